@@ -1,0 +1,47 @@
+# Every target sets up the virtual environment first, and reinstalls nothing when nothing changed.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-all lint format type docs bench check clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+run: $(READY) ## train configs/relu_kaiming.yaml and explain what was seen
+	$(BIN)/initbench run configs/relu_kaiming.yaml
+
+test: $(READY) ## the fast tests
+	$(BIN)/python -m pytest -n 2 -m 'not slow'
+
+test-all: $(READY) ## every test, the slow ones too
+	$(BIN)/python -m pytest -n 2
+
+lint: $(READY) ## ruff: lint and format check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY) ## ruff: fix and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+type: $(READY) ## mypy, strict
+	$(BIN)/mypy
+
+docs: $(READY) ## write the generated pages of docs/
+	$(BIN)/python -m docs.generate
+
+bench: $(READY) ## samples per second against a bare loop and a DataLoader script
+	$(BIN)/python benchmarks/throughput.py
+
+check: lint type test ## what CI runs
+
+clean: ## remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -1,0 +1,118 @@
+"""One kind of registry for everything a config can name.
+
+A new init scheme, activation, norm, optimizer, family or data set is one entry in one
+file. Validation, the JSON Schema, the docs and the property tests iterate the registry.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from initbench.errors import UnknownNameError
+
+
+class Section(BaseModel):
+    """Base of every config object: frozen, strict, extra keys refused, fields documented."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
+        allow_inf_nan=False,
+    )
+
+
+class Options(Section):
+    """Options of one registry entry; a subclass adds a documented field for each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What every registry entry states about itself."""
+
+    name: str
+    summary: str
+    """One sentence: what it is and when it is right."""
+    source: str
+    """Author and year."""
+    formula: str = ""
+    options: type[Options] = field(default=Options)
+
+
+E = TypeVar("E", bound=Entry)
+
+
+class Registry(Generic[E]):
+    """Named entries of one kind.
+
+    `kind` is the singular noun used in messages. When `package` is given, all its modules
+    are imported at the first look-up, so that adding a file is enough to register what it holds.
+    """
+
+    def __init__(self, kind: str, package: str | None = None) -> None:
+        self.kind = kind
+        self._package = package
+        self._entries: dict[str, E] = {}
+
+    def add(self, entry: E) -> E:
+        """Register `entry`; a name that is taken is a programming error."""
+        if entry.name in self._entries:
+            raise ValueError(f"{self.kind} {entry.name!r} is registered twice")
+        self._entries[entry.name] = entry
+        return entry
+
+    def __getitem__(self, name: str) -> E:
+        """Return the entry called `name`, or raise UnknownNameError with the nearest name."""
+        self._discover()
+        try:
+            return self._entries[name]
+        except KeyError:
+            raise UnknownNameError(unknown_name(self.kind, name, self._entries)) from None
+
+    def __iter__(self) -> Iterator[E]:
+        self._discover()
+        return iter(self._entries.values())
+
+    def __contains__(self, name: object) -> bool:
+        self._discover()
+        return name in self._entries
+
+    def __len__(self) -> int:
+        self._discover()
+        return len(self._entries)
+
+    def names(self) -> list[str]:
+        """All names, in the order of registration."""
+        return [entry.name for entry in self]
+
+    def _discover(self) -> None:
+        if self._package is None:
+            return
+        package, self._package = importlib.import_module(self._package), None
+        for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__)):
+            importlib.import_module(f"{package.__name__}.{module}")
+
+
+def nearest(name: str, choices: Iterable[str]) -> str | None:
+    """The choice most like `name`, or None when none is near."""
+    folded = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(str(name).lower(), folded, n=1, cutoff=0.5)
+    return folded[close[0]] if close else None
+
+
+def unknown_name(kind: str, name: str, choices: Iterable[str]) -> str:
+    """The sentence that answers an unknown name: the nearest one, or all there are."""
+    choices = list(choices)
+    guess = nearest(name, choices)
+    if guess is not None:
+        return f"unknown {kind} {name!r}; did you mean {guess!r}?"
+    return f"unknown {kind} {name!r}; choose from {', '.join(choices)}"
