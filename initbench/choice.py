@@ -1,0 +1,92 @@
+"""A config value that names a registry entry and carries that entry's options.
+
+`norm: group` and `norm: {name: group, num_groups: 8}` are the same kind of value; which
+options are valid, and how they are described, comes from the entry alone.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, create_model
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from initbench.registry import Entry, Registry, Section, unknown_name
+
+E = TypeVar("E", bound=Entry)
+
+
+@cache
+def options_model(entry: Entry, tag: str = "name") -> type[Section]:
+    """The pydantic class of `entry`'s options, with its name pinned in the field `tag`."""
+    literal: Any = Literal[entry.name]
+    fields: dict[str, Any] = {tag: (literal, entry.name)}
+    model: type[Section] = create_model(
+        f"{entry.options.__name__}_{entry.name}", __base__=entry.options, __doc__=entry.summary, **fields
+    )
+    return model
+
+
+def default_choice(registry: Registry[E], name: str) -> Any:
+    """The entry called `name` with its default options, as a config value."""
+    return options_model(registry[name])()
+
+
+class Choice(Generic[E]):
+    """Annotation for a field whose value is one entry of `registry`.
+
+    `tag` is the key that holds the entry's name; with `shorthand` a bare string is
+    accepted for an entry with default options, and written back so.
+    """
+
+    def __init__(self, registry: Registry[E], tag: str = "name", *, shorthand: bool = True) -> None:
+        self.registry = registry
+        self.tag = tag
+        self.shorthand = shorthand
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """A union of the entries' option classes, told apart by the tag."""
+        models = {entry.name: options_model(entry, self.tag) for entry in self.registry}
+        union = core_schema.tagged_union_schema(
+            choices={name: handler.generate_schema(model) for name, model in models.items()},
+            discriminator=self.tag,
+        )
+        return core_schema.no_info_before_validator_function(
+            self._expand,
+            union,
+            serialization=core_schema.plain_serializer_function_ser_schema(self._dump),
+        )
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The union's JSON Schema, plus the bare names when the shorthand is allowed."""
+        json_schema = handler(schema)
+        if not self.shorthand:
+            return json_schema
+        return {"anyOf": [{"type": "string", "enum": self.registry.names()}, json_schema]}
+
+    def _expand(self, value: Any) -> Any:
+        if isinstance(value, Section):
+            return value
+        if isinstance(value, str) and self.shorthand:
+            value = {self.tag: value}
+        if not isinstance(value, dict):
+            raise PydanticCustomError("choice_type", "{problem}", {"problem": self._shape_problem()})
+        name = value.get(self.tag)
+        if name is None:
+            problem = f"needs a {self.tag}: one of {', '.join(self.registry.names())}"
+            raise PydanticCustomError("choice_missing", "{problem}", {"problem": problem, "at": self.tag})
+        if name not in self.registry:
+            problem = unknown_name(self.registry.kind, str(name), self.registry.names())
+            at = self.tag if not self.shorthand or len(value) > 1 else ""
+            raise PydanticCustomError("choice_unknown", "{problem}", {"problem": problem, "at": at})
+        return value
+
+    def _shape_problem(self) -> str:
+        either = f"a {self.registry.kind}'s name or " if self.shorthand else ""
+        return f"must be {either}a mapping with a {self.tag}"
+
+    def _dump(self, value: Section) -> Any:
+        fields = value.model_dump()
+        return fields[self.tag] if self.shorthand and len(fields) == 1 else fields
