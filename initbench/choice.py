@@ -19,7 +19,7 @@ E = TypeVar("E", bound=Entry)
 
 
 @cache
-def options_model(entry: Entry, tag: str = "name") -> type[Section]:
+def options_model(entry: Entry, tag: str) -> type[Section]:
     """The pydantic class of `entry`'s options, with its name pinned in the field `tag`."""
     literal: Any = Literal[entry.name]
     fields: dict[str, Any] = {tag: (literal, entry.name)}
@@ -31,7 +31,7 @@ def options_model(entry: Entry, tag: str = "name") -> type[Section]:
 
 def default_choice(registry: Registry[E], name: str) -> Any:
     """The entry called `name` with its default options, as a config value."""
-    return options_model(registry[name])()
+    return options_model(registry[name], "name")()
 
 
 class Choice(Generic[E]):
