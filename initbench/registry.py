@@ -34,6 +34,9 @@ class Section(BaseModel):
 class Options(Section):
     """Options of one registry entry; a subclass adds a documented field for each."""
 
+    name: str = ""
+    """Name of the entry."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
@@ -45,7 +48,7 @@ class Entry:
     source: str
     """Author and year."""
     formula: str = ""
-    options: type[Options] = field(default=Options)
+    options: type[Section] = field(default=Options)
 
 
 E = TypeVar("E", bound=Entry)

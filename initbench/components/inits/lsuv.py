@@ -1,0 +1,63 @@
+"""Layer-sequential unit-variance init: measure each layer's output on a batch, and rescale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from initbench.components.inits.orthogonal import orthogonal
+from initbench.components.scheme import INITS, Needs, Scheme, unit_gain
+from initbench.registry import Options
+
+
+class LsuvOptions(Options):
+    """Options of lsuv."""
+
+    tol: float = Field(default=0.01, gt=0.0, lt=1.0)
+    """A layer is done when its output's standard deviation is within this of 1."""
+    max_steps: int = Field(default=10, gt=0)
+    """Rescalings of one layer at most."""
+
+
+def calibrate(
+    network: nn.Module, weight_modules: Sequence[nn.Module], batch: Tensor, *, tol: float, max_steps: int
+) -> None:
+    """Rescale each weight until the standard deviation of its layer's output on `batch` is 1.
+
+    One forward pass: a hook rescales its layer as the pass reaches it, and hands on the new output.
+    A layer whose output does not vary is left as it is.
+    """
+
+    def rescale(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        weight = module.get_parameter("weight")
+        for _ in range(max_steps):
+            std = float(output.double().std(correction=0))
+            if std == 0.0 or abs(std - 1.0) < tol:
+                break
+            weight.div_(std)
+            output = module.forward(*inputs)
+        return output
+
+    with torch.no_grad(), ExitStack() as hooks:
+        for module in weight_modules:
+            hooks.callback(module.register_forward_hook(rescale).remove)
+        network(batch)
+
+
+INITS.add(
+    Scheme(
+        name="lsuv",
+        summary="Orthogonal, then each layer is scaled until its output has unit variance on the first batch.",
+        formula="W ← W/std(out), until |std(out) − 1| < tol",
+        source="Mishkin & Matas 2016",
+        options=LsuvOptions,
+        needs=Needs.FIRST_BATCH,
+        fill=orthogonal,
+        default_gain=unit_gain,
+        calibrate=calibrate,
+    )
+)

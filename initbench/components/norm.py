@@ -1,0 +1,28 @@
+"""What a norm layer states about itself: how it is built, over which axes it averages, what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from initbench.registry import Entry, Registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Norm(Entry):
+    """A norm layer.
+
+    `build(num_features, options)` gives the module, or None where nothing is to be inserted.
+    `axes` are the ones of (N, C, H, W) it averages over; `problem(num_features, options)` says
+    why a combination cannot be built, with the option's name, or None.
+    """
+
+    build: Callable[[int, Any], nn.Module | None]
+    axes: tuple[str, ...]
+    problem: Callable[[int, Any], tuple[str, str] | None] = lambda _features, _options: None
+
+
+NORMS: Registry[Norm] = Registry("norm", "initbench.components.norms")

@@ -1,0 +1,208 @@
+"""Optimizers: torch's own update kernels over lists of stacked tensors.
+
+Every update is elementwise, so one call serves all runs of a cohort at once. The functional
+form keeps the state in plain tensors, which can be cut when a run leaves its cohort, and spares
+the second that importing `torch.optim.Optimizer`'s machinery costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+from torch import Tensor
+from torch.optim.adam import adam
+from torch.optim.rmsprop import rmsprop
+from torch.optim.sgd import sgd
+
+from initbench.registry import Entry, Options, Registry
+
+
+@dataclass
+class OptimizerState:
+    """Slots of one tensor a parameter, each shaped like it, and the number of updates as torch counts it."""
+
+    slots: dict[str, list[Tensor]]
+    counts: list[Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer(Entry):
+    """`update(parameters, gradients, state, options, lr, weight_decay)` changes parameters and state in place."""
+
+    slots: tuple[str, ...]
+    update: Callable[[list[Tensor], list[Tensor], OptimizerState, Any, float, float], None]
+
+    def start(self, parameters: list[Tensor]) -> OptimizerState:
+        """The state before the first update: all zero."""
+        return OptimizerState(
+            slots={slot: [torch.zeros_like(p) for p in parameters] for slot in self.slots},
+            counts=[torch.zeros(()) for _ in parameters],
+        )
+
+
+class SgdOptions(Options):
+    """Options of sgd."""
+
+    momentum: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of the last update that is kept."""
+    nesterov: bool = False
+    """Look ahead along the momentum (Sutskever et al. 2013)."""
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> SgdOptions:
+        if self.nesterov and self.momentum == 0.0:
+            problem = "nesterov needs a momentum above 0"
+            raise PydanticCustomError("key_fault", "{problem}", {"problem": problem, "at": "nesterov"})
+        return self
+
+
+class AdamOptions(Options):
+    """Options of adam and adamw."""
+
+    beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
+    """Decay of the mean of the gradient."""
+    beta2: float = Field(default=0.999, ge=0.0, lt=1.0)
+    """Decay of the mean of its square."""
+    eps: float = Field(default=1e-8, gt=0.0)
+    """Added to the root of the mean square."""
+
+
+class RmspropOptions(Options):
+    """Options of rmsprop."""
+
+    alpha: float = Field(default=0.99, ge=0.0, lt=1.0)
+    """Decay of the mean square."""
+    momentum: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of the last update that is kept."""
+    eps: float = Field(default=1e-8, gt=0.0)
+    """Added to the root of the mean square."""
+
+
+def _sgd(
+    parameters: list[Tensor],
+    gradients: list[Tensor],
+    state: OptimizerState,
+    options: SgdOptions,
+    lr: float,
+    weight_decay: float,
+) -> None:
+    sgd(
+        parameters,
+        gradients,
+        list(state.slots["momentum"]) if options.momentum else [None] * len(parameters),
+        fused=True,
+        weight_decay=weight_decay,
+        momentum=options.momentum,
+        lr=lr,
+        dampening=0.0,
+        nesterov=options.nesterov,
+        maximize=False,
+    )
+
+
+def _adam(*, decoupled: bool) -> Callable[..., None]:
+    def update(
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        state: OptimizerState,
+        options: AdamOptions,
+        lr: float,
+        weight_decay: float,
+    ) -> None:
+        adam(
+            parameters,
+            gradients,
+            state.slots["mean"],
+            state.slots["mean_square"],
+            [],
+            state.counts,
+            fused=True,
+            decoupled_weight_decay=decoupled,
+            amsgrad=False,
+            beta1=options.beta1,
+            beta2=options.beta2,
+            lr=lr,
+            weight_decay=weight_decay,
+            eps=options.eps,
+            maximize=False,
+        )
+
+    return update
+
+
+def _rmsprop(
+    parameters: list[Tensor],
+    gradients: list[Tensor],
+    state: OptimizerState,
+    options: RmspropOptions,
+    lr: float,
+    weight_decay: float,
+) -> None:
+    rmsprop(
+        parameters,
+        gradients,
+        state.slots["mean_square"],
+        [],
+        state.slots["momentum"] if options.momentum else [],
+        state.counts,
+        foreach=False,
+        lr=lr,
+        alpha=options.alpha,
+        eps=options.eps,
+        weight_decay=weight_decay,
+        momentum=options.momentum,
+        centered=False,
+    )
+
+
+OPTIMIZERS: Registry[Optimizer] = Registry("optimizer")
+
+OPTIMIZERS.add(
+    Optimizer(
+        name="sgd",
+        summary="Stochastic gradient descent, with momentum if asked for; the most honest judge of an init.",
+        formula="v ← μv + g; W ← W − lr·v",
+        source="Robbins & Monro 1951; Polyak 1964; Sutskever et al. 2013",
+        options=SgdOptions,
+        slots=("momentum",),
+        update=_sgd,
+    )
+)
+OPTIMIZERS.add(
+    Optimizer(
+        name="adam",
+        summary="Scales each weight's step by its own gradient history, which hides a bad scale of the init.",
+        formula="W ← W − lr·m̂/(√v̂ + ε)",
+        source="Kingma & Ba 2015",
+        options=AdamOptions,
+        slots=("mean", "mean_square"),
+        update=_adam(decoupled=False),
+    )
+)
+OPTIMIZERS.add(
+    Optimizer(
+        name="adamw",
+        summary="Adam whose weight decay is applied to the weights and not to the gradient.",
+        formula="W ← (1 − lr·λ)W − lr·m̂/(√v̂ + ε)",
+        source="Loshchilov & Hutter 2019",
+        options=AdamOptions,
+        slots=("mean", "mean_square"),
+        update=_adam(decoupled=True),
+    )
+)
+OPTIMIZERS.add(
+    Optimizer(
+        name="rmsprop",
+        summary="Divides each weight's step by a running root mean square of its gradient.",
+        formula="W ← W − lr·g/(√v + ε)",
+        source="Tieleman & Hinton 2012",
+        options=RmspropOptions,
+        slots=("mean_square", "momentum"),
+        update=_rmsprop,
+    )
+)

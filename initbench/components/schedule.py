@@ -1,0 +1,77 @@
+"""Learning-rate schedules as pure functions of the step, so that a resumed run needs no state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field
+
+from initbench.registry import Entry, Options, Registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule(Entry):
+    """`factor(options, progress)`: what the learning rate is multiplied by at `progress` in [0, 1)."""
+
+    factor: Callable[[Any, float], float]
+
+
+class CosineOptions(Options):
+    """Options of cosine."""
+
+    final: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of the learning rate left at the end."""
+
+
+class StepOptions(Options):
+    """Options of step."""
+
+    at: list[float] = Field(default=[0.5, 0.75])
+    """Shares of the training after which the rate drops."""
+    gamma: float = Field(default=0.1, gt=0.0, le=1.0)
+    """Factor of each drop."""
+
+
+SCHEDULES: Registry[Schedule] = Registry("schedule")
+
+SCHEDULES.add(
+    Schedule(
+        name="constant",
+        summary="The same learning rate throughout.",
+        source="-",
+        formula="lr",
+        factor=lambda _options, _progress: 1.0,
+    )
+)
+SCHEDULES.add(
+    Schedule(
+        name="cosine",
+        summary="Falls along half a cosine to the final share.",
+        source="Loshchilov & Hutter 2017",
+        formula="lr·(f + (1 − f)·(1 + cos πt)/2)",
+        options=CosineOptions,
+        factor=lambda o, t: o.final + (1.0 - o.final) * 0.5 * (1.0 + math.cos(math.pi * t)),
+    )
+)
+SCHEDULES.add(
+    Schedule(
+        name="step",
+        summary="Drops by gamma after given shares of the training.",
+        source="Krizhevsky et al. 2012",
+        formula="lr·gamma^(drops so far)",
+        options=StepOptions,
+        factor=lambda o, t: float(o.gamma ** sum(t >= share for share in o.at)),
+    )
+)
+
+
+def learning_rate(base: float, schedule: Options, *, step: int, steps: int, warmup_steps: int) -> float:
+    """The rate of update number `step` (from 0): a linear warm-up, then the schedule over what is left."""
+    if step < warmup_steps:
+        return base * (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(1, steps - warmup_steps)
+    entry = SCHEDULES[schedule.name]
+    return base * entry.factor(schedule, progress)

@@ -1,0 +1,24 @@
+"""From options to a net with its weights drawn."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from initbench.models.initialise import InitOptions, initialise
+from initbench.models.network import FAMILIES, FamilyOptions, Network
+from initbench.streams import stream_seed
+
+
+def build(
+    model: FamilyOptions, init: InitOptions, *, input_shape: tuple[int, ...], classes: int, seed: int, batch: Tensor
+) -> Network:
+    """A net on the CPU whose parameters depend on (options, seed) alone; torch's global generator is left as it was.
+
+    input_shape: (C, H, W) or (D,); batch: (B, *input_shape), the first batch of the run.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(seed, "build"))
+        network = FAMILIES[model.family].build(model, input_shape, classes)
+    initialise(network, init, seed=seed, batch=batch)
+    return network

@@ -1,0 +1,105 @@
+"""The plain multi-layer perceptron: the net of the theory."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+from torch import Tensor, nn
+
+from initbench.choice import Choice, default_choice
+from initbench.components.activation import ACTIVATIONS, bind
+from initbench.components.norm import NORMS
+from initbench.models.network import FAMILIES, Family, FamilyOptions, Network, WeightLayer
+from initbench.registry import Options
+
+
+class MlpOptions(FamilyOptions):
+    """A multi-layer perceptron of equal hidden widths."""
+
+    depth: int = Field(default=20, ge=1, le=10_000)
+    """Number of weight layers, the head included."""
+    width: int = Field(default=128, ge=1, le=65_536)
+    """Units of each hidden layer."""
+    activation: Annotated[Options, Choice(ACTIVATIONS)] = Field(
+        default_factory=lambda: default_choice(ACTIVATIONS, "relu")
+    )
+    """Activation of the hidden layers: a name, or a mapping of name and options."""
+    norm: Annotated[Options, Choice(NORMS)] = Field(default_factory=lambda: default_choice(NORMS, "none"))
+    """Norm layer of the hidden layers: a name, or a mapping of name and options."""
+    norm_placement: Literal["before_activation", "after_activation"] = "before_activation"
+    """Where the norm layer stands in a hidden layer."""
+    bias: bool = True
+    """Whether weight layers have a bias."""
+
+    @model_validator(mode="after")
+    def _norm_fits_width(self) -> MlpOptions:
+        problem = NORMS[self.norm.name].problem(self.width, self.norm)
+        if problem is not None:
+            option, sentence = problem
+            text = f"{sentence} (model.width={self.width})"
+            raise PydanticCustomError("key_fault", "{problem}", {"problem": text, "at": f"norm.{option}"})
+        return self
+
+
+class Block(nn.Module):
+    """Linear, norm and activation, in the order asked for. (B, in) → (B, out)."""
+
+    def __init__(self, inputs: int, options: MlpOptions) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, options.width, bias=options.bias)
+        self.norm = NORMS[options.norm.name].build(options.width, options.norm) or nn.Identity()
+        self.activation = ACTIVATIONS[options.activation.name].build(options.activation)
+        self._norm_first = options.norm_placement == "before_activation"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the block."""
+        h = self.linear(x)
+        if self._norm_first:
+            return self.activation(self.norm(h))  # type: ignore[no-any-return]
+        return self.norm(self.activation(h))  # type: ignore[no-any-return]
+
+
+class Mlp(Network):
+    """depth − 1 blocks and a linear head. (B, …) → (B, classes)."""
+
+    def __init__(self, options: MlpOptions, input_shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        self.activation = bind(options.activation)
+        features = math.prod(input_shape)
+        hidden = options.depth - 1
+        self.blocks = nn.ModuleList(
+            Block(features if i == 0 else options.width, options) for i in range(hidden)
+        )
+        self.head = nn.Linear(options.width if hidden else features, classes, bias=options.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of a batch."""
+        h = x.flatten(1)
+        for block in self.blocks:
+            h = block(h)
+        return self.head(h)  # type: ignore[no-any-return]
+
+    def weight_layers(self) -> list[WeightLayer]:
+        """The blocks' linear layers, then the head."""
+        layers = [
+            WeightLayer(i, f"blocks.{i - 1}.linear", block.linear, block.activation)
+            for i, block in enumerate(self.blocks, 1)
+            if isinstance(block, Block)
+        ]
+        return [*layers, WeightLayer(len(layers) + 1, "head", self.head, None)]
+
+
+FAMILIES.add(
+    Family(
+        name="mlp",
+        summary="Equal-width fully connected layers: the net that mean-field theory describes.",
+        source="Rumelhart et al. 1986",
+        formula="h_l = W_l φ(h_{l−1}) + b_l",
+        options=MlpOptions,
+        build=Mlp,
+        cohort_mode="vmap",
+    )
+)

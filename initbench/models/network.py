@@ -1,0 +1,59 @@
+"""What a net is to the rest of initbench: an nn.Module that can list its weight layers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+from initbench.components.activation import BoundActivation
+from initbench.registry import Entry, Registry, Section
+
+
+@dataclass(frozen=True)
+class WeightLayer:
+    """One weight layer and the activation that follows it, if one does."""
+
+    index: int
+    """From 1 at the input; the head is the last."""
+    name: str
+    """Qualified name of the weight module."""
+    module: nn.Module
+    activation: nn.Module | None
+    """The module whose input is this layer's pre-activation; None for the head, whose output it is."""
+
+
+class Network(nn.Module, ABC):
+    """A classifier whose forward maps (B, …) to logits (B, classes)."""
+
+    activation: BoundActivation
+    """The activation of the hidden layers."""
+
+    @abstractmethod
+    def weight_layers(self) -> list[WeightLayer]:
+        """The weight layers in the order the signal meets them, head included."""
+
+
+class FamilyOptions(Section):
+    """Options that every family shares."""
+
+    family: str = ""
+    """Name of the family."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family(Entry):
+    """`build(options, input_shape, classes)` gives a Network with torch's default weights.
+
+    `cohort_mode` says how several runs of it train on a CPU: `vmap`, stacked into one step, or
+    `single`, one by one, where batching does not pay.
+    """
+
+    build: Callable[[Any, tuple[int, ...], int], Network]
+    cohort_mode: Literal["vmap", "single"]
+
+
+FAMILIES: Registry[Family] = Registry("model family", "initbench.models.families")
