@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,18 +10,23 @@ from typing import Any, Literal
 from pydantic import Field
 from torch import Tensor
 
-from initbench.registry import Entry, Registry, Section
+from initbench.errors import DataError
+from initbench.registry import Entry, Options, Registry
 
 
-class DataOptions(Section):
+class DataOptions(Options):
     """Options that every data set shares; a data set's own options extend them."""
 
     name: str = ""
     """Name of the data set."""
     val_fraction: float = Field(default=0.1, gt=0.0, lt=1.0)
-    """Share of the training set kept for validation, chosen with a fixed seed. `digits` brings its own split."""
+    """Share of the training set kept for validation, chosen with a fixed seed.
+
+    `digits` brings its own split."""
     normalize: Literal["global", "per_feature", "none"] = "global"
-    """Subtract the mean and divide by the standard deviation of the training split: one pair for all, or one a feature."""
+    """Subtract the mean and divide by the standard deviation of the training split.
+
+    One pair for all values (`global`), or one for each feature (`per_feature`)."""
     fallback: Literal["digits"] | None = None
     """Data set to use, and say so, when this one is neither on disk nor to be fetched."""
 
@@ -38,6 +43,8 @@ class Source:
     """Receives one plain sentence for what a person should know (a fallback, a download)."""
     reach_seconds: float = 10.0
     """Upper bound on the time spent finding out whether any mirror answers."""
+    recheck: bool = False
+    """Compute every checksum anew instead of trusting those remembered for an unchanged file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +71,41 @@ class Located:
     fingerprint: str
     """Hash of the contents (or of what generates them); enters the run id."""
     load: Callable[[], RawData]
+    """Read the tensors; raises DataError when the contents are not a data set. It can be pickled."""
+    files: tuple[Path, ...] = ()
+    """The files it is read from; empty when it is generated."""
+
+
+class UnavailableError(DataError):
+    """A data set that is neither on disk nor to be had: the one fault that `fallback` answers.
+
+    `missing` says what is not there, `tried` what was looked at and why it did not serve,
+    `remedies` what a person can do, the best first.
+    """
+
+    def __init__(self, missing: str, *, tried: Sequence[str], remedies: Sequence[str]) -> None:
+        self.missing = missing
+        self.tried = tuple(tried)
+        self.remedies = tuple(remedies)
+        lines = [
+            missing,
+            *(f"  tried {one}" for one in tried),
+            "to go on:",
+            *(f"  {one}" for one in remedies),
+        ]
+        super().__init__("\n".join(lines))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset(Entry):
-    """A registry entry. `locate(options, source)` returns Located or raises DataError."""
+    """A registry entry; its `options` extend DataOptions.
 
+    `locate(options, source)` finds the set, or fetches it unless `source.offline`, and fixes its
+    identity. It raises UnavailableError when the set is neither on disk nor to be had, and plain
+    DataError when something is there that cannot be trusted.
+    """
+
+    options: type[DataOptions] = DataOptions
     locate: Callable[[Any, Source], Located]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from initbench.components.norm import NORMS, Norm
 from initbench.registry import Options
@@ -32,6 +33,48 @@ class GroupNormOptions(AffineOptions):
     """Number of groups the features are split into; must divide them."""
 
 
+class BatchNorm(nn.Module):
+    """Batch norm over every axis but the second, in plain reductions. (B, C, …) → (B, C, …).
+
+    The same function, parameters and buffers as torch's. torch's kernel sums the last few
+    channels in another order than the rest, and stacked runs shift which ones these are, so a
+    run's numbers would depend on its cohort; plain reductions do not.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, num_features: int, options: BatchNormOptions) -> None:
+        super().__init__()
+        self.eps, self.momentum = options.eps, options.momentum
+        self.weight = nn.Parameter(torch.ones(num_features)) if options.affine else None
+        self.bias = nn.Parameter(torch.zeros(num_features)) if options.affine else None
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Standardise by the batch in training, by the running statistics in evaluation."""
+        shape = (1, -1, *[1] * (x.ndim - 2))
+        if self.training:
+            mean, var = self._batch_statistics(x)
+        else:
+            mean, var = self.running_mean, self.running_var
+        scale = torch.rsqrt(var + self.eps)
+        if self.weight is None or self.bias is None:
+            return (x - mean.view(shape)) * scale.view(shape)
+        return (x - mean.view(shape)) * (scale * self.weight).view(shape) + self.bias.view(shape)
+
+    def _batch_statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        axes = [axis for axis in range(x.ndim) if axis != 1]
+        count = x.numel() // x.shape[1]
+        mean = x.mean(axes)
+        var = (x - mean.view(1, -1, *[1] * (x.ndim - 2))).square().mean(axes)
+        unbiased = var.detach() * (count / max(1, count - 1))
+        self.running_mean.mul_(1 - self.momentum).add_(self.momentum * mean.detach())
+        self.running_var.mul_(1 - self.momentum).add_(self.momentum * unbiased)
+        return mean, var
+
+
 def _group_problem(num_features: int, options: GroupNormOptions) -> tuple[str, str] | None:
     if num_features % options.num_groups == 0:
         return None
@@ -56,7 +99,7 @@ NORMS.add(
         source="Ioffe & Szegedy 2015",
         options=BatchNormOptions,
         axes=("N", "H", "W"),
-        build=lambda features, o: nn.BatchNorm1d(features, eps=o.eps, momentum=o.momentum, affine=o.affine),
+        build=BatchNorm,
     )
 )
 NORMS.add(

@@ -1,0 +1,140 @@
+"""`initbench data`: which data sets are there, fetch them, verify them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from initbench.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from initbench.data.dataset import DataOptions, Located, Source
+
+app = typer.Typer(no_args_is_help=True, help="List, fetch and verify data sets.")
+
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Data root; default INITBENCH_DATA, then the cache.")
+]
+Offline = Annotated[
+    bool, typer.Option("--offline", help="Never touch the network (`ls` and `verify` never do).")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@app.command("ls")
+def list_sets(data_dir: DataDir = None, offline: Offline = False, as_json: Json = False) -> None:
+    """List the data sets and where they are; this never touches the network."""
+    del offline
+    from initbench.data.dataset import DATASETS
+
+    source = _source(data_dir, offline=True)
+    rows = [{**_state(entry.name, source), "summary": entry.summary} for entry in DATASETS]
+    _print(rows, source, as_json)
+
+
+@app.command()
+def fetch(
+    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Data sets to fetch.")],
+    data_dir: DataDir = None,
+    offline: Offline = False,
+) -> None:
+    """Fetch data sets into the data root; what is there already is only verified."""
+    from initbench.data.dataset import DATASETS
+
+    source = _source(data_dir, offline=offline)
+    chosen = [(name, _plain_options(name)) for name in names]
+    for name, options in chosen:
+        located = DATASETS[name].locate(options, source)
+        typer.echo(f"{name}  {_where(located)}")
+
+
+@app.command()
+def verify(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME…]", help="Default: all.")] = None,
+    data_dir: DataDir = None,
+    offline: Offline = False,
+    as_json: Json = False,
+) -> None:
+    """Compute the checksums of what is on disk anew and compare them with the published ones.
+
+    Ends with exit code 3 when a file is damaged, or when a data set that was named is not there.
+    """
+    del offline
+    from initbench.data.dataset import DATASETS
+
+    source = _source(data_dir, offline=True, recheck=True)
+    for name in names or []:
+        _plain_options(name)
+    rows = [_state(name, source) for name in names or DATASETS.names()]
+    _print(rows, source, as_json)
+    bad = {"damaged", "missing"} if names else {"damaged"}
+    faults = [row for row in rows if row["status"] in bad]
+    if faults:
+        raise DataError("\n".join(str(row["problem"]) for row in faults))
+
+
+def _source(data_dir: Path | None, *, offline: bool, recheck: bool = False) -> Source:
+    from initbench.data.dataset import Source
+    from initbench.data.resolve import data_root
+
+    def notify(message: str) -> None:
+        typer.echo(message, err=True)
+
+    return Source(root=data_root(data_dir), offline=offline, notify=notify, recheck=recheck)
+
+
+def _plain_options(name: str) -> DataOptions:
+    """Default options of the data set, or UsageError when it cannot do without the user's."""
+    from initbench.choice import default_choice
+    from initbench.data.dataset import DATASETS
+
+    entry = DATASETS[name]
+    needed = [key for key, field in entry.options.model_fields.items() if field.is_required()]
+    if needed:
+        keys = ", ".join(f"data.{key}" for key in needed)
+        raise UsageError(
+            f"{name} is your own data: it has no files of its own, a config names them with {keys}"
+        )
+    options: DataOptions = default_choice(DATASETS, name)
+    return options
+
+
+def _state(name: str, source: Source) -> dict[str, Any]:
+    """One data set as a row: status is ok, missing, damaged or `yours` (named by a config)."""
+    from initbench.data.dataset import DATASETS, UnavailableError
+
+    row: dict[str, Any] = {"name": name, "status": "ok", "where": None, "bytes": None, "problem": None}
+    try:
+        located = DATASETS[name].locate(_plain_options(name), source)
+    except UsageError:
+        return {**row, "status": "yours"}
+    except UnavailableError as error:
+        return {**row, "status": "missing", "problem": error.missing}
+    except DataError as error:
+        return {**row, "status": "damaged", "problem": str(error)}
+    size = sum(path.stat().st_size for path in located.files)
+    return {**row, "where": _where(located), "bytes": size if located.files else None}
+
+
+def _where(located: Located) -> str:
+    folders = dict.fromkeys(str(path.parent) for path in located.files)
+    return ", ".join(folders) or "generated"
+
+
+def _print(rows: list[dict[str, Any]], source: Source, as_json: bool) -> None:
+    if as_json:
+        document = {"schema": "initbench.data/1", "root": str(source.root), "sets": rows}
+        typer.echo(json.dumps(document, indent=2))
+        return
+    cells = [[row["name"], row["status"], _size(row["bytes"]), row["where"] or "-"] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row, line in zip(rows, cells, strict=True):
+        padded = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+        typer.echo("  ".join([*padded, row.get("summary", "")]).rstrip())
+
+
+def _size(count: int | None) -> str:
+    return "-" if count is None else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,65 @@
+"""`initbench rm`: delete stored runs."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from initbench.cli.options import RunsDir, runs_root
+from initbench.errors import StoreError, UsageError
+
+if TYPE_CHECKING:
+    from initbench.store.store import Store
+
+
+def rm(
+    patterns: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN|NAME|GLOB...", help="Run ids or their beginnings, experiments, globs."),
+    ],
+    runs_dir: RunsDir = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+) -> None:
+    """Delete stored runs; one that is running is refused, and then nothing is deleted."""
+    from initbench.store.store import Store
+
+    store = Store(runs_root(runs_dir))
+    run_ids = store.find(patterns)
+    _refuse_running(store, run_ids)
+    if dry_run:
+        _tell("would remove", run_ids)
+    elif yes or _confirmed(run_ids):
+        for run_id in run_ids:
+            store.remove(run_id)
+            _tell("removed", [run_id])
+    else:
+        typer.echo("Nothing was removed.", err=True)
+
+
+def _refuse_running(store: Store, run_ids: list[str]) -> None:
+    if running := [run_id for run_id in run_ids if store.is_busy(run_id)]:
+        raise StoreError(f"still running, so nothing was removed: {', '.join(running)}")
+
+
+def _confirmed(run_ids: list[str]) -> bool:
+    if not _interactive():
+        raise UsageError(f"say --yes to remove {_count(run_ids)} without being asked")
+    for run_id in run_ids:
+        typer.echo(f"  {run_id}", err=True)
+    return typer.confirm(f"Remove {_count(run_ids)}?", err=True)
+
+
+def _interactive() -> bool:
+    return sys.stdin.isatty()
+
+
+def _tell(done: str, run_ids: list[str]) -> None:
+    for run_id in run_ids:
+        typer.echo(f"{done} {run_id}")
+
+
+def _count(run_ids: list[str]) -> str:
+    return "1 run" if len(run_ids) == 1 else f"{len(run_ids)} runs"

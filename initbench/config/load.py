@@ -1,0 +1,213 @@
+"""Read configs from files and the command line, and write a config so that it reads back."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from initbench.config.faults import Path as KeyPath
+from initbench.config.faults import Where, dotted, explain, locate
+from initbench.config.overrides import Override, apply, parse_override
+from initbench.config.strictyaml import MAX_BYTES, MAX_DEPTH, REFUSED, Document, parse, scalar
+from initbench.errors import ConfigError, Fault
+from initbench.registry import nearest
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def load(path: Path | str, overrides: Sequence[str], model: type[M]) -> M:
+    """Read one config; raises ConfigError with everything that is wrong with it."""
+    return load_all([path], overrides, model)[0]
+
+
+def load_all(paths: Sequence[Path | str], overrides: Sequence[str], model: type[M]) -> list[M]:
+    """Read several configs under the same overrides; `-` is standard input.
+
+    Raises one ConfigError with the faults of all files, in the order of the files and their
+    lines, then those of the overrides.
+    """
+    parsed, on_command_line = _parse_overrides(overrides)
+    order = [f"override {text}" for text in overrides]
+    in_files: list[Fault] = []
+    configs: list[M] = []
+    for path in paths:
+        config, faults = _load_one(str(path), parsed, model)
+        configs += [] if config is None else [config]
+        on_command_line += [fault for fault in faults if fault.where in order]
+        in_files += sorted((fault for fault in faults if fault.where not in order), key=_line)
+    if in_files or on_command_line:
+        on_command_line.sort(key=lambda fault: order.index(fault.where))
+        raise ConfigError(dict.fromkeys(in_files + on_command_line))
+    return configs
+
+
+def _line(fault: Fault) -> tuple[int, int]:
+    place = re.search(r":(\d+):(\d+)$", fault.where)
+    return (int(place[1]), int(place[2])) if place else (0, 0)
+
+
+def _parse_overrides(texts: Sequence[str]) -> tuple[list[Override], list[Fault]]:
+    overrides: list[Override] = []
+    faults: list[Fault] = []
+    for text in texts:
+        try:
+            overrides.append(parse_override(text))
+        except ConfigError as error:
+            faults += error.faults
+    return overrides, faults
+
+
+def _load_one(path: str, overrides: Sequence[Override], model: type[M]) -> tuple[M | None, list[Fault]]:
+    file = "<stdin>" if path == "-" else path
+    try:
+        document = parse(_read(path), file)
+    except (OSError, ValueError) as error:
+        return None, [Fault(file, "", _unreadable(Path(path), error))]
+    if not document.readable:
+        return None, document.faults
+    data, faults = _overridden(document, overrides)
+    try:
+        config = _validate(model, data)
+    except ValidationError as error:
+        found = explain(error, model, _where(file, document, overrides))
+        refused = [dotted(at) for at in _refused_paths(data)]
+        return None, faults + [fault for fault in found if not _follows(fault, refused)]
+    return (None if faults else config), faults
+
+
+def _read(path: str) -> bytes:
+    """The bytes of a file or of standard input, one beyond the limit at most (it may be /dev/zero)."""
+    if path == "-":
+        return sys.stdin.buffer.read(MAX_BYTES + 1)
+    with Path(path).open("rb") as file:
+        return file.read(MAX_BYTES + 1)
+
+
+def _unreadable(path: Path, error: OSError | ValueError) -> str:
+    if isinstance(error, IsADirectoryError):
+        return "is a directory; name a config file"
+    if not isinstance(error, FileNotFoundError):
+        return f"cannot be read: {(getattr(error, 'strerror', None) or str(error)).lower()}"
+    if not path.parent.is_dir():
+        return f"no such file: there is no folder {path.parent}"
+    guess = nearest(path.name, sorted(found.name for found in path.parent.iterdir()))
+    return f"no such file; did you mean {path.parent / guess}?" if guess else "no such file"
+
+
+def _overridden(document: Document, overrides: Sequence[Override]) -> tuple[dict[str, Any], list[Fault]]:
+    """The document's data under the overrides that fit it, and the faults of both."""
+    data, faults = document.data, list(document.faults)
+    for override in overrides:
+        try:
+            data = apply(data, [override])
+        except ConfigError as error:
+            faults += error.faults
+    return data, faults
+
+
+def _refused_paths(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
+    if value == REFUSED:
+        yield path
+    elif isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, inner in items:
+            yield from _refused_paths(inner, (*path, key))
+
+
+def _follows(fault: Fault, refused: Sequence[str]) -> bool:
+    """Whether `fault` only says again that a value is missing which the reader has refused."""
+    return repr(REFUSED) in fault.problem or any(f"{fault.key}.".startswith(f"{at}.") for at in refused)
+
+
+def _where(file: str, document: Document, overrides: Sequence[Override]) -> Where:
+    """Finds the place of a fault: the override that set the value, else the line that did."""
+
+    def where(path: KeyPath, of_key: bool) -> str:
+        for override in reversed(overrides):
+            if path[: len(override.path)] == override.path:
+                return override.where
+        for end in range(len(path), 0, -1):
+            find = document.positions.key if of_key or end < len(path) else document.positions.value
+            position = find(path[:end])
+            if position is not None:
+                return f"{file}:{position[0]}:{position[1]}"
+            made = [override for override in overrides if override.path[:end] == path[:end]]
+            if made:
+                return made[-1].where
+        return f"{file}:1:1"
+
+    return where
+
+
+def _validate(model: type[M], data: Any) -> M:
+    """Validate plain data strictly, giving a field of tuples the tuple that YAML cannot write."""
+    for _ in range(MAX_DEPTH):
+        try:
+            return model.model_validate(data)
+        except ValidationError as error:
+            lists = [
+                locate(model, entry["loc"]).path
+                for entry in error.errors(include_url=False)
+                if entry["type"] == "tuple_type" and isinstance(entry["input"], list)
+            ]
+            if not lists:
+                raise
+            for path in lists:
+                data = _with_tuple(data, path)
+    return model.model_validate(data)
+
+
+def _with_tuple(data: Any, path: KeyPath) -> Any:
+    if not path:
+        return tuple(data)
+    head, rest = path[0], path[1:]
+    if isinstance(data, dict):
+        return {key: _with_tuple(value, rest) if key == head else value for key, value in data.items()}
+    return type(data)(_with_tuple(value, rest) if at == head else value for at, value in enumerate(data))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what YAML 1.1 and YAML 1.2 parsers read alike."""
+
+    def ignore_aliases(self, *_: Any) -> bool:
+        """Write every value out: an alias saves nothing here and hides what a key holds."""
+        return True
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=_style(text))
+
+
+def _style(text: str) -> str | None:
+    lines = text.split("\n")
+    if len(lines) > 1 and all(line.isprintable() and line == line.strip() for line in lines) and lines[0]:
+        return "|"
+    try:
+        plain = scalar(text) == text and text.lower() not in ("y", "n")
+    except ValueError:
+        plain = False
+    return None if plain else "'"
+
+
+def _represent_list(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.SequenceNode:
+    flow = not any(isinstance(item, list | dict) for item in items)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=flow)
+
+
+_Dumper.add_representer(str, _represent_text)
+_Dumper.add_representer(list, _represent_list)
+
+
+def to_yaml(config: BaseModel) -> str:
+    """The resolved config as YAML that `load`, and any YAML 1.1 or 1.2 parser, reads back the same.
+
+    Keys stand in the order of the schema, text of several lines as a block.
+    """
+    data = config.model_dump(mode="json")
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)

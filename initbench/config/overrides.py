@@ -1,0 +1,140 @@
+"""`key=value` arguments: the words of a command line that change a config.
+
+A value follows the rules of the files: `5`, `1e-3`, `true`, `[1, 2]`, `{name: zeros}`.
+Plain words need no quotes and may hold any sign (`notes=a: b # c`), since a shell has quoted
+enough; `key=` and `key=null` both empty the key, `key='""'` is the empty text.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from initbench.config.faults import dotted, kind
+from initbench.config.strictyaml import MAX_DEPTH, parse, scalar
+from initbench.errors import ConfigError, Fault
+
+_LOOKS_LIKE_KEY = re.compile(r"\s*[A-Za-z_][\w.-]*\s*=")
+_KEY = re.compile(r"[A-Za-z_][\w-]*(?:\.[A-Za-z_][\w-]*)*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Override:
+    """One `key=value` argument."""
+
+    path: tuple[str, ...]
+    value: Any
+    text: str
+    """The argument as it was given."""
+
+    @property
+    def where(self) -> str:
+        """What a Fault about this value names as its place."""
+        return f"override {self.text}"
+
+
+def split_arguments(args: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Tell files from overrides: an override has a dotted key before its `=` and is no existing file."""
+    files: list[str] = []
+    overrides: list[str] = []
+    for arg in args:
+        is_override = _LOOKS_LIKE_KEY.match(arg) and not _exists(arg)
+        (overrides if is_override else files).append(arg)
+    return files, overrides
+
+
+def _exists(name: str) -> bool:
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):  # too long for a file name, or it holds a NUL
+        return False
+
+
+def parse_override(text: str) -> Override:
+    """Read one `key=value`; raises ConfigError when the key or the value is malformed."""
+    key, equals, written = (part.strip() for part in text.partition("="))
+    if not equals or not _KEY.fullmatch(key):
+        raise _refused(text, "", f"{key!r} is not a key such as train.lr; write key=value")
+    path = tuple(key.split("."))
+    if len(path) > MAX_DEPTH:
+        raise _refused(text, "", f"is nested deeper than {MAX_DEPTH} levels, the limit")
+    if _is_list_of_values(written):
+        raise _refused(text, key, _one_value(key, written))
+    return Override(path, _value(text, key, written), text)
+
+
+def _value(text: str, key: str, written: str) -> Any:
+    if written[:1] in ("[", "{", '"', "'"):
+        return _flow_value(text, key, written)
+    try:
+        return scalar(written)
+    except ValueError as error:
+        raise _refused(text, key, str(error)) from None
+
+
+def _flow_value(text: str, key: str, written: str) -> Any:
+    """The value of brackets, braces or quotes, read as the only key of a document."""
+    document = parse(f"value: {written}", "")
+    if document.faults:
+        raise ConfigError(Fault(f"override {text}", key, fault.problem) for fault in document.faults)
+    if list(document.data) != ["value"]:
+        raise _refused(text, key, "holds more than one value")
+    return document.data["value"]
+
+
+def _is_list_of_values(written: str) -> bool:
+    """Whether commas at the top level part several values, and not the clauses of a sentence."""
+    values = parse(f"value: [{written}]", "").data.get("value")
+    if "," not in written or not isinstance(values, list) or len(values) < 2:
+        return False
+    return not any(isinstance(value, str) and re.search(r"\s", value) for value in values)
+
+
+def _one_value(key: str, written: str) -> str:
+    return (
+        f"one value belongs here; to run each, use `initbench sweep FILE {key}={written}`; "
+        f"a list is written {key}=[{written}]"
+    )
+
+
+def _refused(text: str, key: str, problem: str) -> ConfigError:
+    return ConfigError([Fault(f"override {text}", key, problem)])
+
+
+def apply(data: dict[str, Any], overrides: Sequence[Override]) -> dict[str, Any]:
+    """A deep copy of `data` with `overrides` laid over it, later ones winning.
+
+    Mappings on the way are made where absent. A name on the way becomes a mapping of that
+    name, so that `model.norm.num_groups=8` completes `norm: group`. A value replaces what
+    stood there whole. Raises ConfigError when the way leads through a number or a list.
+    """
+    merged = copy.deepcopy(data)
+    faults = [fault for override in overrides if (fault := _lay(merged, override)) is not None]
+    if faults:
+        raise ConfigError(faults)
+    return merged
+
+
+def _lay(data: dict[str, Any], override: Override) -> Fault | None:
+    *way, last = override.path
+    inside = data
+    for depth, key in enumerate(way, start=1):
+        below = inside.get(key)
+        if below is None:
+            below = {}
+        elif isinstance(below, str):
+            below = {"name": below}
+        if not isinstance(below, dict):
+            return Fault(
+                override.where,
+                dotted(override.path),
+                f"{dotted(override.path[:depth])} is {kind(below)} and has no keys; replace it whole",
+            )
+        inside[key] = below
+        inside = below
+    inside[last] = copy.deepcopy(override.value)
+    return None

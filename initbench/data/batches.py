@@ -1,0 +1,71 @@
+"""Which samples each run of a cohort sees at each step.
+
+Legend: K runs, B batch size, N samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from initbench.errors import UsageError
+from initbench.streams import generator
+
+
+class Batches:
+    """Batches as indices into the training split, from one permutation per seed and epoch.
+
+    The order depends on the seed and the epoch alone, never on the other runs of the cohort, and
+    any step can be asked for directly, so a resumed run goes on where it stopped. The rest of an
+    epoch that fills no batch is dropped: every batch has B samples.
+    """
+
+    def __init__(
+        self,
+        samples: int,
+        batch_size: int,
+        seeds: Sequence[int],
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if not 1 <= batch_size <= samples:
+            raise UsageError(
+                f"train.batch_size must be from 1 to the number of training samples, {samples:,};"
+                f" found {batch_size:,}"
+            )
+        self.samples = samples
+        self.batch_size = batch_size
+        self.seeds = list(seeds)
+        self.device = torch.device(device)
+        self._epoch = -1
+        self._orders = torch.empty(0)
+
+    @property
+    def per_epoch(self) -> int:
+        """Batches in one epoch: ⌊N / B⌋."""
+        return self.samples // self.batch_size
+
+    def indices(self, step: int) -> Tensor:
+        """The samples of the step numbered `step` (from 0), one row a run: (K, B) int64."""
+        epoch, batch = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._orders = epoch, self._permutations(epoch)
+        start = batch * self.batch_size
+        return self._orders[:, start : start + self.batch_size]
+
+    def keep(self, alive: Sequence[int]) -> None:
+        """Keep only the rows `alive` (numbers of current rows), in that order."""
+        self.seeds = [self.seeds[row] for row in alive]
+        if self._epoch >= 0:
+            self._orders = self._orders[list(alive)]
+
+    def _permutations(self, epoch: int) -> Tensor:
+        """(K, N): each run's order of the samples in `epoch`; runs of one seed share it."""
+        drawn = {
+            seed: torch.randperm(self.samples, generator=generator(seed, "order", epoch))
+            for seed in dict.fromkeys(self.seeds)
+        }
+        rows = [drawn[seed] for seed in self.seeds]
+        orders = torch.stack(rows) if rows else torch.empty((0, self.samples), dtype=torch.int64)
+        return orders.to(self.device)

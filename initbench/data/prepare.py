@@ -1,0 +1,131 @@
+"""From a located data set to tensors ready to train on: split, scaled and normalised.
+
+Legend: N samples, C channels, H × W pixels, D features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from initbench.data.dataset import DataOptions, RawData
+from initbench.data.resolve import Resolved
+from initbench.data.split import stratified_parts
+from initbench.errors import DataError
+from initbench.streams import generator
+
+_SPLIT_SEED = 0
+_CHUNK_VALUES = 1 << 18
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """One part of a data set. x: (N, C, H, W) or (N, D) float32; y: (N,) int64."""
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A data set in memory on its device, split and normalised."""
+
+    train: Split
+    val: Split
+    test: Split
+    classes: int
+    input_shape: tuple[int, ...]
+    """Shape of one sample: (C, H, W) or (D,)."""
+    name: str
+    """The data set used."""
+    requested: str
+    """The data set the config asked for; differs from `name` after a fallback."""
+    fingerprint: str
+
+
+def prepare(resolved: Resolved, options: DataOptions, device: torch.device | str) -> Bundle:
+    """Load, split and normalise the data set, and put it on `device`.
+
+    uint8 values are scaled to [0, 1]; then x ← (x − mean) / std with the training split's own
+    mean and standard deviation (`options.normalize`). Raises DataError when the set cannot be
+    read or is too small to split.
+    """
+    raw = resolved.located.load()
+    parts = _split(raw, options.val_fraction)
+    shift, scale = _normalisation(parts[0][0], options.normalize)
+    train, val, test = (Split(x=_apply(x, shift, scale).to(device), y=y.to(device)) for x, y in parts)
+    return Bundle(
+        train=train,
+        val=val,
+        test=test,
+        classes=raw.classes,
+        input_shape=tuple(train.x.shape[1:]),
+        name=resolved.located.name,
+        requested=resolved.requested,
+        fingerprint=resolved.located.fingerprint,
+    )
+
+
+def _split(raw: RawData, val_fraction: float) -> list[tuple[Tensor, Tensor]]:
+    """Train, validation and test as (x, y), still as they were loaded."""
+    test = (raw.x_test, raw.y_test)
+    if raw.x_val is not None and raw.y_val is not None:
+        return [(raw.x_train, raw.y_train), (raw.x_val, raw.y_val), test]
+    samples = len(raw.y_train)
+    kept = max(1, round(samples * val_fraction))
+    if kept >= samples:
+        raise DataError(
+            f"{samples} training samples cannot be split with data.val_fraction={val_fraction:g}:"
+            f" {kept} for validation leave none to train on"
+        )
+    stream = generator(_SPLIT_SEED, "data", "validation")
+    parts = stratified_parts(raw.y_train, [samples - kept, kept], stream)
+    return [*((raw.x_train[part], raw.y_train[part]) for part in parts), test]
+
+
+def _normalisation(x: Tensor, normalize: Literal["global", "per_feature", "none"]) -> tuple[Tensor, Tensor]:
+    """float32 (shift, scale) such that (x − shift) / scale is what the option asks for.
+
+    On the values as stored: for uint8 the scaling to [0, 1] cancels out. A constant has scale
+    infinity, which makes it 0 wherever it is applied.
+    """
+    if normalize == "none":
+        return torch.tensor(0.0), torch.tensor(255.0 if x.dtype == torch.uint8 else 1.0)
+    per_feature = normalize == "per_feature"
+    mean, std = moments(x, per_feature=per_feature)
+    scale = std.float()
+    scale[scale == 0] = torch.inf
+    shape = x.shape[1:] if per_feature else ()
+    return mean.float().view(shape), scale.view(shape)
+
+
+def moments(x: Tensor, *, per_feature: bool) -> tuple[Tensor, Tensor]:
+    """Mean and population standard deviation of x (N, …) in float64.
+
+    Shapes: (D,) with D the product of a sample's shape when `per_feature`, else (1,). Chunks are
+    merged by the pairwise formula (Chan, Golub and LeVeque 1979), so no float64 copy of the whole
+    set is made. Values are first shifted by one of their own: a constant then gives exactly 0.
+    """
+    flat = x.flatten(1)
+    dims = [0] if per_feature else [0, 1]
+    origin = flat[0].double() if per_feature else flat[0, :1].double()
+    count, mean, squares = 0, torch.zeros_like(origin), torch.zeros_like(origin)
+    for chunk in torch.split(flat, max(1, _CHUNK_VALUES // flat.shape[1])):
+        values = chunk.double().sub_(origin)
+        variance, centre = torch.var_mean(values, dim=dims, correction=0)
+        added = len(chunk)
+        gap = centre - mean
+        squares += variance * added + gap.square() * (count * added / (count + added))
+        mean += gap * (added / (count + added))
+        count += added
+    return mean + origin, (squares / count).sqrt()
+
+
+def _apply(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    return x.to(torch.float32, copy=True).sub_(shift).div_(scale)

@@ -1,0 +1,91 @@
+"""MNIST and Fashion-MNIST, read by torchvision's parsers from the published archives.
+
+Checksums and mirrors come from torchvision's own classes. Importing torchvision takes about a
+second, so it happens inside the functions.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from torch import Tensor
+
+from initbench.data.dataset import DATASETS, DataOptions, Dataset, Located, RawData, Source
+from initbench.data.fetch import Archive, obtain
+
+
+def published(name: str, class_name: str) -> Archive:
+    """The archive behind torchvision's class `class_name`, a subclass of its MNIST."""
+    import torchvision
+
+    published_by = getattr(torchvision.datasets, class_name)
+    return Archive(
+        name=name,
+        folder=f"{class_name}/raw",
+        checksums=dict(published_by.resources),
+        mirrors=tuple(published_by.mirrors),
+    )
+
+
+def _locate(name: str, class_name: str) -> Callable[[DataOptions, Source], Located]:
+    def locate(_options: DataOptions, source: Source) -> Located:
+        archive = published(name, class_name)
+        paths = obtain(archive, source)
+        listed = "\n".join(f"{file} {md5}" for file, md5 in sorted(archive.checksums.items()))
+        return Located(
+            name=name,
+            fingerprint=hashlib.sha256(listed.encode()).hexdigest(),
+            load=partial(_load, paths),
+            files=tuple(paths.values()),
+        )
+
+    return locate
+
+
+def _load(paths: dict[str, Path]) -> RawData:
+    """Images (N, 1, 28, 28) uint8, labels (N,) int64."""
+    from torchvision.datasets import mnist
+
+    images, labels = mnist.read_image_file, mnist.read_label_file
+    return RawData(
+        x_train=_parse(images, paths["train-images-idx3-ubyte.gz"]).unsqueeze(1),
+        y_train=_parse(labels, paths["train-labels-idx1-ubyte.gz"]),
+        x_test=_parse(images, paths["t10k-images-idx3-ubyte.gz"]).unsqueeze(1),
+        y_test=_parse(labels, paths["t10k-labels-idx1-ubyte.gz"]),
+        classes=10,
+    )
+
+
+def _parse(parser: Callable[[str], Tensor], path: Path) -> Tensor:
+    """torchvision's parsers take a path to an uncompressed file."""
+    with TemporaryDirectory(prefix="initbench-") as folder:
+        plain = Path(folder) / path.stem
+        with gzip.open(path) as packed, plain.open("wb") as unpacked:
+            shutil.copyfileobj(packed, unpacked, 1 << 20)
+        return parser(str(plain))
+
+
+DATASETS.add(
+    Dataset(
+        name="mnist",
+        summary="Handwritten digits, 28×28 grey, 10 classes: the usual first real task.",
+        source="LeCun, Cortes and Burges 1998",
+        formula="60,000 train (val_fraction of them for validation) + 10,000 test",
+        locate=_locate("mnist", "MNIST"),
+    )
+)
+DATASETS.add(
+    Dataset(
+        name="fashion_mnist",
+        summary="Photographs of clothing, 28×28 grey, 10 classes: MNIST's shape, but harder.",
+        source="Xiao, Rasul and Vollgraf 2017",
+        formula="60,000 train (val_fraction of them for validation) + 10,000 test",
+        locate=_locate("fashion_mnist", "FashionMNIST"),
+    )
+)

@@ -1,0 +1,138 @@
+"""One forward and backward pass over a fixed batch, reduced to statistics layer by layer.
+
+Everything is reduced inside the hooks: nothing large is kept, and an activation that writes
+in place cannot change what was measured before it ran.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from initbench.models.network import Network, WeightLayer
+from initbench.probe import moments
+
+Tensors = Mapping[str, Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def probe(
+    network: Network,
+    parameters: Tensors,
+    buffers: Tensors,
+    x: Tensor,
+    y: Tensor,
+    loss: Loss,
+    *,
+    bins: int,
+    detailed: bool,
+) -> list[dict[str, Any]]:
+    """Statistics of every weight layer, in order, as plain data.
+
+    parameters, buffers: those of one run, by name; x: (B, …), y: (B,); `loss(logits, y)` is a mean
+    over the batch. `detailed` adds what is too slow for every evaluation: quantiles and effective
+    rank. The pass runs in training mode on copies of the buffers, so that batch norm uses the
+    batch's statistics, and leaves parameters, buffers, mode and hooks as they were.
+    """
+    own = {name: value.detach().requires_grad_() for name, value in parameters.items()}
+    copies = {name: value.clone() for name, value in buffers.items()}
+    layers = network.weight_layers()
+    records: dict[int, dict[str, Any]] = {}
+    with _training_mode(network), _hooks(network, layers, records, bins, detailed), torch.enable_grad():
+        logits = functional_call(network, {**own, **copies}, (x,))
+        gradients = torch.autograd.grad(loss(logits, y), list(own.values()), allow_unused=True)
+    by_name = dict(zip(own, gradients, strict=True))
+    return [_finish(layer, records[layer.index], own, by_name) for layer in layers]
+
+
+@contextmanager
+def _training_mode(network: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in network.modules()]
+    network.train()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
+def _hooks(
+    network: Network, layers: list[WeightLayer], records: dict[int, dict[str, Any]], bins: int, detailed: bool
+) -> Iterator[None]:
+    def before(layer: WeightLayer) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            records[layer.index] = _measure_pre(inputs[0], detailed)
+
+        return hook
+
+    def after(layer: WeightLayer) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            pre, act = inputs[0].detach().double(), output.detach().double()
+            statistics = moments.activation_statistics(pre, act, network.activation, bins)
+            if detailed:
+                statistics["effective_rank"] = moments.effective_rank(act)
+            records[layer.index]["act"] = statistics
+
+        return hook
+
+    def head(layer: WeightLayer) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            records[layer.index] = _measure_pre(output, detailed)
+
+        return hook
+
+    with ExitStack() as stack:
+        for layer in layers:
+            if layer.activation is None:
+                stack.callback(layer.module.register_forward_hook(head(layer)).remove)
+            else:
+                stack.callback(layer.activation.register_forward_pre_hook(before(layer)).remove)
+                stack.callback(layer.activation.register_forward_hook(after(layer)).remove)
+        yield
+
+
+def _measure_pre(pre: Tensor, detailed: bool) -> dict[str, Any]:
+    """Statistics of a pre-activation; a hook on its gradient δ adds those on the way back."""
+    x = pre.detach().double()
+    statistics: dict[str, Any] = dict(moments.moments(x))
+    statistics["signal"] = moments.signal(x)
+    statistics["correlation"] = moments.correlation(x)
+    if detailed:
+        statistics["quantiles"] = moments.quantiles(pre.detach())
+    record: dict[str, Any] = {
+        "pre": statistics,
+        "act": None,
+        "grad": {"pre_q": None, "zero_fraction": None},
+        "unit_spread": moments.spread_over_units(x),
+    }
+
+    def on_gradient(delta: Tensor) -> None:
+        d = delta.detach().double()
+        record["grad"] = {
+            "pre_q": float(d.square().mean()),
+            "zero_fraction": float((d == 0).double().mean()),
+        }
+
+    pre.register_hook(on_gradient)
+    return record
+
+
+def _finish(
+    layer: WeightLayer, record: dict[str, Any], parameters: Tensors, gradients: Mapping[str, Tensor | None]
+) -> dict[str, Any]:
+    """Add what the weight and its gradient say. Units are told apart by their rows in both."""
+    name = f"{layer.name}.weight"
+    weight, gradient = parameters[name].detach().double(), gradients[name]
+    record["grad"]["weight_norm"] = None if gradient is None else float(gradient.double().norm())
+    rows = [weight.flatten(1).mT]
+    if gradient is not None:
+        rows.append(gradient.double().flatten(1).mT)
+    record["unit_spread"] = max(record["unit_spread"], *(moments.spread_over_units(row) for row in rows))
+    record["weight_std"] = float(weight.std(correction=0))
+    return {"index": layer.index, "name": layer.name, **record}

@@ -1,0 +1,112 @@
+"""Reduce one layer's tensors to statistics. All sums run in float64: a deep net that collapses leaves
+squares far below what float32 can hold, and they must not turn into false zeros.
+
+Shapes: a pre-activation or activation is (B, C), a weight (C, fan_in).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from initbench.components.activation import BoundActivation
+
+QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
+SATURATED_BELOW = 0.05  # of max|φ′|
+
+
+def moments(x: Tensor) -> dict[str, float]:
+    """mean, std (over all entries) and q = E[x²] of a float64 tensor."""
+    mean = float(x.mean())
+    variance = float((x - mean).square().mean())
+    return {"mean": mean, "std": math.sqrt(variance) if variance >= 0 else math.nan, "q": float(x.square().mean())}
+
+
+def quantiles(x: Tensor) -> dict[str, float]:
+    """The 1, 25, 50, 75 and 99 % points of all entries, interpolated."""
+    shares = torch.tensor(QUANTILES, dtype=x.dtype, device=x.device)
+    points = torch.quantile(x.flatten(), shares).tolist()
+    return {f"p{round(100 * share):02d}": point for share, point in zip(QUANTILES, points, strict=True)}
+
+
+def signal(x: Tensor) -> float:
+    """Mean over units of the variance over samples: the part of q that tells inputs apart."""
+    return float((x - x.mean(0)).square().mean())
+
+
+def correlation(x: Tensor) -> float | None:
+    """Mean cosine between the rows of two different samples; None where a row is zero."""
+    norms = x.norm(dim=1, keepdim=True)
+    samples = x.shape[0]
+    if samples < 2 or not bool((norms > 0).all()):
+        return None
+    total = float((x / norms).sum(0).square().sum())
+    return (total - samples) / (samples * (samples - 1))
+
+
+def effective_rank(x: Tensor) -> float | None:
+    """exp of the entropy of the covariance's normalised eigenvalues (Roy & Vetterli 2007), from 1 to C."""
+    if not bool(torch.isfinite(x).all()):
+        return None
+    centred = x - x.mean(0)
+    gram = centred.mT @ centred if x.shape[0] >= x.shape[1] else centred @ centred.mT
+    eigenvalues = torch.linalg.eigvalsh(gram).clamp(min=0)
+    total = eigenvalues.sum()
+    if float(total) == 0.0:
+        return None
+    share = eigenvalues / total
+    return float(torch.exp(-(torch.special.xlogy(share, share)).sum()))
+
+
+def spread_over_units(x: Tensor) -> float:
+    """Root mean square deviation of the units (last axis) from their mean, over the root mean square; 0 for zeros."""
+    scale = float(x.abs().max()) if x.numel() else 0.0
+    if scale == 0.0:
+        return 0.0
+    x = x / scale
+    deviation = (x - x.mean(-1, keepdim=True)).square().mean()
+    return math.sqrt(float(deviation) / float(x.square().mean()))
+
+
+def activation_statistics(
+    pre: Tensor, act: Tensor, activation: BoundActivation, bins: int
+) -> dict[str, Any]:
+    """What the activation did: moments, zeros, dead and saturated units, histogram."""
+    zero = act == 0
+    statistics: dict[str, Any] = dict(moments(act))
+    statistics["zero_fraction"] = float(zero.double().mean())
+    statistics["dead_fraction"] = float(zero.flatten(1).all(0).double().mean())
+    statistics["saturated_fraction"] = _saturated(pre, activation)
+    statistics["histogram"] = histogram(act, activation.entry.histogram_range, bins)
+    return statistics
+
+
+def _saturated(pre: Tensor, activation: BoundActivation) -> float | None:
+    if not activation.entry.bounded:
+        return None
+    slope = activation.derivative(pre).abs()
+    return float((slope < SATURATED_BELOW * activation.max_derivative).double().mean())
+
+
+def histogram(x: Tensor, span: tuple[float, float], bins: int) -> dict[str, Any]:
+    """Counts in equal bins over `span`, and how many entries lie below, lie above, or are NaN.
+
+    The edges depend on the activation and the config alone, so runs can be laid over one another.
+    """
+    low, high = span
+    width = (high - low) / bins
+    # Slot 0 takes what lies below, slots 1 … bins the bins, slot bins + 1 what lies above.
+    slots = ((x.flatten() - low) / width + 1.0).floor_()
+    slots[x.flatten() == high] = bins
+    known = slots[~slots.isnan()] if bool(slots.sum().isnan()) else slots
+    counts = torch.bincount(known.clamp_(0, bins + 1).long(), minlength=bins + 2).tolist()
+    return {
+        "edges": [low + width * i for i in range(bins + 1)],
+        "counts": counts[1:-1],
+        "below": counts[0],
+        "above": counts[-1],
+        "nan": x.numel() - known.numel(),
+    }

@@ -1,0 +1,23 @@
+"""The console that data is printed on: stdout."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PIPED_WIDTH = 240
+"""Columns when stdout is not a terminal: rich would take 80 and cut what does not fit."""
+
+
+def stdout_console() -> Console:
+    """Return a console that prints text as it is: no markup, no emoji codes, no highlighting.
+
+    NO_COLOR and FORCE_COLOR are rich's; neither changes the width of piped output.
+    """
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else PIPED_WIDTH
+    return Console(width=width, markup=False, emoji=False, highlight=False)

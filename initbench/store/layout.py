@@ -1,0 +1,148 @@
+"""What a run directory holds, where its hidden siblings are, and what state a run is in.
+
+runs/<run_id>/            the run
+runs/.<run_id>.rerun/     the next attempt of a finished run, until it is finished itself
+runs/.<run_id>.old/       the finished run while the two are swapped
+runs/.<run_id>.trash/     a run that is being deleted
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from initbench.errors import StoreError, UsageError
+from initbench.store import strictjson
+from initbench.store.files import TEMPORARY
+from initbench.store.locks import is_locked
+
+SCHEMA = "initbench.stored/1"
+RUN, CONFIG, MANIFEST, LOCK = "run.json", "config.yaml", "manifest.json", ".lock"
+METRICS, LAYERS, WEIGHTS = "metrics.jsonl", "layers.jsonl", "weights.safetensors"
+LISTED = (CONFIG, RUN, METRICS, LAYERS, WEIGHTS)
+"""The files a manifest vouches for."""
+
+COMPLETE = ("finished", "diverged")
+STOPPED = ("interrupted", "failed")
+STATUSES = ("running", *COMPLETE, *STOPPED, "crashed")
+
+_HIDDEN = (".rerun", ".old", ".trash")
+_OWN_NAMES = frozenset((*LISTED, MANIFEST, LOCK))
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Places:
+    """The directories that may hold a run."""
+
+    root: Path
+    run_id: str
+
+    def __post_init__(self) -> None:
+        if not is_run_id(self.run_id):
+            raise UsageError(f"{self.run_id!r} cannot be the id of a run")
+
+    @property
+    def live(self) -> Path:
+        """Where the run lives."""
+        return self.root / self.run_id
+
+    @property
+    def rerun(self) -> Path:
+        """Where the next attempt of a finished run is written."""
+        return self.root / f".{self.run_id}.rerun"
+
+    @property
+    def old(self) -> Path:
+        """Where the finished run waits while the next attempt takes its place."""
+        return self.root / f".{self.run_id}.old"
+
+    @property
+    def trash(self) -> Path:
+        """What is being deleted."""
+        return self.root / f".{self.run_id}.trash"
+
+    def locate(self) -> Path | None:
+        """The directory a reader is to open: a swap that was cut off loses neither attempt."""
+        if self.live.is_dir():
+            return self.live
+        if is_complete(self.rerun):
+            return self.rerun
+        return self.old if self.old.is_dir() else None
+
+
+def is_run_id(name: str) -> bool:
+    """Whether `name` is a plain, visible directory name."""
+    return bool(name) and not name.startswith(".") and name == Path(name).name and "\0" not in name
+
+
+def hidden_run_id(name: str) -> str | None:
+    """The run that the hidden directory `name` belongs to, or None for a foreign one."""
+    stem, dot, suffix = name.removeprefix(".").rpartition(".")
+    return stem if name.startswith(".") and dot + suffix in _HIDDEN and is_run_id(stem) else None
+
+
+def read_record(directory: Path) -> Record | None:
+    """run.json as it was written, or None when it is missing, damaged or foreign."""
+    try:
+        record = strictjson.loads((directory / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    if isinstance(record, dict) and str(record.get("schema", "")).startswith("initbench.stored/"):
+        return record
+    return None
+
+
+def current_record(directory: Path) -> Record | None:
+    """The record with the status it has now: a "running" whose process is gone reads as "crashed"."""
+    record = read_record(directory)
+    for _ in range(5):
+        if record is None:
+            return None
+        vouched = (directory / MANIFEST).exists()
+        if record.get("status") in STOPPED or (record.get("status") in COMPLETE and vouched):
+            return record
+        if is_locked(directory / LOCK):
+            break
+        # It may have come to its end between the two looks, which only looking again can tell.
+        before, record = record, read_record(directory)
+        if record == before and vouched == (directory / MANIFEST).exists():
+            return {**record, "status": "crashed"}
+    return None if record is None else {**record, "status": "running"}
+
+
+def is_complete(directory: Path) -> bool:
+    """Whether the directory holds a finished or diverged run, whole."""
+    record = read_record(directory)
+    return record is not None and record.get("status") in COMPLETE and (directory / MANIFEST).exists()
+
+
+def is_ours(directory: Path) -> bool:
+    """Whether the directory may be deleted as a run: it has a record, or nothing but names of ours."""
+    if directory.is_symlink() or not directory.is_dir():
+        return directory.is_symlink() and read_record(directory) is not None
+    if read_record(directory) is not None:
+        return True
+    names = (entry.name for entry in directory.iterdir())
+    return all(name in _OWN_NAMES or (name[0] == "." and name.endswith(TEMPORARY)) for name in names)
+
+
+@contextmanager
+def plainly(action: str) -> Iterator[None]:
+    """Turn an OSError inside into a StoreError of one plain sentence."""
+    try:
+        yield
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise StoreError(f"cannot {action}: {error.strerror or error}{where}") from error
+
+
+def busy(run_id: str, directory: Path) -> StoreError:
+    """The error for a run that a live process is writing."""
+    record = read_record(directory) or {}
+    by = f" by process {record.get('pid')} on {record.get('host')}" if record else ""
+    return StoreError(f"run {run_id} is running{by}")

@@ -1,0 +1,144 @@
+"""Locks that end with their process: POSIX record locks, which kill -9 and power loss release.
+
+A process loses such a lock as soon as it closes *any* descriptor of the locked file. So this module
+is the only place that opens lock files, it keeps a table of the locks this process holds, and it never
+opens a file that is in the table.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from initbench.errors import StoreError
+
+_Key = tuple[int, int]  # device and inode: a lock stays the same when its directory is renamed
+
+_table_guard = threading.Lock()
+_structure_guard = threading.Lock()
+_held: set[_Key] = set()
+
+PROBE_PATIENCE = 0.5
+"""Seconds to wait for the readers' probes, which hold a shared lock for some microseconds each."""
+STRUCTURE_PATIENCE = 60.0
+"""Seconds to wait for another process that claims, swaps or removes a run."""
+
+
+class HeldLock:
+    """An exclusive lock on one file, held until `release` or the end of the process."""
+
+    def __init__(self, descriptor: int, key: _Key) -> None:
+        self._descriptor: int | None = descriptor
+        self._key = key
+
+    def release(self) -> None:
+        """Give the lock back; a second call does nothing."""
+        with _table_guard:
+            if self._descriptor is not None:
+                _held.discard(self._key)
+                os.close(self._descriptor)
+                self._descriptor = None
+
+
+def acquire(path: Path, patience: float = 0.0) -> HeldLock | None:
+    """Lock the file at `path`, creating it; None when another holder keeps it for `patience` seconds.
+
+    The probe of a reader is waited for in any case.
+
+    Raises OSError when the file cannot be opened or its file system has no locks.
+    """
+    start = time.monotonic()
+    while (lock := _try(path)) is None:
+        waited = time.monotonic() - start
+        if waited >= max(patience, PROBE_PATIENCE) or (waited >= patience and is_locked(path)):
+            return None
+        time.sleep(0.005)
+    return lock
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a live process, this one included, holds the lock at `path`.
+
+    A lock file that may not be read counts as locked: nobody may touch what is not theirs.
+    """
+    with _table_guard:
+        try:
+            if _key(path) in _held:
+                return True
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except PermissionError:
+            return True
+        try:
+            return not _locked_now(descriptor, fcntl.LOCK_SH)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def structure_lock(root: Path) -> Iterator[None]:
+    """Hold the store's own lock while the set of run directories changes; not reentrant.
+
+    Raises StoreError when another process keeps it for a minute.
+    """
+    with _structure_guard:
+        lock = acquire(root / ".store.lock", STRUCTURE_PATIENCE)
+        if lock is None:
+            raise StoreError(f"another process has been changing {root} for {STRUCTURE_PATIENCE:.0f} s")
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def _try(path: Path) -> HeldLock | None:
+    with _table_guard:
+        if _exists_held(path):
+            return None
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            if _locked_now(descriptor, fcntl.LOCK_EX):
+                key = _key(descriptor)
+                _held.add(key)
+                return HeldLock(descriptor, key)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        return None
+
+
+def _exists_held(path: Path) -> bool:
+    try:
+        return _key(path) in _held
+    except FileNotFoundError:
+        return False
+
+
+def _key(path: Path | int) -> _Key:
+    status = os.stat(path)  # noqa: PTH116 - a descriptor has no Path
+    return status.st_dev, status.st_ino
+
+
+def _locked_now(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.lockf(descriptor, kind | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+def _forget_after_fork() -> None:
+    """A forked child inherits descriptors but no locks, and perhaps a guard that nobody will open."""
+    global _table_guard, _structure_guard
+    _table_guard, _structure_guard = threading.Lock(), threading.Lock()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)

@@ -1,0 +1,48 @@
+"""Which stored runs a person means by a word on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from initbench.errors import UnknownNameError, UsageError
+
+_SHOWN = 5
+
+
+def match(pattern: str, experiments: Mapping[str, str], root: Path) -> list[str]:
+    """The ids meant by `pattern`, given each run's experiment: id, experiment, glob or beginning of an id.
+
+    Raises UsageError when several ids begin with it, UnknownNameError when nothing matches.
+    """
+    if pattern in experiments:
+        return [pattern]
+    for accepts in (_is_named, _is_globbed):
+        if found := [run_id for run_id, name in experiments.items() if accepts(pattern, run_id, name)]:
+            return found
+    begun = [run_id for run_id in experiments if pattern and run_id.startswith(pattern)]
+    if len(begun) > 1:
+        more = ", …" if len(begun) > _SHOWN else ""
+        raise UsageError(f"{pattern!r} begins {len(begun)} run ids: {', '.join(begun[:_SHOWN])}{more}")
+    if not begun:
+        raise UnknownNameError(_nothing(pattern, experiments, root))
+    return begun
+
+
+def _is_named(pattern: str, _run_id: str, experiment: str) -> bool:
+    return pattern == experiment
+
+
+def _is_globbed(pattern: str, run_id: str, experiment: str) -> bool:
+    return fnmatchcase(run_id, pattern) or fnmatchcase(experiment, pattern)
+
+
+def _nothing(pattern: str, experiments: Mapping[str, str], root: Path) -> str:
+    from initbench.registry import nearest  # brings pydantic, which only this sentence is in need of
+
+    if not experiments:
+        return f"no stored run matches {pattern!r}: there are no runs in {root}"
+    guess = nearest(pattern, [*dict.fromkeys(experiments.values()), *experiments])
+    hint = f"did you mean {guess!r}?" if guess else "`initbench ls` lists what there is"
+    return f"no stored run matches {pattern!r}; {hint}"

@@ -1,0 +1,241 @@
+"""The run store: runs/ is the truth, a directory of plain files for each run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from initbench.errors import StoreError, UsageError
+from initbench.store import moves, strictjson
+from initbench.store.files import read_lines, sha256
+from initbench.store.layout import (
+    LAYERS,
+    LOCK,
+    MANIFEST,
+    METRICS,
+    Places,
+    Record,
+    busy,
+    current_record,
+    hidden_run_id,
+    is_complete,
+    is_run_id,
+    plainly,
+)
+from initbench.store.locks import is_locked, structure_lock
+from initbench.store.match import match
+from initbench.store.writer import RunWriter, start
+
+T = TypeVar("T")
+
+_LOOKS = 10  # a reader tries as often while the directory under it is swapped or cleared
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """All that was stored about a run but its weights."""
+
+    run_id: str
+    record: Record
+    """run.json, with the status the run has now."""
+    convergence: list[Record]
+    """One entry for each evaluation."""
+    snapshots: list[Record]
+    """One entry for each probe."""
+
+
+class Store:
+    """The runs below `root`; nothing is read or made before a method is called.
+
+    Every method raises StoreError, in one plain sentence, when the file system refuses.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._recovered = False
+
+    def directory(self, run_id: str) -> Path | None:
+        """The directory to read the run from, or None when there is no such run."""
+        return Places(self.root, run_id).locate()
+
+    def status(self, run_id: str) -> str | None:
+        """One of `layout.STATUSES`, or None when there is no such run."""
+        with plainly(f"read run {run_id}"):
+            record = self._current(run_id)
+        return None if record is None else str(record["status"])
+
+    def is_busy(self, run_id: str) -> bool:
+        """Whether a live process writes the run, or the next attempt of it."""
+        places = Places(self.root, run_id)
+        with plainly(f"read run {run_id}"):
+            return is_locked(places.live / LOCK) or is_locked(places.rerun / LOCK)
+
+    def records(self) -> list[Record]:
+        """run.json of every run, with the status it has now, oldest first; what is not a run is ignored."""
+        with plainly(f"read the runs in {self.root}"):
+            found = [record for run_id in self._run_ids() if (record := self._current(run_id))]
+        return sorted(found, key=lambda record: (str(record.get("created")), record["run_id"]))
+
+    def read(self, run_id: str) -> StoredRun:
+        """Read a run; raises UsageError when there is none, StoreError when a file of it is damaged."""
+        with plainly(f"read run {run_id}"):
+            run = self._steadily(run_id, lambda directory: _read(run_id, directory))
+        if run is None:
+            raise _no_such_run(run_id)
+        return run
+
+    def find(self, patterns: Sequence[str]) -> list[str]:
+        """The runs that any of `patterns` names: ids, unique beginnings of ids, experiments, globs.
+
+        All runs when there are no patterns; in the order of `records`. Raises UsageError for a pattern
+        that matches nothing (with the nearest name) or begins more than one id.
+        """
+        experiments = {record["run_id"]: str(record.get("experiment", "")) for record in self.records()}
+        if not patterns:
+            return list(experiments)
+        wanted = {run_id for pattern in patterns for run_id in match(pattern, experiments, self.root)}
+        return [run_id for run_id in experiments if run_id in wanted]
+
+    def verify(self, run_id: str) -> list[str]:
+        """Compare the files of a run with its manifest; returns one sentence for each that differs.
+
+        Raises UsageError when there is no such run.
+        """
+        directory = self.directory(run_id)
+        if directory is None:
+            raise _no_such_run(run_id)
+        with plainly(f"verify run {run_id}"):
+            try:
+                manifest = strictjson.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+                listed = [
+                    (name, entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()
+                ]
+            except FileNotFoundError:
+                return [f"{MANIFEST} is missing: the run is not complete"]
+            except (ValueError, TypeError, KeyError, AttributeError):
+                return [f"{MANIFEST} is damaged"]
+            return [problem for entry in listed if (problem := _difference(directory, *entry))]
+
+    def claim(
+        self, run_id: str, record: Mapping[str, Any], config_yaml: str, *, rerun: bool = False
+    ) -> RunWriter:
+        """Become the one writer of a run; what an unfinished attempt left behind is cleared first.
+
+        With `rerun` a finished run stays readable until the new attempt takes its place at its `finish`.
+        Raises StoreError when a live process writes the run, or when it is finished and not to be rerun.
+        """
+        places = Places(self.root, run_id)
+        with plainly(f"write run {run_id} to {self.root}"):
+            self.root.mkdir(parents=True, exist_ok=True)
+            with structure_lock(self.root):
+                self._recover(places)
+                return start(places, self._room(places, rerun), record, config_yaml)
+
+    def remove(self, run_id: str) -> None:
+        """Delete a run, in one step for readers.
+
+        Raises UsageError when there is no such run and StoreError when a live process writes it.
+        """
+        places = Places(self.root, run_id)
+        if places.locate() is None:
+            raise _no_such_run(run_id)
+        with plainly(f"remove run {run_id}"), structure_lock(self.root):
+            self._recover(places)
+            if is_locked(places.rerun / LOCK):
+                raise busy(run_id, places.rerun)
+            if not places.live.exists():
+                raise _no_such_run(run_id)
+            moves.discard(places, places.live)
+
+    def recover(self) -> None:
+        """Finish or roll back what crashed processes left half done; `claim` and `remove` begin with it."""
+        if self.root.is_dir():
+            with plainly(f"tidy {self.root}"), structure_lock(self.root):
+                moves.recover(self.root)
+                self._recovered = True
+
+    def _recover(self, places: Places) -> None:
+        if not self._recovered:
+            moves.recover(self.root)
+            self._recovered = True
+        moves.recover_run(places)
+
+    def _room(self, places: Places, rerun: bool) -> Path:
+        """The directory to make for a new attempt."""
+        if is_locked(places.rerun / LOCK):
+            raise busy(places.run_id, places.rerun)
+        if is_complete(places.live) and not is_locked(places.live / LOCK):
+            if rerun:
+                return places.rerun
+            raise StoreError(f"run {places.run_id} is finished already")
+        if places.live.exists():
+            moves.discard(places, places.live, spare_complete=True)
+        return places.live
+
+    def _run_ids(self) -> set[str]:
+        try:
+            names = [entry.name for entry in self.root.iterdir()]
+        except FileNotFoundError:
+            return set()
+        hidden = (hidden_run_id(name) for name in names)
+        return {name for name in names if is_run_id(name)} | {run_id for run_id in hidden if run_id}
+
+    def _current(self, run_id: str) -> Record | None:
+        return self._steadily(run_id, lambda directory: _record(run_id, directory))
+
+    def _steadily(self, run_id: str, look: Callable[[Path], T | None]) -> T | None:
+        """What `look` sees in the run's directory, when that was one and the same all the while."""
+        places = Places(self.root, run_id)
+        for _ in range(_LOOKS):
+            directory = places.locate()
+            before = _identity(directory)
+            if directory is None or before is None:
+                continue
+            found = look(directory)
+            if before == _identity(directory):
+                return found
+        return None
+
+
+def _record(run_id: str, directory: Path) -> Record | None:
+    record = current_record(directory)
+    return record if record is not None and record.get("run_id") == run_id else None
+
+
+def _read(run_id: str, directory: Path) -> StoredRun | None:
+    record = _record(run_id, directory)  # first: what it says is finished has all its lines
+    if record is None:
+        return None
+    return StoredRun(run_id, record, _lines(directory / METRICS), _lines(directory / LAYERS))
+
+
+def _lines(path: Path) -> list[Record]:
+    try:
+        return [strictjson.loads(line) for line in read_lines(path)]
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        raise StoreError(f"{path} is damaged: {error}") from error
+
+
+def _identity(directory: Path | None) -> tuple[int, int] | None:
+    try:
+        status = None if directory is None else directory.stat()
+    except FileNotFoundError:
+        return None
+    return None if status is None else (status.st_dev, status.st_ino)
+
+
+def _difference(directory: Path, name: str, size: int, digest: str) -> str | None:
+    path = directory / name
+    if not path.is_file():
+        return f"{name} is missing"
+    if path.stat().st_size != size:
+        return f"{name} holds {path.stat().st_size} bytes, not {size}"
+    return None if sha256(path) == digest else f"{name} has changed since the run was stored"
+
+
+def _no_such_run(run_id: str) -> UsageError:
+    return UsageError(f"there is no stored run {run_id!r}")

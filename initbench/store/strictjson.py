@@ -1,0 +1,69 @@
+"""Strict JSON: what any parser accepts, with non-finite numbers as strings.
+
+`dumps` writes NaN and the infinities as "NaN", "Infinity" and "-Infinity"; `number` and
+`number_or_none` read such a value back as a float.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NoReturn
+
+_NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def dumps(value: Any) -> str:
+    """Return `value` as one line of strict JSON, keys in the order of insertion, tuples as lists.
+
+    Raises TypeError for a value, or a non-finite key, that JSON has no form for.
+    """
+    try:
+        return json.dumps(value, allow_nan=False)
+    except ValueError:  # only now is the slower walk worth its time: almost every document is finite
+        return json.dumps(_spelled(value), allow_nan=False)
+
+
+def loads(text: str) -> Any:
+    """Parse strict JSON; raises ValueError for anything else, the literals NaN and Infinity included."""
+    return json.loads(text, parse_constant=_refuse)
+
+
+def number(value: object) -> float:
+    """Return a number that `dumps` wrote as a float; raises ValueError for anything else, None included."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, str) and value in _NON_FINITE:
+        return _NON_FINITE[value]
+    raise ValueError(f"not a number: {value!r}")
+
+
+def number_or_none(value: object) -> float | None:
+    """Return `number(value)`, or None for None."""
+    return None if value is None else number(value)
+
+
+def _spelled(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else _spell(value)
+    if isinstance(value, dict):
+        return {_key(key): _spelled(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_spelled(item) for item in value]
+    return value
+
+
+def _spell(value: float) -> str:
+    if math.isnan(value):
+        return "NaN"
+    return "Infinity" if value > 0 else "-Infinity"
+
+
+def _key(key: Any) -> Any:
+    if isinstance(key, float) and not math.isfinite(key):
+        raise TypeError(f"a JSON key cannot be {key!r}")
+    return key
+
+
+def _refuse(literal: str) -> NoReturn:
+    raise ValueError(f"{literal} is not JSON")

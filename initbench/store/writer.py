@@ -1,0 +1,190 @@
+"""Write one run, so that a kill at any moment leaves what was acknowledged and nothing torn."""
+
+from __future__ import annotations
+
+import os
+import socket
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from initbench.errors import InitbenchError, StoreError
+from initbench.store import moves, strictjson
+from initbench.store.files import append_line, produce_atomic, sha256, sync_directory, write_atomic
+from initbench.store.layout import (
+    COMPLETE,
+    CONFIG,
+    LAYERS,
+    LISTED,
+    LOCK,
+    MANIFEST,
+    METRICS,
+    RUN,
+    SCHEMA,
+    STOPPED,
+    WEIGHTS,
+    Places,
+    Record,
+    busy,
+    plainly,
+)
+from initbench.store.locks import HeldLock, acquire, structure_lock
+
+MANIFEST_SCHEMA = "initbench.manifest/1"
+Weights = bytes | Callable[[Path], object]
+"""The contents of weights.safetensors, or a function that writes them to the path it is given."""
+
+
+class RunWriter:
+    """The one writer of a run, from `Store.claim` until `finish` or `stop`; a context manager.
+
+    An exception that leaves the context marks the run: interrupted for KeyboardInterrupt (and so for
+    `errors.Terminated`), failed with the traceback in `record["error"]` for any other. The methods raise
+    StoreError when the disk refuses and InitbenchError once the run is closed.
+    """
+
+    def __init__(self, places: Places, directory: Path, lock: HeldLock, record: Record) -> None:
+        self.run_id = places.run_id
+        self.directory = directory
+        self.record = record
+        """What run.json holds."""
+        self._places = places
+        self._lock = lock
+        self._open = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._open:
+            return
+        with suppress(StoreError):  # on a full disk the run reads as crashed, and `error` is what matters
+            if error is None:
+                self.stop("failed", "the run was left without a result")
+            elif isinstance(error, KeyboardInterrupt):
+                self.stop("interrupted")
+            else:
+                self.stop("failed", "".join(traceback.format_exception(error)))
+
+    def append_convergence(self, entry: Mapping[str, Any]) -> None:
+        """Add one evaluation; it is on the disk on return."""
+        self._append(METRICS, entry)
+
+    def append_snapshot(self, snapshot: Mapping[str, Any]) -> None:
+        """Add one probe of all layers; it is on the disk on return."""
+        self._append(LAYERS, snapshot)
+
+    def finish(self, updates: Mapping[str, Any], weights: Weights | None = None) -> None:
+        """Store the result: weights, then run.json, then the manifest that makes the run complete.
+
+        `updates` goes into the record; its "status" may be finished (the default) or diverged. A rerun
+        takes the place of the former attempt last of all. On an error the run is still open.
+        """
+        self._check_open()
+        status = updates.get("status", "finished")
+        if status not in COMPLETE:
+            raise ValueError(f"a run finishes as {' or '.join(COMPLETE)}, not as {status!r}")
+        with plainly(f"store the result of run {self.run_id}"):
+            if weights is not None:
+                self._write_weights(weights)
+            self._write_record({**updates, "status": status, "finished": now()})
+            write_atomic(self.directory / MANIFEST, strictjson.dumps(manifest_of(self.directory)) + "\n")
+            if self.directory == self._places.rerun:
+                with structure_lock(self._places.root):
+                    moves.swap(self._places)
+        self._close()
+        self.directory = self._places.live  # not before: `stop` must never reach what is complete
+
+    def stop(self, status: str, error: str | None = None) -> None:
+        """End the run without a result, as interrupted or failed; the lock is released whatever happens."""
+        self._check_open()
+        if status not in STOPPED:
+            raise ValueError(f"a run stops as {' or '.join(STOPPED)}, not as {status!r}")
+        try:
+            with plainly(f"mark run {self.run_id} as {status}"):
+                (self.directory / MANIFEST).unlink(missing_ok=True)  # `finish` may have come this far
+                ending = {"status": status, "finished": now()}
+                self._write_record(ending if error is None else {**ending, "error": error})
+        finally:
+            self._close()
+
+    def _append(self, name: str, entry: Mapping[str, Any]) -> None:
+        self._check_open()
+        line = strictjson.dumps(dict(entry))
+        with plainly(f"write to run {self.run_id}"):
+            append_line(self.directory / name, line)
+
+    def _write_weights(self, weights: Weights) -> None:
+        path = self.directory / WEIGHTS
+        if isinstance(weights, bytes):
+            write_atomic(path, weights)
+        else:
+            produce_atomic(path, weights)
+
+    def _write_record(self, updates: Mapping[str, Any]) -> None:
+        record = {**self.record, **updates, "run_id": self.run_id, "schema": SCHEMA}
+        write_atomic(self.directory / RUN, strictjson.dumps(record) + "\n")
+        self.record = record
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise InitbenchError(f"run {self.run_id} is closed already")
+
+    def _close(self) -> None:
+        self._open = False
+        self._lock.release()
+
+
+def start(places: Places, directory: Path, record: Mapping[str, Any], config_yaml: str) -> RunWriter:
+    """Make `directory` (which must not exist) a running run; called under `locks.structure_lock`.
+
+    Raises OSError when it cannot be written; then nothing is left of it.
+    """
+    directory.mkdir()
+    lock = None
+    try:
+        lock = acquire(directory / LOCK)
+        if lock is None:
+            raise busy(places.run_id, directory)
+        write_atomic(directory / CONFIG, config_yaml)
+        stamp = _stamp(places.run_id)
+        stamped = {**stamp, **record, **stamp}
+        write_atomic(directory / RUN, strictjson.dumps(stamped) + "\n")
+        sync_directory(places.root)
+        return RunWriter(places, directory, lock, stamped)
+    except BaseException:
+        if lock is not None:
+            lock.release()
+        with suppress(OSError, StoreError):
+            moves.discard(places, directory)
+        raise
+
+
+def manifest_of(directory: Path) -> Record:
+    """The manifest of the files that are there now."""
+    paths = [path for path in (directory / name for name in LISTED) if path.exists()]
+    files = {path.name: {"sha256": sha256(path), "bytes": path.stat().st_size} for path in paths}
+    return {"schema": MANIFEST_SCHEMA, "files": files}
+
+
+def now() -> str:
+    """The time in ISO 8601, UTC, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _stamp(run_id: str) -> Record:
+    return {
+        "schema": SCHEMA,
+        "run_id": run_id,
+        "status": "running",
+        "created": now(),
+        "finished": None,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+    }

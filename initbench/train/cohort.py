@@ -1,0 +1,130 @@
+"""Several runs trained as one: their parameters stacked, their forward pass vmapped.
+
+K runs, B samples a batch, N samples of a split, P a parameter's own shape.
+The losses of the runs are summed before the backward pass; since no run's loss depends on
+another's parameters, each gets its own gradient, and a run that turns NaN stays alone with it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+from torch.nn.functional import cross_entropy
+
+from initbench.components.optimizer import OPTIMIZERS
+from initbench.config.schema import TrainOptions
+from initbench.models.network import Network
+
+EVALUATION_CHUNK = 1024
+
+
+class Cohort:
+    """K runs of one architecture under one program.
+
+    `networks` must agree in every shape; they differ in weights. A cohort of one is the same code,
+    so that what a run computes does not depend on which cohort it is in.
+    """
+
+    def __init__(self, networks: Sequence[Network], options: TrainOptions, device: torch.device) -> None:
+        parameters, buffers = stack_module_state(list(networks))  # type: ignore[arg-type]
+        self.parameters: dict[str, Tensor] = {
+            name: p.detach().to(device).requires_grad_() for name, p in parameters.items()
+        }  # (K, P)
+        self.buffers: dict[str, Tensor] = {name: b.to(device) for name, b in buffers.items()}
+        self.skeleton: Network = copy.deepcopy(networks[0]).to(device)
+        self.options = options
+        self._optimizer = OPTIMIZERS[options.optimizer.name]
+        self._state = self._optimizer.start(list(self.parameters.values()))
+        self._losses = vmap(self._loss_of_one, randomness="different")
+        self._scores = vmap(self._score_one, in_dims=(0, 0, None, None))
+
+    @property
+    def size(self) -> int:
+        """K, the number of runs still in the cohort."""
+        return next(iter(self.parameters.values())).shape[0]
+
+    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Mean cross-entropy of a batch, with the config's label smoothing."""
+        return cross_entropy(logits, y, label_smoothing=self.options.label_smoothing)
+
+    def gradients(self, x: Tensor, y: Tensor) -> Tensor:
+        """Losses (K,) of a batch x (K, B, …), y (K, B), detached; the gradients are left in `.grad`."""
+        self.skeleton.train()
+        for p in self.parameters.values():
+            p.grad = None
+        losses: Tensor = self._losses(self.parameters, self.buffers, x, y)
+        losses.sum().backward()
+        return losses.detach()
+
+    @torch.no_grad()
+    def update(self, lr: float) -> None:
+        """One optimizer step from the gradients of the last batch, clipped per run if asked for."""
+        parameters = list(self.parameters.values())
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+        if self.options.clip_norm is not None:
+            gradients = clip_per_run(gradients, self.options.clip_norm)
+        detached = [p.detach() for p in parameters]
+        options, decay = self.options.optimizer, self.options.weight_decay
+        self._optimizer.update(detached, gradients, self._state, options, lr, decay)
+
+    @torch.no_grad()
+    def evaluate(self, x: Tensor, y: Tensor) -> tuple[list[float], list[float]]:
+        """Mean loss and accuracy of each run over a split x (N, …), y (N,), in evaluation mode.
+
+        The loss is plain cross-entropy, without label smoothing.
+        """
+        self.skeleton.eval()
+        total = torch.zeros(2, self.size, dtype=torch.float64, device=x.device)
+        for start in range(0, len(y), EVALUATION_CHUNK):
+            chunk = slice(start, start + EVALUATION_CHUNK)
+            loss, correct = self._scores(self.parameters, self.buffers, x[chunk], y[chunk])
+            total += torch.stack([loss.double(), correct.double()])
+        loss_mean, accuracy = (total / len(y)).tolist()
+        return loss_mean, accuracy
+
+    def run_state(self, index: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Views of one run's parameters and buffers, by name."""
+        return (
+            {name: p.detach()[index] for name, p in self.parameters.items()},
+            {name: b[index] for name, b in self.buffers.items()},
+        )
+
+    def keep(self, alive: list[int]) -> None:
+        """Go on with the runs at these positions alone."""
+        index = torch.tensor(alive, device=next(iter(self.parameters.values())).device)
+        self.parameters = {
+            name: p.detach()[index].requires_grad_() for name, p in self.parameters.items()
+        }
+        self.buffers = {name: b[index] for name, b in self.buffers.items()}
+        slots = self._state.slots
+        self._state.slots = {slot: [t[index] for t in tensors] for slot, tensors in slots.items()}
+
+    def _loss_of_one(
+        self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor
+    ) -> Tensor:
+        return self.loss(_forward(self.skeleton, parameters, buffers, x), y)
+
+    def _score_one(
+        self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        logits = _forward(self.skeleton, parameters, buffers, x)
+        return cross_entropy(logits, y, reduction="sum"), (logits.argmax(-1) == y).sum()
+
+
+def _forward(
+    skeleton: nn.Module, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor
+) -> Tensor:
+    logits: Tensor = functional_call(skeleton, {**parameters, **buffers}, (x,))
+    return logits
+
+
+def clip_per_run(gradients: list[Tensor], limit: float) -> list[Tensor]:
+    """Scale each run's gradients so that their joint norm is at most `limit`. gradients: (K, P) each."""
+    squares = [g.flatten(1).square().sum(1) for g in gradients]
+    norms = torch.stack(squares).sum(0).sqrt()  # (K,)
+    factors = (limit / (norms + 1e-6)).clamp(max=1.0)
+    return [g * factors.view(-1, *[1] * (g.ndim - 1)) for g in gradients]

@@ -1,0 +1,213 @@
+"""The training loop: one for every run there is.
+
+K runs, B samples a batch. The loop reports to a Listener and knows nothing of files or screens.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from initbench.components.schedule import learning_rate
+from initbench.config.schema import ExperimentConfig, TrainOptions
+from initbench.data.batches import Batches
+from initbench.data.prepare import Bundle, Split
+from initbench.models.network import Network
+from initbench.probe.capture import probe
+from initbench.probe.finite import first_non_finite_layer
+from initbench.streams import generator
+from initbench.train.cohort import Cohort
+from initbench.train.numerics import true_fp32
+from initbench.train.result import Divergence, Listener, Outcome, Timings
+from initbench.train.threads import ThreadPacer, thread_count_restored
+
+DEFAULT_STEPS = 2000
+EVALUATIONS = 10
+TRAIN_SAMPLE = 2048
+"""Training samples, the same for all runs, on which the training loss is reported."""
+
+
+def total_steps(options: TrainOptions, per_epoch: int) -> int:
+    """Updates of the whole training: `steps`, or `epochs` passes of `per_epoch` updates each."""
+    if options.epochs is not None:
+        return max(1, round(options.epochs * per_epoch))
+    return options.steps or DEFAULT_STEPS
+
+
+def evaluation_steps(options: TrainOptions, steps: int) -> list[int]:
+    """Steps after which all runs are evaluated: 0, ten times over the budget or every `eval_every`, and the end."""
+    if options.eval_every is None:
+        moments = [round(steps * i / EVALUATIONS) for i in range(EVALUATIONS + 1)]
+    else:
+        moments = [*range(0, steps, options.eval_every), steps]
+    return sorted(set(moments))
+
+
+def fixed_sample(split: Split, size: int) -> Split:
+    """The same `size` samples of the split for every run, or all when there are fewer."""
+    index = torch.randperm(len(split), generator=generator(0, "fixed_sample"))[:size].to(split.x.device)
+    return Split(x=split.x[index], y=split.y[index])
+
+
+class Training:
+    """One cohort from its first evaluation to its last."""
+
+    def __init__(
+        self,
+        networks: Sequence[Network],
+        seeds: Sequence[int],
+        config: ExperimentConfig,
+        data: Bundle,
+        device: torch.device,
+        listener: Listener,
+        threads: int,
+    ) -> None:
+        self._config = config
+        self._data = data
+        self._device = device
+        self._listener = listener
+        self._cohort = Cohort(networks, config.train, device)
+        self._batches = Batches(len(data.train), config.train.batch_size, seeds, device)
+        self._runs = list(range(len(networks)))  # positions at the start of those still in the cohort
+        self._train_sample = fixed_sample(data.train, TRAIN_SAMPLE)
+        self._probe_batch = fixed_sample(data.train, config.probe.batch)
+        self._pacer = ThreadPacer(threads if device.type == "cpu" else 1)
+        self._latest: list[dict[str, Any]] = []
+        self.steps = total_steps(config.train, self._batches.per_epoch)
+        self.timings = Timings()
+
+    @property
+    def steps_with_threads(self) -> dict[int, int]:
+        """How many training steps ran with how many threads."""
+        return dict(self._pacer.steps_with)
+
+    def run(self) -> None:
+        """Train to the end of the budget, or until every run has diverged."""
+        moments = evaluation_steps(self._config.train, self.steps)
+        with true_fp32(self._device), thread_count_restored():
+            self._measure(0)
+            for begin, end in zip(moments, moments[1:], strict=False):
+                if not self._runs:
+                    return
+                with self._timed("train"):
+                    self._train(begin, end)
+                if self._runs:
+                    self._measure(end)
+            self._finish()
+
+    def _train(self, begin: int, end: int) -> None:
+        options = self._config.train
+        for step in range(begin, end):
+            with self._pacer.step() if self._device.type == "cpu" else nullcontext():
+                index = self._batches.indices(step)  # (K, B)
+                losses = self._cohort.gradients(self._data.train.x[index], self._data.train.y[index])
+                finite = torch.isfinite(losses)
+                if not bool(finite.all()):
+                    if not self._drop_diverged(finite, step):
+                        return
+                lr = learning_rate(
+                    options.lr,
+                    options.schedule,
+                    step=step,
+                    steps=self.steps,
+                    warmup_steps=options.warmup_steps,
+                )
+                self._cohort.update(lr)
+            self._listener.advanced(step + 1, losses)
+
+    def _drop_diverged(self, finite: Tensor, step: int) -> bool:
+        """End the runs whose loss is not finite before their update; True when any run is left."""
+        lost = [k for k, good in enumerate(finite.tolist()) if not good]
+        index = self._batches.indices(step)
+        for k in lost:
+            self._end_diverged(k, step, self._data.train.x[index[k]])
+        return self._keep([k for k in range(len(self._runs)) if k not in lost])
+
+    def _end_diverged(self, k: int, step: int, x: Tensor) -> None:
+        parameters, buffers = self._cohort.run_state(k)
+        layer = first_non_finite_layer(self._cohort.skeleton, parameters, buffers, x)
+        self._probe(k, "end", step)
+        diverged = Divergence(step=step, layer=layer)
+        outcome = Outcome(final=None, diverged=diverged, **self._detached(k))
+        self._listener.ended(self._runs[k], outcome)
+
+    def _keep(self, alive: list[int]) -> bool:
+        self._runs = [self._runs[k] for k in alive]
+        if alive:
+            self._batches.keep(alive)
+            self._cohort.keep(alive)
+        return bool(alive)
+
+    def _measure(self, step: int) -> None:
+        """Evaluate and probe every run; one whose losses are not finite has diverged."""
+        when = "init" if step == 0 else "end" if step == self.steps else "train"
+        with self._timed("evaluate"):
+            train_loss, _ = self._cohort.evaluate(self._train_sample.x, self._train_sample.y)
+            val_loss, accuracy = self._cohort.evaluate(self._data.val.x, self._data.val.y)
+        self._latest = [
+            {
+                "step": step,
+                "epoch": step / self._batches.per_epoch,
+                "train_loss": train_loss[k],
+                "val_loss": val_loss[k],
+                "val_accuracy": accuracy[k],
+            }
+            for k in range(len(self._runs))
+        ]
+        for run, entry in zip(self._runs, self._latest, strict=True):
+            self._listener.evaluated(run, entry)
+        with self._timed("probe"):
+            for k in range(len(self._runs)):
+                self._probe(k, when, step)
+
+    def _probe(self, k: int, when: str, step: int) -> None:
+        if when not in self._config.probe.when:
+            return
+        parameters, buffers = self._cohort.run_state(k)
+        layers = probe(
+            self._cohort.skeleton,
+            parameters,
+            buffers,
+            self._probe_batch.x,
+            self._probe_batch.y,
+            self._cohort.loss,
+            bins=self._config.probe.bins,
+            detailed=when != "train",
+        )
+        self._listener.probed(self._runs[k], {"when": when, "step": step, "layers": layers})
+
+    def _finish(self) -> None:
+        if not self._runs:
+            return
+        with self._timed("evaluate"):
+            _, test_accuracy = self._cohort.evaluate(self._data.test.x, self._data.test.y)
+        for k, run in enumerate(self._runs):
+            self._listener.ended(run, self._outcome(k, test_accuracy[k]))
+
+    def _outcome(self, k: int, test_accuracy: float) -> Outcome:
+        latest = self._latest[k]
+        if not torch.isfinite(torch.tensor([latest["train_loss"], latest["val_loss"]])).all():
+            parameters, buffers = self._cohort.run_state(k)
+            layer = first_non_finite_layer(self._cohort.skeleton, parameters, buffers, self._probe_batch.x)
+            diverged = Divergence(step=self.steps, layer=layer)
+            return Outcome(final=None, diverged=diverged, **self._detached(k))
+        final = {name: latest[name] for name in ("train_loss", "val_loss", "val_accuracy")}
+        return Outcome(final={**final, "test_accuracy": test_accuracy}, diverged=None, **self._detached(k))
+
+    def _detached(self, k: int) -> dict[str, dict[str, Tensor]]:
+        parameters, buffers = self._cohort.run_state(k)
+        return {
+            "parameters": {name: p.cpu().clone() for name, p in parameters.items()},
+            "buffers": {name: b.cpu().clone() for name, b in buffers.items()},
+        }
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        setattr(self.timings, what, getattr(self.timings, what) + time.perf_counter() - start)

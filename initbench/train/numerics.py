@@ -1,0 +1,52 @@
+"""How matrices are multiplied: full float32 always, by the faster library where that is safe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import torch
+
+FP32_ERROR = 2e-6
+"""Relative error (root mean square) that a product in true float32 stays well below; bf16's is about 4e-3."""
+
+
+@cache
+def onednn_keeps_fp32() -> bool:
+    """Whether float32_matmul_precision "medium" still multiplies in true float32 on this CPU.
+
+    On a CPU without bf16 matrix units it only routes the product to oneDNN, which can be far
+    faster than MKL; on one with AMX it would compute in bf16. The error of a product is measured
+    rather than guessed from the CPU's name.
+    """
+    stream = torch.Generator().manual_seed(0)
+    left = torch.randn(3, 128, 256, generator=stream)
+    right = torch.randn(3, 256, 128, generator=stream)
+    exact = left.double() @ right.double()
+    with _matmul_precision("medium"):
+        errors = [left @ right - exact, (left[0] @ right[0]) - exact[0]]
+    worst = max(float(error.square().mean().sqrt()) for error in errors)
+    return worst < FP32_ERROR * float(exact.square().mean().sqrt())
+
+
+@contextmanager
+def _matmul_precision(precision: str) -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def matmul_backend(device: torch.device) -> str:
+    """The library that multiplies on `device`: `onednn`, or `default` for torch's own choice."""
+    return "onednn" if device.type == "cpu" and onednn_keeps_fp32() else "default"
+
+
+@contextmanager
+def true_fp32(device: torch.device) -> Iterator[None]:
+    """Multiply in float32 with the faster safe library inside the block; never in TF32 or bf16."""
+    with _matmul_precision("medium" if matmul_backend(device) == "onednn" else "highest"):
+        yield

@@ -1,0 +1,54 @@
+"""What training reports while it goes on, and what it ends in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor
+
+
+class Listener(Protocol):
+    """Receives what happens to each run; `run` is its position at the start of the training."""
+
+    def evaluated(self, run: int, entry: dict[str, Any]) -> None:
+        """An evaluation: {"step", "epoch", "train_loss", "val_loss", "val_accuracy"}."""
+
+    def probed(self, run: int, snapshot: dict[str, Any]) -> None:
+        """A probe: {"when", "step", "layers"}."""
+
+    def ended(self, run: int, outcome: Outcome) -> None:
+        """The run is over; nothing more is reported of it."""
+
+    def advanced(self, step: int, losses: Tensor) -> None:
+        """Update number `step` was made; `losses` (K,) are those of its batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Divergence:
+    """When a run's loss stopped being a number, and where."""
+
+    step: int
+    """Updates made until then."""
+    layer: int | None
+    """Index of the first weight layer whose pre-activation is not finite; None when only the loss is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How one run ended."""
+
+    final: dict[str, float] | None
+    """{"train_loss", "val_loss", "val_accuracy", "test_accuracy"}; None for a diverged run."""
+    diverged: Divergence | None
+    parameters: dict[str, Tensor] = field(repr=False)
+    buffers: dict[str, Tensor] = field(repr=False)
+
+
+@dataclass
+class Timings:
+    """Seconds spent, by what they were spent on."""
+
+    train: float = 0.0
+    evaluate: float = 0.0
+    probe: float = 0.0

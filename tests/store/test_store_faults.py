@@ -1,0 +1,250 @@
+"""Every system call of the store fails, tears or is the last one, one after the other."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from initbench.errors import StoreError
+from initbench.store.layout import WEIGHTS
+from initbench.store.store import Store
+
+RUN_ID = "relu-s0-abc"
+LINES = 3
+CALLS = ("open", "write", "fsync", "replace", "rename", "mkdir", "unlink", "rmdir", "ftruncate")
+TEARS = ("tear", "tear_kill")
+REAL = {name: getattr(os, name) for name in CALLS}
+
+
+@pytest.fixture(autouse=True)
+def no_real_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed process loses nothing that the kernel has, so these tests need not wait for the disk."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+class Faults:
+    """Counts the calls of the os functions above; the `at`-th meets its fate (`broken`: all later ones too)."""
+
+    def __init__(self, fate: str, at: int) -> None:
+        self.fate, self.at, self.count = fate, at, 0
+
+    def install(self, patch: pytest.MonkeyPatch) -> None:
+        for name in ["write"] if self.fate in TEARS else CALLS:
+            patch.setattr(os, name, self._faulty(name))
+
+    def _faulty(self, name: str) -> Callable[..., object]:
+        def call(*args: object, **kwargs: object) -> object:
+            self.count += 1
+            if self.count == self.at or (self.count > self.at and self.fate == "broken"):
+                self._strike(name, args)
+            return None if name == "fsync" else REAL[name](*args, **kwargs)
+
+        return call
+
+    def _strike(self, name: str, args: tuple) -> None:
+        if self.fate in TEARS:
+            REAL["write"](args[0], bytes(args[1])[: len(args[1]) // 2])
+        if self.fate in ("kill", "tear_kill"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.fate == "interrupt":
+            raise KeyboardInterrupt
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def attempt(root: Path, number: int, acknowledge: Callable[[str], None], *, rerun: bool = False) -> None:
+    record = {"experiment": "relu", "seed": 0, "attempt": number}
+    with Store(root).claim(RUN_ID, record, "name: relu\n", rerun=rerun) as run:
+        acknowledge("claimed")
+        for step in range(LINES):
+            run.append_convergence({"step": step, "attempt": number})
+            acknowledge("line")
+            run.append_snapshot({"step": step, "attempt": number})
+        run.finish({"final": {"test_accuracy": 0.5}}, weights=f"weights {number}".encode())
+        acknowledge("finished")
+
+
+def nothing(_root: Path) -> None:
+    """A fresh store."""
+
+
+def leftovers(root: Path) -> None:
+    run = Store(root).claim(RUN_ID, {"attempt": 1}, "name: relu\n")
+    run.append_convergence({"step": 0, "attempt": 1})
+    run.stop("interrupted")
+
+
+def finished(root: Path) -> None:
+    attempt(root, 1, lambda _: None)
+
+
+def train(root: Path, acknowledge: Callable[[str], None]) -> None:
+    attempt(root, 2, acknowledge)
+
+
+def retrain(root: Path, acknowledge: Callable[[str], None]) -> None:
+    attempt(root, 2, acknowledge, rerun=True)
+
+
+def remove(root: Path, acknowledge: Callable[[str], None]) -> None:
+    Store(root).remove(RUN_ID)
+    acknowledge("removed")
+
+
+def half_swapped(root: Path) -> None:
+    """A rerun was killed between the two renames of its swap."""
+    finished(root)
+    run = Store(root).claim(RUN_ID, {"attempt": 2}, "name: relu\n", rerun=True)
+    for step in range(LINES):
+        run.append_convergence({"step": step, "attempt": 2})
+        run.append_snapshot({"step": step, "attempt": 2})
+    renames = iter([Path.rename])
+
+    def one_rename(self: Path, target: Path) -> object:
+        rename = next(renames, None)
+        if rename is None:
+            raise OSError(errno.EIO, "gone")
+        return rename(self, target)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(StoreError):
+        patch.setattr(Path, "rename", one_rename)
+        run.finish({}, weights=b"weights 2")
+    run._close()
+    assert sorted(path.name for path in root.iterdir()) == [
+        f".{RUN_ID}.old",
+        f".{RUN_ID}.rerun",
+        ".store.lock",
+    ]
+
+
+def recover(root: Path, acknowledge: Callable[[str], None]) -> None:
+    Store(root).recover()
+    acknowledge("finished")
+
+
+SCENARIOS = {
+    "train": (nothing, train),
+    "clear": (leftovers, train),
+    "rerun": (finished, retrain),
+    "remove": (finished, remove),
+    "recover": (half_swapped, recover),
+}
+
+
+def check_run(root: Path, acknowledged: list[str]) -> None:
+    """What was acknowledged can be read; what is called finished is whole; attempts are never mixed."""
+    store = Store(root)
+    status = store.status(RUN_ID)
+    assert [record["status"] for record in store.records()] == ([] if status is None else [status])
+    if status is None:
+        return
+    run = store.read(RUN_ID)
+    number = run.record["attempt"]
+    assert run.convergence == [{"step": step, "attempt": number} for step in range(len(run.convergence))]
+    assert all(snapshot["attempt"] == number for snapshot in run.snapshots)
+    if status == "finished":
+        assert store.verify(RUN_ID) == []
+        assert len(run.convergence) == len(run.snapshots) == LINES
+        assert (store.directory(RUN_ID) / WEIGHTS).read_bytes() == f"weights {number}".encode()
+    elif number == 2:
+        assert status in ("crashed", "failed", "interrupted")
+        assert len(run.convergence) - acknowledged.count("line") in (0, 1)
+
+
+def check(scenario: str, root: Path, acknowledged: list[str]) -> None:
+    check_run(root, acknowledged)
+    store = Store(root)
+    status = store.status(RUN_ID)
+    number = None if status is None else store.read(RUN_ID).record["attempt"]
+    if "finished" in acknowledged:
+        assert (status, number) == ("finished", 2)
+    elif scenario in ("rerun", "recover"):
+        assert status == "finished"
+        assert number in (1, 2)
+    elif scenario == "remove":
+        assert status is None if "removed" in acknowledged else status in (None, "finished")
+    elif "claimed" in acknowledged:
+        assert number == 2
+    if root.is_dir():
+        store.recover()
+        assert {path.name for path in root.iterdir()} <= {RUN_ID, ".store.lock"}
+        assert (store.status(RUN_ID), number) == (status, number)
+        check_run(root, acknowledged)
+    attempt(root, 3, lambda _: None, rerun=True)
+    check_run(root, acknowledged)
+    assert Store(root).read(RUN_ID).record["attempt"] == 3
+
+
+def cases(fates: list[str]) -> list[tuple[str, str]]:
+    writing = ("train", "clear", "rerun")
+    return [(name, fate) for name in SCENARIOS for fate in fates if fate not in TEARS or name in writing]
+
+
+def at_least(scenario: str, fate: str) -> int:
+    """Fewer calls than this, and the scenario did not do what it is there for."""
+    if fate in TEARS:
+        return 2 * LINES + 5
+    return 5 if scenario in ("remove", "recover") else 50
+
+
+@pytest.mark.parametrize(("scenario", "fate"), cases(["error", "tear", "broken", "interrupt"]))
+def test_an_error_at_any_call(scenario: str, fate: str, tmp_path: Path) -> None:
+    prepare, act = SCENARIOS[scenario]
+    for at in range(1, 1000):
+        root, acknowledged, faults = tmp_path / str(at), [], Faults(fate, at)
+        prepare(root)
+        with pytest.MonkeyPatch.context() as patch, suppress(StoreError, KeyboardInterrupt):
+            faults.install(patch)
+            act(root, acknowledged.append)
+        assert not Store(root).is_busy(RUN_ID)
+        check(scenario, root, acknowledged)
+        if faults.count < at:
+            assert at > at_least(scenario, fate)
+            return
+    pytest.fail("the scenario has no end")
+
+
+def in_child(act: Callable[[Callable[[str], None]], None]) -> tuple[list[str], int]:
+    """Run `act` in a forked process; what it acknowledged, and the signal that killed it (or 0)."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            act(lambda word: REAL["write"](writing, f"{word}\n".encode()))
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        words = pipe.read().split()
+    status = os.waitpid(child, 0)[1]
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+    return words, os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+
+
+def doomed(
+    faults: Faults, act: Callable[[Callable[[str], None]], None], acknowledge: Callable[[str], None]
+) -> None:
+    faults.install(pytest.MonkeyPatch())
+    act(acknowledge)
+
+
+@pytest.mark.parametrize(("scenario", "fate"), cases(["kill", "tear_kill"]))
+def test_a_kill_at_any_call(scenario: str, fate: str, tmp_path: Path) -> None:
+    prepare, act = SCENARIOS[scenario]
+    for at in range(1, 1000):
+        root, faults = tmp_path / str(at), Faults(fate, at)
+        prepare(root)
+
+        acknowledged, killed = in_child(partial(doomed, faults, partial(act, root)))
+        check(scenario, root, acknowledged)
+        if not killed:
+            assert at > at_least(scenario, fate)
+            return
+    pytest.fail("the scenario has no end")

@@ -1,0 +1,129 @@
+"""Atomic files and strict JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from initbench.store import files, strictjson
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.tuples(inner, inner),
+    max_leaves=20,
+)
+
+
+def expected(value: object) -> object:
+    """What a reader gets back."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {key: expected(item) for key, item in value.items()}
+    return [expected(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+@given(VALUES)
+def test_any_value_comes_back(value: object) -> None:
+    text = strictjson.dumps(value)
+    assert "\n" not in text
+    back = json.loads(text, parse_constant=lambda literal: pytest.fail(literal))
+    assert back == strictjson.loads(text) == expected(value)
+    assert strictjson.dumps(back) == text  # the order of keys and every digit
+
+
+@given(st.floats())
+def test_any_float_is_read_back_as_the_number_it_was(value: float) -> None:
+    back = strictjson.number(strictjson.loads(strictjson.dumps(value)))
+    assert back == value or (math.isnan(back) and math.isnan(value))
+
+
+@pytest.mark.parametrize("value", [None, True, "1.0", "nan", "inf", "", [], {}])
+def test_what_is_not_a_number_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="not a number"):
+        strictjson.number(value)
+
+
+def test_number_or_none() -> None:
+    assert strictjson.number_or_none(None) is None
+    assert strictjson.number_or_none("-Infinity") == -math.inf
+    with pytest.raises(ValueError, match="not a number"):
+        strictjson.number_or_none("none")
+
+
+@pytest.mark.parametrize("text", ["NaN", "[Infinity]", '{"a": -Infinity}', "{", ""])
+def test_loads_is_strict(text: str) -> None:
+    with pytest.raises(ValueError):
+        strictjson.loads(text)
+
+
+def test_a_key_that_is_no_number_is_refused() -> None:
+    with pytest.raises(TypeError, match="key"):
+        strictjson.dumps({math.nan: 1})
+
+
+def test_a_snapshot_with_a_nan_is_written_in_milliseconds() -> None:
+    layers = [{"mean": 0.1, "counts": [1.5] * 100} for _ in range(100)] + [math.nan]
+    start = time.process_time()
+    strictjson.dumps(layers)
+    assert time.process_time() - start < 0.1
+
+
+def test_write_atomic_replaces_and_leaves_no_other_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    files.write_atomic(path, "é")
+    assert path.read_bytes() == "é".encode()
+    files.write_atomic(path, b"\x00new")
+    assert path.read_bytes() == b"\x00new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_is_synced_before_it_gets_its_name_and_the_directory_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def logged_fsync(descriptor: int) -> None:
+        log.append("sync " + Path(f"/proc/self/fd/{descriptor}").readlink().suffix)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", logged_fsync)
+    monkeypatch.setattr(os, "replace", lambda a, b: (log.append("replace"), replace(a, b)))
+    directory = tmp_path / "run.dir"
+    directory.mkdir()
+    files.write_atomic(directory / "a.json", "{}")
+    assert log == ["sync .tmp", "replace", "sync .dir"]
+    log.clear()
+    files.append_line(directory / "a.jsonl", "1")
+    files.append_line(directory / "a.jsonl", "2")
+    assert log == ["sync .jsonl", "sync .dir", "sync .jsonl"]
+
+
+def test_lines_are_read_back_without_an_incomplete_last_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    files.append_line(path, '"ä"')
+    files.append_line(path, "2")
+    with path.open("ab") as file:
+        file.write("3ä".encode()[:-1])
+    assert files.read_lines(path) == ['"ä"', "2"]
+
+
+def test_a_line_cannot_hold_a_newline(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="newline"):
+        files.append_line(tmp_path / "a.jsonl", "a\nb")
+    assert not list(tmp_path.iterdir())
+
+
+def test_sha256(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 100_000)
+    assert files.sha256(tmp_path / "a") == hashlib.sha256(b"x" * 100_000).hexdigest()
