@@ -28,6 +28,8 @@ _COPIED = (
     "finished",
 )
 _STYLES = {"running": "cyan", "diverged": "yellow", "failed": "red", "crashed": "red", "interrupted": "dim"}
+_GAP = 2
+_FIRST_NUMBER = 3  # the columns from here on are set flush right
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
@@ -52,35 +54,27 @@ def ls(
     elif records:
         from initbench.report.terminal import stdout_console
 
-        # Uncropped: on a narrow terminal a line wraps, but nothing of a run id is ever lost.
+        # On a narrow terminal a line wraps rather than lose a part of a run id.
         stdout_console().print(run_table(records, datetime.now(UTC)), crop=False)
     else:
         typer.echo(_nothing(root, status), err=True)
 
 
 def run_table(records: Sequence[dict[str, Any]], now: datetime) -> Table:
-    """One line for each record, run ids in full."""
+    """One line for each record, nothing cut: print it uncropped."""
+    from rich.cells import cell_len
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    ids = [str(record["run_id"]) for record in records]
-    table.add_column("run", no_wrap=True, min_width=max(map(len, ids), default=0))
-    table.add_column("status", no_wrap=True)
-    table.add_column("data", no_wrap=True)
-    for heading in ("val %", "test %", "steps", "age"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for run_id, record in zip(ids, records, strict=True):
-        summary = _summary(record)
-        table.add_row(
-            run_id,
-            summary["status"],
-            _dataset(summary),
-            _percent(summary["val_accuracy"]),
-            _percent(summary["test_accuracy"]),
-            "–" if summary["steps"] is None else f"{summary['steps']:,}",
-            age(summary["created"], now),
-            style=_STYLES.get(summary["status"]),
-        )
+    headings = ("run", "status", "data", "val %", "test %", "steps", "age")
+    rows = [_cells(_summary(record), now) for record in records]
+    longest = [max(map(cell_len, column)) for column in zip(headings, *rows, strict=True)]
+    # A width of its own, because rich would rather cut cells than let a table be wider than its console.
+    width = sum(longest) + _GAP * (len(headings) - 1)
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), width=width)
+    for place, heading in enumerate(headings):
+        table.add_column(heading, no_wrap=True, justify="right" if place >= _FIRST_NUMBER else "left")
+    for row in rows:
+        table.add_row(*row, style=_STYLES.get(row[1]))
     return table
 
 
@@ -124,6 +118,18 @@ def _summary(record: dict[str, Any]) -> dict[str, Any]:
         "val_accuracy": final.get("val_accuracy"),
         "test_accuracy": final.get("test_accuracy"),
     }
+
+
+def _cells(summary: dict[str, Any], now: datetime) -> list[str]:
+    return [
+        str(summary["run_id"]),
+        str(summary["status"]),
+        _dataset(summary),
+        _percent(summary["val_accuracy"]),
+        _percent(summary["test_accuracy"]),
+        "–" if summary["steps"] is None else f"{summary['steps']:,}",
+        age(summary["created"], now),
+    ]
 
 
 def _dataset(summary: dict[str, Any]) -> str:

@@ -54,6 +54,8 @@ _PLAIN_WORDS = (
     (r"expected <block end>, but found .*", "the indentation does not fit the lines above"),
     (r"could not find expected ':'", "a key without ':'"),
     (r"expected '<document start>', but found .*", "the document has ended above; a config file holds one"),
+    (r"expected the node content, but found '<stream end>'", "the text ends where a value belongs"),
+    (r"expected the node content, but found (.*)", r"a value is missing before \1"),
     (r"found unexpected end of stream", "a quoted text is never closed"),
 )
 
@@ -166,8 +168,8 @@ def _faults(group: list[tuple[Place, Any]], where: Where) -> Iterator[Fault]:
     if specific:
         yield from (_fault(place, entry, where) for place, entry in specific)
     else:
-        path = group[0][0].path
-        yield Fault(where(path, False), dotted(path), _mismatch([entry for _, entry in group]))
+        place, problem = group[0][0], _mismatch([entry for _, entry in group])
+        yield Fault(where(place.path, False), dotted(place.path), problem)
 
 
 def _fault(place: Place, entry: Any, where: Where) -> Fault:
@@ -232,12 +234,11 @@ def _sentence(entry: Any) -> str:
     template = _SENTENCES.get(entry["type"])
     if template is None:
         return _other(entry["msg"])
-    length = len(value) if isinstance(value, str) else 0
     bounds = {
         name: int(bound) if isinstance(bound, float) and bound.is_integer() else bound
         for name, bound in entry.get("ctx", {}).items()
     }
-    text = template.format(value=value, length=length, **bounds)
+    text = template.format(value=value, length=len(str(value)), **bounds)
     return re.sub(r"\b1 (value|character)s", r"1 \1", text)
 
 

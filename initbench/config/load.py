@@ -75,7 +75,9 @@ def _load_one(path: str, overrides: Sequence[Override], model: type[M]) -> tuple
     try:
         config = _validate(model, data)
     except ValidationError as error:
-        found = explain(error, model, _where(file, document, overrides))
+        unfit = {fault.where for fault in faults}
+        applied = [override for override in overrides if override.where not in unfit]
+        found = explain(error, model, _where(file, document, applied))
         refused = [dotted(at) for at in _refused_paths(data)]
         return None, faults + [fault for fault in found if not _follows(fault, refused)]
     return (None if faults else config), faults
@@ -130,7 +132,7 @@ def _where(file: str, document: Document, overrides: Sequence[Override]) -> Wher
 
     def where(path: KeyPath, of_key: bool) -> str:
         for override in reversed(overrides):
-            if path[: len(override.path)] == override.path:
+            if path[: len(override.path)] == override.path or _promotes(override.path, path, document):
                 return override.where
         for end in range(len(path), 0, -1):
             find = document.positions.key if of_key or end < len(path) else document.positions.value
@@ -143,6 +145,12 @@ def _where(file: str, document: Document, overrides: Sequence[Override]) -> Wher
         return f"{file}:1:1"
 
     return where
+
+
+def _promotes(override: KeyPath, path: KeyPath, document: Document) -> bool:
+    """Whether an override below `path` made a mapping of what the file gives as one word."""
+    node = document.positions.find(path)
+    return override[: len(path)] == path and node is not None and isinstance(node.value, str)
 
 
 def _validate(model: type[M], data: Any) -> M:
@@ -186,8 +194,11 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 def _style(text: str) -> str | None:
     lines = text.split("\n")
-    if len(lines) > 1 and all(line.isprintable() and line == line.strip() for line in lines) and lines[0]:
+    printable = all(line.isprintable() for line in lines)
+    if len(lines) > 1 and printable and text[0] not in " \n" and all(line == line.rstrip() for line in lines):
         return "|"
+    if len(lines) > 1 or not printable:  # PyYAML's other styles fold, and lose, some line breaks
+        return '"'
     try:
         plain = scalar(text) == text and text.lower() not in ("y", "n")
     except ValueError:

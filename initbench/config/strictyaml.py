@@ -44,10 +44,8 @@ class Node:
     value: Any  # a scalar, or a dict or list of nodes
     position: Position
     key_position: Position
-    size: int = 1
-    """Characters that this value stands for with its aliases written out."""
-    depth: int = 0
-    """Levels of values below this one."""
+    size: int = 1  # characters that it stands for with its aliases written out
+    depth: int = 0  # levels of values below this one
 
     def plain(self) -> Any:
         """The value as data of its own: two aliases of one anchor share nothing."""
@@ -66,15 +64,16 @@ class Positions:
 
     def key(self, path: Sequence[str | int]) -> Position | None:
         """Position of the key (or list item) at `path`, None where the file has none."""
-        node = self._find(path)
+        node = self.find(path)
         return node.key_position if node else None
 
     def value(self, path: Sequence[str | int]) -> Position | None:
         """Position of the value at `path`, None where the file has none."""
-        node = self._find(path)
+        node = self.find(path)
         return node.position if node else None
 
-    def _find(self, path: Sequence[str | int]) -> Node | None:
+    def find(self, path: Sequence[str | int]) -> Node | None:
+        """The value at `path` with its positions, None where the file has none."""
         try:
             return reduce(lambda node, part: node.value[part], path, self.root)
         except (KeyError, IndexError, TypeError):

@@ -135,4 +135,4 @@ def _finish(
         rows.append(gradient.double().flatten(1).mT)
     record["unit_spread"] = max(record["unit_spread"], *(moments.spread_over_units(row) for row in rows))
     record["weight_std"] = float(weight.std(correction=0))
-    return {"index": layer.index, "name": layer.name, **record}
+    return {"index": layer.index, "name": layer.name, "units": weight.shape[0], **record}

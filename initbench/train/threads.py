@@ -14,45 +14,54 @@ from contextlib import contextmanager
 
 import torch
 
-TRIAL_STEPS = 3
-RECONSIDER_SECONDS = 4.0
+WARM_UP = 4
+"""Single-thread steps at the start, of which the first, which allocates, does not count."""
+SMOOTHING = 0.3
+RETRY_SECONDS, RETRY_SECONDS_MOST = 2.0, 30.0
 
 
 class ThreadPacer:
-    """Chooses between one thread and `most`, by the fastest of a few steps of each, and again every few seconds."""
+    """Chooses between one thread and `most` for every step.
+
+    A few steps with one thread give the time to beat. Several threads are used as long as their
+    smoothed time beats it; when it does not, one thread goes on, and several are tried again after
+    a pause that doubles with each failure.
+    """
 
     def __init__(self, most: int) -> None:
         self.most = most
         self.steps_with: dict[int, int] = {}
-        self._choice = most
-        self._trial: list[int] = self._plan()
-        self._best: dict[int, float] = {}
-        self._next_trial = 0.0
+        self._threads = 1
+        self._seconds: dict[int, float] = {}
+        self._pause = RETRY_SECONDS
+        self._next_try = 0.0
 
     @contextmanager
     def step(self) -> Iterator[None]:
         """Run one training step under the thread count of the moment, and time it."""
-        threads = self._trial[0] if self._trial else self._choice
+        threads = self._threads
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
-        self.steps_with[threads] = self.steps_with.get(threads, 0) + 1
         start = time.perf_counter()
         yield
         now = time.perf_counter()
-        if self._trial:
-            self._record(threads, now - start, now)
-        elif self.most > 1 and now > self._next_trial:
-            self._trial, self._best = self._plan(), {}
+        self.steps_with[threads] = self.steps_with.get(threads, 0) + 1
+        if sum(self.steps_with.values()) > 1:
+            self._smooth(threads, now - start)
+            self._decide(now)
 
-    def _plan(self) -> list[int]:
-        return [self.most] * TRIAL_STEPS + [1] * TRIAL_STEPS if self.most > 1 else []
+    def _smooth(self, threads: int, seconds: float) -> None:
+        before = self._seconds.get(threads, seconds)
+        self._seconds[threads] = before + SMOOTHING * (seconds - before)
 
-    def _record(self, threads: int, seconds: float, now: float) -> None:
-        self._best[threads] = min(seconds, self._best.get(threads, seconds))
-        self._trial.pop(0)
-        if not self._trial:
-            self._choice = min(self._best, key=self._best.__getitem__)
-            self._next_trial = now + RECONSIDER_SECONDS
+    def _decide(self, now: float) -> None:
+        if self._threads > 1:
+            if self._seconds[self._threads] > self._seconds[1]:
+                self._threads, self._next_try = 1, now + self._pause
+                self._pause = min(2 * self._pause, RETRY_SECONDS_MOST)
+        elif self.most > 1 and self.steps_with[1] >= WARM_UP and now >= self._next_try:
+            self._threads = self.most
+            self._seconds.pop(self.most, None)
 
 
 @contextmanager

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
+from itertools import pairwise
 
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -71,14 +72,17 @@ def test_nan_is_a_float():
 
 FAULTS = [
     ("a: 010", "f.yaml:1:4: a: ambiguous: YAML 1.1 reads 8, YAML 1.2 reads 10; write 10 or '010'"),
-    ("a: -08", "f.yaml:1:4: a: ambiguous: YAML 1.1 reads the text '-08', YAML 1.2 reads -8; write -8 or '-08'"),
+    (
+        "a: -08",
+        "f.yaml:1:4: a: ambiguous: YAML 1.1 reads the text '-08', YAML 1.2 reads -8; write -8 or '-08'",
+    ),
     ("a: " + "9" * 101, "f.yaml:1:4: a: a whole number has at most 100 digits, this one has 101"),
     ("a: 1\nb: 2\na: 3", "f.yaml:3:1: a: duplicate key; it was first given on line 1"),
     ("a:\n  b: 1\n  b: 2", "f.yaml:3:3: a.b: duplicate key; it was first given on line 2"),
     ("a:\n  1: x", "f.yaml:2:3: a: a key must be text, not the number 1; put it in quotes"),
     ("true: x", "f.yaml:1:1: a key must be text, not true; put it in quotes"),
     ("? [1]\n: 2", "f.yaml:1:3: a key must be text, not a list"),
-    (": 2", "f.yaml:1:1: a key must be text, not empty (null)"),
+    ("? \n: 2", "f.yaml:1:2: a key must be text, not empty (null)"),
     ("a: &x {b: 1}\nc:\n  <<: *x", "f.yaml:3:3: c: the merge key '<<' is not accepted; write the keys out"),
     ("a: !!str 1", "f.yaml:1:4: a: the tag '!!str' is not accepted; write the plain value"),
     (
@@ -150,7 +154,7 @@ def test_an_anchor_may_be_named_anew():
 def test_billion_laughs_are_refused_within_a_second():
     names = "abcdefghij"
     lines = ["a: &a [x,x,x,x,x,x,x,x,x]"]
-    lines += [f"{c}: &{c} [{','.join([f'*{b}'] * 9)}]" for b, c in zip(names, names[1:], strict=False)]
+    lines += [f"{c}: &{c} [{','.join([f'*{b}'] * 9)}]" for b, c in pairwise(names)]
     start = time.perf_counter()
     document = parse("\n".join(lines), "f.yaml")
     assert time.perf_counter() - start < 1.0
@@ -181,30 +185,20 @@ def test_any_text_gives_data_or_faults(text):
     assert all(fault.where.startswith("f.yaml:") and fault.problem for fault in document.faults)
 
 
+# JSON escapes what lies beyond as two surrogates, which YAML does not know.
+TEXT = st.text(st.characters(max_codepoint=0xFFFF, exclude_categories=["Cs"]), max_size=9)
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats(allow_nan=False) | st.text(max_size=9),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    st.none() | st.booleans() | st.integers(-(10**20), 10**20) | FLOATS | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=8,
 )
 
 
-@given(st.dictionaries(st.text(max_size=5), PLAIN, min_size=1, max_size=3))
+@given(st.dictionaries(TEXT, PLAIN, min_size=1, max_size=3))
 @settings(max_examples=150, deadline=None)
 def test_what_json_writes_is_read_alike(data):
     """JSON is a part of YAML 1.2, so it is an independent writer for this reader."""
-    import json
-
-    text = json.dumps(data, ensure_ascii=True).replace("Infinity", ".inf")
-    document = parse(text, "f.yaml")
+    document = parse(json.dumps(data), "f.yaml")
     assert document.faults == []
-    assert document.data == json.loads(text.replace(".inf", "Infinity"))
-
-
-@given(st.dictionaries(st.from_regex(r"[a-z]{2,6}\Z"), PLAIN, min_size=1, max_size=3))
-@settings(max_examples=100, deadline=None)
-def test_blocks_that_pyyaml_writes_are_read_alike(data):
-    text = yaml.safe_dump(data, default_style='"') if False else yaml.safe_dump(data)
-    for word in ("1e", "0o", "0x"):
-        if word in text:
-            return
-    assert parse(text, "f.yaml").data == data
+    assert document.data == data

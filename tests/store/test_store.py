@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from initbench.errors import InitbenchError, StoreError, Terminated, UsageError
-from initbench.store.files import write_atomic
 from initbench.store.store import Store
 
 CONFIG = "name: relu\n"
@@ -278,6 +277,6 @@ def test_records_read_one_file_a_run(store: Store) -> None:
         directory = store.root / f"b{number}"
         directory.mkdir()
         record = {"schema": "initbench.stored/1", "run_id": directory.name, "status": "interrupted"}
-        write_atomic(directory / "run.json", json.dumps(record))
+        (directory / "run.json").write_text(json.dumps(record))
         (directory / "metrics.jsonl").mkdir()  # reading it would raise
     assert len(store.records()) == 201

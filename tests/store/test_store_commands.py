@@ -60,7 +60,7 @@ def rendered(width: int) -> str:
     return console.file.getvalue()
 
 
-@pytest.mark.parametrize("width", [60, 120])
+@pytest.mark.parametrize("width", [120])
 def test_the_table_looks_like_this(width: int) -> None:
     assert rendered(width) == (GOLDEN / f"ls_{width}.txt").read_text(encoding="utf-8")
 
@@ -69,7 +69,8 @@ def test_the_table_looks_like_this(width: int) -> None:
 def test_no_run_id_is_ever_cut(width: int) -> None:
     lines = rendered(width).splitlines()
     for line, record in zip(lines[1:], RECORDS, strict=True):
-        assert line.split()[0] == record["run_id"]
+        assert line.split()[:2] == [record["run_id"], record["status"]]
+    assert "…" not in rendered(width)
 
 
 @pytest.mark.parametrize(
@@ -185,6 +186,5 @@ def test_the_console_is_wide_when_piped_and_prints_text_as_it_is(
 
 if __name__ == "__main__":
     GOLDEN.mkdir(exist_ok=True)
-    for columns in (60, 120):
-        (GOLDEN / f"ls_{columns}.txt").write_text(rendered(columns), encoding="utf-8")
+    (GOLDEN / "ls_120.txt").write_text(rendered(120), encoding="utf-8")
     sys.stdout.write(rendered(120))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from initbench.errors import StoreError
-from initbench.store.layout import WEIGHTS
+from initbench.store.layout import MANIFEST, WEIGHTS
 from initbench.store.store import Store
 
 RUN_ID = "relu-s0-abc"
@@ -29,8 +30,16 @@ def no_real_sync(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
+@pytest.fixture
+def disk() -> Iterator[Path]:
+    """A file system in memory where there is one: some ten thousand files are made here."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as directory:
+        yield Path(directory)
+
+
 class Faults:
-    """Counts the calls of the os functions above; the `at`-th meets its fate (`broken`: all later ones too)."""
+    """Counts the calls of the os functions above; the `at`-th meets its fate (`broken`: so do all later)."""
 
     def __init__(self, fate: str, at: int) -> None:
         self.fate, self.at, self.count = fate, at, 0
@@ -154,6 +163,7 @@ def check_run(root: Path, acknowledged: list[str]) -> None:
         assert (store.directory(RUN_ID) / WEIGHTS).read_bytes() == f"weights {number}".encode()
     elif number == 2:
         assert status in ("crashed", "failed", "interrupted")
+        assert status == "crashed" or not (store.directory(RUN_ID) / MANIFEST).exists()
         assert len(run.convergence) - acknowledged.count("line") in (0, 1)
 
 
@@ -194,15 +204,17 @@ def at_least(scenario: str, fate: str) -> int:
 
 
 @pytest.mark.parametrize(("scenario", "fate"), cases(["error", "tear", "broken", "interrupt"]))
-def test_an_error_at_any_call(scenario: str, fate: str, tmp_path: Path) -> None:
+def test_an_error_at_any_call(scenario: str, fate: str, disk: Path) -> None:
     prepare, act = SCENARIOS[scenario]
     for at in range(1, 1000):
-        root, acknowledged, faults = tmp_path / str(at), [], Faults(fate, at)
+        root, acknowledged, faults = disk / str(at), [], Faults(fate, at)
         prepare(root)
         with pytest.MonkeyPatch.context() as patch, suppress(StoreError, KeyboardInterrupt):
             faults.install(patch)
             act(root, acknowledged.append)
         assert not Store(root).is_busy(RUN_ID)
+        if scenario == "rerun" and fate != "broken":  # what failed was undone by the process itself
+            assert (root / RUN_ID).is_dir()
         check(scenario, root, acknowledged)
         if faults.count < at:
             assert at > at_least(scenario, fate)
@@ -236,10 +248,10 @@ def doomed(
 
 
 @pytest.mark.parametrize(("scenario", "fate"), cases(["kill", "tear_kill"]))
-def test_a_kill_at_any_call(scenario: str, fate: str, tmp_path: Path) -> None:
+def test_a_kill_at_any_call(scenario: str, fate: str, disk: Path) -> None:
     prepare, act = SCENARIOS[scenario]
     for at in range(1, 1000):
-        root, faults = tmp_path / str(at), Faults(fate, at)
+        root, faults = disk / str(at), Faults(fate, at)
         prepare(root)
 
         acknowledged, killed = in_child(partial(doomed, faults, partial(act, root)))
@@ -248,3 +260,25 @@ def test_a_kill_at_any_call(scenario: str, fate: str, tmp_path: Path) -> None:
             assert at > at_least(scenario, fate)
             return
     pytest.fail("the scenario has no end")
+
+
+def test_a_swap_without_a_complete_new_run_is_rolled_back(disk: Path) -> None:
+    half_swapped(disk)
+    (disk / f".{RUN_ID}.rerun" / MANIFEST).unlink()
+    store = Store(disk)
+    assert store.read(RUN_ID).record["attempt"] == 1
+    store.recover()
+    assert {path.name for path in disk.iterdir()} == {RUN_ID, ".store.lock"}
+    assert store.read(RUN_ID).record["attempt"] == 1
+    assert store.verify(RUN_ID) == []
+
+
+def test_a_torn_append_is_taken_back(disk: Path) -> None:
+    run = Store(disk).claim(RUN_ID, {"attempt": 1}, "name: relu\n")
+    run.append_convergence({"step": 0})
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(StoreError, match="No space left"):
+        Faults("tear", 1).install(patch)
+        run.append_convergence({"step": 1})
+    run.append_convergence({"step": 2})
+    assert Store(disk).read(RUN_ID).convergence == [{"step": 0}, {"step": 2}]
+    run.stop("failed")

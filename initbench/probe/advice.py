@@ -1,0 +1,92 @@
+"""The sentences of a diagnosis: how much, why, and what to try."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from initbench.probe.predict import Prediction
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What a run was declared to be, as far as it explains what was measured."""
+
+    scheme: str
+    scheme_has_gain: bool
+    activation: str
+    norm: str
+    prediction: Prediction
+
+
+_SUBJECT = {
+    "vanishing_forward": "the signal falls",
+    "exploding_forward": "q = E[h²] grows",
+    "vanishing_backward": "E[δ²] falls on the way back",
+    "exploding_backward": "E[δ²] grows on the way back",
+}
+_REMEDY = {
+    "dead": "Try model.activation=leaky_relu, a smaller train.lr, or a norm layer (model.norm=batch)",
+    "saturated": "Try a smaller scale (init.gain below 1), or a norm layer (model.norm=batch)",
+}
+
+
+def spell(when: str) -> str:
+    """A snapshot's moment in words."""
+    return {"init": "at init", "end": "at the end"}.get(when, "in training")
+
+
+def factor_text(others: int) -> str:
+    """How many further layers share a finding."""
+    return f" and {others} more" if others else ""
+
+
+def times(factor: float) -> str:
+    """A factor as ×0.50, with an exponent where that would read as zero."""
+    if math.isinf(factor) or factor >= 1e4 or factor < 1e-2:
+        return f"×{factor:.0e}"
+    return f"×{factor:.2f}"
+
+
+def advice(
+    code: str, value: float, span: Sequence[int], values: Sequence[float], situation: Situation | None
+) -> str:
+    """The sentence for a finding whose log-slope (or share) is `value` over the layers `span`."""
+    if situation is None:
+        return _REMEDY[code]
+    forward = code.endswith("forward")
+    theory = situation.prediction.forward if forward else situation.prediction.backward
+    predicted = f", theory {times(theory)}" if theory is not None else ""
+    reached = values[-1] / values[0] if values and values[0] > 0 else math.nan
+    share = f"; layer {span[1]} has {reached:.0e} of layer {span[0]}'s" if math.isfinite(reached) else ""
+    what = f"{_SUBJECT[code]} {times(_exp(value))} a layer (layers {span[0]} to {span[1]}{predicted}){share}."
+    return f"{what} {_cause(code, situation)}"
+
+
+def _exp(slope: float) -> float:
+    return math.exp(slope) if slope < 700 else math.inf
+
+
+def _cause(code: str, s: Situation) -> str:
+    """Why, where the declared scheme explains it, and what to try."""
+    p = s.prediction
+    if s.norm != "none":
+        return "The norm layer holds q, not this. Try fewer layers, or another norm"
+    if p.sigma_w2 is None:
+        return f"Try {_scheme_that_keeps(s)}, or a norm layer (model.norm=batch)"
+    ratio = p.sigma_w2 / p.needed_sigma_w2
+    if abs(math.log(ratio)) > 0.05:
+        return (
+            f"{s.activation} keeps q at σ_w² = {p.needed_sigma_w2:.3g}; {s.scheme} gives {p.sigma_w2:.3g}."
+            f" Try {_scheme_that_keeps(s)}, or a norm layer (model.norm=batch)"
+        )
+    if code == "vanishing_forward" or code == "vanishing_backward":
+        return f"q is kept, but {s.activation} passes on too little of a difference. Try model.norm=batch, or another activation"
+    return "Try model.norm=batch, or fewer layers"
+
+
+def _scheme_that_keeps(s: Situation) -> str:
+    if s.activation in ("relu", "leaky_relu"):
+        return "init.scheme=kaiming_normal"
+    return "init.gain=auto" if s.scheme_has_gain else "init.scheme=lecun_normal init.gain=auto"

@@ -1,0 +1,71 @@
+"""What mean-field theory predicts for a net's hidden layers, where it predicts anything."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from initbench.components.activation import BoundActivation
+from initbench.models.initialise import InitOptions, LayerRule, layer_rule
+from initbench.models.network import Network
+from initbench.theory import meanfield
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Per-layer factors of the hidden stack, as geometric means over its layers.
+
+    Each is None where theory has no word: a norm layer, or weights that are not independent draws.
+    """
+
+    forward: float | None
+    """Factor of q from one pre-activation to the next."""
+    backward: float | None
+    """χ₁, the factor of E[δ²] from one layer to the one below it."""
+    sigma_w2: float | None
+    """Weight variance times fan_in of the last hidden layer."""
+    needed_sigma_w2: float
+    """The σ_w² that would keep q = 1 through the activation: 1/E[φ(z)²]."""
+
+
+def predict(network: Network, init: InitOptions, *, first_q: float, normed: bool) -> Prediction:
+    """Walk q from `first_q` (the first layer's, measured) through the hidden layers."""
+    activation = network.activation
+    needed = activation.preserving_gain**2
+    hidden = [layer for layer in network.weight_layers() if layer.activation is not None]
+    rules = [layer_rule(layer, init, activation) for layer in hidden]
+    sigma_w2 = rules[-1].sigma_w2 if rules else None
+    if normed or len(rules) < 2 or sigma_w2 is None or not 0 < first_q < math.inf:
+        return Prediction(None, None, sigma_w2, needed)
+    forward, backward = _walk(rules[1:], init.bias, activation, first_q)
+    return Prediction(forward, backward, sigma_w2, needed)
+
+
+def _walk(
+    rules: Sequence[LayerRule], bias: float | None, activation: BoundActivation, q: float
+) -> tuple[float | None, float | None]:
+    log_forward = log_backward = 0.0
+    kinks = activation.entry.kinks
+    for rule in rules:
+        sigma_w2 = rule.sigma_w2
+        if sigma_w2 is None or not 1e-250 < q < 1e250:
+            return None, None
+        sigma_b2 = bias**2 if bias is not None else _bias_variance(rule)
+        chi = meanfield.chi(activation.derivative, q, sigma_w2=sigma_w2, kinks=kinks)
+        following = meanfield.length_map(
+            activation.phi, q, sigma_w2=sigma_w2, sigma_b2=sigma_b2, kinks=kinks
+        )
+        if chi <= 0 or following <= 0:
+            return None, None
+        log_forward += math.log(following / q)
+        # E[δ²] shrinks by fan_out/fan_in more than χ where a layer is not square.
+        log_backward += math.log(chi * rule.fan_out / rule.fan_in)
+        q = following
+    return math.exp(log_forward / len(rules)), math.exp(log_backward / len(rules))
+
+
+def _bias_variance(rule: LayerRule) -> float:
+    if rule.scheme.bias_bound is None:
+        return 0.0
+    return rule.scheme.bias_bound(rule.fan_in) ** 2 / 3.0
