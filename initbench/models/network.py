@@ -5,12 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
 from torch import nn
 
-from initbench.components.activation import BoundActivation
-from initbench.registry import Entry, Registry, Section
+from initbench.choice import Choice, default_choice
+from initbench.components.activation import ACTIVATIONS, BoundActivation
+from initbench.components.norm import NORMS
+from initbench.registry import Entry, Options, Registry, Section
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,14 @@ class FamilyOptions(Section):
 
     family: str = ""
     """Name of the family."""
+    activation: Annotated[Options, Choice(ACTIVATIONS)] = Field(
+        default_factory=lambda: default_choice(ACTIVATIONS, "relu")
+    )
+    """Activation of the hidden layers: a name, or a mapping of name and options."""
+    norm: Annotated[Options, Choice(NORMS)] = Field(default_factory=lambda: default_choice(NORMS, "none"))
+    """Norm layer of the hidden layers: a name, or a mapping of name and options."""
+    norm_placement: Literal["before_activation", "after_activation"] = "before_activation"
+    """Where the norm layer stands in a hidden layer."""
 
 
 @dataclass(frozen=True, kw_only=True)

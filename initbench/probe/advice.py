@@ -6,7 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from initbench.probe.predict import Prediction
+from initbench.components.scheme import INITS
+from initbench.models.initialise import InitOptions
+from initbench.models.network import FamilyOptions, Network
+from initbench.probe.predict import Prediction, predict
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,17 @@ class Situation:
     activation: str
     norm: str
     prediction: Prediction
+
+
+def situation_of(network: Network, model: FamilyOptions, init: InitOptions, first_q: float) -> Situation:
+    """What the config declares, with what theory predicts from the first layer's measured q."""
+    return Situation(
+        scheme=init.scheme.name,
+        scheme_has_gain=INITS[init.scheme.name].default_gain is not None,
+        activation=model.activation.name,
+        norm=model.norm.name,
+        prediction=predict(network, init, first_q=first_q, normed=model.norm.name != "none"),
+    )
 
 
 _SUBJECT = {

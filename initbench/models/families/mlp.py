@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
-from initbench.choice import Choice, default_choice
 from initbench.components.activation import ACTIVATIONS, bind
 from initbench.components.norm import NORMS
 from initbench.models.network import FAMILIES, Family, FamilyOptions, Network, WeightLayer
-from initbench.registry import Options
 
 
 class MlpOptions(FamilyOptions):
@@ -23,14 +20,6 @@ class MlpOptions(FamilyOptions):
     """Number of weight layers, the head included."""
     width: int = Field(default=128, ge=1, le=65_536)
     """Units of each hidden layer."""
-    activation: Annotated[Options, Choice(ACTIVATIONS)] = Field(
-        default_factory=lambda: default_choice(ACTIVATIONS, "relu")
-    )
-    """Activation of the hidden layers: a name, or a mapping of name and options."""
-    norm: Annotated[Options, Choice(NORMS)] = Field(default_factory=lambda: default_choice(NORMS, "none"))
-    """Norm layer of the hidden layers: a name, or a mapping of name and options."""
-    norm_placement: Literal["before_activation", "after_activation"] = "before_activation"
-    """Where the norm layer stands in a hidden layer."""
     bias: bool = True
     """Whether weight layers have a bias."""
 

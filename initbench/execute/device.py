@@ -1,0 +1,28 @@
+"""The device a run is trained on: what was asked for, or an error; never a silent fall-back."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+from initbench.errors import DeviceError, UsageError
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` (CUDA when there is a device, else the CPU), `cpu`, `cuda` or `cuda:n`.
+
+    Raises UsageError for any other name and DeviceError when the CUDA device asked for is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    match = re.fullmatch(r"cuda(?::(\d+))?", name)
+    if match is None:
+        raise UsageError(f"unknown device {name!r}; choose auto, cpu, cuda or cuda:n")
+    index, there = int(match[1] or 0), torch.cuda.device_count()
+    if index >= there:
+        have = "no CUDA device is visible" if there == 0 else f"only {there} CUDA device(s) are visible"
+        raise DeviceError(f"device {name} was asked for, but {have}; use --device auto or --device cpu")
+    return torch.device("cuda", index)

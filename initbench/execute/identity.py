@@ -1,0 +1,83 @@
+"""What a run is: everything its numbers depend on, hashed into its id.
+
+Two runs with the same id compute the same numbers on the same kind of device, so a finished one
+is never trained again; a change of config, data, torch or of initbench's own numerical code gives
+a new id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import initbench
+from initbench.config.schema import ExperimentConfig
+from initbench.data.resolve import Resolved
+from initbench.models.network import FAMILIES
+from initbench.store import strictjson
+
+PRECISION = "fp32"
+_NUMERICAL = ("streams.py", "theory", "components", "models", "data", "probe", "train")
+_DIGITS = 10
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The parts a run's digest covers, without its seed."""
+
+    parts: dict[str, Any]
+
+    @property
+    def arm(self) -> str:
+        """Digest shared by the runs that differ in their seed alone."""
+        return _digest(self.parts)
+
+    def run_id(self, name: str, seed: int) -> str:
+        """`name-s<seed>-<digest>`."""
+        return f"{name}-s{seed}-{_digest({**self.parts, 'seed': seed})}"
+
+
+def identify(config: ExperimentConfig, resolved: Resolved, device: torch.device) -> Identity:
+    """The identity of an experiment on the data set that was found for it."""
+    declared = config.resolved()
+    for key in ("name", "notes", "seeds"):
+        del declared[key]
+    return Identity(
+        {
+            "config": declared,
+            "data": {"name": resolved.located.name, "fingerprint": resolved.located.fingerprint},
+            "device": device.type,
+            "precision": PRECISION,
+            "mode": FAMILIES[config.model.family].cohort_mode,
+            "torch": str(torch.__version__),
+            "code": code_hash(),
+        }
+    )
+
+
+@cache
+def code_hash() -> str:
+    """Hash of the source files that a run's numbers come from."""
+    package = Path(initbench.__file__).parent
+    digest = hashlib.sha256()
+    for part in _NUMERICAL:
+        path = package / part
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            digest.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:_DIGITS]
+
+
+def _digest(parts: dict[str, Any]) -> str:
+    text = strictjson.dumps(_sorted(parts))
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, list) else value

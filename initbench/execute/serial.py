@@ -1,0 +1,223 @@
+"""Put the stages of a run together: resolve, look up, build, train, store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from initbench.config.load import to_yaml
+from initbench.config.schema import ExperimentConfig
+from initbench.data.batches import Batches
+from initbench.data.dataset import Source
+from initbench.data.prepare import Bundle, prepare
+from initbench.data.resolve import Resolved, resolve
+from initbench.errors import InitbenchError
+from initbench.execute.identity import PRECISION, Identity, identify
+from initbench.execute.surroundings import git_state, machine, versions
+from initbench.models.build import build
+from initbench.models.network import Network
+from initbench.probe.advice import situation_of
+from initbench.probe.diagnose import diagnose
+from initbench.store.layout import COMPLETE
+from initbench.store.store import Store
+from initbench.store.writer import RunWriter
+from initbench.train.loop import Training
+from initbench.train.numerics import matmul_backend
+from initbench.train.result import Outcome
+
+
+class Observer(Protocol):
+    """Receives what a person may want to see while an experiment runs."""
+
+    def planned(self, config: ExperimentConfig, to_train: int, stored: int, steps: int | None) -> None:
+        """Of the experiment's runs, `to_train` are going to be trained and `stored` are there already."""
+
+    def advanced(self, step: int, losses: Tensor) -> None:
+        """Update number `step` was made."""
+
+    def evaluated(self, seed: int, entry: dict[str, Any]) -> None:
+        """A run was evaluated."""
+
+    def ended(self, seed: int, status: str) -> None:
+        """A run came to its end."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where an experiment's runs are now."""
+
+    config: ExperimentConfig
+    resolved: Resolved
+    run_ids: tuple[str, ...]
+    error: Exception | None = None
+    """What stopped the training, when it raised; the runs are marked failed."""
+
+
+class Recorder:
+    """Listens to a training and writes each run to the store as it goes; a run that ends is stored at once."""
+
+    def __init__(
+        self, config: ExperimentConfig, writers: Sequence[RunWriter], networks: Sequence[Network], observer: Observer
+    ) -> None:
+        self.training: Training | None = None
+        self._config = config
+        self._writers = writers
+        self._networks = networks
+        self._observer = observer
+        self._seeds = [int(writer.record["seed"]) for writer in writers]
+        self._snapshots: list[list[dict[str, Any]]] = [[] for _ in writers]
+
+    def evaluated(self, run: int, entry: dict[str, Any]) -> None:
+        """Store an evaluation."""
+        self._writers[run].append_convergence(entry)
+        self._observer.evaluated(self._seeds[run], entry)
+
+    def probed(self, run: int, snapshot: dict[str, Any]) -> None:
+        """Store a probe."""
+        self._writers[run].append_snapshot(snapshot)
+        self._snapshots[run].append(snapshot)
+
+    def ended(self, run: int, outcome: Outcome) -> None:
+        """Store the result."""
+        result = _result(outcome, self._snapshots[run], self._config, self._networks[run])
+        if self.training is not None:
+            result |= _cost(self.training, len(self._writers))
+        self._writers[run].finish(result, save({**outcome.parameters, **outcome.buffers}))
+        self._observer.ended(self._seeds[run], str(result["status"]))
+
+    def advanced(self, step: int, losses: Tensor) -> None:
+        """Hand on the progress."""
+        self._observer.advanced(step, losses)
+
+
+def run_experiment(
+    config: ExperimentConfig,
+    *,
+    store: Store,
+    source: Source,
+    device: torch.device,
+    rerun: bool,
+    observer: Observer,
+) -> Execution:
+    """Train what is not stored yet, as one cohort, and say where everything is.
+
+    Raises InitbenchError for what the user can mend (data, config, store); any other exception of the
+    training is stored with the runs it ended and handed back in `Execution.error`.
+    """
+    resolved = resolve(config.data, source)
+    identity = identify(config, resolved, device)
+    ids = {seed: identity.run_id(config.name, seed) for seed in config.seed_list}
+    missing = [seed for seed, run_id in ids.items() if rerun or store.status(run_id) not in COMPLETE]
+    execution = Execution(config, resolved, tuple(ids.values()))
+    if not missing:
+        observer.planned(config, 0, len(ids), None)
+        return execution
+    try:
+        _train_and_store(config, resolved, identity, missing, store, device, rerun, observer)
+    except InitbenchError:
+        raise
+    except Exception as error:
+        return Execution(config, resolved, tuple(ids.values()), error)
+    return execution
+
+
+def _train_and_store(
+    config: ExperimentConfig,
+    resolved: Resolved,
+    identity: Identity,
+    seeds: Sequence[int],
+    store: Store,
+    device: torch.device,
+    rerun: bool,
+    observer: Observer,
+) -> None:
+    data = prepare(resolved, config.data, device)
+    Batches(len(data.train), config.train.batch_size, seeds)  # refuses before anything is claimed
+    networks = [_network(config, data, seed) for seed in seeds]
+    common = _record(config, data, identity, device)
+    with ExitStack() as stack:
+        writers = []
+        for seed in seeds:
+            run_id, yaml = identity.run_id(config.name, seed), to_yaml(config.with_seeds(seed))
+            writer = store.claim(run_id, {**common, "seed": seed}, yaml, rerun=rerun)
+            writers.append(stack.enter_context(writer))
+        recorder = Recorder(config, writers, networks, observer)
+        threads = torch.get_num_threads()
+        training = Training(networks, seeds, config, data, device, recorder, threads)
+        recorder.training = training
+        observer.planned(config, len(seeds), len(config.seed_list) - len(seeds), training.steps)
+        training.run()
+
+
+def _network(config: ExperimentConfig, data: Bundle, seed: int) -> Network:
+    first = Batches(len(data.train), config.train.batch_size, [seed], data.train.x.device).indices(0)[0]
+    return build(
+        config.model,
+        config.init,
+        input_shape=data.input_shape,
+        classes=data.classes,
+        seed=seed,
+        batch=data.train.x[first].cpu(),
+    )
+
+
+def _record(
+    config: ExperimentConfig, data: Bundle, identity: Identity, device: torch.device
+) -> dict[str, Any]:
+    """What is known of a run before it starts."""
+    return {
+        "experiment": config.name,
+        "arm": identity.arm,
+        "identity": {key: value for key, value in identity.parts.items() if key != "config"},
+        "config": config.resolved(),
+        "dataset": data.name,
+        "dataset_requested": data.requested,
+        "device": str(device),
+        "precision": PRECISION,
+        "matmul": matmul_backend(device),
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+        "machine": machine(device),
+        "git": git_state(),
+        "samples": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
+        "classes": data.classes,
+        "parameters": None,
+        "steps": None,
+        "final": None,
+        "diverged": None,
+        "diagnosis": None,
+        "error": None,
+    }
+
+
+def _cost(training: Training, cohort: int) -> dict[str, Any]:
+    """What the training cost, counted for the whole cohort of runs that shared it."""
+    timings = training.timings
+    return {
+        "steps": training.steps,
+        "timings": {**vars(timings), "total": timings.train + timings.evaluate + timings.probe},
+        "cohort": cohort,
+        "steps_with_threads": training.steps_with_threads,
+    }
+
+
+def _result(
+    outcome: Outcome, snapshots: Sequence[dict[str, Any]], config: ExperimentConfig, network: Network
+) -> dict[str, Any]:
+    """What is known of a run once it has ended."""
+    lost = None if outcome.diverged is None else (outcome.diverged.step, outcome.diverged.layer)
+    first_q = snapshots[0]["layers"][0]["pre"]["q"] if snapshots else 1.0
+    found = diagnose(snapshots, situation_of(network, config.model, config.init, first_q), lost)
+    return {
+        "status": "finished" if outcome.diverged is None else "diverged",
+        "final": outcome.final,
+        "diverged": None if outcome.diverged is None else vars(outcome.diverged),
+        "diagnosis": [finding.as_data() for finding in found],
+        "parameters": sum(p.numel() for p in outcome.parameters.values()),
+    }
