@@ -84,7 +84,7 @@ class ConfigError(InitbenchError):
         super().__init__("\n".join(str(fault) for fault in self.faults))
 
 
-class Terminated(KeyboardInterrupt):
+class Terminated(BaseException):  # noqa: N818
     """SIGINT or SIGTERM as an exception, so that a run can be marked on the way out."""
 
     def __init__(self, signum: int = signal.SIGINT) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from initbench.cli.options import RunsDir, runs_root
+from initbench.cli.options import Json, RunPatterns, RunsDir, runs_root
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,15 +34,12 @@ _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 def ls(
-    patterns: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[RUN|NAME|GLOB]...", help="Run ids or their beginnings, experiments, globs."),
-    ] = None,
+    patterns: RunPatterns = None,
     runs_dir: RunsDir = None,
     status: Annotated[
         str | None, typer.Option("--status", metavar="STATUS", help="Only runs of this status.")
     ] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json_output: Json = False,
 ) -> None:
     """List the stored runs: status, data set, accuracy, steps and age."""
     root = runs_root(runs_dir)

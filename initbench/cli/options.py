@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Arguments and options that several commands share."""
 
 from __future__ import annotations
 
@@ -17,6 +17,20 @@ RunsDir = Annotated[
         file_okay=False,
     ),
 ]
+ConfigArguments = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FILE... [key=value...]",
+        help="Config files, then overrides such as model.depth=50 init.scheme=lsuv seeds=5.",
+        show_default=False,
+    ),
+]
+RunPatterns = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[RUN|NAME|GLOB]...", help="Run ids or their beginnings, experiments, globs."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+AllLayers = Annotated[bool, typer.Option("--all-layers", help="Show every layer of a deep net.")]
 
 
 def runs_root(explicit: Path | None) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from initbench.errors import InitbenchError, StoreError
+from initbench.errors import InitbenchError, StoreError, Terminated
 from initbench.store import moves, strictjson
 from initbench.store.files import append_line, produce_atomic, sha256, sync_directory, write_atomic
 from initbench.store.layout import (
@@ -42,8 +42,8 @@ Weights = bytes | Callable[[Path], object]
 class RunWriter:
     """The one writer of a run, from `Store.claim` until `finish` or `stop`; a context manager.
 
-    An exception that leaves the context marks the run: interrupted for KeyboardInterrupt (and so for
-    `errors.Terminated`), failed with the traceback in `record["error"]` for any other. The methods raise
+    An exception that leaves the context marks the run: interrupted for KeyboardInterrupt and
+    `errors.Terminated`, failed with the traceback in `record["error"]` for any other. The methods raise
     StoreError when the disk refuses and InitbenchError once the run is closed.
     """
 
@@ -67,7 +67,7 @@ class RunWriter:
         with suppress(StoreError):  # on a full disk the run reads as crashed, and `error` is what matters
             if error is None:
                 self.stop("failed", "the run was left without a result")
-            elif isinstance(error, KeyboardInterrupt):
+            elif isinstance(error, KeyboardInterrupt | Terminated):
                 self.stop("interrupted")
             else:
                 self.stop("failed", "".join(traceback.format_exception(error)))

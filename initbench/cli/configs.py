@@ -1,0 +1,23 @@
+"""From the arguments of a command to experiment configs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from initbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from initbench.config.schema import ExperimentConfig
+
+
+def load_experiments(arguments: Sequence[str]) -> list[ExperimentConfig]:
+    """Load every config file under the overrides; raises ConfigError with all faults of all files."""
+    from initbench.config.load import load_all
+    from initbench.config.overrides import split_arguments
+    from initbench.config.schema import ExperimentConfig
+
+    files, overrides = split_arguments(list(arguments))
+    if not files:
+        raise UsageError("name at least one config file, as in: initbench run configs/relu_kaiming.yaml")
+    return load_all(files, overrides, ExperimentConfig)

@@ -1,0 +1,94 @@
+"""The `initbench` command: what every command shares, and how errors and signals end it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from initbench import __version__
+from initbench.cli import compare, data, ls, rm, run, schema, show, validate
+from initbench.errors import ConfigError, InitbenchError, Terminated
+
+app = typer.Typer(
+    name="initbench",
+    help="Which weight init, activation and norm layer lets this net learn, and why?",
+    epilog="Start with: initbench run configs/relu_kaiming.yaml",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(no_args_is_help=True)(run.run)
+app.command()(compare.compare)
+app.command(no_args_is_help=True)(show.show)
+app.command()(ls.ls)
+app.command(no_args_is_help=True)(rm.rm)
+app.command(no_args_is_help=True)(validate.validate)
+app.command()(schema.schema)
+app.add_typer(data.app, name="data")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"initbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    del version
+
+
+def main() -> NoReturn:
+    """Run the command line and exit."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, _terminate)
+    sys.exit(call(sys.argv[1:]))
+
+
+def call(arguments: Sequence[str]) -> int:
+    """Run the command line `arguments` and return its exit code."""
+    try:
+        app(args=list(arguments), prog_name="initbench")
+        sys.stdout.flush()
+    except SystemExit as end:
+        return _unread() if isinstance(end.__context__, BrokenPipeError) else int(end.code or 0)
+    except BrokenPipeError:
+        return _unread()
+    except InitbenchError as error:
+        return _explain(error)
+    except Terminated as error:
+        print("initbench: interrupted; the same command takes it up again", file=sys.stderr)
+        return error.exit_code
+    except Exception:
+        traceback.print_exc()
+        print("initbench: this is a bug in initbench, not in your config; please report it", file=sys.stderr)
+        return InitbenchError.exit_code
+    return 0
+
+
+def _terminate(signum: int, _frame: FrameType | None) -> NoReturn:
+    raise Terminated(signum)
+
+
+def _unread() -> int:
+    """Stdout's reader (`head`, say) has what it wanted: write no more, and call it a success."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _explain(error: InitbenchError) -> int:
+    lines = str(error).splitlines() or [type(error).__name__]
+    prefix = "" if isinstance(error, ConfigError) else "initbench: "
+    print("\n".join([prefix + lines[0], *lines[1:]]), file=sys.stderr)
+    return error.exit_code

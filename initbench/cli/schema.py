@@ -1,0 +1,12 @@
+"""`initbench schema`: the JSON Schema of a config, for editors."""
+
+from __future__ import annotations
+
+import typer
+
+
+def schema() -> None:
+    """Print the JSON Schema of a config file; editors use it to complete and check YAML."""
+    from initbench.config.json_schema import json_schema
+
+    typer.echo(json_schema(), nl=False)

@@ -1,0 +1,48 @@
+"""`initbench show`: the tables of stored runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from initbench.cli.options import AllLayers, Json, RunPatterns, RunsDir, runs_root
+from initbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from initbench.store.store import Store, StoredRun
+
+
+def show(
+    patterns: RunPatterns = None,
+    runs_dir: RunsDir = None,
+    all_layers: AllLayers = False,
+    json_output: Json = False,
+) -> None:
+    """Show stored runs as `run` printed them, the seeds of one experiment together."""
+    from initbench.store.store import Store
+
+    if not patterns:
+        raise UsageError("name a run or an experiment; `initbench ls` lists them")
+    experiments = _grouped(Store(runs_root(runs_dir)), patterns)
+    if json_output:
+        from initbench.report.document import experiment_document
+        from initbench.store import strictjson
+
+        documents = [experiment_document(runs) for runs in experiments]
+        typer.echo(strictjson.dumps(documents[0] if len(documents) == 1 else documents))
+        return
+    from initbench.report.run_tables import print_experiment
+    from initbench.report.terminal import stdout_console
+
+    for runs in experiments:
+        print_experiment(stdout_console(), runs, all_layers=all_layers)
+
+
+def _grouped(store: Store, patterns: list[str]) -> list[list[StoredRun]]:
+    """The runs, those that differ in their seed alone together, seeds in order."""
+    groups: dict[tuple[str, str], list[StoredRun]] = {}
+    for run_id in store.find(patterns):
+        run = store.read(run_id)
+        groups.setdefault((run.record["experiment"], run.record["arm"]), []).append(run)
+    return [sorted(runs, key=lambda run: int(run.record["seed"])) for runs in groups.values()]

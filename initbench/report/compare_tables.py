@@ -1,0 +1,84 @@
+"""What `compare` prints: one table for each data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from initbench.compare.rows import Row, Table
+from initbench.report import text
+
+
+def print_tables(console: Console, tables: Sequence[Table]) -> None:
+    """Print every table, uncut."""
+    for table in tables:
+        console.print(comparison(table), crop=False)
+
+
+def comparison(table: Table) -> RenderableType:
+    """One data set's rows."""
+    return Group(_title(table), Text(""), _grid(table), *_notes(table), Text(""))
+
+
+def _title(table: Table) -> Text:
+    return Text.assemble((table.dataset, "bold"), f"   {text.plural(len(table.rows), 'experiment')}")
+
+
+def _grid(table: Table) -> RichTable:
+    goal = "" if table.target is None else f" {100 * table.target:.1f} %"
+    columns = (
+        "experiment",
+        "n",
+        "act std at init, first / middle / last",
+        "E[δ²] first/last",
+        "best val %",
+        "final val %",
+        "test %",
+        f"steps to{goal}",
+        "diverged",
+    )
+    grid = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        grid.add_column(column, no_wrap=True, justify="left" if column == "experiment" else "right")
+    for row in table.rows:
+        grid.add_row(*_cells(row))
+    return grid
+
+
+def _cells(row: Row) -> list[str]:
+    m = row.metrics
+    std = " / ".join(text.number(m[f"act_std_init_{where}"].mean) for where in ("first", "middle", "last"))
+    return [
+        label(row),
+        str(row.n),
+        std,
+        text.number(m["grad_ratio_init"].mean),
+        text.percent_summary(m["best_val_accuracy"]),
+        text.percent_summary(m["final_val_accuracy"]),
+        text.percent_summary(m["test_accuracy"]),
+        _steps(row),
+        f"{row.diverged} of {row.n}" if row.diverged else "",
+    ]
+
+
+def label(row: Row) -> str:
+    """The experiment's name, with what sets it apart from others of that name."""
+    variant = row.key.get("variant", {})
+    return row.key["experiment"] + "".join(f" {key}={value}" for key, value in variant.items())
+
+
+def _steps(row: Row) -> str:
+    if row.metrics["steps_to_target"].mean is not None:
+        return text.count_summary(row.metrics["steps_to_target"])
+    return "not reached" if not row.reached else f"reached by {row.reached} of {row.n}"
+
+
+def _notes(table: Table) -> list[Text]:
+    lines = [Text("± is the standard deviation over seeds; gradient ratios are geometric means.", style="dim")]
+    unfinished = sum(row.unfinished for row in table.rows)
+    if unfinished:
+        lines.append(Text(f"{text.plural(unfinished, 'run')} not finished and not counted.", style="yellow"))
+    return lines

@@ -1,0 +1,66 @@
+"""Layer statistics of an experiment, averaged over its seeds, from stored snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from initbench.compare.statistics import geometric, summarise
+from initbench.store.store import StoredRun
+from initbench.store.strictjson import number_or_none
+
+
+@dataclass(frozen=True)
+class LayerView:
+    """One layer at one moment, over all runs that were probed then."""
+
+    index: int
+    is_head: bool
+    pre_q: float | None
+    act_std: float | None
+    zero: float | None
+    dead: float | None
+    saturated: float | None
+    gradient: float | None
+    """Geometric mean over the runs of E[δ²]; 0 where it is 0 in any."""
+    histogram: list[float]
+
+
+def layers_at(runs: Sequence[StoredRun], when: str) -> list[LayerView]:
+    """The layers at `when` ("init" or "end"), or an empty list when no run was probed then."""
+    snapshots = [s for run in runs for s in run.snapshots if s["when"] == when]
+    if not snapshots:
+        return []
+    return [_view([s["layers"][i] for s in snapshots]) for i in range(len(snapshots[0]["layers"]))]
+
+
+def _view(layers: Sequence[dict[str, Any]]) -> LayerView:
+    def mean(section: str, statistic: str) -> float | None:
+        values = [layer[section][statistic] if layer[section] else None for layer in layers]
+        return summarise([number_or_none(v) for v in values]).mean
+
+    gradients = [number_or_none(layer["grad"]["pre_q"]) for layer in layers]
+    histograms = [layer["act"]["histogram"]["counts"] for layer in layers if layer["act"]]
+    return LayerView(
+        index=layers[0]["index"],
+        is_head=layers[0]["act"] is None,
+        pre_q=mean("pre", "q"),
+        act_std=mean("act", "std"),
+        zero=mean("act", "zero_fraction"),
+        dead=mean("act", "dead_fraction"),
+        saturated=mean("act", "saturated_fraction"),
+        gradient=0.0 if 0.0 in gradients else geometric(gradients).mean,
+        histogram=[sum(column) for column in zip(*histograms, strict=True)],
+    )
+
+
+MOST_LAYERS = 24
+
+
+def chosen(count: int, *, everything: bool) -> list[int]:
+    """Positions of the layers to show: all up to 24, else the ends and an even choice between."""
+    if everything or count <= MOST_LAYERS:
+        return list(range(count))
+    middle = [round(i * (count - 1) / 12) for i in range(13)]
+    return sorted({0, 1, 2, *middle, count - 3, count - 2, count - 1})

@@ -1,0 +1,104 @@
+"""Live progress on stderr: a bar on a terminal, a line now and then when piped, nothing when quiet."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from initbench.config.schema import ExperimentConfig
+from initbench.report import text
+
+_REFRESH_SECONDS = 0.2
+
+
+class ProgressDisplay:
+    """An Observer that shows step, loss, accuracy, samples per second and the time left."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._console = Console(stderr=True, markup=False, emoji=False, highlight=False)
+        self._quiet = quiet
+        self._live = self._console.is_terminal and not quiet
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._accuracy: dict[int, float] = {}
+        self._batch = 1
+        self._start = self._last = 0.0
+        self._made = 0
+
+    def say(self, message: str) -> None:
+        """One line, unless quiet."""
+        if not self._quiet:
+            self._console.print(message)
+
+    def planned(self, config: ExperimentConfig, to_train: int, stored: int, steps: int | None) -> None:
+        """Say what is going to be trained, and begin the bar."""
+        if stored:
+            hint = "" if to_train else "; --rerun trains them again"
+            self.say(f"{config.name}: {text.plural(stored, 'run')} stored already{hint}")
+        if steps is None:
+            return
+        if not self._live:
+            self.say(f"{config.name}: training {text.plural(to_train, 'run')}, {text.plural(steps, 'step')} each")
+        self._batch = config.train.batch_size
+        self._accuracy = {}
+        self._start = self._last = time.monotonic()
+        self._made = 0
+        if self._live:
+            self._begin_bar(config.name, steps)
+
+    def advanced(self, step: int, losses: Tensor) -> None:
+        """Move the bar, a few times a second."""
+        self._made += len(losses)
+        now = time.monotonic()
+        if self._bar is None or now - self._last < _REFRESH_SECONDS:
+            return
+        self._last = now
+        rate = self._made * self._batch / (now - self._start)
+        self._bar.update(self._task, completed=step, note=self._note(float(losses.mean()), rate))
+
+    def evaluated(self, seed: int, entry: dict[str, Any]) -> None:
+        """Keep the accuracy for the bar."""
+        self._accuracy[seed] = entry["val_accuracy"]
+
+    def ended(self, seed: int, status: str) -> None:
+        """Say that a run diverged; that it finished is seen from the tables."""
+        if status != "finished":
+            self.say(f"seed {seed} {status}")
+
+    @contextmanager
+    def experiment(self) -> Iterator[None]:
+        """Take the bar down at the end, whatever happens."""
+        try:
+            yield
+        finally:
+            if self._bar is not None:
+                self._bar.stop()
+                self._bar = None
+            elif self._made and sys.exc_info()[0] is None:
+                seconds = time.monotonic() - self._start
+                self.say(f"trained in {seconds:.1f} s, {self._made * self._batch / seconds:,.0f} samples/s")
+
+    def _begin_bar(self, name: str, steps: int) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:,}/{task.total:,}", markup=False),
+            TextColumn("{task.fields[note]}", markup=False),
+            TimeRemainingColumn(compact=True),
+            console=self._console,
+            transient=True,
+        )
+        self._task = self._bar.add_task(name, total=steps, note="")
+        self._bar.start()
+
+    def _note(self, loss: float, rate: float) -> str:
+        known = list(self._accuracy.values())
+        accuracy = f"val {100 * sum(known) / len(known):.1f} %  " if known else ""
+        return f"loss {loss:.3f}  {accuracy}{rate / 1000:,.1f}k samples/s"

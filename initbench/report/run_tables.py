@@ -1,0 +1,188 @@
+"""What `run` and `show` print of an experiment: layers, convergence, diagnosis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import zip_longest
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from initbench.compare.statistics import Summary, summarise
+from initbench.report import text
+from initbench.report.layers import LayerView, chosen, layers_at
+from initbench.store.store import StoredRun
+from initbench.store.strictjson import number_or_none
+
+_STATUS_STYLE = {"finished": "green", "diverged": "yellow", "running": "cyan"}
+_MOST_STEPS = 6
+
+
+def print_experiment(console: Console, runs: Sequence[StoredRun], *, all_layers: bool) -> None:
+    """Print all tables of the runs of one experiment."""
+    console.print(experiment(runs, all_layers=all_layers), crop=False)
+
+
+def experiment(runs: Sequence[StoredRun], *, all_layers: bool) -> RenderableType:
+    """Heading, activation statistics, convergence and diagnosis of the runs of one experiment."""
+    blank = Text("")
+    return Group(
+        heading(runs),
+        blank,
+        Padding(activation_table(runs, all_layers=all_layers), (0, 0, 0, 2)),
+        blank,
+        Padding(convergence_table(runs), (0, 0, 0, 2)),
+        blank,
+        Padding(diagnosis(runs), (0, 0, 0, 2)),
+        blank,
+    )
+
+
+def heading(runs: Sequence[StoredRun]) -> Text:
+    """One line: what was run."""
+    record = runs[0].record
+    config = record["config"]
+    model, norm = config["model"], _name(config["model"]["norm"])
+    shape = f"{model['family']} {model.get('depth', '?')} × {model.get('width', '?')}"
+    used, asked = record["dataset"], record["dataset_requested"]
+    parts = [
+        shape,
+        _name(model["activation"]),
+        "no norm" if norm == "none" else f"{norm} norm",
+        _name(config["init"]["scheme"]),
+        used if used == asked else f"{used} (stands in for {asked})",
+        text.plural(len(runs), "seed"),
+        record["device"],
+    ]
+    if record.get("steps"):
+        parts.append(text.plural(record["steps"], "step"))
+    line = Text(record["experiment"], style="bold")
+    line.append("   " + " · ".join(parts), style="not bold")
+    return line
+
+
+def _name(choice: Any) -> str:
+    return str(choice["name"] if isinstance(choice, dict) else choice)
+
+
+def _table(*columns: str, left: Sequence[str] = ()) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(column, no_wrap=True, justify="left" if column in left else "right")
+    return table
+
+
+def activation_table(runs: Sequence[StoredRun], *, all_layers: bool) -> RenderableType:
+    """Each layer at init and at the end, mean over the runs."""
+    init, end = layers_at(runs, "init"), layers_at(runs, "end")
+    reference = init or end
+    if not reference:
+        return Text("No layer was probed.", style="dim")
+    bounded = any(layer.saturated is not None for layer in reference)
+    shape = "distribution init" if init else "distribution"
+    columns = ["Activations", "std", "zeros %", "dead %", *(["saturated %"] if bounded else []), "E[δ²]"]
+    table = _table(*columns, shape, *(["end"] if init and end else []), left=("Activations", shape, "end"))
+    for i in chosen(len(reference), everything=all_layers):
+        views = [layers[i] for layers in (init, end) if layers]
+        table.add_row(*_layer_cells(views, bounded=bounded), style="dim" if views[0].is_head else None)
+    return table
+
+
+def _layer_cells(views: Sequence[LayerView], *, bounded: bool) -> list[str]:
+    first, last = views[0], views[-1]
+
+    def cell(form: Any, statistic: str) -> str:
+        return text.change(form(getattr(first, statistic)), form(getattr(last, statistic)))
+
+    shares = ["zero", "dead", *(["saturated"] if bounded else [])]
+    return [
+        f"head {first.index}" if first.is_head else f"layer {first.index}",
+        cell(text.number, "act_std"),
+        *(cell(text.percent, share) for share in shares),
+        cell(text.scientific, "gradient"),
+        *("" if view.is_head else text.sparkline(view.histogram) for view in views),
+    ]
+
+
+def convergence_table(runs: Sequence[StoredRun]) -> RenderableType:
+    """Accuracy and losses over the steps, mean ± std over the runs that are still in; then the ends."""
+    going = [run for run in runs if run.record["status"] not in ("diverged", "failed")]
+    steps = sorted({entry["step"] for run in runs for entry in run.convergence})
+    if not steps:
+        return Text("No run was evaluated.", style="dim")
+    shown = _spread(steps, _MOST_STEPS)
+    table = _table("Convergence", *(f"step {step:,}" for step in shown), "best", left=("Convergence",))
+    for label, key, form in (
+        ("val accuracy %", "val_accuracy", text.percent_summary),
+        ("val loss", "val_loss", text.number_summary),
+        ("train loss", "train_loss", text.number_summary),
+    ):
+        cells = [form(_at(going or runs, step, key)) for step in shown]
+        table.add_row(label, *cells, form(_extreme(going or runs, key)))
+    return Group(table, *_ends(runs))
+
+
+def _spread(steps: Sequence[int], most: int) -> list[int]:
+    if len(steps) <= most:
+        return list(steps)
+    return sorted({steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)})
+
+
+def _at(runs: Sequence[StoredRun], step: int, key: str) -> Summary:
+    entries = [entry for run in runs for entry in run.convergence if entry["step"] == step]
+    return summarise([number_or_none(entry[key]) for entry in entries])
+
+
+def _extreme(runs: Sequence[StoredRun], key: str) -> Summary:
+    pick = max if key == "val_accuracy" else min
+    values = [[number_or_none(e[key]) for e in run.convergence] for run in runs]
+    known = [[v for v in column if v is not None and v == v] for column in values]
+    return summarise([pick(column) for column in known if column])
+
+
+def _ends(runs: Sequence[StoredRun]) -> list[Text]:
+    """A line for the test accuracy, and one for each run that did not finish."""
+    finals = [run.record["final"] for run in runs if run.record.get("final")]
+    lines = []
+    if finals:
+        test = summarise([number_or_none(final["test_accuracy"]) for final in finals])
+        spread = "no spread from one run" if test.std is None else f"n = {test.n}, ± is the standard deviation"
+        lines.append(Text(f"test accuracy {text.percent_summary(test)} %  ({spread})"))
+    for run in runs:
+        status = run.record["status"]
+        if status != "finished":
+            lines.append(Text(f"seed {run.record['seed']} {_how(run)}", style=_STATUS_STYLE.get(status, "red")))
+    return lines
+
+
+def _how(run: StoredRun) -> str:
+    record = run.record
+    if record["status"] == "diverged" and record.get("diverged"):
+        at = record["diverged"]
+        layer = "" if at["layer"] is None else f", layer {at['layer']} first"
+        return f"diverged after {text.plural(at['step'], 'update')}{layer}"
+    error = str(record.get("error") or "").strip().splitlines()
+    return str(record["status"]) + (f": {error[-1]}" if error else "")
+
+
+def diagnosis(runs: Sequence[StoredRun]) -> RenderableType:
+    """What is wrong, each code once, with the number of runs it was found in."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        for finding in run.record.get("diagnosis") or []:
+            found.setdefault(finding["code"], []).append(finding)
+    if not found:
+        judged = [run for run in runs if run.record.get("diagnosis") is not None]
+        word = "healthy" if len(judged) == len(runs) else "none yet"
+        return Text.assemble(("Diagnosis  ", "bold"), (word, "green" if word == "healthy" else "dim"))
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    labels = [Text("Diagnosis", style="bold")]
+    for label, (code, findings) in zip_longest(labels, found.items(), fillvalue=Text("")):
+        share = "" if len(runs) == 1 else f" ({len(findings)} of {len(runs)} seeds)"
+        grid.add_row(label, Text.assemble((f"{code}{share}: ", "bold yellow"), findings[0]["message"]))
+    return grid

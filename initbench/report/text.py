@@ -1,0 +1,81 @@
+"""Numbers and histograms as short text. None reads as an en dash everywhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from initbench.compare.statistics import Summary
+
+NOTHING = "–"
+_BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+def number(value: float | None) -> str:
+    """Two decimals where they say something, else one digit and an exponent."""
+    if value is None:
+        return NOTHING
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else ("∞" if value > 0 else "−∞")
+    if value == 0:
+        return "0"
+    if 0.01 <= abs(value) < 1000:
+        return f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}"
+    return scientific(value)
+
+
+def scientific(value: float | None) -> str:
+    """Two digits and an exponent."""
+    if value is None or not math.isfinite(value):
+        return number(value)
+    return "0" if value == 0 else f"{value:.1e}"
+
+
+def percent(value: float | None, decimals: int = 0) -> str:
+    """A fraction in percent, without the sign."""
+    if value is None or not math.isfinite(value):
+        return number(value)
+    return f"{100 * value:.{decimals}f}"
+
+
+def change(first: str, last: str) -> str:
+    """`first → last`, or one of them where they read the same."""
+    return first if first == last else f"{first} → {last}"
+
+
+def percent_summary(summary: Summary) -> str:
+    """Mean ± standard deviation in percent."""
+    if summary.mean is None:
+        return NOTHING
+    mean = percent(summary.mean, 1)
+    return mean if summary.std is None else f"{mean} ±{percent(summary.std, 1)}"
+
+
+def number_summary(summary: Summary) -> str:
+    """Mean ± standard deviation."""
+    if summary.mean is None or summary.std is None:
+        return number(summary.mean)
+    return f"{number(summary.mean)} ±{number(summary.std)}"
+
+
+def count_summary(summary: Summary) -> str:
+    """Mean ± standard deviation of a count."""
+    if summary.mean is None:
+        return NOTHING
+    return f"{summary.mean:,.0f}" + ("" if summary.std is None else f" ±{summary.std:,.0f}")
+
+
+def sparkline(counts: Sequence[float], cells: int = 8) -> str:
+    """Counts as `cells` blocks, the tallest one full; an empty histogram reads as dashes."""
+    merged = [0.0] * cells
+    for i, count in enumerate(counts):
+        merged[i * cells // len(counts)] += count
+    top = max(merged, default=0.0)
+    if top == 0:
+        return NOTHING * cells
+    return "".join(_BLOCKS[math.ceil(count / top * len(_BLOCKS)) - 1 if count else 0] for count in merged)
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 seed`, `2,000 steps`."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
