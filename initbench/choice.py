@@ -23,8 +23,13 @@ def options_model(entry: Entry, tag: str) -> type[Section]:
     """The pydantic class of `entry`'s options, with its name pinned in the field `tag`."""
     literal: Any = Literal[entry.name]
     fields: dict[str, Any] = {tag: (literal, entry.name)}
+    # The docstrings of the fields are inherited; looking for them again costs half a second in all.
     model: type[Section] = create_model(
-        f"{entry.options.__name__}_{entry.name}", __base__=entry.options, __doc__=entry.summary, **fields
+        f"{entry.options.__name__}_{entry.name}",
+        __base__=entry.options,
+        __doc__=entry.summary,
+        __cls_kwargs__={"use_attribute_docstrings": False},
+        **fields,
     )
     return model
 
@@ -59,7 +64,9 @@ class Choice(Generic[E]):
             serialization=core_schema.plain_serializer_function_ser_schema(self._dump),
         )
 
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
         """The union's JSON Schema, plus the bare names when the shorthand is allowed."""
         json_schema = handler(schema)
         if not self.shorthand:

@@ -84,7 +84,7 @@ class ConfigError(InitbenchError):
         super().__init__("\n".join(str(fault) for fault in self.faults))
 
 
-class Terminated(BaseException):  # noqa: N818
+class Terminated(BaseException):
     """SIGINT or SIGTERM as an exception, so that a run can be marked on the way out."""
 
     def __init__(self, signum: int = signal.SIGINT) -> None:

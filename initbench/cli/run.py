@@ -75,19 +75,13 @@ def _execute(
     from initbench.data.dataset import Source
     from initbench.data.resolve import data_root
     from initbench.execute.device import resolve_device
-    from initbench.execute.serial import run_experiment
+    from initbench.execute.serial import Workplace, run_experiment
 
     # What a fallback says is never silenced: the numbers are not those that were asked for.
     source = Source(root=data_root(data_dir), offline=offline, notify=lambda m: typer.echo(m, err=True))
+    workplace = Workplace(store=store, source=source, device=resolve_device(device))
     with display.experiment():
-        return run_experiment(
-            config,
-            store=store,
-            source=source,
-            device=resolve_device(device),
-            rerun=rerun,
-            observer=display,
-        )
+        return run_experiment(config, workplace, display, rerun=rerun)
 
 
 def _print_configs(configs: list[ExperimentConfig]) -> None:

@@ -161,11 +161,11 @@ def _variants(samples: dict[tuple[str, str], StoredRun]) -> dict[tuple[str, str]
     """For each (name, arm), the keys in which the arms of that name differ, with this arm's values."""
     described = {key: _flat(_description(run)) for key, run in samples.items()}
     variants: dict[tuple[str, str], dict[str, Any]] = {}
-    for name, arm in described:
+    for (name, arm), own in described.items():
         same_name = [flat for (other, _), flat in described.items() if other == name]
         keys = sorted({key for flat in same_name for key in flat})
         differing = [key for key in keys if len({repr(flat.get(key)) for flat in same_name}) > 1]
-        variants[name, arm] = {key: described[name, arm].get(key) for key in differing}
+        variants[name, arm] = {key: own.get(key) for key in differing}
     return variants
 
 
@@ -177,4 +177,8 @@ def _description(run: StoredRun) -> dict[str, Any]:
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(value, dict):
         return {prefix: value}
-    return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{prefix}.{key}" if prefix else key).items()}
+    return {
+        k: v
+        for key, inner in value.items()
+        for k, v in _flat(inner, f"{prefix}.{key}" if prefix else key).items()
+    }

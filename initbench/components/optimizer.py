@@ -7,9 +7,8 @@ the second that importing `torch.optim.Optimizer`'s machinery costs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from pydantic import Field, model_validator
@@ -30,12 +29,28 @@ class OptimizerState:
     counts: list[Tensor]
 
 
+class Update(Protocol):
+    """Change parameters and state in place."""
+
+    def __call__(
+        self,
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        state: OptimizerState,
+        options: Any,
+        *,
+        lr: float,
+        weight_decay: float,
+    ) -> None:
+        """Make one update."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Optimizer(Entry):
-    """`update(parameters, gradients, state, options, lr, weight_decay)` changes parameters and state in place."""
+    """What an optimizer states about itself: the state it keeps, and its update."""
 
     slots: tuple[str, ...]
-    update: Callable[[list[Tensor], list[Tensor], OptimizerState, Any, float, float], None]
+    update: Update
 
     def start(self, parameters: list[Tensor]) -> OptimizerState:
         """The state before the first update: all zero."""
@@ -88,6 +103,7 @@ def _sgd(
     gradients: list[Tensor],
     state: OptimizerState,
     options: SgdOptions,
+    *,
     lr: float,
     weight_decay: float,
 ) -> None:
@@ -105,12 +121,13 @@ def _sgd(
     )
 
 
-def _adam(*, decoupled: bool) -> Callable[..., None]:
+def _adam(*, decoupled: bool) -> Update:
     def update(
         parameters: list[Tensor],
         gradients: list[Tensor],
         state: OptimizerState,
         options: AdamOptions,
+        *,
         lr: float,
         weight_decay: float,
     ) -> None:
@@ -141,6 +158,7 @@ def _rmsprop(
     gradients: list[Tensor],
     state: OptimizerState,
     options: RmspropOptions,
+    *,
     lr: float,
     weight_decay: float,
 ) -> None:

@@ -33,7 +33,8 @@ class Fill(Protocol):
 
     def __call__(
         self, weight: Tensor, *, fan_in: int, fan_out: int, gain: float, generator: Generator, **options: Any
-    ) -> None: ...
+    ) -> None:
+        """Fill `weight`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -13,10 +14,15 @@ from initbench.components.schedule import SCHEDULES
 from initbench.data.dataset import DATASETS, DataOptions
 from initbench.models.initialise import InitOptions
 from initbench.models.network import FAMILIES, FamilyOptions
-from initbench.registry import Options, Section
+from initbench.registry import Options, Registry, Section
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 When = Literal["init", "train", "end"]
+
+
+def _default_of(registry: Registry[Any], name: str, tag: str) -> Callable[[], Any]:
+    """A factory of the entry called `name` with its default options."""
+    return options_model(registry[name], tag)
 
 
 class TrainOptions(Section):
@@ -80,11 +86,11 @@ class ExperimentConfig(Section):
     seeds: Annotated[int, Field(ge=1, le=10_000)] | Annotated[list[Seed], Field(min_length=1)] = 1
     """How many seeds (n means 0 … n−1), or a list of them."""
     data: Annotated[DataOptions, Choice(DATASETS, shorthand=False)] = Field(
-        default_factory=lambda: options_model(DATASETS["mnist"], "name")()
+        default_factory=_default_of(DATASETS, "mnist", "name")
     )
     """Data set, its preparation and its options."""
     model: Annotated[FamilyOptions, Choice(FAMILIES, "family", shorthand=False)] = Field(
-        default_factory=lambda: options_model(FAMILIES["mlp"], "family")()
+        default_factory=_default_of(FAMILIES, "mlp", "family")
     )
     """Architecture."""
     init: InitOptions = Field(default_factory=InitOptions)

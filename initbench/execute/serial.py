@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -60,10 +60,14 @@ class Execution:
 
 
 class Recorder:
-    """Listens to a training and writes each run to the store as it goes; a run that ends is stored at once."""
+    """Listens to a training and writes each run to the store as it goes, a result at once."""
 
     def __init__(
-        self, config: ExperimentConfig, writers: Sequence[RunWriter], networks: Sequence[Network], observer: Observer
+        self,
+        config: ExperimentConfig,
+        writers: Sequence[RunWriter],
+        networks: Sequence[Network],
+        observer: Observer,
     ) -> None:
         self.training: Training | None = None
         self._config = config
@@ -96,63 +100,66 @@ class Recorder:
         self._observer.advanced(step, losses)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Workplace:
+    """Where runs are kept, where data comes from, and what trains."""
+
+    store: Store
+    source: Source
+    device: torch.device
+
+
 def run_experiment(
-    config: ExperimentConfig,
-    *,
-    store: Store,
-    source: Source,
-    device: torch.device,
-    rerun: bool,
-    observer: Observer,
+    config: ExperimentConfig, workplace: Workplace, observer: Observer, *, rerun: bool
 ) -> Execution:
     """Train what is not stored yet, as one cohort, and say where everything is.
 
     Raises InitbenchError for what the user can mend (data, config, store); any other exception of the
     training is stored with the runs it ended and handed back in `Execution.error`.
     """
-    resolved = resolve(config.data, source)
-    identity = identify(config, resolved, device)
+    resolved = resolve(config.data, workplace.source)
+    identity = identify(config, resolved, workplace.device)
     ids = {seed: identity.run_id(config.name, seed) for seed in config.seed_list}
-    missing = [seed for seed, run_id in ids.items() if rerun or store.status(run_id) not in COMPLETE]
+    status = workplace.store.status
+    missing = [seed for seed, run_id in ids.items() if rerun or status(run_id) not in COMPLETE]
     execution = Execution(config, resolved, tuple(ids.values()))
     if not missing:
         observer.planned(config, 0, len(ids), None)
         return execution
+    data = prepare(resolved, config.data, workplace.device)
+    Batches(len(data.train), config.train.batch_size, missing)  # refuses before anything is claimed
+    networks = [_network(config, data, seed) for seed in missing]
+    record = _record(config, data, identity, workplace.device)
     try:
-        _train_and_store(config, resolved, identity, missing, store, device, rerun, observer)
+        with ExitStack() as stack:
+            writers = []
+            for seed in missing:
+                yaml = to_yaml(config.with_seeds(seed))
+                writer = workplace.store.claim(ids[seed], {**record, "seed": seed}, yaml, rerun=rerun)
+                writers.append(stack.enter_context(writer))
+            recorder = Recorder(config, writers, networks, observer)
+            training = _training(config, data, networks, missing, recorder, workplace.device)
+            observer.planned(config, len(missing), len(ids) - len(missing), training.steps)
+            training.run()
     except InitbenchError:
         raise
     except Exception as error:
-        return Execution(config, resolved, tuple(ids.values()), error)
+        return replace(execution, error=error)
     return execution
 
 
-def _train_and_store(
+def _training(
     config: ExperimentConfig,
-    resolved: Resolved,
-    identity: Identity,
+    data: Bundle,
+    networks: Sequence[Network],
     seeds: Sequence[int],
-    store: Store,
+    recorder: Recorder,
     device: torch.device,
-    rerun: bool,
-    observer: Observer,
-) -> None:
-    data = prepare(resolved, config.data, device)
-    Batches(len(data.train), config.train.batch_size, seeds)  # refuses before anything is claimed
-    networks = [_network(config, data, seed) for seed in seeds]
-    common = _record(config, data, identity, device)
-    with ExitStack() as stack:
-        writers = []
-        for seed in seeds:
-            run_id, yaml = identity.run_id(config.name, seed), to_yaml(config.with_seeds(seed))
-            writer = store.claim(run_id, {**common, "seed": seed}, yaml, rerun=rerun)
-            writers.append(stack.enter_context(writer))
-        recorder = Recorder(config, writers, networks, observer)
-        threads = torch.get_num_threads()
-        training = Training(networks, seeds, config, data, device, recorder, threads)
-        recorder.training = training
-        observer.planned(config, len(seeds), len(config.seed_list) - len(seeds), training.steps)
-        training.run()
+) -> Training:
+    threads = torch.get_num_threads()
+    training = Training(networks, seeds, config, data=data, device=device, listener=recorder, threads=threads)
+    recorder.training = training
+    return training
 
 
 def _network(config: ExperimentConfig, data: Bundle, seed: int) -> Network:

@@ -11,11 +11,18 @@ from initbench.streams import stream_seed
 
 
 def build(
-    model: FamilyOptions, init: InitOptions, *, input_shape: tuple[int, ...], classes: int, seed: int, batch: Tensor
+    model: FamilyOptions,
+    init: InitOptions,
+    *,
+    input_shape: tuple[int, ...],
+    classes: int,
+    seed: int,
+    batch: Tensor,
 ) -> Network:
-    """A net on the CPU whose parameters depend on (options, seed) alone; torch's global generator is left as it was.
+    """A net on the CPU whose parameters depend on (options, seed) alone.
 
     input_shape: (C, H, W) or (D,); batch: (B, *input_shape), the first batch of the run.
+    torch's global generator is left as it was.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "build"))

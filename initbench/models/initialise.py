@@ -30,14 +30,15 @@ class InitOptions(Section):
     gain: Gain = None
     """Factor of the standard deviation: a number, `auto` for 1/√E[φ(z)²], or null for the scheme's own."""
     bias: float | None = None
-    """Value of every bias of a weight layer; null for the scheme's own, which is 0 for all but torch_default."""
+    """Value of every bias of a weight layer; null for the scheme's own: 0, but for torch_default."""
     head: Annotated[Options, Choice(INITS)] | None = None
     """Scheme of the last layer; null to follow `scheme`."""
 
     @model_validator(mode="after")
     def _gain_has_a_use(self) -> InitOptions:
-        if self.gain is not None and INITS[self.scheme.name].default_gain is None:
-            problem = f"init.scheme={self.scheme.name} has no gain; its formula is {INITS[self.scheme.name].formula}"
+        scheme = INITS[self.scheme.name]
+        if self.gain is not None and scheme.default_gain is None:
+            problem = f"init.scheme={scheme.name} has no gain; its formula is {scheme.formula}"
             raise PydanticCustomError("key_fault", "{problem}", {"problem": problem, "at": "gain"})
         return self
 

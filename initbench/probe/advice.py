@@ -95,8 +95,11 @@ def _cause(code: str, s: Situation) -> str:
             f"{s.activation} keeps q at σ_w² = {p.needed_sigma_w2:.3g}; {s.scheme} gives {p.sigma_w2:.3g}."
             f" Try {_scheme_that_keeps(s)}, or a norm layer (model.norm=batch)"
         )
-    if code == "vanishing_forward" or code == "vanishing_backward":
-        return f"q is kept, but {s.activation} passes on too little of a difference. Try model.norm=batch, or another activation"
+    if code.startswith("vanishing"):
+        return (
+            f"q is kept, but {s.activation} passes on too little of a difference."
+            " Try model.norm=batch, or another activation"
+        )
     return "Try model.norm=batch, or fewer layers"
 
 

@@ -25,10 +25,10 @@ def probe(
     network: Network,
     parameters: Tensors,
     buffers: Tensors,
+    *,
     x: Tensor,
     y: Tensor,
     loss: Loss,
-    *,
     bins: int,
     detailed: bool,
 ) -> list[dict[str, Any]]:
@@ -119,7 +119,7 @@ def _measure_pre(pre: Tensor, detailed: bool) -> dict[str, Any]:
             "zero_fraction": float((d == 0).double().mean()),
         }
 
-    pre.register_hook(on_gradient)
+    pre.register_hook(on_gradient)  # type: ignore[no-untyped-call]
     return record
 
 

@@ -13,11 +13,11 @@ from typing import Any
 from initbench.probe.advice import Situation, advice, factor_text, spell
 
 FALL = 1e-4
-"""A second moment that falls below this share of itself over the hidden layers vanishes; its inverse explodes.
+"""A second moment that falls below this share of itself over the hidden layers vanishes.
 
-Finite width alone scatters log q with variance about 5(L−1)/n for relu (0.86 standard deviations at
-depth 20, width 128), and batch norm under relu raises E[δ²] by 1.47 a layer (Yang et al. 2019): both
-stay inside.
+Its inverse is where it explodes. Finite width alone scatters log q with variance about 5(L−1)/n for
+relu (0.86 standard deviations at depth 20, width 128), and batch norm under relu raises E[δ²] by 1.47
+a layer (Yang et al. 2019): both stay inside.
 """
 _TINY = 1e-90  # the square of the smallest float32
 
@@ -114,7 +114,9 @@ def diagnose(
         found += _slopes(_hidden(snapshot), situation)
     judged = ends if diverged is None else first
     found += _shares(judged, "dead", "dead_fraction", "units are zero on the whole probe batch")
-    found += _shares(judged, "saturated", "saturated_fraction", "of what the activation sees is on its flat part")
+    found += _shares(
+        judged, "saturated", "saturated_fraction", "of what the activation sees is on its flat part"
+    )
     hidden = {name for finding in found for name in _BY_NAME[finding.code].hides}
     order = [code.name for code in CODES]
     return sorted((f for f in found if f.code not in hidden), key=lambda f: order.index(f.code))
@@ -130,8 +132,9 @@ def _symmetric(snapshots: Sequence[dict[str, Any]]) -> Iterator[Finding]:
         for layer in _hidden(snapshot):
             if layer["units"] > 1 and layer["unit_spread"] <= limit:
                 message = (
-                    f"all {layer['units']} units of layer {layer['index']} are identical {spell(snapshot['when'])}, in what they"
-                    " compute and in the gradient they get, so training cannot tell them apart."
+                    f"all {layer['units']} units of layer {layer['index']} are identical"
+                    f" {spell(snapshot['when'])}, in what they compute and in the gradient they get,"
+                    " so training cannot tell them apart."
                     " Draw the weights at random: try init.scheme=kaiming_normal"
                 )
                 yield Finding("symmetric", layer["index"], layer["unit_spread"], limit, message)
@@ -140,7 +143,10 @@ def _symmetric(snapshots: Sequence[dict[str, Any]]) -> Iterator[Finding]:
 
 def _diverged(step: int, layer: int | None) -> Finding:
     where = "only the loss overflowed" if layer is None else f"layer {layer} was the first to go"
-    message = f"the loss was no longer finite after {step} updates; {where}. Try a smaller train.lr, or see what else is listed"
+    message = (
+        f"the loss was no longer finite after {step} updates; {where}."
+        " Try a smaller train.lr, or see what else is listed"
+    )
     return Finding("diverged", layer, float(step), None, message)
 
 

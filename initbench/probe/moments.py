@@ -22,7 +22,11 @@ def moments(x: Tensor) -> dict[str, float]:
     """mean, std (over all entries) and q = E[x²] of a float64 tensor."""
     mean = float(x.mean())
     variance = float((x - mean).square().mean())
-    return {"mean": mean, "std": math.sqrt(variance) if variance >= 0 else math.nan, "q": float(x.square().mean())}
+    return {
+        "mean": mean,
+        "std": math.sqrt(variance) if variance >= 0 else math.nan,
+        "q": float(x.square().mean()),
+    }
 
 
 def quantiles(x: Tensor) -> dict[str, float]:
@@ -62,7 +66,7 @@ def effective_rank(x: Tensor) -> float | None:
 
 
 def spread_over_units(x: Tensor) -> float:
-    """Root mean square deviation of the units (last axis) from their mean, over the root mean square; 0 for zeros."""
+    """Root mean square of the units' (last axis) deviation from their mean, relative to x's; 0 for zeros."""
     scale = float(x.abs().max()) if x.numel() else 0.0
     if scale == 0.0:
         return 0.0
@@ -71,9 +75,7 @@ def spread_over_units(x: Tensor) -> float:
     return math.sqrt(float(deviation) / float(x.square().mean()))
 
 
-def activation_statistics(
-    pre: Tensor, act: Tensor, activation: BoundActivation, bins: int
-) -> dict[str, Any]:
+def activation_statistics(pre: Tensor, act: Tensor, activation: BoundActivation, bins: int) -> dict[str, Any]:
     """What the activation did: moments, zeros, dead and saturated units, histogram."""
     zero = act == 0
     statistics: dict[str, Any] = dict(moments(act))

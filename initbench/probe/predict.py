@@ -53,9 +53,7 @@ def _walk(
             return None, None
         sigma_b2 = bias**2 if bias is not None else _bias_variance(rule)
         chi = meanfield.chi(activation.derivative, q, sigma_w2=sigma_w2, kinks=kinks)
-        following = meanfield.length_map(
-            activation.phi, q, sigma_w2=sigma_w2, sigma_b2=sigma_b2, kinks=kinks
-        )
+        following = meanfield.length_map(activation.phi, q, sigma_w2=sigma_w2, sigma_b2=sigma_b2, kinks=kinks)
         if chi <= 0 or following <= 0:
             return None, None
         log_forward += math.log(following / q)

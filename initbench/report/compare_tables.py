@@ -67,7 +67,7 @@ def _cells(row: Row) -> list[str]:
 def label(row: Row) -> str:
     """The experiment's name, with what sets it apart from others of that name."""
     variant = row.key.get("variant", {})
-    return row.key["experiment"] + "".join(f" {key}={value}" for key, value in variant.items())
+    return str(row.key["experiment"]) + "".join(f" {key}={value}" for key, value in variant.items())
 
 
 def _steps(row: Row) -> str:
@@ -77,7 +77,9 @@ def _steps(row: Row) -> str:
 
 
 def _notes(table: Table) -> list[Text]:
-    lines = [Text("± is the standard deviation over seeds; gradient ratios are geometric means.", style="dim")]
+    lines = [
+        Text("± is the standard deviation over seeds; gradient ratios are geometric means.", style="dim")
+    ]
     unfinished = sum(row.unfinished for row in table.rows)
     if unfinished:
         lines.append(Text(f"{text.plural(unfinished, 'run')} not finished and not counted.", style="yellow"))

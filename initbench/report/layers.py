@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,9 @@ class LayerView:
     saturated: float | None
     gradient: float | None
     """Geometric mean over the runs of E[δ²]; 0 where it is 0 in any."""
-    histogram: list[float]
+    shape: list[float]
+    """Counts of the activations that are not zero, in the bins of `edges`."""
+    edges: list[float]
 
 
 def layers_at(runs: Sequence[StoredRun], when: str) -> list[LayerView]:
@@ -41,7 +44,7 @@ def _view(layers: Sequence[dict[str, Any]]) -> LayerView:
         return summarise([number_or_none(v) for v in values]).mean
 
     gradients = [number_or_none(layer["grad"]["pre_q"]) for layer in layers]
-    histograms = [layer["act"]["histogram"]["counts"] for layer in layers if layer["act"]]
+    shapes = [_without_zeros(layer["act"]) for layer in layers if layer["act"]]
     return LayerView(
         index=layers[0]["index"],
         is_head=layers[0]["act"] is None,
@@ -51,8 +54,20 @@ def _view(layers: Sequence[dict[str, Any]]) -> LayerView:
         dead=mean("act", "dead_fraction"),
         saturated=mean("act", "saturated_fraction"),
         gradient=0.0 if 0.0 in gradients else geometric(gradients).mean,
-        histogram=[sum(column) for column in zip(*histograms, strict=True)],
+        shape=[sum(column) for column in zip(*shapes, strict=True)],
+        edges=layers[0]["act"]["histogram"]["edges"] if layers[0]["act"] else [],
     )
+
+
+def _without_zeros(act: dict[str, Any]) -> list[float]:
+    """The counts less the exact zeros, which have a column of their own and would dwarf the rest."""
+    histogram = act["histogram"]
+    counts = [float(count) for count in histogram["counts"]]
+    seen = sum(counts) + histogram["below"] + histogram["above"] + histogram["nan"]
+    place = bisect_right(histogram["edges"], 0.0) - 1
+    if 0 <= place < len(counts):
+        counts[place] = max(0.0, counts[place] - round(act["zero_fraction"] * seen))
+    return counts
 
 
 MOST_LAYERS = 24

@@ -45,7 +45,9 @@ class ProgressDisplay:
         if steps is None:
             return
         if not self._live:
-            self.say(f"{config.name}: training {text.plural(to_train, 'run')}, {text.plural(steps, 'step')} each")
+            self.say(
+                f"{config.name}: training {text.plural(to_train, 'run')}, {text.plural(steps, 'step')} each"
+            )
         self._batch = config.train.batch_size
         self._accuracy = {}
         self._start = self._last = time.monotonic()

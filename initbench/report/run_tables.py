@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from itertools import zip_longest
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -32,11 +31,11 @@ def experiment(runs: Sequence[StoredRun], *, all_layers: bool) -> RenderableType
     return Group(
         heading(runs),
         blank,
-        Padding(activation_table(runs, all_layers=all_layers), (0, 0, 0, 2)),
+        activation_table(runs, all_layers=all_layers),
         blank,
-        Padding(convergence_table(runs), (0, 0, 0, 2)),
+        convergence_table(runs),
         blank,
-        Padding(diagnosis(runs), (0, 0, 0, 2)),
+        diagnosis(runs),
         blank,
     )
 
@@ -82,13 +81,20 @@ def activation_table(runs: Sequence[StoredRun], *, all_layers: bool) -> Renderab
     if not reference:
         return Text("No layer was probed.", style="dim")
     bounded = any(layer.saturated is not None for layer in reference)
-    shape = "distribution init" if init else "distribution"
     columns = ["Activations", "std", "zeros %", "dead %", *(["saturated %"] if bounded else []), "E[δ²]"]
-    table = _table(*columns, shape, *(["end"] if init and end else []), left=("Activations", shape, "end"))
+    moments = [moment for moment, layers in (("init", init), ("end", end)) if layers]
+    table = _table(*columns, *moments, left=("Activations", *moments))
     for i in chosen(len(reference), everything=all_layers):
         views = [layers[i] for layers in (init, end) if layers]
         table.add_row(*_layer_cells(views, bounded=bounded), style="dim" if views[0].is_head else None)
-    return table
+    return Group(table, Text(_legend(runs, reference, moments), style="dim"))
+
+
+def _legend(runs: Sequence[StoredRun], layers: Sequence[LayerView], moments: Sequence[str]) -> str:
+    edges = layers[0].edges
+    bars = f"bars: activations other than 0, from {edges[0]:g} to {edges[-1]:g}; " if edges else ""
+    seeds = "one seed" if len(runs) == 1 else f"means over {len(runs)} seeds"
+    return f"{bars}E[δ²]: gradient at the pre-activation; {seeds}, {' → '.join(moments)}"
 
 
 def _layer_cells(views: Sequence[LayerView], *, bounded: bool) -> list[str]:
@@ -103,7 +109,7 @@ def _layer_cells(views: Sequence[LayerView], *, bounded: bool) -> list[str]:
         cell(text.number, "act_std"),
         *(cell(text.percent, share) for share in shares),
         cell(text.scientific, "gradient"),
-        *("" if view.is_head else text.sparkline(view.histogram) for view in views),
+        *("" if view.is_head else text.sparkline(view.shape) for view in views),
     ]
 
 
@@ -139,7 +145,7 @@ def _at(runs: Sequence[StoredRun], step: int, key: str) -> Summary:
 def _extreme(runs: Sequence[StoredRun], key: str) -> Summary:
     pick = max if key == "val_accuracy" else min
     values = [[number_or_none(e[key]) for e in run.convergence] for run in runs]
-    known = [[v for v in column if v is not None and v == v] for column in values]
+    known = [[v for v in column if v is not None and not math.isnan(v)] for column in values]
     return summarise([pick(column) for column in known if column])
 
 
@@ -149,12 +155,16 @@ def _ends(runs: Sequence[StoredRun]) -> list[Text]:
     lines = []
     if finals:
         test = summarise([number_or_none(final["test_accuracy"]) for final in finals])
-        spread = "no spread from one run" if test.std is None else f"n = {test.n}, ± is the standard deviation"
+        spread = (
+            "no spread from one run" if test.std is None else f"n = {test.n}, ± is the standard deviation"
+        )
         lines.append(Text(f"test accuracy {text.percent_summary(test)} %  ({spread})"))
     for run in runs:
         status = run.record["status"]
         if status != "finished":
-            lines.append(Text(f"seed {run.record['seed']} {_how(run)}", style=_STATUS_STYLE.get(status, "red")))
+            lines.append(
+                Text(f"seed {run.record['seed']} {_how(run)}", style=_STATUS_STYLE.get(status, "red"))
+            )
     return lines
 
 
@@ -181,8 +191,8 @@ def diagnosis(runs: Sequence[StoredRun]) -> RenderableType:
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
-    labels = [Text("Diagnosis", style="bold")]
-    for label, (code, findings) in zip_longest(labels, found.items(), fillvalue=Text("")):
+    for code, findings in found.items():
+        label = Text("" if grid.row_count else "Diagnosis", style="bold")
         share = "" if len(runs) == 1 else f" ({len(findings)} of {len(runs)} seeds)"
         grid.add_row(label, Text.assemble((f"{code}{share}: ", "bold yellow"), findings[0]["message"]))
     return grid

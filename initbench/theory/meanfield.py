@@ -29,7 +29,7 @@ def length_map(
 
 
 def chi(derivative: Function, q: float, *, sigma_w2: float, kinks: Sequence[float] = ()) -> float:
-    """χ₁ = σ_w² E[φ′(h)²]: the factor by which a layer scales E[δ²] on the way back (Schoenholz et al. 2017)."""
+    """χ₁ = σ_w² E[φ′(h)²]: what a layer multiplies E[δ²] by on the way back (Schoenholz et al. 2017)."""
     return sigma_w2 * second_moment(derivative, q, kinks)
 
 

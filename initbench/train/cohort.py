@@ -30,7 +30,7 @@ class Cohort:
     """
 
     def __init__(self, networks: Sequence[Network], options: TrainOptions, device: torch.device) -> None:
-        parameters, buffers = stack_module_state(list(networks))  # type: ignore[arg-type]
+        parameters, buffers = stack_module_state(list(networks))
         self.parameters: dict[str, Tensor] = {
             name: p.detach().to(device).requires_grad_() for name, p in parameters.items()
         }  # (K, P)
@@ -57,7 +57,7 @@ class Cohort:
         for p in self.parameters.values():
             p.grad = None
         losses: Tensor = self._losses(self.parameters, self.buffers, x, y)
-        losses.sum().backward()
+        losses.sum().backward()  # type: ignore[no-untyped-call]
         return losses.detach()
 
     @torch.no_grad()
@@ -69,7 +69,7 @@ class Cohort:
             gradients = clip_per_run(gradients, self.options.clip_norm)
         detached = [p.detach() for p in parameters]
         options, decay = self.options.optimizer, self.options.weight_decay
-        self._optimizer.update(detached, gradients, self._state, options, lr, decay)
+        self._optimizer.update(detached, gradients, self._state, options, lr=lr, weight_decay=decay)
 
     @torch.no_grad()
     def evaluate(self, x: Tensor, y: Tensor) -> tuple[list[float], list[float]]:
@@ -94,11 +94,9 @@ class Cohort:
         )
 
     def keep(self, alive: list[int]) -> None:
-        """Go on with the runs at these positions alone."""
+        """Go on with the runs at these positions alone, between `gradients` and `update` as well."""
         index = torch.tensor(alive, device=next(iter(self.parameters.values())).device)
-        self.parameters = {
-            name: p.detach()[index].requires_grad_() for name, p in self.parameters.items()
-        }
+        self.parameters = {name: _rows(p, index) for name, p in self.parameters.items()}
         self.buffers = {name: b[index] for name, b in self.buffers.items()}
         slots = self._state.slots
         self._state.slots = {slot: [t[index] for t in tensors] for slot, tensors in slots.items()}
@@ -113,6 +111,13 @@ class Cohort:
     ) -> tuple[Tensor, Tensor]:
         logits = _forward(self.skeleton, parameters, buffers, x)
         return cross_entropy(logits, y, reduction="sum"), (logits.argmax(-1) == y).sum()
+
+
+def _rows(parameter: Tensor, index: Tensor) -> Tensor:
+    """Rows of a stacked parameter, with those of its gradient."""
+    rows = parameter.detach()[index].requires_grad_()
+    rows.grad = None if parameter.grad is None else parameter.grad[index]
+    return rows
 
 
 def _forward(

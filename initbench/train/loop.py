@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ def total_steps(options: TrainOptions, per_epoch: int) -> int:
 
 
 def evaluation_steps(options: TrainOptions, steps: int) -> list[int]:
-    """Steps after which all runs are evaluated: 0, ten times over the budget or every `eval_every`, and the end."""
+    """Steps after which all runs are evaluated: 0, every `eval_every` or ten times in all, and the end."""
     if options.eval_every is None:
         moments = [round(steps * i / EVALUATIONS) for i in range(EVALUATIONS + 1)]
     else:
@@ -51,7 +52,8 @@ def evaluation_steps(options: TrainOptions, steps: int) -> list[int]:
 def fixed_sample(split: Split, size: int) -> Split:
     """The same `size` samples of the split for every run, or all when there are fewer."""
     index = torch.randperm(len(split), generator=generator(0, "fixed_sample"))[:size].to(split.x.device)
-    return Split(x=split.x[index], y=split.y[index])
+    x, y = split.take(index)
+    return Split(x=x, y=y)
 
 
 class Training:
@@ -62,6 +64,7 @@ class Training:
         networks: Sequence[Network],
         seeds: Sequence[int],
         config: ExperimentConfig,
+        *,
         data: Bundle,
         device: torch.device,
         listener: Listener,
@@ -91,7 +94,7 @@ class Training:
         moments = evaluation_steps(self._config.train, self.steps)
         with true_fp32(self._device), thread_count_restored():
             self._measure(0)
-            for begin, end in zip(moments, moments[1:], strict=False):
+            for begin, end in pairwise(moments):
                 if not self._runs:
                     return
                 with self._timed("train"):
@@ -104,12 +107,11 @@ class Training:
         options = self._config.train
         for step in range(begin, end):
             with self._pacer.step() if self._device.type == "cpu" else nullcontext():
-                index = self._batches.indices(step)  # (K, B)
-                losses = self._cohort.gradients(self._data.train.x[index], self._data.train.y[index])
+                x, y = self._data.train.take(self._batches.indices(step))  # (K, B, …), (K, B)
+                losses = self._cohort.gradients(x, y)
                 finite = torch.isfinite(losses)
-                if not bool(finite.all()):
-                    if not self._drop_diverged(finite, step):
-                        return
+                if not bool(finite.all()) and not self._drop_diverged(finite, step, x):
+                    return
                 lr = learning_rate(
                     options.lr,
                     options.schedule,
@@ -118,14 +120,13 @@ class Training:
                     warmup_steps=options.warmup_steps,
                 )
                 self._cohort.update(lr)
-            self._listener.advanced(step + 1, losses)
+            self._listener.advanced(step + 1, losses[finite])
 
-    def _drop_diverged(self, finite: Tensor, step: int) -> bool:
+    def _drop_diverged(self, finite: Tensor, step: int, x: Tensor) -> bool:
         """End the runs whose loss is not finite before their update; True when any run is left."""
         lost = [k for k, good in enumerate(finite.tolist()) if not good]
-        index = self._batches.indices(step)
         for k in lost:
-            self._end_diverged(k, step, self._data.train.x[index[k]])
+            self._end_diverged(k, step, x[k])
         return self._keep([k for k in range(len(self._runs)) if k not in lost])
 
     def _end_diverged(self, k: int, step: int, x: Tensor) -> None:
@@ -173,9 +174,9 @@ class Training:
             self._cohort.skeleton,
             parameters,
             buffers,
-            self._probe_batch.x,
-            self._probe_batch.y,
-            self._cohort.loss,
+            x=self._probe_batch.x,
+            y=self._probe_batch.y,
+            loss=self._cohort.loss,
             bins=self._config.probe.bins,
             detailed=when != "train",
         )

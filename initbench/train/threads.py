@@ -16,8 +16,11 @@ import torch
 
 WARM_UP = 4
 """Single-thread steps at the start, of which the first, which allocates, does not count."""
-SMOOTHING = 0.3
-RETRY_SECONDS, RETRY_SECONDS_MOST = 2.0, 30.0
+SMOOTHING = 0.1
+CLIP = 3.0
+"""A step counts for at most so many single-thread ones: one hiccup is forgiven, two or three are not."""
+PAUSE_SECONDS, PAUSE_SECONDS_MOST = 0.5, 30.0
+LASTED_SECONDS = 2.0
 
 
 class ThreadPacer:
@@ -25,7 +28,7 @@ class ThreadPacer:
 
     A few steps with one thread give the time to beat. Several threads are used as long as their
     smoothed time beats it; when it does not, one thread goes on, and several are tried again after
-    a pause that doubles with each failure.
+    a pause, which doubles as long as they do not last.
     """
 
     def __init__(self, most: int) -> None:
@@ -33,8 +36,8 @@ class ThreadPacer:
         self.steps_with: dict[int, int] = {}
         self._threads = 1
         self._seconds: dict[int, float] = {}
-        self._pause = RETRY_SECONDS
-        self._next_try = 0.0
+        self._pause = PAUSE_SECONDS
+        self._since = 0.0
 
     @contextmanager
     def step(self) -> Iterator[None]:
@@ -52,16 +55,20 @@ class ThreadPacer:
 
     def _smooth(self, threads: int, seconds: float) -> None:
         before = self._seconds.get(threads, seconds)
+        seconds = min(seconds, CLIP * self._seconds.get(1, seconds))
         self._seconds[threads] = before + SMOOTHING * (seconds - before)
 
     def _decide(self, now: float) -> None:
+        lasted = now - self._since
         if self._threads > 1:
             if self._seconds[self._threads] > self._seconds[1]:
-                self._threads, self._next_try = 1, now + self._pause
-                self._pause = min(2 * self._pause, RETRY_SECONDS_MOST)
-        elif self.most > 1 and self.steps_with[1] >= WARM_UP and now >= self._next_try:
-            self._threads = self.most
-            self._seconds.pop(self.most, None)
+                self._pause = (
+                    PAUSE_SECONDS if lasted > LASTED_SECONDS else min(2 * self._pause, PAUSE_SECONDS_MOST)
+                )
+                self._threads, self._since = 1, now
+        elif self.most > 1 and self.steps_with[1] >= WARM_UP and (lasted > self._pause or not self._since):
+            self._threads, self._since = self.most, now
+            self._seconds[self.most] = self._seconds[1]
 
 
 @contextmanager

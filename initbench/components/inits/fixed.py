@@ -21,8 +21,8 @@ def _zeros(weight: Tensor, **_: Any) -> None:
     weight.zero_()
 
 
-def _constant(weight: Tensor, *, value: float, **_: Any) -> None:
-    weight.fill_(value)
+def _constant(weight: Tensor, **arguments: Any) -> None:
+    weight.fill_(arguments["value"])
 
 
 INITS.add(

@@ -119,7 +119,7 @@ for _kind in ("normal", "uniform"):
     _register(
         f"lecun_{_kind}",
         _lecun,
-        _kind,  # type: ignore[arg-type]
+        _kind,
         formula="variance gain²/n",
         summary="Keeps the signal through linear units; the `randn/√n` often shown as Xavier.",
         source="LeCun et al. 1998",
@@ -128,7 +128,7 @@ for _kind in ("normal", "uniform"):
     _register(
         f"xavier_{_kind}",
         _xavier,
-        _kind,  # type: ignore[arg-type]
+        _kind,
         formula="variance 2·gain²/(n + m)",
         summary="A compromise between the forward and the backward signal of linear units.",
         source="Glorot & Bengio 2010",
@@ -137,7 +137,7 @@ for _kind in ("normal", "uniform"):
     _register(
         f"kaiming_{_kind}",
         _kaiming,
-        _kind,  # type: ignore[arg-type]
+        _kind,
         formula="variance gain²/fan, gain √(2/(1 + a²))",
         summary="Makes up for the half that relu drops; the right one for (leaky) relu.",
         source="He et al. 2015",

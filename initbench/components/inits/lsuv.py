@@ -51,7 +51,7 @@ def calibrate(
 INITS.add(
     Scheme(
         name="lsuv",
-        summary="Orthogonal, then each layer is scaled until its output has unit variance on the first batch.",
+        summary="Orthogonal, then each layer is scaled until its output on the first batch has variance 1.",
         formula="W ← W/std(out), until |std(out) − 1| < tol",
         source="Mishkin & Matas 2016",
         options=LsuvOptions,

@@ -11,7 +11,7 @@ from initbench.components.scheme import INITS, Scheme, unit_gain
 
 
 def orthogonal(weight: Tensor, *, gain: float, generator: Generator, **_: Any) -> None:
-    """W = gain·Q·sign(diag R) from the QR decomposition of a Gaussian matrix: uniform over the orthogonal group.
+    """W = gain·Q·sign(diag R) from the QR decomposition of a Gaussian matrix, uniform over the group.
 
     A weight of shape (m, …) is seen as (m, n): its rows are orthonormal when m ≤ n, else its columns.
     """

@@ -94,7 +94,7 @@ NORMS.add(
 NORMS.add(
     Norm(
         name="batch",
-        summary="Standardises each feature over the mini-batch; cures a bad scale, couples the samples of a batch.",
+        summary="Standardises each feature over the mini-batch: cures a bad scale, couples samples.",
         formula="y = γ·(x − μ_batch)/√(σ²_batch + ε) + β",
         source="Ioffe & Szegedy 2015",
         options=BatchNormOptions,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from initbench.components.activation import ACTIVATIONS, bind
 from initbench.components.norm import NORMS
+from initbench.models.linear import Linear
 from initbench.models.network import FAMILIES, Family, FamilyOptions, Network, WeightLayer
 
 
@@ -38,7 +39,7 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, options: MlpOptions) -> None:
         super().__init__()
-        self.linear = nn.Linear(inputs, options.width, bias=options.bias)
+        self.linear = Linear(inputs, options.width, bias=options.bias)
         self.norm = NORMS[options.norm.name].build(options.width, options.norm) or nn.Identity()
         self.activation = ACTIVATIONS[options.activation.name].build(options.activation)
         self._norm_first = options.norm_placement == "before_activation"
@@ -62,7 +63,7 @@ class Mlp(Network):
         self.blocks = nn.ModuleList(
             Block(features if i == 0 else options.width, options) for i in range(hidden)
         )
-        self.head = nn.Linear(options.width if hidden else features, classes, bias=options.bias)
+        self.head = Linear(options.width if hidden else features, classes, bias=options.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of a batch."""
