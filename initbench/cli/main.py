@@ -69,7 +69,7 @@ def call(arguments: Sequence[str]) -> int:
     except InitbenchError as error:
         return _explain(error)
     except Terminated as error:
-        print("initbench: interrupted; the same command takes it up again", file=sys.stderr)
+        print("initbench: interrupted; the same command runs it again", file=sys.stderr)
         return error.exit_code
     except Exception:
         traceback.print_exc()

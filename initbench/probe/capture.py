@@ -16,6 +16,7 @@ from torch.func import functional_call
 
 from initbench.models.network import Network, WeightLayer
 from initbench.probe import moments
+from initbench.probe.jacobian import jacobians
 
 Tensors = Mapping[str, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -35,8 +36,8 @@ def probe(
     """Statistics of every weight layer, in order, as plain data.
 
     parameters, buffers: those of one run, by name; x: (B, …), y: (B,); `loss(logits, y)` is a mean
-    over the batch. `detailed` adds what is too slow for every evaluation: quantiles and effective
-    rank. The pass runs in training mode on copies of the buffers, so that batch norm uses the
+    over the batch. `detailed` adds what is too slow for every evaluation: quantiles, effective
+    rank and Jacobians. The pass runs in training mode on copies of the buffers, so that batch norm uses the
     batch's statistics, and leaves parameters, buffers, mode and hooks as they were.
     """
     own = {name: value.detach().requires_grad_() for name, value in parameters.items()}
@@ -46,6 +47,10 @@ def probe(
     with _training_mode(network), _hooks(network, layers, records, bins, detailed), torch.enable_grad():
         logits = functional_call(network, {**own, **copies}, (x,))
         gradients = torch.autograd.grad(loss(logits, y), list(own.values()), allow_unused=True)
+    if detailed:
+        with _training_mode(network):
+            for index, jacobian in jacobians(network, parameters, buffers, x).items():
+                records[index]["jacobian"] = jacobian
     by_name = dict(zip(own, gradients, strict=True))
     return [_finish(layer, records[layer.index], own, by_name) for layer in layers]
 

@@ -1,0 +1,60 @@
+"""How the logits move with each layer's pre-activation: singular values of ∂logits/∂h_l."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from initbench.models.network import Network
+
+SAMPLES = 32
+LOGITS = 10
+"""At most so many logits are followed back, one backward pass each."""
+
+
+def jacobians(
+    network: Network, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor
+) -> dict[int, dict[str, float]]:
+    """For each hidden layer's index, the mean σ² and the condition of its Jacobian.
+
+    J_l = ∂logits/∂h_l, (logits, C) for one sample; `mean_sigma2` averages the squared singular values over
+    samples of x (B, …), `condition` is the median over samples of σ_max/σ_min. σ² level over the
+    layers is dynamical isometry in the mean (Saxe et al. 2014, Pennington et al. 2017). With batch
+    norm, J is of the sum of each logit over the samples, since a sample's norm depends on the others.
+    """
+    seen: dict[int, Tensor] = {}
+    with ExitStack() as stack, torch.enable_grad():
+        for layer in network.weight_layers():
+            if layer.activation is not None:
+                stack.callback(layer.activation.register_forward_pre_hook(_keep(seen, layer.index)).remove)
+        copies = {name: buffer.clone() for name, buffer in buffers.items()}
+        own = {name: p.detach().requires_grad_() for name, p in parameters.items()}
+        logits = functional_call(network, {**own, **copies}, (x[:SAMPLES],))
+        outputs = logits[:, :LOGITS].sum(0)
+        if not seen:
+            return {}
+        rows = [torch.autograd.grad(output, list(seen.values()), retain_graph=True) for output in outputs]
+    by_layer = [torch.stack(columns, dim=1) for columns in zip(*rows, strict=True)]
+    return {index: _summary(jacobian) for index, jacobian in zip(seen, by_layer, strict=True)}
+
+
+def _keep(seen: dict[int, Tensor], index: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen[index] = inputs[0]
+
+    return hook
+
+
+def _summary(jacobian: Tensor) -> dict[str, float]:
+    """jacobian: (B, logits, …)."""
+    rows = jacobian.double().flatten(2)
+    if not bool(rows.isfinite().all()):
+        return {"mean_sigma2": math.nan, "condition": math.nan}
+    squares = torch.linalg.eigvalsh(rows @ rows.mT)
+    ratio = squares[:, -1] / squares[:, 0].clamp(min=0)
+    return {"mean_sigma2": float(squares.mean()), "condition": float(ratio.sqrt().median())}
