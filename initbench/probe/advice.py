@@ -51,7 +51,7 @@ def spell(when: str) -> str:
     return {"init": "at init", "end": "at the end"}.get(when, "in training")
 
 
-def factor_text(others: int) -> str:
+def and_more(others: int) -> str:
     """How many further layers share a finding."""
     return f" and {others} more" if others else ""
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from initbench.probe.advice import Situation, advice, factor_text, spell
+from initbench.probe.advice import Situation, advice, and_more, spell
 
 FALL = 1e-4
 """A second moment that falls below this share of itself over the hidden layers vanishes.
@@ -113,9 +113,9 @@ def diagnose(
     for snapshot in first:
         found += _slopes(_hidden(snapshot), situation)
     judged = ends if diverged is None else first
-    found += _shares(judged, "dead", "dead_fraction", "units are zero on the whole probe batch")
+    found += _shares(judged, "dead", "dead_fraction", "of the units are zero on the whole probe batch,")
     found += _shares(
-        judged, "saturated", "saturated_fraction", "of what the activation sees is on its flat part"
+        judged, "saturated", "saturated_fraction", "of what the activation sees is on its flat part,"
     )
     hidden = {name for finding in found for name in _BY_NAME[finding.code].hides}
     order = [code.name for code in CODES]
@@ -211,8 +211,7 @@ def _shares(
             share = first["act"][statistic]
             message = (
                 f"{100 * share:.0f} % {sentence} in layer {first['index']}"
-                f"{factor_text(len(over) - 1)} {spell(snapshot['when'])}. "
-                + advice(code, share, [], [], None)
+                f"{and_more(len(over) - 1)} {spell(snapshot['when'])}. " + advice(code, share, [], [], None)
             )
             yield Finding(code, first["index"], share, limit, message)
             return

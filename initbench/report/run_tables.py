@@ -123,8 +123,8 @@ def convergence_table(runs: Sequence[StoredRun]) -> RenderableType:
     table = _table("Convergence", *(f"step {step:,}" for step in shown), "best", left=("Convergence",))
     for label, key, form in (
         ("val accuracy %", "val_accuracy", text.percent_summary),
-        ("val loss", "val_loss", text.number_summary),
-        ("train loss", "train_loss", text.number_summary),
+        ("val loss", "val_loss", text.loss_summary),
+        ("train loss", "train_loss", text.loss_summary),
     ):
         cells = [form(_at(going or runs, step, key)) for step in shown]
         table.add_row(label, *cells, form(_extreme(going or runs, key)))
@@ -155,10 +155,8 @@ def _ends(runs: Sequence[StoredRun]) -> list[Text]:
     lines = []
     if finals:
         test = summarise([number_or_none(final["test_accuracy"]) for final in finals])
-        spread = (
-            "no spread from one run" if test.std is None else f"n = {test.n}, ± is the standard deviation"
-        )
-        lines.append(Text(f"test accuracy {text.percent_summary(test)} %  ({spread})"))
+        spread = "one run, so no spread" if test.std is None else "± is the standard deviation"
+        lines.append(Text(f"test accuracy {text.percent_summary(test)} %  (n = {test.n}, {spread})"))
     for run in runs:
         status = run.record["status"]
         if status != "finished":

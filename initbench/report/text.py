@@ -51,11 +51,12 @@ def percent_summary(summary: Summary) -> str:
     return mean if summary.std is None else f"{mean} ±{percent(summary.std, 1)}"
 
 
-def number_summary(summary: Summary) -> str:
-    """Mean ± standard deviation."""
-    if summary.mean is None or summary.std is None:
-        return number(summary.mean)
-    return f"{number(summary.mean)} ±{number(summary.std)}"
+def loss_summary(summary: Summary) -> str:
+    """Mean ± standard deviation of a loss, to three decimals while it is of a readable size."""
+    if summary.mean is None:
+        return NOTHING
+    form = "{:.3f}".format if abs(summary.mean) < 1000 else scientific
+    return form(summary.mean) + ("" if summary.std is None else f" ±{form(summary.std)}")
 
 
 def count_summary(summary: Summary) -> str:

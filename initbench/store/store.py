@@ -220,12 +220,13 @@ def _lines(path: Path) -> list[Record]:
         raise StoreError(f"{path} is damaged: {error}") from error
 
 
-def _identity(directory: Path | None) -> tuple[int, int] | None:
+def _identity(directory: Path | None) -> tuple[int, int, int] | None:
+    """What tells a directory from one made later in its place, which may be given the same inode number."""
     try:
         status = None if directory is None else directory.stat()
     except FileNotFoundError:
         return None
-    return None if status is None else (status.st_dev, status.st_ino)
+    return None if status is None else (status.st_dev, status.st_ino, status.st_ctime_ns)
 
 
 def _difference(directory: Path, name: str, size: int, digest: str) -> str | None:
