@@ -127,9 +127,12 @@ def _fill_bias(module: nn.Module, value: float | None, rule: LayerRule, stream: 
 
 
 def _calibrate(network: Network, layers: list[WeightLayer], options: InitOptions, batch: Tensor) -> None:
-    scheme = INITS[options.scheme.name]
-    if scheme.calibrate is None:
-        return
-    chosen = layers if options.head is None else layers[:-1]
-    arguments = options.scheme.model_dump(exclude={"name"})
-    scheme.calibrate(network, [layer.module for layer in chosen], batch, **arguments)
+    """Let schemes that measure see the batch, from the input on: the body's first, then the head's own."""
+    parts = [(options.scheme, layers)]
+    if options.head is not None:
+        parts = [(options.scheme, layers[:-1]), (options.head, layers[-1:])]
+    for chosen, part in parts:
+        calibrate = INITS[chosen.name].calibrate
+        if calibrate is not None:
+            modules = [layer.module for layer in part]
+            calibrate(network, modules, batch, **chosen.model_dump(exclude={"name"}))

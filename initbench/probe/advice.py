@@ -40,7 +40,8 @@ _SUBJECT = {
     "vanishing_backward": "E[δ²] falls on the way back",
     "exploding_backward": "E[δ²] grows on the way back",
 }
-_REMEDY = {
+CHI_TOLERANCE = 1.5
+REMEDY = {
     "dead": "Try model.activation=leaky_relu, a smaller train.lr, or a norm layer (model.norm=batch)",
     "saturated": "Try a smaller scale (init.gain below 1), or a norm layer (model.norm=batch)",
 }
@@ -64,43 +65,41 @@ def times(factor: float) -> str:
 
 
 def advice(
-    code: str, value: float, span: Sequence[int], values: Sequence[float], situation: Situation | None
+    code: str, slope: float, span: tuple[int, int], values: Sequence[float], situation: Situation
 ) -> str:
-    """The sentence for a finding whose log-slope (or share) is `value` over the layers `span`."""
-    if situation is None:
-        return _REMEDY[code]
+    """How much, why and what to try, for a log-slope over the layers from span[0] to span[1]."""
     forward = code.endswith("forward")
     theory = situation.prediction.forward if forward else situation.prediction.backward
-    predicted = f", theory {times(theory)}" if theory is not None else ""
+    predicted = f", theory{' for q' if forward else ''} {times(theory)}" if theory is not None else ""
     reached = values[-1] / values[0] if values and values[0] > 0 else math.nan
     share = f"; layer {span[1]} has {reached:.0e} of layer {span[0]}'s" if math.isfinite(reached) else ""
-    what = f"{_SUBJECT[code]} {times(_exp(value))} a layer (layers {span[0]} to {span[1]}{predicted}){share}."
-    return f"{what} {_cause(code, situation)}"
+    what = f"{_SUBJECT[code]} {times(_exp(slope))} a layer (layers {span[0]} to {span[1]}{predicted}){share}."
+    return f"{what} {_cause(situation)}"
 
 
 def _exp(slope: float) -> float:
     return math.exp(slope) if slope < 700 else math.inf
 
 
-def _cause(code: str, s: Situation) -> str:
+def _cause(s: Situation) -> str:
     """Why, where the declared scheme explains it, and what to try."""
     p = s.prediction
     if s.norm != "none":
         return "The norm layer holds q, not this. Try fewer layers, or another norm"
     if p.sigma_w2 is None:
         return f"Try {_scheme_that_keeps(s)}, or a norm layer (model.norm=batch)"
+    if not 1 / CHI_TOLERANCE < p.chi_at_needed < CHI_TOLERANCE:
+        return (
+            f"No scale of the weights helps: where {s.activation} keeps q (σ_w² = {p.needed_sigma_w2:.3g}),"
+            f" χ₁ is {p.chi_at_needed:.2g}. Try model.norm=batch, or another activation"
+        )
     ratio = p.sigma_w2 / p.needed_sigma_w2
     if abs(math.log(ratio)) > 0.05:
         return (
             f"{s.activation} keeps q at σ_w² = {p.needed_sigma_w2:.3g}; {s.scheme} gives {p.sigma_w2:.3g}."
             f" Try {_scheme_that_keeps(s)}, or a norm layer (model.norm=batch)"
         )
-    if code.startswith("vanishing"):
-        return (
-            f"q is kept, but {s.activation} passes on too little of a difference."
-            " Try model.norm=batch, or another activation"
-        )
-    return "Try model.norm=batch, or fewer layers"
+    return "Theory expects this scale to hold; at this depth and width it does not. Try model.norm=batch"
 
 
 def _scheme_that_keeps(s: Situation) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from initbench.probe.advice import Situation, advice, and_more, spell
+from initbench.probe.advice import REMEDY, Situation, advice, and_more, spell
 
 FALL = 1e-4
 """A second moment that falls below this share of itself over the hidden layers vanishes.
@@ -188,7 +188,7 @@ def _slope(
     threshold = (_BY_NAME[code].threshold or 0.0) / (len(layers) - 1)
     if (slope <= threshold) if threshold < 0 else (slope >= threshold):
         layer = _where_it_crosses(values, layers, falling=threshold < 0)
-        message = advice(code, slope, [layers[0]["index"], layers[-1]["index"]], values, situation)
+        message = advice(code, slope, (layers[0]["index"], layers[-1]["index"]), values, situation)
         yield Finding(code, layer, slope, threshold, message)
 
 
@@ -211,7 +211,7 @@ def _shares(
             share = first["act"][statistic]
             message = (
                 f"{100 * share:.0f} % {sentence} in layer {first['index']}"
-                f"{and_more(len(over) - 1)} {spell(snapshot['when'])}. " + advice(code, share, [], [], None)
+                f"{and_more(len(over) - 1)} {spell(snapshot['when'])}. " + REMEDY[code]
             )
             yield Finding(code, first["index"], share, limit, message)
             return

@@ -27,19 +27,22 @@ class Prediction:
     """Weight variance times fan_in of the last hidden layer."""
     needed_sigma_w2: float
     """The σ_w² that would keep q = 1 through the activation: 1/E[φ(z)²]."""
+    chi_at_needed: float
+    """χ₁ at that σ_w² and q = 1: far from 1, no scale of the weights keeps both q and E[δ²]."""
 
 
 def predict(network: Network, init: InitOptions, *, first_q: float, normed: bool) -> Prediction:
     """Walk q from `first_q` (the first layer's, measured) through the hidden layers."""
     activation = network.activation
     needed = activation.preserving_gain**2
+    chi = meanfield.chi(activation.derivative, 1.0, sigma_w2=needed, kinks=activation.entry.kinks)
     hidden = [layer for layer in network.weight_layers() if layer.activation is not None]
     rules = [layer_rule(layer, init, activation) for layer in hidden]
     sigma_w2 = rules[-1].sigma_w2 if rules else None
     if normed or len(rules) < 2 or sigma_w2 is None or not 0 < first_q < math.inf:
-        return Prediction(None, None, sigma_w2, needed)
+        return Prediction(None, None, sigma_w2, needed, chi)
     forward, backward = _walk(rules[1:], init.bias, activation, first_q)
-    return Prediction(forward, backward, sigma_w2, needed)
+    return Prediction(forward, backward, sigma_w2, needed, chi)
 
 
 def _walk(

@@ -8,9 +8,10 @@ from contextlib import ExitStack
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from initbench.components.inits.orthogonal import orthogonal
-from initbench.components.scheme import INITS, Needs, Scheme, unit_gain
+from initbench.components.scheme import INITS, Needs, Scheme
 from initbench.registry import Options
 
 
@@ -29,7 +30,7 @@ def calibrate(
     """Rescale each weight until the standard deviation of its layer's output on `batch` is 1.
 
     One forward pass: a hook rescales its layer as the pass reaches it, and hands on the new output.
-    A layer whose output does not vary is left as it is.
+    A layer whose output does not vary is left as it is, and so are the buffers (running statistics).
     """
 
     def rescale(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -45,7 +46,8 @@ def calibrate(
     with torch.no_grad(), ExitStack() as hooks:
         for module in weight_modules:
             hooks.callback(module.register_forward_hook(rescale).remove)
-        network(batch)
+        copies = {name: buffer.clone() for name, buffer in network.named_buffers()}
+        functional_call(network, copies, (batch,))
 
 
 INITS.add(
@@ -57,7 +59,6 @@ INITS.add(
         options=LsuvOptions,
         needs=Needs.FIRST_BATCH,
         fill=orthogonal,
-        default_gain=unit_gain,
         calibrate=calibrate,
     )
 )
