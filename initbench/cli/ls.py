@@ -28,8 +28,6 @@ _COPIED = (
     "finished",
 )
 _STYLES = {"running": "cyan", "diverged": "yellow", "failed": "red", "crashed": "red", "interrupted": "dim"}
-_GAP = 2
-_FIRST_NUMBER = 3  # the columns from here on are set flush right
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
@@ -59,20 +57,13 @@ def ls(
 
 def run_table(records: Sequence[dict[str, Any]], now: datetime) -> Table:
     """One line for each record, nothing cut: print it uncropped."""
-    from rich.cells import cell_len
-    from rich.table import Table
+    from initbench.report.grid import Grid
 
-    headings = ("run", "status", "data", "val %", "test %", "steps", "age")
-    rows = [_cells(_summary(record), now) for record in records]
-    longest = [max(map(cell_len, column)) for column in zip(headings, *rows, strict=True)]
-    # A width of its own, because rich would rather cut cells than let a table be wider than its console.
-    width = sum(longest) + _GAP * (len(headings) - 1)
-    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), width=width)
-    for place, heading in enumerate(headings):
-        table.add_column(heading, no_wrap=True, justify="right" if place >= _FIRST_NUMBER else "left")
-    for row in rows:
-        table.add_row(*row, style=_STYLES.get(row[1]))
-    return table
+    grid = Grid(("run", "status", "data", "val %", "test %", "steps", "age"), left=("run", "status", "data"))
+    for record in records:
+        cells = _cells(_summary(record), now)
+        grid.add(cells, _STYLES.get(cells[1]))
+    return grid.table()
 
 
 def age(created: object, now: datetime) -> str:

@@ -20,6 +20,8 @@ from torch.optim.sgd import sgd
 
 from initbench.registry import Entry, Options, Registry
 
+_VECTOR = 16  # floats in 64 bytes; torch's fused kernels share out their work in these as well
+
 
 @dataclass
 class OptimizerState:
@@ -107,18 +109,31 @@ def _sgd(
     lr: float,
     weight_decay: float,
 ) -> None:
-    sgd(
-        parameters,
-        gradients,
-        list(state.slots["momentum"]) if options.momentum else [None] * len(parameters),
-        fused=True,
-        weight_decay=weight_decay,
-        momentum=options.momentum,
-        lr=lr,
-        dampening=0.0,
-        nesterov=options.nesterov,
-        maximize=False,
-    )
+    fused = [_fills_vectors(p) for p in parameters]
+    for kernel in (True, False):
+        chosen = [i for i, fits in enumerate(fused) if fits is kernel]
+        sgd(
+            [parameters[i] for i in chosen],
+            [gradients[i] for i in chosen],
+            [state.slots["momentum"][i] if options.momentum else None for i in chosen],
+            fused=kernel,
+            foreach=False,
+            weight_decay=weight_decay,
+            momentum=options.momentum,
+            lr=lr,
+            dampening=0.0,
+            nesterov=options.nesterov,
+            maximize=False,
+        )
+
+
+def _fills_vectors(stacked: Tensor) -> bool:
+    """Whether one run's share of a stacked parameter is a whole number of vectors of the CPU.
+
+    torch's fused SGD, three times as fast as the plain one, rounds the entries left over at the end of
+    a tensor in another way, and which run these belong to depends on how many are stacked.
+    """
+    return stacked.numel() // stacked.shape[0] % _VECTOR == 0
 
 
 def _adam(*, decoupled: bool) -> Update:

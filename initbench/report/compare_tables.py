@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console, Group, RenderableType
-from rich.table import Table as RichTable
 from rich.text import Text
 
 from initbench.compare.rows import Row, Table
 from initbench.report import text
+from initbench.report.grid import Grid
 
 
 def print_tables(console: Console, tables: Sequence[Table]) -> None:
@@ -20,14 +20,14 @@ def print_tables(console: Console, tables: Sequence[Table]) -> None:
 
 def comparison(table: Table) -> RenderableType:
     """One data set's rows."""
-    return Group(_title(table), Text(""), _grid(table), *_notes(table), Text(""))
+    return Group(_title(table), Text(""), _grid(table).table(), *_notes(table), Text(""))
 
 
 def _title(table: Table) -> Text:
     return Text.assemble((table.dataset, "bold"), f"   {text.plural(len(table.rows), 'experiment')}")
 
 
-def _grid(table: Table) -> RichTable:
+def _grid(table: Table) -> Grid:
     goal = "" if table.target is None else f" {100 * table.target:.1f} %"
     columns = (
         "experiment",
@@ -40,11 +40,9 @@ def _grid(table: Table) -> RichTable:
         f"steps to{goal}",
         "diverged",
     )
-    grid = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        grid.add_column(column, no_wrap=True, justify="left" if column == "experiment" else "right")
+    grid = Grid(columns, left=("experiment",))
     for row in table.rows:
-        grid.add_row(*_cells(row))
+        grid.add(_cells(row))
     return grid
 
 

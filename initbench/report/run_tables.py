@@ -12,6 +12,7 @@ from rich.text import Text
 
 from initbench.compare.statistics import Summary, summarise
 from initbench.report import text
+from initbench.report.grid import Grid
 from initbench.report.layers import LayerView, chosen, layers_at
 from initbench.store.store import StoredRun
 from initbench.store.strictjson import number_or_none
@@ -22,18 +23,21 @@ _MOST_STEPS = 6
 
 def print_experiment(console: Console, runs: Sequence[StoredRun], *, all_layers: bool) -> None:
     """Print all tables of the runs of one experiment."""
-    console.print(experiment(runs, all_layers=all_layers), crop=False)
+    console.print(experiment(runs, all_layers=all_layers, width=console.width), crop=False)
 
 
-def experiment(runs: Sequence[StoredRun], *, all_layers: bool) -> RenderableType:
-    """Heading, activation statistics, convergence and diagnosis of the runs of one experiment."""
+def experiment(runs: Sequence[StoredRun], *, all_layers: bool, width: int) -> RenderableType:
+    """Heading, activation statistics, convergence and diagnosis of the runs of one experiment.
+
+    Fewer steps and no histograms are shown where `width` columns do not hold them.
+    """
     blank = Text("")
     return Group(
         heading(runs),
         blank,
-        activation_table(runs, all_layers=all_layers),
+        activation_table(runs, all_layers=all_layers, width=width),
         blank,
-        convergence_table(runs),
+        convergence_table(runs, width=width),
         blank,
         diagnosis(runs),
         blank,
@@ -67,14 +71,7 @@ def _name(choice: Any) -> str:
     return str(choice["name"] if isinstance(choice, dict) else choice)
 
 
-def _table(*columns: str, left: Sequence[str] = ()) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        table.add_column(column, no_wrap=True, justify="left" if column in left else "right")
-    return table
-
-
-def activation_table(runs: Sequence[StoredRun], *, all_layers: bool) -> RenderableType:
+def activation_table(runs: Sequence[StoredRun], *, all_layers: bool, width: int) -> RenderableType:
     """Each layer at init and at the end, mean over the runs."""
     init, end = layers_at(runs, "init"), layers_at(runs, "end")
     reference = init or end
@@ -83,10 +80,11 @@ def activation_table(runs: Sequence[StoredRun], *, all_layers: bool) -> Renderab
     bounded = any(layer.saturated is not None for layer in reference)
     columns = ["Activations", "std", "zeros %", "dead %", *(["saturated %"] if bounded else []), "E[δ²]"]
     moments = [moment for moment, layers in (("init", init), ("end", end)) if layers]
-    table = _table(*columns, *moments, left=("Activations", *moments))
+    grid = Grid([*columns, *moments], left=("Activations", *moments))
     for i in chosen(len(reference), everything=all_layers):
         views = [layers[i] for layers in (init, end) if layers]
-        table.add_row(*_layer_cells(views, bounded=bounded), style="dim" if views[0].is_head else None)
+        grid.add(_layer_cells(views, bounded=bounded), "dim" if views[0].is_head else None)
+    table = grid.fitting(width, expendable=moments).table()
     return Group(table, Text(_legend(runs, reference, moments), style="dim"))
 
 
@@ -113,22 +111,29 @@ def _layer_cells(views: Sequence[LayerView], *, bounded: bool) -> list[str]:
     ]
 
 
-def convergence_table(runs: Sequence[StoredRun]) -> RenderableType:
+def convergence_table(runs: Sequence[StoredRun], *, width: int) -> RenderableType:
     """Accuracy and losses over the steps, mean ± std over the runs that are still in; then the ends."""
-    going = [run for run in runs if run.record["status"] not in ("diverged", "failed")]
     steps = sorted({entry["step"] for run in runs for entry in run.convergence})
     if not steps:
         return Text("No run was evaluated.", style="dim")
-    shown = _spread(steps, _MOST_STEPS)
-    table = _table("Convergence", *(f"step {step:,}" for step in shown), "best", left=("Convergence",))
+    going = [run for run in runs if run.record["status"] not in ("diverged", "failed")]
+    for most in range(_MOST_STEPS, 1, -1):
+        grid = _convergence_grid(going or runs, _spread(steps, most))
+        if grid.width <= width:
+            break
+    return Group(grid.table(), *_ends(runs))
+
+
+def _convergence_grid(runs: Sequence[StoredRun], steps: Sequence[int]) -> Grid:
+    grid = Grid(["Convergence", *(f"step {step:,}" for step in steps), "best"], left=("Convergence",))
     for label, key, form in (
         ("val accuracy %", "val_accuracy", text.percent_summary),
         ("val loss", "val_loss", text.loss_summary),
         ("train loss", "train_loss", text.loss_summary),
     ):
-        cells = [form(_at(going or runs, step, key)) for step in shown]
-        table.add_row(label, *cells, form(_extreme(going or runs, key)))
-    return Group(table, *_ends(runs))
+        cells = [form(_at(runs, step, key)) for step in steps]
+        grid.add([label, *cells, form(_extreme(runs, key))])
+    return grid
 
 
 def _spread(steps: Sequence[int], most: int) -> list[int]:

@@ -129,7 +129,8 @@ def _forward(
 
 def clip_per_run(gradients: list[Tensor], limit: float) -> list[Tensor]:
     """Scale each run's gradients so that their joint norm is at most `limit`. gradients: (K, P) each."""
-    squares = [g.flatten(1).square().sum(1) for g in gradients]
-    norms = torch.stack(squares).sum(0).sqrt()  # (K,)
+    # Along a contiguous last axis alone does a sum's order not depend on how many runs are stacked.
+    squares = [g.flatten(1).contiguous().square().sum(1) for g in gradients]
+    norms = torch.stack(squares, dim=1).sum(1).sqrt()  # (K,)
     factors = (limit / (norms + 1e-6)).clamp(max=1.0)
     return [g * factors.view(-1, *[1] * (g.ndim - 1)) for g in gradients]

@@ -1,0 +1,97 @@
+"""The least code that trains the net of configs/relu_kaiming.yaml: what initbench's speed is held against.
+
+The whole training split is one tensor, batches are rows of a permutation, the net is nn.Sequential and the
+optimizer torch.optim.SGD. No evaluation, no statistics, no store. Prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+DEPTH, WIDTH, CLASSES = 20, 128, 10
+LR, MOMENTUM, BATCH_SIZE = 0.01, 0.9, 128
+
+
+def arguments() -> argparse.Namespace:
+    """Options of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--steps", type=int, default=2000, help="updates (default 2000)")
+    parser.add_argument("--dataset", default="mnist", help="a data set of initbench (default mnist)")
+    parser.add_argument("--threads", type=int, help="default: torch's own")
+    parser.add_argument("--matmul", choices=("highest", "high", "medium"), help="default: torch's own")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def network(inputs: int) -> nn.Sequential:
+    """19 blocks of Linear and ReLU and a head, with Kaiming weights and zero biases."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    for i in range(DEPTH - 1):
+        layers += [nn.Linear(inputs if i == 0 else WIDTH, WIDTH), nn.ReLU()]
+    net = nn.Sequential(*layers, nn.Linear(WIDTH, CLASSES))
+    for module in net.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            nn.init.zeros_(module.bias)
+    return net
+
+
+def training_split(name: str) -> tuple[Tensor, Tensor]:
+    """The same samples, in the same scale, that initbench trains on."""
+    from initbench.choice import default_choice
+    from initbench.data.dataset import DATASETS, Source
+    from initbench.data.prepare import prepare
+    from initbench.data.resolve import data_root, resolve
+
+    options = default_choice(DATASETS, name)
+    train = prepare(resolve(options, Source(root=data_root(), offline=True)), options, "cpu").train
+    return train.x, train.y
+
+
+def batches(samples: int, steps: int) -> list[Tensor]:
+    """`steps` batches of indices, the incomplete rest of each epoch dropped."""
+    found: list[Tensor] = []
+    while len(found) < steps:
+        order = torch.randperm(samples)
+        found += list(order[: samples // BATCH_SIZE * BATCH_SIZE].split(BATCH_SIZE))
+    return found[:steps]
+
+
+def main() -> None:
+    """Train and time it."""
+    options = arguments()
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    if options.matmul is not None:
+        torch.set_float32_matmul_precision(options.matmul)
+    torch.manual_seed(options.seed)
+    x, y = training_split(options.dataset)
+    net = network(x[0].numel())
+    optimizer = torch.optim.SGD(net.parameters(), lr=LR, momentum=MOMENTUM)
+    start = time.perf_counter()
+    for index in batches(len(y), options.steps):
+        optimizer.zero_grad()
+        loss = cross_entropy(net(x[index]), y[index])
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    seconds = time.perf_counter() - start
+    samples = options.steps * BATCH_SIZE
+    result = {
+        "samples": samples,
+        "seconds": seconds,
+        "samples_per_second": samples / seconds,
+        "loss": float(loss),
+        "threads": torch.get_num_threads(),
+        "matmul": torch.get_float32_matmul_precision(),
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

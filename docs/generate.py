@@ -1,0 +1,82 @@
+"""Write the generated pages: `python -m docs.generate`, or `--check` to see whether they are fresh.
+
+    python -m docs.generate                       the pages made from code
+    python -m docs.generate --check               exit 1 and name the stale ones
+    python -m docs.generate --measured RUNS_DIR   the tables and outputs made from stored runs
+
+The last one is not part of the check: it needs the runs of every config in configs/ on mnist and
+on digits (see `docs.generators.measured`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from docs.generators import catalogue_page, cli_page, config_page, diagnosis_page, measured
+
+ROOT = Path(__file__).resolve().parent.parent
+Render = Callable[[str], str]
+
+
+def _schema(_current: str) -> str:
+    from initbench.config.json_schema import json_schema
+
+    return json_schema()
+
+
+PAGES: dict[str, Render] = {
+    "docs/config.schema.json": _schema,
+    "docs/config.md": config_page.render,
+    "docs/cli.md": cli_page.render,
+    "docs/catalogue.md": catalogue_page.render,
+    "docs/diagnosis.md": diagnosis_page.render,
+}
+MEASURED = ("README.md", "docs/tutorial.md")
+
+
+def stale(pages: dict[str, Render] | None = None) -> list[str]:
+    """The pages that differ from what the code says."""
+    return [name for name, render in (pages or PAGES).items() if _read(name) != render(_read(name))]
+
+
+def write(pages: dict[str, Render] | None = None) -> list[str]:
+    """Write the pages that differ; returns their names."""
+    changed = stale(pages)
+    for name in changed:
+        path = ROOT / name
+        path.write_text((pages or PAGES)[name](_read(name)), encoding="utf-8")
+    return changed
+
+
+def _read(name: str) -> str:
+    path = ROOT / name
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m docs.generate", description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a page is stale")
+    parser.add_argument(
+        "--measured", metavar="RUNS_DIR", type=Path, help="write what is made from stored runs"
+    )
+    arguments = parser.parse_args()
+    if arguments.check:
+        names = stale()
+        for name in names:
+            print(f"{name} is stale; run: make docs", file=sys.stderr)
+        return 1 if names else 0
+    pages = PAGES
+    if arguments.measured:
+        render = measured.renderer(arguments.measured, ROOT / "configs")
+        pages = dict.fromkeys(MEASURED, render)
+    for name in write(pages):
+        print(f"wrote {name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

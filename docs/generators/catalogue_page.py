@@ -1,0 +1,83 @@
+"""docs/catalogue.md: every registry entry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from docs.generators import fields
+from docs.generators.markdown import NOTHING, code, generated, page, table
+from docs.generators.registries import Kind, kinds
+from initbench.components.activation import ACTIVATIONS, Activation, bound
+from initbench.components.norm import NORMS
+from initbench.components.scheme import INITS, Scheme
+from initbench.registry import Entry, Options, Registry
+
+_INTRO = """\
+Everything a config can name. Each table is one registry; the key that names its entries stands under the
+heading. `n` is fan_in, `m` is fan_out, `z ~ N(0, 1)`, `q = E[h²]` of a pre-activation. Options stand
+with their defaults; the [config reference](config.md) describes them."""
+
+Column = tuple[str, Callable[[Any], str]]
+
+_EXTRA: dict[int, tuple[str, list[Column]]] = {}
+
+
+def _extra(registry: Registry[Any], note: str, *columns: Column) -> None:
+    _EXTRA[id(registry)] = (note, list(columns))
+
+
+def _gain(entry: Scheme) -> str:
+    if entry.default_gain is None:
+        return NOTHING
+    return {"unit_gain": "1", "kaiming_gain": "√(2/(1+a²))"}.get(entry.default_gain.__name__, "own")
+
+
+def _auto(entry: Activation) -> str:
+    return f"{bound(entry.name).preserving_gain:.3f}"
+
+
+_extra(
+    INITS,
+    "`gain` is the one used when `init.gain` is null; an entry without one refuses `init.gain`. `needs` is"
+    " what the scheme looks at beside the weight itself.",
+    ("gain", _gain),
+    ("needs", lambda entry: str(entry.needs)),
+)
+_extra(
+    ACTIVATIONS,
+    "`auto gain` is 1/√E[φ(z)²], what `init.gain: auto` stands for with the default options; it is computed.",
+    ("auto gain", _auto),
+    ("bounded", lambda entry: "yes" if entry.bounded else "no"),
+)
+_extra(
+    NORMS,
+    "`averages over` names the axes of (N, C, H, W) that share one mean and variance; C/G is one group of"
+    " channels.",
+    ("averages over", lambda entry: ", ".join(entry.axes) or NOTHING),
+)
+
+
+def render(_current: str) -> str:
+    """The whole page."""
+    parts = ["# Catalogue", generated("the registries"), _INTRO]
+    for kind in kinds():
+        note, columns = _EXTRA.get(id(kind.registry), ("", []))
+        header = ("name", "formula", "what it is", *(title for title, _ in columns), "options", "source")
+        rows = [_row(entry, columns, kind) for entry in kind.registry]
+        parts += [f"## {kind.title}", f"`{kind.key}`", note, table(header, rows)]
+    return page(*parts)
+
+
+def _row(entry: Entry, columns: list[Column], kind: Kind) -> list[str]:
+    source = NOTHING if entry.source == "-" else entry.source
+    extra = [read(entry) for _, read in columns]
+    return [code(entry.name), entry.formula, entry.summary, *extra, _options(entry, kind), source]
+
+
+def _options(entry: Entry, kind: Kind) -> str:
+    """The entry's options with their defaults, without those that every entry of its kind has."""
+    common = set.intersection(*(set(other.options.model_fields) for other in kind.registry))
+    own = [key for key in entry.options.model_fields if key not in common | set(Options.model_fields)]
+    defaults = {key: fields.default_of(entry.options.model_fields[key]) for key in own}
+    return ", ".join(f"{code(key)} ({default.strip('`')})" for key, default in defaults.items()) or NOTHING

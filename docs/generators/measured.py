@@ -1,0 +1,160 @@
+"""What is made from stored runs: the outputs quoted in the README and the tutorial, and the results table.
+
+A page holds markers; what stands between them is written anew:
+
+    <!-- measured: show NAME DATASET [layers] [convergence] [diagnosis] -->   (no part named: all of them)
+    <!-- measured: compare DATASET NAME... -->
+    <!-- measured: results -->
+    <!-- /measured -->
+
+The runs are those of the configs as they are shipped, and again with data.name=digits:
+
+    initbench run configs/*.yaml --runs-dir DIR
+    initbench run configs/*.yaml data.name=digits --runs-dir DIR
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.table import Table as RichTable
+
+from docs.generators.markdown import NOTHING, code, table
+from initbench.compare.rows import Row, Table, tables
+from initbench.report import compare_tables, run_tables, text
+from initbench.store.layout import COMPLETE
+from initbench.store.store import Store, StoredRun
+
+_WIDTH, _TEXT_WIDTH = 240, 105
+"""Columns for tables, which must not lose a digit, and for the sentences of a diagnosis."""
+_MARKER = re.compile(r"(<!-- measured: ([^>]*?) -->\n).*?(<!-- /measured -->)", re.DOTALL)
+_DATASETS = ("mnist", "digits")
+
+
+def renderer(runs_dir: Path, configs: Path) -> Callable[[str], str]:
+    """A function that fills the markers of a page from the runs in `runs_dir`."""
+    store = Store(runs_dir)
+    runs = [store.read(record["run_id"]) for record in store.records() if record["status"] in COMPLETE]
+
+    def render(current: str) -> str:
+        def fill(match: re.Match[str]) -> str:
+            return f"{match[1]}\n{_content(match[2].split(), runs, configs)}\n\n{match[3]}"
+
+        return _MARKER.sub(fill, current)
+
+    return render
+
+
+def _content(words: Sequence[str], runs: Sequence[StoredRun], configs: Path) -> str:
+    kind, *rest = words
+    if kind == "show":
+        name, dataset, *parts = rest
+        return _block(_shown(_pick(runs, dataset, [name]), parts))
+    if kind == "compare":
+        dataset, *names = rest
+        return _block([compare_tables.comparison(t) for t in tables(_pick(runs, dataset, names))])
+    if kind == "results":
+        return _results(runs, sorted(path.stem for path in configs.rglob("*.yaml")))
+    raise ValueError(f"unknown marker: measured: {' '.join(words)}")
+
+
+def _pick(runs: Sequence[StoredRun], dataset: str, names: Sequence[str]) -> list[StoredRun]:
+    """The runs of these experiments on this data set; each experiment must have exactly one variant."""
+    found = []
+    for name in names:
+        own = [r for r in runs if (r.record["experiment"], r.record["dataset"]) == (name, dataset)]
+        arms = {run.record["arm"] for run in own}
+        if len(arms) != 1:
+            raise ValueError(f"{len(arms)} variants of {name} on {dataset} are stored, one is needed")
+        found += sorted(own, key=lambda run: int(run.record["seed"]))
+    return found
+
+
+def _shown(runs: list[StoredRun], parts: Sequence[str]) -> list[RenderableType]:
+    blank = ""
+    made: dict[str, RenderableType] = {
+        "layers": run_tables.activation_table(runs, all_layers=False),
+        "convergence": run_tables.convergence_table(runs),
+        "diagnosis": run_tables.diagnosis(runs),
+    }
+    pieces: list[RenderableType] = [run_tables.heading(runs)]
+    for part in parts or made:
+        pieces += [blank, made[part]]
+    return pieces
+
+
+def _block(pieces: Sequence[RenderableType]) -> str:
+    file = io.StringIO()
+    for piece in pieces:
+        width = _TEXT_WIDTH if isinstance(piece, RichTable) else _WIDTH
+        console = Console(file=file, width=width, markup=False, emoji=False, highlight=False, no_color=True)
+        console.print(piece, crop=False)
+    lines = [line.rstrip() for line in file.getvalue().rstrip().splitlines()]
+    return "\n".join(["```text", *lines, "```"])
+
+
+def _results(runs: Sequence[StoredRun], names: Sequence[str]) -> str:
+    shipped = [run for run in runs if run.record["experiment"] in names]
+    by_dataset = {
+        dataset: _one(tables([run for run in shipped if run.record["dataset"] == dataset]))
+        for dataset in _DATASETS
+    }
+    header = ["config"]
+    for dataset, found in by_dataset.items():
+        goal = f"{100 * found.target:.1f} %" if found and found.target is not None else "target"
+        header += [f"{dataset}: test accuracy %", f"{dataset}: steps to {goal}"]
+    codes = [_codes([r for r in runs if r.record["experiment"] == name]) for name in names]
+    rows = []
+    for name, found_codes in zip(names, codes, strict=True):
+        row = [f"[{code(name)}](configs/{name}.yaml)"]
+        for found in by_dataset.values():
+            row += _result_cells(found, name)
+        rows.append([*row, found_codes])
+    return table([*header, "diagnosis on mnist"], rows) + "\n\n" + _caption(runs)
+
+
+def _one(found: list[Table]) -> Table | None:
+    return found[0] if found else None
+
+
+def _result_cells(found: Table | None, name: str) -> list[str]:
+    own = [row for row in found.rows if row.key["experiment"] == name] if found else []
+    if len(own) > 1:
+        raise ValueError(f"{name} has {len(own)} variants, one is needed")
+    return _cells(own[0]) if own else [NOTHING, NOTHING]
+
+
+def _cells(row: Row) -> list[str]:
+    if row.diverged == row.n:
+        return ["diverged", NOTHING]
+    steps = row.metrics["steps_to_target"]
+    reached = text.count_summary(steps) if steps.mean is not None else "not reached"
+    return [text.percent_summary(row.metrics["test_accuracy"]), reached]
+
+
+def _codes(runs: Sequence[StoredRun]) -> str:
+    on_mnist = [run for run in runs if run.record["dataset"] == "mnist"]
+    if not on_mnist:
+        return NOTHING
+    codes = dict.fromkeys(finding["code"] for run in on_mnist for finding in run.record["diagnosis"] or [])
+    return ", ".join(map(code, codes)) or "healthy"
+
+
+def _caption(runs: Sequence[StoredRun]) -> str:
+    seeds = {len({r.record["seed"] for r in runs if r.record["experiment"] == name}) for name in _names(runs)}
+    versions: dict[str, Any] = runs[0].record["versions"]
+    count = ", ".join(map(str, sorted(seeds)))
+    return (
+        f"n = {count} seeds each, mean ± standard deviation; {NOTHING} is not measured or has no value."
+        f" Validation accuracy is looked at every 200 steps, so steps to a target are known to 200."
+        f" initbench {versions['initbench']}, torch {versions['torch'].split('+')[0]}, CPU."
+    )
+
+
+def _names(runs: Sequence[StoredRun]) -> list[str]:
+    return sorted({run.record["experiment"] for run in runs})

@@ -1,0 +1,69 @@
+"""The registries a config can name, found by walking the config's own types."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+from initbench.choice import Choice
+from initbench.config.schema import ExperimentConfig
+from initbench.registry import Entry, Registry
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A registry, and the config key that names its entries."""
+
+    registry: Registry[Any]
+    key: str
+
+    @property
+    def title(self) -> str:
+        """The heading of its table."""
+        noun = self.registry.kind
+        plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+        return plural[0].upper() + plural[1:]
+
+
+def kinds() -> list[Kind]:
+    """Every registry once, in the order in which a config meets them, under its first key."""
+    first: dict[int, Kind] = {}
+    for key, choice in _choices(ExperimentConfig, ""):
+        first.setdefault(id(choice.registry), Kind(choice.registry, key))
+    return list(first.values())
+
+
+def own_options(entry: Entry, tag: str = "name") -> list[str]:
+    """Keys of the options that the entry alone has, or shares with its family."""
+    return [key for key in entry.options.model_fields if key != tag]
+
+
+def _choices(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, Choice[Any]]]:
+    for key, field in model.model_fields.items():
+        for annotation, choice in _leaves(field.annotation, list(field.metadata)):
+            path = f"{prefix}{key}"
+            if choice is not None:
+                yield (path if choice.shorthand else f"{path}.{choice.tag}"), choice
+                for entry in choice.registry:
+                    yield from _choices(entry.options, f"{path}.")
+            elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                yield from _choices(annotation, f"{path}.")
+
+
+def _leaves(annotation: Any, metadata: list[Any]) -> Iterator[tuple[Any, Choice[Any] | None]]:
+    choice = next((item for item in metadata if isinstance(item, Choice)), None)
+    origin = get_origin(annotation)
+    if choice is not None:
+        yield annotation, choice
+    elif origin is Annotated:
+        inner, *own = get_args(annotation)
+        yield from _leaves(inner, own)
+    elif origin in (Union, types.UnionType):
+        for member in get_args(annotation):
+            yield from _leaves(member, [])
+    else:
+        yield annotation, None

@@ -1,0 +1,61 @@
+"""Plain tables: columns two spaces apart, no cell ever cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from rich.cells import cell_len
+from rich.console import JustifyMethod
+from rich.table import Table
+
+GAP = 2
+
+
+@dataclass
+class Grid:
+    """Headings and rows of text, laid out at their natural width."""
+
+    headings: Sequence[str]
+    left: Sequence[str] = ()
+    """Headings of the columns set flush left; the rest are numbers and are set flush right."""
+    rows: list[tuple[list[str], str | None]] = field(default_factory=list)
+
+    def add(self, cells: Sequence[str], style: str | None = None) -> None:
+        """Add a row, one cell for each heading."""
+        self.rows.append((list(cells), style))
+
+    @property
+    def width(self) -> int:
+        """Columns of the terminal that the whole table takes."""
+        return sum(self._widths()) + GAP * (len(self.headings) - 1)
+
+    def without(self, headings: Iterable[str]) -> Grid:
+        """The same table less some columns."""
+        dropped = set(headings)
+        kept = [i for i, heading in enumerate(self.headings) if heading not in dropped]
+        rows = [([cells[i] for i in kept], style) for cells, style in self.rows]
+        return Grid([self.headings[i] for i in kept], self.left, rows)
+
+    def fitting(self, width: int, expendable: Sequence[str]) -> Grid:
+        """The table less as many of the `expendable` columns, from the first on, as it takes to fit."""
+        for count in range(len(expendable) + 1):
+            narrower = self.without(expendable[:count])
+            if narrower.width <= width:
+                return narrower
+        return narrower
+
+    def table(self) -> Table:
+        """The table for a rich console; print it uncropped: a narrow terminal wraps it and loses nothing."""
+        # A width of its own, because rich would rather cut cells than let a table be wider than its console.
+        table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold", width=self.width)
+        for heading, width in zip(self.headings, self._widths(), strict=True):
+            justify: JustifyMethod = "left" if heading in self.left else "right"
+            table.add_column(heading, no_wrap=True, justify=justify, min_width=width)
+        for cells, style in self.rows:
+            table.add_row(*cells, style=style)
+        return table
+
+    def _widths(self) -> list[int]:
+        columns = zip(self.headings, *(cells for cells, _ in self.rows), strict=True)
+        return [max(map(cell_len, column)) for column in columns]

@@ -1,0 +1,152 @@
+"""Every norm layer: against torch's own, and by the axes it states."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from initbench.choice import options_model
+from initbench.components.norm import NORMS
+
+NAMES = NORMS.names()
+AXES = {"N", "C", "C/G", "H", "W"}
+
+
+def options_of(name, **options):
+    return options_model(NORMS[name], "name")(**options)
+
+
+def built(name, features, **options):
+    return NORMS[name].build(features, options_of(name, **options))
+
+
+def noise(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 2.5 + 0.7
+
+
+def twins(torch_class, features, *, affine=True, momentum=0.1, eps=1e-5):
+    """Our batch norm and torch's in float64, with the same scale and shift away from 1 and 0."""
+    ours = built("batch", features, affine=affine, momentum=momentum, eps=eps)
+    theirs = torch_class(features, affine=affine, momentum=momentum, eps=eps)
+    if affine:
+        scale, shift = noise(features, seed=8), noise(features, seed=9)
+        with torch.no_grad():
+            for module in (ours, theirs):
+                module.weight.copy_(scale)
+                module.bias.copy_(shift)
+    return ours.double(), theirs.double()
+
+
+def assert_close(ours, theirs):
+    """Two float64 evaluations of one formula, of values around 1: thousands of roundings of 1e-16."""
+    assert torch.allclose(ours, theirs, rtol=1e-11, atol=1e-11)
+
+
+CASES = [(nn.BatchNorm1d, (16, 6)), (nn.BatchNorm1d, (3, 6)), (nn.BatchNorm2d, (4, 6, 5, 3))]
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("momentum", [0.1, 0.73, 1.0])
+@pytest.mark.parametrize(("torch_class", "shape"), CASES)
+def test_batch_norm_is_torchs(torch_class, shape, momentum, affine):
+    """Outputs, gradients and running statistics in training, over three batches, then in evaluation."""
+    ours, theirs = twins(torch_class, shape[1], affine=affine, momentum=momentum)
+    for step in range(3):
+        inputs = [noise(*shape, seed=step).requires_grad_() for _ in range(2)]
+        outputs = [module(x) for module, x in zip((ours, theirs), inputs, strict=True)]
+        assert_close(*outputs)
+        upstream = noise(*shape, seed=20 + step)
+        parameters = [[x, *module.parameters()] for module, x in zip((ours, theirs), inputs, strict=True)]
+        gradients = [
+            torch.autograd.grad((y * upstream).sum(), p) for y, p in zip(outputs, parameters, strict=True)
+        ]
+        for pair in zip(*gradients, strict=True):
+            assert_close(*pair)
+        assert_close(ours.running_mean, theirs.running_mean)
+        assert_close(ours.running_var, theirs.running_var)
+    ours.eval()
+    theirs.eval()
+    before = ours.running_mean.clone(), ours.running_var.clone()
+    assert_close(ours(noise(*shape, seed=40)), theirs(noise(*shape, seed=40)))
+    assert torch.equal(ours.running_mean, before[0])
+    assert torch.equal(ours.running_var, before[1])
+
+
+def test_batch_norm_eps_is_an_option():
+    ours, theirs = twins(nn.BatchNorm1d, 4, eps=0.5)
+    assert_close(ours(noise(8, 4)), theirs(noise(8, 4)))
+    assert (twins(nn.BatchNorm1d, 4)[0](noise(8, 4)) - ours(noise(8, 4))).abs().max() > 1e-2
+
+
+def test_batch_norm_has_torchs_names():
+    ours, theirs = twins(nn.BatchNorm1d, 4)
+    assert [n for n, _ in ours.named_parameters()] == [n for n, _ in theirs.named_parameters()]
+    assert {n for n, _ in ours.named_buffers()} == {"running_mean", "running_var"}
+    assert not list(built("batch", 4, affine=False).parameters())
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_layer_norm_is_torchs(affine):
+    module, x = built("layer", 12, affine=affine, eps=1e-3).double(), noise(5, 12)
+    assert torch.equal(module(x), F.layer_norm(x, (12,), module.weight, module.bias, eps=1e-3))
+    assert bool(list(module.parameters())) == affine
+
+
+@pytest.mark.parametrize("shape", [(5, 12), (5, 12, 4, 3)])
+@pytest.mark.parametrize("affine", [True, False])
+def test_group_norm_is_torchs(affine, shape):
+    module, x = built("group", 12, num_groups=3, affine=affine, eps=1e-3).double(), noise(*shape)
+    assert torch.equal(module(x), F.group_norm(x, 3, module.weight, module.bias, eps=1e-3))
+    assert bool(list(module.parameters())) == affine
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_stated_axes_are_those_over_which_entries_depend_on_one_another(name):
+    """The Jacobian of the layer on (N, C): entry (n, c) moves with (n', c') when they share every axis
+    that is not averaged over. Everything else is exactly 0, and a shared statistic shows above 1e-6.
+    """
+    axes = NORMS[name].axes
+    assert set(axes) <= AXES
+    samples, features, groups = 6, 16, 8
+    module = built(name, features)
+    if module is None:
+        assert axes == ()
+        return
+    module = module.double()
+    x = noise(samples, features)
+    jacobian = torch.autograd.functional.jacobian(module, x).abs()
+    n, c = torch.meshgrid(torch.arange(samples), torch.arange(features), indexing="ij")
+    n, c = n.flatten(), c.flatten()
+    same_n, same_c = n[:, None] == n[None], c[:, None] == c[None]
+    same_group = (c * groups // features)[:, None] == (c * groups // features)[None]
+    over_c = torch.ones_like(same_c) if "C" in axes else same_group if "C/G" in axes else same_c
+    expected = (torch.ones_like(same_n) if "N" in axes else same_n) & over_c
+    found = jacobian.reshape(samples * features, -1)
+    assert bool((found[~expected] == 0).all())
+    if axes:
+        share = float((found[expected] > 1e-6).double().mean())
+        assert share > 0.99 or "C/G" in axes  # two features a group are ±1: their Jacobian all but vanishes
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_builds_what_it_does_not_refuse(name):
+    entry = NORMS[name]
+    for features in (1, 8, 30, 128):
+        options = options_of(name)
+        if entry.problem(features, options) is None:
+            module = entry.build(features, options)
+            assert module is None or module.double()(noise(16, features)).shape == (16, features)
+
+
+@pytest.mark.parametrize(
+    ("features", "groups", "fits"), [(12, 3, True), (12, 12, True), (12, 5, False), (4, 8, False)]
+)
+def test_groups_must_divide_the_features(features, groups, fits):
+    problem = NORMS["group"].problem(features, options_of("group", num_groups=groups))
+    if fits:
+        assert problem is None
+    else:
+        option, sentence = problem
+        assert option == "num_groups"
+        assert str(groups) in sentence
+        assert str(features) in sentence

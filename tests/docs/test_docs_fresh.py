@@ -1,0 +1,151 @@
+"""The pages agree with the code: generated ones are fresh, quoted commands exist, links resolve.
+
+A stale page is written anew by `make docs`.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+
+from initbench.cli.configs import load_experiments
+from initbench.cli.main import app
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [
+    path
+    for pattern in ("*.md", "docs/**/*.md", "benchmarks/*.md", "runs/README.md")
+    for path in sorted(ROOT.glob(pattern))
+]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+
+
+@pytest.fixture
+def generate(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    for name in [name for name in sys.modules if name == "docs" or name.startswith("docs.")]:
+        monkeypatch.delitem(sys.modules, name)
+    import docs.generate
+
+    return docs.generate
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def quoted(path: Path, *, with_output: bool = True) -> Iterator[str]:
+    """Every `initbench …` command line of a page, in fences and in running text.
+
+    Those in `console` fences stand before their output, which may well be an error.
+    """
+    text = path.read_text(encoding="utf-8")
+    for language, block in FENCE.findall(text):
+        for line in block.replace("\\\n", " ").splitlines() if with_output or language != "console" else ():
+            command = re.sub(r"^(\$ )?([A-Z_]+=\S+ )*", "", line.strip())
+            if command.startswith("initbench "):
+                yield command
+    for code in re.findall(r"`(initbench [^`]+)`", FENCE.sub("", text)):
+        yield " ".join(code.split())
+
+
+def _lines(*, with_output: bool) -> list[tuple[str, str]]:
+    found = {(_name(path), line) for path in PAGES for line in quoted(path, with_output=with_output)}
+    return sorted(found)
+
+
+COMMANDS = _lines(with_output=True)
+RUNNABLE = [
+    (page, line) for page, line in _lines(with_output=False) if re.search(r"\bconfigs/\S+\.yaml", line)
+]
+END = re.compile(r"[|<>&].*")
+
+
+def test_the_pages_quote_commands():
+    assert len(COMMANDS) > 20
+
+
+def test_generated_pages_are_fresh(generate):
+    assert generate.stale() == []
+
+
+def test_a_stale_page_is_found(generate):
+    assert generate.stale({"README.md": lambda current: current + "x"}) == ["README.md"]
+
+
+def _words(line: str) -> list[str]:
+    """The words after `initbench`, up to a pipe or a redirection, without [placeholders]."""
+    words = shlex.split(line, comments=True)[1:]
+    end = next((i for i, word in enumerate(words) if END.fullmatch(word)), None)
+    return [word for word in words[:end] if not word.startswith("[")]
+
+
+@pytest.mark.parametrize(("page", "line"), COMMANDS)
+def test_a_quoted_command_exists(page: str, line: str):
+    words, command = _words(line), typer.main.get_command(app)
+    while words and hasattr(command, "commands") and not words[0].startswith("-"):
+        assert words[0] in command.commands, f"{page}: no command {words[0]!r} in: {line}"
+        command = command.commands[words.pop(0)]
+    known = {name for parameter in command.params for name in parameter.opts} | {"--help", "-h"}
+    for word in words:
+        assert not word.startswith("-") or word.split("=")[0] in known, (
+            f"{page}: no option {word!r} in: {line}"
+        )
+    if hasattr(command, "commands") or {"--help", "-h"} & set(words):
+        return
+    if not words and (command.no_args_is_help or any(parameter.required for parameter in command.params)):
+        return  # named in running text, without its arguments
+    command.make_context("initbench", words)
+
+
+@pytest.mark.parametrize(("page", "line"), RUNNABLE)
+def test_a_quoted_config_and_its_overrides_load(page: str, line: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT)
+    words = _words(line)[1:]
+    words = words[: next((i for i, word in enumerate(words) if word.startswith("-")), None)]
+    assert load_experiments([found for word in words for found in _expanded(word)]), f"{page}: {line}"
+
+
+def _expanded(word: str) -> list[str]:
+    return sorted(map(str, Path().glob(word))) if "*" in word else [word]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=_name)
+def test_links_resolve(path: Path):
+    text = FENCE.sub("", path.read_text(encoding="utf-8"))
+    for target in LINK.findall(text):
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        file, _, anchor = target.partition("#")
+        there = (path.parent / file).resolve() if file else path
+        assert there.exists(), f"{_name(path)} links to {target}"
+        if anchor:
+            assert anchor in _anchors(there), f"{_name(path)} links to {target}"
+
+
+def _anchors(path: Path) -> set[str]:
+    text = FENCE.sub("", path.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def test_every_entry_is_in_the_catalogue(generate):
+    from docs.generators.registries import kinds
+
+    catalogue = (ROOT / "docs" / "catalogue.md").read_text(encoding="utf-8")
+    for kind in kinds():
+        for entry in kind.registry:
+            assert f"| `{entry.name}` |" in catalogue
+
+
+def test_every_shipped_config_is_in_the_readme():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for path in (ROOT / "configs").rglob("*.yaml"):
+        assert f"configs/{path.relative_to(ROOT / 'configs').as_posix()}" in readme

@@ -1,0 +1,102 @@
+"""What the tests of training share: small data, nets, and a listener that keeps all it hears."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from initbench.config.schema import ExperimentConfig
+from initbench.data.prepare import Bundle, Split
+from initbench.models.build import build
+from initbench.models.network import Network
+from initbench.train.loop import Training
+from initbench.train.result import Outcome
+
+CPU = torch.device("cpu")
+DIM, CLASSES = 20, 5
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "sgd": {"optimizer": {"name": "sgd"}, "lr": 0.05},
+    "momentum": {"optimizer": {"name": "sgd", "momentum": 0.9}, "lr": 0.02},
+    "nesterov": {"optimizer": {"name": "sgd", "momentum": 0.9, "nesterov": True}, "lr": 0.02},
+    "adam": {"optimizer": {"name": "adam", "beta1": 0.8, "eps": 1e-6}, "lr": 1e-3},
+    "adamw": {"optimizer": {"name": "adamw", "beta2": 0.99}, "lr": 1e-3, "weight_decay": 0.1},
+    "rmsprop": {"optimizer": {"name": "rmsprop", "alpha": 0.9}, "lr": 1e-4},
+    "rmsprop_momentum": {"optimizer": {"name": "rmsprop", "momentum": 0.5}, "lr": 1e-4},
+}
+
+
+def separable(samples: int, seed: int = 0) -> Split:
+    """Normal features whose class is given by a fixed linear map: something a net can learn."""
+    stream = torch.Generator().manual_seed(seed)
+    x = torch.randn(samples, DIM, generator=stream)
+    centres = torch.randn(DIM, CLASSES, generator=torch.Generator().manual_seed(99))
+    return Split(x=x, y=(x @ centres).argmax(1))
+
+
+def bundle(train: int = 300, val: int = 70, test: int = 50) -> Bundle:
+    return Bundle(
+        train=separable(train, 1),
+        val=separable(val, 2),
+        test=separable(test, 3),
+        classes=CLASSES,
+        input_shape=(DIM,),
+        name="separable",
+        requested="separable",
+        fingerprint="",
+    )
+
+
+def nets(config: ExperimentConfig, seeds: Sequence[int]) -> list[Network]:
+    batch = separable(8).x
+    return [
+        build(config.model, config.init, input_shape=(DIM,), classes=CLASSES, seed=seed, batch=batch)
+        for seed in seeds
+    ]
+
+
+class Ear:
+    """A Listener that keeps everything, by run."""
+
+    def __init__(self) -> None:
+        self.entries: dict[int, list[dict[str, Any]]] = {}
+        self.snapshots: dict[int, list[dict[str, Any]]] = {}
+        self.outcomes: dict[int, Outcome] = {}
+        self.steps: list[tuple[int, int]] = []
+        """(step, how many runs it updated)"""
+
+    def evaluated(self, run: int, entry: dict[str, Any]) -> None:
+        self.entries.setdefault(run, []).append(entry)
+
+    def probed(self, run: int, snapshot: dict[str, Any]) -> None:
+        self.snapshots.setdefault(run, []).append(snapshot)
+
+    def ended(self, run: int, outcome: Outcome) -> None:
+        assert run not in self.outcomes
+        self.outcomes[run] = outcome
+
+    def advanced(self, step: int, losses: Tensor) -> None:
+        self.steps.append((step, len(losses)))
+
+
+def train(
+    config: ExperimentConfig,
+    seeds: Sequence[int],
+    *,
+    networks: Sequence[Network] | None = None,
+    data: Bundle | None = None,
+    threads: int = 1,
+) -> Ear:
+    """Train one cohort to its end."""
+    ear = Ear()
+    chosen = nets(config, seeds) if networks is None else networks
+    data = data or bundle()
+    Training(chosen, seeds, config, data=data, device=CPU, listener=ear, threads=threads).run()
+    return ear
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    """Whether the tensors are equal bit for bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)

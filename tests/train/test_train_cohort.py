@@ -1,0 +1,234 @@
+"""What a run computes does not depend on the runs beside it, nor on the number of threads: bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from cohorts import CPU, DIM, OPTIMIZERS, bundle, nets, same, separable, train
+from torch import Tensor, nn
+
+from initbench.config.schema import ExperimentConfig
+from initbench.models.network import Network
+from initbench.train.cohort import Cohort, clip_per_run
+from initbench.train.numerics import true_fp32
+
+GROUPS = {100: 10, 37: 1}
+
+
+def config_of(make_config: Any, norm: str, optimizer: str, width: int, **more: Any) -> ExperimentConfig:
+    chosen: Any = {"name": "group", "num_groups": GROUPS.get(width, 4)} if norm == "group" else norm
+    config: ExperimentConfig = make_config(
+        model={"depth": 4, "width": width, "norm": chosen},
+        train={"steps": 8, "batch_size": 50, "eval_every": 5, **OPTIMIZERS[optimizer], **more},
+    )
+    return config
+
+
+@pytest.mark.parametrize("width", [100, 37])
+@pytest.mark.parametrize("norm", ["none", "batch", "layer", "group"])
+@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+def test_the_size_of_the_cohort_changes_no_bit(
+    make_config: Any, norm: str, optimizer: str, width: int
+) -> None:
+    assert_size_changes_nothing(config_of(make_config, norm, optimizer, width))
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"clip_norm": 0.3},
+        {"label_smoothing": 0.1, "weight_decay": 0.02},
+        {"warmup_steps": 3, "schedule": "cosine", "clip_norm": 1.0, "weight_decay": 0.02},
+    ],
+)
+def test_nor_does_it_with_clipping_smoothing_and_decay(make_config: Any, norm: str, more: Any) -> None:
+    assert_size_changes_nothing(config_of(make_config, norm, "momentum", 100, **more))
+
+
+@pytest.mark.parametrize("activation", ["tanh", "gelu", "selu", "sigmoid", "leaky_relu"])
+def test_nor_does_it_with_any_activation(make_config: Any, activation: str) -> None:
+    config = config_of(make_config, "layer", "adam", 37)
+    model = config.model.model_dump() | {"activation": activation, "norm_placement": "after_activation"}
+    assert_size_changes_nothing(make_config(model=model, train=config.train.model_dump()))
+
+
+def assert_size_changes_nothing(config: ExperimentConfig) -> None:
+    eight = train(config, range(8))
+    for seeds in ([0], [7], [3, 4], [5, 6, 7]):
+        fewer = train(config, seeds)
+        for k, seed in enumerate(seeds):
+            assert same(fewer.outcomes[k].parameters, eight.outcomes[seed].parameters), (seeds, seed)
+            assert same(fewer.outcomes[k].buffers, eight.outcomes[seed].buffers)
+            assert fewer.outcomes[k].final == eight.outcomes[seed].final
+            assert fewer.entries[k] == eight.entries[seed]
+            assert fewer.snapshots[k] == eight.snapshots[seed]
+    assert not same(eight.outcomes[0].parameters, eight.outcomes[1].parameters)
+
+
+@pytest.mark.parametrize("norm", ["none", "batch", "layer", "group"])
+@pytest.mark.parametrize("runs", [1, 3])
+def test_one_and_two_threads_agree(make_config: Any, norm: str, runs: int) -> None:
+    """With tensors large enough for torch to split them (it does from 32,768 entries)."""
+    config = config_of(make_config, norm, "momentum", 128, batch_size=256)
+    split = separable(256 * runs)
+    x, y = split.x.view(runs, 256, DIM), split.y.view(runs, 256)
+    states = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            cohort = Cohort(nets(config, range(runs)), config.train, CPU)
+            with true_fp32(CPU):
+                for _ in range(8):
+                    cohort.gradients(x, y)
+                    cohort.update(0.02)
+                scores = cohort.evaluate(split.x, split.y)
+            states.append(({**cohort.parameters, **cohort.buffers}, scores))
+    finally:
+        torch.set_num_threads(before)
+    assert same(states[0][0], states[1][0])
+    assert states[0][1] == states[1][1]
+
+
+def test_a_training_with_two_threads_gives_the_numbers_of_one(make_config: Any) -> None:
+    config = config_of(make_config, "batch", "momentum", 100)
+    before = torch.get_num_threads()
+    one, two = (train(config, [0, 1], threads=threads) for threads in (1, 2))
+    assert torch.get_num_threads() == before
+    for k in range(2):
+        assert same(one.outcomes[k].parameters, two.outcomes[k].parameters)
+        assert one.entries[k] == two.entries[k]
+
+
+def scaled(networks: Sequence[Network], which: int, factor: float) -> list[Network]:
+    """The same nets, one with all its weights times `factor`."""
+    with torch.no_grad():
+        for layer in networks[which].weight_layers():
+            layer.module.get_parameter("weight").mul_(factor)
+    return list(networks)
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+@pytest.mark.parametrize(("optimizer", "factor"), [("momentum", 60.0), ("adam", 3e8)])
+def test_a_diverged_run_leaves_its_neighbours_alone(
+    make_config: Any, optimizer: str, factor: float, lost: int
+) -> None:
+    """Bit for bit: parameters, evaluations and probes are those of a cohort that never held it."""
+    config = make_config(
+        model={"depth": 6, "width": 24},
+        train={"steps": 30, "batch_size": 50, "eval_every": 6, "clip_norm": 1e9, **OPTIMIZERS[optimizer]},
+    )
+    seeds = [4, 5, 6]
+    others = [k for k in range(3) if k != lost]
+    ear = train(config, seeds, networks=scaled(nets(config, seeds), lost, factor))
+    without = train(config, [seeds[k] for k in others])
+    alone = train(config, [seeds[lost]], networks=scaled(nets(config, [seeds[lost]]), 0, factor))
+
+    diverged = ear.outcomes[lost].diverged
+    assert diverged is not None
+    assert ear.outcomes[lost].final is None
+    assert 0 < diverged.step < 30, "in the middle, or this test says little"
+    assert diverged == alone.outcomes[0].diverged
+    assert ear.entries[lost] == alone.entries[0]
+    assert [k for _, k in ear.steps] == [3] * diverged.step + [2] * (30 - diverged.step)
+    for position, k in enumerate(others):
+        assert same(ear.outcomes[k].parameters, without.outcomes[position].parameters)
+        assert ear.outcomes[k].diverged is None
+        assert ear.outcomes[k].final == without.outcomes[position].final
+        assert ear.entries[k] == without.entries[position]
+        assert ear.snapshots[k] == without.snapshots[position]
+
+
+def test_the_weights_of_a_diverged_run_are_those_before_the_lost_update(make_config: Any) -> None:
+    """The loss of step n is not a number: n updates were made, and the state is theirs."""
+    config = make_config(
+        model={"depth": 6, "width": 24}, train={"steps": 30, "batch_size": 50, **OPTIMIZERS["momentum"]}
+    )
+    ear = train(config, [4], networks=scaled(nets(config, [4]), 0, 60.0))
+    diverged = ear.outcomes[0].diverged
+    assert diverged is not None
+    assert ear.steps[-1] == (diverged.step, 1)
+    last = ear.snapshots[0][-1]
+    assert (last["when"], last["step"]) == ("end", diverged.step)
+    weights = ear.outcomes[0].parameters
+    bad = [name for name, w in weights.items() if not torch.isfinite(w).all()]
+    first = min(int(name.split(".")[1]) + 1 for name in bad) if bad else diverged.layer
+    assert diverged.layer == first
+
+
+@pytest.mark.parametrize(("name", "layer"), [("blocks.0.linear.weight", 1), ("blocks.1.linear.bias", 2), ("head.bias", 4)])
+def test_the_first_layer_to_go_is_named(make_config: Any, name: str, layer: int) -> None:
+    config = make_config(model={"depth": 4, "width": 8, "activation": "linear"})
+    networks = nets(config, [0, 1])
+    with torch.no_grad():
+        networks[1].get_parameter(name).fill_(float("inf"))
+    ear = train(config, [0, 1], networks=networks)
+    diverged = ear.outcomes[1].diverged
+    assert diverged is not None
+    assert (diverged.step, diverged.layer) == (0, layer)
+    assert ear.outcomes[0].diverged is None
+
+
+def test_a_loss_lost_by_the_last_update_is_a_divergence_too(make_config: Any) -> None:
+    config = make_config(model={"depth": 3, "width": 8}, train={"steps": 1, "batch_size": 50, "lr": 1e38})
+    ear = train(config, [0])
+    outcome = ear.outcomes[0]
+    assert outcome.final is None
+    assert outcome.diverged is not None
+    assert outcome.diverged.step == 1
+    assert ear.steps == [(1, 1)]
+
+
+def test_all_runs_may_diverge(make_config: Any) -> None:
+    config = make_config(
+        model={"depth": 6, "width": 24}, train={"steps": 30, "batch_size": 50, **OPTIMIZERS["momentum"]}
+    )
+    networks = scaled(scaled(nets(config, [0, 1]), 0, 60.0), 1, 90.0)
+    ear = train(config, [0, 1], networks=networks)
+    assert sorted(ear.outcomes) == [0, 1]
+    assert all(outcome.final is None for outcome in ear.outcomes.values())
+    assert len(ear.steps) < 30
+
+
+@pytest.mark.parametrize("limit", [1e-3, 0.7, 1.0, 50.0])
+def test_each_run_is_clipped_as_torch_clips_it(limit: float) -> None:
+    stream = torch.Generator().manual_seed(0)
+    shapes, scales = [(4, 3), (4,), (2, 4, 1, 1)], torch.tensor([1e-4, 0.2, 1.0, 1e3])
+    gradients = [
+        torch.randn(4, *shape, generator=stream) * scales.view(-1, *[1] * len(shape)) for shape in shapes
+    ]
+    clipped = clip_per_run(gradients, limit)
+    changed = []
+    for run in range(4):
+        parameters = [nn.Parameter(torch.zeros(shape)) for shape in shapes]
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient[run].clone()
+        nn.utils.clip_grad_norm_(parameters, limit)
+        for ours, parameter in zip(clipped, parameters, strict=True):
+            torch.testing.assert_close(ours[run], parameter.grad, rtol=1e-6, atol=0)
+        changed.append(not torch.equal(clipped[0][run], gradients[0][run]))
+    assert changed[-1]
+    assert not changed[0] or limit < 0.01, "a small gradient is left as it is"
+
+
+def test_every_batch_of_a_cohort_is_its_own(make_config: Any) -> None:
+    """Two runs of the same weights on different batches: each gets the gradient of its own batch."""
+    config = config_of(make_config, "none", "sgd", 37)
+    network = nets(config, [0])[0]
+    cohort = Cohort([network, network], config.train, CPU)
+    data = bundle()
+    x, y = data.train.take(torch.arange(100).view(2, 50))
+    losses = cohort.gradients(x, y)
+    for k in range(2):
+        network.zero_grad()
+        loss = nn.functional.cross_entropy(network(x[k]), y[k])
+        loss.backward()
+        assert losses[k].item() == pytest.approx(loss.item(), rel=1e-6)
+        for name, parameter in network.named_parameters():
+            stacked = cohort.parameters[name].grad
+            assert isinstance(stacked, Tensor)
+            torch.testing.assert_close(stacked[k], parameter.grad, rtol=1e-4, atol=1e-7)
