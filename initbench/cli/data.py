@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from initbench.cli.options import DataDir, Json
 from initbench.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -15,13 +16,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="List, fetch and verify data sets.")
 
-DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Data root; default INITBENCH_DATA, then the cache.")
-]
 Offline = Annotated[
     bool, typer.Option("--offline", help="Never touch the network (`ls` and `verify` never do).")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 @app.command("ls")

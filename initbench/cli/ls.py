@@ -47,16 +47,15 @@ def ls(
 
         typer.echo(strictjson.dumps({"schema": SCHEMA, "runs": [_summary(record) for record in records]}))
     elif records:
-        from initbench.report.terminal import stdout_console
+        from initbench.report.terminal import print_uncut, stdout_console
 
-        # On a narrow terminal a line wraps rather than lose a part of a run id.
-        stdout_console().print(run_table(records, datetime.now(UTC)), crop=False)
+        print_uncut(stdout_console(), run_table(records, datetime.now(UTC)))
     else:
         typer.echo(_nothing(root, status), err=True)
 
 
 def run_table(records: Sequence[dict[str, Any]], now: datetime) -> Table:
-    """One line for each record, nothing cut: print it uncropped."""
+    """One line for each record, nothing cut."""
     from initbench.report.grid import Grid
 
     grid = Grid(("run", "status", "data", "val %", "test %", "steps", "age"), left=("run", "status", "data"))

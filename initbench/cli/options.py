@@ -17,10 +17,19 @@ RunsDir = Annotated[
         file_okay=False,
     ),
 ]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        envvar="INITBENCH_DATA",
+        metavar="DIR",
+        help="Data root, laid out as torchvision expects it; the cache when not given.",
+    ),
+]
 ConfigArguments = Annotated[
     list[str],
     typer.Argument(
-        metavar="FILE... [key=value...]",
+        metavar="FILE|KEY=VALUE",
         help="Config files, then overrides such as model.depth=50 init.scheme=lsuv seeds=5.",
         show_default=False,
     ),

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from initbench.cli.options import AllLayers, ConfigArguments, Json, RunsDir, runs_root
+from initbench.cli.options import AllLayers, ConfigArguments, DataDir, Json, RunsDir, runs_root
 from initbench.errors import RunFailedError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from initbench.config.schema import ExperimentConfig
     from initbench.execute.serial import Execution
     from initbench.report.progress import ProgressDisplay
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
 
 def run(
     arguments: ConfigArguments,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:n.")] = "auto",
+    device: Annotated[
+        str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:n.")
+    ] = "auto",
     runs_dir: RunsDir = None,
-    data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", help="Data root; default INITBENCH_DATA, then the cache.")
-    ] = None,
+    data_dir: DataDir = None,
     offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
     rerun: Annotated[bool, typer.Option("--rerun", help="Train again what is finished.")] = False,
     print_config: Annotated[

@@ -77,10 +77,10 @@ def spread_over_units(x: Tensor) -> float:
 
 def activation_statistics(pre: Tensor, act: Tensor, activation: BoundActivation, bins: int) -> dict[str, Any]:
     """What the activation did: moments, zeros, dead and saturated units, histogram."""
-    zero = act == 0
+    zero = torch.where(act.isnan(), torch.nan, (act == 0).double())  # what is NaN has no share to give
     statistics: dict[str, Any] = dict(moments(act))
-    statistics["zero_fraction"] = float(zero.double().mean())
-    statistics["dead_fraction"] = float(zero.flatten(1).all(0).double().mean())
+    statistics["zero_fraction"] = float(zero.mean())
+    statistics["dead_fraction"] = float(zero.amin(0).mean())
     statistics["saturated_fraction"] = _saturated(pre, activation)
     statistics["histogram"] = histogram(act, activation.entry.histogram_range, bins)
     return statistics

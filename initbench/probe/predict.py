@@ -16,7 +16,8 @@ from initbench.theory import meanfield
 class Prediction:
     """Per-layer factors of the hidden stack, as geometric means over its layers.
 
-    Each is None where theory has no word: a norm layer, or weights that are not independent draws.
+    Each is None where theory has no word: a norm layer, weights that are not independent draws, or one
+    value for every bias, which shifts the pre-activations off their mean of zero.
     """
 
     forward: float | None
@@ -39,14 +40,14 @@ def predict(network: Network, init: InitOptions, *, first_q: float, normed: bool
     hidden = [layer for layer in network.weight_layers() if layer.activation is not None]
     rules = [layer_rule(layer, init, activation) for layer in hidden]
     sigma_w2 = rules[-1].sigma_w2 if rules else None
-    if normed or len(rules) < 2 or sigma_w2 is None or not 0 < first_q < math.inf:
+    if normed or init.bias or len(rules) < 2 or sigma_w2 is None or not 0 < first_q < math.inf:
         return Prediction(None, None, sigma_w2, needed, chi)
-    forward, backward = _walk(rules[1:], init.bias, activation, first_q)
+    forward, backward = _walk(rules[1:], activation, first_q)
     return Prediction(forward, backward, sigma_w2, needed, chi)
 
 
 def _walk(
-    rules: Sequence[LayerRule], bias: float | None, activation: BoundActivation, q: float
+    rules: Sequence[LayerRule], activation: BoundActivation, q: float
 ) -> tuple[float | None, float | None]:
     log_forward = log_backward = 0.0
     kinks = activation.entry.kinks
@@ -54,7 +55,7 @@ def _walk(
         sigma_w2 = rule.sigma_w2
         if sigma_w2 is None or not 1e-250 < q < 1e250:
             return None, None
-        sigma_b2 = bias**2 if bias is not None else _bias_variance(rule)
+        sigma_b2 = _bias_variance(rule)
         chi = meanfield.chi(activation.derivative, q, sigma_w2=sigma_w2, kinks=kinks)
         following = meanfield.length_map(activation.phi, q, sigma_w2=sigma_w2, sigma_b2=sigma_b2, kinks=kinks)
         if chi <= 0 or following <= 0:

@@ -10,12 +10,13 @@ from rich.text import Text
 from initbench.compare.rows import Row, Table
 from initbench.report import text
 from initbench.report.grid import Grid
+from initbench.report.terminal import print_uncut
 
 
 def print_tables(console: Console, tables: Sequence[Table]) -> None:
     """Print every table, uncut."""
     for table in tables:
-        console.print(comparison(table), crop=False)
+        print_uncut(console, comparison(table))
 
 
 def comparison(table: Table) -> RenderableType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 from initbench.compare.statistics import geometric, summarise
 from initbench.store.store import StoredRun
-from initbench.store.strictjson import number_or_none
+from initbench.store.strictjson import number, number_or_none
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,9 @@ def _without_zeros(act: dict[str, Any]) -> list[float]:
     counts = [float(count) for count in histogram["counts"]]
     seen = sum(counts) + histogram["below"] + histogram["above"] + histogram["nan"]
     place = bisect_right(histogram["edges"], 0.0) - 1
-    if 0 <= place < len(counts):
-        counts[place] = max(0.0, counts[place] - round(act["zero_fraction"] * seen))
+    zeros = number(act["zero_fraction"])
+    if 0 <= place < len(counts) and not math.isnan(zeros):
+        counts[place] = max(0.0, counts[place] - round(zeros * seen))
     return counts
 
 

@@ -30,7 +30,7 @@ class ProgressDisplay:
         self._accuracy: dict[int, float] = {}
         self._batch = 1
         self._start = self._last = 0.0
-        self._made = 0
+        self._made = self._finished = 0
 
     def say(self, message: str) -> None:
         """One line, unless quiet."""
@@ -51,7 +51,7 @@ class ProgressDisplay:
         self._batch = config.train.batch_size
         self._accuracy = {}
         self._start = self._last = time.monotonic()
-        self._made = 0
+        self._made = self._finished = 0
         if self._live:
             self._begin_bar(config.name, steps)
 
@@ -70,9 +70,9 @@ class ProgressDisplay:
         self._accuracy[seed] = entry["val_accuracy"]
 
     def ended(self, seed: int, status: str) -> None:
-        """Say that a run diverged; that it finished is seen from the tables."""
-        if status != "finished":
-            self.say(f"seed {seed} {status}")
+        """Count the run; how it ended is seen from the tables."""
+        self._accuracy.pop(seed, None)
+        self._finished += status == "finished"
 
     @contextmanager
     def experiment(self) -> Iterator[None]:
@@ -83,7 +83,7 @@ class ProgressDisplay:
             if self._bar is not None:
                 self._bar.stop()
                 self._bar = None
-            elif self._made and sys.exc_info()[0] is None:
+            elif self._finished and sys.exc_info()[0] is None:
                 seconds = time.monotonic() - self._start
                 self.say(f"trained in {seconds:.1f} s, {self._made * self._batch / seconds:,.0f} samples/s")
 

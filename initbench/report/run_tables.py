@@ -14,6 +14,7 @@ from initbench.compare.statistics import Summary, summarise
 from initbench.report import text
 from initbench.report.grid import Grid
 from initbench.report.layers import LayerView, chosen, layers_at
+from initbench.report.terminal import print_uncut
 from initbench.store.store import StoredRun
 from initbench.store.strictjson import number_or_none
 
@@ -23,7 +24,7 @@ _MOST_STEPS = 6
 
 def print_experiment(console: Console, runs: Sequence[StoredRun], *, all_layers: bool) -> None:
     """Print all tables of the runs of one experiment."""
-    console.print(experiment(runs, all_layers=all_layers, width=console.width), crop=False)
+    print_uncut(console, experiment(runs, all_layers=all_layers, width=console.width))
 
 
 def experiment(runs: Sequence[StoredRun], *, all_layers: bool, width: int) -> RenderableType:
@@ -118,21 +119,22 @@ def convergence_table(runs: Sequence[StoredRun], *, width: int) -> RenderableTyp
         return Text("No run was evaluated.", style="dim")
     going = [run for run in runs if run.record["status"] not in ("diverged", "failed")]
     for most in range(_MOST_STEPS, 1, -1):
-        grid = _convergence_grid(going or runs, _spread(steps, most))
+        grid = _convergence_grid(going or runs, _spread(steps, most), best=bool(going))
         if grid.width <= width:
             break
     return Group(grid.table(), *_ends(runs))
 
 
-def _convergence_grid(runs: Sequence[StoredRun], steps: Sequence[int]) -> Grid:
-    grid = Grid(["Convergence", *(f"step {step:,}" for step in steps), "best"], left=("Convergence",))
+def _convergence_grid(runs: Sequence[StoredRun], steps: Sequence[int], *, best: bool) -> Grid:
+    headings = ["Convergence", *(f"step {step:,}" for step in steps), *(["best"] if best else [])]
+    grid = Grid(headings, left=("Convergence",))
     for label, key, form in (
         ("val accuracy %", "val_accuracy", text.percent_summary),
         ("val loss", "val_loss", text.loss_summary),
         ("train loss", "train_loss", text.loss_summary),
     ):
         cells = [form(_at(runs, step, key)) for step in steps]
-        grid.add([label, *cells, form(_extreme(runs, key))])
+        grid.add([label, *cells, *([form(_extreme(runs, key))] if best else [])])
     return grid
 
 

@@ -6,10 +6,18 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
 PIPED_WIDTH = 240
 """Columns when stdout is not a terminal: rich would take 80 and cut what does not fit."""
+
+
+def print_uncut(console: Console, renderable: RenderableType) -> None:
+    """Print lines at their natural width, without the blanks that rich pads them with."""
+    with console.capture() as captured:
+        console.print(renderable, crop=False)
+    lines = captured.get().splitlines()
+    console.file.write("".join(line.rstrip(" ") + "\n" for line in lines))
 
 
 def stdout_console() -> Console:

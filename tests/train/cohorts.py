@@ -88,13 +88,33 @@ def train(
     networks: Sequence[Network] | None = None,
     data: Bundle | None = None,
     threads: int = 1,
+    poison: tuple[int, int] | None = None,
 ) -> Ear:
-    """Train one cohort to its end."""
-    ear = Ear()
+    """Train one cohort to its end; `poison` (run, step) makes a run's weights infinite after that step."""
+    ear = Ear() if poison is None else Poisoner(*poison)
     chosen = nets(config, seeds) if networks is None else networks
     data = data or bundle()
-    Training(chosen, seeds, config, data=data, device=CPU, listener=ear, threads=threads).run()
+    training = Training(chosen, seeds, config, data=data, device=CPU, listener=ear, threads=threads)
+    if isinstance(ear, Poisoner):
+        ear.training = training
+    training.run()
     return ear
+
+
+class Poisoner(Ear):
+    """Makes one run diverge at a moment of its choosing, whatever the optimizer."""
+
+    training: Training
+
+    def __init__(self, run: int, step: int) -> None:
+        super().__init__()
+        self._run, self._step = run, step
+
+    def advanced(self, step: int, losses: Tensor) -> None:
+        super().advanced(step, losses)
+        if step == self._step:
+            weight = self.training._cohort.parameters["blocks.1.linear.weight"]
+            weight.detach()[self._run].fill_(float("inf"))
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from cohorts import CPU, DIM, OPTIMIZERS, bundle, nets, same, separable, train
+from cohorts import CPU, DIM, OPTIMIZERS, Ear, bundle, nets, same, separable, train
 from torch import Tensor, nn
 
 from initbench.config.schema import ExperimentConfig
@@ -113,32 +113,49 @@ def scaled(networks: Sequence[Network], which: int, factor: float) -> list[Netwo
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2])
-@pytest.mark.parametrize(("optimizer", "factor"), [("momentum", 60.0), ("adam", 3e8)])
-def test_a_diverged_run_leaves_its_neighbours_alone(
-    make_config: Any, optimizer: str, factor: float, lost: int
-) -> None:
-    """Bit for bit: parameters, evaluations and probes are those of a cohort that never held it."""
+def test_a_run_that_explodes_leaves_its_neighbours_alone(make_config: Any, lost: int) -> None:
     config = make_config(
         model={"depth": 6, "width": 24},
-        train={"steps": 30, "batch_size": 50, "eval_every": 6, "clip_norm": 1e9, **OPTIMIZERS[optimizer]},
+        train={"steps": 30, "batch_size": 50, "eval_every": 6, **OPTIMIZERS["momentum"]},
     )
     seeds = [4, 5, 6]
-    others = [k for k in range(3) if k != lost]
-    ear = train(config, seeds, networks=scaled(nets(config, seeds), lost, factor))
-    without = train(config, [seeds[k] for k in others])
-    alone = train(config, [seeds[lost]], networks=scaled(nets(config, [seeds[lost]]), 0, factor))
+    ear = train(config, seeds, networks=scaled(nets(config, seeds), lost, 60.0))
+    alone = train(config, [seeds[lost]], networks=scaled(nets(config, [seeds[lost]]), 0, 60.0))
+    assert_alone(ear, config, seeds, lost)
+    assert ear.outcomes[lost].diverged == alone.outcomes[0].diverged
+    assert ear.entries[lost] == alone.entries[0]
 
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+@pytest.mark.parametrize("norm", ["batch", "none"])
+@pytest.mark.parametrize("optimizer", ["nesterov", "adam", "adamw", "rmsprop_momentum"])
+def test_the_state_of_the_others_stays_theirs(
+    make_config: Any, optimizer: str, norm: str, lost: int
+) -> None:
+    """Optimizer slots, buffers, gradients and the order of the batches are cut at the same places."""
+    config = config_of(make_config, norm, optimizer, 37, steps=30, eval_every=6, clip_norm=0.5)
+    seeds = [4, 5, 6]
+    ear = train(config, seeds, poison=(lost, 10))
+    diverged = ear.outcomes[lost].diverged
+    assert diverged is not None
+    assert (diverged.step, diverged.layer) == (10, 2)
+    assert_alone(ear, config, seeds, lost)
+
+
+def assert_alone(ear: Ear, config: ExperimentConfig, seeds: list[int], lost: int) -> None:
+    """Bit for bit, the runs beside `lost` are those of a cohort that never held it."""
+    others = [k for k in range(len(seeds)) if k != lost]
+    without = train(config, [seeds[k] for k in others])
     diverged = ear.outcomes[lost].diverged
     assert diverged is not None
     assert ear.outcomes[lost].final is None
     assert 0 < diverged.step < 30, "in the middle, or this test says little"
-    assert diverged == alone.outcomes[0].diverged
-    assert ear.entries[lost] == alone.entries[0]
     assert [k for _, k in ear.steps] == [3] * diverged.step + [2] * (30 - diverged.step)
     for position, k in enumerate(others):
-        assert same(ear.outcomes[k].parameters, without.outcomes[position].parameters)
         assert ear.outcomes[k].diverged is None
         assert ear.outcomes[k].final == without.outcomes[position].final
+        assert same(ear.outcomes[k].parameters, without.outcomes[position].parameters)
+        assert same(ear.outcomes[k].buffers, without.outcomes[position].buffers)
         assert ear.entries[k] == without.entries[position]
         assert ear.snapshots[k] == without.snapshots[position]
 
