@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-_VARIABLES = ("INITBENCH_RUNS", "INITBENCH_DATA", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "TTY_COMPATIBLE")
+_VARIABLES = (
+    "INITBENCH_RUNS",
+    "INITBENCH_DATA",
+    "NO_COLOR",
+    "FORCE_COLOR",
+    "COLUMNS",
+    "LINES",
+    "TTY_COMPATIBLE",
+)
 
 
 @pytest.fixture(autouse=True)

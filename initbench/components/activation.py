@@ -30,6 +30,12 @@ class Activation(Entry):
     """Bounded above and below, so that saturation has a meaning."""
     histogram_range: tuple[float, float] = (-4.0, 4.0)
     """Where the outputs of a healthy layer lie; fixed, so that all runs share their bins."""
+    rounds_alike: bool = False
+    """Every entry of a tensor is rounded the same, wherever it lies in memory.
+
+    torch computes most exponentials by another formula for the entries left over at the end of a
+    tensor that do not fill the CPU's vectors.
+    """
     negative_slope: Callable[[Any], float] = lambda _options: 0.0
     """The slope a that the kaiming gain √(2/(1+a²)) uses."""
 

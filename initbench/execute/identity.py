@@ -18,7 +18,7 @@ import torch
 import initbench
 from initbench.config.schema import ExperimentConfig
 from initbench.data.resolve import Resolved
-from initbench.models.network import FAMILIES
+from initbench.models.network import FAMILIES, Mode
 from initbench.store import strictjson
 
 PRECISION = "fp32"
@@ -53,11 +53,16 @@ def identify(config: ExperimentConfig, resolved: Resolved, device: torch.device)
             "data": {"name": resolved.located.name, "fingerprint": resolved.located.fingerprint},
             "device": device.type,
             "precision": PRECISION,
-            "mode": FAMILIES[config.model.family].cohort_mode,
+            "mode": training_mode(config),
             "torch": str(torch.__version__),
             "code": code_hash(),
         }
     )
+
+
+def training_mode(config: ExperimentConfig) -> Mode:
+    """Whether the experiment's runs are stacked; it follows from the config alone."""
+    return FAMILIES[config.model.family].mode(config.model, config.train.batch_size)
 
 
 @cache

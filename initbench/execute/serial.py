@@ -18,7 +18,7 @@ from initbench.data.dataset import Source
 from initbench.data.prepare import Bundle, prepare
 from initbench.data.resolve import Resolved, resolve
 from initbench.errors import InitbenchError
-from initbench.execute.identity import PRECISION, Identity, identify
+from initbench.execute.identity import PRECISION, Identity, identify, training_mode
 from initbench.execute.surroundings import git_state, machine, versions
 from initbench.models.build import build
 from initbench.models.network import Network
@@ -30,6 +30,7 @@ from initbench.store.writer import RunWriter
 from initbench.train.loop import Training
 from initbench.train.numerics import matmul_backend
 from initbench.train.result import Outcome
+from initbench.train.threads import usable_threads
 
 
 class Observer(Protocol):
@@ -128,38 +129,47 @@ def run_experiment(
         return execution
     data = prepare(resolved, config.data, workplace.device)
     Batches(len(data.train), config.train.batch_size, missing)  # refuses before anything is claimed
-    networks = [_network(config, data, seed) for seed in missing]
-    record = _record(config, data, identity, workplace.device)
-    try:
-        with ExitStack() as stack:
-            writers = []
-            for seed in missing:
-                yaml = to_yaml(config.with_seeds(seed))
-                writer = workplace.store.claim(ids[seed], {**record, "seed": seed}, yaml, rerun=rerun)
-                writers.append(stack.enter_context(writer))
-            recorder = Recorder(config, writers, networks, observer)
-            training = _training(config, data, networks, missing, recorder, workplace.device)
-            observer.planned(config, len(missing), len(ids) - len(missing), training.steps)
-            training.run()
-    except InitbenchError:
-        raise
-    except Exception as error:
-        return replace(execution, error=error)
+    stacked = training_mode(config) == "vmap"
+    for seeds in [missing] if stacked else [[seed] for seed in missing]:
+        job = Job(config, identity, data, workplace, tuple(seeds), usable_threads() if stacked else 1)
+        try:
+            _train(job, observer, stored=len(ids) - len(missing), rerun=rerun)
+        except InitbenchError:
+            raise
+        except Exception as error:
+            return replace(execution, error=error)
     return execution
 
 
-def _training(
-    config: ExperimentConfig,
-    data: Bundle,
-    networks: Sequence[Network],
-    seeds: Sequence[int],
-    recorder: Recorder,
-    device: torch.device,
-) -> Training:
-    threads = torch.get_num_threads()
-    training = Training(networks, seeds, config, data=data, device=device, listener=recorder, threads=threads)
-    recorder.training = training
-    return training
+@dataclass(frozen=True)
+class Job:
+    """One cohort to be trained."""
+
+    config: ExperimentConfig
+    identity: Identity
+    data: Bundle
+    workplace: Workplace
+    seeds: tuple[int, ...]
+    threads: int
+
+
+def _train(job: Job, observer: Observer, *, stored: int, rerun: bool) -> None:
+    config, device = job.config, job.workplace.device
+    networks = [_network(config, job.data, seed) for seed in job.seeds]
+    record = _record(job)
+    with ExitStack() as stack:
+        writers = []
+        for seed in job.seeds:
+            run_id, yaml = job.identity.run_id(config.name, seed), to_yaml(config.with_seeds(seed))
+            writer = job.workplace.store.claim(run_id, {**record, "seed": seed}, yaml, rerun=rerun)
+            writers.append(stack.enter_context(writer))
+        recorder = Recorder(config, writers, networks, observer)
+        training = Training(
+            networks, job.seeds, config, data=job.data, device=device, listener=recorder, threads=job.threads
+        )
+        recorder.training = training
+        observer.planned(config, len(job.seeds), stored, training.steps)
+        training.run()
 
 
 def _network(config: ExperimentConfig, data: Bundle, seed: int) -> Network:
@@ -174,10 +184,9 @@ def _network(config: ExperimentConfig, data: Bundle, seed: int) -> Network:
     )
 
 
-def _record(
-    config: ExperimentConfig, data: Bundle, identity: Identity, device: torch.device
-) -> dict[str, Any]:
+def _record(job: Job) -> dict[str, Any]:
     """What is known of a run before it starts."""
+    config, identity, data, device = job.config, job.identity, job.data, job.workplace.device
     return {
         "experiment": config.name,
         "arm": identity.arm,
@@ -188,7 +197,7 @@ def _record(
         "device": str(device),
         "precision": PRECISION,
         "matmul": matmul_backend(device),
-        "threads": torch.get_num_threads(),
+        "threads": job.threads,
         "versions": versions(),
         "machine": machine(device),
         "git": git_state(),

@@ -15,6 +15,9 @@ from initbench.components.activation import ACTIVATIONS, BoundActivation
 from initbench.components.norm import NORMS
 from initbench.registry import Entry, Options, Registry, Section
 
+Mode = Literal["vmap", "single"]
+"""`vmap`: the runs of a cohort are stacked into one step; `single`: every run is a cohort of its own."""
+
 
 @dataclass(frozen=True)
 class WeightLayer:
@@ -59,12 +62,12 @@ class FamilyOptions(Section):
 class Family(Entry):
     """`build(options, input_shape, classes)` gives a Network with torch's default weights.
 
-    `cohort_mode` says how several runs of it train on a CPU: `vmap`, stacked into one step, or
-    `single`, one by one, where batching does not pay.
+    `mode(options, batch_size)` says how its runs train on a CPU: stacked, or one by one where stacking
+    does not pay or would change the last digits.
     """
 
     build: Callable[[Any, tuple[int, ...], int], Network]
-    cohort_mode: Literal["vmap", "single"]
+    mode: Callable[[Any, int], Mode]
 
 
 FAMILIES: Registry[Family] = Registry("model family", "initbench.models.families")

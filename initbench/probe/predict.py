@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from initbench.components.activation import BoundActivation
 from initbench.models.initialise import InitOptions, LayerRule, layer_rule
-from initbench.models.network import Network
+from initbench.models.network import Network, WeightLayer
 from initbench.theory import meanfield
 
 
@@ -42,20 +42,20 @@ def predict(network: Network, init: InitOptions, *, first_q: float, normed: bool
     sigma_w2 = rules[-1].sigma_w2 if rules else None
     if normed or init.bias or len(rules) < 2 or sigma_w2 is None or not 0 < first_q < math.inf:
         return Prediction(None, None, sigma_w2, needed, chi)
-    forward, backward = _walk(rules[1:], activation, first_q)
+    biases = [_bias_variance(layer, rule, init) for layer, rule in zip(hidden, rules, strict=True)]
+    forward, backward = _walk(rules[1:], biases[1:], activation, first_q)
     return Prediction(forward, backward, sigma_w2, needed, chi)
 
 
 def _walk(
-    rules: Sequence[LayerRule], activation: BoundActivation, q: float
+    rules: Sequence[LayerRule], biases: Sequence[float], activation: BoundActivation, q: float
 ) -> tuple[float | None, float | None]:
     log_forward = log_backward = 0.0
     kinks = activation.entry.kinks
-    for rule in rules:
+    for rule, sigma_b2 in zip(rules, biases, strict=True):
         sigma_w2 = rule.sigma_w2
         if sigma_w2 is None or not 1e-250 < q < 1e250:
             return None, None
-        sigma_b2 = _bias_variance(rule)
         chi = meanfield.chi(activation.derivative, q, sigma_w2=sigma_w2, kinks=kinks)
         following = meanfield.length_map(activation.phi, q, sigma_w2=sigma_w2, sigma_b2=sigma_b2, kinks=kinks)
         if chi <= 0 or following <= 0:
@@ -67,7 +67,9 @@ def _walk(
     return math.exp(log_forward / len(rules)), math.exp(log_backward / len(rules))
 
 
-def _bias_variance(rule: LayerRule) -> float:
-    if rule.scheme.bias_bound is None:
+def _bias_variance(layer: WeightLayer, rule: LayerRule, init: InitOptions) -> float:
+    """σ_b² of a layer: 0 where there is no bias or it starts at 0."""
+    bound = rule.scheme.bias_bound
+    if bound is None or init.bias is not None or getattr(layer.module, "bias", None) is None:
         return 0.0
-    return rule.scheme.bias_bound(rule.fan_in) ** 2 / 3.0
+    return bound(rule.fan_in) ** 2 / 3.0

@@ -80,9 +80,12 @@ class Cohort:
         self.skeleton.eval()
         total = torch.zeros(2, self.size, dtype=torch.float64, device=x.device)
         for start in range(0, len(y), EVALUATION_CHUNK):
-            chunk = slice(start, start + EVALUATION_CHUNK)
-            loss, correct = self._scores(self.parameters, self.buffers, x[chunk], y[chunk])
-            total += torch.stack([loss.double(), correct.double()])
+            # The last chunk is as long as the others, so that it fills whole vectors (see models/families).
+            rows = torch.arange(start, start + EVALUATION_CHUNK, device=x.device)
+            x_chunk, y_chunk = x.index_select(0, rows % len(y)), y[rows % len(y)]
+            loss, correct = self._scores(self.parameters, self.buffers, x_chunk, y_chunk)
+            valid = (rows < len(y)).double()  # (chunk,)
+            total += torch.stack([(loss * valid).sum(1), (correct * valid).sum(1)])
         loss_mean, accuracy = (total / len(y)).tolist()
         return loss_mean, accuracy
 
@@ -110,7 +113,7 @@ class Cohort:
         self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor
     ) -> tuple[Tensor, Tensor]:
         logits = _forward(self.skeleton, parameters, buffers, x)
-        return cross_entropy(logits, y, reduction="sum"), (logits.argmax(-1) == y).sum()
+        return cross_entropy(logits, y, reduction="none").double(), (logits.argmax(-1) == y).double()
 
 
 def _rows(parameter: Tensor, index: Tensor) -> Tensor:

@@ -93,8 +93,6 @@ class Training:
         """Train to the end of the budget, or until every run has diverged."""
         moments = evaluation_steps(self._config.train, self.steps)
         with true_fp32(self._device), thread_count_restored():
-            if self._device.type == "cpu":
-                torch.set_num_threads(1)  # until the pacer has found that more of them help
             self._measure(0)
             for begin, end in pairwise(moments):
                 if not self._runs:
@@ -172,6 +170,8 @@ class Training:
         if when not in self._config.probe.when:
             return
         parameters, buffers = self._cohort.run_state(k)
+        if self._device.type == "cpu":
+            torch.set_num_threads(1)  # sums over a large tensor depend on how threads share it out
         layers = probe(
             self._cohort.skeleton,
             parameters,

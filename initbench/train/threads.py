@@ -8,6 +8,7 @@ numbers do not change with it: a test holds them equal bit for bit.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,15 @@ CLIP = 3.0
 """A step counts for at most so many single-thread ones: one hiccup is forgiven, two or three are not."""
 PAUSE_SECONDS, PAUSE_SECONDS_MOST = 0.5, 30.0
 LASTED_SECONDS = 2.0
+
+
+MOST_THREADS = 8
+"""More would split an activation where `models` does not promise whole vectors."""
+
+
+def usable_threads() -> int:
+    """The largest power of two that torch's thread count and MOST_THREADS allow."""
+    return int(2 ** int(math.log2(min(torch.get_num_threads(), MOST_THREADS))))
 
 
 class ThreadPacer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,7 +31,7 @@ def test_evaluation_begins_at_0_and_ends_at_the_end(steps: int, every: int | Non
     assert moments == sorted(set(moments))
     if every is None:
         assert len(moments) == min(steps, 10) + 1
-        gaps = [b - a for a, b in zip(moments, moments[1:], strict=False)]
+        gaps = [b - a for a, b in pairwise(moments)]
         assert max(gaps) - min(gaps) <= 1
     else:
         assert all(moment % every == 0 for moment in moments[:-1])

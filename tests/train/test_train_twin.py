@@ -102,7 +102,9 @@ def torch_optimizer(plain: nn.Module, config: ExperimentConfig) -> torch.optim.O
     raise AssertionError(o.name)
 
 
-def plain_loop(plain: nn.Module, config: ExperimentConfig, batches: list[tuple[Tensor, Tensor]]) -> list[float]:
+def plain_loop(
+    plain: nn.Module, config: ExperimentConfig, batches: list[tuple[Tensor, Tensor]]
+) -> list[float]:
     optimizer = torch_optimizer(plain, config)
     criterion = nn.CrossEntropyLoss(label_smoothing=config.train.label_smoothing)
     dtype = next(plain.parameters()).dtype
@@ -162,9 +164,17 @@ def test_a_cohort_is_as_many_plain_loops(make_config: Any, optimizer: str, norm:
         assert [float(row[k]) for row in losses] == pytest.approx(expected, rel=TOLERANCE)
         parameters, buffers = cohort.run_state(k)
         ours = {**parameters, **buffers}
-        assert_agree(ours, state_of(plain), state_of(exact), idle_bias=norm in ("batch", "batch_options"), config=config)
+        assert_agree(
+            ours,
+            state_of(plain),
+            state_of(exact),
+            idle_bias=norm in ("batch", "batch_options"),
+            config=config,
+        )
         x = batches[k][0][0]
-        logits = torch.func.functional_call(networks[k].train(), {k: v.clone() for k, v in ours.items()}, (x,))
+        logits = torch.func.functional_call(
+            networks[k].train(), {k: v.clone() for k, v in ours.items()}, (x,)
+        )
         assert distance(logits, plain.train()(x)) < TOLERANCE
 
 
@@ -270,6 +280,8 @@ def test_evaluate_is_a_plain_loop(make_config: Any, norm: str) -> None:
         plain_loop(plain, config, the_batches(0)[:5])
         plain.eval()
         with torch.no_grad():
-            wanted = [nn.functional.cross_entropy(plain(split.x[[i]]), split.y[[i]]) for i in range(len(split))]
+            wanted = [
+                nn.functional.cross_entropy(plain(split.x[[i]]), split.y[[i]]) for i in range(len(split))
+            ]
         assert losses[k] == pytest.approx(float(torch.stack(wanted).double().mean()), rel=3e-6)
         assert accuracies[k] == pytest.approx(accuracy(plain, split.x, split.y), abs=1.5 / len(split))

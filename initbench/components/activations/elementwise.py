@@ -50,6 +50,7 @@ ACTIVATIONS.add(
         formula="φ(x) = x",
         source="Saxe et al. 2014",
         build=lambda _: nn.Identity(),
+        rounds_alike=True,
         derivative=lambda _, x: torch.ones_like(x),
     )
 )
@@ -60,6 +61,7 @@ ACTIVATIONS.add(
         formula="φ(x) = max(0, x)",
         source="Nair & Hinton 2010",
         build=lambda _: nn.ReLU(),
+        rounds_alike=True,
         derivative=lambda _, x: _step(x),
         kinks=(0.0,),
         histogram_range=(0.0, 4.0),
@@ -73,6 +75,7 @@ ACTIVATIONS.add(
         source="Maas et al. 2013",
         options=LeakyReluOptions,
         build=lambda o: nn.LeakyReLU(o.negative_slope),
+        rounds_alike=True,
         derivative=lambda o, x: _step(x) * (1.0 - o.negative_slope) + o.negative_slope,
         kinks=(0.0,),
         negative_slope=lambda o: float(o.negative_slope),
@@ -85,6 +88,7 @@ ACTIVATIONS.add(
         formula="φ(x) = tanh x",
         source="LeCun et al. 1998",
         build=lambda _: nn.Tanh(),
+        rounds_alike=True,
         derivative=lambda _, x: 1.0 - torch.tanh(x).square(),
         bounded=True,
         histogram_range=(-1.0, 1.0),

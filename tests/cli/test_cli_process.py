@@ -1,0 +1,214 @@
+"""What only a process of its own can show: signals, pipes, and which commands load torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from initbench.errors import DataError, DeviceError, StoreError, UsageError
+from initbench.store.layout import METRICS
+from initbench.store.store import Store
+
+COMMAND = [sys.executable, "-m", "initbench"]
+LONG = """\
+kind: experiment
+name: long
+seeds: 2
+data: {name: digits}
+model: {family: mlp, depth: 3, width: 16}
+train: {steps: 10000000, batch_size: 32, lr: 0.01, eval_every: 100}
+"""
+
+
+@pytest.fixture
+def environment(repository: Path, tmp_path: Path) -> dict[str, str]:
+    paths = os.pathsep.join(filter(None, [str(repository), os.environ.get("PYTHONPATH")]))
+    return {
+        **os.environ,
+        "PYTHONPATH": paths,
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_marks_the_runs_interrupted(
+    tmp_path: Path, environment: dict[str, str], number: signal.Signals, code: int
+) -> None:
+    (tmp_path / "long.yaml").write_text(LONG, encoding="utf-8")
+    process = subprocess.Popen(
+        [*COMMAND, "run", "long.yaml"],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_until_training(process, tmp_path / "runs")
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == code
+    assert "initbench: interrupted" in err
+    assert "Traceback" not in err
+    assert out == ""
+    store = Store(tmp_path / "runs")
+    records = store.records()
+    assert [record["status"] for record in records] == ["interrupted", "interrupted"]
+    assert all(record["final"] is None for record in records)
+    assert not any(store.is_busy(record["run_id"]) for record in records)
+    assert len(store.read(records[0]["run_id"]).convergence) >= 2, "what was measured until then is kept"
+
+
+def wait_until_training(process: subprocess.Popen[str], runs: Path) -> None:
+    """Until both runs have been evaluated in the middle of their training."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        files = list(runs.glob(f"*/{METRICS}"))
+        if len(files) == 2 and all(file.read_bytes().count(b"\n") >= 2 for file in files):
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    raise AssertionError("the training did not begin")
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """A store whose one run prints more than a pipe holds, made without training."""
+    layers = [
+        {
+            "index": i,
+            "name": f"blocks.{i - 1}.linear",
+            "pre": {"mean": 0.0, "std": 1.0, "q": 1.0},
+            "act": {
+                "mean": 0.5,
+                "std": 0.5,
+                "zero_fraction": 0.5,
+                "dead_fraction": 0.0,
+                "saturated_fraction": None,
+                "histogram": {"edges": [0.0, 1.0, 2.0], "counts": [5, 5], "below": 0, "above": 0, "nan": 0},
+            },
+            "grad": {"pre_q": 1.0, "weight_norm": 1.0},
+        }
+        for i in range(1, 1001)
+    ]
+    record: dict[str, Any] = {
+        "experiment": "deep",
+        "arm": "a",
+        "seed": 0,
+        "dataset": "digits",
+        "dataset_requested": "digits",
+        "device": "cpu",
+        "steps": 10,
+        "config": {
+            "model": {"family": "mlp", "depth": 1001, "width": 4, "activation": "relu", "norm": "none"},
+            "init": {"scheme": "zeros"},
+        },
+        "diagnosis": [],
+    }
+    point = {"epoch": 0.0, "train_loss": 1.0, "val_loss": 1.0, "val_accuracy": 0.5}
+    with Store(tmp_path / "runs").claim("deep-s0-0123456789", record, "") as run:
+        run.append_convergence({"step": 0, **point})
+        run.append_snapshot({"when": "init", "step": 0, "layers": layers})
+        accuracies = {"train_loss": 1.0, "val_loss": 1.0, "val_accuracy": 0.5, "test_accuracy": 0.5}
+        run.finish({"final": accuracies})
+    return tmp_path
+
+
+WATCH = """
+import json, sys
+from initbench.cli.main import call
+heavy = ("torch", "numpy", "scipy", "sklearn", "torchvision")
+report = {"import": [name for name in heavy if name in sys.modules]}
+for command in json.loads(sys.argv[1]):
+    code = call(command)
+    report[" ".join(command)] = [code, [name for name in heavy if name in sys.modules]]
+print("\\n" + json.dumps(report))
+"""
+
+
+def test_looking_at_runs_does_not_import_torch(stored: Path, environment: dict[str, str]) -> None:
+    commands = [
+        ["--help"],
+        ["run", "--help"],
+        ["--version"],
+        ["ls"],
+        ["ls", "--json"],
+        ["show", "deep"],
+        ["show", "deep", "--json"],
+        ["compare"],
+        ["compare", "--json"],
+        ["rm", "deep", "--yes"],
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", WATCH, json.dumps(commands)],
+        cwd=stored,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report.pop("import") == []
+    assert report == {" ".join(command): [0, []] for command in commands}, done.stderr
+    assert not (stored / "runs" / "deep-s0-0123456789").exists()
+
+
+@pytest.mark.parametrize(
+    "pipeline",
+    [
+        "show deep --all-layers | head -1",
+        "show deep --json | head -c 20",
+        "show deep --json | true",
+        "show deep --all-layers | true",
+        "ls | true",
+        "compare | true",
+        "--help | true",
+    ],
+)
+def test_a_reader_that_goes_away_is_no_error(
+    stored: Path, environment: dict[str, str], pipeline: str
+) -> None:
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f'"{sys.executable}" -m initbench {pipeline}'],
+        cwd=stored,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.returncode == 0
+
+
+def test_the_output_of_a_process_is_whole(stored: Path, environment: dict[str, str]) -> None:
+    """As one that is read to its end, exit code and all."""
+    done = subprocess.run(
+        [*COMMAND, "show", "deep", "--all-layers"],
+        cwd=stored,
+        env={**environment, "COLUMNS": "30"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    rows = [line for line in done.stdout.splitlines() if line.startswith("layer ")]
+    assert len(rows) == 1000
+    assert "\x1b" not in done.stdout
+
+
+def test_every_error_has_the_exit_code_of_its_kind() -> None:
+    assert [kind.exit_code for kind in (UsageError, DataError, StoreError, DeviceError)] == [2, 3, 3, 3]

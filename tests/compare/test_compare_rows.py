@@ -1,0 +1,278 @@
+"""Rows and statistics against values computed by hand."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from initbench.compare.rows import METRICS, Row, Table, tables
+from initbench.compare.statistics import geometric, summarise
+from initbench.store.store import StoredRun
+
+CONFIG = {"name": "x", "notes": "", "seeds": 1, "model": {"depth": 4, "norm": "none"}, "train": {"lr": 0.1}}
+
+
+def stored(
+    experiment: str = "a",
+    seed: int = 0,
+    *,
+    accuracies: tuple[float, ...] = (0.1, 0.5, 0.8),
+    status: str = "finished",
+    test: float | None = 0.7,
+    std: tuple[Any, ...] = (1.0, 0.5, 0.25),
+    gradients: tuple[Any, ...] = (1.0, 1.0, 1.0),
+    dataset: str = "digits",
+    arm: str = "arm",
+    config: dict[str, Any] | None = None,
+    identity: dict[str, Any] | None = None,
+    when: str = "init",
+) -> StoredRun:
+    """A run with as many hidden layers as `std` has values, evaluated every 10 steps."""
+    layers = [
+        {"index": i, "act": {"std": s}, "grad": {"pre_q": q}}
+        for i, (s, q) in enumerate(zip(std, gradients, strict=True), 1)
+    ]
+    head = {"index": len(layers) + 1, "act": None, "grad": {"pre_q": 1e9}}
+    final = {"val_accuracy": accuracies[-1], "test_accuracy": test} if status == "finished" else None
+    record = {
+        "experiment": experiment,
+        "arm": arm,
+        "seed": seed,
+        "status": status,
+        "dataset": dataset,
+        "final": final,
+        "config": {**CONFIG, **(config or {})},
+        "identity": identity or {},
+    }
+    convergence = [{"step": 10 * i, "val_accuracy": accuracy} for i, accuracy in enumerate(accuracies)]
+    snapshot = {"when": when, "step": 0, "layers": [*layers, head]}
+    end = {"when": "end", "step": 99, "layers": [{"index": 1, "act": {"std": 77.0}, "grad": {"pre_q": 77.0}}]}
+    return StoredRun(f"{experiment}-s{seed}-{arm}", record, convergence, [snapshot, end])
+
+
+def only(found: list[Table]) -> Row:
+    (table,) = found
+    (row,) = table.rows
+    return row
+
+
+def test_no_runs_no_tables() -> None:
+    assert tables([]) == []
+
+
+def test_mean_and_standard_deviation_over_seeds() -> None:
+    row = only(
+        tables(
+            [
+                stored(seed=0, accuracies=(0.1, 0.9, 0.8), test=0.70, std=(1.0, 0.5, 0.2)),
+                stored(seed=1, accuracies=(0.1, 0.6, 0.7), test=0.80, std=(2.0, 0.7, 0.4)),
+                stored(seed=2, accuracies=(0.1, 0.2, 0.6), test=0.60, std=(3.0, 0.9, 0.9)),
+            ]
+        )
+    )
+    assert (row.n, row.diverged, row.unfinished) == (3, 0, 0)
+    assert row.key == {"experiment": "a"}
+    assert list(row.metrics) == list(METRICS)
+    expected = {
+        "act_std_init_first": [1.0, 2.0, 3.0],
+        "act_std_init_middle": [0.5, 0.7, 0.9],
+        "act_std_init_last": [0.2, 0.4, 0.9],
+        "best_val_accuracy": [0.9, 0.7, 0.6],
+        "final_val_accuracy": [0.8, 0.7, 0.6],
+        "test_accuracy": [0.7, 0.8, 0.6],
+    }
+    for name, values in expected.items():
+        assert row.metrics[name].mean == pytest.approx(statistics.mean(values)), name
+        assert row.metrics[name].std == pytest.approx(statistics.stdev(values)), name
+        assert row.metrics[name].n == 3
+
+
+def test_one_seed_has_no_spread() -> None:
+    row = only(tables([stored()]))
+    assert all(summary.std is None for summary in row.metrics.values())
+    assert row.metrics["test_accuracy"].mean == 0.7
+    assert row.metrics["steps_to_target"].mean == 20
+
+
+@pytest.mark.parametrize(("hidden", "middle"), [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3), (19, 10)])
+def test_the_middle_layer_is_half_of_the_hidden_ones_rounded_up(hidden: int, middle: int) -> None:
+    std = tuple(float(i) for i in range(1, hidden + 1))
+    metrics = only(tables([stored(std=std, gradients=std)])).metrics
+    found = [metrics[f"act_std_init_{where}"].mean for where in ("first", "middle", "last")]
+    assert found == [1, middle, hidden]
+
+
+def test_the_gradient_ratio_is_first_over_last_and_its_mean_geometric() -> None:
+    runs = [stored(seed=0, gradients=(8.0, 5.0, 2.0)), stored(seed=1, gradients=(1.0, 5.0, 100.0))]
+    ratio = only(tables(runs)).metrics["grad_ratio_init"]
+    assert ratio.mean == pytest.approx(math.sqrt(4.0 * 0.01))
+    assert ratio.std == pytest.approx(statistics.stdev([math.log(4.0), math.log(0.01)]))
+
+
+@pytest.mark.parametrize("last", [0.0, None])
+def test_a_gradient_that_is_not_there_has_no_ratio(last: float | None) -> None:
+    assert only(tables([stored(gradients=(1.0, 1.0, last))])).metrics["grad_ratio_init"].mean is None
+
+
+def test_a_gradient_of_zero_has_no_geometric_mean() -> None:
+    runs = [stored(seed=0, gradients=(0.0, 1.0, 1.0)), stored(seed=1)]
+    assert only(tables(runs)).metrics["grad_ratio_init"].mean is None
+
+
+def test_a_net_without_hidden_layers_or_probe_has_no_statistics() -> None:
+    for run in (stored(std=(), gradients=()), stored(when="train")):
+        metrics = only(tables([run])).metrics
+        assert metrics["act_std_init_first"].mean is None
+        assert metrics["grad_ratio_init"].mean is None
+        assert metrics["test_accuracy"].mean == 0.7
+
+
+def test_numbers_that_are_not_finite_are_read_as_such() -> None:
+    row = only(tables([stored(std=("Infinity", "NaN", 1.0), gradients=("NaN", 1.0, 1.0))]))
+    assert row.metrics["act_std_init_first"].mean == math.inf
+    assert math.isnan(row.metrics["act_std_init_middle"].mean or 0.0)
+    assert row.metrics["grad_ratio_init"].mean is None
+
+
+def test_steps_to_the_target() -> None:
+    runs = [stored(seed=0, accuracies=(0.1, 0.5, 0.8)), stored(seed=1, accuracies=(0.1, 0.3, 0.6, 0.9))]
+    row = only(tables(runs, target=0.5))
+    steps = row.metrics["steps_to_target"]
+    assert (steps.mean, steps.std, row.reached) == (15, pytest.approx(statistics.stdev([10, 20])), 2)
+    assert only(tables(runs, target=0.1)).metrics["steps_to_target"].mean == 0
+    assert only(tables([runs[0]], target=0.8)).metrics["steps_to_target"].mean == 20, "at least, not above"
+
+
+def test_a_target_that_some_runs_miss_has_no_mean() -> None:
+    runs = [stored(seed=0, accuracies=(0.1, 0.5, 0.8)), stored(seed=1, accuracies=(0.1, 0.3, 0.6))]
+    some = only(tables(runs, target=0.7))
+    assert (some.metrics["steps_to_target"].mean, some.metrics["steps_to_target"].std) == (None, None)
+    assert (some.reached, some.n) == (1, 2)
+    none = only(tables(runs, target=0.95))
+    assert (none.metrics["steps_to_target"].mean, none.reached) == (None, 0)
+
+
+def test_the_default_target_is_nine_tenths_of_the_best_mean() -> None:
+    runs = [
+        stored("a", 0, accuracies=(0.1, 0.5, 0.8)),
+        stored("a", 1, accuracies=(0.1, 0.5, 0.9)),
+        stored("b", 0, accuracies=(0.1, 0.95, 0.2)),
+        stored("b", 1, accuracies=(0.1, 0.2, 0.3)),
+    ]
+    (table,) = tables(runs)
+    assert table.target == pytest.approx(0.9 * 0.85)
+    assert [row.key["experiment"] for row in table.rows] == ["a", "b"], "the best first"
+    assert tables(runs, target=0.3)[0].target == 0.3
+    assert tables(runs, target=0.0)[0].target == 0.0, "zero is a target too"
+
+
+def test_diverged_runs_are_counted_and_unfinished_ones_set_aside() -> None:
+    runs = [
+        stored(seed=0, accuracies=(0.1, 0.5, 0.8), std=(1.0, 1.0, 1.0)),
+        stored(seed=1, accuracies=(0.1, 0.99), status="diverged", std=(3.0, 1.0, 1.0)),
+        stored(seed=2, status="interrupted", std=(100.0, 1.0, 1.0)),
+        stored(seed=3, status="failed"),
+        stored(seed=4, status="running"),
+        stored(seed=5, status="crashed"),
+    ]
+    row = only(tables(runs))
+    assert (row.n, row.diverged, row.unfinished) == (2, 1, 4)
+    assert row.metrics["act_std_init_first"].mean == 2.0, "the init of a diverged run counts"
+    for name in ("best_val_accuracy", "final_val_accuracy", "test_accuracy"):
+        assert row.metrics[name].n == 1
+    assert row.metrics["best_val_accuracy"].mean == 0.8, "what a diverged run had reached does not"
+
+
+def test_all_diverged() -> None:
+    (table,) = tables([stored(status="diverged", seed=seed) for seed in (0, 1)])
+    row = only([table])
+    assert table.target is None
+    assert (row.n, row.diverged, row.reached) == (2, 2, 0)
+    assert row.metrics["test_accuracy"].mean is None
+    assert row.metrics["steps_to_target"].mean is None
+
+
+def test_only_unfinished_runs() -> None:
+    row = only(tables([stored(status="running")]))
+    assert (row.n, row.unfinished) == (0, 1)
+    assert all(summary.mean is None for summary in row.metrics.values())
+
+
+def test_variants_of_one_name_are_rows_named_by_what_differs() -> None:
+    deep = {"model": {"depth": 8, "norm": "none"}}
+    runs = [
+        stored("a", 0, arm="p"),
+        stored("a", 1, arm="p"),
+        stored("a", 0, arm="q", config={**deep, "notes": "other notes"}),
+        stored("b", 0, arm="r", config=deep),
+    ]
+    (table,) = tables(runs)
+    keys = [row.key for row in table.rows]
+    assert {"experiment": "a", "variant": {"model.depth": 4}} in keys
+    assert {"experiment": "a", "variant": {"model.depth": 8}} in keys
+    assert {"experiment": "b"} in keys
+    assert [row.n for row in table.rows if row.key.get("variant") == {"model.depth": 4}] == [2]
+
+
+def test_another_code_or_torch_is_a_variant_too() -> None:
+    runs = [
+        stored(arm="p", identity={"torch": "2.1", "code": "aa"}),
+        stored(arm="q", identity={"torch": "2.2", "code": "aa"}),
+    ]
+    variants = [row.key["variant"] for row in tables(runs)[0].rows]
+    assert sorted(variant["with.torch"] for variant in variants) == ["2.1", "2.2"]
+    assert all(variant.keys() == {"with.torch"} for variant in variants)
+
+
+def test_an_option_that_only_one_variant_has() -> None:
+    norm = {"model": {"depth": 4, "norm": {"name": "group", "num_groups": 2}}}
+    runs = [stored(arm="p"), stored(arm="q", config=norm)]
+    variants = [row.key["variant"] for row in tables(runs)[0].rows]
+    assert {"model.norm": "none", "model.norm.name": None, "model.norm.num_groups": None} in variants
+    assert {"model.norm": None, "model.norm.name": "group", "model.norm.num_groups": 2} in variants
+
+
+def test_data_sets_never_share_a_table_or_a_target() -> None:
+    runs = [
+        stored("a", dataset="mnist", accuracies=(0.1, 0.9)),
+        stored("a", dataset="digits", accuracies=(0.1, 0.5), arm="other"),
+    ]
+    found = tables(runs)
+    assert [(table.dataset, table.target) for table in found] == [
+        ("digits", pytest.approx(0.45)),
+        ("mnist", pytest.approx(0.81)),
+    ]
+    assert [only([table]).key for table in found] == [{"experiment": "a"}] * 2
+
+
+def test_a_net_that_is_nothing_does_not_hide_the_rest() -> None:
+    """A row without a single number stands last."""
+    runs = [stored("aaa", status="diverged"), stored("zzz", accuracies=(0.1, 0.2))]
+    assert [row.key["experiment"] for row in tables(runs)[0].rows] == ["zzz", "aaa"]
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=20))
+def test_summaries_are_those_of_the_standard_library(values: list[float]) -> None:
+    summary = summarise([None, *values, None])
+    assert summary.n == len(values)
+    assert summary.mean == pytest.approx(statistics.mean(values), abs=1e-6)
+    assert summary.std == pytest.approx(statistics.stdev(values), abs=1e-5)
+
+
+@given(st.lists(st.floats(1e-12, 1e12), min_size=1, max_size=20))
+def test_the_geometric_mean_is_that_of_the_standard_library(values: list[float]) -> None:
+    assert geometric(values).mean == pytest.approx(statistics.geometric_mean(values))
+
+
+def test_summaries_of_little() -> None:
+    assert summarise([]) == summarise([None]) == geometric([])
+    assert (summarise([]).mean, summarise([]).std, summarise([]).n) == (None, None, 0)
+    assert (summarise([3.0]).mean, summarise([3.0]).std) == (3.0, None)
+    assert summarise([math.inf, 1.0]).mean == math.inf
+    for bad in (0.0, -1.0, math.nan, math.inf):
+        assert (geometric([1.0, bad]).mean, geometric([1.0, bad]).std) == (None, None)
