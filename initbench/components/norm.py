@@ -22,6 +22,8 @@ class Norm(Entry):
 
     build: Callable[[int, Any], nn.Module | None]
     axes: tuple[str, ...]
+    min_batch: int = 1
+    """The smallest batch it can be trained on."""
     problem: Callable[[int, Any], tuple[str, str] | None] = lambda _features, _options: None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -29,7 +29,7 @@ class CosineOptions(Options):
 class StepOptions(Options):
     """Options of step."""
 
-    at: list[float] = Field(default=[0.5, 0.75])
+    at: list[Annotated[float, Field(ge=0.0, le=1.0)]] = Field(default=[0.5, 0.75])
     """Shares of the training after which the rate drops."""
     gamma: float = Field(default=0.1, gt=0.0, le=1.0)
     """Factor of each drop."""

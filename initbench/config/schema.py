@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from initbench.choice import Choice, default_choice, options_model
+from initbench.components.norm import NORMS
 from initbench.components.optimizer import OPTIMIZERS
 from initbench.components.schedule import SCHEDULES
 from initbench.data.dataset import DATASETS, DataOptions
@@ -108,6 +109,16 @@ class ExperimentConfig(Section):
                 "key_fault", "{problem}", {"problem": "a seed is listed twice", "at": ""}
             )
         return seeds
+
+    @model_validator(mode="after")
+    def _norm_has_a_batch(self) -> ExperimentConfig:
+        norm, batch = self.model.norm.name, self.train.batch_size
+        if batch < NORMS[norm].min_batch:
+            problem = f"model.norm={norm} needs at least {NORMS[norm].min_batch} samples a batch, not {batch}"
+            raise PydanticCustomError(
+                "key_fault", "{problem}", {"problem": problem, "at": "train.batch_size"}
+            )
+        return self
 
     @property
     def seed_list(self) -> tuple[int, ...]:

@@ -25,7 +25,7 @@ def build(
     torch's global generator is left as it was.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(seed, "build"))
+        torch.default_generator.manual_seed(stream_seed(seed, "build"))
         network = FAMILIES[model.family].build(model, input_shape, classes)
     initialise(network, init, seed=seed, batch=batch)
     return network

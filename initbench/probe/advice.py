@@ -43,7 +43,7 @@ _SUBJECT = {
 CHI_TOLERANCE = 1.5
 REMEDY = {
     "dead": "Try model.activation=leaky_relu, a smaller train.lr, or a norm layer (model.norm=batch)",
-    "saturated": "Try a smaller scale (init.gain below 1), or a norm layer (model.norm=batch)",
+    "saturated": "Try a scheme with a smaller variance, or a norm layer (model.norm=batch)",
 }
 
 

@@ -31,7 +31,7 @@ class Code:
     measure: str
     threshold: float | None
     hides: tuple[str, ...] = ()
-    """Codes that are mere consequences and are not reported beside this one."""
+    """Codes that are mere consequences of this one at init, and are not reported beside it."""
 
 
 CODES = (
@@ -72,6 +72,7 @@ CODES = (
         "Most units of a layer are zero on every sample of the probe batch.",
         "share of such units, at init or at the end",
         0.9,
+        hides=("vanishing_forward", "vanishing_backward"),
     ),
     Code(
         "saturated",
@@ -92,6 +93,8 @@ class Finding:
     value: float
     threshold: float | None
     message: str
+    when: str
+    """The moment it was seen at: "init", or "end" for what training brought about."""
 
     def as_data(self) -> dict[str, Any]:
         """The finding as stored and printed with --json."""
@@ -117,7 +120,7 @@ def diagnose(
     found += _shares(
         judged, "saturated", "saturated_fraction", "of what the activation sees is on its flat part,"
     )
-    hidden = {name for finding in found for name in _BY_NAME[finding.code].hides}
+    hidden = {name for finding in found if finding.when == "init" for name in _BY_NAME[finding.code].hides}
     order = [code.name for code in CODES]
     return sorted((f for f in found if f.code not in hidden), key=lambda f: order.index(f.code))
 
@@ -137,7 +140,8 @@ def _symmetric(snapshots: Sequence[dict[str, Any]]) -> Iterator[Finding]:
                     " so training cannot tell them apart."
                     " Draw the weights at random: try init.scheme=kaiming_normal"
                 )
-                yield Finding("symmetric", layer["index"], layer["unit_spread"], limit, message)
+                when = snapshot["when"]
+                yield Finding("symmetric", layer["index"], layer["unit_spread"], limit, message, when)
                 return
 
 
@@ -147,7 +151,7 @@ def _diverged(step: int, layer: int | None) -> Finding:
         f"the loss was no longer finite after {step} updates; {where}."
         " Try a smaller train.lr, or see what else is listed"
     )
-    return Finding("diverged", layer, float(step), None, message)
+    return Finding("diverged", layer, float(step), None, message, "end")
 
 
 def log_slope(values: Sequence[float]) -> float:
@@ -189,7 +193,7 @@ def _slope(
     if (slope <= threshold) if threshold < 0 else (slope >= threshold):
         layer = _where_it_crosses(values, layers, falling=threshold < 0)
         message = advice(code, slope, (layers[0]["index"], layers[-1]["index"]), values, situation)
-        yield Finding(code, layer, slope, threshold, message)
+        yield Finding(code, layer, slope, threshold, message, "init")
 
 
 def _where_it_crosses(values: list[float], layers: list[dict[str, Any]], *, falling: bool) -> int:
@@ -213,5 +217,5 @@ def _shares(
                 f"{100 * share:.0f} % {sentence} in layer {first['index']}"
                 f"{and_more(len(over) - 1)} {spell(snapshot['when'])}. " + REMEDY[code]
             )
-            yield Finding(code, first["index"], share, limit, message)
+            yield Finding(code, first["index"], share, limit, message, snapshot["when"])
             return

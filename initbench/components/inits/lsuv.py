@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 
@@ -30,14 +31,14 @@ def calibrate(
     """Rescale each weight until the standard deviation of its layer's output on `batch` is 1.
 
     One forward pass: a hook rescales its layer as the pass reaches it, and hands on the new output.
-    A layer whose output does not vary is left as it is, and so are the buffers (running statistics).
+    A layer whose output does not vary or is not finite is left as it is, and so are the buffers.
     """
 
     def rescale(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         weight = module.get_parameter("weight")
         for _ in range(max_steps):
             std = float(output.double().std(correction=0))
-            if std == 0.0 or abs(std - 1.0) < tol:
+            if std == 0.0 or not math.isfinite(std) or abs(std - 1.0) < tol:
                 break
             weight.div_(std)
             output = module.forward(*inputs)

@@ -99,6 +99,7 @@ NORMS.add(
         source="Ioffe & Szegedy 2015",
         options=BatchNormOptions,
         axes=("N", "H", "W"),
+        min_batch=2,
         build=BatchNorm,
     )
 )
