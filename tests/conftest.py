@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+# Before torch is imported, and for subprocesses as well. Two workers of pytest share the machine, and a
+# second thread in each only waits: a test then takes up to twenty times as long.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 _VARIABLES = (
     "INITBENCH_RUNS",
