@@ -31,9 +31,14 @@ class LayerView:
     edges: list[float]
 
 
+def snapshot_at(run: StoredRun, when: str) -> dict[str, Any] | None:
+    """The run's snapshot at `when` ("init" or "end"), or None when it was not probed then."""
+    return next((s for s in run.snapshots if s["when"] == when), None)
+
+
 def layers_at(runs: Sequence[StoredRun], when: str) -> list[LayerView]:
     """The layers at `when` ("init" or "end"), or an empty list when no run was probed then."""
-    snapshots = [s for run in runs for s in run.snapshots if s["when"] == when]
+    snapshots = [s for run in runs if (s := snapshot_at(run, when))]
     if not snapshots:
         return []
     return [_view([s["layers"][i] for s in snapshots]) for i in range(len(snapshots[0]["layers"]))]

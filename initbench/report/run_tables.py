@@ -13,7 +13,7 @@ from rich.text import Text
 from initbench.compare.statistics import Summary, summarise
 from initbench.report import text
 from initbench.report.grid import Grid
-from initbench.report.layers import LayerView, chosen, layers_at
+from initbench.report.layers import LayerView, chosen, layers_at, snapshot_at
 from initbench.report.terminal import print_uncut
 from initbench.store.store import StoredRun
 from initbench.store.strictjson import number_or_none
@@ -190,9 +190,7 @@ def diagnosis(runs: Sequence[StoredRun]) -> RenderableType:
         for finding in run.record.get("diagnosis") or []:
             found.setdefault(finding["code"], []).append(finding)
     if not found:
-        judged = [run for run in runs if run.record.get("diagnosis") is not None]
-        word = "healthy" if len(judged) == len(runs) else "none yet"
-        return Text.assemble(("Diagnosis  ", "bold"), (word, "green" if word == "healthy" else "dim"))
+        return Text.assemble(("Diagnosis  ", "bold"), _nothing_found(runs))
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
@@ -201,3 +199,12 @@ def diagnosis(runs: Sequence[StoredRun]) -> RenderableType:
         share = "" if len(runs) == 1 else f" ({len(findings)} of {len(runs)} seeds)"
         grid.add_row(label, Text.assemble((f"{code}{share}: ", "bold yellow"), findings[0]["message"]))
     return grid
+
+
+def _nothing_found(runs: Sequence[StoredRun]) -> tuple[str, str]:
+    """What an empty diagnosis means, and its style: only a net that was looked at is healthy."""
+    if any(run.record.get("diagnosis") is None for run in runs):
+        return "none yet", "dim"
+    if not all(snapshot_at(run, "init") for run in runs):
+        return "nothing found, but not probed at init", "dim"
+    return "healthy", "green"

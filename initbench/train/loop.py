@@ -93,6 +93,8 @@ class Training:
         """Train to the end of the budget, or until every run has diverged."""
         moments = evaluation_steps(self._config.train, self.steps)
         with true_fp32(self._device), thread_count_restored():
+            if self._device.type == "cpu":
+                torch.set_num_threads(self._pacer.most)  # for the evaluations, which are not paced
             self._measure(0)
             for begin, end in pairwise(moments):
                 if not self._runs:

@@ -16,6 +16,7 @@ from initbench.execute.identity import training_mode
 from initbench.models.network import Network
 from initbench.train.cohort import Cohort, clip_per_run
 from initbench.train.numerics import true_fp32
+from initbench.train.threads import MOST_THREADS
 
 GROUPS = {100: 10, 37: 1}
 
@@ -83,12 +84,25 @@ def assert_size_changes_nothing(config: ExperimentConfig) -> None:
 def test_one_and_two_threads_agree(make_config: Any, norm: str, runs: int) -> None:
     """With tensors large enough for torch to split them (it does from 32,768 entries)."""
     config = config_of(make_config, norm, "momentum", 128, batch_size=256)
-    split = separable(256 * runs)
-    x, y = split.x.view(runs, 256, DIM), split.y.view(runs, 256)
+    assert_threads_agree(config, runs)
+
+
+@pytest.mark.parametrize("runs", [3, 5, 9])
+@pytest.mark.parametrize("activation", ["sigmoid", "gelu", "selu"])
+def test_so_do_all_threads_that_are_ever_used(make_config: Any, activation: str, runs: int) -> None:
+    """Five shares of 128 × 128 are cut in three by four threads, none of them a whole number of vectors."""
+    model = {"depth": 3, "width": 128, "activation": activation}
+    assert_threads_agree(make_config(model=model, train={"batch_size": 128}), runs)
+
+
+def assert_threads_agree(config: ExperimentConfig, runs: int) -> None:
+    batch = config.train.batch_size
+    split = separable(batch * runs)
+    x, y = split.x.view(runs, batch, DIM), split.y.view(runs, batch)
     states = []
     before = torch.get_num_threads()
     try:
-        for threads in (1, 2):
+        for threads in range(1, MOST_THREADS + 1):
             torch.set_num_threads(threads)
             cohort = Cohort(nets(config, range(runs)), config.train, CPU)
             with true_fp32(CPU):
@@ -99,8 +113,10 @@ def test_one_and_two_threads_agree(make_config: Any, norm: str, runs: int) -> No
             states.append(({**cohort.parameters, **cohort.buffers}, scores))
     finally:
         torch.set_num_threads(before)
-    assert same(states[0][0], states[1][0])
-    assert states[0][1] == states[1][1]
+    assert len(states) > 1
+    for state, scores in states[1:]:
+        assert same(states[0][0], state)
+        assert states[0][1] == scores
 
 
 def test_a_training_with_two_threads_gives_the_numbers_of_one(make_config: Any) -> None:
