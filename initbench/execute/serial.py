@@ -29,7 +29,7 @@ from initbench.store.store import Store
 from initbench.store.writer import RunWriter
 from initbench.train.loop import Training
 from initbench.train.numerics import matmul_backend
-from initbench.train.result import Outcome
+from initbench.train.result import Cost, Outcome
 from initbench.train.threads import usable_threads
 
 
@@ -70,7 +70,6 @@ class Recorder:
         networks: Sequence[Network],
         observer: Observer,
     ) -> None:
-        self.training: Training | None = None
         self._config = config
         self._writers = writers
         self._networks = networks
@@ -90,9 +89,8 @@ class Recorder:
 
     def ended(self, run: int, outcome: Outcome) -> None:
         """Store the result."""
-        result = _result(outcome, self._snapshots[run], self._config, self._networks[run])
-        if self.training is not None:
-            result |= _cost(self.training, len(self._writers))
+        found = _result(outcome, self._snapshots[run], self._config, self._networks[run])
+        result = {**found, **_cost(outcome.cost), "cohort": len(self._writers)}
         self._writers[run].finish(result, save({**outcome.parameters, **outcome.buffers}))
         self._observer.ended(self._seeds[run], str(result["status"]))
 
@@ -167,7 +165,6 @@ def _train(job: Job, observer: Observer, *, stored: int, rerun: bool) -> None:
         training = Training(
             networks, job.seeds, config, data=job.data, device=device, listener=recorder, threads=job.threads
         )
-        recorder.training = training
         observer.planned(config, len(job.seeds), stored, training.steps)
         training.run()
 
@@ -212,14 +209,12 @@ def _record(job: Job) -> dict[str, Any]:
     }
 
 
-def _cost(training: Training, cohort: int) -> dict[str, Any]:
-    """What the training cost, counted for the whole cohort of runs that shared it."""
-    timings = training.timings
+def _cost(cost: Cost) -> dict[str, Any]:
+    timings = cost.timings
     return {
-        "steps": training.steps,
+        "steps": cost.steps,
         "timings": {**vars(timings), "total": timings.train + timings.evaluate + timings.probe},
-        "cohort": cohort,
-        "steps_with_threads": training.steps_with_threads,
+        "steps_with_threads": cost.steps_with_threads,
     }
 
 

@@ -39,8 +39,6 @@ class Cohort:
         self.options = options
         self._optimizer = OPTIMIZERS[options.optimizer.name]
         self._state = self._optimizer.start(list(self.parameters.values()))
-        self._losses = vmap(self._loss_of_one, randomness="different")
-        self._scores = vmap(self._score_one, in_dims=(0, 0, None, None))
 
     @property
     def size(self) -> int:
@@ -56,7 +54,8 @@ class Cohort:
         self.skeleton.train()
         for p in self.parameters.values():
             p.grad = None
-        losses: Tensor = self._losses(self.parameters, self.buffers, x, y)
+        stacked = vmap(self._loss_of_one, randomness="different")
+        losses: Tensor = stacked(self.parameters, self.buffers, x, y)
         losses.sum().backward()  # type: ignore[no-untyped-call]
         return losses.detach()
 
@@ -78,12 +77,13 @@ class Cohort:
         The loss is plain cross-entropy, without label smoothing.
         """
         self.skeleton.eval()
+        stacked = vmap(self._score_one, in_dims=(0, 0, None, None))
         total = torch.zeros(2, self.size, dtype=torch.float64, device=x.device)
         for start in range(0, len(y), EVALUATION_CHUNK):
             # The last chunk is as long as the others, so that it fills whole vectors (see models/families).
             rows = torch.arange(start, start + EVALUATION_CHUNK, device=x.device)
             x_chunk, y_chunk = x.index_select(0, rows % len(y)), y[rows % len(y)]
-            loss, correct = self._scores(self.parameters, self.buffers, x_chunk, y_chunk)
+            loss, correct = stacked(self.parameters, self.buffers, x_chunk, y_chunk)
             valid = (rows < len(y)).double()  # (chunk,)
             total += torch.stack([(loss * valid).sum(1), (correct * valid).sum(1)])
         loss_mean, accuracy = (total / len(y)).tolist()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -24,7 +25,7 @@ from initbench.probe.finite import first_non_finite_layer
 from initbench.streams import generator
 from initbench.train.cohort import Cohort
 from initbench.train.numerics import true_fp32
-from initbench.train.result import Divergence, Listener, Outcome, Timings
+from initbench.train.result import Cost, Divergence, Listener, Outcome, Timings
 from initbench.train.threads import ThreadPacer, thread_count_restored
 
 DEFAULT_STEPS = 2000
@@ -83,11 +84,6 @@ class Training:
         self._latest: list[dict[str, Any]] = []
         self.steps = total_steps(config.train, self._batches.per_epoch)
         self.timings = Timings()
-
-    @property
-    def steps_with_threads(self) -> dict[int, int]:
-        """How many training steps ran with how many threads."""
-        return dict(self._pacer.steps_with)
 
     def run(self) -> None:
         """Train to the end of the budget, or until every run has diverged."""
@@ -204,9 +200,11 @@ class Training:
         final = {name: latest[name] for name in ("train_loss", "val_loss", "val_accuracy")}
         return Outcome(final={**final, "test_accuracy": test_accuracy}, diverged=None, **self._detached(k))
 
-    def _detached(self, k: int) -> dict[str, dict[str, Tensor]]:
+    def _detached(self, k: int) -> dict[str, Any]:
         parameters, buffers = self._cohort.run_state(k)
+        timings, threads = replace(self.timings), dict(self._pacer.steps_with)
         return {
+            "cost": Cost(steps=self.steps, timings=timings, steps_with_threads=threads),
             "parameters": {name: p.cpu().clone() for name, p in parameters.items()},
             "buffers": {name: b.cpu().clone() for name, b in buffers.items()},
         }

@@ -24,6 +24,15 @@ class Listener(Protocol):
         """Update number `step` was made; `losses` (K,) are those of its batch."""
 
 
+@dataclass
+class Timings:
+    """Seconds spent, by what they were spent on."""
+
+    train: float = 0.0
+    evaluate: float = 0.0
+    probe: float = 0.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Divergence:
     """When a run's loss stopped being a number, and where."""
@@ -35,20 +44,23 @@ class Divergence:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a run took until its end, counted for the whole cohort that shared it."""
+
+    steps: int
+    """Updates of the whole budget."""
+    timings: Timings
+    steps_with_threads: dict[int, int]
+    """How many training steps ran with how many threads."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """How one run ended."""
 
     final: dict[str, float] | None
     """{"train_loss", "val_loss", "val_accuracy", "test_accuracy"}; None for a diverged run."""
     diverged: Divergence | None
+    cost: Cost
     parameters: dict[str, Tensor] = field(repr=False)
     buffers: dict[str, Tensor] = field(repr=False)
-
-
-@dataclass
-class Timings:
-    """Seconds spent, by what they were spent on."""
-
-    train: float = 0.0
-    evaluate: float = 0.0
-    probe: float = 0.0
