@@ -54,9 +54,9 @@ def run(
         execution = _execute(config, store, display, device, data_dir, offline=offline, rerun=rerun)
         executions.append(execution)
         runs = [store.read(run_id) for run_id in execution.run_ids if store.status(run_id)]
-        if json_output:
+        if json_output and runs:
             documents.append(runs)
-        else:
+        elif not json_output:
             _show(runs, all_layers=all_layers)
     if json_output:
         _print_documents(documents)
@@ -104,7 +104,8 @@ def _print_documents(experiments: list[list[StoredRun]]) -> None:
     from initbench.store import strictjson
 
     documents = [experiment_document(runs) for runs in experiments]
-    typer.echo(strictjson.dumps(documents[0] if len(documents) == 1 else documents))
+    if documents:
+        typer.echo(strictjson.dumps(documents[0] if len(documents) == 1 else documents))
 
 
 def _fail_if_any_failed(executions: list[Execution]) -> None:

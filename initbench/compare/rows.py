@@ -141,7 +141,8 @@ def _gradient_ratio(run: StoredRun) -> float | None:
 
 
 def _best(run: StoredRun) -> float | None:
-    return max((float(entry["val_accuracy"]) for entry in run.convergence), default=None)
+    known = [number_or_none(entry["val_accuracy"]) for entry in run.convergence]
+    return max((value for value in known if value is not None and not math.isnan(value)), default=None)
 
 
 def _final(run: StoredRun, metric: str) -> float | None:
@@ -153,7 +154,9 @@ def _steps_to(run: StoredRun, target: float | None) -> float | None:
     """The first evaluated step at which the validation accuracy is at least `target`."""
     if target is None:
         return None
-    steps = (float(e["step"]) for e in run.convergence if e["val_accuracy"] >= target)
+    steps = (
+        float(e["step"]) for e in run.convergence if (number_or_none(e["val_accuracy"]) or 0.0) >= target
+    )
     return next(steps, None)
 
 

@@ -28,9 +28,9 @@ from initbench.store.layout import COMPLETE
 from initbench.store.store import Store
 from initbench.store.writer import RunWriter
 from initbench.train.loop import Training
-from initbench.train.numerics import matmul_backend
+from initbench.train.numerics import matmul_backend, true_fp32
 from initbench.train.result import Cost, Outcome
-from initbench.train.threads import usable_threads
+from initbench.train.threads import one_thread, usable_threads
 
 
 class Observer(Protocol):
@@ -153,7 +153,11 @@ class Job:
 
 def _train(job: Job, observer: Observer, *, stored: int, rerun: bool) -> None:
     config, device = job.config, job.workplace.device
-    networks = [_network(config, job.data, seed) for seed in job.seeds]
+    with (
+        one_thread(),
+        true_fp32(torch.device("cpu")),
+    ):  # a decomposition is rounded as its threads share it out
+        networks = [_network(config, job.data, seed) for seed in job.seeds]
     record = _record(job)
     with ExitStack() as stack:
         writers = []

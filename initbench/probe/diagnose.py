@@ -72,7 +72,6 @@ CODES = (
         "Most units of a layer are zero on every sample of the probe batch.",
         "share of such units, at init or at the end",
         0.9,
-        hides=("vanishing_forward", "vanishing_backward"),
     ),
     Code(
         "saturated",

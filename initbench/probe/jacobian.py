@@ -55,6 +55,7 @@ def _summary(jacobian: Tensor) -> dict[str, float]:
     rows = jacobian.double().flatten(2)
     if not bool(rows.isfinite().all()):
         return {"mean_sigma2": math.nan, "condition": math.nan}
-    squares = torch.linalg.eigvalsh(rows @ rows.mT)
+    smaller = rows if rows.shape[1] <= rows.shape[2] else rows.mT
+    squares = torch.linalg.eigvalsh(smaller @ smaller.mT)
     ratio = squares[:, -1] / squares[:, 0].clamp(min=0)
     return {"mean_sigma2": float(squares.mean()), "condition": float(ratio.sqrt().median())}

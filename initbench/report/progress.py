@@ -52,6 +52,8 @@ class ProgressDisplay:
         self._accuracy = {}
         self._start = self._last = time.monotonic()
         self._made = self._finished = 0
+        if self._bar is not None:  # of the run before, when runs are trained one by one
+            self._bar.stop()
         if self._live:
             self._begin_bar(config.name, steps)
 

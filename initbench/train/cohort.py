@@ -84,8 +84,8 @@ class Cohort:
             rows = torch.arange(start, start + EVALUATION_CHUNK, device=x.device)
             x_chunk, y_chunk = x.index_select(0, rows % len(y)), y[rows % len(y)]
             loss, correct = stacked(self.parameters, self.buffers, x_chunk, y_chunk)
-            valid = (rows < len(y)).double()  # (chunk,)
-            total += torch.stack([(loss * valid).sum(1), (correct * valid).sum(1)])
+            valid = rows < len(y)  # (chunk,)
+            total += torch.stack([loss.where(valid, 0.0).sum(1), correct.where(valid, 0.0).sum(1)])
         loss_mean, accuracy = (total / len(y)).tolist()
         return loss_mean, accuracy
 
@@ -113,7 +113,9 @@ class Cohort:
         self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor
     ) -> tuple[Tensor, Tensor]:
         logits = _forward(self.skeleton, parameters, buffers, x)
-        return cross_entropy(logits, y, reduction="none").double(), (logits.argmax(-1) == y).double()
+        correct = (logits.argmax(-1) == y).double()
+        known = logits.isfinite().all(-1)  # argmax of NaN is a class, but no answer
+        return cross_entropy(logits, y, reduction="none").double(), torch.where(known, correct, torch.nan)
 
 
 def _rows(parameter: Tensor, index: Tensor) -> Tensor:
@@ -132,8 +134,10 @@ def _forward(
 
 def clip_per_run(gradients: list[Tensor], limit: float) -> list[Tensor]:
     """Scale each run's gradients so that their joint norm is at most `limit`. gradients: (K, P) each."""
-    # Along a contiguous last axis alone does a sum's order not depend on how many runs are stacked.
-    squares = [g.flatten(1).contiguous().square().sum(1) for g in gradients]
+    # Along a contiguous last axis alone does a sum's order not depend on how many runs are stacked, and
+    # in two stages not on the threads either, among which torch shares out one long sum.
+    rows = [g.contiguous().square().sum(-1) for g in gradients]
+    squares = [row.flatten(1).sum(1) if row.ndim > 1 else row for row in rows]
     norms = torch.stack(squares, dim=1).sum(1).sqrt()  # (K,)
     factors = (limit / (norms + 1e-6)).clamp(max=1.0)
     return [g * factors.view(-1, *[1] * (g.ndim - 1)) for g in gradients]

@@ -26,7 +26,7 @@ from initbench.streams import generator
 from initbench.train.cohort import Cohort
 from initbench.train.numerics import true_fp32
 from initbench.train.result import Cost, Divergence, Listener, Outcome, Timings
-from initbench.train.threads import ThreadPacer, thread_count_restored
+from initbench.train.threads import ThreadPacer, one_thread
 
 DEFAULT_STEPS = 2000
 EVALUATIONS = 10
@@ -88,10 +88,8 @@ class Training:
     def run(self) -> None:
         """Train to the end of the budget, or until every run has diverged."""
         moments = evaluation_steps(self._config.train, self.steps)
-        with true_fp32(self._device), thread_count_restored():
-            if self._device.type == "cpu":
-                torch.set_num_threads(self._pacer.most)  # for the evaluations, which are not paced
-            self._measure(0)
+        with true_fp32(self._device), one_thread():
+            self._measure(0)  # one thread, until the pacer has found that more of them help
             for begin, end in pairwise(moments):
                 if not self._runs:
                     return

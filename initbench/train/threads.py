@@ -82,10 +82,11 @@ class ThreadPacer:
 
 
 @contextmanager
-def thread_count_restored() -> Iterator[None]:
-    """Leave torch's thread count as it was found."""
+def one_thread() -> Iterator[None]:
+    """Work on one thread inside, and leave torch's thread count as it was found."""
     before = torch.get_num_threads()
     try:
+        torch.set_num_threads(1)
         yield
     finally:
         torch.set_num_threads(before)
