@@ -18,7 +18,7 @@ from initbench.config.schema import TrainOptions
 from initbench.train import numerics, threads
 from initbench.train.loop import evaluation_steps, fixed_sample, total_steps
 from initbench.train.numerics import FP32_ERROR, matmul_backend, true_fp32
-from initbench.train.threads import ThreadPacer, thread_count_restored
+from initbench.train.threads import ThreadPacer, one_thread
 
 
 @given(steps=st.integers(1, 100_000), every=st.none() | st.integers(1, 100_000))
@@ -72,6 +72,8 @@ def test_what_a_listener_hears(make_config: Any) -> None:
         assert list(ear.entries[run][0]) == ["step", "epoch", "train_loss", "val_loss", "val_accuracy"]
         moments = [(s["when"], s["step"]) for s in ear.snapshots[run]]
         assert moments == [("init", 0), ("train", 5), ("train", 10), ("end", 12)]
+        detailed = ["quantiles" in s["layers"][0]["pre"] for s in ear.snapshots[run]]
+        assert detailed == [True, False, False, True], "what is slow is measured at both ends alone"
         assert ear.outcomes[run].diverged is None
 
 
@@ -177,7 +179,7 @@ def test_one_hiccup_is_forgiven(clock: Clock) -> None:
 
 def test_the_thread_count_is_restored_after_an_error() -> None:
     before = torch.get_num_threads()
-    with pytest.raises(ValueError, match="x"), thread_count_restored():
+    with pytest.raises(ValueError, match="x"), one_thread():
         torch.set_num_threads(before + 1)
         raise ValueError("x")
     assert torch.get_num_threads() == before
