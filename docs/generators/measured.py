@@ -78,8 +78,8 @@ def _pick(runs: Sequence[StoredRun], dataset: str, names: Sequence[str]) -> list
 def _shown(runs: list[StoredRun], parts: Sequence[str]) -> list[RenderableType]:
     blank = ""
     made: dict[str, RenderableType] = {
-        "layers": run_tables.activation_table(runs, all_layers=False),
-        "convergence": run_tables.convergence_table(runs),
+        "layers": run_tables.activation_table(runs, all_layers=False, width=_TEXT_WIDTH),
+        "convergence": run_tables.convergence_table(runs, width=_TEXT_WIDTH),
         "diagnosis": run_tables.diagnosis(runs),
     }
     pieces: list[RenderableType] = [run_tables.heading(runs)]
