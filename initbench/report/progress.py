@@ -1,4 +1,4 @@
-"""Live progress on stderr: a bar on a terminal, a line now and then when piped, nothing when quiet."""
+"""Live progress on stderr: a bar on a terminal, a line at start and end when piped, or nothing."""
 
 from __future__ import annotations
 

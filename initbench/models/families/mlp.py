@@ -14,7 +14,7 @@ from initbench.models.linear import Linear
 from initbench.models.network import FAMILIES, Family, FamilyOptions, Mode, Network, WeightLayer
 
 ALIGNMENT = 256
-"""Floats in two 64-byte vectors, which torch handles at a time, for each of up to eight threads."""
+"""A multiple of the 32 floats that torch handles at a time, with room for `train.threads.MOST_THREADS`."""
 
 
 class MlpOptions(FamilyOptions):
@@ -86,7 +86,7 @@ class Mlp(Network):
 
 
 def _mode(options: MlpOptions, batch_size: int) -> Mode:
-    """Stacked, if every run's share of an activation fills whole vectors in each of eight threads."""
+    """Stacked, if every run's share of an activation fills whole vectors in each thread."""
     aligned = options.width * batch_size % ALIGNMENT == 0
     return "vmap" if aligned or ACTIVATIONS[options.activation.name].rounds_alike else "single"
 
