@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from initbench.config.schema import ExperimentConfig
-    from initbench.execute.serial import Execution
+    from initbench.execute.experiment import Execution
     from initbench.report.progress import ProgressDisplay
     from initbench.store.store import Store, StoredRun
 
@@ -76,7 +76,7 @@ def _execute(
     from initbench.data.dataset import Source
     from initbench.data.resolve import data_root
     from initbench.execute.device import resolve_device
-    from initbench.execute.serial import Workplace, run_experiment
+    from initbench.execute.experiment import Workplace, run_experiment
 
     # What a fallback says is never silenced: the numbers are not those that were asked for.
     source = Source(root=data_root(data_dir), offline=offline, notify=lambda m: typer.echo(m, err=True))

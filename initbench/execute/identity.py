@@ -53,15 +53,17 @@ def identify(config: ExperimentConfig, resolved: Resolved, device: torch.device)
             "data": {"name": resolved.located.name, "fingerprint": resolved.located.fingerprint},
             "device": device.type,
             "precision": PRECISION,
-            "mode": training_mode(config),
+            "mode": training_mode(config, device),
             "torch": str(torch.__version__),
             "code": code_hash(),
         }
     )
 
 
-def training_mode(config: ExperimentConfig) -> Mode:
-    """Whether the experiment's runs are stacked; it follows from the config alone."""
+def training_mode(config: ExperimentConfig, device: torch.device) -> Mode:
+    """Whether the experiment's runs are stacked; it follows from the config and the kind of device alone."""
+    if device.type != "cpu":
+        return "vmap"
     return FAMILIES[config.model.family].mode(config.model, config.train.batch_size)
 
 

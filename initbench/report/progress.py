@@ -31,6 +31,8 @@ class ProgressDisplay:
         self._batch = 1
         self._start = self._last = 0.0
         self._made = self._finished = 0
+        self._runs = 1
+        self._steps: dict[tuple[int, ...], int] = {}
 
     def say(self, message: str) -> None:
         """One line, unless quiet."""
@@ -52,20 +54,21 @@ class ProgressDisplay:
         self._accuracy = {}
         self._start = self._last = time.monotonic()
         self._made = self._finished = 0
-        if self._bar is not None:  # of the run before, when runs are trained one by one
-            self._bar.stop()
+        self._runs, self._steps = to_train, {}
         if self._live:
             self._begin_bar(config.name, steps)
 
-    def advanced(self, step: int, losses: Tensor) -> None:
-        """Move the bar, a few times a second."""
+    def advanced(self, seeds: tuple[int, ...], step: int, losses: Tensor) -> None:
+        """Move the bar, a few times a second; it shows the mean over the runs."""
         self._made += len(losses)
+        self._steps[seeds] = step
         now = time.monotonic()
         if self._bar is None or now - self._last < _REFRESH_SECONDS:
             return
         self._last = now
         rate = self._made * self._batch / (now - self._start)
-        self._bar.update(self._task, completed=step, note=self._note(float(losses.mean()), rate))
+        completed = sum(len(seeds) * step for seeds, step in self._steps.items()) / self._runs
+        self._bar.update(self._task, completed=completed, note=self._note(float(losses.mean()), rate))
 
     def evaluated(self, seed: int, entry: dict[str, Any]) -> None:
         """Keep the accuracy for the bar."""

@@ -1,5 +1,7 @@
 """Several runs trained as one: their parameters stacked, their forward pass vmapped.
 
+In mode `single` there is one run, and its forward pass is called as it is: convolutions are slower vmapped.
+
 K runs, B samples a batch, N samples of a split, P a parameter's own shape.
 The losses of the runs are summed before the backward pass; since no run's loss depends on
 another's parameters, each gets its own gradient, and a run that turns NaN stays alone with it.
@@ -8,7 +10,8 @@ another's parameters, each gets its own gradient, and a run that turns NaN stays
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +20,7 @@ from torch.nn.functional import cross_entropy
 
 from initbench.components.optimizer import OPTIMIZERS
 from initbench.config.schema import TrainOptions
-from initbench.models.network import Network
+from initbench.models.network import Mode, Network
 
 EVALUATION_CHUNK = 1024
 
@@ -25,11 +28,16 @@ EVALUATION_CHUNK = 1024
 class Cohort:
     """K runs of one architecture under one program.
 
-    `networks` must agree in every shape; they differ in weights. A cohort of one is the same code,
-    so that what a run computes does not depend on which cohort it is in.
+    `networks` must agree in every shape; they differ in weights. In mode `vmap` a cohort of one is the
+    same code, so that what a run computes does not depend on which cohort it is in.
     """
 
-    def __init__(self, networks: Sequence[Network], options: TrainOptions, device: torch.device) -> None:
+    def __init__(
+        self, networks: Sequence[Network], options: TrainOptions, mode: Mode, device: torch.device
+    ) -> None:
+        if mode == "single" and len(networks) != 1:
+            raise ValueError("runs that train singly are not stacked")
+        self._mode = mode
         parameters, buffers = stack_module_state(list(networks))
         self.parameters: dict[str, Tensor] = {
             name: p.detach().to(device).requires_grad_() for name, p in parameters.items()
@@ -54,8 +62,7 @@ class Cohort:
         self.skeleton.train()
         for p in self.parameters.values():
             p.grad = None
-        stacked = vmap(self._loss_of_one, randomness="different")
-        losses: Tensor = stacked(self.parameters, self.buffers, x, y)
+        losses = self._each(self._loss_of_one, (0, 0))(self.parameters, self.buffers, x, y)
         losses.sum().backward()  # type: ignore[no-untyped-call]
         return losses.detach()
 
@@ -77,7 +84,7 @@ class Cohort:
         The loss is plain cross-entropy, without label smoothing.
         """
         self.skeleton.eval()
-        stacked = vmap(self._score_one, in_dims=(0, 0, None, None))
+        stacked = self._each(self._score_one, (None, None))
         total = torch.zeros(2, self.size, dtype=torch.float64, device=x.device)
         for start in range(0, len(y), EVALUATION_CHUNK):
             # The last chunk is as long as the others, so that it fills whole vectors (see models/families).
@@ -103,6 +110,19 @@ class Cohort:
         self.buffers = {name: b[index] for name, b in self.buffers.items()}
         slots = self._state.slots
         self._state.slots = {slot: [t[index] for t in tensors] for slot, tensors in slots.items()}
+
+    def _each(self, function: Callable[..., Any], data_dims: tuple[int | None, ...]) -> Callable[..., Any]:
+        """`function` of one run's (parameters, buffers, *data), for all runs: results have an axis K first."""
+        if self._mode == "vmap":
+            return vmap(function, in_dims=(0, 0, *data_dims), randomness="different")
+
+        def single(parameters: dict[str, Tensor], buffers: dict[str, Tensor], *data: Tensor) -> Any:
+            own = {name: p[0] for name, p in parameters.items()}, {name: b[0] for name, b in buffers.items()}
+            batch = (x if dim is None else x[0] for x, dim in zip(data, data_dims, strict=True))
+            result = function(*own, *batch)
+            return result[None] if isinstance(result, Tensor) else tuple(part[None] for part in result)
+
+        return single
 
     def _loss_of_one(
         self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor

@@ -5,10 +5,8 @@ K runs, B samples a batch. The loop reports to a Listener and knows nothing of f
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any
 
@@ -19,13 +17,14 @@ from initbench.components.schedule import learning_rate
 from initbench.config.schema import ExperimentConfig, TrainOptions
 from initbench.data.batches import Batches
 from initbench.data.prepare import Bundle, Split
-from initbench.models.network import Network
+from initbench.models.network import Mode, Network
 from initbench.probe.capture import probe
 from initbench.probe.finite import first_non_finite_layer
 from initbench.streams import generator
 from initbench.train.cohort import Cohort
 from initbench.train.numerics import true_fp32
-from initbench.train.result import Cost, Divergence, Listener, Outcome, Timings
+from initbench.train.result import Cost, Divergence, Listener, Outcome
+from initbench.train.stopwatch import Stopwatch
 from initbench.train.threads import ThreadPacer, one_thread
 
 DEFAULT_STEPS = 2000
@@ -65,6 +64,7 @@ class Training:
         networks: Sequence[Network],
         seeds: Sequence[int],
         config: ExperimentConfig,
+        mode: Mode,
         *,
         data: Bundle,
         device: torch.device,
@@ -75,7 +75,7 @@ class Training:
         self._data = data
         self._device = device
         self._listener = listener
-        self._cohort = Cohort(networks, config.train, device)
+        self._cohort = Cohort(networks, config.train, mode, device)
         self._batches = Batches(len(data.train), config.train.batch_size, seeds, device)
         self._runs = list(range(len(networks)))  # positions at the start of those still in the cohort
         self._train_sample = fixed_sample(data.train, TRAIN_SAMPLE)
@@ -83,7 +83,7 @@ class Training:
         self._pacer = ThreadPacer(threads if device.type == "cpu" else 1)
         self._latest: list[dict[str, Any]] = []
         self.steps = total_steps(config.train, self._batches.per_epoch)
-        self.timings = Timings()
+        self._watch = Stopwatch()
 
     def run(self) -> None:
         """Train to the end of the budget, or until every run has diverged."""
@@ -93,7 +93,7 @@ class Training:
             for begin, end in pairwise(moments):
                 if not self._runs:
                     return
-                with self._timed("train"):
+                with self._watch.measure("train"):
                     self._train(begin, end)
                 if self._runs:
                     self._measure(end)
@@ -143,7 +143,7 @@ class Training:
     def _measure(self, step: int) -> None:
         """Evaluate and probe every run; one whose losses are not finite has diverged."""
         when = "init" if step == 0 else "end" if step == self.steps else "train"
-        with self._timed("evaluate"):
+        with self._watch.measure("evaluate"):
             train_loss, _ = self._cohort.evaluate(self._train_sample.x, self._train_sample.y)
             val_loss, accuracy = self._cohort.evaluate(self._data.val.x, self._data.val.y)
         self._latest = [
@@ -158,7 +158,7 @@ class Training:
         ]
         for run, entry in zip(self._runs, self._latest, strict=True):
             self._listener.evaluated(run, entry)
-        with self._timed("probe"):
+        with self._watch.measure("probe"):
             for k in range(len(self._runs)):
                 self._probe(k, when, step)
 
@@ -183,7 +183,7 @@ class Training:
     def _finish(self) -> None:
         if not self._runs:
             return
-        with self._timed("evaluate"):
+        with self._watch.measure("evaluate"):
             _, test_accuracy = self._cohort.evaluate(self._data.test.x, self._data.test.y)
         for k, run in enumerate(self._runs):
             self._listener.ended(run, self._outcome(k, test_accuracy[k]))
@@ -200,15 +200,9 @@ class Training:
 
     def _detached(self, k: int) -> dict[str, Any]:
         parameters, buffers = self._cohort.run_state(k)
-        timings, threads = replace(self.timings), dict(self._pacer.steps_with)
+        timings, threads = self._watch.timings(), dict(self._pacer.steps_with)
         return {
             "cost": Cost(steps=self.steps, timings=timings, steps_with_threads=threads),
             "parameters": {name: p.cpu().clone() for name, p in parameters.items()},
             "buffers": {name: b.cpu().clone() for name, b in buffers.items()},
         }
-
-    @contextmanager
-    def _timed(self, what: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        setattr(self.timings, what, getattr(self.timings, what) + time.perf_counter() - start)

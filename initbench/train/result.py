@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from initbench.train.stopwatch import Timings
+
 
 class Listener(Protocol):
     """Receives what happens to each run; `run` is its position at the start of the training."""
@@ -22,15 +24,6 @@ class Listener(Protocol):
 
     def advanced(self, step: int, losses: Tensor) -> None:
         """Update number `step` was made; `losses` (K,) are those of its batch."""
-
-
-@dataclass
-class Timings:
-    """Seconds spent, by what they were spent on."""
-
-    train: float = 0.0
-    evaluate: float = 0.0
-    probe: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

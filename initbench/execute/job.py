@@ -1,0 +1,110 @@
+"""One cohort on the side that trains: from a config and seeds to results as plain data and bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from initbench.config.schema import ExperimentConfig
+from initbench.data.prepare import Bundle
+from initbench.models.network import Mode, Network
+from initbench.probe.advice import situation_of
+from initbench.probe.diagnose import diagnose
+from initbench.train.loop import Training
+from initbench.train.result import Cost, Outcome
+from initbench.train.start import draw
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a cohort's numbers depend on, and how many threads may compute them."""
+
+    config: ExperimentConfig
+    seeds: tuple[int, ...]
+    device: torch.device
+    mode: Mode
+    threads: int
+
+
+class Sink(Protocol):
+    """Receives what a job reports."""
+
+    def advanced(self, step: int, losses: Tensor) -> None:
+        """Update number `step` was made; `losses` (K,) are those of the runs still in training."""
+
+    def evaluated(self, seed: int, entry: dict[str, Any]) -> None:
+        """A run was evaluated."""
+
+    def probed(self, seed: int, snapshot: dict[str, Any]) -> None:
+        """A run was probed."""
+
+    def ended(self, seed: int, result: dict[str, Any], weights: bytes) -> None:
+        """A run came to its end; `weights` is the contents of a safetensors file."""
+
+
+def train(job: Job, data: Bundle, sink: Sink) -> None:
+    """Draw the job's nets, train them together, and hand on all that is seen."""
+    networks = draw(job.config, data, job.seeds)
+    reporter = _Reporter(job, sink, networks[0])
+    Training(networks, job.seeds, job.config, job.mode, data=data, device=job.device, listener=reporter,
+             threads=job.threads).run()
+
+
+class _Reporter:
+    """A Listener that knows seeds instead of positions, and what a result consists of."""
+
+    def __init__(self, job: Job, sink: Sink, network: Network) -> None:
+        self._job = job
+        self._sink = sink
+        self._network = network  # theory needs the layers' fans alone, which all runs share
+        self._snapshots: list[list[dict[str, Any]]] = [[] for _ in job.seeds]
+
+    def advanced(self, step: int, losses: Tensor) -> None:
+        """Hand on the progress."""
+        self._sink.advanced(step, losses)
+
+    def evaluated(self, run: int, entry: dict[str, Any]) -> None:
+        """Hand on an evaluation."""
+        self._sink.evaluated(self._job.seeds[run], entry)
+
+    def probed(self, run: int, snapshot: dict[str, Any]) -> None:
+        """Hand on a probe, and keep it for the diagnosis."""
+        self._sink.probed(self._job.seeds[run], snapshot)
+        self._snapshots[run].append(snapshot)
+
+    def ended(self, run: int, outcome: Outcome) -> None:
+        """Diagnose the run and hand on its result."""
+        found = _result(outcome, self._snapshots[run], self._job.config, self._network)
+        result = {**found, **_cost(outcome.cost), "cohort": len(self._job.seeds)}
+        self._sink.ended(self._job.seeds[run], result, save({**outcome.parameters, **outcome.buffers}))
+        self._snapshots[run] = []
+
+
+def _cost(cost: Cost) -> dict[str, Any]:
+    timings = cost.timings
+    return {
+        "steps": cost.steps,
+        "timings": {**vars(timings), "total": timings.train + timings.evaluate + timings.probe},
+        "steps_with_threads": cost.steps_with_threads,
+    }
+
+
+def _result(
+    outcome: Outcome, snapshots: Sequence[dict[str, Any]], config: ExperimentConfig, network: Network
+) -> dict[str, Any]:
+    """What is known of a run once it has ended."""
+    lost = None if outcome.diverged is None else (outcome.diverged.step, outcome.diverged.layer)
+    first_q = snapshots[0]["layers"][0]["pre"]["q"] if snapshots else 1.0
+    found = diagnose(snapshots, situation_of(network, config.model, config.init, first_q), lost)
+    return {
+        "status": "finished" if outcome.diverged is None else "diverged",
+        "final": outcome.final,
+        "diverged": None if outcome.diverged is None else vars(outcome.diverged),
+        "diagnosis": [finding.as_data() for finding in found],
+        "parameters": sum(p.numel() for p in outcome.parameters.values()),
+    }

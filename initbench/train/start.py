@@ -1,0 +1,33 @@
+"""The nets of a cohort as they are before the first update."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from initbench.config.schema import ExperimentConfig
+from initbench.data.batches import Batches
+from initbench.data.prepare import Bundle
+from initbench.models.build import build
+from initbench.models.network import Network
+from initbench.train.numerics import true_fp32
+from initbench.train.threads import one_thread
+
+
+def draw(config: ExperimentConfig, data: Bundle, seeds: Sequence[int]) -> list[Network]:
+    """One net for each seed, on the CPU; schemes that measure see the first batch the run trains on."""
+    with one_thread(), true_fp32(torch.device("cpu")):  # a decomposition is rounded as its threads share it
+        return [_network(config, data, seed) for seed in seeds]
+
+
+def _network(config: ExperimentConfig, data: Bundle, seed: int) -> Network:
+    first = Batches(len(data.train), config.train.batch_size, [seed], data.train.x.device).indices(0)[0]
+    return build(
+        config.model,
+        config.init,
+        input_shape=data.input_shape,
+        classes=data.classes,
+        seed=seed,
+        batch=data.train.x[first].cpu(),
+    )

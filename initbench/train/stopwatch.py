@@ -1,0 +1,49 @@
+"""Where the time of a training goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds spent, by what they were spent on."""
+
+    train: float = 0.0
+    evaluate: float = 0.0
+    probe: float = 0.0
+
+
+class Stopwatch:
+    """Adds up the seconds of one activity after another; a nested one is counted for the outer."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+        self._open: tuple[str, float] | None = None
+
+    @contextmanager
+    def measure(self, what: str) -> Iterator[None]:
+        """Count the time inside for `what`, one of the fields of Timings."""
+        if self._open is not None:
+            yield
+            return
+        self._open = (what, time.perf_counter())
+        try:
+            yield
+        finally:
+            self._seconds[what] = self._so_far(what)
+            self._open = None
+
+    def timings(self) -> Timings:
+        """What was counted until now, the activity that is going on included."""
+        going_on = () if self._open is None else (self._open[0],)
+        return Timings(**{what: self._so_far(what) for what in {*self._seconds, *going_on}})
+
+    def _so_far(self, what: str) -> float:
+        before = self._seconds.get(what, 0.0)
+        if self._open is None or self._open[0] != what:
+            return before
+        return before + time.perf_counter() - self._open[1]
