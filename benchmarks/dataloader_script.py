@@ -41,7 +41,7 @@ def arguments() -> argparse.Namespace:
 def unpack(folder: Path) -> None:
     """Put MNIST's files where torchvision looks for them below `folder`."""
     from initbench.data.dataset import Source
-    from initbench.data.fetch import obtain
+    from initbench.data.obtain.fetch import obtain
     from initbench.data.resolve import data_root
     from initbench.data.sets.torchvision_sets import published
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from initbench.choice import default_choice
-from initbench.data.checksums import cache_folder
 from initbench.data.dataset import DATASETS, DataOptions, Located, Source, UnavailableError
+from initbench.data.obtain.checksums import cache_folder
 from initbench.errors import DataError
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from initbench.choice import default_choice
-from initbench.data.checksums import cache_folder
 from initbench.data.dataset import DATASETS, DataOptions, Source, UnavailableError
+from initbench.data.obtain.checksums import cache_folder
 from initbench.data.prepare import prepare
 from initbench.data.resolve import data_root, resolve
 from initbench.errors import DataError

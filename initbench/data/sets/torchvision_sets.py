@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from torch import Tensor
 
 from initbench.data.dataset import DATASETS, DataOptions, Dataset, Located, RawData, Source
-from initbench.data.fetch import Archive, obtain
+from initbench.data.obtain.fetch import Archive, obtain
 
 
 def published(name: str, class_name: str) -> Archive:

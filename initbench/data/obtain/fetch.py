@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from initbench.data.checksums import cache_folder, checksum
 from initbench.data.dataset import Source, UnavailableError
-from initbench.data.mirrors import answering, download, reason
+from initbench.data.obtain.checksums import cache_folder, checksum
+from initbench.data.obtain.mirrors import answering, download, reason
 from initbench.errors import DataError
 
 _LOCK_SECONDS = 600.0
