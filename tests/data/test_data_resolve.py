@@ -24,12 +24,8 @@ def options(name: str, **changes: object) -> DataOptions:
     return default_choice(DATASETS, name).model_copy(update=changes)
 
 
-def test_data_root_prefers_the_flag_then_the_environment_then_the_cache(tmp_path, monkeypatch):
-    assert data_root() == cache_folder()
-    monkeypatch.setenv("INITBENCH_DATA", "")
-    assert data_root() == cache_folder()
-    monkeypatch.setenv("INITBENCH_DATA", str(tmp_path / "env"))
-    assert data_root() == tmp_path / "env"
+def test_data_root_is_the_named_folder_or_the_cache(tmp_path, monkeypatch):
+    assert data_root(None) == cache_folder()
     assert data_root(tmp_path / "flag") == tmp_path / "flag"
     monkeypatch.chdir(tmp_path)
     assert data_root(Path("flag")) == tmp_path / "flag"
@@ -47,7 +43,7 @@ def test_mnist_from_a_mirror_end_to_end(published_mnist, source, mirror):
     assert resolved.located.files == tuple(
         source.root / "MNIST/raw" / name for name in published_mnist.checksums
     )
-    assert not resolved.fell_back
+    assert resolved.requested == resolved.located.name == "mnist"
     bundle = prepare(resolved, chosen, "cpu")
     assert bundle.train.x.shape == (30, 1, 28, 28)
     assert bundle.test.x.shape == (20, 1, 28, 28)
@@ -71,7 +67,7 @@ def test_fallback_says_so_once_and_keeps_normalize(offline, published_mnist, sou
     mirror.files.clear()
     chosen = options("mnist", fallback="digits", normalize="none")
     resolved = resolve(chosen, replace(source, offline=offline))
-    assert (resolved.requested, resolved.located.name, resolved.fell_back) == ("mnist", "digits", True)
+    assert (resolved.requested, resolved.located.name) == ("mnist", "digits")
     assert len(notes) == 1
     assert "\n" not in notes[0]
     for part in ("mnist", str(source.root), "digits is used instead", "initbench data fetch mnist"):

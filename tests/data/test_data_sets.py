@@ -129,7 +129,7 @@ def gaussian(**changes: int) -> Located:
 
 
 def test_gaussian_is_standard_normal_with_labels_that_say_nothing():
-    raw = gaussian(dim=20, samples=5000, classes=4).load()
+    raw = gaussian(dim=20, samples=5000, num_classes=4).load()
     assert raw.x_train.shape == (5000, 20)
     assert raw.x_test.shape == (1000, 20)
     # Five standard errors of the mean and of the variance of 100,000 draws.
@@ -140,13 +140,15 @@ def test_gaussian_is_standard_normal_with_labels_that_say_nothing():
 
 
 def test_gaussian_identity_is_its_options():
-    prints = {gaussian(**changes).fingerprint for changes in ({}, {"dim": 3}, {"samples": 7}, {"classes": 3})}
+    prints = {
+        gaussian(**changes).fingerprint for changes in ({}, {"dim": 3}, {"samples": 7}, {"num_classes": 3})
+    }
     assert len(prints) == 4
     assert gaussian().fingerprint in prints
 
 
 def test_gaussian_options_are_checked():
-    for wrong in ({"dim": 0}, {"classes": 1}, {"samples": 1}):
+    for wrong in ({"dim": 0}, {"num_classes": 1}, {"samples": 1}):
         with pytest.raises(ValidationError):
             DATASETS["gaussian"].options(**wrong)
 
