@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cifar_files import cifar10, cifar100
 from pydantic import ValidationError
 
 from initbench.choice import default_choice
@@ -49,9 +50,12 @@ def located(entry: Dataset, tmp_path, idx_files, checksums, monkeypatch, put_on_
     """The entry found in a data root made for it."""
     from torchvision import datasets
 
-    for class_name in ("MNIST", "FashionMNIST"):
+    for class_name in ("MNIST", "FashionMNIST", "KMNIST"):
         monkeypatch.setattr(getattr(datasets, class_name), "resources", list(checksums.items()))
         put_on_disk(tmp_path, idx_files, f"{class_name}/raw")
+    for cifar in (cifar10(), cifar100()):
+        cifar.publish(monkeypatch, b"")
+        put_on_disk(tmp_path, cifar.files, cifar.folder)
     write_npz(tmp_path / "own.npz")
     source = Source(root=tmp_path, offline=True)
     if entry.name == "npz":
