@@ -14,7 +14,8 @@ from torch import Tensor
 from initbench.errors import DataError
 from initbench.registry import Entry, Options, Registry, Section
 
-_Pixels = Annotated[int, Field(ge=1, le=4096)]
+# From 2 up: on the CPU, torch 2.14 interpolates to a width of 1 with antialiasing wrongly.
+_Pixels = Annotated[int, Field(ge=2, le=4096)]
 
 
 class AugmentOptions(Section):

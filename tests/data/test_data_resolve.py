@@ -77,6 +77,32 @@ def test_fallback_says_so_once_and_keeps_normalize(offline, published_mnist, sou
     assert (bundle.train.x.min(), bundle.train.x.max()) == (0.0, 1.0)
 
 
+def test_many_configs_cost_one_look_and_one_message(published_mnist, source, mirror, notes):
+    mirror.files.clear()
+    chosen = options("mnist", fallback="digits")
+    for changes in ({}, {"normalize": "none"}, {"val_fraction": 0.5}):
+        resolved = resolve(chosen.model_copy(update=changes), source)
+        assert (resolved.requested, resolved.located.name) == ("mnist", "digits")
+    assert len(mirror.probes) == 1
+    assert len(notes) == 1
+    with pytest.raises(UnavailableError, match="mnist is not in"):
+        resolve(options("mnist"), source)
+    assert len(mirror.probes) == 1
+    resolve(options("fashion_mnist", fallback="digits"), replace(source, offline=True))
+    assert len(notes) == 2, "another set is another message"
+    resolve(chosen, replace(source))
+    assert len(mirror.probes) == 2, "a new Source has nothing to remember"
+
+
+def test_a_look_in_vain_is_remembered_by_the_sets_own_options(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "b.npz").write_bytes(b"")
+    npz = DATASETS["npz"].options
+    missing, present = (npz(name="npz", path=path, fallback="digits") for path in ("a.npz", "b.npz"))
+    assert resolve(missing, source).located.name == "digits"
+    assert resolve(present, source).located.name == "npz"
+
+
 def test_no_fallback_is_an_error(published_mnist, source, notes):
     with pytest.raises(UnavailableError) as caught:
         resolve(options("mnist"), replace(source, offline=True))
