@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from initbench.config.schema import ExperimentConfig
-    from initbench.execute.serial import Execution
+    from initbench.execute.serial import Execution, Workplace
     from initbench.report.progress import ProgressDisplay
     from initbench.store.store import Store, StoredRun
 
@@ -48,10 +48,11 @@ def run(
     from initbench.store.store import Store
 
     store, display = Store(runs_root(runs_dir)), ProgressDisplay(quiet=quiet)
+    workplace = _workplace(store, device, data_dir, offline=offline)
     executions = []
     documents = []
     for config in configs:
-        execution = _execute(config, store, display, device, data_dir, offline=offline, rerun=rerun)
+        execution = _execute(config, workplace, display, rerun=rerun)
         executions.append(execution)
         runs = [store.read(run_id) for run_id in execution.run_ids if store.status(run_id)]
         if json_output and runs:
@@ -63,24 +64,23 @@ def run(
     _fail_if_any_failed(executions)
 
 
-def _execute(
-    config: ExperimentConfig,
-    store: Store,
-    display: ProgressDisplay,
-    device: str,
-    data_dir: Path | None,
-    *,
-    offline: bool,
-    rerun: bool,
-) -> Execution:
+def _workplace(store: Store, device: str, data_dir: Path | None, *, offline: bool) -> Workplace:
+    """One for all configs: what its source has looked for in vain is not looked for again."""
     from initbench.data.dataset import Source
     from initbench.data.resolve import data_root
     from initbench.execute.device import resolve_device
-    from initbench.execute.serial import Workplace, run_experiment
+    from initbench.execute.serial import Workplace
 
     # What a fallback says is never silenced: the numbers are not those that were asked for.
     source = Source(root=data_root(data_dir), offline=offline, notify=lambda m: typer.echo(m, err=True))
-    workplace = Workplace(store=store, source=source, device=resolve_device(device))
+    return Workplace(store=store, source=source, device=resolve_device(device))
+
+
+def _execute(
+    config: ExperimentConfig, workplace: Workplace, display: ProgressDisplay, *, rerun: bool
+) -> Execution:
+    from initbench.execute.serial import run_experiment
+
     with display.experiment():
         return run_experiment(config, workplace, display, rerun=rerun)
 
