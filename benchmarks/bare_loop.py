@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+
+if TYPE_CHECKING:
+    from initbench.data.dataset import Source
 
 DEPTH, WIDTH, CLASSES = 20, 128, 10
 LR, MOMENTUM, BATCH_SIZE = 0.01, 0.9, 128
@@ -42,15 +48,24 @@ def network(inputs: int) -> nn.Sequential:
     return net
 
 
+def source() -> Source:
+    """Where the command line would look for data, without a network."""
+    from initbench.data.dataset import Source
+    from initbench.data.resolve import data_root
+
+    named = os.environ.get("INITBENCH_DATA")
+    return Source(root=data_root(Path(named) if named else None), offline=True)
+
+
 def training_split(name: str) -> tuple[Tensor, Tensor]:
     """The same samples, in the same scale, that initbench trains on."""
     from initbench.choice import default_choice
-    from initbench.data.dataset import DATASETS, Source
+    from initbench.data.dataset import DATASETS
     from initbench.data.prepare import prepare
-    from initbench.data.resolve import data_root, resolve
+    from initbench.data.resolve import resolve
 
     options = default_choice(DATASETS, name)
-    train = prepare(resolve(options, Source(root=data_root(), offline=True)), options, "cpu").train
+    train = prepare(resolve(options, source()), options, "cpu").train
     return train.x, train.y
 
 

@@ -23,7 +23,7 @@ from torchvision import transforms
 from torchvision.datasets import MNIST
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from bare_loop import BATCH_SIZE, LR, MOMENTUM, network
+from bare_loop import BATCH_SIZE, LR, MOMENTUM, network, source
 
 MEAN, STD = 0.1307, 0.3081
 
@@ -40,14 +40,12 @@ def arguments() -> argparse.Namespace:
 
 def unpack(folder: Path) -> None:
     """Put MNIST's files where torchvision looks for them below `folder`."""
-    from initbench.data.dataset import Source
-    from initbench.data.fetch import obtain
-    from initbench.data.resolve import data_root
+    from initbench.data.obtain.fetch import obtain
     from initbench.data.sets.torchvision_sets import published
 
     raw = folder / "MNIST" / "raw"
     raw.mkdir(parents=True)
-    for path in obtain(published("mnist", "MNIST"), Source(root=data_root(), offline=True)).values():
+    for path in obtain(published("mnist", "MNIST"), source()).values():
         with gzip.open(path) as packed, (raw / path.stem).open("wb") as unpacked:
             shutil.copyfileobj(packed, unpacked)
 

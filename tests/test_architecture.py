@@ -183,15 +183,25 @@ def test_what_is_public_has_a_docstring() -> None:
 
 
 BANNED_MODULES = {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve", "cloudpickle"}
+EXCEPTIONS = {"initbench.data.unpickle": {"pickle"}}
+"""CIFAR is published as pickles; their one reader refuses all that is no array, and never loads plainly."""
 BANNED_NAMES = {"eval", "exec", "compile", "__import__"}
-BANNED_CALLS = {"torch.load", "torch.save", "os.system", "os.popen", "numpy.fromstring"}
+BANNED_CALLS = {
+    "pickle.load",
+    "pickle.loads",
+    "torch.load",
+    "torch.save",
+    "os.system",
+    "os.popen",
+    "numpy.fromstring",
+}
 
 
 def test_nothing_that_runs_what_a_file_says() -> None:
     def found() -> Iterator[str]:
         for file in FILES:
             for line, imported in imports(file):
-                if imported.partition(".")[0] in BANNED_MODULES:
+                if imported.partition(".")[0] in BANNED_MODULES - EXCEPTIONS.get(name_of(file), set()):
                     yield f"{place(file, line)}: imports {imported}"
             for node in ast.walk(tree(file)):
                 if isinstance(node, ast.Call) and (problem := unsafe(node)):
@@ -218,6 +228,7 @@ def unsafe(call: ast.Call) -> str | None:
     [
         "eval('1')",
         "torch.load(path)",
+        "pickle.loads(text)",
         "yaml.load(text)",
         "yaml.safe_load(text)",
         "yaml.load(text, Loader=yaml.Loader)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,8 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from initbench.config.schema import ExperimentConfig
-    from initbench.execute.experiment import Execution
-    from initbench.report.progress import ProgressDisplay
+    from initbench.execute.experiment import Execution, Workplace
     from initbench.store.store import Store, StoredRun
 
 
@@ -44,45 +44,51 @@ def run(
     if print_config:
         _print_configs(configs)
         return
-    from initbench.report.progress import ProgressDisplay
     from initbench.store.store import Store
 
-    store, display = Store(runs_root(runs_dir)), ProgressDisplay(quiet=quiet)
+    workplace = _workplace(Store(runs_root(runs_dir)), device, data_dir, offline=offline)
     executions = []
-    documents = []
-    for config in configs:
-        execution = _execute(config, store, display, device, data_dir, offline=offline, rerun=rerun)
-        executions.append(execution)
-        runs = [store.read(run_id) for run_id in execution.run_ids if store.status(run_id)]
-        if json_output and runs:
-            documents.append(runs)
-        elif not json_output:
-            _show(runs, all_layers=all_layers)
-    if json_output:
-        _print_documents(documents)
+    seen: list[list[StoredRun]] = []
+    try:
+        for execution in _executions(configs, workplace, quiet=quiet, rerun=rerun):
+            executions.append(execution)
+            runs = _stored(workplace.store, execution)
+            seen.append(runs)
+            if not json_output:
+                _show(runs, all_layers=all_layers)
+    finally:  # an error in one config takes nothing away from those before it
+        if json_output:
+            _print_documents(seen, several=len(configs) > 1)
     _fail_if_any_failed(executions)
 
 
-def _execute(
-    config: ExperimentConfig,
-    store: Store,
-    display: ProgressDisplay,
-    device: str,
-    data_dir: Path | None,
-    *,
-    offline: bool,
-    rerun: bool,
-) -> Execution:
+def _workplace(store: Store, device: str, data_dir: Path | None, *, offline: bool) -> Workplace:
+    """One for all configs: what its source has looked for in vain is not looked for again."""
     from initbench.data.dataset import Source
     from initbench.data.resolve import data_root
     from initbench.execute.device import resolve_device
-    from initbench.execute.experiment import Workplace, run_experiment
+    from initbench.execute.experiment import Workplace
 
     # What a fallback says is never silenced: the numbers are not those that were asked for.
     source = Source(root=data_root(data_dir), offline=offline, notify=lambda m: typer.echo(m, err=True))
-    workplace = Workplace(store=store, source=source, device=resolve_device(device))
-    with display.experiment():
-        return run_experiment(config, workplace, display, rerun=rerun)
+    return Workplace(store=store, source=source, device=resolve_device(device))
+
+
+def _executions(
+    configs: list[ExperimentConfig], workplace: Workplace, *, quiet: bool, rerun: bool
+) -> Iterator[Execution]:
+    from initbench.execute.experiment import run_experiment
+    from initbench.report.progress import ProgressDisplay
+
+    display = ProgressDisplay(quiet=quiet)
+    for config in configs:
+        with display.experiment():
+            execution = run_experiment(config, workplace, display, rerun=rerun)
+        yield execution
+
+
+def _stored(store: Store, execution: Execution) -> list[StoredRun]:
+    return [store.read(run_id) for run_id in execution.run_ids if store.status(run_id)]
 
 
 def _print_configs(configs: list[ExperimentConfig]) -> None:
@@ -99,17 +105,20 @@ def _show(runs: list[StoredRun], *, all_layers: bool) -> None:
         print_experiment(stdout_console(), runs, all_layers=all_layers)
 
 
-def _print_documents(experiments: list[list[StoredRun]]) -> None:
+def _print_documents(experiments: list[list[StoredRun]], *, several: bool) -> None:
     from initbench.report.document import experiment_document
     from initbench.store import strictjson
 
-    documents = [experiment_document(runs) for runs in experiments]
-    if documents:
-        typer.echo(strictjson.dumps(documents[0] if len(documents) == 1 else documents))
+    documents = [experiment_document(runs) for runs in experiments if runs]
+    if several or documents:
+        typer.echo(strictjson.dumps(documents if several else documents[0]))
 
 
 def _fail_if_any_failed(executions: list[Execution]) -> None:
-    failed = [e for e in executions if e.error is not None]
-    if failed:
-        lines = [f"{e.config.name} failed: {type(e.error).__name__}: {e.error}" for e in failed]
+    lines = [
+        f"{execution.config.name} failed: {type(error).__name__}: {error}"
+        for execution in executions
+        for error in execution.errors
+    ]
+    if lines:
         raise RunFailedError("\n".join([*lines, "the traceback is in run.json of the runs, under error"]))

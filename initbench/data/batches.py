@@ -14,6 +14,20 @@ from initbench.errors import UsageError
 from initbench.streams import generator
 
 
+def check_batch_size(samples: int, batch_size: int) -> None:
+    """Raise UsageError unless a batch can be filled from `samples`."""
+    if not 1 <= batch_size <= samples:
+        raise UsageError(
+            f"train.batch_size must be from 1 to the number of training samples, {samples:,};"
+            f" found {batch_size:,}"
+        )
+
+
+def first_batch(x: Tensor, batch_size: int, seed: int) -> Tensor:
+    """The samples of x (N, …) that a run's first update sees, before augmentation: (B, …)."""
+    return x[Batches(len(x), batch_size, [seed], x.device).indices(0)[0]]
+
+
 class Batches:
     """Batches as indices into the training split, from one permutation per seed and epoch.
 
@@ -29,11 +43,7 @@ class Batches:
         seeds: Sequence[int],
         device: torch.device | str = "cpu",
     ) -> None:
-        if not 1 <= batch_size <= samples:
-            raise UsageError(
-                f"train.batch_size must be from 1 to the number of training samples, {samples:,};"
-                f" found {batch_size:,}"
-            )
+        check_batch_size(samples, batch_size)
         self.samples = samples
         self.batch_size = batch_size
         self.seeds = list(seeds)

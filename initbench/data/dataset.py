@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from initbench.errors import DataError
-from initbench.registry import Entry, Options, Registry
+from initbench.registry import Entry, Options, Registry, Section
+
+# From 2 up: on the CPU, torch 2.14 interpolates to a width of 1 with antialiasing wrongly.
+_Pixels = Annotated[int, Field(ge=2, le=4096)]
+
+
+class AugmentOptions(Section):
+    """Random changes of the training images, drawn anew at every step."""
+
+    flip: bool = False
+    """Mirror each image left to right with probability 1/2."""
+    crop: int = Field(default=0, ge=0)
+    """Pad each image with this many black pixels on every side and cut it out again at a random place."""
 
 
 class DataOptions(Options):
@@ -27,8 +40,38 @@ class DataOptions(Options):
     """Subtract the mean and divide by the standard deviation of the training split.
 
     One pair for all values (`global`), or one for each feature (`per_feature`)."""
+    classes: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2)] | None = None
+    """Labels to keep, at least two; they become classes 0, 1, … in the order listed. Null keeps all."""
+    resize: _Pixels | Annotated[list[_Pixels], Field(min_length=2, max_length=2)] | None = None
+    """Size of the images, [height, width] or one number for both; null for the set's own.
+
+    Bilinear, with antialiasing."""
+    augment: AugmentOptions | None = None
+    """Random changes of the training images: `flip` (true or false) and `crop` (pixels); null for none.
+
+    `flip` mirrors an image with probability 1/2; `crop` pads it with so many black pixels on every side
+    and cuts it out again at a random place. Evaluations and probes see the images as they are."""
     fallback: Literal["digits"] | None = None
     """Data set to use, and say so, when this one is neither on disk nor to be fetched."""
+
+    @field_validator("classes")
+    @classmethod
+    def _labels_differ(cls, labels: list[int] | None) -> list[int] | None:
+        twice = next((label for label in labels or () if (labels or []).count(label) > 1), None)
+        if twice is not None:
+            problem = f"lists the label {twice} twice"
+            raise PydanticCustomError("key_fault", "{problem}", {"problem": problem, "at": ""})
+        return labels
+
+    @model_validator(mode="after")
+    def _moved_pixels_share_a_scale(self) -> DataOptions:
+        if self.augment is not None and self.normalize == "per_feature":
+            problem = (
+                "moves pixels, and data.normalize=per_feature scales each by its place:"
+                " use data.normalize=global with it"
+            )
+            raise PydanticCustomError("key_fault", "{problem}", {"problem": problem, "at": "augment"})
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +88,10 @@ class Source:
     """Upper bound on the time spent finding out whether any mirror answers."""
     recheck: bool = False
     """Compute every checksum anew instead of trusting those remembered for an unchanged file."""
+    unavailable: dict[str, UnavailableError] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
+    """What was looked for in vain, by its name and own options: it is not looked for, or said, again."""
 
 
 @dataclass(frozen=True, kw_only=True)

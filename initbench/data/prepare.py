@@ -11,9 +11,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from initbench.data.augment import Augment
 from initbench.data.dataset import DataOptions, RawData
+from initbench.data.resize import resized
 from initbench.data.resolve import Resolved
 from initbench.data.split import stratified_parts
+from initbench.data.subset import chosen_classes
 from initbench.errors import DataError
 from initbench.streams import generator
 
@@ -54,16 +57,25 @@ class Bundle:
     requested: str
     """The data set the config asked for; differs from `name` after a fallback."""
     fingerprint: str
+    labels: tuple[int, ...] | None = None
+    """The data set's own label of each class when `data.classes` chose some; None when it chose none."""
+    augment: Augment | None = None
+    """Changes the training batches; None when there is nothing to change."""
 
 
 def prepare(resolved: Resolved, options: DataOptions, device: torch.device | str) -> Bundle:
-    """Load, split and normalise the data set, and put it on `device`.
+    """Load the data set, choose its classes, resize, split and normalise it, and put it on `device`.
 
     uint8 values are scaled to [0, 1]; then x ← (x − mean) / std with the training split's own
     mean and standard deviation (`options.normalize`). Raises DataError when the set cannot be
-    read or is too small to split.
+    read, is too small to split, or is not one that an option can be applied to.
     """
     raw = resolved.located.load()
+    _refuse_unfit(options, raw.x_train, resolved.located.name)
+    if options.classes is not None:
+        raw = chosen_classes(raw, options.classes)
+    if options.resize is not None:
+        raw = resized(raw, _size(options.resize))
     parts = _split(raw, options.val_fraction)
     shift, scale = _normalisation(parts[0][0], options.normalize)
     train, val, test = (Split(x=_apply(x, shift, scale).to(device), y=y.to(device)) for x, y in parts)
@@ -76,7 +88,40 @@ def prepare(resolved: Resolved, options: DataOptions, device: torch.device | str
         name=resolved.located.name,
         requested=resolved.requested,
         fingerprint=resolved.located.fingerprint,
+        labels=None if options.classes is None else tuple(options.classes),
+        augment=_augment(options, train.x, shift, scale),
     )
+
+
+def _refuse_unfit(options: DataOptions, x: Tensor, name: str) -> None:
+    if x.dim() == 4:
+        return
+    for key in ("resize", "augment"):
+        if getattr(options, key) is not None:
+            raise DataError(
+                f"data.{key} is for images, and a sample of {name} is a list of {x.shape[1]:,} features:"
+                f" leave data.{key} out, or choose a data set of images"
+            )
+
+
+def _size(option: int | list[int]) -> tuple[int, int]:
+    height, width = [option] * 2 if isinstance(option, int) else option
+    return height, width
+
+
+def _augment(options: DataOptions, x: Tensor, shift: Tensor, scale: Tensor) -> Augment | None:
+    chosen = options.augment
+    if chosen is None or not (chosen.flip or chosen.crop):
+        return None
+    smallest = min(x.shape[2:])
+    if chosen.crop >= smallest:
+        raise DataError(
+            f"data.augment.crop must be less than the images' shorter side, {smallest} pixels;"
+            f" found {chosen.crop}"
+        )
+    # What torchvision's RandomCrop(padding) does before Normalize: the padding is a 0, normalised too.
+    black = _apply(torch.zeros(()), shift, scale).item()
+    return Augment(flip=chosen.flip, crop=chosen.crop, black=black)
 
 
 def _split(raw: RawData, val_fraction: float) -> list[tuple[Tensor, Tensor]]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from initbench.choice import default_choice
-from initbench.data.checksums import cache_folder
 from initbench.data.dataset import DATASETS, DataOptions, Located, Source, UnavailableError
+from initbench.data.obtain.checksums import cache_folder
 from initbench.errors import DataError
 
 
@@ -19,19 +18,13 @@ class Resolved:
     requested: str
     located: Located
 
-    @property
-    def fell_back(self) -> bool:
-        """Whether another set stands in for the one that was asked for."""
-        return self.located.name != self.requested
 
-
-def data_root(explicit: Path | None = None) -> Path:
-    """The data root: `explicit` (--data-dir), else INITBENCH_DATA, else the XDG cache.
+def data_root(named: Path | None) -> Path:
+    """The data root: `named` (--data-dir or INITBENCH_DATA), else the XDG cache.
 
     It need not exist. Raises DataError when it is something other than a folder.
     """
-    named = explicit or os.environ.get("INITBENCH_DATA")
-    root = Path(named).expanduser().absolute() if named else cache_folder()
+    root = named.expanduser().absolute() if named else cache_folder()
     if root.exists() and not root.is_dir():
         raise DataError(f"the data root {root} is not a folder")
     return root
@@ -40,23 +33,35 @@ def data_root(explicit: Path | None = None) -> Path:
 def resolve(options: DataOptions, source: Source) -> Resolved:
     """Find or fetch the data set `options.name`, or its `fallback` when it cannot be had.
 
-    A fallback is said once through `source.notify`. Raises UnavailableError without one, and
+    A set that cannot be had is looked for, and its fallback said through `source.notify`, once for a
+    Source, however many configs ask for it. Raises UnavailableError without a fallback, and
     DataError whenever a file is there that cannot be trusted.
     """
+    key = _key(options)
+    known = source.unavailable.get(key)
     try:
+        if known is not None:
+            raise known
         located = DATASETS[options.name].locate(options, source)
     except UnavailableError as error:
         if options.fallback is None:
             raise
-        located = _fall_back(options, source, error)
+        located = _fall_back(options, source)
+        if known is None:
+            source.notify(
+                f"{error.missing}, so {located.name} is used instead; to get the real set,"
+                f" {error.remedies[0]}"
+            )
+            source.unavailable[key] = error
     return Resolved(requested=options.name, located=located)
 
 
-def _fall_back(options: DataOptions, source: Source, error: UnavailableError) -> Located:
-    entry = DATASETS[str(options.fallback)]
-    plain = default_choice(DATASETS, entry.name)
-    located = entry.locate(plain.model_copy(update={"normalize": options.normalize}), source)
-    source.notify(
-        f"{error.missing}, so {entry.name} is used instead; to get the real set, {error.remedies[0]}"
-    )
-    return located
+def _key(options: DataOptions) -> str:
+    """What decides where a set is looked for: its name and the options that it alone has."""
+    shared = set(DataOptions.model_fields) - {"name"}
+    return options.model_dump_json(exclude=shared)
+
+
+def _fall_back(options: DataOptions, source: Source) -> Located:
+    name = str(options.fallback)
+    return DATASETS[name].locate(default_choice(DATASETS, name), source)

@@ -104,6 +104,8 @@ class Training:
         for step in range(begin, end):
             with self._pacer.step() if self._device.type == "cpu" else nullcontext():
                 x, y = self._data.train.take(self._batches.indices(step))  # (K, B, …), (K, B)
+                if self._data.augment is not None:
+                    x = self._data.augment(x, self._batches.seeds, step)
                 losses = self._cohort.gradients(x, y)
                 finite = torch.isfinite(losses)
                 if not bool(finite.all()) and not self._drop_diverged(finite, step, x):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from initbench.config.schema import ExperimentConfig
-from initbench.data.batches import Batches
+from initbench.data.batches import first_batch
 from initbench.data.prepare import Bundle
 from initbench.models.build import build
 from initbench.models.network import Network
@@ -22,12 +22,11 @@ def draw(config: ExperimentConfig, data: Bundle, seeds: Sequence[int]) -> list[N
 
 
 def _network(config: ExperimentConfig, data: Bundle, seed: int) -> Network:
-    first = Batches(len(data.train), config.train.batch_size, [seed], data.train.x.device).indices(0)[0]
     return build(
         config.model,
         config.init,
         input_shape=data.input_shape,
         classes=data.classes,
         seed=seed,
-        batch=data.train.x[first].cpu(),
+        batch=first_batch(data.train.x, config.train.batch_size, seed).cpu(),
     )

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from initbench.data.dataset import Source
-from initbench.data.fetch import Archive
+from initbench.data.obtain.fetch import Archive
 
 TRAIN, TEST = 40, 20
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from initbench.data.batches import Batches
+from initbench.data.batches import Batches, check_batch_size, first_batch
 from initbench.errors import UsageError
 
 sizes = st.integers(1, 60).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n)))
@@ -75,7 +75,18 @@ def test_one_permutation_a_seed_and_epoch(monkeypatch):
     assert len(drawn) == 4
 
 
+@given(sizes, st.integers(0, 5))
+@quick
+def test_first_batch_is_that_of_step_0(size, seed):
+    x = torch.rand(size[0], 2, 3)
+    index = Batches(*size, [seed]).indices(0)[0]
+    assert torch.equal(first_batch(x, size[1], seed), torch.stack([x[number] for number in index]))
+
+
 @pytest.mark.parametrize("batch_size", [0, 11])
 def test_batch_size_that_cannot_be(batch_size):
+    check_batch_size(10, 10)
+    with pytest.raises(UsageError, match=r"train\.batch_size .* 10; found"):
+        check_batch_size(10, batch_size)
     with pytest.raises(UsageError, match=r"train\.batch_size .* 10; found"):
         Batches(10, batch_size, [0])

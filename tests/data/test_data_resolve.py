@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from initbench.choice import default_choice
-from initbench.data.checksums import cache_folder
 from initbench.data.dataset import DATASETS, DataOptions, Source, UnavailableError
+from initbench.data.obtain.checksums import cache_folder
 from initbench.data.prepare import prepare
 from initbench.data.resolve import data_root, resolve
 from initbench.errors import DataError
@@ -24,12 +24,8 @@ def options(name: str, **changes: object) -> DataOptions:
     return default_choice(DATASETS, name).model_copy(update=changes)
 
 
-def test_data_root_prefers_the_flag_then_the_environment_then_the_cache(tmp_path, monkeypatch):
-    assert data_root() == cache_folder()
-    monkeypatch.setenv("INITBENCH_DATA", "")
-    assert data_root() == cache_folder()
-    monkeypatch.setenv("INITBENCH_DATA", str(tmp_path / "env"))
-    assert data_root() == tmp_path / "env"
+def test_data_root_is_the_named_folder_or_the_cache(tmp_path, monkeypatch):
+    assert data_root(None) == cache_folder()
     assert data_root(tmp_path / "flag") == tmp_path / "flag"
     monkeypatch.chdir(tmp_path)
     assert data_root(Path("flag")) == tmp_path / "flag"
@@ -47,7 +43,7 @@ def test_mnist_from_a_mirror_end_to_end(published_mnist, source, mirror):
     assert resolved.located.files == tuple(
         source.root / "MNIST/raw" / name for name in published_mnist.checksums
     )
-    assert not resolved.fell_back
+    assert resolved.requested == resolved.located.name == "mnist"
     bundle = prepare(resolved, chosen, "cpu")
     assert bundle.train.x.shape == (30, 1, 28, 28)
     assert bundle.test.x.shape == (20, 1, 28, 28)
@@ -71,7 +67,7 @@ def test_fallback_says_so_once_and_keeps_normalize(offline, published_mnist, sou
     mirror.files.clear()
     chosen = options("mnist", fallback="digits", normalize="none")
     resolved = resolve(chosen, replace(source, offline=offline))
-    assert (resolved.requested, resolved.located.name, resolved.fell_back) == ("mnist", "digits", True)
+    assert (resolved.requested, resolved.located.name) == ("mnist", "digits")
     assert len(notes) == 1
     assert "\n" not in notes[0]
     for part in ("mnist", str(source.root), "digits is used instead", "initbench data fetch mnist"):
@@ -79,6 +75,32 @@ def test_fallback_says_so_once_and_keeps_normalize(offline, published_mnist, sou
     bundle = prepare(resolved, chosen, "cpu")
     assert (bundle.requested, bundle.name) == ("mnist", "digits")
     assert (bundle.train.x.min(), bundle.train.x.max()) == (0.0, 1.0)
+
+
+def test_many_configs_cost_one_look_and_one_message(published_mnist, source, mirror, notes):
+    mirror.files.clear()
+    chosen = options("mnist", fallback="digits")
+    for changes in ({}, {"normalize": "none"}, {"val_fraction": 0.5}):
+        resolved = resolve(chosen.model_copy(update=changes), source)
+        assert (resolved.requested, resolved.located.name) == ("mnist", "digits")
+    assert len(mirror.probes) == 1
+    assert len(notes) == 1
+    with pytest.raises(UnavailableError, match="mnist is not in"):
+        resolve(options("mnist"), source)
+    assert len(mirror.probes) == 1
+    resolve(options("fashion_mnist", fallback="digits"), replace(source, offline=True))
+    assert len(notes) == 2, "another set is another message"
+    resolve(chosen, replace(source))
+    assert len(mirror.probes) == 2, "a new Source has nothing to remember"
+
+
+def test_a_look_in_vain_is_remembered_by_the_sets_own_options(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "b.npz").write_bytes(b"")
+    npz = DATASETS["npz"].options
+    missing, present = (npz(name="npz", path=path, fallback="digits") for path in ("a.npz", "b.npz"))
+    assert resolve(missing, source).located.name == "digits"
+    assert resolve(present, source).located.name == "npz"
 
 
 def test_no_fallback_is_an_error(published_mnist, source, notes):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cifar_files import cifar10, cifar100
 from pydantic import ValidationError
 
 from initbench.choice import default_choice
@@ -49,9 +50,12 @@ def located(entry: Dataset, tmp_path, idx_files, checksums, monkeypatch, put_on_
     """The entry found in a data root made for it."""
     from torchvision import datasets
 
-    for class_name in ("MNIST", "FashionMNIST"):
+    for class_name in ("MNIST", "FashionMNIST", "KMNIST"):
         monkeypatch.setattr(getattr(datasets, class_name), "resources", list(checksums.items()))
         put_on_disk(tmp_path, idx_files, f"{class_name}/raw")
+    for cifar in (cifar10(), cifar100()):
+        cifar.publish(monkeypatch, b"")
+        put_on_disk(tmp_path, cifar.files, cifar.folder)
     write_npz(tmp_path / "own.npz")
     source = Source(root=tmp_path, offline=True)
     if entry.name == "npz":
@@ -129,7 +133,7 @@ def gaussian(**changes: int) -> Located:
 
 
 def test_gaussian_is_standard_normal_with_labels_that_say_nothing():
-    raw = gaussian(dim=20, samples=5000, classes=4).load()
+    raw = gaussian(dim=20, samples=5000, num_classes=4).load()
     assert raw.x_train.shape == (5000, 20)
     assert raw.x_test.shape == (1000, 20)
     # Five standard errors of the mean and of the variance of 100,000 draws.
@@ -140,13 +144,15 @@ def test_gaussian_is_standard_normal_with_labels_that_say_nothing():
 
 
 def test_gaussian_identity_is_its_options():
-    prints = {gaussian(**changes).fingerprint for changes in ({}, {"dim": 3}, {"samples": 7}, {"classes": 3})}
+    prints = {
+        gaussian(**changes).fingerprint for changes in ({}, {"dim": 3}, {"samples": 7}, {"num_classes": 3})
+    }
     assert len(prints) == 4
     assert gaussian().fingerprint in prints
 
 
 def test_gaussian_options_are_checked():
-    for wrong in ({"dim": 0}, {"classes": 1}, {"samples": 1}):
+    for wrong in ({"dim": 0}, {"num_classes": 1}, {"samples": 1}):
         with pytest.raises(ValidationError):
             DATASETS["gaussian"].options(**wrong)
 

@@ -17,10 +17,10 @@ from initbench.data.dataset import Source
 from initbench.data.prepare import prepare
 from initbench.data.resolve import resolve
 from initbench.errors import DataError, DeviceError, Terminated, UsageError
-from initbench.execute import serial
+from initbench.execute import experiment
 from initbench.execute.device import resolve_device
 from initbench.execute.identity import identify
-from initbench.execute.serial import Execution, Workplace, run_experiment
+from initbench.execute.experiment import Execution, Workplace, run_experiment
 from initbench.models.build import build
 from initbench.store.store import Store
 from initbench.train.cohort import Cohort
@@ -41,7 +41,7 @@ class Watcher:
     def planned(self, config: ExperimentConfig, to_train: int, stored: int, steps: int | None) -> None:
         self.plans.append((to_train, stored, steps))
 
-    def advanced(self, step: int, losses: torch.Tensor) -> None:
+    def advanced(self, seeds: tuple[int, ...], step: int, losses: torch.Tensor) -> None:
         self.steps.append(step)
         if self._error is not None and step == self._at:
             raise self._error
@@ -77,7 +77,7 @@ def statuses(workplace: Workplace, execution: Execution) -> list[str | None]:
 def test_every_file_of_a_run_is_there_and_whole(make_config: Any, execute: Any, workplace: Workplace) -> None:
     config = make_config(seeds=[3, 1], train={"eval_every": 8})
     execution, watcher = execute(config)
-    assert execution.error is None
+    assert execution.errors == ()
     assert watcher.plans == [(2, 0, 20)]
     assert watcher.steps == list(range(1, 21))
     assert sorted(watcher.ends) == [(1, "finished"), (3, "finished")]
@@ -149,7 +149,7 @@ def test_a_finished_run_is_not_trained_again(
     first, _ = execute(make_config(seeds=2))
     before = [workplace.store.read(run_id) for run_id in first.run_ids]
     with monkeypatch.context() as patch:
-        patch.setattr(serial, "Training", None)
+        patch.setattr(experiment, "train", None)
         second, watcher = execute(make_config(seeds=2))
     assert second.run_ids == first.run_ids
     assert watcher.plans == [(0, 2, None)]
@@ -221,7 +221,7 @@ def test_an_exception_in_training_is_stored_with_its_traceback(
     make_config: Any, execute: Any, workplace: Workplace
 ) -> None:
     execution, _ = execute(make_config(seeds=2), watcher=Watcher(RuntimeError("out of luck"), at=7))
-    assert isinstance(execution.error, RuntimeError)
+    assert [type(error) for error in execution.errors] == [RuntimeError]
     assert statuses(workplace, execution) == ["failed", "failed"]
     run = workplace.store.read(execution.run_ids[1])
     assert "Traceback" in run.record["error"]
@@ -239,7 +239,7 @@ def test_a_run_that_diverged_before_the_failure_keeps_its_result(
 ) -> None:
     poison_first_run(monkeypatch)
     execution, _ = execute(make_config(seeds=3), watcher=Watcher(RuntimeError("late"), at=15))
-    assert execution.error is not None
+    assert len(execution.errors) == 1
     assert statuses(workplace, execution) == ["diverged", "failed", "failed"]
 
 
@@ -261,7 +261,7 @@ def test_a_diverged_run_is_a_result(
 ) -> None:
     poison_first_run(monkeypatch)
     execution, watcher = execute(make_config(seeds=3))
-    assert execution.error is None
+    assert execution.errors == ()
     assert statuses(workplace, execution) == ["diverged", "finished", "finished"]
     assert watcher.ends[0] == (0, "diverged")
     record = workplace.store.read(execution.run_ids[0]).record

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from initbench.data.checksums import checksum
 from initbench.data.dataset import (
     DATASETS,
     DataOptions,
@@ -24,6 +23,7 @@ from initbench.data.dataset import (
     Source,
     UnavailableError,
 )
+from initbench.data.obtain.checksums import checksum
 from initbench.errors import DataError
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test")

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST, read by torchvision's parsers from the published archives.
+"""MNIST, Fashion-MNIST and KMNIST, read by torchvision's parsers from the published archives.
 
 Checksums and mirrors come from torchvision's own classes. Importing torchvision takes about a
 second, so it happens inside the functions.
@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from torch import Tensor
 
 from initbench.data.dataset import DATASETS, DataOptions, Dataset, Located, RawData, Source
-from initbench.data.fetch import Archive, obtain
+from initbench.data.obtain.fetch import Archive, obtain
 
 
 def published(name: str, class_name: str) -> Archive:
@@ -87,5 +87,14 @@ DATASETS.add(
         source="Xiao, Rasul and Vollgraf 2017",
         formula="60,000 train (val_fraction of them for validation) + 10,000 test",
         locate=_locate("fashion_mnist", "FashionMNIST"),
+    )
+)
+DATASETS.add(
+    Dataset(
+        name="kmnist",
+        summary="Handwritten Japanese characters, 28×28 grey, 10 classes: MNIST's shape, harder to read.",
+        source="Clanuwat et al. 2018",
+        formula="60,000 train (val_fraction of them for validation) + 10,000 test",
+        locate=_locate("kmnist", "KMNIST"),
     )
 )

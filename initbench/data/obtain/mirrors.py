@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from initbench.data.progress import download_bar
+from initbench.data.obtain.progress import download_bar
 
 # A mirror that compresses what is compressed already would hand us bytes with another checksum.
 _PLAIN = {"Accept-Encoding": "identity"}

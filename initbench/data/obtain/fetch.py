@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from initbench.data.checksums import cache_folder, checksum
 from initbench.data.dataset import Source, UnavailableError
-from initbench.data.mirrors import answering, download, reason
+from initbench.data.obtain.checksums import cache_folder, checksum
+from initbench.data.obtain.mirrors import answering, download, reason
 from initbench.errors import DataError
 
 _LOCK_SECONDS = 600.0
@@ -27,7 +27,7 @@ class Archive:
 
     name: str
     folder: str
-    """Below the data root, as torchvision lays it out, e.g. `MNIST/raw`."""
+    """Below the data root, as torchvision lays it out, e.g. `MNIST/raw`; empty for the root itself."""
     checksums: Mapping[str, str]
     """File name → md5 (hex), in the publisher's order."""
     mirrors: tuple[str, ...]
@@ -137,12 +137,14 @@ def _unavailable(archive: Archive, source: Source, failures: Mapping[str, str]) 
     missing = ", ".join(_missing(archive, source))
     folders = [f"{folder}: no {missing}" for folder in _folders(archive, source)]
     fetched = "is not fetched offline" if source.offline else "could not be fetched"
+    holds = f"{archive.folder}/" if archive.folder else " and ".join(archive.checksums)
     return UnavailableError(
         f"{archive.name} is not in {source.root} and {fetched}",
         tried=[*folders, *(f"{place}: {why}" for place, why in failures.items())],
         remedies=[
             f"run `initbench data fetch {archive.name}` where there is a network",
-            f"name a folder that holds {archive.folder}/ with --data-dir or INITBENCH_DATA",
+            f"name a folder that holds {holds} with --data-dir or INITBENCH_DATA",
             "use data.name=digits, which needs no download (or data.fallback=digits)",
+            "use your own images with data.name=npz and data.path=FILE",
         ],
     )

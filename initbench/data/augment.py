@@ -1,0 +1,56 @@
+"""Random changes of the training images, a whole batch at a time on its device.
+
+Legend: K runs, B batch size, C channels, H × W pixels, c the pixels of padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from initbench.streams import generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augment:
+    """Pad-and-crop and mirror images (He et al. 2016, section 4.2).
+
+    What happens to a batch depends on the run's seed and the step alone, never on the other runs of
+    the cohort, so that a resumed run goes on as it would have.
+    """
+
+    flip: bool
+    """Mirror each image left to right with probability 1/2."""
+    crop: int
+    """c: pad with c black pixels, then cut out H × W at one of (2c + 1)² places, all equally likely."""
+    black: float
+    """The value that 0 has become by normalisation."""
+
+    def __call__(self, x: Tensor, seeds: Sequence[int], step: int) -> Tensor:
+        """Changed copies of the batches x (K, B, C, H, W) that runs with `seeds` (K) see at `step`."""
+        draws = [self._draw(x.shape[1], seed, step) for seed in seeds]
+        places, mirrored = (torch.cat(drawn).to(x.device) for drawn in zip(*draws, strict=True))
+        images = x.flatten(0, 1)
+        if self.crop:
+            images = self._cropped(images, places)
+        if self.flip:
+            images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+        return images.view(x.shape)
+
+    def _draw(self, batch: int, seed: int, step: int) -> tuple[Tensor, Tensor]:
+        """Places of the crops (B, 2), 0 … 2c, and which images are mirrored (B,)."""
+        stream = generator(seed, "augment", step)
+        places = torch.randint(2 * self.crop + 1, (batch, 2), generator=stream)
+        return places, torch.randint(2, (batch,), generator=stream).bool()
+
+    def _cropped(self, images: Tensor, places: Tensor) -> Tensor:
+        """The window of each image (N, C, H, W) at its place (N, 2) after padding."""
+        height, width = images.shape[-2:]
+        padded = pad(images, [self.crop] * 4, value=self.black)
+        windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view: (N, C, 2c+1, 2c+1, H, W)
+        image = torch.arange(len(images), device=images.device)
+        return windows[image, :, places[:, 0], places[:, 1]]

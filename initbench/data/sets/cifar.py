@@ -1,0 +1,202 @@
+"""CIFAR-10 and CIFAR-100, read from the published archive or from the folder it unpacks to.
+
+Checksums and the address come from torchvision's own classes. Nothing is unpacked to disk, and each
+pickle is verified in memory, right before it is read: it is not data until then, but a program.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from initbench.data.dataset import (
+    DATASETS,
+    DataOptions,
+    Dataset,
+    Located,
+    RawData,
+    Source,
+    UnavailableError,
+)
+from initbench.data.obtain.fetch import Archive, look_up, obtain
+from initbench.data.unpickle import unpickle
+from initbench.errors import DataError
+
+_SHAPE = (3, 32, 32)
+_VALUES = 3 * 32 * 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What torchvision knows of one of the two sets; `train`, `test` and `meta` are file names."""
+
+    packed: Archive
+    unpacked: Archive
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    meta: str
+    names_key: str
+    """Key of the list of class names in `meta`."""
+
+
+def published(name: str, class_name: str) -> Published:
+    """The files behind torchvision's class `class_name`, a subclass of its CIFAR10."""
+    import torchvision
+
+    known = getattr(torchvision.datasets, class_name)
+    meta = known.meta["filename"]
+    return Published(
+        packed=Archive(
+            name=name,
+            folder="",
+            checksums={known.filename: known.tgz_md5},
+            mirrors=(known.url.removesuffix(known.filename),),
+        ),
+        unpacked=Archive(
+            name=name,
+            folder=known.base_folder,
+            checksums={**dict(known.train_list), **dict(known.test_list), meta: known.meta["md5"]},
+            mirrors=(),
+        ),
+        train=tuple(file for file, _ in known.train_list),
+        test=tuple(file for file, _ in known.test_list),
+        meta=meta,
+        names_key=known.meta["key"],
+    )
+
+
+def _locate(name: str, class_name: str) -> Callable[[DataOptions, Source], Located]:
+    def locate(_options: DataOptions, source: Source) -> Located:
+        files = published(name, class_name)
+        found = _find(files, source)
+        # Of what is inside, so that both forms are one data set.
+        listed = "\n".join(f"{file} {md5}" for file, md5 in sorted(files.unpacked.checksums.items()))
+        return Located(
+            name=name,
+            fingerprint=hashlib.sha256(listed.encode()).hexdigest(),
+            load=partial(_load, files, found),
+            files=tuple(found.values()),
+        )
+
+    return locate
+
+
+def _find(files: Published, source: Source) -> dict[str, Path]:
+    """The unpacked files when all are there, else the archive, fetched when it has to be."""
+    unpacked = look_up(files.unpacked, source)
+    lacking = [file for file in files.unpacked.checksums if file not in unpacked]
+    if not lacking:
+        return unpacked
+    try:
+        return obtain(files.packed, source)
+    except UnavailableError as error:
+        folder = source.root / files.unpacked.folder
+        tried = (f"{folder}: no {', '.join(lacking)}", *error.tried)
+        raise UnavailableError(error.missing, tried=tried, remedies=error.remedies) from None
+
+
+def _load(files: Published, found: Mapping[str, Path]) -> RawData:
+    """Images (N, 3, 32, 32) uint8, labels (N,) int64."""
+    wanted = files.unpacked.checksums
+    contents = _packed(files, found) if found.keys() != wanted.keys() else _unpacked(found)
+    dicts = {
+        file: unpickle(_verified(content, wanted[file], where), where) for file, where, content in contents
+    }
+    lacking = [file for file in wanted if file not in dicts]
+    if lacking:
+        paths = ", ".join(map(str, found.values()))
+        raise DataError(f"{paths} lacks {', '.join(lacking)}")
+    classes = len(_value(dicts[files.meta], (files.names_key,), files.meta))
+    x_train, y_train = _part(dicts, files.train, classes)
+    x_test, y_test = _part(dicts, files.test, classes)
+    return RawData(x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test, classes=classes)
+
+
+_Contents = Iterator[tuple[str, str, bytes]]
+"""(file name, where it was found, its bytes)"""
+
+
+def _unpacked(found: Mapping[str, Path]) -> _Contents:
+    for file, path in found.items():
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+        yield file, str(path), content
+
+
+def _packed(files: Published, found: Mapping[str, Path]) -> _Contents:
+    """The wanted members in the archive's order: to seek in it is to unpack it again."""
+    (path,) = found.values()
+    wanted = {f"{files.unpacked.folder}/{file}": file for file in files.unpacked.checksums}
+    try:
+        with tarfile.open(path, "r:gz") as archive:
+            for member in archive:
+                opened = archive.extractfile(member) if member.isfile() and member.name in wanted else None
+                if opened is not None:
+                    yield wanted[member.name], f"{path}: {member.name}", opened.read()
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read as a .tar.gz archive: {error}") from error
+
+
+def _verified(content: bytes, expected: str, where: str) -> bytes:
+    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if found != expected:
+        raise DataError(f"{where} is not the published file: expected md5 {expected}, found {found}")
+    return content
+
+
+def _part(dicts: Mapping[str, dict[str, Any]], files: tuple[str, ...], classes: int) -> tuple[Tensor, Tensor]:
+    parts = [_batch(dicts[file], file, classes) for file in files]
+    return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
+
+
+def _batch(batch: dict[str, Any], file: str, classes: int) -> tuple[Tensor, Tensor]:
+    """One file's images and labels, checked: an array in a pickle may hold anything."""
+    data = _value(batch, ("data",), file)
+    labels = _value(batch, ("labels", "fine_labels"), file)
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (_VALUES,):
+        raise DataError(f"{file}: data must be a uint8 array of the shape (N, {_VALUES})")
+    numbers = isinstance(labels, list) and all(
+        type(label) is int and 0 <= label < classes for label in labels
+    )
+    if not numbers or len(labels) != len(data):
+        raise DataError(f"{file}: labels must be {len(data)} whole numbers from 0 to {classes - 1}")
+    return torch.from_numpy(np.ascontiguousarray(data)).view(-1, *_SHAPE), torch.tensor(labels)
+
+
+def _value(holder: dict[str, Any], keys: tuple[str, ...], file: str) -> Any:
+    for key in keys:
+        if key in holder:
+            return holder[key]
+    raise DataError(f"{file} lacks {' or '.join(keys)}, holds {', '.join(holder) or 'nothing'}")
+
+
+DATASETS.add(
+    Dataset(
+        name="cifar10",
+        summary="Small colour photographs, 32×32, 10 classes: the usual task for convolutions.",
+        source="Krizhevsky 2009",
+        formula="50,000 train (val_fraction of them for validation) + 10,000 test",
+        locate=_locate("cifar10", "CIFAR10"),
+    )
+)
+DATASETS.add(
+    Dataset(
+        name="cifar100",
+        summary="Small colour photographs, 32×32, 100 classes of 600 each: CIFAR-10's shape, but harder.",
+        source="Krizhevsky 2009",
+        formula="50,000 train (val_fraction of them for validation) + 10,000 test, fine labels",
+        locate=_locate("cifar100", "CIFAR100"),
+    )
+)
