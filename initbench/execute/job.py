@@ -51,8 +51,16 @@ def train(job: Job, data: Bundle, sink: Sink) -> None:
     """Draw the job's nets, train them together, and hand on all that is seen."""
     networks = draw(job.config, data, job.seeds)
     reporter = _Reporter(job, sink, networks[0])
-    Training(networks, job.seeds, job.config, job.mode, data=data, device=job.device, listener=reporter,
-             threads=job.threads).run()
+    Training(
+        networks,
+        job.seeds,
+        job.config,
+        job.mode,
+        data=data,
+        device=job.device,
+        listener=reporter,
+        threads=job.threads,
+    ).run()
 
 
 class _Reporter:

@@ -59,7 +59,12 @@ class Recorder:
 
 @contextmanager
 def claimed(
-    store: Store, config: ExperimentConfig, run_ids: Mapping[int, str], record: Mapping[str, Any], *, rerun: bool
+    store: Store,
+    config: ExperimentConfig,
+    run_ids: Mapping[int, str],
+    record: Mapping[str, Any],
+    *,
+    rerun: bool,
 ) -> Iterator[dict[int, RunWriter]]:
     """Writers of all these runs, by seed; none of them when another process has one of them.
 
@@ -69,7 +74,9 @@ def claimed(
         writers: dict[int, RunWriter] = {}
         for seed, run_id in run_ids.items():
             try:
-                writer = store.claim(run_id, {**record, "seed": seed}, to_yaml(config.with_seeds(seed)), rerun=rerun)
+                writer = store.claim(
+                    run_id, {**record, "seed": seed}, to_yaml(config.with_seeds(seed)), rerun=rerun
+                )
             except InitbenchError:
                 for begun in writers.values():  # nothing failed: they can be taken up by the next call
                     begun.stop("interrupted")

@@ -62,7 +62,7 @@ class Cohort:
         self.skeleton.train()
         for p in self.parameters.values():
             p.grad = None
-        losses = self._each(self._loss_of_one, (0, 0))(self.parameters, self.buffers, x, y)
+        losses: Tensor = self._each(self._loss_of_one, (0, 0))(self.parameters, self.buffers, x, y)
         losses.sum().backward()  # type: ignore[no-untyped-call]
         return losses.detach()
 
@@ -112,7 +112,7 @@ class Cohort:
         self._state.slots = {slot: [t[index] for t in tensors] for slot, tensors in slots.items()}
 
     def _each(self, function: Callable[..., Any], data_dims: tuple[int | None, ...]) -> Callable[..., Any]:
-        """`function` of one run's (parameters, buffers, *data), for all runs: results have an axis K first."""
+        """`function` of one run's (parameters, buffers, *data), for all runs, on an axis K in front."""
         if self._mode == "vmap":
             return vmap(function, in_dims=(0, 0, *data_dims), randomness="different")
 

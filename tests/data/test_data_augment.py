@@ -217,7 +217,7 @@ def training(config: Any, seeds: list[int]) -> tuple[Training, Bundle]:
         for seed in seeds
     ]
     cpu = torch.device("cpu")
-    return Training(nets, seeds, config, data=data, device=cpu, listener=Nobody(), threads=1), data
+    return Training(nets, seeds, config, "vmap", data=data, device=cpu, listener=Nobody(), threads=1), data
 
 
 SEEDS = [4, 0, 7]

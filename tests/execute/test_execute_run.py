@@ -16,11 +16,11 @@ from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import Source
 from initbench.data.prepare import prepare
 from initbench.data.resolve import resolve
-from initbench.errors import DataError, DeviceError, Terminated, UsageError
-from initbench.execute import experiment
+from initbench.errors import DataError, DeviceError, StoreError, Terminated, UsageError
+from initbench.execute import experiment, job
 from initbench.execute.device import resolve_device
-from initbench.execute.identity import identify
-from initbench.execute.experiment import Execution, Workplace, run_experiment
+from initbench.execute.experiment import Execution, Workplace, plan, run_experiment
+from initbench.execute.identity import identify, training_mode
 from initbench.models.build import build
 from initbench.store.store import Store
 from initbench.train.cohort import Cohort
@@ -374,3 +374,62 @@ def test_the_identity_is_the_one_runs_are_stored_under(
     assert execution.run_ids == tuple(identity.run_id("tiny", seed) for seed in (0, 1))
     arms = {workplace.store.read(run_id).record["arm"] for run_id in execution.run_ids}
     assert arms == {identity.arm}
+
+
+def test_large_experiments_train_in_several_cohorts(
+    make_config: Any, execute: Any, workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together, _ = execute(make_config(seeds=5))
+    numbers = [workplace.store.read(run_id).convergence for run_id in together.run_ids]
+    monkeypatch.setitem(experiment.MOST_STACKED, "cpu", 2)
+    execution, watcher = execute(make_config(seeds=5), rerun=True)
+    runs = [workplace.store.read(run_id) for run_id in execution.run_ids]
+    assert [run.record["cohort"] for run in runs] == [2, 2, 2, 2, 1]
+    assert [run.convergence for run in runs] == numbers
+    assert watcher.plans == [(5, 0, 20)], "one plan for the whole experiment"
+
+
+def test_runs_that_train_singly_fail_singly(
+    make_config: Any, execute: Any, workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = experiment.train
+
+    def fail_for_seed_1(job: Any, data: Any, sink: Any) -> None:
+        if job.seeds == (1,):
+            raise RuntimeError("out of luck")
+        draw(job, data, sink)
+
+    monkeypatch.setattr(experiment, "train", fail_for_seed_1)
+    config = make_config(seeds=3, model={"width": 17, "activation": "sigmoid"})
+    execution, watcher = execute(config)
+    assert statuses(workplace, execution) == ["finished", "failed", "finished"]
+    assert [str(error) for error in execution.errors] == ["out of luck"]
+    assert watcher.plans == [(3, 0, 20)]
+
+
+def test_a_run_that_another_process_has_leaves_its_neighbours_free(
+    make_config: Any, execute: Any, workplace: Workplace
+) -> None:
+    config = make_config(seeds=3)
+    ids = plan(config, workplace, rerun=False).run_ids
+    with pytest.raises(StoreError, match=rf"{ids[1]} is running"), workplace.store.claim(ids[1], {}, ""):
+        execute(config)
+    assert [workplace.store.status(ids[seed]) for seed in (0, 2)] == ["interrupted", None]
+
+
+def test_what_fails_before_the_first_step_is_stored_too(
+    make_config: Any, execute: Any, workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: object) -> None:
+        raise RuntimeError("cannot allocate memory")
+
+    monkeypatch.setattr(job, "draw", no_memory)
+    execution, _ = execute(make_config())
+    assert statuses(workplace, execution) == ["failed"]
+    assert "cannot allocate" in workplace.store.read(execution.run_ids[0]).record["error"]
+
+
+def test_on_a_gpu_everything_is_stacked(make_config: Any) -> None:
+    config = make_config(model={"width": 17, "activation": "sigmoid"})
+    assert training_mode(config, CPU) == "single"
+    assert training_mode(config, torch.device("cuda", 0)) == "vmap"

@@ -94,7 +94,7 @@ def train(
     ear = Ear() if poison is None else Poisoner(*poison)
     chosen = nets(config, seeds) if networks is None else networks
     data = data or bundle()
-    training = Training(chosen, seeds, config, data=data, device=CPU, listener=ear, threads=threads)
+    training = Training(chosen, seeds, config, "vmap", data=data, device=CPU, listener=ear, threads=threads)
     if isinstance(ear, Poisoner):
         ear.training = training
     training.run()

@@ -60,7 +60,7 @@ def test_nor_does_it_with_any_activation_where_runs_are_stacked(
     config = config_of(make_config, "layer", "adam", width, batch_size=batch_size)
     model = config.model.model_dump() | {"activation": activation, "norm_placement": "after_activation"}
     config = make_config(model=model, train=config.train.model_dump())
-    stacked = training_mode(config) == "vmap"
+    stacked = training_mode(config, CPU) == "vmap"
     assert stacked == (width == 36 or ACTIVATIONS[activation].rounds_alike)
     if stacked:
         assert_size_changes_nothing(config)
@@ -104,7 +104,7 @@ def assert_threads_agree(config: ExperimentConfig, runs: int) -> None:
     try:
         for threads in range(1, MOST_THREADS + 1):
             torch.set_num_threads(threads)
-            cohort = Cohort(nets(config, range(runs)), config.train, CPU)
+            cohort = Cohort(nets(config, range(runs)), config.train, "vmap", CPU)
             with true_fp32(CPU):
                 for _ in range(8):
                     cohort.gradients(x, y)
@@ -261,7 +261,7 @@ def test_every_batch_of_a_cohort_is_its_own(make_config: Any) -> None:
     """Two runs of the same weights on different batches: each gets the gradient of its own batch."""
     config = config_of(make_config, "none", "sgd", 37)
     network = nets(config, [0])[0]
-    cohort = Cohort([network, network], config.train, CPU)
+    cohort = Cohort([network, network], config.train, "vmap", CPU)
     data = bundle()
     x, y = data.train.take(torch.arange(100).view(2, 50))
     losses = cohort.gradients(x, y)

@@ -150,7 +150,7 @@ def test_a_cohort_is_as_many_plain_loops(make_config: Any, optimizer: str, norm:
     twins = [twin_of(network, config, torch.float32) for network in networks]
     exact_twins = [twin_of(network, config, torch.float64) for network in networks]
 
-    cohort = Cohort(networks, config.train, CPU)
+    cohort = Cohort(networks, config.train, "vmap", CPU)
     losses = []
     with true_fp32(CPU):
         for step in range(STEPS):
@@ -269,7 +269,7 @@ def test_evaluate_is_a_plain_loop(make_config: Any, norm: str) -> None:
         train={"batch_size": BATCH, "label_smoothing": 0.3, **OPTIMIZERS["momentum"]},
     )
     networks = nets(config, [0, 1])
-    cohort = Cohort(networks, config.train, CPU)
+    cohort = Cohort(networks, config.train, "vmap", CPU)
     twins = [twin_of(network, config, torch.float32) for network in networks]
     for x, y in the_batches(0)[:5]:
         cohort.gradients(torch.stack([x, x]), torch.stack([y, y]))
