@@ -13,7 +13,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from initbench.choice import Choice, options_model
+from initbench.choice import ANY, Choice, options_model
 from initbench.config.words import NOUNS, mismatch, sentence, unknown_key
 from initbench.errors import Fault
 
@@ -54,7 +54,7 @@ def locate(model: type[BaseModel], loc: KeyPath) -> Place:
             continue
         if part == "[key]":
             continue
-        siblings = tuple(key for node in nodes for key in _keys(node))
+        siblings = tuple(dict.fromkeys(key for node in nodes for key in _keys(node)))
         nodes = [child for node in nodes for child in _children(node, part)]
         path = (*path, part)
     return Place(path, siblings, union)
@@ -83,8 +83,9 @@ def _label(node: Any, part: str | int) -> list[Any] | None:
     if isinstance(node, _Branches):
         named = [member for member in node.members if getattr(member, "__name__", None) == part]
         return named or list(node.members)
-    if isinstance(node, Choice) and part in node.registry:
-        return [options_model(node.registry[str(part)], node.tag)]
+    if isinstance(node, Choice):
+        named = [options_model(entry, node.tag) for entry in node.registry if part in (entry.name, ANY)]
+        return named or None
     return None
 
 
