@@ -24,8 +24,6 @@ class MlpOptions(FamilyOptions):
     """Number of weight layers, the head included."""
     width: int = Field(default=128, ge=1, le=65_536)
     """Units of each hidden layer."""
-    bias: bool = True
-    """Whether weight layers have a bias."""
 
     @model_validator(mode="after")
     def _norm_fits_width(self) -> MlpOptions:
