@@ -27,11 +27,13 @@ class MlpOptions(FamilyOptions):
 
     @model_validator(mode="after")
     def _norm_fits_width(self) -> MlpOptions:
-        problem = NORMS[self.norm.name].problem(self.width, self.norm)
+        problem = NORMS[self.norm.name].problem((self.width,), self.norm)
         if problem is not None:
             option, sentence = problem
             text = f"{sentence} (model.width={self.width})"
-            raise PydanticCustomError("key_fault", "{problem}", {"problem": text, "at": f"norm.{option}"})
+            raise PydanticCustomError(
+                "key_fault", "{problem}", {"problem": text, "at": f"norm.{option}".rstrip(".")}
+            )
         return self
 
 
