@@ -6,16 +6,20 @@ options are valid, and how they are described, comes from the entry alone.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, create_model
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError, create_model
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCustomError, core_schema
 
 from initbench.registry import Entry, Registry, Section, unknown_name
 
 E = TypeVar("E", bound=Entry)
+
+ANY = "*"
+"""Label, in the location of an error, of options whose entry is not named."""
 
 
 @cache
@@ -34,9 +38,9 @@ def options_model(entry: Entry, tag: str) -> type[Section]:
     return model
 
 
-def default_choice(registry: Registry[E], name: str) -> Any:
+def default_choice(registry: Registry[E], name: str, tag: str = "name") -> Any:
     """The entry called `name` with its default options, as a config value."""
-    return options_model(registry[name], "name")()
+    return options_model(registry[name], tag)()
 
 
 class Choice(Generic[E]):
@@ -80,15 +84,30 @@ class Choice(Generic[E]):
             value = {self.tag: value}
         if not isinstance(value, dict):
             raise PydanticCustomError("choice_type", "{problem}", {"problem": self._shape_problem()})
-        name = value.get(self.tag)
-        if name is None:
-            problem = f"needs a {self.tag}: one of {', '.join(self.registry.names())}"
-            raise PydanticCustomError("choice_missing", "{problem}", {"problem": problem, "at": self.tag})
-        if name not in self.registry:
-            problem = unknown_name(self.registry.kind, str(name), self.registry.names())
-            at = self.tag if not self.shorthand or len(value) > 1 else ""
-            raise PydanticCustomError("choice_unknown", "{problem}", {"problem": problem, "at": at})
+        unnamed = self._name_problem(value)
+        if unnamed is not None:
+            faults = [InitErrorDetails(type=unnamed, input=value), *self._refused_by_all(value)]
+            raise ValidationError.from_exception_data(self.registry.kind, faults)
         return value
+
+    def _name_problem(self, value: dict[Any, Any]) -> PydanticCustomError | None:
+        name, names = value.get(self.tag), self.registry.names()
+        if name is None:
+            problem = f"needs a {self.tag}: one of {', '.join(names)}"
+            return PydanticCustomError("choice_missing", "{problem}", {"problem": problem, "at": self.tag})
+        if name in names:
+            return None
+        problem = unknown_name(self.registry.kind, str(name), names)
+        at = self.tag if not self.shorthand or len(value) > 1 else ""
+        return PydanticCustomError("choice_unknown", "{problem}", {"problem": problem, "at": at})
+
+    def _refused_by_all(self, value: dict[Any, Any]) -> Iterator[InitErrorDetails]:
+        """Faults of the other keys that are faults whichever entry is meant."""
+        refusals = [_refusals(options_model(entry, self.tag), value, self.tag) for entry in self.registry]
+        for key in value:
+            if all(key in refused for refused in refusals):
+                known = (refused[key] for refused in refusals if refused[key][0]["type"] != "extra_forbidden")
+                yield from (_below_any(error) for error in next(known, refusals[0][key]))
 
     def _shape_problem(self) -> str:
         either = f"a {self.registry.kind}'s name or " if self.shorthand else ""
@@ -97,3 +116,21 @@ class Choice(Generic[E]):
     def _dump(self, value: Section) -> Any:
         fields = value.model_dump()
         return fields[self.tag] if self.shorthand and len(fields) == 1 else fields
+
+
+def _refusals(model: type[Section], value: dict[Any, Any], tag: str) -> dict[Any, list[ErrorDetails]]:
+    """The errors of each key that `value` has, were it meant for `model`."""
+    refused: dict[Any, list[ErrorDetails]] = {}
+    try:
+        model.model_validate({key: inner for key, inner in value.items() if key != tag})
+    except ValidationError as error:
+        for details in error.errors(include_url=False):
+            refused.setdefault(details["loc"][0] if details["loc"] else None, []).append(details)
+    return refused
+
+
+def _below_any(error: ErrorDetails) -> InitErrorDetails:
+    """`error` as pydantic takes it in again; a type of error of our own has to be made anew."""
+    kind, context = error["type"], error.get("ctx", {})
+    ours = PydanticCustomError(kind, "{problem}", context) if "problem" in context else kind
+    return InitErrorDetails(type=ours, loc=(ANY, *error["loc"]), input=error["input"], ctx=context)

@@ -39,8 +39,9 @@ def _auto(entry: Activation) -> str:
 
 _extra(
     INITS,
-    "`gain` is the one used when `init.gain` is null; an entry without one refuses `init.gain`. `needs` is"
-    " what the scheme looks at beside the weight itself.",
+    "`gain` is the one used when `init.gain` is null; an entry without one takes none, and"
+    " `init.gain` is refused where neither `init.scheme` nor `init.head` has one. `needs` is what the scheme"
+    " looks at beside the weight itself.",
     ("gain", _gain),
     ("needs", lambda entry: str(entry.needs)),
 )

@@ -16,15 +16,16 @@ class Norm(Entry):
     """A norm layer.
 
     `build(num_features, options)` gives the module, or None where nothing is to be inserted.
-    `axes` are the ones of (N, C, H, W) it averages over; `problem(num_features, options)` says
-    why a combination cannot be built, with the option's name, or None.
+    `axes` are the ones of (N, C, H, W) it averages over; `problem(shape, options)` says why it is
+    no layer for samples of that shape, (C,) or (C, H, W): the option at fault, "" when it is the
+    norm itself, and a sentence; None where nothing is wrong.
     """
 
     build: Callable[[int, Any], nn.Module | None]
     axes: tuple[str, ...]
     min_batch: int = 1
     """The smallest batch it can be trained on."""
-    problem: Callable[[int, Any], tuple[str, str] | None] = lambda _features, _options: None
+    problem: Callable[[tuple[int, ...], Any], tuple[str, str] | None] = lambda _shape, _options: None
 
 
 NORMS: Registry[Norm] = Registry("norm", "initbench.components.norms")

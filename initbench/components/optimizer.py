@@ -7,7 +7,7 @@ the second that importing `torch.optim.Optimizer`'s machinery costs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -27,8 +27,14 @@ _VECTOR = 16  # floats in 64 bytes; torch's fused kernels share out their work i
 class OptimizerState:
     """Slots of one tensor a parameter, each shaped like it, and the number of updates as torch counts it."""
 
-    slots: dict[str, list[Tensor]]
     counts: list[Tensor]
+    slots: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    def slot(self, name: str, parameters: list[Tensor]) -> list[Tensor]:
+        """The slot called `name`; zero at its first use, and never made where no update asks for it."""
+        if name not in self.slots:
+            self.slots[name] = [torch.zeros_like(p) for p in parameters]
+        return self.slots[name]
 
 
 class Update(Protocol):
@@ -49,17 +55,13 @@ class Update(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer(Entry):
-    """What an optimizer states about itself: the state it keeps, and its update."""
+    """What an optimizer states about itself: its update, which makes the slots that it uses."""
 
-    slots: tuple[str, ...]
     update: Update
 
     def start(self, parameters: list[Tensor]) -> OptimizerState:
-        """The state before the first update: all zero."""
-        return OptimizerState(
-            slots={slot: [torch.zeros_like(p) for p in parameters] for slot in self.slots},
-            counts=[torch.zeros(()) for _ in parameters],
-        )
+        """The state before the first update."""
+        return OptimizerState(counts=[torch.zeros(()) for _ in parameters])
 
 
 class SgdOptions(Options):
@@ -109,13 +111,14 @@ def _sgd(
     lr: float,
     weight_decay: float,
 ) -> None:
+    momentum = state.slot("momentum", parameters) if options.momentum else [None] * len(parameters)
     fused = [_fills_vectors(p) for p in parameters]
     for kernel in (True, False):
         chosen = [i for i, fits in enumerate(fused) if fits is kernel]
         sgd(
             [parameters[i] for i in chosen],
             [gradients[i] for i in chosen],
-            [state.slots["momentum"][i] if options.momentum else None for i in chosen],
+            [momentum[i] for i in chosen],
             fused=kernel,
             foreach=False,
             weight_decay=weight_decay,
@@ -149,8 +152,8 @@ def _adam(*, decoupled: bool) -> Update:
         adam(
             parameters,
             gradients,
-            state.slots["mean"],
-            state.slots["mean_square"],
+            state.slot("mean", parameters),
+            state.slot("mean_square", parameters),
             [],
             state.counts,
             foreach=False,
@@ -180,9 +183,9 @@ def _rmsprop(
     rmsprop(
         parameters,
         gradients,
-        state.slots["mean_square"],
+        state.slot("mean_square", parameters),
         [],
-        state.slots["momentum"] if options.momentum else [],
+        state.slot("momentum", parameters) if options.momentum else [],
         state.counts,
         foreach=False,
         lr=lr,
@@ -203,7 +206,6 @@ OPTIMIZERS.add(
         formula="v ← μv + g; W ← W − lr·v",
         source="Robbins & Monro 1951; Polyak 1964; Sutskever et al. 2013",
         options=SgdOptions,
-        slots=("momentum",),
         update=_sgd,
     )
 )
@@ -214,7 +216,6 @@ OPTIMIZERS.add(
         formula="W ← W − lr·m̂/(√v̂ + ε)",
         source="Kingma & Ba 2015",
         options=AdamOptions,
-        slots=("mean", "mean_square"),
         update=_adam(decoupled=False),
     )
 )
@@ -225,7 +226,6 @@ OPTIMIZERS.add(
         formula="W ← (1 − lr·λ)W − lr·m̂/(√v̂ + ε)",
         source="Loshchilov & Hutter 2019",
         options=AdamOptions,
-        slots=("mean", "mean_square"),
         update=_adam(decoupled=True),
     )
 )
@@ -236,7 +236,6 @@ OPTIMIZERS.add(
         formula="W ← W − lr·g/(√v + ε)",
         source="Tieleman & Hinton 2012",
         options=RmspropOptions,
-        slots=("mean_square", "momentum"),
         update=_rmsprop,
     )
 )

@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from initbench.config.faults import Path as KeyPath
-from initbench.config.faults import Where, dotted, explain, locate
+from initbench.config.faults import KeyPath, Where, dotted, explain, locate
 from initbench.config.overrides import Override, apply, parse_override
 from initbench.config.strictyaml import MAX_BYTES, MAX_DEPTH, REFUSED, Document, parse, scalar
 from initbench.errors import ConfigError, Fault

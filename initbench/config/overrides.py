@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from initbench.config.faults import dotted, kind
+from initbench.config.faults import dotted
 from initbench.config.strictyaml import MAX_DEPTH, parse, scalar
+from initbench.config.words import kind
 from initbench.errors import ConfigError, Fault
 
 _LOOKS_LIKE_KEY = re.compile(r"\s*[A-Za-z_][\w.-]*\s*=")

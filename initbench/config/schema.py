@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from initbench.choice import Choice, default_choice, options_model
+from initbench.choice import Choice, default_choice
 from initbench.components.norm import NORMS
 from initbench.components.optimizer import OPTIMIZERS
 from initbench.components.schedule import SCHEDULES
 from initbench.data.dataset import DATASETS, DataOptions
 from initbench.models.initialise import InitOptions
 from initbench.models.network import FAMILIES, FamilyOptions
-from initbench.registry import Options, Registry, Section
+from initbench.registry import Options, Section
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 When = Literal["init", "train", "end"]
 
+DEFAULT_STEPS = 2000
 
-def _default_of(registry: Registry[Any], name: str, tag: str) -> Callable[[], Any]:
-    """A factory of the entry called `name` with its default options."""
-    return options_model(registry[name], tag)
+_COMPUTES_NOTHING = {"name", "notes", "seeds"}
+_FINDS_THE_DATA = {"fallback", "path"}
+
+
+def _key_fault(problem: str, **place: str) -> PydanticCustomError:
+    """`at` is a key below the value that is validated, `key` one of the whole config."""
+    return PydanticCustomError("key_fault", "{problem}", {"problem": problem, **place})
 
 
 class TrainOptions(Section):
     """How the net is trained."""
 
     steps: int | None = Field(default=None, ge=1)
-    """Number of updates. Give this or `epochs`; 2,000 steps when neither is given."""
+    """Number of updates; 2,000 when `epochs` is not given either."""
     epochs: float | None = Field(default=None, gt=0.0)
     """Passes over the training split, instead of `steps`; a fraction is allowed."""
     batch_size: int = Field(default=128, ge=1)
@@ -54,25 +59,38 @@ class TrainOptions(Section):
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of the target spread evenly over all classes."""
     eval_every: int | None = Field(default=None, ge=1)
-    """Updates between evaluations; null for a tenth of the budget."""
+    """Updates between evaluations; null for ten evaluations, spread evenly over the budget."""
 
-    @model_validator(mode="after")
-    def _one_budget(self) -> TrainOptions:
-        if self.steps is not None and self.epochs is not None:
-            problem = "give train.steps or train.epochs, not both"
-            raise PydanticCustomError("key_fault", "{problem}", {"problem": problem, "at": "epochs"})
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _default_budget(cls, given: Any) -> Any:
+        """Write the default out, so that a budget has one form."""
+        if isinstance(given, dict) and given.get("steps") is None and given.get("epochs") is None:
+            return {**given, "steps": DEFAULT_STEPS}
+        return given
+
+    @field_validator("epochs")
+    @classmethod
+    def _one_budget(cls, epochs: float | None, others: ValidationInfo) -> float | None:
+        if epochs is not None and others.data.get("steps") is not None:
+            raise _key_fault("give train.steps or train.epochs, not both")
+        return epochs
 
 
 class ProbeOptions(Section):
     """How layers are measured."""
 
     when: list[When] = Field(default=["init", "train", "end"])
-    """Moments of measurement: at init, at the evaluations in between, at the end."""
+    """Moments of measurement: at init, at the evaluations in between, at the end; in any order."""
     batch: int = Field(default=512, ge=2)
     """Samples of the fixed batch, from the training split."""
     bins: int = Field(default=32, ge=2, le=1024)
     """Bins of the activation histograms."""
+
+    @field_validator("when")
+    @classmethod
+    def _in_order_of_time(cls, when: list[When]) -> list[When]:
+        return [moment for moment in get_args(When) if moment in when]
 
 
 class ExperimentConfig(Section):
@@ -87,11 +105,11 @@ class ExperimentConfig(Section):
     seeds: Annotated[int, Field(ge=1, le=10_000)] | Annotated[list[Seed], Field(min_length=1)] = 1
     """How many seeds (n means 0 … n−1), or a list of them."""
     data: Annotated[DataOptions, Choice(DATASETS, shorthand=False)] = Field(
-        default_factory=_default_of(DATASETS, "mnist", "name")
+        default_factory=lambda: default_choice(DATASETS, "mnist")
     )
     """Data set, its preparation and its options."""
     model: Annotated[FamilyOptions, Choice(FAMILIES, "family", shorthand=False)] = Field(
-        default_factory=_default_of(FAMILIES, "mlp", "family")
+        default_factory=lambda: default_choice(FAMILIES, "mlp", "family")
     )
     """Architecture."""
     init: InitOptions = Field(default_factory=InitOptions)
@@ -105,20 +123,25 @@ class ExperimentConfig(Section):
     @classmethod
     def _seeds_differ(cls, seeds: int | list[int]) -> int | list[int]:
         if isinstance(seeds, list) and len(set(seeds)) < len(seeds):
-            raise PydanticCustomError(
-                "key_fault", "{problem}", {"problem": "a seed is listed twice", "at": ""}
-            )
+            raise _key_fault("a seed is listed twice")
         return seeds
 
     @model_validator(mode="after")
-    def _norm_has_a_batch(self) -> ExperimentConfig:
-        norm, batch = self.model.norm.name, self.train.batch_size
-        if batch < NORMS[norm].min_batch:
-            problem = f"model.norm={norm} needs at least {NORMS[norm].min_batch} samples a batch, not {batch}"
-            raise PydanticCustomError(
-                "key_fault", "{problem}", {"problem": problem, "at": "train.batch_size"}
-            )
+    def _sections_fit(self) -> ExperimentConfig:
+        misfits = [InitErrorDetails(type=misfit, input=self) for misfit in self._misfits()]
+        if misfits:
+            raise ValidationError.from_exception_data("ExperimentConfig", misfits)
         return self
+
+    def _misfits(self) -> Iterator[PydanticCustomError]:
+        """What is wrong between the sections, each of which is valid alone."""
+        if self.init.bias is not None and not self.model.bias:
+            problem = f"init.bias={self.init.bias:g} has no use: with model.bias=false there are no biases"
+            yield _key_fault(problem, key="init.bias")
+        norm, batch = NORMS[self.model.norm.name], self.train.batch_size
+        if batch < norm.min_batch:
+            problem = f"model.norm={norm.name} needs at least {norm.min_batch} samples a batch, not {batch}"
+            yield _key_fault(problem, key="train.batch_size")
 
     @property
     def seed_list(self) -> tuple[int, ...]:
@@ -132,3 +155,13 @@ class ExperimentConfig(Section):
     def resolved(self) -> dict[str, Any]:
         """Every key with its value, defaults filled in, as plain YAML data."""
         return self.model_dump(mode="json")
+
+    def computed(self) -> dict[str, Any]:
+        """What of `resolved` the numbers of a run depend on, once its seed and its data are known.
+
+        That is everything but `name`, `notes`, `seeds`, and the keys of `data` that say where the
+        set is to be had. The set that was found has an identity of its own.
+        """
+        kept = {key: value for key, value in self.resolved().items() if key not in _COMPUTES_NOTHING}
+        kept["data"] = {key: value for key, value in kept["data"].items() if key not in _FINDS_THE_DATA}
+        return kept

@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 
 import yaml
 
-from initbench.config.faults import Path, dotted, kind, syntax_problem
+from initbench.config.faults import KeyPath, dotted
+from initbench.config.words import kind, syntax_problem
 from initbench.errors import Fault
 
 MAX_BYTES = 1024 * 1024
@@ -199,7 +200,7 @@ class _Reader(yaml.SafeLoader):
             self._fault(f"{what}; {_EXPECTED}", node.position)
         return None
 
-    def _compose(self, path: Path, key_position: Position | None) -> Node:
+    def _compose(self, path: KeyPath, key_position: Position | None) -> Node:
         event = self._next()
         at = _position(event.start_mark)
         if len(path) > MAX_DEPTH:
@@ -217,7 +218,7 @@ class _Reader(yaml.SafeLoader):
         self.finished[event.anchor] = node
         return node
 
-    def _fill(self, node: Node, event: Any, path: Path) -> None:
+    def _fill(self, node: Node, event: Any, path: KeyPath) -> None:
         if isinstance(event, yaml.ScalarEvent):
             node.value = self._scalar(event, path)
             node.size += len(event.value)
@@ -228,21 +229,21 @@ class _Reader(yaml.SafeLoader):
         node.size += sum(child.size for child in children)
         node.depth = max((child.depth + 1 for child in children), default=0)
 
-    def _scalar(self, event: Any, path: Path) -> Any:
+    def _scalar(self, event: Any, path: KeyPath) -> Any:
         try:
             return scalar(event.value) if event.implicit[0] else unicode_text(event.value)
         except ValueError as error:
             self._fault(str(error), _position(event.start_mark), path)
             return REFUSED
 
-    def _items(self, path: Path) -> list[Node]:
+    def _items(self, path: KeyPath) -> list[Node]:
         items: list[Node] = []
         while not self.check_event(yaml.SequenceEndEvent):
             items.append(self._compose((*path, len(items)), None))
         self._next()
         return items
 
-    def _entries(self, path: Path) -> dict[str, Node]:
+    def _entries(self, path: KeyPath) -> dict[str, Node]:
         entries: dict[str, Node] = {}
         while not self.check_event(yaml.MappingEndEvent):
             at = self._ahead()
@@ -257,7 +258,7 @@ class _Reader(yaml.SafeLoader):
         self._next()
         return entries
 
-    def _key(self, path: Path, at: Position) -> str | None:
+    def _key(self, path: KeyPath, at: Position) -> str | None:
         before = len(self.faults)
         merge = self.check_event(yaml.ScalarEvent) and self.current_event.style is None
         key = self._compose((*path, REFUSED), None).value
@@ -268,7 +269,7 @@ class _Reader(yaml.SafeLoader):
             self._fault(f"a key must be text, not {kind(key)}{advice}", at, path)
         return None if len(self.faults) > before else str(key)
 
-    def _alias(self, event: Any, path: Path, at: Position, key_position: Position) -> Node:
+    def _alias(self, event: Any, path: KeyPath, at: Position, key_position: Position) -> Node:
         self.alias_count += 1
         if self.alias_count > MAX_ALIASES:
             self._stop(f"has more than {MAX_ALIASES} aliases, the limit", at)
@@ -285,7 +286,7 @@ class _Reader(yaml.SafeLoader):
             self._stop(f"is nested deeper than {MAX_DEPTH} levels, the limit", at)
         return Node(target.value, at, key_position, target.size, target.depth)
 
-    def _fault(self, problem: str, at: Position, path: Path = ()) -> None:
+    def _fault(self, problem: str, at: Position, path: KeyPath = ()) -> None:
         key = dotted([part for part in path if part != REFUSED])
         self.faults.append(Fault(f"{self.file}:{at[0]}:{at[1]}", key, problem))
 

@@ -28,7 +28,9 @@ class InitOptions(Section):
     )
     """Init scheme of every weight layer: a name, or a mapping of name and options."""
     gain: Gain = None
-    """Factor of the standard deviation: a number, `auto` for 1/√E[φ(z)²], or null for the scheme's own."""
+    """Factor of the standard deviation: a number, `auto` for 1/√E[φ(z)²], or null for the scheme's own.
+
+    The scheme's own typed in as a number gives the same weights under another run id."""
     bias: float | None = None
     """Value of every bias of a weight layer; null for the scheme's own: 0, but for torch_default."""
     head: Annotated[Options, Choice(INITS)] | None = None
@@ -36,11 +38,16 @@ class InitOptions(Section):
 
     @model_validator(mode="after")
     def _gain_has_a_use(self) -> InitOptions:
-        scheme = INITS[self.scheme.name]
-        if self.gain is not None and scheme.default_gain is None:
-            problem = f"init.scheme={scheme.name} has no gain; its formula is {scheme.formula}"
-            raise PydanticCustomError("key_fault", "{problem}", {"problem": problem, "at": "gain"})
-        return self
+        schemes = {"scheme": INITS[self.scheme.name]}
+        if self.head is not None:
+            schemes["head"] = INITS[self.head.name]
+        if self.gain is None or any(scheme.default_gain is not None for scheme in schemes.values()):
+            return self
+        problem = " and ".join(
+            f"init.{key}={scheme.name} has no gain (its formula is {scheme.formula})"
+            for key, scheme in schemes.items()
+        )
+        raise PydanticCustomError("key_fault", "{problem}", {"problem": problem, "at": "gain"})
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ def fans(weight: Tensor) -> tuple[int, int]:
 
 
 def layer_rule(layer: WeightLayer, options: InitOptions, activation: BoundActivation) -> LayerRule:
-    """The scheme, gain and fans that `layer` is drawn from. The head gets no gain of its own."""
+    """The scheme, gain and fans that `layer` is drawn from. The gain is for whichever has one."""
     chosen = options.head if layer.activation is None and options.head is not None else options.scheme
     scheme = INITS[chosen.name]
     fan_in, fan_out = fans(layer.module.get_parameter("weight"))

@@ -56,6 +56,8 @@ class FamilyOptions(Section):
     """Norm layer of the hidden layers: a name, or a mapping of name and options."""
     norm_placement: Literal["before_activation", "after_activation"] = "before_activation"
     """Where the norm layer stands in a hidden layer."""
+    bias: bool = True
+    """Whether weight layers have a bias."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,6 @@ from initbench.train.result import Cost, Divergence, Listener, Outcome
 from initbench.train.stopwatch import Stopwatch
 from initbench.train.threads import ThreadPacer, one_thread
 
-DEFAULT_STEPS = 2000
 EVALUATIONS = 10
 TRAIN_SAMPLE = 2048
 """Training samples, the same for all runs, on which the training loss is reported."""
@@ -35,9 +34,10 @@ TRAIN_SAMPLE = 2048
 
 def total_steps(options: TrainOptions, per_epoch: int) -> int:
     """Updates of the whole training: `steps`, or `epochs` passes of `per_epoch` updates each."""
-    if options.epochs is not None:
-        return max(1, round(options.epochs * per_epoch))
-    return options.steps or DEFAULT_STEPS
+    if options.steps is not None:
+        return options.steps
+    assert options.epochs is not None  # the schema sees to it
+    return max(1, round(options.epochs * per_epoch))
 
 
 def evaluation_steps(options: TrainOptions, steps: int) -> list[int]:

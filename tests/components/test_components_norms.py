@@ -133,20 +133,49 @@ def test_builds_what_it_does_not_refuse(name):
     entry = NORMS[name]
     for features in (1, 8, 30, 128):
         options = options_of(name)
-        if entry.problem(features, options) is None:
+        if entry.problem((features,), options) is None:
             module = entry.build(features, options)
             assert module is None or module.double()(noise(16, features)).shape == (16, features)
+            assert module is None or float(module(noise(16, features)).detach().std()) > 0.1
 
 
 @pytest.mark.parametrize(
-    ("features", "groups", "fits"), [(12, 3, True), (12, 12, True), (12, 5, False), (4, 8, False)]
+    ("shape", "groups", "fits"),
+    [
+        ((12,), 3, True),
+        ((12,), 6, True),
+        ((12,), 12, False),
+        ((1,), 1, False),
+        ((12,), 5, False),
+        ((4,), 8, False),
+        ((12, 2, 1), 12, True),
+        ((12, 1, 1), 12, False),
+        ((1, 1, 1), 1, False),
+        ((1, 3, 3), 1, True),
+        ((12, 3, 3), 5, False),
+    ],
 )
-def test_groups_must_divide_the_features(features, groups, fits):
-    problem = NORMS["group"].problem(features, options_of("group", num_groups=groups))
+def test_groups_must_divide_the_features_and_hold_two_values(shape, groups, fits):
+    problem = NORMS["group"].problem(shape, options_of("group", num_groups=groups))
     if fits:
         assert problem is None
     else:
         option, sentence = problem
         assert option == "num_groups"
         assert str(groups) in sentence
-        assert str(features) in sentence
+        assert str(shape[0]) in sentence
+
+
+@pytest.mark.parametrize(
+    ("shape", "fits"), [((2,), True), ((1,), False), ((1, 2, 1), True), ((1, 1, 1), False)]
+)
+def test_layer_norm_needs_two_values(shape, fits):
+    problem = NORMS["layer"].problem(shape, options_of("layer"))
+    assert (problem is None) == fits
+    assert fits or problem[0] == ""
+
+
+@pytest.mark.parametrize(("name", "groups"), [("layer", {}), ("group", {"num_groups": 1})])
+def test_what_is_refused_would_be_0(name, groups):
+    """Up to a rounding of 1e-15 in the mean, multiplied by 1/√ε = 316."""
+    assert float(built(name, 1, **groups).double()(noise(16, 1)).detach().abs().max()) < 1e-12

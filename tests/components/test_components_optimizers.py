@@ -1,5 +1,7 @@
 """Every optimizer against the torch.optim class it is made of, over 20 steps."""
 
+from functools import partial
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -136,14 +138,26 @@ def test_runs_of_a_stack_do_not_mix(name, options):
         assert torch.allclose(mine[0], all_of_them[1], rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS.names())
-def test_state_starts_at_zero(name):
+@pytest.mark.parametrize(
+    ("name", "options", "used"),
+    [
+        ("sgd", {}, set()),
+        ("sgd", {"momentum": 0.9}, {"momentum"}),
+        ("adam", {}, {"mean", "mean_square"}),
+        ("adamw", {}, {"mean", "mean_square"}),
+        ("rmsprop", {}, {"mean_square"}),
+        ("rmsprop", {"momentum": 0.9}, {"mean_square", "momentum"}),
+    ],
+)
+def test_the_state_is_what_the_update_uses(name, options, used):
     parameters = start()
     state = OPTIMIZERS[name].start(parameters)
-    assert set(state.slots) == set(OPTIMIZERS[name].slots)
+    update = partial(OPTIMIZERS[name].update, options=options_of(name, **options), lr=0.1, weight_decay=0.0)
+    update(parameters, gradients_at(parameters, 0), state)
+    assert set(state.slots) == used
     for tensors in state.slots.values():
         assert [t.shape for t in tensors] == [p.shape for p in parameters]
-        assert not any(bool(t.any()) for t in tensors)
+        assert all(bool(t.any()) for t in tensors)
 
 
 def test_nesterov_without_momentum_is_refused_at_its_key():

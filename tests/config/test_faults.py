@@ -175,3 +175,43 @@ def test_a_fault_left_in_the_file_keeps_its_line(told):
     assert told(text, "model.norm.name=batch") == [
         "f.yaml:5:23: model.norm.num_groups: unknown key; choose from name"
     ]
+
+
+@pytest.mark.parametrize(
+    ("section", "lines"),
+    [
+        (
+            "model: {dpth: 3, norm: grop, depth: x}",
+            [
+                "f.yaml:2:1: model.family: needs a family: one of mlp",
+                "f.yaml:2:9: model.dpth: unknown key; did you mean 'depth'?",
+                "f.yaml:2:24: model.norm: unknown norm 'grop'; did you mean 'group'?",
+                "f.yaml:2:37: model.depth: must be a whole number, not the text 'x'",
+            ],
+        ),
+        (
+            "model: {family: mpl, depth: 0, mlp: 1, norm: {eps: 1}}",
+            [
+                "f.yaml:2:17: model.family: unknown family 'mpl'; did you mean 'mlp'?",
+                "f.yaml:2:29: model.depth: must be greater than 0, is 0",
+                "f.yaml:2:32: model.mlp: unknown key; choose from family, depth, norm, activation",
+                "f.yaml:2:40: model.norm.name: needs a name: one of batch, group",
+                "f.yaml:2:47: model.norm.eps: unknown key; choose from name, num_groups, sizes",
+            ],
+        ),
+        (
+            "model: {family: [mlp], depth: 3}",
+            ["f.yaml:2:17: model.family: unknown family \"['mlp']\"; did you mean 'mlp'?"],
+        ),
+        (
+            # The first is an option of one of the norms, given as it takes it; the second of none.
+            "model: {family: mlp, depth: 3}\nhead: {sizes: [1, 2], sises: [1]}",
+            [
+                "f.yaml:3:1: head.name: needs a name: one of batch, group",
+                "f.yaml:3:23: head.sises: unknown key; did you mean 'sizes'?",
+            ],
+        ),
+    ],
+)
+def test_options_without_a_name_are_checked_as_far_as_all_entries_agree(told, section, lines):
+    assert told(f"name: a\n{section}\n") == lines

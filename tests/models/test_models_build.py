@@ -168,6 +168,22 @@ class TestMlp:
         assert "8 groups do not divide 100" in error["msg"]
         assert "model.width=100" in error["msg"]
 
+    @pytest.mark.parametrize(
+        ("width", "norm", "at"),
+        [
+            (8, {"name": "group", "num_groups": 8}, "norm.num_groups"),
+            (1, {"name": "group", "num_groups": 1}, "norm.num_groups"),
+            (1, "layer", "norm"),
+        ],
+    )
+    def test_a_norm_over_one_feature_is_refused_naming_both_keys(self, width, norm, at):
+        with pytest.raises(ValidationError) as caught:
+            model_of(width=width, norm=norm)
+        (error,) = caught.value.errors()
+        assert error["ctx"]["at"] == at
+        assert "group norm" in error["msg"] or "layer norm" in error["msg"]
+        assert f"model.width={width}" in error["msg"]
+
 
 class TestInitOptions:
     @pytest.mark.parametrize("scheme", SCHEMES)
@@ -235,6 +251,22 @@ class TestInitOptions:
         (error,) = caught.value.errors()
         assert error["ctx"]["at"] == "gain"
         assert f"init.scheme={scheme} has no gain" in error["msg"]
+
+    def test_a_gain_is_for_whichever_of_body_and_head_has_one(self):
+        plain, changed = (
+            net({"scheme": "lsuv", "head": "xavier_normal", "gain": gain}).weight_layers()
+            for gain in (1.0, 2.0)
+        )
+        for one, other in zip(plain[:-1], changed[:-1], strict=True):
+            assert torch.equal(one.module.weight, other.module.weight)
+        assert torch.allclose(2 * plain[-1].module.weight, changed[-1].module.weight, rtol=1e-6)
+        assert (
+            InitOptions.model_validate({"scheme": "xavier_normal", "head": "lsuv", "gain": 2.0}).gain == 2.0
+        )
+        with pytest.raises(ValidationError) as caught:
+            InitOptions.model_validate({"scheme": "lsuv", "head": "zeros", "gain": 2.0})
+        assert "init.scheme=lsuv has no gain" in str(caught.value)
+        assert "init.head=zeros has no gain" in str(caught.value)
 
     @pytest.mark.parametrize("gain", [0.0, -1.0, "automatic", float("inf")])
     def test_a_gain_that_is_none_is_refused(self, gain):

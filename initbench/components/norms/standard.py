@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -36,7 +38,8 @@ class GroupNormOptions(AffineOptions):
 class BatchNorm(nn.Module):
     """Batch norm over every axis but the second, in plain reductions. (B, C, …) → (B, C, …).
 
-    The same function, parameters and buffers as torch's. torch's kernel sums the last few
+    The function, the parameters and the running statistics of torch's; without its
+    `num_batches_tracked`, which only a momentum of None would read. torch's kernel sums the last few
     channels in another order than the rest, and stacked runs shift which ones these are, so a
     run's numbers would depend on its cohort; plain reductions do not.
     """
@@ -75,10 +78,22 @@ class BatchNorm(nn.Module):
         return mean, var
 
 
-def _group_problem(num_features: int, options: GroupNormOptions) -> tuple[str, str] | None:
-    if num_features % options.num_groups == 0:
+def _layer_problem(shape: tuple[int, ...], _options: AffineOptions) -> tuple[str, str] | None:
+    if math.prod(shape) > 1:
         return None
-    return "num_groups", f"{options.num_groups} groups do not divide {num_features} features"
+    return "", "layer norm makes 0 of a single feature, whatever it holds"
+
+
+def _group_problem(shape: tuple[int, ...], options: GroupNormOptions) -> tuple[str, str] | None:
+    features, groups = shape[0], options.num_groups
+    if features % groups:
+        return "num_groups", f"{groups} groups do not divide {features} features"
+    if math.prod(shape) == groups:
+        return (
+            "num_groups",
+            f"{groups} groups of {features} features hold one each, and group norm makes 0 of it",
+        )
+    return None
 
 
 NORMS.add(
@@ -112,6 +127,7 @@ NORMS.add(
         options=AffineOptions,
         axes=("C", "H", "W"),
         build=lambda features, o: nn.LayerNorm(features, eps=o.eps, elementwise_affine=o.affine),
+        problem=_layer_problem,
     )
 )
 NORMS.add(

@@ -24,16 +24,16 @@ class MlpOptions(FamilyOptions):
     """Number of weight layers, the head included."""
     width: int = Field(default=128, ge=1, le=65_536)
     """Units of each hidden layer."""
-    bias: bool = True
-    """Whether weight layers have a bias."""
 
     @model_validator(mode="after")
     def _norm_fits_width(self) -> MlpOptions:
-        problem = NORMS[self.norm.name].problem(self.width, self.norm)
+        problem = NORMS[self.norm.name].problem((self.width,), self.norm)
         if problem is not None:
             option, sentence = problem
             text = f"{sentence} (model.width={self.width})"
-            raise PydanticCustomError("key_fault", "{problem}", {"problem": text, "at": f"norm.{option}"})
+            raise PydanticCustomError(
+                "key_fault", "{problem}", {"problem": text, "at": f"norm.{option}".rstrip(".")}
+            )
         return self
 
 
