@@ -15,19 +15,41 @@ from initbench.registry import Entry, Options, Registry
 from initbench.theory import meanfield
 
 
+@dataclass(frozen=True)
+class Moments:
+    """What theory needs of an activation, for independent pre-activations h ~ N(0, q)."""
+
+    forward: float
+    """E[φ(h)²] of one output."""
+    backward: float
+    """E[Σ(∂φ/∂h)²] of one input, over the outputs that it reaches."""
+
+
+def _same(features: int, _options: Any) -> int:
+    return features
+
+
 @dataclass(frozen=True, kw_only=True)
 class Activation(Entry):
-    """An elementwise activation.
+    """An activation: elementwise, or one that mixes the channels (axis 1) of its input.
 
-    `build(options)` gives φ as a module; `derivative(options, x)` gives φ′(x), 0 at a kink where
-    autograd gives 0.
+    `build(options, features)` gives φ as a module for inputs of so many channels, (N, C) or (N, C, H, W).
     """
 
-    build: Callable[[Any], nn.Module]
-    derivative: Callable[[Any, Tensor], Tensor]
+    build: Callable[[Any, int], nn.Module]
+    derivative: Callable[[Any, Tensor], Tensor] | None = None
+    """φ′(x), and at a kink what autograd gives there; None for what is not elementwise."""
+    moments: Callable[[Any, float], Moments] | None = None
+    """(options, q) → moments in closed form: for what is not elementwise, or too fast for quadrature."""
     kinks: tuple[float, ...] = ()
+    """Where φ′ or φ″ jumps, whatever the options; quadrature splits there."""
     bounded: bool = False
-    """Bounded above and below, so that saturation has a meaning."""
+    """Bounded above and below."""
+    saturates: bool = False
+    """Flat only far from 0, and on both sides, so that many entries on the flat part are a fault.
+
+    relu6 is bounded and does not: it is flat on all of the negative half, as relu is.
+    """
     histogram_range: tuple[float, float] = (-4.0, 4.0)
     """Where the outputs of a healthy layer lie; fixed, so that all runs share their bins."""
     rounds_alike: bool = False
@@ -38,6 +60,15 @@ class Activation(Entry):
     """
     negative_slope: Callable[[Any], float] = lambda _options: 0.0
     """The slope a that the kaiming gain √(2/(1+a²)) uses."""
+    features_in: Callable[[int, Any], int] = _same
+    """(width, options) → channels that the weight layer of a layer of `width` units puts out."""
+    features_out: Callable[[int, Any], int] = _same
+    """(width, options) → channels that the next weight layer takes in."""
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether every output depends on the one input at its place."""
+        return self.derivative is not None
 
     def bind(self, options: Options) -> BoundActivation:
         """φ and φ′ with `options` filled in."""
@@ -53,16 +84,33 @@ class BoundActivation:
 
     @cached_property
     def phi(self) -> Callable[[Tensor], Tensor]:
-        """φ, elementwise, in the precision of its argument."""
-        return self.entry.build(self.options)
+        """φ as it is before training, in the precision of its argument."""
+        return self.entry.build(self.options, 1).double().requires_grad_(requires_grad=False)
 
     def derivative(self, x: Tensor) -> Tensor:
-        """φ′(x), elementwise."""
+        """φ′(x), elementwise. Raises TypeError where the activation is not."""
+        if self.entry.derivative is None:
+            raise TypeError(f"{self.entry.name} is not elementwise")
         return self.entry.derivative(self.options, x)
+
+    def length_map(self, q: float, *, sigma_w2: float, sigma_b2: float = 0.0) -> float:
+        """The next layer's q: σ_w² E[φ(h)²] + σ_b² (Poole et al. 2016)."""
+        if self.entry.moments is not None:
+            return sigma_w2 * self.entry.moments(self.options, q).forward + sigma_b2
+        kinks = self.entry.kinks
+        return meanfield.length_map(self.phi, q, sigma_w2=sigma_w2, sigma_b2=sigma_b2, kinks=kinks)
+
+    def chi(self, q: float, *, sigma_w2: float) -> float:
+        """χ₁ = σ_w² E[φ′(h)²], where fan_in = fan_out (Schoenholz et al. 2017)."""
+        if self.entry.moments is not None:
+            return sigma_w2 * self.entry.moments(self.options, q).backward
+        return meanfield.chi(self.derivative, q, sigma_w2=sigma_w2, kinks=self.entry.kinks)
 
     @cached_property
     def preserving_gain(self) -> float:
         """1/√E[φ(z)²], computed."""
+        if self.entry.moments is not None:
+            return float(self.entry.moments(self.options, 1.0).forward ** -0.5)
         return meanfield.preserving_gain(self.phi, self.entry.kinks)
 
     @cached_property
@@ -72,8 +120,14 @@ class BoundActivation:
         return float((2.0 / (1.0 + slope * slope)) ** 0.5)
 
     @cached_property
+    def widening(self) -> float:
+        """Channels out over channels in: fan_in over fan_out of a weight between layers of one width."""
+        width = 64
+        return self.entry.features_out(width, self.options) / self.entry.features_in(width, self.options)
+
+    @cached_property
     def max_derivative(self) -> float:
-        """max|φ′| over [−20, 20]."""
+        """max|φ′| over [−20, 20], for activations that saturate."""
         grid = torch.linspace(-20.0, 20.0, 40_001, dtype=torch.float64)
         return float(self.derivative(grid).abs().max())
 

@@ -87,7 +87,7 @@ def activation_statistics(pre: Tensor, act: Tensor, activation: BoundActivation,
 
 
 def _saturated(pre: Tensor, activation: BoundActivation) -> float | None:
-    if not activation.entry.bounded:
+    if not activation.entry.saturates:
         return None
     slope = activation.derivative(pre).abs()
     return float((slope < SATURATED_BELOW * activation.max_derivative).double().mean())

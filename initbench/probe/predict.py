@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from initbench.components.activation import BoundActivation
 from initbench.models.initialise import InitOptions, LayerRule, layer_rule
 from initbench.models.network import Network, WeightLayer
-from initbench.theory import meanfield
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ def predict(network: Network, init: InitOptions, *, first_q: float, normed: bool
     """Walk q from `first_q` (the first layer's, measured) through the hidden layers."""
     activation = network.activation
     needed = activation.preserving_gain**2
-    chi = meanfield.chi(activation.derivative, 1.0, sigma_w2=needed, kinks=activation.entry.kinks)
+    chi = activation.chi(1.0, sigma_w2=needed) / activation.widening
     hidden = [layer for layer in network.weight_layers() if layer.activation is not None]
     rules = [layer_rule(layer, init, activation) for layer in hidden]
     sigma_w2 = rules[-1].sigma_w2 if rules else None
@@ -51,13 +50,12 @@ def _walk(
     rules: Sequence[LayerRule], biases: Sequence[float], activation: BoundActivation, q: float
 ) -> tuple[float | None, float | None]:
     log_forward = log_backward = 0.0
-    kinks = activation.entry.kinks
     for rule, sigma_b2 in zip(rules, biases, strict=True):
         sigma_w2 = rule.sigma_w2
         if sigma_w2 is None or not 1e-250 < q < 1e250:
             return None, None
-        chi = meanfield.chi(activation.derivative, q, sigma_w2=sigma_w2, kinks=kinks)
-        following = meanfield.length_map(activation.phi, q, sigma_w2=sigma_w2, sigma_b2=sigma_b2, kinks=kinks)
+        chi = activation.chi(q, sigma_w2=sigma_w2)
+        following = activation.length_map(q, sigma_w2=sigma_w2, sigma_b2=sigma_b2)
         if chi <= 0 or following <= 0:
             return None, None
         log_forward += math.log(following / q)

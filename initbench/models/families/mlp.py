@@ -25,9 +25,15 @@ class MlpOptions(FamilyOptions):
     width: int = Field(default=128, ge=1, le=65_536)
     """Units of each hidden layer."""
 
+    @property
+    def normed(self) -> int:
+        """Channels that the norm layer sees."""
+        entry, first = ACTIVATIONS[self.activation.name], self.norm_placement == "before_activation"
+        return (entry.features_in if first else entry.features_out)(self.width, self.activation)
+
     @model_validator(mode="after")
     def _norm_fits_width(self) -> MlpOptions:
-        problem = NORMS[self.norm.name].problem((self.width,), self.norm)
+        problem = NORMS[self.norm.name].problem((self.normed,), self.norm)
         if problem is not None:
             option, sentence = problem
             text = f"{sentence} (model.width={self.width})"
@@ -42,9 +48,11 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, options: MlpOptions) -> None:
         super().__init__()
-        self.linear = Linear(inputs, options.width, bias=options.bias)
-        self.norm = NORMS[options.norm.name].build(options.width, options.norm) or nn.Identity()
-        self.activation = ACTIVATIONS[options.activation.name].build(options.activation)
+        activation = ACTIVATIONS[options.activation.name]
+        units = activation.features_in(options.width, options.activation)
+        self.linear = Linear(inputs, units, bias=options.bias)
+        self.norm = NORMS[options.norm.name].build(options.normed, options.norm) or nn.Identity()
+        self.activation = activation.build(options.activation, units)
         self._norm_first = options.norm_placement == "before_activation"
 
     def forward(self, x: Tensor) -> Tensor:
@@ -63,10 +71,9 @@ class Mlp(Network):
         self.activation = bind(options.activation)
         features = math.prod(input_shape)
         hidden = options.depth - 1
-        self.blocks = nn.ModuleList(
-            Block(features if i == 0 else options.width, options) for i in range(hidden)
-        )
-        self.head = Linear(options.width if hidden else features, classes, bias=options.bias)
+        out = self.activation.entry.features_out(options.width, options.activation)
+        self.blocks = nn.ModuleList(Block(features if i == 0 else out, options) for i in range(hidden))
+        self.head = Linear(out if hidden else features, classes, bias=options.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of a batch."""
