@@ -45,12 +45,9 @@ class Identity:
 
 def identify(config: ExperimentConfig, resolved: Resolved, device: torch.device) -> Identity:
     """The identity of an experiment on the data set that was found for it."""
-    declared = config.resolved()
-    for key in ("name", "notes", "seeds"):
-        del declared[key]
     return Identity(
         {
-            "config": declared,
+            "config": config.computed(),
             "data": {"name": resolved.located.name, "fingerprint": resolved.located.fingerprint},
             "device": device.type,
             "precision": PRECISION,
