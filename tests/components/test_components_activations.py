@@ -50,7 +50,8 @@ def test_derivative_at_a_kink_equals_autograd(name):
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_kinks_are_where_the_derivative_is_not_smooth_and_nowhere_else(name):
     """In steps of s = 1e-4 the second difference of φ′ is φ‴s² ≈ 1e-8 where φ is smooth; a jump J of φ″
-    makes it J·s, one of φ′ more. An entry's kinks hold for whatever options, so each variant's are among them.
+    makes it J·s, one of φ′ more. An entry's kinks hold for
+    all options, so each variant's are among them.
     """
     step, found = 1e-4, set()
     x = torch.arange(-100_000, 100_001, dtype=torch.float64) * step + 0.3 * step

@@ -199,8 +199,8 @@ def by_gauss_hermite(function, q, order):
 
 @pytest.mark.parametrize("name", [n for n in ELEMENTWISE if ACTIVATIONS[n].kinks])
 def test_gauss_hermite_is_wrong_on_kinks(name):
-    """Catalogue, pitfall 5: by more than one percent with 20, 40 or 61 nodes, at q = 1 or 16. squared_relu has
-    but a bend in φ′: it is the one that comes out within a percent.
+    """Catalogue, pitfall 5: by over one percent with 20, 40 or 61 nodes, at q = 1 or 16. squared_relu has but
+    a bend in φ′: it is the one that comes out within a percent.
     """
     activation, worst = default(name), 0.0
     for q in (1.0, 16.0):

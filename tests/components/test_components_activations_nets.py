@@ -144,10 +144,11 @@ def test_theory_of_mixed_channels_holds_in_a_wide_net(activation, gain):
     for seed in range(NETS):
         network = net(activation, seed=seed, init=init, features=WIDE, depth=DEEP, width=WIDE)
         x = normal(64, WIDE, seed=seed, dtype=torch.float32)
-        seen = []
-        for layer in network.weight_layers()[:-1]:
-            layer.activation.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0]))
-        logits = network(x)
+        seen, h = [], x
+        for block in network.blocks:
+            seen.append(block.linear(h))
+            h = block.activation(seen[-1])
+        logits = network.head(h)
         deltas = torch.autograd.grad(logits, seen, normal(*logits.shape, seed=9, dtype=torch.float32))
         q, back = ([float(t.detach().double().square().mean()) for t in each] for each in (seen, deltas))
         logs.append([math.log(q[-1] / q[0]), math.log(back[0] / back[-1])])
