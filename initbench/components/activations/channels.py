@@ -17,7 +17,7 @@ class MaxoutOptions(Options):
     """Options of maxout."""
 
     pieces: int = Field(default=2, ge=2, le=64)
-    """Pre-activations k of a unit, of which the largest is its output; the weight layer has k times the units."""
+    """Pre-activations k of a unit, of which the largest is its output: k times the weights."""
 
 
 class CReLU(nn.Module):
@@ -37,7 +37,7 @@ class Maxout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the activation."""
-        return x.unflatten(1, (-1, self._pieces)).amax(2)
+        return x.reshape(x.shape[0], -1, self._pieces, *x.shape[2:]).amax(2)
 
 
 @cache
@@ -49,7 +49,7 @@ def second_moment_of_the_largest(k: int) -> float:
 ACTIVATIONS.add(
     Activation(
         name="crelu",
-        summary="relu of x and of −x side by side: no input is lost, and the next layer has twice the inputs.",
+        summary="relu of x and of −x side by side: nothing is lost, and the next layer has twice the inputs.",
         formula="φ(x) = (max(0, x), max(0, −x))",
         source="Shang et al. 2016",
         build=lambda _, __: CReLU(),
