@@ -100,12 +100,10 @@ def _show(runs: list[StoredRun], *, all_layers: bool) -> None:
 
 
 def _print_documents(experiments: list[list[StoredRun]]) -> None:
-    from initbench.report.document import experiment_document
-    from initbench.store import strictjson
+    from initbench.report.document import experiments_json
 
-    documents = [experiment_document(runs) for runs in experiments]
-    if documents:
-        typer.echo(strictjson.dumps(documents[0] if len(documents) == 1 else documents))
+    if experiments:
+        typer.echo(experiments_json(experiments))
 
 
 def _fail_if_any_failed(executions: list[Execution]) -> None:
