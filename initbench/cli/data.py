@@ -14,7 +14,7 @@ from initbench.errors import DataError, UsageError
 if TYPE_CHECKING:
     from initbench.data.dataset import DataOptions, Located, Source
 
-app = typer.Typer(no_args_is_help=True, help="List, fetch and verify data sets.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, fetch and verify data sets.")
 
 Offline = Annotated[
     bool, typer.Option("--offline", help="Never touch the network (`ls` and `verify` never do).")
@@ -126,12 +126,19 @@ def _print(rows: list[dict[str, Any]], source: Source, as_json: bool) -> None:
         document = {"schema": "initbench.data/1", "root": str(source.root), "sets": rows}
         typer.echo(json.dumps(document, indent=2))
         return
-    cells = [[row["name"], row["status"], _size(row["bytes"]), row["where"] or "-"] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for row, line in zip(rows, cells, strict=True):
-        padded = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
-        typer.echo("  ".join([*padded, row.get("summary", "")]).rstrip())
+    from initbench.report.grid import Grid
+    from initbench.report.terminal import print_uncut, stdout_console
+    from initbench.report.text import NOTHING
+
+    headings = ["data set", "status", "size", "where", "what it is"]
+    grid = Grid(headings, left=[heading for heading in headings if heading != "size"])
+    for row in rows:
+        cells = [row["name"], row["status"], _size(row["bytes"]), row["where"] or NOTHING]
+        grid.add([*cells, row.get("summary", "")])
+    print_uncut(stdout_console(), (grid if "summary" in rows[0] else grid.without(headings[-1:])).table())
 
 
 def _size(count: int | None) -> str:
-    return "-" if count is None else f"{count / 1e6:.1f} MB"
+    from initbench.report.text import NOTHING
+
+    return NOTHING if count is None else f"{count / 1e6:.1f} MB"

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from initbench.cli.options import Json, RunPatterns, RunsDir, runs_root
+from initbench.errors import StoreError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.table import Table
+
+    from initbench.store.store import Store
 
 SCHEMA = "initbench.ls/1"
 _COPIED = (
@@ -27,7 +30,8 @@ _COPIED = (
     "created",
     "finished",
 )
-_STYLES = {"running": "cyan", "diverged": "yellow", "failed": "red", "crashed": "red", "interrupted": "dim"}
+_STYLES = {"running": "cyan", "diverged": "yellow", "failed": "red", "interrupted": "dim"}
+_STYLES |= dict.fromkeys(("crashed", "damaged"), "red")
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
@@ -37,15 +41,51 @@ def ls(
     status: Annotated[
         str | None, typer.Option("--status", metavar="STATUS", help="Only runs of this status.")
     ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare every byte of the runs that ended with their manifests.")
+    ] = False,
     json_output: Json = False,
 ) -> None:
-    """List the stored runs: status, data set, accuracy, steps and age."""
-    root = runs_root(runs_dir)
-    records = _select(root, patterns or [], status)
+    """List the stored runs: status, data set, accuracy, steps and age.
+
+    A run whose process is gone, or whose files are no longer all there, is listed as crashed; one whose
+    run.json lacks something as damaged. With --verify the command ends with exit code 3 and names the files
+    when a run is not as it was stored.
+    """
+    from initbench.store.store import Store
+
+    store = Store(runs_root(runs_dir))
+    records = _select(store, patterns or [], status)
+    problems = {record["run_id"]: _problems(store, record) for record in records} if verify else {}
+    _print(records, problems, store.root, status, json_output=json_output)
+    if any(problems.values()):
+        lines = (f"{run_id}: {problem}" for run_id, found in problems.items() for problem in found)
+        raise StoreError("\n".join(lines))
+
+
+def _problems(store: Store, record: dict[str, Any]) -> list[str]:
+    """What is not as it was stored; nothing is known of a run that never came to its end."""
+    from initbench.store.layout import STOPPED
+
+    ended = record.get("finished") is not None and record["status"] not in STOPPED
+    return store.verify(record["run_id"]) if ended else []
+
+
+def _print(
+    records: Sequence[dict[str, Any]],
+    problems: dict[str, list[str]],
+    root: Path,
+    status: str | None,
+    *,
+    json_output: bool,
+) -> None:
     if json_output:
         from initbench.store import strictjson
 
-        typer.echo(strictjson.dumps({"schema": SCHEMA, "runs": [_summary(record) for record in records]}))
+        runs = [_summary(record) for record in records]
+        if problems:
+            runs = [{**run, "problems": problems[str(run["run_id"])]} for run in runs]
+        typer.echo(strictjson.dumps({"schema": SCHEMA, "runs": runs}))
     elif records:
         from initbench.report.terminal import print_uncut, stdout_console
 
@@ -77,16 +117,14 @@ def age(created: object, now: datetime) -> str:
     return "0 s"
 
 
-def _select(root: Path, patterns: list[str], status: str | None) -> list[dict[str, Any]]:
+def _select(store: Store, patterns: list[str], status: str | None) -> list[dict[str, Any]]:
     from initbench.store.layout import STATUSES
-    from initbench.store.store import Store
 
     if status is not None and status not in STATUSES:
         from initbench.errors import UnknownNameError
         from initbench.registry import unknown_name
 
         raise UnknownNameError(unknown_name("status", status, STATUSES))
-    store = Store(root)
     wanted = set(store.find(patterns)) if patterns else None
     return [
         record
@@ -127,12 +165,13 @@ def _dataset(summary: dict[str, Any]) -> str:
 
 
 def _percent(fraction: object) -> str:
-    from initbench.store.strictjson import number
+    from initbench.report.text import percent
+    from initbench.store.strictjson import number_or_none
 
     try:
-        return f"{100 * number(fraction):.1f}"
-    except ValueError:
-        return "–"
+        return percent(number_or_none(fraction), 1)
+    except ValueError:  # in a damaged record
+        return percent(None)
 
 
 def _nothing(root: Path, status: str | None) -> str:

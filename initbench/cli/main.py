@@ -7,6 +7,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from io import TextIOWrapper
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -22,14 +23,15 @@ app = typer.Typer(
     epilog="Start with: initbench run configs/relu_kaiming.yaml",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help and errors: whole lines when piped, and half the time to start
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(no_args_is_help=True)(run.run)
+app.command()(run.run)
 app.command()(compare.compare)
-app.command(no_args_is_help=True)(show.show)
+app.command()(show.show)
 app.command()(ls.ls)
-app.command(no_args_is_help=True)(rm.rm)
-app.command(no_args_is_help=True)(validate.validate)
+app.command()(rm.rm)
+app.command()(validate.validate)
 app.command()(schema.schema)
 app.add_typer(data.app, name="data")
 
@@ -52,6 +54,9 @@ def _root(
 
 def main() -> NoReturn:
     """Run the command line and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a histogram on an ASCII terminal is question marks, no error
+            stream.reconfigure(errors="replace")
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _terminate)
     sys.exit(call(sys.argv[1:]))

@@ -45,11 +45,14 @@ def _refuse_running(store: Store, run_ids: list[str]) -> None:
 
 
 def _confirmed(run_ids: list[str]) -> bool:
+    from initbench.report.text import plural
+
+    runs = plural(len(run_ids), "run")
     if not _interactive():
-        raise UsageError(f"say --yes to remove {_count(run_ids)} without being asked")
+        raise UsageError(f"say --yes to remove {runs} without being asked")
     for run_id in run_ids:
         typer.echo(f"  {run_id}", err=True)
-    return typer.confirm(f"Remove {_count(run_ids)}?", err=True)
+    return typer.confirm(f"Remove {runs}?", err=True)
 
 
 def _interactive() -> bool:
@@ -59,7 +62,3 @@ def _interactive() -> bool:
 def _tell(done: str, run_ids: list[str]) -> None:
     for run_id in run_ids:
         typer.echo(f"{done} {run_id}")
-
-
-def _count(run_ids: list[str]) -> str:
-    return "1 run" if len(run_ids) == 1 else f"{len(run_ids)} runs"

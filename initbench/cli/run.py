@@ -106,12 +106,11 @@ def _show(runs: list[StoredRun], *, all_layers: bool) -> None:
 
 
 def _print_documents(experiments: list[list[StoredRun]], *, several: bool) -> None:
-    from initbench.report.document import experiment_document
-    from initbench.store import strictjson
+    from initbench.report.document import experiments_json
 
-    documents = [experiment_document(runs) for runs in experiments if runs]
-    if several or documents:
-        typer.echo(strictjson.dumps(documents if several else documents[0]))
+    found = [runs for runs in experiments if runs]
+    if several or found:
+        typer.echo(experiments_json(found, several=several))
 
 
 def _fail_if_any_failed(executions: list[Execution]) -> None:

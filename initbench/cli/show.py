@@ -26,11 +26,9 @@ def show(
         raise UsageError("name a run or an experiment; `initbench ls` lists them")
     experiments = _grouped(Store(runs_root(runs_dir)), patterns)
     if json_output:
-        from initbench.report.document import experiment_document
-        from initbench.store import strictjson
+        from initbench.report.document import experiments_json
 
-        documents = [experiment_document(runs) for runs in experiments]
-        typer.echo(strictjson.dumps(documents[0] if len(documents) == 1 else documents))
+        typer.echo(experiments_json(experiments, several=len(experiments) > 1))
         return
     from initbench.report.run_tables import print_experiment
     from initbench.report.terminal import stdout_console

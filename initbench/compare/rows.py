@@ -1,4 +1,4 @@
-"""Stored runs as rows: one for each experiment, the runs of one table all on the same data set."""
+"""Stored runs as rows: one for each experiment, the runs of one table all on the same data."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from initbench.compare.statistics import Summary, geometric, summarise
+from initbench.compare.variants import variants
 from initbench.store.layout import COMPLETE
 from initbench.store.store import StoredRun
 from initbench.store.strictjson import number_or_none
@@ -23,13 +24,15 @@ METRICS = (
     "test_accuracy",
     "steps_to_target",
 )
+GEOMETRIC = frozenset({"grad_ratio_init"})
+"""Metrics whose mean is geometric and whose std is that of the natural logarithms."""
 DEFAULT_TARGET = 0.9
 """Share of the best mean validation accuracy in a table that is its target."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """The runs of one experiment on one data set, summarised."""
+    """The runs of one experiment on the same data, summarised."""
 
     key: dict[str, Any]
     """{"experiment"}, and {"variant"}: what sets it apart from others of that name, if there are any."""
@@ -44,35 +47,43 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """All rows on one data set."""
+    """All rows on the same data."""
 
     dataset: str
+    fingerprint: str | None
+    """Hash of the data, which tells two archives or recipes apart; None where the runs do not say it."""
     target: float | None
     """Validation accuracy that `steps_to_target` counts to."""
     rows: list[Row]
 
 
 def tables(runs: Iterable[StoredRun], target: float | None = None) -> list[Table]:
-    """One table for each data set, rows with the best accuracy first.
+    """One table for each data set and fingerprint, rows with the best accuracy first.
 
     Runs of one name whose config, code, torch or device differ are rows of their own, named by what
     differs. `target` is a validation accuracy in (0, 1].
     """
-    by_dataset: defaultdict[str, list[StoredRun]] = defaultdict(list)
+    by_data: defaultdict[tuple[str, str], list[StoredRun]] = defaultdict(list)
     for run in runs:
-        by_dataset[str(run.record.get("dataset"))].append(run)
-    return [_table(dataset, by_dataset[dataset], target) for dataset in sorted(by_dataset)]
+        by_data[str(run.record.get("dataset")), _fingerprint(run) or ""].append(run)
+    return [_table(*data, by_data[data], target) for data in sorted(by_data)]
 
 
-def _table(dataset: str, runs: Sequence[StoredRun], target: float | None) -> Table:
+def _fingerprint(run: StoredRun) -> str | None:
+    data = (run.record.get("identity") or {}).get("data") or {}
+    found = data.get("fingerprint")
+    return None if found is None else str(found)
+
+
+def _table(dataset: str, fingerprint: str, runs: Sequence[StoredRun], target: float | None) -> Table:
     arms: defaultdict[tuple[str, str], list[StoredRun]] = defaultdict(list)
     for run in runs:
         arms[str(run.record["experiment"]), str(run.record.get("arm"))].append(run)
     if target is None:
         target = _default_target(list(arms.values()))
-    variants = _variants({arm: group[0] for arm, group in arms.items()})
-    rows = [_row(name, variants[name, arm], group, target) for (name, arm), group in arms.items()]
-    return Table(dataset, target, sorted(rows, key=_rank))
+    named = variants({arm: group[0] for arm, group in arms.items()})
+    rows = [_row(name, named[name, arm], group, target) for (name, arm), group in arms.items()]
+    return Table(dataset, fingerprint or None, target, sorted(rows, key=_rank))
 
 
 def _default_target(groups: Sequence[Sequence[StoredRun]]) -> float | None:
@@ -158,30 +169,3 @@ def _steps_to(run: StoredRun, target: float | None) -> float | None:
         float(e["step"]) for e in run.convergence if (number_or_none(e["val_accuracy"]) or 0.0) >= target
     )
     return next(steps, None)
-
-
-def _variants(samples: dict[tuple[str, str], StoredRun]) -> dict[tuple[str, str], dict[str, Any]]:
-    """For each (name, arm), the keys in which the arms of that name differ, with this arm's values."""
-    described = {key: _flat(_description(run)) for key, run in samples.items()}
-    variants: dict[tuple[str, str], dict[str, Any]] = {}
-    for (name, arm), own in described.items():
-        same_name = [flat for (other, _), flat in described.items() if other == name]
-        keys = sorted({key for flat in same_name for key in flat})
-        differing = [key for key in keys if len({repr(flat.get(key)) for flat in same_name}) > 1]
-        variants[name, arm] = {key: own.get(key) for key in differing}
-    return variants
-
-
-def _description(run: StoredRun) -> dict[str, Any]:
-    config = {k: v for k, v in run.record["config"].items() if k not in ("name", "notes", "seeds")}
-    return {**config, "with": run.record.get("identity", {})}
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {
-        k: v
-        for key, inner in value.items()
-        for k, v in _flat(inner, f"{prefix}.{key}" if prefix else key).items()
-    }

@@ -1,7 +1,8 @@
-"""What `compare` prints: one table for each data set."""
+"""What `compare` prints: one table for each data set, or for each of those that share a name."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Console, Group, RenderableType
@@ -12,20 +13,25 @@ from initbench.report import text
 from initbench.report.grid import Grid
 from initbench.report.terminal import print_uncut
 
+_DIGITS = 8
+"""As much of a fingerprint as tells data sets of one name apart."""
+
 
 def print_tables(console: Console, tables: Sequence[Table]) -> None:
     """Print every table, uncut."""
+    names = Counter(table.dataset for table in tables)
     for table in tables:
-        print_uncut(console, comparison(table))
+        print_uncut(console, comparison(table, shared_name=names[table.dataset] > 1))
 
 
-def comparison(table: Table) -> RenderableType:
-    """One data set's rows."""
-    return Group(_title(table), Text(""), _grid(table).table(), *_notes(table), Text(""))
+def comparison(table: Table, *, shared_name: bool = False) -> RenderableType:
+    """The rows on the same data; where several data sets share its name, its fingerprint tells which."""
+    return Group(_title(table, shared_name), Text(""), _grid(table).table(), *_notes(table), Text(""))
 
 
-def _title(table: Table) -> Text:
-    return Text.assemble((table.dataset, "bold"), f"   {text.plural(len(table.rows), 'experiment')}")
+def _title(table: Table, shared_name: bool) -> Text:
+    which = f" {(table.fingerprint or 'unknown')[:_DIGITS]}" if shared_name else ""
+    return Text.assemble((table.dataset + which, "bold"), f"   {text.plural(len(table.rows), 'experiment')}")
 
 
 def _grid(table: Table) -> Grid:

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from initbench.compare.rows import Row, Table
+from initbench.compare.rows import GEOMETRIC, Row, Table
 from initbench.compare.statistics import Summary
+from initbench.store import strictjson
 from initbench.store.store import StoredRun
 
 RUN_SCHEMA = "initbench.run/1"
 COMPARE_SCHEMA = "initbench.compare/1"
+
+
+def experiments_json(experiments: Sequence[Sequence[StoredRun]], *, several: bool) -> str:
+    """One experiment's document, or an array of them where several were asked for."""
+    documents = [experiment_document(runs) for runs in experiments]
+    return strictjson.dumps(documents if several else documents[0])
 
 
 def experiment_document(runs: Sequence[StoredRun]) -> dict[str, Any]:
@@ -49,9 +56,16 @@ def compare_document(tables: Sequence[Table]) -> dict[str, Any]:
     """The comparison of stored runs."""
     return {
         "schema": COMPARE_SCHEMA,
-        "tables": [
-            {"dataset": t.dataset, "target": t.target, "rows": [_row(row) for row in t.rows]} for t in tables
-        ],
+        "tables": [_table(table) for table in tables],
+    }
+
+
+def _table(table: Table) -> dict[str, Any]:
+    return {
+        "dataset": table.dataset,
+        "fingerprint": table.fingerprint,
+        "target": table.target,
+        "rows": [_row(row) for row in table.rows],
     }
 
 
@@ -62,9 +76,11 @@ def _row(row: Row) -> dict[str, Any]:
         "diverged": row.diverged,
         "unfinished": row.unfinished,
         "reached_target": row.reached,
-        "metrics": {name: _summary(summary) for name, summary in row.metrics.items()},
+        "metrics": {name: _summary(name, summary) for name, summary in row.metrics.items()},
     }
 
 
-def _summary(summary: Summary) -> dict[str, Any]:
-    return {"mean": summary.mean, "std": summary.std, "n": summary.n}
+def _summary(name: str, summary: Summary) -> dict[str, Any]:
+    document = {"mean": summary.mean, "std": summary.std, "n": summary.n}
+    # A geometric mean has its spread in logarithms; `std` is that too, because it always was.
+    return {**document, "log_std": summary.std} if name in GEOMETRIC else document

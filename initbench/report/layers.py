@@ -36,6 +36,15 @@ def snapshot_at(run: StoredRun, when: str) -> dict[str, Any] | None:
     return next((s for s in run.snapshots if s["when"] == when), None)
 
 
+def in_both(runs: Sequence[StoredRun]) -> list[StoredRun]:
+    """The runs to average from init to end: those probed at both moments, or all when none was.
+
+    Means over different runs at the two moments would show a change that no run has made.
+    """
+    both = [run for run in runs if snapshot_at(run, "init") and snapshot_at(run, "end")]
+    return both or list(runs)
+
+
 def layers_at(runs: Sequence[StoredRun], when: str) -> list[LayerView]:
     """The layers at `when` ("init" or "end"), or an empty list when no run was probed then."""
     snapshots = [s for run in runs if (s := snapshot_at(run, when))]

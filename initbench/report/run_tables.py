@@ -13,7 +13,7 @@ from rich.text import Text
 from initbench.compare.statistics import Summary, summarise
 from initbench.report import text
 from initbench.report.grid import Grid
-from initbench.report.layers import LayerView, chosen, layers_at, snapshot_at
+from initbench.report.layers import LayerView, chosen, in_both, layers_at, snapshot_at
 from initbench.report.terminal import print_uncut
 from initbench.store.store import StoredRun
 from initbench.store.strictjson import number_or_none
@@ -73,8 +73,9 @@ def _name(choice: Any) -> str:
 
 
 def activation_table(runs: Sequence[StoredRun], *, all_layers: bool, width: int) -> RenderableType:
-    """Each layer at init and at the end, mean over the runs."""
-    init, end = layers_at(runs, "init"), layers_at(runs, "end")
+    """Each layer at init and at the end, mean over the runs that were probed at both."""
+    probed = in_both(runs)
+    init, end = layers_at(probed, "init"), layers_at(probed, "end")
     reference = init or end
     if not reference:
         return Text("No layer was probed.", style="dim")
@@ -86,13 +87,21 @@ def activation_table(runs: Sequence[StoredRun], *, all_layers: bool, width: int)
         views = [layers[i] for layers in (init, end) if layers]
         grid.add(_layer_cells(views, bounded=bounded), "dim" if views[0].is_head else None)
     table = grid.fitting(width, expendable=moments).table()
-    return Group(table, Text(_legend(runs, reference, moments), style="dim"))
+    legend = _legend(_seeds(len(probed), len(runs)), reference, moments)
+    return Group(table, Text(legend, style="dim"))
 
 
-def _legend(runs: Sequence[StoredRun], layers: Sequence[LayerView], moments: Sequence[str]) -> str:
+def _seeds(part: int, whole: int) -> str:
+    """Which seeds stand behind a number."""
+    if whole == 1:
+        return "one seed"
+    share = f"{whole} seeds" if part == whole else f"{part} of {whole} seeds"
+    return share if part == 1 else f"means over {share}"
+
+
+def _legend(seeds: str, layers: Sequence[LayerView], moments: Sequence[str]) -> str:
     edges = layers[0].edges
     bars = f"bars: activations other than 0, from {edges[0]:g} to {edges[-1]:g}; " if edges else ""
-    seeds = "one seed" if len(runs) == 1 else f"means over {len(runs)} seeds"
     return f"{bars}E[δ²]: gradient at the pre-activation; {seeds}, {' → '.join(moments)}"
 
 

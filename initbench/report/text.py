@@ -45,18 +45,23 @@ def change(first: str, last: str) -> str:
 
 def percent_summary(summary: Summary) -> str:
     """Mean ± standard deviation in percent."""
-    if summary.mean is None:
-        return NOTHING
+    if summary.mean is None or not math.isfinite(summary.mean):
+        return _no_number(summary.mean)
     mean = percent(summary.mean, 1)
     return mean if summary.std is None else f"{mean} ±{percent(summary.std, 1)}"
 
 
 def loss_summary(summary: Summary) -> str:
     """Mean ± standard deviation of a loss, to three decimals while it is of a readable size."""
-    if summary.mean is None:
-        return NOTHING
+    if summary.mean is None or not math.isfinite(summary.mean):
+        return _no_number(summary.mean)
     form = "{:.3f}".format if abs(summary.mean) < 1000 else scientific
     return form(summary.mean) + ("" if summary.std is None else f" ±{form(summary.std)}")
+
+
+def _no_number(mean: float | None) -> str:
+    """A loss or an accuracy that is no number has no spread either: the run had diverged by then."""
+    return NOTHING if mean is None else "diverged"
 
 
 def count_summary(summary: Summary) -> str:

@@ -18,16 +18,19 @@ from initbench.errors import StoreError, UsageError
 from initbench.store import strictjson
 from initbench.store.files import TEMPORARY
 from initbench.store.locks import is_locked
+from initbench.store.manifest import MANIFEST, differences
+from initbench.store.shape import defect
 
 SCHEMA = "initbench.stored/1"
-RUN, CONFIG, MANIFEST, LOCK = "run.json", "config.yaml", "manifest.json", ".lock"
+RUN, CONFIG, LOCK = "run.json", "config.yaml", ".lock"
 METRICS, LAYERS, WEIGHTS = "metrics.jsonl", "layers.jsonl", "weights.safetensors"
 LISTED = (CONFIG, RUN, METRICS, LAYERS, WEIGHTS)
 """The files a manifest vouches for."""
 
 COMPLETE = ("finished", "diverged")
 STOPPED = ("interrupted", "failed")
-STATUSES = ("running", *COMPLETE, *STOPPED, "crashed")
+STATUSES = ("running", *COMPLETE, *STOPPED, "crashed", "damaged")
+"""`crashed`: the process is gone and left no whole result. `damaged`: run.json lacks what it must hold."""
 
 _HIDDEN = (".rerun", ".old", ".trash")
 _OWN_NAMES = frozenset((*LISTED, MANIFEST, LOCK))
@@ -98,27 +101,43 @@ def read_record(directory: Path) -> Record | None:
 
 
 def current_record(directory: Path) -> Record | None:
-    """The record with the status it has now: a "running" whose process is gone reads as "crashed"."""
+    """The record with the status it has now, and in `error` the reason why that is not what was written.
+
+    A "running" whose process is gone, or a result whose files are not all there at their size, is "crashed".
+    """
     record = read_record(directory)
     for _ in range(5):
         if record is None:
             return None
-        vouched = (directory / MANIFEST).exists()
-        if record.get("status") in STOPPED or (record.get("status") in COMPLETE and vouched):
+        if problem := defect(record):
+            return {**record, "status": "damaged", "final": None, "error": problem}
+        problem = _unvouched(record, directory)
+        if problem is None:
             return record
         if is_locked(directory / LOCK):
             break
         # It may have come to its end between the two looks, which only looking again can tell.
         before, record = record, read_record(directory)
-        if record == before and vouched == (directory / MANIFEST).exists():
-            return {**record, "status": "crashed"}
+        if record == before and problem == _unvouched(record, directory):
+            return {**record, "status": "crashed", **({"final": None, "error": problem} if problem else {})}
     return None if record is None else {**record, "status": "running"}
 
 
 def is_complete(directory: Path) -> bool:
     """Whether the directory holds a finished or diverged run, whole."""
     record = read_record(directory)
-    return record is not None and record.get("status") in COMPLETE and (directory / MANIFEST).exists()
+    if record is None or record.get("status") not in COMPLETE or defect(record):
+        return False
+    return _unvouched(record, directory) is None
+
+
+def _unvouched(record: Record, directory: Path) -> str | None:
+    """Why the record cannot be taken at its word: None when it can, "" for one that has not ended."""
+    if record.get("status") in STOPPED:
+        return None
+    if record.get("status") in COMPLETE:
+        return next(differences(directory, hashes=False), None)
+    return ""
 
 
 def is_ours(directory: Path) -> bool:

@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 
 from initbench.errors import StoreError, UsageError
 from initbench.store import moves, strictjson
-from initbench.store.files import read_lines, sha256
+from initbench.store.files import read_lines
 from initbench.store.layout import (
     LAYERS,
     LOCK,
-    MANIFEST,
     METRICS,
+    RUN,
     Places,
     Record,
     busy,
@@ -25,7 +25,9 @@ from initbench.store.layout import (
     plainly,
 )
 from initbench.store.locks import is_locked, structure_lock
+from initbench.store.manifest import differences
 from initbench.store.match import match
+from initbench.store.shape import EVALUATION, SNAPSHOT, Check
 from initbench.store.writer import RunWriter, start
 
 T = TypeVar("T")
@@ -79,7 +81,10 @@ class Store:
         return sorted(found, key=lambda record: (str(record.get("created")), record["run_id"]))
 
     def read(self, run_id: str) -> StoredRun:
-        """Read a run; raises UsageError when there is none, StoreError when a file of it is damaged."""
+        """Read a run; raises UsageError when there is none, StoreError when a file of it is damaged.
+
+        The error names the file and what it lacks.
+        """
         with plainly(f"read run {run_id}"):
             run = self._steadily(run_id, lambda directory: _read(run_id, directory))
         if run is None:
@@ -99,24 +104,15 @@ class Store:
         return [run_id for run_id in experiments if run_id in wanted]
 
     def verify(self, run_id: str) -> list[str]:
-        """Compare the files of a run with its manifest; returns one sentence for each that differs.
+        """Compare every byte of a run with its manifest; returns one sentence for each file that differs.
 
         Raises UsageError when there is no such run.
         """
-        directory = self.directory(run_id)
-        if directory is None:
-            raise _no_such_run(run_id)
         with plainly(f"verify run {run_id}"):
-            try:
-                manifest = strictjson.loads((directory / MANIFEST).read_text(encoding="utf-8"))
-                listed = [
-                    (name, entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()
-                ]
-            except FileNotFoundError:
-                return [f"{MANIFEST} is missing: the run is not complete"]
-            except (ValueError, TypeError, KeyError, AttributeError):
-                return [f"{MANIFEST} is damaged"]
-            return [problem for entry in listed if (problem := _difference(directory, *entry))]
+            directory = self.directory(run_id)
+            if directory is None:
+                raise _no_such_run(run_id)
+            return list(differences(directory, hashes=True))
 
     def claim(
         self, run_id: str, record: Mapping[str, Any], config_yaml: str, *, rerun: bool = False
@@ -208,16 +204,23 @@ def _read(run_id: str, directory: Path) -> StoredRun | None:
     record = _record(run_id, directory)  # first: what it says is finished has all its lines
     if record is None:
         return None
-    return StoredRun(run_id, record, _lines(directory / METRICS), _lines(directory / LAYERS))
+    if record["status"] == "damaged":
+        raise StoreError(f"{directory / RUN} is damaged: {record['error']}")
+    convergence = _lines(directory / METRICS, EVALUATION)
+    return StoredRun(run_id, record, convergence, _lines(directory / LAYERS, SNAPSHOT))
 
 
-def _lines(path: Path) -> list[Record]:
+def _lines(path: Path, check: Check) -> list[Record]:
     try:
-        return [strictjson.loads(line) for line in read_lines(path)]
+        lines = [strictjson.loads(line) for line in read_lines(path)]
     except FileNotFoundError:
         return []
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"{path} is damaged: {error}") from error
+    for number, line in enumerate(lines, 1):
+        for problem in check(line, ""):
+            raise StoreError(f"{path} is damaged: line {number}: {problem}")
+    return lines
 
 
 def _identity(directory: Path | None) -> tuple[int, int, int] | None:
@@ -227,15 +230,6 @@ def _identity(directory: Path | None) -> tuple[int, int, int] | None:
     except FileNotFoundError:
         return None
     return None if status is None else (status.st_dev, status.st_ino, status.st_ctime_ns)
-
-
-def _difference(directory: Path, name: str, size: int, digest: str) -> str | None:
-    path = directory / name
-    if not path.is_file():
-        return f"{name} is missing"
-    if path.stat().st_size != size:
-        return f"{name} holds {path.stat().st_size} bytes, not {size}"
-    return None if sha256(path) == digest else f"{name} has changed since the run was stored"
 
 
 def _no_such_run(run_id: str) -> UsageError:

@@ -14,14 +14,13 @@ from typing import Any, Self
 
 from initbench.errors import InitbenchError, StoreError, Terminated
 from initbench.store import moves, strictjson
-from initbench.store.files import append_line, produce_atomic, sha256, sync_directory, write_atomic
+from initbench.store.files import append_line, produce_atomic, sync_directory, write_atomic
 from initbench.store.layout import (
     COMPLETE,
     CONFIG,
     LAYERS,
     LISTED,
     LOCK,
-    MANIFEST,
     METRICS,
     RUN,
     SCHEMA,
@@ -33,8 +32,8 @@ from initbench.store.layout import (
     plainly,
 )
 from initbench.store.locks import HeldLock, acquire, structure_lock
+from initbench.store.manifest import MANIFEST, manifest_of
 
-MANIFEST_SCHEMA = "initbench.manifest/1"
 Weights = bytes | Callable[[Path], object]
 """The contents of weights.safetensors, or a function that writes them to the path it is given."""
 
@@ -94,7 +93,8 @@ class RunWriter:
             if weights is not None:
                 self._write_weights(weights)
             self._write_record({**updates, "status": status, "finished": now()})
-            write_atomic(self.directory / MANIFEST, strictjson.dumps(manifest_of(self.directory)) + "\n")
+            manifest = manifest_of(self.directory, LISTED)
+            write_atomic(self.directory / MANIFEST, strictjson.dumps(manifest) + "\n")
             if self.directory == self._places.rerun:
                 with structure_lock(self._places.root):
                     moves.swap(self._places)
@@ -164,13 +164,6 @@ def start(places: Places, directory: Path, record: Mapping[str, Any], config_yam
         with suppress(OSError, StoreError):
             moves.discard(places, directory)
         raise
-
-
-def manifest_of(directory: Path) -> Record:
-    """The manifest of the files that are there now."""
-    paths = [path for path in (directory / name for name in LISTED) if path.exists()]
-    files = {path.name: {"sha256": sha256(path), "bytes": path.stat().st_size} for path in paths}
-    return {"schema": MANIFEST_SCHEMA, "files": files}
 
 
 def now() -> str:

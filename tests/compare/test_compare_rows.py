@@ -229,12 +229,66 @@ def test_another_code_or_torch_is_a_variant_too() -> None:
     assert all(variant.keys() == {"with.torch"} for variant in variants)
 
 
-def test_an_option_that_only_one_variant_has() -> None:
-    norm = {"model": {"depth": 4, "norm": {"name": "group", "num_groups": 2}}}
-    runs = [stored(arm="p"), stored(arm="q", config=norm)]
-    variants = [row.key["variant"] for row in tables(runs)[0].rows]
-    assert {"model.norm": "none", "model.norm.name": None, "model.norm.num_groups": None} in variants
-    assert {"model.norm": None, "model.norm.name": "group", "model.norm.num_groups": 2} in variants
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (
+            {"norm": "none"},
+            {"norm": {"name": "group", "num_groups": 2}},
+            [{"model.norm": "none"}, {"model.norm": "group", "model.norm.num_groups": 2}],
+        ),
+        (
+            {"activation": "relu"},
+            {"activation": {"name": "leaky_relu", "negative_slope": 0.1}},
+            [
+                {"model.activation": "relu"},
+                {"model.activation": "leaky_relu", "model.activation.negative_slope": 0.1},
+            ],
+        ),
+        (
+            {"norm": {"name": "group", "num_groups": 2, "eps": 1e-5}},
+            {"norm": {"name": "group", "num_groups": 4, "eps": 1e-5}},
+            [{"model.norm.num_groups": 2}, {"model.norm.num_groups": 4}],
+        ),
+        ({"norm": "batch"}, {"norm": {"name": "batch"}, "width": None}, [{}, {}]),
+        ({"gain": None}, {"gain": 2.0}, [{}, {"model.gain": 2.0}]),
+    ],
+)
+def test_a_component_is_a_name_however_it_is_written(
+    first: dict[str, Any], second: dict[str, Any], expected: list[dict[str, Any]]
+) -> None:
+    runs = [stored(arm="p", config={"model": first}), stored(arm="q", config={"model": second})]
+    found = [row.key.get("variant", {}) for row in tables(runs)[0].rows]
+    assert sorted(found, key=repr) == sorted(expected, key=repr)
+
+
+def test_the_data_set_is_a_component_too() -> None:
+    runs = [
+        stored(arm="p", config={"data": {"name": "mnist", "fallback": "digits"}}),
+        stored(arm="q", config={"data": {"name": "digits"}}),
+    ]
+    found = [row.key["variant"] for row in tables(runs)[0].rows]
+    assert {"data": "mnist", "data.fallback": "digits"} in found
+    assert {"data": "digits"} in found
+
+
+def test_data_of_one_name_and_other_contents_never_share_a_table() -> None:
+    def on(fingerprint: str | None, accuracy: float, seed: int) -> StoredRun:
+        identity = {"data": {"name": "npz", "fingerprint": fingerprint}} if fingerprint else None
+        arm = f"arm-{fingerprint}"
+        return stored(
+            seed=seed, dataset="npz", arm=arm, accuracies=(0.1, accuracy), test=accuracy, identity=identity
+        )
+
+    found = tables([on("aaaa", 0.9, 0), on("bbbb", 0.5, 0), on("aaaa", 0.7, 1), on(None, 0.3, 0)])
+    assert [(table.dataset, table.fingerprint) for table in found] == [
+        ("npz", None),
+        ("npz", "aaaa"),
+        ("npz", "bbbb"),
+    ]
+    assert [only([table]).metrics["test_accuracy"].mean for table in found] == pytest.approx([0.3, 0.8, 0.5])
+    assert [table.target for table in found] == pytest.approx([0.27, 0.72, 0.45])
+    assert [only([table]).key for table in found] == [{"experiment": "a"}] * 3, "the table says the rest"
 
 
 def test_data_sets_never_share_a_table_or_a_target() -> None:

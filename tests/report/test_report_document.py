@@ -12,7 +12,7 @@ from jsonschema.exceptions import ValidationError
 from synthetic import COMPARED, EXPERIMENTS, run
 
 from initbench.compare.rows import tables
-from initbench.report.document import compare_document, experiment_document
+from initbench.report.document import compare_document, experiment_document, experiments_json
 from initbench.store import strictjson
 
 NUMBER = {"anyOf": [{"type": "number"}, {"enum": ["NaN", "Infinity", "-Infinity"]}]}
@@ -104,6 +104,7 @@ COMPARE_DOCUMENT = exactly(
     tables=listed(
         exactly(
             dataset=TEXT,
+            fingerprint=or_null(TEXT),
             rows=listed(
                 {
                     **exactly(
@@ -186,6 +187,27 @@ def test_a_compare_document_keeps_the_contract(target: float | None) -> None:
     assert digits["relu_kaiming"]["metrics"]["test_accuracy"]["mean"] == pytest.approx(0.92)
     assert digits["relu_kaiming"]["metrics"]["test_accuracy"]["std"] == pytest.approx(0.01)
     assert [table["dataset"] for table in document["tables"]] == ["digits", "mnist"]
+
+
+def test_the_spread_of_a_geometric_mean_is_named_for_what_it_is() -> None:
+    (table,) = compare_document(tables([run(seed=0), run(seed=1)]))["tables"]
+    metrics = table["rows"][0]["metrics"]
+    assert metrics["grad_ratio_init"]["log_std"] == metrics["grad_ratio_init"]["std"] == 0.0
+    assert [name for name, summary in metrics.items() if "log_std" in summary] == ["grad_ratio_init"]
+
+
+def test_a_table_says_which_data_it_is_on() -> None:
+    stored = run()
+    stored.record["identity"] = {"data": {"name": "digits", "fingerprint": "abc"}}
+    assert [t["fingerprint"] for t in compare_document(tables([stored, run()]))["tables"]] == [None, "abc"]
+
+
+def test_one_experiment_is_a_document_and_several_are_a_list() -> None:
+    one, two = EXPERIMENTS["one_seed"], EXPERIMENTS["deep"]
+    assert json.loads(experiments_json([one], several=False)) == strict(experiment_document(one))
+    assert json.loads(experiments_json([one, two], several=True)) == [
+        strict(experiment_document(runs)) for runs in (one, two)
+    ]
 
 
 def test_an_empty_comparison() -> None:

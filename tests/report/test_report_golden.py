@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from synthetic import COMPARED, EXPERIMENTS
+from synthetic import COMPARED, EXPERIMENTS, run
 
 from initbench.compare.rows import tables
 from initbench.report.compare_tables import print_tables
 from initbench.report.run_tables import print_experiment
 from initbench.report.terminal import PIPED_WIDTH, stdout_console
+from initbench.store.store import StoredRun
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 WIDTHS = (80, 120, PIPED_WIDTH)
@@ -125,6 +126,39 @@ def test_the_numbers_of_a_table_are_means_over_the_seeds() -> None:
     assert "10" in row.split(), "saturated: 0.1 of the first layer"
     assert "43" in row.split(), "zeros: 42 and 44 %"
     assert "1.0e-04" in row.split()
+
+
+def test_init_and_end_are_means_over_the_same_runs() -> None:
+    """Seed 2 diverged; std 0.48·scale + 0.01·seed over seeds 0 and 1 is 0.485 at init, and 0.49 with seed 2."""
+    text = shown("three_seeds_one_diverged", 240)
+    row = next(line for line in text.splitlines() if line.startswith("layer 1"))
+    first, last = (sum(0.6 * 0.8 * scale + 0.01 * seed for seed in (0, 1)) / 2 for scale in (1, 2))
+    assert f"{first:.2f} → {last:.2f}" in row
+    assert f"{0.6 * 0.8 + 0.01:.2f} →" not in row
+    assert "means over 2 of 3 seeds, init → end" in text
+    assert "means over 2 seeds, init\n" in shown("diverged", 240), "no run has an end: all of them at init"
+
+
+def test_a_loss_that_is_no_number_reads_as_diverged() -> None:
+    text = shown("diverged", 240)
+    train, val = (
+        next(line for line in text.splitlines() if line.startswith(f"{k} loss")) for k in ("train", "val")
+    )
+    assert train.endswith("  diverged") and val.endswith("  diverged")
+    assert "NaN" not in text
+    assert "∞" not in text
+
+
+def test_tables_that_share_a_data_set_s_name_say_which() -> None:
+    def on(fingerprint: str, name: str = "npz") -> StoredRun:
+        stored = run(dataset=name)
+        stored.record["identity"] = {"data": {"name": name, "fingerprint": fingerprint}}
+        return stored
+
+    screen = console(120)
+    print_tables(screen, tables([on("aaaabbbbcccc"), on("ddddeeeeffff"), on("1234", "digits")]))
+    titles = [line for line in screen.file.getvalue().splitlines() if line.endswith("1 experiment")]  # type: ignore[attr-defined]
+    assert titles == ["digits   1 experiment", "npz aaaabbbb   1 experiment", "npz ddddeeee   1 experiment"]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from records import RECORD
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -93,11 +94,9 @@ def test_age(created: object, text: str) -> None:
 def runs(tmp_path: Path) -> Path:
     store = Store(tmp_path / "runs")
     for seed in range(2):
-        with store.claim(
-            f"{LONG}{seed}", {"experiment": "relu", "seed": seed, "dataset": "digits"}, ""
-        ) as run:
+        with store.claim(f"{LONG}{seed}", {**RECORD, "seed": seed}, "") as run:
             run.finish({"steps": 10, "final": {"val_accuracy": float("nan"), "test_accuracy": 0.5}})
-    store.claim("tanh-s0-x", {"experiment": "tanh", "seed": 0}, "").stop("interrupted")
+    store.claim("tanh-s0-x", {**RECORD, "experiment": "tanh"}, "").stop("interrupted")
     return store.root
 
 
@@ -119,7 +118,7 @@ def test_piped_output_is_wide_and_plain(runs: Path) -> None:
     assert [line.split()[:6] for line in lines] == [
         [f"{LONG}0", "finished", "digits", "nan", "50.0", "10"],
         [f"{LONG}1", "finished", "digits", "nan", "50.0", "10"],
-        ["tanh-s0-x", "interrupted", "–", "–", "–", "–"],
+        ["tanh-s0-x", "interrupted", "digits", "–", "–", "–"],
     ]
     assert "\x1b" not in result.stdout
 
@@ -167,7 +166,7 @@ def test_rm_asks_on_a_terminal(runs: Path, monkeypatch: pytest.MonkeyPatch, answ
 
 
 def test_rm_refuses_all_when_one_is_running(runs: Path) -> None:
-    with Store(runs).claim("tanh-s1-y", {"experiment": "tanh"}, "") as run:
+    with Store(runs).claim("tanh-s1-y", {**RECORD, "experiment": "tanh"}, "") as run:
         with pytest.raises(StoreError, match="still running, so nothing was removed: tanh-s1-y"):
             call("rm", "*", "--yes", "--runs-dir", runs)
         assert len(Store(runs).find([])) == 4

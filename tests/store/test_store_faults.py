@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from records import FINAL, RECORD, line, snapshot
 
 from initbench.errors import StoreError
 from initbench.store.layout import MANIFEST, WEIGHTS
@@ -68,14 +69,14 @@ class Faults:
 
 
 def attempt(root: Path, number: int, acknowledge: Callable[[str], None], *, rerun: bool = False) -> None:
-    record = {"experiment": "relu", "seed": 0, "attempt": number}
+    record = {**RECORD, "attempt": number}
     with Store(root).claim(RUN_ID, record, "name: relu\n", rerun=rerun) as run:
         acknowledge("claimed")
         for step in range(LINES):
-            run.append_convergence({"step": step, "attempt": number})
+            run.append_convergence(line(step, attempt=number))
             acknowledge("line")
-            run.append_snapshot({"step": step, "attempt": number})
-        run.finish({"final": {"test_accuracy": 0.5}}, weights=f"weights {number}".encode())
+            run.append_snapshot(snapshot(step=step, attempt=number))
+        run.finish({"final": FINAL}, weights=f"weights {number}".encode())
         acknowledge("finished")
 
 
@@ -84,8 +85,8 @@ def nothing(_root: Path) -> None:
 
 
 def leftovers(root: Path) -> None:
-    run = Store(root).claim(RUN_ID, {"attempt": 1}, "name: relu\n")
-    run.append_convergence({"step": 0, "attempt": 1})
+    run = Store(root).claim(RUN_ID, {**RECORD, "attempt": 1}, "name: relu\n")
+    run.append_convergence(line(0, attempt=1))
     run.stop("interrupted")
 
 
@@ -109,10 +110,10 @@ def remove(root: Path, acknowledge: Callable[[str], None]) -> None:
 def half_swapped(root: Path) -> None:
     """A rerun was killed between the two renames of its swap."""
     finished(root)
-    run = Store(root).claim(RUN_ID, {"attempt": 2}, "name: relu\n", rerun=True)
+    run = Store(root).claim(RUN_ID, {**RECORD, "attempt": 2}, "name: relu\n", rerun=True)
     for step in range(LINES):
-        run.append_convergence({"step": step, "attempt": 2})
-        run.append_snapshot({"step": step, "attempt": 2})
+        run.append_convergence(line(step, attempt=2))
+        run.append_snapshot(snapshot(step=step, attempt=2))
     renames = iter([Path.rename])
 
     def one_rename(self: Path, target: Path) -> object:
@@ -155,7 +156,7 @@ def check_run(root: Path, acknowledged: list[str]) -> None:
         return
     run = store.read(RUN_ID)
     number = run.record["attempt"]
-    assert run.convergence == [{"step": step, "attempt": number} for step in range(len(run.convergence))]
+    assert run.convergence == [line(step, attempt=number) for step in range(len(run.convergence))]
     assert all(snapshot["attempt"] == number for snapshot in run.snapshots)
     if status == "finished":
         assert store.verify(RUN_ID) == []
@@ -274,11 +275,11 @@ def test_a_swap_without_a_complete_new_run_is_rolled_back(disk: Path) -> None:
 
 
 def test_a_torn_append_is_taken_back(disk: Path) -> None:
-    run = Store(disk).claim(RUN_ID, {"attempt": 1}, "name: relu\n")
-    run.append_convergence({"step": 0})
+    run = Store(disk).claim(RUN_ID, {**RECORD, "attempt": 1}, "name: relu\n")
+    run.append_convergence(line(0))
     with pytest.MonkeyPatch.context() as patch, pytest.raises(StoreError, match="No space left"):
         Faults("tear", 1).install(patch)
-        run.append_convergence({"step": 1})
-    run.append_convergence({"step": 2})
-    assert Store(disk).read(RUN_ID).convergence == [{"step": 0}, {"step": 2}]
+        run.append_convergence(line(1))
+    run.append_convergence(line(2))
+    assert Store(disk).read(RUN_ID).convergence == [line(0), line(2)]
     run.stop("failed")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from records import RECORD, line
 
 from initbench.errors import StoreError
 from initbench.store.locks import acquire, is_locked
@@ -56,8 +57,8 @@ def holder(store: Store) -> Iterator[Child]:
     """A live process that has claimed the run and stored one line."""
 
     def hold(say: Callable[[str], None]) -> None:
-        run = store.claim(RUN_ID, {"experiment": "relu"}, CONFIG)
-        run.append_convergence({"step": 0})
+        run = store.claim(RUN_ID, RECORD, CONFIG)
+        run.append_convergence(line(0))
         say("holding")
         time.sleep(60)
 
@@ -72,13 +73,13 @@ def test_a_live_run_is_running_to_others_and_refused(store: Store, holder: Child
     assert store.status(RUN_ID) == "running"
     assert store.is_busy(RUN_ID)
     for act in (
-        lambda: store.claim(RUN_ID, {}, CONFIG),
-        lambda: store.claim(RUN_ID, {}, CONFIG, rerun=True),
+        lambda: store.claim(RUN_ID, RECORD, CONFIG),
+        lambda: store.claim(RUN_ID, RECORD, CONFIG, rerun=True),
         lambda: store.remove(RUN_ID),
     ):
         with pytest.raises(StoreError, match=rf"running by process {holder.pid} on "):
             act()
-    assert store.read(RUN_ID).convergence == [{"step": 0}]
+    assert store.read(RUN_ID).convergence == [line(0)]
     assert store.status(RUN_ID) == "running"
 
 
@@ -86,15 +87,15 @@ def test_a_killed_run_is_crashed_and_its_place_free(store: Store, holder: Child)
     holder.kill()
     assert store.status(RUN_ID) == "crashed"
     assert [record["status"] for record in store.records()] == ["crashed"]
-    assert store.read(RUN_ID).convergence == [{"step": 0}]
-    with store.claim(RUN_ID, {}, CONFIG) as run:
+    assert store.read(RUN_ID).convergence == [line(0)]
+    with store.claim(RUN_ID, RECORD, CONFIG) as run:
         assert store.read(RUN_ID).convergence == []
         run.finish({})
     assert store.status(RUN_ID) == "finished"
 
 
 def test_readers_in_the_owning_process_do_not_release_the_lock(store: Store) -> None:
-    with store.claim(RUN_ID, {"experiment": "relu"}, CONFIG) as run:
+    with store.claim(RUN_ID, RECORD, CONFIG) as run:
         assert store.status(RUN_ID) == "running"
         store.records()
         store.read(RUN_ID)
@@ -102,7 +103,7 @@ def test_readers_in_the_owning_process_do_not_release_the_lock(store: Store) -> 
         store.find(["relu"])
         assert acquire(run.directory / ".lock") is None
         with pytest.raises(StoreError, match="running"):
-            store.claim(RUN_ID, {}, CONFIG)
+            store.claim(RUN_ID, RECORD, CONFIG)
         with pytest.raises(StoreError, match="running"):
             store.remove(RUN_ID)
         child = Child(lambda say: say(str(is_locked(run.directory / ".lock"))))
@@ -131,14 +132,14 @@ def test_a_forked_child_has_no_locks_of_its_parent(tmp_path: Path) -> None:
 @pytest.mark.parametrize("before", ["nothing", "leftovers", "finished"])
 def test_exactly_one_of_many_claims_wins(before: str, store: Store) -> None:
     if before != "nothing":
-        run = store.claim(RUN_ID, {}, CONFIG)
+        run = store.claim(RUN_ID, RECORD, CONFIG)
         run.finish({}) if before == "finished" else run.stop("interrupted")
     start_read, start_write = os.pipe()
     end_read, end_write = os.pipe()
 
     def contend(say: Callable[[str], None]) -> None:
         os.read(start_read, 1)
-        with Store(store.root).claim(RUN_ID, {}, CONFIG, rerun=before == "finished") as run:
+        with Store(store.root).claim(RUN_ID, RECORD, CONFIG, rerun=before == "finished") as run:
             say("won")
             os.read(end_read, 1)  # holds it until every other has had its answer
             run.finish({"winner": os.getpid()})
@@ -163,9 +164,9 @@ def test_a_reader_never_sees_half_a_run(store: Store) -> None:
     """Rerun upon rerun: the run is there, finished, of one attempt, at every look."""
 
     def attempt(number: int) -> None:
-        with store.claim(RUN_ID, {"attempt": number}, CONFIG, rerun=True) as run:
+        with store.claim(RUN_ID, {**RECORD, "attempt": number}, CONFIG, rerun=True) as run:
             for step in range(5):
-                run.append_convergence({"attempt": number, "step": step})
+                run.append_convergence(line(step, attempt=number))
             run.finish({}, weights=lambda path: path.write_bytes(b"weights"))
 
     attempt(0)
@@ -184,7 +185,7 @@ def test_a_reader_never_sees_half_a_run(store: Store) -> None:
         assert [record["status"] for record in store.records()] == ["finished"]
         run = store.read(RUN_ID)
         number = run.record["attempt"]
-        assert run.convergence == [{"attempt": number, "step": step} for step in range(5)]
+        assert run.convergence == [line(step, attempt=number) for step in range(5)]
         assert store.status(RUN_ID) == "finished"
         seen.add(number)
     last = int(child.hear())
@@ -195,9 +196,9 @@ def test_a_reader_never_sees_half_a_run(store: Store) -> None:
 
 def test_a_reader_follows_a_running_run(store: Store) -> None:
     def train(say: Callable[[str], None]) -> None:
-        with store.claim(RUN_ID, {}, CONFIG) as run:
+        with store.claim(RUN_ID, RECORD, CONFIG) as run:
             for step in range(100):
-                run.append_convergence({"step": step})
+                run.append_convergence(line(step))
             run.finish({})
 
     child, lengths, statuses = Child(train), [0], []
@@ -205,10 +206,10 @@ def test_a_reader_follows_a_running_run(store: Store) -> None:
         if (status := store.status(RUN_ID)) is None:
             continue
         run = store.read(RUN_ID)
-        assert run.convergence == [{"step": step} for step in range(len(run.convergence))]
+        assert run.convergence == [line(step) for step in range(len(run.convergence))]
         assert len(run.convergence) >= lengths[-1]
         lengths.append(len(run.convergence))
         statuses.append(status)
         assert status in ("running", "finished")
     child.wait()
-    assert store.read(RUN_ID).convergence[-1] == {"step": 99}
+    assert store.read(RUN_ID).convergence[-1] == line(99)

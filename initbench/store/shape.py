@@ -1,0 +1,120 @@
+"""What run.json and the lines of a run must hold for those who read them, checked once, on reading."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from initbench.store.strictjson import number_or_none
+
+Check = Callable[[Any, str], Iterator[str]]
+"""Takes a value and the path to it, and says of each thing wrong where it is."""
+
+
+def mapping(**keys: Check) -> Check:
+    """A mapping that has at least these keys."""
+
+    def check(value: Any, path: str) -> Iterator[str]:
+        if not isinstance(value, Mapping):
+            yield f"{path or 'the whole'} is no mapping"
+            return
+        for key, inner in keys.items():
+            place = f"{path}.{key}" if path else key
+            if key in value:
+                yield from inner(value[key], place)
+            else:
+                yield f"{place} is missing"
+
+    return check
+
+
+def listing(item: Check) -> Check:
+    """A list of such items."""
+
+    def check(value: Any, path: str) -> Iterator[str]:
+        if not isinstance(value, list):
+            yield f"{path} is no list"
+            return
+        for i, inner in enumerate(value):
+            yield from item(inner, f"{path}[{i}]")
+
+    return check
+
+
+def optional(inner: Check) -> Check:
+    """Null, or such a value."""
+
+    def check(value: Any, path: str) -> Iterator[str]:
+        if value is not None:
+            yield from inner(value, path)
+
+    return check
+
+
+def numeric(value: Any, path: str) -> Iterator[str]:
+    """A number as `strictjson` writes it, or null."""
+    try:
+        number_or_none(value)
+    except ValueError:
+        yield f"{path} is no number"
+
+
+def _numbers(value: Any, path: str) -> Iterator[str]:
+    """A list of finite numbers; a run has thousands of them, so they are not looked at one by one."""
+    if not isinstance(value, list) or not set(map(type, value)) <= {int, float}:
+        yield f"{path} is no list of numbers"
+
+
+def _is_a(kind: type, words: str) -> Check:
+    def check(value: Any, path: str) -> Iterator[str]:
+        if not isinstance(value, kind) or isinstance(value, bool):
+            yield f"{path} is no {words}"
+
+    return check
+
+
+_text, _count = _is_a(str, "text"), _is_a(int, "whole number")
+
+
+def _choice(value: Any, path: str) -> Iterator[str]:
+    """A component: its name, or a mapping with its name and options."""
+    if not isinstance(value, str):
+        yield from mapping(name=_text)(value, path)
+
+
+_RECORD = mapping(
+    experiment=_text,
+    arm=_text,
+    seed=_count,
+    dataset=_text,
+    dataset_requested=_text,
+    device=_text,
+    config=mapping(
+        model=mapping(family=_text, activation=_choice, norm=_choice), init=mapping(scheme=_choice)
+    ),
+    final=optional(mapping(val_accuracy=numeric, test_accuracy=numeric)),
+    diverged=optional(mapping(step=_count, layer=optional(_count))),
+    diagnosis=optional(listing(mapping(code=_text, message=_text))),
+)
+_LATER = ("final", "diverged", "diagnosis")
+"""What run.json need not hold before the run has ended."""
+
+
+def defect(record: Mapping[str, Any]) -> str | None:
+    """The first thing that run.json lacks, or None when it can be read."""
+    return next(_RECORD({**dict.fromkeys(_LATER), **record}, ""), None)
+
+
+EVALUATION = mapping(step=_count, train_loss=numeric, val_loss=numeric, val_accuracy=numeric)
+"""A line of metrics.jsonl."""
+_HISTOGRAM = mapping(edges=_numbers, counts=_numbers, below=numeric, above=numeric, nan=numeric)
+_ACTIVATION = mapping(
+    std=numeric,
+    zero_fraction=numeric,
+    dead_fraction=numeric,
+    saturated_fraction=numeric,
+    histogram=_HISTOGRAM,
+)
+_LAYER = mapping(index=_count, pre=mapping(q=numeric), act=optional(_ACTIVATION), grad=mapping(pre_q=numeric))
+SNAPSHOT = mapping(when=_text, layers=listing(_LAYER))
+"""A line of layers.jsonl."""

@@ -1,0 +1,143 @@
+"""Runs whose files were deleted, cut or never were what they claim: found out, named, trained again."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from records import FINAL, RECORD, line, snapshot
+
+from initbench.errors import StoreError
+from initbench.store.store import Store
+
+CONFIG = "name: relu\n"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "runs")
+
+
+def put(store: Store, run_id: str, **updates: object) -> None:
+    with store.claim(run_id, RECORD, CONFIG) as run:
+        run.finish(updates)
+
+
+def spoil(path: Path, how: str) -> None:
+    match how:
+        case "deleted":
+            path.unlink()
+        case "emptied":
+            path.write_bytes(b"")
+        case "cut":
+            path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("how", ["deleted", "emptied", "cut"])
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.jsonl", "layers.jsonl", "weights.safetensors"])
+@pytest.mark.parametrize("status", ["finished", "diverged"])
+def test_a_run_that_lost_a_file_is_crashed_and_trained_again(
+    store: Store, name: str, how: str, status: str
+) -> None:
+    def train() -> None:
+        with store.claim("a", RECORD, CONFIG) as run:
+            run.append_convergence(line())
+            run.append_snapshot(snapshot())
+            run.finish({"status": status, "final": FINAL}, weights=b"weights")
+
+    train()
+    assert store.status("a") == status
+    spoil(store.root / "a" / name, how)
+    assert store.status("a") == "crashed"
+    (record,) = store.records()
+    assert (record["status"], record["final"]) == ("crashed", None)
+    assert name in record["error"]
+    assert store.read("a").record == record
+    Store(store.root).recover()
+    train()
+    assert store.status("a") == status
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"files": {}}', '{"files": {"run.json": {}}}', "[" * 10**5]
+)
+def test_a_damaged_manifest_vouches_for_nothing(store: Store, text: str) -> None:
+    put(store, "a")
+    (store.root / "a" / "manifest.json").write_text(text)
+    assert store.status("a") == "crashed"
+    assert store.read("a").record["error"] == "manifest.json is damaged"
+    assert store.verify("a") == ["manifest.json is damaged"]
+
+
+def test_a_rerun_that_lost_a_file_never_takes_the_place_of_a_whole_run(store: Store) -> None:
+    put(store, "a", answer=1)
+    put(store, "b", answer=2)
+    rerun = store.root / ".a.rerun"
+    (store.root / "b").rename(rerun)
+    (rerun / "config.yaml").unlink()
+    store.recover()
+    assert store.read("a").record["answer"] == 1
+    assert not rerun.exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("experiment", None, "experiment is no text"),
+        ("seed", "0", "seed is no whole number"),
+        ("seed", True, "seed is no whole number"),
+        ("arm", ..., "arm is missing"),
+        ("config", {"model": {}}, "config.model.family is missing"),
+        ("config", [], "config is no mapping"),
+        ("final", {"val_accuracy": 0.5}, "final.test_accuracy is missing"),
+        ("final", {"val_accuracy": "high", "test_accuracy": 1}, "final.val_accuracy is no number"),
+        ("diverged", {"step": 3}, "diverged.layer is missing"),
+        ("diagnosis", [{"code": "dead"}], "diagnosis[0].message is missing"),
+    ],
+)
+def test_a_record_that_lacks_something_is_damaged(
+    store: Store, key: str, value: object, problem: str
+) -> None:
+    put(store, "whole")
+    put(store, "a", final=FINAL)
+    path = store.root / "a" / "run.json"
+    record = json.loads(path.read_text())
+    record = {k: v for k, v in {**record, key: value}.items() if v is not ...}
+    path.write_text(json.dumps(record))
+    assert store.status("a") == "damaged"
+    assert sorted(r["status"] for r in store.records()) == ["damaged", "finished"]
+    with pytest.raises(StoreError, match=re.escape(f"{path} is damaged: {problem}")):
+        store.read("a")
+    put(store, "a")
+    assert store.status("a") == "finished", "it is trained again"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("metrics.jsonl", "{}", "line 2: step is missing"),
+        ("metrics.jsonl", "[]", "line 2: the whole is no mapping"),
+        ("metrics.jsonl", '{"step": 1, "train_loss": "x"}', "line 2: train_loss is no number"),
+        ("layers.jsonl", '{"when": "end"}', "line 2: layers is missing"),
+        ("layers.jsonl", '{"when": "end", "layers": [{"index": 1}]}', "line 2: layers[0].pre is missing"),
+    ],
+)
+def test_a_line_that_lacks_something_is_a_plain_error(
+    store: Store, name: str, text: str, problem: str
+) -> None:
+    with store.claim("a", RECORD, CONFIG) as run:
+        run.append_convergence(line())
+        run.append_snapshot(snapshot())
+    path = store.root / "a" / name
+    path.write_text(path.read_text() + text + "\n")
+    with pytest.raises(StoreError, match=re.escape(f"{path} is damaged: {problem}")):
+        store.read("a")
+
+
+def test_a_damaged_line_is_a_plain_error(store: Store) -> None:
+    put(store, "a")
+    (store.root / "a" / "layers.jsonl").write_text("{]\n")
+    with pytest.raises(StoreError, match=r"layers\.jsonl is damaged"):
+        store.read("a")
