@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,13 +13,15 @@ from initbench.data.batches import check_batch_size
 from initbench.data.dataset import Source
 from initbench.data.prepare import Bundle, prepare
 from initbench.data.resolve import Resolved, resolve
-from initbench.errors import InitbenchError
+from initbench.errors import InitbenchError, StoreError
 from initbench.execute.identity import PRECISION, Identity, identify, training_mode
 from initbench.execute.job import Job, train
 from initbench.execute.recorder import Observer, Recorder, claimed
 from initbench.execute.surroundings import git_state, machine, versions
+from initbench.store.checkpoint import Resumption
 from initbench.store.layout import COMPLETE
 from initbench.store.store import Store
+from initbench.store.writer import RunWriter
 from initbench.train.loop import total_steps
 from initbench.train.numerics import matmul_backend
 from initbench.train.threads import usable_threads
@@ -27,6 +29,8 @@ from initbench.train.threads import usable_threads
 MOST_STACKED = {"cpu": 16, "cuda": 256}
 """Runs in one cohort at most. On a CPU more of them only fall out of the caches (docs/how-it-works.md);
 on a GPU each keeps a lock file open."""
+CHECKPOINT_SECONDS = 15.0
+"""An interrupted run loses at most about so much work."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,17 +62,27 @@ class Plan:
     device: torch.device
     run_ids: Mapping[int, str]
     """Of every seed."""
-    missing: tuple[int, ...] = field(default=())
-    """Seeds that are to be trained."""
+    missing: Mapping[int, int]
+    """Seeds that are to be trained, with the updates they have made before they were interrupted."""
 
     def jobs(self) -> list[Job]:
         """The missing seeds in cohorts."""
         mode = training_mode(self.config, self.device)
         size = MOST_STACKED[self.device.type] if mode == "vmap" else 1
-        groups = [self.missing[i : i + size] for i in range(0, len(self.missing), size)]
+        groups = []
+        for step in sorted(set(self.missing.values())):  # a cohort makes its updates together
+            seeds = tuple(seed for seed, made in self.missing.items() if made == step)
+            groups += [seeds[i : i + size] for i in range(0, len(seeds), size)]
         threads = usable_threads() if mode == "vmap" else 1
         return [
-            Job(config=self.config, seeds=seeds, device=self.device, mode=mode, threads=threads)
+            Job(
+                config=self.config,
+                seeds=seeds,
+                device=self.device,
+                mode=mode,
+                threads=threads,
+                checkpoint_seconds=CHECKPOINT_SECONDS,
+            )
             for seeds in groups
         ]
 
@@ -78,8 +92,12 @@ def plan(config: ExperimentConfig, workplace: Workplace, *, rerun: bool) -> Plan
     resolved = resolve(config.data, workplace.source)
     identity = identify(config, resolved, workplace.device)
     ids = {seed: identity.run_id(config.name, seed) for seed in config.seed_list}
-    status = workplace.store.status
-    missing = tuple(seed for seed, run_id in ids.items() if rerun or status(run_id) not in COMPLETE)
+    store = workplace.store
+    missing = {
+        seed: 0 if rerun else store.checkpoint_step(run_id)
+        for seed, run_id in ids.items()
+        if rerun or store.status(run_id) not in COMPLETE
+    }
     return Plan(config, resolved, identity, workplace.device, ids, missing)
 
 
@@ -115,7 +133,15 @@ def run_experiment(
 def _train(job: Job, todo: Plan, data: Bundle, store: Store, observer: Observer, *, rerun: bool) -> None:
     ids = {seed: todo.run_ids[seed] for seed in job.seeds}
     with claimed(store, job.config, ids, _record(job, todo.identity, data), rerun=rerun) as writers:
-        train(job, data, Recorder(writers, observer))
+        train(replace(job, resume=_resumptions(writers)), data, Recorder(writers, observer))
+
+
+def _resumptions(writers: Mapping[int, RunWriter]) -> tuple[Resumption, ...]:
+    found = [writer.resumption for writer in writers.values()]
+    there = tuple(resumption for resumption in found if resumption is not None)
+    if len({None if resumption is None else resumption.step for resumption in found}) > 1:
+        raise StoreError("another process went on with some of these runs meanwhile; start again")
+    return there
 
 
 def _record(job: Job, identity: Identity, data: Bundle) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,6 +16,8 @@ from initbench.data.prepare import Bundle
 from initbench.models.network import Mode, Network
 from initbench.probe.advice import situation_of
 from initbench.probe.diagnose import diagnose
+from initbench.store.checkpoint import Resumption
+from initbench.train.checkpoint import Checkpoint, restore
 from initbench.train.loop import Training
 from initbench.train.result import Cost, Outcome
 from initbench.train.start import draw
@@ -29,6 +32,9 @@ class Job:
     device: torch.device
     mode: Mode
     threads: int
+    resume: tuple[Resumption, ...] = ()
+    """Where each run goes on, by position; empty when they begin."""
+    checkpoint_seconds: float = math.inf
 
 
 class Sink(Protocol):
@@ -42,6 +48,9 @@ class Sink(Protocol):
 
     def probed(self, seed: int, snapshot: dict[str, Any]) -> None:
         """A run was probed."""
+
+    def checkpointed(self, seed: int, state: bytes) -> None:
+        """A run can go on from here; `state` is the contents of a safetensors file."""
 
     def ended(self, seed: int, result: dict[str, Any], weights: bytes) -> None:
         """A run came to its end; `weights` is the contents of a safetensors file."""
@@ -60,6 +69,8 @@ def train(job: Job, data: Bundle, sink: Sink) -> None:
         device=job.device,
         listener=reporter,
         threads=job.threads,
+        resume=[restore(resumption.state) for resumption in job.resume],
+        checkpoint_seconds=job.checkpoint_seconds,
     ).run()
 
 
@@ -70,7 +81,7 @@ class _Reporter:
         self._job = job
         self._sink = sink
         self._network = network  # theory needs the layers' fans alone, which all runs share
-        self._snapshots: list[list[dict[str, Any]]] = [[] for _ in job.seeds]
+        self._snapshots = [list(resumption.snapshots) for resumption in job.resume] or [[] for _ in job.seeds]
 
     def advanced(self, step: int, losses: Tensor) -> None:
         """Hand on the progress."""
@@ -84,6 +95,10 @@ class _Reporter:
         """Hand on a probe, and keep it for the diagnosis."""
         self._sink.probed(self._job.seeds[run], snapshot)
         self._snapshots[run].append(snapshot)
+
+    def checkpointed(self, run: int, checkpoint: Checkpoint) -> None:
+        """Hand on a checkpoint."""
+        self._sink.checkpointed(self._job.seeds[run], checkpoint.dump())
 
     def ended(self, run: int, outcome: Outcome) -> None:
         """Diagnose the run and hand on its result."""

@@ -51,6 +51,10 @@ class Recorder:
         """Store a probe."""
         self._writers[seed].append_snapshot(snapshot)
 
+    def checkpointed(self, seed: int, state: bytes) -> None:
+        """Store a checkpoint."""
+        self._writers[seed].checkpoint(state)
+
     def ended(self, seed: int, result: dict[str, Any], weights: bytes) -> None:
         """Store the result."""
         self._writers[seed].finish(result, weights)

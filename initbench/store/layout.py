@@ -16,6 +16,7 @@ from typing import Any
 
 from initbench.errors import StoreError, UsageError
 from initbench.store import strictjson
+from initbench.store.checkpoint import CHECKPOINT
 from initbench.store.files import TEMPORARY
 from initbench.store.locks import is_locked
 from initbench.store.manifest import MANIFEST, differences
@@ -33,7 +34,7 @@ STATUSES = ("running", *COMPLETE, *STOPPED, "crashed", "damaged")
 """`crashed`: the process is gone and left no whole result. `damaged`: run.json lacks what it must hold."""
 
 _HIDDEN = (".rerun", ".old", ".trash")
-_OWN_NAMES = frozenset((*LISTED, MANIFEST, LOCK))
+_OWN_NAMES = frozenset((*LISTED, CHECKPOINT, MANIFEST, LOCK))
 
 Record = dict[str, Any]
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from initbench.errors import StoreError, UsageError
 from initbench.store import moves, strictjson
+from initbench.store.checkpoint import checkpoint_step
 from initbench.store.files import read_lines
 from initbench.store.layout import (
     LAYERS,
@@ -23,12 +24,13 @@ from initbench.store.layout import (
     is_complete,
     is_run_id,
     plainly,
+    read_record,
 )
 from initbench.store.locks import is_locked, structure_lock
 from initbench.store.manifest import differences
 from initbench.store.match import match
 from initbench.store.shape import EVALUATION, SNAPSHOT, Check
-from initbench.store.writer import RunWriter, start
+from initbench.store.writer import RunWriter, start, take_up
 
 T = TypeVar("T")
 
@@ -117,8 +119,10 @@ class Store:
     def claim(
         self, run_id: str, record: Mapping[str, Any], config_yaml: str, *, rerun: bool = False
     ) -> RunWriter:
-        """Become the one writer of a run; what an unfinished attempt left behind is cleared first.
+        """Become the one writer of a run.
 
+        One that was interrupted is taken up where its checkpoint is (`RunWriter.resumption`); without a
+        checkpoint, or with `rerun`, what an unfinished attempt left behind is cleared first.
         With `rerun` a finished run stays readable until the new attempt takes its place at its `finish`.
         Raises StoreError when a live process writes the run, or when it is finished and not to be rerun.
         """
@@ -127,7 +131,8 @@ class Store:
             self.root.mkdir(parents=True, exist_ok=True)
             with structure_lock(self.root):
                 self._recover(places)
-                return start(places, self._room(places, rerun), record, config_yaml)
+                writer = None if rerun else self._take_up(places, record)
+                return writer or start(places, self._room(places, rerun), record, config_yaml)
 
     def remove(self, run_id: str) -> None:
         """Delete a run, in one step for readers.
@@ -157,6 +162,19 @@ class Store:
             moves.recover(self.root)
             self._recovered = True
         moves.recover_run(places)
+
+    def checkpoint_step(self, run_id: str) -> int:
+        """Updates that an interrupted run need not make again; 0 when it has to begin anew."""
+        directory = Places(self.root, run_id).live
+        return 0 if is_complete(directory) else checkpoint_step(directory) or 0
+
+    def _take_up(self, places: Places, record: Mapping[str, Any]) -> RunWriter | None:
+        if is_complete(places.live) or is_locked(places.rerun / LOCK) or is_locked(places.live / LOCK):
+            return None
+        before = read_record(places.live)
+        if before is None or before.get("run_id") != places.run_id:
+            return None
+        return take_up(places, places.live, record, created=before.get("created"))
 
     def _room(self, places: Places, rerun: bool) -> Path:
         """The directory to make for a new attempt."""

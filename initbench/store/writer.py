@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from initbench.errors import InitbenchError, StoreError, Terminated
 from initbench.store import moves, strictjson
+from initbench.store.checkpoint import CHECKPOINT, Resumption, checkpoint_step, cut_back
 from initbench.store.files import append_line, produce_atomic, sync_directory, write_atomic
 from initbench.store.layout import (
     COMPLETE,
@@ -46,11 +47,20 @@ class RunWriter:
     StoreError when the disk refuses and InitbenchError once the run is closed.
     """
 
-    def __init__(self, places: Places, directory: Path, lock: HeldLock, record: Record) -> None:
+    def __init__(
+        self,
+        places: Places,
+        directory: Path,
+        lock: HeldLock,
+        record: Record,
+        resumption: Resumption | None = None,
+    ) -> None:
         self.run_id = places.run_id
         self.directory = directory
         self.record = record
         """What run.json holds."""
+        self.resumption = resumption
+        """Where a run that was taken up again goes on; None for one that begins."""
         self._places = places
         self._lock = lock
         self._open = True
@@ -79,6 +89,12 @@ class RunWriter:
         """Add one probe of all layers; it is on the disk on return."""
         self._append(LAYERS, snapshot)
 
+    def checkpoint(self, state: bytes) -> None:
+        """Replace the checkpoint by `state`, a safetensors file with its "step" in the metadata."""
+        self._check_open()
+        with plainly(f"write to run {self.run_id}"):
+            write_atomic(self.directory / CHECKPOINT, state)
+
     def finish(self, updates: Mapping[str, Any], weights: Weights | None = None) -> None:
         """Store the result: weights, then run.json, then the manifest that makes the run complete.
 
@@ -95,6 +111,8 @@ class RunWriter:
             self._write_record({**updates, "status": status, "finished": now()})
             manifest = manifest_of(self.directory, LISTED)
             write_atomic(self.directory / MANIFEST, strictjson.dumps(manifest) + "\n")
+            with suppress(OSError):  # the run is complete with it, too
+                (self.directory / CHECKPOINT).unlink(missing_ok=True)
             if self.directory == self._places.rerun:
                 with structure_lock(self._places.root):
                     moves.swap(self._places)
@@ -163,6 +181,32 @@ def start(places: Places, directory: Path, record: Mapping[str, Any], config_yam
             lock.release()
         with suppress(OSError, StoreError):
             moves.discard(places, directory)
+        raise
+
+
+def take_up(
+    places: Places, directory: Path, record: Mapping[str, Any], *, created: str | None
+) -> RunWriter | None:
+    """Go on with an interrupted run from its checkpoint; None when it has to begin anew.
+
+    Called under `locks.structure_lock`. Raises OSError when the directory cannot be written.
+    """
+    if checkpoint_step(directory) is None:
+        return None
+    lock = acquire(directory / LOCK)
+    if lock is None:
+        raise busy(places.run_id, directory)
+    try:
+        resumption = cut_back(directory, METRICS, LAYERS)
+        stamp = _stamp(places.run_id)
+        stamped = {**stamp, **record, **stamp, "created": created or stamp["created"]}
+        write_atomic(directory / RUN, strictjson.dumps(stamped) + "\n")
+        return RunWriter(places, directory, lock, stamped, resumption)
+    except (ValueError, KeyError, TypeError):  # lines that cannot be read: nothing to go on from
+        lock.release()
+        return None
+    except BaseException:
+        lock.release()
         raise
 
 

@@ -21,6 +21,7 @@ from torch.nn.functional import cross_entropy
 from initbench.components.optimizer import OPTIMIZERS
 from initbench.config.schema import TrainOptions
 from initbench.models.network import Mode, Network
+from initbench.train.checkpoint import Checkpoint
 
 EVALUATION_CHUNK = 1024
 
@@ -102,6 +103,29 @@ class Cohort:
             {name: p.detach()[index] for name, p in self.parameters.items()},
             {name: b[index] for name, b in self.buffers.items()},
         )
+
+    def optimizer_state(self, index: int) -> tuple[dict[str, dict[str, Tensor]], float]:
+        """Views of one run's optimizer slots, by slot and parameter, and the updates counted."""
+        slots = {
+            slot: {name: t[index] for name, t in zip(self.parameters, tensors, strict=True)}
+            for slot, tensors in self._state.slots.items()
+        }
+        return slots, float(self._state.counts[0])
+
+    def resume(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """Take over the state of every run, in order; all of them have made as many updates."""
+        parameters = {name: p.detach() for name, p in self.parameters.items()}
+        for k, checkpoint in enumerate(checkpoints):
+            for own, saved in ((parameters, checkpoint.parameters), (self.buffers, checkpoint.buffers)):
+                for name, tensor in own.items():
+                    tensor[k].copy_(saved[name])
+            for slot, tensors in checkpoint.slots.items():
+                for name, mine in zip(
+                    parameters, self._state.slot(slot, list(parameters.values())), strict=True
+                ):
+                    mine[k].copy_(tensors[name])
+        for count in self._state.counts:
+            count.fill_(checkpoints[0].updates)
 
     def keep(self, alive: list[int]) -> None:
         """Go on with the runs at these positions alone, between `gradients` and `update` as well."""

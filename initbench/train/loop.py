@@ -5,7 +5,9 @@ K runs, B samples a batch. The loop reports to a Listener and knows nothing of f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any
@@ -21,6 +23,7 @@ from initbench.models.network import Mode, Network
 from initbench.probe.capture import probe
 from initbench.probe.finite import first_non_finite_layer
 from initbench.streams import generator
+from initbench.train.checkpoint import Checkpoint
 from initbench.train.cohort import Cohort
 from initbench.train.numerics import true_fp32
 from initbench.train.result import Cost, Divergence, Listener, Outcome
@@ -70,6 +73,8 @@ class Training:
         device: torch.device,
         listener: Listener,
         threads: int,
+        resume: Sequence[Checkpoint] = (),
+        checkpoint_seconds: float = math.inf,
     ) -> None:
         self._config = config
         self._data = data
@@ -81,23 +86,63 @@ class Training:
         self._train_sample = fixed_sample(data.train, TRAIN_SAMPLE)
         self._probe_batch = fixed_sample(data.train, config.probe.batch)
         self._pacer = ThreadPacer(threads if device.type == "cpu" else 1)
+        self._checkpoint_seconds = checkpoint_seconds
+        self._checkpointed = time.monotonic()
         self._latest: list[dict[str, Any]] = []
         self.steps = total_steps(config.train, self._batches.per_epoch)
         self._watch = Stopwatch()
+        self._begin = 0
+        if resume:
+            self._resume(resume)
+
+    def _resume(self, checkpoints: Sequence[Checkpoint]) -> None:
+        first = checkpoints[0]
+        if {checkpoint.step for checkpoint in checkpoints} != {first.step}:
+            raise ValueError("the runs of a cohort go on from one and the same step")
+        self._cohort.resume(checkpoints)
+        self._begin = first.step
+        self._watch = Stopwatch(first.timings)
+        self._pacer.steps_with.update(first.steps_with_threads)
 
     def run(self) -> None:
-        """Train to the end of the budget, or until every run has diverged."""
-        moments = evaluation_steps(self._config.train, self.steps)
+        """Train to the end of the budget, or until every run has diverged.
+
+        A training that goes on from checkpoints reports nothing again that came before them.
+        """
+        moments = [m for m in evaluation_steps(self._config.train, self.steps) if m > self._begin]
         with true_fp32(self._device), one_thread():
-            self._measure(0)  # one thread, until the pacer has found that more of them help
-            for begin, end in pairwise(moments):
+            if self._begin == 0:
+                self._measure(0)  # one thread, until the pacer has found that more of them help
+            for begin, end in pairwise([self._begin, *moments]):
                 if not self._runs:
                     return
                 with self._watch.measure("train"):
                     self._train(begin, end)
                 if self._runs:
                     self._measure(end)
+                    self._checkpoint_if_due(end)
             self._finish()
+
+    def _checkpoint_if_due(self, step: int) -> None:
+        now = time.monotonic()
+        if now - self._checkpointed < self._checkpoint_seconds or step in (0, self.steps):
+            return
+        for k, run in enumerate(self._runs):
+            self._listener.checkpointed(run, self._checkpoint(k, step))
+        self._checkpointed = time.monotonic()
+
+    def _checkpoint(self, k: int, step: int) -> Checkpoint:
+        parameters, buffers = self._cohort.run_state(k)
+        slots, updates = self._cohort.optimizer_state(k)
+        return Checkpoint(
+            step=step,
+            parameters=_on_cpu(parameters),
+            buffers=_on_cpu(buffers),
+            slots={slot: _on_cpu(tensors) for slot, tensors in slots.items()},
+            updates=updates,
+            timings=self._watch.timings(),
+            steps_with_threads=dict(self._pacer.steps_with),
+        )
 
     def _train(self, begin: int, end: int) -> None:
         options = self._config.train
@@ -119,6 +164,8 @@ class Training:
                 )
                 self._cohort.update(lr)
             self._listener.advanced(step + 1, losses[finite])
+            if step + 1 < end:  # at the end, what is measured there belongs to it
+                self._checkpoint_if_due(step + 1)
 
     def _drop_diverged(self, finite: Tensor, step: int, x: Tensor) -> bool:
         """End the runs whose loss is not finite before their update; True when any run is left."""
@@ -205,6 +252,11 @@ class Training:
         timings, threads = self._watch.timings(), dict(self._pacer.steps_with)
         return {
             "cost": Cost(steps=self.steps, timings=timings, steps_with_threads=threads),
-            "parameters": {name: p.cpu().clone() for name, p in parameters.items()},
-            "buffers": {name: b.cpu().clone() for name, b in buffers.items()},
+            "parameters": _on_cpu(parameters),
+            "buffers": _on_cpu(buffers),
         }
+
+
+def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies that no later update changes."""
+    return {name: t.cpu().clone() for name, t in tensors.items()}

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from initbench.train.checkpoint import Checkpoint
 from initbench.train.stopwatch import Timings
 
 
@@ -21,6 +22,9 @@ class Listener(Protocol):
 
     def ended(self, run: int, outcome: Outcome) -> None:
         """The run is over; nothing more is reported of it."""
+
+    def checkpointed(self, run: int, checkpoint: Checkpoint) -> None:
+        """The run can go on from here."""
 
     def advanced(self, step: int, losses: Tensor) -> None:
         """Update number `step` was made; `losses` (K,) are those of its batch."""

@@ -20,8 +20,8 @@ class Timings:
 class Stopwatch:
     """Adds up the seconds of one activity after another; a nested one is counted for the outer."""
 
-    def __init__(self) -> None:
-        self._seconds: dict[str, float] = {}
+    def __init__(self, before: Timings | None = None) -> None:
+        self._seconds: dict[str, float] = {} if before is None else dict(vars(before))
         self._open: tuple[str, float] | None = None
 
     @contextmanager
