@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -120,6 +119,8 @@ def _where(located: Located) -> str:
 
 def _print(rows: list[dict[str, Any]], source: Source, as_json: bool) -> None:
     if as_json:
+        import json
+
         document = {"schema": "initbench.data/1", "root": str(source.root), "sets": rows}
         typer.echo(json.dumps(document, indent=2))
         return
