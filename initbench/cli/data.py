@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from initbench.cli.options import DataDir, Json
+from initbench.cli.options import DataDir, Json, add
 from initbench.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ Offline = Annotated[
 ]
 
 
-@app.command("ls")
 def list_sets(data_dir: DataDir = None, offline: Offline = False, as_json: Json = False) -> None:
     """List the data sets and where they are; this never touches the network."""
     del offline
@@ -32,7 +30,6 @@ def list_sets(data_dir: DataDir = None, offline: Offline = False, as_json: Json 
     _print(rows, source, as_json)
 
 
-@app.command()
 def fetch(
     names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Data sets to fetch.")],
     data_dir: DataDir = None,
@@ -48,7 +45,6 @@ def fetch(
         typer.echo(f"{name}  {_where(located)}")
 
 
-@app.command()
 def verify(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME…]", help="Default: all.")] = None,
     data_dir: DataDir = None,
@@ -123,6 +119,8 @@ def _where(located: Located) -> str:
 
 def _print(rows: list[dict[str, Any]], source: Source, as_json: bool) -> None:
     if as_json:
+        import json
+
         document = {"schema": "initbench.data/1", "root": str(source.root), "sets": rows}
         typer.echo(json.dumps(document, indent=2))
         return
@@ -142,3 +140,7 @@ def _size(count: int | None) -> str:
     from initbench.report.text import NOTHING
 
     return NOTHING if count is None else f"{count / 1e6:.1f} MB"
+
+
+for _name, _command in (("ls", list_sets), ("fetch", fetch), ("verify", verify)):
+    add(app, _name, _command)

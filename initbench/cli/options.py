@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +41,11 @@ RunPatterns = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 AllLayers = Annotated[bool, typer.Option("--all-layers", help="Show every layer of a deep net.")]
+
+
+def add(app: typer.Typer, name: str | None, command: Callable[..., None]) -> None:
+    """Make `command` a command of `app`; its summary stands in the list of commands without being cut."""
+    app.command(name, short_help=str(command.__doc__).partition("\n")[0])(command)
 
 
 def runs_root(explicit: Path | None) -> Path:

@@ -210,5 +210,49 @@ def test_the_output_of_a_process_is_whole(stored: Path, environment: dict[str, s
     assert "\x1b" not in done.stdout
 
 
+@pytest.mark.parametrize("command", [["show", "deep"], ["ls"], ["compare"], ["show", "deep", "--json"]])
+def test_an_ascii_terminal_is_written_to(
+    stored: Path, environment: dict[str, str], command: list[str]
+) -> None:
+    done = subprocess.run(
+        [*COMMAND, *command],
+        cwd=stored,
+        env={**environment, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"deep" in done.stdout
+    assert done.stdout.isascii()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["show"], "initbench: name a run or an experiment; `initbench ls` lists them\n"),
+        (["rm"], "Error: Missing argument 'RUN|NAME|GLOB...'.\n"),
+        (["run"], "Error: Missing argument 'FILE|KEY=VALUE'.\n"),
+        (["validate"], "Error: Missing argument 'FILE|KEY=VALUE'.\n"),
+        (["data", "fetch"], "Error: Missing argument 'NAME…'.\n"),
+        (["compare", "--bogus"], "Error: No such option: --bogus\n"),
+        ([], "Start with: initbench run configs/relu_kaiming.yaml\n"),
+        (["data"], "\n  fetch   Fetch data sets into the data root"),
+    ],
+)
+def test_a_usage_error_is_a_sentence_on_stderr(initbench: Any, words: list[str], sentence: str) -> None:
+    said = initbench(*words)
+    assert (said.code, said.out) == (2, "")
+    assert sentence in said.err
+    assert "│" not in said.err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["data", "--help"]])
+def test_help_names_every_command_uncut(initbench: Any, words: list[str]) -> None:
+    said = initbench(*words)
+    assert said.code == 0
+    assert "..." not in said.out.partition("Commands:")[2]
+
+
 def test_every_error_has_the_exit_code_of_its_kind() -> None:
     assert [kind.exit_code for kind in (UsageError, DataError, StoreError, DeviceError)] == [2, 3, 3, 3]

@@ -249,6 +249,7 @@ def test_exit_codes(
     assert said.code == code, said.err
     assert "Traceback" not in said.err
     assert bool(said.err) == (code != 0)
+    assert bool(said.out) == (code == 0)
     assert not Path("runs").exists()
 
 

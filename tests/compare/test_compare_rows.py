@@ -4,61 +4,15 @@ from __future__ import annotations
 
 import math
 import statistics
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from stored_runs import only, stored
 
-from initbench.compare.rows import METRICS, Row, Table, tables
+from initbench.compare.rows import METRICS, tables
 from initbench.compare.statistics import geometric, summarise
 from initbench.store.store import StoredRun
-
-CONFIG = {"name": "x", "notes": "", "seeds": 1, "model": {"depth": 4, "norm": "none"}, "train": {"lr": 0.1}}
-
-
-def stored(
-    experiment: str = "a",
-    seed: int = 0,
-    *,
-    accuracies: tuple[float, ...] = (0.1, 0.5, 0.8),
-    status: str = "finished",
-    test: float | None = 0.7,
-    std: tuple[Any, ...] = (1.0, 0.5, 0.25),
-    gradients: tuple[Any, ...] = (1.0, 1.0, 1.0),
-    dataset: str = "digits",
-    arm: str = "arm",
-    config: dict[str, Any] | None = None,
-    identity: dict[str, Any] | None = None,
-    when: str = "init",
-) -> StoredRun:
-    """A run with as many hidden layers as `std` has values, evaluated every 10 steps."""
-    layers = [
-        {"index": i, "act": {"std": s}, "grad": {"pre_q": q}}
-        for i, (s, q) in enumerate(zip(std, gradients, strict=True), 1)
-    ]
-    head = {"index": len(layers) + 1, "act": None, "grad": {"pre_q": 1e9}}
-    final = {"val_accuracy": accuracies[-1], "test_accuracy": test} if status == "finished" else None
-    record = {
-        "experiment": experiment,
-        "arm": arm,
-        "seed": seed,
-        "status": status,
-        "dataset": dataset,
-        "final": final,
-        "config": {**CONFIG, **(config or {})},
-        "identity": identity or {},
-    }
-    convergence = [{"step": 10 * i, "val_accuracy": accuracy} for i, accuracy in enumerate(accuracies)]
-    snapshot = {"when": when, "step": 0, "layers": [*layers, head]}
-    end = {"when": "end", "step": 99, "layers": [{"index": 1, "act": {"std": 77.0}, "grad": {"pre_q": 77.0}}]}
-    return StoredRun(f"{experiment}-s{seed}-{arm}", record, convergence, [snapshot, end])
-
-
-def only(found: list[Table]) -> Row:
-    (table,) = found
-    (row,) = table.rows
-    return row
 
 
 def test_no_runs_no_tables() -> None:
@@ -201,75 +155,6 @@ def test_only_unfinished_runs() -> None:
     row = only(tables([stored(status="running")]))
     assert (row.n, row.unfinished) == (0, 1)
     assert all(summary.mean is None for summary in row.metrics.values())
-
-
-def test_variants_of_one_name_are_rows_named_by_what_differs() -> None:
-    deep = {"model": {"depth": 8, "norm": "none"}}
-    runs = [
-        stored("a", 0, arm="p"),
-        stored("a", 1, arm="p"),
-        stored("a", 0, arm="q", config={**deep, "notes": "other notes"}),
-        stored("b", 0, arm="r", config=deep),
-    ]
-    (table,) = tables(runs)
-    keys = [row.key for row in table.rows]
-    assert {"experiment": "a", "variant": {"model.depth": 4}} in keys
-    assert {"experiment": "a", "variant": {"model.depth": 8}} in keys
-    assert {"experiment": "b"} in keys
-    assert [row.n for row in table.rows if row.key.get("variant") == {"model.depth": 4}] == [2]
-
-
-def test_another_code_or_torch_is_a_variant_too() -> None:
-    runs = [
-        stored(arm="p", identity={"torch": "2.1", "code": "aa"}),
-        stored(arm="q", identity={"torch": "2.2", "code": "aa"}),
-    ]
-    variants = [row.key["variant"] for row in tables(runs)[0].rows]
-    assert sorted(variant["with.torch"] for variant in variants) == ["2.1", "2.2"]
-    assert all(variant.keys() == {"with.torch"} for variant in variants)
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "expected"),
-    [
-        (
-            {"norm": "none"},
-            {"norm": {"name": "group", "num_groups": 2}},
-            [{"model.norm": "none"}, {"model.norm": "group", "model.norm.num_groups": 2}],
-        ),
-        (
-            {"activation": "relu"},
-            {"activation": {"name": "leaky_relu", "negative_slope": 0.1}},
-            [
-                {"model.activation": "relu"},
-                {"model.activation": "leaky_relu", "model.activation.negative_slope": 0.1},
-            ],
-        ),
-        (
-            {"norm": {"name": "group", "num_groups": 2, "eps": 1e-5}},
-            {"norm": {"name": "group", "num_groups": 4, "eps": 1e-5}},
-            [{"model.norm.num_groups": 2}, {"model.norm.num_groups": 4}],
-        ),
-        ({"norm": "batch"}, {"norm": {"name": "batch"}, "width": None}, [{}, {}]),
-        ({"gain": None}, {"gain": 2.0}, [{}, {"model.gain": 2.0}]),
-    ],
-)
-def test_a_component_is_a_name_however_it_is_written(
-    first: dict[str, Any], second: dict[str, Any], expected: list[dict[str, Any]]
-) -> None:
-    runs = [stored(arm="p", config={"model": first}), stored(arm="q", config={"model": second})]
-    found = [row.key.get("variant", {}) for row in tables(runs)[0].rows]
-    assert sorted(found, key=repr) == sorted(expected, key=repr)
-
-
-def test_the_data_set_is_a_component_too() -> None:
-    runs = [
-        stored(arm="p", config={"data": {"name": "mnist", "fallback": "digits"}}),
-        stored(arm="q", config={"data": {"name": "digits"}}),
-    ]
-    found = [row.key["variant"] for row in tables(runs)[0].rows]
-    assert {"data": "mnist", "data.fallback": "digits"} in found
-    assert {"data": "digits"} in found
 
 
 def test_data_of_one_name_and_other_contents_never_share_a_table() -> None:

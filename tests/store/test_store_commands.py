@@ -116,8 +116,8 @@ def test_piped_output_is_wide_and_plain(runs: Path) -> None:
     heading, *lines = result.stdout.splitlines()
     assert heading.split() == ["run", "status", "data", "val", "%", "test", "%", "steps", "age"]
     assert [line.split()[:6] for line in lines] == [
-        [f"{LONG}0", "finished", "digits", "nan", "50.0", "10"],
-        [f"{LONG}1", "finished", "digits", "nan", "50.0", "10"],
+        [f"{LONG}0", "finished", "digits", "NaN", "50.0", "10"],
+        [f"{LONG}1", "finished", "digits", "NaN", "50.0", "10"],
         ["tanh-s0-x", "interrupted", "digits", "–", "–", "–"],
     ]
     assert "\x1b" not in result.stdout
@@ -171,6 +171,38 @@ def test_rm_refuses_all_when_one_is_running(runs: Path) -> None:
             call("rm", "*", "--yes", "--runs-dir", runs)
         assert len(Store(runs).find([])) == 4
         run.finish({})
+
+
+def test_verify_names_every_run_that_is_not_as_it_was_stored(runs: Path) -> None:
+    whole = call("ls", "--verify", "--json", "--runs-dir", runs)
+    assert whole.exit_code == 0
+    assert [run["problems"] for run in json.loads(whole.stdout)["runs"]] == [[], [], []]
+    assert "problems" not in json.loads(call("ls", "--json", "--runs-dir", runs).stdout)["runs"][0]
+    config = runs / f"{LONG}0" / "config.yaml"
+    config.write_text("x")
+    same_size = runs / f"{LONG}1" / "run.json"
+    same_size.write_text(same_size.read_text().replace('"seed": 1', '"seed": 7'))
+    listed = [record["status"] for record in Store(runs).records()]
+    assert listed == ["crashed", "finished", "interrupted"], "sizes alone are looked at without --verify"
+    expected = (
+        f"{LONG}0: config.yaml holds 1 bytes, not 0\n{LONG}1: run.json has changed since the run was stored"
+    )
+    for more in ([], ["--json"]):
+        with pytest.raises(StoreError) as raised:
+            call("ls", "--verify", *more, "--runs-dir", runs)
+        assert str(raised.value) == expected
+    assert call("ls", "tanh", "--verify", "--runs-dir", runs).exit_code == 0
+
+
+def test_ls_goes_on_after_a_damaged_run(runs: Path) -> None:
+    (runs / f"{LONG}0" / "run.json").write_text(
+        json.dumps({"schema": "initbench.stored/1", "run_id": f"{LONG}0", "final": {"val_accuracy": "high"}})
+    )
+    _, *lines = call("ls", "--runs-dir", runs).stdout.splitlines()
+    assert sorted(line.split()[1] for line in lines) == ["damaged", "finished", "interrupted"]
+    document = json.loads(call("ls", "--status", "damaged", "--json", "--runs-dir", runs).stdout)
+    assert [run["run_id"] for run in document["runs"]] == [f"{LONG}0"]
+    assert call("rm", f"{LONG}0", "--yes", "--runs-dir", runs).exit_code == 0
 
 
 @pytest.mark.parametrize("forced", ["", "1"])
