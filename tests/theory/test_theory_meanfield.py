@@ -63,7 +63,6 @@ def test_theory_agrees_with_monte_carlo(name, q):
     ]
     for sample, expected in zip((forward, backward), theory, strict=True):
         error = float(sample.std()) / math.sqrt(sample.numel())
-        unseen = float(sample.max()) / sample.numel()
         assert float(sample.mean()) == pytest.approx(
             expected, abs=SIGMAS * error + float(sample.max()) / sample.numel()
         )
