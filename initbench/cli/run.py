@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from initbench.cli.options import AllLayers, ConfigArguments, DataDir, Json, RunsDir, runs_root
-from initbench.errors import RunFailedError
+from initbench.errors import RunFailedError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +23,10 @@ def run(
     device: Annotated[
         str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:n.")
     ] = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", metavar="N", min=1, help="Processes that train; default: as many as pay."),
+    ] = None,
     runs_dir: RunsDir = None,
     data_dir: DataDir = None,
     offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
@@ -46,7 +50,7 @@ def run(
         return
     from initbench.store.store import Store
 
-    workplace = _workplace(Store(runs_root(runs_dir)), device, data_dir, offline=offline)
+    workplace = _workplace(Store(runs_root(runs_dir)), device, workers, data_dir, offline=offline)
     executions = []
     seen: list[list[StoredRun]] = []
     try:
@@ -62,7 +66,9 @@ def run(
     _fail_if_any_failed(executions)
 
 
-def _workplace(store: Store, device: str, data_dir: Path | None, *, offline: bool) -> Workplace:
+def _workplace(
+    store: Store, device: str, workers: int | None, data_dir: Path | None, *, offline: bool
+) -> Workplace:
     """One for all configs: what its source has looked for in vain is not looked for again."""
     from initbench.data.dataset import Source
     from initbench.data.resolve import data_root
@@ -71,7 +77,10 @@ def _workplace(store: Store, device: str, data_dir: Path | None, *, offline: boo
 
     # What a fallback says is never silenced: the numbers are not those that were asked for.
     source = Source(root=data_root(data_dir), offline=offline, notify=lambda m: typer.echo(m, err=True))
-    return Workplace(store=store, source=source, device=resolve_device(device))
+    chosen = resolve_device(device)
+    if workers is not None and workers > 1 and chosen.type != "cpu":
+        raise UsageError(f"--workers {workers} is for the CPU; on {chosen} one process stacks all runs")
+    return Workplace(store=store, source=source, device=chosen, workers=workers)
 
 
 def _executions(

@@ -60,6 +60,10 @@ class TrainOptions(Section):
     """Share of the target spread evenly over all classes."""
     eval_every: int | None = Field(default=None, ge=1)
     """Updates between evaluations; null for ten evaluations, spread evenly over the budget."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Precision of the layers in training and evaluation. bf16 can be twice as fast and gives other numbers.
+
+    Weights, losses and probes are float32 in either case."""
 
     @model_validator(mode="before")
     @classmethod

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,10 +16,12 @@ from initbench.data.dataset import Source
 from initbench.data.prepare import Bundle, prepare
 from initbench.data.resolve import Resolved, resolve
 from initbench.errors import InitbenchError, StoreError
-from initbench.execute.identity import PRECISION, Identity, identify, training_mode
+from initbench.execute.identity import Identity, identify, training_mode
 from initbench.execute.job import Job, train
+from initbench.execute.pace import workers_that_pay
 from initbench.execute.recorder import Observer, Recorder, claimed
 from initbench.execute.surroundings import git_state, machine, versions
+from initbench.execute.workers import Opened, train_in_workers
 from initbench.store.checkpoint import Resumption
 from initbench.store.layout import COMPLETE
 from initbench.store.store import Store
@@ -40,6 +44,8 @@ class Workplace:
     store: Store
     source: Source
     device: torch.device
+    workers: int | None = None
+    """Processes that train; None for as many as pay, and 1 for this one alone."""
 
 
 @dataclass(frozen=True)
@@ -65,26 +71,24 @@ class Plan:
     missing: Mapping[int, int]
     """Seeds that are to be trained, with the updates they have made before they were interrupted."""
 
-    def jobs(self) -> list[Job]:
-        """The missing seeds in cohorts."""
+    def jobs(self, workers: int) -> list[Job]:
+        """The missing seeds in cohorts, enough of them to keep the workers busy."""
         mode = training_mode(self.config, self.device)
-        size = MOST_STACKED[self.device.type] if mode == "vmap" else 1
+        most = min(MOST_STACKED[self.device.type], math.ceil(len(self.missing) / workers))
+        size = most if mode == "vmap" else 1
         groups = []
         for step in sorted(set(self.missing.values())):  # a cohort makes its updates together
             seeds = tuple(seed for seed, made in self.missing.items() if made == step)
             groups += [seeds[i : i + size] for i in range(0, len(seeds), size)]
-        threads = usable_threads() if mode == "vmap" else 1
-        return [
-            Job(
-                config=self.config,
-                seeds=seeds,
-                device=self.device,
-                mode=mode,
-                threads=threads,
-                checkpoint_seconds=CHECKPOINT_SECONDS,
-            )
-            for seeds in groups
-        ]
+        job = Job(
+            config=self.config,
+            seeds=(),
+            device=self.device,
+            mode=mode,
+            threads=usable_threads() if mode == "vmap" and workers == 1 else 1,
+            checkpoint_seconds=CHECKPOINT_SECONDS,
+        )
+        return [replace(job, seeds=seeds) for seeds in groups]
 
 
 def plan(config: ExperimentConfig, workplace: Workplace, *, rerun: bool) -> Plan:
@@ -119,21 +123,41 @@ def run_experiment(
     check_batch_size(len(data.train), config.train.batch_size)
     steps = total_steps(config.train, len(data.train) // config.train.batch_size)
     observer.planned(config, len(todo.missing), stored, steps)
+    workers = workplace.workers or _workers_that_pay(todo, data, steps)
+
+    @contextmanager
+    def opened(job: Job) -> Iterator[tuple[Job, Recorder]]:
+        ids = {seed: todo.run_ids[seed] for seed in job.seeds}
+        record = _record(job, todo.identity, data)
+        with claimed(workplace.store, config, ids, record, rerun=rerun) as writers:
+            yield replace(job, resume=_resumptions(writers)), Recorder(writers, observer)
+
+    jobs = todo.jobs(workers)
+    if workers > 1:
+        errors = train_in_workers(jobs, todo.resolved, opened, workers=workers)
+    else:
+        errors = _train_here(jobs, data, opened)
+    return Execution(config, run_ids, tuple(errors))
+
+
+def _workers_that_pay(todo: Plan, data: Bundle, steps: int) -> int:
+    if todo.device.type != "cpu":
+        return 1
+    mode = training_mode(todo.config, todo.device)
+    return workers_that_pay(todo.config, data, mode, len(todo.missing), steps - min(todo.missing.values()))
+
+
+def _train_here(jobs: Sequence[Job], data: Bundle, opened: Opened) -> list[Exception]:
     errors: list[Exception] = []
-    for job in todo.jobs():
+    for job in jobs:
         try:
-            _train(job, todo, data, workplace.store, observer, rerun=rerun)
+            with opened(job) as (ready, sink):
+                train(ready, data, sink)
         except InitbenchError:
             raise
         except Exception as error:
             errors.append(error)
-    return Execution(config, run_ids, tuple(errors))
-
-
-def _train(job: Job, todo: Plan, data: Bundle, store: Store, observer: Observer, *, rerun: bool) -> None:
-    ids = {seed: todo.run_ids[seed] for seed in job.seeds}
-    with claimed(store, job.config, ids, _record(job, todo.identity, data), rerun=rerun) as writers:
-        train(replace(job, resume=_resumptions(writers)), data, Recorder(writers, observer))
+    return errors
 
 
 def _resumptions(writers: Mapping[int, RunWriter]) -> tuple[Resumption, ...]:
@@ -154,7 +178,7 @@ def _record(job: Job, identity: Identity, data: Bundle) -> dict[str, Any]:
         "dataset": data.name,
         "dataset_requested": data.requested,
         "device": str(job.device),
-        "precision": PRECISION,
+        "precision": job.config.train.precision,
         "matmul": matmul_backend(job.device),
         "threads": job.threads,
         "versions": versions(),

@@ -21,7 +21,6 @@ from initbench.data.resolve import Resolved
 from initbench.models.network import FAMILIES, Mode
 from initbench.store import strictjson
 
-PRECISION = "fp32"
 _NUMERICAL = ("streams.py", "theory", "components", "models", "data", "probe", "train")
 _FETCHING = "data/obtain"  # finds, fetches and verifies files, whose contents are in the fingerprint
 _DIGITS = 10
@@ -50,7 +49,7 @@ def identify(config: ExperimentConfig, resolved: Resolved, device: torch.device)
             "config": config.computed(),
             "data": {"name": resolved.located.name, "fingerprint": resolved.located.fingerprint},
             "device": device.type,
-            "precision": PRECISION,
+            "precision": config.train.precision,
             "mode": training_mode(config, device),
             "torch": str(torch.__version__),
             "code": code_hash(),
@@ -62,6 +61,8 @@ def training_mode(config: ExperimentConfig, device: torch.device) -> Mode:
     """Whether the experiment's runs are stacked; it follows from the config and the kind of device alone."""
     if device.type != "cpu":
         return "vmap"
+    if config.train.precision != "fp32":  # bf16 products are rounded as the stack's size has them laid out
+        return "single"
     return FAMILIES[config.model.family].mode(config.model, config.train.batch_size)
 
 

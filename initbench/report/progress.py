@@ -32,6 +32,7 @@ class ProgressDisplay:
         self._start = self._last = 0.0
         self._made = self._finished = 0
         self._runs = 1
+        self._total = 0
         self._steps: dict[tuple[int, ...], int] = {}
 
     def say(self, message: str) -> None:
@@ -54,13 +55,13 @@ class ProgressDisplay:
         self._accuracy = {}
         self._start = self._last = time.monotonic()
         self._made = self._finished = 0
-        self._runs, self._steps = to_train, {}
+        self._runs, self._steps, self._total = to_train, {}, steps
         if self._live:
             self._begin_bar(config.name, steps)
 
     def advanced(self, seeds: tuple[int, ...], step: int, losses: Tensor) -> None:
         """Move the bar, a few times a second; it shows the mean over the runs."""
-        self._made += len(losses)
+        self._made += len(losses) * (step - self._steps.get(seeds, step - 1))
         self._steps[seeds] = step
         now = time.monotonic()
         if self._bar is None or now - self._last < _REFRESH_SECONDS:
@@ -77,7 +78,10 @@ class ProgressDisplay:
     def ended(self, seed: int, status: str) -> None:
         """Count the run; how it ended is seen from the tables."""
         self._accuracy.pop(seed, None)
-        self._finished += status == "finished"
+        if status == "finished":
+            self._finished += 1
+            reported = next((step for seeds, step in self._steps.items() if seed in seeds), self._total)
+            self._made += self._total - reported  # workers report a few times a second
 
     @contextmanager
     def experiment(self) -> Iterator[None]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
 
@@ -151,15 +151,22 @@ class Cohort:
     def _loss_of_one(
         self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor
     ) -> Tensor:
-        return self.loss(_forward(self.skeleton, parameters, buffers, x), y)
+        return self.loss(self._forward(parameters, buffers, x), y)
 
     def _score_one(
         self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor
     ) -> tuple[Tensor, Tensor]:
-        logits = _forward(self.skeleton, parameters, buffers, x)
+        logits = self._forward(parameters, buffers, x)
         correct = (logits.argmax(-1) == y).double()
         known = logits.isfinite().all(-1)  # argmax of NaN is a class, but no answer
         return cross_entropy(logits, y, reduction="none").double(), torch.where(known, correct, torch.nan)
+
+    def _forward(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
+        """Logits in float32, whatever the precision of the layers."""
+        bf16 = self.options.precision == "bf16"
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16):
+            logits: Tensor = functional_call(self.skeleton, {**parameters, **buffers}, (x,))
+        return logits.float()
 
 
 def _rows(parameter: Tensor, index: Tensor) -> Tensor:
@@ -167,13 +174,6 @@ def _rows(parameter: Tensor, index: Tensor) -> Tensor:
     rows = parameter.detach()[index].requires_grad_()
     rows.grad = None if parameter.grad is None else parameter.grad[index]
     return rows
-
-
-def _forward(
-    skeleton: nn.Module, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor
-) -> Tensor:
-    logits: Tensor = functional_call(skeleton, {**parameters, **buffers}, (x,))
-    return logits
 
 
 def clip_per_run(gradients: list[Tensor], limit: float) -> list[Tensor]:

@@ -1,0 +1,57 @@
+"""How many worker processes pay for an experiment, from the time one update takes on this machine."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import torch
+
+from initbench.config.schema import ExperimentConfig
+from initbench.data.batches import Batches
+from initbench.data.prepare import Bundle
+from initbench.models.network import Mode
+from initbench.train.cohort import Cohort
+from initbench.train.numerics import true_fp32
+from initbench.train.start import draw
+from initbench.train.threads import one_thread
+
+START_SECONDS = 5.0
+"""A worker's start: a Python process, torch's import and the data set (4 to 5 s on two cores)."""
+THREADS_GAIN = {"vmap": 1.4, "single": 1.0}
+"""How much faster this process is with its two threads than a worker with one."""
+_TRIES = 4
+
+
+def workers_that_pay(config: ExperimentConfig, data: Bundle, mode: Mode, runs: int, steps: int) -> int:
+    """As many workers as finish `runs` × `steps` updates earliest, their start included; 1 for none."""
+    available = min(cores(), runs)
+    if available < 2:
+        return 1
+    seconds = runs * steps * seconds_per_update(config, data, mode)
+    times = {1: seconds / THREADS_GAIN[mode]}
+    for workers in range(2, available + 1):
+        share = -(-runs // workers) / runs  # the busiest worker's
+        times[workers] = START_SECONDS + seconds * share
+    return min(times, key=lambda workers: times[workers])
+
+
+def seconds_per_update(config: ExperimentConfig, data: Bundle, mode: Mode) -> float:
+    """What one update of one run takes with one thread: the fastest of a few tries."""
+    with one_thread(), true_fp32(torch.device("cpu")):
+        seed = config.seed_list[0]
+        cohort = Cohort(draw(config, data, [seed]), config.train, mode, torch.device("cpu"))
+        batches = Batches(len(data.train), config.train.batch_size, [seed])
+        x, y = data.train.take(batches.indices(0))
+        tries = []
+        for _ in range(_TRIES):
+            start = time.perf_counter()
+            cohort.gradients(x, y)
+            cohort.update(0.0)
+            tries.append(time.perf_counter() - start)
+    return min(tries)
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
