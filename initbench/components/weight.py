@@ -35,4 +35,4 @@ def assign_weight(module: nn.Module, weight: Tensor) -> None:
     if parametrization_of(module) is None:
         module.get_parameter("weight").copy_(weight)
     else:
-        module.weight = weight.clone()  # type: ignore[assignment]
+        module.weight = weight.clone()

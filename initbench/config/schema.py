@@ -149,7 +149,7 @@ class ExperimentConfig(Section):
             yield _key_fault(f"{sentence} (train.batch_size)", key=f"model.norm.{option}".rstrip("."))
         if norm.scale_free and INITS[self.init.scheme.name].needs is Needs.FIRST_BATCH:
             scheme = self.init.scheme.name
-            problem = f"init.scheme={scheme} rescales weights, and model.norm={norm.name} undoes any rescaling"
+            problem = f"init.scheme={scheme} rescales weights, which model.norm={norm.name} undoes"
             yield _key_fault(problem, key="init.scheme")
 
     @property

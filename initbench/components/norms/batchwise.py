@@ -79,7 +79,7 @@ class GhostBatchNorm(BatchNorm):
             return super().forward(x)
         whole = max(1, len(x) // self.ghost_size) - 1
         sizes = [self.ghost_size] * whole + [len(x) - whole * self.ghost_size]
-        return torch.cat([super(GhostBatchNorm, self).forward(part) for part in x.split(sizes)])
+        return torch.cat([super(GhostBatchNorm, self).forward(part) for part in torch.split(x, sizes)])
 
 
 def _ghost_problem(batch_size: int, options: GhostBatchOptions) -> Fault | None:
@@ -95,7 +95,7 @@ NORMS.add(
     Norm(
         name="batch_renorm",
         summary="Batch norm corrected towards its running statistics: for small or uneven batches.",
-        formula="y = γ·((x − μ_batch)/σ_batch·r + d) + β; r = clip(σ_batch/σ_run), d = clip((μ_batch − μ_run)/σ_run)",
+        formula="y = γ·((x − μ_B)/σ_B·r + d) + β, r = clip(σ_B/σ_run), d = clip((μ_B − μ_run)/σ_run)",
         source="Ioffe 2017",
         options=BatchRenormOptions,
         axes=("N", "H", "W"),

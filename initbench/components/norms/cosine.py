@@ -59,19 +59,19 @@ class CosineConv2d(nn.Conv2d):
         """Apply the layer."""
         weight = _unit_rows(self.weight.flatten(1), self._options).view(self.weight.shape)
         lengths = torch.rsqrt(self._patch_squares(x) + self._options.eps)  # (B, groups, H', W')
-        product = self._conv_forward(x, weight, None)
-        product = product.unflatten(1, (self.groups, -1)) * lengths.unsqueeze(2)
-        y = product.flatten(1, 2)
+        product: Tensor = self._conv_forward(x, weight, None)
+        by_group = product.reshape(len(x), self.groups, -1, *product.shape[2:])
+        y = (by_group * lengths.unsqueeze(2)).flatten(1, 2)
         return y if self.bias is None else y + self.bias.view(1, -1, 1, 1)
 
     def _patch_squares(self, x: Tensor) -> Tensor:
         """Sum of squares of each group's patches, about their mean if centred. (B, groups, H', W')."""
-        grouped = x.unflatten(1, (self.groups, -1))
+        grouped = x.reshape(len(x), self.groups, -1, *x.shape[2:])
         ones = self.weight.new_ones(self.groups, 1, *self.kernel_size)
-        squares = self._conv_forward(grouped.square().sum(2), ones, None)
+        squares: Tensor = self._conv_forward(grouped.square().sum(2), ones, None)
         if not self._options.centered:
             return squares
-        sums = self._conv_forward(grouped.sum(2), ones, None)
+        sums: Tensor = self._conv_forward(grouped.sum(2), ones, None)
         return (squares - sums.square() / self.weight[0].numel()).clamp(min=0.0)
 
 
@@ -92,7 +92,7 @@ def _cosine_problem(shape: tuple[int, ...], _options: CosineOptions) -> Fault | 
 NORMS.add(
     Norm(
         name="cosine",
-        summary="Bounds each pre-activation by the cosine of weight and input: no scale of either reaches it.",
+        summary="Bounds each pre-activation by the cosine of weight and input: neither scale reaches it.",
         formula="y = w·x/(‖w‖·‖x‖) + b",
         source="Luo et al. 2017",
         options=CosineOptions,

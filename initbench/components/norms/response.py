@@ -108,7 +108,7 @@ def _filter_problem(shape: tuple[int, ...], _options: FilterResponseOptions) -> 
 NORMS.add(
     Norm(
         name="local_response",
-        summary="Damps channels beside strong ones: AlexNet's; it hardly changes the scale, so cures no init.",
+        summary="Damps channels beside strong ones: AlexNet's; it hardly changes the scale.",
         formula="y = x/(k + α·E_window[x²])^β",
         source="Krizhevsky et al. 2012",
         options=LocalResponseOptions,
@@ -133,7 +133,7 @@ NORMS.add(
 NORMS.add(
     Norm(
         name="dyt",
-        summary="A learnt tanh in place of a norm: bounds the signal without averaging, meant for transformers.",
+        summary="A learnt tanh in place of a norm: bounds the signal without averaging; for transformers.",
         formula="y = γ·tanh(αx) + β",
         source="Zhu et al. 2025",
         options=DynamicTanhOptions,

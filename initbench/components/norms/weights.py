@@ -177,7 +177,7 @@ def _row_problem(shape: tuple[int, ...], _options: EpsOptions) -> Fault | None:
 NORMS.add(
     Norm(
         name="weight",
-        summary="Trains the length of each unit's weight apart from its direction; starts as the init leaves it.",
+        summary="Trains the length of each unit's weight apart from its direction; starts at the init.",
         formula="W = g·V/‖V‖",
         source="Salimans & Kingma 2016",
         acts_on="weights",
@@ -216,7 +216,7 @@ NORMS.add(
 NORMS.add(
     Norm(
         name="spectral",
-        summary="Divides the weight by its largest singular value: no layer stretches; signals shrink with depth.",
+        summary="Divides the weight by its largest singular value: no layer stretches, but signals shrink.",
         formula="Ŵ = W/σ_max(W)",
         source="Miyato et al. 2018",
         options=SpectralOptions,
