@@ -89,10 +89,10 @@ class Standardized(nn.Module):
 class ScaledStandardized(nn.Module):
     """W → γ·g·(W − μ)/(σ√fan_in), row by row. (out, in, …)."""
 
-    def __init__(self, outputs: int, options: ScaledOptions) -> None:
+    def __init__(self, weight: Tensor, options: ScaledOptions) -> None:
         super().__init__()
         self._eps, self._gain = options.eps, options.gain
-        self.scale = nn.Parameter(torch.ones(outputs)) if options.affine else None
+        self.scale = nn.Parameter(weight.new_ones(len(weight))) if options.affine else None
 
     def forward(self, weight: Tensor) -> Tensor:
         """The weight."""
@@ -122,11 +122,9 @@ class Spectral(nn.Module):
         super().__init__()
         self._eps, self._iterations = options.eps, options.iterations
         rows = weight.detach().flatten(1)
-        stream = torch.Generator().manual_seed(0)
-        for name, length in zip("uv", rows.shape, strict=True):
-            start = torch.randn(length, generator=stream, dtype=rows.dtype)
-            self.register_buffer(name, self._unit(start).to(rows.device))
-        self._follow(rows, FIRST_ITERATIONS)
+        self.register_buffer("u", rows.new_zeros(rows.shape[0]))
+        self.register_buffer("v", rows.new_zeros(rows.shape[1]))
+        self.right_inverse(weight)
 
     def forward(self, weight: Tensor) -> Tensor:
         """The weight; u and v are constants of the backward pass."""
@@ -137,7 +135,9 @@ class Spectral(nn.Module):
 
     @torch.no_grad()
     def right_inverse(self, weight: Tensor) -> Tensor:
-        """W itself; u and v catch up with it."""
+        """W itself; u and v start anew, at what follows from it alone."""
+        start = torch.randn(len(self.v), generator=torch.Generator().manual_seed(0), dtype=weight.dtype)
+        self.v.copy_(self._unit(start))
         self._follow(weight.flatten(1), FIRST_ITERATIONS)
         return weight
 
@@ -164,7 +164,7 @@ def _spectral(layer: nn.Module, options: SpectralOptions) -> nn.Module:
 
 
 def _scaled(layer: nn.Module, options: ScaledOptions) -> nn.Module:
-    return _parametrized(layer, ScaledStandardized(weight_of(layer).shape[0], options))
+    return _parametrized(layer, ScaledStandardized(weight_of(layer), options))
 
 
 def _row_problem(shape: tuple[int, ...], _options: EpsOptions) -> Fault | None:
