@@ -53,8 +53,10 @@ _extra(
 )
 _extra(
     NORMS,
-    "`averages over` names the axes of (N, C, H, W) that share one mean and variance; C/G is one group of"
-    " channels.",
+    "`averages over` names the axes that share one statistic: of activations (N, C, H, W), or of weights"
+    " (O, I, H, W) where the norm acts on these. C/G is one group of channels, N/G one of samples, C/n a"
+    " window of channels.",
+    ("acts on", lambda entry: entry.acts_on),
     ("averages over", lambda entry: ", ".join(entry.axes) or NOTHING),
 )
 

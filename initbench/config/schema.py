@@ -12,6 +12,7 @@ from initbench.choice import Choice, default_choice
 from initbench.components.norm import NORMS
 from initbench.components.optimizer import OPTIMIZERS
 from initbench.components.schedule import SCHEDULES
+from initbench.components.scheme import INITS, Needs
 from initbench.data.dataset import DATASETS, DataOptions
 from initbench.models.initialise import InitOptions
 from initbench.models.network import FAMILIES, FamilyOptions
@@ -146,6 +147,14 @@ class ExperimentConfig(Section):
         if batch < norm.min_batch:
             problem = f"model.norm={norm.name} needs at least {norm.min_batch} samples a batch, not {batch}"
             yield _key_fault(problem, key="train.batch_size")
+        unfit = norm.batch_problem(batch, self.model.norm)
+        if unfit is not None:
+            option, sentence = unfit
+            yield _key_fault(f"{sentence} (train.batch_size)", key=f"model.norm.{option}".rstrip("."))
+        if norm.scale_free and INITS[self.init.scheme.name].needs is Needs.FIRST_BATCH:
+            scheme = self.init.scheme.name
+            problem = f"init.scheme={scheme} rescales weights, which model.norm={norm.name} undoes"
+            yield _key_fault(problem, key="init.scheme")
 
     @property
     def seed_list(self) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from initbench.choice import Choice, default_choice
 from initbench.components.activation import BoundActivation
 from initbench.components.scheme import INITS, Scheme
+from initbench.components.weight import assign_weight, weight_of
 from initbench.models.network import Network, WeightLayer
 from initbench.registry import Options, Section
 from initbench.streams import generator
@@ -86,7 +87,7 @@ def layer_rule(layer: WeightLayer, options: InitOptions, activation: BoundActiva
     """The scheme, gain and fans that `layer` is drawn from. The gain is for whichever has one."""
     chosen = options.head if layer.activation is None and options.head is not None else options.scheme
     scheme = INITS[chosen.name]
-    fan_in, fan_out = fans(layer.module.get_parameter("weight"))
+    fan_in, fan_out = fans(weight_of(layer.module))
     return LayerRule(scheme, chosen, _gain(scheme, options.gain, activation), fan_in, fan_out)
 
 
@@ -108,14 +109,16 @@ def initialise(network: Network, options: InitOptions, *, seed: int, batch: Tens
     layers = network.weight_layers()
     for layer in layers:
         rule = layer_rule(layer, options, network.activation)
+        weight = weight_of(layer.module).clone()
         rule.scheme.fill(
-            layer.module.get_parameter("weight"),
+            weight,
             fan_in=rule.fan_in,
             fan_out=rule.fan_out,
             gain=rule.gain,
             generator=generator(seed, "init", f"{layer.name}.weight"),
             **rule.arguments,
         )
+        assign_weight(layer.module, weight)
         _fill_bias(layer.module, options.bias, rule, generator(seed, "init", f"{layer.name}.bias"))
     _calibrate(network, layers, options, batch)
 

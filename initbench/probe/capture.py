@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from initbench.components.weight import parametrization_of
 from initbench.models.network import Network, WeightLayer
 from initbench.probe import moments
 from initbench.probe.jacobian import jacobians
@@ -45,14 +46,41 @@ def probe(
     layers = network.weight_layers()
     records: dict[int, dict[str, Any]] = {}
     with _training_mode(network), _hooks(network, layers, records, bins, detailed), torch.enable_grad():
-        logits = functional_call(network, {**own, **copies}, (x,))
-        gradients = torch.autograd.grad(loss(logits, y), list(own.values()), allow_unused=True)
+        with _weights(layers, own) as weights:
+            logits = functional_call(network, {**own, **copies}, (x,))
+        gradients = torch.autograd.grad(loss(logits, y), list(weights.values()), allow_unused=True)
     if detailed:
         with _training_mode(network):
             for index, jacobian in jacobians(network, parameters, buffers, x).items():
                 records[index]["jacobian"] = jacobian
-    by_name = dict(zip(own, gradients, strict=True))
-    return [_finish(layer, records[layer.index], own, by_name) for layer in layers]
+    of_layer = dict(zip(weights, gradients, strict=True))
+    return [
+        _finish(layer, records[layer.index], weights[layer.index], of_layer[layer.index]) for layer in layers
+    ]
+
+
+@contextmanager
+def _weights(layers: list[WeightLayer], parameters: Tensors) -> Iterator[dict[int, Tensor]]:
+    """By layer index, the weights that the pass inside the block multiplies by, complete when it has run.
+
+    A weight that a norm computes from other parameters is caught on its way to the layer.
+    """
+    weights: dict[int, Tensor] = {}
+
+    def keep(index: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            weights[index] = output
+
+        return hook
+
+    with ExitStack() as stack:
+        for layer in layers:
+            computed = parametrization_of(layer.module)
+            if computed is None:
+                weights[layer.index] = parameters[f"{layer.name}.weight"]
+            else:
+                stack.callback(computed.register_forward_hook(keep(layer.index)).remove)
+        yield weights
 
 
 @contextmanager
@@ -129,11 +157,10 @@ def _measure_pre(pre: Tensor, detailed: bool) -> dict[str, Any]:
 
 
 def _finish(
-    layer: WeightLayer, record: dict[str, Any], parameters: Tensors, gradients: Mapping[str, Tensor | None]
+    layer: WeightLayer, record: dict[str, Any], weight: Tensor, gradient: Tensor | None
 ) -> dict[str, Any]:
     """Add what the weight and its gradient say. Units are told apart by their rows in both."""
-    name = f"{layer.name}.weight"
-    weight, gradient = parameters[name].detach().double(), gradients[name]
+    weight = weight.detach().double()
     record["grad"]["weight_norm"] = None if gradient is None else float(gradient.double().norm())
     rows = [weight.flatten(1).mT]
     if gradient is not None:

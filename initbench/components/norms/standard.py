@@ -1,4 +1,4 @@
-"""The norm layers that torch has: batch, layer and group norm, and none."""
+"""The norm layers that standardise by a mean and a variance or by a root mean square, and none."""
 
 from __future__ import annotations
 
@@ -7,18 +7,11 @@ import math
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from initbench.components.norm import NORMS, Norm
+from initbench.components.norm import NORMS, Fault, Norm
+from initbench.components.norms.affine import AffineOptions, ChannelAffine, per_channel
 from initbench.registry import Options
-
-
-class AffineOptions(Options):
-    """Options that every norm with a scale and a shift has."""
-
-    affine: bool = True
-    """Learn a scale and a shift for each feature."""
-    eps: float = Field(default=1e-5, gt=0.0)
-    """Added to the variance before the square root."""
 
 
 class BatchNormOptions(AffineOptions):
@@ -35,7 +28,16 @@ class GroupNormOptions(AffineOptions):
     """Number of groups the features are split into; must divide them."""
 
 
-class BatchNorm(nn.Module):
+class RmsNormOptions(Options):
+    """Options of RMS norm."""
+
+    affine: bool = True
+    """Learn a scale for each feature; there is no shift."""
+    eps: float = Field(default=1e-5, gt=0.0)
+    """Added to the mean square before the square root."""
+
+
+class BatchNorm(ChannelAffine):
     """Batch norm over every axis but the second, in plain reductions. (B, C, …) → (B, C, …).
 
     The function, the parameters and the running statistics of torch's; without its
@@ -48,43 +50,80 @@ class BatchNorm(nn.Module):
     running_var: Tensor
 
     def __init__(self, num_features: int, options: BatchNormOptions) -> None:
-        super().__init__()
+        super().__init__(num_features, scale=options.affine, shift=options.affine)
         self.eps, self.momentum = options.eps, options.momentum
-        self.weight = nn.Parameter(torch.ones(num_features)) if options.affine else None
-        self.bias = nn.Parameter(torch.zeros(num_features)) if options.affine else None
         self.register_buffer("running_mean", torch.zeros(num_features))
         self.register_buffer("running_var", torch.ones(num_features))
 
     def forward(self, x: Tensor) -> Tensor:
         """Standardise by the batch in training, by the running statistics in evaluation."""
-        shape = (1, -1, *[1] * (x.ndim - 2))
         if self.training:
-            mean, var = self._batch_statistics(x)
+            mean, var = self.batch_statistics(x)
         else:
             mean, var = self.running_mean, self.running_var
         scale = torch.rsqrt(var + self.eps)
         if self.weight is None or self.bias is None:
-            return (x - mean.view(shape)) * scale.view(shape)
-        return (x - mean.view(shape)) * (scale * self.weight).view(shape) + self.bias.view(shape)
+            return (x - per_channel(mean, x)) * per_channel(scale, x)
+        return (x - per_channel(mean, x)) * per_channel(scale * self.weight, x) + per_channel(self.bias, x)
 
-    def _batch_statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def batch_statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance (C,) of x (B, C, …); the running ones move towards them."""
         axes = [axis for axis in range(x.ndim) if axis != 1]
         count = x.numel() // x.shape[1]
         mean = x.mean(axes)
-        var = (x - mean.view(1, -1, *[1] * (x.ndim - 2))).square().mean(axes)
+        var = (x - per_channel(mean, x)).square().mean(axes)
         unbiased = var.detach() * (count / max(1, count - 1))
         self.running_mean.mul_(1 - self.momentum).add_(self.momentum * mean.detach())
         self.running_var.mul_(1 - self.momentum).add_(self.momentum * unbiased)
         return mean, var
 
 
-def _layer_problem(shape: tuple[int, ...], _options: AffineOptions) -> tuple[str, str] | None:
+class LayerNorm(ChannelAffine):
+    """Layer norm over every axis but the first, scaled and shifted by channel. (N, C, …) → (N, C, …)."""
+
+    def __init__(self, num_features: int, options: AffineOptions) -> None:
+        super().__init__(num_features, scale=options.affine, shift=options.affine)
+        self.eps = options.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Standardise each sample."""
+        if x.ndim == 2:
+            return F.layer_norm(x, x.shape[1:], self.weight, self.bias, self.eps)
+        return F.group_norm(x, 1, self.weight, self.bias, self.eps)
+
+
+class RmsNorm(ChannelAffine):
+    """Division by the root mean square over every axis but the first. (N, C, …) → (N, C, …)."""
+
+    def __init__(self, num_features: int, options: RmsNormOptions) -> None:
+        super().__init__(num_features, scale=options.affine, shift=False)
+        self.eps = options.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale each sample to a mean square of 1."""
+        axes = list(range(1, x.ndim))
+        return self.scale_and_shift(x * torch.rsqrt(x.square().mean(axes, keepdim=True) + self.eps))
+
+
+def _layer_problem(shape: tuple[int, ...], _options: AffineOptions) -> Fault | None:
     if math.prod(shape) > 1:
         return None
     return "", "layer norm makes 0 of a single feature, whatever it holds"
 
 
-def _group_problem(shape: tuple[int, ...], options: GroupNormOptions) -> tuple[str, str] | None:
+def _rms_problem(shape: tuple[int, ...], _options: RmsNormOptions) -> Fault | None:
+    if math.prod(shape) > 1:
+        return None
+    return "", "rms norm makes ±1 of a single feature, whatever it holds"
+
+
+def _instance_problem(shape: tuple[int, ...], _options: AffineOptions) -> Fault | None:
+    if math.prod(shape[1:]) > 1:
+        return None
+    return "", "instance norm makes 0 of a map of one value, and these features are no larger maps"
+
+
+def _group_problem(shape: tuple[int, ...], options: GroupNormOptions) -> Fault | None:
     features, groups = shape[0], options.num_groups
     if features % groups:
         return "num_groups", f"{groups} groups do not divide {features} features"
@@ -103,7 +142,6 @@ NORMS.add(
         formula="y = x",
         source="-",
         axes=(),
-        build=lambda _features, _options: None,
     )
 )
 NORMS.add(
@@ -126,8 +164,20 @@ NORMS.add(
         source="Ba et al. 2016",
         options=AffineOptions,
         axes=("C", "H", "W"),
-        build=lambda features, o: nn.LayerNorm(features, eps=o.eps, elementwise_affine=o.affine),
+        build=LayerNorm,
         problem=_layer_problem,
+    )
+)
+NORMS.add(
+    Norm(
+        name="instance",
+        summary="Standardises each map of each sample, which removes contrast: for style transfer.",
+        formula="y = γ·(x − μ_map)/√(σ²_map + ε) + β",
+        source="Ulyanov et al. 2016",
+        options=AffineOptions,
+        axes=("H", "W"),
+        build=lambda features, o: nn.GroupNorm(features, features, eps=o.eps, affine=o.affine),
+        problem=_instance_problem,
     )
 )
 NORMS.add(
@@ -140,5 +190,17 @@ NORMS.add(
         axes=("C/G", "H", "W"),
         build=lambda features, o: nn.GroupNorm(o.num_groups, features, eps=o.eps, affine=o.affine),
         problem=_group_problem,
+    )
+)
+NORMS.add(
+    Norm(
+        name="rms",
+        summary="Layer norm without the mean: cheaper, and keeps the direction of the features.",
+        formula="y = γ·x/√(E_sample[x²] + ε)",
+        source="Zhang & Sennrich 2019",
+        options=RmsNormOptions,
+        axes=("C", "H", "W"),
+        build=RmsNorm,
+        problem=_rms_problem,
     )
 )

@@ -50,8 +50,9 @@ class Block(nn.Module):
         super().__init__()
         activation = ACTIVATIONS[options.activation.name]
         units = activation.features_in(options.width, options.activation)
-        self.linear = Linear(inputs, units, bias=options.bias)
-        self.norm = NORMS[options.norm.name].build(options.normed, options.norm) or nn.Identity()
+        norm = NORMS[options.norm.name]
+        self.linear = norm.wrap(Linear(inputs, units, bias=options.bias), options.norm)
+        self.norm = norm.build(options.normed, options.norm) or nn.Identity()
         self.activation = activation.build(options.activation, units)
         self._norm_first = options.norm_placement == "before_activation"
 
@@ -95,7 +96,8 @@ class Mlp(Network):
 def _mode(options: MlpOptions, batch_size: int) -> Mode:
     """Stacked, if every run's share of an activation fills whole vectors in each thread."""
     aligned = options.width * batch_size % ALIGNMENT == 0
-    return "vmap" if aligned or ACTIVATIONS[options.activation.name].rounds_alike else "single"
+    alike = ACTIVATIONS[options.activation.name].rounds_alike and NORMS[options.norm.name].rounds_alike
+    return "vmap" if aligned or alike else "single"
 
 
 FAMILIES.add(
