@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -70,13 +71,18 @@ def call(arguments: Sequence[str]) -> int:
     except InitbenchError as error:
         return _explain(error)
     except Terminated as error:
-        print("initbench: interrupted; the same command runs it again", file=sys.stderr)
+        print(f"initbench: interrupted; to go on: {_resuming(arguments)}", file=sys.stderr)
         return error.exit_code
     except Exception:
         traceback.print_exc()
         print("initbench: this is a bug in initbench, not in your config; please report it", file=sys.stderr)
         return InitbenchError.exit_code
     return 0
+
+
+def _resuming(arguments: Sequence[str]) -> str:
+    """The command that goes on from the last checkpoints."""
+    return shlex.join(["initbench", *(argument for argument in arguments if argument != "--rerun")])
 
 
 def _terminate(signum: int, _frame: FrameType | None) -> NoReturn:
