@@ -60,7 +60,7 @@ def test_a_signal_marks_the_runs_interrupted(
         process.kill()
         process.wait()
     assert process.returncode == code
-    assert "initbench: interrupted" in err
+    assert "initbench: interrupted; to go on: initbench run long.yaml" in err
     assert "Traceback" not in err
     assert out == ""
     store = Store(tmp_path / "runs")

@@ -433,3 +433,17 @@ def test_on_a_gpu_everything_is_stacked(make_config: Any) -> None:
     config = make_config(model={"width": 17, "activation": "sigmoid"})
     assert training_mode(config, CPU) == "single"
     assert training_mode(config, torch.device("cuda", 0)) == "vmap"
+
+
+def test_bf16_is_another_computation(make_config: Any, execute: Any, workplace: Workplace) -> None:
+    exact, _ = execute(make_config())
+    rough, _ = execute(make_config(train={"precision": "bf16"}))
+    assert exact.run_ids != rough.run_ids
+    one, other = (workplace.store.read(execution.run_ids[0]) for execution in (exact, rough))
+    assert (one.record["precision"], other.record["precision"]) == ("fp32", "bf16")
+    assert one.snapshots[0] == other.snapshots[0], "the same net at init, probed in float32"
+    losses = [(a["val_loss"], b["val_loss"]) for a, b in zip(one.convergence, other.convergence, strict=True)]
+    assert all(a != b for a, b in losses), "no step was made in float32"
+    assert all(a == pytest.approx(b, rel=0.05) for a, b in losses)
+    again, _ = execute(make_config(seeds=2, train={"precision": "bf16"}), rerun=True)
+    assert workplace.store.read(again.run_ids[0]).convergence == other.convergence
