@@ -152,9 +152,11 @@ class Training:
                 if self._data.augment is not None:
                     x = self._data.augment(x, self._batches.seeds, step)
                 losses = self._cohort.gradients(x, y)
-                finite = torch.isfinite(losses)
-                if not bool(finite.all()) and not self._drop_diverged(finite, step, x):
-                    return
+                finite = torch.isfinite(losses).tolist()  # the step's one wait for a GPU
+                if not all(finite):
+                    losses = losses[finite]
+                    if not self._drop_diverged(finite, step, x):
+                        return
                 lr = learning_rate(
                     options.lr,
                     options.schedule,
@@ -163,13 +165,13 @@ class Training:
                     warmup_steps=options.warmup_steps,
                 )
                 self._cohort.update(lr)
-            self._listener.advanced(step + 1, losses[finite])
+            self._listener.advanced(step + 1, losses)
             if step + 1 < end:  # at the end, what is measured there belongs to it
                 self._checkpoint_if_due(step + 1)
 
-    def _drop_diverged(self, finite: Tensor, step: int, x: Tensor) -> bool:
+    def _drop_diverged(self, finite: list[bool], step: int, x: Tensor) -> bool:
         """End the runs whose loss is not finite before their update; True when any run is left."""
-        lost = [k for k, good in enumerate(finite.tolist()) if not good]
+        lost = [k for k, good in enumerate(finite) if not good]
         for k in lost:
             self._end_diverged(k, step, x[k])
         return self._keep([k for k in range(len(self._runs)) if k not in lost])

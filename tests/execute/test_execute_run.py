@@ -56,7 +56,7 @@ class Watcher:
 @pytest.fixture
 def workplace(tmp_path: Path) -> Workplace:
     source = Source(root=tmp_path / "data", offline=True)
-    return Workplace(store=Store(tmp_path / "runs"), source=source, device=CPU)
+    return Workplace(store=Store(tmp_path / "runs"), source=source, device=CPU, workers=1)
 
 
 @pytest.fixture
