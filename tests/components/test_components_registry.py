@@ -107,7 +107,7 @@ def test_options_given_as_a_mapping():
     [
         ("grup", "did you mean 'group'?", ""),
         ({"name": "grup", "eps": 1e-3}, "did you mean 'group'?", "name"),
-        ({"num_groups": 4}, "one of none, batch, layer, group", "name"),
+        ({"num_groups": 4}, "one of none, batch, layer, instance, group", "name"),
         (3, "norm", None),
         (None, "norm", None),
     ],

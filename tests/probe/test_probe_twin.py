@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from initbench.choice import options_model
 from initbench.components.activation import ACTIVATIONS
+from initbench.components.norm import NORMS
+from initbench.components.weight import assign_weight, weight_of
 from initbench.models.build import build
 from initbench.models.initialise import InitOptions
 from initbench.models.network import FAMILIES
@@ -323,3 +325,43 @@ def test_the_probe_survives_a_net_that_has_diverged():
     assert math.isnan(records[1]["pre"]["q"])
     assert records[1]["act"]["histogram"]["nan"] == SAMPLES * 16
     assert records[1]["act"]["effective_rank"] is None
+
+
+SPREAD = {"scheme": {"name": "normal", "std": 0.4}}
+DERIVED = [entry.name for entry in NORMS if entry.acts_on == "weights"]
+
+
+def test_a_weight_norm_that_starts_at_the_init_is_probed_as_the_plain_net():
+    """g·v/‖v‖ is v at the start, so what the layers compute, and its gradient, is the plain net's."""
+    plain, normed = (probed(net(SPREAD, norm=norm)) for norm in ("none", "weight"))
+    for one, other in zip(plain, normed, strict=True):
+        assert other["name"] == one["name"]
+        assert other["units"] == one["units"]
+        for key in ("weight_std", "unit_spread"):
+            assert other[key] == pytest.approx(one[key], rel=REL)
+        assert other["grad"]["weight_norm"] == pytest.approx(one["grad"]["weight_norm"], rel=REL)
+        assert other["pre"]["std"] == pytest.approx(one["pre"]["std"], rel=REL)
+
+
+@pytest.mark.parametrize("norm", [name for name in DERIVED if name != "cosine"])
+def test_weight_statistics_are_those_of_the_weight_that_multiplies(norm):
+    """Against a plain net that holds the derived weights as its own."""
+    network, twin = net(SPREAD, norm=norm), net(SPREAD)
+    # The probe's pass is one more power iteration; many before it leave nothing for it to change.
+    for _ in range(500):
+        network(noise(8, FEATURES).double())
+    for layer, other in zip(network.weight_layers(), twin.weight_layers(), strict=True):
+        assign_weight(other.module, weight_of(layer.module).detach())
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    for record, expected in zip(probed(network), probed(twin), strict=True):
+        assert record["weight_std"] == pytest.approx(expected["weight_std"], rel=1e-6)
+        assert record["unit_spread"] == pytest.approx(expected["unit_spread"], rel=1e-6)
+        assert record["grad"]["weight_norm"] == pytest.approx(expected["grad"]["weight_norm"], rel=1e-6)
+    assert all(torch.equal(state[name], tensor) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize("norm", DERIVED)
+def test_units_that_a_norm_leaves_alike_are_seen(norm):
+    network = net({"scheme": {"name": "constant", "value": 0.1}}, norm=norm)
+    assert probed(network)[1]["unit_spread"] < 1e-6
+    assert probed(net(SPREAD, norm=norm))[1]["unit_spread"] > 0.1
