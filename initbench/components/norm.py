@@ -26,6 +26,8 @@ class Norm(Entry):
     min_batch: int = 1
     """The smallest batch it can be trained on."""
     problem: Callable[[tuple[int, ...], Any], tuple[str, str] | None] = lambda _shape, _options: None
+    wrap: Callable[[nn.Module, Any], nn.Module] = lambda layer, _: layer
+    """(weight layer, options) → the weight layer to use instead: for norms of the weight itself."""
 
 
 NORMS: Registry[Norm] = Registry("norm", "initbench.components.norms")

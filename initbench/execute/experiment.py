@@ -18,6 +18,7 @@ from initbench.execute.identity import PRECISION, Identity, identify, training_m
 from initbench.execute.job import Job, train
 from initbench.execute.recorder import Observer, Recorder, claimed
 from initbench.execute.surroundings import git_state, machine, versions
+from initbench.models.build import check
 from initbench.store.layout import COMPLETE
 from initbench.store.store import Store
 from initbench.train.loop import total_steps
@@ -99,6 +100,7 @@ def run_experiment(
         return Execution(config, run_ids)
     data = prepare(todo.resolved, config.data, workplace.device)
     check_batch_size(len(data.train), config.train.batch_size)
+    check(config.model, data.input_shape)  # before any run is claimed
     steps = total_steps(config.train, len(data.train) // config.train.batch_size)
     observer.planned(config, len(todo.missing), stored, steps)
     errors: list[Exception] = []
