@@ -39,6 +39,11 @@ class WeightLayer:
     """Whether its pre-activations are the logits."""
 
 
+def has_maps(layers: Sequence[WeightLayer]) -> bool:
+    """Whether any of them is a convolution."""
+    return any(layer.module.get_parameter("weight").ndim > 2 for layer in layers)
+
+
 class Site(NamedTuple):
     """Where a weight layer stands in its net, by the modules themselves."""
 
