@@ -42,7 +42,7 @@ def activation_layer(options: FamilyOptions, width: int) -> nn.Module:
 
 def linear(options: FamilyOptions, inputs: int, width: int) -> nn.Module:
     """(B, inputs) → (B, units_in): the weights of a fully connected layer of `width` units."""
-    layer = Linear(inputs, units_in(options, width), bias=_biased(options, width))
+    layer = Linear(inputs, units_in(options, width), bias=biased(options, width))
     return NORMS[options.norm.name].wrap(layer, options.norm)
 
 
@@ -54,12 +54,12 @@ def convolution(options: FamilyOptions, inputs: int, width: int, kernel: int, st
         kernel,
         stride,
         padding=kernel // 2,
-        bias=_biased(options, width),
+        bias=biased(options, width),
     )
     return NORMS[options.norm.name].wrap(layer, options.norm)
 
 
-def _biased(options: FamilyOptions, width: int) -> bool:
+def biased(options: FamilyOptions, width: int) -> bool:
     """A norm layer right behind the weights takes their bias away, and has a shift of its own."""
     return options.bias and not (norm_first(options) and norm_layer(options, width) is not None)
 

@@ -11,7 +11,6 @@ from torch.nn.functional import pad
 from initbench.models.layer import (
     Layer,
     activation_layer,
-    convolution,
     norm_first,
     norm_layer,
     units_in,
@@ -37,11 +36,11 @@ class PadShortcut(nn.Module):
 
 
 class Projection(nn.Module):
-    """A convolution of 1 × 1 with the norm layer behind it. Option B of He et al. 2016."""
+    """A convolution `op` of 1 × 1 to `width` channels, then norm. Option B of He et al. 2016."""
 
-    def __init__(self, options: FamilyOptions, inputs: int, width: int, stride: int) -> None:
+    def __init__(self, options: FamilyOptions, op: nn.Module, width: int) -> None:
         super().__init__()
-        self.op = convolution(options, inputs, width, 1, stride)
+        self.op = op
         self.norm = (norm_layer(options, width) if norm_first(options) else None) or nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:

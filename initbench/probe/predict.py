@@ -43,7 +43,14 @@ def predict(network: Network, init: InitOptions, *, first_q: float, normed: bool
     hidden = [layer for layer in network.weight_layers() if layer.activation is not None]
     rules = [layer_rule(layer, init, activation) for layer in hidden]
     sigma_w2 = rules[-1].sigma_w2 if rules else None
-    if not network.plain or normed or init.bias or len(rules) < 2 or sigma_w2 is None or not 0 < first_q < math.inf:
+    if (
+        not network.plain
+        or normed
+        or init.bias
+        or len(rules) < 2
+        or sigma_w2 is None
+        or not 0 < first_q < math.inf
+    ):
         return Prediction(None, None, sigma_w2, needed, chi)
     biases = [_bias_variance(layer, rule, init) for layer, rule in zip(hidden, rules, strict=True)]
     forward, backward = _walk(rules[1:], biases[1:], activation, first_q)

@@ -61,7 +61,10 @@ class ResnetOptions(FamilyOptions):
 
 
 class ResnetMlpOptions(MlpOptions):
-    """A residual net of fully connected layers: one layer to the hidden width, blocks, a linear head."""
+    """A residual net of fully connected layers: one layer to the hidden width, blocks, a linear head.
+
+    A layer that a norm layer follows at once has no bias, which the norm would take away again.
+    """
 
     block_depth: int = Field(default=2, ge=1, le=100)
     """Weight layers of a block."""
@@ -129,7 +132,8 @@ class Resnet(ResidualNetwork):
 
 def _shortcut(options: ResnetOptions, inputs: int, plan: ConvPlan) -> nn.Module:
     if options.shortcut == "projection":
-        return Projection(options, inputs, plan.width, plan.stride)
+        op = convolution(options, inputs, plan.width, 1, plan.stride)
+        return Projection(options, op, plan.width)
     return PadShortcut(plan.width - inputs, plan.stride)
 
 
