@@ -88,7 +88,7 @@ class ProbeOptions(Section):
     when: list[When] = Field(default=["init", "train", "end"])
     """Moments of measurement: at init, at the evaluations in between, at the end; in any order."""
     batch: int = Field(default=512, ge=2)
-    """Samples of the fixed batch, from the training split."""
+    """Samples of the fixed batch, from the training split; nets of convolutions use the first 64 at most."""
     bins: int = Field(default=32, ge=2, le=1024)
     """Bins of the activation histograms."""
 

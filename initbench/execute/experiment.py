@@ -22,6 +22,7 @@ from initbench.execute.pace import workers_that_pay
 from initbench.execute.recorder import Observer, Recorder, claimed
 from initbench.execute.surroundings import git_state, machine, versions
 from initbench.execute.workers import Opened, train_in_workers
+from initbench.models.build import check
 from initbench.store.checkpoint import Resumption
 from initbench.store.layout import COMPLETE
 from initbench.store.store import Store
@@ -121,6 +122,7 @@ def run_experiment(
         return Execution(config, run_ids)
     data = prepare(todo.resolved, config.data, workplace.device)
     check_batch_size(len(data.train), config.train.batch_size)
+    check(config.model, data.input_shape)  # before any run is claimed
     steps = total_steps(config.train, len(data.train) // config.train.batch_size)
     observer.planned(config, len(todo.missing), stored, steps)
     workers = workplace.workers or _workers_that_pay(todo, data, steps)

@@ -10,6 +10,11 @@ from initbench.models.network import FAMILIES, FamilyOptions, Network
 from initbench.streams import stream_seed
 
 
+def check(model: FamilyOptions, input_shape: tuple[int, ...]) -> None:
+    """Raise ConfigError, naming the keys, where no such net can be built on samples of that shape."""
+    FAMILIES[model.family].check(model, input_shape)
+
+
 def build(
     model: FamilyOptions,
     init: InitOptions,
@@ -22,8 +27,10 @@ def build(
     """A net on the CPU whose parameters depend on (options, seed) alone.
 
     input_shape: (C, H, W) or (D,); batch: (B, *input_shape), the first batch of the run.
-    torch's global generator is left as it was.
+    torch's global generator is left as it was. Raises ConfigError where no such net can be built on
+    samples of that shape.
     """
+    check(model, input_shape)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(stream_seed(seed, "build"))
         network = FAMILIES[model.family].build(model, input_shape, classes)

@@ -85,7 +85,7 @@ def fans(weight: Tensor) -> tuple[int, int]:
 
 def layer_rule(layer: WeightLayer, options: InitOptions, activation: BoundActivation) -> LayerRule:
     """The scheme, gain and fans that `layer` is drawn from. The gain is for whichever has one."""
-    chosen = options.head if layer.activation is None and options.head is not None else options.scheme
+    chosen = options.head if layer.is_head and options.head is not None else options.scheme
     scheme = INITS[chosen.name]
     fan_in, fan_out = fans(weight_of(layer.module))
     return LayerRule(scheme, chosen, _gain(scheme, options.gain, activation), fan_in, fan_out)

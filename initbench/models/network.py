@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 from torch import nn
@@ -13,6 +13,7 @@ from torch import nn
 from initbench.choice import Choice, default_choice
 from initbench.components.activation import ACTIVATIONS, BoundActivation
 from initbench.components.norm import NORMS
+from initbench.models.residual import Branch
 from initbench.registry import Entry, Options, Registry, Section
 
 Mode = Literal["vmap", "single"]
@@ -28,8 +29,27 @@ class WeightLayer:
     name: str
     """Qualified name of the weight module."""
     module: nn.Module
+    output: nn.Module
+    """The module whose output is this layer's pre-activation: its norm layer, where one stands right
+    behind it, or the weight module. Where a residual branch ends, that is what the branch adds."""
     activation: nn.Module | None
-    """The module whose input is this layer's pre-activation; None for the head, whose output it is."""
+    """The activation that the pre-activation goes into next, after the addition where a residual branch
+    ends; None for the head, and for layers that no activation follows (shortcuts, linear bottlenecks)."""
+    is_head: bool = False
+    """Whether its pre-activations are the logits."""
+
+
+def has_maps(layers: Sequence[WeightLayer]) -> bool:
+    """Whether any of them is a convolution."""
+    return any(layer.module.get_parameter("weight").ndim > 2 for layer in layers)
+
+
+class Site(NamedTuple):
+    """Where a weight layer stands in its net, by the modules themselves."""
+
+    module: nn.Module
+    output: nn.Module
+    activation: nn.Module | None
 
 
 class Network(nn.Module, ABC):
@@ -37,10 +57,25 @@ class Network(nn.Module, ABC):
 
     activation: BoundActivation
     """The activation of the hidden layers."""
+    plain: bool = True
+    """Whether every hidden layer sees the activations of the one before and nothing else, in between or
+    beside them, so that the recursion of mean-field theory describes it."""
 
     @abstractmethod
     def weight_layers(self) -> list[WeightLayer]:
-        """The weight layers in the order the signal meets them, head included."""
+        """The weight layers in the order they are computed, head included, which is the last."""
+
+    def branches(self) -> list[Branch]:
+        """The residual branches in the order the signal meets them; none in a net without shortcuts."""
+        return []
+
+    def _numbered(self, sites: Sequence[Site]) -> list[WeightLayer]:
+        """The sites as weight layers, the last of which is the head."""
+        names = {module: name for name, module in self.named_modules()}
+        return [
+            WeightLayer(index, names[site.module], *site, is_head=index == len(sites))
+            for index, site in enumerate(sites, 1)
+        ]
 
 
 class FamilyOptions(Section):
@@ -65,11 +100,13 @@ class Family(Entry):
     """`build(options, input_shape, classes)` gives a Network with torch's default weights.
 
     `mode(options, batch_size)` says how its runs train on a CPU: stacked, or one by one where stacking
-    does not pay or would change the last digits.
+    does not pay or would change the last digits; `check(options, input_shape)` raises ConfigError, naming
+    the keys, where no such net can be built on samples of that shape.
     """
 
     build: Callable[[Any, tuple[int, ...], int], Network]
     mode: Callable[[Any, int], Mode]
+    check: Callable[[Any, tuple[int, ...]], None] = lambda _options, _input_shape: None
 
 
 FAMILIES: Registry[Family] = Registry("model family", "initbench.models.families")

@@ -15,12 +15,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from initbench.components.weight import parametrization_of
-from initbench.models.network import Network, WeightLayer
+from initbench.models.network import Network, WeightLayer, has_maps
 from initbench.probe import moments
 from initbench.probe.jacobian import jacobians
 
 Tensors = Mapping[str, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+MAP_SAMPLES = 64
+"""Samples that a net of convolutions is measured on at most: 512 would take as long as 20 updates."""
 
 
 def probe(
@@ -36,6 +39,9 @@ def probe(
 ) -> list[dict[str, Any]]:
     """Statistics of every weight layer, in order, as plain data.
 
+    What is measured as a pre-activation is the layer's own output (`WeightLayer.output`); `act` is what the
+    activation puts out that it goes into, and None where none follows. Of nets with maps, the first
+    MAP_SAMPLES samples alone are measured: every position of a map is one more look at its unit.
     parameters, buffers: those of one run, by name; x: (B, …), y: (B,); `loss(logits, y)` is a mean
     over the batch. `detailed` adds what is too slow for every evaluation: quantiles, effective
     rank and Jacobians. The pass runs in training mode on copies of the buffers, so that batch norm uses the
@@ -44,6 +50,8 @@ def probe(
     own = {name: value.detach().requires_grad_() for name, value in parameters.items()}
     copies = {name: value.clone() for name, value in buffers.items()}
     layers = network.weight_layers()
+    if has_maps(layers):
+        x, y = x[:MAP_SAMPLES], y[:MAP_SAMPLES]
     records: dict[int, dict[str, Any]] = {}
     with _training_mode(network), _hooks(network, layers, records, bins, detailed), torch.enable_grad():
         with _weights(layers, own) as weights:
@@ -98,35 +106,27 @@ def _training_mode(network: nn.Module) -> Iterator[None]:
 def _hooks(
     network: Network, layers: list[WeightLayer], records: dict[int, dict[str, Any]], bins: int, detailed: bool
 ) -> Iterator[None]:
-    def before(layer: WeightLayer) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            records[layer.index] = _measure_pre(inputs[0], detailed)
-
-        return hook
-
-    def after(layer: WeightLayer) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            pre, act = inputs[0].detach().double(), output.detach().double()
-            statistics = moments.activation_statistics(pre, act, network.activation, bins)
-            if detailed:
-                statistics["effective_rank"] = moments.effective_rank(act)
-            records[layer.index]["act"] = statistics
-
-        return hook
-
-    def head(layer: WeightLayer) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def pre(layer: WeightLayer) -> Callable[[nn.Module, object, Tensor], None]:
+        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
             records[layer.index] = _measure_pre(output, detailed)
+
+        return hook
+
+    def act(layer: WeightLayer) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            seen, shown = inputs[0].detach().double(), output.detach().double()
+            statistics = moments.activation_statistics(seen, shown, network.activation, bins)
+            if detailed:
+                statistics["effective_rank"] = moments.effective_rank(shown)
+            records[layer.index]["act"] = statistics
 
         return hook
 
     with ExitStack() as stack:
         for layer in layers:
-            if layer.activation is None:
-                stack.callback(layer.module.register_forward_hook(head(layer)).remove)
-            else:
-                stack.callback(layer.activation.register_forward_pre_hook(before(layer)).remove)
-                stack.callback(layer.activation.register_forward_hook(after(layer)).remove)
+            stack.callback(layer.output.register_forward_hook(pre(layer)).remove)
+            if layer.activation is not None:
+                stack.callback(layer.activation.register_forward_hook(act(layer)).remove)
         yield
 
 
@@ -142,7 +142,7 @@ def _measure_pre(pre: Tensor, detailed: bool) -> dict[str, Any]:
         "pre": statistics,
         "act": None,
         "grad": {"pre_q": None, "zero_fraction": None},
-        "unit_spread": moments.spread_over_units(x),
+        "unit_spread": moments.spread_over_units(moments.channels_last(x)),
     }
 
     def on_gradient(delta: Tensor) -> None:

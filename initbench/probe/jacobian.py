@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from initbench.models.network import Network
+from initbench.models.network import Network, has_maps
 
 SAMPLES = 32
+MAP_SAMPLES = 8
+"""Samples of nets of convolutions, each of whose Jacobians has a column for every pixel of every map."""
 LOGITS = 10
 """At most so many logits are followed back, one backward pass each."""
 
@@ -22,19 +24,21 @@ def jacobians(
 ) -> dict[int, dict[str, float]]:
     """For each hidden layer's index, the mean σ² and the condition of its Jacobian.
 
-    J_l = ∂logits/∂h_l, (logits, C) for one sample; `mean_sigma2` averages the squared singular values over
+    J_l = ∂logits/∂h_l, (logits, C) or (logits, C·H·W) for one sample; `mean_sigma2` averages the squared singular values over
     samples of x (B, …), `condition` is the median over samples of σ_max/σ_min. σ² level over the
     layers is dynamical isometry in the mean (Saxe et al. 2014, Pennington et al. 2017). With batch
     norm, J is of the sum of each logit over the samples, since a sample's norm depends on the others.
     """
     seen: dict[int, Tensor] = {}
+    layers = network.weight_layers()
+    samples = MAP_SAMPLES if has_maps(layers) else SAMPLES
     with ExitStack() as stack, torch.enable_grad():
-        for layer in network.weight_layers():
-            if layer.activation is not None:
-                stack.callback(layer.activation.register_forward_pre_hook(_keep(seen, layer.index)).remove)
+        for layer in layers:
+            if not layer.is_head:
+                stack.callback(layer.output.register_forward_hook(_keep(seen, layer.index)).remove)
         copies = {name: buffer.clone() for name, buffer in buffers.items()}
         own = {name: p.detach().requires_grad_() for name, p in parameters.items()}
-        logits = functional_call(network, {**own, **copies}, (x[:SAMPLES],))
+        logits = functional_call(network, {**own, **copies}, (x[:samples],))
         outputs = logits[:, :LOGITS].sum(0)
         if not seen:
             return {}
@@ -43,9 +47,9 @@ def jacobians(
     return {index: _summary(jacobian) for index, jacobian in zip(seen, by_layer, strict=True)}
 
 
-def _keep(seen: dict[int, Tensor], index: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        seen[index] = inputs[0]
+def _keep(seen: dict[int, Tensor], index: int) -> Callable[[nn.Module, object, Tensor], None]:
+    def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        seen[index] = output
 
     return hook
 

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torch import nn
+
 from initbench.components.activation import BoundActivation
 from initbench.models.initialise import InitOptions, LayerRule, layer_rule
 from initbench.models.network import Network, WeightLayer
@@ -15,8 +17,10 @@ from initbench.models.network import Network, WeightLayer
 class Prediction:
     """Per-layer factors of the hidden stack, as geometric means over its layers.
 
-    Each is None where theory has no word: a norm layer, weights that are not independent draws, or one
-    value for every bias, which shifts the pre-activations off their mean of zero.
+    Each is None where theory has no word: shortcuts or pooling between the layers, a norm layer, weights
+    that are not independent draws, or one value for every bias, which shifts the pre-activations off their
+    mean of zero. Of convolutions it is the theory of endless maps (Xiao et al. 2018): the zeros around real
+    ones take from q and E[δ²] at the borders.
     """
 
     forward: float | None
@@ -39,11 +43,25 @@ def predict(network: Network, init: InitOptions, *, first_q: float, normed: bool
     hidden = [layer for layer in network.weight_layers() if layer.activation is not None]
     rules = [layer_rule(layer, init, activation) for layer in hidden]
     sigma_w2 = rules[-1].sigma_w2 if rules else None
-    if normed or init.bias or len(rules) < 2 or sigma_w2 is None or not 0 < first_q < math.inf:
+    if (
+        not network.plain
+        or normed
+        or init.bias
+        or len(rules) < 2
+        or sigma_w2 is None
+        or not 0 < first_q < math.inf
+    ):
         return Prediction(None, None, sigma_w2, needed, chi)
     biases = [_bias_variance(layer, rule, init) for layer, rule in zip(hidden, rules, strict=True)]
     forward, backward = _walk(rules[1:], biases[1:], activation, first_q)
+    if backward is not None:
+        backward /= math.prod(_stride(layer) for layer in hidden[1:]) ** (1 / (len(hidden) - 1))
     return Prediction(forward, backward, sigma_w2, needed, chi)
+
+
+def _stride(layer: WeightLayer) -> int:
+    """Positions of its input for one of its output: each δ is shared out among so many."""
+    return math.prod(layer.module.stride) if isinstance(layer.module, nn.Conv2d) else 1
 
 
 def _walk(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from initbench.components.activation import ACTIVATIONS, bind
 from initbench.components.norm import NORMS
 from initbench.models.linear import Linear
-from initbench.models.network import FAMILIES, Family, FamilyOptions, Mode, Network, WeightLayer
+from initbench.models.network import FAMILIES, Family, FamilyOptions, Mode, Network, Site, WeightLayer
 
 ALIGNMENT = 256
 """A multiple of the 32 floats that torch handles at a time, with room for `train.threads.MOST_THREADS`."""
@@ -56,6 +56,11 @@ class Block(nn.Module):
         self.activation = activation.build(options.activation, units)
         self._norm_first = options.norm_placement == "before_activation"
 
+    @property
+    def site(self) -> Site:
+        """Where its weights stand."""
+        return Site(self.linear, self.norm if self._norm_first else self.linear, self.activation)
+
     def forward(self, x: Tensor) -> Tensor:
         """Apply the block."""
         h = self.linear(x)
@@ -85,15 +90,11 @@ class Mlp(Network):
 
     def weight_layers(self) -> list[WeightLayer]:
         """The blocks' linear layers, then the head."""
-        layers = [
-            WeightLayer(i, f"blocks.{i - 1}.linear", block.linear, block.activation)
-            for i, block in enumerate(self.blocks, 1)
-            if isinstance(block, Block)
-        ]
-        return [*layers, WeightLayer(len(layers) + 1, "head", self.head, None)]
+        hidden = [block.site for block in self.blocks if isinstance(block, Block)]
+        return self._numbered([*hidden, Site(self.head, self.head, None)])
 
 
-def _mode(options: MlpOptions, batch_size: int) -> Mode:
+def stacking(options: MlpOptions, batch_size: int) -> Mode:
     """Stacked, if every run's share of an activation fills whole vectors in each thread."""
     aligned = options.width * batch_size % ALIGNMENT == 0
     alike = ACTIVATIONS[options.activation.name].rounds_alike and NORMS[options.norm.name].rounds_alike
@@ -108,6 +109,6 @@ FAMILIES.add(
         formula="h_l = W_l φ(h_{l−1}) + b_l",
         options=MlpOptions,
         build=Mlp,
-        mode=_mode,
+        mode=stacking,
     )
 )

@@ -1,0 +1,122 @@
+"""The plain convolutional net."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+from torch import Tensor, nn
+
+from initbench.components.activation import bind
+from initbench.models.fit import ConvPlan, check_stack
+from initbench.models.layer import Layer, convolution, units_out
+from initbench.models.linear import Linear
+from initbench.models.network import FAMILIES, Family, FamilyOptions, Network, Site, WeightLayer
+
+POOLS = {"max_pool": nn.MaxPool2d, "avg_pool": nn.AvgPool2d}
+
+
+class CnnOptions(FamilyOptions):
+    """A plain convolutional net: stages of equal convolutions, then a linear head.
+
+    A convolution that a norm layer follows at once has no bias, which the norm would take away again.
+    """
+
+    depth: int = Field(default=10, ge=2, le=10_000)
+    """Number of weight layers, the head included; the convolutions are shared out evenly over the stages."""
+    width: int = Field(default=32, ge=1, le=65_536)
+    """Channels of the first stage."""
+    stages: int = Field(default=3, ge=1, le=10)
+    """Number of stages; the maps are halved between them."""
+    double: bool = True
+    """Double the channels from stage to stage."""
+    downsample: Literal["stride", "max_pool", "avg_pool"] = "stride"
+    """What halves the maps: the first convolution of a stage, or a pooling of 2 × 2 before it."""
+    kernel: int = Field(default=3, ge=1)
+    """Side of the convolutions' kernels, an odd number; maps are padded with zeros and keep their size."""
+    head: Literal["global_average", "flatten"] = "global_average"
+    """What the head sees: the mean of each channel, or every pixel of it."""
+
+    @field_validator("kernel")
+    @classmethod
+    def _kernel_is_odd(cls, kernel: int) -> int:
+        if kernel % 2 == 0:
+            problem = f"a kernel that keeps the size of the maps has an odd side, not {kernel}"
+            raise PydanticCustomError("key_fault", "{problem}", {"problem": problem})
+        return kernel
+
+    @model_validator(mode="after")
+    def _every_stage_has_a_layer(self) -> CnnOptions:
+        if self.depth - 1 < self.stages:
+            problem = (
+                f"model.depth={self.depth} leaves {self.depth - 1} convolutions beside the head, too few for"
+                f" {self.stages} stages"
+            )
+            raise PydanticCustomError("key_fault", "{problem}", {"problem": problem, "at": "stages"})
+        return self
+
+    @property
+    def plans(self) -> list[ConvPlan]:
+        """The convolutions; stages that come first get what cannot be shared out evenly."""
+        each, over = divmod(self.depth - 1, self.stages)
+        plans = []
+        for stage in range(self.stages):
+            width = self.width * 2**stage if self.double else self.width
+            halved, strided = stage > 0, self.downsample == "stride"
+            plans.append(ConvPlan(width, 2 if halved and strided else 1, pooled=halved and not strided))
+            plans += [ConvPlan(width)] * (each - 1 + (stage < over))
+        return plans
+
+
+class Cnn(Network):
+    """Convolutions and a linear head. (B, C, H, W) → (B, classes)."""
+
+    def __init__(self, options: CnnOptions, input_shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        self.activation = bind(options.activation)
+        # Pooling changes the moments between two layers, which the recursion knows nothing of.
+        self.plain = options.stages == 1 or options.downsample == "stride"
+        channels, *size = input_shape
+        maps = (size[0], size[1])
+        self.body = nn.Sequential()
+        for i, plan in enumerate(options.plans, 1):
+            if plan.pooled:
+                self.body.add_module(f"pool{i}", POOLS[options.downsample](2))
+            op = convolution(options, channels, plan.width, options.kernel, plan.stride)
+            self.body.add_module(f"layer{i}", Layer(options, op, plan.width))
+            channels, maps = units_out(options, plan.width), plan.size(maps)
+        averaged = options.head == "global_average"
+        self.pool = nn.AdaptiveAvgPool2d(1) if averaged else nn.Identity()
+        features = channels if averaged else channels * maps[0] * maps[1]
+        self.head = Linear(features, classes, bias=options.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of a batch."""
+        return self.head(self.pool(self.body(x)).flatten(1))  # type: ignore[no-any-return]
+
+    def weight_layers(self) -> list[WeightLayer]:
+        """The convolutions, then the head."""
+        hidden = [layer.site(layer.activation) for layer in self.body if isinstance(layer, Layer)]
+        return self._numbered([*hidden, Site(self.head, self.head, None)])
+
+
+def _check(options: CnnOptions, input_shape: tuple[int, ...]) -> None:
+    key = "model.kernel" if options.stages == 1 else "model.stages"
+    remedy = "choose fewer model.stages, a smaller model.kernel, or larger images with data.resize"
+    check_stack(options, options.plans, input_shape, kernel=options.kernel, key=key, remedy=remedy)
+
+
+FAMILIES.add(
+    Family(
+        name="cnn",
+        summary="Stages of equal convolutions without shortcuts; on a CPU its runs train one by one.",
+        source="LeCun et al. 1989; Springenberg et al. 2015",
+        formula="h_l = W_l ∗ φ(h_{l−1}) + b_l",
+        options=CnnOptions,
+        build=Cnn,
+        # Grouped convolutions, which stacked ones become, lose on a CPU to one run after the other.
+        mode=lambda _options, _batch_size: "single",
+        check=_check,
+    )
+)
