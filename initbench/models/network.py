@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -13,6 +13,7 @@ from torch import nn
 from initbench.choice import Choice, default_choice
 from initbench.components.activation import ACTIVATIONS, BoundActivation
 from initbench.components.norm import NORMS
+from initbench.components.scheme import Branch
 from initbench.registry import Entry, Options, Registry, Section
 
 Mode = Literal["vmap", "single"]
@@ -41,6 +42,10 @@ class Network(nn.Module, ABC):
     @abstractmethod
     def weight_layers(self) -> list[WeightLayer]:
         """The weight layers in the order the signal meets them, head included."""
+
+    def branches(self) -> Sequence[Branch]:
+        """The residual branches in the order the signal meets them; none in a net without shortcuts."""
+        return []
 
 
 class FamilyOptions(Section):

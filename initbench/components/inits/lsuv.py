@@ -13,6 +13,7 @@ from torch.func import functional_call
 
 from initbench.components.inits.orthogonal import orthogonal
 from initbench.components.scheme import INITS, Needs, Scheme
+from initbench.components.weight import assign_weight, weight_of
 from initbench.registry import Options
 
 
@@ -35,12 +36,11 @@ def calibrate(
     """
 
     def rescale(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        weight = module.get_parameter("weight")
         for _ in range(max_steps):
             std = float(output.double().std(correction=0))
             if std == 0.0 or not math.isfinite(std) or abs(std - 1.0) < tol:
                 break
-            weight.div_(std)
+            assign_weight(module, weight_of(module) / std)
             output = module.forward(*inputs)
         return output
 
