@@ -28,6 +28,8 @@ def _extra(registry: Registry[Any], note: str, *columns: Column) -> None:
 
 
 def _gain(entry: Scheme) -> str:
+    if entry.layer_gain is not None:
+        return "computed"
     if entry.default_gain is None:
         return NOTHING
     return {"unit_gain": "1", "kaiming_gain": "√(2/(1+a²))"}.get(entry.default_gain.__name__, "own")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from initbench.components.activation import BoundActivation
 from initbench.registry import Entry, Registry
@@ -27,33 +27,88 @@ class Needs(StrEnum):
 class Fill(Protocol):
     """Overwrite `weight` in place.
 
-    weight: (fan_out, fan_in) or a convolution kernel; `gain` multiplies the standard deviation;
-    random numbers come from `generator`, on the CPU. The scheme's options follow as keywords.
+    weight: (out, in) or a kernel (out, in, …), of one group where there are several; `gain` multiplies
+    the standard deviation; random numbers come from `generator`, on the CPU. The scheme's options follow
+    as keywords. Raises ValueError, with a reason, for a shape that the scheme cannot fill.
     """
 
     def __call__(
-        self, weight: Tensor, *, fan_in: int, fan_out: int, gain: float, generator: Generator, **options: Any
+        self,
+        weight: Tensor,
+        *,
+        fan_in: float,
+        fan_out: float,
+        gain: float,
+        generator: Generator,
+        **options: Any,
     ) -> None:
         """Fill `weight`."""
+
+
+class Branch(Protocol):
+    """One residual branch F in x + F(x), as schemes for residual nets see it."""
+
+    @property
+    def weights(self) -> Sequence[nn.Module]:
+        """The branch's weight modules in the order of the signal."""
+
+    @property
+    def last_norm(self) -> nn.Module | None:
+        """The norm layer that closes the branch, if one does."""
+
+    def insert_scale(self, value: float) -> None:
+        """Multiply what the branch adds by a learned scalar that starts at `value`."""
+
+    def insert_shifts(self) -> None:
+        """Add a learned scalar, 0 at first, before each weight module and each activation."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a config says of the net that a scheme is to fill."""
+
+    activation: BoundActivation
+    norm: str
+    """Name of the norm."""
+    bias: bool
+    """Whether weight layers have one."""
+
+
+Edit = Callable[..., None]
+Refusal = Callable[[str, Setting], str | None]
+
+
+def _fits(_name: str, _setting: Setting) -> str | None:
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scheme(Entry):
     """An init scheme.
 
-    `variance(fan_in, fan_out, gain, **options)` is the variance of one weight, where the scheme
+    `variance(fan_in=…, fan_out=…, gain=…, **options)` is the variance of one weight, where the scheme
     draws them independently; it is what `fill` draws with and what theory predicts from.
     """
 
     fill: Fill
+    first_fill: Fill | None = None
+    """How the first layer is filled, whose input no activation has passed; None for like the others."""
     variance: Callable[..., float] | None = None
     default_gain: Callable[[BoundActivation], float] | None = None
-    """The gain when the config names none; None when the scheme has no gain."""
-    bias_bound: Callable[[int], float] | None = None
-    """Half-width of the uniform bias as a function of fan_in; None for a zero bias."""
+    """The gain when the config names none; None when no gain can be given."""
+    layer_gain: Callable[[BoundActivation, int], float] | None = None
+    """The gain of the layer of that number, from 1, where the scheme works it out of the activation."""
+    bias_std: Callable[[BoundActivation, float], float] | None = None
+    """Standard deviation of a bias from (activation, fan_in); None for a bias of 0."""
+    bias_distribution: Literal["normal", "uniform"] = "normal"
     needs: Needs = Needs.NONE
     calibrate: Callable[..., None] | None = None
     """For `first_batch`: calibrate(network, weight_modules, batch, **options), after `fill`."""
+    edit: Edit | None = None
+    """For `model_edit`: edit(branches, head, **options), after `fill`; the head is None where it has a
+    scheme of its own. Raises ValueError, with a reason, for branches that it cannot serve."""
+    problem: Refusal = _fits
+    """(`init.scheme=name`, setting) → why the scheme cannot serve such a net, naming the keys; else None."""
 
 
 INITS: Registry[Scheme] = Registry("init scheme", "initbench.components.inits")

@@ -9,10 +9,11 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from initbench.choice import Choice, default_choice
+from initbench.components.activation import bind
 from initbench.components.norm import NORMS
 from initbench.components.optimizer import OPTIMIZERS
 from initbench.components.schedule import SCHEDULES
-from initbench.components.scheme import INITS, Needs
+from initbench.components.scheme import INITS, Needs, Setting
 from initbench.data.dataset import DATASETS, DataOptions
 from initbench.models.initialise import InitOptions
 from initbench.models.network import FAMILIES, FamilyOptions
@@ -143,6 +144,9 @@ class ExperimentConfig(Section):
         if self.init.bias is not None and not self.model.bias:
             problem = f"init.bias={self.init.bias:g} has no use: with model.bias=false there are no biases"
             yield _key_fault(problem, key="init.bias")
+        setting = Setting(bind(self.model.activation), self.model.norm.name, self.model.bias)
+        for key, problem in self.init.misfits(setting):
+            yield _key_fault(problem, key=key)
         norm, batch = NORMS[self.model.norm.name], self.train.batch_size
         if batch < norm.min_batch:
             problem = f"model.norm={norm.name} needs at least {norm.min_batch} samples a batch, not {batch}"

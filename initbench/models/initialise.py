@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from initbench.choice import Choice, default_choice
 from initbench.components.activation import BoundActivation
-from initbench.components.scheme import INITS, Scheme
+from initbench.components.scheme import INITS, Needs, Scheme, Setting
 from initbench.components.weight import assign_weight, weight_of
+from initbench.errors import ConfigError, Fault
+from initbench.models.fans import fans, kernels
 from initbench.models.network import Network, WeightLayer
 from initbench.registry import Options, Section
 from initbench.streams import generator
@@ -50,6 +54,16 @@ class InitOptions(Section):
         )
         raise PydanticCustomError("key_fault", "{problem}", {"problem": problem, "at": "gain"})
 
+    def misfits(self, setting: Setting) -> Iterator[tuple[str, str]]:
+        """(key, sentence) for each scheme that cannot serve a net of that setting."""
+        for key, chosen in (("init.scheme", self.scheme), ("init.head", self.head)):
+            if chosen is not None:
+                problem = INITS[chosen.name].problem(f"{key}={chosen.name}", setting)
+                if problem is not None:
+                    yield key, problem
+        if self.head is not None and INITS[self.head.name].needs is Needs.MODEL_EDIT:
+            yield "init.head", f"init.head={self.head.name} edits residual branches, which a head has none of"
+
 
 @dataclass(frozen=True)
 class LayerRule:
@@ -58,8 +72,11 @@ class LayerRule:
     scheme: Scheme
     options: Options
     gain: float
-    fan_in: int
-    fan_out: int
+    fan_in: float
+    fan_out: float
+    activation: BoundActivation
+    first: bool
+    """Whether no activation has passed the layer's input."""
 
     @property
     def arguments(self) -> dict[str, object]:
@@ -76,22 +93,53 @@ class LayerRule:
         )
         return self.fan_in * variance
 
+    @property
+    def bias_std(self) -> float:
+        """Standard deviation of the scheme's own biases."""
+        std = self.scheme.bias_std
+        return 0.0 if std is None else std(self.activation, self.fan_in)
 
-def fans(weight: Tensor) -> tuple[int, int]:
-    """(fan_in, fan_out) of a weight of shape (out, in, …): channels times the receptive field."""
-    field = weight[0, 0].numel()
-    return weight.shape[1] * field, weight.shape[0] * field
+    def fill(self, module: nn.Module, weight: Tensor, stream: Generator) -> None:
+        """Overwrite `weight`, of the shape of the weight of `module`. Raises ValueError with a reason."""
+        fill = self.scheme.first_fill if self.first and self.scheme.first_fill else self.scheme.fill
+        for kernel in kernels(module, weight):
+            fill(
+                kernel,
+                fan_in=self.fan_in,
+                fan_out=self.fan_out,
+                gain=self.gain,
+                generator=stream,
+                **self.arguments,
+            )
+
+    def fill_bias(self, bias: Tensor, stream: Generator) -> None:
+        """Overwrite `bias` by the scheme's own."""
+        if self.scheme.bias_distribution == "uniform":
+            bound = math.sqrt(3.0) * self.bias_std
+            bias.uniform_(-bound, bound, generator=stream)
+        else:
+            bias.normal_(0.0, self.bias_std, generator=stream)
 
 
 def layer_rule(layer: WeightLayer, options: InitOptions, activation: BoundActivation) -> LayerRule:
     """The scheme, gain and fans that `layer` is drawn from. The gain is for whichever has one."""
     chosen = options.head if layer.is_head and options.head is not None else options.scheme
+    return rule_of(layer.module, chosen, options.gain, activation, layer.index)
+
+
+def rule_of(
+    module: nn.Module, chosen: Options, gain: Gain, activation: BoundActivation, index: int
+) -> LayerRule:
+    """The rule of the weight layer number `index`, from 1, under the scheme `chosen`."""
     scheme = INITS[chosen.name]
-    fan_in, fan_out = fans(weight_of(layer.module))
-    return LayerRule(scheme, chosen, _gain(scheme, options.gain, activation), fan_in, fan_out)
+    fan_in, fan_out = fans(module)
+    used = _gain(scheme, gain, activation, index)
+    return LayerRule(scheme, chosen, used, fan_in, fan_out, activation, first=index == 1)
 
 
-def _gain(scheme: Scheme, asked: float | str | None, activation: BoundActivation) -> float:
+def _gain(scheme: Scheme, asked: Gain, activation: BoundActivation, index: int) -> float:
+    if scheme.layer_gain is not None:
+        return scheme.layer_gain(activation, index)
     if scheme.default_gain is None:
         return 1.0
     if asked is None:
@@ -105,35 +153,44 @@ def initialise(network: Network, options: InitOptions, *, seed: int, batch: Tens
 
     `batch` (B, …) is what schemes that measure (lsuv) see first. Norm layers keep their scale of 1
     and shift of 0. The draw of a parameter depends on (seed, its name, its shape) alone.
+    Raises ConfigError, before anything is drawn where that can be known, for a net that the scheme
+    cannot serve.
     """
+    edits = INITS[options.scheme.name].edit
+    branches = network.branches()
+    if edits is not None and not branches:
+        raise _refused(options, "edits residual branches, and this model.family has none")
     layers = network.weight_layers()
     for layer in layers:
         rule = layer_rule(layer, options, network.activation)
-        weight = weight_of(layer.module).clone()
-        rule.scheme.fill(
-            weight,
-            fan_in=rule.fan_in,
-            fan_out=rule.fan_out,
-            gain=rule.gain,
-            generator=generator(seed, "init", f"{layer.name}.weight"),
-            **rule.arguments,
-        )
+        weight = torch.empty_like(weight_of(layer.module))
+        try:
+            rule.fill(layer.module, weight, generator(seed, "init", f"{layer.name}.weight"))
+        except ValueError as reason:
+            raise _refused(options, f"{reason} (layer {layer.index}, {layer.name}; model)") from None
         assign_weight(layer.module, weight)
         _fill_bias(layer.module, options.bias, rule, generator(seed, "init", f"{layer.name}.bias"))
+    if edits is not None:
+        head = layers[-1].module if options.head is None else None
+        try:
+            edits(branches, head, **options.scheme.model_dump(exclude={"name"}))
+        except ValueError as reason:
+            raise _refused(options, str(reason)) from None
     _calibrate(network, layers, options, batch)
 
 
-def _fill_bias(module: nn.Module, value: float | None, rule: LayerRule, stream: torch.Generator) -> None:
+def _refused(options: InitOptions, reason: str) -> ConfigError:
+    return ConfigError([Fault("", "init.scheme", f"init.scheme={options.scheme.name} {reason}")])
+
+
+def _fill_bias(module: nn.Module, value: float | None, rule: LayerRule, stream: Generator) -> None:
     bias = getattr(module, "bias", None)
     if not isinstance(bias, Tensor):
         return
     if value is not None:
         bias.fill_(value)
-    elif rule.scheme.bias_bound is not None:
-        bound = rule.scheme.bias_bound(rule.fan_in)
-        bias.uniform_(-bound, bound, generator=stream)
     else:
-        bias.zero_()
+        rule.fill_bias(bias, stream)
 
 
 def _calibrate(network: Network, layers: list[WeightLayer], options: InitOptions, batch: Tensor) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from initbench.choice import Choice, default_choice
 from initbench.components.activation import ACTIVATIONS, BoundActivation
 from initbench.components.norm import NORMS
-from initbench.models.residual import Branch
+from initbench.components.scheme import Branch
 from initbench.registry import Entry, Options, Registry, Section
 
 Mode = Literal["vmap", "single"]
@@ -65,10 +65,6 @@ class Network(nn.Module, ABC):
     def weight_layers(self) -> list[WeightLayer]:
         """The weight layers in the order they are computed, head included, which is the last."""
 
-    def branches(self) -> list[Branch]:
-        """The residual branches in the order the signal meets them; none in a net without shortcuts."""
-        return []
-
     def _numbered(self, sites: Sequence[Site]) -> list[WeightLayer]:
         """The sites as weight layers, the last of which is the head."""
         names = {module: name for name, module in self.named_modules()}
@@ -76,6 +72,10 @@ class Network(nn.Module, ABC):
             WeightLayer(index, names[site.module], *site, is_head=index == len(sites))
             for index, site in enumerate(sites, 1)
         ]
+
+    def branches(self) -> Sequence[Branch]:
+        """The residual branches in the order the signal meets them; none in a net without shortcuts."""
+        return []
 
 
 class FamilyOptions(Section):

@@ -85,7 +85,6 @@ def _walk(
 
 def _bias_variance(layer: WeightLayer, rule: LayerRule, init: InitOptions) -> float:
     """σ_b² of a layer: 0 where there is no bias or it starts at 0."""
-    bound = rule.scheme.bias_bound
-    if bound is None or init.bias is not None or getattr(layer.module, "bias", None) is None:
+    if init.bias is not None or getattr(layer.module, "bias", None) is None:
         return 0.0
-    return bound(rule.fan_in) ** 2 / 3.0
+    return rule.bias_std**2

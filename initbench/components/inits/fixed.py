@@ -17,6 +17,10 @@ class ConstantOptions(Options):
     """The value of every weight."""
 
 
+def _ones(weight: Tensor, **_: Any) -> None:
+    weight.fill_(1.0)
+
+
 def _zeros(weight: Tensor, **_: Any) -> None:
     weight.zero_()
 
@@ -32,6 +36,15 @@ INITS.add(
         formula="W = 0",
         source="the symmetry failure, Rumelhart et al. 1986",
         fill=_zeros,
+    )
+)
+INITS.add(
+    Scheme(
+        name="ones",
+        summary="Every weight one: all units of a layer stay identical, and the signal grows n-fold.",
+        formula="W = 1",
+        source="the symmetry failure, Rumelhart et al. 1986",
+        fill=_ones,
     )
 )
 INITS.add(

@@ -7,13 +7,17 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from pydantic import Field
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from initbench.components.activation import BoundActivation
 from initbench.components.scheme import INITS, Fill, Scheme, kaiming_gain, unit_gain
 from initbench.registry import Options
 
 Variance = Callable[..., float]
+Distribution = Literal["normal", "uniform", "truncated"]
+
+TRUNCATED_STD = 0.8796256610342398
+"""Standard deviation of N(0, 1) cut at ±2: √(1 − 4p(2)/(2Φ(2) − 1))."""
 
 
 class NormalOptions(Options):
@@ -23,6 +27,20 @@ class NormalOptions(Options):
     """Standard deviation of every weight, whatever the layer's size."""
 
 
+class UniformOptions(Options):
+    """Options of uniform."""
+
+    bound: float = Field(default=0.05, gt=0.0)
+    """Largest absolute value of a weight, whatever the layer's size."""
+
+
+class TruncatedOptions(Options):
+    """Options of trunc_normal."""
+
+    std: float = Field(default=0.02, gt=0.0)
+    """Standard deviation of what is drawn, after the cut."""
+
+
 class FanModeOptions(Options):
     """Options of the kaiming schemes."""
 
@@ -30,15 +48,18 @@ class FanModeOptions(Options):
     """Which fan the variance is divided by: fan_in keeps the signal going forward, fan_out going back."""
 
 
-def draw(variance: Variance, distribution: Literal["normal", "uniform"]) -> Fill:
+def draw(variance: Variance, distribution: Distribution) -> Fill:
     """A Fill that draws from a zero-mean `distribution` with the given variance."""
 
     def fill(
-        weight: Tensor, *, fan_in: int, fan_out: int, gain: float, generator: Generator, **options: Any
+        weight: Tensor, *, fan_in: float, fan_out: float, gain: float, generator: Generator, **options: Any
     ) -> None:
         std = math.sqrt(variance(fan_in=fan_in, fan_out=fan_out, gain=gain, **options))
         if distribution == "normal":
             weight.normal_(0.0, std, generator=generator)
+        elif distribution == "truncated":
+            uncut = std / TRUNCATED_STD
+            nn.init.trunc_normal_(weight, 0.0, uncut, -2.0 * uncut, 2.0 * uncut, generator=generator)
         else:
             bound = math.sqrt(3.0) * std
             weight.uniform_(-bound, bound, generator=generator)
@@ -49,14 +70,14 @@ def draw(variance: Variance, distribution: Literal["normal", "uniform"]) -> Fill
 def _register(
     name: str,
     variance: Variance,
-    distribution: Literal["normal", "uniform"],
+    distribution: Distribution,
     *,
     formula: str,
     summary: str,
     source: str,
     default_gain: Callable[[BoundActivation], float] | None = None,
     options: type[Options] = Options,
-    bias_bound: Callable[[int], float] | None = None,
+    bias_std: Callable[[BoundActivation, float], float] | None = None,
 ) -> None:
     INITS.add(
         Scheme(
@@ -68,7 +89,8 @@ def _register(
             fill=draw(variance, distribution),
             variance=variance,
             default_gain=default_gain,
-            bias_bound=bias_bound,
+            bias_std=bias_std,
+            bias_distribution="uniform",
         )
     )
 
@@ -77,23 +99,28 @@ def _fixed(*, std: float, **_: Any) -> float:
     return std**2
 
 
-def _torch_default(*, fan_in: int, **_: Any) -> float:
+def _within(*, bound: float, **_: Any) -> float:
+    return bound**2 / 3.0
+
+
+def _torch_default(*, fan_in: float, **_: Any) -> float:
     return 1.0 / (3.0 * fan_in)
 
 
-def _lecun(*, fan_in: int, gain: float, **_: Any) -> float:
+def fan_in_variance(*, fan_in: float, gain: float, **_: Any) -> float:
+    """gain²/fan_in."""
     return gain**2 / fan_in
 
 
-def _xavier(*, fan_in: int, fan_out: int, gain: float, **_: Any) -> float:
+def _xavier(*, fan_in: float, fan_out: float, gain: float, **_: Any) -> float:
     return 2.0 * gain**2 / (fan_in + fan_out)
 
 
-def _kaiming(*, fan_in: int, fan_out: int, gain: float, mode: str, **_: Any) -> float:
+def _kaiming(*, fan_in: float, fan_out: float, gain: float, mode: str, **_: Any) -> float:
     return gain**2 / (fan_in if mode == "fan_in" else fan_out)
 
 
-def _misprint(*, fan_in: int, **_: Any) -> float:
+def _misprint(*, fan_in: float, **_: Any) -> float:
     return 4.0 / fan_in
 
 
@@ -107,18 +134,36 @@ _register(
     options=NormalOptions,
 )
 _register(
+    "uniform",
+    _within,
+    "uniform",
+    formula="W ~ U(±bound), variance bound²/3",
+    summary="One bound for every layer: right for one width only.",
+    source="-",
+    options=UniformOptions,
+)
+_register(
+    "trunc_normal",
+    _fixed,
+    "truncated",
+    formula="W ~ N(0, (std/0.87963)²) cut at two of its standard deviations, variance std²",
+    summary="A normal without far outliers, widened before the cut so that the std asked for is obtained.",
+    source="-",
+    options=TruncatedOptions,
+)
+_register(
     "torch_default",
     _torch_default,
     "uniform",
     formula="W, b ~ U(±1/√n), variance 1/(3n)",
     summary="What nn.Linear and nn.Conv2d do by themselves; it is not Kaiming, and shrinks the signal.",
     source="PyTorch, nn.Linear.reset_parameters",
-    bias_bound=lambda fan_in: 1.0 / math.sqrt(fan_in),
+    bias_std=lambda _activation, fan_in: 1.0 / math.sqrt(3.0 * fan_in),
 )
 for _kind in ("normal", "uniform"):
     _register(
         f"lecun_{_kind}",
-        _lecun,
+        fan_in_variance,
         _kind,
         formula="variance gain²/n",
         summary="Keeps the signal through linear units; the `randn/√n` often shown as Xavier.",

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from initbench.components.scheme import INITS, Scheme, unit_gain
+from initbench.components.inits.identity import centre
+from initbench.components.scheme import INITS, Scheme, Setting, unit_gain
 
 
 def orthogonal(weight: Tensor, *, gain: float, generator: Generator, **_: Any) -> None:
@@ -23,6 +24,38 @@ def orthogonal(weight: Tensor, *, gain: float, generator: Generator, **_: Any) -
     weight.copy_(gain * (q if rows >= columns else q.mT).reshape(weight.shape))
 
 
+def _delta_orthogonal(weight: Tensor, *, gain: float, generator: Generator, **_: Any) -> None:
+    """A matrix has no centre: it is orthogonal, whatever its shape."""
+    if weight.ndim > 2 and weight.shape[1] > weight.shape[0]:
+        raise ValueError(
+            f"keeps norms only where a convolution has no more channels in than out,"
+            f" not {weight.shape[1]} in and {weight.shape[0]} out"
+        )
+    matrix = torch.empty(weight.shape[:2])
+    orthogonal(matrix, gain=gain, generator=generator)
+    weight.zero_()
+    centre(weight).copy_(matrix)
+
+
+def _mirrored(weight: Tensor, *, generator: Generator, **_: Any) -> None:
+    if weight.shape[1] % 2:
+        raise ValueError(
+            f"mirrors the two halves of crelu's channels, and {weight.shape[1]} are no two halves"
+        )
+    half = torch.empty(weight.shape[0], weight.shape[1] // 2, *weight.shape[2:])
+    orthogonal(half, gain=1.0, generator=generator)
+    weight.copy_(torch.cat([half, -half], dim=1))
+
+
+def _plain(weight: Tensor, *, generator: Generator, **_: Any) -> None:
+    orthogonal(weight, gain=1.0, generator=generator)
+
+
+def _needs_crelu(key: str, setting: Setting) -> str | None:
+    name = setting.activation.entry.name
+    return None if name == "crelu" else f"{key} needs model.activation=crelu, not {name}"
+
+
 INITS.add(
     Scheme(
         name="orthogonal",
@@ -31,5 +64,26 @@ INITS.add(
         source="Saxe et al. 2014",
         fill=orthogonal,
         default_gain=unit_gain,
+    )
+)
+INITS.add(
+    Scheme(
+        name="delta_orthogonal",
+        summary="Convolutions that keep their input's length: an orthogonal matrix at the kernel's centre.",
+        formula="W = gain·Q at the centre, else 0; c_in ≤ c_out",
+        source="Xiao et al. 2018",
+        fill=_delta_orthogonal,
+        default_gain=unit_gain,
+    )
+)
+INITS.add(
+    Scheme(
+        name="looks_linear",
+        summary="With crelu the net starts as a linear one, whose orthogonal layers keep the signal exactly.",
+        formula="W = [Q, −Q] behind crelu, Q in the first layer",
+        source="Balduzzi et al. 2017",
+        fill=_mirrored,
+        first_fill=_plain,
+        problem=_needs_crelu,
     )
 )

@@ -1,0 +1,49 @@
+"""The identity map, as a matrix or at the centre of a kernel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from initbench.components.scheme import INITS, Scheme, unit_gain
+
+
+def centre(weight: Tensor) -> Tensor:
+    """The matrix (out, in) at the centre of a kernel (out, in, …), as a view; a matrix is its own."""
+    for size in weight.shape[2:]:
+        weight = weight[:, :, size // 2]
+    return weight
+
+
+def _dirac(weight: Tensor, *, gain: float, **_: Any) -> None:
+    weight.zero_()
+    centre(weight).fill_diagonal_(gain)
+
+
+def _identity(weight: Tensor, *, gain: float, **_: Any) -> None:
+    if weight.ndim > 2:
+        raise ValueError("fills matrices, and this is a convolution: dirac is the identity of those")
+    _dirac(weight, gain=gain)
+
+
+INITS.add(
+    Scheme(
+        name="identity",
+        summary="The identity matrix, cut or filled up with zeros where it is not square; for dense layers.",
+        formula="W = gain·I",
+        source="Le et al. 2015",
+        fill=_identity,
+        default_gain=unit_gain,
+    )
+)
+INITS.add(
+    Scheme(
+        name="dirac",
+        summary="Hands the input of a convolution on: the identity at the kernel's centre; and for matrices.",
+        formula="W = gain·I at the centre, else 0",
+        source="Zagoruyko & Komodakis 2017",
+        fill=_dirac,
+        default_gain=unit_gain,
+    )
+)

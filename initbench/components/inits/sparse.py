@@ -1,0 +1,42 @@
+"""Sparse weights: every unit listens to a few inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Generator, Tensor
+
+from initbench.components.scheme import INITS, Scheme
+from initbench.registry import Options
+
+
+class SparseOptions(Options):
+    """Options of sparse."""
+
+    connections: int = Field(default=15, ge=1)
+    """Inputs of a unit with a weight other than 0; all of them where there are no more."""
+    std: float = Field(default=1.0, gt=0.0)
+    """Standard deviation of the weights that are not 0."""
+
+
+def _sparse(weight: Tensor, *, generator: Generator, **options: Any) -> None:
+    connections, std = options["connections"], options["std"]
+    units = weight.shape[0]
+    inputs = weight.numel() // units
+    chosen = torch.rand(units, inputs, generator=generator).argsort(1)[:, :connections]
+    values = torch.empty(chosen.shape).normal_(0.0, std, generator=generator)
+    weight.copy_(torch.zeros(units, inputs).scatter_(1, chosen, values).view(weight.shape))
+
+
+INITS.add(
+    Scheme(
+        name="sparse",
+        summary="A few strong inputs a unit, so that σ_w² does not depend on the width and units differ.",
+        formula="15 weights of a unit ~ N(0, std²), else 0",
+        source="Martens 2010",
+        options=SparseOptions,
+        fill=_sparse,
+    )
+)
