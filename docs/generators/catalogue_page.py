@@ -7,10 +7,10 @@ from typing import Any
 
 from docs.generators import fields
 from docs.generators.markdown import NOTHING, code, generated, page, table
-from docs.generators.registries import Kind, kinds
 from initbench.components.activation import ACTIVATIONS, Activation, bound
 from initbench.components.norm import NORMS
 from initbench.components.scheme import INITS, Scheme
+from initbench.config.registries import Kind, kinds
 from initbench.registry import Entry, Options, Registry
 
 _INTRO = """\
