@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from initbench import __version__
-from initbench.cli import compare, data, ls, rm, run, schema, show, validate
+from initbench.cli import catalog, compare, data, explain, ls, rm, run, schema, show, validate
 from initbench.errors import ConfigError, InitbenchError, Terminated
 
 app = typer.Typer(
@@ -31,6 +31,8 @@ app.command()(compare.compare)
 app.command()(show.show)
 app.command()(ls.ls)
 app.command()(rm.rm)
+app.command()(catalog.catalog)
+app.command()(explain.explain)
 app.command()(validate.validate)
 app.command()(schema.schema)
 app.add_typer(data.app, name="data")

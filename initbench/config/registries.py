@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from initbench.choice import Choice
 from initbench.config.schema import ExperimentConfig
-from initbench.registry import Entry, Registry
+from initbench.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Kind:
 
     registry: Registry[Any]
     keys: tuple[str, ...]
-    """In the order in which a config meets them: `model.norm`, or `data.name` where a name cannot stand bare."""
+    """In the order in which a config meets them: `model.norm`; `data.name` where no name can stand bare."""
     tag: str
     """The key that holds an entry's name beside its options."""
     shorthand: bool
@@ -48,11 +48,6 @@ def kinds() -> list[Kind]:
         if key not in kind.keys:
             found[identity] = replace(kind, keys=(*kind.keys, key))
     return list(found.values())
-
-
-def own_options(entry: Entry, tag: str = "name") -> list[str]:
-    """Keys of the options that the entry alone has, or shares with its family."""
-    return [key for key in entry.options.model_fields if key != tag]
 
 
 def _choices(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, Choice[Any]]]:
