@@ -119,8 +119,8 @@ def legend(axes: Sequence[str], *, ascii_only: bool = False) -> list[str]:
     height, width = SHAPE["H"], SHAPE["W"]
     times = "x" if ascii_only else "×"
     lines = [
-        f"{filled * 2} entries averaged together   {empty * 2} the rest, in sets of the same shape",
-        f"each cell is one map of {height}{times}{width} positions (H{times}W); in an mlp it is one number",
+        f"{filled * 2} averaged together   {empty * 2} the rest: sets of this shape, each with its own",
+        f"a cell is one map of {height}{times}{width} positions (H{times}W); in an mlp it is one number",
     ]
     parted = [axis for axis in SHAPE if _parted(axis, axes)]
     for axis in parted:

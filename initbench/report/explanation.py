@@ -65,12 +65,14 @@ def _options(sheet: Sheet, options: dict[str, dict[str, Any]]) -> None:
     if not options:
         return
     sheet.heading("Options")
-    columns = ("  option", "type", "default", "meaning")
+    columns = ("  option", "default", "type", "meaning")
     grid = Grid(columns, left=columns)
+    short = Grid(columns[:2] + columns[3:], left=columns)
     for key, option in options.items():
         default = "required" if option["required"] else as_yaml(option["default"])
-        grid.add([f"  {key}", option["type"], default, option["description"]])
-    sheet.table(grid)
+        grid.add([f"  {key}", default, option["type"], option["description"]])
+        short.add([f"  {key}", default, f"{option['description']} ({option['type']})"])
+    sheet.table(grid if sheet.width is None or grid.width <= sheet.width else short)
 
 
 def _writing(sheet: Sheet, kind: Kind, entry: Entry) -> None:
@@ -126,21 +128,21 @@ def _(entry: Activation, sheet: Sheet, ascii_only: bool) -> None:
     sheet.pair("auto gain", f"{own.preserving_gain:.4f}   1/√E[φ(z)²]: a layer of this gain keeps q at 1")
     sheet.pair("kaiming gain", f"{own.kaiming_gain:.4f}   √(2/(1 + a²)), a being the negative slope")
     sheet.pair("bounded", "yes, above and below" if entry.bounded else "no")
-    sheet.pair("kinks", ", ".join(f"x = {kink:g}" for kink in entry.kinks) or "none")
     if not entry.elementwise:
         units = 2
         taken, given = entry.features_in(units, own.options), entry.features_out(units, own.options)
         sheet.pair("channels", f"mixed: {taken} in, {given} out for each {units} units of width")
         return
-    where = " and ".join(_spelled(low, high) for low, high in flat(own)) or "nowhere"
-    sheet.pair(
-        "saturated" if entry.saturates else "flat", f"{where}   where |φ′| < {SATURATED_BELOW:g}·max|φ′|"
-    )
+    sheet.pair("kinks", ", ".join(f"x = {kink:g}" for kink in entry.kinks) or "none")
+    where = " or ".join(_spelled(low, high) for low, high in flat(own)) or "nowhere far out"
+    label = "saturated" if entry.saturates else "flat"
+    sheet.pair(label, f"{where}   there |φ′| < {SATURATED_BELOW:g}·max|φ′|")
     if not entry.saturates:
-        sheet.pair("", "not diagnosed as saturated: it is not flat on both sides of 0")
+        sheet.pair("", "never diagnosed as saturated: that takes flat ends on both sides, far from 0")
     sheet.heading("Curve and slope")
-    left = curve.plot(_on_floats(own.phi), "φ(x)", ascii_only=ascii_only)
-    right = curve.plot(_on_floats(own.derivative), "φ′(x)", ascii_only=ascii_only)
+    phi, slope = ("phi(x)", "phi'(x)") if ascii_only else ("φ(x)", "φ′(x)")
+    left = curve.plot(_on_floats(own.phi), phi, ascii_only=ascii_only)
+    right = curve.plot(_on_floats(own.derivative), slope, ascii_only=ascii_only)
     both = curve.side_by_side(left, right)
     fits = sheet.width is None or max(map(len, both)) + 2 <= sheet.width
     sheet.draw(both if fits else [*left, "", *right])
