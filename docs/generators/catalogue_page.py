@@ -23,9 +23,9 @@ with their defaults; the [config reference](config.md) describes them.
 `initbench catalog` prints these tables, `initbench explain NAME` one entry in full, with the picture of a
 norm or the curve of an activation; both speak `--json`."""
 _PICTURES = """\
-What each norm averages over, drawn from the axes that it states: samples down, channels across, and each
-cell one map of H × W positions (one number in an mlp). Filled is what shares one statistic with the first
-entry; the rest falls into sets of the same shape, each with a statistic of its own."""
+What each norm averages over, drawn from the axes that it states: samples down and channels across, or units
+and inputs of a weight; each cell is one map of H × W positions (one number in an mlp). Filled is what shares
+one statistic with the first entry; the rest falls into sets of this shape, each with its own."""
 _DIAGNOSTICS = """\
 What a diagnosis can find; it names no config key. Thresholds, and which finding hides which, stand in
 [diagnosis](diagnosis.md)."""

@@ -1,6 +1,7 @@
-"""Which entries of a batch share one statistic of a norm layer, as a sentence and as a picture.
+"""Which entries share one statistic of a norm layer, as a sentence and as a picture.
 
-Both are made from the axes that the norm states: of (N, C, H, W), whole, or in equal parts as C/G.
+Both are made from the axes that the norm states: of activations (N, C, H, W), or of weights
+(O, I, H, W), whole, or in equal parts as C/G.
 """
 
 from __future__ import annotations
@@ -8,32 +9,48 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import product
 
-SHAPE = {"N": 4, "C": 6, "H": 2, "W": 4}
-"""What is drawn: samples, channels, rows and columns of a map."""
+SIZES = {"N": 4, "C": 6, "O": 4, "I": 6, "H": 2, "W": 4}
+"""How many samples, channels, units, inputs, rows and columns are drawn."""
 PARTS = 2
 """Parts that an axis such as C/G is drawn in."""
-_PLURAL = {"N": "samples", "C": "channels", "H": "rows", "W": "columns"}
-_SINGULAR = {"N": "sample", "C": "channel", "H": "row", "W": "column"}
-_PART = {"N": "part of the batch", "C": "group of channels", "H": "band of rows", "W": "band of columns"}
+_ACTIVATIONS, _WEIGHTS = "NCHW", "OIHW"
+_SINGULAR = {"N": "sample", "C": "channel", "O": "unit", "I": "input", "H": "row", "W": "column"}
+_PART = {
+    "N": "part of the batch",
+    "C": "group of channels",
+    "O": "group of units",
+    "I": "group of inputs",
+    "H": "band of rows",
+    "W": "band of columns",
+}
 
 Entry = tuple[int, int, int, int]
 
 
+def of_weights(axes: Sequence[str]) -> bool:
+    """Whether `axes` are those of a weight, (O, I, H, W): out, in and the kernel's."""
+    return any(axis[0] in "OI" for axis in axes)
+
+
+def _space(axes: Sequence[str]) -> str:
+    return _WEIGHTS if of_weights(axes) else _ACTIVATIONS
+
+
 def drawable(axes: Sequence[str]) -> bool:
-    """Whether `axes` are some of (N, C, H, W), and so can be drawn."""
-    return bool(axes) and all(axis.partition("/")[0] in SHAPE for axis in axes)
+    """Whether all `axes` are of one space, (N, C, H, W) or (O, I, H, W), and there are some."""
+    return bool(axes) and all(axis.partition("/")[0] in list(_space(axes)) for axis in axes)
 
 
 def shared(axes: Sequence[str]) -> set[Entry]:
-    """The entries (n, c, h, w), from 0, of a batch of SHAPE that share the first entry's statistic."""
-    n, c, h, w = (range(_reach(axis, axes)) for axis in SHAPE)
-    return set(product(n, c, h, w))
+    """The entries, from (0, 0, 0, 0), of the tensor drawn that share the first entry's statistic."""
+    a, b, h, w = (range(_reach(axis, axes)) for axis in _space(axes))
+    return set(product(a, b, h, w))
 
 
 def _reach(axis: str, axes: Sequence[str]) -> int:
     if axis in axes:
-        return SHAPE[axis]
-    return SHAPE[axis] // PARTS if _parted(axis, axes) else 1
+        return SIZES[axis]
+    return SIZES[axis] // PARTS if _parted(axis, axes) else 1
 
 
 def _parted(axis: str, axes: Sequence[str]) -> bool:
@@ -42,8 +59,9 @@ def _parted(axis: str, axes: Sequence[str]) -> bool:
 
 def sentence(axes: Sequence[str]) -> str:
     """`one statistic for each channel, over all its samples and positions`."""
-    kept = [_PART[axis] if _parted(axis, axes) else _SINGULAR[axis] for axis in SHAPE if axis not in axes]
-    whole = [_PLURAL[axis] for axis in SHAPE if axis in axes or _parted(axis, axes)]
+    space = _space(axes)
+    kept = [_PART[axis] if _parted(axis, axes) else _SINGULAR[axis] for axis in space if axis not in axes]
+    whole = [f"{_SINGULAR[axis]}s" for axis in space if axis in axes or _parted(axis, axes)]
     each = f" for each {_listed(_positions(kept))}" if kept else ""
     return f"one statistic{each}, over all {'its ' if kept else ''}{_listed(_positions(whole))}"
 
@@ -61,39 +79,37 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def picture(axes: Sequence[str], *, ascii_only: bool = False) -> list[str]:
-    """A table of samples × channels, each cell one H × W map, filled where entries share a statistic.
+    """A table of samples × channels, or units × inputs, filled where entries share a statistic.
 
-    A heavy line parts the channels where a group of them ends.
+    Each cell is one H × W map. A heavy line parts the columns where a group of them ends.
     """
     filled, empty = ("#", ".") if ascii_only else ("█", "·")
+    down, across = _space(axes)[0], _space(axes)[1]
     together = shared(axes)
-    numbers = "".join(f"{channel + 1:^{SHAPE['W'] + 1}}" for channel in range(SHAPE["C"]))
-    indent = " " * 9
+    numbers = "".join(f"{column + 1:^{SIZES['W'] + 1}}" for column in range(SIZES[across]))
+    margin = " " * 7
     lines = [
-        f"{indent}channel",
-        f"sample  {numbers.rstrip()}",
-        indent[:-2] + _rule(axes, 0, ascii_only=ascii_only),
+        f"{margin}  {_SINGULAR[across]}",
+        f"{_SINGULAR[down]:<8}{numbers.rstrip()}",
+        margin + _rule(axes, 0, ascii_only=ascii_only),
     ]
-    for sample, row in product(range(SHAPE["N"]), range(SHAPE["H"])):
-        cells = [
-            "".join(
-                filled if (sample, channel, row, column) in together else empty
-                for column in range(SHAPE["W"])
-            )
-            for channel in range(SHAPE["C"])
+    for a, h in product(range(SIZES[down]), range(SIZES["H"])):
+        marks = [
+            "".join(filled if (a, b, h, w) in together else empty for w in range(SIZES["W"]))
+            for b in range(SIZES[across])
         ]
-        label = f"{sample + 1:>5}  " if row == 0 else indent[:-2]
-        lines.append(label + _fenced(cells, axes, ascii_only=ascii_only))
-        if row == SHAPE["H"] - 1:
-            place = 2 if sample == SHAPE["N"] - 1 else 1
-            lines.append(indent[:-2] + _rule(axes, place, ascii_only=ascii_only))
+        lines.append((margin if h else f"{a + 1:>5}  ") + _fenced(marks, axes, ascii_only=ascii_only))
+        if h == SIZES["H"] - 1:
+            place = 2 if a == SIZES[down] - 1 else 1
+            lines.append(margin + _rule(axes, place, ascii_only=ascii_only))
     return lines
 
 
 def _ends(axes: Sequence[str]) -> list[bool]:
-    """For each channel but the last, whether a group of channels ends with it."""
-    group = SHAPE["C"] // PARTS
-    return [_parted("C", axes) and (channel + 1) % group == 0 for channel in range(SHAPE["C"] - 1)]
+    """For each column but the last, whether a group ends with it."""
+    across = _space(axes)[1]
+    group = SIZES[across] // PARTS
+    return [_parted(across, axes) and (column + 1) % group == 0 for column in range(SIZES[across] - 1)]
 
 
 def _fenced(cells: Sequence[str], axes: Sequence[str], *, ascii_only: bool) -> str:
@@ -103,12 +119,12 @@ def _fenced(cells: Sequence[str], axes: Sequence[str], *, ascii_only: bool) -> s
 
 
 def _rule(axes: Sequence[str], place: int, *, ascii_only: bool) -> str:
-    """The line above (0), between (1) or below (2) the samples."""
+    """The line above (0), between (1) or below (2) the rows of cells."""
     if ascii_only:
         left = right = thin = heavy = "+"
     else:
         left, thin, heavy, right = ("┌┬┰┐", "├┼╂┤", "└┴┸┘")[place]
-    dashes = ("-" if ascii_only else "─") * SHAPE["W"]
+    dashes = ("-" if ascii_only else "─") * SIZES["W"]
     joints = [heavy if end else thin for end in _ends(axes)]
     return left + "".join(dashes + joint for joint in [*joints, right])
 
@@ -116,15 +132,13 @@ def _rule(axes: Sequence[str], place: int, *, ascii_only: bool) -> str:
 def legend(axes: Sequence[str], *, ascii_only: bool = False) -> list[str]:
     """What the marks of the picture mean, with the groups that it draws."""
     filled, empty = ("#", ".") if ascii_only else ("█", "·")
-    height, width = SHAPE["H"], SHAPE["W"]
+    height, width = SIZES["H"], SIZES["W"]
     times = "x" if ascii_only else "×"
     lines = [
         f"{filled * 2} averaged together   {empty * 2} the rest: sets of this shape, each with its own",
         f"a cell is one map of {height}{times}{width} positions (H{times}W); in an mlp it is one number",
     ]
-    parted = [axis for axis in SHAPE if _parted(axis, axes)]
-    for axis in parted:
-        name = next(name for name in axes if name.startswith(f"{axis}/"))
-        each = SHAPE[axis] // PARTS
-        lines.append(f"{name}: drawn with {PARTS} parts of {each} {_PLURAL[axis]} each")
+    for name in (name for name in axes if "/" in name):
+        axis = name[0]
+        lines.append(f"{name}: drawn with {PARTS} parts of {SIZES[axis] // PARTS} {_SINGULAR[axis]}s each")
     return lines

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any
 
-from initbench.choice import options_model
+from torch import nn
+
 from initbench.components.activation import ACTIVATIONS, Activation, BoundActivation, bound
 from initbench.components.norm import Norm
 from initbench.components.scheme import Scheme
 from initbench.config import registries
 from initbench.config.fields import default_value, type_words
 from initbench.errors import UnknownNameError
+from initbench.models.initialise import InitOptions, layer_rule
+from initbench.models.network import WeightLayer
 from initbench.probe.diagnose import CODES, Code
 from initbench.registry import Entry, nearest, unknown_name
 
@@ -153,18 +156,19 @@ def _(entry: Code) -> dict[str, Any]:
     return {"measure": entry.measure, "threshold": entry.threshold, "hides": list(entry.hides)}
 
 
-def variance(scheme: Scheme, fan_in: int, fan_out: int, activation: BoundActivation) -> float | None:
-    """Variance of one weight under the scheme's default gain and options; None where it states none."""
-    if scheme.variance is None:
-        return None
-    gain = 1.0 if scheme.default_gain is None else scheme.default_gain(activation)
-    given = options_model(scheme, "name")().model_dump(exclude={"name"})
-    value = scheme.variance(fan_in=fan_in, fan_out=fan_out, gain=gain, **given)
-    return value if math.isfinite(value) else None
+def sigma_w2(scheme: Scheme, fan_in: int, fan_out: int, activation: BoundActivation) -> float | None:
+    """fan_in times the variance of a hidden layer's weight, under the scheme's default gain and options.
+
+    None where the scheme states no variance.
+    """
+    module = nn.Linear(fan_in, fan_out, bias=False, device="meta")
+    layer = WeightLayer(index=2, name="", module=module, activation=None)
+    value = layer_rule(layer, InitOptions.model_validate({"scheme": scheme.name}), activation).sigma_w2
+    return value if value is not None and math.isfinite(value) else None
 
 
 def growth(scheme: Scheme, width: int) -> Iterator[tuple[str, float]]:
-    """For each activation, what a wide layer of equal widths makes of q = 1: σ_w² E[φ(z)²].
+    """For each activation, what a wide layer without biases makes of q = 1: σ_w² E[φ(z)²].
 
     `width` is the number of units; an activation that puts out more channels than it takes in widens
     the fan_in of the next layer.
@@ -173,6 +177,6 @@ def growth(scheme: Scheme, width: int) -> Iterator[tuple[str, float]]:
         own = bound(entry.name)
         fan_out = entry.features_in(width, own.options)
         fan_in = entry.features_out(width, own.options)
-        drawn = variance(scheme, fan_in, fan_out, own)
+        drawn = sigma_w2(scheme, fan_in, fan_out, own)
         if drawn is not None:
-            yield entry.name, own.length_map(1.0, sigma_w2=fan_in * drawn)
+            yield entry.name, own.length_map(1.0, sigma_w2=drawn)

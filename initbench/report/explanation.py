@@ -21,7 +21,7 @@ from initbench.probe.diagnose import Code
 from initbench.probe.moments import SATURATED_BELOW
 from initbench.registry import Entry
 from initbench.report import axes, curve
-from initbench.report.catalogue import EXAMPLE_FANS, Kind, describe, growth, variance
+from initbench.report.catalogue import EXAMPLE_FANS, Kind, describe, growth, sigma_w2
 from initbench.report.grid import Grid
 from initbench.report.sheet import Sheet
 from initbench.report.text import NOTHING, number
@@ -111,7 +111,8 @@ def _(entry: Norm, sheet: Sheet, ascii_only: bool) -> None:
     if not entry.axes:
         sheet.pair("averages over", "no activations")
         return
-    sheet.pair("averages over", ", ".join(entry.axes))
+    of = " of the weights (O, I, H, W)" if axes.of_weights(entry.axes) else ""
+    sheet.pair("averages over", ", ".join(entry.axes) + of)
     if not axes.drawable(entry.axes):
         return
     sheet.pair("", axes.sentence(entry.axes))
@@ -209,7 +210,7 @@ def _(entry: Scheme, sheet: Sheet, ascii_only: bool) -> None:
     sheet.heading(f"A layer of n = {n} inputs and m = {m} units, relu, the default gain")
     for label, key in (("variance", "variance"), ("std", "std"), ("σ_w² = n·var", "sigma_w2")):
         sheet.pair(label, f"{found[key]:.4g}")
-    sheet.heading(f"What one wide layer of {n} units makes of q = 1, under each activation")
+    sheet.heading(f"What one wide layer of {n} units makes of q = 1, biases aside")
     for label, factors in _sorted(dict(growth(entry, n))).items():
         sheet.pair(label, ", ".join(factors))
 
@@ -228,11 +229,11 @@ def _sorted(factors: dict[str, float]) -> dict[str, list[str]]:
 @_computed.register
 def _(entry: Scheme) -> dict[str, Any]:
     n, m = EXAMPLE_FANS
-    value = variance(entry, n, m, bound("relu"))
+    value = sigma_w2(entry, n, m, bound("relu"))
     if value is None:
         return {"example": None, "growth": {}}
-    stated = {"fan_in": n, "fan_out": m, "activation": "relu", "variance": value}
-    example = {**stated, "std": math.sqrt(value), "sigma_w2": n * value}
+    stated = {"fan_in": n, "fan_out": m, "activation": "relu", "variance": value / n}
+    example = {**stated, "std": math.sqrt(value / n), "sigma_w2": value}
     return {"example": example, "growth": dict(growth(entry, n))}
 
 

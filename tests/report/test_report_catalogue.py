@@ -7,29 +7,31 @@ from __future__ import annotations
 
 import math
 import os
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn import functional
 
 from initbench.choice import options_model
 from initbench.components.activation import ACTIVATIONS, Activation, bound
 from initbench.components.norm import NORMS
-from initbench.components.scheme import INITS
+from initbench.components.scheme import INITS, Scheme
 from initbench.config import registries, usage
 from initbench.config.overrides import apply, parse_override
 from initbench.config.strictyaml import parse
 from initbench.errors import UnknownNameError
+from initbench.models.build import build
+from initbench.models.initialise import InitOptions
+from initbench.models.network import FAMILIES
 from initbench.probe.moments import SATURATED_BELOW
 from initbench.report import axes, catalogue, curve, explanation
 from initbench.report.grid import Grid
 from initbench.report.sheet import Sheet
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-SIZES = tuple(axes.SHAPE.values())
+SIZES = tuple(axes.SIZES[axis] for axis in "NCHW")
 GROUPS = axes.PARTS
 
 ENTRIES = [(kind, entry) for kind in catalogue.kinds() for entry in kind.entries]
@@ -76,13 +78,25 @@ def expected(over: tuple[str, ...]) -> set[tuple[int, ...]]:
     return {
         place
         for place in product(*map(range, SIZES))
-        if all(same(axis, size, i) for axis, size, i in zip("NCHW", SIZES, place, strict=True))
+        if all(
+            same(axis, size, i)
+            for axis, size, i in zip("OIHW" if axes.of_weights(over) else "NCHW", SIZES, place, strict=True)
+        )
     }
 
 
 OVER = sorted(
     {entry.axes for entry in NORMS if axes.drawable(entry.axes)}
-    | {("H", "W"), ("C",), ("N",), ("N", "C", "H", "W"), ("N/B", "H", "W"), ("N", "C/G")}
+    | {
+        ("H", "W"),
+        ("C",),
+        ("N",),
+        ("N", "C", "H", "W"),
+        ("N/B", "H", "W"),
+        ("N", "C/G"),
+        ("I", "H", "W"),
+        ("O", "I/G"),
+    }
 )
 
 
@@ -130,6 +144,7 @@ def test_the_picture_of_a_norm(name: str) -> None:
         (("N", "H", "W"), "one statistic for each channel, over all its samples and positions"),
         (("H", "W"), "one statistic for each sample and channel, over all its positions"),
         (("C",), "one statistic for each sample and position, over all its channels"),
+        (("I", "H", "W"), "one statistic for each unit, over all its inputs and positions"),
         (("N", "C", "H", "W"), "one statistic, over all samples, channels and positions"),
         (
             ("C/G", "H", "W"),
@@ -144,6 +159,7 @@ def test_the_axes_in_words(over: tuple[str, ...], sentence: str) -> None:
 def test_what_is_no_axis_of_a_batch_is_not_drawn() -> None:
     assert not axes.drawable(())
     assert not axes.drawable(("fan_in",))
+    assert not axes.drawable(("O", "C"))
 
 
 # --- activations
@@ -188,7 +204,7 @@ def test_every_dot_lies_on_the_curve(entry: Activation, which: str) -> None:
 
 def _step(ys: list[float]) -> float:
     """The largest gap between neighbouring samples that is no jump."""
-    return sorted(abs(a - b) for a, b in zip(ys, ys[1:], strict=False))[-2]
+    return sorted(abs(a - b) for a, b in pairwise(ys))[-2]
 
 
 @pytest.mark.parametrize("ascii_only", [False, True])
@@ -235,18 +251,20 @@ def test_what_saturates_is_flat_on_both_sides(entry: Activation) -> None:
 
 
 @pytest.mark.parametrize("scheme", [s for s in INITS if s.variance is not None], ids=lambda s: s.name)
-def test_the_variance_shown_is_the_one_drawn(scheme) -> None:
-    """Against the scheme's own draws; a sample variance of m·n draws has relative std ≤ √(2/(m·n))."""
-    n, m = catalogue.EXAMPLE_FANS
-    relu = bound("relu")
-    gain = 1.0 if scheme.default_gain is None else scheme.default_gain(relu)
-    options = options_model(scheme, "name")().model_dump(exclude={"name"})
-    weight = torch.empty(m, n)
-    scheme.fill(weight, fan_in=n, fan_out=m, gain=gain, generator=torch.Generator().manual_seed(1), **options)
-    drawn = float(weight.double().square().mean())
-    stated = catalogue.variance(scheme, n, m, relu)
+def test_the_variance_shown_is_the_one_drawn(scheme: Scheme) -> None:
+    """Against a layer of a net; five standard errors of the mean of m·n squares, by their own spread."""
+    n, _ = catalogue.EXAMPLE_FANS
+    model = options_model(FAMILIES["mlp"], "family")(depth=3, width=n)
+    options = InitOptions(scheme=options_model(scheme, "name")())
+    arguments = {"input_shape": (n,), "classes": n, "seed": 1, "batch": torch.zeros(2, n)}
+    network = build(model, options, **arguments)
+    stated = catalogue.sigma_w2(scheme, n, n, bound("relu"))
     assert stated is not None
-    assert drawn == pytest.approx(stated, rel=5 * math.sqrt(2 / (m * n)))
+    squares = network.weight_layers()[1].module.get_parameter("weight").detach().double().square()
+    error = float(squares.std()) / math.sqrt(squares.numel())
+    assert abs(float(squares.mean()) - stated / n) <= 5 * error
+    shown = explanation.document([(catalogue.kind_of("inits"), scheme)])["entries"][0]["example"]
+    assert shown["sigma_w2"] == pytest.approx(n * shown["variance"]) == pytest.approx(n * shown["std"] ** 2)
 
 
 def test_growth_in_closed_form() -> None:
