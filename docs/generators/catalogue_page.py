@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from docs.generators import fields
 from docs.generators.markdown import NOTHING, code, generated, page, table
-from docs.generators.registries import Kind, kinds
 from initbench.components.activation import ACTIVATIONS, Activation, bound
 from initbench.components.norm import NORMS
 from initbench.components.scheme import INITS, Scheme
+from initbench.config.registries import Kind, kinds
+from initbench.probe.diagnose import CODES
 from initbench.registry import Entry, Options, Registry
+from initbench.report import axes
 
 _INTRO = """\
 Everything a config can name. Each table is one registry; the key that names its entries stands under the
 heading. `n` is fan_in, `m` is fan_out, `z ~ N(0, 1)`, `q = E[h²]` of a pre-activation. Options stand
-with their defaults; the [config reference](config.md) describes them."""
+with their defaults; the [config reference](config.md) describes them.
+
+`initbench catalog` prints these tables, `initbench explain NAME` one entry in full, with the picture of a
+norm or the curve of an activation; both speak `--json`."""
+_PICTURES = """\
+What each norm averages over, drawn from the axes that it states: samples down and channels across, or units
+and inputs of a weight; each cell is one map of H × W positions (one number in an mlp). Filled is what shares
+one statistic with the first entry; the rest falls into sets of this shape, each with its own."""
+_DIAGNOSTICS = """\
+What a diagnosis can find; it names no config key. Thresholds, and which finding hides which, stand in
+[diagnosis](diagnosis.md)."""
 
 Column = tuple[str, Callable[[Any], str]]
 
@@ -71,7 +83,22 @@ def render(_current: str) -> str:
         header = ("name", "formula", "what it is", *(title for title, _ in columns), "options", "source")
         rows = [_row(entry, columns, kind) for entry in kind.registry]
         parts += [f"## {kind.title}", f"`{kind.key}`", note, table(header, rows)]
+        if kind.registry is NORMS:
+            parts += [_PICTURES, *_pictures()]
+    codes = [[code(entry.name), entry.meaning, entry.measure] for entry in CODES]
+    parts += ["## Diagnostics", _DIAGNOSTICS, table(("name", "what it is", "what is measured"), codes)]
     return page(*parts)
+
+
+def _pictures() -> Iterator[str]:
+    """One picture for all norms that average over the same axes, under their names."""
+    names: dict[tuple[str, ...], list[str]] = {}
+    for entry in NORMS:
+        if axes.drawable(entry.axes):
+            names.setdefault(entry.axes, []).append(code(entry.name))
+    for over, sharing in names.items():
+        yield f"{', '.join(sharing)}: {axes.sentence(over)}."
+        yield "```text\n" + "\n".join(axes.picture(over)) + "\n```"
 
 
 def _row(entry: Entry, columns: list[Column], kind: Kind) -> list[str]:

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from docs.generators import fields
 from docs.generators.markdown import code, generated, page, slug, table
-from docs.generators.registries import Kind, kinds
+from initbench.config.registries import Kind, kinds
 from initbench.config.schema import ExperimentConfig
 from initbench.registry import Options, Registry
 

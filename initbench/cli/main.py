@@ -15,8 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from initbench import __version__
-from initbench.cli import compare, data, ls, rm, run, schema, show, validate
-from initbench.cli.options import add
+from initbench.cli import catalog, compare, data, explain, ls, rm, run, schema, show, validate
 from initbench.errors import ConfigError, InitbenchError, Terminated
 
 app = typer.Typer(
@@ -28,8 +27,15 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help and errors: whole lines when piped, and half the time to start
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (run.run, compare.compare, show.show, ls.ls, rm.rm, validate.validate, schema.schema):
-    add(app, None, _command)
+app.command()(run.run)
+app.command()(compare.compare)
+app.command()(show.show)
+app.command()(ls.ls)
+app.command()(rm.rm)
+app.command()(catalog.catalog)
+app.command()(explain.explain)
+app.command()(validate.validate)
+app.command()(schema.schema)
 app.add_typer(data.app, name="data")
 
 

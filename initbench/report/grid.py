@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ from rich.console import JustifyMethod
 from rich.table import Table
 
 GAP = 2
+_LEAST_WRAPPED = 24  # columns: narrower than this, a sentence is a word a line
 
 
 @dataclass
@@ -44,6 +46,18 @@ class Grid:
             if narrower.width <= width:
                 return narrower
         return narrower
+
+    def wrapped(self, width: int) -> Grid:
+        """The table with the words of its last column wrapped, on rows of their own, to fit into `width`."""
+        *others, _ = self._widths()
+        room = max(_LEAST_WRAPPED, width - sum(others) - GAP * len(others))
+        grid = Grid(self.headings, self.left)
+        for cells, style in self.rows:
+            first, *rest = textwrap.wrap(cells[-1], room, break_long_words=False) or [""]
+            grid.add([*cells[:-1], first], style)
+            for line in rest:
+                grid.add([*[""] * len(others), line], style)
+        return grid
 
     def table(self) -> Table:
         """The table for a rich console; print it uncropped: a narrow terminal wraps it and loses nothing."""

@@ -29,3 +29,8 @@ def stdout_console() -> Console:
 
     width = None if sys.stdout.isatty() else PIPED_WIDTH
     return Console(width=width, markup=False, emoji=False, highlight=False)
+
+
+def stdout_width() -> int | None:
+    """Columns of the terminal; None when stdout is none, and a line may be as long as it likes."""
+    return stdout_console().width if sys.stdout.isatty() else None

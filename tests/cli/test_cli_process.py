@@ -142,6 +142,8 @@ def test_looking_at_runs_does_not_import_torch(stored: Path, environment: dict[s
     commands = [
         ["--help"],
         ["run", "--help"],
+        ["catalog", "--help"],
+        ["explain", "--help"],
         ["--version"],
         ["ls"],
         ["ls", "--json"],

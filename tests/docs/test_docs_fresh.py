@@ -137,7 +137,7 @@ def _anchors(path: Path) -> set[str]:
 
 
 def test_every_entry_is_in_the_catalogue(generate):
-    from docs.generators.registries import kinds
+    from initbench.config.registries import kinds
 
     catalogue = (ROOT / "docs" / "catalogue.md").read_text(encoding="utf-8")
     for kind in kinds():

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
 from initbench.choice import Choice
 from initbench.config.schema import ExperimentConfig
-from initbench.registry import Entry, Registry
+from initbench.registry import Registry
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A registry, and the config key that names its entries."""
+    """A registry, and the config keys that name its entries."""
 
     registry: Registry[Any]
-    key: str
+    keys: tuple[str, ...]
+    """In the order in which a config meets them: `model.norm`; `data.name` where no name can stand bare."""
+    tag: str
+    """The key that holds an entry's name beside its options."""
+    shorthand: bool
+    """Whether the bare name stands for an entry with its default options."""
+
+    @property
+    def key(self) -> str:
+        """The first of its keys."""
+        return self.keys[0]
 
     @property
     def title(self) -> str:
@@ -30,16 +40,14 @@ class Kind:
 
 
 def kinds() -> list[Kind]:
-    """Every registry once, in the order in which a config meets them, under its first key."""
-    first: dict[int, Kind] = {}
+    """Every registry once, in the order in which a config meets them."""
+    found: dict[int, Kind] = {}
     for key, choice in _choices(ExperimentConfig, ""):
-        first.setdefault(id(choice.registry), Kind(choice.registry, key))
-    return list(first.values())
-
-
-def own_options(entry: Entry, tag: str = "name") -> list[str]:
-    """Keys of the options that the entry alone has, or shares with its family."""
-    return [key for key in entry.options.model_fields if key != tag]
+        identity = id(choice.registry)
+        kind = found.setdefault(identity, Kind(choice.registry, (), choice.tag, choice.shorthand))
+        if key not in kind.keys:
+            found[identity] = replace(kind, keys=(*kind.keys, key))
+    return list(found.values())
 
 
 def _choices(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, Choice[Any]]]:

@@ -1,0 +1,36 @@
+"""`initbench catalog`: everything that a config can name."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from initbench.cli.options import Json
+
+
+def catalog(
+    kind: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[KIND]",
+            help="inits, activations, norms, families, datasets, optimizers, schedules or diagnostics;"
+            " all of them when none is named.",
+            show_default=False,
+        ),
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """List what a config can name, and what a diagnosis can find: formula, meaning and source of each."""
+    from initbench.report.catalogue import document, kind_of, kinds
+
+    chosen = kinds() if kind is None else [kind_of(kind)]
+    if json_output:
+        from initbench.store import strictjson
+
+        typer.echo(strictjson.dumps(document(chosen)))
+        return
+    from initbench.report.catalogue_tables import print_catalogue
+    from initbench.report.terminal import stdout_console, stdout_width
+
+    print_catalogue(stdout_console(), chosen, stdout_width())

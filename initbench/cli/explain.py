@@ -1,0 +1,47 @@
+"""`initbench explain`: one entry of the catalogue in full."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from initbench.cli.options import Json
+
+
+def explain(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="An entry, or kind/entry, as in: batch, norms/none, vanishing_forward."
+        ),
+    ],
+    kind: Annotated[
+        str | None,
+        typer.Option("--kind", metavar="KIND", help="Only entries of this kind, as `catalog` names them."),
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """Explain one init, activation, norm, … or diagnosis: its options, how to write it, a picture of it.
+
+    A name that several kinds have shows all of them.
+    """
+    from initbench.report import explanation
+    from initbench.report.catalogue import find
+
+    found = find(name, kind)
+    if json_output:
+        from initbench.store import strictjson
+
+        typer.echo(strictjson.dumps(explanation.document(found)))
+        return
+    from initbench.report.sheet import Sheet
+    from initbench.report.terminal import stdout_console, stdout_width
+
+    console = stdout_console()
+    for place, (its_kind, entry) in enumerate(found):
+        sheet = Sheet(stdout_width())
+        if place:
+            sheet.draw([""])
+        explanation.explain(sheet, its_kind, entry, ascii_only=console.options.ascii_only)
+        sheet.print(console)

@@ -1,0 +1,144 @@
+"""Which entries share one statistic of a norm layer, as a sentence and as a picture.
+
+Both are made from the axes that the norm states: of activations (N, C, H, W), or of weights
+(O, I, H, W), whole, or in equal parts as C/G.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+SIZES = {"N": 4, "C": 6, "O": 4, "I": 6, "H": 2, "W": 4}
+"""How many samples, channels, units, inputs, rows and columns are drawn."""
+PARTS = 2
+"""Parts that an axis such as C/G is drawn in."""
+_ACTIVATIONS, _WEIGHTS = "NCHW", "OIHW"
+_SINGULAR = {"N": "sample", "C": "channel", "O": "unit", "I": "input", "H": "row", "W": "column"}
+_PART = {
+    "N": "part of the batch",
+    "C": "group of channels",
+    "O": "group of units",
+    "I": "group of inputs",
+    "H": "band of rows",
+    "W": "band of columns",
+}
+
+Entry = tuple[int, int, int, int]
+
+
+def of_weights(axes: Sequence[str]) -> bool:
+    """Whether `axes` are those of a weight, (O, I, H, W): out, in and the kernel's."""
+    return any(axis[0] in "OI" for axis in axes)
+
+
+def _space(axes: Sequence[str]) -> str:
+    return _WEIGHTS if of_weights(axes) else _ACTIVATIONS
+
+
+def drawable(axes: Sequence[str]) -> bool:
+    """Whether all `axes` are of one space, (N, C, H, W) or (O, I, H, W), and there are some."""
+    return bool(axes) and all(axis.partition("/")[0] in list(_space(axes)) for axis in axes)
+
+
+def shared(axes: Sequence[str]) -> set[Entry]:
+    """The entries, from (0, 0, 0, 0), of the tensor drawn that share the first entry's statistic."""
+    a, b, h, w = (range(_reach(axis, axes)) for axis in _space(axes))
+    return set(product(a, b, h, w))
+
+
+def _reach(axis: str, axes: Sequence[str]) -> int:
+    if axis in axes:
+        return SIZES[axis]
+    return SIZES[axis] // PARTS if _parted(axis, axes) else 1
+
+
+def _parted(axis: str, axes: Sequence[str]) -> bool:
+    return any(name.startswith(f"{axis}/") for name in axes)
+
+
+def sentence(axes: Sequence[str]) -> str:
+    """`one statistic for each channel, over all its samples and positions`."""
+    space = _space(axes)
+    kept = [_PART[axis] if _parted(axis, axes) else _SINGULAR[axis] for axis in space if axis not in axes]
+    whole = [f"{_SINGULAR[axis]}s" for axis in space if axis in axes or _parted(axis, axes)]
+    each = f" for each {_listed(_positions(kept))}" if kept else ""
+    return f"one statistic{each}, over all {'its ' if kept else ''}{_listed(_positions(whole))}"
+
+
+def _positions(words: list[str]) -> list[str]:
+    """Row and column are said as one."""
+    for row, column, both in (("row", "column", "position"), ("rows", "columns", "positions")):
+        if row in words and column in words:
+            return [word for word in words if word not in (row, column)] + [both]
+    return words
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def picture(axes: Sequence[str], *, ascii_only: bool = False) -> list[str]:
+    """A table of samples × channels, or units × inputs, filled where entries share a statistic.
+
+    Each cell is one H × W map. A heavy line parts the columns where a group of them ends.
+    """
+    filled, empty = ("#", ".") if ascii_only else ("█", "·")
+    down, across = _space(axes)[0], _space(axes)[1]
+    together = shared(axes)
+    numbers = "".join(f"{column + 1:^{SIZES['W'] + 1}}" for column in range(SIZES[across]))
+    margin = " " * 7
+    lines = [
+        f"{margin}  {_SINGULAR[across]}",
+        f"{_SINGULAR[down]:<8}{numbers.rstrip()}",
+        margin + _rule(axes, 0, ascii_only=ascii_only),
+    ]
+    for a, h in product(range(SIZES[down]), range(SIZES["H"])):
+        marks = [
+            "".join(filled if (a, b, h, w) in together else empty for w in range(SIZES["W"]))
+            for b in range(SIZES[across])
+        ]
+        lines.append((margin if h else f"{a + 1:>5}  ") + _fenced(marks, axes, ascii_only=ascii_only))
+        if h == SIZES["H"] - 1:
+            place = 2 if a == SIZES[down] - 1 else 1
+            lines.append(margin + _rule(axes, place, ascii_only=ascii_only))
+    return lines
+
+
+def _ends(axes: Sequence[str]) -> list[bool]:
+    """For each column but the last, whether a group ends with it."""
+    across = _space(axes)[1]
+    group = SIZES[across] // PARTS
+    return [_parted(across, axes) and (column + 1) % group == 0 for column in range(SIZES[across] - 1)]
+
+
+def _fenced(cells: Sequence[str], axes: Sequence[str], *, ascii_only: bool) -> str:
+    thin, heavy = ("|", "H") if ascii_only else ("│", "┃")
+    fences = [heavy if end else thin for end in _ends(axes)]
+    return thin + "".join(cell + fence for cell, fence in zip(cells, [*fences, thin], strict=True))
+
+
+def _rule(axes: Sequence[str], place: int, *, ascii_only: bool) -> str:
+    """The line above (0), between (1) or below (2) the rows of cells."""
+    if ascii_only:
+        left = right = thin = heavy = "+"
+    else:
+        left, thin, heavy, right = ("┌┬┰┐", "├┼╂┤", "└┴┸┘")[place]
+    dashes = ("-" if ascii_only else "─") * SIZES["W"]
+    joints = [heavy if end else thin for end in _ends(axes)]
+    return left + "".join(dashes + joint for joint in [*joints, right])
+
+
+def legend(axes: Sequence[str], *, ascii_only: bool = False) -> list[str]:
+    """What the marks of the picture mean, with the groups that it draws."""
+    filled, empty = ("#", ".") if ascii_only else ("█", "·")
+    height, width = SIZES["H"], SIZES["W"]
+    times = "x" if ascii_only else "×"
+    lines = [
+        f"{filled * 2} averaged together   {empty * 2} the rest: sets of this shape, each with its own",
+        f"a cell is one map of {height}{times}{width} positions (H{times}W); in an mlp it is one number",
+    ]
+    for name in (name for name in axes if "/" in name):
+        axis = name[0]
+        lines.append(f"{name}: drawn with {PARTS} parts of {SIZES[axis] // PARTS} {_SINGULAR[axis]}s each")
+    return lines

@@ -1,0 +1,182 @@
+"""What can be named, as plain data: every registry entry and every diagnosis, with what each states."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import singledispatch
+from typing import Any
+
+from torch import nn
+
+from initbench.components.activation import ACTIVATIONS, Activation, BoundActivation, bound
+from initbench.components.norm import Norm
+from initbench.components.scheme import Scheme
+from initbench.config import registries
+from initbench.config.fields import default_value, type_words
+from initbench.errors import UnknownNameError
+from initbench.models.initialise import InitOptions, layer_rule
+from initbench.models.network import WeightLayer
+from initbench.probe.diagnose import CODES, Code
+from initbench.registry import Entry, nearest, unknown_name
+
+SCHEMA = "initbench.catalog/1"
+EXAMPLE_FANS = (128, 64)
+"""(fan_in, fan_out) of the layer that an init scheme is explained on."""
+
+_SHORT = {"init scheme": "init", "model family": "family", "data set": "dataset"}
+_FIRST = ("inits", "activations", "norms")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Entries of one kind. `word` names it on the command line."""
+
+    singular: str
+    title: str
+    entries: tuple[Entry | Code, ...]
+    place: registries.Kind | None
+    """Where a config names an entry; None for what no config names."""
+
+    @property
+    def word(self) -> str:
+        """`norms`, `families`."""
+        stem = self.singular
+        return stem[:-1] + "ies" if stem.endswith("y") else stem + "s"
+
+
+def kinds() -> list[Kind]:
+    """Every kind: what an experiment varies first, the diagnoses last."""
+    found = [
+        Kind(_SHORT.get(noun := place.registry.kind, noun), place.title, tuple(place.registry), place)
+        for place in registries.kinds()
+    ]
+    found.sort(key=lambda kind: _FIRST.index(kind.word) if kind.word in _FIRST else len(_FIRST))
+    return [*found, Kind("diagnostic", "Diagnostics", CODES, None)]
+
+
+def kind_of(word: str) -> Kind:
+    """The kind called `word`, singular or plural; raises UnknownNameError with the nearest."""
+    known = kinds()
+    for kind in known:
+        if word in (kind.word, kind.singular):
+            return kind
+    raise UnknownNameError(unknown_name("kind", word, [kind.word for kind in known]))
+
+
+def find(name: str, word: str | None = None) -> list[tuple[Kind, Entry | Code]]:
+    """The entries called `name`, or `kind/name`; raises UnknownNameError with the nearest name."""
+    before, slash, after = name.partition("/")
+    if slash and word is None:
+        name, word = after, before
+    among = kinds() if word is None else [kind_of(word)]
+    found = [(kind, entry) for kind in among for entry in kind.entries if entry.name == name]
+    if not found:
+        names = [entry.name for kind in among for entry in kind.entries]
+        raise UnknownNameError(_unknown(name, among[0].singular if word is not None else "name", names))
+    return found
+
+
+def _unknown(name: str, noun: str, names: list[str]) -> str:
+    if noun != "name" or nearest(name, names) is not None:
+        return unknown_name(noun, name, names)
+    return f"unknown name {name!r}; `initbench catalog` lists all there are"
+
+
+def document(chosen: list[Kind]) -> dict[str, Any]:
+    """The catalogue as one JSON document."""
+    return {
+        "schema": SCHEMA,
+        **{kind.word: [describe(kind, entry) for entry in kind.entries] for kind in chosen},
+    }
+
+
+def describe(kind: Kind, entry: Entry | Code) -> dict[str, Any]:
+    """One entry as plain data: what every entry has, then what its kind has."""
+    if isinstance(entry, Code):
+        common = {"summary": entry.meaning, "formula": "", "source": "", "options": {}}
+    else:
+        common = {
+            "summary": entry.summary,
+            "formula": entry.formula,
+            "source": "" if entry.source == "-" else entry.source,
+            "options": options(kind, entry),
+        }
+    return {"name": entry.name, **common, **facts(entry)}
+
+
+def options(kind: Kind, entry: Entry) -> dict[str, dict[str, Any]]:
+    """The entry's options: type, default and description of each."""
+    tag = kind.place.tag if kind.place else "name"
+    return {
+        key: {
+            "type": type_words(field),
+            "required": field.is_required(),
+            "default": default_value(field),
+            "description": " ".join((field.description or "").split()),
+        }
+        for key, field in entry.options.model_fields.items()
+        if key != tag
+    }
+
+
+@singledispatch
+def facts(entry: Any) -> dict[str, Any]:
+    """What an entry of its kind states beyond what every entry does."""
+    del entry
+    return {}
+
+
+@facts.register
+def _(entry: Activation) -> dict[str, Any]:
+    own = bound(entry.name)
+    return {
+        "gain": own.preserving_gain,
+        "kaiming_gain": own.kaiming_gain,
+        "bounded": entry.bounded,
+        "saturates": entry.saturates,
+        "kinks": list(entry.kinks),
+        "elementwise": entry.elementwise,
+    }
+
+
+@facts.register
+def _(entry: Scheme) -> dict[str, Any]:
+    return {"needs": str(entry.needs), "has_gain": entry.default_gain is not None}
+
+
+@facts.register
+def _(entry: Norm) -> dict[str, Any]:
+    return {"axes": list(entry.axes), "min_batch": entry.min_batch}
+
+
+@facts.register
+def _(entry: Code) -> dict[str, Any]:
+    return {"measure": entry.measure, "threshold": entry.threshold, "hides": list(entry.hides)}
+
+
+def sigma_w2(scheme: Scheme, fan_in: int, fan_out: int, activation: BoundActivation) -> float | None:
+    """fan_in times the variance of a hidden layer's weight, under the scheme's default gain and options.
+
+    None where the scheme states no variance.
+    """
+    module = nn.Linear(fan_in, fan_out, bias=False, device="meta")
+    layer = WeightLayer(index=2, name="", module=module, activation=None)
+    value = layer_rule(layer, InitOptions.model_validate({"scheme": scheme.name}), activation).sigma_w2
+    return value if value is not None and math.isfinite(value) else None
+
+
+def growth(scheme: Scheme, width: int) -> Iterator[tuple[str, float]]:
+    """For each activation, what a wide layer without biases makes of q = 1: σ_w² E[φ(z)²].
+
+    `width` is the number of units; an activation that puts out more channels than it takes in widens
+    the fan_in of the next layer.
+    """
+    for entry in ACTIVATIONS:
+        own = bound(entry.name)
+        fan_out = entry.features_in(width, own.options)
+        fan_in = entry.features_out(width, own.options)
+        drawn = sigma_w2(scheme, fan_in, fan_out, own)
+        if drawn is not None:
+            yield entry.name, own.length_map(1.0, sigma_w2=drawn)
