@@ -22,8 +22,8 @@ from initbench.execute.identity import PRECISION, Identity, identify, training_m
 from initbench.execute.surroundings import git_state, machine, versions
 from initbench.models.build import build
 from initbench.models.network import Network
-from initbench.probe.advice import situation_of
 from initbench.probe.diagnose import diagnose
+from initbench.probe.remedy import situation_of
 from initbench.store.layout import COMPLETE
 from initbench.store.store import Store
 from initbench.store.writer import RunWriter

@@ -17,9 +17,10 @@ from initbench.components.scheme import INITS
 from initbench.models.build import build
 from initbench.models.initialise import InitOptions
 from initbench.models.network import FAMILIES
-from initbench.probe.advice import situation_of
 from initbench.probe.capture import probe
-from initbench.probe.diagnose import CODES, FALL, diagnose, log_slope
+from initbench.probe.diagnose import CODES, diagnose
+from initbench.probe.remedy import situation_of
+from initbench.probe.slopes import FALL, log_slope
 
 NAMES = [code.name for code in CODES]
 THRESHOLDS = {code.name: code.threshold for code in CODES}
