@@ -43,7 +43,7 @@ def times(factor: float) -> str:
 def slope_advice(
     code: str, slope: float, span: tuple[int, int], values: Sequence[float], situation: Situation
 ) -> str:
-    """How much, why and what to try, for a log-slope over `values`, those of the layers span[0] to span[1]."""
+    """How much, why and what to try, for a log-slope over `values`, of the layers span[0] to span[1]."""
     p = situation.prediction
     theory = {"vanishing_forward": p.signal, "exploding_forward": p.forward}.get(code, p.backward)
     of = " for q" if code == "exploding_forward" else ""

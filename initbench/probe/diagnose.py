@@ -177,7 +177,8 @@ def _diverged(step: int, layer: int | None) -> Finding:
 
 def _slopes(hidden: list[dict[str, Any]], situation: Situation) -> Iterator[Finding]:
     q = known([layer["pre"]["q"] for layer in hidden])
-    signal = known([layer["pre"]["signal"] for layer in hidden])[: len(q)]
+    finite = sum(map(math.isfinite, q))
+    signal = known([layer["pre"]["signal"] for layer in hidden])[:finite]
     delta = known([layer["grad"]["pre_q"] for layer in reversed(hidden)])
     floors = [floor(x) for x in q[: len(signal)]]
     backward = hidden[::-1]

@@ -100,11 +100,11 @@ def _walk(
 
 
 def scale_holds(activation: BoundActivation, sigma_w2: float, *, layers: int, width: int) -> bool:
-    """Whether `layers` square layers of that σ_w², without bias, keep q and E[δ²] within FALL and its inverse.
+    """Whether `layers` square layers of that σ_w², without bias, keep q and E[δ²] within FALL and 1/FALL.
 
-    At width n the logarithm of a product of L factors has, beside the mean-field value, the mean −κL/2n and the
-    variance κL/n, with κ = 3E[φ′⁴]/E[φ′²]² − 1 (5 for relu, 2 for linear; Hanin & Nica 2020): two standard
-    deviations of it must fit in as well. A bounded activation must not be flat for most of what it sees either.
+    At width n the logarithm of a product of L factors has, beside the mean-field value, the mean −κL/2n
+    and the variance κL/n, with κ = 3E[φ′⁴]/E[φ′²]² − 1 (5 for relu, 2 for linear; Hanin & Nica 2020): two
+    standard deviations of it must fit in. Nor may a bounded activation be flat for most of what it sees.
     """
     walk = _walk([(sigma_w2, 0.0)] * (layers - 1), activation, sigma_w2) if layers > 1 else None
     if walk is None:
@@ -114,10 +114,15 @@ def scale_holds(activation: BoundActivation, sigma_w2: float, *, layers: int, wi
     )
     square = meanfield.second_moment(activation.derivative, walk.q, activation.entry.kinks)
     scatter = (3.0 * fourth / square**2 - 1.0) * walk.steps / width
-    room = -math.log(FALL) - 2.0 * math.sqrt(scatter)
+    of_q = 0.0 if activation.entry.bounded else scatter  # a bounded activation pulls q back
     flat = max(flat_share(activation, q) for q in (sigma_w2, walk.q))
-    in_range = all(abs(x - scatter / 2.0) < room for x in (walk.log_q, walk.log_chi))
+    in_range = _stays(walk.log_q, of_q) and _stays(walk.log_chi, scatter)
     return in_range and walk.steps == layers - 1 and flat < ROOM * MOST_FLAT
+
+
+def _stays(logarithm: float, scatter: float) -> bool:
+    """Whether a log-normal product of that mean-field value keeps between FALL and 1/FALL."""
+    return abs(logarithm - scatter / 2.0) + 2.0 * math.sqrt(scatter) < -math.log(FALL)
 
 
 def batch_norm_holds(activation: BoundActivation, *, layers: int) -> bool:

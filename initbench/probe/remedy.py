@@ -38,7 +38,7 @@ class Situation:
     width: int
     """Inputs of the last hidden layer."""
     sigma_w2: float | None
-    """What the scheme gives the last hidden layer, or what theory would see it as; None where it sees nothing."""
+    """What the scheme gives the last hidden layer, or amounts to; None where it is no scale at all."""
     prediction: Prediction
 
     def alone(self) -> Situation:
@@ -77,7 +77,7 @@ def _seen_as(network: Network, init: InitOptions, prediction: Prediction) -> flo
 
 
 def other_init(s: Situation) -> str | None:
-    """The init that theory expects to hold over the net's depth; None where no scale does, or a norm layer rules."""
+    """The init expected to hold over the net's depth; None where no scale does, or beside a norm layer."""
     if s.norm != "none":
         return None
     for words, sigma_w2 in _inits(s):
@@ -126,10 +126,10 @@ def batch_norm(s: Situation) -> str | None:
 
 
 def fewer_layers(s: Situation) -> str | None:
-    """The greatest of ½, ¼, … of the depth that holds, with what else it takes; None where none is known."""
+    """The words for batch norm before the activation; None where it is there, or explodes when so deep."""
     if s.depth is None:
         return None
-    layers = s.layers // 2
+    layers = s.layers * 3 // 4
     while layers > 1:
         short = replace(s, layers=layers)
         depth = f"model.depth={s.depth - s.layers + layers}"
@@ -138,8 +138,8 @@ def fewer_layers(s: Situation) -> str | None:
         other = other_init(short) or batch_norm(short)
         if other is not None:
             return f"{other} {depth}"
-        if s.sigma_w2 is not None and s.norm == "none" and not s.bias:
-            if scale_holds(s.activation, s.sigma_w2, layers=layers, width=s.width):
-                return depth
-        layers //= 2
+        as_it_is = s.sigma_w2 if s.norm == "none" and not s.bias else None
+        if as_it_is is not None and scale_holds(s.activation, as_it_is, layers=layers, width=s.width):
+            return depth
+        layers = layers * 3 // 4
     return None

@@ -17,7 +17,7 @@ a layer (Yang et al. 2019): both stay inside.
 UNDERFLOW = 1.18e-38**2
 """The square of the smallest normal float32: below, a second moment is made of rounded numbers."""
 ROUNDING = 1e-13
-"""Share of q that rounding to float32 can pretend: its ε² = 1.4e-14, times the few layers it is carried on."""
+"""Share of q that rounding to float32 can pretend: ε² = 1.4e-14, times the layers it lingers for."""
 _TINY = 1e-90  # the square of the smallest float32
 
 
@@ -71,7 +71,7 @@ def fall(values: Sequence[float], floors: Sequence[float]) -> Slope | None:
     if above == 0:
         return None
     fitted = _reached(values[:above])
-    # A fall so sudden that the layers above the floor do not show it has the steepness of its last step at least.
+    # A fall too sudden to show above the floor is at least as steep as the way down to it.
     return fitted or _steepness([*values[:above], max(values[above], floors[above])])
 
 

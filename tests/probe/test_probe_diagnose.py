@@ -169,7 +169,7 @@ class TestSick:
         check(forward, "vanishing_forward")
         check(backward, "vanishing_backward", exact=math.log(0.06))
         assert "theory ×0.06" in backward.message
-        assert "No scale of the weights helps" in forward.message
+        assert "No scale of the weights helps at q = 1" in forward.message
         assert "sigmoid" in backward.message
 
     def test_a_strongly_negative_bias_kills_relu(self):
@@ -177,8 +177,8 @@ class TestSick:
         check(found["dead"], "dead")
         assert (found["dead"].layer, found["dead"].threshold) == (1, 0.9)
         assert found["dead"].value > 0.99
-        assert "leaky_relu" in found["dead"].message
-        assert "theory" not in found["vanishing_forward"].message  # it has no word for such a bias
+        assert "init.bias=-10 keeps them there. Try init.bias=0, or" in found["dead"].message
+        assert set(found) == {"dead"}  # what vanishes above it vanishes because of it
 
     @pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid"])
     @pytest.mark.parametrize("scheme", ["zeros", {"name": "constant", "value": 0.01}])
@@ -321,14 +321,7 @@ class TestThresholds:
             "q": self.geometric(1e9),
             "pre_q": self.geometric(1e9),
         }
-        expected = [
-            "diverged",
-            "vanishing_forward",
-            "exploding_forward",
-            "vanishing_backward",
-            "dead",
-            "saturated",
-        ]
+        expected = ["diverged", "exploding_forward", "vanishing_backward", "dead", "saturated"]
         assert self.codes_of(healthy, diverged=(3, 2), **ill) == expected
         assert [name for name in NAMES if name in expected] == expected
         symmetric = self.codes_of(healthy, diverged=(3, 2), unit_spread=[0.0], **ill)
