@@ -48,7 +48,7 @@ def slope_advice(
     theory = {"vanishing_forward": p.signal, "exploding_forward": p.forward}.get(code, p.backward)
     of = " for q" if code == "exploding_forward" else ""
     predicted = f", theory{of} {times(theory)}" if theory is not None else ""
-    reached = values[-1] / values[0] if values and values[0] > 0 else math.nan
+    reached = values[-1] / values[0] if len(values) > 1 and values[0] > 0 else math.nan
     share = f"; layer {span[1]} has {reached:.0e} of layer {span[0]}'s" if math.isfinite(reached) else ""
     what = f"{_SUBJECT[code]} {times(_exp(slope))} a layer (layers {span[0]} to {span[1]}{predicted}){share}."
     return f"{what} {_cause(situation)}{_try(situation)}"

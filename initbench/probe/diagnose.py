@@ -182,7 +182,9 @@ def _slopes(hidden: list[dict[str, Any]], situation: Situation) -> Iterator[Find
     delta = known([layer["grad"]["pre_q"] for layer in reversed(hidden)])
     floors = [floor(x) for x in q[: len(signal)]]
     backward = hidden[::-1]
-    yield from _slope("vanishing_forward", fall(signal, floors), signal, hidden, situation)
+    yield from _slope(
+        "vanishing_forward", fall(signal, floors, full=q[0] if q else 0.0), signal, hidden, situation
+    )
     yield from _slope("exploding_forward", growth(q), q, hidden, situation)
     yield from _slope(
         "vanishing_backward", fall(delta, [floor(0.0)] * len(delta)), delta, backward, situation

@@ -59,17 +59,18 @@ def growth(values: Sequence[float]) -> Slope | None:
     return Slope(slope, threshold, len(values)) if slope >= threshold else None
 
 
-def fall(values: Sequence[float], floors: Sequence[float]) -> Slope | None:
+def fall(values: Sequence[float], floors: Sequence[float], *, full: float = 0.0) -> Slope | None:
     """The slope of `values` where it carries them below FALL times the first, or to the floor; else None.
 
     `floors`: for each value, where float32 has nothing left. What comes after the first value at its floor is
-    rounding and does not count. Values that start at the floor have nothing to lose: None.
+    rounding and does not count. Values that start at the floor have lost what was there already, if a `full`
+    first value would have been above it; otherwise there is nothing to lose.
     """
     above = sum(1 for _ in takewhile(lambda pair: pair[0] > pair[1], zip(values, floors, strict=True)))
     if above == len(values):
         return _reached(values)
     if above == 0:
-        return None
+        return Slope(math.log(floors[0] / full), math.log(FALL), 1) if full > floors[0] else None
     fitted = _reached(values[:above])
     # A fall too sudden to show above the floor is at least as steep as the way down to it.
     return fitted or _steepness([*values[:above], max(values[above], floors[above])])

@@ -114,7 +114,7 @@ def test_the_first_way_changes_what_is_wrong(findings, name, words):
 def test_nothing_is_suggested_that_is_there_already(findings, name):
     model, init = SICK[name]
     for message in findings(name).values():
-        for word in sum(ways(message), []):
+        for word in [word for way in ways(message) for word in way]:
             key, value = word.split("=")
             section, leaf = key.split(".")
             assert {"model": model, "init": init}[section].get(leaf) != value
