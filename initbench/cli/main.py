@@ -16,6 +16,7 @@ import typer
 
 from initbench import __version__
 from initbench.cli import catalog, compare, data, explain, ls, rm, run, schema, show, validate
+from initbench.cli.options import add
 from initbench.errors import ConfigError, InitbenchError, Terminated
 
 app = typer.Typer(
@@ -27,15 +28,18 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help and errors: whole lines when piped, and half the time to start
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(run.run)
-app.command()(compare.compare)
-app.command()(show.show)
-app.command()(ls.ls)
-app.command()(rm.rm)
-app.command()(catalog.catalog)
-app.command()(explain.explain)
-app.command()(validate.validate)
-app.command()(schema.schema)
+for _command in (
+    run.run,
+    compare.compare,
+    show.show,
+    ls.ls,
+    rm.rm,
+    catalog.catalog,
+    explain.explain,
+    validate.validate,
+    schema.schema,
+):
+    add(app, None, _command)
 app.add_typer(data.app, name="data")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -185,15 +186,23 @@ def _attention(prefix: str, layer: nn.MultiheadAttention) -> Iterator[_Target]:
             f"{prefix}in_proj_bias[{letter}]",
             bias[rows] if bias is not None else None,
             (stored,) if bias is None else (stored, bias),
-            lambda block=block: block,
-            lambda weight, block=block: block.copy_(weight),
+            partial(_same, block),
+            partial(_copy, block),
             calibrated=False,
         )
 
 
+def _same(block: Tensor) -> Tensor:
+    return block
+
+
+def _copy(block: Tensor, weight: Tensor) -> None:
+    block.copy_(weight)
+
+
 def _distinct(targets: Iterator[_Target]) -> list[_Target]:
     """Without those whose parameters an earlier target has: they are tied."""
-    seen: set[tuple[int, ...]] = set()
+    seen: set[tuple[Any, ...]] = set()
     kept = []
     for target in targets:
         block = target.read()

@@ -4,35 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from initbench.components.scheme import INITS
-from initbench.models.initialise import InitOptions
-from initbench.models.network import FamilyOptions, Network
-from initbench.probe.predict import Prediction, predict
-
-
-@dataclass(frozen=True)
-class Situation:
-    """What a run was declared to be, as far as it explains what was measured."""
-
-    scheme: str
-    scheme_has_gain: bool
-    activation: str
-    norm: str
-    prediction: Prediction
-
-
-def situation_of(network: Network, model: FamilyOptions, init: InitOptions, first_q: float) -> Situation:
-    """What the config declares, with what theory predicts from the first layer's measured q."""
-    return Situation(
-        scheme=init.scheme.name,
-        scheme_has_gain=INITS[init.scheme.name].default_gain is not None,
-        activation=model.activation.name,
-        norm=model.norm.name,
-        prediction=predict(network, init, first_q=first_q, normed=model.norm.name != "none"),
-    )
-
+from initbench.probe.remedy import (
+    SAME_SCALE,
+    Situation,
+    batch_norm,
+    bias_is_to_blame,
+    fewer_layers,
+    other_init,
+)
 
 _SUBJECT = {
     "vanishing_forward": "the signal falls",
@@ -41,10 +21,6 @@ _SUBJECT = {
     "exploding_backward": "E[δ²] grows on the way back",
 }
 CHI_TOLERANCE = 1.5
-REMEDY = {
-    "dead": "Try model.activation=leaky_relu, a smaller train.lr, or a norm layer (model.norm=batch)",
-    "saturated": "Try a scheme with a smaller variance, or a norm layer (model.norm=batch)",
-}
 
 
 def spell(when: str) -> str:
@@ -64,17 +40,18 @@ def times(factor: float) -> str:
     return f"×{factor:.2f}"
 
 
-def advice(
+def slope_advice(
     code: str, slope: float, span: tuple[int, int], values: Sequence[float], situation: Situation
 ) -> str:
-    """How much, why and what to try, for a log-slope over the layers from span[0] to span[1]."""
-    forward = code.endswith("forward")
-    theory = situation.prediction.forward if forward else situation.prediction.backward
-    predicted = f", theory{' for q' if forward else ''} {times(theory)}" if theory is not None else ""
-    reached = values[-1] / values[0] if values and values[0] > 0 else math.nan
+    """How much, why and what to try, for a log-slope over `values`, of the layers span[0] to span[1]."""
+    p = situation.prediction
+    theory = {"vanishing_forward": p.signal, "exploding_forward": p.forward}.get(code, p.backward)
+    of = " for q" if code == "exploding_forward" else ""
+    predicted = f", theory{of} {times(theory)}" if theory is not None else ""
+    reached = values[-1] / values[0] if len(values) > 1 and values[0] > 0 else math.nan
     share = f"; layer {span[1]} has {reached:.0e} of layer {span[0]}'s" if math.isfinite(reached) else ""
     what = f"{_SUBJECT[code]} {times(_exp(slope))} a layer (layers {span[0]} to {span[1]}{predicted}){share}."
-    return f"{what} {_cause(situation)}"
+    return f"{what} {_cause(situation)}{_try(situation)}"
 
 
 def _exp(slope: float) -> float:
@@ -82,27 +59,65 @@ def _exp(slope: float) -> float:
 
 
 def _cause(s: Situation) -> str:
-    """Why, where the declared scheme explains it, and what to try."""
-    p = s.prediction
+    """Why, where the declared scheme explains it: a sentence and a space, or nothing."""
+    p, name = s.prediction, s.activation.entry.name
     if s.norm != "none":
-        return "The norm layer holds q, not this. Try fewer layers, or another norm"
+        return "The norm layer holds q, not this. "
+    if bias_is_to_blame(s):
+        return f"init.bias={s.bias:g} moves every pre-activation away from 0. "
     if p.sigma_w2 is None:
-        return f"Try {_scheme_that_keeps(s)}, or a norm layer (model.norm=batch)"
+        return ""
     if not 1 / CHI_TOLERANCE < p.chi_at_needed < CHI_TOLERANCE:
         return (
-            f"No scale of the weights helps: where {s.activation} keeps q (σ_w² = {p.needed_sigma_w2:.3g}),"
-            f" χ₁ is {p.chi_at_needed:.2g}. Try model.norm=batch, or another activation"
+            f"No scale of the weights helps at q = 1: where {name} keeps it (σ_w² = {p.needed_sigma_w2:.3g}),"
+            f" χ₁ is {p.chi_at_needed:.2g}. "
         )
-    ratio = p.sigma_w2 / p.needed_sigma_w2
-    if abs(math.log(ratio)) > 0.05:
-        return (
-            f"{s.activation} keeps q at σ_w² = {p.needed_sigma_w2:.3g}; {s.scheme} gives {p.sigma_w2:.3g}."
-            f" Try {_scheme_that_keeps(s)}, or a norm layer (model.norm=batch)"
-        )
-    return "Theory expects this scale to hold; at this depth and width it does not. Try model.norm=batch"
+    if abs(math.log(p.sigma_w2 / p.needed_sigma_w2)) > SAME_SCALE:
+        given = s.scheme if s.gain is None else f"{s.scheme} with init.gain={s.gain}"
+        return f"{name} keeps q at σ_w² = {p.needed_sigma_w2:.3g}; {given} gives {p.sigma_w2:.3g}. "
+    return "This scale keeps q = 1 on average, but not over this depth and width. "
 
 
-def _scheme_that_keeps(s: Situation) -> str:
-    if s.activation in ("relu", "leaky_relu"):
-        return "init.scheme=kaiming_normal"
-    return "init.gain=auto" if s.scheme_has_gain else "init.scheme=lecun_normal init.gain=auto"
+def _try(s: Situation) -> str:
+    """What is expected to hold, from the smallest change on."""
+    ways = [way for way in (other_init(s), _norm_way(s)) if way is not None]
+    fewer = fewer_layers(s) if not ways else None
+    if fewer is not None:
+        ways = [f"fewer layers ({fewer})"]
+    return f"Try {', or '.join(ways)}" if ways else "Try fewer layers"
+
+
+def _norm_way(s: Situation) -> str | None:
+    words = batch_norm(s)
+    return None if words is None else f"{'another' if s.norm != 'none' else 'a'} norm layer ({words})"
+
+
+def dead_advice(when: str, s: Situation) -> str:
+    """Why units are zero on every sample, and what to try."""
+    ways = [way for way in (_other_init_at(when, s), _norm_way(s)) if way is not None]
+    if s.activation.entry.name != "leaky_relu" and not (when == "init" and s.bias):
+        ways.append("model.activation=leaky_relu")
+    if when != "init":
+        ways.append("a smaller train.lr")
+    why = f"init.bias={s.bias:g} keeps them there. " if when == "init" and s.bias < 0 else ""
+    return f"{why}Try {', or '.join(ways)}"
+
+
+def saturated_advice(when: str, pre: dict[str, float], s: Situation) -> str:
+    """Why a layer with the statistics `pre` is on the flat part, and what to try."""
+    mean, std = pre["mean"], pre["std"]
+    if when != "init":
+        why = "Training has driven it there"
+    elif abs(mean) > std and s.bias:
+        why = f"init.bias={s.bias:g} moves it there (mean {mean:.3g}, standard deviation {std:.3g})"
+    else:
+        why = f"Its pre-activations are too large (standard deviation {std:.3g})"
+    ways = [way for way in (_other_init_at(when, s), _norm_way(s)) if way is not None]
+    if when != "init":
+        ways.append("a smaller train.lr")
+    return f"{why}. Try {', or '.join(ways) or 'fewer layers'}"
+
+
+def _other_init_at(when: str, s: Situation) -> str | None:
+    """Another init, where it was the init that did it: one that does not do it to the next layer at once."""
+    return None if when != "init" else other_init(s) or other_init(s.alone())

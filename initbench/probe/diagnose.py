@@ -10,16 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from initbench.probe.advice import REMEDY, Situation, advice, and_more, spell
-
-FALL = 1e-4
-"""A second moment that falls below this share of itself over the hidden layers vanishes.
-
-Its inverse is where it explodes. Finite width alone scatters log q with variance about 5(L−1)/n for
-relu (0.86 standard deviations at depth 20, width 128), and batch norm under relu raises E[δ²] by 1.47
-a layer (Yang et al. 2019): both stay inside.
-"""
-_TINY = 1e-90  # the square of the smallest float32
+from initbench.probe.advice import and_more, dead_advice, saturated_advice, slope_advice, spell
+from initbench.probe.predict import MOST_FLAT
+from initbench.probe.remedy import Situation
+from initbench.probe.slopes import FALL, Slope, fall, floor, growth, known
 
 
 @dataclass(frozen=True)
@@ -77,7 +71,7 @@ CODES = (
         "saturated",
         "A bounded activation is flat (|φ′| < 0.05·max|φ′|) for most of what it sees.",
         "share of such entries, at init or at the end",
-        0.5,
+        MOST_FLAT,
     ),
 )
 _BY_NAME = {code.name: code for code in CODES}
@@ -115,13 +109,41 @@ def diagnose(
     for snapshot in first:
         found += _slopes(_hidden(snapshot), situation)
     judged = ends if diverged is None else first
-    found += _shares(judged, "dead", "dead_fraction", "of the units are zero on the whole probe batch,")
-    found += _shares(
-        judged, "saturated", "saturated_fraction", "of what the activation sees is on its flat part,"
-    )
+    found += _shares(judged, "dead", "dead_fraction", situation)
+    found += _shares(judged, "saturated", "saturated_fraction", situation)
     hidden = {name for finding in found if finding.when == "init" for name in _BY_NAME[finding.code].hides}
     order = [code.name for code in CODES]
-    return sorted((f for f in found if f.code not in hidden), key=lambda f: order.index(f.code))
+    left = [f for f in found if f.code not in hidden]
+    return sorted(_causes(left, snapshots), key=lambda f: order.index(f.code))
+
+
+def _causes(found: list[Finding], snapshots: Sequence[dict[str, Any]]) -> list[Finding]:
+    """Of dead units and a vanishing signal or gradient, what came first.
+
+    A layer that gets no signal is dead because of that. Units that die of what they do get cut off the signal
+    above them and the gradient at and below them.
+    """
+    by_code = {finding.code: finding for finding in found}
+    dead, lost = by_code.get("dead"), by_code.get("vanishing_forward")
+    if dead is None or dead.layer is None:
+        return found
+    pre = _pre(snapshots, dead)
+    if lost is not None and pre["signal"] <= floor(pre["q"]):
+        return [f for f in found if f is not dead]
+    if dead.when != "init":
+        return found
+    return [f for f in found if f.layer is None or not _follows(f.code, f.layer, dead.layer)]
+
+
+def _pre(snapshots: Sequence[dict[str, Any]], finding: Finding) -> dict[str, float]:
+    """The pre-activation's statistics where and when something was found."""
+    (snapshot,) = [s for s in snapshots if s["when"] == finding.when]
+    (layer,) = [layer for layer in snapshot["layers"] if layer["index"] == finding.layer]
+    return dict(layer["pre"])
+
+
+def _follows(code: str, layer: int, dead: int) -> bool:
+    return layer > dead if code == "vanishing_forward" else code == "vanishing_backward" and layer <= dead
 
 
 def _hidden(snapshot: dict[str, Any]) -> list[dict[str, Any]]:
@@ -147,74 +169,74 @@ def _symmetric(snapshots: Sequence[dict[str, Any]]) -> Iterator[Finding]:
 def _diverged(step: int, layer: int | None) -> Finding:
     where = "only the loss overflowed" if layer is None else f"layer {layer} was the first to go"
     message = (
-        f"the loss was no longer finite after {step} updates; {where}."
+        f"the loss was no longer finite after {step} {'update' if step == 1 else 'updates'}; {where}."
         " Try a smaller train.lr, or see what else is listed"
     )
     return Finding("diverged", layer, float(step), None, message, "end")
 
 
-def log_slope(values: Sequence[float]) -> float:
-    """Least-squares slope of log(value) over the position; 0 for fewer than two values.
-
-    Zeros count as the smallest square float32 can hold; an infinite value makes the slope infinite.
-    """
-    if len(values) < 2:
-        return 0.0
-    if any(math.isinf(v) for v in values):
-        return math.inf
-    logs = [math.log(max(v, _TINY)) for v in values]
-    centre = (len(logs) - 1) / 2
-    mean = sum(logs) / len(logs)
-    weights = [i - centre for i in range(len(logs))]
-    return sum(w * (x - mean) for w, x in zip(weights, logs, strict=True)) / sum(w * w for w in weights)
-
-
 def _slopes(hidden: list[dict[str, Any]], situation: Situation) -> Iterator[Finding]:
-    if len(hidden) < 2:
-        return
-    signal = [layer["pre"]["signal"] for layer in hidden]
-    q = [layer["pre"]["q"] for layer in hidden]
-    delta = [layer["grad"]["pre_q"] for layer in reversed(hidden)]
-    yield from _slope("vanishing_forward", signal, hidden, situation)
-    yield from _slope("exploding_forward", q, hidden, situation)
-    if all(d is not None and not math.isnan(d) for d in delta):
-        yield from _slope("vanishing_backward", delta, hidden[::-1], situation)
-        yield from _slope("exploding_backward", delta, hidden[::-1], situation)
+    q = known([layer["pre"]["q"] for layer in hidden])
+    finite = sum(map(math.isfinite, q))
+    signal = known([layer["pre"]["signal"] for layer in hidden])[:finite]
+    delta = known([layer["grad"]["pre_q"] for layer in reversed(hidden)])
+    floors = [floor(x) for x in q[: len(signal)]]
+    backward = hidden[::-1]
+    yield from _slope(
+        "vanishing_forward", fall(signal, floors, full=q[0] if q else 0.0), signal, hidden, situation
+    )
+    yield from _slope("exploding_forward", growth(q), q, hidden, situation)
+    yield from _slope(
+        "vanishing_backward", fall(delta, [floor(0.0)] * len(delta)), delta, backward, situation
+    )
+    yield from _slope("exploding_backward", growth(delta), delta, backward, situation)
 
 
 def _slope(
-    code: str, values: list[float], layers: list[dict[str, Any]], situation: Situation
+    code: str, slope: Slope | None, values: list[float], layers: list[dict[str, Any]], situation: Situation
 ) -> Iterator[Finding]:
-    """Compare the slope over all layers with the slope that would reach the threshold over them."""
-    known = [v for v in values if not math.isnan(v)]
-    slope = log_slope(known)
-    threshold = (_BY_NAME[code].threshold or 0.0) / (len(layers) - 1)
-    if (slope <= threshold) if threshold < 0 else (slope >= threshold):
-        layer = _where_it_crosses(values, layers, falling=threshold < 0)
-        message = advice(code, slope, (layers[0]["index"], layers[-1]["index"]), values, situation)
-        yield Finding(code, layer, slope, threshold, message, "init")
+    if slope is None:
+        return
+    values = values[: slope.layers]
+    span = (layers[0]["index"], layers[slope.layers - 1]["index"])
+    layer = _where_it_crosses(values, layers, falling=slope.threshold < 0)
+    message = slope_advice(code, slope.value, span, values, situation)
+    yield Finding(code, layer, slope.value, slope.threshold, message, "init")
 
 
 def _where_it_crosses(values: list[float], layers: list[dict[str, Any]], *, falling: bool) -> int:
-    for value, layer in zip(values, layers, strict=True):
+    """The first layer beyond FALL or its inverse, or the last of `values`."""
+    for value, layer in zip(values, layers, strict=False):
         share = value / values[0] if values[0] > 0 else math.nan
         if (share <= FALL) if falling else (share >= 1 / FALL):
             return int(layer["index"])
-    return int(layers[-1]["index"])
+    return int(layers[len(values) - 1]["index"])
+
+
+_OF_WHAT = {
+    "dead": "of the units are zero on the whole probe batch",
+    "saturated": "of what the activation sees is on its flat part",
+}
 
 
 def _shares(
-    snapshots: Sequence[dict[str, Any]], code: str, statistic: str, sentence: str
+    snapshots: Sequence[dict[str, Any]], code: str, statistic: str, situation: Situation
 ) -> Iterator[Finding]:
     limit = _BY_NAME[code].threshold or 0.0
     for snapshot in snapshots:
         over = [layer for layer in _hidden(snapshot) if (layer["act"][statistic] or 0.0) > limit]
         if over:
-            first = over[0]
+            first, when = over[0], snapshot["when"]
             share = first["act"][statistic]
-            message = (
-                f"{100 * share:.0f} % {sentence} in layer {first['index']}"
-                f"{and_more(len(over) - 1)} {spell(snapshot['when'])}. " + REMEDY[code]
+            where = f", in layer {first['index']}{and_more(len(over) - 1)} {spell(when)}"
+            text = (
+                f"{100 * share:.0f} % {_OF_WHAT[code]}{where}. {_share_advice(code, when, first, situation)}"
             )
-            yield Finding(code, first["index"], share, limit, message, snapshot["when"])
+            yield Finding(code, first["index"], share, limit, text, when)
             return
+
+
+def _share_advice(code: str, when: str, layer: dict[str, Any], situation: Situation) -> str:
+    if code == "dead":
+        return dead_advice(when, situation)
+    return saturated_advice(when, layer["pre"], situation)

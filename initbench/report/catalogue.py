@@ -10,14 +10,14 @@ from typing import Any
 
 from torch import nn
 
+from initbench.choice import default_choice
 from initbench.components.activation import ACTIVATIONS, Activation, BoundActivation, bound
 from initbench.components.norm import Norm
-from initbench.components.scheme import Scheme
+from initbench.components.scheme import INITS, Scheme
 from initbench.config import registries
 from initbench.config.fields import default_value, type_words
 from initbench.errors import UnknownNameError
-from initbench.models.initialise import InitOptions, layer_rule
-from initbench.models.network import WeightLayer
+from initbench.models.initialise import rule_of
 from initbench.probe.diagnose import CODES, Code
 from initbench.registry import Entry, nearest, unknown_name
 
@@ -162,8 +162,7 @@ def sigma_w2(scheme: Scheme, fan_in: int, fan_out: int, activation: BoundActivat
     None where the scheme states no variance.
     """
     module = nn.Linear(fan_in, fan_out, bias=False, device="meta")
-    layer = WeightLayer(index=2, name="", module=module, activation=None)
-    value = layer_rule(layer, InitOptions.model_validate({"scheme": scheme.name}), activation).sigma_w2
+    value = rule_of(module, default_choice(INITS, scheme.name), None, activation, 2).sigma_w2
     return value if value is not None and math.isfinite(value) else None
 
 

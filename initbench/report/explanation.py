@@ -16,7 +16,6 @@ from initbench.components.norm import Norm
 from initbench.components.scheme import Scheme
 from initbench.config import usage
 from initbench.config.fields import as_yaml
-from initbench.probe.advice import REMEDY
 from initbench.probe.diagnose import Code
 from initbench.probe.moments import SATURATED_BELOW
 from initbench.registry import Entry
@@ -243,4 +242,3 @@ def _(entry: Code, sheet: Sheet, ascii_only: bool) -> None:
     sheet.pair("measured", entry.measure)
     sheet.pair("threshold", NOTHING if entry.threshold is None else f"{entry.threshold:.4g}")
     sheet.pair("hides", ", ".join(entry.hides))
-    sheet.pair("what to try", REMEDY.get(entry.name, ""))

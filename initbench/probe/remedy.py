@@ -1,0 +1,145 @@
+"""What to change in a config, as key=value words that theory expects to mend what was found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+
+from initbench.components.activation import BoundActivation
+from initbench.components.scheme import INITS, Needs
+from initbench.models.initialise import InitOptions, layer_rule
+from initbench.models.network import FamilyOptions, Network
+from initbench.probe.predict import Prediction, batch_norm_holds, predict, scale_holds
+
+SAME_SCALE = 0.05
+"""Two σ_w² whose logarithms differ by less are one scale."""
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What a run was declared to be, as far as it explains what was measured."""
+
+    scheme: str
+    gain: float | str | None
+    """`init.gain` as typed in."""
+    bias: float
+    """`init.bias` as typed in, or 0."""
+    activation: BoundActivation
+    norm: str
+    norm_first: bool
+    """Whether the norm layer stands, or would stand, before the activation."""
+    depth: int | None
+    """`model.depth`, where the family has one."""
+    layers: int
+    """Hidden layers."""
+    width: int
+    """Inputs of the last hidden layer."""
+    sigma_w2: float | None
+    """What the scheme gives the last hidden layer, or amounts to; None where it is no scale at all."""
+    prediction: Prediction
+
+    def alone(self) -> Situation:
+        """The same net cut down to two hidden layers, where only what one layer does to the next matters."""
+        return replace(self, layers=min(self.layers, 2))
+
+
+def situation_of(network: Network, model: FamilyOptions, init: InitOptions, first_q: float) -> Situation:
+    """What the config declares, with what theory predicts from the first layer's measured q."""
+    prediction = predict(network, init, first_q=first_q, normed=model.norm.name != "none")
+    hidden = [layer for layer in network.weight_layers() if layer.activation is not None]
+    return Situation(
+        scheme=init.scheme.name,
+        gain=init.gain,
+        bias=init.bias or 0.0,
+        activation=network.activation,
+        norm=model.norm.name,
+        norm_first=model.norm_placement == "before_activation",
+        depth=getattr(model, "depth", None),
+        layers=len(hidden),
+        width=round(layer_rule(hidden[-1], init, network.activation).fan_in) if hidden else 1,
+        sigma_w2=_seen_as(network, init, prediction) if hidden else None,
+        prediction=prediction,
+    )
+
+
+def _seen_as(network: Network, init: InitOptions, prediction: Prediction) -> float | None:
+    scheme = INITS[init.scheme.name]
+    if prediction.sigma_w2 is not None:
+        return prediction.sigma_w2
+    if scheme.needs is Needs.FIRST_BATCH:  # it holds q at 1
+        return prediction.needed_sigma_w2
+    if scheme.default_gain is None:
+        return None
+    return layer_rule(network.weight_layers()[0], init, network.activation).gain ** 2
+
+
+def other_init(s: Situation) -> str | None:
+    """The init expected to hold over the net's depth; None where no scale does, or beside a norm layer."""
+    if s.norm != "none":
+        return None
+    for words, sigma_w2 in _inits(s):
+        if scale_holds(s.activation, sigma_w2, layers=s.layers, width=s.width):
+            return words
+    return None
+
+
+def bias_is_to_blame(s: Situation) -> bool:
+    """Whether the net would hold with the bias at 0 and all else as it is."""
+    return s.bias != 0.0 and other_init(s) == "init.bias=0"
+
+
+def _inits(s: Situation) -> Iterator[tuple[str, float]]:
+    """Key=value words and their σ_w², the nearest to what was declared first."""
+    unbiased = " init.bias=0" if s.bias else ""
+    if s.bias and s.sigma_w2 is not None:
+        yield unbiased.strip(), s.sigma_w2
+    for words, sigma_w2 in _scales(s):
+        is_new = s.sigma_w2 is None or abs(math.log(s.sigma_w2 / sigma_w2)) > SAME_SCALE
+        if is_new:
+            yield words + unbiased, sigma_w2
+
+
+def _scales(s: Situation) -> Iterator[tuple[str, float]]:
+    activation, has_gain = s.activation, INITS[s.scheme].default_gain is not None
+    needed = activation.preserving_gain**2
+    if math.isclose(activation.kaiming_gain**2, needed, rel_tol=1e-6):
+        dropped = ["init.gain=null"] if s.gain is not None else []
+        scheme = [] if dropped and s.scheme.startswith("kaiming_") else ["init.scheme=kaiming_normal"]
+        yield " ".join(scheme + dropped), needed
+        return
+    scheme = [] if has_gain else ["init.scheme=lecun_normal"]
+    yield " ".join([*scheme, "init.gain=auto"]), needed
+    slope = abs(float(activation.derivative(torch.zeros(1, dtype=torch.float64))))
+    if slope > 0.0:  # the edge of chaos at q → 0
+        yield " ".join([*scheme, f"init.gain={1.0 / slope:.4g}"]), 1.0 / slope**2
+
+
+def batch_norm(s: Situation) -> str | None:
+    """The words for batch norm before the activation; None where it is there, or explodes at this depth."""
+    words = [] if s.norm == "batch" else ["model.norm=batch"]
+    if not s.norm_first:
+        words.append("model.norm_placement=before_activation")
+    return " ".join(words) or None if batch_norm_holds(s.activation, layers=s.layers) else None
+
+
+def fewer_layers(s: Situation) -> str | None:
+    """The words for batch norm before the activation; None where it is there, or explodes when so deep."""
+    if s.depth is None:
+        return None
+    layers = s.layers * 3 // 4
+    while layers > 1:
+        short = replace(s, layers=layers)
+        depth = f"model.depth={s.depth - s.layers + layers}"
+        if s.norm == "batch" and s.norm_first and batch_norm_holds(s.activation, layers=layers):
+            return depth
+        other = other_init(short) or batch_norm(short)
+        if other is not None:
+            return f"{other} {depth}"
+        as_it_is = s.sigma_w2 if s.norm == "none" and not s.bias else None
+        if as_it_is is not None and scale_holds(s.activation, as_it_is, layers=layers, width=s.width):
+            return depth
+        layers = layers * 3 // 4
+    return None
