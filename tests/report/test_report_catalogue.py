@@ -272,6 +272,8 @@ def test_growth_in_closed_form() -> None:
     assert kaiming["relu"] == pytest.approx(1.0, abs=1e-6)
     assert kaiming["linear"] == pytest.approx(2.0, abs=1e-6)
     assert dict(catalogue.growth(INITS["torch_default"], 128))["linear"] == pytest.approx(1 / 3, abs=1e-6)
+    # crelu puts out two channels a unit: n = 2m, so σ_w² = n·2/(n + m) = 4/3, of which it keeps a half.
+    assert dict(catalogue.growth(INITS["xavier_normal"], 128))["crelu"] == pytest.approx(2 / 3, abs=1e-6)
     assert dict(catalogue.growth(INITS["orthogonal"], 128)) == {}
 
 
