@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from torch import nn
 
@@ -108,6 +109,7 @@ def _walk(
     return Walk(log_q, log_chi, q, steps) if steps else None
 
 
+@lru_cache(maxsize=256)  # the runs of an experiment ask the same
 def scale_holds(activation: BoundActivation, sigma_w2: float, *, layers: int, width: int) -> bool:
     """Whether `layers` square layers of that σ_w², without bias, keep q and E[δ²] within FALL and 1/FALL.
 
@@ -137,6 +139,7 @@ def _stays(logarithm: float, scatter: float) -> bool:
     return abs(logarithm - scatter / 2.0) + 2.0 * math.sqrt(scatter) < -math.log(FALL)
 
 
+@lru_cache(maxsize=256)
 def batch_norm_holds(activation: BoundActivation, *, layers: int) -> bool:
     """Whether E[δ²] stays within 1/FALL through `layers` layers with batch norm before the activation.
 
