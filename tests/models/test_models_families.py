@@ -1,6 +1,7 @@
 """What holds for the nets of every family: shapes, order of the layers, any activation with any norm."""
 
 import copy
+import itertools
 import math
 
 import pytest
@@ -81,7 +82,7 @@ def test_each_layer_has_an_activation_and_an_output_of_its_own(family, options):
     ]
     assert sorted(events) == sorted(expected), "every module is called exactly once"
     position = {event: i for i, event in enumerate(events)}
-    for one, two in zip(layers, layers[1:], strict=False):
+    for one, two in itertools.pairwise(layers):
         last = "output" if one.activation is None else "activation"
         assert position[one.index, "module"] <= position[one.index, "output"] <= position[one.index, last]
         assert position[one.index, last] < position[two.index, "module"]

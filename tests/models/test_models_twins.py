@@ -1,5 +1,6 @@
 """The nets against other implementations: written out by hand, and torchvision's own. All in float64."""
 
+import itertools
 import math
 
 import pytest
@@ -38,7 +39,7 @@ def test_cnn_is_the_formula(downsample, head):
 def test_cnn_counts(kernel):
     network = net("cnn", CIFAR, depth=10, width=8, kernel=kernel, norm="batch")
     maps = [3, 8, 8, 8, 16, 16, 16, 32, 32, 32]
-    weights = sum(a * b * kernel**2 for a, b in zip(maps, maps[1:], strict=False))
+    weights = sum(a * b * kernel**2 for a, b in itertools.pairwise(maps))
     assert len(network.weight_layers()) == 10
     assert parameters(network) == weights + 2 * sum(maps[1:]) + 32 * 10 + 10
 

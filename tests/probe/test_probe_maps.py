@@ -84,7 +84,7 @@ class TestMoments:
         x = torch.arange(32.0).expand(8, 64, 32, 32).contiguous().repeat(4, 1, 1, 1)
         assert x.numel() > moments.MOST_SORTED
         found = moments.quantiles(x)
-        assert (found["p25"], found["p75"]) == (8.0, 23.0) or (found["p25"], found["p75"]) == (7.0, 24.0)
+        assert (found["p25"], found["p75"]) == pytest.approx((7.5, 23.5), abs=0.5)
 
 
 class TestProbe:
