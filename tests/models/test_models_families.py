@@ -154,7 +154,7 @@ def steps_stay_finite(network, shape):
 @pytest.mark.parametrize("norm", ["none", "batch"])
 @pytest.mark.parametrize("family", ["cnn", "resnet", "resnet_mlp"])
 def test_stacked_runs_compute_what_single_runs_do(family, norm):
-    """Three steps with momentum, in float32: the two differ by roundings, which three steps hardly blow up."""
+    """Three steps with momentum, in float32: the two differ by roundings."""
     options = TrainOptions.model_validate({"optimizer": {"name": "sgd", "momentum": 0.9}})
     x = torch.stack([images(DIGITS, 16, seed) for seed in range(3)])
     y = torch.arange(16).remainder(10).expand(3, 16)
