@@ -129,7 +129,7 @@ def test_every_activation_and_norm_trains(family, activation, norm):
             options_of(family, activation=activation)
         return
     if family == "resnet_mlp" and norm_needs_maps(norm):
-        with pytest.raises(ValidationError, match="model.width=16"):
+        with pytest.raises(ValidationError, match=r"model\.width=16"):
             options_of(family, norm=norm)
         return
     small = {"scheme": {"name": "normal", "std": 0.05}}
