@@ -41,7 +41,7 @@ class WeightLayer:
 
 def has_maps(layers: Sequence[WeightLayer]) -> bool:
     """Whether any of them is a convolution."""
-    return any(layer.module.get_parameter("weight").ndim > 2 for layer in layers)
+    return any(isinstance(layer.module, nn.Conv2d) for layer in layers)
 
 
 class Site(NamedTuple):

@@ -23,7 +23,7 @@ Tensors = Mapping[str, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 MAP_SAMPLES = 64
-"""Samples that a net of convolutions is measured on at most: 512 would take as long as 20 updates."""
+"""Samples that a net of convolutions is measured on at most; a cnn of depth 10 × 32 takes 1.6 s with them."""
 
 
 def probe(

@@ -25,10 +25,10 @@ def jacobians(
     """For each hidden layer's index, the mean σ² and the condition of its Jacobian.
 
     J_l = ∂logits/∂h_l, (logits, C) or (logits, C·H·W) for one sample; `mean_sigma2` averages the squared
-    singular values over samples of x (B, …), `condition` is the median over samples of σ_max/σ_min.
-    σ² level over the layers is dynamical isometry in the mean (Saxe et al. 2014, Pennington et al.
-    2017). With batch norm, J is of the sum of each logit over the samples, since a sample's norm
-    depends on the others.
+    singular values over samples of x (B, …), `condition` is the median over samples of σ_max/σ_min. σ²
+    level over the layers is dynamical isometry in the mean (Saxe et al. 2014, Pennington et al. 2017).
+    With batch norm, J is of the sum of each logit over the samples, since a sample's norm depends on the
+    others.
     """
     seen: dict[int, Tensor] = {}
     layers = network.weight_layers()

@@ -27,7 +27,7 @@ class LayerView:
     gradient: float | None
     """Geometric mean over the runs of E[δ²]; 0 where it is 0 in any."""
     shape: list[float]
-    """Counts of the activations that are not zero, in the bins of `edges`."""
+    """Counts of the activations that are not zero, in the bins of `edges`; empty without an activation."""
     edges: list[float]
 
 
@@ -50,10 +50,11 @@ def layers_at(runs: Sequence[StoredRun], when: str) -> list[LayerView]:
     snapshots = [s for run in runs if (s := snapshot_at(run, when))]
     if not snapshots:
         return []
-    return [_view([s["layers"][i] for s in snapshots]) for i in range(len(snapshots[0]["layers"]))]
+    depth = len(snapshots[0]["layers"])
+    return [_view([s["layers"][i] for s in snapshots], is_head=i == depth - 1) for i in range(depth)]
 
 
-def _view(layers: Sequence[dict[str, Any]]) -> LayerView:
+def _view(layers: Sequence[dict[str, Any]], *, is_head: bool) -> LayerView:
     def mean(section: str, statistic: str) -> float | None:
         values = [layer[section][statistic] if layer[section] else None for layer in layers]
         return summarise([number_or_none(v) for v in values]).mean
@@ -62,7 +63,7 @@ def _view(layers: Sequence[dict[str, Any]]) -> LayerView:
     shapes = [_without_zeros(layer["act"]) for layer in layers if layer["act"]]
     return LayerView(
         index=layers[0]["index"],
-        is_head=layers[0]["act"] is None,
+        is_head=is_head,
         pre_q=mean("pre", "q"),
         act_std=mean("act", "std"),
         zero=mean("act", "zero_fraction"),

@@ -85,7 +85,7 @@ def activation_table(runs: Sequence[StoredRun], *, all_layers: bool, width: int)
     grid = Grid([*columns, *moments], left=("Activations", *moments))
     for i in chosen(len(reference), everything=all_layers):
         views = [layers[i] for layers in (init, end) if layers]
-        grid.add(_layer_cells(views, bounded=bounded), "dim" if views[0].is_head else None)
+        grid.add(_layer_cells(views, bounded=bounded), None if views[0].shape else "dim")
     table = grid.fitting(width, expendable=moments).table()
     legend = _legend(_seeds(len(probed), len(runs)), reference, moments)
     return Group(table, Text(legend, style="dim"))
@@ -117,7 +117,7 @@ def _layer_cells(views: Sequence[LayerView], *, bounded: bool) -> list[str]:
         cell(text.number, "act_std"),
         *(cell(text.percent, share) for share in shares),
         cell(text.scientific, "gradient"),
-        *("" if view.is_head else text.sparkline(view.shape) for view in views),
+        *(text.sparkline(view.shape) if view.shape else "" for view in views),
     ]
 
 
