@@ -117,10 +117,10 @@ def _check(
     if entry.needs is Needs.FIRST_BATCH:
         if batch is None:
             raise UsageError(f"apply_init: {entry.name} measures a batch: give `batch`")
-        if any(_old_weight_norm(target.layer) for target in targets):
+        if any(target.calibrated and "weight" in vars(target.layer) for target in targets):
             raise UsageError(
-                f"apply_init: {entry.name} cannot rescale under torch.nn.utils.weight_norm;"
-                " use torch.nn.utils.parametrizations.weight_norm"
+                f"apply_init: {entry.name} cannot rescale a weight that a hook computes;"
+                " use torch.nn.utils.parametrizations"
             )
         if not all(target.calibrated for target in targets):
             raise UsageError(
@@ -161,6 +161,9 @@ def _layer(prefix: str, layer: nn.Module, *, calibrated: bool) -> _Target:
             layer.weight = hook.compute_weight(layer)
 
         return target((v, g), lambda: cast("Tensor", layer.weight), write, "through weight norm")
+    if "weight_orig" in layer._parameters:
+        original = layer.get_parameter("weight_orig")
+        return target((original,), *_access(original), "through weight_orig, of spectral norm or pruning")
     stored = tuple(computed.parameters()) if computed is not None else (layer.get_parameter("weight"),)
     note = "through its parametrization" if computed is not None else ""
     return target(stored, lambda: weight_of(layer), lambda weight: assign_weight(layer, weight), note)
@@ -185,19 +188,26 @@ def _attention(prefix: str, layer: nn.MultiheadAttention) -> Iterator[_Target]:
             f"{prefix}in_proj_bias[{letter}]",
             bias[rows] if bias is not None else None,
             (stored,) if bias is None else (stored, bias),
-            lambda block=block: block,
-            lambda weight, block=block: block.copy_(weight),
+            *_access(block),
             calibrated=False,
         )
 
 
+def _access(tensor: Tensor) -> tuple[Callable[[], Tensor], Callable[[Tensor], None]]:
+    """How a plain tensor is read and written."""
+
+    def write(weight: Tensor) -> None:
+        tensor.copy_(weight)
+
+    return lambda: tensor, write
+
+
 def _distinct(targets: Iterator[_Target]) -> list[_Target]:
     """Without those whose parameters an earlier target has: they are tied."""
-    seen: set[tuple[int, ...]] = set()
+    seen: set[tuple[int, int]] = set()
     kept = []
     for target in targets:
-        block = target.read()
-        key = (*map(id, target.stored[:1]), block.storage_offset() if len(target.stored) else 0)
+        key = (id(target.stored[0]), int(target.read().storage_offset()))  # parts of one matrix differ there
         if key not in seen:
             kept.append(target)
         seen.add(key)
