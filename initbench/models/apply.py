@@ -72,6 +72,7 @@ def apply_init(
     """
     init = _options(scheme, options, gain, bias)
     phi = bound(activation)
+    _refuse_lazy(module)
     targets = _distinct(_targets(module))
     _check(module, init, phi, targets, batch)
     rules = [rule_of(t.layer, init.scheme, init.gain, phi, i) for i, t in enumerate(targets, 1)]
@@ -101,14 +102,17 @@ def _options(
         raise UsageError(f"apply_init: {said}") from None
 
 
+def _refuse_lazy(module: nn.Module) -> None:
+    tensors = [*module.parameters(), *module.buffers()]
+    if any(isinstance(t, UninitializedParameter | UninitializedBuffer) for t in tensors):
+        raise UsageError("apply_init: a lazy module has no shape yet; pass a batch through it first")
+
+
 def _check(
     module: nn.Module, init: InitOptions, phi: BoundActivation, targets: list[_Target], batch: Tensor | None
 ) -> None:
     """Refuse what cannot be done, before anything is changed."""
     entry = INITS[init.scheme.name]
-    tensors = [*module.parameters(), *module.buffers()]
-    if any(isinstance(t, UninitializedParameter | UninitializedBuffer) for t in tensors):
-        raise UsageError("apply_init: a lazy module has no shape yet; pass a batch through it first")
     if entry.needs is Needs.MODEL_EDIT:
         raise UsageError(
             f"apply_init: {entry.name} edits the branches of a residual net, and which these are, a module"
