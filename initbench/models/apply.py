@@ -74,7 +74,7 @@ def apply_init(
     phi = bound(activation)
     _refuse_lazy(module)
     targets = _distinct(_targets(module))
-    _check(module, init, phi, targets, batch)
+    _check(init, phi, targets, batch)
     rules = [rule_of(t.layer, init.scheme, init.gain, phi, i) for i, t in enumerate(targets, 1)]
     weights = [_drawn(*pair, seed) for pair in zip(targets, rules, strict=True)]
     for target, rule, weight in zip(targets, rules, weights, strict=True):
@@ -108,9 +108,7 @@ def _refuse_lazy(module: nn.Module) -> None:
         raise UsageError("apply_init: a lazy module has no shape yet; pass a batch through it first")
 
 
-def _check(
-    module: nn.Module, init: InitOptions, phi: BoundActivation, targets: list[_Target], batch: Tensor | None
-) -> None:
+def _check(init: InitOptions, phi: BoundActivation, targets: list[_Target], batch: Tensor | None) -> None:
     """Refuse what cannot be done, before anything is changed."""
     entry = INITS[init.scheme.name]
     if entry.needs is Needs.MODEL_EDIT:

@@ -1,12 +1,15 @@
 """Schemes in a config: round trips, refusals that name both keys, and a few steps of training."""
 
 import pytest
+import torch
 import yaml
 from pydantic import ValidationError
+from torch.nn.functional import cross_entropy
 
 from initbench.choice import options_model
 from initbench.components.scheme import INITS
 from initbench.config.schema import ExperimentConfig
+from initbench.data.dataset import Source
 from initbench.data.prepare import prepare
 from initbench.data.resolve import resolve
 from initbench.train.start import draw
@@ -54,12 +57,10 @@ def make_default(name):
 @pytest.mark.parametrize("name", SERVED)
 def test_training_steps_at_depth_four_are_finite(make_config, name, tmp_path):
     """Two plain steps of SGD on digits, small enough that not even `ones` leaves float32."""
-    import torch
-    from torch.nn.functional import cross_entropy
-
     experiment = config(make_config, name)
-    network = draw(experiment, _digits(experiment, tmp_path), seeds=[0])[0]
-    data = _digits(experiment, tmp_path)
+    source = Source(root=tmp_path, offline=True)
+    data = prepare(resolve(experiment.data, source), experiment.data, torch.device("cpu"))
+    (network,) = draw(experiment, data, seeds=[0])
     x, y = data.train.x[:64], data.train.y[:64]
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
     for _ in range(2):
@@ -107,7 +108,7 @@ def test_a_combination_that_cannot_be_is_refused_at_init_scheme(make_config, nam
 
 
 def test_a_head_has_no_branches(make_config):
-    with pytest.raises(ValidationError, match="init.head=fixup edits residual branches"):
+    with pytest.raises(ValidationError, match=r"init.head=fixup edits residual branches"):
         make_config(init={"head": "fixup"})
 
 

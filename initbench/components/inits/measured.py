@@ -53,7 +53,7 @@ def _calibrate(
 
 
 def _per_unit(module: nn.Module, weight: Tensor, scale: Tensor) -> Tensor:
-    """One factor a unit, in a shape that broadcasts over `weight`: units are rows, but in transposed layers."""
+    """One factor a unit, shaped to broadcast over `weight`: units are rows, but in transposed layers."""
     kernel = [1] * (weight.ndim - 2)
     if not isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
         return scale.view(-1, 1, *kernel)
