@@ -58,7 +58,7 @@ def test_delta_orthogonal_refuses_to_lose_channels():
 @pytest.mark.parametrize(
     ("layer", "rows"),
     [
-        (nn.Conv2d(8, 12, 3, groups=4), lambda w: w.unflatten(0, (4, 3)).flatten(2)),
+        (nn.Conv2d(8, 40, 3, groups=4), lambda w: w.unflatten(0, (4, 10)).flatten(2)),
         (nn.Conv2d(6, 6, 3, groups=6), lambda w: w.unflatten(0, (6, 1)).flatten(2)),
         (nn.ConvTranspose2d(6, 4, 3), lambda w: w.transpose(0, 1).flatten(1)[None]),
     ],
@@ -149,6 +149,8 @@ def test_critical_is_a_stable_fixed_point_with_chi_one(name):
     assert phi.length_map(q, **sigmas) == pytest.approx(q, rel=1e-5)
     growth = phi.length_map(1.001 * q, **sigmas) - phi.length_map(0.999 * q, **sigmas)
     assert growth / (0.002 * q) < 1 + 1e-6  # towards q*, or for relu not away from it
+    # The smallest σ_b² is 0, or stands where stability begins.
+    assert point.sigma_b2 < 1e-9 * q or growth / (0.002 * q) > 1 - 1e-6
 
 
 @pytest.mark.parametrize("name", SOLVABLE)
