@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -73,8 +72,9 @@ def apply_init(
     """
     init = _options(scheme, options, gain, bias)
     phi = bound(activation)
+    _refuse_lazy(module)
     targets = _distinct(_targets(module))
-    _check(module, init, phi, targets, batch)
+    _check(init, phi, targets, batch)
     rules = [rule_of(t.layer, init.scheme, init.gain, phi, i) for i, t in enumerate(targets, 1)]
     weights = [_drawn(*pair, seed) for pair in zip(targets, rules, strict=True)]
     for target, rule, weight in zip(targets, rules, weights, strict=True):
@@ -102,14 +102,15 @@ def _options(
         raise UsageError(f"apply_init: {said}") from None
 
 
-def _check(
-    module: nn.Module, init: InitOptions, phi: BoundActivation, targets: list[_Target], batch: Tensor | None
-) -> None:
-    """Refuse what cannot be done, before anything is changed."""
-    entry = INITS[init.scheme.name]
+def _refuse_lazy(module: nn.Module) -> None:
     tensors = [*module.parameters(), *module.buffers()]
     if any(isinstance(t, UninitializedParameter | UninitializedBuffer) for t in tensors):
         raise UsageError("apply_init: a lazy module has no shape yet; pass a batch through it first")
+
+
+def _check(init: InitOptions, phi: BoundActivation, targets: list[_Target], batch: Tensor | None) -> None:
+    """Refuse what cannot be done, before anything is changed."""
+    entry = INITS[init.scheme.name]
     if entry.needs is Needs.MODEL_EDIT:
         raise UsageError(
             f"apply_init: {entry.name} edits the branches of a residual net, and which these are, a module"
@@ -118,10 +119,10 @@ def _check(
     if entry.needs is Needs.FIRST_BATCH:
         if batch is None:
             raise UsageError(f"apply_init: {entry.name} measures a batch: give `batch`")
-        if any(_old_weight_norm(target.layer) for target in targets):
+        if any(target.calibrated and "weight" in vars(target.layer) for target in targets):
             raise UsageError(
-                f"apply_init: {entry.name} cannot rescale under torch.nn.utils.weight_norm;"
-                " use torch.nn.utils.parametrizations.weight_norm"
+                f"apply_init: {entry.name} cannot rescale a weight that a hook computes;"
+                " use torch.nn.utils.parametrizations"
             )
         if not all(target.calibrated for target in targets):
             raise UsageError(
@@ -162,6 +163,9 @@ def _layer(prefix: str, layer: nn.Module, *, calibrated: bool) -> _Target:
             layer.weight = hook.compute_weight(layer)
 
         return target((v, g), lambda: cast("Tensor", layer.weight), write, "through weight norm")
+    if "weight_orig" in layer._parameters:
+        original = layer.get_parameter("weight_orig")
+        return target((original,), *_access(original), "through weight_orig, of spectral norm or pruning")
     stored = tuple(computed.parameters()) if computed is not None else (layer.get_parameter("weight"),)
     note = "through its parametrization" if computed is not None else ""
     return target(stored, lambda: weight_of(layer), lambda weight: assign_weight(layer, weight), note)
@@ -186,27 +190,26 @@ def _attention(prefix: str, layer: nn.MultiheadAttention) -> Iterator[_Target]:
             f"{prefix}in_proj_bias[{letter}]",
             bias[rows] if bias is not None else None,
             (stored,) if bias is None else (stored, bias),
-            partial(_same, block),
-            partial(_copy, block),
+            *_access(block),
             calibrated=False,
         )
 
 
-def _same(block: Tensor) -> Tensor:
-    return block
+def _access(tensor: Tensor) -> tuple[Callable[[], Tensor], Callable[[Tensor], None]]:
+    """How a plain tensor is read and written."""
 
+    def write(weight: Tensor) -> None:
+        tensor.copy_(weight)
 
-def _copy(block: Tensor, weight: Tensor) -> None:
-    block.copy_(weight)
+    return lambda: tensor, write
 
 
 def _distinct(targets: Iterator[_Target]) -> list[_Target]:
     """Without those whose parameters an earlier target has: they are tied."""
-    seen: set[tuple[Any, ...]] = set()
+    seen: set[tuple[int, int]] = set()
     kept = []
     for target in targets:
-        block = target.read()
-        key = (*map(id, target.stored[:1]), block.storage_offset() if len(target.stored) else 0)
+        key = (id(target.stored[0]), int(target.read().storage_offset()))  # parts of one matrix differ there
         if key not in seen:
             kept.append(target)
         seen.add(key)

@@ -30,8 +30,7 @@ def fans(module: nn.Module) -> tuple[float, float]:
     here, there = columns * math.prod(kernel), rows * math.prod(kernel)
     if not isinstance(module, Convolution | Transposed):
         return float(here), float(there)
-    sizes: tuple[int, ...] = module.stride
-    stride, groups = math.prod(sizes), module.groups
+    stride, groups = math.prod(cast("Any", module).stride), module.groups
     if isinstance(module, Transposed):  # the weight is (in, out/groups, …)
         return there / (groups * stride), float(here)
     return float(here), there / (groups * stride)

@@ -5,23 +5,44 @@ and the sample mean square v·√((κ−1)/N). Five of them leave a chance of 6e
 """
 
 import math
+from itertools import combinations
 
 import pytest
 import torch
-from scipy.stats import kstest
+from scipy.stats import kstest, truncnorm
+from torch import nn
 
 from initbench.choice import options_model
 from initbench.components.activation import bound
 from initbench.components.scheme import INITS, Needs
+from initbench.models.fans import fans as fans_of
+from initbench.models.initialise import rule_of
 
 SIGMAS = 5.0
 SHAPES = [(256, 256), (128, 512), (512, 128), (96, 32, 3, 3)]
 NOT_SQUARE = SHAPES[1:]
-KURTOSIS = {"normal": 3.0, "uniform": 1.8}
+KURTOSIS = {"normal": 3.0, "uniform": 1.8, "truncated": 3.0 + float(truncnorm(-2, 2).stats("k"))}
+
+# Layers with fan_in and fan_out counted by hand: terms of an output's sum, outputs that an input enters.
+LAYERS = {
+    "square": (lambda: nn.Linear(256, 256), 256, 256),
+    "wide": (lambda: nn.Linear(128, 512), 128, 512),
+    "tall": (lambda: nn.Linear(512, 128), 512, 128),
+    "conv": (lambda: nn.Conv2d(32, 96, 3), 32 * 9, 96 * 9),
+    "grouped": (lambda: nn.Conv2d(64, 256, 3, groups=4), 16 * 9, 64 * 9),
+    "depthwise": (lambda: nn.Conv2d(512, 512, 5, groups=512), 25, 25),
+    "transposed": (lambda: nn.ConvTranspose2d(48, 96, 4, stride=2), 48 * 4, 96 * 16),
+    "transposed in groups": (lambda: nn.ConvTranspose2d(64, 128, 3, stride=2, groups=2), 72, 64 * 9),
+    "strided": (lambda: nn.Conv2d(64, 64, 3, stride=2), 64 * 9, 64 * 9 / 4),
+    "kernel 1 × 7": (lambda: nn.Conv2d(48, 96, (1, 7), stride=(1, 2)), 48 * 7, 96 * 7 / 2),
+    "conv1d": (lambda: nn.Conv1d(64, 96, 5), 320, 480),
+}
 
 # The rules of the catalogue, written down once more: what a scheme states of itself proves nothing.
 RULES = {
     "normal": lambda n, m, gain: 1e-4,
+    "uniform": lambda n, m, gain: 0.05**2 / 3,
+    "trunc_normal": lambda n, m, gain: 4e-4,
     "torch_default": lambda n, m, gain: 1 / (3 * n),
     "lecun_normal": lambda n, m, gain: gain**2 / n,
     "lecun_uniform": lambda n, m, gain: gain**2 / n,
@@ -30,8 +51,14 @@ RULES = {
     "kaiming_normal": lambda n, m, gain: gain**2 / n,
     "kaiming_uniform": lambda n, m, gain: gain**2 / n,
     "kaiming_misprint": lambda n, m, gain: 4 / n,
+    "critical": lambda n, m, gain: 2 / n,
+    "analytic": lambda n, m, gain: 2 / n,
 }
 NEIGHBOURS = {
+    "normal": lambda n, m: 1e-4,
+    "uniform": lambda n, m: 0.05**2 / 3,
+    "trunc_normal": lambda n, m: 4e-4,
+    "trunc_normal as cut": lambda n, m: 4e-4 * 0.7737,
     "xavier": lambda n, m: 2 / (n + m),
     "kaiming": lambda n, m: 2 / n,
     "kaiming fan_out": lambda n, m: 2 / m,
@@ -40,7 +67,8 @@ NEIGHBOURS = {
     "misprint": lambda n, m: 4 / n,
 }
 INDEPENDENT = [scheme.name for scheme in INITS if scheme.variance is not None]
-UNIFORM = [name for name in INDEPENDENT if name.endswith("_uniform") or name == "torch_default"]
+UNIFORM = [name for name in INDEPENDENT if name.endswith("uniform") or name == "torch_default"]
+FIXED = ("zeros", "ones", "constant", "identity", "dirac")
 
 
 def fans(shape):
@@ -63,20 +91,32 @@ def drawn(name, shape, *, gain=None, seed=0, **options):
     return weight.double()
 
 
+def filled(name, layer, *, gain=None, activation="relu", seed=0, **options):
+    """The weight of `layer` as the second layer of a net has it drawn."""
+    chosen = options_model(INITS[name], "name")(**options)
+    rule = rule_of(layer, chosen, gain, bound(activation), 2)
+    weight = torch.full(layer.weight.shape, math.nan)
+    rule.fill(layer, weight, torch.Generator().manual_seed(seed))
+    return weight.double()
+
+
 def gain_of(name):
-    default = INITS[name].default_gain
-    return default(bound("relu")) if default else 1.0
+    scheme = INITS[name]
+    if scheme.layer_gain:
+        return scheme.layer_gain(bound("relu"), 2)
+    return scheme.default_gain(bound("relu")) if scheme.default_gain else 1.0
+
+
+def distribution_of(name):
+    return "truncated" if name == "trunc_normal" else "uniform" if name in UNIFORM else "normal"
 
 
 def kurtosis_of(name):
-    return KURTOSIS["uniform" if name in UNIFORM else "normal"]
+    return KURTOSIS[distribution_of(name)]
 
 
-def rule_of(name, n, m, gain):
-    """The catalogue's variance; for a scheme that this file does not know, its own statement."""
-    if name in RULES:
-        return RULES[name](n, m, gain)
-    return INITS[name].variance(fan_in=n, fan_out=m, gain=gain, **options_of(name))
+def rule_named(name, n, m, gain):
+    return RULES[name](n, m, gain)
 
 
 def deviation(weight, variance, kurtosis):
@@ -85,44 +125,86 @@ def deviation(weight, variance, kurtosis):
     return abs(found / variance - 1) / math.sqrt((kurtosis - 1) / weight.numel())
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_scheme_with_a_variance_has_its_rule_here():
+    assert set(INDEPENDENT) == set(RULES)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_fans(kind):
+    build, n, m = LAYERS[kind]
+    assert fans_of(build()) == (n, m)
+
+
+def test_fans_are_what_is_counted():
+    """Every weight and input 1, far from the border: the mean output is fan_in, the mean gradient fan_out."""
+    for build, n, m in list(LAYERS.values())[3:-1]:
+        layer = build()
+        nn.init.ones_(layer.weight)
+        nn.init.zeros_(layer.bias)
+        x = torch.ones(1, layer.in_channels, 44, 44, requires_grad=True)
+        y = layer(x)
+        inner = (..., slice(8, 16), slice(8, 16))  # a whole number of strides
+        y.sum().backward()
+        assert float(y.detach()[inner].mean()) == pytest.approx(n, rel=1e-5)
+        assert float(x.grad[inner].mean()) == pytest.approx(m, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
 @pytest.mark.parametrize("name", INDEPENDENT)
-def test_mean_and_variance(name, shape):
-    n, m = fans(shape)
-    for gain in {gain_of(name), 1.7}:
-        if INITS[name].default_gain is None and gain != 1.0:
+def test_mean_and_variance(name, kind):
+    build, n, m = LAYERS[kind]
+    for gain in (None, 1.7):
+        if INITS[name].default_gain is None and gain is not None:
             continue
-        weight = drawn(name, shape, gain=gain)
-        variance = rule_of(name, n, m, gain)
+        weight = filled(name, build(), gain=gain)
+        variance = rule_named(name, n, m, gain or gain_of(name))
         assert abs(float(weight.mean())) < SIGMAS * math.sqrt(variance / weight.numel())
         assert deviation(weight, variance, kurtosis_of(name)) < SIGMAS
-        declared = INITS[name].variance(fan_in=n, fan_out=m, gain=gain, **options_of(name))
-        assert declared == pytest.approx(variance, rel=1e-12)
+        used = gain or gain_of(name)
+        declared = INITS[name].variance(fan_in=n, fan_out=m, gain=used, **options_of(name))
+        assert declared == pytest.approx(variance, rel=1e-9)
 
 
-@pytest.mark.parametrize("shape", NOT_SQUARE, ids=str)
+@pytest.mark.parametrize("kind", LAYERS)
 @pytest.mark.parametrize("name", INDEPENDENT)
-def test_the_neighbouring_schemes_fail_the_same_test(name, shape):
-    n, m = fans(shape)
-    own = rule_of(name, n, m, gain_of(name))
-    weight = drawn(name, shape)
-    others = {other: rule(n, m) for other, rule in NEIGHBOURS.items()}
-    different = {other: v for other, v in others.items() if not math.isclose(v, own, rel_tol=1e-9)}
-    assert len(different) >= len(NEIGHBOURS) - 1  # only the scheme itself is left out
-    for other, variance in different.items():
-        assert deviation(weight, variance, kurtosis_of(name)) > SIGMAS, other
+def test_the_neighbouring_schemes_fail_the_same_test(name, kind):
+    """All of them, the nearest too; a rule within ten standard errors here is told apart at another shape."""
+    build, n, m = LAYERS[kind]
+    own, weight = rule_named(name, n, m, gain_of(name)), filled(name, build())
+    for other, rule in NEIGHBOURS.items():
+        if separated(own, rule(n, m), weight.numel(), kurtosis_of(name)):
+            assert deviation(weight, rule(n, m), kurtosis_of(name)) > SIGMAS, other
+
+
+def separated(own, other, count, kurtosis):
+    """Whether a sample of variance `own` is sure to lie off `other`: ten standard errors, in units of it."""
+    return abs(own / other - 1) > 2 * SIGMAS * math.sqrt((kurtosis - 1) / count) * max(1.0, own / other)
+
+
+def test_some_layer_tells_each_two_rules_apart():
+    for (one, rule), (two, other) in combinations(NEIGHBOURS.items(), 2):
+        apart = [
+            kind
+            for kind, (build, n, m) in LAYERS.items()
+            if separated(rule(n, m), other(n, m), build().weight.numel(), 3.0)
+        ]
+        assert apart, (one, two)
 
 
 @pytest.mark.parametrize("name", INDEPENDENT)
 def test_shape_of_the_distribution(name):
-    """Kolmogorov–Smirnov over 65,536 draws: at p = 1e-4 it tells a uniform from a normal at once."""
+    """Kolmogorov–Smirnov over 65,536 draws: at p = 1e-4 it tells the three distributions apart."""
     weight = drawn(name, (256, 256), seed=5)
-    std = math.sqrt(rule_of(name, 256, 256, gain_of(name)))
-    uniform, normal = ("uniform", (-math.sqrt(3) * std, 2 * math.sqrt(3) * std)), ("norm", (0, std))
-    own, other = (uniform, normal) if name in UNIFORM else (normal, uniform)
-    flat = weight.flatten().numpy()
-    assert kstest(flat, own[0], args=own[1]).pvalue > 1e-4
-    assert kstest(flat, other[0], args=other[1]).pvalue < 1e-4
+    std = math.sqrt(rule_named(name, 256, 256, gain_of(name)))
+    uncut = std / truncnorm(-2, 2).std()
+    candidates = {
+        "uniform": ("uniform", (-math.sqrt(3) * std, 2 * math.sqrt(3) * std)),
+        "normal": ("norm", (0, std)),
+        "truncated": ("truncnorm", (-2, 2, 0, uncut)),
+    }
+    for kind, (cdf, arguments) in candidates.items():
+        fits = kstest(weight.flatten().numpy(), cdf, args=arguments).pvalue > 1e-4
+        assert fits == (kind == distribution_of(name)), kind
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -131,7 +213,7 @@ def test_uniform_schemes_keep_and_fill_their_bound(name, shape):
     """The largest of N draws is within 20/N of the bound but for a chance of e⁻²⁰; float32 rounds by 6e-8."""
     n, m = fans(shape)
     weight = drawn(name, shape)
-    bound_ = math.sqrt(3 * rule_of(name, n, m, gain_of(name)))
+    bound_ = math.sqrt(3 * rule_named(name, n, m, gain_of(name)))
     largest = float(weight.abs().max())
     assert bound_ * (1 - 20 / weight.numel()) < largest <= bound_ * (1 + 1e-6)
 
@@ -144,7 +226,7 @@ def test_torch_default_draws_what_torch_draws():
     assert float(linear.weight.detach().abs().max()) == pytest.approx(bound_, rel=1e-3)
     assert float(linear.bias.detach().abs().max()) == pytest.approx(bound_, rel=2e-2)
     assert float(drawn("torch_default", (400, 300)).abs().max()) == pytest.approx(bound_, rel=1e-3)
-    assert INITS["torch_default"].bias_bound(300) == pytest.approx(bound_, rel=1e-15)
+    assert math.sqrt(3) * INITS["torch_default"].bias_std(bound("relu"), 300) == pytest.approx(bound_)
 
 
 @pytest.mark.parametrize("shape", NOT_SQUARE, ids=str)
@@ -172,7 +254,7 @@ def test_a_fill_uses_its_own_generator_and_no_other(name):
     torch.manual_seed(2)
     assert torch.equal(drawn(name, (32, 48), seed=7), first)
     assert bool(first.isfinite().all())
-    if name not in ("zeros", "constant"):
+    if name not in FIXED:
         assert not torch.equal(drawn(name, (32, 48), seed=8), first)
 
 
@@ -208,6 +290,7 @@ def test_orthogonal_has_no_sign_bias():
 
 def test_fixed_schemes():
     assert bool((drawn("zeros", (3, 4)) == 0).all())
+    assert bool((drawn("ones", (3, 4)) == 1).all())
     assert bool((drawn("constant", (3, 4)) == 1).all())
     assert bool((drawn("constant", (3, 4), value=-0.25) == -0.25).all())
 
@@ -216,8 +299,8 @@ def test_fixed_schemes():
 def test_what_a_scheme_needs_is_there(name):
     scheme = INITS[name]
     assert (scheme.calibrate is not None) == (scheme.needs is Needs.FIRST_BATCH)
-    if scheme.bias_bound is not None:
-        assert scheme.bias_bound(100) > scheme.bias_bound(400) > 0
+    assert (scheme.edit is not None) == (scheme.needs is Needs.MODEL_EDIT)
+    assert scheme.default_gain is None or scheme.layer_gain is None
 
 
 def test_kaiming_gain_follows_the_leaky_slope_and_else_is_root_two():

@@ -34,8 +34,6 @@ def _calibrate(
     """
 
     def standardise(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        if isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
-            raise ValueError("scales rows of weights, which the units of a transposed convolution are not")
         channels = output.ndim - 1 if isinstance(module, nn.Linear) else 1
         axes = [axis for axis in range(output.ndim) if axis != channels]
         std, mean = torch.std_mean(output.double(), axes, correction=0)
@@ -43,7 +41,7 @@ def _calibrate(
         varies = (std > 1e-6 * mean.abs()) & std.isfinite()
         scale = torch.where(varies, 1.0 / std, 1.0)
         weight, bias = weight_of(module), module.get_parameter("bias")
-        assign_weight(module, weight * scale.to(weight).view(-1, *[1] * (weight.ndim - 1)))
+        assign_weight(module, weight * _per_unit(module, weight, scale.to(weight)))
         bias.copy_(torch.where(varies, beta + (bias - mean) * scale, bias).to(bias))
         return module.forward(*inputs)  # type: ignore[no-any-return]
 
@@ -52,6 +50,16 @@ def _calibrate(
             hooks.callback(module.register_forward_hook(standardise).remove)
         copies = {name: buffer.clone() for name, buffer in network.named_buffers()}
         functional_call(network, copies, (batch,))
+
+
+def _per_unit(module: nn.Module, weight: Tensor, scale: Tensor) -> Tensor:
+    """One factor a unit, shaped to broadcast over `weight`: units are rows, but in transposed layers."""
+    kernel = [1] * (weight.ndim - 2)
+    if not isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+        return scale.view(-1, 1, *kernel)
+    inputs = weight.shape[0] // module.groups
+    columns = scale.view(module.groups, 1, -1).expand(-1, inputs, -1)
+    return columns.reshape(*weight.shape[:2], *kernel)
 
 
 def _needs_bias(key: str, setting: Setting) -> str | None:
