@@ -15,10 +15,10 @@ from initbench.config.schema import ExperimentConfig
 from initbench.models.build import build
 from initbench.models.initialise import InitOptions
 from initbench.models.network import FAMILIES
-from initbench.probe.advice import situation_of
 from initbench.probe.capture import probe
 from initbench.probe.diagnose import diagnose
 from initbench.probe.predict import predict
+from initbench.probe.remedy import situation_of
 from initbench.train.cohort import Cohort
 
 CASES = [

@@ -62,7 +62,10 @@ class SmallResidual(Network):
         modules = [self.stem, *inner, self.head]
         activations = [nn.ReLU()] * (len(modules) - 1) + [None]
         pairs = enumerate(zip(modules, activations, strict=True), 1)
-        return [WeightLayer(i, names[module], module, activation) for i, (module, activation) in pairs]
+        return [
+            WeightLayer(i, names[module], module, module, activation, is_head=activation is None)
+            for i, (module, activation) in pairs
+        ]
 
 
 def batch():

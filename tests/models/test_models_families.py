@@ -287,7 +287,7 @@ def test_weights_are_drawn_with_the_fans_of_the_kernel():
     for layer in net("torchvision", model="mobilenet_v2", init={"scheme": "lecun_normal"}).weight_layers():
         weight = layer.module.weight.detach()
         inputs = weight.shape[1] * math.prod(weight.shape[2:])
-        assert fans(weight)[0] == inputs
+        assert fans(layer.module)[0] == inputs
         assert float(weight.square().mean()) ** 0.5 == pytest.approx(
             inputs**-0.5, rel=5 / (2 * weight.numel()) ** 0.5
         )
