@@ -145,8 +145,13 @@ def run_experiment(
 def _workers_that_pay(todo: Plan, data: Bundle, steps: int) -> int:
     if todo.device.type != "cpu":
         return 1
-    mode = training_mode(todo.config, todo.device)
-    return workers_that_pay(todo.config, data, mode, len(todo.missing), steps - min(todo.missing.values()))
+    mode, left = training_mode(todo.config, todo.device), steps - min(todo.missing.values())
+    try:
+        return workers_that_pay(todo.config, data, mode, len(todo.missing), left)
+    except InitbenchError:
+        raise
+    except Exception:  # what fails here fails in training too, where it is stored with the runs
+        return 1
 
 
 def _train_here(jobs: Sequence[Job], data: Bundle, opened: Opened) -> list[Exception]:

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from torch import nn
-
 from initbench.components.activation import BoundActivation
 from initbench.models.initialise import InitOptions, LayerRule, layer_rule
 from initbench.models.network import Network, WeightLayer
@@ -49,7 +47,7 @@ def predict(network: Network, init: InitOptions, *, first_q: float, normed: bool
     """Walk q from `first_q` (the first layer's, measured) through the hidden layers."""
     activation = network.activation
     needed = activation.preserving_gain**2
-    chi = activation.chi(1.0, sigma_w2=needed)
+    chi = activation.chi(1.0, sigma_w2=needed) / activation.widening
     hidden = [layer for layer in network.weight_layers() if layer.activation is not None]
     rules = [layer_rule(layer, init, activation) for layer in hidden]
     sigma_w2 = rules[-1].sigma_w2 if rules else None
@@ -60,22 +58,15 @@ def predict(network: Network, init: InitOptions, *, first_q: float, normed: bool
     walk = _walk(variances, activation, first_q)
     if walk is None:
         return Prediction(None, None, None, sigma_w2, needed, chi)
-    taken = slice(1, walk.steps + 1)
-    fans = [math.log(rule.fan_out / rule.fan_in) for rule in rules[taken]]
-    strides = [math.log(_stride(layer)) for layer in hidden[taken]]
+    fans = [math.log(rule.fan_out / rule.fan_in) for rule in rules[1 : walk.steps + 1]]
     return Prediction(
         forward=math.exp(walk.log_q / walk.steps),
         signal=math.exp(walk.log_chi / walk.steps),
-        backward=math.exp((walk.log_chi + sum(fans) - sum(strides)) / walk.steps),
+        backward=math.exp((walk.log_chi + sum(fans)) / walk.steps),
         sigma_w2=sigma_w2,
         needed_sigma_w2=needed,
         chi_at_needed=chi,
     )
-
-
-def _stride(layer: WeightLayer) -> int:
-    """Positions of its input for one of its output: each δ is shared out among so many."""
-    return math.prod(layer.module.stride) if isinstance(layer.module, nn.Conv2d) else 1
 
 
 @dataclass(frozen=True)

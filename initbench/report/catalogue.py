@@ -159,10 +159,13 @@ def _(entry: Code) -> dict[str, Any]:
 def sigma_w2(scheme: Scheme, fan_in: int, fan_out: int, activation: BoundActivation) -> float | None:
     """fan_in times the variance of a hidden layer's weight, under the scheme's default gain and options.
 
-    None where the scheme states no variance.
+    None where the scheme states no variance, or has none for that activation.
     """
     module = nn.Linear(fan_in, fan_out, bias=False, device="meta")
-    value = rule_of(module, default_choice(INITS, scheme.name), None, activation, 2).sigma_w2
+    try:
+        value = rule_of(module, default_choice(INITS, scheme.name), None, activation, 2).sigma_w2
+    except ValueError:  # critical: not every activation has such a point
+        return None
     return value if value is not None and math.isfinite(value) else None
 
 

@@ -5,11 +5,11 @@ import re
 import pytest
 import torch
 import yaml
-from initbench.execute.serial import Workplace, run_experiment
 
 from initbench.config.load import load
 from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import Source
+from initbench.execute.experiment import Workplace, run_experiment
 from initbench.store.store import Store
 
 KEY_VALUE = re.compile(r"[a-z_]+(?:\.[a-z_]+)+=[^\s,)]+")
@@ -66,7 +66,7 @@ def findings(tmp_path_factory):
             planned = advanced = evaluated = ended = staticmethod(lambda *_: None)
 
         execution = run_experiment(load(path, overrides, ExperimentConfig), place, Silent(), rerun=False)
-        assert execution.error is None
+        assert execution.errors == ()
         diagnosis = place.store.read(execution.run_ids[0]).record["diagnosis"]
         return {finding["code"]: finding["message"] for finding in diagnosis if finding["when"] == "init"}
 
