@@ -153,7 +153,7 @@ def _hidden(snapshot: dict[str, Any]) -> list[dict[str, Any]]:
 def _symmetric(snapshots: Sequence[dict[str, Any]]) -> Iterator[Finding]:
     limit = _BY_NAME["symmetric"].threshold or 0.0
     for snapshot in snapshots:
-        for layer in _hidden(snapshot):
+        for layer in _on_the_way(_hidden(snapshot), "pre", "signal"):
             if layer["units"] > 1 and layer["unit_spread"] <= limit:
                 message = (
                     f"all {layer['units']} units of layer {layer['index']} are identical"
@@ -176,20 +176,30 @@ def _diverged(step: int, layer: int | None) -> Finding:
 
 
 def _slopes(hidden: list[dict[str, Any]], situation: Situation) -> Iterator[Finding]:
-    q = known([layer["pre"]["q"] for layer in hidden])
+    """Findings of the signal on its way forward and of the gradient on its way back.
+
+    A residual branch that starts closed puts out 0 and lets no gradient in, while both go on beside it:
+    a layer whose 0 is followed by more is no part of the way.
+    """
+    forward = _on_the_way(hidden, "pre", "signal")
+    q = known([layer["pre"]["q"] for layer in forward])
     finite = sum(map(math.isfinite, q))
-    signal = known([layer["pre"]["signal"] for layer in hidden])[:finite]
-    delta = known([layer["grad"]["pre_q"] for layer in reversed(hidden)])
+    signal = known([layer["pre"]["signal"] for layer in forward])[:finite]
     floors = [floor(x) for x in q[: len(signal)]]
-    backward = hidden[::-1]
-    yield from _slope(
-        "vanishing_forward", fall(signal, floors, full=q[0] if q else 0.0), signal, hidden, situation
-    )
-    yield from _slope("exploding_forward", growth(q), q, hidden, situation)
-    yield from _slope(
-        "vanishing_backward", fall(delta, [floor(0.0)] * len(delta)), delta, backward, situation
-    )
+    lost = fall(signal, floors, full=q[0] if q else 0.0)
+    yield from _slope("vanishing_forward", lost, signal, forward, situation)
+    yield from _slope("exploding_forward", growth(q), q, forward, situation)
+    backward = _on_the_way(hidden[::-1], "grad", "pre_q")
+    delta = known([layer["grad"]["pre_q"] for layer in backward])
+    lost = fall(delta, [floor(0.0)] * len(delta))
+    yield from _slope("vanishing_backward", lost, delta, backward, situation)
     yield from _slope("exploding_backward", growth(delta), delta, backward, situation)
+
+
+def _on_the_way(layers: Sequence[dict[str, Any]], part: str, statistic: str) -> list[dict[str, Any]]:
+    """Without the layers whose value is 0 though a later one's is not."""
+    last = max((i for i, layer in enumerate(layers) if layer[part][statistic]), default=-1)
+    return [layer for i, layer in enumerate(layers) if i > last or layer[part][statistic] != 0.0]
 
 
 def _slope(

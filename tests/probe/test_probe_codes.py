@@ -154,3 +154,18 @@ def test_a_signal_lost_in_the_first_layer():
     assert finding.value == pytest.approx(math.log(1e-13))
     # Without anything there at all, nothing was lost.
     assert diagnosed({"scheme": "kaiming_normal", "head": "zeros"}, depth=5) == []
+
+
+@pytest.mark.parametrize("scheme", ["fixup", "skipinit", "rezero"])
+def test_closed_branches_are_no_lost_signal(scheme):
+    """At init such a net is its shortcuts: no gradient inside the branches, all of it beside them."""
+    snapshot, situation = parts(scheme, family="resnet_mlp", depth=42, width=64)
+    hidden = snapshot["layers"][:-1]
+    assert any(layer["grad"]["pre_q"] == 0.0 for layer in hidden), "closed indeed"
+    assert diagnose([snapshot], situation, None) == []
+
+
+def test_what_is_lost_in_a_residual_net_is_found():
+    """Open branches that double q forty times."""
+    findings = diagnosed({"scheme": {"name": "normal", "std": 0.5}}, family="resnet_mlp", depth=42, width=64)
+    assert set(codes(findings)) == EXPLODING

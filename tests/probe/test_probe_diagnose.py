@@ -26,9 +26,9 @@ NAMES = [code.name for code in CODES]
 THRESHOLDS = {code.name: code.threshold for code in CODES}
 
 
-def parts(init, *, seed=0, samples=256, **model):
+def parts(init, *, seed=0, samples=256, family="mlp", **model):
     """A net, its snapshot at init, and the situation, as execute/ puts them together."""
-    options = options_model(FAMILIES["mlp"], "family")(**{"depth": 20, "width": 128, **model})
+    options = options_model(FAMILIES[family], "family")(**{"depth": 20, "width": 128, **model})
     init = InitOptions.model_validate(init if "scheme" in init else {"scheme": init})
     generator = torch.Generator().manual_seed(1000 + seed)
     x = torch.randn(samples, 64, generator=generator)
