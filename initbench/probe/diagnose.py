@@ -153,7 +153,7 @@ def _hidden(snapshot: dict[str, Any]) -> list[dict[str, Any]]:
 def _symmetric(snapshots: Sequence[dict[str, Any]]) -> Iterator[Finding]:
     limit = _BY_NAME["symmetric"].threshold or 0.0
     for snapshot in snapshots:
-        for layer in _on_the_way(_hidden(snapshot), "pre", "signal"):
+        for layer in filter(_open, _hidden(snapshot)):
             if layer["units"] > 1 and layer["unit_spread"] <= limit:
                 message = (
                     f"all {layer['units']} units of layer {layer['index']} are identical"
@@ -178,10 +178,10 @@ def _diverged(step: int, layer: int | None) -> Finding:
 def _slopes(hidden: list[dict[str, Any]], situation: Situation) -> Iterator[Finding]:
     """Findings of the signal on its way forward and of the gradient on its way back.
 
-    A residual branch that starts closed puts out 0 and lets no gradient in, while both go on beside it:
-    a layer whose 0 is followed by more is no part of the way.
+    A residual branch that starts closed puts out 0 and lets no gradient in, while both go on beside it;
+    such layers are no part of the way.
     """
-    forward = _on_the_way(hidden, "pre", "signal")
+    forward = list(filter(_open, hidden))
     q = known([layer["pre"]["q"] for layer in forward])
     finite = sum(map(math.isfinite, q))
     signal = known([layer["pre"]["signal"] for layer in forward])[:finite]
@@ -189,17 +189,22 @@ def _slopes(hidden: list[dict[str, Any]], situation: Situation) -> Iterator[Find
     lost = fall(signal, floors, full=q[0] if q else 0.0)
     yield from _slope("vanishing_forward", lost, signal, forward, situation)
     yield from _slope("exploding_forward", growth(q), q, forward, situation)
-    backward = _on_the_way(hidden[::-1], "grad", "pre_q")
+    backward = _reached(hidden[::-1])
     delta = known([layer["grad"]["pre_q"] for layer in backward])
     lost = fall(delta, [floor(0.0)] * len(delta))
     yield from _slope("vanishing_backward", lost, delta, backward, situation)
     yield from _slope("exploding_backward", growth(delta), delta, backward, situation)
 
 
-def _on_the_way(layers: Sequence[dict[str, Any]], part: str, statistic: str) -> list[dict[str, Any]]:
-    """Without the layers whose value is 0 though a later one's is not."""
-    last = max((i for i, layer in enumerate(layers) if layer[part][statistic]), default=-1)
-    return [layer for i, layer in enumerate(layers) if i > last or layer[part][statistic] != 0.0]
+def _open(layer: dict[str, Any]) -> bool:
+    """Whether what follows the layer sees its output: after a 0 alone, an activation would be one value."""
+    return not (layer["pre"]["q"] == 0.0 and layer["act"]["std"])
+
+
+def _reached(layers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without the layers that get no gradient though one that the gradient meets later does."""
+    last = max((i for i, layer in enumerate(layers) if layer["grad"]["pre_q"]), default=-1)
+    return [layer for i, layer in enumerate(layers) if i > last or layer["grad"]["pre_q"] != 0.0]
 
 
 def _slope(
