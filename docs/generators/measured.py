@@ -4,7 +4,7 @@ A page holds markers; what stands between them is written anew:
 
     <!-- measured: show NAME DATASET [layers] [convergence] [diagnosis] -->   (no part named: all of them)
     <!-- measured: compare DATASET NAME... -->
-    <!-- measured: results -->
+    <!-- measured: results [NAME...] -->   (no name: all shipped configs)
     <!-- /measured -->
 
 The runs are those of the configs as they are shipped, and again with data.name=digits:
@@ -59,7 +59,7 @@ def _content(words: Sequence[str], runs: Sequence[StoredRun], configs: Path) -> 
         dataset, *names = rest
         return _block([compare_tables.comparison(t) for t in tables(_pick(runs, dataset, names))])
     if kind == "results":
-        return _results(runs, sorted(path.stem for path in configs.rglob("*.yaml")))
+        return _results(runs, rest or sorted(path.stem for path in configs.rglob("*.yaml")))
     raise ValueError(f"unknown marker: measured: {' '.join(words)}")
 
 
@@ -103,6 +103,7 @@ def _results(runs: Sequence[StoredRun], names: Sequence[str]) -> str:
     by_dataset = {
         dataset: _one(tables([run for run in shipped if run.record["dataset"] == dataset]))
         for dataset in _DATASETS
+        if any(run.record["dataset"] == dataset for run in shipped)
     }
     header = ["config"]
     for dataset, found in by_dataset.items():
@@ -115,7 +116,7 @@ def _results(runs: Sequence[StoredRun], names: Sequence[str]) -> str:
         for found in by_dataset.values():
             row += _result_cells(found, name)
         rows.append([*row, found_codes])
-    return table([*header, "diagnosis"], rows) + "\n\n" + _caption(runs)
+    return table([*header, "diagnosis"], rows) + "\n\n" + _caption(shipped)
 
 
 def _one(found: list[Table]) -> Table | None:

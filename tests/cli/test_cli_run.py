@@ -262,7 +262,7 @@ def test_a_runs_dir_that_cannot_be_is_a_storage_error(initbench: Any, write: Wri
 
 @pytest.mark.usefixtures("fails_once")
 def test_a_failed_experiment_is_told_last_and_the_others_go_on(initbench: Any, write: Write) -> None:
-    said = initbench("run", write("bad", seeds=2), write("good"))
+    said = initbench("run", write("bad", seeds=2), write("good"), "--workers", 1)
     assert said.code == 1
     assert "bad failed: RuntimeError: out of luck" in said.err
     store = Store(Path("runs"))
@@ -278,7 +278,7 @@ def test_a_failed_experiment_is_told_last_and_the_others_go_on(initbench: Any, w
 
 @pytest.mark.usefixtures("fails_once")
 def test_a_failed_run_has_its_place_in_the_document(initbench: Any, write: Write) -> None:
-    said = initbench("run", write(seeds=2), "--json")
+    said = initbench("run", write(seeds=2), "--json", "--workers", 1)
     assert said.code == 1
     runs = json.loads(said.out)["runs"]
     assert [(run["status"], run["final"]) for run in runs] == [("failed", None)] * 2
