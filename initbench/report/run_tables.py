@@ -50,7 +50,8 @@ def heading(runs: Sequence[StoredRun]) -> Text:
     record = runs[0].record
     config = record["config"]
     model, norm = config["model"], _name(config["model"]["norm"])
-    shape = f"{model['family']} {model.get('depth', '?')} × {model.get('width', '?')}"
+    size = f"{model['depth']} × {model['width']}" if "depth" in model else str(model.get("model", ""))
+    shape = f"{model['family']} {size}".rstrip()
     used, asked = record["dataset"], record["dataset_requested"]
     parts = [
         shape,
