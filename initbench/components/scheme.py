@@ -29,7 +29,7 @@ class Fill(Protocol):
 
     weight: (out, in) or a kernel (out, in, …), of one group where there are several; `gain` multiplies
     the standard deviation; random numbers come from `generator`, on the CPU. The scheme's options follow
-    as keywords. Raises ValueError, with a reason, for a shape that the scheme cannot fill.
+    as keywords.
     """
 
     def __call__(
@@ -82,6 +82,10 @@ def _fits(_name: str, _setting: Setting) -> str | None:
     return None
 
 
+def _any_shape(_shape: Sequence[int]) -> str | None:
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scheme(Entry):
     """An init scheme.
@@ -93,6 +97,8 @@ class Scheme(Entry):
     fill: Fill
     first_fill: Fill | None = None
     """How the first layer is filled, whose input no activation has passed; None for like the others."""
+    unfillable: Callable[[Sequence[int]], str | None] = _any_shape
+    """(out, in, …) → why `fill` cannot fill a weight of that shape; None where it can."""
     variance: Callable[..., float] | None = None
     default_gain: Callable[[BoundActivation], float] | None = None
     """The gain when the config names none; None when no gain can be given."""

@@ -122,16 +122,17 @@ def run_experiment(
         return Execution(config, run_ids)
     data = prepare(todo.resolved, config.data, workplace.device)
     check_batch_size(len(data.train), config.train.batch_size)
-    check(config.model, data.input_shape)  # before any run is claimed
+    check(config.model, config.init, input_shape=data.input_shape, classes=data.classes)
     steps = total_steps(config.train, len(data.train) // config.train.batch_size)
     observer.planned(config, len(todo.missing), stored, steps)
     workers = workplace.workers or _workers_that_pay(todo, data, steps)
 
+    record = _record(todo, data)
+
     @contextmanager
     def opened(job: Job) -> Iterator[tuple[Job, Recorder]]:
-        ids = {seed: todo.run_ids[seed] for seed in job.seeds}
-        record = _record(job, todo.identity, data)
-        with claimed(workplace.store, config, ids, record, rerun=rerun) as writers:
+        ids, own = {seed: todo.run_ids[seed] for seed in job.seeds}, {**record, "threads": job.threads}
+        with claimed(workplace.store, config, ids, own, rerun=rerun) as writers:
             yield replace(job, resume=_resumptions(writers)), Recorder(writers, observer)
 
     jobs = todo.jobs(workers)
@@ -175,21 +176,20 @@ def _resumptions(writers: Mapping[int, RunWriter]) -> tuple[Resumption, ...]:
     return there
 
 
-def _record(job: Job, identity: Identity, data: Bundle) -> dict[str, Any]:
-    """What is known of a run before it starts."""
+def _record(todo: Plan, data: Bundle) -> dict[str, Any]:
+    """What is known of all the runs before they start."""
     return {
-        "experiment": job.config.name,
-        "arm": identity.arm,
-        "identity": {key: value for key, value in identity.parts.items() if key != "config"},
-        "config": job.config.resolved(),
+        "experiment": todo.config.name,
+        "arm": todo.identity.arm,
+        "identity": {key: value for key, value in todo.identity.parts.items() if key != "config"},
+        "config": todo.config.resolved(),
         "dataset": data.name,
         "dataset_requested": data.requested,
-        "device": str(job.device),
-        "precision": job.config.train.precision,
-        "matmul": matmul_backend(job.device),
-        "threads": job.threads,
+        "device": str(todo.device),
+        "precision": todo.config.train.precision,
+        "matmul": matmul_backend(todo.device),
         "versions": versions(),
-        "machine": machine(job.device),
+        "machine": machine(todo.device),
         "git": git_state(),
         "samples": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
         "classes": data.classes,

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 import signal
+import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
@@ -23,6 +24,7 @@ from torch import Tensor
 from initbench.config.schema import ExperimentConfig
 from initbench.data.prepare import Bundle, prepare
 from initbench.data.resolve import Resolved
+from initbench.errors import Terminated
 from initbench.execute.job import Job, Sink, train
 
 Opened = Callable[[Job], AbstractContextManager[tuple[Job, Sink]]]
@@ -72,7 +74,6 @@ class _Pipe:
 
 def work(pipe: Connection) -> None:
     """The life of a worker: jobs come in, reports go out, until the pipe is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver ends it
     torch.set_num_threads(1)
     loaded: dict[str, Bundle] = {}
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
@@ -91,6 +92,19 @@ def work(pipe: Connection) -> None:
                 pipe.send(("failed", f"{type(error).__name__}: {error}", traceback.format_exc()))
 
 
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes started inside never hear of Ctrl-C, not even while they import: the driver ends them."""
+    if threading.current_thread() is not threading.main_thread():  # where no handler can be set
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class Worker:
     """One process, and the job it has."""
 
@@ -98,7 +112,8 @@ class Worker:
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self._process = context.Process(target=work, args=(theirs,), daemon=True)
-        self._process.start()
+        with _deaf_to_interrupts():
+            self._process.start()
         theirs.close()
         self._stack = ExitStack()
         self._sink: Sink | None = None
@@ -141,12 +156,13 @@ class Worker:
         """Whether it can take another job."""
         return self._process.is_alive()
 
-    def leave(self, error: BaseException | None) -> None:
-        """End the process; the runs it still has are marked with what ended them."""
+    def leave(self) -> None:
+        """End the process; the runs it still has are interrupted, for nothing that they did."""
         self._process.kill()
         self._process.join()
         self.pipe.close()
-        self._stack.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
+        interrupted = Terminated(signal.SIGTERM)
+        self._stack.__exit__(Terminated, interrupted, None)
 
     def _report(self, name: str, *arguments: Any) -> None:
         getattr(self._sink, name)(*arguments)
@@ -163,7 +179,7 @@ def train_in_workers(
 ) -> list[Exception]:
     """Train all jobs in as many processes; returns what stopped those that failed.
 
-    An exception here, an interrupt for one, ends the workers and marks the runs they had.
+    An exception here, an interrupt for one, ends the workers; the runs they had can be gone on with.
     """
     waiting = deque(jobs)
     errors: list[Exception] = []
@@ -171,7 +187,7 @@ def train_in_workers(
     try:
         while waiting or any(worker.busy for worker in crew):
             for worker in [worker for worker in crew if not worker.alive and not worker.busy]:
-                worker.leave(None)
+                worker.leave()
                 crew.remove(worker)
             while len(crew) < min(workers, len(waiting) + sum(worker.busy for worker in crew)):
                 crew.append(Worker())
@@ -182,10 +198,7 @@ def train_in_workers(
             for pipe in connection.wait(list(busy)):
                 if isinstance(pipe, Connection) and (error := busy[pipe].receive()) is not None:
                     errors.append(error)
-    except BaseException as error:
+    finally:
         for worker in crew:
-            worker.leave(error)
-        raise
-    for worker in crew:
-        worker.leave(None)
+            worker.leave()
     return errors

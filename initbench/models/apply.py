@@ -217,11 +217,11 @@ def _distinct(targets: Iterator[_Target]) -> list[_Target]:
 
 
 def _drawn(target: _Target, rule: LayerRule, seed: int) -> Tensor:
+    problem = rule.problem(target.layer)
+    if problem is not None:
+        raise UsageError(f"apply_init: {rule.scheme.name} {problem} ({target.name})")
     weight = torch.empty(shape_of(target.layer))
-    try:
-        rule.fill(target.layer, weight, generator(seed, "init", target.name))
-    except ValueError as reason:
-        raise UsageError(f"apply_init: {rule.scheme.name} {reason} ({target.name})") from None
+    rule.fill(target.layer, weight, generator(seed, "init", target.name))
     return weight
 
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from initbench.models.initialise import InitOptions, initialise
+from initbench.models.initialise import InitOptions, check_init, initialise
 from initbench.models.network import FAMILIES, FamilyOptions, Network
 from initbench.streams import stream_seed
 
 
-def check(model: FamilyOptions, input_shape: tuple[int, ...]) -> None:
-    """Raise ConfigError, naming the keys, where no such net can be built on samples of that shape."""
-    FAMILIES[model.family].check(model, input_shape)
+def check(model: FamilyOptions, init: InitOptions, *, input_shape: tuple[int, ...], classes: int) -> None:
+    """Raise ConfigError, naming the keys, where no such net can be built and drawn for such samples.
+
+    No weight is drawn and nothing large is made: the net that is looked at has shapes and no data.
+    """
+    family = FAMILIES[model.family]
+    family.check(model, input_shape)
+    with torch.device("meta"):
+        check_init(family.build(model, input_shape, classes), init)
 
 
 def build(
@@ -27,10 +33,8 @@ def build(
     """A net on the CPU whose parameters depend on (options, seed) alone.
 
     input_shape: (C, H, W) or (D,); batch: (B, *input_shape), the first batch of the run.
-    torch's global generator is left as it was. Raises ConfigError where no such net can be built on
-    samples of that shape.
+    torch's global generator is left as it was. The options are ones that `check` lets pass.
     """
-    check(model, input_shape)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(stream_seed(seed, "build"))
         network = FAMILIES[model.family].build(model, input_shape, classes)

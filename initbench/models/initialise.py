@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -17,7 +17,7 @@ from initbench.components.activation import BoundActivation
 from initbench.components.scheme import INITS, Needs, Scheme, Setting
 from initbench.components.weight import assign_weight, weight_of
 from initbench.errors import ConfigError, Fault
-from initbench.models.fans import fans, kernels
+from initbench.models.fans import fans, kernels, shape_of
 from initbench.models.network import Network, WeightLayer
 from initbench.registry import Options, Section
 from initbench.streams import generator
@@ -99,8 +99,15 @@ class LayerRule:
         std = self.scheme.bias_std
         return 0.0 if std is None else std(self.activation, self.fan_in)
 
+    def problem(self, module: nn.Module) -> str | None:
+        """Why the weight of `module` cannot be filled; None where it can."""
+        if self.first and self.scheme.first_fill:
+            return None
+        kernel = kernels(module, torch.empty(shape_of(module), device="meta"))[0]
+        return self.scheme.unfillable(kernel.shape)
+
     def fill(self, module: nn.Module, weight: Tensor, stream: Generator) -> None:
-        """Overwrite `weight`, of the shape of the weight of `module`. Raises ValueError with a reason."""
+        """Overwrite `weight`, of the shape of the weight of `module`, which has no `problem`."""
         fill = self.scheme.first_fill if self.first and self.scheme.first_fill else self.scheme.fill
         for kernel in kernels(module, weight):
             fill(
@@ -153,34 +160,51 @@ def initialise(network: Network, options: InitOptions, *, seed: int, batch: Tens
 
     `batch` (B, …) is what schemes that measure (lsuv) see first. Norm layers keep their scale of 1
     and shift of 0. The draw of a parameter depends on (seed, its name, its shape) alone.
-    Raises ConfigError, before anything is drawn where that can be known, for a net that the scheme
-    cannot serve.
+    The net is one that `check_init` lets pass.
     """
-    edits = INITS[options.scheme.name].edit
-    branches = network.branches()
-    if edits is not None and not branches:
-        raise _refused(options, "edits residual branches, and this model.family has none")
     layers = network.weight_layers()
     for layer in layers:
         rule = layer_rule(layer, options, network.activation)
         weight = torch.empty_like(weight_of(layer.module))
-        try:
-            rule.fill(layer.module, weight, generator(seed, "init", f"{layer.name}.weight"))
-        except ValueError as reason:
-            raise _refused(options, f"{reason} (layer {layer.index}, {layer.name}; model)") from None
+        rule.fill(layer.module, weight, generator(seed, "init", f"{layer.name}.weight"))
         assign_weight(layer.module, weight)
         _fill_bias(layer.module, options.bias, rule, generator(seed, "init", f"{layer.name}.bias"))
-    if edits is not None:
-        head = layers[-1].module if options.head is None else None
-        try:
-            edits(branches, head, **options.scheme.model_dump(exclude={"name"}))
-        except ValueError as reason:
-            raise _refused(options, str(reason)) from None
+    _edit(network, layers, options)
     _calibrate(network, layers, options, batch)
 
 
-def _refused(options: InitOptions, reason: str) -> ConfigError:
-    return ConfigError([Fault("", "init.scheme", f"init.scheme={options.scheme.name} {reason}")])
+@torch.no_grad()
+def check_init(network: Network, options: InitOptions) -> None:
+    """Raise ConfigError, naming the keys, for a net that the schemes cannot serve.
+
+    Shapes are all that is looked at, so `network` may be one without data, on the device "meta"; it may
+    not be used for anything else afterwards.
+    """
+    layers = network.weight_layers()
+    for layer in layers:
+        rule = layer_rule(layer, options, network.activation)
+        problem = rule.problem(layer.module)
+        if problem is not None:
+            key = "init.head" if layer.is_head and options.head is not None else "init.scheme"
+            where = f"(layer {layer.index}, {layer.name}, of model.family)"
+            raise ConfigError([Fault("", key, f"{key}={rule.scheme.name} {problem} {where}")])
+    try:
+        _edit(network, layers, options)
+    except ValueError as reason:
+        problem = f"init.scheme={options.scheme.name} {reason}"
+        raise ConfigError([Fault("", "init.scheme", problem)]) from None
+
+
+def _edit(network: Network, layers: Sequence[WeightLayer], options: InitOptions) -> None:
+    """Let schemes that edit the model do so. Raises ValueError, with a reason, where they cannot."""
+    edit = INITS[options.scheme.name].edit
+    if edit is None:
+        return
+    branches = network.branches()
+    if not branches:
+        raise ValueError("edits residual branches, and this model.family has none")
+    head = layers[-1].module if options.head is None else None
+    edit(branches, head, **options.scheme.model_dump(exclude={"name"}))
 
 
 def _fill_bias(module: nn.Module, value: float | None, rule: LayerRule, stream: Generator) -> None:

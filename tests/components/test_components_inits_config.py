@@ -128,4 +128,5 @@ def test_a_refusal_is_one_line_on_the_command_line(initbench, tmp_path, monkeypa
     assert said.code == 2
     assert "init.scheme=fixup" in said.err
     assert "model.family" in said.err
+    assert not (tmp_path / "runs").exists(), "refused before a run is claimed"
     assert "Traceback" not in said.err

@@ -7,7 +7,7 @@ from torch import nn
 from initbench.components.activation import bound
 from initbench.components.scheme import INITS
 from initbench.errors import ConfigError
-from initbench.models.initialise import InitOptions, initialise
+from initbench.models.initialise import InitOptions, check_init, initialise
 from initbench.models.network import Network, WeightLayer
 
 WIDTH, CLASSES = 32, 5
@@ -137,7 +137,8 @@ def test_residual_scaled_divides_the_last_layer_by_the_root_of_the_branches(bran
 
 def test_zero_gamma_needs_a_norm_layer_with_a_scale():
     with pytest.raises(ConfigError, match=r"init.scheme=zero_gamma .*model.norm"):
-        drawn(scheme("zero_gamma"))
+        check_init(SmallResidual(), InitOptions.model_validate(scheme("zero_gamma")))
+    check_init(SmallResidual(norm=True), InitOptions.model_validate(scheme("zero_gamma")))
 
 
 @pytest.mark.parametrize("name", EDITS)
@@ -158,4 +159,4 @@ def test_a_training_step_is_finite_and_moves_the_branches(name):
 @pytest.mark.parametrize("name", EDITS)
 def test_a_net_without_branches_is_refused_naming_both_keys(name):
     with pytest.raises(ConfigError, match=rf"init.scheme={name} .*model.family"):
-        drawn(scheme(name), branches=0)
+        check_init(SmallResidual(branches=0), InitOptions.model_validate(scheme(name)))

@@ -16,7 +16,7 @@ from initbench.config.load import load, to_yaml
 from initbench.config.schema import ExperimentConfig, TrainOptions
 from initbench.errors import ConfigError
 from initbench.models.build import check
-from initbench.models.initialise import fans
+from initbench.models.initialise import InitOptions, fans
 from initbench.models.network import FAMILIES, WeightLayer
 from initbench.train.cohort import Cohort
 
@@ -199,10 +199,15 @@ def test_options_survive_yaml(family, options, tmp_path):
     assert load(path, [], ExperimentConfig) == config
 
 
+def refuse_or_pass(family, shape, **options):
+    init = InitOptions.model_validate({})
+    check(options_of(family, **options), init, input_shape=shape, classes=10)
+
+
 @pytest.mark.parametrize("family", ["cnn", "resnet", "torchvision"])
 def test_lists_of_features_are_refused_naming_both_keys(family):
     with pytest.raises(ConfigError) as caught:
-        net(family, (64,))
+        refuse_or_pass(family, (64,))
     assert str(caught.value).startswith("model.family: ")
     assert "data.name" in str(caught.value)
     assert "64 features" in str(caught.value)
@@ -235,7 +240,7 @@ def test_lists_of_features_are_refused_naming_both_keys(family):
 )
 def test_what_does_not_fit_the_images_is_refused_by_arithmetic(family, options, shape, key, words):
     with pytest.raises(ConfigError) as caught:
-        check(options_of(family, **options), shape)
+        refuse_or_pass(family, shape, **options)
     (fault,) = caught.value.faults
     assert fault.key == key
     assert words in fault.problem
@@ -253,7 +258,7 @@ def test_what_does_not_fit_the_images_is_refused_by_arithmetic(family, options, 
     ],
 )
 def test_what_just_fits_is_not(family, options, shape):
-    check(options_of(family, **options), shape)
+    refuse_or_pass(family, shape, **options)
     if family != "torchvision":
         assert net(family, shape, **options)(images(shape, 2)).shape == (2, 10)
 
@@ -296,3 +301,23 @@ def test_weights_are_drawn_with_the_fans_of_the_kernel():
 def test_parameters_are_counted():
     """784·16+16, then 16·16+16 twice, then 16·10+10: the count that the other tests rely on."""
     assert parameters(net("mlp", MNIST)) == 12_560 + 2 * 272 + 170
+
+
+@pytest.mark.parametrize("family", FAMILIES.names())
+def test_a_check_makes_nothing_and_finds_what_an_init_cannot_serve(family):
+    """On a net without data: identity fills no kernels, and fixup needs branches."""
+    options, shape = options_of(family), SMALL[family][1]
+    refused = []
+    before = torch.random.get_rng_state()
+    for name in ("kaiming_normal", "identity", "fixup"):
+        init = InitOptions.model_validate({"scheme": name})
+        try:
+            check(options, init, input_shape=shape, classes=10)
+        except ConfigError as error:
+            refused += [name]
+            assert f"init.scheme={name} " in str(error)
+            assert "model.family" in str(error)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    branches = bool(net(family).branches())
+    kernels = any(layer.module.weight.ndim > 2 for layer in net(family).weight_layers())
+    assert refused == ["identity"] * kernels + ["fixup"] * (not branches)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -21,10 +22,10 @@ def _dirac(weight: Tensor, *, gain: float, **_: Any) -> None:
     centre(weight).fill_diagonal_(gain)
 
 
-def _identity(weight: Tensor, *, gain: float, **_: Any) -> None:
-    if weight.ndim > 2:
-        raise ValueError("fills matrices, and this is a convolution: dirac is the identity of those")
-    _dirac(weight, gain=gain)
+def _is_a_kernel(shape: Sequence[int]) -> str | None:
+    if len(shape) == 2:
+        return None
+    return "fills matrices, and this is a convolution: dirac is the identity of those"
 
 
 INITS.add(
@@ -33,7 +34,8 @@ INITS.add(
         summary="The identity matrix, cut or filled up with zeros where it is not square; for dense layers.",
         formula="W = gain·I",
         source="Le et al. 2015",
-        fill=_identity,
+        fill=_dirac,
+        unfillable=_is_a_kernel,
         default_gain=unit_gain,
     )
 )

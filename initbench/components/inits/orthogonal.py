@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,25 +27,33 @@ def orthogonal(weight: Tensor, *, gain: float, generator: Generator, **_: Any) -
 
 def _delta_orthogonal(weight: Tensor, *, gain: float, generator: Generator, **_: Any) -> None:
     """A matrix has no centre: it is orthogonal, whatever its shape."""
-    if weight.ndim > 2 and weight.shape[1] > weight.shape[0]:
-        raise ValueError(
-            f"keeps norms only where a convolution has no more channels in than out,"
-            f" not {weight.shape[1]} in and {weight.shape[0]} out"
-        )
     matrix = torch.empty(weight.shape[:2])
     orthogonal(matrix, gain=gain, generator=generator)
     weight.zero_()
     centre(weight).copy_(matrix)
 
 
+def _narrows(shape: Sequence[int]) -> str | None:
+    outputs, inputs, *kernel = shape
+    if not kernel or inputs <= outputs:
+        return None
+    return (
+        "keeps norms only where a convolution has no more channels in than out,"
+        f" not {inputs} in and {outputs} out"
+    )
+
+
 def _mirrored(weight: Tensor, *, generator: Generator, **_: Any) -> None:
-    if weight.shape[1] % 2:
-        raise ValueError(
-            f"mirrors the two halves of crelu's channels, and {weight.shape[1]} are no two halves"
-        )
     half = torch.empty(weight.shape[0], weight.shape[1] // 2, *weight.shape[2:])
     orthogonal(half, gain=1.0, generator=generator)
     weight.copy_(torch.cat([half, -half], dim=1))
+
+
+def _has_no_halves(shape: Sequence[int]) -> str | None:
+    inputs = shape[1]
+    if inputs % 2 == 0:
+        return None
+    return f"mirrors the two halves of crelu's channels, and {inputs} are no two halves"
 
 
 def _plain(weight: Tensor, *, generator: Generator, **_: Any) -> None:
@@ -73,6 +82,7 @@ INITS.add(
         formula="W = gain·Q at the centre, else 0; c_in ≤ c_out",
         source="Xiao et al. 2018",
         fill=_delta_orthogonal,
+        unfillable=_narrows,
         default_gain=unit_gain,
     )
 )
@@ -83,6 +93,7 @@ INITS.add(
         formula="W = [Q, −Q] behind crelu, Q in the first layer",
         source="Balduzzi et al. 2017",
         fill=_mirrored,
+        unfillable=_has_no_halves,
         first_fill=_plain,
         problem=_needs_crelu,
     )

@@ -10,6 +10,14 @@ from torch import Tensor, nn
 
 from initbench.components.activation import ACTIVATIONS, bind
 from initbench.components.norm import NORMS
+from initbench.models.layer import (
+    activation_layer,
+    norm_first,
+    norm_layer,
+    normed_units,
+    units_in,
+    units_out,
+)
 from initbench.models.linear import Linear
 from initbench.models.network import FAMILIES, Family, FamilyOptions, Mode, Network, Site, WeightLayer
 
@@ -25,15 +33,9 @@ class MlpOptions(FamilyOptions):
     width: int = Field(default=128, ge=1, le=65_536)
     """Units of each hidden layer."""
 
-    @property
-    def normed(self) -> int:
-        """Channels that the norm layer sees."""
-        entry, first = ACTIVATIONS[self.activation.name], self.norm_placement == "before_activation"
-        return (entry.features_in if first else entry.features_out)(self.width, self.activation)
-
     @model_validator(mode="after")
     def _norm_fits_width(self) -> MlpOptions:
-        problem = NORMS[self.norm.name].problem((self.normed,), self.norm)
+        problem = NORMS[self.norm.name].problem((normed_units(self, self.width),), self.norm)
         if problem is not None:
             option, sentence = problem
             text = f"{sentence} (model.width={self.width})"
@@ -48,13 +50,11 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, options: MlpOptions) -> None:
         super().__init__()
-        activation = ACTIVATIONS[options.activation.name]
-        units = activation.features_in(options.width, options.activation)
-        norm = NORMS[options.norm.name]
-        self.linear = norm.wrap(Linear(inputs, units, bias=options.bias), options.norm)
-        self.norm = norm.build(options.normed, options.norm) or nn.Identity()
-        self.activation = activation.build(options.activation, units)
-        self._norm_first = options.norm_placement == "before_activation"
+        linear = Linear(inputs, units_in(options, options.width), bias=options.bias)
+        self.linear = NORMS[options.norm.name].wrap(linear, options.norm)
+        self.norm = norm_layer(options, options.width) or nn.Identity()
+        self.activation = activation_layer(options, options.width)
+        self._norm_first = norm_first(options)
 
     @property
     def site(self) -> Site:
@@ -77,7 +77,7 @@ class Mlp(Network):
         self.activation = bind(options.activation)
         features = math.prod(input_shape)
         hidden = options.depth - 1
-        out = self.activation.entry.features_out(options.width, options.activation)
+        out = units_out(options, options.width)
         self.blocks = nn.ModuleList(Block(features if i == 0 else out, options) for i in range(hidden))
         self.head = Linear(out if hidden else features, classes, bias=options.bias)
 
