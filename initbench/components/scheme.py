@@ -110,6 +110,8 @@ class Scheme(Entry):
     needs: Needs = Needs.NONE
     calibrate: Callable[..., None] | None = None
     """For `first_batch`: calibrate(network, weight_modules, batch, **options), after `fill`."""
+    measures_bias: bool = False
+    """Whether `calibrate` sets every bias, so that none can be asked for."""
     edit: Edit | None = None
     """For `model_edit`: edit(branches, head, **options), after `fill`; the head is None where it has a
     scheme of its own. Raises ValueError, with a reason, for branches that it cannot serve."""

@@ -155,6 +155,9 @@ class ExperimentConfig(Section):
         if unfit is not None:
             option, sentence = unfit
             yield _key_fault(f"{sentence} (train.batch_size)", key=f"model.norm.{option}".rstrip("."))
+        if norm.acts_on == "weights" and self.model.norm_placement != "before_activation":
+            problem = f"{self.model.norm_placement} has no use: model.norm={norm.name} acts on the weights"
+            yield _key_fault(problem, key="model.norm_placement")
         if norm.scale_free and INITS[self.init.scheme.name].needs is Needs.FIRST_BATCH:
             scheme = self.init.scheme.name
             problem = f"init.scheme={scheme} rescales weights, which model.norm={norm.name} undoes"

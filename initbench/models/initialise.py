@@ -61,6 +61,9 @@ class InitOptions(Section):
                 problem = INITS[chosen.name].problem(f"{key}={chosen.name}", setting)
                 if problem is not None:
                     yield key, problem
+        if self.bias is not None and INITS[self.scheme.name].measures_bias:
+            told = f"init.scheme={self.scheme.name} sets every bias from the first batch"
+            yield "init.bias", f"init.bias={self.bias:g} has no use: {told}"
         if self.head is not None and INITS[self.head.name].needs is Needs.MODEL_EDIT:
             yield "init.head", f"init.head={self.head.name} edits residual branches, which a head has none of"
 

@@ -130,3 +130,16 @@ def test_a_refusal_is_one_line_on_the_command_line(initbench, tmp_path, monkeypa
     assert "model.family" in said.err
     assert not (tmp_path / "runs").exists(), "refused before a run is claimed"
     assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in INITS if entry.measures_bias])
+def test_a_bias_that_the_batch_sets_cannot_be_asked_for(make_config, name):
+    with pytest.raises(ValidationError, match=rf"init.bias=0.1 has no use: init.scheme={name}") as caught:
+        make_config(init={"scheme": name, "bias": 0.1})
+    assert caught.value.errors()[0]["ctx"]["key"] == "init.bias"
+
+
+def test_norms_of_the_weights_have_no_place_behind_the_activation(make_config):
+    with pytest.raises(ValidationError, match=r"model.norm=weight acts on the weights") as caught:
+        make_config(model={"norm": "weight", "norm_placement": "after_activation"})
+    assert caught.value.errors()[0]["ctx"]["key"] == "model.norm_placement"

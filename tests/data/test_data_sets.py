@@ -195,9 +195,9 @@ def test_npz_path_is_relative_to_the_folder_then_the_root(tmp_path, monkeypatch)
 def test_npz_that_is_absent_names_both_places(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UnavailableError) as caught:
-        locate_npz("a.npz", tmp_path / "root")
+        locate_npz("a.npz", tmp_path / "folder")
     assert f"{tmp_path}/a.npz" in str(caught.value)
-    assert f"{tmp_path}/root/a.npz" in str(caught.value)
+    assert f"{tmp_path}/folder/a.npz" in str(caught.value)
     assert "data.path" in str(caught.value)
 
 

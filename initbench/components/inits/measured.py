@@ -79,6 +79,7 @@ INITS.add(
         needs=Needs.FIRST_BATCH,
         fill=draw(lambda **_: _V_STD**2, "normal"),
         calibrate=_calibrate,
+        measures_bias=True,
         problem=_needs_bias,
     )
 )
@@ -92,6 +93,7 @@ INITS.add(
         needs=Needs.FIRST_BATCH,
         fill=draw(_unit_normal, "normal"),
         calibrate=_calibrate,
+        measures_bias=True,
         problem=_needs_bias,
     )
 )

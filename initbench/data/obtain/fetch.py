@@ -7,6 +7,7 @@ then goes to the cache folder, which is always looked at too.
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,6 +33,12 @@ class Archive:
     """File name → md5 (hex), in the publisher's order."""
     mirrors: tuple[str, ...]
     """Addresses that a file's name is appended to, the preferred first."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the names and checksums, whatever their order."""
+        listed = "\n".join(f"{file} {md5}" for file, md5 in sorted(self.checksums.items()))
+        return hashlib.sha256(listed.encode()).hexdigest()
 
 
 def obtain(archive: Archive, source: Source) -> dict[str, Path]:

@@ -7,7 +7,6 @@ second, so it happens inside the functions.
 from __future__ import annotations
 
 import gzip
-import hashlib
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -33,19 +32,15 @@ def published(name: str, class_name: str) -> Archive:
     )
 
 
-def _locate(name: str, class_name: str) -> Callable[[DataOptions, Source], Located]:
-    def locate(_options: DataOptions, source: Source) -> Located:
-        archive = published(name, class_name)
-        paths = obtain(archive, source)
-        listed = "\n".join(f"{file} {md5}" for file, md5 in sorted(archive.checksums.items()))
-        return Located(
-            name=name,
-            fingerprint=hashlib.sha256(listed.encode()).hexdigest(),
-            load=partial(_load, paths),
-            files=tuple(paths.values()),
-        )
-
-    return locate
+def _locate(name: str, class_name: str, _options: DataOptions, source: Source) -> Located:
+    archive = published(name, class_name)
+    paths = obtain(archive, source)
+    return Located(
+        name=name,
+        fingerprint=archive.fingerprint,
+        load=partial(_load, paths),
+        files=tuple(paths.values()),
+    )
 
 
 def _load(paths: dict[str, Path]) -> RawData:
@@ -77,7 +72,7 @@ DATASETS.add(
         summary="Handwritten digits, 28×28 grey, 10 classes: the usual first real task.",
         source="LeCun, Cortes and Burges 1998",
         formula="60,000 train (val_fraction of them for validation) + 10,000 test",
-        locate=_locate("mnist", "MNIST"),
+        locate=partial(_locate, "mnist", "MNIST"),
     )
 )
 DATASETS.add(
@@ -86,7 +81,7 @@ DATASETS.add(
         summary="Photographs of clothing, 28×28 grey, 10 classes: MNIST's shape, but harder.",
         source="Xiao, Rasul and Vollgraf 2017",
         formula="60,000 train (val_fraction of them for validation) + 10,000 test",
-        locate=_locate("fashion_mnist", "FashionMNIST"),
+        locate=partial(_locate, "fashion_mnist", "FashionMNIST"),
     )
 )
 DATASETS.add(
@@ -95,6 +90,6 @@ DATASETS.add(
         summary="Handwritten Japanese characters, 28×28 grey, 10 classes: MNIST's shape, harder to read.",
         source="Clanuwat et al. 2018",
         formula="60,000 train (val_fraction of them for validation) + 10,000 test",
-        locate=_locate("kmnist", "KMNIST"),
+        locate=partial(_locate, "kmnist", "KMNIST"),
     )
 )
