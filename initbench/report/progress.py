@@ -31,6 +31,7 @@ class ProgressDisplay:
         self._batch = 1
         self._start = self._last = 0.0
         self._made = self._finished = 0
+        self._name = ""
         self._runs = 1
         self._total = 0
         self._steps: dict[tuple[int, ...], int] = {}
@@ -55,20 +56,25 @@ class ProgressDisplay:
         self._accuracy = {}
         self._start = self._last = time.monotonic()
         self._made = self._finished = 0
-        self._runs, self._steps, self._total = to_train, {}, steps
+        self._name, self._runs, self._steps, self._total = config.name, to_train, {}, steps
         if self._live:
             self._begin_bar(config.name, steps)
 
     def advanced(self, seeds: tuple[int, ...], step: int, losses: Tensor) -> None:
         """Move the bar, a few times a second; it shows the mean over the runs."""
-        self._made += len(losses) * (step - self._steps.get(seeds, step - 1))
+        before = self._steps.get(seeds)
+        if before is None:
+            before = step - 1
+            if before:
+                self.say(f"{self._name}: {text.plural(len(seeds), 'run')} taken up after step {before:,}")
+        self._made += len(losses) * (step - before)
         self._steps[seeds] = step
         now = time.monotonic()
         if self._bar is None or now - self._last < _REFRESH_SECONDS:
             return
         self._last = now
         rate = self._made * self._batch / (now - self._start)
-        completed = sum(len(seeds) * step for seeds, step in self._steps.items()) / self._runs
+        completed = sum(len(seeds) * step for seeds, step in self._steps.items()) // self._runs
         self._bar.update(self._task, completed=completed, note=self._note(float(losses.mean()), rate))
 
     def evaluated(self, seed: int, entry: dict[str, Any]) -> None:
