@@ -127,10 +127,17 @@ def _select(store: Store, patterns: list[str], status: str | None) -> list[dict[
         raise UnknownNameError(unknown_name("status", status, STATUSES))
     wanted = set(store.find(patterns)) if patterns else None
     return [
-        record
+        _with_steps_made(store, record)
         for record in store.records()
         if (wanted is None or record["run_id"] in wanted) and status in (None, record["status"])
     ]
+
+
+def _with_steps_made(store: Store, record: dict[str, Any]) -> dict[str, Any]:
+    """The record of a run that has not ended tells the step that it goes on from."""
+    if record.get("steps") is not None:
+        return record
+    return {**record, "steps": store.checkpoint_step(record["run_id"]) or None}
 
 
 def _summary(record: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,9 @@ from initbench.components.norm import NORMS
 from initbench.components.optimizer import OPTIMIZERS
 from initbench.components.schedule import SCHEDULES
 from initbench.components.scheme import INITS, Needs, Setting
-from initbench.data.dataset import DATASETS, DataOptions
+from initbench.data.dataset import DATASETS, DataOptions, form_of
+from initbench.errors import ConfigError
+from initbench.models.build import check
 from initbench.models.initialise import InitOptions
 from initbench.models.network import FAMILIES, FamilyOptions
 from initbench.registry import Options, Section
@@ -134,7 +136,8 @@ class ExperimentConfig(Section):
 
     @model_validator(mode="after")
     def _sections_fit(self) -> ExperimentConfig:
-        misfits = [InitErrorDetails(type=misfit, input=self) for misfit in self._misfits()]
+        faults = list(self._misfits()) or list(self._unbuildable())
+        misfits = [InitErrorDetails(type=fault, input=self) for fault in faults]
         if misfits:
             raise ValidationError.from_exception_data("ExperimentConfig", misfits)
         return self
@@ -162,6 +165,17 @@ class ExperimentConfig(Section):
             scheme = self.init.scheme.name
             problem = f"init.scheme={scheme} rescales weights, which model.norm={norm.name} undoes"
             yield _key_fault(problem, key="init.scheme")
+
+    def _unbuildable(self) -> Iterator[PydanticCustomError]:
+        """What no net for samples of this form can be, as far as the form is known before they are loaded."""
+        form = form_of(self.data)
+        if form is None:
+            return
+        try:
+            check(self.model, self.init, input_shape=form.shape, classes=form.classes)
+        except ConfigError as error:
+            for fault in error.faults:
+                yield _key_fault(fault.problem, key=fault.key)
 
     @property
     def seed_list(self) -> tuple[int, ...]:

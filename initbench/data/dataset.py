@@ -143,9 +143,19 @@ class UnavailableError(DataError):
         super().__init__("\n".join(lines))
 
 
+@dataclass(frozen=True)
+class Form:
+    """What a net has to fit: the shape of one sample, (C, H, W) or (D,), and the number of classes."""
+
+    shape: tuple[int, ...]
+    classes: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Dataset(Entry):
     """A registry entry; its `options` extend DataOptions.
+
+    `form(options)` is the set's form as published, or None where only its file tells.
 
     `locate(options, source)` finds the set, or fetches it unless `source.offline`, and fixes its
     identity. It raises UnavailableError when the set is neither on disk nor to be had, and plain
@@ -154,6 +164,25 @@ class Dataset(Entry):
 
     options: type[DataOptions] = DataOptions
     locate: Callable[[Any, Source], Located]
+    form: Callable[[Any], Form | None] = lambda _options: None
+
+
+def form_of(options: DataOptions) -> Form | None:
+    """The form that samples come in under `options`, as far as it is known before the set is looked for."""
+    form = DATASETS[options.name].form(options)
+    if form is None:
+        return None
+    classes = form.classes if options.classes is None else len(options.classes)
+    if options.resize is None or len(form.shape) != 3:
+        return Form(form.shape, classes)
+    height, width = pixels(options.resize)
+    return Form((form.shape[0], height, width), classes)
+
+
+def pixels(resize: int | list[int]) -> tuple[int, int]:
+    """(height, width) that `data.resize` asks for."""
+    height, width = [resize] * 2 if isinstance(resize, int) else resize
+    return height, width
 
 
 DATASETS: Registry[Dataset] = Registry("data set", "initbench.data.sets")

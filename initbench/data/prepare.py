@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from initbench.data.augment import Augment
-from initbench.data.dataset import DataOptions, RawData
+from initbench.data.dataset import DataOptions, RawData, pixels
 from initbench.data.resize import resized
 from initbench.data.resolve import Resolved
 from initbench.data.split import stratified_parts
@@ -75,7 +75,7 @@ def prepare(resolved: Resolved, options: DataOptions, device: torch.device | str
     if options.classes is not None:
         raw = chosen_classes(raw, options.classes)
     if options.resize is not None:
-        raw = resized(raw, _size(options.resize))
+        raw = resized(raw, pixels(options.resize))
     parts = _split(raw, options.val_fraction)
     shift, scale = _normalisation(parts[0][0], options.normalize)
     train, val, test = (Split(x=_apply(x, shift, scale).to(device), y=y.to(device)) for x, y in parts)
@@ -102,11 +102,6 @@ def _refuse_unfit(options: DataOptions, x: Tensor, name: str) -> None:
                 f"data.{key} is for images, and a sample of {name} is a list of {x.shape[1]:,} features:"
                 f" leave data.{key} out, or choose a data set of images"
             )
-
-
-def _size(option: int | list[int]) -> tuple[int, int]:
-    height, width = [option] * 2 if isinstance(option, int) else option
-    return height, width
 
 
 def _augment(options: DataOptions, x: Tensor, shift: Tensor, scale: Tensor) -> Augment | None:

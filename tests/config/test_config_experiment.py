@@ -152,3 +152,43 @@ class TestKeysThatDoNotGoTogether:
             "zzz",
             "init.gain",
         ]
+
+
+class TestNetsThatCannotBe:
+    """Refused from the published form of the data set, before it is looked for."""
+
+    @pytest.mark.parametrize(
+        ("config", "key"),
+        [
+            (
+                {"data": {"name": "digits"}, "model": {"family": "mlp"}, "init": {"scheme": "fixup"}},
+                "init.scheme",
+            ),
+            (
+                {
+                    "data": {"name": "cifar10"},
+                    "model": {"family": "cnn", "depth": 4, "width": 2},
+                    "init": {"scheme": "delta_orthogonal"},
+                },
+                "init.scheme",
+            ),
+            (
+                {"data": {"name": "gaussian"}, "model": {"family": "cnn", "depth": 4, "width": 8}},
+                "model.family",
+            ),
+        ],
+    )
+    def test_it_is_refused(self, config, key):
+        assert keys_at_fault(config) == [key]
+
+    def test_the_size_that_data_resize_asks_for_counts(self):
+        model = {"family": "cnn", "depth": 6, "width": 8, "norm": "instance"}
+        sizes = {
+            size: keys_at_fault({"data": {"name": "mnist", "resize": size}, "model": model})
+            for size in (2, 32)
+        }
+        assert sizes[2] and not sizes[32]
+
+    def test_an_archive_of_ones_own_is_not_judged_before_it_is_read(self):
+        data = {"name": "npz", "path": "nowhere.npz"}
+        assert keys_at_fault({"data": data, "model": {"family": "mlp"}, "init": {"scheme": "fixup"}}) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -205,3 +206,14 @@ def _wait_for_lines(path: Path, lines: int, process: subprocess.Popen[bytes]) ->
         if path.exists() and path.read_bytes().count(b"\n") >= lines:
             return
         time.sleep(0.001)
+
+
+@pytest.mark.usefixtures("each_step")
+def test_ls_tells_the_step_that_an_interrupted_run_goes_on_from(
+    make_config: Any, places: Any, initbench: Any
+) -> None:
+    place = places("runs")
+    with pytest.raises(Terminated):
+        run_experiment(make_config(), place, Stopper(9), rerun=False)
+    (listed,) = json.loads(initbench("ls", "--json", "--runs-dir", str(place.store.root)).out)["runs"]
+    assert (listed["status"], listed["steps"]) == ("interrupted", 8)

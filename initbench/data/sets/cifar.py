@@ -23,6 +23,7 @@ from initbench.data.dataset import (
     DATASETS,
     DataOptions,
     Dataset,
+    Form,
     Located,
     RawData,
     Source,
@@ -184,6 +185,7 @@ DATASETS.add(
         source="Krizhevsky 2009",
         formula="50,000 train (val_fraction of them for validation) + 10,000 test",
         locate=partial(_locate, "cifar10", "CIFAR10"),
+        form=lambda _options: Form((3, 32, 32), 10),
     )
 )
 DATASETS.add(
@@ -193,5 +195,6 @@ DATASETS.add(
         source="Krizhevsky 2009",
         formula="50,000 train (val_fraction of them for validation) + 10,000 test, fine labels",
         locate=partial(_locate, "cifar100", "CIFAR100"),
+        form=lambda _options: Form((3, 32, 32), 100),
     )
 )

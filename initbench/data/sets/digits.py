@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from initbench.data.dataset import DATASETS, DataOptions, Dataset, Located, RawData, Source
+from initbench.data.dataset import DATASETS, DataOptions, Dataset, Form, Located, RawData, Source
 from initbench.data.split import stratified_parts
 from initbench.streams import generator
 
@@ -72,5 +72,6 @@ DATASETS.add(
         source="Alpaydin and Kaynak 1998 (UCI), the test part, as bundled with scikit-learn",
         formula="1,077 train, 360 validation, 360 test, stratified with a fixed seed",
         locate=_locate,
+        form=lambda _options: Form((1, 8, 8), 10),
     )
 )

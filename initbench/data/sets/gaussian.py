@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from pydantic import Field
 
-from initbench.data.dataset import DATASETS, DataOptions, Dataset, Located, RawData, Source
+from initbench.data.dataset import DATASETS, DataOptions, Dataset, Form, Located, RawData, Source
 from initbench.streams import generator
 
 _RECIPE = "gaussian/1"
@@ -53,5 +53,6 @@ DATASETS.add(
         formula="x ~ N(0, I), y ~ U{0 … num_classes−1}",
         options=GaussianOptions,
         locate=_locate,
+        form=lambda options: Form((options.dim,), options.num_classes),
     )
 )

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 from torch import Tensor
 
-from initbench.data.dataset import DATASETS, DataOptions, Dataset, Located, RawData, Source
+from initbench.data.dataset import DATASETS, DataOptions, Dataset, Form, Located, RawData, Source
 from initbench.data.obtain.fetch import Archive, obtain
 
 
@@ -73,6 +73,7 @@ DATASETS.add(
         source="LeCun, Cortes and Burges 1998",
         formula="60,000 train (val_fraction of them for validation) + 10,000 test",
         locate=partial(_locate, "mnist", "MNIST"),
+        form=lambda _options: Form((1, 28, 28), 10),
     )
 )
 DATASETS.add(
@@ -82,6 +83,7 @@ DATASETS.add(
         source="Xiao, Rasul and Vollgraf 2017",
         formula="60,000 train (val_fraction of them for validation) + 10,000 test",
         locate=partial(_locate, "fashion_mnist", "FashionMNIST"),
+        form=lambda _options: Form((1, 28, 28), 10),
     )
 )
 DATASETS.add(
@@ -91,5 +93,6 @@ DATASETS.add(
         source="Clanuwat et al. 2018",
         formula="60,000 train (val_fraction of them for validation) + 10,000 test",
         locate=partial(_locate, "kmnist", "KMNIST"),
+        form=lambda _options: Form((1, 28, 28), 10),
     )
 )
