@@ -1,0 +1,68 @@
+"""Two inputs at once: how their pre-activations in one unit go together.
+
+Their Gaussian parts have correlation c; a bias is the same for both (Poole et al. 2016).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from initbench.theory.law import FEATURES, Law, nodes_of, panel_nodes, values_at
+from initbench.theory.nonlinearity import Nonlinearity
+
+_SAME = 1.0 - 1e-12
+
+Products = dict[tuple[str, str], float]
+"""E[f(h_a) g(h_b)] by the names of f and g."""
+
+PAIRS = (
+    ("h2", "h2"),
+    ("act", "act"),
+    ("act2", "act2"),
+    ("act", "act2"),
+    ("slope", "slope"),
+    ("slope2", "slope2"),
+    ("zero", "zero"),
+    ("flat", "flat"),
+)
+
+
+def products(activation: Nonlinearity, law: Law, correlation: float) -> Products:
+    """E[f(h_a) g(h_b)] of the PAIRS, for two inputs of that law whose Gaussian parts correlate so."""
+    c = min(1.0, max(-1.0, correlation))
+    total: Products = dict.fromkeys(PAIRS, 0.0)
+    for bias, share in law.biases():
+        at_bias = Law(law.variance, bias)
+        part = _same(activation, at_bias) if c > _SAME else _different(activation, at_bias, c)
+        for pair in PAIRS:
+            total[pair] += share * part[pair]
+    return total
+
+
+def _same(activation: Nonlinearity, law: Law) -> Products:
+    nodes = nodes_of(law, activation.breaks)
+    values = values_at(activation, nodes.h)
+    return {(f, g): nodes.mean(values[f] * values[g]) for f, g in PAIRS}
+
+
+def _different(activation: Nonlinearity, law: Law, c: float) -> Products:
+    """h_b given h_a is N(c·h_a, 1 − c²), in standard units: the inner integral, for every outer node."""
+    std, rest = math.sqrt(law.variance), math.sqrt(max(0.0, 1.0 - c * c))
+    outer = nodes_of(law, activation.breaks, panels=16, order=6)
+    z = outer.z.numpy()
+    marks = (np.array([*FEATURES, *activation.breaks]) - law.shift) / std
+    own, mass = panel_nodes((marks[None] - c * z[:, None]) / max(rest, 1e-9), panels=8, order=6)
+    h = torch.from_numpy(law.shift + std * (c * z[:, None] + rest * own))
+    first, second = values_at(activation, outer.h), values_at(activation, h)
+    weight = torch.from_numpy(mass)
+    inner = {g: (weight * second[g]).sum(1) for g in {pair[1] for pair in PAIRS}}
+    return {(f, g): outer.mean(first[f] * inner[g]) for f, g in PAIRS}
+
+
+def next_correlation(found: Products, law: Law, *, sigma_w2: float, bias_variance: float = 0.0) -> float:
+    """Correlation of the next layer's Gaussian parts: (σ_w² E[φ_a φ_b] + σ_b²) / next variance."""
+    covariance = sigma_w2 * found["act", "act"] + bias_variance
+    return covariance / law.variance if law.variance > 0.0 else 1.0
