@@ -60,9 +60,3 @@ def _different(activation: Nonlinearity, law: Law, c: float) -> Products:
     weight = torch.from_numpy(mass)
     inner = {g: (weight * second[g]).sum(1) for g in {pair[1] for pair in PAIRS}}
     return {(f, g): outer.mean(first[f] * inner[g]) for f, g in PAIRS}
-
-
-def next_correlation(found: Products, law: Law, *, sigma_w2: float, bias_variance: float = 0.0) -> float:
-    """Correlation of the next layer's Gaussian parts: (σ_w² E[φ_a φ_b] + σ_b²) / next variance."""
-    covariance = sigma_w2 * found["act", "act"] + bias_variance
-    return covariance / law.variance if law.variance > 0.0 else 1.0
