@@ -64,6 +64,11 @@ class Nodes:
         """d/dvariance of E of a function given by its values at `h`: E[(z² − 1) f]/(2·variance) (Stein)."""
         return float((self.weight * (self.z.square() - 1.0)) @ values) / (2.0 * variance)
 
+    def curve(self, values: Tensor, variance: float) -> float:
+        """d²/dvariance² of E of a function given by its values at `h`: E[(z⁴ − 6z² + 3) f]/(2·variance)²."""
+        z2 = self.z.square()
+        return float((self.weight * (z2.square() - 6.0 * z2 + 3.0)) @ values) / (2.0 * variance) ** 2
+
 
 @cache
 def legendre(order: int) -> tuple[np.ndarray, np.ndarray]:
@@ -104,6 +109,7 @@ def values_at(activation: Nonlinearity, h: Tensor) -> dict[str, Tensor]:
         "h2": h.square(),
         "act": phi,
         "act2": phi.square(),
+        "act3": phi * phi.square(),
         "slope": derivative,
         "slope2": derivative.square(),
         "zero": (phi == 0).double(),

@@ -23,6 +23,8 @@ PAIRS = (
     ("act", "act"),
     ("act2", "act2"),
     ("act", "act2"),
+    ("act3", "act"),
+    ("act2", "slope2"),
     ("slope", "slope"),
     ("slope2", "slope2"),
     ("zero", "zero"),

@@ -1,0 +1,69 @@
+"""What theory is told of a net, and the form of what it says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from initbench.theory.law import Law
+from initbench.theory.nonlinearity import Nonlinearity
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A weight layer of independent weights, and the activation that its output goes into."""
+
+    fan_in: float
+    fan_out: float
+    units: int
+    sigma_w2: float
+    """Variance of a weight times fan_in."""
+    bias_variance: float = 0.0
+    """Of a Gaussian bias."""
+    bias_half_width: float = 0.0
+    """Of a bias drawn from U(±half_width)."""
+    bias_shift: float = 0.0
+    """What every bias is."""
+    activation: Nonlinearity | None = None
+    """None for the head."""
+
+    def law(self, second_moment: float) -> Law:
+        """Of the pre-activation, given the mean square of what goes in."""
+        return Law(self.sigma_w2 * second_moment + self.bias_variance, self.bias_shift, self.bias_half_width)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The batch that goes in, the same for every net."""
+
+    q: float
+    """Mean square of its entries."""
+    correlation: float
+    """Mean cosine of two different inputs."""
+    samples: int
+    spread: float = 0.0
+    """Variance over the inputs of their own mean squares, relative to q²."""
+    correlation_spread: float = 0.0
+    """Variance over pairs of inputs of their cosine."""
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A predicted value, and the standard deviation over nets of what one net shows on the batch."""
+
+    value: float
+    sd: float
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What theory says of one layer."""
+
+    statistics: dict[str, Statistic] = field(default_factory=dict)
+    """By name: q, log_q, act_mean, act_std, zero_fraction, saturated_fraction, grad_ratio. `log_q` is lower
+    than the logarithm of q by half its variance. grad_ratio is E[δ²] over that of the next layer."""
+    chi_1: float | None = None
+    """σ_w² E[φ′²] with the next layer's σ_w²; None for the head."""
+    chi_parallel: float | None = None
+    """σ_w² ∂E[φ²]/∂K with the next layer's σ_w²: the factor of a small change of q."""
+    correlation: float | None = None
+    """Of two inputs' pre-activations, biases left aside."""
