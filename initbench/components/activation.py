@@ -13,6 +13,10 @@ from torch import Tensor, nn
 from initbench.choice import options_model
 from initbench.registry import Entry, Options, Registry
 from initbench.theory import meanfield
+from initbench.theory.nonlinearity import Nonlinearity
+
+SATURATED_BELOW = 0.05
+"""Share of max|φ′| below which a bounded activation counts as saturated."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,14 @@ class BoundActivation:
         if self.entry.derivative is None:
             raise TypeError(f"{self.entry.name} is not elementwise")
         return self.entry.derivative(self.options, x)
+
+    @cached_property
+    def nonlinearity(self) -> Nonlinearity | None:
+        """φ and φ′ as theory takes them; None for what is not elementwise."""
+        if not self.entry.elementwise:
+            return None
+        flat_below = SATURATED_BELOW * self.max_derivative if self.entry.saturates else None
+        return Nonlinearity(self.phi, self.derivative, self.entry.kinks, flat_below)
 
     def length_map(self, q: float, *, sigma_w2: float, sigma_b2: float = 0.0) -> float:
         """The next layer's q: σ_w² E[φ(h)²] + σ_b² (Poole et al. 2016)."""

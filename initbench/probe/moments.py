@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from initbench.components.activation import BoundActivation
+from initbench.components.activation import SATURATED_BELOW, BoundActivation
 
 QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
-SATURATED_BELOW = 0.05  # of max|φ′|
 MOST_SORTED = 1 << 17
 """Entries that quantiles are read off at most: every k-th of a larger tensor, so many that the 1 % point of
 N(0, 1) has a standard error of 0.01."""

@@ -11,13 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from initbench.components.activation import Activation, BoundActivation, bound
+from initbench.components.activation import SATURATED_BELOW, Activation, BoundActivation, bound
 from initbench.components.norm import Norm
 from initbench.components.scheme import Scheme
 from initbench.config import usage
 from initbench.config.fields import as_yaml
 from initbench.probe.diagnose import Code
-from initbench.probe.moments import SATURATED_BELOW
 from initbench.registry import Entry
 from initbench.report import axes, curve
 from initbench.report.catalogue import EXAMPLE_FANS, Kind, describe, growth, sigma_w2

@@ -30,6 +30,11 @@ class Layer:
         """Of the pre-activation, given the mean square of what goes in."""
         return Law(self.sigma_w2 * second_moment + self.bias_variance, self.bias_shift, self.bias_half_width)
 
+    def law_at(self, q: float) -> Law:
+        """Of a pre-activation with E[h²] = q, as far as the biases leave anything to the weights."""
+        shared = self.bias_shift**2 + self.bias_half_width**2 / 3.0
+        return Law(max(q - shared, 1e-6 * q), self.bias_shift, self.bias_half_width)
+
 
 @dataclass(frozen=True)
 class Source:

@@ -1,0 +1,66 @@
+"""`initbench probe`: what signal propagation should be, and is, before a single step is trained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from initbench.cli.options import AllLayers, ConfigArguments, DataDir, Json
+from initbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from initbench.config.schema import ExperimentConfig
+    from initbench.data.dataset import Source
+    from initbench.execute.survey import Survey
+
+SEEDS = 16
+
+
+def probe(
+    arguments: ConfigArguments,
+    device: Annotated[
+        str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:n.")
+    ] = "auto",
+    data_dir: DataDir = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
+    all_layers: AllLayers = False,
+    json_output: Json = False,
+) -> None:
+    """Predict and measure the signal in untrained nets, layer by layer, and say what is wrong with it.
+
+    Nets are drawn under 16 seeds, or under those of seeds=…, and shown one batch. Nothing is trained or stored.
+    """
+    from initbench.data.dataset import Source
+    from initbench.data.resolve import data_root
+    from initbench.report.survey import document_json
+    from initbench.report.survey_tables import print_survey
+    from initbench.report.terminal import stdout_console
+
+    config = _config(arguments)
+    source = Source(root=data_root(data_dir), offline=offline, notify=lambda m: typer.echo(m, err=True))
+    found = _survey(config, source, device)
+    if json_output:
+        typer.echo(document_json(found))
+    else:
+        print_survey(stdout_console(), found, all_layers=all_layers)
+
+
+def _config(arguments: list[str]) -> ExperimentConfig:
+    from initbench.cli.configs import load_experiments
+
+    asked = any(argument.startswith("seeds=") for argument in arguments)
+    configs = load_experiments(arguments if asked else [*arguments, f"seeds={SEEDS}"])
+    if len(configs) > 1:
+        raise UsageError("probe one config at a time")
+    return configs[0]
+
+
+def _survey(config: ExperimentConfig, source: Source, device: str) -> Survey:
+    from initbench.data.prepare import prepare
+    from initbench.data.resolve import resolve
+    from initbench.execute.device import resolve_device
+    from initbench.execute.survey import survey
+
+    chosen = resolve_device(device)
+    return survey(config, prepare(resolve(config.data, source), config.data, chosen))

@@ -1,0 +1,116 @@
+"""From a declared net to what theory predicts of it, or the reason why it predicts nothing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from initbench.models.fans import shape_of
+from initbench.models.initialise import InitOptions, LayerRule, layer_rule
+from initbench.models.network import Network, WeightLayer, has_maps
+from initbench.probe.moments import correlation
+from initbench.theory.fixed_points import FixedPoint, fixed_point
+from initbench.theory.layer import Layer, Predicted, Source
+from initbench.theory.stack import propagate
+
+MOST_PAIRS = 512
+"""Samples among which the cosines of pairs are looked at."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Predictions for the weight layers in order, head included."""
+
+    layers: list[Predicted]
+    fixed: FixedPoint | None
+    """Of a stack of layers like the last hidden one; None without hidden layers, or without a prediction."""
+    reason: str | None
+    """Why nothing is predicted, in words."""
+
+
+def expect(network: Network, init: InitOptions, norm: str, x: Tensor) -> Expected:
+    """What theory says of the net before training, fed with the batch x (B, …)."""
+    weighted = network.weight_layers()
+    reason = unpredictable(network, init, norm)
+    if reason is not None:
+        return Expected([Predicted() for _ in weighted], None, reason)
+    layers = [_layer(layer, network, init) for layer in weighted]
+    predicted = propagate(layers, source_of(x))
+    return Expected(predicted, _fixed(layers, predicted), None)
+
+
+def _fixed(layers: list[Layer], predicted: list[Predicted]) -> FixedPoint | None:
+    hidden = [one.statistics["q"].value for one in predicted[:-1] if "q" in one.statistics]
+    return fixed_point(layers[-2], otherwise=hidden[-1]) if hidden else None
+
+
+def unpredictable(network: Network, init: InitOptions, norm: str) -> str | None:
+    """Why mean-field theory has no word on such a net, or None."""
+    layers = network.weight_layers()
+    if norm != "none":
+        return f"the layers are coupled to their statistics by model.norm={norm}"
+    if not network.plain:
+        return "layers see more than the activations of the one before"
+    if has_maps(layers):
+        return "zero padding and pooling make the places of a map differ"
+    if network.activation.nonlinearity is None:
+        return f"{network.activation.entry.name} mixes channels"
+    for layer in layers:
+        rule = layer_rule(layer, init, network.activation)
+        if rule.sigma_w2 is None:
+            return f"under {rule.scheme.name}, weights are not independent draws"
+    return None
+
+
+def source_of(x: Tensor) -> Source:
+    """What theory needs to know of the batch x (B, …)."""
+    rows = x.detach().double().cpu().flatten(1)
+    squares = rows.square().mean(1)
+    q, seen = float(squares.mean()), rows[:MOST_PAIRS]
+    cosine = correlation(seen)
+    mean = 0.0 if cosine is None else cosine
+    return Source(
+        q=q,
+        correlation=mean,
+        samples=len(rows),
+        spread=float(squares.var(correction=0)) / q**2 if q > 0.0 else 0.0,
+        correlation_spread=_cosine_spread(seen, mean),
+    )
+
+
+def _cosine_spread(rows: Tensor, mean: float) -> float:
+    unit = torch.nn.functional.normalize(rows, dim=1)
+    cosines = unit @ unit.mT
+    count = len(rows) * (len(rows) - 1)
+    total = float(cosines.square().sum() - cosines.diagonal().square().sum())
+    return max(0.0, total / count - mean**2) if count else 0.0
+
+
+def _layer(layer: WeightLayer, network: Network, init: InitOptions) -> Layer:
+    rule = layer_rule(layer, init, network.activation)
+    assert rule.sigma_w2 is not None
+    half_width, variance, shift = _bias(layer, rule, init)
+    return Layer(
+        fan_in=rule.fan_in,
+        fan_out=rule.fan_out,
+        units=shape_of(layer.module)[0],
+        sigma_w2=rule.sigma_w2,
+        bias_variance=variance,
+        bias_half_width=half_width,
+        bias_shift=shift,
+        activation=None if layer.activation is None else network.activation.nonlinearity,
+    )
+
+
+def _bias(layer: WeightLayer, rule: LayerRule, init: InitOptions) -> tuple[float, float, float]:
+    """(half width of a uniform bias, variance of a Gaussian one, value of a constant one)."""
+    if getattr(layer.module, "bias", None) is None:
+        return 0.0, 0.0, 0.0
+    if init.bias is not None:
+        return 0.0, 0.0, init.bias
+    if rule.scheme.bias_distribution == "uniform":
+        return math.sqrt(3.0) * rule.bias_std, 0.0, 0.0
+    return 0.0, rule.bias_std**2, 0.0

@@ -1,0 +1,107 @@
+"""A survey of nets before training, as the rows that tables and JSON show."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from initbench.compare.statistics import Summary, summarise
+from initbench.execute.survey import Survey, SurveyedLayer
+from initbench.store import strictjson
+from initbench.theory.bands import band, q_band
+from initbench.theory.layer import Predicted, Statistic
+
+SCHEMA = "initbench.probe/1"
+STATISTICS = ("q", "act_mean", "act_std", "zero_fraction", "saturated_fraction", "grad_ratio")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer: predicted, measured over the seeds, and whether the two go together."""
+
+    layer: SurveyedLayer
+    predicted: dict[str, Statistic]
+    measured: dict[str, Summary]
+    bands: dict[str, tuple[float, float]]
+
+    @property
+    def inside(self) -> bool | None:
+        """Whether the mean of q over the seeds lies in its band; None where there is no band."""
+        mean, between = self.measured["q"].mean, self.bands.get("q")
+        return None if between is None or mean is None else between[0] <= mean <= between[1]
+
+
+def rows(survey: Survey) -> list[Row]:
+    """The layers in order, head included."""
+    pairs = zip(survey.layers, survey.expected.layers, strict=True)
+    return [_row(layer, predicted, len(survey.config.seed_list)) for layer, predicted in pairs]
+
+
+def _row(layer: SurveyedLayer, predicted: Predicted, nets: int) -> Row:
+    measured = {name: summarise([net[name] for net in layer.measured]) for name in STATISTICS}
+    bands = {name: band(found, nets) for name, found in predicted.statistics.items() if name in STATISTICS}
+    of_q = q_band(predicted.statistics["q"], nets) if "q" in predicted.statistics else None
+    bands.pop("q", None)
+    return Row(layer, predicted.statistics, measured, bands if of_q is None else {"q": of_q, **bands})
+
+
+def document(survey: Survey) -> dict[str, Any]:
+    """The survey as plain data, of schema initbench.probe/1."""
+    return {
+        "schema": SCHEMA,
+        "experiment": survey.config.name,
+        "config": survey.config.resolved(),
+        "dataset": survey.dataset,
+        "dataset_requested": survey.requested,
+        "seeds": list(survey.config.seed_list),
+        "samples": survey.samples,
+        "theory": _theory(survey),
+        "layers": [_layer(row) for row in rows(survey)],
+        "diagnosis": [{**found.as_data(), "seeds": count} for found, count in survey.findings],
+    }
+
+
+def document_json(survey: Survey) -> str:
+    """The document as strict JSON."""
+    return strictjson.dumps(document(survey))
+
+
+def _theory(survey: Survey) -> dict[str, Any]:
+    fixed = survey.expected.fixed
+    keys = ("chi_1", "chi_parallel", "q_star", "depth_scale_q", "depth_scale_c")
+    values = {key: None if fixed is None else _finite(getattr(fixed, key)) for key in keys}
+    return {**values, "chi_at": chi_at(survey), "no_prediction": survey.expected.reason}
+
+
+def chi_at(survey: Survey) -> str | None:
+    """Where χ was taken: `q_star`, or `last_hidden` where q* is 0, infinite or any."""
+    fixed = survey.expected.fixed
+    if fixed is None:
+        return None
+    settled = fixed.q_star is not None and 0.0 < fixed.q_star < math.inf
+    return "q_star" if settled else "last_hidden"
+
+
+def _finite(value: float | None) -> float | str | None:
+    return "inf" if value is not None and math.isinf(value) else value
+
+
+def _layer(row: Row) -> dict[str, Any]:
+    layer = row.layer
+    return {
+        "index": layer.index,
+        "name": layer.name,
+        "fan_in": layer.fan_in,
+        "fan_out": layer.fan_out,
+        "predicted": {name: _value(row.predicted.get(name)) for name in STATISTICS},
+        "measured": {
+            name: {"mean": row.measured[name].mean, "std": row.measured[name].std} for name in STATISTICS
+        },
+        "band": {name: list(between) for name, between in row.bands.items()} or {"q": None},
+        "inside": row.inside,
+    }
+
+
+def _value(statistic: Statistic | None) -> float | None:
+    return None if statistic is None else statistic.value

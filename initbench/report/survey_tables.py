@@ -1,0 +1,127 @@
+"""What `initbench probe` prints: predicted against measured, layer by layer, and why."""
+
+from __future__ import annotations
+
+import math
+
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
+
+from initbench.compare.statistics import Summary
+from initbench.execute.survey import Survey
+from initbench.report import survey as data
+from initbench.report import text
+from initbench.report.grid import Grid
+from initbench.report.layers import chosen
+from initbench.report.terminal import print_uncut
+
+_VERDICTS = {True: "yes", False: "NO", None: text.NOTHING}
+_EXPENDABLE = ("mean", "mean theory", "zeros %", "zeros % theory", "saturated %", "saturated % theory")
+
+
+def print_survey(console: Console, survey: Survey, *, all_layers: bool) -> None:
+    """Print heading, layers, theory and diagnosis."""
+    parts: list[RenderableType] = [_heading(survey), Text(""), _layers(survey, all_layers, console.width)]
+    parts += [Text(""), *_theory(survey), *_diagnosis(survey), Text("")]
+    print_uncut(console, Group(*parts))
+
+
+def _heading(survey: Survey) -> Text:
+    config = survey.config
+    model = config.model
+    depth, width = (getattr(model, key, None) for key in ("depth", "width"))
+    size = "" if depth is None or width is None else f" {depth} × {width}"
+    gain = "" if config.init.gain is None else f" (gain {config.init.gain})"
+    used = (
+        survey.dataset if survey.dataset == survey.requested else f"{survey.dataset} (for {survey.requested})"
+    )
+    parts = [
+        f"{model.family}{size}",
+        model.activation.name,
+        "no norm" if model.norm.name == "none" else f"{model.norm.name} norm",
+        config.init.scheme.name + gain,
+        used,
+        text.plural(len(config.seed_list), "net"),
+        f"{survey.samples} samples",
+        "not trained",
+    ]
+    return Text.assemble((config.name, "bold"), "   ", " · ".join(parts))
+
+
+def _layers(survey: Survey, all_layers: bool, width: int) -> RenderableType:
+    rows = data.rows(survey)
+    saturates = any(row.measured["saturated_fraction"].mean is not None for row in rows)
+    shares = ["saturated %", "saturated % theory"] if saturates else ["zeros %", "zeros % theory"]
+    share = "saturated_fraction" if saturates else "zero_fraction"
+    grid = Grid(
+        ["layer", "q theory", "q measured", "in band", "mean theory", "mean", "std theory", "std"]
+        + [shares[1], shares[0], "δ² ratio theory", "δ² ratio"],
+        left=("layer",),
+    )
+    for place in chosen(len(rows), everything=all_layers):
+        row = rows[place]
+        predicted, measured = row.predicted, row.measured
+
+        def both(name: str) -> list[str]:
+            found = predicted.get(name) if measured[name].mean is not None else None
+            return [text.number(None if found is None else found.value), _spread(measured[name])]
+
+        percents = predicted.get(share) if measured[share].mean is not None else None
+        grid.add(
+            [
+                str(row.layer.index) if place + 1 < len(rows) else f"{row.layer.index} head",
+                *both("q"),
+                _VERDICTS[row.inside],
+                *both("act_mean"),
+                *both("act_std"),
+                text.percent(None if percents is None else percents.value),
+                text.percent(measured[share].mean),
+                *both("grad_ratio"),
+            ],
+            "yellow" if row.inside is False else None,
+        )
+    return grid.fitting(width, [heading for heading in _EXPENDABLE if heading in grid.headings]).table()
+
+
+def _spread(summary: Summary) -> str:
+    mean = text.number(summary.mean)
+    return mean if summary.std is None or summary.mean is None else f"{mean} ±{text.number(summary.std)}"
+
+
+def _theory(survey: Survey) -> list[Text]:
+    fixed, reason = survey.expected.fixed, survey.expected.reason
+    if fixed is None:
+        return [_labelled("Theory", f"no prediction: {reason or 'there is no hidden layer'}.")]
+    star = "every q stays" if fixed.q_star is None else f"q* = {text.number(fixed.q_star)}"
+    where = "at q*" if data.chi_at(survey) == "q_star" else f"at the last hidden layer ({fixed.chi_q:.2g})"
+    scales = f"{_scale(fixed.depth_scale_q)} for q, {_scale(fixed.depth_scale_c)} for correlations"
+    said = f"{star}; {where}: χ₁ = {fixed.chi_1:.3f}, χ∥ = {fixed.chi_parallel:.3f}; depth scales: {scales}."
+    judged = [row.inside for row in data.rows(survey)]
+    inside, outside = judged.count(True), judged.count(False)
+    verdict = f"{inside} of {text.plural(inside + outside, 'layer')} in the band"
+    unknown = len(judged) - inside - outside
+    if unknown:
+        verdict += f"; {unknown} not judged, where one net's q strays by more than half of itself or is lost"
+    return [_labelled("Theory", said), _labelled("", f"{verdict}.")]
+
+
+def _labelled(label: str, sentence: str) -> Text:
+    return Text.assemble((f"{label:<11}", "bold"), sentence)
+
+
+def _scale(layers: float) -> str:
+    return "∞" if math.isinf(layers) else f"{layers:.1f} layers"
+
+
+def _diagnosis(survey: Survey) -> list[Text]:
+    if not survey.findings:
+        return [Text.assemble(("Diagnosis  ", "bold"), ("healthy", "green"))]
+    lines: list[Text] = []
+    seeds = len(survey.config.seed_list)
+    for found, count in survey.findings:
+        share = "" if seeds == 1 else f" ({count} of {seeds} nets)"
+        label = "" if lines else "Diagnosis"
+        lines.append(
+            Text.assemble((f"{label:<11}", "bold"), (f"{found.code}{share}: ", "bold yellow"), found.message)
+        )
+    return lines

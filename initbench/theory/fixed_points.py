@@ -1,0 +1,97 @@
+"""Where a deep stack of equal layers settles, and over how many layers (Schoenholz et al. 2017)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from initbench.theory.expectations import LINEAR, expectations
+from initbench.theory.layer import Layer
+from initbench.theory.pairs import products
+
+_GRID = [10.0 ** (i / 4) for i in range(-32, 33)]
+_LEVEL = 1e-9
+"""A relative change of q this small is none."""
+_BISECTIONS, _MOST_ITERATIONS = 60, 300
+
+
+@dataclass(frozen=True)
+class FixedPoint:
+    """What a deep stack of one layer does, χ taken at `chi_q`."""
+
+    q_star: float | None
+    """The stable q that stacks settle at from q = 1 on: 0, a number or infinity; None where every q stays."""
+    chi_q: float
+    chi_1: float
+    chi_parallel: float
+    depth_scale_q: float
+    """Layers over which a change of q falls to 1/e: −1/ln χ∥, and infinity where it does not fall."""
+    depth_scale_c: float
+    """The same for the correlation of two inputs about its fixed point."""
+
+
+def fixed_point(layer: Layer, *, otherwise: float) -> FixedPoint:
+    """Of a stack of layers like this. Where q* is 0, infinite or any, χ is taken at q = `otherwise`."""
+
+    def after(q: float) -> float:
+        return layer.law(expectations(activation, layer.law_at(q)).mean["act2"]).second_moment
+
+    activation = layer.activation or LINEAR
+    q_star = _settled(after)
+    chi_q = q_star if q_star is not None and 0.0 < q_star < math.inf else otherwise
+    at = expectations(activation, layer.law_at(chi_q))
+    chi_1, chi_parallel = layer.sigma_w2 * at.mean["slope2"], layer.sigma_w2 * at.slope["act2"]
+    return FixedPoint(
+        q_star=q_star,
+        chi_q=chi_q,
+        chi_1=chi_1,
+        chi_parallel=chi_parallel,
+        depth_scale_q=_scale(chi_parallel),
+        depth_scale_c=_scale(chi_1 if chi_1 <= 1.0 + _LEVEL else _slope_at_c_star(layer, chi_q)),
+    )
+
+
+def _scale(factor: float) -> float:
+    if abs(factor) >= 1.0 - _LEVEL:
+        return math.inf
+    return -1.0 / math.log(abs(factor)) if factor else 0.0
+
+
+def _settled(after: Callable[[float], float]) -> float | None:
+    growth = [after(q) / q - 1.0 for q in _GRID]
+    start = _GRID.index(1.0)
+    if all(abs(change) < _LEVEL for change in growth):
+        return None
+    if abs(growth[start]) < _LEVEL:
+        return 1.0
+    up = growth[start] > 0.0
+    way = range(start, len(_GRID)) if up else range(start, -1, -1)
+    for i in way:
+        if (growth[i] > 0.0) != up:
+            return (
+                _crossing(after, _GRID[i - 1], _GRID[i]) if up else _crossing(after, _GRID[i], _GRID[i + 1])
+            )
+    return math.inf if up else 0.0
+
+
+def _crossing(after: Callable[[float], float], low: float, high: float) -> float:
+    """Where q stays, between one that grows and one that falls."""
+    for _ in range(_BISECTIONS):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if after(middle) > middle else (low, middle)
+    return math.sqrt(low * high)
+
+
+def _slope_at_c_star(layer: Layer, q: float) -> float:
+    """Slope of the correlation map at its stable fixed point below 1, in the chaotic phase."""
+    activation, law = layer.activation or LINEAR, layer.law_at(q)
+    c, slope = 0.5, 1.0
+    for _ in range(_MOST_ITERATIONS):
+        found = products(activation, law, c)
+        slope = layer.sigma_w2 * found["slope", "slope"]
+        following = min(1.0, (layer.sigma_w2 * found["act", "act"] + layer.bias_variance) / law.variance)
+        if abs(following - c) < 1e-7:
+            break
+        c = following
+    return slope
