@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from initbench.execute.survey import Survey
 
 SEEDS = 16
+SAMPLES = 128
+"""Of the batch that all nets are shown: nets differ by far more than batches do, and each costs a pass."""
 
 
 def probe(
@@ -29,7 +31,8 @@ def probe(
 ) -> None:
     """Predict and measure the signal in untrained nets, layer by layer, and say what is wrong with it.
 
-    Nets are drawn under 16 seeds, or under those of seeds=…, and shown one batch. Nothing is trained or stored.
+    16 nets are drawn, or those of seeds=…, and shown one batch of 128 samples, or of probe.batch=….
+    Nothing is trained or stored.
     """
     from initbench.data.dataset import Source
     from initbench.data.resolve import data_root
@@ -49,8 +52,10 @@ def probe(
 def _config(arguments: list[str]) -> ExperimentConfig:
     from initbench.cli.configs import load_experiments
 
-    asked = any(argument.startswith("seeds=") for argument in arguments)
-    configs = load_experiments(arguments if asked else [*arguments, f"seeds={SEEDS}"])
+    given = {argument.partition("=")[0] for argument in arguments if "=" in argument}
+    defaults = {"seeds": SEEDS, "probe.batch": SAMPLES}
+    missing = [f"{key}={value}" for key, value in defaults.items() if key not in given]
+    configs = load_experiments([*arguments, *missing])
     if len(configs) > 1:
         raise UsageError("probe one config at a time")
     return configs[0]

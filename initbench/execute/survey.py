@@ -120,9 +120,9 @@ def _findings(
     network: Network, config: ExperimentConfig, shown: Sequence[list[dict[str, Any]]]
 ) -> list[tuple[Finding, int]]:
     by_code: dict[str, list[Finding]] = {}
+    first_q = math.fsum(layers[0]["pre"]["q"] for layers in shown) / len(shown)
+    situation = situation_of(network, config.model, config.init, first_q)
     for layers in shown:
-        first_q = layers[0]["pre"]["q"]
-        situation = situation_of(network, config.model, config.init, first_q)
         for finding in diagnose([{"when": "init", "step": 0, "layers": layers}], situation, None):
             by_code.setdefault(finding.code, []).append(finding)
     return [(found[0], len(found)) for found in by_code.values()]

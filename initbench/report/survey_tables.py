@@ -51,36 +51,39 @@ def _heading(survey: Survey) -> Text:
 def _layers(survey: Survey, all_layers: bool, width: int) -> RenderableType:
     rows = data.rows(survey)
     saturates = any(row.measured["saturated_fraction"].mean is not None for row in rows)
-    shares = ["saturated %", "saturated % theory"] if saturates else ["zeros %", "zeros % theory"]
-    share = "saturated_fraction" if saturates else "zero_fraction"
-    grid = Grid(
-        ["layer", "q theory", "q measured", "in band", "mean theory", "mean", "std theory", "std"]
-        + [shares[1], shares[0], "δ² ratio theory", "δ² ratio"],
-        left=("layer",),
-    )
+    share, kind = ("saturated_fraction", "saturated") if saturates else ("zero_fraction", "zeros")
+    columns = ("layer", "q theory", "q measured", "in band", "mean theory", "mean", "std theory", "std")
+    shares = (f"{kind} % theory", f"{kind} %")
+    grid = Grid((*columns, *shares, "δ² ratio theory", "δ² ratio"), left=("layer",))
     for place in chosen(len(rows), everything=all_layers):
         row = rows[place]
-        predicted, measured = row.predicted, row.measured
-
-        def both(name: str) -> list[str]:
-            found = predicted.get(name) if measured[name].mean is not None else None
-            return [text.number(None if found is None else found.value), _spread(measured[name])]
-
-        percents = predicted.get(share) if measured[share].mean is not None else None
-        grid.add(
-            [
-                str(row.layer.index) if place + 1 < len(rows) else f"{row.layer.index} head",
-                *both("q"),
-                _VERDICTS[row.inside],
-                *both("act_mean"),
-                *both("act_std"),
-                text.percent(None if percents is None else percents.value),
-                text.percent(measured[share].mean),
-                *both("grad_ratio"),
-            ],
-            "yellow" if row.inside is False else None,
-        )
+        style = "yellow" if row.inside is False else None
+        grid.add(_cells(row, share, is_head=place + 1 == len(rows)), style)
     return grid.fitting(width, [heading for heading in _EXPENDABLE if heading in grid.headings]).table()
+
+
+def _cells(row: data.Row, share: str, *, is_head: bool) -> list[str]:
+    percents = _predicted(row, share)
+    return [
+        f"{row.layer.index} head" if is_head else str(row.layer.index),
+        *_both(row, "q"),
+        _VERDICTS[row.inside],
+        *_both(row, "act_mean"),
+        *_both(row, "act_std"),
+        text.percent(percents),
+        text.percent(row.measured[share].mean),
+        *_both(row, "grad_ratio"),
+    ]
+
+
+def _predicted(row: data.Row, name: str) -> float | None:
+    """The prediction of what was measured; what nothing stands beside is not shown."""
+    found = row.predicted.get(name)
+    return None if found is None or row.measured[name].mean is None else found.value
+
+
+def _both(row: data.Row, name: str) -> list[str]:
+    return [text.number(_predicted(row, name)), _spread(row.measured[name])]
 
 
 def _spread(summary: Summary) -> str:

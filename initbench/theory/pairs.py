@@ -53,7 +53,13 @@ def _same(activation: Nonlinearity, law: Law) -> Products:
 def _different(activation: Nonlinearity, law: Law, c: float) -> Products:
     """h_b given h_a is N(c·h_a, 1 − c²), in standard units: the inner integral, for every outer node."""
     std, rest = math.sqrt(law.variance), math.sqrt(max(0.0, 1.0 - c * c))
-    outer = nodes_of(law, activation.breaks, panels=16, order=6)
+    # For inputs that are nearly alike, the inner integral turns within a few `rest` of where φ bends.
+    turns = tuple(
+        (mark - law.shift) / max(abs(c), 0.5) + law.shift + std * rest * width
+        for mark in activation.breaks
+        for width in (-5.0, -2.0, 0.0, 2.0, 5.0)
+    )
+    outer = nodes_of(law, (*activation.breaks, *turns), panels=16, order=6)
     z = outer.z.numpy()
     marks = (np.array([*FEATURES, *activation.breaks]) - law.shift) / std
     own, mass = panel_nodes((marks[None] - c * z[:, None]) / max(rest, 1e-9), panels=8, order=6)

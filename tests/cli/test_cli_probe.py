@@ -1,0 +1,105 @@
+"""`initbench probe`: predicted and measured before training."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+SMALL = (
+    "data.name=gaussian",
+    "data.dim=64",
+    "data.samples=400",
+    "model.depth=5",
+    "model.width=256",
+    "seeds=4",
+)
+STATISTICS = {"q", "act_mean", "act_std", "zero_fraction", "saturated_fraction", "grad_ratio"}
+
+
+@pytest.fixture
+def probed(initbench: Any, repository: Any) -> Any:
+    def call(*arguments: str, config: str = "relu_kaiming") -> dict[str, Any]:
+        said = initbench(
+            "probe", str(repository / "configs" / f"{config}.yaml"), *SMALL, *arguments, "--json"
+        )
+        assert said.code == 0, said.err
+        document: dict[str, Any] = json.loads(said.out)
+        return document
+
+    return call
+
+
+def test_the_document_has_the_keys_that_others_read(probed: Any) -> None:
+    document = probed()
+    assert document["schema"] == "initbench.probe/1"
+    theory = {"chi_1", "chi_parallel", "chi_at", "q_star", "depth_scale_q", "depth_scale_c"}
+    assert theory <= set(document["theory"])
+    assert [layer["index"] for layer in document["layers"]] == [1, 2, 3, 4, 5]
+    for layer in document["layers"]:
+        assert {"name", "fan_in", "fan_out", "band", "inside"} <= set(layer)
+        assert set(layer["predicted"]) == set(layer["measured"]) == STATISTICS
+        low, high = layer["band"]["q"]
+        assert layer["inside"] == (low <= layer["measured"]["q"]["mean"] <= high)
+    assert document["layers"][-1]["predicted"]["act_mean"] is None
+    assert document["theory"]["chi_1"] == pytest.approx(1.0)
+    assert document["theory"]["q_star"] is None and document["theory"]["chi_at"] == "last_hidden"
+    assert document["diagnosis"] == []
+
+
+def test_healthy_nets_lie_in_the_band(probed: Any) -> None:
+    assert all(layer["inside"] for layer in probed()["layers"])
+
+
+def test_the_misprint_is_predicted_to_double_q_in_every_layer(probed: Any) -> None:
+    layers = probed("init.scheme=kaiming_misprint", "model.depth=20")["layers"]
+    q = [layer["predicted"]["q"] for layer in layers]
+    assert all(after / before == pytest.approx(2.0, rel=1e-2) for before, after in pairwise(q))
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("model.norm=batch", "model.norm=batch"),
+        ("init.scheme=orthogonal", "orthogonal"),
+        ("model.activation=crelu", "crelu"),
+    ],
+)
+def test_what_theory_has_no_word_on_is_said_so(probed: Any, override: str, reason: str) -> None:
+    document = probed(override)
+    assert reason in document["theory"]["no_prediction"]
+    assert document["theory"]["chi_1"] is None
+    for layer in document["layers"]:
+        assert layer["inside"] is None
+        assert layer["predicted"]["q"] is None and layer["measured"]["q"]["mean"] > 0
+
+
+def test_a_sick_net_is_explained(probed: Any) -> None:
+    finding = probed("model.depth=40", "init.scheme=xavier_normal")["diagnosis"][0]
+    assert finding["code"] == "vanishing_forward" and finding["seeds"] == 4
+    assert "init.scheme=kaiming_normal" in finding["message"]
+
+
+def test_one_net_has_no_spread(probed: Any) -> None:
+    assert all(layer["measured"]["q"]["std"] is None for layer in probed("seeds=1")["layers"])
+
+
+def test_the_table_is_read_by_people(initbench: Any, repository: Any) -> None:
+    said = initbench("probe", str(repository / "configs" / "tanh_xavier.yaml"), *SMALL)
+    assert said.code == 0
+    for words in ("q theory", "in band", "5 head", "Theory", "χ₁ = ", "healthy", "not trained"):
+        assert words in said.out
+    assert "Traceback" not in said.err
+
+
+def test_one_config_at_a_time(initbench: Any, repository: Any) -> None:
+    files = [str(repository / "configs" / f"{name}.yaml") for name in ("tanh_xavier", "relu_kaiming")]
+    assert initbench("probe", *files).code == 2
+
+
+def test_nothing_is_stored(initbench: Any, repository: Any, tmp_path: Any, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    initbench("probe", str(repository / "configs" / "relu_kaiming.yaml"), *SMALL)
+    assert list(tmp_path.iterdir()) == []
