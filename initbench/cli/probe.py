@@ -21,6 +21,10 @@ SAMPLES = 128
 
 def probe(
     arguments: ConfigArguments,
+    depths: Annotated[
+        str | None,
+        typer.Option("--depths", metavar="D,D,…", help="Compare nets of these depths, a row each."),
+    ] = None,
     device: Annotated[
         str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:n.")
     ] = "auto",
@@ -36,17 +40,48 @@ def probe(
     """
     from initbench.data.dataset import Source
     from initbench.data.resolve import data_root
+
+    source = Source(root=data_root(data_dir), offline=offline, notify=lambda m: typer.echo(m, err=True))
+    if depths is None:
+        _show(_survey(_config(arguments), source, device), all_layers=all_layers, json_output=json_output)
+        return
+    asked = _depths(depths)
+    configs = [_config([*arguments, f"model.depth={depth}"]) for depth in asked]
+    surveys = [_survey(config, source, device) for config in configs]
+    _show_depths(dict(zip(asked, surveys, strict=True)), json_output=json_output)
+
+
+def _show(found: Survey, *, all_layers: bool, json_output: bool) -> None:
     from initbench.report.survey import document_json
     from initbench.report.survey_tables import print_survey
     from initbench.report.terminal import stdout_console
 
-    config = _config(arguments)
-    source = Source(root=data_root(data_dir), offline=offline, notify=lambda m: typer.echo(m, err=True))
-    found = _survey(config, source, device)
     if json_output:
         typer.echo(document_json(found))
     else:
         print_survey(stdout_console(), found, all_layers=all_layers)
+
+
+def _show_depths(surveys: dict[int, Survey], *, json_output: bool) -> None:
+    from initbench.report.depths import depths_json, print_depths
+    from initbench.report.terminal import stdout_console
+
+    if json_output:
+        typer.echo(depths_json(surveys))
+    else:
+        print_depths(stdout_console(), surveys)
+
+
+def _depths(text: str) -> list[int]:
+    try:
+        depths = [int(part) for part in text.split(",")]
+    except ValueError:
+        depths = []
+    if not depths or min(depths) < 1 or len(set(depths)) < len(depths):
+        raise UsageError(
+            f"--depths takes different whole numbers from 1, as in --depths 10,100; found {text!r}"
+        )
+    return depths
 
 
 def _config(arguments: list[str]) -> ExperimentConfig:

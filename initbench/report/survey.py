@@ -40,10 +40,11 @@ def rows(survey: Survey) -> list[Row]:
 
 def _row(layer: SurveyedLayer, predicted: Predicted, nets: int) -> Row:
     measured = {name: summarise([net[name] for net in layer.measured]) for name in STATISTICS}
-    bands = {name: band(found, nets) for name, found in predicted.statistics.items() if name in STATISTICS}
-    of_q = q_band(predicted.statistics["q"], nets) if "q" in predicted.statistics else None
-    bands.pop("q", None)
-    return Row(layer, predicted.statistics, measured, bands if of_q is None else {"q": of_q, **bands})
+    found = predicted.statistics
+    bands = {name: band(found[name], nets) for name in STATISTICS if name in found and predicted.trusted}
+    if "q" in bands:
+        bands["q"] = q_band(found["q"], nets)
+    return Row(layer, found, measured, bands)
 
 
 def document(survey: Survey) -> dict[str, Any]:

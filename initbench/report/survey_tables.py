@@ -21,12 +21,13 @@ _EXPENDABLE = ("mean", "mean theory", "zeros %", "zeros % theory", "saturated %"
 
 def print_survey(console: Console, survey: Survey, *, all_layers: bool) -> None:
     """Print heading, layers, theory and diagnosis."""
-    parts: list[RenderableType] = [_heading(survey), Text(""), _layers(survey, all_layers, console.width)]
-    parts += [Text(""), *_theory(survey), *_diagnosis(survey), Text("")]
+    parts: list[RenderableType] = [heading(survey), Text(""), _layers(survey, all_layers, console.width)]
+    parts += [Text(""), *theory(survey), *_diagnosis(survey), Text("")]
     print_uncut(console, Group(*parts))
 
 
-def _heading(survey: Survey) -> Text:
+def heading(survey: Survey) -> Text:
+    """One line: what was probed."""
     config = survey.config
     model = config.model
     depth, width = (getattr(model, key, None) for key in ("depth", "width"))
@@ -91,7 +92,8 @@ def _spread(summary: Summary) -> str:
     return mean if summary.std is None or summary.mean is None else f"{mean} ±{text.number(summary.std)}"
 
 
-def _theory(survey: Survey) -> list[Text]:
+def theory(survey: Survey) -> list[Text]:
+    """Fixed point, χ and depth scales, then how many layers lie in their bands; or why nothing is said."""
     fixed, reason = survey.expected.fixed, survey.expected.reason
     if fixed is None:
         return [_labelled("Theory", f"no prediction: {reason or 'there is no hidden layer'}.")]

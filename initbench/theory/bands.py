@@ -8,17 +8,13 @@ from initbench.theory.layer import Statistic
 
 SIGMAS = 3.0
 """Half the width of a band, in standard errors: 1 layer in 370 of a correct net lies outside."""
-TRUSTED = 0.5
-"""Relative standard deviation of one net up to which the leading order in 1/width is trusted."""
 
 
-def q_band(q: Statistic, nets: int) -> tuple[float, float] | None:
-    """Band of the mean of q over so many nets, whose logarithm is close to Gaussian; None beyond TRUSTED.
+def q_band(q: Statistic, nets: int) -> tuple[float, float]:
+    """Band of the mean over so many nets of a positive statistic whose logarithm is close to Gaussian.
 
     The mean of the logarithm of a positive variable is lower than that of its mean by half its variance.
     """
-    if q.value <= 0.0 or q.sd / q.value > TRUSTED:
-        return None
     variance = math.log1p(math.expm1((q.sd / q.value) ** 2) / nets)
     centre, reach = math.log(q.value) - 0.5 * variance, SIGMAS * math.sqrt(variance)
     return math.exp(centre - reach), math.exp(centre + reach)

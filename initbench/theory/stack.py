@@ -20,11 +20,15 @@ which is all that they share; it goes on alike.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from operator import and_
 
 from initbench.theory.expectations import LINEAR, Covariances, covariances, expectations
 from initbench.theory.layer import Layer, Predicted, Source
 from initbench.theory.step import Step, at_the_head, forward_statistics, gradient_ratio
 
+TRUSTED = 0.5
+"""How far one net may stray from the mean, relative to it, for the leading order in 1/width to be trusted."""
 FADED = 1e-70
 """A second moment that float32 has nothing left of: no further layer is predicted."""
 OVERFLOWED = 1e70
@@ -36,7 +40,8 @@ def propagate(layers: Sequence[Layer], source: Source) -> list[Predicted]:
     Layers past the point where float32 has lost the signal, or it has overflowed, are predicted nothing.
     """
     steps = list(_walk(layers, source))
-    predicted = [_predicted(step) for step in steps]
+    trusted = accumulate((step.strays <= TRUSTED for step in steps), and_)
+    predicted = [_predicted(step, trusted=good) for step, good in zip(steps, trusted, strict=True)]
     backward = at_the_head(layers[-1].units, steps[-1].law.second_moment if steps else 0.0)
     for step, one in reversed(list(zip(steps, predicted, strict=True))):
         if step.following is not None:
@@ -44,13 +49,14 @@ def propagate(layers: Sequence[Layer], source: Source) -> list[Predicted]:
     return predicted + [Predicted() for _ in range(len(layers) - len(steps))]
 
 
-def _predicted(step: Step) -> Predicted:
+def _predicted(step: Step, *, trusted: bool) -> Predicted:
     statistics, correlation = forward_statistics(step), step.covariances.correlation
     if step.following is None:
-        return Predicted(statistics, correlation=correlation)
+        return Predicted(statistics, trusted, correlation=correlation)
     sigma_w2 = step.following.sigma_w2
     return Predicted(
         statistics,
+        trusted,
         chi_1=sigma_w2 * step.expected.mean["slope2"],
         chi_parallel=sigma_w2 * step.expected.slope["act2"],
         correlation=correlation,

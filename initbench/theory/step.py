@@ -41,6 +41,12 @@ class Step:
         return e.mean[name] + e.slope[name] * self.shift + 0.5 * e.curve[name] * self.v[0]
 
     @property
+    def strays(self) -> float:
+        """Standard deviation of one net's K, or twice what that adds to its mean, relative to q."""
+        q = self.law.second_moment
+        return max(math.sqrt(max(0.0, self.v[0])), 2.0 * abs(self.shift)) / q
+
+    @property
     def v_next(self) -> Pair:
         """Cov(K(x_a), K(x_b)) of the next layer."""
         assert self.following is not None

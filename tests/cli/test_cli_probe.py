@@ -103,3 +103,19 @@ def test_nothing_is_stored(initbench: Any, repository: Any, tmp_path: Any, monke
     monkeypatch.chdir(tmp_path)
     initbench("probe", str(repository / "configs" / "relu_kaiming.yaml"), *SMALL)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_depths_are_compared_in_rows(initbench: Any, repository: Any) -> None:
+    config = str(repository / "configs" / "relu_xavier.yaml")
+    arguments = ("probe", config, *[word for word in SMALL if "depth" not in word], "--depths", "3,30")
+    document = json.loads(initbench(*arguments, "--json").out)
+    assert [(one["depth"], len(one["layers"])) for one in document["depths"]] == [(3, 3), (30, 30)]
+    said = initbench(*arguments).out
+    rows = {line.split()[0]: line for line in said.splitlines() if line and line.split()[0] in ("3", "30")}
+    assert rows["3"].endswith("healthy") and "vanishing_forward" in rows["30"]
+
+
+@pytest.mark.parametrize("depths", ["", "3,x", "0", "3,3", "3;4"])
+def test_depths_that_are_none_are_refused(initbench: Any, repository: Any, depths: str) -> None:
+    said = initbench("probe", str(repository / "configs" / "relu_xavier.yaml"), "--depths", depths)
+    assert said.code == 2 and "--depths" in said.err
