@@ -71,7 +71,7 @@ def document_json(survey: Survey) -> str:
 def _theory(survey: Survey) -> dict[str, Any]:
     fixed = survey.expected.fixed
     keys = ("chi_1", "chi_parallel", "q_star", "depth_scale_q", "depth_scale_c")
-    values = {key: None if fixed is None else _finite(getattr(fixed, key)) for key in keys}
+    values = {key: None if fixed is None else getattr(fixed, key) for key in keys}
     return {**values, "chi_at": chi_at(survey), "no_prediction": survey.expected.reason}
 
 
@@ -82,10 +82,6 @@ def chi_at(survey: Survey) -> str | None:
         return None
     settled = fixed.q_star is not None and 0.0 < fixed.q_star < math.inf
     return "q_star" if settled else "last_hidden"
-
-
-def _finite(value: float | None) -> float | str | None:
-    return "inf" if value is not None and math.isinf(value) else value
 
 
 def _layer(row: Row) -> dict[str, Any]:
