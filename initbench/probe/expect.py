@@ -43,8 +43,8 @@ def expect(network: Network, init: InitOptions, norm: str, x: Tensor) -> Expecte
 
 
 def _fixed(layers: list[Layer], predicted: list[Predicted]) -> FixedPoint | None:
-    hidden = [one.statistics["q"].value for one in predicted[:-1] if "q" in one.statistics]
-    return fixed_point(layers[-2], otherwise=hidden[-1]) if hidden else None
+    hidden = [one.wide_q for one in predicted[:-1] if one.wide_q is not None]
+    return fixed_point(layers[-2], start=hidden[-1]) if hidden else None
 
 
 def unpredictable(network: Network, init: InitOptions, norm: str) -> str | None:

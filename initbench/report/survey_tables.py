@@ -16,7 +16,18 @@ from initbench.report.layers import chosen
 from initbench.report.terminal import print_uncut
 
 _VERDICTS = {True: "yes", False: "NO", None: text.NOTHING}
-_EXPENDABLE = ("mean", "mean theory", "zeros %", "zeros % theory", "saturated %", "saturated % theory")
+UNSTABLE = 1e-6
+"""χ∥ above 1 by more than rounding: a fixed point that a stack leaves at the least push."""
+_EXPENDABLE = (
+    "mean",
+    "mean theory",
+    "zeros %",
+    "zeros % theory",
+    "saturated %",
+    "saturated % theory",
+    "std",
+    "std theory",
+)
 
 
 def print_survey(console: Console, survey: Survey, *, all_layers: bool) -> None:
@@ -98,6 +109,8 @@ def theory(survey: Survey) -> list[Text]:
     if fixed is None:
         return [_labelled("Theory", f"no prediction: {reason or 'there is no hidden layer'}.")]
     star = "every q stays" if fixed.q_star is None else f"q* = {text.number(fixed.q_star)}"
+    if data.chi_at(survey) == "q_star" and fixed.chi_parallel > 1.0 + UNSTABLE:
+        star += ", unstable"
     where = "at q*" if data.chi_at(survey) == "q_star" else f"at the last hidden layer ({fixed.chi_q:.2g})"
     scales = f"{_scale(fixed.depth_scale_q)} for q, {_scale(fixed.depth_scale_c)} for correlations"
     said = f"{star}; {where}: χ₁ = {fixed.chi_1:.3f}, χ∥ = {fixed.chi_parallel:.3f}; depth scales: {scales}."

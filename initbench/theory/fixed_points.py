@@ -10,7 +10,7 @@ from initbench.theory.expectations import LINEAR, expectations
 from initbench.theory.layer import Layer
 from initbench.theory.pairs import products
 
-_GRID = [10.0 ** (i / 4) for i in range(-32, 33)]
+_FACTORS = [10.0 ** (i / 4) for i in range(-32, 33)]
 _LEVEL = 1e-9
 """A relative change of q this small is none."""
 _BISECTIONS, _MOST_ITERATIONS = 60, 300
@@ -21,7 +21,9 @@ class FixedPoint:
     """What a deep stack of one layer does, χ taken at `chi_q`."""
 
     q_star: float | None
-    """The stable q that stacks settle at from q = 1 on: 0, a number or infinity; None where every q stays."""
+    """The q that a stack settles at: 0, a number or infinity; None where every q stays.
+
+    A number with χ∥ > 1 is one that the stack stands on and would leave at the least push."""
     chi_q: float
     chi_1: float
     chi_parallel: float
@@ -31,15 +33,15 @@ class FixedPoint:
     """The same for the correlation of two inputs about its fixed point."""
 
 
-def fixed_point(layer: Layer, *, otherwise: float) -> FixedPoint:
-    """Of a stack of layers like this. Where q* is 0, infinite or any, χ is taken at q = `otherwise`."""
+def fixed_point(layer: Layer, *, start: float) -> FixedPoint:
+    """Of a stack of layers like this, from q = `start` on, where χ is taken if q* is 0, infinite or any."""
 
     def after(q: float) -> float:
         return layer.law(expectations(activation, layer.law_at(q)).mean["act2"]).second_moment
 
     activation = layer.activation or LINEAR
-    q_star = _settled(after)
-    chi_q = q_star if q_star is not None and 0.0 < q_star < math.inf else otherwise
+    q_star = _settled(after, start)
+    chi_q = q_star if q_star is not None and 0.0 < q_star < math.inf else start
     at = expectations(activation, layer.law_at(chi_q))
     chi_1, chi_parallel = layer.sigma_w2 * at.mean["slope2"], layer.sigma_w2 * at.slope["act2"]
     return FixedPoint(
@@ -58,20 +60,19 @@ def _scale(factor: float) -> float:
     return -1.0 / math.log(abs(factor)) if factor else 0.0
 
 
-def _settled(after: Callable[[float], float]) -> float | None:
-    growth = [after(q) / q - 1.0 for q in _GRID]
-    start = _GRID.index(1.0)
+def _settled(after: Callable[[float], float], start: float) -> float | None:
+    grid = [start * factor for factor in _FACTORS]
+    growth = [after(q) / q - 1.0 for q in grid]
+    middle = len(grid) // 2
     if all(abs(change) < _LEVEL for change in growth):
         return None
-    if abs(growth[start]) < _LEVEL:
-        return 1.0
-    up = growth[start] > 0.0
-    way = range(start, len(_GRID)) if up else range(start, -1, -1)
-    for i in way:
+    if abs(growth[middle]) < _LEVEL:
+        return start
+    up = growth[middle] > 0.0
+    for i in range(middle, len(grid)) if up else range(middle, -1, -1):
         if (growth[i] > 0.0) != up:
-            return (
-                _crossing(after, _GRID[i - 1], _GRID[i]) if up else _crossing(after, _GRID[i], _GRID[i + 1])
-            )
+            low, high = (grid[i - 1], grid[i]) if up else (grid[i], grid[i + 1])
+            return _crossing(after, low, high)
     return math.inf if up else 0.0
 
 

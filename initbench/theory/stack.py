@@ -40,7 +40,8 @@ def propagate(layers: Sequence[Layer], source: Source) -> list[Predicted]:
     Layers past the point where float32 has lost the signal, or it has overflowed, are predicted nothing.
     """
     steps = list(_walk(layers, source))
-    trusted = accumulate((step.strays <= TRUSTED for step in steps), and_)
+    trusted = list(accumulate((step.strays <= TRUSTED for step in steps), and_))
+    steps = [step if good else step.widened() for step, good in zip(steps, trusted, strict=True)]
     predicted = [_predicted(step, trusted=good) for step, good in zip(steps, trusted, strict=True)]
     backward = at_the_head(layers[-1].units, steps[-1].law.second_moment if steps else 0.0)
     for step, one in reversed(list(zip(steps, predicted, strict=True))):
@@ -51,12 +52,14 @@ def propagate(layers: Sequence[Layer], source: Source) -> list[Predicted]:
 
 def _predicted(step: Step, *, trusted: bool) -> Predicted:
     statistics, correlation = forward_statistics(step), step.covariances.correlation
+    wide_q = step.law.second_moment
     if step.following is None:
-        return Predicted(statistics, trusted, correlation=correlation)
+        return Predicted(statistics, trusted, wide_q, correlation=correlation)
     sigma_w2 = step.following.sigma_w2
     return Predicted(
         statistics,
         trusted,
+        wide_q,
         chi_1=sigma_w2 * step.expected.mean["slope2"],
         chi_parallel=sigma_w2 * step.expected.slope["act2"],
         correlation=correlation,

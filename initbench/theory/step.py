@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from initbench.theory.expectations import Covariances, Expectations, Pair
@@ -39,6 +39,10 @@ class Step:
         """E[f] over nets: with what a shift and a scatter of K add to it."""
         e = self.expected
         return e.mean[name] + e.slope[name] * self.shift + 0.5 * e.curve[name] * self.v[0]
+
+    def widened(self) -> Step:
+        """The same without what finite width does to K."""
+        return replace(self, v=(0.0, 0.0), shift=0.0)
 
     @property
     def strays(self) -> float:

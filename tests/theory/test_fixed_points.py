@@ -11,9 +11,9 @@ from initbench.theory.fixed_points import FixedPoint, fixed_point
 from initbench.theory.layer import Layer
 
 
-def settled(name: str, sigma_w2: float, **biases: float) -> FixedPoint:
+def settled(name: str, sigma_w2: float, start: float = 0.5, **biases: float) -> FixedPoint:
     layer = Layer(64, 64, 64, sigma_w2, activation=bound(name).nonlinearity, **biases)
-    return fixed_point(layer, otherwise=0.5)
+    return fixed_point(layer, start=start)
 
 
 def test_relu_at_its_gain_keeps_every_q() -> None:
@@ -56,3 +56,16 @@ def test_the_depth_scale_of_correlations_grows_towards_the_edge_of_chaos() -> No
 def test_gelu_at_the_gain_of_relu_fades() -> None:
     found = settled("gelu", 2.0)
     assert found.q_star == 0.0
+
+
+@pytest.mark.parametrize(("start", "q_star"), [(0.9, 0.0), (1.1, math.inf)])
+def test_gelu_at_its_own_gain_stands_on_an_edge(start: float, q_star: float) -> None:
+    gain = bound("gelu").preserving_gain
+    assert settled("gelu", gain**2, start).q_star == q_star
+    edge = settled("gelu", gain**2, 1.0)
+    assert edge.q_star == 1.0 and edge.chi_parallel > 1.1
+
+
+def test_selu_comes_back_to_one_from_either_side() -> None:
+    for start in (0.01, 1.0, 30.0):
+        assert settled("selu", 1.0, start).q_star == pytest.approx(1.0, abs=1e-6)
