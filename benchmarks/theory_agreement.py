@@ -1,8 +1,8 @@
 """Does theory say what nets do? Writes docs/results.md: python -m benchmarks.theory_agreement [--quick]
 
-Every pair of ten activations and six inits, depth 20 × 512, standard normal inputs, 16 nets. For each trusted
-layer, z = (mean over the nets − prediction) / (predicted standard deviation / √nets). If bands are right, z is
-standard normal: a standard deviation above 1 means bands too narrow, one below 1 bands too wide.
+Every pair of ten activations and six inits, depth 20 × 512, standard normal inputs, 16 nets. For each layer
+that is trusted, z = (mean over the nets − prediction) / (predicted standard deviation / √nets). If the bands are
+right, z is standard normal: a standard deviation above 1 means bands too narrow, one below 1 too wide.
 """
 
 from __future__ import annotations

@@ -64,8 +64,9 @@ class Predicted:
     """What theory says of one layer."""
 
     statistics: dict[str, Statistic] = field(default_factory=dict)
-    """Where it is not trusted, of infinitely wide nets. By name: q, log_q, act_mean, act_std, zero_fraction, saturated_fraction, grad_ratio. `log_q` is lower
-    than the logarithm of q by half its variance. grad_ratio is E[δ²] over that of the next layer."""
+    """By name: q, log_q, act_mean, act_std, zero_fraction, saturated_fraction, grad_ratio. `log_q` is lower
+    than the logarithm of q by half its variance; grad_ratio is E[δ²] over that of the next layer. Where the
+    layer is not trusted, the values are those of infinitely wide nets."""
     trusted: bool = True
     """Whether the leading order in 1/width holds here: no layer up to this one strays too far in one net."""
     wide_q: float | None = None

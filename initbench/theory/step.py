@@ -25,6 +25,8 @@ class Step:
     shift: float
     """What curvature adds to the mean of K."""
     samples: int
+    wide: bool = False
+    """Whether the curvature of expectations is left aside."""
 
     def average(self, pair: Pair) -> float:
         """Mean over all pairs of inputs of the batch."""
@@ -38,11 +40,13 @@ class Step:
     def shifted(self, name: str) -> float:
         """E[f] over nets: with what a shift and a scatter of K add to it."""
         e = self.expected
+        if self.wide:
+            return e.mean[name]
         return e.mean[name] + e.slope[name] * self.shift + 0.5 * e.curve[name] * self.v[0]
 
     def widened(self) -> Step:
-        """The same without what finite width does to K."""
-        return replace(self, v=(0.0, 0.0), shift=0.0)
+        """The same without what finite width does to the mean of K."""
+        return replace(self, shift=0.0, wide=True)
 
     @property
     def strays(self) -> float:

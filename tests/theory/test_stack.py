@@ -95,6 +95,8 @@ def z_and_spread(case: str, layers: list[Layer]) -> dict[tuple[int, str], tuple[
     shown = measured(*CASES[case])
     found = {}
     for place in PLACES:
+        if not predicted[place].trusted:
+            continue
         for name, values in shown[place].items():
             said = predicted[place].statistics[name]
             z = float(values.mean() - said.value) / (said.sd / math.sqrt(NETS))
@@ -110,7 +112,9 @@ SPREAD = (0.75, 1.25)
 
 @pytest.mark.parametrize("case", CASES)
 def test_nets_do_what_theory_says(case: str) -> None:
-    for (place, name), (z, spread) in z_and_spread(case, layers_of(*CASES[case])).items():
+    found = z_and_spread(case, layers_of(*CASES[case]))
+    assert len(found) >= 4, "one layer at least is trusted"
+    for (place, name), (z, spread) in found.items():
         assert abs(z) < MOST_Z, (place, name, z)
         assert SPREAD[0] < spread < SPREAD[1], (place, name, spread)
 
