@@ -1,7 +1,7 @@
 """Does theory say what nets do? Writes docs/results.md: python -m benchmarks.theory_agreement [--quick]
 
-Every pair of ten activations and six inits, depth 20 × 512, standard normal inputs, 16 nets. For each layer
-that is trusted, z = (mean over the nets − prediction) / (predicted standard deviation / √nets). If the bands are
+Every pair of ten activations and six inits, depth 20 × 512, standard normal inputs, 16 nets. For a layer that
+is trusted, z = (mean over the nets − prediction) / (predicted standard deviation / √nets). If the bands are
 right, z is standard normal: a standard deviation above 1 means bands too narrow, one below 1 too wide.
 """
 
@@ -62,6 +62,8 @@ def scores(found: Survey) -> Iterator[Score]:
         for name in STATISTICS:
             values = [_value(net, name) for net in layer.measured]
             statistic = said.statistics.get(name)
+            if name == "grad_ratio" and not said.backward_trusted:
+                continue
             if statistic is None or statistic.sd == 0.0 or None in values:
                 continue
             mean = fmean(value for value in values if value is not None)

@@ -42,6 +42,8 @@ def _row(layer: SurveyedLayer, predicted: Predicted, nets: int) -> Row:
     measured = {name: summarise([net[name] for net in layer.measured]) for name in STATISTICS}
     found = predicted.statistics
     bands = {name: band(found[name], nets) for name in STATISTICS if name in found and predicted.trusted}
+    if not predicted.backward_trusted:
+        bands.pop("grad_ratio", None)
     if "q" in bands:
         bands["q"] = q_band(found["q"], nets)
     return Row(layer, found, measured, bands)

@@ -69,6 +69,8 @@ class Predicted:
     layer is not trusted, the values are those of infinitely wide nets."""
     trusted: bool = True
     """Whether the leading order in 1/width holds here: no layer up to this one strays too far in one net."""
+    backward_trusted: bool = True
+    """Whether it holds for the grad_ratio too, which every layer up to the head has a part in."""
     wide_q: float | None = None
     """q of an infinitely wide net."""
     chi_1: float | None = None

@@ -20,6 +20,7 @@ which is all that they share; it goes on alike.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from operator import and_
 
@@ -47,6 +48,8 @@ def propagate(layers: Sequence[Layer], source: Source) -> list[Predicted]:
     for step, one in reversed(list(zip(steps, predicted, strict=True))):
         if step.following is not None:
             one.statistics["grad_ratio"], backward = gradient_ratio(step, backward)
+    if not all(trusted):  # what the layers above hand down counts for the gradient of those below
+        predicted = [replace(one, backward_trusted=False) for one in predicted]
     return predicted + [Predicted() for _ in range(len(layers) - len(steps))]
 
 
@@ -54,12 +57,12 @@ def _predicted(step: Step, *, trusted: bool) -> Predicted:
     statistics, correlation = forward_statistics(step), step.covariances.correlation
     wide_q = step.law.second_moment
     if step.following is None:
-        return Predicted(statistics, trusted, wide_q, correlation=correlation)
+        return Predicted(statistics, trusted, wide_q=wide_q, correlation=correlation)
     sigma_w2 = step.following.sigma_w2
     return Predicted(
         statistics,
         trusted,
-        wide_q,
+        wide_q=wide_q,
         chi_1=sigma_w2 * step.expected.mean["slope2"],
         chi_parallel=sigma_w2 * step.expected.slope["act2"],
         correlation=correlation,

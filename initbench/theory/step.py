@@ -116,7 +116,7 @@ class Backward(NamedTuple):
     tilt: float
     """∂ ln E[δ²]/∂K: how the gradient of an input depends on that input's own signal."""
     aligned: float
-    """E[(h·δ)²]/(q‖δ‖²), which is 1 where h and δ have nothing to do with one another."""
+    """E[(g·δ)²]/(E[g²]‖δ‖²) for g, the part of h that is not bias; 1 where it has nothing to do with δ."""
 
 
 def at_the_head(classes: int, q: float) -> Backward:
@@ -152,10 +152,11 @@ def gradient_ratio(step: Step, above: Backward) -> tuple[Statistic, Backward]:
     value = following.fan_out / following.fan_in * factor * through
     alike = cov.other["slope", "slope"] / mean["slope2"]
     chance = cov.other["slope2", "slope2"] / (square * units)
-    coherent = step.law.variance * slope["act2"] ** 2 / (mean["act2"] * mean["slope2"])
+    weighted = step.law.variance - step.layer.bias_variance
+    coherent = weighted * slope["act2"] ** 2 / (mean["act2"] * mean["slope2"])
     below = Backward(
         alike**2 * above.correlation2 + chance,
         tilt + passed,
-        1.0 + 2.0 * step.law.variance * tilt + coherent * (above.aligned - 1.0),
+        1.0 + 2.0 * weighted * tilt + coherent * (above.aligned - 1.0),
     )
     return Statistic(value, value * math.sqrt(step.variance((own, other), tilt))), below

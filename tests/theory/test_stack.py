@@ -98,6 +98,8 @@ def z_and_spread(case: str, layers: list[Layer]) -> dict[tuple[int, str], tuple[
         if not predicted[place].trusted:
             continue
         for name, values in shown[place].items():
+            if name == "grad_ratio" and not predicted[place].backward_trusted:
+                continue
             said = predicted[place].statistics[name]
             z = float(values.mean() - said.value) / (said.sd / math.sqrt(NETS))
             found[place, name] = z, float(values.std()) / said.sd
@@ -113,7 +115,7 @@ SPREAD = (0.75, 1.25)
 @pytest.mark.parametrize("case", CASES)
 def test_nets_do_what_theory_says(case: str) -> None:
     found = z_and_spread(case, layers_of(*CASES[case]))
-    assert len(found) >= 4, "one layer at least is trusted"
+    assert len(found) >= 3, "one layer at least is trusted"
     for (place, name), (z, spread) in found.items():
         assert abs(z) < MOST_Z, (place, name, z)
         assert SPREAD[0] < spread < SPREAD[1], (place, name, spread)
