@@ -11,8 +11,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
+
+from initbench.train.numerics import true_fp32
 
 WARM_UP = 4
 """Single-thread steps at the start, of which the first, which allocates, does not count."""
@@ -29,8 +32,29 @@ MOST_THREADS = 2
 
 
 def usable_threads() -> int:
-    """As many as torch would use, up to MOST_THREADS."""
-    return min(torch.get_num_threads(), MOST_THREADS)
+    """As many as torch would use, up to MOST_THREADS; 1 on a processor where numbers depend on it."""
+    most = min(torch.get_num_threads(), MOST_THREADS)
+    return most if most == 1 or products_agree() else 1
+
+
+@cache
+def products_agree() -> bool:
+    """Whether one thread and MOST_THREADS give the same matrix products, bit for bit, in a training step.
+
+    On some processors the library shares out the terms of a sum among threads, and not only its results.
+    """
+    before, stream = torch.get_num_threads(), torch.Generator().manual_seed(0)
+    x = torch.randn(1, 256, 128, generator=stream)
+    weight = torch.randn(1, 128, 128, generator=stream)
+    found = []
+    try:
+        with true_fp32(torch.device("cpu")):
+            for threads in (1, MOST_THREADS):
+                torch.set_num_threads(threads)
+                found.append((x @ weight, x.mT @ x))
+    finally:
+        torch.set_num_threads(before)
+    return all(torch.equal(*pair) for pair in zip(*found, strict=True))
 
 
 class ThreadPacer:

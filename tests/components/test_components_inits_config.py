@@ -35,7 +35,8 @@ def activation_for(name):
 
 
 def config(make_config, name, **changes):
-    model = {"family": "mlp", "depth": 4, "width": 16, "activation": activation_for(name), **changes}
+    family = "resnet_mlp" if INITS[name].edit is not None else "mlp"
+    model = {"family": family, "depth": 4, "width": 16, "activation": activation_for(name), **changes}
     scheme = {"name": name, **other_options(name)}
     norm = {"norm": "batch"} if name == "zero_gamma" else {}
     return make_config(model={**model, **norm}, init={"scheme": scheme})
