@@ -16,6 +16,7 @@ import torch
 
 from initbench.data.dataset import Source
 from initbench.data.obtain.fetch import Archive
+from initbench.data.sets.torchvision_sets import MD5
 
 TRAIN, TEST = 40, 20
 
@@ -112,10 +113,10 @@ def archive(checksums: dict[str, str], mirror: Mirror) -> Archive:
 
 @pytest.fixture
 def published_mnist(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> Archive:
-    """torchvision's MNIST is the tiny archive for this test."""
+    """MNIST is the tiny archive for this test."""
     from torchvision.datasets import MNIST
 
-    monkeypatch.setattr(MNIST, "resources", list(archive.checksums.items()))
+    monkeypatch.setitem(MD5, "MNIST", tuple(archive.checksums.values()))
     monkeypatch.setattr(MNIST, "mirrors", list(archive.mirrors))
     return archive
 

@@ -14,6 +14,7 @@ from initbench.data.dataset import DATASETS, DataOptions, Source, UnavailableErr
 from initbench.data.obtain.checksums import cache_folder
 from initbench.data.prepare import prepare
 from initbench.data.resolve import data_root, resolve
+from initbench.data.sets.torchvision_sets import MD5
 from initbench.errors import DataError
 
 # Read before the fixture that clears the environment.
@@ -52,13 +53,11 @@ def test_mnist_from_a_mirror_end_to_end(published_mnist, source, mirror):
 
 
 def test_fingerprint_depends_on_the_checksums(published_mnist, source, idx_files, monkeypatch, put_on_disk):
-    from torchvision.datasets import MNIST
-
     put_on_disk(source.root, idx_files)
     first = resolve(options("mnist"), source).located.fingerprint
     (source.root / "MNIST/raw/t10k-labels-idx1-ubyte.gz").write_bytes(b"other")
     other = {**published_mnist.checksums, "t10k-labels-idx1-ubyte.gz": "795f3202b17cb6bc3d4b771d8c6c9eaf"}
-    monkeypatch.setattr(MNIST, "resources", list(other.items()))
+    monkeypatch.setitem(MD5, "MNIST", tuple(other.values()))
     assert resolve(options("mnist"), source).located.fingerprint != first
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import pickle
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +21,7 @@ from initbench.choice import default_choice
 from initbench.data.dataset import DATASETS, Dataset, Located, RawData, Source, UnavailableError
 from initbench.data.sets import digits
 from initbench.data.sets.npz import NpzOptions
+from initbench.data.sets.torchvision_sets import MD5, published
 from initbench.errors import DataError
 
 
@@ -48,10 +53,8 @@ def entry(request: pytest.FixtureRequest) -> Dataset:
 @pytest.fixture
 def located(entry: Dataset, tmp_path, idx_files, checksums, monkeypatch, put_on_disk) -> Located:
     """The entry found in a data root made for it."""
-    from torchvision import datasets
-
-    for class_name in ("MNIST", "FashionMNIST", "KMNIST"):
-        monkeypatch.setattr(getattr(datasets, class_name), "resources", list(checksums.items()))
+    for class_name in MD5:
+        monkeypatch.setitem(MD5, class_name, tuple(checksums.values()))
         put_on_disk(tmp_path, idx_files, f"{class_name}/raw")
     for cifar in (cifar10(), cifar100()):
         cifar.publish(monkeypatch, b"")
@@ -89,6 +92,53 @@ def test_every_set_says_what_it_is(entry):
     assert entry.formula
     for name, field in entry.options.model_fields.items():
         assert field.description, name
+
+
+def test_checksums_are_torchvisions():
+    from torchvision import datasets
+
+    for class_name in MD5:
+        known = dict(getattr(datasets, class_name).resources)
+        assert published("mnist", class_name).checksums == known
+
+
+def test_a_set_on_disk_is_read_without_torchvision(tmp_path, idx_files, checksums, put_on_disk):
+    put_on_disk(tmp_path, idx_files)
+    script = f"""
+import sys
+from pathlib import Path
+from initbench.choice import default_choice
+from initbench.data.dataset import DATASETS, Source
+from initbench.data.sets.torchvision_sets import MD5
+MD5["MNIST"] = {tuple(checksums.values())}
+source = Source(root=Path({str(tmp_path)!r}), offline=True)
+raw = DATASETS["mnist"].locate(default_choice(DATASETS, "mnist"), source).load()
+assert raw.x_train.shape[1:] == (1, 28, 28)
+assert "torchvision" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        bytes([0, 0, 8, 0]),
+        bytes([0, 0, 8, 1, 0, 0, 0, 3, 1, 2]),
+        bytes([0, 0, 8, 1, 0, 0, 0, 1, 1, 2]),
+        bytes([0, 0, 13, 1, 0, 0, 0, 1, 0, 0, 0, 0]),
+        bytes([0, 0, 8, 3, 0, 0]),
+    ],
+    ids=["empty", "no axes", "cut off", "too long", "floats", "cut header"],
+)
+def test_what_is_no_idx_file_is_an_error(content, tmp_path, idx_files, monkeypatch, put_on_disk):
+    files = {**idx_files, "t10k-labels-idx1-ubyte.gz": gzip.compress(content)}
+    folder = put_on_disk(tmp_path, files)
+    monkeypatch.setitem(MD5, "MNIST", tuple(hashlib.md5(part).hexdigest() for part in files.values()))
+    located = DATASETS["mnist"].locate(default_choice(DATASETS, "mnist"), Source(root=tmp_path, offline=True))
+    with pytest.raises(DataError, match="is no idx file") as caught:
+        located.load()
+    assert str(folder / "t10k-labels-idx1-ubyte.gz") in str(caught.value)
 
 
 def load_digits() -> RawData:
