@@ -22,6 +22,7 @@ FLOORS = (
     "models",
     "data",
     "config",
+    "trace",
     "probe",
     "train",
     "store",

@@ -12,7 +12,7 @@ from initbench.errors import UsageError
 if TYPE_CHECKING:
     from initbench.config.schema import ExperimentConfig
     from initbench.data.dataset import Source
-    from initbench.execute.survey import Survey
+    from initbench.execute.survey import ConfigSurvey
 
 SEEDS = 16
 SAMPLES = 128
@@ -51,7 +51,7 @@ def probe(
     _show_depths(dict(zip(asked, surveys, strict=True)), json_output=json_output)
 
 
-def _show(found: Survey, *, all_layers: bool, json_output: bool) -> None:
+def _show(found: ConfigSurvey, *, all_layers: bool, json_output: bool) -> None:
     from initbench.report.survey import document_json
     from initbench.report.survey_tables import print_survey
     from initbench.report.terminal import stdout_console
@@ -62,7 +62,7 @@ def _show(found: Survey, *, all_layers: bool, json_output: bool) -> None:
         print_survey(stdout_console(), found, all_layers=all_layers)
 
 
-def _show_depths(surveys: dict[int, Survey], *, json_output: bool) -> None:
+def _show_depths(surveys: dict[int, ConfigSurvey], *, json_output: bool) -> None:
     from initbench.report.depths import depths_json, print_depths
     from initbench.report.terminal import stdout_console
 
@@ -96,7 +96,7 @@ def _config(arguments: list[str]) -> ExperimentConfig:
     return configs[0]
 
 
-def _survey(config: ExperimentConfig, source: Source, device: str) -> Survey:
+def _survey(config: ExperimentConfig, source: Source, device: str) -> ConfigSurvey:
     from initbench.data.prepare import prepare
     from initbench.data.resolve import resolve
     from initbench.execute.device import resolve_device

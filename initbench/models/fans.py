@@ -26,14 +26,23 @@ def fans(module: nn.Module) -> tuple[float, float]:
     that the mean is no whole number. torch's helper leaves out groups and strides, and swaps the fans
     of a transposed convolution.
     """
-    rows, columns, *kernel = shape_of(module)
-    here, there = columns * math.prod(kernel), rows * math.prod(kernel)
+    shape = shape_of(module)
     if not isinstance(module, Convolution | Transposed):
-        return float(here), float(there)
-    stride, groups = math.prod(cast("Any", module).stride), module.groups
-    if isinstance(module, Transposed):  # the weight is (in, out/groups, …)
-        return there / (groups * stride), float(here)
-    return float(here), there / (groups * stride)
+        return fans_of(shape)
+    stride, transposed = math.prod(cast("Any", module).stride), isinstance(module, Transposed)
+    return fans_of(shape, stride=stride, groups=module.groups, transposed=transposed)
+
+
+def fans_of(
+    shape: tuple[int, ...], *, stride: int = 1, groups: int = 1, transposed: bool = False
+) -> tuple[float, float]:
+    """The same for a weight of that shape, (out, in/groups, …), or transposed (in, out/groups, …).
+
+    `stride` is the product over all directions.
+    """
+    rows, columns, *kernel = shape
+    here, there = float(columns * math.prod(kernel)), rows * math.prod(kernel) / (groups * stride)
+    return (there, here) if transposed else (here, there)
 
 
 def shape_of(module: nn.Module) -> tuple[int, ...]:

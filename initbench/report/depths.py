@@ -10,7 +10,7 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from initbench.compare.statistics import geometric
-from initbench.execute.survey import Survey
+from initbench.execute.survey import ConfigSurvey
 from initbench.report import survey as data
 from initbench.report import text
 from initbench.report.grid import Grid
@@ -29,13 +29,13 @@ _HEADINGS = (
 )
 
 
-def depths_json(surveys: Mapping[int, Survey]) -> str:
+def depths_json(surveys: Mapping[int, ConfigSurvey]) -> str:
     """One document for each depth, as strict JSON."""
     found = [{"depth": depth, **data.document(survey)} for depth, survey in surveys.items()]
     return strictjson.dumps({"schema": data.SCHEMA, "depths": found})
 
 
-def print_depths(console: Console, surveys: Mapping[int, Survey]) -> None:
+def print_depths(console: Console, surveys: Mapping[int, ConfigSurvey]) -> None:
     """Print the table; what theory says of a deep stack stands below it, as the deepest net has it."""
     grid = Grid(_HEADINGS, left=("diagnosis",))
     for depth, survey in surveys.items():
@@ -45,7 +45,7 @@ def print_depths(console: Console, surveys: Mapping[int, Survey]) -> None:
     print_uncut(console, Group(heading(deepest), blank, grid.table(), blank, *theory(deepest)[:1], blank))
 
 
-def _cells(depth: int, survey: Survey) -> list[str]:
+def _cells(depth: int, survey: ConfigSurvey) -> list[str]:
     rows = data.rows(survey)
     hidden = rows[:-1]
     judged = [row.inside for row in rows if row.inside is not None]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from initbench.compare.statistics import Summary, summarise
-from initbench.execute.survey import Survey, SurveyedLayer
+from initbench.execute.survey import ConfigSurvey
+from initbench.execute.surveyed import Survey, SurveyedLayer
 from initbench.store import strictjson
 from initbench.theory.bands import band, q_band
 from initbench.theory.layer import Predicted, Statistic
@@ -35,7 +36,7 @@ class Row:
 def rows(survey: Survey) -> list[Row]:
     """The layers in order, head included."""
     pairs = zip(survey.layers, survey.expected.layers, strict=True)
-    return [_row(layer, predicted, len(survey.config.seed_list)) for layer, predicted in pairs]
+    return [_row(layer, predicted, len(survey.seeds)) for layer, predicted in pairs]
 
 
 def _row(layer: SurveyedLayer, predicted: Predicted, nets: int) -> Row:
@@ -49,7 +50,7 @@ def _row(layer: SurveyedLayer, predicted: Predicted, nets: int) -> Row:
     return Row(layer, found, measured, bands)
 
 
-def document(survey: Survey) -> dict[str, Any]:
+def document(survey: ConfigSurvey) -> dict[str, Any]:
     """The survey as plain data, of schema initbench.probe/1."""
     return {
         "schema": SCHEMA,
@@ -57,7 +58,7 @@ def document(survey: Survey) -> dict[str, Any]:
         "config": survey.config.resolved(),
         "dataset": survey.dataset,
         "dataset_requested": survey.requested,
-        "seeds": list(survey.config.seed_list),
+        "seeds": list(survey.seeds),
         "samples": survey.samples,
         "theory": _theory(survey),
         "layers": [_layer(row) for row in rows(survey)],
@@ -65,7 +66,7 @@ def document(survey: Survey) -> dict[str, Any]:
     }
 
 
-def document_json(survey: Survey) -> str:
+def document_json(survey: ConfigSurvey) -> str:
     """The document as strict JSON."""
     return strictjson.dumps(document(survey))
 

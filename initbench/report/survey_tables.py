@@ -8,7 +8,8 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from initbench.compare.statistics import Summary
-from initbench.execute.survey import Survey
+from initbench.execute.survey import ConfigSurvey
+from initbench.execute.surveyed import Survey
 from initbench.report import survey as data
 from initbench.report import text
 from initbench.report.grid import Grid
@@ -30,14 +31,14 @@ _EXPENDABLE = (
 )
 
 
-def print_survey(console: Console, survey: Survey, *, all_layers: bool) -> None:
+def print_survey(console: Console, survey: ConfigSurvey, *, all_layers: bool) -> None:
     """Print heading, layers, theory and diagnosis."""
     parts: list[RenderableType] = [heading(survey), Text(""), _layers(survey, all_layers, console.width)]
     parts += [Text(""), *theory(survey), *_diagnosis(survey), Text("")]
     print_uncut(console, Group(*parts))
 
 
-def heading(survey: Survey) -> Text:
+def heading(survey: ConfigSurvey) -> Text:
     """One line: what was probed."""
     config = survey.config
     model = config.model
@@ -53,7 +54,7 @@ def heading(survey: Survey) -> Text:
         "no norm" if model.norm.name == "none" else f"{model.norm.name} norm",
         config.init.scheme.name + gain,
         used,
-        text.plural(len(config.seed_list), "net"),
+        text.plural(len(survey.seeds), "net"),
         f"{survey.samples} samples",
         "not trained",
     ]
@@ -135,7 +136,7 @@ def _diagnosis(survey: Survey) -> list[Text]:
     if not survey.findings:
         return [Text.assemble(("Diagnosis  ", "bold"), ("healthy", "green"))]
     lines: list[Text] = []
-    seeds = len(survey.config.seed_list)
+    seeds = len(survey.seeds)
     for found, count in survey.findings:
         share = "" if seeds == 1 else f" ({count} of {seeds} nets)"
         label = "" if lines else "Diagnosis"

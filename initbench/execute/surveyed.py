@@ -1,0 +1,72 @@
+"""What nets show before training, whatever they were made from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from initbench.probe.diagnose import Finding, diagnose
+from initbench.probe.expect import Expected
+from initbench.probe.remedy import Situation
+
+Measurement = dict[str, float | None]
+"""By statistic, what one net shows in one layer."""
+
+
+@dataclass(frozen=True)
+class SurveyedLayer:
+    """One weight layer: what it is, and what every net shows in it."""
+
+    index: int
+    name: str
+    fan_in: float
+    fan_out: float
+    measured: list[Measurement]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """Nets of one kind before training."""
+
+    seeds: tuple[int, ...]
+    """One for each net."""
+    samples: int
+    """Of the batch that all of them are shown."""
+    layers: list[SurveyedLayer]
+    expected: Expected
+    findings: list[tuple[Finding, int]]
+    """Each kind of finding once, with the number of nets that show it."""
+
+
+def measured(layers: Sequence[dict[str, Any]], place: int) -> Measurement:
+    """The statistics of one layer of a net, as probed."""
+    own = layers[place]
+    act = own["act"] or {}
+    found: Measurement = {
+        "q": own["pre"]["q"],
+        "act_mean": act.get("mean"),
+        "act_std": act.get("std"),
+        "zero_fraction": act.get("zero_fraction"),
+        "saturated_fraction": act.get("saturated_fraction"),
+        "grad_ratio": None,
+    }
+    if place + 1 < len(layers):
+        here, above = own["grad"]["pre_q"], layers[place + 1]["grad"]["pre_q"]
+        found["grad_ratio"] = here / above if here is not None and above else None
+    return {name: value if value is None or math.isfinite(value) else None for name, value in found.items()}
+
+
+def findings(shown: Sequence[list[dict[str, Any]]], situation: Situation) -> list[tuple[Finding, int]]:
+    """What is wrong with nets as probed: each kind once, as the first net shows it, with its count."""
+    by_code: dict[str, list[Finding]] = {}
+    for layers in shown:
+        for finding in diagnose([{"when": "init", "step": 0, "layers": layers}], situation, None):
+            by_code.setdefault(finding.code, []).append(finding)
+    return [(found[0], len(found)) for found in by_code.values()]
+
+
+def first_q(shown: Sequence[list[dict[str, Any]]]) -> float:
+    """Mean over the nets of the first layer's E[h²]."""
+    return math.fsum(layers[0]["pre"]["q"] for layers in shown) / len(shown)

@@ -1,0 +1,181 @@
+"""A probe of any nn.Module: what its layers are is read off the pass itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+
+from initbench.components.activation import SATURATED_BELOW
+from initbench.errors import UsageError
+from initbench.probe import moments
+from initbench.probe.own_loss import OwnLoss, loss_of, main_output
+from initbench.trace.intact import untouched
+from initbench.trace.tracer import Tracer
+from initbench.trace.use import Found, Use
+
+_SEED = 0
+"""Of the random numbers that a pass draws (dropout), so that a probe repeats itself."""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What one forward and backward pass shows of a module."""
+
+    records: list[dict[str, Any]]
+    """Of every use of a weight, in order, as `probe.capture` has them of a layer."""
+    found: Found
+    loss: OwnLoss
+    output_shape: tuple[int, ...]
+
+
+class _Records:
+    """Reduces what the tracer shows, while it shows it."""
+
+    def __init__(self) -> None:
+        self.by_index: dict[int, dict[str, Any]] = {}
+
+    def pre_activation(self, use: Use, output: Tensor) -> None:
+        self.by_index[use.index] = _measure_pre(use, output)
+
+    def activation(self, use: Use, before: Tensor | None, after: Tensor) -> None:
+        self.by_index[use.index]["act"] = _measure_activation(use, before, after)
+
+
+def examine(
+    module: nn.Module, x: Tensor, y: Tensor | None = None, loss: Callable[..., Tensor] | None = None
+) -> Examined:
+    """Pass the batch x (B, …) through `module` and the gradient of a loss back, and measure every layer.
+
+    The module runs in training mode on copies of its parameters and buffers, and is left as it was found:
+    values, mode, hooks, attributes and the random states. `loss(output)`, or `loss(output, y)` where y is
+    given, is a mean over the batch; without one it is that of `own_loss`.
+    Raises UsageError for a module that cannot be run on x.
+    """
+    module = getattr(module, "_orig_mod", module)  # what torch.compile wrapped; compiled code is not seen
+    _refuse_lazy(module)
+    parameters = {name: _copy(p) for name, p in module.named_parameters()}
+    buffers = {name: b.detach().clone() for name, b in module.named_buffers()}
+    records = _Records()
+    tracer = Tracer({id(p): name for name, p in parameters.items()}, records)
+    with untouched(module), torch.enable_grad(), _following(module, tracer):
+        torch.manual_seed(_SEED)
+        module.train()
+        x = x.detach().clone()
+        tracer.start(x)
+        with tracer:
+            output = main_output(_called(module, {**parameters, **buffers}, x))
+        value = loss_of(output, y, loss)
+        found = tracer.finish(parameters)
+        gradients = _gradients(value.tensor, found.uses)
+    layers = [
+        _finish(use, records.by_index[use.index], gradient)
+        for use, gradient in zip(found.uses, gradients, strict=True)
+    ]
+    return Examined(layers, found, value, tuple(output.shape))
+
+
+def _copy(parameter: Tensor) -> Tensor:
+    return parameter.detach().clone().requires_grad_(parameter.is_floating_point())
+
+
+def _refuse_lazy(module: nn.Module) -> None:
+    tensors = [*module.parameters(), *module.buffers()]
+    if any(isinstance(t, UninitializedParameter | UninitializedBuffer) for t in tensors):
+        raise UsageError("a lazy module has no shape yet; pass a batch through it first")
+    if not any(True for _ in module.parameters()):
+        raise UsageError("the module has no parameters: there is no weight to look at")
+
+
+def _called(module: nn.Module, state: dict[str, Tensor], x: Tensor) -> Any:
+    try:
+        return functional_call(module, state, (x,))
+    except Exception as error:
+        problem = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UsageError(f"the module cannot take a batch of shape {tuple(x.shape)}: {problem}") from error
+
+
+@contextmanager
+def _following(module: nn.Module, tracer: Tracer) -> Iterator[None]:
+    """Let the tracer know which submodule is at work."""
+    with ExitStack() as stack:
+        for name, submodule in module.named_modules():
+            if isinstance(submodule, torch.jit.ScriptModule):
+                continue
+            before = submodule.register_forward_pre_hook(_entering(tracer, name))
+            after = submodule.register_forward_hook(tracer.leave_module)
+            stack.callback(before.remove)
+            stack.callback(after.remove)
+        yield
+
+
+def _entering(tracer: Tracer, name: str) -> Callable[[nn.Module, Any], None]:
+    def hook(_module: nn.Module, _inputs: Any) -> None:
+        tracer.enter_module(name)
+
+    return hook
+
+
+def _gradients(loss: Tensor, uses: list[Use]) -> list[Tensor | None]:
+    weights = [use.weight for use in uses]
+    wanted = [i for i, weight in enumerate(weights) if weight.requires_grad]
+    found: list[Tensor | None] = [None] * len(weights)
+    if wanted and loss.requires_grad:
+        gradients = torch.autograd.grad(loss, [weights[i] for i in wanted], allow_unused=True)
+        for i, gradient in zip(wanted, gradients, strict=True):
+            found[i] = gradient
+    return found
+
+
+def _measure_pre(use: Use, output: Tensor) -> dict[str, Any]:
+    x = use.units_second(output.detach()).double()
+    statistics: dict[str, Any] = dict(moments.moments(x))
+    statistics["signal"] = moments.signal(x)
+    statistics["correlation"] = moments.correlation(x)
+    record: dict[str, Any] = {
+        "pre": statistics,
+        "act": None,
+        "grad": {"pre_q": None, "zero_fraction": None},
+        "unit_spread": moments.spread_over_units(moments.channels_last(x)),
+    }
+
+    def on_gradient(delta: Tensor) -> None:
+        d = delta.detach().double()
+        record["grad"] = {
+            "pre_q": float(d.square().mean()),
+            "zero_fraction": float((d == 0).double().mean()),
+        }
+
+    if output.requires_grad:
+        output.register_hook(on_gradient)  # type: ignore[no-untyped-call]
+    return record
+
+
+def _measure_activation(use: Use, before: Tensor | None, after: Tensor) -> dict[str, Any]:
+    after = use.units_second(after.detach()).double()
+    zero = torch.where(after.isnan(), torch.nan, (after == 0).double())
+    statistics: dict[str, Any] = dict(moments.moments(after))
+    statistics["zero_fraction"] = float(zero.mean())
+    statistics["dead_fraction"] = float(moments.channels_last(zero).flatten(0, -2).amin(0).mean())
+    statistics["saturated_fraction"] = None
+    known = None if use.activation is None else use.activation.bound
+    if known is not None and known.entry.saturates and before is not None:
+        slope = known.derivative(before.double()).abs()
+        statistics["saturated_fraction"] = float(
+            (slope < SATURATED_BELOW * known.max_derivative).double().mean()
+        )
+    return statistics
+
+
+def _finish(use: Use, record: dict[str, Any], gradient: Tensor | None) -> dict[str, Any]:
+    rows = [use.rows.detach().double().mT]
+    record["grad"]["weight_norm"] = None if gradient is None else float(gradient.double().norm())
+    record["unit_spread"] = max(record["unit_spread"], *(moments.spread_over_units(row) for row in rows))
+    record["weight_std"] = float(use.weight.detach().double().std(correction=0))
+    return {"index": use.index, "name": use.name, "units": use.units, **record}

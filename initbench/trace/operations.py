@@ -1,0 +1,183 @@
+"""What torch's functions are to a tracer: products with weights, activations, norms, or neither.
+
+Functions are known by the names that torch calls them by, in place or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from initbench.components.activation import BoundActivation, bound
+
+Arguments = dict[str | int, Any]
+"""What a function was called with: positional arguments by place, the others by name."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """An activation that a pass went through."""
+
+    label: str
+    bound: BoundActivation | None = None
+    """What the registry knows of it; None for one that is not in it."""
+
+
+WEIGHTED: dict[str, int] = {
+    "linear": -1,
+    **{f"conv{n}d": 1 for n in (1, 2, 3)},
+    **{f"conv_transpose{n}d": 1 for n in (1, 2, 3)},
+}
+"""Functions of (input, weight, bias), and the axis of their output that the units lie on."""
+
+PRODUCTS = {"matmul": (0, 1), "__matmul__": (0, 1), "mm": (0, 1), "addmm": (1, 2)}
+"""Matrix products, and the places of their two factors; the second has (in, out) when it is a weight."""
+
+NORMS = {
+    "batch_norm": "batch",
+    "layer_norm": "layer",
+    "group_norm": "group",
+    "instance_norm": "instance",
+    "rms_norm": "rms",
+    "local_response_norm": "local_response",
+}
+
+TURNS = frozenset({"t", "T", "mT", "transpose", "swapaxes", "swapdims", "adjoint"})
+"""Views that exchange the two axes of a matrix."""
+
+RESHAPES = frozenset(
+    {"flatten", "view", "reshape", "contiguous", "squeeze", "unsqueeze", "unflatten", "clone", "permute"}
+    | {"movedim", "__getitem__", "to", "float", "double", "type", "requires_grad_", "expand", "identity"}
+    | TURNS
+)
+"""What hands every entry on as it is."""
+
+PASSES = frozenset(
+    {f"{kind}_pool{n}d" for kind in ("max", "avg", "adaptive_avg", "adaptive_max") for n in (1, 2, 3)}
+    | {f"{kind}dropout{n}" for kind in ("", "feature_", "alpha_") for n in ("", "1d", "2d", "3d")}
+    | {"mean", "pad", "interpolate", "chunk", "split", "roll", "max_pool2d_with_indices", "stochastic_depth"}
+)
+"""What changes the entries and still leaves the activation of a layer, or its output, what it is."""
+
+SUMS = frozenset({"add", "__add__", "__radd__", "__iadd__", "sub", "__sub__", "__isub__"})
+SCALINGS = frozenset({"mul", "__mul__", "__rmul__", "__imul__", "div", "__truediv__", "__itruediv__"})
+
+
+def plain_name(function: Callable[..., Any]) -> str:
+    """torch's name of a function, without the mark of writing in place; of a property, the property's."""
+    name = str(getattr(function, "__name__", ""))
+    if name == "__get__":
+        name = str(getattr(getattr(function, "__self__", None), "__name__", ""))
+    dunder = name.startswith("__") and name.endswith("__")
+    return name if dunder or not name.endswith("_") or name == "requires_grad_" else name[:-1]
+
+
+def arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+    """The arguments of a call by place and by name."""
+    given: Arguments = dict(enumerate(args))
+    for name, value in kwargs.items():
+        given[name] = value
+    return given
+
+
+def activation(name: str, given: Arguments) -> Named | None:
+    """The activation that a call of the function `name` applies; None for what is none."""
+    if name in _PLAIN:
+        return _known(_PLAIN[name])
+    if name in _WITH_OPTIONS:
+        return _WITH_OPTIONS[name](given)
+    return Named(name) if name in _UNREGISTERED else None
+
+
+def gated(by: Named) -> Named:
+    """x·g(x), for a gate g that is itself an activation of x."""
+    return _known(_GATED[by.label]) if by.label in _GATED else Named(f"x·{by.label}(x)")
+
+
+def chained(inner: Named, outer: Named) -> Named:
+    """The activation outer(inner(x))."""
+    return Named(f"{outer.label}∘{inner.label}")
+
+
+_PLAIN = {
+    **{
+        name: name for name in ("relu", "relu6", "selu", "silu", "mish", "softsign", "tanh", "sigmoid", "sin")
+    },
+    "hardsigmoid": "hard_sigmoid",
+    "hardswish": "hard_swish",
+}
+_UNREGISTERED = frozenset(
+    {"glu", "threshold", "hardshrink", "softshrink", "tanhshrink", "logsigmoid", "rrelu", "exp", "cos", "erf"}
+)
+_GATED = {"sigmoid": "silu", "tanh∘softplus": "mish", "hard_sigmoid": "hard_swish"}
+
+
+def _known(name: str, **options: float) -> Named:
+    label = name + "".join(f"({value:g})" for value in options.values())
+    return Named(label, bound(name, **options))
+
+
+def _option(given: Arguments, place: int, name: str, default: Any) -> Any:
+    return given.get(name, given.get(place, default))
+
+
+def _leaky_relu(given: Arguments) -> Named:
+    slope = float(_option(given, 1, "negative_slope", 0.01))
+    return (
+        _known("leaky_relu", negative_slope=slope) if 0.0 <= slope < 1.0 else Named(f"leaky_relu({slope:g})")
+    )
+
+
+def _prelu(given: Arguments) -> Named:
+    slopes = _option(given, 1, "weight", None)
+    slope = float(slopes.detach().double().mean()) if isinstance(slopes, Tensor) else -1.0
+    return _known("prelu", init=slope) if 0.0 <= slope < 1.0 else Named("prelu")
+
+
+def _positive(name: str, option: str) -> Callable[[Arguments], Named]:
+    def read(given: Arguments) -> Named:
+        value = float(_option(given, 1, option, 1.0))
+        if value == 1.0:
+            return _known(name)
+        return _known(name, **{option: value}) if value > 0.0 else Named(f"{name}({value:g})")
+
+    return read
+
+
+def _gelu(given: Arguments) -> Named:
+    return _known("gelu_tanh" if given.get("approximate", "none") == "tanh" else "gelu")
+
+
+def _hardtanh(given: Arguments) -> Named:
+    low, high = float(_option(given, 1, "min_val", -1.0)), float(_option(given, 2, "max_val", 1.0))
+    return _between(low, high)
+
+
+def _clamp(given: Arguments) -> Named | None:
+    low, high = _option(given, 1, "min", None), _option(given, 2, "max", None)
+    if isinstance(low, Tensor) or isinstance(high, Tensor):
+        return None
+    return _between(
+        -float("inf") if low is None else float(low), float("inf") if high is None else float(high)
+    )
+
+
+def _between(low: float, high: float) -> Named:
+    known = {(-1.0, 1.0): "hard_tanh", (0.0, 6.0): "relu6", (0.0, float("inf")): "relu"}
+    return _known(known[low, high]) if (low, high) in known else Named(f"clamp({low:g}, {high:g})")
+
+
+_WITH_OPTIONS: dict[str, Callable[[Arguments], Named | None]] = {
+    "leaky_relu": _leaky_relu,
+    "prelu": _prelu,
+    "elu": _positive("elu", "alpha"),
+    "celu": _positive("celu", "alpha"),
+    "softplus": _positive("softplus", "beta"),
+    "gelu": _gelu,
+    "hardtanh": _hardtanh,
+    "clamp": _clamp,
+    "clamp_min": _clamp,
+}

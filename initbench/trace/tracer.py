@@ -1,0 +1,269 @@
+"""Follow one pass through any nn.Module: every function that torch is asked for passes by here."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from initbench.trace import operations
+from initbench.trace.ledger import INPUT, MIXED, Ledger, Origin
+from initbench.trace.multiplication import Multiplication, multiplication
+from initbench.trace.operations import Arguments, Named
+from initbench.trace.use import Addition, Found, Observer, Use
+
+_OPENED = frozenset({"multi_head_attention_forward"})
+"""Functions written in Python that multiply by weights inside."""
+_IGNORED = frozenset({"shape", "dtype", "device", "is_cuda", "requires_grad", "size", "dim", "numel", "ndim"})
+_LOOK_UPS = frozenset({"embedding", "embedding_bag"})
+
+Meeting = list[tuple[Tensor, Origin]]
+"""The arguments of a function that come from the net's input."""
+
+
+class Tracer(TorchFunctionMode):
+    """Finds the uses of weights while it is entered, and tells `observer` of their outputs.
+
+    `names`: qualified names of parameters, by the identity of the tensors that the pass uses for them.
+    """
+
+    def __init__(self, names: dict[int, str], observer: Observer) -> None:
+        super().__init__()
+        self._found = Found()
+        self._observer = observer
+        self._ledger = Ledger(names)
+        self._modules: list[str] = []
+        self._times: dict[str, int] = {}
+        self._seen: set[str] = set()
+
+    def start(self, x: Tensor) -> None:
+        """Say that x is what goes into the net."""
+        self._ledger.put(x, INPUT)
+
+    def finish(self, parameters: dict[str, Tensor]) -> Found:
+        """What was found; matrices among the parameters that are in no use are named."""
+        for name, parameter in parameters.items():
+            if parameter.ndim > 1 and name not in self._seen:
+                self._found.unseen.setdefault(name, "no function of this pass was given it")
+        return self._found
+
+    def enter_module(self, name: str) -> None:
+        """A submodule of that name begins."""
+        self._modules.append(name)
+
+    def leave_module(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        """It has ended. A user's own module without parts that changes no shape is an activation."""
+        self._modules.pop()
+        x = inputs[0] if len(inputs) == 1 else None
+        if not isinstance(x, Tensor) or not isinstance(output, Tensor) or x.shape != output.shape:
+            return
+        origin, made = self._ledger.origin(x), self._ledger.origin(output)
+        if not _is_own_leaf(module) or origin is None or origin.use is None or origin.activated:
+            return
+        known = origin.use.activation is not None and origin.use.activation.bound is not None
+        if x is not output and not (known and made is not None and made.activated):
+            self._name(origin, Named(type(module).__name__), x.detach(), output)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], _types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Call `func`, and see what its result stands for."""
+        given = kwargs or {}
+        name = operations.plain_name(func)
+        if name in _OPENED and isinstance(func, types.FunctionType):
+            with self:
+                return _opened(func)(*args, **given)
+        called = operations.arguments(args, given)
+        before = None if name in _IGNORED else self._overwritten(name, called)
+        result = func(*args, **given)
+        if name not in _IGNORED:
+            self._see(name, called, result, before)
+        return result
+
+    def _overwritten(self, name: str, given: Arguments) -> Tensor | None:
+        """A copy of what an activation is given, which may write over it."""
+        origin = self._ledger.origin(given.get(0))
+        if origin is None or origin.use is None or operations.activation(name, given) is None:
+            return None
+        return given[0].detach().clone()  # type: ignore[no-any-return]
+
+    def _see(self, name: str, given: Arguments, result: Any, before: Tensor | None) -> None:
+        inputs, outputs = list(_tensors(given.values())), list(_tensors([result]))
+        meeting = [(x, origin) for x in inputs if (origin := self._ledger.origin(x)) is not None]
+        if not meeting:
+            self._ledger.combine(name, inputs, outputs)
+            return
+        multiplied = multiplication(name, given, self._ledger)
+        if multiplied is not None:
+            self._use(name, multiplied, outputs[0])
+            return
+        self._unknown(name, inputs)
+        for output in outputs:
+            self._follow(name, given, meeting, output, before)
+
+    def _follow(
+        self, name: str, given: Arguments, meeting: Meeting, output: Tensor, before: Tensor | None
+    ) -> None:
+        origin, alone = meeting[0][1], len(meeting) == 1
+        named = operations.activation(name, given)
+        if name in operations.NORMS:
+            self._norm(operations.NORMS[name], origin, output)
+        elif named is not None and alone:
+            self._activate(origin, named, before, output)
+        elif name in operations.RESHAPES:
+            self._ledger.put(output, origin)
+        elif name in operations.SUMS and alone:
+            self._shift(given, meeting[0], output)
+        elif name in operations.SUMS:
+            self._add(meeting, output)
+        elif name in operations.SCALINGS and not alone:
+            self._gate(meeting, output)
+        elif name in operations.PASSES or name in operations.SCALINGS:
+            self._ledger.put(output, replace(origin, straight=False))
+        else:
+            self._ledger.put(output, MIXED)
+
+    def _unknown(self, name: str, inputs: Iterable[Tensor]) -> None:
+        """Parameters that meet what comes from the input, in a function that is no use."""
+        why = f"{name} uses it, which is no weight layer that initbench knows"
+        if name in _LOOK_UPS:
+            why = "an embedding looks rows up and sums nothing"
+        harmless = name in operations.NORMS or name in operations.SUMS
+        for x in inputs:
+            for part in self._ledger.parts(x):
+                if x.ndim > 1 and not harmless:
+                    self._found.unseen.setdefault(part, why)
+                self._seen.add(part)
+
+    def _use(self, operation: str, m: Multiplication, output: Tensor) -> None:
+        self._seen.update((*m.parts, *self._ledger.parts(m.bias)))
+        name = self._layer_name(m.parts)
+        self._times[name] = self._times.get(name, 0) + 1
+        origin = self._ledger.origin(m.x) or MIXED
+        use = Use(
+            index=len(self._found.uses) + 1,
+            name=name,
+            operation=operation,
+            weight=m.weight,
+            bias=m.bias,
+            fan_in=m.fan_in,
+            fan_out=m.fan_out,
+            units=output.shape[m.axis],
+            axis=m.axis,
+            groups=m.groups,
+            transposed=m.transposed,
+            source=origin.use if origin.straight else None,
+            from_input=origin.straight and origin.use is None,
+            again=self._times[name],
+        )
+        self._found.uses.append(use)
+        self._put_out(use, output)
+
+    def _layer_name(self, parts: tuple[str, ...]) -> str:
+        if len(parts) == 1:
+            return parts[0].removesuffix(".weight") or parts[0]
+        return next(filter(None, self._modules[::-1]), "+".join(parts) or "computed")
+
+    def _put_out(self, use: Use, output: Tensor) -> None:
+        """The output of a weight, of the bias that is added to it, or of the norm layer behind it."""
+        self._ledger.put(output, Origin(use))
+        self._observer.pre_activation(use, output)
+
+    def _norm(self, kind: str, origin: Origin, output: Tensor) -> None:
+        use = origin.use
+        if use is None or origin.activated or not origin.straight or use.norm is not None:
+            self._ledger.put(output, MIXED)
+            return
+        use.norm = kind
+        self._put_out(use, output)
+
+    def _shift(self, given: Arguments, one: tuple[Tensor, Origin], output: Tensor) -> None:
+        """Something that does not come from the input is added: a bias right behind its weight, say."""
+        (x, origin), others = one, list(_tensors(given.values()))
+        bias = next((other for other in others if other is not x and self._ledger.parts(other)), None)
+        use = origin.use
+        if bias is None or use is None or origin.activated or not origin.straight or use.bias is not None:
+            self._ledger.put(output, replace(origin, straight=False))
+            return
+        use.bias = bias
+        self._put_out(use, output)
+
+    def _activate(self, origin: Origin, named: Named, before: Tensor | None, output: Tensor) -> None:
+        """An activation of a use's output, or of its activation."""
+        use = origin.use
+        if use is None:
+            self._ledger.put(output, MIXED)
+        elif origin.activated and use.activation is not None:
+            self._name(origin, operations.chained(use.activation, named), origin.before, output)
+        elif use.activation is None:
+            self._name(origin, named, before, output)
+        else:  # a second branch: the layer's activation is the first
+            self._ledger.put(output, MIXED)
+
+    def _name(self, origin: Origin, named: Named, before: Tensor | None, output: Tensor) -> None:
+        use = origin.use
+        assert use is not None
+        use.activation = named
+        self._observer.activation(use, before, output)
+        self._ledger.put(output, Origin(use, activated=True, straight=origin.straight, before=before))
+
+    def _add(self, meeting: Meeting, output: Tensor) -> None:
+        """A branch meets what went past it, through weights or not: the branch has more weights in a row."""
+        ends = [(x, o) for x, o in meeting if o.use is not None and not o.activated]
+        ends = [end for end in ends if end[1].use and not end[1].use.joins] or ends
+        if not ends:
+            self._ledger.put(output, MIXED)
+            return
+        branch, origin = max(ends, key=lambda end: end[1].use.chain if end[1].use else 0)
+        beside = next((x for x, _ in meeting if x is not branch), branch)
+        assert origin.use is not None
+        self._found.additions.append(Addition(origin.use, *_sizes(branch, beside, output)))
+        origin.use.joins = True
+        self._ledger.put(output, replace(origin, straight=False))
+
+    def _gate(self, meeting: Meeting, output: Tensor) -> None:
+        """x·g(x) is an activation of x; any other product of what comes from the input is nothing known."""
+        gates = [origin for _, origin in meeting if origin.activated]
+        plain = [(x, origin) for x, origin in meeting if not origin.activated]
+        if not gates or not plain or gates[0].use is None or plain[0][1].use is not gates[0].use:
+            self._ledger.put(output, MIXED)
+            return
+        gate = gates[0]
+        assert gate.use is not None and gate.use.activation is not None
+        self._name(gate, operations.gated(gate.use.activation), plain[0][0].detach(), output)
+
+
+def _opened(function: types.FunctionType) -> Callable[..., Any]:
+    """The same function without its own look for a mode, so that the functions it calls find it."""
+    scope = {**function.__globals__, "has_torch_function": lambda _arguments: False}
+    twin = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__)
+    twin.__kwdefaults__ = function.__kwdefaults__
+    return twin
+
+
+def _is_own_leaf(module: nn.Module) -> bool:
+    """Whether a user wrote it, and it has neither parts nor parameters."""
+    empty = next(module.children(), None) is None and next(module.parameters(), None) is None
+    return empty and not type(module).__module__.startswith(("torch.", "torchvision."))
+
+
+def _sizes(branch: Tensor, beside: Tensor, total: Tensor) -> tuple[float, float]:
+    """E[x²] of the two parts of a sum, one of which it may have been written over."""
+    parts = [
+        total.detach() - other.detach() if part is total else part.detach()
+        for part, other in ((branch, beside), (beside, branch))
+    ]
+    one, other = (float(part.double().square().mean()) for part in parts)
+    return one, other
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, tuple | list):
+            yield from _tensors(value)

@@ -1,0 +1,97 @@
+"""What a tracer finds in a pass: uses of weights, sums of residual branches, and what it could not see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor
+
+from initbench.trace.operations import Named
+
+
+@dataclass(eq=False)
+class Use:
+    """One multiplication by a weight, and what comes of it."""
+
+    index: int
+    """From 1, in the order of the pass."""
+    name: str
+    """Qualified name of the layer, or of the weight where it is not called `weight`."""
+    operation: str
+    """torch's function."""
+    weight: Tensor
+    """(out, in/groups, …), as the pass multiplies by it, with its gradient's history."""
+    bias: Tensor | None
+    fan_in: float
+    fan_out: float
+    units: int
+    """Outputs that differ in their weights."""
+    axis: int
+    """Of the output, on which the units lie: 1 or −1."""
+    groups: int = 1
+    transposed: bool = False
+    """Whether `weight` is (in, out/groups, …)."""
+    source: Use | None = None
+    """The use whose activation goes in and nothing else, or whose output does if it has no activation."""
+    from_input: bool = False
+    """Whether the net's input goes in as it is."""
+    again: int = 1
+    """1 for the first use of this weight, 2 for the second …"""
+    norm: str | None = None
+    """Kind of the norm layer right behind it."""
+    activation: Named | None = None
+    """The first activation that its output goes into."""
+    joins: bool = False
+    """Whether its output is added to another before the activation."""
+
+    @property
+    def chain(self) -> int:
+        """Uses in a row that end in this one, with nothing but activations between them."""
+        return 1 if self.source is None else 1 + self.source.chain
+
+    def units_second(self, x: Tensor) -> Tensor:
+        """x as (B, units, …), as far as an axis of so many units can be told."""
+        axes = [axis for axis in (self.axis, -1, 1) if x.ndim > 1 and x.shape[axis] == self.units]
+        return x.movedim(axes[0], 1) if axes else x
+
+    @property
+    def rows(self) -> Tensor:
+        """The weights of each unit, (units, fan_in)."""
+        if not self.transposed:
+            return self.weight.flatten(1)
+        inputs, outputs = self.weight.shape[:2]
+        grouped = self.weight.reshape(self.groups, inputs // self.groups, outputs, -1)
+        return grouped.transpose(1, 2).reshape(self.units, -1)
+
+
+@dataclass(frozen=True)
+class Addition:
+    """A branch that is added to what goes past it."""
+
+    use: Use
+    """The last weight of the branch."""
+    branch: float
+    """E[x²] of what the branch adds."""
+    beside: float
+    """E[x²] of what it is added to."""
+
+
+class Observer(Protocol):
+    """Who is told of the tensors while a pass runs; what is told again replaces what was told before."""
+
+    def pre_activation(self, use: Use, output: Tensor) -> None:
+        """Output of the weight, then of the bias that is added to it, or of the norm layer behind it."""
+
+    def activation(self, use: Use, before: Tensor | None, after: Tensor) -> None:
+        """What its activation was given, None where that is gone, and what it gave."""
+
+
+@dataclass
+class Found:
+    """All that a pass has shown."""
+
+    uses: list[Use] = field(default_factory=list)
+    additions: list[Addition] = field(default_factory=list)
+    unseen: dict[str, str] = field(default_factory=dict)
+    """By parameter, why it is in no use."""
