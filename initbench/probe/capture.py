@@ -18,6 +18,7 @@ from initbench.components.weight import parametrization_of
 from initbench.models.network import Network, WeightLayer, has_maps
 from initbench.probe import moments
 from initbench.probe.jacobian import jacobians
+from initbench.probe.moments import Detail
 
 Tensors = Mapping[str, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -35,7 +36,7 @@ def probe(
     y: Tensor,
     loss: Loss,
     bins: int,
-    detailed: bool,
+    detail: Detail,
 ) -> list[dict[str, Any]]:
     """Statistics of every weight layer, in order, as plain data.
 
@@ -43,8 +44,7 @@ def probe(
     activation puts out that it goes into, and None where none follows. Of nets with maps, the first
     MAP_SAMPLES samples alone are measured: every position of a map is one more look at its unit.
     parameters, buffers: those of one run, by name; x: (B, …), y: (B,); `loss(logits, y)` is a mean
-    over the batch. `detailed` adds what is too slow for every evaluation: quantiles, effective
-    rank and Jacobians. The pass runs in training mode on copies of the buffers, so that batch norm uses the
+    over the batch. The pass runs in training mode on copies of the buffers, so that batch norm uses the
     batch's statistics, and leaves parameters, buffers, mode and hooks as they were.
     """
     own = {name: value.detach().requires_grad_() for name, value in parameters.items()}
@@ -53,18 +53,31 @@ def probe(
     if has_maps(layers):
         x, y = x[:MAP_SAMPLES], y[:MAP_SAMPLES]
     records: dict[int, dict[str, Any]] = {}
-    with _training_mode(network), _hooks(network, layers, records, bins, detailed), torch.enable_grad():
+    with _training_mode(network), _hooks(network, layers, records, bins, detail), torch.enable_grad():
         with _weights(layers, own) as weights:
             logits = functional_call(network, {**own, **copies}, (x,))
-        gradients = torch.autograd.grad(loss(logits, y), list(weights.values()), allow_unused=True)
-    if detailed:
+        asked = {index: weights[index] for index in _asked(records, detail)}
+        gradients = torch.autograd.grad(loss(logits, y), list(asked.values()), allow_unused=True)
+    if detail >= Detail.FULL:
         with _training_mode(network):
             for index, jacobian in jacobians(network, parameters, buffers, x).items():
                 records[index]["jacobian"] = jacobian
-    of_layer = dict(zip(weights, gradients, strict=True))
+    of_layer = dict(zip(asked, gradients, strict=True))
     return [
-        _finish(layer, records[layer.index], weights[layer.index], of_layer[layer.index]) for layer in layers
+        _finish(layer, records[layer.index], weights[layer.index], of_layer.get(layer.index), detail)
+        for layer in layers
     ]
+
+
+def _asked(records: Mapping[int, dict[str, Any]], detail: Detail) -> list[int]:
+    """Layers whose weight gradients are needed, after the pass forward.
+
+    For a diagnosis, those whose units look alike. The first one takes the gradient through all the others.
+    """
+    if detail >= Detail.EVALUATION:
+        return list(records)
+    first = min(records)
+    return [i for i, record in records.items() if i == first or record["unit_spread"] <= moments.ALIKE]
 
 
 @contextmanager
@@ -93,30 +106,38 @@ def _weights(layers: list[WeightLayer], parameters: Tensors) -> Iterator[dict[in
 
 @contextmanager
 def _training_mode(network: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in network.modules()]
-    network.train()
+    evaluating = [module for module in network.modules() if not module.training]
+    for module in evaluating:
+        module.training = True
     try:
         yield
     finally:
-        for module, mode in modes:
-            module.training = mode
+        for module in evaluating:
+            module.training = False
 
 
 @contextmanager
 def _hooks(
-    network: Network, layers: list[WeightLayer], records: dict[int, dict[str, Any]], bins: int, detailed: bool
+    network: Network,
+    layers: list[WeightLayer],
+    records: dict[int, dict[str, Any]],
+    bins: int,
+    detail: Detail,
 ) -> Iterator[None]:
     def pre(layer: WeightLayer) -> Callable[[nn.Module, object, Tensor], None]:
         def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-            records[layer.index] = _measure_pre(output, detailed)
+            records[layer.index] = _measure_pre(output, detail)
 
         return hook
 
     def act(layer: WeightLayer) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             seen, shown = inputs[0].detach().double(), output.detach().double()
-            statistics = moments.activation_statistics(seen, shown, network.activation, bins)
-            if detailed:
+            statistics: dict[str, Any] = moments.activation_statistics(seen, shown, network.activation)
+            if detail >= Detail.EVALUATION:
+                span = network.activation.entry.histogram_range
+                statistics["histogram"] = moments.histogram(shown, span, bins)
+            if detail >= Detail.FULL:
                 statistics["effective_rank"] = moments.effective_rank(shown)
             records[layer.index]["act"] = statistics
 
@@ -130,41 +151,41 @@ def _hooks(
         yield
 
 
-def _measure_pre(pre: Tensor, detailed: bool) -> dict[str, Any]:
+def _measure_pre(pre: Tensor, detail: Detail) -> dict[str, Any]:
     """Statistics of a pre-activation; a hook on its gradient δ adds those on the way back."""
     x = pre.detach().double()
     statistics: dict[str, Any] = dict(moments.moments(x))
     statistics["signal"] = moments.signal(x)
-    statistics["correlation"] = moments.correlation(x)
-    if detailed:
+    if detail >= Detail.EVALUATION:
+        statistics["correlation"] = moments.correlation(x)
+    if detail >= Detail.FULL:
         statistics["quantiles"] = moments.quantiles(pre.detach())
     record: dict[str, Any] = {
         "pre": statistics,
         "act": None,
-        "grad": {"pre_q": None, "zero_fraction": None},
+        "grad": {"pre_q": None},
         "unit_spread": moments.spread_over_units(moments.channels_last(x)),
     }
 
     def on_gradient(delta: Tensor) -> None:
         d = delta.detach().double()
-        record["grad"] = {
-            "pre_q": float(d.square().mean()),
-            "zero_fraction": float((d == 0).double().mean()),
-        }
+        record["grad"]["pre_q"] = moments.mean_square(d)
+        if detail >= Detail.EVALUATION:
+            record["grad"]["zero_fraction"] = float((d == 0).double().mean())
 
     pre.register_hook(on_gradient)  # type: ignore[no-untyped-call]
     return record
 
 
 def _finish(
-    layer: WeightLayer, record: dict[str, Any], weight: Tensor, gradient: Tensor | None
+    layer: WeightLayer, record: dict[str, Any], weight: Tensor, gradient: Tensor | None, detail: Detail
 ) -> dict[str, Any]:
     """Add what the weight and its gradient say. Units are told apart by their rows in both."""
-    weight = weight.detach().double()
-    record["grad"]["weight_norm"] = None if gradient is None else float(gradient.double().norm())
-    rows = [weight.flatten(1).mT]
-    if gradient is not None:
-        rows.append(gradient.double().flatten(1).mT)
-    record["unit_spread"] = max(record["unit_spread"], *(moments.spread_over_units(row) for row in rows))
-    record["weight_std"] = float(weight.std(correction=0))
+    stored = detail >= Detail.EVALUATION
+    if stored or record["unit_spread"] <= moments.ALIKE:
+        rows = [part.detach().double().flatten(1).mT for part in (weight, gradient) if part is not None]
+        record["unit_spread"] = max(record["unit_spread"], *map(moments.spread_over_units, rows))
+    if stored:
+        record["grad"]["weight_norm"] = None if gradient is None else float(gradient.double().norm())
+        record["weight_std"] = float(weight.detach().double().std(correction=0))
     return {"index": layer.index, "name": layer.name, "units": weight.shape[0], **record}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from initbench.probe.advice import and_more, dead_advice, saturated_advice, slope_advice, spell
+from initbench.probe.moments import ALIKE
 from initbench.probe.predict import MOST_FLAT
 from initbench.probe.remedy import Situation
 from initbench.probe.slopes import FALL, Slope, fall, floor, growth, known
@@ -33,7 +34,7 @@ CODES = (
         "symmetric",
         "All units of a hidden layer are the same function and get the same gradient: they stay identical.",
         "largest relative spread over units of pre-activations, weight rows and weight-gradient rows",
-        1e-3,
+        ALIKE,
         hides=("vanishing_forward", "vanishing_backward", "dead", "saturated"),
     ),
     Code("diverged", "The loss stopped being a number.", "updates made until then", None),

@@ -8,6 +8,7 @@ is a channel: what is asked of a unit is asked of all positions of its map at on
 from __future__ import annotations
 
 import math
+from enum import IntEnum
 from typing import Any
 
 import torch
@@ -21,15 +22,32 @@ MOST_SORTED = 1 << 17
 N(0, 1) has a standard error of 0.01."""
 
 
+ALIKE = 1e-3
+"""Relative spread over units up to which they count as the same."""
+
+
+class Detail(IntEnum):
+    """How much of a pass is measured; every level holds what those before it hold."""
+
+    DIAGNOSIS = 0
+    """What a diagnosis reads: all that is judged or shown before training. Of `unit_spread` it is only said
+    whether it is above ALIKE."""
+    EVALUATION = 1
+    """What a run stores at every evaluation."""
+    FULL = 2
+    """With quantiles, effective rank and Jacobians, which are too slow for every evaluation."""
+
+
+def mean_square(x: Tensor) -> float:
+    """E[x²] of a float64 tensor, in one pass."""
+    norm = float(torch.linalg.vector_norm(x))
+    return norm * norm / x.numel()
+
+
 def moments(x: Tensor) -> dict[str, float]:
     """mean, std (over all entries) and q = E[x²] of a float64 tensor."""
     mean = float(x.mean())
-    variance = float((x - mean).square().mean())
-    return {
-        "mean": mean,
-        "std": math.sqrt(variance) if variance >= 0 else math.nan,
-        "q": float(x.square().mean()),
-    }
+    return {"mean": mean, "std": math.sqrt(mean_square(x - mean)), "q": mean_square(x)}
 
 
 def quantiles(x: Tensor) -> dict[str, float]:
@@ -43,7 +61,7 @@ def quantiles(x: Tensor) -> dict[str, float]:
 
 def signal(x: Tensor) -> float:
     """Mean over units and positions of the variance over samples: the part of q that tells inputs apart."""
-    return float((x - x.mean(0)).square().mean())
+    return mean_square(x - x.mean(0))
 
 
 def correlation(x: Tensor) -> float | None:
@@ -82,30 +100,39 @@ def channels_last(x: Tensor) -> Tensor:
 
 def spread_over_units(x: Tensor) -> float:
     """Root mean square of the units' (last axis) deviation from their mean, relative to x's; 0 for zeros."""
-    scale = float(x.abs().max()) if x.numel() else 0.0
-    if scale == 0.0:
-        return 0.0
-    x = x / scale
-    deviation = (x - x.mean(-1, keepdim=True)).square().mean()
-    return math.sqrt(float(deviation) / float(x.square().mean()))
+    square = mean_square(x)
+    return math.sqrt(mean_square(x - x.mean(-1, keepdim=True)) / square) if square else 0.0
 
 
-def activation_statistics(pre: Tensor, act: Tensor, activation: BoundActivation, bins: int) -> dict[str, Any]:
-    """What the activation did: moments, zeros, dead and saturated units, histogram."""
-    zero = torch.where(act.isnan(), torch.nan, (act == 0).double())  # what is NaN has no share to give
-    statistics: dict[str, Any] = dict(moments(act))
-    statistics["zero_fraction"] = float(zero.mean())
-    statistics["dead_fraction"] = float(channels_last(zero).flatten(0, -2).amin(0).mean())
-    statistics["saturated_fraction"] = _saturated(pre, activation)
-    statistics["histogram"] = histogram(act, activation.entry.histogram_range, bins)
-    return statistics
+def activation_statistics(pre: Tensor, act: Tensor, activation: BoundActivation) -> dict[str, float | None]:
+    """What the activation did to float64 pre-activations: moments, zeros, dead and saturated units."""
+    found = moments(act)
+    zero, dead = zero_shares(act) if not math.isnan(found["mean"]) else _zero_shares_with_nan(act)
+    return {
+        **found,
+        "zero_fraction": zero,
+        "dead_fraction": dead,
+        "saturated_fraction": _saturated(pre, activation),
+    }
+
+
+def zero_shares(act: Tensor) -> tuple[float, float]:
+    """Share of entries that are 0, and of units that are on every sample, of a tensor without NaN."""
+    used = channels_last(act.sign().abs_()).flatten(0, -2).sum(0)  # by unit, its entries that are not 0
+    return (act.numel() - int(used.sum())) / act.numel(), float((used == 0).double().mean())
+
+
+def _zero_shares_with_nan(act: Tensor) -> tuple[float, float]:
+    """The same where the mean is NaN, by infinities or by entries that are NaN: these have no share."""
+    zero = torch.where(act.isnan(), torch.nan, (act == 0).double())
+    return float(zero.mean()), float(channels_last(zero).flatten(0, -2).amin(0).mean())
 
 
 def _saturated(pre: Tensor, activation: BoundActivation) -> float | None:
     if not activation.entry.saturates:
         return None
-    slope = activation.derivative(pre).abs()
-    return float((slope < SATURATED_BELOW * activation.max_derivative).double().mean())
+    flat = activation.derivative(pre).abs() < SATURATED_BELOW * activation.max_derivative
+    return int(flat.sum()) / flat.numel()
 
 
 def histogram(x: Tensor, span: tuple[float, float], bins: int) -> dict[str, Any]:

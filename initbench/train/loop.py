@@ -22,6 +22,7 @@ from initbench.data.prepare import Bundle, Split
 from initbench.models.network import Mode, Network
 from initbench.probe.capture import probe
 from initbench.probe.finite import first_non_finite_layer
+from initbench.probe.moments import Detail
 from initbench.streams import generator
 from initbench.train.checkpoint import Checkpoint
 from initbench.train.cohort import Cohort
@@ -227,7 +228,7 @@ class Training:
             y=self._probe_batch.y,
             loss=self._cohort.loss,
             bins=self._config.probe.bins,
-            detailed=when != "train",
+            detail=Detail.EVALUATION if when == "train" else Detail.FULL,
         )
         self._listener.probed(self._runs[k], {"when": when, "step": step, "layers": layers})
 

@@ -17,6 +17,7 @@ from initbench.models.initialise import InitOptions
 from initbench.models.network import FAMILIES
 from initbench.probe.capture import probe
 from initbench.probe.diagnose import diagnose
+from initbench.probe.moments import Detail
 from initbench.probe.predict import predict
 from initbench.probe.remedy import situation_of
 from initbench.train.cohort import Cohort
@@ -78,7 +79,7 @@ def test_every_net_is_probed_and_diagnosed(activation, placement, norm):
     x, y = normal(64, 64, dtype=torch.float32), torch.arange(64) % 10
     state = dict(network.named_parameters()), dict(network.named_buffers())
     loss = torch.nn.functional.cross_entropy
-    layers = probe(network, *state, x=x, y=y, loss=loss, bins=8, detailed=True)
+    layers = probe(network, *state, x=x, y=y, loss=loss, bins=8, detail=Detail.FULL)
     entry, options = activation.entry, activation.options
     assert [layer["units"] for layer in layers] == [entry.features_in(16, options)] * 3 + [10]
     for layer in layers[:-1]:

@@ -19,6 +19,7 @@ from initbench.models.initialise import InitOptions
 from initbench.models.network import FAMILIES
 from initbench.probe.capture import probe
 from initbench.probe.diagnose import CODES, diagnose
+from initbench.probe.moments import Detail
 from initbench.probe.remedy import situation_of
 from initbench.probe.slopes import FALL, log_slope
 
@@ -42,7 +43,7 @@ def parts(init, *, seed=0, samples=256, family="mlp", **model):
         y=y,
         loss=F.cross_entropy,
         bins=8,
-        detailed=False,
+        detail=Detail.EVALUATION,
     )
     situation = situation_of(network, options, init, layers[0]["pre"]["q"])
     return {"when": "init", "step": 0, "layers": layers}, situation

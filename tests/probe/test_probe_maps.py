@@ -15,6 +15,7 @@ from initbench.models.network import FAMILIES
 from initbench.probe import capture, moments
 from initbench.probe.capture import probe
 from initbench.probe.jacobian import jacobians
+from initbench.probe.moments import Detail
 from initbench.probe.predict import predict
 
 SAMPLES = 6
@@ -34,7 +35,7 @@ def net(family="cnn", shape=(2, 8, 8), init=None, **options):
 def probed(network, x, **more):
     state = dict(network.named_parameters()), dict(network.named_buffers())
     y = torch.arange(len(x)).remainder(5)
-    options = {"loss": cross_entropy, "bins": 8, "detailed": True, **more}
+    options = {"loss": cross_entropy, "bins": 8, "detail": Detail.FULL, **more}
     return probe(network, *state, x=x, y=y, **options)
 
 
@@ -65,7 +66,7 @@ class TestMoments:
         act[:, 1] = 0
         act[:, 2, :4] = 0
         act[:5, 3] = 0
-        found = moments.activation_statistics(act, act, bound("relu"), 8)
+        found = moments.activation_statistics(act, act, bound("relu"))
         assert found["dead_fraction"] == 0.25
         assert found["zero_fraction"] == pytest.approx(float((act == 0).double().mean()), rel=1e-12)
 
@@ -102,7 +103,7 @@ class TestProbe:
         block.layers[1].norm.register_forward_hook(lambda _m, _x, y: seen.update(pre=y.detach().double()))
         block.register_forward_hook(lambda _m, _x, y: seen.update(act=y.detach().double()))
         x = noise(SAMPLES, 2, 8, 8).float()
-        found = probed(network, x, detailed=False)[2]
+        found = probed(network, x, detail=Detail.EVALUATION)[2]
         assert found["name"] == "blocks.0.layers.1.op"
         assert found["pre"]["q"] == pytest.approx(float(seen["pre"].square().mean()), rel=1e-6)
         assert found["act"]["q"] == pytest.approx(float(seen["act"].square().mean()), rel=1e-6)
@@ -174,7 +175,9 @@ class TestTheory:
             model = options_model(FAMILIES["cnn"], "family")(depth=4, width=64, kernel=1, head="flatten")
             x = noise(64, 3, 16, 16, seed=seed).float()
             network = build(model, InitOptions(), input_shape=(3, 16, 16), classes=5, seed=seed, batch=x)
-            one, _, three, _ = (layer["grad"]["pre_q"] for layer in probed(network, x, detailed=False))
+            one, _, three, _ = (
+                layer["grad"]["pre_q"] for layer in probed(network, x, detail=Detail.EVALUATION)
+            )
             logs.append(0.5 * np.log(one / three))
         predicted = predict(network, InitOptions(), first_q=1.0, normed=False).backward
         assert predicted == pytest.approx(0.5, rel=1e-6)

@@ -20,6 +20,7 @@ from initbench.models.network import FAMILIES
 from initbench.probe import moments
 from initbench.probe.capture import probe
 from initbench.probe.finite import first_non_finite_layer
+from initbench.probe.moments import Detail
 
 REL = 1e-9
 SAMPLES, FEATURES, CLASSES, BINS = 96, 12, 5, 8
@@ -42,7 +43,7 @@ def net(init=None, *, double=True, **model):
     return network.double() if double else network
 
 
-def probed(network, *, detailed=True, x=None, bins=BINS):
+def probed(network, *, detail=Detail.FULL, x=None, bins=BINS):
     x = noise(SAMPLES, FEATURES).to(network.head.weight.dtype) if x is None else x
     parameters = {name: p.detach() for name, p in network.named_parameters()}
     buffers = dict(network.named_buffers())
@@ -54,7 +55,7 @@ def probed(network, *, detailed=True, x=None, bins=BINS):
         y=labels(len(x)),
         loss=F.cross_entropy,
         bins=bins,
-        detailed=detailed,
+        detail=detail,
     )
 
 
@@ -181,7 +182,7 @@ def test_float32_nets_agree_with_float64_ones():
 
 
 def test_what_is_too_slow_for_every_evaluation_is_left_out():
-    brief, full = probed(net(), detailed=False), probed(net())
+    brief, full = probed(net(), detail=Detail.EVALUATION), probed(net())
     assert "jacobian" in full[0]
     for a, b in zip(brief, full, strict=True):
         assert "quantiles" not in a["pre"]
@@ -190,6 +191,39 @@ def test_what_is_too_slow_for_every_evaluation_is_left_out():
         assert {k: v for k, v in b["pre"].items() if k != "quantiles"} == a["pre"]
         if a["act"] is not None:
             assert {k: v for k, v in b["act"].items() if k != "effective_rank"} == a["act"]
+
+
+def held_by(small, large):
+    """What `small` has, as `large` has it, at every depth of nested records."""
+    return {k: held_by(v, large[k]) if isinstance(v, dict) else large[k] for k, v in small.items()}
+
+
+@pytest.mark.parametrize("init", ["torch_default", {"name": "constant", "value": 0.1}, "zeros"])
+@pytest.mark.parametrize(("activation", "norm"), [("relu", "none"), ("tanh", "batch"), ("relu", "weight")])
+def test_a_diagnosis_reads_the_same_numbers(activation, norm, init):
+    network = net({"scheme": init}, activation=activation, norm=norm)
+    brief, whole = (probed(network, detail=d) for d in (Detail.DIAGNOSIS, Detail.EVALUATION))
+    for a, b in zip(brief, whole, strict=True):
+        assert set(b) - set(a) == {"weight_std"}
+        assert a["pre"].keys() == {"mean", "std", "q", "signal"}
+        assert a["grad"].keys() == {"pre_q"}
+        assert (a["unit_spread"] > moments.ALIKE) == (b["unit_spread"] > moments.ALIKE)
+        if b["unit_spread"] <= moments.ALIKE:
+            assert a["unit_spread"] == b["unit_spread"]
+        assert a | {"unit_spread": b["unit_spread"]} == held_by(a, b)
+
+
+@pytest.mark.parametrize("family", ["resnet", "resnet_mlp", "cnn", "torchvision"])
+def test_the_gradient_reaches_every_layer_in_a_diagnosis(family):
+    """Though the first weight's alone is asked for, in nets with branches too."""
+    options = options_model(FAMILIES[family], "family")()
+    network = build(
+        options, InitOptions(), input_shape=(3, 32, 32), classes=CLASSES, seed=0, batch=noise(4, 3, 32, 32)
+    )
+    x = noise(6, 3, 32, 32)
+    brief, whole = (probed(network, detail=d, x=x) for d in (Detail.DIAGNOSIS, Detail.EVALUATION))
+    assert [r["grad"]["pre_q"] for r in brief] == [r["grad"]["pre_q"] for r in whole]
+    assert all(r["grad"]["pre_q"] is not None for r in brief)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -232,12 +266,12 @@ def test_batch_norm_is_probed_with_the_batchs_statistics():
 def test_a_collapsing_net_has_no_false_zeros():
     """Pitfall 7: q falls by 1/6 a layer to 1e-46, below float32's smallest number; float32 squares are 0."""
     network = net(depth=62, width=64, bias=False, double=False)
-    records = probed(network, detailed=False)
+    records = probed(network, detail=Detail.EVALUATION)
     q = [record["pre"]["q"] for record in records]
     delta = [record["grad"]["pre_q"] for record in records]
     assert 0 < q[-2] < 1e-45
     assert 0 < delta[0] < 1e-45
-    exact = probed(network.double(), detailed=False)
+    exact = probed(network.double(), detail=Detail.EVALUATION)
     assert q == pytest.approx([record["pre"]["q"] for record in exact], rel=1e-4)
     assert delta == pytest.approx([record["grad"]["pre_q"] for record in exact], rel=1e-4)
     # Theory's 1/6 a layer within its scatter: log q over 60 layers has std √(5·60/64) = 2.2, by mean −2.3.
