@@ -80,23 +80,29 @@ def _cause(s: Situation) -> str:
 
 def _try(s: Situation) -> str:
     """What is expected to hold, from the smallest change on."""
-    ways = [way for way in (other_init(s), _norm_way(s)) if way is not None]
+    ways = [way for way in (_init_way(other_init(s), s), _norm_way(s)) if way is not None]
     fewer = fewer_layers(s) if not ways else None
     if fewer is not None:
-        ways = [f"fewer layers ({fewer})"]
+        ways = [f"fewer layers ({s.phrase(fewer)})"]
     return f"Try {', or '.join(ways)}" if ways else "Try fewer layers"
+
+
+def _init_way(words: str | None, s: Situation) -> str | None:
+    return None if words is None else s.phrase(words)
 
 
 def _norm_way(s: Situation) -> str | None:
     words = batch_norm(s)
-    return None if words is None else f"{'another' if s.norm != 'none' else 'a'} norm layer ({words})"
+    if words is None:
+        return None
+    return f"{'another' if s.norm != 'none' else 'a'} norm layer ({s.phrase(words)})"
 
 
 def dead_advice(when: str, s: Situation) -> str:
     """Why units are zero on every sample, and what to try."""
     ways = [way for way in (_other_init_at(when, s), _norm_way(s)) if way is not None]
     if s.activation.entry.name != "leaky_relu" and not (when == "init" and s.bias):
-        ways.append("model.activation=leaky_relu")
+        ways.append(s.phrase("model.activation=leaky_relu"))
     if when != "init":
         ways.append("a smaller train.lr")
     why = f"init.bias={s.bias:g} keeps them there. " if when == "init" and s.bias < 0 else ""
@@ -120,4 +126,4 @@ def saturated_advice(when: str, pre: dict[str, float], s: Situation) -> str:
 
 def _other_init_at(when: str, s: Situation) -> str | None:
     """Another init, where it was the init that did it: one that does not do it to the next layer at once."""
-    return None if when != "init" else other_init(s) or other_init(s.alone())
+    return None if when != "init" else _init_way(other_init(s) or other_init(s.alone()), s)

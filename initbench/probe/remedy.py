@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -40,6 +40,8 @@ class Situation:
     sigma_w2: float | None
     """What the scheme gives the last hidden layer, or amounts to; None where it is no scale at all."""
     prediction: Prediction
+    phrase: Callable[[str], str] = str
+    """How key=value words are put to the user: as they are where there is a config."""
 
     def alone(self) -> Situation:
         """The same net cut down to two hidden layers, where only what one layer does to the next matters."""
@@ -103,7 +105,8 @@ def _inits(s: Situation) -> Iterator[tuple[str, float]]:
 
 
 def _scales(s: Situation) -> Iterator[tuple[str, float]]:
-    activation, has_gain = s.activation, INITS[s.scheme].default_gain is not None
+    activation = s.activation
+    has_gain = s.scheme in INITS and INITS[s.scheme].default_gain is not None
     needed = activation.preserving_gain**2
     if math.isclose(activation.kaiming_gain**2, needed, rel_tol=1e-6):
         dropped = ["init.gain=null"] if s.gain is not None else []
@@ -126,7 +129,7 @@ def batch_norm(s: Situation) -> str | None:
 
 
 def fewer_layers(s: Situation) -> str | None:
-    """The words for batch norm before the activation; None where it is there, or explodes when so deep."""
+    """The words for a depth, with what else it takes, that is expected to hold; None where there is none."""
     if s.depth is None:
         return None
     layers = s.layers * 3 // 4

@@ -1,0 +1,104 @@
+"""Probe a user's own modules before training, one for each seed, and hold them against theory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from initbench.errors import UsageError
+from initbench.execute.surveyed import Survey, SurveyedLayer, findings, first_q, measured
+from initbench.probe.own import Examined, examine
+from initbench.probe.own_theory import expect_own, own_situation
+from initbench.train.numerics import true_fp32
+from initbench.train.threads import one_thread
+from initbench.trace.use import Found, Use
+
+Loss = Callable[..., Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnSurvey(Survey):
+    """Modules of one kind before training."""
+
+    model: str
+    """What they were made by."""
+    batch: str
+    """What they were shown."""
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    loss: str
+    loss_value: float
+    """Mean over the modules."""
+    loss_at_chance: float | None
+    """ln C for the cross-entropy of C classes."""
+    found: Found
+    """What the first module's pass showed."""
+
+
+def survey_own(
+    modules: Iterable[nn.Module],
+    x: Tensor,
+    y: Tensor | None = None,
+    *,
+    loss: Loss | None = None,
+    model: str,
+    batch: str,
+    seeds: Sequence[int],
+) -> OwnSurvey:
+    """Pass the batch x (B, …) through each of the modules, which are left as they were found.
+
+    Raises UsageError for modules that cannot be run on x, that have no weight layer, or that differ
+    from one another in more than their weights.
+    """
+    with true_fp32(x.device), one_thread():
+        seen = [examine(module, x, y, loss) for module in modules]
+    nets = [net.found.uses for net in seen]
+    _refuse_unlike(nets)
+    shown = [net.records for net in seen]
+    expected = expect_own(nets, x)
+    return OwnSurvey(
+        seeds=tuple(seeds),
+        samples=len(x),
+        layers=_layers(seen),
+        expected=expected,
+        findings=findings(shown, own_situation(nets, expected)),
+        model=model,
+        batch=batch,
+        input_shape=tuple(x.shape[1:]),
+        output_shape=seen[0].output_shape,
+        loss=seen[0].loss.words,
+        loss_value=sum(net.loss.value for net in seen) / len(seen),
+        loss_at_chance=seen[0].loss.chance,
+        found=seen[0].found,
+    )
+
+
+def _refuse_unlike(nets: Sequence[Sequence[Use]]) -> None:
+    if not nets[0]:
+        raise UsageError(
+            "no weight layer was seen in the pass: nothing multiplies by a weight through torch's functions"
+        )
+    kinds = {tuple((use.name, use.operation, tuple(use.weight.shape)) for use in uses) for uses in nets}
+    if len(kinds) > 1:
+        raise UsageError("the modules differ in their layers from seed to seed; probe one seed at a time")
+
+
+def _layers(seen: Sequence[Examined]) -> list[SurveyedLayer]:
+    return [
+        SurveyedLayer(
+            use.index,
+            use.name if use.again == 1 else f"{use.name} (use {use.again})",
+            use.fan_in,
+            use.fan_out,
+            [measured(net.records, place) for net in seen],
+        )
+        for place, use in enumerate(seen[0].found.uses)
+    ]
+
+
+def gaussian_batch(shape: Sequence[int], samples: int, seed: int = 0) -> Tensor:
+    """N(0, 1) noise (samples, *shape), the same for every call."""
+    return torch.randn(samples, *shape, generator=torch.Generator().manual_seed(seed))
