@@ -36,6 +36,11 @@ class ConfigSurvey(Survey):
 
 def survey(config: ExperimentConfig, data: Bundle) -> ConfigSurvey:
     """Draw and probe a net for every seed, one after another. Nothing is trained or stored."""
+    with one_thread():  # theory too is thousands of small sums, which wait for threads longer than they take
+        return _survey(config, data)
+
+
+def _survey(config: ExperimentConfig, data: Bundle) -> ConfigSurvey:
     check_batch_size(len(data.train), config.train.batch_size)
     check(config.model, config.init, input_shape=data.input_shape, classes=data.classes)
     batch = fixed_sample(data.train, config.probe.batch)
@@ -59,7 +64,7 @@ def survey(config: ExperimentConfig, data: Bundle) -> ConfigSurvey:
 
 
 def _probe(network: Network, batch: Split, config: ExperimentConfig) -> list[dict[str, Any]]:
-    with true_fp32(batch.x.device), one_thread():
+    with true_fp32(batch.x.device):
         return probe(
             network,
             {name: p.detach() for name, p in network.named_parameters()},
