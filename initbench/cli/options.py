@@ -35,6 +35,13 @@ ConfigArguments = Annotated[
         show_default=False,
     ),
 ]
+TargetArguments = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[FILE|KEY=VALUE]...",
+        help="A config file, then overrides; with --model, overrides alone.",
+    ),
+]
 RunPatterns = Annotated[
     list[str] | None,
     typer.Argument(metavar="[RUN|NAME|GLOB]...", help="Run ids or their beginnings, experiments, globs."),

@@ -62,12 +62,27 @@ def _parse_overrides(texts: Sequence[str]) -> tuple[list[Override], list[Fault]]
     return overrides, faults
 
 
+def from_overrides(overrides: Sequence[str], model: type[M]) -> M:
+    """A config made of `key=value` arguments alone; raises ConfigError with everything wrong with them."""
+    parsed, faults = _parse_overrides(overrides)
+    config, found = _validated(parse(b"{}", "command line"), "command line", parsed, model)
+    if config is None or faults:
+        raise ConfigError(dict.fromkeys(faults + found))
+    return config
+
+
 def _load_one(path: str, overrides: Sequence[Override], model: type[M]) -> tuple[M | None, list[Fault]]:
     file = "<stdin>" if path == "-" else path
     try:
         document = parse(_read(path), file)
     except (OSError, ValueError) as error:
         return None, [Fault(file, "", _unreadable(Path(path), error))]
+    return _validated(document, file, overrides, model)
+
+
+def _validated(
+    document: Document, file: str, overrides: Sequence[Override], model: type[M]
+) -> tuple[M | None, list[Fault]]:
     if not document.readable:
         return None, document.faults
     data, faults = _overridden(document, overrides)

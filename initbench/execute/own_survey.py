@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from initbench.errors import UsageError
-from initbench.execute.surveyed import Survey, SurveyedLayer, findings, first_q, measured
+from initbench.execute.surveyed import Survey, SurveyedLayer, findings, measured
 from initbench.probe.own import Examined, examine
 from initbench.probe.own_theory import expect_own, own_situation
+from initbench.trace.use import Found, Use
 from initbench.train.numerics import true_fp32
 from initbench.train.threads import one_thread
-from initbench.trace.use import Found, Use
 
 Loss = Callable[..., Tensor]
 

@@ -16,7 +16,7 @@ from torch.func import functional_call
 
 from initbench.components.weight import parametrization_of
 from initbench.models.network import Network, WeightLayer, has_maps
-from initbench.probe import moments
+from initbench.probe import moments, record
 from initbench.probe.jacobian import jacobians
 from initbench.probe.moments import Detail
 
@@ -64,7 +64,13 @@ def probe(
                 records[index]["jacobian"] = jacobian
     of_layer = dict(zip(asked, gradients, strict=True))
     return [
-        _finish(layer, records[layer.index], weights[layer.index], of_layer.get(layer.index), detail)
+        record.finish(
+            records[layer.index],
+            {"index": layer.index, "name": layer.name, "units": weights[layer.index].shape[0]},
+            weights[layer.index],
+            of_layer.get(layer.index),
+            detail,
+        )
         for layer in layers
     ]
 
@@ -77,7 +83,7 @@ def _asked(records: Mapping[int, dict[str, Any]], detail: Detail) -> list[int]:
     if detail >= Detail.EVALUATION:
         return list(records)
     first = min(records)
-    return [i for i, record in records.items() if i == first or record["unit_spread"] <= moments.ALIKE]
+    return [i for i, shown in records.items() if i == first or shown["unit_spread"] <= moments.ALIKE]
 
 
 @contextmanager
@@ -126,7 +132,7 @@ def _hooks(
 ) -> Iterator[None]:
     def pre(layer: WeightLayer) -> Callable[[nn.Module, object, Tensor], None]:
         def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-            records[layer.index] = _measure_pre(output, detail)
+            records[layer.index] = record.begin(output, output, detail)
 
         return hook
 
@@ -149,43 +155,3 @@ def _hooks(
             if layer.activation is not None:
                 stack.callback(layer.activation.register_forward_hook(act(layer)).remove)
         yield
-
-
-def _measure_pre(pre: Tensor, detail: Detail) -> dict[str, Any]:
-    """Statistics of a pre-activation; a hook on its gradient δ adds those on the way back."""
-    x = pre.detach().double()
-    statistics: dict[str, Any] = dict(moments.moments(x))
-    statistics["signal"] = moments.signal(x)
-    if detail >= Detail.EVALUATION:
-        statistics["correlation"] = moments.correlation(x)
-    if detail >= Detail.FULL:
-        statistics["quantiles"] = moments.quantiles(pre.detach())
-    record: dict[str, Any] = {
-        "pre": statistics,
-        "act": None,
-        "grad": {"pre_q": None},
-        "unit_spread": moments.spread_over_units(moments.channels_last(x)),
-    }
-
-    def on_gradient(delta: Tensor) -> None:
-        d = delta.detach().double()
-        record["grad"]["pre_q"] = moments.mean_square(d)
-        if detail >= Detail.EVALUATION:
-            record["grad"]["zero_fraction"] = float((d == 0).double().mean())
-
-    pre.register_hook(on_gradient)  # type: ignore[no-untyped-call]
-    return record
-
-
-def _finish(
-    layer: WeightLayer, record: dict[str, Any], weight: Tensor, gradient: Tensor | None, detail: Detail
-) -> dict[str, Any]:
-    """Add what the weight and its gradient say. Units are told apart by their rows in both."""
-    stored = detail >= Detail.EVALUATION
-    if stored or record["unit_spread"] <= moments.ALIKE:
-        rows = [part.detach().double().flatten(1).mT for part in (weight, gradient) if part is not None]
-        record["unit_spread"] = max(record["unit_spread"], *map(moments.spread_over_units, rows))
-    if stored:
-        record["grad"]["weight_norm"] = None if gradient is None else float(gradient.double().norm())
-        record["weight_std"] = float(weight.detach().double().std(correction=0))
-    return {"index": layer.index, "name": layer.name, "units": weight.shape[0], **record}

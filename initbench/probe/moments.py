@@ -104,8 +104,13 @@ def spread_over_units(x: Tensor) -> float:
     return math.sqrt(mean_square(x - x.mean(-1, keepdim=True)) / square) if square else 0.0
 
 
-def activation_statistics(pre: Tensor, act: Tensor, activation: BoundActivation) -> dict[str, float | None]:
-    """What the activation did to float64 pre-activations: moments, zeros, dead and saturated units."""
+def activation_statistics(
+    pre: Tensor | None, act: Tensor, activation: BoundActivation | None
+) -> dict[str, float | None]:
+    """What the activation did to float64 pre-activations: moments, zeros, dead and saturated units.
+
+    What is saturated is not known without the pre-activation, or of an activation that is None.
+    """
     found = moments(act)
     zero, dead = zero_shares(act) if not math.isnan(found["mean"]) else _zero_shares_with_nan(act)
     return {
@@ -128,8 +133,8 @@ def _zero_shares_with_nan(act: Tensor) -> tuple[float, float]:
     return float(zero.mean()), float(channels_last(zero).flatten(0, -2).amin(0).mean())
 
 
-def _saturated(pre: Tensor, activation: BoundActivation) -> float | None:
-    if not activation.entry.saturates:
+def _saturated(pre: Tensor | None, activation: BoundActivation | None) -> float | None:
+    if pre is None or activation is None or not activation.entry.saturates:
         return None
     flat = activation.derivative(pre).abs() < SATURATED_BELOW * activation.max_derivative
     return int(flat.sum()) / flat.numel()

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from initbench.components.activation import SATURATED_BELOW
 from initbench.errors import UsageError
-from initbench.probe import moments
+from initbench.probe import moments, record
+from initbench.probe.moments import Detail
 from initbench.probe.own_loss import OwnLoss, loss_of, main_output
 from initbench.trace.intact import untouched
 from initbench.trace.tracer import Tracer
@@ -22,6 +22,9 @@ from initbench.trace.use import Found, Use
 
 _SEED = 0
 """Of the random numbers that a pass draws (dropout), so that a probe repeats itself."""
+
+
+_DETAIL = Detail.DIAGNOSIS
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,13 @@ class _Records:
         self.by_index: dict[int, dict[str, Any]] = {}
 
     def pre_activation(self, use: Use, output: Tensor) -> None:
-        self.by_index[use.index] = _measure_pre(use, output)
+        self.by_index[use.index] = record.begin(output, use.units_second(output), _DETAIL)
 
     def activation(self, use: Use, before: Tensor | None, after: Tensor) -> None:
-        self.by_index[use.index]["act"] = _measure_activation(use, before, after)
+        seen = None if before is None else use.units_second(before.detach()).double()
+        shown = use.units_second(after.detach()).double()
+        known = None if use.activation is None else use.activation.bound
+        self.by_index[use.index]["act"] = moments.activation_statistics(seen, shown, known)
 
 
 def examine(
@@ -75,7 +81,13 @@ def examine(
         found = tracer.finish(parameters)
         gradients = _gradients(value.tensor, found.uses)
     layers = [
-        _finish(use, records.by_index[use.index], gradient)
+        record.finish(
+            records.by_index[use.index],
+            {"index": use.index, "name": use.name, "units": use.units},
+            use.rows,
+            None if gradient is None else use.rows_of(gradient),
+            _DETAIL,
+        )
         for use, gradient in zip(found.uses, gradients, strict=True)
     ]
     return Examined(layers, found, value, tuple(output.shape))
@@ -123,6 +135,7 @@ def _entering(tracer: Tracer, name: str) -> Callable[[nn.Module, Any], None]:
 
 
 def _gradients(loss: Tensor, uses: list[Use]) -> list[Tensor | None]:
+    """Of the loss by the weight of each use; None where there is none."""
     weights = [use.weight for use in uses]
     wanted = [i for i, weight in enumerate(weights) if weight.requires_grad]
     found: list[Tensor | None] = [None] * len(weights)
@@ -131,51 +144,3 @@ def _gradients(loss: Tensor, uses: list[Use]) -> list[Tensor | None]:
         for i, gradient in zip(wanted, gradients, strict=True):
             found[i] = gradient
     return found
-
-
-def _measure_pre(use: Use, output: Tensor) -> dict[str, Any]:
-    x = use.units_second(output.detach()).double()
-    statistics: dict[str, Any] = dict(moments.moments(x))
-    statistics["signal"] = moments.signal(x)
-    statistics["correlation"] = moments.correlation(x)
-    record: dict[str, Any] = {
-        "pre": statistics,
-        "act": None,
-        "grad": {"pre_q": None, "zero_fraction": None},
-        "unit_spread": moments.spread_over_units(moments.channels_last(x)),
-    }
-
-    def on_gradient(delta: Tensor) -> None:
-        d = delta.detach().double()
-        record["grad"] = {
-            "pre_q": float(d.square().mean()),
-            "zero_fraction": float((d == 0).double().mean()),
-        }
-
-    if output.requires_grad:
-        output.register_hook(on_gradient)  # type: ignore[no-untyped-call]
-    return record
-
-
-def _measure_activation(use: Use, before: Tensor | None, after: Tensor) -> dict[str, Any]:
-    after = use.units_second(after.detach()).double()
-    zero = torch.where(after.isnan(), torch.nan, (after == 0).double())
-    statistics: dict[str, Any] = dict(moments.moments(after))
-    statistics["zero_fraction"] = float(zero.mean())
-    statistics["dead_fraction"] = float(moments.channels_last(zero).flatten(0, -2).amin(0).mean())
-    statistics["saturated_fraction"] = None
-    known = None if use.activation is None else use.activation.bound
-    if known is not None and known.entry.saturates and before is not None:
-        slope = known.derivative(before.double()).abs()
-        statistics["saturated_fraction"] = float(
-            (slope < SATURATED_BELOW * known.max_derivative).double().mean()
-        )
-    return statistics
-
-
-def _finish(use: Use, record: dict[str, Any], gradient: Tensor | None) -> dict[str, Any]:
-    rows = [use.rows.detach().double().mT]
-    record["grad"]["weight_norm"] = None if gradient is None else float(gradient.double().norm())
-    record["unit_spread"] = max(record["unit_spread"], *(moments.spread_over_units(row) for row in rows))
-    record["weight_std"] = float(use.weight.detach().double().std(correction=0))
-    return {"index": use.index, "name": use.name, "units": use.units, **record}

@@ -16,6 +16,7 @@ from initbench.probe.expect import Expected, source_of
 from initbench.probe.predict import Prediction
 from initbench.probe.remedy import Situation
 from initbench.probe.wording import as_call
+from initbench.registry import Options
 from initbench.theory.fixed_points import fixed_point
 from initbench.theory.layer import Layer, Predicted
 from initbench.theory.stack import propagate
@@ -128,7 +129,7 @@ def _unpredictable(uses: Sequence[Use]) -> str | None:
         if head.activation is None
         else f"the last layer, {head.name}, goes into {head.activation.label}",
         next((f"{use.name} is used {use.again} times" for use in uses if use.again > 1), None),
-        next((f"{use.activation.label} is not in the catalogue" for use in hidden if _is_unknown(use)), None),
+        next((f"{label} is not in the catalogue" for label in _unknown(hidden)), None),
         next(
             (f"the weights of {use.name} are not independent draws" for use in uses if _dependent(use)), None
         ),
@@ -136,10 +137,10 @@ def _unpredictable(uses: Sequence[Use]) -> str | None:
     return next((reason for reason in reasons if reason is not None), None)
 
 
-def _is_unknown(use: Use) -> bool:
-    return use.activation is not None and (
-        use.activation.bound is None or use.activation.bound.nonlinearity is None
-    )
+def _unknown(uses: Sequence[Use]) -> list[str]:
+    """Activations of which theory knows no φ."""
+    named = [use.activation for use in uses if use.activation is not None]
+    return [one.label for one in named if one.bound is None or one.bound.nonlinearity is None]
 
 
 def _dependent(use: Use) -> bool:
@@ -181,4 +182,4 @@ def _activation(uses: Sequence[Use]) -> BoundActivation:
     if found is not None:
         return found  # type: ignore[no-any-return]
     unknown = Activation(name=label, summary="", source="", build=lambda _options, _features: nn.Identity())
-    return unknown.bind(unknown.options())
+    return unknown.bind(Options())

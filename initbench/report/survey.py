@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,10 +59,18 @@ def document(survey: ConfigSurvey) -> dict[str, Any]:
         "config": survey.config.resolved(),
         "dataset": survey.dataset,
         "dataset_requested": survey.requested,
+        **common(survey),
+    }
+
+
+def common(survey: Survey, more: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """What the documents of all surveys share; `more` is said of each layer, where it is given."""
+    layers = [_layer(row) for row in rows(survey)]
+    return {
         "seeds": list(survey.seeds),
         "samples": survey.samples,
         "theory": _theory(survey),
-        "layers": [_layer(row) for row in rows(survey)],
+        "layers": [{**layer, **extra} for layer, extra in zip(layers, more, strict=True)] if more else layers,
         "diagnosis": [{**found.as_data(), "seeds": count} for found, count in survey.findings],
     }
 

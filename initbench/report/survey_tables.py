@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
@@ -33,8 +34,8 @@ _EXPENDABLE = (
 
 def print_survey(console: Console, survey: ConfigSurvey, *, all_layers: bool) -> None:
     """Print heading, layers, theory and diagnosis."""
-    parts: list[RenderableType] = [heading(survey), Text(""), _layers(survey, all_layers, console.width)]
-    parts += [Text(""), *theory(survey), *_diagnosis(survey), Text("")]
+    parts: list[RenderableType] = [heading(survey), Text(""), layers_table(survey, all_layers, console.width)]
+    parts += [Text(""), *theory(survey), *diagnosis(survey), Text("")]
     print_uncut(console, Group(*parts))
 
 
@@ -61,17 +62,24 @@ def heading(survey: ConfigSurvey) -> Text:
     return Text.assemble((config.name, "bold"), "   ", " · ".join(parts))
 
 
-def _layers(survey: Survey, all_layers: bool, width: int) -> RenderableType:
+def layers_table(survey: Survey, all_layers: bool, width: int, kinds: Sequence[str] = ()) -> RenderableType:
+    """A line for each layer: predicted beside measured. `kinds` tells what each layer is, by its name."""
     rows = data.rows(survey)
     saturates = any(row.measured["saturated_fraction"].mean is not None for row in rows)
     share, kind = ("saturated_fraction", "saturated") if saturates else ("zero_fraction", "zeros")
     columns = ("layer", "q theory", "q measured", "in band", "mean theory", "mean", "std theory", "std")
     shares = (f"{kind} % theory", f"{kind} %")
-    grid = Grid((*columns, *shares, "δ² ratio theory", "δ² ratio"), left=("layer",))
+    headings = (*columns, *shares, "δ² ratio theory", "δ² ratio")
+    grid = Grid((*headings, "what it is") if kinds else headings, left=("layer", "what it is"))
     for place in chosen(len(rows), everything=all_layers):
         row = rows[place]
         style = "yellow" if row.inside is False else None
-        grid.add(_cells(row, share, is_head=place + 1 == len(rows)), style)
+        cells = _cells(row, share, is_head=place + 1 == len(rows))
+        if kinds:
+            cells = [f"{row.layer.index} {row.layer.name}", *cells[1:], kinds[place]]
+        grid.add(cells, style)
+    if survey.expected.reason is not None:
+        grid = grid.without([*(h for h in headings if h.endswith("theory")), "in band"])
     return grid.fitting(width, [heading for heading in _EXPENDABLE if heading in grid.headings]).table()
 
 
@@ -108,7 +116,7 @@ def theory(survey: Survey) -> list[Text]:
     """Fixed point, χ and depth scales, then how many layers lie in their bands; or why nothing is said."""
     fixed, reason = survey.expected.fixed, survey.expected.reason
     if fixed is None:
-        return [_labelled("Theory", f"no prediction: {reason or 'there is no hidden layer'}.")]
+        return [labelled("Theory", f"no prediction: {reason or 'there is no hidden layer'}.")]
     star = "every q stays" if fixed.q_star is None else f"q* = {text.number(fixed.q_star)}"
     if data.chi_at(survey) == "q_star" and fixed.chi_parallel > 1.0 + UNSTABLE:
         star += ", unstable"
@@ -121,10 +129,11 @@ def theory(survey: Survey) -> list[Text]:
     unknown = len(judged) - inside - outside
     if unknown:
         verdict += f"; {unknown} not judged, where one net's q strays by more than half of itself or is lost"
-    return [_labelled("Theory", said), _labelled("", f"{verdict}.")]
+    return [labelled("Theory", said), labelled("", f"{verdict}.")]
 
 
-def _labelled(label: str, sentence: str) -> Text:
+def labelled(label: str, sentence: str) -> Text:
+    """A sentence behind a label in bold, or under one."""
     return Text.assemble((f"{label:<11}", "bold"), sentence)
 
 
@@ -132,7 +141,8 @@ def _scale(layers: float) -> str:
     return "∞" if math.isinf(layers) else f"{layers:.1f} layers"
 
 
-def _diagnosis(survey: Survey) -> list[Text]:
+def diagnosis(survey: Survey) -> list[Text]:
+    """What is wrong, each kind once, or that nothing is."""
     if not survey.findings:
         return [Text.assemble(("Diagnosis  ", "bold"), ("healthy", "green"))]
     lines: list[Text] = []

@@ -58,10 +58,14 @@ class Use:
     @property
     def rows(self) -> Tensor:
         """The weights of each unit, (units, fan_in)."""
+        return self.rows_of(self.weight)
+
+    def rows_of(self, tensor: Tensor) -> Tensor:
+        """A tensor of the weight's shape, such as its gradient, by units."""
         if not self.transposed:
-            return self.weight.flatten(1)
-        inputs, outputs = self.weight.shape[:2]
-        grouped = self.weight.reshape(self.groups, inputs // self.groups, outputs, -1)
+            return tensor.flatten(1)
+        inputs, outputs = tensor.shape[:2]
+        grouped = tensor.reshape(self.groups, inputs // self.groups, outputs, -1)
         return grouped.transpose(1, 2).reshape(self.units, -1)
 
 

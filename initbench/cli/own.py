@@ -1,0 +1,187 @@
+"""A user's own network on the command line: `--model package.module:function --input 3,32,32`."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from initbench.errors import UsageError
+from initbench.registry import nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from initbench.config.own import OwnTarget
+    from initbench.data.dataset import Source
+    from initbench.execute.own_survey import OwnSurvey
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="MODULE:FUNCTION",
+        help="A network of your own instead of a config: what makes an nn.Module, without arguments.",
+    ),
+]
+InputOption = Annotated[
+    str | None,
+    typer.Option("--input", metavar="C,H,W", help="With --model: shape of a sample; N(0, 1) without --data."),
+]
+DataOption = Annotated[
+    str | None, typer.Option("--data", metavar="NAME", help="With --model: the data set to show it.")
+]
+
+
+@dataclass(frozen=True)
+class OwnModel:
+    """What the options say of a network of the user's own."""
+
+    path: str
+    shape: tuple[int, ...] | None
+    target: OwnTarget
+
+    def survey(self, source: Source) -> OwnSurvey:
+        """Make it under every seed, and look at each."""
+        from initbench.execute.own_survey import survey_own
+
+        x, y, words = _batch(self, source)
+        modules = _modules(load(self.path), self.path, self.target.seed_list)
+        return survey_own(modules, x, y, model=self.path, batch=words, seeds=self.target.seed_list)
+
+
+def own_model(path: str, arguments: Sequence[str], shape: str | None, data: str | None) -> OwnModel:
+    """The options and key=value arguments of a command, checked."""
+    from initbench.config.load import from_overrides
+    from initbench.config.overrides import split_arguments
+    from initbench.config.own import OwnTarget
+
+    files, overrides = split_arguments(list(arguments))
+    if files:
+        raise UsageError(f"give a config or --model, not both; found {files[0]}")
+    named = [f"data.name={data}"] if data is not None else []
+    target = from_overrides([*named, *overrides], OwnTarget)
+    if shape is None and target.data is None:
+        raise UsageError(
+            "--model needs --input, the shape of one sample, as in --input 3,32,32, or --data NAME"
+        )
+    return OwnModel(path, None if shape is None else _shape(shape), target)
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    try:
+        shape = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise UsageError(f"--input takes whole numbers from 1, as in --input 3,32,32; found {text!r}")
+    return shape
+
+
+def load(path: str) -> Callable[[], Any]:
+    """What makes the network, from `package.module:function`; the working directory is looked in too."""
+    module_name, colon, attribute = path.partition(":")
+    if not colon or not module_name or not attribute:
+        raise UsageError(f"--model takes module:function, as in torchvision.models:resnet18; found {path!r}")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found: Any = importlib.import_module(module_name)
+    except Exception as error:
+        raise UsageError(f"--model {path}: {module_name} cannot be imported: {_said(error)}") from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            guess = nearest(part, [name for name in dir(found) if not name.startswith("_")])
+            hint = f"; did you mean {guess!r}?" if guess else ""
+            raise UsageError(f"--model {path}: there is no {part!r} in it{hint}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise UsageError(
+            f"--model {path}: {attribute} cannot be called; name a function that makes the network"
+        )
+    return found  # type: ignore[no-any-return]
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _modules(make: Callable[[], Any], path: str, seeds: Sequence[int]) -> Iterator[nn.Module]:
+    import torch
+    from torch import nn
+
+    if isinstance(make, nn.Module):
+        raise UsageError(f"--model {path} is a network; name what makes one, so that each seed has its own")
+    needed = [
+        parameter.name
+        for parameter in _parameters(make)
+        if parameter.default is parameter.empty and parameter.kind in (0, 1, 3)
+    ]
+    if needed:
+        raise UsageError(f"--model {path} needs {', '.join(needed)}: name a function without arguments")
+    for seed in seeds:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            try:
+                module = make()
+            except Exception as error:
+                raise UsageError(f"--model {path} raises {_said(error)}") from error
+        if not isinstance(module, nn.Module):
+            raise UsageError(f"--model {path} makes {type(module).__name__}, not an nn.Module")
+        yield module
+
+
+def _parameters(make: Callable[[], Any]) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(make).parameters.values())
+    except (TypeError, ValueError):  # some callables do not tell
+        return []
+
+
+def _batch(model: OwnModel, source: Source) -> tuple[Tensor, Tensor | None, str]:
+    """x, labels if there are any, and what they are."""
+    from initbench.execute.own_survey import gaussian_batch
+
+    samples = model.target.probe.batch
+    if model.target.data is None:
+        assert model.shape is not None
+        return gaussian_batch(model.shape, samples), None, f"N(0, 1) {_by(model.shape)}"
+    x, y, name = _samples(model, source, samples)
+    shape = tuple(x.shape[1:])
+    if model.shape is not None and model.shape != shape:
+        if math.prod(model.shape) != math.prod(shape):
+            raise UsageError(
+                f"--input {_comma(model.shape)} is not the shape of {name}'s samples, {_comma(shape)}"
+            )
+        x = x.reshape(len(x), *model.shape)
+    return x, y, f"{name} {_by(tuple(x.shape[1:]))}"
+
+
+def _samples(model: OwnModel, source: Source, samples: int) -> tuple[Tensor, Tensor, str]:
+    from initbench.data.prepare import prepare
+    from initbench.data.resolve import resolve
+    from initbench.train.loop import fixed_sample
+
+    options = model.target.data
+    assert options is not None
+    if options.resize is None and model.shape is not None and len(model.shape) == 3:
+        options = options.model_copy(update={"resize": list(model.shape[1:])})
+    bundle = prepare(resolve(options, source), options, "cpu")
+    batch = fixed_sample(bundle.train, samples)
+    return batch.x, batch.y, bundle.name
+
+
+def _by(shape: Sequence[int]) -> str:
+    return "×".join(map(str, shape))
+
+
+def _comma(shape: Sequence[int]) -> str:
+    return ",".join(map(str, shape))

@@ -1,0 +1,35 @@
+"""The keys that a user's own module takes on the command line; it brings its architecture and init."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from initbench.choice import Choice
+from initbench.config.schema import Seed
+from initbench.data.dataset import DATASETS, DataOptions
+from initbench.registry import Section
+
+
+class OwnProbe(Section):
+    """What the module is shown."""
+
+    batch: int = Field(default=32, ge=2)
+    """Samples of the batch."""
+
+
+class OwnTarget(Section):
+    """A module to look at: how often it is drawn, and what it is shown."""
+
+    seeds: Annotated[int, Field(ge=1, le=1000)] | Annotated[list[Seed], Field(min_length=1)] = 3
+    """How many modules are made, each under a seed of its own, or a list of seeds."""
+    data: Annotated[DataOptions, Choice(DATASETS, shorthand=False)] | None = None
+    """Data set of the batch; null for N(0, 1) noise."""
+    probe: OwnProbe = Field(default_factory=OwnProbe)
+    """Measurement."""
+
+    @property
+    def seed_list(self) -> tuple[int, ...]:
+        """The seeds, one for each module."""
+        return tuple(range(self.seeds)) if isinstance(self.seeds, int) else tuple(self.seeds)
