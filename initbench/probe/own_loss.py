@@ -53,7 +53,10 @@ def _first(output: Any) -> Tensor | None:
 
 def loss_of(output: Tensor, y: Tensor | None, loss: Callable[..., Tensor] | None) -> OwnLoss:
     """The loss asked for; else cross-entropy with the labels y, or labels drawn at random, of an output
-    (B, C); else the mean square of the distance to N(0, 1) noise, a target as good as any."""
+    (B, C); else, whatever y is, the mean square of the distance to N(0, 1) noise, a target as good as any.
+
+    Raises UsageError for a `loss` that is no number, and for labels that are not those of the output.
+    """
     if loss is not None:
         value = loss(output) if y is None else loss(output, y)
         if not isinstance(value, Tensor) or value.numel() != 1:
@@ -61,8 +64,6 @@ def loss_of(output: Tensor, y: Tensor | None, loss: Callable[..., Tensor] | None
         return OwnLoss(value.reshape(()), "the loss given", None)
     if output.ndim == 2 and 2 <= output.shape[1] <= MOST_CLASSES and output.is_floating_point():
         return _classes(output, y)
-    if y is not None:
-        raise UsageError(f"the module puts out {tuple(output.shape)}, which is no (B, classes): give `loss`")
     return OwnLoss(mse_loss(output, torch.randn_like(output)), "mean square to N(0, 1) noise", None)
 
 

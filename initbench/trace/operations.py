@@ -110,7 +110,7 @@ _PLAIN = {
     "hardswish": "hard_swish",
 }
 _UNREGISTERED = frozenset(
-    {"glu", "threshold", "hardshrink", "softshrink", "tanhshrink", "logsigmoid", "rrelu", "exp", "cos", "erf"}
+    {"glu", "threshold", "hardshrink", "softshrink", "tanhshrink", "log_sigmoid", "rrelu", "exp", "cos"}
 )
 _GATED = {"sigmoid": "silu", "tanh∘softplus": "mish", "hard_sigmoid": "hard_swish"}
 

@@ -165,7 +165,8 @@ class Tracer(TorchFunctionMode):
 
     def _layer_name(self, parts: tuple[str, ...]) -> str:
         if len(parts) == 1:
-            return parts[0].removesuffix(".weight") or parts[0]
+            layer, computed, _ = parts[0].partition(".parametrizations.")
+            return layer if computed else layer.removesuffix("_orig").removesuffix(".weight")
         return next(filter(None, self._modules[::-1]), "+".join(parts) or "computed")
 
     def _put_out(self, use: Use, output: Tensor) -> None:
