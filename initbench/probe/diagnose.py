@@ -96,11 +96,13 @@ class Finding:
 
 
 def diagnose(
-    snapshots: Sequence[dict[str, Any]], situation: Situation, diverged: tuple[int, int | None] | None
+    snapshots: Sequence[dict[str, Any]], situation: Situation | None, diverged: tuple[int, int | None] | None
 ) -> list[Finding]:
     """Findings of one run in order of precedence; a healthy run has none.
 
-    snapshots: as probed, at least the one at init; `diverged`: (step, layer) of a run that did.
+    snapshots: as probed, at least the one at init; `diverged`: (step, layer) of a run that did. `situation`
+    is what the words are made of, which take longer than the judgement; None where none are asked for:
+    slopes and shares then have an empty message, and are otherwise the same.
     """
     first = [s for s in snapshots if s["when"] == "init"]
     ends = [s for s in snapshots if s["when"] in ("init", "end")]
@@ -176,7 +178,7 @@ def _diverged(step: int, layer: int | None) -> Finding:
     return Finding("diverged", layer, float(step), None, message, "end")
 
 
-def _slopes(hidden: list[dict[str, Any]], situation: Situation) -> Iterator[Finding]:
+def _slopes(hidden: list[dict[str, Any]], situation: Situation | None) -> Iterator[Finding]:
     """Findings of the signal on its way forward and of the gradient on its way back.
 
     A residual branch that starts closed puts out 0 and lets no gradient in, while both go on beside it;
@@ -209,14 +211,18 @@ def _reached(layers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _slope(
-    code: str, slope: Slope | None, values: list[float], layers: list[dict[str, Any]], situation: Situation
+    code: str,
+    slope: Slope | None,
+    values: list[float],
+    layers: list[dict[str, Any]],
+    situation: Situation | None,
 ) -> Iterator[Finding]:
     if slope is None:
         return
     values = values[: slope.layers]
     span = (layers[0]["index"], layers[slope.layers - 1]["index"])
     layer = _where_it_crosses(values, layers, falling=slope.threshold < 0)
-    message = slope_advice(code, slope.value, span, values, situation)
+    message = "" if situation is None else slope_advice(code, slope.value, span, values, situation)
     yield Finding(code, layer, slope.value, slope.threshold, message, "init")
 
 
@@ -236,7 +242,7 @@ _OF_WHAT = {
 
 
 def _shares(
-    snapshots: Sequence[dict[str, Any]], code: str, statistic: str, situation: Situation
+    snapshots: Sequence[dict[str, Any]], code: str, statistic: str, situation: Situation | None
 ) -> Iterator[Finding]:
     limit = _BY_NAME[code].threshold or 0.0
     for snapshot in snapshots:
@@ -245,10 +251,9 @@ def _shares(
             first, when = over[0], snapshot["when"]
             share = first["act"][statistic]
             where = f", in layer {first['index']}{and_more(len(over) - 1)} {spell(when)}"
-            text = (
-                f"{100 * share:.0f} % {_OF_WHAT[code]}{where}. {_share_advice(code, when, first, situation)}"
-            )
-            yield Finding(code, first["index"], share, limit, text, when)
+            text = f"{100 * share:.0f} % {_OF_WHAT[code]}{where}. "
+            message = "" if situation is None else text + _share_advice(code, when, first, situation)
+            yield Finding(code, first["index"], share, limit, message, when)
             return
 
 

@@ -33,7 +33,17 @@ class FixedPoint:
     """The same for the correlation of two inputs about its fixed point."""
 
 
-def fixed_point(layer: Layer, *, start: float) -> FixedPoint:
+@dataclass(frozen=True)
+class Settled:
+    """Where a deep stack stands, and what one layer does to small changes there: see `FixedPoint`."""
+
+    q_star: float | None
+    chi_q: float
+    chi_1: float
+    chi_parallel: float
+
+
+def settle(layer: Layer, *, start: float) -> Settled:
     """Of a stack of layers like this, from q = `start` on, where χ is taken if q* is 0, infinite or any."""
 
     def after(q: float) -> float:
@@ -43,14 +53,17 @@ def fixed_point(layer: Layer, *, start: float) -> FixedPoint:
     q_star = _settled(after, start)
     chi_q = q_star if q_star is not None and 0.0 < q_star < math.inf else start
     at = expectations(activation, layer.law_at(chi_q))
-    chi_1, chi_parallel = layer.sigma_w2 * at.mean["slope2"], layer.sigma_w2 * at.slope["act2"]
+    return Settled(q_star, chi_q, layer.sigma_w2 * at.mean["slope2"], layer.sigma_w2 * at.slope["act2"])
+
+
+def fixed_point(layer: Layer, *, start: float) -> FixedPoint:
+    """`settle` with the depth scales that follow from it."""
+    found = settle(layer, start=start)
+    chaotic = found.chi_1 > 1.0 + _LEVEL
     return FixedPoint(
-        q_star=q_star,
-        chi_q=chi_q,
-        chi_1=chi_1,
-        chi_parallel=chi_parallel,
-        depth_scale_q=_scale(chi_parallel),
-        depth_scale_c=_scale(chi_1 if chi_1 <= 1.0 + _LEVEL else _slope_at_c_star(layer, chi_q)),
+        **vars(found),
+        depth_scale_q=_scale(found.chi_parallel),
+        depth_scale_c=_scale(_slope_at_c_star(layer, found.chi_q) if chaotic else found.chi_1),
     )
 
 

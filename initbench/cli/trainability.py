@@ -1,0 +1,78 @@
+"""`initbench probe --map`: what the command line says, the map, and how it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from initbench.cli.map_axes import EXAMPLE, parse_axes, split_axes
+from initbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from initbench.config.schema import ExperimentConfig
+    from initbench.data.dataset import Source
+    from initbench.execute.trainability import Axes
+
+MapAxes = Annotated[
+    str | None,
+    typer.Option("--map", metavar="AXIS=A:B[:N]", help=f"Map weight scale against depth, as in {EXAMPLE}."),
+]
+TrainSteps = Annotated[
+    int | None,
+    typer.Option("--train", metavar="STEPS", min=1, help="Train the nets of the map for so many updates."),
+]
+DEFAULTS = {"seeds": 1, "probe.batch": 128}
+SET_BY_THE_MAP = ("model.depth", "init.scheme", "init.gain")
+
+
+def show_map(
+    arguments: Sequence[str],
+    axes_text: str,
+    source: Source,
+    device: str,
+    *,
+    steps: int | None,
+    json_output: bool,
+) -> None:
+    """Make the map of the config and axes that were asked for, and print it."""
+    from initbench.data.prepare import prepare
+    from initbench.data.resolve import resolve
+    from initbench.execute.device import resolve_device
+    from initbench.execute.trainability import survey_map
+    from initbench.report.stages import StageDisplay
+    from initbench.report.terminal import stdout_console
+    from initbench.report.trainability import document_json, print_map
+
+    texts, rest = split_axes(arguments)
+    axes = parse_axes([axes_text, *texts])
+    config = _config(rest, axes)
+    chosen = resolve_device(device)
+    data = prepare(resolve(config.data, source), config.data, chosen)
+    with StageDisplay(config.name) as display:
+        found = survey_map(config, axes, data, display, steps=steps)
+    if json_output:
+        typer.echo(document_json(found))
+    else:
+        print_map(stdout_console(), found)
+
+
+def _config(arguments: Sequence[str], axes: Axes) -> ExperimentConfig:
+    """The config, whose family can be built at either end of the axis of depths."""
+    from initbench.cli.configs import load_experiments
+
+    given = {argument.partition("=")[0] for argument in arguments if "=" in argument}
+    for key in SET_BY_THE_MAP:
+        if any(name == key or name.startswith(f"{key}.") for name in given):
+            raise UsageError(f"--map sets {key} itself at every point; leave it out")
+    missing = [f"{key}={value}" for key, value in DEFAULTS.items() if key not in given]
+    configs = load_experiments([*arguments, *missing])
+    if len(configs) > 1:
+        raise UsageError("probe one config at a time")
+    family = configs[0].model.family
+    if not hasattr(configs[0].model, "depth"):
+        raise UsageError(f"--map needs model.depth, which model.family={family} lacks. Try model.family=mlp")
+    for depth in {axes.depth[0], axes.depth[-1]}:
+        load_experiments([*arguments, "init.scheme=lecun_normal", f"model.depth={depth}"])
+    return configs[0]
