@@ -11,7 +11,7 @@ from torch import Tensor
 
 Function = Callable[[Tensor], Tensor]
 
-_FAR, _GRID = 20.0, 4001
+_FAR, _GRID, _NEAR = 20.0, 4001, 1e-9
 
 
 @dataclass(frozen=True)
@@ -32,19 +32,25 @@ class Nonlinearity:
 
     @cached_property
     def breaks(self) -> tuple[float, ...]:
-        """Where quadrature is to be split: the kinks, and the borders of the flat parts."""
-        if self.flat_below is None:
-            return self.kinks
-        grid = torch.linspace(-_FAR, _FAR, _GRID, dtype=torch.float64)
-        flat = self.is_flat(grid)
-        changes = torch.nonzero(flat[1:] != flat[:-1]).flatten().tolist()
-        return (*self.kinks, *(self._border(float(grid[i]), float(grid[i + 1])) for i in changes))
+        """Where quadrature is to be split: the kinks, and the borders of where φ is flat or has faded to 0."""
+        borders = self._borders(lambda h: self.phi(h) == 0)
+        if self.flat_below is not None:
+            borders += self._borders(self.is_flat)
+        return (*self.kinks, *(b for b in borders if all(abs(b - k) > _NEAR for k in (0.0, *self.kinks))))
 
-    def _border(self, low: float, high: float) -> float:
-        """The point between two grid points where flatness changes, by bisection."""
-        ends = torch.tensor([low, high], dtype=torch.float64)
-        begins_flat = bool(self.is_flat(ends[:1]))
-        for _ in range(50):
-            middle = ends.mean()
-            ends[0 if bool(self.is_flat(middle[None])) == begins_flat else 1] = middle
-        return float(ends.mean())
+    def _borders(self, holds: Function) -> list[float]:
+        """Where `holds`, of a tensor of arguments, changes its truth."""
+        grid = torch.linspace(-_FAR, _FAR, _GRID, dtype=torch.float64)
+        on = holds(grid)
+        changes = torch.nonzero(on[1:] != on[:-1]).flatten().tolist()
+        return [_border(holds, float(grid[i]), float(grid[i + 1])) for i in changes]
+
+
+def _border(holds: Function, low: float, high: float) -> float:
+    """The point between two others where `holds` changes its truth, by bisection."""
+    ends = torch.tensor([low, high], dtype=torch.float64)
+    begins = bool(holds(ends[:1]))
+    for _ in range(50):
+        middle = ends.mean()
+        ends[0 if bool(holds(middle[None])) == begins else 1] = middle
+    return float(ends.mean())

@@ -10,8 +10,9 @@ import math
 import numpy as np
 import torch
 
-from initbench.theory.law import FEATURES, Law, nodes_of, panel_nodes, values_at
+from initbench.theory.law import Law, nodes_of, values_at
 from initbench.theory.nonlinearity import Nonlinearity
+from initbench.theory.quadrature import FEATURES, panel_nodes
 
 _SAME = 1.0 - 1e-12
 

@@ -33,7 +33,7 @@ def test_relu_off_its_gain_keeps_none(sigma_w2: float, q_star: float) -> None:
 def test_relu_with_a_bias_settles_where_the_geometric_series_does() -> None:
     found = settled("relu", 1.0, bias_variance=0.2)
     assert found.q_star == pytest.approx(0.4, rel=1e-6)
-    assert found.depth_scale_q == found.depth_scale_c == pytest.approx(1 / math.log(2.0), rel=1e-6)
+    assert (found.depth_scale_q, found.depth_scale_c) == pytest.approx((1 / math.log(2.0),) * 2, rel=1e-6)
 
 
 def test_tanh_settles_at_a_q_that_its_own_map_keeps() -> None:
