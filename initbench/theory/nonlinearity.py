@@ -32,7 +32,7 @@ class Nonlinearity:
 
     @cached_property
     def breaks(self) -> tuple[float, ...]:
-        """Where quadrature is to be split: the kinks, and the borders of where φ is flat or has faded to 0."""
+        """Where quadrature is to be split: the kinks, and the borders of where φ is flat or fades to 0."""
         borders = self._borders(lambda h: self.phi(h) == 0)
         if self.flat_below is not None:
             borders += self._borders(self.is_flat)
