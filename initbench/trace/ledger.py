@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from initbench.trace.operations import TURNS
 from initbench.trace.use import Use
 
 
@@ -37,7 +36,6 @@ class Ledger:
     def __init__(self, names: dict[int, str]) -> None:
         self._origins: dict[int, Origin] = {}
         self._parts: dict[int, tuple[str, ...]] = {key: (name,) for key, name in names.items()}
-        self._turned: set[int] = set()
         self._kept: list[Tensor] = []
 
     def origin(self, x: object) -> Origin | None:
@@ -53,18 +51,11 @@ class Ledger:
         """The parameters that x is made of, and nothing else."""
         return self._parts.get(id(x), ())
 
-    def is_turned(self, x: object) -> bool:
-        """Whether x is a parameter with its two axes exchanged."""
-        return id(x) in self._turned
-
-    def combine(self, name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+    def combine(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
         """A function that was given nothing of the input: its outputs are made of what its inputs are."""
         parts = tuple(dict.fromkeys(part for x in inputs for part in self.parts(x)))
         if not parts:
             return
-        turned = self.is_turned(inputs[0]) != (name in TURNS)
         for output in outputs:
             self._kept.append(output)
             self._parts[id(output)] = parts
-            if turned:
-                self._turned.add(id(output))

@@ -61,13 +61,17 @@ def _product_of(stride: Any, directions: int) -> int:
 
 
 def _product(name: str, given: Arguments, ledger: Ledger) -> Multiplication | None:
-    """Of a product whose second factor is made of parameters alone, and has the outputs as its columns."""
+    """Of a matrix product of which one factor is made of parameters alone: x·W or W·xᵀ."""
     left, right = (given.get(place) for place in PRODUCTS[name])
-    if not isinstance(left, Tensor) or not isinstance(right, Tensor) or right.ndim != 2:
+    if not isinstance(left, Tensor) or not isinstance(right, Tensor):
         return None
-    if not ledger.parts(right):
-        return None
-    inputs, outputs = right.shape
     bias = given.get(0) if name == "addmm" else None
     bias = bias if isinstance(bias, Tensor) else None
-    return Multiplication(left, right.mT, bias, float(inputs), float(outputs), -1, ledger.parts(right))
+    if right.ndim == 2 and ledger.parts(right):
+        weight, x, axis, parts = right.mT, left, -1, ledger.parts(right)
+    elif left.ndim == 2 and right.ndim == 2 and ledger.parts(left):
+        weight, x, axis, parts = left, right, 0, ledger.parts(left)
+    else:
+        return None
+    outputs, inputs = weight.shape
+    return Multiplication(x, weight, bias, float(inputs), float(outputs), axis, parts)

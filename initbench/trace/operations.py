@@ -34,7 +34,7 @@ WEIGHTED: dict[str, int] = {
 """Functions of (input, weight, bias), and the axis of their output that the units lie on."""
 
 PRODUCTS = {"matmul": (0, 1), "__matmul__": (0, 1), "mm": (0, 1), "addmm": (1, 2)}
-"""Matrix products, and the places of their two factors; the second has (in, out) when it is a weight."""
+"""Matrix products, and the places of their two factors."""
 
 NORMS = {
     "batch_norm": "batch",
@@ -45,13 +45,10 @@ NORMS = {
     "local_response_norm": "local_response",
 }
 
-TURNS = frozenset({"t", "T", "mT", "transpose", "swapaxes", "swapdims", "adjoint"})
-"""Views that exchange the two axes of a matrix."""
-
 RESHAPES = frozenset(
     {"flatten", "view", "reshape", "contiguous", "squeeze", "unsqueeze", "unflatten", "clone", "permute"}
     | {"movedim", "__getitem__", "to", "float", "double", "type", "requires_grad_", "expand", "identity"}
-    | TURNS
+    | {"t", "T", "mT", "transpose", "swapaxes", "swapdims"}
 )
 """What hands every entry on as it is."""
 
@@ -81,6 +78,16 @@ def arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
     for name, value in kwargs.items():
         given[name] = value
     return given
+
+
+def norm_module(class_name: str) -> str | None:
+    """The kind of norm that a module of that class is, by its name; None where the name speaks of none."""
+    lowered = class_name.lower()
+    if "norm" not in lowered:
+        return None
+    return next(
+        (kind for kind in ("batch", "layer", "group", "instance", "rms") if kind in lowered), class_name
+    )
 
 
 def activation(name: str, given: Arguments) -> Named | None:

@@ -36,7 +36,7 @@ class Tracer(TorchFunctionMode):
         self._found = Found()
         self._observer = observer
         self._ledger = Ledger(names)
-        self._modules: list[str] = []
+        self._modules: list[tuple[str, int]] = []
         self._times: dict[str, int] = {}
         self._seen: set[str] = set()
 
@@ -53,20 +53,28 @@ class Tracer(TorchFunctionMode):
 
     def enter_module(self, name: str) -> None:
         """A submodule of that name begins."""
-        self._modules.append(name)
+        self._modules.append((name, len(self._found.uses)))
 
     def leave_module(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        """It has ended. A user's own module without parts that changes no shape is an activation."""
-        self._modules.pop()
+        """It has ended. What a user's own module was that changes no shape is told by what it is made of."""
+        _, uses_before = self._modules.pop()
         x = inputs[0] if len(inputs) == 1 else None
         if not isinstance(x, Tensor) or not isinstance(output, Tensor) or x.shape != output.shape:
             return
-        origin, made = self._ledger.origin(x), self._ledger.origin(output)
-        if not _is_own_leaf(module) or origin is None or origin.use is None or origin.activated:
+        origin, kind = self._ledger.origin(x), operations.norm_module(type(module).__name__)
+        if x is output or _is_torchs(module) or origin is None or origin.use is None or origin.activated:
             return
-        known = origin.use.activation is not None and origin.use.activation.bound is not None
-        if x is not output and not (known and made is not None and made.activated):
+        if len(self._found.uses) > uses_before:
+            return
+        if kind is not None:
+            self._norm(kind, origin, output)
+        elif _is_bare(module) and not self._is_known(origin.use, output):
             self._name(origin, Named(type(module).__name__), x.detach(), output)
+
+    def _is_known(self, use: Use, output: Tensor) -> bool:
+        """Whether the output is already known to be an activation of the catalogue."""
+        made, named = self._ledger.origin(output), use.activation
+        return made is not None and made.activated and named is not None and named.bound is not None
 
     def __torch_function__(
         self, func: Callable[..., Any], _types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -95,7 +103,7 @@ class Tracer(TorchFunctionMode):
         inputs, outputs = list(_tensors(given.values())), list(_tensors([result]))
         meeting = [(x, origin) for x in inputs if (origin := self._ledger.origin(x)) is not None]
         if not meeting:
-            self._ledger.combine(name, inputs, outputs)
+            self._ledger.combine(inputs, outputs)
             return
         multiplied = multiplication(name, given, self._ledger)
         if multiplied is not None:
@@ -167,7 +175,7 @@ class Tracer(TorchFunctionMode):
         if len(parts) == 1:
             layer, computed, _ = parts[0].partition(".parametrizations.")
             return layer if computed else layer.removesuffix("_orig").removesuffix(".weight")
-        return next(filter(None, self._modules[::-1]), "+".join(parts) or "computed")
+        return next((name for name, _ in self._modules[::-1] if name), "+".join(parts) or "computed")
 
     def _put_out(self, use: Use, output: Tensor) -> None:
         """The output of a weight, of the bias that is added to it, or of the norm layer behind it."""
@@ -246,20 +254,24 @@ def _opened(function: types.FunctionType) -> Callable[..., Any]:
     return twin
 
 
-def _is_own_leaf(module: nn.Module) -> bool:
-    """Whether a user wrote it, and it has neither parts nor parameters."""
-    empty = next(module.children(), None) is None and next(module.parameters(), None) is None
-    return empty and not type(module).__module__.startswith(("torch.", "torchvision."))
+def _is_torchs(module: nn.Module) -> bool:
+    """Whether it comes with torch, whose functions are known."""
+    return type(module).__module__.startswith(("torch.", "torchvision."))
 
 
-def _sizes(branch: Tensor, beside: Tensor, total: Tensor) -> tuple[float, float]:
-    """E[x²] of the two parts of a sum, one of which it may have been written over."""
+def _is_bare(module: nn.Module) -> bool:
+    """Whether it has neither parts nor parameters."""
+    return next(module.children(), None) is None and next(module.parameters(), None) is None
+
+
+def _sizes(branch: Tensor, beside: Tensor, total: Tensor) -> tuple[float, float, float]:
+    """E[x²] of the two parts of a sum, one of which it may have been written over, and of the sum."""
     parts = [
         total.detach() - other.detach() if part is total else part.detach()
         for part, other in ((branch, beside), (beside, branch))
     ]
-    one, other = (float(part.double().square().mean()) for part in parts)
-    return one, other
+    one, other, both = (float(part.double().square().mean()) for part in (*parts, total.detach()))
+    return one, other, both
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:

@@ -79,6 +79,8 @@ class Addition:
     """E[x²] of what the branch adds."""
     beside: float
     """E[x²] of what it is added to."""
+    total: float
+    """E[x²] of the sum."""
 
 
 class Observer(Protocol):

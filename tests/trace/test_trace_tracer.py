@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
+from initbench.config.load import load
+from initbench.config.schema import ExperimentConfig
+from initbench.models.build import build
 from initbench.probe.own import Examined, examine
 from initbench.trace.use import Use
 
@@ -136,6 +141,47 @@ def test_norms_move_the_pre_activation_behind_them() -> None:
     found = seen(net, 3, 8, 8, samples=16)
     assert labels(found)[0] == ("0", "batch", "relu")
     assert found.records[0]["pre"]["q"] == pytest.approx(1.0, abs=1e-3)
+
+
+class OwnRMSNorm(nn.Module):
+    """As in many language models."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6)
+
+
+def test_a_norm_that_a_user_wrote_is_told_by_its_name() -> None:
+    found = seen(nn.Sequential(nn.Linear(6, 9), OwnRMSNorm(9), nn.Tanh(), nn.Linear(9, 3)), 6)
+    assert labels(found) == [("0", "rms", "tanh"), ("3", None, None)]
+    assert found.records[0]["pre"]["q"] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_a_block_with_norm_in_its_name_is_no_norm() -> None:
+    class LinearNormAct(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.norm = nn.Linear(9, 9), nn.LayerNorm(9)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.relu(self.norm(self.linear(x)))
+
+    found = seen(nn.Sequential(nn.Linear(6, 9), LinearNormAct(), nn.Linear(9, 3)), 6)
+    assert labels(found) == [("0", None, None), ("1.linear", "layer", "relu"), ("2", None, None)]
+
+
+def test_every_config_is_followed_as_its_family_declares_it() -> None:
+    for path in sorted(Path("configs").rglob("*.yaml")):
+        config = load(path, ["data.name=digits"], ExperimentConfig)
+        x = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+        net = build(config.model, config.init, input_shape=(1, 8, 8), classes=10, seed=0, batch=x)
+        found = examine(net, x).found
+        declared = [(layer.name, layer.activation is not None) for layer in net.weight_layers()]
+        assert [(use.name, use.activation is not None) for use in found.uses] == declared, path
+        assert found.unseen == {}, path
 
 
 class Branch(nn.Module):
