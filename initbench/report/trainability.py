@@ -37,6 +37,7 @@ _WORDS = {
 _STYLES = {HEALTHY: "green", "v": "blue", "x": "red", "s": "magenta", "d": "yellow", "=": "yellow"}
 _LEARNED, _REACH, _BOTH, _BOTH_ASCII = "+", "_", "±", "#"
 _LABEL, _CELL, _TICK = 9, 2, 5
+_MARKS_A_LINE = 5  # of at most 15 columns each
 _PLAIN = {"σ": "sigma", "χ₁": "chi_1", "ξ": "xi", "²": "^2", "×": "x", " · ": ", ", "±": _BOTH_ASCII}
 
 
@@ -97,7 +98,8 @@ class _Picture:
 
     def __init__(self, found: Map, room: int, *, ascii_only: bool) -> None:
         self._found = found
-        self._both, self._sigma_w = (_BOTH_ASCII, "sigma_w") if ascii_only else (_BOTH, "σ_w")
+        self._both = _BOTH_ASCII if ascii_only else _BOTH
+        self._sigma_w, self._chi_1 = ("sigma_w", "chi_1") if ascii_only else ("σ_w", "χ₁")
         count = len(found.axes.sigma_w)
         self._columns = range(0, count, -(-count * _CELL // room))
 
@@ -145,7 +147,7 @@ class _Picture:
             return []
         nearest = min(self._columns, key=lambda column: abs(sigma_w[column] - critical))
         place, width = self._columns.index(nearest) * _CELL, len(self._columns) * _CELL
-        words = f"critical {self._sigma_w} = {critical:.3g}"
+        words = f"critical {self._sigma_w} = {critical:.3g} ({self._chi_1} = 1)"
         if place + 2 + len(words) <= width or place < 1 + len(words):
             return [_line("", f"{'':{place}}^ {words}")]
         return [_line("", f"{'':{place - 1 - len(words)}}{words} ^")]
@@ -170,11 +172,8 @@ def _line(label: str, rest: str) -> Text:
 
 def _legend(found: Map) -> list[Text]:
     counts = Counter(map(mark_of, found.points))
-    marks = "   ".join(f"{mark} {word} {counts[mark]:,}" for mark, word in _WORDS.items() if counts[mark])
-    lines = [
-        marks + "   (points, by their first finding)",
-        *_of_theory(found.theory, found.reason, found.critical),
-    ]
+    marks = [f"{mark} {word} {counts[mark]:,}" for mark, word in _WORDS.items() if counts[mark]]
+    lines = _of_theory(found.theory, found.reason, found.critical)
     bar = found.bar
     if bar is not None:
         learned = sum(bool(point.learned) for point in found.points)
@@ -184,16 +183,21 @@ def _legend(found: Map) -> list[Text]:
             f"  (majority class {text.percent(bar.majority, 1)} %, n = {bar.samples:,}) after"
             f" {text.plural(bar.steps, 'step')}; ± is both + and _",
         ]
-    return [Text(line, no_wrap=True, overflow="ignore") for line in lines]
+    return [
+        Text("points by their first finding:"),
+        *(Text("  ".join(marks[i : i + _MARKS_A_LINE])) for i in range(0, len(marks), _MARKS_A_LINE)),
+        *(Text(line, no_wrap=True, overflow="ignore") for line in lines),
+    ]
 
 
 def _of_theory(theory: list[DepthScales] | None, reason: str | None, critical: float | None) -> list[str]:
     if theory is None:
         return [f"no prediction of theory: {reason}"]
-    at = "nowhere on the axis" if critical is None else "at ^"
+    edge = [] if critical is not None else ["  χ₁ = 1 nowhere on the axis"]
     return [
-        f"_ signal and gradient get down to here: {TRAINABLE:.0f} ξ (Schoenholz et al. 2017), ξ the shorter",
-        f"  of the correlation's depth scale and the gradient's, 1/|ln χ₁|; χ₁ = 1 {at}",
+        f"_ signal and gradient get down to here in theory: {TRAINABLE:.0f} ξ (Schoenholz et al. 2017)",
+        "  ξ: the shorter depth scale of correlations and gradient, 1/|ln χ₁|",
+        *edge,
     ]
 
 
