@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from initbench.cli.options import AllLayers, ConfigArguments, DataDir, Json
+from initbench.cli.map_axes import EXAMPLE
+from initbench.cli.options import AllLayers, DataDir, Json, TargetArguments
+from initbench.cli.own import DataOption, InputOption, ModelOption, own_model
+from initbench.cli.trainability import MapAxes, TrainSteps, show_map
 from initbench.errors import UsageError
 
 if TYPE_CHECKING:
     from initbench.config.schema import ExperimentConfig
     from initbench.data.dataset import Source
+    from initbench.execute.own_survey import OwnSurvey
     from initbench.execute.survey import ConfigSurvey
 
 SEEDS = 16
@@ -20,11 +24,16 @@ SAMPLES = 128
 
 
 def probe(
-    arguments: ConfigArguments,
+    arguments: TargetArguments = None,
+    model: ModelOption = None,
+    shape: InputOption = None,
+    data: DataOption = None,
     depths: Annotated[
         str | None,
         typer.Option("--depths", metavar="D,D,…", help="Compare nets of these depths, a row each."),
     ] = None,
+    axes: MapAxes = None,
+    train_steps: TrainSteps = None,
     device: Annotated[
         str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:n.")
     ] = "auto",
@@ -36,12 +45,23 @@ def probe(
     """Predict and measure the signal in untrained nets, layer by layer, and say what is wrong with it.
 
     16 nets are drawn, or those of seeds=…, and shown one batch of 128 samples, or of probe.batch=….
-    Nothing is trained or stored.
+    Nothing is stored, and without --train nothing is trained. --map draws one net a point or seeds=….
     """
     from initbench.data.dataset import Source
     from initbench.data.resolve import data_root
 
+    arguments = arguments or []
+    _check_together(model, axes, depths, train_steps)
     source = Source(root=data_root(data_dir), offline=offline, notify=lambda m: typer.echo(m, err=True))
+    if model is not None:
+        found = own_model(model, arguments, shape, data).survey(source)
+        _show_own(found, all_layers=all_layers, json_output=json_output)
+        return
+    if shape is not None or data is not None:
+        raise UsageError("--input and --data go with --model; a config has data.name and its own shapes")
+    if axes is not None:
+        show_map(arguments, axes, source, device, steps=train_steps, json_output=json_output)
+        return
     if depths is None:
         _show(_survey(_config(arguments), source, device), all_layers=all_layers, json_output=json_output)
         return
@@ -49,6 +69,25 @@ def probe(
     configs = [_config([*arguments, f"model.depth={depth}"]) for depth in asked]
     surveys = [_survey(config, source, device) for config in configs]
     _show_depths(dict(zip(asked, surveys, strict=True)), json_output=json_output)
+
+
+def _show_own(found: OwnSurvey, *, all_layers: bool, json_output: bool) -> None:
+    from initbench.report.own_tables import own_json, print_own
+    from initbench.report.terminal import stdout_console
+
+    if json_output:
+        typer.echo(own_json(found))
+    else:
+        print_own(stdout_console(), found, all_layers=all_layers)
+
+
+def _check_together(model: str | None, axes: str | None, depths: str | None, train_steps: int | None) -> None:
+    if model is not None and (axes is not None or depths is not None):
+        raise UsageError("--map and --depths change model.depth of a config; --model has none")
+    if axes is not None and depths is not None:
+        raise UsageError("--map has an axis of depths of its own; leave out --depths")
+    if axes is None and train_steps is not None:
+        raise UsageError(f"--train trains the nets of a map; add {EXAMPLE}")
 
 
 def _show(found: ConfigSurvey, *, all_layers: bool, json_output: bool) -> None:

@@ -13,7 +13,6 @@ from initbench.errors import UsageError
 if TYPE_CHECKING:
     from initbench.config.schema import ExperimentConfig
     from initbench.data.dataset import Source
-    from initbench.execute.trainability import Axes
 
 MapAxes = Annotated[
     str | None,
@@ -37,19 +36,23 @@ def show_map(
     json_output: bool,
 ) -> None:
     """Make the map of the config and axes that were asked for, and print it."""
+    from initbench.cli.configs import load_experiments
     from initbench.data.prepare import prepare
     from initbench.data.resolve import resolve
     from initbench.execute.device import resolve_device
-    from initbench.execute.trainability import survey_map
+    from initbench.execute.trainability import check_family, survey_map
     from initbench.report.stages import StageDisplay
     from initbench.report.terminal import stdout_console
     from initbench.report.trainability import document_json, print_map
 
     texts, rest = split_axes(arguments)
     axes = parse_axes([axes_text, *texts])
-    config = _config(rest, axes)
+    config = _config(rest)
     chosen = resolve_device(device)
     data = prepare(resolve(config.data, source), config.data, chosen)
+    check_family(config, data)
+    for depth in {axes.depth[0], axes.depth[-1]}:
+        load_experiments([*rest, "init.scheme=lecun_normal", f"model.depth={depth}"])
     with StageDisplay(config.name) as display:
         found = survey_map(config, axes, data, display, steps=steps)
     if json_output:
@@ -58,8 +61,7 @@ def show_map(
         print_map(stdout_console(), found)
 
 
-def _config(arguments: Sequence[str], axes: Axes) -> ExperimentConfig:
-    """The config, whose family can be built at either end of the axis of depths."""
+def _config(arguments: Sequence[str]) -> ExperimentConfig:
     from initbench.cli.configs import load_experiments
 
     given = {argument.partition("=")[0] for argument in arguments if "=" in argument}
@@ -70,9 +72,4 @@ def _config(arguments: Sequence[str], axes: Axes) -> ExperimentConfig:
     configs = load_experiments([*arguments, *missing])
     if len(configs) > 1:
         raise UsageError("probe one config at a time")
-    family = configs[0].model.family
-    if not hasattr(configs[0].model, "depth"):
-        raise UsageError(f"--map needs model.depth, which model.family={family} lacks. Try model.family=mlp")
-    for depth in {axes.depth[0], axes.depth[-1]}:
-        load_experiments([*arguments, "init.scheme=lecun_normal", f"model.depth={depth}"])
     return configs[0]

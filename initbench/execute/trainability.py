@@ -103,13 +103,14 @@ def survey_map(
 ) -> Map:
     """Draw and judge the nets of all points, and train them for `steps` updates unless it is None.
 
-    Raises UsageError for a family whose layers are not a stack of independent ones.
+    The config's family is one that `check_family` lets pass.
     """
     check_batch_size(len(data.train), config.train.batch_size)
     for depth in {axes.depth[0], axes.depth[-1]}:
         at = variant(config, axes.sigma_w[0], depth)
         check(at.model, at.init, input_shape=data.input_shape, classes=data.classes)
-    reason = _no_theory(config, axes, data)
+    deepest = variant(config, axes.sigma_w[0], max(FEWEST_LAYERS, axes.depth[-1]))
+    reason = unpredictable(_skeleton(deepest, data), deepest.init, config.model.norm.name)
     batch = fixed_sample(data.train, config.probe.batch)
     points = list(_probed(config, axes, data, batch, observer))
     bar = None if steps is None else Bar.over(data.val, steps)
@@ -145,15 +146,16 @@ def _skeleton(config: ExperimentConfig, data: Bundle) -> Network:
         return FAMILIES[config.model.family].build(config.model, data.input_shape, data.classes)
 
 
-def _no_theory(config: ExperimentConfig, axes: Axes, data: Bundle) -> str | None:
-    at = variant(config, axes.sigma_w[0], axes.depth[-1])
-    network = _skeleton(at, data)
-    if not network.plain:
+def check_family(config: ExperimentConfig, data: Bundle) -> None:
+    """Raise UsageError unless the config's net is a plain stack of layers, as deep as model.depth says."""
+    family = config.model.family
+    if not hasattr(config.model, "depth"):
+        raise UsageError(f"--map needs model.depth, which model.family={family} lacks. Try model.family=mlp")
+    if not _skeleton(config, data).plain:
         raise UsageError(
-            f"--map needs a net that is a plain stack of layers; model.family={config.model.family} has"
-            " shortcuts beside them. Try model.family=mlp"
+            f"--map needs a plain stack of layers, and model.family={family} has shortcuts."
+            " Try model.family=mlp"
         )
-    return unpredictable(network, at.init, at.model.norm.name)
 
 
 def _theory(
