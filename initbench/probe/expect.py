@@ -37,7 +37,7 @@ def expect(network: Network, init: InitOptions, norm: str, x: Tensor) -> Expecte
     reason = unpredictable(network, init, norm)
     if reason is not None:
         return Expected([Predicted() for _ in weighted], None, reason)
-    layers = [_layer(layer, network, init) for layer in weighted]
+    layers = theory_layers(network, init)
     predicted = propagate(layers, source_of(x))
     return Expected(predicted, _fixed(layers, predicted), None)
 
@@ -87,6 +87,11 @@ def _cosine_spread(rows: Tensor, mean: float) -> float:
     count = len(rows) * (len(rows) - 1)
     total = float(cosines.square().sum() - cosines.diagonal().square().sum())
     return max(0.0, total / count - mean**2) if count else 0.0
+
+
+def theory_layers(network: Network, init: InitOptions) -> list[Layer]:
+    """The weight layers, head included, as theory takes them; their weights are independent draws."""
+    return [_layer(layer, network, init) for layer in network.weight_layers()]
 
 
 def _layer(layer: WeightLayer, network: Network, init: InitOptions) -> Layer:
