@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from initbench.errors import UsageError
@@ -21,3 +21,13 @@ def load_experiments(arguments: Sequence[str]) -> list[ExperimentConfig]:
     if not files:
         raise UsageError("name at least one config file, as in: initbench run configs/relu_kaiming.yaml")
     return load_all(files, overrides, ExperimentConfig)
+
+
+def load_experiment(arguments: Sequence[str], defaults: Mapping[str, object], verb: str) -> ExperimentConfig:
+    """Load the one config that a command is about; `defaults` hold for keys that no argument sets."""
+    given = {argument.partition("=")[0] for argument in arguments if "=" in argument}
+    missing = [f"{key}={value}" for key, value in defaults.items() if key not in given]
+    configs = load_experiments([*arguments, *missing])
+    if len(configs) > 1:
+        raise UsageError(f"{verb} one config at a time")
+    return configs[0]

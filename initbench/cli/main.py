@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from initbench import __version__
-from initbench.cli import catalog, compare, data, explain, ls, probe, rm, run, schema, show, validate
+from initbench.cli import catalog, compare, data, explain, lint, ls, probe, rm, run, schema, show, validate
 from initbench.cli.options import add
 from initbench.errors import ConfigError, InitbenchError, Terminated
 
@@ -31,6 +31,7 @@ app = typer.Typer(
 for _command in (
     run.run,
     probe.probe,
+    lint.lint,
     compare.compare,
     show.show,
     ls.ls,

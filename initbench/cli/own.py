@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from initbench.config.own import OwnTarget
     from initbench.data.dataset import Source
+    from initbench.execute.linted import Linted
     from initbench.execute.own_survey import OwnSurvey
 
 ModelOption = Annotated[
@@ -49,12 +50,26 @@ class OwnModel:
     target: OwnTarget
 
     def survey(self, source: Source) -> OwnSurvey:
-        """Make it under every seed, and look at each."""
+        """Make it under every seed, and probe each."""
         from initbench.execute.own_survey import survey_own
 
+        if self.target.init is not None:
+            raise UsageError("init.* is for `initbench lint`; probe measures the weights that are there")
         x, y, words = _batch(self, source)
-        modules = _modules(load(self.path), self.path, self.target.seed_list)
-        return survey_own(modules, x, y, model=self.path, batch=words, seeds=self.target.seed_list)
+        seeds = self.target.seed_list
+        return survey_own(self._modules(), x, y, model=self.path, batch=words, seeds=seeds)
+
+    def lint(self, source: Source) -> Linted:
+        """Make it under every seed, and look for mistakes."""
+        from initbench.execute.linted import lint_own
+
+        x, y, _ = _batch(self, source)
+        target = self.target
+        seeds = target.seed_list
+        return lint_own(self._modules(), x, y, target=self.path, seeds=seeds, declared=target.init)
+
+    def _modules(self) -> Iterator[nn.Module]:
+        return _modules(load(self.path), self.path, self.target.seed_list)
 
 
 def own_model(path: str, arguments: Sequence[str], shape: str | None, data: str | None) -> OwnModel:

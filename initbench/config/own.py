@@ -9,6 +9,7 @@ from pydantic import Field
 from initbench.choice import Choice
 from initbench.config.schema import Seed
 from initbench.data.dataset import DATASETS, DataOptions
+from initbench.models.initialise import InitOptions
 from initbench.registry import Section
 
 
@@ -26,6 +27,8 @@ class OwnTarget(Section):
     """How many modules are made, each under a seed of its own, or a list of seeds."""
     data: Annotated[DataOptions, Choice(DATASETS, shorthand=False)] | None = None
     """Data set of the batch; null for N(0, 1) noise."""
+    init: InitOptions | None = None
+    """The init that all weights are meant to have; `initbench lint` holds them against it."""
     probe: OwnProbe = Field(default_factory=OwnProbe)
     """Measurement."""
 

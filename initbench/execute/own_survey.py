@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,13 +10,11 @@ from torch import Tensor, nn
 
 from initbench.errors import UsageError
 from initbench.execute.surveyed import Survey, SurveyedLayer, findings, measured
-from initbench.probe.own import Examined, examine
+from initbench.probe.own import Examined, Loss, examine
 from initbench.probe.own_theory import expect_own, own_situation
 from initbench.trace.use import Found, Use
 from initbench.train.numerics import true_fp32
 from initbench.train.threads import one_thread
-
-Loss = Callable[..., Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)

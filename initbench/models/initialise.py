@@ -141,10 +141,16 @@ def rule_of(
     module: nn.Module, chosen: Options, gain: Gain, activation: BoundActivation, index: int
 ) -> LayerRule:
     """The rule of the weight layer number `index`, from 1, under the scheme `chosen`."""
+    return rule_for(chosen, gain, fans(module), activation, index)
+
+
+def rule_for(
+    chosen: Options, gain: Gain, both_fans: tuple[float, float], activation: BoundActivation, index: int
+) -> LayerRule:
+    """The same for a layer of which (fan_in, fan_out) are known."""
     scheme = INITS[chosen.name]
-    fan_in, fan_out = fans(module)
     used = _gain(scheme, gain, activation, index)
-    return LayerRule(scheme, chosen, used, fan_in, fan_out, activation, first=index == 1)
+    return LayerRule(scheme, chosen, used, *both_fans, activation, first=index == 1)
 
 
 def _gain(scheme: Scheme, asked: Gain, activation: BoundActivation, index: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,11 +21,15 @@ from initbench.trace.intact import untouched
 from initbench.trace.tracer import Tracer
 from initbench.trace.use import Found, Use
 
+Loss = Callable[..., Tensor]
+
 _SEED = 0
 """Of the random numbers that a pass draws (dropout), so that a probe repeats itself."""
 
 
 _DETAIL = Detail.DIAGNOSIS
+_DIRECTIONS, _SAME = 4, 1e-5
+"""Random directions that rows are compared along, and how near counts as the same: float32's rounding."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,8 @@ class Examined:
     records: list[dict[str, Any]]
     """Of every use of a weight, in order, as `probe.capture` has them of a layer."""
     found: Found
+    duplicated: list[int]
+    """By use, how many units have the weights of an earlier one and get its gradient."""
     loss: OwnLoss
     output_shape: tuple[int, ...]
 
@@ -54,9 +61,7 @@ class _Records:
         self.by_index[use.index]["act"] = moments.activation_statistics(seen, shown, known)
 
 
-def examine(
-    module: nn.Module, x: Tensor, y: Tensor | None = None, loss: Callable[..., Tensor] | None = None
-) -> Examined:
+def examine(module: nn.Module, x: Tensor, y: Tensor | None = None, loss: Loss | None = None) -> Examined:
     """Pass the batch x (B, …) through `module` and the gradient of a loss back, and measure every layer.
 
     The module runs in training mode on copies of its parameters and buffers, and is left as it was found:
@@ -90,7 +95,8 @@ def examine(
         )
         for use, gradient in zip(found.uses, gradients, strict=True)
     ]
-    return Examined(layers, found, value, tuple(output.shape))
+    copies = [_copies(use, gradient) for use, gradient in zip(found.uses, gradients, strict=True)]
+    return Examined(layers, found, copies, value, tuple(output.shape))
 
 
 def _copy(parameter: Tensor) -> Tensor:
@@ -144,3 +150,25 @@ def _gradients(loss: Tensor, uses: list[Use]) -> list[Tensor | None]:
         for i, gradient in zip(wanted, gradients, strict=True):
             found[i] = gradient
     return found
+
+
+def _copies(use: Use, gradient: Tensor | None) -> int:
+    """Units whose weights, bias and gradient are those of an earlier unit, told by random projections."""
+    parts = [use.rows.detach()]
+    if gradient is not None:
+        parts.append(use.rows_of(gradient))
+    if use.bias is not None and use.bias.shape == (use.units,):
+        parts.append(use.bias.detach()[:, None])
+    seen = torch.cat([_projected(part) for part in parts], 1)  # (units, projections)
+    seen = seen[seen[:, 0].argsort()]
+    same = (seen[1:] - seen[:-1]).abs().amax(1) <= _SAME
+    return int(same.sum())
+
+
+def _projected(rows: Tensor) -> Tensor:
+    """(units, n) on a few random directions, in units of the largest entry."""
+    rows = rows.float()
+    scale = float(rows.abs().max())
+    directions = torch.randn(rows.shape[1], _DIRECTIONS, generator=torch.Generator().manual_seed(0))
+    shown = rows @ directions.to(rows.device) / math.sqrt(rows.shape[1])
+    return shown / scale if scale > 0.0 else shown

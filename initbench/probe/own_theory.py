@@ -57,7 +57,7 @@ def own_situation(nets: Sequence[Sequence[Use]], expected: Expected) -> Situatio
     """The same as a config's situation, read off the nets: what is wrong with them is told in its terms."""
     first = nets[0]
     hidden = [place for place, use in enumerate(first) if use.activation is not None]
-    activation = _activation(first)
+    activation = common_activation(first)
     norms = Counter(use.norm for use in first if use.norm is not None)
     sigma_w2 = spread(hidden[-1], nets).sigma_w2 if hidden else None
     norm = norms.most_common(1)[0][0] if norms else "none"
@@ -170,7 +170,7 @@ def _layer(place: int, nets: Sequence[Sequence[Use]]) -> Layer:
     )
 
 
-def _activation(uses: Sequence[Use]) -> BoundActivation:
+def common_activation(uses: Sequence[Use]) -> BoundActivation:
     """The most frequent activation; one that nothing is known of where that is not in the catalogue."""
     named = Counter(use.activation.label for use in uses if use.activation is not None)
     if not named:

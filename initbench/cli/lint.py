@@ -1,0 +1,90 @@
+"""`initbench lint`: mistakes in how a net is initialised, found before it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from initbench.cli.options import DataDir, Json, TargetArguments
+from initbench.cli.own import DataOption, InputOption, ModelOption, own_model
+from initbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from initbench.data.dataset import Source
+    from initbench.execute.linted import Linted
+
+SEEDS = 3
+SAMPLES = 128
+ANY = "any"
+
+
+def lint(
+    arguments: TargetArguments = None,
+    model: ModelOption = None,
+    shape: InputOption = None,
+    data: DataOption = None,
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option("--fail-on", metavar="CODE", help="Exit 1 if this is found; any for every warning."),
+    ] = None,
+    data_dir: DataDir = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Look for mistakes in the init of a config's nets, or of a network of your own.
+
+    3 nets are drawn, or those of seeds=…, and shown one batch. docs/lint.md has the codes.
+    With --model, init.scheme=… is what its weights are meant to have. Exit 1 if --fail-on finds its code.
+    """
+    from initbench.data.dataset import Source
+    from initbench.data.resolve import data_root
+
+    _check_codes(fail_on or [])
+    source = Source(root=data_root(data_dir), offline=offline, notify=lambda m: typer.echo(m, err=True))
+    if model is not None:
+        found = own_model(model, arguments or [], shape, data).lint(source)
+    elif shape is not None or data is not None:
+        raise UsageError("--input and --data go with --model; a config has data.name and its own shapes")
+    else:
+        found = _of_config(arguments or [], source)
+    _show(found, json_output=json_output)
+    if _fails(found, fail_on or []):
+        raise typer.Exit(1)
+
+
+def _of_config(arguments: Sequence[str], source: Source) -> Linted:
+    from initbench.cli.configs import load_experiment
+    from initbench.data.prepare import prepare
+    from initbench.data.resolve import resolve
+    from initbench.execute.linted import lint_config
+
+    config = load_experiment(arguments, {"seeds": SEEDS, "probe.batch": SAMPLES}, "lint")
+    return lint_config(config, prepare(resolve(config.data, source), config.data, "cpu"))
+
+
+def _check_codes(codes: Sequence[str]) -> None:
+    from initbench.lint.check import CHECKS
+    from initbench.registry import unknown_name
+
+    known = [*CHECKS.names(), ANY]
+    for code in codes:
+        if code not in known:
+            raise UsageError(f"--fail-on: {unknown_name('lint code', code, known)}")
+
+
+def _fails(found: Linted, codes: Sequence[str]) -> bool:
+    return any(
+        finding.code in codes or (ANY in codes and finding.level == "warning") for finding in found.findings
+    )
+
+
+def _show(found: Linted, *, json_output: bool) -> None:
+    from initbench.report.lint_tables import lint_json, print_lint
+    from initbench.report.terminal import stdout_console
+
+    if json_output:
+        typer.echo(lint_json(found))
+    else:
+        print_lint(stdout_console(), found)

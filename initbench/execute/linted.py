@@ -1,0 +1,115 @@
+"""Lint the nets of a config, or a user's own modules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from initbench.components.activation import bound
+from initbench.components.scheme import INITS
+from initbench.components.weight import parametrization_of
+from initbench.config.schema import ExperimentConfig
+from initbench.data.prepare import Bundle
+from initbench.errors import UsageError
+from initbench.lint.check import LintFinding, Subject, lint
+from initbench.models.build import check
+from initbench.models.initialise import InitOptions, LayerRule, layer_rule, rule_for
+from initbench.models.network import Network
+from initbench.probe.own import Examined, Loss, examine
+from initbench.probe.own_theory import common_activation
+from initbench.trace.use import Use
+from initbench.train.loop import fixed_sample
+from initbench.train.numerics import true_fp32
+from initbench.train.start import draw
+from initbench.train.threads import one_thread
+
+
+@dataclass(frozen=True)
+class Linted:
+    """What was looked at, and what was found."""
+
+    target: str
+    """The experiment, or what made the modules."""
+    layers: int
+    seeds: tuple[int, ...]
+    samples: int
+    findings: list[LintFinding]
+    unseen: dict[str, str]
+    """By parameter, why no check looked at it."""
+
+
+def lint_config(config: ExperimentConfig, data: Bundle) -> Linted:
+    """Draw the nets of an experiment under its seeds, and look at each. Nothing is trained."""
+    check(config.model, config.init, input_shape=data.input_shape, classes=data.classes)
+    batch = fixed_sample(data.train, config.probe.batch)
+    networks = draw(config, data, config.seed_list)
+    nets = _examined(networks, batch.x, batch.y, None)
+    subject = Subject(
+        nets=nets,
+        module=networks[0],
+        activation=networks[0].activation,
+        declared=_rules(networks[0], config.init),
+        config=True,
+    )
+    return _linted(subject, config.name, config.seed_list, len(batch))
+
+
+def lint_own(
+    modules: Iterable[nn.Module],
+    x: Tensor,
+    y: Tensor | None = None,
+    *,
+    loss: Loss | None = None,
+    target: str,
+    seeds: Sequence[int],
+    declared: InitOptions | None = None,
+) -> Linted:
+    """Look at modules of the user's own; `declared` is the init that all their weights are meant to have."""
+    made = list(modules)
+    nets = _examined(made, x, y, loss)
+    uses = nets[0].found.uses
+    activation = common_activation(uses)
+    rules = {} if declared is None else _declared(uses, declared)
+    subject = Subject(nets=nets, module=made[0], activation=activation, declared=rules, config=False)
+    return _linted(subject, target, seeds, len(x))
+
+
+def _examined(modules: Sequence[nn.Module], x: Tensor, y: Tensor | None, loss: Loss | None) -> list[Examined]:
+    with true_fp32(x.device), one_thread():
+        nets = [examine(module.to(x.device), x, y, loss) for module in modules]
+    if not nets[0].found.uses:
+        raise UsageError("no weight layer was seen in the pass: there is nothing to lint")
+    return nets
+
+
+def _linted(subject: Subject, target: str, seeds: Sequence[int], samples: int) -> Linted:
+    found = subject.nets[0].found
+    return Linted(target, len(found.uses), tuple(seeds), samples, lint(subject), found.unseen)
+
+
+def _rules(network: Network, init: InitOptions) -> dict[str, LayerRule]:
+    """What the config declares of each weight, where the scheme draws it and nothing changes it after."""
+    scheme = INITS[init.scheme.name]
+    if scheme.edit is not None or scheme.calibrate is not None:
+        return {}
+    return {
+        layer.name: layer_rule(layer, init, network.activation)
+        for layer in network.weight_layers()
+        if parametrization_of(layer.module) is None
+    }
+
+
+def _declared(uses: Sequence[Use], init: InitOptions) -> dict[str, LayerRule]:
+    """The same for a module, each layer under its own activation."""
+    return {
+        use.name: rule_for(
+            init.scheme,
+            init.gain,
+            (use.fan_in, use.fan_out),
+            use.activation.bound if use.activation and use.activation.bound else bound("linear"),
+            use.index,
+        )
+        for use in uses
+    }

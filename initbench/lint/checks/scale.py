@@ -1,0 +1,185 @@
+"""Is the variance of the weights what was asked for, and what the layer needs?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from initbench.lint.check import CHECKS, Check, Remark, Subject, named
+from initbench.lint.evidence import LEAST_ENTRIES, Variance, is_torch_default, torch_fans, variance_of
+from initbench.trace.use import Use
+
+_FAR = 0.2
+"""Relative difference of two fans that matters."""
+_SHARP = 0.1
+"""Relative standard error above which a variance says nothing of fans."""
+
+
+def _variance(subject: Subject) -> Iterator[Remark]:
+    for place, use in subject.layers():
+        rule = subject.declared.get(use.name)
+        if rule is None or rule.sigma_w2 is None:
+            continue
+        found, asked = variance_of(subject.drawn(place)), rule.sigma_w2 / rule.fan_in
+        if not found.is_like(asked):
+            yield Remark(
+                f"{use.name} was to be drawn with variance {asked:.3g} ({rule.scheme.name}) and has"
+                f" {found.value:.3g} ±{found.value * found.relative_error:.1g}.",
+                "Something draws or rescales it after the init; look for what runs last.",
+                (use.name,),
+            )
+
+
+@dataclass(frozen=True)
+class _Law:
+    """A variance gain²/fan, in words."""
+
+    gain2: float
+    fan: str
+    torchs: float
+    true: float
+
+
+def _laws(use: Use, gains: Sequence[float]) -> Iterator[_Law]:
+    torch_in, torch_out = torch_fans(use.weight)
+    for gain2 in gains:
+        yield _Law(gain2, "fan_in", torch_in, use.fan_in)
+        yield _Law(gain2, "fan_out", torch_out, use.fan_out)
+    yield _Law(2.0, "fan_in + fan_out", torch_in + torch_out, use.fan_in + use.fan_out)
+
+
+def _fans(subject: Subject) -> Iterator[Remark]:
+    gains = [1.0, 2.0]
+    if subject.activation.entry.elementwise:
+        gains.append(subject.activation.preserving_gain**2)
+    by_fan: dict[str, list[tuple[str, _Law]]] = {}
+    for place, use in subject.layers():
+        law = None if use.name in subject.declared else _mistaken(use, subject.drawn(place), gains)
+        if law is not None:
+            by_fan.setdefault(law.fan, []).append((use.name, law))
+    for fan, mistaken in by_fan.items():
+        yield _fans_remark(fan, mistaken)
+
+
+def _fans_remark(fan: str, mistaken: Sequence[tuple[str, _Law]]) -> Remark:
+    names = [name for name, _ in mistaken]
+    (_, law), factors = mistaken[0], sorted(law.true / law.torchs for _, law in mistaken)
+    share = f"×{factors[0]:.2g}" if len(factors) == 1 else f"×{factors[0]:.2g} to ×{factors[-1]:.2g}"
+    hurt = "E[δ²]" if fan == "fan_out" else "E[h²]"
+    return Remark(
+        f"{named(names)}: scaled by torch.nn.init's {fan}, which leaves out groups and strides ({names[0]}:"
+        f" variance {law.gain2:.3g}/{law.torchs:g}, but its {fan} is {law.true:g}); {hurt} starts {share} as"
+        " large as meant.",
+        "Use initbench.apply_init, which counts them.",
+        tuple(names),
+    )
+
+
+def _mistaken(use: Use, drawn: Sequence[Use], gains: Sequence[float]) -> _Law | None:
+    """The law of torch's fans that the variance follows, where it follows none of the true ones."""
+    found, laws = variance_of(drawn), list(_laws(use, gains))
+    if found.entries < LEAST_ENTRIES or found.relative_error > _SHARP:
+        return None
+    if any(found.is_like(law.gain2 / law.true) for law in laws):
+        return None
+    return next((law for law in laws if _is_mistaken(law, found)), None)
+
+
+def _is_mistaken(law: _Law, found: Variance) -> bool:
+    return abs(law.torchs / law.true - 1.0) > _FAR and found.is_like(law.gain2 / law.torchs)
+
+
+def _defaults(subject: Subject) -> tuple[list[str], int]:
+    """Layers that look as torch's constructors leave them, and how many could be told."""
+    told = [
+        (place, use)
+        for place, use in subject.layers()
+        if use.weight.numel() >= LEAST_ENTRIES and use.name not in subject.declared
+    ]
+    return [use.name for place, use in told if is_torch_default(subject.drawn(place))], len(told)
+
+
+def _torch_default(subject: Subject) -> Iterator[Remark]:
+    layers, told = _defaults(subject)
+    normed = {use.name for use in subject.uses if use.norm is not None}
+    bare = [name for name in layers if name not in normed]
+    if layers and len(layers) == told and len(bare) > 1:
+        yield Remark(
+            f"All {told} weights are as torch's constructors leave them, with variance 1/(3·fan_in):"
+            f" under {subject.activation.entry.name} E[h²] shrinks from layer to layer"
+            f" ({len(bare)} layers have no norm behind them).",
+            'Draw them: initbench.apply_init(module, "kaiming_normal").',
+            tuple(layers),
+        )
+
+
+def _untouched(subject: Subject) -> Iterator[Remark]:
+    layers, told = _defaults(subject)
+    if len(layers) < told and set(layers) - {subject.uses[-1].name}:  # a head does well with little
+        yield Remark(
+            f"{named(layers)}: still as torch's constructors leave them, while {told - len(layers)} other"
+            " weights were drawn by another scheme.",
+            "If a function such as weights_init(module) draws them, see whether it knows their type"
+            " (isinstance, not a lower-case class name).",
+            tuple(layers),
+        )
+
+
+def _scale_cancelled(subject: Subject) -> Iterator[Remark]:
+    layers = [
+        use.name for _, use in subject.layers() if use.norm in ("batch", "layer", "instance", "group", "rms")
+    ]
+    if layers:
+        yield Remark(
+            f"{named(layers)}: the norm right behind divides the scale of the weights out, so that no gain"
+            " changes what goes forward; it only changes how far an update turns them.",
+            "Nothing has to be done; judge the init of these layers by the learning rate.",
+            tuple(layers),
+        )
+
+
+CHECKS.add(
+    Check(
+        name="variance",
+        summary="A weight has not the variance that its scheme declares.",
+        source="sampling error of a variance",
+        level="warning",
+        look=_variance,
+    )
+)
+CHECKS.add(
+    Check(
+        name="fans",
+        summary="A scale was computed from fans that leave out groups or strides, or are swapped.",
+        source="He et al. 2015, for what a fan is",
+        level="warning",
+        look=_fans,
+    )
+)
+CHECKS.add(
+    Check(
+        name="torch_default",
+        summary="No init was applied: all weights are as torch's constructors leave them.",
+        source="PyTorch's nn.Linear and nn.Conv2d",
+        level="warning",
+        look=_torch_default,
+    )
+)
+CHECKS.add(
+    Check(
+        name="untouched",
+        summary="Some weights were left as torch's constructors make them while others were drawn.",
+        source="PyTorch's nn.Linear and nn.Conv2d",
+        level="warning",
+        look=_untouched,
+    )
+)
+CHECKS.add(
+    Check(
+        name="scale_cancelled",
+        summary="The norm behind a layer takes the scale of its weights away.",
+        source="Ioffe & Szegedy 2015",
+        level="note",
+        look=_scale_cancelled,
+    )
+)

@@ -1,0 +1,168 @@
+"""Parameters that cannot do what they are there for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.nn.utils.weight_norm import WeightNorm
+
+from initbench.components.weight import parametrization_of
+from initbench.lint.check import CHECKS, Check, Remark, Subject, named
+from initbench.lint.evidence import is_torch_default
+from initbench.trace.use import Use
+
+_GROWTH = 100.0
+"""Growth of E[x²] over all residual sums that is too much."""
+
+
+def _dead_bias(subject: Subject) -> Iterator[Remark]:
+    layers = [
+        use.name for _, use in subject.layers() if use.bias is not None and use.norm in ("batch", "instance")
+    ]
+    if layers:
+        yield Remark(
+            f"{named(layers)}: the norm right behind subtracts the mean, and with it the bias, which gets no"
+            " gradient.",
+            subject.either(
+                "model.bias=false", "Make the layers with bias=False; the norm has a shift of its own."
+            ),
+            tuple(layers),
+        )
+
+
+def _weight_norm_before_init(subject: Subject) -> Iterator[Remark]:
+    stale = list(_stale_weights(subject)) + _default_under_weight_norm(subject)
+    if stale:
+        yield Remark(
+            f"{named(stale)}: what was written to the weight after weight norm was put on it is lost: the"
+            " pass uses g·v/‖v‖, and v is as the constructor left it.",
+            "Draw the weight first and then put weight norm on it, or use initbench.apply_init, which sets"
+            " both.",
+            tuple(stale),
+        )
+
+
+def _stale_weights(subject: Subject) -> Iterator[str]:
+    """Layers whose `weight` is not what the hook of the old weight_norm is going to compute."""
+    for name, module in subject.module.named_modules():
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, WeightNorm):
+                told, computed = getattr(module, hook.name), hook.compute_weight(module)
+                if not torch.allclose(told.detach(), computed.detach(), rtol=1e-4, atol=1e-6):
+                    yield name
+
+
+def _default_under_weight_norm(subject: Subject) -> list[str]:
+    """Layers under weight norm that look undrawn while others look drawn."""
+    looks = {use.name: is_torch_default(subject.drawn(place)) for place, use in subject.layers()}
+    under = [name for name, module in subject.module.named_modules() if _has_weight_norm(module)]
+    drawn = any(not default for name, default in looks.items() if name not in under)
+    return [name for name in under if looks.get(name)] if drawn else []
+
+
+def _has_weight_norm(module: torch.nn.Module) -> bool:
+    computed = parametrization_of(module)
+    return computed is not None and any(type(one).__name__ == "_WeightNorm" for one in computed)
+
+
+def _duplicated_units(subject: Subject) -> Iterator[Remark]:
+    net = subject.nets[0]
+    found = [
+        (use, copies)
+        for use, record, copies in zip(net.found.uses, net.records, net.duplicated, strict=True)
+        if copies and use.activation is not None and use.again == 1 and not _waits(use, record)
+    ]
+    if found:
+        units = sum(use.units for use, _ in found)
+        alike = sum(copies for _, copies in found)
+        names = [use.name for use, _ in found]
+        yield Remark(
+            f"{named(names)}: {alike} of {units} units have the weights of another one of their layer and get"
+            " its gradient, so that training cannot tell them apart.",
+            subject.either("init.scheme=kaiming_normal", "Draw the weights at random."),
+            tuple(names),
+        )
+
+
+def _waits(use: Use, record: dict[str, Any]) -> bool:
+    """Whether it ends a residual branch and gets no gradient yet: what its units differ in is not seen."""
+    return use.joins and not record["grad"]["pre_q"]
+
+
+def _unused(subject: Subject) -> Iterator[Remark]:
+    unseen = subject.nets[0].found.unseen
+    idle = [name for name, why in unseen.items() if why.startswith("no function")]
+    if idle:
+        yield Remark(
+            f"{named(idle)}: no part of the pass uses them, so that they get no gradient.",
+            "Take them out, or see whether they belong to a head that was replaced.",
+            tuple(idle),
+        )
+
+
+def _residual_scale(subject: Subject) -> Iterator[Remark]:
+    sums = subject.nets[0].found.additions
+    sizes = [one.total for one in sums]
+    if len(sizes) < 2 or not 0.0 < sizes[0] < math.inf or sizes[-1] / sizes[0] < _GROWTH:
+        return
+    growth = sizes[-1] / sizes[0]
+    a_sum = growth ** (1.0 / (len(sizes) - 1))
+    yield Remark(
+        f"E[x²] grows ×{growth:.3g} over {len(sizes)} residual sums (×{a_sum:.2f} each): every branch adds as"
+        " much as what it is added to.",
+        subject.either(
+            "init.scheme=skipinit, fixup or residual_scaled, or a norm layer",
+            f"Start the last layer of each branch at 0, or scale it by 1/√(2·{len(sizes)}).",
+        ),
+        tuple(one.use.name for one in sums),
+    )
+
+
+CHECKS.add(
+    Check(
+        name="dead_bias",
+        summary="A bias stands before a norm that subtracts the mean.",
+        source="Ioffe & Szegedy 2015",
+        level="note",
+        look=_dead_bias,
+    )
+)
+CHECKS.add(
+    Check(
+        name="weight_norm_before_init",
+        summary="Weight norm was put on a layer before its init, which is lost.",
+        source="Salimans & Kingma 2016",
+        level="warning",
+        look=_weight_norm_before_init,
+    )
+)
+CHECKS.add(
+    Check(
+        name="duplicated_units",
+        summary="Units of a layer have the same weights and get the same gradient.",
+        source="Rumelhart et al. 1986",
+        level="warning",
+        look=_duplicated_units,
+    )
+)
+CHECKS.add(
+    Check(
+        name="unused",
+        summary="Parameters that no part of the pass uses.",
+        source="",
+        level="warning",
+        look=_unused,
+    )
+)
+CHECKS.add(
+    Check(
+        name="residual_scale",
+        summary=f"The residual stream grows more than {_GROWTH:g} times over the net.",
+        source="Zhang et al. 2019, De & Smith 2020",
+        level="warning",
+        look=_residual_scale,
+    )
+)

@@ -1,0 +1,62 @@
+"""What `initbench lint` prints: each finding with its code, a sentence and a fix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from initbench.execute.linted import Linted
+from initbench.report import text
+from initbench.report.terminal import print_uncut
+from initbench.store import strictjson
+
+SCHEMA = "initbench.lint/1"
+_STYLES = {"warning": "bold yellow", "note": "bold"}
+
+
+def print_lint(console: Console, linted: Linted) -> None:
+    """Print a heading, the findings, and how many there are."""
+    said = [
+        text.plural(linted.layers, "weight layer"),
+        text.plural(len(linted.seeds), "net"),
+        f"{linted.samples} samples",
+        "not trained",
+    ]
+    lines = [Text.assemble((linted.target, "bold"), "   ", " · ".join(said)), Text("")]
+    for finding in linted.findings:
+        head = f"{finding.level} {finding.code}: "
+        lines.append(Text.assemble((head, _STYLES[finding.level]), finding.remark.sentence))
+        lines.append(Text(f"    {finding.remark.fix}"))
+    if linted.findings:
+        lines.append(Text(""))
+    lines.append(_count(linted))
+    for line in lines:
+        print_uncut(console, line)
+
+
+def _count(linted: Linted) -> Text:
+    levels = [finding.level for finding in linted.findings]
+    warnings, notes = levels.count("warning"), levels.count("note")
+    if not levels:
+        return Text("nothing found", style="green")
+    return Text(f"{text.plural(warnings, 'warning')}, {text.plural(notes, 'note')}")
+
+
+def lint_document(linted: Linted) -> dict[str, Any]:
+    """The findings as plain data, of schema initbench.lint/1."""
+    return {
+        "schema": SCHEMA,
+        "target": linted.target,
+        "layers": linted.layers,
+        "seeds": list(linted.seeds),
+        "samples": linted.samples,
+        "findings": [finding.as_data() for finding in linted.findings],
+        "unseen": [{"parameter": name, "why": why} for name, why in linted.unseen.items()],
+    }
+
+
+def lint_json(linted: Linted) -> str:
+    """The document as strict JSON."""
+    return strictjson.dumps(lint_document(linted))
