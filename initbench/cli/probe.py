@@ -124,15 +124,9 @@ def _depths(text: str) -> list[int]:
 
 
 def _config(arguments: list[str]) -> ExperimentConfig:
-    from initbench.cli.configs import load_experiments
+    from initbench.cli.configs import load_experiment
 
-    given = {argument.partition("=")[0] for argument in arguments if "=" in argument}
-    defaults = {"seeds": SEEDS, "probe.batch": SAMPLES}
-    missing = [f"{key}={value}" for key, value in defaults.items() if key not in given]
-    configs = load_experiments([*arguments, *missing])
-    if len(configs) > 1:
-        raise UsageError("probe one config at a time")
-    return configs[0]
+    return load_experiment(arguments, {"seeds": SEEDS, "probe.batch": SAMPLES}, "probe")
 
 
 def _survey(config: ExperimentConfig, source: Source, device: str) -> ConfigSurvey:
