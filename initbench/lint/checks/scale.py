@@ -150,7 +150,8 @@ CHECKS.add(
 CHECKS.add(
     Check(
         name="fans",
-        summary="A scale was computed from fans that leave out groups or strides, or are swapped.",
+        summary="A scale was computed from fans that leave out groups or strides. (Fans that are swapped are"
+        " those of the other mode, and cannot be told from it.)",
         source="He et al. 2015, for what a fan is",
         level="warning",
         look=_fans,

@@ -1,0 +1,14 @@
+"""The table in docs/lint.md."""
+
+from __future__ import annotations
+
+from docs.generators.markdown import NOTHING, between, code, table
+from initbench.lint.check import CHECKS
+
+BEGIN, END = "<!-- codes: written by `python -m docs.generate` from CHECKS -->", "<!-- /codes -->"
+
+
+def render(current: str) -> str:
+    """The page with its table written anew."""
+    rows = [[code(check.name), check.level, check.summary, check.source or NOTHING] for check in CHECKS]
+    return between(current, BEGIN, END, table(("code", "level", "what it says", "source"), rows))

@@ -1,0 +1,293 @@
+"""Every lint code on a net that has the mistake, and on the same net without it."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+from initbench import apply_init
+from initbench.errors import UsageError
+from initbench.execute.linted import Linted, lint_own
+from initbench.lint.check import CHECKS
+from initbench.models.initialise import InitOptions
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def linted(
+    make: Callable[[], nn.Module], *shape: int, declared: InitOptions | None = None, seeds: int = 2
+) -> Linted:
+    modules = []
+    for seed in range(seeds):
+        torch.manual_seed(seed)
+        modules.append(make())
+    return lint_own(modules, noise(16, *shape), target="net", seeds=range(seeds), declared=declared)
+
+
+def codes(found: Linted) -> set[str]:
+    return {finding.code for finding in found.findings}
+
+
+def layers(found: Linted, code: str) -> list[str]:
+    return [layer for finding in found.findings if finding.code == code for layer in finding.remark.layers]
+
+
+def mlp(*, norm: type[nn.Module] | None = None, bias: bool = True, width: int = 64) -> nn.Sequential:
+    parts: list[nn.Module] = []
+    for inputs in (20, width, width):
+        parts.append(nn.Linear(inputs, width, bias=bias))
+        parts += [norm(width)] if norm is not None else []
+        parts.append(nn.ReLU())
+    return nn.Sequential(*parts, nn.Linear(width, 5))
+
+
+def drawn(make: Callable[[], nn.Module], scheme: str = "kaiming_normal") -> Callable[[], nn.Module]:
+    def made() -> nn.Module:
+        module = make()
+        seed = int(torch.randint(1 << 30, ()))
+        apply_init(module, scheme, seed=seed)
+        return module
+
+    return made
+
+
+def test_a_net_that_is_drawn_well_has_nothing() -> None:
+    assert linted(drawn(mlp), 20).findings == []
+
+
+def test_the_whole_registry_is_reached_from_here() -> None:
+    source = Path(__file__).read_text(encoding="utf-8")
+    assert [check.name for check in CHECKS if f'"{check.name}"' not in source] == []
+
+
+def test_variance_is_held_against_what_was_declared() -> None:
+    def init(scheme: str) -> InitOptions:
+        return InitOptions.model_validate({"scheme": {"name": scheme}})
+
+    assert codes(linted(drawn(mlp), 20, declared=init("kaiming_normal"))) == set()
+    for neighbour in ("lecun_normal", "xavier_normal", "torch_default", "kaiming_misprint"):
+        assert layers(linted(drawn(mlp), 20, declared=init(neighbour)), "variance")
+
+    def rescaled() -> nn.Module:
+        module = drawn(mlp)()
+        with torch.no_grad():
+            module[2].weight.mul_(1.15)
+        return module
+
+    assert layers(linted(rescaled, 20, declared=init("kaiming_normal")), "variance") == ["2"]
+
+
+@pytest.mark.parametrize("mode", ["fan_in", "fan_out"])
+def test_fans_of_torch_that_leave_out_groups_and_strides(mode: str) -> None:
+    def make() -> nn.Module:
+        return nn.Sequential(
+            nn.Conv2d(3, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, 32, 3, padding=1, groups=32),
+            nn.ReLU(),
+            nn.ConvTranspose2d(32, 24, 4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(24 * 16 * 16, 5),
+        )
+
+    def by_torch() -> nn.Module:
+        module = make()
+        for layer in module:
+            if hasattr(layer, "weight"):
+                nn.init.kaiming_normal_(layer.weight, mode=mode)
+        return module
+
+    found = layers(linted(by_torch, 3, 8, 8), "fans")
+    assert found == {"fan_in": [], "fan_out": ["2", "4"]}[mode], "fans swapped are those of the other mode"
+    assert layers(linted(drawn(make), 3, 8, 8), "fans") == []
+
+
+def test_torch_default_is_told_from_any_draw() -> None:
+    assert layers(linted(mlp, 20), "torch_default") == ["0", "2", "4", "6"]
+    for scheme in ("kaiming_normal", "lecun_uniform", "xavier_uniform", "kaiming_uniform"):
+        assert "torch_default" not in codes(linted(drawn(mlp, scheme), 20))
+    assert "torch_default" not in codes(linted(lambda: mlp(norm=nn.BatchNorm1d), 20))
+
+
+def test_untouched_finds_what_weights_init_missed() -> None:
+    def weights_init(module: nn.Module) -> None:
+        if type(module).__name__.find("linear") != -1:  # the article's lower-case name: it is 'Linear'
+            nn.init.kaiming_normal_(module.weight)
+
+    def with_conv() -> nn.Module:
+        module = nn.Sequential(
+            nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 36, 64), nn.ReLU(), nn.Linear(64, 5)
+        )
+        nn.init.kaiming_normal_(module[0].weight)
+        return module.apply(weights_init)
+
+    assert layers(linted(with_conv, 1, 8, 8), "untouched") == ["3", "5"]
+    assert "untouched" not in codes(linted(drawn(mlp), 20))
+
+
+def test_a_head_alone_may_stay_as_torch_made_it() -> None:
+    def make() -> nn.Module:
+        module = mlp()
+        for place in (0, 2, 4):
+            nn.init.kaiming_normal_(module[place].weight)
+        return module
+
+    assert codes(linted(make, 20)) == set()
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.LayerNorm])
+def test_scale_cancelled_by_a_norm_behind(norm: type[nn.Module]) -> None:
+    found = linted(drawn(lambda: mlp(norm=norm)), 20)
+    assert layers(found, "scale_cancelled") == ["0", "3", "6"]
+
+
+def test_dead_bias_is_one_before_batch_norm() -> None:
+    batch = linted(drawn(lambda: mlp(norm=nn.BatchNorm1d)), 20)
+    assert layers(batch, "dead_bias") == ["0", "3", "6"]
+    assert "dead_bias" not in codes(linted(drawn(lambda: mlp(norm=nn.LayerNorm)), 20))
+    assert "dead_bias" not in codes(linted(drawn(lambda: mlp(norm=nn.BatchNorm1d, bias=False)), 20))
+    module = mlp(norm=nn.BatchNorm1d)
+    module(noise(16, 20)).square().mean().backward()
+    assert float(module[0].bias.grad.abs().max()) < 1e-6 < float(module[0].weight.grad.abs().max())
+
+
+@pytest.mark.parametrize(
+    "wrap", [parametrizations.weight_norm, torch.nn.utils.weight_norm], ids=["parametrization", "hook"]
+)
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_weight_norm_before_init_loses_the_init(wrap: Callable[[nn.Module], nn.Module]) -> None:
+    def after() -> nn.Module:
+        module = mlp()
+        for place in (0, 2, 4, 6):
+            nn.init.kaiming_normal_(module[place].weight)
+        module[2] = wrap(module[2])
+        return module
+
+    def before() -> nn.Module:
+        module = mlp()
+        module[2] = wrap(module[2])
+        for place in (0, 2, 4, 6):
+            nn.init.kaiming_normal_(module[place].weight.data)
+        return module
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert layers(linted(before, 20, seeds=1), "weight_norm_before_init") == ["2"]
+        assert "weight_norm_before_init" not in codes(linted(after, 20, seeds=1))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3])
+def test_duplicated_units_are_counted(value: float) -> None:
+    def constant() -> nn.Module:
+        module = drawn(mlp)()
+        for parameter in module[2].parameters():
+            nn.init.constant_(parameter, value)
+        return module
+
+    def two_alike() -> nn.Module:
+        module = drawn(mlp)()
+        with torch.no_grad():
+            module[2].weight[7] = module[2].weight[3]
+            module[4].weight[:, 7] = module[4].weight[:, 3]
+        return module
+
+    def two_told_apart() -> nn.Module:
+        module = two_alike()
+        with torch.no_grad():
+            module[4].weight[:, 7] += 0.1
+        return module
+
+    (found,) = [f for f in linted(two_alike, 20).findings if f.code == "duplicated_units"]
+    assert found.remark.layers == ("2",)
+    assert "1 of 64 units" in found.remark.sentence
+    assert "duplicated_units" not in codes(linted(two_told_apart, 20)), "their gradients differ"
+    if value == 0.0:
+        assert "2" in layers(linted(constant, 20), "duplicated_units")
+
+
+def test_unused_parameters_are_named() -> None:
+    class Spare(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.old_head = mlp(), nn.Linear(64, 1000)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.body(x)
+
+    assert layers(linted(drawn(Spare), 20), "unused") == ["old_head.weight"]
+
+
+class Residual(nn.Module):
+    """Blocks of x + branch(x), with or without what keeps them small."""
+
+    def __init__(self, blocks: int, scale: float = 1.0) -> None:
+        super().__init__()
+        self.stem, self.scale = nn.Linear(20, 32), scale
+        self.branches = nn.ModuleList(
+            nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 32)) for _ in range(blocks)
+        )
+        self.head = nn.Linear(32, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for branch in self.branches:
+            x = x + self.scale * branch(x)
+        return self.head(x)
+
+
+def test_residual_scale_is_missing_where_the_stream_doubles() -> None:
+    assert layers(linted(drawn(lambda: Residual(12)), 20), "residual_scale")
+    small = 1.0 / math.sqrt(2 * 12)
+    assert "residual_scale" not in codes(linted(drawn(lambda: Residual(12, small)), 20))
+
+
+def test_head_scale_is_told_by_the_loss() -> None:
+    def loud() -> nn.Module:
+        module = drawn(mlp)()
+        with torch.no_grad():
+            module[6].weight.mul_(5.0)
+        return module
+
+    assert layers(linted(loud, 20), "head_scale") == ["6"]
+    assert "head_scale" not in codes(linted(drawn(mlp), 20))
+
+
+def test_zero_head_lets_no_gradient_through() -> None:
+    def closed() -> nn.Module:
+        module = drawn(mlp)()
+        nn.init.zeros_(module[6].weight)
+        return module
+
+    assert codes(linted(closed, 20)) == {"zero_head"}
+    assert "zero_head" not in codes(linted(drawn(mlp), 20))
+
+
+def test_a_net_without_weights_is_refused() -> None:
+    class Scale(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.factor = nn.Parameter(torch.ones(20))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.factor
+
+    with pytest.raises(UsageError, match="no weight layer was seen"):
+        linted(Scale, 20)
+
+
+def test_false_alarms_are_rare() -> None:
+    """Five standard errors over 60 nets of four layers each: one alarm would already be odd."""
+    for seed in range(60):
+        torch.manual_seed(seed)
+        scheme = ("kaiming_normal", "xavier_uniform", "lecun_normal", "orthogonal")[seed % 4]
+        assert codes(linted(drawn(mlp, scheme), 20, seeds=1)) == set(), (seed, scheme)
