@@ -11,6 +11,7 @@ from torch import Tensor
 from initbench.models.fans import shape_of
 from initbench.models.initialise import InitOptions, LayerRule, layer_rule
 from initbench.models.network import Network, WeightLayer, has_maps
+from initbench.probe.beyond import predicted_beyond, unknown, why_no_bands
 from initbench.probe.moments import correlation
 from initbench.theory.fixed_points import FixedPoint, fixed_point
 from initbench.theory.layer import Layer, Predicted, Source
@@ -29,17 +30,23 @@ class Expected:
     """Of a stack of layers like the last hidden one; None without hidden layers, or without a prediction."""
     reason: str | None
     """Why nothing is predicted, in words."""
+    no_band: str | None = None
+    """Why there are values but no bands, in words."""
 
 
 def expect(network: Network, init: InitOptions, norm: str, x: Tensor) -> Expected:
     """What theory says of the net before training, fed with the batch x (B, …)."""
     weighted = network.weight_layers()
-    reason = unpredictable(network, init, norm)
+    norm = norm if len(weighted) > 1 else "none"  # a head has none
+    if unpredictable(network, init, norm) is None:
+        layers = theory_layers(network, init)
+        predicted = propagate(layers, source_of(x))
+        return Expected(predicted, _fixed(layers, predicted), None)
+    reason = unknown(network, init, norm, len(x)) or _undrawn(network, init)
     if reason is not None:
         return Expected([Predicted() for _ in weighted], None, reason)
-    layers = theory_layers(network, init)
-    predicted = propagate(layers, source_of(x))
-    return Expected(predicted, _fixed(layers, predicted), None)
+    predicted = predicted_beyond(network, theory_layers(network, init), x)
+    return Expected(predicted, None, None, no_band=why_no_bands(network))
 
 
 def _fixed(layers: list[Layer], predicted: list[Predicted]) -> FixedPoint | None:
@@ -48,17 +55,21 @@ def _fixed(layers: list[Layer], predicted: list[Predicted]) -> FixedPoint | None
 
 
 def unpredictable(network: Network, init: InitOptions, norm: str) -> str | None:
-    """Why mean-field theory has no word on such a net, or None."""
-    layers = network.weight_layers()
+    """Why the theory of plain stacks, with its bands and fixed points, has no word on such a net, or None."""
     if norm != "none":
         return f"the layers are coupled to their statistics by model.norm={norm}"
     if not network.plain:
         return "layers see more than the activations of the one before"
-    if has_maps(layers):
+    if has_maps(network.weight_layers()):
         return "zero padding and pooling make the places of a map differ"
+    return _undrawn(network, init)
+
+
+def _undrawn(network: Network, init: InitOptions) -> str | None:
+    """Why units of such a net are not sums of many independent terms, or None."""
     if network.activation.nonlinearity is None:
         return f"{network.activation.entry.name} mixes channels"
-    for layer in layers:
+    for layer in network.weight_layers():
         rule = layer_rule(layer, init, network.activation)
         if rule.sigma_w2 is None:
             return f"under {rule.scheme.name}, weights are not independent draws"

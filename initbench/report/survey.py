@@ -84,7 +84,8 @@ def _theory(survey: Survey) -> dict[str, Any]:
     fixed = survey.expected.fixed
     keys = ("chi_1", "chi_parallel", "q_star", "depth_scale_q", "depth_scale_c")
     values = {key: None if fixed is None else getattr(fixed, key) for key in keys}
-    return {**values, "chi_at": chi_at(survey), "no_prediction": survey.expected.reason}
+    reasons = {"no_prediction": survey.expected.reason, "no_band": survey.expected.no_band}
+    return {**values, "chi_at": chi_at(survey), **reasons}
 
 
 def chi_at(survey: Survey) -> str | None:

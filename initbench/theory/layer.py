@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from initbench.theory.law import Law
@@ -56,7 +57,8 @@ class Statistic:
     """A predicted value, and the standard deviation over nets of what one net shows on the batch."""
 
     value: float
-    sd: float
+    sd: float = math.nan
+    """NaN where it is not known, and then the layer is not trusted."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ class Predicted:
     than the logarithm of q by half its variance; grad_ratio is E[δ²] over that of the next layer. Where the
     layer is not trusted, the values are those of infinitely wide nets."""
     trusted: bool = True
-    """Whether the leading order in 1/width holds here: no layer up to this one strays too far in one net."""
+    """Whether the leading order in 1/width is known and holds here: no layer up to this one strays too far in
+    one net."""
     backward_trusted: bool = True
     """Whether it holds for the grad_ratio too, which every layer up to the head has a part in."""
     wide_q: float | None = None

@@ -62,7 +62,7 @@ def test_the_misprint_is_predicted_to_double_q_in_every_layer(probed: Any) -> No
 @pytest.mark.parametrize(
     ("override", "reason"),
     [
-        ("model.norm=batch", "model.norm=batch"),
+        ("model.norm=group", "model.norm=group"),
         ("init.scheme=orthogonal", "orthogonal"),
         ("model.activation=crelu", "crelu"),
     ],
@@ -74,6 +74,51 @@ def test_what_theory_has_no_word_on_is_said_so(probed: Any, override: str, reaso
     for layer in document["layers"]:
         assert layer["inside"] is None
         assert layer["predicted"]["q"] is None and layer["measured"]["q"]["mean"] > 0
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer", "rms"])
+def test_a_norm_has_values_but_no_bands(probed: Any, norm: str) -> None:
+    document = probed(f"model.norm={norm}", "init.scheme=torch_default")
+    theory = document["theory"]
+    assert theory["no_prediction"] is None and "norm layers" in theory["no_band"]
+    assert theory["chi_1"] is theory["q_star"] is theory["chi_at"] is None
+    for layer in document["layers"]:
+        assert layer["inside"] is None and layer["band"] == {"q": None}
+        for name, value in layer["predicted"].items():
+            assert (value is None) == (layer["measured"][name]["mean"] is None)
+            assert value is None or value == pytest.approx(layer["measured"][name]["mean"], rel=0.4)
+
+
+def test_maps_have_values_but_no_bands(initbench: Any, repository: Any) -> None:
+    config = str(repository / "configs" / "cnn_relu_kaiming_cifar10.yaml")
+    arguments = ("probe", config, "data.name=digits", "seeds=4", "model.depth=5", "model.width=32")
+    document = json.loads(initbench(*arguments, "--json").out)
+    assert document["theory"]["no_prediction"] is None and "maps" in document["theory"]["no_band"]
+    *hidden, head = document["layers"]
+    assert head["predicted"]["q"] is None, "its mean over places is not followed"
+    for layer in hidden:
+        assert layer["predicted"]["q"] == pytest.approx(layer["measured"]["q"]["mean"], rel=0.4)
+        assert layer["inside"] is None
+    said = initbench(*arguments).out
+    assert "no band: how far one net" in said and "q theory" in said and "in band" not in said
+
+
+@pytest.mark.parametrize(
+    ("config", "override", "reason"),
+    [
+        ("cnn_relu_kaiming_cifar10", "model.downsample=max_pool", "pooling mixes places"),
+        ("cnn_batchnorm", "model.depth=4", "batch norm on maps"),
+        ("resnet_zero_gamma", "model.depth=20", "layers see more"),
+        ("relu_xavier_batchnorm", "model.norm_placement=after_activation", "behind the activation"),
+        ("relu_xavier_batchnorm", "probe.batch=8", "probe.batch=128"),
+    ],
+)
+def test_why_theory_has_no_word(
+    initbench: Any, repository: Any, config: str, override: str, reason: str
+) -> None:
+    file = str(repository / "configs" / f"{config}.yaml")
+    said = initbench("probe", file, "data.name=digits", "seeds=1", override, "--json")
+    assert reason in json.loads(said.out)["theory"]["no_prediction"]
 
 
 def test_a_sick_net_is_explained(probed: Any) -> None:
