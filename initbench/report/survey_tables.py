@@ -80,6 +80,8 @@ def layers_table(survey: Survey, all_layers: bool, width: int, kinds: Sequence[s
         grid.add(cells, style)
     if survey.expected.reason is not None:
         grid = grid.without([*(h for h in headings if h.endswith("theory")), "in band"])
+    if survey.expected.no_band is not None:
+        grid = grid.without(["in band"])
     return grid.fitting(width, [heading for heading in _EXPENDABLE if heading in grid.headings]).table()
 
 
@@ -114,7 +116,9 @@ def _spread(summary: Summary) -> str:
 
 def theory(survey: Survey) -> list[Text]:
     """Fixed point, χ and depth scales, then how many layers lie in their bands; or why nothing is said."""
-    fixed, reason = survey.expected.fixed, survey.expected.reason
+    fixed, reason, no_band = survey.expected.fixed, survey.expected.reason, survey.expected.no_band
+    if no_band is not None:
+        return [labelled("Theory", f"values of infinitely wide nets; no band: {no_band}.")]
     if fixed is None:
         return [labelled("Theory", f"no prediction: {reason or 'there is no hidden layer'}.")]
     star = "every q stays" if fixed.q_star is None else f"q* = {text.number(fixed.q_star)}"
