@@ -112,11 +112,11 @@ def survey_map(
     deepest = variant(config, axes.sigma_w[0], max(FEWEST_LAYERS, axes.depth[-1]))
     reason = unpredictable(_skeleton(deepest, data), deepest.init, config.model.norm.name)
     batch = fixed_sample(data.train, config.probe.batch)
+    theory, critical = (None, None) if reason is not None else _theory(config, axes, data, batch, observer)
     points = list(_probed(config, axes, data, batch, observer))
     bar = None if steps is None else Bar.over(data.val, steps)
     if bar is not None:
         points = list(_trained(points, config, axes, data, observer, bar))
-    theory, critical = (None, None) if reason is not None else _theory(config, axes, data, batch)
     return Map(
         config=config,
         axes=axes,
@@ -159,7 +159,7 @@ def check_family(config: ExperimentConfig, data: Bundle) -> None:
 
 
 def _theory(
-    config: ExperimentConfig, axes: Axes, data: Bundle, batch: Split
+    config: ExperimentConfig, axes: Axes, data: Bundle, batch: Split, observer: Observer
 ) -> tuple[list[DepthScales], float | None]:
     """Of each σ_w, and the first place between two of them where χ₁ passes 1."""
     depth, q = max(FEWEST_LAYERS, axes.depth[-1]), float(batch.x.double().square().mean())
@@ -168,8 +168,12 @@ def _theory(
         at = variant(config, sigma_w, depth)
         return theory_layers(_skeleton(at, data), at.init)
 
+    observer.begun("computing depth scales", len(axes.sigma_w))
     with one_thread():  # the tensors are small
-        found = [depth_scales(stack(sigma_w), q) for sigma_w in axes.sigma_w]
+        found = []
+        for sigma_w in axes.sigma_w:
+            found.append(depth_scales(stack(sigma_w), q))
+            observer.advanced(1)
         pairs = zip(pairwise(axes.sigma_w), pairwise(one.chi_1 >= 1.0 for one in found), strict=True)
         passed = next((ends for ends, (before, after) in pairs if before != after), None)
         return found, None if passed is None else crossing(lambda s: deep_chi_1(stack(s), q), *passed)
