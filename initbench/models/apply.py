@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
@@ -20,7 +19,7 @@ from initbench.components.weight import assign_weight, parametrization_of, weigh
 from initbench.errors import UsageError
 from initbench.models.applied import LeftTensor, Report, SetTensor
 from initbench.models.fans import Convolution, Transposed, shape_of
-from initbench.models.initialise import InitOptions, LayerRule, rule_of
+from initbench.models.initialise import InitOptions, LayerRule, init_options, rule_of
 from initbench.streams import generator
 
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -70,7 +69,7 @@ def apply_init(
 
     Raises UsageError for a scheme, an option or a module that cannot be served; nothing is changed then.
     """
-    init = _options(scheme, options, gain, bias)
+    init = init_options("apply_init", scheme, options, gain, bias)
     phi = bound(activation)
     _refuse_lazy(module)
     targets = _distinct(_targets(module))
@@ -83,23 +82,6 @@ def apply_init(
     _calibrate(module, init, targets, batch)
     rows = [row for pair in zip(targets, rules, strict=True) for row in _rows(*pair, init)]
     return Report(scheme, activation, seed, tuple(rows), tuple(_left(module, targets)))
-
-
-def _options(
-    scheme: str, options: dict[str, Any], gain: float | str | None, bias: float | None
-) -> InitOptions:
-    entry = INITS[scheme]  # an unknown name is answered with the nearest
-    if "name" in options:
-        raise UsageError("the scheme's name is the argument `scheme`")
-    try:
-        return InitOptions.model_validate(
-            {"scheme": {"name": entry.name, **options}, "gain": gain, "bias": bias}
-        )
-    except ValidationError as error:
-        said = "; ".join(
-            ": ".join([*(str(part) for part in found["loc"][-1:]), found["msg"]]) for found in error.errors()
-        )
-        raise UsageError(f"apply_init: {said}") from None
 
 
 def _refuse_lazy(module: nn.Module) -> None:

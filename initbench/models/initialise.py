@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 from torch import Generator, Tensor, nn
 
@@ -16,7 +16,7 @@ from initbench.choice import Choice, default_choice
 from initbench.components.activation import BoundActivation
 from initbench.components.scheme import INITS, Needs, Scheme, Setting
 from initbench.components.weight import assign_weight, weight_of
-from initbench.errors import ConfigError, Fault
+from initbench.errors import ConfigError, Fault, UsageError
 from initbench.models.fans import fans, kernels, shape_of
 from initbench.models.network import Network, WeightLayer
 from initbench.registry import Options, Section
@@ -66,6 +66,24 @@ class InitOptions(Section):
             yield "init.bias", f"init.bias={self.bias:g} has no use: {told}"
         if self.head is not None and INITS[self.head.name].needs is Needs.MODEL_EDIT:
             yield "init.head", f"init.head={self.head.name} edits residual branches, which a head has none of"
+
+
+def init_options(
+    caller: str, scheme: str, options: dict[str, Any], gain: float | str | None, bias: float | None
+) -> InitOptions:
+    """The `init` section of a config from arguments in Python; raises UsageError, naming `caller`."""
+    entry = INITS[scheme]  # an unknown name is answered with the nearest
+    if "name" in options:
+        raise UsageError("the scheme's name is the argument `scheme`")
+    try:
+        return InitOptions.model_validate(
+            {"scheme": {"name": entry.name, **options}, "gain": gain, "bias": bias}
+        )
+    except ValidationError as error:
+        said = "; ".join(
+            ": ".join([*(str(part) for part in found["loc"][-1:]), found["msg"]]) for found in error.errors()
+        )
+        raise UsageError(f"{caller}: {said}") from None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,113 @@
+"""`initbench.probe` and `initbench.lint`: a module of the user's own, in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any
+
+from rich.console import Console
+from torch import Tensor, nn
+
+from initbench.errors import UsageError
+from initbench.execute.linted import Linted, lint_own
+from initbench.execute.own_survey import OwnSurvey, survey_own
+from initbench.lint.check import LintFinding
+from initbench.models.initialise import init_options
+from initbench.probe.diagnose import Finding
+from initbench.report.lint_tables import lint_document, print_lint
+from initbench.report.own_tables import own_document, print_own
+
+Batch = Tensor | tuple[Tensor, Tensor]
+_WIDTH = 160
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one pass shows of a module; `print` shows it as `initbench probe` does."""
+
+    survey: OwnSurvey
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What is wrong, in order of precedence; nothing for a healthy net."""
+        return [finding for finding, _ in self.survey.findings]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.survey.findings
+
+    def as_data(self) -> dict[str, Any]:
+        """The document that `initbench probe --json` prints."""
+        return own_document(self.survey)
+
+    def __str__(self) -> str:
+        return _printed(lambda console: print_own(console, self.survey, all_layers=True))
+
+
+@dataclass(frozen=True)
+class Lint:
+    """The mistakes that were found in a module's init; `print` shows them as `initbench lint` does."""
+
+    linted: Linted
+
+    @property
+    def findings(self) -> list[LintFinding]:
+        """Warnings first."""
+        return self.linted.findings
+
+    def as_data(self) -> dict[str, Any]:
+        """The document that `initbench lint --json` prints."""
+        return lint_document(self.linted)
+
+    def __str__(self) -> str:
+        return _printed(lambda console: print_lint(console, self.linted))
+
+
+def probe(module: nn.Module, batch: Batch, loss: Callable[..., Tensor] | None = None) -> Probe:
+    """Measure the signal and the gradient in a module before training, layer by layer, and say what is wrong.
+
+    `batch` is x (B, …), or (x, y) with labels y (B,). `loss(output)`, or `loss(output, y)`, is a mean over
+    the batch; without one it is the cross-entropy, of labels drawn at random where none are given, or for an
+    output that is no (B, classes) the mean square of the distance to noise. The pass runs in training mode.
+
+    The module is left as it was found: parameters, buffers, modes, hooks, attributes and the random states.
+    Raises UsageError for a module that cannot be run on x, or in which no weight layer is seen.
+    """
+    x, y = _pair(batch)
+    name, words = type(module).__name__, f"given {'×'.join(map(str, x.shape[1:]))}"
+    return Probe(survey_own([module], x, y, loss=loss, model=name, batch=words, seeds=[0]))
+
+
+def lint(
+    module: nn.Module,
+    batch: Batch,
+    loss: Callable[..., Tensor] | None = None,
+    *,
+    scheme: str | None = None,
+    gain: float | str | None = None,
+) -> Lint:
+    """Look for mistakes in a module's init; docs/lint.md has the codes.
+
+    `batch` and `loss` are those of `probe`. `scheme`, with its `gain`, is what all weights are meant to have:
+    each is then held against it. The module is left as it was found. Raises UsageError as `probe` does.
+    """
+    x, y = _pair(batch)
+    declared = None if scheme is None else init_options("lint", scheme, {}, gain, None)
+    name = type(module).__name__
+    return Lint(lint_own([module], x, y, loss=loss, target=name, seeds=[0], declared=declared))
+
+
+def _pair(batch: Batch) -> tuple[Tensor, Tensor | None]:
+    x, y = (batch, None) if isinstance(batch, Tensor) else batch
+    if not isinstance(x, Tensor) or x.ndim < 2 or len(x) < 2:
+        raise UsageError("a batch is a tensor (B, …) of two samples or more, or a pair of it and labels (B,)")
+    return x, y
+
+
+def _printed(show: Callable[[Console], None]) -> str:
+    text = StringIO()
+    show(Console(file=text, width=_WIDTH, markup=False, emoji=False, highlight=False, color_system=None))
+    return text.getvalue().rstrip("\n")
