@@ -89,7 +89,8 @@ class BoundActivation:
     @cached_property
     def phi(self) -> Callable[[Tensor], Tensor]:
         """φ as it is before training, in the precision of its argument."""
-        return self.entry.build(self.options, 1).double().requires_grad_(requires_grad=False)
+        with torch.device("cpu"):  # a net may be being built on the device "meta" just now
+            return self.entry.build(self.options, 1).double().requires_grad_(requires_grad=False)
 
     def derivative(self, x: Tensor) -> Tensor:
         """φ′(x), elementwise. Raises TypeError where the activation is not."""

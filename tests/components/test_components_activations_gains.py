@@ -10,7 +10,7 @@ from activation_cases import CHANNELS, ELEMENTWISE, MIXING, NAMES, default, norm
 from scipy.integrate import quad
 from scipy.special import ndtr
 
-from initbench.components.activation import ACTIVATIONS, bound
+from initbench.components.activation import ACTIVATIONS, bind, bound
 
 SAMPLES, SIGMAS = 4_000_000, 5.0
 """Standard errors allowed: a two-sided chance of 6e-7 a check, under a fixed seed at that."""
@@ -211,3 +211,12 @@ def test_gauss_hermite_is_wrong_on_kinks(name):
         naive = [by_gauss_hermite(lambda h: activation.derivative(h).square(), q, n) for n in (20, 40, 61)]
         worst = max(worst, *(abs(value / exact - 1) for value in naive))
     assert (worst > 0.01) == (name != "squared_relu")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_theory_of_an_activation_can_be_asked_for_while_a_net_has_no_data(name):
+    """As a config is checked: prelu has a parameter, which belongs to the CPU all the same."""
+    bind.cache_clear()
+    with torch.device("meta"):
+        found = bound(name).preserving_gain
+    assert found == bound(name).preserving_gain > 0
