@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from initbench.config.schema import ExperimentConfig
 from initbench.data.batches import check_batch_size
 from initbench.data.prepare import Bundle, Split
-from initbench.execute.surveyed import Survey, SurveyedLayer, findings, first_q, measured
+from initbench.execute.surveyed import Survey, SurveyedLayer, findings, first_q, measured, note
 from initbench.models.build import check
 from initbench.models.fans import fans
 from initbench.models.network import Network
@@ -51,6 +51,9 @@ def _survey(config: ExperimentConfig, data: Bundle) -> ConfigSurvey:
         shown.append(_probe(network.to(batch.x.device), batch, config))
     assert network is not None
     network = network.cpu()
+    situation = situation_of(network, config.model, config.init, first_q(shown))
+    expected = expect(network, config.init, config.model.norm.name, batch.x)
+    found = findings(shown, situation)
     return ConfigSurvey(
         seeds=config.seed_list,
         config=config,
@@ -58,8 +61,9 @@ def _survey(config: ExperimentConfig, data: Bundle) -> ConfigSurvey:
         requested=data.requested,
         samples=len(batch),
         layers=_layers(network, shown),
-        expected=expect(network, config.init, config.model.norm.name, batch.x),
-        findings=findings(shown, situation_of(network, config.model, config.init, first_q(shown))),
+        expected=expected,
+        findings=found,
+        note=note(expected, found, situation),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from initbench.probe.advice import drift_note
 from initbench.probe.diagnose import Finding, diagnose
 from initbench.probe.expect import Expected
 from initbench.probe.remedy import Situation
@@ -38,6 +39,8 @@ class Survey:
     expected: Expected
     findings: list[tuple[Finding, int]]
     """Each kind of finding once, with the number of nets that show it."""
+    note: str | None = None
+    """What theory says of q over the layers, where it drifts without being a finding."""
 
 
 def measured(layers: Sequence[dict[str, Any]], place: int) -> Measurement:
@@ -65,6 +68,13 @@ def findings(shown: Sequence[list[dict[str, Any]]], situation: Situation) -> lis
         for finding in diagnose([{"when": "init", "step": 0, "layers": layers}], situation, None):
             by_code.setdefault(finding.code, []).append(finding)
     return [(found[0], len(found)) for found in by_code.values()]
+
+
+def note(expected: Expected, found: Sequence[tuple[Finding, int]], situation: Situation) -> str | None:
+    """What theory says of q over the hidden layers, unless a finding says it."""
+    if any(finding.code in ("vanishing_forward", "exploding_forward") for finding, _ in found):
+        return None
+    return drift_note([one.wide_q for one in expected.layers[:-1] if one.wide_q is not None], situation)
 
 
 def first_q(shown: Sequence[list[dict[str, Any]]]) -> float:

@@ -21,6 +21,8 @@ _SUBJECT = {
     "exploding_backward": "E[δ²] grows on the way back",
 }
 CHI_TOLERANCE = 1.5
+DRIFT = math.log(2.0) / 5.0
+"""A predicted q that takes more than five layers to halve or double is not spoken of."""
 
 
 def spell(when: str) -> str:
@@ -96,6 +98,24 @@ def _norm_way(s: Situation) -> str | None:
     if words is None:
         return None
     return f"{'another' if s.norm != 'none' else 'a'} norm layer ({s.phrase(words)})"
+
+
+def drift_note(predicted_q: Sequence[float], situation: Situation) -> str | None:
+    """What theory's q does over the hidden layers, and what keeps it; None where it stays, or settles.
+
+    It is said of nets that keep within the limits of a finding and would leave them if they were deeper.
+    """
+    if len(predicted_q) < 2 or min(predicted_q) <= 0.0:
+        return None
+    slope = math.log(predicted_q[-1] / predicted_q[0]) / (len(predicted_q) - 1)
+    last = math.log(predicted_q[-1] / predicted_q[-2])
+    if abs(slope) < DRIFT or abs(last) < DRIFT or slope * last < 0.0:
+        return None
+    does = "falls" if slope < 0.0 else "grows"
+    turns = f"{'halves' if slope < 0.0 else 'doubles'} every {math.log(2.0) / abs(slope):.1f} layers"
+    auto = f"init.gain=auto ({situation.activation.preserving_gain:.4g})"
+    ways = _try(situation).replace("init.gain=auto", auto)
+    return f"q {does} {times(math.exp(slope))} a layer in theory: it {turns}. {ways}"
 
 
 def dead_advice(when: str, s: Situation) -> str:

@@ -72,6 +72,7 @@ def common(survey: Survey, more: Sequence[dict[str, Any]] = ()) -> dict[str, Any
         "theory": _theory(survey),
         "layers": [{**layer, **extra} for layer, extra in zip(layers, more, strict=True)] if more else layers,
         "diagnosis": [{**found.as_data(), "seeds": count} for found, count in survey.findings],
+        "note": survey.note,
     }
 
 

@@ -146,9 +146,10 @@ def _scale(layers: float) -> str:
 
 
 def diagnosis(survey: Survey) -> list[Text]:
-    """What is wrong, each kind once, or that nothing is."""
+    """What is wrong, each kind once, or that nothing is; then what is no fault at this depth."""
+    noted = [] if survey.note is None else [labelled("Note", survey.note)]
     if not survey.findings:
-        return [Text.assemble(("Diagnosis  ", "bold"), ("healthy", "green"))]
+        return [Text.assemble(("Diagnosis  ", "bold"), ("healthy", "green")), *noted]
     lines: list[Text] = []
     seeds = len(survey.seeds)
     for found, count in survey.findings:
@@ -157,4 +158,4 @@ def diagnosis(survey: Survey) -> list[Text]:
         lines.append(
             Text.assemble((f"{label:<11}", "bold"), (f"{found.code}{share}: ", "bold yellow"), found.message)
         )
-    return lines
+    return lines + noted
