@@ -173,9 +173,7 @@ def _batch(model: OwnModel, source: Source) -> tuple[Tensor, Tensor | None, str]
     shape = tuple(x.shape[1:])
     if model.shape is not None and model.shape != shape:
         if math.prod(model.shape) != math.prod(shape):
-            raise UsageError(
-                f"--input {_comma(model.shape)} is not the shape of {name}'s samples, {_comma(shape)}"
-            )
+            raise UsageError(f"--input {_comma(model.shape)} does not fit {name}, which is {_comma(shape)}")
         x = x.reshape(len(x), *model.shape)
     return x, y, f"{name} {_by(tuple(x.shape[1:]))}"
 
