@@ -1,4 +1,6 @@
-"""Does theory say what nets do? Writes docs/results.md: python -m benchmarks.theory_agreement [--quick]
+"""Does theory say what nets do?
+
+python -m benchmarks.theory_agreement [--quick] writes a section of docs/results.md.
 
 Every pair of ten activations and six inits, depth 20 × 512, standard normal inputs, 16 nets. For a layer that
 is trusted, z = (mean over the nets − prediction) / (predicted standard deviation / √nets). If the bands are
@@ -11,24 +13,22 @@ import argparse
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean, pstdev
 
-import torch
 from pydantic import ValidationError
 
+from benchmarks.results_page import write_section, written_by
 from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import Source
 from initbench.data.prepare import prepare
 from initbench.data.resolve import data_root, resolve
-from initbench.execute.survey import Survey, survey
+from initbench.execute.survey import ConfigSurvey, survey
 
 ACTIVATIONS = (
     "relu leaky_relu tanh sigmoid gelu silu selu elu hard_tanh linear".split()  # noqa: SIM905
 )
 INITS = "lecun_normal xavier_normal kaiming_normal torch_default kaiming_misprint critical".split()  # noqa: SIM905
 STATISTICS = ("log_q", "act_mean", "act_std", "grad_ratio")
-PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def config_of(activation: str, scheme: str, *, width: int) -> ExperimentConfig:
     )
 
 
-def scores(found: Survey) -> Iterator[Score]:
+def scores(found: ConfigSurvey) -> Iterator[Score]:
     """The z of all trusted layers."""
     nets = len(found.config.seed_list)
     for layer, said in zip(found.layers, found.expected.layers, strict=True):
@@ -89,17 +89,17 @@ def _row(name: str, found: list[Score]) -> str:
 _HEADS = "| z | mean | sd | beyond 2 | beyond 3 | worst |\n|---|---|---|---|---|---|---|"
 
 
-def page(by_pair: dict[str, list[Score]], refused: dict[str, str], command: str) -> str:
-    """The whole page."""
+def section(by_pair: dict[str, list[Score]], refused: dict[str, str]) -> str:
+    """The section of the page."""
     everything = [score for found in by_pair.values() for score in found]
     statistics = [_row(f"`{name}`", [s for s in everything if s.statistic == name]) for name in STATISTICS]
     pairs = [_row(name, found) for name, found in by_pair.items()]
     lines = [
-        "# Results: theory against nets",
+        "## Theory against nets",
         "",
-        f"Written by `{command}` with torch {torch.__version__.partition('+')[0]} on the CPU.",
+        written_by("theory_agreement"),
         "",
-        str(__doc__).split("\n\n", 1)[1].strip(),
+        str(__doc__).split("\n\n", 2)[2].strip(),
         "",
         "Layers of one net are not independent, so that a pair's z go up and down together: a pair counts for"
         " a few, not for eighty. A standard normal z lies beyond 2 in 4.6 % and beyond 3 in 0.3 %.",
@@ -108,7 +108,7 @@ def page(by_pair: dict[str, list[Score]], refused: dict[str, str], command: str)
         *statistics,
         _row("all", everything),
         "",
-        "## Pairs",
+        "### Pairs",
         "",
         "All four statistics together. Pairs with few z are those that stray too far for the leading order"
         " in 1/width, or that leave what float32 can hold.",
@@ -141,11 +141,11 @@ def main() -> None:
             data = prepare(resolve(config.data, source), config.data, "cpu")
             by_pair[name] = list(scores(survey(config, data)))
             print(_row(name, by_pair[name]), flush=True)
-    text = page(by_pair, refused, "python -m benchmarks.theory_agreement")
+    text = section(by_pair, refused)
     if quick:
         print(text)
     else:
-        PAGE.write_text(text, encoding="utf-8")
+        write_section("theory agreement", text)
 
 
 if __name__ == "__main__":
