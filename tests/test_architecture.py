@@ -24,6 +24,7 @@ FLOORS = (
     "config",
     "trace",
     "probe",
+    "lint",
     "train",
     "store",
     "pretrain",
