@@ -115,7 +115,7 @@ def drift_note(predicted_q: Sequence[float], situation: Situation) -> str | None
     turns = f"{'halves' if slope < 0.0 else 'doubles'} every {math.log(2.0) / abs(slope):.1f} layers"
     auto = f"init.gain=auto ({situation.activation.preserving_gain:.4g})"
     ways = _try(situation).replace("init.gain=auto", auto)
-    return f"q {does} {times(math.exp(slope))} a layer in theory: it {turns}. {ways}"
+    return f"q of wide nets {does} {times(math.exp(slope))} a layer in theory: it {turns}. {ways}"
 
 
 def dead_advice(when: str, s: Situation) -> str:

@@ -55,10 +55,10 @@ def test_it_begins_at_five_layers_for_a_factor_of_two(situation):
 
 
 def test_it_says_in_how_many_layers_q_halves_or_doubles(situation):
-    assert "q falls ×0.50 a layer in theory: it halves every 1.0 layers." in drift_note(
+    assert "q of wide nets falls ×0.50 a layer in theory: it halves every 1.0 layers." in drift_note(
         geometric(0.5), situation
     )
-    assert "q grows ×1.41 a layer in theory: it doubles every 2.0 layers." in drift_note(
+    assert "q of wide nets grows ×1.41 a layer in theory: it doubles every 2.0 layers." in drift_note(
         geometric(math.sqrt(2)), situation
     )
 
