@@ -153,11 +153,12 @@ class _Picture:
         return [_line("", f"{'':{place - 1 - len(words)}}{words} ^")]
 
     def _ticks(self) -> Text:
-        marks = ""
+        """σ_w under every fifth column, and under the last where there is room."""
+        marks, last = "", len(self._columns) - 1
         for place, column in enumerate(self._columns):
-            label = f"{self._found.axes.sigma_w[column]:.3g}"
-            if place % _TICK == 0:
-                marks += " " * (place * _CELL - len(marks)) + label
+            room = place * _CELL - len(marks)
+            if place % _TICK == 0 or (place == last and room > 0):
+                marks += " " * room + f"{self._found.axes.sigma_w[column]:.3g}"
         return _line(self._sigma_w, marks)
 
 
@@ -192,7 +193,7 @@ def _legend(found: Map) -> list[Text]:
 
 def _of_theory(theory: list[DepthScales] | None, reason: str | None, critical: float | None) -> list[str]:
     if theory is None:
-        return [f"no prediction of theory: {reason}"]
+        return [f"theory has no depth scale for this net: {reason}"]
     edge = [] if critical is not None else ["  χ₁ = 1 nowhere on the axis"]
     return [
         f"_ signal and gradient get down to here in theory: {TRAINABLE:.0f} ξ (Schoenholz et al. 2017)",

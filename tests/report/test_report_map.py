@@ -104,7 +104,7 @@ def test_the_reach_of_theory_stands_between_two_depths(make_config: Callable[...
 
 def test_without_theory_the_reason_is_said(make_config: Callable[..., Any]) -> None:
     text = shown(invented(make_config(), trained=False, theory=False), 80)
-    assert "no prediction of theory: the layers are coupled" in text
+    assert "theory has no depth scale for this net: the layers are coupled" in text
     assert "_ " not in text and "critical" not in text
 
 
