@@ -120,3 +120,15 @@ def test_the_tolerance_is_an_option():
     loose = output_stds(net({"scheme": {"name": "lsuv", "tol": 0.5}}, x, activation="linear"), x)
     assert all(abs(std - 1) < 0.5 for std in loose.values())
     assert any(abs(std - 1) > 0.01 for std in loose.values())
+
+
+@pytest.mark.parametrize("scheme", ["data_dependent", "data_weightnorm"])
+def test_layers_whose_bias_a_norm_took_away_get_their_scale_alone(scheme):
+    """Each unit then puts out variance 1, about the mean that it has; the norm takes that away."""
+    options = options_model(FAMILIES["resnet_mlp"], "family")(depth=4, width=16, norm="batch")
+    x = torch.randn(64, 10, generator=torch.Generator().manual_seed(3))
+    init = InitOptions.model_validate({"scheme": scheme})
+    network = build(options, init, input_shape=(10,), classes=3, seed=0, batch=x)
+    first = network.weight_layers()[0].module
+    assert first.bias is None
+    assert torch.allclose(first(x).std(0, correction=0), torch.ones(16), rtol=1e-5)

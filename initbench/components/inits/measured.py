@@ -40,9 +40,10 @@ def _calibrate(
         # float32 leaves a constant unit with a spread of its last digits, which is no spread.
         varies = (std > 1e-6 * mean.abs()) & std.isfinite()
         scale = torch.where(varies, 1.0 / std, 1.0)
-        weight, bias = weight_of(module), module.get_parameter("bias")
+        weight, bias = weight_of(module), module.bias
         assign_weight(module, weight * _per_unit(module, weight, scale.to(weight)))
-        bias.copy_(torch.where(varies, beta + (bias - mean) * scale, bias).to(bias))
+        if isinstance(bias, Tensor):  # where a norm layer took it away, the mean is that layer's concern
+            bias.copy_(torch.where(varies, beta + (bias - mean) * scale, bias).to(bias))
         return module.forward(*inputs)  # type: ignore[no-any-return]
 
     with torch.no_grad(), ExitStack() as hooks:
