@@ -25,6 +25,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table as RichTable
 
 from docs.generators.markdown import NOTHING, code, table
+from initbench.compare.facts import facts_of
 from initbench.compare.rows import Row, Table, tables
 from initbench.report import compare_tables, run_tables, text
 from initbench.store.layout import COMPLETE
@@ -57,7 +58,7 @@ def _content(words: Sequence[str], runs: Sequence[StoredRun], configs: Path) -> 
         return _block(_shown(_pick(runs, dataset, [name]), parts))
     if kind == "compare":
         dataset, *names = rest
-        return _block([compare_tables.comparison(t) for t in tables(_pick(runs, dataset, names))])
+        return _block([compare_tables.comparison(t) for t in _tables(_pick(runs, dataset, names))])
     if kind == "results":
         return _results(runs, rest or sorted(path.stem for path in configs.rglob("*.yaml")))
     raise ValueError(f"unknown marker: measured: {' '.join(words)}")
@@ -101,13 +102,14 @@ def _block(pieces: Sequence[RenderableType]) -> str:
 def _results(runs: Sequence[StoredRun], names: Sequence[str]) -> str:
     shipped = [run for run in runs if run.record["experiment"] in names]
     by_dataset = {
-        dataset: _one(tables([run for run in shipped if run.record["dataset"] == dataset]))
+        dataset: _with_one_target([run for run in shipped if run.record["dataset"] == dataset])
         for dataset in _DATASETS
         if any(run.record["dataset"] == dataset for run in shipped)
     }
     header = ["config"]
     for dataset, found in by_dataset.items():
-        goal = f"{100 * found.target:.1f} %" if found and found.target is not None else "target"
+        target = found[0].target if found else None
+        goal = "target" if target is None else f"{100 * target:.1f} %"
         header += [f"{dataset}: test accuracy %", f"{dataset}: steps to {goal}"]
     codes = [_codes([r for r in runs if r.record["experiment"] == name]) for name in names]
     rows = []
@@ -119,12 +121,18 @@ def _results(runs: Sequence[StoredRun], names: Sequence[str]) -> str:
     return table([*header, "diagnosis"], rows) + "\n\n" + _caption(shipped)
 
 
-def _one(found: list[Table]) -> Table | None:
-    return found[0] if found else None
+def _tables(runs: Sequence[StoredRun], target: float | None = None) -> list[Table]:
+    return tables((facts_of(run) for run in runs), target=target)
 
 
-def _result_cells(found: Table | None, name: str) -> list[str]:
-    own = [row for row in found.rows if row.key["experiment"] == name] if found else []
+def _with_one_target(runs: Sequence[StoredRun]) -> list[Table]:
+    """The tables of one data set, whatever the budgets; all count to the highest of their targets."""
+    targets = [table.target for table in _tables(runs) if table.target is not None]
+    return _tables(runs, max(targets, default=None))
+
+
+def _result_cells(found: Sequence[Table], name: str) -> list[str]:
+    own = [row for table in found for row in table.rows if row.key["experiment"] == name]
     if len(own) > 1:
         raise ValueError(f"{name} has {len(own)} variants, one is needed")
     return _cells(own[0]) if own else [NOTHING, NOTHING]

@@ -24,11 +24,12 @@ def compare(
     json_output: Json = False,
 ) -> None:
     """Compare stored runs, all of them when none is named: activation statistics and convergence."""
+    from initbench.compare.facts import facts_of
     from initbench.compare.rows import tables
     from initbench.store.store import Store
 
     store = Store(runs_root(runs_dir))
-    found = tables([store.read(run_id) for run_id in store.find(patterns or [])], target)
+    found = tables((facts_of(store.read(run_id)) for run_id in store.find(patterns or [])), target=target)
     if json_output:
         from initbench.report.document import compare_document
         from initbench.store import strictjson

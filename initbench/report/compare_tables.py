@@ -57,7 +57,7 @@ def _cells(row: Row) -> list[str]:
     m = row.metrics
     std = " / ".join(text.number(m[f"act_std_init_{where}"].mean) for where in ("first", "middle", "last"))
     return [
-        label(row),
+        row.label,
         str(row.n),
         std,
         text.number(m["grad_ratio_init"].mean),
@@ -67,12 +67,6 @@ def _cells(row: Row) -> list[str]:
         _steps(row),
         f"{row.diverged} of {row.n}" if row.diverged else "",
     ]
-
-
-def label(row: Row) -> str:
-    """The experiment's name, with what sets it apart from others of that name."""
-    variant = row.key.get("variant", {})
-    return str(row.key["experiment"]) + "".join(f" {key}={value}" for key, value in variant.items())
 
 
 def _steps(row: Row) -> str:

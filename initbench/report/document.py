@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from initbench.compare.rows import GEOMETRIC, Row, Table
+from initbench.compare.metrics import METRICS
+from initbench.compare.rows import Row, Table
 from initbench.compare.statistics import Summary
 from initbench.store import strictjson
 from initbench.store.store import StoredRun
@@ -83,4 +84,4 @@ def _row(row: Row) -> dict[str, Any]:
 def _summary(name: str, summary: Summary) -> dict[str, Any]:
     document = {"mean": summary.mean, "std": summary.std, "n": summary.n}
     # A geometric mean has its spread in logarithms; `std` is that too, because it always was.
-    return {**document, "log_std": summary.std} if name in GEOMETRIC else document
+    return {**document, "log_std": summary.std} if METRICS[name].log else document

@@ -1,9 +1,10 @@
-"""Stored runs of few numbers, made without training."""
+"""Runs of few numbers, as if stored, made without training."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from initbench.compare.facts import RunFacts, facts_of
 from initbench.compare.rows import Row, Table
 from initbench.store.store import StoredRun
 
@@ -24,13 +25,13 @@ def stored(
     config: dict[str, Any] | None = None,
     identity: dict[str, Any] | None = None,
     when: str = "init",
-) -> StoredRun:
+) -> RunFacts:
     """A run with as many hidden layers as `std` has values, evaluated every 10 steps."""
     layers = [
-        {"index": i, "act": {"std": s}, "grad": {"pre_q": q}}
+        {"index": i, "pre": {"q": 1.0}, "act": {"std": s}, "grad": {"pre_q": q}}
         for i, (s, q) in enumerate(zip(std, gradients, strict=True), 1)
     ]
-    head = {"index": len(layers) + 1, "act": None, "grad": {"pre_q": 1e9}}
+    head = {"index": len(layers) + 1, "pre": {"q": 1.0}, "act": None, "grad": {"pre_q": 1e9}}
     final = {"val_accuracy": accuracies[-1], "test_accuracy": test} if status == "finished" else None
     record = {
         "experiment": experiment,
@@ -42,10 +43,15 @@ def stored(
         "config": {**CONFIG, **(config or {})},
         "identity": identity or {},
     }
-    convergence = [{"step": 10 * i, "val_accuracy": accuracy} for i, accuracy in enumerate(accuracies)]
+    convergence = [
+        {"step": 10 * i, "train_loss": 1.0 - accuracy, "val_loss": 1.0 - accuracy, "val_accuracy": accuracy}
+        for i, accuracy in enumerate(accuracies)
+    ]
     snapshot = {"when": when, "step": 0, "layers": [*layers, head]}
-    end = {"when": "end", "step": 99, "layers": [{"index": 1, "act": {"std": 77.0}, "grad": {"pre_q": 77.0}}]}
-    return StoredRun(f"{experiment}-s{seed}-{arm}", record, convergence, [snapshot, end])
+    last = {"index": 1, "pre": {"q": 77.0}, "act": {"std": 77.0}, "grad": {"pre_q": 77.0}}
+    end = {"when": "end", "step": 99, "layers": [last]}
+    run = StoredRun(f"{experiment}-s{seed}-{arm}", record, convergence, [snapshot, end])
+    return facts_of(run)
 
 
 def only(found: list[Table]) -> Row:

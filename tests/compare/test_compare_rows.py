@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stored_runs import only, stored
 
-from initbench.compare.rows import METRICS, tables
+from initbench.compare.facts import RunFacts
+from initbench.compare.metrics import METRICS
+from initbench.compare.rows import tables
 from initbench.compare.statistics import geometric, summarise
-from initbench.store.store import StoredRun
 
 
 def test_no_runs_no_tables() -> None:
@@ -158,7 +159,7 @@ def test_only_unfinished_runs() -> None:
 
 
 def test_data_of_one_name_and_other_contents_never_share_a_table() -> None:
-    def on(fingerprint: str | None, accuracy: float, seed: int) -> StoredRun:
+    def on(fingerprint: str | None, accuracy: float, seed: int) -> RunFacts:
         identity = {"data": {"name": "npz", "fingerprint": fingerprint}} if fingerprint else None
         arm = f"arm-{fingerprint}"
         return stored(

@@ -11,6 +11,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 from synthetic import COMPARED, EXPERIMENTS, run
 
+from initbench.compare.facts import facts_of
 from initbench.compare.rows import tables
 from initbench.report.document import compare_document, experiment_document, experiments_json
 from initbench.store import strictjson
@@ -177,7 +178,7 @@ def test_a_fallback_is_in_the_document() -> None:
 
 @pytest.mark.parametrize("target", [None, 0.5, 1.0])
 def test_a_compare_document_keeps_the_contract(target: float | None) -> None:
-    document = strict(compare_document(tables(COMPARED, target)))
+    document = strict(compare_document(tables(map(facts_of, COMPARED), target=target)))
     check(document, COMPARE_DOCUMENT)
     digits = {row["key"]["experiment"]: row for row in document["tables"][0]["rows"]}
     if target != 0.5:
@@ -190,16 +191,22 @@ def test_a_compare_document_keeps_the_contract(target: float | None) -> None:
 
 
 def test_the_spread_of_a_geometric_mean_is_named_for_what_it_is() -> None:
-    (table,) = compare_document(tables([run(seed=0), run(seed=1)]))["tables"]
+    (table,) = compare_document(tables(map(facts_of, [run(seed=0), run(seed=1)])))["tables"]
     metrics = table["rows"][0]["metrics"]
     assert metrics["grad_ratio_init"]["log_std"] == metrics["grad_ratio_init"]["std"] == 0.0
-    assert [name for name, summary in metrics.items() if "log_std" in summary] == ["grad_ratio_init"]
+    assert [name for name, summary in metrics.items() if "log_std" in summary] == [
+        "grad_ratio_init",
+        "grad_ratio_end",
+    ]
 
 
 def test_a_table_says_which_data_it_is_on() -> None:
     stored = run()
     stored.record["identity"] = {"data": {"name": "digits", "fingerprint": "abc"}}
-    assert [t["fingerprint"] for t in compare_document(tables([stored, run()]))["tables"]] == [None, "abc"]
+    assert [t["fingerprint"] for t in compare_document(tables(map(facts_of, [stored, run()])))["tables"]] == [
+        None,
+        "abc",
+    ]
 
 
 def test_one_experiment_is_a_document_and_several_are_a_list() -> None:

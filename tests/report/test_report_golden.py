@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 from synthetic import COMPARED, EXPERIMENTS, run
 
+from initbench.compare.facts import facts_of
 from initbench.compare.rows import tables
 from initbench.report.compare_tables import print_tables
 from initbench.report.run_tables import print_experiment
@@ -37,7 +38,7 @@ def shown(name: str, width: int, *, all_layers: bool = False) -> str:
 def compared(width: int) -> str:
     """What is printed of the COMPARED runs."""
     screen = console(width)
-    print_tables(screen, tables(COMPARED))
+    print_tables(screen, tables(map(facts_of, COMPARED)))
     return screen.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -77,7 +78,7 @@ def test_piped_output_is_the_golden_file_of_the_piped_width(capsys: pytest.Captu
     for name, runs in EXPERIMENTS.items():
         print_experiment(stdout_console(), runs, all_layers=False)
         assert_golden(f"run_{name}_{PIPED_WIDTH}", capsys.readouterr().out)
-    print_tables(stdout_console(), tables(COMPARED))
+    print_tables(stdout_console(), tables(map(facts_of, COMPARED)))
     assert_golden(f"compare_{PIPED_WIDTH}", capsys.readouterr().out)
 
 
@@ -156,7 +157,9 @@ def test_tables_that_share_a_data_set_s_name_say_which() -> None:
         return stored
 
     screen = console(120)
-    print_tables(screen, tables([on("aaaabbbbcccc"), on("ddddeeeeffff"), on("1234", "digits")]))
+    print_tables(
+        screen, tables(map(facts_of, [on("aaaabbbbcccc"), on("ddddeeeeffff"), on("1234", "digits")]))
+    )
     titles = [line for line in screen.file.getvalue().splitlines() if line.endswith("1 experiment")]  # type: ignore[attr-defined]
     assert titles == ["digits   1 experiment", "npz aaaabbbb   1 experiment", "npz ddddeeee   1 experiment"]
 

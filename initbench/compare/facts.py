@@ -1,0 +1,170 @@
+"""What a comparison needs of a stored run, small enough that thousands are read at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from initbench.store.layout import COMPLETE
+from initbench.store.store import StoredRun
+from initbench.store.strictjson import number_or_none
+
+_ACTIVATION = {
+    "act_std": "std",
+    "act_mean": "mean",
+    "zero_fraction": "zero_fraction",
+    "dead_fraction": "dead_fraction",
+    "saturated_fraction": "saturated_fraction",
+    "effective_rank": "effective_rank",
+}
+LAYER_STATISTICS = ("q", *_ACTIVATION, "delta_q")
+"""E[h²] of the pre-activation, what the activation puts out, and E[δ²] at the pre-activation."""
+NOT_COMPARED = ("name", "notes", "seeds")
+"""Keys of a config that change nothing that is computed."""
+MOMENTS = ("init", "end")
+Layer = dict[str, float | None]
+"""The statistics of one weight layer, by LAYER_STATISTICS; a head has no `act_std`."""
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """A run without its histograms and its weights; plain data throughout."""
+
+    run_id: str
+    experiment: str
+    arm: str
+    """Digest that the seeds of one config, code and device share."""
+    seed: int
+    status: str
+    created: str
+    dataset: str
+    dataset_requested: str
+    fingerprint: str
+    """Hash of the data; empty where the run does not say it."""
+    config: dict[str, Any]
+    identity: dict[str, Any]
+    steps: int | None
+    """The budget in updates."""
+    batch_size: int | None
+    final: dict[str, float | None]
+    evaluations: list[list[float | None]]
+    """[step, train_loss, val_loss, val_accuracy] of each evaluation."""
+    layers: dict[str, list[Layer]]
+    """By moment, the weight layers in order, the head last."""
+    diverged_step: int | None
+    diagnosis: list[str]
+    seconds: float | None
+    """Seconds of training: those of the cohort, shared out among its runs."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it has come to a result, a divergence included."""
+        return self.status in COMPLETE
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it reached the end of its budget."""
+        return self.status == "finished"
+
+    def hidden(self, moment: str) -> list[Layer]:
+        """The hidden layers, first to last, where they were measured."""
+        return self._hidden.get(moment, [])
+
+    @cached_property
+    def _hidden(self) -> dict[str, list[Layer]]:
+        return {
+            moment: [layer for layer in layers if layer["act_std"] is not None]
+            for moment, layers in self.layers.items()
+        }
+
+    @cached_property
+    def config_keys(self) -> dict[str, Any]:
+        """The dotted keys of the config that say what is computed, with their values."""
+        return flat({key: value for key, value in self.config.items() if key not in NOT_COMPARED})
+
+    @cached_property
+    def keys(self) -> dict[str, Any]:
+        """Those, and the experiment, seed, status, data set, device, versions and code."""
+        beside = {
+            "experiment": self.experiment,
+            "seed": self.seed,
+            "status": self.status,
+            "dataset": self.dataset,
+            "with": self.identity,
+        }
+        return {**self.config_keys, **flat(beside)}
+
+    def as_data(self) -> dict[str, Any]:
+        """The facts as plain data, from which `RunFacts(**data)` makes them again."""
+        return asdict(self)
+
+
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Dotted paths to values; a component `{name: group, num_groups: 8}` is a name with options below it.
+
+    A key without a value (null, or an option that the component has not) is left out.
+    """
+    if not isinstance(value, dict):
+        return {} if value is None else {path: value}
+    found: dict[str, Any] = {}
+    for key, inner in value.items():
+        below = f"{path}.{key}" if path else key
+        found |= flat(inner, path if path and key == "name" else below)
+    return found
+
+
+def facts_of(run: StoredRun) -> RunFacts:
+    """Reduce a run as stored; files that are damaged have been refused before."""
+    record = run.record
+    config, identity = record["config"], record.get("identity") or {}
+    train = config.get("train") or {}
+    return RunFacts(
+        run_id=run.run_id,
+        experiment=str(record["experiment"]),
+        arm=str(record.get("arm")),
+        seed=int(record["seed"]),
+        status=str(record["status"]),
+        created=str(record.get("created") or ""),
+        dataset=str(record.get("dataset")),
+        dataset_requested=str(record.get("dataset_requested")),
+        fingerprint=str((identity.get("data") or {}).get("fingerprint") or ""),
+        config=config,
+        identity=identity,
+        steps=record.get("steps") or train.get("steps"),
+        batch_size=train.get("batch_size"),
+        final={name: number_or_none(value) for name, value in (record.get("final") or {}).items()},
+        evaluations=[_evaluation(entry) for entry in run.convergence],
+        layers=dict(_moments(run.snapshots)),
+        diverged_step=(record.get("diverged") or {}).get("step"),
+        diagnosis=[finding["code"] for finding in record.get("diagnosis") or []],
+        seconds=_seconds(record),
+    )
+
+
+def _evaluation(entry: dict[str, Any]) -> list[float | None]:
+    measured = (number_or_none(entry[key]) for key in ("train_loss", "val_loss", "val_accuracy"))
+    return [float(entry["step"]), *measured]
+
+
+def _moments(snapshots: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[Layer]]]:
+    for moment in MOMENTS:
+        found = next((s for s in snapshots if s["when"] == moment), None)
+        if found is not None:
+            yield moment, [_layer(layer) for layer in found["layers"]]
+
+
+def _layer(layer: dict[str, Any]) -> Layer:
+    act = layer["act"] or {}
+    return {
+        "q": number_or_none(layer["pre"]["q"]),
+        **{name: number_or_none(act.get(key)) for name, key in _ACTIVATION.items()},
+        "delta_q": number_or_none(layer["grad"]["pre_q"]),
+    }
+
+
+def _seconds(record: dict[str, Any]) -> float | None:
+    timings = record.get("timings") or {}
+    total = number_or_none(timings.get("train"))
+    return None if total is None else total / max(1, int(record.get("cohort") or 1))

@@ -1,0 +1,119 @@
+"""Runs in groups: those of one experiment, or of one value of each key asked for, on the same terms.
+
+Runs on different data, in different precision or with different budgets are never averaged: they are in
+different tables, unless the very key that differs is one of those that make the rows.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from initbench.compare.facts import RunFacts
+from initbench.compare.keys import differing
+
+Key = dict[str, Any]
+_OF_A_RUN = ("experiment", "seed", "status", "dataset")
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the runs of one table share."""
+
+    dataset: str
+    fingerprint: str
+    """Hash of the data, which tells two archives or recipes apart; empty where the runs do not say it."""
+    precision: str
+    steps: int | None
+    """The budget in updates; None where it makes the rows."""
+    batch_size: int | None
+    """None where it makes the rows."""
+
+    @property
+    def sort_key(self) -> tuple[str, str, str, int, int]:
+        """Data sets by name, then the smaller budgets first."""
+        return self.dataset, self.fingerprint, self.precision, self.steps or 0, self.batch_size or 0
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs of one row."""
+
+    key: Key
+    """{"experiment"}, with {"variant"} where several have that name; or the value of each key asked for."""
+    runs: Sequence[RunFacts]
+    varies: dict[str, list[Any]]
+    """Keys of the config, and their values, in which runs of this row differ: it averages over them."""
+
+    @property
+    def label(self) -> str:
+        """The row in words."""
+        if "experiment" in self.key and set(self.key) <= {"experiment", "variant"}:
+            return str(self.key["experiment"]) + _listed(self.key.get("variant", {}))
+        return _listed(self.key).strip()
+
+    def unit_of(self, run: RunFacts) -> str:
+        """What a run has in common with its partner in another row: the seed, and what varies here."""
+        keys = run.config_keys
+        return "|".join([f"seed={run.seed}", *(f"{key}={keys.get(key)!r}" for key in sorted(self.varies))])
+
+
+def _listed(values: dict[str, Any]) -> str:
+    return "".join(f" {key}={value}" for key, value in values.items())
+
+
+def grouped(runs: Iterable[RunFacts], by: Sequence[str]) -> list[tuple[Terms, list[Group]]]:
+    """Tables of rows, in the order of their terms; `by`: the keys that make the rows, else the experiment."""
+    tables: defaultdict[Terms, list[RunFacts]] = defaultdict(list)
+    for run in runs:
+        tables[_terms(run, by)].append(run)
+    make = _by_keys if by else _by_experiment
+    return [(terms, make(tables[terms], by)) for terms in sorted(tables, key=lambda terms: terms.sort_key)]
+
+
+def _terms(run: RunFacts, by: Sequence[str]) -> Terms:
+    steps = None if {"train.steps", "train.epochs"} & set(by) else run.steps
+    batch_size = None if "train.batch_size" in by else run.batch_size
+    precision = str(run.identity.get("precision") or "fp32")
+    return Terms(run.dataset, run.fingerprint, precision, steps, batch_size)
+
+
+def _by_experiment(runs: Sequence[RunFacts], _by: Sequence[str]) -> list[Group]:
+    arms: defaultdict[tuple[str, str], list[RunFacts]] = defaultdict(list)
+    for run in runs:
+        arms[run.experiment, run.arm].append(run)
+    described = {arm: _described(group[0]) for arm, group in arms.items()}
+    groups = []
+    for (name, arm), group in arms.items():
+        alike = [keys for (other, _), keys in described.items() if other == name]
+        own = described[name, arm]
+        variant = {key: own[key] for key in differing(alike) if key in own}
+        groups.append(Group({"experiment": name, **({"variant": variant} if variant else {})}, group, {}))
+    return groups
+
+
+def _described(run: RunFacts) -> dict[str, Any]:
+    """All that can set arms of one name apart."""
+    return {key: value for key, value in run.keys.items() if key not in _OF_A_RUN}
+
+
+def _by_keys(runs: Sequence[RunFacts], by: Sequence[str]) -> list[Group]:
+    rows: defaultdict[str, list[RunFacts]] = defaultdict(list)
+    keys: dict[str, Key] = {}
+    for run in runs:
+        found = run.keys
+        key = {name: found.get(name) for name in by}
+        rows[repr(key)].append(run)
+        keys[repr(key)] = key
+    return [Group(keys[name], group, _varying(group, by)) for name, group in rows.items()]
+
+
+def _varying(runs: Sequence[RunFacts], by: Sequence[str]) -> dict[str, list[Any]]:
+    described = [run.config_keys for run in runs]
+    return {
+        key: sorted({repr(keys.get(key)): keys.get(key) for keys in described}.values(), key=str)
+        for key in differing(described)
+        if key not in by
+    }

@@ -1,0 +1,98 @@
+"""Dotted keys of a run: those of its config, and what is known of it beside."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from initbench.compare.facts import RunFacts
+from initbench.errors import UsageError
+from initbench.registry import nearest
+
+_CONDITION = re.compile(r"\s*([\w.-]+)\s*(!=|=)\s*(.*?)\s*")
+
+
+@dataclass(frozen=True)
+class Where:
+    """One condition of `--where`: the value of a key, which may be a glob, or not that value."""
+
+    key: str
+    value: str
+    negated: bool
+
+    def holds(self, run: RunFacts) -> bool:
+        """Whether a run fulfils it; a run without the key has the value null."""
+        return _matches(run.keys.get(self.key), self.value) != self.negated
+
+
+def conditions(texts: Sequence[str], runs: Sequence[RunFacts]) -> list[Where]:
+    """Read `KEY=VALUE` and `KEY!=VALUE`; raises UsageError for a key that no run has."""
+    return [_condition(text, runs) for text in texts]
+
+
+def _condition(text: str, runs: Sequence[RunFacts]) -> Where:
+    found = _CONDITION.fullmatch(text)
+    if found is None:
+        raise UsageError(
+            f"--where takes KEY=VALUE or KEY!=VALUE, as in --where init.scheme=lsuv; found {text!r}"
+        )
+    key, sign, value = found.groups()
+    check_key(key, runs, "--where")
+    return Where(key, value, negated=sign == "!=")
+
+
+def check_key(key: str, runs: Sequence[RunFacts], option: str) -> None:
+    """Raise UsageError, with the nearest key, where no run has `key`."""
+    known = known_keys(runs)
+    if runs and key not in known:
+        guess = nearest(key, known)
+        hint = (
+            f"did you mean {guess!r}?" if guess else "see `initbench show RUN --json` for the keys of a run"
+        )
+        raise UsageError(f"{option}: no stored run has the key {key!r}; {hint}")
+
+
+def known_keys(runs: Iterable[RunFacts]) -> list[str]:
+    """Every key that some run has, in order."""
+    return sorted({key for run in runs for key in run.keys})
+
+
+def _matches(value: Any, wanted: str) -> bool:
+    if value is None or isinstance(value, bool):
+        return wanted.lower() == {None: "null", True: "true", False: "false"}[value]
+    number = _number(wanted)
+    if isinstance(value, int | float) and number is not None:
+        return bool(value == number)
+    return _glob(wanted).fullmatch(str(value)) is not None
+
+
+@lru_cache(maxsize=64)
+def _glob(pattern: str) -> re.Pattern[str]:
+    return re.compile(fnmatch.translate(pattern))
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def differing(samples: Sequence[dict[str, Any]]) -> list[str]:
+    """The keys in which mappings of keys differ, in order."""
+    keys = sorted({key for sample in samples for key in sample})
+    return [key for key in keys if len({repr(sample.get(key)) for sample in samples}) > 1]
+
+
+def values_of(key: str, runs: Iterable[RunFacts]) -> Iterator[Any]:
+    """The different values that runs have for a key, in the order they are met."""
+    seen: set[str] = set()
+    for run in runs:
+        value = run.keys.get(key)
+        if repr(value) not in seen:
+            seen.add(repr(value))
+            yield value

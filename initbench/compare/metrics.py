@@ -1,0 +1,162 @@
+"""What a run is compared by: each metric is one number of a run, or none.
+
+A metric belongs to one of two views, activation statistics and convergence. A number that a run has not, or
+that is not finite, is None: it is never filled in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from initbench.compare.facts import RunFacts
+
+Value = Callable[[RunFacts, float | None], float | None]
+"""(run, target) → number."""
+View = Literal["activation", "convergence"]
+Form = Literal["number", "percent", "loss", "count", "seconds"]
+
+WHERE = ("first", "middle", "last")
+"""Hidden layer 1, ⌈L/2⌉ and L."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One column of a comparison."""
+
+    name: str
+    meaning: str
+    view: View
+    value: Value
+    form: Form = "number"
+    better: Literal["higher", "lower"] | None = None
+    log: bool = False
+    """Whether its mean is geometric: its spread, its interval and its differences are those of logarithms."""
+    censored: bool = False
+    """Whether runs without a value make the mean meaningless (steps to a target that some never reach)."""
+
+
+def _final(name: str) -> Value:
+    return lambda run, _target: run.final.get(name) if run.is_finished else None
+
+
+def _best(run: RunFacts, _target: float | None) -> float | None:
+    accuracies = [accuracy for *_, accuracy in run.evaluations]
+    known = [one for one in accuracies if one is not None and not math.isnan(one)]
+    return max(known, default=None) if run.is_finished else None
+
+
+def steps_to(run: RunFacts, target: float | None) -> float | None:
+    """The first evaluated step at which the validation accuracy is at least `target`."""
+    if target is None:
+        return None
+    evaluations = ((step, accuracy or 0.0) for step, _, _, accuracy in run.evaluations)
+    return next((step for step, accuracy in evaluations if accuracy >= target), None)
+
+
+def _seconds_to(run: RunFacts, target: float | None) -> float | None:
+    steps = steps_to(run, target)
+    if steps is None or run.seconds is None or not run.steps:
+        return None
+    return run.seconds * steps / run.steps
+
+
+def _area(run: RunFacts, _target: float | None) -> float | None:
+    """Mean validation accuracy over the budget, by the trapezoid rule."""
+    points = [(step, accuracy) for step, _, _, accuracy in run.evaluations]
+    if not run.is_finished or len(points) < 2 or any(accuracy is None for _, accuracy in points):
+        return None
+    known = [(float(step or 0.0), float(accuracy or 0.0)) for step, accuracy in points]
+    area = math.fsum((b - a) * (y + z) / 2.0 for (a, y), (b, z) in pairwise(known))
+    return area / (known[-1][0] - known[0][0])
+
+
+def _layer(statistic: str, moment: str, where: str) -> Value:
+    def value(run: RunFacts, _target: float | None) -> float | None:
+        hidden = run.hidden(moment)
+        if not hidden or not run.is_complete:
+            return None
+        place = {"first": 0, "middle": math.ceil(len(hidden) / 2) - 1, "last": -1}[where]
+        return hidden[place][statistic]
+
+    return value
+
+
+def _gradient_ratio(moment: str) -> Value:
+    def value(run: RunFacts, _target: float | None) -> float | None:
+        hidden = run.hidden(moment)
+        if not hidden or not run.is_complete:
+            return None
+        first, last = hidden[0]["delta_q"], hidden[-1]["delta_q"]
+        return None if first is None or not last else first / last
+
+    return value
+
+
+_STATISTICS: dict[str, tuple[str, Form]] = {
+    "act_std": ("standard deviation of the activations", "number"),
+    "act_mean": ("mean of the activations", "number"),
+    "zero_fraction": ("share of activations that are exactly 0", "percent"),
+    "dead_fraction": ("share of units that are 0 on the whole probe batch", "percent"),
+    "saturated_fraction": ("share of activations on the flat part of a bounded activation", "percent"),
+    "effective_rank": ("exp of the entropy of the covariance's eigenvalues", "number"),
+}
+
+
+def _activation_metrics() -> Iterator[Metric]:
+    moments = {"init": "at init", "end": "at the end"}
+    for moment, when in moments.items():
+        for statistic, (meaning, form) in _STATISTICS.items():
+            for where in WHERE:
+                name = f"{statistic}_{moment}_{where}"
+                words = f"{meaning}, {when}, {where} hidden layer"
+                yield Metric(name, words, "activation", _layer(statistic, moment, where), form)
+        ratio = f"E[δ²] of the first hidden layer over that of the last, {when}"
+        yield Metric(f"grad_ratio_{moment}", ratio, "activation", _gradient_ratio(moment), log=True)
+
+
+_CONVERGENCE = (
+    Metric("best_val_accuracy", "best validation accuracy", "convergence", _best, "percent", "higher"),
+    Metric(
+        "final_val_accuracy",
+        "validation accuracy after the last step",
+        "convergence",
+        _final("val_accuracy"),
+        "percent",
+        "higher",
+    ),
+    Metric("test_accuracy", "test accuracy", "convergence", _final("test_accuracy"), "percent", "higher"),
+    Metric("final_train_loss", "training loss, last", "convergence", _final("train_loss"), "loss", "lower"),
+    Metric("final_val_loss", "validation loss, last", "convergence", _final("val_loss"), "loss", "lower"),
+    Metric(
+        "steps_to_target",
+        "updates to the target accuracy",
+        "convergence",
+        steps_to,
+        "count",
+        "lower",
+        censored=True,
+    ),
+    Metric(
+        "seconds_to_target",
+        "training seconds to the target accuracy",
+        "convergence",
+        _seconds_to,
+        "seconds",
+        "lower",
+        censored=True,
+    ),
+    Metric(
+        "area_under_curve",
+        "mean validation accuracy over the budget",
+        "convergence",
+        _area,
+        "percent",
+        "higher",
+    ),
+)
+
+METRICS: dict[str, Metric] = {metric.name: metric for metric in (*_activation_metrics(), *_CONVERGENCE)}
