@@ -62,14 +62,10 @@ def show_map(
 
 
 def _config(arguments: Sequence[str]) -> ExperimentConfig:
-    from initbench.cli.configs import load_experiments
+    from initbench.cli.configs import load_experiment
 
     given = {argument.partition("=")[0] for argument in arguments if "=" in argument}
     for key in SET_BY_THE_MAP:
         if any(name == key or name.startswith(f"{key}.") for name in given):
             raise UsageError(f"--map sets {key} itself at every point; leave it out")
-    missing = [f"{key}={value}" for key, value in DEFAULTS.items() if key not in given]
-    configs = load_experiments([*arguments, *missing])
-    if len(configs) > 1:
-        raise UsageError("probe one config at a time")
-    return configs[0]
+    return load_experiment(arguments, DEFAULTS, "probe")

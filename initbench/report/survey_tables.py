@@ -21,14 +21,14 @@ _VERDICTS = {True: "yes", False: "NO", None: text.NOTHING}
 UNSTABLE = 1e-6
 """χ∥ above 1 by more than rounding: a fixed point that a stack leaves at the least push."""
 _EXPENDABLE = (
-    "mean",
     "mean theory",
-    "zeros %",
+    "mean",
     "zeros % theory",
-    "saturated %",
+    "zeros %",
     "saturated % theory",
-    "std",
+    "saturated %",
     "std theory",
+    "std",
 )
 
 
