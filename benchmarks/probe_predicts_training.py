@@ -171,7 +171,7 @@ samples, and judged as `initbench probe` judges it; the same net is then trained
 batches of 64 on scikit-learn's digits.
 
 A net is *healthy* if it shows no finding. It *learns* if it exceeds a validation accuracy of
-{bar.accuracy:.3f} (chance is {bar.majority:.3f}), which is the bar of `initbench probe --map` and was fixed
+{bar.accuracy:.3f} (chance is {bar.majority:.3f}), which is the bar of the map and was fixed
 beforehand; one that diverges does not. It took {seconds / 60:.0f} minutes on two cores, beside other work.
 """.strip()
 

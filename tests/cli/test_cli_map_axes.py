@@ -52,7 +52,7 @@ def test_weight_scales_are_equally_far_apart(low: float, span: float, count: int
     assert len(values) == count
     assert values[0] == pytest.approx(low) and values[-1] == low + span
     steps = [after - before for before, after in pairwise(values)]
-    rounding = 1e-9 * (low + span)  # values are written with ten digits
+    rounding = 1e-11 * (low + span)  # values have twelve digits
     assert steps == pytest.approx([span / (count - 1)] * (count - 1), rel=1e-9, abs=2 * rounding)
 
 
