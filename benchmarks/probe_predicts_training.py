@@ -26,10 +26,10 @@ from initbench.data.prepare import Bundle, Split, prepare
 from initbench.data.resolve import data_root, resolve
 from initbench.errors import ConfigError
 from initbench.execute.learning import Bar, train_row
-from initbench.probe.capture import probe
-from initbench.probe.diagnose import diagnose
-from initbench.probe.moments import ALIKE, Detail
-from initbench.probe.slopes import FALL, known, log_slope
+from initbench.probing.capture import probe
+from initbench.probing.diagnose import diagnose
+from initbench.probing.moments import ALIKE, Detail
+from initbench.probing.slopes import FALL, known, log_slope
 from initbench.train.loop import fixed_sample
 from initbench.train.start import draw
 from initbench.train.threads import one_thread

@@ -23,8 +23,8 @@ FLOORS = (
     "data",
     "config",
     "trace",
-    "probe",
-    "lint",
+    "probing",
+    "linting",
     "train",
     "store",
     "pretrain",
@@ -36,7 +36,7 @@ FLOORS = (
 """From the ground up: a file imports only from floors that stand before its own, and from its own."""
 
 NEVER = {
-    "compare": {"torch", "numpy", "train", "execute", "probe", "models", "data", "config", "components"},
+    "compare": {"torch", "numpy", "train", "execute", "probing", "models", "data", "config", "components"},
     "store": {"torch", "numpy", "safetensors", "train", "models", "data", "config", "components"},
     "theory": {"components", "models", "data", "config"},
 }

@@ -11,7 +11,7 @@ from initbench.components.activation import ACTIVATIONS, Activation, bound
 from initbench.components.norm import NORMS
 from initbench.components.scheme import INITS, Scheme
 from initbench.config.registries import Kind, kinds
-from initbench.probe.diagnose import CODES
+from initbench.probing.diagnose import CODES
 from initbench.registry import Entry, Options, Registry
 from initbench.report import axes
 

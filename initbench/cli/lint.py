@@ -65,7 +65,7 @@ def _of_config(arguments: Sequence[str], source: Source) -> Linted:
 
 
 def _check_codes(codes: Sequence[str]) -> None:
-    from initbench.lint.check import CHECKS
+    from initbench.linting.check import CHECKS
     from initbench.registry import unknown_name
 
     known = [*CHECKS.names(), ANY]

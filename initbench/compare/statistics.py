@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
+
+Scale = Literal["linear", "log"]
+"""Where means are taken: of the values, or of their logarithms, which makes differences ratios."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +25,20 @@ def summarise(values: Sequence[float | None]) -> Summary:
     known = [v for v in values if v is not None]
     if not known:
         return Summary(None, None, 0)
-    mean = math.fsum(known) / len(known) if all(map(math.isfinite, known)) else sum(known) / len(known)
+    if min(known) == max(known) and math.isfinite(known[0]):
+        # A sum divided by n may miss the common value by a rounding, and show a spread that is not there.
+        return Summary(known[0], 0.0 if len(known) > 1 else None, len(known))
+    mean = _mean(known)
     if len(known) < 2:
         return Summary(mean, None, len(known))
-    return Summary(mean, math.sqrt(sum((v - mean) ** 2 for v in known) / (len(known) - 1)), len(known))
+    deviations = (v - mean for v in known)
+    return Summary(mean, math.hypot(*deviations) / math.sqrt(len(known) - 1), len(known))
+
+
+def _mean(known: Sequence[float]) -> float:
+    if math.isfinite(sum(map(abs, known))):
+        return math.fsum(known) / len(known)
+    return sum(v / len(known) for v in known)
 
 
 def geometric(values: Sequence[float | None]) -> Summary:

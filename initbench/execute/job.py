@@ -14,8 +14,8 @@ from torch import Tensor
 from initbench.config.schema import ExperimentConfig
 from initbench.data.prepare import Bundle
 from initbench.models.network import Mode, Network
-from initbench.probe.diagnose import diagnose
-from initbench.probe.remedy import situation_of
+from initbench.probing.diagnose import diagnose
+from initbench.probing.remedy import situation_of
 from initbench.store.checkpoint import Resumption
 from initbench.train.checkpoint import Checkpoint, restore
 from initbench.train.loop import Training

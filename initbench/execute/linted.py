@@ -13,12 +13,12 @@ from initbench.components.weight import parametrization_of
 from initbench.config.schema import ExperimentConfig
 from initbench.data.prepare import Bundle
 from initbench.errors import UsageError
-from initbench.lint.check import LintFinding, Subject, lint
+from initbench.linting.check import LintFinding, Subject, lint
 from initbench.models.build import check
 from initbench.models.initialise import InitOptions, LayerRule, layer_rule, rule_for
 from initbench.models.network import Network
-from initbench.probe.own import Examined, Loss, examine
-from initbench.probe.own_theory import common_activation
+from initbench.probing.own import Examined, Loss, examine
+from initbench.probing.own_theory import common_activation
 from initbench.trace.use import Use
 from initbench.train.loop import fixed_sample
 from initbench.train.numerics import true_fp32

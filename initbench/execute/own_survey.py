@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from initbench.errors import UsageError
 from initbench.execute.surveyed import Survey, SurveyedLayer, findings, measured
-from initbench.probe.own import Examined, Loss, examine
-from initbench.probe.own_theory import expect_own, own_situation
+from initbench.probing.own import Examined, Loss, examine
+from initbench.probing.own_theory import expect_own, own_situation
 from initbench.trace.use import Found, Use
 from initbench.train.numerics import true_fp32
 from initbench.train.threads import one_thread

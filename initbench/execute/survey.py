@@ -15,10 +15,10 @@ from initbench.execute.surveyed import Survey, SurveyedLayer, findings, first_q,
 from initbench.models.build import check
 from initbench.models.fans import fans
 from initbench.models.network import Network
-from initbench.probe.capture import probe
-from initbench.probe.expect import expect
-from initbench.probe.moments import Detail
-from initbench.probe.remedy import situation_of
+from initbench.probing.capture import probe
+from initbench.probing.expect import expect
+from initbench.probing.moments import Detail
+from initbench.probing.remedy import situation_of
 from initbench.train.loop import fixed_sample
 from initbench.train.numerics import true_fp32
 from initbench.train.start import draw

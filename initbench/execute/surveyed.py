@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from initbench.probe.advice import drift_note
-from initbench.probe.diagnose import Finding, diagnose
-from initbench.probe.expect import Expected
-from initbench.probe.remedy import Situation
+from initbench.probing.advice import drift_note
+from initbench.probing.diagnose import Finding, diagnose
+from initbench.probing.expect import Expected
+from initbench.probing.remedy import Situation
 
 Measurement = dict[str, float | None]
 """By statistic, what one net shows in one layer."""

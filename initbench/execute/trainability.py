@@ -24,10 +24,10 @@ from initbench.errors import UsageError
 from initbench.execute.learning import Bar, train_row
 from initbench.models.build import check
 from initbench.models.network import FAMILIES, Network
-from initbench.probe.capture import probe
-from initbench.probe.diagnose import diagnose
-from initbench.probe.expect import theory_layers, unpredictable
-from initbench.probe.moments import Detail
+from initbench.probing.capture import probe
+from initbench.probing.diagnose import diagnose
+from initbench.probing.expect import theory_layers, unpredictable
+from initbench.probing.moments import Detail
 from initbench.theory.depth import DepthScales, crossing, deep_chi_1, depth_scales
 from initbench.theory.layer import Layer
 from initbench.train.loop import fixed_sample

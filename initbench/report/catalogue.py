@@ -18,7 +18,7 @@ from initbench.config import registries
 from initbench.config.fields import default_value, type_words
 from initbench.errors import UnknownNameError
 from initbench.models.initialise import rule_of
-from initbench.probe.diagnose import CODES, Code
+from initbench.probing.diagnose import CODES, Code
 from initbench.registry import Entry, nearest, unknown_name
 
 SCHEMA = "initbench.catalog/1"

@@ -16,7 +16,7 @@ from initbench.components.norm import Norm
 from initbench.components.scheme import Scheme
 from initbench.config import usage
 from initbench.config.fields import as_yaml
-from initbench.probe.diagnose import Code
+from initbench.probing.diagnose import Code
 from initbench.registry import Entry
 from initbench.report import axes, curve
 from initbench.report.catalogue import EXAMPLE_FANS, Kind, describe, growth, sigma_w2

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from initbench.errors import UsageError
 from initbench.execute.linted import Linted, lint_own
 from initbench.execute.own_survey import OwnSurvey, survey_own
-from initbench.lint.check import LintFinding
+from initbench.linting.check import LintFinding
 from initbench.models.initialise import init_options
-from initbench.probe.diagnose import Finding
+from initbench.probing.diagnose import Finding
 from initbench.report.lint_tables import lint_document, print_lint
 from initbench.report.own_tables import own_document, print_own
 

@@ -20,9 +20,9 @@ from initbench.config.schema import ExperimentConfig, TrainOptions
 from initbench.data.batches import Batches
 from initbench.data.prepare import Bundle, Split
 from initbench.models.network import Mode, Network
-from initbench.probe.capture import probe
-from initbench.probe.finite import first_non_finite_layer
-from initbench.probe.moments import Detail
+from initbench.probing.capture import probe
+from initbench.probing.finite import first_non_finite_layer
+from initbench.probing.moments import Detail
 from initbench.streams import generator
 from initbench.train.checkpoint import Checkpoint
 from initbench.train.cohort import Cohort

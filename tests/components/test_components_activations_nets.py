@@ -15,11 +15,11 @@ from initbench.config.schema import ExperimentConfig
 from initbench.models.build import build
 from initbench.models.initialise import InitOptions
 from initbench.models.network import FAMILIES
-from initbench.probe.capture import probe
-from initbench.probe.diagnose import diagnose
-from initbench.probe.moments import Detail
-from initbench.probe.predict import predict
-from initbench.probe.remedy import situation_of
+from initbench.probing.capture import probe
+from initbench.probing.diagnose import diagnose
+from initbench.probing.moments import Detail
+from initbench.probing.predict import predict
+from initbench.probing.remedy import situation_of
 from initbench.train.cohort import Cohort
 
 CASES = [

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrizations
 from initbench import apply_init
 from initbench.errors import UsageError
 from initbench.execute.linted import Linted, lint_own
-from initbench.lint.check import CHECKS
+from initbench.linting.check import CHECKS
 from initbench.models.initialise import InitOptions
 
 

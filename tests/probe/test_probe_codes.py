@@ -6,7 +6,7 @@ import pytest
 from test_probe_diagnose import codes, diagnosed, parts
 
 from initbench.components.activation import bound
-from initbench.probe.diagnose import diagnose
+from initbench.probing.diagnose import diagnose
 from initbench.theory import meanfield
 
 VANISHING = {"vanishing_forward", "vanishing_backward"}

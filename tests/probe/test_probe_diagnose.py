@@ -17,11 +17,11 @@ from initbench.components.scheme import INITS
 from initbench.models.build import build
 from initbench.models.initialise import InitOptions
 from initbench.models.network import FAMILIES
-from initbench.probe.capture import probe
-from initbench.probe.diagnose import CODES, diagnose
-from initbench.probe.moments import Detail
-from initbench.probe.remedy import situation_of
-from initbench.probe.slopes import FALL, log_slope
+from initbench.probing.capture import probe
+from initbench.probing.diagnose import CODES, diagnose
+from initbench.probing.moments import Detail
+from initbench.probing.remedy import situation_of
+from initbench.probing.slopes import FALL, log_slope
 
 NAMES = [code.name for code in CODES]
 THRESHOLDS = {code.name: code.threshold for code in CODES}

@@ -11,8 +11,8 @@ from initbench.data.prepare import prepare
 from initbench.data.resolve import resolve
 from initbench.execute.survey import survey
 from initbench.models.build import build
-from initbench.probe.advice import drift_note
-from initbench.probe.remedy import situation_of
+from initbench.probing.advice import drift_note
+from initbench.probing.remedy import situation_of
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from initbench.choice import options_model
 from initbench.models.build import build
 from initbench.models.initialise import InitOptions
 from initbench.models.network import FAMILIES
-from initbench.probe.jacobian import SAMPLES, jacobians
+from initbench.probing.jacobian import SAMPLES, jacobians
 
 
 def _net(**options):

@@ -12,11 +12,11 @@ from initbench.components.activation import bound
 from initbench.models.build import build
 from initbench.models.initialise import InitOptions
 from initbench.models.network import FAMILIES
-from initbench.probe import capture, moments
-from initbench.probe.capture import probe
-from initbench.probe.jacobian import jacobians
-from initbench.probe.moments import Detail
-from initbench.probe.predict import predict
+from initbench.probing import capture, moments
+from initbench.probing.capture import probe
+from initbench.probing.jacobian import jacobians
+from initbench.probing.moments import Detail
+from initbench.probing.predict import predict
 
 SAMPLES = 6
 

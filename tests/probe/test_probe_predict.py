@@ -9,7 +9,7 @@ from initbench.choice import options_model
 from initbench.models.build import build
 from initbench.models.initialise import InitOptions
 from initbench.models.network import FAMILIES
-from initbench.probe.predict import predict
+from initbench.probing.predict import predict
 
 
 def prediction(scheme, *, first_q=1.0, normed=False, gain=None, bias=None, model_bias=True, **model):

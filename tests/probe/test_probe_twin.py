@@ -17,10 +17,10 @@ from initbench.components.weight import assign_weight, weight_of
 from initbench.models.build import build
 from initbench.models.initialise import InitOptions
 from initbench.models.network import FAMILIES
-from initbench.probe import moments
-from initbench.probe.capture import probe
-from initbench.probe.finite import first_non_finite_layer
-from initbench.probe.moments import Detail
+from initbench.probing import moments
+from initbench.probing.capture import probe
+from initbench.probing.finite import first_non_finite_layer
+from initbench.probing.moments import Detail
 
 REL = 1e-9
 SAMPLES, FEATURES, CLASSES, BINS = 96, 12, 5, 8

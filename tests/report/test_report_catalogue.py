@@ -25,7 +25,7 @@ from initbench.errors import UnknownNameError
 from initbench.models.build import build
 from initbench.models.initialise import InitOptions
 from initbench.models.network import FAMILIES
-from initbench.probe.moments import SATURATED_BELOW
+from initbench.probing.moments import SATURATED_BELOW
 from initbench.report import axes, catalogue, curve, explanation
 from initbench.report.grid import Grid
 from initbench.report.sheet import Sheet

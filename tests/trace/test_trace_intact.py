@@ -13,7 +13,7 @@ import torchvision
 from torch import Tensor, nn
 
 from initbench.errors import UsageError
-from initbench.probe.own import examine
+from initbench.probing.own import examine
 
 
 def noise(*shape: int) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations
 from initbench.config.load import load
 from initbench.config.schema import ExperimentConfig
 from initbench.models.build import build
-from initbench.probe.own import Examined, examine
+from initbench.probing.own import Examined, examine
 from initbench.trace.use import Use
 
 

@@ -10,8 +10,8 @@ import torch
 from torch.nn.utils.weight_norm import WeightNorm
 
 from initbench.components.weight import parametrization_of
-from initbench.lint.check import CHECKS, Check, Remark, Subject, named
-from initbench.lint.evidence import is_torch_default
+from initbench.linting.check import CHECKS, Check, Remark, Subject, named
+from initbench.linting.evidence import is_torch_default
 from initbench.trace.use import Use
 
 _GROWTH = 100.0

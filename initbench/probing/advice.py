@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from initbench.probe.remedy import (
+from initbench.probing.remedy import (
     SAME_SCALE,
     Situation,
     batch_norm,

@@ -14,9 +14,9 @@ from torch.func import functional_call
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from initbench.errors import UsageError
-from initbench.probe import moments, record
-from initbench.probe.moments import Detail
-from initbench.probe.own_loss import OwnLoss, loss_of, main_output
+from initbench.probing import moments, record
+from initbench.probing.moments import Detail
+from initbench.probing.own_loss import OwnLoss, loss_of, main_output
 from initbench.trace.intact import untouched
 from initbench.trace.tracer import Tracer
 from initbench.trace.use import Found, Use

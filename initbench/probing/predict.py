@@ -10,7 +10,7 @@ from functools import lru_cache
 from initbench.components.activation import SATURATED_BELOW, BoundActivation
 from initbench.models.initialise import InitOptions, LayerRule, layer_rule
 from initbench.models.network import Network, WeightLayer
-from initbench.probe.slopes import FALL, UNDERFLOW
+from initbench.probing.slopes import FALL, UNDERFLOW
 from initbench.theory import meanfield
 from initbench.theory.quadrature import gaussian_expectation
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from initbench.components.activation import Activation, BoundActivation, bound
-from initbench.probe.expect import Expected, source_of
-from initbench.probe.predict import Prediction
-from initbench.probe.remedy import Situation
-from initbench.probe.wording import as_call
+from initbench.probing.expect import Expected, source_of
+from initbench.probing.predict import Prediction
+from initbench.probing.remedy import Situation
+from initbench.probing.wording import as_call
 from initbench.registry import Options
 from initbench.theory.fixed_points import fixed_point
 from initbench.theory.layer import Layer, Predicted

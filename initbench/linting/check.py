@@ -10,7 +10,7 @@ from torch import nn
 
 from initbench.components.activation import BoundActivation
 from initbench.models.initialise import LayerRule
-from initbench.probe.own import Examined
+from initbench.probing.own import Examined
 from initbench.registry import Entry, Registry
 from initbench.trace.use import Use
 
@@ -87,7 +87,7 @@ class Check(Entry):
     look: Callable[[Subject], Iterator[Remark]]
 
 
-CHECKS: Registry[Check] = Registry("lint code", "initbench.lint.checks")
+CHECKS: Registry[Check] = Registry("lint code", "initbench.linting.checks")
 
 
 def lint(subject: Subject) -> list[LintFinding]:

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from initbench.probe.advice import and_more, dead_advice, saturated_advice, slope_advice, spell
-from initbench.probe.moments import ALIKE
-from initbench.probe.predict import MOST_FLAT
-from initbench.probe.remedy import Situation
-from initbench.probe.slopes import FALL, Slope, fall, floor, growth, known
+from initbench.probing.advice import and_more, dead_advice, saturated_advice, slope_advice, spell
+from initbench.probing.moments import ALIKE
+from initbench.probing.predict import MOST_FLAT
+from initbench.probing.remedy import Situation
+from initbench.probing.slopes import FALL, Slope, fall, floor, growth, known
 
 
 @dataclass(frozen=True)

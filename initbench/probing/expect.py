@@ -11,8 +11,8 @@ from torch import Tensor
 from initbench.models.fans import shape_of
 from initbench.models.initialise import InitOptions, LayerRule, layer_rule
 from initbench.models.network import Network, WeightLayer, has_maps
-from initbench.probe.beyond import predicted_beyond, unknown, why_no_bands
-from initbench.probe.moments import correlation
+from initbench.probing.beyond import predicted_beyond, unknown, why_no_bands
+from initbench.probing.moments import correlation
 from initbench.theory.fixed_points import FixedPoint, fixed_point
 from initbench.theory.layer import Layer, Predicted, Source
 from initbench.theory.stack import propagate

@@ -12,7 +12,7 @@ from initbench.components.activation import BoundActivation
 from initbench.components.scheme import INITS, Needs
 from initbench.models.initialise import InitOptions, layer_rule
 from initbench.models.network import FamilyOptions, Network
-from initbench.probe.predict import Prediction, batch_norm_holds, predict, scale_holds
+from initbench.probing.predict import Prediction, batch_norm_holds, predict, scale_holds
 
 SAME_SCALE = 0.05
 """Two σ_w² whose logarithms differ by less are one scale."""

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from initbench.probe import moments
-from initbench.probe.moments import Detail
+from initbench.probing import moments
+from initbench.probing.moments import Detail
 
 
 def begin(output: Tensor, units_second: Tensor, detail: Detail) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from torch.func import functional_call
 
 from initbench.components.weight import parametrization_of
 from initbench.models.network import Network, WeightLayer, has_maps
-from initbench.probe import moments, record
-from initbench.probe.jacobian import jacobians
-from initbench.probe.moments import Detail
+from initbench.probing import moments, record
+from initbench.probing.jacobian import jacobians
+from initbench.probing.moments import Detail
 
 Tensors = Mapping[str, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from initbench.lint.check import CHECKS, Check, Remark, Subject, named
-from initbench.lint.evidence import LEAST_ENTRIES, Variance, is_torch_default, torch_fans, variance_of
+from initbench.linting.check import CHECKS, Check, Remark, Subject, named
+from initbench.linting.evidence import LEAST_ENTRIES, Variance, is_torch_default, torch_fans, variance_of
 from initbench.trace.use import Use
 
 _FAR = 0.2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from initbench.lint.check import CHECKS, Check, Remark, Subject
+from initbench.linting.check import CHECKS, Check, Remark, Subject
 
 _EXCESS = 1.0
 """Nats above ln C from which a net starts out sure of what it cannot know."""
