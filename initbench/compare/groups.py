@@ -54,14 +54,15 @@ class Group:
             return str(self.key["experiment"]) + _listed(self.key.get("variant", {}))
         return _listed(self.key).strip()
 
-    def unit_of(self, run: RunFacts) -> str:
-        """What a run has in common with its partner in another row: the seed, and what varies here."""
-        keys = run.config_keys
-        return "|".join([f"seed={run.seed}", *(f"{key}={keys.get(key)!r}" for key in sorted(self.varies))])
-
 
 def _listed(values: dict[str, Any]) -> str:
     return "".join(f" {key}={value}" for key, value in values.items())
+
+
+def unit_of(run: RunFacts, varying: Iterable[str]) -> str:
+    """What a run has in common with its partner in another row: the seed, and the keys that vary in rows."""
+    keys = run.config_keys
+    return "|".join([f"seed={run.seed}", *(f"{key}={keys.get(key)!r}" for key in varying)])
 
 
 def grouped(runs: Iterable[RunFacts], by: Sequence[str]) -> list[tuple[Terms, list[Group]]]:

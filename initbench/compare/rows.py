@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from initbench.compare.facts import RunFacts
-from initbench.compare.groups import Group, Key, Terms, grouped
+from initbench.compare.groups import Group, Key, Terms, grouped, unit_of
 from initbench.compare.metrics import METRICS, Metric, steps_to
 from initbench.compare.statistics import Summary, geometric, summarise
 
@@ -29,6 +29,8 @@ class Row:
     """Runs that reached the table's target."""
     values: dict[str, dict[str, float]] = field(repr=False)
     """By metric, the numbers of the runs that have one, by what a run shares with its partners elsewhere."""
+    divergences: dict[str, bool] = field(repr=False)
+    """Whether each complete run diverged, likewise."""
 
     @property
     def key(self) -> Key:
@@ -76,7 +78,8 @@ def tables(runs: Iterable[RunFacts], *, by: Sequence[str] = (), target: float | 
 def _table(terms: Terms, by: tuple[str, ...], groups: Sequence[Group], target: float | None) -> Table:
     if target is None:
         target = _default_target(groups)
-    rows = [_row(group, target) for group in groups]
+    varying = sorted({key for group in groups for key in group.varies})
+    rows = [_row(group, target, varying) for group in groups]
     return Table(terms, by, target, sorted(rows, key=_rank))
 
 
@@ -92,9 +95,9 @@ def _rank(row: Row) -> tuple[float, str]:
     return (-mean if mean is not None else math.inf, row.label)
 
 
-def _row(group: Group, target: float | None) -> Row:
+def _row(group: Group, target: float | None, varying: Sequence[str]) -> Row:
     complete = [run for run in group.runs if run.is_complete]
-    units = [group.unit_of(run) for run in complete]
+    units = [unit_of(run, varying) for run in complete]
     metrics, values = {}, {}
     for name, metric in METRICS.items():
         found = [metric.value(run, target) for run in complete]
@@ -108,6 +111,7 @@ def _row(group: Group, target: float | None) -> Row:
         metrics=metrics,
         reached=sum(steps_to(run, target) is not None for run in complete),
         values=values,
+        divergences={unit: not run.is_finished for unit, run in zip(units, complete, strict=True)},
     )
 
 

@@ -1,0 +1,134 @@
+"""Rows of a table held against one of them, and against each other, metric by metric.
+
+A family, over which Holm's correction is made, is one metric's comparisons in one table: of all rows with the
+baseline, or of all pairs of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from initbench.compare.differences import Difference, difference
+from initbench.compare.families import holm, letters
+from initbench.compare.intervals import Interval, interval
+from initbench.compare.metrics import METRICS, Metric
+from initbench.compare.power import SeedsNeeded, seeds_needed
+from initbench.compare.rates import RateDifference, rate_difference
+from initbench.compare.rows import Row, Table
+from initbench.compare.statistics import Scale
+from initbench.compare.verdicts import Verdict, is_significant, verdict
+from initbench.errors import UsageError
+from initbench.registry import unknown_name
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Versus:
+    """A row's metric less that of the baseline; of metrics with geometric means, the ratio."""
+
+    found: Difference
+    p_adjusted: float | None
+    verdict: Verdict
+    seeds_needed: SeedsNeeded | None
+    """In each row, to show the difference seen; None where that cannot be said."""
+
+
+def versus(table: Table, baseline: Row, confidence: float = CONFIDENCE) -> dict[str, dict[str, Versus]]:
+    """By label and metric, every other row beside the baseline."""
+    others = [row for row in table.rows if row is not baseline]
+    found: dict[str, dict[str, Versus]] = {row.label: {} for row in others}
+    for metric in METRICS.values():
+        seen = [_difference(metric, row, baseline, confidence) for row in others]
+        adjusted = holm([one.p for one in seen])
+        for row, one, p in zip(others, seen, adjusted, strict=True):
+            said = verdict(one, metric.better, p_adjusted=p)
+            found[row.label][metric.name] = Versus(one, p, said, _needed(metric, row, baseline, confidence))
+    return found
+
+
+def divergence_versus(table: Table, baseline: Row) -> dict[str, tuple[RateDifference, float | None]]:
+    """By label, how much more often runs of a row diverge than those of the baseline, with the adjusted p."""
+    others = [row for row in table.rows if row is not baseline]
+    seen = [
+        rate_difference(row.divergences, baseline.divergences, paired=_paired(row, baseline))
+        for row in others
+    ]
+    adjusted = holm([one.p for one in seen])
+    return {row.label: (one, p) for row, one, p in zip(others, seen, adjusted, strict=True)}
+
+
+def letters_of(table: Table, metric: str, confidence: float = CONFIDENCE) -> dict[str, str]:
+    """By label, letters of which two rows share one unless they are told apart; best rows first.
+
+    Rows without a mean have none. A pair that cannot be tested is not told apart.
+    """
+    entry = METRICS[metric]
+    rows = [row for row in table.rows if row.metrics[metric].mean is not None and _values(entry, row)]
+    pairs = list(combinations(rows, 2))
+    adjusted = holm([_difference(entry, a, b, confidence).p for a, b in pairs])
+    apart = {
+        (a.label, b.label) for (a, b), p in zip(pairs, adjusted, strict=True) if is_significant(p, confidence)
+    }
+    ordered = sorted(rows, key=lambda row: row.metrics[metric].mean or 0.0, reverse=entry.better != "lower")
+    return letters([row.label for row in ordered], apart)
+
+
+def interval_of(row: Row, metric: str, confidence: float = CONFIDENCE) -> Interval | None:
+    """Of the mean; None for one run, and where some runs have no value that stands for "never"."""
+    entry = METRICS[metric]
+    return interval(list(_values(entry, row).values()), confidence, _scale(entry))
+
+
+def row_named(table: Table, name: str) -> Row | None:
+    """The row that is called so: by its label, its experiment, or a value of the keys that make the rows.
+
+    None where the table has none. Raises UsageError where several rows of it are called so.
+    """
+    found = [row for row in table.rows if row.label == name] or [
+        row for row in table.rows if name in map(str, row.key.values())
+    ]
+    if len(found) > 1:
+        labels = ", ".join(repr(row.label) for row in found)
+        raise UsageError(f"several rows are called {name!r}: name one of {labels}")
+    return found[0] if found else None
+
+
+def baselines(tables: Sequence[Table], name: str) -> list[Row | None]:
+    """For each table, the row of that name; raises UsageError, with the nearest name, where none has it."""
+    found = [row_named(table, name) for table in tables]
+    if tables and not any(found):
+        labels = dict.fromkeys(row.label for table in tables for row in table.rows)
+        raise UsageError(f"--baseline: {unknown_name('row', name, labels)}")
+    return found
+
+
+def _difference(metric: Metric, a: Row, b: Row, confidence: float) -> Difference:
+    paired = _paired(a, b)
+    return difference(
+        _values(metric, a), _values(metric, b), paired=paired, confidence=confidence, scale=_scale(metric)
+    )
+
+
+def _needed(metric: Metric, a: Row, b: Row, confidence: float) -> SeedsNeeded | None:
+    arms = _values(metric, a), _values(metric, b)
+    return seeds_needed(*arms, confidence=confidence, paired=_paired(a, b), scale=_scale(metric))
+
+
+def _values(metric: Metric, row: Row) -> Mapping[str, float]:
+    """The numbers of the runs; none of them where a run that has none stands for "never"."""
+    if metric.censored and row.metrics[metric.name].mean is None:
+        return {}
+    return row.values[metric.name]
+
+
+def _scale(metric: Metric) -> Scale:
+    return "log" if metric.log else "linear"
+
+
+def _paired(a: Row, b: Row) -> bool:
+    """Whether runs of one seed saw the same batches in both rows: the same data, split, and batch size."""
+    runs = [*a.group.runs, *b.group.runs]
+    return len({(repr(run.config.get("data")), run.batch_size, run.fingerprint) for run in runs}) == 1
