@@ -143,7 +143,7 @@ def test_a_change_of_numerical_code_changes_the_hash(copied_package: Path) -> No
         "components/optimizer.py",
         "models/families/mlp.py",
         "data/sets/digits.py",
-        "probe/moments.py",
+        "probing/moments.py",
         "train/cohort.py",
     ):
         path = copied_package / file
