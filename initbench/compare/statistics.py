@@ -27,7 +27,7 @@ def summarise(values: Sequence[float | None]) -> Summary:
         return Summary(None, None, 0)
     if min(known) == max(known) and math.isfinite(known[0]):
         # A sum divided by n may miss the common value by a rounding, and show a spread that is not there.
-        return Summary(known[0], 0.0 if len(known) > 1 else None, len(known))
+        return Summary(float(known[0]), 0.0 if len(known) > 1 else None, len(known))
     mean = _mean(known)
     if len(known) < 2:
         return Summary(mean, None, len(known))
