@@ -6,21 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch.nn.functional import cross_entropy
-
 from initbench.config.schema import ExperimentConfig
 from initbench.data.batches import check_batch_size
-from initbench.data.prepare import Bundle, Split
-from initbench.execute.surveyed import Survey, SurveyedLayer, findings, first_q, measured, note
+from initbench.data.prepare import Bundle
+from initbench.execute.surveyed import Survey, SurveyedLayer, findings, first_q, measured, note, shown_by
 from initbench.models.build import check
 from initbench.models.fans import fans
 from initbench.models.network import Network
-from initbench.probing.capture import probe
 from initbench.probing.expect import expect
-from initbench.probing.moments import Detail
 from initbench.probing.remedy import situation_of
 from initbench.train.loop import fixed_sample
-from initbench.train.numerics import true_fp32
 from initbench.train.start import draw
 from initbench.train.threads import one_thread
 
@@ -48,7 +43,7 @@ def _survey(config: ExperimentConfig, data: Bundle) -> ConfigSurvey:
     network: Network | None = None
     for seed in config.seed_list:
         (network,) = draw(config, data, [seed])
-        shown.append(_probe(network.to(batch.x.device), batch, config))
+        shown.append(shown_by(network, batch, config))
     assert network is not None
     network = network.cpu()
     situation = situation_of(network, config.model, config.init, first_q(shown))
@@ -65,20 +60,6 @@ def _survey(config: ExperimentConfig, data: Bundle) -> ConfigSurvey:
         findings=found,
         note=note(expected, found, situation),
     )
-
-
-def _probe(network: Network, batch: Split, config: ExperimentConfig) -> list[dict[str, Any]]:
-    with true_fp32(batch.x.device):
-        return probe(
-            network,
-            {name: p.detach() for name, p in network.named_parameters()},
-            dict(network.named_buffers()),
-            x=batch.x,
-            y=batch.y,
-            loss=cross_entropy,
-            bins=config.probe.bins,
-            detail=Detail.DIAGNOSIS,
-        )
 
 
 def _layers(network: Network, shown: Sequence[Sequence[dict[str, Any]]]) -> list[SurveyedLayer]:

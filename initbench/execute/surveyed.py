@@ -7,10 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch.nn.functional import cross_entropy
+
+from initbench.config.schema import ExperimentConfig
+from initbench.data.prepare import Split
+from initbench.models.network import Network
 from initbench.probing.advice import drift_note
+from initbench.probing.capture import probe
 from initbench.probing.diagnose import Finding, diagnose
 from initbench.probing.expect import Expected
+from initbench.probing.moments import Detail
 from initbench.probing.remedy import Situation
+from initbench.train.numerics import true_fp32
+from initbench.train.threads import one_thread
 
 Measurement = dict[str, float | None]
 """By statistic, what one net shows in one layer."""
@@ -41,6 +50,22 @@ class Survey:
     """Each kind of finding once, with the number of nets that show it."""
     note: str | None = None
     """What theory says of q over the layers, where it drifts without being a finding."""
+
+
+def shown_by(network: Network, batch: Split, config: ExperimentConfig) -> list[dict[str, Any]]:
+    """What a diagnosis reads of one untrained net, on the device of the batch. One thread for all of it."""
+    network = network.to(batch.x.device)
+    with true_fp32(batch.x.device), one_thread():
+        return probe(
+            network,
+            {name: p.detach() for name, p in network.named_parameters()},
+            dict(network.named_buffers()),
+            x=batch.x,
+            y=batch.y,
+            loss=cross_entropy,
+            bins=config.probe.bins,
+            detail=Detail.DIAGNOSIS,
+        )
 
 
 def measured(layers: Sequence[dict[str, Any]], place: int) -> Measurement:

@@ -13,7 +13,6 @@ from itertools import pairwise, product
 from typing import Any, Protocol
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from initbench.choice import default_choice
 from initbench.components.scheme import INITS
@@ -22,16 +21,14 @@ from initbench.data.batches import check_batch_size
 from initbench.data.prepare import Bundle, Split
 from initbench.errors import UsageError
 from initbench.execute.learning import Bar, train_row
+from initbench.execute.surveyed import shown_by
 from initbench.models.build import check
 from initbench.models.network import FAMILIES, Network
-from initbench.probing.capture import probe
 from initbench.probing.diagnose import diagnose
 from initbench.probing.expect import theory_layers, unpredictable
-from initbench.probing.moments import Detail
 from initbench.theory.depth import DepthScales, crossing, deep_chi_1, depth_scales
 from initbench.theory.layer import Layer
 from initbench.train.loop import fixed_sample
-from initbench.train.numerics import true_fp32
 from initbench.train.start import draw
 from initbench.train.threads import one_thread
 
@@ -189,23 +186,9 @@ def _probed(
         at, shown = variant(config, sigma_w, depth), []
         for seed in seeds:
             (network,) = draw(at, data, [seed])
-            shown.append(_probe(network.to(batch.x.device), batch, config))
+            shown.append(shown_by(network, batch, config))
             observer.advanced(depth)
         yield _point(sigma_w, depth, shown)
-
-
-def _probe(network: Network, batch: Split, config: ExperimentConfig) -> list[dict[str, Any]]:
-    with true_fp32(batch.x.device), one_thread():
-        return probe(
-            network,
-            {name: p.detach() for name, p in network.named_parameters()},
-            dict(network.named_buffers()),
-            x=batch.x,
-            y=batch.y,
-            loss=cross_entropy,
-            bins=config.probe.bins,
-            detail=Detail.DIAGNOSIS,
-        )
 
 
 def _point(sigma_w: float, depth: int, nets: Sequence[list[dict[str, Any]]]) -> Point:
