@@ -38,7 +38,7 @@ ConfigArguments = Annotated[
 TargetArguments = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[FILE|KEY=VALUE]...",
+        metavar="FILE|KEY=VALUE",
         help="A config file, then overrides; with --model, overrides alone.",
     ),
 ]

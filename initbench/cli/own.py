@@ -49,15 +49,18 @@ class OwnModel:
     shape: tuple[int, ...] | None
     target: OwnTarget
 
-    def survey(self, source: Source) -> OwnSurvey:
-        """Make it under every seed, and probe each."""
+    def survey(self, source: Source, device: str) -> OwnSurvey:
+        """Make it under every seed, and probe each on the device."""
+        from initbench.execute.device import resolve_device
         from initbench.execute.own_survey import survey_own
 
         if self.target.init is not None:
             raise UsageError("init.* is for `initbench lint`; probe measures the weights that are there")
+        chosen = resolve_device(device)
         x, y, words = _batch(self, source)
-        seeds = self.target.seed_list
-        return survey_own(self._modules(), x, y, model=self.path, batch=words, seeds=seeds)
+        x, y = x.to(chosen), None if y is None else y.to(chosen)
+        modules = (module.to(chosen) for module in self._modules())
+        return survey_own(modules, x, y, model=self.path, batch=words, seeds=self.target.seed_list)
 
     def lint(self, source: Source) -> Linted:
         """Make it under every seed, and look for mistakes."""

@@ -54,7 +54,7 @@ def probe(
     _check_together(model, axes, depths, train_steps)
     source = Source(root=data_root(data_dir), offline=offline, notify=lambda m: typer.echo(m, err=True))
     if model is not None:
-        found = own_model(model, arguments, shape, data).survey(source)
+        found = own_model(model, arguments, shape, data).survey(source, device)
         _show_own(found, all_layers=all_layers, json_output=json_output)
         return
     if shape is not None or data is not None:
