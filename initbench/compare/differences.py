@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from initbench.compare.intervals import Interval, around, checked, ratio, t_two_sided
-from initbench.compare.pairing import Arm, Samples, samples
+from initbench.compare.pairing import LEAST, Arm, Samples, samples
 from initbench.compare.statistics import Scale, Summary, summarise
 
 
@@ -101,17 +101,39 @@ def _paired(found: Samples, confidence: float, scale: Scale) -> Difference:
 
 
 def _welch(found: Samples, method: Method, confidence: float, scale: Scale) -> Difference:
-    (mean_a, std_a), (mean_b, std_b) = moments(summarise(found.left)), moments(summarise(found.right))
-    n_a, n_b = len(found.left), len(found.right)
+    return _of_summaries(summarise(found.left), summarise(found.right), method, confidence, scale)
+
+
+def summaries_difference(
+    a: Summary, b: Summary, *, confidence: float = 0.95, scale: Scale = "linear"
+) -> Difference:
+    """Welch's, as `difference` gives it, where only summaries are known; on the log scale, geometric ones.
+
+    Raises UsageError for a confidence outside (0, 1).
+    """
+    checked(confidence)
+    if scale == "log":
+        a, b = (Summary(math.log(one.mean) if one.mean else None, one.std, one.n) for one in (a, b))
+    if a.mean is None or b.mean is None or not math.isfinite(abs(a.mean) + abs(b.mean)):
+        return Difference(None, None, None, None, a.n, b.n, Method.UNDEFINED, scale)
+    if a.std is None or b.std is None:
+        shown = _shown(a.mean - b.mean, scale)
+        return Difference(shown, None, None, None, a.n, b.n, Method.NOT_ENOUGH_SEEDS, scale)
+    return _of_summaries(a, b, Method.WELCH, confidence, scale)
+
+
+def _of_summaries(a: Summary, b: Summary, method: Method, confidence: float, scale: Scale) -> Difference:
+    """On the log scale, of logarithms."""
+    (mean_a, std_a), (mean_b, std_b) = moments(a), moments(b)
     mean = mean_a - mean_b
-    error, df = welch(std_a, n_a, std_b, n_b)
+    error, df = welch(std_a, a.n, std_b, b.n)
     return Difference(
         difference=_shown(mean, scale),
         interval=around(mean, error, df, confidence, scale),
         p=_p(mean, error, df),
-        effect_size=_effect(mean, (std_a, n_a), (std_b, n_b)),
-        n_a=n_a,
-        n_b=n_b,
+        effect_size=_effect(mean, (std_a, a.n), (std_b, b.n)),
+        n_a=a.n,
+        n_b=b.n,
         method=method,
         scale=scale,
     )
@@ -158,11 +180,12 @@ def _paired_effect(mean: float, left: Sequence[float], right: Sequence[float]) -
     s² = (s_a² + s_b²) / 2, so that the same difference has the same size whether seeds are shared or not
     (Cumming 2012, Understanding the new statistics, d_av). The variances of the arms go up and down together:
     their average has 2 (n − 1) / (1 + r²) degrees of freedom, r the correlation of the pairs
-    (Cousineau 2020, Approximating the distribution of Cohen's d_p in within-subject designs).
+    (Cousineau 2020, Approximating the distribution of Cohen's d_p in within-subject designs). Two pairs
+    always have r = ±1: a single degree of freedom, for which there is no correction.
     """
     (mean_a, std_a), (mean_b, std_b) = moments(summarise(left)), moments(summarise(right))
     average = math.hypot(std_a, std_b) / math.sqrt(2.0)
-    if not average:
+    if not average or len(left) == LEAST:
         return None
     r = 0.0
     if std_a and std_b:
@@ -170,7 +193,7 @@ def _paired_effect(mean: float, left: Sequence[float], right: Sequence[float]) -
         products = math.fsum((x - mean_a) / std_a * ((y - mean_b) / std_b) for x, y in pairs)
         r = products / (len(left) - 1)
     df = 2.0 * (len(left) - 1) / (1.0 + min(1.0, r * r))
-    return correction(df) * mean / average if df > 1.0 else None
+    return correction(df) * mean / average
 
 
 def correction(df: float) -> float:

@@ -65,6 +65,11 @@ def unit_of(run: RunFacts, varying: Iterable[str]) -> str:
     return "|".join([f"seed={run.seed}", *(f"{key}={keys.get(key)!r}" for key in varying)])
 
 
+def saw_the_same(runs: Iterable[RunFacts]) -> bool:
+    """Whether runs of one seed saw the same batches: the same data, split, and batch size."""
+    return len({(repr(run.config.get("data")), run.batch_size, run.fingerprint) for run in runs}) <= 1
+
+
 def grouped(runs: Iterable[RunFacts], by: Sequence[str]) -> list[tuple[Terms, list[Group]]]:
     """Tables of rows, in the order of their terms; `by`: the keys that make the rows, else the experiment."""
     tables: defaultdict[Terms, list[RunFacts]] = defaultdict(list)

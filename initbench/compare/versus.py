@@ -12,6 +12,7 @@ from itertools import combinations
 
 from initbench.compare.differences import Difference, difference
 from initbench.compare.families import holm, letters
+from initbench.compare.groups import saw_the_same
 from initbench.compare.intervals import Interval, interval
 from initbench.compare.metrics import METRICS, Metric
 from initbench.compare.power import SeedsNeeded, seeds_needed
@@ -129,6 +130,4 @@ def _scale(metric: Metric) -> Scale:
 
 
 def _paired(a: Row, b: Row) -> bool:
-    """Whether runs of one seed saw the same batches in both rows: the same data, split, and batch size."""
-    runs = [*a.group.runs, *b.group.runs]
-    return len({(repr(run.config.get("data")), run.batch_size, run.fingerprint) for run in runs}) == 1
+    return saw_the_same([*a.group.runs, *b.group.runs])

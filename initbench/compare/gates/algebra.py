@@ -1,0 +1,168 @@
+"""Expressions taken apart: by rows where they are sums, and to logarithms where means are geometric."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+
+from initbench.compare.gates.tree import (
+    Absolute,
+    Aggregate,
+    Binary,
+    Logarithm,
+    Metric,
+    Negation,
+    Node,
+    Number,
+    Quantity,
+)
+from initbench.compare.metrics import METRICS
+
+
+def has_geometric_mean(left: Node, right: Node) -> bool:
+    """Whether two sides are compared by their ratio: products of positive constants and log metrics."""
+    return any(map(_is_log, [*left.bare(), *right.bare()])) and _is_product(left) and _is_product(right)
+
+
+def _is_log(node: Node) -> bool:
+    return isinstance(node, Metric) and node.metric in METRICS and METRICS[node.metric].log
+
+
+def _is_product(node: Node) -> bool:
+    if isinstance(node, Binary) and node.operator in "*/":
+        return _is_product(node.left) and _is_product(node.right)
+    return _is_log(node) or (isinstance(node, Number) and node.value > 0.0)
+
+
+def logarithm(node: Node) -> Node:
+    """ln of a product, as a sum."""
+    if isinstance(node, Binary):
+        sign = "+" if node.operator == "*" else "-"
+        return Binary(sign, logarithm(node.left), logarithm(node.right))  # type: ignore[arg-type]
+    return Number(math.log(node.value)) if isinstance(node, Number) else Logarithm(node)
+
+
+def parts(node: Node, of: Callable[[Quantity], str]) -> dict[str, Node] | None:
+    """An expression as a sum of one expression for each row; None where rows are multiplied or the like.
+
+    `of` names the row of a quantity. Constants go to the first row.
+    """
+    found: dict[str, Node] = {}
+    constant: list[Node] = []
+    for term in _terms(node, of):
+        rows = {of(quantity) for quantity in term.bare()}
+        if len(rows) > 1:
+            return None
+        if not rows:
+            constant.append(term)
+        else:
+            (row,) = rows
+            found[row] = Binary("+", found[row], term) if row in found else term
+    for term in constant:
+        first = next(iter(found))
+        found[first] = Binary("+", found[first], term)
+    return found
+
+
+def _terms(node: Node, of: Callable[[Quantity], str]) -> list[Node]:
+    """The terms of a sum, with constant factors multiplied out where they stand before several rows."""
+    if len({of(quantity) for quantity in node.bare()}) <= 1:
+        return [node]
+    if isinstance(node, Negation):
+        return [Negation(term) for term in _terms(node.inner, of)]
+    if not isinstance(node, Binary):
+        return [node]
+    left, right = node.left, node.right
+    if node.operator == "+":
+        return _terms(left, of) + _terms(right, of)
+    if node.operator == "-":
+        return _terms(left, of) + [Negation(term) for term in _terms(right, of)]
+    if not right.bare():
+        return [Binary(node.operator, term, right) for term in _terms(left, of)]
+    if node.operator == "*" and not left.bare():
+        return [Binary("*", left, term) for term in _terms(right, of)]
+    return [node]
+
+
+def bound(node: Node, known: Callable[[Aggregate], float]) -> Node:
+    """The expression with the number of each mean, min and max in its place."""
+    if isinstance(node, Aggregate):
+        return Number(known(node))
+    if isinstance(node, Binary):
+        return Binary(node.operator, bound(node.left, known), bound(node.right, known))
+    if isinstance(node, Negation | Absolute):
+        return type(node)(bound(node.inner, known))
+    return node
+
+
+def value(node: Node, read: Callable[[Quantity], float | None]) -> float | None:
+    """The number of a bound expression, given those of its quantities; None where one has none.
+
+    What cannot be computed (a quotient by 0, a logarithm of 0, an overflow) is NaN.
+    """
+    if isinstance(node, Number):
+        return node.value
+    if isinstance(node, Quantity):
+        return read(node)
+    known = [one for child in node.children if (one := value(child, read)) is not None]
+    if len(known) < len(node.children):
+        return None
+    try:
+        return _computed(node, known)
+    except (ZeroDivisionError, OverflowError, ValueError):
+        return math.nan
+
+
+def _computed(node: Node, known: Sequence[float]) -> float:
+    if isinstance(node, Negation):
+        return -known[0]
+    if isinstance(node, Absolute):
+        return abs(known[0])
+    if isinstance(node, Logarithm):
+        return math.log(known[0])
+    assert isinstance(node, Binary)
+    return _OPERATIONS[node.operator](known[0], known[1])
+
+
+_OPERATIONS: dict[str, Callable[[float, float], float]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+}
+
+
+def constant(node: Node) -> float:
+    """The number of a bound expression without quantities; NaN where it cannot be computed."""
+    found = value(node, lambda _quantity: None)
+    assert found is not None
+    return found
+
+
+def affine(node: Node) -> tuple[float, float] | None:
+    """a and b where a bound expression is a · x + b in one quantity x, or its logarithm; None where it is not."""
+    if not node.bare():
+        return 0.0, constant(node)
+    if isinstance(node, Quantity | Logarithm):
+        return 1.0, 0.0
+    if len(node.bare()) > 1 or isinstance(node, Absolute):
+        return None
+    sides = [side for child in node.children if (side := affine(child)) is not None]
+    if len(sides) < len(node.children):
+        return None
+    if isinstance(node, Negation):
+        return -sides[0][0], -sides[0][1]
+    assert isinstance(node, Binary)
+    return _combined(node.operator, *sides)
+
+
+def _combined(sign: str, left: tuple[float, float], right: tuple[float, float]) -> tuple[float, float] | None:
+    (a, b), (c, d) = left, right
+    if sign == "+":
+        return a + c, b + d
+    if sign == "-":
+        return a - c, b - d
+    if sign == "*":
+        return (a * d, b * d) if not c else (b * c, b * d)
+    return (a / d, b / d) if not c and d else None

@@ -1,0 +1,300 @@
+"""What a gate says, as a tree; `str` of a node is text that is read as the same node again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+Operator = Literal["+", "-", "*", "/"]
+Relation = Literal["<", "<=", ">", ">=", "==", "!="]
+Aggregation = Literal["mean", "min", "max"]
+
+_PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
+_NEGATION, _ATOM = 3, 4
+DIVERGENCE_RATE = "divergence_rate"
+"""The share of complete runs that diverged; no entry of METRICS, since it is 0 or 1 in a run."""
+_PLAIN = re.compile(r"[^\W\d](?:[\w.-]*\w)?")
+"""Names of rows that need no quotes."""
+
+
+class Node:
+    """Anything in a gate."""
+
+    children: tuple[Node, ...] = ()
+
+    @cached_property
+    def depth(self) -> int:
+        """How many nodes stand one in another; reading bottom up, a step each."""
+        return 1 + max((child.depth for child in self.children), default=0)
+
+    @property
+    def precedence(self) -> int:
+        """How tightly it holds together: what holds less is put in parentheses."""
+        return _ATOM
+
+    def walk(self) -> Iterator[Node]:
+        """The node and all below it."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+    def quantities(self) -> list[Quantity]:
+        """Everything that is read off runs, in order."""
+        return [node for node in self.walk() if isinstance(node, Quantity)]
+
+    def bare(self) -> list[Quantity]:
+        """Those that differ from run to run: outside of means, minima and maxima."""
+        if isinstance(self, Aggregate):
+            return []
+        own = [self] if isinstance(self, Quantity) else []
+        return [*own, *(quantity for child in self.children for quantity in child.bare())]
+
+
+@dataclass(frozen=True)
+class Number(Node):
+    """A constant."""
+
+    value: float
+
+    def __str__(self) -> str:
+        return repr(self.value)
+
+
+@dataclass(frozen=True)
+class RowName:
+    """Which row, and in which state."""
+
+    name: str | None
+    """None for every row in turn."""
+    earlier: bool = False
+    """Whether the earlier state of that row is meant."""
+
+    def __str__(self) -> str:
+        prefix = "before." if self.earlier else ""
+        if self.name is None:
+            return prefix
+        is_plain = _PLAIN.fullmatch(self.name) and self.name.partition(".")[0] != "before"
+        quoted = self.name if is_plain else '"' + re.sub(r'(["\\])', r"\\\1", self.name) + '"'
+        return f"{prefix}{quoted}."
+
+
+@dataclass(frozen=True)
+class Quantity(Node):
+    """One number of each run; `column` is where it stands in the text."""
+
+    row: RowName
+    column: int = field(default=0, compare=False, kw_only=True)
+
+    @property
+    def name(self) -> str:
+        """What is read off a run, without the row."""
+        raise NotImplementedError
+
+    @property
+    def is_rate(self) -> bool:
+        """Whether it is a share of runs instead of a number that each has."""
+        return self.name == DIVERGENCE_RATE
+
+    def __str__(self) -> str:
+        return f"{self.row}{self.name}"
+
+
+@dataclass(frozen=True)
+class Metric(Quantity):
+    """An entry of METRICS, or the rate of divergence."""
+
+    metric: str
+
+    @property
+    def name(self) -> str:
+        """Its name in METRICS."""
+        return self.metric
+
+
+@dataclass(frozen=True)
+class LayerStatistic(Quantity):
+    """A statistic of one hidden layer: 1 is the first, −1 the last."""
+
+    layer: int
+    statistic: str
+    moment: str
+
+    @property
+    def name(self) -> str:
+        """As it is written."""
+        return f"layer[{self.layer}].{self.statistic}@{self.moment}"
+
+
+@dataclass(frozen=True)
+class Slope(Quantity):
+    """Least-squares slope of ln(statistic) over the hidden layers: what it changes by from layer to layer."""
+
+    statistic: str
+    moment: str
+
+    @property
+    def name(self) -> str:
+        """As it is written."""
+        return f"slope({self.statistic}@{self.moment})"
+
+
+@dataclass(frozen=True)
+class StepsTo(Quantity):
+    """The first evaluated update whose validation accuracy is at least `accuracy`."""
+
+    accuracy: float
+
+    @property
+    def name(self) -> str:
+        """As it is written."""
+        return f"steps_to({self.accuracy!r})"
+
+
+@dataclass(frozen=True)
+class Negation(Node):
+    """Minus an expression."""
+
+    inner: Node
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "children", (self.inner,))
+
+    @property
+    def precedence(self) -> int:
+        """Tighter than a product."""
+        return _NEGATION
+
+    def __str__(self) -> str:
+        return f"-{_within(self.inner, _NEGATION)}"
+
+
+@dataclass(frozen=True)
+class Absolute(Node):
+    """The size of an expression."""
+
+    inner: Node
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "children", (self.inner,))
+
+    def __str__(self) -> str:
+        return f"abs({self.inner})"
+
+
+@dataclass(frozen=True)
+class Logarithm(Node):
+    """The natural logarithm, which only the evaluation of geometric means makes; it cannot be written."""
+
+    inner: Node
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "children", (self.inner,))
+
+    def __str__(self) -> str:
+        return f"log({self.inner})"
+
+
+@dataclass(frozen=True)
+class Aggregate(Node):
+    """The mean, the least or the greatest of an expression over the runs there are: an exact number."""
+
+    kind: Aggregation
+    inner: Node
+    column: int = field(default=0, compare=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "children", (self.inner,))
+
+    def __str__(self) -> str:
+        return f"{self.kind}({self.inner})"
+
+
+@dataclass(frozen=True)
+class Binary(Node):
+    """Two expressions and what joins them."""
+
+    operator: Operator
+    left: Node
+    right: Node
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "children", (self.left, self.right))
+
+    @property
+    def precedence(self) -> int:
+        """A product's or a sum's."""
+        return _PRECEDENCE[self.operator]
+
+    def __str__(self) -> str:
+        left = _within(self.left, self.precedence)
+        return f"{left} {self.operator} {_within(self.right, self.precedence + 1)}"
+
+
+@dataclass(frozen=True)
+class Comparison(Node):
+    """left ~ right."""
+
+    left: Node
+    relation: Relation
+    right: Node
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "children", (self.left, self.right))
+
+    def __str__(self) -> str:
+        return f"{self.left} {self.relation} {self.right}"
+
+
+@dataclass(frozen=True)
+class Near(Node):
+    """left and right differ by no more than `margin`."""
+
+    left: Node
+    right: Node
+    margin: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "children", (self.left, self.right))
+
+    def __str__(self) -> str:
+        return f"{self.left} ≈ {self.right} within {self.margin!r}"
+
+
+@dataclass(frozen=True)
+class Not(Node):
+    """The opposite of a condition."""
+
+    inner: Node
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "children", (self.inner,))
+
+    def __str__(self) -> str:
+        return f"not ({self.inner})"
+
+
+@dataclass(frozen=True)
+class All(Node):
+    """Every condition; a chained range is one too."""
+
+    children: tuple[Node, ...]
+
+    def __str__(self) -> str:
+        return " and ".join(f"({child})" for child in self.children)
+
+
+@dataclass(frozen=True)
+class Any(Node):
+    """At least one condition."""
+
+    children: tuple[Node, ...]
+
+    def __str__(self) -> str:
+        return " or ".join(f"({child})" for child in self.children)
+
+
+def _within(node: Node, least: int) -> str:
+    return str(node) if node.precedence >= least else f"({node})"

@@ -1,0 +1,78 @@
+"""One side of a comparison: a row with all its runs, or what a summary that was kept says of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from initbench.compare.facts import RunFacts
+from initbench.compare.groups import unit_of
+from initbench.compare.metrics import METRICS
+from initbench.compare.rows import Row, Table
+from initbench.compare.statistics import Summary
+
+
+@dataclass(frozen=True)
+class RunsSide:
+    """A row of which every run is known."""
+
+    label: str
+    runs: Mapping[str, RunFacts]
+    """The complete runs, by what each shares with its partners in other rows."""
+    unfinished: int
+    target: float | None
+    """Validation accuracy of `steps_to_target`."""
+
+    @property
+    def n(self) -> int:
+        """Complete runs."""
+        return len(self.runs)
+
+    @property
+    def events(self) -> dict[str, bool]:
+        """Whether each complete run diverged."""
+        return {unit: not run.is_finished for unit, run in self.runs.items()}
+
+    def arm(self, metric: str) -> dict[str, float]:
+        """The numbers of the runs that have one; none at all where a run without stands for "never"."""
+        entry = METRICS[metric]
+        found = {unit: entry.value(run, self.target) for unit, run in self.runs.items()}
+        known = {unit: number for unit, number in found.items() if number is not None}
+        return {} if entry.censored and len(known) < len(found) else known
+
+
+@dataclass(frozen=True)
+class SummarySide:
+    """A row of which only means, standard deviations and counts are known."""
+
+    label: str
+    metrics: Mapping[str, Summary]
+    n: int
+    diverged: int
+
+    @property
+    def events(self) -> dict[str, bool]:
+        """As many divergences as there were, of runs that nobody can name."""
+        return {f"unknown {i}": i < self.diverged for i in range(self.n)}
+
+
+Side = RunsSide | SummarySide
+
+
+def side_of(table: Table, row: Row, beside: Sequence[Table] = ()) -> RunsSide:
+    """A row with its runs; `beside`: tables that it is going to be paired with."""
+    varying = sorted({key for one in (table, *beside) for other in one.rows for key in other.group.varies})
+    complete = [run for run in row.group.runs if run.is_complete]
+    units = _distinct(unit_of(run, varying) for run in complete)
+    return RunsSide(row.label, dict(zip(units, complete, strict=True)), row.unfinished, table.target)
+
+
+def _distinct(units: Iterable[str]) -> list[str]:
+    """Runs that nothing tells apart (of two versions of the code, say) are numbered."""
+    seen: Counter[str] = Counter()
+    found = []
+    for unit in units:
+        seen[unit] += 1
+        found.append(unit if seen[unit] == 1 else f"{unit} ({seen[unit]})")
+    return found
