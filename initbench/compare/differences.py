@@ -179,9 +179,10 @@ def _paired_effect(mean: float, left: Sequence[float], right: Sequence[float]) -
 
     s² = (s_a² + s_b²) / 2, so that the same difference has the same size whether seeds are shared or not
     (Cumming 2012, Understanding the new statistics, d_av). The variances of the arms go up and down together:
-    their average has 2 (n − 1) / (1 + r²) degrees of freedom, r the correlation of the pairs
-    (Cousineau 2020, Approximating the distribution of Cohen's d_p in within-subject designs). Two pairs
-    always have r = ±1: a single degree of freedom, for which there is no correction.
+    their average has 2 (n − 1) / (1 + ρ²) degrees of freedom, ρ the correlation of the pairs (Cousineau 2020,
+    Approximating the distribution of Cohen's d_p in within-subject designs). For ρ² stands the adjusted r²
+    (Ezekiel 1930). That leaves g too small by up to 10 % at three pairs, 4 % at four, 1 % from six on.
+    Two pairs always have r = ±1: a single degree of freedom, for which there is no correction.
     """
     (mean_a, std_a), (mean_b, std_b) = moments(summarise(left)), moments(summarise(right))
     average = math.hypot(std_a, std_b) / math.sqrt(2.0)
@@ -192,8 +193,9 @@ def _paired_effect(mean: float, left: Sequence[float], right: Sequence[float]) -
         pairs = zip(left, right, strict=True)
         products = math.fsum((x - mean_a) / std_a * ((y - mean_b) / std_b) for x, y in pairs)
         r = products / (len(left) - 1)
-    df = 2.0 * (len(left) - 1) / (1.0 + min(1.0, r * r))
-    return correction(df) * mean / average
+    free = len(left) - 1
+    adjusted = 1.0 - (1.0 - min(1.0, r * r)) * free / (free - 1)
+    return correction(2.0 * free / (1.0 + max(0.0, adjusted))) * mean / average
 
 
 def correction(df: float) -> float:
