@@ -65,10 +65,14 @@ def fisher(k_a: int, n_a: int, k_b: int, n_b: int) -> float:
     Source: Fisher 1935, The logic of inductive inference.
     """
     total = k_a + k_b
-    possible = range(max(0, total - n_b), min(n_a, total) + 1)
-    weights = {k: math.comb(n_a, k) * math.comb(n_b, total - k) for k in possible}
-    seen = weights[k_a]
-    return float(Fraction(sum(w for w in weights.values() if w <= seen), sum(weights.values())))
+    fewest, most = max(0, total - n_b), min(n_a, total)
+    weight = math.comb(n_a, fewest) * math.comb(n_b, total - fewest)
+    weights = [weight]
+    for k in range(fewest, most):
+        weight = weight * (n_a - k) * (total - k) // ((k + 1) * (n_b - total + k + 1))
+        weights.append(weight)
+    seen = weights[k_a - fewest]
+    return float(Fraction(sum(w for w in weights if w <= seen), sum(weights)))
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

@@ -1,0 +1,94 @@
+"""Verdicts: fixed words for a difference."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import pytest
+
+from initbench.compare.differences import difference
+from initbench.compare.verdicts import Verdict, is_significant, verdict
+
+
+def arm(*values: float) -> dict[int, float]:
+    return dict(enumerate(values))
+
+
+HIGH, LOW, NEAR = arm(2.0, 2.1, 2.2), arm(1.0, 1.1, 1.3), arm(1.1, 1.2, 1.2)
+
+
+def test_the_words_are_fixed() -> None:
+    assert [str(word) for word in Verdict] == [
+        "better",
+        "worse",
+        "higher",
+        "lower",
+        "no difference shown",
+        "equivalent within the margin",
+        "not enough seeds",
+        "cannot be said",
+    ]
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+@pytest.mark.parametrize(
+    ("better", "of_high", "of_low"),
+    [
+        ("higher", Verdict.BETTER, Verdict.WORSE),
+        ("lower", Verdict.WORSE, Verdict.BETTER),
+        (None, Verdict.HIGHER, Verdict.LOWER),
+    ],
+)
+def test_the_direction_is_that_of_the_metric(
+    better: Literal["higher", "lower"] | None,
+    of_high: Verdict,
+    of_low: Verdict,
+    scale: Literal["linear", "log"],
+) -> None:
+    assert verdict(difference(HIGH, LOW, scale=scale), better) == of_high
+    assert verdict(difference(LOW, HIGH, scale=scale), better) == of_low
+
+
+def test_what_was_not_told_apart() -> None:
+    assert verdict(difference(NEAR, LOW), "higher") == Verdict.NO_DIFFERENCE
+    assert verdict(difference(HIGH, LOW), "higher", p_adjusted=0.2) == Verdict.NO_DIFFERENCE
+    assert verdict(difference(HIGH, LOW), "higher", p_adjusted=0.04) == Verdict.BETTER
+    assert verdict(difference(HIGH, LOW, confidence=0.999999), "higher") == Verdict.NO_DIFFERENCE
+
+
+def test_equivalent_is_an_interval_within_the_margin() -> None:
+    found = difference(NEAR, LOW)
+    assert found.interval is not None
+    widest = max(abs(found.interval.low), abs(found.interval.high))
+    assert verdict(found, "higher", margin=widest) == Verdict.EQUIVALENT
+    assert verdict(found, "higher", margin=0.99 * widest) == Verdict.NO_DIFFERENCE
+    assert verdict(difference(LOW, NEAR), "higher", margin=widest) == Verdict.EQUIVALENT
+    assert verdict(difference(HIGH, LOW), "higher", margin=2.0) == Verdict.EQUIVALENT, "asked for"
+    assert verdict(difference(HIGH, LOW), "higher", margin=0.5) == Verdict.BETTER
+
+
+def test_on_the_log_scale_the_margin_is_a_factor() -> None:
+    found = difference(NEAR, LOW, scale="log")
+    assert found.interval is not None
+    widest = max(1.0 / found.interval.low, found.interval.high)
+    assert verdict(found, None, margin=1.001 * widest - 1.0) == Verdict.EQUIVALENT
+    assert verdict(found, None, margin=0.999 * widest - 1.0) == Verdict.NO_DIFFERENCE
+
+
+def test_too_little_to_say() -> None:
+    assert verdict(difference(arm(1.0), LOW), "higher", margin=9.0) == Verdict.NOT_ENOUGH_SEEDS
+    assert verdict(difference({}, LOW), "higher") == Verdict.NOT_ENOUGH_SEEDS
+    assert verdict(difference(arm(1.0, math.nan), LOW), "higher", margin=9.0) == Verdict.UNDEFINED
+
+
+def test_seeds_without_spread() -> None:
+    same = arm(0.1, 0.1)
+    assert verdict(difference(same, same), "higher") == Verdict.NO_DIFFERENCE
+    assert verdict(difference(same, same), "higher", margin=0.0) == Verdict.EQUIVALENT
+    assert verdict(difference(arm(0.2, 0.2), same), "higher") == Verdict.BETTER
+
+
+def test_significant_is_below_the_level() -> None:
+    assert is_significant(0.049, 0.95) and not is_significant(0.051, 0.95)
+    assert not is_significant(None, 0.95)
