@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from fractions import Fraction
 from typing import Any
 
 from initbench.compare.pairing import known, shared
@@ -72,7 +71,7 @@ def fisher(k_a: int, n_a: int, k_b: int, n_b: int) -> float:
         weight = weight * (n_a - k) * (total - k) // ((k + 1) * (n_b - total + k + 1))
         weights.append(weight)
     seen = weights[k_a - fewest]
-    return float(Fraction(sum(w for w in weights if w <= seen), sum(weights)))
+    return sum(w for w in weights if w <= seen) / sum(weights)
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
@@ -82,5 +81,8 @@ def mcnemar(only_a: int, only_b: int) -> float:
     Source: McNemar 1947, Note on the sampling error of the difference between correlated proportions.
     """
     pairs = only_a + only_b
-    tail = sum(math.comb(pairs, k) for k in range(min(only_a, only_b) + 1))
-    return min(1.0, float(Fraction(2 * tail, 2**pairs)))
+    weight = tail = 1
+    for k in range(min(only_a, only_b)):
+        weight = weight * (pairs - k) // (k + 1)
+        tail += weight
+    return min(1.0, 2 * tail / 2**pairs)
