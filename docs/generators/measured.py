@@ -58,7 +58,7 @@ def _content(words: Sequence[str], runs: Sequence[StoredRun], configs: Path) -> 
         return _block(_shown(_pick(runs, dataset, [name]), parts))
     if kind == "compare":
         dataset, *names = rest
-        return _block([compare_tables.comparison(t) for t in _tables(_pick(runs, dataset, names))])
+        return _block(compare_tables.comparison(_tables(_pick(runs, dataset, names))))
     if kind == "results":
         return _results(runs, rest or sorted(path.stem for path in configs.rglob("*.yaml")))
     raise ValueError(f"unknown marker: measured: {' '.join(words)}")

@@ -1,85 +1,80 @@
-"""What `compare` prints: one table for each data set, or for each of those that share a name."""
+"""What `compare` prints and writes, in every format."""
 
 from __future__ import annotations
 
-from collections import Counter
+import io
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
-from rich.console import Console, Group, RenderableType
-from rich.text import Text
+from rich.console import Console, RenderableType
 
-from initbench.compare.rows import Row, Table
-from initbench.report import text
-from initbench.report.grid import Grid
-from initbench.report.terminal import print_uncut
+from initbench.compare.rows import Table
+from initbench.errors import UsageError
+from initbench.report.comparison.block import Block
+from initbench.report.comparison.blocks import blocks
+from initbench.report.comparison.console import print_blocks, renderables
+from initbench.report.comparison.judged import judged
+from initbench.report.comparison.markup import latex, markdown
+from initbench.report.comparison.tidy import tidy
+from initbench.report.comparison.titles import why_separate
+from initbench.report.comparison.view import View, check_names
+from initbench.report.document import compare_document
+from initbench.store import strictjson
+from initbench.store.files import write_atomic
 
-_DIGITS = 8
-"""As much of a fingerprint as tells data sets of one name apart."""
-
-
-def print_tables(console: Console, tables: Sequence[Table]) -> None:
-    """Print every table, uncut."""
-    names = Counter(table.dataset for table in tables)
-    for table in tables:
-        print_uncut(console, comparison(table, shared_name=names[table.dataset] > 1))
-
-
-def comparison(table: Table, *, shared_name: bool = False) -> RenderableType:
-    """The rows on the same data; where several data sets share its name, its fingerprint tells which."""
-    return Group(_title(table, shared_name), Text(""), _grid(table).table(), *_notes(table), Text(""))
+_FILE_WIDTH = 10_000
+"""Columns of a table that goes to a file: its notes stay on one line each."""
 
 
-def _title(table: Table, shared_name: bool) -> Text:
-    which = f" {(table.fingerprint or 'unknown')[:_DIGITS]}" if shared_name else ""
-    return Text.assemble((table.dataset + which, "bold"), f"   {text.plural(len(table.rows), 'experiment')}")
+def print_tables(console: Console, tables: Sequence[Table], view: View | None = None) -> None:
+    """Print every table of a view for the width of the console, split where it is too wide and never cut."""
+    view = view or View(width=console.width)
+    print_blocks(console, _shown(tables, view), view.width)
 
 
-def _grid(table: Table) -> Grid:
-    goal = "" if table.target is None else f" {100 * table.target:.1f} %"
-    columns = (
-        "experiment",
-        "n",
-        "act std at init, first / middle / last",
-        "E[δ²] first/last",
-        "best val %",
-        "final val %",
-        "test %",
-        f"steps to{goal}",
-        "diverged",
+def comparison(tables: Sequence[Table], view: View | None = None) -> list[RenderableType]:
+    """The same, to be printed by others."""
+    view = view or View()
+    return [piece for block in _shown(tables, view) for piece in renderables(block, view.width)]
+
+
+def rendered(tables: Sequence[Table], view: View) -> str:
+    """The view in its format, as lines. Raises UsageError for a name that is not there."""
+    if view.format == "json":
+        return strictjson.dumps(compare_document(tables, view)) + "\n"
+    if view.format == "csv":
+        check_names(view, tables)
+        return tidy(judged(tables, view), view)
+    if view.format == "markdown":
+        return markdown(_shown(tables, view)) + "\n"
+    if view.format == "latex":
+        return latex(_shown(tables, view)) + "\n"
+    console = Console(
+        file=io.StringIO(), width=view.width or _FILE_WIDTH, markup=False, emoji=False, highlight=False
     )
-    grid = Grid(columns, left=("experiment",))
-    for row in table.rows:
-        grid.add(_cells(row))
-    return grid
+    print_tables(console, tables, view)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
 
 
-def _cells(row: Row) -> list[str]:
-    m = row.metrics
-    std = " / ".join(text.number(m[f"act_std_init_{where}"].mean) for where in ("first", "middle", "last"))
-    return [
-        row.label,
-        str(row.n),
-        std,
-        text.number(m["grad_ratio_init"].mean),
-        text.percent_summary(m["best_val_accuracy"]),
-        text.percent_summary(m["final_val_accuracy"]),
-        text.percent_summary(m["test_accuracy"]),
-        _steps(row),
-        f"{row.diverged} of {row.n}" if row.diverged else "",
-    ]
+def save(path: Path, tables: Sequence[Table], view: View) -> None:
+    """Write the view to a file in one step: a reader sees the old file or the new one.
+
+    Raises UsageError where it cannot be written.
+    """
+    content = rendered(tables, replace(view, width=None))
+    try:
+        if path.exists() and not path.is_file():  # a pipe or a terminal cannot be replaced
+            path.write_text(content, encoding="utf-8", newline="")
+        else:
+            write_atomic(path, content)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _steps(row: Row) -> str:
-    if row.metrics["steps_to_target"].mean is not None:
-        return text.count_summary(row.metrics["steps_to_target"])
-    return "not reached" if not row.reached else f"reached by {row.reached} of {row.n}"
-
-
-def _notes(table: Table) -> list[Text]:
-    lines = [
-        Text("± is the standard deviation over seeds; gradient ratios are geometric means.", style="dim")
-    ]
-    unfinished = sum(row.unfinished for row in table.rows)
-    if unfinished:
-        lines.append(Text(f"{text.plural(unfinished, 'run')} not finished and not counted.", style="yellow"))
-    return lines
+def _shown(tables: Sequence[Table], view: View) -> list[Block]:
+    """The blocks; before several tables it is said why they are several."""
+    found = blocks(tables, view)
+    why = None if view.only_changed else why_separate(tables)
+    return found if why is None else [Block("", [], notes=[why]), *found]

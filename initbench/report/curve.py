@@ -60,11 +60,11 @@ def _bounds(ys: Iterable[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
     if low == high:
         return low, low + 1.0
-    step = _round_step((high - low) / 10)
+    step = round_step((high - low) / 10)
     return math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
 
 
-def _round_step(least: float) -> float:
+def round_step(least: float) -> float:
     """The least of 1, 2, 5, 10, … times a power of ten that is not below `least`."""
     scale = 10.0 ** math.floor(math.log10(least))
     return next(factor * scale for factor in (1, 2, 5, 10, 20) if factor * scale >= least * (1 - 1e-9))

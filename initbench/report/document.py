@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from initbench.compare.intervals import Interval, rate_interval
 from initbench.compare.metrics import METRICS
 from initbench.compare.rows import Row, Table
-from initbench.compare.statistics import Summary
+from initbench.compare.versus import Versus, divergence_versus
+from initbench.report.comparison.judged import Judged, judged
+from initbench.report.comparison.view import View, check_names
 from initbench.store import strictjson
 from initbench.store.store import StoredRun
 
@@ -53,35 +56,92 @@ def run_document(run: StoredRun) -> dict[str, Any]:
     }
 
 
-def compare_document(tables: Sequence[Table]) -> dict[str, Any]:
-    """The comparison of stored runs."""
+def compare_document(tables: Sequence[Table], view: View | None = None) -> dict[str, Any]:
+    """The comparison of stored runs: every metric of every row, whatever columns are shown elsewhere.
+
+    Of `view`, the baseline, the confidence and the order of rows count. Raises UsageError for a name that
+    is not there.
+    """
+    view = view or View()
+    check_names(view, tables)
     return {
         "schema": COMPARE_SCHEMA,
-        "tables": [_table(table) for table in tables],
+        "by": list(tables[0].by) if tables else [],
+        "baseline": view.baseline,
+        "confidence": view.confidence,
+        "tables": [_table(one) for one in judged(tables, view)],
     }
 
 
-def _table(table: Table) -> dict[str, Any]:
+def _table(one: Judged) -> dict[str, Any]:
+    table = one.table
     return {
         "dataset": table.dataset,
         "fingerprint": table.fingerprint,
+        "precision": table.terms.precision,
+        "steps": table.terms.steps,
+        "batch_size": table.terms.batch_size,
         "target": table.target,
-        "rows": [_row(row) for row in table.rows],
+        "baseline": one.baseline.label if one.baseline else None,
+        "rows": [_row(one, row) for row in one.rows],
     }
 
 
-def _row(row: Row) -> dict[str, Any]:
-    return {
+def _row(one: Judged, row: Row) -> dict[str, Any]:
+    lettered = {
+        name: one.letters(name).get(row.label) for name, m in METRICS.items() if m.view == "convergence"
+    }
+    document = {
         "key": row.key,
+        "label": row.label,
+        "varies": row.group.varies,
         "n": row.n,
         "diverged": row.diverged,
+        "divergence_ci": _ends(rate_interval(row.diverged, row.n, one.confidence)),
         "unfinished": row.unfinished,
         "reached_target": row.reached,
-        "metrics": {name: _summary(name, summary) for name, summary in row.metrics.items()},
+        "metrics": {name: _metric(one, row, name) for name in row.metrics},
+        "letters": {name: letters for name, letters in lettered.items() if letters},
     }
+    if one.baseline is None:
+        return document
+    return {**document, "versus_baseline": _versus(one, row)}
 
 
-def _summary(name: str, summary: Summary) -> dict[str, Any]:
-    document = {"mean": summary.mean, "std": summary.std, "n": summary.n}
+def _metric(one: Judged, row: Row, name: str) -> dict[str, Any]:
+    summary = row.metrics[name]
+    found = one.interval(row, name)
+    document = {"mean": summary.mean, "std": summary.std, "n": summary.n, "ci": _ends(found)}
     # A geometric mean has its spread in logarithms; `std` is that too, because it always was.
     return {**document, "log_std": summary.std} if METRICS[name].log else document
+
+
+def _ends(found: Interval | None) -> list[float] | None:
+    return None if found is None else [found.low, found.high]
+
+
+def _versus(one: Judged, row: Row) -> dict[str, Any] | None:
+    """None for the baseline itself."""
+    if one.baseline is None or row is one.baseline:
+        return None
+    found, p = divergence_versus(one.table, one.baseline)[row.label]
+    rate = {"difference": found.difference, "p_adjusted": p, "method": str(found.method)}
+    metrics = {name: _difference(held) for name, held in one.versus[row.label].items()}
+    return {**metrics, "divergence_rate": rate}
+
+
+def _difference(held: Versus) -> dict[str, Any]:
+    found = held.found
+    return {
+        "difference": found.difference,
+        "scale": found.scale,
+        "ci": _ends(found.interval),
+        "p": found.p,
+        "p_adjusted": held.p_adjusted,
+        "effect_size": found.effect_size,
+        "verdict": str(held.verdict),
+        "seeds_needed": held.seeds_needed.seeds if held.seeds_needed else None,
+        "seeds_needed_more": held.seeds_needed.more if held.seeds_needed else None,
+        "method": str(found.method),
+        "n": [found.n_a, found.n_b],
+    }

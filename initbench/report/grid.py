@@ -36,8 +36,7 @@ class Grid:
         """The same table less some columns."""
         dropped = set(headings)
         kept = [i for i, heading in enumerate(self.headings) if heading not in dropped]
-        rows = [([cells[i] for i in kept], style) for cells, style in self.rows]
-        return Grid([self.headings[i] for i in kept], self.left, rows)
+        return self._only(kept)
 
     def fitting(self, width: int, expendable: Sequence[str]) -> Grid:
         """The table less as many of the `expendable` columns, from the first on, as it takes to fit."""
@@ -46,6 +45,27 @@ class Grid:
             if narrower.width <= width:
                 return narrower
         return narrower
+
+    def parts(self, width: int, fixed: int) -> list[Grid]:
+        """The table in as few parts as fit into `width`, each with the first `fixed` columns.
+
+        A part has at least one column of its own, however wide.
+        """
+        widths = self._widths()
+        room = width - sum(widths[:fixed]) - GAP * (fixed - 1)
+        chosen: list[list[int]] = [[]]
+        left = room
+        for i in range(fixed, len(widths)):
+            if chosen[-1] and widths[i] + GAP > left:
+                chosen.append([])
+                left = room
+            chosen[-1].append(i)
+            left -= widths[i] + GAP
+        return [self._only([*range(fixed), *columns]) for columns in chosen]
+
+    def _only(self, kept: Sequence[int]) -> Grid:
+        rows = [([cells[i] for i in kept], style) for cells, style in self.rows]
+        return Grid([self.headings[i] for i in kept], self.left, rows)
 
     def wrapped(self, width: int) -> Grid:
         """The table with the words of its last column wrapped, on rows of their own, to fit into `width`."""

@@ -51,11 +51,23 @@ def percent_summary(summary: Summary) -> str:
     return mean if summary.std is None else f"{mean} ±{percent(summary.std, 1)}"
 
 
+def loss(value: float | None) -> str:
+    """A loss to three decimals while it is of a readable size."""
+    if value is None or not math.isfinite(value):
+        return number(value)
+    return f"{value:.3f}" if abs(value) < 1000 else scientific(value)
+
+
+def count(value: float | None) -> str:
+    """A whole number, or the mean of some."""
+    return f"{value:,.0f}" if value is not None and math.isfinite(value) else number(value)
+
+
 def loss_summary(summary: Summary) -> str:
     """Mean ± standard deviation of a loss, to three decimals while it is of a readable size."""
     if summary.mean is None or not math.isfinite(summary.mean):
         return _no_number(summary.mean)
-    form = "{:.3f}".format if abs(summary.mean) < 1000 else scientific
+    form = loss if abs(summary.mean) < 1000 else scientific
     return form(summary.mean) + ("" if summary.std is None else f" ±{form(summary.std)}")
 
 
@@ -68,7 +80,7 @@ def count_summary(summary: Summary) -> str:
     """Mean ± standard deviation of a count."""
     if summary.mean is None:
         return NOTHING
-    return f"{summary.mean:,.0f}" + ("" if summary.std is None else f" ±{summary.std:,.0f}")
+    return count(summary.mean) + ("" if summary.std is None else f" ±{count(summary.std)}")
 
 
 def sparkline(counts: Sequence[float], cells: int = 8) -> str:
@@ -80,6 +92,15 @@ def sparkline(counts: Sequence[float], cells: int = 8) -> str:
     if top == 0:
         return NOTHING * cells
     return "".join(_BLOCKS[math.ceil(count / top * len(_BLOCKS)) - 1 if count else 0] for count in merged)
+
+
+def one_line(words: str) -> str:
+    """Text with its newlines, tabs and control characters written as escapes, so that it is one line."""
+    return "".join(sign if sign.isprintable() else _escaped(sign) for sign in words)
+
+
+def _escaped(sign: str) -> str:
+    return sign.encode("unicode_escape").decode("ascii")
 
 
 def plural(count: int, noun: str) -> str:

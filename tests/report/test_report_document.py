@@ -218,7 +218,13 @@ def test_one_experiment_is_a_document_and_several_are_a_list() -> None:
 
 
 def test_an_empty_comparison() -> None:
-    assert compare_document([]) == {"schema": "initbench.compare/1", "tables": []}
+    assert compare_document([]) == {
+        "schema": "initbench.compare/1",
+        "by": [],
+        "baseline": None,
+        "confidence": 0.95,
+        "tables": [],
+    }
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,7 @@ def test_piped_output_is_the_golden_file_of_the_piped_width(capsys: pytest.Captu
 @pytest.mark.parametrize("width", WIDTHS)
 def test_nothing_is_cut_off(width: int) -> None:
     """No ellipsis in a cell; what a narrow terminal does not hold is left out as a whole column."""
-    assert compared(width).split() == compared(1000).split()
+    assert not Counter(compared(1000).split()) - Counter(compared(width).split())
     for name in EXPERIMENTS:
         narrow, wide = shown(name, width), shown(name, 1000)
         assert "…" not in narrow

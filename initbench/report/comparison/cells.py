@@ -1,0 +1,153 @@
+"""The numbers of a comparison as short text. Percentages and points are without their sign."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from initbench.compare.differences import Difference
+from initbench.compare.intervals import Interval
+from initbench.compare.metrics import METRICS, Metric
+from initbench.compare.power import SeedsNeeded
+from initbench.compare.rows import Row
+from initbench.compare.statistics import Summary
+from initbench.report import text
+from initbench.report.comparison.block import Cell
+from initbench.report.comparison.judged import Judged
+
+_HEADINGS = {
+    "best_val_accuracy": "best val %",
+    "final_val_accuracy": "final val %",
+    "test_accuracy": "test %",
+    "final_train_loss": "train loss",
+    "final_val_loss": "val loss",
+    "area_under_curve": "area under curve %",
+    "grad_ratio_init": "E[δ²] first/last",
+    "grad_ratio_end": "E[δ²] first/last, end",
+}
+
+
+def heading(metric: Metric, target: float | None) -> str:
+    """What stands over a column of the metric."""
+    if metric.censored:
+        goal = "target" if target is None else f"{100 * target:.1f} %"
+        return f"{metric.name.partition('_')[0]} to {goal}"
+    unit = " %" if metric.form == "percent" else ""
+    return _HEADINGS.get(metric.name, metric.name + unit)
+
+
+def value(metric: Metric, number: float | None) -> str:
+    """One value of the metric."""
+    return _form(metric)(number)
+
+
+def _form(metric: Metric) -> Callable[[float | None], str]:
+    if metric.form == "percent":
+        decimals = 1 if metric.view == "convergence" else 0
+        return lambda number: text.percent(number, decimals)
+    forms: dict[str, Callable[[float | None], str]] = {"loss": _loss, "count": text.count}
+    return forms.get(metric.form, text.number)
+
+
+def _loss(number: float | None) -> str:
+    """A training loss may be far below a thousandth."""
+    return text.number(number) if number is not None and abs(number) < 0.01 else text.loss(number)
+
+
+def spread(metric: Metric, summary: Summary) -> str:
+    """The standard deviation; of a geometric mean, the factor that it is of logarithms."""
+    if metric.log and summary.std is not None:
+        return "×" + text.number(_exp(summary.std))
+    return value(metric, summary.std)
+
+
+def _exp(logarithm: float) -> float:
+    return math.exp(logarithm) if logarithm < 700.0 else math.inf
+
+
+def mean(metric: Metric, row: Row) -> str:
+    """The mean, or in words why there is none."""
+    summary = row.metrics[metric.name]
+    if summary.mean is not None:
+        return value(metric, summary.mean) if math.isfinite(summary.mean) else "diverged"
+    if metric.name == "steps_to_target" and row.n:
+        return "not reached" if not row.reached else f"reached by {row.reached} of {row.n}"
+    return text.NOTHING
+
+
+def mean_spread(metric: Metric, row: Row) -> str:
+    """`mean ±std`, and of how many runs where some of the row's have no value."""
+    summary = row.metrics[metric.name]
+    shown = mean(metric, row)
+    if summary.mean is None or not math.isfinite(summary.mean):
+        return shown
+    if summary.std is not None:
+        shown += f" {spread(metric, summary)}" if metric.log else f" ±{spread(metric, summary)}"
+    return shown if summary.n == row.n else f"{shown} ({summary.n} of {row.n})"
+
+
+def lettered(judged: Judged, metric: Metric, row: Row) -> Cell:
+    """`mean ±std` with the letters of the mean."""
+    return Cell(mean_spread(metric, row), judged.letters(metric.name).get(row.label, ""))
+
+
+def interval(metric: Metric, found: Interval | None, n: int) -> str:
+    """`[low, high]`, or in words why there is none."""
+    if found is None:
+        return f"none, n = {n}" if n == 1 else text.NOTHING
+    if found.is_degenerate:
+        return "no spread"
+    form = _form(metric)
+    return f"[{form(found.low)}, {form(found.high)}]"
+
+
+def difference(metric: Metric, found: Difference) -> str:
+    """`+2.3`, in points where values are percentages; `×2.3` of geometric means."""
+    return _signed(metric, found.difference)
+
+
+def difference_interval(metric: Metric, found: Difference) -> str:
+    """`[+1.1, +3.4]`, or in words why there is none."""
+    if found.interval is None:
+        return text.NOTHING
+    if found.interval.is_degenerate:
+        return "no spread"
+    return f"[{_signed(metric, found.interval.low)}, {_signed(metric, found.interval.high)}]"
+
+
+def _signed(metric: Metric, number: float | None) -> str:
+    if number is None:
+        return text.NOTHING
+    if metric.log:
+        return "×" + text.number(number)
+    sign = "−" if number < 0 else "+"
+    return sign + value(metric, abs(number))
+
+
+def p(found: float | None) -> str:
+    """A probability, not finer than a reader can use."""
+    if found is None:
+        return text.NOTHING
+    return "<0.001" if found < 0.001 else f"{found:.3f}"
+
+
+def effect(found: float | None) -> str:
+    """Hedges' g."""
+    return text.NOTHING if found is None else f"{found:+.1f}".replace("-", "−")
+
+
+def seeds(found: SeedsNeeded | None) -> str:
+    """Seeds for each row."""
+    return text.NOTHING if found is None else str(found)
+
+
+def key_value(found: Any) -> str:
+    """A value of a config's key."""
+    return text.NOTHING if found is None else str(found)
+
+
+def triple(row: Row, statistic: str) -> str:
+    """The means of a statistic in the first, middle and last hidden layer."""
+    metrics = [METRICS[f"{statistic}_{where}"] for where in ("first", "middle", "last")]
+    return " / ".join(value(metric, row.metrics[metric.name].mean) for metric in metrics)

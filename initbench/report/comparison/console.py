@@ -1,0 +1,81 @@
+"""Tables of a comparison for a terminal: split where they are too wide, never cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from initbench.report.comparison.block import Block, Cell
+from initbench.report.grid import Grid
+from initbench.report.terminal import print_uncut
+
+_LEAST_NUMBERED = 24
+"""Columns: shorter names stay where they are."""
+
+
+def print_blocks(console: Console, blocks: Sequence[Block], width: int | None) -> None:
+    """Print every block, a blank line after each."""
+    for block in blocks:
+        for piece in renderables(block, width):
+            print_uncut(console, piece)
+
+
+def renderables(block: Block, width: int | None) -> Iterator[RenderableType]:
+    """Title, table in as many parts as fit into `width`, notes; None sets no limit."""
+    if block.title:
+        yield Text(block.title, "bold")
+        yield Text("")
+    if block.picture:
+        yield Text("\n".join(block.picture), no_wrap=True, overflow="ignore")
+        yield Text("")
+    elif block.headings:
+        yield from _table(block, width)
+    yield from (Text(note, "dim") for note in block.notes)
+    yield from (Text(warning, "yellow") for warning in block.warnings)
+    yield Text("")
+
+
+def _table(block: Block, width: int | None) -> Iterator[RenderableType]:
+    rows, names = _numbered(block, width)
+    grid = Grid(block.headings, tuple(block.left))
+    for row in _aligned(rows):
+        grid.add(row)
+    if not block.rows:
+        yield Text("nothing to show")
+        return
+    for i, part in enumerate([grid] if width is None else grid.parts(width, block.fixed)):
+        if i:
+            yield Text("")
+        yield part.table()
+    for number, name in names.items():
+        yield Text(f"{number}  {name}", no_wrap=True, overflow="ignore")
+
+
+def _numbered(block: Block, width: int | None) -> tuple[list[list[Cell]], dict[str, str]]:
+    """Rows whose names would fill half of `width` get numbers; the names stand below the table."""
+    longest = max((cell_len(row[0].text) for row in block.rows), default=0)
+    if width is None or longest <= max(_LEAST_NUMBERED, width // 2):
+        return block.rows, {}
+    names: dict[str, str] = {}
+    rows = []
+    for first, *rest in block.rows:
+        number = str(len(names) + 1) if first.text else ""
+        if number:
+            names[number] = first.text
+        rows.append([Cell(number), *rest])
+    return rows, names
+
+
+def _aligned(rows: Sequence[Sequence[Cell]]) -> list[list[str]]:
+    """Letters stand flush left behind their numbers, in a column of their own."""
+    widths = [max((len(cell.letters) for cell in column), default=0) for column in zip(*rows, strict=True)]
+    return [
+        [
+            cell.text + (f" {cell.letters:<{room}}" if room else "")
+            for cell, room in zip(row, widths, strict=True)
+        ]
+        for row in rows
+    ]

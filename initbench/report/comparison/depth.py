@@ -1,0 +1,108 @@
+"""One metric in depth, and rows held against a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from initbench.compare.metrics import METRICS, Metric
+from initbench.compare.rows import Row
+from initbench.compare.versus import Versus, divergence_versus
+from initbench.report import text
+from initbench.report.comparison import cells, notes
+from initbench.report.comparison.block import Block
+from initbench.report.comparison.judged import Judged
+
+BASELINE = "baseline"
+_JUDGED = ("verdict", "p", "g", "seeds")
+
+
+def in_depth(judged: Judged, name: str, title: str) -> Block:
+    """Mean, spread, n, interval and letters of one metric, and its differences from the baseline."""
+    metric = METRICS[name]
+    label = "row" if judged.table.by else "experiment"
+    level = f"{notes.level(judged)} interval"
+    versus = ("difference", f"{level} of it", *_JUDGED) if judged.baseline else ()
+    headings = [label, "n", "mean", "std", level, "letters", *versus]
+    block = Block(f"{title} · {name}", headings, frozenset([label, "letters", "verdict"]))
+    for row in judged.rows:
+        summary = row.metrics[name]
+        values = str(row.n) if summary.n == row.n or metric.censored else f"{summary.n} of {row.n}"
+        interval = cells.interval(metric, judged.interval(row, name), summary.n)
+        block.add(
+            text.one_line(row.label),
+            values,
+            cells.mean(metric, row),
+            cells.spread(metric, summary),
+            interval,
+            judged.letters(name).get(row.label, ""),
+            *(_versus_cells(judged, metric, row) if judged.baseline else ()),
+        )
+    block.notes = [_unit(metric), notes.interval_note(judged), *notes.letters_note(judged, [name])]
+    if judged.baseline:
+        block.notes += notes.versus_note(judged)
+    block.warnings = [*notes.warnings(judged), *_no_spread(block)]
+    return block
+
+
+def _unit(metric: Metric) -> str:
+    words = notes.meaning(metric.name)
+    unit = ", in %" if metric.form == "percent" else ""
+    beside = "; the mean is geometric, its std a factor" if metric.log else "; std has n − 1 below"
+    return f"{metric.name}: {words}{unit}{beside}."
+
+
+def _no_spread(block: Block) -> list[str]:
+    if not any("no spread" in cell.text for row in block.rows for cell in row):
+        return []
+    return ["No spread: all seeds gave the same, which is no evidence of what further seeds would give."]
+
+
+def _versus_cells(judged: Judged, metric: Metric, row: Row) -> Sequence[str]:
+    if row is judged.baseline:
+        return ["", "", BASELINE, "", "", ""]
+    return _said(metric, judged.versus[row.label][metric.name])
+
+
+def _said(metric: Metric, found: Versus) -> Sequence[str]:
+    return [
+        cells.difference(metric, found.found),
+        cells.difference_interval(metric, found.found),
+        str(found.verdict),
+        cells.p(found.p_adjusted),
+        cells.effect(found.found.effect_size),
+        cells.seeds(found.seeds_needed),
+    ]
+
+
+def against_baseline(judged: Judged, metrics: Sequence[str]) -> Block:
+    """Every row beside the baseline: a line for each metric, and one for how often it diverged."""
+    assert judged.baseline is not None
+    label = "row" if judged.table.by else "experiment"
+    headings = [label, "metric", "difference", f"{notes.level(judged)} interval", *_JUDGED]
+    title = f"Against {text.one_line(judged.baseline.label)}"
+    block = Block(title, headings, frozenset([label, "metric", "verdict"]), fixed=2)
+    for row in judged.rows:
+        if row is judged.baseline:
+            continue
+        name = text.one_line(row.label)
+        for entry in map(METRICS.__getitem__, metrics):
+            heading = cells.heading(entry, judged.table.target)
+            block.add(name, heading, *_said(entry, judged.versus[row.label][entry.name]))
+            name = ""
+        if row.diverged or judged.baseline.diverged:
+            block.add(name, "diverged", *_divergence(judged, row))
+    block.notes = notes.versus_note(judged)
+    block.warnings = _no_spread(block)
+    return block
+
+
+def _divergence(judged: Judged, row: Row) -> Sequence[str]:
+    assert judged.baseline is not None
+    found, p = divergence_versus(judged.table, judged.baseline)[row.label]
+    shown = text.NOTHING if found.difference is None else _points(found.difference)
+    said = f"{row.diverged} of {row.n} : {judged.baseline.diverged} of {judged.baseline.n}"
+    return [shown, text.NOTHING, said, cells.p(p), text.NOTHING, text.NOTHING]
+
+
+def _points(share: float) -> str:
+    return ("−" if share < 0 else "+") + text.percent(abs(share))

@@ -1,0 +1,86 @@
+"""A table with what can be said of its rows: their order, their letters, and a row to hold them against."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from initbench.compare.intervals import Interval
+from initbench.compare.metrics import METRICS
+from initbench.compare.rows import Row, Table
+from initbench.compare.versus import Versus, baselines, interval_of, letters_of, versus
+from initbench.report.comparison.view import LABEL, View
+
+MOST_LETTERED = 30
+"""Rows of a table that are compared pair by pair; in larger ones no two are alike but by chance."""
+
+
+@dataclass
+class Judged:
+    """One table, read in one way."""
+
+    table: Table
+    baseline: Row | None
+    confidence: float
+    rows: list[Row]
+    _letters: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def letters(self, metric: str) -> dict[str, str]:
+        """By label; none where fewer than two rows have the seeds for a test, or where rows are too many."""
+        if metric not in self._letters:
+            testable = sum(self.is_testable(row, metric) for row in self.rows)
+            shown = testable > 1 and len(self.rows) <= MOST_LETTERED
+            self._letters[metric] = letters_of(self.table, metric, self.confidence) if shown else {}
+        return self._letters[metric]
+
+    def is_testable(self, row: Row, metric: str) -> bool:
+        """Whether a mean can be told apart from another: it has a spread.
+
+        Seconds never can: the runs of a cohort have one clock, and their spread is none.
+        """
+        return row.metrics[metric].std is not None and METRICS[metric].form != "seconds"
+
+    def interval(self, row: Row, metric: str) -> Interval | None:
+        """Of the mean of a row."""
+        return interval_of(row, metric, self.confidence)
+
+    @cached_property
+    def versus(self) -> dict[str, dict[str, Versus]]:
+        """By label and metric, the rows beside the baseline; none without one."""
+        return {} if self.baseline is None else versus(self.table, self.baseline, self.confidence)
+
+
+def judged(tables: Sequence[Table], view: View) -> list[Judged]:
+    """Each table with its baseline, its rows in the order asked for."""
+    named = [None] * len(tables) if view.baseline is None else baselines(tables, view.baseline)
+    return [
+        Judged(table, baseline, view.confidence, _sorted(table.rows, view.sort))
+        for table, baseline in zip(tables, named, strict=True)
+    ]
+
+
+def _sorted(rows: Sequence[Row], by: str | None) -> list[Row]:
+    """Rows without a value come last, whichever way round."""
+    if by is None:
+        return list(rows)
+    name, sign = by.removeprefix("-"), -1.0 if by.startswith("-") else 1.0
+    if name == LABEL:
+        return sorted(rows, key=lambda row: row.label, reverse=sign < 0)
+
+    def place(row: Row) -> tuple[float, str]:
+        value = row.metrics[name].mean if name in METRICS else count(row, name)
+        return (math.inf if value is None or math.isnan(value) else sign * value), row.label
+
+    return sorted(rows, key=place)
+
+
+def count(row: Row, name: str) -> int:
+    """One of COUNTS."""
+    return {
+        "n": row.n,
+        "diverged": row.diverged,
+        "unfinished": row.unfinished,
+        "reached_target": row.reached,
+    }[name]

@@ -1,0 +1,110 @@
+"""What has to be said under a table: what its signs mean, and what is missing from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from initbench.compare.metrics import METRICS
+from initbench.report import text
+from initbench.report.comparison.judged import MOST_LETTERED, Judged
+
+FEW = 3
+"""With fewer seeds a spread says little."""
+_MOST_NAMED = 6
+_TEST = "paired t where rows share seeds and data, else Welch's"
+
+
+def spread_note(*, geometric: bool) -> str:
+    """What ± is."""
+    beside = "; E[δ²] ratios are geometric means" if geometric else ""
+    return f"± is the standard deviation over seeds{beside}."
+
+
+def letters_note(judged: Judged, metrics: Iterable[str]) -> list[str]:
+    """What the letters mean, and over which family p was adjusted; why there are none in a large table."""
+    metrics = list(metrics)
+    if len(judged.rows) > MOST_LETTERED and metrics:
+        return [
+            f"No letters: with more than {MOST_LETTERED} rows there are too many pairs. Choose fewer rows,"
+            " or hold them against one with --baseline."
+        ]
+    if not any(judged.letters(metric) for metric in metrics):
+        return []
+    rows = max(sum(judged.is_testable(row, metric) for row in judged.rows) for metric in metrics)
+    pairs = text.plural(rows * (rows - 1) // 2, "pair")
+    return [
+        f"Rows that share a letter in a column cannot be told apart at {level(judged)}: {_TEST}, p adjusted"
+        f" by Holm over the column's pairs of rows (at most {pairs}). A single run cannot be told apart."
+    ]
+
+
+def interval_note(judged: Judged) -> str:
+    """What an interval is."""
+    return (
+        f"[ , ] is the {level(judged)} interval of the mean, by Student's t: where the mean of very many"
+        " seeds may lie. It is not where single seeds lie."
+    )
+
+
+def versus_note(judged: Judged) -> list[str]:
+    """What a difference is, and its family."""
+    count = text.plural(len(judged.rows) - 1, "row")
+    return [
+        f"Differences are row − baseline, accuracies in points (× is a ratio), with {level(judged)}"
+        f" intervals: {_TEST}.",
+        f"p is adjusted by Holm over the {count} held against the baseline, metric by metric. The verdict"
+        " follows p, so that an interval may leave out 0 where nothing is shown. g is Hedges' effect size.",
+        "seeds: runs that each row needs to show a difference of this size 4 times in 5, an estimate from few"
+        " seeds. Divergence is held against divergence by an exact test.",
+    ]
+
+
+def level(judged: Judged) -> str:
+    """The confidence in percent."""
+    return f"{100 * judged.confidence:g} %"
+
+
+def warnings(judged: Judged) -> list[str]:
+    """Runs that are missing, diverged or too few, and rows that average over keys."""
+    return [*_runs(judged), *_few(judged), *_averages(judged)]
+
+
+def _runs(judged: Judged) -> Iterator[str]:
+    unfinished = sum(row.unfinished for row in judged.rows)
+    if unfinished:
+        yield f"{text.plural(unfinished, 'run')} not finished and not counted."
+    diverged = sum(row.diverged for row in judged.rows)
+    if diverged:
+        runs = text.plural(diverged, "run")
+        yield f"{runs} diverged and counted in n; losses and accuracies are those of the runs that finished."
+
+
+def _few(judged: Judged) -> Iterator[str]:
+    single = [row.label for row in judged.rows if row.n == 1]
+    if single:
+        yield f"n = 1, so that no spread, interval or test can be given: {_named(single)}."
+    few = [row.label for row in judged.rows if 1 < row.n < FEW]
+    if few:
+        yield f"Fewer than {FEW} seeds, whose spread says little: {_named(few)}."
+
+
+def _averages(judged: Judged) -> Iterator[str]:
+    for row in judged.rows:
+        if row.group.varies:
+            keys = ", ".join(
+                f"{key} ({', '.join(map(str, values))})" for key, values in row.group.varies.items()
+            )
+            yield f"{text.one_line(row.label)} averages over {text.one_line(keys)}."
+
+
+def _named(labels: Sequence[str]) -> str:
+    shown = ", ".join(map(text.one_line, labels[:_MOST_NAMED]))
+    more = len(labels) - _MOST_NAMED
+    return f"{shown} and {text.plural(more, 'row')} more" if more > 0 else shown
+
+
+def meaning(metric: str) -> str:
+    """A metric in words."""
+    entry = METRICS[metric]
+    better = f", {entry.better} is better" if entry.better else ""
+    return f"{entry.meaning}{better}"

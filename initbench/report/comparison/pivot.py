@@ -1,0 +1,64 @@
+"""Two keys: one down, one across, and a metric in the cells."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from initbench.compare.metrics import METRICS, Metric
+from initbench.compare.rows import Row
+from initbench.report import text
+from initbench.report.comparison import cells, notes
+from initbench.report.comparison.block import Block, Cell
+from initbench.report.comparison.judged import Judged
+
+NO_RUNS = "no runs"
+
+
+def pivot(judged: Judged, name: str, title: str) -> Block:
+    """The means of one metric, by the values of the first key down and of the second across."""
+    metric = METRICS[name]
+    down, across = judged.table.by
+    found = {(_shown(row.key[down]), _shown(row.key[across])): row for row in judged.rows}
+    columns = _ordered([row.key[across] for row in judged.rows])
+    corner = f"{down} ↓  {across} →"
+    block = Block(f"{title} · {name}", [corner, *columns], frozenset([corner]))
+    for value in _ordered([row.key[down] for row in judged.rows]):
+        block.add(value, *(_cell(judged, metric, found.get((value, column))) for column in columns))
+    unit = ", in %" if metric.form == "percent" else ""
+    block.notes = [
+        f"{notes.meaning(name)}{unit}: mean ±std (n). {notes.spread_note(geometric=metric.log)}",
+        *notes.letters_note(judged, [name]),
+    ]
+    block.warnings = notes.warnings(judged)
+    return block
+
+
+def _cell(judged: Judged, metric: Metric, row: Row | None) -> Cell:
+    if row is None:
+        return Cell(NO_RUNS)
+    summary = row.metrics[metric.name]
+    if summary.mean is None:
+        return Cell(_why(metric, row))
+    shown = cells.mean_spread(metric, row)
+    counted = shown if summary.n != row.n else f"{shown} ({row.n})"
+    return Cell(counted, judged.letters(metric.name).get(row.label, ""))
+
+
+def _why(metric: Metric, row: Row) -> str:
+    """In place of a mean."""
+    if not row.n:
+        return f"unfinished ({row.unfinished})"
+    if row.diverged == row.n:
+        return f"diverged ({row.n})"
+    return f"{cells.mean(metric, row)} ({row.n})"
+
+
+def _shown(value: Any) -> str:
+    return text.one_line(cells.key_value(value))
+
+
+def _ordered(values: list[Any]) -> list[str]:
+    """Numbers by size, then words."""
+    numbers = sorted({one for one in values if isinstance(one, int | float)})
+    words = sorted({_shown(one) for one in values if not isinstance(one, int | float)})
+    return [*dict.fromkeys(map(_shown, numbers)), *words]
