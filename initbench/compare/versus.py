@@ -46,6 +46,8 @@ def versus(table: Table, baseline: Row, confidence: float = CONFIDENCE) -> dict[
         adjusted = holm([one.p for one in seen])
         for row, one, p in zip(others, seen, adjusted, strict=True):
             said = verdict(one, metric.better, p_adjusted=p)
+            if metric.censored and not (_values(metric, row) and _values(metric, baseline)):
+                said = Verdict.UNDEFINED  # "never" is no number of steps
             found[row.label][metric.name] = Versus(one, p, said, _needed(metric, row, baseline, confidence))
     return found
 
