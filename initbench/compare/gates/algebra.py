@@ -38,8 +38,8 @@ def _is_product(node: Node) -> bool:
 def logarithm(node: Node) -> Node:
     """ln of a product, as a sum."""
     if isinstance(node, Binary):
-        sign = "+" if node.operator == "*" else "-"
-        return Binary(sign, logarithm(node.left), logarithm(node.right))  # type: ignore[arg-type]
+        left, right = logarithm(node.left), logarithm(node.right)
+        return Binary("+", left, right) if node.operator == "*" else Binary("-", left, right)
     return Number(math.log(node.value)) if isinstance(node, Number) else Logarithm(node)
 
 
@@ -71,13 +71,14 @@ def _terms(node: Node, of: Callable[[Quantity], str]) -> list[Node]:
         return [node]
     if isinstance(node, Negation):
         return [Negation(term) for term in _terms(node.inner, of)]
-    if not isinstance(node, Binary):
-        return [node]
+    return _terms_of_two(node, of) if isinstance(node, Binary) else [node]
+
+
+def _terms_of_two(node: Binary, of: Callable[[Quantity], str]) -> list[Node]:
     left, right = node.left, node.right
-    if node.operator == "+":
-        return _terms(left, of) + _terms(right, of)
-    if node.operator == "-":
-        return _terms(left, of) + [Negation(term) for term in _terms(right, of)]
+    if node.operator in "+-":
+        second = _terms(right, of)
+        return _terms(left, of) + ([Negation(term) for term in second] if node.operator == "-" else second)
     if not right.bare():
         return [Binary(node.operator, term, right) for term in _terms(left, of)]
     if node.operator == "*" and not left.bare():
@@ -141,7 +142,7 @@ def constant(node: Node) -> float:
 
 
 def affine(node: Node) -> tuple[float, float] | None:
-    """a and b where a bound expression is a · x + b in one quantity x, or its logarithm; None where it is not."""
+    """a and b where a bound expression is a · x + b, x one quantity or its logarithm; else None."""
     if not node.bare():
         return 0.0, constant(node)
     if isinstance(node, Quantity | Logarithm):

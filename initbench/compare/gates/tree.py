@@ -154,13 +154,18 @@ class StepsTo(Quantity):
 
 
 @dataclass(frozen=True)
-class Negation(Node):
-    """Minus an expression."""
+class Inner(Node):
+    """A node around one other."""
 
     inner: Node
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "children", (self.inner,))
+
+
+@dataclass(frozen=True)
+class Negation(Inner):
+    """Minus an expression."""
 
     @property
     def precedence(self) -> int:
@@ -172,26 +177,16 @@ class Negation(Node):
 
 
 @dataclass(frozen=True)
-class Absolute(Node):
+class Absolute(Inner):
     """The size of an expression."""
-
-    inner: Node
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "children", (self.inner,))
 
     def __str__(self) -> str:
         return f"abs({self.inner})"
 
 
 @dataclass(frozen=True)
-class Logarithm(Node):
+class Logarithm(Inner):
     """The natural logarithm, which only the evaluation of geometric means makes; it cannot be written."""
-
-    inner: Node
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "children", (self.inner,))
 
     def __str__(self) -> str:
         return f"log({self.inner})"
@@ -264,13 +259,8 @@ class Near(Node):
 
 
 @dataclass(frozen=True)
-class Not(Node):
+class Not(Inner):
     """The opposite of a condition."""
-
-    inner: Node
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "children", (self.inner,))
 
     def __str__(self) -> str:
         return f"not ({self.inner})"

@@ -1,0 +1,132 @@
+"""What changed since an earlier state, metric by metric."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from initbench.compare.against.earlier import Earlier
+from initbench.compare.differences import Difference, difference, summaries_difference
+from initbench.compare.families import holm
+from initbench.compare.groups import saw_the_same
+from initbench.compare.metrics import METRICS, Metric
+from initbench.compare.rates import RateDifference, rate_difference
+from initbench.compare.rows import Row, Table, summary_of
+from initbench.compare.sides import RunsSide, Side, side_of
+from initbench.compare.statistics import Scale, Summary
+from initbench.compare.verdicts import Verdict, is_significant, verdict
+
+COMPARED = tuple(metric.name for metric in METRICS.values() if metric.form != "seconds")
+"""Seconds differ with the machine, whatever the code."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A metric now, less that before; of metrics with geometric means, the ratio."""
+
+    metric: Metric
+    before: float | None
+    now: float | None
+    found: Difference
+    p_adjusted: float | None
+    verdict: Verdict
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether it is shown to have changed."""
+        return self.verdict in (Verdict.BETTER, Verdict.WORSE, Verdict.HIGHER, Verdict.LOWER)
+
+
+@dataclass(frozen=True)
+class RowChange:
+    """A row that is in both states."""
+
+    table: Table
+    row: Row
+    before: Side
+    now: RunsSide
+    is_same_runs: bool
+    """Whether the very same runs are in both: nothing was trained anew."""
+    changes: list[Change]
+    divergence: RateDifference
+    divergence_p_adjusted: float | None
+    confidence: float
+
+    @property
+    def shown(self) -> list[Change]:
+        """The metrics that are shown to have changed."""
+        return [change for change in self.changes if change.is_shown]
+
+    @property
+    def is_divergence_shown(self) -> bool:
+        """Whether runs are shown to diverge more or less often."""
+        return is_significant(self.divergence_p_adjusted, self.confidence)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Two states side by side."""
+
+    rows: list[RowChange]
+    only_now: list[str]
+    only_before: list[str]
+    tests: int
+    """How many comparisons Holm's correction is made for: all of them, of all rows."""
+    confidence: float
+
+
+def changes(
+    tables: Sequence[Table], earlier: Earlier, metrics: Sequence[str] = COMPARED, confidence: float = 0.95
+) -> Changes:
+    """Each metric of each row now, less what it was; seeds are pairs where both states have the runs."""
+    matched = [(table, row, earlier.match(table, row)) for table in tables for row in table.rows]
+    both = [(table, row, before, side_of(table, row)) for table, row, before in matched if before is not None]
+    compared = [METRICS[name] for name in metrics]
+    found = [[_difference(metric, now, old, confidence) for metric in compared] for *_, old, now in both]
+    rates = [rate_difference(now.events, old.events, paired=_paired(now, old)) for *_, old, now in both]
+    p_values = [one.p for row in found for one in row] + [one.p for one in rates]
+    adjusted = iter(holm(p_values))
+    judged = [
+        [_change(m, now, old, one, next(adjusted)) for m, one in zip(compared, row, strict=True)]
+        for row, (*_, old, now) in zip(found, both, strict=True)
+    ]
+    rows = [
+        RowChange(table, row, old, now, _same_runs(now, old), changed, rate, next(adjusted), confidence)
+        for (table, row, old, now), changed, rate in zip(both, judged, rates, strict=True)
+    ]
+    alone = [f"{row.label} ({table.dataset})" for table, row, before in matched if before is None]
+    tests = sum(p is not None for p in p_values)
+    return Changes(rows, alone, earlier.unmatched(tables), tests, confidence)
+
+
+def _paired(now: RunsSide, before: Side) -> bool:
+    if not isinstance(before, RunsSide):
+        return False
+    return saw_the_same([*now.runs.values(), *before.runs.values()])
+
+
+def _same_runs(now: RunsSide, before: Side) -> bool:
+    if not isinstance(before, RunsSide):
+        return False
+    return {run.run_id for run in now.runs.values()} == {run.run_id for run in before.runs.values()}
+
+
+def _difference(metric: Metric, now: RunsSide, before: Side, confidence: float) -> Difference:
+    scale: Scale = "log" if metric.log else "linear"
+    if isinstance(before, RunsSide):
+        arms = now.arm(metric.name), before.arm(metric.name)
+        return difference(*arms, paired=_paired(now, before), confidence=confidence, scale=scale)
+    known = summary(metric, now), summary(metric, before)
+    return summaries_difference(*known, confidence=confidence, scale=scale)
+
+
+def summary(metric: Metric, side: Side) -> Summary:
+    """Mean, standard deviation and count of a metric on one side."""
+    if isinstance(side, RunsSide):
+        return summary_of(metric, list(side.arm(metric.name).values()))
+    return side.metrics.get(metric.name, Summary(None, None, 0))
+
+
+def _change(metric: Metric, now: RunsSide, before: Side, found: Difference, p: float | None) -> Change:
+    means = summary(metric, before).mean, summary(metric, now).mean
+    return Change(metric, *means, found, p, verdict(found, metric.better, p_adjusted=p))

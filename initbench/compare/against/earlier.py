@@ -1,0 +1,89 @@
+"""An earlier state that rows are held against: a store of runs, or a document that `compare --json` printed.
+
+Rows belong together if they are of the same experiment with the same config, on the same data, in the same
+precision and budget; the code, torch and the device may have changed, for that is the question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Protocol
+
+from initbench.compare.rows import Row, Table
+from initbench.compare.sides import Side, side_of
+from initbench.compare.versus import row_named
+
+
+class Earlier(Protocol):
+    """What is known of the earlier state."""
+
+    def match(self, table: Table, row: Row) -> Side | None:
+        """The earlier state of a row; None where it has none."""
+
+    def named(self, table: Table, name: str) -> Side | None:
+        """An earlier row by its name, on the terms of `table`; None where there is none."""
+
+    def labels(self) -> list[str]:
+        """The names of all its rows."""
+
+    def unmatched(self, tables: Sequence[Table]) -> list[str]:
+        """Its rows that no row of `tables` matches, in words."""
+
+
+@dataclass(frozen=True)
+class EarlierRuns:
+    """The rows of a store. Of several versions of the code in it the one that ran last counts."""
+
+    tables: Sequence[Table]
+
+    def match(self, table: Table, row: Row) -> Side | None:
+        """The row of the same terms, key and config that ran last."""
+        return self._sides(table, self._matching.get(signature(table, row), []))
+
+    def named(self, table: Table, name: str) -> Side | None:
+        """The row of that name on the same terms."""
+        for earlier in self.tables:
+            if earlier.terms == table.terms:
+                by_name = [row for row in earlier.rows if row.key.get("experiment") == name]
+                found = by_name or [row for row in [row_named(earlier, name)] if row]
+                return self._sides(table, [(earlier, row) for row in found])
+        return None
+
+    def labels(self) -> list[str]:
+        """The names of all its rows."""
+        return list(dict.fromkeys(name_of(row) for table in self.tables for row in table.rows))
+
+    def unmatched(self, tables: Sequence[Table]) -> list[str]:
+        """Its rows that no row of `tables` matches, in words."""
+        known = {signature(table, row) for table in tables for row in table.rows}
+        missing = {sign: found for sign, found in self._matching.items() if sign not in known}
+        return [f"{name_of(row)} ({table.dataset})" for ((table, row), *_) in missing.values()]
+
+    @cached_property
+    def _matching(self) -> dict[str, list[tuple[Table, Row]]]:
+        found: dict[str, list[tuple[Table, Row]]] = {}
+        for table in self.tables:
+            for row in table.rows:
+                found.setdefault(signature(table, row), []).append((table, row))
+        return found
+
+    def _sides(self, table: Table, found: Sequence[tuple[Table, Row]]) -> Side | None:
+        if not found:
+            return None
+        earlier, row = max(found, key=lambda one: max(run.created for run in one[1].group.runs))
+        side = side_of(earlier, row, [table])
+        return replace(side, target=table.target)
+
+
+def signature(table: Table, row: Row) -> str:
+    """What two rows share that are the same in two states."""
+    first = row.group.runs[0]
+    same = row.key if table.by else {"experiment": first.experiment, **first.config_keys}
+    return repr((table.terms, table.by, sorted(same.items())))
+
+
+def name_of(row: Row) -> str:
+    """The experiment, where rows are experiments: versions of its code are one row here."""
+    return str(row.key["experiment"]) if "experiment" in row.key else row.label

@@ -1,0 +1,142 @@
+"""An earlier state of which a document of `compare --json` was kept: means, spreads and counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from initbench.compare.metrics import METRICS
+from initbench.compare.rows import Row, Table
+from initbench.compare.sides import Side, SummarySide
+from initbench.compare.statistics import Summary
+from initbench.errors import UsageError
+from initbench.store import strictjson
+
+SCHEMA = "initbench.compare/1"
+_TERMS = ("dataset", "fingerprint", "precision", "steps", "batch_size")
+
+
+@dataclass(frozen=True)
+class EarlierDocument:
+    """Rows are matched by experiment and variant, or by the keys that made them: there are no configs."""
+
+    tables: Sequence[Mapping[str, Any]]
+
+    def match(self, table: Table, row: Row) -> Side | None:
+        """The row of the same key on the same terms, if it is the only one."""
+        found = [
+            (kept, one)
+            for kept in self._alike(table)
+            for one in kept["rows"]
+            if _key(one["key"]) == _key(row.key)
+        ]
+        return _side(*found[0], table) if len(found) == 1 else None
+
+    def named(self, table: Table, name: str) -> Side | None:
+        """The row of that experiment or label, if it is the only one."""
+        found = [
+            (kept, one)
+            for kept in self._alike(table)
+            for one in kept["rows"]
+            if name in (_label(one), one["key"].get("experiment"))
+        ]
+        return _side(*found[0], table) if len(found) == 1 else None
+
+    def labels(self) -> list[str]:
+        """The names of all its rows."""
+        return list(dict.fromkeys(_label(one) for kept in self.tables for one in kept["rows"]))
+
+    def unmatched(self, tables: Sequence[Table]) -> list[str]:
+        """Its rows that no row of `tables` matches, in words."""
+        known = {
+            (id(kept), _key(row.key)) for table in tables for kept in self._alike(table) for row in table.rows
+        }
+        return [
+            f"{_label(one)} ({kept['dataset']})"
+            for kept in self.tables
+            for one in kept["rows"]
+            if (id(kept), _key(one["key"])) not in known
+        ]
+
+    def _alike(self, table: Table) -> list[Mapping[str, Any]]:
+        return [kept for kept in self.tables if _same_terms(kept, table)]
+
+
+def read_document(path: Path) -> EarlierDocument:
+    """Read what `initbench compare --json` printed. Raises UsageError for anything else."""
+    try:
+        document = strictjson.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+            raise ValueError(f"its schema is not {SCHEMA}")
+        tables = document["tables"]
+        for kept in tables:
+            for row in kept["rows"]:
+                _checked(row)
+    except OSError as error:
+        raise UsageError(f"--against: cannot read {path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        problem = f"{type(error).__name__}: {error}"
+        raise UsageError(
+            f"--against: {path} is not what `initbench compare --json` prints ({problem})"
+        ) from None
+    return EarlierDocument(tables)
+
+
+def _checked(row: Mapping[str, Any]) -> None:
+    _label(row)
+    _key(row["key"])
+    _counted(row)
+    for name in row["metrics"]:
+        _summary(row["metrics"][name])
+
+
+def _counted(row: Mapping[str, Any]) -> tuple[int, int]:
+    n, diverged = row["n"], row["diverged"]
+    if not (type(n) is type(diverged) is int and 0 <= diverged <= n):
+        raise ValueError(f"{diverged!r} of {n!r} runs diverged")
+    return n, diverged
+
+
+def _summary(kept: Mapping[str, Any]) -> Summary:
+    n = kept["n"]
+    if type(n) is not int or n < 0:
+        raise ValueError(f"n is {n!r}")
+    return Summary(strictjson.number_or_none(kept["mean"]), strictjson.number_or_none(kept["std"]), n)
+
+
+def _same_terms(kept: Mapping[str, Any], table: Table) -> bool:
+    own = {
+        "dataset": table.dataset,
+        "fingerprint": table.fingerprint,
+        "precision": table.terms.precision,
+        "steps": table.terms.steps,
+        "batch_size": table.terms.batch_size,
+    }
+    return all(kept[name] == own[name] for name in _TERMS if name in kept)
+
+
+def _key(key: Mapping[str, Any]) -> str:
+    """Without what is allowed to change between two states: code, torch, device."""
+    variant = {
+        name: value for name, value in (key.get("variant") or {}).items() if not name.startswith("with.")
+    }
+    rest = {name: value for name, value in key.items() if name != "variant"}
+    return repr((sorted(rest.items()), sorted(variant.items())))
+
+
+def _label(row: Mapping[str, Any]) -> str:
+    key = row["key"]
+    if "label" in row:
+        return str(row["label"])
+    return str(key["experiment"]) if "experiment" in key else " ".join(f"{k}={v}" for k, v in key.items())
+
+
+def _side(kept: Mapping[str, Any], row: Mapping[str, Any], table: Table) -> SummarySide:
+    metrics = {name: _summary(found) for name, found in row["metrics"].items() if name in METRICS}
+    if kept.get("target") != table.target:
+        # Updates to another accuracy are another quantity.
+        metrics = {name: found for name, found in metrics.items() if not METRICS[name].censored}
+    n, diverged = _counted(row)
+    return SummarySide(_label(row), metrics, n, diverged)

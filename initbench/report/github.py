@@ -1,0 +1,129 @@
+"""What GitHub Actions shows: a summary of the job in Markdown, and annotations.
+
+Everything that is written there is bounded, and escaped so that no name of a run or of an experiment is
+taken for markup or for a command.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from initbench.compare.against.changes import Changes
+from initbench.compare.facts import RunFacts
+from initbench.compare.gates.decide import State
+from initbench.compare.gates.judge import Judgement
+from initbench.errors import StoreError
+from initbench.report.against import change_lines
+from initbench.report.gates import case_lines, verdict_line
+
+Level = Literal["error", "warning", "notice"]
+
+SUMMARY = "GITHUB_STEP_SUMMARY"
+ACTIONS = "GITHUB_ACTIONS"
+MOST_ANNOTATIONS = 10
+"""Of each level: GitHub shows no more of a step."""
+MOST_BYTES = 60_000
+LONGEST_MESSAGE = 4_000
+_MARKUP = re.compile(r"[^\w\s.,;=%/−–≈…-]|[_\\]")
+_SIGNS = {State.TRIGGERED: "❌", State.CLEAR: "✅", State.UNDECIDED: "⚠️"}
+
+
+def workflow_commands(gates: Sequence[Judgement], runs: Sequence[RunFacts], *, strict: bool) -> list[str]:
+    """Workflow commands: gates that fail as errors, undecided ones and runs that failed as warnings."""
+    found = [*_of_gates(gates, strict=strict), *_of_runs(runs)]
+    shown: Counter[str] = Counter()
+    lines = []
+    for level, title, message in found:
+        shown[level] += 1
+        if shown[level] <= MOST_ANNOTATIONS:
+            lines.append(command(level, title, message))
+    return lines
+
+
+def _of_gates(gates: Sequence[Judgement], *, strict: bool) -> Iterator[tuple[Level, str, str]]:
+    for judgement in gates:
+        if judgement.state == State.CLEAR:
+            continue
+        level: Level = "error" if judgement.fails(strict=strict) else "warning"
+        message = "\n".join([verdict_line(judgement), *case_lines(judgement)])
+        yield level, f"initbench: gate {judgement.state}", message
+
+
+def _of_runs(runs: Sequence[RunFacts]) -> Iterator[tuple[Level, str, str]]:
+    for run in runs:
+        if run.status == "diverged":
+            step = "" if run.diverged_step is None else f" at step {run.diverged_step}"
+            yield "notice", "initbench: run diverged", f"{run.run_id} diverged{step}"
+        elif not run.is_finished:
+            yield "warning", f"initbench: run {run.status}", f"{run.run_id} is {run.status}"
+
+
+def command(level: Level, title: str, message: str) -> str:
+    """One workflow command, escaped by GitHub's rules: `%`, CR and LF; in properties `:` and `,` too."""
+    escaped = _escaped(message[:LONGEST_MESSAGE])
+    return f"::{level} title={_escaped(title).replace(':', '%3A').replace(',', '%2C')}::{escaped}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def summary(gates: Sequence[Judgement], runs: Sequence[RunFacts], changes: Changes | None) -> str:
+    """The job's summary in Markdown, of at most MOST_BYTES bytes."""
+    lines = ["## initbench compare", "", _runs_line(runs), ""]
+    if gates:
+        lines += ["| | gate | why |", "| --- | --- | --- |", *map(_row, gates), ""]
+    if changes is not None:
+        lines += ["### Against the earlier state", ""]
+        lines += [f"- {markdown(line.strip())}" for line in change_lines(changes)]
+    return _bounded(lines)
+
+
+def _runs_line(runs: Sequence[RunFacts]) -> str:
+    counts = Counter(run.status for run in runs)
+    said = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    return f"{len(runs)} runs" + (f": {markdown(said)}" if said else "")
+
+
+def _row(judgement: Judgement) -> str:
+    why = "<br>".join(markdown(line) for line in case_lines(judgement))
+    return f"| {_SIGNS[judgement.state]} {judgement.state} | {markdown(judgement.gate.text)} | {why} |"
+
+
+def markdown(text: str) -> str:
+    """Text as one line that Markdown and HTML take for nothing but text: signs become references."""
+    line = "".join(c if c.isprintable() else " " for c in text)
+    return _MARKUP.sub(lambda found: f"&#{ord(found[0])};", line)
+
+
+def _bounded(lines: Sequence[str]) -> str:
+    size = 0
+    kept: list[str] = []
+    for line in lines:
+        size += len(line.encode("utf-8", "replace")) + 1
+        if size > MOST_BYTES:
+            return "\n".join([*kept, "", "… and more: the summary is cut off here.", ""])
+        kept.append(line)
+    return "\n".join([*kept, ""])
+
+
+def wants_annotations(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether GitHub Actions runs this."""
+    return environment.get(ACTIONS) == "true"
+
+
+def append_summary(text: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Add to the job's summary, where there is one. Raises StoreError where it cannot be written."""
+    path = environment.get(SUMMARY)
+    if not path:
+        return
+    try:
+        with Path(path).open("a", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+    except OSError as error:
+        raise StoreError(f"{SUMMARY}: cannot write {path}: {error.strerror}") from None

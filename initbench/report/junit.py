@@ -1,0 +1,110 @@
+"""A JUnit report: a testcase for each run and for each gate.
+
+A run that finished passes; one that failed or is damaged is an error. A run that diverged or is not finished
+is skipped, which CI shows without failing: a divergence is a result, and a gate says whether it is a bad one.
+A gate that is triggered is a failure. One that is undecided is skipped, or a failure where it counts as one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from initbench.compare.facts import RunFacts
+from initbench.compare.gates.decide import State
+from initbench.compare.gates.judge import Judgement
+from initbench.errors import StoreError
+from initbench.report.gates import case_lines, verdict_line
+
+_FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What XML 1.0 has no way to write, escaped or not."""
+_ERRORS = ("failed", "damaged")
+
+
+def write_junit(path: Path, runs: Sequence[RunFacts], gates: Sequence[Judgement], *, strict: bool) -> None:
+    """Write the report. Raises StoreError where the file cannot be written."""
+    text = junit_xml(runs, gates, strict=strict)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"--junit-xml: cannot write {path}: {error.strerror}") from None
+
+
+def junit_xml(runs: Sequence[RunFacts], gates: Sequence[Judgement], *, strict: bool) -> str:
+    """The report as text, by the schema that Jenkins, GitLab and GitHub's actions read."""
+    suites = [
+        _suite("initbench.runs", [_run(run) for run in runs]),
+        _suite("initbench.gates", [_gate(gate, strict=strict) for gate in gates]),
+    ]
+    root = ET.Element("testsuites", {"name": "initbench", **_counts(suites)})
+    root.extend(suites)
+    ET.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _suite(name: str, cases: Sequence[ET.Element]) -> ET.Element:
+    counts = {
+        "tests": str(len(cases)),
+        "failures": _count(cases, "failure"),
+        "errors": _count(cases, "error"),
+        "skipped": _count(cases, "skipped"),
+        "time": f"{sum(float(case.get('time', '0')) for case in cases):.3f}",
+    }
+    suite = ET.Element("testsuite", {"name": name, **counts})
+    suite.extend(cases)
+    return suite
+
+
+def _count(cases: Sequence[ET.Element], outcome: str) -> str:
+    return str(sum(case.find(outcome) is not None for case in cases))
+
+
+def _counts(suites: Sequence[ET.Element]) -> dict[str, str]:
+    names = ("tests", "failures", "errors")
+    whole = {name: str(sum(int(suite.get(name, "0")) for suite in suites)) for name in names}
+    return {**whole, "time": f"{sum(float(suite.get('time', '0')) for suite in suites):.3f}"}
+
+
+def _case(classname: str, name: str, seconds: float | None) -> ET.Element:
+    attributes = {"classname": clean(classname), "name": clean(name), "time": f"{seconds or 0.0:.3f}"}
+    return ET.Element("testcase", attributes)
+
+
+def _run(run: RunFacts) -> ET.Element:
+    # A dot in a class name makes folders of it in what shows these reports.
+    case = _case(f"initbench.runs.{run.experiment.replace('.', '_')}", run.run_id, run.seconds)
+    if run.is_finished:
+        return case
+    if run.status in _ERRORS:
+        return _with(case, "error", f"the run is {run.status}", run.status)
+    if run.status == "diverged":
+        step = "" if run.diverged_step is None else f" at step {run.diverged_step}"
+        return _with(case, "skipped", f"diverged{step}")
+    return _with(case, "skipped", f"not finished: {run.status}")
+
+
+def _gate(judgement: Judgement, *, strict: bool) -> ET.Element:
+    case = _case("initbench.gates", judgement.gate.text, None)
+    if judgement.fails(strict=strict):
+        _with(
+            case, "failure", verdict_line(judgement), str(judgement.state), "\n".join(case_lines(judgement))
+        )
+    elif judgement.state == State.UNDECIDED:
+        _with(case, "skipped", verdict_line(judgement))
+    output = ET.SubElement(case, "system-out")
+    output.text = clean("\n".join(case_lines(judgement)))
+    return case
+
+
+def _with(case: ET.Element, outcome: str, message: str, kind: str = "", text: str = "") -> ET.Element:
+    attributes = {"message": clean(message), **({"type": kind} if kind else {})}
+    ET.SubElement(case, outcome, attributes).text = clean(text) or None
+    return case
+
+
+def clean(text: str) -> str:
+    """Text without the characters that XML cannot hold, each replaced by U+FFFD."""
+    return _FORBIDDEN.sub("\ufffd", text)
