@@ -14,8 +14,11 @@ PIPED_WIDTH = 240
 
 def print_uncut(console: Console, renderable: RenderableType) -> None:
     """Print lines at their natural width, without the blanks that rich pads them with."""
+    from rich.console import Group
+
     with console.capture() as captured:
-        console.print(renderable, crop=False)
+        # In a group, because a text that is printed by itself forgets that it must not be wrapped.
+        console.print(Group(renderable), crop=False)
     lines = captured.get().splitlines()
     console.file.write("".join(line.rstrip(" ") + "\n" for line in lines))
 

@@ -60,14 +60,15 @@ def _no_spread(block: Block) -> list[str]:
 def _versus_cells(judged: Judged, metric: Metric, row: Row) -> Sequence[str]:
     if row is judged.baseline:
         return ["", "", BASELINE, "", "", ""]
-    return _said(metric, judged.versus[row.label][metric.name])
+    return _said(metric, row, judged.versus[row.label][metric.name])
 
 
-def _said(metric: Metric, found: Versus) -> Sequence[str]:
+def _said(metric: Metric, row: Row, found: Versus) -> Sequence[str]:
+    has_only_diverged = row.diverged == row.n > 0 == row.metrics[metric.name].n
     return [
         cells.difference(metric, found.found),
         cells.difference_interval(metric, found.found),
-        str(found.verdict),
+        "diverged" if has_only_diverged else str(found.verdict),
         cells.p(found.p_adjusted),
         cells.effect(found.found.effect_size),
         cells.seeds(found.seeds_needed),
@@ -87,7 +88,7 @@ def against_baseline(judged: Judged, metrics: Sequence[str]) -> Block:
         name = text.one_line(row.label)
         for entry in map(METRICS.__getitem__, metrics):
             heading = cells.heading(entry, judged.table.target)
-            block.add(name, heading, *_said(entry, judged.versus[row.label][entry.name]))
+            block.add(name, heading, *_said(entry, row, judged.versus[row.label][entry.name]))
             name = ""
         if row.diverged or judged.baseline.diverged:
             block.add(name, "diverged", *_divergence(judged, row))
