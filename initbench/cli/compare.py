@@ -2,44 +2,151 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from initbench.cli.compare_options import (
+    Baseline,
+    By,
+    Columns,
+    Confidence,
+    FormatName,
+    FormatOption,
+    Layers,
+    MetricOption,
+    Names,
+    OnlyChanged,
+    Output,
+    Plot,
+    Sort,
+    Target,
+    ViewOption,
+    WhereOption,
+)
+from initbench.cli.gates import Against, FailIf, JunitXml, Strict, check_gates, gate_options
 from initbench.cli.options import Json, RunPatterns, RunsDir, runs_root
+from initbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from initbench.compare.facts import RunFacts
+    from initbench.compare.rows import Table
+    from initbench.report.comparison.view import View
+    from initbench.store.store import Store
 
 
 def compare(
     patterns: RunPatterns = None,
+    by: By = None,
+    where: WhereOption = None,
+    baseline: Baseline = None,
+    view: ViewOption = "all",
+    metric: MetricOption = None,
+    columns: Columns = None,
+    sort: Sort = None,
+    only_changed: OnlyChanged = False,
+    layers: Layers = False,
+    plot: Plot = False,
+    target: Target = None,
+    confidence: Confidence = 0.95,
+    format: FormatOption = None,
+    output: Output = None,
+    fail_if: FailIf = None,
+    strict: Strict = False,
+    against: Against = None,
+    junit_xml: JunitXml = None,
     runs_dir: RunsDir = None,
-    target: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            max=1.0,
-            help="Validation accuracy that steps are counted to; default 0.9 of the best mean in the table.",
-            show_default=False,
-        ),
-    ] = None,
     json_output: Json = False,
 ) -> None:
-    """Compare stored runs, all of them when none is named: activation statistics and convergence."""
-    from initbench.compare.facts import facts_of
+    """Compare stored runs, all of them when none is named: activation statistics and convergence.
+
+    docs/compare.md tells how to read it, docs/ci.md how to write gates. Exit 1 if a gate is triggered.
+    """
+    from initbench.compare.read import read_facts
     from initbench.compare.rows import tables
     from initbench.store.store import Store
 
+    gates = gate_options(fail_if, strict, against, junit_xml, confidence)
     store = Store(runs_root(runs_dir))
-    found = tables((facts_of(store.read(run_id)) for run_id in store.find(patterns or [])), target=target)
+    runs = _runs(store, patterns or [], where or [])
+    found = tables(runs, by=_keys(by, runs), target=target)
+    asked = _view(
+        view=view,
+        metrics=_split(metric),
+        columns=_split(columns),
+        sort=sort,
+        only_changed=only_changed,
+        layers=layers,
+        plot=plot,
+        baseline=baseline,
+        confidence=confidence,
+        format=_format(format, output, json_output=json_output),
+    )
+    verdicts = check_gates(gates, runs, found, lambda root: read_facts(Store(root), []))
+    _show(found, asked, output, store, verdicts.document())
+    if verdicts.exit_code:
+        raise typer.Exit(verdicts.exit_code)
+
+
+def _runs(store: Store, patterns: Sequence[str], where: Sequence[str]) -> list[RunFacts]:
+    from initbench.compare.keys import conditions
+    from initbench.compare.read import read_facts
+
+    runs = read_facts(store, patterns)
+    asked = conditions(where, runs)
+    return [run for run in runs if all(condition.holds(run) for condition in asked)]
+
+
+def _keys(by: Names, runs: Sequence[RunFacts]) -> list[str]:
+    from initbench.compare.keys import check_key
+
+    keys = _split(by)
+    if len(keys) > 2:
+        raise UsageError(f"--by takes one key, or two for a pivot; found {', '.join(keys)}")
+    for key in keys:
+        check_key(key, runs, "--by")
+    return keys
+
+
+def _split(texts: Names) -> list[str]:
+    return [name for text in texts or [] for name in text.replace(",", " ").split()]
+
+
+def _format(given: FormatName | None, output: Path | None, *, json_output: bool) -> FormatName:
+    from initbench.report.comparison.view import format_of
+
     if json_output:
-        from initbench.report.document import compare_document
-        from initbench.store import strictjson
+        if given not in (None, "json"):
+            raise UsageError(f"--json and --format {given} ask for two formats")
+        return "json"
+    return given or ("table" if output is None else format_of(output))
 
-        typer.echo(strictjson.dumps(compare_document(found)))
+
+def _view(**given: object) -> View:
+    from initbench.report.comparison.view import View
+    from initbench.report.terminal import stdout_width
+
+    return View(width=stdout_width(), ascii_only=_is_ascii(), **given)  # type: ignore[arg-type]
+
+
+def _is_ascii() -> bool:
+    return (sys.stdout.encoding or "ascii").lower().replace("-", "") not in ("utf8", "utf16", "utf32")
+
+
+def _show(found: list[Table], view: View, output: Path | None, store: Store, more: dict[str, Any]) -> None:
+    from initbench.report.compare_tables import print_tables, rendered, save
+    from initbench.report.terminal import stdout_console
+
+    if output is not None:
+        save(output, found, view, more)
+        typer.echo(f"written to {output}", err=True)
+    elif view.format != "table":
+        typer.echo(rendered(found, view, more), nl=False)
     elif found:
-        from initbench.report.compare_tables import print_tables
-        from initbench.report.terminal import stdout_console
-
-        print_tables(stdout_console(), found)
+        print_tables(stdout_console(), found, view)
     else:
         typer.echo(
             f"No runs in {store.root} yet. Start one: initbench run configs/relu_kaiming.yaml", err=True

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from rich.console import Console, RenderableType
 
@@ -23,6 +25,7 @@ from initbench.report.document import compare_document
 from initbench.store import strictjson
 from initbench.store.files import write_atomic
 
+NOTHING_MORE: Mapping[str, Any] = MappingProxyType({})
 _FILE_WIDTH = 10_000
 """Columns of a table that goes to a file: its notes stay on one line each."""
 
@@ -39,10 +42,13 @@ def comparison(tables: Sequence[Table], view: View | None = None) -> list[Render
     return [piece for block in _shown(tables, view) for piece in renderables(block, view.width)]
 
 
-def rendered(tables: Sequence[Table], view: View) -> str:
-    """The view in its format, as lines. Raises UsageError for a name that is not there."""
+def rendered(tables: Sequence[Table], view: View, more: Mapping[str, Any] = NOTHING_MORE) -> str:
+    """The view in its format, as lines; `more` keys go into JSON alone.
+
+    Raises UsageError for a name that is not there.
+    """
     if view.format == "json":
-        return strictjson.dumps(compare_document(tables, view)) + "\n"
+        return strictjson.dumps({**compare_document(tables, view), **more}) + "\n"
     if view.format == "csv":
         check_names(view, tables)
         return tidy(judged(tables, view), view)
@@ -58,12 +64,12 @@ def rendered(tables: Sequence[Table], view: View) -> str:
     return console.file.getvalue()
 
 
-def save(path: Path, tables: Sequence[Table], view: View) -> None:
+def save(path: Path, tables: Sequence[Table], view: View, more: Mapping[str, Any] = NOTHING_MORE) -> None:
     """Write the view to a file in one step: a reader sees the old file or the new one.
 
     Raises UsageError where it cannot be written.
     """
-    content = rendered(tables, replace(view, width=None))
+    content = rendered(tables, replace(view, width=None), more)
     try:
         if path.exists() and not path.is_file():  # a pipe or a terminal cannot be replaced
             path.write_text(content, encoding="utf-8", newline="")
