@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from initbench.compare.facts import RunFacts
 from initbench.compare.groups import unit_of
@@ -29,10 +30,20 @@ class RunsSide:
         """Complete runs."""
         return len(self.runs)
 
-    @property
+    @cached_property
     def events(self) -> dict[str, bool]:
         """Whether each complete run diverged."""
         return {unit: not run.is_finished for unit, run in self.runs.items()}
+
+    def numbers(self, key: Hashable, of: Callable[[RunFacts], float | None]) -> dict[str, float | None]:
+        """What `of` gives for each run, worked out once for each `key`."""
+        if key not in self._known:
+            self._known[key] = {unit: of(run) for unit, run in self.runs.items()}
+        return self._known[key]
+
+    @cached_property
+    def _known(self) -> dict[Hashable, dict[str, float | None]]:
+        return {}
 
     def arm(self, metric: str) -> dict[str, float]:
         """The numbers of the runs that have one; none at all where a run without stands for "never"."""
@@ -60,12 +71,16 @@ class SummarySide:
 Side = RunsSide | SummarySide
 
 
-def side_of(table: Table, row: Row, beside: Sequence[Table] = ()) -> RunsSide:
-    """A row with its runs; `beside`: tables that it is going to be paired with."""
-    varying = sorted({key for one in (table, *beside) for other in one.rows for key in other.group.varies})
+def varying(*tables: Table) -> tuple[str, ...]:
+    """The keys that differ within rows of tables: runs are partners only if they agree in them."""
+    return tuple(sorted({key for table in tables for row in table.rows for key in row.group.varies}))
+
+
+def side_of(row: Row, target: float | None, varying_keys: Sequence[str]) -> RunsSide:
+    """A row with its runs; `varying_keys`: `varying` of all tables that it is going to be paired in."""
     complete = [run for run in row.group.runs if run.is_complete]
-    units = _distinct(unit_of(run, varying) for run in complete)
-    return RunsSide(row.label, dict(zip(units, complete, strict=True)), row.unfinished, table.target)
+    units = _distinct(unit_of(run, varying_keys) for run in complete)
+    return RunsSide(row.label, dict(zip(units, complete, strict=True)), row.unfinished, target)
 
 
 def _distinct(units: Iterable[str]) -> list[str]:

@@ -12,7 +12,7 @@ from initbench.compare.groups import saw_the_same
 from initbench.compare.metrics import METRICS, Metric
 from initbench.compare.rates import RateDifference, rate_difference
 from initbench.compare.rows import Row, Table, summary_of
-from initbench.compare.sides import RunsSide, Side, side_of
+from initbench.compare.sides import RunsSide, Side, side_of, varying
 from initbench.compare.statistics import Scale, Summary
 from initbench.compare.verdicts import Verdict, is_significant, verdict
 
@@ -80,10 +80,22 @@ def changes(
 ) -> Changes:
     """Each metric of each row now, less what it was; seeds are pairs where both states have the runs."""
     matched = [(table, row, earlier.match(table, row)) for table in tables for row in table.rows]
-    both = [(table, row, before, side_of(table, row)) for table, row, before in matched if before is not None]
+    keys = {id(table): varying(table) for table in tables}
+    both = [
+        (table, row, before, side_of(row, table.target, keys[id(table)]))
+        for table, row, before in matched
+        if before is not None
+    ]
     compared = [METRICS[name] for name in metrics]
-    found = [[_difference(metric, now, old, confidence) for metric in compared] for *_, old, now in both]
-    rates = [rate_difference(now.events, old.events, paired=_paired(now, old)) for *_, old, now in both]
+    paired = [_paired(now, old) for *_, old, now in both]
+    found = [
+        [_difference(metric, now, old, confidence, pairs) for metric in compared]
+        for (*_, old, now), pairs in zip(both, paired, strict=True)
+    ]
+    rates = [
+        rate_difference(now.events, old.events, paired=pairs)
+        for (*_, old, now), pairs in zip(both, paired, strict=True)
+    ]
     p_values = [one.p for row in found for one in row] + [one.p for one in rates]
     adjusted = iter(holm(p_values))
     judged = [
@@ -111,11 +123,11 @@ def _same_runs(now: RunsSide, before: Side) -> bool:
     return {run.run_id for run in now.runs.values()} == {run.run_id for run in before.runs.values()}
 
 
-def _difference(metric: Metric, now: RunsSide, before: Side, confidence: float) -> Difference:
+def _difference(metric: Metric, now: RunsSide, before: Side, confidence: float, paired: bool) -> Difference:
     scale: Scale = "log" if metric.log else "linear"
     if isinstance(before, RunsSide):
         arms = now.arm(metric.name), before.arm(metric.name)
-        return difference(*arms, paired=_paired(now, before), confidence=confidence, scale=scale)
+        return difference(*arms, paired=paired, confidence=confidence, scale=scale)
     known = summary(metric, now), summary(metric, before)
     return summaries_difference(*known, confidence=confidence, scale=scale)
 

@@ -7,12 +7,12 @@ precision and budget; the code, torch and the device may have changed, for that 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
 from initbench.compare.rows import Row, Table
-from initbench.compare.sides import Side, side_of
+from initbench.compare.sides import Side, side_of, varying
 from initbench.compare.versus import row_named
 
 
@@ -73,8 +73,24 @@ class EarlierRuns:
         if not found:
             return None
         earlier, row = max(found, key=lambda one: max(run.created for run in one[1].group.runs))
-        side = side_of(earlier, row, [table])
-        return replace(side, target=table.target)
+        place = id(table), id(row)
+        if place not in self._ready:
+            self._ready[place] = side_of(row, table.target, self._varying(table, earlier))
+        return self._ready[place]
+
+    def _varying(self, table: Table, earlier: Table) -> tuple[str, ...]:
+        place = id(table), id(earlier)
+        if place not in self._keys:
+            self._keys[place] = varying(table, earlier)
+        return self._keys[place]
+
+    @cached_property
+    def _ready(self) -> dict[tuple[int, int], Side]:
+        return {}
+
+    @cached_property
+    def _keys(self) -> dict[tuple[int, int], tuple[str, ...]]:
+        return {}
 
 
 def signature(table: Table, row: Row) -> str:

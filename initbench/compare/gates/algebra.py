@@ -22,7 +22,7 @@ from initbench.compare.metrics import METRICS
 
 def has_geometric_mean(left: Node, right: Node) -> bool:
     """Whether two sides are compared by their ratio: products of positive constants and log metrics."""
-    return any(map(_is_log, [*left.bare(), *right.bare()])) and _is_product(left) and _is_product(right)
+    return any(map(_is_log, [*left.bare, *right.bare])) and _is_product(left) and _is_product(right)
 
 
 def _is_log(node: Node) -> bool:
@@ -51,7 +51,7 @@ def parts(node: Node, of: Callable[[Quantity], str]) -> dict[str, Node] | None:
     found: dict[str, Node] = {}
     constant: list[Node] = []
     for term in _terms(node, of):
-        rows = {of(quantity) for quantity in term.bare()}
+        rows = {of(quantity) for quantity in term.bare}
         if len(rows) > 1:
             return None
         if not rows:
@@ -67,7 +67,7 @@ def parts(node: Node, of: Callable[[Quantity], str]) -> dict[str, Node] | None:
 
 def _terms(node: Node, of: Callable[[Quantity], str]) -> list[Node]:
     """The terms of a sum, with constant factors multiplied out where they stand before several rows."""
-    if len({of(quantity) for quantity in node.bare()}) <= 1:
+    if len({of(quantity) for quantity in node.bare}) <= 1:
         return [node]
     if isinstance(node, Negation):
         return [Negation(term) for term in _terms(node.inner, of)]
@@ -79,9 +79,9 @@ def _terms_of_two(node: Binary, of: Callable[[Quantity], str]) -> list[Node]:
     if node.operator in "+-":
         second = _terms(right, of)
         return _terms(left, of) + ([Negation(term) for term in second] if node.operator == "-" else second)
-    if not right.bare():
+    if not right.bare:
         return [Binary(node.operator, term, right) for term in _terms(left, of)]
-    if node.operator == "*" and not left.bare():
+    if node.operator == "*" and not left.bare:
         return [Binary("*", left, term) for term in _terms(right, of)]
     return [node]
 
@@ -97,17 +97,26 @@ def bound(node: Node, known: Callable[[Aggregate], float]) -> Node:
     return node
 
 
-def value(node: Node, read: Callable[[Quantity], float | None]) -> float | None:
-    """The number of a bound expression, given those of its quantities; None where one has none.
+Column = list[float | None]
+"""A number of each run."""
+
+
+def column(node: Node, read: Callable[[Quantity], Column], size: int) -> Column:
+    """The numbers of a bound expression for `size` runs, of those of its quantities; None where one has none.
 
     What cannot be computed (a quotient by 0, a logarithm of 0, an overflow) is NaN.
     """
     if isinstance(node, Number):
-        return node.value
+        return [node.value] * size
     if isinstance(node, Quantity):
         return read(node)
-    known = [one for child in node.children if (one := value(child, read)) is not None]
-    if len(known) < len(node.children):
+    below = [column(child, read, size) for child in node.children]
+    return [_value(node, numbers) for numbers in zip(*below, strict=True)]
+
+
+def _value(node: Node, numbers: Sequence[float | None]) -> float | None:
+    known = [number for number in numbers if number is not None]
+    if len(known) < len(numbers):
         return None
     try:
         return _computed(node, known)
@@ -136,18 +145,18 @@ _OPERATIONS: dict[str, Callable[[float, float], float]] = {
 
 def constant(node: Node) -> float:
     """The number of a bound expression without quantities; NaN where it cannot be computed."""
-    found = value(node, lambda _quantity: None)
+    (found,) = column(node, lambda _quantity: [None], 1)
     assert found is not None
     return found
 
 
 def affine(node: Node) -> tuple[float, float] | None:
     """a and b where a bound expression is a · x + b, x one quantity or its logarithm; else None."""
-    if not node.bare():
+    if not node.bare:
         return 0.0, constant(node)
     if isinstance(node, Quantity | Logarithm):
         return 1.0, 0.0
-    if len(node.bare()) > 1 or isinstance(node, Absolute):
+    if len(node.bare) > 1 or isinstance(node, Absolute):
         return None
     sides = [side for child in node.children if (side := affine(child)) is not None]
     if len(sides) < len(node.children):

@@ -86,7 +86,7 @@ class _Builder(Transformer[Token, Node]):
         found = list(inner.walk())
         if any(isinstance(node, tree.Aggregate) for node in found):
             raise FaultError(column, f"{kind}() of a mean, min or max is that number itself")
-        if len({quantity.row for quantity in inner.quantities()}) != 1:
+        if len({quantity.row for quantity in inner.quantities}) != 1:
             raise FaultError(column, f"{kind}() takes a number of the runs of one row")
         return _checked(tree.Aggregate(kind.value, inner, column=column))
 
@@ -178,11 +178,11 @@ def _checked(node: Node) -> Node:
 
 def _compared(node: tree.Comparison | tree.Near, sign: Token) -> Node:
     """A comparison of two sides that can be compared."""
-    found = node.quantities()
+    found = node.quantities
     if not found:
         raise FaultError(int(sign.start_pos or 0), "only constants are compared here; name a metric")
     for side in node.children:
-        for rate in side.bare():
+        for rate in side.bare:
             if rate.is_rate and rate is not side:
                 problem = "its interval is exact, and that of an expression would not be"
                 raise FaultError(rate.column, f"{DIVERGENCE_RATE} stands alone on its side: {problem}")
@@ -196,7 +196,7 @@ def _check_rates(node: tree.Comparison | tree.Near) -> None:
         return
     (rate, *more) = rates
     others = [side for side in node.children if side not in rates]
-    if any(side.bare() for side in others):
+    if any(side.bare for side in others):
         raise FaultError(rate.column, f"{DIVERGENCE_RATE} is compared with a constant or with another one")
     if more and isinstance(node, tree.Near):
         raise FaultError(

@@ -16,11 +16,11 @@ from initbench.compare.gates.known import (
     check_usable,
     complete_units,
     kept_summary,
+    numbers_of,
     values_of,
 )
 from initbench.compare.gates.rates import rates
 from initbench.compare.gates.tree import Binary, Metric, Node, Quantity, RowName
-from initbench.compare.gates.values import value_of
 from initbench.compare.groups import saw_the_same
 from initbench.compare.intervals import Interval, interval, summary_interval
 from initbench.compare.pairing import shared
@@ -53,7 +53,7 @@ class _Expression:
     is_ratio: bool
 
     def estimate(self) -> Estimate:
-        names = list(dict.fromkeys(quantity.row for quantity in self.node.bare()))
+        names = list(dict.fromkeys(quantity.row for quantity in self.node.bare))
         if not names:
             number = algebra.constant(self.node)
             if math.isnan(number):
@@ -101,17 +101,14 @@ class _Expression:
         return list(first)
 
     def _of_pairs(self, runs: Mapping[RowName, RunsSide], units: Sequence[str]) -> Estimate:
-        def number(unit: str) -> float:
-            def read(quantity: Quantity) -> float | None:
-                side = runs[quantity.row]
-                return value_of(quantity, side.runs[unit], side.target)
+        def read(quantity: Quantity) -> algebra.Column:
+            numbers = numbers_of(quantity, runs[quantity.row])
+            return [numbers[unit] for unit in units]
 
-            found = algebra.value(self.node, read)
-            assert found is not None
-            return found
-
+        found = algebra.column(self.node, read, len(units))
+        values = [number for number in found if number is not None]
         missing = max(side.n for side in runs.values()) - len(units)
-        return self._of_values([number(unit) for unit in units], "paired t", missing, None)
+        return self._of_values(values, "paired t", missing, None)
 
     def _of_two(self, names: Sequence[RowName]) -> Estimate:
         """Rows whose runs are independent: the expression has to be a sum of one part for each."""

@@ -11,7 +11,7 @@ from initbench.compare.gates.known import Sides
 from initbench.compare.gates.parse import parse, pointed
 from initbench.compare.gates.tree import LayerStatistic, Node, Quantity, RowName
 from initbench.compare.rows import Row, Table
-from initbench.compare.sides import RunsSide, Side, side_of
+from initbench.compare.sides import RunsSide, Side, side_of, varying
 from initbench.compare.versus import row_named
 from initbench.errors import UsageError
 
@@ -28,7 +28,7 @@ class Gate:
     @property
     def quantities(self) -> list[Quantity]:
         """All that it reads."""
-        return self.condition.quantities()
+        return self.condition.quantities
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ class _Court:
     def __init__(self, tables: Sequence[Table], confidence: float, earlier: Earlier | None) -> None:
         self._tables, self._confidence, self._earlier = tables, confidence, earlier
         self._ready: dict[tuple[int, int], RunsSide] = {}
+        self._varying = {id(table): varying(table) for table in tables}
 
     def judge(self, gate: Gate) -> Judgement:
         if not self._tables:
@@ -140,7 +141,7 @@ class _Court:
     def _side(self, table: Table, row: Row) -> RunsSide:
         place = id(table), id(row)
         if place not in self._ready:
-            self._ready[place] = side_of(table, row)
+            self._ready[place] = side_of(row, table.target, self._varying[id(table)])
         return self._ready[place]
 
     def _check_names(self, gate: Gate) -> None:

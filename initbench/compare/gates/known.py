@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from initbench.compare.facts import RunFacts
 from initbench.compare.gates import algebra
-from initbench.compare.gates.tree import Aggregate, Logarithm, Metric, Node, RowName
+from initbench.compare.gates.tree import Aggregate, Logarithm, Metric, Node, Quantity, RowName
 from initbench.compare.gates.values import value_of
 from initbench.compare.sides import RunsSide, Side, SummarySide
 from initbench.compare.statistics import Summary, summarise
@@ -52,28 +51,26 @@ def _nothing(side: RunsSide | None) -> str:
 
 def values_of(node: Node, side: RunsSide) -> dict[str, float]:
     """The expression for each run that has all it takes."""
-    found = {unit: _value(node, run, side.target) for unit, run in side.runs.items()}
-    return {unit: number for unit, number in found.items() if number is not None}
+    numbers = algebra.column(node, lambda quantity: list(numbers_of(quantity, side).values()), side.n)
+    found = zip(side.runs, numbers, strict=True)
+    return {unit: number for unit, number in found if number is not None}
 
 
-def _value(node: Node, run: RunFacts, target: float | None) -> float | None:
-    return algebra.value(node, lambda quantity: value_of(quantity, run, target))
+def numbers_of(quantity: Quantity, side: RunsSide) -> dict[str, float | None]:
+    """A quantity of each run of a row."""
+    return side.numbers(quantity, lambda run: value_of(quantity, run, side.target))
 
 
 def complete_units(node: Node, name: RowName, side: RunsSide) -> list[str]:
     """The units of a row that have all of its quantities."""
-    own = [quantity for quantity in node.bare() if quantity.row == name]
-    return [
-        unit
-        for unit, run in side.runs.items()
-        if all(value_of(quantity, run, side.target) is not None for quantity in own)
-    ]
+    own = [numbers_of(quantity, side) for quantity in node.bare if quantity.row == name]
+    return [unit for unit in side.runs if all(numbers[unit] is not None for numbers in own)]
 
 
 def kept_summary(node: Node, side: SummarySide) -> Summary:
     """The summary of a · x + b, from that of x."""
     line = algebra.affine(node)
-    (quantity, *more) = node.bare()
+    (quantity, *more) = node.bare
     if line is None or more or not isinstance(quantity, Metric):
         raise UnknownError(f"a mean and a spread are all that is known of {side.label} before")
     known = side.metrics.get(quantity.metric, Summary(None, None, 0))
@@ -87,7 +84,7 @@ def kept_summary(node: Node, side: SummarySide) -> Summary:
 
 def aggregated(node: Aggregate, sides: Sides) -> float:
     """The mean, least or greatest over the runs of a row that have a value; raises UnknownError for none."""
-    (name,) = {quantity.row for quantity in node.inner.quantities()}
+    (name,) = {quantity.row for quantity in node.inner.quantities}
     side = sides[name]
     if isinstance(side, SummarySide):
         return _aggregated_summary(node, side)

@@ -41,16 +41,18 @@ class Node:
         for child in self.children:
             yield from child.walk()
 
+    @cached_property
     def quantities(self) -> list[Quantity]:
         """Everything that is read off runs, in order."""
         return [node for node in self.walk() if isinstance(node, Quantity)]
 
+    @cached_property
     def bare(self) -> list[Quantity]:
         """Those that differ from run to run: outside of means, minima and maxima."""
         if isinstance(self, Aggregate):
             return []
         own = [self] if isinstance(self, Quantity) else []
-        return [*own, *(quantity for child in self.children for quantity in child.bare())]
+        return [*own, *(quantity for child in self.children for quantity in child.bare)]
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class Quantity(Node):
     @property
     def is_rate(self) -> bool:
         """Whether it is a share of runs instead of a number that each has."""
-        return self.name == DIVERGENCE_RATE
+        return False
 
     def __str__(self) -> str:
         return f"{self.row}{self.name}"
@@ -112,6 +114,11 @@ class Metric(Quantity):
     def name(self) -> str:
         """Its name in METRICS."""
         return self.metric
+
+    @property
+    def is_rate(self) -> bool:
+        """Whether it is the one that METRICS has not."""
+        return self.metric == DIVERGENCE_RATE
 
 
 @dataclass(frozen=True)
