@@ -35,7 +35,7 @@ PAGES: dict[str, Render] = {
     "docs/diagnosis.md": diagnosis_page.render,
     "docs/lint.md": lint_page.render,
 }
-MEASURED = ("README.md", "docs/tutorial.md")
+MEASURED = ("README.md", "docs/tutorial.md", "docs/compare.md")
 
 
 def stale(pages: dict[str, Render] | None = None) -> list[str]:

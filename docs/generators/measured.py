@@ -5,6 +5,7 @@ A page holds markers; what stands between them is written anew:
     <!-- measured: show NAME DATASET [layers] [convergence] [diagnosis] -->   (no part named: all of them)
     <!-- measured: compare DATASET NAME... -->
     <!-- measured: results [NAME...] -->   (no name: all shipped configs)
+    <!-- measured: initbench COMMAND ARGUMENT... -->   (the command, and what it prints on a terminal)
     <!-- /measured -->
 
 The runs are those of the configs as they are shipped, and again with data.name=digits:
@@ -16,8 +17,13 @@ The runs are those of the configs as they are shipped, and again with data.name=
 from __future__ import annotations
 
 import io
+import os
+import pty
 import re
-from collections.abc import Callable, Sequence
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +40,7 @@ from initbench.store.store import Store, StoredRun
 _WIDTH, _TEXT_WIDTH = 240, 105
 """Columns for tables, which must not lose a digit, and for the sentences of a diagnosis."""
 _MARKER = re.compile(r"(<!-- measured: ([^>]*?) -->\n).*?(<!-- /measured -->)", re.DOTALL)
+_STYLE = re.compile(r"\x1b\[[0-9;]*m")
 _DATASETS = ("mnist", "digits")
 
 
@@ -44,7 +51,9 @@ def renderer(runs_dir: Path, configs: Path) -> Callable[[str], str]:
 
     def render(current: str) -> str:
         def fill(match: re.Match[str]) -> str:
-            return f"{match[1]}\n{_content(match[2].split(), runs, configs)}\n\n{match[3]}"
+            words = shlex.split(match[2])
+            made = _typed(words, runs_dir) if words[0] == "initbench" else _content(words, runs, configs)
+            return f"{match[1]}\n{made}\n\n{match[3]}"
 
         return _MARKER.sub(fill, current)
 
@@ -62,6 +71,39 @@ def _content(words: Sequence[str], runs: Sequence[StoredRun], configs: Path) -> 
     if kind == "results":
         return _results(runs, rest or sorted(path.stem for path in configs.rglob("*.yaml")))
     raise ValueError(f"unknown marker: measured: {' '.join(words)}")
+
+
+def _typed(words: Sequence[str], runs_dir: Path) -> str:
+    """A command and all that it prints on a terminal of _TEXT_WIDTH columns, whatever its exit code."""
+    environment = {
+        **os.environ,
+        "COLUMNS": str(_TEXT_WIDTH),
+        "TERM": "xterm",
+        "NO_COLOR": "1",
+        "INITBENCH_RUNS": str(runs_dir),
+    }
+    ours, its = pty.openpty()
+    command = [sys.executable, "-m", "initbench", *words[1:]]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=its, stderr=its, env=environment)
+    os.close(its)
+    printed = b"".join(_until_hung_up(ours))
+    os.close(ours)
+    process.wait()
+    plain = _STYLE.sub("", printed.decode()).replace("\r\n", "\n")
+    lines = [line.rstrip() for line in plain.rstrip().splitlines()]
+    return "\n".join(["```console", f"$ {shlex.join(words)}", "", *lines, "```"])
+
+
+def _until_hung_up(terminal: int) -> Iterator[bytes]:
+    """What is written to a terminal; reading fails once the last writer has closed it."""
+    while True:
+        try:
+            part = os.read(terminal, 1 << 16)
+        except OSError:
+            return
+        if not part:
+            return
+        yield part
 
 
 def _pick(runs: Sequence[StoredRun], dataset: str, names: Sequence[str]) -> list[StoredRun]:

@@ -149,3 +149,21 @@ def test_every_shipped_config_is_in_the_readme():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for path in (ROOT / "configs").rglob("*.yaml"):
         assert f"configs/{path.relative_to(ROOT / 'configs').as_posix()}" in readme
+
+
+def test_a_measured_command_stands_with_its_output(generate, tmp_path: Path):
+    from docs.generators import measured
+
+    render = measured.renderer(tmp_path, ROOT / "configs")
+    page = render("<!-- measured: initbench compare --sort label -->\nold\n<!-- /measured -->\n")
+    assert "```console\n$ initbench compare --sort label\n\nNo runs in " in page
+    assert "old" not in page
+    assert render(page) == page
+
+
+def test_the_page_on_comparisons_names_every_metric():
+    from initbench.compare.metrics import METRICS
+
+    text = (ROOT / "docs/compare.md").read_text(encoding="utf-8").partition("## Metrics")[2]
+    for name in METRICS:
+        assert f"`{re.sub(r'_(init|end)_(first|middle|last)$', '', name)}`" in text, name

@@ -16,7 +16,7 @@ from initbench.compare.rows import tables
 from initbench.errors import UsageError
 from initbench.report.compare_tables import print_tables, rendered
 from initbench.report.comparison.view import View
-from initbench.report.terminal import PIPED_WIDTH, stdout_console
+from initbench.report.terminal import PIPED_WIDTH, stdout_console, stdout_width
 
 BY = ("init.scheme", "model.norm")
 VIEWS: dict[str, tuple[tuple[str, ...], View]] = {
@@ -60,7 +60,7 @@ def test_views(name: str, width: int) -> None:
 
 
 def test_piped(capsys: pytest.CaptureFixture[str]) -> None:
-    print_tables(stdout_console(), tables(FACTS))
+    print_tables(stdout_console(), tables(FACTS), View(width=stdout_width()))
     piped = capsys.readouterr().out
     assert_golden("compared_piped", piped)
     assert piped == text_of(View(width=PIPED_WIDTH))
