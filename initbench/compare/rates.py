@@ -85,4 +85,4 @@ def mcnemar(only_a: int, only_b: int) -> float:
     for k in range(min(only_a, only_b)):
         weight = weight * (pairs - k) // (k + 1)
         tail += weight
-    return min(1.0, 2 * tail / 2**pairs)
+    return min(1.0, 2 * tail / (1 << pairs))
