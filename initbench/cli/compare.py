@@ -73,14 +73,11 @@ def compare(
     store = Store(runs_root(runs_dir))
     runs = _runs(store, patterns or [], where or [])
     found = tables(runs, by=_keys(by, runs), target=target)
+    shown = {"view": view, "metrics": _split(metric), "columns": _split(columns), "sort": sort}
+    drawn = {"only_changed": only_changed, "layers": layers, "plot": plot}
     asked = _view(
-        view=view,
-        metrics=_split(metric),
-        columns=_split(columns),
-        sort=sort,
-        only_changed=only_changed,
-        layers=layers,
-        plot=plot,
+        **shown,
+        **drawn,
         baseline=baseline,
         confidence=confidence,
         format=_format(format, output, json_output=json_output),

@@ -182,7 +182,7 @@ def test_compare(initbench: Any, write: Write) -> None:
     hidden = [run["snapshots"][0]["layers"] for run in runs]
     first = [layers[0]["act"]["std"] for layers in hidden]
     assert rows["a"]["metrics"]["act_std_init_first"]["mean"] == pytest.approx(sum(first) / 2)
-    assert rows["b"]["metrics"]["act_std_init_first"] == {"mean": 0.0, "std": 0.0, "n": 2}
+    assert rows["b"]["metrics"]["act_std_init_first"] == {"mean": 0.0, "std": 0.0, "n": 2, "ci": [0.0, 0.0]}
     assert rows["b"]["metrics"]["steps_to_target"]["mean"] is None
     plain = initbench("compare", "a", "--target", "0.99")
     assert plain.code == 0
