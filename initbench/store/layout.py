@@ -81,7 +81,7 @@ class Places:
 
 def is_run_id(name: str) -> bool:
     """Whether `name` is a plain, visible directory name."""
-    return bool(name) and not name.startswith(".") and name == Path(name).name and "\0" not in name
+    return bool(name) and not name.startswith(".") and "/" not in name and "\0" not in name
 
 
 def hidden_run_id(name: str) -> str | None:

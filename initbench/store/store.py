@@ -78,28 +78,32 @@ class Store:
 
     def records(self) -> list[Record]:
         """run.json of every run, with the status it has now, oldest first; what is not a run is ignored."""
-        with plainly(f"read the runs in {self.root}"):
-            found = [record for run_id in self._run_ids() if (record := self._current(run_id))]
-        return sorted(found, key=lambda record: (str(record.get("created")), record["run_id"]))
+        return self._records({})
 
     def read(self, run_id: str) -> StoredRun:
         """Read a run; raises UsageError when there is none, StoreError when a file of it is damaged.
 
         The error names the file and what it lacks.
         """
-        with plainly(f"read run {run_id}"):
-            run = self._steadily(run_id, lambda directory: _read(run_id, directory))
+        run = self.read_if_there(run_id)
         if run is None:
             raise _no_such_run(run_id)
         return run
 
-    def find(self, patterns: Sequence[str]) -> list[str]:
+    def read_if_there(self, run_id: str) -> StoredRun | None:
+        """Read a run that may be removed at any moment: None when it is; StoreError as `read` raises it."""
+        with plainly(f"read run {run_id}"):
+            return self._steadily(run_id, lambda directory: _read(run_id, directory))
+
+    def find(self, patterns: Sequence[str], known: Mapping[str, Record] | None = None) -> list[str]:
         """The runs that any of `patterns` names: ids, unique beginnings of ids, experiments, globs.
 
-        All runs when there are no patterns; in the order of `records`. Raises UsageError for a pattern
+        All runs when there are no patterns; in the order of `records`. `known`: records of runs, as far as
+        run_id, created and experiment, that need not be read again. Raises UsageError for a pattern
         that matches nothing (with the nearest name) or begins more than one id.
         """
-        experiments = {record["run_id"]: str(record.get("experiment", "")) for record in self.records()}
+        records = self._records(known or {})
+        experiments = {record["run_id"]: str(record.get("experiment", "")) for record in records}
         if not patterns:
             return list(experiments)
         wanted = {run_id for pattern in patterns for run_id in match(pattern, experiments, self.root)}
@@ -187,6 +191,12 @@ class Store:
         if places.live.exists():
             moves.discard(places, places.live, spare_complete=True)
         return places.live
+
+    def _records(self, known: Mapping[str, Record]) -> list[Record]:
+        with plainly(f"read the runs in {self.root}"):
+            looks = (known.get(run_id) or self._current(run_id) for run_id in self._run_ids())
+            found = [record for record in looks if record]
+        return sorted(found, key=lambda record: (str(record.get("created")), record["run_id"]))
 
     def _run_ids(self) -> set[str]:
         try:

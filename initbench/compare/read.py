@@ -1,0 +1,168 @@
+"""The facts of stored runs: from the index where it is fresh, else from the run's own files.
+
+Parsing what is stored of one run takes milliseconds, for its histograms; what a comparison needs of it is a
+few kilobytes. So the facts of finished runs are kept in an index (`initbench.store.index`), in this form:
+a line with config and identity, a line with the rest, and all numbers of evaluations and layers, packed,
+since parsing them is what would take the time. Configs are the same for all seeds and are parsed once.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import struct
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import initbench
+from initbench.compare.facts import LAYER_STATISTICS, RunFacts, facts_of
+from initbench.store.index import Entry, Index, records_of, stamp_of
+from initbench.store.layout import COMPLETE
+from initbench.store.store import Store
+
+NAME = "compare"
+PATIENCE = 2.0
+"""Seconds of reading after which a person is told how long it is going to take."""
+
+_MAKERS = ("store", "compare/facts.py", "compare/read.py")
+"""What decides whether a run counts as finished, what its facts are, and how they are written."""
+_SHARED, _PACKED = ("config", "identity"), ("evaluations", "layers")
+_COLUMNS = 4
+
+
+def read_facts(store: Store, patterns: Sequence[str]) -> list[RunFacts]:
+    """The runs that `patterns` name (all of them when there are none), in the order of `Store.find`.
+
+    A run that is removed meanwhile is left out. Raises as `Store.find` does, and StoreError for a run with a
+    damaged file.
+    """
+    with _without_collector():
+        return _read_facts(store, patterns)
+
+
+def _read_facts(store: Store, patterns: Sequence[str]) -> list[RunFacts]:
+    index = Index(store.root, NAME, version())
+    entries = index.entries()
+    fresh = index.fresh(entries)
+    run_ids = store.find(patterns, records_of(fresh))
+    found = {run_id: facts for run_id in run_ids if (facts := _decoded(fresh.get(run_id)))}
+    added: list[Entry] = []
+    try:
+        for run_id in _told([run_id for run_id in run_ids if run_id not in found]):
+            facts, entry = _read(store, run_id)
+            if facts is not None:
+                found[run_id] = facts
+            if entry is not None:
+                added.append(entry)
+    finally:  # what has been read need not be read again, whatever ended it
+        stale = entries.keys() - fresh.keys()
+        if added or stale:
+            index.update(added, stale)
+    return [found[run_id] for run_id in run_ids if run_id in found]
+
+
+def version() -> str:
+    """Hash of the code that the contents of the index depend on."""
+    package = Path(initbench.__file__).parent
+    digest = hashlib.sha256()
+    for part in _MAKERS:
+        path = package / part
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _read(store: Store, run_id: str) -> tuple[RunFacts | None, Entry | None]:
+    """The facts as the run's files have them, and their entry where the run ended and stays as it is."""
+    before = stamp_of(store.root, run_id)
+    run = store.read_if_there(run_id)
+    if run is None:
+        return None, None
+    facts = facts_of(run)
+    lasting = run.record["status"] in COMPLETE and before is not None and before.is_settled
+    if not lasting or before is None or before != stamp_of(store.root, run_id):
+        return facts, None
+    created = str(run.record.get("created"))
+    return facts, Entry(run_id, before.digest, created, facts.experiment, encoded(facts))
+
+
+def encoded(facts: RunFacts) -> bytes:
+    """The facts as a document of the index."""
+    values = vars(facts)
+    numbers: list[float | None] = [number for row in facts.evaluations for number in row]
+    for layers in facts.layers.values():
+        numbers += [layer[name] for layer in layers for name in LAYER_STATISTICS]
+    missing = [i for i, number in enumerate(numbers) if number is None]
+    packed = struct.pack(f"<{len(numbers)}d", *(number or 0.0 for number in numbers))
+    shared = {name: values[name] for name in _SHARED}
+    kept = (name for name in RunFacts.__dataclass_fields__ if name not in _SHARED + _PACKED)
+    sizes = {moment: len(layers) for moment, layers in facts.layers.items()}
+    rest = [{name: values[name] for name in kept}, len(facts.evaluations), sizes, missing]
+    # Plain JSON of the standard library: unlike that of stored files it writes NaN so that it comes back.
+    lines = (json.dumps(part, separators=(",", ":")).encode() for part in (shared, rest))
+    return b"\n".join([*lines, packed])
+
+
+def decoded(document: bytes) -> RunFacts:
+    """The facts that `encoded` was given; some error for any other document."""
+    shared, rest, packed = document.split(b"\n", 2)
+    plain, evaluations, sizes, missing = json.loads(rest)
+    numbers: list[float | None] = list(struct.unpack(f"<{len(packed) // 8}d", packed))
+    for i in missing:
+        numbers[i] = None
+    left = iter(numbers)
+    rows = [list(islice(left, _COLUMNS)) for _ in range(evaluations)]
+    per_layer = zip(*[left] * len(LAYER_STATISTICS), strict=True)
+    layers = {
+        moment: [dict(zip(LAYER_STATISTICS, row, strict=True)) for row in islice(per_layer, size)]
+        for moment, size in sizes.items()
+    }
+    return RunFacts(**plain, **_shared(shared), evaluations=rows, layers=layers)
+
+
+@lru_cache(maxsize=4096)
+def _shared(text: bytes) -> dict[str, Any]:
+    """Config and identity: thousands of runs have them in common, and nobody writes to them."""
+    parts: dict[str, Any] = json.loads(text)
+    return parts
+
+
+def _decoded(entry: Entry | None) -> RunFacts | None:
+    try:
+        return None if entry is None else decoded(entry.document)
+    except (ValueError, TypeError, AttributeError, LookupError, struct.error, RecursionError):
+        return None  # not of our making, its checksum notwithstanding: the run itself is asked
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """The facts have no cycles; looking for some among all their lists would take a third of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _told(run_ids: Sequence[str]) -> Iterator[str]:
+    """The same ids; one line on stderr where reading the runs takes long."""
+    begin, told = time.monotonic(), False
+    for done, run_id in enumerate(run_ids):
+        seconds = time.monotonic() - begin
+        if not told and seconds > PATIENCE:
+            told, left = True, seconds / done * (len(run_ids) - done)
+            print(
+                f"reading {len(run_ids):,} runs that are not in the index: about {left:.0f} s more",
+                file=sys.stderr,
+                flush=True,
+            )
+        yield run_id
