@@ -88,8 +88,8 @@ def _checked(row: Mapping[str, Any]) -> None:
     _label(row)
     _key(row["key"])
     _counted(row)
-    for name in row["metrics"]:
-        _summary(row["metrics"][name])
+    for kept in row["metrics"].values():
+        _summary(kept)
 
 
 def _counted(row: Mapping[str, Any]) -> tuple[int, int]:
