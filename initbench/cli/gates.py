@@ -158,7 +158,7 @@ def _print(verdicts: Verdicts) -> None:
     if verdicts.changes is not None:
         from initbench.report.against import change_lines
 
-        lines += [f"against {verdicts.options.against}: ", *change_lines(verdicts.changes), ""]
+        lines += [f"against {verdicts.options.against}:", *change_lines(verdicts.changes), ""]
     if verdicts.gates:
         from initbench.report.gates import case_lines, verdict_line
 

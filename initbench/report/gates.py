@@ -85,7 +85,7 @@ def _closed(node: Node) -> str:
 
 def _constant(node: Node) -> float | None:
     """The number of a side without quantities; None for others."""
-    return None if node.quantities() else constant(node)
+    return None if node.quantities else constant(node)
 
 
 def _share(part: Part) -> str:
