@@ -6,12 +6,13 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from initbench.compare.differences import Difference, Method, correction, difference
+from initbench.compare.differences import Difference, Method, correction, difference, summaries_difference
 from initbench.compare.intervals import Interval
+from initbench.compare.statistics import geometric, summarise
 from initbench.errors import UsageError
 
 numbers = st.floats(-100.0, 100.0).map(lambda value: round(value, 3))
@@ -38,6 +39,7 @@ def assert_like(found: Difference, twin: object, mean: float) -> None:
     assert (found.interval.low, found.interval.high) == pytest.approx(tuple(between), rel=1e-6, abs=1e-6)
 
 
+@settings(deadline=None)
 @given(arms, arms)
 def test_without_pairs_it_is_welch(a: Arm, b: Arm) -> None:
     assume(spread(a) > 0.01 or spread(b) > 0.01)
@@ -48,6 +50,7 @@ def test_without_pairs_it_is_welch(a: Arm, b: Arm) -> None:
     assert (found.method, found.n_a, found.n_b) == (Method.WELCH, len(a), len(b))
 
 
+@settings(deadline=None)
 @given(same_seeds)
 def test_with_shared_seeds_it_is_the_paired_t(both: tuple[Arm, Arm]) -> None:
     a, b = both
@@ -81,6 +84,7 @@ def test_too_few_shared_seeds_fall_back_to_welch_and_say_so(shared: int, method:
         assert (found.n_a, found.n_b) == (6, 6)
 
 
+@settings(deadline=None)
 @given(arms, arms, st.booleans())
 def test_exchanging_the_arms_turns_the_sign_and_nothing_else(a: Arm, b: Arm, paired: bool) -> None:
     one, other = difference(a, b, paired=paired), difference(b, a, paired=paired)
@@ -95,6 +99,7 @@ def test_exchanging_the_arms_turns_the_sign_and_nothing_else(a: Arm, b: Arm, pai
         assert one.effect_size == pytest.approx(-other.effect_size, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(same_seeds, st.floats(-100.0, 100.0), st.floats(0.1, 10.0), st.booleans())
 def test_shift_and_scale(both: tuple[Arm, Arm], shift: float, scale: float, paired: bool) -> None:
     a, b = both
@@ -109,6 +114,7 @@ def test_shift_and_scale(both: tuple[Arm, Arm], shift: float, scale: float, pair
     )
 
 
+@settings(deadline=None)
 @given(same_seeds, st.booleans(), st.randoms(use_true_random=False))
 def test_the_order_of_seeds_is_nothing(both: tuple[Arm, Arm], paired: bool, random: object) -> None:
     a, b = both
@@ -120,6 +126,7 @@ def test_the_order_of_seeds_is_nothing(both: tuple[Arm, Arm], paired: bool, rand
     assert again.difference == pytest.approx(one.difference, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(arms, arms, st.booleans(), st.floats(0.5, 0.999))
 def test_the_interval_excludes_no_difference_where_p_is_small(
     a: Arm, b: Arm, paired: bool, confidence: float
@@ -133,6 +140,7 @@ def test_the_interval_excludes_no_difference_where_p_is_small(
 positive_arms = st.dictionaries(st.integers(0, 30), st.floats(1e-3, 1e3), min_size=2, max_size=9)
 
 
+@settings(deadline=None)
 @given(positive_arms, positive_arms, st.booleans())
 def test_on_the_log_scale_differences_are_ratios(a: Arm, b: Arm, paired: bool) -> None:
     found = difference(a, b, paired=paired, scale="log")
@@ -143,6 +151,27 @@ def test_on_the_log_scale_differences_are_ratios(a: Arm, b: Arm, paired: bool) -
     assert found.interval is not None and logs.interval is not None
     assert math.log(found.interval.low) == pytest.approx(logs.interval.low) or logs.interval.low < -700
     assert (found.neutral, logs.neutral) == (1.0, 0.0)
+
+
+@settings(deadline=None)
+@given(positive_arms, positive_arms)
+def test_summaries_alone_give_the_same_difference(a: Arm, b: Arm) -> None:
+    left, right = list(a.values()), list(b.values())
+    assert summaries_difference(summarise(left), summarise(right)) == difference(a, b)
+    found = summaries_difference(geometric(left), geometric(right), scale="log")
+    twin = difference(a, b, scale="log")
+    assert found.difference == pytest.approx(twin.difference)
+    assert found.p == pytest.approx(twin.p, rel=1e-6, abs=1e-9)
+    assert (found.method, found.scale) == (Method.WELCH, "log")
+
+
+def test_summaries_of_too_little() -> None:
+    assert summaries_difference(summarise([3.0]), summarise([1.0, 2.0])) == difference(
+        arm(3.0), arm(1.0, 2.0)
+    )
+    assert summaries_difference(summarise([math.nan, 1.0]), summarise([1.0, 2.0])).method == Method.UNDEFINED
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        summaries_difference(summarise([1.0, 2.0]), summarise([1.0, 2.0]), confidence=95)
 
 
 @pytest.mark.parametrize("paired", [False, True])

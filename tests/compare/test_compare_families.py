@@ -7,7 +7,7 @@ import re
 from itertools import combinations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from initbench.compare.families import holm, letters
@@ -32,6 +32,7 @@ def step_down(values: list[float], level: float) -> list[bool]:
     return rejected
 
 
+@settings(deadline=None)
 @given(p_values, st.floats(0.001, 0.5))
 def test_adjusted_p_values_reject_what_the_procedure_rejects(values: list[float], level: float) -> None:
     adjusted = holm(values)
@@ -47,6 +48,7 @@ def test_holm_by_hand() -> None:
     assert holm([0.2]) == [0.2] and holm([]) == []
 
 
+@settings(deadline=None)
 @given(p_values, st.randoms(use_true_random=False))
 def test_holm_minds_neither_order_nor_comparisons_without_a_test(
     values: list[float], stream: random.Random
@@ -66,6 +68,7 @@ def letter_sets(found: dict[int, str]) -> dict[int, set[str]]:
     return {key: set(own) for key, own in sets.items()}
 
 
+@settings(deadline=None)
 @given(graphs)
 def test_two_share_a_letter_if_and_only_if_they_were_not_told_apart(graph: tuple[int, Pairs]) -> None:
     count, different = graph
@@ -75,6 +78,7 @@ def test_two_share_a_letter_if_and_only_if_they_were_not_told_apart(graph: tuple
         assert bool(found[i] & found[j]) == ((i, j) not in different)
 
 
+@settings(deadline=None)
 @given(graphs)
 def test_no_letter_could_be_left_out_and_none_given_to_another(graph: tuple[int, Pairs]) -> None:
     count, different = graph
@@ -88,6 +92,7 @@ def test_no_letter_could_be_left_out_and_none_given_to_another(graph: tuple[int,
             assert any((min(i, other), max(i, other)) in different for i in holders)
 
 
+@settings(deadline=None)
 @given(graphs)
 def test_letters_come_in_the_order_of_the_arms(graph: tuple[int, Pairs]) -> None:
     count, different = graph

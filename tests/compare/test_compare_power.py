@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -36,6 +36,7 @@ def count(found: SeedsNeeded | None) -> int:
     return found.seeds
 
 
+@settings(deadline=None)
 @given(st.floats(0.0, 8.0), st.floats(1.0, 200.0), st.floats(0.5, 0.999))
 def test_the_power_of_a_t_test_is_that_of_the_noncentral_t(
     delta: float, df: float, confidence: float
@@ -66,6 +67,7 @@ def test_a_difference_of_one_sigma_takes_seventeen_seeds_a_side() -> None:
     assert count(seeds_needed(*two_arms(1.0), power=0.9)) == 23
 
 
+@settings(deadline=None)
 @given(samples, samples, st.floats(0.5, 0.95), st.floats(0.8, 0.99), st.booleans())
 def test_it_is_the_fewest_that_suffice(
     a: list[float], b: list[float], power: float, confidence: float, paired: bool
@@ -88,6 +90,7 @@ def test_it_is_the_fewest_that_suffice(
     assert found.seeds == 2 or reached(found.seeds - 1) < power + 1e-9
 
 
+@settings(deadline=None)
 @given(samples, samples, st.floats(-100.0, 100.0), st.sampled_from([0.25, 4.0]))
 def test_shift_scale_and_exchange(a: list[float], b: list[float], shift: float, scale: float) -> None:
     one = seeds_needed(arm(*a), arm(*b))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -14,6 +14,7 @@ Runs = dict[int, bool]
 runs = st.dictionaries(st.integers(0, 20), st.booleans(), min_size=1, max_size=15)
 
 
+@settings(deadline=None)
 @given(counts, counts)
 def test_fisher_is_that_of_scipy(a: tuple[int, int], b: tuple[int, int]) -> None:
     (k_a, n_a), (k_b, n_b) = a, b
@@ -23,6 +24,7 @@ def test_fisher_is_that_of_scipy(a: tuple[int, int], b: tuple[int, int]) -> None
     assert fisher(n_a - k_a, n_a, n_b - k_b, n_b) == fisher(k_a, n_a, k_b, n_b)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 40), st.integers(0, 40))
 def test_mcnemar_is_a_sign_test(only_a: int, only_b: int) -> None:
     twin = stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
@@ -41,6 +43,7 @@ def test_large_counts_stay_exact() -> None:
     assert mcnemar(5000, 5000) == 1.0
 
 
+@settings(deadline=None)
 @given(runs, runs)
 def test_without_pairs_all_runs_count(a: Runs, b: Runs) -> None:
     found = rate_difference(a, b)
@@ -50,6 +53,7 @@ def test_without_pairs_all_runs_count(a: Runs, b: Runs) -> None:
     assert (found.n_a, found.n_b, found.method) == (len(a), len(b), RateMethod.FISHER)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=15))
 def test_of_shared_seeds_those_that_disagree_count(pairs: list[tuple[bool, bool]]) -> None:
     a, b = {i: x for i, (x, _) in enumerate(pairs)}, {i: y for i, (_, y) in enumerate(pairs)}
