@@ -37,6 +37,8 @@ class Metric:
     """Whether its mean is geometric: its spread, its interval and its differences are those of logarithms."""
     censored: bool = False
     """Whether runs without a value make the mean meaningless (steps to a target that some never reach)."""
+    one_clock: bool = False
+    """Whether the runs of a cohort share one measurement, so that their spread is none of seeds."""
 
 
 def _final(name: str) -> Value:
@@ -148,6 +150,7 @@ _CONVERGENCE = (
         "seconds",
         "lower",
         censored=True,
+        one_clock=True,
     ),
     Metric(
         "area_under_curve",

@@ -37,19 +37,23 @@ class Versus:
     """In each row, to show the difference seen; None where that cannot be said."""
 
 
-def versus(table: Table, baseline: Row, confidence: float = CONFIDENCE) -> dict[str, dict[str, Versus]]:
-    """By label and metric, every other row beside the baseline."""
+def versus(table: Table, baseline: Row, metric: str, confidence: float = CONFIDENCE) -> dict[str, Versus]:
+    """By label, every other row beside the baseline in one metric."""
+    entry = METRICS[metric]
     others = [row for row in table.rows if row is not baseline]
-    found: dict[str, dict[str, Versus]] = {row.label: {} for row in others}
-    for metric in METRICS.values():
-        seen = [_difference(metric, row, baseline, confidence) for row in others]
-        adjusted = holm([one.p for one in seen])
-        for row, one, p in zip(others, seen, adjusted, strict=True):
-            said = verdict(one, metric.better, p_adjusted=p)
-            if metric.censored and not (_values(metric, row) and _values(metric, baseline)):
-                said = Verdict.UNDEFINED  # "never" is no number of steps
-            found[row.label][metric.name] = Versus(one, p, said, _needed(metric, row, baseline, confidence))
-    return found
+    seen = [_difference(entry, row, baseline, confidence) for row in others]
+    adjusted = holm([one.p for one in seen])
+    return {
+        row.label: Versus(
+            one, p, _verdict(entry, row, baseline, one, p), _needed(entry, row, baseline, confidence)
+        )
+        for row, one, p in zip(others, seen, adjusted, strict=True)
+    }
+
+
+def _verdict(metric: Metric, row: Row, baseline: Row, found: Difference, p: float | None) -> Verdict:
+    never = metric.censored and not (_values(metric, row) and _values(metric, baseline))
+    return Verdict.UNDEFINED if never or metric.one_clock else verdict(found, metric.better, p_adjusted=p)
 
 
 def divergence_versus(table: Table, baseline: Row) -> dict[str, tuple[RateDifference, float | None]]:
@@ -121,10 +125,11 @@ def _needed(metric: Metric, a: Row, b: Row, confidence: float) -> SeedsNeeded | 
 
 
 def _values(metric: Metric, row: Row) -> Mapping[str, float]:
-    """The numbers of the runs; none of them where a run that has none stands for "never"."""
-    if metric.censored and row.metrics[metric.name].mean is None:
+    """The numbers of the runs; none where one of them is missing for "never", one where they are no sample."""
+    mean = row.metrics[metric.name].mean
+    if metric.censored and mean is None:
         return {}
-    return row.values[metric.name]
+    return {"all": mean} if metric.one_clock and mean is not None else row.values[metric.name]
 
 
 def _scale(metric: Metric) -> Scale:

@@ -8,7 +8,7 @@ from typing import Any
 from initbench.compare.intervals import Interval, rate_interval
 from initbench.compare.metrics import METRICS
 from initbench.compare.rows import Row, Table
-from initbench.compare.versus import Versus, divergence_versus
+from initbench.compare.versus import Versus
 from initbench.report.comparison.judged import Judged, judged
 from initbench.report.comparison.view import View, check_names
 from initbench.store import strictjson
@@ -124,9 +124,9 @@ def _versus(one: Judged, row: Row) -> dict[str, Any] | None:
     """None for the baseline itself."""
     if one.baseline is None or row is one.baseline:
         return None
-    found, p = divergence_versus(one.table, one.baseline)[row.label]
+    found, p = one.divergence[row.label]
     rate = {"difference": found.difference, "p_adjusted": p, "method": str(found.method)}
-    metrics = {name: _difference(held) for name, held in one.versus[row.label].items()}
+    metrics = {name: _difference(one.versus(name)[row.label]) for name in row.metrics}
     return {**metrics, "divergence_rate": rate}
 
 

@@ -74,7 +74,7 @@ def test_csv_has_a_line_for_each_table_row_and_metric_with_the_numbers_of_the_ta
     at = {(line["steps"], line["row"], line["metric"]): line for line in lines}
     for table in found:
         baseline = next(row for row in table.rows if row.label == "kaiming")
-        against = versus(table, baseline)
+        against = {name: versus(table, baseline, name) for name in METRICS}
         for row in table.rows:
             for name, summary in row.metrics.items():
                 line = at[str(table.terms.steps), row.label, name]
@@ -83,7 +83,7 @@ def test_csv_has_a_line_for_each_table_row_and_metric_with_the_numbers_of_the_ta
                 interval = interval_of(row, name)
                 assert number(line["ci_low"]) == (interval.low if interval else None)
                 if row is not baseline:
-                    expected = against[row.label][name]
+                    expected = against[name][row.label]
                     assert number(line["difference"]) == expected.found.difference
                     assert number(line["p_adjusted"]) == expected.p_adjusted
                     assert line["verdict"] == str(expected.verdict)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from initbench.compare.metrics import METRICS, Metric
 from initbench.compare.rows import Row
-from initbench.compare.versus import Versus, divergence_versus
+from initbench.compare.versus import Versus
 from initbench.report import text
 from initbench.report.comparison import cells, notes
 from initbench.report.comparison.block import Block
@@ -60,7 +60,7 @@ def _no_spread(block: Block) -> list[str]:
 def _versus_cells(judged: Judged, metric: Metric, row: Row) -> Sequence[str]:
     if row is judged.baseline:
         return ["", "", BASELINE, "", "", ""]
-    return _said(metric, row, judged.versus[row.label][metric.name])
+    return _said(metric, row, judged.versus(metric.name)[row.label])
 
 
 def _said(metric: Metric, row: Row, found: Versus) -> Sequence[str]:
@@ -88,7 +88,7 @@ def against_baseline(judged: Judged, metrics: Sequence[str]) -> Block:
         name = text.one_line(row.label)
         for entry in map(METRICS.__getitem__, metrics):
             heading = cells.heading(entry, judged.table.target)
-            block.add(name, heading, *_said(entry, row, judged.versus[row.label][entry.name]))
+            block.add(name, heading, *_said(entry, row, judged.versus(entry.name)[row.label]))
             name = ""
         if row.diverged or judged.baseline.diverged:
             block.add(name, "diverged", *_divergence(judged, row))
@@ -99,7 +99,7 @@ def against_baseline(judged: Judged, metrics: Sequence[str]) -> Block:
 
 def _divergence(judged: Judged, row: Row) -> Sequence[str]:
     assert judged.baseline is not None
-    found, p = divergence_versus(judged.table, judged.baseline)[row.label]
+    found, p = judged.divergence[row.label]
     shown = text.NOTHING if found.difference is None else _points(found.difference)
     said = f"{row.diverged} of {row.n} : {judged.baseline.diverged} of {judged.baseline.n}"
     return [shown, text.NOTHING, said, cells.p(p), text.NOTHING, text.NOTHING]

@@ -9,8 +9,9 @@ from functools import cached_property
 
 from initbench.compare.intervals import Interval
 from initbench.compare.metrics import METRICS
+from initbench.compare.rates import RateDifference
 from initbench.compare.rows import Row, Table
-from initbench.compare.versus import Versus, baselines, interval_of, letters_of, versus
+from initbench.compare.versus import Versus, baselines, divergence_versus, interval_of, letters_of, versus
 from initbench.report.comparison.view import LABEL, View
 
 MOST_LETTERED = 30
@@ -26,6 +27,7 @@ class Judged:
     confidence: float
     rows: list[Row]
     _letters: dict[str, dict[str, str]] = field(default_factory=dict)
+    _versus: dict[str, dict[str, Versus]] = field(default_factory=dict)
 
     def letters(self, metric: str) -> dict[str, str]:
         """By label; none where fewer than two rows have the seeds for a test, or where rows are too many."""
@@ -40,16 +42,24 @@ class Judged:
 
         Seconds never can: the runs of a cohort have one clock, and their spread is none.
         """
-        return row.metrics[metric].std is not None and METRICS[metric].form != "seconds"
+        return row.metrics[metric].std is not None and not METRICS[metric].one_clock
 
     def interval(self, row: Row, metric: str) -> Interval | None:
         """Of the mean of a row."""
         return interval_of(row, metric, self.confidence)
 
+    def versus(self, metric: str) -> dict[str, Versus]:
+        """By label, the rows beside the baseline in one metric; none without a baseline."""
+        if self.baseline is None:
+            return {}
+        if metric not in self._versus:
+            self._versus[metric] = versus(self.table, self.baseline, metric, self.confidence)
+        return self._versus[metric]
+
     @cached_property
-    def versus(self) -> dict[str, dict[str, Versus]]:
-        """By label and metric, the rows beside the baseline; none without one."""
-        return {} if self.baseline is None else versus(self.table, self.baseline, self.confidence)
+    def divergence(self) -> dict[str, tuple[RateDifference, float | None]]:
+        """By label, the rates of divergence beside that of the baseline, with adjusted p."""
+        return {} if self.baseline is None else divergence_versus(self.table, self.baseline)
 
 
 def judged(tables: Sequence[Table], view: View) -> list[Judged]:

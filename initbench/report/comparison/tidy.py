@@ -11,7 +11,6 @@ from typing import Any
 from initbench.compare.intervals import rate_interval
 from initbench.compare.metrics import METRICS
 from initbench.compare.rows import Row
-from initbench.compare.versus import divergence_versus
 from initbench.report.comparison.judged import Judged
 from initbench.report.comparison.view import View
 
@@ -123,9 +122,9 @@ def _metric(one: Judged, row: Row, name: str) -> dict[str, Any]:
 
 
 def _versus(one: Judged, row: Row, name: str) -> dict[str, Any]:
-    if row.label not in one.versus:
+    judged = one.versus(name).get(row.label)
+    if judged is None:
         return {}
-    judged = one.versus[row.label][name]
     found = judged.found
     return {
         "difference": found.difference,
@@ -150,7 +149,7 @@ def _divergence(one: Judged, row: Row) -> dict[str, Any]:
     }
     if one.baseline is None or row is one.baseline:
         return line
-    difference, p = divergence_versus(one.table, one.baseline)[row.label]
+    difference, p = one.divergence[row.label]
     return {
         **line,
         "difference": difference.difference,
