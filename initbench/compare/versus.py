@@ -125,7 +125,7 @@ def _needed(metric: Metric, a: Row, b: Row, confidence: float) -> SeedsNeeded | 
 
 
 def _values(metric: Metric, row: Row) -> Mapping[str, float]:
-    """The numbers of the runs; none where one of them is missing for "never", one where they are no sample."""
+    """The numbers of the runs; none where a missing one stands for "never", one where they are no sample."""
     mean = row.metrics[metric.name].mean
     if metric.censored and mean is None:
         return {}
