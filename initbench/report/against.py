@@ -28,10 +28,10 @@ def change_lines(changes: Changes) -> list[str]:
         lines += _of_row(row)
     if len(changed) > MOST_ROWS:
         lines.append(f"  … and {plural(len(changed) - MOST_ROWS, 'row')} more")
-    for labels, where in ((changes.only_now, "new"), (changes.only_before, "gone")):
+    for labels, where in ((changes.only_now, "now"), (changes.only_before, "before")):
         rest = "" if len(labels) <= MOST_ROWS else f" and {len(labels) - MOST_ROWS} more"
         if labels:
-            lines.append(f"  {where}, or with another config: {', '.join(labels[:MOST_ROWS])}{rest}")
+            lines.append(f"  only {where}: {', '.join(labels[:MOST_ROWS])}{rest}")
     return lines
 
 

@@ -204,7 +204,7 @@ def test_lines_and_document():
     assert lines[1] == "  a (digits), 4 runs before, 4 now"
     assert lines[2].startswith("    test_accuracy: 0.93 → 0.88, -0.05 (-0.05 to -0.05), p = ")
     assert lines[2].endswith("paired t: worse")
-    assert lines[3] == "  gone, or with another config: gone (digits)"
+    assert lines[3] == "  only before: gone (digits)"
     document = json.loads(strictjson.dumps(against_document(found, "runs-before")))
     assert document["source"] == "runs-before" and document["only_before"] == ["gone (digits)"]
     (row,) = document["rows"]

@@ -1,0 +1,49 @@
+"""docs/ci.md and its workflow say what is so: every gate in them can be read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from initbench.compare.facts import LAYER_STATISTICS
+from initbench.compare.gates.builder import ALIASES
+from initbench.compare.gates.parse import parse
+from initbench.errors import UsageError
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE = (DOCS / "ci.md").read_text(encoding="utf-8")
+WORKFLOW = (DOCS / "ci-workflow.yml").read_text(encoding="utf-8")
+OPTIONS = re.findall(r"--fail-if '([^']+)'", PAGE + WORKFLOW)
+WRONG = "relu_kaiming.final_val_acuracy < 0.95"
+ROWS = re.findall(r"^\| `([^|]+)` \| ", PAGE.partition("## Grammar")[2].partition("```text")[0], re.MULTILINE)
+INLINE = re.findall(r"`((?:not |mean\(|divergence_rate|test_accuracy)[^`]*[<>≈][^`]*)`", PAGE)
+
+
+def test_the_page_shows_gates():
+    assert len(OPTIONS) >= 8 and len(ROWS) >= 15 and len(INLINE) >= 4
+
+
+@pytest.mark.parametrize("gate", dict.fromkeys([*OPTIONS, *ROWS, *INLINE]))
+def test_every_gate_is_read(gate: str):
+    if gate == WRONG:
+        with pytest.raises(UsageError) as caught:
+            parse(gate)
+        assert str(caught.value) in PAGE
+    else:
+        assert parse(gate)
+
+
+def test_every_statistic_is_named():
+    for name in (*LAYER_STATISTICS, *ALIASES):
+        assert f"`{name}`" in PAGE
+
+
+def test_the_workflow_is_one():
+    steps = yaml.safe_load(WORKFLOW)["jobs"]["initbench"]["steps"]
+    commands = " ".join(step.get("run", "") for step in steps)
+    for path in re.findall(r"configs/\S+\.yaml", commands):
+        assert (DOCS.parent / path).is_file()
+    assert "initbench compare" in commands and "--junit-xml" in commands
