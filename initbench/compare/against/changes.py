@@ -46,7 +46,7 @@ class RowChange:
     before: Side
     now: RunsSide
     is_same_runs: bool
-    """Whether the very same runs are in both: nothing was trained anew."""
+    """Whether run ids are the same: config, data, torch and numerical code are."""
     changes: list[Change]
     divergence: RateDifference
     divergence_p_adjusted: float | None
