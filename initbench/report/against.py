@@ -23,7 +23,8 @@ def change_lines(changes: Changes) -> list[str]:
         f"(Holm, {100 * changes.confidence:.6g} %): {len(changed)} shown to have changed"
     ]
     if same:
-        lines.append(f"  {plural(same, 'row')} with the very same run ids: nothing they are computed from has changed")
+        why = "nothing they are computed from has changed"
+        lines.append(f"  {plural(same, 'row')} with the very same run ids: {why}")
     for row in changed[:MOST_ROWS]:
         lines += _of_row(row)
     if len(changed) > MOST_ROWS:
