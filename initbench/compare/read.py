@@ -100,7 +100,7 @@ def encoded(facts: RunFacts) -> bytes:
     for layers in facts.layers.values():
         numbers += [layer[name] for layer in layers for name in LAYER_STATISTICS]
     missing = [i for i, number in enumerate(numbers) if number is None]
-    packed = struct.pack(f"<{len(numbers)}d", *(number or 0.0 for number in numbers))
+    packed = struct.pack(f"<{len(numbers)}d", *(0.0 if number is None else number for number in numbers))
     shared = {name: values[name] for name in _SHARED}
     kept = (name for name in RunFacts.__dataclass_fields__ if name not in _SHARED + _PACKED)
     sizes = {moment: len(layers) for moment, layers in facts.layers.items()}
@@ -136,9 +136,10 @@ def _shared(text: bytes) -> dict[str, Any]:
 
 def _decoded(entry: Entry | None) -> RunFacts | None:
     try:
-        return None if entry is None else decoded(entry.document)
+        facts = None if entry is None else decoded(entry.document)
     except (ValueError, TypeError, AttributeError, LookupError, struct.error, RecursionError):
         return None  # not of our making, its checksum notwithstanding: the run itself is asked
+    return facts if facts and entry and facts.run_id == entry.run_id else None
 
 
 @contextmanager
@@ -158,7 +159,7 @@ def _told(run_ids: Sequence[str]) -> Iterator[str]:
     begin, told = time.monotonic(), False
     for done, run_id in enumerate(run_ids):
         seconds = time.monotonic() - begin
-        if not told and seconds > PATIENCE:
+        if done and not told and seconds > PATIENCE:
             told, left = True, seconds / done * (len(run_ids) - done)
             print(
                 f"reading {len(run_ids):,} runs that are not in the index: about {left:.0f} s more",

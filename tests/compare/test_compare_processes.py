@@ -1,0 +1,170 @@
+"""A reader loops `compare` while others create, finish, rerun, interrupt and remove runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from initbench.compare.facts import RunFacts
+from initbench.compare.read import read_facts
+from initbench.errors import StoreError, UsageError
+from initbench.store import index
+from initbench.store.store import Store
+
+RECORD: dict[str, Any] = {
+    "experiment": "relu",
+    "arm": "0123456789",
+    "dataset": "digits",
+    "dataset_requested": "digits",
+    "device": "cpu",
+    "config": {
+        "model": {"family": "mlp", "activation": "relu", "norm": "none"},
+        "init": {"scheme": "kaiming_normal"},
+        "train": {"steps": 20, "batch_size": 32},
+    },
+}
+LINES, SEEDS, WRITERS = 5, 6, 3
+SECONDS = 4.0
+
+
+def layers(value: float) -> list[dict[str, Any]]:
+    act = {"std": value, "zero_fraction": 0.0, "dead_fraction": 0.0, "saturated_fraction": 0.0}
+    act["histogram"] = {"edges": [0.0] * 33, "counts": [1] * 32, "below": 0, "above": 0, "nan": 0}
+    return [{"index": i, "pre": {"q": value}, "act": act, "grad": {"pre_q": value}} for i in range(1, 20)]
+
+
+def attempt(store: Store, run_id: str, seed: int, value: float, chance: random.Random) -> None:
+    """A run all of whose numbers are `value`, in whatever attempt; it may stop or fail on the way."""
+    with store.claim(run_id, {**RECORD, "seed": seed}, "", rerun=chance.random() < 0.7) as run:
+        stopped_at = chance.choice([None, None, None, 0, 2])
+        for step in range(LINES):
+            if step == stopped_at:
+                run.stop("interrupted")
+                return
+            run.append_convergence(
+                {"step": step, "train_loss": value, "val_loss": value, "val_accuracy": value}
+            )
+            when = "init" if step == 0 else "end" if step == LINES - 1 else "train"
+            run.append_snapshot({"when": when, "step": step, "layers": layers(value)})
+        status = chance.choice(["finished", "finished", "diverged"])
+        run.finish({"status": status, "final": {"val_accuracy": value, "test_accuracy": value}}, weights=b"w")
+
+
+def work(root: Path, number: int) -> None:
+    """Mostly runs of its own, and now and then those that the others write and remove, too."""
+    store, chance = Store(root), random.Random(number)
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        own = chance.random() < 0.7
+        seed = chance.randrange(SEEDS)
+        run_id = f"relu-s{seed}-{number if own else 'shared'}"
+        with suppress(StoreError, UsageError):  # another has it, or it is finished, or gone
+            if chance.random() < 0.3:
+                store.remove(run_id)
+            else:
+                attempt(store, run_id, seed, chance.random(), chance)
+
+
+@contextmanager
+def writers(root: Path) -> Iterator[Callable[[], bool]]:
+    """Processes that write; whether any of them is still at it."""
+    children = []
+    for number in range(WRITERS):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                work(root, number)
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(child)
+    ended: dict[int, int] = {}
+
+    def busy() -> bool:
+        for child in set(children) - set(ended):
+            pid, status = os.waitpid(child, os.WNOHANG)
+            if pid:
+                ended[child] = status
+        return len(ended) < len(children)
+
+    yield busy
+    while busy():
+        time.sleep(0.01)
+    assert set(ended.values()) == {0}
+
+
+def check_whole(run: RunFacts) -> None:
+    """One attempt and all of it, or an unfinished run with as much as has been reported."""
+    values = {number for _, *row in run.evaluations for number in row}
+    values |= {layer["act_std"] for moment in run.layers.values() for layer in moment}
+    assert len(values) <= 1, "attempts are never mixed"
+    if run.is_complete:
+        assert len(run.evaluations) == LINES
+        assert set(run.layers) == {"init", "end"}
+        assert {*run.final.values()} == values
+    else:
+        assert run.status in ("running", "interrupted"), "no process of this test dies"
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(index, "SETTLED", 0.02)  # or nothing in this test would live long enough
+    return tmp_path / "runs"
+
+
+def test_a_reader_sees_whole_runs_or_unfinished_ones(root: Path) -> None:
+    looks, statuses, from_index = 0, set(), 0
+    plain, live = Store.read_if_there, []
+    with writers(root) as busy, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Store, "read_if_there", lambda self, run_id: live.append(run_id) or plain(self, run_id))
+        while busy():
+            live.clear()
+            found = read_facts(Store(root), [])
+            for run in found:
+                check_whole(run)
+            assert len({run.run_id for run in found}) == len(found)
+            statuses |= {run.status for run in found}
+            from_index += len({run.run_id for run in found} - set(live))
+            looks += 1
+    assert looks > 20
+    assert from_index > 20, "the index was in use"
+    assert {"finished", "diverged", "running", "interrupted"} <= statuses
+    last = read_facts(Store(root), [])
+    assert [run.run_id for run in last] == Store(root).find([])
+
+
+def test_the_command_always_ends_well(root: Path) -> None:
+    """In a process of its own each time, from the empty store on."""
+    command = [sys.executable, "-m", "initbench", "compare", "--json", "--runs-dir", str(root)]
+    looks = 0
+    with writers(root) as busy:
+        while looks == 0 or busy():
+            ended = subprocess.run(command, capture_output=True, text=True)
+            assert (ended.returncode, ended.stderr) == (0, "")
+            for table in json.loads(ended.stdout)["tables"]:
+                for row in table["rows"]:
+                    assert row["n"] + row["unfinished"] <= SEEDS * (WRITERS + 1)
+                    assert row["metrics"]["final_val_accuracy"]["n"] == row["n"] - row["diverged"]
+            looks += 1
+
+
+def test_the_table_of_a_changing_store(root: Path, initbench: Callable[..., Any]) -> None:
+    looks = 0
+    with writers(root) as busy:
+        while busy():
+            said = initbench("compare", "--runs-dir", root)
+            assert said.code == 0, said.err
+            assert said.err == "" or said.err.startswith("No runs in ")
+            looks += 1
+    assert looks > 5
