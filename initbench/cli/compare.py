@@ -27,7 +27,7 @@ from initbench.cli.compare_options import (
     ViewOption,
     WhereOption,
 )
-from initbench.cli.gates import Against, FailIf, JunitXml, Strict, check_gates, gate_options
+from initbench.cli.gates import Against, FailIf, JunitXml, Strict, check_gates, gate_options, print_verdicts
 from initbench.cli.options import Json, RunPatterns, RunsDir, runs_root
 from initbench.errors import UsageError
 
@@ -84,6 +84,7 @@ def compare(
     )
     verdicts = check_gates(gates, runs, found, lambda root: read_facts(Store(root), []))
     _show(found, asked, output, store, verdicts.document())
+    print_verdicts(verdicts)
     if verdicts.exit_code:
         raise typer.Exit(verdicts.exit_code)
 

@@ -104,11 +104,10 @@ def check_gates(
 ) -> Verdicts:
     """Judge the gates, compare with the earlier state, write the JUnit report, and tell GitHub Actions.
 
-    The verdicts are printed on stderr: stdout is data, and GitHub reads annotations from both.
+    GitHub is told on stderr: stdout is data, and GitHub reads annotations from both.
     """
     earlier = _earlier(options.against, tables, read_runs) if options.against else None
     verdicts = Verdicts(options, _judged(options, tables, earlier), _changes(options, tables, earlier))
-    _print(verdicts)
     if options.junit_xml is not None:
         from initbench.report.junit import write_junit
 
@@ -153,7 +152,8 @@ def _earlier(path: Path, tables: Sequence[Table], read_runs: ReadRuns) -> Earlie
     return EarlierRuns(tables_of(runs, by=tables[0].by if tables else ()))
 
 
-def _print(verdicts: Verdicts) -> None:
+def print_verdicts(verdicts: Verdicts) -> None:
+    """Say on stderr what came of the gates, and what has changed since the earlier state."""
     lines: list[str] = []
     if verdicts.changes is not None:
         from initbench.report.against import change_lines
