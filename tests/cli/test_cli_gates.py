@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from initbench.cli.gates import GateOptions, Verdicts, check_gates, gate_options
+from initbench.cli.gates import GateOptions, Verdicts, check_gates, gate_options, print_verdicts
 from initbench.compare.rows import tables
 from initbench.errors import UsageError
 from tests.compare.test_gates_verdicts import arm
@@ -24,7 +24,9 @@ def options(
 
 
 def checked(given: GateOptions) -> Verdicts:
-    return check_gates(given, RUNS, tables(RUNS), lambda path: RUNS if path.name == "before" else [])
+    verdicts = check_gates(given, RUNS, tables(RUNS), lambda path: RUNS if path.name == "before" else [])
+    print_verdicts(verdicts)
+    return verdicts
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +78,7 @@ def test_github_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
     checked(options(TRIGGERED, junit=tmp_path / "junit.xml"))
     out, err = capsys.readouterr()
-    assert out == "" and "\n::error title=" in err
+    assert out == "" and err.startswith("::error title=")
     assert "❌ triggered" in (tmp_path / "summary.md").read_text(encoding="utf-8")
     assert "<failure" in (tmp_path / "junit.xml").read_text(encoding="utf-8")
 
