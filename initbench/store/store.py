@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,8 @@ from initbench.store.writer import RunWriter, start, take_up
 
 T = TypeVar("T")
 
-_LOOKS = 10  # a reader tries as often while the directory under it is swapped or cleared
+_LOOKS = 10  # a reader tries as often to find the directory while it is swapped or cleared
+_LOOKING = 5.0  # seconds for which it tries anew while another run is put in the place of what it reads
 
 
 @dataclass(frozen=True)
@@ -212,10 +214,12 @@ class Store:
     def _steadily(self, run_id: str, look: Callable[[Path], T | None]) -> T | None:
         """What `look` sees in the run's directory, when that was one and the same all the while."""
         places = Places(self.root, run_id)
-        for _ in range(_LOOKS):
+        absent, end = 0, time.monotonic() + _LOOKING
+        while absent < _LOOKS and time.monotonic() < end:
             directory = places.locate()
             before = _identity(directory)
             if directory is None or before is None:
+                absent += 1
                 continue
             found = look(directory)
             if before == _identity(directory):

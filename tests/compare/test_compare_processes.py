@@ -34,7 +34,7 @@ RECORD: dict[str, Any] = {
     },
 }
 LINES, SEEDS, WRITERS = 5, 6, 3
-SECONDS = 4.0
+SECONDS = 3.0
 
 
 def layers(value: float) -> list[dict[str, Any]]:
@@ -75,11 +75,29 @@ def work(root: Path, number: int) -> None:
                 attempt(store, run_id, seed, chance.random(), chance)
 
 
+class Sure(random.Random):
+    """Chance that always has a finished run rerun, to its end."""
+
+    def random(self) -> float:
+        return 0.0
+
+    def choice(self, options: Any) -> Any:
+        return options[0]
+
+
+def rerun(root: Path, number: int) -> None:
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        attempt(Store(root), "relu-s0-again", 0, random.random(), Sure())
+
+
 @contextmanager
-def writers(root: Path) -> Iterator[Callable[[], bool]]:
+def writers(
+    root: Path, work: Callable[[Path, int], None] = work, count: int = WRITERS
+) -> Iterator[Callable[[], bool]]:
     """Processes that write; whether any of them is still at it."""
     children = []
-    for number in range(WRITERS):
+    for number in range(count):
         child = os.fork()
         if child == 0:
             code = 1
@@ -142,6 +160,18 @@ def test_a_reader_sees_whole_runs_or_unfinished_ones(root: Path) -> None:
     assert {"finished", "diverged", "running", "interrupted"} <= statuses
     last = read_facts(Store(root), [])
     assert [run.run_id for run in last] == Store(root).find([])
+
+
+def test_a_run_that_is_rerun_again_and_again_is_there_at_every_look(root: Path) -> None:
+    attempt(Store(root), "relu-s0-again", 0, 0.5, Sure())
+    seen = set()
+    with writers(root, rerun, 1) as busy:
+        while busy():
+            (run,) = read_facts(Store(root), [])
+            check_whole(run)
+            assert run.is_finished
+            seen.add(run.final["val_accuracy"])
+    assert len(seen) > 20
 
 
 def test_the_command_always_ends_well(root: Path) -> None:
