@@ -14,15 +14,16 @@ import json
 import struct
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import initbench
 from initbench.compare.facts import LAYER_STATISTICS, RunFacts, facts_of
+from initbench.compare.spread import each
 from initbench.store.index import Entry, Index, records_of, stamp_of
 from initbench.store.layout import COMPLETE
 from initbench.store.store import Store
@@ -35,6 +36,7 @@ _MAKERS = ("store", "compare/facts.py", "compare/read.py")
 """What decides whether a run counts as finished, what its facts are, and how they are written."""
 _SHARED, _PACKED = ("config", "identity"), ("evaluations", "layers")
 _COLUMNS = 4
+_Look = tuple[RunFacts | None, Entry | None]
 
 
 def read_facts(store: Store, patterns: Sequence[str]) -> list[RunFacts]:
@@ -55,12 +57,13 @@ def _read_facts(store: Store, patterns: Sequence[str]) -> list[RunFacts]:
     found = {run_id: facts for run_id in run_ids if (facts := _decoded(fresh.get(run_id)))}
     added: list[Entry] = []
     try:
-        for run_id in _told([run_id for run_id in run_ids if run_id not in found]):
-            facts, entry = _read(store, run_id)
-            if facts is not None:
-                found[run_id] = facts
-            if entry is not None:
-                added.append(entry)
+        missing = [run_id for run_id in run_ids if run_id not in found]
+        with closing(each(partial(_read, store), missing)) as looks:
+            for facts, entry in _told(looks, len(missing)):
+                if facts is not None:
+                    found[facts.run_id] = facts
+                if entry is not None:
+                    added.append(entry)
     finally:  # what has been read need not be read again, whatever ended it
         stale = entries.keys() - fresh.keys()
         if added or stale:
@@ -79,7 +82,7 @@ def version() -> str:
     return digest.hexdigest()[:16]
 
 
-def _read(store: Store, run_id: str) -> tuple[RunFacts | None, Entry | None]:
+def _read(store: Store, run_id: str) -> _Look:
     """The facts as the run's files have them, and their entry where the run ended and stays as it is."""
     before = stamp_of(store.root, run_id)
     run = store.read_if_there(run_id)
@@ -154,16 +157,16 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
-def _told(run_ids: Sequence[str]) -> Iterator[str]:
-    """The same ids; one line on stderr where reading the runs takes long."""
+def _told(looks: Iterable[_Look], total: int) -> Iterator[_Look]:
+    """The same looks; one line on stderr where there are many that take long."""
     begin, told = time.monotonic(), False
-    for done, run_id in enumerate(run_ids):
+    for done, look in enumerate(looks, 1):
+        yield look
         seconds = time.monotonic() - begin
-        if done and not told and seconds > PATIENCE:
-            told, left = True, seconds / done * (len(run_ids) - done)
+        if not told and seconds > PATIENCE and done < total:
+            told, left = True, seconds / done * (total - done)
             print(
-                f"reading {len(run_ids):,} runs that are not in the index: about {left:.0f} s more",
+                f"reading {total:,} runs that are not in the index: about {left:.0f} s more",
                 file=sys.stderr,
                 flush=True,
             )
-        yield run_id

@@ -15,10 +15,12 @@ def mapping(**keys: Check) -> Check:
     """A mapping that has at least these keys."""
 
     def check(value: Any, path: str) -> Iterator[str]:
-        if not isinstance(value, Mapping):
+        if not isinstance(value, dict):
             yield f"{path or 'the whole'} is no mapping"
             return
         for key, inner in keys.items():
+            if inner is numeric and type(value.get(key)) is float:
+                continue  # it is most of what there is, and a generator for each takes a third of the time
             place = f"{path}.{key}" if path else key
             if key in value:
                 yield from inner(value[key], place)
