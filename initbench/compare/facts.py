@@ -82,7 +82,7 @@ class RunFacts:
     @cached_property
     def config_keys(self) -> dict[str, Any]:
         """The dotted keys of the config that say what is computed, with their values."""
-        return flat({key: value for key, value in self.config.items() if key not in NOT_COMPARED})
+        return computed_keys(self.config)
 
     @cached_property
     def keys(self) -> dict[str, Any]:
@@ -96,9 +96,19 @@ class RunFacts:
         }
         return {**self.config_keys, **flat(beside)}
 
+    @cached_property
+    def batches(self) -> tuple[str, int | None, str]:
+        """What decides, beside the seed, which samples a run saw, when, and which it was validated on."""
+        return repr(self.config.get("data")), self.batch_size, self.fingerprint
+
     def as_data(self) -> dict[str, Any]:
         """The facts as plain data, from which `RunFacts(**data)` makes them again."""
         return asdict(self)
+
+
+def computed_keys(config: dict[str, Any]) -> dict[str, Any]:
+    """`RunFacts.config_keys` of every run with that config."""
+    return flat({key: value for key, value in config.items() if key not in NOT_COMPARED})
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:

@@ -67,7 +67,7 @@ def unit_of(run: RunFacts, varying: Iterable[str]) -> str:
 
 def saw_the_same(runs: Iterable[RunFacts]) -> bool:
     """Whether runs of one seed saw the same batches: the same data, split, and batch size."""
-    return len({(repr(run.config.get("data")), run.batch_size, run.fingerprint) for run in runs}) <= 1
+    return len({run.batches for run in runs}) <= 1
 
 
 def grouped(runs: Iterable[RunFacts], by: Sequence[str]) -> list[tuple[Terms, list[Group]]]:

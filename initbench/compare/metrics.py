@@ -19,7 +19,12 @@ Value = Callable[[RunFacts, float | None], float | None]
 View = Literal["activation", "convergence"]
 Form = Literal["number", "percent", "loss", "count", "seconds"]
 
-WHERE = ("first", "middle", "last")
+_PLACES: dict[str, Callable[[int], int]] = {
+    "first": lambda _: 0,
+    "middle": lambda layers: math.ceil(layers / 2) - 1,
+    "last": lambda _: -1,
+}
+WHERE = tuple(_PLACES)
 """Hidden layer 1, ⌈L/2⌉ and L."""
 
 
@@ -77,12 +82,13 @@ def _area(run: RunFacts, _target: float | None) -> float | None:
 
 
 def _layer(statistic: str, moment: str, where: str) -> Value:
+    place = _PLACES[where]
+
     def value(run: RunFacts, _target: float | None) -> float | None:
         hidden = run.hidden(moment)
         if not hidden or not run.is_complete:
             return None
-        place = {"first": 0, "middle": math.ceil(len(hidden) / 2) - 1, "last": -1}[where]
-        return hidden[place][statistic]
+        return hidden[place(len(hidden))][statistic]
 
     return value
 

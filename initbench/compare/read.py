@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import initbench
-from initbench.compare.facts import LAYER_STATISTICS, RunFacts, facts_of
+from initbench.compare.facts import LAYER_STATISTICS, RunFacts, computed_keys, facts_of
 from initbench.compare.spread import each
 from initbench.store.index import Entry, Index, records_of, stamp_of
 from initbench.store.layout import COMPLETE
@@ -127,14 +127,17 @@ def decoded(document: bytes) -> RunFacts:
         moment: [dict(zip(LAYER_STATISTICS, row, strict=True)) for row in islice(per_layer, size)]
         for moment, size in sizes.items()
     }
-    return RunFacts(**plain, **_shared(shared), evaluations=rows, layers=layers)
+    common, keys = _shared(shared)
+    facts = RunFacts(**plain, **common, evaluations=rows, layers=layers)
+    vars(facts)["config_keys"] = keys  # what the property would find, again for each seed
+    return facts
 
 
 @lru_cache(maxsize=4096)
-def _shared(text: bytes) -> dict[str, Any]:
-    """Config and identity: thousands of runs have them in common, and nobody writes to them."""
-    parts: dict[str, Any] = json.loads(text)
-    return parts
+def _shared(text: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Config and identity, and `config_keys`: all seeds have them in common, and nobody changes them."""
+    common: dict[str, Any] = json.loads(text)
+    return common, computed_keys(common["config"])
 
 
 def _decoded(entry: Entry | None) -> RunFacts | None:
