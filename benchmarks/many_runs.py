@@ -1,0 +1,78 @@
+"""A store of thousands of runs, made from a few that are really trained; nothing of it is ever to be kept.
+
+Each run is written by the store's own writer, file by file, so what is read is what `initbench run` leaves,
+with two exceptions that no reader of tables sees: the weights are a few bytes, and no file is synced. Hard
+links would be quicker still, but files that share an inode are not what a store looks like. The numbers of a
+run are its template's, each moved by about a percent, so no two runs are alike.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from initbench.store.store import Store, StoredRun
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+TEMPLATES = ("relu_kaiming", "relu_xavier", "tanh_xavier", "gelu_kaiming")
+TRAINING = ("data.name=digits", "train.steps=100", "seeds=1", "model.depth=20")
+ARMS_OF_A_TEMPLATE = 5
+"""Experiments made of each template, which differ in their learning rate."""
+SPREAD = 0.01
+
+
+def make(root: Path, runs: int, scratch: Path) -> None:
+    """Fill `root` with `runs` finished runs; the templates are trained in `scratch`."""
+    os.fsync = lambda _: None
+    templates = list(_trained(scratch))
+    chance = random.Random(0)
+    store = Store(root)
+    arms = [(template, number) for template in templates for number in range(ARMS_OF_A_TEMPLATE)]
+    for i in range(runs):
+        template, number = arms[i % len(arms)]
+        _write(store, template, number, i // len(arms), chance)
+
+
+def _trained(scratch: Path) -> Iterator[StoredRun]:
+    for name in TEMPLATES:
+        command = [sys.executable, "-m", "initbench", "run", str(CONFIGS / f"{name}.yaml"), *TRAINING]
+        options = ["--runs-dir", str(scratch), "--json"]
+        subprocess.run([*command, *options], check=True, capture_output=True)
+    store = Store(scratch)
+    yield from (store.read(run_id) for run_id in store.find([]))
+
+
+def _write(store: Store, template: StoredRun, number: int, seed: int, chance: random.Random) -> None:
+    old = template.record
+    name, lr = f"{old['experiment']}_{number}", 0.01 * (number + 1)
+    config = {**old["config"], "name": name, "train": {**old["config"]["train"], "lr": lr}}
+    arm = f"{old['arm'][:-1]}{number}"
+    record = {**old, "experiment": name, "arm": arm, "seed": seed, "config": config}
+    ending = {key: old[key] for key in ("diagnosis", "timings")}
+    ending["final"] = {key: _moved(value, chance) for key, value in old["final"].items()}
+    with store.claim(f"{name}-s{seed}-{number}{seed:09x}", record, json.dumps(config)) as run:
+        for entry in template.convergence:
+            run.append_convergence({key: _moved(value, chance) for key, value in entry.items()})
+        for snapshot in template.snapshots:
+            run.append_snapshot({**snapshot, "layers": [_layer(each, chance) for each in snapshot["layers"]]})
+        run.finish(ending, weights=b"no weights")
+
+
+def _layer(layer: dict[str, Any], chance: random.Random) -> dict[str, Any]:
+    """All but the histograms, which the tables leave out."""
+    moved = {key: _moved_all(layer[key], chance) for key in ("pre", "grad")}
+    return {**layer, **moved, "act": layer["act"] and _moved_all(layer["act"], chance)}
+
+
+def _moved_all(values: dict[str, Any], chance: random.Random) -> dict[str, Any]:
+    return {key: _moved(value, chance) for key, value in values.items()}
+
+
+def _moved(value: Any, chance: random.Random) -> Any:
+    return value * chance.uniform(1 - SPREAD, 1 + SPREAD) if isinstance(value, float) else value
