@@ -125,10 +125,12 @@ def _select(store: Store, patterns: list[str], status: str | None) -> list[dict[
         from initbench.registry import unknown_name
 
         raise UnknownNameError(unknown_name("status", status, STATUSES))
-    wanted = set(store.find(patterns)) if patterns else None
+    records = store.records()
+    known = {record["run_id"]: record for record in records}
+    wanted = set(store.find(patterns, known)) if patterns else None
     return [
         _with_steps_made(store, record)
-        for record in store.records()
+        for record in records
         if (wanted is None or record["run_id"] in wanted) and status in (None, record["status"])
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -97,9 +98,10 @@ class RunFacts:
         return {**self.config_keys, **flat(beside)}
 
     @cached_property
-    def batches(self) -> tuple[str, int | None, str]:
+    def batches(self) -> str:
         """What decides, beside the seed, which samples a run saw, when, and which it was validated on."""
-        return repr(self.config.get("data")), self.batch_size, self.fingerprint
+        # One string for all runs that have it: they are held against each other for every pair of rows.
+        return sys.intern(repr((self.config.get("data"), self.batch_size, self.fingerprint)))
 
     def as_data(self) -> dict[str, Any]:
         """The facts as plain data, from which `RunFacts(**data)` makes them again."""
