@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import initbench
@@ -193,6 +193,7 @@ facts = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(facts)
 def test_any_facts_come_back_as_they_were(one: RunFacts) -> None:
     assert same([decoded(encoded(one))]) == same([one])
