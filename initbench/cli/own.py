@@ -7,6 +7,7 @@ import inspect
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -60,7 +61,8 @@ class OwnModel:
         x, y, words = _batch(self, source)
         x, y = x.to(chosen), None if y is None else y.to(chosen)
         modules = (module.to(chosen) for module in self._modules())
-        return survey_own(modules, x, y, model=self.path, batch=words, seeds=self.target.seed_list)
+        with redirect_stdout(sys.stderr):  # stdout is data, whatever a forward prints
+            return survey_own(modules, x, y, model=self.path, batch=words, seeds=self.target.seed_list)
 
     def lint(self, source: Source) -> Linted:
         """Make it under every seed, and look for mistakes."""
@@ -69,7 +71,8 @@ class OwnModel:
         x, y, _ = _batch(self, source)
         target = self.target
         seeds = target.seed_list
-        return lint_own(self._modules(), x, y, target=self.path, seeds=seeds, declared=target.init)
+        with redirect_stdout(sys.stderr):
+            return lint_own(self._modules(), x, y, target=self.path, seeds=seeds, declared=target.init)
 
     def _modules(self) -> Iterator[nn.Module]:
         return _modules(load(self.path), self.path, self.target.seed_list)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from initbench.components.activation import bound
+from initbench.components.norm import NORMS
 from initbench.components.scheme import INITS
 from initbench.components.weight import parametrization_of
 from initbench.config.schema import ExperimentConfig
@@ -50,7 +51,7 @@ def lint_config(config: ExperimentConfig, data: Bundle) -> Linted:
         nets=nets,
         module=networks[0],
         activation=networks[0].activation,
-        declared=_rules(networks[0], config.init),
+        declared={} if _computes_weights(config) else _rules(networks[0], config.init),
         config=True,
     )
     return _linted(subject, config.name, config.seed_list, len(batch))
@@ -78,7 +79,7 @@ def lint_own(
 
 def _examined(modules: Sequence[nn.Module], x: Tensor, y: Tensor | None, loss: Loss | None) -> list[Examined]:
     with true_fp32(x.device), one_thread():
-        nets = [examine(module.to(x.device), x, y, loss) for module in modules]
+        nets = [examine(module, x, y, loss) for module in modules]
     if not nets[0].found.uses:
         raise UsageError("no weight layer was seen in the pass: there is nothing to lint")
     return nets
@@ -87,6 +88,11 @@ def _examined(modules: Sequence[nn.Module], x: Tensor, y: Tensor | None, loss: L
 def _linted(subject: Subject, target: str, seeds: Sequence[int], samples: int) -> Linted:
     found = subject.nets[0].found
     return Linted(target, len(found.uses), tuple(seeds), samples, lint(subject), found.unseen)
+
+
+def _computes_weights(config: ExperimentConfig) -> bool:
+    """Whether the pass multiplies by something else than what the scheme draws."""
+    return NORMS[config.model.norm.name].acts_on == "weights"
 
 
 def _rules(network: Network, init: InitOptions) -> dict[str, LayerRule]:

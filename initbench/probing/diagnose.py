@@ -106,7 +106,7 @@ def diagnose(
     """
     first = [s for s in snapshots if s["when"] == "init"]
     ends = [s for s in snapshots if s["when"] in ("init", "end")]
-    found = list(_symmetric(ends))
+    found = list(_symmetric(ends, situation))
     if diverged is not None:
         found.append(_diverged(*diverged))
     for snapshot in first:
@@ -153,7 +153,9 @@ def _hidden(snapshot: dict[str, Any]) -> list[dict[str, Any]]:
     return [layer for layer in snapshot["layers"] if layer["act"] is not None]
 
 
-def _symmetric(snapshots: Sequence[dict[str, Any]]) -> Iterator[Finding]:
+def _symmetric(snapshots: Sequence[dict[str, Any]], situation: Situation | None) -> Iterator[Finding]:
+    words = "init.scheme=kaiming_normal"
+    words = words if situation is None else situation.phrase(words)
     limit = _BY_NAME["symmetric"].threshold or 0.0
     for snapshot in snapshots:
         for layer in filter(_open, _hidden(snapshot)):
@@ -162,7 +164,7 @@ def _symmetric(snapshots: Sequence[dict[str, Any]]) -> Iterator[Finding]:
                     f"all {layer['units']} units of layer {layer['index']} are identical"
                     f" {spell(snapshot['when'])}, in what they compute and in the gradient they get,"
                     " so training cannot tell them apart."
-                    " Draw the weights at random: try init.scheme=kaiming_normal"
+                    f" Draw the weights at random: try {words}"
                 )
                 when = snapshot["when"]
                 yield Finding("symmetric", layer["index"], layer["unit_spread"], limit, message, when)

@@ -69,8 +69,8 @@ def examine(module: nn.Module, x: Tensor, y: Tensor | None = None, loss: Loss | 
     given, is a mean over the batch; without one it is that of `own_loss`.
     Raises UsageError for a module that cannot be run on x.
     """
-    module = getattr(module, "_orig_mod", module)  # what torch.compile wrapped; compiled code is not seen
-    _refuse_lazy(module)
+    module = _unwrapped(module)
+    _refuse_unfit(module, x)
     parameters = {name: _copy(p) for name, p in module.named_parameters()}
     buffers = {name: b.detach().clone() for name, b in module.named_buffers()}
     records = _Records()
@@ -82,9 +82,8 @@ def examine(module: nn.Module, x: Tensor, y: Tensor | None = None, loss: Loss | 
         tracer.start(x)
         with tracer:
             output = main_output(_called(module, {**parameters, **buffers}, x))
-        value = loss_of(output, y, loss)
         found = tracer.finish(parameters)
-        gradients = _gradients(value.tensor, found.uses)
+        value, gradients = _passed_back(output, y, loss, found.uses)
     layers = [
         record.finish(
             records.by_index[use.index],
@@ -100,15 +99,27 @@ def examine(module: nn.Module, x: Tensor, y: Tensor | None = None, loss: Loss | 
 
 
 def _copy(parameter: Tensor) -> Tensor:
-    return parameter.detach().clone().requires_grad_(parameter.is_floating_point())
+    """A parameter again: containers such as ParameterList would wrap anything else anew."""
+    return nn.Parameter(parameter.detach().clone(), requires_grad=parameter.is_floating_point())
 
 
-def _refuse_lazy(module: nn.Module) -> None:
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """The module itself: compiled code, and replicas on several devices, cannot be looked into."""
+    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        module = module.module
+    return getattr(module, "_orig_mod", module)
+
+
+def _refuse_unfit(module: nn.Module, x: Tensor) -> None:
     tensors = [*module.parameters(), *module.buffers()]
     if any(isinstance(t, UninitializedParameter | UninitializedBuffer) for t in tensors):
         raise UsageError("a lazy module has no shape yet; pass a batch through it first")
     if not any(True for _ in module.parameters()):
         raise UsageError("the module has no parameters: there is no weight to look at")
+    devices = {t.device.type for t in tensors}
+    if devices != {x.device.type}:
+        where = ", ".join(sorted(devices))
+        raise UsageError(f"the module is on {where} and the batch on {x.device.type}: bring them together")
 
 
 def _called(module: nn.Module, state: dict[str, Tensor], x: Tensor) -> Any:
@@ -138,6 +149,19 @@ def _entering(tracer: Tracer, name: str) -> Callable[[nn.Module, Any], None]:
         tracer.enter_module(name)
 
     return hook
+
+
+def _passed_back(
+    output: Tensor, y: Tensor | None, loss: Loss | None, uses: list[Use]
+) -> tuple[OwnLoss, list[Tensor | None]]:
+    try:
+        value = loss_of(output, y, loss)
+        return value, _gradients(value.tensor, uses)
+    except UsageError:
+        raise
+    except Exception as error:
+        problem = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UsageError(f"the loss, or the way back from it, raises {problem}") from error
 
 
 def _gradients(loss: Tensor, uses: list[Use]) -> list[Tensor | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,23 +32,28 @@ class OwnLoss:
 
 
 def main_output(output: Any) -> Tensor:
-    """The tensor that a loss is taken of: the output, its `logits`, or the first tensor in it."""
-    found = _first(output)
-    if found is None:
-        raise UsageError(f"the module puts out {type(output).__name__}, in which there is no tensor")
-    return found
+    """The tensor that a loss is taken of: the output, its `logits` or `out`, or the first with a gradient.
+
+    Raises UsageError where there is no tensor of real numbers.
+    """
+    found = [tensor for tensor in _tensors(output) if tensor.is_floating_point()]
+    if not found:
+        raise UsageError(f"the module puts out {type(output).__name__} without a tensor of real numbers")
+    return next((tensor for tensor in found if tensor.requires_grad), found[0])
 
 
-def _first(output: Any) -> Tensor | None:
+def _tensors(output: Any) -> Iterator[Tensor]:
     if isinstance(output, Tensor):
-        return output
-    logits = getattr(output, "logits", None)
-    if isinstance(logits, Tensor):
-        return logits
+        yield output
+        return
+    named = output if isinstance(output, dict) else getattr(output, "__dict__", {})
+    for name in ("logits", "out"):
+        if isinstance(named.get(name), Tensor):
+            yield named[name]
     values = output.values() if isinstance(output, dict) else output
     if isinstance(output, dict | tuple | list):
-        return next((found for value in values if (found := _first(value)) is not None), None)
-    return None
+        for value in values:
+            yield from _tensors(value)
 
 
 def loss_of(output: Tensor, y: Tensor | None, loss: Callable[..., Tensor] | None) -> OwnLoss:

@@ -106,6 +106,8 @@ def _inits(s: Situation) -> Iterator[tuple[str, float]]:
 
 def _scales(s: Situation) -> Iterator[tuple[str, float]]:
     activation = s.activation
+    if not activation.entry.elementwise:
+        return  # nothing is known of it
     has_gain = s.scheme in INITS and INITS[s.scheme].default_gain is not None
     needed = activation.preserving_gain**2
     if math.isclose(activation.kaiming_gain**2, needed, rel_tol=1e-6):

@@ -29,7 +29,8 @@ def print_lint(console: Console, linted: Linted) -> None:
         head = f"{finding.level} {finding.code}: "
         lines.append(Text.assemble((head, _STYLES[finding.level]), finding.remark.sentence))
         lines.append(Text(f"    {finding.remark.fix}"))
-    if linted.findings:
+    lines += [Text(f"not seen {name}: {why}") for name, why in linted.unseen.items()]
+    if len(lines) > 2:
         lines.append(Text(""))
     lines.append(_count(linted))
     for line in lines:

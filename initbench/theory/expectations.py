@@ -66,6 +66,8 @@ class Covariances:
     def next_chance(self, following: float, units: int) -> float:
         """Variance of the next layer's correlation `following`, from this one's and from so many units."""
         square, c = self.mean["act2"], following
+        if square**2 == 0.0:  # nothing is left that floating point could tell
+            return 0.0
         other = self.other
         product = other["act2", "act2"] - other["act", "act"] ** 2
         mixed = other["act3", "act"] - other["act", "act"] * square

@@ -10,6 +10,9 @@ from initbench.theory.expectations import Covariances, Expectations, Pair
 from initbench.theory.law import Law
 from initbench.theory.layer import Layer, Statistic
 
+_ROUNDING = 1e-15
+"""Of a quadrature, relative: a mean below it is that of an odd function."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -90,7 +93,11 @@ def _of_activation(step: Step) -> dict[str, Statistic]:
     assert activation is not None
 
     def simple(name: str) -> Statistic:
-        return Statistic(step.shifted(name), math.sqrt(step.variance(cov.between(name, name), slope[name])))
+        value = step.shifted(name)
+        exact = 0.0 if abs(value) < _ROUNDING * scale else value
+        return Statistic(exact, math.sqrt(step.variance(cov.between(name, name), slope[name])))
+
+    scale = max(1.0, math.sqrt(step.expected.mean["act2"]))
 
     found = {"act_mean": simple("act"), "zero_fraction": simple("zero")}
     if activation.flat_below is not None:
@@ -104,7 +111,10 @@ def _of_activation(step: Step) -> dict[str, Statistic]:
         own, other = ((aa - 4 * m * am + 4 * m * m * mm) / (4 * std**2) for aa, am, mm in parts)
         tilt = (slope["act2"] - 2 * m * slope["act"]) / (2 * std)
         sd = math.sqrt(step.variance((own, other), tilt))
-        found["act_std"] = Statistic(std - sd**2 / (2 * std), sd)
+        if step.wide:
+            found["act_std"] = Statistic(std, sd)
+        elif sd <= std / 2:  # beyond that the delta method says nothing
+            found["act_std"] = Statistic(std - sd**2 / (2 * std), sd)
     return found
 
 
@@ -137,7 +147,7 @@ def gradient_ratio(step: Step, above: Backward) -> tuple[Statistic, Backward]:
     """
     following, cov, mean, slope = step.following, step.covariances, step.expected.mean, step.expected.slope
     assert following is not None
-    if mean["slope2"] <= 0.0 or mean["act2"] <= 0.0:
+    if mean["slope2"] ** 2 <= 0.0 or mean["act2"] <= 0.0:
         return Statistic(0.0, 0.0), Backward(0.0, 0.0, 1.0)
     factor, square = following.sigma_w2, mean["slope2"] ** 2
     tilt, units = slope["slope2"] / mean["slope2"], step.layer.units
@@ -149,6 +159,8 @@ def gradient_ratio(step: Step, above: Backward) -> tuple[Statistic, Backward]:
     weighed = (tilt * passed * (step.v[0] - step.v[1]) + drawn * above.tilt) * (1.0 - 1.0 / step.samples)
     seen = cov.same["act2", "slope2"] / (mean["act2"] * mean["slope2"] * units) * (above.aligned - 1.0)
     through = step.shifted("slope2") + mean["slope2"] * (weighed + seen)
+    if step.wide:  # what finite width adds is not to be trusted, here or handed down
+        through = mean["slope2"]
     value = following.fan_out / following.fan_in * factor * through
     alike = cov.other["slope", "slope"] / mean["slope2"]
     chance = cov.other["slope2", "slope2"] / (square * units)
@@ -159,4 +171,6 @@ def gradient_ratio(step: Step, above: Backward) -> tuple[Statistic, Backward]:
         tilt + passed,
         1.0 + 2.0 * weighted * tilt + coherent * (above.aligned - 1.0),
     )
+    if step.wide:
+        below = below._replace(tilt=0.0, aligned=1.0)
     return Statistic(value, value * math.sqrt(step.variance((own, other), tilt))), below

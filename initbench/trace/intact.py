@@ -16,9 +16,10 @@ from torch import Tensor, nn
 def untouched(module: nn.Module) -> Iterator[None]:
     """Put back, at the end, all that a pass through `module` can change in it.
 
-    That is every attribute of every submodule: mode, hooks, counters, caches, and the values of tensors that
-    are neither parameters nor buffers. The values of parameters and buffers are the caller's to protect, by
-    passing copies through `functional_call`. The random states of torch, NumPy and Python come back as well.
+    That is every attribute of every submodule: mode, hooks, counters, the contents of dicts, lists and sets
+    (not of what is nested in them), and the values of tensors that are neither parameters nor buffers. The
+    values of parameters and buffers are the caller's to protect, by passing copies through `functional_call`.
+    The random states of torch, NumPy and Python come back as well.
     """
     undo = [step for submodule in module.modules() for step in _undoing(vars(submodule))]
     with _random_states():

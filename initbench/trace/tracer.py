@@ -39,6 +39,8 @@ class Tracer(TorchFunctionMode):
         self._modules: list[tuple[str, int]] = []
         self._times: dict[str, int] = {}
         self._seen: set[str] = set()
+        self._looked_up: set[str] = set()
+        self._parts_of: dict[int, tuple[str, ...]] = {}
 
     def start(self, x: Tensor) -> None:
         """Say that x is what goes into the net."""
@@ -49,6 +51,10 @@ class Tracer(TorchFunctionMode):
         for name, parameter in parameters.items():
             if parameter.ndim > 1 and name not in self._seen:
                 self._found.unseen.setdefault(name, "no function of this pass was given it")
+        for use in self._found.uses:
+            use.looked_up = any(part in self._looked_up for part in self._parts_of[use.index])
+        for part in {part for parts in self._parts_of.values() for part in parts}:
+            self._found.unseen.pop(part, None)
         return self._found
 
     def enter_module(self, name: str) -> None:
@@ -146,6 +152,8 @@ class Tracer(TorchFunctionMode):
                 if x.ndim > 1 and not harmless:
                     self._found.unseen.setdefault(part, why)
                 self._seen.add(part)
+                if name in _LOOK_UPS:
+                    self._looked_up.add(part)
 
     def _use(self, operation: str, m: Multiplication, output: Tensor) -> None:
         self._seen.update((*m.parts, *self._ledger.parts(m.bias)))
@@ -169,6 +177,7 @@ class Tracer(TorchFunctionMode):
             again=self._times[name],
         )
         self._found.uses.append(use)
+        self._parts_of[use.index] = m.parts
         self._put_out(use, output)
 
     def _layer_name(self, parts: tuple[str, ...]) -> str:
@@ -227,7 +236,9 @@ class Tracer(TorchFunctionMode):
         if not ends:
             self._ledger.put(output, MIXED)
             return
-        branch, origin = max(ends, key=lambda end: end[1].use.chain if end[1].use else 0)
+        branch, origin = max(
+            ends, key=lambda end: (end[1].use.chain, end[1].use.index) if end[1].use else (0, 0)
+        )
         beside = next((x for x, _ in meeting if x is not branch), branch)
         assert origin.use is not None
         self._found.additions.append(Addition(origin.use, *_sizes(branch, beside, output)))
@@ -252,6 +263,11 @@ def _opened(function: types.FunctionType) -> Callable[..., Any]:
     twin = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__)
     twin.__kwdefaults__ = function.__kwdefaults__
     return twin
+
+
+def _length(use: Use | None) -> tuple[int, int]:
+    """How long the way through weights is; of two as long, the later one is longer."""
+    return (0, 0) if use is None else (use.chain, use.index)
 
 
 def _is_torchs(module: nn.Module) -> bool:

@@ -42,6 +42,8 @@ class Use:
     """Kind of the norm layer right behind it."""
     activation: Named | None = None
     """The first activation that its output goes into."""
+    looked_up: bool = False
+    """Whether its weight is the table of an embedding as well."""
     joins: bool = False
     """Whether its output is added to another before the activation."""
 

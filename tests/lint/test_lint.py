@@ -291,3 +291,46 @@ def test_false_alarms_are_rare() -> None:
         torch.manual_seed(seed)
         scheme = ("kaiming_normal", "xavier_uniform", "lecun_normal", "orthogonal")[seed % 4]
         assert codes(linted(drawn(mlp, scheme), 20, seeds=1)) == set(), (seed, scheme)
+
+
+def test_attention_that_nobody_drew_is_no_half_initialised_net() -> None:
+    class Attending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(20, 32)
+            self.layer = nn.TransformerEncoderLayer(32, 2, 64, dropout=0.0, batch_first=True)
+            self.head = nn.Linear(32, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.layer(self.first(x)[:, None]).mean(1))
+
+    assert "untouched" not in codes(linted(Attending, 20))
+
+
+def test_fans_are_not_told_from_one_layer_or_behind_a_norm() -> None:
+    def make() -> nn.Module:
+        module = nn.Sequential(
+            nn.Conv2d(3, 32, 3, padding=1),
+            nn.BatchNorm2d(32),
+            nn.ReLU(),
+            nn.Conv2d(32, 32, 3, padding=1, groups=32),
+            nn.BatchNorm2d(32),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(32 * 64, 5),
+        )
+        for place in (0, 3):
+            nn.init.kaiming_normal_(module[place].weight, mode="fan_out")
+        return module
+
+    assert "fans" not in codes(linted(make, 3, 8, 8))
+
+
+def test_what_is_not_finite_is_no_loud_head() -> None:
+    def broken() -> nn.Module:
+        module = drawn(mlp)()
+        with torch.no_grad():
+            module[2].weight[0, 0] = torch.nan
+        return module
+
+    assert "head_scale" not in codes(linted(broken, 20))

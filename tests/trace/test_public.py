@@ -71,3 +71,33 @@ def test_a_loss_of_ones_own() -> None:
         "value": pytest.approx(found.survey.loss_value),
         "at_chance": None,
     }
+
+
+class Odd(nn.Module):
+    """An activation that nothing is known of."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(x > 0, x, 0.0 * x)
+
+
+def test_an_unknown_activation_is_diagnosed_without_advice_that_needs_it() -> None:
+    torch.manual_seed(0)
+    layers = [part for _ in range(14) for part in (nn.Linear(64, 64), Odd())]
+    found = initbench.probe(nn.Sequential(*layers, nn.Linear(64, 10)), batch())
+    assert "vanishing_forward" in {finding.code for finding in found.findings}
+    assert "batch norm before the activation" in found.findings[0].message
+
+
+@pytest.mark.parametrize("bias", [-3.0, -1.0])
+def test_relu_nets_whose_biases_leave_nothing_have_a_diagnosis(bias: float) -> None:
+    module = net()
+    initbench.apply_init(module, "kaiming_normal", bias=bias)
+    assert not initbench.probe(module, batch()).healthy
+
+
+def test_a_symmetric_module_is_told_what_to_call() -> None:
+    module = net()
+    initbench.apply_init(module, "zeros")
+    (finding, *_) = initbench.probe(module, batch()).findings
+    assert finding.code == "symmetric"
+    assert 'initbench.apply_init(module, "kaiming_normal")' in finding.message

@@ -149,12 +149,37 @@ def test_a_forward_that_raises_is_told_of_and_leaves_the_module_as_it_was() -> N
     assert net.count == 0
 
 
+class Rounded(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).argmax(1)
+
+
+class Refusing(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output = super().forward(x)
+        output.register_hook(self.refuse)
+        return output
+
+    @staticmethod
+    def refuse(_gradient: Tensor) -> None:
+        raise ValueError("not today")
+
+
 @pytest.mark.parametrize(
     ("module", "message"),
     [
         (nn.LazyLinear(3), "a lazy module has no shape yet"),
         (nn.ReLU(), "no parameters"),
         (nn.Linear(5, 3), r"cannot take a batch of shape \(4, 6\)"),
+        (nn.Linear(6, 3, device="meta"), "the module is on meta and the batch on cpu"),
+        (Rounded(), "without a tensor of real numbers"),
+        (Refusing(), "the way back from it, raises ValueError: not today"),
     ],
 )
 def test_what_cannot_be_probed_is_refused(module: nn.Module, message: str) -> None:

@@ -243,7 +243,8 @@ def test_an_embedding_tied_to_the_head_is_seen_as_what_it_is() -> None:
 
     found = examine(Words(), torch.randint(20, (4, 5), generator=torch.Generator().manual_seed(0)))
     assert labels(found) == [("layer", None, "relu"), ("table", None, None)]
-    assert "looks rows up" in found.found.unseen["table.weight"]
+    assert [use.looked_up for use in found.found.uses] == [False, True]
+    assert found.found.unseen == {}
 
 
 def test_parameters_that_no_use_has_are_named_with_the_reason() -> None:
@@ -331,3 +332,33 @@ def test_gradients_are_those_at_the_outputs_of_the_weights() -> None:
     for record, pre in zip(records, (first, logits), strict=True):
         assert pre.grad is not None
         assert record["grad"]["pre_q"] == pytest.approx(float(pre.grad.double().square().mean()), rel=1e-6)
+
+
+def test_parameters_in_a_list_keep_their_names_through_slices() -> None:
+    class Listed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights = nn.ParameterList(nn.Parameter(torch.randn(6, 6)) for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            for weight in self.weights[:-1]:
+                x = torch.relu(x @ weight)
+            return x @ self.weights[-1]
+
+    found = seen(Listed(), 6)
+    assert [use.name for use in found.found.uses] == ["weights.0", "weights.1", "weights.2"]
+    assert found.found.unseen == {}
+
+
+def test_of_two_ways_as_long_the_later_one_is_the_branch() -> None:
+    class Post(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.branch, self.head = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            return self.head(x + self.branch(x.cumsum(0)))
+
+    (addition,) = seen(Post(), 6).found.additions
+    assert addition.use.name == "branch"

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 from initbench.linting.check import CHECKS, Check, Remark, Subject
 
-_EXCESS = 1.0
+_EXCESS = 2.0
 """Nats above ln C from which a net starts out sure of what it cannot know."""
 
 
 def _head_scale(subject: Subject) -> Iterator[Remark]:
     losses = [net.loss.value for net in subject.nets]
     chance, loss = subject.nets[0].loss.chance, math.fsum(losses) / len(losses)
-    if chance is None or loss - chance <= _EXCESS:
+    if chance is None or not _EXCESS < loss - chance < math.inf:
         return
     head = subject.uses[-1].name
     logits = math.fsum(net.records[-1]["pre"]["q"] for net in subject.nets) / len(subject.nets)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from initbench.linting.check import CHECKS, Check, Remark, Subject, named
 from initbench.linting.evidence import LEAST_ENTRIES, Variance, is_torch_default, torch_fans, variance_of
+from initbench.trace.operations import WEIGHTED
 from initbench.trace.use import Use
 
 _FAR = 0.2
@@ -44,7 +45,8 @@ def _laws(use: Use, gains: Sequence[float]) -> Iterator[_Law]:
     torch_in, torch_out = torch_fans(use.weight)
     for gain2 in gains:
         yield _Law(gain2, "fan_in", torch_in, use.fan_in)
-        yield _Law(gain2, "fan_out", torch_out, use.fan_out)
+        if not use.from_input:  # nothing lies below that a gradient could go to
+            yield _Law(gain2, "fan_out", torch_out, use.fan_out)
     yield _Law(2.0, "fan_in + fan_out", torch_in + torch_out, use.fan_in + use.fan_out)
 
 
@@ -54,11 +56,14 @@ def _fans(subject: Subject) -> Iterator[Remark]:
         gains.append(subject.activation.preserving_gain**2)
     by_fan: dict[str, list[tuple[str, _Law]]] = {}
     for place, use in subject.layers():
-        law = None if use.name in subject.declared else _mistaken(use, subject.drawn(place), gains)
+        if use.name in subject.declared or use.norm is not None:  # a norm takes the scale away
+            continue
+        law = _mistaken(use, subject.drawn(place), gains)
         if law is not None:
             by_fan.setdefault(law.fan, []).append((use.name, law))
     for fan, mistaken in by_fan.items():
-        yield _fans_remark(fan, mistaken)
+        if len({law.torchs for _, law in mistaken}) > 1:  # one layer alone may be so by chance
+            yield _fans_remark(fan, mistaken)
 
 
 def _fans_remark(fan: str, mistaken: Sequence[tuple[str, _Law]]) -> Remark:
@@ -78,7 +83,7 @@ def _fans_remark(fan: str, mistaken: Sequence[tuple[str, _Law]]) -> Remark:
 def _mistaken(use: Use, drawn: Sequence[Use], gains: Sequence[float]) -> _Law | None:
     """The law of torch's fans that the variance follows, where it follows none of the true ones."""
     found, laws = variance_of(drawn), list(_laws(use, gains))
-    if found.entries < LEAST_ENTRIES or found.relative_error > _SHARP:
+    if found.entries < LEAST_ENTRIES or found.relative_error > _SHARP or is_torch_default(drawn):
         return None
     if any(found.is_like(law.gain2 / law.true) for law in laws):
         return None
@@ -94,9 +99,15 @@ def _defaults(subject: Subject) -> tuple[list[str], int]:
     told = [
         (place, use)
         for place, use in subject.layers()
-        if use.weight.numel() >= LEAST_ENTRIES and use.name not in subject.declared
+        if use.weight.numel() >= LEAST_ENTRIES and use.name not in subject.declared and _is_a_layers(use)
     ]
     return [use.name for place, use in told if is_torch_default(subject.drawn(place))], len(told)
+
+
+def _is_a_layers(use: Use) -> bool:
+    """Whether a linear layer or convolution was constructed with it, not attention or an embedding."""
+    plain = use.operation in WEIGHTED and not use.looked_up and not use.name.endswith("in_proj_weight")
+    return plain and bool(use.weight.detach().isfinite().all())
 
 
 def _torch_default(subject: Subject) -> Iterator[Remark]:
@@ -105,20 +116,27 @@ def _torch_default(subject: Subject) -> Iterator[Remark]:
     bare = [name for name in layers if name not in normed]
     if layers and len(layers) == told and len(bare) > 1:
         yield Remark(
-            f"All {told} weights are as torch's constructors leave them, with variance 1/(3·fan_in):"
-            f" under {subject.activation.entry.name} E[h²] shrinks from layer to layer"
-            f" ({len(bare)} layers have no norm behind them).",
+            f"All {told} weights are as torch's constructors leave them, with variance 1/(3·fan_in)"
+            f"{_needed(subject)}; {len(bare)} of them have no norm behind them.",
             'Draw them: initbench.apply_init(module, "kaiming_normal").',
             tuple(layers),
         )
+
+
+def _needed(subject: Subject) -> str:
+    """What the net's activation asks for instead, where that is known."""
+    activation = subject.activation
+    if not activation.entry.elementwise:
+        return ""
+    return f", where {activation.entry.name} keeps E[h²] with {activation.preserving_gain**2:.3g}/fan_in"
 
 
 def _untouched(subject: Subject) -> Iterator[Remark]:
     layers, told = _defaults(subject)
     if len(layers) < told and set(layers) - {subject.uses[-1].name}:  # a head does well with little
         yield Remark(
-            f"{named(layers)}: still as torch's constructors leave them, while {told - len(layers)} other"
-            " weights were drawn by another scheme.",
+            f"{named(layers)}: still as torch's constructors leave them, while other weights were drawn by"
+            " another scheme.",
             "If a function such as weights_init(module) draws them, see whether it knows their type"
             " (isinstance, not a lower-case class name).",
             tuple(layers),
