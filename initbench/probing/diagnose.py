@@ -37,6 +37,12 @@ CODES = (
         ALIKE,
         hides=("vanishing_forward", "vanishing_backward", "dead", "saturated"),
     ),
+    Code(
+        "not_finite",
+        "A layer puts out what is no number before anything is trained.",
+        "the first layer whose q = E[h²] is NaN or infinite, where q did not grow to that",
+        None,
+    ),
     Code("diverged", "The loss stopped being a number.", "updates made until then", None),
     Code(
         "vanishing_forward",
@@ -111,6 +117,7 @@ def diagnose(
         found.append(_diverged(*diverged))
     for snapshot in first:
         found += _slopes(_hidden(snapshot), situation)
+        found += _not_finite(snapshot["layers"], found)
     judged = ends if diverged is None else first
     found += _shares(judged, "dead", "dead_fraction", situation)
     found += _shares(judged, "saturated", "saturated_fraction", situation)
@@ -169,6 +176,15 @@ def _symmetric(snapshots: Sequence[dict[str, Any]], situation: Situation | None)
                 when = snapshot["when"]
                 yield Finding("symmetric", layer["index"], layer["unit_spread"], limit, message, when)
                 return
+
+
+def _not_finite(layers: Sequence[dict[str, Any]], found: Sequence[Finding]) -> Iterator[Finding]:
+    broken = next((layer for layer in layers if not math.isfinite(layer["pre"]["q"])), None)
+    if broken is None or any(finding.code == "exploding_forward" for finding in found):
+        return
+    index = broken["index"]
+    message = f"layer {index} puts out what is no number at init. Look for it in its weights or in the input"
+    yield Finding("not_finite", index, broken["pre"]["q"], None, message, "init")
 
 
 def _diverged(step: int, layer: int | None) -> Finding:

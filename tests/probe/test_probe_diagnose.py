@@ -211,6 +211,7 @@ class TestSick:
     def test_the_codes_are_those_met_above(self):
         assert set(NAMES) == {
             "symmetric",
+            "not_finite",  # tests/trace/test_public.py
             "diverged",
             "vanishing_forward",
             "exploding_forward",
@@ -339,7 +340,7 @@ class TestThresholds:
         nan, q = math.nan, self.geometric(1e9)
         lost = {"q": [*q[:6], nan, nan, nan, nan, nan], "pre_q": [nan] * 11, "dead_fraction": [nan] * 11}
         assert self.codes_of(healthy, **lost) == ["exploding_forward"]
-        assert self.codes_of(healthy, q=[nan] * 11, signal=[nan] * 11, pre_q=[None] * 11) == []
+        assert self.codes_of(healthy, q=[nan] * 11, signal=[nan] * 11, pre_q=[None] * 11) == ["not_finite"]
         assert self.codes_of(healthy, q=[1.0, 2.0, math.inf, nan, nan]) == ["exploding_forward"]
         assert self.codes_of(healthy, signal=[1.0] * 10 + [0.0], unit_spread=[nan] * 11) == [
             "vanishing_forward"

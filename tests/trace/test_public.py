@@ -101,3 +101,12 @@ def test_a_symmetric_module_is_told_what_to_call() -> None:
     (finding, *_) = initbench.probe(module, batch()).findings
     assert finding.code == "symmetric"
     assert 'initbench.apply_init(module, "kaiming_normal")' in finding.message
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_no_number_is_not_healthy(value: float) -> None:
+    module = net()
+    with torch.no_grad():
+        module[4].weight[0, 0] = value
+    findings = initbench.probe(module, batch()).findings
+    assert [(finding.code, finding.layer) for finding in findings][:1] == [("not_finite", 3)]
