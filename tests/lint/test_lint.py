@@ -334,3 +334,27 @@ def test_what_is_not_finite_is_no_loud_head() -> None:
         return module
 
     assert "head_scale" not in codes(linted(broken, 20))
+
+
+def test_no_gradient_where_the_way_back_is_cut() -> None:
+    class Cut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = drawn(mlp)(), nn.Linear(5, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.body(x).detach())
+
+    assert layers(linted(Cut, 20), "no_gradient") == ["body.0", "body.2", "body.4", "body.6"]
+    assert "no_gradient" not in codes(linted(drawn(mlp), 20))
+
+
+def test_weight_norm_everywhere_before_the_init() -> None:
+    def make() -> nn.Module:
+        module = mlp()
+        for place in (0, 2, 4, 6):
+            parametrizations.weight_norm(module[place])
+            nn.init.kaiming_normal_(module[place].weight.data)
+        return module
+
+    assert layers(linted(make, 20), "weight_norm_before_init") == ["0", "2", "4", "6"]

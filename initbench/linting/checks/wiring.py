@@ -37,8 +37,8 @@ def _weight_norm_before_init(subject: Subject) -> Iterator[Remark]:
     stale = list(_stale_weights(subject)) + _default_under_weight_norm(subject)
     if stale:
         yield Remark(
-            f"{named(stale)}: what was written to the weight after weight norm was put on it is lost: the"
-            " pass uses g·v/‖v‖, and v is as the constructor left it.",
+            f"{named(stale)}: under weight norm, and as the constructor left it: what an init writes to"
+            " `weight` after weight norm was put on it is lost, since the pass uses g·v/‖v‖.",
             "Draw the weight first and then put weight norm on it, or use initbench.apply_init, which sets"
             " both.",
             tuple(stale),
@@ -56,11 +56,10 @@ def _stale_weights(subject: Subject) -> Iterator[str]:
 
 
 def _default_under_weight_norm(subject: Subject) -> list[str]:
-    """Layers under weight norm that look undrawn while others look drawn."""
+    """Layers under weight norm that look as torch's constructors left them."""
     looks = {use.name: is_torch_default(subject.drawn(place)) for place, use in subject.layers()}
     under = [name for name, module in subject.module.named_modules() if _has_weight_norm(module)]
-    drawn = any(not default for name, default in looks.items() if name not in under)
-    return [name for name in under if looks.get(name)] if drawn else []
+    return [name for name in under if looks.get(name)]
 
 
 def _has_weight_norm(module: torch.nn.Module) -> bool:
@@ -100,6 +99,22 @@ def _unused(subject: Subject) -> Iterator[Remark]:
             f"{named(idle)}: no part of the pass uses them, so that they get no gradient.",
             "Take them out, or see whether they belong to a head that was replaced.",
             tuple(idle),
+        )
+
+
+def _no_gradient(subject: Subject) -> Iterator[Remark]:
+    net = subject.nets[0]
+    cut = [
+        use.name
+        for use, record in zip(net.found.uses, net.records, strict=True)
+        if record["grad"]["pre_q"] is None
+    ]
+    if cut:
+        yield Remark(
+            f"{named(cut)}: the loss does not depend on what they put out, so that they get no gradient.",
+            "Look for a detach, a no_grad or a step without gradient behind them, or for an output that is no"
+            " part of the loss.",
+            tuple(cut),
         )
 
 
@@ -155,6 +170,15 @@ CHECKS.add(
         source="",
         level="warning",
         look=_unused,
+    )
+)
+CHECKS.add(
+    Check(
+        name="no_gradient",
+        summary="Weights that the pass uses and the loss does not reach.",
+        source="",
+        level="warning",
+        look=_no_gradient,
     )
 )
 CHECKS.add(
