@@ -83,7 +83,7 @@ def call(arguments: Sequence[str]) -> int:
     except InitbenchError as error:
         return _explain(error)
     except Terminated as error:
-        print(f"initbench: interrupted; to go on: {_resuming(arguments)}", file=sys.stderr)
+        print(f"initbench: interrupted{_resuming(arguments)}", file=sys.stderr)
         return error.exit_code
     except Exception:
         traceback.print_exc()
@@ -93,8 +93,11 @@ def call(arguments: Sequence[str]) -> int:
 
 
 def _resuming(arguments: Sequence[str]) -> str:
-    """The command that goes on from the last checkpoints."""
-    return shlex.join(["initbench", *(argument for argument in arguments if argument != "--rerun")])
+    """How to go on from the last checkpoints, after a command that leaves some."""
+    if list(arguments[:1]) != ["run"]:
+        return ""
+    again = ["initbench", *(argument for argument in arguments if argument != "--rerun")]
+    return f"; to go on: {shlex.join(again)}"
 
 
 def _terminate(signum: int, _frame: FrameType | None) -> NoReturn:
