@@ -86,6 +86,10 @@ def _any_shape(_shape: Sequence[int]) -> str | None:
     return None
 
 
+def _every_class(_class_name: str, **_options: Any) -> bool:
+    return True
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scheme(Entry):
     """An init scheme.
@@ -99,6 +103,8 @@ class Scheme(Entry):
     """How the first layer is filled, whose input no activation has passed; None for like the others."""
     unfillable: Callable[[Sequence[int]], str | None] = _any_shape
     """(out, in, …) → why `fill` cannot fill a weight of that shape; None where it can."""
+    touches: Callable[..., bool] = _every_class
+    """touches(class_name, **options): whether such a layer is drawn; others stay as torch makes them."""
     variance: Callable[..., float] | None = None
     default_gain: Callable[[BoundActivation], float] | None = None
     """The gain when the config names none; None when no gain can be given."""

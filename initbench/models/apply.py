@@ -19,7 +19,7 @@ from initbench.components.weight import assign_weight, parametrization_of, weigh
 from initbench.errors import UsageError
 from initbench.models.applied import LeftTensor, Report, SetTensor
 from initbench.models.fans import Convolution, Transposed, shape_of
-from initbench.models.initialise import InitOptions, LayerRule, init_options, rule_of
+from initbench.models.initialise import InitOptions, LayerRule, init_options, is_touched, rule_of
 from initbench.streams import generator
 
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -72,7 +72,7 @@ def apply_init(
     init = init_options("apply_init", scheme, options, gain, bias)
     phi = bound(activation)
     _refuse_lazy(module)
-    targets = _distinct(_targets(module))
+    targets = [target for target in _distinct(_targets(module)) if is_touched(target.layer, init.scheme)]
     _check(init, phi, targets, batch)
     rules = [rule_of(t.layer, init.scheme, init.gain, phi, i) for i, t in enumerate(targets, 1)]
     weights = [_drawn(*pair, seed) for pair in zip(targets, rules, strict=True)]
@@ -264,4 +264,6 @@ def _why(owner: nn.Module) -> str:
         return "a norm layer keeps its scale and shift"
     if isinstance(owner, nn.Embedding | nn.EmbeddingBag):
         return "an embedding looks rows up and sums nothing: it has no fan_in"
+    if isinstance(owner, nn.Linear | Convolution | Transposed):
+        return f"the scheme touches no class called {type(owner).__name__}"
     return f"{type(owner).__name__} is no linear or convolutional layer"

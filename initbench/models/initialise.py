@@ -159,7 +159,14 @@ def rule_of(
     module: nn.Module, chosen: Options, gain: Gain, activation: BoundActivation, index: int
 ) -> LayerRule:
     """The rule of the weight layer number `index`, from 1, under the scheme `chosen`."""
+    if not is_touched(module, chosen):
+        chosen = default_choice(INITS, "torch_default")
     return rule_for(chosen, gain, fans(module), activation, index)
+
+
+def is_touched(module: nn.Module, chosen: Options) -> bool:
+    """Whether the scheme draws a layer of that class, rather than leave it as torch makes it."""
+    return INITS[chosen.name].touches(type(module).__name__, **chosen.model_dump(exclude={"name"}))
 
 
 def rule_for(

@@ -43,6 +43,7 @@ RULES = {
     "normal": lambda n, m, gain: 1e-4,
     "uniform": lambda n, m, gain: 0.05**2 / 3,
     "trunc_normal": lambda n, m, gain: 4e-4,
+    "weights_init": lambda n, m, gain: 4e-4,
     "torch_default": lambda n, m, gain: 1 / (3 * n),
     "lecun_normal": lambda n, m, gain: gain**2 / n,
     "lecun_uniform": lambda n, m, gain: gain**2 / n,

@@ -14,7 +14,7 @@ from initbench.data.prepare import prepare
 from initbench.data.resolve import resolve
 from initbench.train.start import draw
 
-OTHER = {"mode": "fan_out"}
+OTHER = {"mode": "fan_out", "names": ["Linear"]}
 """Values for options that are no numbers."""
 SERVED = [s.name for s in INITS if s.edit is None]
 """A plain mlp has no branches to edit."""

@@ -257,3 +257,32 @@ def test_the_report_reads_as_a_table_and_as_data():
     assert data["set"][0]["std"] == pytest.approx(1 / 400**0.5, rel=1e-5)  # 300 unit columns of 400
     assert data["left"][1] == {"name": "1.bias", "why": "a norm layer keeps its scale and shift"}
     assert str(apply_init(nn.ReLU())).startswith("kaiming_normal")
+
+
+def test_weights_init_touches_the_classes_whose_names_it_has_and_no_other():
+    net = nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Flatten(), nn.Linear(256, 64))
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    lower = apply_init(net, "weights_init", names=["conv", "linear"])
+    assert all(torch.equal(p, before[name]) for name, p in net.named_parameters())
+    assert [left.why for left in lower.left] == [
+        f"the scheme touches no class called {name}" for name in ("Conv2d", "Conv2d", "Linear", "Linear")
+    ]
+    apply_init(net, "weights_init", names=["Conv"])
+    assert torch.equal(net[3].weight, before["3.weight"])
+    count = net[0].weight.numel()
+    assert float(net[0].weight.std()) == pytest.approx(0.02, rel=4 / (2 * count) ** 0.5)
+    assert float(net[0].bias.abs().max()) == 0.0
+
+
+def test_in_a_config_weights_init_leaves_the_others_as_torch_makes_them():
+    model = options_model(FAMILIES["mlp"], "family")(depth=3, width=16)
+
+    def weights(**scheme):
+        init = InitOptions.model_validate({"scheme": scheme})
+        batch = torch.zeros(4, 8)
+        return build(model, init, input_shape=(8,), classes=3, seed=0, batch=batch).state_dict()
+
+    default, lower = weights(name="torch_default"), weights(name="weights_init", names=["linear"])
+    assert all(torch.equal(default[name], lower[name]) for name in default)
+    upper = weights(name="weights_init")
+    assert not any(torch.equal(default[name], upper[name]) for name in default)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 from torch import Generator, Tensor, nn
 
 from initbench.components.activation import BoundActivation
@@ -39,6 +40,26 @@ class TruncatedOptions(Options):
 
     std: float = Field(default=0.02, gt=0.0)
     """Standard deviation of what is drawn, after the cut."""
+
+
+class WeightsInitOptions(Options):
+    """Options of weights_init."""
+
+    names: list[str] = Field(default=["Conv", "Linear"], min_length=1)
+    """Parts of class names, letter by letter: a layer whose class name has none of them is left alone."""
+    std: float = Field(default=0.02, gt=0.0)
+    """Standard deviation of every weight that is touched."""
+
+    @field_validator("names")
+    @classmethod
+    def _say_something(cls, names: list[str]) -> list[str]:
+        if "" in names:
+            raise PydanticCustomError(
+                "key_fault",
+                "{problem}",
+                {"problem": "has an empty name, which every class contains", "at": ""},
+            )
+        return names
 
 
 class FanModeOptions(Options):
@@ -78,6 +99,7 @@ def _register(
     default_gain: Callable[[BoundActivation], float] | None = None,
     options: type[Options] = Options,
     bias_std: Callable[[BoundActivation, float], float] | None = None,
+    touches: Callable[..., bool] = lambda _class_name, **_: True,
 ) -> None:
     INITS.add(
         Scheme(
@@ -87,6 +109,7 @@ def _register(
             source=source,
             options=options,
             fill=draw(variance, distribution),
+            touches=touches,
             variance=variance,
             default_gain=default_gain,
             bias_std=bias_std,
@@ -101,6 +124,10 @@ def _fixed(*, std: float, **_: Any) -> float:
 
 def _within(*, bound: float, **_: Any) -> float:
     return bound**2 / 3.0
+
+
+def _has_such_a_name(class_name: str, *, names: Sequence[str], **_: Any) -> bool:
+    return any(name in class_name for name in names)
 
 
 def _torch_default(*, fan_in: float, **_: Any) -> float:
@@ -150,6 +177,16 @@ _register(
     summary="A normal without far outliers, widened before the cut so that the std asked for is obtained.",
     source="-",
     options=TruncatedOptions,
+)
+_register(
+    "weights_init",
+    _fixed,
+    "normal",
+    formula="W ~ N(0, std²), b = 0, where the layer's class name has one of `names` in it",
+    summary="The function for `net.apply(weights_init)`: what its names do not match stays as torch made it.",
+    source="Radford, Metz and Chintala 2016 (std 0.02), the code of DCGAN",
+    options=WeightsInitOptions,
+    touches=_has_such_a_name,
 )
 _register(
     "torch_default",
