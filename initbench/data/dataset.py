@@ -46,6 +46,12 @@ class DataOptions(Options):
     """Size of the images, [height, width] or one number for both; null for the set's own.
 
     Bilinear, with antialiasing."""
+    labelled: int | None = Field(default=None, ge=1)
+    """Training samples that keep their labels, the same for every run; null for all.
+
+    Each class keeps its share of them, and at least one. Batches, epochs, probes and the training loss
+    are of these samples. The rest is there without labels, for `init.scheme: autoencoder`;
+    normalisation and whitening are fitted on all of them."""
     augment: AugmentOptions | None = None
     """Random changes of the training images: `flip` (true or false) and `crop` (pixels); null for none.
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from initbench.data.augment import Augment
 from initbench.data.dataset import DataOptions, RawData, pixels
+from initbench.data.labels import labelled_parts
 from initbench.data.resize import resized
 from initbench.data.resolve import Resolved
 from initbench.data.split import stratified_parts
@@ -61,6 +62,13 @@ class Bundle:
     """The data set's own label of each class when `data.classes` chose some; None when it chose none."""
     augment: Augment | None = None
     """Changes the training batches; None when there is nothing to change."""
+    unlabelled: Tensor | None = None
+    """Training samples without labels, (N, *input_shape); None where `train` holds all that there are."""
+
+    @property
+    def pretraining_x(self) -> Tensor:
+        """The inputs of all training samples, the labelled ones first: (N, *input_shape)."""
+        return self.train.x if self.unlabelled is None else torch.cat([self.train.x, self.unlabelled])
 
 
 def prepare(resolved: Resolved, options: DataOptions, device: torch.device | str) -> Bundle:
@@ -78,7 +86,8 @@ def prepare(resolved: Resolved, options: DataOptions, device: torch.device | str
         raw = resized(raw, pixels(options.resize))
     parts = _split(raw, options.val_fraction)
     shift, scale = _normalisation(parts[0][0], options.normalize)
-    train, val, test = (Split(x=_apply(x, shift, scale).to(device), y=y.to(device)) for x, y in parts)
+    whole, val, test = (Split(x=_apply(x, shift, scale).to(device), y=y.to(device)) for x, y in parts)
+    train, unlabelled = _labelled(whole, options.labelled)
     return Bundle(
         train=train,
         val=val,
@@ -90,7 +99,17 @@ def prepare(resolved: Resolved, options: DataOptions, device: torch.device | str
         fingerprint=resolved.located.fingerprint,
         labels=None if options.classes is None else tuple(options.classes),
         augment=_augment(options, train.x, shift, scale),
+        unlabelled=unlabelled,
     )
+
+
+def _labelled(whole: Split, count: int | None) -> tuple[Split, Tensor | None]:
+    """The training split with its labels, and the inputs of the samples that lose theirs, if any do."""
+    if count is None:
+        return whole, None
+    kept, rest = (part.to(whole.x.device) for part in labelled_parts(whole.y.cpu(), count))
+    x, y = whole.take(kept)
+    return Split(x=x, y=y), whole.x[rest] if len(rest) else None
 
 
 def _refuse_unfit(options: DataOptions, x: Tensor, name: str) -> None:

@@ -1,0 +1,43 @@
+"""Which training labels a run may use, and which of them are wrong on purpose."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from initbench.errors import DataError
+from initbench.streams import generator
+
+_SEED = 0
+
+
+def labelled_parts(y: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Indices of `count` samples of y (N,) that keep their labels, and of the rest, both sorted.
+
+    The same for every run. A class of n samples keeps its share, n·count/N rounded up or down, and at
+    least one. Raises DataError where `count` is less than the number of classes, or more than N.
+    """
+    sizes = torch.bincount(y)
+    present = int((sizes > 0).sum())
+    if not present <= count <= len(y):
+        raise DataError(
+            f"data.labelled must be from {present:,}, one for each class, to {len(y):,}, the whole training"
+            f" split; found {count:,}"
+        )
+    kept = torch.zeros(len(y), dtype=torch.bool)
+    order = torch.randperm(len(y), generator=generator(_SEED, "data", "labelled"))
+    for label, quota in enumerate(_quotas(sizes, count)):
+        kept[order[y[order] == label][:quota]] = True
+    return kept.nonzero().flatten(), (~kept).nonzero().flatten()
+
+
+def _quotas(sizes: Tensor, count: int) -> list[int]:
+    """How many samples each class keeps: largest remainders, after one for each class that is there."""
+    share = sizes.double() * count / sizes.sum()
+    quota = torch.where(sizes > 0, share.floor().clamp(min=1), 0.0)
+    while (missing := count - int(quota.sum())) != 0:
+        if missing > 0:
+            quota[(share - quota).argmax()] += 1
+        else:
+            quota[torch.where(quota > 1, quota - share, -torch.inf).argmax()] -= 1
+    return [int(number) for number in quota]
