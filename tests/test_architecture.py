@@ -17,6 +17,7 @@ FLOORS = (
     "registry",
     "choice",
     "streams",
+    "threads",
     "theory",
     "components",
     "models",

@@ -21,7 +21,7 @@ from initbench.data.resolve import Resolved
 from initbench.models.network import FAMILIES, Mode
 from initbench.store import strictjson
 
-_NUMERICAL = ("streams.py", "theory", "components", "models", "data", "probing", "train")
+_NUMERICAL = ("streams.py", "threads.py", "theory", "components", "models", "data", "probing", "train")
 _FETCHING = "data/obtain"  # finds, fetches and verifies files, whose contents are in the fingerprint
 _DIGITS = 10
 

@@ -20,11 +20,11 @@ from initbench.models.initialise import InitOptions, LayerRule, layer_rule, rule
 from initbench.models.network import Network
 from initbench.probing.own import Examined, Loss, examine
 from initbench.probing.own_theory import common_activation
+from initbench.threads import one_thread
 from initbench.trace.use import Use
 from initbench.train.loop import fixed_sample
 from initbench.train.numerics import true_fp32
 from initbench.train.start import draw
-from initbench.train.threads import one_thread
 
 
 @dataclass(frozen=True)

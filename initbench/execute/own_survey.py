@@ -12,9 +12,9 @@ from initbench.errors import UsageError
 from initbench.execute.surveyed import Survey, SurveyedLayer, findings, measured
 from initbench.probing.own import Examined, Loss, examine
 from initbench.probing.own_theory import expect_own, own_situation
+from initbench.threads import one_thread
 from initbench.trace.use import Found, Use
 from initbench.train.numerics import true_fp32
-from initbench.train.threads import one_thread
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,10 +11,10 @@ from initbench.config.schema import ExperimentConfig
 from initbench.data.batches import Batches
 from initbench.data.prepare import Bundle
 from initbench.models.network import Mode
+from initbench.threads import one_thread
 from initbench.train.cohort import Cohort
 from initbench.train.numerics import true_fp32
 from initbench.train.start import draw
-from initbench.train.threads import one_thread
 
 START_SECONDS = 5.0
 """A worker's start: a Python process, torch's import and the data set (4 to 5 s on two cores)."""

@@ -15,9 +15,9 @@ from initbench.models.fans import fans
 from initbench.models.network import Network
 from initbench.probing.expect import expect
 from initbench.probing.remedy import situation_of
+from initbench.threads import one_thread
 from initbench.train.loop import fixed_sample
 from initbench.train.start import draw
-from initbench.train.threads import one_thread
 
 
 @dataclass(frozen=True, kw_only=True)

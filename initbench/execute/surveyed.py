@@ -18,8 +18,8 @@ from initbench.probing.diagnose import Finding, diagnose
 from initbench.probing.expect import Expected
 from initbench.probing.moments import Detail
 from initbench.probing.remedy import Situation
+from initbench.threads import one_thread
 from initbench.train.numerics import true_fp32
-from initbench.train.threads import one_thread
 
 Measurement = dict[str, float | None]
 """By statistic, what one net shows in one layer."""

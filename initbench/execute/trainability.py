@@ -28,9 +28,9 @@ from initbench.probing.diagnose import diagnose
 from initbench.probing.expect import theory_layers, unpredictable
 from initbench.theory.depth import DepthScales, crossing, deep_chi_1, depth_scales
 from initbench.theory.layer import Layer
+from initbench.threads import one_thread
 from initbench.train.loop import fixed_sample
 from initbench.train.start import draw
-from initbench.train.threads import one_thread
 
 FEWEST_LAYERS = 3
 """Theory speaks of what one hidden layer does to the next: a head and two of them."""

@@ -24,12 +24,13 @@ from initbench.probing.capture import probe
 from initbench.probing.finite import first_non_finite_layer
 from initbench.probing.moments import Detail
 from initbench.streams import generator
+from initbench.threads import one_thread
 from initbench.train.checkpoint import Checkpoint
 from initbench.train.cohort import Cohort
 from initbench.train.numerics import true_fp32
 from initbench.train.result import Cost, Divergence, Listener, Outcome
 from initbench.train.stopwatch import Stopwatch
-from initbench.train.threads import ThreadPacer, one_thread
+from initbench.train.threads import ThreadPacer
 
 EVALUATIONS = 10
 TRAIN_SAMPLE = 2048

@@ -11,8 +11,8 @@ from initbench.data.batches import first_batch
 from initbench.data.prepare import Bundle
 from initbench.models.build import build
 from initbench.models.network import Network
+from initbench.threads import one_thread
 from initbench.train.numerics import true_fp32
-from initbench.train.threads import one_thread
 
 
 def draw(config: ExperimentConfig, data: Bundle, seeds: Sequence[int]) -> list[Network]:

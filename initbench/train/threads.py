@@ -109,14 +109,3 @@ class ThreadPacer:
         elif self.most > 1 and self.steps_with[1] >= WARM_UP and (lasted > self._pause or not self._since):
             self._threads, self._since = self.most, now
             self._seconds[self.most] = self._seconds[1]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Work on one thread inside, and leave torch's thread count as it was found."""
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        yield
-    finally:
-        torch.set_num_threads(before)

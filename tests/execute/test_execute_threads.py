@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from initbench.threads import one_thread
 from initbench.train.cohort import clip_per_run
-from initbench.train.threads import one_thread
 
 
 def test_one_thread_restores_what_it_found() -> None:

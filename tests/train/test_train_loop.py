@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from initbench.config.schema import TrainOptions
+from initbench.threads import one_thread
 from initbench.train import numerics, threads
 from initbench.train.loop import evaluation_steps, fixed_sample, total_steps
 from initbench.train.numerics import FP32_ERROR, matmul_backend, true_fp32
-from initbench.train.threads import ThreadPacer, one_thread
+from initbench.train.threads import ThreadPacer
 
 
 @given(steps=st.integers(1, 100_000), every=st.none() | st.integers(1, 100_000))
