@@ -33,7 +33,7 @@ class Batches:
 
     The order depends on the seed and the epoch alone, never on the other runs of the cohort, and
     any step can be asked for directly, so a resumed run goes on where it stopped. The rest of an
-    epoch that fills no batch is dropped: every batch has B samples.
+    epoch that fills no batch is dropped: every batch has B samples. `stream` names what is drawn from.
     """
 
     def __init__(
@@ -42,8 +42,10 @@ class Batches:
         batch_size: int,
         seeds: Sequence[int],
         device: torch.device | str = "cpu",
+        stream: Sequence[str | int] = ("order",),
     ) -> None:
         check_batch_size(samples, batch_size)
+        self._stream = tuple(stream)
         self.samples = samples
         self.batch_size = batch_size
         self.seeds = list(seeds)
@@ -73,7 +75,7 @@ class Batches:
     def _permutations(self, epoch: int) -> Tensor:
         """(K, N): each run's order of the samples in `epoch`; runs of one seed share it."""
         drawn = {
-            seed: torch.randperm(self.samples, generator=generator(seed, "order", epoch))
+            seed: torch.randperm(self.samples, generator=generator(seed, *self._stream, epoch))
             for seed in dict.fromkeys(self.seeds)
         }
         rows = [drawn[seed] for seed in self.seeds]

@@ -52,6 +52,15 @@ class Site(NamedTuple):
     activation: nn.Module | None
 
 
+class Stage(NamedTuple):
+    """A hidden layer of a net whose layers stand in one line, by the modules themselves."""
+
+    before: nn.Module
+    """What the layer's input goes through on its way from the layer below: a pooling, or nothing."""
+    layer: nn.Module
+    """Weights, norm and activation."""
+
+
 class Network(nn.Module, ABC):
     """A classifier whose forward maps (B, …) to logits (B, classes)."""
 
@@ -72,6 +81,11 @@ class Network(nn.Module, ABC):
             WeightLayer(index, names[site.module], *site, is_head=index == len(sites))
             for index, site in enumerate(sites, 1)
         ]
+
+    def stages(self) -> Sequence[Stage]:
+        """The hidden layers, in the order of `weight_layers`, where each sees what the one before it puts
+        out and nothing else; none in other nets."""
+        return []
 
     def branches(self) -> Sequence[Branch]:
         """The residual branches in the order the signal meets them; none in a net without shortcuts."""

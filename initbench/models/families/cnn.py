@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -12,7 +12,7 @@ from initbench.components.activation import bind
 from initbench.models.fit import ConvPlan, check_stack
 from initbench.models.layer import Layer, convolution, units_out
 from initbench.models.linear import Linear
-from initbench.models.network import FAMILIES, Family, FamilyOptions, Network, Site, WeightLayer
+from initbench.models.network import FAMILIES, Family, FamilyOptions, Network, Site, Stage, WeightLayer
 
 POOLS = {"max_pool": nn.MaxPool2d, "avg_pool": nn.AvgPool2d}
 
@@ -99,6 +99,17 @@ class Cnn(Network):
         """The convolutions, then the head."""
         hidden = [layer.site(layer.activation) for layer in self.body if isinstance(layer, Layer)]
         return self._numbered([*hidden, Site(self.head, self.head, None)])
+
+    def stages(self) -> list[Stage]:
+        """The convolutions, each with the pooling before it."""
+        found, before = [], cast("nn.Module", nn.Identity())
+        for module in self.body:
+            if isinstance(module, Layer):
+                found.append(Stage(before, module))
+                before = nn.Identity()
+            else:
+                before = module
+        return found
 
 
 def _check(options: CnnOptions, input_shape: tuple[int, ...]) -> None:

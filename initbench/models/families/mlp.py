@@ -19,7 +19,7 @@ from initbench.models.layer import (
     units_out,
 )
 from initbench.models.linear import Linear
-from initbench.models.network import FAMILIES, Family, FamilyOptions, Mode, Network, Site, WeightLayer
+from initbench.models.network import FAMILIES, Family, FamilyOptions, Mode, Network, Site, Stage, WeightLayer
 
 ALIGNMENT = 256
 """A multiple of the 32 floats that torch handles at a time, with room for `train.threads.MOST_THREADS`."""
@@ -92,6 +92,10 @@ class Mlp(Network):
         """The blocks' linear layers, then the head."""
         hidden = [block.site for block in self.blocks if isinstance(block, Block)]
         return self._numbered([*hidden, Site(self.head, self.head, None)])
+
+    def stages(self) -> list[Stage]:
+        """The blocks, the first of which sees every sample as one row."""
+        return [Stage(nn.Identity() if i else nn.Flatten(), block) for i, block in enumerate(self.blocks)]
 
 
 def stacking(options: MlpOptions, batch_size: int) -> Mode:
