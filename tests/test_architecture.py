@@ -31,6 +31,8 @@ FLOORS = (
     "pretrain",
     "execute",
     "compare",
+    "sweep",
+    "lesson",
     "report",
     "cli",
 )

@@ -5,11 +5,16 @@ from __future__ import annotations
 import typer
 
 from initbench.cli.options import ConfigArguments
+from initbench.errors import UsageError
 
 
 def validate(arguments: ConfigArguments) -> None:
-    """Check config files; every fault is listed as file:line:column: key: problem."""
-    from initbench.cli.configs import load_experiments
+    """Check configs and lessons; every fault is listed as file:line:column: key: problem."""
+    from initbench.config.overrides import split_arguments
+    from initbench.lesson.read import load_any
 
-    for config in load_experiments(arguments):
+    files, overrides = split_arguments(arguments)
+    if not files:
+        raise UsageError("name at least one config file, as in: initbench validate configs/relu_kaiming.yaml")
+    for config in load_any(files, overrides):
         typer.echo(f"{config.name}: ok")

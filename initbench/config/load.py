@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,11 +14,15 @@ from pydantic import BaseModel, ValidationError
 
 from initbench.config.faults import KeyPath, Where, dotted, explain, locate
 from initbench.config.overrides import Override, apply, parse_override
+from initbench.config.schema import ExperimentConfig
 from initbench.config.strictyaml import MAX_BYTES, MAX_DEPTH, REFUSED, Document, parse, scalar
 from initbench.errors import ConfigError, Fault
 from initbench.registry import nearest
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
+Read = Callable[[Document, str, Sequence[Override]], tuple[T | None, list[Fault]]]
+"""(document, file, overrides) → what it declares, None where that cannot be said, and its faults."""
 
 
 def load(path: Path | str, overrides: Sequence[str], model: type[M]) -> M:
@@ -31,12 +36,17 @@ def load_all(paths: Sequence[Path | str], overrides: Sequence[str], model: type[
     Raises one ConfigError with the faults of all files, in the order of the files and their
     lines, then those of the overrides.
     """
+    return read_all(paths, overrides, partial(validated, model))
+
+
+def read_all(paths: Sequence[Path | str], overrides: Sequence[str], read: Read[T]) -> list[T]:
+    """The same for files that declare something else, or several things."""
     parsed, on_command_line = _parse_overrides(overrides)
     order = [f"override {text}" for text in overrides]
     in_files: list[Fault] = []
-    configs: list[M] = []
+    configs: list[T] = []
     for path in paths:
-        config, faults = _load_one(str(path), parsed, model)
+        config, faults = _read_one(str(path), parsed, read)
         configs += [] if config is None else [config]
         on_command_line += [fault for fault in faults if fault.where in order]
         in_files += sorted((fault for fault in faults if fault.where not in order), key=_line)
@@ -65,36 +75,43 @@ def _parse_overrides(texts: Sequence[str]) -> tuple[list[Override], list[Fault]]
 def from_overrides(overrides: Sequence[str], model: type[M]) -> M:
     """A config made of `key=value` arguments alone; raises ConfigError with everything wrong with them."""
     parsed, faults = _parse_overrides(overrides)
-    config, found = _validated(parse(b"{}", "command line"), "command line", parsed, model)
+    config, found = validated(model, parse(b"{}", "command line"), "command line", parsed)
     if config is None or faults:
         raise ConfigError(dict.fromkeys(faults + found))
     return config
 
 
-def _load_one(path: str, overrides: Sequence[Override], model: type[M]) -> tuple[M | None, list[Fault]]:
+def _read_one(path: str, overrides: Sequence[Override], read: Read[T]) -> tuple[T | None, list[Fault]]:
     file = "<stdin>" if path == "-" else path
     try:
         document = parse(_read(path), file)
     except (OSError, ValueError) as error:
         return None, [Fault(file, "", _unreadable(Path(path), error))]
-    return _validated(document, file, overrides, model)
+    return read(document, file, overrides) if document.readable else (None, document.faults)
 
 
-def _validated(
-    document: Document, file: str, overrides: Sequence[Override], model: type[M]
+def validated(
+    model: type[M], document: Document, file: str, overrides: Sequence[Override]
 ) -> tuple[M | None, list[Fault]]:
-    if not document.readable:
-        return None, document.faults
+    """A readable document under overrides as a config, None where it has faults, and these."""
+    if document.data.get("kind") == "lesson" and model is ExperimentConfig:
+        position = document.positions.value(["kind"]) or (1, 1)
+        said = f"is no experiment but a lesson; use: initbench lesson {file}"
+        return None, [Fault(f"{file}:{position[0]}:{position[1]}", "kind", said)]
     data, faults = _overridden(document, overrides)
+    unfit = {fault.where for fault in faults}
+    applied = [override for override in overrides if override.where not in unfit]
+    config, found = checked(model, data, _where(file, document, applied))
+    return (None if faults else config), faults + found
+
+
+def checked(model: type[M], data: dict[str, Any], where: Where) -> tuple[M | None, list[Fault]]:
+    """Plain data as a config, None where it has faults, and these, at the places that `where` finds."""
     try:
-        config = _validate(model, data)
+        return _validate(model, data), []
     except ValidationError as error:
-        unfit = {fault.where for fault in faults}
-        applied = [override for override in overrides if override.where not in unfit]
-        found = explain(error, model, _where(file, document, applied))
         refused = [dotted(at) for at in _refused_paths(data)]
-        return None, faults + [fault for fault in found if not _follows(fault, refused)]
-    return (None if faults else config), faults
+        return None, [fault for fault in explain(error, model, where) if not _follows(fault, refused)]
 
 
 def _read(path: str) -> bytes:

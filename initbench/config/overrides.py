@@ -20,7 +20,8 @@ from initbench.config.words import kind
 from initbench.errors import ConfigError, Fault
 
 _LOOKS_LIKE_KEY = re.compile(r"\s*[A-Za-z_][\w.-]*\s*=")
-_KEY = re.compile(r"[A-Za-z_][\w-]*(?:\.[A-Za-z_][\w-]*)*", re.ASCII)
+KEY = re.compile(r"[A-Za-z_][\w-]*(?:\.[A-Za-z_][\w-]*)*", re.ASCII)
+"""A dotted key."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,14 @@ class Override:
     path: tuple[str, ...]
     value: Any
     text: str
-    """The argument as it was given."""
+    """The argument as it was given; in a file, its key."""
+    position: str = ""
+    """`file:line:column` of one that stands in a file."""
 
     @property
     def where(self) -> str:
         """What a Fault about this value names as its place."""
-        return f"override {self.text}"
+        return self.position or f"override {self.text}"
 
 
 def split_arguments(args: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -58,7 +61,7 @@ def _exists(name: str) -> bool:
 def parse_override(text: str) -> Override:
     """Read one `key=value`; raises ConfigError when the key or the value is malformed."""
     key, equals, written = (part.strip() for part in text.partition("="))
-    if not equals or not _KEY.fullmatch(key):
+    if not equals or not KEY.fullmatch(key):
         raise _refused(text, "", f"{key!r} is not a key such as train.lr; write key=value")
     path = tuple(key.split("."))
     if len(path) > MAX_DEPTH:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import NoReturn, cast
+from typing import cast
 
 from lark import Lark, UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 from lark.exceptions import VisitError
@@ -51,20 +51,21 @@ def parse(text: str, option: str = "--fail-if") -> Node:
     if len(text) > LONGEST:
         raise UsageError(f"{option}: a gate has at most {LONGEST} characters; this one has {len(text)}")
     try:
-        return cast(Node, _lark().parse(text))
+        return condition(text)
     except FaultError as fault:
-        _refuse(option, text, fault.column, str(fault))
+        raise UsageError(f"{option}: {pointed(text, fault.column, str(fault))}") from None
+
+
+def condition(text: str) -> Node:
+    """The same; raises FaultError."""
+    try:
+        return cast(Node, _lark().parse(text))
     except VisitError as error:
         if not isinstance(error.orig_exc, FaultError):
             raise
-        _refuse(option, text, error.orig_exc.column, str(error.orig_exc))
+        raise error.orig_exc from None
     except UnexpectedInput as error:
-        _refuse(option, text, *_unexpected(error, text))
-
-
-def _refuse(option: str, text: str, column: int, problem: str) -> NoReturn:
-    """`column` counts from 0."""
-    raise UsageError(f"{option}: {pointed(text, column, problem)}") from None
+        raise FaultError(*_unexpected(error, text)) from None
 
 
 def pointed(text: str, column: int, problem: str) -> str:
