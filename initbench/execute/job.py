@@ -49,6 +49,9 @@ class Sink(Protocol):
     def probed(self, seed: int, snapshot: dict[str, Any]) -> None:
         """A run was probed."""
 
+    def shifted(self, seed: int, entry: dict[str, Any]) -> None:
+        """The covariate shift of an update was measured."""
+
     def checkpointed(self, seed: int, state: bytes) -> None:
         """A run can go on from here; `state` is the contents of a safetensors file."""
 
@@ -95,6 +98,10 @@ class _Reporter:
         """Hand on a probe, and keep it for the diagnosis."""
         self._sink.probed(self._job.seeds[run], snapshot)
         self._snapshots[run].append(snapshot)
+
+    def shifted(self, run: int, entry: dict[str, Any]) -> None:
+        """Hand on a measured update."""
+        self._sink.shifted(self._job.seeds[run], entry)
 
     def checkpointed(self, run: int, checkpoint: Checkpoint) -> None:
         """Hand on a checkpoint."""

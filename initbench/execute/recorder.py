@@ -51,6 +51,10 @@ class Recorder:
         """Store a probe."""
         self._writers[seed].append_snapshot(snapshot)
 
+    def shifted(self, seed: int, entry: dict[str, Any]) -> None:
+        """Store a measured update."""
+        self._writers[seed].append_shift(entry)
+
     def checkpointed(self, seed: int, state: bytes) -> None:
         """Store a checkpoint."""
         self._writers[seed].checkpoint(state)

@@ -38,15 +38,15 @@ def checkpoint_step(directory: Path) -> int | None:
         return None
 
 
-def cut_back(directory: Path, metrics: str, layers: str) -> Resumption | None:
-    """Cut the lines of a run's two files back to its checkpoint; None when it has to begin anew.
+def cut_back(directory: Path, metrics: str, layers: str, shift: str) -> Resumption | None:
+    """Cut the lines of a run's three files back to its checkpoint; None when it has to begin anew.
 
     Raises OSError when the system refuses.
     """
     step = checkpoint_step(directory)
     if step is None:
         return None
-    kept = [_keep(directory / name, step) for name in (metrics, layers)]
+    kept = [_keep(directory / name, step) for name in (metrics, layers, shift)]
     return Resumption(step, (directory / CHECKPOINT).read_bytes(), kept[1])
 
 

@@ -24,8 +24,9 @@ from initbench.store.shape import defect
 
 SCHEMA = "initbench.stored/1"
 RUN, CONFIG, LOCK = "run.json", "config.yaml", ".lock"
-METRICS, LAYERS, WEIGHTS = "metrics.jsonl", "layers.jsonl", "weights.safetensors"
-LISTED = (CONFIG, RUN, METRICS, LAYERS, WEIGHTS)
+METRICS, LAYERS, SHIFT = "metrics.jsonl", "layers.jsonl", "shift.jsonl"
+WEIGHTS = "weights.safetensors"
+LISTED = (CONFIG, RUN, METRICS, LAYERS, SHIFT, WEIGHTS)
 """The files a manifest vouches for."""
 
 COMPLETE = ("finished", "diverged")

@@ -30,6 +30,18 @@ def mapping(**keys: Check) -> Check:
     return check
 
 
+def with_maybe(inner: Check, **keys: Check) -> Check:
+    """What `inner` asks for, and these keys where they are there at all."""
+
+    def check(value: Any, path: str) -> Iterator[str]:
+        yield from inner(value, path)
+        if isinstance(value, dict):
+            for key in keys.keys() & value.keys():
+                yield from keys[key](value[key], f"{path}.{key}")
+
+    return check
+
+
 def listing(item: Check) -> Check:
     """A list of such items."""
 
@@ -78,6 +90,11 @@ def _is_a(kind: type, words: str) -> Check:
 _text, _count = _is_a(str, "text"), _is_a(int, "whole number")
 
 
+def _truth(value: Any, path: str) -> Iterator[str]:
+    if not isinstance(value, bool):
+        yield f"{path} is neither true nor false"
+
+
 def _choice(value: Any, path: str) -> Iterator[str]:
     """A component: its name, or a mapping with its name and options."""
     if not isinstance(value, str):
@@ -117,6 +134,23 @@ _ACTIVATION = mapping(
     saturated_fraction=numeric,
     histogram=_HISTOGRAM,
 )
-_LAYER = mapping(index=_count, pre=mapping(q=numeric), act=optional(_ACTIVATION), grad=mapping(pre_q=numeric))
+_RUNNING = mapping(running_mean_gap=numeric, running_var_ratio=numeric)
+_LAYER = with_maybe(
+    mapping(index=_count, pre=mapping(q=numeric), act=optional(_ACTIVATION), grad=mapping(pre_q=numeric)),
+    batch_norm=_RUNNING,
+)
 SNAPSHOT = mapping(when=_text, layers=listing(_LAYER))
 """A line of layers.jsonl."""
+_SHIFTED_LAYER = mapping(
+    index=_count,
+    hidden=_truth,
+    input_mean_drift=numeric,
+    input_std_drift=numeric,
+    input_mean_from_init=numeric,
+    input_std_from_init=numeric,
+    gradient_norm=numeric,
+    gradient_shift=numeric,
+    gradient_shift_cosine=numeric,
+)
+SHIFTED = mapping(step=_count, layers=listing(_SHIFTED_LAYER))
+"""A line of shift.jsonl."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from initbench.store.layout import (
     LOCK,
     METRICS,
     RUN,
+    SHIFT,
     Places,
     Record,
     busy,
@@ -30,7 +31,7 @@ from initbench.store.layout import (
 from initbench.store.locks import is_locked, structure_lock
 from initbench.store.manifest import differences
 from initbench.store.match import match
-from initbench.store.shape import EVALUATION, SNAPSHOT, Check
+from initbench.store.shape import EVALUATION, SHIFTED, SNAPSHOT, Check
 from initbench.store.writer import RunWriter, start, take_up
 
 T = TypeVar("T")
@@ -50,6 +51,8 @@ class StoredRun:
     """One entry for each evaluation."""
     snapshots: list[Record]
     """One entry for each probe."""
+    shifts: list[Record] = field(default_factory=list)
+    """One entry for each update whose covariate shift was measured."""
 
 
 class Store:
@@ -239,7 +242,8 @@ def _read(run_id: str, directory: Path) -> StoredRun | None:
     if record["status"] == "damaged":
         raise StoreError(f"{directory / RUN} is damaged: {record['error']}")
     convergence = _lines(directory / METRICS, EVALUATION)
-    return StoredRun(run_id, record, convergence, _lines(directory / LAYERS, SNAPSHOT))
+    snapshots, shifts = _lines(directory / LAYERS, SNAPSHOT), _lines(directory / SHIFT, SHIFTED)
+    return StoredRun(run_id, record, convergence, snapshots, shifts)
 
 
 def _lines(path: Path, check: Check) -> list[Record]:

@@ -25,6 +25,7 @@ from initbench.store.layout import (
     METRICS,
     RUN,
     SCHEMA,
+    SHIFT,
     STOPPED,
     WEIGHTS,
     Places,
@@ -88,6 +89,10 @@ class RunWriter:
     def append_snapshot(self, snapshot: Mapping[str, Any]) -> None:
         """Add one probe of all layers; it is on the disk on return."""
         self._append(LAYERS, snapshot)
+
+    def append_shift(self, entry: Mapping[str, Any]) -> None:
+        """Add the covariate shift of one update; it is on the disk on return."""
+        self._append(SHIFT, entry)
 
     def checkpoint(self, state: bytes) -> None:
         """Replace the checkpoint by `state`, a safetensors file with its "step" in the metadata."""
@@ -197,7 +202,7 @@ def take_up(
     if lock is None:
         raise busy(places.run_id, directory)
     try:
-        resumption = cut_back(directory, METRICS, LAYERS)
+        resumption = cut_back(directory, METRICS, LAYERS, SHIFT)
         stamp = _stamp(places.run_id)
         stamped = {**stamp, **record, **stamp, "created": created or stamp["created"]}
         write_atomic(directory / RUN, strictjson.dumps(stamped) + "\n")

@@ -15,10 +15,16 @@ class Listener(Protocol):
     """Receives what happens to each run; `run` is its position at the start of the training."""
 
     def evaluated(self, run: int, entry: dict[str, Any]) -> None:
-        """An evaluation: {"step", "epoch", "train_loss", "val_loss", "val_accuracy"}."""
+        """An evaluation: {"step", "epoch", "train_loss", "val_loss", "val_accuracy"}.
+
+        At both ends, nets with batch norm have what `train.norms.evaluate_norms` adds.
+        """
 
     def probed(self, run: int, snapshot: dict[str, Any]) -> None:
         """A probe: {"when", "step", "layers"}."""
+
+    def shifted(self, run: int, entry: dict[str, Any]) -> None:
+        """A measured update: {"step", "layers"}, as `train.shift` has them."""
 
     def ended(self, run: int, outcome: Outcome) -> None:
         """The run is over; nothing more is reported of it."""
@@ -56,7 +62,8 @@ class Outcome:
     """How one run ended."""
 
     final: dict[str, float] | None
-    """{"train_loss", "val_loss", "val_accuracy", "test_accuracy"}; None for a diverged run."""
+    """{"train_loss", "val_loss", "val_accuracy", "test_accuracy"}, and what `evaluate_norms` adds; None for a
+    diverged run."""
     diverged: Divergence | None
     cost: Cost
     parameters: dict[str, Tensor] = field(repr=False)

@@ -18,7 +18,7 @@ class Timings:
 
 
 class Stopwatch:
-    """Adds up the seconds of one activity after another; a nested one is counted for the outer."""
+    """Adds up the seconds of one activity after another; a nested one is not counted for the outer."""
 
     def __init__(self, before: Timings | None = None) -> None:
         self._seconds: dict[str, float] = {} if before is None else dict(vars(before))
@@ -27,20 +27,27 @@ class Stopwatch:
     @contextmanager
     def measure(self, what: str) -> Iterator[None]:
         """Count the time inside for `what`, one of the fields of Timings."""
-        if self._open is not None:
-            yield
-            return
+        outer = self._pause()
         self._open = (what, time.perf_counter())
         try:
             yield
         finally:
-            self._seconds[what] = self._so_far(what)
-            self._open = None
+            self._pause()
+            self._open = None if outer is None else (outer, time.perf_counter())
 
     def timings(self) -> Timings:
         """What was counted until now, the activity that is going on included."""
         going_on = () if self._open is None else (self._open[0],)
         return Timings(**{what: self._so_far(what) for what in {*self._seconds, *going_on}})
+
+    def _pause(self) -> str | None:
+        """Count what is going on until now; what that is."""
+        if self._open is None:
+            return None
+        what, _ = self._open
+        self._seconds[what] = self._so_far(what)
+        self._open = None
+        return what
 
     def _so_far(self, what: str) -> float:
         before = self._seconds.get(what, 0.0)
