@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 from torch import Generator, Tensor, nn
 
 from initbench.components.activation import BoundActivation
-from initbench.registry import Entry, Registry
+from initbench.registry import Entry, Options, Registry
 
 
 class Needs(StrEnum):
@@ -72,6 +72,8 @@ class Setting:
     """Name of the norm."""
     bias: bool
     """Whether weight layers have one."""
+    options: Options | None = None
+    """The scheme's own, where they are known."""
 
 
 Edit = Callable[..., None]

@@ -19,9 +19,20 @@ import initbench
 from initbench.config.schema import ExperimentConfig
 from initbench.data.resolve import Resolved
 from initbench.models.network import FAMILIES, Mode
+from initbench.pretrain.autoencoder import options_of
 from initbench.store import strictjson
 
-_NUMERICAL = ("streams.py", "threads.py", "theory", "components", "models", "data", "probing", "train")
+_NUMERICAL = (
+    "streams.py",
+    "threads.py",
+    "theory",
+    "components",
+    "models",
+    "data",
+    "probing",
+    "train",
+    "pretrain",
+)
 _FETCHING = "data/obtain"  # finds, fetches and verifies files, whose contents are in the fingerprint
 _DIGITS = 10
 
@@ -63,7 +74,10 @@ def training_mode(config: ExperimentConfig, device: torch.device) -> Mode:
         return "vmap"
     if config.train.precision != "fp32":  # bf16 products are rounded as the stack's size has them laid out
         return "single"
-    return FAMILIES[config.model.family].mode(config.model, config.train.batch_size)
+    own = options_of(config.init.scheme)
+    sizes = {config.train.batch_size, config.train.batch_size if own is None else own.batch_size}
+    modes = {FAMILIES[config.model.family].mode(config.model, size) for size in sizes if size is not None}
+    return "single" if "single" in modes else "vmap"
 
 
 @cache

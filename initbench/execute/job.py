@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor
 from initbench.config.schema import ExperimentConfig
 from initbench.data.prepare import Bundle
 from initbench.models.network import Mode, Network
+from initbench.pretrain.greedy import Pretraining, Stride
+from initbench.pretrain.start import pretrains
 from initbench.probing.diagnose import diagnose
 from initbench.probing.remedy import situation_of
 from initbench.store.checkpoint import Resumption
@@ -40,6 +42,9 @@ class Job:
 class Sink(Protocol):
     """Receives what a job reports."""
 
+    def pretraining(self, stride: Stride) -> None:
+        """An update of pre-training was made."""
+
     def advanced(self, step: int, losses: Tensor) -> None:
         """Update number `step` was made; `losses` (K,) are those of the runs still in training."""
 
@@ -63,6 +68,23 @@ def train(job: Job, data: Bundle, sink: Sink) -> None:
     """Draw the job's nets, train them together, and hand on all that is seen."""
     networks = draw(job.config, data, job.seeds)
     reporter = _Reporter(job, sink, networks[0])
+    resume = [restore(resumption.state) for resumption in job.resume]
+    reporter.taken_up(resume)
+    in_pretraining = not resume or resume[0].step < 0
+    if in_pretraining and pretrains(job.config):
+        Pretraining(
+            networks,
+            job.seeds,
+            job.config,
+            job.mode,
+            data=data,
+            device=job.device,
+            listener=reporter,
+            threads=job.threads,
+            resume=resume,
+            checkpoint_seconds=job.checkpoint_seconds,
+        ).run()
+        resume = []
     Training(
         networks,
         job.seeds,
@@ -72,7 +94,7 @@ def train(job: Job, data: Bundle, sink: Sink) -> None:
         device=job.device,
         listener=reporter,
         threads=job.threads,
-        resume=[restore(resumption.state) for resumption in job.resume],
+        resume=resume,
         checkpoint_seconds=job.checkpoint_seconds,
     ).run()
 
@@ -84,7 +106,22 @@ class _Reporter:
         self._job = job
         self._sink = sink
         self._network = network  # theory needs the layers' fans alone, which all runs share
+        self._beside: list[dict[str, Any]] = [{} for _ in job.seeds]
         self._snapshots = [list(resumption.snapshots) for resumption in job.resume] or [[] for _ in job.seeds]
+
+    def taken_up(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """Keep what the results are to say of the time before; empty where the runs begin."""
+        for run, checkpoint in enumerate(checkpoints):
+            if checkpoint.step > 0:
+                self._beside[run] = checkpoint.beside
+
+    def pretraining(self, stride: Stride) -> None:
+        """Hand on the progress of pre-training."""
+        self._sink.pretraining(stride)
+
+    def pretrained(self, run: int, record: dict[str, Any]) -> None:
+        """Keep what the result is to say of it."""
+        self._beside[run] = {"pretraining": record}
 
     def advanced(self, step: int, losses: Tensor) -> None:
         """Hand on the progress."""
@@ -105,21 +142,25 @@ class _Reporter:
 
     def checkpointed(self, run: int, checkpoint: Checkpoint) -> None:
         """Hand on a checkpoint."""
-        self._sink.checkpointed(self._job.seeds[run], checkpoint.dump())
+        whole = replace(checkpoint, beside={**checkpoint.beside, **self._beside[run]})
+        self._sink.checkpointed(self._job.seeds[run], whole.dump())
 
     def ended(self, run: int, outcome: Outcome) -> None:
         """Diagnose the run and hand on its result."""
         found = _result(outcome, self._snapshots[run], self._job.config, self._network)
-        result = {**found, **_cost(outcome.cost), "cohort": len(self._job.seeds)}
+        beside = self._beside[run]
+        result = {**found, **_cost(outcome.cost, beside), **beside, "cohort": len(self._job.seeds)}
         self._sink.ended(self._job.seeds[run], result, save({**outcome.parameters, **outcome.buffers}))
         self._snapshots[run] = []
 
 
-def _cost(cost: Cost) -> dict[str, Any]:
-    timings = cost.timings
+def _cost(cost: Cost, beside: Mapping[str, Any]) -> dict[str, Any]:
+    timings = dict(vars(cost.timings))
+    if "pretraining" in beside:
+        timings["pretrain"] = beside["pretraining"]["seconds"]
     return {
         "steps": cost.steps,
-        "timings": {**vars(timings), "total": timings.train + timings.evaluate + timings.probe},
+        "timings": {**timings, "total": sum(timings.values())},
         "steps_with_threads": cost.steps_with_threads,
     }
 

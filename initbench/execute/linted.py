@@ -9,22 +9,23 @@ from torch import Tensor, nn
 
 from initbench.components.activation import bound
 from initbench.components.norm import NORMS
-from initbench.components.scheme import INITS
+from initbench.components.scheme import INITS, Needs
 from initbench.components.weight import parametrization_of
 from initbench.config.schema import ExperimentConfig
 from initbench.data.prepare import Bundle
 from initbench.errors import UsageError
+from initbench.execute.identity import training_mode
 from initbench.linting.check import LintFinding, Subject, lint
 from initbench.models.build import check
 from initbench.models.initialise import InitOptions, LayerRule, layer_rule, rule_for
 from initbench.models.network import Network
+from initbench.pretrain.start import begin
 from initbench.probing.own import Examined, Loss, examine
 from initbench.probing.own_theory import common_activation
 from initbench.threads import one_thread
 from initbench.trace.use import Use
 from initbench.train.loop import fixed_sample
 from initbench.train.numerics import true_fp32
-from initbench.train.start import draw
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,11 @@ class Linted:
 
 
 def lint_config(config: ExperimentConfig, data: Bundle) -> Linted:
-    """Draw the nets of an experiment under its seeds, and look at each. Nothing is trained."""
+    """Look at the nets of an experiment under its seeds, before their first update."""
     check(config.model, config.init, input_shape=data.input_shape, classes=data.classes)
     batch = fixed_sample(data.train, config.probe.batch)
-    networks = draw(config, data, config.seed_list)
+    device = data.train.x.device
+    networks = begin(config, data, config.seed_list, training_mode(config, device), device)
     nets = _examined(networks, batch.x, batch.y, None)
     subject = Subject(
         nets=nets,
@@ -98,7 +100,7 @@ def _computes_weights(config: ExperimentConfig) -> bool:
 def _rules(network: Network, init: InitOptions) -> dict[str, LayerRule]:
     """What the config declares of each weight, where the scheme draws it and nothing changes it after."""
     scheme = INITS[init.scheme.name]
-    if scheme.edit is not None or scheme.calibrate is not None:
+    if scheme.edit is not None or scheme.calibrate is not None or scheme.needs is Needs.TRAINING:
         return {}
     return {
         layer.name: layer_rule(layer, init, network.activation)

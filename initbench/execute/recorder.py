@@ -11,6 +11,7 @@ from torch import Tensor
 from initbench.config.load import to_yaml
 from initbench.config.schema import ExperimentConfig
 from initbench.errors import InitbenchError
+from initbench.pretrain.greedy import Stride
 from initbench.store.store import Store
 from initbench.store.writer import RunWriter
 
@@ -20,6 +21,9 @@ class Observer(Protocol):
 
     def planned(self, config: ExperimentConfig, to_train: int, stored: int, steps: int | None) -> None:
         """Of the experiment's runs, `to_train` are going to be trained and `stored` are there already."""
+
+    def pretraining(self, seeds: tuple[int, ...], stride: Stride) -> None:
+        """The cohort of these seeds made an update of pre-training."""
 
     def advanced(self, seeds: tuple[int, ...], step: int, losses: Tensor) -> None:
         """The cohort of these seeds made update number `step`."""
@@ -37,6 +41,10 @@ class Recorder:
     def __init__(self, writers: Mapping[int, RunWriter], observer: Observer) -> None:
         self._writers = writers
         self._observer = observer
+
+    def pretraining(self, stride: Stride) -> None:
+        """Hand on the progress of pre-training."""
+        self._observer.pretraining(tuple(self._writers), stride)
 
     def advanced(self, step: int, losses: Tensor) -> None:
         """Hand on the progress."""

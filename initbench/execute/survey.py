@@ -9,15 +9,16 @@ from typing import Any
 from initbench.config.schema import ExperimentConfig
 from initbench.data.batches import check_batch_size
 from initbench.data.prepare import Bundle
+from initbench.execute.identity import training_mode
 from initbench.execute.surveyed import Survey, SurveyedLayer, findings, first_q, measured, note, shown_by
 from initbench.models.build import check
 from initbench.models.fans import fans
 from initbench.models.network import Network
+from initbench.pretrain.start import begin
 from initbench.probing.expect import expect
 from initbench.probing.remedy import situation_of
 from initbench.threads import one_thread
 from initbench.train.loop import fixed_sample
-from initbench.train.start import draw
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +40,11 @@ def _survey(config: ExperimentConfig, data: Bundle) -> ConfigSurvey:
     check_batch_size(len(data.train), config.train.batch_size)
     check(config.model, config.init, input_shape=data.input_shape, classes=data.classes)
     batch = fixed_sample(data.train, config.probe.batch)
+    mode = training_mode(config, data.train.x.device)
     shown: list[list[dict[str, Any]]] = []
     network: Network | None = None
     for seed in config.seed_list:
-        (network,) = draw(config, data, [seed])
+        (network,) = begin(config, data, [seed], mode, data.train.x.device)
         shown.append(shown_by(network, batch, config))
     assert network is not None
     network = network.cpu()

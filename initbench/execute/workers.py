@@ -26,6 +26,7 @@ from initbench.data.prepare import Bundle, prepare
 from initbench.data.resolve import Resolved
 from initbench.errors import Terminated
 from initbench.execute.job import Job, Sink, train
+from initbench.pretrain.greedy import Stride
 
 Opened = Callable[[Job], AbstractContextManager[tuple[Job, Sink]]]
 """Claims the runs of a job for as long as the context lasts; gives the job as it is to be trained, with its
@@ -67,6 +68,13 @@ class _Pipe:
         if now - self._last >= _PROGRESS_SECONDS:
             self._last = now
             self._pipe.send(("advanced", step, losses.clone().numpy()))
+
+    def pretraining(self, stride: Stride) -> None:
+        """The same for pre-training, and the end of each of its layers."""
+        now = time.monotonic()
+        if now - self._last >= _PROGRESS_SECONDS or stride.step == stride.steps:
+            self._last = now
+            self._pipe.send(("pretraining", stride))
 
     def __getattr__(self, report: str) -> Callable[..., None]:
         return lambda *arguments: self._pipe.send((report, *arguments))

@@ -98,6 +98,11 @@ def _check(init: InitOptions, phi: BoundActivation, targets: list[_Target], batc
             f"apply_init: {entry.name} edits the branches of a residual net, and which these are, a module"
             " does not say; use a residual model.family"
         )
+    if entry.needs is Needs.TRAINING:
+        raise UsageError(
+            f"apply_init: {entry.name} trains the layers of a whole experiment, data and all; use"
+            " `initbench run`, and load the weights of the run that it stores"
+        )
     if entry.needs is Needs.FIRST_BATCH:
         if batch is None:
             raise UsageError(f"apply_init: {entry.name} measures a batch: give `batch`")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -14,11 +14,12 @@ from torch import Generator, Tensor, nn
 
 from initbench.choice import Choice, default_choice
 from initbench.components.activation import BoundActivation
+from initbench.components.inits.autoencoder import AutoencoderOptions
 from initbench.components.scheme import INITS, Needs, Scheme, Setting
 from initbench.components.weight import assign_weight, weight_of
 from initbench.errors import ConfigError, Fault, UsageError
 from initbench.models.fans import fans, kernels, shape_of
-from initbench.models.network import Network, WeightLayer
+from initbench.models.network import Network, WeightLayer, check_line
 from initbench.registry import Options, Section
 from initbench.streams import generator
 
@@ -58,7 +59,7 @@ class InitOptions(Section):
         """(key, sentence) for each scheme that cannot serve a net of that setting."""
         for key, chosen in (("init.scheme", self.scheme), ("init.head", self.head)):
             if chosen is not None:
-                problem = INITS[chosen.name].problem(f"{key}={chosen.name}", setting)
+                problem = INITS[chosen.name].problem(f"{key}={chosen.name}", replace(setting, options=chosen))
                 if problem is not None:
                     yield key, problem
         if self.bias is not None and INITS[self.scheme.name].measures_bias:
@@ -66,6 +67,8 @@ class InitOptions(Section):
             yield "init.bias", f"init.bias={self.bias:g} has no use: {told}"
         if self.head is not None and INITS[self.head.name].needs is Needs.MODEL_EDIT:
             yield "init.head", f"init.head={self.head.name} edits residual branches, which a head has none of"
+        if self.head is not None and INITS[self.head.name].needs is Needs.TRAINING:
+            yield "init.head", f"init.head={self.head.name} is for hidden layers: it trains nothing in a head"
 
 
 def init_options(
@@ -223,6 +226,10 @@ def check_init(network: Network, options: InitOptions) -> None:
             where = f"(layer {layer.index}, {layer.name}, of model.family)"
             raise ConfigError([Fault("", key, f"{key}={rule.scheme.name} {problem} {where}")])
     try:
+        if INITS[options.scheme.name].needs is Needs.TRAINING:
+            chosen = options.scheme
+            contractive = isinstance(chosen, AutoencoderOptions) and chosen.kind == "contractive"
+            check_line(network, dense=contractive)
         _edit(network, layers, options)
     except ValueError as reason:
         problem = f"init.scheme={options.scheme.name} {reason}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field
 from torch import nn
@@ -69,6 +69,15 @@ class Network(nn.Module, ABC):
     plain: bool = True
     """Whether every hidden layer sees the activations of the one before and nothing else, in between or
     beside them, so that the recursion of mean-field theory describes it."""
+    held: tuple[str, ...] = ()
+    """Names of modules that stay in evaluation mode while the net trains."""
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of every module that is not held."""
+        super().train(mode)
+        for name in self.held:
+            self.get_submodule(name).eval()
+        return self
 
     @abstractmethod
     def weight_layers(self) -> list[WeightLayer]:
@@ -90,6 +99,23 @@ class Network(nn.Module, ABC):
     def branches(self) -> Sequence[Branch]:
         """The residual branches in the order the signal meets them; none in a net without shortcuts."""
         return []
+
+
+def check_line(network: Network, *, dense: bool) -> None:
+    """Raise ValueError, with a reason, unless hidden layers stand in one line and there is one at least.
+
+    `dense`: none of them may be a convolution.
+    """
+    if not network.stages():
+        whole = len(network.weight_layers())
+        reason = "has shortcuts or parts that are no layers: choose mlp or cnn"
+        if whole < 2:
+            reason = "has no hidden layer at model.depth=1"
+        raise ValueError(f"trains one hidden layer after the other, and this model.family {reason}")
+    if dense and has_maps(network.weight_layers()):
+        raise ValueError(
+            "has a penalty for dense layers alone with kind=contractive: choose mlp, or kind=denoising"
+        )
 
 
 class FamilyOptions(Section):

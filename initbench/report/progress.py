@@ -13,9 +13,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from initbench.config.schema import ExperimentConfig
+from initbench.pretrain.greedy import Stride
 from initbench.report import text
 
 _REFRESH_SECONDS = 0.2
+_LINE_SECONDS = 5.0
+"""Between lines about pre-training, where there is no bar."""
 
 
 class ProgressDisplay:
@@ -35,6 +38,9 @@ class ProgressDisplay:
         self._runs = 1
         self._total = 0
         self._steps: dict[tuple[int, ...], int] = {}
+        self._pretrained: dict[tuple[int, ...], int] = {}
+        self._pretraining_batch = 1
+        self._shown = 0
 
     def say(self, message: str) -> None:
         """One line, unless quiet."""
@@ -55,10 +61,26 @@ class ProgressDisplay:
         self._batch = config.train.batch_size
         self._accuracy = {}
         self._start = self._last = time.monotonic()
-        self._made = self._finished = 0
+        self._made = self._finished = self._shown = 0
+        self._pretrained = {}
+        self._pretraining_batch = getattr(config.init.scheme, "batch_size", None) or self._batch
         self._name, self._runs, self._steps, self._total = config.name, to_train, {}, steps
         if self._live:
             self._begin_bar(config.name, steps)
+
+    def pretraining(self, seeds: tuple[int, ...], stride: Stride) -> None:
+        """Say which layer is being trained: on the bar, or in a line every few seconds."""
+        made, now = (stride.layer - 1) * stride.steps + stride.step, time.monotonic()
+        self._shown += len(seeds) * (made - self._pretrained.get(seeds, made - 1)) * self._pretraining_batch
+        self._pretrained[seeds] = made
+        if now - self._last < (_REFRESH_SECONDS if self._live else _LINE_SECONDS):
+            return
+        self._last = now
+        where = f"pre-training layer {stride.layer} of {stride.layers}, step {stride.step:,}"
+        if self._bar is not None:
+            self._bar.update(self._task, note=f"{where}  loss {stride.loss:.3g}")
+        else:
+            self.say(f"{self._name}: {where}, loss {stride.loss:.3g}")
 
     def advanced(self, seeds: tuple[int, ...], step: int, losses: Tensor) -> None:
         """Move the bar, a few times a second; it shows the mean over the runs."""
@@ -73,7 +95,7 @@ class ProgressDisplay:
         if self._bar is None or now - self._last < _REFRESH_SECONDS:
             return
         self._last = now
-        rate = self._made * self._batch / (now - self._start)
+        rate = self._samples / (now - self._start)
         completed = sum(len(seeds) * step for seeds, step in self._steps.items()) // self._runs
         self._bar.update(self._task, completed=completed, note=self._note(float(losses.mean()), rate))
 
@@ -100,7 +122,12 @@ class ProgressDisplay:
                 self._bar = None
             elif self._finished and sys.exc_info()[0] is None:
                 seconds = time.monotonic() - self._start
-                self.say(f"trained in {seconds:.1f} s, {self._made * self._batch / seconds:,.0f} samples/s")
+                self.say(f"trained in {seconds:.1f} s, {self._samples / seconds:,.0f} samples/s")
+
+    @property
+    def _samples(self) -> int:
+        """Shown to nets until now, in pre-training as well."""
+        return self._made * self._batch + self._shown
 
     def _begin_bar(self, name: str, steps: int) -> None:
         self._bar = Progress(

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
 from initbench.components.activation import BoundActivation
-from initbench.components.scheme import INITS, Needs, Scheme
+from initbench.components.norm import NORMS
+from initbench.components.scheme import INITS, Needs, Scheme, Setting
 from initbench.registry import Options
 
 
@@ -65,6 +67,39 @@ def _gain(activation: BoundActivation) -> float:
     return 1.0 if activation.entry.bounded else activation.kaiming_gain
 
 
+def _problem(key: str, setting: Setting) -> str | None:
+    options, activation = setting.options, setting.activation
+    if not isinstance(options, AutoencoderOptions):
+        return None
+    named = f"model.activation={activation.entry.name}"
+    if setting.norm and NORMS[setting.norm].acts_on == "weights":
+        return f"{key} trains weights, which model.norm={setting.norm} computes from other ones"
+    if options.tied and activation.widening != 1.0:
+        return f"{key} needs {key}.tied=false with {named}, whose layers hand on other units than they have"
+    if options.loss == "bce" and not _from_0_to_1(activation):
+        return f"{key}.loss=bce needs layers that put out 0 to 1, as sigmoid does, and {named} does not"
+    if options.kind == "contractive":
+        return _not_contractive(key, named, setting)
+    return None
+
+
+def _from_0_to_1(activation: BoundActivation) -> bool:
+    if not (activation.entry.bounded and activation.entry.elementwise):
+        return False
+    outputs = activation.phi(torch.linspace(-100.0, 100.0, 2_001, dtype=torch.float64))
+    return bool((outputs >= 0.0).all() and (outputs <= 1.0).all())
+
+
+def _not_contractive(key: str, named: str, setting: Setting) -> str | None:
+    """Why the Jacobian is not diag(φ′) W with a φ′ that stays what it is."""
+    if setting.norm != "none":
+        return f"{key}.kind=contractive knows the Jacobian of layers without model.norm={setting.norm} alone"
+    entry = setting.activation.entry
+    if not entry.elementwise or list(entry.build(setting.activation.options, 1).parameters()):
+        return f"{key}.kind=contractive needs an elementwise activation without parameters, unlike {named}"
+    return None
+
+
 INITS.add(
     Scheme(
         name="autoencoder",
@@ -75,5 +110,6 @@ INITS.add(
         needs=Needs.TRAINING,
         fill=_fill,
         default_gain=_gain,
+        problem=_problem,
     )
 )
