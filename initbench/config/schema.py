@@ -150,6 +150,10 @@ class ExperimentConfig(Section):
         setting = Setting(bind(self.model.activation), self.model.norm.name, self.model.bias)
         for key, problem in self.init.misfits(setting):
             yield _key_fault(problem, key=key)
+        form, labelled = form_of(self.data), self.data.labelled
+        if form is not None and labelled is not None and labelled < form.classes:
+            problem = f"{labelled:,} labels are too few for {form.classes:,} classes: each needs one at least"
+            yield _key_fault(problem, key="data.labelled")
         norm, batch = NORMS[self.model.norm.name], self.train.batch_size
         if batch < norm.min_batch:
             problem = f"model.norm={norm.name} needs at least {norm.min_batch} samples a batch, not {batch}"

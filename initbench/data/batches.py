@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from initbench.data.order import SHUFFLED, Order
 from initbench.errors import UsageError
 from initbench.streams import generator
 
@@ -23,9 +24,9 @@ def check_batch_size(samples: int, batch_size: int) -> None:
         )
 
 
-def first_batch(x: Tensor, batch_size: int, seed: int) -> Tensor:
+def first_batch(x: Tensor, batch_size: int, seed: int, order: Order = SHUFFLED) -> Tensor:
     """The samples of x (N, …) that a run's first update sees, before augmentation: (B, …)."""
-    return x[Batches(len(x), batch_size, [seed], x.device).indices(0)[0]]
+    return x[Batches(len(x), batch_size, [seed], x.device, order=order).indices(0)[0]]
 
 
 class Batches:
@@ -43,6 +44,8 @@ class Batches:
         seeds: Sequence[int],
         device: torch.device | str = "cpu",
         stream: Sequence[str | int] = ("order",),
+        *,
+        order: Order = SHUFFLED,
     ) -> None:
         check_batch_size(samples, batch_size)
         self._stream = tuple(stream)
@@ -50,6 +53,7 @@ class Batches:
         self.batch_size = batch_size
         self.seeds = list(seeds)
         self.device = torch.device(device)
+        self.order = order
         self._epoch = -1
         self._orders = torch.empty(0)
 
@@ -75,7 +79,7 @@ class Batches:
     def _permutations(self, epoch: int) -> Tensor:
         """(K, N): each run's order of the samples in `epoch`; runs of one seed share it."""
         drawn = {
-            seed: torch.randperm(self.samples, generator=generator(seed, *self._stream, epoch))
+            seed: self.order.permutation(self.samples, generator(seed, *self._stream, epoch))
             for seed in dict.fromkeys(self.seeds)
         }
         rows = [drawn[seed] for seed in self.seeds]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor
 
+from initbench.data.order import ORDER_PATTERN
 from initbench.errors import DataError
 from initbench.registry import Entry, Options, Registry, Section
 
@@ -27,6 +30,22 @@ class AugmentOptions(Section):
     """Pad each image with this many black pixels on every side and cut it out again at a random place."""
 
 
+class ShiftOptions(Section):
+    """How the validation and test samples differ from the training samples."""
+
+    brightness: float = 0.0
+    """Added to every value."""
+    translate: int | Annotated[list[int], Field(min_length=2, max_length=2)] = 0
+    """Pixels that images are moved, [down, right] or one number for both; black comes in."""
+    noise: float = Field(default=0.0, ge=0.0)
+    """Standard deviation of normal noise added to every value."""
+
+    @property
+    def down_right(self) -> tuple[int, int]:
+        """Pixels that images are moved down, and to the right."""
+        return _pair(self.translate)
+
+
 class DataOptions(Options):
     """Options that every data set shares; a data set's own options extend them."""
 
@@ -40,6 +59,18 @@ class DataOptions(Options):
     """Subtract the mean and divide by the standard deviation of the training split.
 
     One pair for all values (`global`), or one for each feature (`per_feature`)."""
+    whiten: Literal["none", "pca", "zca"] = "none"
+    """Decorrelate the features and give each direction variance 1, by a map fitted on the training split.
+
+    `zca` keeps the shape of a sample. `pca` makes a list of features of it, the direction of the largest
+    variance first, so it is not for nets of images. Applied to what `normalize` gives: after `global` and
+    `none` the result is the same, after `per_feature` the correlations are whitened. Validation and
+    test samples go through the training split's map."""
+    whiten_eps: float = Field(default=0.01, ge=0.0)
+    """Added to each eigenvalue of the covariance before its inverse root, as a share of their mean.
+
+    Directions whose variance is far below it hold little but noise, and are left small instead
+    of being blown up to variance 1. Constant directions become 0."""
     classes: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2)] | None = None
     """Labels to keep, at least two; they become classes 0, 1, … in the order listed. Null keeps all."""
     resize: _Pixels | Annotated[list[_Pixels], Field(min_length=2, max_length=2)] | None = None
@@ -52,6 +83,21 @@ class DataOptions(Options):
     Each class keeps its share of them, and at least one. Batches, epochs, probes and the training loss
     are of these samples. The rest is there without labels, for `init.scheme: autoencoder`;
     normalisation and whitening are fitted on all of them."""
+    label_noise: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of the training labels that are replaced, each by another class, the same for every run."""
+    order: Annotated[str, Field(json_schema_extra={"pattern": ORDER_PATTERN})] = "shuffled"
+    """How an epoch goes through the training samples: `shuffled`, `sorted` or `blocks(k)`.
+
+    `sorted` goes class by class, each class shuffled. `blocks(k)` cuts that order into blocks of k samples
+    and shuffles the blocks: `blocks(1)` is as good as shuffled, and k of the whole split or more is sorted.
+    Drawn anew for each seed and epoch. The rest of an epoch that fills no batch is dropped, which with
+    `sorted` are samples of the last class."""
+    shift: ShiftOptions | None = None
+    """Changes of the validation and test samples alone: `translate`, then `brightness`, then `noise`.
+
+    `brightness` is added to every value and `noise` is the standard deviation of normal noise, both in
+    units of the values before normalisation, where an image goes from black, 0, to white, 1; nothing is
+    clipped. `translate` moves images by pixels, [down, right] or one number for both. Null for none."""
     augment: AugmentOptions | None = None
     """Random changes of the training images: `flip` (true or false) and `crop` (pixels); null for none.
 
@@ -69,15 +115,29 @@ class DataOptions(Options):
             raise PydanticCustomError("key_fault", "{problem}", {"problem": problem, "at": ""})
         return labels
 
+    @field_validator("order")
+    @classmethod
+    def _order_is_known(cls, order: str) -> str:
+        if re.fullmatch(ORDER_PATTERN, order) is None:
+            problem = (
+                "must be shuffled, sorted or blocks(k), k samples in a block, as in blocks(64);"
+                f" found {order!r}"
+            )
+            raise PydanticCustomError("key_fault", "{problem}", {"problem": problem, "at": ""})
+        return order
+
     @model_validator(mode="after")
     def _moved_pixels_share_a_scale(self) -> DataOptions:
-        if self.augment is not None and self.normalize == "per_feature":
-            problem = (
-                "moves pixels, and data.normalize=per_feature scales each by its place:"
-                " use data.normalize=global with it"
+        if self.augment is None or (self.normalize != "per_feature" and self.whiten == "none"):
+            return self
+        problem = "moves pixels, and "
+        if self.whiten != "none":
+            problem += f"data.whiten={self.whiten} is fitted to where they were: use data.whiten=none with it"
+        else:
+            problem += (
+                "data.normalize=per_feature scales each by its place: use data.normalize=global with it"
             )
-            raise PydanticCustomError("key_fault", "{problem}", {"problem": problem, "at": "augment"})
-        return self
+        raise PydanticCustomError("key_fault", "{problem}", {"problem": problem, "at": "augment"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,16 +239,20 @@ def form_of(options: DataOptions) -> Form | None:
     if form is None:
         return None
     classes = form.classes if options.classes is None else len(options.classes)
-    if options.resize is None or len(form.shape) != 3:
-        return Form(form.shape, classes)
-    height, width = pixels(options.resize)
-    return Form((form.shape[0], height, width), classes)
+    shape = form.shape
+    if options.resize is not None and len(shape) == 3:
+        shape = (shape[0], *pixels(options.resize))
+    return Form((math.prod(shape),) if options.whiten == "pca" else shape, classes)
 
 
 def pixels(resize: int | list[int]) -> tuple[int, int]:
     """(height, width) that `data.resize` asks for."""
-    height, width = [resize] * 2 if isinstance(resize, int) else resize
-    return height, width
+    return _pair(resize)
+
+
+def _pair(given: int | list[int]) -> tuple[int, int]:
+    first, second = [given] * 2 if isinstance(given, int) else given
+    return first, second
 
 
 DATASETS: Registry[Dataset] = Registry("data set", "initbench.data.sets")

@@ -41,3 +41,21 @@ def _quotas(sizes: Tensor, count: int) -> list[int]:
         else:
             quota[torch.where(quota > 1, quota - share, -torch.inf).argmax()] -= 1
     return [int(number) for number in quota]
+
+
+def mislabelled(y: Tensor, classes: int, share: float) -> Tensor:
+    """y (N,) with round(share·N) labels replaced, each by one of the other classes, all equally likely.
+
+    The same for every run. A larger share keeps the wrong labels of a smaller one and adds to them.
+    Raises DataError where there is no other class.
+    """
+    if not share:
+        return y
+    if classes < 2:
+        raise DataError("data.label_noise needs a second class to name instead, and the data set has one")
+    stream = generator(_SEED, "data", "label_noise")
+    chosen = torch.randperm(len(y), generator=stream)[: round(share * len(y))]
+    away = torch.randint(1, classes, (len(y),), generator=stream)
+    wrong = y.clone()
+    wrong[chosen] = (y + away)[chosen] % classes
+    return wrong

@@ -1,10 +1,11 @@
-"""From a located data set to tensors ready to train on: split, scaled and normalised.
+"""From a located data set to tensors ready to train on: split, scaled, normalised and whitened.
 
 Legend: N samples, C channels, H × W pixels, D features.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,12 +13,15 @@ import torch
 from torch import Tensor
 
 from initbench.data.augment import Augment
-from initbench.data.dataset import DataOptions, RawData, pixels
-from initbench.data.labels import labelled_parts
+from initbench.data.dataset import DataOptions, RawData, ShiftOptions, pixels
+from initbench.data.labels import labelled_parts, mislabelled
+from initbench.data.order import SHUFFLED, Order, order_of
 from initbench.data.resize import resized
 from initbench.data.resolve import Resolved
+from initbench.data.shift import shifted
 from initbench.data.split import stratified_parts
 from initbench.data.subset import chosen_classes
+from initbench.data.whiten import fit_whitening
 from initbench.errors import DataError
 from initbench.streams import generator
 
@@ -64,6 +68,10 @@ class Bundle:
     """Changes the training batches; None when there is nothing to change."""
     unlabelled: Tensor | None = None
     """Training samples without labels, (N, *input_shape); None where `train` holds all that there are."""
+    mislabelled: int = 0
+    """Training samples whose label `data.label_noise` made wrong."""
+    order: Order = SHUFFLED
+    """How an epoch goes through the training samples."""
 
     @property
     def pretraining_x(self) -> Tensor:
@@ -72,11 +80,12 @@ class Bundle:
 
 
 def prepare(resolved: Resolved, options: DataOptions, device: torch.device | str) -> Bundle:
-    """Load the data set, choose its classes, resize, split and normalise it, and put it on `device`.
+    """Load the data set, choose its classes, resize, split, normalise and whiten it, and put it on `device`.
 
     uint8 values are scaled to [0, 1]; then x ← (x − mean) / std with the training split's own
-    mean and standard deviation (`options.normalize`). Raises DataError when the set cannot be
-    read, is too small to split, or is not one that an option can be applied to.
+    mean and standard deviation (`options.normalize`), and its whitening (`options.whiten`). Both are
+    fitted before the split loses labels or evaluation data are shifted. Raises DataError when the set
+    cannot be read, is too small to split, or is not one that an option can be applied to.
     """
     raw = resolved.located.load()
     _refuse_unfit(options, raw.x_train, resolved.located.name)
@@ -84,10 +93,14 @@ def prepare(resolved: Resolved, options: DataOptions, device: torch.device | str
         raw = chosen_classes(raw, options.classes)
     if options.resize is not None:
         raw = resized(raw, pixels(options.resize))
-    parts = _split(raw, options.val_fraction)
-    shift, scale = _normalisation(parts[0][0], options.normalize)
-    whole, val, test = (Split(x=_apply(x, shift, scale).to(device), y=y.to(device)) for x, y in parts)
+    loaded, labels = zip(*_split(raw, options.val_fraction), strict=True)
+    shift, scale = _normalisation(loaded[0], options.normalize)
+    inputs = _whitened([_apply(x, shift, scale) for x in _shifted(loaded, options.shift)], options)
+    whole, val, test = (Split(x=x.to(device), y=y.to(device)) for x, y in zip(inputs, labels, strict=True))
     train, unlabelled = _labelled(whole, options.labelled)
+    noisy = mislabelled(train.y.cpu(), raw.classes, options.label_noise)
+    wrong = int((noisy != train.y.cpu()).sum())
+    train = Split(x=train.x, y=noisy.to(device))
     return Bundle(
         train=train,
         val=val,
@@ -100,7 +113,25 @@ def prepare(resolved: Resolved, options: DataOptions, device: torch.device | str
         labels=None if options.classes is None else tuple(options.classes),
         augment=_augment(options, train.x, shift, scale),
         unlabelled=unlabelled,
+        mislabelled=wrong,
+        order=order_of(options.order, noisy),
     )
+
+
+def _shifted(inputs: Sequence[Tensor], shift: ShiftOptions | None) -> list[Tensor]:
+    """Train, validation and test inputs, the last two changed by `data.shift`."""
+    train, val, test = inputs
+    if shift is None:
+        return [train, val, test]
+    return [train, shifted(val, shift, "val"), shifted(test, shift, "test")]
+
+
+def _whitened(inputs: list[Tensor], options: DataOptions) -> list[Tensor]:
+    """Normalised train, validation and test inputs under the whitening fitted on the first."""
+    if options.whiten == "none":
+        return inputs
+    whitening = fit_whitening(inputs[0], options.whiten, options.whiten_eps)
+    return [whitening(x) for x in inputs]
 
 
 def _labelled(whole: Split, count: int | None) -> tuple[Split, Tensor | None]:
@@ -115,8 +146,14 @@ def _labelled(whole: Split, count: int | None) -> tuple[Split, Tensor | None]:
 def _refuse_unfit(options: DataOptions, x: Tensor, name: str) -> None:
     if x.dim() == 4:
         return
-    for key in ("resize", "augment"):
-        if getattr(options, key) is not None:
+    moved = options.shift is not None and any(options.shift.down_right)
+    of_images = {
+        "resize": options.resize is not None,
+        "augment": options.augment is not None,
+        "shift.translate": moved,
+    }
+    for key, given in of_images.items():
+        if given:
             raise DataError(
                 f"data.{key} is for images, and a sample of {name} is a list of {x.shape[1]:,} features:"
                 f" leave data.{key} out, or choose a data set of images"

@@ -191,7 +191,19 @@ def _record(todo: Plan, data: Bundle) -> dict[str, Any]:
         "versions": versions(),
         "machine": machine(todo.device),
         "git": git_state(),
-        "samples": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
+        "samples": _samples(data),
         "classes": data.classes,
         **dict.fromkeys(("parameters", "steps", "final", "diverged", "diagnosis", "error")),
+    }
+
+
+def _samples(data: Bundle) -> dict[str, int]:
+    """How many samples each split has; `unlabelled` come beside `train`, `mislabelled` are some of it."""
+    unlabelled = 0 if data.unlabelled is None else len(data.unlabelled)
+    return {
+        "train": len(data.train),
+        "val": len(data.val),
+        "test": len(data.test),
+        "unlabelled": unlabelled,
+        "mislabelled": data.mislabelled,
     }

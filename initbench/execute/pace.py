@@ -41,7 +41,7 @@ def seconds_per_update(config: ExperimentConfig, data: Bundle, mode: Mode) -> fl
     with one_thread(), true_fp32(torch.device("cpu")):
         seed = config.seed_list[0]
         cohort = Cohort(draw(config, data, [seed]), config.train, mode, torch.device("cpu"))
-        batches = Batches(len(data.train), config.train.batch_size, [seed])
+        batches = Batches(len(data.train), config.train.batch_size, [seed], order=data.order)
         x, y = data.train.take(batches.indices(0))
         tries = []
         for _ in range(_TRIES):

@@ -46,8 +46,9 @@ def image_shape(options: FamilyOptions, input_shape: tuple[int, ...]) -> Maps:
     if len(input_shape) != 3:
         refuse(
             "model.family",
-            f"{options.family} needs images, and a sample of this data.name is a list of"
-            f" {math.prod(input_shape):,} features: choose another data.name, or model.family=mlp",
+            f"{options.family} needs images, and a sample of this data (data.name, data.whiten) is a list of"
+            f" {math.prod(input_shape):,} features: choose a set of images without data.whiten=pca,"
+            " or model.family=mlp",
         )
     channels, height, width = input_shape
     return channels, height, width

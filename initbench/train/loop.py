@@ -83,7 +83,7 @@ class Training:
         self._device = device
         self._listener = listener
         self._cohort = Cohort(networks, config.train, mode, device)
-        self._batches = Batches(len(data.train), config.train.batch_size, seeds, device)
+        self._batches = Batches(len(data.train), config.train.batch_size, seeds, device, order=data.order)
         self._runs = list(range(len(networks)))  # positions at the start of those still in the cohort
         self._train_sample = fixed_sample(data.train, TRAIN_SAMPLE)
         self._probe_batch = fixed_sample(data.train, config.probe.batch)

@@ -28,5 +28,5 @@ def _network(config: ExperimentConfig, data: Bundle, seed: int) -> Network:
         input_shape=data.input_shape,
         classes=data.classes,
         seed=seed,
-        batch=first_batch(data.train.x, config.train.batch_size, seed).cpu(),
+        batch=first_batch(data.train.x, config.train.batch_size, seed, data.order).cpu(),
     )

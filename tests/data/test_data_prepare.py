@@ -8,16 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from initbench.data.dataset import DataOptions, Located, RawData
-from initbench.data.prepare import Bundle, moments, prepare
-from initbench.data.resolve import Resolved
+from initbench.data.dataset import RawData
+from initbench.data.prepare import moments
 from initbench.data.split import stratified_parts
 from initbench.errors import DataError
-
-
-def bundle(raw: RawData, **options: object) -> Bundle:
-    located = Located(name="own", fingerprint="f", load=lambda: raw)
-    return prepare(Resolved(requested="asked", located=located), DataOptions(**options), "cpu")
+from tests.data.own_data import bundle
 
 
 def raw_uint8(train: int = 100, shape: tuple[int, ...] = (3, 4, 5)) -> RawData:

@@ -106,7 +106,13 @@ def test_every_file_of_a_run_is_there_and_whole(make_config: Any, execute: Any, 
         record = run.record
         assert (record["status"], record["seed"], record["experiment"]) == ("finished", seed, "tiny")
         assert record["dataset"] == record["dataset_requested"] == "digits"
-        assert record["samples"] == {"train": 1077, "val": 360, "test": 360}
+        assert record["samples"] == {
+            "train": 1077,
+            "val": 360,
+            "test": 360,
+            "unlabelled": 0,
+            "mislabelled": 0,
+        }
         assert record["device"] == "cpu"
         assert torch.__version__.startswith(record["versions"]["torch"])
         assert record["parameters"] == 64 * 16 + 16 + 16 * 16 + 16 + 16 * 10 + 10
