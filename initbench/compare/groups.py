@@ -1,7 +1,8 @@
 """Runs in groups: those of one experiment, or of one value of each key asked for, on the same terms.
 
 Runs on different data, in different precision or with different budgets are never averaged: they are in
-different tables, unless the very key that differs is one of those that make the rows.
+different tables, unless the very key that differs is one of those that make the rows. Runs under different
+data conditions are never averaged either: they are different rows, which say what differs.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from initbench.compare.conditions import conditions, evaluated_apart
 from initbench.compare.facts import RunFacts
 from initbench.compare.keys import differing
 
@@ -56,7 +58,7 @@ class Group:
 
 
 def _listed(values: dict[str, Any]) -> str:
-    return "".join(f" {key}={value}" for key, value in values.items())
+    return "".join(f" {key}={'null' if value is None else value}" for key, value in values.items())
 
 
 def unit_of(run: RunFacts, varying: Iterable[str]) -> str:
@@ -91,11 +93,13 @@ def _by_experiment(runs: Sequence[RunFacts], _by: Sequence[str]) -> list[Group]:
     for run in runs:
         arms[run.experiment, run.arm].append(run)
     described = {arm: _described(group[0]) for arm, group in arms.items()}
+    evaluated = evaluated_apart(group[0] for group in arms.values())
     groups = []
     for (name, arm), group in arms.items():
         alike = [keys for (other, _), keys in described.items() if other == name]
         own = described[name, arm]
-        variant = {key: own[key] for key in differing(alike) if key in own}
+        shift = {key: value for key, value in conditions(group[0]).items() if key in evaluated}
+        variant = {key: own[key] for key in differing(alike) if key in own} | shift
         groups.append(Group({"experiment": name, **({"variant": variant} if variant else {})}, group, {}))
     return groups
 
@@ -109,7 +113,7 @@ def _by_keys(runs: Sequence[RunFacts], by: Sequence[str]) -> list[Group]:
     rows: defaultdict[str, list[RunFacts]] = defaultdict(list)
     keys: dict[str, Key] = {}
     for run in runs:
-        found = run.keys
+        found = {**run.keys, **conditions(run)}
         key = {name: found.get(name) for name in by}
         rows[repr(key)].append(run)
         keys[repr(key)] = key

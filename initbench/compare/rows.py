@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from initbench.compare.conditions import apart
 from initbench.compare.facts import RunFacts
 from initbench.compare.groups import Group, Key, Terms, grouped, unit_of
 from initbench.compare.metrics import METRICS, Metric, steps_to
@@ -70,8 +71,11 @@ def tables(runs: Iterable[RunFacts], *, by: Sequence[str] = (), target: float | 
 
     `by`: keys of the config, or `dataset`, `with.device` and the like, whose values make the rows. Without
     any, experiments do, and runs of one name whose config, code, torch or device differ are rows of their
-    own, named by what differs. `target` is a validation accuracy in (0, 1].
+    own, named by what differs. Data conditions in which runs differ make rows as well, asked for or not.
+    `target` is a validation accuracy in (0, 1].
     """
+    runs = list(runs)
+    by = (*by, *apart(runs, by)) if by else ()
     return [_table(terms, tuple(by), groups, target) for terms, groups in grouped(runs, by)]
 
 

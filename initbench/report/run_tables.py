@@ -12,6 +12,7 @@ from rich.text import Text
 
 from initbench.compare.statistics import Summary, summarise
 from initbench.report import text
+from initbench.report.conditions import condition_words
 from initbench.report.grid import Grid
 from initbench.report.layers import LayerView, chosen, in_both, layers_at, snapshot_at
 from initbench.report.terminal import print_uncut
@@ -59,6 +60,7 @@ def heading(runs: Sequence[StoredRun]) -> Text:
         "no norm" if norm == "none" else f"{norm} norm",
         _name(config["init"]["scheme"]),
         used if used == asked else f"{used} (stands in for {asked})",
+        *condition_words(config.get("data", {})),
         text.plural(len(runs), "seed"),
         record["device"],
     ]

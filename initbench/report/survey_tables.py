@@ -13,6 +13,7 @@ from initbench.execute.survey import ConfigSurvey
 from initbench.execute.surveyed import Survey
 from initbench.report import survey as data
 from initbench.report import text
+from initbench.report.conditions import condition_words
 from initbench.report.grid import Grid
 from initbench.report.layers import chosen
 from initbench.report.terminal import print_uncut
@@ -55,6 +56,7 @@ def heading(survey: ConfigSurvey) -> Text:
         "no norm" if model.norm.name == "none" else f"{model.norm.name} norm",
         config.init.scheme.name + gain,
         used,
+        *condition_words(config.data.model_dump()),
         text.plural(len(survey.seeds), "net"),
         f"{survey.samples} samples",
         "not trained",

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from initbench.execute.trainability import Map, Point
 from initbench.report import text
+from initbench.report.conditions import condition_words
 from initbench.report.terminal import print_uncut
 from initbench.store import strictjson
 from initbench.theory.depth import TRAINABLE, DepthScales
@@ -86,6 +87,7 @@ def _heading(found: Map) -> Text:
         "no norm" if model.norm.name == "none" else f"{model.norm.name} norm",
         "weights N(0, σ_w²/fan_in)",
         used,
+        *condition_words(config.data.model_dump()),
         f"{text.plural(len(found.points), 'point')}, {text.plural(len(config.seed_list), 'net')} each",
         f"{found.samples} samples",
         "not trained" if found.bar is None else text.plural(found.bar.steps, "step"),
