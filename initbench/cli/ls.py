@@ -49,8 +49,8 @@ def ls(
     """List the stored runs: status, data set, accuracy, steps and age.
 
     A run whose process is gone, or whose files are no longer all there, is listed as crashed; one whose
-    run.json lacks something as damaged. With --verify the command ends with exit code 3 and names the files
-    when a run is not as it was stored.
+    run.json is missing, cannot be read or lacks something as damaged. With --verify the command ends with
+    exit code 3 and names the files when a run is not as it was stored.
     """
     from initbench.store.store import Store
 
@@ -65,8 +65,10 @@ def ls(
 
 def _problems(store: Store, record: dict[str, Any]) -> list[str]:
     """What is not as it was stored; nothing is known of a run that never came to its end."""
-    from initbench.store.layout import STOPPED
+    from initbench.store.layout import RUN, STOPPED
 
+    if record["status"] == "damaged":
+        return [f"{RUN} is damaged: {record['error']}"]
     ended = record.get("finished") is not None and record["status"] not in STOPPED
     return store.verify(record["run_id"]) if ended else []
 

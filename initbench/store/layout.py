@@ -32,7 +32,8 @@ LISTED = (CONFIG, RUN, METRICS, LAYERS, SHIFT, WEIGHTS)
 COMPLETE = ("finished", "diverged")
 STOPPED = ("interrupted", "failed")
 STATUSES = ("running", *COMPLETE, *STOPPED, "crashed", "damaged")
-"""`crashed`: the process is gone and left no whole result. `damaged`: run.json lacks what it must hold."""
+"""`crashed`: the process is gone and left no whole result. `damaged`: run.json is missing, cannot be
+read, or lacks what it must hold."""
 
 _HIDDEN = (".rerun", ".old", ".trash")
 _OWN_NAMES = frozenset((*LISTED, CHECKPOINT, MANIFEST, LOCK))

@@ -23,6 +23,8 @@ _table_guard = threading.Lock()
 _structure_guard = threading.Lock()
 _held: set[_Key] = set()
 
+STRUCTURE_LOCK = ".store.lock"
+"""Held while the set of run directories changes."""
 PROBE_PATIENCE = 0.5
 """Seconds to wait for the readers' probes, which hold a shared lock for some microseconds each."""
 STRUCTURE_PATIENCE = 60.0
@@ -88,7 +90,7 @@ def structure_lock(root: Path) -> Iterator[None]:
     Raises StoreError when another process keeps it for a minute.
     """
     with _structure_guard:
-        lock = acquire(root / ".store.lock", STRUCTURE_PATIENCE)
+        lock = acquire(root / STRUCTURE_LOCK, STRUCTURE_PATIENCE)
         if lock is None:
             raise StoreError(f"another process has been changing {root} for {STRUCTURE_PATIENCE:.0f} s")
         try:

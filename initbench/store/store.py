@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from initbench.errors import StoreError, UsageError
 from initbench.store import moves, strictjson
 from initbench.store.checkpoint import checkpoint_step
+from initbench.store.damage import remains
 from initbench.store.files import read_lines
 from initbench.store.layout import (
     LAYERS,
@@ -99,6 +100,14 @@ class Store:
         """Read a run that may be removed at any moment: None when it is; StoreError as `read` raises it."""
         with plainly(f"read run {run_id}"):
             return self._steadily(run_id, lambda directory: _read(run_id, directory))
+
+    def glean(self, run_id: str) -> StoredRun | None:
+        """`read_if_there`, but a damaged run is one whose record says so, with file and fault in `error`.
+
+        Such a run has no lines, and its record may lack anything but run_id, status and error.
+        """
+        with plainly(f"read run {run_id}"):
+            return self._steadily(run_id, lambda directory: _glean(run_id, directory))
 
     def find(self, patterns: Sequence[str], known: Mapping[str, Record] | None = None) -> list[str]:
         """The runs that any of `patterns` names: ids, unique beginnings of ids, experiments, globs.
@@ -231,7 +240,8 @@ class Store:
 
 
 def _record(run_id: str, directory: Path) -> Record | None:
-    record = current_record(directory)
+    # Once more, because it may get its record between two looks.
+    record = current_record(directory) or remains(run_id, directory) or current_record(directory)
     return record if record is not None and record.get("run_id") == run_id else None
 
 
@@ -244,6 +254,16 @@ def _read(run_id: str, directory: Path) -> StoredRun | None:
     convergence = _lines(directory / METRICS, EVALUATION)
     snapshots, shifts = _lines(directory / LAYERS, SNAPSHOT), _lines(directory / SHIFT, SHIFTED)
     return StoredRun(run_id, record, convergence, snapshots, shifts)
+
+
+def _glean(run_id: str, directory: Path) -> StoredRun | None:
+    try:
+        return _read(run_id, directory)
+    except (StoreError, OSError) as error:
+        record = _record(run_id, directory)
+        fault = str(error)
+    marked = {**(record or {}), "status": "damaged", "final": None, "error": fault}
+    return None if record is None else StoredRun(run_id, marked, [], [])
 
 
 def _lines(path: Path, check: Check) -> list[Record]:
