@@ -127,10 +127,11 @@ def _view(**given: object) -> View:
     from initbench.report.comparison.view import View
     from initbench.report.terminal import stdout_width
 
-    return View(width=stdout_width(), ascii_only=_is_ascii(), **given)  # type: ignore[arg-type]
+    return View(width=stdout_width(), ascii_only=is_ascii(), **given)  # type: ignore[arg-type]
 
 
-def _is_ascii() -> bool:
+def is_ascii() -> bool:
+    """Whether stdout takes no braille and no other signs beyond ASCII."""
     return (sys.stdout.encoding or "ascii").lower().replace("-", "") not in ("utf8", "utf16", "utf32")
 
 

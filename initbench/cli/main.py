@@ -15,7 +15,21 @@ from typing import Annotated, NoReturn
 import typer
 
 from initbench import __version__
-from initbench.cli import catalog, compare, data, explain, lint, ls, probe, rm, run, schema, show, validate
+from initbench.cli import (
+    catalog,
+    compare,
+    data,
+    explain,
+    lesson,
+    lint,
+    ls,
+    probe,
+    rm,
+    run,
+    schema,
+    show,
+    validate,
+)
 from initbench.cli.options import add
 from initbench.errors import ConfigError, InitbenchError, Terminated
 
@@ -32,6 +46,7 @@ for _command in (
     run.run,
     probe.probe,
     lint.lint,
+    lesson.lesson,
     compare.compare,
     show.show,
     ls.ls,
@@ -94,7 +109,7 @@ def call(arguments: Sequence[str]) -> int:
 
 def _resuming(arguments: Sequence[str]) -> str:
     """How to go on from the last checkpoints, after a command that leaves some."""
-    if list(arguments[:1]) != ["run"]:
+    if list(arguments[:1]) not in (["run"], ["lesson"]):
         return ""
     again = ["initbench", *(argument for argument in arguments if argument != "--rerun")]
     return f"; to go on: {shlex.join(again)}"

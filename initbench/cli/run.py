@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from initbench.cli.options import AllLayers, ConfigArguments, DataDir, Json, RunsDir, runs_root
-from initbench.errors import RunFailedError, UsageError
+from initbench.cli.workplace import DeviceName, Offline, Quiet, Rerun, Workers, workplace_of
+from initbench.errors import RunFailedError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from initbench.config.schema import ExperimentConfig
     from initbench.execute.experiment import Execution, Workplace
     from initbench.store.store import Store, StoredRun
@@ -20,22 +19,17 @@ if TYPE_CHECKING:
 
 def run(
     arguments: ConfigArguments,
-    device: Annotated[
-        str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:n.")
-    ] = "auto",
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", metavar="N", min=1, help="Processes that train; default: as many as pay."),
-    ] = None,
+    device: DeviceName = "auto",
+    workers: Workers = None,
     runs_dir: RunsDir = None,
     data_dir: DataDir = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
-    rerun: Annotated[bool, typer.Option("--rerun", help="Train again what is finished.")] = False,
+    offline: Offline = False,
+    rerun: Rerun = False,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print the resolved config and stop.")
     ] = False,
     all_layers: AllLayers = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    quiet: Quiet = False,
     json_output: Json = False,
 ) -> None:
     """Train experiments under all their seeds, store every run, and explain what was seen.
@@ -50,7 +44,7 @@ def run(
         return
     from initbench.store.store import Store
 
-    workplace = _workplace(Store(runs_root(runs_dir)), device, workers, data_dir, offline=offline)
+    workplace = workplace_of(Store(runs_root(runs_dir)), device, workers, data_dir, offline=offline)
     executions = []
     seen: list[list[StoredRun]] = []
     try:
@@ -64,23 +58,6 @@ def run(
         if json_output:
             _print_documents(seen, several=len(configs) > 1)
     _fail_if_any_failed(executions)
-
-
-def _workplace(
-    store: Store, device: str, workers: int | None, data_dir: Path | None, *, offline: bool
-) -> Workplace:
-    """One for all configs: what its source has looked for in vain is not looked for again."""
-    from initbench.data.dataset import Source
-    from initbench.data.resolve import data_root
-    from initbench.execute.device import resolve_device
-    from initbench.execute.experiment import Workplace
-
-    # What a fallback says is never silenced: the numbers are not those that were asked for.
-    source = Source(root=data_root(data_dir), offline=offline, notify=lambda m: typer.echo(m, err=True))
-    chosen = resolve_device(device)
-    if workers is not None and workers > 1 and chosen.type != "cpu":
-        raise UsageError(f"--workers {workers} is for the CPU; on {chosen} one process stacks all runs")
-    return Workplace(store=store, source=source, device=chosen, workers=workers)
 
 
 def _executions(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
@@ -212,3 +212,16 @@ class Lesson:
     def name(self) -> str:
         """Its name."""
         return self.config.name
+
+    def from_seed(self, first: int) -> Lesson:
+        """The same lesson with as many seeds, from `first` on."""
+        return replace(self, arms=tuple(_from_seed(arm, first) for arm in self.arms))
+
+
+def _from_seed(arm: Arm, first: int) -> Arm:
+    """The seeds of tuning follow those of the arm, as ever."""
+    after = first + len(arm.config.seed_list)
+    candidates = [
+        candidate.with_seeds(*range(after, after + len(candidate.seed_list))) for candidate in arm.candidates
+    ]
+    return replace(arm, config=arm.config.with_seeds(*range(first, after)), candidates=tuple(candidates))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from initbench.config.faults import KeyPath, dotted
@@ -37,6 +38,11 @@ def read_lesson(
     if config is None or faults:
         return None, list(dict.fromkeys(faults))
     return Lesson(config, known, reader.tune), []
+
+
+def name_of(file: str) -> str:
+    """The name of the lesson in a file: the file's own, less a number in front that orders the files."""
+    return re.sub(r"^\d+_", "", Path(file).stem)
 
 
 class _Reader:
@@ -89,9 +95,9 @@ class _Reader:
         return {name: arm for name, (arm, _) in found.items()}
 
     def _check_name(self, name: str) -> None:
-        stem = self._file.rpartition("/")[2].rpartition(".")[0]
-        if self._file != "<stdin>" and stem != name:
-            self.faults.append(self.fault(("name",), f"must be that of the file, {stem!r}"))
+        own = name_of(self._file)
+        if self._file != "<stdin>" and own != name:
+            self.faults.append(self.fault(("name",), f"must be that of the file, {own!r}"))
 
     def _refuse_key(self, path: KeyPath, problem: str) -> None:
         self.faults.append(Fault(self.place(path, of_key=True), dotted(path), problem))

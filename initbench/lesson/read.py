@@ -8,7 +8,7 @@ from pathlib import Path
 from initbench.config.lesson import Lesson
 from initbench.config.load import read_all, validated
 from initbench.config.overrides import Override
-from initbench.config.read_lesson import read_lesson
+from initbench.config.read_lesson import name_of, read_lesson
 from initbench.config.schema import ExperimentConfig
 from initbench.config.strictyaml import Document
 from initbench.config.usage import CONFIGS
@@ -21,8 +21,8 @@ LESSONS = CONFIGS / "lessons"
 
 
 def shipped() -> dict[str, Path]:
-    """The shipped lessons by name."""
-    return {path.stem: path for path in sorted(LESSONS.glob("*.yaml"))} if LESSONS.is_dir() else {}
+    """The shipped lessons by name, in the order of their files."""
+    return {name_of(path.name): path for path in sorted(LESSONS.glob("*.yaml"))} if LESSONS.is_dir() else {}
 
 
 def load_lessons(names: Sequence[str], overrides: Sequence[str] = ()) -> list[Lesson]:
@@ -42,9 +42,9 @@ def _path(name: str) -> Path | str:
     if name == "-" or "/" in name or name.endswith((".yaml", ".yml")):
         return name
     known = shipped()
-    if name not in known:
+    if name_of(name) not in known:
         raise UnknownNameError(unknown_name("lesson", name, known))
-    return known[name]
+    return known[name_of(name)]
 
 
 def _lesson(

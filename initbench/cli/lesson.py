@@ -1,0 +1,169 @@
+"""`initbench lesson`: claims about inits and norms, judged on runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from initbench.cli.options import DataDir, Json, RunsDir, runs_root
+from initbench.cli.workplace import DeviceName, Offline, Quiet, Rerun, Workers, workplace_of
+from initbench.errors import InitbenchError, RunFailedError, UsageError
+
+if TYPE_CHECKING:
+    from initbench.config.lesson import Lesson
+    from initbench.execute.experiment import Workplace
+    from initbench.lesson.conduct import Conducted
+    from initbench.sweep.train import Get
+
+LIST = "ls"
+
+
+def lesson(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="ls|NAME|FILE|KEY=VALUE",
+            help="ls for a list; else lessons by name or file, then overrides for all arms.",
+        ),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All lessons.")] = False,
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="NAME", help="Run all arms on this data set.")
+    ] = None,
+    first_seed: Annotated[
+        int | None,
+        typer.Option("--first-seed", metavar="N", min=0, help="As many seeds, from N on: do verdicts hold?"),
+    ] = None,
+    device: DeviceName = "auto",
+    workers: Workers = None,
+    runs_dir: RunsDir = None,
+    data_dir: DataDir = None,
+    offline: Offline = False,
+    rerun: Rerun = False,
+    quiet: Quiet = False,
+    json_output: Json = False,
+) -> None:
+    """Run what a lesson lacks, and say of each of its claims: supported, contradicted or undecided.
+
+    A contradicted claim is a result: the exit code is 0. docs/lessons.md has all lessons.
+    """
+    from initbench.store.store import Store
+
+    lessons, is_list = _lessons(arguments or [], data, first_seed, every=every)
+    workplace = workplace_of(Store(runs_root(runs_dir)), device, workers, data_dir, offline=offline)
+    if is_list:
+        _list(lessons, workplace, json_output=json_output)
+        return
+    conducted: list[Conducted] = []
+    errors: list[InitbenchError] = []
+    try:
+        for found in _conducted(lessons, workplace, errors, quiet=quiet, rerun=rerun):
+            conducted.append(found)
+            if not json_output:
+                _show(found)
+    finally:  # an error in one lesson takes nothing away from those before it
+        if json_output:
+            _print_document(conducted)
+        elif len(conducted) > 1:
+            _print_sum(conducted)
+    _fail(conducted, errors)
+
+
+def _lessons(
+    arguments: Sequence[str], data: str | None, first_seed: int | None, *, every: bool
+) -> tuple[list[Lesson], bool]:
+    """The lessons asked for, and whether only their list is."""
+    from initbench.config.overrides import split_arguments
+    from initbench.lesson.read import load_lessons, shipped
+
+    names, overrides = split_arguments(arguments)
+    overrides += [] if data is None else [f"data.name={data}"]
+    is_list = names[:1] == [LIST]
+    names = names[1:] if is_list else names
+    if every and names:
+        raise UsageError("--all takes no names of lessons")
+    if not names and not every and not is_list:
+        raise UsageError("name a lesson, or give --all; initbench lesson ls lists them")
+    names = names or list(shipped())
+    if not names:
+        raise UsageError("no lessons are shipped with this installation; give the files of some")
+    lessons = load_lessons(names, overrides)
+    return [one if first_seed is None else one.from_seed(first_seed) for one in lessons], is_list
+
+
+def _conducted(
+    lessons: Sequence[Lesson],
+    workplace: Workplace,
+    errors: list[InitbenchError],
+    *,
+    quiet: bool,
+    rerun: bool,
+) -> Iterator[Conducted]:
+    """Each lesson in turn; where there are several, one that cannot be run is told of, and left out."""
+    from initbench.lesson.conduct import conduct
+    from initbench.report.progress import ProgressDisplay
+    from initbench.sweep.train import trained
+
+    display = ProgressDisplay(quiet=quiet)
+    get: Get = partial(trained, workplace=workplace, observer=display, rerun=rerun)
+    for lesson in lessons:
+        try:
+            with display.experiment():
+                found = conduct(lesson, get)
+        except InitbenchError as error:
+            if len(lessons) == 1:
+                raise
+            errors.append(error)
+            typer.echo(f"{lesson.name}: {error}", err=True)
+        else:
+            yield found
+
+
+def _show(found: Conducted) -> None:
+    from initbench.cli.compare import is_ascii
+    from initbench.report.comparison.view import View
+    from initbench.report.lesson_tables import print_lesson
+    from initbench.report.terminal import stdout_console, stdout_width
+
+    print_lesson(stdout_console(), found, view=View(width=stdout_width(), ascii_only=is_ascii()))
+
+
+def _print_document(conducted: Sequence[Conducted]) -> None:
+    from initbench.report.lesson_document import lessons_document
+    from initbench.store import strictjson
+
+    typer.echo(strictjson.dumps(lessons_document(conducted)))
+
+
+def _print_sum(conducted: Sequence[Conducted]) -> None:
+    from initbench.report.lesson_tables import tally
+
+    claims = [claim for one in conducted for claim in one.claims]
+    typer.echo(f"{len(conducted)} lessons, {len(claims)} claims: {tally(claims)}")
+
+
+def _list(lessons: Sequence[Lesson], workplace: Workplace, *, json_output: bool) -> None:
+    from initbench.lesson.conduct import stock
+    from initbench.report.lesson_list import list_document, print_list
+    from initbench.report.terminal import stdout_console
+    from initbench.store import strictjson
+    from initbench.sweep.train import stored
+
+    get: Get = partial(stored, workplace=workplace)
+    found = [(lesson, stock(lesson, get)) for lesson in lessons]
+    if json_output:
+        typer.echo(strictjson.dumps(list_document(found)))
+    else:
+        print_list(stdout_console(), found)
+
+
+def _fail(conducted: Sequence[Conducted], errors: Sequence[InitbenchError]) -> None:
+    """End with what went wrong, if anything did."""
+    failures = [line for one in conducted for line in one.failures]
+    if failures:
+        raise RunFailedError("\n".join([*failures, "the traceback is in run.json of the runs, under error"]))
+    if errors:
+        raise typer.Exit(max(error.exit_code for error in errors))

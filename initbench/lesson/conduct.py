@@ -1,0 +1,102 @@
+"""Run what a lesson lacks, and judge its claims."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from initbench.compare.rows import Table, one_table
+from initbench.config.lesson import Arm, Lesson, Tune
+from initbench.config.schema import ExperimentConfig
+from initbench.lesson.verdict import Judged, judged
+from initbench.sweep.train import Get, Trained
+from initbench.sweep.tune import Tuning, tune
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """What came of one arm."""
+
+    arm: Arm
+    trained: Trained
+    tuning: Tuning | None
+    errors: tuple[Exception, ...]
+    """What stopped runs that failed, those of the tuning included."""
+
+    @property
+    def name(self) -> str:
+        """The arm's name."""
+        return self.arm.name
+
+
+@dataclass(frozen=True)
+class Conducted:
+    """A lesson with its runs and its verdicts."""
+
+    lesson: Lesson
+    arms: tuple[ArmResult, ...]
+    table: Table
+    """Its rows are the arms, in order."""
+    claims: tuple[Judged, ...]
+
+    @property
+    def failures(self) -> list[str]:
+        """A line for each error that ended runs."""
+        return [
+            f"{self.lesson.name}.{arm.name} failed: {type(error).__name__}: {error}"
+            for arm in self.arms
+            for error in arm.errors
+        ]
+
+
+@dataclass(frozen=True)
+class Stock:
+    """How many runs a lesson takes, and how many of them are there."""
+
+    stored: int
+    total: int
+
+    @property
+    def missing(self) -> int:
+        """Runs that are to be trained."""
+        return self.total - self.stored
+
+
+def conduct(lesson: Lesson, get: Get) -> Conducted:
+    """Get the runs of the arms, in order, and judge the claims on them.
+
+    Raises as `get` does; a run that failed is an arm's error, and may leave claims undecided.
+    """
+    arms = tuple(_arm(arm, lesson.tune, get) for arm in lesson.arms)
+    table = one_table({arm.name: arm.trained.facts for arm in arms})
+    return Conducted(lesson, arms, table, tuple(judged(lesson.config.claims, table)))
+
+
+def _arm(arm: Arm, wanted: Tune | None, get: Get) -> ArmResult:
+    if wanted is None:
+        done = get(arm.config)
+        return ArmResult(arm, done, None, done.errors)
+    tuning, errors = tune(arm.candidates, wanted.values, wanted.key, wanted.select, get)
+    done = get(_under(arm, tuning))
+    return ArmResult(arm, done, tuning, (*errors, *done.errors))
+
+
+def _under(arm: Arm, tuning: Tuning) -> ExperimentConfig:
+    """The arm under the value that was chosen, with its own name, seeds and probes."""
+    own = {name: getattr(arm.config, name) for name in ("name", "seeds", "probe")}
+    return arm.candidates[tuning.best].model_copy(update=own)
+
+
+def stock(lesson: Lesson, get: Get) -> Stock:
+    """What is stored of a lesson; `get` reads and does not train.
+
+    Which value a tuned arm is going to have is known once all of its tuning is there.
+    """
+    found, total = 0, 0
+    for arm in lesson.arms:
+        tuned = sum(get(candidate).complete for candidate in arm.candidates)
+        wanted = sum(len(candidate.seed_list) for candidate in arm.candidates)
+        own = len(arm.config.seed_list)
+        if tuned == wanted:
+            tuned += _arm(arm, lesson.tune, get).trained.complete
+        found, total = found + tuned, total + wanted + own
+    return Stock(found, total)

@@ -1,0 +1,60 @@
+"""Whether a claim holds, from runs: supported, contradicted or undecided."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from initbench.compare.gates.decide import State
+from initbench.compare.gates.judge import Gate, Judgement, judge
+from initbench.compare.gates.parse import condition
+from initbench.compare.rows import Table
+from initbench.config.lesson import Claim
+
+
+class Verdict(StrEnum):
+    """What came of a claim."""
+
+    SUPPORTED = "supported"
+    """The whole interval fulfils its condition."""
+    CONTRADICTED = "contradicted"
+    """The whole interval fulfils the opposite."""
+    UNDECIDED = "undecided"
+    """Neither: there are too few seeds, or the numbers lie too close to the border."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim, and what it came to."""
+
+    claim: Claim
+    judgement: Judgement
+    n: int
+    """The fewest runs that a number behind it comes from."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of a claim about every arm: supported if all of them show it, contradicted if one does not."""
+        states = {case.state for case in self.judgement.cases}
+        if State.CLEAR in states:
+            return Verdict.CONTRADICTED
+        return Verdict.SUPPORTED if states == {State.TRIGGERED} else Verdict.UNDECIDED
+
+
+def judged(claims: Sequence[Claim], table: Table, confidence: float = 0.95) -> list[Judged]:
+    """Judge claims on a table whose rows are the arms. Raises UsageError for layers that no arm has."""
+    gates = [Gate(claim.holds_if, condition(claim.holds_if)) for claim in claims]
+    found = judge(gates, [table], confidence)
+    return [
+        Judged(claim, judgement, _runs(judgement, table))
+        for claim, judgement in zip(claims, found, strict=True)
+    ]
+
+
+def _runs(judgement: Judgement, table: Table) -> int:
+    """Numbers of these very runs (min, max) have no sample size of their own: then that of their arms."""
+    used = [n for case in judgement.cases for part in case.parts for n in part.found.n]
+    named = {quantity.row.name for quantity in judgement.gate.quantities}
+    rows = [row.n for row in table.rows if None in named or row.label in named]
+    return min(used or rows, default=0)

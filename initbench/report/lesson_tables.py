@@ -1,0 +1,145 @@
+"""What `initbench lesson` prints: the question, the arms, pictures, and what came of each claim."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from initbench.components.norm import NORMS
+from initbench.config.lesson import Picture
+from initbench.lesson.conduct import ArmResult, Conducted
+from initbench.lesson.verdict import Judged, Verdict
+from initbench.report import axes, text
+from initbench.report.compare_tables import comparison
+from initbench.report.comparison.console import renderables
+from initbench.report.comparison.curves import curves
+from initbench.report.comparison.judged import judged
+from initbench.report.comparison.view import View
+from initbench.report.gates import sentence
+from initbench.report.grid import Grid
+from initbench.report.run_tables import activation_table, heading
+from initbench.report.terminal import print_uncut
+from initbench.sweep.tune import TOLERANCE, Tuning
+
+_STYLES = {Verdict.SUPPORTED: "green", Verdict.CONTRADICTED: "yellow", Verdict.UNDECIDED: "cyan"}
+_BLANK = Text("")
+
+
+def print_lesson(console: Console, found: Conducted, *, view: View) -> None:
+    """Print everything that one lesson shows."""
+    for piece in lesson(found, console.width, view):
+        print_uncut(console, piece)
+
+
+def lesson(found: Conducted, width: int, view: View) -> Iterator[RenderableType]:
+    """The parts of a lesson, `view` saying how wide tables may be and how pictures are drawn."""
+    config = found.lesson.config
+    yield Text.assemble((config.name, "bold"), "   ", config.question)
+    yield from (Text(line) for line in (config.source, config.notes.strip()) if line)
+    yield _BLANK
+    yield from comparison([found.table], view)
+    if found.lesson.tune is not None:
+        yield from (tuning_table(found.arms), _BLANK)
+    for picture in config.show:
+        yield from _picture(picture, found, width, view)
+    yield from (claims(found.claims, config.source), _BLANK, Text(tally(found.claims)), _BLANK)
+
+
+def tuning_table(arms: Sequence[ArmResult]) -> RenderableType:
+    """The value chosen for each arm, how many values would have done about as well, and the cost."""
+    tuned = [(arm.name, arm.tuning) for arm in arms if arm.tuning is not None]
+    if not tuned:
+        return Text("Nothing was tuned.", style="dim")
+    first = tuned[0][1]
+    key, metric, values = first.key, first.metric, [one.value for one in first.tried]
+    columns = ["arm", f"best {key}", "score", "good values", "decades", "runs", "seconds", "edge"]
+    grid = Grid(columns, left=("arm", "edge"))
+    for name, tuning in tuned:
+        grid.add([name, *_tuning_cells(tuning)])
+    seeds = first.tried[0].runs
+    legend = (
+        f"{key} was tuned for each arm over {len(values)} values from {values[0]:g} to {values[-1]:g},"
+        f" {text.plural(seeds, 'seed')} each, by {metric.name}; the runs above are on other seeds. Good"
+        f" values: the unbroken range around the best whose score is within {TOLERANCE:.0%} of it. At an"
+        " edge a better value may lie beyond the range."
+    )
+    return Group(grid.table(), Text(legend, style="dim"))
+
+
+def _tuning_cells(tuning: Tuning) -> list[str]:
+    low, high = tuning.good_values
+    score, decades = tuning.chosen.score, tuning.decades
+    shown = text.percent(score, 1) + " %" if tuning.metric.form == "percent" else text.number(score)
+    return [
+        f"{tuning.chosen.value:g}",
+        f"{text.plural(tuning.chosen.lost, 'run')} lost" if score is None else shown,
+        "none" if score is None else f"{low:g}" if low == high else f"{low:g} to {high:g}",
+        text.NOTHING if decades is None or score is None else f"{decades:.1f}",
+        str(tuning.runs),
+        f"{tuning.seconds:.1f}",
+        "" if tuning.edge is None else f"{tuning.edge} end",
+    ]
+
+
+def _picture(picture: Picture, found: Conducted, width: int, view: View) -> Iterator[RenderableType]:
+    runs = {arm.name: arm.trained.runs for arm in found.arms}
+    for name in picture.layers or []:
+        if runs[name]:
+            table = activation_table(runs[name], all_layers=False, width=width)
+            yield from (heading(runs[name]), _BLANK, table, _BLANK)
+    if picture.curves:
+        rows = [row for row in found.table.rows if row.label in picture.curves]
+        drawn = judged([replace(found.table, rows=rows)], view)[0]
+        for block in curves(drawn, view, ""):
+            yield from renderables(block, view.width)
+    for name in picture.axes or []:
+        yield from (_axes(name, ascii_only=view.ascii_only), _BLANK)
+
+
+def _axes(name: str, *, ascii_only: bool) -> RenderableType:
+    entry = NORMS[name]
+    if not axes.drawable(entry.axes):
+        return Text.assemble(
+            (f"{name} norm", "bold"), "   averages over ", ", ".join(entry.axes) or "nothing"
+        )
+    lines = [
+        *axes.picture(entry.axes, ascii_only=ascii_only),
+        "",
+        *axes.legend(entry.axes, ascii_only=ascii_only),
+    ]
+    title = Text.assemble((f"{name} norm", "bold"), "   ", axes.sentence(entry.axes))
+    return Group(title, _BLANK, Text("\n".join(lines), no_wrap=True, overflow="ignore"))
+
+
+def claims(found: Sequence[Judged], source: str) -> RenderableType:
+    """Each claim with its verdict, who makes it, its condition, and the numbers."""
+    grid = RichTable.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for one in found:
+        if grid.row_count:
+            grid.add_row("", "")
+        said = Text.assemble((one.claim.says, "bold"), f"  {one.claim.source or source}".rstrip())
+        lines = [said, Text(f"if {one.claim.holds_if}", "dim"), *(Text(line) for line in evidence(one))]
+        grid.add_row(Text(one.verdict, _STYLES[one.verdict]), Group(*lines))
+    return grid
+
+
+def evidence(found: Judged) -> list[str]:
+    """A sentence for each comparison; where the claim is about every arm, of the arms that decide it."""
+    cases = found.judgement.cases
+    if found.verdict is Verdict.CONTRADICTED:
+        cases = [case for case in cases if case.state == "clear"]
+    named = len(found.judgement.cases) > 1
+    return [(f"{case.label}: " if named else "") + sentence(part) for case in cases for part in case.parts]
+
+
+def tally(found: Sequence[Judged]) -> str:
+    """`2 supported, 1 contradicted`."""
+    counts = Counter(one.verdict for one in found)
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
