@@ -58,6 +58,8 @@ class RunFacts:
     diagnosis: list[str]
     seconds: float | None
     """Seconds of training: those of the cohort, shared out among its runs."""
+    pretraining: dict[str, float]
+    """"seconds", shared out in the same way, and "samples" of layer-wise pre-training; empty without it."""
 
     @property
     def is_complete(self) -> bool:
@@ -152,6 +154,7 @@ def facts_of(run: StoredRun) -> RunFacts:
         diverged_step=(record.get("diverged") or {}).get("step"),
         diagnosis=[finding["code"] for finding in record.get("diagnosis") or []],
         seconds=_seconds(record),
+        pretraining=_pretraining(record),
     )
 
 
@@ -180,3 +183,11 @@ def _seconds(record: dict[str, Any]) -> float | None:
     timings = record.get("timings") or {}
     total = number_or_none(timings.get("train"))
     return None if total is None else total / max(1, int(record.get("cohort") or 1))
+
+
+def _pretraining(record: dict[str, Any]) -> dict[str, float]:
+    found = record.get("pretraining")
+    if not found:
+        return {}
+    seconds = float(found["seconds"]) / max(1, int(record.get("cohort") or 1))
+    return {"seconds": seconds, "samples": float(found["samples"])}

@@ -71,6 +71,22 @@ def _seconds_to(run: RunFacts, target: float | None) -> float | None:
     return run.seconds * steps / run.steps
 
 
+def _pretrain(what: str) -> Value:
+    return lambda run, _target: run.pretraining.get(what)
+
+
+def _total_seconds_to(run: RunFacts, target: float | None) -> float | None:
+    seconds = _seconds_to(run, target)
+    return None if seconds is None else seconds + run.pretraining.get("seconds", 0.0)
+
+
+def _total_samples_to(run: RunFacts, target: float | None) -> float | None:
+    steps = steps_to(run, target)
+    if steps is None or run.batch_size is None:
+        return None
+    return steps * run.batch_size + run.pretraining.get("samples", 0.0)
+
+
 def _area(run: RunFacts, _target: float | None) -> float | None:
     """Mean validation accuracy over the budget, by the trapezoid rule."""
     points = [(step, accuracy) for step, _, _, accuracy in run.evaluations]
@@ -157,6 +173,42 @@ _CONVERGENCE = (
         "lower",
         censored=True,
         one_clock=True,
+    ),
+    Metric(
+        "pretrain_seconds",
+        "seconds of layer-wise pre-training",
+        "convergence",
+        _pretrain("seconds"),
+        "seconds",
+        "lower",
+        one_clock=True,
+    ),
+    Metric(
+        "pretrain_samples",
+        "samples of its updates, over all layers",
+        "convergence",
+        _pretrain("samples"),
+        "count",
+        "lower",
+    ),
+    Metric(
+        "total_seconds_to_target",
+        "seconds to the target accuracy, those of pre-training counted in",
+        "convergence",
+        _total_seconds_to,
+        "seconds",
+        "lower",
+        censored=True,
+        one_clock=True,
+    ),
+    Metric(
+        "total_samples_to_target",
+        "samples of all updates to the target accuracy, those of pre-training counted in",
+        "convergence",
+        _total_samples_to,
+        "count",
+        "lower",
+        censored=True,
     ),
     Metric(
         "area_under_curve",

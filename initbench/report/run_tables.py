@@ -15,6 +15,7 @@ from initbench.report import text
 from initbench.report.conditions import condition_words
 from initbench.report.grid import Grid
 from initbench.report.layers import LayerView, chosen, in_both, layers_at, snapshot_at
+from initbench.report.pretraining import pretraining_table
 from initbench.report.terminal import print_uncut
 from initbench.store.store import StoredRun
 from initbench.store.strictjson import number_or_none
@@ -34,9 +35,11 @@ def experiment(runs: Sequence[StoredRun], *, all_layers: bool, width: int) -> Re
     Fewer steps and no histograms are shown where `width` columns do not hold them.
     """
     blank = Text("")
+    pretrained = pretraining_table(runs)
     return Group(
         heading(runs),
         blank,
+        *(() if pretrained is None else (pretrained, blank)),
         activation_table(runs, all_layers=all_layers, width=width),
         blank,
         convergence_table(runs, width=width),

@@ -101,6 +101,8 @@ def _choice(value: Any, path: str) -> Iterator[str]:
         yield from mapping(name=_text)(value, path)
 
 
+_PRETRAINED_LAYER = mapping(layer=_count, loss_start=numeric, loss_end=numeric)
+_PRETRAINING = mapping(layers=listing(_PRETRAINED_LAYER), seconds=numeric, samples=_count, steps=_count)
 _RECORD = mapping(
     experiment=_text,
     arm=_text,
@@ -121,7 +123,8 @@ _LATER = ("final", "diverged", "diagnosis")
 
 def defect(record: Mapping[str, Any]) -> str | None:
     """The first thing that run.json lacks, or None when it can be read."""
-    return next(_RECORD({**dict.fromkeys(_LATER), **record}, ""), None)
+    whole = with_maybe(_RECORD, pretraining=_PRETRAINING)
+    return next(whole({**dict.fromkeys(_LATER), **record}, ""), None)
 
 
 EVALUATION = mapping(step=_count, train_loss=numeric, val_loss=numeric, val_accuracy=numeric)

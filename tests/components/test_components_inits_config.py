@@ -14,7 +14,16 @@ from initbench.data.prepare import prepare
 from initbench.data.resolve import resolve
 from initbench.train.start import draw
 
-OTHER = {"mode": "fan_out", "names": ["Linear"]}
+OTHER = {
+    "mode": "fan_out",
+    "names": ["Linear"],
+    "kind": "denoising",
+    "corruption": "gaussian",
+    "loss": "bce",
+    "tied": False,
+    "batch_size": 16,
+    "base": "orthogonal",
+}
 """Values for options that are no numbers."""
 SERVED = [s.name for s in INITS if s.edit is None]
 """A plain mlp has no branches to edit."""
@@ -31,7 +40,7 @@ def other_options(name):
 
 
 def activation_for(name):
-    return "crelu" if name == "looks_linear" else "tanh"
+    return {"looks_linear": "crelu", "autoencoder": "sigmoid"}.get(name, "tanh")
 
 
 def config(make_config, name, **changes):

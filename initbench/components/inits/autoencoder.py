@@ -36,7 +36,7 @@ class AutoencoderOptions(Options):
     """Mean squared error, or cross-entropy, for which every layer's input has to lie between 0 and 1."""
     steps: int = Field(default=500, ge=1)
     """Updates of each layer, by Adam at its defaults: what it does, no layer's scale of input changes."""
-    lr: float = Field(default=0.001, gt=0.0)
+    lr: float = Field(default=0.003, gt=0.0)
     """Learning rate of these updates, constant."""
     batch_size: int | None = Field(default=None, ge=1)
     """Samples of such an update; null for train.batch_size."""
@@ -63,8 +63,16 @@ def _fill(
 
 
 def _gain(activation: BoundActivation) -> float:
-    """1 under a bounded activation, √(2/(1+a²)) under any other."""
-    return 1.0 if activation.entry.bounded else activation.kaiming_gain
+    """1/|φ′(0)| under a bounded activation (4 for sigmoid, 1 for tanh), √(2/(1+a²)) under any other.
+
+    With a gain of 1 a deep sigmoid net hands on so little that each layer learns the mean of its input
+    and no more (Glorot & Bengio 2010 give sigmoid the factor 4 for it).
+    """
+    if not (activation.entry.bounded and activation.entry.elementwise):
+        return activation.kaiming_gain
+    zero = torch.zeros(1, dtype=torch.float64, device="cpu")  # a net may be being built on "meta" just now
+    slope = abs(float(activation.derivative(zero)))
+    return 1.0 / slope if slope > 0.0 else 1.0
 
 
 def _problem(key: str, setting: Setting) -> str | None:
@@ -86,7 +94,7 @@ def _problem(key: str, setting: Setting) -> str | None:
 def _from_0_to_1(activation: BoundActivation) -> bool:
     if not (activation.entry.bounded and activation.entry.elementwise):
         return False
-    outputs = activation.phi(torch.linspace(-100.0, 100.0, 2_001, dtype=torch.float64))
+    outputs = activation.phi(torch.linspace(-100.0, 100.0, 2_001, dtype=torch.float64, device="cpu"))
     return bool((outputs >= 0.0).all() and (outputs <= 1.0).all())
 
 

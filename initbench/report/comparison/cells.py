@@ -32,7 +32,7 @@ def heading(metric: Metric, target: float | None) -> str:
     """What stands over a column of the metric."""
     if metric.censored:
         goal = "target" if target is None else f"{100 * target:.1f} %"
-        return f"{metric.name.partition('_')[0]} to {goal}"
+        return f"{metric.name.removesuffix('_to_target').replace('_', ' ')} to {goal}"
     unit = " %" if metric.form == "percent" else ""
     return _HEADINGS.get(metric.name, metric.name + unit)
 

@@ -26,6 +26,14 @@ CONVERGENCE = (
     "area_under_curve",
 )
 
+PRETRAINING = (
+    "pretrain_seconds",
+    "pretrain_samples",
+    "total_seconds_to_target",
+    "total_samples_to_target",
+)
+"""Shown beside those where some net was pre-trained layer by layer."""
+
 
 @dataclass(frozen=True)
 class _Column:
@@ -74,7 +82,10 @@ def _columns(judged: Judged, view: View) -> list[_Column]:
         return [_chosen(judged, name) for name in dict.fromkeys(view.columns)]
     counted = [_counted("n")]
     if view.view == "convergence":
-        columns = [*counted, *(_metric(judged, name) for name in CONVERGENCE)]
+        measured: tuple[str, ...] = ()
+        if any(row.metrics["pretrain_samples"].n for row in judged.rows):
+            measured = PRETRAINING
+        columns = [*counted, *(_metric(judged, name) for name in (*CONVERGENCE, *measured))]
     else:
         columns = [*counted, *_activations(), *(_metric(judged, name) for name in OVERVIEW)]
     columns.append(_Column("diverged", lambda row: f"{row.diverged} of {row.n}" if row.diverged else ""))
