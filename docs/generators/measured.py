@@ -69,7 +69,7 @@ def _content(words: Sequence[str], runs: Sequence[StoredRun], configs: Path) -> 
         dataset, *names = rest
         return _block(compare_tables.comparison(_tables(_pick(runs, dataset, names))))
     if kind == "results":
-        return _results(runs, rest or sorted(path.stem for path in configs.rglob("*.yaml")))
+        return _results(runs, rest or sorted(path.stem for path in configs.glob("*.yaml")))
     raise ValueError(f"unknown marker: measured: {' '.join(words)}")
 
 

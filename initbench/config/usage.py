@@ -51,9 +51,9 @@ def overrides(kind: Kind, entry: Entry) -> list[list[str]]:
 
 
 def shipped(kind: Kind, name: str) -> list[str]:
-    """Shipped configs that name the entry; none where the package lies without them."""
-    paths = sorted(CONFIGS.rglob("*.yaml")) if CONFIGS.is_dir() else []
-    return [f"configs/{path.relative_to(CONFIGS).as_posix()}" for path in paths if _names(path, kind, name)]
+    """Shipped experiments that name the entry; none where the package lies without them."""
+    paths = sorted(CONFIGS.glob("*.yaml")) if CONFIGS.is_dir() else []
+    return [f"configs/{path.name}" for path in paths if _names(path, kind, name)]
 
 
 def _names(path: Path, kind: Kind, name: str) -> bool:

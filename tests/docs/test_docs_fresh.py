@@ -147,8 +147,8 @@ def test_every_entry_is_in_the_catalogue(generate):
 
 def test_every_shipped_config_is_in_the_readme():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for path in (ROOT / "configs").rglob("*.yaml"):
-        assert f"configs/{path.relative_to(ROOT / 'configs').as_posix()}" in readme
+    for path in (ROOT / "configs").glob("*.yaml"):
+        assert f"configs/{path.name}" in readme
 
 
 def test_a_measured_command_stands_with_its_output(generate, tmp_path: Path):
