@@ -23,6 +23,11 @@ class Needs(StrEnum):
     TRAINING = "training"
     STORED_RUN = "stored_run"
 
+    @property
+    def leaves_no_scale(self) -> bool:
+        """Whether what the weights are drawn with says nothing of what a net starts with."""
+        return self in (Needs.TRAINING, Needs.STORED_RUN)
+
 
 class Fill(Protocol):
     """Overwrite `weight` in place.

@@ -16,6 +16,8 @@ from initbench.data.prepare import Bundle
 from initbench.models.network import Mode, Network
 from initbench.pretrain.greedy import Pretraining, Stride
 from initbench.pretrain.start import pretrains
+from initbench.pretrain.transfer import carry_over
+from initbench.pretrain.transfer_source import Origin
 from initbench.probing.diagnose import diagnose
 from initbench.probing.remedy import situation_of
 from initbench.store.checkpoint import Resumption
@@ -37,6 +39,8 @@ class Job:
     resume: tuple[Resumption, ...] = ()
     """Where each run goes on, by position; empty when they begin."""
     checkpoint_seconds: float = math.inf
+    origins: tuple[Origin, ...] = ()
+    """What each run takes its weights from, by position; empty where they are drawn."""
 
 
 class Sink(Protocol):
@@ -67,6 +71,7 @@ class Sink(Protocol):
 def train(job: Job, data: Bundle, sink: Sink) -> None:
     """Draw the job's nets, train them together, and hand on all that is seen."""
     networks = draw(job.config, data, job.seeds)
+    carry_over(networks, job.origins, job.config.init)
     reporter = _Reporter(job, sink, networks[0])
     resume = [restore(resumption.state) for resumption in job.resume]
     reporter.taken_up(resume)

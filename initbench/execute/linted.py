@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from initbench.components.activation import bound
 from initbench.components.norm import NORMS
-from initbench.components.scheme import INITS, Needs
+from initbench.components.scheme import INITS
 from initbench.components.weight import parametrization_of
 from initbench.config.schema import ExperimentConfig
 from initbench.data.prepare import Bundle
@@ -100,7 +100,7 @@ def _computes_weights(config: ExperimentConfig) -> bool:
 def _rules(network: Network, init: InitOptions) -> dict[str, LayerRule]:
     """What the config declares of each weight, where the scheme draws it and nothing changes it after."""
     scheme = INITS[init.scheme.name]
-    if scheme.edit is not None or scheme.calibrate is not None or scheme.needs is Needs.TRAINING:
+    if scheme.edit is not None or scheme.calibrate is not None or scheme.needs.leaves_no_scale:
         return {}
     return {
         layer.name: layer_rule(layer, init, network.activation)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from initbench.models.initialise import InitOptions, check_init, initialise
 from initbench.models.network import FAMILIES, FamilyOptions, Network
+from initbench.models.pretrained import check_transfer
 from initbench.streams import stream_seed
 
 
@@ -18,7 +19,9 @@ def check(model: FamilyOptions, init: InitOptions, *, input_shape: tuple[int, ..
     family = FAMILIES[model.family]
     family.check(model, input_shape)
     with torch.device("meta"):
-        check_init(family.build(model, input_shape, classes), init)
+        network = family.build(model, input_shape, classes)
+        check_transfer(network, model, init)
+        check_init(network, init)
 
 
 def build(

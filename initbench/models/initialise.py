@@ -67,6 +67,8 @@ class InitOptions(Section):
             yield "init.bias", f"init.bias={self.bias:g} has no use: {told}"
         if self.head is not None and INITS[self.head.name].needs is Needs.MODEL_EDIT:
             yield "init.head", f"init.head={self.head.name} edits residual branches, which a head has none of"
+        if self.head is not None and INITS[self.head.name].needs is Needs.STORED_RUN:
+            yield "init.head", f"init.head={self.head.name} is for whole nets: use init.scheme"
         if self.head is not None and INITS[self.head.name].needs is Needs.TRAINING:
             yield "init.head", f"init.head={self.head.name} is for hidden layers: it trains nothing in a head"
 
@@ -76,6 +78,11 @@ def init_options(
 ) -> InitOptions:
     """The `init` section of a config from arguments in Python; raises UsageError, naming `caller`."""
     entry = INITS[scheme]  # an unknown name is answered with the nearest
+    if entry.needs is Needs.STORED_RUN:
+        raise UsageError(
+            f"{caller}: {entry.name} is for a config's nets; into a module of your own, load weights with"
+            " torch's load_state_dict"
+        )
     if "name" in options:
         raise UsageError("the scheme's name is the argument `scheme`")
     try:

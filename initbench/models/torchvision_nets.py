@@ -14,7 +14,7 @@ from torchvision import models
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from initbench.components.norm import NORMS
-from initbench.models.layer import activation_layer, biased, norm_layer
+from initbench.models.layer import Layer, activation_layer, biased, norm_layer
 from initbench.models.linear import Linear
 from initbench.models.network import FamilyOptions, Site
 from initbench.models.residual_block import Projection, ResidualBlock
@@ -23,9 +23,13 @@ from initbench.models.residual_block import Projection, ResidualBlock
 def template(name: str, classes: int) -> nn.Module:
     """torchvision's own net, on the meta device: its layers and their sizes, without any numbers."""
     with torch.device("meta"):
-        known = f"{name}_bn" if name.startswith("vgg") else name  # the same net, with its norm layers
-        net: nn.Module = models.get_model(known, weights=None, num_classes=classes)
+        net: nn.Module = models.get_model(_normed(name), weights=None, num_classes=classes)
     return net
+
+
+def _normed(name: str) -> str:
+    """The same net with its norm layers."""
+    return f"{name}_bn" if name.startswith("vgg") else name
 
 
 def normed_shapes(name: str, size: tuple[int, int]) -> list[tuple[int, int, int]]:
@@ -38,6 +42,32 @@ def normed_shapes(name: str, size: tuple[int, int]) -> list[tuple[int, int, int]
             )
     net(torch.empty(1, 3, *size, device="meta"))
     return shapes
+
+
+def given_net(weights: str) -> str:
+    """torchvision's name of the net that a class of weights, such as ResNet18_Weights, is for."""
+    names: list[str] = models.list_models(models)
+    return next(name for name in names if models.get_model_weights(name).__name__ == weights)
+
+
+def renamed(options: FamilyOptions, name: str, given: str) -> dict[str, str]:
+    """For weights of torchvision's net `given`: the module of `name` as rebuilt that each module's go to.
+
+    `given` is the net itself, or its form without norm layers.
+    """
+    known = template(name, 2)
+    names = {module: key for key, module in known.named_modules()}
+    with torch.device("meta"):
+        rebuild = Rebuild(options, 3, known)
+        rebuilt = rebuild(known)
+        theirs: nn.Module = models.get_model(given, weights=None, num_classes=2)
+    own = {module: f"net.{key}" for key, module in rebuilt.named_modules()}
+    target = {names[module]: own[made] for module, made in rebuild.made if made in own}
+    if given == _normed(name):
+        return target
+    weighted = [key for module, key in names.items() if isinstance(module, nn.Conv2d | nn.Linear)]
+    given_names = [key for key, module in theirs.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    return {key: target[mine] for key, mine in zip(given_names, weighted, strict=True)}
 
 
 class Rebuild:
@@ -53,6 +83,8 @@ class Rebuild:
         self._channels = channels  # of the images
         self._width = channels
         self.sites: list[Site] = []
+        self.made: list[tuple[nn.Module, nn.Module]] = []
+        """Every weight and norm layer of the template with the one in its place."""
 
     def __call__(self, module: nn.Module) -> nn.Module:
         """The module to use for one of the template: itself, with other children, when it holds layers."""
@@ -62,10 +94,12 @@ class Rebuild:
             self._width = module.weight.shape[0]
             op = self._convolution(module) if isinstance(module, nn.Conv2d) else self._linear(module)
             self.sites.append(Site(op, op, None))
+            self.made.append((module, op))
             return op
         if isinstance(module, nn.BatchNorm2d):
             norm = norm_layer(self._options, self._width) or nn.Identity()
             self.sites[-1] = self.sites[-1]._replace(output=norm)
+            self.made.append((module, norm))
             return norm
         if isinstance(module, (nn.ReLU, nn.ReLU6)):
             activation = activation_layer(self._options, self._width)
@@ -103,5 +137,11 @@ class Rebuild:
         ops = [self._convolution(conv) for conv in convolutions]
         rebuilt = ResidualBlock(self._options, ops, widths, shortcut)
         self.sites += rebuilt.sites
+        norms = [module for module in block.children() if isinstance(module, nn.BatchNorm2d)]
+        layers = [layer for layer in rebuilt.layers if isinstance(layer, Layer)]
+        self.made += zip(convolutions, ops, strict=True)
+        self.made += zip(norms, [layer.norm for layer in layers], strict=True)
+        if block.downsample is not None and shortcut is not None:
+            self.made += zip(block.downsample, [shortcut.op, shortcut.norm], strict=True)
         self._width = widths[-1]
         return rebuilt

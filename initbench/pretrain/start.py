@@ -13,6 +13,8 @@ from initbench.errors import UsageError
 from initbench.models.network import Mode, Network
 from initbench.pretrain.autoencoder import options_of
 from initbench.pretrain.greedy import Pretraining, Stride
+from initbench.pretrain.transfer import carry_over
+from initbench.pretrain.transfer_source import Origin
 from initbench.train.checkpoint import Checkpoint
 from initbench.train.start import draw
 
@@ -55,10 +57,19 @@ def check_inputs(config: ExperimentConfig, data: Bundle) -> None:
 
 
 def begin(
-    config: ExperimentConfig, data: Bundle, seeds: Sequence[int], mode: Mode, device: torch.device
+    config: ExperimentConfig,
+    data: Bundle,
+    seeds: Sequence[int],
+    mode: Mode,
+    device: torch.device,
+    origins: Sequence[Origin] = (),
 ) -> list[Network]:
-    """One net for each seed as a run starts from it, on the CPU; each is pre-trained by itself."""
+    """One net for each seed as a run starts from it, on the CPU; each is pre-trained by itself.
+
+    `origins`: what each takes its weights from, where the scheme takes them from elsewhere.
+    """
     networks = draw(config, data, seeds)
+    carry_over(networks, origins, config.init)
     if pretrains(config):
         check_inputs(config, data)
         for network, seed in zip(networks, seeds, strict=True):

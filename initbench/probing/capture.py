@@ -17,6 +17,7 @@ from torch.func import functional_call
 from initbench.components.weight import parametrization_of
 from initbench.models.network import Network, WeightLayer, has_maps
 from initbench.probing import moments, record
+from initbench.probing.batchnorm import gaps
 from initbench.probing.jacobian import jacobians
 from initbench.probing.moments import Detail
 
@@ -54,10 +55,13 @@ def probe(
         x, y = x[:MAP_SAMPLES], y[:MAP_SAMPLES]
     records: dict[int, dict[str, Any]] = {}
     with _training_mode(network), _hooks(network, layers, records, bins, detail), torch.enable_grad():
-        with _weights(layers, own) as weights:
+        with _weights(layers, own) as weights, gaps(network, layers) as running:
             logits = functional_call(network, {**own, **copies}, (x,))
         asked = {index: weights[index] for index in _asked(records, detail)}
         gradients = torch.autograd.grad(loss(logits, y), list(asked.values()), allow_unused=True)
+    if detail >= Detail.EVALUATION:
+        for index, found in running.items():
+            records[index]["batch_norm"] = found
     if detail >= Detail.FULL:
         with _training_mode(network):
             for index, jacobian in jacobians(network, parameters, buffers, x).items():
@@ -111,8 +115,9 @@ def _weights(layers: list[WeightLayer], parameters: Tensors) -> Iterator[dict[in
 
 
 @contextmanager
-def _training_mode(network: nn.Module) -> Iterator[None]:
-    evaluating = [module for module in network.modules() if not module.training]
+def _training_mode(network: Network) -> Iterator[None]:
+    held = {network.get_submodule(name) for name in network.held}
+    evaluating = [module for module in network.modules() if not module.training and module not in held]
     for module in evaluating:
         module.training = True
     try:

@@ -73,7 +73,7 @@ def _seen_as(network: Network, init: InitOptions, prediction: Prediction) -> flo
         return prediction.sigma_w2
     if scheme.needs is Needs.FIRST_BATCH:  # it holds q at 1
         return prediction.needed_sigma_w2
-    if scheme.default_gain is None or scheme.needs is Needs.TRAINING:  # which leaves no scale as it was
+    if scheme.default_gain is None or scheme.needs.leaves_no_scale:
         return None
     return layer_rule(network.weight_layers()[0], init, network.activation).gain ** 2
 
@@ -111,7 +111,7 @@ def _scales(s: Situation) -> Iterator[tuple[str, float]]:
     has_gain = (
         s.scheme in INITS
         and INITS[s.scheme].default_gain is not None
-        and INITS[s.scheme].needs is not Needs.TRAINING
+        and not INITS[s.scheme].needs.leaves_no_scale
     )
     needed = activation.preserving_gain**2
     if math.isclose(activation.kaiming_gain**2, needed, rel_tol=1e-6):

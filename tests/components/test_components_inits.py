@@ -77,8 +77,13 @@ def fans(shape):
     return shape[1] * field, shape[0] * field
 
 
+def chosen_of(name, **options):
+    needed = {"from": "elsewhere"} if name == "pretrained" else {}
+    return options_model(INITS[name], "name")(**needed, **options)
+
+
 def options_of(name, **options):
-    return options_model(INITS[name], "name")(**options).model_dump(exclude={"name"})
+    return chosen_of(name, **options).model_dump(exclude={"name"})
 
 
 def drawn(name, shape, *, gain=None, seed=0, **options):
@@ -94,7 +99,7 @@ def drawn(name, shape, *, gain=None, seed=0, **options):
 
 def filled(name, layer, *, gain=None, activation="relu", seed=0, **options):
     """The weight of `layer` as the second layer of a net has it drawn."""
-    chosen = options_model(INITS[name], "name")(**options)
+    chosen = chosen_of(name, **options)
     rule = rule_of(layer, chosen, gain, bound(activation), 2)
     weight = torch.full(layer.weight.shape, math.nan)
     rule.fill(layer, weight, torch.Generator().manual_seed(seed))

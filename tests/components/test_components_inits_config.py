@@ -23,6 +23,9 @@ OTHER = {
     "tied": False,
     "batch_size": 16,
     "base": "orthogonal",
+    "from": "a_run",
+    "freeze": "first_2",
+    "frozen_norm": "batch",
 }
 """Values for options that are no numbers."""
 SERVED = [s.name for s in INITS if s.edit is None]
@@ -61,7 +64,7 @@ def test_a_scheme_with_other_options_survives_yaml(make_config, name):
 
 
 def make_default(name):
-    return options_model(INITS[name], "name")()
+    return options_model(INITS[name], "name")(**({"from": "elsewhere"} if name == "pretrained" else {}))
 
 
 @pytest.mark.parametrize("name", SERVED)

@@ -17,7 +17,7 @@ from initbench.models.network import FAMILIES
 
 FITTING = [entry.name for entry in NORMS if entry.problem((16,), options_model(entry, "name")()) is None]
 # Those that serve a relu mlp without norm layers.
-SCHEMES = [s.name for s in INITS if s.edit is None and s.name != "looks_linear"]
+SCHEMES = [s.name for s in INITS if s.edit is None and s.name not in ("looks_linear", "pretrained")]
 
 
 def model_of(**options):

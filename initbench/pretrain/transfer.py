@@ -1,0 +1,135 @@
+"""Put the weights of another net into one that is to be trained, by name and shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors.torch import load
+from torch import Tensor
+
+from initbench.components.inits.pretrained import TransferOptions
+from initbench.errors import ConfigError, Fault
+from initbench.models.frozen import Member, freeze, members
+from initbench.models.initialise import InitOptions
+from initbench.models.network import Network
+from initbench.pretrain.transfer_source import Origin
+
+Shapes = Mapping[str, tuple[int, ...]]
+_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Account:
+    """What became of every tensor of the source, and of every one of the net."""
+
+    taken: tuple[str, ...]
+    skipped: dict[str, str]
+    """Of the source, by name: why it was not taken."""
+    drawn: dict[str, str]
+    """Of the net, by name: why it starts as the scheme draws it."""
+    frozen: tuple[str, ...]
+    """Weight layers that are not trained."""
+
+    def as_data(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "taken": list(self.taken),
+            "skipped": self.skipped,
+            "drawn": self.drawn,
+            "frozen": list(self.frozen),
+        }
+
+
+def account(network: Network, shapes: Shapes, init: InitOptions) -> Account:
+    """What of a source with tensors of these shapes goes into `network`, which may be without data.
+
+    A tensor is taken where name and shape agree, but never without the weight of its layer: where that is
+    drawn anew, so are its bias and its norm layer. With `init.head` the head is drawn anew.
+    Raises ConfigError when no weight is taken, or when a layer is to be frozen that is drawn anew.
+    """
+    options = init.scheme
+    assert isinstance(options, TransferOptions)
+    net, layers = _shapes(network), members(network)
+    drawn: dict[str, str] = {}
+    for member in layers:
+        drawn |= _drawn(member, net, shapes, fresh=member is layers[-1] and init.head is not None)
+    taken = tuple(name for name in net if name not in drawn)
+    if not set(taken) & {name for member in layers for name in member.weights}:
+        raise _fault("from", _nothing_fits(options.source, shapes, net))
+    frozen = layers[: options.frozen(len(layers))]
+    for member in frozen:
+        why = next((drawn[name] for name in member.weights if name in drawn), None)
+        if why is not None:
+            problem = f"freezes {member.name}, which is not taken from {options.source}: {why}"
+            raise _fault("freeze", f"init.scheme.freeze={options.freeze} {problem}")
+    skipped = {name: _skipped(name, shape, net) for name, shape in shapes.items() if name not in taken}
+    return Account(taken, skipped, drawn, tuple(member.name for member in frozen))
+
+
+def carry_over(networks: Sequence[Network], origins: Sequence[Origin], init: InitOptions) -> None:
+    """Give each net, as drawn, the tensors of its origin, and freeze what is to be; no origins, no change."""
+    for network, origin in zip(networks, origins, strict=bool(origins)):
+        _take(network, load(origin.tensors), init)
+
+
+@torch.no_grad()
+def _take(network: Network, tensors: Mapping[str, Tensor], init: InitOptions) -> None:
+    options = init.scheme
+    assert isinstance(options, TransferOptions)
+    found = account(network, {name: tuple(t.shape) for name, t in tensors.items()}, init)
+    own = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    for name in found.taken:
+        own[name].copy_(tensors[name])
+    freeze(network, len(found.frozen), hold_norms=options.frozen_norm == "running")
+
+
+def _shapes(network: Network) -> dict[str, tuple[int, ...]]:
+    tensors = [*network.named_parameters(), *network.named_buffers()]
+    return {name: tuple(t.shape) for name, t in tensors}
+
+
+def _drawn(member: Member, net: Shapes, shapes: Shapes, *, fresh: bool) -> dict[str, str]:
+    """The member's tensors that are not taken, with the reason."""
+    if fresh:
+        return dict.fromkeys(member.tensors, "init.head draws it")
+    misfits = {name: why for name in member.tensors if (why := _misfit(name, net, shapes)) is not None}
+    if not any(name in misfits for name in member.weights):
+        return misfits
+    return {name: misfits.get(name, f"goes with {member.weights[0]}") for name in member.tensors}
+
+
+def _misfit(name: str, net: Shapes, shapes: Shapes) -> str | None:
+    if name not in shapes:
+        return "not in the source"
+    return None if shapes[name] == net[name] else f"{_size(net[name])} here, {_size(shapes[name])} there"
+
+
+def _skipped(name: str, shape: tuple[int, ...], net: Shapes) -> str:
+    if name not in net:
+        return "not in this net"
+    return (
+        "its layer is drawn anew" if shape == net[name] else f"{_size(shape)} there, {_size(net[name])} here"
+    )
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape)) or "one number"
+
+
+def _nothing_fits(source: str, shapes: Shapes, net: Shapes) -> str:
+    return (
+        f"no weight of {source} fits this net by name and shape: it has {_listed(shapes)}, and the net"
+        f" {_listed(net)}"
+    )
+
+
+def _listed(shapes: Shapes) -> str:
+    shown = [f"{name} ({_size(shape)})" for name, shape in list(shapes.items())[:_SHOWN]]
+    return ", ".join([*shown, *(["…"] if len(shapes) > _SHOWN else [])]) or "nothing"
+
+
+def _fault(key: str, problem: str) -> ConfigError:
+    return ConfigError([Fault("", f"init.scheme.{key}", problem)])

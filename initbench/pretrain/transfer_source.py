@@ -1,0 +1,169 @@
+"""Where pretrained weights come from: found, read, checked, and hashed for the run's id."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from initbench.components.inits.pretrained import TORCHVISION, TransferOptions
+from initbench.config.schema import ExperimentConfig
+from initbench.data.dataset import Source
+from initbench.errors import ConfigError, DataError, Fault, StoreError
+from initbench.pretrain.transfer_torchvision import published
+from initbench.registry import nearest
+from initbench.store.layout import WEIGHTS
+from initbench.store.store import Store
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The weights one run starts from, as plain data."""
+
+    name: str
+    """The run's id, the file's path, or torchvision's name."""
+    sha256: str
+    """Of `tensors`; it enters the run's id."""
+    kin: str
+    """The same for all seeds of an experiment: the source's arm, or the hash where the source is one."""
+    tensors: bytes = field(repr=False)
+    """The contents of a safetensors file, in this net's names."""
+
+
+def origins_of(config: ExperimentConfig, store: Store, source: Source) -> dict[int, Origin]:
+    """The origin of every seed's weights; empty where the scheme takes none.
+
+    Raises ConfigError when a run is not in the store, StoreError when it is damaged, DataError when a file
+    is not there or holds no weights.
+    """
+    options = config.init.scheme
+    if not isinstance(options, TransferOptions):
+        return {}
+    if options.source.startswith(TORCHVISION):
+        name = options.source.removeprefix(TORCHVISION)
+        return dict.fromkeys(config.seed_list, _alike(options.source, published(name, config.model, source)))
+    if options.is_file:
+        return dict.fromkeys(
+            config.seed_list, _alike(options.source, read(Path(options.source).expanduser()))
+        )
+    return _stored(options.source, config.seed_list, store)
+
+
+def _alike(name: str, tensors: Mapping[str, Tensor]) -> Origin:
+    packed = _packed(name, tensors)
+    digest = hashlib.sha256(packed).hexdigest()
+    return Origin(name, digest, digest, packed)
+
+
+def _packed(name: str, tensors: Mapping[str, Tensor]) -> bytes:
+    """The tensors as the bytes of a safetensors file, the same whatever they were read from."""
+    broken = [key for key, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]
+    if broken:
+        raise DataError(
+            f"{name}: {broken[0]} holds values that are NaN or infinite; it is no net to start from"
+        )
+    return save({key: tensors[key].detach().clone().contiguous() for key in sorted(tensors)})
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file by name: safetensors, or a state_dict as torch.save writes it.
+
+    Nothing in the file is run. Raises DataError saying what was found instead.
+    """
+    if not path.is_file():
+        problem = "is a folder" if path.is_dir() else "is not there"
+        raise DataError(f"init.scheme.from: the file of weights {path} {problem} (seen from {Path.cwd()})")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    if path.suffix == ".safetensors":
+        try:
+            return load(content)
+        except (SafetensorError, ValueError, KeyError) as error:
+            raise DataError(f"{path} cannot be read as a safetensors file: {error}") from error
+    return _state_dict(path)
+
+
+def _state_dict(path: Path) -> dict[str, Tensor]:
+    try:
+        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises what the damage happens to lead to
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(
+            f"{path} cannot be read as a state_dict, which torch.save(net.state_dict(), …) writes: tensors"
+            f" and nothing else; {first}"
+        ) from error
+    if (
+        not isinstance(found, Mapping)
+        or not found
+        or not all(_is_named_tensor(*pair) for pair in found.items())
+    ):
+        raise DataError(
+            f"{path} holds {_described(found)} where a state_dict is expected, tensors by name: save it with"
+            " torch.save(net.state_dict(), …)"
+        )
+    return dict(found)
+
+
+def _is_named_tensor(name: object, value: object) -> bool:
+    return isinstance(name, str) and isinstance(value, Tensor)
+
+
+def _described(found: object) -> str:
+    if isinstance(found, Mapping):
+        return f"a mapping with {', '.join(map(repr, list(found)[:4]))}" if found else "an empty mapping"
+    return f"a {type(found).__name__}"
+
+
+def _stored(name: str, seeds: tuple[int, ...], store: Store) -> dict[int, Origin]:
+    if store.directory(name) is not None:
+        return dict.fromkeys(seeds, _of_run(store, name, None))
+    records = [r for r in store.records() if r.get("experiment") == name]
+    if not records:
+        raise _not_there(name, store)
+    finished = [record for record in records if record["status"] == "finished"]
+    return {seed: _of_seed(name, seed, finished, store) for seed in seeds}
+
+
+def _of_seed(name: str, seed: int, finished: list[dict[str, Any]], store: Store) -> Origin:
+    own = [record for record in finished if record.get("seed") == seed]
+    if not own:
+        seeds = sorted(int(record["seed"]) for record in finished)
+        there = f"there are seeds {', '.join(map(str, seeds))}" if seeds else "none of its runs is finished"
+        raise _fault(f"experiment {name} has no finished run of seed {seed}: {there}")
+    if len(own) > 1:
+        ids = ", ".join(str(record["run_id"]) for record in own)
+        raise _fault(f"experiment {name} has {len(own)} finished runs of seed {seed}: name one, of {ids}")
+    return _of_run(store, str(own[0]["run_id"]), str(own[0].get("arm")))
+
+
+def _of_run(store: Store, run_id: str, arm: str | None) -> Origin:
+    status, directory = store.status(run_id), store.directory(run_id)
+    if status != "finished" or directory is None:
+        raise _fault(f"run {run_id} is {status or 'gone'}, and only a finished run has weights to start from")
+    for problem in store.verify(run_id):
+        raise StoreError(f"run {run_id} is damaged: {problem}; train it again with --rerun")
+    origin = _alike(run_id, read(directory / WEIGHTS))
+    return origin if arm is None else Origin(run_id, origin.sha256, arm, origin.tensors)
+
+
+def _not_there(name: str, store: Store) -> ConfigError:
+    records = store.records()
+    known = dict.fromkeys([str(r.get("experiment")) for r in records] + [str(r["run_id"]) for r in records])
+    guess = nearest(name, known)
+    hint = f"did you mean {guess!r}?" if guess else "`initbench ls` lists what there is"
+    if not known:
+        hint = f"there are no runs in {store.root}"
+    return _fault(f"no stored run or experiment is called {name!r}; {hint} (a file's path has a slash in it)")
+
+
+def _fault(problem: str) -> ConfigError:
+    return ConfigError([Fault("", "init.scheme.from", problem)])
