@@ -35,15 +35,6 @@ def _key_fault(problem: str, **place: str) -> PydanticCustomError:
     return PydanticCustomError("key_fault", "{problem}", {"problem": problem, **place})
 
 
-class LrFactors(Section):
-    """Learning rates by part of the net, as multiples of `train.lr`."""
-
-    body: float = Field(default=1.0, gt=0.0)
-    """Of every layer but the last."""
-    head: float = Field(default=1.0, gt=0.0)
-    """Of the last layer."""
-
-
 class TrainOptions(Section):
     """How the net is trained."""
 
@@ -59,10 +50,6 @@ class TrainOptions(Section):
     """Optimizer: a name, or a mapping of name and options (momentum, nesterov, …)."""
     lr: float = Field(default=0.01, ge=0.0)
     """Learning rate before the schedule."""
-    lr_factors: LrFactors = Field(default_factory=LrFactors)
-    """Factors of the learning rate: `body` for every layer but the last, `head` for the last; 1 for both.
-
-    A pretrained body is often trained more slowly than its new head: `lr_factors: {body: 0.1}`."""
     schedule: Annotated[Options, Choice(SCHEDULES)] = Field(
         default_factory=lambda: default_choice(SCHEDULES, "constant")
     )
@@ -171,17 +158,14 @@ class ExperimentConfig(Section):
         if form is not None and labelled is not None and labelled < form.classes:
             problem = f"{labelled:,} labels are too few for {form.classes:,} classes: each needs one at least"
             yield _key_fault(problem, key="data.labelled")
-        norm = NORMS[self.model.norm.name]
-        for key, batch in self._batch_sizes():
-            if batch < norm.min_batch:
-                problem = (
-                    f"model.norm={norm.name} needs at least {norm.min_batch} samples a batch, not {batch}"
-                )
-                yield _key_fault(problem, key=key)
-            unfit = norm.batch_problem(batch, self.model.norm)
-            if unfit is not None:
-                option, sentence = unfit
-                yield _key_fault(f"{sentence} ({key})", key=f"model.norm.{option}".rstrip("."))
+        norm, batch = NORMS[self.model.norm.name], self.train.batch_size
+        if batch < norm.min_batch:
+            problem = f"model.norm={norm.name} needs at least {norm.min_batch} samples a batch, not {batch}"
+            yield _key_fault(problem, key="train.batch_size")
+        unfit = norm.batch_problem(batch, self.model.norm)
+        if unfit is not None:
+            option, sentence = unfit
+            yield _key_fault(f"{sentence} (train.batch_size)", key=f"model.norm.{option}".rstrip("."))
         if norm.acts_on == "weights" and self.model.norm_placement != "before_activation":
             problem = f"{self.model.norm_placement} has no use: model.norm={norm.name} acts on the weights"
             yield _key_fault(problem, key="model.norm_placement")
@@ -189,13 +173,6 @@ class ExperimentConfig(Section):
             scheme = self.init.scheme.name
             problem = f"init.scheme={scheme} rescales weights, which model.norm={norm.name} undoes"
             yield _key_fault(problem, key="init.scheme")
-
-    def _batch_sizes(self) -> Iterator[tuple[str, int]]:
-        """Of training, and of pre-training where it has one of its own, by key."""
-        yield "train.batch_size", self.train.batch_size
-        own = getattr(self.init.scheme, "batch_size", None)
-        if own is not None:
-            yield "init.scheme.batch_size", own
 
     def _unbuildable(self) -> Iterator[PydanticCustomError]:
         """What no net for samples of this form can be, as far as the form is known before they are loaded."""

@@ -82,9 +82,8 @@ def _train(
 ) -> list[float | None]:
     config = starts[0][0]
     budget = config.train.model_copy(update={"steps": steps, "epochs": None, "eval_every": steps})
-    config = config.model_copy(
-        update={"train": budget, "probe": config.probe.model_copy(update={"when": []})}
-    )
+    unseen = config.probe.model_copy(update={"when": [], "covariate_shift": None})
+    config = config.model_copy(update={"train": budget, "probe": unseen})
     device = data.train.x.device
     mode = training_mode(config, device)
     listener = _Listener(len(starts), steps, advanced)
@@ -121,6 +120,9 @@ class _Listener:
 
     def probed(self, run: int, snapshot: dict[str, Any]) -> None:
         """Nothing is probed."""
+
+    def shifted(self, run: int, entry: dict[str, Any]) -> None:
+        """Nothing is measured."""
 
     def checkpointed(self, run: int, checkpoint: Checkpoint) -> None:
         """Nothing is kept."""

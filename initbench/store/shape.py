@@ -101,6 +101,10 @@ def _choice(value: Any, path: str) -> Iterator[str]:
         yield from mapping(name=_text)(value, path)
 
 
+_BY_NORMS = {
+    f"val_{what}_{kind}": numeric for what in ("loss", "accuracy") for kind in ("batch", "population")
+}
+"""What is evaluated with other statistics of batch norm than the running ones."""
 _PRETRAINED_LAYER = mapping(layer=_count, loss_start=numeric, loss_end=numeric)
 _PRETRAINING = mapping(layers=listing(_PRETRAINED_LAYER), seconds=numeric, samples=_count, steps=_count)
 _RECORD = mapping(
@@ -113,7 +117,7 @@ _RECORD = mapping(
     config=mapping(
         model=mapping(family=_text, activation=_choice, norm=_choice), init=mapping(scheme=_choice)
     ),
-    final=optional(mapping(val_accuracy=numeric, test_accuracy=numeric)),
+    final=optional(with_maybe(mapping(val_accuracy=numeric, test_accuracy=numeric), **_BY_NORMS)),
     diverged=optional(mapping(step=_count, layer=optional(_count))),
     diagnosis=optional(listing(mapping(code=_text, message=_text))),
 )
@@ -127,7 +131,9 @@ def defect(record: Mapping[str, Any]) -> str | None:
     return next(whole({**dict.fromkeys(_LATER), **record}, ""), None)
 
 
-EVALUATION = mapping(step=_count, train_loss=numeric, val_loss=numeric, val_accuracy=numeric)
+EVALUATION = with_maybe(
+    mapping(step=_count, train_loss=numeric, val_loss=numeric, val_accuracy=numeric), **_BY_NORMS
+)
 """A line of metrics.jsonl."""
 _HISTOGRAM = mapping(edges=_numbers, counts=_numbers, below=numeric, above=numeric, nan=numeric)
 _ACTIVATION = mapping(

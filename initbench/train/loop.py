@@ -27,8 +27,10 @@ from initbench.streams import generator
 from initbench.threads import one_thread
 from initbench.train.checkpoint import Checkpoint
 from initbench.train.cohort import Cohort
+from initbench.train.norms import evaluate_norms
 from initbench.train.numerics import true_fp32
 from initbench.train.result import Cost, Divergence, Listener, Outcome
+from initbench.train.shift import CovariateShift
 from initbench.train.stopwatch import Stopwatch
 from initbench.train.threads import ThreadPacer
 
@@ -87,6 +89,7 @@ class Training:
         self._runs = list(range(len(networks)))  # positions at the start of those still in the cohort
         self._train_sample = fixed_sample(data.train, TRAIN_SAMPLE)
         self._probe_batch = fixed_sample(data.train, config.probe.batch)
+        self._shift = CovariateShift(self._cohort, config.probe.covariate_shift, self._probe_batch.x)
         self._pacer = ThreadPacer(threads if device.type == "cpu" else 1)
         self._checkpoint_seconds = checkpoint_seconds
         self._checkpointed = time.monotonic()
@@ -102,6 +105,7 @@ class Training:
         if {checkpoint.step for checkpoint in checkpoints} != {first.step}:
             raise ValueError("the runs of a cohort go on from one and the same step")
         self._cohort.resume(checkpoints)
+        self._shift.resume([checkpoint.inputs for checkpoint in checkpoints])
         self._begin = first.step
         self._watch = Stopwatch(first.timings)
         self._pacer.steps_with.update(first.steps_with_threads)
@@ -142,6 +146,7 @@ class Training:
             buffers=_on_cpu(buffers),
             slots={slot: _on_cpu(tensors) for slot, tensors in slots.items()},
             updates=updates,
+            inputs=self._shift.state(k),
             timings=self._watch.timings(),
             steps_with_threads=dict(self._pacer.steps_with),
         )
@@ -149,6 +154,7 @@ class Training:
     def _train(self, begin: int, end: int) -> None:
         options = self._config.train
         for step in range(begin, end):
+            before = self._shift.before(step, self._runs)
             with self._pacer.step() if self._device.type == "cpu" else nullcontext():
                 x, y = self._data.train.take(self._batches.indices(step))  # (K, B, …), (K, B)
                 if self._data.augment is not None:
@@ -167,6 +173,12 @@ class Training:
                     warmup_steps=options.warmup_steps,
                 )
                 self._cohort.update(lr)
+            if before is not None:
+                self._on_one_thread()
+                with self._watch.measure("probe"):
+                    entries = self._shift.after(step, before, self._runs, x, y)
+                for run, entry in zip(self._runs, entries, strict=True):
+                    self._listener.shifted(run, entry)
             self._listener.advanced(step + 1, losses)
             if step + 1 < end:  # at the end, what is measured there belongs to it
                 self._checkpoint_if_due(step + 1)
@@ -191,6 +203,7 @@ class Training:
         if alive:
             self._batches.keep(alive)
             self._cohort.keep(alive)
+            self._shift.keep(alive)
         return bool(alive)
 
     def _measure(self, step: int) -> None:
@@ -199,6 +212,7 @@ class Training:
         with self._watch.measure("evaluate"):
             train_loss, _ = self._cohort.evaluate(self._train_sample.x, self._train_sample.y)
             val_loss, accuracy = self._cohort.evaluate(self._data.val.x, self._data.val.y)
+            by_norms = self._evaluate_norms(when)
         self._latest = [
             {
                 "step": step,
@@ -206,6 +220,7 @@ class Training:
                 "train_loss": train_loss[k],
                 "val_loss": val_loss[k],
                 "val_accuracy": accuracy[k],
+                **by_norms[k],
             }
             for k in range(len(self._runs))
         ]
@@ -215,12 +230,24 @@ class Training:
             for k in range(len(self._runs)):
                 self._probe(k, when, step)
 
+    def _evaluate_norms(self, when: str) -> list[dict[str, float]]:
+        """What `evaluate_norms` finds, at both ends alone."""
+        if when == "train":
+            return [{} for _ in self._runs]
+        self._on_one_thread()
+        size = self._config.train.batch_size
+        return evaluate_norms(self._cohort, self._train_sample, self._data.val, size)
+
+    def _on_one_thread(self) -> None:
+        """Sums over a large tensor depend on how threads share it out."""
+        if self._device.type == "cpu":
+            torch.set_num_threads(1)
+
     def _probe(self, k: int, when: str, step: int) -> None:
         if when not in self._config.probe.when:
             return
         parameters, buffers = self._cohort.run_state(k)
-        if self._device.type == "cpu":
-            torch.set_num_threads(1)  # sums over a large tensor depend on how threads share it out
+        self._on_one_thread()
         layers = probe(
             self._cohort.skeleton,
             parameters,
@@ -248,7 +275,7 @@ class Training:
             layer = first_non_finite_layer(self._cohort.skeleton, parameters, buffers, self._probe_batch.x)
             diverged = Divergence(step=self.steps, layer=layer)
             return Outcome(final=None, diverged=diverged, **self._detached(k))
-        final = {name: latest[name] for name in ("train_loss", "val_loss", "val_accuracy")}
+        final = {name: value for name, value in latest.items() if name not in ("step", "epoch")}
         return Outcome(final={**final, "test_accuracy": test_accuracy}, diverged=None, **self._detached(k))
 
     def _detached(self, k: int) -> dict[str, Any]:
