@@ -10,6 +10,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from initbench.choice import Choice, default_choice
 from initbench.components.activation import bind
+from initbench.components.inits.pretrained import TransferOptions
 from initbench.components.norm import NORMS
 from initbench.components.optimizer import OPTIMIZERS
 from initbench.components.schedule import SCHEDULES
@@ -35,6 +36,15 @@ def _key_fault(problem: str, **place: str) -> PydanticCustomError:
     return PydanticCustomError("key_fault", "{problem}", {"problem": problem, **place})
 
 
+class LrFactors(Section):
+    """Learning rates by part of the net, as multiples of `train.lr`."""
+
+    body: float = Field(default=1.0, gt=0.0)
+    """Of every layer but the last."""
+    head: float = Field(default=1.0, gt=0.0)
+    """Of the last layer."""
+
+
 class TrainOptions(Section):
     """How the net is trained."""
 
@@ -50,6 +60,10 @@ class TrainOptions(Section):
     """Optimizer: a name, or a mapping of name and options (momentum, nesterov, …)."""
     lr: float = Field(default=0.01, ge=0.0)
     """Learning rate before the schedule."""
+    lr_factors: LrFactors = Field(default_factory=LrFactors)
+    """Factors of the learning rate: `body` for every layer but the last, `head` for the last; 1 for both.
+
+    A pretrained body is often trained more slowly than its new head: `lr_factors: {body: 0.1}`."""
     schedule: Annotated[Options, Choice(SCHEDULES)] = Field(
         default_factory=lambda: default_choice(SCHEDULES, "constant")
     )
@@ -148,6 +162,8 @@ class ExperimentConfig(Section):
 
     def _misfits(self) -> Iterator[PydanticCustomError]:
         """What is wrong between the sections, each of which is valid alone."""
+        if isinstance(self.init.scheme, TransferOptions) and self.init.scheme.source == self.name:
+            yield _key_fault("an experiment cannot start from its own runs", key="init.scheme.from")
         if self.init.bias is not None and not self.model.bias:
             problem = f"init.bias={self.init.bias:g} has no use: with model.bias=false there are no biases"
             yield _key_fault(problem, key="init.bias")
@@ -158,14 +174,17 @@ class ExperimentConfig(Section):
         if form is not None and labelled is not None and labelled < form.classes:
             problem = f"{labelled:,} labels are too few for {form.classes:,} classes: each needs one at least"
             yield _key_fault(problem, key="data.labelled")
-        norm, batch = NORMS[self.model.norm.name], self.train.batch_size
-        if batch < norm.min_batch:
-            problem = f"model.norm={norm.name} needs at least {norm.min_batch} samples a batch, not {batch}"
-            yield _key_fault(problem, key="train.batch_size")
-        unfit = norm.batch_problem(batch, self.model.norm)
-        if unfit is not None:
-            option, sentence = unfit
-            yield _key_fault(f"{sentence} (train.batch_size)", key=f"model.norm.{option}".rstrip("."))
+        norm = NORMS[self.model.norm.name]
+        for key, batch in self._batch_sizes():
+            if batch < norm.min_batch:
+                problem = (
+                    f"model.norm={norm.name} needs at least {norm.min_batch} samples a batch, not {batch}"
+                )
+                yield _key_fault(problem, key=key)
+            unfit = norm.batch_problem(batch, self.model.norm)
+            if unfit is not None:
+                option, sentence = unfit
+                yield _key_fault(f"{sentence} ({key})", key=f"model.norm.{option}".rstrip("."))
         if norm.acts_on == "weights" and self.model.norm_placement != "before_activation":
             problem = f"{self.model.norm_placement} has no use: model.norm={norm.name} acts on the weights"
             yield _key_fault(problem, key="model.norm_placement")
@@ -173,6 +192,13 @@ class ExperimentConfig(Section):
             scheme = self.init.scheme.name
             problem = f"init.scheme={scheme} rescales weights, which model.norm={norm.name} undoes"
             yield _key_fault(problem, key="init.scheme")
+
+    def _batch_sizes(self) -> Iterator[tuple[str, int]]:
+        """Of training, and of pre-training where it has one of its own, by key."""
+        yield "train.batch_size", self.train.batch_size
+        own = getattr(self.init.scheme, "batch_size", None)
+        if own is not None:
+            yield "init.scheme.batch_size", own
 
     def _unbuildable(self) -> Iterator[PydanticCustomError]:
         """What no net for samples of this form can be, as far as the form is known before they are loaded."""
@@ -201,9 +227,12 @@ class ExperimentConfig(Section):
     def computed(self) -> dict[str, Any]:
         """What of `resolved` the numbers of a run depend on, once its seed and its data are known.
 
-        That is everything but `name`, `notes`, `seeds`, and the keys of `data` that say where the
-        set is to be had. The set that was found has an identity of its own.
+        That is everything but `name`, `notes`, `seeds`, and the keys that say where the data set, or weights
+        of another net, are to be had. What was found has an identity of its own.
         """
         kept = {key: value for key, value in self.resolved().items() if key not in _COMPUTES_NOTHING}
         kept["data"] = {key: value for key, value in kept["data"].items() if key not in _FINDS_THE_DATA}
+        if isinstance(self.init.scheme, TransferOptions):
+            scheme = {key: value for key, value in kept["init"]["scheme"].items() if key != "from"}
+            kept["init"] = {**kept["init"], "scheme": scheme}
         return kept

@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
 
-from initbench.components.optimizer import OPTIMIZERS
 from initbench.config.schema import TrainOptions
 from initbench.models.network import Mode, Network
 from initbench.train.checkpoint import Checkpoint
+from initbench.train.groups import Updates
 
 EVALUATION_CHUNK = 1024
 
@@ -41,13 +41,14 @@ class Cohort:
         self._mode = mode
         parameters, buffers = stack_module_state(list(networks))
         self.parameters: dict[str, Tensor] = {
-            name: p.detach().to(device).requires_grad_() for name, p in parameters.items()
+            name: p.detach().to(device) for name, p in parameters.items()
         }  # (K, P)
         self.buffers: dict[str, Tensor] = {name: b.to(device) for name, b in buffers.items()}
         self.skeleton: Network = copy.deepcopy(networks[0]).to(device)
         self.options = options
-        self._optimizer = OPTIMIZERS[options.optimizer.name]
-        self._state = self._optimizer.start(list(self.parameters.values()))
+        self._updates = Updates(self.skeleton, self.parameters, options)
+        for name in self._updates.trained:
+            self.parameters[name].requires_grad_()
 
     @property
     def size(self) -> int:
@@ -70,13 +71,12 @@ class Cohort:
     @torch.no_grad()
     def update(self, lr: float) -> None:
         """One optimizer step from the gradients of the last batch, clipped per run if asked for."""
-        parameters = list(self.parameters.values())
+        parameters = [self.parameters[name] for name in self._updates.trained]
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
         if self.options.clip_norm is not None:
             gradients = clip_per_run(gradients, self.options.clip_norm)
-        detached = [p.detach() for p in parameters]
-        options, decay = self.options.optimizer, self.options.weight_decay
-        self._optimizer.update(detached, gradients, self._state, options, lr=lr, weight_decay=decay)
+        by_name = dict(zip(self._updates.trained, gradients, strict=True))
+        self._updates.step(self.parameters, by_name, lr)
 
     @torch.no_grad()
     def evaluate(
@@ -116,11 +116,7 @@ class Cohort:
 
     def optimizer_state(self, index: int) -> tuple[dict[str, dict[str, Tensor]], float]:
         """Views of one run's optimizer slots, by slot and parameter, and the updates counted."""
-        slots = {
-            slot: {name: t[index] for name, t in zip(self.parameters, tensors, strict=True)}
-            for slot, tensors in self._state.slots.items()
-        }
-        return slots, float(self._state.counts[0])
+        return self._updates.of_run(index)
 
     def resume(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Take over the state of every run, in order; all of them have made as many updates."""
@@ -129,24 +125,20 @@ class Cohort:
             for own, saved in ((parameters, checkpoint.parameters), (self.buffers, checkpoint.buffers)):
                 for name, tensor in own.items():
                     tensor[k].copy_(saved[name])
-            for slot, tensors in checkpoint.slots.items():
-                for name, mine in zip(
-                    parameters, self._state.slot(slot, list(parameters.values())), strict=True
-                ):
-                    mine[k].copy_(tensors[name])
-        for count in self._state.counts:
-            count.fill_(checkpoints[0].updates)
+        self._updates.resume(parameters, checkpoints)
 
     def keep(self, alive: list[int]) -> None:
         """Go on with the runs at these positions alone, between `gradients` and `update` as well."""
         index = torch.tensor(alive, device=next(iter(self.parameters.values())).device)
         self.parameters = {name: _rows(p, index) for name, p in self.parameters.items()}
         self.buffers = {name: b[index] for name, b in self.buffers.items()}
-        slots = self._state.slots
-        self._state.slots = {slot: [t[index] for t in tensors] for slot, tensors in slots.items()}
+        self._updates.keep(index)
 
     def each(self, function: Callable[..., Any], data_dims: tuple[int | None, ...]) -> Callable[..., Any]:
-        """`function` of one run's (parameters, buffers, *data), for all runs, on an axis K in front."""
+        """`function` of one run's (parameters, buffers, *data), for all runs, on an axis K in front.
+
+        `data_dims`: for each of the data, 0 where every run has its own, None where all share one.
+        """
         if self._mode == "vmap":
             return vmap(function, in_dims=(0, 0, *data_dims), randomness="different")
 
@@ -182,7 +174,7 @@ class Cohort:
 
 def _rows(parameter: Tensor, index: Tensor) -> Tensor:
     """Rows of a stacked parameter, with those of its gradient."""
-    rows = parameter.detach()[index].requires_grad_()
+    rows = parameter.detach()[index].requires_grad_(parameter.requires_grad)
     rows.grad = None if parameter.grad is None else parameter.grad[index]
     return rows
 
