@@ -15,7 +15,9 @@ from initbench.report import text
 from initbench.report.conditions import condition_words
 from initbench.report.grid import Grid
 from initbench.report.layers import LayerView, chosen, in_both, layers_at, snapshot_at
+from initbench.report.norm_tables import norm_tables
 from initbench.report.pretraining import pretraining_table
+from initbench.report.shift_table import shift_table
 from initbench.report.terminal import print_uncut
 from initbench.store.store import StoredRun
 from initbench.store.strictjson import number_or_none
@@ -44,9 +46,16 @@ def experiment(runs: Sequence[StoredRun], *, all_layers: bool, width: int) -> Re
         blank,
         convergence_table(runs, width=width),
         blank,
+        *(part for table in _measured(runs, all_layers, width) for part in (table, blank)),
         diagnosis(runs),
         blank,
     )
+
+
+def _measured(runs: Sequence[StoredRun], all_layers: bool, width: int) -> list[RenderableType]:
+    """What only some nets have, or only some configs ask for."""
+    shift = shift_table(runs, all_layers=all_layers, width=width)
+    return [*norm_tables(runs, all_layers=all_layers, width=width), *([shift] if shift else [])]
 
 
 def heading(runs: Sequence[StoredRun]) -> Text:
@@ -134,7 +143,7 @@ def convergence_table(runs: Sequence[StoredRun], *, width: int) -> RenderableTyp
         return Text("No run was evaluated.", style="dim")
     going = [run for run in runs if run.record["status"] not in ("diverged", "failed")]
     for most in range(_MOST_STEPS, 1, -1):
-        grid = _convergence_grid(going or runs, _spread(steps, most), best=bool(going))
+        grid = _convergence_grid(going or runs, text.spread(steps, most), best=bool(going))
         if grid.width <= width:
             break
     return Group(grid.table(), *_ends(runs))
@@ -151,12 +160,6 @@ def _convergence_grid(runs: Sequence[StoredRun], steps: Sequence[int], *, best: 
         cells = [form(_at(runs, step, key)) for step in steps]
         grid.add([label, *cells, *([form(_extreme(runs, key))] if best else [])])
     return grid
-
-
-def _spread(steps: Sequence[int], most: int) -> list[int]:
-    if len(steps) <= most:
-        return list(steps)
-    return sorted({steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)})
 
 
 def _at(runs: Sequence[StoredRun], step: int, key: str) -> Summary:

@@ -24,6 +24,11 @@ def number(value: float | None) -> str:
     return scientific(value)
 
 
+def fine(value: float | None) -> str:
+    """Three decimals of a share that is mostly small, where they say something."""
+    return f"{value:.3f}" if value is not None and 0.001 <= abs(value) < 10 else number(value)
+
+
 def scientific(value: float | None) -> str:
     """Two digits and an exponent."""
     if value is None or not math.isfinite(value):
@@ -41,6 +46,18 @@ def percent(value: float | None, decimals: int = 0) -> str:
 def change(first: str, last: str) -> str:
     """`first → last`, or one of them where they read the same."""
     return first if first == last else f"{first} → {last}"
+
+
+def arrows(shown: Sequence[str]) -> str:
+    """`a → b → c`, or one of them where all read the same."""
+    return shown[0] if len(set(shown)) == 1 else " → ".join(shown)
+
+
+def spread(steps: Sequence[int], most: int) -> list[int]:
+    """At most so many of the steps, evenly chosen, both ends among them."""
+    if len(steps) <= most:
+        return list(steps)
+    return sorted({steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)})
 
 
 def percent_summary(summary: Summary) -> str:
