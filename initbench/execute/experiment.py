@@ -23,6 +23,10 @@ from initbench.execute.recorder import Observer, Recorder, claimed
 from initbench.execute.surroundings import git_state, machine, versions
 from initbench.execute.workers import Opened, train_in_workers
 from initbench.models.build import check
+from initbench.pretrain.cost import equivalent_updates
+from initbench.pretrain.start import check_inputs
+from initbench.pretrain.transfer import transfers_of
+from initbench.pretrain.transfer_source import Origin, origins_of
 from initbench.store.checkpoint import Resumption
 from initbench.store.layout import COMPLETE
 from initbench.store.store import Store
@@ -65,12 +69,16 @@ class Plan:
 
     config: ExperimentConfig
     resolved: Resolved
-    identity: Identity
+    identities: Mapping[int, Identity]
+    """Of every seed; they differ where each takes its weights from another source."""
+    origins: Mapping[int, Origin]
+    """Of every seed, where its weights are taken from elsewhere; else empty."""
     device: torch.device
     run_ids: Mapping[int, str]
     """Of every seed."""
     missing: Mapping[int, int]
-    """Seeds that are to be trained, with the updates they have made before they were interrupted."""
+    """Seeds that are to be trained, with the updates they have made before they were interrupted: below 0 in
+    pre-training, of which so many are left."""
 
     def jobs(self, workers: int) -> list[Job]:
         """The missing seeds in cohorts, enough of them to keep the workers busy."""
@@ -89,21 +97,28 @@ class Plan:
             threads=usable_threads() if mode == "vmap" and workers == 1 else 1,
             checkpoint_seconds=CHECKPOINT_SECONDS,
         )
-        return [replace(job, seeds=seeds) for seeds in groups]
+        origins = self.origins
+        return [
+            replace(job, seeds=seeds, origins=tuple(origins[seed] for seed in seeds if origins))
+            for seeds in groups
+        ]
 
 
 def plan(config: ExperimentConfig, workplace: Workplace, *, rerun: bool) -> Plan:
     """Resolve the data set, which the ids depend on, and look up what is stored already."""
     resolved = resolve(config.data, workplace.source)
-    identity = identify(config, resolved, workplace.device)
-    ids = {seed: identity.run_id(config.name, seed) for seed in config.seed_list}
     store = workplace.store
+    origins = origins_of(config, store, workplace.source)
+    identities = {
+        seed: identify(config, resolved, workplace.device, origins.get(seed)) for seed in config.seed_list
+    }
+    ids = {seed: identity.run_id(config.name, seed) for seed, identity in identities.items()}
     missing = {
         seed: 0 if rerun else store.checkpoint_step(run_id)
         for seed, run_id in ids.items()
         if rerun or store.status(run_id) not in COMPLETE
     }
-    return Plan(config, resolved, identity, workplace.device, ids, missing)
+    return Plan(config, resolved, identities, origins, workplace.device, ids, missing)
 
 
 def run_experiment(
@@ -123,16 +138,29 @@ def run_experiment(
     data = prepare(todo.resolved, config.data, workplace.device)
     check_batch_size(len(data.train), config.train.batch_size)
     check(config.model, config.init, input_shape=data.input_shape, classes=data.classes)
+    check_inputs(config, data)
+    transfers = transfers_of(
+        config, data, {seed: todo.origins[seed] for seed in todo.missing if todo.origins}
+    )
     steps = total_steps(config.train, len(data.train) // config.train.batch_size)
     observer.planned(config, len(todo.missing), stored, steps)
     workers = workplace.workers or _workers_that_pay(todo, data, steps)
 
-    record = _record(todo, data)
+    record = _record(todo.config, data, todo.device)
 
     @contextmanager
     def opened(job: Job) -> Iterator[tuple[Job, Recorder]]:
-        ids, own = {seed: todo.run_ids[seed] for seed in job.seeds}, {**record, "threads": job.threads}
-        with claimed(workplace.store, config, ids, own, rerun=rerun) as writers:
+        ids = {seed: todo.run_ids[seed] for seed in job.seeds}
+        records = {
+            seed: {
+                **record,
+                **_identified(todo.identities[seed]),
+                "threads": job.threads,
+                "transfer": transfers.get(seed),
+            }
+            for seed in job.seeds
+        }
+        with claimed(workplace.store, config, ids, records, rerun=rerun) as writers:
             yield replace(job, resume=_resumptions(writers)), Recorder(writers, observer)
 
     jobs = todo.jobs(workers)
@@ -146,7 +174,8 @@ def run_experiment(
 def _workers_that_pay(todo: Plan, data: Bundle, steps: int) -> int:
     if todo.device.type != "cpu":
         return 1
-    mode, left = training_mode(todo.config, todo.device), steps - min(todo.missing.values())
+    mode, made = training_mode(todo.config, todo.device), min(todo.missing.values())
+    left = steps - max(0, made) + (0 if made > 0 else equivalent_updates(todo.config))
     try:
         return workers_that_pay(todo.config, data, mode, len(todo.missing), left)
     except InitbenchError:
@@ -176,20 +205,24 @@ def _resumptions(writers: Mapping[int, RunWriter]) -> tuple[Resumption, ...]:
     return there
 
 
-def _record(todo: Plan, data: Bundle) -> dict[str, Any]:
+def _identified(identity: Identity) -> dict[str, Any]:
+    parts = {key: value for key, value in identity.parts.items() if key != "config"}
+    weights = {} if identity.weights is None else {"weights": identity.weights}
+    return {"arm": identity.arm, "identity": {**parts, **weights}}
+
+
+def _record(config: ExperimentConfig, data: Bundle, device: torch.device) -> dict[str, Any]:
     """What is known of all the runs before they start."""
     return {
-        "experiment": todo.config.name,
-        "arm": todo.identity.arm,
-        "identity": {key: value for key, value in todo.identity.parts.items() if key != "config"},
-        "config": todo.config.resolved(),
+        "experiment": config.name,
+        "config": config.resolved(),
         "dataset": data.name,
         "dataset_requested": data.requested,
-        "device": str(todo.device),
-        "precision": todo.config.train.precision,
-        "matmul": matmul_backend(todo.device),
+        "device": str(device),
+        "precision": config.train.precision,
+        "matmul": matmul_backend(device),
         "versions": versions(),
-        "machine": machine(todo.device),
+        "machine": machine(device),
         "git": git_state(),
         "samples": _samples(data),
         "classes": data.classes,

@@ -20,6 +20,7 @@ from initbench.config.schema import ExperimentConfig
 from initbench.data.resolve import Resolved
 from initbench.models.network import FAMILIES, Mode
 from initbench.pretrain.autoencoder import options_of
+from initbench.pretrain.transfer_source import Origin
 from initbench.store import strictjson
 
 _NUMERICAL = (
@@ -42,6 +43,8 @@ class Identity:
     """The parts a run's digest covers, without its seed."""
 
     parts: dict[str, Any]
+    weights: str | None = None
+    """Hash of the weights that the run of one seed starts from, where it takes them from elsewhere."""
 
     @property
     def arm(self) -> str:
@@ -50,13 +53,18 @@ class Identity:
 
     def run_id(self, name: str, seed: int) -> str:
         """`name-s<seed>-<digest>`."""
-        return f"{name}-s{seed}-{_digest({**self.parts, 'seed': seed})}"
+        own = {"seed": seed} if self.weights is None else {"seed": seed, "weights": self.weights}
+        return f"{name}-s{seed}-{_digest({**self.parts, **own})}"
 
 
-def identify(config: ExperimentConfig, resolved: Resolved, device: torch.device) -> Identity:
-    """The identity of an experiment on the data set that was found for it."""
+def identify(
+    config: ExperimentConfig, resolved: Resolved, device: torch.device, origin: Origin | None = None
+) -> Identity:
+    """The identity of an experiment on the data set that was found for it, and of weights found elsewhere."""
+    taken = {} if origin is None else {"origin": origin.kin}
     return Identity(
         {
+            **taken,
             "config": config.computed(),
             "data": {"name": resolved.located.name, "fingerprint": resolved.located.fingerprint},
             "device": device.type,
@@ -64,7 +72,8 @@ def identify(config: ExperimentConfig, resolved: Resolved, device: torch.device)
             "mode": training_mode(config, device),
             "torch": str(torch.__version__),
             "code": code_hash(),
-        }
+        },
+        None if origin is None else origin.sha256,
     )
 
 

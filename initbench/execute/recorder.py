@@ -78,21 +78,21 @@ def claimed(
     store: Store,
     config: ExperimentConfig,
     run_ids: Mapping[int, str],
-    record: Mapping[str, Any],
+    records: Mapping[int, Mapping[str, Any]],
     *,
     rerun: bool,
 ) -> Iterator[dict[int, RunWriter]]:
     """Writers of all these runs, by seed; none of them when another process has one of them.
 
-    Inside, an exception ends the runs that are not finished as `RunWriter` says.
+    `records`: what each run's run.json says from the start. Inside, an exception ends the runs that are
+    not finished as `RunWriter` says.
     """
     with ExitStack() as stack:
         writers: dict[int, RunWriter] = {}
         for seed, run_id in run_ids.items():
             try:
-                writer = store.claim(
-                    run_id, {**record, "seed": seed}, to_yaml(config.with_seeds(seed)), rerun=rerun
-                )
+                record = {**records[seed], "seed": seed}
+                writer = store.claim(run_id, record, to_yaml(config.with_seeds(seed)), rerun=rerun)
             except InitbenchError:
                 for begun in writers.values():  # nothing failed: they can be taken up by the next call
                     begun.stop("interrupted")
