@@ -27,8 +27,15 @@ def _schema(_current: str) -> str:
     return json_schema()
 
 
+def _defaults(_current: str) -> str:
+    from initbench.config.defaults import defaults_json
+
+    return defaults_json()
+
+
 PAGES: dict[str, Render] = {
     "docs/config.schema.json": _schema,
+    "initbench/compare/defaults.json": _defaults,
     "docs/config.md": config_page.render,
     "docs/cli.md": cli_page.render,
     "docs/catalogue.md": catalogue_page.render,

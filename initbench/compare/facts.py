@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+from initbench.compare.defaults import with_defaults
 from initbench.store.layout import COMPLETE
 from initbench.store.store import StoredRun
 from initbench.store.strictjson import number_or_none
@@ -45,6 +46,7 @@ class RunFacts:
     fingerprint: str
     """Hash of the data; empty where the run does not say it."""
     config: dict[str, Any]
+    """As it was stored, with the keys added since at their defaults; empty where not `is_placed`."""
     identity: dict[str, Any]
     steps: int | None
     """The budget in updates."""
@@ -58,6 +60,10 @@ class RunFacts:
     diagnosis: list[str]
     seconds: float | None
     """Seconds of training: those of the cohort, shared out among its runs."""
+    machine: str
+    """The processor that trained it; empty where the run does not say it."""
+    error: str | None
+    """Why it failed, crashed or is damaged, where that is known."""
     pretraining: dict[str, float]
     """"seconds", shared out in the same way, and "samples" of layer-wise pre-training; empty without it."""
 
@@ -70,6 +76,11 @@ class RunFacts:
     def is_finished(self) -> bool:
         """Whether it reached the end of its budget."""
         return self.status == "finished"
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether it is known what was computed; only a damaged run may have lost that."""
+        return bool(self.config)
 
     def hidden(self, moment: str) -> list[Layer]:
         """The hidden layers, first to last, where they were measured."""
@@ -144,7 +155,7 @@ def facts_of(run: StoredRun) -> RunFacts:
         dataset=str(record.get("dataset")),
         dataset_requested=str(record.get("dataset_requested")),
         fingerprint=str((identity.get("data") or {}).get("fingerprint") or ""),
-        config=config,
+        config=with_defaults(config),
         identity=identity,
         steps=record.get("steps") or train.get("steps"),
         batch_size=train.get("batch_size"),
@@ -154,6 +165,8 @@ def facts_of(run: StoredRun) -> RunFacts:
         diverged_step=(record.get("diverged") or {}).get("step"),
         diagnosis=[finding["code"] for finding in record.get("diagnosis") or []],
         seconds=_seconds(record),
+        machine=str((record.get("machine") or {}).get("processor") or ""),
+        error=str(record["error"]) if record.get("error") else None,
         pretraining=_pretraining(record),
     )
 

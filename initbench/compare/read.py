@@ -22,17 +22,20 @@ from pathlib import Path
 from typing import Any
 
 import initbench
-from initbench.compare.facts import LAYER_STATISTICS, RunFacts, computed_keys, facts_of
+from initbench.compare.damaged import facts_or_damage, placed
+from initbench.compare.facts import LAYER_STATISTICS, RunFacts, computed_keys
 from initbench.compare.spread import each
 from initbench.store.index import Entry, Index, records_of, stamp_of
-from initbench.store.layout import COMPLETE
 from initbench.store.store import Store
 
 NAME = "compare"
 PATIENCE = 2.0
 """Seconds of reading after which a person is told how long it is going to take."""
 
-_MAKERS = ("store", "compare/facts.py", "compare/read.py")
+_MAKERS = (
+    "store",
+    *(f"compare/{name}" for name in ("facts.py", "damaged.py", "defaults.py", "defaults.json", "read.py")),
+)
 """What decides whether a run counts as finished, what its facts are, and how they are written."""
 _SHARED, _PACKED = ("config", "identity"), ("evaluations", "layers")
 _COLUMNS = 4
@@ -42,8 +45,8 @@ _Look = tuple[RunFacts | None, Entry | None]
 def read_facts(store: Store, patterns: Sequence[str]) -> list[RunFacts]:
     """The runs that `patterns` name (all of them when there are none), in the order of `Store.find`.
 
-    A run that is removed meanwhile is left out. Raises as `Store.find` does, and StoreError for a run with a
-    damaged file.
+    A run that is removed meanwhile is left out. One that is damaged has the status "damaged", and the file
+    and its fault in `error`. Raises as `Store.find` does.
     """
     with _without_collector():
         return _read_facts(store, patterns)
@@ -68,7 +71,7 @@ def _read_facts(store: Store, patterns: Sequence[str]) -> list[RunFacts]:
         stale = entries.keys() - fresh.keys()
         if added or stale:
             index.update(added, stale)
-    return [found[run_id] for run_id in run_ids if run_id in found]
+    return placed([found[run_id] for run_id in run_ids if run_id in found])
 
 
 def version() -> str:
@@ -85,11 +88,11 @@ def version() -> str:
 def _read(store: Store, run_id: str) -> _Look:
     """The facts as the run's files have them, and their entry where the run ended and stays as it is."""
     before = stamp_of(store.root, run_id)
-    run = store.read_if_there(run_id)
+    run = store.glean(run_id)
     if run is None:
         return None, None
-    facts = facts_of(run)
-    lasting = run.record["status"] in COMPLETE and before is not None and before.is_settled
+    facts = facts_or_damage(run)
+    lasting = facts.is_complete and before is not None and before.is_settled
     if not lasting or before is None or before != stamp_of(store.root, run_id):
         return facts, None
     created = str(run.record.get("created"))

@@ -52,7 +52,7 @@ def kinds() -> list[Kind]:
 
 def _choices(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, Choice[Any]]]:
     for key, field in model.model_fields.items():
-        for annotation, choice in _leaves(field.annotation, list(field.metadata)):
+        for annotation, choice in leaves(field.annotation, list(field.metadata)):
             path = f"{prefix}{key}"
             if choice is not None:
                 yield (path if choice.shorthand else f"{path}.{choice.tag}"), choice
@@ -62,16 +62,17 @@ def _choices(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, Choice[
                 yield from _choices(annotation, f"{path}.")
 
 
-def _leaves(annotation: Any, metadata: list[Any]) -> Iterator[tuple[Any, Choice[Any] | None]]:
+def leaves(annotation: Any, metadata: list[Any]) -> Iterator[tuple[Any, Choice[Any] | None]]:
+    """The types that a value of this annotation may have, each with the registry that it names, if any."""
     choice = next((item for item in metadata if isinstance(item, Choice)), None)
     origin = get_origin(annotation)
     if choice is not None:
         yield annotation, choice
     elif origin is Annotated:
         inner, *own = get_args(annotation)
-        yield from _leaves(inner, own)
+        yield from leaves(inner, own)
     elif origin in (Union, types.UnionType):
         for member in get_args(annotation):
-            yield from _leaves(member, [])
+            yield from leaves(member, [])
     else:
         yield annotation, None

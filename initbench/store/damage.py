@@ -47,8 +47,15 @@ def remains(run_id: str, directory: Path) -> Record | None:
         return None
     if read_record(directory) is not None:  # it has come since we looked
         return None
-    known = {} if called is None else dict(zip(("experiment", "seed"), called, strict=True))
-    return {"run_id": run_id, **known, "status": "damaged", "final": None, "error": _fault(directory / RUN)}
+    return named(run_id, {"status": "damaged", "final": None, "error": _fault(directory / RUN)})
+
+
+def named(run_id: str, record: Record) -> Record:
+    """A damaged record with its run's id, and with experiment and seed as the id says them if it does not."""
+    called = experiment_and_seed(run_id)
+    known = {} if called is None else {"experiment": called[0], "seed": called[1]}
+    kept = {key: value for key, value in known.items() if type(record.get(key)) is not type(value)}
+    return {**record, **({} if isinstance(record.get("run_id"), str) else {"run_id": run_id}), **kept}
 
 
 def experiment_and_seed(run_id: str) -> tuple[str, int] | None:

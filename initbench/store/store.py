@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from initbench.errors import StoreError, UsageError
 from initbench.store import moves, strictjson
 from initbench.store.checkpoint import checkpoint_step
-from initbench.store.damage import remains
+from initbench.store.damage import named, remains
 from initbench.store.files import read_lines
 from initbench.store.layout import (
     LAYERS,
@@ -242,6 +242,8 @@ class Store:
 def _record(run_id: str, directory: Path) -> Record | None:
     # Once more, because it may get its record between two looks.
     record = current_record(directory) or remains(run_id, directory) or current_record(directory)
+    if record is not None and record["status"] == "damaged":
+        record = named(run_id, record)
     return record if record is not None and record.get("run_id") == run_id else None
 
 

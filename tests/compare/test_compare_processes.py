@@ -143,9 +143,9 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_reader_sees_whole_runs_or_unfinished_ones(root: Path) -> None:
     looks, statuses, from_index = 0, set(), 0
-    plain, live = Store.read_if_there, []
+    plain, live = Store.glean, []
     with writers(root) as busy, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Store, "read_if_there", lambda self, run_id: live.append(run_id) or plain(self, run_id))
+        patch.setattr(Store, "glean", lambda self, run_id: live.append(run_id) or plain(self, run_id))
         while busy():
             live.clear()
             found = read_facts(Store(root), [])
