@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from initbench.models.frozen import members
 from initbench.models.network import Network, WeightLayer
 
 Tensors = Mapping[str, Tensor]
@@ -22,33 +23,12 @@ Moments = dict[str, Tensor]
 """mean.i and std.i of the units of the input of weight layer i, with leading axes of runs or none."""
 
 
-def owners(network: Network, parameters: Tensors, buffers: Tensors, x: Tensor) -> dict[str, int]:
-    """By parameter, the index of the weight layer that it moves with.
+def owners(network: Network) -> dict[str, int]:
+    """By parameter, the index of the weight layer that it moves with (`models.frozen.members`).
 
-    That is the layer whose module it belongs to, or else the last one computed before it: a norm's
-    scale and shift go with the weights in front of them. x: (B, …), a batch of any size.
+    A norm's scale and shift go with the weights in front of them.
     """
-    layers = network.weight_layers()
-    names = {module: name for name, module in network.named_modules()}
-    owner = {
-        name: layer.index for layer in layers for name in parameters if name.startswith(f"{layer.name}.")
-    }
-    index_of = {layer.module: layer.index for layer in layers}
-    latest = [1]
-
-    def left(module: nn.Module, _inputs: object, _output: object) -> None:
-        latest[0] = index_of.get(module, latest[0])
-        for name, _ in module.named_parameters(names[module], recurse=False):
-            owner.setdefault(name, latest[0])
-
-    was_training = network.training
-    network.eval()
-    with ExitStack() as stack, torch.no_grad():
-        for module in network.modules():
-            stack.callback(module.register_forward_hook(left).remove)
-        functional_call(network, {**parameters, **{name: b.clone() for name, b in buffers.items()}}, (x,))
-    network.train(was_training)
-    return {name: owner.get(name, layers[-1].index) for name in parameters}
+    return {name: member.index for member in members(network) for name in member.tensors}
 
 
 def weights_of(network: Network, parameters: Tensors) -> dict[int, list[str]]:

@@ -43,9 +43,8 @@ class CovariateShift:
         self._first: Moments = {}
         self._last: Moments = {}
         if every is not None:
-            parameters, buffers = cohort.run_state(0)
-            self._owners = owners(cohort.skeleton, parameters, buffers, self._x[:2])
-            self._weights = weights_of(cohort.skeleton, parameters)
+            self._owners = owners(cohort.skeleton)
+            self._weights = weights_of(cohort.skeleton, cohort.parameters)
 
     def before(self, step: int, runs: Sequence[int]) -> Before | None:
         """What `after` has to know of the cohort of these runs before its update; None where none is due."""
