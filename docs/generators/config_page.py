@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from inspect import getdoc
 from typing import Any
 
 from pydantic import BaseModel
 
 from docs.generators import fields
 from docs.generators.markdown import code, generated, page, slug, table
+from initbench.config.lesson import Claim, LessonConfig, Picture, Range, Tune
 from initbench.config.registries import Kind, kinds
 from initbench.config.schema import ExperimentConfig
 from initbench.registry import Options, Registry
@@ -41,6 +43,34 @@ Editors complete and check a config that begins with this line
 # yaml-language-server: $schema=../docs/config.schema.json
 ```"""
 
+_LESSONS = """\
+A file with `kind: lesson` asks a question, names the experiments that answer it, and states claims about what
+they show. `initbench lesson NAME` runs what is missing and judges each claim. A lesson is named as its file,
+less a number in front that orders the files."""
+_ARMS = """\
+An arm is `base` with some keys changed, by the rules of `key=value` arguments: a value replaces what stood
+there whole, and a name on the way becomes a mapping of that name. It is stored as the experiment
+`lesson.arm`, and its tuning as `lesson.arm.tune`. Arms run in the order of the file. Faults are listed with
+the place in the file that the value came from.
+
+```yaml
+base:
+  seeds: 5
+  data: {name: digits}
+  model: {family: mlp, depth: 20, width: 64}
+arms:
+  xavier: {init.scheme: xavier_normal}
+  kaiming: {init.scheme: kaiming_normal}
+  deep: {init.scheme: kaiming_normal, model.depth: 50}
+tune:
+  train.lr: {log: [0.001, 0.1], points: 3}
+claims:
+  - says: Kaiming keeps the second moment under relu
+    holds_if: kaiming.slope(q@init) ≈ 0 within 0.1
+show:
+  - layers: [xavier, kaiming]
+```"""
+
 
 def render(_current: str) -> str:
     """The whole page."""
@@ -62,7 +92,19 @@ def render(_current: str) -> str:
     for kind in found:
         if kind.key.count(".") and not _is_section(kind):
             parts += _options_of(kind)
-    return page(*parts)
+    return page(*parts, *_lessons())
+
+
+def _lessons() -> list[str]:
+    """What the file of a lesson takes."""
+    sections = {"base and arms": None, "tune": Tune, "tune: values": Range, "claims": Claim, "show": Picture}
+    parts = ["# Lessons", _LESSONS, table(_HEADER, fields.rows(LessonConfig, link))]
+    for title, section in sections.items():
+        if section is None:
+            parts += [f"## {title}", _ARMS]
+        else:
+            parts += [f"## {title}", getdoc(section) or "", table(_HEADER, fields.rows(section, link))]
+    return parts
 
 
 def link(registry: Registry[Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,11 +12,16 @@ from initbench.compare.intervals import Interval, around, checked, ratio, t_two_
 from initbench.compare.pairing import LEAST, Arm, Samples, samples
 from initbench.compare.statistics import Scale, Summary, summarise
 
+ROUNDING = 16.0 * sys.float_info.epsilon
+"""A spread of so little beside the values is that of their last digits, and none of seeds."""
+
 
 class Method(StrEnum):
     """How a difference was tested."""
 
     PAIRED = "paired t"
+    SIGN = "sign test, no spread"
+    PERMUTATION = "permutation test, no spread"
     WELCH = "Welch t"
     TOO_FEW_SHARED = "Welch t, too few shared seeds"
     NOT_ENOUGH_SEEDS = "none, fewer than two seeds"
@@ -57,8 +63,10 @@ def difference(
 
     With `scale="log"` all is done on logarithms; `difference` and its interval are ratios of geometric means.
 
-    Seeds without any spread: the interval has no width, p is what it tends to as the spread goes to 0 (0, or
-    1 for no difference), and there is no effect size. That is no evidence about other seeds.
+    A difference without any spread has no t: counts and accuracies are coarse, and a few seeds come out the
+    same by chance. The interval then has no width, which is no evidence about other seeds, and p is exact:
+    2^(1 − n) of n pairs that all have one sign (the sign test), 2 / C(n_a + n_b, n_a) of two arms that are
+    apart (the permutation test of the mean), and 1 for no difference.
     One value in an arm: the difference alone. A value that is not finite (or on the log scale not positive):
     nothing can be said. Raises UsageError for a confidence outside (0, 1).
     """
@@ -87,15 +95,17 @@ def _without_test(found: Samples, scale: Scale) -> Difference:
 def _paired(found: Samples, confidence: float, scale: Scale) -> Difference:
     n = len(found.left)
     mean, spread = moments(summarise(differences(found)))
-    error = spread / math.sqrt(n)
+    largest = max(map(abs, (*found.left, *found.right)))
+    error = 0.0 if spread <= ROUNDING * largest else spread / math.sqrt(n)
+    has_t = bool(error or not mean)
     return Difference(
         difference=_shown(mean, scale),
         interval=around(mean, error, n - 1, confidence, scale),
-        p=_p(mean, error, n - 1),
+        p=_p(mean, error, n - 1) if has_t else math.ldexp(1.0, 1 - n),
         effect_size=_paired_effect(mean, found.left, found.right),
         n_a=n,
         n_b=n,
-        method=Method.PAIRED,
+        method=Method.PAIRED if has_t else Method.SIGN,
         scale=scale,
     )
 
@@ -127,14 +137,17 @@ def _of_summaries(a: Summary, b: Summary, method: Method, confidence: float, sca
     (mean_a, std_a), (mean_b, std_b) = moments(a), moments(b)
     mean = mean_a - mean_b
     error, df = welch(std_a, a.n, std_b, b.n)
+    if error <= ROUNDING * max(abs(mean_a), abs(mean_b)):
+        error = 0.0
+    has_t = bool(error or not mean)
     return Difference(
         difference=_shown(mean, scale),
         interval=around(mean, error, df, confidence, scale),
-        p=_p(mean, error, df),
+        p=_p(mean, error, df) if has_t else 2.0 / math.comb(a.n + b.n, a.n),
         effect_size=_effect(mean, (std_a, a.n), (std_b, b.n)),
         n_a=a.n,
         n_b=b.n,
-        method=method,
+        method=method if has_t else Method.PERMUTATION,
         scale=scale,
     )
 
@@ -161,9 +174,7 @@ def welch(std_a: float, n_a: int, std_b: float, n_b: int) -> tuple[float, float]
 
 
 def _p(mean: float, error: float, df: float) -> float:
-    if not error:
-        return 1.0 if mean == 0.0 else 0.0
-    return t_two_sided(mean / error, df)
+    return t_two_sided(mean / error, df) if error else 1.0
 
 
 def _effect(mean: float, a: tuple[float, int], b: tuple[float, int]) -> float | None:

@@ -21,13 +21,21 @@ _ACTIVATION = {
     "saturated_fraction": "saturated_fraction",
     "effective_rank": "effective_rank",
 }
-LAYER_STATISTICS = ("q", *_ACTIVATION, "delta_q")
-"""E[h²] of the pre-activation, what the activation puts out, and E[δ²] at the pre-activation."""
+LAYER_STATISTICS = ("q", *_ACTIVATION, "delta_q", "weight_gradient", "weight_std", "unit_spread")
+"""E[h²] of the pre-activation, what the activation puts out, E[δ²] at the pre-activation, ‖∂L/∂W‖, the std of
+the weights, and the largest relative spread over units (0 when all units are the same)."""
+RUNNING_STATISTICS = ("running_mean_gap", "running_var_ratio")
+"""Of batch norm behind the layer, whose layers have these as well."""
+SHIFT_STATISTICS = ("gradient_shift", "gradient_shift_cosine", "input_mean_drift", "input_std_drift")
+"""Of internal covariate shift: means over the updates it was measured at, and known at TRAIN alone."""
 NOT_COMPARED = ("name", "notes", "seeds")
 """Keys of a config that change nothing that is computed."""
-MOMENTS = ("init", "end")
+PROBED = ("init", "end")
+TRAIN = "train"
+MOMENTS = (*PROBED, TRAIN)
 Layer = dict[str, float | None]
-"""The statistics of one weight layer, by LAYER_STATISTICS; a head has no `act_std`."""
+"""The statistics of one weight layer, by LAYER_STATISTICS, and RUNNING_STATISTICS in nets that have them; a
+head has no `act_std`. At TRAIN, by SHIFT_STATISTICS."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +60,12 @@ class RunFacts:
     """The budget in updates."""
     batch_size: int | None
     final: dict[str, float | None]
+    begin: dict[str, float | None]
+    """Validation loss and accuracy at step 0 by each kind of statistics; empty without batch norm."""
     evaluations: list[list[float | None]]
     """[step, train_loss, val_loss, val_accuracy] of each evaluation."""
     layers: dict[str, list[Layer]]
-    """By moment, the weight layers in order, the head last."""
+    """By moment, the weight layers in order, the head last; at TRAIN the hidden ones alone."""
     diverged_step: int | None
     diagnosis: list[str]
     seconds: float | None
@@ -89,7 +99,7 @@ class RunFacts:
     @cached_property
     def _hidden(self) -> dict[str, list[Layer]]:
         return {
-            moment: [layer for layer in layers if layer["act_std"] is not None]
+            moment: [layer for layer in layers if moment == TRAIN or layer["act_std"] is not None]
             for moment, layers in self.layers.items()
         }
 
@@ -160,8 +170,9 @@ def facts_of(run: StoredRun) -> RunFacts:
         steps=record.get("steps") or train.get("steps"),
         batch_size=train.get("batch_size"),
         final={name: number_or_none(value) for name, value in (record.get("final") or {}).items()},
+        begin=_begin(run.convergence),
         evaluations=[_evaluation(entry) for entry in run.convergence],
-        layers=dict(_moments(run.snapshots)),
+        layers={**dict(_moments(run.snapshots)), **_shift(run.shifts)},
         diverged_step=(record.get("diverged") or {}).get("step"),
         diagnosis=[finding["code"] for finding in record.get("diagnosis") or []],
         seconds=_seconds(record),
@@ -176,20 +187,47 @@ def _evaluation(entry: dict[str, Any]) -> list[float | None]:
     return [float(entry["step"]), *measured]
 
 
+def _begin(convergence: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+    first = next((entry for entry in convergence if entry["step"] == 0), {})
+    if "val_accuracy_batch" not in first:
+        return {}
+    return {name: number_or_none(value) for name, value in first.items() if name.startswith("val_")}
+
+
 def _moments(snapshots: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[Layer]]]:
-    for moment in MOMENTS:
+    for moment in PROBED:
         found = next((s for s in snapshots if s["when"] == moment), None)
         if found is not None:
-            yield moment, [_layer(layer) for layer in found["layers"]]
+            names = RUNNING_STATISTICS if any("batch_norm" in layer for layer in found["layers"]) else ()
+            yield moment, [_layer(layer, names) for layer in found["layers"]]
 
 
-def _layer(layer: dict[str, Any]) -> Layer:
-    act = layer["act"] or {}
+def _layer(layer: dict[str, Any], running: Sequence[str]) -> Layer:
+    act, norm = layer["act"] or {}, layer.get("batch_norm") or {}
     return {
         "q": number_or_none(layer["pre"]["q"]),
         **{name: number_or_none(act.get(key)) for name, key in _ACTIVATION.items()},
         "delta_q": number_or_none(layer["grad"]["pre_q"]),
+        "weight_gradient": number_or_none(layer["grad"].get("weight_norm")),
+        "weight_std": number_or_none(layer.get("weight_std")),
+        "unit_spread": number_or_none(layer.get("unit_spread")),
+        **{name: number_or_none(norm.get(name)) for name in running},
     }
+
+
+def _shift(shifts: Sequence[dict[str, Any]]) -> dict[str, list[Layer]]:
+    """The hidden layers at TRAIN; none where nothing was measured."""
+    hidden = [[layer for layer in entry["layers"] if layer["hidden"]] for entry in shifts]
+    layers = [
+        {name: _mean([number_or_none(layer[name]) for layer in moments]) for name in SHIFT_STATISTICS}
+        for moments in zip(*hidden, strict=False)
+    ]
+    return {TRAIN: layers} if layers else {}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _seconds(record: dict[str, Any]) -> float | None:

@@ -7,7 +7,7 @@ data conditions are never averaged either: they are different rows, which say wh
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +48,8 @@ class Group:
     runs: Sequence[RunFacts]
     varies: dict[str, list[Any]]
     """Keys of the config, and their values, in which runs of this row differ: it averages over them."""
+    repeats: int = 0
+    """Runs left out because they are the very training of one in the row, under another experiment's name."""
 
     @property
     def label(self) -> str:
@@ -61,10 +63,19 @@ def _listed(values: dict[str, Any]) -> str:
     return "".join(f" {key}={'null' if value is None else value}" for key, value in values.items())
 
 
-def unit_of(run: RunFacts, varying: Iterable[str]) -> str:
-    """What a run has in common with its partner in another row: the seed, and the keys that vary in rows."""
-    keys = run.config_keys
-    return "|".join([f"seed={run.seed}", *(f"{key}={keys.get(key)!r}" for key in varying)])
+def units_of(runs: Iterable[RunFacts], varying: Sequence[str]) -> list[str]:
+    """What each run of a row shares with its partner in another: the seed, and the keys that vary in rows.
+
+    Runs of a row that nothing of this tells apart (of two versions of the code, say) are numbered.
+    """
+    seen: Counter[str] = Counter()
+    found = []
+    for run in runs:
+        keys = run.config_keys
+        unit = "|".join([f"seed={run.seed}", *(f"{key}={keys.get(key)!r}" for key in varying)])
+        seen[unit] += 1
+        found.append(unit if seen[unit] == 1 else f"{unit} ({seen[unit]})")
+    return found
 
 
 def saw_the_same(runs: Iterable[RunFacts]) -> bool:
@@ -86,6 +97,26 @@ def _terms(run: RunFacts, by: Sequence[str]) -> Terms:
     batch_size = None if "train.batch_size" in by else run.batch_size
     precision = str(run.identity.get("precision") or "fp32")
     return Terms(run.dataset, run.fingerprint, precision, steps, batch_size)
+
+
+def shared_terms(runs: Iterable[RunFacts]) -> Terms:
+    """What runs have in common of their terms; names of several data sets, precisions are joined."""
+    found = [_terms(run, ()) for run in runs]
+
+    def common(name: str) -> Any:
+        values = {getattr(terms, name) for terms in found}
+        return values.pop() if len(values) == 1 else None
+
+    def joined(name: str) -> str:
+        return " and ".join(dict.fromkeys(getattr(terms, name) for terms in found))
+
+    return Terms(
+        joined("dataset"),
+        common("fingerprint") or "",
+        joined("precision"),
+        common("steps"),
+        common("batch_size"),
+    )
 
 
 def _by_experiment(runs: Sequence[RunFacts], _by: Sequence[str]) -> list[Group]:
@@ -117,7 +148,16 @@ def _by_keys(runs: Sequence[RunFacts], by: Sequence[str]) -> list[Group]:
         key = {name: found.get(name) for name in by}
         rows[repr(key)].append(run)
         keys[repr(key)] = key
-    return [Group(keys[name], group, _varying(group, by)) for name, group in rows.items()]
+    return [_without_repeats(keys[name], group, by) for name, group in rows.items()]
+
+
+def _without_repeats(key: Key, runs: Sequence[RunFacts], by: Sequence[str]) -> Group:
+    """Runs that share arm and seed are one training, whatever their experiments are called."""
+    once: dict[tuple[str, int], RunFacts] = {}
+    for run in sorted(runs, key=lambda run: not run.is_complete):
+        once.setdefault((run.arm, run.seed), run)
+    kept = [run for run in runs if once[run.arm, run.seed] is run]
+    return Group(key, kept, _varying(kept, by), len(runs) - len(kept))
 
 
 def _varying(runs: Sequence[RunFacts], by: Sequence[str]) -> dict[str, list[Any]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from initbench.compare.facts import RunFacts
+from initbench.compare.facts import TRAIN, RunFacts
 
 Value = Callable[[RunFacts, float | None], float | None]
 """(run, target) → number."""
@@ -109,6 +109,21 @@ def _layer(statistic: str, moment: str, where: str) -> Value:
     return value
 
 
+def _begin(name: str) -> Value:
+    return lambda run, _target: run.begin.get(name) if run.is_complete else None
+
+
+def _shift(statistic: str) -> Value:
+    """The mean over hidden layers but the first, whose input is the data and which has none below it."""
+
+    def value(run: RunFacts, _target: float | None) -> float | None:
+        found = [layer[statistic] for layer in run.hidden(TRAIN)[1:]]
+        known = [one for one in found if one is not None]
+        return math.fsum(known) / len(known) if known and run.is_complete else None
+
+    return value
+
+
 def _gradient_ratio(moment: str) -> Value:
     def value(run: RunFacts, _target: float | None) -> float | None:
         hidden = run.hidden(moment)
@@ -130,6 +145,32 @@ _STATISTICS: dict[str, tuple[str, Form]] = {
 }
 
 
+_SHIFTS = {
+    "gradient_shift": ("gradient_shift", "‖G′ − G‖/‖G‖ once the layers below have moved"),
+    "gradient_shift_cosine": ("gradient_shift_cosine", "cosine of G and G′"),
+    "input_drift": ("input_mean_drift", "drift of the inputs' means in standard deviations"),
+}
+_NORM_KINDS = {
+    "": "with running statistics of batch norm",
+    "_batch": "with each batch's own statistics",
+    "_population": "with recomputed population statistics",
+}
+
+
+def _norm_metrics() -> Iterator[Metric]:
+    """Evaluations of nets with batch norm; the one at the end with running statistics is any net's."""
+    for kind, how in _NORM_KINDS.items():
+        for moment, when, read in (("init", "at init", _begin), ("final", "after the last step", _final)):
+            if not kind and moment == "final":
+                continue
+            accuracy, loss, words = f"val_accuracy{kind}", f"val_loss{kind}", f"{when}, {how}"
+            meaning = f"validation accuracy {words}"
+            name = f"{moment}_{accuracy}"
+            yield Metric(name, meaning, "convergence", read(accuracy), "percent", "higher")
+            meaning = f"validation loss {words}"
+            yield Metric(f"{moment}_{loss}", meaning, "convergence", read(loss), "loss", "lower")
+
+
 def _activation_metrics() -> Iterator[Metric]:
     moments = {"init": "at init", "end": "at the end"}
     for moment, when in moments.items():
@@ -140,6 +181,9 @@ def _activation_metrics() -> Iterator[Metric]:
                 yield Metric(name, words, "activation", _layer(statistic, moment, where), form)
         ratio = f"E[δ²] of the first hidden layer over that of the last, {when}"
         yield Metric(f"grad_ratio_{moment}", ratio, "activation", _gradient_ratio(moment), log=True)
+    for name, (statistic, meaning) in _SHIFTS.items():
+        words = f"{meaning}, mean over hidden layers but the first and over the measured updates"
+        yield Metric(name, words, "activation", _shift(statistic))
 
 
 _CONVERGENCE = (
@@ -220,4 +264,6 @@ _CONVERGENCE = (
     ),
 )
 
-METRICS: dict[str, Metric] = {metric.name: metric for metric in (*_activation_metrics(), *_CONVERGENCE)}
+METRICS: dict[str, Metric] = {
+    metric.name: metric for metric in (*_activation_metrics(), *_CONVERGENCE, *_norm_metrics())
+}

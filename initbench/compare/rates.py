@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from initbench.compare.pairing import known, shared
+from initbench.compare.pairing import known
 
 Events = Mapping[Any, bool | None]
 """Whether it happened, by seed; None for a run of which it is not known."""
@@ -17,9 +17,7 @@ Events = Mapping[Any, bool | None]
 class RateMethod(StrEnum):
     """How two rates were tested."""
 
-    MCNEMAR = "exact McNemar"
     FISHER = "Fisher's exact"
-    TOO_FEW_SHARED = "Fisher's exact, too few shared seeds"
     NO_RUNS = "none, no runs"
 
 
@@ -32,28 +30,23 @@ class RateDifference:
     """Two-sided, of equal rates; None where an arm has no runs."""
     n_a: int
     n_b: int
-    """Runs that were used: of paired seeds, the pairs."""
+    """Runs that were used."""
     method: RateMethod
 
 
-def rate_difference(a: Events, b: Events, *, paired: bool = False) -> RateDifference:
-    """Test whether an event is as frequent in one arm as in the other.
+def rate_difference(a: Events, b: Events) -> RateDifference:
+    """Test whether an event is as frequent in one arm as in the other, by Fisher's exact test (1935).
 
-    Fisher's exact test (1935), or McNemar's in its exact form (1947) where `paired` says that seeds are
-    shared and enough of them are (`pairing.shared`). Both are valid for few runs, and cautious then.
+    It is valid for few runs, and cautious then. Shared seeds are left out of account: runs of one seed
+    diverge together if anything, which makes it more cautious still. McNemar's test, which sees nothing but
+    pairs that disagree, could not tell 5 of 5 from 0 of 5.
     """
     known_a, known_b = known(a), known(b)
-    pairs = shared(known_a, known_b) if paired else None
-    if pairs:
-        only_a, only_b = sum(x and not y for x, y in pairs), sum(y and not x for x, y in pairs)
-        n = len(pairs)
-        return RateDifference((only_a - only_b) / n, mcnemar(only_a, only_b), n, n, RateMethod.MCNEMAR)
     n_a, n_b = len(known_a), len(known_b)
     if not n_a or not n_b:
         return RateDifference(None, None, n_a, n_b, RateMethod.NO_RUNS)
     k_a, k_b = sum(known_a.values()), sum(known_b.values())
-    method = RateMethod.TOO_FEW_SHARED if paired else RateMethod.FISHER
-    return RateDifference(k_a / n_a - k_b / n_b, fisher(k_a, n_a, k_b, n_b), n_a, n_b, method)
+    return RateDifference(k_a / n_a - k_b / n_b, fisher(k_a, n_a, k_b, n_b), n_a, n_b, RateMethod.FISHER)
 
 
 def fisher(k_a: int, n_a: int, k_b: int, n_b: int) -> float:
@@ -72,17 +65,3 @@ def fisher(k_a: int, n_a: int, k_b: int, n_b: int) -> float:
         weights.append(weight)
     seen = weights[k_a - fewest]
     return sum(w for w in weights if w <= seen) / sum(weights)
-
-
-def mcnemar(only_a: int, only_b: int) -> float:
-    """The exact McNemar test, which is a sign test of the pairs that disagree: its two-sided p.
-
-    Of m = only_a + only_b of them, either kind is Binomial(m, ½); p = min(1, 2 P(X ≤ min(only_a, only_b))).
-    Source: McNemar 1947, Note on the sampling error of the difference between correlated proportions.
-    """
-    pairs = only_a + only_b
-    weight = tail = 1
-    for k in range(min(only_a, only_b)):
-        weight = weight * (pairs - k) // (k + 1)
-        tail += weight
-    return min(1.0, 2 * tail / (1 << pairs))

@@ -23,7 +23,7 @@ from typing import Any
 
 import initbench
 from initbench.compare.damaged import facts_or_damage, placed
-from initbench.compare.facts import LAYER_STATISTICS, RunFacts, computed_keys
+from initbench.compare.facts import Layer, RunFacts, computed_keys
 from initbench.compare.spread import each
 from initbench.store.index import Entry, Index, records_of, stamp_of
 from initbench.store.store import Store
@@ -104,13 +104,13 @@ def encoded(facts: RunFacts) -> bytes:
     values = vars(facts)
     numbers: list[float | None] = [number for row in facts.evaluations for number in row]
     for layers in facts.layers.values():
-        numbers += [layer[name] for layer in layers for name in LAYER_STATISTICS]
+        numbers += [number for layer in layers for number in layer.values()]
     missing = [i for i, number in enumerate(numbers) if number is None]
     packed = struct.pack(f"<{len(numbers)}d", *(0.0 if number is None else number for number in numbers))
     shared = {name: values[name] for name in _SHARED}
     kept = (name for name in RunFacts.__dataclass_fields__ if name not in _SHARED + _PACKED)
-    sizes = {moment: len(layers) for moment, layers in facts.layers.items()}
-    rest = [{name: values[name] for name in kept}, len(facts.evaluations), sizes, missing]
+    forms = {moment: [len(layers), *map(list, layers[:1])] for moment, layers in facts.layers.items()}
+    rest = [{name: values[name] for name in kept}, len(facts.evaluations), forms, missing]
     # Plain JSON of the standard library: unlike that of stored files it writes NaN so that it comes back.
     lines = (json.dumps(part, separators=(",", ":")).encode() for part in (shared, rest))
     return b"\n".join([*lines, packed])
@@ -119,21 +119,23 @@ def encoded(facts: RunFacts) -> bytes:
 def decoded(document: bytes) -> RunFacts:
     """The facts that `encoded` was given; some error for any other document."""
     shared, rest, packed = document.split(b"\n", 2)
-    plain, evaluations, sizes, missing = json.loads(rest)
+    plain, evaluations, forms, missing = json.loads(rest)
     numbers: list[float | None] = list(struct.unpack(f"<{len(packed) // 8}d", packed))
     for i in missing:
         numbers[i] = None
     left = iter(numbers)
     rows = [list(islice(left, _COLUMNS)) for _ in range(evaluations)]
-    per_layer = zip(*[left] * len(LAYER_STATISTICS), strict=True)
-    layers = {
-        moment: [dict(zip(LAYER_STATISTICS, row, strict=True)) for row in islice(per_layer, size)]
-        for moment, size in sizes.items()
-    }
+    layers = {moment: list(_layers(left, *form)) for moment, form in forms.items()}
     common, keys = _shared(shared)
     facts = RunFacts(**plain, **common, evaluations=rows, layers=layers)
     vars(facts)["config_keys"] = keys  # what the property would find, again for each seed
     return facts
+
+
+def _layers(numbers: Iterator[float | None], count: int, names: Sequence[str] = ()) -> Iterator[Layer]:
+    """So many layers of these statistics, in the order of `names`."""
+    for _ in range(count):
+        yield dict(zip(names, islice(numbers, len(names)), strict=True))
 
 
 @lru_cache(maxsize=4096)

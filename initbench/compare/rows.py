@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from initbench.compare.conditions import apart
 from initbench.compare.facts import RunFacts
-from initbench.compare.groups import Group, Key, Terms, grouped, unit_of
+from initbench.compare.groups import Group, Key, Terms, grouped, shared_terms, units_of
 from initbench.compare.metrics import METRICS, Metric, steps_to
 from initbench.compare.statistics import Summary, geometric, summarise
 
@@ -79,6 +79,18 @@ def tables(runs: Iterable[RunFacts], *, by: Sequence[str] = (), target: float | 
     return [_table(terms, tuple(by), groups, target) for terms, groups in grouped(runs, by)]
 
 
+def one_table(rows: Mapping[str, Sequence[RunFacts]], *, target: float | None = None) -> Table:
+    """The runs of each name as a row of one table, in this order, whatever sets them apart.
+
+    Whoever calls it has put them side by side on purpose; where runs saw other batches, they are no partners.
+    """
+    groups = [Group({"experiment": name}, runs, {}) for name, runs in rows.items()]
+    runs = [run for group in groups for run in group.runs]
+    if target is None:
+        target = _default_target(groups)
+    return Table(shared_terms(runs), (), target, [_row(group, target, ()) for group in groups])
+
+
 def _table(terms: Terms, by: tuple[str, ...], groups: Sequence[Group], target: float | None) -> Table:
     if target is None:
         target = _default_target(groups)
@@ -101,7 +113,7 @@ def _rank(row: Row) -> tuple[float, str]:
 
 def _row(group: Group, target: float | None, varying: Sequence[str]) -> Row:
     complete = [run for run in group.runs if run.is_complete]
-    units = [unit_of(run, varying) for run in complete]
+    units = units_of(complete, varying)
     metrics, values = {}, {}
     for name, metric in METRICS.items():
         found = [metric.value(run, target) for run in complete]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from initbench.compare.facts import RunFacts
-from initbench.compare.groups import unit_of
+from initbench.compare.groups import units_of
 from initbench.compare.metrics import METRICS
 from initbench.compare.rows import Row, Table
 from initbench.compare.statistics import Summary
@@ -79,15 +78,5 @@ def varying(*tables: Table) -> tuple[str, ...]:
 def side_of(row: Row, target: float | None, varying_keys: Sequence[str]) -> RunsSide:
     """A row with its runs; `varying_keys`: `varying` of all tables that it is going to be paired in."""
     complete = [run for run in row.group.runs if run.is_complete]
-    units = _distinct(unit_of(run, varying_keys) for run in complete)
+    units = units_of(complete, varying_keys)
     return RunsSide(row.label, dict(zip(units, complete, strict=True)), row.unfinished, target)
-
-
-def _distinct(units: Iterable[str]) -> list[str]:
-    """Runs that nothing tells apart (of two versions of the code, say) are numbered."""
-    seen: Counter[str] = Counter()
-    found = []
-    for unit in units:
-        seen[unit] += 1
-        found.append(unit if seen[unit] == 1 else f"{unit} ({seen[unit]})")
-    return found

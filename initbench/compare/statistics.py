@@ -25,7 +25,7 @@ def summarise(values: Sequence[float | None]) -> Summary:
     known = [v for v in values if v is not None]
     if not known:
         return Summary(None, None, 0)
-    if min(known) == max(known) and math.isfinite(known[0]):
+    if min(known) == max(known) and all(map(math.isfinite, known)):  # beside a NaN nothing is less or more
         # A sum divided by n may miss the common value by a rounding, and show a spread that is not there.
         return Summary(float(known[0]), 0.0 if len(known) > 1 else None, len(known))
     mean = _mean(known)

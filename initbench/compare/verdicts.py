@@ -20,6 +20,10 @@ class Verdict(StrEnum):
     """Which is not to say that there is none: the interval tells how large it may be."""
     EQUIVALENT = "equivalent within the margin"
     NOT_ENOUGH_SEEDS = "not enough seeds"
+    DIVERGED = "diverged"
+    """Every run did, so that there is no number to compare."""
+    NOT_MEASURED = "not measured"
+    """In one of the arms, or both."""
     UNDEFINED = "cannot be said"
 
 

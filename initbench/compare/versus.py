@@ -53,16 +53,16 @@ def versus(table: Table, baseline: Row, metric: str, confidence: float = CONFIDE
 
 def _verdict(metric: Metric, row: Row, baseline: Row, found: Difference, p: float | None) -> Verdict:
     never = metric.censored and not (_values(metric, row) and _values(metric, baseline))
+    if not metric.censored and not (row.values[metric.name] and baseline.values[metric.name]):
+        lacking = row if not row.values[metric.name] else baseline
+        return Verdict.DIVERGED if lacking.diverged == lacking.n > 0 else Verdict.NOT_MEASURED
     return Verdict.UNDEFINED if never or metric.one_clock else verdict(found, metric.better, p_adjusted=p)
 
 
 def divergence_versus(table: Table, baseline: Row) -> dict[str, tuple[RateDifference, float | None]]:
     """By label, how much more often runs of a row diverge than those of the baseline, with the adjusted p."""
     others = [row for row in table.rows if row is not baseline]
-    seen = [
-        rate_difference(row.divergences, baseline.divergences, paired=_paired(row, baseline))
-        for row in others
-    ]
+    seen = [rate_difference(row.divergences, baseline.divergences) for row in others]
     adjusted = holm([one.p for one in seen])
     return {row.label: (one, p) for row, one, p in zip(others, seen, adjusted, strict=True)}
 

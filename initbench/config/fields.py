@@ -78,6 +78,8 @@ def _describe(
         yield from (quote(value) for value in get_args(annotation))
     elif origin is list:
         yield "list of " + " or ".join(_describe(get_args(annotation)[0], [], name, quote))
+    elif origin is dict:
+        yield "mapping"
     elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield "section"
     else:

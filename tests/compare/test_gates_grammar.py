@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from initbench.compare.facts import LAYER_STATISTICS, MOMENTS
+from initbench.compare.facts import LAYER_STATISTICS, PROBED
 from initbench.compare.gates import tree
 from initbench.compare.gates.builder import ALIASES, DEEPEST
 from initbench.compare.gates.parse import LONGEST, parse
@@ -115,7 +115,9 @@ def test_aggregates_steps_and_slopes():
     inner = tree.Binary("*", metric("test_accuracy"), tree.Number(2.0))
     assert parse("min(test_accuracy * 2) < 1").children[0] == tree.Aggregate("min", inner)
     assert parse("a.steps_to(90 %) > 5").children[0] == tree.StepsTo(tree.RowName("a"), 0.9)
-    assert parse("abs(slope(q@init)) > 5").children[0] == tree.Absolute(tree.Slope(EVERY, "q", "init"))
+    assert parse("abs(slope(q@init)) > 5").children[0] == tree.Function(
+        tree.OverLayers(EVERY, "slope", "q", "init"), "abs"
+    )
 
 
 @pytest.mark.parametrize(
@@ -176,12 +178,14 @@ def test_a_gate_has_an_end():
 
 numbers = st.floats(0.0, 1e300).map(tree.Number)
 rows = st.builds(tree.RowName, st.none() | st.text(max_size=12), st.booleans())
-statistics, moments = st.sampled_from(LAYER_STATISTICS), st.sampled_from(MOMENTS)
+statistics, moments = st.sampled_from(LAYER_STATISTICS), st.sampled_from(PROBED)
 layers = st.integers(-999, 999).filter(bool)
 quantities = st.one_of(
     st.builds(tree.Metric, rows, st.sampled_from(list(METRICS))),
     st.builds(tree.LayerStatistic, rows, layers, statistics, moments),
-    st.builds(tree.Slope, rows, statistics, moments),
+    st.builds(
+        tree.OverLayers, rows, st.sampled_from(["slope", "max_layer", "min_layer"]), statistics, moments
+    ),
     st.builds(tree.StepsTo, rows, st.floats(1e-9, 1.0)),
 )
 kinds = st.sampled_from(["mean", "min", "max"])
@@ -190,7 +194,7 @@ expressions = st.recursive(
     lambda inner: st.one_of(
         st.builds(tree.Binary, st.sampled_from("+-*/"), inner, inner),
         st.builds(tree.Negation, inner),
-        st.builds(tree.Absolute, inner),
+        st.builds(tree.Function, inner, st.sampled_from(["abs", "exp", "ln"])),
     ),
     max_leaves=8,
 )

@@ -15,7 +15,7 @@ from initbench.compare.rows import tables
 from initbench.errors import UsageError
 from tests.compare.test_gates_verdicts import arm
 
-A, B = arm("relu_kaiming", [0.9, 0.91]), arm("relu_xavier", [0.1, 0.11])
+A, B = arm("relu_kaiming", [0.9, 0.91]), arm("relu_xavier", [0.1, 0.1101])
 OTHER = arm("elsewhere", [0.5, 0.51], dataset="mnist")
 
 
@@ -83,7 +83,11 @@ def test_a_shallower_net_is_undecided_where_another_has_the_layer():
 
 
 def worse(runs: list[RunFacts], by: float) -> list[RunFacts]:
-    final = [{**run.final, "test_accuracy": (run.final["test_accuracy"] or 0.0) - by} for run in runs]
+    """Each by about so much."""
+    final = [
+        {**run.final, "test_accuracy": (run.final["test_accuracy"] or 0.0) - by * (1.0 + run.seed / 50.0)}
+        for run in runs
+    ]
     return [replace(run, final=one, arm="new") for run, one in zip(runs, final, strict=True)]
 
 

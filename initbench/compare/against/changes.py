@@ -93,8 +93,7 @@ def changes(
         for (*_, old, now), pairs in zip(both, paired, strict=True)
     ]
     rates = [
-        rate_difference(now.events, old.events, paired=pairs)
-        for (*_, old, now), pairs in zip(both, paired, strict=True)
+        rate_difference(now.events, old.events) for (*_, old, now), pairs in zip(both, paired, strict=True)
     ]
     p_values = [one.p for row in found for one in row] + [one.p for one in rates]
     adjusted = iter(holm(p_values))

@@ -7,32 +7,57 @@ import operator
 from collections.abc import Callable, Sequence
 
 from initbench.compare.gates.tree import (
-    Absolute,
     Aggregate,
     Binary,
+    Function,
+    LayerStatistic,
     Logarithm,
     Metric,
     Negation,
     Node,
     Number,
+    OverLayers,
     Quantity,
 )
 from initbench.compare.metrics import METRICS
 
+SCALES = ("q", "act_std", "delta_q", "weight_std", "weight_gradient", "running_var_ratio")
+"""Statistics of a layer that are positive and go from net to net by factors."""
+
 
 def has_geometric_mean(left: Node, right: Node) -> bool:
     """Whether two sides are compared by their ratio: products of positive constants and log metrics."""
-    return any(map(_is_log, [*left.bare, *right.bare])) and _is_product(left) and _is_product(right)
+    return _are_products(left, right, _is_log)
+
+
+def are_scales(left: Node, right: Node) -> bool:
+    """Whether two sides are products of positive constants and of statistics that are scales."""
+    return _are_products(left, right, _is_scale)
+
+
+def log_ratio(left: Node, right: Node) -> Node:
+    """ln(left / right) of two products, as a difference."""
+    return Binary("-", logarithm(left), logarithm(right))
+
+
+def _are_products(left: Node, right: Node, of: Callable[[Node], bool]) -> bool:
+    return any(map(of, [*left.bare, *right.bare])) and _is_product(left, of) and _is_product(right, of)
 
 
 def _is_log(node: Node) -> bool:
     return isinstance(node, Metric) and node.metric in METRICS and METRICS[node.metric].log
 
 
-def _is_product(node: Node) -> bool:
+def _is_scale(node: Node) -> bool:
+    if isinstance(node, LayerStatistic | OverLayers):
+        return node.statistic in SCALES and not (isinstance(node, OverLayers) and node.kind == "slope")
+    return isinstance(node, Metric) and node.metric.startswith("act_std_")
+
+
+def _is_product(node: Node, of: Callable[[Node], bool]) -> bool:
     if isinstance(node, Binary) and node.operator in "*/":
-        return _is_product(node.left) and _is_product(node.right)
-    return _is_log(node) or (isinstance(node, Number) and node.value > 0.0)
+        return _is_product(node.left, of) and _is_product(node.right, of)
+    return of(node) or (isinstance(node, Number) and node.value > 0.0)
 
 
 def logarithm(node: Node) -> Node:
@@ -92,8 +117,10 @@ def bound(node: Node, known: Callable[[Aggregate], float]) -> Node:
         return Number(known(node))
     if isinstance(node, Binary):
         return Binary(node.operator, bound(node.left, known), bound(node.right, known))
-    if isinstance(node, Negation | Absolute):
-        return type(node)(bound(node.inner, known))
+    if isinstance(node, Negation):
+        return Negation(bound(node.inner, known))
+    if isinstance(node, Function):
+        return Function(bound(node.inner, known), node.kind)
     return node
 
 
@@ -127,8 +154,8 @@ def _value(node: Node, numbers: Sequence[float | None]) -> float | None:
 def _computed(node: Node, known: Sequence[float]) -> float:
     if isinstance(node, Negation):
         return -known[0]
-    if isinstance(node, Absolute):
-        return abs(known[0])
+    if isinstance(node, Function):
+        return _FUNCTIONS[node.kind](known[0])
     if isinstance(node, Logarithm):
         return math.log(known[0])
     assert isinstance(node, Binary)
@@ -141,6 +168,9 @@ _OPERATIONS: dict[str, Callable[[float, float], float]] = {
     "*": operator.mul,
     "/": operator.truediv,
 }
+
+
+_FUNCTIONS: dict[str, Callable[[float], float]] = {"abs": abs, "exp": math.exp, "ln": math.log}
 
 
 def constant(node: Node) -> float:
@@ -156,7 +186,7 @@ def affine(node: Node) -> tuple[float, float] | None:
         return 0.0, constant(node)
     if isinstance(node, Quantity | Logarithm):
         return 1.0, 0.0
-    if len(node.bare) > 1 or isinstance(node, Absolute):
+    if len(node.bare) > 1 or isinstance(node, Function):
         return None
     sides = [side for child in node.children if (side := affine(child)) is not None]
     if len(sides) < len(node.children):

@@ -7,10 +7,18 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 from lark import Token, Transformer, v_args
 
-from initbench.compare.facts import LAYER_STATISTICS, MOMENTS
+from initbench.compare.facts import (
+    LAYER_STATISTICS,
+    MOMENTS,
+    PROBED,
+    RUNNING_STATISTICS,
+    SHIFT_STATISTICS,
+    TRAIN,
+)
 from initbench.compare.gates import tree
 from initbench.compare.gates.tree import DIVERGENCE_RATE, Node, RowName
 from initbench.compare.metrics import METRICS
@@ -25,6 +33,7 @@ ALIASES = {
     "gradient": "delta_q",
 }
 """Short names of statistics of a layer."""
+_STATISTICS = (*LAYER_STATISTICS, *RUNNING_STATISTICS, *SHIFT_STATISTICS)
 DEEPEST = 60
 """How deep a gate may be nested: far deeper than a person writes."""
 
@@ -78,8 +87,8 @@ class _Builder(Transformer[Token, Node]):
     def minus(self, _sign: Token, inner: Node) -> Node:
         return _checked(tree.Negation(inner))
 
-    def absolute(self, inner: Node) -> Node:
-        return _checked(tree.Absolute(inner))
+    def function(self, kind: Token, inner: Node) -> Node:
+        return _checked(tree.Function(inner, cast(tree.FunctionName, str(kind))))
 
     def aggregate(self, kind: Token, inner: Node) -> Node:
         column = int(kind.start_pos or 0)
@@ -124,12 +133,13 @@ class _Builder(Transformer[Token, Node]):
                 int(index.start_pos or 0),
                 f"there is no layer {index}: 1 is the first hidden one, -1 the last",
             )
-        named = _statistic(statistic), _moment(moment)
+        named = _statistic_at(statistic, moment)
         return Measure(token, lambda row, column: tree.LayerStatistic(row, number, *named, column=column))
 
-    def slope(self, token: Token, statistic: Token, moment: Token) -> Measure:
-        named = _statistic(statistic), _moment(moment)
-        return Measure(token, lambda row, column: tree.Slope(row, *named, column=column))
+    def over_layers(self, token: Token, statistic: Token, moment: Token) -> Measure:
+        kind = cast(tree.OfLayers, token.rpartition(".")[2])
+        named = _statistic_at(statistic, moment)
+        return Measure(token, lambda row, column: tree.OverLayers(row, kind, *named, column=column))
 
     def steps_to(self, token: Token, accuracy: tree.Number) -> Measure:
         if not 0.0 < accuracy.value <= 1.0:
@@ -204,24 +214,23 @@ def _check_rates(node: tree.Comparison | tree.Near) -> None:
         )
 
 
-def _statistic(token: Token) -> str:
-    name = ALIASES.get(str(token), str(token))
-    if name not in LAYER_STATISTICS:
-        raise FaultError(
-            int(token.start_pos or 0), _unknown("statistic of a layer", name, [*LAYER_STATISTICS, *ALIASES])
-        )
-    return name
-
-
-def _moment(token: Token) -> str:
-    if token not in MOMENTS:
-        raise FaultError(int(token.start_pos or 0), _unknown("moment", str(token), MOMENTS))
-    return str(token)
+def _statistic_at(statistic: Token, moment: Token) -> tuple[str, str]:
+    name = ALIASES.get(str(statistic), str(statistic))
+    if name not in _STATISTICS:
+        problem = _unknown("statistic of a layer", name, [*_STATISTICS, *ALIASES])
+        raise FaultError(int(statistic.start_pos or 0), problem)
+    if moment not in MOMENTS:
+        raise FaultError(int(moment.start_pos or 0), _unknown("moment", str(moment), MOMENTS))
+    if (name in SHIFT_STATISTICS) != (moment == TRAIN):
+        moments = TRAIN if name in SHIFT_STATISTICS else " or ".join(PROBED)
+        raise FaultError(int(moment.start_pos or 0), f"{name} is known at {moments}, not at {moment}")
+    return name, str(moment)
 
 
 def _unknown_metric(name: str) -> str:
-    if name in LAYER_STATISTICS or name in ALIASES:
-        return f"{name} belongs to a layer: layer[-1].{name}@init, or slope({name}@init)"
+    if name in _STATISTICS or name in ALIASES:
+        at = f"{name}@{TRAIN if name in SHIFT_STATISTICS else 'init'}"
+        return f"{name} belongs to a layer: layer[-1].{at}, slope({at}) or max_layer({at})"
     from initbench.registry import nearest
 
     guess = nearest(name, [*METRICS, DIVERGENCE_RATE])

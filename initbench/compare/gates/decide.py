@@ -60,7 +60,8 @@ def decide(condition: Node, sides: Sides, confidence: float) -> tuple[State, lis
 
 
 def _compare(condition: Comparison | Near, sides: Sides, confidence: float) -> Part:
-    found = estimate(condition.left, condition.right, sides, confidence)
+    by_ratio = isinstance(condition, Comparison) and condition.relation not in ("==", "!=")
+    found = estimate(condition.left, condition.right, sides, confidence, by_ratio=by_ratio)
     state = State.UNDECIDED
     if found.low is not None and found.high is not None:
         state = _state(condition, found.low, found.high, is_ratio=found.is_ratio)

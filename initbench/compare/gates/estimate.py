@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-from initbench.compare.differences import summaries_difference
+from initbench.compare.differences import ROUNDING
 from initbench.compare.gates import algebra
 from initbench.compare.gates.estimates import Estimate
 from initbench.compare.gates.known import (
@@ -26,19 +27,30 @@ from initbench.compare.intervals import Interval, interval, summary_interval
 from initbench.compare.pairing import shared
 from initbench.compare.sides import RunsSide, SummarySide
 from initbench.compare.statistics import Summary, summarise
+from initbench.compare.sums import sum_of_means
+from initbench.compare.verdicts import is_significant
+
+_TOO_FEW_SHARED = "rows without enough seeds in common are compared by their sum or difference alone"
 
 
-def estimate(left: Node, right: Node, sides: Sides, confidence: float) -> Estimate:
-    """The estimate of left − right over the runs of the rows in `sides`."""
+def estimate(left: Node, right: Node, sides: Sides, confidence: float, *, by_ratio: bool = False) -> Estimate:
+    """The estimate of left − right over the runs of the rows in `sides`.
+
+    `by_ratio`: of ln(left / right), where both are products of what is positive by nature
+    (`algebra.are_scales`) and no value is 0. Such statistics scatter by factors, and it is the mean of their
+    logarithms that Student's interval covers.
+    """
     for one, other, sign in ((left, right, 1.0), (right, left, -1.0)):
         if isinstance(one, Metric) and one.is_rate:
             return rates(one, other, sides, confidence, sign)
     is_ratio = algebra.has_geometric_mean(left, right)
     try:
         left, right = (algebra.bound(side, lambda node: aggregated(node, sides)) for side in (left, right))
-        if is_ratio:
-            left, right = algebra.logarithm(left), algebra.logarithm(right)
-        return _Expression(Binary("-", left, right), sides, confidence, is_ratio).estimate()
+        if not is_ratio and by_ratio and algebra.are_scales(left, right):
+            with suppress(UnknownError):  # a zero has no logarithm: then as any other number
+                return _Expression(algebra.log_ratio(left, right), sides, confidence, True).estimate()
+        node = algebra.log_ratio(left, right) if is_ratio else Binary("-", left, right)
+        return _Expression(node, sides, confidence, is_ratio).estimate()
     except UnknownError as unknown:
         return Estimate(unknown.difference, None, None, unknown.n, "", str(unknown), is_ratio=is_ratio)
 
@@ -64,7 +76,7 @@ class _Expression:
         known = {name: self.sides[name] for name in names}
         runs = {name: side for name, side in known.items() if isinstance(side, RunsSide)}
         units = self._shared(runs) if len(runs) == len(known) else None
-        return self._of_pairs(runs, units) if units else self._of_two(names)
+        return self._of_pairs(runs, units) if units else self._of_blocks(names)
 
     def _of_one(self, name: RowName) -> Estimate:
         side = self.sides[name]
@@ -86,12 +98,13 @@ class _Expression:
         found = interval(values, self.confidence)
         return self._found(summary.mean, found, (len(values),), method, missing)
 
-    def _shared(self, runs: Mapping[RowName, RunsSide]) -> list[str] | None:
+    def _shared(self, runs: Mapping[RowName, RunsSide], part: Node | None = None) -> list[str] | None:
         """The units of which every row has all values, where seeds are shared and enough of them are."""
+        node = part or self.node
         if not saw_the_same(run for side in runs.values() for run in side.runs.values()):
             return None
         first, *others = (
-            {unit: unit for unit in complete_units(self.node, name, side)} for name, side in runs.items()
+            {unit: unit for unit in complete_units(node, name, side)} for name, side in runs.items()
         )
         for other in others:
             pairs = shared(first, other)
@@ -100,45 +113,106 @@ class _Expression:
             first = {unit: unit for unit, _ in pairs}
         return list(first)
 
-    def _of_pairs(self, runs: Mapping[RowName, RunsSide], units: Sequence[str]) -> Estimate:
+    @staticmethod
+    def _paired_values(node: Node, runs: Mapping[RowName, RunsSide], units: Sequence[str]) -> list[float]:
+        """The expression for each unit that has all it takes."""
+
         def read(quantity: Quantity) -> algebra.Column:
             numbers = numbers_of(quantity, runs[quantity.row])
             return [numbers[unit] for unit in units]
 
-        found = algebra.column(self.node, read, len(units))
-        values = [number for number in found if number is not None]
+        found = algebra.column(node, read, len(units))
+        return [number for number in found if number is not None]
+
+    def _of_pairs(self, runs: Mapping[RowName, RunsSide], units: Sequence[str]) -> Estimate:
+        values = self._paired_values(self.node, runs, units)
         missing = max(side.n for side in runs.values()) - len(units)
+        if not self._are_the_same(runs, units):
+            self._check_spread(values)
         return self._of_values(values, "paired t", missing, None)
 
-    def _of_two(self, names: Sequence[RowName]) -> Estimate:
-        """Rows whose runs are independent: the expression has to be a sum of one part for each."""
-        parts = algebra.parts(self.node, lambda quantity: str(quantity.row))
-        if len(names) > 2 or parts is None:
-            raise UnknownError(
-                "rows without enough seeds in common are compared two at a time, by their sum or difference"
-            )
-        summaries, missing = [], 0
-        for name in names:
-            side, part = self.sides[name], parts[str(name)]
-            if isinstance(side, SummarySide):
-                summary = kept_summary(part, side)
-                check_usable(summary)
-            else:
-                values = values_of(part, side)
-                summary = summarise(list(values.values()))
-                check_usable(summary, list(values.values()), side)
-                missing += side.n - len(values)
-            summaries.append(summary)
-        return self._welch(summaries[0], summaries[1], missing)
+    def _are_the_same(self, runs: Mapping[RowName, RunsSide], units: Sequence[str]) -> bool:
+        """Whether the rows hold the very same numbers, seed by seed, as one training under two names does."""
+        columns: dict[str, algebra.Column] = {}
+        for quantity in self.node.bare:
+            numbers = numbers_of(quantity, runs[quantity.row])
+            column = [numbers[unit] for unit in units]
+            if columns.setdefault(quantity.name, column) != column:
+                return False
+        return True
 
-    def _welch(self, a: Summary, b: Summary, missing: int) -> Estimate:
-        assert a.mean is not None and b.mean is not None
-        total, n = a.mean + b.mean, (a.n, b.n)
-        if math.isinf(total):
-            return self._exact(total, n, "Welch t", missing)
-        negated = Summary(-b.mean, b.std, b.n)
-        found = summaries_difference(a, negated, confidence=self.confidence)
-        return self._found(found.difference, found.interval, n, "Welch t", missing)
+    def _check_spread(self, differences: Sequence[float]) -> None:
+        """Raise UnknownError where all are the same and too few: a few coarse numbers are so by chance."""
+        n = len(differences)
+        summary = summarise(differences)
+        p = math.ldexp(1.0, 1 - n)
+        if summary.std is None or not summary.mean or is_significant(p, self.confidence):
+            return
+        if summary.std <= ROUNDING * abs(summary.mean):
+            why = (
+                f"the difference is the same in all {n} pairs, p = {p:.2g} by the sign test: train more seeds"
+            )
+            raise UnknownError(why, summary.mean, (n,))
+
+    def _of_blocks(self, names: Sequence[RowName]) -> Estimate:
+        """Rows in blocks that are independent: the expression has to be a sum of one part for each block.
+
+        Rows on the same batches are a block, in which runs of one seed are partners.
+        """
+        blocks = self._blocks(names)
+        parts = algebra.parts(self.node, lambda quantity: blocks[quantity.row])
+        if parts is None:
+            raise UnknownError(_TOO_FEW_SHARED)
+        summaries, missing = [], 0
+        for block, part in parts.items():
+            try:
+                summary, lacking = self._summary(part, [name for name in names if blocks[name] == block])
+            except UnknownError as unknown:  # which knows the mean of this part alone
+                raise UnknownError(str(unknown), n=unknown.n) from None
+            summaries.append(summary)
+            missing += lacking
+        n, means = tuple(part.n for part in summaries), [part.mean or 0.0 for part in summaries]
+        self._check_apart(summaries, sum(means))
+        if math.isinf(sum(means)):
+            return self._exact(sum(means), n, "Welch t", missing)
+        total, found = sum_of_means(summaries, self.confidence)
+        return self._found(total, found, n, "Welch t", missing)
+
+    def _check_apart(self, parts: Sequence[Summary], difference: float) -> None:
+        """Raise UnknownError where no part has a spread and runs are too few for a permutation test."""
+        n = [part.n for part in parts]
+        p = 2.0 / math.comb(sum(n), n[0])
+        if any(part.std for part in parts) or not difference or is_significant(p, self.confidence):
+            return
+        why = f"each row gave the same in all runs, p = {p:.2g} by a permutation test: train more seeds"
+        raise UnknownError(why, difference, tuple(n))
+
+    def _blocks(self, names: Sequence[RowName]) -> dict[RowName, str]:
+        """A label of the block of each row."""
+        blocks: dict[RowName, str] = {}
+        for name in names:
+            side = self.sides[name]
+            seen = {run.batches for run in side.runs.values()} if isinstance(side, RunsSide) else set()
+            blocks[name] = seen.pop() if len(names) > 2 and len(seen) == 1 else str(name)
+        return blocks
+
+    def _summary(self, part: Node, names: Sequence[RowName]) -> tuple[Summary, int]:
+        """Of a part of the expression over one block, and how many of its runs have no value."""
+        side = self.sides[names[0]]
+        if isinstance(side, SummarySide):
+            summary = kept_summary(part, side)
+            check_usable(summary)
+            return summary, 0
+        if len(names) == 1:
+            values = list(values_of(part, side).values())
+        else:
+            runs = {name: one for name in names if isinstance(one := self.sides[name], RunsSide)}
+            units = self._shared(runs, part)
+            if units is None:
+                raise UnknownError(_TOO_FEW_SHARED)
+            values = self._paired_values(part, runs, units)
+        check_usable(summarise(values), values, side)
+        return summarise(values), side.n - len(values)
 
     def _found(
         self, difference: float | None, found: Interval | None, n: tuple[int, ...], method: str, missing: int

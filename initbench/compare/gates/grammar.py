@@ -21,13 +21,13 @@ comparison: sum (RELATION sum)+                         -> chain
 ?atom: constant
      | quantity
      | AGGREGATE "(" sum ")"                            -> aggregate
-     | _ABS "(" sum ")"                                -> absolute
+     | FUNCTION "(" sum ")"                            -> function
      | "(" sum ")"
 constant: NUMBER PERCENT?
 quantity: EARLIER? (STRING ".")? measure
 ?measure: REFERENCE                                     -> metric
         | LAYER "[" INTEGER "]" "." WORD "@" WORD       -> layer
-        | SLOPE "(" WORD "@" WORD ")"                   -> slope
+        | OVER_LAYERS "(" WORD "@" WORD ")"             -> over_layers
         | STEPS_TO "(" constant ")"                     -> steps_to
 
 RELATION: "<=" | ">=" | "==" | "!=" | "<" | ">" | "≤" | "≥" | "≠"
@@ -45,13 +45,13 @@ REFERENCE: /{ROW}[^\W\d]\w*/
 EARLIER.5: /before\.(?=["'])/
 AGGREGATE.5: /(?:mean|min|max)(?=\s*\()/
 LAYER.5: /{ROW}layer(?=\s*\[)/
-SLOPE.5: /{ROW}slope(?=\s*\()/
+OVER_LAYERS.5: /{ROW}(?:slope|max_layer|min_layer)(?=\s*\()/
 STEPS_TO.5: /{ROW}steps_to(?=\s*\()/
 _OR.5: /or(?![\w.])/
 _AND.5: /and(?![\w.])/
 _NOT.5: /not(?![\w.])/
 _WITHIN.5: /within(?![\w.])/
-_ABS.5: /abs(?=\s*\()/
+FUNCTION.5: /(?:abs|exp|ln)(?=\s*\()/
 
 %ignore /\s+/
 """

@@ -8,10 +8,9 @@ from initbench.compare.gates import algebra
 from initbench.compare.gates.estimates import Estimate
 from initbench.compare.gates.known import Sides, UnknownError, aggregated
 from initbench.compare.gates.tree import Metric, Node
-from initbench.compare.groups import saw_the_same
 from initbench.compare.intervals import rate_interval
 from initbench.compare.rates import rate_difference
-from initbench.compare.sides import RunsSide, Side
+from initbench.compare.sides import Side
 
 
 def rates(rate: Metric, other: Node, sides: Sides, confidence: float, sign: float) -> Estimate:
@@ -33,9 +32,7 @@ def rates(rate: Metric, other: Node, sides: Sides, confidence: float, sign: floa
 
 def _two_rates(a: Side, b: Side, confidence: float) -> Estimate:
     """The interval is all of one sign where an exact test tells the rates apart, and of both where not."""
-    both = isinstance(a, RunsSide) and isinstance(b, RunsSide)
-    runs = [run for side in (a, b) if isinstance(side, RunsSide) for run in side.runs.values()]
-    found = rate_difference(a.events, b.events, paired=both and saw_the_same(runs))
+    found = rate_difference(a.events, b.events)
     n = (found.n_a, found.n_b)
     if found.p is None or found.difference is None:
         return Estimate(None, None, None, n, "", "no run is complete")

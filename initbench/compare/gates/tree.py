@@ -11,6 +11,8 @@ from typing import Literal
 Operator = Literal["+", "-", "*", "/"]
 Relation = Literal["<", "<=", ">", ">=", "==", "!="]
 Aggregation = Literal["mean", "min", "max"]
+FunctionName = Literal["abs", "exp", "ln"]
+OfLayers = Literal["slope", "max_layer", "min_layer"]
 
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
 _NEGATION, _ATOM = 3, 4
@@ -75,12 +77,10 @@ class RowName:
     """Whether the earlier state of that row is meant."""
 
     def __str__(self) -> str:
-        prefix = "before." if self.earlier else ""
-        if self.name is None:
-            return prefix
-        is_plain = _PLAIN.fullmatch(self.name) and self.name.partition(".")[0] != "before"
-        quoted = self.name if is_plain else '"' + re.sub(r'(["\\])', r"\\\1", self.name) + '"'
-        return f"{prefix}{quoted}."
+        name, prefix = self.name, "before." if self.earlier else ""
+        if name is not None and not (_PLAIN.fullmatch(name) and name.partition(".")[0] != "before"):
+            name = '"' + re.sub(r'(["\\])', r"\\\1", name) + '"'
+        return prefix if name is None else f"{prefix}{name}."
 
 
 @dataclass(frozen=True)
@@ -136,16 +136,17 @@ class LayerStatistic(Quantity):
 
 
 @dataclass(frozen=True)
-class Slope(Quantity):
-    """Least-squares slope of ln(statistic) over the hidden layers: what it changes by from layer to layer."""
+class OverLayers(Quantity):
+    """Over the hidden layers: the least-squares slope of ln(statistic), its greatest, or its least value."""
 
+    kind: OfLayers
     statistic: str
     moment: str
 
     @property
     def name(self) -> str:
         """As it is written."""
-        return f"slope({self.statistic}@{self.moment})"
+        return f"{self.kind}({self.statistic}@{self.moment})"
 
 
 @dataclass(frozen=True)
@@ -184,11 +185,13 @@ class Negation(Inner):
 
 
 @dataclass(frozen=True)
-class Absolute(Inner):
-    """The size of an expression."""
+class Function(Inner):
+    """A function of an expression, run by run; ln is the natural logarithm."""
+
+    kind: FunctionName
 
     def __str__(self) -> str:
-        return f"abs({self.inner})"
+        return f"{self.kind}({self.inner})"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from initbench.compare.facts import RunFacts
-from initbench.compare.gates.tree import LayerStatistic, Metric, Quantity, Slope, StepsTo
+from initbench.compare.gates.tree import LayerStatistic, Metric, OfLayers, OverLayers, Quantity, StepsTo
 from initbench.compare.metrics import METRICS, steps_to
 
 
@@ -16,8 +16,9 @@ def value_of(quantity: Quantity, run: RunFacts, target: float | None) -> float |
         return math.inf if found is None else found
     if isinstance(quantity, LayerStatistic):
         return _of_layer(quantity, run)
-    if isinstance(quantity, Slope):
-        return log_slope([layer[quantity.statistic] for layer in run.hidden(quantity.moment)])
+    if isinstance(quantity, OverLayers):
+        values = [layer.get(quantity.statistic) for layer in run.hidden(quantity.moment)]
+        return log_slope(values) if quantity.kind == "slope" else _extreme(quantity.kind, values)
     assert isinstance(quantity, Metric)
     if quantity.is_rate:
         return float(not run.is_finished)
@@ -30,7 +31,17 @@ def value_of(quantity: Quantity, run: RunFacts, target: float | None) -> float |
 def _of_layer(quantity: LayerStatistic, run: RunFacts) -> float | None:
     hidden = run.hidden(quantity.moment)
     place = quantity.layer if quantity.layer < 0 else quantity.layer - 1
-    return hidden[place][quantity.statistic] if -len(hidden) <= place < len(hidden) else None
+    return hidden[place].get(quantity.statistic) if -len(hidden) <= place < len(hidden) else None
+
+
+def _extreme(kind: OfLayers, values: list[float | None]) -> float | None:
+    """None for no values, or one that is missing; NaN where one is NaN."""
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return None
+    if any(map(math.isnan, known)):
+        return math.nan
+    return max(known) if kind == "max_layer" else min(known)
 
 
 def log_slope(values: list[float | None]) -> float | None:
