@@ -20,6 +20,8 @@ _HEADINGS = {
     "best_val_accuracy": "best val %",
     "final_val_accuracy": "final val %",
     "test_accuracy": "test %",
+    "final_val_accuracy_batch": "val %, batch statistics",
+    "final_val_accuracy_population": "val %, population statistics",
     "final_train_loss": "train loss",
     "final_val_loss": "val loss",
     "area_under_curve": "area under curve %",

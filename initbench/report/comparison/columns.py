@@ -33,6 +33,8 @@ PRETRAINING = (
     "total_samples_to_target",
 )
 """Shown beside those where some net was pre-trained layer by layer."""
+BY_NORMS = ("final_val_accuracy_batch", "final_val_accuracy_population")
+"""Shown beside those where some net has batch norm."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,9 @@ def _columns(judged: Judged, view: View) -> list[_Column]:
         return [_chosen(judged, name) for name in dict.fromkeys(view.columns)]
     counted = [_counted("n")]
     if view.view == "convergence":
-        measured: tuple[str, ...] = ()
+        measured = [name for name in BY_NORMS if any(row.metrics[name].n for row in judged.rows)]
         if any(row.metrics["pretrain_samples"].n for row in judged.rows):
-            measured = PRETRAINING
+            measured += PRETRAINING
         columns = [*counted, *(_metric(judged, name) for name in (*CONVERGENCE, *measured))]
     else:
         columns = [*counted, *_activations(), *(_metric(judged, name) for name in OVERVIEW)]

@@ -22,6 +22,8 @@ _STATISTICS: dict[str, tuple[str, _Form]] = {
     "effective rank": ("effective_rank", text.number),
     "q": ("q", text.number),
     "E[δ²]": ("delta_q", text.scientific),
+    "running mean gap": ("running_mean_gap", text.number),
+    "running var ratio": ("running_var_ratio", text.number),
 }
 
 
@@ -65,7 +67,7 @@ def _probed(row: Row) -> list[RunFacts]:
 
 def _is_measured(rows: Iterable[list[RunFacts]], statistic: str) -> bool:
     return any(
-        layer[statistic] is not None
+        layer.get(statistic) is not None
         for runs in rows
         for run in runs
         for layers in run.layers.values()
@@ -90,7 +92,7 @@ def _all_have(runs: Sequence[RunFacts], moment: str) -> bool:
 
 
 def _mean(layers: Sequence[Layer], statistic: str) -> float | None:
-    values = [layer[statistic] for layer in layers]
+    values = [layer.get(statistic) for layer in layers]
     if statistic != "delta_q":
         return summarise(values).mean
     # A gradient that is 0 has no logarithm, and the mean of such is what it is.
