@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from initbench.cli.options import DataDir, Json, TargetArguments
+from initbench.cli.options import DataDir, Json, RunsDir, TargetArguments, runs_root
 from initbench.cli.own import DataOption, InputOption, ModelOption, own_model
 from initbench.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from initbench.data.dataset import Source
     from initbench.execute.linted import Linted
 
@@ -29,6 +31,7 @@ def lint(
         list[str] | None,
         typer.Option("--fail-on", metavar="CODE", help="Exit 1 if this is found; any for every warning."),
     ] = None,
+    runs_dir: RunsDir = None,
     data_dir: DataDir = None,
     offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
     json_output: Json = False,
@@ -48,20 +51,23 @@ def lint(
     elif shape is not None or data is not None:
         raise UsageError("--input and --data go with --model; a config has data.name and its own shapes")
     else:
-        found = _of_config(arguments or [], source)
+        found = _of_config(arguments or [], source, runs_dir)
     _show(found, json_output=json_output)
     if _fails(found, fail_on or []):
         raise typer.Exit(1)
 
 
-def _of_config(arguments: Sequence[str], source: Source) -> Linted:
+def _of_config(arguments: Sequence[str], source: Source, runs_dir: Path | None) -> Linted:
     from initbench.cli.configs import load_experiment
     from initbench.data.prepare import prepare
     from initbench.data.resolve import resolve
     from initbench.execute.linted import lint_config
+    from initbench.pretrain.transfer_source import origins_of
+    from initbench.store.store import Store
 
     config = load_experiment(arguments, {"seeds": SEEDS, "probe.batch": SAMPLES}, "lint")
-    return lint_config(config, prepare(resolve(config.data, source), config.data, "cpu"))
+    origins = origins_of(config, Store(runs_root(runs_dir)), source)
+    return lint_config(config, prepare(resolve(config.data, source), config.data, "cpu"), origins)
 
 
 def _check_codes(codes: Sequence[str]) -> None:

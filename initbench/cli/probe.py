@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from initbench.cli.map_axes import EXAMPLE
-from initbench.cli.options import AllLayers, DataDir, Json, TargetArguments
+from initbench.cli.options import AllLayers, DataDir, Json, RunsDir, TargetArguments, runs_root
 from initbench.cli.own import DataOption, InputOption, ModelOption, own_model
 from initbench.cli.trainability import MapAxes, TrainSteps, show_map
 from initbench.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from initbench.config.schema import ExperimentConfig
     from initbench.data.dataset import Source
     from initbench.execute.own_survey import OwnSurvey
@@ -37,6 +39,7 @@ def probe(
     device: Annotated[
         str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:n.")
     ] = "auto",
+    runs_dir: RunsDir = None,
     data_dir: DataDir = None,
     offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
     all_layers: AllLayers = False,
@@ -63,11 +66,12 @@ def probe(
         show_map(arguments, axes, source, device, steps=train_steps, json_output=json_output)
         return
     if depths is None:
-        _show(_survey(_config(arguments), source, device), all_layers=all_layers, json_output=json_output)
+        found_here = _survey(_config(arguments), source, device, runs_dir)
+        _show(found_here, all_layers=all_layers, json_output=json_output)
         return
     asked = _depths(depths)
     configs = [_config([*arguments, f"model.depth={depth}"]) for depth in asked]
-    surveys = [_survey(config, source, device) for config in configs]
+    surveys = [_survey(config, source, device, runs_dir) for config in configs]
     _show_depths(dict(zip(asked, surveys, strict=True)), json_output=json_output)
 
 
@@ -129,11 +133,14 @@ def _config(arguments: list[str]) -> ExperimentConfig:
     return load_experiment(arguments, {"seeds": SEEDS, "probe.batch": SAMPLES}, "probe")
 
 
-def _survey(config: ExperimentConfig, source: Source, device: str) -> ConfigSurvey:
+def _survey(config: ExperimentConfig, source: Source, device: str, runs_dir: Path | None) -> ConfigSurvey:
     from initbench.data.prepare import prepare
     from initbench.data.resolve import resolve
     from initbench.execute.device import resolve_device
     from initbench.execute.survey import survey
+    from initbench.pretrain.transfer_source import origins_of
+    from initbench.store.store import Store
 
     chosen = resolve_device(device)
-    return survey(config, prepare(resolve(config.data, source), config.data, chosen))
+    origins = origins_of(config, Store(runs_root(runs_dir)), source)
+    return survey(config, prepare(resolve(config.data, source), config.data, chosen), origins)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from initbench.models.build import check
 from initbench.models.initialise import InitOptions, LayerRule, layer_rule, rule_for
 from initbench.models.network import Network
 from initbench.pretrain.start import begin
+from initbench.pretrain.transfer_source import Origin
 from initbench.probing.own import Examined, Loss, examine
 from initbench.probing.own_theory import common_activation
 from initbench.threads import one_thread
@@ -42,12 +43,18 @@ class Linted:
     """By parameter, why no check looked at it."""
 
 
-def lint_config(config: ExperimentConfig, data: Bundle) -> Linted:
-    """Look at the nets of an experiment under its seeds, before their first update."""
+def lint_config(
+    config: ExperimentConfig, data: Bundle, origins: Mapping[int, Origin] | None = None
+) -> Linted:
+    """Look at the nets of an experiment under its seeds, before their first update.
+
+    `origins`: by seed, where the nets take their weights from, if from elsewhere.
+    """
     check(config.model, config.init, input_shape=data.input_shape, classes=data.classes)
     batch = fixed_sample(data.train, config.probe.batch)
     device = data.train.x.device
-    networks = begin(config, data, config.seed_list, training_mode(config, device), device)
+    taken = [origins[seed] for seed in config.seed_list] if origins else []
+    networks = begin(config, data, config.seed_list, training_mode(config, device), device, taken)
     nets = _examined(networks, batch.x, batch.y, None)
     subject = Subject(
         nets=nets,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from initbench.models.build import check
 from initbench.models.fans import fans
 from initbench.models.network import Network
 from initbench.pretrain.start import begin
+from initbench.pretrain.transfer_source import Origin
 from initbench.probing.expect import expect
 from initbench.probing.remedy import situation_of
 from initbench.threads import one_thread
@@ -30,13 +31,18 @@ class ConfigSurvey(Survey):
     requested: str
 
 
-def survey(config: ExperimentConfig, data: Bundle) -> ConfigSurvey:
-    """Draw and probe a net for every seed, one after another. Nothing is trained or stored."""
+def survey(
+    config: ExperimentConfig, data: Bundle, origins: Mapping[int, Origin] | None = None
+) -> ConfigSurvey:
+    """Draw and probe a net for every seed, one after another. Nothing is trained or stored.
+
+    `origins`: by seed, where the nets take their weights from, if from elsewhere.
+    """
     with one_thread():  # theory too is thousands of small sums, which wait for threads longer than they take
-        return _survey(config, data)
+        return _survey(config, data, origins or {})
 
 
-def _survey(config: ExperimentConfig, data: Bundle) -> ConfigSurvey:
+def _survey(config: ExperimentConfig, data: Bundle, origins: Mapping[int, Origin]) -> ConfigSurvey:
     check_batch_size(len(data.train), config.train.batch_size)
     check(config.model, config.init, input_shape=data.input_shape, classes=data.classes)
     batch = fixed_sample(data.train, config.probe.batch)
@@ -44,7 +50,8 @@ def _survey(config: ExperimentConfig, data: Bundle) -> ConfigSurvey:
     shown: list[list[dict[str, Any]]] = []
     network: Network | None = None
     for seed in config.seed_list:
-        (network,) = begin(config, data, [seed], mode, data.train.x.device)
+        taken = [origins[seed]] if origins else []
+        (network,) = begin(config, data, [seed], mode, data.train.x.device, taken)
         shown.append(shown_by(network, batch, config))
     assert network is not None
     network = network.cpu()

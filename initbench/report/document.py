@@ -48,6 +48,8 @@ def run_document(run: StoredRun) -> dict[str, Any]:
         "final": record.get("final"),
         "diverged": record.get("diverged"),
         "steps": record.get("steps"),
+        "transfer": record.get("transfer"),
+        "pretraining": record.get("pretraining"),
         "timings": record.get("timings"),
         "convergence": run.convergence,
         "snapshots": run.snapshots,

@@ -19,6 +19,7 @@ from initbench.report.norm_tables import norm_tables
 from initbench.report.pretraining import pretraining_table
 from initbench.report.shift_table import shift_table
 from initbench.report.terminal import print_uncut
+from initbench.report.transfer import transfer_lines
 from initbench.store.store import StoredRun
 from initbench.store.strictjson import number_or_none
 
@@ -37,11 +38,11 @@ def experiment(runs: Sequence[StoredRun], *, all_layers: bool, width: int) -> Re
     Fewer steps and no histograms are shown where `width` columns do not hold them.
     """
     blank = Text("")
-    pretrained = pretraining_table(runs)
+    before = [part for part in (pretraining_table(runs), transfer_lines(runs)) if part is not None]
     return Group(
         heading(runs),
         blank,
-        *(() if pretrained is None else (pretrained, blank)),
+        *(part for table in before for part in (table, blank)),
         activation_table(runs, all_layers=all_layers, width=width),
         blank,
         convergence_table(runs, width=width),
