@@ -19,7 +19,7 @@ from benchmarks.learning_scores import Case, report
 from benchmarks.results_page import write_section
 from initbench.components.activation import ACTIVATIONS
 from initbench.components.norm import NORMS
-from initbench.components.scheme import INITS
+from initbench.components.scheme import INITS, Needs
 from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import Source
 from initbench.data.prepare import Bundle, Split, prepare
@@ -30,20 +30,22 @@ from initbench.probing.capture import probe
 from initbench.probing.diagnose import diagnose
 from initbench.probing.moments import ALIKE, Detail
 from initbench.probing.slopes import FALL, known, log_slope
+from initbench.threads import one_thread
 from initbench.train.loop import fixed_sample
 from initbench.train.start import draw
-from initbench.train.threads import one_thread
 
 CONFIGS, SEED, STEPS, SAMPLES = 200, 0, 250, 128
 DRAWS_FROM = 2026
 RATES = {"sgd": 0.05, "adam": 1e-3}
 _MOST = 10.0
+SLOW = (Needs.STORED_RUN, Needs.TRAINING)
+"""What schemes need that cannot be drawn at random, or takes longer than the training."""
 
 
 def drawn(stream: random.Random) -> dict[str, Any]:
     """The model, init and train sections of one config, which need not be a valid one."""
     family = stream.choices(["mlp", "resnet_mlp", "cnn"], [11, 7, 2])[0]
-    scheme = stream.choice([entry for entry in INITS if "stored" not in entry.needs])
+    scheme = stream.choice([entry for entry in INITS if entry.needs not in SLOW])
     norm = stream.choice([entry.name for entry in NORMS if entry.name != "none"])
     depth = round(math.exp(stream.uniform(math.log(2), math.log(60))))
     model = {

@@ -35,7 +35,8 @@ from initbench.train.stopwatch import Timings
 from initbench.train.threads import ThreadPacer
 
 SAMPLE = 512
-"""Samples, the same for all runs, on which a layer's loss is measured; a small set is gone through again."""
+"""Samples, the same for all runs, on which a layer's loss is measured, in whole batches; a small set is gone
+through again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +88,8 @@ class Pretraining:
         self._networks, self._seeds, self._mode = networks, list(seeds), mode
         self._device, self._listener = device, listener
         self._x = data.pretraining_x
-        self._sample = self._x[_fixed_rows(len(self._x)).to(self._x.device)]
         self._batch_size = options.batch_size or config.train.batch_size
+        self._sample = self._batch(_fixed_rows(len(self._x), self._batch_size).to(self._x.device))
         self._pacer = ThreadPacer(threads if device.type == "cpu" else 1)
         self._checkpoint_seconds = checkpoint_seconds
         self._checkpointed = self._clock = time.monotonic()
@@ -172,7 +173,7 @@ class Pretraining:
         return x.shape[1]
 
     def _batch(self, rows: Tensor) -> Tensor:
-        """The samples at rows (K, B), as (K, B, …)."""
+        """The samples at rows (K, B) or (M, B), as (K, B, …) or (M, B, …)."""
         return self._x.index_select(0, rows.reshape(-1)).view(*rows.shape, *self._x.shape[1:])
 
     def _noise(self, place: int, step: int, size: tuple[int, ...]) -> Tensor | None:
@@ -249,10 +250,11 @@ def _in_all(record: dict[str, Any]) -> dict[str, Any]:
     return {**record, **{key: sum(layer[key] for layer in record["layers"]) for key in ("samples", "steps")}}
 
 
-def _fixed_rows(samples: int) -> Tensor:
-    """SAMPLE rows of so many, the same for every run."""
+def _fixed_rows(samples: int, batch_size: int) -> Tensor:
+    """As many batches of rows as SAMPLE fills, the same for every run: (M, B)."""
     order = torch.randperm(samples, generator=generator(0, "pretrain", "sample"))
-    return order[torch.arange(SAMPLE) % samples]
+    batches = -(-SAMPLE // batch_size)
+    return order[torch.arange(batches * batch_size) % samples].view(batches, batch_size)
 
 
 def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

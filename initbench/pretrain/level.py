@@ -77,13 +77,14 @@ class Level:
 
     @torch.no_grad()
     def measure(self, x: Tensor) -> list[float]:
-        """The reconstruction loss of each run on samples x (N, …), uncorrupted and without a penalty.
+        """The reconstruction loss of each run on batches x (M, B, …), uncorrupted and without a penalty.
 
-        Norm layers of the layer in training see these samples as one batch, and remember nothing of them.
+        The layer in training normalises as in training, by the batch, and remembers nothing of it.
         """
         self._skeleton.train()
         copies = {name: buffer.clone() for name, buffer in self.buffers.items()}
-        losses: Tensor = each(self._mode, self._measured, (None,))(self.parameters, copies, x)
+        run = each(self._mode, self._measured, (None,))
+        losses = torch.cat([run(self.parameters, copies, batch) for batch in x], dim=1)  # (K, M·B)
         return [float(loss) for loss in losses.mean(1)]
 
     def run_state(self, index: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

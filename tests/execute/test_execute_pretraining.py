@@ -186,6 +186,7 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [
     ({"norm": "weight"}, {}, "init.scheme", "model.norm=weight computes"),
     ({"activation": "crelu"}, {}, "init.scheme", "tied=false"),
     ({"activation": "relu"}, {"loss": "bce"}, "init.scheme", "put out 0 to 1"),
+    ({"norm": "batch"}, {"batch_size": 1}, "init.scheme.batch_size", "at least 2 samples a batch"),
     ({"norm": "batch"}, {"kind": "contractive"}, "init.scheme", "without model.norm=batch"),
     ({"activation": "prelu"}, {"kind": "contractive"}, "init.scheme", "without parameters"),
     ({"family": "cnn", "width": 4, "depth": 4}, {"kind": "contractive"}, "init.scheme", "dense layers alone"),

@@ -78,6 +78,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "contractive_tanh": ({**MLP, "activation": "tanh"}, {"kind": "contractive", "tied": False}),
     "bce": (MLP, {"loss": "bce"}),
     "batch": ({**MLP, "norm": "batch", "activation": "relu"}, {}),
+    "ghost": ({**MLP, "norm": {"name": "ghost_batch", "ghost_size": 8}}, {}),
     "crelu": ({**MLP, "activation": "crelu"}, {"tied": False}),
     "cnn": (CNN, {}),
     "cnn_untied": (CNN, {"tied": False, "kind": "denoising"}),
@@ -188,7 +189,8 @@ def jacobian_norm(layer: nn.Module, given: Tensor) -> Tensor:
     return own.square().sum((1, 2)).mean()
 
 
-@pytest.mark.parametrize("case", CASES)
+# A bias that ghost batches take away again has a gradient of nothing but rounding, which Adam makes steps of.
+@pytest.mark.parametrize("case", [case for case in CASES if case != "ghost"])
 def test_a_cohort_agrees_with_a_plain_loop(make_config: Any, case: str) -> None:
     chosen = config(make_config, case)
     data = bundle(SHAPES[chosen.model.family])
@@ -207,7 +209,7 @@ def test_a_cohort_agrees_with_a_plain_loop(make_config: Any, case: str) -> None:
             assert torch.equal(p, start) if head else not torch.equal(p, start), name
 
 
-@pytest.mark.parametrize("case", ["plain", "masking", "contractive", "bce", "batch"])
+@pytest.mark.parametrize("case", ["plain", "masking", "contractive", "bce", "batch", "ghost"])
 def test_a_run_is_the_same_in_any_cohort_bit_for_bit(make_config: Any, case: str) -> None:
     chosen = config(make_config, case)
     data = bundle((20,))
