@@ -14,9 +14,10 @@ from initbench.errors import InitbenchError, RunFailedError, UsageError
 
 if TYPE_CHECKING:
     from initbench.config.lesson import Lesson
+    from initbench.config.schema import ExperimentConfig
     from initbench.execute.experiment import Workplace
     from initbench.lesson.conduct import Conducted
-    from initbench.sweep.train import Get
+    from initbench.sweep.train import Trained
 
 LIST = "ls"
 
@@ -108,11 +109,14 @@ def _conducted(
     from initbench.sweep.train import trained
 
     display = ProgressDisplay(quiet=quiet)
-    get: Get = partial(trained, workplace=workplace, observer=display, rerun=rerun)
+
+    def get(config: ExperimentConfig) -> Trained:
+        with display.experiment():
+            return trained(config, workplace=workplace, observer=display, rerun=rerun)
+
     for lesson in lessons:
         try:
-            with display.experiment():
-                found = conduct(lesson, get)
+            found = conduct(lesson, get)
         except InitbenchError as error:
             if len(lessons) == 1:
                 raise
@@ -152,7 +156,7 @@ def _list(lessons: Sequence[Lesson], workplace: Workplace, *, json_output: bool)
     from initbench.store import strictjson
     from initbench.sweep.train import stored
 
-    get: Get = partial(stored, workplace=workplace)
+    get = partial(stored, workplace=workplace)
     found = [(lesson, stock(lesson, get)) for lesson in lessons]
     if json_output:
         typer.echo(strictjson.dumps(list_document(found)))

@@ -113,6 +113,16 @@ def _begin(name: str) -> Value:
     return lambda run, _target: run.begin.get(name) if run.is_complete else None
 
 
+def _first(place: int) -> Value:
+    """A number of the evaluation before the first update, by its place in it."""
+
+    def value(run: RunFacts, _target: float | None) -> float | None:
+        found = next((entry[place] for entry in run.evaluations if entry[0] == 0.0), None)
+        return found if run.is_complete else None
+
+    return value
+
+
 def _shift(statistic: str) -> Value:
     """The mean over hidden layers but the first, whose input is the data and which has none below it."""
 
@@ -151,18 +161,15 @@ _SHIFTS = {
     "input_drift": ("input_mean_drift", "drift of the inputs' means in standard deviations"),
 }
 _NORM_KINDS = {
-    "": "with running statistics of batch norm",
     "_batch": "with each batch's own statistics",
     "_population": "with recomputed population statistics",
 }
 
 
 def _norm_metrics() -> Iterator[Metric]:
-    """Evaluations of nets with batch norm; the one at the end with running statistics is any net's."""
+    """Of nets with batch norm, beside the evaluation with running statistics, which any net has."""
     for kind, how in _NORM_KINDS.items():
         for moment, when, read in (("init", "at init", _begin), ("final", "after the last step", _final)):
-            if not kind and moment == "final":
-                continue
             accuracy, loss, words = f"val_accuracy{kind}", f"val_loss{kind}", f"{when}, {how}"
             meaning = f"validation accuracy {words}"
             name = f"{moment}_{accuracy}"
@@ -197,6 +204,9 @@ _CONVERGENCE = (
         "higher",
     ),
     Metric("test_accuracy", "test accuracy", "convergence", _final("test_accuracy"), "percent", "higher"),
+    Metric("init_train_loss", "training loss at init", "convergence", _first(1), "loss", "lower"),
+    Metric("init_val_loss", "validation loss at init", "convergence", _first(2), "loss", "lower"),
+    Metric("init_val_accuracy", "validation accuracy at init", "convergence", _first(3), "percent", "higher"),
     Metric("final_train_loss", "training loss, last", "convergence", _final("train_loss"), "loss", "lower"),
     Metric("final_val_loss", "validation loss, last", "convergence", _final("val_loss"), "loss", "lower"),
     Metric(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from initbench.compare.rows import Table, one_table
 from initbench.config.lesson import Arm, Lesson, Tune
 from initbench.config.schema import ExperimentConfig
+from initbench.errors import InitbenchError
 from initbench.lesson.verdict import Judged, judged
 from initbench.sweep.train import Get, Trained
 from initbench.sweep.tune import Tuning, tune
@@ -93,10 +95,11 @@ def stock(lesson: Lesson, get: Get) -> Stock:
     """
     found, total = 0, 0
     for arm in lesson.arms:
-        tuned = sum(get(candidate).complete for candidate in arm.candidates)
         wanted = sum(len(candidate.seed_list) for candidate in arm.candidates)
-        own = len(arm.config.seed_list)
-        if tuned == wanted:
-            tuned += _arm(arm, lesson.tune, get).trained.complete
-        found, total = found + tuned, total + wanted + own
+        with suppress(InitbenchError):  # its data, or the runs it starts from, are not there: nor are its own
+            tuned = sum(get(candidate).complete for candidate in arm.candidates)
+            found += tuned
+            if tuned == wanted:
+                found += _arm(arm, lesson.tune, get).trained.complete
+        total += wanted + len(arm.config.seed_list)
     return Stock(found, total)

@@ -117,14 +117,15 @@ def _axes(name: str, *, ascii_only: bool) -> RenderableType:
 
 
 def claims(found: Sequence[Judged], source: str) -> RenderableType:
-    """Each claim with its verdict, who makes it, its condition, and the numbers."""
+    """Each claim with its verdict, its condition and the numbers, and who makes it where that is not `source`."""
     grid = RichTable.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for one in found:
         if grid.row_count:
             grid.add_row("", "")
-        said = Text.assemble((one.claim.says, "bold"), f"  {one.claim.source or source}".rstrip())
+        own = one.claim.source if one.claim.source != source else ""
+        said = Text.assemble((one.claim.says, "bold"), f"   {own}" if own else "")
         lines = [said, Text(f"if {one.claim.holds_if}", "dim"), *(Text(line) for line in evidence(one))]
         grid.add_row(Text(one.verdict, _STYLES[one.verdict]), Group(*lines))
     return grid
