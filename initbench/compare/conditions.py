@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from initbench.compare.facts import RunFacts
@@ -28,11 +28,18 @@ def conditions(run: RunFacts) -> dict[str, Any]:
     return {**found, "data.whiten_eps": None} if found["data.whiten"] == "none" else found
 
 
-def apart(runs: Iterable[RunFacts], by: Sequence[str]) -> list[str]:
-    """The keys of PLAIN, beside `by`, in which runs differ: such runs are never averaged."""
-    return [key for key in differing([conditions(run) for run in runs]) if key not in by]
+def special(run: RunFacts, keys: Iterable[str]) -> dict[str, Any]:
+    """The conditions among `keys` that are not the plain ones."""
+    return {key: value for key, value in conditions(run).items() if key in keys and value != PLAIN[key]}
+
+
+def apart(runs: Iterable[RunFacts]) -> list[str]:
+    """The keys of PLAIN in which runs differ, which are then never averaged; `whiten_eps` of whitened ones."""
+    found = [conditions(run) for run in runs]
+    whitened = [one for one in found if one["data.whiten"] != "none"]
+    return [key for key in differing(found) if key in differing(whitened) or key != "data.whiten_eps"]
 
 
 def evaluated_apart(runs: Iterable[RunFacts]) -> list[str]:
     """Those that decide which data runs were evaluated on."""
-    return [key for key in apart(runs, ()) if key.startswith(_EVALUATION)]
+    return [key for key in apart(runs) if key.startswith(_EVALUATION)]

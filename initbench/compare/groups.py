@@ -2,7 +2,7 @@
 
 Runs on different data, in different precision or with different budgets are never averaged: they are in
 different tables, unless the very key that differs is one of those that make the rows. Runs under different
-data conditions are never averaged either: they are different rows, which say what differs.
+data conditions are never averaged either: they are different rows, which say what is unusual about theirs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from initbench.compare.conditions import conditions, evaluated_apart
+from initbench.compare.conditions import apart, conditions, evaluated_apart, special
 from initbench.compare.facts import RunFacts
 from initbench.compare.keys import differing
 
@@ -44,7 +44,8 @@ class Group:
     """The runs of one row."""
 
     key: Key
-    """{"experiment"}, with {"variant"} where several have that name; or the value of each key asked for."""
+    """{"experiment"}, with {"variant"} where several have that name; or the value of each key asked for.
+    Data conditions that are not the plain ones come with either, where runs of the table differ in them."""
     runs: Sequence[RunFacts]
     varies: dict[str, list[Any]]
     """Keys of the config, and their values, in which runs of this row differ: it averages over them."""
@@ -129,8 +130,7 @@ def _by_experiment(runs: Sequence[RunFacts], _by: Sequence[str]) -> list[Group]:
     for (name, arm), group in arms.items():
         alike = [keys for (other, _), keys in described.items() if other == name]
         own = described[name, arm]
-        shift = {key: value for key, value in conditions(group[0]).items() if key in evaluated}
-        variant = {key: own[key] for key in differing(alike) if key in own} | shift
+        variant = {key: own[key] for key in differing(alike) if key in own} | special(group[0], evaluated)
         groups.append(Group({"experiment": name, **({"variant": variant} if variant else {})}, group, {}))
     return groups
 
@@ -143,9 +143,10 @@ def _described(run: RunFacts) -> dict[str, Any]:
 def _by_keys(runs: Sequence[RunFacts], by: Sequence[str]) -> list[Group]:
     rows: defaultdict[str, list[RunFacts]] = defaultdict(list)
     keys: dict[str, Key] = {}
+    unlike = [name for name in apart(runs) if name not in by]
     for run in runs:
         found = {**run.keys, **conditions(run)}
-        key = {name: found.get(name) for name in by}
+        key = {name: found.get(name) for name in by} | special(run, unlike)
         rows[repr(key)].append(run)
         keys[repr(key)] = key
     return [_without_repeats(keys[name], group, by) for name, group in rows.items()]

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from initbench.compare.conditions import apart
 from initbench.compare.facts import RunFacts
 from initbench.compare.groups import Group, Key, Terms, grouped, shared_terms, units_of
 from initbench.compare.metrics import METRICS, Metric, steps_to
@@ -74,8 +73,6 @@ def tables(runs: Iterable[RunFacts], *, by: Sequence[str] = (), target: float | 
     own, named by what differs. Data conditions in which runs differ make rows as well, asked for or not.
     `target` is a validation accuracy in (0, 1].
     """
-    runs = list(runs)
-    by = (*by, *apart(runs, by)) if by else ()
     return [_table(terms, tuple(by), groups, target) for terms, groups in grouped(runs, by)]
 
 

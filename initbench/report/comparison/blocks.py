@@ -33,13 +33,20 @@ def _of_one(one: Judged, view: View, name: str) -> list[Block]:
         return curves(one, view, name)
     if view.layers:
         return [layer_lines(one, name)]
-    if len(one.table.by) == 2 and not view.columns and view.view == "all":
+    if _is_pivot(one, view):
         return [pivot(one, metric, name) for metric in view.metrics or (_PIVOTED,)] + _versus(one, view)
     if view.metrics:
         return [in_depth(one, metric, name) for metric in metrics_of(view)]
     if view.view == "activation" and not view.columns:
         return [activations(one, name), *_versus(one, view)]
     return [line_a_row(one, view, name), *_versus(one, view)]
+
+
+def _is_pivot(one: Judged, view: View) -> bool:
+    """Whether two keys make the rows, and nothing else sets any of them apart."""
+    by = one.table.by
+    alone = len(by) == 2 and all(len(row.key) == 2 for row in one.rows)
+    return alone and not view.columns and view.view == "all"
 
 
 def _versus(one: Judged, view: View) -> list[Block]:
@@ -50,7 +57,7 @@ def _versus(one: Judged, view: View) -> list[Block]:
 
 def _held(one: Judged, view: View) -> list[str]:
     """The metrics of the view that are there at all; the single metric of a pivot by itself."""
-    if len(one.table.by) == 2 and not view.columns and view.view == "all":
+    if _is_pivot(one, view):
         return list(view.metrics) or [_PIVOTED]
     metrics = metrics_of(view) or list(OVERVIEW)
     return [name for name in metrics if any(row.metrics[name].n for row in one.rows)]
