@@ -34,7 +34,7 @@ def special(run: RunFacts, keys: Iterable[str]) -> dict[str, Any]:
 
 
 def apart(runs: Iterable[RunFacts]) -> list[str]:
-    """The keys of PLAIN in which runs differ, which are then never averaged; `whiten_eps` of whitened ones."""
+    """The keys of PLAIN in which runs differ, which are never averaged then; `whiten_eps` if whitened."""
     found = [conditions(run) for run in runs]
     whitened = [one for one in found if one["data.whiten"] != "none"]
     return [key for key in differing(found) if key in differing(whitened) or key != "data.whiten_eps"]
