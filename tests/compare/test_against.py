@@ -197,15 +197,26 @@ def test_a_file_that_is_not_there(tmp_path: Path):
 
 
 def test_lines_and_document():
-    before = [*arm("a", VALUES), *arm("gone", VALUES)]
+    before = [*arm("a", VALUES), *arm("gone", VALUES), *arm("lost", VALUES)]
     found = between(before, newer(arm("a", VALUES), by=-0.05, jitter=1e-6))
-    lines = change_lines(found)
-    assert lines[0].startswith("1 row in both states, ") and lines[0].endswith("1 shown to have changed")
-    assert lines[1] == "  a (digits), 4 runs before, 4 now"
-    assert lines[2].startswith("    test_accuracy: 0.93 → 0.88, -0.05 (-0.05 to -0.05), p = ")
-    assert lines[2].endswith("paired t: worse")
-    assert lines[3] == "  only before: gone (digits)"
+    first, other, row, runs, shown, *rest = change_lines(found)
+    assert first.startswith("1 row in both states, ") and first.endswith(
+        "1 row (1 metric) shown to have changed"
+    )
+    assert other == "  1 of 1 row gives other numbers for the same seeds"
+    assert row == "  a (digits), 4 runs before, 4 now"
+    assert runs.startswith("    other numbers in 4 of 4 runs of the same seeds; most in test_accuracy (seed=")
+    assert shown.startswith("    test_accuracy: 0.93 → 0.88, -0.05 (-0.05 to -0.05), p = ")
+    assert shown.endswith("paired t: worse")
+    assert rest == ["  only before: gone (digits)", "  only before: lost (digits)"]
     document = json.loads(strictjson.dumps(against_document(found, "runs-before")))
-    assert document["source"] == "runs-before" and document["only_before"] == ["gone (digits)"]
+    assert document["source"] == "runs-before" and document["only_before"] == [
+        "gone (digits)",
+        "lost (digits)",
+    ]
     (row,) = document["rows"]
     assert row["changed"] == ["test_accuracy"] and row["metrics"]["test_accuracy"]["verdict"] == "worse"
+    assert row["exact"]["runs"] == 4 and row["exact"]["identical"] == 0 and len(row["exact"]["other"]) == 4
+    (largest,) = row["exact"]["largest"]
+    assert (largest["metric"], largest["run"]) == ("test_accuracy", "seed=0")
+    assert (largest["before"], largest["now"]) == (0.90, pytest.approx(0.85))

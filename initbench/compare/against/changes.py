@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from initbench.compare.against.earlier import Earlier
+from initbench.compare.against.exact import Exact, exact
 from initbench.compare.differences import Difference, difference, summaries_difference
 from initbench.compare.families import holm
 from initbench.compare.groups import saw_the_same
@@ -51,6 +52,8 @@ class RowChange:
     divergence: RateDifference
     divergence_p_adjusted: float | None
     confidence: float
+    exact: Exact | None
+    """The runs of the same seeds, number by number; None where the earlier runs are not known one by one."""
 
     @property
     def shown(self) -> list[Change]:
@@ -61,6 +64,21 @@ class RowChange:
     def is_divergence_shown(self) -> bool:
         """Whether runs are shown to diverge more or less often."""
         return is_significant(self.divergence_p_adjusted, self.confidence)
+
+    @property
+    def diverged(self) -> tuple[int, int]:
+        """Runs that diverged, before and now."""
+        return sum(self.before.events.values()), sum(self.now.events.values())
+
+    @property
+    def lost(self) -> list[Metric]:
+        """The metrics that had a mean before and have none now."""
+        return [one.metric for one in self.changes if one.before is not None and one.now is None]
+
+    @property
+    def gained(self) -> list[Metric]:
+        """The metrics that have a mean now and had none before."""
+        return [one.metric for one in self.changes if one.before is None and one.now is not None]
 
 
 @dataclass(frozen=True)
@@ -102,7 +120,18 @@ def changes(
         for row, (*_, old, now) in zip(found, both, strict=True)
     ]
     rows = [
-        RowChange(table, row, old, now, _same_runs(now, old), changed, rate, next(adjusted), confidence)
+        RowChange(
+            table,
+            row,
+            old,
+            now,
+            _same_runs(now, old),
+            changed,
+            rate,
+            next(adjusted),
+            confidence,
+            exact(now, old, compared) if isinstance(old, RunsSide) else None,
+        )
         for (table, row, old, now), changed, rate in zip(both, judged, rates, strict=True)
     ]
     alone = [f"{row.label} ({table.dataset})" for table, row, before in matched if before is None]
