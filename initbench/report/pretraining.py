@@ -21,7 +21,7 @@ def pretraining_table(runs: Sequence[StoredRun]) -> RenderableType | None:
     trained = [run.record for run in runs if run.record.get("pretraining")]
     if not trained:
         return None
-    loss = trained[0]["config"]["init"]["scheme"]
+    scheme = trained[0]["config"]["init"]["scheme"]
     grid = Grid(["Pre-training", "loss before", "after", "left %"], left=("Pre-training",))
     for place, layer in enumerate(trained[0]["pretraining"]["layers"]):
         found = [record["pretraining"]["layers"][place] for record in trained]
@@ -35,8 +35,7 @@ def pretraining_table(runs: Sequence[StoredRun]) -> RenderableType | None:
                 text.percent_summary(summarise(left)),
             ]
         )
-    kind = loss["kind"] if isinstance(loss, dict) else "plain"
-    return Group(grid.table(), Text(_cost(trained, str(kind)), style="dim"))
+    return Group(grid.table(), Text(_cost(trained, str(scheme["kind"])), style="dim"))
 
 
 def _cost(trained: Sequence[dict[str, Any]], kind: str) -> str:
@@ -46,7 +45,4 @@ def _cost(trained: Sequence[dict[str, Any]], kind: str) -> str:
         float(record["pretraining"]["seconds"]) / max(1, int(record.get("cohort") or 1)) for record in trained
     ) / len(trained)
     steps, samples = text.plural(first["steps"], "update"), text.count(first["samples"])
-    return (
-        f"{kind} auto-encoders: reconstruction of a fixed sample, without corruption;"
-        f" {steps}, {samples} samples and {seconds:.1f} s a run"
-    )
+    return f"{kind} auto-encoders on a fixed sample; a run: {steps}, {samples} samples, {seconds:.1f} s"
