@@ -61,7 +61,7 @@ class RunFacts:
     batch_size: int | None
     final: dict[str, float | None]
     begin: dict[str, float | None]
-    """Validation loss and accuracy at step 0 by each kind of statistics; empty without batch norm."""
+    """Validation losses and accuracies at step 0 by batch norm's other statistics; empty without it."""
     evaluations: list[list[float | None]]
     """[step, train_loss, val_loss, val_accuracy] of each evaluation."""
     layers: dict[str, list[Layer]]
@@ -189,9 +189,8 @@ def _evaluation(entry: dict[str, Any]) -> list[float | None]:
 
 def _begin(convergence: Sequence[dict[str, Any]]) -> dict[str, float | None]:
     first = next((entry for entry in convergence if entry["step"] == 0), {})
-    if "val_accuracy_batch" not in first:
-        return {}
-    return {name: number_or_none(value) for name, value in first.items() if name.startswith("val_")}
+    kinds = ("_batch", "_population")
+    return {name: number_or_none(value) for name, value in first.items() if name.endswith(kinds)}
 
 
 def _moments(snapshots: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[Layer]]]:

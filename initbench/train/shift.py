@@ -83,7 +83,9 @@ class CovariateShift:
         """What one run needs to go on: the inputs it began with, and those last measured."""
         both = {"first": self._first, "last": self._last}
         return {
-            f"{which}/{name}": t[k].cpu() for which, moments in both.items() for name, t in moments.items()
+            f"{which}/{name}": t[k].cpu().clone()
+            for which, moments in both.items()
+            for name, t in moments.items()
         }
 
     def resume(self, states: Sequence[dict[str, Tensor]]) -> None:

@@ -73,6 +73,7 @@ def contents(store: Store, execution: Execution) -> list[Any]:
             {key: run.record[key] for key in keys},
             run.convergence,
             run.snapshots,
+            run.shifts,
             (Path(str(store.directory(run.run_id))) / "weights.safetensors").read_bytes(),
         )
         for run in runs
@@ -106,6 +107,22 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
             directory = parts.store.directory(run_id)
             assert not (directory / CHECKPOINT).exists(), "it has served"
             assert parts.store.verify(run_id) == []
+
+
+@pytest.mark.usefixtures("each_step")
+def test_covariate_shift_goes_on_from_the_inputs_measured_before(make_config: Any, places: Any) -> None:
+    config = make_config(seeds=2, model={"norm": "batch"}, probe={"covariate_shift": 4})
+    whole = places("whole")
+    expected = contents(whole.store, run_experiment(config, whole, Stopper(), rerun=False))
+    [shifts] = [one for one in expected[0] if isinstance(one, list) and "input_std_drift" in str(one)]
+    assert [entry["step"] for entry in shifts] == [1, 5, 9, 13, 17]
+    for at in (1, 3, 4, 5, 8, 9):
+        parts = places(f"parts{at}")
+        with pytest.raises(Terminated):
+            run_experiment(config, parts, Stopper(at), rerun=False)
+        execution = run_experiment(config, parts, Stopper(), rerun=False)
+        assert contents(parts.store, execution) == expected, at
+        assert all(parts.store.verify(run_id) == [] for run_id in execution.run_ids)
 
 
 @pytest.mark.usefixtures("each_step")

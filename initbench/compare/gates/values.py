@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from initbench.compare.facts import RunFacts
+from initbench.compare.facts import TRAIN, RunFacts
 from initbench.compare.gates.tree import LayerStatistic, Metric, OfLayers, OverLayers, Quantity, StepsTo
 from initbench.compare.metrics import METRICS, steps_to
 
@@ -17,7 +17,9 @@ def value_of(quantity: Quantity, run: RunFacts, target: float | None) -> float |
     if isinstance(quantity, LayerStatistic):
         return _of_layer(quantity, run)
     if isinstance(quantity, OverLayers):
-        values = [layer.get(quantity.statistic) for layer in run.hidden(quantity.moment)]
+        # At TRAIN nothing moves below the first: its 0 is no measurement.
+        layers = run.hidden(quantity.moment)[quantity.moment == TRAIN :]
+        values = [layer.get(quantity.statistic) for layer in layers]
         return log_slope(values) if quantity.kind == "slope" else _extreme(quantity.kind, values)
     assert isinstance(quantity, Metric)
     if quantity.is_rate:
