@@ -134,6 +134,7 @@ def test_the_interval_excludes_no_difference_where_p_is_small(
     found = difference(a, b, paired=paired, confidence=confidence)
     assert found.p is not None and found.interval is not None
     assume(abs(found.p - (1.0 - confidence)) > 1e-9)
+    assume(found.method not in (Method.SIGN, Method.PERMUTATION))
     assert found.interval.contains(0.0) == (found.p >= 1.0 - confidence)
 
 
@@ -202,9 +203,29 @@ def test_without_spread_the_interval_has_no_width_and_there_is_no_effect_size(pa
     apart = difference(arm(0.3, 0.3, 0.3), arm(0.1, 0.1, 0.1), paired=paired)
     assert apart.interval == Interval(0.3 - 0.1, 0.3 - 0.1, 0.95)
     assert apart.interval.is_degenerate
-    assert (apart.p, apart.effect_size) == (0.0, None)
+    assert apart.p == pytest.approx(0.25 if paired else 0.1)  # ½ of ½³ on either side; 2 of 20 ways
+    assert (apart.method, apart.effect_size) == (Method.SIGN if paired else Method.PERMUTATION, None)
     same = difference(arm(0.1, 0.1, 0.1), arm(0.1, 0.1, 0.1), paired=paired)
     assert (same.difference, same.interval, same.p) == (0.0, Interval(0.0, 0.0, 0.95), 1.0)
+
+
+def test_the_last_digits_are_no_spread() -> None:
+    """0.9 − 0.8 and 0.91 − 0.81 differ in the 16th digit, which would make t enormous."""
+    a, b = arm(0.9, 0.91, 0.92), arm(0.8, 0.81, 0.82)
+    found = difference(a, b, paired=True)
+    assert (found.method, found.p) == (Method.SIGN, 0.25)
+    assert found.interval is not None and found.interval.is_degenerate
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+@pytest.mark.parametrize("paired", [False, True])
+def test_on_coarse_values_equal_arms_are_rarely_told_apart(n: int, paired: bool) -> None:
+    """Steps on a grid as wide as the spread of seeds: the same difference in all pairs is no rarity then."""
+    rng = np.random.default_rng(5)
+    draws = np.round(rng.normal(5.0, 1.0, size=(2000, 2, n))).tolist()
+    found = [difference(arm(*a), arm(*b), paired=paired).p for a, b in draws]
+    share = np.mean([p < 0.05 for p in found])
+    assert share < 0.05 + 3 * (0.05 * 0.95 / 2000) ** 0.5
 
 
 def test_one_arm_without_spread_leaves_the_degrees_of_freedom_of_the_other() -> None:

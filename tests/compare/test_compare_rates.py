@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from initbench.compare.rates import RateDifference, RateMethod, fisher, mcnemar, rate_difference
+from initbench.compare.rates import RateDifference, RateMethod, fisher, rate_difference
 
 counts = st.integers(1, 40).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 Runs = dict[int, bool]
@@ -24,23 +26,14 @@ def test_fisher_is_that_of_scipy(a: tuple[int, int], b: tuple[int, int]) -> None
     assert fisher(n_a - k_a, n_a, n_b - k_b, n_b) == fisher(k_a, n_a, k_b, n_b)
 
 
-@settings(deadline=None)
-@given(st.integers(0, 40), st.integers(0, 40))
-def test_mcnemar_is_a_sign_test(only_a: int, only_b: int) -> None:
-    twin = stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
-    assert mcnemar(only_a, only_b) == pytest.approx(twin, rel=1e-9)
-
-
 def test_three_of_three_against_none_is_not_enough() -> None:
     assert fisher(3, 3, 0, 3) == pytest.approx(0.1)
-    assert mcnemar(3, 0) == 0.25
     assert fisher(4, 4, 0, 4) < 0.05 < fisher(3, 4, 0, 4)
 
 
 def test_large_counts_stay_exact() -> None:
     assert fisher(1000, 2000, 1000, 2000) == 1.0
     assert fisher(0, 2000, 2000, 2000) == pytest.approx(0.0, abs=1e-300)
-    assert mcnemar(5000, 5000) == 1.0
 
 
 @settings(deadline=None)
@@ -53,23 +46,22 @@ def test_without_pairs_all_runs_count(a: Runs, b: Runs) -> None:
     assert (found.n_a, found.n_b, found.method) == (len(a), len(b), RateMethod.FISHER)
 
 
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=15))
-def test_of_shared_seeds_those_that_disagree_count(pairs: list[tuple[bool, bool]]) -> None:
-    a, b = {i: x for i, (x, _) in enumerate(pairs)}, {i: y for i, (_, y) in enumerate(pairs)}
-    found = rate_difference(a, dict(reversed(b.items())), paired=True)
-    only_a, only_b = sum(x and not y for x, y in pairs), sum(y and not x for x, y in pairs)
-    assert found.difference == pytest.approx((only_a - only_b) / len(pairs))
-    assert found.p == mcnemar(only_a, only_b)
-    assert (found.n_a, found.n_b, found.method) == (len(pairs), len(pairs), RateMethod.MCNEMAR)
-
-
-def test_too_few_shared_seeds_and_too_few_runs_say_so() -> None:
-    a, b = dict.fromkeys(range(4), True), dict.fromkeys(range(3, 7), False)
-    assert rate_difference(a, b, paired=True).method == RateMethod.TOO_FEW_SHARED
-    assert rate_difference(a, b, paired=True).p == rate_difference(a, b).p == fisher(4, 4, 0, 4)
+def test_an_arm_without_runs_has_no_rate() -> None:
+    a = dict.fromkeys(range(4), True)
     assert rate_difference({}, a) == RateDifference(None, None, 0, 4, RateMethod.NO_RUNS)
-    assert rate_difference({0: None}, a, paired=True) == rate_difference({}, a)
+    assert rate_difference({0: None}, a) == rate_difference({}, a)
+
+
+def test_pairs_that_diverge_together_make_the_test_more_cautious() -> None:
+    """Equal rates of 1/2; of 2,000 samples of 6 pairs the share below 5 % stays there."""
+    chance = random.Random(3)
+    rejected = 0
+    for _ in range(2000):
+        shared = [chance.random() < 0.5 for _ in range(6)]
+        own = [[x if chance.random() < 0.5 else chance.random() < 0.5 for x in shared] for _ in range(2)]
+        a, b = (dict(enumerate(one)) for one in own)
+        rejected += (rate_difference(a, b).p or 0.0) < 0.05
+    assert rejected / 2000 < 0.05
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.3, 0.5])

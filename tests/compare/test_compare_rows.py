@@ -216,3 +216,18 @@ def test_summaries_of_little() -> None:
     assert summarise([math.inf, 1.0]).mean == math.inf
     for bad in (0.0, -1.0, math.nan, math.inf):
         assert (geometric([1.0, bad]).mean, geometric([1.0, bad]).std) == (None, None)
+
+
+def test_one_training_under_two_names_counts_once() -> None:
+    """Equal arm and seed: the same numbers. A row of both would have twice the seeds it has."""
+    runs = [stored(name, seed, arm="same", test=0.5 + 0.1 * seed) for name in ("a", "b") for seed in range(3)]
+    (row,) = tables(runs, by=["model.norm"])[0].rows
+    assert (row.n, row.group.repeats) == (3, 3)
+    assert row.metrics["test_accuracy"] == summarise([0.5, 0.6, 0.7])
+
+
+def test_runs_of_one_seed_under_two_versions_of_the_code_all_have_their_value() -> None:
+    runs = [stored("a", seed, arm=arm, test=0.5 + 0.1 * seed) for arm in ("old", "new") for seed in range(3)]
+    (row,) = tables(runs, by=["model.norm"])[0].rows
+    assert row.n == len(row.values["test_accuracy"]) == len(row.divergences) == 6
+    assert sorted(row.values["test_accuracy"].values()) == pytest.approx([0.5, 0.5, 0.6, 0.6, 0.7, 0.7])

@@ -27,6 +27,8 @@ def test_the_words_are_fixed() -> None:
         "no difference shown",
         "equivalent within the margin",
         "not enough seeds",
+        "diverged",
+        "not measured",
         "cannot be said",
     ]
 
@@ -86,7 +88,9 @@ def test_seeds_without_spread() -> None:
     same = arm(0.1, 0.1)
     assert verdict(difference(same, same), "higher") == Verdict.NO_DIFFERENCE
     assert verdict(difference(same, same), "higher", margin=0.0) == Verdict.EQUIVALENT
-    assert verdict(difference(arm(0.2, 0.2), same), "higher") == Verdict.BETTER
+    assert verdict(difference(arm(0.2, 0.2), same), "higher") == Verdict.NO_DIFFERENCE
+    four = difference(arm(*[0.2] * 4), arm(*[0.1] * 4))
+    assert verdict(four, "higher") == Verdict.BETTER  # 2 of the 70 ways to deal out 4 + 4 runs
 
 
 def test_significant_is_below_the_level() -> None:

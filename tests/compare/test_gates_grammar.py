@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -97,6 +99,19 @@ def test_a_chain_is_every_link():
     assert found == tree.All((left, right))
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("final_val_accuracy < 95", "column 20: final_val_accuracy is a share from 0 to 1: write 95 %"),
+        ("20 > divergence_rate", "column 4: divergence_rate is a share from 0 to 1: write 20 %"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(text: str, said: str):
+    with pytest.raises(UsageError, match=re.escape(said)):
+        parse(text)
+    parse("final_train_loss < 95")
+
+
 def test_near():
     found = tree.Near(metric("test_accuracy", "a"), metric("test_accuracy", "b"), 0.01)
     assert parse("a.test_accuracy ≈ b.test_accuracy within 1 %") == found
@@ -148,6 +163,9 @@ def test_aggregates_steps_and_slopes():
         ("min(a.test_accuracy - b.test_accuracy) > 0", 1, "of one row"),
         ("test_accuracy < min(max(test_accuracy))", 17, "is that number itself"),
         ("min(1) < test_accuracy", 1, "of one row"),
+        ("layer[1].q@train > 1", 12, "q is known at init or end, not at train"),
+        ("slope(gradient_shift@end) > 1", 22, "gradient_shift is known at train, not at end"),
+        ("input_mean_drift < 1", 1, "layer[-1].input_mean_drift@train"),
         ("steps_to(0) > 1", 10, "from above 0 to 1"),
         ("steps_to(2) > 1", 10, "from above 0 to 1"),
         ("test_accuracy < 1e999", 17, "too large"),

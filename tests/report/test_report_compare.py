@@ -119,7 +119,7 @@ def test_the_verdict_of_a_baseline() -> None:
     test = next(row for row in rows[start:] if row[0] == "test %")
     assert test[1].startswith("−6.") and test[3] == "worse"
     assert any("3 of 3 : 0 of 5" in row for row in rows)
-    assert "adjusted by Holm over the 4 rows" in block
+    assert "adjusted by Holm over the 2 rows" in block
 
 
 def test_a_pivot_marks_what_has_no_runs_and_counts_the_others() -> None:

@@ -34,6 +34,7 @@ ALIASES = {
 }
 """Short names of statistics of a layer."""
 _STATISTICS = (*LAYER_STATISTICS, *RUNNING_STATISTICS, *SHIFT_STATISTICS)
+_SURELY_PERCENT = 10.0
 DEEPEST = 60
 """How deep a gate may be nested: far deeper than a person writes."""
 
@@ -197,7 +198,20 @@ def _compared(node: tree.Comparison | tree.Near, sign: Token) -> Node:
                 problem = "its interval is exact, and that of an expression would not be"
                 raise FaultError(rate.column, f"{DIVERGENCE_RATE} stands alone on its side: {problem}")
     _check_rates(node)
+    _check_shares(node, sign)
     return _checked(node)
+
+
+def _check_shares(node: tree.Comparison | tree.Near, sign: Token) -> None:
+    """Accuracies are shares: 95 is none, and a gate on it would be decided whatever the runs are."""
+    left, right = node.children[:2]
+    for one, other in ((left, right), (right, left)):
+        if not isinstance(one, tree.Metric) or not isinstance(other, tree.Number):
+            continue
+        is_share = one.is_rate or METRICS[one.metric].form == "percent"
+        if is_share and _SURELY_PERCENT <= other.value <= 100.0:
+            problem = f"{one.metric} is a share from 0 to 1: write {other.value:g} %"
+            raise FaultError(int(sign.start_pos or 0), problem)
 
 
 def _check_rates(node: tree.Comparison | tree.Near) -> None:

@@ -39,7 +39,7 @@ def in_depth(judged: Judged, name: str, title: str) -> Block:
         )
     block.notes = [_unit(metric), notes.interval_note(judged), *notes.letters_note(judged, [name])]
     if judged.baseline:
-        block.notes += notes.versus_note(judged)
+        block.notes += notes.versus_note(judged, [name])
     block.warnings = [*notes.warnings(judged), *_no_spread(block)]
     return block
 
@@ -54,21 +54,23 @@ def _unit(metric: Metric) -> str:
 def _no_spread(block: Block) -> list[str]:
     if not any("no spread" in cell.text for row in block.rows for cell in row):
         return []
-    return ["No spread: all seeds gave the same, which is no evidence of what further seeds would give."]
+    return [
+        "No spread: all seeds gave the same, which is no evidence of what further seeds would give. A"
+        " difference without spread is judged by an exact test, which takes 6 pairs, or 4 runs a row."
+    ]
 
 
 def _versus_cells(judged: Judged, metric: Metric, row: Row) -> Sequence[str]:
     if row is judged.baseline:
         return ["", "", BASELINE, "", "", ""]
-    return _said(metric, row, judged.versus(metric.name)[row.label])
+    return _said(metric, judged.versus(metric.name)[row.label])
 
 
-def _said(metric: Metric, row: Row, found: Versus) -> Sequence[str]:
-    has_only_diverged = row.diverged == row.n > 0 == row.metrics[metric.name].n
+def _said(metric: Metric, found: Versus) -> Sequence[str]:
     return [
         cells.difference(metric, found.found),
         cells.difference_interval(metric, found.found),
-        "diverged" if has_only_diverged else str(found.verdict),
+        str(found.verdict),
         cells.p(found.p_adjusted),
         cells.effect(found.found.effect_size),
         cells.seeds(found.seeds_needed),
@@ -88,11 +90,11 @@ def against_baseline(judged: Judged, metrics: Sequence[str]) -> Block:
         name = text.one_line(row.label)
         for entry in map(METRICS.__getitem__, metrics):
             heading = cells.heading(entry, judged.table.target)
-            block.add(name, heading, *_said(entry, row, judged.versus(entry.name)[row.label]))
+            block.add(name, heading, *_said(entry, judged.versus(entry.name)[row.label]))
             name = ""
         if row.diverged or judged.baseline.diverged:
             block.add(name, "diverged", *_divergence(judged, row))
-    block.notes = notes.versus_note(judged)
+    block.notes = notes.versus_note(judged, metrics)
     block.warnings = _no_spread(block)
     return block
 

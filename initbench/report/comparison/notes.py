@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from initbench.compare.differences import Method
 from initbench.compare.metrics import METRICS
+from initbench.compare.versus import Versus
 from initbench.report import text
+from initbench.report.comparison.counted import unfinished
 from initbench.report.comparison.judged import MOST_LETTERED, Judged
 
 FEW = 3
@@ -46,17 +49,35 @@ def interval_note(judged: Judged) -> str:
     )
 
 
-def versus_note(judged: Judged) -> list[str]:
+def versus_note(judged: Judged, metrics: Sequence[str]) -> list[str]:
     """What a difference is, and its family."""
-    count = text.plural(len(judged.rows) - 1, "row")
+    found = [judged.versus(metric) for metric in metrics]
+    tested = max((sum(one.p_adjusted is not None for one in rows.values()) for rows in found), default=0)
+    count = text.plural(tested, "row")
     return [
         f"Differences are row − baseline, accuracies in points (× is a ratio), with {level(judged)}"
         f" intervals: {_TEST}.",
+        *_shared_note(judged, found),
         f"p is adjusted by Holm over the {count} held against the baseline, metric by metric. The verdict"
         " follows p, so that an interval may leave out 0 where nothing is shown. g is Hedges' effect size.",
         "seeds: runs that each row needs to show a difference of this size 4 times in 5, an estimate from few"
         " seeds. Divergence is held against divergence by an exact test.",
     ]
+
+
+def _shared_note(judged: Judged, found: Sequence[Mapping[str, Versus]]) -> Iterator[str]:
+    """Rows whose difference leaves seeds out, so that it is not that of the means in the table."""
+    fewer = {
+        label: one.found.n_a
+        for rows in found
+        for label, one in rows.items()
+        if one.found.method in (Method.PAIRED, Method.SIGN)
+    }
+    sizes = {row.label: row.n - row.diverged for row in judged.rows}
+    most = sizes.get(judged.baseline.label, 0) if judged.baseline else 0
+    named = [f"{label} ({n})" for label, n in fewer.items() if n < max(sizes[label], most)]
+    if named:
+        yield f"Over the seeds that both rows have, and not all of the table's: {_named(named)}."
 
 
 def level(judged: Judged) -> str:
@@ -70,9 +91,7 @@ def warnings(judged: Judged) -> list[str]:
 
 
 def _runs(judged: Judged) -> Iterator[str]:
-    unfinished = sum(row.unfinished for row in judged.rows)
-    if unfinished:
-        yield f"{text.plural(unfinished, 'run')} not finished and not counted."
+    yield from unfinished(judged.rows)
     diverged = sum(row.diverged for row in judged.rows)
     if diverged:
         runs = text.plural(diverged, "run")
@@ -90,6 +109,9 @@ def _few(judged: Judged) -> Iterator[str]:
 
 def _averages(judged: Judged) -> Iterator[str]:
     for row in judged.rows:
+        if row.group.repeats:
+            runs = text.plural(row.group.repeats, "run")
+            yield f"{text.one_line(row.label)} leaves out {runs} of the same training under another name."
         if row.group.varies:
             keys = ", ".join(
                 f"{key} ({', '.join(map(str, values))})" for key, values in row.group.varies.items()
