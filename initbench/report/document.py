@@ -53,6 +53,7 @@ def run_document(run: StoredRun) -> dict[str, Any]:
         "timings": record.get("timings"),
         "convergence": run.convergence,
         "snapshots": run.snapshots,
+        "shifts": run.shifts,
         "diagnosis": record.get("diagnosis") or [],
         "error": record.get("error"),
     }
