@@ -42,12 +42,17 @@ def lesson(found: Conducted, width: int, view: View) -> Iterator[RenderableType]
     yield Text.assemble((config.name, "bold"), "   ", config.question)
     yield from (Text(line) for line in (config.source, config.notes.strip()) if line)
     yield _BLANK
+    yield from shown(found, width, view)
+    yield from (claims(found.claims, config.source), _BLANK, Text(tally(found.claims)), _BLANK)
+
+
+def shown(found: Conducted, width: int, view: View) -> Iterator[RenderableType]:
+    """What the runs show, before it is judged: a line for each arm, the tuning, the pictures."""
     yield from comparison([found.table], view)
     if found.lesson.tune is not None:
         yield from (tuning_table(found.arms), _BLANK)
-    for picture in config.show:
+    for picture in found.lesson.config.show:
         yield from _picture(picture, found, width, view)
-    yield from (claims(found.claims, config.source), _BLANK, Text(tally(found.claims)), _BLANK)
 
 
 def tuning_table(arms: Sequence[ArmResult]) -> RenderableType:
@@ -117,7 +122,7 @@ def _axes(name: str, *, ascii_only: bool) -> RenderableType:
 
 
 def claims(found: Sequence[Judged], source: str) -> RenderableType:
-    """Each claim with its verdict, its condition and the numbers, and who makes it where that is not `source`."""
+    """Each claim with its verdict, its condition and the numbers; who makes it, if not `source`."""
     grid = RichTable.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")

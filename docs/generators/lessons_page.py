@@ -1,0 +1,124 @@
+"""docs/lessons.md: every shipped lesson with its verdicts, from stored runs."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.console import Console
+
+from docs.generators.markdown import code, page, table
+from initbench.config.lesson import Lesson
+from initbench.lesson.conduct import Conducted
+from initbench.lesson.verdict import Judged, Verdict
+from initbench.report.comparison.view import View
+from initbench.report.lesson_tables import evidence, shown, tally
+from initbench.report.terminal import print_uncut
+from initbench.report.text import plural
+
+WIDTH = 120
+"""Columns of tables and pictures."""
+_HEADER = """\
+<!-- Written by `python -m docs.lessons` from stored runs and configs/lessons; do not edit. -->"""
+_INTRO = """\
+Each lesson is a file in [configs/lessons](../configs/lessons): a question, the runs that answer it, and
+claims, each with a condition that was written down before anything was run. A claim is **supported** where
+the whole 95 % interval of its numbers fulfils the condition, **contradicted** where the whole interval
+fulfils the opposite, and otherwise **undecided**. [ci.md](ci.md) has the language of the conditions,
+[config.md](config.md#lessons) the form of the files. A contradicted claim is as good a result as a supported
+one: several sources are wrong, or right about something else.
+
+```sh
+initbench lesson ls
+initbench lesson xavier_under_relu
+initbench lesson --all --first-seed 100
+```"""
+_MARK = re.compile(r"^<!-- lesson: (\S+), config (\S+) -->$", re.MULTILINE)
+
+_CLAIM = re.compile(rf"^\| (?:{'|'.join(Verdict)}) \| (.*?) \| \d+ \| ", re.MULTILINE)
+
+
+def render(found: Sequence[Conducted]) -> str:
+    """The whole page."""
+    parts = [part for number, one in enumerate(found, 1) for part in _lesson(number, one)]
+    claims = [claim for one in found for claim in one.claims]
+    summary = [_summary(number, one) for number, one in enumerate(found, 1)]
+    header = ("", "lesson", "question", "claims", *map(str, Verdict))
+    total = f"{plural(len(claims), 'claim')}: {tally(claims)}. {_machines(found)}"
+    return page("# Lessons", _HEADER, _INTRO, table(header, summary), total, *parts)
+
+
+def stale(current: str, lessons: Sequence[Lesson]) -> list[str]:
+    """What the page has that the files have not, or otherwise: configs and claims, and no number."""
+    marks = list(_MARK.finditer(current))
+    digests = {mark[1]: mark[2] for mark in marks}
+    ends = [*(mark.start() for mark in marks[1:]), len(current)]
+    sections = {mark[1]: current[mark.end() : end] for mark, end in zip(marks, ends, strict=True)}
+    found = [
+        f"{name}: is no lesson any more" for name in digests if name not in {one.name for one in lessons}
+    ]
+    for lesson in lessons:
+        if digests.get(lesson.name) != lesson.config.digest:
+            found.append(f"{lesson.name}: its runs are of config {digests.get(lesson.name)}")
+        stated = _CLAIM.findall(sections.get(lesson.name, ""))
+        if stated != [_said(claim) for claim in lesson.config.claims]:
+            found.append(f"{lesson.name}: its claims are others")
+    return found
+
+
+def _said(claim: Any) -> str:
+    """A claim and its condition, as a cell of the table has them."""
+    source = f" ({claim.source})" if claim.source else ""
+    words = " ".join(f"{claim.says}{source}: {code(claim.holds_if)}".split())
+    return words.replace("|", r"\|")
+
+
+def _summary(number: int, found: Conducted) -> list[str]:
+    config = found.lesson.config
+    counts = [sum(one.verdict is verdict for one in found.claims) for verdict in Verdict]
+    return [str(number), code(config.name), config.question, str(len(found.claims)), *map(str, counts)]
+
+
+def _lesson(number: int, found: Conducted) -> Iterator[str]:
+    config = found.lesson.config
+    yield f"## {number}. {config.question}"
+    yield f"<!-- lesson: {config.name}, config {config.digest} -->"
+    yield f"{code(f'initbench lesson {config.name}')}. {config.source}".strip()
+    yield config.notes.strip()
+    runs = [run for arm in found.arms for run in arm.trained.facts]
+    seconds = sum(run.seconds or 0.0 for run in runs)
+    tuned = [arm.tuning for arm in found.arms if arm.tuning is not None]
+    cost = f"{plural(len(runs), 'run')} on {found.table.dataset}, {seconds:.0f} s of training"
+    if tuned:
+        more, longer = sum(one.runs for one in tuned), sum(one.seconds for one in tuned)
+        cost += f"; {plural(more, 'run')} and {longer:.0f} s of tuning before"
+    yield f"{cost}. Config {code(config.digest)}."
+    yield _text(found)
+    rows = [(one.verdict, _said(one.claim), one.n, _evidence(one)) for one in found.claims]
+    yield table(("verdict", "claim", "n", "numbers"), rows).replace(r"\\|", r"\|")
+
+
+def _evidence(found: Judged) -> str:
+    return "; ".join(evidence(found))
+
+
+def _text(found: Conducted) -> str:
+    console = Console(
+        file=io.StringIO(), width=WIDTH, markup=False, emoji=False, highlight=False, color_system=None
+    )
+    for piece in shown(found, WIDTH, View(width=WIDTH)):
+        print_uncut(console, piece)
+    assert isinstance(console.file, io.StringIO)
+    return f"```text\n{console.file.getvalue().strip()}\n```"
+
+
+def _machines(found: Sequence[Conducted]) -> str:
+    records = [run.record for one in found for arm in one.arms for run in arm.trained.runs]
+    seen = {_machine(record["machine"], record["versions"]) for record in records}
+    return f"Machine: {'; '.join(sorted(seen))}."
+
+
+def _machine(machine: dict[str, Any], versions: dict[str, Any]) -> str:
+    return f"{machine['processor']}, {machine['cores']} cores, torch {versions['torch']}"

@@ -1,0 +1,55 @@
+"""Write docs/lessons.md from stored runs: `python -m docs.lessons RUNS_DIR`.
+
+The runs are those of `initbench lesson --all --runs-dir RUNS_DIR`; where some are missing, nothing is
+written and they are named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from docs.generators import lessons_page
+from initbench.data.dataset import Source
+from initbench.data.resolve import data_root
+from initbench.errors import InitbenchError
+from initbench.execute.experiment import Workplace
+from initbench.lesson.conduct import conduct, stock
+from initbench.lesson.read import load_lessons, shipped
+from initbench.store.store import Store
+from initbench.sweep.train import stored
+
+PAGE = Path(__file__).resolve().parent / "lessons.md"
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m docs.lessons", description=__doc__.splitlines()[0])
+    parser.add_argument("runs", metavar="RUNS_DIR", type=Path)
+    arguments = parser.parse_args()
+    source = Source(root=data_root(None), offline=True, notify=lambda said: print(said, file=sys.stderr))
+    workplace = Workplace(store=Store(arguments.runs), source=source, device=torch.device("cpu"))
+    get = partial(stored, workplace=workplace)
+    lessons = load_lessons(list(shipped()))
+    missing = {lesson.name: left for lesson in lessons if (left := stock(lesson, get).missing)}
+    if missing:
+        print(
+            "\n".join(f"{name}: {left} runs are missing" for name, left in missing.items()), file=sys.stderr
+        )
+        return 1
+    try:
+        page = lessons_page.render([conduct(lesson, get) for lesson in lessons])
+    except InitbenchError as error:
+        print(error, file=sys.stderr)
+        return 1
+    PAGE.write_text(page, encoding="utf-8")
+    print(f"wrote {PAGE.name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""docs/lessons.md states the claims and configs of the lessons; its numbers are those of stored runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from initbench.lesson.conduct import conduct
+from initbench.lesson.read import load_lessons, shipped
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "lessons.md"
+LESSON = """\
+kind: lesson
+name: tiny
+question: What?
+base:
+  data: {name: digits}
+  model: {family: mlp, depth: 3, width: 8}
+  train: {steps: 2, batch_size: 16}
+arms: {one: {}, other: {init.scheme: zeros}}
+claims:
+  - {says: This | that, source: X 1999, holds_if: "one.test_accuracy > 2 and one.test_accuracy < 1"}
+  - {says: Undecided, holds_if: one.test_accuracy > other.test_accuracy}
+"""
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(ROOT))
+    for name in [name for name in sys.modules if name == "docs" or name.startswith("docs.")]:
+        monkeypatch.delitem(sys.modules, name)
+    from docs.generators import lessons_page
+
+    return lessons_page
+
+
+@pytest.mark.skipif(not PAGE.exists(), reason="the page is written once all lessons have been run")
+def test_the_page_is_that_of_the_lessons(page: Any):
+    assert page.stale(PAGE.read_text(encoding="utf-8"), load_lessons(list(shipped()))) == []
+
+
+def test_claims_and_configs_are_checked_and_numbers_are_not(
+    page: Any, initbench: Callable[..., Any], tmp_path: Path
+):
+    import torch
+
+    from initbench.data.dataset import Source
+    from initbench.execute.experiment import Workplace
+    from initbench.store.store import Store
+    from initbench.sweep.train import stored
+
+    file = tmp_path / "tiny.yaml"
+    file.write_text(LESSON, encoding="utf-8")
+    assert initbench("lesson", file, "--runs-dir", tmp_path / "runs", "--quiet").code == 0
+    source = Source(root=tmp_path, offline=True, notify=print)
+    workplace = Workplace(store=Store(tmp_path / "runs"), source=source, device=torch.device("cpu"))
+    (lesson,) = load_lessons([str(file)])
+    written = page.render([conduct(lesson, partial(stored, workplace=workplace))])
+    assert "2 runs on digits" in written and "## 1. What?" in written and "## 2." not in written
+    assert written.count("| undecided | ") == 2
+    assert page.stale(written, [lesson]) == []
+    assert page.stale(written.replace("2 runs on", "7 runs on"), [lesson]) == []
+    assert page.stale(written.replace("| Undecided:", "| Decided:"), [lesson]) == [
+        "tiny: its claims are others"
+    ]
+    assert page.stale(written, []) == ["tiny: is no lesson any more"]
+    file.write_text(LESSON.replace("steps: 2", "steps: 3"), encoding="utf-8")
+    (changed,) = load_lessons([str(file)])
+    (said,) = page.stale(written, [changed])
+    assert said == f"tiny: its runs are of config {lesson.config.digest}"
