@@ -23,7 +23,8 @@ class AutoencoderOptions(Options):
     kind: Literal["plain", "denoising", "contractive"] = "plain"
     """What keeps the code from being a mere copy: nothing, a corrupted input, or a penalty on the Jacobian.
 
-    contractive is for mlp without a norm layer, under an elementwise activation without parameters."""
+    contractive is for mlp without a norm layer, under an elementwise activation without parameters. It is
+    meant for `tied: true`: a decoder of its own lets the encoder shrink, and makes up for it."""
     corruption: Literal["masking", "gaussian"] = "masking"
     """For denoising: inputs that are set to 0, or noise that is added to all."""
     corruption_level: float = Field(default=0.3, gt=0.0, lt=1.0)
@@ -35,7 +36,7 @@ class AutoencoderOptions(Options):
     loss: Literal["mse", "bce"] = "mse"
     """Mean squared error, or cross-entropy, for which every layer's input has to lie between 0 and 1."""
     steps: int = Field(default=500, ge=1)
-    """Updates of each layer, by Adam at its defaults: what it does, no layer's scale of input changes."""
+    """Updates of each layer, by Adam at its defaults, whose steps no scale of inputs changes."""
     lr: float = Field(default=0.003, gt=0.0)
     """Learning rate of these updates, constant."""
     batch_size: int | None = Field(default=None, ge=1)
@@ -43,7 +44,9 @@ class AutoencoderOptions(Options):
     base: Literal["xavier_normal", "xavier_uniform", "kaiming_normal", "kaiming_uniform", "orthogonal"] = (
         "xavier_normal"
     )
-    """Scheme that draws the weights first, the head's for good."""
+    """Scheme that draws the weights first, the head's for good unless `init.head` names another.
+
+    Its gain is init.gain; by default 1/|φ′(0)| under bounded activations, √(2/(1+a²)) under others."""
 
 
 def _fill(

@@ -25,6 +25,8 @@ _HEADINGS = {
     "final_train_loss": "train loss",
     "final_val_loss": "val loss",
     "area_under_curve": "area under curve %",
+    "pretrain_seconds": "pre-training s",
+    "pretrain_samples": "pre-training samples",
     "grad_ratio_init": "E[δ²] first/last",
     "grad_ratio_end": "E[δ²] first/last, end",
 }
