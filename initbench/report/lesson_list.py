@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from initbench.config.lesson import Lesson
@@ -14,20 +14,33 @@ from initbench.lesson.conduct import Stock
 from initbench.report.terminal import print_uncut
 
 SCHEMA = "initbench.lesson-list/1"
+_HEADINGS = ("claims", "arms", "stored", "missing")
+_WIDE = 110
+"""Columns from which on the questions stand beside the numbers; in fewer they stand below them."""
 
 
 def print_list(console: Console, found: Sequence[tuple[Lesson, Stock]]) -> None:
-    """Print a line for each lesson; questions are folded to what the console leaves them."""
-    table = Table.grid(padding=(0, 2, 0, 0))
-    for justify in ("left", "right", "right", "right", "right"):
-        table.add_column(justify=justify, no_wrap=True)
-    table.add_column(overflow="fold")
-    headings = ("lesson", "claims", "arms", "stored", "missing", "question")
-    table.add_row(*(Text(heading, "bold") for heading in headings))
+    """Print each lesson with its question, folded to the console."""
+    longest = max(len(lesson.name) for lesson, _ in found)
+    indent = "  "
+    beside = console.width >= _WIDE
+    lines = [Text(_head("lesson", _HEADINGS, longest) + ("  question" if beside else ""), "bold")]
     for lesson, stock in found:
         numbers = (len(lesson.config.claims), len(lesson.arms), stock.stored, stock.missing)
-        table.add_row(lesson.name, *map(str, numbers), lesson.config.question)
-    print_uncut(console, table)
+        head = _head(lesson.name, numbers, longest)
+        if beside:
+            indent, first = " " * (len(head) + 2), f"{head}  "
+        else:
+            first = f"{head}\n{indent}"
+        folded = textwrap.wrap(lesson.config.question, console.width - len(indent))
+        lines.append(Text(first + f"\n{indent}".join(folded)))
+    print_uncut(console, Text("\n").join(lines))
+
+
+def _head(name: str, numbers: Sequence[object], longest: int) -> str:
+    """Name and numbers, each under its heading."""
+    cells = (f"{number!s:>{len(heading)}}" for number, heading in zip(numbers, _HEADINGS, strict=True))
+    return "  ".join([f"{name:<{longest}}", *cells])
 
 
 def list_document(found: Sequence[tuple[Lesson, Stock]]) -> dict[str, Any]:
