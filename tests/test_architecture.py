@@ -194,7 +194,6 @@ BANNED_NAMES = {"eval", "exec", "compile", "__import__"}
 BANNED_CALLS = {
     "pickle.load",
     "pickle.loads",
-    "torch.load",
     "torch.save",
     "os.system",
     "os.popen",
@@ -221,6 +220,8 @@ def unsafe(call: ast.Call) -> str | None:
     keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
     if name in BANNED_NAMES or name in BANNED_CALLS:
         return name
+    if name == "torch.load" and keywords.get("weights_only") != "True":
+        return f"{name} without weights_only=True"
     if re.fullmatch(r"yaml\.(\w+_)?load(_all)?", name) and keywords.get("Loader") != "_Reader":
         return f"{name} without the strict loader"
     if name in ("np.load", "numpy.load") and keywords.get("allow_pickle") != "False":
@@ -233,6 +234,7 @@ def unsafe(call: ast.Call) -> str | None:
     [
         "eval('1')",
         "torch.load(path)",
+        "torch.load(path, weights_only=asked)",
         "pickle.loads(text)",
         "yaml.load(text)",
         "yaml.safe_load(text)",

@@ -15,6 +15,7 @@ from initbench.components.inits.pretrained import TORCHVISION
 from initbench.data.dataset import Source
 from initbench.errors import DataError
 from initbench.models.network import FamilyOptions
+from initbench.pretrain.transfer_file import read
 
 
 def published(name: str, model: FamilyOptions, source: Source) -> dict[str, Tensor]:
@@ -28,13 +29,7 @@ def published(name: str, model: FamilyOptions, source: Source) -> dict[str, Tens
 
     weights = get_weight(name)
     path = _file(name, weights.url, source)
-    try:
-        tensors: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises what the damage happens to lead to
-        raise DataError(
-            f"{path} cannot be read as the weights {name}: delete it, it is fetched anew"
-        ) from error
-    return adapted(tensors, model, type(weights).__name__)
+    return adapted(read(path), model, type(weights).__name__)
 
 
 def adapted(tensors: dict[str, Tensor], model: FamilyOptions, weights: str) -> dict[str, Tensor]:
@@ -46,9 +41,9 @@ def adapted(tensors: dict[str, Tensor], model: FamilyOptions, weights: str) -> d
     from initbench.models.torchvision_nets import given_net, renamed
 
     found = dict(tensors)
-    if getattr(model, "norm").name != "none":  # noqa: B009
+    if model.norm.name != "none":
         _fold_biases(found)
-    names = renamed(model, str(getattr(model, "model")), given_net(weights))  # noqa: B009
+    names = renamed(model, str(getattr(model, "model", "")), given_net(weights))
     split = {key: key.rpartition(".") for key in found}
     return {f"{names.get(owner, owner)}.{last}": found[key] for key, (owner, _, last) in split.items()}
 
