@@ -11,10 +11,12 @@ from safetensors.torch import load
 from torch import Tensor
 
 from initbench.components.inits.pretrained import TransferOptions
+from initbench.config.schema import ExperimentConfig
+from initbench.data.prepare import Bundle
 from initbench.errors import ConfigError, Fault
 from initbench.models.frozen import Member, freeze, members
 from initbench.models.initialise import InitOptions
-from initbench.models.network import Network
+from initbench.models.network import FAMILIES, Network
 from initbench.pretrain.transfer_source import Origin
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -67,6 +69,23 @@ def account(network: Network, shapes: Shapes, init: InitOptions) -> Account:
             raise _fault("freeze", f"init.scheme.freeze={options.freeze} {problem}")
     skipped = {name: _skipped(name, shape, net) for name, shape in shapes.items() if name not in taken}
     return Account(taken, skipped, drawn, tuple(member.name for member in frozen))
+
+
+def transfers_of(
+    config: ExperimentConfig, data: Bundle, origins: Mapping[int, Origin]
+) -> dict[int, dict[str, Any]]:
+    """What each run takes over, by seed, as plain data. Raises ConfigError as `account` does."""
+    with torch.device("meta"):
+        network = FAMILIES[config.model.family].build(config.model, data.input_shape, data.classes)
+    found: dict[str, dict[str, Any]] = {}
+    for origin in origins.values():
+        if origin.sha256 not in found:
+            shapes = {name: tuple(t.shape) for name, t in load(origin.tensors).items()}
+            found[origin.sha256] = account(network, shapes, config.init).as_data()
+    return {
+        seed: {"source": origin.name, "sha256": origin.sha256, **found[origin.sha256]}
+        for seed, origin in origins.items()
+    }
 
 
 def carry_over(networks: Sequence[Network], origins: Sequence[Origin], init: InitOptions) -> None:
