@@ -64,15 +64,17 @@ def compare(
     """Compare stored runs, all of them when none is named: activation statistics and convergence.
 
     docs/compare.md tells how to read it, docs/ci.md how to write gates. Exit 1 if a gate is triggered.
+    Damaged runs are named on stderr, and the others compared.
     """
-    from initbench.compare.read import read_facts
     from initbench.compare.rows import tables
+    from initbench.compare.select import Selection
+    from initbench.report.comparison.counted import lost
     from initbench.store.store import Store
 
     gates = gate_options(fail_if, strict, against, junit_xml, confidence)
-    store = Store(runs_root(runs_dir))
-    runs = _runs(store, patterns or [], where or [])
-    found = tables(runs, by=_keys(by, runs), target=target)
+    chosen = Selection(Store(runs_root(runs_dir)), patterns or [], where or [])
+    known = [run for run in chosen.runs if run.is_placed]
+    found = tables(known, by=_keys(by, known), target=target)
     shown = {"view": view, "metrics": _split(metric), "columns": _split(columns), "sort": sort}
     drawn = {"only_changed": only_changed, "layers": layers, "plot": plot}
     asked = _view(
@@ -81,21 +83,13 @@ def compare(
         baseline=baseline,
         confidence=confidence,
         format=_format(format, output, json_output=json_output),
+        aside=lost(chosen.runs),
     )
-    verdicts = check_gates(gates, runs, found, lambda root: read_facts(Store(root), []))
-    _show(found, asked, output, store, verdicts.document())
+    verdicts = check_gates(gates, chosen, found)
+    _show(found, asked, output, chosen.store, verdicts.document())
     print_verdicts(verdicts)
     if verdicts.exit_code:
         raise typer.Exit(verdicts.exit_code)
-
-
-def _runs(store: Store, patterns: Sequence[str], where: Sequence[str]) -> list[RunFacts]:
-    from initbench.compare.keys import conditions
-    from initbench.compare.read import read_facts
-
-    runs = read_facts(store, patterns)
-    asked = conditions(where, runs)
-    return [run for run in runs if all(condition.holds(run) for condition in asked)]
 
 
 def _keys(by: Names, runs: Sequence[RunFacts]) -> list[str]:
@@ -114,20 +108,25 @@ def _split(texts: Names) -> list[str]:
 
 
 def _format(given: FormatName | None, output: Path | None, *, json_output: bool) -> FormatName:
-    from initbench.report.comparison.view import format_of
+    from initbench.report.comparison.view import SUFFIXES, format_of
 
-    if json_output:
-        if given not in (None, "json"):
-            raise UsageError(f"--json and --format {given} ask for two formats")
-        return "json"
-    return given or ("table" if output is None else format_of(output))
+    if json_output and given not in (None, "json"):
+        raise UsageError(f"--json and --format {given} ask for two formats: drop one of them")
+    asked = "json" if json_output else given
+    named = SUFFIXES.get(output.suffix.lower()) if output else None
+    if asked and named not in (None, asked):
+        option = "--json" if json_output else f"--format {asked}"
+        raise UsageError(f"{option} and -o {output} ask for two formats: drop {option}, or rename the file")
+    return asked or ("table" if output is None else format_of(output))
 
 
 def _view(**given: object) -> View:
-    from initbench.report.comparison.view import View
+    from initbench.report.comparison.view import View, check_together
     from initbench.report.terminal import stdout_width
 
-    return View(width=stdout_width(), ascii_only=is_ascii(), **given)  # type: ignore[arg-type]
+    view = View(width=stdout_width(), ascii_only=is_ascii(), **given)  # type: ignore[arg-type]
+    check_together(view)
+    return view
 
 
 def is_ascii() -> bool:
@@ -144,7 +143,7 @@ def _show(found: list[Table], view: View, output: Path | None, store: Store, mor
         typer.echo(f"written to {output}", err=True)
     elif view.format != "table":
         typer.echo(rendered(found, view, more), nl=False)
-    elif found:
+    elif found or view.aside:
         print_tables(stdout_console(), found, view)
     else:
         typer.echo(

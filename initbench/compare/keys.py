@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -26,7 +26,11 @@ class Where:
 
     def holds(self, run: RunFacts) -> bool:
         """Whether a run fulfils it; a run without the key has the value null."""
-        return _matches(run.keys.get(self.key), self.value) != self.negated
+        return self.accepts(run.keys)
+
+    def accepts(self, keys: Mapping[str, Any]) -> bool:
+        """The same for dotted keys with their values."""
+        return _matches(keys.get(self.key), self.value) != self.negated
 
 
 def conditions(texts: Sequence[str], runs: Sequence[RunFacts]) -> list[Where]:

@@ -80,7 +80,9 @@ def save(path: Path, tables: Sequence[Table], view: View, more: Mapping[str, Any
 
 
 def _shown(tables: Sequence[Table], view: View) -> list[Block]:
-    """The blocks; before several tables it is said why they are several."""
+    """The blocks; before several tables it is said why they are several, and below them what is in none."""
     found = blocks(tables, view)
     why = None if view.only_changed else why_separate(tables)
-    return found if why is None else [Block("", [], notes=[why]), *found]
+    above = [] if why is None else [Block("", [], notes=[why])]
+    below = [Block("", [], warnings=list(view.aside))] if view.aside else []
+    return [*above, *found, *below]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,15 @@ class EarlierDocument:
         return [kept for kept in self.tables if _same_terms(kept, table)]
 
 
-def read_document(path: Path) -> EarlierDocument:
-    """Read what `initbench compare --json` printed. Raises UsageError for anything else."""
+def _every(_row: Mapping[str, Any]) -> bool:
+    return True
+
+
+def read_document(path: Path, chosen: Callable[[Mapping[str, Any]], bool] = _every) -> EarlierDocument:
+    """Read what `initbench compare --json` printed. Raises UsageError for anything else.
+
+    `chosen`: which of its rows count, by their data set and the keys that make them.
+    """
     try:
         document = strictjson.loads(path.read_text(encoding="utf-8"))
         if not isinstance(document, dict) or document.get("schema") != SCHEMA:
@@ -81,7 +88,14 @@ def read_document(path: Path) -> EarlierDocument:
         raise UsageError(
             f"--against: {path} is not what `initbench compare --json` prints ({problem})"
         ) from None
-    return EarlierDocument(tables)
+    kept = [{**one, "rows": [row for row in one["rows"] if chosen(_known(one, row))]} for one in tables]
+    return EarlierDocument(kept)
+
+
+def _known(kept: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a row as far as the document has them."""
+    rest = {name: value for name, value in row["key"].items() if name != "variant"}
+    return {"dataset": kept.get("dataset"), **(row["key"].get("variant") or {}), **rest}
 
 
 def _checked(row: Mapping[str, Any]) -> None:

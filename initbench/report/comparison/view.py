@@ -49,6 +49,36 @@ class View:
     format: Format = "table"
     ascii_only: bool = False
     """Whether plots do without braille and other signs."""
+    aside: Sequence[str] = ()
+    """What has to be said below all tables."""
+
+
+_SHOW_ALONE: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("--only-changed", ("--plot", "--layers", "--metric", "--columns", "--view", "--baseline")),
+    ("--plot", ("--layers", "--columns", "--view", "--baseline")),
+    ("--layers", ("--metric", "--columns", "--view", "--baseline")),
+    ("--metric", ("--columns", "--view")),
+    ("--columns", ("--view",)),
+)
+"""Options that choose what is shown, and those that would be passed over beside them."""
+
+
+def check_together(view: View) -> None:
+    """Raise UsageError for an option that another one would leave without any use."""
+    given = {
+        "--only-changed": view.only_changed,
+        "--plot": view.plot,
+        "--layers": view.layers,
+        "--metric": bool(view.metrics),
+        "--columns": bool(view.columns),
+        "--view": view.view != "all",
+        # JSON and CSV have the differences, whatever is shown.
+        "--baseline": view.baseline is not None and view.format not in ("json", "csv"),
+    }
+    for option, others in _SHOW_ALONE:
+        for other in others:
+            if given[option] and given[other]:
+                raise UsageError(f"{other} has no use beside {option}: drop {other}, or {option} for it")
 
 
 def format_of(path: Path) -> Format:
