@@ -9,9 +9,11 @@ from pydantic import BaseModel
 
 from docs.generators import fields
 from docs.generators.markdown import code, generated, page, slug, table
-from initbench.config.lesson import Claim, LessonConfig, Picture, Range, Tune
+from initbench.config.lesson import Claim, LessonConfig, Picture
 from initbench.config.registries import Kind, kinds
 from initbench.config.schema import ExperimentConfig
+from initbench.config.sweep import SweepConfig
+from initbench.config.tuning import Range, Tune
 from initbench.registry import Options, Registry
 
 _HEADER = ("key", "type", "default", "meaning")
@@ -71,6 +73,45 @@ show:
   - layers: [xavier, kaiming]
 ```"""
 
+_SWEEPS = """\
+A file with `kind: sweep` runs one experiment at many points. `initbench sweep FILE` trains what is missing
+of it and shows the comparison.
+
+```yaml
+kind: sweep
+name: depth
+base: ../relu_kaiming.yaml
+grid:
+  init.scheme: [xavier_normal, kaiming_normal]
+  model.depth: [10, 20, 50]
+zip:
+  train.lr: [0.1, 0.01]
+  train.batch_size: [512, 64]
+exclude:
+  - {init.scheme: xavier_normal, model.depth: 50}
+include:
+  - {init.scheme: {name: sparse, connections: 8}, model.depth: 50}
+seeds: 8
+gates:
+  - final_val_accuracy < 90 %
+```"""
+_POINTS = """\
+`grid` spans 2 × 3 points here, `zip` doubles them, `exclude` takes two of the twelve away and `include`
+adds one. A point is `base` with some keys changed, by the rules of `key=value` arguments. It is stored as
+the experiment `sweep.point` and called after its values, as
+`depth.xavier_normal_depth10_lr0.1_batch_size512`: words stand for themselves, numbers behind the last part
+of their key. So another value of an axis renames no point, and its runs are found again. Names of more than
+95 characters are shortened by a hash. Points that come out as the same experiment run once. An entry of
+`exclude` may name some of the keys; what matches no point is a fault.
+
+On the command line `key=v1,v2` makes an axis or replaces one, `key=v` replaces an axis by one value, or
+holds at every point, and `seeds=8` does for all. A list as one value is written `key=[1, 2]`. A plain
+experiment is a sweep as well, with the axes from the command line: `initbench sweep
+configs/relu_kaiming.yaml model.depth=10,20`.
+
+`tune` is that of a lesson: each point is tuned alone, and the chosen value runs under seeds that the tuning
+has not seen."""
+
 
 def render(_current: str) -> str:
     """The whole page."""
@@ -92,7 +133,7 @@ def render(_current: str) -> str:
     for kind in found:
         if kind.key.count(".") and not _is_section(kind):
             parts += _options_of(kind)
-    return page(*parts, *_lessons())
+    return page(*parts, *_lessons(), *_sweeps())
 
 
 def _lessons() -> list[str]:
@@ -105,6 +146,11 @@ def _lessons() -> list[str]:
         else:
             parts += [f"## {title}", getdoc(section) or "", table(_HEADER, fields.rows(section, link))]
     return parts
+
+
+def _sweeps() -> list[str]:
+    """What the file of a sweep takes."""
+    return ["# Sweeps", _SWEEPS, table(_HEADER, fields.rows(SweepConfig, link)), "## Points", _POINTS]
 
 
 def link(registry: Registry[Any]) -> str:

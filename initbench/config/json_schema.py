@@ -5,35 +5,52 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from initbench.config.lesson import LessonConfig, Tune
+from initbench.config.lesson import LessonConfig
 from initbench.config.read_lesson import NOT_IN_ARMS
 from initbench.config.schema import ExperimentConfig
+from initbench.config.sweep import SweepConfig
+from initbench.config.tuning import Tune
+
+_OTHERS: dict[str, type[BaseModel]] = {"lesson": LessonConfig, "sweep": SweepConfig}
 
 
 def json_schema() -> str:
     """The schema as indented JSON text, with a newline at the end.
 
-    `kind` decides which of two schemas a file has to fit; without it the file declares an experiment.
+    `kind` decides which of the schemas a file has to fit; without it the file declares an experiment.
     """
-    _, made = models_json_schema([(ExperimentConfig, "validation"), (LessonConfig, "validation")])
+    models: list[type[BaseModel]] = [ExperimentConfig, *_OTHERS.values()]
+    _, made = models_json_schema([(model, "validation") for model in models])
     schemas: dict[str, Any] = made["$defs"]
-    schemas[LessonConfig.__name__]["properties"]["base"] |= _shared(schemas[ExperimentConfig.__name__])
+    shared = _shared(schemas[ExperimentConfig.__name__])
+    schemas[LessonConfig.__name__]["properties"]["base"] |= shared
+    forms = schemas[SweepConfig.__name__]["properties"]["base"]["anyOf"]
+    next(form for form in forms if form["type"] == "object").update(shared)
     either = [{"type": "array", "items": {"type": "number"}}, schemas[Tune.__name__]["additionalProperties"]]
     schemas[Tune.__name__]["additionalProperties"] = {"anyOf": either}
     document = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "initbench config",
-        "if": {"properties": {"kind": {"const": "lesson"}}, "required": ["kind"]},
-        "then": {"$ref": f"#/$defs/{LessonConfig.__name__}"},
-        "else": {"$ref": f"#/$defs/{ExperimentConfig.__name__}"},
+        **_by_kind(list(_OTHERS)),
         "$defs": schemas,
     }
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
+def _by_kind(kinds: list[str]) -> dict[str, Any]:
+    if not kinds:
+        return {"$ref": f"#/$defs/{ExperimentConfig.__name__}"}
+    return {
+        "if": {"properties": {"kind": {"const": kinds[0]}}, "required": ["kind"]},
+        "then": {"$ref": f"#/$defs/{_OTHERS[kinds[0]].__name__}"},
+        "else": _by_kind(kinds[1:]),
+    }
+
+
 def _shared(experiment: dict[str, Any]) -> dict[str, Any]:
-    """What the base of a lesson takes: the keys of an experiment that are not the lesson's own."""
+    """What the base of a lesson or sweep takes: the keys of an experiment that are not their own."""
     properties = {key: value for key, value in experiment["properties"].items() if key not in NOT_IN_ARMS}
     return {"properties": properties, "additionalProperties": False}

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, field_validator, model_validator
 
 from initbench.config.schema import ExperimentConfig
+from initbench.config.tuning import Tune, fault
 from initbench.registry import Section
 
 NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
@@ -20,93 +19,6 @@ RESERVED = ("before", "ls")
 """Names with a meaning of their own: an earlier state in gates, and the list of lessons."""
 Sentence = Annotated[str, Field(min_length=1)]
 Names = Annotated[list[Sentence], Field(min_length=1)]
-
-
-def _fault(problem: str, at: str = "") -> PydanticCustomError:
-    """`at` is a key below the value that is validated."""
-    return PydanticCustomError("key_fault", "{problem}", {"problem": problem, "at": at})
-
-
-class Range(Section):
-    """Values to try: a list, or a range as `{log: [0.001, 1.0], points: 7}`."""
-
-    log: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
-    """Both ends of a range whose values stand in equal ratios."""
-    linear: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
-    """Both ends of a range whose values stand at equal distances."""
-    points: int | None = Field(default=None, ge=2, le=100)
-    """How many values a range has, its ends included."""
-    values: Annotated[list[float], Field(min_length=2, max_length=100)] | None = None
-    """The values themselves; what a list stands for."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _list(cls, given: Any) -> Any:
-        return {"values": given} if isinstance(given, list) else given
-
-    @model_validator(mode="after")
-    def _one_form(self) -> Self:
-        ends = self.log or self.linear
-        if sum(form is not None for form in (self.log, self.linear, self.values)) != 1:
-            raise _fault("give a list of values, or log: [low, high] or linear: [low, high]")
-        if (ends is None) != (self.points is None):
-            raise _fault("log and linear need points, and a list has none", "points" if self.values else "")
-        if ends is not None and not (ends[0] < ends[1] and (self.linear or ends[0] > 0.0)):
-            least = "0 < low < high" if self.log is not None else "low < high"
-            raise _fault(f"needs {least}, is [{ends[0]:g}, {ends[1]:g}]", "log" if self.log else "linear")
-        if self.values is not None and len(set(self.values)) < len(self.values):
-            raise _fault("a value is listed twice")
-        return self
-
-    def numbers(self) -> list[float]:
-        """The values, rising, those of a range to six digits."""
-        if self.values is not None:
-            return sorted(self.values)
-        assert self.points is not None
-        shares = [i / (self.points - 1) for i in range(self.points)]
-        low, high = self.log or self.linear or (0.0, 0.0)
-        if self.log is not None:
-            between = [math.exp((1.0 - s) * math.log(low) + s * math.log(high)) for s in shares]
-        else:
-            between = [(1.0 - s) * low + s * high for s in shares]
-        return [low, *(float(f"{value:.6g}") for value in between[1:-1]), high]
-
-
-class Tune(Section):
-    """One key whose value is chosen for each arm alone, by runs under seeds of their own.
-
-    Beside the two below stands the key itself, as `train.lr`, with a range or a list of values.
-    """
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, Range] = Field(init=False)
-
-    select: str = "final_val_accuracy"
-    """The metric whose best mean decides. A value under which a run diverged is worse than any other."""
-    seeds: int = Field(default=2, ge=1, le=100)
-    """Seeds of the tuning, which follow those of the arm: the chosen value runs on seeds it has not seen."""
-
-    @model_validator(mode="after")
-    def _one_key(self) -> Self:
-        if len(self.keys) != 1:
-            named = f", not {', '.join(self.keys)}" if self.keys else ""
-            raise _fault(f"takes one key to tune, as train.lr{named}")
-        return self
-
-    @property
-    def keys(self) -> list[str]:
-        """The keys that are tuned."""
-        return list(self.__pydantic_extra__)
-
-    @property
-    def key(self) -> str:
-        """The dotted key that is tuned."""
-        return self.keys[0]
-
-    @property
-    def values(self) -> list[float]:
-        """The values to try, rising."""
-        return self.__pydantic_extra__[self.key].numbers()
 
 
 class Claim(Section):
@@ -135,7 +47,7 @@ class Picture(Section):
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         if sum(names is not None for names in (self.layers, self.curves, self.axes)) != 1:
-            raise _fault("give one of layers, curves and axes")
+            raise fault("give one of layers, curves and axes")
         return self
 
 
@@ -178,7 +90,7 @@ class LessonConfig(Section):
     @classmethod
     def _own_name(cls, name: str) -> str:
         if name in RESERVED:
-            raise _fault(f"{name!r} is taken; choose another name")
+            raise fault(f"{name!r} is taken; choose another name")
         return name
 
     @property

@@ -39,9 +39,14 @@ def load_all(paths: Sequence[Path | str], overrides: Sequence[str], model: type[
     return read_all(paths, overrides, partial(validated, model))
 
 
-def read_all(paths: Sequence[Path | str], overrides: Sequence[str], read: Read[T]) -> list[T]:
-    """The same for files that declare something else, or several things."""
-    parsed, on_command_line = _parse_overrides(overrides)
+def read_all(
+    paths: Sequence[Path | str], overrides: Sequence[str], read: Read[T], *, axes: bool = False
+) -> list[T]:
+    """The same for files that declare something else, or several things.
+
+    With `axes`, an override may have several values parted by commas.
+    """
+    parsed, on_command_line = _parse_overrides(overrides, axes=axes)
     order = [f"override {text}" for text in overrides]
     in_files: list[Fault] = []
     configs: list[T] = []
@@ -49,24 +54,24 @@ def read_all(paths: Sequence[Path | str], overrides: Sequence[str], read: Read[T
         config, faults = _read_one(str(path), parsed, read)
         configs += [] if config is None else [config]
         on_command_line += [fault for fault in faults if fault.where in order]
-        in_files += sorted((fault for fault in faults if fault.where not in order), key=_line)
+        in_files += sorted((fault for fault in faults if fault.where not in order), key=_place)
     if in_files or on_command_line:
         on_command_line.sort(key=lambda fault: order.index(fault.where))
         raise ConfigError(dict.fromkeys(in_files + on_command_line))
     return configs
 
 
-def _line(fault: Fault) -> tuple[int, int]:
-    place = re.search(r":(\d+):(\d+)$", fault.where)
-    return (int(place[1]), int(place[2])) if place else (0, 0)
+def _place(fault: Fault) -> tuple[str, int, int]:
+    place = re.fullmatch(r"(.*):(\d+):(\d+)", fault.where)
+    return (place[1], int(place[2]), int(place[3])) if place else ("", 0, 0)
 
 
-def _parse_overrides(texts: Sequence[str]) -> tuple[list[Override], list[Fault]]:
+def _parse_overrides(texts: Sequence[str], *, axes: bool = False) -> tuple[list[Override], list[Fault]]:
     overrides: list[Override] = []
     faults: list[Fault] = []
     for text in texts:
         try:
-            overrides.append(parse_override(text))
+            overrides.append(parse_override(text, axes=axes))
         except ConfigError as error:
             faults += error.faults
     return overrides, faults
@@ -83,20 +88,30 @@ def from_overrides(overrides: Sequence[str], model: type[M]) -> M:
 
 def _read_one(path: str, overrides: Sequence[Override], read: Read[T]) -> tuple[T | None, list[Fault]]:
     file = "<stdin>" if path == "-" else path
+    document, faults = read_document(path, file)
+    return (None, faults) if document is None else read(document, file, overrides)
+
+
+def read_document(path: str, file: str) -> tuple[Document | None, list[Fault]]:
+    """The document in the file at `path`, `-` for standard input, which faults call `file`.
+
+    Where it cannot be read to its end, None and what is wrong with it; other faults are the document's.
+    """
     try:
         document = parse(_read(path), file)
     except (OSError, ValueError) as error:
         return None, [Fault(file, "", _unreadable(Path(path), error))]
-    return read(document, file, overrides) if document.readable else (None, document.faults)
+    return (document, []) if document.readable else (None, document.faults)
 
 
 def validated(
     model: type[M], document: Document, file: str, overrides: Sequence[Override]
 ) -> tuple[M | None, list[Fault]]:
     """A readable document under overrides as a config, None where it has faults, and these."""
-    if document.data.get("kind") == "lesson" and model is ExperimentConfig:
+    kind = document.data.get("kind")
+    if kind in ("lesson", "sweep") and model is ExperimentConfig:
         position = document.positions.value(["kind"]) or (1, 1)
-        said = f"is no experiment but a lesson; use: initbench lesson {file}"
+        said = f"is no experiment but a {kind}; use: initbench {kind} {file}"
         return None, [Fault(f"{file}:{position[0]}:{position[1]}", "kind", said)]
     data, faults = _overridden(document, overrides)
     unfit = {fault.where for fault in faults}

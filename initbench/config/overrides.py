@@ -34,6 +34,8 @@ class Override:
     """The argument as it was given; in a file, its key."""
     position: str = ""
     """`file:line:column` of one that stands in a file."""
+    is_axis: bool = False
+    """Whether `value` is a list of values that are to be run each."""
 
     @property
     def where(self) -> str:
@@ -58,8 +60,11 @@ def _exists(name: str) -> bool:
         return False
 
 
-def parse_override(text: str) -> Override:
-    """Read one `key=value`; raises ConfigError when the key or the value is malformed."""
+def parse_override(text: str, *, axes: bool = False) -> Override:
+    """Read one `key=value`; raises ConfigError when the key or the value is malformed.
+
+    With `axes`, several values parted by commas are an axis; else they are refused.
+    """
     key, equals, written = (part.strip() for part in text.partition("="))
     if not equals or not KEY.fullmatch(key):
         raise _refused(text, "", f"{key!r} is not a key such as train.lr; write key=value")
@@ -67,6 +72,8 @@ def parse_override(text: str) -> Override:
     if len(path) > MAX_DEPTH:
         raise _refused(text, "", f"is nested deeper than {MAX_DEPTH} levels, the limit")
     if _is_list_of_values(written):
+        if axes:
+            return Override(path, _flow_value(text, key, f"[{written}]"), text, is_axis=True)
         raise _refused(text, key, _one_value(key, written))
     return Override(path, _value(text, key, written), text)
 

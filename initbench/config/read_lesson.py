@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from initbench.config.faults import KeyPath, dotted
-from initbench.config.lesson import NAME, RESERVED, Arm, Lesson, LessonConfig, Tune
+from initbench.config.lesson import NAME, RESERVED, Arm, Lesson, LessonConfig
 from initbench.config.load import checked, validated
 from initbench.config.overrides import KEY, Override, apply
 from initbench.config.schema import ExperimentConfig
 from initbench.config.strictyaml import REFUSED, Document, Position
+from initbench.config.tuning import Tune, candidates_of
 from initbench.errors import ConfigError, Fault
 
 Problem = tuple[KeyPath, str]
@@ -136,34 +137,12 @@ class _Reader:
         faults += [replace(fault, key=places.key(tuple(fault.key.split(".")))) for fault in found]
         if config is None or faults:
             return None, faults
-        candidates = []
-        for value in self.tune.values if self.tune else []:
-            candidate, problems = self._candidate(config, data, value)
-            candidates += [candidate] if candidate else []
+        candidates: list[ExperimentConfig] = []
+        if self.tune is not None:
+            place = self.place(("tune", self.tune.key), of_key=True)
+            candidates, problems = candidates_of(self.tune, config, data, place)
             faults += problems
         return (None if faults else Arm(name, config, tuple(candidates))), faults
-
-    def _candidate(
-        self, config: ExperimentConfig, data: dict[str, Any], value: float
-    ) -> tuple[ExperimentConfig | None, list[Fault]]:
-        """The arm with one value of the key that is tuned, under seeds that it is not run with itself."""
-        assert self.tune is not None
-        path, place = ("tune", self.tune.key), self.place(("tune", self.tune.key), of_key=True)
-        whole = int(value) if value.is_integer() and _is_whole(config, self.tune.key) else value
-        override = Override(tuple(self.tune.key.split(".")), whole, self.tune.key, place)
-        try:
-            data = apply(data, [override])
-        except ConfigError as error:
-            return None, [replace(fault, where=place, key=dotted(path)) for fault in error.faults]
-        first = max(config.seed_list) + 1
-        probe = {**config.probe.model_dump(mode="json"), "when": []}
-        own = {
-            "name": f"{config.name}.tune",
-            "seeds": list(range(first, first + self.tune.seeds)),
-            "probe": probe,
-        }
-        candidate, found = checked(ExperimentConfig, {**data, **own}, lambda _path, _of_key: place)
-        return candidate, [Fault(place, dotted(path), fault.problem) for fault in found]
 
     def _gather(self, faults: Sequence[Sequence[Fault]], names: Sequence[str]) -> None:
         """Keep each fault once; one outside of an arm that not every arm has names those that do."""
@@ -220,11 +199,3 @@ def _unless_given(tune: Tune, given: set[str]) -> Tune | None:
 
 def _is_map(value: Any) -> bool:
     return isinstance(value, dict)
-
-
-def _is_whole(config: ExperimentConfig, key: str) -> bool:
-    """Whether the config has a whole number there."""
-    value: Any = config.resolved()
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -10,7 +10,6 @@ import torch
 from initbench.compare.gates.builder import FaultError
 from initbench.compare.gates.parse import LONGEST, condition
 from initbench.compare.gates.tree import LayerStatistic, Quantity
-from initbench.compare.metrics import METRICS
 from initbench.components.norm import NORMS
 from initbench.config.read_lesson import Problem
 from initbench.config.schema import ExperimentConfig
@@ -19,6 +18,7 @@ from initbench.data.dataset import form_of
 from initbench.errors import ConfigError
 from initbench.models.network import FAMILIES
 from initbench.registry import unknown_name
+from initbench.sweep.check import of_metric
 
 Arms = Mapping[str, ExperimentConfig | None]
 
@@ -31,7 +31,7 @@ def problems(data: Mapping[str, Any], arms: Arms) -> Iterator[Problem]:
             yield from ((("claims", i, "holds_if"), said) for said in _of_claim(text, arms))
     tune = data.get("tune")
     if isinstance(tune, dict) and isinstance(name := tune.get("select", "final_val_accuracy"), str):
-        yield from ((("tune", "select"), said) for said in _of_metric(name))
+        yield from ((("tune", "select"), said) for said in of_metric(name))
     for i, picture in enumerate(_list(data.get("show"))):
         yield from (_of_picture(i, picture, arms) if isinstance(picture, dict) else ())
 
@@ -81,14 +81,6 @@ def hidden_layers(config: ExperimentConfig) -> int | None:
     except ConfigError:  # is a fault of the arm
         return None
     return sum(layer.activation is not None for layer in network.weight_layers())
-
-
-def _of_metric(name: str) -> Iterator[str]:
-    scored = [metric.name for metric in METRICS.values() if metric.better and not metric.censored]
-    if name not in METRICS:
-        yield unknown_name("metric", name, scored)
-    elif name not in scored:
-        yield f"{name} cannot be tuned for; choose from {', '.join(scored)}"
 
 
 def _of_picture(i: int, picture: Mapping[str, Any], arms: Arms) -> Iterator[Problem]:

@@ -6,8 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from initbench.compare.rows import Table, one_table
-from initbench.config.lesson import Arm, Lesson, Tune
-from initbench.config.schema import ExperimentConfig
+from initbench.config.lesson import Arm, Lesson
+from initbench.config.tuning import Tune, chosen_of
 from initbench.errors import InitbenchError
 from initbench.lesson.verdict import Judged, judged
 from initbench.sweep.train import Get, Trained
@@ -78,14 +78,8 @@ def _arm(arm: Arm, wanted: Tune | None, get: Get) -> ArmResult:
         done = get(arm.config)
         return ArmResult(arm, done, None, done.errors)
     tuning, errors = tune(arm.candidates, wanted.values, wanted.key, wanted.select, get)
-    done = get(_under(arm, tuning))
+    done = get(chosen_of(arm.config, arm.candidates[tuning.best]))
     return ArmResult(arm, done, tuning, (*errors, *done.errors))
-
-
-def _under(arm: Arm, tuning: Tuning) -> ExperimentConfig:
-    """The arm under the value that was chosen, with its own name, seeds and probes."""
-    own = {name: getattr(arm.config, name) for name in ("name", "seeds", "probe")}
-    return arm.candidates[tuning.best].model_copy(update=own)
 
 
 def stock(lesson: Lesson, get: Get) -> Stock:

@@ -9,12 +9,15 @@ from initbench.config.lesson import Lesson
 from initbench.config.load import read_all, validated
 from initbench.config.overrides import Override
 from initbench.config.read_lesson import name_of, read_lesson
+from initbench.config.read_sweep import read_sweep
 from initbench.config.schema import ExperimentConfig
 from initbench.config.strictyaml import Document
+from initbench.config.sweep import Sweep
 from initbench.config.usage import CONFIGS
 from initbench.errors import Fault, UnknownNameError
 from initbench.lesson.check import problems
 from initbench.registry import unknown_name
+from initbench.sweep.check import problems as sweep_problems
 
 LESSONS = CONFIGS / "lessons"
 """The shipped lessons, where the package lies in a checkout."""
@@ -33,8 +36,8 @@ def load_lessons(names: Sequence[str], overrides: Sequence[str] = ()) -> list[Le
     return read_all([_path(name) for name in names], overrides, _lesson)
 
 
-def load_any(paths: Sequence[str], overrides: Sequence[str]) -> list[ExperimentConfig | Lesson]:
-    """What each file declares, be it an experiment or a lesson; raises ConfigError with all faults."""
+def load_any(paths: Sequence[str], overrides: Sequence[str]) -> list[ExperimentConfig | Lesson | Sweep]:
+    """What each file declares, be it experiment, lesson or sweep; raises ConfigError with all faults."""
     return read_all(paths, overrides, _any)
 
 
@@ -50,15 +53,19 @@ def _path(name: str) -> Path | str:
 def _lesson(
     document: Document, file: str, overrides: Sequence[Override]
 ) -> tuple[Lesson | None, list[Fault]]:
-    if document.data.get("kind", "experiment") == "experiment":
-        said = f"is no lesson but an experiment; use: initbench run {file}"
+    kind = document.data.get("kind", "experiment")
+    if kind in ("experiment", "sweep"):
+        command = "run" if kind == "experiment" else "sweep"
+        said = f"is no lesson but {'an' if command == 'run' else 'a'} {kind}; use: initbench {command} {file}"
         return None, [Fault(file, "kind", said)]
     return read_lesson(document, file, overrides, problems)
 
 
 def _any(
     document: Document, file: str, overrides: Sequence[Override]
-) -> tuple[ExperimentConfig | Lesson | None, list[Fault]]:
+) -> tuple[ExperimentConfig | Lesson | Sweep | None, list[Fault]]:
     if document.data.get("kind") == "lesson":
         return _lesson(document, file, overrides)
+    if document.data.get("kind") == "sweep":
+        return read_sweep(document, file, overrides, sweep_problems)
     return validated(ExperimentConfig, document, file, overrides)

@@ -11,7 +11,8 @@ import jsonschema
 import pytest
 import yaml
 
-from initbench.config.lesson import Lesson, Range
+from initbench.config.lesson import Lesson
+from initbench.config.tuning import Range
 from initbench.errors import ConfigError, UnknownNameError
 from initbench.lesson.check import hidden_layers
 from initbench.lesson.read import load_lessons, shipped
