@@ -60,7 +60,12 @@ def _of_runs(runs: Sequence[RunFacts]) -> Iterator[tuple[Level, str, str]]:
             step = "" if run.diverged_step is None else f" at step {run.diverged_step}"
             yield "notice", "initbench: run diverged", f"{run.run_id} diverged{step}"
         elif not run.is_finished:
-            yield "warning", f"initbench: run {run.status}", f"{run.run_id} is {run.status}"
+            why = (run.error or "").strip().splitlines()[-1:]
+            yield (
+                "warning",
+                f"initbench: run {run.status}",
+                ": ".join([f"{run.run_id} is {run.status}", *why]),
+            )
 
 
 def command(level: Level, title: str, message: str) -> str:

@@ -8,7 +8,10 @@ A gate that is triggered is a failure. One that is undecided is skipped, or a fa
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import socket
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -21,6 +24,8 @@ from initbench.report.gates import case_lines, verdict_line
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 has no way to write, escaped or not."""
 _ERRORS = ("failed", "damaged")
+LONGEST_ERROR = 8_000
+"""Characters of what a run says of its failure; the end is kept, where a traceback has its cause."""
 
 
 def write_junit(path: Path, runs: Sequence[RunFacts], gates: Sequence[Judgement], *, strict: bool) -> None:
@@ -35,9 +40,13 @@ def write_junit(path: Path, runs: Sequence[RunFacts], gates: Sequence[Judgement]
 
 def junit_xml(runs: Sequence[RunFacts], gates: Sequence[Judgement], *, strict: bool) -> str:
     """The report as text, by the schema that Jenkins, GitLab and GitHub's actions read."""
+    gate_names = _distinct(gate.gate.text for gate in gates)
     suites = [
         _suite("initbench.runs", [_run(run) for run in runs]),
-        _suite("initbench.gates", [_gate(gate, strict=strict) for gate in gates]),
+        _suite(
+            "initbench.gates",
+            [_gate(gate, name, strict=strict) for gate, name in zip(gates, gate_names, strict=True)],
+        ),
     ]
     root = ET.Element("testsuites", {"name": "initbench", **_counts(suites)})
     root.extend(suites)
@@ -45,15 +54,27 @@ def junit_xml(runs: Sequence[RunFacts], gates: Sequence[Judgement], *, strict: b
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
 
+def _distinct(names: Iterable[str]) -> Iterator[str]:
+    """The names, one that has been there before with its number: readers tell testcases by them."""
+    seen: Counter[str] = Counter()
+    for name in names:
+        seen[name] += 1
+        yield name if seen[name] == 1 else f"{name} ({seen[name]})"
+
+
 def _suite(name: str, cases: Sequence[ET.Element]) -> ET.Element:
-    counts = {
+    attributes = {
+        "name": name,
         "tests": str(len(cases)),
         "failures": _count(cases, "failure"),
         "errors": _count(cases, "error"),
         "skipped": _count(cases, "skipped"),
         "time": f"{sum(float(case.get('time', '0')) for case in cases):.3f}",
+        # When and where the report was written; by the schema without a time zone, so it is UTC.
+        "timestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"),
+        "hostname": clean(socket.gethostname()),
     }
-    suite = ET.Element("testsuite", {"name": name, **counts})
+    suite = ET.Element("testsuite", attributes)
     suite.extend(cases)
     return suite
 
@@ -79,23 +100,27 @@ def _run(run: RunFacts) -> ET.Element:
     if run.is_finished:
         return case
     if run.status in _ERRORS:
-        return _with(case, "error", f"the run is {run.status}", run.status)
+        return _with(case, "error", _why(run), run.status, (run.error or "")[-LONGEST_ERROR:])
     if run.status == "diverged":
         step = "" if run.diverged_step is None else f" at step {run.diverged_step}"
         return _with(case, "skipped", f"diverged{step}")
     return _with(case, "skipped", f"not finished: {run.status}")
 
 
-def _gate(judgement: Judgement, *, strict: bool) -> ET.Element:
-    case = _case("initbench.gates", judgement.gate.text, None)
+def _why(run: RunFacts) -> str:
+    """That a run is at fault and, on one line, what it says of it: the last line of a traceback."""
+    said = (run.error or "").strip().splitlines()
+    return f"the run is {run.status}" + (f": {said[-1][-LONGEST_ERROR:]}" if said else "")
+
+
+def _gate(judgement: Judgement, name: str, *, strict: bool) -> ET.Element:
+    case = _case("initbench.gates", name, None)
+    lines = "\n".join(case_lines(judgement))
     if judgement.fails(strict=strict):
-        _with(
-            case, "failure", verdict_line(judgement), str(judgement.state), "\n".join(case_lines(judgement))
-        )
-    elif judgement.state == State.UNDECIDED:
+        return _with(case, "failure", verdict_line(judgement), str(judgement.state), lines)
+    if judgement.state == State.UNDECIDED:
         _with(case, "skipped", verdict_line(judgement))
-    output = ET.SubElement(case, "system-out")
-    output.text = clean("\n".join(case_lines(judgement)))
+    ET.SubElement(case, "system-out").text = clean(lines)
     return case
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import socket
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -14,7 +17,7 @@ from initbench.compare.facts import RunFacts
 from initbench.compare.gates.judge import Judgement, judge, read_gates
 from initbench.compare.rows import tables
 from initbench.errors import StoreError
-from initbench.report.junit import clean, junit_xml, write_junit
+from initbench.report.junit import LONGEST_ERROR, clean, junit_xml, write_junit
 from tests.compare.stored_runs import stored
 
 NASTY = "<b>&\"']]>\x00\x1b[31m\n\t| ` $ 名\ud800 " + "x" * 200
@@ -47,20 +50,19 @@ def cases(text: str) -> dict[str, tuple[str | None, ET.Element]]:
 GOLDEN = """\
 <?xml version="1.0" encoding="UTF-8"?>
 <testsuites name="initbench" tests="3" failures="1" errors="0" time="1.250">
-  <testsuite name="initbench.runs" tests="2" failures="0" errors="0" skipped="1" time="1.250">
+  <testsuite name="initbench.runs" tests="2" failures="0" errors="0" skipped="1" time="1.250" \
+timestamp="2026-01-02T03:04:05" hostname="box">
     <testcase classname="initbench.runs.a" name="a-s0-arm" time="1.250" />
     <testcase classname="initbench.runs.a" name="a-s3-arm" time="0.000">
       <skipped message="diverged at step 12" />
     </testcase>
   </testsuite>
-  <testsuite name="initbench.gates" tests="1" failures="1" errors="0" skipped="0" time="0.000">
+  <testsuite name="initbench.gates" tests="1" failures="1" errors="0" skipped="0" time="0.000" \
+timestamp="2026-01-02T03:04:05" hostname="box">
     <testcase classname="initbench.gates" name="test_accuracy &lt; 1.5" time="0.000">
       <failure message="triggered: test_accuracy &lt; 1.5" type="triggered">\
 a (digits): test_accuracy = 0.93, 95 % interval 0.8404 to 1.02, n = 3, 1 run without a value (t): \
 all of it &lt; 1.5</failure>
-      <system-out>\
-a (digits): test_accuracy = 0.93, 95 % interval 0.8404 to 1.02, n = 3, 1 run without a value (t): \
-all of it &lt; 1.5</system-out>
     </testcase>
   </testsuite>
 </testsuites>
@@ -69,7 +71,39 @@ all of it &lt; 1.5</system-out>
 
 def test_golden():
     shown = [run for run in runs() if run.seed in (0, 3)]
-    assert junit_xml(shown, judged(GATES[2:]), strict=False) == GOLDEN
+    text = junit_xml(shown, judged(GATES[2:]), strict=False)
+    written = datetime.now(UTC)
+    stamps = re.findall(r'timestamp="([^"]*)" hostname="([^"]*)"', text)
+    assert {host for _, host in stamps} == {socket.gethostname()}
+    assert all(
+        abs(written - datetime.fromisoformat(f"{when}+00:00")) < timedelta(minutes=1) for when, _ in stamps
+    )
+    fixed = 'timestamp="2026-01-02T03:04:05" hostname="box"'
+    assert re.sub(r'timestamp="[^"]*" hostname="[^"]*"', fixed, text) == GOLDEN
+
+
+def test_an_error_says_what_the_run_says():
+    trace = "Traceback:\n" + "x" * LONGEST_ERROR + "\x1b\nValueError: <bad> & \x00 worse\n"
+    failed = replace(stored("a", 0, status="failed"), error=trace)
+    damaged = replace(stored("a", 1, status="damaged"), error="runs/a/layers.jsonl is damaged: line 3: no")
+    silent = stored("a", 2, status="failed")
+    found = cases(junit_xml([failed, damaged, silent], [], strict=False))
+    errors = [case.find("error") for _, case in found.values()]
+    said = [(str(e.get("message")), e.get("type"), e.text) for e in errors if e is not None]
+    assert said[0][:2] == ("the run is failed: ValueError: <bad> & \ufffd worse", "failed")
+    assert said[0][2] == clean(trace[-LONGEST_ERROR:]) and "\x1b" not in str(said[0][2])
+    assert said[1][:2] == ("the run is damaged: runs/a/layers.jsonl is damaged: line 3: no", "damaged")
+    assert said[2] == ("the run is failed", "failed", None)
+
+
+def test_equal_gates_have_names_of_their_own():
+    found = cases(junit_xml([], judged([GATES[0]] * 3), strict=False))
+    assert list(found) == [GATES[0], f"{GATES[0]} (2)", f"{GATES[0]} (3)"]
+
+
+def test_what_a_failure_says_is_said_once():
+    found = cases(junit_xml([], judged(GATES), strict=False))
+    assert [case.find("system-out") is None for _, case in found.values()] == [False, False, True]
 
 
 @pytest.mark.parametrize(("strict", "undecided"), [(False, "skipped"), (True, "failure")])
@@ -95,7 +129,9 @@ def test_the_counts_are_those_of_the_testcases():
     root = ET.fromstring(junit_xml(runs(), judged(GATES), strict=False).encode("utf-8"))
     assert root.tag == "testsuites" and [suite.tag for suite in root] == ["testsuite"] * 2
     for suite in root:
-        assert set(suite.attrib) == {"name", "tests", "failures", "errors", "skipped", "time"}
+        assert set(suite.attrib) == {
+            *("name", "tests", "failures", "errors", "skipped", "time", "timestamp", "hostname")
+        }
         assert int(suite.get("tests", "")) == len(suite) > 0
         for attribute, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
             assert int(suite.get(attribute, "")) == sum(case.find(tag) is not None for case in suite)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rich.cells import cell_len
+from rich.cells import cell_len, chop_cells
 from rich.console import Console, RenderableType
 from rich.text import Text
 
 from initbench.report.comparison.block import Block, Cell
-from initbench.report.grid import Grid
+from initbench.report.grid import GAP, Grid
 from initbench.report.terminal import print_uncut
 
 _LEAST_NUMBERED = 24
@@ -51,7 +51,7 @@ def _table(block: Block, width: int | None) -> Iterator[RenderableType]:
             yield Text("")
         yield part.table()
     for number, name in names.items():
-        yield Text(f"{number}  {name}", no_wrap=True, overflow="ignore")
+        yield Text("\n".join(_legend(number, name, width)), no_wrap=True, overflow="ignore")
 
 
 def _numbered(block: Block, width: int | None) -> tuple[list[list[Cell]], dict[str, str]]:
@@ -67,6 +67,14 @@ def _numbered(block: Block, width: int | None) -> tuple[list[list[Cell]], dict[s
             names[number] = first.text
         rows.append([Cell(number), *rest])
     return rows, names
+
+
+def _legend(number: str, name: str, width: int | None) -> Iterator[str]:
+    """A number and its name, which goes on in the next lines where it is wider than the terminal."""
+    indent = len(number) + GAP
+    room = cell_len(name) if width is None else max(1, width - indent)
+    for i, part in enumerate(chop_cells(name, max(1, room))):
+        yield (f"{number:<{indent}}" if i == 0 else " " * indent) + part
 
 
 def _aligned(rows: Sequence[Sequence[Cell]]) -> list[list[str]]:
