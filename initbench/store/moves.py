@@ -60,6 +60,11 @@ def swap(places: Places) -> None:
     _drop(places, places.old)
 
 
+def adopt(places: Places) -> None:
+    """Make the run that was written beside it the live one, where there is none."""
+    _move(places.rerun, places.live)
+
+
 def recover(root: Path) -> None:
     """Bring every swap and deletion that a crash cut off to an end."""
     names = [entry.name for entry in root.iterdir() if entry.name.startswith(".")]

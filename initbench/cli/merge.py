@@ -1,0 +1,59 @@
+"""`initbench merge`: the runs of several directories brought together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from initbench.cli.options import Json, runs_root
+
+if TYPE_CHECKING:
+    from initbench.store.merge import Merged
+
+SCHEMA = "initbench.merge/1"
+_SHOWN = 10
+
+
+def merge(
+    directories: Annotated[
+        list[Path], typer.Argument(metavar="DIR…", help="Directories of runs, as of the shards of a sweep.")
+    ],
+    into: Annotated[
+        Path | None,
+        typer.Option(
+            "--into",
+            envvar="INITBENCH_RUNS",
+            metavar="DIR",
+            help="Where the runs are brought; ./runs when not given.",
+            file_okay=False,
+        ),
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """Bring the runs of several directories together; a run that is there already is not copied again.
+
+    Every file is compared with its manifest first. Two different results of one run are a conflict: exit 3,
+    and nothing is merged. Runs that are still running or crashed are left out.
+    """
+    from initbench.store import strictjson
+    from initbench.store.merge import merge as merged_of
+
+    root = runs_root(into)
+    merged = merged_of(directories, root)
+    if json_output:
+        typer.echo(strictjson.dumps({"schema": SCHEMA, "into": str(root), **vars(merged)}))
+    else:
+        _print(merged, root)
+
+
+def _print(merged: Merged, root: Path) -> None:
+    from initbench.report.text import plural
+
+    there = f", {len(merged.same):,} there already" if merged.same else ""
+    typer.echo(f"{plural(len(merged.copied), 'run')} copied to {root}{there}")
+    for run_id, why in list(merged.left.items())[:_SHOWN]:
+        typer.echo(f"left out: {run_id} {why}", err=True)
+    if len(merged.left) > _SHOWN:
+        typer.echo(f"left out: {len(merged.left) - _SHOWN:,} runs more", err=True)

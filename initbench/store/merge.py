@@ -1,0 +1,161 @@
+"""Bring the runs of several stores together, each run whole or not at all.
+
+Everything is looked at before anything is written: a run whose files are not those of its manifest, or that
+has another result elsewhere, is named, and nothing is merged. Then each run is copied under a hidden name
+and renamed, so that a kill leaves whole runs, and the next call goes on with the rest.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from initbench.errors import StoreError, UsageError
+from initbench.store import moves, strictjson, sweeps
+from initbench.store.checkpoint import CHECKPOINT
+from initbench.store.files import produce_atomic
+from initbench.store.layout import (
+    COMPLETE,
+    LAYERS,
+    LISTED,
+    LOCK,
+    METRICS,
+    SHIFT,
+    STOPPED,
+    WEIGHTS,
+    Places,
+    busy,
+    is_complete,
+    plainly,
+    read_record,
+)
+from initbench.store.locks import acquire, structure_lock
+from initbench.store.manifest import MANIFEST
+from initbench.store.store import Store
+
+RESULT_FILES = (METRICS, LAYERS, SHIFT, WEIGHTS)
+"""Files that hold nothing but results: two of one run are equal to the byte."""
+RESULT_KEYS = ("status", "steps", "final", "diverged", "parameters")
+"""What run.json says of the result; times, machines and versions beside it may differ."""
+
+
+@dataclass
+class Merged:
+    """What a merge did, or is going to do."""
+
+    copied: list[str] = field(default_factory=list)
+    same: list[str] = field(default_factory=list)
+    """Runs that were there already, with the same result."""
+    left: dict[str, str] = field(default_factory=dict)
+    """Runs that are left out, and why."""
+    sweeps: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Found:
+    source: Path
+    directory: Path
+    is_complete: bool
+
+
+def merge(sources: Sequence[Path], into: Path) -> Merged:
+    """Copy the runs and sweeps of `sources` into the store at `into`.
+
+    A result takes the place of an attempt that failed or was interrupted. Raises UsageError for a source
+    that is no directory of runs, StoreError for what is damaged or in conflict, before anything is written.
+    """
+    for source in sources:
+        if not source.is_dir():
+            raise UsageError(f"{source} is no directory of runs")
+        if source.resolve() == into.resolve():
+            raise UsageError(f"{source} is where the runs are to be brought; leave it out")
+    merged = Merged()
+    with plainly(f"merge into {into}"):
+        chosen = _chosen(sources, into, merged)
+        for run_id, found in chosen.items():
+            (merged.copied if _copy(found, Places(into, run_id)) else merged.same).append(run_id)
+        for source in sources:
+            for name in sweeps.names(source):
+                sweeps.add(into, name, sweeps.read(source, name))
+                merged.sweeps += [] if name in merged.sweeps else [name]
+    return merged
+
+
+def _chosen(sources: Sequence[Path], into: Path, merged: Merged) -> dict[str, _Found]:
+    """One directory for each run to copy. Raises StoreError with everything that speaks against it."""
+    chosen: dict[str, _Found] = {}
+    problems: list[str] = []
+    for source in sources:
+        for run_id, found in _candidates(source, merged, problems):
+            other = chosen.get(run_id)
+            if other is None or (found.is_complete and not other.is_complete):
+                chosen[run_id] = found
+            elif found.is_complete:
+                problems += _conflicts(run_id, other.directory, found.directory)
+    for run_id, found in chosen.items():
+        merged.left.pop(run_id, None)
+        live = Places(into, run_id).locate()
+        if found.is_complete and live is not None and is_complete(live):
+            problems += _conflicts(run_id, live, found.directory)
+    if problems:
+        raise StoreError("\n".join([*problems, "nothing was merged"]))
+    return chosen
+
+
+def _candidates(source: Path, merged: Merged, problems: list[str]) -> Iterator[tuple[str, _Found]]:
+    store = Store(source)
+    for record in store.records():
+        run_id, status = record["run_id"], record["status"]
+        directory = store.directory(run_id)
+        if status not in (*COMPLETE, *STOPPED) or directory is None:
+            merged.left[run_id] = f"is {status} in {source}"
+            continue
+        if status in COMPLETE:
+            problems += [f"{directory}: {problem}" for problem in store.verify(run_id)]
+        yield run_id, _Found(source, directory, status in COMPLETE)
+
+
+def _conflicts(run_id: str, one: Path, other: Path) -> Iterator[str]:
+    """In what two results of one run differ, in a sentence, if they do."""
+    hashes, others = _hashes(one), _hashes(other)
+    names = [name for name in RESULT_FILES if hashes.get(name) != others.get(name)]
+    record, second = read_record(one) or {}, read_record(other) or {}
+    names += [f"run.json: {key}" for key in RESULT_KEYS if record.get(key) != second.get(key)]
+    if names:
+        told = f"run {run_id} has two results, in {one.parent} and in {other.parent}"
+        yield f"{told}: {', '.join(names)} differ"
+
+
+def _hashes(directory: Path) -> Mapping[str, Any]:
+    files = strictjson.loads((directory / MANIFEST).read_text(encoding="utf-8"))["files"]
+    return {name: entry["sha256"] for name, entry in files.items()}
+
+
+def _copy(found: _Found, places: Places) -> bool:
+    """Copy one run, unless what is there is as good; whether it was copied."""
+    places.root.mkdir(parents=True, exist_ok=True)
+    with structure_lock(places.root):
+        moves.recover_run(places)
+        if is_complete(places.live) or (places.live.exists() and not found.is_complete):
+            return False
+        if places.live.exists():
+            moves.discard(places, places.live)
+        places.rerun.mkdir()
+        lock = acquire(places.rerun / LOCK)
+        if lock is None:
+            raise busy(places.run_id, places.rerun)
+        try:
+            # The manifest, which makes the run complete, comes last.
+            for name in (*LISTED, CHECKPOINT, MANIFEST):
+                if (found.directory / name).exists():
+                    produce_atomic(places.rerun / name, partial(shutil.copyfile, found.directory / name))
+            if found.is_complete and not is_complete(places.rerun):
+                raise StoreError(f"{found.directory} changed while it was copied; start again")
+            moves.adopt(places)
+        finally:
+            lock.release()
+    return True

@@ -1,0 +1,104 @@
+"""Which runs belong to which sweep: runs/.sweeps/NAME.json, beside runs that know nothing of it.
+
+A run may belong to several sweeps, and a sweep may be run in parts, in several stores; so what is known of
+it is only ever added to. For each point, by its label:
+
+    experiment    name of its runs' experiment
+    keys          dotted key → value: what sets it apart
+    runs          ids, those of the tuning left out
+    tuning        null, or what came of the tuning, with the ids of its runs under `runs`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from initbench.errors import StoreError, UnknownNameError
+from initbench.store import strictjson
+from initbench.store.files import write_atomic
+from initbench.store.layout import Record, plainly
+from initbench.store.locks import acquire
+
+FOLDER, SCHEMA = ".sweeps", "initbench.swept/1"
+_PATIENCE = 10.0
+Points = dict[str, Record]
+"""What is known of each point."""
+
+
+def names(root: Path) -> list[str]:
+    """The sweeps that the store at `root` knows, in order."""
+    return sorted(path.stem for path in (root / FOLDER).glob("*.json"))
+
+
+def read(root: Path, name: str) -> Points:
+    """The points of a sweep; raises UnknownNameError where there is none, StoreError where it is damaged."""
+    path = root / FOLDER / f"{name}.json"
+    found = _read(path)
+    if found is None:
+        from initbench.registry import unknown_name
+
+        known = names(root)
+        said = unknown_name("sweep", name, known) if known else f"no sweep has been run in {root}"
+        raise UnknownNameError(said)
+    return found
+
+
+def runs_of(points: Mapping[str, Record], *, tuning: bool = True) -> set[str]:
+    """The ids of all runs of a sweep; those of its tuning as well, unless told otherwise."""
+    found = {run_id for point in points.values() for run_id in point["runs"]}
+    if tuning:
+        found |= {
+            run_id for point in points.values() if point["tuning"] for run_id in point["tuning"]["runs"]
+        }
+    return found
+
+
+def add(root: Path, name: str, points: Mapping[str, Record]) -> None:
+    """Add to what is known of a sweep, in one step."""
+    folder = root / FOLDER
+    path = folder / f"{name}.json"
+    with plainly(f"write {path}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder):
+            known = _read(path) or {}
+            every = {**known, **{label: _joined(known.get(label), new) for label, new in points.items()}}
+            if every != known:
+                document = {"schema": SCHEMA, "sweep": name, "points": every}
+                write_atomic(path, strictjson.dumps(document) + "\n")
+
+
+def _joined(old: Record | None, new: Record) -> Record:
+    if old is None:
+        return new
+    runs = list(dict.fromkeys([*old["runs"], *new["runs"]]))
+    tuning: Any = new["tuning"] or old["tuning"]
+    return {**new, "runs": runs, "tuning": tuning}
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    lock = acquire(folder / ".lock", _PATIENCE)
+    if lock is None:
+        raise StoreError(f"another process has been writing to {folder} for {_PATIENCE:.0f} s")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _read(path: Path) -> Points | None:
+    with plainly(f"read {path}"):
+        try:
+            document = strictjson.loads(path.read_text(encoding="utf-8"))
+            points = document["points"]
+            whole = all({"experiment", "keys", "runs", "tuning"} <= point.keys() for point in points.values())
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            whole = False
+    if not whole:
+        raise StoreError(f"{path} is damaged; delete it, and give the command of the sweep again")
+    return dict(points)
