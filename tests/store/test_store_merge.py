@@ -197,7 +197,7 @@ def test_what_is_known_of_a_sweep_is_only_added_to(tmp_path: Path):
 def test_a_sweep_that_is_not_there_or_damaged_is_said_so(tmp_path: Path):
     with pytest.raises(UnknownNameError, match="no sweep has been run"):
         sweeps.read(tmp_path, "s")
-    sweeps.add(tmp_path, "depth", {})
+    sweeps.add(tmp_path, "depth", {"p": point("a")})
     with pytest.raises(UnknownNameError, match="did you mean 'depth'"):
         sweeps.read(tmp_path, "dept")
     (tmp_path / ".sweeps" / "depth.json").write_text('{"points": {"p": 3}}')
