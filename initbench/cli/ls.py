@@ -41,6 +41,9 @@ def ls(
     status: Annotated[
         str | None, typer.Option("--status", metavar="STATUS", help="Only runs of this status.")
     ] = None,
+    sweep: Annotated[
+        str | None, typer.Option("--sweep", metavar="NAME", help="Only the runs of a sweep, running or not.")
+    ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare every byte of the runs that ended with their manifests.")
     ] = False,
@@ -55,7 +58,7 @@ def ls(
     from initbench.store.store import Store
 
     store = Store(runs_root(runs_dir))
-    records = _select(store, patterns or [], status)
+    records = _select(store, patterns or [], status, sweep)
     problems = {record["run_id"]: _problems(store, record) for record in records} if verify else {}
     _print(records, problems, store.root, status, json_output=json_output)
     if any(problems.values()):
@@ -119,7 +122,9 @@ def age(created: object, now: datetime) -> str:
     return "0 s"
 
 
-def _select(store: Store, patterns: list[str], status: str | None) -> list[dict[str, Any]]:
+def _select(
+    store: Store, patterns: list[str], status: str | None, sweep: str | None
+) -> list[dict[str, Any]]:
     from initbench.store.layout import STATUSES
 
     if status is not None and status not in STATUSES:
@@ -130,6 +135,11 @@ def _select(store: Store, patterns: list[str], status: str | None) -> list[dict[
     records = store.records()
     known = {record["run_id"]: record for record in records}
     wanted = set(store.find(patterns, known)) if patterns else None
+    if sweep is not None:
+        from initbench.store import sweeps
+
+        swept = sweeps.runs_of(sweeps.read(store.root, sweep))
+        wanted = swept if wanted is None else wanted & swept
     return [
         _with_steps_made(store, record)
         for record in records
