@@ -9,7 +9,6 @@ from initbench.lesson.conduct import ArmResult, Conducted
 from initbench.lesson.verdict import Judged
 from initbench.report.gates import gates_document
 from initbench.report.lesson_tables import evidence
-from initbench.sweep.tune import Tuning
 
 SCHEMA = "initbench.lesson/1"
 
@@ -52,22 +51,5 @@ def _arm(arm: ArmResult) -> dict[str, Any]:
         "experiment": arm.arm.config.name,
         "runs": [run.run_id for run in arm.trained.runs],
         "seconds": sum(run.seconds or 0.0 for run in arm.trained.facts),
-        "tuning": None if arm.tuning is None else _tuning(arm.tuning),
-    }
-
-
-def _tuning(tuning: Tuning) -> dict[str, Any]:
-    return {
-        "key": tuning.key,
-        "metric": tuning.metric.name,
-        "best": tuning.chosen.value,
-        "good": list(tuning.good_values),
-        "decades": tuning.decades,
-        "edge": tuning.edge,
-        "runs": tuning.runs,
-        "seconds": tuning.seconds,
-        "tried": [
-            {"value": one.value, "score": one.score, "runs": one.runs, "lost": one.lost}
-            for one in tuning.tried
-        ],
+        "tuning": None if arm.tuning is None else arm.tuning.as_data(),
     }

@@ -12,19 +12,18 @@ from rich.text import Text
 
 from initbench.components.norm import NORMS
 from initbench.config.lesson import Picture
-from initbench.lesson.conduct import ArmResult, Conducted
+from initbench.lesson.conduct import Conducted
 from initbench.lesson.verdict import Judged, Verdict
-from initbench.report import axes, text
+from initbench.report import axes
 from initbench.report.compare_tables import comparison
 from initbench.report.comparison.console import renderables
 from initbench.report.comparison.curves import curves
 from initbench.report.comparison.judged import judged
 from initbench.report.comparison.view import View
 from initbench.report.gates import sentence
-from initbench.report.grid import Grid
 from initbench.report.run_tables import activation_table, heading
 from initbench.report.terminal import print_uncut
-from initbench.sweep.tune import TOLERANCE, Tuning
+from initbench.report.tuning import tuning_table
 
 _STYLES = {Verdict.SUPPORTED: "green", Verdict.CONTRADICTED: "yellow", Verdict.UNDECIDED: "cyan"}
 _BLANK = Text("")
@@ -50,45 +49,10 @@ def shown(found: Conducted, width: int, view: View) -> Iterator[RenderableType]:
     """What the runs show, before it is judged: a line for each arm, the tuning, the pictures."""
     yield from comparison([found.table], view)
     if found.lesson.tune is not None:
-        yield from (tuning_table(found.arms), _BLANK)
+        tuned = [(arm.name, arm.tuning) for arm in found.arms if arm.tuning is not None]
+        yield from (tuning_table(tuned), _BLANK)
     for picture in found.lesson.config.show:
         yield from _picture(picture, found, width, view)
-
-
-def tuning_table(arms: Sequence[ArmResult]) -> RenderableType:
-    """The value chosen for each arm, how many values would have done about as well, and the cost."""
-    tuned = [(arm.name, arm.tuning) for arm in arms if arm.tuning is not None]
-    if not tuned:
-        return Text("Nothing was tuned.", style="dim")
-    first = tuned[0][1]
-    key, metric, values = first.key, first.metric, [one.value for one in first.tried]
-    columns = ["arm", f"best {key}", "score", "good values", "decades", "runs", "seconds", "edge"]
-    grid = Grid(columns, left=("arm", "edge"))
-    for name, tuning in tuned:
-        grid.add([name, *_tuning_cells(tuning)])
-    seeds = first.tried[0].runs
-    legend = (
-        f"{key} was tuned for each arm over {len(values)} values from {values[0]:g} to {values[-1]:g},"
-        f" {text.plural(seeds, 'seed')} each, by {metric.name}; the runs above are on other seeds. Good"
-        f" values: the unbroken range around the best whose score is within {TOLERANCE:.0%} of it. At an"
-        " edge a better value may lie beyond the range."
-    )
-    return Group(grid.table(), Text(legend, style="dim"))
-
-
-def _tuning_cells(tuning: Tuning) -> list[str]:
-    low, high = tuning.good_values
-    score, decades = tuning.chosen.score, tuning.decades
-    shown = text.percent(score, 1) + " %" if tuning.metric.form == "percent" else text.number(score)
-    return [
-        f"{tuning.chosen.value:g}",
-        f"{text.plural(tuning.chosen.lost, 'run')} lost" if score is None else shown,
-        "none" if score is None else f"{low:g}" if low == high else f"{low:g} to {high:g}",
-        text.NOTHING if decades is None or score is None else f"{decades:.1f}",
-        str(tuning.runs),
-        f"{tuning.seconds:.1f}",
-        "" if tuning.edge is None else f"{tuning.edge} end",
-    ]
 
 
 def _picture(picture: Picture, found: Conducted, width: int, view: View) -> Iterator[RenderableType]:

@@ -5,8 +5,9 @@ it is only ever added to. For each point, by its label:
 
     experiment    name of its runs' experiment
     keys          dotted key → value: what sets it apart
-    runs          ids, those of the tuning left out
-    tuning        null, or what came of the tuning, with the ids of its runs under `runs`
+    runs          ids of its runs
+    tuning_runs   ids of those that its tuning took
+    tuning        null, or what came of it
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from initbench.errors import StoreError, UnknownNameError
 from initbench.store import strictjson
@@ -24,6 +24,7 @@ from initbench.store.locks import acquire
 
 FOLDER, SCHEMA = ".sweeps", "initbench.swept/1"
 _PATIENCE = 10.0
+_KEYS = ("experiment", "keys", "runs", "tuning_runs", "tuning")
 Points = dict[str, Record]
 """What is known of each point."""
 
@@ -73,9 +74,8 @@ def add(root: Path, name: str, points: Mapping[str, Record]) -> None:
 def _joined(old: Record | None, new: Record) -> Record:
     if old is None:
         return new
-    runs = list(dict.fromkeys([*old["runs"], *new["runs"]]))
-    tuning: Any = new["tuning"] or old["tuning"]
-    return {**new, "runs": runs, "tuning": tuning}
+    every = {key: list(dict.fromkeys([*old[key], *new[key]])) for key in ("runs", "tuning_runs")}
+    return {**new, **every, "tuning": new["tuning"] or old["tuning"]}
 
 
 @contextmanager
@@ -94,7 +94,7 @@ def _read(path: Path) -> Points | None:
         try:
             document = strictjson.loads(path.read_text(encoding="utf-8"))
             points = document["points"]
-            whole = all({"experiment", "keys", "runs", "tuning"} <= point.keys() for point in points.values())
+            whole = all(set(_KEYS) <= point.keys() for point in points.values())
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from initbench.compare.facts import RunFacts
 from initbench.compare.metrics import METRICS, Metric
@@ -72,6 +73,23 @@ class Tuning:
     def seconds(self) -> float:
         """What the tuning cost, in seconds of training."""
         return sum(one.seconds for one in self.tried)
+
+    def as_data(self) -> dict[str, Any]:
+        """The tuning as plain data, for documents and the store."""
+        return {
+            "key": self.key,
+            "metric": self.metric.name,
+            "best": self.chosen.value,
+            "good": list(self.good_values),
+            "decades": self.decades,
+            "edge": self.edge,
+            "runs": self.runs,
+            "seconds": self.seconds,
+            "tried": [
+                {"value": one.value, "score": one.score, "runs": one.runs, "lost": one.lost}
+                for one in self.tried
+            ],
+        }
 
 
 def tune(

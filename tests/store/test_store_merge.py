@@ -172,12 +172,13 @@ def test_a_source_has_to_be_another_directory(shards: list[Path], tmp_path: Path
 
 
 def point(*runs: str, tuning: Any = None) -> dict[str, Any]:
-    return {"experiment": "s.p", "keys": {"model.depth": 3}, "runs": list(runs), "tuning": tuning}
+    own = {"experiment": "s.p", "keys": {"model.depth": 3}, "runs": list(runs)}
+    return {**own, "tuning_runs": [] if tuning is None else ["t"], "tuning": tuning}
 
 
 def test_sweeps_are_joined(shards: list[Path], tmp_path: Path):
     sweeps.add(shards[0], "s", {"p": point("own-s0-a", "both-s0-a")})
-    sweeps.add(shards[1], "s", {"p": point("own-s1-a", "both-s0-a"), "q": point(tuning={"runs": ["t"]})})
+    sweeps.add(shards[1], "s", {"p": point("own-s1-a", "both-s0-a"), "q": point(tuning={"best": 1.0})})
     sweeps.add(shards[1], "other", {"p": point("own-s1-a")})
     merged = merge(shards, tmp_path / "all")
     assert merged.sweeps == ["s", "other"]
@@ -188,9 +189,9 @@ def test_sweeps_are_joined(shards: list[Path], tmp_path: Path):
 
 
 def test_what_is_known_of_a_sweep_is_only_added_to(tmp_path: Path):
-    sweeps.add(tmp_path, "s", {"p": point("a", tuning={"runs": ["t"]})})
+    sweeps.add(tmp_path, "s", {"p": point("a", tuning={"best": 1.0})})
     sweeps.add(tmp_path, "s", {"p": point("b"), "q": point("c")})
-    assert sweeps.read(tmp_path, "s") == {"p": point("a", "b", tuning={"runs": ["t"]}), "q": point("c")}
+    assert sweeps.read(tmp_path, "s") == {"p": point("a", "b", tuning={"best": 1.0}), "q": point("c")}
     assert sweeps.names(tmp_path) == ["s"] and ids(tmp_path) == []
 
 
