@@ -51,9 +51,7 @@ def runs_of(points: Mapping[str, Record], *, tuning: bool = True) -> set[str]:
     """The ids of all runs of a sweep; those of its tuning as well, unless told otherwise."""
     found = {run_id for point in points.values() for run_id in point["runs"]}
     if tuning:
-        found |= {
-            run_id for point in points.values() if point["tuning"] for run_id in point["tuning"]["runs"]
-        }
+        found |= {run_id for point in points.values() for run_id in point["tuning_runs"]}
     return found
 
 
