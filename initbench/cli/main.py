@@ -29,6 +29,7 @@ from initbench.cli import (
     run,
     schema,
     show,
+    sweep,
     validate,
 )
 from initbench.cli.options import add
@@ -47,6 +48,7 @@ for _command in (
     run.run,
     probe.probe,
     lint.lint,
+    sweep.sweep,
     lesson.lesson,
     compare.compare,
     show.show,
@@ -111,7 +113,7 @@ def call(arguments: Sequence[str]) -> int:
 
 def _resuming(arguments: Sequence[str]) -> str:
     """How to go on from the last checkpoints, after a command that leaves some."""
-    if list(arguments[:1]) not in (["run"], ["lesson"]):
+    if list(arguments[:1]) not in (["run"], ["sweep"], ["lesson"]):
         return ""
     again = ["initbench", *(argument for argument in arguments if argument != "--rerun")]
     return f"; to go on: {shlex.join(again)}"

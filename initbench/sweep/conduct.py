@@ -85,10 +85,19 @@ class Conducted:
         return [run for run in found if run is not None and run.status in ("failed", "crashed", "damaged")]
 
     @property
+    def total(self) -> int:
+        """Runs of all points, those of the tuning included."""
+        return sum(len(one.tuning_ids) + len(one.point.config.seed_list) for one in self.points)
+
+    @property
     def unfinished(self) -> int:
         """Runs that are yet to be trained; those of points whose tuning is not at its end are among them."""
-        waiting = sum(len(point.point.config.seed_list) for point in self.points if point.config is None)
-        return waiting + sum(n for status, n in self.statuses.items() if status not in ENDED)
+        waiting = sum(len(one.point.config.seed_list) for one in self.points if one.config is None)
+        return waiting + self.missing(self.run_ids)
+
+    def missing(self, run_ids: Iterable[str]) -> int:
+        """How many of these are yet to be trained."""
+        return sum(self.status(run_id) not in ENDED for run_id in run_ids)
 
     @cached_property
     def tables(self) -> list[Table]:

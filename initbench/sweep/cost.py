@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import Form, form_of
 from initbench.errors import ConfigError
-from initbench.models.network import FAMILIES
+from initbench.models.network import FAMILIES, FamilyOptions, Network
 
 PASSES = 3
 """Matrix products of an update for each of the forward pass."""
@@ -21,10 +23,24 @@ SAMPLES = 50_000
 _UNKNOWN = Form((784,), 10)
 
 
+@dataclass(frozen=True)
+class Work:
+    """What one sample takes of a net."""
+
+    products: int
+    """Multiplications of a forward pass in weight layers."""
+    outputs: int
+    """Numbers that weight layers put out."""
+    layers: int
+    parameters: int
+
+
 def cost(config: ExperimentConfig) -> float:
     """About how many multiplications one run takes: updates · (3 · batch · products + layers · 2·10⁶)."""
-    products, layers = _work(config)
-    return updates(config) * float(PASSES * config.train.batch_size * products + layers * LAYER_WORK)
+    work = work_of(config)
+    return updates(config) * float(
+        PASSES * config.train.batch_size * work.products + work.layers * LAYER_WORK
+    )
 
 
 def updates(config: ExperimentConfig) -> int:
@@ -34,38 +50,52 @@ def updates(config: ExperimentConfig) -> int:
     return max(1, round((config.train.epochs or 1.0) * (SAMPLES // config.train.batch_size)))
 
 
-def parameters(config: ExperimentConfig) -> int:
-    """Numbers that one net learns."""
-    network = _network(config)
-    return 0 if network is None else sum(p.numel() for p in network.parameters())
+def work_of(config: ExperimentConfig) -> Work:
+    """What one sample takes of the experiment's net."""
+    return _work(_Net(config.model, form_of(config.data) or _UNKNOWN))
 
 
-def _work(config: ExperimentConfig) -> tuple[int, int]:
-    """Multiplications of one sample's forward pass in weight layers, and how many layers there are."""
-    network, form = _network(config), form_of(config.data) or _UNKNOWN
+class _Net:
+    """A net by its options and the form of its data, which are compared as text."""
+
+    def __init__(self, options: FamilyOptions, form: Form) -> None:
+        self.options, self.form = options, form
+        self._key = (options.model_dump_json(), form)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Net) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+@lru_cache(maxsize=4096)
+def _work(net: _Net) -> Work:
+    network = _network(net)
     if network is None:
-        return 0, 1
+        return Work(0, 0, 1, 0)
     layers = [layer.module for layer in network.weight_layers()]
-    counted: list[int] = []
+    numbers = sum(p.numel() for p in network.parameters())
+    products: list[int] = []
+    outputs: list[int] = []
 
     def count(module: nn.Module, _inputs: Any, output: Tensor) -> None:
         weights = sum(p.numel() for name, p in module.named_parameters() if "bias" not in name)
-        positions = output[0].numel() // output.shape[1]
-        counted.append(weights * positions)
+        products.append(weights * (output[0].numel() // output.shape[1]))
+        outputs.append(output[0].numel())
 
     for module in layers:
         module.register_forward_hook(count)
     try:
-        network.eval()(torch.empty(2, *form.shape, device="meta"))
-    except (RuntimeError, NotImplementedError):  # an operation without a meta kernel: dense layers, at least
-        counted = [sum(p.numel() for p in network.parameters())]
-    return sum(counted), len(layers)
+        network.eval()(torch.empty(2, *net.form.shape, device="meta"))
+    except (RuntimeError, NotImplementedError):  # an operation without a meta kernel
+        return Work(numbers, 0, len(layers), numbers)
+    return Work(sum(products), sum(outputs), len(layers), numbers)
 
 
-def _network(config: ExperimentConfig) -> Any:
-    form = form_of(config.data) or _UNKNOWN
+def _network(net: _Net) -> Network | None:
     try:
         with torch.device("meta"):
-            return FAMILIES[config.model.family].build(config.model, form.shape, form.classes)
+            return FAMILIES[net.options.family].build(net.options, net.form.shape, net.form.classes)
     except ConfigError:  # only its data tell what net it is
         return None

@@ -1,0 +1,202 @@
+"""`initbench sweep`: one experiment at many points, trained, compared and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import typer
+
+from initbench.cli.options import DataDir, Json, RunsDir, runs_root
+from initbench.cli.sweep_options import (
+    Arguments,
+    DryRun,
+    ExecutorName,
+    FailFast,
+    FailOn,
+    Limit,
+    MaxTime,
+    PrintConfig,
+    Retry,
+    ShardOption,
+    SkipInvalid,
+    Strict,
+    seconds_of,
+)
+from initbench.cli.workplace import DeviceName, Offline, Quiet, Rerun, Workers, workplace_of
+from initbench.errors import RunFailedError, UsageError
+
+if TYPE_CHECKING:
+    from initbench.cli.gates import Verdicts
+    from initbench.config.sweep import Sweep
+    from initbench.execute.experiment import Workplace
+    from initbench.report.comparison.view import View
+    from initbench.sweep.conduct import Conducted
+    from initbench.sweep.drive import Budget
+
+
+def sweep(
+    arguments: Arguments,
+    dry_run: DryRun = False,
+    print_config: PrintConfig = False,
+    limit: Limit = None,
+    max_time: MaxTime = None,
+    fail_fast: FailFast = False,
+    fail_on: FailOn = None,
+    strict: Strict = False,
+    retry: Retry = None,
+    rerun: Rerun = False,
+    skip_invalid: SkipInvalid = False,
+    shard: ShardOption = None,
+    executor: ExecutorName = None,
+    workers: Workers = None,
+    device: DeviceName = "auto",
+    runs_dir: RunsDir = None,
+    data_dir: DataDir = None,
+    offline: Offline = False,
+    quiet: Quiet = False,
+    json_output: Json = False,
+) -> None:
+    """Train what a sweep lacks, each run once, and compare its points.
+
+    A sweep file has axes (docs/config.md); with a plain experiment they come from the command line. The same
+    command goes on where it was stopped. Exit 1 if a run failed or a gate of the sweep is triggered.
+    """
+    from initbench.store.store import Store
+    from initbench.sweep.drive import Budget
+
+    seconds = seconds_of(max_time)
+    found = _sweep(arguments, shard, skip_invalid=skip_invalid)
+    if print_config:
+        _print_configs(found)
+        return
+    workplace = workplace_of(Store(runs_root(runs_dir)), device, workers, data_dir, offline=offline)
+    budget = Budget(executor, fail_fast, seconds, limit, tuple(retry or ()), rerun)
+    asked = _Asked(found, workplace, budget, shard, json_output)
+    if dry_run:
+        asked.plan()
+    else:
+        asked.run(quiet=quiet, strict=strict, fail_on=fail_on)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A sweep, or the part of it that is this machine's, and how it is to be run."""
+
+    sweep: Sweep
+    workplace: Workplace
+    budget: Budget
+    shard: str | None
+    json_output: bool
+
+    def plan(self) -> None:
+        """Say what there is to do."""
+        from initbench.report.sweep_document import sweep_document
+        from initbench.report.sweep_tables import plan_lines, print_plan
+        from initbench.report.terminal import stdout_console
+        from initbench.store import strictjson
+        from initbench.sweep.conduct import stored
+        from initbench.sweep.estimate import outlook
+
+        found = stored(self.sweep, self.workplace)
+        ahead = outlook(found, self.workplace)
+        if self.json_output:
+            more = {"shard": self.shard, "dry_run": True, "outlook": asdict(ahead)}
+            typer.echo(strictjson.dumps(sweep_document(found, _view(), more)))
+        else:
+            print_plan(stdout_console(), found, list(plan_lines(found, ahead)))
+
+    def run(self, *, quiet: bool, strict: bool, fail_on: str | None) -> None:
+        """Train what is missing, then show and judge everything."""
+        from initbench.report.sweep_progress import SweepDisplay
+        from initbench.report.sweep_tables import left_out
+        from initbench.sweep.conduct import conduct, stored
+        from initbench.sweep.drive import driver
+
+        display = SweepDisplay(self.sweep.name, quiet=quiet)
+        for line in left_out(self.sweep):
+            display.say(line)
+        before = stored(self.sweep, self.workplace)
+        with display.showing(before.total, before.total - before.unfinished):
+            found = conduct(self.sweep, self.workplace, driver(self.workplace, display, self.budget))
+        verdicts = self._verdicts(found, strict=strict)
+        self._show(found, verdicts)
+        _fail(found, verdicts, fail_on)
+
+    def _show(self, found: Conducted, verdicts: Verdicts | None) -> None:
+        from initbench.cli.gates import print_verdicts
+        from initbench.report.sweep_document import sweep_document
+        from initbench.report.sweep_tables import print_result
+        from initbench.report.terminal import stdout_console
+        from initbench.store import strictjson
+
+        if self.json_output:
+            judged = {} if verdicts is None else verdicts.document()
+            more = {"shard": self.shard, "dry_run": False, **judged}
+            typer.echo(strictjson.dumps(sweep_document(found, _view(), more)))
+        else:
+            print_result(stdout_console(), found, _view())
+        if verdicts is not None:
+            print_verdicts(verdicts)
+
+    def _verdicts(self, found: Conducted, *, strict: bool) -> Verdicts | None:
+        """Of the sweep's gates, once all of it is there."""
+        from initbench.cli.gates import check_gates, gate_options
+        from initbench.compare.select import Selection
+        from initbench.sweep.check import named_rows
+
+        labels = {point.label for point in found.points}
+        gates = []
+        for gate in self.sweep.gates:
+            if self.shard is not None or found.unfinished:
+                typer.echo(f"not judged, since runs are missing here: {gate}", err=True)
+            elif named_rows(gate) <= labels:
+                gates.append(gate)
+            else:
+                typer.echo(f"not judged, since it names points that are left out: {gate}", err=True)
+        if not gates:
+            return None
+        chosen = Selection(self.workplace.store, [run for point in found.points for run in point.run_ids])
+        return check_gates(gate_options(gates, strict, None, None), chosen, found.tables)
+
+
+def _sweep(arguments: Sequence[str], shard: str | None, *, skip_invalid: bool) -> Sweep:
+    from initbench.config.overrides import split_arguments
+    from initbench.sweep.cost import cost
+    from initbench.sweep.read import load_sweep
+    from initbench.sweep.shard import Shard, part
+
+    which = None if shard is None else Shard.parse(shard)
+    files, overrides = split_arguments(arguments)
+    if len(files) != 1:
+        raise UsageError("name one file, as in: initbench sweep configs/sweeps/ci.yaml seeds=8")
+    found = load_sweep(files[0], overrides, skip_invalid=skip_invalid)
+    return found if which is None else part(found, which, cost)
+
+
+def _print_configs(found: Sweep) -> None:
+    from initbench.config.load import to_yaml
+
+    typer.echo("---\n".join(to_yaml(point.config) for point in found.points), nl=False)
+
+
+def _view() -> View:
+    from initbench.cli.compare import is_ascii
+    from initbench.report.comparison.view import View
+    from initbench.report.terminal import stdout_width
+
+    return View(width=stdout_width(), ascii_only=is_ascii())
+
+
+def _fail(found: Conducted, verdicts: Verdicts | None, fail_on: str | None) -> None:
+    """End with what went wrong, if anything did."""
+    from initbench.report.sweep_tables import failure_lines
+
+    lines = failure_lines(found.failed)
+    if fail_on == "diverged" and (diverged := found.statuses["diverged"]):
+        lines.append(f"{diverged} of the runs diverged")
+    if lines:
+        raise RunFailedError("\n".join(lines))
+    if verdicts is not None and verdicts.exit_code:
+        raise typer.Exit(verdicts.exit_code)

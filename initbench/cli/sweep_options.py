@@ -1,0 +1,74 @@
+"""What `initbench sweep` can be asked for."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Annotated, Literal
+
+import typer
+
+from initbench.errors import UsageError
+
+
+class Retried(StrEnum):
+    """What `--retry` takes."""
+
+    FAILED = "failed"
+    DIVERGED = "diverged"
+    CRASHED = "crashed"
+
+
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+Arguments = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FILE|KEY=VALUES",
+        help="A sweep or an experiment, then axes such as model.depth=10,20 and overrides such as seeds=8.",
+        show_default=False,
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what is stored and what the rest takes; train nothing.")
+]
+PrintConfig = Annotated[
+    bool, typer.Option("--print-config", help="Print the resolved config of each point and stop.")
+]
+SkipInvalid = Annotated[
+    bool, typer.Option("--skip-invalid", help="Leave out points that cannot be built, and say which.")
+]
+Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Train at most N runs.")]
+MaxTime = Annotated[
+    str | None,
+    typer.Option("--max-time", metavar="TIME", help="Stop after 90s, 10m or 2h; runs go on from there."),
+]
+FailFast = Annotated[
+    bool, typer.Option("--fail-fast/--keep-going", help="Stop at the first run that fails, or go on.")
+]
+Retry = Annotated[
+    list[Retried] | None,
+    typer.Option("--retry", metavar="STATUS", help="Train again what has failed, diverged or crashed."),
+]
+ShardOption = Annotated[
+    str | None,
+    typer.Option("--shard", metavar="K/N", help="Only part K of N alike in cost, as for a CI matrix."),
+]
+ExecutorName = Annotated[
+    str | None,
+    typer.Option("--executor", metavar="NAME", help="What trains; default: by the device."),
+]
+FailOn = Annotated[
+    Literal["diverged"] | None, typer.Option("--fail-on", help="Exit 1 if a run diverged, too.")
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit 1 also for gates that are undecided.")]
+
+
+def seconds_of(text: str | None) -> float | None:
+    """`90`, `90s`, `10m` or `2h` in seconds; raises UsageError for anything else."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|)", text.strip())
+    if found is None or not float(found[1]):
+        raise UsageError(f"--max-time takes a time such as 90s, 10m or 2h, not {text!r}")
+    return float(found[1]) * _UNITS[found[2]]
