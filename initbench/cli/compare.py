@@ -34,6 +34,7 @@ from initbench.errors import UsageError
 if TYPE_CHECKING:
     from initbench.compare.facts import RunFacts
     from initbench.compare.rows import Table
+    from initbench.compare.select import Selection
     from initbench.report.comparison.view import View
     from initbench.store.store import Store
 
@@ -68,7 +69,6 @@ def compare(
     """
     from initbench.compare.rows import tables
     from initbench.compare.select import Selection
-    from initbench.report.comparison.counted import lost
     from initbench.store.store import Store
 
     gates = gate_options(fail_if, strict, against, junit_xml, confidence)
@@ -77,19 +77,23 @@ def compare(
     found = tables(known, by=_keys(by, known), target=target)
     shown = {"view": view, "metrics": _split(metric), "columns": _split(columns), "sort": sort}
     drawn = {"only_changed": only_changed, "layers": layers, "plot": plot}
+    form = _format(format, output, json_output=json_output)
     asked = _view(
-        **shown,
-        **drawn,
-        baseline=baseline,
-        confidence=confidence,
-        format=_format(format, output, json_output=json_output),
-        aside=lost(chosen.runs),
+        **shown, **drawn, baseline=baseline, confidence=confidence, format=form, aside=_aside(chosen)
     )
     verdicts = check_gates(gates, chosen, found)
     _show(found, asked, output, chosen.store, verdicts.document())
     print_verdicts(verdicts)
-    if verdicts.exit_code:
-        raise typer.Exit(verdicts.exit_code)
+    if code := verdicts.exit_code:
+        raise typer.Exit(code)
+
+
+def _aside(chosen: Selection) -> list[str]:
+    """What no table tells of its runs."""
+    from initbench.compare.tuned import at_edges
+    from initbench.report.comparison.counted import lost
+
+    return [*lost(chosen.runs), *at_edges(chosen.store.root, chosen.runs)]
 
 
 def _keys(by: Names, runs: Sequence[RunFacts]) -> list[str]:

@@ -1,0 +1,37 @@
+"""What is known of how rows were tuned: a value chosen at an end of its range may not be the best."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from initbench.compare.facts import RunFacts
+from initbench.errors import InitbenchError
+from initbench.store import sweeps
+
+
+def at_edges(root: Path, runs: Iterable[RunFacts]) -> Iterator[str]:
+    """A sentence for each experiment among `runs` whose tuned value lies at an end of the values tried.
+
+    And one for each sweep of which nothing can be read.
+    """
+    shown = {run.run_id for run in runs}
+    for name in sweeps.names(root):
+        try:
+            points = sweeps.read(root, name).values()
+        except InitbenchError as error:
+            yield str(error)
+            continue
+        for point in points:
+            tuning = point["tuning"]
+            if tuning and tuning["edge"] and shown & set(point["runs"]):
+                yield _sentence(point["experiment"], tuning)
+
+
+def _sentence(experiment: str, tuning: dict[str, Any]) -> str:
+    values = [one["value"] for one in tuning["tried"]]
+    return (
+        f"{experiment}: its best {tuning['key']}, {tuning['best']:g}, lies at the {tuning['edge']} end of the"
+        f" {len(values)} values tried, {values[0]:g} to {values[-1]:g}; a better one may lie beyond."
+    )
