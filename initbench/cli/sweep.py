@@ -12,7 +12,6 @@ from initbench.cli.options import DataDir, Json, RunsDir, runs_root
 from initbench.cli.sweep_options import (
     Arguments,
     DryRun,
-    ExecutorName,
     FailFast,
     FailOn,
     Limit,
@@ -49,7 +48,6 @@ def sweep(
     rerun: Rerun = False,
     skip_invalid: SkipInvalid = False,
     shard: ShardOption = None,
-    executor: ExecutorName = None,
     workers: Workers = None,
     device: DeviceName = "auto",
     runs_dir: RunsDir = None,
@@ -72,7 +70,7 @@ def sweep(
         _print_configs(found)
         return
     workplace = workplace_of(Store(runs_root(runs_dir)), device, workers, data_dir, offline=offline)
-    budget = Budget(executor, fail_fast, seconds, limit, tuple(retry or ()), rerun)
+    budget = Budget(fail_fast, seconds, limit, tuple(retry or ()), rerun)
     asked = _Asked(found, workplace, budget, shard, json_output)
     if dry_run:
         asked.plan()

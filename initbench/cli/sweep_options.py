@@ -48,15 +48,11 @@ FailFast = Annotated[
 ]
 Retry = Annotated[
     list[Retried] | None,
-    typer.Option("--retry", metavar="STATUS", help="Train again what has failed, diverged or crashed."),
+    typer.Option("--retry", metavar="STATUS", help="Train anew what failed, diverged or crashed."),
 ]
 ShardOption = Annotated[
     str | None,
     typer.Option("--shard", metavar="K/N", help="Only part K of N alike in cost, as for a CI matrix."),
-]
-ExecutorName = Annotated[
-    str | None,
-    typer.Option("--executor", metavar="NAME", help="What trains; default: by the device."),
 ]
 FailOn = Annotated[
     Literal["diverged"] | None, typer.Option("--fail-on", help="Exit 1 if a run diverged, too.")

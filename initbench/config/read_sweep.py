@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from initbench.config.load import read_document, validated
 from initbench.config.overrides import Override, apply
 from initbench.config.schema import ExperimentConfig
 from initbench.config.strictyaml import REFUSED, Document, Positions
-from initbench.config.sweep import LONGEST_NAME, NOT_SWEPT, Point, Skipped, Sweep, SweepConfig
+from initbench.config.sweep import LONGEST_NAME, NAME, NOT_SWEPT, Point, Skipped, Sweep, SweepConfig
 from initbench.config.sweep_axes import Cell, Swept, swept
 from initbench.config.tuning import candidates_of
 from initbench.errors import Fault
@@ -21,6 +22,10 @@ from initbench.errors import Fault
 Check = Callable[[Mapping[str, Any], Sequence[str], bool], Iterable[tuple[KeyPath, str]]]
 """(data, labels of the points, whether axes were given beside the file) → what the schema cannot see."""
 _MOST_NAMED = 3
+_NAME = (
+    f"a sweep needs a name of up to {LONGEST_NAME} letters, digits, dots, dashes and underscores, which begins"
+    " with a letter or digit"
+)
 
 
 def read_sweep(
@@ -51,14 +56,25 @@ def _of_experiment(
 ) -> tuple[Sweep | None, list[Fault]]:
     if document.faults:
         return None, document.faults
-    named = next((one.value for one in reversed(overrides) if one.path == ("name",)), None)
-    name = named or document.data.get("name")
-    if not isinstance(name, str) or len(name) > LONGEST_NAME:
-        problem = f"a sweep needs a name of at most {LONGEST_NAME} characters"
-        return None, [_fault(file, document.positions.value(["name"]), ("name",), problem)]
-    config = SweepConfig.model_construct(kind="sweep", name=name, base=file)
+    name = document.data.get("name")
+    if not _is_name(name) and not any(one.path == ("name",) for one in overrides):
+        return None, [_fault(file, document.positions.value(["name"]), ("name",), _NAME)]
+    config = SweepConfig.model_construct(kind="sweep", name=str(name), base=file)
+    return _made(config, document, file, _Base(document, file), overrides, check, skip_invalid)
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and len(name) <= LONGEST_NAME and re.fullmatch(NAME, name) is not None
+
+
+def _renamed(
+    config: SweepConfig, overrides: Sequence[Override]
+) -> tuple[SweepConfig, list[Override], list[Fault]]:
+    """The sweep under its name on the command line, the other overrides, and what is wrong with the name."""
+    named = [one for one in overrides if one.path == ("name",)]
     rest = [one for one in overrides if one.path != ("name",)]
-    return _made(config, document, file, _Base(document, file), rest, check, skip_invalid)
+    faults = [Fault(one.where, "name", _NAME) for one in named if not _is_name(one.value)]
+    return config.model_copy(update={"name": named[-1].value} if named else {}), rest, faults
 
 
 @dataclass(frozen=True)
@@ -98,9 +114,10 @@ def _made(
     check: Check,
     skip_invalid: bool,
 ) -> tuple[Sweep | None, list[Fault]]:
-    axes, faults = swept(config, document, file, overrides)
-    if axes is None or faults:
-        return None, faults
+    config, rest, unfit = _renamed(config, overrides)
+    axes, faults = swept(config, document, file, rest)
+    if axes is None or faults or unfit:
+        return None, unfit + faults
     builder = _Builder(config, base, axes)
     builder.build()
     labels = builder.labels

@@ -15,6 +15,7 @@ from initbench.registry import Section
 
 NOT_SWEPT = ("kind", "name", "notes", "seeds")
 """Keys of an experiment that a point has from its sweep."""
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 MOST_POINTS, LONGEST_NAME = 20_000, 60
 Values = Annotated[list[Any], Field(min_length=1)]
 Keys = Annotated[dict[str, Any], Field(min_length=1)]
@@ -26,7 +27,7 @@ class SweepConfig(Section):
 
     kind: Literal["sweep"]
     """What this file declares."""
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=LONGEST_NAME)
+    name: str = Field(pattern=NAME, max_length=LONGEST_NAME)
     """Name of the sweep; its points are the experiments `name.point`."""
     notes: str = ""
     """What to look at, for people."""

@@ -121,6 +121,15 @@ def test_an_experiment_is_a_sweep_with_the_axes_of_the_command_line(repository: 
     assert [point.config.name for point in alone.points] == ["relu_kaiming"]
 
 
+def test_a_sweep_is_renamed_with_all_its_points(write: Write, repository: Path):
+    sweep = load_sweep(write(), ["name=other"])
+    assert sweep.name == "other" and all(p.config.name.startswith("other.") for p in sweep.points)
+    sweep = load_sweep(str(repository / "configs" / "relu_kaiming.yaml"), ["name=other", "model.depth=2,3"])
+    assert [p.config.name for p in sweep.points] == ["other.depth2", "other.depth3"]
+    (found,) = faults(write(), "name=a b")
+    assert found.startswith("override name=a b: name: a sweep needs a name")
+
+
 def test_the_base_may_be_a_file_beside(tmp_path: Path):
     (tmp_path / "base.yaml").write_text(
         "name: base\nnotes: n\nseeds: 3\ndata: {name: digits}\nmodel: {family: mlp}\n"
