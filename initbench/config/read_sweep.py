@@ -23,7 +23,7 @@ Check = Callable[[Mapping[str, Any], Sequence[str], bool], Iterable[tuple[KeyPat
 """(data, labels of the points, whether axes were given beside the file) → what the schema cannot see."""
 _MOST_NAMED = 3
 _NAME = (
-    f"a sweep needs a name of up to {LONGEST_NAME} letters, digits, dots, dashes and underscores, which begins"
+    f"a sweep needs a name of up to {LONGEST_NAME} letters, digits, dots, dashes and underscores, beginning"
     " with a letter or digit"
 )
 
