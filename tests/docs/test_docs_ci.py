@@ -42,8 +42,9 @@ def test_every_statistic_is_named():
 
 
 def test_the_workflow_is_one():
-    steps = yaml.safe_load(WORKFLOW)["jobs"]["initbench"]["steps"]
-    commands = " ".join(step.get("run", "") for step in steps)
+    jobs = yaml.safe_load(WORKFLOW)["jobs"]
+    commands = " ".join(step.get("run", "") for job in jobs.values() for step in job["steps"])
     for path in re.findall(r"configs/\S+\.yaml", commands):
         assert (DOCS.parent / path).is_file()
     assert "initbench compare" in commands and "--junit-xml" in commands
+    assert f"--shard ${{{{ matrix.shard }}}}/{len(jobs['shard']['strategy']['matrix']['shard'])}" in commands

@@ -16,6 +16,7 @@ import typer
 
 from initbench.cli.configs import load_experiments
 from initbench.cli.main import app
+from initbench.sweep.read import load_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -108,9 +109,11 @@ def test_a_quoted_command_exists(page: str, line: str):
 @pytest.mark.parametrize(("page", "line"), RUNNABLE)
 def test_a_quoted_config_and_its_overrides_load(page: str, line: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(ROOT)
-    words = _words(line)[1:]
+    command, *words = _words(line)
     words = words[: next((i for i, word in enumerate(words) if word.startswith("-")), None)]
-    assert load_experiments([found for word in words for found in _expanded(word)]), f"{page}: {line}"
+    found = [file for word in words for file in _expanded(word)]
+    loaded = load_sweep(found[0], found[1:]).points if command == "sweep" else load_experiments(found)
+    assert loaded, f"{page}: {line}"
 
 
 def _expanded(word: str) -> list[str]:
