@@ -1,0 +1,65 @@
+"""What a person sees of a sweep while it runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from initbench.report import sweep_progress
+from initbench.report.sweep_progress import SweepDisplay
+from initbench.report.sweep_tables import duration, failure_lines
+
+Make = Callable[..., Any]
+
+
+def play(display: SweepDisplay, make_config: Make) -> None:
+    """Two of five missing runs come to their end, one of them badly."""
+    with display.showing(8, 3):
+        display.planned(make_config(name="s.relu", seeds=3), 3, 0, 20)
+        display.advanced((0, 1, 2), 10, torch.full((3,), 0.5))
+        display.evaluated(0, {"val_accuracy": 0.75})
+        display.ended(0, "finished")
+        display.ended(1, "diverged")
+        display.advanced((0, 1, 2), 15, torch.full((1,), 0.25))
+
+
+def test_a_line_for_each_run_where_nobody_watches(make_config: Make, capsys: pytest.CaptureFixture[str]):
+    play(SweepDisplay("s", quiet=False), make_config)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("1/5 s.relu-s0 finished, val 75.0 %, about ")
+    assert lines[1].startswith("2/5 s.relu-s1 diverged, about ")
+    assert lines[2].startswith("s: 1 finished, 1 diverged in ") and len(lines) == 3
+
+
+def test_one_view_on_a_terminal(
+    make_config: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(sweep_progress, "_REFRESH_SECONDS", 0.0)
+    play(SweepDisplay("s", quiet=False), make_config)
+    seen = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
+    assert "s   3 of 8 done · 3 running · 2 left" in seen
+    assert "s   5 of 8 done · 1 running · 2 left · 1 diverged · " in seen
+    assert "━━━━━━━━━━──────────  s.relu × 3  step 10/20  loss 0.5" in seen
+    assert "━━━━━━━━━━━━━━━─────  s.relu × 1  step 15/20  loss 0.25" in seen
+
+
+def test_nothing_when_quiet(make_config: Make, capsys: pytest.CaptureFixture[str]):
+    play(SweepDisplay("s", quiet=True), make_config)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.2, "1 s"), (89.0, "89 s"), (120.0, "2 min"), (7200.0, "2.0 h")]
+)
+def test_times_are_short(seconds: float, said: str):
+    assert duration(seconds) == said
+
+
+def test_no_failures_no_lines():
+    assert failure_lines([]) == []
