@@ -122,9 +122,7 @@ def age(created: object, now: datetime) -> str:
     return "0 s"
 
 
-def _select(
-    store: Store, patterns: list[str], status: str | None, sweep: str | None
-) -> list[dict[str, Any]]:
+def _select(store: Store, patterns: list[str], status: str | None, sweep: str | None) -> list[dict[str, Any]]:
     from initbench.store.layout import STATUSES
 
     if status is not None and status not in STATUSES:
