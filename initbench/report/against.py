@@ -86,7 +86,8 @@ def _of_row(row: RowChange) -> Iterator[str]:
         yield f"    {_of_runs(row.exact)}"
     if row.diverged[0] != row.diverged[1] or row.is_divergence_shown:
         yield f"    {_of_divergences(row)}"
-    for metrics, words in ((row.lost, "without"), (row.gained if _started(row) else [], "with")):
+    lost = row.lost if row.now.n else []  # no run at all has been said above
+    for metrics, words in ((lost, "without"), (row.gained if _started(row) else [], "with")):
         if metrics:
             yield f"    now {words} a value: {_named(metrics)}"
     for change in row.shown[:MOST_METRICS]:

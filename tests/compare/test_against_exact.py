@@ -156,6 +156,13 @@ def test_divergences_and_lost_values_are_said_without_a_test():
     assert "3 of 3 diverged before, 0 of 3 now" in back and "now with a value: " in back
 
 
+def test_a_row_without_runs_says_that_alone():
+    before = runs()
+    now = [replace(run, status="running") for run in renewed(before)]
+    *_, said = change_lines(between(before, now))
+    assert said == "  a (digits), 3 runs before, 0 now"
+
+
 def test_where_nothing_matches_it_is_said_loudly():
     before = [replace(run, experiment="b") for run in runs()]
     first, *rest = change_lines(between(before, renewed(runs())))
