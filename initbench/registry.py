@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -59,18 +60,23 @@ class Registry(Generic[E]):
 
     `kind` is the singular noun used in messages. When `package` is given, all its modules
     are imported at the first look-up, so that adding a file is enough to register what it holds.
+    Entries are in the order of their modules' names, those of the module `first` before all others,
+    whichever was imported early.
     """
 
-    def __init__(self, kind: str, package: str | None = None) -> None:
+    def __init__(self, kind: str, package: str | None = None, *, first: str = "") -> None:
         self.kind = kind
         self._package = package
+        self._first = first
         self._entries: dict[str, E] = {}
+        self._modules: dict[str, str] = {}
 
     def add(self, entry: E) -> E:
         """Register `entry`; a name that is taken is a programming error."""
         if entry.name in self._entries:
             raise ValueError(f"{self.kind} {entry.name!r} is registered twice")
         self._entries[entry.name] = entry
+        self._modules[entry.name] = sys._getframe(1).f_globals["__name__"]
         return entry
 
     def __getitem__(self, name: str) -> E:
@@ -94,15 +100,21 @@ class Registry(Generic[E]):
         return len(self._entries)
 
     def names(self) -> list[str]:
-        """All names, in the order of registration."""
+        """All names, in order."""
         return [entry.name for entry in self]
 
     def _discover(self) -> None:
         if self._package is None:
             return
         package, self._package = importlib.import_module(self._package), None
-        for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__)):
-            importlib.import_module(f"{package.__name__}.{module}")
+        names = [f"{package.__name__}.{module.name}" for module in pkgutil.iter_modules(package.__path__)]
+        for name in names:
+            importlib.import_module(name)
+        first = f"{package.__name__}.{self._first}"
+        by_module = sorted(
+            self._entries, key=lambda entry: (self._modules[entry] != first, self._modules[entry])
+        )
+        self._entries = {name: self._entries[name] for name in by_module}
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:

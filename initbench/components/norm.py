@@ -46,4 +46,4 @@ class Norm(Entry):
     """Whether every entry is rounded alike, wherever it stands in memory: false for powers and tanh."""
 
 
-NORMS: Registry[Norm] = Registry("norm", "initbench.components.norms")
+NORMS: Registry[Norm] = Registry("norm", "initbench.components.norms", first="standard")

@@ -132,7 +132,7 @@ class Scheme(Entry):
     """(`init.scheme=name`, setting) → why the scheme cannot serve such a net, naming the keys; else None."""
 
 
-INITS: Registry[Scheme] = Registry("init scheme", "initbench.components.inits")
+INITS: Registry[Scheme] = Registry("init scheme", "initbench.components.inits", first="independent")
 
 
 def unit_gain(_activation: BoundActivation) -> float:

@@ -45,7 +45,8 @@ def overrides(kind: Kind, entry: Entry) -> list[list[str]]:
     if not options:
         return [[plain]]
     if kind.shorthand:
-        return [[plain], [f"{kind.key}={as_yaml({kind.tag: entry.name, **options})}"]]
+        whole = [f"{kind.key}={as_yaml({kind.tag: entry.name, **options})}"]
+        return [whole] if PLACEHOLDER in options.values() else [[plain], whole]
     section = kind.key.rpartition(".")[0]
     return [[plain, *(f"{section}.{key}={as_yaml(value)}" for key, value in options.items())]]
 

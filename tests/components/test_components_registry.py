@@ -1,5 +1,7 @@
 """Registries and the config values that name their entries."""
 
+import subprocess
+import sys
 from typing import Annotated
 
 import pytest
@@ -22,6 +24,11 @@ REGISTRIES = [INITS, ACTIVATIONS, NORMS, OPTIMIZERS, SCHEDULES, FAMILIES, DATASE
 COMPONENTS = [INITS, ACTIVATIONS, NORMS, OPTIMIZERS, SCHEDULES, FAMILIES]
 ENTRIES = [pytest.param(r, e, id=f"{r.kind}-{e.name}") for r in REGISTRIES for e in r]
 COMPONENT_ENTRIES = [pytest.param(r, e, id=f"{r.kind}-{e.name}") for r in COMPONENTS for e in r]
+
+
+ORDERED = {"initbench.components.scheme": "INITS", "initbench.components.norm": "NORMS"}
+REQUIRED = {"npz": {"path": "x.npz"}, "pretrained": {"from": "x.safetensors"}}
+"""The options that have no default, each with a value."""
 
 
 def tag_of(registry):
@@ -48,24 +55,24 @@ def test_every_component_states_its_formula(registry, entry):
 
 
 @pytest.mark.parametrize(("registry", "entry"), ENTRIES)
-def test_every_option_has_a_description_and_a_default_but_the_path_of_npz(registry, entry):
+def test_every_option_has_a_description_and_a_default_unless_required(registry, entry):
     schema = options_model(entry, tag_of(registry)).model_json_schema()
     for name, field in schema["properties"].items():
         if name != tag_of(registry):
             assert field.get("description"), name
-            needed = (entry.name, name) == ("npz", "path")
-            assert (name in schema.get("required", [])) == needed, name
+            assert (name in schema.get("required", [])) == (name in REQUIRED.get(entry.name, {})), name
 
 
 @pytest.mark.parametrize(("registry", "entry"), ENTRIES)
 def test_a_value_survives_dump_and_load(registry, entry):
     values, tag = adapter(registry), tag_of(registry)
-    required = {"path": "x.npz"} if entry.name == "npz" else {}
+    required = REQUIRED.get(entry.name, {})
     value = values.validate_python({tag: entry.name, **required})
     dumped = values.dump_python(value)
     assert values.validate_python(dumped) == value
     if registry not in (FAMILIES, DATASETS):
-        assert values.validate_python(entry.name) == value
+        if not required:
+            assert values.validate_python(entry.name) == value
         has_options = len(type(value).model_fields) > 1
         assert dumped == (
             {"name": entry.name, **value.model_dump(exclude={"name"})} if has_options else entry.name
@@ -177,3 +184,13 @@ def test_a_name_like_no_other_is_answered_with_all_of_them():
 @given(st.text(max_size=20))
 def test_nearest_answers_anything_with_a_choice_or_none(name):
     assert nearest(name, ["alpha", "beta"]) in ("alpha", "beta", None)
+
+
+def test_the_order_of_entries_does_not_depend_on_what_was_imported_first():
+    def order(*early):
+        lines = [f"import {module}" for module in early]
+        lines += [f"from {m} import {r}; print({r}.names())" for m, r in ORDERED.items()]
+        return subprocess.check_output([sys.executable, "-c", "\n".join(lines)], text=True)
+
+    early = ("initbench.components.inits.sparse", "initbench.components.norms.weights")
+    assert order() == order(*early) == "".join(f"{r.names()}\n" for r in (INITS, NORMS))

@@ -17,11 +17,12 @@ from initbench.data.dataset import Source
 from initbench.data.prepare import prepare
 from initbench.data.resolve import resolve
 from initbench.errors import Terminated, UsageError
-from initbench.execute import experiment
-from initbench.execute.experiment import Execution, Workplace, run_experiment
+from initbench.execute import drive
+from initbench.execute.experiment import Execution, Workplace
 from initbench.execute.survey import survey
 from initbench.pretrain.greedy import Stride
 from initbench.store.store import Store
+from tests.execute.driven import run_experiment
 
 CPU = torch.device("cpu")
 STEPS, LAYERS = 6, 2
@@ -39,18 +40,18 @@ class Stopper:
     def planned(self, config: Any, to_train: int, stored: int, steps: int | None) -> None:
         pass
 
-    def pretraining(self, seeds: tuple[int, ...], stride: Stride) -> None:
+    def pretraining(self, config: Any, seeds: tuple[int, ...], stride: Stride) -> None:
         self.strides.append(stride)
         self._stop()
 
-    def advanced(self, seeds: tuple[int, ...], step: int, losses: torch.Tensor) -> None:
+    def advanced(self, config: Any, seeds: tuple[int, ...], step: int, losses: Any) -> None:
         self.steps.append(step)
         self._stop()
 
-    def evaluated(self, seed: int, entry: dict[str, Any]) -> None:
+    def evaluated(self, config: Any, seed: int, entry: dict[str, Any]) -> None:
         pass
 
-    def ended(self, seed: int, status: str) -> None:
+    def ended(self, config: Any, seed: int, status: str) -> None:
         pass
 
     def _stop(self) -> None:
@@ -90,7 +91,7 @@ def contents(store: Store, execution: Execution) -> list[Any]:
 def test_a_run_stopped_in_the_middle_of_pre_training_goes_on(
     make_config: Any, places: Any, monkeypatch: pytest.MonkeyPatch, model: Any, scheme: Any
 ) -> None:
-    monkeypatch.setattr(experiment, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(drive, "CHECKPOINT_SECONDS", 0.0)
     config = make_config(seeds=2, model=model, init={"scheme": {**SCHEME, **scheme}}, train={"steps": 5})
     whole, cohorts = places("whole"), 2 if model.get("width") == 17 else 1
     expected = contents(whole.store, run_experiment(config, whole, Stopper(), rerun=False))

@@ -19,8 +19,8 @@ import yaml
 
 from initbench.data.dataset import Source
 from initbench.errors import Terminated
-from initbench.execute import experiment
-from initbench.execute.experiment import Execution, Workplace, run_experiment
+from initbench.execute import drive
+from initbench.execute.experiment import Execution, Workplace
 from initbench.store.checkpoint import CHECKPOINT
 from initbench.store.store import Store
 
@@ -37,15 +37,15 @@ class Stopper:
     def planned(self, config: Any, to_train: int, stored: int, steps: int | None) -> None:
         pass
 
-    def advanced(self, seeds: tuple[int, ...], step: int, losses: torch.Tensor) -> None:
+    def advanced(self, config: Any, seeds: tuple[int, ...], step: int, losses: Any) -> None:
         self.steps.append(step)
         if step == self.at:
             raise Terminated(15)
 
-    def evaluated(self, seed: int, entry: dict[str, Any]) -> None:
+    def evaluated(self, config: Any, seed: int, entry: dict[str, Any]) -> None:
         pass
 
-    def ended(self, seed: int, status: str) -> None:
+    def ended(self, config: Any, seed: int, status: str) -> None:
         pass
 
 
@@ -61,7 +61,7 @@ def places(tmp_path: Path) -> Callable[[str], Workplace]:
 @pytest.fixture
 def each_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint after every update but those where an evaluation comes first."""
-    monkeypatch.setattr(experiment, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(drive, "CHECKPOINT_SECONDS", 0.0)
 
 
 def contents(store: Store, execution: Execution) -> list[Any]:
@@ -178,9 +178,10 @@ def test_rerun_begins_anew(make_config: Any, places: Any) -> None:
 
 SCRIPT = """
 import sys
-from initbench.execute import experiment
+from initbench.execute import drive
 from initbench.cli.main import call
-experiment.CHECKPOINT_SECONDS = 0.0
+from tests.execute.driven import run_experiment
+drive.CHECKPOINT_SECONDS = 0.0
 sys.exit(call(sys.argv[1:]))
 """
 

@@ -17,13 +17,14 @@ from initbench.data.dataset import Source
 from initbench.data.prepare import prepare
 from initbench.data.resolve import resolve
 from initbench.errors import DataError, DeviceError, StoreError, Terminated, UsageError
-from initbench.execute import experiment, job
+from initbench.execute import groups, job, perform
 from initbench.execute.device import resolve_device
-from initbench.execute.experiment import Execution, Workplace, plan, run_experiment
+from initbench.execute.experiment import Execution, Workplace, plan
 from initbench.execute.identity import identify, training_mode
 from initbench.models.build import build
 from initbench.store.store import Store
 from initbench.train.cohort import Cohort
+from tests.execute.driven import run_experiment
 
 CPU = torch.device("cpu")
 
@@ -41,15 +42,15 @@ class Watcher:
     def planned(self, config: ExperimentConfig, to_train: int, stored: int, steps: int | None) -> None:
         self.plans.append((to_train, stored, steps))
 
-    def advanced(self, seeds: tuple[int, ...], step: int, losses: torch.Tensor) -> None:
+    def advanced(self, config: Any, seeds: tuple[int, ...], step: int, losses: Any) -> None:
         self.steps.append(step)
         if self._error is not None and step == self._at:
             raise self._error
 
-    def evaluated(self, seed: int, entry: dict[str, Any]) -> None:
+    def evaluated(self, config: Any, seed: int, entry: dict[str, Any]) -> None:
         self.entries.append((seed, entry["step"]))
 
-    def ended(self, seed: int, status: str) -> None:
+    def ended(self, config: Any, seed: int, status: str) -> None:
         self.ends.append((seed, status))
 
 
@@ -155,7 +156,7 @@ def test_a_finished_run_is_not_trained_again(
     first, _ = execute(make_config(seeds=2))
     before = [workplace.store.read(run_id) for run_id in first.run_ids]
     with monkeypatch.context() as patch:
-        patch.setattr(experiment, "train", None)
+        patch.setattr(perform, "train", None)
         second, watcher = execute(make_config(seeds=2))
     assert second.run_ids == first.run_ids
     assert watcher.plans == [(0, 2, None)]
@@ -227,7 +228,7 @@ def test_an_exception_in_training_is_stored_with_its_traceback(
     make_config: Any, execute: Any, workplace: Workplace
 ) -> None:
     execution, _ = execute(make_config(seeds=2), watcher=Watcher(RuntimeError("out of luck"), at=7))
-    assert [type(error) for error in execution.errors] == [RuntimeError]
+    assert execution.errors == ("RuntimeError: out of luck",)
     assert statuses(workplace, execution) == ["failed", "failed"]
     run = workplace.store.read(execution.run_ids[1])
     assert "Traceback" in run.record["error"]
@@ -387,7 +388,7 @@ def test_large_experiments_train_in_several_cohorts(
 ) -> None:
     together, _ = execute(make_config(seeds=5))
     numbers = [workplace.store.read(run_id).convergence for run_id in together.run_ids]
-    monkeypatch.setitem(experiment.MOST_STACKED, "cpu", 2)
+    monkeypatch.setitem(groups.MOST_STACKED, "cpu", 2)
     execution, watcher = execute(make_config(seeds=5), rerun=True)
     runs = [workplace.store.read(run_id) for run_id in execution.run_ids]
     assert [run.record["cohort"] for run in runs] == [2, 2, 2, 2, 1]
@@ -398,18 +399,18 @@ def test_large_experiments_train_in_several_cohorts(
 def test_runs_that_train_singly_fail_singly(
     make_config: Any, execute: Any, workplace: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draw = experiment.train
+    draw = perform.train
 
     def fail_for_seed_1(job: Any, data: Any, sink: Any) -> None:
         if job.seeds == (1,):
             raise RuntimeError("out of luck")
         draw(job, data, sink)
 
-    monkeypatch.setattr(experiment, "train", fail_for_seed_1)
+    monkeypatch.setattr(perform, "train", fail_for_seed_1)
     config = make_config(seeds=3, model={"width": 17, "activation": "sigmoid"})
     execution, watcher = execute(config)
     assert statuses(workplace, execution) == ["finished", "failed", "finished"]
-    assert [str(error) for error in execution.errors] == ["out of luck"]
+    assert execution.errors == ("RuntimeError: out of luck",)
     assert watcher.plans == [(3, 0, 20)]
 
 

@@ -15,10 +15,11 @@ from safetensors.torch import load_file, save_file
 
 from initbench.data.dataset import Source
 from initbench.errors import ConfigError, DataError, InitbenchError, StoreError, Terminated
-from initbench.execute import experiment
-from initbench.execute.experiment import Execution, Workplace, run_experiment
+from initbench.execute import drive
+from initbench.execute.experiment import Execution, Workplace
 from initbench.pretrain.transfer_torchvision import published
 from initbench.store.store import Store
+from tests.execute.driven import run_experiment
 
 CPU = torch.device("cpu")
 FIRST, SECOND = {"name": "digits", "classes": [0, 1, 2, 3, 4]}, {"name": "digits", "classes": [5, 6, 7, 8, 9]}
@@ -33,7 +34,7 @@ class Observer:
     def __getattr__(self, _name: str) -> Callable[..., None]:
         return lambda *_: None
 
-    def advanced(self, seeds: tuple[int, ...], step: int, losses: torch.Tensor) -> None:
+    def advanced(self, config: Any, seeds: tuple[int, ...], step: int, losses: Any) -> None:
         if step == self.at:
             raise Terminated(15)
 
@@ -126,7 +127,7 @@ def test_interrupted_runs_go_on_as_if_they_had_not_been(
     first: Execution, place: Workplace, task_b: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With momentum, a frozen layer and two learning rates, so that the optimizer's state is in groups."""
-    monkeypatch.setattr(experiment, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(drive, "CHECKPOINT_SECONDS", 0.0)
     optimizer = {"name": "sgd", "momentum": 0.9}
     train = {"optimizer": optimizer, "lr_factors": {"body": 0.3}}
     config = task_b(scheme={"freeze": "first_1"}, train=train, **NORMED)

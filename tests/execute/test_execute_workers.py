@@ -15,8 +15,9 @@ import torch
 from initbench.data.dataset import Source
 from initbench.errors import Terminated
 from initbench.execute import experiment, pace
-from initbench.execute.experiment import Workplace, run_experiment
+from initbench.execute.experiment import Workplace
 from initbench.store.store import Store
+from tests.execute.driven import run_experiment
 
 
 class Watcher:
@@ -29,15 +30,15 @@ class Watcher:
     def planned(self, config: Any, to_train: int, stored: int, steps: int | None) -> None:
         pass
 
-    def advanced(self, seeds: tuple[int, ...], step: int, losses: torch.Tensor) -> None:
+    def advanced(self, config: Any, seeds: tuple[int, ...], step: int, losses: Any) -> None:
         act, self.act = self.act, None
         if act is not None:
             act()
 
-    def evaluated(self, seed: int, entry: dict[str, Any]) -> None:
+    def evaluated(self, config: Any, seed: int, entry: dict[str, Any]) -> None:
         pass
 
-    def ended(self, seed: int, status: str) -> None:
+    def ended(self, config: Any, seed: int, status: str) -> None:
         self.ends.append((seed, status))
 
 

@@ -9,8 +9,9 @@ import yaml
 from initbench.config.load import load
 from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import Source
-from initbench.execute.experiment import Workplace, run_experiment
+from initbench.execute.experiment import Workplace
 from initbench.store.store import Store
+from tests.execute.driven import run_experiment
 
 KEY_VALUE = re.compile(r"[a-z_]+(?:\.[a-z_]+)+=[^\s,)]+")
 STD_1 = {"scheme": {"name": "normal", "std": 1.0}}

@@ -17,13 +17,13 @@ def test_runs_that_go_on_say_from_where_and_count_what_they_made(
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
     config = make_config(seeds=3, train={"steps": 1000, "batch_size": 10})
     display = ProgressDisplay(quiet=False)
-    with display.experiment():
+    with display.showing():
         display.planned(config, 3, 0, 1000)
-        display.advanced((0, 2), 401, torch.ones(2))
-        display.advanced((1,), 1, torch.ones(1))
-        display.advanced((0, 2), 900, torch.ones(2))  # workers report now and then
+        display.advanced(config, (0, 2), 401, torch.ones(2))
+        display.advanced(config, (1,), 1, torch.ones(1))
+        display.advanced(config, (0, 2), 900, torch.ones(2))  # workers report now and then
         for seed in (0, 1, 2):
-            display.ended(seed, "finished")
+            display.ended(config, seed, "finished")
         clock[0] = 110.0
     said = capsys.readouterr().err.splitlines()
     assert said[:2] == ["tiny: training 3 runs, 1,000 steps each", "tiny: 2 runs taken up after step 400"]
@@ -33,6 +33,7 @@ def test_runs_that_go_on_say_from_where_and_count_what_they_made(
 
 def test_a_run_that_begins_says_nothing_of_it(make_config: Any, capsys: pytest.CaptureFixture[str]) -> None:
     display = ProgressDisplay(quiet=False)
-    display.planned(make_config(), 1, 0, 20)
-    display.advanced((0,), 1, torch.ones(1))
+    config = make_config()
+    display.planned(config, 1, 0, 20)
+    display.advanced(config, (0,), 1, torch.ones(1))
     assert "taken up" not in capsys.readouterr().err

@@ -18,13 +18,14 @@ Make = Callable[..., Any]
 
 def play(display: SweepDisplay, make_config: Make) -> None:
     """Two of five missing runs come to their end, one of them badly."""
+    config = make_config(name="s.relu", seeds=3)
     with display.showing(8, 3):
-        display.planned(make_config(name="s.relu", seeds=3), 3, 0, 20)
-        display.advanced((0, 1, 2), 10, torch.full((3,), 0.5))
-        display.evaluated(0, {"val_accuracy": 0.75})
-        display.ended(0, "finished")
-        display.ended(1, "diverged")
-        display.advanced((0, 1, 2), 15, torch.full((1,), 0.25))
+        display.planned(config, 3, 0, 20)
+        display.advanced(config, (0, 1, 2), 10, torch.full((3,), 0.5))
+        display.evaluated(config, 0, {"val_accuracy": 0.75})
+        display.ended(config, 0, "finished")
+        display.ended(config, 1, "diverged")
+        display.advanced(config, (0, 1, 2), 15, torch.full((1,), 0.25))
 
 
 def test_a_line_for_each_run_where_nobody_watches(make_config: Make, capsys: pytest.CaptureFixture[str]):

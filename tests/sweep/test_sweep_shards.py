@@ -10,7 +10,7 @@ import pytest
 
 from initbench.config.sweep import Point, Sweep
 from initbench.errors import UsageError
-from initbench.sweep.cost import cost
+from initbench.execute.cost import cost
 from initbench.sweep.shard import Shard, part
 
 Make = Callable[..., Any]
