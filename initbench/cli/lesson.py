@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from initbench.cli.options import DataDir, Json, RunsDir, runs_root
-from initbench.cli.workplace import DeviceName, Offline, Quiet, Rerun, Workers, workplace_of
+from initbench.cli.workplace import CrewOptions, DeviceName, Offline, Quiet, Rerun, Workers, workplace_of
 from initbench.errors import InitbenchError, RunFailedError, UsageError
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ def lesson(
     from initbench.store.store import Store
 
     lessons, is_list = _lessons(arguments or [], data, first_seed, every=every)
-    workplace = workplace_of(Store(runs_root(runs_dir)), device, workers, data_dir, offline=offline)
+    crew = CrewOptions(device, "auto", workers, None)
+    workplace = workplace_of(Store(runs_root(runs_dir)), crew, data_dir, offline=offline)
     if is_list:
         _list(lessons, workplace, json_output=json_output)
         return
@@ -104,26 +105,29 @@ def _conducted(
     rerun: bool,
 ) -> Iterator[Conducted]:
     """Each lesson in turn; where there are several, one that cannot be run is told of, and left out."""
+    from initbench.execute.drive import Driver
+    from initbench.execute.undertaking import Budget
     from initbench.lesson.conduct import conduct
     from initbench.report.progress import ProgressDisplay
     from initbench.sweep.train import trained
 
     display = ProgressDisplay(quiet=quiet)
 
-    def get(config: ExperimentConfig) -> Trained:
-        with display.experiment():
-            return trained(config, workplace=workplace, observer=display, rerun=rerun)
+    def get(configs: Sequence[ExperimentConfig]) -> list[Trained]:
+        with display.showing():
+            return trained(configs, driver=driver, store=workplace.store)
 
-    for lesson in lessons:
-        try:
-            found = conduct(lesson, get)
-        except InitbenchError as error:
-            if len(lessons) == 1:
-                raise
-            errors.append(error)
-            typer.echo(f"{lesson.name}: {error}", err=True)
-        else:
-            yield found
+    with Driver(workplace, display, Budget(rerun=rerun)) as driver:
+        for lesson in lessons:
+            try:
+                found = conduct(lesson, get)
+            except InitbenchError as error:
+                if len(lessons) == 1:
+                    raise
+                errors.append(error)
+                typer.echo(f"{lesson.name}: {error}", err=True)
+            else:
+                yield found
 
 
 def _show(found: Conducted) -> None:

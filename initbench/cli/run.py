@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from initbench.cli.options import AllLayers, ConfigArguments, DataDir, Json, RunsDir, runs_root
-from initbench.cli.workplace import DeviceName, Offline, Quiet, Rerun, Workers, workplace_of
+from initbench.cli.workplace import (
+    CrewOptions,
+    DeviceName,
+    ExecutorName,
+    Offline,
+    Quiet,
+    Rerun,
+    WorkerMemory,
+    Workers,
+    workplace_of,
+)
 from initbench.errors import RunFailedError
 
 if TYPE_CHECKING:
@@ -20,7 +30,9 @@ if TYPE_CHECKING:
 def run(
     arguments: ConfigArguments,
     device: DeviceName = "auto",
+    executor: ExecutorName = "auto",
     workers: Workers = None,
+    worker_memory: WorkerMemory = None,
     runs_dir: RunsDir = None,
     data_dir: DataDir = None,
     offline: Offline = False,
@@ -44,7 +56,8 @@ def run(
         return
     from initbench.store.store import Store
 
-    workplace = workplace_of(Store(runs_root(runs_dir)), device, workers, data_dir, offline=offline)
+    crew = CrewOptions(device, executor, workers, worker_memory)
+    workplace = workplace_of(Store(runs_root(runs_dir)), crew, data_dir, offline=offline)
     executions = []
     seen: list[list[StoredRun]] = []
     try:
@@ -63,14 +76,17 @@ def run(
 def _executions(
     configs: list[ExperimentConfig], workplace: Workplace, *, quiet: bool, rerun: bool
 ) -> Iterator[Execution]:
-    from initbench.execute.experiment import run_experiment
+    """One experiment after the other, since each is shown when it is done; the workers stay for all."""
+    from initbench.execute.drive import Driver
+    from initbench.execute.undertaking import Budget
     from initbench.report.progress import ProgressDisplay
 
     display = ProgressDisplay(quiet=quiet)
-    for config in configs:
-        with display.experiment():
-            execution = run_experiment(config, workplace, display, rerun=rerun)
-        yield execution
+    with Driver(workplace, display, Budget(rerun=rerun)) as driver:
+        for config in configs:
+            with display.showing():
+                (execution,) = driver.drive([config])
+            yield execution
 
 
 def _stored(store: Store, execution: Execution) -> list[StoredRun]:
@@ -101,9 +117,7 @@ def _print_documents(experiments: list[list[StoredRun]], *, several: bool) -> No
 
 def _fail_if_any_failed(executions: list[Execution]) -> None:
     lines = [
-        f"{execution.config.name} failed: {type(error).__name__}: {error}"
-        for execution in executions
-        for error in execution.errors
+        f"{execution.config.name} failed: {error}" for execution in executions for error in execution.errors
     ]
     if lines:
         raise RunFailedError("\n".join([*lines, "the traceback is in run.json of the runs, under error"]))

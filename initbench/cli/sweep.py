@@ -23,16 +23,26 @@ from initbench.cli.sweep_options import (
     Strict,
     seconds_of,
 )
-from initbench.cli.workplace import DeviceName, Offline, Quiet, Rerun, Workers, workplace_of
+from initbench.cli.workplace import (
+    CrewOptions,
+    DeviceName,
+    ExecutorName,
+    Offline,
+    Quiet,
+    Rerun,
+    WorkerMemory,
+    Workers,
+    workplace_of,
+)
 from initbench.errors import RunFailedError, UsageError
 
 if TYPE_CHECKING:
     from initbench.cli.gates import Verdicts
     from initbench.config.sweep import Sweep
     from initbench.execute.experiment import Workplace
+    from initbench.execute.undertaking import Budget
     from initbench.report.comparison.view import View
     from initbench.sweep.conduct import Conducted
-    from initbench.sweep.drive import Budget
 
 
 def sweep(
@@ -48,7 +58,9 @@ def sweep(
     rerun: Rerun = False,
     skip_invalid: SkipInvalid = False,
     shard: ShardOption = None,
+    executor: ExecutorName = "auto",
     workers: Workers = None,
+    worker_memory: WorkerMemory = None,
     device: DeviceName = "auto",
     runs_dir: RunsDir = None,
     data_dir: DataDir = None,
@@ -61,16 +73,17 @@ def sweep(
     A sweep file has axes (docs/config.md); with a plain experiment they come from the command line. The same
     command goes on where it was stopped. Exit 1 if a run failed or a gate of the sweep is triggered.
     """
+    from initbench.execute.undertaking import Budget
     from initbench.store.store import Store
-    from initbench.sweep.drive import Budget
 
     seconds = seconds_of(max_time)
     found = _sweep(arguments, shard, skip_invalid=skip_invalid)
     if print_config:
         _print_configs(found)
         return
-    workplace = workplace_of(Store(runs_root(runs_dir)), device, workers, data_dir, offline=offline)
-    budget = Budget(fail_fast, seconds, limit, tuple(retry or ()), rerun)
+    crew = CrewOptions(device, executor, workers, worker_memory)
+    workplace = workplace_of(Store(runs_root(runs_dir)), crew, data_dir, offline=offline)
+    budget = Budget(fail_fast, seconds, limit, tuple(retry or ()), rerun, leave_failed=True)
     asked = _Asked(found, workplace, budget, shard, json_output)
     if dry_run:
         asked.plan()
@@ -107,17 +120,20 @@ class _Asked:
 
     def run(self, *, quiet: bool, strict: bool, fail_on: str | None) -> None:
         """Train what is missing, then show and judge everything."""
+        from initbench.execute.drive import Driver
         from initbench.report.sweep_progress import SweepDisplay
         from initbench.report.sweep_tables import left_out
         from initbench.sweep.conduct import conduct, stored
-        from initbench.sweep.drive import driver
 
         display = SweepDisplay(self.sweep.name, quiet=quiet)
         for line in left_out(self.sweep):
             display.say(line)
         before = stored(self.sweep, self.workplace)
-        with display.showing(before.total, before.total - before.unfinished):
-            found = conduct(self.sweep, self.workplace, driver(self.workplace, display, self.budget))
+        with (
+            display.showing(before.total, before.total - before.unfinished),
+            Driver(self.workplace, display, self.budget) as driver,
+        ):
+            found = conduct(self.sweep, self.workplace, driver.drive)
         verdicts = self._verdicts(found, strict=strict)
         self._show(found, verdicts)
         _fail(found, verdicts, fail_on)
@@ -161,7 +177,7 @@ class _Asked:
 
 def _sweep(arguments: Sequence[str], shard: str | None, *, skip_invalid: bool) -> Sweep:
     from initbench.config.overrides import split_arguments
-    from initbench.sweep.cost import cost
+    from initbench.execute.cost import cost
     from initbench.sweep.read import load_sweep
     from initbench.sweep.shard import Shard, part
 

@@ -1,4 +1,4 @@
-"""What a run costs, from its config alone: to share work out alike on every machine."""
+"""What a run costs in time and memory, from its config alone: the same on every machine."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import Form, form_of
 from initbench.errors import ConfigError
 from initbench.models.network import FAMILIES, FamilyOptions, Network
+from initbench.train.cohort import EVALUATION_CHUNK
 
 PASSES = 3
 """Matrix products of an update for each of the forward pass."""
@@ -20,6 +21,10 @@ LAYER_WORK = 2_000_000
 """Multiplications in the time that a layer takes of an update whatever its size, about 100 µs."""
 SAMPLES = 50_000
 """Of a training split, where a budget is given in epochs: the data are not looked at."""
+COPIES = 4
+"""Of the parameters while they are trained: themselves, gradients, optimizer, checkpoint."""
+EVALUATED = 3
+"""Outputs of layers, of the whole chunk, that are there at a time in an evaluation."""
 _UNKNOWN = Form((784,), 10)
 
 
@@ -41,6 +46,17 @@ def cost(config: ExperimentConfig) -> float:
     return updates(config) * float(
         PASSES * config.train.batch_size * work.products + work.layers * LAYER_WORK
     )
+
+
+def bytes_of_run(config: ExperimentConfig) -> float:
+    """Memory that a run takes in training beside its data: parameters, and what its layers put out.
+
+    Twice the outputs of a batch, for they are kept with their activations, or some of an evaluation's chunk.
+    """
+    work = work_of(config)
+    kept = 2 * config.train.batch_size * work.outputs
+    evaluated = EVALUATED * EVALUATION_CHUNK * work.outputs / work.layers
+    return 4.0 * (COPIES * work.parameters + max(kept, evaluated))
 
 
 def updates(config: ExperimentConfig) -> int:

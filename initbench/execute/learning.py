@@ -11,7 +11,7 @@ from torch import Tensor
 
 from initbench.config.schema import ExperimentConfig
 from initbench.data.prepare import Bundle, Split
-from initbench.execute.experiment import MOST_STACKED
+from initbench.execute.groups import MOST_STACKED
 from initbench.execute.identity import training_mode
 from initbench.train.checkpoint import Checkpoint
 from initbench.train.loop import Training

@@ -23,16 +23,18 @@ THREADS_GAIN = {"vmap": 1.4, "single": 1.0}
 _TRIES = 4
 
 
-def workers_that_pay(config: ExperimentConfig, data: Bundle, mode: Mode, runs: int, steps: int) -> int:
-    """As many workers as finish `runs` × `steps` updates earliest, their start included; 1 for none."""
+def workers_that_pay(seconds: float, runs: int, mode: Mode, *, started: bool = False) -> int:
+    """As many workers as are done earliest with `runs` that take `seconds` in all; 1 for this process alone.
+
+    `started`: whether there are workers already. Else their start counts.
+    """
     available = min(cores(), runs)
     if available < 2:
         return 1
-    seconds = runs * steps * seconds_per_update(config, data, mode)
     times = {1: seconds / THREADS_GAIN[mode]}
     for workers in range(2, available + 1):
         share = -(-runs // workers) / runs  # the busiest worker's
-        times[workers] = START_SECONDS + seconds * share
+        times[workers] = (0.0 if started else START_SECONDS) + seconds * share
     return min(times, key=lambda workers: times[workers])
 
 

@@ -13,6 +13,11 @@ import torch
 _PACKAGES = ("initbench", "torch", "torchvision", "numpy", "scikit-learn")
 
 
+def surroundings_of(device: torch.device) -> dict[str, Any]:
+    """Versions, machine and state of the code, which all runs of a command share."""
+    return {"versions": versions(), "machine": machine(device), "git": git_state()}
+
+
 def versions() -> dict[str, str]:
     """Python's version and those of the packages that a run's numbers pass through."""
     return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}

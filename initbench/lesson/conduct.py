@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 
 from initbench.compare.rows import Table, one_table
 from initbench.config.lesson import Arm, Lesson
@@ -21,7 +23,7 @@ class ArmResult:
     arm: Arm
     trained: Trained
     tuning: Tuning | None
-    errors: tuple[Exception, ...]
+    errors: tuple[str, ...]
     """What stopped runs that failed, those of the tuning included."""
 
     @property
@@ -43,11 +45,7 @@ class Conducted:
     @property
     def failures(self) -> list[str]:
         """A line for each error that ended runs."""
-        return [
-            f"{self.lesson.name}.{arm.name} failed: {type(error).__name__}: {error}"
-            for arm in self.arms
-            for error in arm.errors
-        ]
+        return [f"{self.lesson.name}.{arm.name} failed: {error}" for arm in self.arms for error in arm.errors]
 
 
 @dataclass(frozen=True)
@@ -64,22 +62,30 @@ class Stock:
 
 
 def conduct(lesson: Lesson, get: Get) -> Conducted:
-    """Get the runs of the arms, in order, and judge the claims on them.
+    """Get the runs of the arms, and judge the claims on them.
 
     Raises as `get` does; a run that failed is an arm's error, and may leave claims undecided.
     """
-    arms = tuple(_arm(arm, lesson.tune, get) for arm in lesson.arms)
+    arms = tuple(_arms(lesson.arms, lesson.tune, get))
     table = one_table({arm.name: arm.trained.facts for arm in arms})
     return Conducted(lesson, arms, table, tuple(judged(lesson.config.claims, table)))
 
 
-def _arm(arm: Arm, wanted: Tune | None, get: Get) -> ArmResult:
+def _arms(arms: Sequence[Arm], wanted: Tune | None, get: Get) -> Iterator[ArmResult]:
+    """All arms at once, since they are trained side by side; where one is tuned, all are tuned first."""
     if wanted is None:
-        done = get(arm.config)
-        return ArmResult(arm, done, None, done.errors)
-    tuning, errors = tune(arm.candidates, wanted.values, wanted.key, wanted.select, get)
-    done = get(chosen_of(arm.config, arm.candidates[tuning.best]))
-    return ArmResult(arm, done, tuning, (*errors, *done.errors))
+        for arm, done in zip(arms, get([arm.config for arm in arms]), strict=True):
+            yield ArmResult(arm, done, None, done.errors)
+        return
+    tried = iter(get([candidate for arm in arms for candidate in arm.candidates]))
+    groups = [list(islice(tried, len(arm.candidates))) for arm in arms]
+    tunings = [tune(group, wanted.values, wanted.key, wanted.select) for group in groups]
+    best = [
+        chosen_of(arm.config, arm.candidates[tuning.best]) for arm, tuning in zip(arms, tunings, strict=True)
+    ]
+    for arm, done, tuning, group in zip(arms, get(best), tunings, groups, strict=True):
+        errors = tuple(error for one in (*group, done) for error in one.errors)
+        yield ArmResult(arm, done, tuning, errors)
 
 
 def stock(lesson: Lesson, get: Get) -> Stock:
@@ -91,9 +97,9 @@ def stock(lesson: Lesson, get: Get) -> Stock:
     for arm in lesson.arms:
         wanted = sum(len(candidate.seed_list) for candidate in arm.candidates)
         with suppress(InitbenchError):  # its data, or the runs it starts from, are not there: nor are its own
-            tuned = sum(get(candidate).complete for candidate in arm.candidates)
+            tuned = sum(one.complete for one in get(arm.candidates))
             found += tuned
             if tuned == wanted:
-                found += _arm(arm, lesson.tune, get).trained.complete
+                found += sum(one.trained.complete for one in _arms([arm], lesson.tune, get))
         total += wanted + len(arm.config.seed_list)
     return Stock(found, total)

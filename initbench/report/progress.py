@@ -1,16 +1,16 @@
-"""Live progress on stderr: a bar on a terminal, a line at start and end when piped, or nothing."""
+"""Live progress on stderr: bars on a terminal, a line at start and end when piped, or nothing."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from initbench.config.schema import ExperimentConfig
 from initbench.pretrain.greedy import Stride
@@ -21,6 +21,46 @@ _LINE_SECONDS = 5.0
 """Between lines about pre-training, where there is no bar."""
 
 
+@dataclass
+class _Part:
+    """An experiment that is under way."""
+
+    config: ExperimentConfig
+    runs: int
+    steps: int
+    """Of each run."""
+    start: float
+    last: float
+    """When something was shown of it."""
+    ended: int = 0
+    finished: int = 0
+    made: int = 0
+    """Updates, of all runs."""
+    shown: int = 0
+    """Samples, in pre-training."""
+    accuracy: dict[int, float] = field(default_factory=dict)
+    at: dict[tuple[int, ...], int] = field(default_factory=dict)
+    """Cohort → its last update."""
+    pretrained: dict[tuple[int, ...], int] = field(default_factory=dict)
+    bar: TaskID | None = None
+
+    @property
+    def samples(self) -> int:
+        """Shown to nets until now, in pre-training as well."""
+        return self.made * self.config.train.batch_size + self.shown
+
+    @property
+    def pretraining_batch(self) -> int:
+        """Samples of an update in pre-training."""
+        return getattr(self.config.init.scheme, "batch_size", None) or self.config.train.batch_size
+
+    def note(self, loss: float, now: float) -> str:
+        """What stands behind the bar."""
+        known = list(self.accuracy.values())
+        accuracy = f"val {100 * sum(known) / len(known):.1f} %  " if known else ""
+        return f"loss {loss:.3f}  {accuracy}{self.samples / (now - self.start) / 1000:,.1f}k samples/s"
+
+
 class ProgressDisplay:
     """An Observer that shows step, loss, accuracy, samples per second and the time left."""
 
@@ -28,19 +68,9 @@ class ProgressDisplay:
         self._console = Console(stderr=True, markup=False, emoji=False, highlight=False)
         self._quiet = quiet
         self._live = self._console.is_terminal and not quiet
-        self._bar: Progress | None = None
-        self._task: Any = None
-        self._accuracy: dict[int, float] = {}
-        self._batch = 1
-        self._start = self._last = 0.0
-        self._made = self._finished = 0
-        self._name = ""
-        self._runs = 1
-        self._total = 0
-        self._steps: dict[tuple[int, ...], int] = {}
-        self._pretrained: dict[tuple[int, ...], int] = {}
-        self._pretraining_batch = 1
-        self._shown = 0
+        self._bars: Progress | None = None
+        self._parts: dict[int, _Part] = {}  # by the identity of a config: names may be shared
+        self._start: float | None = None
 
     def say(self, message: str) -> None:
         """One line, unless quiet."""
@@ -58,91 +88,92 @@ class ProgressDisplay:
             self.say(
                 f"{config.name}: training {text.plural(to_train, 'run')}, {text.plural(steps, 'step')} each"
             )
-        self._batch = config.train.batch_size
-        self._accuracy = {}
-        self._start = self._last = time.monotonic()
-        self._made = self._finished = self._shown = 0
-        self._pretrained = {}
-        self._pretraining_batch = getattr(config.init.scheme, "batch_size", None) or self._batch
-        self._name, self._runs, self._steps, self._total = config.name, to_train, {}, steps
+        now = time.monotonic()
+        self._start = self._start or now
+        part = self._parts[id(config)] = _Part(config, to_train, steps, now, now)
         if self._live:
-            self._begin_bar(config.name, steps)
+            part.bar = self._begin_bar(config.name, steps)
 
-    def pretraining(self, seeds: tuple[int, ...], stride: Stride) -> None:
+    def pretraining(self, config: ExperimentConfig, seeds: tuple[int, ...], stride: Stride) -> None:
         """Say which layer is being trained: on the bar, or in a line every few seconds."""
-        made, now = (stride.layer - 1) * stride.steps + stride.step, time.monotonic()
-        self._shown += len(seeds) * (made - self._pretrained.get(seeds, made - 1)) * self._pretraining_batch
-        self._pretrained[seeds] = made
-        if now - self._last < (_REFRESH_SECONDS if self._live else _LINE_SECONDS):
+        part, now = self._parts[id(config)], time.monotonic()
+        made = (stride.layer - 1) * stride.steps + stride.step
+        before = part.pretrained.get(seeds, made - 1)
+        part.shown += len(seeds) * (made - before) * part.pretraining_batch
+        part.pretrained[seeds] = made
+        if now - part.last < (_REFRESH_SECONDS if self._live else _LINE_SECONDS):
             return
-        self._last = now
+        part.last = now
         where = f"pre-training layer {stride.layer} of {stride.layers}, step {stride.step:,}"
-        if self._bar is not None:
-            self._bar.update(self._task, note=f"{where}  loss {stride.loss:.3g}")
+        if self._bars is not None and part.bar is not None:
+            self._bars.update(part.bar, note=f"{where}  loss {stride.loss:.3g}")
         else:
-            self.say(f"{self._name}: {where}, loss {stride.loss:.3g}")
+            self.say(f"{config.name}: {where}, loss {stride.loss:.3g}")
 
-    def advanced(self, seeds: tuple[int, ...], step: int, losses: Tensor) -> None:
+    def advanced(
+        self, config: ExperimentConfig, seeds: tuple[int, ...], step: int, losses: Sequence[float]
+    ) -> None:
         """Move the bar, a few times a second; it shows the mean over the runs."""
-        before = self._steps.get(seeds)
+        part = self._parts[id(config)]
+        before = part.at.get(seeds)
         if before is None:
             before = step - 1
             if before:
-                self.say(f"{self._name}: {text.plural(len(seeds), 'run')} taken up after step {before:,}")
-        self._made += len(losses) * (step - before)
-        self._steps[seeds] = step
+                self.say(f"{config.name}: {text.plural(len(seeds), 'run')} taken up after step {before:,}")
+        part.made += len(losses) * (step - before)
+        part.at[seeds] = step
         now = time.monotonic()
-        if self._bar is None or now - self._last < _REFRESH_SECONDS:
+        if self._bars is None or part.bar is None or now - part.last < _REFRESH_SECONDS:
             return
-        self._last = now
-        rate = self._samples / (now - self._start)
-        completed = sum(len(seeds) * step for seeds, step in self._steps.items()) // self._runs
-        self._bar.update(self._task, completed=completed, note=self._note(float(losses.mean()), rate))
+        part.last = now
+        completed = sum(len(seeds) * step for seeds, step in part.at.items()) // part.runs
+        loss = float(sum(losses) / len(losses))
+        self._bars.update(part.bar, completed=completed, note=part.note(loss, now))
 
-    def evaluated(self, seed: int, entry: dict[str, Any]) -> None:
+    def evaluated(self, config: ExperimentConfig, seed: int, entry: dict[str, Any]) -> None:
         """Keep the accuracy for the bar."""
-        self._accuracy[seed] = entry["val_accuracy"]
+        self._parts[id(config)].accuracy[seed] = entry["val_accuracy"]
 
-    def ended(self, seed: int, status: str) -> None:
-        """Count the run; how it ended is seen from the tables."""
-        self._accuracy.pop(seed, None)
+    def ended(self, config: ExperimentConfig, seed: int, status: str) -> None:
+        """Count the run; how it ended is seen from the tables. With the last one the bar goes."""
+        part = self._parts[id(config)]
+        part.accuracy.pop(seed, None)
+        part.ended += 1
         if status == "finished":
-            self._finished += 1
-            reported = next((step for seeds, step in self._steps.items() if seed in seeds), self._total)
-            self._made += self._total - reported  # workers report a few times a second
+            part.finished += 1
+            reported = next((step for seeds, step in part.at.items() if seed in seeds), part.steps)
+            part.made += part.steps - reported  # workers report a few times a second
+        if part.ended == part.runs and self._bars is not None and part.bar is not None:
+            self._bars.remove_task(part.bar)
+            part.bar = None
 
     @contextmanager
-    def experiment(self) -> Iterator[None]:
-        """Take the bar down at the end, whatever happens."""
+    def showing(self) -> Iterator[None]:
+        """Take the bars down at the end, whatever happens."""
         try:
             yield
         finally:
-            if self._bar is not None:
-                self._bar.stop()
-                self._bar = None
-            elif self._finished and sys.exc_info()[0] is None:
-                seconds = time.monotonic() - self._start
-                self.say(f"trained in {seconds:.1f} s, {self._samples / seconds:,.0f} samples/s")
+            if self._bars is not None:
+                self._bars.stop()
+            elif self._start is not None and sys.exc_info()[0] is None:
+                self._say_sum(time.monotonic() - self._start)
+            self._bars, self._start, self._parts = None, None, {}
 
-    @property
-    def _samples(self) -> int:
-        """Shown to nets until now, in pre-training as well."""
-        return self._made * self._batch + self._shown
+    def _say_sum(self, seconds: float) -> None:
+        if any(part.finished for part in self._parts.values()):
+            samples = sum(part.samples for part in self._parts.values())
+            self.say(f"trained in {seconds:.1f} s, {samples / seconds:,.0f} samples/s")
 
-    def _begin_bar(self, name: str, steps: int) -> None:
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed:,}/{task.total:,}", markup=False),
-            TextColumn("{task.fields[note]}", markup=False),
-            TimeRemainingColumn(compact=True),
-            console=self._console,
-            transient=True,
-        )
-        self._task = self._bar.add_task(name, total=steps, note="")
-        self._bar.start()
-
-    def _note(self, loss: float, rate: float) -> str:
-        known = list(self._accuracy.values())
-        accuracy = f"val {100 * sum(known) / len(known):.1f} %  " if known else ""
-        return f"loss {loss:.3f}  {accuracy}{rate / 1000:,.1f}k samples/s"
+    def _begin_bar(self, name: str, steps: int) -> TaskID:
+        if self._bars is None:
+            self._bars = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=24),
+                TextColumn("{task.completed:,}/{task.total:,}", markup=False),
+                TextColumn("{task.fields[note]}", markup=False),
+                TimeRemainingColumn(compact=True),
+                console=self._console,
+                transient=True,
+            )
+            self._bars.start()
+        return self._bars.add_task(name, total=steps, note="")

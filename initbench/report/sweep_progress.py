@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
-from torch import Tensor
 
 from initbench.config.schema import ExperimentConfig
 from initbench.pretrain.greedy import Stride
@@ -48,10 +47,9 @@ class SweepDisplay:
         self._begin = self._last = time.monotonic()
         self._total = self._stored = 0
         self._counts: Counter[str] = Counter()
-        self._config: ExperimentConfig | None = None
-        self._steps = 0
-        self._cohorts: dict[tuple[str, tuple[int, ...]], _Cohort] = {}
-        self._accuracy: dict[tuple[str, int], float] = {}
+        self._steps: dict[int, int] = {}  # by the identity of a config: names may be shared
+        self._cohorts: dict[tuple[int, tuple[int, ...]], _Cohort] = {}
+        self._accuracy: dict[tuple[int, int], float] = {}
 
     def say(self, message: str) -> None:
         """One line, unless quiet."""
@@ -76,50 +74,48 @@ class SweepDisplay:
     def planned(self, config: ExperimentConfig, to_train: int, stored: int, steps: int | None) -> None:
         """An experiment is begun."""
         del to_train, stored
-        self._config, self._steps = config, steps or 0
+        self._steps[id(config)] = steps or 0
 
-    def pretraining(self, seeds: tuple[int, ...], stride: Stride) -> None:
+    def pretraining(self, config: ExperimentConfig, seeds: tuple[int, ...], stride: Stride) -> None:
         """A cohort pre-trains."""
-        cohort = self._cohort(seeds)
+        cohort = self._cohort(config, seeds)
         cohort.layer, cohort.loss = f"pre-training layer {stride.layer} of {stride.layers}", stride.loss
         self._refresh()
 
-    def advanced(self, seeds: tuple[int, ...], step: int, losses: Tensor) -> None:
+    def advanced(
+        self, config: ExperimentConfig, seeds: tuple[int, ...], step: int, losses: Sequence[float]
+    ) -> None:
         """A cohort made an update."""
-        cohort = self._cohort(seeds)
+        cohort = self._cohort(config, seeds)
         cohort.step, cohort.layer = step, ""
         if time.monotonic() - self._last >= _REFRESH_SECONDS:
-            cohort.loss = float(losses.mean())
+            cohort.loss = float(sum(losses) / len(losses))
             self._refresh()
 
-    def evaluated(self, seed: int, entry: dict[str, Any]) -> None:
+    def evaluated(self, config: ExperimentConfig, seed: int, entry: dict[str, Any]) -> None:
         """Keep the accuracy for the line of the run."""
-        self._accuracy[self._experiment, seed] = entry["val_accuracy"]
+        self._accuracy[id(config), seed] = entry["val_accuracy"]
 
-    def ended(self, seed: int, status: str) -> None:
+    def ended(self, config: ExperimentConfig, seed: int, status: str) -> None:
         """Count a run, and tell of it."""
         self._counts[status] += 1
-        accuracy = self._accuracy.pop((self._experiment, seed), None)
+        accuracy = self._accuracy.pop((id(config), seed), None)
         done = sum(self._counts.values())
         for key, cohort in list(self._cohorts.items()):
-            if key[0] == self._experiment and seed in key[1]:
+            if key[0] == id(config) and seed in key[1]:
                 cohort.runs -= 1
                 if not cohort.runs:
                     del self._cohorts[key]
         if self._live is None:
             last = f", val {text.percent(accuracy, 1)} %" if accuracy is not None else ""
             of = self._total - self._stored
-            self.say(f"{done}/{of} {self._experiment}-s{seed} {status}{last}{self._time_left(', ')}")
+            self.say(f"{done}/{of} {config.name}-s{seed} {status}{last}{self._time_left(', ')}")
         self._refresh()
 
-    @property
-    def _experiment(self) -> str:
-        return "" if self._config is None else self._config.name
-
-    def _cohort(self, seeds: tuple[int, ...]) -> _Cohort:
-        key = (self._experiment, seeds)
+    def _cohort(self, config: ExperimentConfig, seeds: tuple[int, ...]) -> _Cohort:
+        key = (id(config), seeds)
         if key not in self._cohorts:
-            self._cohorts[key] = _Cohort(self._experiment, len(seeds), self._steps)
+            self._cohorts[key] = _Cohort(config.name, len(seeds), self._steps[id(config)])
         return self._cohorts[key]
 
     def _time_left(self, before: str) -> str:

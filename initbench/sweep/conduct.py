@@ -162,7 +162,7 @@ class _Conductor:
         return PointResult(point, config, self._ids(config))
 
     def _ids(self, config: ExperimentConfig) -> tuple[str, ...]:
-        return tuple(plan(config, self._workplace, rerun=False).run_ids.values())
+        return tuple(plan(config, self._workplace).run_ids.values())
 
     def _train(self, configs: Sequence[ExperimentConfig]) -> None:
         if self._drive is not None and configs:

@@ -10,15 +10,19 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+import torch
+
 from initbench.config.schema import ExperimentConfig
-from initbench.data.prepare import Bundle, prepare
+from initbench.data.prepare import Bundle
 from initbench.data.resolve import resolve
-from initbench.execute.experiment import MOST_STACKED, Workplace
+from initbench.execute.cost import bytes_of_run, cost, updates
+from initbench.execute.datasets import Datasets, size_of
+from initbench.execute.experiment import Workplace
+from initbench.execute.groups import Lot, most_together, sizes
 from initbench.execute.identity import training_mode
 from initbench.execute.pace import cores, seconds_per_update
 from initbench.store.layout import Record
 from initbench.sweep.conduct import Conducted
-from initbench.sweep.cost import cost, updates, work_of
 
 CALIBRATED = 3
 """Kinds of net that are timed at most; the others are reckoned from their cost."""
@@ -26,8 +30,6 @@ BESIDE_TRAINING = 1.3
 """Evaluations and probes are so much of a run's time, where only an update has been timed."""
 PROCESS_BYTES = 400e6
 """Of a process that has loaded torch, before any net is made (350 to 400 MB on Linux)."""
-COPIES = 4
-"""Of the parameters while they are trained: themselves, gradients, optimizer, checkpoint."""
 _BUDGET = ("steps", "epochs", "lr", "lr_factors", "schedule", "warmup_steps", "weight_decay", "eval_every")
 
 
@@ -54,20 +56,12 @@ class Outlook:
         return self.total - self.stored
 
 
-@dataclass(frozen=True)
-class _Todo:
-    """An experiment, and how many of its runs are missing."""
-
-    config: ExperimentConfig
-    missing: int
-
-
 def outlook(found: Conducted, workplace: Workplace) -> Outlook:
     """What the missing runs take, from stored runs of the same kind of net, else from a few updates.
 
     Raises DataError where the data are not there.
     """
-    todo = [one for one in _todo(found) if one.missing]
+    todo = [one for one in _todo(found, workplace) if one.missing]
     known = _earlier(workplace.store.records(), {_kind(one.config.resolved()) for one in todo})
     seconds, rest = 0.0, []
     for one in todo:
@@ -83,50 +77,44 @@ def outlook(found: Conducted, workplace: Workplace) -> Outlook:
         seconds += sum(one.missing * cost(one.config) * pace for one in rest)
     missing = sum(one.missing for one in todo)
     workers = max(1, min(_workers(workplace), missing))
+    together = sizes(todo, workers)
     return Outlook(
         total=found.total,
         stored=found.total - missing,
-        cohorts=sum(math.ceil(one.missing / _cohort(one, workplace)) for one in todo),
+        cohorts=sum(math.ceil(one.missing / size) for one, size in zip(todo, together, strict=True)),
         workers=workers,
         seconds=seconds / workers,
         by_earlier=missing - sum(one.missing for one in rest),
-        bytes=_bytes(todo, workplace, bundles),
+        bytes=_bytes(todo, together, bundles),
     )
 
 
-def _todo(found: Conducted) -> Iterator[_Todo]:
+def _todo(found: Conducted, workplace: Workplace) -> Iterator[Lot]:
     for point in found.points:
         if point.tuning_ids:
-            yield _Todo(point.point.candidates[0], found.missing(point.tuning_ids))
-        runs = len(point.point.config.seed_list)
-        yield _Todo(point.point.config, runs if point.config is None else found.missing(point.run_ids))
+            candidate = point.point.candidates[0]
+            missing = found.missing(point.tuning_ids)
+            yield Lot(candidate, missing, most_together(candidate, workplace.device))
+        config = point.point.config
+        missing = len(config.seed_list) if point.config is None else found.missing(point.run_ids)
+        yield Lot(config, missing, most_together(config, workplace.device))
 
 
 def _workers(workplace: Workplace) -> int:
-    return workplace.workers or (cores() if workplace.device.type == "cpu" else 1)
-
-
-def _cohort(one: _Todo, workplace: Workplace) -> int:
-    """Runs that are trained together."""
-    if training_mode(one.config, workplace.device) != "vmap":
-        return 1
-    return min(MOST_STACKED[workplace.device.type], math.ceil(one.missing / _workers(workplace)))
+    on_cpu = workplace.device.type == "cpu"
+    return workplace.workers or (cores() if on_cpu else torch.cuda.device_count())
 
 
 class _Bundles:
-    """Data sets in memory, each prepared once."""
+    """The data of experiments."""
 
     def __init__(self, workplace: Workplace) -> None:
-        self._workplace = workplace
-        self._known: dict[str, Bundle] = {}
+        self._workplace, self._datasets = workplace, Datasets()
 
     def of(self, config: ExperimentConfig) -> Bundle:
         """The data of an experiment."""
-        key = config.data.model_dump_json()
-        if key not in self._known:
-            resolved = resolve(config.data, self._workplace.source)
-            self._known[key] = prepare(resolved, config.data, self._workplace.device)
-        return self._known[key]
+        place = self._workplace
+        return self._datasets.of(resolve(config.data, place.source), config.data, place.device)
 
 
 def _kind(config: Mapping[str, Any]) -> str:
@@ -164,18 +152,10 @@ def _calibrated(configs: Sequence[ExperimentConfig], workplace: Workplace, bundl
     return BESIDE_TRAINING * median(paces)
 
 
-def _bytes(todo: Sequence[_Todo], workplace: Workplace, bundles: _Bundles) -> float:
+def _bytes(todo: Sequence[Lot], together: Sequence[int], bundles: _Bundles) -> float:
     """Of the worker whose data and cohort are largest."""
-    worst = 0.0
-    for one in todo:
-        config = one.config
-        together = _cohort(one, workplace)
-        work = work_of(config)
-        numbers = COPIES * work.parameters + 2 * config.train.batch_size * work.outputs
-        worst = max(worst, _size(bundles.of(config)) + 4.0 * together * numbers)
-    return PROCESS_BYTES + worst
-
-
-def _size(data: Bundle) -> float:
-    tensors = [tensor for split in (data.train, data.val, data.test) for tensor in (split.x, split.y)]
-    return float(sum(tensor.numel() * tensor.element_size() for tensor in tensors))
+    each = [
+        size_of(bundles.of(one.config)) + runs * bytes_of_run(one.config)
+        for one, runs in zip(todo, together, strict=True)
+    ]
+    return PROCESS_BYTES + max(each, default=0.0)

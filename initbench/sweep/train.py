@@ -1,16 +1,16 @@
-"""Experiments one after another: what is stored is read, what is missing is trained first."""
+"""Experiments and their runs: what is missing is trained first, or only read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from initbench.compare.facts import RunFacts, facts_of
 from initbench.config.schema import ExperimentConfig
-from initbench.execute.experiment import Workplace, plan, run_experiment
-from initbench.execute.recorder import Observer
-from initbench.store.store import StoredRun
+from initbench.execute.drive import Driver
+from initbench.execute.experiment import Workplace, plan
+from initbench.store.store import Store, StoredRun
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Trained:
 
     config: ExperimentConfig
     runs: tuple[StoredRun, ...]
-    errors: tuple[Exception, ...] = ()
+    errors: tuple[str, ...] = ()
     """What stopped runs that failed."""
 
     @cached_property
@@ -33,28 +33,21 @@ class Trained:
         return sum(run.is_complete for run in self.facts)
 
 
-Get = Callable[[ExperimentConfig], Trained]
-"""How an experiment's runs are come by."""
+Get = Callable[[Sequence[ExperimentConfig]], list[Trained]]
+"""How the runs of experiments are come by."""
 
 
-def trained(
-    config: ExperimentConfig, *, workplace: Workplace, observer: Observer, rerun: bool = False
-) -> Trained:
-    """Train what is missing of an experiment, and read all of it. Raises as `run_experiment` does."""
-    todo = plan(config, workplace, rerun=rerun)
-    if not todo.missing:
-        return _read(config, todo.run_ids.values(), workplace)
-    execution = run_experiment(config, workplace, observer, rerun=rerun)
-    return _read(config, execution.run_ids, workplace, execution.errors)
+def trained(configs: Sequence[ExperimentConfig], *, driver: Driver, store: Store) -> list[Trained]:
+    """Train what is missing of experiments, and read all of it. Raises as `Driver.drive` does."""
+    return [_read(one.config, one.run_ids, store, one.errors) for one in driver.drive(configs)]
 
 
-def stored(config: ExperimentConfig, *, workplace: Workplace) -> Trained:
-    """What there is of an experiment, without training. Raises DataError where its data is not there."""
-    return _read(config, plan(config, workplace, rerun=False).run_ids.values(), workplace)
+def stored(configs: Sequence[ExperimentConfig], *, workplace: Workplace) -> list[Trained]:
+    """What there is of experiments, without training. Raises DataError where their data is not there."""
+    return [_read(one, plan(one, workplace).run_ids.values(), workplace.store) for one in configs]
 
 
 def _read(
-    config: ExperimentConfig, run_ids: Iterable[str], workplace: Workplace, errors: tuple[Exception, ...] = ()
+    config: ExperimentConfig, run_ids: Iterable[str], store: Store, errors: tuple[str, ...] = ()
 ) -> Trained:
-    store = workplace.store
     return Trained(config, tuple(store.read(one) for one in run_ids if store.status(one)), errors)

@@ -10,8 +10,7 @@ from typing import Any
 from initbench.compare.facts import RunFacts
 from initbench.compare.metrics import METRICS, Metric
 from initbench.compare.statistics import summarise
-from initbench.config.schema import ExperimentConfig
-from initbench.sweep.train import Get
+from initbench.sweep.train import Trained
 
 TOLERANCE = 0.05
 """A value is good if its score is within this share of the best one's size."""
@@ -92,18 +91,14 @@ class Tuning:
         }
 
 
-def tune(
-    candidates: Sequence[ExperimentConfig], values: Sequence[float], key: str, metric: str, get: Get
-) -> tuple[Tuning, tuple[Exception, ...]]:
-    """Get the runs of every candidate, one for each value of `key`, and choose.
+def tune(done: Sequence[Trained], values: Sequence[float], key: str, metric: str) -> Tuning:
+    """Choose from the runs of candidates, one for each value of `key`.
 
-    `metric` is one of METRICS that says which way is better. The errors of runs that failed come second.
-    Raises as `get` does.
+    `metric` is one of METRICS that says which way is better.
     """
-    done = [get(candidate) for candidate in candidates]
     scored = METRICS[metric]
     tried = [tried_of(value, one.facts, scored) for value, one in zip(values, done, strict=True)]
-    return chosen(key, scored, tried), tuple(error for one in done for error in one.errors)
+    return chosen(key, scored, tried)
 
 
 def tried_of(value: float, runs: Sequence[RunFacts], metric: Metric) -> Tried:

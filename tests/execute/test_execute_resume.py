@@ -23,6 +23,7 @@ from initbench.execute import drive
 from initbench.execute.experiment import Execution, Workplace
 from initbench.store.checkpoint import CHECKPOINT
 from initbench.store.store import Store
+from tests.execute.driven import run_experiment
 
 CPU = torch.device("cpu")
 
@@ -180,7 +181,6 @@ SCRIPT = """
 import sys
 from initbench.execute import drive
 from initbench.cli.main import call
-from tests.execute.driven import run_experiment
 drive.CHECKPOINT_SECONDS = 0.0
 sys.exit(call(sys.argv[1:]))
 """

@@ -418,7 +418,7 @@ def test_a_run_that_another_process_has_leaves_its_neighbours_free(
     make_config: Any, execute: Any, workplace: Workplace
 ) -> None:
     config = make_config(seeds=3)
-    ids = plan(config, workplace, rerun=False).run_ids
+    ids = plan(config, workplace).run_ids
     with pytest.raises(StoreError, match=rf"{ids[1]} is running"), workplace.store.claim(ids[1], {}, ""):
         execute(config)
     assert [workplace.store.status(ids[seed]) for seed in (0, 2)] == ["interrupted", None]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from dataclasses import replace
 from multiprocessing import active_children
 from pathlib import Path
@@ -14,7 +12,7 @@ import torch
 
 from initbench.data.dataset import Source
 from initbench.errors import Terminated
-from initbench.execute import experiment, pace
+from initbench.execute import pace
 from initbench.execute.experiment import Workplace
 from initbench.store.store import Store
 from tests.execute.driven import run_experiment
@@ -70,40 +68,6 @@ def test_the_numbers_do_not_depend_on_workers(make_config: Any, workplace: Workp
     assert active_children() == [], "no worker outlives its experiment"
 
 
-def test_a_killed_worker_takes_down_its_own_runs_alone(make_config: Any, workplace: Workplace) -> None:
-    killed = []
-
-    def kill_one() -> None:
-        killed.append(active_children()[0].pid)
-        os.kill(int(killed[0] or 0), signal.SIGKILL)
-
-    config = make_config(seeds=4, train={"steps": 3000, "eval_every": 1000})
-    execution = run_experiment(config, workplace, Watcher(kill_one), rerun=False)
-    statuses = sorted(str(workplace.store.status(run_id)) for run_id in execution.run_ids)
-    assert statuses == ["failed", "failed", "finished", "finished"]
-    assert [str(error) for error in execution.errors] == ["its worker process ended with exit code -9"]
-    again = run_experiment(config, workplace, Watcher(), rerun=False)
-    assert again.errors == ()
-    assert {workplace.store.status(run_id) for run_id in again.run_ids} == {"finished"}
-
-
-def test_what_fails_in_a_worker_is_stored_with_the_traceback_there(
-    make_config: Any, workplace: Workplace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    order = experiment.train_in_workers
-
-    def other_data(jobs: Any, resolved: Any, opened: Any, *, workers: int) -> Any:
-        missing = replace(resolved, located=replace(resolved.located, load=dict))  # no RawData
-        return order(jobs, missing, opened, workers=workers)
-
-    monkeypatch.setattr(experiment, "train_in_workers", other_data)
-    execution = run_experiment(make_config(seeds=2), workplace, Watcher(), rerun=False)
-    assert len(execution.errors) == 2
-    error = workplace.store.read(execution.run_ids[0]).record["error"]
-    assert "AttributeError: 'dict' object has no attribute" in error
-    assert "in prepare" in error, "the frames of the worker"
-
-
 def test_an_interrupt_ends_the_workers_and_marks_their_runs(make_config: Any, workplace: Workplace) -> None:
     def interrupt() -> None:
         raise Terminated(15)
@@ -129,10 +93,15 @@ def test_an_interrupt_ends_the_workers_and_marks_their_runs(make_config: Any, wo
     ],
 )
 def test_workers_are_used_where_they_pay(
-    make_config: Any, monkeypatch: pytest.MonkeyPatch, cores: int, runs: int, seconds: float, mode: Any,
+    monkeypatch: pytest.MonkeyPatch, cores: int, runs: int, seconds: float, mode: Any,
     expected: int,
 ) -> None:  # fmt: skip
     """100 updates of `seconds` each; 3 workers share 5 runs as well as 4 do."""
     monkeypatch.setattr(pace, "cores", lambda: cores)
-    monkeypatch.setattr(pace, "seconds_per_update", lambda *_: seconds)
-    assert pace.workers_that_pay(make_config(), None, mode, runs, 100) == expected  # type: ignore[arg-type]
+    assert pace.workers_that_pay(100 * seconds * runs, runs, mode) == expected
+
+
+def test_workers_that_are_there_need_no_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "cores", lambda: 2)
+    assert pace.workers_that_pay(1.0, 2, "vmap") == 1
+    assert pace.workers_that_pay(1.0, 2, "vmap", started=True) == 2

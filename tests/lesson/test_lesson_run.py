@@ -161,16 +161,16 @@ def test_data_that_is_not_there(lesson: Lesson, file: Path, tmp_path: Path):
 def test_a_failed_run_is_an_error_and_leaves_claims_undecided(
     lesson: Lesson, file: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from initbench.execute import experiment
+    from initbench.execute import perform
 
-    train = experiment.train
+    train = perform.train
 
     def failing(job: Any, *rest: Any) -> None:
         if job.config.name == "tiny.xavier":
             raise RuntimeError("boom")
         train(job, *rest)
 
-    monkeypatch.setattr(experiment, "train", failing)
+    monkeypatch.setattr(perform, "train", failing)
     said = lesson(file, "--json", "--workers", 1)
     assert said.code == 1 and "tiny.xavier failed: RuntimeError: boom" in said.err
     (found,) = json.loads(said.out)["lessons"]

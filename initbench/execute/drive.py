@@ -1,0 +1,238 @@
+"""Train what experiments lack, many of them at once: the one way from configs to stored runs.
+
+Experiments that others start from come first. Of the rest, the runs that take longest are begun first, and
+groups of different experiments run side by side. Workers stay until the driver is closed. Nobody but the
+process of the driver writes the store.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Self
+
+import torch
+
+from initbench.components.inits.pretrained import TransferOptions
+from initbench.config.schema import ExperimentConfig
+from initbench.data.prepare import Bundle
+from initbench.errors import InitbenchError, StoreError
+from initbench.execute.cost import cost
+from initbench.execute.datasets import Datasets
+from initbench.execute.executor import EXECUTORS, Conditions, Crew, Task
+from initbench.execute.experiment import Execution, Workplace, plan
+from initbench.execute.groups import alike, most_together, sizes
+from initbench.execute.identity import training_mode
+from initbench.execute.pace import cores, seconds_per_update, workers_that_pay
+from initbench.execute.ready import Ready, ready
+from initbench.execute.recorder import Observer, Recorder, claimed
+from initbench.execute.round import EnoughError, Round
+from initbench.execute.surroundings import surroundings_of
+from initbench.execute.undertaking import Budget, Group, Undertaking
+from initbench.pretrain.cost import equivalent_updates
+from initbench.store.layout import Record
+from initbench.train.loop import total_steps
+
+CHECKPOINT_SECONDS = 15.0
+"""An interrupted run loses at most about so much work."""
+
+
+class Driver:
+    """Trains experiments until the budget, which all calls share, is spent; a context manager."""
+
+    def __init__(self, workplace: Workplace, observer: Observer, budget: Budget | None = None) -> None:
+        self._workplace, self._observer = workplace, observer
+        self._budget = budget or Budget()
+        self._left = self._budget.limit
+        seconds = self._budget.max_seconds
+        self._end = None if seconds is None else time.monotonic() + seconds
+        self._stopped = False
+        self._datasets = Datasets()
+        self._crews: dict[str, Crew] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers."""
+        while self._crews:
+            self._crews.popitem()[1].close()
+
+    def drive(self, configs: Sequence[ExperimentConfig]) -> list[Execution]:
+        """Train what is missing of these, and say where everything is, in their order.
+
+        Raises InitbenchError for what the user can mend (data, config, store), and what a signal has become;
+        what is under way is then marked interrupted. Any other exception of a training is stored with the
+        runs it ended and told in `Execution.errors`.
+        """
+        found: dict[int, Execution] = {}
+        for wave in waves(configs):
+            if self._stopped:
+                found |= {i: Execution(configs[i], ()) for i in wave}
+                continue
+            undertakings = [self._look_up(configs[i]) for i in wave]
+            self._train([one for one in undertakings if one.seeds])
+            found |= {i: one.execution for i, one in zip(wave, undertakings, strict=True)}
+        return [found[i] for i in range(len(configs))]
+
+    def _look_up(self, config: ExperimentConfig) -> Undertaking:
+        found = Undertaking(plan(config, self._workplace), self._workplace.store, self._budget)
+        if self._left is not None:
+            found.limit(self._left)
+            self._left -= len(found.seeds)
+        if not found.seeds:
+            self._observer.planned(config, 0, found.stored, None)
+        found.most = most_together(config, self._workplace.device)
+        return found
+
+    def _train(self, undertakings: Sequence[Undertaking]) -> None:
+        if not undertakings:
+            return
+        name, workers = self._executor(undertakings)
+        crew = self._crew(name)
+        chosen = sizes([one.lot for one in undertakings], workers)
+        groups = [
+            group for one, size in zip(undertakings, chosen, strict=True) for group in _groups(one, size)
+        ]
+        groups.sort(key=lambda group: -group.cost)
+
+        def begin(group: Group, number: int, device: str) -> tuple[Task, Recorder]:
+            return self._begin(group, number, device, crew.threads)
+
+        store, fail_fast = self._workplace.store, self._budget.fail_fast
+        try:
+            Round(crew, store, begin, check=self._check, fail_fast=fail_fast).run(groups, workers)
+        except BaseException as error:
+            del self._crews[name]  # it is closed
+            if not isinstance(error, EnoughError):
+                raise
+            self._stopped = True
+        self._stopped = self._stopped or self._left == 0
+
+    def _check(self) -> None:
+        if self._end is not None and time.monotonic() >= self._end:
+            raise EnoughError
+
+    def _executor(self, undertakings: Sequence[Undertaking]) -> tuple[str, int]:
+        """Which is to train, and with how many workers."""
+        place = self._workplace
+        if place.device.type == "cuda":
+            return place.executor or "cuda", place.workers or torch.cuda.device_count()
+        if place.executor is not None:
+            return place.executor, place.workers or (1 if place.executor == "inprocess" else cores())
+        workers = place.workers or self._workers_that_pay(undertakings)
+        return ("inprocess" if workers == 1 and place.worker_bytes is None else "local"), workers
+
+    def _crew(self, name: str) -> Crew:
+        """That executor's, which is kept for what comes later."""
+        if name not in self._crews:
+            place = self._workplace
+            workers = place.workers or (cores() if place.device.type == "cpu" else torch.cuda.device_count())
+            self._crews[name] = EXECUTORS[name].start(
+                Conditions(
+                    device=place.device,
+                    workers=workers,
+                    datasets=self._datasets,
+                    memory=place.worker_bytes,
+                )
+            )
+        return self._crews[name]
+
+    def _workers_that_pay(self, undertakings: Sequence[Undertaking]) -> int:
+        """By the time of an update of the costliest; the others are reckoned from their costs."""
+        most = max(undertakings, key=lambda one: cost(one.config))
+        data, mode = self._data(most), training_mode(most.config, self._workplace.device)
+        steps = _steps(most.config, data)
+        try:
+            seconds = steps * seconds_per_update(most.config, data, mode)
+        except InitbenchError:
+            raise
+        except Exception:  # what fails here fails in training too, where it is stored with the runs
+            return 1
+        shares = [cost(one.config) / cost(most.config) * _left_of(one, steps) for one in undertakings]
+        runs = sum(len(one.seeds) for one in undertakings)
+        return workers_that_pay(seconds * sum(shares), runs, mode, started="local" in self._crews)
+
+    def _data(self, one: Undertaking) -> Bundle:
+        return self._datasets.of(one.plan.resolved, one.config.data, self._workplace.device)
+
+    def _begin(self, group: Group, number: int, device: str, threads: int) -> tuple[Task, Recorder]:
+        of, config = group.of, group.of.config
+        found = of.ready or self._ready(of)
+        mode = training_mode(config, self._workplace.device)
+        threads = threads if mode == "vmap" else 1
+        ids = {seed: of.plan.run_ids[seed] for seed in group.seeds}
+        records = {
+            seed: found.record_of(seed, of.plan.identities[seed], threads, device) for seed in group.seeds
+        }
+        store = self._workplace.store
+        recorder = claimed(store, config, ids, records, self._observer, rerun=group.anew)
+        origins = of.plan.origins
+        try:
+            resume = recorder.resumptions
+        except StoreError:
+            recorder.interrupt()
+            raise
+        task = Task(
+            number=number,
+            config=found.record["config"],
+            resolved=of.plan.resolved,
+            seeds=group.seeds,
+            device=device,
+            mode=mode,
+            threads=threads,
+            checkpoint_seconds=CHECKPOINT_SECONDS,
+            resume=resume,
+            origins=tuple(origins[seed] for seed in group.seeds if origins),
+        )
+        return task, recorder
+
+    def _ready(self, of: Undertaking) -> Ready:
+        of.ready = found = ready(of.plan, of.seeds, self._data(of), self._surroundings)
+        self._observer.planned(of.config, len(of.seeds), of.stored, found.steps)
+        return found
+
+    @cached_property
+    def _surroundings(self) -> Record:
+        return surroundings_of(self._workplace.device)
+
+
+def waves(configs: Sequence[ExperimentConfig]) -> Iterator[list[int]]:
+    """Positions of experiments that can be trained together: what others start from comes before them."""
+    left = list(range(len(configs)))
+    while left:
+        names = {configs[i].name for i in left}
+        wave = [i for i in left if source_among(configs[i], names) is None] or left
+        yield wave
+        left = [i for i in left if i not in set(wave)]
+
+
+def source_among(config: ExperimentConfig, names: set[str]) -> str | None:
+    """Which of these other experiments has the runs whose weights this one starts from."""
+    options = config.init.scheme
+    if not isinstance(options, TransferOptions):
+        return None
+    experiment = re.sub(r"-s\d+-[0-9a-f]+$", "", options.source)  # of a run's id
+    return next((name for name in (options.source, experiment) if name in names - {config.name}), None)
+
+
+def _groups(one: Undertaking, size: int) -> Sequence[Group]:
+    missing = [Group(one, seeds, anew=False) for seeds in alike(one.missing, one.steps, size)]
+    anew = [Group(one, seeds, anew=True) for seeds in alike(one.anew, dict.fromkeys(one.anew, 0), size)]
+    return one.groups([*missing, *anew])
+
+
+def _steps(config: ExperimentConfig, data: Bundle) -> int:
+    return total_steps(config.train, len(data.train) // max(1, min(config.train.batch_size, len(data.train))))
+
+
+def _left_of(one: Undertaking, steps: int) -> float:
+    """Of the work of one run, how often there is as much to be done of an experiment."""
+    before = equivalent_updates(one.config) / steps
+    made = [max(0, one.steps.get(seed, 0)) for seed in one.seeds]
+    return sum(max(0.0, 1.0 - step / steps) + (0.0 if step else before) for step in made)

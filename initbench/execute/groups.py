@@ -1,0 +1,92 @@
+"""Which runs are trained together: groups as large as pays, that can end about together."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from initbench.config.schema import ExperimentConfig
+from initbench.execute.cost import bytes_of_run, cost
+from initbench.execute.identity import training_mode
+
+MOST_STACKED = {"cpu": 16, "cuda": 256}
+"""Runs in one cohort at most. On a CPU more of them only fall out of the caches (docs/how-it-works.md);
+on a GPU each keeps a lock file open."""
+SHARE_OF_MEMORY = 0.8
+"""Of a GPU's, that a cohort may be reckoned to take."""
+ALONE = 0.4
+"""Of the time of a single run, what stacked runs share: 8 of an mlp take 8/1.5 times as long as one."""
+
+
+@dataclass(frozen=True)
+class Lot:
+    """Runs of one experiment that are still to be trained."""
+
+    config: ExperimentConfig
+    missing: int
+    most: int
+    """Runs in a group at most."""
+
+
+def most_together(config: ExperimentConfig, device: torch.device) -> int:
+    """How many of an experiment's runs may be trained as one cohort."""
+    if training_mode(config, device) != "vmap":
+        return 1
+    most = MOST_STACKED[device.type]
+    if device.type != "cuda":
+        return most
+    memory = SHARE_OF_MEMORY * torch.cuda.get_device_properties(device).total_memory
+    return max(1, min(most, int(memory / bytes_of_run(config))))
+
+
+def sizes(lots: Sequence[Lot], workers: int) -> list[int]:
+    """Runs in a group of each lot, so that the workers are done earliest; rather larger than smaller.
+
+    Every lot is cut into 1, 2, … pieces, at most as many as there are workers, and the time is reckoned
+    from costs: a group of k runs takes (0.4 + 0.6 k) times as long as one run where runs are stacked.
+    """
+
+    def cut(pieces: int) -> list[int]:
+        return [max(1, min(lot.most, math.ceil(lot.missing / pieces))) for lot in lots]
+
+    costs = [cost(lot.config) for lot in lots]
+
+    def seconds(pieces: int) -> float:
+        groups = (
+            costs[i] * _stacked(runs)
+            for i, (lot, size) in enumerate(zip(lots, cut(pieces), strict=True))
+            for runs in _pieces(lot.missing, size)
+        )
+        return makespan(groups, workers)
+
+    return cut(min(range(1, workers + 1), key=seconds))
+
+
+def makespan(times: Iterable[float], workers: int) -> float:
+    """When the last worker is done that takes the longest of what is left whenever it is free."""
+    ends = [0.0] * workers
+    for time in sorted(times, reverse=True):
+        heapq.heapreplace(ends, ends[0] + time)
+    return max(ends)
+
+
+def alike(seeds: Iterable[int], steps: Mapping[int, int], size: int) -> list[tuple[int, ...]]:
+    """Seeds in groups of at most `size`, each of seeds that have made as many updates."""
+    by_step: dict[int, list[int]] = {}
+    for seed in seeds:
+        by_step.setdefault(steps[seed], []).append(seed)
+    groups = [by_step[step] for step in sorted(by_step)]
+    return [tuple(group[i : i + size]) for group in groups for i in range(0, len(group), size)]
+
+
+def _pieces(runs: int, size: int) -> list[int]:
+    whole, rest = divmod(runs, size)
+    return [size] * whole + [rest] * bool(rest)
+
+
+def _stacked(runs: int) -> float:
+    return ALONE + (1.0 - ALONE) * runs

@@ -1,0 +1,125 @@
+"""An experiment whose runs are being trained: what is missing, what its tasks need, and what went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from initbench.config.schema import ExperimentConfig
+from initbench.execute.cost import cost
+from initbench.execute.experiment import Execution, Plan
+from initbench.execute.groups import Lot
+from initbench.execute.ready import Ready
+from initbench.store.layout import COMPLETE
+from initbench.store.store import Store
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a command allows."""
+
+    fail_fast: bool = False
+    max_seconds: float | None = None
+    limit: int | None = None
+    """Runs to train at most."""
+    retry: tuple[str, ...] = ()
+    """Statuses of runs that are trained anew."""
+    rerun: bool = False
+    """Whether all are."""
+    leave_failed: bool = False
+    """Whether runs that failed stay as they are unless they are to be retried; else they are tried again."""
+
+    def is_anew(self, status: str | None) -> bool:
+        """Whether a run of this status is trained from its beginning, whatever there is of it."""
+        return status is not None and (self.rerun or status in self.retry)
+
+    def is_missing(self, status: str | None) -> bool:
+        """Whether a run of this status is begun, or gone on with."""
+        left = (*COMPLETE, "failed") if self.leave_failed else COMPLETE
+        return status not in left and not self.is_anew(status)
+
+
+class Undertaking:
+    """One experiment of those that are trained side by side.
+
+    What it holds beside the ids is let go of once all its groups are settled: there may be thousands.
+    """
+
+    def __init__(self, plan: Plan, store: Store, budget: Budget) -> None:
+        statuses = {seed: store.status(run_id) for seed, run_id in plan.run_ids.items()}
+        self.config: ExperimentConfig = plan.config
+        self.run_ids = tuple(plan.run_ids.values())
+        self.missing = [seed for seed, status in statuses.items() if budget.is_missing(status)]
+        self.anew = [seed for seed, status in statuses.items() if budget.is_anew(status)]
+        self.stored = len(statuses) - len(self.seeds)
+        """Runs that are left as they are."""
+        self.steps = {seed: store.checkpoint_step(plan.run_ids[seed]) for seed in self.missing}
+        """Updates that runs need not make again: below 0 in pre-training, of which so many are left."""
+        self.most = 1
+        """Runs in a group at most."""
+        self.errors: list[str] = []
+        self._plan: Plan | None = plan
+        self._ready: Ready | None = None
+        self._groups = 0
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Those that are to be trained."""
+        return (*self.missing, *self.anew)
+
+    @property
+    def plan(self) -> Plan:
+        """What its runs are."""
+        assert self._plan is not None
+        return self._plan
+
+    @property
+    def ready(self) -> Ready | None:
+        """What its first group found out for all."""
+        return self._ready
+
+    @ready.setter
+    def ready(self, found: Ready) -> None:
+        self._ready = found
+
+    @property
+    def execution(self) -> Execution:
+        """Where its runs are now."""
+        return Execution(self.config, self.run_ids, tuple(self.errors))
+
+    @property
+    def lot(self) -> Lot:
+        """What is to be trained of it."""
+        return Lot(self.config, len(self.seeds), self.most)
+
+    def limit(self, runs: int) -> None:
+        """Leave all but so many for another time."""
+        self.missing = self.missing[:runs]
+        self.anew = self.anew[: max(0, runs - len(self.missing))]
+
+    def groups(self, groups: Sequence[Group], settled: int = 0) -> Sequence[Group]:
+        """Count groups that begin, and those that come to an end in their place."""
+        self._groups += len(groups) - settled
+        if not self._groups:
+            self._let_go()
+        return groups
+
+    def _let_go(self) -> None:
+        self._plan = self._ready = None
+        self.steps = {}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one experiment that are trained together."""
+
+    of: Undertaking
+    seeds: tuple[int, ...]
+    anew: bool
+    deaths: int = 0
+    """How often its worker died when the run was alone."""
+
+    @property
+    def cost(self) -> float:
+        """Of the whole group, in the units of `cost`."""
+        return cost(self.of.config) * len(self.seeds)
