@@ -1,13 +1,15 @@
-"""One experiment through the driver, as the commands do it."""
+"""Experiments through the driver, as the commands do it, and what is left of them in the store."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from initbench.config.schema import ExperimentConfig
 from initbench.execute.drive import Driver
 from initbench.execute.experiment import Execution, Workplace
 from initbench.execute.undertaking import Budget
+from initbench.store.store import Store
 
 
 def run_experiment(
@@ -17,3 +19,56 @@ def run_experiment(
     with Driver(workplace, observer, Budget(rerun=rerun)) as driver:
         (execution,) = driver.drive([config])
     return execution
+
+
+def run_all(
+    configs: Sequence[ExperimentConfig], workplace: Workplace, observer: Any = None, **budget: Any
+) -> list[Execution]:
+    """Train what is missing of experiments, side by side."""
+    with Driver(workplace, observer or Silent(), Budget(**budget)) as driver:
+        return driver.drive(configs)
+
+
+def numbers(store: Store) -> dict[str, Any]:
+    """By run id: all that a run's numbers are, the bytes of its weights among them."""
+    found = {}
+    for record in store.records():
+        run = store.read(record["run_id"])
+        directory = store.directory(run.run_id)
+        assert directory is not None
+        weights = directory / "weights.safetensors"
+        found[run.run_id] = (
+            {key: run.record[key] for key in ("status", "final", "diverged", "diagnosis", "steps")},
+            run.convergence,
+            run.snapshots,
+            run.shifts,
+            weights.read_bytes() if weights.exists() else None,
+        )
+    return found
+
+
+class Silent:
+    """An Observer that may act on the first progress it hears of, and keeps how runs ended."""
+
+    def __init__(self, act: Any = None) -> None:
+        self.act = act
+        self.begun: list[str] = []
+        self.ends: list[tuple[str, int, str]] = []
+
+    def planned(self, config: Any, to_train: int, stored: int, steps: int | None) -> None:
+        if to_train:
+            self.begun.append(config.name)
+
+    def pretraining(self, config: Any, seeds: tuple[int, ...], stride: Any) -> None:
+        pass
+
+    def advanced(self, config: Any, seeds: tuple[int, ...], step: int, losses: Any) -> None:
+        act, self.act = self.act, None
+        if act is not None:
+            act()
+
+    def evaluated(self, config: Any, seed: int, entry: dict[str, Any]) -> None:
+        pass
+
+    def ended(self, config: Any, seed: int, status: str) -> None:
+        self.ends.append((config.name, seed, status))
