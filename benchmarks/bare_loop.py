@@ -35,10 +35,10 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def network(inputs: int) -> nn.Sequential:
-    """19 blocks of Linear and ReLU and a head, with Kaiming weights and zero biases."""
+def network(inputs: int, depth: int = DEPTH) -> nn.Sequential:
+    """Blocks of Linear and ReLU, 19 of them, and a head, with Kaiming weights and zero biases."""
     layers: list[nn.Module] = [nn.Flatten()]
-    for i in range(DEPTH - 1):
+    for i in range(depth - 1):
         layers += [nn.Linear(inputs if i == 0 else WIDTH, WIDTH), nn.ReLU()]
     net = nn.Sequential(*layers, nn.Linear(WIDTH, CLASSES))
     for module in net.modules():

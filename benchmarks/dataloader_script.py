@@ -23,7 +23,7 @@ from torchvision import transforms
 from torchvision.datasets import MNIST
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from bare_loop import BATCH_SIZE, LR, MOMENTUM, network, source
+from bare_loop import BATCH_SIZE, DEPTH, LR, MOMENTUM, network, source
 
 MEAN, STD = 0.1307, 0.3081
 
@@ -34,6 +34,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=2000, help="updates (default 2000)")
     parser.add_argument("--workers", type=int, default=0, help="worker processes of the DataLoader")
     parser.add_argument("--threads", type=int, help="default: torch's own")
+    parser.add_argument("--depth", type=int, default=DEPTH, help=f"weight layers (default {DEPTH})")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -63,7 +64,7 @@ def main() -> None:
     loader = DataLoader(
         data, batch_size=BATCH_SIZE, shuffle=True, drop_last=True, num_workers=options.workers
     )
-    net = network(28 * 28)
+    net = network(28 * 28, options.depth)
     optimizer = torch.optim.SGD(net.parameters(), lr=LR, momentum=MOMENTUM)
     done = 0
     start = time.perf_counter()
