@@ -18,14 +18,17 @@ TEMPORARY = ".tmp"
 """What the name of a file that is still being written ends in."""
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
+def write_atomic(path: Path, content: str | bytes, *, sync_name: bool = True) -> None:
     """Replace `path` by `content` (text as UTF-8): readers see the old file or the new one, never a part."""
     data = content.encode() if isinstance(content, str) else content
-    produce_atomic(path, lambda temporary: _write_new(temporary, data))
+    produce_atomic(path, lambda temporary: _write_new(temporary, data), sync_name=sync_name)
 
 
-def produce_atomic(path: Path, produce: Callable[[Path], object]) -> None:
-    """Replace `path` by the file that `produce` writes to the temporary path it is called with."""
+def produce_atomic(path: Path, produce: Callable[[Path], object], *, sync_name: bool = True) -> None:
+    """Replace `path` by the file that `produce` writes to the temporary path it is called with.
+
+    Without `sync_name` the contents are durable and the name is not, until its directory is synced.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{next(_serial)}{TEMPORARY}")
     try:
         produce(temporary)
@@ -35,13 +38,14 @@ def produce_atomic(path: Path, produce: Callable[[Path], object]) -> None:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-    sync_directory(path.parent)
+    if sync_name:
+        sync_directory(path.parent)
 
 
 def append_line(path: Path, text: str) -> None:
-    """Append `text` as one line that is on the disk on return; on an error the file is as it was.
+    """Append `text` as one line, which a kill cannot tear; on an error the file is as it was.
 
-    Raises ValueError when `text` holds a newline.
+    Only after `sync_file` does it outlast a loss of power. Raises ValueError when `text` holds a newline.
     """
     if "\n" in text:
         raise ValueError("a line cannot hold a newline")
@@ -51,15 +55,17 @@ def append_line(path: Path, text: str) -> None:
         size = os.fstat(descriptor).st_size
         try:
             _write_all(descriptor, data)
-            os.fsync(descriptor)
-            if size == 0:  # the name may be new as well
-                sync_directory(path.parent)
         except BaseException:
             with suppress(OSError):
                 os.ftruncate(descriptor, size)
             raise
     finally:
         os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Make what is in a file durable."""
+    _sync(path, os.O_RDWR)
 
 
 def read_lines(path: Path) -> list[str]:

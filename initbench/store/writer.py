@@ -15,7 +15,7 @@ from typing import Any, Self
 from initbench.errors import InitbenchError, StoreError, Terminated
 from initbench.store import moves, strictjson
 from initbench.store.checkpoint import CHECKPOINT, Resumption, checkpoint_step, cut_back
-from initbench.store.files import append_line, produce_atomic, sync_directory, write_atomic
+from initbench.store.files import append_line, produce_atomic, sync_directory, sync_file, write_atomic
 from initbench.store.layout import (
     COMPLETE,
     CONFIG,
@@ -65,6 +65,8 @@ class RunWriter:
         self._places = places
         self._lock = lock
         self._open = True
+        self._unsynced: set[str] = set()
+        """Files with lines that a loss of power would take."""
 
     def __enter__(self) -> Self:
         return self
@@ -83,21 +85,22 @@ class RunWriter:
                 self.stop("failed", "".join(traceback.format_exception(error)))
 
     def append_convergence(self, entry: Mapping[str, Any]) -> None:
-        """Add one evaluation; it is on the disk on return."""
+        """Add one evaluation. It outlasts this process; a loss of power only from the next checkpoint on."""
         self._append(METRICS, entry)
 
     def append_snapshot(self, snapshot: Mapping[str, Any]) -> None:
-        """Add one probe of all layers; it is on the disk on return."""
+        """Add one probe of all layers, kept as an evaluation is."""
         self._append(LAYERS, snapshot)
 
     def append_shift(self, entry: Mapping[str, Any]) -> None:
-        """Add the covariate shift of one update; it is on the disk on return."""
+        """Add the covariate shift of one update, kept as an evaluation is."""
         self._append(SHIFT, entry)
 
     def checkpoint(self, state: bytes) -> None:
         """Replace the checkpoint by `state`, a safetensors file with its "step" in the metadata."""
         self._check_open()
         with plainly(f"write to run {self.run_id}"):
+            self._sync_lines()  # which the checkpoint says are there
             write_atomic(self.directory / CHECKPOINT, state)
 
     def finish(self, updates: Mapping[str, Any], weights: Weights | None = None) -> None:
@@ -111,9 +114,11 @@ class RunWriter:
         if status not in COMPLETE:
             raise ValueError(f"a run finishes as {' or '.join(COMPLETE)}, not as {status!r}")
         with plainly(f"store the result of run {self.run_id}"):
+            self._sync_lines()
             if weights is not None:
                 self._write_weights(weights)
             self._write_record({**updates, "status": status, "finished": now()})
+            sync_directory(self.directory)
             manifest = manifest_of(self.directory, LISTED)
             write_atomic(self.directory / MANIFEST, strictjson.dumps(manifest) + "\n")
             with suppress(OSError):  # the run is complete with it, too
@@ -132,8 +137,10 @@ class RunWriter:
         try:
             with plainly(f"mark run {self.run_id} as {status}"):
                 (self.directory / MANIFEST).unlink(missing_ok=True)  # `finish` may have come this far
+                self._sync_lines()
                 ending = {"status": status, "finished": now()}
                 self._write_record(ending if error is None else {**ending, "error": error})
+                sync_directory(self.directory)
         finally:
             self._close()
 
@@ -142,17 +149,22 @@ class RunWriter:
         line = strictjson.dumps(dict(entry))
         with plainly(f"write to run {self.run_id}"):
             append_line(self.directory / name, line)
+        self._unsynced.add(name)
+
+    def _sync_lines(self) -> None:
+        while self._unsynced:
+            sync_file(self.directory / self._unsynced.pop())
 
     def _write_weights(self, weights: Weights) -> None:
         path = self.directory / WEIGHTS
         if isinstance(weights, bytes):
-            write_atomic(path, weights)
+            write_atomic(path, weights, sync_name=False)
         else:
-            produce_atomic(path, weights)
+            produce_atomic(path, weights, sync_name=False)
 
     def _write_record(self, updates: Mapping[str, Any]) -> None:
         record = {**self.record, **updates, "run_id": self.run_id, "schema": SCHEMA}
-        write_atomic(self.directory / RUN, strictjson.dumps(record) + "\n")
+        write_atomic(self.directory / RUN, strictjson.dumps(record) + "\n", sync_name=False)
         self.record = record
 
     def _check_open(self) -> None:
@@ -175,7 +187,7 @@ def start(places: Places, directory: Path, record: Mapping[str, Any], config_yam
         lock = acquire(directory / LOCK)
         if lock is None:
             raise busy(places.run_id, directory)
-        write_atomic(directory / CONFIG, config_yaml)
+        write_atomic(directory / CONFIG, config_yaml, sync_name=False)
         stamp = _stamp(places.run_id)
         stamped = {**stamp, **record, **stamp}
         write_atomic(directory / RUN, strictjson.dumps(stamped) + "\n")

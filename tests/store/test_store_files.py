@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from initbench.store import files, strictjson
+from initbench.store.store import Store
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 VALUES = st.recursive(
@@ -106,7 +107,10 @@ def test_a_file_is_synced_before_it_gets_its_name_and_the_directory_after(
     log.clear()
     files.append_line(directory / "a.jsonl", "1")
     files.append_line(directory / "a.jsonl", "2")
-    assert log == ["sync .jsonl", "sync .dir", "sync .jsonl"]
+    assert log == []
+    files.sync_file(directory / "a.jsonl")
+    files.write_atomic(directory / "a.json", "{}", sync_name=False)
+    assert log == ["sync .jsonl", "sync .tmp", "replace"]
 
 
 def test_lines_are_read_back_without_an_incomplete_last_one(tmp_path: Path) -> None:
@@ -127,3 +131,33 @@ def test_a_line_cannot_hold_a_newline(tmp_path: Path) -> None:
 def test_sha256(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x" * 100_000)
     assert files.sha256(tmp_path / "a") == hashlib.sha256(b"x" * 100_000).hexdigest()
+
+
+def test_what_a_checkpoint_or_a_manifest_counts_on_is_synced_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def logged_fsync(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        log.append(f"sync {path.name.lstrip('.').split('.json.')[0].split('.safetensors.')[0]}")
+        fsync(descriptor)
+
+    with Store(tmp_path).claim("r-s0-0123456789", {}, "") as run:
+        monkeypatch.setattr(os, "fsync", logged_fsync)
+        monkeypatch.setattr(os, "replace", lambda a, b: (log.append(f"name {Path(b).name}"), replace(a, b)))
+        run.append_convergence({"step": 0})
+        run.append_snapshot({"step": 0})
+        assert log == []
+        run.checkpoint(b"state")
+        named = log.index("name checkpoint.safetensors")
+        assert {"sync metrics.jsonl", "sync layers.jsonl", "sync checkpoint"} == set(log[:named])
+        assert log[named + 1 :] == ["sync r-s0-0123456789"]
+        log.clear()
+        run.append_convergence({"step": 1})
+        run.finish({}, b"weights")
+        named = log.index("name manifest.json")
+        before = log[: log.index("sync r-s0-0123456789")]
+        assert {"sync metrics.jsonl", "sync weights", "sync run", "name run.json"} <= set(before)
+        assert log.index("sync r-s0-0123456789") < named and log[-1] == "sync r-s0-0123456789"
