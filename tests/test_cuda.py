@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from initbench.train.numerics import FP32_ERROR, true_fp32
+
 pytestmark = [
     pytest.mark.cuda,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
@@ -71,7 +73,7 @@ def test_losses_are_those_of_the_cpu(initbench: Any, config: Path, tmp_path: Pat
         assert numbers(there[seed][-1]) == pytest.approx(numbers(here[seed][-1]), rel=LAST)
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn_batch_norm"])
+@pytest.mark.parametrize("name", ["mlp", "cnn_batch_norm", "resnet"])
 def test_the_same_run_gives_the_same_numbers(initbench: Any, config: Path, tmp_path: Path, name: str) -> None:
     overrides = [f"{key}={value}" for key, value in NETS[name].items()]
     first, again = (
@@ -85,3 +87,18 @@ def test_a_run_is_that_of_its_cohort(initbench: Any, config: Path, tmp_path: Pat
     alone = run(initbench, config, tmp_path / "b", "seeds=[2]", "--device", "cuda")
     for entry, other in zip(together[2], alone[2], strict=True):
         assert numbers(entry) == pytest.approx(numbers(other), rel=LAST)
+
+
+def test_products_and_convolutions_are_of_true_float32() -> None:
+    """TF32, which is torch's default for convolutions, is off inside the block, and as before after it."""
+    stream = torch.Generator("cuda").manual_seed(0)
+    left, right = (torch.randn(256, 256, device="cuda", generator=stream) for _ in range(2))
+    maps = torch.randn(16, 64, 16, 16, device="cuda", generator=stream)
+    kernels = torch.randn(64, 64, 3, 3, device="cuda", generator=stream)
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic
+    with true_fp32(torch.device("cuda")):
+        product, convolved = left @ right, torch.conv2d(maps, kernels)
+    exact = left.double() @ right.double(), torch.conv2d(maps.double(), kernels.double())
+    for found, wanted in zip((product, convolved), exact, strict=True):
+        assert (found - wanted).square().mean().sqrt() < FP32_ERROR * wanted.square().mean().sqrt()
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic) == before

@@ -1,12 +1,13 @@
-"""How matrices are multiplied: full float32 always, by the faster library where that is safe."""
+"""How matrices are multiplied: full float32 always, the same way each time, by the faster library if safe."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 
 import torch
+from torch.backends import cudnn
 
 FP32_ERROR = 2e-6
 """Relative error (root mean square) that a product in true float32 stays well below; bf16's is about 4e-3."""
@@ -47,6 +48,13 @@ def matmul_backend(device: torch.device) -> str:
 
 @contextmanager
 def true_fp32(device: torch.device) -> Iterator[None]:
-    """Multiply in float32 with the faster safe library inside the block; never in TF32 or bf16."""
-    with _matmul_precision("medium" if matmul_backend(device) == "onednn" else "highest"):
+    """Multiply in float32 with the faster safe library inside the block; never in TF32 or bf16.
+
+    On CUDA convolutions are included, for which TF32 is torch's default, and are added up in one order each
+    time, so that the same run gives the same numbers.
+    """
+    with ExitStack() as stack:
+        if device.type == "cuda":
+            stack.enter_context(cudnn.flags(enabled=True, deterministic=True, allow_tf32=False))
+        stack.enter_context(_matmul_precision("medium" if matmul_backend(device) == "onednn" else "highest"))
         yield
