@@ -14,6 +14,8 @@ from initbench.compare.rows import Table, tables
 from initbench.config.schema import ExperimentConfig
 from initbench.config.sweep import Point, Sweep
 from initbench.config.tuning import chosen_of
+from initbench.errors import ConfigError
+from initbench.execute.drive import source_among
 from initbench.execute.experiment import Workplace, plan
 from initbench.store import sweeps
 from initbench.store.layout import COMPLETE, Record
@@ -33,10 +35,12 @@ class PointResult:
 
     point: Point
     config: ExperimentConfig | None
-    """As it is run; None as long as the value that is tuned is not chosen."""
+    """As it is run; None while the value that is tuned is not chosen, or what it starts from not there."""
     run_ids: tuple[str, ...]
     tuning: Tuning | None = None
     tuning_ids: tuple[str, ...] = ()
+    waiting: ExperimentConfig | None = None
+    """What is to be run, where its ids are not known before runs of another point are there to start from."""
 
     @property
     def label(self) -> str:
@@ -132,7 +136,10 @@ class _Conductor:
         else:
             found = self._tuned()
         self._note(found)
-        self._train([one.config for one in found if one.config is not None])
+        self._train([config for one in found if (config := one.config or one.waiting) is not None])
+        if any(one.waiting for one in found):
+            found = [self._ready(one.point, one.waiting, one) if one.waiting else one for one in found]
+            self._note(found)
         self._read(run_id for one in found for run_id in one.run_ids)
         return Conducted(self._sweep, tuple(found), self._facts)
 
@@ -155,11 +162,20 @@ class _Conductor:
         runs = [[self._facts[run_id] for run_id in group] for group in ids]
         tried = [tried_of(value, group, metric) for value, group in zip(tune.values, runs, strict=True)]
         tuning = chosen(tune.key, metric, tried)
-        found = self._ready(point, chosen_of(point.config, point.candidates[tuning.best]))
-        return replace(found, tuning=tuning, tuning_ids=flat)
+        tuned = PointResult(point, None, (), tuning, flat)
+        return self._ready(point, chosen_of(point.config, point.candidates[tuning.best]), tuned)
 
-    def _ready(self, point: Point, config: ExperimentConfig) -> PointResult:
-        return PointResult(point, config, self._ids(config))
+    def _ready(
+        self, point: Point, config: ExperimentConfig, before: PointResult | None = None
+    ) -> PointResult:
+        """The point with its ids; without them where other points are to be trained first."""
+        before = before or PointResult(point, None, ())
+        try:
+            return replace(before, config=config, run_ids=self._ids(config), waiting=None)
+        except ConfigError:
+            if source_among(config, {one.config.name for one in self._sweep.points}) is None:
+                raise
+            return replace(before, waiting=config)
 
     def _ids(self, config: ExperimentConfig) -> tuple[str, ...]:
         return tuple(plan(config, self._workplace).run_ids.values())

@@ -258,3 +258,21 @@ def test_an_experiment_is_swept_with_axes_of_the_command_line(initbench: Run, tm
     assert printed.count("kind: experiment") == 2 and "name: one.tanh" in printed
     said = initbench("sweep", path, path, *quick)
     assert said.code == 2 and "name one file" in said.err
+
+
+def test_a_point_may_start_from_the_runs_of_another(initbench: Run, tmp_path: Path):
+    path = tmp_path / "moved.yaml"
+    grid = "  init.scheme: [xavier_normal, {name: pretrained, from: moved.xavier_normal}]\n"
+    text = BASE.replace("name: tiny\n", "name: moved\n")
+    start, end = text.index("grid:"), text.index("seeds:")
+    path.write_text(text[:start] + "grid:\n" + grid + text[end:], encoding="utf-8")
+    said = initbench("sweep", path, "--runs-dir", tmp_path / "runs", "--workers", "1", "--json")
+    assert said.code == 0, said.err
+    found = document(said)
+    assert found["statuses"] == {"finished": 4} and found["unfinished"] == 0
+    sources = {record["run_id"]: record["transfer"] for record in Store(tmp_path / "runs").records()}
+    first, second = ([run["run_id"] for run in point["runs"]] for point in found["points"])
+    assert [sources[run_id]["source"] for run_id in second] == first
+    assert sweeps.runs_of(sweeps.read(tmp_path / "runs", "moved")) == {*first, *second}
+    again = initbench("sweep", path, "--runs-dir", tmp_path / "runs", "--dry-run")
+    assert again.out.endswith("2 points, 4 runs: all stored\n")
