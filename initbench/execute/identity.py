@@ -8,6 +8,7 @@ a new id.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 
 import initbench
 from initbench.config.schema import ExperimentConfig
+from initbench.data.dataset import Form, form_of
 from initbench.data.resolve import Resolved
 from initbench.models.network import FAMILIES, Mode
 from initbench.pretrain.autoencoder import options_of
@@ -36,6 +38,8 @@ _NUMERICAL = (
 )
 _FETCHING = "data/obtain"  # finds, fetches and verifies files, whose contents are in the fingerprint
 _DIGITS = 10
+LEAST = Form((2,), 2)
+"""What a data set has at the least of which only its file tells the form."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,10 @@ def training_mode(config: ExperimentConfig, device: torch.device) -> Mode:
         return "single"
     own = options_of(config.init.scheme)
     sizes = {config.train.batch_size, config.train.batch_size if own is None else own.batch_size}
-    modes = {FAMILIES[config.model.family].mode(config.model, size) for size in sizes if size is not None}
+    form = form_of(config.data) or LEAST
+    ends = math.prod(form.shape), form.classes
+    mode = FAMILIES[config.model.family].mode
+    modes = {mode(config.model, size, *ends) for size in sizes if size is not None}
     return "single" if "single" in modes else "vmap"
 
 

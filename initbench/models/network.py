@@ -139,13 +139,13 @@ class FamilyOptions(Section):
 class Family(Entry):
     """`build(options, input_shape, classes)` gives a Network with torch's default weights.
 
-    `mode(options, batch_size)` says how its runs train on a CPU: stacked, or one by one where stacking
-    does not pay or would change the last digits; `check(options, input_shape)` raises ConfigError, naming
-    the keys, where no such net can be built on samples of that shape.
+    `mode(options, batch_size, inputs, classes)` says how its runs train on a CPU: stacked, or one by one
+    where stacking does not pay or would change the last digits; `check(options, input_shape)` raises
+    ConfigError, naming the keys, where no such net can be built on samples of that shape.
     """
 
     build: Callable[[Any, tuple[int, ...], int], Network]
-    mode: Callable[[Any, int], Mode]
+    mode: Callable[[Any, int, int, int], Mode]
     check: Callable[[Any, tuple[int, ...]], None] = lambda _options, _input_shape: None
 
 

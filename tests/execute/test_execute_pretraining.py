@@ -26,7 +26,7 @@ from tests.execute.driven import run_experiment
 
 CPU = torch.device("cpu")
 STEPS, LAYERS = 6, 2
-SCHEME = {"name": "autoencoder", "steps": STEPS, "lr": 0.01, "batch_size": 16, "tied": False}
+SCHEME = {"name": "autoencoder", "steps": STEPS, "lr": 0.01, "batch_size": 32, "tied": False}
 
 
 class Stopper:
@@ -129,7 +129,7 @@ def test_the_cost_is_charged_to_the_run_and_compared(make_config: Any, places: A
         runs[name] = place.store.read(execution.run_ids[0])
     record = runs["pre"].record
     found = record["pretraining"]
-    assert (found["steps"], found["samples"]) == (LAYERS * STEPS, LAYERS * STEPS * 16)
+    assert (found["steps"], found["samples"]) == (LAYERS * STEPS, LAYERS * STEPS * 32)
     assert record["timings"]["pretrain"] == found["seconds"] > 0.0
     times = record["timings"]
     assert times["total"] == pytest.approx(sum(times[k] for k in ("pretrain", "train", "evaluate", "probe")))
@@ -139,9 +139,9 @@ def test_the_cost_is_charged_to_the_run_and_compared(make_config: Any, places: A
     def value(name: str, run: Any, target: float = 0.0) -> Any:
         return METRICS[name].value(run, target)
 
-    assert value("pretrain_samples", pre) == 192 and value("pretrain_samples", plain) is None
+    assert value("pretrain_samples", pre) == 384 and value("pretrain_samples", plain) is None
     assert value("pretrain_seconds", pre) == pytest.approx(found["seconds"] / 2)
-    assert value("total_samples_to_target", pre) == 192  # at step 0 already, by a target of 0
+    assert value("total_samples_to_target", pre) == 384  # at step 0 already, by a target of 0
     assert value("total_samples_to_target", plain) == 0
     gap = value("total_seconds_to_target", pre) - value("seconds_to_target", pre)
     assert gap == pytest.approx(found["seconds"] / 2)

@@ -129,7 +129,7 @@ def test_interrupted_runs_go_on_as_if_they_had_not_been(
     """With momentum, a frozen layer and two learning rates, so that the optimizer's state is in groups."""
     monkeypatch.setattr(drive, "CHECKPOINT_SECONDS", 0.0)
     optimizer = {"name": "sgd", "momentum": 0.9}
-    train = {"optimizer": optimizer, "lr_factors": {"body": 0.3}}
+    train = {"optimizer": optimizer, "lr_factors": {"body": 0.3}, "batch_size": 64}  # a cohort of two
     config = task_b(scheme={"freeze": "first_1"}, train=train, **NORMED)
     whole = run(config, place)
     expected = [(result(place, run_id), weights(place, run_id)) for run_id in whole.run_ids]

@@ -287,7 +287,7 @@ def test_options_that_contradict_one_another_are_refused(family, options, at):
 
 @pytest.mark.parametrize("family", ["cnn", "resnet", "torchvision"])
 def test_convolutions_train_one_by_one_on_a_cpu(family):
-    assert FAMILIES[family].mode(options_of(family), 128) == "single"
+    assert FAMILIES[family].mode(options_of(family), 128, 3072, 10) == "single"
 
 
 def test_weights_are_drawn_with_the_fans_of_the_kernel():

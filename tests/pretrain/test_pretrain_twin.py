@@ -66,7 +66,7 @@ def bundle(shape: tuple[int, ...], samples: int = 96, unlabelled: int = 0) -> Bu
     )
 
 
-MLP = {"family": "mlp", "depth": 4, "width": 16, "activation": "sigmoid"}
+MLP = {"family": "mlp", "depth": 4, "width": 32, "activation": "sigmoid"}
 CNN = {"family": "cnn", "depth": 4, "width": 4, "stages": 3, "activation": "tanh"}
 POOLED = {**CNN, "downsample": "max_pool", "activation": "relu"}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -225,9 +225,9 @@ def test_a_run_is_the_same_in_any_cohort_bit_for_bit(make_config: Any, case: str
 
 
 def test_runs_of_which_stacking_would_change_the_digits_are_trained_singly(make_config: Any) -> None:
-    """17 units × 16 samples fill no whole vectors, and nor do 16 × 15."""
+    """33 units × 32 samples fill no whole vectors, and nor do 32 × 15."""
     assert training_mode(config(make_config, "plain"), CPU) == "vmap"
-    narrow = make_config(model={**MLP, "width": 17}, init={"scheme": {"name": "autoencoder"}})
+    narrow = make_config(model={**MLP, "width": 33}, init={"scheme": {"name": "autoencoder"}})
     assert training_mode(narrow, CPU) == "single"
     odd = make_config(model=MLP, init={"scheme": {"name": "autoencoder", "batch_size": 15}})
     assert training_mode(odd, CPU) == "single"

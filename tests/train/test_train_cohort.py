@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from cohorts import CPU, DIM, OPTIMIZERS, Ear, bundle, nets, same, separable, train
+from cohorts import CLASSES, CPU, DIM, OPTIMIZERS, Ear, bundle, nets, same, separable, train
 from torch import Tensor, nn
 
 from initbench.choice import default_choice
@@ -15,6 +15,7 @@ from initbench.components.activation import ACTIVATIONS
 from initbench.components.norm import NORMS
 from initbench.config.schema import ExperimentConfig
 from initbench.execute.identity import training_mode
+from initbench.models.families.mlp import stacking
 from initbench.models.network import Network
 from initbench.train.cohort import Cohort, clip_per_run
 from initbench.train.numerics import true_fp32
@@ -57,6 +58,16 @@ def test_nor_does_it_with_any_norm_where_runs_are_stacked(
     assert stacked == (width == 36 or NORMS[norm].rounds_alike)
     if stacked:
         assert_size_changes_nothing(config)
+
+
+@pytest.mark.parametrize(("width", "batch_size"), [(13, 64), (26, 32), (103, 8)])
+def test_nor_does_it_in_narrow_nets_or_small_batches(make_config: Any, width: int, batch_size: int) -> None:
+    """Just above 4,096 multiplications in the head, the smallest product; nets below are not stacked."""
+    config = config_of(make_config, "none", "momentum", width, batch_size=batch_size)
+    assert stacking(config.model, batch_size, DIM, CLASSES) == "vmap"
+    assert_size_changes_nothing(config)
+    narrower = config_of(make_config, "none", "momentum", width - 1, batch_size=batch_size)
+    assert stacking(narrower.model, batch_size, DIM, CLASSES) == "single"
 
 
 @pytest.mark.parametrize("norm", FITTING)

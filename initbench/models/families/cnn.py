@@ -127,7 +127,7 @@ FAMILIES.add(
         options=CnnOptions,
         build=Cnn,
         # Grouped convolutions, which stacked ones become, lose on a CPU to one run after the other.
-        mode=lambda _options, _batch_size: "single",
+        mode=lambda _options, *_sizes: "single",
         check=_check,
     )
 )

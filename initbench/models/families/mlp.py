@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -23,6 +24,9 @@ from initbench.models.network import FAMILIES, Family, FamilyOptions, Mode, Netw
 
 ALIGNMENT = 256
 """A multiple of the 32 floats that torch handles at a time, with room for `train.threads.MOST_THREADS`."""
+TINY = 16**3
+"""Multiplications up to which torch has another library than oneDNN multiply, counted over the whole stack:
+a product this small would be rounded one way alone and another way among others."""
 
 
 class MlpOptions(FamilyOptions):
@@ -98,8 +102,11 @@ class Mlp(Network):
         return [Stage(nn.Identity() if i else nn.Flatten(), block) for i, block in enumerate(self.blocks)]
 
 
-def stacking(options: MlpOptions, batch_size: int) -> Mode:
-    """Stacked, if every run's share of an activation fills whole vectors in each thread."""
+def stacking(options: MlpOptions, batch_size: int, inputs: int, classes: int) -> Mode:
+    """Stacked, if no product is tiny, and every run's share of an activation fills whole vectors."""
+    widths = (inputs, *[options.width] * min(options.depth - 1, 2), classes)
+    if batch_size * min(a * b for a, b in pairwise(widths)) <= TINY:
+        return "single"
     aligned = options.width * batch_size % ALIGNMENT == 0
     alike = ACTIVATIONS[options.activation.name].rounds_alike and NORMS[options.norm.name].rounds_alike
     return "vmap" if aligned or alike else "single"

@@ -172,7 +172,7 @@ FAMILIES.add(
         formula="x_{k+1} = φ(x_k + W₂ ∗ φ(W₁ ∗ x_k))",
         options=ResnetOptions,
         build=Resnet,
-        mode=lambda _options, _batch_size: "single",
+        mode=lambda _options, *_sizes: "single",
         check=_check,
     )
 )

@@ -93,7 +93,7 @@ FAMILIES.add(
         formula="as in the papers",
         options=TorchvisionOptions,
         build=TorchvisionNet,
-        mode=lambda _options, _batch_size: "single",
+        mode=lambda _options, *_sizes: "single",
         check=_check,
     )
 )
