@@ -24,6 +24,7 @@ from initbench.models.network import FAMILIES, Mode
 from initbench.pretrain.autoencoder import options_of
 from initbench.pretrain.transfer_source import Origin
 from initbench.store import strictjson
+from initbench.train.cohort import EVALUATION_CHUNK
 
 _NUMERICAL = (
     "streams.py",
@@ -88,7 +89,7 @@ def training_mode(config: ExperimentConfig, device: torch.device) -> Mode:
     if config.train.precision != "fp32":  # bf16 products are rounded as the stack's size has them laid out
         return "single"
     own = options_of(config.init.scheme)
-    sizes = {config.train.batch_size, config.train.batch_size if own is None else own.batch_size}
+    sizes = [config.train.batch_size, EVALUATION_CHUNK, own.batch_size if own else None]
     form = form_of(config.data) or LEAST
     ends = math.prod(form.shape), form.classes
     mode = FAMILIES[config.model.family].mode

@@ -61,11 +61,16 @@ def _by_batch(cohort: Cohort, split: Split, batch_size: int) -> tuple[list[float
 
 def _population(cohort: Cohort, sample: Split) -> dict[str, Tensor]:
     """Buffers whose running statistics are those of the sample."""
-    buffers = _copies(cohort)
     most = MAP_POPULATION if has_maps(cohort.skeleton.weight_layers()) else len(sample)
+    found = []
     with recomputing(cohort.skeleton):
-        cohort.scores(sample.x[:most], sample.y[:most], buffers)
-    return buffers
+        for k in range(
+            cohort.size
+        ):  # one by one: of any number of samples, stacked runs are not rounded alike
+            parameters, buffers = cohort.run_state(k)
+            found.append({name: buffer.clone() for name, buffer in buffers.items()})
+            cohort.forward(parameters, found[k], sample.x[:most])
+    return {name: torch.stack([buffers[name] for buffers in found]) for name in cohort.buffers}
 
 
 def _copies(cohort: Cohort) -> dict[str, Tensor]:

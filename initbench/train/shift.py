@@ -98,17 +98,12 @@ class CovariateShift:
         )
 
     def _moments(self, before: Before) -> Moments:
-        names = [f"{kind}.{layer.index}" for layer in self._layers for kind in ("mean", "std")]
-
-        def of_one(
-            parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor
-        ) -> tuple[Tensor, ...]:
-            found = input_moments(self._cohort.skeleton, parameters, buffers, x)
-            return tuple(found[name] for name in names)
-
-        copies = {name: b.clone() for name, b in before.buffers.items()}
-        found = self._cohort.each(of_one, (None,))(before.parameters, copies, self._x)
-        return dict(zip(names, found, strict=True))
+        found = []
+        for k in range(len(before.runs)):  # one by one: the probe batch may have any number of samples
+            parameters = {name: p[k] for name, p in before.parameters.items()}
+            buffers = {name: b[k].clone() for name, b in before.buffers.items()}
+            found.append(input_moments(self._cohort.skeleton, parameters, buffers, self._x))
+        return {name: torch.stack([moments[name] for moments in found]) for name in found[0]}
 
     def _own_gradients(self) -> _Gradients:
         """G, which the update itself was made from."""

@@ -63,6 +63,7 @@ class Ear:
     def __init__(self) -> None:
         self.entries: dict[int, list[dict[str, Any]]] = {}
         self.snapshots: dict[int, list[dict[str, Any]]] = {}
+        self.shifts: dict[int, list[dict[str, Any]]] = {}
         self.outcomes: dict[int, Outcome] = {}
         self.steps: list[tuple[int, int]] = []
         """(step, how many runs it updated)"""
@@ -76,6 +77,9 @@ class Ear:
     def ended(self, run: int, outcome: Outcome) -> None:
         assert run not in self.outcomes
         self.outcomes[run] = outcome
+
+    def shifted(self, run: int, entry: dict[str, Any]) -> None:
+        self.shifts.setdefault(run, []).append(entry)
 
     def advanced(self, step: int, losses: Tensor) -> None:
         self.steps.append((step, len(losses)))

@@ -70,6 +70,18 @@ def test_nor_does_it_in_narrow_nets_or_small_batches(make_config: Any, width: in
     assert stacking(narrower.model, batch_size, DIM, CLASSES) == "single"
 
 
+@pytest.mark.parametrize("batch", [7, 300])
+def test_nor_does_it_where_what_is_measured_fills_no_vectors(make_config: Any, batch: int) -> None:
+    """gelu rounds what is left over otherwise: the 300 samples of batch norm's population, and 7 of a probe."""
+    config = make_config(
+        model={"depth": 4, "width": 36, "norm": "batch", "activation": "gelu"},
+        train={"steps": 8, "batch_size": 64, "eval_every": 4, **OPTIMIZERS["momentum"]},
+        probe={"batch": batch, "covariate_shift": 2},
+    )
+    assert training_mode(config, CPU) == "vmap"
+    assert_size_changes_nothing(config)
+
+
 @pytest.mark.parametrize("norm", FITTING)
 def test_ten_steps_with_any_norm_stay_finite_and_move_every_parameter(make_config: Any, norm: str) -> None:
     config = config_of(make_config, norm, "adam", 36, batch_size=64, steps=10)
@@ -119,6 +131,7 @@ def assert_size_changes_nothing(config: ExperimentConfig) -> None:
             assert fewer.entries[k] == eight.entries[seed]
             # Spelt out, every bit of a number shows, and NaN is like NaN.
             assert repr(fewer.snapshots[k]) == repr(eight.snapshots[seed])
+            assert repr(fewer.shifts.get(k)) == repr(eight.shifts.get(seed))
     assert not same(eight.outcomes[0].parameters, eight.outcomes[1].parameters)
 
 
