@@ -19,18 +19,18 @@ from initbench.components.inits.pretrained import TransferOptions
 from initbench.config.schema import ExperimentConfig
 from initbench.data.prepare import Bundle
 from initbench.errors import InitbenchError, StoreError
-from initbench.execute.cost import cost
+from initbench.execute.cost import cost, measuring
 from initbench.execute.datasets import Datasets
 from initbench.execute.executor import EXECUTORS, Conditions, Crew, Task
 from initbench.execute.experiment import Execution, Workplace, plan
-from initbench.execute.groups import alike, most_together, sizes
+from initbench.execute.groups import alike, merged, most_together, program, sizes
 from initbench.execute.identity import training_mode
 from initbench.execute.pace import cores, seconds_per_update, workers_that_pay
 from initbench.execute.ready import Ready, ready
-from initbench.execute.recorder import Observer, Recorder, claimed
+from initbench.execute.recorder import Claim, Observer, Recorder, claimed
 from initbench.execute.round import EnoughError, Round
 from initbench.execute.surroundings import surroundings_of
-from initbench.execute.undertaking import Budget, Group, Undertaking
+from initbench.execute.undertaking import Budget, Group, Run, Undertaking, count
 from initbench.pretrain.cost import equivalent_updates
 from initbench.store.layout import Record
 from initbench.train.loop import total_steps
@@ -95,11 +95,7 @@ class Driver:
             return
         name, workers = self._executor(undertakings)
         crew = self._crew(name)
-        chosen = sizes([one.lot for one in undertakings], workers)
-        groups = [
-            group for one, size in zip(undertakings, chosen, strict=True) for group in _groups(one, size)
-        ]
-        groups.sort(key=lambda group: -group.cost)
+        groups = _grouped(undertakings, workers)
 
         def begin(group: Group, number: int, device: str) -> tuple[Task, Recorder]:
             return self._begin(group, number, device, crew.threads)
@@ -149,7 +145,8 @@ class Driver:
         data, mode = self._data(most), training_mode(most.config, self._workplace.device)
         steps = _steps(most.config, data)
         try:
-            seconds = steps * seconds_per_update(most.config, data, mode)
+            made = steps + measuring(most.config, data)
+            seconds = made * seconds_per_update(most.config, data, mode)
         except InitbenchError:
             raise
         except Exception:  # what fails here fails in training too, where it is stored with the runs
@@ -162,17 +159,20 @@ class Driver:
         return self._datasets.of(one.plan.resolved, one.config.data, self._workplace.device)
 
     def _begin(self, group: Group, number: int, device: str, threads: int) -> tuple[Task, Recorder]:
-        of, config = group.of, group.of.config
-        found = of.ready or self._ready(of)
-        mode = training_mode(config, self._workplace.device)
+        first = next(iter(group.parts))
+        mode = training_mode(first.config, self._workplace.device)
         threads = threads if mode == "vmap" else 1
-        ids = {seed: of.plan.run_ids[seed] for seed in group.seeds}
-        records = {
-            seed: found.record_of(seed, of.plan.identities[seed], threads, device) for seed in group.seeds
-        }
-        store = self._workplace.store
-        recorder = claimed(store, config, ids, records, self._observer, rerun=group.anew)
-        origins = of.plan.origins
+        found = {of: of.ready or self._ready(of) for of in group.parts}
+        claims = [
+            Claim(
+                run.of.config,
+                run.seed,
+                run.run_id,
+                found[run.of].record_of(run.seed, run.of.plan.identities[run.seed], threads, device),
+            )
+            for run in group.runs
+        ]
+        recorder = claimed(self._workplace.store, claims, self._observer, rerun=group.anew)
         try:
             resume = recorder.resumptions
         except StoreError:
@@ -180,15 +180,14 @@ class Driver:
             raise
         task = Task(
             number=number,
-            config=found.record["config"],
-            resolved=of.plan.resolved,
-            seeds=group.seeds,
+            runs=tuple((found[run.of].record["config"], run.seed) for run in group.runs),
+            resolved=first.plan.resolved,
             device=device,
             mode=mode,
             threads=threads,
             checkpoint_seconds=CHECKPOINT_SECONDS,
             resume=resume,
-            origins=tuple(origins[seed] for seed in group.seeds if origins),
+            origins=tuple(run.of.plan.origins[run.seed] for run in group.runs if run.of.plan.origins),
         )
         return task, recorder
 
@@ -221,10 +220,26 @@ def source_among(config: ExperimentConfig, names: set[str]) -> str | None:
     return next((name for name in (options.source, experiment) if name in names - {config.name}), None)
 
 
-def _groups(one: Undertaking, size: int) -> Sequence[Group]:
-    missing = [Group(one, seeds, anew=False) for seeds in alike(one.missing, one.steps, size)]
-    anew = [Group(one, seeds, anew=True) for seeds in alike(one.anew, dict.fromkeys(one.anew, 0), size)]
-    return one.groups([*missing, *anew])
+def _grouped(undertakings: Sequence[Undertaking], workers: int) -> list[Group]:
+    """All runs in groups, the longest first; experiments of one program share them."""
+    stacks: dict[str, list[Undertaking]] = {}
+    for one in undertakings:
+        stacks.setdefault(program(one.config), []).append(one)
+    chosen = sizes(merged(one.lot for one in undertakings), workers)
+    groups = [
+        group for stack, size in zip(stacks.values(), chosen, strict=True) for group in _groups(stack, size)
+    ]
+    count(groups)
+    return sorted(groups, key=lambda group: -group.cost)
+
+
+def _groups(stack: Sequence[Undertaking], size: int) -> Iterator[Group]:
+    missing = [Run(one, seed) for one in stack for seed in one.missing]
+    anew = [Run(one, seed) for one in stack for seed in one.anew]
+    for runs in alike(missing, lambda run: run.of.steps[run.seed], size):
+        yield Group(runs, anew=False)
+    for runs in alike(anew, lambda _run: 0, size):
+        yield Group(runs, anew=True)
 
 
 def _steps(config: ExperimentConfig, data: Bundle) -> int:

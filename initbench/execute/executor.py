@@ -29,9 +29,9 @@ class Task:
 
     number: int
     """Tells the events of one task from those of another."""
-    config: dict[str, Any]
+    runs: tuple[tuple[dict[str, Any], int], ...]
+    """The config and the seed of each; runs of one experiment share the config."""
     resolved: Resolved
-    seeds: tuple[int, ...]
     device: str
     mode: Mode
     threads: int
@@ -41,9 +41,13 @@ class Task:
 
     def job(self) -> Job:
         """The cohort on the side that trains."""
+        made: dict[int, ExperimentConfig] = {}
+        for config, _ in self.runs:
+            if id(config) not in made:
+                made[id(config)] = ExperimentConfig.model_validate(config)
         return Job(
-            config=ExperimentConfig.model_validate(self.config),
-            seeds=self.seeds,
+            configs=tuple(made[id(config)] for config, _ in self.runs),
+            seeds=tuple(seed for _, seed in self.runs),
             device=torch.device(self.device),
             mode=self.mode,
             threads=self.threads,

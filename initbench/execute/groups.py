@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import heapq
+import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 
+from initbench.components.inits.pretrained import TransferOptions
 from initbench.config.schema import ExperimentConfig
 from initbench.execute.cost import bytes_of_run, cost
 from initbench.execute.identity import training_mode
+from initbench.pretrain.autoencoder import options_of
+
+R = TypeVar("R")
 
 MOST_STACKED = {"cpu": 16, "cuda": 256}
 """Runs in one cohort at most. On a CPU more of them only fall out of the caches (docs/how-it-works.md);
@@ -24,12 +30,35 @@ ALONE = 0.4
 
 @dataclass(frozen=True)
 class Lot:
-    """Runs of one experiment that are still to be trained."""
+    """Runs of one program that are still to be trained."""
 
     config: ExperimentConfig
     missing: int
     most: int
     """Runs in a group at most."""
+
+
+def program(config: ExperimentConfig) -> str:
+    """Equal for experiments whose runs can be trained as one cohort: they differ in names, seeds and draw.
+
+    One that pre-trains its nets, or takes weights or frozen layers from elsewhere, is alone.
+    """
+    computed = config.computed()
+    if isinstance(config.init.scheme, TransferOptions) or options_of(config.init.scheme) is not None:
+        computed["name"] = config.name
+    else:
+        del computed["init"]
+    return json.dumps(computed, sort_keys=True)
+
+
+def merged(lots: Iterable[Lot]) -> list[Lot]:
+    """One lot of each program."""
+    found: dict[str, Lot] = {}
+    for lot in lots:
+        key = program(lot.config)
+        same = found.setdefault(key, replace(lot, missing=0))
+        found[key] = replace(same, missing=same.missing + lot.missing, most=min(same.most, lot.most))
+    return list(found.values())
 
 
 def most_together(config: ExperimentConfig, device: torch.device) -> int:
@@ -46,8 +75,8 @@ def most_together(config: ExperimentConfig, device: torch.device) -> int:
 def sizes(lots: Sequence[Lot], workers: int) -> list[int]:
     """Runs in a group of each lot, so that the workers are done earliest; rather larger than smaller.
 
-    Every lot is cut into 1, 2, … pieces, at most as many as there are workers, and the time is reckoned
-    from costs: a group of k runs takes (0.4 + 0.6 k) times as long as one run where runs are stacked.
+    Every lot is cut into 1, 2, … pieces, until each worker can have one more than it must, and the time is
+    reckoned from costs: a group of k runs takes (0.4 + 0.6 k) times as long as one where runs are stacked.
     """
 
     def cut(pieces: int) -> list[int]:
@@ -63,7 +92,8 @@ def sizes(lots: Sequence[Lot], workers: int) -> list[int]:
         )
         return makespan(groups, workers)
 
-    return cut(min(range(1, workers + 1), key=seconds))
+    least = max((math.ceil(lot.missing / lot.most) for lot in lots if lot.most > 1), default=1)
+    return cut(min(range(1, least + workers), key=seconds))
 
 
 def makespan(times: Iterable[float], workers: int) -> float:
@@ -74,11 +104,11 @@ def makespan(times: Iterable[float], workers: int) -> float:
     return max(ends)
 
 
-def alike(seeds: Iterable[int], steps: Mapping[int, int], size: int) -> list[tuple[int, ...]]:
-    """Seeds in groups of at most `size`, each of seeds that have made as many updates."""
-    by_step: dict[int, list[int]] = {}
-    for seed in seeds:
-        by_step.setdefault(steps[seed], []).append(seed)
+def alike(runs: Iterable[R], step_of: Callable[[R], int], size: int) -> list[tuple[R, ...]]:
+    """Runs in groups of at most `size`, each of runs that have made as many updates."""
+    by_step: dict[int, list[R]] = {}
+    for run in runs:
+        by_step.setdefault(step_of(run), []).append(run)
     groups = [by_step[step] for step in sorted(by_step)]
     return [tuple(group[i : i + size]) for group in groups for i in range(0, len(group), size)]
 

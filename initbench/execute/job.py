@@ -31,7 +31,8 @@ from initbench.train.start import draw
 class Job:
     """What a cohort's numbers depend on, and how many threads may compute them."""
 
-    config: ExperimentConfig
+    configs: tuple[ExperimentConfig, ...]
+    """Of each run; they differ in names and in how weights are drawn, at the most."""
     seeds: tuple[int, ...]
     device: torch.device
     mode: Mode
@@ -42,9 +43,14 @@ class Job:
     origins: tuple[Origin, ...] = ()
     """What each run takes its weights from, by position; empty where they are drawn."""
 
+    @property
+    def program(self) -> ExperimentConfig:
+        """What is true of all runs."""
+        return self.configs[0]
+
 
 class Sink(Protocol):
-    """Receives what a job reports."""
+    """Receives what a job reports. `run`: the position in it."""
 
     def pretraining(self, stride: Stride) -> None:
         """An update of pre-training was made."""
@@ -52,35 +58,39 @@ class Sink(Protocol):
     def advanced(self, step: int, losses: Tensor) -> None:
         """Update number `step` was made; `losses` (K,) are those of the runs still in training."""
 
-    def evaluated(self, seed: int, entry: dict[str, Any]) -> None:
+    def evaluated(self, run: int, entry: dict[str, Any]) -> None:
         """A run was evaluated."""
 
-    def probed(self, seed: int, snapshot: dict[str, Any]) -> None:
+    def probed(self, run: int, snapshot: dict[str, Any]) -> None:
         """A run was probed."""
 
-    def shifted(self, seed: int, entry: dict[str, Any]) -> None:
+    def shifted(self, run: int, entry: dict[str, Any]) -> None:
         """The covariate shift of an update was measured."""
 
-    def checkpointed(self, seed: int, state: bytes) -> None:
+    def checkpointed(self, run: int, state: bytes) -> None:
         """A run can go on from here; `state` is the contents of a safetensors file."""
 
-    def ended(self, seed: int, result: dict[str, Any], weights: bytes) -> None:
+    def ended(self, run: int, result: dict[str, Any], weights: bytes) -> None:
         """A run came to its end; `weights` is the contents of a safetensors file."""
 
 
 def train(job: Job, data: Bundle, sink: Sink) -> None:
     """Draw the job's nets, train them together, and hand on all that is seen."""
-    networks = draw(job.config, data, job.seeds)
-    carry_over(networks, job.origins, job.config.init)
+    networks = [
+        network
+        for config, seed in zip(job.configs, job.seeds, strict=True)
+        for network in draw(config, data, [seed])
+    ]
+    carry_over(networks, job.origins, job.program.init)
     reporter = _Reporter(job, sink, networks[0])
     resume = [restore(resumption.state) for resumption in job.resume]
     reporter.taken_up(resume)
     in_pretraining = not resume or resume[0].step < 0
-    if in_pretraining and pretrains(job.config):
+    if in_pretraining and pretrains(job.program):
         Pretraining(
             networks,
             job.seeds,
-            job.config,
+            job.program,
             job.mode,
             data=data,
             device=job.device,
@@ -93,7 +103,7 @@ def train(job: Job, data: Bundle, sink: Sink) -> None:
     Training(
         networks,
         job.seeds,
-        job.config,
+        job.program,
         job.mode,
         data=data,
         device=job.device,
@@ -105,7 +115,7 @@ def train(job: Job, data: Bundle, sink: Sink) -> None:
 
 
 class _Reporter:
-    """A Listener that knows seeds instead of positions, and what a result consists of."""
+    """A Listener that knows what a result consists of."""
 
     def __init__(self, job: Job, sink: Sink, network: Network) -> None:
         self._job = job
@@ -134,28 +144,28 @@ class _Reporter:
 
     def evaluated(self, run: int, entry: dict[str, Any]) -> None:
         """Hand on an evaluation."""
-        self._sink.evaluated(self._job.seeds[run], entry)
+        self._sink.evaluated(run, entry)
 
     def probed(self, run: int, snapshot: dict[str, Any]) -> None:
         """Hand on a probe, and keep it for the diagnosis."""
-        self._sink.probed(self._job.seeds[run], snapshot)
+        self._sink.probed(run, snapshot)
         self._snapshots[run].append(snapshot)
 
     def shifted(self, run: int, entry: dict[str, Any]) -> None:
         """Hand on a measured update."""
-        self._sink.shifted(self._job.seeds[run], entry)
+        self._sink.shifted(run, entry)
 
     def checkpointed(self, run: int, checkpoint: Checkpoint) -> None:
         """Hand on a checkpoint."""
         whole = replace(checkpoint, beside={**checkpoint.beside, **self._beside[run]})
-        self._sink.checkpointed(self._job.seeds[run], whole.dump())
+        self._sink.checkpointed(run, whole.dump())
 
     def ended(self, run: int, outcome: Outcome) -> None:
         """Diagnose the run and hand on its result."""
-        found = _result(outcome, self._snapshots[run], self._job.config, self._network)
+        found = _result(outcome, self._snapshots[run], self._job.configs[run], self._network)
         beside = self._beside[run]
         result = {**found, **_cost(outcome.cost, beside), **beside, "cohort": len(self._job.seeds)}
-        self._sink.ended(self._job.seeds[run], result, save({**outcome.parameters, **outcome.buffers}))
+        self._sink.ended(run, result, save({**outcome.parameters, **outcome.buffers}))
         self._snapshots[run] = []
 
 

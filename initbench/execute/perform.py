@@ -31,7 +31,7 @@ def perform(task: Task, datasets: Datasets, deliver: Deliver, *, progress_second
 def _trained(task: Task, datasets: Datasets, deliver: Deliver, progress_seconds: float) -> Event:
     try:
         job = task.job()
-        data = datasets.of(task.resolved, job.config.data, job.device)
+        data = datasets.of(task.resolved, job.program.data, job.device)
         train(job, data, _Sender(task.number, deliver, progress_seconds))
         return Finished(task.number)
     except Exception as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 from initbench.config.load import to_yaml
@@ -14,6 +16,9 @@ from initbench.store.checkpoint import Resumption
 from initbench.store.store import Store
 from initbench.store.writer import RunWriter
 
+Cohort = tuple[tuple[ExperimentConfig, tuple[int, ...]], ...]
+"""Runs that are trained together: experiments, and the seeds of each."""
+
 
 class Observer(Protocol):
     """Receives what a person may want to see; several experiments may be under way at a time."""
@@ -21,13 +26,11 @@ class Observer(Protocol):
     def planned(self, config: ExperimentConfig, to_train: int, stored: int, steps: int | None) -> None:
         """Of the experiment's runs, `to_train` are going to be trained and `stored` are there already."""
 
-    def pretraining(self, config: ExperimentConfig, seeds: tuple[int, ...], stride: Stride) -> None:
-        """The cohort of these seeds made an update of pre-training."""
+    def pretraining(self, cohort: Cohort, stride: Stride) -> None:
+        """A cohort made an update of pre-training."""
 
-    def advanced(
-        self, config: ExperimentConfig, seeds: tuple[int, ...], step: int, losses: Sequence[float]
-    ) -> None:
-        """The cohort of these seeds made update number `step`; `losses` are of the runs still in it."""
+    def advanced(self, cohort: Cohort, step: int, losses: Sequence[Sequence[float]]) -> None:
+        """A cohort made update number `step`; `losses` are those of each experiment's runs still in it."""
 
     def evaluated(self, config: ExperimentConfig, seed: int, entry: dict[str, Any]) -> None:
         """A run was evaluated."""
@@ -36,23 +39,32 @@ class Observer(Protocol):
         """A run came to its end: `finished`, `diverged` or `failed`."""
 
 
-class Recorder:
-    """Writes each run of a cohort to the store as it goes, a result at once."""
+@dataclass(frozen=True)
+class Claim:
+    """A run that is to be recorded."""
 
-    def __init__(
-        self, config: ExperimentConfig, writers: Mapping[int, RunWriter], observer: Observer
-    ) -> None:
-        self._config, self._writers, self._observer = config, dict(writers), observer
-        self._seeds = tuple(writers)
+    config: ExperimentConfig
+    seed: int
+    run_id: str
+    record: Mapping[str, Any]
+    """What run.json says from the start."""
+
+
+class Recorder:
+    """Writes each run of a cohort to the store as it goes, a result at once. Runs are told by position."""
+
+    def __init__(self, claims: Sequence[Claim], writers: Sequence[RunWriter], observer: Observer) -> None:
+        self._runs = [(claim.config, claim.seed) for claim in claims]
+        self._writers, self._observer = dict(enumerate(writers)), observer
 
     @property
     def left(self) -> tuple[int, ...]:
-        """The seeds of the runs that have not come to their end."""
+        """The runs that have not come to their end."""
         return tuple(self._writers)
 
     @property
     def resumptions(self) -> tuple[Resumption, ...]:
-        """Where each run goes on, by position; empty when they begin. Raises StoreError where they differ."""
+        """Where each run goes on; empty when they begin. Raises StoreError where they differ."""
         found = [writer.resumption for writer in self._writers.values()]
         if len({None if resumption is None else resumption.step for resumption in found}) > 1:
             raise StoreError("another process went on with some of these runs meanwhile; start again")
@@ -64,59 +76,59 @@ class Recorder:
 
     def fail(self, error: str) -> None:
         """Mark what has not ended as failed; `error` is the traceback, or the reason where there is none."""
-        for seed in self.left:
-            self._writers.pop(seed).stop("failed", error)
-            self._observer.ended(self._config, seed, "failed")
+        for run in self.left:
+            self._writers.pop(run).stop("failed", error)
+            self._observer.ended(*self._runs[run], "failed")
 
     def interrupt(self) -> None:
         """Mark what has not ended as interrupted: it can be gone on with."""
-        for seed in self.left:
+        for run in self.left:
             with suppress(StoreError):  # on a full disk the run reads as crashed, and can be gone on with too
-                self._writers.pop(seed).stop("interrupted")
+                self._writers.pop(run).stop("interrupted")
+
+    @cached_property
+    def _cohort(self) -> Cohort:
+        parts: dict[int, tuple[ExperimentConfig, list[int]]] = {}  # by the identity of a config
+        for config, seed in self._runs:
+            parts.setdefault(id(config), (config, []))[1].append(seed)
+        return tuple((config, tuple(seeds)) for config, seeds in parts.values())
 
     def _pretraining(self, stride: Stride) -> None:
-        self._observer.pretraining(self._config, self._seeds, stride)
+        self._observer.pretraining(self._cohort, stride)
 
     def _advanced(self, step: int, losses: Sequence[float]) -> None:
-        self._observer.advanced(self._config, self._seeds, step, losses)
+        by_config: dict[int, list[float]] = {id(config): [] for config, _ in self._runs}
+        for run, loss in zip(self._writers, losses, strict=True):
+            by_config[id(self._runs[run][0])].append(loss)
+        self._observer.advanced(self._cohort, step, list(by_config.values()))
 
-    def _evaluated(self, seed: int, entry: dict[str, Any]) -> None:
-        self._writers[seed].append_convergence(entry)
-        self._observer.evaluated(self._config, seed, entry)
+    def _evaluated(self, run: int, entry: dict[str, Any]) -> None:
+        self._writers[run].append_convergence(entry)
+        self._observer.evaluated(*self._runs[run], entry)
 
-    def _probed(self, seed: int, snapshot: dict[str, Any]) -> None:
-        self._writers[seed].append_snapshot(snapshot)
+    def _probed(self, run: int, snapshot: dict[str, Any]) -> None:
+        self._writers[run].append_snapshot(snapshot)
 
-    def _shifted(self, seed: int, entry: dict[str, Any]) -> None:
-        self._writers[seed].append_shift(entry)
+    def _shifted(self, run: int, entry: dict[str, Any]) -> None:
+        self._writers[run].append_shift(entry)
 
-    def _checkpointed(self, seed: int, state: bytes) -> None:
-        self._writers[seed].checkpoint(state)
+    def _checkpointed(self, run: int, state: bytes) -> None:
+        self._writers[run].checkpoint(state)
 
-    def _ended(self, seed: int, result: dict[str, Any], weights: bytes) -> None:
-        self._writers[seed].finish(result, weights)
-        del self._writers[seed]
-        self._observer.ended(self._config, seed, str(result["status"]))
+    def _ended(self, run: int, result: dict[str, Any], weights: bytes) -> None:
+        self._writers[run].finish(result, weights)
+        del self._writers[run]
+        self._observer.ended(*self._runs[run], str(result["status"]))
 
 
-def claimed(
-    store: Store,
-    config: ExperimentConfig,
-    run_ids: Mapping[int, str],
-    records: Mapping[int, Mapping[str, Any]],
-    observer: Observer,
-    *,
-    rerun: bool,
-) -> Recorder:
-    """A recorder of all these runs, by seed; of none of them when another process has one.
-
-    `records`: what each run's run.json says from the start.
-    """
-    writers: dict[int, RunWriter] = {}
+def claimed(store: Store, claims: Sequence[Claim], observer: Observer, *, rerun: bool) -> Recorder:
+    """A recorder of all these runs; of none of them when another process has one."""
+    writers: list[RunWriter] = []
     try:
-        for seed, run_id in run_ids.items():
-            writers[seed] = store.claim(run_id, records[seed], to_yaml(config.with_seeds(seed)), rerun=rerun)
+        for claim in claims:
+            config = to_yaml(claim.config.with_seeds(claim.seed))
+            writers.append(store.claim(claim.run_id, claim.record, config, rerun=rerun))
     except InitbenchError:  # nothing failed: they can be taken up by the next call
-        Recorder(config, writers, observer).interrupt()
+        Recorder(claims, writers, observer).interrupt()
         raise
-    return Recorder(config, writers, observer)
+    return Recorder(claims, writers, observer)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from initbench.errors import Terminated
 from initbench.execute.executor import Crew, Died, Event, Failed, Finished, Reported, Task
 from initbench.execute.groups import alike
 from initbench.execute.recorder import Recorder
-from initbench.execute.undertaking import Group
+from initbench.execute.undertaking import Group, Run, settled
 from initbench.store.store import Store
 
 WAIT_SECONDS = 0.5
@@ -74,8 +74,8 @@ class Round:
 
     def _next(self) -> Group:
         group = self._waiting.pop()
-        if len(group.seeds) > group.of.most:  # so many have turned out not to fit
-            self._put_back(group, group.seeds, group.of.most)
+        if len(group.runs) > group.most:  # so many have turned out not to fit
+            self._put_back(group, group.runs, group.most)
             group = self._waiting.pop()
         return group
 
@@ -88,17 +88,19 @@ class Round:
             return
         del self._begun[event.task]
         if isinstance(event, Finished):
-            group.of.groups([], settled=1)
+            settled(group)
         elif isinstance(event, Failed):
             if event.out_of_memory and len(recorder.left) > 1:
                 self._halve(group, recorder, smaller=True)
+            elif len(group.parts) > 1:  # one experiment's fault is not the others'
+                self._part(group, recorder)
             else:
                 self._fail(group, recorder, event.error, event.traceback)
         else:
             self._lost(group, recorder, event)
 
     def _lost(self, group: Group, recorder: Recorder, event: Died) -> None:
-        deaths = group.deaths + 1 if len(group.seeds) == 1 else 0
+        deaths = group.deaths + 1 if len(group.runs) == 1 else 0
         if deaths >= MOST_DEATHS or (deaths and event.out_of_memory):
             self._fail(group, recorder, event.reason, event.reason)
         else:
@@ -106,23 +108,39 @@ class Round:
 
     def _halve(self, group: Group, recorder: Recorder, *, smaller: bool) -> None:
         """Have what is left of a group trained by half as many at a time, from where it was; next of all."""
-        left = recorder.left
-        recorder.interrupt()
+        left = self._interrupted(group, recorder)
         size = -(-len(left) // 2)
         if smaller:
-            group.of.most = min(group.of.most, size)
+            for of in group.parts:
+                of.most = min(of.most, size)
         self._put_back(group, left, size)
 
-    def _put_back(self, group: Group, seeds: tuple[int, ...], size: int) -> None:
-        ids = group.of.plan.run_ids
-        steps = {seed: 0 if group.anew else self._store.checkpoint_step(ids[seed]) for seed in seeds}
-        groups = [replace(group, seeds=some) for some in alike(seeds, steps, size)]
-        self._waiting += group.of.groups(groups, settled=1)[::-1]
+    def _part(self, group: Group, recorder: Recorder) -> None:
+        """Have what is left of each experiment trained by itself."""
+        left = self._interrupted(group, recorder)
+        groups = [replace(group, runs=tuple(run for run in left if run.of is of)) for of in group.parts]
+        self._put_in_place(group, [part for part in groups if part.runs])
+
+    def _interrupted(self, group: Group, recorder: Recorder) -> tuple[Run, ...]:
+        left = tuple(group.runs[position] for position in recorder.left)
+        recorder.interrupt()
+        return left
+
+    def _put_back(self, group: Group, runs: Iterable[Run], size: int) -> None:
+        def step_of(run: Run) -> int:
+            return 0 if group.anew else self._store.checkpoint_step(run.run_id)
+
+        self._put_in_place(group, [replace(group, runs=some) for some in alike(runs, step_of, size)])
+
+    def _put_in_place(self, group: Group, groups: Sequence[Group]) -> None:
+        settled(group, instead=groups)
+        self._waiting += groups[::-1]
 
     def _fail(self, group: Group, recorder: Recorder, error: str, traceback: str) -> None:
         if recorder.left:
-            group.of.errors.append(error)
+            for of in group.parts:
+                of.errors.append(error)
         recorder.fail(traceback)
-        group.of.groups([], settled=1)
+        settled(group)
         if self._fail_fast:
             raise EnoughError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from initbench.config.schema import ExperimentConfig
 from initbench.execute.cost import cost
@@ -97,29 +98,66 @@ class Undertaking:
         self.missing = self.missing[:runs]
         self.anew = self.anew[: max(0, runs - len(self.missing))]
 
-    def groups(self, groups: Sequence[Group], settled: int = 0) -> Sequence[Group]:
-        """Count groups that begin, and those that come to an end in their place."""
-        self._groups += len(groups) - settled
+    def count(self, groups: int) -> None:
+        """Count groups that are to be trained, or below 0 such as have come to an end."""
+        self._groups += groups
         if not self._groups:
             self._let_go()
-        return groups
 
     def _let_go(self) -> None:
         self._plan = self._ready = None
         self.steps = {}
 
 
-@dataclass(frozen=True)
-class Group:
-    """Runs of one experiment that are trained together."""
+class Run(NamedTuple):
+    """One run of an experiment that is being trained."""
 
     of: Undertaking
-    seeds: tuple[int, ...]
+    seed: int
+
+    @property
+    def run_id(self) -> str:
+        """Its id."""
+        return self.of.plan.run_ids[self.seed]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that are trained together, of one experiment or of several whose training is the same program."""
+
+    runs: tuple[Run, ...]
     anew: bool
     deaths: int = 0
     """How often its worker died when the run was alone."""
 
     @property
+    def parts(self) -> dict[Undertaking, tuple[int, ...]]:
+        """Seeds, by experiment."""
+        found: dict[Undertaking, list[int]] = {}
+        for run in self.runs:
+            found.setdefault(run.of, []).append(run.seed)
+        return {of: tuple(seeds) for of, seeds in found.items()}
+
+    @property
+    def most(self) -> int:
+        """Runs that may be trained together."""
+        return min(run.of.most for run in self.runs)
+
+    @property
     def cost(self) -> float:
         """Of the whole group, in the units of `cost`."""
-        return cost(self.of.config) * len(self.seeds)
+        return sum(cost(run.of.config) for run in self.runs)
+
+
+def settled(group: Group, instead: Sequence[Group] = ()) -> None:
+    """Count a group as done with, and others in its place."""
+    count(instead)
+    for of in group.parts:
+        of.count(-1)
+
+
+def count(groups: Sequence[Group]) -> None:
+    """Count groups that are to be trained."""
+    for group in groups:
+        for of in group.parts:
+            of.count(1)

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from initbench.config.schema import ExperimentConfig
+from initbench.execute.recorder import Cohort
 from initbench.pretrain.greedy import Stride
 from initbench.report import text
 
@@ -94,26 +95,32 @@ class ProgressDisplay:
         if self._live:
             part.bar = self._begin_bar(config.name, steps)
 
-    def pretraining(self, config: ExperimentConfig, seeds: tuple[int, ...], stride: Stride) -> None:
+    def pretraining(self, cohort: Cohort, stride: Stride) -> None:
         """Say which layer is being trained: on the bar, or in a line every few seconds."""
-        part, now = self._parts[id(config)], time.monotonic()
-        made = (stride.layer - 1) * stride.steps + stride.step
-        before = part.pretrained.get(seeds, made - 1)
-        part.shown += len(seeds) * (made - before) * part.pretraining_batch
-        part.pretrained[seeds] = made
-        if now - part.last < (_REFRESH_SECONDS if self._live else _LINE_SECONDS):
-            return
-        part.last = now
-        where = f"pre-training layer {stride.layer} of {stride.layers}, step {stride.step:,}"
-        if self._bars is not None and part.bar is not None:
-            self._bars.update(part.bar, note=f"{where}  loss {stride.loss:.3g}")
-        else:
-            self.say(f"{config.name}: {where}, loss {stride.loss:.3g}")
+        made, now = (stride.layer - 1) * stride.steps + stride.step, time.monotonic()
+        for config, seeds in cohort:
+            part = self._parts[id(config)]
+            before = part.pretrained.get(seeds, made - 1)
+            part.shown += len(seeds) * (made - before) * part.pretraining_batch
+            part.pretrained[seeds] = made
+            if now - part.last < (_REFRESH_SECONDS if self._live else _LINE_SECONDS):
+                continue
+            part.last = now
+            where = f"pre-training layer {stride.layer} of {stride.layers}, step {stride.step:,}"
+            if self._bars is not None and part.bar is not None:
+                self._bars.update(part.bar, note=f"{where}  loss {stride.loss:.3g}")
+            else:
+                self.say(f"{config.name}: {where}, loss {stride.loss:.3g}")
 
-    def advanced(
+    def advanced(self, cohort: Cohort, step: int, losses: Sequence[Sequence[float]]) -> None:
+        """Move the bars, a few times a second; each shows the mean over its runs."""
+        for (config, seeds), some in zip(cohort, losses, strict=True):
+            if some:
+                self._advance(config, seeds, step, some)
+
+    def _advance(
         self, config: ExperimentConfig, seeds: tuple[int, ...], step: int, losses: Sequence[float]
     ) -> None:
-        """Move the bar, a few times a second; it shows the mean over the runs."""
         part = self._parts[id(config)]
         before = part.at.get(seeds)
         if before is None:

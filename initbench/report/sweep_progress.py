@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from initbench.config.schema import ExperimentConfig
+from initbench.execute.recorder import Cohort
 from initbench.pretrain.greedy import Stride
 from initbench.report import text
 from initbench.report.sweep_tables import duration
@@ -26,10 +28,12 @@ _STYLES = {"finished": None, "diverged": "yellow", "failed": "red"}
 
 
 @dataclass
-class _Cohort:
+class _Line:
+    cohort: Cohort  # is kept, since its identity is the key
     name: str
-    runs: int
     steps: int
+    left: set[tuple[int, int]]
+    """Runs that have not ended, by the identity of their config and their seed."""
     step: int = 0
     loss: float | None = None
     layer: str = ""
@@ -48,7 +52,7 @@ class SweepDisplay:
         self._total = self._stored = 0
         self._counts: Counter[str] = Counter()
         self._steps: dict[int, int] = {}  # by the identity of a config: names may be shared
-        self._cohorts: dict[tuple[int, tuple[int, ...]], _Cohort] = {}
+        self._lines: dict[int, _Line] = {}  # by the identity of a cohort
         self._accuracy: dict[tuple[int, int], float] = {}
 
     def say(self, message: str) -> None:
@@ -76,20 +80,18 @@ class SweepDisplay:
         del to_train, stored
         self._steps[id(config)] = steps or 0
 
-    def pretraining(self, config: ExperimentConfig, seeds: tuple[int, ...], stride: Stride) -> None:
+    def pretraining(self, cohort: Cohort, stride: Stride) -> None:
         """A cohort pre-trains."""
-        cohort = self._cohort(config, seeds)
-        cohort.layer, cohort.loss = f"pre-training layer {stride.layer} of {stride.layers}", stride.loss
+        line = self._line(cohort)
+        line.layer, line.loss = f"pre-training layer {stride.layer} of {stride.layers}", stride.loss
         self._refresh()
 
-    def advanced(
-        self, config: ExperimentConfig, seeds: tuple[int, ...], step: int, losses: Sequence[float]
-    ) -> None:
+    def advanced(self, cohort: Cohort, step: int, losses: Sequence[Sequence[float]]) -> None:
         """A cohort made an update."""
-        cohort = self._cohort(config, seeds)
-        cohort.step, cohort.layer = step, ""
+        line = self._line(cohort)
+        line.step, line.layer = step, ""
         if time.monotonic() - self._last >= _REFRESH_SECONDS:
-            cohort.loss = float(sum(losses) / len(losses))
+            line.loss = statistics.mean(loss for some in losses for loss in some)
             self._refresh()
 
     def evaluated(self, config: ExperimentConfig, seed: int, entry: dict[str, Any]) -> None:
@@ -101,22 +103,25 @@ class SweepDisplay:
         self._counts[status] += 1
         accuracy = self._accuracy.pop((id(config), seed), None)
         done = sum(self._counts.values())
-        for key, cohort in list(self._cohorts.items()):
-            if key[0] == id(config) and seed in key[1]:
-                cohort.runs -= 1
-                if not cohort.runs:
-                    del self._cohorts[key]
+        for key, line in list(self._lines.items()):
+            line.left.discard((id(config), seed))
+            if not line.left:
+                del self._lines[key]
         if self._live is None:
             last = f", val {text.percent(accuracy, 1)} %" if accuracy is not None else ""
             of = self._total - self._stored
             self.say(f"{done}/{of} {config.name}-s{seed} {status}{last}{self._time_left(', ')}")
         self._refresh()
 
-    def _cohort(self, config: ExperimentConfig, seeds: tuple[int, ...]) -> _Cohort:
-        key = (id(config), seeds)
-        if key not in self._cohorts:
-            self._cohorts[key] = _Cohort(config.name, len(seeds), self._steps[id(config)])
-        return self._cohorts[key]
+    def _line(self, cohort: Cohort) -> _Line:
+        if id(cohort) not in self._lines:
+            config, _ = cohort[0]
+            others = f" and {len(cohort) - 1} more" if len(cohort) > 1 else ""
+            left = {(id(config), seed) for config, seeds in cohort for seed in seeds}
+            # Those that were in a cohort which came to nothing are in this one now.
+            self._lines = {key: line for key, line in self._lines.items() if not line.left & left}
+            self._lines[id(cohort)] = _Line(cohort, config.name + others, self._steps[id(config)], left)
+        return self._lines[id(cohort)]
 
     def _time_left(self, before: str) -> str:
         done = sum(self._counts.values())
@@ -128,11 +133,11 @@ class SweepDisplay:
     def _refresh(self) -> None:
         if self._live is not None and time.monotonic() - self._last >= _REFRESH_SECONDS:
             self._last = time.monotonic()
-            self._live.update(Group(self._head(), *self._lines()), refresh=True)
+            self._live.update(Group(self._head(), *self._body()), refresh=True)
 
     def _head(self) -> Text:
         done = sum(self._counts.values())
-        running = sum(cohort.runs for cohort in self._cohorts.values())
+        running = sum(len(line.left) for line in self._lines.values())
         left = max(0, self._total - self._stored - done - running)
         rate = done / max(1e-9, time.monotonic() - self._begin)
         head = Text.assemble((self._name, "bold"), f"   {self._stored + done:,} of {self._total:,} done")
@@ -143,16 +148,16 @@ class SweepDisplay:
         head.append(f" · {rate:.2f} runs/s{self._time_left(' · ')}")
         return head
 
-    def _lines(self) -> Iterator[Text]:
-        for cohort in list(self._cohorts.values())[:_MOST_LINES]:
-            share = cohort.step / cohort.steps if cohort.steps else 0.0
+    def _body(self) -> Iterator[Text]:
+        for line in list(self._lines.values())[:_MOST_LINES]:
+            share = line.step / line.steps if line.steps else 0.0
             full = round(_BAR * share)
-            where = cohort.layer or f"step {cohort.step:,}/{cohort.steps:,}"
-            loss = "" if cohort.loss is None else f"  loss {cohort.loss:.3g}"
+            where = line.layer or f"step {line.step:,}/{line.steps:,}"
+            loss = "" if line.loss is None else f"  loss {line.loss:.3g}"
             bar = "━" * full + "─" * (_BAR - full)
-            line = f"  {bar}  {cohort.name} × {cohort.runs}  {where}{loss}"
-            yield Text(line, no_wrap=True, overflow="ellipsis")
-        more = len(self._cohorts) - _MOST_LINES
+            said = f"  {bar}  {line.name} × {len(line.left)}  {where}{loss}"
+            yield Text(said, no_wrap=True, overflow="ellipsis")
+        more = len(self._lines) - _MOST_LINES
         if more > 0:
             yield Text(f"  and {text.plural(more, 'cohort')} more", style="dim")
 

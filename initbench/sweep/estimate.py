@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from statistics import median
 from typing import Any
 
@@ -15,10 +16,10 @@ import torch
 from initbench.config.schema import ExperimentConfig
 from initbench.data.prepare import Bundle
 from initbench.data.resolve import resolve
-from initbench.execute.cost import bytes_of_run, cost, updates
+from initbench.execute.cost import bytes_of_run, cost, measuring, updates
 from initbench.execute.datasets import Datasets, size_of
 from initbench.execute.experiment import Workplace
-from initbench.execute.groups import Lot, most_together, sizes
+from initbench.execute.groups import Lot, merged, most_together, sizes
 from initbench.execute.identity import training_mode
 from initbench.execute.pace import cores, seconds_per_update
 from initbench.store.layout import Record
@@ -26,8 +27,6 @@ from initbench.sweep.conduct import Conducted
 
 CALIBRATED = 3
 """Kinds of net that are timed at most; the others are reckoned from their cost."""
-BESIDE_TRAINING = 1.3
-"""Evaluations and probes are so much of a run's time, where only an update has been timed."""
 PROCESS_BYTES = 400e6
 """Of a process that has loaded torch, before any net is made (350 to 400 MB on Linux)."""
 _BUDGET = ("steps", "epochs", "lr", "lr_factors", "schedule", "warmup_steps", "weight_decay", "eval_every")
@@ -61,7 +60,7 @@ def outlook(found: Conducted, workplace: Workplace) -> Outlook:
 
     Raises DataError where the data are not there.
     """
-    todo = [one for one in _todo(found, workplace) if one.missing]
+    todo = merged(one for one in _todo(found, workplace) if one.missing)
     known = _earlier(workplace.store.records(), {_kind(one.config.resolved()) for one in todo})
     seconds, rest = 0.0, []
     for one in todo:
@@ -91,9 +90,9 @@ def outlook(found: Conducted, workplace: Workplace) -> Outlook:
 
 def _todo(found: Conducted, workplace: Workplace) -> Iterator[Lot]:
     for point in found.points:
-        if point.tuning_ids:
-            candidate = point.point.candidates[0]
-            missing = found.missing(point.tuning_ids)
+        ids = iter(point.tuning_ids)  # of each candidate in turn
+        for candidate in point.point.candidates if point.tuning_ids else ():
+            missing = found.missing(islice(ids, len(candidate.seed_list)))
             yield Lot(candidate, missing, most_together(candidate, workplace.device))
         config = point.point.config
         missing = len(config.seed_list) if point.config is None else found.missing(point.run_ids)
@@ -147,9 +146,10 @@ def _calibrated(configs: Sequence[ExperimentConfig], workplace: Workplace, bundl
     paces = []
     for config in list(kinds.values())[-CALIBRATED:]:
         mode = training_mode(config, workplace.device)
-        seconds = updates(config) * seconds_per_update(config, bundles.of(config), mode)
-        paces.append(seconds / cost(config))
-    return BESIDE_TRAINING * median(paces)
+        data = bundles.of(config)
+        made = updates(config) + measuring(config, data)
+        paces.append(made * seconds_per_update(config, data, mode) / cost(config))
+    return median(paces)
 
 
 def _bytes(todo: Sequence[Lot], together: Sequence[int], bundles: _Bundles) -> float:

@@ -48,21 +48,23 @@ def numbers(store: Store) -> dict[str, Any]:
 
 
 class Silent:
-    """An Observer that may act on the first progress it hears of, and keeps how runs ended."""
+    """An Observer that may act on the first progress it hears of, and keeps who was together and how it ended."""
 
     def __init__(self, act: Any = None) -> None:
         self.act = act
         self.begun: list[str] = []
+        self.together: set[tuple[Any, ...]] = set()
         self.ends: list[tuple[str, int, str]] = []
 
     def planned(self, config: Any, to_train: int, stored: int, steps: int | None) -> None:
         if to_train:
             self.begun.append(config.name)
 
-    def pretraining(self, config: Any, seeds: tuple[int, ...], stride: Any) -> None:
+    def pretraining(self, cohort: Any, stride: Any) -> None:
         pass
 
-    def advanced(self, config: Any, seeds: tuple[int, ...], step: int, losses: Any) -> None:
+    def advanced(self, cohort: Any, step: int, losses: Any) -> None:
+        self.together |= {(config.name, *seeds) for config, seeds in cohort}
         act, self.act = self.act, None
         if act is not None:
             act()

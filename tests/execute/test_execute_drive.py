@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from initbench.data.dataset import Source
-from initbench.errors import StoreError
-from initbench.execute import groups, perform, pool
+from initbench.errors import StoreError, Terminated
+from initbench.execute import drive, groups, job, perform, pool
 from initbench.execute.drive import Driver, waves
 from initbench.execute.executor import EXECUTORS, Died, Failed, Finished, Reported, Task
 from initbench.execute.experiment import Workplace
-from initbench.execute.groups import Lot, makespan, sizes
+from initbench.execute.groups import Lot, makespan, program, sizes
 from initbench.execute.here import Here
 from initbench.execute.round import Round
 from initbench.execute.undertaking import Budget
@@ -52,6 +52,17 @@ def several(make_config: Any) -> list[Any]:
     ]
 
 
+@pytest.fixture
+def inits(make_config: Any) -> list[Any]:
+    """Five runs that differ in their draw alone."""
+    net = {"norm": "batch", "activation": "gelu"}
+    return [
+        make_config(name="kaiming", seeds=2, model=net),
+        make_config(name="zeros", seeds=[1, 4], model=net, init={"scheme": "zeros"}),
+        make_config(name="lsuv", seeds=[2], model=net, init={"scheme": "lsuv"}),
+    ]
+
+
 def test_order_and_cohorts_change_no_number(
     several: list[Any], places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,6 +74,81 @@ def test_order_and_cohorts_change_no_number(
     assert cohorts != {record["cohort"] for record in other.store.records()}
     assert len(numbers(whole.store)) == 11
     assert numbers(whole.store) == numbers(other.store)
+
+
+def test_experiments_of_one_program_are_trained_together(
+    inits: list[Any], make_config: Any, places: Places
+) -> None:
+    other = make_config(name="other", seeds=2, train={"lr": 0.01})
+    together, apart = places("together"), places("apart")
+    watcher = Silent()
+    run_all([*inits, other], together, watcher)
+    assert {r["experiment"]: r["cohort"] for r in together.store.records()} == {
+        "kaiming": 5, "zeros": 5, "lsuv": 5, "other": 2
+    }  # fmt: skip
+    assert watcher.together == {("kaiming", 0, 1), ("zeros", 1, 4), ("lsuv", 2)} | {("other", 0, 1)}
+    for config in (*inits, other):
+        run_all([config], apart)
+    assert max(record["cohort"] for record in apart.store.records()) == 2
+    assert numbers(together.store) == numbers(apart.store)
+
+
+def test_what_can_be_one_program(make_config: Any) -> None:
+    base = program(make_config())
+    assert program(make_config(name="b", seeds=9, notes="why", init={"scheme": "zeros"})) == base
+    for other in (
+        {"train": {"lr": 0.01}},
+        {"model": {"activation": "tanh"}},
+        {"data": {"label_noise": 0.1}},
+        {"probe": {"bins": 4}},
+    ):
+        assert program(make_config(**other)) != base
+    for scheme in ({"name": "autoencoder"}, {"name": "pretrained", "from": "source"}):
+        alone = [program(make_config(name=name, init={"scheme": scheme})) for name in "ab"]
+        assert len({base, *alone}) == 3
+
+
+def test_a_fault_of_one_experiment_takes_no_other_down(
+    inits: list[Any], places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = job.draw
+
+    def failing(config: Any, *rest: Any) -> Any:
+        if config.name == "zeros":
+            raise RuntimeError("boom")
+        return draw(config, *rest)
+
+    monkeypatch.setattr(job, "draw", failing)
+    place, whole = places("runs"), places("whole")
+    watcher = Silent()
+    errors = [execution.errors for execution in run_all(inits, place, watcher)]
+    assert errors == [(), ("RuntimeError: boom",), ()]
+    statuses = {(name, status) for name, _, status in watcher.ends}
+    assert statuses == {("kaiming", "finished"), ("zeros", "failed"), ("lsuv", "finished")}
+    monkeypatch.setattr(job, "draw", draw)
+    run_all(inits, whole)
+    expected = numbers(whole.store)
+    finished = {i: found for i, found in numbers(place.store).items() if found[0]["status"] == "finished"}
+    assert len(finished) == 3 and finished == {i: expected[i] for i in finished}
+
+
+def test_experiments_of_one_program_go_on_together_from_their_checkpoints(
+    inits: list[Any], places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drive, "CHECKPOINT_SECONDS", 0.0)
+    whole, place = places("whole"), places("runs")
+    run_all(inits, whole)
+
+    class Stopper(Silent):
+        def advanced(self, cohort: Any, step: int, losses: Any) -> None:
+            if step == 13:
+                raise Terminated(15)
+
+    with pytest.raises(Terminated):
+        run_all(inits, place, Stopper())
+    assert {r["status"] for r in place.store.records()} == {"interrupted"}
+    run_all(inits, place)
+    assert numbers(place.store) == numbers(whole.store)
 
 
 @pytest.mark.parametrize("workers", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3))])
@@ -263,6 +349,7 @@ def test_groups_can_end_together(make_config: Any) -> None:
     assert sizes([lot] * 3, 2) == [4] * 3, "else one worker would wait"
     assert sizes([replace(lot, most=1)], 2) == [1]
     assert sizes([replace(lot, missing=40)], 1) == [16]
+    assert sizes([replace(lot, missing=40)], 2) == [10], "two for each worker"
     assert makespan([3.0, 3.0, 2.0, 2.0, 2.0], 2) == 7.0
 
 

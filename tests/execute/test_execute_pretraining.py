@@ -22,37 +22,29 @@ from initbench.execute.experiment import Execution, Workplace
 from initbench.execute.survey import survey
 from initbench.pretrain.greedy import Stride
 from initbench.store.store import Store
-from tests.execute.driven import run_experiment
+from tests.execute.driven import Silent, run_experiment
 
 CPU = torch.device("cpu")
 STEPS, LAYERS = 6, 2
 SCHEME = {"name": "autoencoder", "steps": STEPS, "lr": 0.01, "batch_size": 32, "tied": False}
 
 
-class Stopper:
+class Stopper(Silent):
     """An Observer that interrupts after so many updates, of pre-training and then of training."""
 
     def __init__(self, at: float = math.inf) -> None:
+        super().__init__()
         self.at = at
         self.strides: list[Stride] = []
         self.steps: list[int] = []
 
-    def planned(self, config: Any, to_train: int, stored: int, steps: int | None) -> None:
-        pass
-
-    def pretraining(self, config: Any, seeds: tuple[int, ...], stride: Stride) -> None:
+    def pretraining(self, cohort: Any, stride: Stride) -> None:
         self.strides.append(stride)
         self._stop()
 
-    def advanced(self, config: Any, seeds: tuple[int, ...], step: int, losses: Any) -> None:
+    def advanced(self, cohort: Any, step: int, losses: Any) -> None:
         self.steps.append(step)
         self._stop()
-
-    def evaluated(self, config: Any, seed: int, entry: dict[str, Any]) -> None:
-        pass
-
-    def ended(self, config: Any, seed: int, status: str) -> None:
-        pass
 
     def _stop(self) -> None:
         if len(self.strides) + len(self.steps) == self.at:

@@ -23,31 +23,23 @@ from initbench.execute import drive
 from initbench.execute.experiment import Execution, Workplace
 from initbench.store.checkpoint import CHECKPOINT
 from initbench.store.store import Store
-from tests.execute.driven import run_experiment
+from tests.execute.driven import Silent, run_experiment
 
 CPU = torch.device("cpu")
 
 
-class Stopper:
+class Stopper(Silent):
     """An Observer that interrupts after update number `at`."""
 
     def __init__(self, at: float = math.inf) -> None:
+        super().__init__()
         self.at = at
         self.steps: list[int] = []
 
-    def planned(self, config: Any, to_train: int, stored: int, steps: int | None) -> None:
-        pass
-
-    def advanced(self, config: Any, seeds: tuple[int, ...], step: int, losses: Any) -> None:
+    def advanced(self, cohort: Any, step: int, losses: Any) -> None:
         self.steps.append(step)
         if step == self.at:
             raise Terminated(15)
-
-    def evaluated(self, config: Any, seed: int, entry: dict[str, Any]) -> None:
-        pass
-
-    def ended(self, config: Any, seed: int, status: str) -> None:
-        pass
 
 
 @pytest.fixture

@@ -24,34 +24,31 @@ from initbench.execute.identity import identify, training_mode
 from initbench.models.build import build
 from initbench.store.store import Store
 from initbench.train.cohort import Cohort
-from tests.execute.driven import run_experiment
+from tests.execute.driven import Silent, run_experiment
 
 CPU = torch.device("cpu")
 
 
-class Watcher:
+class Watcher(Silent):
     """An Observer that keeps what it is told, and raises `error` after step `at`."""
 
     def __init__(self, error: BaseException | None = None, at: int = 5) -> None:
+        super().__init__()
         self.plans: list[tuple[int, int, int | None]] = []
         self.steps: list[int] = []
         self.entries: list[tuple[int, int]] = []
-        self.ends: list[tuple[int, str]] = []
         self._error, self._at = error, at
 
     def planned(self, config: ExperimentConfig, to_train: int, stored: int, steps: int | None) -> None:
         self.plans.append((to_train, stored, steps))
 
-    def advanced(self, config: Any, seeds: tuple[int, ...], step: int, losses: Any) -> None:
+    def advanced(self, cohort: Any, step: int, losses: Any) -> None:
         self.steps.append(step)
         if self._error is not None and step == self._at:
             raise self._error
 
     def evaluated(self, config: Any, seed: int, entry: dict[str, Any]) -> None:
         self.entries.append((seed, entry["step"]))
-
-    def ended(self, config: Any, seed: int, status: str) -> None:
-        self.ends.append((seed, status))
 
 
 @pytest.fixture
@@ -81,7 +78,7 @@ def test_every_file_of_a_run_is_there_and_whole(make_config: Any, execute: Any, 
     assert execution.errors == ()
     assert watcher.plans == [(2, 0, 20)]
     assert watcher.steps == list(range(1, 21))
-    assert sorted(watcher.ends) == [(1, "finished"), (3, "finished")]
+    assert sorted(watcher.ends) == [("tiny", 1, "finished"), ("tiny", 3, "finished")]
     store = workplace.store
     for run_id, seed in zip(execution.run_ids, (3, 1), strict=True):
         directory = store.directory(run_id)
@@ -182,7 +179,7 @@ def test_new_seeds_join_stored_ones_and_compute_what_they_would_have_alone(
     execute(make_config(seeds=[0, 2]))
     execution, watcher = execute(make_config(seeds=4))
     assert watcher.plans == [(2, 2, 20)]
-    assert sorted(seed for seed, _ in watcher.ends) == [1, 3]
+    assert sorted(seed for _, seed, _ in watcher.ends) == [1, 3]
     joined = workplace.store.read(execution.run_ids[3])
     execute(make_config(seeds=[3]), rerun=True)
     alone = workplace.store.read(execution.run_ids[3])
@@ -270,7 +267,7 @@ def test_a_diverged_run_is_a_result(
     execution, watcher = execute(make_config(seeds=3))
     assert execution.errors == ()
     assert statuses(workplace, execution) == ["diverged", "finished", "finished"]
-    assert watcher.ends[0] == (0, "diverged")
+    assert watcher.ends[0] == ("tiny", 0, "diverged")
     record = workplace.store.read(execution.run_ids[0]).record
     assert record["final"] is None
     assert record["diverged"] == {"step": 5, "layer": 2}

@@ -19,22 +19,20 @@ from initbench.execute import drive
 from initbench.execute.experiment import Execution, Workplace
 from initbench.pretrain.transfer_torchvision import published
 from initbench.store.store import Store
-from tests.execute.driven import run_experiment
+from tests.execute.driven import Silent, run_experiment
 
 CPU = torch.device("cpu")
 FIRST, SECOND = {"name": "digits", "classes": [0, 1, 2, 3, 4]}, {"name": "digits", "classes": [5, 6, 7, 8, 9]}
 
 
-class Observer:
+class Observer(Silent):
     """Sees nothing, and interrupts after update number `at`."""
 
     def __init__(self, at: int | None = None) -> None:
+        super().__init__()
         self.at = at
 
-    def __getattr__(self, _name: str) -> Callable[..., None]:
-        return lambda *_: None
-
-    def advanced(self, config: Any, seeds: tuple[int, ...], step: int, losses: Any) -> None:
+    def advanced(self, cohort: Any, step: int, losses: Any) -> None:
         if step == self.at:
             raise Terminated(15)
 

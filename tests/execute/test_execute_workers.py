@@ -15,29 +15,7 @@ from initbench.errors import Terminated
 from initbench.execute import pace
 from initbench.execute.experiment import Workplace
 from initbench.store.store import Store
-from tests.execute.driven import run_experiment
-
-
-class Watcher:
-    """An Observer that may act on the first progress it hears of."""
-
-    def __init__(self, act: Any = None) -> None:
-        self.act = act
-        self.ends: list[tuple[int, str]] = []
-
-    def planned(self, config: Any, to_train: int, stored: int, steps: int | None) -> None:
-        pass
-
-    def advanced(self, config: Any, seeds: tuple[int, ...], step: int, losses: Any) -> None:
-        act, self.act = self.act, None
-        if act is not None:
-            act()
-
-    def evaluated(self, config: Any, seed: int, entry: dict[str, Any]) -> None:
-        pass
-
-    def ended(self, config: Any, seed: int, status: str) -> None:
-        self.ends.append((seed, status))
+from tests.execute.driven import Silent, run_experiment
 
 
 @pytest.fixture
@@ -48,12 +26,12 @@ def workplace(tmp_path: Path) -> Workplace:
 
 def test_the_numbers_do_not_depend_on_workers(make_config: Any, workplace: Workplace, tmp_path: Path) -> None:
     config = make_config(seeds=3, model={"norm": "batch"}, train={"optimizer": "adam"})
-    watcher = Watcher()
+    watcher = Silent()
     execution = run_experiment(config, workplace, watcher, rerun=False)
     assert execution.errors == ()
-    assert sorted(watcher.ends) == [(0, "finished"), (1, "finished"), (2, "finished")]
+    assert sorted(watcher.ends) == [("tiny", seed, "finished") for seed in range(3)]
     alone = replace(workplace, store=Store(tmp_path / "alone"), workers=1)
-    run_experiment(config, alone, Watcher(), rerun=False)
+    run_experiment(config, alone, Silent(), rerun=False)
     for run_id in execution.run_ids:
         one, other = workplace.store.read(run_id), alone.store.read(run_id)
         assert one.convergence == other.convergence
@@ -74,7 +52,7 @@ def test_an_interrupt_ends_the_workers_and_marks_their_runs(make_config: Any, wo
 
     config = make_config(seeds=2, train={"steps": 5000})
     with pytest.raises(Terminated):
-        run_experiment(config, workplace, Watcher(interrupt), rerun=False)
+        run_experiment(config, workplace, Silent(interrupt), rerun=False)
     assert [record["status"] for record in workplace.store.records()] == ["interrupted", "interrupted"]
     assert active_children() == []
 

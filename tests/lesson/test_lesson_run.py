@@ -166,7 +166,7 @@ def test_a_failed_run_is_an_error_and_leaves_claims_undecided(
     train = perform.train
 
     def failing(job: Any, *rest: Any) -> None:
-        if job.config.name == "tiny.xavier":
+        if any(config.name == "tiny.xavier" for config in job.configs):
             raise RuntimeError("boom")
         train(job, *rest)
 

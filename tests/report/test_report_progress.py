@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
 
 from initbench.report.progress import ProgressDisplay
 
@@ -19,9 +18,9 @@ def test_runs_that_go_on_say_from_where_and_count_what_they_made(
     display = ProgressDisplay(quiet=False)
     with display.showing():
         display.planned(config, 3, 0, 1000)
-        display.advanced(config, (0, 2), 401, torch.ones(2))
-        display.advanced(config, (1,), 1, torch.ones(1))
-        display.advanced(config, (0, 2), 900, torch.ones(2))  # workers report now and then
+        display.advanced(((config, (0, 2)),), 401, [[1.0] * 2])
+        display.advanced(((config, (1,)),), 1, [[1.0] * 1])
+        display.advanced(((config, (0, 2)),), 900, [[1.0] * 2])  # workers report now and then
         for seed in (0, 1, 2):
             display.ended(config, seed, "finished")
         clock[0] = 110.0
@@ -35,5 +34,5 @@ def test_a_run_that_begins_says_nothing_of_it(make_config: Any, capsys: pytest.C
     display = ProgressDisplay(quiet=False)
     config = make_config()
     display.planned(config, 1, 0, 20)
-    display.advanced(config, (0,), 1, torch.ones(1))
+    display.advanced(((config, (0,)),), 1, [[1.0] * 1])
     assert "taken up" not in capsys.readouterr().err

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
 
 from initbench.report import sweep_progress
 from initbench.report.sweep_progress import SweepDisplay
@@ -19,13 +18,14 @@ Make = Callable[..., Any]
 def play(display: SweepDisplay, make_config: Make) -> None:
     """Two of five missing runs come to their end, one of them badly."""
     config = make_config(name="s.relu", seeds=3)
+    cohort = ((config, (0, 1, 2)),)
     with display.showing(8, 3):
         display.planned(config, 3, 0, 20)
-        display.advanced(config, (0, 1, 2), 10, torch.full((3,), 0.5))
+        display.advanced(cohort, 10, [[0.5] * 3])
         display.evaluated(config, 0, {"val_accuracy": 0.75})
         display.ended(config, 0, "finished")
         display.ended(config, 1, "diverged")
-        display.advanced(config, (0, 1, 2), 15, torch.full((1,), 0.25))
+        display.advanced(cohort, 15, [[0.25]])
 
 
 def test_a_line_for_each_run_where_nobody_watches(make_config: Make, capsys: pytest.CaptureFixture[str]):
@@ -48,6 +48,25 @@ def test_one_view_on_a_terminal(
     assert "s   5 of 8 done · 1 running · 2 left · 1 diverged · " in seen
     assert "━━━━━━━━━━──────────  s.relu × 3  step 10/20  loss 0.5" in seen
     assert "━━━━━━━━━━━━━━━─────  s.relu × 1  step 15/20  loss 0.25" in seen
+
+
+def test_runs_of_several_experiments_are_one_line(
+    make_config: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(sweep_progress, "_REFRESH_SECONDS", 0.0)
+    first, second = make_config(name="s.relu", seeds=2), make_config(name="s.tanh", seeds=2)
+    display = SweepDisplay("s", quiet=False)
+    with display.showing(4, 0):
+        for config in (first, second):
+            display.planned(config, 2, 0, 20)
+        display.advanced(((first, (0, 1)), (second, (0, 1))), 5, [[1.0, 1.0], [3.0]])
+        again = ((second, (0, 1)),)  # the first cohort came to nothing
+        display.advanced(again, 10, [[1.0, 3.0]])
+    seen = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
+    assert "s.relu and 1 more × 4  step 5/20  loss 1.67" in seen
+    assert "s   0 of 4 done · 2 running · 2 left" in seen and "s.tanh × 2  step 10/20  loss 2" in seen
 
 
 def test_nothing_when_quiet(make_config: Make, capsys: pytest.CaptureFixture[str]):

@@ -72,7 +72,7 @@ def test_nor_does_it_in_narrow_nets_or_small_batches(make_config: Any, width: in
 
 @pytest.mark.parametrize("batch", [7, 300])
 def test_nor_does_it_where_what_is_measured_fills_no_vectors(make_config: Any, batch: int) -> None:
-    """gelu rounds what is left over otherwise: the 300 samples of batch norm's population, and 7 of a probe."""
+    """gelu rounds what is left over otherwise: of 300 samples of a population, and of 7 of a probe."""
     config = make_config(
         model={"depth": 4, "width": 36, "norm": "batch", "activation": "gelu"},
         train={"steps": 8, "batch_size": 64, "eval_every": 4, **OPTIMIZERS["momentum"]},
