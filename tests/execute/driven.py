@@ -48,7 +48,7 @@ def numbers(store: Store) -> dict[str, Any]:
 
 
 class Silent:
-    """An Observer that may act on the first progress it hears of, and keeps who was together and how it ended."""
+    """An Observer that may act on the first progress it hears of, and keeps cohorts and ends."""
 
     def __init__(self, act: Any = None) -> None:
         self.act = act
