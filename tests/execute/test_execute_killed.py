@@ -72,6 +72,11 @@ def at_their_end(store: Store) -> int:
     return len(list(store.root.glob("*/manifest.json")))
 
 
+def in_pretraining(store: Store) -> list[str]:
+    """The runs that can go on from a checkpoint within their pre-training."""
+    return [path.name for path in store.root.glob("*-s*") if store.checkpoint_step(path.name) < 0]
+
+
 def finished(store: Store) -> dict[str, int]:
     """Run id → when its record was written, for those at their end."""
     ids = [record["run_id"] for record in store.records() if record["status"] in COMPLETE]
@@ -102,6 +107,23 @@ def test_killed_at_any_moment(file: Path, tmp_path: Path) -> None:
         after = finished(store)
         assert {run_id: after[run_id] for run_id in before} == before, "nothing finished is trained again"
         assert numbers(store) == expected, "nothing is lost or doubled"
+
+
+@pytest.mark.slow
+def test_killed_in_pretraining(file: Path, tmp_path: Path) -> None:
+    scheme = "{name: autoencoder, steps: 100}"
+    file.write_text(SWEEP.replace("[xavier_normal, kaiming_normal, lsuv]", f"[{scheme}]"), encoding="utf-8")
+    go(file, tmp_path / "whole")
+    store = Store(tmp_path / "killed")
+    process = subprocess.Popen(command(file, store.root), stdout=subprocess.DEVNULL)
+    until = time.monotonic() + 60
+    while not (begun := in_pretraining(store)) and time.monotonic() < until:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert begun
+    go(file, store.root)
+    assert numbers(store) == numbers(Store(tmp_path / "whole"))
 
 
 def test_workers_end_with_a_driver_that_is_killed_while_they_start(file: Path, tmp_path: Path) -> None:

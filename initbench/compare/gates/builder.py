@@ -107,6 +107,7 @@ class _Builder(Transformer[Token, Node]):
         return tree.Number(value)
 
     def quantity(self, *parts: Token | Measure) -> Node:
+        """A measure of a row, whose name stands before it where a gate names rows."""
         measure, tokens = parts[-1], [part for part in parts if isinstance(part, Token)]
         assert isinstance(measure, Measure)
         token = measure.token
@@ -128,6 +129,7 @@ class _Builder(Transformer[Token, Node]):
         return Measure(token, lambda row, column: tree.Metric(row, name, column=column))
 
     def layer(self, token: Token, index: Token, statistic: Token, moment: Token) -> Measure:
+        """A statistic of one layer, from 1 or from the last hidden one, −1, at a moment."""
         number = int(index.replace("−", "-")) if len(index) < 7 else 0
         if not number:
             raise FaultError(

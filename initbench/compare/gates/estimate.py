@@ -65,6 +65,7 @@ class _Expression:
     is_ratio: bool
 
     def estimate(self) -> Estimate:
+        """By the rows that the node names: none, one, two that share seeds, or others."""
         names = list(dict.fromkeys(quantity.row for quantity in self.node.bare))
         if not names:
             number = algebra.constant(self.node)

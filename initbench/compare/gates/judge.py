@@ -93,6 +93,7 @@ class _Court:
         self._varying = {id(table): varying(table) for table in tables}
 
     def judge(self, gate: Gate) -> Judgement:
+        """At every place where the gate applies."""
         if not self._tables:
             raise UsageError(f"{OPTION}: there are no runs to judge")
         self._check_names(gate)
