@@ -142,11 +142,13 @@ class Driver:
     def _workers_that_pay(self, undertakings: Sequence[Undertaking]) -> int:
         """By the time of an update of the costliest; the others are reckoned from their costs."""
         most = max(undertakings, key=lambda one: cost(one.config))
+        same = program(most.config)
+        together = sum(len(one.seeds) for one in undertakings if program(one.config) == same)
         data, mode = self._data(most), training_mode(most.config, self._workplace.device)
         steps = _steps(most.config, data)
         try:
             made = steps + measuring(most.config, data)
-            seconds = made * seconds_per_update(most.config, data, mode)
+            seconds = made * seconds_per_update(most.config, data, mode, together)
         except InitbenchError:
             raise
         except Exception:  # what fails here fails in training too, where it is stored with the runs

@@ -72,7 +72,7 @@ def outlook(found: Conducted, workplace: Workplace) -> Outlook:
             rest.append(one)
     bundles = _Bundles(workplace)
     if rest:
-        pace = _calibrated([one.config for one in rest], workplace, bundles)
+        pace = _calibrated(rest, workplace, bundles)
         seconds += sum(one.missing * cost(one.config) * pace for one in rest)
     missing = sum(one.missing for one in todo)
     workers = max(1, min(_workers(workplace), missing))
@@ -140,15 +140,15 @@ def _earlier(records: Iterable[Record], kinds: set[str]) -> dict[str, tuple[floa
     return {kind: (median(a for a, _ in all_), median(b for _, b in all_)) for kind, all_ in found.items()}
 
 
-def _calibrated(configs: Sequence[ExperimentConfig], workplace: Workplace, bundles: _Bundles) -> float:
+def _calibrated(lots: Sequence[Lot], workplace: Workplace, bundles: _Bundles) -> float:
     """Seconds for a unit of cost, from a few updates of the costliest kinds of net."""
-    kinds = {_kind(config.resolved()): config for config in sorted(configs, key=cost)}
+    kinds = {_kind(lot.config.resolved()): lot for lot in sorted(lots, key=lambda lot: cost(lot.config))}
     paces = []
-    for config in list(kinds.values())[-CALIBRATED:]:
-        mode = training_mode(config, workplace.device)
-        data = bundles.of(config)
+    for lot in list(kinds.values())[-CALIBRATED:]:
+        config, data = lot.config, bundles.of(lot.config)
         made = updates(config) + measuring(config, data)
-        paces.append(made * seconds_per_update(config, data, mode) / cost(config))
+        mode = training_mode(config, workplace.device)
+        paces.append(made * seconds_per_update(config, data, mode, lot.missing) / cost(config))
     return median(paces)
 
 

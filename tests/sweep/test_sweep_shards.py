@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from initbench.config.sweep import Point, Sweep
 from initbench.errors import UsageError
-from initbench.execute.cost import cost
+from initbench.execute.cost import cost, measuring
 from initbench.sweep.shard import Shard, part
 
 Make = Callable[..., Any]
@@ -93,3 +94,12 @@ def test_a_shard_is_one_of_several(text: str):
     with pytest.raises(UsageError, match="--shard 2/8"):
         Shard.parse(text)
     assert Shard.parse("2/8") == Shard(2, 8)
+
+
+def test_evaluations_and_probes_are_reckoned_too(make_config: Make):
+    data: Any = SimpleNamespace(train=range(300), val=range(70), test=range(50))
+    train = {"steps": 20, "batch_size": 32, "eval_every": 10}
+    evaluated, probed = (3 * (300 + 70) + 50) / 3, 2.5 * 64
+    for when, probes in ((["init"], 1), (["train", "end"], 2), (["init", "train", "end"], 3), ([], 0)):
+        config = make_config(train=train, probe={"when": when})
+        assert measuring(config, data) == pytest.approx((evaluated + probes * probed) / 32)
