@@ -123,14 +123,16 @@ class _Asked:
         from initbench.execute.drive import Driver
         from initbench.report.sweep_progress import SweepDisplay
         from initbench.report.sweep_tables import left_out
-        from initbench.sweep.conduct import conduct, stored
+        from initbench.sweep.conduct import ENDED, conduct, stored
 
         display = SweepDisplay(self.sweep.name, quiet=quiet)
         for line in left_out(self.sweep):
             display.say(line)
         before = stored(self.sweep, self.workplace)
+        ended = [status for run_id in before.run_ids if (status := before.status(run_id)) in ENDED]
+        kept = sum(not self.budget.is_anew(status) for status in ended)
         with (
-            display.showing(before.total, before.total - before.unfinished),
+            display.showing(before.total, kept),
             Driver(self.workplace, display, self.budget) as driver,
         ):
             found = conduct(self.sweep, self.workplace, driver.drive)

@@ -116,7 +116,7 @@ class SweepDisplay:
     def _line(self, cohort: Cohort) -> _Line:
         if id(cohort) not in self._lines:
             config, _ = cohort[0]
-            others = f" and {len(cohort) - 1} more" if len(cohort) > 1 else ""
+            others = f" and {text.plural(len(cohort) - 1, 'other')}" if len(cohort) > 1 else ""
             left = {(id(config), seed) for config, seeds in cohort for seed in seeds}
             # Those that were in a cohort which came to nothing are in this one now.
             self._lines = {key: line for key, line in self._lines.items() if not line.left & left}
@@ -141,7 +141,7 @@ class SweepDisplay:
         left = max(0, self._total - self._stored - done - running)
         rate = done / max(1e-9, time.monotonic() - self._begin)
         head = Text.assemble((self._name, "bold"), f"   {self._stored + done:,} of {self._total:,} done")
-        head.append(f" · {running} running · {left:,} left")
+        head.append(f" · {running} running · {left:,} waiting")
         for status in ("diverged", "failed"):
             if self._counts[status]:
                 head.append(f" · {self._counts[status]:,} {status}", _STYLES[status])
@@ -155,7 +155,7 @@ class SweepDisplay:
             where = line.layer or f"step {line.step:,}/{line.steps:,}"
             loss = "" if line.loss is None else f"  loss {line.loss:.3g}"
             bar = "━" * full + "─" * (_BAR - full)
-            said = f"  {bar}  {line.name} × {len(line.left)}  {where}{loss}"
+            said = f"  {bar}  {where}{loss}  {line.name}, {text.plural(len(line.left), 'run')}"
             yield Text(said, no_wrap=True, overflow="ellipsis")
         more = len(self._lines) - _MOST_LINES
         if more > 0:

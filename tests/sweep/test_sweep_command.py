@@ -161,6 +161,12 @@ def test_a_run_that_fails_is_listed_and_the_others_go_on(
     assert said.code == 0 and document(sweep("--json"))["statuses"] == {"finished": 8}
 
 
+def test_runs_that_are_trained_anew_are_counted(sweep: Run):
+    sweep()
+    said = sweep("--rerun")
+    assert said.code == 0 and "1/8 tiny." in said.err and "8/8 tiny." in said.err
+
+
 def test_fail_fast_stops_at_the_first(sweep: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from initbench.execute import job
 

@@ -44,10 +44,10 @@ def test_one_view_on_a_terminal(
     monkeypatch.setattr(sweep_progress, "_REFRESH_SECONDS", 0.0)
     play(SweepDisplay("s", quiet=False), make_config)
     seen = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
-    assert "s   3 of 8 done · 3 running · 2 left" in seen
-    assert "s   5 of 8 done · 1 running · 2 left · 1 diverged · " in seen
-    assert "━━━━━━━━━━──────────  s.relu × 3  step 10/20  loss 0.5" in seen
-    assert "━━━━━━━━━━━━━━━─────  s.relu × 1  step 15/20  loss 0.25" in seen
+    assert "s   3 of 8 done · 3 running · 2 waiting" in seen
+    assert "s   5 of 8 done · 1 running · 2 waiting · 1 diverged · " in seen
+    assert "━━━━━━━━━━──────────  step 10/20  loss 0.5  s.relu, 3 runs" in seen
+    assert "━━━━━━━━━━━━━━━─────  step 15/20  loss 0.25  s.relu, 1 run" in seen
 
 
 def test_runs_of_several_experiments_are_one_line(
@@ -65,8 +65,8 @@ def test_runs_of_several_experiments_are_one_line(
         again = ((second, (0, 1)),)  # the first cohort came to nothing
         display.advanced(again, 10, [[1.0, 3.0]])
     seen = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
-    assert "s.relu and 1 more × 4  step 5/20  loss 1.67" in seen
-    assert "s   0 of 4 done · 2 running · 2 left" in seen and "s.tanh × 2  step 10/20  loss 2" in seen
+    assert "step 5/20  loss 1.67  s.relu and 1 other, 4 runs" in seen
+    assert "s   0 of 4 done · 2 running · 2 waiting" in seen and "step 10/20  loss 2  s.tanh, 2 runs" in seen
 
 
 def test_nothing_when_quiet(make_config: Make, capsys: pytest.CaptureFixture[str]):
