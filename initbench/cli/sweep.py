@@ -111,7 +111,7 @@ class _Asked:
         from initbench.sweep.estimate import outlook
 
         found = stored(self.sweep, self.workplace)
-        ahead = outlook(found, self.workplace)
+        ahead = outlook(found, self.workplace, self.budget)
         if self.json_output:
             more = {"shard": self.shard, "dry_run": True, "outlook": asdict(ahead)}
             typer.echo(strictjson.dumps(sweep_document(found, _view(), more)))
@@ -121,21 +121,23 @@ class _Asked:
     def run(self, *, quiet: bool, strict: bool, fail_on: str | None) -> None:
         """Train what is missing, then show and judge everything."""
         from initbench.execute.drive import Driver
+        from initbench.report import text
         from initbench.report.sweep_progress import SweepDisplay
         from initbench.report.sweep_tables import left_out
-        from initbench.sweep.conduct import ENDED, conduct, stored
+        from initbench.sweep.conduct import conduct, stored
 
         display = SweepDisplay(self.sweep.name, quiet=quiet)
         for line in left_out(self.sweep):
             display.say(line)
         before = stored(self.sweep, self.workplace)
-        ended = [status for run_id in before.run_ids if (status := before.status(run_id)) in ENDED]
-        kept = sum(not self.budget.is_anew(status) for status in ended)
+        ahead = before.ahead(self.budget)
         with (
-            display.showing(before.total, kept),
+            display.showing(before.total, before.total - ahead),
             Driver(self.workplace, display, self.budget) as driver,
         ):
             found = conduct(self.sweep, self.workplace, driver.drive)
+        if (kept := ahead - display.done - found.unfinished) > 0:
+            display.say(f"{self.sweep.name}: {text.plural(kept, 'run')} not trained anew")
         verdicts = self._verdicts(found, strict=strict)
         self._show(found, verdicts)
         _fail(found, verdicts, fail_on)

@@ -15,7 +15,7 @@ from initbench.data.prepare import Bundle
 from initbench.errors import ConfigError
 from initbench.models.network import FAMILIES, FamilyOptions, Network
 from initbench.train.cohort import EVALUATION_CHUNK
-from initbench.train.loop import TRAIN_SAMPLE, evaluation_steps, total_steps
+from initbench.train.loop import TRAIN_SAMPLE, evaluation_steps
 
 PASSES = 3
 """Matrix products of an update for each of the forward pass."""
@@ -52,17 +52,16 @@ def cost(config: ExperimentConfig) -> float:
     )
 
 
-def measuring(config: ExperimentConfig, data: Bundle) -> float:
-    """About how many updates take as long as all evaluations and probes of one run.
+def measuring(config: ExperimentConfig, data: Bundle, steps: int) -> float:
+    """About how many updates take as long as all evaluations and probes of one run of `steps` updates.
 
     A sample that is evaluated takes one pass of an update's three, and one that is probed all and more.
     """
-    train, steps = config.train, total_steps(config.train, len(data.train) // config.train.batch_size)
-    moments = len(evaluation_steps(train, steps))
+    moments = len(evaluation_steps(config.train, steps))
     evaluated = moments * (min(TRAIN_SAMPLE, len(data.train)) + len(data.val)) + len(data.test)
     probed = sum({"init": 1, "train": moments - 2, "end": 1}[when] for when in config.probe.when)
     samples = evaluated / PASSES + PROBED * probed * config.probe.batch
-    return samples / train.batch_size
+    return samples / config.train.batch_size
 
 
 def bytes_of_run(config: ExperimentConfig) -> float:

@@ -23,7 +23,7 @@ from initbench.execute.cost import cost, measuring
 from initbench.execute.datasets import Datasets
 from initbench.execute.executor import EXECUTORS, Conditions, Crew, Task
 from initbench.execute.experiment import Execution, Workplace, plan
-from initbench.execute.groups import alike, merged, most_together, program, sizes
+from initbench.execute.groups import alike, merged, most_together, sizes
 from initbench.execute.identity import training_mode
 from initbench.execute.pace import cores, seconds_per_update, workers_that_pay
 from initbench.execute.ready import Ready, ready
@@ -142,12 +142,11 @@ class Driver:
     def _workers_that_pay(self, undertakings: Sequence[Undertaking]) -> int:
         """By the time of an update of the costliest; the others are reckoned from their costs."""
         most = max(undertakings, key=lambda one: cost(one.config))
-        same = program(most.config)
-        together = sum(len(one.seeds) for one in undertakings if program(one.config) == same)
+        together = sum(len(one.seeds) for one in undertakings if one.program == most.program)
         data, mode = self._data(most), training_mode(most.config, self._workplace.device)
         steps = _steps(most.config, data)
         try:
-            made = steps + measuring(most.config, data)
+            made = steps + measuring(most.config, data, steps)
             seconds = made * seconds_per_update(most.config, data, mode, together)
         except InitbenchError:
             raise
@@ -226,7 +225,7 @@ def _grouped(undertakings: Sequence[Undertaking], workers: int) -> list[Group]:
     """All runs in groups, the longest first; experiments of one program share them."""
     stacks: dict[str, list[Undertaking]] = {}
     for one in undertakings:
-        stacks.setdefault(program(one.config), []).append(one)
+        stacks.setdefault(one.program, []).append(one)
     chosen = sizes(merged(one.lot for one in undertakings), workers)
     groups = [
         group for stack, size in zip(stacks.values(), chosen, strict=True) for group in _groups(stack, size)

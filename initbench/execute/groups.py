@@ -33,9 +33,15 @@ class Lot:
     """Runs of one program that are still to be trained."""
 
     config: ExperimentConfig
+    program: str
     missing: int
     most: int
     """Runs in a group at most."""
+
+
+def lot_of(config: ExperimentConfig, missing: int, device: torch.device) -> Lot:
+    """So many runs of one experiment."""
+    return Lot(config, program(config), missing, most_together(config, device))
 
 
 def program(config: ExperimentConfig) -> str:
@@ -55,9 +61,8 @@ def merged(lots: Iterable[Lot]) -> list[Lot]:
     """One lot of each program."""
     found: dict[str, Lot] = {}
     for lot in lots:
-        key = program(lot.config)
-        same = found.setdefault(key, replace(lot, missing=0))
-        found[key] = replace(same, missing=same.missing + lot.missing, most=min(same.most, lot.most))
+        same = found.setdefault(lot.program, replace(lot, missing=0))
+        found[lot.program] = replace(same, missing=same.missing + lot.missing, most=min(same.most, lot.most))
     return list(found.values())
 
 

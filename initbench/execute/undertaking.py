@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from initbench.config.schema import ExperimentConfig
 from initbench.execute.cost import cost
 from initbench.execute.experiment import Execution, Plan
-from initbench.execute.groups import Lot
+from initbench.execute.groups import Lot, program
 from initbench.execute.ready import Ready
 from initbench.store.layout import COMPLETE
 from initbench.store.store import Store
@@ -38,6 +39,10 @@ class Budget:
         """Whether a run of this status is begun, or gone on with."""
         left = (*COMPLETE, "failed") if self.leave_failed else COMPLETE
         return status not in left and not self.is_anew(status)
+
+    def trains(self, status: str | None) -> bool:
+        """Whether a run of this status is trained at all."""
+        return self.is_anew(status) or self.is_missing(status)
 
 
 class Undertaking:
@@ -91,7 +96,12 @@ class Undertaking:
     @property
     def lot(self) -> Lot:
         """What is to be trained of it."""
-        return Lot(self.config, len(self.seeds), self.most)
+        return Lot(self.config, self.program, len(self.seeds), self.most)
+
+    @cached_property
+    def program(self) -> str:
+        """What its runs share with those that they can be trained with."""
+        return program(self.config)
 
     def limit(self, runs: int) -> None:
         """Leave all but so many for another time."""

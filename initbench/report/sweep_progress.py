@@ -22,6 +22,8 @@ from initbench.report.sweep_tables import duration
 
 _REFRESH_SECONDS = 0.25
 _BAR = 20
+_LINE_SECONDS = 15.0
+"""Between lines of progress where nobody watches."""
 _MOST_LINES = 12
 """Cohorts that are shown; the rest are counted."""
 _STYLES = {"finished": None, "diverged": "yellow", "failed": "red"}
@@ -34,10 +36,15 @@ class _Line:
     steps: int
     left: set[tuple[int, int]]
     """Runs that have not ended, by the identity of their config and their seed."""
-    step: int = 0
+    step: int
     loss: float | None = None
     layer: str = ""
     """What is being pre-trained."""
+
+    @property
+    def made(self) -> float:
+        """Of a run."""
+        return self.step / self.steps if self.steps else 0.0
 
 
 class SweepDisplay:
@@ -49,7 +56,10 @@ class SweepDisplay:
         self._is_live = self._console.is_terminal and not quiet
         self._live: Live | None = None
         self._begin = self._last = time.monotonic()
+        self._said = self._begin
         self._total = self._stored = 0
+        self._made = 0.0
+        """What this command has made of runs, in whole ones."""
         self._counts: Counter[str] = Counter()
         self._steps: dict[int, int] = {}  # by the identity of a config: names may be shared
         self._lines: dict[int, _Line] = {}  # by the identity of a cohort
@@ -88,11 +98,15 @@ class SweepDisplay:
 
     def advanced(self, cohort: Cohort, step: int, losses: Sequence[Sequence[float]]) -> None:
         """A cohort made an update."""
-        line = self._line(cohort)
+        line = self._line(cohort, step - 1)
+        self._made -= line.made * len(line.left)
         line.step, line.layer = step, ""
+        self._made += line.made * len(line.left)
         if time.monotonic() - self._last >= _REFRESH_SECONDS:
             line.loss = statistics.mean(loss for some in losses for loss in some)
             self._refresh()
+        if self._live is None and time.monotonic() - self._said >= _LINE_SECONDS:
+            self._say(f"{self._running} running, {line.name} at step {step:,} of {line.steps:,}")
 
     def evaluated(self, config: ExperimentConfig, seed: int, entry: dict[str, Any]) -> None:
         """Keep the accuracy for the line of the run."""
@@ -102,33 +116,51 @@ class SweepDisplay:
         """Count a run, and tell of it."""
         self._counts[status] += 1
         accuracy = self._accuracy.pop((id(config), seed), None)
-        done = sum(self._counts.values())
+        run, made = (id(config), seed), 0.0
         for key, line in list(self._lines.items()):
-            line.left.discard((id(config), seed))
+            if run in line.left:
+                made = line.made
+                line.left.remove(run)
             if not line.left:
                 del self._lines[key]
+        self._made += 1.0 - made
         if self._live is None:
             last = f", val {text.percent(accuracy, 1)} %" if accuracy is not None else ""
-            of = self._total - self._stored
-            self.say(f"{done}/{of} {config.name}-s{seed} {status}{last}{self._time_left(', ')}")
+            self._say(f"{config.name}-s{seed} {status}{last}")
         self._refresh()
 
-    def _line(self, cohort: Cohort) -> _Line:
+    @property
+    def done(self) -> int:
+        """Runs that have ended since it began."""
+        return sum(self._counts.values())
+
+    @property
+    def _running(self) -> int:
+        return sum(len(line.left) for line in self._lines.values())
+
+    def _say(self, what: str) -> None:
+        self._said = time.monotonic()
+        self.say(f"{self.done}/{self._total - self._stored} {what}{self._time_left(', ')}")
+
+    def _line(self, cohort: Cohort, step: int = 0) -> _Line:
+        """The cohort's, which is begun where it had made so many updates."""
         if id(cohort) not in self._lines:
             config, _ = cohort[0]
             others = f" and {text.plural(len(cohort) - 1, 'other')}" if len(cohort) > 1 else ""
             left = {(id(config), seed) for config, seeds in cohort for seed in seeds}
             # Those that were in a cohort which came to nothing are in this one now.
             self._lines = {key: line for key, line in self._lines.items() if not line.left & left}
-            self._lines[id(cohort)] = _Line(cohort, config.name + others, self._steps[id(config)], left)
+            name = config.name.removeprefix(f"{self._name}.") + others
+            self._lines[id(cohort)] = _Line(cohort, name, self._steps[id(config)], left, step)
         return self._lines[id(cohort)]
 
     def _time_left(self, before: str) -> str:
-        done = sum(self._counts.values())
-        left = self._total - self._stored - done
-        if not done or not left:
+        """By what has been made so far of the runs, and what is left of those under way and of the others."""
+        begun = sum(line.made * len(line.left) for line in self._lines.values())
+        left = self._total - self._stored - self.done - begun
+        if self._made <= 0.0 or left <= 0.0:
             return ""
-        return f"{before}about {duration((time.monotonic() - self._begin) / done * left)} left"
+        return f"{before}about {duration((time.monotonic() - self._begin) / self._made * left)} left"
 
     def _refresh(self) -> None:
         if self._live is not None and time.monotonic() - self._last >= _REFRESH_SECONDS:
@@ -136,8 +168,7 @@ class SweepDisplay:
             self._live.update(Group(self._head(), *self._body()), refresh=True)
 
     def _head(self) -> Text:
-        done = sum(self._counts.values())
-        running = sum(len(line.left) for line in self._lines.values())
+        done, running = self.done, self._running
         left = max(0, self._total - self._stored - done - running)
         rate = done / max(1e-9, time.monotonic() - self._begin)
         head = Text.assemble((self._name, "bold"), f"   {self._stored + done:,} of {self._total:,} done")
@@ -150,8 +181,7 @@ class SweepDisplay:
 
     def _body(self) -> Iterator[Text]:
         for line in list(self._lines.values())[:_MOST_LINES]:
-            share = line.step / line.steps if line.steps else 0.0
-            full = round(_BAR * share)
+            full = round(_BAR * line.made)
             where = line.layer or f"step {line.step:,}/{line.steps:,}"
             loss = "" if line.loss is None else f"  loss {line.loss:.3g}"
             bar = "━" * full + "─" * (_BAR - full)
@@ -162,7 +192,7 @@ class SweepDisplay:
             yield Text(f"  and {text.plural(more, 'cohort')} more", style="dim")
 
     def _say_sum(self) -> None:
-        done = sum(self._counts.values())
+        done = self.done
         if done:
             seconds = time.monotonic() - self._begin
             counted = ", ".join(f"{n:,} {status}" for status, n in self._counts.items())

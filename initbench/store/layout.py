@@ -167,4 +167,4 @@ def busy(run_id: str, directory: Path) -> StoreError:
     """The error for a run that a live process is writing."""
     record = read_record(directory) or {}
     by = f" by process {record.get('pid')} on {record.get('host')}" if record else ""
-    return StoreError(f"run {run_id} is running{by}")
+    return StoreError(f"run {run_id} is running{by}: wait for its end, or stop that process")

@@ -17,6 +17,7 @@ from initbench.config.tuning import chosen_of
 from initbench.errors import ConfigError
 from initbench.execute.drive import source_among
 from initbench.execute.experiment import Workplace, plan
+from initbench.execute.undertaking import Budget
 from initbench.store import sweeps
 from initbench.store.layout import COMPLETE, Record
 from initbench.sweep.tune import Tuning, chosen, tried_of
@@ -27,6 +28,8 @@ ENDED = (*COMPLETE, "failed")
 """Statuses of runs from which nothing more is to be expected."""
 MISSING = "missing"
 """What stands for the status of a run that is not stored."""
+GOES_ON = Budget(leave_failed=True)
+"""That of a sweep which is called again, without options."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +98,17 @@ class Conducted:
 
     @property
     def unfinished(self) -> int:
-        """Runs that are yet to be trained; those of points whose tuning is not at its end are among them."""
-        waiting = sum(len(one.point.config.seed_list) for one in self.points if one.config is None)
-        return waiting + self.missing(self.run_ids)
+        """Runs that have not come to an end."""
+        return self.ahead(GOES_ON)
 
-    def missing(self, run_ids: Iterable[str]) -> int:
-        """How many of these are yet to be trained."""
-        return sum(self.status(run_id) not in ENDED for run_id in run_ids)
+    def ahead(self, budget: Budget) -> int:
+        """Runs that a command trains; those of points whose tuning is not at its end are among them."""
+        waiting = sum(len(one.point.config.seed_list) for one in self.points if one.config is None)
+        return waiting + self.to_train(self.run_ids, budget)
+
+    def to_train(self, run_ids: Iterable[str], budget: Budget) -> int:
+        """How many of these it trains."""
+        return sum(budget.trains(self.status(run_id)) for run_id in run_ids)
 
     @cached_property
     def tables(self) -> list[Table]:

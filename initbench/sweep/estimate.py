@@ -19,9 +19,10 @@ from initbench.data.resolve import resolve
 from initbench.execute.cost import bytes_of_run, cost, measuring, updates
 from initbench.execute.datasets import Datasets, size_of
 from initbench.execute.experiment import Workplace
-from initbench.execute.groups import Lot, merged, most_together, sizes
+from initbench.execute.groups import Lot, lot_of, merged, sizes
 from initbench.execute.identity import training_mode
-from initbench.execute.pace import cores, seconds_per_update
+from initbench.execute.pace import START_SECONDS, cores, seconds_per_update
+from initbench.execute.undertaking import Budget
 from initbench.store.layout import Record
 from initbench.sweep.conduct import Conducted
 
@@ -55,12 +56,12 @@ class Outlook:
         return self.total - self.stored
 
 
-def outlook(found: Conducted, workplace: Workplace) -> Outlook:
-    """What the missing runs take, from stored runs of the same kind of net, else from a few updates.
+def outlook(found: Conducted, workplace: Workplace, budget: Budget) -> Outlook:
+    """What the runs to be trained take, from stored runs of the same kind of net, else from a few updates.
 
     Raises DataError where the data are not there.
     """
-    todo = merged(one for one in _todo(found, workplace) if one.missing)
+    todo = merged(one for one in _todo(found, workplace, budget) if one.missing)
     known = _earlier(workplace.store.records(), {_kind(one.config.resolved()) for one in todo})
     seconds, rest = 0.0, []
     for one in todo:
@@ -82,21 +83,22 @@ def outlook(found: Conducted, workplace: Workplace) -> Outlook:
         stored=found.total - missing,
         cohorts=sum(math.ceil(one.missing / size) for one, size in zip(todo, together, strict=True)),
         workers=workers,
-        seconds=seconds / workers,
+        seconds=seconds / workers + (START_SECONDS if workers > 1 else 0.0),
         by_earlier=missing - sum(one.missing for one in rest),
         bytes=_bytes(todo, together, bundles),
     )
 
 
-def _todo(found: Conducted, workplace: Workplace) -> Iterator[Lot]:
+def _todo(found: Conducted, workplace: Workplace, budget: Budget) -> Iterator[Lot]:
     for point in found.points:
         ids = iter(point.tuning_ids)  # of each candidate in turn
         for candidate in point.point.candidates if point.tuning_ids else ():
-            missing = found.missing(islice(ids, len(candidate.seed_list)))
-            yield Lot(candidate, missing, most_together(candidate, workplace.device))
+            missing = found.to_train(islice(ids, len(candidate.seed_list)), budget)
+            yield lot_of(candidate, missing, workplace.device)
         config = point.point.config
-        missing = len(config.seed_list) if point.config is None else found.missing(point.run_ids)
-        yield Lot(config, missing, most_together(config, workplace.device))
+        seeds = len(config.seed_list)
+        missing = seeds if point.config is None else found.to_train(point.run_ids, budget)
+        yield lot_of(config, missing, workplace.device)
 
 
 def _workers(workplace: Workplace) -> int:
@@ -146,7 +148,8 @@ def _calibrated(lots: Sequence[Lot], workplace: Workplace, bundles: _Bundles) ->
     paces = []
     for lot in list(kinds.values())[-CALIBRATED:]:
         config, data = lot.config, bundles.of(lot.config)
-        made = updates(config) + measuring(config, data)
+        steps = updates(config)
+        made = steps + measuring(config, data, steps)
         mode = training_mode(config, workplace.device)
         paces.append(made * seconds_per_update(config, data, mode, lot.missing) / cost(config))
     return median(paces)

@@ -64,9 +64,8 @@ def _population(cohort: Cohort, sample: Split) -> dict[str, Tensor]:
     most = MAP_POPULATION if has_maps(cohort.skeleton.weight_layers()) else len(sample)
     found = []
     with recomputing(cohort.skeleton):
-        for k in range(
-            cohort.size
-        ):  # one by one: of any number of samples, stacked runs are not rounded alike
+        # One by one: of any number of samples, stacked runs are not rounded alike.
+        for k in range(cohort.size):
             parameters, buffers = cohort.run_state(k)
             found.append({name: buffer.clone() for name, buffer in buffers.items()})
             cohort.forward(parameters, found[k], sample.x[:most])

@@ -20,7 +20,7 @@ from initbench.execute import drive, groups, job, perform, pool
 from initbench.execute.drive import Driver, waves
 from initbench.execute.executor import EXECUTORS, Died, Failed, Finished, Reported, Task
 from initbench.execute.experiment import Workplace
-from initbench.execute.groups import Lot, makespan, program, sizes
+from initbench.execute.groups import lot_of, makespan, program, sizes
 from initbench.execute.here import Here
 from initbench.execute.round import Round
 from initbench.execute.undertaking import Budget
@@ -343,7 +343,7 @@ def test_what_travels_can_be_pickled(
 
 
 def test_groups_can_end_together(make_config: Any) -> None:
-    lot = Lot(make_config(), 8, 16)
+    lot = lot_of(make_config(), 8, torch.device("cpu"))
     assert sizes([lot], 1) == [8] and sizes([lot], 2) == [4]
     assert sizes([lot] * 4, 2) == [8] * 4, "two for each worker as they are"
     assert sizes([lot] * 3, 2) == [4] * 3, "else one worker would wait"

@@ -163,8 +163,13 @@ def test_a_run_that_fails_is_listed_and_the_others_go_on(
 
 def test_runs_that_are_trained_anew_are_counted(sweep: Run):
     sweep()
+    assert "8 to train in 2 cohorts" in sweep("--rerun", "--dry-run").out
+    assert "all stored" in sweep("--retry", "failed", "--dry-run").out
     said = sweep("--rerun")
     assert said.code == 0 and "1/8 tiny." in said.err and "8/8 tiny." in said.err
+    assert "not trained anew" not in said.err
+    said = sweep("--rerun", "--limit", "3")
+    assert said.code == 0 and "tiny: 5 runs not trained anew" in said.err
 
 
 def test_fail_fast_stops_at_the_first(sweep: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

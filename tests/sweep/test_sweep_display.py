@@ -46,8 +46,8 @@ def test_one_view_on_a_terminal(
     seen = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
     assert "s   3 of 8 done · 3 running · 2 waiting" in seen
     assert "s   5 of 8 done · 1 running · 2 waiting · 1 diverged · " in seen
-    assert "━━━━━━━━━━──────────  step 10/20  loss 0.5  s.relu, 3 runs" in seen
-    assert "━━━━━━━━━━━━━━━─────  step 15/20  loss 0.25  s.relu, 1 run" in seen
+    assert "━━━━━━━━━━──────────  step 10/20  loss 0.5  relu, 3 runs" in seen
+    assert "━━━━━━━━━━━━━━━─────  step 15/20  loss 0.25  relu, 1 run" in seen
 
 
 def test_runs_of_several_experiments_are_one_line(
@@ -65,8 +65,32 @@ def test_runs_of_several_experiments_are_one_line(
         again = ((second, (0, 1)),)  # the first cohort came to nothing
         display.advanced(again, 10, [[1.0, 3.0]])
     seen = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
-    assert "step 5/20  loss 1.67  s.relu and 1 other, 4 runs" in seen
-    assert "s   0 of 4 done · 2 running · 2 waiting" in seen and "step 10/20  loss 2  s.tanh, 2 runs" in seen
+    assert "step 5/20  loss 1.67  relu and 1 other, 4 runs" in seen
+    assert "s   0 of 4 done · 2 running · 2 waiting" in seen and "step 10/20  loss 2  tanh, 2 runs" in seen
+
+
+def test_the_time_left_is_by_updates(
+    make_config: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    fresh, resumed = make_config(name="s.a", seeds=2), make_config(name="s.b", seeds=2)
+    display = SweepDisplay("s", quiet=False)
+    with display.showing(10, 4):  # six runs, two of which nothing is heard of
+        for config in (fresh, resumed):
+            display.planned(config, 2, 0, 100)
+        cohort, again = ((fresh, (0, 1)),), ((resumed, (0, 1)),)
+        display.advanced(cohort, 1, [[1.0] * 2])
+        display.advanced(again, 51, [[1.0] * 2])
+        clock[0] = 20.0
+        display.advanced(cohort, 50, [[1.0] * 2])
+        display.ended(resumed, 0, "finished")
+        display.ended(resumed, 1, "finished")
+    said = capsys.readouterr().err.splitlines()
+    # Of two runs 0.5 was made, and 0.01 of the resumed ones; 0.5 and 0.49 are left of these, and two others.
+    assert said[0] == f"0/6 4 running, a at step 50 of 100, about {duration(20 / 1.02 * 3.98)} left"
+    # And 0.49 more of those that ended.
+    assert said[2] == f"2/6 s.b-s1 finished, about {duration(20 / 2.0 * 3.0)} left"
 
 
 def test_nothing_when_quiet(make_config: Make, capsys: pytest.CaptureFixture[str]):

@@ -102,4 +102,4 @@ def test_evaluations_and_probes_are_reckoned_too(make_config: Make):
     evaluated, probed = (3 * (300 + 70) + 50) / 3, 2.5 * 64
     for when, probes in ((["init"], 1), (["train", "end"], 2), (["init", "train", "end"], 3), ([], 0)):
         config = make_config(train=train, probe={"when": when})
-        assert measuring(config, data) == pytest.approx((evaluated + probes * probed) / 32)
+        assert measuring(config, data, 20) == pytest.approx((evaluated + probes * probed) / 32)
