@@ -149,6 +149,7 @@ def _adam(*, decoupled: bool) -> Update:
         lr: float,
         weight_decay: float,
     ) -> None:
+        """Make one update of Adam's, or of AdamW's where the decay is decoupled."""
         adam(
             parameters,
             gradients,

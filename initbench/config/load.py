@@ -177,6 +177,7 @@ def _where(file: str, document: Document, overrides: Sequence[Override]) -> Wher
     """Finds the place of a fault: the override that set the value, else the line that did."""
 
     def where(path: KeyPath, of_key: bool) -> str:
+        """The override or the place in the file that a key comes from."""
         for override in reversed(overrides):
             if path[: len(override.path)] == override.path or _promotes(override.path, path, document):
                 return override.where

@@ -142,6 +142,8 @@ def _hooks(
         return hook
 
     def act(layer: WeightLayer) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        """A hook that records what the activation behind the layer puts out."""
+
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             seen, shown = inputs[0].detach().double(), output.detach().double()
             statistics: dict[str, Any] = moments.activation_statistics(seen, shown, network.activation)

@@ -53,6 +53,8 @@ def input_moments(network: Network, parameters: Tensors, buffers: Tensors, x: Te
 @contextmanager
 def _inputs(layers: Sequence[WeightLayer], found: Moments) -> Iterator[None]:
     def of(index: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        """A hook that finds the moments of what goes into layer `index`."""
+
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             units = inputs[0].detach().double().movedim(1, -1)  # (B, …, units)
             axes = list(range(units.ndim - 1))

@@ -15,6 +15,7 @@ def mapping(**keys: Check) -> Check:
     """A mapping that has at least these keys."""
 
     def check(value: Any, path: str) -> Iterator[str]:
+        """What is missing, and what is wrong with what is there."""
         if not isinstance(value, dict):
             yield f"{path or 'the whole'} is no mapping"
             return

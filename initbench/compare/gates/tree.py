@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -84,16 +85,16 @@ class RowName:
 
 
 @dataclass(frozen=True)
-class Quantity(Node):
+class Quantity(Node, ABC):
     """One number of each run; `column` is where it stands in the text."""
 
     row: RowName
     column: int = field(default=0, compare=False, kw_only=True)
 
     @property
+    @abstractmethod
     def name(self) -> str:
         """What is read off a run, without the row."""
-        raise NotImplementedError
 
     @property
     def is_rate(self) -> bool:

@@ -75,6 +75,7 @@ def draw(variance: Variance, distribution: Distribution) -> Fill:
     def fill(
         weight: Tensor, *, fan_in: float, fan_out: float, gain: float, generator: Generator, **options: Any
     ) -> None:
+        """Draw the weight in place, with the variance that the scheme states."""
         std = math.sqrt(variance(fan_in=fan_in, fan_out=fan_out, gain=gain, **options))
         if distribution == "normal":
             weight.normal_(0.0, std, generator=generator)

@@ -34,6 +34,7 @@ def _calibrate(
     """
 
     def standardise(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        """Rescale and shift a layer so that each of its channels has mean `beta` and variance 1."""
         channels = output.ndim - 1 if isinstance(module, nn.Linear) else 1
         axes = [axis for axis in range(output.ndim) if axis != channels]
         std, mean = torch.std_mean(output.double(), axes, correction=0)
