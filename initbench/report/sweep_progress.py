@@ -171,12 +171,15 @@ class SweepDisplay:
         done, running = self.done, self._running
         left = max(0, self._total - self._stored - done - running)
         rate = done / max(1e-9, time.monotonic() - self._begin)
-        head = Text.assemble((self._name, "bold"), f"   {self._stored + done:,} of {self._total:,} done")
+        head = Text(no_wrap=True, overflow="ellipsis")
+        head.append(self._name, "bold").append(f"   {self._stored + done:,} of {self._total:,} done")
         head.append(f" · {running} running · {left:,} waiting")
         for status in ("diverged", "failed"):
             if self._counts[status]:
                 head.append(f" · {self._counts[status]:,} {status}", _STYLES[status])
-        head.append(f" · {rate:.2f} runs/s{self._time_left(' · ')}")
+        head.append(self._time_left(" · "))
+        if done:
+            head.append(f" · {rate:.2f} runs/s")
         return head
 
     def _body(self) -> Iterator[Text]:
@@ -186,7 +189,10 @@ class SweepDisplay:
             loss = "" if line.loss is None else f"  loss {line.loss:.3g}"
             bar = "━" * full + "─" * (_BAR - full)
             said = f"  {bar}  {where}{loss}  {line.name}, {text.plural(len(line.left), 'run')}"
-            yield Text(said, no_wrap=True, overflow="ellipsis")
+            shown = Text(said)
+            # A terminal writes ^C behind it: on a line of its own, that would keep the view from being cleared.
+            shown.truncate(self._console.width - 3, overflow="ellipsis")
+            yield shown
         more = len(self._lines) - _MOST_LINES
         if more > 0:
             yield Text(f"  and {text.plural(more, 'cohort')} more", style="dim")
