@@ -190,7 +190,7 @@ class SweepDisplay:
             bar = "━" * full + "─" * (_BAR - full)
             said = f"  {bar}  {where}{loss}  {line.name}, {text.plural(len(line.left), 'run')}"
             shown = Text(said)
-            # A terminal writes ^C behind it: on a line of its own, that would keep the view from being cleared.
+            # A terminal writes ^C behind it: on a line of its own that keeps the view from being cleared.
             shown.truncate(self._console.width - 3, overflow="ellipsis")
             yield shown
         more = len(self._lines) - _MOST_LINES
