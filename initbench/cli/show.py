@@ -19,7 +19,7 @@ def show(
     all_layers: AllLayers = False,
     json_output: Json = False,
 ) -> None:
-    """Show stored runs as `run` printed them, the seeds of one experiment together."""
+    """Show stored runs as `run` printed them, the seeds of one experiment together, and why any failed."""
     from initbench.store.store import Store
 
     if not patterns:
@@ -30,11 +30,13 @@ def show(
 
         typer.echo(experiments_json(experiments, several=len(experiments) > 1))
         return
-    from initbench.report.run_tables import print_experiment
+    from initbench.report.run_tables import print_experiment, tracebacks
     from initbench.report.terminal import stdout_console
 
     for runs in experiments:
         print_experiment(stdout_console(), runs, all_layers=all_layers)
+        for failed in tracebacks(runs):
+            typer.echo(failed)
 
 
 def _grouped(store: Store, patterns: list[str]) -> list[list[StoredRun]]:

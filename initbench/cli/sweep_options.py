@@ -41,7 +41,9 @@ SkipInvalid = Annotated[
 Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Train at most N runs.")]
 MaxTime = Annotated[
     str | None,
-    typer.Option("--max-time", metavar="TIME", help="Stop after 90s, 10m or 2h; runs go on from there."),
+    typer.Option(
+        "--max-time", metavar="TIME", help="Stop after 90 (seconds), 10m or 2h; runs go on from there."
+    ),
 ]
 FailFast = Annotated[
     bool, typer.Option("--fail-fast/--keep-going", help="Stop at the first run that fails, or go on.")

@@ -144,8 +144,9 @@ def _unreadable(path: Path, error: OSError | ValueError) -> str:
         return f"cannot be read: {(getattr(error, 'strerror', None) or str(error)).lower()}"
     if not path.parent.is_dir():
         return f"no such file: there is no folder {path.parent}"
-    guess = nearest(path.name, sorted(found.name for found in path.parent.iterdir()))
-    return f"no such file; did you mean {path.parent / guess}?" if guess else "no such file"
+    beside = {found.stem: found for found in sorted(path.parent.iterdir()) if found.suffix == path.suffix}
+    guess = nearest(path.stem, beside)  # without the ending, which all have in common
+    return f"no such file; did you mean {beside[guess]}?" if guess else "no such file"
 
 
 def _overridden(document: Document, overrides: Sequence[Override]) -> tuple[dict[str, Any], list[Fault]]:

@@ -35,8 +35,13 @@ def case_lines(judgement: Judgement) -> list[str]:
         return []
     shown = judgement.decisive[:MOST_CASES]
     lines = [_place(case) + sentence(part) for case in shown for part in case.parts]
-    rest = len(judgement.decisive) - len(shown)
-    return [*lines, f"… and {plural(rest, 'row')} more"] if rest else lines
+    if (rest := len(judgement.decisive) - len(shown)) > 0:
+        lines.append(f"… and {plural(rest, 'row')} more")
+    if judgement.state == State.TRIGGERED and (open_cases := judgement.undecided):
+        names = [case.label for case in open_cases[:MOST_CASES]]
+        more = ["…"] if len(open_cases) > len(names) else []
+        lines.append(f"undecided in {plural(len(open_cases), 'row')}: {', '.join([*names, *more])}")
+    return lines
 
 
 def _place(case: Case) -> str:

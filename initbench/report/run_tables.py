@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -200,6 +200,16 @@ def _how(run: StoredRun) -> str:
         return f"diverged after {text.plural(at['step'], 'update')}{layer}"
     error = str(record.get("error") or "").strip().splitlines()
     return str(record["status"]) + (f": {error[-1]}" if error else "")
+
+
+def tracebacks(runs: Sequence[StoredRun]) -> Iterator[str]:
+    """Of the runs that failed, each traceback once, below the ids of the runs that it ended."""
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        if run.record["status"] == "failed" and run.record.get("error"):
+            found.setdefault(str(run.record["error"]).rstrip(), []).append(run.run_id)
+    for error, run_ids in found.items():
+        yield f"{', '.join(run_ids)}\n{error}\n"
 
 
 def diagnosis(runs: Sequence[StoredRun]) -> RenderableType:

@@ -64,7 +64,8 @@ def plan_lines(found: Conducted, ahead: Outlook) -> Iterator[str]:
     what = f"{text.plural(len(found.points), 'point')}, {text.plural(ahead.total, 'run')}"
     if ahead.missing:
         cohorts = text.plural(ahead.cohorts, "cohort")
-        yield f"{what}: {ahead.stored:,} stored, {ahead.missing:,} to train in {cohorts}"
+        later = f", {ahead.later:,} left for another time" if ahead.later else ""
+        yield f"{what}: {ahead.stored:,} stored, {ahead.missing:,} to train in {cohorts}{later}"
         reckoned = ahead.missing - ahead.by_earlier
         how = "by earlier runs of such nets" if not reckoned else "reckoned from a few updates"
         workers = text.plural(ahead.workers, "worker")
@@ -88,8 +89,11 @@ def left_out(sweep: Sweep) -> Iterator[str]:
 
 
 def failure_lines(failed: Sequence[RunFacts]) -> list[str]:
-    """One line for each run that failed: its id and the last line of what stopped it."""
-    return [f"{run.run_id} {run.status}: {_last(run.error)}" for run in failed]
+    """One line for each run that failed: its id and the last line of what stopped it; then what to do."""
+    lines = [f"{run.run_id} {run.status}: {_last(run.error)}" for run in failed]
+    if any(run.status == "failed" for run in failed):
+        lines.append("`initbench show RUN` has the whole traceback; --retry failed trains them anew")
+    return lines
 
 
 def duration(seconds: float) -> str:

@@ -6,7 +6,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from statistics import median
 from typing import Any
@@ -39,7 +39,9 @@ class Outlook:
 
     total: int
     stored: int
-    """Runs that are at their end."""
+    """Runs that are left as they are."""
+    later: int
+    """Runs that the limit leaves for another time."""
     cohorts: int
     """Of the missing ones."""
     workers: int
@@ -53,7 +55,7 @@ class Outlook:
     @property
     def missing(self) -> int:
         """Runs that are to be trained."""
-        return self.total - self.stored
+        return self.total - self.stored - self.later
 
 
 def outlook(found: Conducted, workplace: Workplace, budget: Budget) -> Outlook:
@@ -61,7 +63,9 @@ def outlook(found: Conducted, workplace: Workplace, budget: Budget) -> Outlook:
 
     Raises DataError where the data are not there.
     """
-    todo = merged(one for one in _todo(found, workplace, budget) if one.missing)
+    whole = [one for one in _todo(found, workplace, budget) if one.missing]
+    to_train = sum(one.missing for one in whole)
+    todo = merged(whole if budget.limit is None else _limited(whole, budget.limit))
     known = _earlier(workplace.store.records(), {_kind(one.config.resolved()) for one in todo})
     seconds, rest = 0.0, []
     for one in todo:
@@ -80,7 +84,8 @@ def outlook(found: Conducted, workplace: Workplace, budget: Budget) -> Outlook:
     together = sizes(todo, workers)
     return Outlook(
         total=found.total,
-        stored=found.total - missing,
+        stored=found.total - to_train,
+        later=to_train - missing,
         cohorts=sum(math.ceil(one.missing / size) for one, size in zip(todo, together, strict=True)),
         workers=workers,
         seconds=seconds / workers + (START_SECONDS if workers > 1 else 0.0),
@@ -90,15 +95,26 @@ def outlook(found: Conducted, workplace: Workplace, budget: Budget) -> Outlook:
 
 
 def _todo(found: Conducted, workplace: Workplace, budget: Budget) -> Iterator[Lot]:
+    """What there is to train, in the order in which it is taken up."""
     for point in found.points:
         ids = iter(point.tuning_ids)  # of each candidate in turn
         for candidate in point.point.candidates if point.tuning_ids else ():
             missing = found.to_train(islice(ids, len(candidate.seed_list)), budget)
             yield lot_of(candidate, missing, workplace.device)
+    for point in found.points:
         config = point.point.config
         seeds = len(config.seed_list)
         missing = seeds if point.config is None else found.to_train(point.run_ids, budget)
         yield lot_of(config, missing, workplace.device)
+
+
+def _limited(lots: Sequence[Lot], limit: int) -> Iterator[Lot]:
+    """The first of these runs, so many of them."""
+    for lot in lots:
+        if limit:
+            taken = min(limit, lot.missing)
+            limit -= taken
+            yield replace(lot, missing=taken)
 
 
 def _workers(workplace: Workplace) -> int:

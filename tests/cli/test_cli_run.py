@@ -272,6 +272,9 @@ def test_a_failed_experiment_is_told_last_and_the_others_go_on(initbench: Any, w
     }
     assert "seed 0 failed: RuntimeError: out of luck" in said.out
     assert "healthy" not in said.out.split("good")[0]
+    shown = initbench("show", "bad").out
+    assert shown.count("Traceback") == 1, "of both runs, for they failed together"
+    assert shown.rstrip().endswith("RuntimeError: out of luck")
     again = initbench("run", "bad.yaml", "--json")
     assert [run["status"] for run in json.loads(again.out)["runs"]] == ["finished"] * 2
 

@@ -34,6 +34,7 @@ def test_faults_of_several_files_come_in_one_error(tmp_path, monkeypatch, config
         "c.yaml",
         "a\0b",
         "qqqqqqqq",
+        "nope.yaml",
     ]
     with pytest.raises(ConfigError) as caught:
         load_all([*paths, "z.yaml"], ["notes=1", "oops"], config_model)
@@ -49,6 +50,7 @@ def test_faults_of_several_files_come_in_one_error(tmp_path, monkeypatch, config
         "c.yaml:1:1: is not UTF-8 text: byte 0xff",
         "a\0b: cannot be read: embedded null byte",
         "qqqqqqqq: no such file",
+        "nope.yaml: no such file",
         "override notes=1: notes: must be text, not the number 1; write '1'",
         "override oops: 'oops' is not a key such as train.lr; write key=value",
     ]

@@ -91,6 +91,9 @@ def test_dry_run_says_what_there_is_to_do_and_does_nothing(sweep: Run, tmp_path:
 
 
 def test_limit_stops_and_the_same_command_goes_on(sweep: Run, tmp_path: Path):
+    assert (
+        "0 stored, 3 to train in 2 cohorts, 5 left for another time" in sweep("--limit", "3", "--dry-run").out
+    )
     said = sweep("--limit", "3")
     assert said.code == 0 and "5 runs of the sweep are yet to be trained" in said.out
     assert len(Store(tmp_path / "runs").records()) == 3
@@ -156,7 +159,9 @@ def test_a_run_that_fails_is_listed_and_the_others_go_on(
     assert sorted(statuses) == ["failed"] * 4 + ["finished"] * 4
     assert "Traceback" in next(r["error"] for r in Store(tmp_path / "runs").records() if r.get("error"))
     monkeypatch.setattr(job, "draw", draw)
-    assert sweep().code == 1, "what failed is not tried again by itself"
+    said = sweep()
+    assert said.code == 1, "what failed is not tried again by itself"
+    assert said.err.rstrip().endswith("--retry failed trains them anew")
     said = sweep("--retry", "failed")
     assert said.code == 0 and document(sweep("--json"))["statuses"] == {"finished": 8}
 

@@ -62,6 +62,11 @@ class Judgement:
         """The cases that made it so."""
         return [case for case in self.cases if case.state == self.state]
 
+    @property
+    def undecided(self) -> list[Case]:
+        """The cases that could not be decided."""
+        return [case for case in self.cases if case.state == State.UNDECIDED]
+
     def fails(self, *, strict: bool) -> bool:
         """Whether the command is to fail."""
         return self.state == State.TRIGGERED or (strict and self.state == State.UNDECIDED)
