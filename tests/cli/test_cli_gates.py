@@ -70,15 +70,6 @@ def test_verdicts_go_to_stderr(capsys: pytest.CaptureFixture[str]):
     assert [line.split(":")[0] for line in err.splitlines() if line[0] != " "] == ["clear", "triggered"]
 
 
-def test_a_triggered_gate_names_the_rows_that_are_undecided(capsys: pytest.CaptureFixture[str]):
-    rows = tables(
-        [*arm("a", [0.90, 0.92, 0.97]), *arm("b", [0.1, 0.11, 0.12]), *arm("c", [0.99, 0.99, 0.99])]
-    )
-    print_verdicts(check_gates(options(UNDECIDED), Chosen(Store(Path("runs"))), rows))
-    said = capsys.readouterr().err
-    assert "(1 of 3 rows)" in said and "undecided in 1 row: a" in said
-
-
 def test_against_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "before").mkdir()
     found = checked(options("test_accuracy != before.test_accuracy", against=tmp_path / "before"))

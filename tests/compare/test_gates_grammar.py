@@ -128,7 +128,7 @@ def test_and_binds_tighter_than_or_and_not_tightest():
 
 def test_aggregates_steps_and_slopes():
     inner = tree.Binary("*", metric("test_accuracy"), tree.Number(2.0))
-    assert parse("min(test_accuracy * 2) < 1").children[0] == tree.Aggregate("min", inner)
+    assert parse("min(test_accuracy * 2) < 1").children[0] == tree.Aggregate(inner, "min")
     assert parse("a.steps_to(90 %) > 5").children[0] == tree.StepsTo(tree.RowName("a"), 0.9)
     assert parse("abs(slope(q@init)) > 5").children[0] == tree.Function(
         tree.OverLayers(EVERY, "slope", "q", "init"), "abs"
@@ -208,7 +208,7 @@ quantities = st.one_of(
 )
 kinds = st.sampled_from(["mean", "min", "max"])
 expressions = st.recursive(
-    quantities | numbers | st.builds(tree.Aggregate, kinds, quantities),
+    quantities | numbers | st.builds(tree.Aggregate, quantities, kinds),
     lambda inner: st.one_of(
         st.builds(tree.Binary, st.sampled_from("+-*/"), inner, inner),
         st.builds(tree.Negation, inner),

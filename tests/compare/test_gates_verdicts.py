@@ -344,8 +344,9 @@ def test_every_row_is_judged_and_those_that_trigger_are_named():
     states = {case.label: case.state for case in judgement.cases}
     assert states == {"a": CLEAR, "b": TRIGGERED, "c": UNDECIDED}
     assert judgement.state == TRIGGERED
-    (line,) = case_lines(judgement)
+    line, more = case_lines(judgement)
     assert line.startswith("b (digits): test_accuracy = 0.105")
+    assert more == "undecided in 1 row: c"
 
 
 def test_every_other_row_beside_one():

@@ -98,7 +98,7 @@ class _Builder(Transformer[Token, Node]):
             raise FaultError(column, f"{kind}() of a mean, min or max is that number itself")
         if len({quantity.row for quantity in inner.quantities}) != 1:
             raise FaultError(column, f"{kind}() takes a number of the runs of one row")
-        return _checked(tree.Aggregate(kind.value, inner, column=column))
+        return _checked(tree.Aggregate(inner, cast(tree.Aggregation, str(kind)), column=column))
 
     def constant(self, number: Token, percent: Token | None = None) -> Node:
         value = float(number) / (100.0 if percent else 1.0)

@@ -204,15 +204,11 @@ class Logarithm(Inner):
 
 
 @dataclass(frozen=True)
-class Aggregate(Node):
+class Aggregate(Inner):
     """The mean, the least or the greatest of an expression over the runs there are: an exact number."""
 
     kind: Aggregation
-    inner: Node
     column: int = field(default=0, compare=False, kw_only=True)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "children", (self.inner,))
 
     def __str__(self) -> str:
         return f"{self.kind}({self.inner})"
