@@ -11,14 +11,15 @@ from initbench.components.activation import ACTIVATIONS, Activation, bound
 from initbench.components.norm import NORMS
 from initbench.components.scheme import INITS, Scheme
 from initbench.config.registries import Kind, kinds
+from initbench.execute.executor import EXECUTORS
 from initbench.probing.diagnose import CODES
 from initbench.registry import Entry, Options, Registry
 from initbench.report import axes
 
 _INTRO = """\
-Everything a config can name. Each table is one registry; the key that names its entries stands under the
-heading. `n` is fan_in, `m` is fan_out, `z ~ N(0, 1)`, `q = E[h²]` of a pre-activation. Options stand
-with their defaults; the [config reference](config.md) describes them.
+Everything a config can name, and the executors. Each table is one registry; the key that names its entries
+stands under the heading. `n` is fan_in, `m` is fan_out, `z ~ N(0, 1)`, `q = E[h²]` of a pre-activation.
+Options stand with their defaults; the [config reference](config.md) describes them.
 
 `initbench catalog` prints these tables, `initbench explain NAME` one entry in full, with the picture of a
 norm or the curve of an activation; both speak `--json`."""
@@ -85,6 +86,8 @@ def render(_current: str) -> str:
         parts += [f"## {kind.title}", f"`{kind.key}`", note, table(header, rows)]
         if kind.registry is NORMS:
             parts += [_PICTURES, *_pictures()]
+    executors = [[code(entry.name), entry.summary, ", ".join(entry.devices)] for entry in EXECUTORS]
+    parts += ["## Executors", "`--executor`", table(("name", "what it is", "devices"), executors)]
     codes = [[code(entry.name), entry.meaning, entry.measure] for entry in CODES]
     parts += ["## Diagnostics", _DIAGNOSTICS, table(("name", "what it is", "what is measured"), codes)]
     return page(*parts)

@@ -1,4 +1,4 @@
-"""`initbench catalog`: everything that a config can name."""
+"""`initbench catalog`: everything that has a name."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def catalog(
         str | None,
         typer.Argument(
             metavar="[KIND]",
-            help="inits, activations, norms, families, datasets, optimizers, schedules or diagnostics;"
-            " all of them when none is named.",
+            help="inits, activations, norms, families, datasets, optimizers, schedules, executors or"
+            " diagnostics; all of them when none is named.",
             show_default=False,
         ),
     ] = None,
     json_output: Json = False,
 ) -> None:
-    """List what a config can name, and what a diagnosis can find: formula, meaning and source of each."""
+    """List what a config or --executor can name and a diagnosis find: formula, meaning, source of each."""
     from initbench.report.catalogue import document, kind_of, kinds
 
     chosen = kinds() if kind is None else [kind_of(kind)]

@@ -17,6 +17,7 @@ from initbench.components.scheme import INITS, Scheme
 from initbench.config import registries
 from initbench.config.fields import default_value, type_words
 from initbench.errors import UnknownNameError
+from initbench.execute.executor import EXECUTORS, Executor
 from initbench.models.initialise import rule_of
 from initbench.probing.diagnose import CODES, Code
 from initbench.registry import Entry, nearest, unknown_name
@@ -47,13 +48,14 @@ class Kind:
 
 
 def kinds() -> list[Kind]:
-    """Every kind: what an experiment varies first, the diagnoses last."""
+    """Every kind: what an experiment varies first, then what the command line names, the diagnoses last."""
     found = [
         Kind(_SHORT.get(noun := place.registry.kind, noun), place.title, tuple(place.registry), place)
         for place in registries.kinds()
     ]
     found.sort(key=lambda kind: _FIRST.index(kind.word) if kind.word in _FIRST else len(_FIRST))
-    return [*found, Kind("diagnostic", "Diagnostics", CODES, None)]
+    executors = Kind(EXECUTORS.kind, "Executors", tuple(EXECUTORS), None)
+    return [*found, executors, Kind("diagnostic", "Diagnostics", CODES, None)]
 
 
 def kind_of(word: str) -> Kind:
@@ -149,6 +151,11 @@ def _(entry: Scheme) -> dict[str, Any]:
 @facts.register
 def _(entry: Norm) -> dict[str, Any]:
     return {"axes": list(entry.axes), "min_batch": entry.min_batch}
+
+
+@facts.register
+def _(entry: Executor) -> dict[str, Any]:
+    return {"devices": list(entry.devices)}
 
 
 @facts.register

@@ -16,6 +16,7 @@ from initbench.components.norm import Norm
 from initbench.components.scheme import Scheme
 from initbench.config import usage
 from initbench.config.fields import as_yaml
+from initbench.execute.executor import Executor
 from initbench.probing.diagnose import Code
 from initbench.registry import Entry
 from initbench.report import axes, curve
@@ -100,6 +101,14 @@ def _computed(entry: Any) -> dict[str, Any]:
 def _detail(entry: Any, sheet: Sheet, ascii_only: bool) -> None:
     """What a page says of an entry of its kind alone."""
     del entry, sheet, ascii_only
+
+
+@_detail.register
+def _(entry: Executor, sheet: Sheet, ascii_only: bool) -> None:
+    del ascii_only
+    sheet.pair("devices", ", ".join(entry.devices))
+    sheet.heading("On the command line")
+    sheet.draw([f"initbench sweep FILE --executor {entry.name}"])
 
 
 @_detail.register

@@ -285,9 +285,16 @@ def test_every_registry_of_the_config_has_a_kind() -> None:
     assert {id(place.registry) for place in places} == {id(kind.registry) for kind in registries.kinds()}
     words = [kind.word for kind in catalogue.kinds()]
     assert len(set(words)) == len(words)
-    assert {"inits", "activations", "norms", "families", "datasets", "optimizers", "diagnostics"} <= set(
-        words
-    )
+    assert {
+        "inits",
+        "activations",
+        "norms",
+        "families",
+        "datasets",
+        "optimizers",
+        "executors",
+        "diagnostics",
+    } <= set(words)
 
 
 def test_each_kind_states_what_is_its_own() -> None:
@@ -299,6 +306,7 @@ def test_each_kind_states_what_is_its_own() -> None:
     batch = next(row for row in document["norms"] if row["name"] == "batch")
     assert (batch["axes"], batch["min_batch"]) == (["N", "H", "W"], 2)
     assert all({"needs", "has_gain"} <= row.keys() for row in document["inits"])
+    assert {row["name"]: row["devices"] for row in document["executors"]}["cuda"] == ["cuda"]
     assert all({"measure", "threshold"} <= row.keys() for row in document["diagnostics"])
     group = next(row for row in document["norms"] if row["name"] == "group")["options"]["num_groups"]
     assert group["type"] == "integer > 0"
