@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from initbench.cli.options import DataDir, Json, RunsDir, runs_root
-from initbench.cli.workplace import CrewOptions, DeviceName, Offline, Quiet, Rerun, Workers, workplace_of
+from initbench.cli.workplace import (
+    CrewOptions,
+    DeviceName,
+    ExecutorName,
+    Offline,
+    Quiet,
+    Rerun,
+    WorkerMemory,
+    Workers,
+    workplace_of,
+)
 from initbench.errors import InitbenchError, RunFailedError, UsageError
 
 if TYPE_CHECKING:
@@ -20,26 +30,32 @@ if TYPE_CHECKING:
     from initbench.sweep.train import Trained
 
 LIST = "ls"
+Arguments = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="ls|NAME|FILE|KEY=VALUE",
+        help="ls for a list; else lessons by name or file, then overrides for all arms.",
+    ),
+]
+Every = Annotated[bool, typer.Option("--all", help="All lessons.")]
+DataName = Annotated[
+    str | None, typer.Option("--data", metavar="NAME", help="Run all arms on this data set.")
+]
+FirstSeed = Annotated[
+    int | None,
+    typer.Option("--first-seed", metavar="N", min=0, help="As many seeds, from N on: do verdicts hold?"),
+]
 
 
 def lesson(
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="ls|NAME|FILE|KEY=VALUE",
-            help="ls for a list; else lessons by name or file, then overrides for all arms.",
-        ),
-    ] = None,
-    every: Annotated[bool, typer.Option("--all", help="All lessons.")] = False,
-    data: Annotated[
-        str | None, typer.Option("--data", metavar="NAME", help="Run all arms on this data set.")
-    ] = None,
-    first_seed: Annotated[
-        int | None,
-        typer.Option("--first-seed", metavar="N", min=0, help="As many seeds, from N on: do verdicts hold?"),
-    ] = None,
-    device: DeviceName = "auto",
+    arguments: Arguments = None,
+    every: Every = False,
+    data: DataName = None,
+    first_seed: FirstSeed = None,
+    executor: ExecutorName = "auto",
     workers: Workers = None,
+    worker_memory: WorkerMemory = None,
+    device: DeviceName = "auto",
     runs_dir: RunsDir = None,
     data_dir: DataDir = None,
     offline: Offline = False,
@@ -54,7 +70,7 @@ def lesson(
     from initbench.store.store import Store
 
     lessons, is_list = _lessons(arguments or [], data, first_seed, every=every)
-    crew = CrewOptions(device, "auto", workers, None)
+    crew = CrewOptions(device, executor, workers, worker_memory)
     workplace = workplace_of(Store(runs_root(runs_dir)), crew, data_dir, offline=offline)
     if is_list:
         _list(lessons, workplace, json_output=json_output)
@@ -172,6 +188,6 @@ def _fail(conducted: Sequence[Conducted], errors: Sequence[InitbenchError]) -> N
     """End with what went wrong, if anything did."""
     failures = [line for one in conducted for line in one.failures]
     if failures:
-        raise RunFailedError("\n".join([*failures, "the traceback is in run.json of the runs, under error"]))
+        raise RunFailedError("\n".join([*failures, "`initbench show RUN` has the whole traceback"]))
     if errors:
         raise typer.Exit(max(error.exit_code for error in errors))

@@ -120,4 +120,4 @@ def _fail_if_any_failed(executions: list[Execution]) -> None:
         f"{execution.config.name} failed: {error}" for execution in executions for error in execution.errors
     ]
     if lines:
-        raise RunFailedError("\n".join([*lines, "the traceback is in run.json of the runs, under error"]))
+        raise RunFailedError("\n".join([*lines, "`initbench show RUN` has the whole traceback"]))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from initbench.config.schema import ExperimentConfig
 from initbench.config.sweep import Point, Sweep
 from initbench.errors import UsageError
+from initbench.execute.groups import program
 
 Cost = Callable[[ExperimentConfig], float]
 """What one run of an experiment costs, the same on every machine."""
@@ -31,36 +32,49 @@ class Shard:
         return cls(int(found[1]), int(found[2]))
 
 
+@dataclass(frozen=True)
+class _Piece:
+    """A point with one seed, or one that is tuned with all."""
+
+    point: Point
+    cost: float
+    program: str
+
+    @property
+    def key(self) -> tuple[float, str, str, tuple[int, ...]]:
+        """Its place in the line."""
+        return -self.cost, self.program, self.point.label, self.point.config.seed_list
+
+
 def part(sweep: Sweep, shard: Shard, cost: Cost) -> Sweep:
     """The points of `shard`, with those of their seeds that are in it.
 
-    All runs stand in one line, the costly experiments first and the seeds of each beside each other, since
-    they are trained together; the line is cut where equal shares of the cost end, and a run is in the share
-    that holds its middle. So no share is further from the others than the cost of one run. A point that is
-    tuned is cut nowhere: its value is chosen from all of its runs.
+    All runs stand in one line, the costly ones first, and beside each other those that can be trained as one
+    cohort; the line is cut where equal shares of the cost end, and a run is in the share that holds its
+    middle. So no share is further from the others than the cost of one run. A point that is tuned is cut
+    nowhere: its value is chosen from all of its runs.
     """
-    line = sorted(
-        ((piece, weight) for point in sweep.points for piece, weight in _pieces(point, cost)),
-        key=lambda item: (-item[1], item[0].label, item[0].config.seed_list),
-    )
-    total = sum(weight for _, weight in line)
+    line = sorted((piece for point in sweep.points for piece in _pieces(point, cost)), key=lambda p: p.key)
+    total = sum(piece.cost for piece in line)
     chosen: dict[str, list[Point]] = {}
     before = 0.0
-    for piece, weight in line:
-        middle = (before + weight / 2.0) / total if total else 0.0
-        before += weight
+    for piece in line:
+        middle = (before + piece.cost / 2.0) / total if total else 0.0
+        before += piece.cost
         if min(int(middle * shard.count), shard.count - 1) == shard.index - 1:
-            chosen.setdefault(piece.label, []).append(piece)
+            chosen.setdefault(piece.point.label, []).append(piece.point)
     points = [_joined(chosen[point.label], point) for point in sweep.points if point.label in chosen]
     return sweep.part(tuple(points))
 
 
-def _pieces(point: Point, cost: Cost) -> list[tuple[Point, float]]:
+def _pieces(point: Point, cost: Cost) -> list[_Piece]:
+    same = program(point.config)
     if point.candidates:
         whole = sum(cost(config) * len(config.seed_list) for config in point.configs())
-        return [(point, whole)]
+        return [_Piece(point, whole, same)]
     each = cost(point.config)
-    return [(replace(point, config=point.config.with_seeds(seed)), each) for seed in point.config.seed_list]
+    seeds = point.config.seed_list
+    return [_Piece(replace(point, config=point.config.with_seeds(seed)), each, same) for seed in seeds]
 
 
 def _joined(pieces: Sequence[Point], point: Point) -> Point:

@@ -12,6 +12,7 @@ import pytest
 from initbench.config.sweep import Point, Sweep
 from initbench.errors import UsageError
 from initbench.execute.cost import cost, measuring
+from initbench.execute.groups import program
 from initbench.sweep.shard import Shard, part
 
 Make = Callable[..., Any]
@@ -73,6 +74,22 @@ def test_seeds_of_a_point_stay_together_where_they_can(make_config: Make):
     for i in range(4):
         (found,) = part(Sweep("s", tuple(points)), Shard(i + 1, 4), lambda _: 1.0).points
         assert found.config.seed_list == (0, 1, 2, 3)
+
+
+def test_runs_of_one_cohort_stay_together_where_they_can(make_config: Make):
+    """Points that differ in their init alone are trained as one, whatever they are called."""
+    points = [
+        Point(
+            f"{scheme}_lr{lr}",
+            {},
+            make_config(name=scheme, seeds=2, init={"scheme": scheme}, train={"lr": lr}),
+        )
+        for scheme in ("lsuv", "orthogonal")
+        for lr in (0.1, 0.2)
+    ]
+    for i in (1, 2):
+        found = part(Sweep("s", tuple(points)), Shard(i, 2), lambda _: 1.0).points
+        assert len({program(point.config) for point in found}) == 1 and len(found) == 2
 
 
 def test_what_costs_more_costs_more(make_config: Make):
