@@ -109,7 +109,7 @@ class Round:
     def _halve(self, group: Group, recorder: Recorder, *, smaller: bool) -> None:
         """Have what is left of a group trained by half as many at a time, from where it was; next of all."""
         left = self._interrupted(group, recorder)
-        size = -(-len(left) // 2)
+        size = max(1, -(-len(left) // 2))  # none is left of a worker that died at its very end
         if smaller:
             for of in group.parts:
                 of.most = min(of.most, size)

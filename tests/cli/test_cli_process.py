@@ -260,3 +260,20 @@ def test_help_names_every_command_uncut(initbench: Any, words: list[str]) -> Non
 
 def test_every_error_has_the_exit_code_of_its_kind() -> None:
     assert [kind.exit_code for kind in (UsageError, DataError, StoreError, DeviceError)] == [2, 3, 3, 3]
+
+
+def test_training_does_not_load_torch_s_compiler(tmp_path: Path, environment: dict[str, str]) -> None:
+    """It takes torch 1.5 s, and a pass on the device "meta" is enough to have it done."""
+    (tmp_path / "short.yaml").write_text(LONG.replace("10000000", "2"), encoding="utf-8")
+    code = WATCH.replace('"torch", ', '"torch._dynamo", ')
+    command = ["run", "short.yaml", "--executor", "inprocess", "--quiet"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps([command])],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    status, loaded = json.loads(done.stdout.splitlines()[-1])[" ".join(command)]
+    assert status == 0 and "torch._dynamo" not in loaded, done.stderr
