@@ -87,7 +87,9 @@ class Round:
                 self._check()
             return
         del self._begun[event.task]
-        if isinstance(event, Finished):
+        if (
+            isinstance(event, Finished) or not recorder.left
+        ):  # whoever dies at the very end takes nothing along
             settled(group)
         elif isinstance(event, Failed):
             if event.out_of_memory and len(recorder.left) > 1:
@@ -109,7 +111,7 @@ class Round:
     def _halve(self, group: Group, recorder: Recorder, *, smaller: bool) -> None:
         """Have what is left of a group trained by half as many at a time, from where it was; next of all."""
         left = self._interrupted(group, recorder)
-        size = max(1, -(-len(left) // 2))  # none is left of a worker that died at its very end
+        size = -(-len(left) // 2)
         if smaller:
             for of in group.parts:
                 of.most = min(of.most, size)

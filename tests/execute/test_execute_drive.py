@@ -342,6 +342,26 @@ def test_what_travels_can_be_pickled(
         assert isinstance(pickle.loads(pickle.dumps(one)), type(one))
 
 
+def test_a_worker_that_dies_when_all_is_done_changes_nothing(
+    make_config: Any, places: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not how many are trained together afterwards either."""
+    receive, submit, together = Round._receive, Here.submit, []
+
+    def die(self: Round, event: Any) -> None:
+        is_end = isinstance(event, Finished)
+        receive(self, Died(event.task, "too much memory", out_of_memory=True) if is_end else event)
+
+    monkeypatch.setattr(Round, "_receive", die)
+    monkeypatch.setattr(
+        Here, "submit", lambda self, task: (together.append(len(task.runs)), submit(self, task))
+    )
+    place = places(executor="inprocess")
+    (done,) = run_all([make_config(seeds=20)], place)
+    assert not done.errors and together == [16, 4]
+    assert {record["status"] for record in place.store.records()} == {"finished"}
+
+
 def test_groups_can_end_together(make_config: Any) -> None:
     lot = lot_of(make_config(), 8, torch.device("cpu"))
     assert sizes([lot], 1) == [8] and sizes([lot], 2) == [4]
