@@ -117,6 +117,6 @@ def test_evaluations_and_probes_are_reckoned_too(make_config: Make):
     data: Any = SimpleNamespace(train=range(300), val=range(70), test=range(50))
     train = {"steps": 20, "batch_size": 32, "eval_every": 10}
     evaluated, probed = (3 * (300 + 70) + 50) / 3, 2.5 * 64
-    for when, probes in ((["init"], 1), (["train", "end"], 2), (["init", "train", "end"], 3), ([], 0)):
+    for when, probes in ((["init"], 2.7), (["train", "end"], 3.7), (["init", "train", "end"], 6.4), ([], 0)):
         config = make_config(train=train, probe={"when": when})
         assert measuring(config, data, 20) == pytest.approx((evaluated + probes * probed) / 32)
