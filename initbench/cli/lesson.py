@@ -18,9 +18,10 @@ from initbench.cli.workplace import (
     Rerun,
     WorkerMemory,
     Workers,
+    fail,
     workplace_of,
 )
-from initbench.errors import InitbenchError, RunFailedError, UsageError
+from initbench.errors import InitbenchError, UsageError
 
 if TYPE_CHECKING:
     from initbench.config.lesson import Lesson
@@ -87,7 +88,7 @@ def lesson(
             _print_document(conducted)
         elif len(conducted) > 1:
             _print_sum(conducted)
-    _fail(conducted, errors)
+    fail([line for one in conducted for line in one.failures], errors)
 
 
 def _lessons(
@@ -182,12 +183,3 @@ def _list(lessons: Sequence[Lesson], workplace: Workplace, *, json_output: bool)
         typer.echo(strictjson.dumps(list_document(found)))
     else:
         print_list(stdout_console(), found)
-
-
-def _fail(conducted: Sequence[Conducted], errors: Sequence[InitbenchError]) -> None:
-    """End with what went wrong, if anything did."""
-    failures = [line for one in conducted for line in one.failures]
-    if failures:
-        raise RunFailedError("\n".join([*failures, "`initbench show RUN` has the whole traceback"]))
-    if errors:
-        raise typer.Exit(max(error.exit_code for error in errors))

@@ -17,9 +17,10 @@ from initbench.cli.workplace import (
     Rerun,
     WorkerMemory,
     Workers,
+    fail,
     workplace_of,
 )
-from initbench.errors import RunFailedError
+from initbench.errors import InitbenchError
 
 if TYPE_CHECKING:
     from initbench.config.schema import ExperimentConfig
@@ -46,7 +47,8 @@ def run(
 ) -> None:
     """Train experiments under all their seeds, store every run, and explain what was seen.
 
-    A run that is stored already is shown, not trained again.
+    A run that is stored already is shown, not trained again. Of several experiments, one that cannot be run
+    is told of and left out.
     """
     from initbench.cli.configs import load_experiments
 
@@ -58,25 +60,34 @@ def run(
 
     crew = CrewOptions(device, executor, workers, worker_memory)
     workplace = workplace_of(Store(runs_root(runs_dir)), crew, data_dir, offline=offline)
-    executions = []
+    executions: list[Execution] = []
+    errors: list[InitbenchError] = []
     seen: list[list[StoredRun]] = []
     try:
-        for execution in _executions(configs, workplace, quiet=quiet, rerun=rerun):
+        for execution in _executions(configs, workplace, errors, quiet=quiet, rerun=rerun):
             executions.append(execution)
             runs = _stored(workplace.store, execution)
             seen.append(runs)
             if not json_output:
                 _show(runs, all_layers=all_layers)
-    finally:  # an error in one config takes nothing away from those before it
+    finally:  # a signal takes nothing away from what was trained before it
         if json_output:
             _print_documents(seen, several=len(configs) > 1)
-    _fail_if_any_failed(executions)
+    fail([f"{one.config.name} failed: {error}" for one in executions for error in one.errors], errors)
 
 
 def _executions(
-    configs: list[ExperimentConfig], workplace: Workplace, *, quiet: bool, rerun: bool
+    configs: list[ExperimentConfig],
+    workplace: Workplace,
+    errors: list[InitbenchError],
+    *,
+    quiet: bool,
+    rerun: bool,
 ) -> Iterator[Execution]:
-    """One experiment after the other, since each is shown when it is done; the workers stay for all."""
+    """One experiment after the other, since each is shown when it is done; the workers stay for all.
+
+    Where there are several, one that cannot be run is told of, and left out.
+    """
     from initbench.execute.drive import Driver
     from initbench.execute.undertaking import Budget
     from initbench.report.progress import ProgressDisplay
@@ -84,9 +95,16 @@ def _executions(
     display = ProgressDisplay(quiet=quiet)
     with Driver(workplace, display, Budget(rerun=rerun)) as driver:
         for config in configs:
-            with display.showing():
-                (execution,) = driver.drive([config])
-            yield execution
+            try:
+                with display.showing():
+                    (execution,) = driver.drive([config])
+            except InitbenchError as error:
+                if len(configs) == 1:
+                    raise
+                errors.append(error)
+                typer.echo(f"{config.name}: {error}", err=True)
+            else:
+                yield execution
 
 
 def _stored(store: Store, execution: Execution) -> list[StoredRun]:
@@ -113,11 +131,3 @@ def _print_documents(experiments: list[list[StoredRun]], *, several: bool) -> No
     found = [runs for runs in experiments if runs]
     if several or found:
         typer.echo(experiments_json(found, several=several))
-
-
-def _fail_if_any_failed(executions: list[Execution]) -> None:
-    lines = [
-        f"{execution.config.name} failed: {error}" for execution in executions for error in execution.errors
-    ]
-    if lines:
-        raise RunFailedError("\n".join([*lines, "`initbench show RUN` has the whole traceback"]))

@@ -260,6 +260,14 @@ def test_a_runs_dir_that_cannot_be_is_a_storage_error(initbench: Any, write: Wri
     assert said.err.splitlines()[-1].startswith("initbench: cannot ")
 
 
+def test_an_experiment_without_its_data_is_told_and_the_others_go_on(initbench: Any, write: Write) -> None:
+    absent = write("absent", TINY.replace("name: digits", "name: mnist, fallback: null"))
+    said = initbench("run", absent, write("good"), "--offline", "--json")
+    assert said.code == 3
+    assert "absent: mnist is not in" in said.err
+    assert [one["experiment"] for one in json.loads(said.out)] == ["good"]
+
+
 @pytest.mark.usefixtures("fails_once")
 def test_a_failed_experiment_is_told_last_and_the_others_go_on(initbench: Any, write: Write) -> None:
     said = initbench("run", write("bad", seeds=2), write("good"), "--workers", 1)
