@@ -73,6 +73,7 @@ def fail(failures: Sequence[str], errors: Sequence[InitbenchError]) -> None:
     if failures:
         raise RunFailedError("\n".join([*failures, "`initbench show RUN` has the whole traceback"]))
     if errors:
+        typer.echo(f"initbench: {len(errors)} left out, for the reasons told above", err=True)
         raise typer.Exit(max(error.exit_code for error in errors))
 
 
