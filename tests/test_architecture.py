@@ -46,7 +46,7 @@ NEVER = {
 """What a floor must do without although it stands below: tables of stored runs need no torch."""
 
 FILES = sorted(PACKAGE.rglob("*.py"))
-MOST_LINES, MOST_FUNCTION_LINES = 300, 50
+MAX_FILE_LINES, MAX_FUNCTION_LINES = 600, 80
 
 
 def name_of(file: Path) -> str:
@@ -149,7 +149,7 @@ def test_init_files_are_empty() -> None:
 
 def test_no_file_is_long() -> None:
     sizes = {file: len(file.read_text(encoding="utf-8").splitlines()) for file in FILES}
-    offences(f"{place(file)}: {size} lines" for file, size in sizes.items() if size > MOST_LINES)
+    offences(f"{place(file)}: {size} lines" for file, size in sizes.items() if size > MAX_FILE_LINES)
 
 
 def test_no_function_is_long() -> None:
@@ -158,7 +158,7 @@ def test_no_function_is_long() -> None:
             for node in ast.walk(tree(file)):
                 if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                     lines = (node.end_lineno or node.lineno) - node.lineno + 1
-                    if lines > MOST_FUNCTION_LINES:
+                    if lines > MAX_FUNCTION_LINES:
                         yield f"{place(file, node.lineno)}: {node.name} has {lines} lines"
 
     offences(found())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from initbench.cli.batch import exit_with_failures, process_or_skip
 from initbench.cli.options import DataDir, Json, RunsDir, runs_root
 from initbench.cli.workplace import (
     CrewOptions,
@@ -18,7 +19,6 @@ from initbench.cli.workplace import (
     Rerun,
     WorkerMemory,
     Workers,
-    fail,
     workplace_of,
 )
 from initbench.errors import InitbenchError, UsageError
@@ -88,7 +88,7 @@ def lesson(
             _print_document(conducted)
         elif len(conducted) > 1:
             _print_sum(conducted)
-    fail([line for one in conducted for line in one.failures], errors)
+    exit_with_failures([line for one in conducted for line in one.failures], errors)
 
 
 def _lessons(
@@ -121,7 +121,7 @@ def _conducted(
     quiet: bool,
     rerun: bool,
 ) -> Iterator[Conducted]:
-    """Each lesson in turn; where there are several, one that cannot be run is told of, and left out."""
+    """Run the lessons in turn with one pool of workers."""
     from initbench.execute.drive import Driver
     from initbench.execute.undertaking import Budget
     from initbench.lesson.conduct import conduct
@@ -135,16 +135,7 @@ def _conducted(
             return trained(configs, driver=driver, store=workplace.store)
 
     with Driver(workplace, display, Budget(rerun=rerun)) as driver:
-        for lesson in lessons:
-            try:
-                found = conduct(lesson, get)
-            except InitbenchError as error:
-                if len(lessons) == 1:
-                    raise
-                errors.append(error)
-                typer.echo(f"{lesson.name}: {error}", err=True)
-            else:
-                yield found
+        yield from process_or_skip(lessons, lambda lesson: conduct(lesson, get), errors)
 
 
 def _show(found: Conducted) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from initbench.cli.batch import exit_with_failures, process_or_skip
 from initbench.cli.options import AllLayers, ConfigArguments, DataDir, Json, RunsDir, runs_root
 from initbench.cli.workplace import (
     CrewOptions,
@@ -17,7 +18,6 @@ from initbench.cli.workplace import (
     Rerun,
     WorkerMemory,
     Workers,
-    fail,
     workplace_of,
 )
 from initbench.errors import InitbenchError
@@ -73,7 +73,9 @@ def run(
     finally:  # a signal takes nothing away from what was trained before it
         if json_output:
             _print_documents(seen, several=len(configs) > 1)
-    fail([f"{one.config.name} failed: {error}" for one in executions for error in one.errors], errors)
+    exit_with_failures(
+        [f"{one.config.name} failed: {error}" for one in executions for error in one.errors], errors
+    )
 
 
 def _executions(
@@ -84,27 +86,20 @@ def _executions(
     quiet: bool,
     rerun: bool,
 ) -> Iterator[Execution]:
-    """One experiment after the other, since each is shown when it is done; the workers stay for all.
-
-    Where there are several, one that cannot be run is told of, and left out.
-    """
+    """Run the experiments in turn with one pool of workers; each is shown when it is done."""
     from initbench.execute.drive import Driver
     from initbench.execute.undertaking import Budget
     from initbench.report.progress import ProgressDisplay
 
     display = ProgressDisplay(quiet=quiet)
+
+    def execute(config: ExperimentConfig) -> Execution:
+        with display.showing():
+            (execution,) = driver.drive([config])
+        return execution
+
     with Driver(workplace, display, Budget(rerun=rerun)) as driver:
-        for config in configs:
-            try:
-                with display.showing():
-                    (execution,) = driver.drive([config])
-            except InitbenchError as error:
-                if len(configs) == 1:
-                    raise
-                errors.append(error)
-                typer.echo(f"{config.name}: {error}", err=True)
-            else:
-                yield execution
+        yield from process_or_skip(configs, execute, errors)
 
 
 def _stored(store: Store, execution: Execution) -> list[StoredRun]:

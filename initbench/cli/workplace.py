@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from initbench.errors import InitbenchError, RunFailedError, UsageError
+from initbench.errors import UsageError
 
 if TYPE_CHECKING:
     from initbench.execute.experiment import Workplace
@@ -66,15 +65,6 @@ def workplace_of(store: Store, crew: CrewOptions, data_dir: Path | None, *, offl
         executor=executor,
         worker_bytes=None if crew.worker_memory is None else 1e9 * crew.worker_memory,
     )
-
-
-def fail(failures: Sequence[str], errors: Sequence[InitbenchError]) -> None:
-    """End with runs that failed, or else with errors that have been told, if there are any."""
-    if failures:
-        raise RunFailedError("\n".join([*failures, "`initbench show RUN` has the whole traceback"]))
-    if errors:
-        typer.echo(f"initbench: {len(errors)} left out, for the reasons told above", err=True)
-        raise typer.Exit(max(error.exit_code for error in errors))
 
 
 def _executor(crew: CrewOptions, kind: str) -> str:

@@ -87,9 +87,7 @@ class Round:
                 self._check()
             return
         del self._begun[event.task]
-        if (
-            isinstance(event, Finished) or not recorder.left
-        ):  # whoever dies at the very end takes nothing along
+        if isinstance(event, Finished) or not recorder.left:  # ended, however it ended
             settled(group)
         elif isinstance(event, Failed):
             if event.out_of_memory and len(recorder.left) > 1:
@@ -139,9 +137,8 @@ class Round:
         self._waiting += groups[::-1]
 
     def _fail(self, group: Group, recorder: Recorder, error: str, traceback: str) -> None:
-        if recorder.left:
-            for of in group.parts:
-                of.errors.append(error)
+        for of in group.parts:
+            of.errors.append(error)
         recorder.fail(traceback)
         settled(group)
         if self._fail_fast:

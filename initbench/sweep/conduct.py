@@ -138,6 +138,7 @@ class _Conductor:
         self._facts: dict[str, RunFacts] = {}
 
     def conduct(self) -> Conducted:
+        """Have all runs trained, as far as something trains here, and read what is stored."""
         if self._sweep.tune is None:
             found = [self._ready(point, point.config) for point in self._sweep.points]
         else:

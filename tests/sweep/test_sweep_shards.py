@@ -101,6 +101,23 @@ def test_what_costs_more_costs_more(make_config: Make):
     assert cost(make_config(model=cnn, data={"resize": 16})) > 1.5 * cost(make_config(model=cnn))
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"family": "mlp", "depth": 3},
+        {"family": "cnn", "depth": 4, "width": 8, "stages": 1},
+        {"family": "resnet"},
+        {"family": "torchvision", "model": "resnet18"},
+        {"family": "torchvision", "model": "vgg11"},
+    ],
+    ids=str,
+)
+def test_data_of_unknown_form_count_as_small_images(make_config: Make, model: dict[str, Any]):
+    known, unknown = ({"name": "cifar10"}, {"name": "npz", "path": "some.npz"})
+    config = make_config(model=model, data=known)
+    assert cost(config) == cost(make_config(model=model, data=unknown)) > 1e6
+
+
 def test_dense_work_is_counted_exactly(make_config: Make):
     config = make_config(model={"depth": 2, "width": 10}, train={"steps": 7, "batch_size": 5})
     assert cost(config) == 7 * (3 * 5 * (64 * 10 + 10 * 10) + 2 * 2_000_000)
