@@ -69,15 +69,20 @@ class Registry(Generic[E]):
         self._package = package
         self._first = first
         self._entries: dict[str, E] = {}
-        self._modules: dict[str, str] = {}
+        self._origins: dict[str, tuple[str, int]] = {}
 
     def add(self, entry: E) -> E:
         """Register `entry`; a name that is taken is a programming error."""
         if entry.name in self._entries:
             raise ValueError(f"{self.kind} {entry.name!r} is registered twice")
         self._entries[entry.name] = entry
-        self._modules[entry.name] = sys._getframe(1).f_globals["__name__"]
+        self._origins[entry.name] = _calling_statement()
         return entry
+
+    def origin(self, name: str) -> tuple[str, int]:
+        """Return the module that registered the entry, and a line of the statement that did."""
+        self._discover()
+        return self._origins[name]
 
     def __getitem__(self, name: str) -> E:
         """Return the entry called `name`, or raise UnknownNameError with the nearest name."""
@@ -112,9 +117,17 @@ class Registry(Generic[E]):
             importlib.import_module(name)
         first = f"{package.__name__}.{self._first}"
         by_module = sorted(
-            self._entries, key=lambda entry: (self._modules[entry] != first, self._modules[entry])
+            self._entries, key=lambda entry: (self._origins[entry][0] != first, self._origins[entry][0])
         )
         self._entries = {name: self._entries[name] for name in by_module}
+
+
+def _calling_statement() -> tuple[str, int]:
+    """The module whose import is adding an entry, and the line that it has reached."""
+    frame = sys._getframe(2)
+    while frame.f_code.co_name != "<module>" and frame.f_back is not None:
+        frame = frame.f_back
+    return str(frame.f_globals["__name__"]), frame.f_lineno
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:
