@@ -15,8 +15,8 @@ _READER_GONE = (BrokenPipeError, ConnectionResetError)
 class PipeTolerantFile(FileIO):
     """An open file descriptor that drops what is written once nobody reads from it.
 
-    `head` closes its end as soon as it has enough. What is written after that is lost, as it should be, but the
-    command goes on: a gate is still judged, a run still trained, and the exit code says how it went.
+    `head` closes its end as soon as it has enough. What is written after that is lost, as it should be, but
+    the command goes on: a gate is still judged, a run still trained, and the exit code says how it went.
     """
 
     def write(self, data: ReadableBuffer, /) -> int:
