@@ -7,14 +7,14 @@ import inspect
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from initbench.errors import UsageError
+from initbench.errors import UsageError, reporting_user_code
 from initbench.registry import nearest
 
 if TYPE_CHECKING:
@@ -114,12 +114,86 @@ def load(path: str) -> Callable[[], Any]:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
-    try:
+    subject = f"--model {path}: {module_name} cannot be imported:"
+    with _own_arguments(module_name), reporting_user_code(subject, exit_advice=_UNDER_MAIN):
         found: Any = importlib.import_module(module_name)
-    except Exception as error:
-        raise UsageError(f"--model {path}: {module_name} cannot be imported: {_said(error)}") from error
     for part in attribute.split("."):
-        if not hasattr(found, part):
+        with reporting_user_code(f"--model {path}: {part} cannot be read:"):
+            missing = not hasattr(found, part)
+        if missing:
+            guess = nearest(part, [name for name in dir(found) if not name.startswith("_")])
+            hint = f"; did you mean {guess!r}?" if guess else ""
+            raise UsageError(f"--model {path}: there is no {part!r} in it{hint}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise UsageError(
+            f"--model {path}: {attribute} cannot be called; name a function that makes the network"
+        )
+    return found  # type: ignore[no-any-return]
+
+
+_UNDER_MAIN = "put what it runs under if __name__ == '__main__'"
+
+
+@contextmanager
+def _own_arguments(program: str) -> Iterator[None]:
+    """Hide initbench's command line from code that parses its own; what it prints goes to stderr."""
+    arguments = sys.argv
+    sys.argv = [program]
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        sys.argv = arguments
+
+
+def _modules(self) -> Iterator[nn.Module]:
+    return _modules(load(self.path), self.path, self.target.seed_list)
+
+
+def own_model(path: str, arguments: Sequence[str], shape: str | None, data: str | None) -> OwnModel:
+    """The options and key=value arguments of a command, checked."""
+    from initbench.config.load import from_overrides
+    from initbench.config.overrides import split_arguments
+    from initbench.config.own import OwnTarget
+
+    files, overrides = split_arguments(list(arguments))
+    if files:
+        raise UsageError(f"give a config or --model, not both; found {files[0]}")
+    named = [f"data.name={data}"] if data is not None else []
+    target = from_overrides([*named, *overrides], OwnTarget)
+    if shape is None and target.data is None:
+        raise UsageError(
+            "--model needs --input, the shape of one sample, as in --input 3,32,32, or --data NAME"
+        )
+    return OwnModel(path, None if shape is None else _shape(shape), target)
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    try:
+        shape = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise UsageError(f"--input takes whole numbers from 1, as in --input 3,32,32; found {text!r}")
+    return shape
+
+
+def load(path: str) -> Callable[[], Any]:
+    """What makes the network, from `package.module:function`; the working directory is looked in too."""
+    module_name, colon, attribute = path.partition(":")
+    if not colon or not module_name or not attribute:
+        raise UsageError(f"--model takes module:function, as in torchvision.models:resnet18; found {path!r}")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    subject = f"--model {path}: {module_name} cannot be imported:"
+    with _own_arguments(module_name), reporting_user_code(subject, exit_advice=_UNDER_MAIN):
+        found: Any = importlib.import_module(module_name)
+    for part in attribute.split("."):
+        with reporting_user_code(f"--model {path}: {part} cannot be read:"):
+            missing = not hasattr(found, part)
+        if missing:
             guess = nearest(part, [name for name in dir(found) if not name.startswith("_")])
             hint = f"; did you mean {guess!r}?" if guess else ""
             raise UsageError(f"--model {path}: there is no {part!r} in it{hint}")
@@ -151,10 +225,8 @@ def _modules(make: Callable[[], Any], path: str, seeds: Sequence[int]) -> Iterat
     for seed in seeds:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            try:
+            with _own_arguments(path), reporting_user_code(f"--model {path} makes no network:"):
                 module = make()
-            except Exception as error:
-                raise UsageError(f"--model {path} raises {_said(error)}") from error
         if not isinstance(module, nn.Module):
             raise UsageError(f"--model {path} makes {type(module).__name__}, not an nn.Module")
         yield module
