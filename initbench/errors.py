@@ -100,10 +100,10 @@ class Terminated(BaseException):
 
 @contextmanager
 def reporting_user_code(subject: str, *, exit_advice: str = "") -> Iterator[None]:
-    """Run code of the user's inside the block; whatever it raises becomes a UsageError that begins with `subject`.
+    """Run the user's code inside the block; what it raises becomes a UsageError that begins with `subject`.
 
-    An attempt to end the process (`sys.exit`, a failing `parse_args`) is such a fault too: passed on, it would
-    end initbench with an exit code that says nothing of what was asked. `exit_advice` is added to it.
+    An attempt to end the process (`sys.exit`, a failing `parse_args`) is such a fault too: passed on, it
+    would end initbench with an exit code that says nothing of what was asked. `exit_advice` is added to it.
     Signals (KeyboardInterrupt, Terminated) and errors of initbench's own pass unchanged.
     """
     try:

@@ -147,68 +147,6 @@ def _own_arguments(program: str) -> Iterator[None]:
         sys.argv = arguments
 
 
-def _modules(self) -> Iterator[nn.Module]:
-    return _modules(load(self.path), self.path, self.target.seed_list)
-
-
-def own_model(path: str, arguments: Sequence[str], shape: str | None, data: str | None) -> OwnModel:
-    """The options and key=value arguments of a command, checked."""
-    from initbench.config.load import from_overrides
-    from initbench.config.overrides import split_arguments
-    from initbench.config.own import OwnTarget
-
-    files, overrides = split_arguments(list(arguments))
-    if files:
-        raise UsageError(f"give a config or --model, not both; found {files[0]}")
-    named = [f"data.name={data}"] if data is not None else []
-    target = from_overrides([*named, *overrides], OwnTarget)
-    if shape is None and target.data is None:
-        raise UsageError(
-            "--model needs --input, the shape of one sample, as in --input 3,32,32, or --data NAME"
-        )
-    return OwnModel(path, None if shape is None else _shape(shape), target)
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    try:
-        shape = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        shape = ()
-    if not shape or min(shape) < 1:
-        raise UsageError(f"--input takes whole numbers from 1, as in --input 3,32,32; found {text!r}")
-    return shape
-
-
-def load(path: str) -> Callable[[], Any]:
-    """What makes the network, from `package.module:function`; the working directory is looked in too."""
-    module_name, colon, attribute = path.partition(":")
-    if not colon or not module_name or not attribute:
-        raise UsageError(f"--model takes module:function, as in torchvision.models:resnet18; found {path!r}")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    subject = f"--model {path}: {module_name} cannot be imported:"
-    with _own_arguments(module_name), reporting_user_code(subject, exit_advice=_UNDER_MAIN):
-        found: Any = importlib.import_module(module_name)
-    for part in attribute.split("."):
-        with reporting_user_code(f"--model {path}: {part} cannot be read:"):
-            missing = not hasattr(found, part)
-        if missing:
-            guess = nearest(part, [name for name in dir(found) if not name.startswith("_")])
-            hint = f"; did you mean {guess!r}?" if guess else ""
-            raise UsageError(f"--model {path}: there is no {part!r} in it{hint}")
-        found = getattr(found, part)
-    if not callable(found):
-        raise UsageError(
-            f"--model {path}: {attribute} cannot be called; name a function that makes the network"
-        )
-    return found  # type: ignore[no-any-return]
-
-
-def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
-
-
 def _modules(make: Callable[[], Any], path: str, seeds: Sequence[int]) -> Iterator[nn.Module]:
     import torch
     from torch import nn

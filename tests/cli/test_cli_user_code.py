@@ -1,4 +1,4 @@
-"""Code of the user's that tries to end the process: a fault with a sentence, never an exit code of its own."""
+"""User code that tries to end the process: a fault with a sentence, never an exit code of its own."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ print(parser.parse_args().lr)
         (f"{_NET}import sys\nsys.exit(0)\n", "cannot be imported: it ends the program (SystemExit: 0); put"),
         (
             f"{_NET}import sys\nsys.exit()\n",
-            "it ends the program (SystemExit); put what it runs under if __name__",
+            "it ends the program (SystemExit); put what it runs",
         ),
         (f"{_NET}raise SystemExit('no data')\n", "it ends the program (SystemExit: no data)"),
         (f"{_NET}quit()\n", "it ends the program (SystemExit"),
@@ -95,12 +95,12 @@ def test_signals_pass() -> None:
 
 
 def test_a_message_that_cannot_be_made_is_left_out() -> None:
-    class Mute(Exception):
+    class MuteError(Exception):
         def __str__(self) -> str:
             raise RuntimeError
 
-    with pytest.raises(UsageError, match=r"^it fails: Mute$"), reporting_user_code("it fails:"):
-        raise Mute
+    with pytest.raises(UsageError, match=r"^it fails: MuteError$"), reporting_user_code("it fails:"):
+        raise MuteError
 
 
 def test_a_loss_that_ends_the_program_is_reported() -> None:
