@@ -1,4 +1,4 @@
-"""Nets for the study of verdicts: sound ones as their authors start them, and ones with one planted mistake."""
+"""Nets for the study of verdicts: sound ones as their authors start them, and ones with a mistake."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ weights, modern nets as their authors start them, and nets with one planted mist
 
 - of a sound net, if a finding or a warning is given, or if it cannot be looked at;
 - of a planted mistake, if no finding names it;
-- of any net, if it is called healthy beside a loss far from chance, or if a printed call of `apply_init` leaves
-  the finding that it is offered for.
+- of any net, if it is called healthy beside a loss far from chance, or if a printed call of `apply_init`
+  leaves the finding that it is offered for.
 
     python -m benchmarks.verdicts_on_nets [--quick] [--only WORD] [--failures FILE] [--write]
 """
@@ -250,12 +250,12 @@ def report(judged: dict[str, list[Verdict]]) -> str:
     parts = [
         "## What probe and lint say of nets as they are, and of planted mistakes",
         written_by("verdicts_on_nets --write"),
-        f"Models of torchvision {torchvision.__version__.partition('+')[0]} without pretrained weights on four"
-        " images of noise (64 × 64 where the model allows it), modern nets as their authors start them, and nets"
-        " with one planted mistake; one seed each. A verdict is *right* where a sound net gets no finding and no"
-        " warning, where a planted mistake is named, where no net is called healthy beside a loss more than"
-        f" {FAR:g} above ln C, and where every printed call of `apply_init` removes the finding that it is"
-        " offered for (it is carried out on the net drawn anew).",
+        f"Models of torchvision {torchvision.__version__.partition('+')[0]} without pretrained weights on"
+        " four images of noise (64 × 64 where the model allows it), modern nets as their authors start them,"
+        " and nets with one planted mistake; one seed each. A verdict is *right* where a sound net gets no"
+        " finding and no warning, where a planted mistake is named, where no net is called healthy beside a"
+        f" loss more than {FAR:g} above ln C, and where every printed call of `apply_init` removes the"
+        " finding that it is offered for (it is carried out on the net drawn anew).",
         _totals(judged),
     ]
     titles = {
