@@ -43,6 +43,7 @@ def _locate(_options: DataOptions, _source: Source) -> Located:
     table = read(csv)
     return Located(
         name="digits",
+        aliases=("sklearn_digits", "load_digits"),
         fingerprint=hashlib.sha256(table.tobytes()).hexdigest(),
         load=partial(_split, table),
         files=(csv,) if csv is not None else (),

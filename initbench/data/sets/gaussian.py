@@ -30,6 +30,7 @@ def _locate(options: GaussianOptions, _source: Source) -> Located:
     recipe = f"{_RECIPE} dim={options.dim} samples={options.samples} classes={options.num_classes}"
     return Located(
         name="gaussian",
+        aliases=("normal", "noise"),
         fingerprint=hashlib.sha256(recipe.encode()).hexdigest(),
         load=partial(_draw, options.dim, options.samples, options.num_classes),
     )

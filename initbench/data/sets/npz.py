@@ -42,6 +42,7 @@ def _locate(options: NpzOptions, source: Source) -> Located:
     path = _find(options.path, source.root)
     return Located(
         name="npz",
+        aliases=("numpy",),
         fingerprint=checksum(path, "sha256", recheck=source.recheck),
         load=partial(read, path),
         files=(path,),
