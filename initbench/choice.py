@@ -14,7 +14,7 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCustomError, core_schema
 
-from initbench.registry import Entry, Registry, Section
+from initbench.registry import Entry, Registry, Section, missing_space
 
 E = TypeVar("E", bound=Entry)
 
@@ -83,7 +83,7 @@ class Choice(Generic[E]):
     def _expand(self, value: Any) -> Any:
         if isinstance(value, Section):
             return value
-        if isinstance(value, str) and self.shorthand:
+        if isinstance(value, str) and self.shorthand and not missing_space(value):
             value = {self.tag: value}
         if not isinstance(value, dict):
             raise PydanticCustomError("choice_type", "{problem}", {"problem": self._shape_problem(value)})
@@ -120,10 +120,8 @@ class Choice(Generic[E]):
             return problem
         if self.registry.canonical(value) is not None:
             return f"{problem}; write {{{self.tag}: {self.registry.canonical(value)}}}"
-        key, colon, rest = value.partition(":")
-        if colon and key.isidentifier() and rest:
-            return f"{problem}, not the text {value!r}: a space is missing behind ':'; write {key}: {rest}"
-        return problem
+        spaced = missing_space(value)
+        return f"{problem}, not the text {value!r}: {spaced}" if spaced else problem
 
     def _dump(self, value: Section) -> Any:
         fields = value.model_dump()

@@ -118,13 +118,17 @@ class Registry(Generic[E]):
             return None
         return name if name in self._entries else self._folded.get(fold(name))
 
-    def unknown(self, name: str) -> str:
-        """Say that no entry is called `name`, and which are meant, are near or are there."""
+    def unknown(self, name: str, noun: str = "") -> str:
+        """Say that no entry is called `name`, and which are meant, are near or are there.
+
+        `noun` stands for `kind` where a command has a shorter word for it.
+        """
+        noun = noun or self.kind
         self._discover()
         folded = fold(name)
         meant = [entry.name for entry in self if folded in map(fold, entry.suggested_for)]
         if meant:
-            return f"unknown {self.kind} {name!r}; did you mean {' or '.join(map(repr, meant))}?"
+            return f"unknown {noun} {name!r}; did you mean {' or '.join(map(repr, meant))}?"
         spellings: dict[str, str] = {}
         if folded not in self._absent:
             for entry in self:
@@ -132,8 +136,8 @@ class Registry(Generic[E]):
                     spellings.setdefault(fold(spelling), entry.name)
         close = difflib.get_close_matches(folded, spellings, n=1, cutoff=_CUTOFF)
         if close:
-            return f"unknown {self.kind} {name!r}; did you mean {spellings[close[0]]!r}?"
-        return f"unknown {self.kind} {name!r}; choose from {', '.join(self.names())}"
+            return f"unknown {noun} {name!r}; did you mean {spellings[close[0]]!r}?"
+        return f"unknown {noun} {name!r}; choose from {', '.join(self.names())}"
 
     def __len__(self) -> int:
         self._discover()
@@ -164,6 +168,12 @@ _CUTOFF = 0.5
 def fold(name: str) -> str:
     """`name` without case and without anything but letters and digits: `Batch_Norm` as `batchnorm`."""
     return re.sub(r"[\W_]+", "", name.casefold())
+
+
+def missing_space(text: str) -> str | None:
+    """Return what to write for `depth:3`, which YAML reads as one word; None for other text."""
+    pair = re.fullmatch(r"([A-Za-z_][A-Za-z0-9_]*):([^\s/:][^\n]*)", text.strip())
+    return f"a space is missing behind ':'; write {pair[1]}: {pair[2]}" if pair else None
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:

@@ -19,7 +19,7 @@ from initbench.config.strictyaml import MAX_DEPTH, parse, scalar
 from initbench.config.words import kind
 from initbench.errors import ConfigError, Fault
 
-_LOOKS_LIKE_KEY = re.compile(r"\s*[A-Za-z_][\w.-]*\s*=|[+~]{1,2}[A-Za-z_]")
+_LOOKS_LIKE_KEY = re.compile(r"\s*[A-Za-z_][\w.-]*\s*[+:]?=|[+~]{1,2}[A-Za-z_]")
 _SIGNS = "+~"
 """Signs of another program's overrides: `+key=value` adds a key there, and `~key` takes one away."""
 KEY = re.compile(r"[A-Za-z_][\w-]*(?:\.[A-Za-z_][\w-]*)*", re.ASCII)

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from initbench.registry import fold, nearest
+from initbench.registry import fold, missing_space, nearest
 
 
 def kind(value: Any) -> str:
@@ -48,9 +48,23 @@ def syntax_problem(error: yaml.MarkedYAMLError) -> str:
     problem = error.problem or error.context or "is not valid YAML"
     words = next((re.sub(old, new, problem) for old, new in _PLAIN_WORDS if re.match(old, problem)), problem)
     opened, found = error.context_mark, error.problem_mark
+    if (spaced := _missing_space_near(opened, found)) is not None:
+        return spaced
     if opened is None or found is None or opened.line == found.line:
         return words
     return f"{words} (it begins on line {opened.line + 1})"
+
+
+def _missing_space_near(*marks: yaml.Mark | None) -> str | None:
+    """What to write where a line at one of the marks, or right above it, is a key without a space."""
+    for mark in marks:
+        if mark is None or mark.buffer is None:
+            continue
+        lines = mark.buffer.rstrip("\0").split("\n")
+        for number in (mark.line, mark.line - 1):
+            if 0 <= number < len(lines) and (spaced := missing_space(lines[number].strip(" -"))):
+                return f"{spaced} (line {number + 1})"
+    return None
 
 
 _KEY_WORDS = {
@@ -177,22 +191,15 @@ def _hint(value: Any, nouns: Mapping[str, None]) -> str | None:
         return meant or (f"did you mean {guess!r}?" if (guess := misspelt(value, quoted)) else None)
     if "a whole number" in nouns and isinstance(value, float) and value.is_integer():
         return f"write {int(value)}"
-    if list(nouns) == ["a list"] and isinstance(value, int | float) and not isinstance(value, bool):
-        return f"write [{value}]"
     return None
 
 
 def misspelt(word: str, choices: Sequence[str]) -> str | None:
     """Return the choice that `word` is a slip of the pen for; `fp16` is none of `bf16`."""
     folded = {fold(choice): choice for choice in choices}
+    swapped = [choice for spelling, choice in folded.items() if sorted(spelling) == sorted(fold(word))]
     close = difflib.get_close_matches(fold(word), folded, n=1, cutoff=0.8)
-    return folded[close[0]] if close else None
-
-
-def missing_space(text: str) -> str | None:
-    """Return what to write for `depth:3`, which YAML reads as one word; None for other text."""
-    pair = re.fullmatch(r"([A-Za-z_][A-Za-z0-9_]*):([^\s/:][^\n]*)", text.strip())
-    return f"a space is missing behind ':'; write {pair[1]}: {pair[2]}" if pair else None
+    return swapped[0] if swapped else folded[close[0]] if close else None
 
 
 def _as_text(value: Any) -> str:

@@ -87,7 +87,7 @@ def _spellings(entry: Entry | Code) -> tuple[str, ...]:
 
 def _unknown(name: str, among: list[Kind], *, is_one_kind: bool) -> str:
     if is_one_kind and among[0].place is not None:
-        return among[0].place.registry.unknown(name)
+        return among[0].place.registry.unknown(name, among[0].singular)
     if is_one_kind:
         return unknown_name(among[0].singular, name, [entry.name for entry in among[0].entries])
     entries = [entry for kind in among for entry in kind.entries]

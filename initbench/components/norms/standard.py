@@ -157,6 +157,7 @@ NORMS.add(
             "batch_normalization",
             "batch_normalisation",
             "bn",
+            "bnorm",
         ),
         summary="Standardises each feature over the mini-batch: cures a bad scale, couples samples.",
         formula="y = γ·(x − μ_batch)/√(σ²_batch + ε) + β",

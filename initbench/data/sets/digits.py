@@ -43,7 +43,6 @@ def _locate(_options: DataOptions, _source: Source) -> Located:
     table = read(csv)
     return Located(
         name="digits",
-        aliases=("sklearn_digits", "load_digits"),
         fingerprint=hashlib.sha256(table.tobytes()).hexdigest(),
         load=partial(_split, table),
         files=(csv,) if csv is not None else (),
@@ -69,6 +68,7 @@ def _split(table: NDArray[np.uint8]) -> RawData:
 DATASETS.add(
     Dataset(
         name="digits",
+        aliases=("sklearn_digits", "load_digits"),
         summary="1,797 scanned handwritten digits, 8×8 grey, 10 classes, bundled: the offline default.",
         source="Alpaydin and Kaynak 1998 (UCI), the test part, as bundled with scikit-learn",
         formula="1,077 train, 360 validation, 360 test, stratified with a fixed seed",

@@ -42,7 +42,6 @@ def _locate(options: NpzOptions, source: Source) -> Located:
     path = _find(options.path, source.root)
     return Located(
         name="npz",
-        aliases=("numpy",),
         fingerprint=checksum(path, "sha256", recheck=source.recheck),
         load=partial(read, path),
         files=(path,),
@@ -150,6 +149,7 @@ def _check_together(x_train: Tensor, y_train: Tensor, x_test: Tensor, y_test: Te
 DATASETS.add(
     Dataset(
         name="npz",
+        aliases=("numpy",),
         summary="Your own features, grey or colour images from one NumPy archive (.npz).",
         source="the user",
         formula="x_train, y_train (val_fraction of them for validation), x_test, y_test",
