@@ -81,8 +81,8 @@ class Registry(Generic[E]):
         self._first = first
         self._absent = frozenset(map(fold, absent))
         self._entries: dict[str, E] = {}
-        self._modules: dict[str, str] = {}
         self._folded: dict[str, str] = {}
+        self._origins: dict[str, tuple[str, int]] = {}
 
     def add(self, entry: E) -> E:
         """Register `entry`; a name or alias that is taken is a programming error."""
@@ -92,8 +92,13 @@ class Registry(Generic[E]):
             if self._folded.setdefault(fold(name), entry.name) != entry.name:
                 raise ValueError(f"{self.kind} {name!r} means {self._folded[fold(name)]!r} already")
         self._entries[entry.name] = entry
-        self._modules[entry.name] = sys._getframe(1).f_globals["__name__"]
+        self._origins[entry.name] = _calling_statement()
         return entry
+
+    def origin(self, name: str) -> tuple[str, int]:
+        """Return the module that registered the entry, and a line of the statement that did."""
+        self._discover()
+        return self._origins[name]
 
     def __getitem__(self, name: str) -> E:
         """Return the entry that `name` means, or raise UnknownNameError with the nearest name."""
@@ -156,7 +161,7 @@ class Registry(Generic[E]):
             importlib.import_module(name)
         first = f"{package.__name__}.{self._first}"
         by_module = sorted(
-            self._entries, key=lambda entry: (self._modules[entry] != first, self._modules[entry])
+            self._entries, key=lambda entry: (self._origins[entry][0] != first, self._origins[entry][0])
         )
         self._entries = {name: self._entries[name] for name in by_module}
 
@@ -174,6 +179,14 @@ def missing_space(text: str) -> str | None:
     """Return what to write for `depth:3`, which YAML reads as one word; None for other text."""
     pair = re.fullmatch(r"([A-Za-z_][A-Za-z0-9_]*):([^\s/:][^\n]*)", text.strip())
     return f"a space is missing behind ':'; write {pair[1]}: {pair[2]}" if pair else None
+
+
+def _calling_statement() -> tuple[str, int]:
+    """The module whose import is adding an entry, and the line that it has reached."""
+    frame = sys._getframe(2)
+    while frame.f_code.co_name != "<module>" and frame.f_back is not None:
+        frame = frame.f_back
+    return str(frame.f_globals["__name__"]), frame.f_lineno
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:
