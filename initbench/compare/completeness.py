@@ -52,11 +52,12 @@ def missing_seeds(runs: Sequence[RunFacts], stored: Sequence[RunFacts]) -> list[
 
 
 def _planned_seeds(run: RunFacts) -> set[int]:
-    """The seeds that the stored config names; none where a foreign config names nothing that makes sense."""
+    """The seeds that the stored config names; none where its own is not among them, as in a foreign config."""
     seeds = run.config.get("seeds")
     if isinstance(seeds, int) and not isinstance(seeds, bool):
-        return set(range(min(seeds, MAX_SEEDS)))
-    return {seed for seed in seeds if isinstance(seed, int)} if isinstance(seeds, list) else set()
+        seeds = list(range(min(seeds, MAX_SEEDS)))
+    is_plan = isinstance(seeds, list) and run.seed in seeds
+    return {seed for seed in seeds if isinstance(seed, int)} if is_plan else set()
 
 
 def _listed(names: Sequence[str]) -> str:
