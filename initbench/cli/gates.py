@@ -189,7 +189,8 @@ def report(verdicts: Verdicts, runs: Sequence[RunFacts]) -> None:
 
     GitHub is told on stderr: stdout is data, and GitHub reads annotations from both.
     """
-    options, obstacles = verdicts.options, verdicts.obstacles
+    options = verdicts.options
+    obstacles = [*verdicts.obstacles, *(verdicts.misplaced if options.strict else [])]
     if options.junit_xml is not None:
         from initbench.report.junit import write_junit
 

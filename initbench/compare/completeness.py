@@ -56,8 +56,9 @@ def _planned_seeds(run: RunFacts) -> set[int]:
     seeds = run.config.get("seeds")
     if isinstance(seeds, int) and not isinstance(seeds, bool):
         seeds = list(range(min(seeds, MAX_SEEDS)))
-    is_plan = isinstance(seeds, list) and run.seed in seeds
-    return {seed for seed in seeds if isinstance(seed, int)} if is_plan else set()
+    if not isinstance(seeds, list) or run.seed not in seeds:
+        return set()
+    return {seed for seed in seeds if isinstance(seed, int)}
 
 
 def _listed(names: Sequence[str]) -> str:
