@@ -52,7 +52,7 @@ def missing_seeds(runs: Sequence[RunFacts], stored: Sequence[RunFacts]) -> list[
 
 
 def _planned_seeds(run: RunFacts) -> set[int]:
-    """The seeds that the stored config names; none where its own is not among them, as in a foreign config."""
+    """The seeds that the stored config names; none where its own seed is not among them."""
     seeds = run.config.get("seeds")
     if isinstance(seeds, int) and not isinstance(seeds, bool):
         seeds = list(range(min(seeds, MAX_SEEDS)))
