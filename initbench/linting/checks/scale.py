@@ -133,7 +133,10 @@ def _needed(subject: Subject) -> str:
 
 def _untouched(subject: Subject) -> Iterator[Remark]:
     layers, told = _defaults(subject)
-    if len(layers) < told and set(layers) - {subject.uses[-1].name}:  # a head does well with little
+    heads = {use.name for use in subject.heads}
+    if heads <= set(layers):  # a head does well with little, and so do several that are alike
+        layers = [name for name in layers if name not in heads]
+    if layers and len(layers) < told:
         yield Remark(
             f"{named(layers)}: still as torch's constructors leave them, while other weights were drawn by"
             " another scheme.",
