@@ -134,9 +134,8 @@ def _needed(subject: Subject) -> str:
 def _untouched(subject: Subject) -> Iterator[Remark]:
     layers, told = _defaults(subject)
     heads = {use.name for use in subject.heads}
-    if heads <= set(layers):  # a head does well with little, and so do several that are alike
-        layers = [name for name in layers if name not in heads]
-    if layers and len(layers) < told:
+    spared = heads if heads <= set(layers) else set()  # a head does well with little, and so do several alike
+    if len(layers) < told and set(layers) - spared:
         yield Remark(
             f"{named(layers)}: still as torch's constructors leave them, while other weights were drawn by"
             " another scheme.",
