@@ -41,6 +41,7 @@ def activation_of_net(
     module, where all its activations of that kind agree. Raises UsageError, naming `caller`.
     """
     name, given = _named(caller, activation)
+    name = ACTIVATIONS[name].name  # an alias becomes the name
     entry = ACTIVATIONS[name]
     fields = [*(field for field in entry.options.model_fields if field != "name"), *_FACTORS]
     of_scheme = INITS[scheme].options.model_fields
