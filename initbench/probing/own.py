@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,13 +15,20 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from initbench.errors import UsageError, reporting_user_code
 from initbench.probing import moments, record
+from initbench.probing.conditions import (
+    SCALE_FREE_NORMS,
+    Conditions,
+    batch_conditions,
+    broken_tensors,
+    largest_entry,
+)
+from initbench.probing.inputs import InputStatistics, input_statistics
 from initbench.probing.moments import Detail
-from initbench.probing.own_loss import OwnLoss, loss_of, main_output
+from initbench.probing.own_loss import Loss, OwnLoss, are_probabilities, loss_of, main_output
 from initbench.trace.intact import untouched
+from initbench.trace.overflow import Overflow, OverflowFinder
 from initbench.trace.tracer import Tracer
 from initbench.trace.use import Found, Use
-
-Loss = Callable[..., Tensor]
 
 _SEED = 0
 """Of the random numbers that a pass draws (dropout), so that a probe repeats itself."""
@@ -43,6 +50,11 @@ class Examined:
     """By use, how many units have the weights of an earlier one and get its gradient."""
     loss: OwnLoss
     output_shape: tuple[int, ...]
+    output_is_probabilities: bool
+    zero_share: float
+    """Share of the output's entries that are exactly 0."""
+    conditions: Conditions
+    """What its layers do not show."""
 
 
 class _Records:
@@ -50,6 +62,11 @@ class _Records:
 
     def __init__(self) -> None:
         self.by_index: dict[int, dict[str, Any]] = {}
+        self.first_input: InputStatistics | None = None
+
+    def layer_input(self, use: Use, x: Tensor) -> None:
+        if use.index == 1:
+            self.first_input = input_statistics(x)
 
     def pre_activation(self, use: Use, output: Tensor) -> None:
         self.by_index[use.index] = record.begin(output, use.units_second(output), _DETAIL)
@@ -61,12 +78,19 @@ class _Records:
         self.by_index[use.index]["act"] = moments.activation_statistics(seen, shown, known)
 
 
-def examine(module: nn.Module, x: Tensor, y: Tensor | None = None, loss: Loss | None = None) -> Examined:
+def examine(
+    module: nn.Module,
+    x: Tensor,
+    y: Tensor | None = None,
+    loss: Loss | None = None,
+    chance: float | None = None,
+) -> Examined:
     """Pass the batch x (B, …) through `module` and the gradient of a loss back, and measure every layer.
 
     The module runs in training mode on copies of its parameters and buffers, and is left as it was found:
     values, mode, hooks, attributes and the random states. `loss(output)`, or `loss(output, y)` where y is
-    given, is a mean over the batch; without one it is that of `own_loss`.
+    given, is a mean over the batch; without one it is that of `own_loss`. `chance`: what the loss is for a
+    net that knows nothing, where that cannot be found out.
     Raises UsageError for a module that cannot be run on x.
     """
     module = _unwrapped(module)
@@ -83,7 +107,7 @@ def examine(module: nn.Module, x: Tensor, y: Tensor | None = None, loss: Loss | 
         with tracer:
             output = main_output(_called(module, {**parameters, **buffers}, x))
         found = tracer.finish(parameters)
-        value, gradients = _passed_back(output, y, loss, found.uses)
+        value, gradients = _passed_back(output, x, y, (loss, chance), found.uses)
     layers = [
         record.finish(
             records.by_index[use.index],
@@ -95,7 +119,63 @@ def examine(module: nn.Module, x: Tensor, y: Tensor | None = None, loss: Loss | 
         for use, gradient in zip(found.uses, gradients, strict=True)
     ]
     copies = [_copies(use, gradient) for use, gradient in zip(found.uses, gradients, strict=True)]
-    return Examined(layers, found, copies, value, tuple(output.shape))
+    conditions = _conditions(module, x, found, value, records.first_input)
+    if not conditions.broken and not _is_finite(layers, value):
+        conditions = _with_overflow(conditions, _overflow(module, x, y, loss), found)
+    seen = output.detach()
+    return Examined(
+        records=layers,
+        found=found,
+        duplicated=copies,
+        loss=value,
+        output_shape=tuple(seen.shape),
+        output_is_probabilities=are_probabilities(seen),
+        zero_share=float((seen == 0.0).double().mean()),
+        conditions=conditions,
+    )
+
+
+def _conditions(
+    module: nn.Module, x: Tensor, found: Found, loss: OwnLoss, first_input: InputStatistics | None
+) -> Conditions:
+    conditions = batch_conditions(x)
+    broken = broken_tensors(module.named_parameters(), module.named_buffers())
+    uses = found.uses
+    is_free = not uses or uses[0].norm in SCALE_FREE_NORMS or not x.is_floating_point()
+    return replace(
+        conditions,
+        broken=(*broken, *conditions.broken),
+        first_input=None if is_free else first_input,
+        loss=loss.value,
+        chance=loss.chance,
+        head=uses[-1].name if uses else conditions.head,
+        tied=bool(uses) and uses[-1].looked_up,
+    )
+
+
+def _is_finite(layers: Sequence[dict[str, Any]], loss: OwnLoss) -> bool:
+    return math.isfinite(loss.value) and all(math.isfinite(layer["pre"]["q"]) for layer in layers)
+
+
+def _with_overflow(conditions: Conditions, overflow: Overflow | None, found: Found) -> Conditions:
+    layer = None if overflow is None else overflow.layer
+    weight = next((use.weight for use in found.uses if use.name == layer), None)
+    return replace(conditions, overflow=overflow, largest_weight=largest_entry(weight))
+
+
+def _overflow(module: nn.Module, x: Tensor, y: Tensor | None, loss: Loss | None) -> Overflow | None:
+    """The operation that makes the pass through `module`, or its loss, something else than a number."""
+    parameters = {name: _copy(p) for name, p in module.named_parameters()}
+    buffers = {name: b.detach().clone() for name, b in module.named_buffers()}
+    finder = OverflowFinder({id(p): name for name, p in parameters.items()})
+    with untouched(module), torch.no_grad():
+        torch.manual_seed(_SEED)
+        module.train()
+        with finder:
+            output = main_output(_called(module, {**parameters, **buffers}, x))
+            finder.begin_loss()
+            value = loss_of(output, y, loss, x=x)
+    return finder.cause_of(output) or finder.cause_of(value.tensor) or finder.first
 
 
 def _copy(parameter: Tensor) -> Tensor:
@@ -149,10 +229,15 @@ def _entering(tracer: Tracer, name: str) -> Callable[[nn.Module, Any], None]:
 
 
 def _passed_back(
-    output: Tensor, y: Tensor | None, loss: Loss | None, uses: list[Use]
+    output: Tensor,
+    x: Tensor,
+    y: Tensor | None,
+    criterion: tuple[Loss | None, float | None],
+    uses: list[Use],
 ) -> tuple[OwnLoss, list[Tensor | None]]:
     with reporting_user_code("the loss, or the way back from it, fails:"):
-        value = loss_of(output, y, loss)
+        loss, chance = criterion
+        value = loss_of(output, y, loss, x=x, chance=chance)
         return value, _gradients(value.tensor, uses)
 
 

@@ -177,6 +177,7 @@ class Tracer(TorchFunctionMode):
             again=self._times[name],
         )
         self._found.uses.append(use)
+        self._observer.layer_input(use, m.x)
         self._parts_of[use.index] = m.parts
         self._put_out(use, output)
 
