@@ -21,6 +21,8 @@ _IGNORED_LABEL = -100
 _SAME = 1e-4
 """Relative difference up to which two losses are the same."""
 _COLOURS = (1, 3)
+_SEED = 7_919
+"""Of labels and noise: an everyday seed would draw the very tokens that the user has drawn as input."""
 
 Loss = Callable[..., Tensor]
 
@@ -215,12 +217,13 @@ def _binary(output: Tensor, y: Tensor) -> OwnLoss:
 
 
 def _unlabelled(output: Tensor, x: Tensor | None) -> OwnLoss:
-    axis = _likely_class_axis(output, x)
+    axis, stream = _likely_class_axis(output, x), torch.Generator().manual_seed(_SEED)
     if axis is None:
-        return OwnLoss(mse_loss(output, torch.randn_like(output)), "mean square to N(0, 1) noise", None)
+        noise = torch.randn(output.shape, generator=stream).to(output)
+        return OwnLoss(mse_loss(output, noise), "mean square to N(0, 1) noise", None)
     output = output.movedim(axis, 1)
     classes = output.shape[1]
-    y = torch.randint(classes, output.shape[:1] + output.shape[2:], device=output.device)
+    y = torch.randint(classes, output.shape[:1] + output.shape[2:], generator=stream).to(output.device)
     words = f"cross-entropy, {classes} random classes"
     return OwnLoss(cross_entropy(output, y), words, math.log(classes), takes_logits=True)
 
