@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,11 +24,12 @@ from initbench.probing.conditions import (
 )
 from initbench.probing.inputs import InputStatistics, input_statistics
 from initbench.probing.moments import Detail
-from initbench.probing.own_loss import Loss, OwnLoss, are_probabilities, loss_of, main_output
+from initbench.probing.outputs import real_outputs
+from initbench.probing.own_loss import Loss, OwnLoss, are_probabilities, loss_of
 from initbench.trace.intact import untouched
 from initbench.trace.overflow import Overflow, OverflowFinder
 from initbench.trace.tracer import Tracer
-from initbench.trace.use import Found, Use
+from initbench.trace.use import UNUSED, Found, Use
 
 _SEED = 0
 """Of the random numbers that a pass draws (dropout), so that a probe repeats itself."""
@@ -93,7 +94,26 @@ def examine(
     net that knows nothing, where that cannot be found out.
     Raises UsageError for a module that cannot be run on x.
     """
-    module = _unwrapped(module)
+    with torch.inference_mode(False):  # within it there would be no gradient
+        return _examined(_unwrapped(module), _Task(x, y, loss, chance))
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a net is shown, and what is asked of its output."""
+
+    x: Tensor
+    y: Tensor | None
+    loss: Loss | None
+    chance: float | None
+
+    def loss_of(self, output: Tensor) -> OwnLoss:
+        """The loss of the main output."""
+        return loss_of(output, self.y, self.loss, x=self.x, chance=self.chance)
+
+
+def _examined(module: nn.Module, task: _Task) -> Examined:
+    x = task.x
     _refuse_unfit(module, x)
     parameters = {name: _copy(p) for name, p in module.named_parameters()}
     buffers = {name: b.detach().clone() for name, b in module.named_buffers()}
@@ -103,17 +123,22 @@ def examine(
         torch.manual_seed(_SEED)
         module.train()
         x = x.detach().clone()
-        tracer.start(x)
+        tracer.start(x, [*buffers.values(), *_attributes(module)])
         with tracer:
-            output = main_output(_called(module, {**parameters, **buffers}, x))
-        found = tracer.finish(parameters)
-        value, gradients = _passed_back(output, x, y, (loss, chance), found.uses)
+            outputs = real_outputs(_called(module, {**parameters, **buffers}, x))
+        found = tracer.finish(parameters, outputs.values())
+        output, *others = outputs.values()
+        value, gradients = _passed_back(output, others, task, found, parameters)
+    for use in found.uses:
+        shown = records.by_index[use.index]
+        shown["is_hidden"] = shown["act"] is not None or (use.leads_on and not use.joins)
+        shown["was_constant"] = use.was_constant
     layers = [
         record.finish(
             records.by_index[use.index],
             {"index": use.index, "name": use.name, "units": use.units},
             use.rows,
-            None if gradient is None else use.rows_of(gradient),
+            None if gradient is None else use.gradient_rows(gradient),
             _DETAIL,
         )
         for use, gradient in zip(found.uses, gradients, strict=True)
@@ -121,7 +146,7 @@ def examine(
     copies = [_copies(use, gradient) for use, gradient in zip(found.uses, gradients, strict=True)]
     conditions = _conditions(module, x, found, value, records.first_input)
     if not conditions.broken and not _is_finite(layers, value):
-        conditions = _with_overflow(conditions, _overflow(module, x, y, loss), found)
+        conditions = _with_overflow(conditions, _overflow(module, task), found)
     seen = output.detach()
     return Examined(
         records=layers,
@@ -140,7 +165,7 @@ def _conditions(
 ) -> Conditions:
     conditions = batch_conditions(x)
     broken = broken_tensors(module.named_parameters(), module.named_buffers())
-    uses = found.uses
+    uses, heads = found.uses, found.heads or found.uses[-1:]
     is_free = not uses or uses[0].norm in SCALE_FREE_NORMS or not x.is_floating_point()
     return replace(
         conditions,
@@ -148,8 +173,8 @@ def _conditions(
         first_input=None if is_free else first_input,
         loss=loss.value,
         chance=loss.chance,
-        head=uses[-1].name if uses else conditions.head,
-        tied=bool(uses) and uses[-1].looked_up,
+        head=heads[0].name if heads else conditions.head,
+        tied=bool(heads) and heads[0].looked_up,
     )
 
 
@@ -163,7 +188,7 @@ def _with_overflow(conditions: Conditions, overflow: Overflow | None, found: Fou
     return replace(conditions, overflow=overflow, largest_weight=largest_entry(weight))
 
 
-def _overflow(module: nn.Module, x: Tensor, y: Tensor | None, loss: Loss | None) -> Overflow | None:
+def _overflow(module: nn.Module, task: _Task) -> Overflow | None:
     """The operation that makes the pass through `module`, or its loss, something else than a number."""
     parameters = {name: _copy(p) for name, p in module.named_parameters()}
     buffers = {name: b.detach().clone() for name, b in module.named_buffers()}
@@ -172,9 +197,10 @@ def _overflow(module: nn.Module, x: Tensor, y: Tensor | None, loss: Loss | None)
         torch.manual_seed(_SEED)
         module.train()
         with finder:
-            output = main_output(_called(module, {**parameters, **buffers}, x))
+            outputs = real_outputs(_called(module, {**parameters, **buffers}, task.x))
+            output = next(iter(outputs.values()))
             finder.begin_loss()
-            value = loss_of(output, y, loss, x=x)
+            value = task.loss_of(output)
     return finder.cause_of(output) or finder.cause_of(value.tensor) or finder.first
 
 
@@ -228,36 +254,56 @@ def _entering(tracer: Tracer, name: str) -> Callable[[nn.Module, Any], None]:
     return hook
 
 
+def _attributes(module: nn.Module) -> Iterator[Tensor]:
+    """Tensors that submodules hold beside parameters and buffers, in lists and dicts too."""
+    for submodule in module.modules():
+        for value in vars(submodule).values():
+            items = value.values() if isinstance(value, dict) else value
+            yield from (
+                item
+                for item in (list(items) if isinstance(value, dict | list | tuple) else [value])
+                if isinstance(item, Tensor) and not isinstance(item, nn.Parameter)
+            )
+
+
 def _passed_back(
-    output: Tensor,
-    x: Tensor,
-    y: Tensor | None,
-    criterion: tuple[Loss | None, float | None],
-    uses: list[Use],
+    output: Tensor, others: Sequence[Tensor], task: _Task, found: Found, parameters: Mapping[str, Tensor]
 ) -> tuple[OwnLoss, list[Tensor | None]]:
+    """The loss of the main output, and the gradients by the weights of that of all outputs."""
     with reporting_user_code("the loss, or the way back from it, fails:"):
-        loss, chance = criterion
-        value = loss_of(output, y, loss, x=x, chance=chance)
-        return value, _gradients(value.tensor, uses)
+        value = task.loss_of(output)
+        total = value.tensor
+        if task.loss is None:
+            for other in others:
+                if other.requires_grad:
+                    total = total + loss_of(other, None, None, x=task.x).tensor
+        return value, _gradients(total, found, parameters)
 
 
-def _gradients(loss: Tensor, uses: list[Use]) -> list[Tensor | None]:
-    """Of the loss by the weight of each use; None where there is none."""
-    weights = [use.weight for use in uses]
-    wanted = [i for i, weight in enumerate(weights) if weight.requires_grad]
-    found: list[Tensor | None] = [None] * len(weights)
-    if wanted and loss.requires_grad:
-        gradients = torch.autograd.grad(loss, [weights[i] for i in wanted], allow_unused=True)
-        for i, gradient in zip(wanted, gradients, strict=True):
-            found[i] = gradient
-    return found
+def _gradients(loss: Tensor, found: Found, parameters: Mapping[str, Tensor]) -> list[Tensor | None]:
+    """Of the loss by the weight of each use; None where there is none.
+
+    Asked for are all parameters, so that the way back is that of training; one that gets a gradient is used,
+    whether its use was seen or not.
+    """
+    wanted = {
+        id(t): t for t in (*(use.factor for use in found.uses), *parameters.values()) if t.requires_grad
+    }
+    if not wanted or not loss.requires_grad:
+        return [None] * len(found.uses)
+    gradients = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
+    by_tensor = dict(zip(wanted, gradients, strict=True))
+    for name, why in found.unseen.items():
+        if why == UNUSED and by_tensor.get(id(parameters[name])) is not None:
+            found.unseen[name] = "it gets a gradient through something that cannot be looked into"
+    return [by_tensor.get(id(use.factor)) for use in found.uses]
 
 
 def _copies(use: Use, gradient: Tensor | None) -> int:
     """Units whose weights, bias and gradient are those of an earlier unit, told by random projections."""
     parts = [use.rows.detach()]
     if gradient is not None:
-        parts.append(use.rows_of(gradient))
+        parts.append(use.gradient_rows(gradient))
     if use.bias is not None and use.bias.shape == (use.units,):
         parts.append(use.bias.detach()[:, None])
     seen = torch.cat([_projected(part) for part in parts], 1)  # (units, projections)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from initbench.trace.operations import PRODUCTS, WEIGHTED, plain_name
+from initbench.trace.contraction import PRODUCTS
+from initbench.trace.operations import WEIGHTED, plain_name
 
 _IGNORED = frozenset({"isfinite", "isnan", "isinf", "register_hook"})
 _OPERATORS = {
@@ -133,7 +134,7 @@ class OverflowFinder(TorchFunctionMode):
             self._causes[id(output)] = Overflow(
                 operation=_OPERATORS.get(name, name),
                 layer=self._layer,
-                is_product=name in WEIGHTED or name in PRODUCTS,
+                is_product=name in WEIGHTED or name in PRODUCTS or name in ("einsum", "tensordot"),
                 in_loss=self._in_loss,
                 bad=bad,
                 entries=output.numel(),

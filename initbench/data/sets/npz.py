@@ -149,6 +149,7 @@ def _check_together(x_train: Tensor, y_train: Tensor, x_test: Tensor, y_test: Te
 DATASETS.add(
     Dataset(
         name="npz",
+        aliases=("numpy",),
         summary="Your own features, grey or colour images from one NumPy archive (.npz).",
         source="the user",
         formula="x_train, y_train (val_fraction of them for validation), x_test, y_test",

@@ -113,6 +113,7 @@ DATASETS.add(
 DATASETS.add(
     Dataset(
         name="fashion_mnist",
+        aliases=("fashion",),
         summary="Photographs of clothing, 28×28 grey, 10 classes: MNIST's shape, but harder.",
         source="Xiao, Rasul and Vollgraf 2017",
         formula="60,000 train (val_fraction of them for validation) + 10,000 test",
@@ -123,6 +124,7 @@ DATASETS.add(
 DATASETS.add(
     Dataset(
         name="kmnist",
+        aliases=("kuzushiji_mnist",),
         summary="Handwritten Japanese characters, 28×28 grey, 10 classes: MNIST's shape, harder to read.",
         source="Clanuwat et al. 2018",
         formula="60,000 train (val_fraction of them for validation) + 10,000 test",

@@ -56,7 +56,7 @@ def _activation_on_logits(subject: Subject) -> Iterator[Remark]:
     net = subject.nets[0]
     if not net.loss.takes_logits:
         return
-    head = subject.uses[-1]
+    head = subject.heads[0]
     what = "a softmax" if net.output_is_probabilities else _bent_by(head, net.zero_share)
     if what is not None:
         yield Remark(

@@ -136,7 +136,9 @@ def _untouched(subject: Subject) -> Iterator[Remark]:
     layers, told = _defaults(subject)
     normed = {use.name for use in subject.uses if use.norm in SCALE_FREE_NORMS}
     layers = [name for name in layers if name not in normed]  # a norm takes the scale away
-    if len(layers) < told and set(layers) - {subject.uses[-1].name}:  # a head does well with little
+    heads = {use.name for use in subject.heads}
+    spared = heads if heads <= set(layers) else set()  # a head does well with little, and so do several alike
+    if len(layers) < told and set(layers) - spared:
         yield Remark(
             f"{named(layers)}: still as torch's constructors leave them, while other weights were drawn by"
             " another scheme.",
