@@ -257,16 +257,16 @@ _TITLES = {
 def report(kind: str, verdicts: Sequence[Verdict]) -> str:
     """The section of docs/results.md about one kind of nets."""
     about = (
-        f"torchvision {torchvision.__version__.partition('+')[0]}, without pretrained weights, on four images of"
-        " noise, 64 × 64 where the model allows it. "
+        f"torchvision {torchvision.__version__.partition('+')[0]}, without pretrained weights, on four images"
+        " of noise, 64 × 64 where the model allows it. "
         if kind == "torchvision"
         else ""
     )
     parts = [
         f"## What probe and lint say: {_TITLES[kind]}",
         written_by(f"verdicts_on_nets --kinds {kind} --write"),
-        f"{about}One seed each. A verdict is *right* where a sound net gets no finding and no warning, where a"
-        " planted mistake is named, where no net is called healthy beside a loss more than"
+        f"{about}One seed each. A verdict is *right* where a sound net gets no finding and no warning, where"
+        " a planted mistake is named, where no net is called healthy beside a loss more than"
         f" {FAR:g} above ln C, and where every printed call of `apply_init` removes the finding that it is"
         " offered for (it is carried out on the net drawn anew).",
         _totals({kind: list(verdicts)}),

@@ -133,6 +133,7 @@ def _examined(module: nn.Module, task: _Task) -> Examined:
         shown = records.by_index[use.index]
         shown["is_hidden"] = shown["act"] is not None or (use.leads_on and not use.joins)
         shown["was_constant"] = use.was_constant
+        shown["below"], shown["is_head"] = _below(use), not use.feeds
     layers = [
         record.finish(
             records.by_index[use.index],
@@ -202,6 +203,13 @@ def _overflow(module: nn.Module, task: _Task) -> Overflow | None:
             finder.begin_loss()
             value = task.loss_of(output)
     return finder.cause_of(output) or finder.cause_of(value.tensor) or finder.first
+
+
+def _below(use: Use) -> int | None:
+    """The index of the layer that the use follows: where that is not known, of the one before in the pass."""
+    if use.source is not None:
+        return use.source.index
+    return None if use.from_input or use.index == 1 else use.index - 1
 
 
 def _copy(parameter: Tensor) -> Tensor:
