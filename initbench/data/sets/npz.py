@@ -42,7 +42,9 @@ class NpzOptions(DataOptions):
     """Options of the user's own archive."""
 
     path: str = Field(min_length=1)
-    """The .npz file (x_train, y_train, x_test, y_test), relative to the current folder or the data root."""
+    """The .npz file (x_train, y_train, x_test, y_test).
+
+    Relative to the config, the current folder or the data root, the first where it is there."""
 
 
 def _locate(options: NpzOptions, source: Source) -> Located:
@@ -64,7 +66,7 @@ def _find(named: str, root: Path) -> Path:
     raise UnavailableError(
         f"the npz data set {named!r} is not on disk",
         tried=[f"{path}: {'not a file' if path.exists() else 'not there'}" for path in candidates],
-        remedies=["set data.path to the file, relative to the current folder or to --data-dir"],
+        remedies=["set data.path to the file, relative to the config, the current folder or --data-dir"],
     )
 
 
