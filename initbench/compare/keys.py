@@ -13,7 +13,7 @@ from initbench.compare.facts import RunFacts
 from initbench.errors import UsageError
 from initbench.registry import nearest
 
-_CONDITION = re.compile(r"\s*([\w.-]+)\s*(!=|=)\s*(.*?)\s*")
+_CONDITION = re.compile(r"([\w.-]+)\s*(!=|=)(.*)")
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,14 @@ def conditions(texts: Sequence[str], runs: Sequence[RunFacts]) -> list[Where]:
 
 
 def _condition(text: str, runs: Sequence[RunFacts]) -> Where:
-    found = _CONDITION.fullmatch(text)
+    found = _CONDITION.fullmatch(text.strip())
     if found is None:
         raise UsageError(
             f"--where takes KEY=VALUE or KEY!=VALUE, as in --where init.scheme=lsuv; found {text!r}"
         )
     key, sign, value = found.groups()
     check_key(key, runs, "--where")
-    return Where(key, value, negated=sign == "!=")
+    return Where(key, value.strip(), negated=sign == "!=")
 
 
 def check_key(key: str, runs: Sequence[RunFacts], option: str) -> None:

@@ -149,7 +149,7 @@ def _meant(value: str, nouns: Mapping[str, None]) -> str | None:
     if "true or false" in nouns and word in _TRUTH:
         return f"write {_TRUTH[word]}"
     bare = re.sub(r"(?<=\d)[_, '](?=\d)", "", word)
-    pattern = {"a whole number": r"[-+]?\d+", "a number": r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"}
+    pattern = {"a whole number": r"[-+]?\d+", "a number": r"[-+]?(\d++(\.\d*+)?|\.\d++)(e[-+]?\d++)?"}
     if any(re.fullmatch(pattern[noun], bare) for noun in nouns if noun in pattern):
         return f"write {bare}" if bare != word else f"write {bare} without quotes"
     return None

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 
 from initbench.data.dataset import DATASETS, DataOptions, Dataset, Form, Located, RawData, Source
+from initbench.registry import MAX_COUNT
 from initbench.streams import generator
 
 _RECIPE = "gaussian/1"
@@ -18,11 +19,11 @@ _SEED = 0
 class GaussianOptions(DataOptions):
     """Options of the generated set."""
 
-    dim: int = Field(default=784, ge=1)
+    dim: int = Field(default=784, ge=1, le=1_000_000)
     """Number of features of a sample."""
-    samples: int = Field(default=10_000, ge=2)
+    samples: int = Field(default=10_000, ge=2, le=MAX_COUNT)
     """Number of training samples, those kept for validation included; the test set is a fifth of it."""
-    num_classes: int = Field(default=10, ge=2)
+    num_classes: int = Field(default=10, ge=2, le=1_000_000)
     """Number of classes; labels are drawn uniformly, so there is nothing to generalise."""
 
 
