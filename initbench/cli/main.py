@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from io import TextIOWrapper
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -33,6 +31,7 @@ from initbench.cli import (
     validate,
 )
 from initbench.cli.options import add
+from initbench.cli.output_streams import install_output_streams
 from initbench.errors import ConfigError, InitbenchError, Terminated
 
 app = typer.Typer(
@@ -82,9 +81,7 @@ def _root(
 
 def main() -> NoReturn:
     """Run the command line and exit."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a histogram on an ASCII terminal is question marks, no error
-            stream.reconfigure(errors="replace")
+    install_output_streams()
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _terminate)
     sys.exit(call(sys.argv[1:]))
@@ -96,19 +93,25 @@ def call(arguments: Sequence[str]) -> int:
         app(args=list(arguments), prog_name="initbench")
         sys.stdout.flush()
     except SystemExit as end:
-        return _unread() if isinstance(end.__context__, BrokenPipeError) else int(end.code or 0)
-    except BrokenPipeError:
-        return _unread()
+        if isinstance(
+            end.__context__, BrokenPipeError
+        ):  # typer makes a silent exit of it, whosever pipe it was
+            return _report_bug(end.__context__)
+        return int(end.code or 0)
     except InitbenchError as error:
         return _explain(error)
     except Terminated as error:
         print(f"initbench: interrupted{_resuming(arguments)}", file=sys.stderr)
         return error.exit_code
-    except Exception:
-        traceback.print_exc()
-        print("initbench: this is a bug in initbench, not in your config; please report it", file=sys.stderr)
-        return InitbenchError.exit_code
+    except Exception as error:
+        return _report_bug(error)
     return 0
+
+
+def _report_bug(error: Exception) -> int:
+    traceback.print_exception(error)
+    print("initbench: this is a bug in initbench, not in your config; please report it", file=sys.stderr)
+    return InitbenchError.exit_code
 
 
 def _resuming(arguments: Sequence[str]) -> str:
@@ -121,12 +124,6 @@ def _resuming(arguments: Sequence[str]) -> str:
 
 def _terminate(signum: int, _frame: FrameType | None) -> NoReturn:
     raise Terminated(signum)
-
-
-def _unread() -> int:
-    """Stdout's reader (`head`, say) has what it wanted: write no more, and call it a success."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
 
 
 def _explain(error: InitbenchError) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from initbench.errors import UsageError
+from initbench.errors import UsageError, reporting_user_code
 from initbench.probing import moments, record
 from initbench.probing.moments import Detail
 from initbench.probing.own_loss import OwnLoss, loss_of, main_output
@@ -123,11 +123,8 @@ def _refuse_unfit(module: nn.Module, x: Tensor) -> None:
 
 
 def _called(module: nn.Module, state: dict[str, Tensor], x: Tensor) -> Any:
-    try:
+    with reporting_user_code(f"the module cannot take a batch of shape {tuple(x.shape)}:"):
         return functional_call(module, state, (x,))
-    except Exception as error:
-        problem = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise UsageError(f"the module cannot take a batch of shape {tuple(x.shape)}: {problem}") from error
 
 
 @contextmanager
@@ -154,14 +151,9 @@ def _entering(tracer: Tracer, name: str) -> Callable[[nn.Module, Any], None]:
 def _passed_back(
     output: Tensor, y: Tensor | None, loss: Loss | None, uses: list[Use]
 ) -> tuple[OwnLoss, list[Tensor | None]]:
-    try:
+    with reporting_user_code("the loss, or the way back from it, fails:"):
         value = loss_of(output, y, loss)
         return value, _gradients(value.tensor, uses)
-    except UsageError:
-        raise
-    except Exception as error:
-        problem = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise UsageError(f"the loss, or the way back from it, raises {problem}") from error
 
 
 def _gradients(loss: Tensor, uses: list[Use]) -> list[Tensor | None]:

@@ -179,7 +179,7 @@ class Refusing(nn.Linear):
         (nn.Linear(5, 3), r"cannot take a batch of shape \(4, 6\)"),
         (nn.Linear(6, 3, device="meta"), "the module is on meta and the batch on cpu"),
         (Rounded(), "without a tensor of real numbers"),
-        (Refusing(), "the way back from it, raises ValueError: not today"),
+        (Refusing(), "the way back from it, fails: ValueError: not today"),
     ],
 )
 def test_what_cannot_be_probed_is_refused(module: nn.Module, message: str) -> None:
