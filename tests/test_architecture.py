@@ -14,8 +14,10 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "initbench"
 FLOORS = (
     "errors",
+    "interrupts",
     "registry",
     "choice",
+    "memory",
     "streams",
     "threads",
     "theory",

@@ -23,6 +23,7 @@ from initbench.models.network import FAMILIES, FamilyOptions
 from initbench.registry import MAX_COUNT, Options, Section
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+SeedList = Annotated[list[Seed], Field(min_length=1, max_length=10_000)]
 When = Literal["init", "train", "end"]
 
 DEFAULT_STEPS = 2000
@@ -128,7 +129,9 @@ class ExperimentConfig(Section):
     """Name of the experiment: letters, digits, dots, dashes and underscores."""
     notes: str = ""
     """What to look at, for people."""
-    seeds: Annotated[int, Field(ge=1, le=10_000)] | Annotated[list[Seed], Field(min_length=1, max_length=10_000)] = 1
+    seeds: (
+        Annotated[int, Field(ge=1, le=10_000)] | Annotated[list[Seed], Field(min_length=1, max_length=10_000)]
+    ) = 1
     """How many seeds (n means 0 … n−1), or a list of them."""
     data: Annotated[DataOptions, Choice(DATASETS, shorthand=False)] = Field(
         default_factory=lambda: default_choice(DATASETS, "mnist")

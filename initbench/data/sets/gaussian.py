@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 
 from initbench.data.dataset import DATASETS, DataOptions, Dataset, Form, Located, RawData, Source
+from initbench.memory import require_memory
 from initbench.registry import MAX_COUNT
 from initbench.streams import generator
 
@@ -23,7 +24,7 @@ class GaussianOptions(DataOptions):
     """Number of features of a sample."""
     samples: int = Field(default=10_000, ge=2, le=MAX_COUNT)
     """Number of training samples, those kept for validation included; the test set is a fifth of it."""
-    num_classes: int = Field(default=10, ge=2, le=1_000_000)
+    num_classes: int = Field(default=10, ge=2, le=100_000)
     """Number of classes; labels are drawn uniformly, so there is nothing to generalise."""
 
 
@@ -38,6 +39,7 @@ def _locate(options: GaussianOptions, _source: Source) -> Located:
 
 def _draw(dim: int, samples: int, classes: int) -> RawData:
     """x ~ N(0, 1), y uniform; from streams of their own, whatever the run's seed."""
+    require_memory(4.8 * samples * dim, "the gaussian data set", "lower data.samples or data.dim")
     tensors = {}
     for part, count in (("train", samples), ("test", max(1, samples // 5))):
         features, labels = (generator(_SEED, "gaussian", part, what) for what in ("x", "y"))
