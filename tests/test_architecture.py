@@ -18,6 +18,7 @@ FLOORS = (
     "registry",
     "choice",
     "memory",
+    "paths",
     "streams",
     "threads",
     "theory",

@@ -109,7 +109,7 @@ def call(arguments: Sequence[str]) -> int:
 
 
 def _end_of_file(end: SystemExit) -> Exception | None:
-    """Return the EOFError that typer has turned into "Aborted!", unless it was a prompt that was not answered."""
+    """Return the EOFError that typer made "Aborted!" of; None if a prompt was not answered."""
     abort = end.__context__
     cause = None if abort is None else abort.__cause__
     return cause if isinstance(cause, EOFError) else None

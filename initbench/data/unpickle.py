@@ -103,7 +103,7 @@ def _scan(content: bytes) -> None:
     for count, (operation, argument, _) in enumerate(pickletools.genops(content), 1):
         if count > MAX_OPERATIONS:
             raise DataError(f"has more than {MAX_OPERATIONS:,} operations, the limit")
-        if operation.name.endswith("PUT") and int(argument) > MAX_OPERATIONS:
+        if operation.name.endswith("PUT") and int(str(argument)) > MAX_OPERATIONS:
             raise DataError(
                 f"remembers a value as number {argument}; at most {MAX_OPERATIONS:,} are possible"
             )

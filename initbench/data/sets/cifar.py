@@ -140,13 +140,17 @@ def _packed(files: Published, found: Mapping[str, Path]) -> _Contents:
     (path,) = found.values()
     wanted = {f"{files.unpacked.folder}/{file}": file for file in files.unpacked.checksums}
     try:
-        with gzip.open(path) as packed, tarfile.open(fileobj=io.BufferedReader(_Bounded(packed)), mode="r|") as archive:
+        with gzip.open(path) as packed, tarfile.open(fileobj=_bounded(packed), mode="r|") as archive:
             for member in archive:
                 opened = archive.extractfile(member) if member.isfile() and member.name in wanted else None
                 if opened is not None:
                     yield wanted[member.name], f"{path}: {member.name}", opened.read()
     except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error) as error:
         raise DataError(f"{path} cannot be read as a .tar.gz archive: {error}") from error
+
+
+def _bounded(packed: gzip.GzipFile) -> io.BufferedReader:
+    return io.BufferedReader(_Bounded(packed))
 
 
 class _Bounded(io.RawIOBase):

@@ -26,6 +26,7 @@ from initbench.data.dataset import (
 from initbench.data.obtain.checksums import checksum
 from initbench.errors import DataError, InitbenchError
 from initbench.memory import require_memory
+from initbench.paths import expand_user, file_kind
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 _MOST_CLASSES = 1_000_000
@@ -58,14 +59,21 @@ def _locate(options: NpzOptions, source: Source) -> Located:
 
 
 def _find(named: str, root: Path) -> Path:
-    relative = Path(named).expanduser()
+    relative = expand_user(named)
     candidates = list(dict.fromkeys((relative.absolute(), root / relative)))
-    for path in candidates:
-        if path.is_file():
+    try:
+        kinds = [file_kind(path) for path in candidates]
+    except OSError as error:
+        raise DataError(f"data.path {named[:200]!r} cannot be used: {error.strerror}") from None
+    for path, kind in zip(candidates, kinds, strict=True):
+        if kind == "file":
             return path
     raise UnavailableError(
         f"the npz data set {named!r} is not on disk",
-        tried=[f"{path}: {'not a file' if path.exists() else 'not there'}" for path in candidates],
+        tried=[
+            f"{path}: {'not there' if kind == 'missing' else 'not a file'}"
+            for path, kind in zip(candidates, kinds, strict=True)
+        ],
         remedies=["set data.path to the file, relative to the current folder or to --data-dir"],
     )
 
