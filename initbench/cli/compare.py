@@ -27,7 +27,17 @@ from initbench.cli.compare_options import (
     ViewOption,
     WhereOption,
 )
-from initbench.cli.gates import Against, FailIf, JunitXml, Strict, check_gates, gate_options, print_verdicts
+from initbench.cli.gates import (
+    Against,
+    FailIf,
+    FailUnless,
+    JunitXml,
+    Strict,
+    check_gates,
+    fail_unjudged,
+    gate_options,
+    print_verdicts,
+)
 from initbench.cli.options import Json, RunPatterns, RunsDir, runs_root
 from initbench.errors import UsageError
 
@@ -56,6 +66,7 @@ def compare(
     format: FormatOption = None,
     output: Output = None,
     fail_if: FailIf = None,
+    fail_unless: FailUnless = None,
     strict: Strict = False,
     against: Against = None,
     junit_xml: JunitXml = None,
@@ -71,9 +82,13 @@ def compare(
     from initbench.compare.select import Selection
     from initbench.store.store import Store
 
-    gates = gate_options(fail_if, strict, against, junit_xml, confidence)
+    gates = gate_options(fail_if, strict, against, junit_xml, confidence, fail_unless)
     chosen = Selection(Store(runs_root(runs_dir)), patterns or [], where or [])
-    known = [run for run in chosen.runs if run.is_placed]
+    try:
+        known = [run for run in chosen.runs if run.is_placed]
+    except UsageError as error:  # nothing is stored, or nothing of what was asked for
+        fail_unjudged(gates, str(error))
+        raise
     found = tables(known, by=_keys(by, known), target=target)
     shown = {"view": view, "metrics": _split(metric), "columns": _split(columns), "sort": sort}
     drawn = {"only_changed": only_changed, "layers": layers, "plot": plot}
