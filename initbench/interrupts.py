@@ -62,14 +62,18 @@ def _handle(signum: int, frame: "FrameType | None") -> None:
 
         raise Terminated(signum)
     if _State.runs_to_mark and hasattr(signal, "setitimer"):
-        _State.postponed = signum
-        signal.setitimer(signal.ITIMER_REAL, _SECONDS_BETWEEN_TRIES)
+        _postpone(signum)
         return
     try:  # noqa: SIM105  # contextlib would have to be imported
         os.write(2, b"initbench: interrupted\n")
     except OSError:
         pass
     os._exit(128 + signum)
+
+
+def _postpone(signum: int) -> None:
+    _State.postponed = signum
+    signal.setitimer(signal.ITIMER_REAL, _SECONDS_BETWEEN_TRIES)
 
 
 def _try_again(_signum: int, frame: "FrameType | None") -> None:
@@ -81,8 +85,9 @@ def _try_again(_signum: int, frame: "FrameType | None") -> None:
 def _handle_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
     """Send the signal again where its exception was raised in a destructor or callback, which drops it."""
     signum = getattr(unraisable.exc_value, "signum", None)
-    if type(unraisable.exc_value).__name__ == "Terminated" and signum is not None:
-        os.kill(os.getpid(), signum)
+    is_signal = type(unraisable.exc_value).__name__ == "Terminated" and signum is not None
+    if is_signal and hasattr(signal, "setitimer"):
+        _postpone(signum)
     else:
         sys.__unraisablehook__(unraisable)
 
