@@ -28,6 +28,8 @@ class Subject:
     """What is given to `probe` and `lint`; None for their default."""
     mistake: str = ""
     """The planted mistake in words; empty for a net that is sound as it is."""
+    millions: float = 0.0
+    """Parameters of a large net."""
     named_by: str = ""
     """A regular expression that some finding's code or sentence matches where the mistake is named."""
 

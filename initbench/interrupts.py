@@ -85,8 +85,8 @@ def _try_again(_signum: int, frame: "FrameType | None") -> None:
 def _handle_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
     """Send the signal again where its exception was raised in a destructor or callback, which drops it."""
     signum = getattr(unraisable.exc_value, "signum", None)
-    is_signal = type(unraisable.exc_value).__name__ == "Terminated" and signum is not None
-    if is_signal and hasattr(signal, "setitimer"):
+    is_signal = type(unraisable.exc_value).__name__ == "Terminated"
+    if is_signal and signum is not None and hasattr(signal, "setitimer"):
         _postpone(signum)
     else:
         sys.__unraisablehook__(unraisable)

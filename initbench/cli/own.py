@@ -108,7 +108,12 @@ def _shape(text: str) -> tuple[int, ...]:
 
 def load(path: str) -> Callable[[], Any]:
     """What makes the network, from `package.module:function`; the working directory is looked in too."""
-    module_name, colon, attribute = path.partition(":")
+    module_name, colon, attribute = path.rpartition(":")
+    if (meant := _dotted_path(path)) is not None:
+        raise UsageError(f"--model takes module:function, not a file: {meant}")
+    if not colon and "." in path.strip("."):
+        module_name, _, attribute = path.rpartition(".")
+        raise UsageError(f"--model takes module:function: write {module_name}:{attribute}")
     if not colon or not module_name or not attribute:
         raise UsageError(f"--model takes module:function, as in torchvision.models:resnet18; found {path!r}")
     here = str(Path.cwd())
@@ -130,6 +135,20 @@ def load(path: str) -> Callable[[], Any]:
             f"--model {path}: {attribute} cannot be called; name a function that makes the network"
         )
     return found  # type: ignore[no-any-return]
+
+
+def _dotted_path(path: str) -> str | None:
+    """What to write for `./nets.py:make` and `nets/small.py`; None for what is no path of a file."""
+    named, colon, attribute = path.rpartition(":")
+    file, function = (named, attribute) if colon and "/" not in attribute else (path, "FUNCTION")
+    if "/" not in file and "\\" not in file and not file.endswith(".py"):
+        return None
+    location = Path(file.replace("\\", "/").removesuffix(".py")).expanduser()
+    if location.is_absolute() and location.is_relative_to(Path.cwd()):
+        location = location.relative_to(Path.cwd())
+    if location.is_absolute() or ".." in location.parts:
+        return f"write {location.name}:{function}, in the folder {location.parent}"
+    return f"write {'.'.join(location.parts)}:{function}"
 
 
 _UNDER_MAIN = "put what it runs under if __name__ == '__main__'"

@@ -156,4 +156,22 @@ def bound(name: str, **options: Any) -> BoundActivation:
     return bind(options_model(ACTIVATIONS[name], "name")(**options))
 
 
-ACTIVATIONS: Registry[Activation] = Registry("activation", "initbench.components.activations")
+_ABSENT = (
+    "quick_gelu",
+    "glu",
+    "swiglu",
+    "geglu",
+    "reglu",
+    "softmax",
+    "log_softmax",
+    "log_sigmoid",
+    "rrelu",
+    "hard_shrink",
+    "soft_shrink",
+    "tanh_shrink",
+    "threshold",
+    "snake",
+    "erf",
+)
+"""Well-known names that nothing here stands for, so that no near name is suggested."""
+ACTIVATIONS: Registry[Activation] = Registry("activation", "initbench.components.activations", absent=_ABSENT)

@@ -157,7 +157,8 @@ def _follows(code: str, layer: int, dead: int) -> bool:
 
 
 def _hidden(snapshot: dict[str, Any]) -> list[dict[str, Any]]:
-    return [layer for layer in snapshot["layers"] if layer["act"] is not None]
+    """Layers that others follow; of our own nets those with an activation behind them."""
+    return [layer for layer in snapshot["layers"] if layer.get("is_hidden", layer["act"] is not None)]
 
 
 def _symmetric(snapshots: Sequence[dict[str, Any]], situation: Situation | None) -> Iterator[Finding]:
@@ -202,7 +203,7 @@ def _slopes(hidden: list[dict[str, Any]], situation: Situation | None) -> Iterat
     A residual branch that starts closed puts out 0 and lets no gradient in, while both go on beside it;
     such layers are no part of the way.
     """
-    forward = list(filter(_open, hidden))
+    forward = [layer for layer in hidden if _open(layer) and not layer.get("was_constant")]
     q = known([layer["pre"]["q"] for layer in forward])
     finite = sum(map(math.isfinite, q))
     signal = known([layer["pre"]["signal"] for layer in forward])[:finite]
@@ -219,7 +220,7 @@ def _slopes(hidden: list[dict[str, Any]], situation: Situation | None) -> Iterat
 
 def _open(layer: dict[str, Any]) -> bool:
     """Whether what follows the layer sees its output: after a 0 alone, an activation would be one value."""
-    return not (layer["pre"]["q"] == 0.0 and layer["act"]["std"])
+    return not (layer["pre"]["q"] == 0.0 and layer["act"] is not None and layer["act"]["std"])
 
 
 def _reached(layers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -264,7 +265,7 @@ def _shares(
 ) -> Iterator[Finding]:
     limit = _BY_NAME[code].threshold or 0.0
     for snapshot in snapshots:
-        over = [layer for layer in _hidden(snapshot) if (layer["act"][statistic] or 0.0) > limit]
+        over = [layer for layer in snapshot["layers"] if ((layer["act"] or {}).get(statistic) or 0.0) > limit]
         if over:
             first, when = over[0], snapshot["when"]
             share = first["act"][statistic]

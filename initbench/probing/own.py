@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +16,11 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from initbench.errors import UsageError, reporting_user_code
 from initbench.probing import moments, record
 from initbench.probing.moments import Detail
-from initbench.probing.own_loss import OwnLoss, loss_of, main_output
+from initbench.probing.outputs import real_outputs
+from initbench.probing.own_loss import OwnLoss, loss_of
 from initbench.trace.intact import untouched
 from initbench.trace.tracer import Tracer
-from initbench.trace.use import Found, Use
+from initbench.trace.use import UNUSED, Found, Use
 
 Loss = Callable[..., Tensor]
 
@@ -69,7 +70,11 @@ def examine(module: nn.Module, x: Tensor, y: Tensor | None = None, loss: Loss | 
     given, is a mean over the batch; without one it is that of `own_loss`.
     Raises UsageError for a module that cannot be run on x.
     """
-    module = _unwrapped(module)
+    with torch.inference_mode(False):  # within it there would be no gradient
+        return _examined(_unwrapped(module), x, y, loss)
+
+
+def _examined(module: nn.Module, x: Tensor, y: Tensor | None, loss: Loss | None) -> Examined:
     _refuse_unfit(module, x)
     parameters = {name: _copy(p) for name, p in module.named_parameters()}
     buffers = {name: b.detach().clone() for name, b in module.named_buffers()}
@@ -79,17 +84,22 @@ def examine(module: nn.Module, x: Tensor, y: Tensor | None = None, loss: Loss | 
         torch.manual_seed(_SEED)
         module.train()
         x = x.detach().clone()
-        tracer.start(x)
+        tracer.start(x, [*buffers.values(), *_attributes(module)])
         with tracer:
-            output = main_output(_called(module, {**parameters, **buffers}, x))
-        found = tracer.finish(parameters)
-        value, gradients = _passed_back(output, y, loss, found.uses)
+            outputs = real_outputs(_called(module, {**parameters, **buffers}, x))
+        found = tracer.finish(parameters, outputs.values())
+        output, *others = outputs.values()
+        value, gradients = _passed_back(output, others, y, loss, found, parameters)
+    for use in found.uses:
+        shown = records.by_index[use.index]
+        shown["is_hidden"] = shown["act"] is not None or (use.leads_on and not use.joins)
+        shown["was_constant"] = use.was_constant
     layers = [
         record.finish(
             records.by_index[use.index],
             {"index": use.index, "name": use.name, "units": use.units},
             use.rows,
-            None if gradient is None else use.rows_of(gradient),
+            None if gradient is None else use.gradient_rows(gradient),
             _DETAIL,
         )
         for use, gradient in zip(found.uses, gradients, strict=True)
@@ -148,31 +158,61 @@ def _entering(tracer: Tracer, name: str) -> Callable[[nn.Module, Any], None]:
     return hook
 
 
+def _attributes(module: nn.Module) -> Iterator[Tensor]:
+    """Tensors that submodules hold beside parameters and buffers, in lists and dicts too."""
+    for submodule in module.modules():
+        for value in vars(submodule).values():
+            items = value.values() if isinstance(value, dict) else value
+            yield from (
+                item
+                for item in (list(items) if isinstance(value, dict | list | tuple) else [value])
+                if isinstance(item, Tensor) and not isinstance(item, nn.Parameter)
+            )
+
+
 def _passed_back(
-    output: Tensor, y: Tensor | None, loss: Loss | None, uses: list[Use]
+    output: Tensor,
+    others: Sequence[Tensor],
+    y: Tensor | None,
+    loss: Loss | None,
+    found: Found,
+    parameters: Mapping[str, Tensor],
 ) -> tuple[OwnLoss, list[Tensor | None]]:
+    """The loss of the main output, and the gradients by the weights of that of all outputs."""
     with reporting_user_code("the loss, or the way back from it, fails:"):
         value = loss_of(output, y, loss)
-        return value, _gradients(value.tensor, uses)
+        total = value.tensor
+        if loss is None:
+            for other in others:
+                if other.requires_grad:
+                    total = total + loss_of(other, None, None).tensor
+        return value, _gradients(total, found, parameters)
 
 
-def _gradients(loss: Tensor, uses: list[Use]) -> list[Tensor | None]:
-    """Of the loss by the weight of each use; None where there is none."""
-    weights = [use.weight for use in uses]
-    wanted = [i for i, weight in enumerate(weights) if weight.requires_grad]
-    found: list[Tensor | None] = [None] * len(weights)
-    if wanted and loss.requires_grad:
-        gradients = torch.autograd.grad(loss, [weights[i] for i in wanted], allow_unused=True)
-        for i, gradient in zip(wanted, gradients, strict=True):
-            found[i] = gradient
-    return found
+def _gradients(loss: Tensor, found: Found, parameters: Mapping[str, Tensor]) -> list[Tensor | None]:
+    """Of the loss by the weight of each use; None where there is none.
+
+    Asked for are all parameters, so that the way back is that of training; one that gets a gradient is used,
+    whether its use was seen or not.
+    """
+    wanted = {
+        id(t): t for t in (*(use.factor for use in found.uses), *parameters.values()) if t.requires_grad
+    }
+    if not wanted or not loss.requires_grad:
+        return [None] * len(found.uses)
+    gradients = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
+    by_tensor = dict(zip(wanted, gradients, strict=True))
+    for name, why in found.unseen.items():
+        if why == UNUSED and by_tensor.get(id(parameters[name])) is not None:
+            found.unseen[name] = "it gets a gradient through something that cannot be looked into"
+    return [by_tensor.get(id(use.factor)) for use in found.uses]
 
 
 def _copies(use: Use, gradient: Tensor | None) -> int:
     """Units whose weights, bias and gradient are those of an earlier unit, told by random projections."""
     parts = [use.rows.detach()]
     if gradient is not None:
-        parts.append(use.rows_of(gradient))
+        parts.append(use.gradient_rows(gradient))
     if use.bias is not None and use.bias.shape == (use.units,):
         parts.append(use.bias.detach()[:, None])
     seen = torch.cat([_projected(part) for part in parts], 1)  # (units, projections)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,31 +28,6 @@ class OwnLoss:
     def value(self) -> float:
         """The loss as a number."""
         return float(self.tensor.detach())
-
-
-def main_output(output: Any) -> Tensor:
-    """The tensor that a loss is taken of: the output, its `logits` or `out`, or the first with a gradient.
-
-    Raises UsageError where there is no tensor of real numbers.
-    """
-    found = [tensor for tensor in _tensors(output) if tensor.is_floating_point()]
-    if not found:
-        raise UsageError(f"the module puts out {type(output).__name__} without a tensor of real numbers")
-    return next((tensor for tensor in found if tensor.requires_grad), found[0])
-
-
-def _tensors(output: Any) -> Iterator[Tensor]:
-    if isinstance(output, Tensor):
-        yield output
-        return
-    named = output if isinstance(output, dict) else getattr(output, "__dict__", {})
-    for name in ("logits", "out"):
-        if isinstance(named.get(name), Tensor):
-            yield named[name]
-    values = output.values() if isinstance(output, dict) else output
-    if isinstance(output, dict | tuple | list):
-        for value in values:
-            yield from _tensors(value)
 
 
 def loss_of(output: Tensor, y: Tensor | None, loss: Callable[..., Tensor] | None) -> OwnLoss:

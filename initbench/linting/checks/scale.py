@@ -133,7 +133,9 @@ def _needed(subject: Subject) -> str:
 
 def _untouched(subject: Subject) -> Iterator[Remark]:
     layers, told = _defaults(subject)
-    if len(layers) < told and set(layers) - {subject.uses[-1].name}:  # a head does well with little
+    heads = {use.name for use in subject.heads}
+    spared = heads if heads <= set(layers) else set()  # a head does well with little, and so do several alike
+    if len(layers) < told and set(layers) - spared:
         yield Remark(
             f"{named(layers)}: still as torch's constructors leave them, while other weights were drawn by"
             " another scheme.",
