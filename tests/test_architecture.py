@@ -21,6 +21,7 @@ FLOORS = (
     "paths",
     "streams",
     "threads",
+    "torch_defaults",
     "theory",
     "components",
     "models",
