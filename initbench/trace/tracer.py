@@ -230,6 +230,7 @@ class Tracer(TorchFunctionMode):
             was_constant=not varies and not origin.has_varied,
         )
         self._found.uses.append(use)
+        self._observer.layer_input(use, m.x)
         self._parts_of[use.index] = m.parts
         self._put_out(use, output)
 
