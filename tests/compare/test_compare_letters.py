@@ -91,17 +91,11 @@ def test_a_baseline_in_another_table_is_named() -> None:
         config = {"train": {"lr": 0.1, "steps": steps}}
         return [stored(name, seed, test=0.5 + seed / 100, arm=name, config=config) for seed in range(3)]
 
-    found = tables([*runs("a", 20), *runs("b", 40)])
-    for view in (
-        View(baseline="b"),
-        View(baseline="b", metrics=(METRIC,)),
-        View(baseline="b", format="latex"),
-    ):
+    found, plain = tables([*runs("a", 20), *runs("b", 40)]), View(baseline="b")
+    for view in (plain, replace(plain, metrics=(METRIC,)), replace(plain, format="latex")):
         text = rendered(found, view)
         assert "b is alone in its table (40 steps): nothing could be held against it." in text
         assert "a stands in another table (20 steps) than b: not held against it." in text
-    more = rendered(
-        tables([*runs("a", 20), *runs("c", 20), *runs("b", 40), *runs("d", 40)]), View(baseline="b")
-    )
+    more = rendered(tables([*runs("a", 20), *runs("c", 20), *runs("b", 40), *runs("d", 40)]), plain)
     assert "2 rows stand in another table (20 steps) than b" in more and "alone" not in more
     assert "stands in another" not in rendered(tables([*runs("a", 40), *runs("b", 40)]), plain)
