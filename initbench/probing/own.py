@@ -316,6 +316,7 @@ def _projected(rows: Tensor) -> Tensor:
     """(units, n) on a few random directions, in units of the largest entry."""
     rows = rows.float()
     scale = float(rows.abs().max())
-    directions = torch.randn(rows.shape[1], _DIRECTIONS, generator=torch.Generator().manual_seed(0))
+    stream = torch.Generator("cpu").manual_seed(0)
+    directions = torch.randn(rows.shape[1], _DIRECTIONS, generator=stream, dtype=torch.float32, device="cpu")
     shown = rows @ directions.to(rows.device) / math.sqrt(rows.shape[1])
     return shown / scale if scale > 0.0 else shown
