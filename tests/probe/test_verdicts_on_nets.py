@@ -1,4 +1,4 @@
-"""What probe and lint say of sound nets and of planted mistakes; torchvision's models behind the slow marker."""
+"""What probe and lint say of sound nets and of planted mistakes; torchvision's models are slow."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def check(subject: Subject) -> None:
         assert verdict.wrong == [], verdict.sentences
 
 
-@pytest.mark.parametrize("subject", modern_nets(), ids=by_name)
+@pytest.mark.parametrize("subject", list(modern_nets()), ids=by_name)
 def test_a_net_as_its_authors_start_it_gets_no_finding_and_no_warning(subject: Subject) -> None:
     check(subject)
 
 
-@pytest.mark.parametrize("subject", planted_mistakes(), ids=by_name)
+@pytest.mark.parametrize("subject", list(planted_mistakes()), ids=by_name)
 def test_a_planted_mistake_is_named_and_the_advice_cures(subject: Subject) -> None:
     check(subject)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("subject", torchvision_nets(), ids=by_name)
+@pytest.mark.parametrize("subject", list(torchvision_nets()), ids=by_name)
 def test_a_model_of_torchvision_gets_no_finding_and_no_warning(subject: Subject) -> None:
     if subject.millions > 100:
         pytest.skip("takes gigabytes: `python -m benchmarks.verdicts_on_nets` has it")
