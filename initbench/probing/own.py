@@ -15,12 +15,15 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from initbench.errors import UsageError, reporting_user_code
 from initbench.probing import moments, record
+from initbench.probing.coverage import Coverage, coverage_of
 from initbench.probing.moments import Detail
 from initbench.probing.outputs import real_outputs
 from initbench.probing.own_loss import OwnLoss, loss_of
+from initbench.probing.recurrent import RecurrentRecords
 from initbench.trace.intact import untouched
+from initbench.trace.recurrent import Step
 from initbench.trace.tracer import Tracer
-from initbench.trace.use import UNUSED, Found, Use
+from initbench.trace.use import UNUSED, Found, RecurrentLayer, Use
 
 Loss = Callable[..., Tensor]
 
@@ -42,6 +45,7 @@ class Examined:
     found: Found
     duplicated: list[int]
     """By use, how many units have the weights of an earlier one and get its gradient."""
+    coverage: Coverage
     loss: OwnLoss
     output_shape: tuple[int, ...]
 
@@ -51,6 +55,18 @@ class _Records:
 
     def __init__(self) -> None:
         self.by_index: dict[int, dict[str, Any]] = {}
+        self._recurrent = RecurrentRecords()
+
+    def step(self, layer: RecurrentLayer, step: Step) -> None:
+        self._recurrent.step(layer, step)
+
+    def end_forward(self) -> None:
+        """What is known once all steps have been made."""
+        self.by_index |= self._recurrent.records()
+
+    def end_backward(self) -> None:
+        """What is known once the gradient has gone back."""
+        self._recurrent.add_gradients(self.by_index)
 
     def pre_activation(self, use: Use, output: Tensor) -> None:
         self.by_index[use.index] = record.begin(output, use.units_second(output), _DETAIL)
@@ -88,11 +104,14 @@ def _examined(module: nn.Module, x: Tensor, y: Tensor | None, loss: Loss | None)
         with tracer:
             outputs = real_outputs(_called(module, {**parameters, **buffers}, x))
         found = tracer.finish(parameters, outputs.values())
+        records.end_forward()
         output, *others = outputs.values()
         value, gradients = _passed_back(output, others, y, loss, found, parameters)
+    records.end_backward()
     for use in found.uses:
         shown = records.by_index[use.index]
-        shown["is_hidden"] = shown["act"] is not None or (use.leads_on and not use.joins)
+        is_on_the_way = shown["act"] is not None or (use.leads_on and not use.joins)
+        shown["is_hidden"] = is_on_the_way and not use.is_recurrent
         shown["was_constant"] = use.was_constant
     layers = [
         record.finish(
@@ -105,7 +124,7 @@ def _examined(module: nn.Module, x: Tensor, y: Tensor | None, loss: Loss | None)
         for use, gradient in zip(found.uses, gradients, strict=True)
     ]
     copies = [_copies(use, gradient) for use, gradient in zip(found.uses, gradients, strict=True)]
-    return Examined(layers, found, copies, value, tuple(output.shape))
+    return Examined(layers, found, copies, coverage_of(found, layers), value, tuple(output.shape))
 
 
 def _copy(parameter: Tensor) -> Tensor:

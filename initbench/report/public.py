@@ -36,8 +36,8 @@ class Probe:
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.survey.findings
+        """Whether every weight was seen and nothing is wrong."""
+        return self.survey.coverage.is_complete and not self.survey.findings
 
     def as_data(self) -> dict[str, Any]:
         """The document that `initbench probe --json` prints."""
