@@ -22,7 +22,8 @@ from initbench.models.network import Network
 from initbench.pretrain.start import begin
 from initbench.pretrain.transfer_source import Origin
 from initbench.probing.coverage import Coverage
-from initbench.probing.own import Examined, Loss, examine
+from initbench.probing.own import Examined, examine
+from initbench.probing.own_loss import Loss
 from initbench.probing.own_theory import common_activation
 from initbench.threads import one_thread
 from initbench.trace.use import Use
@@ -74,13 +75,14 @@ def lint_own(
     y: Tensor | None = None,
     *,
     loss: Loss | None = None,
+    chance: float | None = None,
     target: str,
     seeds: Sequence[int],
     declared: InitOptions | None = None,
 ) -> Linted:
     """Look at modules of the user's own; `declared` is the init that all their weights are meant to have."""
     made = list(modules)
-    nets = _examined(made, x, y, loss)
+    nets = _examined(made, x, y, loss, chance)
     uses = nets[0].found.uses
     activation = common_activation(uses)
     rules = {} if declared is None else _declared(uses, declared)
@@ -88,9 +90,15 @@ def lint_own(
     return _linted(subject, target, seeds, len(x))
 
 
-def _examined(modules: Sequence[nn.Module], x: Tensor, y: Tensor | None, loss: Loss | None) -> list[Examined]:
+def _examined(
+    modules: Sequence[nn.Module],
+    x: Tensor,
+    y: Tensor | None,
+    loss: Loss | None,
+    chance: float | None = None,
+) -> list[Examined]:
     with true_fp32(x.device), one_thread():
-        nets = [examine(module, x, y, loss) for module in modules]
+        nets = [examine(module, x, y, loss, chance) for module in modules]
     if not nets[0].found.uses and not nets[0].found.unseen:
         raise UsageError("no weight layer was seen in the pass: there is nothing to lint")
     return nets

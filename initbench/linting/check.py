@@ -39,7 +39,7 @@ class Subject:
 
     @property
     def heads(self) -> Sequence[Use]:
-        """Uses that put the net's outputs out, that of the main output last of those that it has."""
+        """Uses that put out what the net puts out, those of its main output first."""
         return self.nets[0].found.heads or self.uses[-1:]
 
     def drawn(self, place: int) -> list[Use]:

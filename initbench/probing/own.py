@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,17 +15,24 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from initbench.errors import UsageError, reporting_user_code
 from initbench.probing import moments, record
+from initbench.probing.conditions import (
+    SCALE_FREE_NORMS,
+    Conditions,
+    batch_conditions,
+    broken_tensors,
+    largest_entry,
+)
 from initbench.probing.coverage import Coverage, coverage_of
+from initbench.probing.inputs import InputStatistics, input_statistics
 from initbench.probing.moments import Detail
 from initbench.probing.outputs import real_outputs
-from initbench.probing.own_loss import OwnLoss, loss_of
+from initbench.probing.own_loss import Loss, OwnLoss, are_probabilities, loss_of
 from initbench.probing.recurrent import RecurrentRecords
 from initbench.trace.intact import untouched
+from initbench.trace.overflow import Overflow, OverflowFinder
 from initbench.trace.recurrent import Step
 from initbench.trace.tracer import Tracer
 from initbench.trace.use import UNUSED, Found, RecurrentLayer, Use
-
-Loss = Callable[..., Tensor]
 
 _SEED = 0
 """Of the random numbers that a pass draws (dropout), so that a probe repeats itself."""
@@ -48,6 +55,11 @@ class Examined:
     coverage: Coverage
     loss: OwnLoss
     output_shape: tuple[int, ...]
+    output_is_probabilities: bool
+    zero_share: float
+    """Share of the output's entries that are exactly 0."""
+    conditions: Conditions
+    """What its layers do not show."""
 
 
 class _Records:
@@ -55,7 +67,12 @@ class _Records:
 
     def __init__(self) -> None:
         self.by_index: dict[int, dict[str, Any]] = {}
+        self.first_input: InputStatistics | None = None
         self._recurrent = RecurrentRecords()
+
+    def layer_input(self, use: Use, x: Tensor) -> None:
+        if use.index == 1:
+            self.first_input = input_statistics(x)
 
     def step(self, layer: RecurrentLayer, step: Step) -> None:
         self._recurrent.step(layer, step)
@@ -78,19 +95,41 @@ class _Records:
         self.by_index[use.index]["act"] = moments.activation_statistics(seen, shown, known)
 
 
-def examine(module: nn.Module, x: Tensor, y: Tensor | None = None, loss: Loss | None = None) -> Examined:
+def examine(
+    module: nn.Module,
+    x: Tensor,
+    y: Tensor | None = None,
+    loss: Loss | None = None,
+    chance: float | None = None,
+) -> Examined:
     """Pass the batch x (B, …) through `module` and the gradient of a loss back, and measure every layer.
 
     The module runs in training mode on copies of its parameters and buffers, and is left as it was found:
     values, mode, hooks, attributes and the random states. `loss(output)`, or `loss(output, y)` where y is
-    given, is a mean over the batch; without one it is that of `own_loss`.
+    given, is a mean over the batch; without one it is that of `own_loss`. `chance`: what the loss is for a
+    net that knows nothing, where that cannot be found out.
     Raises UsageError for a module that cannot be run on x.
     """
     with torch.inference_mode(False):  # within it there would be no gradient
-        return _examined(_unwrapped(module), x, y, loss)
+        return _examined(_unwrapped(module), _Task(x, y, loss, chance))
 
 
-def _examined(module: nn.Module, x: Tensor, y: Tensor | None, loss: Loss | None) -> Examined:
+@dataclass(frozen=True)
+class _Task:
+    """What a net is shown, and what is asked of its output."""
+
+    x: Tensor
+    y: Tensor | None
+    loss: Loss | None
+    chance: float | None
+
+    def loss_of(self, output: Tensor) -> OwnLoss:
+        """The loss of the main output."""
+        return loss_of(output, self.y, self.loss, x=self.x, chance=self.chance)
+
+
+def _examined(module: nn.Module, task: _Task) -> Examined:
+    x = task.x
     _refuse_unfit(module, x)
     parameters = {name: _copy(p) for name, p in module.named_parameters()}
     buffers = {name: b.detach().clone() for name, b in module.named_buffers()}
@@ -106,7 +145,7 @@ def _examined(module: nn.Module, x: Tensor, y: Tensor | None, loss: Loss | None)
         found = tracer.finish(parameters, outputs.values())
         records.end_forward()
         output, *others = outputs.values()
-        value, gradients = _passed_back(output, others, y, loss, found, parameters)
+        value, gradients = _passed_back(output, others, task, found, parameters)
     records.end_backward()
     for use in found.uses:
         shown = records.by_index[use.index]
@@ -124,7 +163,65 @@ def _examined(module: nn.Module, x: Tensor, y: Tensor | None, loss: Loss | None)
         for use, gradient in zip(found.uses, gradients, strict=True)
     ]
     copies = [_copies(use, gradient) for use, gradient in zip(found.uses, gradients, strict=True)]
-    return Examined(layers, found, copies, coverage_of(found, layers), value, tuple(output.shape))
+    conditions = _conditions(module, x, found, value, records.first_input)
+    if not conditions.broken and not _is_finite(layers, value):
+        conditions = _with_overflow(conditions, _overflow(module, task), found)
+    seen = output.detach()
+    return Examined(
+        records=layers,
+        found=found,
+        duplicated=copies,
+        coverage=coverage_of(found, layers),
+        loss=value,
+        output_shape=tuple(seen.shape),
+        output_is_probabilities=are_probabilities(seen),
+        zero_share=float((seen == 0.0).double().mean()),
+        conditions=conditions,
+    )
+
+
+def _conditions(
+    module: nn.Module, x: Tensor, found: Found, loss: OwnLoss, first_input: InputStatistics | None
+) -> Conditions:
+    conditions = batch_conditions(x)
+    broken = broken_tensors(module.named_parameters(), module.named_buffers())
+    uses, heads = found.uses, found.heads or found.uses[-1:]
+    is_free = not uses or uses[0].norm in SCALE_FREE_NORMS or not x.is_floating_point()
+    return replace(
+        conditions,
+        broken=(*broken, *conditions.broken),
+        first_input=None if is_free else first_input,
+        loss=loss.value,
+        chance=loss.chance,
+        head=heads[0].name if heads else conditions.head,
+        tied=bool(heads) and heads[0].looked_up,
+    )
+
+
+def _is_finite(layers: Sequence[dict[str, Any]], loss: OwnLoss) -> bool:
+    return math.isfinite(loss.value) and all(math.isfinite(layer["pre"]["q"]) for layer in layers)
+
+
+def _with_overflow(conditions: Conditions, overflow: Overflow | None, found: Found) -> Conditions:
+    layer = None if overflow is None else overflow.layer
+    weight = next((use.weight for use in found.uses if use.name == layer), None)
+    return replace(conditions, overflow=overflow, largest_weight=largest_entry(weight))
+
+
+def _overflow(module: nn.Module, task: _Task) -> Overflow | None:
+    """The operation that makes the pass through `module`, or its loss, something else than a number."""
+    parameters = {name: _copy(p) for name, p in module.named_parameters()}
+    buffers = {name: b.detach().clone() for name, b in module.named_buffers()}
+    finder = OverflowFinder({id(p): name for name, p in parameters.items()})
+    with untouched(module), torch.no_grad():
+        torch.manual_seed(_SEED)
+        module.train()
+        with finder:
+            outputs = real_outputs(_called(module, {**parameters, **buffers}, task.x))
+            output = next(iter(outputs.values()))
+            finder.begin_loss()
+            value = task.loss_of(output)
+    return finder.cause_of(output) or finder.cause_of(value.tensor) or finder.first
 
 
 def _copy(parameter: Tensor) -> Tensor:
@@ -190,21 +287,16 @@ def _attributes(module: nn.Module) -> Iterator[Tensor]:
 
 
 def _passed_back(
-    output: Tensor,
-    others: Sequence[Tensor],
-    y: Tensor | None,
-    loss: Loss | None,
-    found: Found,
-    parameters: Mapping[str, Tensor],
+    output: Tensor, others: Sequence[Tensor], task: _Task, found: Found, parameters: Mapping[str, Tensor]
 ) -> tuple[OwnLoss, list[Tensor | None]]:
     """The loss of the main output, and the gradients by the weights of that of all outputs."""
     with reporting_user_code("the loss, or the way back from it, fails:"):
-        value = loss_of(output, y, loss)
+        value = task.loss_of(output)
         total = value.tensor
-        if loss is None:
+        if task.loss is None:
             for other in others:
                 if other.requires_grad:
-                    total = total + loss_of(other, None, None).tensor
+                    total = total + loss_of(other, None, None, x=task.x).tensor
         return value, _gradients(total, found, parameters)
 
 

@@ -19,7 +19,8 @@ from initbench.config.fields import default_value, type_words
 from initbench.errors import UnknownNameError
 from initbench.execute.executor import EXECUTORS, Executor
 from initbench.models.initialise import rule_of
-from initbench.probing.diagnose import CODES, Code
+from initbench.probing.diagnose import CODES
+from initbench.probing.finding import Code
 from initbench.registry import Entry, fold, nearest, unknown_name
 
 SCHEMA = "initbench.catalog/1"

@@ -289,6 +289,7 @@ class Tracer(TorchFunctionMode):
             was_constant=not varies and not origin.has_varied,
         )
         self._found.uses.append(use)
+        self._observer.layer_input(use, m.x)
         return use
 
     def _source(self, origin: Origin, x: Tensor) -> Use | None:

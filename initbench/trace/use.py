@@ -133,6 +133,9 @@ class Addition:
 class Observer(Protocol):
     """Who is told of the tensors while a pass runs; what is told again replaces what was told before."""
 
+    def layer_input(self, use: Use, x: Tensor) -> None:
+        """What its weight is going to multiply."""
+
     def pre_activation(self, use: Use, output: Tensor) -> None:
         """Output of the weight, then of the bias that is added to it, or of the norm layer behind it."""
 
