@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from initbench.components.activation import bound
 from initbench.components.norm import NORMS
 from initbench.components.scheme import INITS
 from initbench.components.weight import parametrization_of
 from initbench.config.schema import ExperimentConfig
 from initbench.data.prepare import Bundle
 from initbench.errors import UsageError
+from initbench.execute.capacity import check_network
 from initbench.execute.identity import training_mode
 from initbench.linting.check import LintFinding, Subject, lint
-from initbench.models.build import check
-from initbench.models.initialise import InitOptions, LayerRule, layer_rule, rule_for
+from initbench.linting.declared import declared_rules
+from initbench.models.initialise import InitOptions, LayerRule, layer_rule
 from initbench.models.network import Network
 from initbench.pretrain.start import begin
 from initbench.pretrain.transfer_source import Origin
@@ -26,7 +26,6 @@ from initbench.probing.own import Examined, examine
 from initbench.probing.own_loss import Loss
 from initbench.probing.own_theory import common_activation
 from initbench.threads import one_thread
-from initbench.trace.use import Use
 from initbench.train.loop import fixed_sample
 from initbench.train.numerics import true_fp32
 
@@ -53,7 +52,7 @@ def lint_config(
 
     `origins`: by seed, where the nets take their weights from, if from elsewhere.
     """
-    check(config.model, config.init, input_shape=data.input_shape, classes=data.classes)
+    check_network(config, data, copies=len(config.seed_list))
     batch = fixed_sample(data.train, config.probe.batch)
     device = data.train.x.device
     taken = [origins[seed] for seed in config.seed_list] if origins else []
@@ -85,7 +84,8 @@ def lint_own(
     nets = _examined(made, x, y, loss, chance)
     uses = nets[0].found.uses
     activation = common_activation(uses)
-    rules = {} if declared is None else _declared(uses, declared)
+    drawn = [net.found.uses for net in nets]
+    rules = {} if declared is None else declared_rules(made[0], drawn, declared, activation)
     subject = Subject(nets=nets, module=made[0], activation=activation, declared=rules, config=False)
     return _linted(subject, target, seeds, len(x))
 
@@ -123,19 +123,4 @@ def _rules(network: Network, init: InitOptions) -> dict[str, LayerRule]:
         layer.name: layer_rule(layer, init, network.activation)
         for layer in network.weight_layers()
         if parametrization_of(layer.module) is None
-    }
-
-
-def _declared(uses: Sequence[Use], init: InitOptions) -> dict[str, LayerRule]:
-    """The same for a module, each layer under its own activation."""
-    return {
-        use.name: rule_for(
-            init.scheme,
-            init.gain,
-            (use.fan_in, use.fan_out),
-            use.activation.bound if use.activation and use.activation.bound else bound("linear"),
-            use.index,
-        )
-        for use in uses
-        if not use.is_recurrent
     }

@@ -9,8 +9,8 @@ from typing import Any
 from initbench.trace.use import UNUSED, Found
 
 NO_GRADIENT = (
-    "no gradient reaches them: the pass runs under torch.no_grad or torch.inference_mode, or what it puts out"
-    " is detached"
+    "no gradient reaches them: the pass runs under torch.no_grad or torch.inference_mode, or its output is"
+    " detached"
 )
 
 
@@ -26,6 +26,8 @@ class Coverage:
     """Of which the output was measured."""
     with_gradient: int
     """Of which the gradient was measured, too."""
+    without_gradient: int
+    """Which none reaches; the rest of those seen get one by a way that cannot be looked into."""
     unseen: tuple[tuple[str, tuple[str, ...]], ...]
     """Why weights were not seen, and which."""
 
@@ -44,16 +46,13 @@ class Coverage:
         """What was not looked at, and why; empty where all was."""
         parts = [f"{_named(names)} {_was(names)} not ({why})" for why, names in self.unseen]
         if self.with_gradient < self.seen:
-            count = self.seen - self.with_gradient
-            share = "none" if self.with_gradient == 0 else f"{self.with_gradient} of {self.seen}"
-            parts.append(
-                f"the way back was seen of {share}"
-                + (
-                    f" ({NO_GRADIENT})"
-                    if self.with_gradient == 0
-                    else f" (no gradient reaches the other {count})"
-                )
-            )
+            share = f"{self.with_gradient} of {self.seen}" if self.with_gradient else "none"
+            hidden = self.seen - self.with_gradient - self.without_gradient
+            reasons = [f"no gradient reaches {self.without_gradient}"] if self.without_gradient else []
+            reasons += [f"that of {hidden} goes where it cannot be looked at"] if hidden else []
+            if self.without_gradient == self.seen:
+                reasons = [NO_GRADIENT]
+            parts.append(f"the way back was seen of {share} ({', '.join(reasons)})")
         return "; ".join(parts)
 
     @property
@@ -63,7 +62,8 @@ class Coverage:
             return ""
         if self.seen == 0:
             return f"nothing was looked at: {self.gaps or 'no weight layer was seen'}"
-        return f"nothing found in the {self.share} that were seen; {self.gaps}"
+        where = "on the way forward" if self.seen == self.weights else f"in the {self.share} that were seen"
+        return f"nothing found {where}; {self.gaps}"
 
     @property
     def share(self) -> str:
@@ -98,6 +98,7 @@ def coverage_of(found: Found, records: Sequence[dict[str, Any]]) -> Coverage:
         weights=seen + sum(map(len, by_reason.values())),
         seen=seen,
         with_gradient=len(reached),
+        without_gradient=len(set(found.seen) - reached - found.reached),
         unseen=tuple((why, tuple(names)) for why, names in by_reason.items()),
     )
 

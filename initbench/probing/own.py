@@ -313,8 +313,9 @@ def _gradients(loss: Tensor, found: Found, parameters: Mapping[str, Tensor]) -> 
         return [None] * len(found.uses)
     gradients = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
     by_tensor = dict(zip(wanted, gradients, strict=True))
+    found.reached = {name for name, p in parameters.items() if by_tensor.get(id(p)) is not None}
     for name, why in found.unseen.items():
-        if why == UNUSED and by_tensor.get(id(parameters[name])) is not None:
+        if why == UNUSED and name in found.reached:
             found.unseen[name] = "it gets a gradient through something that cannot be looked into"
     return [by_tensor.get(id(use.factor)) for use in found.uses]
 
@@ -336,6 +337,7 @@ def _projected(rows: Tensor) -> Tensor:
     """(units, n) on a few random directions, in units of the largest entry."""
     rows = rows.float()
     scale = float(rows.abs().max())
-    directions = torch.randn(rows.shape[1], _DIRECTIONS, generator=torch.Generator().manual_seed(0))
+    stream = torch.Generator("cpu").manual_seed(0)
+    directions = torch.randn(rows.shape[1], _DIRECTIONS, generator=stream, dtype=torch.float32, device="cpu")
     shown = rows @ directions.to(rows.device) / math.sqrt(rows.shape[1])
     return shown / scale if scale > 0.0 else shown

@@ -180,7 +180,9 @@ class Tracer(TorchFunctionMode):
     def _see(self, name: str, given: Arguments, result: Any, before: Tensor | None) -> None:
         inputs, outputs = list(_tensors(given.values())), list(_tensors([result]))
         if any(_is_wrapped(x) for x in (*inputs, *outputs)):
-            self._unknown("a function within torch.vmap or torch.func", inputs)
+            self._unknown(
+                name, inputs, "it is used within torch.vmap or torch.func, which cannot be looked into"
+            )
             return
         self._recover(inputs)
         meeting = [(x, origin) for x in inputs if (origin := self._ledger.origin(x)) is not None]
@@ -243,9 +245,9 @@ class Tracer(TorchFunctionMode):
         mixes = name in operations.MIXTURES and (len(meeting) > 1 or name == "softmax")
         self._ledger.put(output, met((origin for _, origin in meeting), function, mixes=mixes))
 
-    def _unknown(self, name: str, inputs: Iterable[Tensor]) -> None:
+    def _unknown(self, name: str, inputs: Iterable[Tensor], why: str = "") -> None:
         """Parameters that meet what comes from the input, in a function that is no use."""
-        why = f"{name} uses it, which is no weight layer that initbench knows"
+        why = why or f"{name} uses it, which is no weight layer that initbench knows"
         if name in _LOOK_UPS:
             why = "an embedding looks rows up and sums nothing"
         harmless = name in operations.NORMS or name in operations.SUMS or name == "prelu"

@@ -158,5 +158,7 @@ class Found:
     """Parameters that weights in use are made of."""
     looked_up: list[str] = field(default_factory=list)
     """Parameters that are tables of embeddings."""
+    reached: set[str] = field(default_factory=set)
+    """Parameters that get a gradient."""
     heads: list[Use] = field(default_factory=list)
     """Uses whose outputs reach one of the net's without another weight between, the main one's first."""

@@ -13,8 +13,11 @@ from initbench.compare.rows import Row, Table
 from initbench.compare.sides import Side, SummarySide
 from initbench.compare.statistics import Summary
 from initbench.errors import UsageError
+from initbench.paths import read_regular_file
 from initbench.store import strictjson
 
+MAX_BYTES = 64 * 1024 * 1024
+"""Of a document: a comparison of 5,000 runs takes about 5 MB."""
 SCHEMA = "initbench.compare/1"
 _TERMS = ("dataset", "fingerprint", "precision", "steps", "batch_size")
 
@@ -86,7 +89,7 @@ def read_document(path: Path, chosen: Callable[[Mapping[str, Any]], bool] = _eve
     `chosen`: which of its rows count, by their data set and the keys that make them.
     """
     try:
-        document = strictjson.loads(path.read_text(encoding="utf-8"))
+        document = strictjson.loads(read_regular_file(path, MAX_BYTES).decode("utf-8"))
         if not isinstance(document, dict) or document.get("schema") != SCHEMA:
             raise ValueError(f"its schema is not {SCHEMA}")
         tables = document["tables"]

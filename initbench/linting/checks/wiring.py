@@ -107,7 +107,7 @@ def _no_gradient(subject: Subject) -> Iterator[Remark]:
     cut = [
         use.name
         for use, record in zip(net.found.uses, net.records, strict=True)
-        if record["grad"]["pre_q"] is None
+        if record["grad"]["pre_q"] is None and net.found.reached.isdisjoint(use.parts)
     ]
     if cut:
         yield Remark(
