@@ -79,8 +79,8 @@ def heading(runs: Sequence[StoredRun]) -> Text:
     ]
     if record.get("steps"):
         parts.append(text.plural(record["steps"], "step"))
-    line = Text(record["experiment"], style="bold")
-    line.append("   " + " · ".join(parts), style="not bold")
+    line = Text(text.one_line(record["experiment"]), style="bold")
+    line.append("   " + text.one_line(" · ".join(parts)), style="not bold")
     return line
 
 
@@ -199,7 +199,7 @@ def _how(run: StoredRun) -> str:
         layer = "" if at["layer"] is None else f", layer {at['layer']} first"
         return f"diverged after {text.plural(at['step'], 'update')}{layer}"
     error = str(record.get("error") or "").strip().splitlines()
-    return str(record["status"]) + (f": {error[-1]}" if error else "")
+    return str(record["status"]) + (f": {text.one_line(error[-1])}" if error else "")
 
 
 def tracebacks(runs: Sequence[StoredRun]) -> Iterator[str]:
@@ -209,7 +209,7 @@ def tracebacks(runs: Sequence[StoredRun]) -> Iterator[str]:
         if run.record["status"] == "failed" and run.record.get("error"):
             found.setdefault(str(run.record["error"]).rstrip(), []).append(run.run_id)
     for error, run_ids in found.items():
-        yield f"{', '.join(run_ids)}\n{error}\n"
+        yield text.inert(f"{', '.join(run_ids)}\n{error}\n")
 
 
 def diagnosis(runs: Sequence[StoredRun]) -> RenderableType:
@@ -225,8 +225,9 @@ def diagnosis(runs: Sequence[StoredRun]) -> RenderableType:
     grid.add_column(overflow="fold")
     for code, findings in found.items():
         label = Text("" if grid.row_count else "Diagnosis", style="bold")
+        message = text.one_line(findings[0]["message"])
         share = "" if len(runs) == 1 else f" ({len(findings)} of {len(runs)} seeds)"
-        grid.add_row(label, Text.assemble((f"{code}{share}: ", "bold yellow"), findings[0]["message"]))
+        grid.add_row(label, Text.assemble((f"{text.one_line(code)}{share}: ", "bold yellow"), message))
     return grid
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from initbench.store.files import LINES_BYTES, odd_kind, read_bytes, read_text, 
 MANIFEST = "manifest.json"
 MANIFEST_SCHEMA = "initbench.manifest/1"
 _STEP = re.compile(rb'"step": ?(-?\d{1,18})\b')
+_WHEN = re.compile(rb'"when": ?"([a-z]+)"')
 
 
 def manifest_of(directory: Path, names: Iterable[str]) -> dict[str, Any]:
@@ -56,21 +57,28 @@ def repeated_steps(directory: Path) -> Iterator[str]:
             content = read_bytes(directory / name, LINES_BYTES)
         except OSError:  # is told of where it is read
             continue
-        # Not parsed: a line of a probe is long, and its step stands at its beginning.
-        matches = (_STEP.search(line) for line in content.splitlines())
-        if problem := disorder([int(match[1]) for match in matches if match]):
+        if problem := disorder(map(_moment, content.splitlines())):
             yield f"{name}: {problem}"
 
 
-def disorder(steps: Sequence[object]) -> str | None:
-    """Where the steps of lines do not increase, in words; lines without a step are passed over."""
-    last = None
-    for number, step in enumerate(steps, 1):
+def _moment(line: bytes) -> tuple[int | None, object]:
+    """The step and the moment of a line, which is not parsed: a probe's is long, and begins with them."""
+    step, when = _STEP.search(line), _WHEN.search(line)
+    return (int(step[1]) if step else None, when[1] if when else None)
+
+
+def disorder(moments: Iterable[tuple[object, object]]) -> str | None:
+    """Where the steps of lines do not increase, in words; lines without a step are passed over.
+
+    `moments`: step and, of a probe, its moment. Two moments may share a step, where a run makes no update.
+    """
+    last, last_moment = None, None
+    for number, (step, moment) in enumerate(moments, 1):
         if type(step) is not int:
             continue
-        if last is not None and step <= last:
+        if last is not None and (step < last or (step == last and moment == last_moment)):
             return f"line {number}: step {step} comes after step {last}"
-        last = step
+        last, last_moment = step, moment
     return None
 
 

@@ -295,7 +295,7 @@ def _lines(path: Path, check: Check) -> list[Record]:
     for number, line in enumerate(lines, 1):
         for problem in check(line, ""):
             raise StoreError(f"{path} is damaged: line {number}: {problem}")
-    if disordered := disorder([line.get("step") for line in lines]):
+    if disordered := disorder((line.get("step"), line.get("when")) for line in lines):
         raise StoreError(f"{path} is damaged: {disordered}")
     return lines
 

@@ -281,7 +281,11 @@ def test_both_checkpoints_are_there_while_a_run_is_under_way(stopped: Any) -> No
 
 
 def test_what_disorder_is() -> None:
-    assert disorder([0, 1, 5, 6]) is None
-    assert disorder([0, None, 5]) is None
-    assert disorder([0, 5, 5]) == "line 3: step 5 comes after step 5"
-    assert disorder([0, 5, 4]) == "line 3: step 4 comes after step 5"
+    def of(*steps: object, when: object = None) -> str | None:
+        return disorder((step, when) for step in steps)
+
+    assert of(0, 1, 5, 6) is None
+    assert of(0, None, 5) is None
+    assert of(0, 5, 5) == of(0, 5, 5, when="train") == "line 3: step 5 comes after step 5"
+    assert of(0, 5, 4) == "line 3: step 4 comes after step 5"
+    assert disorder([(0, "init"), (0, "end")]) is None
