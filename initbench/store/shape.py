@@ -42,7 +42,7 @@ def with_maybe(inner: Check, **keys: Check) -> Check:
         yield from inner(value, path)
         if isinstance(value, dict):
             for key in keys.keys() & value.keys():
-                yield from keys[key](value[key], f"{path}.{key}")
+                yield from keys[key](value[key], f"{path}.{key}" if path else key)
 
     return check
 
@@ -156,7 +156,7 @@ def table(item: Check) -> Check:
             yield f"{path or 'the whole'} is no mapping"
             return
         for key, inner in value.items():
-            yield from item(inner, f"{path}.{key}")
+            yield from item(inner, f"{path}.{key}" if path else key)
 
     return check
 
