@@ -14,7 +14,7 @@ from initbench.compare.statistics import Summary, summarise
 from initbench.report import text
 from initbench.report.conditions import condition_words
 from initbench.report.grid import Grid
-from initbench.report.layers import LayerView, chosen, in_both, layers_at, snapshot_at
+from initbench.report.layers import LayerView, alike, chosen, in_both, layers_at, snapshot_at
 from initbench.report.norm_tables import norm_tables
 from initbench.report.pretraining import pretraining_table
 from initbench.report.shift_table import shift_table
@@ -35,8 +35,12 @@ def print_experiment(console: Console, runs: Sequence[StoredRun], *, all_layers:
 def experiment(runs: Sequence[StoredRun], *, all_layers: bool, width: int) -> RenderableType:
     """Heading, activation statistics, convergence and diagnosis of the runs of one experiment.
 
-    Fewer steps and no histograms are shown where `width` columns do not hold them.
+    Fewer steps and no histograms are shown where `width` columns do not hold them. Runs that are not of the
+    same layers, whatever they say of themselves, are shown one after another.
     """
+    parts = alike(runs)
+    if len(parts) > 1:
+        return Group(*(experiment(part, all_layers=all_layers, width=width) for part in parts))
     blank = Text("")
     before = [part for part in (pretraining_table(runs), transfer_lines(runs)) if part is not None]
     return Group(

@@ -80,7 +80,10 @@ def numeric(value: Any, path: str) -> Iterator[str]:
 
 def _numbers(value: Any, path: str) -> Iterator[str]:
     """A list of finite numbers; a run has thousands of them, so they are not looked at one by one."""
-    if not isinstance(value, list) or not set(map(type, value)) <= {int, float}:
+    kinds = set(map(type, value)) if isinstance(value, list) else {None}
+    if not kinds <= {int, float} or (
+        int in kinds and not -_LARGEST_COUNT < min(value) <= max(value) < _LARGEST_COUNT
+    ):
         yield f"{path} is no list of numbers"
 
 
@@ -281,10 +284,24 @@ EVALUATION = with_maybe(
     mapping(step=count, train_loss=numeric, val_loss=numeric, val_accuracy=numeric), **_BY_NORMS
 )
 """A line of metrics.jsonl."""
-_HISTOGRAM = mapping(edges=_numbers, counts=_numbers, below=numeric, above=numeric, nan=numeric)
+
+
+def _bins(value: Any, path: str) -> Iterator[str]:
+    """A histogram with an edge more than it has counts."""
+    if len(value["edges"]) != len(value["counts"]) + 1:
+        yield f"{path}.edges is not one longer than its counts"
+
+
+def _share(value: Any, path: str) -> Iterator[str]:
+    """A number from 0 to 1, or NaN where nothing is finite."""
+    if value != "NaN" and not (type(value) in (int, float) and 0 <= value <= 1):
+        yield f"{path} is no share"
+
+
+_HISTOGRAM = both(mapping(edges=_numbers, counts=_numbers, below=natural, above=natural, nan=natural), _bins)
 _ACTIVATION = mapping(
     std=numeric,
-    zero_fraction=numeric,
+    zero_fraction=_share,
     dead_fraction=numeric,
     saturated_fraction=numeric,
     histogram=_HISTOGRAM,
@@ -309,3 +326,14 @@ _SHIFTED_LAYER = mapping(
 )
 SHIFTED = mapping(step=count, layers=listing(_SHIFTED_LAYER))
 """A line of shift.jsonl."""
+
+
+def layers_of(line: Mapping[str, Any]) -> tuple[tuple[Any, ...], ...]:
+    """What lines about the layers of one net, or of nets that differ in their seed alone, have in common."""
+    return tuple(
+        (layer["index"], layer.get("hidden"), _bins_of(layer.get("act"))) for layer in line["layers"]
+    )
+
+
+def _bins_of(activation: Mapping[str, Any] | None) -> int:
+    return len(activation["histogram"]["counts"]) if activation else 0

@@ -33,7 +33,7 @@ from initbench.store.layout import (
 from initbench.store.locks import is_locked, structure_lock
 from initbench.store.manifest import differences, disorder
 from initbench.store.match import match
-from initbench.store.shape import EVALUATION, SHIFTED, SNAPSHOT, Check
+from initbench.store.shape import EVALUATION, SHIFTED, SNAPSHOT, Check, layers_of
 from initbench.store.writer import RunWriter, has_leftovers, remove_leftovers, start, take_up
 
 T = TypeVar("T")
@@ -272,6 +272,9 @@ def _read(run_id: str, directory: Path) -> StoredRun | None:
         raise StoreError(f"{directory / RUN} is damaged: {record['error']}")
     convergence = _lines(directory / METRICS, EVALUATION)
     snapshots, shifts = _lines(directory / LAYERS, SNAPSHOT), _lines(directory / SHIFT, SHIFTED)
+    for name, lines in ((LAYERS, snapshots), (SHIFT, shifts)):
+        if len(set(map(layers_of, lines))) > 1:
+            raise StoreError(f"{directory / name} is damaged: its lines are of different layers")
     return StoredRun(run_id, record, convergence, snapshots, shifts)
 
 

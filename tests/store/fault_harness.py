@@ -160,7 +160,9 @@ SCENARIOS = {
     "resume": Scenario(_interrupted, _run),
     "rerun": Scenario(_finished, lambda root: _run(root, "--rerun")),
     "sweep": Scenario(lambda root: None, _sweep),
-    "merge": Scenario(_to_be_merged, lambda root: ["merge", str(root.parent / "source"), "--into", str(root)]),
+    "merge": Scenario(
+        _to_be_merged, lambda root: ["merge", str(root.parent / "source"), "--into", str(root)]
+    ),
     "rm": Scenario(_finished, lambda root: ["rm", "-y", "relu_kaiming", "--runs-dir", str(root)]),
 }
 
@@ -253,5 +255,3 @@ def count_of(scenario: Scenario, template: Path, place: Path) -> int:
         faults.install(patch)
         assert quietly(scenario.arguments(place / "runs")) == 0
     return faults.count
-
-

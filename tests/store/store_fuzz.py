@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import json
@@ -12,13 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from initbench.cli.ls import run_table
+from initbench.cli.main import call
 from initbench.compare.against.changes import changes
 from initbench.compare.against.kept import read_document
 from initbench.compare.damaged import damage
@@ -279,7 +281,7 @@ def printed(console: Console) -> str:
 def attack_document(root: Path, cases: int, seed: int) -> Tally:
     """Hold a store against a changed document of `compare --json`."""
     found = tables(read_facts(Store(root), []))
-    content, tally = json.dumps(compare_document(found)).encode(), Tally()
+    content, tally = strictjson.dumps(compare_document(found)).encode(), Tally()
     path = root.parent / "against.json"
     for mutant in _first(mutants(content, random.Random(seed)), cases):
         path.write_bytes(mutant)
@@ -347,3 +349,51 @@ def copied(source: Path, target: Path) -> Path:
     """A store to be changed."""
     shutil.copytree(source, target)
     return target
+
+
+def small_store(directory: Path) -> Path:
+    """A store with runs of two experiments, one of them with batch norm, and a sweep that was tuned."""
+    root = directory / "runs"
+    small = ["data.name=digits", "model.depth=3", "model.width=6", "train.steps=6", "train.batch_size=16"]
+    small += ["probe.bins=3", "probe.batch=16", "train.eval_every=3", "seeds=2", "-q"]
+    small += ["--executor", "inprocess", "--runs-dir", str(root)]
+    config = "configs/relu_kaiming.yaml"
+    batch_norm = ["model.norm=batch", "probe.covariate_shift=2", "name=batch_norm"]
+    assert quietly(["run", config, *small]) == quietly(["run", config, *small, *batch_norm]) == 0
+    tuning = {
+        **{
+            "key": "train.lr",
+            "metric": "final_val_accuracy",
+            "best": 0.1,
+            "good": [0.1, 0.1],
+            "decades": 0.0,
+        },
+        **{"edge": "high", "runs": 2, "seconds": 1.0},
+        "tried": [{"value": lr, "score": 0.5 + lr, "runs": 1, "lost": 0} for lr in (0.01, 0.1)],
+    }
+    runs = sorted(path.name for path in root.iterdir() if path.name.startswith("relu"))
+    point = {"experiment": "relu_kaiming", "keys": {"model.depth": 3}, "runs": runs}
+    sweeps.add(root, "tuned", {"p": {**point, "tuning_runs": [], "tuning": tuning}})
+    return root
+
+
+def attacks(root: Path) -> dict[str, Callable[[int, int], Tally]]:
+    """By the name of a file, what changes it so many times from a seed."""
+    fuzz = Fuzz(root)
+    directory = next(path for path in root.iterdir() if path.name.startswith("batch_norm-s0"))
+    names = ("run.json", "metrics.jsonl", "layers.jsonl", "shift.jsonl", "manifest.json")
+    found: dict[str, Callable[[int, int], Tally]] = {
+        name: partial(fuzz.attack, directory / name) for name in names
+    }
+    return {
+        **found,
+        ".sweeps/NAME.json": partial(attack_sweep, root),
+        ".compare.index": partial(attack_index, root),
+        "compare --json, for --against": partial(attack_document, root),
+    }
+
+
+def quietly(arguments: list[str]) -> int:
+    """Call the command line, and keep what it prints to itself."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        return call(arguments)
