@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from initbench.errors import UsageError
 from initbench.store import strictjson
 
 SCHEMA = "initbench.compare/1"
+_MOST_RUNS = 10**9
+_MOST_BYTES = 2**28
 _TERMS = ("dataset", "fingerprint", "precision", "steps", "batch_size")
 
 
@@ -74,7 +77,7 @@ def read_document(path: Path, chosen: Callable[[Mapping[str, Any]], bool] = _eve
     `chosen`: which of its rows count, by their data set and the keys that make them.
     """
     try:
-        document = strictjson.loads(path.read_text(encoding="utf-8"))
+        document = strictjson.loads(_content(path))
         if not isinstance(document, dict) or document.get("schema") != SCHEMA:
             raise ValueError(f"its schema is not {SCHEMA}")
         tables = document["tables"]
@@ -92,6 +95,18 @@ def read_document(path: Path, chosen: Callable[[Mapping[str, Any]], bool] = _eve
     return EarlierDocument(kept)
 
 
+def _content(path: Path) -> str:
+    """What the file or pipe holds; raises ValueError for more than any comparison has, as a device would."""
+    # The writer of a pipe is waited for where there is one, and not where there is none.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        os.set_blocking(descriptor, True)
+        content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise ValueError(f"it holds more than {_MOST_BYTES:,} bytes")
+    return content.decode()
+
+
 def _known(kept: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of a row as far as the document has them."""
     rest = {name: value for name, value in row["key"].items() if name != "variant"}
@@ -102,22 +117,27 @@ def _checked(row: Mapping[str, Any]) -> None:
     _label(row)
     _key(row["key"])
     _counted(row)
-    for kept in row["metrics"].values():
-        _summary(kept)
+    for name, kept in row["metrics"].items():
+        _summary(name, kept)
 
 
 def _counted(row: Mapping[str, Any]) -> tuple[int, int]:
     n, diverged = row["n"], row["diverged"]
-    if not (type(n) is type(diverged) is int and 0 <= diverged <= n):
+    if not (type(n) is type(diverged) is int and 0 <= diverged <= n <= _MOST_RUNS):
         raise ValueError(f"{diverged!r} of {n!r} runs diverged")
     return n, diverged
 
 
-def _summary(kept: Mapping[str, Any]) -> Summary:
-    n = kept["n"]
-    if type(n) is not int or n < 0:
+def _summary(name: str, kept: Mapping[str, Any]) -> Summary:
+    """Mean, spread and count; raises ValueError for what no values have."""
+    n, mean, std = kept["n"], strictjson.number_or_none(kept["mean"]), strictjson.number_or_none(kept["std"])
+    if type(n) is not int or not 0 <= n <= _MOST_RUNS:
         raise ValueError(f"n is {n!r}")
-    return Summary(strictjson.number_or_none(kept["mean"]), strictjson.number_or_none(kept["std"]), n)
+    if std is not None and (std < 0.0 or n < 2):
+        raise ValueError(f"the std of {n} values is {std!r}")
+    if mean is not None and mean <= 0.0 and name in METRICS and METRICS[name].log:
+        raise ValueError(f"a geometric mean is {mean!r}")
+    return Summary(mean, std, n)
 
 
 def _same_terms(kept: Mapping[str, Any], table: Table) -> bool:
@@ -148,7 +168,7 @@ def _label(row: Mapping[str, Any]) -> str:
 
 
 def _side(kept: Mapping[str, Any], row: Mapping[str, Any], table: Table) -> SummarySide:
-    metrics = {name: _summary(found) for name, found in row["metrics"].items() if name in METRICS}
+    metrics = {name: _summary(name, found) for name, found in row["metrics"].items() if name in METRICS}
     if kept.get("target") != table.target:
         # Updates to another accuracy are another quantity.
         metrics = {name: found for name, found in metrics.items() if not METRICS[name].censored}
