@@ -2,8 +2,8 @@
 
     python -m benchmarks.reliability --every 1 --seconds 600
 
-Each command is struck at every N-th operation on the store, by each fate; then each file of a store is changed
-for so many seconds, and everything that reads it is called. Takes an hour with `--every 1 --seconds 600`.
+Each command is struck at every N-th operation on the store, by each fate; then each file of a store is
+changed for so many seconds, and everything that reads it is called.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ an uninterrupted one does: the same files, byte for byte |
 
 Not promised: that bytes which change on the disk while size and times stay the same are noticed by anything but
 `initbench ls --verify`; that a file system which acknowledges what it has not written loses nothing with the power.
-"""
+"""  # noqa: E501
 
 
 def main() -> None:
@@ -67,10 +67,10 @@ def _machine(every: int) -> Iterator[str]:
     yield f"On {datetime.now(UTC):%Y-%m-%d}, {platform.system()}, Python {platform.python_version()}."
     which = "Each" if every == 1 else f"One in {every}"
     yield (
-        f"{which} of the operations that a command makes on the store (open, write, fsync, rename, mkdir, unlink, …)"
+        f"{which} of the operations that a command makes on the store (open, write, fsync, rename, mkdir, …)"
         " met each fate in turn: an error of ENOSPC or EIO, the end of the process, or half of what was to be"
-        " written and then the end. Afterwards the same command was given once more, and the store compared with"
-        " that of an uninterrupted one.\n"
+        " written and then the end. Afterwards the same command was given once more, and the store compared"
+        " with that of an uninterrupted one.\n"
     )
 
 
@@ -107,8 +107,9 @@ def _changes(directory: Path, seconds: float) -> Iterator[str]:
     yield "\n## What was changed\n"
     yield (
         "One value of a file, or two, was replaced by one of"
-        f" {len(store_fuzz.VALUES)} others (nothing, null, NaN, numbers beyond all bounds, other types, deep nesting,"
-        " text with escape characters), or the file was torn. Then everything that reads a store was called.\n"
+        f" {len(store_fuzz.VALUES)} others (nothing, null, NaN, numbers beyond all bounds, other types,"
+        " deep nesting, text with escape characters), or the file was torn. Then everything that reads a"
+        " store was called.\n"
     )
     yield "| file | cases | named as damaged | read | failed |\n| --- | ---: | ---: | ---: | ---: |"
     root = store_fuzz.small_store(directory)

@@ -14,9 +14,12 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCustomError, core_schema
 
-from initbench.registry import Entry, Registry, Section, unknown_name
+from initbench.registry import Entry, Registry, Section, missing_space
 
 E = TypeVar("E", bound=Entry)
+
+_NONE = "none"
+"""The entry that a registry may have for nothing at all."""
 
 ANY = "*"
 """Label, in the location of an error, of options whose entry is not named."""
@@ -80,24 +83,23 @@ class Choice(Generic[E]):
     def _expand(self, value: Any) -> Any:
         if isinstance(value, Section):
             return value
-        if isinstance(value, str) and self.shorthand:
+        if isinstance(value, str) and self.shorthand and not missing_space(value):
             value = {self.tag: value}
         if not isinstance(value, dict):
-            raise PydanticCustomError("choice_type", "{problem}", {"problem": self._shape_problem()})
+            raise PydanticCustomError("choice_type", "{problem}", {"problem": self._shape_problem(value)})
+        canonical = self.registry.canonical(value.get(self.tag))
+        if canonical is not None:
+            return {**value, self.tag: canonical}
         unnamed = self._name_problem(value)
-        if unnamed is not None:
-            faults = [InitErrorDetails(type=unnamed, input=value), *self._refused_by_all(value)]
-            raise ValidationError.from_exception_data(self.registry.kind, faults)
-        return value
+        faults = [InitErrorDetails(type=unnamed, input=value), *self._refused_by_all(value)]
+        raise ValidationError.from_exception_data(self.registry.kind, faults)
 
-    def _name_problem(self, value: dict[Any, Any]) -> PydanticCustomError | None:
+    def _name_problem(self, value: dict[Any, Any]) -> PydanticCustomError:
         name, names = value.get(self.tag), self.registry.names()
         if name is None:
             problem = f"needs a {self.tag}: one of {', '.join(names)}"
             return PydanticCustomError("choice_missing", "{problem}", {"problem": problem, "at": self.tag})
-        if name in names:
-            return None
-        problem = unknown_name(self.registry.kind, str(name), names)
+        problem = self.registry.unknown(str(name))
         at = self.tag if not self.shorthand or len(value) > 1 else ""
         return PydanticCustomError("choice_unknown", "{problem}", {"problem": problem, "at": at})
 
@@ -109,9 +111,17 @@ class Choice(Generic[E]):
                 known = (refused[key] for refused in refusals if refused[key][0]["type"] != "extra_forbidden")
                 yield from (_below_any(error) for error in next(known, refusals[0][key]))
 
-    def _shape_problem(self) -> str:
+    def _shape_problem(self, value: Any) -> str:
         either = f"a {self.registry.kind}'s name or " if self.shorthand else ""
-        return f"must be {either}a mapping with a {self.tag}"
+        problem = f"must be {either}a mapping with a {self.tag}"
+        if (value is None or value is False) and self.shorthand and _NONE in self.registry:
+            return f"{problem}; write {_NONE}"
+        if not isinstance(value, str):
+            return problem
+        if self.registry.canonical(value) is not None:
+            return f"{problem}; write {{{self.tag}: {self.registry.canonical(value)}}}"
+        spaced = missing_space(value)
+        return f"{problem}, not the text {value!r}: {spaced}" if spaced else problem
 
     def _dump(self, value: Section) -> Any:
         fields = value.model_dump()

@@ -15,7 +15,8 @@ A diverged run is a result, not an error. `Terminated` is what a signal becomes.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -95,3 +96,32 @@ class Terminated(BaseException):
     def exit_code(self) -> int:
         """128 + the signal's number: 130 for SIGINT, 143 for SIGTERM."""
         return 128 + int(self.signum)
+
+
+@contextmanager
+def reporting_user_code(subject: str, *, exit_advice: str = "") -> Iterator[None]:
+    """Run the user's code inside the block; what it raises becomes a UsageError that begins with `subject`.
+
+    An attempt to end the process (`sys.exit`, a failing `parse_args`) is such a fault too: passed on, it
+    would end initbench with an exit code that says nothing of what was asked. `exit_advice` is added to it.
+    Signals (KeyboardInterrupt, Terminated) and errors of initbench's own pass unchanged.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated, InitbenchError):
+        raise
+    except Exception as error:
+        raise UsageError(f"{subject} {_described(error)}") from error
+    except BaseException as error:
+        advice = f"; {exit_advice}" if exit_advice else ""
+        raise UsageError(f"{subject} it ends the program ({_described(error)}){advice}") from error
+
+
+def _described(error: BaseException) -> str:
+    """The error's type and the first line of its message, which a user's class may fail to give."""
+    try:
+        lines = str(error).splitlines()
+    except Exception:
+        lines = []
+    name = type(error).__name__
+    return f"{name}: {lines[0]}" if lines and lines[0] else name

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -50,6 +51,10 @@ class Entry:
     """Author and year."""
     formula: str = ""
     options: type[Section] = field(default=Options)
+    aliases: tuple[str, ...] = ()
+    """Other names of the same thing, as torch, Keras and papers write it; each means this entry alone."""
+    suggested_for: tuple[str, ...] = ()
+    """Names that are not accepted, since they say less or more than `name`, but are answered with it."""
 
 
 E = TypeVar("E", bound=Entry)
@@ -61,39 +66,83 @@ class Registry(Generic[E]):
     `kind` is the singular noun used in messages. When `package` is given, all its modules
     are imported at the first look-up, so that adding a file is enough to register what it holds.
     Entries are in the order of their modules' names, those of the module `first` before all others,
-    whichever was imported early.
+    whichever was imported early. `absent` are names of well-known things of this kind that
+    are not offered, and that no offered name may be suggested for.
+
+    A name is looked up as it is written, then without regard to case, `_`, `-` and blanks, then
+    among the entries' aliases: `BatchNorm2d` and `batch_norm` are `batch`.
     """
 
-    def __init__(self, kind: str, package: str | None = None, *, first: str = "") -> None:
+    def __init__(
+        self, kind: str, package: str | None = None, *, first: str = "", absent: Iterable[str] = ()
+    ) -> None:
         self.kind = kind
         self._package = package
         self._first = first
+        self._absent = frozenset(map(fold, absent))
         self._entries: dict[str, E] = {}
-        self._modules: dict[str, str] = {}
+        self._folded: dict[str, str] = {}
+        self._origins: dict[str, tuple[str, int]] = {}
 
     def add(self, entry: E) -> E:
-        """Register `entry`; a name that is taken is a programming error."""
+        """Register `entry`; a name or alias that is taken is a programming error."""
         if entry.name in self._entries:
             raise ValueError(f"{self.kind} {entry.name!r} is registered twice")
+        for name in (entry.name, *entry.aliases):
+            if self._folded.setdefault(fold(name), entry.name) != entry.name:
+                raise ValueError(f"{self.kind} {name!r} means {self._folded[fold(name)]!r} already")
         self._entries[entry.name] = entry
-        self._modules[entry.name] = sys._getframe(1).f_globals["__name__"]
+        self._origins[entry.name] = _calling_statement()
         return entry
 
-    def __getitem__(self, name: str) -> E:
-        """Return the entry called `name`, or raise UnknownNameError with the nearest name."""
+    def origin(self, name: str) -> tuple[str, int]:
+        """Return the module that registered the entry, and a line of the statement that did."""
         self._discover()
-        try:
-            return self._entries[name]
-        except KeyError:
-            raise UnknownNameError(unknown_name(self.kind, name, self._entries)) from None
+        return self._origins[name]
+
+    def __getitem__(self, name: str) -> E:
+        """Return the entry that `name` means, or raise UnknownNameError with the nearest name."""
+        canonical = self.canonical(name)
+        if canonical is None:
+            raise UnknownNameError(self.unknown(name))
+        return self._entries[canonical]
 
     def __iter__(self) -> Iterator[E]:
         self._discover()
         return iter(self._entries.values())
 
     def __contains__(self, name: object) -> bool:
+        """Whether an entry has exactly this name; aliases are for `canonical`."""
         self._discover()
         return name in self._entries
+
+    def canonical(self, name: object) -> str | None:
+        """The name of the entry that `name` means: its name or an alias, in any spelling; None for none."""
+        self._discover()
+        if not isinstance(name, str):
+            return None
+        return name if name in self._entries else self._folded.get(fold(name))
+
+    def unknown(self, name: str, noun: str = "") -> str:
+        """Say that no entry is called `name`, and which are meant, are near or are there.
+
+        `noun` stands for `kind` where a command has a shorter word for it.
+        """
+        noun = noun or self.kind
+        self._discover()
+        folded = fold(name)
+        meant = [entry.name for entry in self if folded in map(fold, entry.suggested_for)]
+        if meant:
+            return f"unknown {noun} {name!r}; did you mean {' or '.join(map(repr, meant))}?"
+        spellings: dict[str, str] = {}
+        if folded not in self._absent:
+            for entry in self:
+                for spelling in (entry.name, *entry.aliases, *entry.suggested_for):
+                    spellings.setdefault(fold(spelling), entry.name)
+        close = difflib.get_close_matches(folded, spellings, n=1, cutoff=_CUTOFF)
+        if close:
+            return f"unknown {noun} {name!r}; did you mean {spellings[close[0]]!r}?"
+        return f"unknown {noun} {name!r}; choose from {', '.join(self.names())}"
 
     def __len__(self) -> int:
         self._discover()
@@ -112,15 +161,38 @@ class Registry(Generic[E]):
             importlib.import_module(name)
         first = f"{package.__name__}.{self._first}"
         by_module = sorted(
-            self._entries, key=lambda entry: (self._modules[entry] != first, self._modules[entry])
+            self._entries, key=lambda entry: (self._origins[entry][0] != first, self._origins[entry][0])
         )
         self._entries = {name: self._entries[name] for name in by_module}
+
+
+_CUTOFF = 0.5
+"""Least likeness, from 0 to 1, of a name that is suggested."""
+
+
+def fold(name: str) -> str:
+    """`name` without case and without anything but letters and digits: `Batch_Norm` as `batchnorm`."""
+    return re.sub(r"[\W_]+", "", name.casefold())
+
+
+def missing_space(text: str) -> str | None:
+    """Return what to write for `depth:3`, which YAML reads as one word; None for other text."""
+    pair = re.fullmatch(r"([A-Za-z_][A-Za-z0-9_]*):([^\s/:][^\n]*)", text.strip())
+    return f"a space is missing behind ':'; write {pair[1]}: {pair[2]}" if pair else None
+
+
+def _calling_statement() -> tuple[str, int]:
+    """The module whose import is adding an entry, and the line that it has reached."""
+    frame = sys._getframe(2)
+    while frame.f_code.co_name != "<module>" and frame.f_back is not None:
+        frame = frame.f_back
+    return str(frame.f_globals["__name__"]), frame.f_lineno
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:
     """The choice most like `name`, or None when none is near."""
     folded = {choice.lower(): choice for choice in choices}
-    close = difflib.get_close_matches(str(name).lower(), folded, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name).lower(), folded, n=1, cutoff=_CUTOFF)
     return folded[close[0]] if close else None
 
 

@@ -18,6 +18,7 @@ FLOORS = (
     "choice",
     "streams",
     "threads",
+    "torch_defaults",
     "theory",
     "components",
     "models",

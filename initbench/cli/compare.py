@@ -27,7 +27,17 @@ from initbench.cli.compare_options import (
     ViewOption,
     WhereOption,
 )
-from initbench.cli.gates import Against, FailIf, JunitXml, Strict, check_gates, gate_options, print_verdicts
+from initbench.cli.gates import (
+    Against,
+    FailIf,
+    FailUnless,
+    JunitXml,
+    Strict,
+    check_gates,
+    fail_unjudged,
+    gate_options,
+    print_verdicts,
+)
 from initbench.cli.options import Json, RunPatterns, RunsDir, runs_root
 from initbench.errors import UsageError
 
@@ -56,6 +66,7 @@ def compare(
     format: FormatOption = None,
     output: Output = None,
     fail_if: FailIf = None,
+    fail_unless: FailUnless = None,
     strict: Strict = False,
     against: Against = None,
     junit_xml: JunitXml = None,
@@ -71,11 +82,16 @@ def compare(
     from initbench.compare.select import Selection
     from initbench.store.store import Store
 
-    gates = gate_options(fail_if, strict, against, junit_xml, confidence)
+    gates = gate_options(fail_if, strict, against, junit_xml, confidence, fail_unless)
     chosen = Selection(Store(runs_root(runs_dir)), patterns or [], where or [])
-    known = [run for run in chosen.runs if run.is_placed]
+    try:
+        known = [run for run in chosen.runs if run.is_placed]
+    except UsageError as error:  # nothing is stored, or nothing of what was asked for
+        fail_unjudged(gates, str(error))
+        raise
     found = tables(known, by=_keys(by, known), target=target)
-    shown = {"view": view, "metrics": _split(metric), "columns": _split(columns), "sort": sort}
+    named = {"metrics": _metrics(metric), "columns": _columns(columns, known)}
+    shown = {"view": view, **named, "sort": _sort(sort)}
     drawn = {"only_changed": only_changed, "layers": layers, "plot": plot}
     form = _format(format, output, json_output=json_output)
     asked = _view(
@@ -97,14 +113,42 @@ def _aside(chosen: Selection) -> list[str]:
 
 
 def _keys(by: Names, runs: Sequence[RunFacts]) -> list[str]:
-    from initbench.compare.keys import check_key
+    from initbench.compare.keys import resolve_key
 
     keys = _split(by)
     if len(keys) > 2:
         raise UsageError(f"--by takes one key, or two for a pivot; found {', '.join(keys)}")
-    for key in keys:
-        check_key(key, runs, "--by")
-    return keys
+    return [resolve_key(key, runs, "--by") for key in keys]
+
+
+def _metrics(texts: Names) -> list[str]:
+    """The names in `texts`, parted by commas or blanks; a heading may hold both, and is taken whole."""
+    from initbench.report.comparison.view import canonical
+
+    names: list[str] = []
+    for text in texts or []:
+        pieces = [piece.strip() for piece in text.split(",")]
+        while pieces:
+            heads = (", ".join(pieces[:count]) for count in range(len(pieces), 0, -1))
+            heading = next((head for head in heads if canonical(head) != head), None)
+            names += pieces[0].split() if heading is None else [canonical(heading)]
+            del pieces[: 1 if heading is None else heading.count(",") + 1]
+    return names
+
+
+def _columns(texts: Names, runs: Sequence[RunFacts]) -> list[str]:
+    from initbench.compare.keys import resolve_key
+
+    return [resolve_key(name, runs, "--columns") if "." in name else name for name in _metrics(texts)]
+
+
+def _sort(name: str | None) -> str | None:
+    from initbench.report.comparison.view import canonical
+
+    if name is None:
+        return None
+    sign = "-" if name.startswith("-") else ""
+    return sign + canonical(name.removeprefix("-").strip())
 
 
 def _split(texts: Names) -> list[str]:

@@ -1,8 +1,11 @@
-"""Gates on the command line: `--fail-if`, `--against`, `--junit-xml`, and what GitHub Actions is told."""
+"""Gates on the command line: `--fail-if`, `--against`, `--junit-xml`, and what GitHub Actions is told.
+
+Under `--strict` a command passes only on evidence: what could not be judged fails it, whatever the reason.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +17,7 @@ from initbench.errors import StoreError
 if TYPE_CHECKING:
     from initbench.compare.against.changes import Changes
     from initbench.compare.against.earlier import Earlier
+    from initbench.compare.facts import RunFacts
     from initbench.compare.gates.judge import Gate, Judgement
     from initbench.compare.rows import Table
     from initbench.compare.select import Selection
@@ -26,11 +30,20 @@ FailIf = Annotated[
         help="A gate, such as 'final_val_accuracy < 0.95': exit 1 if it is triggered. See docs/ci.md.",
     ),
 ]
+FailUnless = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fail-unless",
+        metavar="CONDITION",
+        help="A requirement, such as 'final_val_accuracy > 95 %': exit 1 unless it is shown to hold.",
+    ),
+]
 Strict = Annotated[
     bool,
     typer.Option(
         "--strict",
-        help="Exit 1 also for undecided gates and where --against matches no row, 3 for damaged runs.",
+        help="Exit 1 also for whatever was not judged: undecided gates, missing runs, rows that --against "
+        "finds on one side only, no gate at all; 3 for damaged runs.",
     ),
 ]
 Against = Annotated[
@@ -47,8 +60,9 @@ JunitXml = Annotated[
 ]
 
 
-MOST_DAMAGED, LONGEST_LINE = 20, 4_000
-"""What is said of damaged runs, and characters of a line."""
+MOST_DAMAGED, MAX_OBSTACLES, LONGEST_LINE = 20, 20, 4_000
+"""What is said of damaged runs and of what was not judged, and characters of a line."""
+NO_GATE = "no gate was given: add one, such as --fail-unless 'final_val_accuracy > 90 %', or drop --strict"
 
 
 @dataclass(frozen=True)
@@ -60,6 +74,8 @@ class GateOptions:
     against: Path | None
     junit_xml: Path | None
     confidence: float
+    judges_otherwise: bool = False
+    """Whether the command decides something without any gate, as a sweep with --fail-on does."""
 
 
 @dataclass(frozen=True)
@@ -71,16 +87,19 @@ class Verdicts:
     changes: Changes | None = None
     damage: list[str] = field(default_factory=list)
     """A sentence for each damaged run."""
+    misplaced: list[str] = field(default_factory=list)
+    """A sentence for each run that is in no row, since its directory is called otherwise."""
+    obstacles: list[str] = field(default_factory=list)
+    """What keeps a strict command from passing whatever its gates say: a sentence each."""
 
     @property
     def exit_code(self) -> int:
-        """1 if a gate fails. With --strict also 1 if no row has an earlier state, and 3 for damaged runs."""
+        """1 if a gate fails. Strict, also 1 for what was not judged, 3 for damaged or misplaced runs."""
         strict = self.options.strict
         failed = any(judgement.fails(strict=strict) for judgement in self.gates)
-        unmatched = strict and self.changes is not None and not self.changes.rows
-        if failed or unmatched:
+        if failed or (strict and self.obstacles):
             return 1
-        return StoreError.exit_code if strict and self.damage else 0
+        return StoreError.exit_code if strict and (self.damage or self.misplaced) else 0
 
     def document(self) -> dict[str, Any]:
         """Keys for the document of `compare --json`; none for what was not asked for."""
@@ -95,6 +114,10 @@ class Verdicts:
             found["against"] = against_document(self.changes, str(self.options.against))
         if self.damage:
             found["damaged"] = self.damage
+        if self.misplaced:
+            found["misplaced"] = self.misplaced
+        if self.obstacles:
+            found["not_judged"] = self.obstacles
         return found
 
 
@@ -104,39 +127,111 @@ def gate_options(
     against: Path | None,
     junit_xml: Path | None,
     confidence: float = 0.95,
+    fail_unless: Sequence[str] | None = None,
 ) -> GateOptions:
     """Read the gates, before any run is; raises UsageError with the column of what is wrong."""
     gates: list[Gate] = []
-    if fail_if:
+    if fail_if or fail_unless:
         from initbench.compare.gates.judge import read_gates  # brings lark
 
-        gates = read_gates(fail_if)
+        gates = read_gates(fail_if or (), fail_unless or ())
     return GateOptions(gates, strict, against, junit_xml, confidence)
 
 
-def check_gates(options: GateOptions, chosen: Selection, tables: Sequence[Table]) -> Verdicts:
-    """Judge the gates, compare with the earlier state, write the JUnit report, and tell GitHub Actions.
+def check_gates(
+    options: GateOptions,
+    chosen: Selection,
+    tables: Sequence[Table],
+    not_judged: Sequence[Judgement] = (),
+) -> Verdicts:
+    """Judge the gates, compare with the earlier state, and report.
 
-    GitHub is told on stderr: stdout is data, and GitHub reads annotations from both.
+    `not_judged`: more gates, of which it is known already that they cannot be judged.
     """
     from initbench.compare.damaged import damage
+    from initbench.store.misplaced import describe_misplaced, find_misplaced
 
     runs = chosen.runs
     earlier, lost = _earlier(options.against, tables, chosen) if options.against else (None, [])
     judged, changed = _judged(options, tables, earlier), _changes(options, tables, earlier)
-    verdicts = Verdicts(options, judged, changed, [*damage(runs, chosen.store.root), *lost])
+    damaged = [*damage(runs, chosen.store.root), *lost]
+    misplaced = [run for run in find_misplaced(chosen.store.root) if run.matches(chosen.patterns)]
+    verdicts = Verdicts(options, [*judged, *not_judged], changed, damaged, describe_misplaced(misplaced))
+    if options.strict:
+        verdicts.obstacles.extend(_obstacles(verdicts, chosen))
+    report(verdicts, runs)
+    return verdicts
+
+
+def fail_unjudged(options: GateOptions, reason: str) -> None:
+    """Under --strict report all gates as not judged and exit with 1; otherwise do nothing.
+
+    Args:
+        options: The gates that were asked for.
+        reason: Why there is nothing that they could be judged on.
+
+    Raises:
+        typer.Exit: Under --strict.
+    """
+    if not options.strict:
+        return
+    from initbench.compare.gates.judge import Judgement
+
+    gates = [Judgement(gate, [], [reason]) for gate in options.gates]
+    verdicts = Verdicts(options, gates, obstacles=[reason])
+    report(verdicts, [])
+    print_verdicts(verdicts)
+    raise typer.Exit(verdicts.exit_code)
+
+
+def report(verdicts: Verdicts, runs: Sequence[RunFacts]) -> None:
+    """Write the JUnit report, and tell GitHub Actions.
+
+    GitHub is told on stderr: stdout is data, and GitHub reads annotations from both.
+    """
+    options = verdicts.options
+    obstacles = [*verdicts.obstacles, *(verdicts.misplaced if options.strict else [])]
     if options.junit_xml is not None:
         from initbench.report.junit import write_junit
 
-        write_junit(options.junit_xml, runs, verdicts.gates, strict=options.strict)
-    if options.gates or options.against or options.junit_xml:
+        write_junit(options.junit_xml, runs, verdicts.gates, strict=options.strict, obstacles=obstacles)
+    if verdicts.gates or options.against or options.junit_xml or obstacles:
         from initbench.report import github
 
         if github.wants_annotations():
-            for line in github.workflow_commands(verdicts.gates, runs, strict=options.strict):
+            commands = github.workflow_commands(
+                verdicts.gates, runs, strict=options.strict, obstacles=obstacles[:MAX_OBSTACLES]
+            )
+            for line in commands:
                 typer.echo(line, err=True)
-        github.append_summary(github.summary(verdicts.gates, runs, verdicts.changes))
-    return verdicts
+        github.append_summary(
+            github.summary(verdicts.gates, runs, verdicts.changes, obstacles[:MAX_OBSTACLES])
+        )
+
+
+def _obstacles(verdicts: Verdicts, chosen: Selection) -> Iterator[str]:
+    """What keeps a strict command from passing, beyond its gates."""
+    from initbench.compare.completeness import missing_seeds, unfinished_runs
+    from initbench.compare.read import read_facts
+
+    if not chosen.runs:
+        yield no_runs(chosen.store.root)
+    yield from unfinished_runs(chosen.runs)
+    is_part = bool(chosen.patterns or chosen.where)
+    yield from missing_seeds(chosen.runs, read_facts(chosen.store, []) if is_part else chosen.runs)
+    if (changes := verdicts.changes) is not None:
+        if not changes.rows:
+            yield f"no row is both in {chosen.store.root} and in {verdicts.options.against}"
+        reasons = changes.reasons.items()
+        yield from (f"{label} is only in {chosen.store.root}: {why}" for label, why in reasons)
+        yield from (f"{label} is only in {verdicts.options.against}" for label in changes.only_before)
+    elif not (verdicts.gates or verdicts.options.judges_otherwise or verdicts.damage or verdicts.misplaced):
+        yield NO_GATE
+
+
+def no_runs(root: Path) -> str:
+    """Return the sentence that a directory holds no runs."""
+    return f"there are no runs in {root}" + ("" if root.is_dir() else ": there is no such directory")
 
 
 def _judged(options: GateOptions, tables: Sequence[Table], earlier: Earlier | None) -> list[Judgement]:
@@ -144,7 +239,7 @@ def _judged(options: GateOptions, tables: Sequence[Table], earlier: Earlier | No
         return []
     from initbench.compare.gates.judge import judge
 
-    return judge(options.gates, tables, options.confidence, earlier)
+    return judge(options.gates, tables, options.confidence, earlier, strict=options.strict)
 
 
 def _changes(options: GateOptions, tables: Sequence[Table], earlier: Earlier | None) -> Changes | None:
@@ -176,6 +271,7 @@ def print_verdicts(verdicts: Verdicts) -> None:
     lines = [f"damaged: {sentence}" for sentence in verdicts.damage[:MOST_DAMAGED]]
     if len(verdicts.damage) > MOST_DAMAGED:
         lines.append(f"damaged: {len(verdicts.damage) - MOST_DAMAGED:,} runs more")
+    lines += [f"misplaced: {sentence}" for sentence in verdicts.misplaced]
     if verdicts.changes is not None:
         from initbench.report.against import change_lines
 
@@ -185,5 +281,8 @@ def print_verdicts(verdicts: Verdicts) -> None:
 
         for judgement in verdicts.gates:
             lines += [verdict_line(judgement), *(f"    {line}" for line in case_lines(judgement))]
+    lines += [f"not judged: {sentence}" for sentence in verdicts.obstacles[:MAX_OBSTACLES]]
+    if (rest := len(verdicts.obstacles) - MAX_OBSTACLES) > 0:
+        lines.append(f"not judged: {rest:,} more")
     for line in lines:
         typer.echo("".join(c if c.isprintable() else " " for c in line[:LONGEST_LINE]), err=True)

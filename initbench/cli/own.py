@@ -7,14 +7,14 @@ import inspect
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from initbench.errors import UsageError
+from initbench.errors import UsageError, reporting_user_code
 from initbench.registry import nearest
 
 if TYPE_CHECKING:
@@ -108,18 +108,24 @@ def _shape(text: str) -> tuple[int, ...]:
 
 def load(path: str) -> Callable[[], Any]:
     """What makes the network, from `package.module:function`; the working directory is looked in too."""
-    module_name, colon, attribute = path.partition(":")
+    module_name, colon, attribute = path.rpartition(":")
+    if (meant := _dotted_path(path)) is not None:
+        raise UsageError(f"--model takes module:function, not a file: {meant}")
+    if not colon and "." in path.strip("."):
+        module_name, _, attribute = path.rpartition(".")
+        raise UsageError(f"--model takes module:function: write {module_name}:{attribute}")
     if not colon or not module_name or not attribute:
         raise UsageError(f"--model takes module:function, as in torchvision.models:resnet18; found {path!r}")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
-    try:
+    subject = f"--model {path}: {module_name} cannot be imported:"
+    with _own_arguments(module_name), reporting_user_code(subject, exit_advice=_UNDER_MAIN):
         found: Any = importlib.import_module(module_name)
-    except Exception as error:
-        raise UsageError(f"--model {path}: {module_name} cannot be imported: {_said(error)}") from error
     for part in attribute.split("."):
-        if not hasattr(found, part):
+        with reporting_user_code(f"--model {path}: {part} cannot be read:"):
+            missing = not hasattr(found, part)
+        if missing:
             guess = nearest(part, [name for name in dir(found) if not name.startswith("_")])
             hint = f"; did you mean {guess!r}?" if guess else ""
             raise UsageError(f"--model {path}: there is no {part!r} in it{hint}")
@@ -131,8 +137,33 @@ def load(path: str) -> Callable[[], Any]:
     return found  # type: ignore[no-any-return]
 
 
-def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+def _dotted_path(path: str) -> str | None:
+    """What to write for `./nets.py:make` and `nets/small.py`; None for what is no path of a file."""
+    named, colon, attribute = path.rpartition(":")
+    file, function = (named, attribute) if colon and "/" not in attribute else (path, "FUNCTION")
+    if "/" not in file and "\\" not in file and not file.endswith(".py"):
+        return None
+    location = Path(file.replace("\\", "/").removesuffix(".py")).expanduser()
+    if location.is_absolute() and location.is_relative_to(Path.cwd()):
+        location = location.relative_to(Path.cwd())
+    if location.is_absolute() or ".." in location.parts:
+        return f"write {location.name}:{function}, in the folder {location.parent}"
+    return f"write {'.'.join(location.parts)}:{function}"
+
+
+_UNDER_MAIN = "put what it runs under if __name__ == '__main__'"
+
+
+@contextmanager
+def _own_arguments(program: str) -> Iterator[None]:
+    """Hide initbench's command line from code that parses its own; what it prints goes to stderr."""
+    arguments = sys.argv
+    sys.argv = [program]
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        sys.argv = arguments
 
 
 def _modules(make: Callable[[], Any], path: str, seeds: Sequence[int]) -> Iterator[nn.Module]:
@@ -151,10 +182,8 @@ def _modules(make: Callable[[], Any], path: str, seeds: Sequence[int]) -> Iterat
     for seed in seeds:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            try:
+            with _own_arguments(path), reporting_user_code(f"--model {path} makes no network:"):
                 module = make()
-            except Exception as error:
-                raise UsageError(f"--model {path} raises {_said(error)}") from error
         if not isinstance(module, nn.Module):
             raise UsageError(f"--model {path} makes {type(module).__name__}, not an nn.Module")
         yield module

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import typer
 
+from initbench.cli.gates import FailIf, FailUnless, JunitXml
 from initbench.cli.options import DataDir, Json, RunsDir, runs_root
 from initbench.cli.sweep_options import (
     Arguments,
@@ -37,7 +38,8 @@ from initbench.cli.workplace import (
 from initbench.errors import RunFailedError, UsageError
 
 if TYPE_CHECKING:
-    from initbench.cli.gates import Verdicts
+    from initbench.cli.gates import GateOptions, Verdicts
+    from initbench.compare.gates.judge import Judgement
     from initbench.config.sweep import Sweep
     from initbench.execute.experiment import Workplace
     from initbench.execute.undertaking import Budget
@@ -53,7 +55,10 @@ def sweep(
     max_time: MaxTime = None,
     fail_fast: FailFast = False,
     fail_on: FailOn = None,
+    fail_if: FailIf = None,
+    fail_unless: FailUnless = None,
     strict: Strict = False,
+    junit_xml: JunitXml = None,
     retry: Retry = None,
     rerun: Rerun = False,
     skip_invalid: SkipInvalid = False,
@@ -81,6 +86,11 @@ def sweep(
     if print_config:
         _print_configs(found)
         return
+    from initbench.cli.gates import gate_options
+
+    if shard is None:  # of a part, the other points are not known
+        _check_gates([*(fail_if or []), *(fail_unless or [])], found)
+    gates = gate_options([*found.gates, *(fail_if or [])], strict, None, junit_xml, fail_unless=fail_unless)
     crew = CrewOptions(device, executor, workers, worker_memory)
     workplace = workplace_of(Store(runs_root(runs_dir)), crew, data_dir, offline=offline)
     budget = Budget(fail_fast, seconds, limit, tuple(retry or ()), rerun, leave_failed=True)
@@ -88,7 +98,7 @@ def sweep(
     if dry_run:
         asked.plan()
     else:
-        asked.run(quiet=quiet, strict=strict, fail_on=fail_on)
+        asked.run(replace(gates, judges_otherwise=fail_on is not None), quiet=quiet, fail_on=fail_on)
 
 
 @dataclass(frozen=True)
@@ -118,7 +128,7 @@ class _Asked:
         else:
             print_plan(stdout_console(), found, list(plan_lines(found, ahead)))
 
-    def run(self, *, quiet: bool, strict: bool, fail_on: str | None) -> None:
+    def run(self, gates: GateOptions, *, quiet: bool, fail_on: str | None) -> None:
         """Train what is missing, then show and judge everything."""
         from initbench.execute.drive import Driver
         from initbench.report import text
@@ -138,7 +148,7 @@ class _Asked:
             found = conduct(self.sweep, self.workplace, driver.drive)
         if (kept := ahead - display.done - found.unfinished) > 0:
             display.say(f"{self.sweep.name}: {text.plural(kept, 'run')} not trained anew")
-        verdicts = self._verdicts(found, strict=strict)
+        verdicts = self._verdicts(found, gates)
         self._show(found, verdicts)
         _fail(found, verdicts, fail_on)
 
@@ -158,25 +168,33 @@ class _Asked:
         if verdicts is not None:
             print_verdicts(verdicts)
 
-    def _verdicts(self, found: Conducted, *, strict: bool) -> Verdicts | None:
-        """Of the sweep's gates, once all of it is there."""
-        from initbench.cli.gates import check_gates, gate_options
-        from initbench.compare.select import Selection
-        from initbench.sweep.check import named_rows
+    def _verdicts(self, found: Conducted, options: GateOptions) -> Verdicts | None:
+        """The gates of the sweep and of the command line, judged once all runs are stored."""
+        from initbench.cli.gates import check_gates
+        from initbench.compare.select import ReadSelection
+
+        if not (options.gates or options.junit_xml or options.strict):
+            return None
+        not_judged = self._not_judged(found, options)
+        waiting = [judgement.gate for judgement in not_judged]
+        ready = replace(options, gates=[gate for gate in options.gates if gate not in waiting])
+        run_ids = [run for point in found.points for run in point.run_ids if run in found.facts]
+        facts = [found.facts[run_id] for run_id in run_ids]
+        chosen = ReadSelection(self.workplace.store, run_ids, facts=facts)
+        return check_gates(ready, chosen, found.tables, not_judged)
+
+    def _not_judged(self, found: Conducted, options: GateOptions) -> list[Judgement]:
+        """The gates that have to wait for runs, or name points that are left out, with that reason."""
+        from initbench.compare.gates.judge import Judgement
 
         labels = {point.label for point in found.points}
-        gates = []
-        for gate in self.sweep.gates:
-            if self.shard is not None or found.unfinished:
-                typer.echo(f"not judged, since runs are missing here: {gate}", err=True)
-            elif named_rows(gate) <= labels:
-                gates.append(gate)
-            else:
-                typer.echo(f"not judged, since it names points that are left out: {gate}", err=True)
-        if not gates:
-            return None
-        chosen = Selection(self.workplace.store, [run for point in found.points for run in point.run_ids])
-        return check_gates(gate_options(gates, strict, None, None), chosen, found.tables)
+        if self.shard is not None or found.unfinished:
+            return [Judgement(gate, [], ["runs are missing here"]) for gate in options.gates]
+        return [
+            Judgement(gate, [], ["it names points that are left out"])
+            for gate in options.gates
+            if not {q.row.name for q in gate.quantities if q.row.name is not None} <= labels
+        ]
 
 
 def _sweep(arguments: Sequence[str], shard: str | None, *, skip_invalid: bool) -> Sweep:
@@ -191,6 +209,16 @@ def _sweep(arguments: Sequence[str], shard: str | None, *, skip_invalid: bool) -
         raise UsageError("name one file, as in: initbench sweep configs/sweeps/ci.yaml seeds=8")
     found = load_sweep(files[0], overrides, skip_invalid=skip_invalid)
     return found if which is None else part(found, which, cost)
+
+
+def _check_gates(texts: Sequence[str], sweep: Sweep) -> None:
+    """Raise UsageError, before anything is trained, for a gate of the command line that cannot be judged."""
+    from initbench.sweep.check import gate_problems
+
+    labels = [point.label for point in sweep.points]
+    for text in texts:
+        for problem in gate_problems(text, labels):
+            raise UsageError(f"{problem}\n  {text}")
 
 
 def _print_configs(found: Sweep) -> None:

@@ -45,19 +45,24 @@ def _condition(text: str, runs: Sequence[RunFacts]) -> Where:
             f"--where takes KEY=VALUE or KEY!=VALUE, as in --where init.scheme=lsuv; found {text!r}"
         )
     key, sign, value = found.groups()
-    check_key(key, runs, "--where")
-    return Where(key, value, negated=sign == "!=")
+    return Where(resolve_key(key, runs, "--where"), value, negated=sign == "!=")
 
 
-def check_key(key: str, runs: Sequence[RunFacts], option: str) -> None:
-    """Raise UsageError, with the nearest key, where no run has `key`."""
+def resolve_key(key: str, runs: Sequence[RunFacts], option: str) -> str:
+    """Return the key of the runs that `key` means: itself, or `data` for `data.name`.
+
+    Raises UsageError, with the nearest key, where no run has it.
+    """
     known = known_keys(runs)
-    if runs and key not in known:
-        guess = nearest(key, known)
-        hint = (
-            f"did you mean {guess!r}?" if guess else "see `initbench show RUN --json` for the keys of a run"
-        )
-        raise UsageError(f"{option}: no stored run has the key {key!r}; {hint}")
+    short = key.removesuffix(".name")
+    if not runs or key in known:
+        return key
+    if short in known:
+        return short
+    same_leaf = [full for full in known if full.rpartition(".")[2] == key]
+    guess = same_leaf[0] if same_leaf else nearest(key, known)
+    hint = f"did you mean {guess!r}?" if guess else "see `initbench show RUN --json` for the keys of a run"
+    raise UsageError(f"{option}: no stored run has the key {key!r}; {hint}")
 
 
 def known_keys(runs: Iterable[RunFacts]) -> list[str]:

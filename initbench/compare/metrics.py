@@ -7,8 +7,10 @@ that is not finite, is None: it is never filled in.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import Literal
 
@@ -277,3 +279,52 @@ _CONVERGENCE = (
 METRICS: dict[str, Metric] = {
     metric.name: metric for metric in (*_activation_metrics(), *_CONVERGENCE, *_norm_metrics())
 }
+
+HEADINGS = {
+    "best_val_accuracy": "best val %",
+    "final_val_accuracy": "final val %",
+    "test_accuracy": "test %",
+    "final_val_accuracy_batch": "val %, batch statistics",
+    "final_val_accuracy_population": "val %, population statistics",
+    "final_train_loss": "train loss",
+    "final_val_loss": "val loss",
+    "area_under_curve": "area under curve %",
+    "pretrain_seconds": "pre-training s",
+    "pretrain_samples": "pre-training samples",
+    "grad_ratio_init": "E[δ²] first/last",
+    "grad_ratio_end": "E[δ²] first/last, end",
+}
+"""What stands over a column, where it is not the metric's name."""
+_SPELLINGS = {
+    "final_val_accuracy": ("val %", "val acc", "val accuracy", "final val acc", "validation accuracy"),
+    "best_val_accuracy": ("best val acc", "best accuracy"),
+    "test_accuracy": ("test acc", "final test accuracy"),
+    "final_val_loss": ("validation loss",),
+    "final_train_loss": ("training loss",),
+    "area_under_curve": ("auc",),
+}
+"""Other names that cannot mean another metric."""
+
+
+def metric_named(name: str) -> str | None:
+    """Return the metric that `name` means: its own name, or the heading that tables print over it.
+
+    Case, blanks and signs do not matter; `steps to 86.7 %` is the heading of steps_to_target.
+    """
+    return name if name in METRICS else _by_spelling().get(_fold(_GOAL.sub("to target", name)))
+
+
+_GOAL = re.compile(r"\bto\s+\d+(?:\.\d+)?\s*%?\s*$")
+
+
+def _fold(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.casefold())
+
+
+@cache
+def _by_spelling() -> dict[str, str]:
+    spellings = {_fold(name): name for name in METRICS}
+    for table in (HEADINGS, *({name: other} for name, others in _SPELLINGS.items() for other in others)):
+        for name, heading in table.items():
+            spellings.setdefault(_fold(heading), name)
+    return spellings

@@ -89,6 +89,18 @@ class Selection:
         return [run for run in runs if all(w.holds(run) for w in (asked if run.is_placed else of_the_id))]
 
 
+@dataclass(frozen=True)
+class ReadSelection(Selection):
+    """Runs that have been read already."""
+
+    facts: Sequence[RunFacts] = ()
+
+    @cached_property
+    def runs(self) -> list[RunFacts]:
+        """The runs, whatever the patterns are."""
+        return list(self.facts)
+
+
 def _matching(pattern: str, experiments: Mapping[str, str], root: Path) -> list[str]:
     try:
         return match(pattern, experiments, root)

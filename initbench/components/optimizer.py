@@ -198,11 +198,31 @@ def _rmsprop(
     )
 
 
-OPTIMIZERS: Registry[Optimizer] = Registry("optimizer")
+_ABSENT = (
+    "nadam",
+    "radam",
+    "adamax",
+    "adagrad",
+    "adadelta",
+    "adafactor",
+    "lion",
+    "lamb",
+    "lars",
+    "lbfgs",
+    "rprop",
+    "asgd",
+    "muon",
+    "shampoo",
+    "sophia",
+)
+"""Well-known names that nothing here stands for, so that no near name is suggested."""
+OPTIMIZERS: Registry[Optimizer] = Registry("optimizer", absent=_ABSENT)
 
 OPTIMIZERS.add(
     Optimizer(
         name="sgd",
+        suggested_for=("momentum", "sgd_momentum", "nesterov", "nag"),
+        aliases=("gradient_descent", "stochastic_gradient_descent"),
         summary="Stochastic gradient descent, with momentum if asked for; the most honest judge of an init.",
         formula="v ← μv + g; W ← W − lr·v",
         source="Robbins & Monro 1951; Polyak 1964; Sutskever et al. 2013",
@@ -223,6 +243,7 @@ OPTIMIZERS.add(
 OPTIMIZERS.add(
     Optimizer(
         name="adamw",
+        aliases=("adam_with_decoupled_weight_decay",),
         summary="Adam whose weight decay is applied to the weights and not to the gradient.",
         formula="W ← (1 − lr·λ)W − lr·m̂/(√v̂ + ε)",
         source="Loshchilov & Hutter 2019",

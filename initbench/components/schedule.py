@@ -35,11 +35,25 @@ class StepOptions(Options):
     """Factor of each drop."""
 
 
-SCHEDULES: Registry[Schedule] = Registry("schedule")
+_ABSENT = (
+    "linear",
+    "exponential",
+    "polynomial",
+    "one_cycle",
+    "one_cycle_lr",
+    "plateau",
+    "reduce_lr_on_plateau",
+    "cyclic",
+    "cyclic_lr",
+    "warmup",
+)
+"""Well-known names that nothing here stands for, so that no near name is suggested."""
+SCHEDULES: Registry[Schedule] = Registry("schedule", absent=_ABSENT)
 
 SCHEDULES.add(
     Schedule(
         name="constant",
+        aliases=("none", "constant_lr"),
         summary="The same learning rate throughout.",
         source="-",
         formula="lr",
@@ -49,6 +63,7 @@ SCHEDULES.add(
 SCHEDULES.add(
     Schedule(
         name="cosine",
+        aliases=("cosine_annealing", "cosine_annealing_lr", "cosine_decay"),
         summary="Falls along half a cosine to the final share.",
         source="Loshchilov & Hutter 2017",
         formula="lr·(f + (1 − f)·(1 + cos πt)/2)",
@@ -59,6 +74,7 @@ SCHEDULES.add(
 SCHEDULES.add(
     Schedule(
         name="step",
+        aliases=("step_lr", "multi_step", "multi_step_lr", "step_decay"),
         summary="Drops by gamma after given shares of the training.",
         source="Krizhevsky et al. 2012",
         formula="lr·gamma^(drops so far)",

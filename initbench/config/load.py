@@ -15,10 +15,13 @@ from pydantic import BaseModel, ValidationError
 from initbench.config.faults import KeyPath, Where, dotted, explain, locate
 from initbench.config.overrides import Override, apply, parse_override
 from initbench.config.schema import ExperimentConfig
+from initbench.config.shipped import config_path, shipped_names
 from initbench.config.strictyaml import MAX_BYTES, MAX_DEPTH, REFUSED, Document, parse, scalar
+from initbench.config.words import misspelt
 from initbench.errors import ConfigError, Fault
 from initbench.registry import nearest
 
+_KEY_WORD = re.compile(r"(?:data|model|init|train|probe)\.[A-Za-z_][\w.]*")
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
 Read = Callable[[Document, str, Sequence[Override]], tuple[T | None, list[Fault]]]
@@ -87,6 +90,7 @@ def from_overrides(overrides: Sequence[str], model: type[M]) -> M:
 
 
 def _read_one(path: str, overrides: Sequence[Override], read: Read[T]) -> tuple[T | None, list[Fault]]:
+    path = config_path(path)
     file = "<stdin>" if path == "-" else path
     document, faults = read_document(path, file)
     return (None, faults) if document is None else read(document, file, overrides)
@@ -144,6 +148,10 @@ def _unreadable(path: Path, error: OSError | ValueError) -> str:
         return f"cannot be read: {(getattr(error, 'strerror', None) or str(error)).lower()}"
     if not path.parent.is_dir():
         return f"no such file: there is no folder {path.parent}"
+    if _KEY_WORD.fullmatch(str(path)):
+        return f"no such file; to set a key, write {path}=VALUE"
+    if not path.suffix and (shipped := misspelt(path.stem, shipped_names())):
+        return f"no such file; did you mean the shipped config {shipped!r}?"
     beside = {found.stem: found for found in sorted(path.parent.iterdir()) if found.suffix == path.suffix}
     guess = nearest(path.stem, beside)  # without the ending, which all have in common
     return f"no such file; did you mean {beside[guess]}?" if guess else "no such file"

@@ -19,7 +19,9 @@ from initbench.config.strictyaml import MAX_DEPTH, parse, scalar
 from initbench.config.words import kind
 from initbench.errors import ConfigError, Fault
 
-_LOOKS_LIKE_KEY = re.compile(r"\s*[A-Za-z_][\w.-]*\s*=")
+_LOOKS_LIKE_KEY = re.compile(r"\s*[A-Za-z_][\w.-]*\s*[+:]?=|[+~]{1,2}[A-Za-z_]")
+_SIGNS = "+~"
+"""Signs of another program's overrides: `+key=value` adds a key there, and `~key` takes one away."""
 KEY = re.compile(r"[A-Za-z_][\w-]*(?:\.[A-Za-z_][\w-]*)*", re.ASCII)
 """A dotted key."""
 
@@ -44,13 +46,22 @@ class Override:
 
 
 def split_arguments(args: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Tell files from overrides: an override has a dotted key before its `=` and is no existing file."""
+    """Tell files from overrides: an override has a dotted key before its `=` and is no existing file.
+
+    What is meant as an override, but is written in another program's way, counts as one too.
+    """
     files: list[str] = []
     overrides: list[str] = []
     for arg in args:
-        is_override = _LOOKS_LIKE_KEY.match(arg) and not _exists(arg)
+        is_override = (_LOOKS_LIKE_KEY.match(arg) or _parted_by_colon(arg)) and not _exists(arg)
         (overrides if is_override else files).append(arg)
     return files, overrides
+
+
+def _parted_by_colon(arg: str) -> bool:
+    """Whether `arg` is a key and its value with a colon between them: `model.depth:3`."""
+    key, colon, _ = arg.partition(":")
+    return bool(colon) and "." in key and KEY.fullmatch(key) is not None and "/" not in arg
 
 
 def _exists(name: str) -> bool:
@@ -66,6 +77,12 @@ def parse_override(text: str, *, axes: bool = False) -> Override:
     With `axes`, several values parted by commas are an axis; else they are refused.
     """
     key, equals, written = (part.strip() for part in text.partition("="))
+    if text[:1] in _SIGNS and text.strip(_SIGNS):
+        raise _refused(text, "", _without_sign(text))
+    if not equals and _parted_by_colon(text):
+        raise _refused(text, "", f"write {'='.join(part.strip() for part in text.split(':', 1))}")
+    if written[:1] == "=" or key[-1:] in ("+", "-", ":"):
+        raise _refused(text, "", f"write {key.rstrip('+-:')}={written.lstrip('= ')}")
     if not equals or not KEY.fullmatch(key):
         raise _refused(text, "", f"{key!r} is not a key such as train.lr; write key=value")
     path = tuple(key.split("."))
@@ -76,6 +93,15 @@ def parse_override(text: str, *, axes: bool = False) -> Override:
             return Override(path, _flow_value(text, key, f"[{written}]"), text, is_axis=True)
         raise _refused(text, key, _one_value(key, written))
     return Override(path, _value(text, key, written), text)
+
+
+def _without_sign(text: str) -> str:
+    """What to write for `+key=value`, `++key=value` and `~key`."""
+    key, equals, written = text.lstrip(_SIGNS).partition("=")
+    if text[0] == "~":
+        key = key.strip()
+        return f"to have the default, leave the key out; else write {key}=VALUE (no + or ~ here)"
+    return f"write {key.strip()}={written.strip() if equals else 'VALUE'} (no + or ~ here)"
 
 
 def _value(text: str, key: str, written: str) -> Any:

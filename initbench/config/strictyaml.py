@@ -18,6 +18,7 @@ import yaml
 from initbench.config.faults import KeyPath, dotted
 from initbench.config.words import kind, syntax_problem
 from initbench.errors import Fault
+from initbench.registry import missing_space
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 32
@@ -197,7 +198,8 @@ class _Reader(yaml.SafeLoader):
             return node
         if node.value is not REFUSED:
             what = "is empty" if node.value is None else f"must be a mapping, not {kind(node.value)}"
-            self._fault(f"{what}; {_EXPECTED}", node.position)
+            spaced = missing_space(node.value) if isinstance(node.value, str) else None
+            self._fault(f"{what}; {spaced or _EXPECTED}", node.position)
         return None
 
     def _compose(self, path: KeyPath, key_position: Position | None) -> Node:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import initbench
 from initbench.config.fields import as_yaml, default_value
 from initbench.config.registries import Kind
+from initbench.config.shipped import CONFIGS
 from initbench.config.strictyaml import parse
 from initbench.registry import Entry
 
-CONFIGS = Path(initbench.__file__).parents[1] / "configs"
-"""The shipped configs, where the package lies in a checkout."""
 PLACEHOLDER = "..."
 """Stands for the value of an option that has no default."""
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
-from initbench.registry import nearest
+from initbench.registry import fold, missing_space, nearest
 
 
 def kind(value: Any) -> str:
@@ -47,19 +48,74 @@ def syntax_problem(error: yaml.MarkedYAMLError) -> str:
     problem = error.problem or error.context or "is not valid YAML"
     words = next((re.sub(old, new, problem) for old, new in _PLAIN_WORDS if re.match(old, problem)), problem)
     opened, found = error.context_mark, error.problem_mark
+    if (spaced := _missing_space_near(opened, found)) is not None:
+        return spaced
     if opened is None or found is None or opened.line == found.line:
         return words
     return f"{words} (it begins on line {opened.line + 1})"
 
 
+def _missing_space_near(*marks: yaml.Mark | None) -> str | None:
+    """What to write where a line at one of the marks, or right above it, is a key without a space."""
+    for mark in marks:
+        if mark is None or mark.buffer is None:
+            continue
+        lines = mark.buffer.rstrip("\0").split("\n")
+        for number in (mark.line, mark.line - 1):
+            if 0 <= number < len(lines) and (spaced := missing_space(lines[number].strip(" -"))):
+                return f"{spaced} (line {number + 1})"
+    return None
+
+
+_KEY_WORDS = {
+    "lr": "learning_rate, step_size, eta, learn_rate",
+    "batch_size": "batchsize, bs, minibatch, batch",
+    "epochs": "epoch, n_epochs, num_epochs, max_epochs",
+    "steps": "iterations, iters, max_steps, num_steps, n_steps, updates, max_iter",
+    "weight_decay": "wd, l2, decay, l2_penalty",
+    "optimizer": "optim, opt, optimiser",
+    "schedule": "scheduler, lr_schedule, lr_scheduler, learning_rate_schedule",
+    "clip_norm": "clip, grad_clip, clip_grad, gradient_clipping, clip_grad_norm, max_norm, max_grad_norm",
+    "warmup_steps": "warmup, warm_up",
+    "precision": "dtype, amp",
+    "activation": "act, act_fn, activation_fn, activation_function, nonlinearity, non_linearity",
+    "norm": "normalization, normalisation, norm_layer, batchnorm, batch_norm, layer_norm",
+    "depth": "layers, num_layers, n_layers, hidden_layers, num_hidden_layers",
+    "width": "hidden, hidden_size, hidden_dim, units, neurons, num_hidden, features, hidden_units",
+    "scheme": "name, method, type, initializer, distribution",
+    "family": "name, type, arch, architecture, net, network",
+    "init": "initialization, initialisation, initializer, weight_init",
+    "data": "dataset, data_set",
+    "model": "net, network, arch, architecture",
+    "train": "training, fit, optimization",
+    "seeds": "seed, n_seeds, num_seeds, repeats",
+    "val_fraction": "val_split, validation_split, validation_fraction, valid_fraction",
+    "normalize": "normalise, standardize, standardise, scale",
+    "path": "file, filename",
+    "num_groups": "groups, n_groups",
+}
+"""Keys, and what people from other libraries write for them."""
+_OF_THE_OPTIMIZER = ("momentum", "nesterov", "beta1", "beta2", "betas")
+
+
 def unknown_key(key: str, siblings: tuple[str, ...]) -> str:
     """The answer to a key that is not among `siblings`, the valid ones."""
-    guess = nearest(key, siblings)
+    if (spaced := missing_space(key)) is not None:
+        return f"unknown key; {spaced}"
+    word = fold(key)
+    if key in _OF_THE_OPTIMIZER and "optimizer" in siblings:
+        return f"unknown key; it is an option of the optimizer: optimizer: {{name: ..., {key}: ...}}"
+    meant = next((sibling for sibling in siblings if word in map(fold, _words_for(sibling))), None)
+    guess = meant or nearest(key, siblings)
     if guess is not None:
         return f"unknown key; did you mean {guess!r}?"
     if "." in key:
         return "unknown key; in a file, keys are nested by indentation instead of dots"
     return f"unknown key; choose from {', '.join(siblings)}" if siblings else "unknown key"
+
+
+def _words_for(key: str) -> list[str]:
+    return [key, *_KEY_WORDS.get(key, "").split(", ")]
 
 
 def _other(message: str) -> str:
@@ -131,12 +187,19 @@ def _hint(value: Any, nouns: Mapping[str, None]) -> str | None:
     if "text" in nouns:
         return None if isinstance(value, list | tuple | dict) else f"write {_as_text(value)}"
     if isinstance(value, str):
-        return _meant(value, nouns) or (
-            f"did you mean {guess!r}?" if (guess := nearest(value, quoted)) else None
-        )
+        meant = missing_space(value) if "a mapping" in nouns else _meant(value, nouns)
+        return meant or (f"did you mean {guess!r}?" if (guess := misspelt(value, quoted)) else None)
     if "a whole number" in nouns and isinstance(value, float) and value.is_integer():
         return f"write {int(value)}"
     return None
+
+
+def misspelt(word: str, choices: Sequence[str]) -> str | None:
+    """Return the choice that `word` is a slip of the pen for; `fp16` is none of `bf16`."""
+    folded = {fold(choice): choice for choice in choices}
+    swapped = [choice for spelling, choice in folded.items() if sorted(spelling) == sorted(fold(word))]
+    close = difflib.get_close_matches(fold(word), folded, n=1, cutoff=0.8)
+    return swapped[0] if swapped else folded[close[0]] if close else None
 
 
 def _as_text(value: Any) -> str:
@@ -144,15 +207,60 @@ def _as_text(value: Any) -> str:
 
 
 def _meant(value: str, nouns: Mapping[str, None]) -> str | None:
-    """What to write where text stands for a truth value, a number or nothing."""
-    word = value.strip().lower()
-    if "true or false" in nouns and word in _TRUTH:
-        return f"write {_TRUTH[word]}"
-    bare = re.sub(r"(?<=\d)[_, '](?=\d)", "", word)
-    pattern = {"a whole number": r"[-+]?\d+", "a number": r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"}
-    if any(re.fullmatch(pattern[noun], bare) for noun in nouns if noun in pattern):
-        return f"write {bare}" if bare != word else f"write {bare} without quotes"
-    return None
+    """What to write where text stands for a truth value, a number or a list."""
+    word = value.strip()
+    if "true or false" in nouns and word.lower() in _TRUTH:
+        return f"write {_TRUTH[word.lower()]}"
+    numbers = [number for number in _readings(word) if _fits(number, nouns)]
+    items = _items(word) if "a list" in nouns else None
+    if items and (len(items) > 1 or list(nouns) == ["a list"]):
+        numbers.append(f"[{', '.join(items)}]")
+    if not numbers:
+        return None
+    return f"write {' or '.join(dict.fromkeys(numbers))}" + (" without quotes" if numbers == [word] else "")
+
+
+_PLAIN_NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
+_THOUSANDS = ((",", "."), (".", ","), (" ", ".,"), ("'", ".,"))
+"""Marks that part groups of three digits, and the decimal points that go with each."""
+
+
+def _readings(word: str) -> list[str]:
+    """The numbers that `word` may stand for, as YAML writes them.
+
+    A comma is a decimal one, or parts thousands from each other; `1,500` may be either.
+    """
+    sign, digits = (word[0], word[1:]) if word[:1] in ("-", "+") else ("", word)
+    readings = []
+    for mark, points in _THOUSANDS:
+        groups = rf"[1-9]\d{{0,2}}(?:{re.escape(mark)}\d{{3}})+(?:[{points}]\d+)?"
+        is_decimal = mark == "." and re.fullmatch(_PLAIN_NUMBER, digits) is not None
+        if re.fullmatch(groups, digits) and not is_decimal:
+            readings.append(digits.replace(mark, "").replace(",", "."))
+    if re.fullmatch(r"\d+(?:_\d+)+", digits):
+        readings.append(digits.replace("_", ""))
+    if re.fullmatch(r"\d+,\d+(?:[eE][-+]?\d+)?", digits):
+        readings.append(digits.replace(",", "."))
+    if re.fullmatch(_PLAIN_NUMBER, digits):
+        readings.append(digits)
+    if (percent := re.fullmatch(r"(\d{1,9}(?:[.,]\d{1,9})?)\s*%", digits)) is not None:
+        readings.append(f"{float(percent[1].replace(',', '.')) / 100:g}")
+    return [sign.strip("+") + re.sub(r"^0+(?=\d)", "", reading) for reading in readings]
+
+
+def _fits(number: str, nouns: Mapping[str, None]) -> bool:
+    return "a number" in nouns or ("a whole number" in nouns and re.fullmatch(r"-?\d+", number) is not None)
+
+
+def _items(word: str) -> list[str] | None:
+    """The items of a list written without brackets, or in round ones: `1,2,3`, `1 2 3`, `(1, 2)`."""
+    inner = word[1:-1] if word[:1] + word[-1:] == "()" else word
+    items = [item for item in re.split(r"[,;\s]+", inner) if item]
+    if any(re.match(r"[-+]?0\d", item) for item in items):  # the decimals of one number
+        return None
+    if not all(re.fullmatch(rf"{_PLAIN_NUMBER}|[A-Za-z_]\w*", item) for item in items):
+        return None
+    return [item.removeprefix("+") for item in items]
 
 
 _TRUTH = {

@@ -255,4 +255,18 @@ def _pair(given: int | list[int]) -> tuple[int, int]:
     return first, second
 
 
-DATASETS: Registry[Dataset] = Registry("data set", "initbench.data.sets")
+_ABSENT = (
+    "emnist",
+    "qmnist",
+    "svhn",
+    "stl10",
+    "imagenet",
+    "tiny_imagenet",
+    "omniglot",
+    "celeba",
+    "usps",
+    "iris",
+    "wine",
+)
+"""Well-known names that nothing here stands for, so that no near name is suggested."""
+DATASETS: Registry[Dataset] = Registry("data set", "initbench.data.sets", absent=_ABSENT)

@@ -10,34 +10,20 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 
-import initbench
 from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import Form, form_of
 from initbench.data.resolve import Resolved
+from initbench.execute.code_fingerprint import code_fingerprint
 from initbench.models.network import FAMILIES, Mode
 from initbench.pretrain.autoencoder import options_of
 from initbench.pretrain.transfer_source import Origin
 from initbench.store import strictjson
 from initbench.train.cohort import EVALUATION_CHUNK
 
-_NUMERICAL = (
-    "streams.py",
-    "threads.py",
-    "theory",
-    "components",
-    "models",
-    "data",
-    "probing",
-    "train",
-    "pretrain",
-)
-_FETCHING = "data/obtain"  # finds, fetches and verifies files, whose contents are in the fingerprint
 _DIGITS = 10
 LEAST = Form((2,), 2)
 """What a data set has at the least of which only its file tells the form."""
@@ -76,7 +62,7 @@ def identify(
             "precision": config.train.precision,
             "mode": training_mode(config, device),
             "torch": str(torch.__version__),
-            "code": code_hash(),
+            "code": code_fingerprint(config, resolved.located.name),
         },
         None if origin is None else origin.sha256,
     )
@@ -95,20 +81,6 @@ def training_mode(config: ExperimentConfig, device: torch.device) -> Mode:
     mode = FAMILIES[config.model.family].mode
     modes = {mode(config.model, size, *ends) for size in sizes if size is not None}
     return "single" if "single" in modes else "vmap"
-
-
-@cache
-def code_hash() -> str:
-    """Hash of the source files that a run's numbers come from."""
-    package = Path(initbench.__file__).parent
-    digest = hashlib.sha256()
-    for part in _NUMERICAL:
-        path = package / part
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            if file.is_relative_to(package / _FETCHING):
-                continue
-            digest.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()[:_DIGITS]
 
 
 def _digest(parts: dict[str, Any]) -> str:

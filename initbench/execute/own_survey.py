@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 from initbench.errors import UsageError
 from initbench.execute.surveyed import Survey, SurveyedLayer, findings, measured
-from initbench.probing.own import Examined, Loss, examine
+from initbench.probing.conditions import condition_findings
+from initbench.probing.finding import Finding
+from initbench.probing.own import Examined, examine
+from initbench.probing.own_loss import Loss
 from initbench.probing.own_theory import expect_own, own_situation
 from initbench.threads import one_thread
 from initbench.trace.use import Found, Use
@@ -31,7 +34,7 @@ class OwnSurvey(Survey):
     loss_value: float
     """Mean over the modules."""
     loss_at_chance: float | None
-    """ln C for the cross-entropy of C classes."""
+    """What it is where all classes are equally likely: ln C for the cross-entropy of C classes."""
     found: Found
     """What the first module's pass showed."""
 
@@ -42,6 +45,7 @@ def survey_own(
     y: Tensor | None = None,
     *,
     loss: Loss | None = None,
+    chance: float | None = None,
     model: str,
     batch: str,
     seeds: Sequence[int],
@@ -52,7 +56,7 @@ def survey_own(
     from one another in more than their weights.
     """
     with true_fp32(x.device), one_thread():
-        seen = [examine(module, x, y, loss) for module in modules]
+        seen = [examine(module, x, y, loss, chance) for module in modules]
     nets = [net.found.uses for net in seen]
     _refuse_unlike(nets)
     shown = [net.records for net in seen]
@@ -62,7 +66,7 @@ def survey_own(
         samples=len(x),
         layers=_layers(seen),
         expected=expected,
-        findings=findings(shown, own_situation(nets, expected)),
+        findings=findings(shown, own_situation(nets, expected), [_conditions(net) for net in seen]),
         model=model,
         batch=batch,
         input_shape=tuple(x.shape[1:]),
@@ -72,6 +76,11 @@ def survey_own(
         loss_at_chance=seen[0].loss.chance,
         found=seen[0].found,
     )
+
+
+def _conditions(net: Examined) -> list[Finding]:
+    layers = {use.name: use.index for use in reversed(net.found.uses)}
+    return list(condition_findings(net.conditions, layers, config=False))
 
 
 def _refuse_unlike(nets: Sequence[Sequence[Use]]) -> None:

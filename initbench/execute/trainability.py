@@ -186,7 +186,7 @@ def _probed(
         at, shown = variant(config, sigma_w, depth), []
         for seed in seeds:
             (network,) = draw(at, data, [seed])
-            shown.append(shown_by(network, batch, config))
+            shown.append(shown_by(network, batch, config).layers)
             observer.advanced(depth)
         yield _point(sigma_w, depth, shown)
 

@@ -11,16 +11,16 @@ from initbench.config.overrides import Override
 from initbench.config.read_lesson import name_of, read_lesson
 from initbench.config.read_sweep import read_sweep
 from initbench.config.schema import ExperimentConfig
+from initbench.config.shipped import CONFIGS
 from initbench.config.strictyaml import Document
 from initbench.config.sweep import Sweep
-from initbench.config.usage import CONFIGS
 from initbench.errors import Fault, UnknownNameError
 from initbench.lesson.check import problems
 from initbench.registry import unknown_name
 from initbench.sweep.check import problems as sweep_problems
 
 LESSONS = CONFIGS / "lessons"
-"""The shipped lessons, where the package lies in a checkout."""
+"""The shipped lessons."""
 
 
 def shipped() -> dict[str, Path]:

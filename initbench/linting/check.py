@@ -37,6 +37,11 @@ class Subject:
         """The weights of the first net, in the order of the pass."""
         return self.nets[0].found.uses
 
+    @property
+    def heads(self) -> Sequence[Use]:
+        """Uses that put the net's outputs out, that of the main output last of those that it has."""
+        return self.nets[0].found.heads or self.uses[-1:]
+
     def drawn(self, place: int) -> list[Use]:
         """The same layer in every net."""
         return [net.found.uses[place] for net in self.nets]

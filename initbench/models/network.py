@@ -149,4 +149,20 @@ class Family(Entry):
     check: Callable[[Any, tuple[int, ...]], None] = lambda _options, _input_shape: None
 
 
-FAMILIES: Registry[Family] = Registry("model family", "initbench.models.families")
+_ABSENT = (
+    "transformer",
+    "vit",
+    "gpt",
+    "bert",
+    "lstm",
+    "gru",
+    "rnn",
+    "densenet",
+    "unet",
+    "efficientnet",
+    "convnext",
+    "autoencoder",
+    "gan",
+)
+"""Well-known names that nothing here stands for, so that no near name is suggested."""
+FAMILIES: Registry[Family] = Registry("model family", "initbench.models.families", absent=_ABSENT)

@@ -25,7 +25,8 @@ def change_lines(changes: Changes) -> list[str]:
     if len(telling) > MOST_ROWS:
         lines.append(f"  … and {plural(len(telling) - MOST_ROWS, 'row')} more")
     for labels, where in ((changes.only_now, "now"), (changes.only_before, "before")):
-        lines += [f"  only {where}: {label}" for label in labels[:MOST_ROWS]]
+        reasons = {label: f": {why}" for label, why in changes.reasons.items()} if where == "now" else {}
+        lines += [f"  only {where}: {label}{reasons.get(label, '')}" for label in labels[:MOST_ROWS]]
         if len(labels) > MOST_ROWS:
             lines.append(f"  only {where}: {plural(len(labels) - MOST_ROWS, 'row')} more")
     return lines
@@ -33,7 +34,7 @@ def change_lines(changes: Changes) -> list[str]:
 
 def _first(changes: Changes) -> str:
     if not changes.rows:
-        why = "of the same experiment, config, data, precision and budget"
+        why = "of the same experiment, data, precision and budget"
         return f"NOTHING COMPARED: no row now and no row before are {why}"
     changed = [row for row in changes.rows if _count(row)]
     shown = f"{plural(len(changed), 'row')} ({plural(sum(map(_count, changed)), 'metric')})"
@@ -77,11 +78,14 @@ def _verb(count: int) -> str:
 def _tells(row: RowChange) -> bool:
     """Whether there is anything to say of a row."""
     has_other = row.exact is not None and bool(row.exact.other)
-    return bool(_count(row) or has_other or row.diverged[0] != row.diverged[1] or row.lost)
+    is_told = bool(_count(row) or has_other or row.diverged[0] != row.diverged[1] or row.lost)
+    return is_told or bool(row.config_changes)
 
 
 def _of_row(row: RowChange) -> Iterator[str]:
     yield f"  {one_line(row.row.label)} ({row.table.dataset}), {_seeds(row)}"
+    if row.config_changes:
+        yield f"    matched by name, for its config has changed: {one_line(', '.join(row.config_changes))}"
     if row.exact is not None and row.exact.other:
         yield f"    {_of_runs(row.exact)}"
     if row.diverged[0] != row.diverged[1] or row.is_divergence_shown:
@@ -158,6 +162,7 @@ def against_document(changes: Changes, source: str) -> dict[str, Any]:
         "rows": [_row(row) for row in changes.rows],
         "only_now": changes.only_now,
         "only_before": changes.only_before,
+        "reasons": changes.reasons,
     }
 
 
@@ -169,6 +174,7 @@ def _row(row: RowChange) -> dict[str, Any]:
         "n_before": row.before.n,
         "n_now": row.now.n,
         "same_runs": row.is_same_runs,
+        "config_changes": row.config_changes,
         "seeds_known": isinstance(row.before, RunsSide),
         "exact": None if row.exact is None else _exact(row.exact),
         "diverged": {"before": row.diverged[0], "now": row.diverged[1]},

@@ -19,8 +19,9 @@ from initbench.config.fields import default_value, type_words
 from initbench.errors import UnknownNameError
 from initbench.execute.executor import EXECUTORS, Executor
 from initbench.models.initialise import rule_of
-from initbench.probing.diagnose import CODES, Code
-from initbench.registry import Entry, nearest, unknown_name
+from initbench.probing.diagnose import CODES
+from initbench.probing.finding import Code
+from initbench.registry import Entry, fold, nearest, unknown_name
 
 SCHEMA = "initbench.catalog/1"
 EXAMPLE_FANS = (128, 64)
@@ -73,17 +74,36 @@ def find(name: str, word: str | None = None) -> list[tuple[Kind, Entry | Code]]:
     if slash and word is None:
         name, word = after, before
     among = kinds() if word is None else [kind_of(word)]
-    found = [(kind, entry) for kind in among for entry in kind.entries if entry.name == name]
-    if not found:
-        names = [entry.name for kind in among for entry in kind.entries]
-        raise UnknownNameError(_unknown(name, among[0].singular if word is not None else "name", names))
-    return found
+    entries = [(kind, entry) for kind in among for entry in kind.entries]
+    matches = [pair for pair in entries if pair[1].name == name]
+    matches = matches or [pair for pair in entries if fold(name) in map(fold, _spellings(pair[1]))]
+    if not matches:
+        raise UnknownNameError(_unknown(name, among, is_one_kind=word is not None))
+    return matches
 
 
-def _unknown(name: str, noun: str, names: list[str]) -> str:
-    if noun != "name" or nearest(name, names) is not None:
-        return unknown_name(noun, name, names)
-    return f"unknown name {name!r}; `initbench catalog` lists all there are"
+def _spellings(entry: Entry | Code) -> tuple[str, ...]:
+    return (entry.name, *entry.aliases) if isinstance(entry, Entry) else (entry.name,)
+
+
+def _unknown(name: str, among: list[Kind], *, is_one_kind: bool) -> str:
+    if is_one_kind and among[0].place is not None:
+        return among[0].place.registry.unknown(name, among[0].singular)
+    if is_one_kind:
+        return unknown_name(among[0].singular, name, [entry.name for entry in among[0].entries])
+    entries = [entry for kind in among for entry in kind.entries]
+    meant = [
+        f"{kind.word}/{entry.name}"
+        for kind in among
+        for entry in kind.entries
+        if isinstance(entry, Entry) and fold(name) in map(fold, entry.suggested_for)
+    ]
+    if meant:
+        return f"unknown name {name!r}; did you mean {' or '.join(meant)}?"
+    names = {spelling: entry.name for entry in entries for spelling in _spellings(entry)}
+    guess = nearest(name, names)
+    hint = f"did you mean {names[guess]!r}?" if guess else "`initbench catalog` lists all there are"
+    return f"unknown name {name!r}; {hint}"
 
 
 def document(chosen: list[Kind]) -> dict[str, Any]:
@@ -104,6 +124,7 @@ def describe(kind: Kind, entry: Entry | Code) -> dict[str, Any]:
             "formula": entry.formula,
             "source": "" if entry.source == "-" else entry.source,
             "options": options(kind, entry),
+            "aliases": list(entry.aliases),
         }
     return {"name": entry.name, **common, **facts(entry)}
 

@@ -17,7 +17,7 @@ from initbench.components.scheme import Scheme
 from initbench.config import usage
 from initbench.config.fields import as_yaml
 from initbench.execute.executor import Executor
-from initbench.probing.diagnose import Code
+from initbench.probing.finding import Code
 from initbench.registry import Entry
 from initbench.report import axes, curve
 from initbench.report.catalogue import EXAMPLE_FANS, Kind, describe, growth, sigma_w2

@@ -9,11 +9,21 @@ from typing import Any
 from initbench.compare.gates.algebra import constant
 from initbench.compare.gates.decide import Part, State
 from initbench.compare.gates.estimates import Estimate
-from initbench.compare.gates.judge import Case, Judgement
-from initbench.compare.gates.tree import Comparison, Near, Node
+from initbench.compare.gates.judge import Case, Gate, Judgement
+from initbench.compare.gates.tree import Comparison, Near, Node, Not, Relation
 from initbench.report.text import plural
 
 _SHARE = {State.TRIGGERED: "all", State.CLEAR: "none", State.UNDECIDED: "only part"}
+_CONDITION = {state: str(state) for state in State}
+_REQUIREMENT = {State.TRIGGERED: "did not hold", State.CLEAR: "held", State.UNDECIDED: "undecided"}
+_OPPOSITE: dict[Relation, Relation] = {
+    "<": ">=",
+    "<=": ">",
+    ">": "<=",
+    ">=": "<",
+    "==": "!=",
+    "!=": "==",
+}
 _FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 MOST_CASES = 10
 """Rows listed below a gate."""
@@ -22,12 +32,34 @@ MOST_CASES = 10
 def verdict_line(judgement: Judgement) -> str:
     """The state, the gate, and how many rows made it so."""
     count = len(judgement.cases)
-    rows = "" if count == 1 else f" ({len(judgement.decisive)} of {plural(count, 'row')})"
-    return f"{judgement.state}: {judgement.gate.text}{rows}"
+    rows = "" if count < 2 else f" ({len(judgement.decisive)} of {plural(count, 'row')})"
+    words = _REQUIREMENT if judgement.gate.is_requirement else _CONDITION
+    return f"{words[judgement.state]}: {judgement.gate.text}{rows}"
+
+
+def gate_name(gate: Gate) -> str:
+    """The gate as it is written; a requirement with the words that tell it from a gate of the same text."""
+    return f"fail unless {gate.text}" if gate.is_requirement else gate.text
+
+
+def held_line(judgement: Judgement) -> str:
+    """What was wanted, as a condition, and whether it held."""
+    gate = judgement.gate
+    wanted = gate.text if gate.is_requirement else opposite(gate.condition)
+    return f"{_REQUIREMENT[judgement.state]}: {wanted}"
+
+
+def opposite(condition: Node) -> str:
+    """What holds where a condition does not, in its own grammar."""
+    if isinstance(condition, Comparison):
+        return str(Comparison(condition.left, _OPPOSITE[condition.relation], condition.right))
+    if isinstance(condition, Not):
+        return str(condition.inner)
+    return str(Not(condition))
 
 
 def case_lines(judgement: Judgement) -> list[str]:
-    """A sentence for each comparison of the rows that made the gate what it is, bounded.
+    """A sentence for each comparison of the rows that made the gate what it is, and for each gap, bounded.
 
     None for a gate that is clear in several rows.
     """
@@ -37,6 +69,9 @@ def case_lines(judgement: Judgement) -> list[str]:
     lines = [_place(case) + sentence(part) for case in shown for part in case.parts]
     if (rest := len(judgement.decisive) - len(shown)) > 0:
         lines.append(f"… and {plural(rest, 'row')} more")
+    lines += [f"not judged, since {gap}" for gap in judgement.gaps[:MOST_CASES]]
+    if (rest := len(judgement.gaps) - MOST_CASES) > 0:
+        lines.append(f"not judged for {rest:,} reasons more")
     if judgement.state == State.TRIGGERED and (open_cases := judgement.undecided):
         names = [case.label for case in open_cases[:MOST_CASES]]
         more = ["…"] if len(open_cases) > len(names) else []
@@ -147,7 +182,10 @@ def gates_document(judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
     return [
         {
             "gate": judgement.gate.text,
+            "kind": "fail_unless" if judgement.gate.is_requirement else "fail_if",
             "state": str(judgement.state),
+            "held": held_line(judgement),
+            "not_judged": judgement.gaps,
             "cases": [_case(case) for case in judgement.cases],
         }
         for judgement in judgements

@@ -19,7 +19,7 @@ from initbench.compare.gates.decide import State
 from initbench.compare.gates.judge import Judgement
 from initbench.errors import StoreError
 from initbench.report.against import change_lines
-from initbench.report.gates import case_lines, verdict_line
+from initbench.report.gates import case_lines, held_line, verdict_line
 
 Level = Literal["error", "warning", "notice"]
 
@@ -33,9 +33,16 @@ _MARKUP = re.compile(r"[^\w\s.,;=%/−–≈…-]|[_\\]")
 _SIGNS = {State.TRIGGERED: "❌", State.CLEAR: "✅", State.UNDECIDED: "⚠️"}
 
 
-def workflow_commands(gates: Sequence[Judgement], runs: Sequence[RunFacts], *, strict: bool) -> list[str]:
-    """Workflow commands: gates that fail as errors, undecided ones and runs that failed as warnings."""
-    found = [*_of_gates(gates, strict=strict), *_of_runs(runs)]
+def workflow_commands(
+    gates: Sequence[Judgement], runs: Sequence[RunFacts], *, strict: bool, obstacles: Sequence[str] = ()
+) -> list[str]:
+    """Workflow commands: gates that fail as errors, undecided ones and runs that failed as warnings.
+
+    `obstacles`: what keeps a strict command from passing whatever its gates say; an error each.
+    """
+    found: list[tuple[Level, str, str]] = [*_of_gates(gates, strict=strict)]
+    found += [("error" if strict else "warning", "initbench: not judged", line) for line in obstacles]
+    found += _of_runs(runs)
     shown: Counter[str] = Counter()
     lines = []
     for level, title, message in found:
@@ -78,9 +85,16 @@ def _escaped(text: str) -> str:
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
-def summary(gates: Sequence[Judgement], runs: Sequence[RunFacts], changes: Changes | None) -> str:
+def summary(
+    gates: Sequence[Judgement],
+    runs: Sequence[RunFacts],
+    changes: Changes | None,
+    obstacles: Sequence[str] = (),
+) -> str:
     """The job's summary in Markdown, of at most MOST_BYTES bytes."""
     lines = ["## initbench compare", "", _runs_line(runs), ""]
+    lines += [f"- {_SIGNS[State.UNDECIDED]} not judged: {markdown(line)}" for line in obstacles]
+    lines += [""] if obstacles else []
     if gates:
         lines += ["| | gate | why |", "| --- | --- | --- |", *map(_row, gates), ""]
     if changes is not None:
@@ -96,7 +110,7 @@ def _runs_line(runs: Sequence[RunFacts]) -> str:
 
 
 def _row(judgement: Judgement) -> str:
-    why = "<br>".join(markdown(line) for line in case_lines(judgement))
+    why = "<br>".join(markdown(line) for line in [held_line(judgement), *case_lines(judgement)])
     return f"| {_SIGNS[judgement.state]} {judgement.state} | {markdown(judgement.gate.text)} | {why} |"
 
 

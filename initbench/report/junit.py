@@ -3,6 +3,9 @@
 A run that finished passes; one that failed or is damaged is an error. A run that diverged or is not finished
 is skipped, which CI shows without failing: a divergence is a result, and a gate says whether it is a bad one.
 A gate that is triggered is a failure. One that is undecided is skipped, or a failure where it counts as one.
+What else keeps a strict command from passing (missing runs, rows of one state) is a failure of its own.
+
+CI keeps the history of a testcase by its name. So no name holds a digest, which changes with the code.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from initbench.compare.facts import RunFacts
 from initbench.compare.gates.decide import State
 from initbench.compare.gates.judge import Judgement
 from initbench.errors import StoreError
-from initbench.report.gates import case_lines, verdict_line
+from initbench.report.gates import case_lines, gate_name, verdict_line
 
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 has no way to write, escaped or not."""
@@ -28,9 +31,16 @@ LONGEST_ERROR = 8_000
 """Characters of what a run says of its failure; the end is kept, where a traceback has its cause."""
 
 
-def write_junit(path: Path, runs: Sequence[RunFacts], gates: Sequence[Judgement], *, strict: bool) -> None:
+def write_junit(
+    path: Path,
+    runs: Sequence[RunFacts],
+    gates: Sequence[Judgement],
+    *,
+    strict: bool,
+    obstacles: Sequence[str] = (),
+) -> None:
     """Write the report. Raises StoreError where the file cannot be written."""
-    text = junit_xml(runs, gates, strict=strict)
+    text = junit_xml(runs, gates, strict=strict, obstacles=obstacles)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -38,16 +48,28 @@ def write_junit(path: Path, runs: Sequence[RunFacts], gates: Sequence[Judgement]
         raise StoreError(f"--junit-xml: cannot write {path}: {error.strerror}") from None
 
 
-def junit_xml(runs: Sequence[RunFacts], gates: Sequence[Judgement], *, strict: bool) -> str:
-    """The report as text, by the schema that Jenkins, GitLab and GitHub's actions read."""
-    gate_names = _distinct(gate.gate.text for gate in gates)
+def junit_xml(
+    runs: Sequence[RunFacts], gates: Sequence[Judgement], *, strict: bool, obstacles: Sequence[str] = ()
+) -> str:
+    """The report as text, by the schema that Jenkins, GitLab and GitHub's actions read.
+
+    Args:
+        runs: A testcase each.
+        gates: A testcase each.
+        strict: Whether gates that are undecided, and obstacles, are failures.
+        obstacles: What keeps a strict command from passing whatever its gates say.
+    """
+    gate_names = _distinct(gate_name(gate.gate) for gate in gates)
+    run_names = _distinct(f"{run.experiment}-s{run.seed}" for run in runs)
     suites = [
-        _suite("initbench.runs", [_run(run) for run in runs]),
+        _suite("initbench.runs", [_run(run, name) for run, name in zip(runs, run_names, strict=True)]),
         _suite(
             "initbench.gates",
             [_gate(gate, name, strict=strict) for gate, name in zip(gates, gate_names, strict=True)],
         ),
     ]
+    if obstacles:
+        suites.append(_suite("initbench.strict", [_evidence(obstacles, strict=strict)]))
     root = ET.Element("testsuites", {"name": "initbench", **_counts(suites)})
     root.extend(suites)
     ET.indent(root)
@@ -94,9 +116,15 @@ def _case(classname: str, name: str, seconds: float | None) -> ET.Element:
     return ET.Element("testcase", attributes)
 
 
-def _run(run: RunFacts) -> ET.Element:
+def _run(run: RunFacts, name: str) -> ET.Element:
     # A dot in a class name makes folders of it in what shows these reports.
-    case = _case(f"initbench.runs.{run.experiment.replace('.', '_')}", run.run_id, run.seconds)
+    case = _case(f"initbench.runs.{run.experiment.replace('.', '_')}", name, run.seconds)
+    _outcome(case, run)
+    ET.SubElement(case, "system-out").text = clean(run.run_id)
+    return case
+
+
+def _outcome(case: ET.Element, run: RunFacts) -> ET.Element:
     if run.is_finished:
         return case
     if run.status in _ERRORS:
@@ -122,6 +150,14 @@ def _gate(judgement: Judgement, name: str, *, strict: bool) -> ET.Element:
         _with(case, "skipped", verdict_line(judgement))
     ET.SubElement(case, "system-out").text = clean(lines)
     return case
+
+
+def _evidence(obstacles: Sequence[str], *, strict: bool) -> ET.Element:
+    case = _case("initbench.strict", "the evidence is whole", None)
+    lines = "\n".join(obstacles)
+    if strict:
+        return _with(case, "failure", obstacles[0], "undecided", lines)
+    return _with(case, "skipped", lines)
 
 
 def _with(case: ET.Element, outcome: str, message: str, kind: str = "", text: str = "") -> ET.Element:

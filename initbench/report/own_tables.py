@@ -61,10 +61,10 @@ def _heading(survey: OwnSurvey) -> Text:
 
 
 def loss(survey: OwnSurvey) -> str:
-    """The loss before training, beside what it is for equal logits."""
+    """The loss before training, beside what it is where all classes are equally likely."""
     found = f"{survey.loss_value:.3f} ({survey.loss})"
     chance = survey.loss_at_chance
-    return f"{found}." if chance is None else f"{found}; ln C, where all classes are alike, is {chance:.3f}."
+    return f"{found}." if chance is None else f"{found}; where all classes are alike it is {chance:.3f}."
 
 
 def _unseen(survey: OwnSurvey) -> Iterator[str]:

@@ -37,6 +37,7 @@ from initbench.store.layout import (
 )
 from initbench.store.locks import is_locked, structure_lock
 from initbench.store.manifest import MANIFEST, differences, hashes_of
+from initbench.store.misplaced import find_misplaced
 from initbench.store.store import Store
 
 RESULT_FILES = (METRICS, LAYERS, SHIFT, WEIGHTS)
@@ -70,12 +71,12 @@ def merge(sources: Sequence[Path], into: Path) -> Merged:
     A result takes the place of an attempt that failed or was interrupted. Raises UsageError for a source
     that is no directory of runs, StoreError for what is damaged or in conflict, before anything is written.
     """
-    for source in sources:
-        if not source.is_dir():
-            raise UsageError(f"{source} is no directory of runs")
-        if source.resolve() == into.resolve():
-            raise UsageError(f"{source} is where the runs are to be brought; leave it out")
     merged = Merged()
+    for source in sources:
+        _check_source(source, into)
+        for run in find_misplaced(source):
+            hint = "merge the directory it is in" if run.is_nested else "rename it to that"
+            merged.left[str(run.directory)] = f"holds the run {run.run_id}: {hint}"
     with plainly(f"merge into {into}"):
         chosen = _chosen(sources, into, merged)
         for run_id, found in chosen.items():
@@ -85,6 +86,26 @@ def merge(sources: Sequence[Path], into: Path) -> Merged:
                 sweeps.add(into, name, sweeps.read(source, name))
                 merged.sweeps += [] if name in merged.sweeps else [name]
     return merged
+
+
+def _check_source(source: Path, into: Path) -> None:
+    """Raise UsageError, with what to give instead, for what is no directory of runs."""
+    if not source.is_dir():
+        raise UsageError(f"{source} is not a directory of runs")
+    if source.resolve() == into.resolve():
+        raise UsageError(f"{source} is where the runs are merged into: leave it out")
+    if (record := read_record(source)) is not None:
+        run_id = record.get("run_id")
+        parent = source.resolve().parent
+        renamed = "" if source.resolve().name == run_id else f", and rename it to {run_id}"
+        raise UsageError(
+            f"{source} is the run {run_id}: name the directory of runs it is in, {parent}{renamed}"
+        )
+    misplaced = find_misplaced(source)
+    if misplaced and not Store(source).records():
+        parents = dict.fromkeys(str(run.directory.parent) for run in misplaced)
+        if str(source) not in parents:
+            raise UsageError(f"{source} holds no runs itself: name {' '.join(parents)}")
 
 
 def _chosen(sources: Sequence[Path], into: Path, merged: Merged) -> dict[str, _Found]:

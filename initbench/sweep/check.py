@@ -23,28 +23,17 @@ def problems(
     gates = data.get("gates")
     for i, text in enumerate(gates if isinstance(gates, list) else []):
         if isinstance(text, str) and text and text != REFUSED:
-            yield from ((("gates", i), said) for said in _of_gate(text, None if is_changed else labels))
+            yield from ((("gates", i), said) for said in gate_problems(text, None if is_changed else labels))
     tune = data.get("tune")
     if isinstance(tune, dict) and isinstance(name := tune.get("select", "final_val_accuracy"), str):
         yield from ((("tune", "select"), said) for said in of_metric(name))
 
 
-def named_rows(gate: str) -> set[str]:
-    """The rows that a gate names."""
-    return {quantity.row.name for quantity in condition(gate).quantities if quantity.row.name is not None}
+def gate_problems(text: str, labels: Sequence[str] | None) -> Iterator[str]:
+    """Why a gate of a sweep cannot be judged; columns count from 1, within the gate.
 
-
-def of_metric(name: str) -> Iterator[str]:
-    """Why a metric cannot be tuned for."""
-    scored = [metric.name for metric in METRICS.values() if metric.better and not metric.censored]
-    if name not in METRICS:
-        yield unknown_name("metric", name, scored)
-    elif name not in scored:
-        yield f"{name} cannot be tuned for; choose from {', '.join(scored)}"
-
-
-def _of_gate(text: str, labels: Sequence[str] | None) -> Iterator[str]:
-    """The columns count from 1, within the gate."""
+    `labels`: the rows that it may name; None where these are not known.
+    """
     if len(text) > LONGEST:
         yield f"a gate has at most {LONGEST} characters; this one has {len(text)}"
         return
@@ -59,3 +48,12 @@ def _of_gate(text: str, labels: Sequence[str] | None) -> Iterator[str]:
             yield f"column {quantity.column + 1}: before. has no meaning here; use compare --against"
         elif name is not None and labels is not None and name not in labels:
             yield f"column {quantity.column + 1}: {unknown_name('row', name, labels)}"
+
+
+def of_metric(name: str) -> Iterator[str]:
+    """Why a metric cannot be tuned for."""
+    scored = [metric.name for metric in METRICS.values() if metric.better and not metric.censored]
+    if name not in METRICS:
+        yield unknown_name("metric", name, scored)
+    elif name not in scored:
+        yield f"{name} cannot be tuned for; choose from {', '.join(scored)}"

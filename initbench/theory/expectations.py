@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 from initbench.theory.law import Law, nodes_of, values_at
 from initbench.theory.nonlinearity import Nonlinearity
-from initbench.theory.pairs import Products, products
+from initbench.theory.pairs import Products, difference, products
 
 Pair = tuple[float, float]
 """A value for one input with itself, and for two different inputs."""
 
 LINEAR = Nonlinearity(lambda h: h, lambda h: h * 0.0 + 1.0)
 _SAME_Q, _SAME_C = 1e-3, 1e-3
+_SAME_GAP, _LEAST_GAP = 0.2, 1e-5
+"""1 − c may change by that share of itself, or by that much, before covariances are computed anew."""
 
 
 @dataclass(frozen=True)
@@ -55,26 +57,65 @@ class Covariances:
     def serve(self, law: Law, correlation: float, chance: float) -> bool:
         """Whether those of that law are the same, as far as standard deviations need it."""
         alike = abs(law.second_moment / self.law.second_moment - 1.0) < _SAME_Q
-        near = abs(correlation - self.correlation) + abs(chance - self.chance) < _SAME_C
-        return alike and near
+        gap = 1.0 - max(correlation, self.correlation)
+        near = min(_SAME_C, max(_SAME_GAP * gap, _LEAST_GAP))
+        return alike and abs(correlation - self.correlation) + abs(chance - self.chance) < near
 
-    def next_correlation(self, sigma_w2: float, bias_variance: float) -> float:
-        """Of the next layer's Gaussian parts (Poole et al. 2016)."""
-        whole = sigma_w2 * self.mean["act2"] + bias_variance
-        return (sigma_w2 * self.other["act", "act"] + bias_variance) / whole if whole > 0.0 else 1.0
-
-    def next_chance(self, following: float, units: int) -> float:
-        """Variance of the next layer's correlation `following`, from this one's and from so many units."""
-        square, c = self.mean["act2"], following
+    def drawn_chance(self, units: int) -> float:
+        """Return the variance over pairs of the correlation of so many units' activations, means included."""
+        square, other = self.mean["act2"], self.other
         if square**2 == 0.0:  # nothing is left that floating point could tell
             return 0.0
-        other = self.other
+        c = other["act", "act"] / square
         product = other["act2", "act2"] - other["act", "act"] ** 2
         mixed = other["act3", "act"] - other["act", "act"] * square
         norms = self.same["act2", "act2"] + other["act2", "act2"] - 2.0 * square**2
-        drawn = max(0.0, product - 2.0 * c * mixed + 0.5 * c * c * norms) / (square**2 * units)
-        slope = other["slope", "slope"] * self.law.variance / square
-        return slope**2 * self.chance + drawn
+        return max(0.0, product - 2.0 * c * mixed + 0.5 * c * c * norms) / (square**2 * units)
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """The correlation of two inputs' pre-activations, biases left aside, over pairs of inputs."""
+
+    mean: float
+    chance: float
+    """Its variance over pairs."""
+
+
+def next_correlation(
+    activation: Nonlinearity,
+    law: Law,
+    expected: Expectations,
+    now: Correlation,
+    drawn: float,
+    following: tuple[float, float],
+) -> Correlation:
+    """Return that of the next layer (Poole et al. 2016), computed anew at every layer.
+
+    A step of the map may be small: 1 − c of relu falls by 2/l of itself at layer l. A map that skips steps
+    below some size stops there, so nothing is taken over from the layer below.
+
+    Args:
+        activation: What the pre-activations go into.
+        law: Theirs.
+        expected: Expectations under that law.
+        now: Their correlation.
+        drawn: What the layer's finite number of units adds to its variance (`Covariances.drawn_chance`).
+        following: σ_w² of the next layer and the variance of its Gaussian bias.
+    """
+    sigma_w2, bias_variance = following
+    square = expected.mean["act2"]
+    whole = sigma_w2 * square + bias_variance
+    if whole <= 0.0:
+        return Correlation(1.0, 0.0)
+    deviation = now.chance**0.5
+    ends = [now.mean] if deviation == 0.0 else [now.mean - deviation, now.mean + deviation]
+    differences = [difference(activation, law, c) for c in ends]
+    gap = sum(one.gap for one in differences) / len(ends)
+    slope = sum(one.slope_product for one in differences) / len(ends)
+    passed = sigma_w2 * slope * law.variance / whole
+    share = sigma_w2 * square / whole
+    return Correlation(1.0 - sigma_w2 * gap / whole, passed**2 * now.chance + share**2 * drawn)
 
 
 def covariances(

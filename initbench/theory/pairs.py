@@ -6,6 +6,7 @@ Their Gaussian parts have correlation c; a bias is the same for both (Poole et a
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from initbench.theory.nonlinearity import Nonlinearity
 from initbench.theory.quadrature import FEATURES, panel_nodes
 
 _SAME = 1.0 - 1e-12
+_APART_PANELS = 16
 
 Products = dict[tuple[str, str], float]
 """E[f(h_a) g(h_b)] by the names of f and g."""
@@ -69,3 +71,41 @@ def _different(activation: Nonlinearity, law: Law, c: float) -> Products:
     weight = torch.from_numpy(mass)
     inner = {g: (weight * second[g]).sum(1) for g in {pair[1] for pair in PAIRS}}
     return {(f, g): outer.mean(first[f] * inner[g]) for f, g in PAIRS}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What two inputs' activations differ by, in a form that keeps its digits where they are nearly alike."""
+
+    gap: float
+    """E[(φ(h_a) − φ(h_b))²]/2, which is E[φ²] − E[φ(h_a)φ(h_b)]."""
+    slope_product: float
+    """E[φ′(h_a)φ′(h_b)]: times the variance of h, what E[φ(h_a)φ(h_b)] gains per unit of correlation."""
+
+
+def difference(activation: Nonlinearity, law: Law, correlation: float) -> Difference:
+    """Return how the activations of two inputs differ, given the correlation of their Gaussian parts.
+
+    With u and v independent and standard normal, h = shift + s·u ± d·v, where s² = variance·(1 + c)/2 and
+    d² = variance·(1 − c)/2. The difference is integrated as it stands: 1 − c of a deep relu net falls below
+    1e-4, and a difference of two rounded expectations would lose it.
+    """
+    c = min(1.0, max(-1.0, correlation))
+    shared = math.sqrt(law.variance * (1.0 + c) / 2.0)
+    apart = math.sqrt(law.variance * (1.0 - c) / 2.0)
+    v_marks = np.array([[*FEATURES]]) / max(apart, 1e-9)
+    v, v_weight = panel_nodes(v_marks, panels=_APART_PANELS, order=6)
+    positive = v[0] > 0.0
+    v, v_weight = v[0][positive], 2.0 * v_weight[0][positive]
+    gap = slope_product = 0.0
+    for bias, share in law.biases():
+        bends = np.array([*FEATURES, *activation.breaks]) - bias
+        marks = np.concatenate([bends + apart * v[:, None], bends - apart * v[:, None]], axis=1)
+        u, u_weight = panel_nodes(marks / max(shared, 1e-9), panels=8, order=6)  # (V, U)
+        middle, away = bias + shared * u, apart * v[:, None]
+        first, second = torch.from_numpy(middle + away), torch.from_numpy(middle - away)
+        weight = share * torch.from_numpy(v_weight[:, None] * u_weight)
+        gap += 0.5 * float((weight * (activation.phi(first) - activation.phi(second)).square()).sum())
+        slopes = activation.derivative(first) * activation.derivative(second)
+        slope_product += float((weight * slopes).sum())
+    return Difference(gap, slope_product)

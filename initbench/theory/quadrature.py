@@ -72,6 +72,8 @@ def panel_nodes(marks: np.ndarray, *, panels: int, order: int) -> tuple[np.ndarr
     even = np.broadcast_to(np.linspace(-_REACH, _REACH, panels + 1), (len(marks), panels + 1))
     edges = np.sort(np.concatenate([even, np.clip(marks, -_REACH, _REACH)], axis=1), axis=1)
     half, middle = np.diff(edges) / 2.0, (edges[:, 1:] + edges[:, :-1]) / 2.0
+    wide = (half > 0.0).any(0)  # marks out of reach end panels without width: nothing is evaluated there
+    half, middle = half[:, wide], middle[:, wide]
     nodes, weights = legendre(order)
     z = (middle[..., None] + half[..., None] * nodes).reshape(len(marks), -1)
     mass = (half[..., None] * weights).reshape(len(marks), -1)

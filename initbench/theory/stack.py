@@ -24,7 +24,14 @@ from dataclasses import replace
 from itertools import accumulate
 from operator import and_
 
-from initbench.theory.expectations import LINEAR, Covariances, covariances, expectations
+from initbench.theory.expectations import (
+    LINEAR,
+    Correlation,
+    Covariances,
+    covariances,
+    expectations,
+    next_correlation,
+)
 from initbench.theory.layer import Layer, Predicted, Source
 from initbench.theory.step import Step, at_the_head, forward_statistics, gradient_ratio
 
@@ -54,7 +61,7 @@ def propagate(layers: Sequence[Layer], source: Source) -> list[Predicted]:
 
 
 def _predicted(step: Step, *, trusted: bool) -> Predicted:
-    statistics, correlation = forward_statistics(step), step.covariances.correlation
+    statistics, correlation = forward_statistics(step), step.correlation
     wide_q = step.law.second_moment
     if step.following is None:
         return Predicted(statistics, trusted, wide_q=wide_q, correlation=correlation)
@@ -70,29 +77,31 @@ def _predicted(step: Step, *, trusted: bool) -> Predicted:
 
 
 def _walk(layers: Sequence[Layer], source: Source) -> Iterator[Step]:
-    law, correlation = layers[0].law(source.q), _first_correlation(layers[0], source)
-    spread, chance, shift = (
-        (layers[0].sigma_w2 * source.q) ** 2 * source.spread,
-        source.correlation_spread,
-        0.0,
-    )
+    law = layers[0].law(source.q)
+    correlation = Correlation(_first_correlation(layers[0], source), source.correlation_spread)
+    spread, shift = (layers[0].sigma_w2 * source.q) ** 2 * source.spread, 0.0
     # The batch is the same for every net: over all its pairs, what its inputs differ by averages to nothing.
     v = (spread, -spread / max(1, source.samples - 1))
-    known: Covariances | None = None
+    last: Covariances | None = None
     for layer, following in zip(layers, [*layers[1:], None], strict=True):
         if not FADED < law.second_moment < OVERFLOWED or law.variance <= 0.0:
             return
         activation = layer.activation or LINEAR
         expected = expectations(activation, law)
-        if known is None or layer.activation is None or not known.serve(law, correlation, chance):
-            known = covariances(activation, law, expected.mean, correlation, chance)
-        step = Step(layer, following, law, expected, known, v, shift, source.samples)
+        if (
+            last is None
+            or layer.activation is None
+            or not last.serve(law, correlation.mean, correlation.chance)
+        ):
+            last = covariances(activation, law, expected.mean, correlation.mean, correlation.chance)
+        step = Step(layer, following, law, expected, correlation.mean, last, v, shift, source.samples)
         yield step
         if following is None:
             return
+        scales = (following.sigma_w2, following.bias_variance)
+        drawn = last.drawn_chance(layer.units)
+        correlation = next_correlation(activation, law, expected, correlation, drawn, scales)
         law, v, shift = following.law(expected.mean["act2"]), step.v_next, step.shift_next
-        correlation = known.next_correlation(following.sigma_w2, following.bias_variance)
-        chance = known.next_chance(correlation, layer.units)
 
 
 def _first_correlation(first: Layer, source: Source) -> float:

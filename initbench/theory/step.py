@@ -22,6 +22,8 @@ class Step:
     following: Layer | None
     law: Law
     expected: Expectations
+    correlation: float
+    """Of two inputs' pre-activations, biases left aside."""
     covariances: Covariances
     v: Pair
     """Cov(K(x_a), K(x_b)) over nets, and over the inputs of the batch."""

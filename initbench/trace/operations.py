@@ -33,9 +33,6 @@ WEIGHTED: dict[str, int] = {
 }
 """Functions of (input, weight, bias), and the axis of their output that the units lie on."""
 
-PRODUCTS = {"matmul": (0, 1), "__matmul__": (0, 1), "mm": (0, 1), "addmm": (1, 2)}
-"""Matrix products, and the places of their two factors."""
-
 NORMS = {
     "batch_norm": "batch",
     "layer_norm": "layer",
@@ -58,6 +55,50 @@ PASSES = frozenset(
     | {"mean", "pad", "interpolate", "chunk", "split", "roll", "max_pool2d_with_indices", "stochastic_depth"}
 )
 """What changes the entries and still leaves the activation of a layer, or its output, what it is."""
+
+FACTORIES = frozenset(
+    {f"{kind}_{how}" for kind in ("new", "") for how in ("zeros", "ones", "full", "empty", "tensor") if kind}
+    | {f"{kind}_like" for kind in ("zeros", "ones", "full", "empty", "rand", "randn", "randint")}
+    | {"zero", "fill", "normal", "uniform", "new_empty_strided"}
+)
+"""What takes the shape of a tensor and nothing of what is in it."""
+
+MIXTURES = frozenset(
+    {"matmul", "__matmul__", "__rmatmul__", "linalg_matmul", "mm", "bmm", "mv", "dot", "inner", "tensordot"}
+    | {"addmm", "addbmm", "baddbmm", "einsum", "scaled_dot_product_attention", "softmax", "cdist", "linear"}
+)
+"""What sums over entries with shares that come from the input too."""
+
+LINEAR = frozenset(
+    {"neg", "__neg__", "cat", "stack", "concat", "concatenate", "hstack", "vstack", "sum", "cumsum", "flip"}
+    | {
+        "repeat",
+        "repeat_interleave",
+        "tile",
+        "narrow",
+        "select",
+        "unbind",
+        "index_select",
+        "gather",
+        "detach",
+    }
+    | {"masked_select", "take", "tensor_split", "vsplit", "hsplit", "diagonal", "unfold", "fold", "col2im"}
+    | {"im2col", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "__setitem__", "broadcast_to", "half"}
+    | {
+        "bfloat16",
+        "detach",
+        "cpu",
+        "cuda",
+        "view_as",
+        "reshape_as",
+        "expand_as",
+        "type_as",
+        "positive",
+        "data",
+        "real",
+    }
+)
+"""Other functions that no activation is made of."""
 
 SUMS = frozenset({"add", "__add__", "__radd__", "__iadd__", "sub", "__sub__", "__isub__"})
 SCALINGS = frozenset({"mul", "__mul__", "__rmul__", "__imul__", "div", "__truediv__", "__itruediv__"})
@@ -115,6 +156,8 @@ _PLAIN = {
     },
     "hardsigmoid": "hard_sigmoid",
     "hardswish": "hard_swish",
+    "special_expit": "sigmoid",
+    "expit": "sigmoid",
 }
 _UNREGISTERED = frozenset(
     {"glu", "threshold", "hardshrink", "softshrink", "tanhshrink", "log_sigmoid", "rrelu", "exp", "cos"}
@@ -187,4 +230,5 @@ _WITH_OPTIONS: dict[str, Callable[[Arguments], Named | None]] = {
     "hardtanh": _hardtanh,
     "clamp": _clamp,
     "clamp_min": _clamp,
+    "clip": _clamp,
 }

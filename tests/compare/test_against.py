@@ -21,6 +21,7 @@ from initbench.compare.verdicts import Verdict
 from initbench.errors import UsageError
 from initbench.report.against import against_document, change_lines
 from initbench.report.document import compare_document
+from initbench.report.gates import case_lines
 from initbench.store import strictjson
 from tests.compare.stored_runs import stored
 from tests.compare.test_gates_verdicts import arm
@@ -86,9 +87,67 @@ def test_rows_of_one_side_and_of_other_configs_are_named():
     before = [*arm("a", VALUES), *arm("gone", VALUES)]
     now = [*newer(arm("a", VALUES, config={"train": {"lr": 0.2}})), *newer(arm("new", VALUES))]
     found = between(before, now)
-    assert not found.rows
-    assert found.only_now == ["a (digits)", "new (digits)"]
-    assert found.only_before == ["a (digits)", "gone (digits)"]
+    assert [row.config_changes for row in found.rows] == [["train.lr: 0.1 → 0.2"]]
+    assert (found.only_now, found.only_before) == (["new (digits)"], ["gone (digits)"])
+    assert found.reasons == {"new (digits)": "there was no new before"}
+
+
+LR = {"train": {"lr": 0.2}}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "reason"),
+    [
+        (
+            arm("a", VALUES),
+            [*arm("a", VALUES), *newer(arm("a", VALUES, config=LR))],
+            "the earlier a has the config of another row of today",
+        ),
+        (
+            arm("a", VALUES),
+            [*newer(arm("a", VALUES, config=LR)), *arm("a", VALUES, config={"train": {"lr": 0.3}}, arm="b")],
+            "several rows called a have other configs than before",
+        ),
+        (
+            arm("a", VALUES),
+            newer(arm("a", VALUES, config={"train": {"lr": 0.1, "steps": 9}})),
+            "a was trained on other data, in another precision or with another budget before",
+        ),
+        (arm("a", VALUES), arm("a", VALUES, dataset="mnist"), "a was trained on other data"),
+    ],
+)
+def test_a_row_without_an_earlier_state_says_why(
+    before: list[RunFacts], now: list[RunFacts], reason: str, tmp_path: Path
+):
+    found = between(before, now)
+    assert found.only_now and all(why.startswith(reason) for why in found.reasons.values())
+    assert not found.is_whole
+    assert reason in "\n".join(change_lines(found))
+
+
+def test_a_collapse_by_another_config_is_seen():
+    before = arm("a", [0.960, 0.963, 0.965], identity={"code": "old"})
+    now = newer(arm("a", [0.101, 0.103, 0.102], config={"init": {"gain": 0.3}}))
+    (gate,) = read_gates(["test_accuracy < before.test_accuracy - 1 %"])
+    for earlier in (EarlierRuns(tables(before)), EarlierRuns(tables(newer(before)))):
+        (found,) = judge([gate], tables(now), earlier=earlier)
+        assert found.state == State.TRIGGERED
+
+
+def test_rows_of_one_state_leave_a_gate_undecided():
+    (gate,) = read_gates(["test_accuracy < before.test_accuracy - 1 %"])
+    same = arm("a", VALUES)
+    for before, now, named in (
+        ([*same, *arm("gone", VALUES)], same, "gone (digits) is only in the earlier state"),
+        (same, [*same, *arm("new", VALUES)], "new (digits) is only in the present state: there was no new"),
+    ):
+        (found,) = judge([gate], tables(now), earlier=EarlierRuns(tables(before)))
+        assert found.state == State.UNDECIDED and found.fails(strict=True) and not found.fails(strict=False)
+        assert named in found.gaps[0] and named in "\n".join(case_lines(found))
+        (absolute,) = judge(
+            read_gates(["test_accuracy < 0"]), tables(now), earlier=EarlierRuns(tables(before))
+        )
+        assert absolute.state == State.CLEAR
 
 
 def test_of_several_earlier_versions_the_last_one_counts():

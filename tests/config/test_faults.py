@@ -10,7 +10,7 @@ ONE_FAULT = [
     (MODEL, "f.yaml:1:1: name: this key is required"),
     ("name: a\nmodel:\n  family: mlp", "f.yaml:2:1: model.depth: this key is required"),
     ("name: a\nmodel: {depth: 3}", "f.yaml:2:1: model.family: needs a family: one of mlp"),
-    ("name: a\nmodel: mlp", "f.yaml:2:8: model: must be a mapping with a family"),
+    ("name: a\nmodel: mlp", "f.yaml:2:8: model: must be a mapping with a family; write {family: mlp}"),
     ("name: a\nmodel: {family: mlq}", "f.yaml:2:17: model.family: unknown family 'mlq'; did you mean 'mlp'?"),
     (GOOD + "nots: x", "f.yaml:3:1: nots: unknown key; did you mean 'notes'?"),
     (

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import ast
 import re
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-import initbench
 from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import Located
 from initbench.data.resolve import Resolved
 from initbench.execute import identity
-from initbench.execute.identity import Identity, code_hash, identify
+from initbench.execute.identity import Identity, identify
 
 CPU = torch.device("cpu")
 
@@ -114,70 +109,5 @@ def test_torch_and_the_code_change_it(make_config: Any, monkeypatch: pytest.Monk
     with monkeypatch.context() as patch:
         patch.setattr(torch, "__version__", "9.9.9")
         assert run_id(make_config()) != before
-    monkeypatch.setattr(identity, "code_hash", lambda: "other")
+    monkeypatch.setattr(identity, "code_fingerprint", lambda _config, _dataset: "other")
     assert run_id(make_config()) != before
-
-
-@pytest.fixture
-def copied_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of the package, which code_hash reads in place of the real one."""
-    package = tmp_path / "initbench"
-    shutil.copytree(Path(initbench.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(initbench, "__file__", str(package / "__init__.py"))
-    yield package
-    code_hash.cache_clear()
-
-
-def fresh_hash() -> str:
-    code_hash.cache_clear()
-    return code_hash()
-
-
-def test_a_change_of_numerical_code_changes_the_hash(copied_package: Path) -> None:
-    hashes = [fresh_hash()]
-    assert fresh_hash() == hashes[0]
-    for file in (
-        "streams.py",
-        "theory/quadrature.py",
-        "components/norms/standard.py",
-        "components/optimizer.py",
-        "models/families/mlp.py",
-        "data/sets/digits.py",
-        "probing/moments.py",
-        "train/cohort.py",
-    ):
-        path = copied_package / file
-        path.write_text(path.read_text(encoding="utf-8") + "# a change\n", encoding="utf-8")
-        hashes.append(fresh_hash())
-    (copied_package / "train" / "new.py").touch()
-    hashes.append(fresh_hash())
-    assert len(set(hashes)) == len(hashes)
-
-
-def test_a_change_of_a_table_does_not(copied_package: Path) -> None:
-    before = fresh_hash()
-    for file in ("report/text.py", "cli/run.py", "store/store.py", "compare/rows.py", "data/obtain/fetch.py"):
-        path = copied_package / file
-        path.write_text(path.read_text(encoding="utf-8") + "# a change\n", encoding="utf-8")
-    assert fresh_hash() == before
-
-
-def test_the_hash_covers_all_that_training_imports() -> None:
-    """But for the config, whose resolved values are in the digest themselves, and what has no numbers."""
-    package = Path(initbench.__file__).parent
-    reached: set[str] = set()
-    todo = ["train.loop", "train.start", "data.prepare"]
-    while todo:
-        module = todo.pop()
-        if module in reached:
-            continue
-        reached.add(module)
-        path = package / (module.replace(".", "/") + ".py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("initbench."):
-                below = str(node.module).removeprefix("initbench.")
-                todo += [below] if (package / (below.replace(".", "/") + ".py")).is_file() else []
-    parts = {module.partition(".")[0] for module in reached}
-    covered = {part.removesuffix(".py") for part in identity._NUMERICAL}
-    assert "train" in parts and "components" in parts
-    assert parts - covered == {"errors", "registry", "choice", "config"}

@@ -52,9 +52,12 @@ GOLDEN = """\
 <testsuites name="initbench" tests="3" failures="1" errors="0" time="1.250">
   <testsuite name="initbench.runs" tests="2" failures="0" errors="0" skipped="1" time="1.250" \
 timestamp="2026-01-02T03:04:05" hostname="box">
-    <testcase classname="initbench.runs.a" name="a-s0-arm" time="1.250" />
-    <testcase classname="initbench.runs.a" name="a-s3-arm" time="0.000">
+    <testcase classname="initbench.runs.a" name="a-s0" time="1.250">
+      <system-out>a-s0-arm</system-out>
+    </testcase>
+    <testcase classname="initbench.runs.a" name="a-s3" time="0.000">
       <skipped message="diverged at step 12" />
+      <system-out>a-s3-arm</system-out>
     </testcase>
   </testsuite>
   <testsuite name="initbench.gates" tests="1" failures="1" errors="0" skipped="0" time="0.000" \
@@ -101,6 +104,27 @@ def test_equal_gates_have_names_of_their_own():
     assert list(found) == [GATES[0], f"{GATES[0]} (2)", f"{GATES[0]} (3)"]
 
 
+def test_names_outlive_a_change_of_the_code():
+    """Each commit has other digests; CI tells testcases by their names."""
+    before, now = (
+        cases(junit_xml([replace(run, run_id=run.run_id + code) for run in runs()], [], strict=False))
+        for code in ("0123456789", "abcdef0123")
+    )
+    assert list(before) == list(now)
+    both = [stored("a", 0, arm=arm) for arm in ("one", "other")]
+    assert list(cases(junit_xml(both, [], strict=False))) == ["a-s0", "a-s0 (2)"]
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_what_was_not_judged_is_a_testcase(strict: bool):
+    found = cases(junit_xml([], [], strict=strict, obstacles=["3 seeds are missing"]))
+    ((outcome, case),) = found.values()
+    assert outcome == ("failure" if strict else "skipped")
+    assert "3 seeds are missing" in ET.tostring(case, encoding="unicode")
+    (name,) = cases(junit_xml([], [Judgement(read_gates([], GATES[:1])[0], [])], strict=strict))
+    assert name == f"fail unless {GATES[0]}"
+
+
 def test_what_a_failure_says_is_said_once():
     found = cases(junit_xml([], judged(GATES), strict=False))
     assert [case.find("system-out") is None for _, case in found.values()] == [False, False, True]
@@ -112,12 +136,12 @@ def test_outcomes(strict: bool, undecided: str):
         name: outcome for name, (outcome, _) in cases(junit_xml(runs(), judged(GATES), strict=strict)).items()
     }
     assert found == {
-        "a-s0-arm": None,
-        "a-s1-arm": None,
-        "a-s2-arm": None,
-        "a-s3-arm": "skipped",
-        "a-s4-arm": "error",
-        "a-s5-arm": "skipped",
+        "a-s0": None,
+        "a-s1": None,
+        "a-s2": None,
+        "a-s3": "skipped",
+        "a-s4": "error",
+        "a-s5": "skipped",
         GATES[0]: None,
         GATES[1]: undecided,
         GATES[2]: "failure",
@@ -146,17 +170,17 @@ def test_the_counts_are_those_of_the_testcases():
 def test_nasty_names_are_text():
     run = replace(stored("a", 0), run_id=NASTY, experiment=NASTY)
     (name, (outcome, case)) = next(iter(cases(junit_xml([run], [], strict=False)).items()))
-    assert outcome is None and name == clean(NASTY)
+    assert outcome is None and name == clean(NASTY) + "-s0"
     assert "\x00" not in name and "\x1b" not in name and "\ud800" not in name and "<b>&" in name
     assert str(case.get("classname")).startswith("initbench.runs.<b>")
 
 
 @given(st.text(alphabet=st.characters()))
 def test_any_text_survives_but_for_what_xml_forbids(text: str):
-    run = replace(stored("a", 0), run_id=text)
+    run = replace(stored("a", 0), experiment=text, run_id=text)
     parsed = ET.fromstring(junit_xml([run], [], strict=False).encode("utf-8"))
     (case,) = parsed.iter("testcase")
-    assert case.get("name") == clean(text)
+    assert case.get("name") == f"{clean(text)}-s0"
     assert len(clean(text)) == len(text)
 
 

@@ -174,17 +174,18 @@ def quietly(arguments: list[str]) -> int:
 
 
 def state(root: Path) -> dict[str, Any]:
-    """All that has to be the same: each run's files to the byte, what its record says of the result, and names.
+    """All that has to be the same: names, each run's files to the byte, what its record says of the result.
 
     Times, hosts and processes differ. A finished run holds what its manifest names, and its lock.
     """
-    found: dict[str, Any] = {"names": sorted(name for name in os.listdir(root) if not name.startswith("."))}
-    hidden = {name for name in os.listdir(root) if name.startswith(".")}
+    names = sorted(path.name for path in root.iterdir())
+    hidden = {name for name in names if name.startswith(".")}
+    found: dict[str, Any] = {"names": [name for name in names if name not in hidden]}
     assert hidden <= {".store.lock", ".sweeps", ".compare.index", ".compare.index.lock"}, hidden
     for directory in (path for path in root.iterdir() if not path.name.startswith(".")):
-        names = {path.name for path in directory.iterdir()}
+        present = {path.name for path in directory.iterdir()}
         manifest = strictjson.loads((directory / "manifest.json").read_text())["files"]
-        assert names - {".lock"} == {*manifest, "manifest.json"}, names
+        assert present - {".lock"} == {*manifest, "manifest.json"}, present
         record = strictjson.loads((directory / "run.json").read_text())
         files = [(directory / name).read_bytes() for name in _FILES]
         found[directory.name] = files, [record[key] for key in RESULT_KEYS]
@@ -211,7 +212,10 @@ def prepared(scenario: Scenario, template: Path) -> Path:
 
 
 def struck(scenario: Scenario, template: Path, place: Path, fate: str, at: int) -> bool:
-    """Let the `at`-th operation of the command meet its fate; whether there was one. The command exits cleanly."""
+    """Let the `at`-th operation of the command meet its fate; whether there was one.
+
+    A command that is not killed ends with the code of a storage error at the most.
+    """
     shutil.copytree(template, place)
     root = place / "runs"
     faults = Faults(root, fate, at)

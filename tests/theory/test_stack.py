@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +15,10 @@ from torch.nn.functional import normalize, one_hot
 from initbench.components.activation import bound
 from initbench.theory import stack
 from initbench.theory.bands import q_band
-from initbench.theory.expectations import Covariances
+from initbench.theory.expectations import Correlation, next_correlation
+from initbench.theory.law import Law
 from initbench.theory.layer import Layer, Source, Statistic
+from initbench.theory.pairs import difference, products
 from initbench.theory.stack import propagate
 
 NETS, WIDTH, DEPTH, SAMPLES, CLASSES = 200, 128, 8, 32, 10
@@ -138,7 +142,10 @@ def test_a_uniform_bias_is_not_a_gaussian_one() -> None:
 
 
 def test_chance_correlations_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Covariances, "next_chance", lambda *_: 0.0)
+    def without_chance(*arguments: Any) -> Correlation:
+        return replace(next_correlation(*arguments), chance=0.0)
+
+    monkeypatch.setattr(stack, "next_correlation", without_chance)
     found = z_and_spread("linear", layers_of(*CASES["linear"]))
     assert max(spread for _, spread in found.values()) > 1.5
 
@@ -161,6 +168,51 @@ def test_nothing_is_predicted_past_what_float32_can_hold() -> None:
     said = [bool(one.statistics) for one in propagate(layers, source())]
     assert said == sorted(said, reverse=True) and not said[-1] and said[0]
     assert stack.FADED < 1e-60
+
+
+def arc_cosine_gaps(first: float, layers: int) -> list[float]:
+    """1 − c of relu at each layer, by the closed form of Cho and Saul (2009)."""
+    gaps, c = [], first
+    for _ in range(layers):
+        gaps.append(1.0 - c)
+        angle = math.acos(min(1.0, c))
+        c = (math.sin(angle) + (math.pi - angle) * math.cos(angle)) / math.pi
+    return gaps
+
+
+def test_the_correlation_of_relu_follows_the_arc_cosine_map_to_any_depth() -> None:
+    hidden = Layer(1e9, 1e9, 10**9, 2.0, activation=bound("relu").nonlinearity)
+    predicted = propagate([hidden] * 400 + [Layer(1e9, 10, 10, 2.0)], Source(1.0, 0.5, 2))
+    gaps = [1.0 - (one.correlation or 0.0) for one in predicted[:400]]
+    wanted = arc_cosine_gaps(0.5, 400)
+    assert wanted[99] == pytest.approx(0.00351, abs=1e-5), "the closed form itself"
+    for layer in (20, 50, 100, 400):
+        assert gaps[layer - 1] == pytest.approx(wanted[layer - 1], rel=1e-5)
+
+
+def test_the_correlation_of_an_ordered_net_reaches_its_fixed_point() -> None:
+    hidden = Layer(1e9, 1e9, 10**9, 1.5, bias_variance=0.1, activation=bound("tanh").nonlinearity)
+    gaps = [
+        1.0 - (one.correlation or 0.0)
+        for one in propagate([hidden] * 200 + [Layer(1e9, 10, 10, 2.0)], Source(1.0, 0.5, 2))[:200]
+    ]
+    ratios = [after / before for before, after in pairwise(gaps[60:121])]
+    assert max(ratios) - min(ratios) < 1e-4 and 0.5 < ratios[0] < 1.0, "it shrinks by χ₁ a layer, and goes on"
+    assert gaps[199] < 1e-6
+
+
+@pytest.mark.parametrize("name", ["relu", "tanh", "gelu", "sigmoid"])
+@pytest.mark.parametrize("law", [Law(1.0), Law(400.0), Law(0.5, 0.3), Law(0.5, 0.0, 0.4)])
+@pytest.mark.parametrize("correlation", [-0.9, 0.0, 0.5, 0.97])
+def test_the_difference_of_two_inputs_agrees_with_their_products(
+    name: str, law: Law, correlation: float
+) -> None:
+    activation = bound(name).nonlinearity
+    same, other = products(activation, law, 1.0), products(activation, law, correlation)
+    apart = difference(activation, law, correlation)
+    gap = same["act", "act"] - other["act", "act"]
+    assert apart.gap == pytest.approx(gap, rel=2e-4, abs=1e-6 * same["act", "act"])
+    assert apart.slope_product == pytest.approx(other["slope", "slope"], rel=2e-4, abs=1e-6)
 
 
 class TestBand:

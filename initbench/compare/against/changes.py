@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from initbench.compare.against.earlier import Earlier
 from initbench.compare.against.exact import Exact, exact
+from initbench.compare.against.matching import Matching
 from initbench.compare.differences import Difference, difference, summaries_difference
 from initbench.compare.families import holm
 from initbench.compare.groups import saw_the_same
@@ -54,6 +55,8 @@ class RowChange:
     confidence: float
     exact: Exact | None
     """The runs of the same seeds, number by number; None where the earlier runs are not known one by one."""
+    config_changes: list[str] = field(default_factory=list)
+    """What has changed in the config of a row that was matched by name; none where the config is the same."""
 
     @property
     def shown(self) -> list[Change]:
@@ -91,13 +94,21 @@ class Changes:
     tests: int
     """How many comparisons Holm's correction is made for: all of them, of all rows."""
     confidence: float
+    reasons: dict[str, str] = field(default_factory=dict)
+    """Why rows of `only_now` have no earlier state."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether there are rows, and each is in both states."""
+        return bool(self.rows) and not self.only_now and not self.only_before
 
 
 def changes(
     tables: Sequence[Table], earlier: Earlier, metrics: Sequence[str] = COMPARED, confidence: float = 0.95
 ) -> Changes:
     """Each metric of each row now, less what it was; seeds are pairs where both states have the runs."""
-    matched = [(table, row, earlier.match(table, row)) for table in tables for row in table.rows]
+    matching = Matching(tables, earlier)
+    matched = [(table, row, matching.side(table, row)) for table in tables for row in table.rows]
     keys = {id(table): varying(table) for table in tables}
     both = [
         (table, row, before, side_of(row, table.target, keys[id(table)]))
@@ -131,12 +142,13 @@ def changes(
             next(adjusted),
             confidence,
             exact(now, old, compared) if isinstance(old, RunsSide) else None,
+            matching.config_changes(table, row),
         )
         for (table, row, old, now), changed, rate in zip(both, judged, rates, strict=True)
     ]
-    alone = [f"{row.label} ({table.dataset})" for table, row, before in matched if before is None]
     tests = sum(p is not None for p in p_values)
-    return Changes(rows, alone, earlier.unmatched(tables), tests, confidence)
+    alone = matching.only_now
+    return Changes(rows, list(alone), matching.only_before, tests, confidence, alone)
 
 
 def _paired(now: RunsSide, before: Side) -> bool:

@@ -1,26 +1,43 @@
 """An earlier state that rows are held against: a store of runs, or a document that `compare --json` printed.
 
 Rows belong together if they are of the same experiment with the same config, on the same data, in the same
-precision and budget; the code, torch and the device may have changed, for that is the question.
+precision and budget; the code, torch and the device may have changed, for that is the question. Rows whose
+config has changed are paired by name in `matching`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 from initbench.compare.rows import Row, Table
 from initbench.compare.sides import Side, side_of, varying
 from initbench.compare.versus import row_named
 
 
+@dataclass(frozen=True)
+class EarlierRow:
+    """A row of the earlier state that no row of today has in common with it but, perhaps, the name."""
+
+    name: str
+    """Of the experiment, where rows are experiments."""
+    description: str
+    """The row and its data set in words."""
+    is_comparable: Callable[[Table], bool]
+    """Whether it is on the terms of a table."""
+    side: Callable[[Table], Side]
+    """The row, on the terms of a table."""
+    config_keys: Mapping[str, Any] | None
+    """None where only a summary was kept."""
+
+
 class Earlier(Protocol):
     """What is known of the earlier state."""
 
     def match(self, table: Table, row: Row) -> Side | None:
-        """The earlier state of a row; None where it has none."""
+        """The earlier state of a row with the same config; None where it has none."""
 
     def named(self, table: Table, name: str) -> Side | None:
         """An earlier row by its name, on the terms of `table`; None where there is none."""
@@ -28,8 +45,8 @@ class Earlier(Protocol):
     def labels(self) -> list[str]:
         """The names of all its rows."""
 
-    def unmatched(self, tables: Sequence[Table]) -> list[str]:
-        """Its rows that no row of `tables` matches, in words."""
+    def unmatched(self, tables: Sequence[Table]) -> list[EarlierRow]:
+        """Its rows that no row of `tables` matches."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +72,26 @@ class EarlierRuns:
         """The names of all its rows."""
         return list(dict.fromkeys(name_of(row) for table in self.tables for row in table.rows))
 
-    def unmatched(self, tables: Sequence[Table]) -> list[str]:
-        """Its rows that no row of `tables` matches, in words."""
+    def unmatched(self, tables: Sequence[Table]) -> list[EarlierRow]:
+        """Its rows that no row of `tables` matches; versions of the code are one row."""
         known = {signature(table, row) for table in tables for row in table.rows}
-        missing = {sign: found for sign, found in self._matching.items() if sign not in known}
-        return [f"{name_of(row)} ({table.dataset})" for ((table, row), *_) in missing.values()]
+        return [self._row(versions) for sign, versions in self._matching.items() if sign not in known]
+
+    def _row(self, versions: Sequence[tuple[Table, Row]]) -> EarlierRow:
+        earlier, row = versions[0]
+
+        def side(table: Table) -> Side:
+            latest = self._sides(table, versions)
+            assert latest is not None
+            return latest
+
+        return EarlierRow(
+            name_of(row),
+            f"{name_of(row)} ({earlier.dataset})",
+            lambda table: table.terms == earlier.terms and table.by == earlier.by,
+            side,
+            row.group.runs[0].config_keys,
+        )
 
     @cached_property
     def _matching(self) -> dict[str, list[tuple[Table, Row]]]:

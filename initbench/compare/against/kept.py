@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from initbench.compare.against.earlier import EarlierRow
 from initbench.compare.metrics import METRICS
 from initbench.compare.rows import Row, Table
 from initbench.compare.sides import Side, SummarySide
@@ -51,13 +52,13 @@ class EarlierDocument:
         """The names of all its rows."""
         return list(dict.fromkeys(_label(one) for kept in self.tables for one in kept["rows"]))
 
-    def unmatched(self, tables: Sequence[Table]) -> list[str]:
-        """Its rows that no row of `tables` matches, in words."""
+    def unmatched(self, tables: Sequence[Table]) -> list[EarlierRow]:
+        """Its rows that no row of `tables` matches."""
         known = {
             (id(kept), _key(row.key)) for table in tables for kept in self._alike(table) for row in table.rows
         }
         return [
-            f"{_label(one)} ({kept['dataset']})"
+            _earlier_row(kept, one)
             for kept in self.tables
             for one in kept["rows"]
             if (id(kept), _key(one["key"])) not in known
@@ -65,6 +66,17 @@ class EarlierDocument:
 
     def _alike(self, table: Table) -> list[Mapping[str, Any]]:
         return [kept for kept in self.tables if _same_terms(kept, table)]
+
+
+def _earlier_row(kept: Mapping[str, Any], row: Mapping[str, Any]) -> EarlierRow:
+    label = _label(row)
+    return EarlierRow(
+        str(row["key"].get("experiment", label)),
+        f"{label} ({kept['dataset']})",
+        lambda table: _same_terms(kept, table),
+        lambda table: _side(kept, row, table),
+        None,
+    )
 
 
 def _every(_row: Mapping[str, Any]) -> bool:

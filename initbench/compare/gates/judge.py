@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from initbench.compare.against.earlier import Earlier
+from initbench.compare.against.matching import Matching
 from initbench.compare.gates.decide import Part, State, decide
 from initbench.compare.gates.known import Sides
 from initbench.compare.gates.parse import parse, pointed
-from initbench.compare.gates.tree import LayerStatistic, Node, Quantity, RowName
+from initbench.compare.gates.tree import LayerStatistic, Node, Not, Quantity, RowName
 from initbench.compare.rows import Row, Table
 from initbench.compare.sides import RunsSide, Side, side_of, varying
 from initbench.compare.versus import row_named
 from initbench.errors import UsageError
 
-OPTION = "--fail-if"
+FAIL_IF, FAIL_UNLESS = "--fail-if", "--fail-unless"
+MAX_REASONS = 5
+"""Rows whose reason is given in an error."""
 
 
 @dataclass(frozen=True)
 class Gate:
-    """What must not be."""
+    """A condition that fails the command."""
 
     text: str
     condition: Node
+    """It fails the command where it holds: of a requirement, the opposite of `text`."""
+    is_requirement: bool = False
+    """Whether `text` has to be shown to hold; otherwise it must not be shown to."""
+
+    @property
+    def option(self) -> str:
+        """The option that gives such gates."""
+        return FAIL_UNLESS if self.is_requirement else FAIL_IF
 
     @property
     def quantities(self) -> list[Quantity]:
@@ -48,14 +59,16 @@ class Judgement:
 
     gate: Gate
     cases: list[Case]
+    gaps: list[str] = field(default_factory=list)
+    """Where it could not be judged at all, and why: a row that is in one state alone, missing runs."""
 
     @property
     def state(self) -> State:
-        """Triggered if it is anywhere; clear if it is everywhere, and there is somewhere."""
+        """Triggered if it is anywhere; clear if it is everywhere, and could be judged everywhere."""
         states = {case.state for case in self.cases}
         if State.TRIGGERED in states:
             return State.TRIGGERED
-        return State.CLEAR if states == {State.CLEAR} else State.UNDECIDED
+        return State.CLEAR if states == {State.CLEAR} and not self.gaps else State.UNDECIDED
 
     @property
     def decisive(self) -> list[Case]:
@@ -68,25 +81,38 @@ class Judgement:
         return [case for case in self.cases if case.state == State.UNDECIDED]
 
     def fails(self, *, strict: bool) -> bool:
-        """Whether the command is to fail."""
-        return self.state == State.TRIGGERED or (strict and self.state == State.UNDECIDED)
+        """Whether the command is to fail; an undecided requirement was not shown to hold."""
+        demanding = strict or self.gate.is_requirement
+        return self.state == State.TRIGGERED or (demanding and self.state == State.UNDECIDED)
 
 
-def read_gates(texts: Sequence[str]) -> list[Gate]:
-    """Read gates; raises UsageError, with the column, for one that is none."""
-    return [Gate(text, parse(text, OPTION)) for text in texts]
+def read_gates(texts: Sequence[str], requirements: Sequence[str] = ()) -> list[Gate]:
+    """Read gates; raises UsageError, with the column, for one that is none.
+
+    Args:
+        texts: Conditions that must not hold.
+        requirements: Conditions that have to hold.
+    """
+    gates = [Gate(text, parse(text, FAIL_IF)) for text in texts]
+    return gates + [Gate(text, Not(parse(text, FAIL_UNLESS)), is_requirement=True) for text in requirements]
 
 
 def judge(
-    gates: Sequence[Gate], tables: Sequence[Table], confidence: float = 0.95, earlier: Earlier | None = None
+    gates: Sequence[Gate],
+    tables: Sequence[Table],
+    confidence: float = 0.95,
+    earlier: Earlier | None = None,
+    *,
+    strict: bool = False,
 ) -> list[Judgement]:
     """Apply gates to the rows of all tables.
 
     A quantity without a row is that of each row in turn. Raises UsageError for a row or a layer that is
-    nowhere, rows that are in no table together, no runs at all, and `before.` without an earlier state.
+    nowhere, rows that are in no table together, no runs at all, and `before.` without an earlier state; under
+    `strict` such a gate is undecided instead, with the reason among its gaps, and the others are judged.
     """
     court = _Court(tables, confidence, earlier)
-    return [court.judge(gate) for gate in gates]
+    return [court.judge_or_excuse(gate) if strict else court.judge(gate) for gate in gates]
 
 
 class _Court:
@@ -94,23 +120,45 @@ class _Court:
 
     def __init__(self, tables: Sequence[Table], confidence: float, earlier: Earlier | None) -> None:
         self._tables, self._confidence, self._earlier = tables, confidence, earlier
+        self._matching = None if earlier is None else Matching(tables, earlier)
         self._ready: dict[tuple[int, int], RunsSide] = {}
         self._varying = {id(table): varying(table) for table in tables}
 
     def judge(self, gate: Gate) -> Judgement:
         """At every place where the gate applies."""
         if not self._tables:
-            raise UsageError(f"{OPTION}: there are no runs to judge")
+            raise UsageError(f"{gate.option}: there are no runs to judge")
         self._check_names(gate)
+        gaps = self._rows_of_one_state(gate)
         places = [place for table in self._tables for place in self._places(gate, table)]
         if not places:
-            self._refuse_places(gate)
+            self._refuse_places(gate, gaps)
         self._check_layers(gate, [sides for *_, sides in places])
         cases = [
             Case(label, dataset, *decide(gate.condition, sides, self._confidence))
             for label, dataset, sides in places
         ]
-        return Judgement(gate, cases)
+        return Judgement(gate, cases, gaps)
+
+    def judge_or_excuse(self, gate: Gate) -> Judgement:
+        """The same; a gate that cannot be judged is undecided, and says why."""
+        try:
+            return self.judge(gate)
+        except UsageError as error:
+            (problem, *_) = str(error).removeprefix(f"{gate.option}: ").splitlines()
+            return Judgement(gate, [], [f"at {problem}" if problem.startswith("column") else problem])
+
+    def _rows_of_one_state(self, gate: Gate) -> list[str]:
+        """Rows that a gate on both states of every row is about, and that are in one of them alone."""
+        own = {quantity.row.earlier for quantity in gate.quantities if quantity.row.name is None}
+        if self._matching is None or True not in own:
+            return []
+        only_now = self._matching.only_now.items()
+        only_before = self._matching.only_before if own == {True, False} else []
+        return [
+            *(f"{label} is only in the present state: {reason}" for label, reason in only_now),
+            *(f"{label} is only in the earlier state" for label in only_before),
+        ]
 
     def _places(self, gate: Gate, table: Table) -> Iterator[tuple[str, str, Sides]]:
         """The rows of a table that the gate is about."""
@@ -132,7 +180,7 @@ class _Court:
 
     def _free(self, table: Table, row: Row, name: RowName) -> Side | None:
         if name.earlier:
-            return self._earlier.match(table, row) if self._earlier else None
+            return self._matching.side(table, row) if self._matching else None
         return self._side(table, row)
 
     def _named(self, table: Table, name: RowName) -> Side | None:
@@ -140,8 +188,8 @@ class _Court:
         row = row_named(table, name.name)
         if not name.earlier:
             return self._side(table, row) if row else None
-        assert self._earlier is not None
-        matched = self._earlier.match(table, row) if row else None
+        assert self._earlier is not None and self._matching is not None
+        matched = self._matching.side(table, row) if row else None
         return matched or self._earlier.named(table, name.name)
 
     def _side(self, table: Table, row: Row) -> RunsSide:
@@ -165,7 +213,7 @@ class _Court:
                 labels = self._earlier.labels()
             raise _fault(gate, quantity, _unknown_row(name, labels))
 
-    def _refuse_places(self, gate: Gate) -> None:
+    def _refuse_places(self, gate: Gate, gaps: Sequence[str]) -> None:
         names = sorted({repr(q.row.name) for q in gate.quantities if q.row.name is not None})
         quantity = gate.quantities[0]
         if len(names) > 1:
@@ -174,7 +222,8 @@ class _Court:
             )
             raise _fault(gate, quantity, problem)
         if any(q.row.earlier for q in gate.quantities):
-            raise _fault(gate, quantity, "no row is in both states")
+            reasons = "".join(f"; {gap}" for gap in gaps[:MAX_REASONS])
+            raise _fault(gate, quantity, f"no row is in both states{reasons}")
         raise _fault(gate, quantity, "there is no other row to compare")
 
     def _check_layers(self, gate: Gate, places: Sequence[Sides]) -> None:
@@ -201,4 +250,4 @@ def _unknown_row(name: RowName, labels: Sequence[str]) -> str:
 
 
 def _fault(gate: Gate, quantity: Quantity, problem: str) -> UsageError:
-    return UsageError(f"{OPTION}: {pointed(gate.text, quantity.column, problem)}")
+    return UsageError(f"{gate.option}: {pointed(gate.text, quantity.column, problem)}")

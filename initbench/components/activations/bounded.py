@@ -63,6 +63,7 @@ def _between(x: Tensor, low: float, high: float) -> Tensor:
 ACTIVATIONS.add(
     Activation(
         name="tanh",
+        aliases=("hyperbolic_tangent",),
         summary="Bounded and odd: near-linear at small scale, saturated at large scale.",
         formula="φ(x) = tanh x",
         source="LeCun et al. 1998",
@@ -77,6 +78,7 @@ ACTIVATIONS.add(
 ACTIVATIONS.add(
     Activation(
         name="lecun_tanh",
+        aliases=("scaled_tanh",),
         summary="tanh stretched so that φ(±1) = ±1: for inputs and targets scaled to ±1.",
         formula="φ(x) = 1.7159·tanh(2x/3)",
         source="LeCun et al. 1998",
@@ -91,6 +93,7 @@ ACTIVATIONS.add(
 ACTIVATIONS.add(
     Activation(
         name="sigmoid",
+        aliases=("logistic", "expit", "sigm"),
         summary="Bounded, never centred; its slope is at most 1/4, so gradients vanish with depth.",
         formula="φ(x) = 1/(1 + e^−x)",
         source="Rumelhart et al. 1986",
@@ -134,6 +137,7 @@ ACTIVATIONS.add(
 ACTIVATIONS.add(
     Activation(
         name="hard_sigmoid",
+        aliases=("h_sigmoid",),
         summary="sigmoid drawn with straight lines, slope 1/6: cheap gates; gradients vanish with depth.",
         formula="φ(x) = clip(x/6 + 1/2, 0, 1)",
         source="Howard et al. 2019",
@@ -163,6 +167,7 @@ ACTIVATIONS.add(
 ACTIVATIONS.add(
     Activation(
         name="sin",
+        aliases=("sine", "siren"),
         summary="Periodic: for nets that map coordinates to signals; large ω gives fine detail.",
         formula="φ(x) = sin(ωx)",
         source="Sitzmann et al. 2020",

@@ -49,6 +49,7 @@ def second_moment_of_the_largest(k: int) -> float:
 ACTIVATIONS.add(
     Activation(
         name="crelu",
+        aliases=("concatenated_relu",),
         summary="relu of x and of −x side by side: nothing is lost, and the next layer has twice the inputs.",
         formula="φ(x) = (max(0, x), max(0, −x))",
         source="Shang et al. 2016",

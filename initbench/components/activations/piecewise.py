@@ -61,6 +61,7 @@ def _hard_swish_derivative(x: Tensor) -> Tensor:
 ACTIVATIONS.add(
     Activation(
         name="linear",
+        aliases=("identity", "none", "id"),
         summary="The identity: a deep linear net, where theory is exact.",
         formula="φ(x) = x",
         source="Saxe et al. 2014",
@@ -72,6 +73,7 @@ ACTIVATIONS.add(
 ACTIVATIONS.add(
     Activation(
         name="relu",
+        aliases=("rectifier", "rectified_linear", "rectified_linear_unit"),
         summary="Zero below zero, the identity above: the common default, needs twice the weight variance.",
         formula="φ(x) = max(0, x)",
         source="Nair & Hinton 2010",
@@ -85,6 +87,7 @@ ACTIVATIONS.add(
 ACTIVATIONS.add(
     Activation(
         name="leaky_relu",
+        aliases=("leaky", "lrelu"),
         summary="relu that lets a small slope through below zero, so that no unit dies.",
         formula="φ(x) = x if x > 0 else a·x",
         source="Maas et al. 2013",
@@ -99,6 +102,7 @@ ACTIVATIONS.add(
 ACTIVATIONS.add(
     Activation(
         name="prelu",
+        aliases=("parametric_relu",),
         summary="leaky_relu whose slope is learned; theory speaks of the slope it starts with.",
         formula="φ(x) = x if x > 0 else a·x, a learned",
         source="He et al. 2015",
@@ -113,6 +117,7 @@ ACTIVATIONS.add(
 ACTIVATIONS.add(
     Activation(
         name="squared_relu",
+        aliases=("relu2", "relu_squared", "square_relu"),
         summary="relu squared, found by architecture search; q goes as its square, so no scale is stable.",
         formula="φ(x) = max(0, x)²",
         source="So et al. 2021",
@@ -126,6 +131,7 @@ ACTIVATIONS.add(
 ACTIVATIONS.add(
     Activation(
         name="hard_swish",
+        aliases=("h_swish", "hard_silu"),
         summary="silu drawn with a parabola: cheap, for small and quantised nets.",
         formula="φ(x) = x·clip(x/6 + 1/2, 0, 1)",
         source="Howard et al. 2019",

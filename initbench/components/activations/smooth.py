@@ -70,6 +70,7 @@ def _softplus_derivative(x: Tensor) -> Tensor:
 ACTIVATIONS.add(
     Activation(
         name="elu",
+        aliases=("exponential_linear_unit",),
         summary="relu with an exponential floor at −α: outputs nearer to mean zero, no dead units.",
         formula="φ(x) = x if x > 0 else α(eˣ − 1)",
         source="Clevert et al. 2016",
@@ -83,6 +84,7 @@ ACTIVATIONS.add(
 ACTIVATIONS.add(
     Activation(
         name="selu",
+        aliases=("scaled_elu",),
         summary="Scaled elu whose fixed point is mean 0, variance 1; made for lecun init.",
         formula="φ(x) = λx if x > 0 else λα(eˣ − 1)",
         source="Klambauer et al. 2017",
@@ -119,6 +121,7 @@ ACTIVATIONS.add(
 ACTIVATIONS.add(
     Activation(
         name="gelu_tanh",
+        aliases=("gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_approximate", "tanh_gelu"),
         summary="gelu by its tanh approximation, as BERT and GPT-2 compute it: to reproduce them.",
         formula="φ(x) = x/2·(1 + tanh(√(2/π)(x + 0.044715x³)))",
         source="Hendrycks & Gimpel 2016",
@@ -130,6 +133,7 @@ ACTIVATIONS.add(
 ACTIVATIONS.add(
     Activation(
         name="silu",
+        aliases=("swish", "swish_1", "sigmoid_linear_unit"),
         summary="Smooth relu weighted by the sigmoid, also called swish. It needs a gain above √2.",
         formula="φ(x) = x/(1 + e^−x)",
         source="Elfwing et al. 2018",

@@ -47,6 +47,7 @@ def _preserving(activation: BoundActivation, layer: int) -> float:
 INITS.add(
     Scheme(
         name="critical",
+        aliases=("edge_of_chaos", "eoc"),
         summary="The edge of chaos: gradients neither fade nor grow, and the signal has a stable scale.",
         formula="W ~ N(0, σ_w²/n), b ~ N(0, σ_b²), χ₁ = 1 at the q* of the smallest σ_b²",
         source="Poole et al. 2016, Schoenholz et al. 2017",

@@ -32,6 +32,7 @@ def _constant(weight: Tensor, **arguments: Any) -> None:
 INITS.add(
     Scheme(
         name="zeros",
+        aliases=("zero",),
         summary="Every weight zero: no unit differs from another, and through relu no gradient passes.",
         formula="W = 0",
         source="the symmetry failure, Rumelhart et al. 1986",
@@ -41,6 +42,7 @@ INITS.add(
 INITS.add(
     Scheme(
         name="ones",
+        aliases=("one",),
         summary="Every weight one: all units of a layer stay identical, and the signal grows n-fold.",
         formula="W = 1",
         source="the symmetry failure, Rumelhart et al. 1986",
@@ -50,6 +52,7 @@ INITS.add(
 INITS.add(
     Scheme(
         name="constant",
+        aliases=("const",),
         summary="Every weight the same value: the signal passes, but all units of a layer stay identical.",
         formula="W = value",
         source="the symmetry failure, Rumelhart et al. 1986",

@@ -31,6 +31,7 @@ def _is_a_kernel(shape: Sequence[int]) -> str | None:
 INITS.add(
     Scheme(
         name="identity",
+        aliases=("eye",),
         summary="The identity matrix, cut or filled up with zeros where it is not square; for dense layers.",
         formula="W = gain·I",
         source="Le et al. 2015",
@@ -42,6 +43,7 @@ INITS.add(
 INITS.add(
     Scheme(
         name="dirac",
+        aliases=("delta",),
         summary="Hands the input of a convolution on: the identity at the kernel's centre; and for matrices.",
         formula="W = gain·I at the centre, else 0",
         source="Zagoruyko & Komodakis 2017",

@@ -101,6 +101,9 @@ def _register(
     options: type[Options] = Options,
     bias_std: Callable[[BoundActivation, float], float] | None = None,
     touches: Callable[..., bool] = lambda _class_name, **_: True,
+    takes_torch_fans: bool = False,
+    aliases: tuple[str, ...] = (),
+    suggested_for: tuple[str, ...] = (),
 ) -> None:
     INITS.add(
         Scheme(
@@ -115,6 +118,9 @@ def _register(
             default_gain=default_gain,
             bias_std=bias_std,
             bias_distribution="uniform",
+            takes_torch_fans=takes_torch_fans,
+            aliases=aliases,
+            suggested_for=suggested_for,
         )
     )
 
@@ -160,6 +166,8 @@ _register(
     summary="One standard deviation for every layer: right for one width only.",
     source="Krizhevsky et al. 2012 (std 0.01)",
     options=NormalOptions,
+    aliases=("gaussian", "random_normal"),
+    suggested_for=("random",),
 )
 _register(
     "uniform",
@@ -169,6 +177,8 @@ _register(
     summary="One bound for every layer: right for one width only.",
     source="-",
     options=UniformOptions,
+    aliases=("random_uniform",),
+    suggested_for=("random",),
 )
 _register(
     "trunc_normal",
@@ -178,6 +188,7 @@ _register(
     summary="A normal without far outliers, widened before the cut so that the std asked for is obtained.",
     source="-",
     options=TruncatedOptions,
+    aliases=("truncated_normal",),
 )
 _register(
     "weights_init",
@@ -197,6 +208,8 @@ _register(
     summary="What nn.Linear and nn.Conv2d do by themselves; it is not Kaiming, and shrinks the signal.",
     source="PyTorch, nn.Linear.reset_parameters",
     bias_std=lambda _activation, fan_in: 1.0 / math.sqrt(3.0 * fan_in),
+    takes_torch_fans=True,
+    aliases=("default", "pytorch", "torch", "pytorch_default"),
 )
 for _kind in ("normal", "uniform"):
     _register(
@@ -207,6 +220,7 @@ for _kind in ("normal", "uniform"):
         summary="Keeps the signal through linear units; the `randn/√n` often shown as Xavier.",
         source="LeCun et al. 1998",
         default_gain=unit_gain,
+        suggested_for=("lecun", "variance_scaling"),
     )
     _register(
         f"xavier_{_kind}",
@@ -216,6 +230,8 @@ for _kind in ("normal", "uniform"):
         summary="A compromise between the forward and the backward signal of linear units.",
         source="Glorot & Bengio 2010",
         default_gain=unit_gain,
+        aliases=(f"glorot_{_kind}",),
+        suggested_for=("xavier", "glorot", "variance_scaling"),
     )
     _register(
         f"kaiming_{_kind}",
@@ -226,6 +242,8 @@ for _kind in ("normal", "uniform"):
         source="He et al. 2015",
         default_gain=kaiming_gain,
         options=FanModeOptions,
+        aliases=(f"he_{_kind}", f"msra_{_kind}"),
+        suggested_for=("kaiming", "he", "msra", "variance_scaling"),
     )
 _register(
     "kaiming_misprint",

@@ -54,6 +54,7 @@ def calibrate(
 INITS.add(
     Scheme(
         name="lsuv",
+        aliases=("layer_sequential_unit_variance",),
         summary="Orthogonal, then each layer is scaled until its output on the first batch has variance 1.",
         formula="W ← W/std(out), until |std(out) − 1| < tol",
         source="Mishkin & Matas 2016",

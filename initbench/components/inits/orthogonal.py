@@ -68,6 +68,7 @@ def _needs_crelu(key: str, setting: Setting) -> str | None:
 INITS.add(
     Scheme(
         name="orthogonal",
+        aliases=("ortho",),
         summary="Keeps the length of every input exactly through linear layers, at any depth.",
         formula="W = gain·Q·sign(diag R)",
         source="Saxe et al. 2014",

@@ -94,6 +94,7 @@ def _ghost_problem(batch_size: int, options: GhostBatchOptions) -> Fault | None:
 NORMS.add(
     Norm(
         name="batch_renorm",
+        aliases=("batch_renormalization", "batch_renormalisation"),
         summary="Batch norm corrected towards its running statistics: for small or uneven batches.",
         formula="y = γ·((x − μ_B)/σ_B·r + d) + β, r = clip(σ_B/σ_run), d = clip((μ_B − μ_run)/σ_run)",
         source="Ioffe 2017",
@@ -106,6 +107,7 @@ NORMS.add(
 NORMS.add(
     Norm(
         name="ghost_batch",
+        aliases=("ghost_batch_norm", "ghost_batch_normalization", "ghost_bn"),
         summary="Batch norm over parts of the batch: keeps the noise of small batches in large ones.",
         formula="y = γ·(x − μ_ghost)/√(σ²_ghost + ε) + β",
         source="Hoffer et al. 2017",

@@ -92,6 +92,7 @@ def _cosine_problem(shape: tuple[int, ...], _options: CosineOptions) -> Fault | 
 NORMS.add(
     Norm(
         name="cosine",
+        aliases=("cosine_norm", "cosine_normalization", "cosine_normalisation"),
         summary="Bounds each pre-activation by the cosine of weight and input: neither scale reaches it.",
         formula="y = w·x/(‖w‖·‖x‖) + b",
         source="Luo et al. 2017",

@@ -108,6 +108,12 @@ def _filter_problem(shape: tuple[int, ...], _options: FilterResponseOptions) -> 
 NORMS.add(
     Norm(
         name="local_response",
+        aliases=(
+            "lrn",
+            "local_response_norm",
+            "local_response_normalization",
+            "local_response_normalisation",
+        ),
         summary="Damps channels beside strong ones: AlexNet's; it hardly changes the scale.",
         formula="y = x/(k + α·E_window[x²])^β",
         source="Krizhevsky et al. 2012",
@@ -121,6 +127,7 @@ NORMS.add(
 NORMS.add(
     Norm(
         name="frn",
+        aliases=("filter_response", "filter_response_norm", "filter_response_normalization"),
         summary="Scales each map of each sample by its root mean square: for convolutions on any batch size.",
         formula="y = γ·x/√(E_map[x²] + ε) + β, with tlu max(y, τ)",
         source="Singh & Krishnan 2020",
@@ -133,6 +140,7 @@ NORMS.add(
 NORMS.add(
     Norm(
         name="dyt",
+        aliases=("dynamic_tanh",),
         summary="A learnt tanh in place of a norm: bounds the signal without averaging; for transformers.",
         formula="y = γ·tanh(αx) + β",
         source="Zhu et al. 2025",

@@ -138,6 +138,7 @@ def _group_problem(shape: tuple[int, ...], options: GroupNormOptions) -> Fault |
 NORMS.add(
     Norm(
         name="none",
+        aliases=("no", "off", "null", "identity", "no_norm"),
         summary="No norm layer: the init alone must keep the signal.",
         formula="y = x",
         source="-",
@@ -147,6 +148,17 @@ NORMS.add(
 NORMS.add(
     Norm(
         name="batch",
+        suggested_for=("sync_batch_norm", "normalization", "norm"),
+        aliases=(
+            "batch_norm",
+            "batch_norm_1d",
+            "batch_norm_2d",
+            "batch_norm_3d",
+            "batch_normalization",
+            "batch_normalisation",
+            "bn",
+            "bnorm",
+        ),
         summary="Standardises each feature over the mini-batch: cures a bad scale, couples samples.",
         formula="y = γ·(x − μ_batch)/√(σ²_batch + ε) + β",
         source="Ioffe & Szegedy 2015",
@@ -159,6 +171,8 @@ NORMS.add(
 NORMS.add(
     Norm(
         name="layer",
+        suggested_for=("normalization", "norm"),
+        aliases=("layer_norm", "layer_normalization", "layer_normalisation", "ln"),
         summary="Standardises each sample over its features; the same in training and in testing.",
         formula="y = γ·(x − μ_sample)/√(σ²_sample + ε) + β",
         source="Ba et al. 2016",
@@ -171,6 +185,13 @@ NORMS.add(
 NORMS.add(
     Norm(
         name="instance",
+        aliases=(
+            "instance_norm",
+            "instance_norm_1d",
+            "instance_norm_2d",
+            "instance_norm_3d",
+            "instance_normalization",
+        ),
         summary="Standardises each map of each sample, which removes contrast: for style transfer.",
         formula="y = γ·(x − μ_map)/√(σ²_map + ε) + β",
         source="Ulyanov et al. 2016",
@@ -183,6 +204,7 @@ NORMS.add(
 NORMS.add(
     Norm(
         name="group",
+        aliases=("group_norm", "group_normalization", "group_normalisation", "gn"),
         summary="Standardises each sample over groups of features; independent of the batch size.",
         formula="y = γ·(x − μ_group)/√(σ²_group + ε) + β",
         source="Wu & He 2018",
@@ -195,6 +217,7 @@ NORMS.add(
 NORMS.add(
     Norm(
         name="rms",
+        aliases=("rms_norm", "rms_layer_norm", "root_mean_square"),
         summary="Layer norm without the mean: cheaper, and keeps the direction of the features.",
         formula="y = γ·x/√(E_sample[x²] + ε)",
         source="Zhang & Sennrich 2019",

@@ -177,6 +177,7 @@ def _row_problem(shape: tuple[int, ...], _options: EpsOptions) -> Fault | None:
 NORMS.add(
     Norm(
         name="weight",
+        aliases=("weight_norm", "weight_normalization", "weight_normalisation"),
         summary="Trains the length of each unit's weight apart from its direction; starts at the init.",
         formula="W = g·V/‖V‖",
         source="Salimans & Kingma 2016",
@@ -188,6 +189,7 @@ NORMS.add(
 NORMS.add(
     Norm(
         name="weight_standardization",
+        aliases=("weight_standardisation", "ws"),
         summary="Standardises each unit's weight to variance 1: meant under a group norm; alone it explodes.",
         formula="Ŵ = (W − μ)/√(σ² + ε)",
         source="Qiao et al. 2019",
@@ -202,6 +204,7 @@ NORMS.add(
 NORMS.add(
     Norm(
         name="scaled_ws",
+        aliases=("scaled_weight_standardization", "scaled_weight_standardisation"),
         summary="Standardises each unit's weight to variance 1/fan_in: for nets without norm layers.",
         formula="Ŵ = γ·g·(W − μ)/(σ·√n)",
         source="Brock et al. 2021",
@@ -216,6 +219,7 @@ NORMS.add(
 NORMS.add(
     Norm(
         name="spectral",
+        aliases=("spectral_norm", "spectral_normalization", "spectral_normalisation"),
         summary="Divides the weight by its largest singular value: no layer stretches, but signals shrink.",
         formula="Ŵ = W/σ_max(W)",
         source="Miyato et al. 2018",

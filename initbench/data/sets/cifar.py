@@ -181,6 +181,7 @@ def _value(holder: dict[str, Any], keys: tuple[str, ...], file: str) -> Any:
 DATASETS.add(
     Dataset(
         name="cifar10",
+        suggested_for=("cifar",),
         summary="Small colour photographs, 32×32, 10 classes: the usual task for convolutions.",
         source="Krizhevsky 2009",
         formula="50,000 train (val_fraction of them for validation) + 10,000 test",
@@ -191,6 +192,7 @@ DATASETS.add(
 DATASETS.add(
     Dataset(
         name="cifar100",
+        suggested_for=("cifar",),
         summary="Small colour photographs, 32×32, 100 classes of 600 each: CIFAR-10's shape, but harder.",
         source="Krizhevsky 2009",
         formula="50,000 train (val_fraction of them for validation) + 10,000 test, fine labels",

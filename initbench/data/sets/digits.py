@@ -68,6 +68,7 @@ def _split(table: NDArray[np.uint8]) -> RawData:
 DATASETS.add(
     Dataset(
         name="digits",
+        aliases=("sklearn_digits", "load_digits"),
         summary="1,797 scanned handwritten digits, 8×8 grey, 10 classes, bundled: the offline default.",
         source="Alpaydin and Kaynak 1998 (UCI), the test part, as bundled with scikit-learn",
         formula="1,077 train, 360 validation, 360 test, stratified with a fixed seed",

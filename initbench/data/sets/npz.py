@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,17 @@ from initbench.data.dataset import (
     UnavailableError,
 )
 from initbench.data.obtain.checksums import checksum
+from initbench.data.user_arrays import (
+    check_inputs,
+    check_labels,
+    check_layout,
+    inputs_advice,
+    labels_advice,
+)
 from initbench.errors import DataError
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 _MOST_CLASSES = 1_000_000
-_CHANNELS = (1, 3, 4)
 
 
 class NpzOptions(DataOptions):
@@ -43,7 +50,7 @@ def _locate(options: NpzOptions, source: Source) -> Located:
     return Located(
         name="npz",
         fingerprint=checksum(path, "sha256", recheck=source.recheck),
-        load=partial(read, path),
+        load=partial(read, path, options.classes),
         files=(path,),
     )
 
@@ -61,8 +68,8 @@ def _find(named: str, root: Path) -> Path:
     )
 
 
-def read(path: Path) -> RawData:
-    """The data set in the archive at `path`.
+def read(path: Path, chosen: Sequence[int] | None = None) -> RawData:
+    """The data set in the archive at `path`, of which `chosen` labels are going to be used, or all.
 
     Features (N, D), grey images (N, H, W) or colour images (N, H, W, C), uint8 or float; labels
     (N,) integers from 0. Raises DataError saying what was found and what was expected.
@@ -72,6 +79,8 @@ def read(path: Path) -> RawData:
         y_train, y_test = (_labels(key, arrays[key]) for key in ("y_train", "y_test"))
         x_train, x_test = (_inputs(key, arrays[key]) for key in ("x_train", "x_test"))
         _check_together(x_train, y_train, x_test, y_test)
+        check_labels(y_train, y_test, chosen)
+        check_inputs("x_train", x_train)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     classes = int(max(y_train.max(), y_test.max())) + 1
@@ -100,9 +109,11 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 def _labels(key: str, array: NDArray[Any]) -> Tensor:
     if not np.issubdtype(array.dtype, np.integer):
-        raise DataError(f"{key} must hold integers, found {array.dtype}")
+        raise DataError(f"{key} must hold integers, found {array.dtype}{labels_advice(array)}")
     if array.ndim != 1 or not array.size:
-        raise DataError(f"{key} must have the shape (N,) with N ≥ 1, found {array.shape}")
+        raise DataError(
+            f"{key} must have the shape (N,) with N ≥ 1, found {array.shape}{labels_advice(array)}"
+        )
     least, most = int(array.min()), int(array.max())
     if least < 0 or most >= _MOST_CLASSES:
         raise DataError(f"{key} must hold class numbers 0 … classes−1, found {least} … {most}")
@@ -112,13 +123,12 @@ def _labels(key: str, array: NDArray[Any]) -> Tensor:
 def _inputs(key: str, array: NDArray[Any]) -> Tensor:
     """(N, D), or (N, C, H, W); uint8 as it is, any float as float32."""
     if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
-        raise DataError(f"{key} must be uint8 or float, found {array.dtype}")
+        raise DataError(f"{key} must be uint8 or float, found {array.dtype}{inputs_advice(array)}")
     if array.ndim not in (2, 3, 4) or not array.size:
         raise DataError(
             f"{key} must be (N, D), (N, H, W) or (N, H, W, C), none of them 0, found {array.shape}"
         )
-    if array.ndim == 4 and array.shape[3] not in _CHANNELS and array.shape[1] in _CHANNELS:
-        raise DataError(f"{key} must have its channels last, (N, H, W, C), found {array.shape}")
+    check_layout(key, array.shape)
     if array.ndim == 3:
         array = array[:, None]
     elif array.ndim == 4:
@@ -149,6 +159,7 @@ def _check_together(x_train: Tensor, y_train: Tensor, x_test: Tensor, y_test: Te
 DATASETS.add(
     Dataset(
         name="npz",
+        aliases=("numpy",),
         summary="Your own features, grey or colour images from one NumPy archive (.npz).",
         source="the user",
         formula="x_train, y_train (val_fraction of them for validation), x_test, y_test",

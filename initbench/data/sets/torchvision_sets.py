@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from initbench.data.dataset import DATASETS, DataOptions, Dataset, Form, Located, RawData, Source
+from initbench.data.obtain.checksums import cache_folder, checksum
 from initbench.data.obtain.fetch import Archive, look_up, obtain
 from initbench.errors import DataError
 
@@ -48,6 +49,21 @@ MD5 = {
     ),
 }
 """By the name of torchvision's class, the checksums of its four files."""
+UNPACKED_MD5 = {
+    "MNIST": (
+        "6bbc9ace898e44ae57da46a324031adb",
+        "a25bea736e30d166cdddb491f175f624",
+        "2646ac647ad5339dbf082846283269ea",
+        "27ae3e4e09519cfbb04c329615203637",
+    ),
+    "FashionMNIST": (
+        "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "9018921c3c673c538a1fc5bad174d6f9",
+        "8181f5470baa50b63fa0f6fddb340f0a",
+        "15d484375f8d13e6eb1aabb0c3f46965",
+    ),
+}
+"""The same of the files without .gz, which are all that torchvision reads, where they are known."""
 
 
 def published(name: str, class_name: str) -> Archive:
@@ -65,15 +81,41 @@ def _archive(name: str, class_name: str) -> Archive:
 
 def _locate(name: str, class_name: str, _options: DataOptions, source: Source) -> Located:
     archive = _archive(name, class_name)
-    paths = look_up(archive, source)
+    paths, fingerprint = look_up(archive, source), archive.fingerprint
     if len(paths) < len(_FILES):
-        paths = obtain(published(name, class_name), source)
+        unpacked, own_fingerprint = _unpacked(archive, class_name, source)
+        paths, fingerprint = {**unpacked, **paths}, own_fingerprint or fingerprint
+    if len(paths) < len(_FILES):
+        paths, fingerprint = obtain(published(name, class_name), source), archive.fingerprint
     return Located(
         name=name,
-        fingerprint=archive.fingerprint,
+        fingerprint=fingerprint,
         load=partial(_load, paths),
         files=tuple(paths.values()),
     )
+
+
+def _unpacked(archive: Archive, class_name: str, source: Source) -> tuple[dict[str, Path], str]:
+    """The unpacked files by the names of the packed ones, and a fingerprint where theirs are not published.
+
+    With known checksums they are verified, and are the same data set as the packed files. Others
+    are identified by what they hold.
+    """
+    bare = [file.removesuffix(".gz") for file in _FILES]
+    known = UNPACKED_MD5.get(class_name)
+    if known is not None:
+        verified = look_up(replace(archive, checksums=dict(zip(bare, known, strict=True))), source)
+        return {f"{file}.gz": path for file, path in verified.items()}, ""
+    folders = dict.fromkeys(root / archive.folder for root in (source.root, cache_folder()))
+    paths = {
+        f"{file}.gz": next((folder / file for folder in folders if (folder / file).is_file()), None)
+        for file in bare
+    }
+    present = {file: path for file, path in paths.items() if path is not None}
+    if len(present) < len(bare):
+        return {}, ""
+    contents = {file: checksum(path, "md5", recheck=source.recheck) for file, path in present.items()}
+    return present, replace(archive, checksums=contents).fingerprint
 
 
 def _load(paths: dict[str, Path]) -> RawData:
@@ -89,8 +131,8 @@ def _load(paths: dict[str, Path]) -> RawData:
 
 
 def _read(path: Path) -> Tensor:
-    """The array of bytes in a packed idx file: two zeros, type 8, the number of axes, sizes, values."""
-    with gzip.open(path) as packed:
+    """The bytes in an idx file, packed or not: two zeros, type 8, the number of axes, sizes, values."""
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as packed:
         content = packed.read()
     axes = content[3] if content[:3] == b"\0\0\x08" else 0
     start = 4 + 4 * axes
@@ -113,6 +155,7 @@ DATASETS.add(
 DATASETS.add(
     Dataset(
         name="fashion_mnist",
+        aliases=("fashion",),
         summary="Photographs of clothing, 28×28 grey, 10 classes: MNIST's shape, but harder.",
         source="Xiao, Rasul and Vollgraf 2017",
         formula="60,000 train (val_fraction of them for validation) + 10,000 test",
@@ -123,6 +166,7 @@ DATASETS.add(
 DATASETS.add(
     Dataset(
         name="kmnist",
+        aliases=("kuzushiji_mnist",),
         summary="Handwritten Japanese characters, 28×28 grey, 10 classes: MNIST's shape, harder to read.",
         source="Clanuwat et al. 2018",
         formula="60,000 train (val_fraction of them for validation) + 10,000 test",

@@ -121,6 +121,7 @@ def _check(options: CnnOptions, input_shape: tuple[int, ...]) -> None:
 FAMILIES.add(
     Family(
         name="cnn",
+        aliases=("convnet", "conv", "convolutional"),
         summary="Stages of equal convolutions without shortcuts; on a CPU its runs train one by one.",
         source="LeCun et al. 1989; Springenberg et al. 2015",
         formula="h_l = W_l ∗ φ(h_{l−1}) + b_l",

@@ -115,6 +115,7 @@ def stacking(options: MlpOptions, batch_size: int, inputs: int, classes: int) ->
 FAMILIES.add(
     Family(
         name="mlp",
+        aliases=("fc", "fully_connected", "dense", "feed_forward", "multilayer_perceptron"),
         summary="Equal-width fully connected layers: the net that mean-field theory describes.",
         source="Rumelhart et al. 1986",
         formula="h_l = W_l φ(h_{l−1}) + b_l",

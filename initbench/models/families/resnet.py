@@ -167,6 +167,7 @@ def _check(options: ResnetOptions, input_shape: tuple[int, ...]) -> None:
 FAMILIES.add(
     Family(
         name="resnet",
+        suggested_for=("resnet_20", "resnet_32", "resnet_44", "resnet_56", "resnet_110"),
         summary="He et al.'s residual net for CIFAR, of basic blocks; on a CPU its runs train one by one.",
         source="He et al. 2016",
         formula="x_{k+1} = φ(x_k + W₂ ∗ φ(W₁ ∗ x_k))",
@@ -179,6 +180,7 @@ FAMILIES.add(
 FAMILIES.add(
     Family(
         name="resnet_mlp",
+        aliases=("mlp_resnet", "residual_mlp"),
         summary="Fully connected layers in blocks with identity shortcuts.",
         source="He et al. 2016",
         formula="x_{k+1} = φ(x_k + W₂ φ(W₁ x_k))",

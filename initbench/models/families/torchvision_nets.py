@@ -88,6 +88,17 @@ def _check(options: TorchvisionOptions, input_shape: tuple[int, ...]) -> None:
 FAMILIES.add(
     Family(
         name="torchvision",
+        suggested_for=(
+            "resnet_18",
+            "resnet_34",
+            "resnet_50",
+            "vgg",
+            "vgg_11",
+            "vgg_13",
+            "vgg_16",
+            "mobilenet",
+            "mobilenet_v2",
+        ),
         summary="A net of torchvision by its name, under any init, norm and activation; singly on a CPU.",
         source="He et al. 2016; Simonyan & Zisserman 2015; Sandler et al. 2018",
         formula="as in the papers",

@@ -8,28 +8,13 @@ from typing import Any
 
 from initbench.compare.differences import Difference
 from initbench.compare.intervals import Interval
-from initbench.compare.metrics import METRICS, Metric
+from initbench.compare.metrics import HEADINGS, METRICS, Metric
 from initbench.compare.power import SeedsNeeded
 from initbench.compare.rows import Row
 from initbench.compare.statistics import Summary
 from initbench.report import text
 from initbench.report.comparison.block import Cell
 from initbench.report.comparison.judged import Judged
-
-_HEADINGS = {
-    "best_val_accuracy": "best val %",
-    "final_val_accuracy": "final val %",
-    "test_accuracy": "test %",
-    "final_val_accuracy_batch": "val %, batch statistics",
-    "final_val_accuracy_population": "val %, population statistics",
-    "final_train_loss": "train loss",
-    "final_val_loss": "val loss",
-    "area_under_curve": "area under curve %",
-    "pretrain_seconds": "pre-training s",
-    "pretrain_samples": "pre-training samples",
-    "grad_ratio_init": "E[δ²] first/last",
-    "grad_ratio_end": "E[δ²] first/last, end",
-}
 
 
 def heading(metric: Metric, target: float | None) -> str:
@@ -38,7 +23,7 @@ def heading(metric: Metric, target: float | None) -> str:
         goal = "target" if target is None else f"{100 * target:.1f} %"
         return f"{metric.name.removesuffix('_to_target').replace('_', ' ')} to {goal}"
     unit = " %" if metric.form == "percent" else ""
-    return _HEADINGS.get(metric.name, metric.name + unit)
+    return HEADINGS.get(metric.name, metric.name + unit)
 
 
 def value(metric: Metric, number: float | None) -> str:

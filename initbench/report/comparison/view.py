@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from initbench.compare.keys import check_key
-from initbench.compare.metrics import METRICS
+from initbench.compare.keys import known_keys, resolve_key
+from initbench.compare.metrics import METRICS, metric_named
 from initbench.compare.rows import Table
 from initbench.compare.versus import CONFIDENCE
 from initbench.errors import UnknownNameError, UsageError
@@ -96,15 +96,29 @@ def check_names(view: View, tables: Sequence[Table]) -> None:
         if name not in METRICS:
             raise UnknownNameError(unknown_metric(name))
     runs = [run for table in tables for row in table.rows for run in row.group.runs]
+    keys = known_keys(runs) if view.columns else []
     for name in view.columns:
-        if name in METRICS or name in COUNTS:
+        if name in METRICS or name in COUNTS or name in keys:
             continue
         if "." not in name:
             raise UnknownNameError("--columns: " + unknown_metric(name, COUNTS))
-        check_key(name, runs, "--columns")
+        resolve_key(name, runs, "--columns")
     name = (view.sort or LABEL).removeprefix("-")
     if name not in (*METRICS, *COUNTS, LABEL):
         raise UnknownNameError("--sort: " + unknown_metric(name, (*COUNTS, LABEL)))
+
+
+def canonical(name: str) -> str:
+    """Return the metric, count or LABEL that `name` means by its name or printed heading; else `name`."""
+    if name in COUNTS or name == LABEL:
+        return name
+    return metric_named(name) or _OTHER_HEADINGS.get(" ".join(name.casefold().split()), name)
+
+
+_OTHER_HEADINGS = {
+    **{count.replace("_", " "): count for count in COUNTS},
+    **dict.fromkeys(("row", "experiment", "name"), LABEL),
+}
 
 
 def unknown_metric(name: str, others: Sequence[str] = ()) -> str:

@@ -1,0 +1,52 @@
+"""The configs, sweeps and lessons that initbench brings along, and how they are found by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import initbench
+
+_PACKAGE = Path(initbench.__file__).parent
+CONFIGS = next(
+    (folder for folder in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if folder.is_dir()),
+    _PACKAGE.parent / "configs",
+)
+"""In the installed package, else in the checkout around it."""
+_FOLDERS = ("", "sweeps", "lessons")
+_ENDINGS = (".yaml", ".yml")
+
+
+def config_path(name: str) -> str:
+    """Return the path of the config that `name` means.
+
+    That is a file of this name; `name.yaml` here or in `configs/`; or the shipped config of this
+    name, which may be written with its folder, as in configs/relu_kaiming.yaml. Without any of them `name`
+    itself, of which reading then says that it is not there.
+    """
+    if name == "-" or _is_file(Path(name)) or not name or "\0" in name:
+        return name
+    return next((str(path) for path in _candidates(Path(name)) if _is_file(path)), name)
+
+
+def shipped_names() -> list[str]:
+    """The names of all shipped experiments and sweeps."""
+    return sorted(path.stem for folder in _FOLDERS[:2] for path in (CONFIGS / folder).glob("*.yaml"))
+
+
+def _candidates(named: Path) -> list[Path]:
+    if named.is_absolute():
+        return []
+    if named.parts[:1] == ("configs",):
+        return [CONFIGS.joinpath(*named.parts[1:])]
+    if len(named.parts) != 1:
+        return []
+    files = [named.name] if named.suffix in _ENDINGS else [named.name + ending for ending in _ENDINGS]
+    folders = [Path(), Path("configs"), *(CONFIGS / folder for folder in _FOLDERS)]
+    return [folder / file for folder in folders for file in files]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long for a file name
+        return False
