@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -136,6 +137,8 @@ def checked(model: type[M], data: dict[str, Any], where: Where) -> tuple[M | Non
 def _read(path: str) -> bytes:
     """The bytes of a file or of standard input, one beyond the limit at most (it may be /dev/zero)."""
     if path == "-":
+        if sys.stdin is None:
+            raise OSError(errno.EBADF, "standard input is closed")
         return sys.stdin.buffer.read(MAX_BYTES + 1)
     with Path(path).open("rb") as file:
         return file.read(MAX_BYTES + 1)

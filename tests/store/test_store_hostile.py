@@ -1,4 +1,4 @@
-"""A store that somebody else has made, or put something into: nothing is followed, waited for or swallowed."""
+"""A store that somebody else has made: nothing in it is followed, waited for or swallowed."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,13 @@ from initbench.compare.rows import Row, Table
 from initbench.compare.sides import Side, SummarySide
 from initbench.compare.statistics import Summary
 from initbench.errors import UsageError
+from initbench.paths import read_regular_file
 from initbench.store import strictjson
 
+MAX_BYTES = 64 * 1024 * 1024
+"""Of a document: a comparison of 5,000 runs takes about 5 MB."""
 SCHEMA = "initbench.compare/1"
 _MOST_RUNS = 10**9
-_MOST_BYTES = 2**28
 _TERMS = ("dataset", "fingerprint", "precision", "steps", "batch_size")
 
 
@@ -89,7 +90,7 @@ def read_document(path: Path, chosen: Callable[[Mapping[str, Any]], bool] = _eve
     `chosen`: which of its rows count, by their data set and the keys that make them.
     """
     try:
-        document = strictjson.loads(_content(path))
+        document = strictjson.loads(read_regular_file(path, MAX_BYTES).decode("utf-8"))
         if not isinstance(document, dict) or document.get("schema") != SCHEMA:
             raise ValueError(f"its schema is not {SCHEMA}")
         tables = document["tables"]
@@ -105,18 +106,6 @@ def read_document(path: Path, chosen: Callable[[Mapping[str, Any]], bool] = _eve
         ) from None
     kept = [{**one, "rows": [row for row in one["rows"] if chosen(_known(one, row))]} for one in tables]
     return EarlierDocument(kept)
-
-
-def _content(path: Path) -> str:
-    """What the file or pipe holds; raises ValueError for more than any comparison has, as a device would."""
-    # The writer of a pipe is waited for where there is one, and not where there is none.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
-        os.set_blocking(descriptor, True)
-        content = file.read(_MOST_BYTES + 1)
-    if len(content) > _MOST_BYTES:
-        raise ValueError(f"it holds more than {_MOST_BYTES:,} bytes")
-    return content.decode()
 
 
 def _known(kept: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
