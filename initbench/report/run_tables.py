@@ -24,6 +24,7 @@ from initbench.store.store import StoredRun
 from initbench.store.strictjson import number_or_none
 
 _STATUS_STYLE = {"finished": "green", "diverged": "yellow", "running": "cyan"}
+_LEVEL_STYLE = {"warning": "bold yellow", "note": "bold"}
 _MOST_STEPS = 6
 
 
@@ -223,10 +224,19 @@ def diagnosis(runs: Sequence[StoredRun]) -> RenderableType:
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
+    levels = [finding.get("level", "warning") for findings in found.values() for finding in findings]
+    if "warning" not in levels:
+        grid.add_row(Text("Diagnosis", style="bold"), Text("healthy, with a note:", style="green"))
     for code, findings in found.items():
         label = Text("" if grid.row_count else "Diagnosis", style="bold")
         share = "" if len(runs) == 1 else f" ({len(findings)} of {len(runs)} seeds)"
-        grid.add_row(label, Text.assemble((f"{code}{share}: ", "bold yellow"), findings[0]["message"]))
+        grid.add_row(
+            label,
+            Text.assemble(
+                (f"{code}{share}: ", _LEVEL_STYLE[findings[0].get("level", "warning")]),
+                findings[0]["message"],
+            ),
+        )
     return grid
 
 
