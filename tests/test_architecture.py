@@ -14,8 +14,11 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "initbench"
 FLOORS = (
     "errors",
+    "interrupts",
     "registry",
     "choice",
+    "memory",
+    "paths",
     "streams",
     "threads",
     "torch_defaults",

@@ -13,10 +13,10 @@ from initbench.components.weight import parametrization_of
 from initbench.config.schema import ExperimentConfig
 from initbench.data.prepare import Bundle
 from initbench.errors import UsageError
+from initbench.execute.capacity import check_network
 from initbench.execute.identity import training_mode
 from initbench.linting.check import LintFinding, Subject, lint
 from initbench.linting.declared import declared_rules
-from initbench.models.build import check
 from initbench.models.initialise import InitOptions, LayerRule, layer_rule
 from initbench.models.network import Network
 from initbench.pretrain.start import begin
@@ -50,7 +50,7 @@ def lint_config(
 
     `origins`: by seed, where the nets take their weights from, if from elsewhere.
     """
-    check(config.model, config.init, input_shape=data.input_shape, classes=data.classes)
+    check_network(config, data, copies=len(config.seed_list))
     batch = fixed_sample(data.train, config.probe.batch)
     device = data.train.x.device
     taken = [origins[seed] for seed in config.seed_list] if origins else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from initbench.errors import UsageError
 from initbench.execute.surveyed import Survey, SurveyedLayer, findings, measured
+from initbench.memory import require_memory
 from initbench.probing.conditions import condition_findings
 from initbench.probing.finding import Finding
 from initbench.probing.own import Examined, examine
@@ -108,4 +110,8 @@ def _layers(seen: Sequence[Examined]) -> list[SurveyedLayer]:
 
 def gaussian_batch(shape: Sequence[int], samples: int, seed: int = 0) -> Tensor:
     """N(0, 1) noise (samples, *shape), the same for every call."""
+    size = " × ".join(f"{axis:,}" for axis in (samples, *shape))
+    require_memory(
+        4.0 * math.prod((samples, *shape)), f"a batch of {size} values", "lower --input or probe.batch"
+    )
     return torch.randn(samples, *shape, generator=torch.Generator().manual_seed(seed))

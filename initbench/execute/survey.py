@@ -9,6 +9,7 @@ from typing import Any
 from initbench.config.schema import ExperimentConfig
 from initbench.data.batches import check_batch_size
 from initbench.data.prepare import Bundle
+from initbench.execute.capacity import check_network
 from initbench.execute.identity import training_mode
 from initbench.execute.surveyed import (
     Shown,
@@ -21,7 +22,6 @@ from initbench.execute.surveyed import (
     note,
     shown_by,
 )
-from initbench.models.build import check
 from initbench.models.fans import fans
 from initbench.models.network import Network
 from initbench.pretrain.start import begin
@@ -54,7 +54,7 @@ def survey(
 
 def _survey(config: ExperimentConfig, data: Bundle, origins: Mapping[int, Origin]) -> ConfigSurvey:
     check_batch_size(len(data.train), config.train.batch_size)
-    check(config.model, config.init, input_shape=data.input_shape, classes=data.classes)
+    check_network(config, data, copies=2)  # weights and gradients
     batch = fixed_sample(data.train, config.probe.batch)
     mode = training_mode(config, data.train.x.device)
     seen: list[Shown] = []

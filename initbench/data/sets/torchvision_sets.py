@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import math
 import struct
+import zlib
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,8 @@ _FILES = (
     "t10k-images-idx3-ubyte.gz",
     "t10k-labels-idx1-ubyte.gz",
 )
+_MAX_UNPACKED = 64 * 1024 * 1024
+"""The largest of these files unpacks to 47 MB."""
 MD5 = {
     "MNIST": (
         "f68b3c2dcbeaaa9fbdd348bbdeb94873",
@@ -121,6 +124,9 @@ def _unpacked(archive: Archive, class_name: str, source: Source) -> tuple[dict[s
 def _load(paths: dict[str, Path]) -> RawData:
     """Images (N, 1, 28, 28) uint8, labels (N,) int64."""
     x_train, y_train, x_test, y_test = (_read(paths[file]) for file in _FILES)
+    for path, x, y in ((_FILES[0], x_train, y_train), (_FILES[2], x_test, y_test)):
+        if x.shape != (len(y), 28, 28) or y.dim() != 1 or not len(y) or int(y.max()) > 9:
+            raise DataError(f"{paths[path]} and the labels beside it are not images of 28 × 28 in 10 classes")
     return RawData(
         x_train=x_train.unsqueeze(1),
         y_train=y_train.long(),
@@ -132,9 +138,14 @@ def _load(paths: dict[str, Path]) -> RawData:
 
 def _read(path: Path) -> Tensor:
     """The bytes in an idx file, packed or not: two zeros, type 8, the number of axes, sizes, values."""
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as packed:
-        content = packed.read()
-    axes = content[3] if content[:3] == b"\0\0\x08" else 0
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as packed:
+            content = packed.read(_MAX_UNPACKED + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be unpacked: {str(error).lower()}") from error
+    if len(content) > _MAX_UNPACKED:
+        raise DataError(f"{path} unpacks to more than {_MAX_UNPACKED:,} bytes, the limit")
+    axes = content[3] if content[:3] == b"\0\0\x08" and content[3:4] in (b"\1", b"\3") else 0
     start = 4 + 4 * axes
     shape = struct.unpack(f">{axes}I", content[4:start]) if axes and len(content) > start else ()
     if not shape or len(content) != start + math.prod(shape):
