@@ -62,7 +62,7 @@ def _exp(slope: float) -> float:
 
 def _cause(s: Situation) -> str:
     """Why, where the declared scheme explains it: a sentence and a space, or nothing."""
-    p, name = s.prediction, s.activation.entry.name
+    p, name = s.prediction, s.activation.label
     if s.norm != "none":
         return "The norm layer holds q, not this. "
     if bias_is_to_blame(s):

@@ -121,6 +121,9 @@ def _scales(s: Situation) -> Iterator[tuple[str, float]]:
         return
     scheme = [] if has_gain else ["init.scheme=lecun_normal"]
     yield " ".join([*scheme, "init.gain=auto"]), needed
+    natural = activation.natural_sigma_w2
+    if not math.isclose(natural, needed, rel_tol=1e-6):
+        yield " ".join([*scheme, f"init.gain={math.sqrt(natural):.4g}"]), natural
     slope = abs(float(activation.derivative(torch.zeros(1, dtype=torch.float64))))
     if slope > 0.0:  # the edge of chaos at q → 0
         yield " ".join([*scheme, f"init.gain={1.0 / slope:.4g}"]), 1.0 / slope**2

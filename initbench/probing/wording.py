@@ -27,4 +27,9 @@ def _apply_init(init: dict[str, str], activation: BoundActivation) -> str:
         arguments.append(f"bias={init['bias']}")
     if activation.entry.name != "relu":
         arguments.append(f'activation="{activation.entry.name}"')
+    arguments += [f"{name}={_short(value)}" for name, value in activation.changed_options.items()]
     return f"initbench.apply_init(module, {', '.join(arguments)})"
+
+
+def _short(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else repr(value)
