@@ -21,6 +21,7 @@ _SUBJECT = {
     "vanishing_backward": "E[δ²] falls on the way back",
     "exploding_backward": "E[δ²] grows on the way back",
 }
+_SUMS = "Every residual sum adds what its branch puts out to what goes past it. "
 CHI_TOLERANCE = 1.5
 DRIFT = math.log(2.0) / 5.0
 """A predicted q that takes more than five layers to halve or double is not spoken of."""
@@ -54,17 +55,16 @@ def slope_advice(
     reached = values[-1] / values[0] if len(values) > 1 and values[0] > 0 else math.nan
     share = f"; layer {span[1]} has {reached:.0e} of layer {span[0]}'s" if math.isfinite(reached) else ""
     what = f"{_SUBJECT[code]} {times(_exp(slope))} a layer (layers {span[0]} to {span[1]}{predicted}){share}."
-    return f"{what} {_cause(situation, code)}{_try(situation, code)}"
+    by_sums = bool(situation.branches) and code.startswith("exploding")
+    return f"{what} {_SUMS if by_sums else _cause(situation)}{_try(situation, code)}"
 
 
 def _exp(slope: float) -> float:
     return math.exp(slope) if slope < 700 else math.inf
 
 
-def _cause(s: Situation, code: str) -> str:
+def _cause(s: Situation) -> str:
     """Why, where the declared scheme explains it: a sentence and a space, or nothing."""
-    if s.branches and code.startswith("exploding"):
-        return "Every residual sum adds what its branch puts out to what goes past it. "
     p, name = s.prediction, s.activation.label
     if s.norm != "none":
         return "The norm layer holds q, not this. "
