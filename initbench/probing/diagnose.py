@@ -16,6 +16,7 @@ from initbench.probing.finding import Code, Finding
 from initbench.probing.moments import ALIKE
 from initbench.probing.predict import MOST_FLAT
 from initbench.probing.progress import NOT_LEARNED, Progress, progress_finding
+from initbench.probing.recurrent import slopes_over_steps
 from initbench.probing.remedy import Situation
 from initbench.probing.slopes import FALL, Slope, fall, floor, growth, known
 
@@ -121,6 +122,7 @@ def diagnose(
         found.append(_diverged(*diverged))
     for snapshot in first:
         found += _slopes(_hidden(snapshot), situation)
+        found += _steps(snapshot["layers"], found)
         found += _not_finite(snapshot["layers"], found)
     judged = ends if diverged is None else first
     found += _shares(judged, "dead", "dead_fraction", situation)
@@ -202,6 +204,19 @@ def _diverged(step: int, layer: int | None) -> Finding:
         " Try a smaller train.lr, or see what else is listed"
     )
     return Finding("diverged", layer, float(step), None, message, "end")
+
+
+def _steps(layers: Sequence[dict[str, Any]], found: Sequence[Finding]) -> Iterator[Finding]:
+    """The same codes as those of slopes over layers, of a recurrent layer from step to step; each once."""
+    codes = {finding.code for finding in found}
+    for code, layer, slope, words in slopes_over_steps(layers):
+        if code not in codes:
+            codes.add(code)
+            message = (
+                f"{words}. Draw its recurrent weights anew (orthogonal ones keep the size of a state), and"
+                " start biases at 0, that of a forget gate at 1"
+            )
+            yield Finding(code, layer["index"], slope.value, slope.threshold, message, "init")
 
 
 def _slopes(hidden: list[dict[str, Any]], situation: Situation | None) -> Iterator[Finding]:
