@@ -85,14 +85,13 @@ def _key(key: Any) -> Any:
 
 
 def _is_deep(value: Any) -> bool:
-    level = [value]
+    level = [value] if type(value) in _NESTING else []
     for _ in range(DEEPEST):
         below: list[Any] = []
         for item in level:
-            if type(item) is dict:
-                below += [inner for inner in item.values() if type(inner) in _NESTING]
-            elif type(item) is list and not _NESTING.isdisjoint(map(type, item)):
-                below += [inner for inner in item if type(inner) in _NESTING]
+            inner = item.values() if type(item) is dict else item
+            if not _NESTING.isdisjoint(map(type, inner)):  # most have none, and this sees it without a loop
+                below += [one for one in inner if type(one) in _NESTING]
         if not below:
             return False
         level = below

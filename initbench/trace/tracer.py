@@ -44,6 +44,8 @@ class Tracer(TorchFunctionMode):
         self._times: dict[str, int] = {}
         self._seen: set[str] = set()
         self._looked_up: set[str] = set()
+        self._bare_outputs: set[int] = set()
+        """Identities of outputs of weights with no norm behind them."""
         self._recurrent_layers: dict[tuple[int, int], RecurrentLayer] = {}
         self._samples = 0
 
@@ -335,6 +337,8 @@ class Tracer(TorchFunctionMode):
         """The output of a weight, of the bias that is added to it, or of the norm layer behind it."""
         origin = Origin(use, frontier=frozenset([use]), has_varied=not use.was_constant)
         self._ledger.put(output, origin)
+        if use.norm is None:
+            self._bare_outputs.add(id(output))
         self._observer.pre_activation(use, output)
 
     def _norm(self, kind: str, origin: Origin, output: Tensor) -> None:
@@ -392,9 +396,30 @@ class Tracer(TorchFunctionMode):
         )
         beside = next((x for x, _ in meeting if x is not branch), branch)
         assert origin.use is not None
-        self._found.additions.append(Addition(origin.use, *_sizes(branch, beside, output)))
+        past = next((o for x, o in meeting if x is beside), origin)
+        first = self._branch_begin(origin.use, past)
+        self._norm_of_branch(beside, past)
+        addition = Addition(origin.use, *_sizes(branch, beside, output), first)
+        self._found.additions.append(addition)
+        self._observer.residual_sum(addition, output)
         origin.use.joins = True
         self._ledger.put(output, replace(together, use=origin.use))
+
+    def _norm_of_branch(self, beside: Tensor, past: Origin) -> None:
+        """A layer whose bare output goes past the branch has no norm: the branch begins with that."""
+        use = past.only_use
+        if use is not None and use.norm is not None and id(beside) in self._bare_outputs:
+            use.norm = None
+            self._observer.without_norm(use)
+
+    def _branch_begin(self, last: Use, past: Origin) -> int:
+        """Index of the first use of the branch that ends in `last`, where `past` went past it.
+
+        It begins behind the last sum, or behind the weights whose output went past the branch.
+        """
+        before = self._found.additions[-1].use.index if self._found.additions else 0
+        fork = max((use.index for use in past.frontier if use.index < last.index), default=0)
+        return max(before, fork) + 1
 
     def _gate(self, meeting: Meeting, output: Tensor) -> None:
         """x·g(x) is an activation of x; any other product of what comes from the input is nothing known."""
