@@ -244,11 +244,14 @@ def diagnosis(runs: Sequence[StoredRun]) -> RenderableType:
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
+    if all(finding.get("level") == "note" for findings in found.values() for finding in findings):
+        grid.add_row(Text("Diagnosis", style="bold"), Text("healthy, with a note:", style="green"))
     for code, findings in found.items():
         label = Text("" if grid.row_count else "Diagnosis", style="bold")
         message = text.one_line(findings[0]["message"])
         share = "" if len(runs) == 1 else f" ({len(findings)} of {len(runs)} seeds)"
-        grid.add_row(label, Text.assemble((f"{text.one_line(code)}{share}: ", "bold yellow"), message))
+        style = "bold" if findings[0].get("level") == "note" else "bold yellow"
+        grid.add_row(label, Text.assemble((f"{text.one_line(code)}{share}: ", style), message))
     return grid
 
 
