@@ -19,6 +19,7 @@ from initbench.probing.progress import NOT_LEARNED, Progress, progress_finding
 from initbench.probing.recurrent import slopes_over_steps
 from initbench.probing.remedy import Situation
 from initbench.probing.slopes import FALL, Slope, fall, floor, growth, known
+from initbench.probing.stream import outside_branches, residual_sums, stream_advice
 
 CODES = (
     Code(
@@ -27,6 +28,8 @@ CODES = (
         "largest relative spread over units of pre-activations, weight rows and weight-gradient rows",
         ALIKE,
         hides=("vanishing_forward", "vanishing_backward", "dead", "saturated"),
+        limit="a spread ≤ 0.001 of the mean size",
+        cure="Draw the weights at random: init.scheme=kaiming_normal.",
     ),
     Code(
         "not_finite",
@@ -61,6 +64,8 @@ CODES = (
         "What tells one input from another is lost on the way to the head.",
         "log-slope over hidden layers of the pre-activations' variance over samples, at init",
         math.log(FALL),
+        limit="a fall to below 1/10,000 over the net (ln = −9.21)",
+        cure="A scheme whose gain keeps the signal under this activation (init.scheme=analytic), or a norm.",
     ),
     Code(
         "exploding_forward",
@@ -68,24 +73,32 @@ CODES = (
         "log-slope over hidden layers of q = E[h²], at init",
         -math.log(FALL),
         hides=("head_scale",),
+        limit="a growth beyond 10,000 times over the net (ln = 9.21)",
+        cure="A smaller init.gain, a scheme that keeps q (init.scheme=analytic), or a norm.",
     ),
     Code(
         "vanishing_backward",
         "The gradient is lost on the way back to the first layers.",
         "log-slope, from the last hidden layer to the first, of E[δ²], at init",
         math.log(FALL),
+        limit="a fall to below 1/10,000 over the net (ln = −9.21)",
+        cure="A larger gain, or an activation that is less flat; init.scheme=critical has χ₁ = 1.",
     ),
     Code(
         "exploding_backward",
         "The gradient grows on the way back to the first layers.",
         "log-slope, from the last hidden layer to the first, of E[δ²], at init",
         -math.log(FALL),
+        limit="a growth beyond 10,000 times over the net (ln = 9.21)",
+        cure="A smaller gain; init.scheme=critical has χ₁ = 1.",
     ),
     Code(
         "dead",
         "Most units of a layer are zero on every sample of the probe batch.",
         "share of such units, at init or at the end",
         0.9,
+        limit="90 % of the units of a layer",
+        cure="A smaller train.lr, an init.bias above 0, or model.activation=leaky_relu.",
     ),
     Code(
         "saturated",
@@ -93,6 +106,8 @@ CODES = (
         "share of such entries, at init or at the end",
         MOST_FLAT,
         level="note",
+        limit="50 % of the entries of a layer",
+        cure="A smaller init.gain, or a norm before the activation.",
     ),
     *CONDITION_CODES[-1:],
     NOT_LEARNED,
@@ -121,7 +136,8 @@ def diagnose(
     if diverged is not None:
         found.append(_diverged(*diverged))
     for snapshot in first:
-        found += _slopes(_hidden(snapshot), situation)
+        found += _slopes(outside_branches(_hidden(snapshot)), situation)
+        found += _slopes_of_stream(residual_sums(snapshot["layers"]), found, situation)
         found += _steps(snapshot["layers"], found)
         found += _not_finite(snapshot["layers"], found)
     judged = ends if diverged is None else first
@@ -238,6 +254,17 @@ def _slopes(hidden: list[dict[str, Any]], situation: Situation | None) -> Iterat
     lost = fall(delta, [floor(0.0)] * len(delta))
     yield from _slope("vanishing_backward", lost, delta, backward, situation)
     yield from _slope("exploding_backward", growth(delta), delta, backward, situation)
+
+
+def _slopes_of_stream(
+    sums: list[dict[str, Any]], found: Sequence[Finding], situation: Situation | None
+) -> Iterator[Finding]:
+    """The same at the sums of a residual net; what the layers beside it show already is not said twice."""
+    span = (sums[0]["index"], sums[-1]["index"]) if sums else (0, 0)
+    for finding in _slopes(sums, None):
+        if all(other.code != finding.code for other in found):
+            words = stream_advice(finding.code, finding.value, span, len(sums))
+            yield replace(finding, message="" if situation is None else words)
 
 
 def _open(layer: dict[str, Any]) -> bool:

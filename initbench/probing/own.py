@@ -32,12 +32,14 @@ from initbench.trace.intact import untouched
 from initbench.trace.overflow import Overflow, OverflowFinder
 from initbench.trace.recurrent import Step
 from initbench.trace.tracer import Tracer
-from initbench.trace.use import UNUSED, Found, RecurrentLayer, Use
+from initbench.trace.use import UNUSED, Addition, Found, RecurrentLayer, Use
 
 _SEED = 0
 """Of the random numbers that a pass draws (dropout), so that a probe repeats itself."""
 
 
+_MOST_IN_BRANCH = 8
+"""Uses of weights that a residual branch has at most: attention and an mlp side by side have six."""
 _DETAIL = Detail.DIAGNOSIS
 _DIRECTIONS, _SAME = 4, 1e-5
 """Random directions that rows are compared along, and how near counts as the same: float32's rounding."""
@@ -67,12 +69,23 @@ class _Records:
 
     def __init__(self) -> None:
         self.by_index: dict[int, dict[str, Any]] = {}
+        self.before_norm: dict[int, dict[str, Any]] = {}
+        """What was measured of a layer before the norm behind it was seen."""
+        self.sums: dict[int, dict[str, Any]] = {}
+        """What is measured of a residual sum, by the last use of its branch."""
         self.first_input: InputStatistics | None = None
         self._recurrent = RecurrentRecords()
 
     def layer_input(self, use: Use, x: Tensor) -> None:
         if use.index == 1:
             self.first_input = input_statistics(x)
+
+    def residual_sum(self, addition: Addition, output: Tensor) -> None:
+        self.sums[addition.use.index] = record.begin(output, output, _DETAIL)
+
+    def without_norm(self, use: Use) -> None:
+        normed = self.by_index[use.index]
+        self.by_index[use.index] = {**self.before_norm.get(use.index, normed), "act": normed["act"]}
 
     def step(self, layer: RecurrentLayer, step: Step) -> None:
         self._recurrent.step(layer, step)
@@ -86,6 +99,8 @@ class _Records:
         self._recurrent.add_gradients(self.by_index)
 
     def pre_activation(self, use: Use, output: Tensor) -> None:
+        if use.norm is not None and use.index in self.by_index:
+            self.before_norm[use.index] = self.by_index[use.index]
         self.by_index[use.index] = record.begin(output, use.units_second(output), _DETAIL)
 
     def activation(self, use: Use, before: Tensor | None, after: Tensor) -> None:
@@ -152,6 +167,7 @@ def _examined(module: nn.Module, task: _Task) -> Examined:
         is_on_the_way = shown["act"] is not None or (use.leads_on and not use.joins)
         shown["is_hidden"] = is_on_the_way and not use.is_recurrent
         shown["was_constant"] = use.was_constant
+    _mark_branches(found, records)
     layers = [
         record.finish(
             records.by_index[use.index],
@@ -178,6 +194,20 @@ def _examined(module: nn.Module, task: _Task) -> Examined:
         zero_share=float((seen == 0.0).double().mean()),
         conditions=conditions,
     )
+
+
+def _mark_branches(found: Found, records: _Records) -> None:
+    """Put the sums of a residual net into the records, and say which layers lie in a branch between two.
+
+    A branch of many layers is a net of its own, and its layers are judged as such.
+    """
+    short = [a for a in found.additions if a.first > 0 and a.use.index - a.first < _MOST_IN_BRANCH]
+    if len(short) < 2:
+        return
+    for use in found.uses:
+        records.by_index[use.index]["in_branch"] = any(addition.holds(use) for addition in short)
+    for index, measured in records.sums.items():
+        records.by_index[index]["sum"] = {key: measured[key] for key in ("pre", "grad")}
 
 
 def _conditions(

@@ -19,6 +19,7 @@ from initbench.report.grid import Grid
 from initbench.report.layers import chosen
 from initbench.report.terminal import print_uncut
 
+_STYLES = {"warning": "bold yellow", "note": "bold"}
 _VERDICTS = {True: "yes", False: "NO", None: text.NOTHING}
 UNSTABLE = 1e-6
 """χ∥ above 1 by more than rounding: a fixed point that a stack leaves at the least push."""
@@ -163,10 +164,14 @@ def diagnosis(survey: Survey, coverage: Coverage | None = None) -> list[Text]:
         return [Text.assemble(("Diagnosis  ", "bold"), ("healthy", "green")), *noted]
     lines: list[Text] = []
     seeds = len(survey.seeds)
+    if all(found.level == "note" for found, _ in survey.findings):
+        lines.append(Text.assemble(("Diagnosis  ", "bold"), ("healthy", "green"), ", with a note:"))
     for found, count in survey.findings:
         share = "" if seeds == 1 else f" ({count} of {seeds} nets)"
         label = "" if lines else "Diagnosis"
         lines.append(
-            Text.assemble((f"{label:<11}", "bold"), (f"{found.code}{share}: ", "bold yellow"), found.message)
+            Text.assemble(
+                (f"{label:<11}", "bold"), (f"{found.code}{share}: ", _STYLES[found.level]), found.message
+            )
         )
     return lines + noted

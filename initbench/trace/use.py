@@ -128,6 +128,12 @@ class Addition:
     """E[x²] of what it is added to."""
     total: float
     """E[x²] of the sum."""
+    first: int = 0
+    """Index of the first use of the branch, `use.index` being its last; 0 where that is not known."""
+
+    def holds(self, use: Use) -> bool:
+        """Whether the use is part of the branch."""
+        return 0 < self.first <= use.index <= self.use.index
 
 
 class Observer(Protocol):
@@ -135,6 +141,12 @@ class Observer(Protocol):
 
     def layer_input(self, use: Use, x: Tensor) -> None:
         """What its weight is going to multiply."""
+
+    def residual_sum(self, addition: Addition, output: Tensor) -> None:
+        """A branch has been added to what goes past it."""
+
+    def without_norm(self, use: Use) -> None:
+        """What was told of its norm was wrong: its output before that is its pre-activation."""
 
     def pre_activation(self, use: Use, output: Tensor) -> None:
         """Output of the weight, then of the bias that is added to it, or of the norm layer behind it."""
