@@ -11,11 +11,11 @@ help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
 $(READY): pyproject.toml constraints.txt
-	@python=$(PYTHON); if test -x $(BIN)/pip; then python=$(BIN)/python; fi; \
-	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	@python='$(PYTHON)'; if test -x $(BIN)/pip; then python=$(BIN)/python; fi; \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	echo "initbench needs Python 3.11 or later, and $$python is not; run: make clean && make run PYTHON=python3.11" >&2; \
 	exit 1; }
-	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/pip || '$(PYTHON)' -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 

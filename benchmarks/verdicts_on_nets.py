@@ -8,7 +8,7 @@ weights, modern nets as their authors start them, and nets with one planted mist
 - of any net, if it is called healthy beside a loss far from chance, or if a printed call of `apply_init`
   leaves the finding that it is offered for.
 
-    python -m benchmarks.verdicts_on_nets [--quick] [--only WORD] [--failures FILE] [--write]
+    python -m benchmarks.verdicts_on_nets [--quick] [--only WORD] [--most MILLIONS] [--write]
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from docs.generators.markdown import NOTHING, code, table
 SEED = 0
 FAR = 2.0
 """Nats above ln C from which a loss counts as far from chance, as for lint's `head_scale`."""
-MOST_PARAMETERS = 400_000_000
-"""A probe holds weights, copies of them and gradients: 12 bytes a parameter, and more for its moments."""
+MOST_PARAMETERS = 400.0
+"""Millions. A probe holds weights, copies and gradients: 12 bytes a parameter, and more for its moments."""
 _CALL = re.compile(r"apply_init\(module(?:, )?([^)]*)\)")
 _CROSS_ENTROPY = nn.functional.cross_entropy
 
@@ -60,7 +60,6 @@ class Verdict:
     """What was said of one net, and what is wrong about that."""
 
     subject: Subject
-    parameters: int
     loss: float | None = None
     probe: tuple[str, ...] = ()
     """Codes of findings that are more than notes."""
@@ -91,20 +90,21 @@ def torchvision_nets() -> Iterator[Subject]:
             make=lambda name=name, options=options: models.get_model(name, weights=None, **options),
             batch=lambda side=side: (torch.randn(4, 3, side, side), torch.randint(1000, (4,))),
             chance=math.log(1000),
+            millions=models.get_model_weights(name).DEFAULT.meta["num_params"] / 1e6,
         )
 
 
 # One verdict ---------------------------------------------------------------------------------------------
 
 
-def judge(subject: Subject) -> Verdict:
-    """Return what initbench says of the net, held against what is true of it."""
-    torch.manual_seed(SEED)
-    with torch.device("meta"):
-        parameters = sum(p.numel() for p in subject.make().parameters()) if not subject.mistake else 0
-    verdict = Verdict(subject, parameters)
-    if parameters > MOST_PARAMETERS:
-        verdict.skipped = f"{parameters / 1e6:,.0f} million parameters need more than 6 GB"
+def judge(subject: Subject, most: float = MOST_PARAMETERS) -> Verdict:
+    """Return what initbench says of the net, held against what is true of it.
+
+    One of more than `most` million parameters is not looked at.
+    """
+    verdict = Verdict(subject)
+    if subject.millions > most:
+        verdict.skipped = f"{subject.millions:,.0f} million parameters are more than {most:,.0f}"
         return verdict
     begun = time.perf_counter()
     module, batch = _made(subject)
@@ -229,14 +229,16 @@ KINDS = {
 }
 
 
-def study(kinds: Sequence[str], only: str = "") -> dict[str, list[Verdict]]:
+def study(
+    kinds: Sequence[str], only: Sequence[str] = ("",), most: float = MOST_PARAMETERS
+) -> dict[str, list[Verdict]]:
     """Return the verdicts by kind, printing each as it comes."""
     judged: dict[str, list[Verdict]] = {}
     for kind in kinds:
         judged[kind] = []
         for subject in KINDS[kind]():
-            if only in subject.name:
-                verdict = judge(subject)
+            if any(word in subject.name for word in only):
+                verdict = judge(subject, most)
                 judged[kind].append(verdict)
                 wrong = verdict.skipped or "; ".join(verdict.wrong) or "right"
                 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
@@ -245,26 +247,31 @@ def study(kinds: Sequence[str], only: str = "") -> dict[str, list[Verdict]]:
     return judged
 
 
-def report(judged: dict[str, list[Verdict]]) -> str:
-    """The section of docs/results.md."""
+_TITLES = {
+    "torchvision": "Models of torchvision",
+    "modern": "Modern nets as their authors start them",
+    "planted": "Nets with one planted mistake",
+}
+
+
+def report(kind: str, verdicts: Sequence[Verdict]) -> str:
+    """The section of docs/results.md about one kind of nets."""
+    about = (
+        f"torchvision {torchvision.__version__.partition('+')[0]}, without pretrained weights, on four images"
+        " of noise, 64 × 64 where the model allows it. "
+        if kind == "torchvision"
+        else ""
+    )
     parts = [
-        "## What probe and lint say of nets as they are, and of planted mistakes",
-        written_by("verdicts_on_nets --write"),
-        f"Models of torchvision {torchvision.__version__.partition('+')[0]} without pretrained weights on"
-        " four images of noise (64 × 64 where the model allows it), modern nets as their authors start them,"
-        " and nets with one planted mistake; one seed each. A verdict is *right* where a sound net gets no"
-        " finding and no warning, where a planted mistake is named, where no net is called healthy beside a"
-        f" loss more than {FAR:g} above ln C, and where every printed call of `apply_init` removes the"
-        " finding that it is offered for (it is carried out on the net drawn anew).",
-        _totals(judged),
+        f"## What probe and lint say: {_TITLES[kind]}",
+        written_by(f"verdicts_on_nets --kinds {kind} --write"),
+        f"{about}One seed each. A verdict is *right* where a sound net gets no finding and no warning, where"
+        " a planted mistake is named, where no net is called healthy beside a loss more than"
+        f" {FAR:g} above ln C, and where every printed call of `apply_init` removes the finding that it is"
+        " offered for (it is carried out on the net drawn anew).",
+        _totals({kind: list(verdicts)}),
+        _verdicts(verdicts),
     ]
-    titles = {
-        "torchvision": "### Models of torchvision",
-        "modern": "### Modern nets",
-        "planted": "### Planted mistakes",
-    }
-    for kind, verdicts in judged.items():
-        parts += [titles[kind], _verdicts(verdicts)]
     return "\n\n".join(parts)
 
 
@@ -303,18 +310,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="without torchvision's models")
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
-    parser.add_argument("--only", default="", help="nets whose name holds this")
+    parser.add_argument("--only", nargs="+", default=[""], help="nets whose name holds one of these")
+    parser.add_argument("--most", type=float, default=MOST_PARAMETERS, help="millions of parameters of a net")
     parser.add_argument("--failures", type=Path, help="write what is said of wrongly judged nets here")
     parser.add_argument("--write", action="store_true", help="write the section of docs/results.md")
     options = parser.parse_args()
     torch.set_num_threads(1)
     kinds = [kind for kind in options.kinds if not (options.quick and kind == "torchvision")]
-    judged = study(kinds, options.only)
+    judged = study(kinds, options.only, options.most)
     print(_totals(judged))
     if options.failures:
         options.failures.write_text(failures(judged), encoding="utf-8")
     if options.write:
-        write_section("verdicts on nets", report(judged))
+        for kind, verdicts in judged.items():
+            write_section(f"verdicts on nets, {kind}", report(kind, verdicts))
 
 
 def failures(judged: dict[str, list[Verdict]]) -> str:

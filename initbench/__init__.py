@@ -1,8 +1,6 @@
 """initbench: which weight init, activation and norm layer lets this net learn, and why?"""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # typing's own is not imported: see __main__.py
 if TYPE_CHECKING:
     from initbench.models.apply import apply_init as apply_init
     from initbench.report.public import lint as lint
@@ -18,8 +16,10 @@ _FROM = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """The functions at their first use: they need torch, which the command line mostly does not."""
     if name not in _FROM:
         raise AttributeError(f"module 'initbench' has no attribute {name!r}")
+    from importlib import import_module
+
     return getattr(import_module(_FROM[name]), name)

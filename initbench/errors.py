@@ -7,6 +7,8 @@
     ├── DataError                  3   a data set cannot be found, fetched or trusted
     ├── StoreError                 3   runs/ cannot be read, written or claimed
     ├── DeviceError                3   the device asked for is not there
+    ├── OutputError                3   what a command prints cannot be written
+    ├── AllocationError            3   more memory is needed than there is
     └── RunFailedError             1   a run raised instead of giving a result
 
 A diverged run is a result, not an error. `Terminated` is what a signal becomes.
@@ -51,6 +53,18 @@ class StoreError(InitbenchError):
 
 class DeviceError(InitbenchError):
     """The device asked for is not there."""
+
+    exit_code = 3
+
+
+class OutputError(InitbenchError):
+    """What a command prints cannot be written."""
+
+    exit_code = 3
+
+
+class AllocationError(InitbenchError):
+    """More memory is needed than there is."""
 
     exit_code = 3
 

@@ -13,11 +13,17 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic_core import PydanticCustomError
 
 from initbench.errors import UnknownNameError
+
+MAX_NUMBER = 1e15
+"""Largest size of a number with a fraction in a config: weights and updates of it are finite in float32."""
+MAX_COUNT = 10**9
+"""Largest number of steps, samples or the like in a config."""
 
 
 class Section(BaseModel):
@@ -31,6 +37,17 @@ class Section(BaseModel):
         validate_default=True,
         allow_inf_nan=False,
     )
+
+    @field_validator("*")
+    @classmethod
+    def _numbers_fit_float32(cls, value: Any) -> Any:
+        """Refuse numbers whose products, such as lr times weight_decay, overflow float32."""
+        numbers = value if isinstance(value, list | tuple) else [value]
+        for number in numbers:
+            if isinstance(number, float) and abs(number) > MAX_NUMBER:
+                problem = f"must be at most {MAX_NUMBER:g} in size, is {number:g}"
+                raise PydanticCustomError("key_fault", "{problem}", {"problem": problem})
+        return value
 
 
 class Options(Section):

@@ -14,10 +14,14 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "initbench"
 FLOORS = (
     "errors",
+    "interrupts",
     "registry",
     "choice",
+    "memory",
+    "paths",
     "streams",
     "threads",
+    "torch_defaults",
     "theory",
     "components",
     "models",

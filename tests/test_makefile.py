@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -31,15 +32,25 @@ Make = Callable[..., tuple[int, str, list[str]]]
 
 @pytest.fixture
 def make(tmp_path: Path, repository: Path) -> Make:
-    """`make .venv/.ready` under a Python of some version: exit status, stderr, what Python was asked."""
+    """`make .venv/.ready` under a Python of some version: exit status, stderr, what Python was asked.
+
+    The Python to call, and the one that it hands on to, lie in folders whose names hold a blank.
+    """
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(repository / name, tmp_path)
 
+    python, log = tmp_path / "some folder" / "python", tmp_path / "some folder" / "log"
+    real = tmp_path / "another folder" / "python"
+    for path in (python, real):
+        path.parent.mkdir()
+    real.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    real.chmod(0o755)
+
     def run(*arguments: str, version: tuple[int, int] = (3, 11)) -> tuple[int, str, list[str]]:
-        log, python = tmp_path / "log", tmp_path / "python"
         log.write_text("")
         if version != (0, 0):
-            python.write_text(PYTHON.format(real=sys.executable, version=version, log=log))
+            written = {"real": shlex.quote(str(real)), "version": version, "log": shlex.quote(str(log))}
+            python.write_text(PYTHON.format(**written))
             python.chmod(0o755)
         command = ["make", "--silent", ".venv/.ready", f"PYTHON={python}", *arguments]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
@@ -59,7 +70,7 @@ def test_an_environment_that_is_there_brings_its_own_python(make: Make, tmp_path
     make()
     (tmp_path / ".venv" / ".ready").unlink()
     assert make(version=(3, 10)) == (0, "", [INSTALL])
-    shutil.copy(tmp_path / "python", tmp_path / ".venv" / "bin")
+    shutil.copy(tmp_path / "some folder" / "python", tmp_path / ".venv" / "bin")
     (tmp_path / ".venv" / ".ready").unlink()
     code, said, asked = make(version=(3, 12))
     assert (code != 0, asked) == (True, [])
@@ -84,7 +95,7 @@ def test_another_python_is_refused_in_a_sentence_before_anything_is_made(
     first, *_ = said.splitlines()
     assert code != 0
     assert first == (
-        f"initbench needs Python 3.11 or later, and {tmp_path}/python is not; "
+        f"initbench needs Python 3.11 or later, and {tmp_path}/some folder/python is not; "
         "run: make clean && make run PYTHON=python3.11"
     )
     assert not asked

@@ -45,6 +45,32 @@ Editors complete and check a config that begins with this line
 # yaml-language-server: $schema=../docs/config.schema.json
 ```"""
 
+_NOTES = {
+    "npz": """\
+The archive holds four arrays, as `numpy.savez(FILE, x_train=…, y_train=…, x_test=…, y_test=…)` writes them:
+
+| array | shape | type |
+| --- | --- | --- |
+| `x_train`, `x_test` | (N, D) features, (N, H, W) grey images or (N, H, W, C) images with C = 1, 3 or 4, \
+channels last | `uint8`, which is scaled to [0, 1], or any float, which must be finite in float32 |
+| `y_train`, `y_test` | (N,) class numbers 0 … K−1 | any integer |
+
+Both parts have samples of one shape and type. Validation samples are split off `x_train` (`val_fraction`).
+What cannot be meant is refused with the way out: labels that are floats, negative, one-hot, from 1 or with
+gaps (unless `classes` chooses some), a single class, about as many classes as samples, inputs that are all
+alike, images with their channels first, and integers other than `uint8` (pixels are saved as `uint8`, numbers
+as `float32`; token numbers are no inputs of these nets).
+
+```python
+import numpy as np
+
+rng = np.random.default_rng(0)
+x, y = rng.normal(size=(600, 20)), rng.integers(0, 3, 600)
+np.savez("mine.npz", x_train=x[:500], y_train=y[:500], x_test=x[500:], y_test=y[500:])
+```""",
+}
+"""What a table of options cannot say, by the entry's name."""
+
 _LESSONS = """\
 A file with `kind: lesson` asks a question, names the experiments that answer it, and states claims about what
 they show. `initbench lesson NAME` runs what is missing and judges each claim. A lesson is named as its file,
@@ -201,6 +227,7 @@ def _entries_of_section(key: str, section: type[BaseModel]) -> list[str]:
         rows = fields.rows(entry.options, link, shared)
         if rows:
             parts += [f"### {kind.key}: {entry.name}", entry.summary, table(_HEADER, rows)]
+            parts += [_NOTES[entry.name]] if entry.name in _NOTES else []
     return parts
 
 

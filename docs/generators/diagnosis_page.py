@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from docs.generators.markdown import NOTHING, between, code, table
-from initbench.probing.diagnose import CODES, Code
+from initbench.probing.diagnose import CODES
+from initbench.probing.finding import Code
 from initbench.probing.slopes import FALL
 
 BEGIN, END = "<!-- codes: written by `python -m docs.generate` from CODES -->", "<!-- /codes -->"

@@ -87,17 +87,19 @@ class Verdicts:
     changes: Changes | None = None
     damage: list[str] = field(default_factory=list)
     """A sentence for each damaged run."""
+    misplaced: list[str] = field(default_factory=list)
+    """A sentence for each run that is in no row, since its directory is called otherwise."""
     obstacles: list[str] = field(default_factory=list)
     """What keeps a strict command from passing whatever its gates say: a sentence each."""
 
     @property
     def exit_code(self) -> int:
-        """1 if a gate fails. With --strict also 1 if something was not judged, and 3 for damaged runs."""
+        """1 if a gate fails. Strict, also 1 for what was not judged, 3 for damaged or misplaced runs."""
         strict = self.options.strict
         failed = any(judgement.fails(strict=strict) for judgement in self.gates)
         if failed or (strict and self.obstacles):
             return 1
-        return StoreError.exit_code if strict and self.damage else 0
+        return StoreError.exit_code if strict and (self.damage or self.misplaced) else 0
 
     def document(self) -> dict[str, Any]:
         """Keys for the document of `compare --json`; none for what was not asked for."""
@@ -112,6 +114,8 @@ class Verdicts:
             found["against"] = against_document(self.changes, str(self.options.against))
         if self.damage:
             found["damaged"] = self.damage
+        if self.misplaced:
+            found["misplaced"] = self.misplaced
         if self.obstacles:
             found["not_judged"] = self.obstacles
         return found
@@ -145,12 +149,14 @@ def check_gates(
     `not_judged`: more gates, of which it is known already that they cannot be judged.
     """
     from initbench.compare.damaged import damage
+    from initbench.store.misplaced import describe_misplaced, find_misplaced
 
     runs = chosen.runs
     earlier, lost = _earlier(options.against, tables, chosen) if options.against else (None, [])
     judged, changed = _judged(options, tables, earlier), _changes(options, tables, earlier)
     damaged = [*damage(runs, chosen.store.root), *lost]
-    verdicts = Verdicts(options, [*judged, *not_judged], changed, damaged)
+    misplaced = [run for run in find_misplaced(chosen.store.root) if run.matches(chosen.patterns)]
+    verdicts = Verdicts(options, [*judged, *not_judged], changed, damaged, describe_misplaced(misplaced))
     if options.strict:
         verdicts.obstacles.extend(_obstacles(verdicts, chosen))
     report(verdicts, runs)
@@ -183,7 +189,8 @@ def report(verdicts: Verdicts, runs: Sequence[RunFacts]) -> None:
 
     GitHub is told on stderr: stdout is data, and GitHub reads annotations from both.
     """
-    options, obstacles = verdicts.options, verdicts.obstacles
+    options = verdicts.options
+    obstacles = [*verdicts.obstacles, *(verdicts.misplaced if options.strict else [])]
     if options.junit_xml is not None:
         from initbench.report.junit import write_junit
 
@@ -218,7 +225,7 @@ def _obstacles(verdicts: Verdicts, chosen: Selection) -> Iterator[str]:
         reasons = changes.reasons.items()
         yield from (f"{label} is only in {chosen.store.root}: {why}" for label, why in reasons)
         yield from (f"{label} is only in {verdicts.options.against}" for label in changes.only_before)
-    elif not (verdicts.gates or verdicts.damage or verdicts.options.judges_otherwise):
+    elif not (verdicts.gates or verdicts.options.judges_otherwise or verdicts.damage or verdicts.misplaced):
         yield NO_GATE
 
 
@@ -264,6 +271,7 @@ def print_verdicts(verdicts: Verdicts) -> None:
     lines = [f"damaged: {sentence}" for sentence in verdicts.damage[:MOST_DAMAGED]]
     if len(verdicts.damage) > MOST_DAMAGED:
         lines.append(f"damaged: {len(verdicts.damage) - MOST_DAMAGED:,} runs more")
+    lines += [f"misplaced: {sentence}" for sentence in verdicts.misplaced]
     if verdicts.changes is not None:
         from initbench.report.against import change_lines
 
@@ -276,5 +284,8 @@ def print_verdicts(verdicts: Verdicts) -> None:
     lines += [f"not judged: {sentence}" for sentence in verdicts.obstacles[:MAX_OBSTACLES]]
     if (rest := len(verdicts.obstacles) - MAX_OBSTACLES) > 0:
         lines.append(f"not judged: {rest:,} more")
+    from initbench.report.text import one_line
+
     for line in lines:
-        typer.echo("".join(c if c.isprintable() else " " for c in line[:LONGEST_LINE]), err=True)
+        printable = "".join(c if c.isprintable() else " " for c in line[:LONGEST_LINE])
+        typer.echo(one_line(printable), err=True)

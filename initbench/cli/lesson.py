@@ -44,7 +44,9 @@ DataName = Annotated[
 ]
 FirstSeed = Annotated[
     int | None,
-    typer.Option("--first-seed", metavar="N", min=0, help="As many seeds, from N on: do verdicts hold?"),
+    typer.Option(
+        "--first-seed", metavar="N", min=0, max=2**62, help="As many seeds, from N on: do verdicts hold?"
+    ),
 ]
 
 

@@ -60,10 +60,20 @@ def ls(
     store = Store(runs_root(runs_dir))
     records = _select(store, patterns or [], status, sweep)
     problems = {record["run_id"]: _problems(store, record) for record in records} if verify else {}
+    misplaced = [] if status or sweep else _misplaced(store.root, patterns or [])
     _print(records, problems, store.root, status, json_output=json_output)
-    if any(problems.values()):
-        lines = (f"{run_id}: {problem}" for run_id, found in problems.items() for problem in found)
-        raise StoreError("\n".join(lines))
+    lines = [f"{run_id}: {problem}" for run_id, found in problems.items() for problem in found]
+    if verify and (lines or misplaced):
+        raise StoreError("\n".join([*lines, *misplaced]))
+    for sentence in misplaced:
+        typer.echo(sentence, err=True)
+
+
+def _misplaced(root: Path, patterns: Sequence[str]) -> list[str]:
+    """Sentences about runs that are not listed, since their directories are called otherwise."""
+    from initbench.store.misplaced import describe_misplaced, find_misplaced
+
+    return describe_misplaced(run for run in find_misplaced(root) if run.matches(patterns))
 
 
 def _problems(store: Store, record: dict[str, Any]) -> list[str]:
@@ -149,7 +159,7 @@ def _with_steps_made(store: Store, record: dict[str, Any]) -> dict[str, Any]:
     """The record of a run that has not ended tells the step that it goes on from."""
     if record.get("steps") is not None:
         return record
-    return {**record, "steps": max(0, store.checkpoint_step(record["run_id"])) or None}
+    return {**record, "steps": max(0, store.stated_step(record["run_id"])) or None}
 
 
 def _summary(record: dict[str, Any]) -> dict[str, Any]:

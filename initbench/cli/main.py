@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
@@ -22,6 +20,7 @@ from initbench.cli import (
     lint,
     ls,
     merge,
+    new,
     probe,
     rm,
     run,
@@ -32,7 +31,9 @@ from initbench.cli import (
 )
 from initbench.cli.options import add
 from initbench.cli.output_streams import install_output_streams
-from initbench.errors import ConfigError, InitbenchError, Terminated
+from initbench.errors import AllocationError, ConfigError, InitbenchError, StoreError, Terminated
+from initbench.interrupts import begin_command, install_signal_handlers
+from initbench.memory import refused_bytes
 
 app = typer.Typer(
     name="initbench",
@@ -54,6 +55,7 @@ for _command in (
     ls.ls,
     merge.merge,
     rm.rm,
+    new.new,
     catalog.catalog,
     explain.explain,
     validate.validate,
@@ -81,34 +83,50 @@ def _root(
 
 def main() -> NoReturn:
     """Run the command line and exit."""
+    install_signal_handlers()
     install_output_streams()
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, _terminate)
+    begin_command()
     sys.exit(call(sys.argv[1:]))
 
 
 def call(arguments: Sequence[str]) -> int:
     """Run the command line `arguments` and return its exit code."""
     try:
-        app(args=list(arguments), prog_name="initbench")
-        sys.stdout.flush()
+        try:
+            app(args=list(arguments), prog_name="initbench")
+        finally:
+            sys.stdout.flush()
     except SystemExit as end:
-        if isinstance(
-            end.__context__, BrokenPipeError
-        ):  # typer makes a silent exit of it, whosever pipe it was
-            return _report_bug(end.__context__)
-        return int(end.code or 0)
+        # typer makes a silent exit of a broken pipe and of an end of file, wherever they come from
+        cause = end.__context__ if isinstance(end.__context__, BrokenPipeError) else _end_of_file(end)
+        return int(end.code or 0) if cause is None else _report_exception(cause)
     except InitbenchError as error:
         return _explain(error)
     except Terminated as error:
         print(f"initbench: interrupted{_resuming(arguments)}", file=sys.stderr)
         return error.exit_code
     except Exception as error:
-        return _report_bug(error)
+        return _report_exception(error)
     return 0
 
 
-def _report_bug(error: Exception) -> int:
+def _end_of_file(end: SystemExit) -> Exception | None:
+    """Return the EOFError that typer made "Aborted!" of; None if a prompt was not answered."""
+    abort = end.__context__
+    cause = None if abort is None else abort.__cause__
+    return cause if isinstance(cause, EOFError) else None
+
+
+def _report_exception(error: Exception) -> int:
+    """Print what went wrong and return the exit code: 3 if the machine refused something, 4 for a bug."""
+    asked = refused_bytes(error)
+    if asked is not None:
+        print(f"initbench: not enough memory: {asked} were asked for and refused", file=sys.stderr)
+        return AllocationError.exit_code
+    if isinstance(error, OSError) and error.strerror is not None:
+        name = "" if error.filename is None else f": {str(error.filename)[:200]}"
+        print(f"initbench: {error.strerror.lower()}{name}", file=sys.stderr)
+        return StoreError.exit_code
     traceback.print_exception(error)
     print("initbench: this is a bug in initbench, not in your config; please report it", file=sys.stderr)
     return InitbenchError.exit_code
@@ -122,12 +140,10 @@ def _resuming(arguments: Sequence[str]) -> str:
     return f"; to go on: {shlex.join(again)}"
 
 
-def _terminate(signum: int, _frame: FrameType | None) -> NoReturn:
-    raise Terminated(signum)
-
-
 def _explain(error: InitbenchError) -> int:
-    lines = str(error).splitlines() or [type(error).__name__]
+    from initbench.report.text import one_line
+
+    lines = [one_line(line) for line in str(error).splitlines()] or [type(error).__name__]
     prefix = "" if isinstance(error, ConfigError) else "initbench: "
     print("\n".join([prefix + lines[0], *lines[1:]]), file=sys.stderr)
     return error.exit_code

@@ -1,10 +1,18 @@
-"""stdout and stderr that outlive their reader: a closed pipe ends neither the command nor its verdict."""
+"""stdout and stderr as commands need them: data that is lost is an error, progress that is lost is not.
+
+A reader that has gone away ends neither the command nor its verdict.
+"""
 
 from __future__ import annotations
 
+import os
+import select
 import sys
+from contextlib import suppress
 from io import BufferedWriter, FileIO, TextIOWrapper
 from typing import TYPE_CHECKING, TextIO
+
+from initbench.errors import OutputError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -19,30 +27,81 @@ class PipeTolerantFile(FileIO):
     the command goes on: a gate is still judged, a run still trained, and the exit code says how it went.
     """
 
+    _is_lost = False
+
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write some of the bytes and return their number: all of them once the reader is gone."""
+        """Write some of the bytes and return their number: all of them once the reader is gone.
+
+        Raises:
+            OutputError: If they cannot be written for another reason; the first time only.
+        """
+        size = memoryview(data).nbytes
+        if self._is_lost:
+            return size
         try:
-            return super().write(data)
+            written: int | None = super().write(data)
+            if written is None:  # a pipe that does not block, and is full
+                select.select([], [self], [])
+                return 0
+            return written
         except _READER_GONE:
+            return size
+        except OSError as error:
+            self._is_lost = True
+            return self.lose(size, error)
+
+    def lose(self, size: int, error: OSError) -> int:
+        """Raise the error that says why `size` bytes were lost."""
+        del size
+        raise OutputError(f"stdout cannot be written: {(error.strerror or str(error)).lower()}") from error
+
+
+class BestEffortFile(PipeTolerantFile):
+    """An open file descriptor that drops what cannot be written: progress and messages."""
+
+    def lose(self, size: int, error: OSError) -> int:
+        """Return `size`, as if all had been written."""
+        del error
+        return size
+
+
+class ClosedFile(PipeTolerantFile):
+    """Stands for a stdout that was closed before the command began."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Refuse to write, the first time."""
+        if self._is_lost:
             return memoryview(data).nbytes
+        self._is_lost = True
+        raise OutputError("stdout cannot be written: it is closed")
 
 
 def install_output_streams() -> None:
     """Replace sys.stdout and sys.stderr by streams that outlive their reader.
 
     Characters that the encoding lacks become question marks: a histogram on an ASCII terminal is no error.
+    Descriptors that are closed are opened on the null device, so that no file of a run takes their number.
     """
-    sys.stdout = _tolerant(sys.stdout)
-    sys.stderr = _tolerant(sys.stderr)
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    sys.stdout = _stream(sys.stdout, 1, PipeTolerantFile)
+    sys.stderr = _stream(sys.stderr, 2, BestEffortFile)
 
 
-def _tolerant(stream: TextIO) -> TextIO:
-    """Return a stream on the same descriptor; None and what is not a plain text file stay as they are."""
+def _stream(stream: TextIO | None, descriptor: int, kind: type[PipeTolerantFile]) -> TextIO:
+    """Return a stream on the same descriptor; what is not a plain text file stays as it is."""
+    if stream is None:
+        kind = ClosedFile if descriptor == 1 else BestEffortFile
+        return TextIOWrapper(BufferedWriter(kind(descriptor, "wb", closefd=False)), encoding="utf-8")
     if not isinstance(stream, TextIOWrapper):
         return stream
-    stream.flush()
+    with suppress(OSError):
+        stream.flush()
     return TextIOWrapper(
-        BufferedWriter(PipeTolerantFile(stream.fileno(), "wb", closefd=False)),
+        BufferedWriter(kind(stream.fileno(), "wb", closefd=False)),
         encoding=stream.encoding,
         errors="replace",
         line_buffering=stream.line_buffering,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from initbench.cli.batch import exit_with_failures, process_or_skip
 from initbench.cli.options import AllLayers, ConfigArguments, DataDir, Json, RunsDir, runs_root
+from initbench.cli.sweep_options import MaxTime, seconds_of
 from initbench.cli.workplace import (
     CrewOptions,
     DeviceName,
@@ -25,6 +26,7 @@ from initbench.errors import InitbenchError
 if TYPE_CHECKING:
     from initbench.config.schema import ExperimentConfig
     from initbench.execute.experiment import Execution, Workplace
+    from initbench.execute.undertaking import Budget
     from initbench.store.store import Store, StoredRun
 
 
@@ -37,6 +39,7 @@ def run(
     runs_dir: RunsDir = None,
     data_dir: DataDir = None,
     offline: Offline = False,
+    max_time: MaxTime = None,
     rerun: Rerun = False,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print the resolved config and stop.")
@@ -51,7 +54,9 @@ def run(
     is told of and left out.
     """
     from initbench.cli.configs import load_experiments
+    from initbench.execute.undertaking import Budget
 
+    budget = Budget(max_seconds=seconds_of(max_time), rerun=rerun)
     configs = load_experiments(arguments)
     if print_config:
         _print_configs(configs)
@@ -64,7 +69,7 @@ def run(
     errors: list[InitbenchError] = []
     seen: list[list[StoredRun]] = []
     try:
-        for execution in _executions(configs, workplace, errors, quiet=quiet, rerun=rerun):
+        for execution in _executions(configs, workplace, errors, budget, quiet=quiet):
             executions.append(execution)
             runs = _stored(workplace.store, execution)
             seen.append(runs)
@@ -73,6 +78,8 @@ def run(
     finally:  # a signal takes nothing away from what was trained before it
         if json_output:
             _print_documents(seen, several=len(configs) > 1)
+    if budget.max_seconds is not None:
+        _report_waiting(executions, workplace.store)
     exit_with_failures(
         [f"{one.config.name} failed: {error}" for one in executions for error in one.errors], errors
     )
@@ -82,13 +89,12 @@ def _executions(
     configs: list[ExperimentConfig],
     workplace: Workplace,
     errors: list[InitbenchError],
+    budget: Budget,
     *,
     quiet: bool,
-    rerun: bool,
 ) -> Iterator[Execution]:
     """Run the experiments in turn with one pool of workers; each is shown when it is done."""
     from initbench.execute.drive import Driver
-    from initbench.execute.undertaking import Budget
     from initbench.report.progress import ProgressDisplay
 
     display = ProgressDisplay(quiet=quiet)
@@ -98,8 +104,24 @@ def _executions(
             (execution,) = driver.drive([config])
         return execution
 
-    with Driver(workplace, display, Budget(rerun=rerun)) as driver:
+    with Driver(workplace, display, budget) as driver:
         yield from process_or_skip(configs, execute, errors)
+
+
+def _report_waiting(executions: Sequence[Execution], store: Store) -> None:
+    """Report the runs that --max-time left for the next call; quiet or not, for the tables lack them."""
+    from initbench.execute.undertaking import Budget
+    from initbench.report.text import plural
+
+    waiting = sum(
+        len(execution.config.seed_list)
+        - sum(not Budget(leave_failed=True).trains(store.status(run_id)) for run_id in execution.run_ids)
+        for execution in executions
+    )
+    if waiting:
+        typer.echo(
+            f"initbench: time is up: {plural(waiting, 'run')} left; the same command resumes", err=True
+        )
 
 
 def _stored(store: Store, execution: Execution) -> list[StoredRun]:

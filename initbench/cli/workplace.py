@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,10 +15,17 @@ if TYPE_CHECKING:
     from initbench.execute.experiment import Workplace
     from initbench.store.store import Store
 
+MAX_WORKERS = 1024
 DeviceName = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:n.")]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", metavar="N", min=1, help="Processes that train; default: as many as pay."),
+    typer.Option(
+        "--workers",
+        metavar="N",
+        min=1,
+        max=MAX_WORKERS,
+        help="Processes that train; default: as many as pay.",
+    ),
 ]
 ExecutorName = Annotated[
     str, typer.Option("--executor", metavar="NAME", help="What trains: auto, inprocess, local or cuda.")
@@ -54,7 +62,7 @@ def workplace_of(store: Store, crew: CrewOptions, data_dir: Path | None, *, offl
     device = resolve_device(crew.device)
     executor = None if crew.executor == "auto" else _executor(crew, device.type)
     workers = 1 if device.type == "cuda" and ":" in crew.device else crew.workers
-    if crew.worker_memory is not None and (crew.worker_memory <= 0.0 or device.type != "cpu"):
+    if crew.worker_memory is not None and (not 0.0 < crew.worker_memory < math.inf or device.type != "cpu"):
         raise UsageError("--worker-memory takes a number of GB above 0, and is for workers on the CPU")
     _check_workers(crew, device.type)
     return Workplace(

@@ -52,11 +52,13 @@ def missing_seeds(runs: Sequence[RunFacts], stored: Sequence[RunFacts]) -> list[
 
 
 def _planned_seeds(run: RunFacts) -> set[int]:
-    """The seeds that the stored config names; none where a foreign config names nothing that makes sense."""
+    """The seeds that the stored config names; none where its own seed is not among them."""
     seeds = run.config.get("seeds")
     if isinstance(seeds, int) and not isinstance(seeds, bool):
-        return set(range(min(seeds, MAX_SEEDS)))
-    return {seed for seed in seeds if isinstance(seed, int)} if isinstance(seeds, list) else set()
+        seeds = list(range(min(seeds, MAX_SEEDS)))
+    if not isinstance(seeds, list) or run.seed not in seeds:
+        return set()
+    return {seed for seed in seeds if isinstance(seed, int)}
 
 
 def _listed(names: Sequence[str]) -> str:

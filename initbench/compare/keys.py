@@ -13,7 +13,7 @@ from initbench.compare.facts import RunFacts
 from initbench.errors import UsageError
 from initbench.registry import nearest
 
-_CONDITION = re.compile(r"\s*([\w.-]+)\s*(!=|=)\s*(.*?)\s*")
+_CONDITION = re.compile(r"([\w.-]+)\s*(!=|=)(.*)")
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ def conditions(texts: Sequence[str], runs: Sequence[RunFacts]) -> list[Where]:
 
 
 def _condition(text: str, runs: Sequence[RunFacts]) -> Where:
-    found = _CONDITION.fullmatch(text)
+    found = _CONDITION.fullmatch(text.strip())
     if found is None:
         raise UsageError(
             f"--where takes KEY=VALUE or KEY!=VALUE, as in --where init.scheme=lsuv; found {text!r}"
         )
     key, sign, value = found.groups()
-    return Where(resolve_key(key, runs, "--where"), value, negated=sign == "!=")
+    return Where(resolve_key(key, runs, "--where"), value.strip(), negated=sign == "!=")
 
 
 def resolve_key(key: str, runs: Sequence[RunFacts], option: str) -> str:

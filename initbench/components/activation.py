@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -81,22 +81,90 @@ class Activation(Entry):
 
 @dataclass(frozen=True)
 class BoundActivation:
-    """An activation with its options, as functions of a tensor."""
+    """An activation with its options and factors, c·φ(a·x), as functions of a tensor."""
 
     entry: Activation
     options: Options
+    input_scale: float = 1.0
+    """Factor a of what φ is given."""
+    output_scale: float = 1.0
+    """Factor c of what φ gives."""
+
+    def scaled(self, *, input_scale: float = 1.0, output_scale: float = 1.0) -> BoundActivation:
+        """Return output_scale·φ(input_scale·x); a factor that an option stands for becomes that option."""
+        options, inner = self.options, self.input_scale * input_scale
+        if "omega" in type(options).model_fields and inner > 0.0:
+            options, inner = options.model_copy(update={"omega": options.omega * inner}), 1.0  # type: ignore[attr-defined]
+        return replace(
+            self, options=options, input_scale=inner, output_scale=self.output_scale * output_scale
+        )
+
+    @property
+    def natural_q(self) -> float:
+        """The q at which gains are looked for: 1, or less where a factor a > 1 makes much of the input."""
+        factor = self.input_scale * float(getattr(self.options, "omega", 1.0))
+        return min(1.0, factor**-2)
+
+    @property
+    def natural_sigma_w2(self) -> float:
+        """The σ_w² that keeps q at `natural_q`."""
+        return self.natural_q / self.length_map(self.natural_q, sigma_w2=1.0)
+
+    @property
+    def changed_options(self) -> dict[str, Any]:
+        """The options and factors that are not at their defaults, by name."""
+        fields = type(self.options).model_fields
+        given = {name: getattr(self.options, name) for name in fields if name != "name"}
+        changed = {name: value for name, value in given.items() if value != fields[name].default}
+        factors = {"input_scale": self.input_scale, "output_scale": self.output_scale}
+        return changed | {name: value for name, value in factors.items() if value != 1.0}
+
+    @property
+    def label(self) -> str:
+        """How tables and sentences call it: `leaky_relu(0.2)`, `1.414·relu`, `tanh(0.1x)`."""
+        options = [v for k, v in self.changed_options.items() if not k.endswith("put_scale")]
+        inside = [f"{value:g}" if isinstance(value, float) else str(value) for value in options]
+        if self.input_scale != 1.0:
+            inside.insert(0, f"{self.input_scale:.4g}x")
+        name = self.entry.name + (f"({', '.join(inside)})" if inside else "")
+        return name if self.output_scale == 1.0 else f"{self.output_scale:.4g}·{name}"
 
     @cached_property
     def phi(self) -> Callable[[Tensor], Tensor]:
-        """φ as it is before training, in the precision of its argument."""
+        """The function as it is before training, in the precision of its argument."""
         with torch.device("cpu"):  # a net may be being built on the device "meta" just now
-            return self.entry.build(self.options, 1).double().requires_grad_(requires_grad=False)
+            module = self.entry.build(self.options, 1).double().requires_grad_(requires_grad=False)
+        if not self._has_factors:
+            return module
+        return lambda x: self.output_scale * module(self.input_scale * x)
 
     def derivative(self, x: Tensor) -> Tensor:
         """φ′(x), elementwise. Raises TypeError where the activation is not."""
         if self.entry.derivative is None:
             raise TypeError(f"{self.entry.name} is not elementwise")
-        return self.entry.derivative(self.options, x)
+        if not self._has_factors:
+            return self.entry.derivative(self.options, x)
+        slope = self.entry.derivative(self.options, self.input_scale * x)
+        return self.output_scale * self.input_scale * slope
+
+    @property
+    def _has_factors(self) -> bool:
+        return self.input_scale != 1.0 or self.output_scale != 1.0
+
+    @property
+    def kinks(self) -> tuple[float, ...]:
+        """Where φ′ or φ″ jumps."""
+        if self.input_scale == 1.0:
+            return self.entry.kinks
+        return tuple(sorted(kink / self.input_scale for kink in self.entry.kinks))
+
+    def moments(self, q: float) -> Moments | None:
+        """The moments in closed form, for h ~ N(0, q); None where quadrature has to find them."""
+        if self.entry.moments is None:
+            return None
+        a2, c2 = self.input_scale**2, self.output_scale**2
+        inner = self.entry.moments(self.options, a2 * q)
+        return Moments(c2 * inner.forward, c2 * a2 * inner.backward)
 
     @cached_property
     def nonlinearity(self) -> Nonlinearity | None:
@@ -104,31 +172,33 @@ class BoundActivation:
         if not self.entry.elementwise:
             return None
         flat_below = SATURATED_BELOW * self.max_derivative if self.entry.saturates else None
-        return Nonlinearity(self.phi, self.derivative, self.entry.kinks, flat_below)
+        return Nonlinearity(self.phi, self.derivative, self.kinks, flat_below)
 
     def length_map(self, q: float, *, sigma_w2: float, sigma_b2: float = 0.0) -> float:
         """The next layer's q: σ_w² E[φ(h)²] + σ_b² (Poole et al. 2016)."""
-        if self.entry.moments is not None:
-            return sigma_w2 * self.entry.moments(self.options, q).forward + sigma_b2
-        kinks = self.entry.kinks
-        return meanfield.length_map(self.phi, q, sigma_w2=sigma_w2, sigma_b2=sigma_b2, kinks=kinks)
+        moments = self.moments(q)
+        if moments is not None:
+            return sigma_w2 * moments.forward + sigma_b2
+        return meanfield.length_map(self.phi, q, sigma_w2=sigma_w2, sigma_b2=sigma_b2, kinks=self.kinks)
 
     def chi(self, q: float, *, sigma_w2: float) -> float:
         """χ₁ = σ_w² E[φ′(h)²], where fan_in = fan_out (Schoenholz et al. 2017)."""
-        if self.entry.moments is not None:
-            return sigma_w2 * self.entry.moments(self.options, q).backward
-        return meanfield.chi(self.derivative, q, sigma_w2=sigma_w2, kinks=self.entry.kinks)
+        moments = self.moments(q)
+        if moments is not None:
+            return sigma_w2 * moments.backward
+        return meanfield.chi(self.derivative, q, sigma_w2=sigma_w2, kinks=self.kinks)
 
     @cached_property
     def preserving_gain(self) -> float:
         """1/√E[φ(z)²], computed."""
-        if self.entry.moments is not None:
-            return float(self.entry.moments(self.options, 1.0).forward ** -0.5)
-        return meanfield.preserving_gain(self.phi, self.entry.kinks)
+        moments = self.moments(1.0)
+        if moments is not None:
+            return float(moments.forward**-0.5)
+        return meanfield.preserving_gain(self.phi, self.kinks)
 
     @cached_property
     def kaiming_gain(self) -> float:
-        """√(2/(1+a²)), a being the negative slope (He et al. 2015)."""
+        """√(2/(1+a²)), a being the negative slope (He et al. 2015); factors are no part of it."""
         slope = self.entry.negative_slope(self.options)
         return float((2.0 / (1.0 + slope * slope)) ** 0.5)
 
@@ -140,8 +210,8 @@ class BoundActivation:
 
     @cached_property
     def max_derivative(self) -> float:
-        """max|φ′| over [−20, 20], for activations that saturate."""
-        grid = torch.linspace(-20.0, 20.0, 40_001, dtype=torch.float64)
+        """max|φ′| for a·x over [−20, 20], for activations that saturate."""
+        grid = torch.linspace(-20.0, 20.0, 40_001, dtype=torch.float64, device="cpu") / self.input_scale
         return float(self.derivative(grid).abs().max())
 
 

@@ -120,6 +120,8 @@ class Scheme(Entry):
     bias_std: Callable[[BoundActivation, float], float] | None = None
     """Standard deviation of a bias from (activation, fan_in); None for a bias of 0."""
     bias_distribution: Literal["normal", "uniform"] = "normal"
+    takes_torch_fans: bool = False
+    """Whether it divides by what torch counts as fan_in, which a transposed convolution has otherwise."""
     needs: Needs = Needs.NONE
     calibrate: Callable[..., None] | None = None
     """For `first_batch`: calibrate(network, weight_modules, batch, **options), after `fill`."""

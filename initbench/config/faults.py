@@ -17,6 +17,9 @@ from initbench.choice import ANY, Choice, options_model
 from initbench.config.words import NOUNS, mismatch, sentence, unknown_key
 from initbench.errors import Fault
 
+MAX_FAULTS = 100
+"""Faults of one config that are listed: a person mends the first few and looks again."""
+
 KeyPath = tuple[str | int, ...]
 Where = Callable[[KeyPath, bool], str]
 """(path, of the key rather than the value) -> the `where` of a Fault."""
@@ -116,7 +119,16 @@ def explain(error: ValidationError, model: type[BaseModel], where: Where) -> lis
     for index, entry in enumerate(error.errors(include_url=False)):
         place = locate(model, entry["loc"])
         groups.setdefault(index if place.union is None else place.union, []).append((place, entry))
-    return [fault for group in groups.values() for fault in _faults(group, where)]
+        if len(groups) > MAX_FAULTS:
+            break
+    faults = [fault for group in groups.values() for fault in _faults(group, where)]
+    if len(faults) <= MAX_FAULTS:
+        return faults
+    rest = error.error_count() - MAX_FAULTS
+    return [
+        *faults[:MAX_FAULTS],
+        Fault(where((), False), "", f"has {rest:,} more faults, which are not listed"),
+    ]
 
 
 def _faults(group: list[tuple[Place, Any]], where: Where) -> Iterator[Fault]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +14,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from initbench.config.config_paths import resolve_paths
 from initbench.config.faults import KeyPath, Where, dotted, explain, locate
 from initbench.config.overrides import Override, apply, parse_override
 from initbench.config.schema import ExperimentConfig
@@ -105,7 +108,11 @@ def read_document(path: str, file: str) -> tuple[Document | None, list[Fault]]:
         document = parse(_read(path), file)
     except (OSError, ValueError) as error:
         return None, [Fault(file, "", _unreadable(Path(path), error))]
-    return (document, []) if document.readable else (None, document.faults)
+    if not document.readable:
+        return None, document.faults
+    if path != "-":
+        document = replace(document, data=resolve_paths(document.data, Path(path).parent))
+    return document, []
 
 
 def validated(
@@ -136,6 +143,8 @@ def checked(model: type[M], data: dict[str, Any], where: Where) -> tuple[M | Non
 def _read(path: str) -> bytes:
     """The bytes of a file or of standard input, one beyond the limit at most (it may be /dev/zero)."""
     if path == "-":
+        if sys.stdin is None:
+            raise OSError(errno.EBADF, "standard input is closed")
         return sys.stdin.buffer.read(MAX_BYTES + 1)
     with Path(path).open("rb") as file:
         return file.read(MAX_BYTES + 1)

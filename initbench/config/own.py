@@ -23,7 +23,9 @@ class OwnProbe(Section):
 class OwnTarget(Section):
     """A module to look at: how often it is drawn, and what it is shown."""
 
-    seeds: Annotated[int, Field(ge=1, le=1000)] | Annotated[list[Seed], Field(min_length=1)] = 3
+    seeds: (
+        Annotated[int, Field(ge=1, le=1000)] | Annotated[list[Seed], Field(min_length=1, max_length=10_000)]
+    ) = 3
     """How many modules are made, each under a seed of its own, or a list of seeds."""
     data: Annotated[DataOptions, Choice(DATASETS, shorthand=False)] | None = None
     """Data set of the batch; null for N(0, 1) noise."""

@@ -20,9 +20,10 @@ from initbench.errors import ConfigError
 from initbench.models.build import check
 from initbench.models.initialise import InitOptions
 from initbench.models.network import FAMILIES, FamilyOptions
-from initbench.registry import Options, Section
+from initbench.registry import MAX_COUNT, Options, Section
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+SeedList = Annotated[list[Seed], Field(min_length=1, max_length=10_000)]
 When = Literal["init", "train", "end"]
 
 DEFAULT_STEPS = 2000
@@ -48,11 +49,11 @@ class LrFactors(Section):
 class TrainOptions(Section):
     """How the net is trained."""
 
-    steps: int | None = Field(default=None, ge=1)
+    steps: int | None = Field(default=None, ge=1, le=MAX_COUNT)
     """Number of updates; 2,000 when `epochs` is not given either."""
-    epochs: float | None = Field(default=None, gt=0.0)
+    epochs: float | None = Field(default=None, gt=0.0, le=1e6)
     """Passes over the training split, instead of `steps`; a fraction is allowed."""
-    batch_size: int = Field(default=128, ge=1)
+    batch_size: int = Field(default=128, ge=1, le=MAX_COUNT)
     """Samples of one update; the incomplete rest of an epoch is dropped."""
     optimizer: Annotated[Options, Choice(OPTIMIZERS)] = Field(
         default_factory=lambda: default_choice(OPTIMIZERS, "sgd")
@@ -68,7 +69,7 @@ class TrainOptions(Section):
         default_factory=lambda: default_choice(SCHEDULES, "constant")
     )
     """Learning-rate schedule: a name, or a mapping of name and options."""
-    warmup_steps: int = Field(default=0, ge=0)
+    warmup_steps: int = Field(default=0, ge=0, le=MAX_COUNT)
     """Updates over which the learning rate rises linearly to `lr`."""
     weight_decay: float = Field(default=0.0, ge=0.0)
     """Weight decay, on every parameter; decoupled from the gradient for adamw alone."""
@@ -76,7 +77,7 @@ class TrainOptions(Section):
     """Largest norm of a run's whole gradient; null for no clipping."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of the target spread evenly over all classes."""
-    eval_every: int | None = Field(default=None, ge=1)
+    eval_every: int | None = Field(default=None, ge=1, le=MAX_COUNT)
     """Updates between evaluations; null for ten evaluations, spread evenly over the budget."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Precision of the layers in training and evaluation. bf16 can be twice as fast and gives other numbers.
@@ -104,11 +105,11 @@ class ProbeOptions(Section):
 
     when: list[When] = Field(default=["init", "train", "end"])
     """Moments of measurement: at init, at the evaluations in between, at the end; in any order."""
-    batch: int = Field(default=512, ge=2)
+    batch: int = Field(default=512, ge=2, le=1_000_000)
     """Samples of the fixed batch, from the training split; nets of convolutions use the first 64 at most."""
     bins: int = Field(default=32, ge=2, le=1024)
     """Bins of the activation histograms."""
-    covariate_shift: int | None = Field(default=None, ge=1)
+    covariate_shift: int | None = Field(default=None, ge=1, le=MAX_COUNT)
     """Updates between measurements of internal covariate shift, layer by layer; null for none.
 
     Each costs about as much as two updates for every three weight layers."""
@@ -128,7 +129,9 @@ class ExperimentConfig(Section):
     """Name of the experiment: letters, digits, dots, dashes and underscores."""
     notes: str = ""
     """What to look at, for people."""
-    seeds: Annotated[int, Field(ge=1, le=10_000)] | Annotated[list[Seed], Field(min_length=1)] = 1
+    seeds: (
+        Annotated[int, Field(ge=1, le=10_000)] | Annotated[list[Seed], Field(min_length=1, max_length=10_000)]
+    ) = 1
     """How many seeds (n means 0 … n−1), or a list of them."""
     data: Annotated[DataOptions, Choice(DATASETS, shorthand=False)] = Field(
         default_factory=lambda: default_choice(DATASETS, "mnist")

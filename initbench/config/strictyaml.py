@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from initbench.config.faults import KeyPath, dotted
+from initbench.config.faults import MAX_FAULTS, KeyPath, dotted
 from initbench.config.words import kind, syntax_problem
 from initbench.errors import Fault
 from initbench.registry import missing_space
@@ -24,6 +24,7 @@ MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 32
 MAX_ALIASES = 100
 MAX_DIGITS = 100
+MAX_VALUES = 20_000
 
 REFUSED = "\0refused\0"
 """Stands in `Document.data` for a value that has a fault, so that the rest can be checked."""
@@ -34,7 +35,7 @@ _NULL = re.compile(r"null|Null|NULL|~|")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 _WHOLE = re.compile(r"[-+]?[0-9]+|0x[0-9a-fA-F]+|0o[0-7]+")
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9]+")
-_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]++|[0-9]++(?:\.[0-9]*+)?)(?:[eE][-+]?[0-9]++)?")
 _SPECIAL = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _EXPECTED = "a config is a mapping such as `kind: experiment`"
 
@@ -98,6 +99,7 @@ def scalar(text: str) -> Any:
     if _WHOLE.fullmatch(text):
         return _whole(text)
     if _FLOAT.fullmatch(text):
+        _refuse_too_long(text, "number")
         return float(text)
     if _SPECIAL.fullmatch(text):
         return float(text.replace(".", ""))
@@ -116,13 +118,17 @@ def unicode_text(text: str) -> str:
 
 
 def _whole(text: str) -> int:
-    if len(text) > MAX_DIGITS:
-        raise ValueError(f"a whole number has at most {MAX_DIGITS} digits, this one has {len(text)}")
+    _refuse_too_long(text, "whole number")
     if not _LEADING_ZERO.fullmatch(text):
         return int(text, 0)
     old = f"the text {text!r}" if re.search("[89]", text) else str(int(text, 8))
     new = int(text)
     raise ValueError(f"ambiguous: YAML 1.1 reads {old}, YAML 1.2 reads {new}; write {new} or {text!r}")
+
+
+def _refuse_too_long(text: str, noun: str) -> None:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"a {noun} has at most {MAX_DIGITS} digits, this one has {len(text)}")
 
 
 def parse(text: str | bytes, file: str) -> Document:
@@ -163,6 +169,7 @@ class _Reader(yaml.SafeLoader):
         self.faults: list[Fault] = []
         self.finished: dict[str, Node] = {}
         self.open_anchors: set[str] = set()
+        self.value_count = 0
         self.alias_count = 0
         self.alias_size = 0
 
@@ -205,6 +212,9 @@ class _Reader(yaml.SafeLoader):
     def _compose(self, path: KeyPath, key_position: Position | None) -> Node:
         event = self._next()
         at = _position(event.start_mark)
+        self.value_count += 1
+        if self.value_count > MAX_VALUES:
+            self._stop(f"holds more than {MAX_VALUES:,} keys and values, the limit for a config", at)
         if len(path) > MAX_DEPTH:
             self._stop(f"is nested deeper than {MAX_DEPTH} levels, the limit", at)
         if isinstance(event, yaml.AliasEvent):
@@ -291,9 +301,11 @@ class _Reader(yaml.SafeLoader):
     def _fault(self, problem: str, at: Position, path: KeyPath = ()) -> None:
         key = dotted([part for part in path if part != REFUSED])
         self.faults.append(Fault(f"{self.file}:{at[0]}:{at[1]}", key, problem))
+        if len(self.faults) == MAX_FAULTS:
+            self._stop(f"has {MAX_FAULTS} faults so far; the rest is not read", at)
 
     def _stop(self, problem: str, at: Position) -> NoReturn:
-        self._fault(problem, at)
+        self.faults.append(Fault(f"{self.file}:{at[0]}:{at[1]}", "", problem))
         raise _StopError
 
 

@@ -43,7 +43,11 @@ class SweepConfig(Section):
     """Points to add: the keys of each are laid over `base`, without those of `grid`, whatever is excluded.
 
     Without `grid` and `zip` these are all points there are."""
-    seeds: Annotated[int, Field(ge=1, le=10_000)] | Annotated[list[Seed], Field(min_length=1)] | None = None
+    seeds: (
+        Annotated[int, Field(ge=1, le=10_000)]
+        | Annotated[list[Seed], Field(min_length=1, max_length=10_000)]
+        | None
+    ) = None
     """Seeds of every point, as in an experiment; null for those of `base`."""
     tune: Tune | None = None
     """A key that is tuned for each point alone, by runs of its own; null for none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +16,11 @@ from torch import Tensor
 
 from initbench.data.order import ORDER_PATTERN
 from initbench.errors import DataError
-from initbench.registry import Entry, Options, Registry, Section
+from initbench.registry import MAX_COUNT, Entry, Options, Registry, Section
 
 # From 2 up: on the CPU, torch 2.14 interpolates to a width of 1 with antialiasing wrongly.
 _Pixels = Annotated[int, Field(ge=2, le=4096)]
+_Shift = Annotated[int, Field(ge=-4096, le=4096)]
 
 
 class AugmentOptions(Section):
@@ -26,7 +28,7 @@ class AugmentOptions(Section):
 
     flip: bool = False
     """Mirror each image left to right with probability 1/2."""
-    crop: int = Field(default=0, ge=0)
+    crop: int = Field(default=0, ge=0, le=4096)
     """Pad each image with this many black pixels on every side and cut it out again at a random place."""
 
 
@@ -35,7 +37,7 @@ class ShiftOptions(Section):
 
     brightness: float = 0.0
     """Added to every value."""
-    translate: int | Annotated[list[int], Field(min_length=2, max_length=2)] = 0
+    translate: _Shift | Annotated[list[_Shift], Field(min_length=2, max_length=2)] = 0
     """Pixels that images are moved, [down, right] or one number for both; black comes in."""
     noise: float = Field(default=0.0, ge=0.0)
     """Standard deviation of normal noise added to every value."""
@@ -71,13 +73,13 @@ class DataOptions(Options):
 
     Directions whose variance is far below it hold little but noise, and are left small instead
     of being blown up to variance 1. Constant directions become 0."""
-    classes: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2)] | None = None
+    classes: Annotated[list[Annotated[int, Field(ge=0, lt=1_000_000)]], Field(min_length=2)] | None = None
     """Labels to keep, at least two; they become classes 0, 1, … in the order listed. Null keeps all."""
     resize: _Pixels | Annotated[list[_Pixels], Field(min_length=2, max_length=2)] | None = None
     """Size of the images, [height, width] or one number for both; null for the set's own.
 
     Bilinear, with antialiasing."""
-    labelled: int | None = Field(default=None, ge=1)
+    labelled: int | None = Field(default=None, ge=1, le=MAX_COUNT)
     """Training samples that keep their labels, the same for every run; null for all.
 
     Each class keeps its share of them, and at least one. Batches, epochs, probes and the training loss
@@ -109,7 +111,7 @@ class DataOptions(Options):
     @field_validator("classes")
     @classmethod
     def _labels_differ(cls, labels: list[int] | None) -> list[int] | None:
-        twice = next((label for label in labels or () if (labels or []).count(label) > 1), None)
+        twice = next((label for label, times in Counter(labels or ()).items() if times > 1), None)
         if twice is not None:
             problem = f"lists the label {twice} twice"
             raise PydanticCustomError("key_fault", "{problem}", {"problem": problem, "at": ""})

@@ -5,6 +5,7 @@ Legend: N samples, C channels, H × W pixels, D features.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -23,9 +24,12 @@ from initbench.data.split import stratified_parts
 from initbench.data.subset import chosen_classes
 from initbench.data.whiten import fit_whitening
 from initbench.errors import DataError
+from initbench.memory import require_memory
 from initbench.streams import generator
 
 _SPLIT_SEED = 0
+MAX_WHITENED = 8192
+"""Features that are whitened at most: the work grows with the third power of their number."""
 _CHUNK_VALUES = 1 << 18
 
 
@@ -91,6 +95,7 @@ def prepare(resolved: Resolved, options: DataOptions, device: torch.device | str
     _refuse_unfit(options, raw.x_train, resolved.located.name)
     if options.classes is not None:
         raw = chosen_classes(raw, options.classes)
+    _check_size(raw, options)
     if options.resize is not None:
         raw = resized(raw, pixels(options.resize))
     loaded, labels = zip(*_split(raw, options.val_fraction), strict=True)
@@ -158,6 +163,27 @@ def _refuse_unfit(options: DataOptions, x: Tensor, name: str) -> None:
                 f"data.{key} is for images, and a sample of {name} is a list of {x.shape[1]:,} features:"
                 f" leave data.{key} out, or choose a data set of images"
             )
+
+
+def _check_size(raw: RawData, options: DataOptions) -> None:
+    """Refuse samples that are resized, or whitened, to more than there is memory or time for."""
+    samples = sum(len(x) for x in (raw.x_train, raw.x_val, raw.x_test) if x is not None)
+    shape = tuple(raw.x_train.shape[1:])
+    if options.resize is not None:
+        height, width = pixels(options.resize)
+        shape = (shape[0], height, width)
+    features = math.prod(shape)
+    size = " × ".join(f"{axis:,}" for axis in shape)
+    purpose = f"the data set, {samples:,} samples of {size} in float32,"
+    require_memory(4.0 * samples * features, purpose, "choose a smaller data.resize, or a smaller set")
+    if options.whiten == "none":
+        return
+    if features > MAX_WHITENED:
+        raise DataError(
+            f"data.whiten={options.whiten} is for at most {MAX_WHITENED:,} features, and a sample has"
+            f" {features:,}: use data.whiten=none or a smaller data.resize"
+        )
+    require_memory(32.0 * features**2, f"data.whiten={options.whiten}", "use data.whiten=none")
 
 
 def _augment(options: DataOptions, x: Tensor, shift: Tensor, scale: Tensor) -> Augment | None:

@@ -9,6 +9,7 @@ from initbench.choice import default_choice
 from initbench.data.dataset import DATASETS, DataOptions, Located, Source, UnavailableError
 from initbench.data.obtain.checksums import cache_folder
 from initbench.errors import DataError
+from initbench.paths import expand_user, file_kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +25,12 @@ def data_root(named: Path | None) -> Path:
 
     It need not exist. Raises DataError when it is something other than a folder.
     """
-    root = named.expanduser().absolute() if named else cache_folder()
-    if root.exists() and not root.is_dir():
+    root = expand_user(named).absolute() if named else cache_folder()
+    try:
+        is_usable = file_kind(root) in ("folder", "missing")
+    except OSError as error:
+        raise DataError(f"the data root {str(root)[:200]} cannot be used: {error.strerror}") from None
+    if not is_usable:
         raise DataError(f"the data root {root} is not a folder")
     return root
 

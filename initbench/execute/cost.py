@@ -13,6 +13,7 @@ from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import Form, form_of
 from initbench.data.prepare import Bundle
 from initbench.errors import ConfigError
+from initbench.memory import require_memory
 from initbench.models.network import FAMILIES, FamilyOptions, Network
 from initbench.train.cohort import EVALUATION_CHUNK
 from initbench.train.loop import TRAIN_SAMPLE, evaluation_steps
@@ -123,6 +124,7 @@ def _work(net: _Net) -> Work:
         module.register_forward_hook(count)
     # The pass is a real one, of one sample: it takes less than any update, and on the device "meta" torch
     # would first load its compiler.
+    require_memory(4 * numbers, "the net of a config", "choose a smaller model.width or model.depth")
     network.to_empty(device="cpu")
     for tensor in (*network.parameters(), *network.buffers()):
         tensor.detach().zero_()

@@ -31,6 +31,7 @@ from initbench.execute.recorder import Claim, Observer, Recorder, claimed
 from initbench.execute.round import EnoughError, Round
 from initbench.execute.surroundings import surroundings_of
 from initbench.execute.undertaking import Budget, Group, Run, Undertaking, count
+from initbench.interrupts import RunsToMark
 from initbench.pretrain.cost import equivalent_updates
 from initbench.store.layout import Record
 from initbench.train.loop import total_steps
@@ -43,6 +44,7 @@ class Driver:
     """Trains experiments until the budget, which all calls share, is spent; a context manager."""
 
     def __init__(self, workplace: Workplace, observer: Observer, budget: Budget | None = None) -> None:
+        self._runs_to_mark = RunsToMark()
         self._workplace, self._observer = workplace, observer
         self._budget = budget or Budget()
         self._left = self._budget.limit
@@ -53,9 +55,11 @@ class Driver:
         self._crews: dict[str, Crew] = {}
 
     def __enter__(self) -> Self:
+        self._runs_to_mark.__enter__()
         return self
 
     def __exit__(self, *_error: object) -> None:
+        self._runs_to_mark.__exit__()
         self.close()
 
     def close(self) -> None:

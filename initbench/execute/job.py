@@ -13,16 +13,20 @@ from torch import Tensor
 
 from initbench.config.schema import ExperimentConfig
 from initbench.data.prepare import Bundle
+from initbench.execute.surveyed import network_conditions
 from initbench.models.network import Mode, Network
 from initbench.pretrain.greedy import Pretraining, Stride
 from initbench.pretrain.start import pretrains
 from initbench.pretrain.transfer import carry_over
 from initbench.pretrain.transfer_source import Origin
+from initbench.probing.conditions import condition_findings
 from initbench.probing.diagnose import diagnose
+from initbench.probing.finding import Finding
+from initbench.probing.progress import Progress, guess_of
 from initbench.probing.remedy import situation_of
 from initbench.store.checkpoint import Resumption
 from initbench.train.checkpoint import Checkpoint, restore
-from initbench.train.loop import Training
+from initbench.train.loop import Training, fixed_sample
 from initbench.train.result import Cost, Outcome
 from initbench.train.start import draw
 
@@ -47,6 +51,10 @@ class Job:
     def program(self) -> ExperimentConfig:
         """What is true of all runs."""
         return self.configs[0]
+
+
+_START_LOSS = "start_loss"
+"""Key of what a checkpoint keeps of the evaluation before the first update."""
 
 
 class Sink(Protocol):
@@ -82,7 +90,7 @@ def train(job: Job, data: Bundle, sink: Sink) -> None:
         for network in draw(config, data, [seed])
     ]
     carry_over(networks, job.origins, job.program.init)
-    reporter = _Reporter(job, sink, networks[0])
+    reporter = _Reporter(job, sink, networks, data)
     resume = [restore(resumption.state) for resumption in job.resume]
     reporter.taken_up(resume)
     in_pretraining = not resume or resume[0].step < 0
@@ -117,10 +125,13 @@ def train(job: Job, data: Bundle, sink: Sink) -> None:
 class _Reporter:
     """A Listener that knows what a result consists of."""
 
-    def __init__(self, job: Job, sink: Sink, network: Network) -> None:
+    def __init__(self, job: Job, sink: Sink, networks: Sequence[Network], data: Bundle) -> None:
         self._job = job
         self._sink = sink
-        self._network = network  # theory needs the layers' fans alone, which all runs share
+        self._network = networks[0]  # theory needs the layers' fans alone, which all runs share
+        self._guess = guess_of(data.train.y)
+        x = fixed_sample(data.train, job.program.probe.batch).x
+        self._conditions = network_conditions(networks[0], x, None)
         self._beside: list[dict[str, Any]] = [{} for _ in job.seeds]
         self._snapshots = [list(resumption.snapshots) for resumption in job.resume] or [[] for _ in job.seeds]
 
@@ -143,8 +154,10 @@ class _Reporter:
         self._sink.advanced(step, losses)
 
     def evaluated(self, run: int, entry: dict[str, Any]) -> None:
-        """Hand on an evaluation."""
+        """Hand on an evaluation, and keep the first for the diagnosis."""
         self._sink.evaluated(run, entry)
+        if entry["step"] == 0:
+            self._beside[run][_START_LOSS] = entry["train_loss"]
 
     def probed(self, run: int, snapshot: dict[str, Any]) -> None:
         """Hand on a probe, and keep it for the diagnosis."""
@@ -162,11 +175,35 @@ class _Reporter:
 
     def ended(self, run: int, outcome: Outcome) -> None:
         """Diagnose the run and hand on its result."""
-        found = _result(outcome, self._snapshots[run], self._job.configs[run], self._network)
-        beside = self._beside[run]
+        beside = dict(self._beside[run])
+        conditions, progress = self._judged(outcome, beside.pop(_START_LOSS, None))
+        found = _result(
+            outcome,
+            self._snapshots[run],
+            self._job.configs[run],
+            self._network,
+            conditions=conditions,
+            progress=progress,
+        )
         result = {**found, **_cost(outcome.cost, beside), **beside, "cohort": len(self._job.seeds)}
         self._sink.ended(run, result, save({**outcome.parameters, **outcome.buffers}))
         self._snapshots[run] = []
+
+    def _judged(self, outcome: Outcome, start_loss: float | None) -> tuple[list[Finding], Progress | None]:
+        """What is wrong beside the layers, and how far a run came that was trained to its end."""
+        layers = {layer.name: layer.index for layer in self._network.weight_layers()}
+        conditions = replace(self._conditions, loss=start_loss)
+        found = list(condition_findings(conditions, layers, config=True))
+        if outcome.final is None or start_loss is None:
+            return found, None
+        final = outcome.final
+        return found, Progress(
+            updates=outcome.cost.steps,
+            start_loss=start_loss,
+            end_loss=final["train_loss"],
+            accuracy=final["val_accuracy"],
+            guess=self._guess,
+        )
 
 
 def _cost(cost: Cost, beside: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,12 +218,19 @@ def _cost(cost: Cost, beside: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _result(
-    outcome: Outcome, snapshots: Sequence[dict[str, Any]], config: ExperimentConfig, network: Network
+    outcome: Outcome,
+    snapshots: Sequence[dict[str, Any]],
+    config: ExperimentConfig,
+    network: Network,
+    *,
+    conditions: Sequence[Finding],
+    progress: Progress | None,
 ) -> dict[str, Any]:
     """What is known of a run once it has ended."""
     lost = None if outcome.diverged is None else (outcome.diverged.step, outcome.diverged.layer)
     first_q = snapshots[0]["layers"][0]["pre"]["q"] if snapshots else 1.0
-    found = diagnose(snapshots, situation_of(network, config.model, config.init, first_q), lost)
+    situation = situation_of(network, config.model, config.init, first_q)
+    found = diagnose(snapshots, situation, lost, conditions=conditions, progress=progress)
     return {
         "status": "finished" if outcome.diverged is None else "diverged",
         "final": outcome.final,

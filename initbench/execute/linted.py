@@ -7,24 +7,25 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from initbench.components.activation import bound
 from initbench.components.norm import NORMS
 from initbench.components.scheme import INITS
 from initbench.components.weight import parametrization_of
 from initbench.config.schema import ExperimentConfig
 from initbench.data.prepare import Bundle
 from initbench.errors import UsageError
+from initbench.execute.capacity import check_network
 from initbench.execute.identity import training_mode
 from initbench.linting.check import LintFinding, Subject, lint
-from initbench.models.build import check
-from initbench.models.initialise import InitOptions, LayerRule, layer_rule, rule_for
+from initbench.linting.declared import declared_rules
+from initbench.models.initialise import InitOptions, LayerRule, layer_rule
 from initbench.models.network import Network
 from initbench.pretrain.start import begin
 from initbench.pretrain.transfer_source import Origin
-from initbench.probing.own import Examined, Loss, examine
+from initbench.probing.coverage import Coverage
+from initbench.probing.own import Examined, examine
+from initbench.probing.own_loss import Loss
 from initbench.probing.own_theory import common_activation
 from initbench.threads import one_thread
-from initbench.trace.use import Use
 from initbench.train.loop import fixed_sample
 from initbench.train.numerics import true_fp32
 
@@ -41,6 +42,7 @@ class Linted:
     findings: list[LintFinding]
     unseen: dict[str, str]
     """By parameter, why no check looked at it."""
+    coverage: Coverage
 
 
 def lint_config(
@@ -50,7 +52,7 @@ def lint_config(
 
     `origins`: by seed, where the nets take their weights from, if from elsewhere.
     """
-    check(config.model, config.init, input_shape=data.input_shape, classes=data.classes)
+    check_network(config, data, copies=len(config.seed_list))
     batch = fixed_sample(data.train, config.probe.batch)
     device = data.train.x.device
     taken = [origins[seed] for seed in config.seed_list] if origins else []
@@ -72,31 +74,39 @@ def lint_own(
     y: Tensor | None = None,
     *,
     loss: Loss | None = None,
+    chance: float | None = None,
     target: str,
     seeds: Sequence[int],
     declared: InitOptions | None = None,
 ) -> Linted:
     """Look at modules of the user's own; `declared` is the init that all their weights are meant to have."""
     made = list(modules)
-    nets = _examined(made, x, y, loss)
+    nets = _examined(made, x, y, loss, chance)
     uses = nets[0].found.uses
     activation = common_activation(uses)
-    rules = {} if declared is None else _declared(uses, declared)
+    drawn = [net.found.uses for net in nets]
+    rules = {} if declared is None else declared_rules(made[0], drawn, declared, activation)
     subject = Subject(nets=nets, module=made[0], activation=activation, declared=rules, config=False)
     return _linted(subject, target, seeds, len(x))
 
 
-def _examined(modules: Sequence[nn.Module], x: Tensor, y: Tensor | None, loss: Loss | None) -> list[Examined]:
+def _examined(
+    modules: Sequence[nn.Module],
+    x: Tensor,
+    y: Tensor | None,
+    loss: Loss | None,
+    chance: float | None = None,
+) -> list[Examined]:
     with true_fp32(x.device), one_thread():
-        nets = [examine(module, x, y, loss) for module in modules]
-    if not nets[0].found.uses:
+        nets = [examine(module, x, y, loss, chance) for module in modules]
+    if not nets[0].found.uses and not nets[0].found.unseen:
         raise UsageError("no weight layer was seen in the pass: there is nothing to lint")
     return nets
 
 
 def _linted(subject: Subject, target: str, seeds: Sequence[int], samples: int) -> Linted:
-    found = subject.nets[0].found
-    return Linted(target, len(found.uses), tuple(seeds), samples, lint(subject), found.unseen)
+    found, coverage = subject.nets[0].found, subject.nets[0].coverage
+    return Linted(target, len(found.uses), tuple(seeds), samples, lint(subject), found.unseen, coverage)
 
 
 def _computes_weights(config: ExperimentConfig) -> bool:
@@ -113,18 +123,4 @@ def _rules(network: Network, init: InitOptions) -> dict[str, LayerRule]:
         layer.name: layer_rule(layer, init, network.activation)
         for layer in network.weight_layers()
         if parametrization_of(layer.module) is None
-    }
-
-
-def _declared(uses: Sequence[Use], init: InitOptions) -> dict[str, LayerRule]:
-    """The same for a module, each layer under its own activation."""
-    return {
-        use.name: rule_for(
-            init.scheme,
-            init.gain,
-            (use.fan_in, use.fan_out),
-            use.activation.bound if use.activation and use.activation.bound else bound("linear"),
-            use.index,
-        )
-        for use in uses
     }

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from initbench.errors import UsageError
 from initbench.execute.surveyed import Survey, SurveyedLayer, findings, measured
-from initbench.probing.own import Examined, Loss, examine
+from initbench.execute.trials import SEEDS, ModuleTrials
+from initbench.memory import require_memory
+from initbench.probing.conditions import condition_findings
+from initbench.probing.coverage import Coverage
+from initbench.probing.finding import Finding
+from initbench.probing.own import Examined, examine
+from initbench.probing.own_loss import Loss
 from initbench.probing.own_theory import expect_own, own_situation
+from initbench.probing.proof import Records
 from initbench.threads import one_thread
 from initbench.trace.use import Found, Use
 from initbench.train.numerics import true_fp32
@@ -31,7 +39,9 @@ class OwnSurvey(Survey):
     loss_value: float
     """Mean over the modules."""
     loss_at_chance: float | None
-    """ln C for the cross-entropy of C classes."""
+    """What it is where all classes are equally likely: ln C for the cross-entropy of C classes."""
+    coverage: Coverage
+    """How much of the first module was looked at."""
     found: Found
     """What the first module's pass showed."""
 
@@ -42,6 +52,7 @@ def survey_own(
     y: Tensor | None = None,
     *,
     loss: Loss | None = None,
+    chance: float | None = None,
     model: str,
     batch: str,
     seeds: Sequence[int],
@@ -51,18 +62,34 @@ def survey_own(
     Raises UsageError for modules that cannot be run on x, that have no weight layer, or that differ
     from one another in more than their weights.
     """
+    seen: list[Examined] = []
+    for_trials: list[nn.Module] = []  # no more are held in memory
     with true_fp32(x.device), one_thread():
-        seen = [examine(module, x, y, loss) for module in modules]
+        for module in modules:
+            seen.append(examine(module, x, y, loss, chance))
+            if len(for_trials) < SEEDS:
+                for_trials.append(module)
     nets = [net.found.uses for net in seen]
+    _refuse_unseen(seen[0])
     _refuse_unlike(nets)
     shown = [net.records for net in seen]
     expected = expect_own(nets, x)
+    situation = own_situation(nets, expected)
+
+    def records(module: nn.Module) -> Records:
+        with true_fp32(x.device), one_thread():
+            return examine(module, x, y, loss, chance).records
+
+    ends = tuple(dict.fromkeys(addition.use.name for addition in seen[0].found.additions))
+    trials = ModuleTrials(for_trials, shown, nets[0], ends, situation.activation, records)
+    branches = ("residual=zero", "residual=scaled") if ends else ()
+    situation = replace(situation, check=trials, branches=branches)
     return OwnSurvey(
         seeds=tuple(seeds),
         samples=len(x),
         layers=_layers(seen),
         expected=expected,
-        findings=findings(shown, own_situation(nets, expected)),
+        findings=findings(shown, situation, [_conditions(net) for net in seen]),
         model=model,
         batch=batch,
         input_shape=tuple(x.shape[1:]),
@@ -70,15 +97,23 @@ def survey_own(
         loss=seen[0].loss.words,
         loss_value=sum(net.loss.value for net in seen) / len(seen),
         loss_at_chance=seen[0].loss.chance,
+        coverage=seen[0].coverage,
         found=seen[0].found,
     )
 
 
+def _refuse_unseen(net: Examined) -> None:
+    if not net.found.uses:
+        reasons = net.coverage.gaps or "nothing multiplies by a weight through torch's functions"
+        raise UsageError(f"no weight layer was seen in the pass: {reasons}")
+
+
+def _conditions(net: Examined) -> list[Finding]:
+    layers = {use.name: use.index for use in reversed(net.found.uses)}
+    return list(condition_findings(net.conditions, layers, config=False))
+
+
 def _refuse_unlike(nets: Sequence[Sequence[Use]]) -> None:
-    if not nets[0]:
-        raise UsageError(
-            "no weight layer was seen in the pass: nothing multiplies by a weight through torch's functions"
-        )
     kinds = {tuple((use.name, use.operation, tuple(use.weight.shape)) for use in uses) for uses in nets}
     if len(kinds) > 1:
         raise UsageError("the modules differ in their layers from seed to seed; probe one seed at a time")
@@ -99,4 +134,8 @@ def _layers(seen: Sequence[Examined]) -> list[SurveyedLayer]:
 
 def gaussian_batch(shape: Sequence[int], samples: int, seed: int = 0) -> Tensor:
     """N(0, 1) noise (samples, *shape), the same for every call."""
+    size = " × ".join(f"{axis:,}" for axis in (samples, *shape))
+    require_memory(
+        4.0 * math.prod((samples, *shape)), f"a batch of {size} values", "lower --input or probe.batch"
+    )
     return torch.randn(samples, *shape, generator=torch.Generator().manual_seed(seed))

@@ -25,6 +25,7 @@ LOOK_SECONDS = 0.2
 """Between looks at the memory of workers that have a limit."""
 _GONE = (EOFError, OSError)
 """What a pipe raises whose other end is gone, in the middle of a message as well."""
+_SAFE_PATH = "PYTHONSAFEPATH"
 _DIE_WITH_PARENT = 1
 """PR_SET_PDEATHSIG of prctl(2)."""
 
@@ -167,7 +168,7 @@ class _Worker:
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self._process = context.Process(target=work, args=(theirs, os.getpid()), daemon=True)
-        with _deaf_to_interrupts():
+        with _deaf_to_interrupts(), _safe_path():
             self._process.start()
         theirs.close()
 
@@ -198,12 +199,26 @@ def resident_bytes(pid: int) -> float:
 
 @contextmanager
 def _deaf_to_interrupts() -> Iterator[None]:
-    """Processes started inside never hear of Ctrl-C, not even while they import: the driver ends them."""
-    if threading.current_thread() is not threading.main_thread():  # where no handler can be set
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Processes started inside never hear of Ctrl-C, not even while they import: the driver ends them.
+
+    They inherit the mask of blocked signals. The driver receives what came meanwhile when the block ends.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Processes started inside import nothing from the working directory, whatever is called as in Python."""
+    previous = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if previous is None:
+            del os.environ[_SAFE_PATH]
+        else:
+            os.environ[_SAFE_PATH] = previous

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from initbench.config.schema import ExperimentConfig
 from initbench.data.batches import check_batch_size
 from initbench.data.prepare import Bundle
+from initbench.execute.capacity import check_network
 from initbench.execute.experiment import Plan
 from initbench.execute.identity import Identity
-from initbench.models.build import check
 from initbench.pretrain.start import check_inputs
 from initbench.pretrain.transfer import transfers_of
 from initbench.store.layout import Record
@@ -49,7 +49,7 @@ def ready(plan: Plan, seeds: tuple[int, ...], data: Bundle, surroundings: Record
     """
     config = plan.config
     check_batch_size(len(data.train), config.train.batch_size)
-    check(config.model, config.init, input_shape=data.input_shape, classes=data.classes)
+    check_network(config, data, copies=2)  # weights and gradients
     check_inputs(config, data)
     transfers = transfers_of(config, data, {seed: plan.origins[seed] for seed in seeds if plan.origins})
     steps = total_steps(config.train, len(data.train) // config.train.batch_size)

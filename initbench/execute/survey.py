@@ -9,9 +9,19 @@ from typing import Any
 from initbench.config.schema import ExperimentConfig
 from initbench.data.batches import check_batch_size
 from initbench.data.prepare import Bundle
+from initbench.execute.capacity import check_network
 from initbench.execute.identity import training_mode
-from initbench.execute.surveyed import Survey, SurveyedLayer, findings, first_q, measured, note, shown_by
-from initbench.models.build import check
+from initbench.execute.surveyed import (
+    Shown,
+    Survey,
+    SurveyedLayer,
+    conditions_found,
+    findings,
+    first_q,
+    measured,
+    note,
+    shown_by,
+)
 from initbench.models.fans import fans
 from initbench.models.network import Network
 from initbench.pretrain.start import begin
@@ -44,20 +54,21 @@ def survey(
 
 def _survey(config: ExperimentConfig, data: Bundle, origins: Mapping[int, Origin]) -> ConfigSurvey:
     check_batch_size(len(data.train), config.train.batch_size)
-    check(config.model, config.init, input_shape=data.input_shape, classes=data.classes)
+    check_network(config, data, copies=2)  # weights and gradients
     batch = fixed_sample(data.train, config.probe.batch)
     mode = training_mode(config, data.train.x.device)
-    shown: list[list[dict[str, Any]]] = []
+    seen: list[Shown] = []
     network: Network | None = None
     for seed in config.seed_list:
         taken = [origins[seed]] if origins else []
         (network,) = begin(config, data, [seed], mode, data.train.x.device, taken)
-        shown.append(shown_by(network, batch, config))
+        seen.append(shown_by(network, batch, config))
+    shown = [net.layers for net in seen]
     assert network is not None
     network = network.cpu()
     situation = situation_of(network, config.model, config.init, first_q(shown))
     expected = expect(network, config.init, config.model.norm.name, batch.x)
-    found = findings(shown, situation)
+    found = findings(shown, situation, [conditions_found(net) for net in seen])
     return ConfigSurvey(
         seeds=config.seed_list,
         config=config,

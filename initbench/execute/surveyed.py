@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from initbench.config.schema import ExperimentConfig
 from initbench.data.prepare import Split
+from initbench.models.fans import shape_of
 from initbench.models.network import Network
 from initbench.probing.advice import drift_note
 from initbench.probing.capture import probe
-from initbench.probing.diagnose import Finding, diagnose
+from initbench.probing.conditions import (
+    SCALE_FREE_NORMS,
+    Conditions,
+    batch_conditions,
+    broken_tensors,
+    condition_findings,
+)
+from initbench.probing.diagnose import diagnose
 from initbench.probing.expect import Expected
+from initbench.probing.finding import Finding
 from initbench.probing.moments import Detail
 from initbench.probing.remedy import Situation
 from initbench.threads import one_thread
+from initbench.trace.operations import norm_module
 from initbench.train.numerics import true_fp32
+
+_SCALE_FREE = SCALE_FREE_NORMS | {"FilterResponseNorm"}
 
 Measurement = dict[str, float | None]
 """By statistic, what one net shows in one layer."""
@@ -52,20 +65,62 @@ class Survey:
     """What theory says of q over the layers, where it drifts without being a finding."""
 
 
-def shown_by(network: Network, batch: Split, config: ExperimentConfig) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Shown:
+    """What a pass shows of one untrained net."""
+
+    layers: list[dict[str, Any]]
+    conditions: Conditions
+
+
+def shown_by(network: Network, batch: Split, config: ExperimentConfig) -> Shown:
     """What a diagnosis reads of one untrained net, on the device of the batch. One thread for all of it."""
     network = network.to(batch.x.device)
+    losses: list[float] = []
+
+    def loss(logits: Tensor, y: Tensor) -> Tensor:
+        value = cross_entropy(logits, y)
+        losses.append(float(value.detach()))
+        return value
+
     with true_fp32(batch.x.device), one_thread():
-        return probe(
+        layers = probe(
             network,
             {name: p.detach() for name, p in network.named_parameters()},
             dict(network.named_buffers()),
             x=batch.x,
             y=batch.y,
-            loss=cross_entropy,
+            loss=loss,
             bins=config.probe.bins,
             detail=Detail.DIAGNOSIS,
         )
+    return Shown(layers, network_conditions(network, batch.x, losses[0]))
+
+
+def network_conditions(network: Network, x: Tensor, loss: float | None) -> Conditions:
+    """What a net of ours and its batch x (B, …) show beside the layers; `loss`: cross-entropy at init."""
+    conditions = batch_conditions(x)
+    head = network.weight_layers()[-1]
+    return replace(
+        conditions,
+        broken=(*broken_tensors(network.named_parameters(), network.named_buffers()), *conditions.broken),
+        first_input=None if _divides_scale_out(network) else conditions.batch,
+        loss=loss,
+        chance=math.log(shape_of(head.module)[0]),
+        head=head.name,
+    )
+
+
+def _divides_scale_out(network: Network) -> bool:
+    """Whether a norm takes the scale of the input away in or right behind the first layer."""
+    name = type(network.weight_layers()[0].output).__name__
+    return norm_module(name) in _SCALE_FREE or name.startswith("Cosine")
+
+
+def conditions_found(shown: Shown) -> list[Finding]:
+    """What is wrong beside the layers, in a config's words."""
+    layers = {layer["name"]: layer["index"] for layer in shown.layers}
+    return list(condition_findings(shown.conditions, layers, config=True))
 
 
 def measured(layers: Sequence[dict[str, Any]], place: int) -> Measurement:
@@ -86,11 +141,20 @@ def measured(layers: Sequence[dict[str, Any]], place: int) -> Measurement:
     return {name: value if value is None or math.isfinite(value) else None for name, value in found.items()}
 
 
-def findings(shown: Sequence[list[dict[str, Any]]], situation: Situation) -> list[tuple[Finding, int]]:
-    """What is wrong with nets as probed: each kind once, as the first net shows it, with its count."""
+def findings(
+    shown: Sequence[list[dict[str, Any]]],
+    situation: Situation,
+    conditions: Sequence[Sequence[Finding]] = (),
+) -> list[tuple[Finding, int]]:
+    """What is wrong with nets as probed: each kind once, as the first net shows it, with its count.
+
+    conditions: by net, what was found beside its layers.
+    """
     by_code: dict[str, list[Finding]] = {}
-    for layers in shown:
-        for finding in diagnose([{"when": "init", "step": 0, "layers": layers}], situation, None):
+    for place, layers in enumerate(shown):
+        snapshot = {"when": "init", "step": 0, "layers": layers}
+        beside = conditions[place] if conditions else ()
+        for finding in diagnose([snapshot], situation, None, conditions=beside):
             by_code.setdefault(finding.code, []).append(finding)
     return [(found[0], len(found)) for found in by_code.values()]
 

@@ -20,9 +20,9 @@ from initbench.config.schema import ExperimentConfig
 from initbench.data.batches import check_batch_size
 from initbench.data.prepare import Bundle, Split
 from initbench.errors import UsageError
+from initbench.execute.capacity import check_network
 from initbench.execute.learning import Bar, train_row
 from initbench.execute.surveyed import shown_by
-from initbench.models.build import check
 from initbench.models.network import FAMILIES, Network
 from initbench.probing.diagnose import diagnose
 from initbench.probing.expect import theory_layers, unpredictable
@@ -105,7 +105,7 @@ def survey_map(
     check_batch_size(len(data.train), config.train.batch_size)
     for depth in {axes.depth[0], axes.depth[-1]}:
         at = variant(config, axes.sigma_w[0], depth)
-        check(at.model, at.init, input_shape=data.input_shape, classes=data.classes)
+        check_network(at, data, copies=2)
     deepest = variant(config, axes.sigma_w[0], max(FEWEST_LAYERS, axes.depth[-1]))
     reason = unpredictable(_skeleton(deepest, data), deepest.init, config.model.norm.name)
     batch = fixed_sample(data.train, config.probe.batch)
@@ -186,7 +186,7 @@ def _probed(
         at, shown = variant(config, sigma_w, depth), []
         for seed in seeds:
             (network,) = draw(at, data, [seed])
-            shown.append(shown_by(network, batch, config))
+            shown.append(shown_by(network, batch, config).layers)
             observer.advanced(depth)
         yield _point(sigma_w, depth, shown)
 

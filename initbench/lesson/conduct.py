@@ -11,6 +11,7 @@ from initbench.compare.rows import Table, one_table
 from initbench.config.lesson import Arm, Lesson
 from initbench.config.tuning import Tune, chosen_of
 from initbench.errors import InitbenchError
+from initbench.lesson.limits import ArmRecord
 from initbench.lesson.verdict import Judged, judged
 from initbench.sweep.train import Get, Trained
 from initbench.sweep.tune import Tuning, tune
@@ -68,7 +69,8 @@ def conduct(lesson: Lesson, get: Get) -> Conducted:
     """
     arms = tuple(_arms(lesson.arms, lesson.tune, get))
     table = one_table({arm.name: arm.trained.facts for arm in arms})
-    return Conducted(lesson, arms, table, tuple(judged(lesson.config.claims, table)))
+    records = {arm.name: ArmRecord(arm.trained.facts, arm.tuning) for arm in arms}
+    return Conducted(lesson, arms, table, tuple(judged(lesson.config.claims, table, arms=records)))
 
 
 def _arms(arms: Sequence[Arm], wanted: Tune | None, get: Get) -> Iterator[ArmResult]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -11,6 +11,7 @@ from initbench.compare.gates.judge import Gate, Judgement, judge
 from initbench.compare.gates.parse import condition
 from initbench.compare.rows import Table
 from initbench.config.lesson import Claim
+from initbench.lesson.limits import ArmRecord, reasons
 
 
 class Verdict(StrEnum):
@@ -21,7 +22,7 @@ class Verdict(StrEnum):
     CONTRADICTED = "contradicted"
     """The whole interval fulfils the opposite."""
     UNDECIDED = "undecided"
-    """Neither: there are too few seeds, or the numbers lie too close to the border."""
+    """Neither: there are too few seeds, the numbers lie too close to the border, or a reason in `limits`."""
 
 
 @dataclass(frozen=True)
@@ -32,22 +33,34 @@ class Judged:
     judgement: Judgement
     n: int
     """The fewest runs that a number behind it comes from."""
+    reasons: tuple[str, ...] = ()
+    """Why it is left undecided, whatever its numbers say."""
 
     @property
     def verdict(self) -> Verdict:
         """Of a claim about every arm: supported if all of them show it, contradicted if one does not."""
+        if self.reasons:
+            return Verdict.UNDECIDED
         states = {case.state for case in self.judgement.cases}
         if State.CLEAR in states:
             return Verdict.CONTRADICTED
         return Verdict.SUPPORTED if states == {State.TRIGGERED} else Verdict.UNDECIDED
 
 
-def judged(claims: Sequence[Claim], table: Table, confidence: float = 0.95) -> list[Judged]:
-    """Judge claims on a table whose rows are the arms. Raises UsageError for layers that no arm has."""
+def judged(
+    claims: Sequence[Claim],
+    table: Table,
+    confidence: float = 0.95,
+    arms: Mapping[str, ArmRecord] | None = None,
+) -> list[Judged]:
+    """Judge claims on a table whose rows are the arms. Raises UsageError for layers that no arm has.
+
+    `arms` has by row what `limits.reasons` looks at; without it the numbers alone decide.
+    """
     gates = [Gate(claim.holds_if, condition(claim.holds_if)) for claim in claims]
     found = judge(gates, [table], confidence)
     return [
-        Judged(claim, judgement, _runs(judgement, table))
+        Judged(claim, judgement, _runs(judgement, table), tuple(reasons(judgement, arms or {})))
         for claim, judgement in zip(claims, found, strict=True)
     ]
 

@@ -5,23 +5,34 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from initbench.memory import refused_bytes
+from initbench.models.fit import refuse
 from initbench.models.initialise import InitOptions, check_init, initialise
 from initbench.models.network import FAMILIES, FamilyOptions, Network
 from initbench.models.pretrained import check_transfer
 from initbench.streams import stream_seed
 
 
-def check(model: FamilyOptions, init: InitOptions, *, input_shape: tuple[int, ...], classes: int) -> None:
-    """Raise ConfigError, naming the keys, where no such net can be built and drawn for such samples.
+def check(model: FamilyOptions, init: InitOptions, *, input_shape: tuple[int, ...], classes: int) -> int:
+    """Check that such a net can be built and drawn for such samples, and return the bytes of its parameters.
 
     No weight is drawn and nothing large is made: the net that is looked at has shapes and no data.
+
+    Raises:
+        ConfigError: If it cannot; names the keys.
     """
     family = FAMILIES[model.family]
     family.check(model, input_shape)
     with torch.device("meta"):
-        network = family.build(model, input_shape, classes)
+        try:
+            network = family.build(model, input_shape, classes)
+        except (RuntimeError, OverflowError, TypeError) as error:
+            if isinstance(error, RuntimeError) and refused_bytes(error) is None:
+                raise
+            refuse("model", "a weight of this net has more values than can be counted; choose smaller sizes")
         check_transfer(network, model, init)
         check_init(network, init)
+    return sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
 
 
 def build(

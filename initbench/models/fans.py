@@ -45,6 +45,11 @@ def fans_of(
     return (there, here) if transposed else (here, there)
 
 
+def torch_fans(module: nn.Module) -> tuple[float, float]:
+    """(fan_in, fan_out) as torch.nn.init counts them: of weight.shape[1] and [0], whatever layer it is of."""
+    return fans_of(shape_of(module))
+
+
 def shape_of(module: nn.Module) -> tuple[int, ...]:
     """Shape of the weight, however it is computed."""
     plain = parametrization_of(module) is None

@@ -18,7 +18,7 @@ from initbench.components.inits.autoencoder import AutoencoderOptions
 from initbench.components.scheme import INITS, Needs, Scheme, Setting
 from initbench.components.weight import assign_weight, weight_of
 from initbench.errors import ConfigError, Fault, UsageError
-from initbench.models.fans import fans, kernels, shape_of
+from initbench.models.fans import fans, kernels, shape_of, torch_fans
 from initbench.models.network import Network, WeightLayer, check_line
 from initbench.registry import Options, Section
 from initbench.streams import generator
@@ -108,6 +108,8 @@ class LayerRule:
     activation: BoundActivation
     first: bool
     """Whether no activation has passed the layer's input."""
+    scheme_fans: tuple[float, float]
+    """(fan_in, fan_out) as the scheme counts them: torch's own where it reproduces torch."""
 
     @property
     def arguments(self) -> dict[str, object]:
@@ -119,16 +121,15 @@ class LayerRule:
         """fan_in times the variance of one weight; None where weights are not independent draws."""
         if self.scheme.variance is None:
             return None
-        variance = self.scheme.variance(
-            fan_in=self.fan_in, fan_out=self.fan_out, gain=self.gain, **self.arguments
-        )
+        fan_in, fan_out = self.scheme_fans
+        variance = self.scheme.variance(fan_in=fan_in, fan_out=fan_out, gain=self.gain, **self.arguments)
         return self.fan_in * variance
 
     @property
     def bias_std(self) -> float:
         """Standard deviation of the scheme's own biases."""
         std = self.scheme.bias_std
-        return 0.0 if std is None else std(self.activation, self.fan_in)
+        return 0.0 if std is None else std(self.activation, self.scheme_fans[0])
 
     def problem(self, module: nn.Module) -> str | None:
         """Why the weight of `module` cannot be filled; None where it can."""
@@ -140,11 +141,12 @@ class LayerRule:
     def fill(self, module: nn.Module, weight: Tensor, stream: Generator) -> None:
         """Overwrite `weight`, of the shape of the weight of `module`, which has no `problem`."""
         fill = self.scheme.first_fill if self.first and self.scheme.first_fill else self.scheme.fill
+        fan_in, fan_out = self.scheme_fans
         for kernel in kernels(module, weight):
             fill(
                 kernel,
-                fan_in=self.fan_in,
-                fan_out=self.fan_out,
+                fan_in=fan_in,
+                fan_out=fan_out,
                 gain=self.gain,
                 generator=stream,
                 **self.arguments,
@@ -171,7 +173,8 @@ def rule_of(
     """The rule of the weight layer number `index`, from 1, under the scheme `chosen`."""
     if not is_touched(module, chosen):
         chosen = default_choice(INITS, "torch_default")
-    return rule_for(chosen, gain, fans(module), activation, index)
+    counted = torch_fans(module) if INITS[chosen.name].takes_torch_fans else fans(module)
+    return rule_for(chosen, gain, fans(module), activation, index, counted)
 
 
 def is_touched(module: nn.Module, chosen: Options) -> bool:
@@ -180,12 +183,18 @@ def is_touched(module: nn.Module, chosen: Options) -> bool:
 
 
 def rule_for(
-    chosen: Options, gain: Gain, both_fans: tuple[float, float], activation: BoundActivation, index: int
+    chosen: Options,
+    gain: Gain,
+    both_fans: tuple[float, float],
+    activation: BoundActivation,
+    index: int,
+    scheme_fans: tuple[float, float] | None = None,
 ) -> LayerRule:
     """The same for a layer of which (fan_in, fan_out) are known."""
     scheme = INITS[chosen.name]
     used = _gain(scheme, gain, activation, index)
-    return LayerRule(scheme, chosen, used, *both_fans, activation, first=index == 1)
+    counted = scheme_fans or both_fans
+    return LayerRule(scheme, chosen, used, *both_fans, activation, first=index == 1, scheme_fans=counted)
 
 
 def _gain(scheme: Scheme, asked: Gain, activation: BoundActivation, index: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,18 @@ from safetensors.torch import load
 from torch import Tensor
 
 from initbench.errors import DataError
+from initbench.memory import require_memory
+from initbench.paths import file_kind
+
+MAX_HEADER_BYTES = 16 * 1024 * 1024
+"""A name, a shape and two offsets for each tensor: about a hundred bytes."""
+
+_DTYPES = frozenset(
+    (
+        *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+        *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+    )
+)
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -19,19 +32,45 @@ def read(path: Path) -> dict[str, Tensor]:
 
     Nothing in the file is run. Raises DataError saying what was found instead.
     """
-    if not path.is_file():
-        problem = "is a folder" if path.is_dir() else "is not there"
+    try:
+        kind = file_kind(path)
+    except OSError as error:
+        raise DataError(f"init.scheme.from: {str(path)[:200]} cannot be used: {error.strerror}") from None
+    if kind != "file":
+        problem = {"folder": "is a folder", "missing": "is not there"}.get(kind, "is not a regular file")
         raise DataError(f"init.scheme.from: the file of weights {path} {problem} (seen from {Path.cwd()})")
     try:
-        content = path.read_bytes()
+        size = path.stat().st_size
+        require_memory(2 * size, f"the file of weights {path}", "check that it is what it should be")
+        if path.suffix == ".safetensors":
+            _check_header(path, size)
+            return _checked(path, load(path.read_bytes()))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    if path.suffix == ".safetensors":
-        try:
-            return load(content)
-        except (SafetensorError, ValueError, KeyError) as error:
-            raise DataError(f"{path} cannot be read as a safetensors file: {error}") from error
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        if isinstance(error, KeyError):  # a type that the format has, and torch has not
+            raise DataError(f"{path} holds tensors of type {error.args[0]}, which cannot be used") from error
+        raise DataError(f"{path} cannot be read as a safetensors file: {error}") from error
     return _state_dict(path)
+
+
+def _check_header(path: Path, size: int) -> None:
+    """Hold the header of a safetensors file against its size, before the rest is read.
+
+    Raises ValueError where they disagree.
+    """
+    with path.open("rb") as file:
+        header_size = int.from_bytes(file.read(8), "little")
+        if not 2 <= header_size <= min(MAX_HEADER_BYTES, size - 8):
+            raise ValueError(
+                f"its header says that it has {header_size:,} bytes; the file has {size:,}, and a header has"
+                f" at most {MAX_HEADER_BYTES:,}"
+            )
+        header = json.loads(file.read(header_size))
+    entries = [entry for name, entry in header.items() if name != "__metadata__"]
+    end = max((int(entry["data_offsets"][1]) for entry in entries), default=0)
+    if 8 + header_size + end != size:
+        raise ValueError(f"its tensors end at byte {8 + header_size + end:,}, and the file has {size:,}")
 
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
@@ -52,7 +91,18 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
             f"{path} holds {_described(found)} where a state_dict is expected, tensors by name: save it with"
             " torch.save(net.state_dict(), …)"
         )
-    return dict(found)
+    return _checked(path, dict(found))
+
+
+def _checked(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors; raises DataError for a type that no parameter can be computed with, such as float8."""
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _DTYPES:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise DataError(
+                f"{path}: the tensor {name!r} is of type {kind}, which cannot be used: save it as float32"
+            )
+    return tensors
 
 
 def _is_named_tensor(name: object, value: object) -> bool:

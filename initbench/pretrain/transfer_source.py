@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
@@ -15,6 +14,8 @@ from initbench.components.inits.pretrained import TORCHVISION, TransferOptions
 from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import Source
 from initbench.errors import ConfigError, DataError, Fault, StoreError
+from initbench.memory import require_memory
+from initbench.paths import expand_user
 from initbench.pretrain.transfer_file import read
 from initbench.pretrain.transfer_torchvision import published
 from initbench.registry import nearest
@@ -49,9 +50,7 @@ def origins_of(config: ExperimentConfig, store: Store, source: Source) -> dict[i
         name = options.source.removeprefix(TORCHVISION)
         return dict.fromkeys(config.seed_list, _alike(options.source, published(name, config.model, source)))
     if options.is_file:
-        return dict.fromkeys(
-            config.seed_list, _alike(options.source, read(Path(options.source).expanduser()))
-        )
+        return dict.fromkeys(config.seed_list, _alike(options.source, read(expand_user(options.source))))
     return _stored(options.source, config.seed_list, store)
 
 
@@ -68,6 +67,8 @@ def _packed(name: str, tensors: Mapping[str, Tensor]) -> bytes:
         raise DataError(
             f"{name}: {broken[0]} holds values that are NaN or infinite; it is no net to start from"
         )
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    require_memory(2 * size, f"the weights of {name}", "check that the file is what it should be")
     return save({key: tensors[key].detach().clone().contiguous() for key in sorted(tensors)})
 
 

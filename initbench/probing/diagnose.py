@@ -7,27 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from initbench.probing.advice import and_more, dead_advice, saturated_advice, slope_advice, spell
+from initbench.probing.conditions import CONDITION_CODES
+from initbench.probing.finding import Code, Finding
 from initbench.probing.moments import ALIKE
 from initbench.probing.predict import MOST_FLAT
+from initbench.probing.progress import NOT_LEARNED, Progress, progress_finding
+from initbench.probing.recurrent import slopes_over_steps
 from initbench.probing.remedy import Situation
 from initbench.probing.slopes import FALL, Slope, fall, floor, growth, known
-
-
-@dataclass(frozen=True)
-class Code:
-    """One kind of finding."""
-
-    name: str
-    meaning: str
-    measure: str
-    threshold: float | None
-    hides: tuple[str, ...] = ()
-    """Codes that are mere consequences of this one at init, and are not reported beside it."""
-
+from initbench.probing.stream import outside_branches, residual_sums, stream_advice
 
 CODES = (
     Code(
@@ -36,95 +28,130 @@ CODES = (
         "largest relative spread over units of pre-activations, weight rows and weight-gradient rows",
         ALIKE,
         hides=("vanishing_forward", "vanishing_backward", "dead", "saturated"),
+        limit="a spread ≤ 0.001 of the mean size",
+        cure="Draw the weights at random: init.scheme=kaiming_normal.",
     ),
     Code(
         "not_finite",
-        "A layer puts out what is no number before anything is trained.",
-        "the first layer whose q = E[h²] is NaN or infinite, where q did not grow to that",
+        "A weight, the input or a layer's output is no number before anything is trained.",
+        "entries that are NaN or infinite: of parameters, buffers and the input, by name; of what an"
+        " operation puts out that was given numbers; else the first layer whose q = E[h²] is, unless q grew",
         None,
+        hides=(
+            "exploding_forward",
+            "vanishing_forward",
+            "exploding_backward",
+            "vanishing_backward",
+            "head_scale",
+        ),
+        limit="any entry (of a weight also one beyond 1e18); in a buffer any but −∞, which masks are made of",
+        cause="A division by 0 in an init, a damaged checkpoint, gaps in the data, or exp, log, a root or a"
+        " division beyond its range.",
+        cure="Draw or clean what is named, or keep the operation that is named within its range.",
     ),
-    Code("diverged", "The loss stopped being a number.", "updates made until then", None),
+    Code(
+        "diverged",
+        "The loss stopped being a number.",
+        "updates made until then",
+        None,
+        limit="a loss that is NaN or infinite",
+        cause="A learning rate too large for the net, or what else is listed.",
+        cure="A smaller train.lr.",
+    ),
+    *CONDITION_CODES[:-1],
     Code(
         "vanishing_forward",
         "What tells one input from another is lost on the way to the head.",
         "log-slope over hidden layers of the pre-activations' variance over samples, at init",
         math.log(FALL),
+        limit="a fall to below 1/10,000 over the net (ln = −9.21)",
+        cure="A scheme whose gain keeps the signal under this activation (init.scheme=analytic), or a norm.",
     ),
     Code(
         "exploding_forward",
         "The pre-activations grow from layer to layer.",
         "log-slope over hidden layers of q = E[h²], at init",
         -math.log(FALL),
+        hides=("head_scale",),
+        limit="a growth beyond 10,000 times over the net (ln = 9.21)",
+        cure="A smaller init.gain, a scheme that keeps q (init.scheme=analytic), or a norm.",
     ),
     Code(
         "vanishing_backward",
         "The gradient is lost on the way back to the first layers.",
         "log-slope, from the last hidden layer to the first, of E[δ²], at init",
         math.log(FALL),
+        limit="a fall to below 1/10,000 over the net (ln = −9.21)",
+        cure="A larger gain, or an activation that is less flat; init.scheme=critical has χ₁ = 1.",
     ),
     Code(
         "exploding_backward",
         "The gradient grows on the way back to the first layers.",
         "log-slope, from the last hidden layer to the first, of E[δ²], at init",
         -math.log(FALL),
+        limit="a growth beyond 10,000 times over the net (ln = 9.21)",
+        cure="A smaller gain; init.scheme=critical has χ₁ = 1.",
     ),
     Code(
         "dead",
         "Most units of a layer are zero on every sample of the probe batch.",
         "share of such units, at init or at the end",
         0.9,
+        limit="90 % of the units of a layer",
+        cure="A smaller train.lr, an init.bias above 0, or model.activation=leaky_relu.",
     ),
     Code(
         "saturated",
         "A bounded activation is flat (|φ′| < 0.05·max|φ′|) for most of what it sees.",
         "share of such entries, at init or at the end",
         MOST_FLAT,
+        level="note",
+        limit="50 % of the entries of a layer",
+        cure="A smaller init.gain, or a norm before the activation.",
     ),
+    *CONDITION_CODES[-1:],
+    NOT_LEARNED,
 )
 _BY_NAME = {code.name: code for code in CODES}
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One diagnosis of one run."""
-
-    code: str
-    layer: int | None
-    value: float
-    threshold: float | None
-    message: str
-    when: str
-    """The moment it was seen at: "init", or "end" for what training brought about."""
-
-    def as_data(self) -> dict[str, Any]:
-        """The finding as stored and printed with --json."""
-        return dict(vars(self))
-
-
 def diagnose(
-    snapshots: Sequence[dict[str, Any]], situation: Situation | None, diverged: tuple[int, int | None] | None
+    snapshots: Sequence[dict[str, Any]],
+    situation: Situation | None,
+    diverged: tuple[int, int | None] | None,
+    *,
+    conditions: Sequence[Finding] = (),
+    progress: Progress | None = None,
 ) -> list[Finding]:
-    """Findings of one run in order of precedence; a healthy run has none.
+    """Findings of one run in order of precedence; a healthy run has none that is a warning.
 
     snapshots: as probed, at least the one at init; `diverged`: (step, layer) of a run that did. `situation`
     is what the words are made of, which take longer than the judgement; None where none are asked for:
-    slopes and shares then have an empty message, and are otherwise the same.
+    slopes and shares then have an empty message, and are otherwise the same. `conditions`: what
+    `condition_findings` has found beside the layers; `progress`: of a run that was trained to its end.
     """
     first = [s for s in snapshots if s["when"] == "init"]
     ends = [s for s in snapshots if s["when"] in ("init", "end")]
-    found = list(_symmetric(ends, situation))
+    found = [*_symmetric(ends, situation), *conditions]
     if diverged is not None:
         found.append(_diverged(*diverged))
     for snapshot in first:
-        found += _slopes(_hidden(snapshot), situation)
+        ways = [outside_branches(way) for way in _ways(snapshot["layers"])]
+        slopes = [finding for way in ways for finding in _slopes(way, situation)]
+        found += {finding.code: finding for finding in reversed(slopes)}.values()
+        found += _slopes_of_stream(residual_sums(snapshot["layers"]), found, situation)
+        found += _steps(snapshot["layers"], found)
         found += _not_finite(snapshot["layers"], found)
     judged = ends if diverged is None else first
     found += _shares(judged, "dead", "dead_fraction", situation)
     found += _shares(judged, "saturated", "saturated_fraction", situation)
     hidden = {name for finding in found if finding.when == "init" for name in _BY_NAME[finding.code].hides}
+    left = [replace(f, level=_BY_NAME[f.code].level) for f in found if f.code not in hidden]
+    left = _causes(left, snapshots)
+    if progress is not None and not any(finding.level == "warning" for finding in left):
+        left += progress_finding(progress)
     order = [code.name for code in CODES]
-    left = [f for f in found if f.code not in hidden]
-    return sorted(_causes(left, snapshots), key=lambda f: order.index(f.code))
+    return sorted(left, key=lambda f: order.index(f.code))
 
 
 def _causes(found: list[Finding], snapshots: Sequence[dict[str, Any]]) -> list[Finding]:
@@ -157,7 +184,30 @@ def _follows(code: str, layer: int, dead: int) -> bool:
 
 
 def _hidden(snapshot: dict[str, Any]) -> list[dict[str, Any]]:
-    return [layer for layer in snapshot["layers"] if layer["act"] is not None]
+    """Layers that others follow; of our own nets those with an activation behind them."""
+    return [layer for layer in snapshot["layers"] if layer.get("is_hidden", layer["act"] is not None)]
+
+
+def _ways(layers: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The hidden layers from the input to each head, in order; all in one row where there is one head.
+
+    The layers of two nets side by side are no chain, though they stand one behind the other in the pass.
+    """
+    hidden = _hidden({"layers": layers})
+    heads = [layer for layer in layers if layer.get("is_head")]
+    if len(heads) < 2:
+        return [hidden]
+    by_index, are_hidden = {layer["index"]: layer for layer in layers}, {layer["index"] for layer in hidden}
+    ways: list[list[dict[str, Any]]] = []
+    for head in heads:
+        way, below = [], head["below"]
+        while below is not None:
+            layer = by_index[below]
+            way += [layer] if below in are_hidden else []
+            below = layer["below"]
+        if way and way[::-1] not in ways:
+            ways.append(way[::-1])
+    return ways
 
 
 def _symmetric(snapshots: Sequence[dict[str, Any]], situation: Situation | None) -> Iterator[Finding]:
@@ -180,7 +230,7 @@ def _symmetric(snapshots: Sequence[dict[str, Any]], situation: Situation | None)
 
 def _not_finite(layers: Sequence[dict[str, Any]], found: Sequence[Finding]) -> Iterator[Finding]:
     broken = next((layer for layer in layers if not math.isfinite(layer["pre"]["q"])), None)
-    if broken is None or any(finding.code == "exploding_forward" for finding in found):
+    if broken is None or any(finding.code in ("exploding_forward", "not_finite") for finding in found):
         return
     index = broken["index"]
     message = f"layer {index} puts out what is no number at init. Look for it in its weights or in the input"
@@ -196,13 +246,26 @@ def _diverged(step: int, layer: int | None) -> Finding:
     return Finding("diverged", layer, float(step), None, message, "end")
 
 
+def _steps(layers: Sequence[dict[str, Any]], found: Sequence[Finding]) -> Iterator[Finding]:
+    """The same codes as those of slopes over layers, of a recurrent layer from step to step; each once."""
+    codes = {finding.code for finding in found}
+    for code, layer, slope, words in slopes_over_steps(layers):
+        if code not in codes:
+            codes.add(code)
+            message = (
+                f"{words}. Draw its recurrent weights anew (orthogonal ones keep the size of a state), and"
+                " start biases at 0, that of a forget gate at 1"
+            )
+            yield Finding(code, layer["index"], slope.value, slope.threshold, message, "init")
+
+
 def _slopes(hidden: list[dict[str, Any]], situation: Situation | None) -> Iterator[Finding]:
     """Findings of the signal on its way forward and of the gradient on its way back.
 
     A residual branch that starts closed puts out 0 and lets no gradient in, while both go on beside it;
     such layers are no part of the way.
     """
-    forward = list(filter(_open, hidden))
+    forward = [layer for layer in hidden if _open(layer) and not layer.get("was_constant")]
     q = known([layer["pre"]["q"] for layer in forward])
     finite = sum(map(math.isfinite, q))
     signal = known([layer["pre"]["signal"] for layer in forward])[:finite]
@@ -217,9 +280,20 @@ def _slopes(hidden: list[dict[str, Any]], situation: Situation | None) -> Iterat
     yield from _slope("exploding_backward", growth(delta), delta, backward, situation)
 
 
+def _slopes_of_stream(
+    sums: list[dict[str, Any]], found: Sequence[Finding], situation: Situation | None
+) -> Iterator[Finding]:
+    """The same at the sums of a residual net; what the layers beside it show already is not said twice."""
+    span = (sums[0]["index"], sums[-1]["index"]) if sums else (0, 0)
+    for finding in _slopes(sums, None):
+        if all(other.code != finding.code for other in found):
+            words = stream_advice(finding.code, finding.value, span, len(sums))
+            yield replace(finding, message="" if situation is None else words)
+
+
 def _open(layer: dict[str, Any]) -> bool:
     """Whether what follows the layer sees its output: after a 0 alone, an activation would be one value."""
-    return not (layer["pre"]["q"] == 0.0 and layer["act"]["std"])
+    return not (layer["pre"]["q"] == 0.0 and layer["act"] is not None and layer["act"]["std"])
 
 
 def _reached(layers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -264,7 +338,7 @@ def _shares(
 ) -> Iterator[Finding]:
     limit = _BY_NAME[code].threshold or 0.0
     for snapshot in snapshots:
-        over = [layer for layer in _hidden(snapshot) if (layer["act"][statistic] or 0.0) > limit]
+        over = [layer for layer in snapshot["layers"] if ((layer["act"] or {}).get(statistic) or 0.0) > limit]
         if over:
             first, when = over[0], snapshot["when"]
             share = first["act"][statistic]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,18 +15,31 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from initbench.errors import UsageError, reporting_user_code
 from initbench.probing import moments, record
+from initbench.probing.conditions import (
+    SCALE_FREE_NORMS,
+    Conditions,
+    batch_conditions,
+    broken_tensors,
+    largest_entry,
+)
+from initbench.probing.coverage import Coverage, coverage_of
+from initbench.probing.inputs import InputStatistics, input_statistics
 from initbench.probing.moments import Detail
-from initbench.probing.own_loss import OwnLoss, loss_of, main_output
+from initbench.probing.outputs import real_outputs
+from initbench.probing.own_loss import Loss, OwnLoss, are_probabilities, loss_of
+from initbench.probing.recurrent import RecurrentRecords
 from initbench.trace.intact import untouched
+from initbench.trace.overflow import Overflow, OverflowFinder
+from initbench.trace.recurrent import Step
 from initbench.trace.tracer import Tracer
-from initbench.trace.use import Found, Use
-
-Loss = Callable[..., Tensor]
+from initbench.trace.use import UNUSED, Addition, Found, RecurrentLayer, Use
 
 _SEED = 0
 """Of the random numbers that a pass draws (dropout), so that a probe repeats itself."""
 
 
+_MOST_IN_BRANCH = 8
+"""Uses of weights that a residual branch has at most: attention and an mlp side by side have six."""
 _DETAIL = Detail.DIAGNOSIS
 _DIRECTIONS, _SAME = 4, 1e-5
 """Random directions that rows are compared along, and how near counts as the same: float32's rounding."""
@@ -41,8 +54,14 @@ class Examined:
     found: Found
     duplicated: list[int]
     """By use, how many units have the weights of an earlier one and get its gradient."""
+    coverage: Coverage
     loss: OwnLoss
     output_shape: tuple[int, ...]
+    output_is_probabilities: bool
+    zero_share: float
+    """Share of the output's entries that are exactly 0."""
+    conditions: Conditions
+    """What its layers do not show."""
 
 
 class _Records:
@@ -50,8 +69,38 @@ class _Records:
 
     def __init__(self) -> None:
         self.by_index: dict[int, dict[str, Any]] = {}
+        self.before_norm: dict[int, dict[str, Any]] = {}
+        """What was measured of a layer before the norm behind it was seen."""
+        self.sums: dict[int, dict[str, Any]] = {}
+        """What is measured of a residual sum, by the last use of its branch."""
+        self.first_input: InputStatistics | None = None
+        self._recurrent = RecurrentRecords()
+
+    def layer_input(self, use: Use, x: Tensor) -> None:
+        if use.index == 1:
+            self.first_input = input_statistics(x)
+
+    def residual_sum(self, addition: Addition, output: Tensor) -> None:
+        self.sums[addition.use.index] = record.begin(output, output, _DETAIL)
+
+    def without_norm(self, use: Use) -> None:
+        normed = self.by_index[use.index]
+        self.by_index[use.index] = {**self.before_norm.get(use.index, normed), "act": normed["act"]}
+
+    def step(self, layer: RecurrentLayer, step: Step) -> None:
+        self._recurrent.step(layer, step)
+
+    def end_forward(self) -> None:
+        """What is known once all steps have been made."""
+        self.by_index |= self._recurrent.records()
+
+    def end_backward(self) -> None:
+        """What is known once the gradient has gone back."""
+        self._recurrent.add_gradients(self.by_index)
 
     def pre_activation(self, use: Use, output: Tensor) -> None:
+        if use.norm is not None and use.index in self.by_index:
+            self.before_norm[use.index] = self.by_index[use.index]
         self.by_index[use.index] = record.begin(output, use.units_second(output), _DETAIL)
 
     def activation(self, use: Use, before: Tensor | None, after: Tensor) -> None:
@@ -61,15 +110,41 @@ class _Records:
         self.by_index[use.index]["act"] = moments.activation_statistics(seen, shown, known)
 
 
-def examine(module: nn.Module, x: Tensor, y: Tensor | None = None, loss: Loss | None = None) -> Examined:
+def examine(
+    module: nn.Module,
+    x: Tensor,
+    y: Tensor | None = None,
+    loss: Loss | None = None,
+    chance: float | None = None,
+) -> Examined:
     """Pass the batch x (B, …) through `module` and the gradient of a loss back, and measure every layer.
 
     The module runs in training mode on copies of its parameters and buffers, and is left as it was found:
     values, mode, hooks, attributes and the random states. `loss(output)`, or `loss(output, y)` where y is
-    given, is a mean over the batch; without one it is that of `own_loss`.
+    given, is a mean over the batch; without one it is that of `own_loss`. `chance`: what the loss is for a
+    net that knows nothing, where that cannot be found out.
     Raises UsageError for a module that cannot be run on x.
     """
-    module = _unwrapped(module)
+    with torch.inference_mode(False):  # within it there would be no gradient
+        return _examined(_unwrapped(module), _Task(x, y, loss, chance))
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a net is shown, and what is asked of its output."""
+
+    x: Tensor
+    y: Tensor | None
+    loss: Loss | None
+    chance: float | None
+
+    def loss_of(self, output: Tensor) -> OwnLoss:
+        """The loss of the main output."""
+        return loss_of(output, self.y, self.loss, x=self.x, chance=self.chance)
+
+
+def _examined(module: nn.Module, task: _Task) -> Examined:
+    x = task.x
     _refuse_unfit(module, x)
     parameters = {name: _copy(p) for name, p in module.named_parameters()}
     buffers = {name: b.detach().clone() for name, b in module.named_buffers()}
@@ -79,23 +154,112 @@ def examine(module: nn.Module, x: Tensor, y: Tensor | None = None, loss: Loss | 
         torch.manual_seed(_SEED)
         module.train()
         x = x.detach().clone()
-        tracer.start(x)
+        tracer.start(x, [*buffers.values(), *_attributes(module)])
         with tracer:
-            output = main_output(_called(module, {**parameters, **buffers}, x))
-        found = tracer.finish(parameters)
-        value, gradients = _passed_back(output, y, loss, found.uses)
+            outputs = real_outputs(_called(module, {**parameters, **buffers}, x))
+        found = tracer.finish(parameters, outputs.values())
+        records.end_forward()
+        output, *others = outputs.values()
+        value, gradients = _passed_back(output, others, task, found, parameters)
+    records.end_backward()
+    for use in found.uses:
+        shown = records.by_index[use.index]
+        is_on_the_way = shown["act"] is not None or (use.leads_on and not use.joins)
+        shown["is_hidden"] = is_on_the_way and not use.is_recurrent
+        shown["was_constant"] = use.was_constant
+        shown["below"], shown["is_head"] = _below(use), not use.feeds
+    _mark_branches(found, records)
     layers = [
         record.finish(
             records.by_index[use.index],
             {"index": use.index, "name": use.name, "units": use.units},
             use.rows,
-            None if gradient is None else use.rows_of(gradient),
+            None if gradient is None else use.gradient_rows(gradient),
             _DETAIL,
         )
         for use, gradient in zip(found.uses, gradients, strict=True)
     ]
     copies = [_copies(use, gradient) for use, gradient in zip(found.uses, gradients, strict=True)]
-    return Examined(layers, found, copies, value, tuple(output.shape))
+    conditions = _conditions(module, x, found, value, records.first_input)
+    if not conditions.broken and not _is_finite(layers, value):
+        conditions = _with_overflow(conditions, _overflow(module, task), found)
+    seen = output.detach()
+    return Examined(
+        records=layers,
+        found=found,
+        duplicated=copies,
+        coverage=coverage_of(found, layers),
+        loss=value,
+        output_shape=tuple(seen.shape),
+        output_is_probabilities=are_probabilities(seen),
+        zero_share=float((seen == 0.0).double().mean()),
+        conditions=conditions,
+    )
+
+
+def _mark_branches(found: Found, records: _Records) -> None:
+    """Put the sums of a residual net into the records, and say which layers lie in a branch between two.
+
+    A branch of many layers is a net of its own, and its layers are judged as such.
+    """
+    short = [a for a in found.additions if a.first > 0 and a.use.index - a.first < _MOST_IN_BRANCH]
+    if len(short) < 2:
+        return
+    for use in found.uses:
+        records.by_index[use.index]["in_branch"] = any(addition.holds(use) for addition in short)
+    for index, measured in records.sums.items():
+        records.by_index[index]["sum"] = {key: measured[key] for key in ("pre", "grad")}
+
+
+def _conditions(
+    module: nn.Module, x: Tensor, found: Found, loss: OwnLoss, first_input: InputStatistics | None
+) -> Conditions:
+    conditions = batch_conditions(x)
+    broken = broken_tensors(module.named_parameters(), module.named_buffers())
+    uses, heads = found.uses, found.heads or found.uses[-1:]
+    is_free = not uses or uses[0].norm in SCALE_FREE_NORMS or not x.is_floating_point()
+    return replace(
+        conditions,
+        broken=(*broken, *conditions.broken),
+        first_input=None if is_free else first_input,
+        loss=loss.value,
+        chance=loss.chance,
+        head=heads[0].name if heads else conditions.head,
+        tied=bool(heads) and heads[0].looked_up,
+    )
+
+
+def _is_finite(layers: Sequence[dict[str, Any]], loss: OwnLoss) -> bool:
+    return math.isfinite(loss.value) and all(math.isfinite(layer["pre"]["q"]) for layer in layers)
+
+
+def _with_overflow(conditions: Conditions, overflow: Overflow | None, found: Found) -> Conditions:
+    layer = None if overflow is None else overflow.layer
+    weight = next((use.weight for use in found.uses if use.name == layer), None)
+    return replace(conditions, overflow=overflow, largest_weight=largest_entry(weight))
+
+
+def _overflow(module: nn.Module, task: _Task) -> Overflow | None:
+    """The operation that makes the pass through `module`, or its loss, something else than a number."""
+    parameters = {name: _copy(p) for name, p in module.named_parameters()}
+    buffers = {name: b.detach().clone() for name, b in module.named_buffers()}
+    finder = OverflowFinder({id(p): name for name, p in parameters.items()})
+    with untouched(module), torch.no_grad():
+        torch.manual_seed(_SEED)
+        module.train()
+        with finder:
+            outputs = real_outputs(_called(module, {**parameters, **buffers}, task.x))
+            output = next(iter(outputs.values()))
+            finder.begin_loss()
+            value = task.loss_of(output)
+    return finder.cause_of(output) or finder.cause_of(value.tensor) or finder.first
+
+
+def _below(use: Use) -> int | None:
+    """The index of the layer that the use follows: where that is not known, of the one before in the pass."""
+    if use.source is not None:
+        return use.source.index
+    return None if use.from_input or use.index == 1 else use.index - 1
 
 
 def _copy(parameter: Tensor) -> Tensor:
@@ -148,31 +312,57 @@ def _entering(tracer: Tracer, name: str) -> Callable[[nn.Module, Any], None]:
     return hook
 
 
+def _attributes(module: nn.Module) -> Iterator[Tensor]:
+    """Tensors that submodules hold beside parameters and buffers, in lists and dicts too."""
+    for submodule in module.modules():
+        for value in vars(submodule).values():
+            items = value.values() if isinstance(value, dict) else value
+            yield from (
+                item
+                for item in (list(items) if isinstance(value, dict | list | tuple) else [value])
+                if isinstance(item, Tensor) and not isinstance(item, nn.Parameter)
+            )
+
+
 def _passed_back(
-    output: Tensor, y: Tensor | None, loss: Loss | None, uses: list[Use]
+    output: Tensor, others: Sequence[Tensor], task: _Task, found: Found, parameters: Mapping[str, Tensor]
 ) -> tuple[OwnLoss, list[Tensor | None]]:
+    """The loss of the main output, and the gradients by the weights of that of all outputs."""
     with reporting_user_code("the loss, or the way back from it, fails:"):
-        value = loss_of(output, y, loss)
-        return value, _gradients(value.tensor, uses)
+        value = task.loss_of(output)
+        total = value.tensor
+        if task.loss is None:
+            for other in others:
+                if other.requires_grad:
+                    total = total + loss_of(other, None, None, x=task.x).tensor
+        return value, _gradients(total, found, parameters)
 
 
-def _gradients(loss: Tensor, uses: list[Use]) -> list[Tensor | None]:
-    """Of the loss by the weight of each use; None where there is none."""
-    weights = [use.weight for use in uses]
-    wanted = [i for i, weight in enumerate(weights) if weight.requires_grad]
-    found: list[Tensor | None] = [None] * len(weights)
-    if wanted and loss.requires_grad:
-        gradients = torch.autograd.grad(loss, [weights[i] for i in wanted], allow_unused=True)
-        for i, gradient in zip(wanted, gradients, strict=True):
-            found[i] = gradient
-    return found
+def _gradients(loss: Tensor, found: Found, parameters: Mapping[str, Tensor]) -> list[Tensor | None]:
+    """Of the loss by the weight of each use; None where there is none.
+
+    Asked for are all parameters, so that the way back is that of training; one that gets a gradient is used,
+    whether its use was seen or not.
+    """
+    wanted = {
+        id(t): t for t in (*(use.factor for use in found.uses), *parameters.values()) if t.requires_grad
+    }
+    if not wanted or not loss.requires_grad:
+        return [None] * len(found.uses)
+    gradients = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
+    by_tensor = dict(zip(wanted, gradients, strict=True))
+    found.reached = {name for name, p in parameters.items() if by_tensor.get(id(p)) is not None}
+    for name, why in found.unseen.items():
+        if why == UNUSED and name in found.reached:
+            found.unseen[name] = "it gets a gradient through something that cannot be looked into"
+    return [by_tensor.get(id(use.factor)) for use in found.uses]
 
 
 def _copies(use: Use, gradient: Tensor | None) -> int:
     """Units whose weights, bias and gradient are those of an earlier unit, told by random projections."""
     parts = [use.rows.detach()]
     if gradient is not None:
-        parts.append(use.rows_of(gradient))
+        parts.append(use.gradient_rows(gradient))
     if use.bias is not None and use.bias.shape == (use.units,):
         parts.append(use.bias.detach()[:, None])
     seen = torch.cat([_projected(part) for part in parts], 1)  # (units, projections)
@@ -185,6 +375,7 @@ def _projected(rows: Tensor) -> Tensor:
     """(units, n) on a few random directions, in units of the largest entry."""
     rows = rows.float()
     scale = float(rows.abs().max())
-    directions = torch.randn(rows.shape[1], _DIRECTIONS, generator=torch.Generator().manual_seed(0))
+    stream = torch.Generator("cpu").manual_seed(0)
+    directions = torch.randn(rows.shape[1], _DIRECTIONS, generator=stream, dtype=torch.float32, device="cpu")
     shown = rows @ directions.to(rows.device) / math.sqrt(rows.shape[1])
     return shown / scale if scale > 0.0 else shown

@@ -113,10 +113,8 @@ def scale_holds(activation: BoundActivation, sigma_w2: float, *, layers: int, wi
     walk = _walk([(sigma_w2, 0.0)] * (layers - 1), activation, sigma_w2) if layers > 1 else None
     if walk is None:
         return layers <= 1
-    fourth = meanfield.second_moment(
-        lambda h: activation.derivative(h).square(), walk.q, activation.entry.kinks
-    )
-    square = meanfield.second_moment(activation.derivative, walk.q, activation.entry.kinks)
+    fourth = meanfield.second_moment(lambda h: activation.derivative(h).square(), walk.q, activation.kinks)
+    square = meanfield.second_moment(activation.derivative, walk.q, activation.kinks)
     scatter = (3.0 * fourth / square**2 - 1.0) * walk.steps / width
     of_q = 0.0 if activation.entry.bounded else scatter  # a bounded activation pulls q back
     flat = max(flat_share(activation, q) for q in (sigma_w2, walk.q))
@@ -138,7 +136,7 @@ def batch_norm_holds(activation: BoundActivation, *, layers: int) -> bool:
     """
     if not activation.entry.elementwise:
         return True
-    kinks = activation.entry.kinks
+    kinks = activation.kinks
     mean = gaussian_expectation(activation.phi, kinks=kinks)
     variance = meanfield.second_moment(activation.phi, 1.0, kinks) - mean**2
     factor = meanfield.second_moment(activation.derivative, 1.0, kinks) / variance

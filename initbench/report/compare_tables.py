@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,11 +13,11 @@ from typing import Any
 from rich.console import Console, RenderableType
 
 from initbench.compare.rows import Table
-from initbench.errors import UsageError
+from initbench.errors import StoreError, UsageError
 from initbench.report.comparison.block import Block
 from initbench.report.comparison.blocks import blocks
 from initbench.report.comparison.console import print_blocks, renderables
-from initbench.report.comparison.judged import judged
+from initbench.report.comparison.judged import judged, without_comparison
 from initbench.report.comparison.markup import latex, markdown
 from initbench.report.comparison.tidy import tidy
 from initbench.report.comparison.titles import why_separate
@@ -26,6 +27,7 @@ from initbench.store import strictjson
 from initbench.store.files import write_atomic
 
 NOTHING_MORE: Mapping[str, Any] = MappingProxyType({})
+DISK_ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _FILE_WIDTH = 10_000
 """Columns of a table that goes to a file: its notes stay on one line each."""
 
@@ -67,7 +69,7 @@ def rendered(tables: Sequence[Table], view: View, more: Mapping[str, Any] = NOTH
 def save(path: Path, tables: Sequence[Table], view: View, more: Mapping[str, Any] = NOTHING_MORE) -> None:
     """Write the view to a file in one step: a reader sees the old file or the new one.
 
-    Raises UsageError where it cannot be written.
+    Raises UsageError for a path that cannot be written, StoreError where the disk is full or fails.
     """
     content = rendered(tables, replace(view, width=None), more)
     try:
@@ -76,7 +78,8 @@ def save(path: Path, tables: Sequence[Table], view: View, more: Mapping[str, Any
         else:
             write_atomic(path, content)
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+        kind = StoreError if error.errno in DISK_ERRORS else UsageError
+        raise kind(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _shown(tables: Sequence[Table], view: View) -> list[Block]:
@@ -84,5 +87,6 @@ def _shown(tables: Sequence[Table], view: View) -> list[Block]:
     found = blocks(tables, view)
     why = None if view.only_changed else why_separate(tables)
     above = [] if why is None else [Block("", [], notes=[why])]
-    below = [Block("", [], warnings=list(view.aside))] if view.aside else []
+    aside = [*without_comparison(tables, view), *view.aside]
+    below = [Block("", [], warnings=aside)] if aside else []
     return [*above, *found, *below]

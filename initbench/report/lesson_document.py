@@ -38,6 +38,7 @@ def _claim(found: Judged, source: str) -> dict[str, Any]:
         "claim": found.claim.says,
         "verdict": str(found.verdict),
         "evidence": "; ".join(evidence(found)),
+        "undecided_because": list(found.reasons),
         "n": found.n,
         "condition": found.claim.holds_if,
         "source": found.claim.source or source,

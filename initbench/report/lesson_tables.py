@@ -101,12 +101,18 @@ def claims(found: Sequence[Judged], source: str) -> RenderableType:
 
 
 def evidence(found: Judged) -> list[str]:
-    """A sentence for each comparison; where the claim is about every arm, of the arms that decide it."""
+    """A sentence for each comparison; where the claim is about every arm, of the arms that decide it.
+
+    Reasons for leaving it undecided come first.
+    """
     cases = found.judgement.cases
     if found.verdict is Verdict.CONTRADICTED:
         cases = [case for case in cases if case.state == "clear"]
     named = len(found.judgement.cases) > 1
-    return [(f"{case.label}: " if named else "") + sentence(part) for case in cases for part in case.parts]
+    sentences = [
+        (f"{case.label}: " if named else "") + sentence(part) for case in cases for part in case.parts
+    ]
+    return [*(f"not decided: {reason}" for reason in found.reasons), *sentences]
 
 
 def tally(found: Sequence[Judged]) -> str:

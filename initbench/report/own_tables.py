@@ -31,7 +31,7 @@ def print_own(console: Console, survey: OwnSurvey, *, all_layers: bool) -> None:
         *theory(survey),
         labelled("Loss", loss(survey)),
         *_labelled_lines("Not seen", _unseen(survey)),
-        *diagnosis(survey),
+        *diagnosis(survey, survey.coverage),
         blank,
     ]
     print_uncut(console, Group(*parts))
@@ -61,10 +61,10 @@ def _heading(survey: OwnSurvey) -> Text:
 
 
 def loss(survey: OwnSurvey) -> str:
-    """The loss before training, beside what it is for equal logits."""
+    """The loss before training, beside what it is where all classes are equally likely."""
     found = f"{survey.loss_value:.3f} ({survey.loss})"
     chance = survey.loss_at_chance
-    return f"{found}." if chance is None else f"{found}; ln C, where all classes are alike, is {chance:.3f}."
+    return f"{found}." if chance is None else f"{found}; where all classes are alike it is {chance:.3f}."
 
 
 def _unseen(survey: OwnSurvey) -> Iterator[str]:
@@ -95,6 +95,7 @@ def own_document(survey: OwnSurvey) -> dict[str, Any]:
         },
         **data.common(survey, [_use(use) for use in survey.found.uses]),
         "unseen": [{"parameter": name, "why": why} for name, why in survey.found.unseen.items()],
+        "coverage": survey.coverage.as_data(),
         "additions": [
             {"after": addition.use.name, "branch": addition.branch, "beside": addition.beside}
             for addition in survey.found.additions

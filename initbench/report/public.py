@@ -15,7 +15,7 @@ from initbench.execute.linted import Linted, lint_own
 from initbench.execute.own_survey import OwnSurvey, survey_own
 from initbench.linting.check import LintFinding
 from initbench.models.initialise import init_options
-from initbench.probing.diagnose import Finding
+from initbench.probing.finding import Finding
 from initbench.report.lint_tables import lint_document, print_lint
 from initbench.report.own_tables import own_document, print_own
 
@@ -36,8 +36,9 @@ class Probe:
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.survey.findings
+        """Whether every weight was seen and nothing is wrong; notes say of things that mostly do no harm."""
+        is_sound = not any(finding.level == "warning" for finding in self.findings)
+        return is_sound and self.survey.coverage.is_complete
 
     def as_data(self) -> dict[str, Any]:
         """The document that `initbench probe --json` prints."""
@@ -66,19 +67,27 @@ class Lint:
         return _printed(lambda console: print_lint(console, self.linted))
 
 
-def probe(module: nn.Module, batch: Batch, loss: Callable[..., Tensor] | None = None) -> Probe:
+def probe(
+    module: nn.Module,
+    batch: Batch,
+    loss: Callable[..., Tensor] | None = None,
+    *,
+    chance: float | None = None,
+) -> Probe:
     """Measure the signal and the gradient in a module before training, layer by layer, and say what is wrong.
 
-    `batch` is x (B, …), or (x, y) with labels y (B,). `loss(output)`, or `loss(output, y)`, is a mean over
-    the batch; without one it is the cross-entropy, of labels drawn at random where none are given, or for an
-    output that is no (B, classes) the mean square of the distance to noise. The pass runs in training mode.
+    `batch` is x (B, …), or (x, y). `loss(output)` or `loss(output, y)` is a mean over the batch. Without one
+    it is the cross-entropy of an output (B, C), (B, T, V) or (B, C, H, W) with whole-number labels for all
+    but the class axis (drawn at random where none are given), the binary one for 0 and 1, or the mean square
+    to targets of the output's shape, or to noise. `chance` is what the loss is for a net that knows nothing;
+    for a cross-entropy, given or not, it is found out. The pass runs in training mode.
 
     The module is left as it was found: parameters, buffers, modes, hooks, attributes and the random states.
     Raises UsageError for a module that cannot be run on x, or in which no weight layer is seen.
     """
     x, y = _pair(batch)
     name, words = type(module).__name__, f"given {'×'.join(map(str, x.shape[1:]))}"
-    return Probe(survey_own([module], x, y, loss=loss, model=name, batch=words, seeds=[0]))
+    return Probe(survey_own([module], x, y, loss=loss, chance=chance, model=name, batch=words, seeds=[0]))
 
 
 def lint(
@@ -88,16 +97,19 @@ def lint(
     *,
     scheme: str | None = None,
     gain: float | str | None = None,
+    chance: float | None = None,
 ) -> Lint:
     """Look for mistakes in a module's init; docs/lint.md has the codes.
 
-    `batch` and `loss` are those of `probe`. `scheme`, with its `gain`, is what all weights are meant to have:
-    each is then held against it. The module is left as it was found. Raises UsageError as `probe` does.
+    `batch`, `loss` and `chance` are those of `probe`. `scheme`, with its `gain`, is what all weights are
+    meant to have: each is then held against it. The module is left as it was found. Raises UsageError as
+    `probe` does.
     """
     x, y = _pair(batch)
     declared = None if scheme is None else init_options("lint", scheme, {}, gain, None)
     name = type(module).__name__
-    return Lint(lint_own([module], x, y, loss=loss, target=name, seeds=[0], declared=declared))
+    linted = lint_own([module], x, y, loss=loss, chance=chance, target=name, seeds=[0], declared=declared)
+    return Lint(linted)
 
 
 def _pair(batch: Batch) -> tuple[Tensor, Tensor | None]:

@@ -14,7 +14,7 @@ from initbench.compare.statistics import Summary, summarise
 from initbench.report import text
 from initbench.report.conditions import condition_words
 from initbench.report.grid import Grid
-from initbench.report.layers import LayerView, chosen, in_both, layers_at, snapshot_at
+from initbench.report.layers import LayerView, alike, chosen, in_both, layers_at, snapshot_at
 from initbench.report.norm_tables import norm_tables
 from initbench.report.pretraining import pretraining_table
 from initbench.report.shift_table import shift_table
@@ -29,21 +29,32 @@ _MOST_STEPS = 6
 
 def print_experiment(console: Console, runs: Sequence[StoredRun], *, all_layers: bool) -> None:
     """Print all tables of the runs of one experiment."""
-    print_uncut(console, experiment(runs, all_layers=all_layers, width=console.width))
+    print_uncut(
+        console,
+        experiment(runs, all_layers=all_layers, width=console.width, ascii_only=console.options.ascii_only),
+    )
 
 
-def experiment(runs: Sequence[StoredRun], *, all_layers: bool, width: int) -> RenderableType:
+def experiment(
+    runs: Sequence[StoredRun], *, all_layers: bool, width: int, ascii_only: bool = False
+) -> RenderableType:
     """Heading, activation statistics, convergence and diagnosis of the runs of one experiment.
 
-    Fewer steps and no histograms are shown where `width` columns do not hold them.
+    Fewer steps and columns are shown where `width` does not hold them; the histogram at init stays. Runs
+    that are not of the same layers, whatever they say of themselves, are shown one after another.
     """
+    parts = alike(runs)
+    if len(parts) > 1:
+        return Group(
+            *(experiment(part, all_layers=all_layers, width=width, ascii_only=ascii_only) for part in parts)
+        )
     blank = Text("")
     before = [part for part in (pretraining_table(runs), transfer_lines(runs)) if part is not None]
     return Group(
         heading(runs),
         blank,
         *(part for table in before for part in (table, blank)),
-        activation_table(runs, all_layers=all_layers, width=width),
+        activation_table(runs, all_layers=all_layers, width=width, ascii_only=ascii_only),
         blank,
         convergence_table(runs, width=width),
         blank,
@@ -79,8 +90,8 @@ def heading(runs: Sequence[StoredRun]) -> Text:
     ]
     if record.get("steps"):
         parts.append(text.plural(record["steps"], "step"))
-    line = Text(record["experiment"], style="bold")
-    line.append("   " + " · ".join(parts), style="not bold")
+    line = Text(text.one_line(record["experiment"]), style="bold")
+    line.append("   " + text.one_line(" · ".join(parts)), style="not bold")
     return line
 
 
@@ -88,7 +99,9 @@ def _name(choice: Any) -> str:
     return str(choice["name"] if isinstance(choice, dict) else choice)
 
 
-def activation_table(runs: Sequence[StoredRun], *, all_layers: bool, width: int) -> RenderableType:
+def activation_table(
+    runs: Sequence[StoredRun], *, all_layers: bool, width: int, ascii_only: bool = False
+) -> RenderableType:
     """Each layer at init and at the end, mean over the runs that were probed at both."""
     probed = in_both(runs)
     init, end = layers_at(probed, "init"), layers_at(probed, "end")
@@ -101,10 +114,18 @@ def activation_table(runs: Sequence[StoredRun], *, all_layers: bool, width: int)
     grid = Grid([*columns, *moments], left=("Activations", *moments))
     for i in chosen(len(reference), everything=all_layers):
         views = [layers[i] for layers in (init, end) if layers]
-        grid.add(_layer_cells(views, bounded=bounded), None if views[0].shape else "dim")
-    table = grid.fitting(width, expendable=moments).table()
+        grid.add(
+            _layer_cells(views, bounded=bounded, ascii_only=ascii_only), None if views[0].shape else "dim"
+        )
+    narrower = grid.fitting(width, expendable=[*moments[1:], "dead %", *moments[:1]])
     legend = _legend(_seeds(len(probed), len(runs)), reference, moments)
-    return Group(table, Text(legend, style="dim"))
+    dropped = [_IN_WORDS.get(name, name) for name in grid.headings if name not in narrower.headings]
+    if dropped:
+        legend += f"; left out at {width} columns: {', '.join(dropped)}"
+    return Group(narrower.table(), Text(legend, style="dim"))
+
+
+_IN_WORDS = {"init": "bars at init", "end": "bars at the end"}
 
 
 def _seeds(part: int, whole: int) -> str:
@@ -121,7 +142,7 @@ def _legend(seeds: str, layers: Sequence[LayerView], moments: Sequence[str]) -> 
     return f"{bars}E[δ²]: gradient at the pre-activation; {seeds}, {' → '.join(moments)}"
 
 
-def _layer_cells(views: Sequence[LayerView], *, bounded: bool) -> list[str]:
+def _layer_cells(views: Sequence[LayerView], *, bounded: bool, ascii_only: bool) -> list[str]:
     first, last = views[0], views[-1]
 
     def cell(form: Any, statistic: str) -> str:
@@ -133,7 +154,7 @@ def _layer_cells(views: Sequence[LayerView], *, bounded: bool) -> list[str]:
         cell(text.number, "act_std"),
         *(cell(text.percent, share) for share in shares),
         cell(text.scientific, "gradient"),
-        *(text.sparkline(view.shape) if view.shape else "" for view in views),
+        *(text.sparkline(view.shape, ascii_only=ascii_only) if view.shape else "" for view in views),
     ]
 
 
@@ -199,7 +220,7 @@ def _how(run: StoredRun) -> str:
         layer = "" if at["layer"] is None else f", layer {at['layer']} first"
         return f"diverged after {text.plural(at['step'], 'update')}{layer}"
     error = str(record.get("error") or "").strip().splitlines()
-    return str(record["status"]) + (f": {error[-1]}" if error else "")
+    return str(record["status"]) + (f": {text.one_line(error[-1])}" if error else "")
 
 
 def tracebacks(runs: Sequence[StoredRun]) -> Iterator[str]:
@@ -209,7 +230,7 @@ def tracebacks(runs: Sequence[StoredRun]) -> Iterator[str]:
         if run.record["status"] == "failed" and run.record.get("error"):
             found.setdefault(str(run.record["error"]).rstrip(), []).append(run.run_id)
     for error, run_ids in found.items():
-        yield f"{', '.join(run_ids)}\n{error}\n"
+        yield text.inert(f"{', '.join(run_ids)}\n{error}\n")
 
 
 def diagnosis(runs: Sequence[StoredRun]) -> RenderableType:
@@ -223,10 +244,14 @@ def diagnosis(runs: Sequence[StoredRun]) -> RenderableType:
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
+    if all(finding.get("level") == "note" for findings in found.values() for finding in findings):
+        grid.add_row(Text("Diagnosis", style="bold"), Text("healthy, with a note:", style="green"))
     for code, findings in found.items():
         label = Text("" if grid.row_count else "Diagnosis", style="bold")
+        message = text.one_line(findings[0]["message"])
         share = "" if len(runs) == 1 else f" ({len(findings)} of {len(runs)} seeds)"
-        grid.add_row(label, Text.assemble((f"{code}{share}: ", "bold yellow"), findings[0]["message"]))
+        style = "bold" if findings[0].get("level") == "note" else "bold yellow"
+        grid.add_row(label, Text.assemble((f"{text.one_line(code)}{share}: ", style), message))
     return grid
 
 

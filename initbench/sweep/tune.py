@@ -13,7 +13,9 @@ from initbench.compare.statistics import summarise
 from initbench.sweep.train import Trained
 
 TOLERANCE = 0.05
-"""A value is good if its score is within this share of the best one's size."""
+"""A value is good if its score is within this share of the best one's size.
+
+Scores are flat if they all lie within this share of it, and shares of 1 within as many hundredths."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,21 @@ class Tuning:
         return self.tried[self.best]
 
     @property
+    def is_flat(self) -> bool:
+        """Whether the values that have a score share it: as where an arm learns nothing under any of them."""
+        scores = [one.score for one in self.tried if one.score is not None]
+        if not scores:
+            return False
+        scale = 1.0 if self.metric.form == "percent" else max(map(abs, scores))
+        return max(scores) - min(scores) <= TOLERANCE * scale
+
+    @property
     def edge(self) -> str | None:
-        """Which end of the range the best value lies at, if it does: beyond it may be a better one."""
-        return {0: "low", len(self.tried) - 1: "high"}.get(self.best)
+        """Which end of the range the best value lies at, if it does: beyond it may be a better one.
+
+        None also where the scores are flat: the best of them is then one of many, wherever it lies.
+        """
+        return None if self.is_flat else {0: "low", len(self.tried) - 1: "high"}.get(self.best)
 
     @property
     def good_values(self) -> tuple[float, float]:

@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from initbench.models.fans import fans_of
-from initbench.trace.ledger import Ledger
-from initbench.trace.operations import PRODUCTS, WEIGHTED, Arguments
+from initbench.trace.contraction import PRODUCTS, Axes, Contraction, contraction_of, factors_of
+from initbench.trace.ledger import Ledger, Pending
+from initbench.trace.operations import WEIGHTED, Arguments
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Multiplication:
     """A function's input, weight and bias, as the fields of `Use` have them."""
 
     x: Tensor
-    weight: Tensor
+    factor: Tensor
     bias: Tensor | None
     fan_in: float
     fan_out: float
@@ -27,21 +28,28 @@ class Multiplication:
     """Parameters that the weight is made of."""
     groups: int = 1
     transposed: bool = False
+    contraction: Contraction | None = None
 
 
 def multiplication(name: str, given: Arguments, ledger: Ledger) -> Multiplication | None:
     """What the function `name` multiplies what comes from the input by; None where that is no weight."""
-    found = None
+    result = None
     if name in WEIGHTED:
-        found = _layer(name, given, ledger)
+        result = _layer(name, given, ledger)
+    elif name == "bilinear":
+        result = _bilinear(given, ledger)
     elif name in PRODUCTS:
-        found = _product(name, given, ledger)
-    return found if found is not None and ledger.origin(found.x) is not None else None
+        result = _product(name, given, ledger)
+    elif name == "sum":
+        result = _summed(given, ledger)
+    return result if result is not None and ledger.origin(result.x) is not None else None
 
 
 def _layer(name: str, given: Arguments, ledger: Ledger) -> Multiplication | None:
     x, weight, bias = (given.get(i, given.get(word)) for i, word in enumerate(("input", "weight", "bias")))
     if not isinstance(x, Tensor) or not isinstance(weight, Tensor) or weight.ndim < 2:
+        return None
+    if ledger.origin(weight) is not None:  # a kernel that comes from the input, not a weight
         return None
     transposed = "transpose" in name
     stride, groups = 1, 1
@@ -60,18 +68,74 @@ def _product_of(stride: Any, directions: int) -> int:
     return math.prod(stride) if len(stride) == directions else int(stride[0] ** directions)
 
 
-def _product(name: str, given: Arguments, ledger: Ledger) -> Multiplication | None:
-    """Of a matrix product of which one factor is made of parameters alone: x·W or W·xᵀ."""
-    left, right = (given.get(place) for place in PRODUCTS[name])
-    if not isinstance(left, Tensor) or not isinstance(right, Tensor):
+def _bilinear(given: Arguments, ledger: Ledger) -> Multiplication | None:
+    words = ("input1", "input2", "weight", "bias")
+    one, other, weight, bias = (given.get(i, given.get(word)) for i, word in enumerate(words))
+    if not isinstance(weight, Tensor) or not ledger.parts(weight):
         return None
-    bias = given.get(0) if name == "addmm" else None
+    x = next((x for x in (one, other) if ledger.origin(x) is not None), None)
+    if not isinstance(x, Tensor):
+        return None
     bias = bias if isinstance(bias, Tensor) else None
-    if right.ndim == 2 and ledger.parts(right):
-        weight, x, axis, parts = right.mT, left, -1, ledger.parts(right)
-    elif left.ndim == 2 and right.ndim == 2 and ledger.parts(left):
-        weight, x, axis, parts = left, right, 0, ledger.parts(left)
-    else:
+    fan_in, fan_out = float(weight[0].numel()), float(weight.shape[0])
+    return Multiplication(x, weight, bias, fan_in, fan_out, -1, ledger.parts(weight))
+
+
+def _product(name: str, given: Arguments, ledger: Ledger) -> Multiplication | None:
+    """Of a product of which one factor is made of parameters alone."""
+    factors = factors_of(name, given)
+    if factors is None:
         return None
-    outputs, inputs = weight.shape
-    return Multiplication(x, weight, bias, float(inputs), float(outputs), axis, parts)
+    left, right, axes = factors
+    bias = given.get(0, given.get("input")) if name.startswith(("add", "badd")) else None
+    bias = bias if isinstance(bias, Tensor) and ledger.parts(bias) else None
+    if ledger.parts(right) and ledger.origin(left) is not None:
+        return _contracted(left, right, axes, bias, ledger)
+    if ledger.parts(left) and ledger.origin(right) is not None:
+        return _contracted(right, left, axes.turned(), bias, ledger)
+    return None
+
+
+def _summed(given: Arguments, ledger: Ledger) -> Multiplication | None:
+    """Of a product entry by entry that is summed over an axis of both, such as (x[:, None] * w).sum(-1)."""
+    pending = ledger.pending(given.get(0, given.get("input")))
+    dims = given.get(1, given.get("dim"))
+    if pending is None or dims is None or isinstance(dims, Tensor):
+        return None
+    letters = pending.output
+    summed = {letters[dim % len(letters)] for dim in ([dims] if isinstance(dims, int) else dims)}
+    is_kept = bool(given.get(2, given.get("keepdim", False)))
+    output = "".join("-" if letter in summed and is_kept else letter for letter in letters)
+    if not is_kept:
+        output = "".join(letter for letter in letters if letter not in summed)
+    axes = Axes(pending.x_axes, pending.weight_axes, output)
+    return _contracted(pending.x, pending.weight, axes, None, ledger)
+
+
+def _contracted(
+    x: Tensor, weight: Tensor, axes: Axes, bias: Tensor | None, ledger: Ledger
+) -> Multiplication | None:
+    contraction = contraction_of(x, weight, axes.left, axes.right, axes.output)
+    if contraction is None:
+        return None
+    row = contraction.rows[-1:]
+    axis = contraction.output.index(row) if row else -1
+    axis = axis if axis < len(contraction.output) - 1 else -1
+    fans = float(contraction.fan_in), float(contraction.fan_out)
+    return Multiplication(x, weight, bias, *fans, axis, ledger.parts(weight), contraction=contraction)
+
+
+def entrywise(x: Tensor, weight: Tensor) -> Pending:
+    """A product of x and a weight entry by entry, which a sum may follow."""
+    dimensions = max(x.ndim, weight.ndim)
+    letters = "abcdefghijklmnopqrstuvwxyz"[:dimensions]
+    x_axes, weight_axes = letters[dimensions - x.ndim :], letters[dimensions - weight.ndim :]
+    spread = {
+        letter
+        for letter in x_axes
+        if letter in weight_axes
+        and x.shape[x_axes.index(letter)] == 1
+        and weight.shape[weight_axes.index(letter)] > 1
+    }
+    x_axes = "".join(letter.upper() if letter in spread else letter for letter in x_axes)
+    return Pending(x, weight, x_axes, weight_axes, letters)

@@ -5,6 +5,7 @@ Functions are known by the names that torch calls them by, in place or not.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,16 @@ class Named:
     bound: BoundActivation | None = None
     """What the registry knows of it; None for one that is not in it."""
 
+    def scaled(self, *, input_scale: float = 1.0, output_scale: float = 1.0) -> Named:
+        """Return c·φ(a·x), for constants a before the activation and c behind it."""
+        if input_scale == output_scale == 1.0:
+            return self
+        if self.bound is not None:
+            bound_activation = self.bound.scaled(input_scale=input_scale, output_scale=output_scale)
+            return Named(bound_activation.label, bound_activation)
+        inner = self.label if input_scale == 1.0 else f"{self.label}({input_scale:.4g}x)"
+        return Named(inner if output_scale == 1.0 else f"{output_scale:.4g}·{inner}")
+
 
 WEIGHTED: dict[str, int] = {
     "linear": -1,
@@ -32,9 +43,6 @@ WEIGHTED: dict[str, int] = {
     **{f"conv_transpose{n}d": 1 for n in (1, 2, 3)},
 }
 """Functions of (input, weight, bias), and the axis of their output that the units lie on."""
-
-PRODUCTS = {"matmul": (0, 1), "__matmul__": (0, 1), "mm": (0, 1), "addmm": (1, 2)}
-"""Matrix products, and the places of their two factors."""
 
 NORMS = {
     "batch_norm": "batch",
@@ -59,6 +67,50 @@ PASSES = frozenset(
 )
 """What changes the entries and still leaves the activation of a layer, or its output, what it is."""
 
+FACTORIES = frozenset(
+    {f"{kind}_{how}" for kind in ("new", "") for how in ("zeros", "ones", "full", "empty", "tensor") if kind}
+    | {f"{kind}_like" for kind in ("zeros", "ones", "full", "empty", "rand", "randn", "randint")}
+    | {"zero", "fill", "normal", "uniform", "new_empty_strided"}
+)
+"""What takes the shape of a tensor and nothing of what is in it."""
+
+MIXTURES = frozenset(
+    {"matmul", "__matmul__", "__rmatmul__", "linalg_matmul", "mm", "bmm", "mv", "dot", "inner", "tensordot"}
+    | {"addmm", "addbmm", "baddbmm", "einsum", "scaled_dot_product_attention", "softmax", "cdist", "linear"}
+)
+"""What sums over entries with shares that come from the input too."""
+
+LINEAR = frozenset(
+    {"neg", "__neg__", "cat", "stack", "concat", "concatenate", "hstack", "vstack", "sum", "cumsum", "flip"}
+    | {
+        "repeat",
+        "repeat_interleave",
+        "tile",
+        "narrow",
+        "select",
+        "unbind",
+        "index_select",
+        "gather",
+        "detach",
+    }
+    | {"masked_select", "take", "tensor_split", "vsplit", "hsplit", "diagonal", "unfold", "fold", "col2im"}
+    | {"im2col", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "__setitem__", "broadcast_to", "half"}
+    | {
+        "bfloat16",
+        "detach",
+        "cpu",
+        "cuda",
+        "view_as",
+        "reshape_as",
+        "expand_as",
+        "type_as",
+        "positive",
+        "data",
+        "real",
+    }
+)
+"""Other functions that no activation is made of."""
+
 SUMS = frozenset({"add", "__add__", "__radd__", "__iadd__", "sub", "__sub__", "__isub__"})
 SCALINGS = frozenset({"mul", "__mul__", "__rmul__", "__imul__", "div", "__truediv__", "__itruediv__"})
 
@@ -78,6 +130,25 @@ def arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
     for name, value in kwargs.items():
         given[name] = value
     return given
+
+
+def constant_factor(name: str, given: Arguments) -> float | None:
+    """The number that a function multiplies its tensor by; None where there is no such constant."""
+    if name not in SCALINGS or given.get("rounding_mode") is not None:
+        return None
+    first, second = given.get(0, given.get("input")), given.get(1, given.get("other"))
+    divides = "div" in name
+    numbers = [_number(x) for x in ((second,) if divides else (first, second))]
+    factor = next((number for number in numbers if number is not None), None)
+    if factor is None or factor == 0.0 or not math.isfinite(factor):
+        return None
+    return 1.0 / factor if divides else factor
+
+
+def _number(x: Any) -> float | None:
+    if isinstance(x, Tensor):
+        return float(x) if x.ndim == 0 and not x.requires_grad and x.dtype.is_floating_point else None
+    return float(x) if isinstance(x, int | float) and not isinstance(x, bool) else None
 
 
 def norm_module(class_name: str) -> str | None:
@@ -100,8 +171,14 @@ def activation(name: str, given: Arguments) -> Named | None:
 
 
 def gated(by: Named) -> Named:
-    """x·g(x), for a gate g that is itself an activation of x."""
-    return _known(_GATED[by.label]) if by.label in _GATED else Named(f"x·{by.label}(x)")
+    """x·c·g(a·x), for a gate that is itself an activation of x: (c/a)·φ(a·x) with φ(x) = x·g(x)."""
+    gate = by.label if by.bound is None else by.bound.entry.name
+    if gate not in _GATED:
+        return Named(f"x·{by.label}(x)")
+    if by.bound is None:
+        return _known(_GATED[gate])
+    a, c = by.bound.input_scale, by.bound.output_scale
+    return _known(_GATED[gate]).scaled(input_scale=a, output_scale=c / a)
 
 
 def chained(inner: Named, outer: Named) -> Named:
@@ -115,6 +192,8 @@ _PLAIN = {
     },
     "hardsigmoid": "hard_sigmoid",
     "hardswish": "hard_swish",
+    "special_expit": "sigmoid",
+    "expit": "sigmoid",
 }
 _UNREGISTERED = frozenset(
     {"glu", "threshold", "hardshrink", "softshrink", "tanhshrink", "log_sigmoid", "rrelu", "exp", "cos"}
@@ -187,4 +266,5 @@ _WITH_OPTIONS: dict[str, Callable[[Arguments], Named | None]] = {
     "hardtanh": _hardtanh,
     "clamp": _clamp,
     "clamp_min": _clamp,
+    "clip": _clamp,
 }

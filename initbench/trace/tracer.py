@@ -7,19 +7,23 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from initbench.trace import operations
-from initbench.trace.ledger import INPUT, MIXED, Ledger, Origin
-from initbench.trace.multiplication import Multiplication, multiplication
+from initbench.trace.ledger import INPUT, Ledger, Origin, met
+from initbench.trace.multiplication import Multiplication, entrywise, multiplication
 from initbench.trace.operations import Arguments, Named
-from initbench.trace.use import Addition, Found, Observer, Use
+from initbench.trace.recurrent import CELLS, LAYERS, CellWeights, Step, is_bidirectional, run_cell, run_layers
+from initbench.trace.use import UNUSED, Addition, Found, Observer, RecurrentLayer, Use
 
 _OPENED = frozenset({"multi_head_attention_forward"})
 """Functions written in Python that multiply by weights inside."""
 _IGNORED = frozenset({"shape", "dtype", "device", "is_cuda", "requires_grad", "size", "dim", "numel", "ndim"})
 _LOOK_UPS = frozenset({"embedding", "embedding_bag"})
+_CONVERSIONS = frozenset({"from_numpy", "as_tensor", "tensor", "asarray", "frombuffer"})
+"""Functions of data that may come from the input by a way around torch."""
 
 Meeting = list[tuple[Tensor, Origin]]
 """The arguments of a function that come from the net's input."""
@@ -40,20 +44,36 @@ class Tracer(TorchFunctionMode):
         self._times: dict[str, int] = {}
         self._seen: set[str] = set()
         self._looked_up: set[str] = set()
-        self._parts_of: dict[int, tuple[str, ...]] = {}
+        self._bare_outputs: set[int] = set()
+        """Identities of outputs of weights with no norm behind them."""
+        self._recurrent_layers: dict[tuple[int, int], RecurrentLayer] = {}
+        self._samples = 0
 
-    def start(self, x: Tensor) -> None:
-        """Say that x is what goes into the net."""
+    def start(self, x: Tensor, constants: Iterable[Tensor] = ()) -> None:
+        """Say that x (B, …) is what goes into the net, which has `constants` besides its parameters."""
+        self._samples = len(x)
         self._ledger.put(x, INPUT)
+        self._ledger.hold_constant(constants)
 
-    def finish(self, parameters: dict[str, Tensor]) -> Found:
-        """What was found; matrices among the parameters that are in no use are named."""
+    def finish(self, parameters: dict[str, Tensor], outputs: Iterable[Tensor] = ()) -> Found:
+        """What was found; matrices among the parameters that are in no use are named.
+
+        `outputs` are those of the net, the main one first.
+        """
+        for output in outputs:
+            self._recover([output])
+            origin = self._ledger.origin(output)
+            if origin is not None:
+                ordered = sorted(origin.frontier, key=lambda use: use.index)
+                self._found.heads += [use for use in ordered if use not in self._found.heads]
         for name, parameter in parameters.items():
             if parameter.ndim > 1 and name not in self._seen:
-                self._found.unseen.setdefault(name, "no function of this pass was given it")
+                self._found.unseen.setdefault(name, UNUSED)
         for use in self._found.uses:
-            use.looked_up = any(part in self._looked_up for part in self._parts_of[use.index])
-        for part in {part for parts in self._parts_of.values() for part in parts}:
+            use.looked_up = any(part in self._looked_up for part in use.parts)
+        self._found.seen = sorted({part for use in self._found.uses for part in use.parts})
+        self._found.looked_up = sorted(self._looked_up)
+        for part in self._found.seen:
             self._found.unseen.pop(part, None)
         return self._found
 
@@ -92,11 +112,65 @@ class Tracer(TorchFunctionMode):
             with self:
                 return _opened(func)(*args, **given)
         called = operations.arguments(args, given)
+        if name in LAYERS or name in CELLS:
+            return self._recurrent(name, called)
         before = None if name in _IGNORED else self._overwritten(name, called)
         result = func(*args, **given)
         if name not in _IGNORED:
             self._see(name, called, result, before)
         return result
+
+    def _recurrent(self, name: str, given: Arguments) -> Any:
+        """A recurrent layer, or one step of it, written out."""
+        self._recover(_tensors(given.values()))
+        layers: list[RecurrentLayer] = []  # of this call, in order
+
+        def told(weights: CellWeights, x: Tensor, step: Step) -> None:
+            layer = self._recurrent_layer(name, weights, x, step, layers)
+            if layer not in layers:
+                layers.append(layer)
+            self._observer.step(layer, step)
+            for state in (step.state, step.emitted):
+                if state is not None:
+                    self._ledger.put(state, _state_origin([layer]))
+
+        run = run_cell if name in CELLS else run_layers
+        result = run(CELLS.get(name, name), given, told)
+        last = layers[-2:] if name in LAYERS and is_bidirectional(given) else layers[-1:]
+        for output in _tensors([result]):
+            self._ledger.put(output, _state_origin(last))
+        return result
+
+    def _recurrent_layer(
+        self, name: str, weights: CellWeights, x: Tensor, step: Step, layers: list[RecurrentLayer]
+    ) -> RecurrentLayer:
+        """The layer of these weights: of a cell from its first step on, of a sequence within one call."""
+        key = (id(weights.from_input), id(weights.from_state))
+        layer = self._recurrent_layers.get(key)
+        if layer is not None and (name in CELLS or layer in layers):
+            return layer
+        self._recover([x])
+        uses = []
+        for factor, bias, given, output in (
+            (weights.from_input, weights.input_bias, x, step.from_input),
+            (weights.from_state, weights.state_bias, None, step.from_state),
+        ):
+            fan_out, fan_in = map(float, factor.shape)
+            entering = x if given is None else given
+            parts = self._ledger.parts(factor)
+            m = Multiplication(entering, factor, bias, fan_in, fan_out, -1, parts)
+            uses.append(self._new_use(name, m, output, self._ledger.origin(given) or met([INPUT])))
+        for tensor in vars(weights).values():
+            self._seen.update(self._ledger.parts(tensor))
+        if weights.projection is not None:
+            uses[1].parts += self._ledger.parts(weights.projection)
+        uses[0].feeds = True
+        uses[1].activation = Named(
+            f"{CELLS.get(name, name).removesuffix('_tanh').removesuffix('_relu')} gates"
+        )
+        layer = RecurrentLayer(*uses)
+        self._recurrent_layers[key] = layer
+        return layer
 
     def _overwritten(self, name: str, given: Arguments) -> Tensor | None:
         """A copy of what an activation is given, which may write over it."""
@@ -107,10 +181,22 @@ class Tracer(TorchFunctionMode):
 
     def _see(self, name: str, given: Arguments, result: Any, before: Tensor | None) -> None:
         inputs, outputs = list(_tensors(given.values())), list(_tensors([result]))
-        meeting = [(x, origin) for x in inputs if (origin := self._ledger.origin(x)) is not None]
-        if not meeting:
-            self._ledger.combine(inputs, outputs)
+        if any(_is_wrapped(x) for x in (*inputs, *outputs)):
+            self._unknown(
+                name, inputs, "it is used within torch.vmap or torch.func, which cannot be looked into"
+            )
             return
+        self._recover(inputs)
+        meeting = [(x, origin) for x in inputs if (origin := self._ledger.origin(x)) is not None]
+        if name in operations.FACTORIES:
+            self._ledger.hold_constant(outputs)
+            return
+        if not meeting:
+            if inputs or name not in _CONVERSIONS:
+                self._ledger.combine(inputs, outputs)
+            return
+        if name == "__setitem__":
+            outputs = inputs[:1]
         multiplied = multiplication(name, given, self._ledger)
         if multiplied is not None:
             self._use(name, multiplied, outputs[0])
@@ -118,6 +204,20 @@ class Tracer(TorchFunctionMode):
         self._unknown(name, inputs)
         for output in outputs:
             self._follow(name, given, meeting, output, before)
+        if name in operations.SCALINGS and len(meeting) == 1 and len(inputs) == 2:
+            self._await_sum(meeting[0][0], inputs, outputs[0])
+
+    def _recover(self, tensors: Iterable[Tensor]) -> None:
+        """Find out what tensors stand for that came out of something that was not seen."""
+        for x in tensors:
+            if not self._ledger.is_known(x) and not _is_wrapped(x):
+                self._ledger.recover(x, self._samples)
+
+    def _await_sum(self, x: Tensor, inputs: list[Tensor], output: Tensor) -> None:
+        """A sum over an axis may make a product with a weight of one that is taken entry by entry."""
+        weight = next((other for other in inputs if other is not x), x)
+        if _is_matrix(weight) and self._ledger.parts(weight):
+            self._ledger.await_sum(output, entrywise(x, weight))
 
     def _follow(
         self, name: str, given: Arguments, meeting: Meeting, output: Tensor, before: Tensor | None
@@ -136,49 +236,97 @@ class Tracer(TorchFunctionMode):
             self._add(meeting, output)
         elif name in operations.SCALINGS and not alone:
             self._gate(meeting, output)
+        elif (factor := operations.constant_factor(name, given)) is not None and not _has_parts(
+            self._ledger, given
+        ):
+            self._ledger.put(output, replace(origin, scale=factor * origin.scale))
         elif name in operations.PASSES or name in operations.SCALINGS:
             self._ledger.put(output, replace(origin, straight=False))
         else:
-            self._ledger.put(output, MIXED)
+            self._blend(name, meeting, output)
 
-    def _unknown(self, name: str, inputs: Iterable[Tensor]) -> None:
+    def _blend(self, name: str, meeting: Meeting, output: Tensor) -> None:
+        """A function of what comes from the input, of which nothing is known but where it comes from."""
+        function = None if name in operations.LINEAR else name
+        mixes = name in operations.MIXTURES and (len(meeting) > 1 or name == "softmax")
+        self._ledger.put(output, met((origin for _, origin in meeting), function, mixes=mixes))
+
+    def _unknown(self, name: str, inputs: Iterable[Tensor], why: str = "") -> None:
         """Parameters that meet what comes from the input, in a function that is no use."""
-        why = f"{name} uses it, which is no weight layer that initbench knows"
+        why = why or f"{name} uses it, which is no weight layer that initbench knows"
         if name in _LOOK_UPS:
             why = "an embedding looks rows up and sums nothing"
-        harmless = name in operations.NORMS or name in operations.SUMS
+        moves = operations.SUMS | operations.LINEAR | operations.RESHAPES | {"prelu"}
+        harmless = name in operations.NORMS or name in moves  # a shift, or a token
         for x in inputs:
+            is_vector = x.ndim < 2 or (name in operations.SCALINGS and not _is_matrix(x))
             for part in self._ledger.parts(x):
-                if x.ndim > 1 and not harmless:
+                if not is_vector and not harmless:
                     self._found.unseen.setdefault(part, why)
                 self._seen.add(part)
                 if name in _LOOK_UPS:
                     self._looked_up.add(part)
 
     def _use(self, operation: str, m: Multiplication, output: Tensor) -> None:
+        use = self._new_use(operation, m, output, self._ledger.origin(m.x) or INPUT)
+        self._put_out(use, output)
+
+    def _new_use(self, operation: str, m: Multiplication, output: Tensor, origin: Origin) -> Use:
         self._seen.update((*m.parts, *self._ledger.parts(m.bias)))
         name = self._layer_name(m.parts)
         self._times[name] = self._times.get(name, 0) + 1
-        origin = self._ledger.origin(m.x) or MIXED
+        source = self._source(origin, m.x)
+        varies = _varies(m.x)
         use = Use(
             index=len(self._found.uses) + 1,
             name=name,
             operation=operation,
-            weight=m.weight,
+            factor=m.factor,
             bias=m.bias,
             fan_in=m.fan_in,
             fan_out=m.fan_out,
-            units=output.shape[m.axis],
+            units=output.shape[m.axis] if m.contraction is None else m.contraction.units,
             axis=m.axis,
+            output_shape=tuple(output.shape),
+            parts=m.parts,
             groups=m.groups,
             transposed=m.transposed,
-            source=origin.use if origin.straight else None,
-            from_input=origin.straight and origin.use is None,
+            contraction=m.contraction,
+            source=source,
+            from_input=origin.straight and origin.use is None and origin.scale == 1.0,
             again=self._times[name],
+            was_constant=not varies and not origin.has_varied,
         )
         self._found.uses.append(use)
-        self._parts_of[use.index] = m.parts
-        self._put_out(use, output)
+        self._observer.layer_input(use, m.x)
+        return use
+
+    def _source(self, origin: Origin, x: Tensor) -> Use | None:
+        """The use whose activation, or output without one, x is. All that x comes of feed a weight.
+
+        What is no activation that is known, and comes of one use alone, is taken for that one's activation.
+        """
+        for use in origin.frontier:
+            use.feeds = True
+        single = origin.only_use
+        if single is not None and not single.joins:
+            single.leads_on = True
+            if single.activation is None and origin.functions:
+                single.activation = Named(f"a function of its own ({', '.join(origin.functions[:2])})")
+                self._observer.activation(single, None, x)
+                return single
+        self._take_factor(origin, x)
+        is_whole = origin.straight and (origin.activated or origin.scale == 1.0)
+        return origin.use if is_whole else None
+
+    def _take_factor(self, origin: Origin, x: Tensor) -> None:
+        """Count a constant factor behind an activation as part of it, once the product feeds a weight."""
+        use = origin.use
+        if use is None or not origin.activated or origin.scale == 1.0 or use.activation is None:
+            return
+        use.activation = use.activation.scaled(output_scale=origin.scale)
+        if origin.straight and origin.before is not None and origin.before.shape == x.shape:
+            self._observer.activation(use, origin.before, x)
 
     def _layer_name(self, parts: tuple[str, ...]) -> str:
         if len(parts) == 1:
@@ -188,13 +336,16 @@ class Tracer(TorchFunctionMode):
 
     def _put_out(self, use: Use, output: Tensor) -> None:
         """The output of a weight, of the bias that is added to it, or of the norm layer behind it."""
-        self._ledger.put(output, Origin(use))
+        origin = Origin(use, frontier=frozenset([use]), has_varied=not use.was_constant)
+        self._ledger.put(output, origin)
+        if use.norm is None:
+            self._bare_outputs.add(id(output))
         self._observer.pre_activation(use, output)
 
     def _norm(self, kind: str, origin: Origin, output: Tensor) -> None:
         use = origin.use
         if use is None or origin.activated or not origin.straight or use.norm is not None:
-            self._ledger.put(output, MIXED)
+            self._ledger.put(output, met([origin]))
             return
         use.norm = kind
         self._put_out(use, output)
@@ -204,7 +355,8 @@ class Tracer(TorchFunctionMode):
         (x, origin), others = one, list(_tensors(given.values()))
         bias = next((other for other in others if other is not x and self._ledger.parts(other)), None)
         use = origin.use
-        if bias is None or use is None or origin.activated or not origin.straight or use.bias is not None:
+        is_behind = use is not None and not origin.activated and origin.straight and origin.scale == 1.0
+        if bias is None or use is None or not is_behind or use.bias is not None:
             self._ledger.put(output, replace(origin, straight=False))
             return
         use.bias = bias
@@ -214,47 +366,78 @@ class Tracer(TorchFunctionMode):
         """An activation of a use's output, or of its activation."""
         use = origin.use
         if use is None:
-            self._ledger.put(output, MIXED)
+            self._ledger.put(output, met([origin], named.label))
         elif origin.activated and use.activation is not None:
-            self._name(origin, operations.chained(use.activation, named), origin.before, output)
+            inner = use.activation.scaled(output_scale=origin.scale)
+            self._name(origin, operations.chained(inner, named), origin.before, output)
         elif use.activation is None:
-            self._name(origin, named, before, output)
+            unscaled = before if before is None or origin.scale == 1.0 else before / origin.scale
+            self._name(origin, named.scaled(input_scale=origin.scale), unscaled, output)
         else:  # a second branch: the layer's activation is the first
-            self._ledger.put(output, MIXED)
+            self._ledger.put(output, met([origin], named.label))
 
     def _name(self, origin: Origin, named: Named, before: Tensor | None, output: Tensor) -> None:
         use = origin.use
         assert use is not None
         use.activation = named
         self._observer.activation(use, before, output)
-        self._ledger.put(output, Origin(use, activated=True, straight=origin.straight, before=before))
+        self._ledger.put(output, replace(origin, activated=True, scale=1.0, before=before))
 
     def _add(self, meeting: Meeting, output: Tensor) -> None:
         """A branch meets what went past it, through weights or not: the branch has more weights in a row."""
         ends = [(x, o) for x, o in meeting if o.use is not None and not o.activated]
         ends = [end for end in ends if end[1].use and not end[1].use.joins] or ends
-        if not ends:
-            self._ledger.put(output, MIXED)
+        together = met(origin for _, origin in meeting)
+        is_written_out = len(together.frontier) == 1 and all(o.frontier for _, o in meeting)
+        if not ends or is_written_out:
+            self._blend("add", meeting, output)
             return
         branch, origin = max(
             ends, key=lambda end: (end[1].use.chain, end[1].use.index) if end[1].use else (0, 0)
         )
         beside = next((x for x, _ in meeting if x is not branch), branch)
         assert origin.use is not None
-        self._found.additions.append(Addition(origin.use, *_sizes(branch, beside, output)))
+        past = next((o for x, o in meeting if x is beside), origin)
+        first = self._branch_begin(origin.use, past)
+        self._norm_of_branch(beside, past)
+        addition = Addition(origin.use, *_sizes(branch, beside, output), first)
+        self._found.additions.append(addition)
+        self._observer.residual_sum(addition, output)
         origin.use.joins = True
-        self._ledger.put(output, replace(origin, straight=False))
+        self._ledger.put(output, replace(together, use=origin.use))
+
+    def _norm_of_branch(self, beside: Tensor, past: Origin) -> None:
+        """A layer whose bare output goes past the branch has no norm: the branch begins with that."""
+        use = past.only_use
+        if use is not None and use.norm is not None and id(beside) in self._bare_outputs:
+            use.norm = None
+            self._observer.without_norm(use)
+
+    def _branch_begin(self, last: Use, past: Origin) -> int:
+        """Index of the first use of the branch that ends in `last`, where `past` went past it.
+
+        It begins behind the last sum, or behind the weights whose output went past the branch.
+        """
+        before = self._found.additions[-1].use.index if self._found.additions else 0
+        fork = max((use.index for use in past.frontier if use.index < last.index), default=0)
+        return max(before, fork) + 1
 
     def _gate(self, meeting: Meeting, output: Tensor) -> None:
         """x·g(x) is an activation of x; any other product of what comes from the input is nothing known."""
         gates = [origin for _, origin in meeting if origin.activated]
         plain = [(x, origin) for x, origin in meeting if not origin.activated]
         if not gates or not plain or gates[0].use is None or plain[0][1].use is not gates[0].use:
-            self._ledger.put(output, MIXED)
+            self._blend("mul", meeting, output)
             return
         gate = gates[0]
         assert gate.use is not None and gate.use.activation is not None
-        self._name(gate, operations.gated(gate.use.activation), plain[0][0].detach(), output)
+        x, by = plain[0][0].detach() / plain[0][1].scale, gate.use.activation
+        self._name(gate, operations.gated(by).scaled(output_scale=plain[0][1].scale * gate.scale), x, output)
+
+
+def _has_parts(ledger: Ledger, given: Arguments) -> bool:
+    """Whether a parameter, or what is made of some, is among the arguments: it is learned, no constant."""
+    return any(ledger.parts(x) for x in _tensors(given.values()))
 
 
 def _opened(function: types.FunctionType) -> Callable[..., Any]:
@@ -288,6 +471,33 @@ def _sizes(branch: Tensor, beside: Tensor, total: Tensor) -> tuple[float, float,
     ]
     one, other, both = (float(part.double().square().mean()) for part in (*parts, total.detach()))
     return one, other, both
+
+
+def _state_origin(layers: Iterable[RecurrentLayer]) -> Origin:
+    """What recurrent layers put out, in each direction."""
+    uses = [layer.from_state for layer in layers]
+    return Origin(
+        use=uses[0] if len(uses) == 1 else None,
+        activated=len(uses) == 1,
+        straight=len(uses) == 1,
+        frontier=frozenset(uses),
+        has_varied=True,
+    )
+
+
+def _is_matrix(x: Tensor) -> bool:
+    """Whether two axes or more have several entries."""
+    return sum(size > 1 for size in x.shape) > 1
+
+
+def _is_wrapped(x: Tensor) -> bool:
+    """Whether a `torch.func` transform has x stand for one sample, or for a number with its derivative."""
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(x))
+
+
+def _varies(x: Tensor) -> bool:
+    """Whether x (B, …) is not the same for every sample."""
+    return bool((x.detach() != x.detach()[:1]).any())
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
 
 from initbench.trace.operations import Named
+
+if TYPE_CHECKING:
+    from initbench.trace.contraction import Contraction
+    from initbench.trace.recurrent import Step
+
+UNUSED = "no function of this pass was given it"
+"""Why a parameter is in no use of which nothing else is known."""
 
 
 @dataclass(eq=False)
@@ -20,18 +27,23 @@ class Use:
     """Qualified name of the layer, or of the weight where it is not called `weight`."""
     operation: str
     """torch's function."""
-    weight: Tensor
-    """(out, in/groups, …), as the pass multiplies by it, with its gradient's history."""
+    factor: Tensor
+    """The weight as the pass multiplies by it, a node of the graph."""
     bias: Tensor | None
     fan_in: float
     fan_out: float
     units: int
     """Outputs that differ in their weights."""
     axis: int
-    """Of the output, on which the units lie: 1 or −1."""
+    """Of the output, on which the units lie."""
+    output_shape: tuple[int, ...]
+    parts: tuple[str, ...]
+    """Parameters that the weight is made of."""
     groups: int = 1
     transposed: bool = False
     """Whether `weight` is (in, out/groups, …)."""
+    contraction: Contraction | None = None
+    """How its axes and those of the output go together, where the function does not say it."""
     source: Use | None = None
     """The use whose activation goes in and nothing else, or whose output does if it has no activation."""
     from_input: bool = False
@@ -46,29 +58,62 @@ class Use:
     """Whether its weight is the table of an embedding as well."""
     joins: bool = False
     """Whether its output is added to another before the activation."""
+    feeds: bool = False
+    """Whether another weight is given something that comes of its output; a head feeds none."""
+    leads_on: bool = False
+    """Whether another weight is given a function of its output and nothing else that comes from the input."""
+    was_constant: bool = False
+    """Whether its input is the same for every sample, and so is all that it was made of."""
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether it is a weight of an LSTM, a GRU or an RNN, used again at every step."""
+        return self.operation.removesuffix("_cell") in ("lstm", "gru", "rnn_tanh", "rnn_relu")
 
     @property
     def chain(self) -> int:
         """Uses in a row that end in this one, with nothing but activations between them."""
         return 1 if self.source is None else 1 + self.source.chain
 
+    @property
+    def weight(self) -> Tensor:
+        """The weight as (out, in/groups, …)."""
+        return self.factor if self.contraction is None else self.contraction.weight_rows(self.factor)
+
     def units_second(self, x: Tensor) -> Tensor:
         """x as (B, units, …), as far as an axis of so many units can be told."""
+        if self.contraction is not None and self.output_shape == x.shape:
+            return self.contraction.units_second(x)
         axes = [axis for axis in (self.axis, -1, 1) if x.ndim > 1 and x.shape[axis] == self.units]
         return x.movedim(axes[0], 1) if axes else x
 
     @property
     def rows(self) -> Tensor:
         """The weights of each unit, (units, fan_in)."""
-        return self.rows_of(self.weight)
+        if self.contraction is not None:
+            return self.contraction.weight_rows(self.factor)
+        return self._by_units(self.factor)
 
-    def rows_of(self, tensor: Tensor) -> Tensor:
-        """A tensor of the weight's shape, such as its gradient, by units."""
+    def gradient_rows(self, gradient: Tensor) -> Tensor:
+        """A gradient of the factor's shape by units, (units, fan_in)."""
+        if self.contraction is not None:
+            return self.contraction.gradient_rows(gradient)
+        return self._by_units(gradient)
+
+    def _by_units(self, tensor: Tensor) -> Tensor:
         if not self.transposed:
             return tensor.flatten(1)
         inputs, outputs = tensor.shape[:2]
         grouped = tensor.reshape(self.groups, inputs // self.groups, outputs, -1)
         return grouped.transpose(1, 2).reshape(self.units, -1)
+
+
+@dataclass(frozen=True)
+class RecurrentLayer:
+    """The uses of the two weights of a recurrent layer in one direction."""
+
+    from_input: Use
+    from_state: Use
 
 
 @dataclass(frozen=True)
@@ -83,13 +128,31 @@ class Addition:
     """E[x²] of what it is added to."""
     total: float
     """E[x²] of the sum."""
+    first: int = 0
+    """Index of the first use of the branch, `use.index` being its last; 0 where that is not known."""
+
+    def holds(self, use: Use) -> bool:
+        """Whether the use is part of the branch."""
+        return 0 < self.first <= use.index <= self.use.index
 
 
 class Observer(Protocol):
     """Who is told of the tensors while a pass runs; what is told again replaces what was told before."""
 
+    def layer_input(self, use: Use, x: Tensor) -> None:
+        """What its weight is going to multiply."""
+
+    def residual_sum(self, addition: Addition, output: Tensor) -> None:
+        """A branch has been added to what goes past it."""
+
+    def without_norm(self, use: Use) -> None:
+        """What was told of its norm was wrong: its output before that is its pre-activation."""
+
     def pre_activation(self, use: Use, output: Tensor) -> None:
         """Output of the weight, then of the bias that is added to it, or of the norm layer behind it."""
+
+    def step(self, layer: RecurrentLayer, step: Step) -> None:
+        """One step of a recurrent layer, in the order of the pass."""
 
     def activation(self, use: Use, before: Tensor | None, after: Tensor) -> None:
         """What its activation was given, None where that is gone, and what it gave."""
@@ -103,3 +166,11 @@ class Found:
     additions: list[Addition] = field(default_factory=list)
     unseen: dict[str, str] = field(default_factory=dict)
     """By parameter, why it is in no use."""
+    seen: list[str] = field(default_factory=list)
+    """Parameters that weights in use are made of."""
+    looked_up: list[str] = field(default_factory=list)
+    """Parameters that are tables of embeddings."""
+    reached: set[str] = field(default_factory=set)
+    """Parameters that get a gradient."""
+    heads: list[Use] = field(default_factory=list)
+    """Uses whose outputs reach one of the net's without another weight between, the main one's first."""

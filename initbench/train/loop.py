@@ -19,10 +19,12 @@ from initbench.components.schedule import learning_rate
 from initbench.config.schema import ExperimentConfig, TrainOptions
 from initbench.data.batches import Batches
 from initbench.data.prepare import Bundle, Split
+from initbench.errors import UsageError
 from initbench.models.network import Mode, Network
 from initbench.probing.capture import probe
 from initbench.probing.finite import first_non_finite_layer
 from initbench.probing.moments import Detail
+from initbench.registry import MAX_COUNT
 from initbench.streams import generator
 from initbench.threads import one_thread
 from initbench.train.checkpoint import Checkpoint
@@ -35,6 +37,7 @@ from initbench.train.stopwatch import Stopwatch
 from initbench.train.threads import ThreadPacer
 
 EVALUATIONS = 10
+MAX_EVALUATIONS = 100_000
 TRAIN_SAMPLE = 2048
 """Training samples, the same for all runs, on which the training loss is reported."""
 
@@ -42,9 +45,21 @@ TRAIN_SAMPLE = 2048
 def total_steps(options: TrainOptions, per_epoch: int) -> int:
     """Updates of the whole training: `steps`, or `epochs` passes of `per_epoch` updates each."""
     if options.steps is not None:
-        return options.steps
-    assert options.epochs is not None  # the schema sees to it
-    return max(1, round(options.epochs * per_epoch))
+        steps = options.steps
+    else:
+        assert options.epochs is not None  # the schema sees to it
+        steps = max(1, round(options.epochs * per_epoch))
+    if steps > MAX_COUNT:
+        raise UsageError(
+            f"train.epochs={options.epochs:g} makes {steps:,} steps of {per_epoch:,} an epoch; at most"
+            f" {MAX_COUNT:,} are possible"
+        )
+    if options.eval_every is not None and steps // options.eval_every > MAX_EVALUATIONS:
+        raise UsageError(
+            f"train.eval_every={options.eval_every} makes {steps // options.eval_every:,} evaluations in"
+            f" {steps:,} steps; at most {MAX_EVALUATIONS:,} are possible"
+        )
+    return steps
 
 
 def evaluation_steps(options: TrainOptions, steps: int) -> list[int]:

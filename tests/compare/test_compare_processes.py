@@ -34,7 +34,8 @@ RECORD: dict[str, Any] = {
     },
 }
 LINES, SEEDS, WRITERS = 5, 6, 3
-SECONDS = 3.0
+PATIENCE = 120.0
+"""Seconds for what a test waits for to come about; however slow the machine is, a few are enough."""
 
 
 def layers(value: float) -> list[dict[str, Any]]:
@@ -60,11 +61,15 @@ def attempt(store: Store, run_id: str, seed: int, value: float, chance: random.R
         run.finish({"status": status, "final": {"val_accuracy": value, "test_accuracy": value}}, weights=b"w")
 
 
+def stop_file(root: Path) -> Path:
+    """What tells the writers to come to an end."""
+    return root.with_name("stop")
+
+
 def work(root: Path, number: int) -> None:
     """Mostly runs of its own, and now and then those that the others write and remove, too."""
     store, chance = Store(root), random.Random(number)
-    end = time.monotonic() + SECONDS
-    while time.monotonic() < end:
+    while not stop_file(root).exists():
         own = chance.random() < 0.7
         seed = chance.randrange(SEEDS)
         run_id = f"relu-s{seed}-{number if own else 'shared'}"
@@ -86,16 +91,18 @@ class Sure(random.Random):
 
 
 def rerun(root: Path, number: int) -> None:
-    end = time.monotonic() + SECONDS
-    while time.monotonic() < end:
+    while not stop_file(root).exists():
         attempt(Store(root), "relu-s0-again", 0, random.random(), Sure())
 
 
 @contextmanager
 def writers(
     root: Path, work: Callable[[Path, int], None] = work, count: int = WRITERS
-) -> Iterator[Callable[[], bool]]:
-    """Processes that write; whether any of them is still at it."""
+) -> Iterator[Callable[[Callable[[int], bool]], Iterator[None]]]:
+    """Processes that write until the test has seen enough.
+
+    What it yields is looped over: once for each look, until `enough(looks)` holds, or time is up.
+    """
     children = []
     for number in range(count):
         child = os.fork()
@@ -107,19 +114,20 @@ def writers(
             finally:
                 os._exit(code)
         children.append(child)
-    ended: dict[int, int] = {}
 
-    def busy() -> bool:
-        for child in set(children) - set(ended):
-            pid, status = os.waitpid(child, os.WNOHANG)
-            if pid:
-                ended[child] = status
-        return len(ended) < len(children)
+    def until(enough: Callable[[int], bool]) -> Iterator[None]:
+        looks, end = 0, time.monotonic() + PATIENCE
+        while not enough(looks) and time.monotonic() < end:
+            yield
+            looks += 1
+        assert enough(looks)
 
-    yield busy
-    while busy():
-        time.sleep(0.01)
-    assert set(ended.values()) == {0}
+    try:
+        yield until
+    finally:
+        stop_file(root).touch()
+        statuses = {os.waitpid(child, 0)[1] for child in children}
+    assert statuses == {0}
 
 
 def check_whole(run: RunFacts) -> None:
@@ -142,11 +150,17 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_reader_sees_whole_runs_or_unfinished_ones(root: Path) -> None:
-    looks, statuses, from_index = 0, set(), 0
+    statuses, from_index = set(), 0
     plain, live = Store.glean, []
-    with writers(root) as busy, pytest.MonkeyPatch.context() as patch:
+    expected = {"finished", "diverged", "running", "interrupted"}
+
+    def enough(looks: int) -> bool:
+        """Every status was seen, and the index was in use."""
+        return looks > 20 and from_index > 20 and statuses >= expected
+
+    with writers(root) as until, pytest.MonkeyPatch.context() as patch:
         patch.setattr(Store, "glean", lambda self, run_id: live.append(run_id) or plain(self, run_id))
-        while busy():
+        for _ in until(enough):
             live.clear()
             found = read_facts(Store(root), [])
             for run in found:
@@ -154,10 +168,6 @@ def test_a_reader_sees_whole_runs_or_unfinished_ones(root: Path) -> None:
             assert len({run.run_id for run in found}) == len(found)
             statuses |= {run.status for run in found}
             from_index += len({run.run_id for run in found} - set(live))
-            looks += 1
-    assert looks > 20
-    assert from_index > 20, "the index was in use"
-    assert {"finished", "diverged", "running", "interrupted"} <= statuses
     last = read_facts(Store(root), [])
     assert [run.run_id for run in last] == Store(root).find([])
 
@@ -165,36 +175,30 @@ def test_a_reader_sees_whole_runs_or_unfinished_ones(root: Path) -> None:
 def test_a_run_that_is_rerun_again_and_again_is_there_at_every_look(root: Path) -> None:
     attempt(Store(root), "relu-s0-again", 0, 0.5, Sure())
     seen = set()
-    with writers(root, rerun, 1) as busy:
-        while busy():
+    with writers(root, rerun, 1) as until:
+        for _ in until(lambda _: len(seen) > 20):
             (run,) = read_facts(Store(root), [])
             check_whole(run)
             assert run.is_finished
             seen.add(run.final["val_accuracy"])
-    assert len(seen) > 20
 
 
 def test_the_command_always_ends_well(root: Path) -> None:
     """In a process of its own each time, from the empty store on."""
     command = [sys.executable, "-m", "initbench", "compare", "--json", "--runs-dir", str(root)]
-    looks = 0
-    with writers(root) as busy:
-        while looks == 0 or busy():
+    with writers(root) as until:
+        for _ in until(lambda looks: looks >= 3):
             ended = subprocess.run(command, capture_output=True, text=True)
             assert (ended.returncode, ended.stderr) == (0, "")
             for table in json.loads(ended.stdout)["tables"]:
                 for row in table["rows"]:
                     assert row["n"] + row["unfinished"] <= SEEDS * (WRITERS + 1)
                     assert row["metrics"]["final_val_accuracy"]["n"] == row["n"] - row["diverged"]
-            looks += 1
 
 
 def test_the_table_of_a_changing_store(root: Path, initbench: Callable[..., Any]) -> None:
-    looks = 0
-    with writers(root) as busy:
-        while busy():
+    with writers(root) as until:
+        for _ in until(lambda looks: looks > 20):
             said = initbench("compare", "--runs-dir", root)
             assert said.code == 0, said.err
             assert said.err == "" or said.err.startswith("No runs in ")
-            looks += 1
-    assert looks > 5

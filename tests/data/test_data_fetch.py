@@ -227,6 +227,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return digest(handle, algorithm)
 
     monkeypatch.setattr(checksums_module.hashlib, "file_digest", counting)
+    monkeypatch.setattr(checksums_module, "SMALL_BYTES", 0)
     return names
 
 
@@ -243,6 +244,31 @@ def test_checksum_is_computed_once_until_the_file_changes(tmp_path, hashed):
     assert checksum(path, "md5") != first
     checksum(path, "sha256")
     assert len(hashed) == 4
+
+
+def test_a_file_that_is_replaced_is_hashed_again_whatever_its_size_and_time(tmp_path, hashed):
+    path, other = tmp_path / "a", tmp_path / "b"
+    path.write_bytes(b"one")
+    os.utime(path, ns=(1, 1))
+    first = checksum(path, "md5")
+    path.write_bytes(b"two")  # in place: the time of the last change tells
+    os.utime(path, ns=(1, 1))
+    second = checksum(path, "md5")
+    other.write_bytes(b"six")
+    os.utime(other, ns=(1, 1))
+    other.replace(path)
+    third = checksum(path, "md5")
+    assert len({first, second, third}) == 3
+
+
+def test_a_small_file_is_hashed_each_time(tmp_path, hashed, monkeypatch):
+    monkeypatch.undo()
+    path = tmp_path / "a"
+    path.write_bytes(b"one")
+    first = checksum(path, "md5")
+    monkeypatch.setattr(checksums_module, "_stamp", lambda _path: [3, 1, 1, 1])
+    path.write_bytes(b"two")
+    assert checksum(path, "md5") != first
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b'{"md5:PATH": "x"}', b'{"md5:PATH": [1, 2]}'])

@@ -254,7 +254,7 @@ def test_npz_that_is_absent_names_both_places(tmp_path, monkeypatch):
 IMAGE = np.zeros((12, 5, 4, 3), dtype=np.uint8)
 FAULTS: dict[str, tuple[dict[str, object], str]] = {
     "missing key": ({"y_test": None}, "lacks y_test, holds x_train, y_train, x_test"),
-    "pickled": ({"x_train": np.array([{}] * 12, dtype=object)}, "allow_pickle=False"),
+    "pickled": ({"x_train": np.array([{}] * 12, dtype=object)}, "x_train holds Python objects"),
     "integer images": ({"x_train": IMAGE.astype(np.int32)}, "x_train must be uint8 or float, found int32"),
     "text": ({"x_train": np.full((12, 2), "a")}, "x_train must be uint8 or float, found <U1"),
     "one axis": ({"x_train": np.zeros(12, dtype=np.uint8)}, r"found \(12,\)"),

@@ -107,8 +107,8 @@ def test_what_is_suggested_works(findings, name):
     ],
 )
 def test_the_first_way_changes_what_is_wrong(findings, name, words):
-    for message in findings(name).values():
-        assert ways(message)[0] == words
+    for code, message in findings(name).items():
+        assert ways(message)[0] == (["init.head=zeros"] if code == "head_scale" else words)
 
 
 @pytest.mark.parametrize("name", SICK)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -293,3 +294,42 @@ def test_a_point_may_start_from_the_runs_of_another(initbench: Run, tmp_path: Pa
     assert sweeps.runs_of(sweeps.read(tmp_path / "runs", "moved")) == {*first, *second}
     again = initbench("sweep", path, "--runs-dir", tmp_path / "runs", "--dry-run")
     assert again.out.endswith("2 points, 4 runs: all stored\n")
+
+
+CLEAR = "gates: ['mean(xavier_normal_depth2.final_val_accuracy) < 0']\n"
+NOT_JUDGED: dict[str, tuple[list[str], str, str]] = {
+    "limit": (["--limit", "1"], CLEAR, "runs are missing here"),
+    "time": (["--max-time", "0.001"], CLEAR, "runs are missing here"),
+    "shard": (["--shard", "1/2"], CLEAR, "runs are missing here"),
+    "axes": (["model.depth=3"], CLEAR, "it names points that are left out"),
+    "no gate": ([], "", "no gate was given"),
+}
+
+
+@pytest.mark.parametrize("way", NOT_JUDGED)
+def test_gates_that_were_not_judged_fail_under_strict(
+    sweep: Run, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    words, gates, reason = NOT_JUDGED[way]
+    junit = tmp_path / "junit.xml"
+    assert sweep(*words, more=gates).code == 0
+    said = sweep(*words, "--strict", "--junit-xml", str(junit), more=gates)
+    assert said.code == 1 and reason in said.err
+    assert reason in junit.read_text(encoding="utf-8") and "<failure" in junit.read_text(encoding="utf-8")
+    assert reason in (tmp_path / "summary.md").read_text(encoding="utf-8")
+
+
+def test_whole_evidence_passes_under_strict(sweep: Run, tmp_path: Path):
+    junit = tmp_path / "junit.xml"
+    assert sweep("--strict", "--junit-xml", str(junit), more=CLEAR).code == 0
+    assert sweep("--strict", "--fail-on", "diverged").code == 0
+    names = re.findall(r'<testcase classname="([^"]*)" name="([^"]*)"', junit.read_text(encoding="utf-8"))
+    assert ("initbench.runs.tiny_xavier_normal_depth2", "tiny.xavier_normal_depth2-s0") in names
+    assert len(names) == 9
+    unless = "xavier_normal_depth2.final_val_accuracy"
+    assert sweep("--fail-unless", f"mean({unless}) > 1 %").code == 0
+    assert sweep("--fail-unless", f"mean({unless}) > 99.9 %").code == 1
+    assert sweep("--fail-if", f"mean({unless}) > 1 %").code == 1
+    said = sweep("--fail-if", "nowhere.final_val_accuracy < 1")
+    assert said.code == 2 and "unknown row 'nowhere'" in said.err

@@ -196,7 +196,7 @@ def test_labels_and_losses_that_do_not_fit_are_refused() -> None:
 
 
 def test_other_outputs_get_a_loss_that_is_named() -> None:
-    found = examine(nn.Conv2d(3, 4, 3), noise(4, 3, 8, 8))
+    found = examine(nn.Conv2d(3, 3, 3, padding=1), noise(4, 3, 8, 8))
     assert found.loss.words == "mean square to N(0, 1) noise"
     assert found.loss.chance is None
     with_loss = examine(nn.Conv2d(3, 4, 3), noise(4, 3, 8, 8), None, lambda output: output.square().mean())

@@ -255,7 +255,8 @@ def test_parameters_that_no_use_has_are_named_with_the_reason() -> None:
             self.mixing = nn.Parameter(torch.randn(4, 3))
 
         def forward(self, x: Tensor) -> Tensor:
-            return torch.einsum("bi,io->bo", self.layer(x), self.mixing)
+            h = self.layer(x)
+            return torch.einsum("bi,bi,io->bo", h, h, self.mixing)
 
     unseen = seen(Odd(), 6).found.unseen
     assert set(unseen) == {"mixing", "idle.weight"}

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from initbench.components.activation import BoundActivation
 from initbench.components.norm import NORMS
 from initbench.components.scheme import INITS, Needs, Scheme, Setting
-from initbench.registry import Options
+from initbench.registry import MAX_COUNT, Options
 
 
 class AutoencoderOptions(Options):
@@ -35,11 +35,11 @@ class AutoencoderOptions(Options):
     """Whether the decoder is the encoder's transpose; else it has weights of its own."""
     loss: Literal["mse", "bce"] = "mse"
     """Mean squared error, or cross-entropy, for which every layer's input has to lie between 0 and 1."""
-    steps: int = Field(default=500, ge=1)
+    steps: int = Field(default=500, ge=1, le=MAX_COUNT)
     """Updates of each layer, by Adam at its defaults, whose steps no scale of inputs changes."""
     lr: float = Field(default=0.003, gt=0.0)
     """Learning rate of these updates, constant."""
-    batch_size: int | None = Field(default=None, ge=1)
+    batch_size: int | None = Field(default=None, ge=1, le=MAX_COUNT)
     """Samples of such an update; null for train.batch_size."""
     base: Literal["xavier_normal", "xavier_uniform", "kaiming_normal", "kaiming_uniform", "orthogonal"] = (
         "xavier_normal"

@@ -101,6 +101,7 @@ def _register(
     options: type[Options] = Options,
     bias_std: Callable[[BoundActivation, float], float] | None = None,
     touches: Callable[..., bool] = lambda _class_name, **_: True,
+    takes_torch_fans: bool = False,
     aliases: tuple[str, ...] = (),
     suggested_for: tuple[str, ...] = (),
 ) -> None:
@@ -117,6 +118,7 @@ def _register(
             default_gain=default_gain,
             bias_std=bias_std,
             bias_distribution="uniform",
+            takes_torch_fans=takes_torch_fans,
             aliases=aliases,
             suggested_for=suggested_for,
         )
@@ -206,6 +208,7 @@ _register(
     summary="What nn.Linear and nn.Conv2d do by themselves; it is not Kaiming, and shrinks the signal.",
     source="PyTorch, nn.Linear.reset_parameters",
     bias_std=lambda _activation, fan_in: 1.0 / math.sqrt(3.0 * fan_in),
+    takes_torch_fans=True,
     aliases=("default", "pytorch", "torch", "pytorch_default"),
 )
 for _kind in ("normal", "uniform"):

@@ -22,7 +22,7 @@ class LsuvOptions(Options):
 
     tol: float = Field(default=0.01, gt=0.0, lt=1.0)
     """A layer is done when its output's standard deviation is within this of 1."""
-    max_steps: int = Field(default=10, gt=0)
+    max_steps: int = Field(default=10, gt=0, le=1000)
     """Rescalings of one layer at most."""
 
 

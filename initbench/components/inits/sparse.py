@@ -9,13 +9,13 @@ from pydantic import Field
 from torch import Generator, Tensor
 
 from initbench.components.scheme import INITS, Scheme
-from initbench.registry import Options
+from initbench.registry import MAX_COUNT, Options
 
 
 class SparseOptions(Options):
     """Options of sparse."""
 
-    connections: int = Field(default=15, ge=1)
+    connections: int = Field(default=15, ge=1, le=MAX_COUNT)
     """Inputs of a unit with a weight other than 0; all of them where there are no more."""
     std: float = Field(default=1.0, gt=0.0)
     """Standard deviation of the weights that are not 0."""

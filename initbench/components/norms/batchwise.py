@@ -9,6 +9,7 @@ from torch import Tensor
 from initbench.components.norm import NORMS, Fault, Norm
 from initbench.components.norms.affine import per_channel
 from initbench.components.norms.standard import BatchNorm, BatchNormOptions
+from initbench.registry import MAX_COUNT
 
 
 class BatchRenormOptions(BatchNormOptions):
@@ -20,14 +21,14 @@ class BatchRenormOptions(BatchNormOptions):
     """Largest correction of the scale, and 1/r_max the smallest."""
     d_max: float = Field(default=5.0, ge=0.0)
     """Largest correction of the mean, in running standard deviations."""
-    warmup_steps: int = Field(default=1000, ge=0)
+    warmup_steps: int = Field(default=1000, ge=0, le=MAX_COUNT)
     """Batches over which the corrections are let in, linearly from none, which is batch norm."""
 
 
 class GhostBatchOptions(BatchNormOptions):
     """Options of ghost batch norm."""
 
-    ghost_size: int = Field(default=32, ge=2)
+    ghost_size: int = Field(default=32, ge=2, le=MAX_COUNT)
     """Samples that are standardised together; must divide the batch."""
 
 

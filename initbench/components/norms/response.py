@@ -17,7 +17,7 @@ from initbench.registry import Options
 class LocalResponseOptions(Options):
     """Options of local response norm."""
 
-    size: int = Field(default=5, gt=0)
+    size: int = Field(default=5, gt=0, le=1_000_000)
     """Neighbouring channels that are summed over, n; half of them on either side."""
     alpha: float = Field(default=1e-4, gt=0.0)
     """Factor of the mean square over the window; n times that of the paper, which sums, as in torch."""

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from initbench.components.norm import NORMS, Fault, Norm
 from initbench.components.norms.affine import AffineOptions, ChannelAffine, per_channel
-from initbench.registry import Options
+from initbench.registry import MAX_COUNT, Options
 
 
 class BatchNormOptions(AffineOptions):
@@ -24,7 +24,7 @@ class BatchNormOptions(AffineOptions):
 class GroupNormOptions(AffineOptions):
     """Options of group norm."""
 
-    num_groups: int = Field(default=8, gt=0)
+    num_groups: int = Field(default=8, gt=0, le=MAX_COUNT)
     """Number of groups the features are split into; must divide them."""
 
 

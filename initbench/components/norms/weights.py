@@ -43,7 +43,7 @@ class SpectralOptions(EpsOptions):
 
     eps: float = Field(default=1e-12, gt=0.0)
     """Least norm that is divided by."""
-    iterations: int = Field(default=1, ge=1)
+    iterations: int = Field(default=1, ge=1, le=1000)
     """Power iterations at each training step."""
 
 

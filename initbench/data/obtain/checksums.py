@@ -1,7 +1,10 @@
 """Checksums of files on disk, computed once and remembered until the file changes.
 
-The memory is a small JSON object in the cache folder, `{"md5:/path": [size, mtime_ns, "hex"]}`.
-It only saves time: one that is missing, damaged or unwritable is ignored.
+The memory is a small JSON object in the cache folder,
+`{"md5:/path": [size, mtime_ns, ctime_ns, inode, "hex"]}`. The time of a file's last change (ctime) cannot be
+set back, as that of its contents (mtime) can, and a file that replaces another has an inode of its own.
+Small files are read each time. The memory only saves time: one that is missing, damaged or unwritable is
+ignored.
 """
 
 from __future__ import annotations
@@ -16,6 +19,9 @@ from typing import Any
 
 from initbench.errors import DataError
 
+SMALL_BYTES = 8 * 1024 * 1024
+"""Files below this size are hashed each time: that takes a few hundredths of a second."""
+
 
 def cache_folder() -> Path:
     """Where initbench keeps what it fetched when told no other place (XDG_CACHE_HOME honoured)."""
@@ -25,7 +31,7 @@ def cache_folder() -> Path:
 
 
 def checksum(path: Path, algorithm: str, *, recheck: bool = False) -> str:
-    """Hex digest of the file at `path`, from memory when its size and mtime are unchanged.
+    """Hex digest of the file at `path`, from memory when it is large and unchanged.
 
     With `recheck` the file is read in any case. Raises DataError when it cannot be read.
     """
@@ -33,22 +39,23 @@ def checksum(path: Path, algorithm: str, *, recheck: bool = False) -> str:
     key = f"{algorithm}:{path.absolute()}"
     try:
         stamp = _stamp(path)
-        known = None if recheck else _recall(memory, key, stamp)
-        if known is not None:
-            return known
+        is_small = stamp[0] < SMALL_BYTES
+        remembered = None if recheck or is_small else _recall(memory, key, stamp)
+        if remembered is not None:
+            return remembered
         with path.open("rb") as handle:
             digest = hashlib.file_digest(handle, algorithm).hexdigest()
         unchanged = _stamp(path) == stamp
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    if unchanged:
+    if unchanged and not is_small:
         _remember(memory, key, [*stamp, digest])
     return digest
 
 
 def _stamp(path: Path) -> list[int]:
     status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 def _read(memory: Path) -> dict[str, Any]:
@@ -61,7 +68,7 @@ def _read(memory: Path) -> dict[str, Any]:
 
 def _recall(memory: Path, key: str, stamp: list[int]) -> str | None:
     match _read(memory).get(key):
-        case [size, mtime_ns, str(digest)] if [size, mtime_ns] == stamp:
+        case [*known_stamp, str(digest)] if known_stamp == stamp:
             return digest
     return None
 

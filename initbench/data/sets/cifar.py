@@ -6,7 +6,9 @@ pickle is verified in memory, right before it is read: it is not data until then
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -35,6 +37,8 @@ from initbench.errors import DataError
 
 _SHAPE = (3, 32, 32)
 _VALUES = 3 * 32 * 32
+MAX_UNPACKED = 512 * 1024 * 1024
+"""Bytes that an archive unpacks to at most; those of CIFAR unpack to less than 200 MB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,13 +140,38 @@ def _packed(files: Published, found: Mapping[str, Path]) -> _Contents:
     (path,) = found.values()
     wanted = {f"{files.unpacked.folder}/{file}": file for file in files.unpacked.checksums}
     try:
-        with tarfile.open(path, "r:gz") as archive:
+        with gzip.open(path) as packed, tarfile.open(fileobj=_bounded(packed), mode="r|") as archive:
             for member in archive:
                 opened = archive.extractfile(member) if member.isfile() and member.name in wanted else None
                 if opened is not None:
                     yield wanted[member.name], f"{path}: {member.name}", opened.read()
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error) as error:
         raise DataError(f"{path} cannot be read as a .tar.gz archive: {error}") from error
+
+
+def _bounded(packed: gzip.GzipFile) -> io.BufferedReader:
+    return io.BufferedReader(_Bounded(packed))
+
+
+class _Bounded(io.RawIOBase):
+    """A stream that ends with an OSError beyond MAX_UNPACKED: a small archive can unpack to any size."""
+
+    def __init__(self, stream: gzip.GzipFile) -> None:
+        self._stream = stream
+        self._bytes_left = MAX_UNPACKED
+
+    def readable(self) -> bool:
+        """Whether it can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer as far as there is something to read."""
+        content = self._stream.read(len(buffer))
+        self._bytes_left -= len(content)
+        if self._bytes_left < 0:
+            raise OSError(f"it unpacks to more than {MAX_UNPACKED:,} bytes, the limit")
+        buffer[: len(content)] = content
+        return len(content)
 
 
 def _verified(content: bytes, expected: str, where: str) -> bytes:

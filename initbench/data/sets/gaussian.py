@@ -9,6 +9,8 @@ import torch
 from pydantic import Field
 
 from initbench.data.dataset import DATASETS, DataOptions, Dataset, Form, Located, RawData, Source
+from initbench.memory import require_memory
+from initbench.registry import MAX_COUNT
 from initbench.streams import generator
 
 _RECIPE = "gaussian/1"
@@ -18,11 +20,11 @@ _SEED = 0
 class GaussianOptions(DataOptions):
     """Options of the generated set."""
 
-    dim: int = Field(default=784, ge=1)
+    dim: int = Field(default=784, ge=1, le=1_000_000)
     """Number of features of a sample."""
-    samples: int = Field(default=10_000, ge=2)
+    samples: int = Field(default=10_000, ge=2, le=MAX_COUNT)
     """Number of training samples, those kept for validation included; the test set is a fifth of it."""
-    num_classes: int = Field(default=10, ge=2)
+    num_classes: int = Field(default=10, ge=2, le=100_000)
     """Number of classes; labels are drawn uniformly, so there is nothing to generalise."""
 
 
@@ -37,6 +39,7 @@ def _locate(options: GaussianOptions, _source: Source) -> Located:
 
 def _draw(dim: int, samples: int, classes: int) -> RawData:
     """x ~ N(0, 1), y uniform; from streams of their own, whatever the run's seed."""
+    require_memory(4.8 * samples * dim, "the gaussian data set", "lower data.samples or data.dim")
     tensors = {}
     for part, count in (("train", samples), ("test", max(1, samples // 5))):
         features, labels = (generator(_SEED, "gaussian", part, what) for what in ("x", "y"))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
-import zlib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,18 +25,36 @@ from initbench.data.dataset import (
     UnavailableError,
 )
 from initbench.data.obtain.checksums import checksum
-from initbench.errors import DataError
+from initbench.data.user_arrays import (
+    check_inputs,
+    check_labels,
+    check_layout,
+    inputs_advice,
+    labels_advice,
+)
+from initbench.errors import DataError, InitbenchError
+from initbench.memory import require_memory
+from initbench.paths import expand_user, file_kind
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 _MOST_CLASSES = 1_000_000
-_CHANNELS = (1, 3, 4)
+_ENCRYPTED = 1
+"""Bit of a member's flags."""
+_CHUNK_BYTES = 1 << 20
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+"""By the version of the format; version 3 is for arrays of named fields alone."""
 
 
 class NpzOptions(DataOptions):
     """Options of the user's own archive."""
 
     path: str = Field(min_length=1)
-    """The .npz file (x_train, y_train, x_test, y_test), relative to the current folder or the data root."""
+    """The .npz file (x_train, y_train, x_test, y_test).
+
+    Relative to the config, the current folder or the data root, the first where it is there."""
 
 
 def _locate(options: NpzOptions, source: Source) -> Located:
@@ -43,26 +62,33 @@ def _locate(options: NpzOptions, source: Source) -> Located:
     return Located(
         name="npz",
         fingerprint=checksum(path, "sha256", recheck=source.recheck),
-        load=partial(read, path),
+        load=partial(read, path, options.classes),
         files=(path,),
     )
 
 
 def _find(named: str, root: Path) -> Path:
-    relative = Path(named).expanduser()
+    relative = expand_user(named)
     candidates = list(dict.fromkeys((relative.absolute(), root / relative)))
-    for path in candidates:
-        if path.is_file():
+    try:
+        kinds = [file_kind(path) for path in candidates]
+    except OSError as error:
+        raise DataError(f"data.path {named[:200]!r} cannot be used: {error.strerror}") from None
+    for path, kind in zip(candidates, kinds, strict=True):
+        if kind == "file":
             return path
     raise UnavailableError(
         f"the npz data set {named!r} is not on disk",
-        tried=[f"{path}: {'not a file' if path.exists() else 'not there'}" for path in candidates],
-        remedies=["set data.path to the file, relative to the current folder or to --data-dir"],
+        tried=[
+            f"{path}: {'not there' if kind == 'missing' else 'not a file'}"
+            for path, kind in zip(candidates, kinds, strict=True)
+        ],
+        remedies=["set data.path to the file, relative to the config, the current folder or --data-dir"],
     )
 
 
-def read(path: Path) -> RawData:
-    """The data set in the archive at `path`.
+def read(path: Path, chosen: Sequence[int] | None = None) -> RawData:
+    """The data set in the archive at `path`, of which `chosen` labels are going to be used, or all.
 
     Features (N, D), grey images (N, H, W) or colour images (N, H, W, C), uint8 or float; labels
     (N,) integers from 0. Raises DataError saying what was found and what was expected.
@@ -72,6 +98,8 @@ def read(path: Path) -> RawData:
         y_train, y_test = (_labels(key, arrays[key]) for key in ("y_train", "y_test"))
         x_train, x_test = (_inputs(key, arrays[key]) for key in ("x_train", "x_test"))
         _check_together(x_train, y_train, x_test, y_test)
+        check_labels(y_train, y_test, chosen)
+        check_inputs("x_train", x_train)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     classes = int(max(y_train.max(), y_test.max())) + 1
@@ -82,27 +110,56 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
     if not zipfile.is_zipfile(path):
         raise DataError(f"{path} is not an .npz archive (a zip file, as numpy.savez writes it)")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [key for key in _KEYS if key not in archive.files]
+        with zipfile.ZipFile(path) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            missing = [key for key in _KEYS if key not in members]
             if missing:
-                holds = ", ".join(archive.files) or "nothing"
-                raise DataError(
-                    f"{path}: needs {', '.join(_KEYS)}; lacks {', '.join(missing)}, holds {holds}"
-                )
-            arrays = {key: archive[key] for key in _KEYS}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise DataError(f"{path} cannot be read as an .npz archive: {error}") from error
-    for key, array in arrays.items():
-        if not isinstance(array, np.ndarray):
-            raise DataError(f"{path}: {key} is not an array in NumPy's format")
-    return arrays
+                holds = ", ".join(members) or "nothing"
+                raise DataError(f"needs {', '.join(_KEYS)}; lacks {', '.join(missing)}, holds {holds}")
+            total = sum(members[key].file_size for key in _KEYS)
+            require_memory(2 * total, f"the data set {path}", "use fewer samples or uint8 images")
+            return {key: _array(archive, members[key], key) for key in _KEYS}
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    except InitbenchError:
+        raise
+    except Exception as error:  # zipfile, its decompressors and NumPy raise a dozen kinds for a damaged file
+        reason = str(error) or type(error).__name__
+        raise DataError(f"{path} cannot be read as an .npz archive: {reason}") from error
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, key: str) -> NDArray[Any]:
+    """Read one member; what its header says is held against its size before anything is allocated."""
+    if member.flag_bits & _ENCRYPTED:
+        raise DataError(f"{key} is encrypted; write the archive without a password")
+    with archive.open(member) as file:
+        try:
+            version = np.lib.format.read_magic(file)
+            read_header = _HEADERS[version]
+        except (ValueError, KeyError):
+            raise DataError(f"{key} is not an array in NumPy's format") from None
+        shape, in_columns, dtype = read_header(file)
+        if dtype.kind not in "biufcSUmMV" or dtype.hasobject:
+            raise DataError(f"{key} holds Python objects; numbers are needed")
+        needed, size = math.prod(shape) * dtype.itemsize, member.file_size - file.tell()
+        if min(shape, default=0) < 0 or needed != size:
+            raise DataError(
+                f"{key} is damaged: {shape} values of {dtype} take {needed:,} bytes, and it holds {size:,}"
+            )
+        content = np.empty(size, np.uint8)
+        for start in range(0, size, _CHUNK_BYTES):
+            part = file.read(min(_CHUNK_BYTES, size - start))
+            content[start : start + _CHUNK_BYTES] = np.frombuffer(part, np.uint8)
+    return content.view(dtype).reshape(shape, order="F" if in_columns else "C")
 
 
 def _labels(key: str, array: NDArray[Any]) -> Tensor:
-    if not np.issubdtype(array.dtype, np.integer):
-        raise DataError(f"{key} must hold integers, found {array.dtype}")
+    if array.dtype.kind not in "iu":
+        raise DataError(f"{key} must hold integers, found {array.dtype}{labels_advice(array)}")
     if array.ndim != 1 or not array.size:
-        raise DataError(f"{key} must have the shape (N,) with N ≥ 1, found {array.shape}")
+        raise DataError(
+            f"{key} must have the shape (N,) with N ≥ 1, found {array.shape}{labels_advice(array)}"
+        )
     least, most = int(array.min()), int(array.max())
     if least < 0 or most >= _MOST_CLASSES:
         raise DataError(f"{key} must hold class numbers 0 … classes−1, found {least} … {most}")
@@ -112,13 +169,12 @@ def _labels(key: str, array: NDArray[Any]) -> Tensor:
 def _inputs(key: str, array: NDArray[Any]) -> Tensor:
     """(N, D), or (N, C, H, W); uint8 as it is, any float as float32."""
     if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
-        raise DataError(f"{key} must be uint8 or float, found {array.dtype}")
+        raise DataError(f"{key} must be uint8 or float, found {array.dtype}{inputs_advice(array)}")
     if array.ndim not in (2, 3, 4) or not array.size:
         raise DataError(
             f"{key} must be (N, D), (N, H, W) or (N, H, W, C), none of them 0, found {array.shape}"
         )
-    if array.ndim == 4 and array.shape[3] not in _CHANNELS and array.shape[1] in _CHANNELS:
-        raise DataError(f"{key} must have its channels last, (N, H, W, C), found {array.shape}")
+    check_layout(key, array.shape)
     if array.ndim == 3:
         array = array[:, None]
     elif array.ndim == 4:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import math
 import struct
+import zlib
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from initbench.data.dataset import DATASETS, DataOptions, Dataset, Form, Located, RawData, Source
+from initbench.data.obtain.checksums import cache_folder, checksum
 from initbench.data.obtain.fetch import Archive, look_up, obtain
 from initbench.errors import DataError
 
@@ -27,6 +29,8 @@ _FILES = (
     "t10k-images-idx3-ubyte.gz",
     "t10k-labels-idx1-ubyte.gz",
 )
+_MAX_UNPACKED = 64 * 1024 * 1024
+"""The largest of these files unpacks to 47 MB."""
 MD5 = {
     "MNIST": (
         "f68b3c2dcbeaaa9fbdd348bbdeb94873",
@@ -48,6 +52,21 @@ MD5 = {
     ),
 }
 """By the name of torchvision's class, the checksums of its four files."""
+UNPACKED_MD5 = {
+    "MNIST": (
+        "6bbc9ace898e44ae57da46a324031adb",
+        "a25bea736e30d166cdddb491f175f624",
+        "2646ac647ad5339dbf082846283269ea",
+        "27ae3e4e09519cfbb04c329615203637",
+    ),
+    "FashionMNIST": (
+        "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "9018921c3c673c538a1fc5bad174d6f9",
+        "8181f5470baa50b63fa0f6fddb340f0a",
+        "15d484375f8d13e6eb1aabb0c3f46965",
+    ),
+}
+"""The same of the files without .gz, which are all that torchvision reads, where they are known."""
 
 
 def published(name: str, class_name: str) -> Archive:
@@ -65,20 +84,49 @@ def _archive(name: str, class_name: str) -> Archive:
 
 def _locate(name: str, class_name: str, _options: DataOptions, source: Source) -> Located:
     archive = _archive(name, class_name)
-    paths = look_up(archive, source)
+    paths, fingerprint = look_up(archive, source), archive.fingerprint
     if len(paths) < len(_FILES):
-        paths = obtain(published(name, class_name), source)
+        unpacked, own_fingerprint = _unpacked(archive, class_name, source)
+        paths, fingerprint = {**unpacked, **paths}, own_fingerprint or fingerprint
+    if len(paths) < len(_FILES):
+        paths, fingerprint = obtain(published(name, class_name), source), archive.fingerprint
     return Located(
         name=name,
-        fingerprint=archive.fingerprint,
+        fingerprint=fingerprint,
         load=partial(_load, paths),
         files=tuple(paths.values()),
     )
 
 
+def _unpacked(archive: Archive, class_name: str, source: Source) -> tuple[dict[str, Path], str]:
+    """The unpacked files by the names of the packed ones, and a fingerprint where theirs are not published.
+
+    With known checksums they are verified, and are the same data set as the packed files. Others
+    are identified by what they hold.
+    """
+    bare = [file.removesuffix(".gz") for file in _FILES]
+    known = UNPACKED_MD5.get(class_name)
+    if known is not None:
+        verified = look_up(replace(archive, checksums=dict(zip(bare, known, strict=True))), source)
+        return {f"{file}.gz": path for file, path in verified.items()}, ""
+    folders = dict.fromkeys(root / archive.folder for root in (source.root, cache_folder()))
+    paths = {
+        f"{file}.gz": next((folder / file for folder in folders if (folder / file).is_file()), None)
+        for file in bare
+    }
+    present = {file: path for file, path in paths.items() if path is not None}
+    if len(present) < len(bare):
+        return {}, ""
+    contents = {file: checksum(path, "md5", recheck=source.recheck) for file, path in present.items()}
+    return present, replace(archive, checksums=contents).fingerprint
+
+
 def _load(paths: dict[str, Path]) -> RawData:
     """Images (N, 1, 28, 28) uint8, labels (N,) int64."""
     x_train, y_train, x_test, y_test = (_read(paths[file]) for file in _FILES)
+    for path, x, y in ((_FILES[0], x_train, y_train), (_FILES[2], x_test, y_test)):
+        if x.shape != (len(y), 28, 28) or y.dim() != 1 or not len(y) or int(y.max()) > 9:
+            raise DataError(f"{paths[path]} and the labels beside it are not images of 28 × 28 in 10 classes")
     return RawData(
         x_train=x_train.unsqueeze(1),
         y_train=y_train.long(),
@@ -89,10 +137,15 @@ def _load(paths: dict[str, Path]) -> RawData:
 
 
 def _read(path: Path) -> Tensor:
-    """The array of bytes in a packed idx file: two zeros, type 8, the number of axes, sizes, values."""
-    with gzip.open(path) as packed:
-        content = packed.read()
-    axes = content[3] if content[:3] == b"\0\0\x08" else 0
+    """The bytes in an idx file, packed or not: two zeros, type 8, the number of axes, sizes, values."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as packed:
+            content = packed.read(_MAX_UNPACKED + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be unpacked: {str(error).lower()}") from error
+    if len(content) > _MAX_UNPACKED:
+        raise DataError(f"{path} unpacks to more than {_MAX_UNPACKED:,} bytes, the limit")
+    axes = content[3] if content[:3] == b"\0\0\x08" and content[3:4] in (b"\1", b"\3") else 0
     start = 4 + 4 * axes
     shape = struct.unpack(f">{axes}I", content[4:start]) if axes and len(content) > start else ()
     if not shape or len(content) != start + math.prod(shape):

@@ -6,23 +6,20 @@ import math
 from collections.abc import Iterator
 
 from initbench.linting.check import CHECKS, Check, Remark, Subject
-
-_EXCESS = 2.0
-"""Nats above ln C from which a net starts out sure of what it cannot know."""
+from initbench.probing.conditions import EXCESS, head_remedy, head_sentence
 
 
 def _head_scale(subject: Subject) -> Iterator[Remark]:
-    losses = [net.loss.value for net in subject.nets]
-    chance, loss = subject.nets[0].loss.chance, math.fsum(losses) / len(losses)
-    if chance is None or not _EXCESS < loss - chance < math.inf:
-        return
-    head = subject.uses[-1].name
-    logits = math.fsum(net.records[-1]["pre"]["q"] for net in subject.nets) / len(subject.nets)
+    conditions = subject.nets[0].conditions
+    first_input = conditions.first_input
+    excess = math.fsum(net.conditions.excess for net in subject.nets) / len(subject.nets)
+    if excess <= EXCESS or (first_input is not None and not first_input.is_scaled):
+        return  # what follows from an input that was not scaled is no fault of the head
+    sentence = head_sentence(conditions)
     yield Remark(
-        f"The loss starts at {loss:.3g}, not near ln C = {chance:.3g}: the logits have E[h²] = {logits:.3g},"
-        " and the first updates only undo that.",
-        subject.either("init.head=zeros", f"Start {head} at 0, or with weights a few times smaller."),
-        (head,),
+        sentence[0].upper() + sentence[1:],
+        f"{head_remedy(conditions, config=subject.config)}.",
+        (conditions.head,),
     )
 
 
@@ -40,7 +37,7 @@ def _zero_head(subject: Subject) -> Iterator[Remark]:
 CHECKS.add(
     Check(
         name="head_scale",
-        summary=f"The loss starts more than {_EXCESS:g} above ln C.",
+        summary=f"The loss starts more than {EXCESS:g} nats above chance, which is ln C for C classes.",
         source="the entropy of equal logits",
         level="warning",
         look=_head_scale,

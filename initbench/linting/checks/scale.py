@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from initbench.linting.check import CHECKS, Check, Remark, Subject, named
 from initbench.linting.evidence import LEAST_ENTRIES, Variance, is_torch_default, torch_fans, variance_of
+from initbench.probing.conditions import SCALE_FREE_NORMS
 from initbench.trace.operations import WEIGHTED
 from initbench.trace.use import Use
 
@@ -133,7 +134,11 @@ def _needed(subject: Subject) -> str:
 
 def _untouched(subject: Subject) -> Iterator[Remark]:
     layers, told = _defaults(subject)
-    if len(layers) < told and set(layers) - {subject.uses[-1].name}:  # a head does well with little
+    normed = {use.name for use in subject.uses if use.norm in SCALE_FREE_NORMS}
+    layers = [name for name in layers if name not in normed]  # a norm takes the scale away
+    heads = {use.name for use in subject.heads}
+    spared = heads if heads <= set(layers) else set()  # a head does well with little, and so do several alike
+    if len(layers) < told and set(layers) - spared:
         yield Remark(
             f"{named(layers)}: still as torch's constructors leave them, while other weights were drawn by"
             " another scheme.",
@@ -144,9 +149,7 @@ def _untouched(subject: Subject) -> Iterator[Remark]:
 
 
 def _scale_cancelled(subject: Subject) -> Iterator[Remark]:
-    layers = [
-        use.name for _, use in subject.layers() if use.norm in ("batch", "layer", "instance", "group", "rms")
-    ]
+    layers = [use.name for _, use in subject.layers() if use.norm in SCALE_FREE_NORMS]
     if layers:
         yield Remark(
             f"{named(layers)}: the norm right behind divides the scale of the weights out, so that no gain"

@@ -33,7 +33,7 @@ class CnnOptions(FamilyOptions):
     """Double the channels from stage to stage."""
     downsample: Literal["stride", "max_pool", "avg_pool"] = "stride"
     """What halves the maps: the first convolution of a stage, or a pooling of 2 × 2 before it."""
-    kernel: int = Field(default=3, ge=1)
+    kernel: int = Field(default=3, ge=1, le=1023)
     """Side of the convolutions' kernels, an odd number; maps are padded with zeros and keep their size."""
     head: Literal["global_average", "flatten"] = "global_average"
     """What the head sees: the mean of each channel, or every pixel of it."""

@@ -103,7 +103,7 @@ def check_names(view: View, tables: Sequence[Table]) -> None:
         if "." not in name:
             raise UnknownNameError("--columns: " + unknown_metric(name, COUNTS))
         resolve_key(name, runs, "--columns")
-    name = (view.sort or LABEL).removeprefix("-")
+    name = (LABEL if view.sort is None else view.sort).removeprefix("-")
     if name not in (*METRICS, *COUNTS, LABEL):
         raise UnknownNameError("--sort: " + unknown_metric(name, (*COUNTS, LABEL)))
 

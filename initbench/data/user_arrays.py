@@ -1,0 +1,102 @@
+"""Refuse arrays of the user's own that cannot be meant: labels that are no classes, inputs that tell nothing.
+
+Legend: N samples, C channels, H × W pixels, D features, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from initbench.errors import DataError
+
+_MIN_JUDGED = 10
+"""Training samples below which rare classes are no sign of a mistake."""
+_MAX_NAMED = 5
+_MAX_PIXEL = 255
+_CHANNELS = (1, 3, 4)
+
+
+def labels_advice(array: NDArray[Any]) -> str:
+    """Return what to do about labels that are not integers (N,); empty where nothing is clear."""
+    if array.ndim == 2:
+        return ": save y.ravel()" if array.shape[1] == 1 else ": if a row is one-hot, save y.argmax(axis=1)"
+    if array.dtype.kind in "US":
+        return ": number the classes, as numpy.unique(y, return_inverse=True)[1] does"
+    is_float = array.dtype.kind == "f" and array.ndim == 1
+    if is_float and not np.array_equal(array, np.round(array)):
+        return ": initbench trains classifiers, not regressions; bin the targets into classes"
+    return ": save y.astype(int)" if is_float or array.dtype.kind == "b" else ""
+
+
+def inputs_advice(array: NDArray[Any]) -> str:
+    """Return what to do about inputs that are neither uint8 nor float; empty where nothing is clear."""
+    if array.dtype.kind == "b":
+        return ": save x.astype('float32')"
+    if array.dtype.kind not in "iu" or not array.size:
+        return ""
+    lowest, highest = int(array.min()), int(array.max())
+    numbers = "save x.astype('float32') if they are numbers"
+    tokens = "token numbers are not inputs of these nets: embed them first"
+    if array.ndim > 2 and lowest >= 0 and highest <= _MAX_PIXEL:
+        return f" in {lowest} … {highest}: save x.astype('uint8') if they are pixels"
+    return f" in {lowest:,} … {highest:,}: {numbers}; {tokens}"
+
+
+def check_layout(key: str, shape: Sequence[int]) -> None:
+    """Raise DataError for images (N, C, H, W), where (N, H, W, C) is expected.
+
+    With channels that are not 1, 3 or 4, square maps behind a shorter or longer axis are taken for them.
+    """
+    if len(shape) != 4 or shape[3] in _CHANNELS:
+        return
+    if shape[1] in _CHANNELS or (shape[2] == shape[3] != shape[1]):
+        raise DataError(
+            f"{key} must have its channels last, (N, H, W, C), found {tuple(shape)}:"
+            " save x.transpose(0, 2, 3, 1)"
+        )
+
+
+def check_labels(y_train: Tensor, y_test: Tensor, chosen: Sequence[int] | None) -> None:
+    """Raise DataError for class numbers with gaps, or nearly as many classes as samples.
+
+    Args:
+        y_train: (N,) int64, from 0.
+        y_test: (N,) int64, from 0.
+        chosen: The labels of `data.classes`, which may leave gaps; None where all are used.
+    """
+    if chosen is not None:
+        return
+    present = torch.unique(y_train)
+    classes = int(max(y_train.max(), y_test.max())) + 1
+    if len(y_train) >= _MIN_JUDGED and 2 * len(present) > len(y_train):
+        raise DataError(
+            f"y_train holds {len(present):,} different labels among {len(y_train):,} samples: these are no"
+            " classes but targets or numbers of samples; each class needs several samples"
+        )
+    if len(present) == classes:
+        return
+    absent = sorted(set(range(classes)) - set(present.tolist()))
+    named = ", ".join(map(str, absent[:_MAX_NAMED])) + (", …" if len(absent) > _MAX_NAMED else "")
+    if absent == [0]:
+        advice = "class numbers count from 0: save y - 1"
+    elif set(torch.unique(y_test).tolist()) & set(absent):
+        advice = "y_test has samples of classes that cannot be learned"
+    else:
+        advice = "number the classes 0, 1, … without gaps, or choose them with data.classes"
+    raise DataError(f"y_train has no sample of {len(absent):,} of {classes:,} classes ({named}): {advice}")
+
+
+def check_inputs(key: str, x: Tensor) -> None:
+    """Raise DataError for x (N, …) whose samples are all alike: there is nothing to tell them apart by."""
+    if len(x) < 2 or bool((x[1:] != x[:1]).any()):
+        return
+    first = x[0].flatten()
+    is_constant = bool((first == first[0]).all())
+    what = f"is {float(first[0]):g} everywhere" if is_constant else f"holds {len(x):,} times the same sample"
+    raise DataError(f"{key} {what}: no net can tell its classes apart")

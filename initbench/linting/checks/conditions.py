@@ -1,0 +1,64 @@
+"""What is wrong before any layer is looked at: the input, and numbers that are not finite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from initbench.linting.check import CHECKS, Check, Remark, Subject
+from initbench.probing.conditions import condition_findings
+from initbench.probing.finding import Finding
+
+
+def _finding(subject: Subject, code: str) -> Finding | None:
+    """The first net's finding of that code."""
+    for net in subject.nets:
+        layers = {use.name: use.index for use in reversed(net.found.uses)}
+        for finding in condition_findings(net.conditions, layers, config=subject.config):
+            if finding.code == code:
+                return finding
+    return None
+
+
+def _check(code: str) -> Callable[[Subject], Iterator[Remark]]:
+    """A check that says what a diagnosis says under the same code; its last sentence is the remedy."""
+
+    def look(subject: Subject) -> Iterator[Remark]:
+        finding = _finding(subject, code)
+        if finding is None:
+            return
+        sentence, _, fix = finding.message.rpartition(". ")
+        names = [use.name for use in subject.uses if use.index == finding.layer]
+        yield Remark(f"{sentence}.", f"{fix}.", tuple(names))
+
+    return look
+
+
+CHECKS.add(
+    Check(
+        name="not_finite",
+        summary="A weight, buffer or input holds a NaN or an infinity (in a buffer, −∞ alone is a mask), a"
+        " weight an entry beyond 1e18, or an operation of the pass makes what is not finite.",
+        source="IEEE 754",
+        level="warning",
+        look=_check("not_finite"),
+    )
+)
+CHECKS.add(
+    Check(
+        name="samples_alike",
+        summary="All samples of the batch are the same.",
+        source="",
+        level="warning",
+        look=_check("samples_alike"),
+    )
+)
+CHECKS.add(
+    Check(
+        name="input_scale",
+        summary="What the first layer is given has E[x²] > 100 or < 0.0001, or a column with more than 1,000,"
+        " and no norm behind that layer divides it out.",
+        source="LeCun et al. 1998",
+        level="warning",
+        look=_check("input_scale"),
+    )
+)

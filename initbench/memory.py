@@ -1,0 +1,64 @@
+"""How much memory there is, and the refusal of work that cannot fit before anything is allocated."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+
+from initbench.errors import AllocationError
+
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+def available_bytes() -> int:
+    """Return the bytes that this process can still be given, as far as the system tells.
+
+    The least of the memory that is free or easily freed, the limit of the control group, and the limit of
+    the address space (`ulimit -v`).
+    """
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    with suppress(OSError, AttributeError):
+        free = re.search(r"^MemAvailable:\s+(\d+) kB", _MEMINFO.read_text(encoding="ascii"), re.MULTILINE)
+        limits += [1024 * int(free[1])] if free else []
+    with suppress(OSError, ValueError):  # "max" is no number: no limit
+        limits.append(int(_CGROUP_LIMIT.read_text(encoding="ascii")))
+    with suppress(ImportError, OSError):
+        import resource
+
+        soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+        limits += [soft] if soft != resource.RLIM_INFINITY else []
+    return min(limits)
+
+
+def require_memory(needed: float, purpose: str, remedy: str) -> None:
+    """Raise AllocationError if `needed` bytes, a lower bound of what `purpose` takes, are not available."""
+    available = available_bytes()
+    if needed > available:
+        raise AllocationError(
+            f"{purpose} needs at least {in_gb(needed)} of memory, and {in_gb(available)} are available:"
+            f" {remedy}"
+        )
+
+
+def in_gb(amount: float) -> str:
+    """Format an amount of bytes in GB."""
+    return f"{amount / 1e9:,.1f} GB"
+
+
+def refused_bytes(error: BaseException) -> str | None:
+    """Describe the allocation that failed with `error`; None if `error` is not a failed allocation.
+
+    torch on a CPU raises RuntimeError, torch on a GPU a subclass of it, NumPy and Python a MemoryError.
+    """
+    text = str(error)
+    asked = re.search(r"you tried to allocate (\d+) bytes", text)
+    if asked:
+        return in_gb(int(asked[1]))
+    sized = re.search(r"(?:Unable|Tried) to allocate ([\d.]+ [KMGTPE]?i?B|[\d.]+ bytes)", text)
+    if sized:
+        return sized[1]
+    overflows = isinstance(error, RuntimeError) and "Storage size calculation overflowed" in text
+    return "more bytes than can be counted" if isinstance(error, MemoryError) or overflows else None

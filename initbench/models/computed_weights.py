@@ -1,0 +1,136 @@
+"""Weights that are computed from others: torch's parametrizations, and its older forward pre-hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from initbench.components.weight import parametrization_of
+from initbench.errors import UsageError
+
+Read = Callable[[], Tensor]
+Write = Callable[[Tensor], None]
+
+_SAME = 1e-3
+"""Relative difference of two scales that rounding leaves, in half precision too."""
+
+
+def hook_of(layer: nn.Module) -> Any:
+    """The older hook that computes `weight` before each forward pass; None where there is none."""
+    for hook in layer._forward_pre_hooks.values():
+        computes = isinstance(hook, WeightNorm) or "weight_orig" in layer._parameters
+        if computes and getattr(hook, "name", getattr(hook, "_tensor_name", None)) == "weight":
+            return hook
+    return None
+
+
+def weight_from_hook(layer: nn.Module, hook: Any) -> tuple[Read, Write]:
+    """How a weight that `hook` computes is read and written; each leaves `layer.weight` up to date."""
+
+    def refresh() -> Tensor:
+        if isinstance(hook, SpectralNorm):
+            layer.weight = hook.compute_weight(layer, do_power_iteration=False)
+        else:
+            hook(layer, ())
+        return cast("Tensor", layer.weight)
+
+    @torch.no_grad()
+    def write(weight: Tensor) -> None:
+        if isinstance(hook, WeightNorm):
+            v, g = layer.get_parameter("weight_v"), layer.get_parameter("weight_g")
+            v.copy_(weight)
+            g.copy_(torch.norm_except_dim(v, 2, hook.dim))
+        else:
+            layer.get_parameter("weight_orig").copy_(weight)
+        if isinstance(hook, SpectralNorm):
+            matrix = hook.reshape_weight_to_matrix(layer.get_parameter("weight_orig"))
+            _point(matrix, layer.get_buffer("weight_u"), layer.get_buffer("weight_v"))
+        refresh()
+
+    return refresh, write
+
+
+@torch.no_grad()
+def settle(layer: nn.Module) -> None:
+    """Bring the singular vectors that spectral norm keeps up to date with the weight it is given.
+
+    It follows them by one power iteration a training step: behind a new weight, it would divide by some
+    other number for many steps, and in evaluation mode for ever.
+    """
+    parametrization = parametrization_of(layer)
+    if parametrization is None:
+        return
+    with _evaluating(parametrization):
+        steps = list(parametrization.children())
+        weight: Any = None
+        for position, step in enumerate(steps):
+            if isinstance(step, _SpectralNorm) and hasattr(step, "_u"):
+                given = weight if position else parametrization.original
+                matrix = step._reshape_weight_to_matrix(cast("Tensor", given))
+                _point(matrix, step.get_buffer("_u"), step.get_buffer("_v"))
+            if position:
+                weight = step(weight)
+            elif parametrization.is_tensor:
+                weight = step(parametrization.original)
+            else:
+                originals = [
+                    getattr(parametrization, f"original{i}") for i in range(parametrization.ntensors)
+                ]
+                weight = step(*originals)
+
+
+def _point(matrix: Tensor, u: Tensor, v: Tensor) -> None:
+    """Set u and v to the left and right singular vectors of the largest singular value of `matrix`."""
+    left, _, right = torch.linalg.svd(matrix.double(), full_matrices=False)
+    u.copy_(left[:, 0])
+    v.copy_(right[0])
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+@torch.no_grad()
+def is_scale_taken(layer: nn.Module, name: str, read: Read, write: Write) -> bool:
+    """Whether the weight that is read does not grow with the one that is written; tried, and put back.
+
+    Raises UsageError for a weight that cannot be computed or set.
+    """
+    tensors = [*layer.parameters(), *layer.buffers()]
+    values = [tensor.detach().clone() for tensor in tensors]
+    buffers = [(part, dict(part._buffers)) for part in layer.modules()]  # some are replaced, not written
+    try:
+        weight = read().detach().clone()
+        probe = torch.randn(
+            weight.shape, dtype=torch.float32, generator=torch.Generator("cpu").manual_seed(0)
+        )
+        scales = []
+        for factor in (1.0, 2.0):
+            write((factor * probe).to(weight))
+            scales.append(float(read().double().square().mean().sqrt()))
+    except Exception as error:
+        problem = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UsageError(
+            f"apply_init: {name} is computed by its parametrization and cannot be set ({problem});"
+            " apply the init before the parametrization"
+        ) from error
+    finally:
+        for part, named in buffers:
+            part._buffers.update(named)
+        for tensor, value in zip(tensors, values, strict=True):
+            tensor.copy_(value)
+    return not abs(scales[1] / scales[0] - 2.0) < 2.0 * _SAME if scales[0] > 0.0 else True

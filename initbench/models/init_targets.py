@@ -1,0 +1,194 @@
+"""The weights of any nn.Module that an init scheme draws, and how each is read and written.
+
+`apply_init` sets them and `lint` holds them against a declared scheme: both read this list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.weight_norm import WeightNorm
+
+from initbench.components.activation import BoundActivation
+from initbench.components.scheme import INITS, Setting
+from initbench.components.weight import assign_weight, parametrization_of, weight_of
+from initbench.models.computed_weights import (
+    hook_of,
+    is_scale_taken,
+    settle,
+    weight_from_hook,
+)
+from initbench.models.fans import Convolution, Transposed
+from initbench.models.initialise import InitOptions, LayerRule, is_touched, rule_of
+from initbench.registry import Options
+
+_ROWS = "qkv"
+
+
+@dataclass(frozen=True)
+class InitTarget:
+    """One matrix or kernel to draw: what it is called, how it is read and written."""
+
+    name: str
+    layer: nn.Module
+    """The layer, or for a part of an attention a linear layer of that part's shape."""
+    bias_name: str
+    bias: Tensor | None
+    stored: tuple[Tensor, ...]
+    """The parameters that hold it."""
+    read: Callable[[], Tensor]
+    """Gives what the layer multiplies by."""
+    write: Callable[[Tensor], None]
+    note: str = ""
+    calibrated: bool = True
+    """Whether its layer is called as a module, so that schemes that measure see it."""
+    is_scale_taken: bool = False
+    """Whether what computes the weight takes away the scale of what is written, as spectral norm does."""
+
+    @property
+    def layer_name(self) -> str:
+        """The name that a traced pass gives the layer: without `.weight`, and without the part of a stack."""
+        return self.name.partition("[")[0].removesuffix(".weight")
+
+
+def init_targets(module: nn.Module, scheme: Options) -> list[InitTarget]:
+    """List the weights that the scheme draws, in the order of the modules, each tensor once.
+
+    Raises UsageError for a weight that is computed and cannot be set.
+    """
+    return [target for target in _distinct(_all_targets(module)) if is_touched(target.layer, scheme)]
+
+
+def scheme_problem(
+    targets: Sequence[InitTarget], init: InitOptions, activation: BoundActivation
+) -> str | None:
+    """Say why the scheme cannot serve layers with that activation between them; None where it can."""
+    entry, biased = INITS[init.scheme.name], all(target.bias is not None for target in targets)
+    return entry.problem(f"scheme={entry.name}", Setting(activation=activation, norm="", bias=biased))
+
+
+def init_rules(
+    targets: Sequence[InitTarget], init: InitOptions, activation: BoundActivation
+) -> list[LayerRule]:
+    """List the rules that the targets are drawn by, which the scheme can serve.
+
+    `activation` is the net's: layers without one of their own, as in attention, in a residual branch or at
+    the head, are drawn like all others.
+    """
+    return [
+        rule_of(target.layer, init.scheme, init.gain, activation, index)
+        for index, target in enumerate(targets, 1)
+    ]
+
+
+def _all_targets(module: nn.Module) -> Iterator[InitTarget]:
+    inside_attention: set[nn.Module] = set()
+    for name, layer in module.named_modules():
+        prefix = f"{name}." if name else ""
+        if isinstance(layer, nn.MultiheadAttention):
+            yield from _attention(prefix, layer)
+            inside_attention.add(layer.out_proj)
+        elif isinstance(layer, nn.Linear | Convolution | Transposed):
+            yield _layer(prefix, layer, calibrated=layer not in inside_attention)
+
+
+def _layer(prefix: str, layer: nn.Module, *, calibrated: bool) -> InitTarget:
+    parametrization, hook = parametrization_of(layer), hook_of(layer)
+    note, taken = "", False
+    read: Callable[[], Tensor]
+    write: Callable[[Tensor], None]
+    if hook is not None:
+        read, write = weight_from_hook(layer, hook)
+        stored = tuple(
+            layer._parameters[name]
+            for name in ("weight_v", "weight_g", "weight_orig")
+            if layer._parameters.get(name) is not None
+        )
+        is_norm = isinstance(hook, WeightNorm)
+        note = "through weight norm" if is_norm else "through weight_orig, of spectral norm or pruning"
+    elif parametrization is not None:
+        stored, note = tuple(parametrization.parameters()), "through its parametrization"
+
+        def read() -> Tensor:
+            return weight_of(layer)
+
+        def write(weight: Tensor) -> None:
+            assign_weight(layer, weight)
+            settle(layer)
+
+    else:
+        stored = (layer.get_parameter("weight"),)
+        read, write = _access(stored[0])
+    if note:
+        taken = is_scale_taken(layer, f"{prefix}weight", read, write)
+    if taken:
+        note += ", which takes the scale away"
+    bias = cast("Tensor | None", layer.bias)
+    return InitTarget(
+        f"{prefix}weight",
+        layer,
+        f"{prefix}bias",
+        bias,
+        cast("tuple[Tensor, ...]", stored),
+        read,
+        write,
+        note,
+        calibrated,
+        taken,
+    )
+
+
+def _attention(prefix: str, layer: nn.MultiheadAttention) -> Iterator[InitTarget]:
+    """Query, key and value: three maps, which torch keeps in one matrix where their sizes agree."""
+    packed = layer.in_proj_weight
+    for i, letter in enumerate(_ROWS):
+        rows = slice(i * layer.embed_dim, (i + 1) * layer.embed_dim)
+        stored = packed if packed is not None else layer.get_parameter(f"{letter}_proj_weight")
+        block = packed[rows] if packed is not None else stored
+        bias = layer.in_proj_bias
+        yield InitTarget(
+            f"{prefix}in_proj_weight[{letter}]" if packed is not None else f"{prefix}{letter}_proj_weight",
+            nn.Linear(block.shape[1], block.shape[0], bias=False, device="meta"),
+            f"{prefix}in_proj_bias[{letter}]",
+            bias[rows] if bias is not None else None,
+            (stored,) if bias is None else (stored, bias),
+            *_access(block),
+            calibrated=False,
+        )
+
+
+def _access(tensor: Tensor) -> tuple[Callable[[], Tensor], Callable[[Tensor], None]]:
+    """How a plain tensor is read and written."""
+
+    def write(weight: Tensor) -> None:
+        with torch.no_grad():
+            tensor.copy_(weight)
+
+    return lambda: tensor, write
+
+
+def _distinct(targets: Iterator[InitTarget]) -> list[InitTarget]:
+    """Leave out those whose parameters an earlier target has: they are tied."""
+    seen: set[tuple[int, int]] = set()
+    first = []
+    for target in targets:
+        key = (id(target.stored[0]), int(target.read().storage_offset()))  # parts of one matrix differ there
+        if key not in seen:
+            first.append(target)
+        seen.add(key)
+    return first
+
+
+def by_traced_name(module: nn.Module, targets: Sequence[InitTarget]) -> dict[str, InitTarget]:
+    """Map the names that a traced pass gives layers to targets; a tied weight goes by its first name too."""
+    first_names = {id(parameter): name for name, parameter in module.named_parameters()}
+    named: dict[str, InitTarget] = {}
+    for target in targets:
+        first = first_names.get(id(target.stored[0]), "").partition(".parametrizations.")[0]
+        for name in (target.layer_name, first.removesuffix("_orig").removesuffix(".weight")):
+            named.setdefault(name, target)
+    return named

@@ -1,0 +1,142 @@
+"""Causes that no layer shows: the input, weights that are not finite, and the loss that the net starts at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from initbench.probing.finding import Code, Finding
+from initbench.probing.inputs import (
+    INPUT_CODES,
+    InputStatistics,
+    alike_finding,
+    input_statistics,
+    samples_differ,
+    scale_finding,
+)
+from initbench.probing.not_finite import (
+    NonFinite,
+    broken_tensors_finding,
+    non_finite_tensors,
+    overflow_finding,
+)
+from initbench.trace.overflow import Overflow
+
+EXCESS = 2.0
+"""Nats above chance from which a net starts out sure of what it cannot know."""
+SCALE_FREE_NORMS = frozenset({"batch", "layer", "instance", "group", "rms"})
+"""Norms that divide the scale of what they are given out."""
+
+CONDITION_CODES = (
+    *INPUT_CODES,
+    Code(
+        "head_scale",
+        "The loss starts far above chance: the net is sure of what it cannot know.",
+        "loss before training, less what it is where all classes are equally likely (ln C)",
+        EXCESS,
+        limit=f"> {EXCESS:g} nats",
+        cause="A head, or an embedding that is tied to it, drawn too large for what it is given.",
+        cure="Start the head at 0 (init.head=zeros), or draw it with a few times smaller weights.",
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """What is known of an untrained net and its batch beside what its layers show."""
+
+    samples: int
+    alike: bool
+    """Whether all samples of the batch are the same."""
+    batch: InputStatistics | None = None
+    first_input: InputStatistics | None = None
+    """Of what the first weight layer is given; None where its scale does not matter, or is not known."""
+    broken: tuple[NonFinite, ...] = ()
+    overflow: Overflow | None = None
+    largest_weight: float = 0.0
+    """Of the layer that the overflow stands behind."""
+    loss: float | None = None
+    chance: float | None = None
+    """The loss where all classes are equally likely; None where that is unknown."""
+    head: str = "the head"
+    tied: bool = False
+    """Whether the head's weight is the table of an embedding as well."""
+
+    @property
+    def excess(self) -> float:
+        """Nats by which the loss starts above chance; 0 where either is unknown or not finite."""
+        if self.loss is None or self.chance is None or not math.isfinite(self.loss):
+            return 0.0
+        return self.loss - self.chance
+
+
+def batch_conditions(x: Tensor) -> Conditions:
+    """What the batch x (B, …) alone shows."""
+    broken = non_finite_tensors([("the input", x)], "input")
+    return Conditions(
+        samples=len(x),
+        alike=len(x) > 1 and not samples_differ(x),
+        batch=input_statistics(x),
+        broken=tuple(broken),
+    )
+
+
+def broken_tensors(
+    parameters: Iterable[tuple[str, Tensor]], buffers: Iterable[tuple[str, Tensor]]
+) -> tuple[NonFinite, ...]:
+    """Parameters and buffers that are not finite, by name."""
+    return (*non_finite_tensors(parameters, "weight"), *non_finite_tensors(buffers, "buffer"))
+
+
+def condition_findings(
+    conditions: Conditions, layers: Mapping[str, int], *, config: bool
+) -> Iterator[Finding]:
+    """What is wrong before any layer is looked at.
+
+    layers: index of every weight layer by its name; config: whether remedies can be key=value words.
+    """
+    yield from broken_tensors_finding(conditions.broken, layers)
+    if conditions.overflow is not None and not conditions.broken:
+        yield from overflow_finding(conditions.overflow, layers, conditions.largest_weight)
+    if conditions.alike:
+        yield from alike_finding(conditions.samples)
+    yield from scale_finding(conditions.batch, conditions.first_input, input_remedy(config=config))
+    if conditions.excess > EXCESS:
+        message = f"{head_sentence(conditions)} {head_remedy(conditions, config=config)}"
+        yield Finding("head_scale", None, conditions.excess, EXCESS, message, "init")
+
+
+def input_remedy(*, config: bool) -> str:
+    """What to do about an input that was not scaled, as an imperative."""
+    if config:
+        return "scale the inputs (data.normalize=global, or per_feature for columns in different units)"
+    return "scale the inputs to mean 0 and variance 1, each column by itself if their units differ"
+
+
+def head_sentence(conditions: Conditions) -> str:
+    """How far the loss starts above chance."""
+    return (
+        f"the loss starts at {conditions.loss:.3g}, not near the {conditions.chance:.3g} of a guess among"
+        " equal classes: the logits are too large, and the first updates only undo that."
+    )
+
+
+def head_remedy(conditions: Conditions, *, config: bool) -> str:
+    """What to do about it."""
+    if config:
+        return "Try init.head=zeros"
+    if conditions.tied:
+        return (
+            f"{conditions.head} is the embedding as well: draw it with standard deviation 0.02, or scale the"
+            " logits by 1/√width"
+        )
+    return f"Start {conditions.head} at 0, or with weights a few times smaller"
+
+
+def largest_entry(weight: Tensor | None) -> float:
+    """Largest absolute value of a weight; 0 where there is none."""
+    return 0.0 if weight is None else float(torch.nan_to_num(weight.detach().abs().double()).max())

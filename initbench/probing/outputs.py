@@ -1,0 +1,71 @@
+"""The tensors that a module puts out, whatever they are held in."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from initbench.errors import UsageError
+
+_MAIN = ("logits", "out")
+"""Names of what a loss is taken of first."""
+_DEEPEST = 8
+"""Containers within one another that are looked into."""
+
+
+def real_outputs(output: Any) -> dict[str, Tensor]:
+    """Every tensor of real numbers in a module's output, by where it stands in it, the main one first.
+
+    Looked into are tuples, lists, mappings, dataclasses and other objects with attributes. The main output is
+    called `logits` or `out`, or else is the first through which a gradient passes. A complex tensor counts as
+    its real and imaginary parts. Where a tensor stands twice it is named once.
+    Raises UsageError where there is none.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in _tensors(output, "", 0):
+        real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+        if real.is_floating_point() and real.numel() and not any(real is other for other in tensors.values()):
+            tensors[name] = real
+    if not tensors:
+        raise UsageError(f"the module puts out {type(output).__name__} without a tensor of real numbers")
+    has_gradient = any(tensor.requires_grad for tensor in tensors.values())
+    names = sorted(
+        tensors,
+        key=lambda name: (
+            name.rpartition(".")[2] not in _MAIN,
+            has_gradient and not tensors[name].requires_grad,
+        ),
+    )
+    return {name: tensors[name] for name in names}
+
+
+def _tensors(value: Any, name: str, depth: int) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield name, value
+        return
+    if depth == _DEEPEST:
+        return
+    for part, item in _parts(value):
+        yield from _tensors(item, f"{name}.{part}" if name else str(part), depth + 1)
+
+
+def _parts(value: Any) -> Iterator[tuple[object, Any]]:
+    """What a container holds, by name or by place."""
+    if isinstance(value, Mapping):
+        yield from value.items()
+    elif isinstance(value, tuple) and hasattr(value, "_fields"):
+        yield from zip(value._fields, value, strict=True)
+    elif isinstance(value, tuple | list):
+        yield from enumerate(value)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        yield from ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
+    elif isinstance(value, torch.distributions.Distribution):
+        yield from (
+            (name, getattr(value, name, None)) for name in value.arg_constraints if name in vars(value)
+        )
+    elif hasattr(value, "__dict__") and not isinstance(value, torch.nn.Module | type):
+        yield from vars(value).items()

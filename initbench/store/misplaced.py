@@ -1,0 +1,148 @@
+"""Runs that a store does not count, for their directories have other names: renamed, copied or nested."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import groupby
+from pathlib import Path
+
+from initbench.store.damage import experiment_and_seed
+from initbench.store.layout import RUN, read_record
+from initbench.store.strictjson import dumps
+
+MAX_DEPTH = 3
+"""How far below the root nested runs are looked for."""
+MAX_DIRECTORIES = 2_000
+"""Directories that are no runs, and are searched for some: a root may hold much else."""
+MAX_SENTENCES = 10
+_HEAD_BYTES = 512
+"""The id stands in the first line of a run.json."""
+
+
+@dataclass(frozen=True)
+class MisplacedRun:
+    """A run in a directory where nothing looks for it."""
+
+    root: Path
+    directory: Path
+    run_id: str
+
+    @property
+    def is_nested(self) -> bool:
+        """Whether it lies deeper than right below the root."""
+        return self.directory.parent != self.root
+
+    @property
+    def is_duplicate(self) -> bool:
+        """Whether the store holds the run in its own place as well."""
+        return (self.root / self.run_id).is_dir()
+
+    @property
+    def experiment(self) -> str:
+        """The experiment, as the id says it."""
+        called = experiment_and_seed(self.run_id)
+        return self.run_id if called is None else called[0]
+
+    def matches(self, patterns: Sequence[str]) -> bool:
+        """Whether one of `patterns` means the run; every run is meant where there are none."""
+        return not patterns or any(map(self._matches, patterns))
+
+    def _matches(self, pattern: str) -> bool:
+        is_begun = len(pattern) > len(self.experiment) and self.run_id.startswith(pattern)
+        names = (self.run_id, self.experiment, self.directory.name)
+        return is_begun or any(pattern == name or fnmatchcase(name, pattern) for name in names)
+
+
+def find_misplaced(root: Path) -> list[MisplacedRun]:
+    """Return the runs below `root` that are in no row and no list, by directory.
+
+    Hidden directories and links are not searched, nor what lies deeper than MAX_DEPTH.
+    """
+    return sorted(_search(root), key=lambda run: run.directory)
+
+
+def describe_misplaced(runs: Iterable[MisplacedRun]) -> list[str]:
+    """Return what is wrong with misplaced runs and what mends it, nested ones of a directory together."""
+    sentences = []
+    for (parent, is_nested), group in groupby(runs, key=lambda run: (run.directory.parent, run.is_nested)):
+        members = list(group)
+        if is_nested and all(run.directory.name == run.run_id for run in members):
+            sentences.append(_nested_sentence(parent, members))
+        else:
+            sentences += map(_renamed_sentence, members)
+    more = len(sentences) - MAX_SENTENCES
+    return sentences[:MAX_SENTENCES] + ([f"and {more:,} directories more"] if more > 0 else [])
+
+
+def _nested_sentence(parent: Path, runs: Sequence[MisplacedRun]) -> str:
+    root = runs[0].root
+    what = f"the run {runs[0].run_id}" if len(runs) == 1 else f"{len(runs):,} runs"
+    name, source = parent.relative_to(root), shlex.quote(str(parent))
+    command = f"initbench merge {source} --into {shlex.quote(str(root))}"
+    return _inert(f"{name} holds {what}, in no row: `{command}`, or --runs-dir {source}")
+
+
+def _renamed_sentence(run: MisplacedRun) -> str:
+    name = run.directory.relative_to(run.root)
+    if run.is_duplicate:
+        return _inert(
+            f"{name} holds another copy of the run {run.run_id}, in no row: move it out of {run.root}"
+        )
+    return _inert(f"{name} holds the run {run.run_id}, in no row: rename it to {run.root / run.run_id}")
+
+
+def _inert(sentence: str) -> str:
+    """The sentence with signs that a terminal would act on written as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in sentence)
+
+
+def _search(root: Path) -> Iterator[MisplacedRun]:
+    waiting = [(root, 1)]
+    searched = 0
+    while waiting and searched < MAX_DIRECTORIES:
+        parent, depth = waiting.pop()
+        searched += 1
+        for directory in _visible_directories(parent):
+            if depth == 1 and _is_in_place(directory):
+                continue
+            record = read_record(directory) if _is_regular(directory / RUN) else None
+            if record is None:
+                waiting += [(directory, depth + 1)] if depth < MAX_DEPTH else []
+            elif isinstance(run_id := record.get("run_id"), str) and (root / run_id) != directory:
+                yield MisplacedRun(root, directory, run_id)
+
+
+def _visible_directories(parent: Path) -> list[Path]:
+    try:
+        with os.scandir(parent) as entries:
+            names = [e.name for e in entries if e.name[0] != "." and e.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
+    return [parent / name for name in names]
+
+
+def _is_regular(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def _is_in_place(directory: Path) -> bool:
+    """Whether the directory is called as its run, which is seen from the beginning of its run.json."""
+    wanted = f'"run_id": {dumps(directory.name)}'.encode()
+    try:
+        descriptor = os.open(directory / RUN, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        return stat.S_ISREG(os.fstat(descriptor).st_mode) and wanted in os.read(descriptor, _HEAD_BYTES)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
