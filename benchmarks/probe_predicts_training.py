@@ -9,7 +9,7 @@ import argparse
 import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -92,11 +92,17 @@ def judge(config: ExperimentConfig, data: Bundle, batch: Split) -> tuple[tuple[s
     state = dict(network.named_parameters()), dict(network.named_buffers())
     layers = probe(network, *state, x=batch.x, y=batch.y, loss=cross_entropy, bins=8, detail=Detail.DIAGNOSIS)
     found = diagnose([{"when": "init", "step": 0, "layers": layers}], None, None)
-    return tuple(dict.fromkeys(finding.code for finding in found)), severity_of(layers)
+    codes = tuple(dict.fromkeys(finding.code for finding in found if finding.level == "warning"))
+    return codes, severity_of(layers, codes)
 
 
-def severity_of(layers: list[dict[str, Any]]) -> float:
-    """The largest of all measures, each as a share of its threshold, up to 10."""
+def severity_of(layers: list[dict[str, Any]], codes: Sequence[str]) -> float:
+    """The largest of all measures, each as a share of its threshold, up to 10; 10 for a symmetric net.
+
+    Units that are all the same stay so, whatever else the net shows; where q = 0 it may show nothing else.
+    """
+    if "symmetric" in codes:
+        return _MOST
     hidden = [layer for layer in layers if layer["act"] is not None]
     seen = [layer for layer in hidden if layer["pre"]["q"] > 0.0]  # a branch that starts closed has q = 0
     shares = [
@@ -172,8 +178,8 @@ depth 2 to 60 (log-uniform; cnn 4 to 11), width 32 to 128 (cnn 8), every activat
 samples, and judged as `initbench probe` judges it; the same net is then trained for {bar.steps} updates with
 batches of 64 on scikit-learn's digits.
 
-A net is *healthy* if it shows no finding. It *learns* if it exceeds a validation accuracy of
-{bar.accuracy:.3f} (chance is {bar.majority:.3f}), which is the bar of the map and was fixed
+A net is *healthy* if it shows no finding that is a warning. It *learns* if it exceeds a validation accuracy
+of {bar.accuracy:.3f} (chance is {bar.majority:.3f}), which is the bar of the map and was fixed
 beforehand; one that diverges does not. It took {seconds / 60:.0f} minutes on two cores, beside other work.
 """.strip()
 

@@ -98,6 +98,8 @@ def compare(
         **shown, **drawn, baseline=baseline, confidence=confidence, format=form, aside=_aside(chosen)
     )
     verdicts = check_gates(gates, chosen, found)
+    if asked.format in ("json", "csv"):  # where no footnote has room
+        _report_baseline(found, asked)
     _show(found, asked, output, chosen.store, verdicts.document())
     print_verdicts(verdicts)
     if code := verdicts.exit_code:
@@ -180,6 +182,13 @@ def _view(**given: object) -> View:
 def is_ascii() -> bool:
     """Whether stdout takes no braille and no other signs beyond ASCII."""
     return (sys.stdout.encoding or "ascii").lower().replace("-", "") not in ("utf8", "utf16", "utf32")
+
+
+def _report_baseline(tables: Sequence[Table], view: View) -> None:
+    from initbench.report.comparison.judged import without_comparison
+
+    for sentence in without_comparison(tables, view):
+        typer.echo(sentence, err=True)
 
 
 def _show(found: list[Table], view: View, output: Path | None, store: Store, more: dict[str, Any]) -> None:

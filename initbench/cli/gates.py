@@ -284,5 +284,8 @@ def print_verdicts(verdicts: Verdicts) -> None:
     lines += [f"not judged: {sentence}" for sentence in verdicts.obstacles[:MAX_OBSTACLES]]
     if (rest := len(verdicts.obstacles) - MAX_OBSTACLES) > 0:
         lines.append(f"not judged: {rest:,} more")
+    from initbench.report.text import one_line
+
     for line in lines:
-        typer.echo("".join(c if c.isprintable() else " " for c in line[:LONGEST_LINE]), err=True)
+        printable = "".join(c if c.isprintable() else " " for c in line[:LONGEST_LINE])
+        typer.echo(one_line(printable), err=True)

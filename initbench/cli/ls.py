@@ -159,7 +159,7 @@ def _with_steps_made(store: Store, record: dict[str, Any]) -> dict[str, Any]:
     """The record of a run that has not ended tells the step that it goes on from."""
     if record.get("steps") is not None:
         return record
-    return {**record, "steps": max(0, store.checkpoint_step(record["run_id"])) or None}
+    return {**record, "steps": max(0, store.stated_step(record["run_id"])) or None}
 
 
 def _summary(record: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from initbench.cli import (
     lint,
     ls,
     merge,
+    new,
     probe,
     rm,
     run,
@@ -54,6 +55,7 @@ for _command in (
     ls.ls,
     merge.merge,
     rm.rm,
+    new.new,
     catalog.catalog,
     explain.explain,
     validate.validate,
@@ -139,7 +141,9 @@ def _resuming(arguments: Sequence[str]) -> str:
 
 
 def _explain(error: InitbenchError) -> int:
-    lines = str(error).splitlines() or [type(error).__name__]
+    from initbench.report.text import one_line
+
+    lines = [one_line(line) for line in str(error).splitlines()] or [type(error).__name__]
     prefix = "" if isinstance(error, ConfigError) else "initbench: "
     print("\n".join([prefix + lines[0], *lines[1:]]), file=sys.stderr)
     return error.exit_code

@@ -45,13 +45,13 @@ def _refuse_running(store: Store, run_ids: list[str]) -> None:
 
 
 def _confirmed(run_ids: list[str]) -> bool:
-    from initbench.report.text import plural
+    from initbench.report.text import one_line, plural
 
     runs = plural(len(run_ids), "run")
     if not _interactive():
         raise UsageError(f"say --yes to remove {runs} without being asked")
     for run_id in run_ids:
-        typer.echo(f"  {run_id}", err=True)
+        typer.echo(f"  {one_line(run_id)}", err=True)
     return typer.confirm(f"Remove {runs}?", err=True)
 
 
@@ -60,5 +60,7 @@ def _interactive() -> bool:
 
 
 def _tell(done: str, run_ids: list[str]) -> None:
+    from initbench.report.text import one_line
+
     for run_id in run_ids:
-        typer.echo(f"{done} {run_id}")
+        typer.echo(f"{done} {one_line(run_id)}")

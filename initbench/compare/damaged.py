@@ -16,7 +16,11 @@ from initbench.store.shape import defect
 from initbench.store.store import StoredRun
 
 DAMAGED = "damaged"
-_DISPENSABLE = ("seed", "final", "diverged", "diagnosis", "dataset_requested", "device")
+_DISPENSABLE = (
+    *("seed", "final", "diverged", "diagnosis", "dataset_requested", "device", "created", "finished"),
+    *("timings", "cohort", "machine", "parameters", "threads", "samples", "pretraining", "transfer"),
+    *("versions", "git"),
+)
 """Keys of run.json that say nothing of the row that a run belongs to."""
 
 

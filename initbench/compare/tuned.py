@@ -25,7 +25,11 @@ def at_edges(root: Path, runs: Iterable[RunFacts]) -> Iterator[str]:
             continue
         for point in points:
             tuning = point["tuning"]
-            if tuning and tuning["edge"] and shown & set(point["runs"]):
+            if not tuning or not shown & set(point["runs"]):
+                continue
+            if problem := next(sweeps.TUNING(tuning, "tuning"), None):
+                yield f"{point['experiment']}: what is stored of its tuning is damaged: {problem}"
+            elif tuning["edge"]:
                 yield _sentence(point["experiment"], tuning)
 
 

@@ -1,16 +1,18 @@
 """Rows of a table held against one of them, and against each other, metric by metric.
 
 A family, over which Holm's correction is made, is one metric's comparisons in one table: of all rows with the
-baseline, or of all pairs of rows.
+baseline, or of all pairs of rows. All of a family are made by one test: paired where every two rows share
+seeds and data, else Welch's. Otherwise two rows with the same numbers could be put to different tests, and
+only one of them be told apart from a third.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, permutations
 
-from initbench.compare.differences import Difference, difference
+from initbench.compare.differences import Difference, Method, difference
 from initbench.compare.families import holm, letters
 from initbench.compare.groups import saw_the_same
 from initbench.compare.intervals import Interval, interval
@@ -41,11 +43,11 @@ def versus(table: Table, baseline: Row, metric: str, confidence: float = CONFIDE
     """By label, every other row beside the baseline in one metric."""
     entry = METRICS[metric]
     others = [row for row in table.rows if row is not baseline]
-    seen = [_difference(entry, row, baseline, confidence) for row in others]
+    seen = _differences(entry, [(row, baseline) for row in others], confidence)
     adjusted = holm([one.p for one in seen])
     return {
         row.label: Versus(
-            one, p, _verdict(entry, row, baseline, one, p), _needed(entry, row, baseline, confidence)
+            one, p, _verdict(entry, row, baseline, one, p), _needed(entry, row, baseline, confidence, one)
         )
         for row, one, p in zip(others, seen, adjusted, strict=True)
     }
@@ -70,17 +72,30 @@ def divergence_versus(table: Table, baseline: Row) -> dict[str, tuple[RateDiffer
 def letters_of(table: Table, metric: str, confidence: float = CONFIDENCE) -> dict[str, str]:
     """By label, letters of which two rows share one unless they are told apart; best rows first.
 
-    Rows without a mean have none. A pair that cannot be tested is not told apart.
+    Rows without a mean have none. A pair that cannot be tested is not told apart. Rows with the same mean and
+    spread have the same letters, whatever their n: a third row is told apart from all of them or from none.
     """
     entry = METRICS[metric]
     rows = [row for row in table.rows if row.metrics[metric].mean is not None and _values(entry, row)]
     pairs = list(combinations(rows, 2))
-    adjusted = holm([_difference(entry, a, b, confidence).p for a, b in pairs])
+    adjusted = holm([one.p for one in _differences(entry, pairs, confidence)])
+    together = {
+        (kind, other)
+        for (a, b), p in zip(pairs, adjusted, strict=True)
+        if not is_significant(p, confidence)
+        for kind, other in permutations((_numbers(a, metric), _numbers(b, metric)))
+    }
     apart = {
-        (a.label, b.label) for (a, b), p in zip(pairs, adjusted, strict=True) if is_significant(p, confidence)
+        (a.label, b.label) for a, b in pairs if (_numbers(a, metric), _numbers(b, metric)) not in together
     }
     ordered = sorted(rows, key=lambda row: row.metrics[metric].mean or 0.0, reverse=entry.better != "lower")
     return letters([row.label for row in ordered], apart)
+
+
+def _numbers(row: Row, metric: str) -> Hashable:
+    """The mean and the spread; of a single run, which has no spread, the row itself."""
+    summary = row.metrics[metric]
+    return row.label if summary.std is None else (summary.mean, summary.std)
 
 
 def interval_of(row: Row, metric: str, confidence: float = CONFIDENCE) -> Interval | None:
@@ -112,16 +127,25 @@ def baselines(tables: Sequence[Table], name: str) -> list[Row | None]:
     return found
 
 
-def _difference(metric: Metric, a: Row, b: Row, confidence: float) -> Difference:
-    paired = _paired(a, b)
+def _differences(metric: Metric, pairs: Sequence[tuple[Row, Row]], confidence: float) -> list[Difference]:
+    """The differences of a family, all by one test."""
+    if all(saw_the_same([*a.group.runs, *b.group.runs]) for a, b in pairs):
+        found = [_difference(metric, a, b, confidence, paired=True) for a, b in pairs]
+        if all(one.method != Method.TOO_FEW_SHARED for one in found):
+            return found
+    return [_difference(metric, a, b, confidence, paired=False) for a, b in pairs]
+
+
+def _difference(metric: Metric, a: Row, b: Row, confidence: float, *, paired: bool) -> Difference:
     return difference(
         _values(metric, a), _values(metric, b), paired=paired, confidence=confidence, scale=_scale(metric)
     )
 
 
-def _needed(metric: Metric, a: Row, b: Row, confidence: float) -> SeedsNeeded | None:
+def _needed(metric: Metric, a: Row, b: Row, confidence: float, found: Difference) -> SeedsNeeded | None:
     arms = _values(metric, a), _values(metric, b)
-    return seeds_needed(*arms, confidence=confidence, paired=_paired(a, b), scale=_scale(metric))
+    paired = found.method in (Method.PAIRED, Method.SIGN)
+    return seeds_needed(*arms, confidence=confidence, paired=paired, scale=_scale(metric))
 
 
 def _values(metric: Metric, row: Row) -> Mapping[str, float]:
@@ -134,7 +158,3 @@ def _values(metric: Metric, row: Row) -> Mapping[str, float]:
 
 def _scale(metric: Metric) -> Scale:
     return "log" if metric.log else "linear"
-
-
-def _paired(a: Row, b: Row) -> bool:
-    return saw_the_same([*a.group.runs, *b.group.runs])

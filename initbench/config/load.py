@@ -6,6 +6,7 @@ import errno
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from initbench.config.config_paths import resolve_paths
 from initbench.config.faults import KeyPath, Where, dotted, explain, locate
 from initbench.config.overrides import Override, apply, parse_override
 from initbench.config.schema import ExperimentConfig
@@ -106,7 +108,11 @@ def read_document(path: str, file: str) -> tuple[Document | None, list[Fault]]:
         document = parse(_read(path), file)
     except (OSError, ValueError) as error:
         return None, [Fault(file, "", _unreadable(Path(path), error))]
-    return (document, []) if document.readable else (None, document.faults)
+    if not document.readable:
+        return None, document.faults
+    if path != "-":
+        document = replace(document, data=resolve_paths(document.data, Path(path).parent))
+    return document, []
 
 
 def validated(

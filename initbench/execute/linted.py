@@ -21,6 +21,7 @@ from initbench.models.initialise import InitOptions, LayerRule, layer_rule
 from initbench.models.network import Network
 from initbench.pretrain.start import begin
 from initbench.pretrain.transfer_source import Origin
+from initbench.probing.coverage import Coverage
 from initbench.probing.own import Examined, examine
 from initbench.probing.own_loss import Loss
 from initbench.probing.own_theory import common_activation
@@ -41,6 +42,7 @@ class Linted:
     findings: list[LintFinding]
     unseen: dict[str, str]
     """By parameter, why no check looked at it."""
+    coverage: Coverage
 
 
 def lint_config(
@@ -97,14 +99,14 @@ def _examined(
 ) -> list[Examined]:
     with true_fp32(x.device), one_thread():
         nets = [examine(module, x, y, loss, chance) for module in modules]
-    if not nets[0].found.uses:
+    if not nets[0].found.uses and not nets[0].found.unseen:
         raise UsageError("no weight layer was seen in the pass: there is nothing to lint")
     return nets
 
 
 def _linted(subject: Subject, target: str, seeds: Sequence[int], samples: int) -> Linted:
-    found = subject.nets[0].found
-    return Linted(target, len(found.uses), tuple(seeds), samples, lint(subject), found.unseen)
+    found, coverage = subject.nets[0].found, subject.nets[0].coverage
+    return Linted(target, len(found.uses), tuple(seeds), samples, lint(subject), found.unseen, coverage)
 
 
 def _computes_weights(config: ExperimentConfig) -> bool:

@@ -13,6 +13,7 @@ from initbench.errors import UsageError
 from initbench.execute.surveyed import Survey, SurveyedLayer, findings, measured
 from initbench.memory import require_memory
 from initbench.probing.conditions import condition_findings
+from initbench.probing.coverage import Coverage
 from initbench.probing.finding import Finding
 from initbench.probing.own import Examined, examine
 from initbench.probing.own_loss import Loss
@@ -37,6 +38,8 @@ class OwnSurvey(Survey):
     """Mean over the modules."""
     loss_at_chance: float | None
     """What it is where all classes are equally likely: ln C for the cross-entropy of C classes."""
+    coverage: Coverage
+    """How much of the first module was looked at."""
     found: Found
     """What the first module's pass showed."""
 
@@ -60,6 +63,7 @@ def survey_own(
     with true_fp32(x.device), one_thread():
         seen = [examine(module, x, y, loss, chance) for module in modules]
     nets = [net.found.uses for net in seen]
+    _refuse_unseen(seen[0])
     _refuse_unlike(nets)
     shown = [net.records for net in seen]
     expected = expect_own(nets, x)
@@ -76,8 +80,15 @@ def survey_own(
         loss=seen[0].loss.words,
         loss_value=sum(net.loss.value for net in seen) / len(seen),
         loss_at_chance=seen[0].loss.chance,
+        coverage=seen[0].coverage,
         found=seen[0].found,
     )
+
+
+def _refuse_unseen(net: Examined) -> None:
+    if not net.found.uses:
+        reasons = net.coverage.gaps or "nothing multiplies by a weight through torch's functions"
+        raise UsageError(f"no weight layer was seen in the pass: {reasons}")
 
 
 def _conditions(net: Examined) -> list[Finding]:
@@ -86,10 +97,6 @@ def _conditions(net: Examined) -> list[Finding]:
 
 
 def _refuse_unlike(nets: Sequence[Sequence[Use]]) -> None:
-    if not nets[0]:
-        raise UsageError(
-            "no weight layer was seen in the pass: nothing multiplies by a weight through torch's functions"
-        )
     kinds = {tuple((use.name, use.operation, tuple(use.weight.shape)) for use in uses) for uses in nets}
     if len(kinds) > 1:
         raise UsageError("the modules differ in their layers from seed to seed; probe one seed at a time")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -127,7 +128,9 @@ def claimed(store: Store, claims: Sequence[Claim], observer: Observer, *, rerun:
     try:
         for claim in claims:
             config = to_yaml(claim.config.with_seeds(claim.seed))
-            writers.append(store.claim(claim.run_id, claim.record, config, rerun=rerun))
+            writers.append(writer := store.claim(claim.run_id, claim.record, config, rerun=rerun))
+            if writer.notice is not None:
+                print(f"initbench: {writer.notice}", file=sys.stderr)
     except InitbenchError:  # nothing failed: they can be taken up by the next call
         Recorder(claims, writers, observer).interrupt()
         raise

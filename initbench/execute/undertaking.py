@@ -55,6 +55,7 @@ class Undertaking:
         statuses = {seed: store.status(run_id) for seed, run_id in plan.run_ids.items()}
         self.config: ExperimentConfig = plan.config
         self.run_ids = tuple(plan.run_ids.values())
+        store.tidy(run_id for seed, run_id in plan.run_ids.items() if statuses[seed] in COMPLETE)
         self.missing = [seed for seed, status in statuses.items() if budget.is_missing(status)]
         self.anew = [seed for seed, status in statuses.items() if budget.is_anew(status)]
         self.stored = len(statuses) - len(self.seeds)

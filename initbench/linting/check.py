@@ -39,7 +39,7 @@ class Subject:
 
     @property
     def heads(self) -> Sequence[Use]:
-        """Uses that put the net's outputs out, that of the main output last of those that it has."""
+        """Uses that put out what the net puts out, those of its main output first."""
         return self.nets[0].found.heads or self.uses[-1:]
 
     def drawn(self, place: int) -> list[Use]:
@@ -90,6 +90,8 @@ class Check(Entry):
     level: Level
     """`warning`: the net learns worse for it, or not as declared; `note`: a setting that has no effect."""
     look: Callable[[Subject], Iterator[Remark]]
+    needs_uses: bool = True
+    """Whether it can look only where a weight was seen."""
 
 
 CHECKS: Registry[Check] = Registry("lint code", "initbench.linting.checks")
@@ -98,7 +100,10 @@ CHECKS: Registry[Check] = Registry("lint code", "initbench.linting.checks")
 def lint(subject: Subject) -> list[LintFinding]:
     """All findings, warnings first, in the order of the checks."""
     found = [
-        LintFinding(check.name, check.level, remark) for check in CHECKS for remark in check.look(subject)
+        LintFinding(check.name, check.level, remark)
+        for check in CHECKS
+        if subject.uses or not check.needs_uses
+        for remark in check.look(subject)
     ]
     return sorted(found, key=lambda finding: finding.level != "warning")
 

@@ -19,6 +19,13 @@ from initbench.paths import file_kind
 MAX_HEADER_BYTES = 16 * 1024 * 1024
 """A name, a shape and two offsets for each tensor: about a hundred bytes."""
 
+_DTYPES = frozenset(
+    (
+        *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+        *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+    )
+)
+
 
 def read(path: Path) -> dict[str, Tensor]:
     """The tensors of a file by name: safetensors, or a state_dict as torch.save writes it.
@@ -37,10 +44,12 @@ def read(path: Path) -> dict[str, Tensor]:
         require_memory(2 * size, f"the file of weights {path}", "check that it is what it should be")
         if path.suffix == ".safetensors":
             _check_header(path, size)
-            return load(path.read_bytes())
+            return _checked(path, load(path.read_bytes()))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        if isinstance(error, KeyError):  # a type that the format has, and torch has not
+            raise DataError(f"{path} holds tensors of type {error.args[0]}, which cannot be used") from error
         raise DataError(f"{path} cannot be read as a safetensors file: {error}") from error
     return _state_dict(path)
 
@@ -82,7 +91,18 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
             f"{path} holds {_described(found)} where a state_dict is expected, tensors by name: save it with"
             " torch.save(net.state_dict(), …)"
         )
-    return dict(found)
+    return _checked(path, dict(found))
+
+
+def _checked(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors; raises DataError for a type that no parameter can be computed with, such as float8."""
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _DTYPES:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise DataError(
+                f"{path}: the tensor {name!r} is of type {kind}, which cannot be used: save it as float32"
+            )
+    return tensors
 
 
 def _is_named_tensor(name: object, value: object) -> bool:

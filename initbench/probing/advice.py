@@ -141,7 +141,8 @@ def saturated_advice(when: str, pre: dict[str, float], s: Situation) -> str:
     ways = [way for way in (_other_init_at(when, s), _norm_way(s)) if way is not None]
     if when != "init":
         ways.append("a smaller train.lr")
-    return f"{why}. Try {', or '.join(ways) or 'fewer layers'}"
+    way = ", or ".join(ways) or "fewer layers"
+    return f"{why}. Many such nets learn all the same. Try {way}, if this one does not"
 
 
 def _other_init_at(when: str, s: Situation) -> str | None:

@@ -16,8 +16,10 @@ from initbench.probing.finding import Code, Finding
 from initbench.probing.moments import ALIKE
 from initbench.probing.predict import MOST_FLAT
 from initbench.probing.progress import NOT_LEARNED, Progress, progress_finding
+from initbench.probing.recurrent import slopes_over_steps
 from initbench.probing.remedy import Situation
 from initbench.probing.slopes import FALL, Slope, fall, floor, growth, known
+from initbench.probing.stream import outside_branches, residual_sums, stream_advice
 
 CODES = (
     Code(
@@ -120,7 +122,9 @@ def diagnose(
     if diverged is not None:
         found.append(_diverged(*diverged))
     for snapshot in first:
-        found += _slopes(_hidden(snapshot), situation)
+        found += _slopes(outside_branches(_hidden(snapshot)), situation)
+        found += _slopes_of_stream(residual_sums(snapshot["layers"]), found, situation)
+        found += _steps(snapshot["layers"], found)
         found += _not_finite(snapshot["layers"], found)
     judged = ends if diverged is None else first
     found += _shares(judged, "dead", "dead_fraction", situation)
@@ -204,6 +208,19 @@ def _diverged(step: int, layer: int | None) -> Finding:
     return Finding("diverged", layer, float(step), None, message, "end")
 
 
+def _steps(layers: Sequence[dict[str, Any]], found: Sequence[Finding]) -> Iterator[Finding]:
+    """The same codes as those of slopes over layers, of a recurrent layer from step to step; each once."""
+    codes = {finding.code for finding in found}
+    for code, layer, slope, words in slopes_over_steps(layers):
+        if code not in codes:
+            codes.add(code)
+            message = (
+                f"{words}. Draw its recurrent weights anew (orthogonal ones keep the size of a state), and"
+                " start biases at 0, that of a forget gate at 1"
+            )
+            yield Finding(code, layer["index"], slope.value, slope.threshold, message, "init")
+
+
 def _slopes(hidden: list[dict[str, Any]], situation: Situation | None) -> Iterator[Finding]:
     """Findings of the signal on its way forward and of the gradient on its way back.
 
@@ -223,6 +240,17 @@ def _slopes(hidden: list[dict[str, Any]], situation: Situation | None) -> Iterat
     lost = fall(delta, [floor(0.0)] * len(delta))
     yield from _slope("vanishing_backward", lost, delta, backward, situation)
     yield from _slope("exploding_backward", growth(delta), delta, backward, situation)
+
+
+def _slopes_of_stream(
+    sums: list[dict[str, Any]], found: Sequence[Finding], situation: Situation | None
+) -> Iterator[Finding]:
+    """The same at the sums of a residual net; what the layers beside it show already is not said twice."""
+    span = (sums[0]["index"], sums[-1]["index"]) if sums else (0, 0)
+    for finding in _slopes(sums, None):
+        if all(other.code != finding.code for other in found):
+            words = stream_advice(finding.code, finding.value, span, len(sums))
+            yield replace(finding, message="" if situation is None else words)
 
 
 def _open(layer: dict[str, Any]) -> bool:

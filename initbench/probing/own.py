@@ -22,19 +22,24 @@ from initbench.probing.conditions import (
     broken_tensors,
     largest_entry,
 )
+from initbench.probing.coverage import Coverage, coverage_of
 from initbench.probing.inputs import InputStatistics, input_statistics
 from initbench.probing.moments import Detail
 from initbench.probing.outputs import real_outputs
 from initbench.probing.own_loss import Loss, OwnLoss, are_probabilities, loss_of
+from initbench.probing.recurrent import RecurrentRecords
 from initbench.trace.intact import untouched
 from initbench.trace.overflow import Overflow, OverflowFinder
+from initbench.trace.recurrent import Step
 from initbench.trace.tracer import Tracer
-from initbench.trace.use import UNUSED, Found, Use
+from initbench.trace.use import UNUSED, Addition, Found, RecurrentLayer, Use
 
 _SEED = 0
 """Of the random numbers that a pass draws (dropout), so that a probe repeats itself."""
 
 
+_MOST_IN_BRANCH = 8
+"""Uses of weights that a residual branch has at most: attention and an mlp side by side have six."""
 _DETAIL = Detail.DIAGNOSIS
 _DIRECTIONS, _SAME = 4, 1e-5
 """Random directions that rows are compared along, and how near counts as the same: float32's rounding."""
@@ -49,6 +54,7 @@ class Examined:
     found: Found
     duplicated: list[int]
     """By use, how many units have the weights of an earlier one and get its gradient."""
+    coverage: Coverage
     loss: OwnLoss
     output_shape: tuple[int, ...]
     output_is_probabilities: bool
@@ -63,13 +69,38 @@ class _Records:
 
     def __init__(self) -> None:
         self.by_index: dict[int, dict[str, Any]] = {}
+        self.before_norm: dict[int, dict[str, Any]] = {}
+        """What was measured of a layer before the norm behind it was seen."""
+        self.sums: dict[int, dict[str, Any]] = {}
+        """What is measured of a residual sum, by the last use of its branch."""
         self.first_input: InputStatistics | None = None
+        self._recurrent = RecurrentRecords()
 
     def layer_input(self, use: Use, x: Tensor) -> None:
         if use.index == 1:
             self.first_input = input_statistics(x)
 
+    def residual_sum(self, addition: Addition, output: Tensor) -> None:
+        self.sums[addition.use.index] = record.begin(output, output, _DETAIL)
+
+    def without_norm(self, use: Use) -> None:
+        normed = self.by_index[use.index]
+        self.by_index[use.index] = {**self.before_norm.get(use.index, normed), "act": normed["act"]}
+
+    def step(self, layer: RecurrentLayer, step: Step) -> None:
+        self._recurrent.step(layer, step)
+
+    def end_forward(self) -> None:
+        """What is known once all steps have been made."""
+        self.by_index |= self._recurrent.records()
+
+    def end_backward(self) -> None:
+        """What is known once the gradient has gone back."""
+        self._recurrent.add_gradients(self.by_index)
+
     def pre_activation(self, use: Use, output: Tensor) -> None:
+        if use.norm is not None and use.index in self.by_index:
+            self.before_norm[use.index] = self.by_index[use.index]
         self.by_index[use.index] = record.begin(output, use.units_second(output), _DETAIL)
 
     def activation(self, use: Use, before: Tensor | None, after: Tensor) -> None:
@@ -127,12 +158,16 @@ def _examined(module: nn.Module, task: _Task) -> Examined:
         with tracer:
             outputs = real_outputs(_called(module, {**parameters, **buffers}, x))
         found = tracer.finish(parameters, outputs.values())
+        records.end_forward()
         output, *others = outputs.values()
         value, gradients = _passed_back(output, others, task, found, parameters)
+    records.end_backward()
     for use in found.uses:
         shown = records.by_index[use.index]
-        shown["is_hidden"] = shown["act"] is not None or (use.leads_on and not use.joins)
+        is_on_the_way = shown["act"] is not None or (use.leads_on and not use.joins)
+        shown["is_hidden"] = is_on_the_way and not use.is_recurrent
         shown["was_constant"] = use.was_constant
+    _mark_branches(found, records)
     layers = [
         record.finish(
             records.by_index[use.index],
@@ -152,12 +187,27 @@ def _examined(module: nn.Module, task: _Task) -> Examined:
         records=layers,
         found=found,
         duplicated=copies,
+        coverage=coverage_of(found, layers),
         loss=value,
         output_shape=tuple(seen.shape),
         output_is_probabilities=are_probabilities(seen),
         zero_share=float((seen == 0.0).double().mean()),
         conditions=conditions,
     )
+
+
+def _mark_branches(found: Found, records: _Records) -> None:
+    """Put the sums of a residual net into the records, and say which layers lie in a branch between two.
+
+    A branch of many layers is a net of its own, and its layers are judged as such.
+    """
+    short = [a for a in found.additions if a.first > 0 and a.use.index - a.first < _MOST_IN_BRANCH]
+    if len(short) < 2:
+        return
+    for use in found.uses:
+        records.by_index[use.index]["in_branch"] = any(addition.holds(use) for addition in short)
+    for index, measured in records.sums.items():
+        records.by_index[index]["sum"] = {key: measured[key] for key in ("pre", "grad")}
 
 
 def _conditions(
@@ -293,8 +343,9 @@ def _gradients(loss: Tensor, found: Found, parameters: Mapping[str, Tensor]) -> 
         return [None] * len(found.uses)
     gradients = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
     by_tensor = dict(zip(wanted, gradients, strict=True))
+    found.reached = {name for name, p in parameters.items() if by_tensor.get(id(p)) is not None}
     for name, why in found.unseen.items():
-        if why == UNUSED and by_tensor.get(id(parameters[name])) is not None:
+        if why == UNUSED and name in found.reached:
             found.unseen[name] = "it gets a gradient through something that cannot be looked into"
     return [by_tensor.get(id(use.factor)) for use in found.uses]
 

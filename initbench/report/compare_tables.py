@@ -17,7 +17,7 @@ from initbench.errors import StoreError, UsageError
 from initbench.report.comparison.block import Block
 from initbench.report.comparison.blocks import blocks
 from initbench.report.comparison.console import print_blocks, renderables
-from initbench.report.comparison.judged import judged
+from initbench.report.comparison.judged import judged, without_comparison
 from initbench.report.comparison.markup import latex, markdown
 from initbench.report.comparison.tidy import tidy
 from initbench.report.comparison.titles import why_separate
@@ -87,5 +87,6 @@ def _shown(tables: Sequence[Table], view: View) -> list[Block]:
     found = blocks(tables, view)
     why = None if view.only_changed else why_separate(tables)
     above = [] if why is None else [Block("", [], notes=[why])]
-    below = [Block("", [], warnings=list(view.aside))] if view.aside else []
+    aside = [*without_comparison(tables, view), *view.aside]
+    below = [Block("", [], warnings=aside)] if aside else []
     return [*above, *found, *below]

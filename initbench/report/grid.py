@@ -10,6 +10,8 @@ from rich.cells import cell_len
 from rich.console import JustifyMethod
 from rich.table import Table
 
+from initbench.report.text import one_line
+
 GAP = 2
 _LEAST_WRAPPED = 24  # columns: narrower than this, a sentence is a word a line
 
@@ -24,8 +26,8 @@ class Grid:
     rows: list[tuple[list[str], str | None]] = field(default_factory=list)
 
     def add(self, cells: Sequence[str], style: str | None = None) -> None:
-        """Add a row, one cell for each heading."""
-        self.rows.append((list(cells), style))
+        """Add a row, one cell for each heading; what comes from a store does not break it."""
+        self.rows.append((list(map(one_line, cells)), style))
 
     @property
     def width(self) -> int:

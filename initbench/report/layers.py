@@ -9,8 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from initbench.compare.statistics import geometric, summarise
+from initbench.store.shape import layers_of
 from initbench.store.store import StoredRun
 from initbench.store.strictjson import number, number_or_none
+
+_Form = tuple[Any, Any, int | None]
+"""The layers that were probed, those whose shift was measured, and the number of those pre-trained."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,34 @@ class LayerView:
 def snapshot_at(run: StoredRun, when: str) -> dict[str, Any] | None:
     """The run's snapshot at `when` ("init" or "end"), or None when it was not probed then."""
     return next((s for s in run.snapshots if s["when"] == when), None)
+
+
+def alike(runs: Sequence[StoredRun]) -> list[list[StoredRun]]:
+    """The runs in parts that are each of the same layers; one that does not say which goes with any."""
+    parts: list[tuple[list[StoredRun], list[_Form]]] = []
+    for run in runs:
+        form = _form(run)
+        for members, forms in parts:
+            if all(_agree(form, other) for other in forms):
+                members.append(run)
+                forms.append(form)
+                break
+        else:
+            parts.append(([run], [form]))
+    return [members for members, _ in parts]
+
+
+def _form(run: StoredRun) -> _Form:
+    pretraining = run.record.get("pretraining") or {}
+    return (
+        layers_of(run.snapshots[0]) if run.snapshots else None,
+        layers_of(run.shifts[0]) if run.shifts else None,
+        len(pretraining["layers"]) if pretraining else None,
+    )
+
+
+def _agree(one: _Form, other: _Form) -> bool:
+    return all(a is None or b is None or a == b for a, b in zip(one, other, strict=True))
 
 
 def in_both(runs: Sequence[StoredRun]) -> list[StoredRun]:

@@ -40,9 +40,11 @@ def print_lint(console: Console, linted: Linted) -> None:
 def _count(linted: Linted) -> Text:
     levels = [finding.level for finding in linted.findings]
     warnings, notes = levels.count("warning"), levels.count("note")
+    coverage = linted.coverage
     if not levels:
-        return Text("nothing found", style="green")
-    return Text(f"{text.plural(warnings, 'warning')}, {text.plural(notes, 'note')}")
+        return Text(coverage.verdict) if coverage.verdict else Text("nothing found", style="green")
+    counted = f"{text.plural(warnings, 'warning')}, {text.plural(notes, 'note')}"
+    return Text(counted if coverage.is_complete else f"{counted} in {coverage.share}; {coverage.gaps}")
 
 
 def lint_document(linted: Linted) -> dict[str, Any]:
@@ -54,6 +56,7 @@ def lint_document(linted: Linted) -> dict[str, Any]:
         "seeds": list(linted.seeds),
         "samples": linted.samples,
         "findings": [finding.as_data() for finding in linted.findings],
+        "coverage": linted.coverage.as_data(),
         "unseen": [{"parameter": name, "why": why} for name, why in linted.unseen.items()],
     }
 

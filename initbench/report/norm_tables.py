@@ -52,7 +52,7 @@ def _moments(runs: Sequence[StoredRun]) -> dict[int, list[list[dict[str, Any]]]]
     going = [run for run in runs if run.record["status"] not in ("diverged", "failed")] or list(runs)
     by_step: dict[int, list[list[dict[str, Any]]]] = {}
     for run in going:
-        for snapshot in run.snapshots:
+        for snapshot in (one for one in run.snapshots if "step" in one):
             by_step.setdefault(snapshot["step"], []).append(snapshot["layers"])
     most = max(map(len, by_step.values()), default=0)
     return {step: found for step, found in by_step.items() if len(found) == most}
@@ -63,7 +63,7 @@ def _layer(layers: Sequence[dict[str, Any]], index: int) -> dict[str, Any]:
 
 
 def _values(layers: Sequence[dict[str, Any]], statistic: str) -> list[float | None]:
-    return [number_or_none(layer["batch_norm"][statistic]) for layer in layers]
+    return [number_or_none(layer.get("batch_norm", {}).get(statistic)) for layer in layers]
 
 
 def _evaluations(runs: Sequence[StoredRun]) -> RenderableType | None:
@@ -80,7 +80,7 @@ def _evaluations(runs: Sequence[StoredRun]) -> RenderableType | None:
             ("val_loss", text.loss_summary),
         )
         cells = [
-            form(summarise([number_or_none(one[name + kind]) for one in found]))
+            form(summarise([number_or_none(one.get(name + kind)) for one in found]))
             for name, form in forms
             for _, found in ends
         ]

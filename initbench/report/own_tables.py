@@ -31,7 +31,7 @@ def print_own(console: Console, survey: OwnSurvey, *, all_layers: bool) -> None:
         *theory(survey),
         labelled("Loss", loss(survey)),
         *_labelled_lines("Not seen", _unseen(survey)),
-        *diagnosis(survey),
+        *diagnosis(survey, survey.coverage),
         blank,
     ]
     print_uncut(console, Group(*parts))
@@ -95,6 +95,7 @@ def own_document(survey: OwnSurvey) -> dict[str, Any]:
         },
         **data.common(survey, [_use(use) for use in survey.found.uses]),
         "unseen": [{"parameter": name, "why": why} for name, why in survey.found.unseen.items()],
+        "coverage": survey.coverage.as_data(),
         "additions": [
             {"after": addition.use.name, "branch": addition.branch, "beside": addition.beside}
             for addition in survey.found.additions

@@ -20,6 +20,8 @@ _BRAILLE = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 _LABEL = 8
 _MARK_EVERY = 12
 """Characters between two marks of a curve."""
+_HIGHEST = 1e300
+"""Values beyond are drawn here: sums of them still are numbers."""
 _LOG_FROM = 30.0
 """Ratio of the largest value to the least from which a logarithmic axis shows more."""
 
@@ -61,6 +63,7 @@ def plot(
     Marks are staggered, so that curves that coincide show in turns.
     """
     assert 0 < len(curves) <= MOST_CURVES
+    curves = [[(x, min(max(y, -_HIGHEST), _HIGHEST)) for x, y in curve] for curve in curves]
     frame = _frame([point for curve in curves for point in curve], width, may_be_log)
     canvas = _canvas(curves, frame, ascii_only)
     labels = dict(_y_labels(frame))
@@ -81,7 +84,7 @@ def _frame(points: Sequence[Point], width: int, may_be_log: bool) -> Frame:
     low, high = min(values), max(values)
     across = max(20, width - _LABEL - 2)
     right = max(1.0, *(x for x, _ in points))
-    if may_be_log and low > 0.0 and high / low >= _LOG_FROM:
+    if may_be_log and low > 1.0 / _HIGHEST and high / low >= _LOG_FROM:
         bottom, top = 10.0 ** math.floor(math.log10(low)), 10.0 ** math.ceil(math.log10(high))
         return Frame(right, bottom, top, True, across)
     if low == high:

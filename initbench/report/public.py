@@ -36,8 +36,9 @@ class Probe:
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing is wrong; notes say of things that mostly do no harm."""
-        return not any(finding.level == "warning" for finding in self.findings)
+        """Whether every weight was seen and nothing is wrong; notes say of things that mostly do no harm."""
+        is_sound = not any(finding.level == "warning" for finding in self.findings)
+        return is_sound and self.survey.coverage.is_complete
 
     def as_data(self) -> dict[str, Any]:
         """The document that `initbench probe --json` prints."""

@@ -14,7 +14,7 @@ from initbench.compare.statistics import Summary, summarise
 from initbench.report import text
 from initbench.report.conditions import condition_words
 from initbench.report.grid import Grid
-from initbench.report.layers import LayerView, chosen, in_both, layers_at, snapshot_at
+from initbench.report.layers import LayerView, alike, chosen, in_both, layers_at, snapshot_at
 from initbench.report.norm_tables import norm_tables
 from initbench.report.pretraining import pretraining_table
 from initbench.report.shift_table import shift_table
@@ -35,8 +35,12 @@ def print_experiment(console: Console, runs: Sequence[StoredRun], *, all_layers:
 def experiment(runs: Sequence[StoredRun], *, all_layers: bool, width: int) -> RenderableType:
     """Heading, activation statistics, convergence and diagnosis of the runs of one experiment.
 
-    Fewer steps and no histograms are shown where `width` columns do not hold them.
+    Fewer steps and no histograms are shown where `width` columns do not hold them. Runs that are not of the
+    same layers, whatever they say of themselves, are shown one after another.
     """
+    parts = alike(runs)
+    if len(parts) > 1:
+        return Group(*(experiment(part, all_layers=all_layers, width=width) for part in parts))
     blank = Text("")
     before = [part for part in (pretraining_table(runs), transfer_lines(runs)) if part is not None]
     return Group(
@@ -79,8 +83,8 @@ def heading(runs: Sequence[StoredRun]) -> Text:
     ]
     if record.get("steps"):
         parts.append(text.plural(record["steps"], "step"))
-    line = Text(record["experiment"], style="bold")
-    line.append("   " + " · ".join(parts), style="not bold")
+    line = Text(text.one_line(record["experiment"]), style="bold")
+    line.append("   " + text.one_line(" · ".join(parts)), style="not bold")
     return line
 
 
@@ -199,7 +203,7 @@ def _how(run: StoredRun) -> str:
         layer = "" if at["layer"] is None else f", layer {at['layer']} first"
         return f"diverged after {text.plural(at['step'], 'update')}{layer}"
     error = str(record.get("error") or "").strip().splitlines()
-    return str(record["status"]) + (f": {error[-1]}" if error else "")
+    return str(record["status"]) + (f": {text.one_line(error[-1])}" if error else "")
 
 
 def tracebacks(runs: Sequence[StoredRun]) -> Iterator[str]:
@@ -209,7 +213,7 @@ def tracebacks(runs: Sequence[StoredRun]) -> Iterator[str]:
         if run.record["status"] == "failed" and run.record.get("error"):
             found.setdefault(str(run.record["error"]).rstrip(), []).append(run.run_id)
     for error, run_ids in found.items():
-        yield f"{', '.join(run_ids)}\n{error}\n"
+        yield text.inert(f"{', '.join(run_ids)}\n{error}\n")
 
 
 def diagnosis(runs: Sequence[StoredRun]) -> RenderableType:
@@ -223,10 +227,14 @@ def diagnosis(runs: Sequence[StoredRun]) -> RenderableType:
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
+    if all(finding.get("level") == "note" for findings in found.values() for finding in findings):
+        grid.add_row(Text("Diagnosis", style="bold"), Text("healthy, with a note:", style="green"))
     for code, findings in found.items():
         label = Text("" if grid.row_count else "Diagnosis", style="bold")
+        message = text.one_line(findings[0]["message"])
         share = "" if len(runs) == 1 else f" ({len(findings)} of {len(runs)} seeds)"
-        grid.add_row(label, Text.assemble((f"{code}{share}: ", "bold yellow"), findings[0]["message"]))
+        style = "bold" if findings[0].get("level") == "note" else "bold yellow"
+        grid.add_row(label, Text.assemble((f"{text.one_line(code)}{share}: ", style), message))
     return grid
 
 

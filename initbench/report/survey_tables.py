@@ -11,6 +11,7 @@ from rich.text import Text
 from initbench.compare.statistics import Summary
 from initbench.execute.survey import ConfigSurvey
 from initbench.execute.surveyed import Survey
+from initbench.probing.coverage import Coverage
 from initbench.report import survey as data
 from initbench.report import text
 from initbench.report.conditions import condition_words
@@ -18,6 +19,7 @@ from initbench.report.grid import Grid
 from initbench.report.layers import chosen
 from initbench.report.terminal import print_uncut
 
+_STYLES = {"warning": "bold yellow", "note": "bold"}
 _VERDICTS = {True: "yes", False: "NO", None: text.NOTHING}
 UNSTABLE = 1e-6
 """χ∥ above 1 by more than rounding: a fixed point that a stack leaves at the least push."""
@@ -147,17 +149,29 @@ def _scale(layers: float) -> str:
     return "∞" if math.isinf(layers) else f"{layers:.1f} layers"
 
 
-def diagnosis(survey: Survey) -> list[Text]:
-    """What is wrong, each kind once, or that nothing is; then what is no fault at this depth."""
+def diagnosis(survey: Survey, coverage: Coverage | None = None) -> list[Text]:
+    """What is wrong, each kind once, or that nothing is; then what is no fault at this depth.
+
+    `coverage`: how much was looked at, where that need not be all.
+    """
     noted = [] if survey.note is None else [labelled("Note", survey.note)]
+    partial = coverage is not None and not coverage.is_complete
+    if coverage is not None and partial and survey.findings:
+        noted.append(labelled("Covers", f"{coverage.share}; {coverage.gaps}."))
     if not survey.findings:
+        if coverage is not None and partial:
+            return [labelled("Diagnosis", f"{coverage.verdict}."), *noted]
         return [Text.assemble(("Diagnosis  ", "bold"), ("healthy", "green")), *noted]
     lines: list[Text] = []
     seeds = len(survey.seeds)
+    if all(found.level == "note" for found, _ in survey.findings):
+        lines.append(Text.assemble(("Diagnosis  ", "bold"), ("healthy", "green"), ", with a note:"))
     for found, count in survey.findings:
         share = "" if seeds == 1 else f" ({count} of {seeds} nets)"
         label = "" if lines else "Diagnosis"
         lines.append(
-            Text.assemble((f"{label:<11}", "bold"), (f"{found.code}{share}: ", "bold yellow"), found.message)
+            Text.assemble(
+                (f"{label:<11}", "bold"), (f"{found.code}{share}: ", _STYLES[found.level]), found.message
+            )
         )
     return lines + noted

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from initbench.compare.statistics import Summary
 
 NOTHING = "–"
+_COMMAND = re.compile(r"^(?=\s*::)\s*::|##\[")
+"""What GitHub takes for a command: at the beginning of a line, or anywhere in it."""
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
 
@@ -112,8 +115,18 @@ def sparkline(counts: Sequence[float], cells: int = 8) -> str:
 
 
 def one_line(words: str) -> str:
-    """Text with its newlines, tabs and control characters written as escapes, so that it is one line."""
-    return "".join(sign if sign.isprintable() else _escaped(sign) for sign in words)
+    """Text with its newlines, tabs and control characters written as escapes, so that it is one line.
+
+    It is no command for what reads the log of a CI job either.
+    """
+    if not words.isprintable():
+        words = "".join(sign if sign.isprintable() else _escaped(sign) for sign in words)
+    return _COMMAND.sub(lambda match: f"\\x{ord(match[0][0]):02x}{match[0][1:]}", words)
+
+
+def inert(words: str) -> str:
+    """Text of several lines, each of them as `one_line` writes it."""
+    return "\n".join(map(one_line, words.split("\n")))
 
 
 def _escaped(sign: str) -> str:

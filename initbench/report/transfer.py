@@ -34,7 +34,7 @@ def transfer_lines(runs: Sequence[StoredRun]) -> Text | None:
         *([f"frozen: {_listed(first['frozen'])}"] if first["frozen"] else []),
     ]
     body = Text("Transfer  ", style="bold")
-    body.append("\n          ".join(lines), style="not bold")
+    body.append("\n          ".join(map(text.one_line, lines)), style="not bold")
     return body
 
 

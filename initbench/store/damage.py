@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from initbench.store import strictjson
-from initbench.store.checkpoint import CHECKPOINT
-from initbench.store.files import TEMPORARY
+from initbench.store.checkpoint import CHECKPOINTS
+from initbench.store.files import is_temporary, read_text
 from initbench.store.layout import (
     CONFIG,
     LAYERS,
@@ -23,7 +23,7 @@ from initbench.store.locks import STRUCTURE_LOCK, is_locked
 from initbench.store.manifest import MANIFEST
 
 _RUN_ID = re.compile(r"(?P<experiment>.+)-s(?P<seed>\d+)-[0-9a-f]{10}")
-_LATER = frozenset((METRICS, LAYERS, SHIFT, WEIGHTS, MANIFEST, CHECKPOINT))
+_LATER = frozenset((METRICS, LAYERS, SHIFT, WEIGHTS, MANIFEST, *CHECKPOINTS))
 """Files that a run gets once its run.json is there."""
 _TELLING = 2
 """Files of these names that make a run of a directory which is not called like one."""
@@ -69,14 +69,14 @@ def _is_being_made(directory: Path, names: set[str]) -> bool:
 
     It holds the store's lock from before there is the directory until there is the record.
     """
-    begun = all(name in (LOCK, CONFIG) or name.endswith(TEMPORARY) for name in names)
+    begun = all(name in (LOCK, CONFIG) or is_temporary(name) for name in names)
     return begun and (is_locked(directory / LOCK) or is_locked(directory.parent / STRUCTURE_LOCK))
 
 
 def _fault(path: Path) -> str:
     """What is wrong with a run.json, to be said after its name."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         if not text:
             return "it is empty"
         strictjson.loads(text)
@@ -84,6 +84,6 @@ def _fault(path: Path) -> str:
         return "it is missing"
     except OSError as error:
         return f"it cannot be read: {error.strerror or error}"
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         return f"it is no JSON: {error}"
     return "it is no record of a run"

@@ -1,30 +1,32 @@
 """What a run directory holds, where its hidden siblings are, and what state a run is in.
 
 runs/<run_id>/            the run
+runs/.<run_id>.new/       a run that is being claimed, until it has its record
 runs/.<run_id>.rerun/     the next attempt of a finished run, until it is finished itself
-runs/.<run_id>.old/       the finished run while the two are swapped
+runs/.<run_id>.old/       the run that another attempt takes the place of, until it has
 runs/.<run_id>.trash/     a run that is being deleted
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import errno
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from initbench.errors import StoreError, UsageError
 from initbench.store import strictjson
-from initbench.store.checkpoint import CHECKPOINT
-from initbench.store.files import TEMPORARY
+from initbench.store.checkpoint import CHECKPOINTS, LINE_FILES
+from initbench.store.files import is_temporary, odd_kind, read_text
 from initbench.store.locks import is_locked
 from initbench.store.manifest import MANIFEST, differences
 from initbench.store.shape import defect
 
 SCHEMA = "initbench.stored/1"
 RUN, CONFIG, LOCK = "run.json", "config.yaml", ".lock"
-METRICS, LAYERS, SHIFT = "metrics.jsonl", "layers.jsonl", "shift.jsonl"
+METRICS, LAYERS, SHIFT = LINE_FILES
 WEIGHTS = "weights.safetensors"
 LISTED = (CONFIG, RUN, METRICS, LAYERS, SHIFT, WEIGHTS)
 """The files a manifest vouches for."""
@@ -35,8 +37,11 @@ STATUSES = ("running", *COMPLETE, *STOPPED, "crashed", "damaged")
 """`crashed`: the process is gone and left no whole result. `damaged`: run.json is missing, cannot be
 read, or lacks what it must hold."""
 
-_HIDDEN = (".rerun", ".old", ".trash")
-_OWN_NAMES = frozenset((*LISTED, CHECKPOINT, MANIFEST, LOCK))
+_HIDDEN = (".new", ".rerun", ".old", ".trash")
+_OWN_NAMES = frozenset((*LISTED, *CHECKPOINTS, MANIFEST, LOCK))
+
+_NO_RECORD = (errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EFBIG)
+"""Errors of `read_text` that say what is there: nothing, or no file of ours."""
 
 Record = dict[str, Any]
 
@@ -58,13 +63,18 @@ class Places:
         return self.root / self.run_id
 
     @property
+    def new(self) -> Path:
+        """Where a run is made before it is in its place."""
+        return self.root / f".{self.run_id}.new"
+
+    @property
     def rerun(self) -> Path:
         """Where the next attempt of a finished run is written."""
         return self.root / f".{self.run_id}.rerun"
 
     @property
     def old(self) -> Path:
-        """Where the finished run waits while the next attempt takes its place."""
+        """Where a run waits while another attempt takes its place."""
         return self.root / f".{self.run_id}.old"
 
     @property
@@ -76,8 +86,9 @@ class Places:
         """The directory a reader is to open: a swap that was cut off loses neither attempt."""
         if self.live.is_dir():
             return self.live
-        if is_complete(self.rerun):
-            return self.rerun
+        with suppress(OSError):
+            if is_complete(self.rerun):
+                return self.rerun
         return self.old if self.old.is_dir() else None
 
 
@@ -93,11 +104,23 @@ def hidden_run_id(name: str) -> str | None:
 
 
 def read_record(directory: Path) -> Record | None:
-    """run.json as it was written, or None when it is missing, damaged or foreign."""
+    """run.json as it was written, or None when it is missing, damaged or foreign, or cannot be read."""
     try:
-        record = strictjson.loads((directory / RUN).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return _record(directory)
+    except OSError:
         return None
+
+
+def _record(directory: Path) -> Record | None:
+    """run.json as it was written; raises OSError where the system does not let us know."""
+    try:
+        record = strictjson.loads(read_text(directory / RUN))
+    except ValueError:
+        return None
+    except OSError as error:
+        if error.errno in _NO_RECORD:
+            return None
+        raise
     if isinstance(record, dict) and str(record.get("schema", "")).startswith("initbench.stored/"):
         return record
     return None
@@ -127,8 +150,11 @@ def current_record(directory: Path) -> Record | None:
 
 
 def is_complete(directory: Path) -> bool:
-    """Whether the directory holds a finished or diverged run, whole."""
-    record = read_record(directory)
+    """Whether the directory holds a finished or diverged run, whole.
+
+    Raises OSError where the system does not let us know: what is complete may not be deleted for that.
+    """
+    record = _record(directory)
     if record is None or record.get("status") not in COMPLETE or defect(record):
         return False
     return _unvouched(record, directory) is None
@@ -149,8 +175,23 @@ def is_ours(directory: Path) -> bool:
         return directory.is_symlink() and read_record(directory) is not None
     if read_record(directory) is not None:
         return True
-    names = (entry.name for entry in directory.iterdir())
-    return all(name in _OWN_NAMES or (name[0] == "." and name.endswith(TEMPORARY)) for name in names)
+    return not foreign(directory)
+
+
+def foreign(directory: Path) -> list[Path]:
+    """What somebody has put into a run's directory beside what belongs to the run."""
+    entries = directory.iterdir()
+    return [entry for entry in entries if entry.name not in _OWN_NAMES and not is_temporary(entry.name)]
+
+
+def odd_files(directory: Path, names: Iterable[str] = _OWN_NAMES) -> list[str]:
+    """One sentence for each link, pipe or device among the files of a run, which lead outside of it."""
+    problems = []
+    for name in sorted(names):
+        with suppress(FileNotFoundError):
+            if kind := odd_kind((directory / name).lstat().st_mode):
+                problems.append(f"{name} is {kind}, not a regular file")
+    return problems
 
 
 @contextmanager

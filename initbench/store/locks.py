@@ -7,6 +7,7 @@ opens a file that is in the table.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import threading
@@ -27,6 +28,9 @@ STRUCTURE_LOCK = ".store.lock"
 """Held while the set of run directories changes."""
 PROBE_PATIENCE = 0.5
 """Seconds to wait for the readers' probes, which hold a shared lock for some microseconds each."""
+_PLAINLY = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+"""A lock file in somebody else's store may be a link or a pipe."""
+_ODD = (errno.ELOOP, errno.ENXIO)
 STRUCTURE_PATIENCE = 60.0
 """Seconds to wait for another process that claims, swaps or removes a run."""
 
@@ -72,11 +76,15 @@ def is_locked(path: Path) -> bool:
         try:
             if _key(path) in _held:
                 return True
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | _PLAINLY)
         except (FileNotFoundError, NotADirectoryError):
             return False
         except PermissionError:
             return True
+        except OSError as error:
+            if error.errno in _ODD:  # a link or a special file, which is none of ours
+                return False
+            raise
         try:
             return not _locked_now(descriptor, fcntl.LOCK_SH)
         finally:
@@ -103,7 +111,7 @@ def _try(path: Path) -> HeldLock | None:
     with _table_guard:
         if _exists_held(path):
             return None
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _PLAINLY, 0o666)
         try:
             if _locked_now(descriptor, fcntl.LOCK_EX):
                 key = _key(descriptor)

@@ -7,17 +7,16 @@ and renamed, so that a kill leaves whole runs, and the next call goes on with th
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from initbench.errors import StoreError, UsageError
-from initbench.store import moves, strictjson, sweeps
-from initbench.store.checkpoint import CHECKPOINT
-from initbench.store.files import produce_atomic
+from initbench.store import moves, sweeps
+from initbench.store.checkpoint import CHECKPOINTS
+from initbench.store.files import copy_regular, produce_atomic
 from initbench.store.layout import (
     COMPLETE,
     LAYERS,
@@ -28,13 +27,16 @@ from initbench.store.layout import (
     STOPPED,
     WEIGHTS,
     Places,
+    Record,
     busy,
     is_complete,
+    is_ours,
+    odd_files,
     plainly,
     read_record,
 )
-from initbench.store.locks import acquire, structure_lock
-from initbench.store.manifest import MANIFEST
+from initbench.store.locks import is_locked, structure_lock
+from initbench.store.manifest import MANIFEST, differences, hashes_of
 from initbench.store.misplaced import find_misplaced
 from initbench.store.store import Store
 
@@ -58,8 +60,8 @@ class Merged:
 
 @dataclass(frozen=True)
 class _Found:
-    source: Path
-    directory: Path
+    store: Store
+    run_id: str
     is_complete: bool
 
 
@@ -116,12 +118,12 @@ def _chosen(sources: Sequence[Path], into: Path, merged: Merged) -> dict[str, _F
             if other is None or (found.is_complete and not other.is_complete):
                 chosen[run_id] = found
             elif found.is_complete:
-                problems += _conflicts(run_id, other.directory, found.directory)
+                problems += _conflicts(run_id, other.store, found.store)
+    target = Store(into)
     for run_id, found in chosen.items():
         merged.left.pop(run_id, None)
-        live = Places(into, run_id).locate()
-        if found.is_complete and live is not None and is_complete(live):
-            problems += _conflicts(run_id, live, found.directory)
+        if found.is_complete and target.status(run_id) in COMPLETE:
+            problems += _conflicts(run_id, target, found.store)
     if problems:
         raise StoreError("\n".join([*problems, "nothing was merged"]))
     return chosen
@@ -131,29 +133,37 @@ def _candidates(source: Path, merged: Merged, problems: list[str]) -> Iterator[t
     store = Store(source)
     for record in store.records():
         run_id, status = record["run_id"], record["status"]
-        directory = store.directory(run_id)
-        if status not in (*COMPLETE, *STOPPED) or directory is None:
+        if status not in (*COMPLETE, *STOPPED):
             merged.left[run_id] = f"is {status} in {source}"
             continue
-        if status in COMPLETE:
-            problems += [f"{directory}: {problem}" for problem in store.verify(run_id)]
-        yield run_id, _Found(source, directory, status in COMPLETE)
+        if (source / run_id).is_symlink():  # what a foreign store points at is not to be taken along
+            problems.append(f"{source / run_id} is a link, not a directory")
+            continue
+        odd = store.steadily(run_id, odd_files)
+        problems += [f"{source / run_id}: {problem}" for problem in odd or ()]
+        if status in COMPLETE and not odd:
+            problems += [f"{source / run_id}: {problem}" for problem in store.verify(run_id)]
+        yield run_id, _Found(store, run_id, status in COMPLETE)
 
 
-def _conflicts(run_id: str, one: Path, other: Path) -> Iterator[str]:
+def _conflicts(run_id: str, one: Store, other: Store) -> Iterator[str]:
     """In what two results of one run differ, in a sentence, if they do."""
-    hashes, others = _hashes(one), _hashes(other)
-    names = [name for name in RESULT_FILES if hashes.get(name) != others.get(name)]
-    record, second = read_record(one) or {}, read_record(other) or {}
-    names += [f"run.json: {key}" for key in RESULT_KEYS if record.get(key) != second.get(key)]
+    first, second = one.steadily(run_id, _result), other.steadily(run_id, _result)
+    if first is None or second is None:  # removed meanwhile
+        return
+    names = [name for name in RESULT_FILES if first[0].get(name) != second[0].get(name)]
+    names += [f"run.json: {key}" for key in RESULT_KEYS if first[1].get(key) != second[1].get(key)]
     if names:
-        told = f"run {run_id} has two results, in {one.parent} and in {other.parent}"
+        told = f"run {run_id} has two results, in {one.root} and in {other.root}"
         yield f"{told}: {', '.join(names)} differ"
 
 
-def _hashes(directory: Path) -> Mapping[str, Any]:
-    files = strictjson.loads((directory / MANIFEST).read_text(encoding="utf-8"))["files"]
-    return {name: entry["sha256"] for name, entry in files.items()}
+def _result(directory: Path) -> tuple[dict[str, str], Record] | None:
+    """The hashes of a run's files, and its record; None where it is not complete any more."""
+    try:
+        return hashes_of(directory), read_record(directory) or {}
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _copy(found: _Found, places: Places) -> bool:
@@ -163,20 +173,25 @@ def _copy(found: _Found, places: Places) -> bool:
         moves.recover_run(places)
         if is_complete(places.live) or (places.live.exists() and not found.is_complete):
             return False
-        if places.live.exists():
-            moves.discard(places, places.live)
-        places.rerun.mkdir()
-        lock = acquire(places.rerun / LOCK)
-        if lock is None:
-            raise busy(places.run_id, places.rerun)
-        try:
-            # The manifest, which makes the run complete, comes last.
-            for name in (*LISTED, CHECKPOINT, MANIFEST):
-                if (found.directory / name).exists():
-                    produce_atomic(places.rerun / name, partial(shutil.copyfile, found.directory / name))
-            if found.is_complete and not is_complete(places.rerun):
-                raise StoreError(f"{found.directory} changed while it was copied; start again")
-            moves.adopt(places)
-        finally:
-            lock.release()
+        if places.live.exists() and not is_ours(places.live):
+            raise StoreError(f"{places.live} holds something other than a run; move it away first")
+        if is_locked(places.live / LOCK):
+            raise busy(places.run_id, places.live)
+        if found.store.steadily(found.run_id, partial(_copy_files, places)) is None:
+            return False
+        if found.is_complete and (problems := list(differences(places.rerun, hashes=True))):
+            raise StoreError(f"{found.store.root / found.run_id} changed while it was copied: {problems[0]}")
+        moves.swap(places)
+    return True
+
+
+def _copy_files(places: Places, directory: Path) -> bool:
+    """Copy a run to where a rerun is written; whether it has been there all the while."""
+    moves.delete(places.rerun)
+    places.rerun.mkdir()
+    # The manifest, which makes the run complete, comes last.
+    for name in (*LISTED, *CHECKPOINTS, MANIFEST):
+        with suppress(FileNotFoundError):  # it may be removed meanwhile
+            (directory / name).lstat()
+            produce_atomic(places.rerun / name, partial(copy_regular, directory / name))
     return True

@@ -6,63 +6,107 @@ Every function here is called under `locks.structure_lock`.
 from __future__ import annotations
 
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from initbench.errors import StoreError
-from initbench.store.files import sync_directory
-from initbench.store.layout import LOCK, RUN, Places, busy, hidden_run_id, is_complete, is_ours
+from initbench.store.files import odd_kind, remove, sync_directory
+from initbench.store.layout import LOCK, RUN, Places, busy, foreign, hidden_run_id, is_complete, is_ours
 from initbench.store.locks import acquire, is_locked
 
 
-def discard(places: Places, directory: Path, *, spare_complete: bool = False) -> None:
-    """Delete `directory`: it is gone for readers at once, its files follow.
+def discard(places: Places) -> None:
+    """Delete the live run: it is gone for readers at once, its files follow.
 
-    Raises StoreError when a live process holds it, when it holds no run, or (with `spare_complete`) when it
-    holds a complete one; OSError when it cannot be moved.
+    Raises StoreError when a live process holds it or when it holds no run, OSError when it cannot be moved.
     """
-    if not is_ours(directory):
-        raise StoreError(f"{directory} holds something other than a run; move it away first")
-    lock = acquire(directory / LOCK)
-    if lock is None:
-        raise busy(places.run_id, directory)
-    try:
-        if spare_complete and is_complete(directory):  # it came to its end while we waited for the lock
+    with _only_ours(places):
+        delete(places.trash)
+        _move(places.live, places.trash)
+    delete(places.trash)
+
+
+def install(places: Places, target: Path) -> None:
+    """Put the run that was made in `.new` in its place: live, or as the next attempt of a finished run.
+
+    An unfinished attempt that is there is deleted. Raises StoreError where that may not be, OSError where the
+    system refuses; then all is as it was.
+    """
+    if target != places.live or not target.exists():
+        _exchange(places.new, target)
+        return
+    with _only_ours(places):
+        if is_complete(places.live):  # it came to its end while we waited for the lock
             raise StoreError(f"run {places.run_id} is finished already")
-        _delete(places.trash)
-        _move(directory, places.trash)
+        _retire(places)
+        _exchange(places.new, places.live, places.old)
+    _retire(places)
+
+
+def swap(places: Places) -> None:
+    """Put the finished `.rerun` in the place of the live run; on an error both are where they were."""
+    if places.live.exists():
+        _retire(places)
+        _exchange(places.rerun, places.live, places.old)
+    else:
+        _exchange(places.rerun, places.live)
+    _retire(places)
+
+
+@contextmanager
+def _only_ours(places: Places) -> Iterator[None]:
+    """Hold the lock of the live run; raises StoreError where a live process does, or where it is no run."""
+    if not is_ours(places.live):
+        raise StoreError(f"{places.live} holds something other than a run; move it away first")
+    _remove_odd_lock(places.live / LOCK)
+    lock = acquire(places.live / LOCK)
+    if lock is None:
+        raise busy(places.run_id, places.live)
+    try:
+        yield
     finally:
         lock.release()
-    _delete(places.trash)
+
+
+def _remove_odd_lock(path: Path) -> None:
+    """Remove a lock that is no regular file: nobody holds it, and to open it may lead anywhere."""
+    with suppress(FileNotFoundError):
+        if odd_kind(path.lstat().st_mode):
+            remove(path)
+
+
+def _exchange(source: Path, target: Path, aside: Path | None = None) -> None:
+    """Move `source` to `target`, and what is there to `aside` first; on an error both are where they were."""
+    try:
+        if aside is not None:
+            _move(target, aside)
+        _move(source, target)
+    except BaseException:
+        with suppress(OSError):
+            if target.exists() and not source.exists():
+                target.rename(source)
+            if aside is not None and aside.exists() and not target.exists():
+                aside.rename(target)
+        raise
+
+
+def _retire(places: Places) -> None:
+    """Delete the run in `.old`; what somebody has put into it beside the run goes into the live run."""
+    with suppress(OSError):  # where a file cannot be moved, the directory stays until the next recovery
+        if is_ours(places.old):
+            for entry in foreign(places.old):
+                _move(entry, places.live / entry.name)
+        _drop(places, places.old)
 
 
 def _drop(places: Places, directory: Path) -> None:
     """Delete what no process holds; moved first, so that no reader finds it half deleted."""
     with suppress(OSError):
         if is_ours(directory):
-            _delete(places.trash)
+            delete(places.trash)
             _move(directory, places.trash)
-    _delete(places.trash)
-
-
-def swap(places: Places) -> None:
-    """Put the finished `.rerun` in the place of the live run; on an error both are where they were."""
-    if places.live.exists():
-        _drop(places, places.old)
-    try:
-        if places.live.exists():
-            _move(places.live, places.old)
-        _move(places.rerun, places.live)
-    except BaseException:
-        with suppress(OSError):
-            _roll_back(places)
-        raise
-    _drop(places, places.old)
-
-
-def adopt(places: Places) -> None:
-    """Make the run that was written beside it the live one, where there is none."""
-    _move(places.rerun, places.live)
+    delete(places.trash)
 
 
 def recover(root: Path) -> None:
@@ -74,16 +118,15 @@ def recover(root: Path) -> None:
 
 def recover_run(places: Places) -> None:
     """Complete or roll back one run's swap and remove what was abandoned; a live rerun is left alone."""
+    _drop(places, places.new)  # whoever makes one holds the lock that we are called under
     if is_locked(places.rerun / LOCK):
         return
-    if is_complete(places.rerun) and places.live.exists():
+    if is_complete(places.rerun):
         swap(places)
-    elif is_complete(places.rerun):
-        _move(places.rerun, places.live)
     elif places.old.exists() and not places.live.exists():
         _move(places.old, places.live)
-    if is_complete(places.live):
-        _drop(places, places.old)
+    if places.live.exists() and (is_complete(places.live) or not is_complete(places.old)):
+        _retire(places)
     _drop(places, places.rerun)
 
 
@@ -92,20 +135,16 @@ def _move(source: Path, target: Path) -> None:
     sync_directory(target.parent)
 
 
-def _roll_back(places: Places) -> None:
-    if places.live.exists() and places.old.exists() and not places.rerun.exists():
-        places.live.rename(places.rerun)
-    if places.old.exists() and not places.live.exists():
-        places.old.rename(places.live)
+def delete(directory: Path) -> None:
+    """Delete a hidden directory of ours as far as the system lets us; the next recovery tries again.
 
-
-def _delete(directory: Path) -> None:
-    """Delete a hidden directory of ours as far as the system lets us; the next recovery tries again."""
+    What a link in it points at is left alone.
+    """
     with suppress(OSError):
         if directory.is_symlink():
             directory.unlink()
         elif is_ours(directory):
             for entry in directory.iterdir():
                 if entry.name != RUN:  # the record goes last: it is what tells that the rest is ours
-                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+                    remove(entry)
             shutil.rmtree(directory)

@@ -11,6 +11,10 @@ Check = Callable[[Any, str], Iterator[str]]
 """Takes a value and the path to it, and says of each thing wrong where it is."""
 
 
+_HUGE = 1.7e308
+_LARGEST_COUNT = 2**63 - 1
+
+
 def mapping(**keys: Check) -> Check:
     """A mapping that has at least these keys."""
 
@@ -20,8 +24,13 @@ def mapping(**keys: Check) -> Check:
             yield f"{path or 'the whole'} is no mapping"
             return
         for key, inner in keys.items():
+            # Numbers are most of what there is, and a generator for each takes a third of the time.
             if inner is numeric and type(value.get(key)) is float:
-                continue  # it is most of what there is, and a generator for each takes a third of the time
+                continue
+            if inner is natural and type(number := value.get(key)) is int and 0 <= number <= _LARGEST_COUNT:
+                continue
+            if inner is _share and type(number := value.get(key)) is float and 0.0 <= number <= 1.0:
+                continue
             place = f"{path}.{key}" if path else key
             if key in value:
                 yield from inner(value[key], place)
@@ -38,7 +47,7 @@ def with_maybe(inner: Check, **keys: Check) -> Check:
         yield from inner(value, path)
         if isinstance(value, dict):
             for key in keys.keys() & value.keys():
-                yield from keys[key](value[key], f"{path}.{key}")
+                yield from keys[key](value[key], f"{path}.{key}" if path else key)
 
     return check
 
@@ -76,19 +85,88 @@ def numeric(value: Any, path: str) -> Iterator[str]:
 
 def _numbers(value: Any, path: str) -> Iterator[str]:
     """A list of finite numbers; a run has thousands of them, so they are not looked at one by one."""
-    if not isinstance(value, list) or not set(map(type, value)) <= {int, float}:
+    kinds = set(map(type, value)) if isinstance(value, list) else {None}
+    if not kinds <= {int, float} or (
+        int in kinds and not -_LARGEST_COUNT < min(value) <= max(value) < _LARGEST_COUNT
+    ):
         yield f"{path} is no list of numbers"
 
 
-def _is_a(kind: type, words: str) -> Check:
+def finite(value: Any, path: str) -> Iterator[str]:
+    """A number that is finite."""
+    if type(value) not in (int, float) or not -_HUGE <= value <= _HUGE:
+        yield f"{path} is no finite number"
+
+
+def text(value: Any, path: str) -> Iterator[str]:
+    """Text."""
+    if not isinstance(value, str):
+        yield f"{path} is no text"
+
+
+def count(value: Any, path: str) -> Iterator[str]:
+    """A whole number that other programs read as one."""
+    if type(value) is not int or abs(value) > _LARGEST_COUNT:
+        yield f"{path} is no whole number"
+
+
+def natural(value: Any, path: str) -> Iterator[str]:
+    """A whole number that is not below 0."""
+    if type(value) is not int or not 0 <= value <= _LARGEST_COUNT:
+        yield f"{path} is no whole number of 0 or more"
+
+
+def choice(*values: str) -> Check:
+    """One of these texts."""
+
     def check(value: Any, path: str) -> Iterator[str]:
-        if not isinstance(value, kind) or isinstance(value, bool):
-            yield f"{path} is no {words}"
+        """Whether it is none of them."""
+        if value not in values:
+            yield f"{path} is none of {', '.join(values)}"
 
     return check
 
 
-_text, _count = _is_a(str, "text"), _is_a(int, "whole number")
+def some(item: Check) -> Check:
+    """A list of at least one such item."""
+
+    def check(value: Any, path: str) -> Iterator[str]:
+        """What is wrong with the list or its items."""
+        if value == []:
+            yield f"{path} is empty"
+        else:
+            yield from listing(item)(value, path)
+
+    return check
+
+
+def both(one: Check, other: Check) -> Check:
+    """What satisfies two checks."""
+
+    def check(value: Any, path: str) -> Iterator[str]:
+        """What is wrong by the one or, where nothing is, by the other."""
+        wrong = False
+        for problem in one(value, path):
+            wrong = True
+            yield problem
+        if not wrong:
+            yield from other(value, path)
+
+    return check
+
+
+def table(item: Check) -> Check:
+    """A mapping of any keys to such items."""
+
+    def check(value: Any, path: str) -> Iterator[str]:
+        """What is wrong with the mapping or its items."""
+        if not isinstance(value, dict):
+            yield f"{path or 'the whole'} is no mapping"
+            return
+        for key, inner in value.items():
+            yield from item(inner, f"{path}.{key}" if path else key)
+
+    return check
 
 
 def _truth(value: Any, path: str) -> Iterator[str]:
@@ -96,63 +174,152 @@ def _truth(value: Any, path: str) -> Iterator[str]:
         yield f"{path} is neither true nor false"
 
 
-def _choice(value: Any, path: str) -> Iterator[str]:
+def _scalar(value: Any, path: str) -> Iterator[str]:
+    """What no other value is in."""
+    if isinstance(value, dict | list):
+        yield f"{path} is neither a name nor a number"
+
+
+def _offset(value: Any, path: str) -> Iterator[str]:
+    """Pixels: one number for both directions, or two."""
+    pair = value if isinstance(value, list) else [value, value]
+    if len(pair) != 2 or any(type(pixels) is not int for pixels in pair):
+        yield f"{path} is neither a number of pixels nor two"
+
+
+def _component(value: Any, path: str) -> Iterator[str]:
     """A component: its name, or a mapping with its name and options."""
     if not isinstance(value, str):
-        yield from mapping(name=_text)(value, path)
+        yield from mapping(name=text)(value, path)
 
 
 _BY_NORMS = {
     f"val_{what}_{kind}": numeric for what in ("loss", "accuracy") for kind in ("batch", "population")
 }
 """What is evaluated with other statistics of batch norm than the running ones."""
-_PRETRAINED_LAYER = mapping(layer=_count, loss_start=numeric, loss_end=numeric)
-_PRETRAINING = mapping(layers=listing(_PRETRAINED_LAYER), seconds=numeric, samples=_count, steps=_count)
+_PRETRAINED_LAYER = mapping(layer=count, loss_start=numeric, loss_end=numeric)
+_PRETRAINING = mapping(layers=listing(_PRETRAINED_LAYER), seconds=finite, samples=natural, steps=natural)
+_TRANSFER = mapping(
+    source=text, taken=listing(text), drawn=table(text), skipped=table(text), frozen=listing(text)
+)
+_SHIFT = with_maybe(
+    mapping(), translate=optional(_offset), brightness=optional(finite), noise=optional(finite)
+)
+_DATA = with_maybe(
+    mapping(),
+    shift=optional(_SHIFT),
+    name=text,
+    fallback=optional(text),
+    labelled=optional(finite),
+    label_noise=optional(finite),
+    whiten=optional(text),
+    normalize=optional(text),
+    order=optional(text),
+    classes=optional(listing(_scalar)),
+)
+_MODEL = with_maybe(
+    mapping(family=text, activation=_component, norm=_component),
+    depth=optional(natural),
+    width=optional(natural),
+    model=optional(text),
+)
+_INIT = with_maybe(mapping(scheme=_component), gain=optional(finite))
+_TRAIN = with_maybe(
+    mapping(),
+    steps=optional(natural),
+    epochs=optional(finite),
+    batch_size=optional(natural),
+    optimizer=_component,
+    lr=optional(finite),
+    schedule=_component,
+    eval_every=optional(natural),
+    precision=optional(text),
+)
+_CONFIG = with_maybe(
+    mapping(model=_MODEL, init=_INIT),
+    name=text,
+    notes=optional(text),
+    data=_DATA,
+    train=_TRAIN,
+    probe=mapping(),
+)
 _RECORD = mapping(
-    experiment=_text,
-    arm=_text,
-    seed=_count,
-    dataset=_text,
-    dataset_requested=_text,
-    device=_text,
-    config=mapping(
-        model=mapping(family=_text, activation=_choice, norm=_choice), init=mapping(scheme=_choice)
-    ),
-    final=optional(with_maybe(mapping(val_accuracy=numeric, test_accuracy=numeric), **_BY_NORMS)),
-    diverged=optional(mapping(step=_count, layer=optional(_count))),
-    diagnosis=optional(listing(mapping(code=_text, message=_text))),
+    experiment=text,
+    arm=text,
+    seed=natural,
+    dataset=text,
+    dataset_requested=text,
+    device=text,
+    config=_CONFIG,
+    final=optional(both(mapping(val_accuracy=numeric, test_accuracy=numeric), table(numeric))),
+    diverged=optional(mapping(step=natural, layer=optional(count))),
+    diagnosis=optional(listing(mapping(code=text, message=text))),
 )
 _LATER = ("final", "diverged", "diagnosis")
 """What run.json need not hold before the run has ended."""
+_WHOLE = with_maybe(
+    _RECORD,
+    created=optional(text),
+    finished=optional(text),
+    error=optional(text),
+    steps=optional(natural),
+    cohort=optional(natural),
+    parameters=optional(natural),
+    threads=optional(natural),
+    precision=optional(text),
+    samples=optional(table(numeric)),
+    timings=optional(table(numeric)),
+    machine=optional(with_maybe(mapping(), processor=optional(text))),
+    identity=optional(
+        with_maybe(mapping(), data=optional(with_maybe(mapping(), fingerprint=optional(text))))
+    ),
+    pretraining=optional(_PRETRAINING),
+    transfer=optional(_TRANSFER),
+    versions=optional(mapping()),
+    git=optional(mapping()),
+)
 
 
 def defect(record: Mapping[str, Any]) -> str | None:
     """The first thing that run.json lacks, or None when it can be read."""
-    whole = with_maybe(_RECORD, pretraining=_PRETRAINING)
-    return next(whole({**dict.fromkeys(_LATER), **record}, ""), None)
+    return next(_WHOLE({**dict.fromkeys(_LATER), **record}, ""), None)
 
 
 EVALUATION = with_maybe(
-    mapping(step=_count, train_loss=numeric, val_loss=numeric, val_accuracy=numeric), **_BY_NORMS
+    mapping(step=count, train_loss=numeric, val_loss=numeric, val_accuracy=numeric), **_BY_NORMS
 )
 """A line of metrics.jsonl."""
-_HISTOGRAM = mapping(edges=_numbers, counts=_numbers, below=numeric, above=numeric, nan=numeric)
+
+
+def _bins(value: Any, path: str) -> Iterator[str]:
+    """A histogram with an edge more than it has counts."""
+    if len(value["edges"]) != len(value["counts"]) + 1:
+        yield f"{path}.edges is not one longer than its counts"
+
+
+def _share(value: Any, path: str) -> Iterator[str]:
+    """A number from 0 to 1, or NaN where nothing is finite."""
+    if value != "NaN" and not (type(value) in (int, float) and 0 <= value <= 1):
+        yield f"{path} is no share"
+
+
+_HISTOGRAM = both(mapping(edges=_numbers, counts=_numbers, below=natural, above=natural, nan=natural), _bins)
 _ACTIVATION = mapping(
     std=numeric,
-    zero_fraction=numeric,
+    zero_fraction=_share,
     dead_fraction=numeric,
     saturated_fraction=numeric,
     histogram=_HISTOGRAM,
 )
 _RUNNING = mapping(running_mean_gap=numeric, running_var_ratio=numeric)
 _LAYER = with_maybe(
-    mapping(index=_count, pre=mapping(q=numeric), act=optional(_ACTIVATION), grad=mapping(pre_q=numeric)),
+    mapping(index=count, pre=mapping(q=numeric), act=optional(_ACTIVATION), grad=mapping(pre_q=numeric)),
     batch_norm=_RUNNING,
 )
-SNAPSHOT = mapping(when=_text, layers=listing(_LAYER))
+SNAPSHOT = with_maybe(mapping(when=text, layers=listing(_LAYER)), step=count)
 """A line of layers.jsonl."""
 _SHIFTED_LAYER = mapping(
-    index=_count,
+    index=count,
     hidden=_truth,
     input_mean_drift=numeric,
     input_std_drift=numeric,
@@ -162,5 +329,16 @@ _SHIFTED_LAYER = mapping(
     gradient_shift=numeric,
     gradient_shift_cosine=numeric,
 )
-SHIFTED = mapping(step=_count, layers=listing(_SHIFTED_LAYER))
+SHIFTED = mapping(step=count, layers=listing(_SHIFTED_LAYER))
 """A line of shift.jsonl."""
+
+
+def layers_of(line: Mapping[str, Any]) -> tuple[tuple[Any, ...], ...]:
+    """What lines about the layers of one net, or of nets that differ in their seed alone, have in common."""
+    return tuple(
+        (layer["index"], layer.get("hidden"), _bins_of(layer.get("act"))) for layer in line["layers"]
+    )
+
+
+def _bins_of(activation: Mapping[str, Any] | None) -> int:
+    return len(activation["histogram"]["counts"]) if activation else 0

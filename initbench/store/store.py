@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from initbench.errors import StoreError, UsageError
 from initbench.store import moves, strictjson
-from initbench.store.checkpoint import checkpoint_step
+from initbench.store.checkpoint import checkpoint_step, stated_step
 from initbench.store.damage import named, remains
 from initbench.store.files import read_lines
 from initbench.store.layout import (
@@ -30,10 +31,10 @@ from initbench.store.layout import (
     read_record,
 )
 from initbench.store.locks import is_locked, structure_lock
-from initbench.store.manifest import differences
+from initbench.store.manifest import differences, disorder
 from initbench.store.match import match
-from initbench.store.shape import EVALUATION, SHIFTED, SNAPSHOT, Check
-from initbench.store.writer import RunWriter, start, take_up
+from initbench.store.shape import EVALUATION, SHIFTED, SNAPSHOT, Check, layers_of
+from initbench.store.writer import RunWriter, has_leftovers, remove_leftovers, start, take_up
 
 T = TypeVar("T")
 
@@ -99,7 +100,7 @@ class Store:
     def read_if_there(self, run_id: str) -> StoredRun | None:
         """Read a run that may be removed at any moment: None when it is; StoreError as `read` raises it."""
         with plainly(f"read run {run_id}"):
-            return self._steadily(run_id, lambda directory: _read(run_id, directory))
+            return self.steadily(run_id, lambda directory: _read(run_id, directory))
 
     def glean(self, run_id: str) -> StoredRun | None:
         """`read_if_there`, but a damaged run is one whose record says so, with file and fault in `error`.
@@ -107,7 +108,7 @@ class Store:
         Such a run has no lines, and its record may lack anything but run_id, status and error.
         """
         with plainly(f"read run {run_id}"):
-            return self._steadily(run_id, lambda directory: _glean(run_id, directory))
+            return self.steadily(run_id, lambda directory: _glean(run_id, directory))
 
     def find(self, patterns: Sequence[str], known: Mapping[str, Record] | None = None) -> list[str]:
         """The runs that any of `patterns` names: ids, unique beginnings of ids, experiments, globs.
@@ -129,10 +130,10 @@ class Store:
         Raises UsageError when there is no such run.
         """
         with plainly(f"verify run {run_id}"):
-            directory = self.directory(run_id)
-            if directory is None:
-                raise _no_such_run(run_id)
-            return list(differences(directory, hashes=True))
+            problems = self.steadily(run_id, lambda directory: list(differences(directory, hashes=True)))
+        if problems is None:
+            raise _no_such_run(run_id)
+        return problems
 
     def claim(
         self, run_id: str, record: Mapping[str, Any], config_yaml: str, *, rerun: bool = False
@@ -149,8 +150,8 @@ class Store:
             self.root.mkdir(parents=True, exist_ok=True)
             with structure_lock(self.root):
                 self._recover(places)
-                writer = None if rerun else self._take_up(places, record)
-                return writer or start(places, self._room(places, rerun), record, config_yaml)
+                writer, notice = (None, None) if rerun else self._take_up(places, record)
+                return writer or start(places, self._room(places, rerun), record, config_yaml, notice)
 
     def remove(self, run_id: str) -> None:
         """Delete a run, in one step for readers.
@@ -166,7 +167,15 @@ class Store:
                 raise busy(run_id, places.rerun)
             if not places.live.exists():
                 raise _no_such_run(run_id)
-            moves.discard(places, places.live)
+            moves.discard(places)
+
+    def tidy(self, run_ids: Iterable[str]) -> None:
+        """Remove from finished runs what a process left that was killed as it finished them."""
+        for run_id in run_ids:
+            live = Places(self.root, run_id).live
+            with suppress(OSError, StoreError):
+                if has_leftovers(live) and is_complete(live) and not is_locked(live / LOCK):
+                    remove_leftovers(live)
 
     def recover(self) -> None:
         """Finish or roll back what crashed processes left half done; `claim` and `remove` begin with it."""
@@ -184,15 +193,22 @@ class Store:
     def checkpoint_step(self, run_id: str) -> int:
         """Updates that an interrupted run need not make again; 0 when it has to begin anew."""
         directory = Places(self.root, run_id).live
-        return 0 if is_complete(directory) else checkpoint_step(directory) or 0
+        with plainly(f"read run {run_id}"):
+            return 0 if is_complete(directory) else checkpoint_step(directory) or 0
 
-    def _take_up(self, places: Places, record: Mapping[str, Any]) -> RunWriter | None:
+    def stated_step(self, run_id: str) -> int:
+        """`checkpoint_step` in a moment: whether the checkpoint is whole is not looked at."""
+        directory = Places(self.root, run_id).live
+        with plainly(f"read run {run_id}"):
+            return 0 if is_complete(directory) else stated_step(directory) or 0
+
+    def _take_up(self, places: Places, record: Mapping[str, Any]) -> tuple[RunWriter | None, str | None]:
         if is_complete(places.live) or is_locked(places.rerun / LOCK) or is_locked(places.live / LOCK):
-            return None
+            return None, None
         before = read_record(places.live)
         if before is None or before.get("run_id") != places.run_id:
-            return None
-        return take_up(places, places.live, record, created=before.get("created"))
+            return None, None
+        return take_up(places, record, created=before.get("created"))
 
     def _room(self, places: Places, rerun: bool) -> Path:
         """The directory to make for a new attempt."""
@@ -202,8 +218,6 @@ class Store:
             if rerun:
                 return places.rerun
             raise StoreError(f"run {places.run_id} is finished already")
-        if places.live.exists():
-            moves.discard(places, places.live, spare_complete=True)
         return places.live
 
     def _records(self, known: Mapping[str, Record]) -> list[Record]:
@@ -221,10 +235,13 @@ class Store:
         return {name for name in names if is_run_id(name)} | {run_id for run_id in hidden if run_id}
 
     def _current(self, run_id: str) -> Record | None:
-        return self._steadily(run_id, lambda directory: _record(run_id, directory))
+        return self.steadily(run_id, lambda directory: _record(run_id, directory))
 
-    def _steadily(self, run_id: str, look: Callable[[Path], T | None]) -> T | None:
-        """What `look` sees in the run's directory, when that was one and the same all the while."""
+    def steadily(self, run_id: str, look: Callable[[Path], T | None]) -> T | None:
+        """What `look` sees in the run's directory, when that was one and the same all the while.
+
+        A rerun may take its place at any moment. None when there is no such run.
+        """
         places = Places(self.root, run_id)
         absent, end = 0, time.monotonic() + _LOOKING
         while absent < _LOOKS and time.monotonic() < end:
@@ -255,6 +272,9 @@ def _read(run_id: str, directory: Path) -> StoredRun | None:
         raise StoreError(f"{directory / RUN} is damaged: {record['error']}")
     convergence = _lines(directory / METRICS, EVALUATION)
     snapshots, shifts = _lines(directory / LAYERS, SNAPSHOT), _lines(directory / SHIFT, SHIFTED)
+    for name, lines in ((LAYERS, snapshots), (SHIFT, shifts)):
+        if len(set(map(layers_of, lines))) > 1:
+            raise StoreError(f"{directory / name} is damaged: its lines are of different layers")
     return StoredRun(run_id, record, convergence, snapshots, shifts)
 
 
@@ -273,11 +293,13 @@ def _lines(path: Path, check: Check) -> list[Record]:
         lines = [strictjson.loads(line) for line in read_lines(path)]
     except FileNotFoundError:
         return []
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise StoreError(f"{path} is damaged: {error}") from error
     for number, line in enumerate(lines, 1):
         for problem in check(line, ""):
             raise StoreError(f"{path} is damaged: line {number}: {problem}")
+    if disordered := disorder((line.get("step"), line.get("when")) for line in lines):
+        raise StoreError(f"{path} is damaged: {disordered}")
     return lines
 
 

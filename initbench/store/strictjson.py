@@ -10,6 +10,10 @@ import json
 import math
 from typing import Any, NoReturn
 
+DEEPEST = 48
+"""Lists and mappings within each other, at the most: some times what any document has."""
+_TOO_DEEP = f"it is nested more than {DEEPEST} deep"
+_NESTING = frozenset((dict, list))
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -25,14 +29,29 @@ def dumps(value: Any) -> str:
 
 
 def loads(text: str) -> Any:
-    """Parse strict JSON; raises ValueError for anything else, the literals NaN and Infinity included."""
-    return json.loads(text, parse_constant=_refuse)
+    """Parse strict JSON that can be walked, printed and written again.
+
+    Raises ValueError for anything else: the literals NaN and Infinity, nesting
+    deeper than DEEPEST, and half of a surrogate pair, which no output can be encoded with.
+    """
+    try:
+        value = json.loads(text, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    if _is_deep(value):
+        raise ValueError(_TOO_DEEP)
+    if "\\ud" in text or "\\uD" in text:
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 def number(value: object) -> float:
     """Return a number that `dumps` wrote as a float; raises ValueError for anything else, None included."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError("not a number: it has hundreds of digits") from None
     if isinstance(value, str) and value in _NON_FINITE:
         return _NON_FINITE[value]
     raise ValueError(f"not a number: {value!r}")
@@ -63,6 +82,20 @@ def _key(key: Any) -> Any:
     if isinstance(key, float) and not math.isfinite(key):
         raise TypeError(f"a JSON key cannot be {key!r}")
     return key
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value] if type(value) in _NESTING else []
+    for _ in range(DEEPEST):
+        below: list[Any] = []
+        for item in level:
+            inner = item.values() if type(item) is dict else item
+            if not _NESTING.isdisjoint(map(type, inner)):  # most have none, and this sees it without a loop
+                below += [one for one in inner if type(one) in _NESTING]
+        if not below:
+            return False
+        level = below
+    return True
 
 
 def _refuse(literal: str) -> NoReturn:

@@ -15,16 +15,53 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from initbench.errors import StoreError, UnknownNameError
 from initbench.store import strictjson
-from initbench.store.files import write_atomic
+from initbench.store.files import read_text, write_atomic
 from initbench.store.layout import Record, plainly
 from initbench.store.locks import acquire
+from initbench.store.shape import (
+    choice,
+    count,
+    finite,
+    listing,
+    mapping,
+    numeric,
+    optional,
+    some,
+    table,
+    text,
+    with_maybe,
+)
 
 FOLDER, SCHEMA = ".sweeps", "initbench.swept/1"
 _PATIENCE = 10.0
-_KEYS = ("experiment", "keys", "runs", "tuning_runs", "tuning")
+_BYTES = 2**28
+"""A sweep may have some hundred thousand runs."""
+TUNING = with_maybe(
+    mapping(
+        key=text,
+        best=finite,
+        edge=optional(choice("low", "high")),
+        tried=some(mapping(value=finite, score=numeric, runs=count, lost=count)),
+    ),
+    metric=text,
+    good=listing(finite),
+    decades=numeric,
+    runs=count,
+    seconds=numeric,
+)
+"""What came of a tuning, as `initbench.sweep.tune` writes it."""
+_POINT = mapping(
+    experiment=text,
+    keys=mapping(),
+    runs=listing(text),
+    tuning_runs=listing(text),
+    tuning=optional(mapping()),
+)
+_DOCUMENT = mapping(points=table(_POINT))
 Points = dict[str, Record]
 """What is known of each point."""
 
@@ -90,13 +127,17 @@ def _locked(folder: Path) -> Iterator[None]:
 def _read(path: Path) -> Points | None:
     with plainly(f"read {path}"):
         try:
-            document = strictjson.loads(path.read_text(encoding="utf-8"))
-            points = document["points"]
-            whole = all(set(_KEYS) <= point.keys() for point in points.values())
+            return _points(strictjson.loads(read_text(path, _BYTES)))
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            whole = False
-    if not whole:
-        raise StoreError(f"{path} is damaged; delete it, and give the command of the sweep again")
-    return dict(points)
+        except ValueError as error:
+            cure = "delete it, and give the command of the sweep again"
+            raise StoreError(f"{path} is damaged; {cure} ({error})") from error
+
+
+def _points(document: Any) -> Points:
+    """The points in a document; raises ValueError for anything that `add` does not write."""
+    for problem in _DOCUMENT(document, ""):
+        raise ValueError(problem)
+    points: Points = document["points"]
+    return points

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,9 +13,19 @@ from types import TracebackType
 from typing import Any, Self
 
 from initbench.errors import InitbenchError, StoreError, Terminated
+from initbench.store import checkpoint as checkpoints
 from initbench.store import moves, strictjson
-from initbench.store.checkpoint import CHECKPOINT, Resumption, checkpoint_step, cut_back
-from initbench.store.files import append_line, produce_atomic, sync_directory, sync_file, write_atomic
+from initbench.store.checkpoint import CHECKPOINTS, Resumption
+from initbench.store.files import (
+    append_line,
+    is_temporary,
+    produce_atomic,
+    remove,
+    remove_temporaries,
+    sync_directory,
+    sync_file,
+    write_atomic,
+)
 from initbench.store.layout import (
     COMPLETE,
     CONFIG,
@@ -31,10 +41,11 @@ from initbench.store.layout import (
     Places,
     Record,
     busy,
+    odd_files,
     plainly,
 )
 from initbench.store.locks import HeldLock, acquire, structure_lock
-from initbench.store.manifest import MANIFEST, manifest_of
+from initbench.store.manifest import MANIFEST, manifest_of, repeated_steps
 
 Weights = bytes | Callable[[Path], object]
 """The contents of weights.safetensors, or a function that writes them to the path it is given."""
@@ -55,6 +66,7 @@ class RunWriter:
         lock: HeldLock,
         record: Record,
         resumption: Resumption | None = None,
+        notice: str | None = None,
     ) -> None:
         self.run_id = places.run_id
         self.directory = directory
@@ -62,9 +74,13 @@ class RunWriter:
         """What run.json holds."""
         self.resumption = resumption
         """Where a run that was taken up again goes on; None for one that begins."""
+        self.notice = notice
+        """Where it does not go on as its last checkpoint says: why, and from where, in a sentence."""
         self._places = places
         self._lock = lock
         self._open = True
+        self._made_progress = False
+        """Whether there is a checkpoint later than the one it was taken up from."""
         self._unsynced: set[str] = set()
         """Files with lines that a loss of power would take."""
 
@@ -101,7 +117,8 @@ class RunWriter:
         self._check_open()
         with plainly(f"write to run {self.run_id}"):
             self._sync_lines()  # which the checkpoint says are there
-            write_atomic(self.directory / CHECKPOINT, state)
+            checkpoints.write(self.directory, state)
+        self._made_progress = True
 
     def finish(self, updates: Mapping[str, Any], weights: Weights | None = None) -> None:
         """Store the result: weights, then run.json, then the manifest that makes the run complete.
@@ -119,10 +136,12 @@ class RunWriter:
                 self._write_weights(weights)
             self._write_record({**updates, "status": status, "finished": now()})
             sync_directory(self.directory)
+            for problem in repeated_steps(self.directory):
+                raise StoreError(f"{self.directory}: {problem}; give the command again")
             manifest = manifest_of(self.directory, LISTED)
             write_atomic(self.directory / MANIFEST, strictjson.dumps(manifest) + "\n")
-            with suppress(OSError):  # the run is complete with it, too
-                (self.directory / CHECKPOINT).unlink(missing_ok=True)
+            with suppress(OSError):  # the run is complete with them, too
+                remove_leftovers(self.directory)
             if self.directory == self._places.rerun:
                 with structure_lock(self._places.root):
                     moves.swap(self._places)
@@ -136,6 +155,8 @@ class RunWriter:
             raise ValueError(f"a run stops as {' or '.join(STOPPED)}, not as {status!r}")
         try:
             with plainly(f"mark run {self.run_id} as {status}"):
+                if status == "failed" and self.resumption is not None and not self._made_progress:
+                    self._drop_checkpoints()
                 (self.directory / MANIFEST).unlink(missing_ok=True)  # `finish` may have come this far
                 self._sync_lines()
                 ending = {"status": status, "finished": now()}
@@ -143,6 +164,11 @@ class RunWriter:
                 sync_directory(self.directory)
         finally:
             self._close()
+
+    def _drop_checkpoints(self) -> None:
+        """Have the next attempt begin anew: what the run was taken up from may be why it failed."""
+        for name in CHECKPOINTS:
+            remove(self.directory / name)
 
     def _append(self, name: str, entry: Mapping[str, Any]) -> None:
         self._check_open()
@@ -176,55 +202,80 @@ class RunWriter:
         self._lock.release()
 
 
-def start(places: Places, directory: Path, record: Mapping[str, Any], config_yaml: str) -> RunWriter:
-    """Make `directory` (which must not exist) a running run; called under `locks.structure_lock`.
+def start(
+    places: Places, target: Path, record: Mapping[str, Any], config_yaml: str, notice: str | None
+) -> RunWriter:
+    """Make a running run in the place of whatever unfinished is at `target`; under `locks.structure_lock`.
 
-    Raises OSError when it cannot be written; then nothing is left of it.
+    It is made beside it, so that an error or a kill leaves nothing of it. Raises OSError when it cannot be
+    written, StoreError when `target` is no run, is finished, or is being written by a live process.
     """
-    directory.mkdir()
     lock = None
     try:
-        lock = acquire(directory / LOCK)
+        places.new.mkdir()
+        lock = acquire(places.new / LOCK)
         if lock is None:
-            raise busy(places.run_id, directory)
-        write_atomic(directory / CONFIG, config_yaml, sync_name=False)
+            raise busy(places.run_id, places.new)
+        write_atomic(places.new / CONFIG, config_yaml, sync_name=False)
         stamp = _stamp(places.run_id)
         stamped = {**stamp, **record, **stamp}
-        write_atomic(directory / RUN, strictjson.dumps(stamped) + "\n")
-        sync_directory(places.root)
-        return RunWriter(places, directory, lock, stamped)
+        write_atomic(places.new / RUN, strictjson.dumps(stamped) + "\n")
+        moves.install(places, target)
+        return RunWriter(places, target, lock, stamped, notice=notice)
     except BaseException:
         if lock is not None:
             lock.release()
-        with suppress(OSError, StoreError):
-            moves.discard(places, directory)
+        moves.delete(places.new)
         raise
 
 
 def take_up(
-    places: Places, directory: Path, record: Mapping[str, Any], *, created: str | None
-) -> RunWriter | None:
-    """Go on with an interrupted run from its checkpoint; None when it has to begin anew.
+    places: Places, record: Mapping[str, Any], *, created: str | None
+) -> tuple[RunWriter | None, str | None]:
+    """Go on with an interrupted run from its last usable checkpoint; None when it has to begin anew.
 
-    Called under `locks.structure_lock`. Raises OSError when the directory cannot be written.
+    Also a sentence where a checkpoint could not be used. Called under `locks.structure_lock`. Raises OSError
+    when the directory cannot be written.
     """
-    if checkpoint_step(directory) is None:
-        return None
+    directory = places.live
+    if odd := odd_files(directory, (CONFIG, METRICS, LAYERS, SHIFT, LOCK)):
+        return None, f"{places.run_id}: {odd[0]}; it begins again"
     lock = acquire(directory / LOCK)
     if lock is None:
         raise busy(places.run_id, directory)
     try:
-        resumption = cut_back(directory, METRICS, LAYERS, SHIFT)
+        remove_temporaries(directory)
+        resumption, faults = checkpoints.take_up(directory)
+        notice = _notice(places.run_id, resumption, faults)
+        if resumption is None:
+            lock.release()
+            return None, notice
         stamp = _stamp(places.run_id)
         stamped = {**stamp, **record, **stamp, "created": created or stamp["created"]}
         write_atomic(directory / RUN, strictjson.dumps(stamped) + "\n")
-        return RunWriter(places, directory, lock, stamped, resumption)
-    except (ValueError, KeyError, TypeError):  # lines that cannot be read: nothing to go on from
-        lock.release()
-        return None
+        return RunWriter(places, directory, lock, stamped, resumption, notice), notice
     except BaseException:
         lock.release()
         raise
+
+
+def has_leftovers(directory: Path) -> bool:
+    """Whether there is something for `remove_leftovers`."""
+    return any(name in CHECKPOINTS or is_temporary(name) for name in os.listdir(directory))  # noqa: PTH208
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove from a complete run what its manifest does not name and only its training needed."""
+    for name in CHECKPOINTS:
+        remove(directory / name)
+    remove_temporaries(directory)
+
+
+def _notice(run_id: str, resumption: Resumption | None, faults: Sequence[str]) -> str | None:
+    if not faults:
+        return None
+    instead = "it begins again" if resumption is None else "it goes on from the checkpoint before"
+    return f"{run_id}: damaged: {'; '.join(faults)}; {instead}"
 
 
 def now() -> str:

@@ -133,15 +133,13 @@ class Ledger:
         """Find out by its graph what x stands for, which came out of something that was not seen.
 
         That is a scripted function, a `torch.func` transform, or an autograd function of the user's own.
-        Without a graph, a tensor of as many rows as the batch is taken to come from the input.
+        Where no graph leads to the input, a tensor of as many rows as the batch is taken to come from it.
         """
-        if x.grad_fn is None:
-            if x.is_floating_point() and x.ndim > 1 and x.shape[0] == samples:
-                self.put(x, met([INPUT]))
-            return
         origins, leaves = self._behind(x)
-        if origins:
+        if origins and x.grad_fn is not None:
             self.put(x, met(origins, x.grad_fn.name().removesuffix("Backward0").removesuffix("Backward")))
+        elif x.is_floating_point() and x.ndim > 1 and x.shape[0] == samples:
+            self.put(x, met([INPUT]))
         elif leaves:
             self._tensors.append(x)
             self._parts[id(x)] = tuple(dict.fromkeys(leaves))

@@ -15,7 +15,8 @@ from initbench.trace import operations
 from initbench.trace.ledger import INPUT, Ledger, Origin, met
 from initbench.trace.multiplication import Multiplication, entrywise, multiplication
 from initbench.trace.operations import Arguments, Named
-from initbench.trace.use import UNUSED, Addition, Found, Observer, Use
+from initbench.trace.recurrent import CELLS, LAYERS, CellWeights, Step, is_bidirectional, run_cell, run_layers
+from initbench.trace.use import UNUSED, Addition, Found, Observer, RecurrentLayer, Use
 
 _OPENED = frozenset({"multi_head_attention_forward"})
 """Functions written in Python that multiply by weights inside."""
@@ -43,7 +44,9 @@ class Tracer(TorchFunctionMode):
         self._times: dict[str, int] = {}
         self._seen: set[str] = set()
         self._looked_up: set[str] = set()
-        self._parts_of: dict[int, tuple[str, ...]] = {}
+        self._bare_outputs: set[int] = set()
+        """Identities of outputs of weights with no norm behind them."""
+        self._recurrent_layers: dict[tuple[int, int], RecurrentLayer] = {}
         self._samples = 0
 
     def start(self, x: Tensor, constants: Iterable[Tensor] = ()) -> None:
@@ -67,8 +70,8 @@ class Tracer(TorchFunctionMode):
             if parameter.ndim > 1 and name not in self._seen:
                 self._found.unseen.setdefault(name, UNUSED)
         for use in self._found.uses:
-            use.looked_up = any(part in self._looked_up for part in self._parts_of[use.index])
-        self._found.seen = sorted({part for parts in self._parts_of.values() for part in parts})
+            use.looked_up = any(part in self._looked_up for part in use.parts)
+        self._found.seen = sorted({part for use in self._found.uses for part in use.parts})
         self._found.looked_up = sorted(self._looked_up)
         for part in self._found.seen:
             self._found.unseen.pop(part, None)
@@ -109,11 +112,65 @@ class Tracer(TorchFunctionMode):
             with self:
                 return _opened(func)(*args, **given)
         called = operations.arguments(args, given)
+        if name in LAYERS or name in CELLS:
+            return self._recurrent(name, called)
         before = None if name in _IGNORED else self._overwritten(name, called)
         result = func(*args, **given)
         if name not in _IGNORED:
             self._see(name, called, result, before)
         return result
+
+    def _recurrent(self, name: str, given: Arguments) -> Any:
+        """A recurrent layer, or one step of it, written out."""
+        self._recover(_tensors(given.values()))
+        layers: list[RecurrentLayer] = []  # of this call, in order
+
+        def told(weights: CellWeights, x: Tensor, step: Step) -> None:
+            layer = self._recurrent_layer(name, weights, x, step, layers)
+            if layer not in layers:
+                layers.append(layer)
+            self._observer.step(layer, step)
+            for state in (step.state, step.emitted):
+                if state is not None:
+                    self._ledger.put(state, _state_origin([layer]))
+
+        run = run_cell if name in CELLS else run_layers
+        result = run(CELLS.get(name, name), given, told)
+        last = layers[-2:] if name in LAYERS and is_bidirectional(given) else layers[-1:]
+        for output in _tensors([result]):
+            self._ledger.put(output, _state_origin(last))
+        return result
+
+    def _recurrent_layer(
+        self, name: str, weights: CellWeights, x: Tensor, step: Step, layers: list[RecurrentLayer]
+    ) -> RecurrentLayer:
+        """The layer of these weights: of a cell from its first step on, of a sequence within one call."""
+        key = (id(weights.from_input), id(weights.from_state))
+        layer = self._recurrent_layers.get(key)
+        if layer is not None and (name in CELLS or layer in layers):
+            return layer
+        self._recover([x])
+        uses = []
+        for factor, bias, given, output in (
+            (weights.from_input, weights.input_bias, x, step.from_input),
+            (weights.from_state, weights.state_bias, None, step.from_state),
+        ):
+            fan_out, fan_in = map(float, factor.shape)
+            entering = x if given is None else given
+            parts = self._ledger.parts(factor)
+            m = Multiplication(entering, factor, bias, fan_in, fan_out, -1, parts)
+            uses.append(self._new_use(name, m, output, self._ledger.origin(given) or met([INPUT])))
+        for tensor in vars(weights).values():
+            self._seen.update(self._ledger.parts(tensor))
+        if weights.projection is not None:
+            uses[1].parts += self._ledger.parts(weights.projection)
+        uses[0].feeds = True
+        uses[1].activation = Named(
+            f"{CELLS.get(name, name).removesuffix('_tanh').removesuffix('_relu')} gates"
+        )
+        layer = RecurrentLayer(*uses)
+        self._recurrent_layers[key] = layer
+        return layer
 
     def _overwritten(self, name: str, given: Arguments) -> Tensor | None:
         """A copy of what an activation is given, which may write over it."""
@@ -125,7 +182,9 @@ class Tracer(TorchFunctionMode):
     def _see(self, name: str, given: Arguments, result: Any, before: Tensor | None) -> None:
         inputs, outputs = list(_tensors(given.values())), list(_tensors([result]))
         if any(_is_wrapped(x) for x in (*inputs, *outputs)):
-            self._unknown("a function within torch.vmap or torch.func", inputs)
+            self._unknown(
+                name, inputs, "it is used within torch.vmap or torch.func, which cannot be looked into"
+            )
             return
         self._recover(inputs)
         meeting = [(x, origin) for x in inputs if (origin := self._ledger.origin(x)) is not None]
@@ -157,7 +216,7 @@ class Tracer(TorchFunctionMode):
     def _await_sum(self, x: Tensor, inputs: list[Tensor], output: Tensor) -> None:
         """A sum over an axis may make a product with a weight of one that is taken entry by entry."""
         weight = next((other for other in inputs if other is not x), x)
-        if weight.ndim > 1 and self._ledger.parts(weight):
+        if _is_matrix(weight) and self._ledger.parts(weight):
             self._ledger.await_sum(output, entrywise(x, weight))
 
     def _follow(
@@ -188,14 +247,14 @@ class Tracer(TorchFunctionMode):
         mixes = name in operations.MIXTURES and (len(meeting) > 1 or name == "softmax")
         self._ledger.put(output, met((origin for _, origin in meeting), function, mixes=mixes))
 
-    def _unknown(self, name: str, inputs: Iterable[Tensor]) -> None:
+    def _unknown(self, name: str, inputs: Iterable[Tensor], why: str = "") -> None:
         """Parameters that meet what comes from the input, in a function that is no use."""
-        why = f"{name} uses it, which is no weight layer that initbench knows"
+        why = why or f"{name} uses it, which is no weight layer that initbench knows"
         if name in _LOOK_UPS:
             why = "an embedding looks rows up and sums nothing"
         harmless = name in operations.NORMS or name in operations.SUMS or name == "prelu"
         for x in inputs:
-            is_vector = x.ndim < 2 or (name in operations.SCALINGS and sum(size > 1 for size in x.shape) < 2)
+            is_vector = x.ndim < 2 or (name in operations.SCALINGS and not _is_matrix(x))
             for part in self._ledger.parts(x):
                 if not is_vector and not harmless:
                     self._found.unseen.setdefault(part, why)
@@ -204,10 +263,13 @@ class Tracer(TorchFunctionMode):
                     self._looked_up.add(part)
 
     def _use(self, operation: str, m: Multiplication, output: Tensor) -> None:
+        use = self._new_use(operation, m, output, self._ledger.origin(m.x) or INPUT)
+        self._put_out(use, output)
+
+    def _new_use(self, operation: str, m: Multiplication, output: Tensor, origin: Origin) -> Use:
         self._seen.update((*m.parts, *self._ledger.parts(m.bias)))
         name = self._layer_name(m.parts)
         self._times[name] = self._times.get(name, 0) + 1
-        origin = self._ledger.origin(m.x) or INPUT
         source = self._source(origin, m.x)
         varies = _varies(m.x)
         use = Use(
@@ -221,6 +283,7 @@ class Tracer(TorchFunctionMode):
             units=output.shape[m.axis] if m.contraction is None else m.contraction.units,
             axis=m.axis,
             output_shape=tuple(output.shape),
+            parts=m.parts,
             groups=m.groups,
             transposed=m.transposed,
             contraction=m.contraction,
@@ -231,8 +294,7 @@ class Tracer(TorchFunctionMode):
         )
         self._found.uses.append(use)
         self._observer.layer_input(use, m.x)
-        self._parts_of[use.index] = m.parts
-        self._put_out(use, output)
+        return use
 
     def _source(self, origin: Origin, x: Tensor) -> Use | None:
         """The use whose activation, or output without one, x is. All that x comes of feed a weight.
@@ -260,6 +322,8 @@ class Tracer(TorchFunctionMode):
         """The output of a weight, of the bias that is added to it, or of the norm layer behind it."""
         origin = Origin(use, frontier=frozenset([use]), has_varied=not use.was_constant)
         self._ledger.put(output, origin)
+        if use.norm is None:
+            self._bare_outputs.add(id(output))
         self._observer.pre_activation(use, output)
 
     def _norm(self, kind: str, origin: Origin, output: Tensor) -> None:
@@ -314,9 +378,30 @@ class Tracer(TorchFunctionMode):
         )
         beside = next((x for x, _ in meeting if x is not branch), branch)
         assert origin.use is not None
-        self._found.additions.append(Addition(origin.use, *_sizes(branch, beside, output)))
+        past = next((o for x, o in meeting if x is beside), origin)
+        first = self._branch_begin(origin.use, past)
+        self._norm_of_branch(beside, past)
+        addition = Addition(origin.use, *_sizes(branch, beside, output), first)
+        self._found.additions.append(addition)
+        self._observer.residual_sum(addition, output)
         origin.use.joins = True
         self._ledger.put(output, replace(together, use=origin.use))
+
+    def _norm_of_branch(self, beside: Tensor, past: Origin) -> None:
+        """A layer whose bare output goes past the branch has no norm: the branch begins with that."""
+        use = past.only_use
+        if use is not None and use.norm is not None and id(beside) in self._bare_outputs:
+            use.norm = None
+            self._observer.without_norm(use)
+
+    def _branch_begin(self, last: Use, past: Origin) -> int:
+        """Index of the first use of the branch that ends in `last`, where `past` went past it.
+
+        It begins behind the last sum, or behind the weights whose output went past the branch.
+        """
+        before = self._found.additions[-1].use.index if self._found.additions else 0
+        fork = max((use.index for use in past.frontier if use.index < last.index), default=0)
+        return max(before, fork) + 1
 
     def _gate(self, meeting: Meeting, output: Tensor) -> None:
         """x·g(x) is an activation of x; any other product of what comes from the input is nothing known."""
@@ -361,6 +446,23 @@ def _sizes(branch: Tensor, beside: Tensor, total: Tensor) -> tuple[float, float,
     ]
     one, other, both = (float(part.double().square().mean()) for part in (*parts, total.detach()))
     return one, other, both
+
+
+def _state_origin(layers: Iterable[RecurrentLayer]) -> Origin:
+    """What recurrent layers put out, in each direction."""
+    uses = [layer.from_state for layer in layers]
+    return Origin(
+        use=uses[0] if len(uses) == 1 else None,
+        activated=len(uses) == 1,
+        straight=len(uses) == 1,
+        frontier=frozenset(uses),
+        has_varied=True,
+    )
+
+
+def _is_matrix(x: Tensor) -> bool:
+    """Whether two axes or more have several entries."""
+    return sum(size > 1 for size in x.shape) > 1
 
 
 def _is_wrapped(x: Tensor) -> bool:

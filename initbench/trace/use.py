@@ -11,6 +11,7 @@ from initbench.trace.operations import Named
 
 if TYPE_CHECKING:
     from initbench.trace.contraction import Contraction
+    from initbench.trace.recurrent import Step
 
 UNUSED = "no function of this pass was given it"
 """Why a parameter is in no use of which nothing else is known."""
@@ -36,6 +37,8 @@ class Use:
     axis: int
     """Of the output, on which the units lie."""
     output_shape: tuple[int, ...]
+    parts: tuple[str, ...]
+    """Parameters that the weight is made of."""
     groups: int = 1
     transposed: bool = False
     """Whether `weight` is (in, out/groups, …)."""
@@ -61,6 +64,11 @@ class Use:
     """Whether another weight is given a function of its output and nothing else that comes from the input."""
     was_constant: bool = False
     """Whether its input is the same for every sample, and so is all that it was made of."""
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether it is a weight of an LSTM, a GRU or an RNN, used again at every step."""
+        return self.operation.removesuffix("_cell") in ("lstm", "gru", "rnn_tanh", "rnn_relu")
 
     @property
     def chain(self) -> int:
@@ -101,6 +109,14 @@ class Use:
 
 
 @dataclass(frozen=True)
+class RecurrentLayer:
+    """The uses of the two weights of a recurrent layer in one direction."""
+
+    from_input: Use
+    from_state: Use
+
+
+@dataclass(frozen=True)
 class Addition:
     """A branch that is added to what goes past it."""
 
@@ -112,6 +128,12 @@ class Addition:
     """E[x²] of what it is added to."""
     total: float
     """E[x²] of the sum."""
+    first: int = 0
+    """Index of the first use of the branch, `use.index` being its last; 0 where that is not known."""
+
+    def holds(self, use: Use) -> bool:
+        """Whether the use is part of the branch."""
+        return 0 < self.first <= use.index <= self.use.index
 
 
 class Observer(Protocol):
@@ -120,8 +142,17 @@ class Observer(Protocol):
     def layer_input(self, use: Use, x: Tensor) -> None:
         """What its weight is going to multiply."""
 
+    def residual_sum(self, addition: Addition, output: Tensor) -> None:
+        """A branch has been added to what goes past it."""
+
+    def without_norm(self, use: Use) -> None:
+        """What was told of its norm was wrong: its output before that is its pre-activation."""
+
     def pre_activation(self, use: Use, output: Tensor) -> None:
         """Output of the weight, then of the bias that is added to it, or of the norm layer behind it."""
+
+    def step(self, layer: RecurrentLayer, step: Step) -> None:
+        """One step of a recurrent layer, in the order of the pass."""
 
     def activation(self, use: Use, before: Tensor | None, after: Tensor) -> None:
         """What its activation was given, None where that is gone, and what it gave."""
@@ -139,5 +170,7 @@ class Found:
     """Parameters that weights in use are made of."""
     looked_up: list[str] = field(default_factory=list)
     """Parameters that are tables of embeddings."""
+    reached: set[str] = field(default_factory=set)
+    """Parameters that get a gradient."""
     heads: list[Use] = field(default_factory=list)
     """Uses whose outputs reach one of the net's without another weight between, the main one's first."""

@@ -57,8 +57,8 @@ def shape(runs: list[RunFacts]) -> dict[str, tuple[int, int]]:
         ({"diagnosis": 7}, "run.json is damaged: diagnosis is no list"),
         ({"config": []}, "run.json is damaged: config is no mapping"),
         ({"experiment": 3}, "run.json is damaged: experiment is no text"),
-        ({"timings": "long"}, "run.json is damaged: it cannot be understood (AttributeError: "),
-        ({"identity": "me"}, "run.json is damaged: it cannot be understood (AttributeError: "),
+        ({"timings": "long"}, "run.json is damaged: timings is no mapping"),
+        ({"identity": "me"}, "run.json is damaged: identity is no mapping"),
     ],
 )
 def test_a_run_with_a_damaged_record_is_counted_in_its_row(store: Store, changes: dict[str, Any], fault: str):

@@ -16,7 +16,7 @@ from initbench.errors import UsageError
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = (DOCS / "ci.md").read_text(encoding="utf-8")
 WORKFLOW = (DOCS / "ci-workflow.yml").read_text(encoding="utf-8")
-OPTIONS = re.findall(r"--fail-if '([^']+)'", PAGE + WORKFLOW)
+OPTIONS = re.findall(r"--fail-(?:if|unless) '([^']+)'", PAGE + WORKFLOW)
 WRONG = "relu_kaiming.final_val_acuracy < 0.95"
 ROWS = re.findall(r"^\| `([^|]+)` \| ", PAGE.partition("## Grammar")[2].partition("```text")[0], re.MULTILINE)
 INLINE = re.findall(r"`((?:not |mean\(|divergence_rate|test_accuracy)[^`]*[<>≈][^`]*)`", PAGE)
@@ -42,7 +42,17 @@ def test_every_statistic_is_named():
 
 
 def test_the_workflow_is_one():
-    jobs = yaml.safe_load(WORKFLOW)["jobs"]
+    document = yaml.safe_load(WORKFLOW)
+    jobs = document["jobs"]
+    assert document["permissions"] == {"contents": "read"}
+    installs = [name for name, job in jobs.items() if "pip install" in str(job)]
+    assert installs == ["install"] and "'cache': 'pip'" in str(jobs["install"])
+    restored = "needs.install.outputs.environment"
+    assert all(
+        restored in str(job) and "install" in job["needs"] for job in jobs.values() if job != jobs["install"]
+    )
+    shard = [step.get("uses", "") for step in jobs["shard"]["steps"] if "matrix.shard" in str(step)]
+    assert {"actions/cache/restore@v4", "actions/cache/save@v4"} <= set(shard)
     commands = " ".join(step.get("run", "") for job in jobs.values() for step in job["steps"])
     for path in re.findall(r"configs/\S+\.yaml", commands):
         assert (DOCS.parent / path).is_file()

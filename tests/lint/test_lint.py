@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
+import initbench
 from initbench import apply_init
 from initbench.errors import UsageError
 from initbench.execute.linted import Linted, lint_own
@@ -359,3 +360,69 @@ def test_weight_norm_everywhere_before_the_init() -> None:
         return module
 
     assert layers(linted(make, 20), "weight_norm_before_init") == ["0", "2", "4", "6"]
+
+
+class Chained(nn.Module):
+    """Layers of a product that is not followed, and a head."""
+
+    def __init__(self, layers: int, *, head: bool = True) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList(nn.Parameter(torch.randn(20, 20) * 0.3) for _ in range(layers))
+        self.first = nn.Linear(20, 20) if head else nn.Identity()
+        self.head = nn.Linear(20, 5) if head else nn.Identity()
+        if head:
+            nn.init.orthogonal_(self.first.weight)
+            nn.init.orthogonal_(self.head.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.first(x))
+        for weight in self.weights:
+            x = torch.relu(torch.einsum("bi,bi,io->bo", x, torch.ones_like(x), weight))
+        return self.head(x)
+
+
+@pytest.mark.parametrize(("layers", "warned"), [(1, False), (2, False), (3, True)])
+def test_unseen_is_a_net_of_which_less_than_half_was_looked_at(layers: int, warned: bool) -> None:
+    found = initbench.lint(Chained(layers), torch.randn(32, 20))
+    assert ("unseen" in [finding.code for finding in found.findings]) is warned
+    last = str(found).splitlines()[-1]
+    assert f"2 of {2 + layers} weights" in last
+    assert "einsum" in last
+    coverage = found.as_data()["coverage"]
+    assert (coverage["weights"], coverage["seen"], coverage["complete"]) == (2 + layers, 2, False)
+
+
+def test_a_net_of_which_nothing_was_seen_is_not_clean() -> None:
+    found = initbench.lint(Chained(3, head=False), torch.randn(32, 20))
+    (finding,) = found.findings
+    assert (finding.code, finding.level) == ("unseen", "warning")
+    assert "Nothing could be looked at" in finding.remark.sentence
+
+
+class Heads(nn.Module):
+    def __init__(self, drawn: str, *, value_first: bool) -> None:
+        super().__init__()
+        self.body, self.mu, self.value = nn.Linear(8, 64), nn.Linear(64, 6), nn.Linear(64, 1)
+        nn.init.orthogonal_(self.body.weight)
+        for name in drawn.split():
+            nn.init.orthogonal_(self.get_submodule(name).weight)
+        self.value_first = value_first
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        h = torch.tanh(self.body(x))
+        if self.value_first:
+            value = self.value(h)
+            return {"mu": self.mu(h), "value": value}
+        return {"mu": self.mu(h), "value": self.value(h)}
+
+
+@pytest.mark.parametrize("value_first", [False, True])
+@pytest.mark.parametrize(
+    ("drawn", "untouched"), [("value", ["mu"]), ("mu", ["value"]), ("", []), ("mu value", [])]
+)
+def test_a_head_that_was_forgotten_is_found_wherever_it_stands(
+    drawn: str, untouched: list[str], value_first: bool
+) -> None:
+    found = initbench.lint(Heads(drawn, value_first=value_first), torch.randn(32, 8)).findings
+    assert [finding.code for finding in found] == ["untouched"] * len(untouched)
+    assert [list(finding.remark.layers) for finding in found] == [untouched] * len(untouched)

@@ -19,6 +19,7 @@ from initbench.store import strictjson
 MAX_BYTES = 64 * 1024 * 1024
 """Of a document: a comparison of 5,000 runs takes about 5 MB."""
 SCHEMA = "initbench.compare/1"
+_MOST_RUNS = 10**9
 _TERMS = ("dataset", "fingerprint", "precision", "steps", "batch_size")
 
 
@@ -117,22 +118,27 @@ def _checked(row: Mapping[str, Any]) -> None:
     _label(row)
     _key(row["key"])
     _counted(row)
-    for kept in row["metrics"].values():
-        _summary(kept)
+    for name, kept in row["metrics"].items():
+        _summary(name, kept)
 
 
 def _counted(row: Mapping[str, Any]) -> tuple[int, int]:
     n, diverged = row["n"], row["diverged"]
-    if not (type(n) is type(diverged) is int and 0 <= diverged <= n):
+    if not (type(n) is type(diverged) is int and 0 <= diverged <= n <= _MOST_RUNS):
         raise ValueError(f"{diverged!r} of {n!r} runs diverged")
     return n, diverged
 
 
-def _summary(kept: Mapping[str, Any]) -> Summary:
-    n = kept["n"]
-    if type(n) is not int or n < 0:
+def _summary(name: str, kept: Mapping[str, Any]) -> Summary:
+    """Mean, spread and count; raises ValueError for what no values have."""
+    n, mean, std = kept["n"], strictjson.number_or_none(kept["mean"]), strictjson.number_or_none(kept["std"])
+    if type(n) is not int or not 0 <= n <= _MOST_RUNS:
         raise ValueError(f"n is {n!r}")
-    return Summary(strictjson.number_or_none(kept["mean"]), strictjson.number_or_none(kept["std"]), n)
+    if std is not None and (std < 0.0 or n < 2):
+        raise ValueError(f"the std of {n} values is {std!r}")
+    if mean is not None and mean <= 0.0 and name in METRICS and METRICS[name].log:
+        raise ValueError(f"a geometric mean is {mean!r}")
+    return Summary(mean, std, n)
 
 
 def _same_terms(kept: Mapping[str, Any], table: Table) -> bool:
@@ -163,7 +169,7 @@ def _label(row: Mapping[str, Any]) -> str:
 
 
 def _side(kept: Mapping[str, Any], row: Mapping[str, Any], table: Table) -> SummarySide:
-    metrics = {name: _summary(found) for name, found in row["metrics"].items() if name in METRICS}
+    metrics = {name: _summary(name, found) for name, found in row["metrics"].items() if name in METRICS}
     if kept.get("target") != table.target:
         # Updates to another accuracy are another quantity.
         metrics = {name: found for name, found in metrics.items() if not METRICS[name].censored}

@@ -85,7 +85,8 @@ def _unknown_weights(name: str) -> str | None:
 _FROM = """Where the weights come from: a stored run, a file, or torchvision.
 
 The id of a run; the name of an experiment, for its finished run of the same seed; the path of a file,
-.safetensors or a state_dict as torch.save writes it; or torchvision:NAME for published weights, such as
+.safetensors or a state_dict as torch.save writes it, relative to the config or the current folder; or
+torchvision:NAME for published weights, such as
 `torchvision:ResNet18_Weights.IMAGENET1K_V1`. A path has a slash in it, or ends in .safetensors, .pt, .pth,
 .bin or .ckpt. A state_dict is read without running any code that is in it."""
 _source: dict[str, Any] = {"from": (str, Field(min_length=1, description=_FROM))}

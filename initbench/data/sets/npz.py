@@ -52,7 +52,9 @@ class NpzOptions(DataOptions):
     """Options of the user's own archive."""
 
     path: str = Field(min_length=1)
-    """The .npz file (x_train, y_train, x_test, y_test), relative to the current folder or the data root."""
+    """The .npz file (x_train, y_train, x_test, y_test).
+
+    Relative to the config, the current folder or the data root, the first where it is there."""
 
 
 def _locate(options: NpzOptions, source: Source) -> Located:
@@ -81,7 +83,7 @@ def _find(named: str, root: Path) -> Path:
             f"{path}: {'not there' if kind == 'missing' else 'not a file'}"
             for path, kind in zip(candidates, kinds, strict=True)
         ],
-        remedies=["set data.path to the file, relative to the current folder or to --data-dir"],
+        remedies=["set data.path to the file, relative to the config, the current folder or --data-dir"],
     )
 
 

@@ -12,7 +12,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from initbench.components.weight import parametrization_of
 from initbench.linting.check import CHECKS, Check, Remark, Subject, named
 from initbench.linting.evidence import is_torch_default
-from initbench.trace.use import Use
+from initbench.trace.use import UNUSED, Use
 
 _GROWTH = 100.0
 """Growth of E[x²] over all residual sums that is too much."""
@@ -93,7 +93,7 @@ def _waits(use: Use, record: dict[str, Any]) -> bool:
 
 def _unused(subject: Subject) -> Iterator[Remark]:
     unseen = subject.nets[0].found.unseen
-    idle = [name for name, why in unseen.items() if why.startswith("no function")]
+    idle = [name for name, why in unseen.items() if why == UNUSED]
     if idle:
         yield Remark(
             f"{named(idle)}: no part of the pass uses them, so that they get no gradient.",
@@ -107,7 +107,7 @@ def _no_gradient(subject: Subject) -> Iterator[Remark]:
     cut = [
         use.name
         for use, record in zip(net.found.uses, net.records, strict=True)
-        if record["grad"]["pre_q"] is None
+        if record["grad"]["pre_q"] is None and net.found.reached.isdisjoint(use.parts)
     ]
     if cut:
         yield Remark(
@@ -170,6 +170,7 @@ CHECKS.add(
         source="",
         level="warning",
         look=_unused,
+        needs_uses=False,
     )
 )
 CHECKS.add(

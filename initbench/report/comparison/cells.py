@@ -78,7 +78,7 @@ def mean_spread(metric: Metric, row: Row) -> str:
 
 def lettered(judged: Judged, metric: Metric, row: Row) -> Cell:
     """`mean ±std` with the letters of the mean."""
-    return Cell(mean_spread(metric, row), judged.letters(metric.name).get(row.label, ""))
+    return Cell(mean_spread(metric, row), judged.shown_letters(metric.name).get(row.label, ""))
 
 
 def interval(metric: Metric, found: Interval | None, n: int) -> str:

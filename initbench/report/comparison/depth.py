@@ -22,7 +22,7 @@ def in_depth(judged: Judged, name: str, title: str) -> Block:
     label = "row" if judged.table.by else "experiment"
     level = f"{notes.level(judged)} interval"
     versus = ("difference", f"{level} of it", *_JUDGED) if judged.baseline else ()
-    headings = [label, "n", "mean", "std", level, "letters", *versus]
+    headings = [label, "n", "mean", "std", level, *(versus or ("letters",))]
     block = Block(f"{title} · {name}", headings, frozenset([label, "letters", "verdict"]))
     for row in judged.rows:
         summary = row.metrics[name]
@@ -34,8 +34,11 @@ def in_depth(judged: Judged, name: str, title: str) -> Block:
             cells.mean(metric, row),
             cells.spread(metric, summary),
             interval,
-            judged.letters(name).get(row.label, ""),
-            *(_versus_cells(judged, metric, row) if judged.baseline else ()),
+            *(
+                _versus_cells(judged, metric, row)
+                if judged.baseline
+                else [judged.shown_letters(name).get(row.label, "")]
+            ),
         )
     block.notes = [_unit(metric), notes.interval_note(judged), *notes.letters_note(judged, [name])]
     if judged.baseline:

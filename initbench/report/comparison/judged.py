@@ -12,7 +12,9 @@ from initbench.compare.metrics import METRICS
 from initbench.compare.rates import RateDifference
 from initbench.compare.rows import Row, Table
 from initbench.compare.versus import Versus, baselines, divergence_versus, interval_of, letters_of, versus
+from initbench.report.comparison.titles import distinction
 from initbench.report.comparison.view import LABEL, View
+from initbench.report.text import one_line
 
 MOST_LETTERED = 30
 """Rows of a table that are compared pair by pair; in larger ones no two are alike but by chance."""
@@ -36,6 +38,14 @@ class Judged:
             shown = testable > 1 and len(self.rows) <= MOST_LETTERED
             self._letters[metric] = letters_of(self.table, metric, self.confidence) if shown else {}
         return self._letters[metric]
+
+    def shown_letters(self, metric: str) -> dict[str, str]:
+        """The letters that a table shows: none with a baseline.
+
+        Verdicts about a baseline are of a smaller family than the letters of all pairs. Side by side, rows
+        that share a letter could be called worse.
+        """
+        return {} if self.baseline is not None else self.letters(metric)
 
     def is_testable(self, row: Row, metric: str) -> bool:
         """Whether a mean can be told apart from another: it has a spread.
@@ -69,6 +79,27 @@ def judged(tables: Sequence[Table], view: View) -> list[Judged]:
         Judged(table, baseline, view.confidence, _sorted(table.rows, view.sort))
         for table, baseline in zip(tables, named, strict=True)
     ]
+
+
+def without_comparison(tables: Sequence[Table], view: View) -> list[str]:
+    """Return sentences about the rows that could not be compared with the baseline, and the reason."""
+    found = judged(tables, view) if view.baseline is not None else []
+    sentences = []
+    for one in found:
+        terms = distinction(one.table, tables)
+        place = f" ({terms})" if terms else ""
+        labels = [one_line(row.label) for row in one.table.rows]
+        if one.baseline is None:
+            rows = labels[0] if len(labels) == 1 else f"{len(labels):,} rows"
+            verb = "stands" if len(labels) == 1 else "stand"
+            sentences.append(
+                f"{rows} {verb} in another table{place} than {view.baseline}: not held against it."
+            )
+        elif len(labels) == 1:
+            sentences.insert(
+                0, f"{labels[0]} is alone in its table{place}: nothing could be held against it."
+            )
+    return sentences
 
 
 def _sorted(rows: Sequence[Row], by: str | None) -> list[Row]:

@@ -23,18 +23,29 @@ def spread_note(*, geometric: bool) -> str:
     return f"± is the standard deviation over seeds{beside}."
 
 
-def letters_note(judged: Judged, metrics: Iterable[str]) -> list[str]:
-    """What the letters mean, and over which family p was adjusted; why there are none in a large table."""
+def letters_note(judged: Judged, metrics: Iterable[str], *, of_cells: bool = False) -> list[str]:
+    """What the letters mean, and over which family p was adjusted; why there are none in a large table.
+
+    `of_cells`: whether rows stand in the cells of a pivot.
+    """
     metrics = list(metrics)
+    if judged.baseline is not None:
+        return []
     if len(judged.rows) > MOST_LETTERED and metrics:
         return [
             f"No letters: with more than {MOST_LETTERED} rows there are too many pairs. Choose fewer rows,"
             " or hold them against one with --baseline."
         ]
-    if not any(judged.letters(metric) for metric in metrics):
+    if not any(judged.shown_letters(metric) for metric in metrics):
         return []
     rows = max(sum(judged.is_testable(row, metric) for row in judged.rows) for metric in metrics)
     pairs = text.plural(rows * (rows - 1) // 2, "pair")
+    if of_cells:
+        return [
+            f"Cells that share a letter, in any row and column, cannot be told apart at {level(judged)}:"
+            f" {_TEST}, p adjusted by Holm over all pairs of the {rows} cells with two runs and more"
+            f" ({pairs})."
+        ]
     return [
         f"Rows that share a letter in a column cannot be told apart at {level(judged)}: {_TEST}, p adjusted"
         f" by Holm over the column's pairs of rows (at most {pairs}). A single run cannot be told apart."

@@ -27,7 +27,7 @@ def pivot(judged: Judged, name: str, title: str) -> Block:
     unit = ", in %" if metric.form == "percent" else ""
     block.notes = [
         f"{notes.meaning(name)}{unit}: mean ±std (n). {notes.spread_note(geometric=metric.log)}",
-        *notes.letters_note(judged, [name]),
+        *notes.letters_note(judged, [name], of_cells=True),
     ]
     block.warnings = notes.warnings(judged)
     return block
@@ -41,7 +41,7 @@ def _cell(judged: Judged, metric: Metric, row: Row | None) -> Cell:
         return Cell(_why(metric, row))
     shown = cells.mean_spread(metric, row)
     counted = shown if summary.n != row.n else f"{shown} ({row.n})"
-    return Cell(counted, judged.letters(metric.name).get(row.label, ""))
+    return Cell(counted, judged.shown_letters(metric.name).get(row.label, ""))
 
 
 def _why(metric: Metric, row: Row) -> str:

@@ -24,6 +24,13 @@ def title(table: Table, tables: Sequence[Table]) -> str:
     return " · ".join(words) + f"   {text.plural(len(table.rows), noun)}"
 
 
+def distinction(table: Table, tables: Sequence[Table]) -> str:
+    """What sets a table apart from others: `40 steps`, or a name of its data; empty for the only one."""
+    (name, *words) = title(table, tables).rpartition("   ")[0].split(" · ")
+    is_apart = len({(one.dataset, one.fingerprint) for one in tables}) > 1
+    return ", ".join([*([name] if is_apart else []), *words])
+
+
 def why_separate(tables: Sequence[Table]) -> str | None:
     """Why runs stand in several tables; None for one."""
     if len(tables) < 2:

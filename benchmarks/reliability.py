@@ -1,0 +1,130 @@
+"""Write docs/reliability.md: what the store promises, and what came of everything that was done to it.
+
+    python -m benchmarks.reliability --every 1 --seconds 600
+
+Each command is struck at every N-th operation on the store, by each fate; then each file of a store is
+changed for so many seconds, and everything that reads it is called.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "store"))
+
+import fault_harness  # noqa: E402
+import store_fuzz  # noqa: E402
+
+PAGE = ROOT / "docs" / "reliability.md"
+PROMISES = """# Reliability
+
+<!-- Written by `python -m benchmarks.reliability`; do not edit. -->
+
+## What is promised
+
+| whatever happens | what holds |
+| --- | --- |
+| an error of the system, a full disk, `kill -9` at any operation on the store | the same command, given again, ends as \
+an uninterrupted one does: the same files, byte for byte |
+| the same while a run is claimed | nothing of the run is left for a reader to see |
+| the same while a finished run is trained anew | the finished run can be read until the new one takes its place |
+| a checkpoint that was damaged, in whatever way | the run goes on from the one before it, or begins again, and says so |
+| a run that is finished | its steps are unique and increasing, and it holds what its manifest names, and its lock |
+| a file that was edited or torn | it is named with its fault, and the others are read |
+| a link, a pipe or a device in a store | it is named; it is neither followed, nor waited for, nor read |
+| text in somebody else's store | it does nothing to a terminal, to a CI job that shows it, or to a spreadsheet |
+
+Not promised: that bytes which change on the disk while size and times stay the same are noticed by anything but
+`initbench ls --verify`; that a file system which acknowledges what it has not written loses nothing with the power.
+"""  # noqa: E501
+
+
+def main() -> None:
+    """Do all of it, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--every", type=int, default=1, help="strike every N-th operation")
+    parser.add_argument("--seconds", type=float, default=600.0, help="of changing each kind of file")
+    options = parser.parse_args()
+    shared = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else None) as directory:
+        lines = [PROMISES, *_machine(options.every), *_faults(Path(directory), options.every)]
+        lines += _changes(Path(directory) / "fuzz", options.seconds)
+    PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _machine(every: int) -> Iterator[str]:
+    yield "## What was injected\n"
+    yield f"On {datetime.now(UTC):%Y-%m-%d}, {platform.system()}, Python {platform.python_version()}."
+    which = "Each" if every == 1 else f"One in {every}"
+    yield (
+        f"{which} of the operations that a command makes on the store (open, write, fsync, rename, mkdir, …)"
+        " met each fate in turn: an error of ENOSPC or EIO, the end of the process, or half of what was to be"
+        " written and then the end. Afterwards the same command was given once more, and the store compared"
+        " with that of an uninterrupted one.\n"
+    )
+
+
+def _faults(directory: Path, every: int) -> Iterator[str]:
+    yield "| command | operations | struck | ended otherwise |\n| --- | ---: | ---: | ---: |"
+    with fault_harness.conditions():
+        for name, scenario in fault_harness.SCENARIOS.items():
+            operations, struck, failed = _struck(directory / name, scenario, every)
+            print(f"{name}: {operations} operations, {struck} struck, {failed} otherwise", file=sys.stderr)
+            yield f"| {name} | {operations} | {struck} | {failed} |"
+
+
+def _struck(directory: Path, scenario: fault_harness.Scenario, every: int) -> tuple[int, int, int]:
+    """The operations of the command, how many were struck, and after how many it ended otherwise."""
+    template = fault_harness.prepared(scenario, directory / "template")
+    operations = fault_harness.count_of(scenario, template, directory / "whole")
+    expected = fault_harness.state(directory / "whole" / "runs")
+    struck = failed = 0
+    for fate in fault_harness.FATES:
+        for at in range(1, operations + 1, every):
+            place = directory / f"{fate}{at}"
+            try:
+                fault_harness.struck(scenario, template, place, fate, at)
+                failed += fault_harness.again(scenario, place) != expected
+            except AssertionError as error:
+                print(f"{directory.name}, {fate} at {at}: {error}", file=sys.stderr)
+                failed += 1
+            struck += 1
+            shutil.rmtree(place)
+    return operations, struck, failed
+
+
+def _changes(directory: Path, seconds: float) -> Iterator[str]:
+    yield "\n## What was changed\n"
+    yield (
+        "One value of a file, or two, was replaced by one of"
+        f" {len(store_fuzz.VALUES)} others (nothing, null, NaN, numbers beyond all bounds, other types,"
+        " deep nesting, text with escape characters), or the file was torn. Then everything that reads a"
+        " store was called.\n"
+    )
+    yield "| file | cases | named as damaged | read | failed |\n| --- | ---: | ---: | ---: | ---: |"
+    root = store_fuzz.small_store(directory)
+    total = store_fuzz.Tally()
+    for name, attack in store_fuzz.attacks(root).items():
+        tally, end, seed = store_fuzz.Tally(), time.monotonic() + seconds, 0
+        while time.monotonic() < end:
+            seed += 1
+            tally += attack(20, seed)
+        for failure in tally.failures[:5]:
+            print(failure[:500], file=sys.stderr)
+        yield f"| {name} | {tally.cases:,} | {tally.refused:,} | {tally.read:,} | {len(tally.failures)} |"
+        total += tally
+    yield f"| all | {total.cases:,} | {total.refused:,} | {total.read:,} | {len(total.failures)} |"
+
+
+if __name__ == "__main__":
+    main()

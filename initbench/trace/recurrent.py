@@ -1,0 +1,195 @@
+"""LSTM, GRU and RNN written out step by step, so that every step can be looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from initbench.trace.operations import Arguments
+
+LAYERS = {"lstm": "lstm", "gru": "gru", "rnn_tanh": "rnn_tanh", "rnn_relu": "rnn_relu"}
+"""torch's functions of whole sequences, by the cell that they repeat."""
+CELLS = {f"{cell}_cell": cell for cell in LAYERS}
+"""torch's functions of one step."""
+
+
+@dataclass(frozen=True)
+class CellWeights:
+    """The weights of one cell, (gates · H, inputs) and (gates · H, H), biases, and an LSTM projection."""
+
+    from_input: Tensor
+    from_state: Tensor
+    input_bias: Tensor | None = None
+    state_bias: Tensor | None = None
+    projection: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step of a cell shows."""
+
+    from_input: Tensor
+    """W x + b, (B, gates · H)."""
+    from_state: Tensor
+    """W h + b, (B, gates · H)."""
+    gates: dict[str, Tensor]
+    """What goes into the activation of each gate, (B, H), by the names of the activation and the gate."""
+    state: Tensor
+    """What the cell puts out, (B, H)."""
+    memory: Tensor | None
+    """The cell state of an LSTM."""
+    emitted: Tensor | None = None
+    """The state as it goes up and not on to the next step; None where the two cannot be told apart."""
+
+
+Told = Callable[[CellWeights, Tensor, Step], None]
+"""Who is told of a step: the weights, the input, and what came of them."""
+
+
+def cell_step(cell: str, x: Tensor, state: Tensor, memory: Tensor | None, weights: CellWeights) -> Step:
+    """One step of a cell as torch defines it, from x (B, inputs) and its state (B, H)."""
+    from_input = F.linear(x, weights.from_input, weights.input_bias)
+    from_state = F.linear(state, weights.from_state, weights.state_bias)
+    if cell == "lstm":
+        assert memory is not None
+        enter, forget, content, leave = (from_input + from_state).chunk(4, 1)
+        gates = {
+            "sigmoid input": enter,
+            "sigmoid forget": forget,
+            "tanh cell": content,
+            "sigmoid output": leave,
+        }
+        memory = forget.sigmoid() * memory + enter.sigmoid() * content.tanh()
+        put_out = leave.sigmoid() * memory.tanh()
+        if weights.projection is not None:
+            put_out = F.linear(put_out, weights.projection)
+        return Step(from_input, from_state, gates, put_out, memory)
+    if cell == "gru":
+        parts = [part.chunk(3, 1) for part in (from_input, from_state)]
+        reset, update = parts[0][0] + parts[1][0], parts[0][1] + parts[1][1]
+        content = parts[0][2] + reset.sigmoid() * parts[1][2]
+        gates = {"sigmoid reset": reset, "sigmoid update": update, "tanh new": content}
+        share = update.sigmoid()
+        return Step(from_input, from_state, gates, (1.0 - share) * content.tanh() + share * state, None)
+    total = from_input + from_state
+    activation = "relu" if cell == "rnn_relu" else "tanh"
+    return Step(from_input, from_state, {f"{activation} state": total}, getattr(total, activation)(), None)
+
+
+def run_cell(cell: str, given: Arguments, told: Told) -> Any:
+    """The same as torch's function of one step, called with `given`."""
+    words = ("input", "hx", "w_ih", "w_hh", "b_ih", "b_hh")
+    values: list[Any] = [given.get(place, given.get(word)) for place, word in enumerate(words)]
+    x, hidden, *tensors = values
+    state, memory = hidden if cell == "lstm" else (hidden, None)
+    weights = CellWeights(*tensors)
+    step = cell_step(cell, x, state, memory, weights)
+    told(weights, x, step)
+    return step.state if step.memory is None else (step.state, step.memory)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """The arguments of one of torch's functions of whole sequences."""
+
+    steps: list[Tensor]
+    """The input of each step, (B, inputs); B falls from step to step in a packed sequence."""
+    states: Tensor
+    memories: Tensor | None
+    weights: list[CellWeights]
+    """Of each layer, and within it of each direction."""
+    layers: int
+    dropout: float
+    is_training: bool
+    is_packed: bool
+    batch_first: bool
+
+
+def run_layers(cell: str, given: Arguments, told: Told) -> tuple[Tensor, ...]:
+    """The same as torch's function of whole sequences, called with `given`: output and last states.
+
+    Steps are told of layer by layer, and within a layer direction by direction.
+    """
+    call = _read(cell, given)
+    directions = len(call.weights) // call.layers
+    steps, states, memories = call.steps, [], []
+    for layer in range(call.layers):
+        put_out = []
+        for direction in range(directions):
+            place = layer * directions + direction
+            memory = None if call.memories is None else call.memories[place]
+            order = range(len(steps)) if direction == 0 else range(len(steps) - 1, -1, -1)
+            one = _one_way(cell, steps, order, (call.states[place], memory), call.weights[place], told)
+            put_out.append(one[0])
+            states.append(one[1])
+            memories.append(one[2])
+        steps = [torch.cat(parts, 1) for parts in zip(*put_out, strict=True)]
+        if layer + 1 < call.layers and call.dropout and call.is_training:
+            steps = [F.dropout(step, call.dropout) for step in steps]
+    output = torch.cat(steps) if call.is_packed else torch.stack(steps, 1 if call.batch_first else 0)
+    last = [torch.stack(states)]
+    if call.memories is not None:
+        last.append(torch.stack([memory for memory in memories if memory is not None]))
+    return output, *last
+
+
+def is_bidirectional(given: Arguments) -> bool:
+    """Whether one of torch's functions of whole sequences was told to go both ways."""
+    return bool(given[8] if _is_packed(given) else given[7])
+
+
+def _is_packed(given: Mapping[Any, Any]) -> bool:
+    """Whether the batch is a packed sequence: data and the sizes of the steps."""
+    return isinstance(given[1], Tensor) and isinstance(given[3], tuple | list)
+
+
+def _one_way(
+    cell: str,
+    steps: Sequence[Tensor],
+    order: range,
+    start: tuple[Tensor, Tensor | None],
+    weights: CellWeights,
+    told: Told,
+) -> tuple[list[Tensor], Tensor, Tensor | None]:
+    """All steps in one direction: what each puts out, and the last state of every sample."""
+    state, memory = start
+    put_out: dict[int, Tensor] = {}
+    for place in order:
+        x = steps[place]
+        rows = len(x)
+        inner = None if memory is None else memory[:rows]
+        step = cell_step(cell, x, state[:rows], inner, weights)
+        emitted = step.state.clone()
+        told(weights, x, replace(step, emitted=emitted))
+        put_out[place] = emitted
+        state = step.state if rows == len(state) else torch.cat([step.state, state[rows:]])
+        if memory is not None and step.memory is not None:
+            memory = step.memory if rows == len(memory) else torch.cat([step.memory, memory[rows:]])
+    return [put_out[place] for place in range(len(steps))], state, memory
+
+
+def _read(cell: str, given: Arguments) -> _Call:
+    values, is_packed = [given[place] for place in range(9)], _is_packed(given)
+    if is_packed:
+        data, sizes, hidden, flat, has_biases, layers, dropout, is_training, bidirectional = values
+        steps, batch_first = list(data.split(sizes.tolist())), False
+    else:
+        x, hidden, flat, has_biases, layers, dropout, is_training, bidirectional, batch_first = values
+        steps = list(x.unbind(1 if batch_first else 0))
+    states, memories = hidden if cell == "lstm" else (hidden, None)
+    count = layers * (2 if bidirectional else 1)
+    size = len(flat) // count
+    weights = [_cell_weights(flat[i * size : (i + 1) * size], has_biases) for i in range(count)]
+    return _Call(steps, states, memories, weights, layers, dropout, is_training, is_packed, batch_first)
+
+
+def _cell_weights(tensors: Sequence[Tensor], has_biases: bool) -> CellWeights:
+    from_input, from_state, *others = tensors
+    input_bias, state_bias = others[:2] if has_biases else (None, None)
+    projection = others[2:] if has_biases else others
+    return CellWeights(from_input, from_state, input_bias, state_bias, projection[0] if projection else None)

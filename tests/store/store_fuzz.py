@@ -1,0 +1,399 @@
+"""Changes to the files of a store, and everything that reads them, called as the commands call it."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import json
+import random
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from initbench.cli.ls import run_table
+from initbench.cli.main import call
+from initbench.compare.against.changes import changes
+from initbench.compare.against.kept import read_document
+from initbench.compare.damaged import damage
+from initbench.compare.gates.judge import judge, read_gates
+from initbench.compare.read import read_facts
+from initbench.compare.rows import tables
+from initbench.compare.tuned import at_edges
+from initbench.errors import InitbenchError
+from initbench.report.against import against_document, change_lines
+from initbench.report.compare_tables import rendered
+from initbench.report.comparison.view import View
+from initbench.report.document import compare_document, experiment_document
+from initbench.report.run_tables import experiment, tracebacks
+from initbench.store import strictjson, sweeps
+from initbench.store.store import Store, StoredRun
+
+MISSING = object()
+DEEP: Any = None
+for _ in range(200):
+    DEEP = [DEEP]
+VALUES: tuple[Any, ...] = (
+    MISSING,
+    None,
+    "NaN",
+    "Infinity",
+    "-Infinity",
+    1e308,
+    -1e308,
+    5e-324,
+    -1,
+    0,
+    0.5,
+    3,
+    2**63,
+    10**400,
+    True,
+    "x",
+    "",
+    "1",
+    "::error::x",
+    "\x1b[31mred\x07\r",
+    "=1+1",
+    "\ud800",
+    "x" * 5000,
+    [],
+    {},
+    [None],
+    [1, "x", None],
+    [[1.0]],
+    {"name": None},
+    {"name": "x", "a": [1]},
+    {"a": {"b": {}}},
+    DEEP,
+)
+"""What a value is replaced by: wrong types, nothing, numbers beyond all bounds, text that means something."""
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path to each value of a document, its first two items standing for a list."""
+    yield path
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from places(inner, (*path, key))
+    elif isinstance(value, list):
+        for i, inner in enumerate(value[:2]):
+            yield from places(inner, (*path, i))
+
+
+def changed(document: Any, path: tuple[Any, ...], value: Any) -> Any:
+    """The document with another value at that place, or without it."""
+    if not path:
+        return None if value is MISSING else value
+    document = copy.deepcopy(document)
+    parent = document
+    for key in path[:-1]:
+        parent = parent[key]
+    if value is not MISSING:
+        parent[path[-1]] = value
+    elif isinstance(parent, dict):
+        del parent[path[-1]]
+    else:
+        parent.pop(path[-1])
+    return document
+
+
+@dataclass
+class Tally:
+    """What became of the cases."""
+
+    cases: int = 0
+    refused: int = 0
+    """Files that are told of as damaged."""
+    read: int = 0
+    """Files that are read as they are, by everything that reads them."""
+    failures: list[str] = field(default_factory=list)
+
+    def __iadd__(self, other: Tally) -> Tally:
+        self.cases += other.cases
+        self.refused += other.refused
+        self.read += other.read
+        self.failures += other.failures
+        return self
+
+
+def mutants(content: bytes, rng: random.Random) -> Iterator[bytes]:
+    """Contents of a file of JSON, or of lines of JSON, with one thing changed; without end."""
+    lines = content.splitlines(keepends=True)
+    whole = [json.loads(line) for line in lines]
+    everywhere = [[*places(document)] for document in whole]
+    every = [(i, path) for i, paths in enumerate(everywhere) for path in paths]
+    while True:
+        if rng.random() < 0.05:
+            yield _torn(content, rng)
+            continue
+        i, path = rng.choice(every)
+        document = changed(whole[i], path, rng.choice(VALUES))
+        if rng.random() < 0.2:  # two things at once
+            with suppress(LookupError, TypeError):
+                document = changed(document, rng.choice(everywhere[i]), rng.choice(VALUES))
+        text = json.dumps(document).encode() + b"\n"
+        yield b"".join([*lines[:i], text, *lines[i + 1 :]])
+
+
+def _torn(content: bytes, rng: random.Random) -> bytes:
+    at = rng.randrange(len(content))
+    kinds: list[Callable[[], bytes]] = [
+        lambda: content[:at],
+        lambda: content[:at] + bytes([rng.randrange(256)]) + content[at + 1 :],
+        lambda: content[:at] + bytes(8) + content[at + 8 :],
+        lambda: content + content,
+        lambda: content[:at] + content[rng.randrange(len(content)) :],
+        lambda: b"[" * 5000,
+    ]
+    return rng.choice(kinds)()
+
+
+def tally_of(mutant: bytes) -> int:
+    """A number that says which mutants are taken."""
+    return zlib.crc32(mutant)
+
+
+class Fuzz:
+    """A store of a few runs, one file of which is changed again and again."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.store = Store(root)
+        self.expected = len(self.store.records())
+
+    def attack(self, path: Path, cases: int, seed: int) -> Tally:
+        """Change a file of a run so many times, and have everything read the store each time."""
+        content, tally = path.read_bytes(), Tally()
+        manifest = path.parent / "manifest.json"
+        document = json.loads(manifest.read_text()) if manifest.exists() else None
+        for mutant in _first(mutants(content, random.Random(seed)), cases):
+            path.write_bytes(mutant)
+            if document is not None and path.name in document["files"]:
+                document["files"][path.name]["bytes"] = len(mutant)
+                manifest.write_text(json.dumps(document))
+            tally += self._case(path, mutant)
+        path.write_bytes(content)
+        return tally
+
+    def _case(self, path: Path, mutant: bytes) -> Tally:
+        try:
+            gleaned = self.store.glean(path.parent.name)
+            is_refused = gleaned is None or gleaned.record["status"] == "damaged"
+            if not is_refused or tally_of(mutant) % 8 == 0:  # what is damaged looks alike to the others
+                self.readers(path.parent.name)
+            return Tally(1, int(is_refused), int(not is_refused))
+        except InitbenchError as error:
+            return Tally(1, failures=[f"{path.name}: {error!r} for {mutant[:3000]!r}"])
+        except Exception as error:
+            import traceback
+
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            at = f"{where.filename.rpartition('initbench/')[2]}:{where.lineno}"
+            return Tally(1, failures=[f"{path.name}: {at}: {error!r}"])
+
+    def readers(self, run_id: str) -> None:
+        """What `ls`, `compare` and `show` do."""
+        runs = read_facts(self.store, [])
+        assert len(runs) >= self.expected - 1, "the others are there"
+        inert("\n".join(damage(runs, self.root)), lines=False)
+        comparisons([run for run in runs if run.is_placed])
+        console = quiet()
+        console.print(run_table(self.store.records(), datetime.now(UTC)))
+        inert(printed(console))
+        shown = [run for run in map(self.store.glean, self.peers(run_id)) if run is not None]
+        whole = [run for run in shown if run.record["status"] != "damaged"]
+        if whole:
+            show(whole)
+
+    def peers(self, run_id: str) -> list[str]:
+        """The runs of the same experiment."""
+        experiment_name = run_id.rpartition("-s")[0]
+        return [path.name for path in self.root.iterdir() if path.name.startswith(f"{experiment_name}-s")]
+
+
+def _first(cases: Iterator[bytes], count: int) -> Iterator[bytes]:
+    return (next(cases) for _ in range(count))
+
+
+@cache
+def _gates() -> list[Any]:
+    return read_gates(["max(final_val_accuracy) < 0.5", "test_accuracy < 0.1", "divergence_rate > 10 %"])
+
+
+_VIEWS = (
+    View(format="markdown"),
+    View(format="markdown", layers=True),
+    View(plot=True, format="markdown"),
+    View(format="csv"),
+    View(format="json"),
+)
+
+
+def comparisons(runs: list[Any]) -> None:
+    """What `compare` makes of runs, in each form; a UsageError is what a user may be told."""
+    with suppress(InitbenchError):
+        found = tables(runs)
+        for view in _VIEWS:  # Markdown has the cells of the table, and takes a tenth of its time
+            inert(rendered(found, view), lines=view.format == "markdown")
+        judge(_gates(), found)
+    with suppress(InitbenchError):
+        inert(rendered(tables(runs, by=("model.norm", "init.scheme")), View(format="markdown")))
+
+
+def show(runs: list[StoredRun]) -> None:
+    """What `show` makes of the runs of one experiment."""
+    console = quiet()
+    console.print(experiment(runs, all_layers=True, width=200))
+    console.print("\n".join(tracebacks(runs)))
+    inert(printed(console))
+    strictjson.dumps(experiment_document(runs))
+
+
+def inert(text: str, *, lines: bool = True) -> None:
+    """Assert that what is printed does nothing to a terminal or to a CI job that shows it."""
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    text.encode()
+    if lines:
+        assert not any(line.lstrip().startswith("::") for line in text.splitlines())
+
+
+def quiet() -> Console:
+    return Console(
+        file=io.StringIO(), width=200, markup=False, emoji=False, highlight=False, color_system=None
+    )
+
+
+def printed(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def attack_document(root: Path, cases: int, seed: int) -> Tally:
+    """Hold a store against a changed document of `compare --json`."""
+    found = tables(read_facts(Store(root), []))
+    content, tally = strictjson.dumps(compare_document(found)).encode(), Tally()
+    path = root.parent / "against.json"
+    for mutant in _first(mutants(content, random.Random(seed)), cases):
+        path.write_bytes(mutant)
+        tally += _against(path, found)
+    return tally
+
+
+def _against(path: Path, found: Any) -> Tally:
+    try:
+        earlier = read_document(path)
+    except InitbenchError:
+        return Tally(1, 1, 0)
+    except Exception as error:
+        return Tally(1, failures=[f"against: {error!r}"])
+    try:
+        what = changes(found, earlier)
+        strictjson.dumps(against_document(what, "x"))
+        inert("\n".join(change_lines(what)))
+        with suppress(InitbenchError):
+            judge(
+                read_gates(["final_val_accuracy < before.final_val_accuracy - 1 %"]), found, earlier=earlier
+            )
+    except Exception as error:
+        return Tally(1, failures=[f"against: {error!r}"])
+    return Tally(1, 0, 1)
+
+
+def attack_sweep(root: Path, cases: int, seed: int) -> Tally:
+    """Read a store whose file of a sweep is changed."""
+    (path,) = (root / ".sweeps").glob("*.json")
+    content, tally = path.read_bytes(), Tally()
+    runs = read_facts(Store(root), [])
+    for mutant in _first(mutants(content, random.Random(seed)), cases):
+        path.write_bytes(mutant)
+        refused = 0
+        try:
+            try:
+                sweeps.runs_of(sweeps.read(root, path.stem))
+            except InitbenchError:
+                refused = 1
+            for sentence in at_edges(root, runs):
+                sentence.encode("utf-8", "strict")
+            tally += Tally(1, refused, 1 - refused)
+        except Exception as error:
+            tally += Tally(1, failures=[f"sweep: {error!r}"])
+    path.write_bytes(content)
+    return tally
+
+
+def attack_index(root: Path, cases: int, seed: int) -> Tally:
+    """Read a store whose index is changed: the answer is always that of the files."""
+    path, rng, tally = root / ".compare.index", random.Random(seed), Tally()
+    expected = [repr(run) for run in read_facts(Store(root), [])]
+    content = path.read_bytes()
+    for _ in range(cases):
+        path.write_bytes(_torn(content, rng))
+        if [repr(run) for run in read_facts(Store(root), [])] != expected:
+            tally += Tally(1, failures=["index: another answer"])
+        else:
+            tally += Tally(1, 1, 0)
+    return tally
+
+
+def copied(source: Path, target: Path) -> Path:
+    """A store to be changed."""
+    shutil.copytree(source, target)
+    return target
+
+
+def small_store(directory: Path) -> Path:
+    """A store with runs of two experiments, one of them with batch norm, and a sweep that was tuned."""
+    root = directory / "runs"
+    small = ["data.name=digits", "model.depth=3", "model.width=6", "train.steps=6", "train.batch_size=16"]
+    small += ["probe.bins=3", "probe.batch=16", "train.eval_every=3", "seeds=2", "-q"]
+    small += ["--executor", "inprocess", "--runs-dir", str(root)]
+    config = "configs/relu_kaiming.yaml"
+    batch_norm = ["model.norm=batch", "probe.covariate_shift=2", "name=batch_norm"]
+    assert quietly(["run", config, *small]) == quietly(["run", config, *small, *batch_norm]) == 0
+    tuning = {
+        **{
+            "key": "train.lr",
+            "metric": "final_val_accuracy",
+            "best": 0.1,
+            "good": [0.1, 0.1],
+            "decades": 0.0,
+        },
+        **{"edge": "high", "runs": 2, "seconds": 1.0},
+        "tried": [{"value": lr, "score": 0.5 + lr, "runs": 1, "lost": 0} for lr in (0.01, 0.1)],
+    }
+    runs = sorted(path.name for path in root.iterdir() if path.name.startswith("relu"))
+    point = {"experiment": "relu_kaiming", "keys": {"model.depth": 3}, "runs": runs}
+    sweeps.add(root, "tuned", {"p": {**point, "tuning_runs": [], "tuning": tuning}})
+    return root
+
+
+def attacks(root: Path) -> dict[str, Callable[[int, int], Tally]]:
+    """By the name of a file, what changes it so many times from a seed."""
+    fuzz = Fuzz(root)
+    directory = next(path for path in root.iterdir() if path.name.startswith("batch_norm-s0"))
+    names = ("run.json", "metrics.jsonl", "layers.jsonl", "shift.jsonl", "manifest.json")
+    found: dict[str, Callable[[int, int], Tally]] = {
+        name: partial(fuzz.attack, directory / name) for name in names
+    }
+    return {
+        **found,
+        ".sweeps/NAME.json": partial(attack_sweep, root),
+        ".compare.index": partial(attack_index, root),
+        "compare --json, for --against": partial(attack_document, root),
+    }
+
+
+def quietly(arguments: list[str]) -> int:
+    """Call the command line, and keep what it prints to itself."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        return call(arguments)

@@ -1,0 +1,155 @@
+"""A product with a weight counts as a layer however it is written, forward and backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from initbench.probing.own import Examined, examine
+
+Product = Callable[[Tensor, Tensor], Tensor]
+
+# Of x (B, 6) with a weight (in 6, out 8), and with one (out 8, in 6).
+IN_OUT: dict[str, Product] = {
+    "@": lambda x, w: x @ w,
+    "matmul": torch.matmul,
+    "linalg.matmul": torch.linalg.matmul,
+    "mm": torch.mm,
+    "addmm": lambda x, w: torch.addmm(x.new_zeros(8), x, w),
+    "left": lambda x, w: (w.T @ x.T).T,
+    "scaled": lambda x, w: 0.5 * x @ (2.0 * w),
+    "einsum": lambda x, w: torch.einsum("bi,io->bo", x, w),
+    "einsum with an ellipsis": lambda x, w: torch.einsum("...i,io->...o", x, w),
+    "einsum without an arrow": lambda x, w: torch.einsum("bi,io", x, w),
+    "einsum, the weight first": lambda x, w: torch.einsum("io,bi->bo", w, x),
+    "tensordot": lambda x, w: torch.tensordot(x, w, dims=1),
+    "tensordot of axes": lambda x, w: torch.tensordot(x, w, dims=([1], [0])),
+    "bmm": lambda x, w: torch.bmm(x[:, None], w.expand(len(x), 6, 8))[:, 0],
+    "bmm of copies": lambda x, w: torch.bmm(x[:, None], w.repeat(len(x), 1, 1))[:, 0],
+    "baddbmm": lambda x, w: torch.baddbmm(x.new_zeros(1), x[None], w[None])[0],
+    "sum": lambda x, w: (x[:, :, None] * w).sum(1),
+}
+OUT_IN: dict[str, Product] = {
+    "linear": F.linear,
+    "@ transposed": lambda x, w: x @ w.T,
+    "einsum out first": lambda x, w: torch.einsum("bi,oi->bo", x, w),
+    "inner": torch.inner,
+    "mv": lambda x, w: torch.stack([torch.mv(w, row) for row in x]),
+    "sum of out first": lambda x, w: (x[:, None] * w).sum(-1),
+    "conv1d": lambda x, w: F.conv1d(x[:, :, None], w[:, :, None])[:, :, 0],
+}
+
+
+class Written(nn.Module):
+    def __init__(self, product: Product, weight: Tensor) -> None:
+        super().__init__()
+        self.weight, self.head = nn.Parameter(weight), nn.Linear(8, 3)
+        self.product = [product]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.product[0](x, self.weight)))
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(16, 6, generator=generator), torch.randint(3, (16,), generator=generator)
+
+
+def passed(product: Product, weight: Tensor) -> Examined:
+    torch.manual_seed(1)
+    return examine(Written(product, weight), *batch())
+
+
+@pytest.mark.parametrize(
+    ("product", "is_out_in"),
+    [
+        *(pytest.param(product, False, id=name) for name, product in IN_OUT.items()),
+        *(pytest.param(product, True, id=name) for name, product in OUT_IN.items() if name != "mv"),
+    ],
+)
+def test_a_product_shows_what_a_linear_layer_does(product: Product, is_out_in: bool) -> None:
+    weight = torch.randn(8, 6, generator=torch.Generator().manual_seed(2))
+    expected = passed(F.linear, weight)
+    shown = passed(product, weight if is_out_in else weight.T.contiguous())
+    for one, other in zip(shown.records, expected.records, strict=True):
+        assert one["pre"]["q"] == pytest.approx(other["pre"]["q"], rel=1e-4)
+        assert one["pre"]["signal"] == pytest.approx(other["pre"]["signal"], rel=1e-4)
+        assert one["grad"]["pre_q"] == pytest.approx(other["grad"]["pre_q"], rel=1e-4)
+    use, linear = shown.found.uses[0], expected.found.uses[0]
+    assert (use.fan_in, use.fan_out, use.units) == (6, 8, 8)
+    scale = float((use.rows[0, 0] / linear.rows[0, 0]).detach())  # 2 where the weight was doubled
+    assert torch.allclose(use.rows, scale * linear.rows)
+    assert shown.found.unseen == {}
+    assert shown.coverage.is_complete
+    assert use.activation is not None
+    assert use.activation.label == "tanh"
+
+
+def test_the_gradient_of_a_repeated_weight_is_summed() -> None:
+    weight = torch.randn(6, 8, generator=torch.Generator().manual_seed(2))
+    sizes = []
+    for name in ("@", "bmm"):
+        torch.manual_seed(1)
+        net = Written(IN_OUT[name], weight)
+        x, y = batch()
+        F.cross_entropy(net(x), y).backward()
+        assert net.weight.grad is not None
+        sizes.append(float(net.weight.grad.norm()))
+        use = examine(net, x, y).found.uses[0]
+        gradient = torch.ones_like(use.factor)
+        copies = use.factor.numel() // weight.numel()
+        assert torch.equal(use.gradient_rows(gradient), torch.full((8, 6), float(copies)))
+    assert sizes[0] == pytest.approx(sizes[1], rel=1e-5)
+
+
+def test_heads_of_attention_are_units_and_stacked_nets_groups() -> None:
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.query = nn.Parameter(torch.randn(12, 3, 4))
+            self.out = nn.Parameter(torch.randn(3, 4, 5))
+            self.stacked = nn.Parameter(torch.randn(2, 5, 7))
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = torch.einsum("btd,dhk->bthk", x, self.query)
+            h = torch.einsum("bthk,hkd->btd", h, self.out).mean(1)
+            return torch.bmm(h.expand(2, *h.shape), self.stacked).sum(0)
+
+    uses = examine(Heads(), torch.randn(4, 6, 12)).found.uses
+    assert [(use.fan_in, use.fan_out, use.units) for use in uses] == [(12, 12, 12), (12, 5, 5), (5, 7, 14)]
+    assert [tuple(use.rows.shape) for use in uses] == [(12, 12), (5, 12), (14, 5)]
+
+
+def test_a_bilinear_layer_sums_over_pairs_of_inputs() -> None:
+    class Pairs(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pairs = nn.Bilinear(6, 6, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.pairs(x, x)
+
+    (use,) = examine(Pairs(), batch()[0]).found.uses
+    assert (use.fan_in, use.fan_out, use.units, use.name) == (36, 4, 4, "pairs")
+
+
+def test_a_product_of_inputs_and_a_gain_are_no_layers() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.project, self.head = nn.Linear(6, 6), nn.Linear(6, 3)
+            self.gain = nn.Parameter(torch.ones(6, 1, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.project(x)
+            h = torch.softmax(h @ h.mT, -1) @ h
+            return self.head((h.mT[..., None] * self.gain).sum(-1).mT.mean(1))
+
+    found = examine(Attention(), torch.randn(4, 5, 6))
+    assert [use.name for use in found.found.uses] == ["project", "head"]
+    assert found.coverage.is_complete
+    assert [use.leads_on for use in found.found.uses] == [False, False]
