@@ -100,6 +100,17 @@ class BoundActivation:
         )
 
     @property
+    def natural_q(self) -> float:
+        """The q at which gains are looked for: 1, or less where a factor a > 1 makes much of the input."""
+        factor = self.input_scale * float(getattr(self.options, "omega", 1.0))
+        return min(1.0, factor**-2)
+
+    @property
+    def natural_sigma_w2(self) -> float:
+        """The σ_w² that keeps q at `natural_q`."""
+        return self.natural_q / self.length_map(self.natural_q, sigma_w2=1.0)
+
+    @property
     def changed_options(self) -> dict[str, Any]:
         """The options and factors that are not at their defaults, by name."""
         fields = type(self.options).model_fields

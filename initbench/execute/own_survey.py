@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from initbench.errors import UsageError
 from initbench.execute.surveyed import Survey, SurveyedLayer, findings, measured
+from initbench.execute.trials import SEEDS, ModuleTrials
 from initbench.memory import require_memory
 from initbench.probing.conditions import condition_findings
 from initbench.probing.coverage import Coverage
@@ -18,6 +19,7 @@ from initbench.probing.finding import Finding
 from initbench.probing.own import Examined, examine
 from initbench.probing.own_loss import Loss
 from initbench.probing.own_theory import expect_own, own_situation
+from initbench.probing.proof import Records
 from initbench.threads import one_thread
 from initbench.trace.use import Found, Use
 from initbench.train.numerics import true_fp32
@@ -60,19 +62,34 @@ def survey_own(
     Raises UsageError for modules that cannot be run on x, that have no weight layer, or that differ
     from one another in more than their weights.
     """
+    seen: list[Examined] = []
+    for_trials: list[nn.Module] = []  # no more are held in memory
     with true_fp32(x.device), one_thread():
-        seen = [examine(module, x, y, loss, chance) for module in modules]
+        for module in modules:
+            seen.append(examine(module, x, y, loss, chance))
+            if len(for_trials) < SEEDS:
+                for_trials.append(module)
     nets = [net.found.uses for net in seen]
     _refuse_unseen(seen[0])
     _refuse_unlike(nets)
     shown = [net.records for net in seen]
     expected = expect_own(nets, x)
+    situation = own_situation(nets, expected)
+
+    def records(module: nn.Module) -> Records:
+        with true_fp32(x.device), one_thread():
+            return examine(module, x, y, loss, chance).records
+
+    ends = tuple(dict.fromkeys(addition.use.name for addition in seen[0].found.additions))
+    trials = ModuleTrials(for_trials, shown, nets[0], ends, situation.activation, records)
+    branches = ("residual=zero", "residual=scaled") if ends else ()
+    situation = replace(situation, check=trials, branches=branches)
     return OwnSurvey(
         seeds=tuple(seeds),
         samples=len(x),
         layers=_layers(seen),
         expected=expected,
-        findings=findings(shown, own_situation(nets, expected), [_conditions(net) for net in seen]),
+        findings=findings(shown, situation, [_conditions(net) for net in seen]),
         model=model,
         batch=batch,
         input_shape=tuple(x.shape[1:]),

@@ -11,6 +11,7 @@ from initbench.probing.remedy import (
     batch_norm,
     bias_is_to_blame,
     fewer_layers,
+    init_candidates,
     other_init,
 )
 
@@ -20,6 +21,7 @@ _SUBJECT = {
     "vanishing_backward": "E[δ²] falls on the way back",
     "exploding_backward": "E[δ²] grows on the way back",
 }
+_SUMS = "Every residual sum adds what its branch puts out to what goes past it. "
 CHI_TOLERANCE = 1.5
 DRIFT = math.log(2.0) / 5.0
 """A predicted q that takes more than five layers to halve or double is not spoken of."""
@@ -53,7 +55,8 @@ def slope_advice(
     reached = values[-1] / values[0] if len(values) > 1 and values[0] > 0 else math.nan
     share = f"; layer {span[1]} has {reached:.0e} of layer {span[0]}'s" if math.isfinite(reached) else ""
     what = f"{_SUBJECT[code]} {times(_exp(slope))} a layer (layers {span[0]} to {span[1]}{predicted}){share}."
-    return f"{what} {_cause(situation)}{_try(situation)}"
+    by_sums = bool(situation.branches) and code.startswith("exploding")
+    return f"{what} {_SUMS if by_sums else _cause(situation)}{_try(situation, code)}"
 
 
 def _exp(slope: float) -> float:
@@ -62,7 +65,7 @@ def _exp(slope: float) -> float:
 
 def _cause(s: Situation) -> str:
     """Why, where the declared scheme explains it: a sentence and a space, or nothing."""
-    p, name = s.prediction, s.activation.entry.name
+    p, name = s.prediction, s.activation.label
     if s.norm != "none":
         return "The norm layer holds q, not this. "
     if bias_is_to_blame(s):
@@ -80,13 +83,42 @@ def _cause(s: Situation) -> str:
     return "This scale keeps q = 1 on average, but not over this depth and width. "
 
 
-def _try(s: Situation) -> str:
-    """What is expected to hold, from the smallest change on."""
+def _try(s: Situation, code: str = "") -> str:
+    """What was seen to cure the finding `code`, where that can be tried; else what is expected to hold."""
+    if s.check is not None and code:
+        return _tried(s, code, [_depths(s)])
     ways = [way for way in (_init_way(other_init(s), s), _norm_way(s)) if way is not None]
     fewer = fewer_layers(s) if not ways else None
     if fewer is not None:
         ways = [f"fewer layers ({s.phrase(fewer)})"]
     return f"Try {', or '.join(ways)}" if ways else "Try fewer layers"
+
+
+def _tried(s: Situation, code: str, others: Sequence[Sequence[str]] = ()) -> str:
+    """The first way of each kind that cures the finding, with the proof; the others only without these."""
+    norm = batch_norm(s) or ("" if s.norm != "none" else "model.norm=batch")
+    ways = [_proven(s, code, words) for words in (s.branches, init_candidates(s), [norm] if norm else [])]
+    for words in others:
+        if not any(ways):
+            ways.append(_proven(s, code, words))
+    proven = [way for way in ways if way is not None]
+    if proven:
+        return f"Try {', or '.join(proven)}"
+    return "No init or norm layer that was tried cures it"
+
+
+def _proven(s: Situation, code: str, candidates: Sequence[str]) -> str | None:
+    assert s.check is not None
+    for words in candidates:
+        proof = s.check(code, words)
+        if proof is not None:
+            return f"{s.phrase(words)} ({proof})"
+    return None
+
+
+def _depths(s: Situation) -> list[str]:
+    fewer = fewer_layers(s)
+    return [] if fewer is None else [fewer]
 
 
 def _init_way(words: str | None, s: Situation) -> str | None:
@@ -120,6 +152,9 @@ def drift_note(predicted_q: Sequence[float], situation: Situation) -> str | None
 
 def dead_advice(when: str, s: Situation) -> str:
     """Why units are zero on every sample, and what to try."""
+    if when == "init" and s.check is not None:
+        leaky = [] if s.activation.entry.name == "leaky_relu" else ["model.activation=leaky_relu"]
+        return _tried(s, "dead", [leaky])
     ways = [way for way in (_other_init_at(when, s), _norm_way(s)) if way is not None]
     if s.activation.entry.name != "leaky_relu" and not (when == "init" and s.bias):
         ways.append(s.phrase("model.activation=leaky_relu"))
@@ -138,6 +173,8 @@ def saturated_advice(when: str, pre: dict[str, float], s: Situation) -> str:
         why = f"init.bias={s.bias:g} moves it there (mean {mean:.3g}, standard deviation {std:.3g})"
     else:
         why = f"Its pre-activations are too large (standard deviation {std:.3g})"
+    if when == "init" and s.check is not None:
+        return f"{why}. {_tried(s, 'saturated')}"
     ways = [way for way in (_other_init_at(when, s), _norm_way(s)) if way is not None]
     if when != "init":
         ways.append("a smaller train.lr")

@@ -28,6 +28,8 @@ CODES = (
         "largest relative spread over units of pre-activations, weight rows and weight-gradient rows",
         ALIKE,
         hides=("vanishing_forward", "vanishing_backward", "dead", "saturated"),
+        limit="a spread ≤ 0.001 of the mean size",
+        cure="Draw the weights at random: init.scheme=kaiming_normal.",
     ),
     Code(
         "not_finite",
@@ -62,6 +64,8 @@ CODES = (
         "What tells one input from another is lost on the way to the head.",
         "log-slope over hidden layers of the pre-activations' variance over samples, at init",
         math.log(FALL),
+        limit="a fall to below 1/10,000 over the net (ln = −9.21)",
+        cure="A scheme whose gain keeps the signal under this activation (init.scheme=analytic), or a norm.",
     ),
     Code(
         "exploding_forward",
@@ -69,24 +73,32 @@ CODES = (
         "log-slope over hidden layers of q = E[h²], at init",
         -math.log(FALL),
         hides=("head_scale",),
+        limit="a growth beyond 10,000 times over the net (ln = 9.21)",
+        cure="A smaller init.gain, a scheme that keeps q (init.scheme=analytic), or a norm.",
     ),
     Code(
         "vanishing_backward",
         "The gradient is lost on the way back to the first layers.",
         "log-slope, from the last hidden layer to the first, of E[δ²], at init",
         math.log(FALL),
+        limit="a fall to below 1/10,000 over the net (ln = −9.21)",
+        cure="A larger gain, or an activation that is less flat; init.scheme=critical has χ₁ = 1.",
     ),
     Code(
         "exploding_backward",
         "The gradient grows on the way back to the first layers.",
         "log-slope, from the last hidden layer to the first, of E[δ²], at init",
         -math.log(FALL),
+        limit="a growth beyond 10,000 times over the net (ln = 9.21)",
+        cure="A smaller gain; init.scheme=critical has χ₁ = 1.",
     ),
     Code(
         "dead",
         "Most units of a layer are zero on every sample of the probe batch.",
         "share of such units, at init or at the end",
         0.9,
+        limit="90 % of the units of a layer",
+        cure="A smaller train.lr, an init.bias above 0, or model.activation=leaky_relu.",
     ),
     Code(
         "saturated",
@@ -94,6 +106,8 @@ CODES = (
         "share of such entries, at init or at the end",
         MOST_FLAT,
         level="note",
+        limit="50 % of the entries of a layer",
+        cure="A smaller init.gain, or a norm before the activation.",
     ),
     *CONDITION_CODES[-1:],
     NOT_LEARNED,
@@ -122,7 +136,9 @@ def diagnose(
     if diverged is not None:
         found.append(_diverged(*diverged))
     for snapshot in first:
-        found += _slopes(outside_branches(_hidden(snapshot)), situation)
+        ways = [outside_branches(way) for way in _ways(snapshot["layers"])]
+        slopes = [finding for way in ways for finding in _slopes(way, situation)]
+        found += {finding.code: finding for finding in reversed(slopes)}.values()
         found += _slopes_of_stream(residual_sums(snapshot["layers"]), found, situation)
         found += _steps(snapshot["layers"], found)
         found += _not_finite(snapshot["layers"], found)
@@ -170,6 +186,28 @@ def _follows(code: str, layer: int, dead: int) -> bool:
 def _hidden(snapshot: dict[str, Any]) -> list[dict[str, Any]]:
     """Layers that others follow; of our own nets those with an activation behind them."""
     return [layer for layer in snapshot["layers"] if layer.get("is_hidden", layer["act"] is not None)]
+
+
+def _ways(layers: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The hidden layers from the input to each head, in order; all in one row where there is one head.
+
+    The layers of two nets side by side are no chain, though they stand one behind the other in the pass.
+    """
+    hidden = _hidden({"layers": layers})
+    heads = [layer for layer in layers if layer.get("is_head")]
+    if len(heads) < 2:
+        return [hidden]
+    by_index, are_hidden = {layer["index"]: layer for layer in layers}, {layer["index"] for layer in hidden}
+    ways: list[list[dict[str, Any]]] = []
+    for head in heads:
+        way, below = [], head["below"]
+        while below is not None:
+            layer = by_index[below]
+            way += [layer] if below in are_hidden else []
+            below = layer["below"]
+        if way and way[::-1] not in ways:
+            ways.append(way[::-1])
+    return ways
 
 
 def _symmetric(snapshots: Sequence[dict[str, Any]], situation: Situation | None) -> Iterator[Finding]:

@@ -95,8 +95,8 @@ def spread(place: int, nets: Sequence[Sequence[Use]]) -> Spread:
 def _prediction(activation: BoundActivation, sigma_w2: float | None, expected: Expected) -> Prediction:
     if not activation.entry.elementwise:
         return Prediction(None, None, None, None, 1.0, 1.0)
-    needed = activation.preserving_gain**2
-    chi = activation.chi(1.0, sigma_w2=needed)
+    needed = activation.natural_sigma_w2
+    chi = activation.chi(activation.natural_q, sigma_w2=needed)
     hidden = [one for one in expected.layers if one.wide_q and one.chi_1]
     if len(hidden) < 2:
         return Prediction(None, None, None, sigma_w2, needed, chi)

@@ -42,6 +42,10 @@ class Situation:
     prediction: Prediction
     phrase: Callable[[str], str] = str
     """How key=value words are put to the user: as they are where there is a config."""
+    branches: tuple[str, ...] = ()
+    """Words for other starts of the residual branches, where there are some."""
+    check: Callable[[str, str], str | None] | None = None
+    """check(code, words): what proves that the words cure the finding; None where nothing can be tried."""
 
     def alone(self) -> Situation:
         """The same net cut down to two hidden layers, where only what one layer does to the next matters."""
@@ -88,6 +92,15 @@ def other_init(s: Situation) -> str | None:
     return None
 
 
+def init_candidates(s: Situation) -> list[str]:
+    """Words for inits that are worth a trial: what theory expects to hold first; none beside a norm layer."""
+    if s.norm != "none":
+        return []
+    expected = other_init(s)
+    words = [expected] if expected is not None else []
+    return [*words, *(other for other, _ in _inits(s) if other != expected)]
+
+
 def bias_is_to_blame(s: Situation) -> bool:
     """Whether the net would hold with the bias at 0 and all else as it is."""
     return s.bias != 0.0 and other_init(s) == "init.bias=0"
@@ -114,13 +127,16 @@ def _scales(s: Situation) -> Iterator[tuple[str, float]]:
         and not INITS[s.scheme].needs.leaves_no_scale
     )
     needed = activation.preserving_gain**2
-    if math.isclose(activation.kaiming_gain**2, needed, rel_tol=1e-6):
+    if activation.natural_q == 1.0 and math.isclose(activation.kaiming_gain**2, needed, rel_tol=1e-6):
         dropped = ["init.gain=null"] if s.gain is not None else []
         scheme = [] if dropped and s.scheme.startswith("kaiming_") else ["init.scheme=kaiming_normal"]
         yield " ".join(scheme + dropped), needed
         return
     scheme = [] if has_gain else ["init.scheme=lecun_normal"]
     yield " ".join([*scheme, "init.gain=auto"]), needed
+    natural = activation.natural_sigma_w2
+    if not math.isclose(natural, needed, rel_tol=1e-6):
+        yield " ".join([*scheme, f"init.gain={math.sqrt(natural):.4g}"]), natural
     slope = abs(float(activation.derivative(torch.zeros(1, dtype=torch.float64))))
     if slope > 0.0:  # the edge of chaos at q → 0
         yield " ".join([*scheme, f"init.gain={1.0 / slope:.4g}"]), 1.0 / slope**2

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from initbench.components.activation import BoundActivation
+
+_BRANCHES = {
+    "zero": "a start at 0 for the last weight of every residual branch, as fixup and skipinit have it",
+    "scaled": "1/√N times the last weight of each of the N residual branches, as residual_scaled has it",
+}
 
 
 def as_call(words: str, activation: BoundActivation) -> str:
@@ -14,17 +21,34 @@ def as_call(words: str, activation: BoundActivation) -> str:
         said.append(f"{given['model.norm']} norm before the activation")
     if "model.activation" in given:
         said.append(f"{given['model.activation']} as the activation")
+    if "residual" in given:
+        said.append(_BRANCHES[given["residual"]])
     return " with ".join(said) or words
 
 
-def _apply_init(init: dict[str, str], activation: BoundActivation) -> str:
-    scheme = init.get("scheme", "kaiming_normal")
-    arguments = [f'"{scheme}"']
+def init_arguments(init: dict[str, str], activation: BoundActivation) -> dict[str, Any]:
+    """The arguments of `apply_init` that stand for init.* keys, given without `init.`, and their values."""
+    arguments: dict[str, Any] = {"scheme": init.get("scheme", "kaiming_normal")}
     if init.get("gain", "null") != "null":
-        gain = init["gain"]
-        arguments.append(f'gain="{gain}"' if gain == "auto" else f"gain={gain}")
+        arguments["gain"] = "auto" if init["gain"] == "auto" else float(init["gain"])
     if "bias" in init:
-        arguments.append(f"bias={init['bias']}")
+        arguments["bias"] = float(init["bias"])
     if activation.entry.name != "relu":
-        arguments.append(f'activation="{activation.entry.name}"')
-    return f"initbench.apply_init(module, {', '.join(arguments)})"
+        arguments["activation"] = activation.entry.name
+    changed = activation.changed_options.items()
+    return arguments | {
+        name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in changed
+    }
+
+
+def _apply_init(init: dict[str, str], activation: BoundActivation) -> str:
+    arguments = init_arguments(init, activation)
+    scheme = arguments.pop("scheme")
+    said = [f'"{scheme}"', *(f"{name}={_written(value)}" for name, value in arguments.items())]
+    return f"initbench.apply_init(module, {', '.join(said)})"
+
+
+def _written(value: object) -> str:
+    return (
+        f"{value:g}" if isinstance(value, float) else f'"{value}"' if isinstance(value, str) else repr(value)
+    )

@@ -26,8 +26,10 @@ class Origin:
     activated: bool = False
     straight: bool = True
     """Whether nothing but its shape has changed since then."""
+    scale: float = 1.0
+    """Constant that the use's output, or its activation, was multiplied by since then."""
     before: Tensor | None = None
-    """What the activation was given that made it."""
+    """The use's output that went into its activation, without a factor in between."""
     frontier: frozenset[Use] = frozenset()
     """The uses whose outputs reach it without another weight between."""
     functions: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ Functions are known by the names that torch calls them by, in place or not.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,16 @@ class Named:
     label: str
     bound: BoundActivation | None = None
     """What the registry knows of it; None for one that is not in it."""
+
+    def scaled(self, *, input_scale: float = 1.0, output_scale: float = 1.0) -> Named:
+        """Return c·φ(a·x), for constants a before the activation and c behind it."""
+        if input_scale == output_scale == 1.0:
+            return self
+        if self.bound is not None:
+            bound_activation = self.bound.scaled(input_scale=input_scale, output_scale=output_scale)
+            return Named(bound_activation.label, bound_activation)
+        inner = self.label if input_scale == 1.0 else f"{self.label}({input_scale:.4g}x)"
+        return Named(inner if output_scale == 1.0 else f"{output_scale:.4g}·{inner}")
 
 
 WEIGHTED: dict[str, int] = {
@@ -121,6 +132,25 @@ def arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
     return given
 
 
+def constant_factor(name: str, given: Arguments) -> float | None:
+    """The number that a function multiplies its tensor by; None where there is no such constant."""
+    if name not in SCALINGS or given.get("rounding_mode") is not None:
+        return None
+    first, second = given.get(0, given.get("input")), given.get(1, given.get("other"))
+    divides = "div" in name
+    numbers = [_number(x) for x in ((second,) if divides else (first, second))]
+    factor = next((number for number in numbers if number is not None), None)
+    if factor is None or factor == 0.0 or not math.isfinite(factor):
+        return None
+    return 1.0 / factor if divides else factor
+
+
+def _number(x: Any) -> float | None:
+    if isinstance(x, Tensor):
+        return float(x) if x.ndim == 0 and not x.requires_grad and x.dtype.is_floating_point else None
+    return float(x) if isinstance(x, int | float) and not isinstance(x, bool) else None
+
+
 def norm_module(class_name: str) -> str | None:
     """The kind of norm that a module of that class is, by its name; None where the name speaks of none."""
     lowered = class_name.lower()
@@ -141,8 +171,14 @@ def activation(name: str, given: Arguments) -> Named | None:
 
 
 def gated(by: Named) -> Named:
-    """x·g(x), for a gate g that is itself an activation of x."""
-    return _known(_GATED[by.label]) if by.label in _GATED else Named(f"x·{by.label}(x)")
+    """x·c·g(a·x), for a gate that is itself an activation of x: (c/a)·φ(a·x) with φ(x) = x·g(x)."""
+    gate = by.label if by.bound is None else by.bound.entry.name
+    if gate not in _GATED:
+        return Named(f"x·{by.label}(x)")
+    if by.bound is None:
+        return _known(_GATED[gate])
+    a, c = by.bound.input_scale, by.bound.output_scale
+    return _known(_GATED[gate]).scaled(input_scale=a, output_scale=c / a)
 
 
 def chained(inner: Named, outer: Named) -> Named:

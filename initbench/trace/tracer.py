@@ -236,6 +236,10 @@ class Tracer(TorchFunctionMode):
             self._add(meeting, output)
         elif name in operations.SCALINGS and not alone:
             self._gate(meeting, output)
+        elif (factor := operations.constant_factor(name, given)) is not None and not _has_parts(
+            self._ledger, given
+        ):
+            self._ledger.put(output, replace(origin, scale=factor * origin.scale))
         elif name in operations.PASSES or name in operations.SCALINGS:
             self._ledger.put(output, replace(origin, straight=False))
         else:
@@ -252,7 +256,8 @@ class Tracer(TorchFunctionMode):
         why = why or f"{name} uses it, which is no weight layer that initbench knows"
         if name in _LOOK_UPS:
             why = "an embedding looks rows up and sums nothing"
-        harmless = name in operations.NORMS or name in operations.SUMS or name == "prelu"
+        moves = operations.SUMS | operations.LINEAR | operations.RESHAPES | {"prelu"}
+        harmless = name in operations.NORMS or name in moves  # a shift, or a token
         for x in inputs:
             is_vector = x.ndim < 2 or (name in operations.SCALINGS and not _is_matrix(x))
             for part in self._ledger.parts(x):
@@ -288,7 +293,7 @@ class Tracer(TorchFunctionMode):
             transposed=m.transposed,
             contraction=m.contraction,
             source=source,
-            from_input=origin.straight and origin.use is None,
+            from_input=origin.straight and origin.use is None and origin.scale == 1.0,
             again=self._times[name],
             was_constant=not varies and not origin.has_varied,
         )
@@ -310,7 +315,18 @@ class Tracer(TorchFunctionMode):
                 single.activation = Named(f"a function of its own ({', '.join(origin.functions[:2])})")
                 self._observer.activation(single, None, x)
                 return single
-        return origin.use if origin.straight else None
+        self._take_factor(origin, x)
+        is_whole = origin.straight and (origin.activated or origin.scale == 1.0)
+        return origin.use if is_whole else None
+
+    def _take_factor(self, origin: Origin, x: Tensor) -> None:
+        """Count a constant factor behind an activation as part of it, once the product feeds a weight."""
+        use = origin.use
+        if use is None or not origin.activated or origin.scale == 1.0 or use.activation is None:
+            return
+        use.activation = use.activation.scaled(output_scale=origin.scale)
+        if origin.straight and origin.before is not None and origin.before.shape == x.shape:
+            self._observer.activation(use, origin.before, x)
 
     def _layer_name(self, parts: tuple[str, ...]) -> str:
         if len(parts) == 1:
@@ -339,7 +355,8 @@ class Tracer(TorchFunctionMode):
         (x, origin), others = one, list(_tensors(given.values()))
         bias = next((other for other in others if other is not x and self._ledger.parts(other)), None)
         use = origin.use
-        if bias is None or use is None or origin.activated or not origin.straight or use.bias is not None:
+        is_behind = use is not None and not origin.activated and origin.straight and origin.scale == 1.0
+        if bias is None or use is None or not is_behind or use.bias is not None:
             self._ledger.put(output, replace(origin, straight=False))
             return
         use.bias = bias
@@ -351,9 +368,11 @@ class Tracer(TorchFunctionMode):
         if use is None:
             self._ledger.put(output, met([origin], named.label))
         elif origin.activated and use.activation is not None:
-            self._name(origin, operations.chained(use.activation, named), origin.before, output)
+            inner = use.activation.scaled(output_scale=origin.scale)
+            self._name(origin, operations.chained(inner, named), origin.before, output)
         elif use.activation is None:
-            self._name(origin, named, before, output)
+            unscaled = before if before is None or origin.scale == 1.0 else before / origin.scale
+            self._name(origin, named.scaled(input_scale=origin.scale), unscaled, output)
         else:  # a second branch: the layer's activation is the first
             self._ledger.put(output, met([origin], named.label))
 
@@ -362,7 +381,7 @@ class Tracer(TorchFunctionMode):
         assert use is not None
         use.activation = named
         self._observer.activation(use, before, output)
-        self._ledger.put(output, replace(origin, activated=True, before=before))
+        self._ledger.put(output, replace(origin, activated=True, scale=1.0, before=before))
 
     def _add(self, meeting: Meeting, output: Tensor) -> None:
         """A branch meets what went past it, through weights or not: the branch has more weights in a row."""
@@ -412,7 +431,13 @@ class Tracer(TorchFunctionMode):
             return
         gate = gates[0]
         assert gate.use is not None and gate.use.activation is not None
-        self._name(gate, operations.gated(gate.use.activation), plain[0][0].detach(), output)
+        x, by = plain[0][0].detach() / plain[0][1].scale, gate.use.activation
+        self._name(gate, operations.gated(by).scaled(output_scale=plain[0][1].scale * gate.scale), x, output)
+
+
+def _has_parts(ledger: Ledger, given: Arguments) -> bool:
+    """Whether a parameter, or what is made of some, is among the arguments: it is learned, no constant."""
+    return any(ledger.parts(x) for x in _tensors(given.values()))
 
 
 def _opened(function: types.FunctionType) -> Callable[..., Any]:
