@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from torch import nn
+
 from initbench.linting.check import CHECKS, Check, Remark, Subject, named
 from initbench.linting.evidence import LEAST_ENTRIES, Variance, is_torch_default, torch_fans, variance_of
 from initbench.probing.conditions import SCALE_FREE_NORMS
@@ -96,11 +98,16 @@ def _is_mistaken(law: _Law, found: Variance) -> bool:
 
 
 def _defaults(subject: Subject) -> tuple[list[str], int]:
-    """Layers that look as torch's constructors leave them, and how many could be told."""
+    """Return the layers that look as torch's constructors leave them, and how many could be judged."""
+    modules = subject.module.named_modules()
+    attention = tuple(f"{name}." for name, module in modules if isinstance(module, nn.MultiheadAttention))
     told = [
         (place, use)
         for place, use in subject.layers()
-        if use.weight.numel() >= LEAST_ENTRIES and use.name not in subject.declared and _is_a_layers(use)
+        if use.weight.numel() >= LEAST_ENTRIES
+        and use.name not in subject.declared
+        and _is_a_layers(use)
+        and not use.name.startswith(attention)  # drawn by the constructor of the attention
     ]
     return [use.name for place, use in told if is_torch_default(subject.drawn(place))], len(told)
 
