@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from initbench.choice import default_choice
+from initbench.choice import default_choice, options_model
 from initbench.data.dataset import DATASETS, DataOptions, Located, Source, UnavailableError
 from initbench.data.obtain.checksums import cache_folder
 from initbench.errors import DataError
@@ -59,6 +59,19 @@ def resolve(options: DataOptions, source: Source) -> Resolved:
             )
             source.unavailable[key] = error
     return Resolved(requested=options.name, located=located)
+
+
+def options_used(options: DataOptions, resolved: Resolved) -> DataOptions:
+    """Return the options under which the located set is used: `options`, or those of its stand-in.
+
+    A stand-in keeps the preparation that was asked for, has its own options at their defaults, and
+    equals the options of a config that asks for the set by its name.
+    """
+    name = resolved.located.name
+    if name == options.name:
+        return options
+    shared = {key: getattr(options, key) for key in options.model_fields_set & set(DataOptions.model_fields)}
+    return options_model(DATASETS[name], "name").model_validate({**shared, "name": name, "fallback": None})
 
 
 def _key(options: DataOptions) -> str:

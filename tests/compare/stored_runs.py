@@ -21,6 +21,7 @@ def stored(
     std: tuple[Any, ...] = (1.0, 0.5, 0.25),
     gradients: tuple[Any, ...] = (1.0, 1.0, 1.0),
     dataset: str = "digits",
+    dataset_requested: str | None = None,
     arm: str = "arm",
     config: dict[str, Any] | None = None,
     identity: dict[str, Any] | None = None,

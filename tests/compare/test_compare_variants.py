@@ -75,5 +75,17 @@ def test_the_data_set_is_a_component_too() -> None:
         stored(arm="q", config={"data": {"name": "digits"}}),
     ]
     found = [row.key["variant"] for row in tables(runs)[0].rows]
-    assert {"data": "mnist", "data.fallback": "digits"} in found
+    assert {"data": "mnist"} in found, "what would have stood in changes nothing that was computed"
     assert {"data": "digits"} in found
+
+
+def test_a_stand_in_of_an_earlier_version_is_named_as_the_set_that_was_used() -> None:
+    """Its config was stored as it was asked for; rows by data set would hold digits against digits."""
+    fallen_back = {"data": {"name": "mnist", "fallback": "digits"}}
+    runs = [
+        stored(arm="p", config=fallen_back, dataset_requested="mnist"),
+        stored(arm="p", config={"data": {"name": "digits"}}),
+    ]
+    (table,) = tables(runs, by=["data"])
+    assert [row.key for row in table.rows] == [{"data": "digits"}]
+    assert [row.group.repeats for row in table.rows] == [1], "one training, told of twice"
