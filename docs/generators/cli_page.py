@@ -19,7 +19,7 @@ is not finite is the string `"NaN"`, `"Infinity"` or `"-Infinity"`. Its keys are
 
 _EXIT_CODES = (
     ("0", "it worked; a run that diverged is a result"),
-    ("1", "a run failed"),
+    ("1", "a run failed, or a gate was triggered: `--fail-if`, `--fail-on`, `--strict`, a sweep's gates"),
     ("2", "wrong usage, or a config with faults"),
     ("3", "the data, the store or the device is not to be had"),
     ("4", "a bug in initbench"),

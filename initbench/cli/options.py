@@ -44,7 +44,7 @@ TargetArguments = Annotated[
 ]
 RunPatterns = Annotated[
     list[str] | None,
-    typer.Argument(metavar="RUN|NAME|GLOB", help="Run ids or their beginnings, experiments, globs."),
+    typer.Argument(metavar="RUN|NAME|GLOB", help="Run ids or their beginnings, experiments, sweeps, globs."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 AllLayers = Annotated[bool, typer.Option("--all-layers", help="Show every layer of a deep net.")]

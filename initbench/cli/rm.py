@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 def rm(
     patterns: Annotated[
         list[str],
-        typer.Argument(metavar="RUN|NAME|GLOB", help="Run ids or their beginnings, experiments, globs."),
+        typer.Argument(
+            metavar="RUN|NAME|GLOB", help="Run ids or their beginnings, experiments, sweeps, globs."
+        ),
     ],
     runs_dir: RunsDir = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,

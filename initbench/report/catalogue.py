@@ -18,6 +18,7 @@ from initbench.config import registries
 from initbench.config.fields import default_value, type_words
 from initbench.errors import UnknownNameError
 from initbench.execute.executor import EXECUTORS, Executor
+from initbench.linting.check import CHECKS
 from initbench.models.initialise import rule_of
 from initbench.probing.diagnose import CODES
 from initbench.probing.finding import Code
@@ -59,9 +60,14 @@ def kinds() -> list[Kind]:
     return [*found, executors, Kind("diagnostic", "Diagnostics", CODES, None)]
 
 
+def lint_codes() -> Kind:
+    """What `initbench lint` can find; docs/lint.md has its table."""
+    return Kind("lint code", "Lint codes", tuple(CHECKS), None)
+
+
 def kind_of(word: str) -> Kind:
     """The kind called `word`, singular or plural; raises UnknownNameError with the nearest."""
-    known = kinds()
+    known = [*kinds(), lint_codes()]
     for kind in known:
         if word in (kind.word, kind.singular):
             return kind
@@ -73,7 +79,7 @@ def find(name: str, word: str | None = None) -> list[tuple[Kind, Entry | Code]]:
     before, slash, after = name.partition("/")
     if slash and word is None:
         name, word = after, before
-    among = kinds() if word is None else [kind_of(word)]
+    among = [*kinds(), lint_codes()] if word is None else [kind_of(word)]
     entries = [(kind, entry) for kind in among for entry in kind.entries]
     matches = [pair for pair in entries if pair[1].name == name]
     matches = matches or [pair for pair in entries if fold(name) in map(fold, _spellings(pair[1]))]

@@ -17,6 +17,7 @@ from initbench.components.scheme import Scheme
 from initbench.config import usage
 from initbench.config.fields import as_yaml
 from initbench.execute.executor import Executor
+from initbench.linting.check import Check
 from initbench.probing.finding import Code
 from initbench.registry import Entry
 from initbench.report import axes, curve
@@ -55,6 +56,8 @@ def explain(sheet: Sheet, kind: Kind, entry: Entry | Code, *, ascii_only: bool) 
     sheet.pair("formula", row["formula"])
     sheet.pair("source", row["source"])
     _detail(entry, sheet, ascii_only)
+    if isinstance(entry, Check):
+        sheet.pair("level", entry.level)
     if kind.place is not None and isinstance(entry, Entry):
         _options(sheet, row["options"])
         _writing(sheet, kind, entry)
@@ -248,5 +251,8 @@ def _(entry: Scheme) -> dict[str, Any]:
 def _(entry: Code, sheet: Sheet, ascii_only: bool) -> None:
     del ascii_only
     sheet.pair("measured", entry.measure)
-    sheet.pair("threshold", NOTHING if entry.threshold is None else f"{entry.threshold:.4g}")
+    limit = NOTHING if entry.threshold is None else f"{entry.threshold:.4g}"
+    sheet.pair("threshold", entry.limit or limit)
+    sheet.pair("cause", entry.cause)
+    sheet.pair("cure", entry.cure)
     sheet.pair("hides", ", ".join(entry.hides))

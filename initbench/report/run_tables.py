@@ -29,25 +29,32 @@ _MOST_STEPS = 6
 
 def print_experiment(console: Console, runs: Sequence[StoredRun], *, all_layers: bool) -> None:
     """Print all tables of the runs of one experiment."""
-    print_uncut(console, experiment(runs, all_layers=all_layers, width=console.width))
+    print_uncut(
+        console,
+        experiment(runs, all_layers=all_layers, width=console.width, ascii_only=console.options.ascii_only),
+    )
 
 
-def experiment(runs: Sequence[StoredRun], *, all_layers: bool, width: int) -> RenderableType:
+def experiment(
+    runs: Sequence[StoredRun], *, all_layers: bool, width: int, ascii_only: bool = False
+) -> RenderableType:
     """Heading, activation statistics, convergence and diagnosis of the runs of one experiment.
 
-    Fewer steps and no histograms are shown where `width` columns do not hold them. Runs that are not of the
-    same layers, whatever they say of themselves, are shown one after another.
+    Fewer steps and columns are shown where `width` does not hold them; the histogram at init stays. Runs
+    that are not of the same layers, whatever they say of themselves, are shown one after another.
     """
     parts = alike(runs)
     if len(parts) > 1:
-        return Group(*(experiment(part, all_layers=all_layers, width=width) for part in parts))
+        return Group(
+            *(experiment(part, all_layers=all_layers, width=width, ascii_only=ascii_only) for part in parts)
+        )
     blank = Text("")
     before = [part for part in (pretraining_table(runs), transfer_lines(runs)) if part is not None]
     return Group(
         heading(runs),
         blank,
         *(part for table in before for part in (table, blank)),
-        activation_table(runs, all_layers=all_layers, width=width),
+        activation_table(runs, all_layers=all_layers, width=width, ascii_only=ascii_only),
         blank,
         convergence_table(runs, width=width),
         blank,
@@ -92,7 +99,9 @@ def _name(choice: Any) -> str:
     return str(choice["name"] if isinstance(choice, dict) else choice)
 
 
-def activation_table(runs: Sequence[StoredRun], *, all_layers: bool, width: int) -> RenderableType:
+def activation_table(
+    runs: Sequence[StoredRun], *, all_layers: bool, width: int, ascii_only: bool = False
+) -> RenderableType:
     """Each layer at init and at the end, mean over the runs that were probed at both."""
     probed = in_both(runs)
     init, end = layers_at(probed, "init"), layers_at(probed, "end")
@@ -105,10 +114,18 @@ def activation_table(runs: Sequence[StoredRun], *, all_layers: bool, width: int)
     grid = Grid([*columns, *moments], left=("Activations", *moments))
     for i in chosen(len(reference), everything=all_layers):
         views = [layers[i] for layers in (init, end) if layers]
-        grid.add(_layer_cells(views, bounded=bounded), None if views[0].shape else "dim")
-    table = grid.fitting(width, expendable=moments).table()
+        grid.add(
+            _layer_cells(views, bounded=bounded, ascii_only=ascii_only), None if views[0].shape else "dim"
+        )
+    narrower = grid.fitting(width, expendable=[*moments[1:], "dead %", *moments[:1]])
     legend = _legend(_seeds(len(probed), len(runs)), reference, moments)
-    return Group(table, Text(legend, style="dim"))
+    dropped = [_IN_WORDS.get(name, name) for name in grid.headings if name not in narrower.headings]
+    if dropped:
+        legend += f"; left out at {width} columns: {', '.join(dropped)}"
+    return Group(narrower.table(), Text(legend, style="dim"))
+
+
+_IN_WORDS = {"init": "bars at init", "end": "bars at the end"}
 
 
 def _seeds(part: int, whole: int) -> str:
@@ -125,7 +142,7 @@ def _legend(seeds: str, layers: Sequence[LayerView], moments: Sequence[str]) -> 
     return f"{bars}E[δ²]: gradient at the pre-activation; {seeds}, {' → '.join(moments)}"
 
 
-def _layer_cells(views: Sequence[LayerView], *, bounded: bool) -> list[str]:
+def _layer_cells(views: Sequence[LayerView], *, bounded: bool, ascii_only: bool) -> list[str]:
     first, last = views[0], views[-1]
 
     def cell(form: Any, statistic: str) -> str:
@@ -137,7 +154,7 @@ def _layer_cells(views: Sequence[LayerView], *, bounded: bool) -> list[str]:
         cell(text.number, "act_std"),
         *(cell(text.percent, share) for share in shares),
         cell(text.scientific, "gradient"),
-        *(text.sparkline(view.shape) if view.shape else "" for view in views),
+        *(text.sparkline(view.shape, ascii_only=ascii_only) if view.shape else "" for view in views),
     ]
 
 

@@ -12,6 +12,7 @@ NOTHING = "–"
 _COMMAND = re.compile(r"^(?=\s*::)\s*::|##\[")
 """What GitHub takes for a command: at the beginning of a line, or anywhere in it."""
 _BLOCKS = "▁▂▃▄▅▆▇█"
+_ASCII_BLOCKS = "_.:-=+*#"
 
 
 def number(value: float | None) -> str:
@@ -103,15 +104,16 @@ def count_summary(summary: Summary) -> str:
     return count(summary.mean) + ("" if summary.std is None else f" ±{count(summary.std)}")
 
 
-def sparkline(counts: Sequence[float], cells: int = 8) -> str:
-    """Counts as `cells` blocks, the tallest one full; an empty histogram reads as dashes."""
+def sparkline(counts: Sequence[float], cells: int = 8, *, ascii_only: bool = False) -> str:
+    """Counts as `cells` blocks, or ASCII signs, the tallest one full; an empty histogram reads as dashes."""
+    blocks = _ASCII_BLOCKS if ascii_only else _BLOCKS
     merged = [0.0] * cells
     for i, count in enumerate(counts):
         merged[i * cells // len(counts)] += count
     top = max(merged, default=0.0)
     if top == 0:
-        return NOTHING * cells
-    return "".join(_BLOCKS[math.ceil(count / top * len(_BLOCKS)) - 1 if count else 0] for count in merged)
+        return ("-" if ascii_only else NOTHING) * cells
+    return "".join(blocks[math.ceil(count / top * len(blocks)) - 1 if count else 0] for count in merged)
 
 
 def one_line(words: str) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from initbench.errors import StoreError, UsageError
-from initbench.store import moves, strictjson
+from initbench.store import moves, strictjson, sweeps
 from initbench.store.checkpoint import checkpoint_step, stated_step
 from initbench.store.damage import named, remains
 from initbench.store.files import read_lines
@@ -111,7 +111,7 @@ class Store:
             return self.steadily(run_id, lambda directory: _glean(run_id, directory))
 
     def find(self, patterns: Sequence[str], known: Mapping[str, Record] | None = None) -> list[str]:
-        """The runs that any of `patterns` names: ids, unique beginnings of ids, experiments, globs.
+        """The runs that any of `patterns` names: ids, unique beginnings of ids, experiments, sweeps, globs.
 
         All runs when there are no patterns; in the order of `records`. `known`: records of runs, as far as
         run_id, created and experiment, that need not be read again. Raises UsageError for a pattern
@@ -121,8 +121,16 @@ class Store:
         experiments = {record["run_id"]: str(record.get("experiment", "")) for record in records}
         if not patterns:
             return list(experiments)
-        wanted = {run_id for pattern in patterns for run_id in match(pattern, experiments, self.root)}
+        wanted = {run_id for pattern in patterns for run_id in self._matches(pattern, experiments)}
         return [run_id for run_id in experiments if run_id in wanted]
+
+    def _matches(self, pattern: str, experiments: Mapping[str, str]) -> Collection[str]:
+        """The runs that a pattern names; those of a sweep, where nothing else is called so."""
+        if pattern in sweeps.names(self.root) and pattern not in experiments.values():
+            swept = sweeps.runs_of(sweeps.read(self.root, pattern), tuning=False)
+            if swept & experiments.keys():
+                return swept
+        return match(pattern, experiments, self.root)
 
     def verify(self, run_id: str) -> list[str]:
         """Compare every byte of a run with its manifest; returns one sentence for each file that differs.

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 DEEPEST = 48
 """Lists and mappings within each other, at the most: some times what any document has."""
 _TOO_DEEP = f"it is nested more than {DEEPEST} deep"
+_NO_BRACKETS = bytes(set(range(256)) - set(b'[]{}"\\'))
 _NESTING = frozenset((dict, list))
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -38,7 +39,7 @@ def loads(text: str) -> Any:
         value = json.loads(text, parse_constant=_refuse)
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
-    if _is_deep(value):
+    if _may_be_deep(text) and _is_deep(value):
         raise ValueError(_TOO_DEEP)
     if "\\ud" in text or "\\uD" in text:
         json.dumps(value, ensure_ascii=False).encode()
@@ -82,6 +83,19 @@ def _key(key: Any) -> Any:
     if isinstance(key, float) and not math.isfinite(key):
         raise TypeError(f"a JSON key cannot be {key!r}")
     return key
+
+
+def _may_be_deep(text: str) -> bool:
+    """Whether `text` may be nested deeper than DEEPEST, by its brackets: in half the time of a walk.
+
+    Where a string holds a bracket or a backslash, something is left over, and the answer is yes.
+    """
+    brackets = text.encode("utf-8", "surrogatepass").translate(None, _NO_BRACKETS).replace(b'""', b"")
+    for _ in range(DEEPEST // 2):  # each time, one or two levels go
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+    return True
 
 
 def _is_deep(value: Any) -> bool:

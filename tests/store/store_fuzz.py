@@ -138,7 +138,7 @@ def mutants(content: bytes, rng: random.Random) -> Iterator[bytes]:
         i, path = rng.choice(every)
         document = changed(whole[i], path, rng.choice(VALUES))
         if rng.random() < 0.2:  # two things at once
-            with suppress(LookupError, TypeError):
+            with suppress(LookupError, TypeError, AttributeError):  # the place may be gone
                 document = changed(document, rng.choice(everywhere[i]), rng.choice(VALUES))
         text = json.dumps(document).encode() + b"\n"
         yield b"".join([*lines[:i], text, *lines[i + 1 :]])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from initbench.compare.facts import Layer, RunFacts
 from initbench.compare.rows import Row
@@ -101,3 +101,24 @@ def _mean(layers: Sequence[Layer], statistic: str) -> float | None:
 
 def _listed(depths: set[int]) -> str:
     return " and ".join(map(str, sorted(depths)))
+
+
+LAYER_FIELDS = ("dataset", "row", "layer", "moment", "n", *(name for name, _ in _STATISTICS.values()))
+
+
+def layer_records(judged: Judged) -> Iterator[dict[str, object]]:
+    """Yield the same as data: for each row, layer and moment, the means by LAYER_FIELDS.
+
+    Rows whose runs differ in depth have none.
+    """
+    for row in judged.rows:
+        runs = _probed(row)
+        if len({len(run.layers["init"]) for run in runs}) != 1:
+            continue
+        for i in range(len(runs[0].layers["init"])):
+            for moment in ("init", "end"):
+                if _all_have(runs, moment):
+                    layers = [run.layers[moment][i] for run in runs]
+                    means = {name: _mean(layers, name) for name, _ in _STATISTICS.values()}
+                    shared = {"dataset": judged.table.dataset, "row": row.label, "n": len(runs)}
+                    yield {**shared, "layer": i + 1, "moment": moment, **means}

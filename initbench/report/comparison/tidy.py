@@ -12,6 +12,7 @@ from initbench.compare.intervals import rate_interval
 from initbench.compare.metrics import METRICS
 from initbench.compare.rows import Row
 from initbench.report.comparison.judged import Judged
+from initbench.report.comparison.layer_lines import LAYER_FIELDS, layer_records
 from initbench.report.comparison.view import View
 
 DIVERGENCE = "divergence_rate"
@@ -54,6 +55,8 @@ def tidy(tables: Sequence[Judged], view: View) -> str:
 
     Text that a spreadsheet would take for a formula has an apostrophe before it.
     """
+    if view.layers:
+        return _layers(tables)
     keys = list(dict.fromkeys(key for one in tables for row in one.rows for key in row.key))
     names = [name for name in METRICS if name in view.metrics] if view.metrics else list(METRICS)
     file = io.StringIO()
@@ -63,6 +66,17 @@ def tidy(tables: Sequence[Judged], view: View) -> str:
         for row in one.rows:
             for line in _lines(one, row, names):
                 writer.writerow({key: _plain(value) for key, value in line.items()})
+    return file.getvalue()
+
+
+def _layers(tables: Sequence[Judged]) -> str:
+    """A line for each table, row, layer and moment."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, LAYER_FIELDS)
+    writer.writeheader()
+    for table in tables:
+        for record in layer_records(table):
+            writer.writerow({key: _plain(value) for key, value in record.items()})
     return file.getvalue()
 
 
