@@ -339,11 +339,12 @@ def linears(net: nn.Module) -> list[nn.Linear]:
     return [module for module in net.modules() if isinstance(module, nn.Linear)]
 
 
-def conv_net(blocks: int = 6) -> nn.Sequential:
+def conv_net(blocks: int = 6, *, norm: bool = True) -> nn.Sequential:
     """Convolutions of 32 channels with batch norm and relu, a mean over the map and a head."""
     layers: list[nn.Module] = []
     for place in range(blocks):
-        layers += [nn.Conv2d(32 if place else 3, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU()]
+        layers += [nn.Conv2d(32 if place else 3, 32, 3, padding=1, bias=False)]
+        layers += [*([nn.BatchNorm2d(32)] if norm else []), nn.ReLU()]
     net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, CLASSES))
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
@@ -528,7 +529,7 @@ def planted_mistakes() -> Iterator[Subject]:
     yield planted(
         "recurrent weights × 5", r"lstm|weight_hh|recurrent", _recurrent_times_five, batch=token_classes
     )
-    yield planted("pixels 0 … 255", r"\binput|pixel", conv_net, batch=_raw_images)
+    yield planted("pixels 0 … 255", r"\binput|pixel", lambda: conv_net(norm=False), batch=_raw_images)
     yield planted("one column × 10,000", r"\binput", lambda: mlp(5), batch=_one_large_column)
     yield planted(
         "samples all alike", r"samples? .*(alike|same|equal|identical)", lambda: mlp(5), batch=_samples_alike

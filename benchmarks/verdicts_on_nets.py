@@ -247,26 +247,31 @@ def study(
     return judged
 
 
-def report(judged: dict[str, list[Verdict]]) -> str:
-    """The section of docs/results.md."""
+_TITLES = {
+    "torchvision": "Models of torchvision",
+    "modern": "Modern nets as their authors start them",
+    "planted": "Nets with one planted mistake",
+}
+
+
+def report(kind: str, verdicts: Sequence[Verdict]) -> str:
+    """The section of docs/results.md about one kind of nets."""
+    about = (
+        f"torchvision {torchvision.__version__.partition('+')[0]}, without pretrained weights, on four images"
+        " of noise, 64 × 64 where the model allows it. "
+        if kind == "torchvision"
+        else ""
+    )
     parts = [
-        "## What probe and lint say of nets as they are, and of planted mistakes",
-        written_by("verdicts_on_nets --write"),
-        f"Models of torchvision {torchvision.__version__.partition('+')[0]} without pretrained weights on"
-        " four images of noise (64 × 64 where the model allows it), modern nets as their authors start them,"
-        " and nets with one planted mistake; one seed each. A verdict is *right* where a sound net gets no"
-        " finding and no warning, where a planted mistake is named, where no net is called healthy beside a"
-        f" loss more than {FAR:g} above ln C, and where every printed call of `apply_init` removes the"
-        " finding that it is offered for (it is carried out on the net drawn anew).",
-        _totals(judged),
+        f"## What probe and lint say: {_TITLES[kind]}",
+        written_by(f"verdicts_on_nets --kinds {kind} --write"),
+        f"{about}One seed each. A verdict is *right* where a sound net gets no finding and no warning, where"
+        " a planted mistake is named, where no net is called healthy beside a loss more than"
+        f" {FAR:g} above ln C, and where every printed call of `apply_init` removes the finding that it is"
+        " offered for (it is carried out on the net drawn anew).",
+        _totals({kind: list(verdicts)}),
+        _verdicts(verdicts),
     ]
-    titles = {
-        "torchvision": "### Models of torchvision",
-        "modern": "### Modern nets",
-        "planted": "### Planted mistakes",
-    }
-    for kind, verdicts in judged.items():
-        parts += [titles[kind], _verdicts(verdicts)]
     return "\n\n".join(parts)
 
 
@@ -317,7 +322,8 @@ def main() -> None:
     if options.failures:
         options.failures.write_text(failures(judged), encoding="utf-8")
     if options.write:
-        write_section("verdicts on nets", report(judged))
+        for kind, verdicts in judged.items():
+            write_section(f"verdicts on nets, {kind}", report(kind, verdicts))
 
 
 def failures(judged: dict[str, list[Verdict]]) -> str:

@@ -65,7 +65,7 @@ def _too_coarse(part: Part, arms: Mapping[str, ArmRecord]) -> str | None:
         return None
     spacing = max(_spacing(arm.runs) for side in (left, right) if (arm := _arm_of(side, arms)) is not None)
     apart = abs(steps[0] - steps[1])
-    if apart == 0.0 or apart >= spacing:
+    if spacing <= 1.0 or apart == 0.0 or apart >= spacing:  # counts from looks at every update are exact
         return None
     return (
         f"the accuracy is looked at every {spacing:g} updates, which cannot show a difference of {apart:.3g}:"

@@ -60,7 +60,7 @@ def _rules(
     layers = dict(module.named_modules())
     rules: dict[str, LayerRule] = {}
     for use in uses:
-        if use.name in rules:
+        if use.name in rules or use.is_recurrent:  # whose weights apply_init leaves alone
             continue
         target = by_name.get(use.name)
         if target is None:

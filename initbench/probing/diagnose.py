@@ -136,7 +136,9 @@ def diagnose(
     if diverged is not None:
         found.append(_diverged(*diverged))
     for snapshot in first:
-        found += _slopes(outside_branches(_hidden(snapshot)), situation)
+        ways = [outside_branches(way) for way in _ways(snapshot["layers"])]
+        slopes = [finding for way in ways for finding in _slopes(way, situation)]
+        found += {finding.code: finding for finding in reversed(slopes)}.values()
         found += _slopes_of_stream(residual_sums(snapshot["layers"]), found, situation)
         found += _steps(snapshot["layers"], found)
         found += _not_finite(snapshot["layers"], found)
@@ -184,6 +186,28 @@ def _follows(code: str, layer: int, dead: int) -> bool:
 def _hidden(snapshot: dict[str, Any]) -> list[dict[str, Any]]:
     """Layers that others follow; of our own nets those with an activation behind them."""
     return [layer for layer in snapshot["layers"] if layer.get("is_hidden", layer["act"] is not None)]
+
+
+def _ways(layers: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The hidden layers from the input to each head, in order; all in one row where there is one head.
+
+    The layers of two nets side by side are no chain, though they stand one behind the other in the pass.
+    """
+    hidden = _hidden({"layers": layers})
+    heads = [layer for layer in layers if layer.get("is_head")]
+    if len(heads) < 2:
+        return [hidden]
+    by_index, are_hidden = {layer["index"]: layer for layer in layers}, {layer["index"] for layer in hidden}
+    ways: list[list[dict[str, Any]]] = []
+    for head in heads:
+        way, below = [], head["below"]
+        while below is not None:
+            layer = by_index[below]
+            way += [layer] if below in are_hidden else []
+            below = layer["below"]
+        if way and way[::-1] not in ways:
+            ways.append(way[::-1])
+    return ways
 
 
 def _symmetric(snapshots: Sequence[dict[str, Any]], situation: Situation | None) -> Iterator[Finding]:

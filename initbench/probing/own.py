@@ -175,6 +175,7 @@ def _examined(module: nn.Module, task: _Task) -> Examined:
         is_on_the_way = shown["act"] is not None or (use.leads_on and not use.joins)
         shown["is_hidden"] = is_on_the_way and not use.is_recurrent
         shown["was_constant"] = use.was_constant
+        shown["below"], shown["is_head"] = _below(use), not use.feeds
     _mark_branches(found, records)
     layers = [
         record.finish(
@@ -260,6 +261,13 @@ def _overflow(module: nn.Module, task: _Task) -> Overflow | None:
             finder.begin_loss()
             value = task.loss_of(output)
     return finder.cause_of(output) or finder.cause_of(value.tensor) or finder.first
+
+
+def _below(use: Use) -> int | None:
+    """The index of the layer that the use follows: where that is not known, of the one before in the pass."""
+    if use.source is not None:
+        return use.source.index
+    return None if use.from_input or use.index == 1 else use.index - 1
 
 
 def _copy(parameter: Tensor) -> Tensor:

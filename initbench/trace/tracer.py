@@ -256,7 +256,8 @@ class Tracer(TorchFunctionMode):
         why = why or f"{name} uses it, which is no weight layer that initbench knows"
         if name in _LOOK_UPS:
             why = "an embedding looks rows up and sums nothing"
-        harmless = name in operations.NORMS or name in operations.SUMS or name == "prelu"
+        moves = operations.SUMS | operations.LINEAR | operations.RESHAPES | {"prelu"}
+        harmless = name in operations.NORMS or name in moves  # a shift, or a token
         for x in inputs:
             is_vector = x.ndim < 2 or (name in operations.SCALINGS and not _is_matrix(x))
             for part in self._ledger.parts(x):

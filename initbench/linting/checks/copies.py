@@ -95,8 +95,10 @@ def _norm_scale(subject: Subject) -> Iterator[Remark]:
     odd: list[str] = []
     means: list[float] = []
     for name, module in subject.module.named_modules():
+        if norm_module(type(module).__name__) is None:
+            continue
         scale = getattr(module, "weight", None)
-        if norm_module(type(module).__name__) is None or not isinstance(scale, torch.Tensor):
+        if not isinstance(scale, torch.Tensor):
             continue
         if scale.ndim != 1 or scale.numel() < _LEAST_CHANNELS or not scale.is_floating_point():
             continue

@@ -1,0 +1,43 @@
+"""What probe and lint say of sound nets and of planted mistakes; torchvision's models are slow."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.verdict_nets import Subject, modern_nets, planted_mistakes
+from benchmarks.verdicts_on_nets import judge, torchvision_nets
+
+WRONG_SO_FAR = {
+    "one layer all 0.1": "units that are alike and get unlike gradients are not named",
+}
+"""Planted mistakes that are not named yet; the test fails once one of them is."""
+
+
+def by_name(subject: Subject) -> str:
+    return subject.name
+
+
+def check(subject: Subject) -> None:
+    verdict = judge(subject)
+    if subject.name in WRONG_SO_FAR:
+        assert verdict.wrong == ["not named"]
+    else:
+        assert verdict.wrong == [], verdict.sentences
+
+
+@pytest.mark.parametrize("subject", list(modern_nets()), ids=by_name)
+def test_a_net_as_its_authors_start_it_gets_no_finding_and_no_warning(subject: Subject) -> None:
+    check(subject)
+
+
+@pytest.mark.parametrize("subject", list(planted_mistakes()), ids=by_name)
+def test_a_planted_mistake_is_named_and_the_advice_cures(subject: Subject) -> None:
+    check(subject)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("subject", list(torchvision_nets()), ids=by_name)
+def test_a_model_of_torchvision_gets_no_finding_and_no_warning(subject: Subject) -> None:
+    if subject.millions > 100:
+        pytest.skip("takes gigabytes: `python -m benchmarks.verdicts_on_nets` has it")
+    check(subject)
