@@ -187,7 +187,7 @@ def facts_of(run: StoredRun) -> RunFacts:
 
 
 def _on_the_data_used(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config with the data set that stood in, which earlier versions stored as it was asked for."""
+    """Return the config with the data set that stood in, where it was stored as it was asked for."""
     config: dict[str, Any] = record["config"]
     data, dataset = config.get("data"), record.get("dataset")
     stands_in = isinstance(data, dict) and dataset != record.get("dataset_requested")

@@ -40,6 +40,7 @@ def stored(
         "seed": seed,
         "status": status,
         "dataset": dataset,
+        "dataset_requested": dataset_requested or dataset,
         "final": final,
         "config": {**CONFIG, **(config or {})},
         "identity": identity or {},
