@@ -76,6 +76,8 @@ class RunFacts:
     """The processor that trained it; empty where the run does not say it."""
     error: str | None
     """Why it failed, crashed or is damaged, where that is known."""
+    version: str
+    """The version of initbench that trained it; empty where the run does not say it."""
     pretraining: dict[str, float]
     """"seconds", shared out in the same way, and "samples" of layer-wise pre-training; empty without it."""
 
@@ -182,6 +184,7 @@ def facts_of(run: StoredRun) -> RunFacts:
         seconds=_seconds(record),
         machine=str((record.get("machine") or {}).get("processor") or ""),
         error=str(record["error"]) if record.get("error") else None,
+        version=str((record.get("versions") or {}).get("initbench") or ""),
         pretraining=_pretraining(record),
     )
 
@@ -189,11 +192,11 @@ def facts_of(run: StoredRun) -> RunFacts:
 def _on_the_data_used(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config with the data set that stood in, where it was stored as it was asked for."""
     config: dict[str, Any] = record["config"]
-    data, dataset = config.get("data"), record.get("dataset")
-    stands_in = isinstance(data, dict) and dataset != record.get("dataset_requested")
-    if not stands_in or data.get("name") != record.get("dataset_requested"):
+    data: dict[str, Any] = config.get("data") or {}
+    requested = record.get("dataset_requested")
+    if requested in (None, record["dataset"]) or data.get("name") != requested:
         return config
-    return {**config, "data": {**data, "name": dataset}}
+    return {**config, "data": {**data, "name": record["dataset"]}}
 
 
 def _evaluation(entry: dict[str, Any]) -> list[float | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from initbench.choice import default_choice, options_model
+from initbench.choice import default_choice
 from initbench.data.dataset import DATASETS, DataOptions, Located, Source, UnavailableError
 from initbench.data.obtain.checksums import cache_folder
 from initbench.errors import DataError
@@ -70,8 +70,9 @@ def options_used(options: DataOptions, resolved: Resolved) -> DataOptions:
     name = resolved.located.name
     if name == options.name:
         return options
-    shared = {key: getattr(options, key) for key in options.model_fields_set & set(DataOptions.model_fields)}
-    return options_model(DATASETS[name], "name").model_validate({**shared, "name": name, "fallback": None})
+    stand_in: DataOptions = default_choice(DATASETS, name)
+    shared = {key: getattr(options, key) for key in DataOptions.model_fields}
+    return stand_in.model_copy(update={**shared, "name": name, "fallback": None})
 
 
 def _key(options: DataOptions) -> str:
