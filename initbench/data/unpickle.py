@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from initbench.errors import DataError
 
 MAX_BYTES = 512 * 1024 * 1024
-MAX_OPERATIONS = 4_000_000
-"""Steps of one pickle: the largest file of CIFAR-100 has about 600,000."""
+MAX_OPERATIONS = 500_000
+"""Steps of one pickle. A label takes one and a name two: 50,000 images with two labels each take 200,000."""
 MAX_TUPLES = 1000
 """Tuples of one pickle, which bounds how deep they nest: hashing one recurses in C."""
 
