@@ -35,11 +35,18 @@ ModelOption = Annotated[
 ]
 InputOption = Annotated[
     str | None,
-    typer.Option("--input", metavar="C,H,W", help="With --model: shape of a sample; N(0, 1) without --data."),
+    typer.Option(
+        "--input",
+        metavar="C,H,W",
+        help="With --model: shape of a sample; N(0, 1) without --data. tokens:VOCAB,T draws token ids.",
+    ),
 ]
 DataOption = Annotated[
     str | None, typer.Option("--data", metavar="NAME", help="With --model: the data set to show it.")
 ]
+
+
+_TOKENS = "tokens:"
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,8 @@ class OwnModel:
     path: str
     shape: tuple[int, ...] | None
     target: OwnTarget
+    vocabulary: int | None = None
+    """How many token ids there are, where the samples are tokens."""
 
     def survey(self, source: Source, device: str) -> OwnSurvey:
         """Make it under every seed, and probe each on the device."""
@@ -93,7 +102,18 @@ def own_model(path: str, arguments: Sequence[str], shape: str | None, data: str 
         raise UsageError(
             "--model needs --input, the shape of one sample, as in --input 3,32,32, or --data NAME"
         )
-    return OwnModel(path, None if shape is None else _shape(shape), target)
+    if shape is None:
+        return OwnModel(path, None, target)
+    if not shape.startswith(_TOKENS):
+        return OwnModel(path, _shape(shape), target)
+    if target.data is not None:
+        raise UsageError("--input tokens:… draws token ids; leave out --data")
+    vocabulary, *length = _shape(shape.removeprefix(_TOKENS))
+    if not length:
+        raise UsageError(
+            f"--input tokens:VOCAB,T needs both, as in --input tokens:50257,128; found {shape!r}"
+        )
+    return OwnModel(path, tuple(length), target, vocabulary)
 
 
 def _shape(text: str) -> tuple[int, ...]:
@@ -170,6 +190,8 @@ def _modules(make: Callable[[], Any], path: str, seeds: Sequence[int]) -> Iterat
     import torch
     from torch import nn
 
+    from initbench.torch_defaults import user_defaults
+
     if isinstance(make, nn.Module):
         raise UsageError(f"--model {path} is a network; name what makes one, so that each seed has its own")
     needed = [
@@ -182,7 +204,8 @@ def _modules(make: Callable[[], Any], path: str, seeds: Sequence[int]) -> Iterat
     for seed in seeds:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            with _own_arguments(path), reporting_user_code(f"--model {path} makes no network:"):
+            says = reporting_user_code(f"--model {path} makes no network:")
+            with _own_arguments(path), says, user_defaults():
                 module = make()
         if not isinstance(module, nn.Module):
             raise UsageError(f"--model {path} makes {type(module).__name__}, not an nn.Module")
@@ -198,11 +221,14 @@ def _parameters(make: Callable[[], Any]) -> list[inspect.Parameter]:
 
 def _batch(model: OwnModel, source: Source) -> tuple[Tensor, Tensor | None, str]:
     """x, labels if there are any, and what they are."""
-    from initbench.execute.own_survey import gaussian_batch
+    from initbench.execute.own_survey import gaussian_batch, token_batch
 
     samples = model.target.probe.batch
     if model.target.data is None:
         assert model.shape is not None
+        if model.vocabulary is not None:
+            words = f"tokens below {model.vocabulary}, {_by(model.shape)}"
+            return token_batch(model.vocabulary, model.shape, samples), None, words
         return gaussian_batch(model.shape, samples), None, f"N(0, 1) {_by(model.shape)}"
     x, y, name = _samples(model, source, samples)
     shape = tuple(x.shape[1:])

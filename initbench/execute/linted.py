@@ -26,6 +26,7 @@ from initbench.probing.own import Examined, examine
 from initbench.probing.own_loss import Loss
 from initbench.probing.own_theory import common_activation
 from initbench.threads import one_thread
+from initbench.torch_defaults import plain_defaults
 from initbench.train.loop import fixed_sample
 from initbench.train.numerics import true_fp32
 
@@ -68,6 +69,7 @@ def lint_config(
     return _linted(subject, config.name, config.seed_list, len(batch))
 
 
+@plain_defaults()
 def lint_own(
     modules: Iterable[nn.Module],
     x: Tensor,

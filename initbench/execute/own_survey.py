@@ -21,6 +21,7 @@ from initbench.probing.own_loss import Loss
 from initbench.probing.own_theory import expect_own, own_situation
 from initbench.probing.proof import Records
 from initbench.threads import one_thread
+from initbench.torch_defaults import plain_defaults
 from initbench.trace.use import Found, Use
 from initbench.train.numerics import true_fp32
 
@@ -46,6 +47,7 @@ class OwnSurvey(Survey):
     """What the first module's pass showed."""
 
 
+@plain_defaults()
 def survey_own(
     modules: Iterable[nn.Module],
     x: Tensor,
@@ -138,4 +140,13 @@ def gaussian_batch(shape: Sequence[int], samples: int, seed: int = 0) -> Tensor:
     require_memory(
         4.0 * math.prod((samples, *shape)), f"a batch of {size} values", "lower --input or probe.batch"
     )
-    return torch.randn(samples, *shape, generator=torch.Generator().manual_seed(seed))
+    stream = torch.Generator("cpu").manual_seed(seed)
+    return torch.randn(samples, *shape, generator=stream, dtype=torch.float32, device="cpu")
+
+
+def token_batch(vocabulary: int, shape: Sequence[int], samples: int, seed: int = 0) -> Tensor:
+    """Token ids (samples, *shape), each as likely as any other, the same for every call."""
+    values = math.prod((samples, *shape))
+    require_memory(8.0 * values, f"a batch of {values:,} token ids", "lower --input or probe.batch")
+    stream = torch.Generator("cpu").manual_seed(seed)
+    return torch.randint(vocabulary, (samples, *shape), generator=stream, device="cpu")

@@ -28,6 +28,7 @@ from initbench.probing.moments import Detail
 from initbench.probing.outputs import real_outputs
 from initbench.probing.own_loss import Loss, OwnLoss, are_probabilities, loss_of
 from initbench.probing.recurrent import RecurrentRecords
+from initbench.torch_defaults import user_defaults
 from initbench.trace.intact import untouched
 from initbench.trace.overflow import Overflow, OverflowFinder
 from initbench.trace.recurrent import Step
@@ -41,7 +42,7 @@ _SEED = 0
 _MOST_IN_BRANCH = 8
 """Uses of weights that a residual branch has at most: attention and an mlp side by side have six."""
 _DETAIL = Detail.DIAGNOSIS
-_DIRECTIONS, _SAME = 4, 1e-5
+_DIRECTIONS, ALIKE_UNITS = 4, 1e-5
 """Random directions that rows are compared along, and how near counts as the same: float32's rounding."""
 
 
@@ -126,7 +127,14 @@ def examine(
     Raises UsageError for a module that cannot be run on x.
     """
     with torch.inference_mode(False):  # within it there would be no gradient
-        return _examined(_unwrapped(module), _Task(x, y, loss, chance))
+        module = _unwrapped(module)
+        return _examined(module, _Task(_as_the_module(module, x), y, loss, chance))
+
+
+def _as_the_module(module: nn.Module, x: Tensor) -> Tensor:
+    """Real numbers in the precision of the module, if all its parameters have one and the same."""
+    dtypes = {p.dtype for p in module.parameters() if p.is_floating_point()}
+    return x.to(next(iter(dtypes))) if x.is_floating_point() and len(dtypes) == 1 else x
 
 
 @dataclass(frozen=True)
@@ -280,15 +288,25 @@ def _refuse_unfit(module: nn.Module, x: Tensor) -> None:
         raise UsageError("a lazy module has no shape yet; pass a batch through it first")
     if not any(True for _ in module.parameters()):
         raise UsageError("the module has no parameters: there is no weight to look at")
+    if any(t.is_meta for t in tensors):
+        raise UsageError(
+            "the module is on the device meta, which holds no numbers; give it memory and an init first:"
+            ' module.to_empty(device="cpu"), then initbench.apply_init(module)'
+        )
     devices = {t.device.type for t in tensors}
     if devices != {x.device.type}:
         where = ", ".join(sorted(devices))
         raise UsageError(f"the module is on {where} and the batch on {x.device.type}: bring them together")
 
 
+def _user_call(module: nn.Module, state: dict[str, Tensor], x: Tensor) -> Any:
+    with user_defaults():
+        return functional_call(module, state, (x,))
+
+
 def _called(module: nn.Module, state: dict[str, Tensor], x: Tensor) -> Any:
     with reporting_user_code(f"the module cannot take a batch of shape {tuple(x.shape)}:"):
-        return functional_call(module, state, (x,))
+        return _user_call(module, state, x)
 
 
 @contextmanager
@@ -367,7 +385,7 @@ def _copies(use: Use, gradient: Tensor | None) -> int:
         parts.append(use.bias.detach()[:, None])
     seen = torch.cat([_projected(part) for part in parts], 1)  # (units, projections)
     seen = seen[seen[:, 0].argsort()]
-    same = (seen[1:] - seen[:-1]).abs().amax(1) <= _SAME
+    same = (seen[1:] - seen[:-1]).abs().amax(1) <= ALIKE_UNITS
     return int(same.sum())
 
 

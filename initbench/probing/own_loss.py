@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 
 from initbench.errors import UsageError
+from initbench.torch_defaults import user_defaults
 
 MOST_CLASSES = 100_000
 """Entries on an axis that are taken for classes without labels to say so."""
@@ -78,7 +79,8 @@ def _given(loss: Loss, output: Tensor, y: Tensor | None, chance: float | None) -
 
 
 def _evaluated(loss: Loss, output: Tensor, y: Tensor | None) -> Any:
-    return loss(output) if y is None else loss(output, y)
+    with user_defaults():
+        return loss(output) if y is None else loss(output, y)
 
 
 def _chance_of(loss: Loss, output: Tensor, y: Tensor | None) -> tuple[bool, float | None]:

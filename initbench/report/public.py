@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import StringIO
 from typing import Any
 
+import numpy as np
+import torch
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -87,7 +89,8 @@ def probe(
     """
     x, y = _pair(batch)
     name, words = type(module).__name__, f"given {'×'.join(map(str, x.shape[1:]))}"
-    return Probe(survey_own([module], x, y, loss=loss, chance=chance, model=name, batch=words, seeds=[0]))
+    survey = survey_own([module], x, y, loss=loss, chance=chance, model=name, batch=words, seeds=[0])
+    return Probe(survey)
 
 
 def lint(
@@ -113,10 +116,23 @@ def lint(
 
 
 def _pair(batch: Batch) -> tuple[Tensor, Tensor | None]:
-    x, y = (batch, None) if isinstance(batch, Tensor) else batch
+    if isinstance(batch, Mapping):
+        raise UsageError(
+            "a batch is no mapping: give x, or (x, labels), and a module whose forward takes x alone, such as"
+            " one that wraps yours and calls it with the mapping's entries"
+        )
+    if isinstance(batch, tuple | list) and len(batch) != 2:
+        raise UsageError(f"a batch is x or a pair (x, labels); found {len(batch)} things")
+    x, y = batch if isinstance(batch, tuple | list) else (batch, None)
+    x, y = _as_tensor(x), _as_tensor(y)
     if not isinstance(x, Tensor) or x.ndim < 2 or len(x) < 2:
         raise UsageError("a batch is a tensor (B, …) of two samples or more, or a pair of it and labels (B,)")
     return x, y
+
+
+def _as_tensor(values: Any) -> Any:
+    """A NumPy array as a tensor, all else as it is."""
+    return torch.from_numpy(values) if isinstance(values, np.ndarray) else values
 
 
 def _printed(show: Callable[[Console], None]) -> str:

@@ -187,6 +187,12 @@ def _offset(value: Any, path: str) -> Iterator[str]:
         yield f"{path} is neither a number of pixels nor two"
 
 
+def _gain(value: Any, path: str) -> Iterator[str]:
+    """A finite number, or `auto`."""
+    if value != "auto":
+        yield from finite(value, path)
+
+
 def _component(value: Any, path: str) -> Iterator[str]:
     """A component: its name, or a mapping with its name and options."""
     if not isinstance(value, str):
@@ -223,7 +229,7 @@ _MODEL = with_maybe(
     width=optional(natural),
     model=optional(text),
 )
-_INIT = with_maybe(mapping(scheme=_component), gain=optional(finite))
+_INIT = with_maybe(mapping(scheme=_component), gain=optional(_gain))
 _TRAIN = with_maybe(
     mapping(),
     steps=optional(natural),

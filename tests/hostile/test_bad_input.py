@@ -112,7 +112,7 @@ VALUES = ("", "nan", "9" * 30, "x" * 300, "~nosuchuser/x", "/dev/zero")
 ARGUMENTS = {
     "run": ["missing.yaml"],
     "sweep": ["missing.yaml"],
-    "lesson": ["ls"],
+    "lesson": ["no-such-lesson"],
     "compare": [],
     "ls": [],
     "show": ["nothing"],
@@ -328,7 +328,7 @@ def test_what_cannot_be_had_is_refused_with_its_size() -> None:
         (["model.width=65536", "model.depth=200"], 3),
         (["data={name: gaussian, samples: 1000000000, dim: 1000000}"], 3),
         (["data.resize=4096"], 3),
-        (["model={family: cnn, width: 65536, stages: 10, depth: 30}", "data.resize=4096"], 2),
+        (["model={family: cnn, width: 65536, stages: 10, depth: 30}", "data.resize=4096"], 3),
         (["data.whiten=zca", "data.resize=128"], 3),
     ],
 )

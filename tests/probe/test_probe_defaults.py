@@ -1,0 +1,72 @@
+"""probe and lint under other defaults of torch, in other precisions, and on batches of other kinds."""
+
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+import initbench
+from initbench.cli.main import app
+from initbench.errors import UsageError
+
+
+def net():
+    return nn.Sequential(nn.Linear(8, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 5))
+
+
+def make_double():
+    return net().double()
+
+
+def make_tokens():
+    return nn.Sequential(nn.Embedding(50, 16), nn.Flatten(), nn.Linear(16 * 6, 50))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_any_default_dtype_will_do(dtype):
+    torch.set_default_dtype(dtype)
+    try:
+        assert initbench.probe(net(), torch.randn(16, 8)).survey.layers
+        assert initbench.lint(net(), torch.randn(16, 8)).linted.layers == 3
+        assert torch.get_default_dtype() is dtype
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize(
+    "batch", [torch.randn(16, 8).double(), torch.randn(16, 8).numpy(), [torch.randn(16, 8), None]]
+)
+def test_the_batch_follows_the_module(batch):
+    for module in (net(), net().double(), net().bfloat16()):
+        assert len(initbench.probe(module, batch).survey.layers) == 3
+
+
+@pytest.mark.parametrize(
+    ("module", "batch", "said"),
+    [
+        (net(), {"x": torch.randn(4, 8)}, "no mapping"),
+        (net(), (torch.randn(4, 8), None, None), "found 3 things"),
+        (net().to("meta"), torch.randn(4, 8), "meta, which holds no numbers"),
+    ],
+)
+def test_what_cannot_be_served_is_told_with_the_way_out(module, batch, said):
+    for look in (initbench.probe, initbench.lint):
+        with pytest.raises(UsageError, match=said):
+            look(module, batch)
+
+
+@pytest.mark.parametrize("command", ["probe", "lint"])
+@pytest.mark.parametrize(("factory", "shape"), [("make_double", "8"), ("make_tokens", "tokens:50,6")])
+def test_on_the_command_line(command, factory, shape, monkeypatch):
+    monkeypatch.syspath_prepend(str(__import__("pathlib").Path(__file__).parent))
+    result = CliRunner().invoke(
+        app, [command, "--model", f"test_probe_defaults:{factory}", "--input", shape, "seeds=1"]
+    )
+    assert result.exit_code == 0, result.output
+
+
+def test_tokens_need_a_vocabulary_and_a_length():
+    result = CliRunner().invoke(
+        app, ["probe", "--model", "test_probe_defaults:make_tokens", "--input", "tokens:50"]
+    )
+    assert result.exit_code != 0
