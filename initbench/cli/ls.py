@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from initbench.cli.completion import complete_ls_group, complete_ls_sort
 from initbench.cli.options import Json, RunPatterns, RunsDir, runs_root
 from initbench.errors import StoreError
 
@@ -49,11 +50,21 @@ def ls(
     ] = None,
     sort: Annotated[
         str | None,
-        typer.Option("--sort", metavar="[-]KEY", help="age, val, test, steps, status …; - for descending."),
+        typer.Option(
+            "--sort",
+            metavar="[-]KEY",
+            help="age, val, test, steps, status …; - for descending.",
+            autocompletion=complete_ls_sort,
+        ),
     ] = None,
     by: Annotated[
         str | None,
-        typer.Option("--by", metavar="KEY", help="A line for each experiment, status, data, device or seed."),
+        typer.Option(
+            "--by",
+            metavar="KEY",
+            help="A line for each experiment, status, data, device or seed.",
+            autocompletion=complete_ls_group,
+        ),
     ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare every byte of the runs that ended with their manifests.")
