@@ -21,11 +21,10 @@ _CONFIG_ENDINGS = (".yaml", ".yml")
 
 def complete_runs(context: typer.Context, incomplete: str) -> list[str]:
     """Return experiments, sweeps and run ids of the runs directory that begin so."""
-    from initbench.cli.options import runs_root
     from initbench.store import sweeps
     from initbench.store.store import Store
 
-    root = runs_root(context.params.get("runs_dir"))
+    root = Path(context.params.get("runs_dir") or "runs")
     try:
         records = Store(root).records()
         swept = sweeps.names(root)

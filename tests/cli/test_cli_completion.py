@@ -57,7 +57,7 @@ def complete(line: str, folder: Path) -> list[str]:
         ("initbench ls x", []),
         ("initbench compare --metric test_acc", ["test_accuracy"]),
         ("initbench compare --columns n,test_acc", ["n,test_accuracy"]),
-        ("initbench compare --sort final_val_a", ["final_val_accuracy"]),
+        ("initbench compare --sort steps_to", ["steps_to_target"]),
         ("initbench compare --by model.nor", ["model.norm", "model.norm_placement"]),
         ("initbench compare --where init.scheme=kaiming_n", ["init.scheme=kaiming_normal"]),
         ("initbench run init.sc", ["init.scheme="]),
