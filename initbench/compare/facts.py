@@ -193,10 +193,10 @@ def _on_the_data_used(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config with the data set that stood in, where it was stored as it was asked for."""
     config: dict[str, Any] = record["config"]
     data: dict[str, Any] = config.get("data") or {}
-    requested = record.get("dataset_requested")
-    if requested in (None, record["dataset"]) or data.get("name") != requested:
+    used, requested = record.get("dataset"), record.get("dataset_requested")
+    if None in (used, requested) or used == requested or data.get("name") != requested:
         return config
-    return {**config, "data": {**data, "name": record["dataset"]}}
+    return {**config, "data": {**data, "name": used}}
 
 
 def _evaluation(entry: dict[str, Any]) -> list[float | None]:
