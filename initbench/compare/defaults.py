@@ -26,12 +26,16 @@ def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     A key that is there stays as it is, also where its value is null. Keys without a default are left out, and
     so are those of components that have no entry any more.
     """
-    return _filled(config, default_table()["keys"])
+    return _filled(config, _table()["keys"])
+
+
+def default_table() -> dict[str, Any]:
+    """Return every key of an experiment with its default, and the entries of every kind of component."""
+    return _table()
 
 
 @cache
-def default_table() -> dict[str, Any]:
-    """Return every key of an experiment with its default, and the entries of every kind of component."""
+def _table() -> dict[str, Any]:
     table: dict[str, Any] = json.loads(TABLE.read_text(encoding="utf-8"))
     return table
 
@@ -45,7 +49,7 @@ def _filled(section: Mapping[str, Any], keys: Keys) -> dict[str, Any]:
 def _below(value: Any, node: Mapping[str, Any]) -> Any:
     if "keys" in node:
         return _filled(value, node["keys"]) if isinstance(value, dict) else value
-    return _component(value, default_table()["choices"][node["choice"]]) if "choice" in node else value
+    return _component(value, _table()["choices"][node["choice"]]) if "choice" in node else value
 
 
 def _component(value: Any, choice: Mapping[str, Any]) -> Any:

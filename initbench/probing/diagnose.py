@@ -311,8 +311,10 @@ def _slopes_of_stream(
     span = (sums[0]["index"], sums[-1]["index"]) if sums else (0, 0)
     for finding in _slopes(sums, None):
         if all(other.code != finding.code for other in found):
-            words = stream_advice(finding.code, finding.value, span, len(sums))
-            yield replace(finding, message="" if situation is None else words)
+            words = ""
+            if situation is not None:
+                words = stream_advice(finding.code, finding.value, span, len(sums), situation)
+            yield replace(finding, message=words)
 
 
 def _open(layer: dict[str, Any]) -> bool:
