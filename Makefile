@@ -28,9 +28,10 @@ test: $(READY) ## the fast tests
 test-all: $(READY) ## every test, the slow ones too
 	$(BIN)/python -m pytest -n 2
 
-lint: $(READY) ## ruff: lint and format check
+lint: $(READY) ## ruff, and the words of names and prose
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m tools.check_language
 
 format: $(READY) ## ruff: fix and format
 	$(BIN)/ruff check --fix .
