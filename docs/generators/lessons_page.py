@@ -33,6 +33,10 @@ one: several sources are wrong, or right about something else.
 ```sh
 initbench lesson ls
 initbench lesson xavier_under_relu
+```
+
+<!-- not run: trains every lesson -->
+```sh
 initbench lesson --all --first-seed 100
 ```"""
 _MARK = re.compile(r"^<!-- lesson: (\S+), config (\S+) -->$", re.MULTILINE)

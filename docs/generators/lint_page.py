@@ -10,5 +10,9 @@ BEGIN, END = "<!-- codes: written by `python -m docs.generate` from CHECKS -->",
 
 def render(current: str) -> str:
     """The page with its table written anew."""
-    rows = [[code(check.name), check.level, check.summary, check.source or NOTHING] for check in CHECKS]
-    return between(current, BEGIN, END, table(("code", "level", "what it says", "source"), rows))
+    header = ("code", "level", "what it says", "threshold", "cure", "source")
+    rows = [
+        [code(check.name), check.level, check.summary, check.limit, check.cure, check.source or NOTHING]
+        for check in CHECKS
+    ]
+    return between(current, BEGIN, END, table(header, rows))

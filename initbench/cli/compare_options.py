@@ -7,25 +7,57 @@ from typing import Annotated, Literal
 
 import typer
 
+from initbench.cli.completion import (
+    complete_columns,
+    complete_conditions,
+    complete_keys,
+    complete_metrics,
+)
+
 ViewName = Literal["all", "activation", "convergence"]
 FormatName = Literal["table", "markdown", "csv", "json", "latex"]
 Names = list[str] | None
 
 By = Annotated[
     Names,
-    typer.Option("--by", metavar="KEY,…", help="Keys whose values make the rows; two make a pivot."),
+    typer.Option(
+        "--by",
+        metavar="KEY,…",
+        help="Keys whose values make the rows; two make a pivot.",
+        autocompletion=complete_keys,
+    ),
 ]
 WhereOption = Annotated[
     Names,
-    typer.Option("--where", metavar="KEY=VALUE", help="Only such runs; != for others, * for any text."),
+    typer.Option(
+        "--where",
+        metavar="KEY=VALUE",
+        help="Only such runs; != for others, * for any text.",
+        autocompletion=complete_conditions,
+    ),
 ]
 ViewOption = Annotated[ViewName, typer.Option("--view", help="Which metrics are shown.")]
-MetricOption = Annotated[Names, typer.Option("--metric", metavar="NAME,…", help="One metric in depth.")]
+MetricOption = Annotated[
+    Names,
+    typer.Option("--metric", metavar="NAME,…", help="One metric in depth.", autocompletion=complete_metrics),
+]
 Columns = Annotated[
-    Names, typer.Option("--columns", metavar="NAME,…", help="Metrics, counts or keys to show.")
+    Names,
+    typer.Option(
+        "--columns",
+        metavar="NAME,…",
+        help="Metrics, counts or keys to show.",
+        autocompletion=complete_columns,
+    ),
 ]
 Sort = Annotated[
-    str | None, typer.Option("--sort", metavar="[-]NAME", help="A metric or label; - for descending.")
+    str | None,
+    typer.Option(
+        "--sort",
+        metavar="[-]NAME",
+        help="A metric or label; - for descending.",
+        autocompletion=complete_metrics,
+    ),
 ]
 OnlyChanged = Annotated[
     bool, typer.Option("--only-changed", help="Only the keys of the configs that differ.")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from initbench.cli.completion import complete_entries
 from initbench.cli.options import Json
 
 
@@ -13,7 +14,9 @@ def explain(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="An entry, or kind/entry, as in: batch, norms/none, vanishing_forward."
+            metavar="NAME",
+            help="An entry, or kind/entry, as in: batch, norms/none, vanishing_forward.",
+            autocompletion=complete_entries,
         ),
     ],
     kind: Annotated[

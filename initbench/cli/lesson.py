@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from initbench.cli.batch import exit_with_failures, process_or_skip
+from initbench.cli.completion import complete_lessons
 from initbench.cli.options import DataDir, Json, RunsDir, runs_root
 from initbench.cli.workplace import (
     CrewOptions,
@@ -36,6 +37,7 @@ Arguments = Annotated[
     typer.Argument(
         metavar="ls|NAME|FILE|KEY=VALUE",
         help="ls for a list; else lessons by name or file, then overrides for all arms.",
+        autocompletion=complete_lessons,
     ),
 ]
 Every = Annotated[bool, typer.Option("--all", help="All lessons.")]

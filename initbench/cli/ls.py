@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from initbench.cli.completion import complete_ls_group, complete_ls_sort
 from initbench.cli.options import Json, RunPatterns, RunsDir, runs_root
 from initbench.errors import StoreError
 
@@ -32,6 +33,9 @@ _COPIED = (
 )
 _STYLES = {"running": "cyan", "diverged": "yellow", "failed": "red", "interrupted": "dim"}
 _STYLES |= dict.fromkeys(("crashed", "damaged"), "red")
+Summary = Mapping[str, Any]
+Groups = tuple[str, Sequence[Summary]]
+"""The key that makes the groups, and each group as `group_runs` has it."""
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
@@ -44,6 +48,24 @@ def ls(
     sweep: Annotated[
         str | None, typer.Option("--sweep", metavar="NAME", help="Only the runs of a sweep, running or not.")
     ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            "--sort",
+            metavar="[-]KEY",
+            help="age, val, test, steps, status …; - for descending.",
+            autocompletion=complete_ls_sort,
+        ),
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            "--by",
+            metavar="KEY",
+            help="A line for each experiment, status, data, device or seed.",
+            autocompletion=complete_ls_group,
+        ),
+    ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare every byte of the runs that ended with their manifests.")
     ] = False,
@@ -53,15 +75,20 @@ def ls(
 
     A run whose process is gone, or whose files are no longer all there, is listed as crashed; one whose
     run.json is missing, cannot be read or lacks something as damaged. With --verify the command ends with
-    exit code 3 and names the files when a run is not as it was stored.
+    exit code 3 and names the files when a run is not as it was stored. With --by the accuracies are means.
     """
+    from initbench.cli.run_groups import group_runs, sort_runs
     from initbench.store.store import Store
 
     store = Store(runs_root(runs_dir))
     records = _select(store, patterns or [], status, sweep)
     problems = {record["run_id"]: _problems(store, record) for record in records} if verify else {}
     misplaced = [] if status or sweep else _misplaced(store.root, patterns or [])
-    _print(records, problems, store.root, status, json_output=json_output)
+    if sort is not None:
+        by_id = {record["run_id"]: record for record in records}
+        records = [by_id[run["run_id"]] for run in sort_runs(list(map(_summary, records)), sort)]
+    groups = None if by is None else (by, group_runs(list(map(_summary, records)), by))
+    _print(records, groups, problems, _nothing(store.root, status), json_output=json_output)
     lines = [f"{run_id}: {problem}" for run_id, found in problems.items() for problem in found]
     if verify and (lines or misplaced):
         raise StoreError("\n".join([*lines, *misplaced]))
@@ -88,9 +115,9 @@ def _problems(store: Store, record: dict[str, Any]) -> list[str]:
 
 def _print(
     records: Sequence[dict[str, Any]],
+    groups: Groups | None,
     problems: dict[str, list[str]],
-    root: Path,
-    status: str | None,
+    nothing: str,
     *,
     json_output: bool,
 ) -> None:
@@ -100,13 +127,16 @@ def _print(
         runs = [_summary(record) for record in records]
         if problems:
             runs = [{**run, "problems": problems[str(run["run_id"])]} for run in runs]
-        typer.echo(strictjson.dumps({"schema": SCHEMA, "runs": runs}))
+        grouped = {} if groups is None else {"groups": groups[1]}
+        typer.echo(strictjson.dumps({"schema": SCHEMA, "runs": runs, **grouped}))
     elif records:
         from initbench.report.terminal import print_uncut, stdout_console
 
-        print_uncut(stdout_console(), run_table(records, datetime.now(UTC)))
+        now = datetime.now(UTC)
+        table = run_table(records, now) if groups is None else group_table(groups, now)
+        print_uncut(stdout_console(), table)
     else:
-        typer.echo(_nothing(root, status), err=True)
+        typer.echo(nothing, err=True)
 
 
 def run_table(records: Sequence[dict[str, Any]], now: datetime) -> Table:
@@ -117,6 +147,23 @@ def run_table(records: Sequence[dict[str, Any]], now: datetime) -> Table:
     for record in records:
         cells = _cells(_summary(record), now)
         grid.add(cells, _STYLES.get(cells[1]))
+    return grid.table()
+
+
+def group_table(groups: Groups, now: datetime) -> Table:
+    """One line for each group: how many runs of which status, their mean accuracies, the youngest's age."""
+    from initbench.cli.run_groups import group_heading
+    from initbench.report.grid import Grid
+
+    by, rows = groups
+    key = group_heading(by)
+    grid = Grid((by, "runs", "status", "val %", "test %", "age"), left=(by, "status"))
+    for row in rows:
+        statuses = row["statuses"]
+        words = list(statuses) if len(statuses) == 1 else [f"{n} {name}" for name, n in statuses.items()]
+        accuracies = (_percent(row["val_accuracy"]), _percent(row["test_accuracy"]))
+        value = "–" if row[key] is None else str(row[key])
+        grid.add([value, str(row["runs"]), ", ".join(words), *accuracies, age(row["created"], now)])
     return grid.table()
 
 
@@ -174,7 +221,7 @@ def _summary(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _cells(summary: dict[str, Any], now: datetime) -> list[str]:
+def _cells(summary: Summary, now: datetime) -> list[str]:
     return [
         str(summary["run_id"]),
         str(summary["status"]),
@@ -186,7 +233,7 @@ def _cells(summary: dict[str, Any], now: datetime) -> list[str]:
     ]
 
 
-def _dataset(summary: dict[str, Any]) -> str:
+def _dataset(summary: Summary) -> str:
     used, requested = summary["dataset"], summary["dataset_requested"]
     if used is None:
         return "–"

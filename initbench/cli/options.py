@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from initbench.cli.completion import complete_config, complete_runs
+
 RunsDir = Annotated[
     Path | None,
     typer.Option(
@@ -32,6 +34,7 @@ ConfigArguments = Annotated[
     typer.Argument(
         metavar="FILE|KEY=VALUE",
         help="Config files, then overrides such as model.depth=50 init.scheme=lsuv seeds=5.",
+        autocompletion=complete_config,
         show_default=False,
     ),
 ]
@@ -40,11 +43,16 @@ TargetArguments = Annotated[
     typer.Argument(
         metavar="FILE|KEY=VALUE",
         help="A config file, then overrides; with --model, overrides alone.",
+        autocompletion=complete_config,
     ),
 ]
 RunPatterns = Annotated[
     list[str] | None,
-    typer.Argument(metavar="RUN|NAME|GLOB", help="Run ids or their beginnings, experiments, sweeps, globs."),
+    typer.Argument(
+        metavar="RUN|NAME|GLOB",
+        help="Run ids or their beginnings, experiments, sweeps, globs.",
+        autocompletion=complete_runs,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 AllLayers = Annotated[bool, typer.Option("--all-layers", help="Show every layer of a deep net.")]

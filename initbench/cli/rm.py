@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from initbench.cli.completion import complete_runs
 from initbench.cli.options import RunsDir, runs_root
 from initbench.errors import StoreError, UsageError
 
@@ -18,7 +19,9 @@ def rm(
     patterns: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN|NAME|GLOB", help="Run ids or their beginnings, experiments, sweeps, globs."
+            metavar="RUN|NAME|GLOB",
+            help="Run ids or their beginnings, experiments, sweeps, globs.",
+            autocompletion=complete_runs,
         ),
     ],
     runs_dir: RunsDir = None,

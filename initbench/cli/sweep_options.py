@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from initbench.cli.completion import complete_config
 from initbench.errors import UsageError
 
 
@@ -26,6 +27,7 @@ Arguments = Annotated[
     typer.Argument(
         metavar="FILE|KEY=VALUES",
         help="A sweep or an experiment, then axes such as model.depth=10,20 and overrides such as seeds=8.",
+        autocompletion=complete_config,
         show_default=False,
     ),
 ]

@@ -29,6 +29,11 @@ def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     return _filled(config, _table()["keys"])
 
 
+def default_table() -> dict[str, Any]:
+    """Return every key of an experiment with its default, and the entries of every kind of component."""
+    return _table()
+
+
 @cache
 def _table() -> dict[str, Any]:
     table: dict[str, Any] = json.loads(TABLE.read_text(encoding="utf-8"))

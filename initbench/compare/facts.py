@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -30,6 +30,8 @@ SHIFT_STATISTICS = ("gradient_shift", "gradient_shift_cosine", "input_mean_drift
 """Of internal covariate shift: means over the updates it was measured at, and known at TRAIN alone."""
 NOT_COMPARED = ("name", "notes", "seeds")
 """Keys of a config that change nothing that is computed."""
+_STAND_IN = "data.fallback"
+"""Says what would have been used instead; what was used is stated by the data set itself."""
 PROBED = ("init", "end")
 TRAIN = "train"
 MOMENTS = (*PROBED, TRAIN)
@@ -74,6 +76,8 @@ class RunFacts:
     """The processor that trained it; empty where the run does not say it."""
     error: str | None
     """Why it failed, crashed or is damaged, where that is known."""
+    version: str
+    """The version of initbench that trained it; empty where the run does not say it."""
     pretraining: dict[str, float]
     """"seconds", shared out in the same way, and "samples" of layer-wise pre-training; empty without it."""
 
@@ -133,7 +137,9 @@ class RunFacts:
 
 def computed_keys(config: dict[str, Any]) -> dict[str, Any]:
     """`RunFacts.config_keys` of every run with that config."""
-    return flat({key: value for key, value in config.items() if key not in NOT_COMPARED})
+    keys = flat({key: value for key, value in config.items() if key not in NOT_COMPARED})
+    keys.pop(_STAND_IN, None)
+    return keys
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:
@@ -165,7 +171,7 @@ def facts_of(run: StoredRun) -> RunFacts:
         dataset=str(record.get("dataset")),
         dataset_requested=str(record.get("dataset_requested")),
         fingerprint=str((identity.get("data") or {}).get("fingerprint") or ""),
-        config=with_defaults(config),
+        config=with_defaults(_on_the_data_used(record)),
         identity=identity,
         steps=record.get("steps") or train.get("steps"),
         batch_size=train.get("batch_size"),
@@ -178,8 +184,19 @@ def facts_of(run: StoredRun) -> RunFacts:
         seconds=_seconds(record),
         machine=str((record.get("machine") or {}).get("processor") or ""),
         error=str(record["error"]) if record.get("error") else None,
+        version=str((record.get("versions") or {}).get("initbench") or ""),
         pretraining=_pretraining(record),
     )
+
+
+def _on_the_data_used(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config with the data set that stood in, where it was stored as it was asked for."""
+    config: dict[str, Any] = record["config"]
+    data: dict[str, Any] = config.get("data") or {}
+    used, requested = record.get("dataset"), record.get("dataset_requested")
+    if None in (used, requested) or used == requested or data.get("name") != requested:
+        return config
+    return {**config, "data": {**data, "name": used}}
 
 
 def _evaluation(entry: dict[str, Any]) -> list[float | None]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from initbench.compare.code_versions import CODE, code_versions
 from initbench.compare.conditions import apart, conditions, evaluated_apart, special
 from initbench.compare.facts import RunFacts
 from initbench.compare.keys import differing
@@ -51,10 +52,20 @@ class Group:
     """Keys of the config, and their values, in which runs of this row differ: it averages over them."""
     repeats: int = 0
     """Runs left out because they are the very training of one in the row, under another experiment's name."""
+    code_version: str = ""
+    """The version and days of its runs, where the rows of its experiment differ in the code; else empty."""
 
     @property
     def label(self) -> str:
-        """The row in words."""
+        """The row in words; another version of the code is told by its number and the days of its runs."""
+        if not self.code_version:
+            return self.key_label
+        variant = {key: value for key, value in self.key["variant"].items() if key != CODE}
+        return f"{self.key['experiment']}{_listed(variant)} ({self.code_version})"
+
+    @property
+    def key_label(self) -> str:
+        """The row by its keys alone, as gates and documents may name it."""
         if "experiment" in self.key and set(self.key) <= {"experiment", "variant"}:
             return str(self.key["experiment"]) + _listed(self.key.get("variant", {}))
         return _listed(self.key).strip()
@@ -126,12 +137,15 @@ def _by_experiment(runs: Sequence[RunFacts], _by: Sequence[str]) -> list[Group]:
         arms[run.experiment, run.arm].append(run)
     described = {arm: _described(group[0]) for arm, group in arms.items()}
     evaluated = evaluated_apart(group[0] for group in arms.values())
+    versions = {name: code_versions(run for run in runs if run.experiment == name) for name, _ in arms}
     groups = []
     for (name, arm), group in arms.items():
         alike = [keys for (other, _), keys in described.items() if other == name]
         own = described[name, arm]
         variant = {key: own[key] for key in differing(alike) if key in own} | special(group[0], evaluated)
-        groups.append(Group({"experiment": name, **({"variant": variant} if variant else {})}, group, {}))
+        key = {"experiment": name, **({"variant": variant} if variant else {})}
+        version = versions[name].get(str(variant[CODE]), "") if CODE in variant else ""
+        groups.append(Group(key, group, {}, code_version=version))
     return groups
 
 

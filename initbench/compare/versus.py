@@ -105,11 +105,11 @@ def interval_of(row: Row, metric: str, confidence: float = CONFIDENCE) -> Interv
 
 
 def row_named(table: Table, name: str) -> Row | None:
-    """The row that is called so: by its label, its experiment, or a value of the keys that make the rows.
+    """The row that is called so: by a label, its experiment, or a value of the keys that make the rows.
 
     None where the table has none. Raises UsageError where several rows of it are called so.
     """
-    found = [row for row in table.rows if row.label == name] or [
+    found = [row for row in table.rows if name in (row.label, row.group.key_label)] or [
         row for row in table.rows if name in map(str, row.key.values())
     ]
     if len(found) > 1:

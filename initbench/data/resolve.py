@@ -61,6 +61,20 @@ def resolve(options: DataOptions, source: Source) -> Resolved:
     return Resolved(requested=options.name, located=located)
 
 
+def options_used(options: DataOptions, resolved: Resolved) -> DataOptions:
+    """Return the options under which the located set is used: `options`, or those of its stand-in.
+
+    A stand-in keeps the preparation that was asked for, has its own options at their defaults, and
+    equals the options of a config that asks for the set by its name.
+    """
+    name = resolved.located.name
+    if name == options.name:
+        return options
+    stand_in: DataOptions = default_choice(DATASETS, name)
+    shared = {key: getattr(options, key) for key in DataOptions.model_fields}
+    return stand_in.model_copy(update={**shared, "name": name, "fallback": None})
+
+
 def _key(options: DataOptions) -> str:
     """What decides where a set is looked for: its name and the options that it alone has."""
     shared = set(DataOptions.model_fields) - {"name"}

@@ -45,6 +45,7 @@ NUMERICAL_PACKAGES = (
     "initbench.train",
     "initbench.pretrain",
     "initbench.execute.job",
+    "initbench.execute.surveyed",
 )
 """Other modules of initbench compute no numbers of a run, or pass them in through the config."""
 FETCHING_PACKAGE = "initbench.data.obtain"

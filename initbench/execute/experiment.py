@@ -9,7 +9,7 @@ import torch
 
 from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import Source
-from initbench.data.resolve import Resolved, resolve
+from initbench.data.resolve import Resolved, options_used, resolve
 from initbench.execute.identity import Identity, identify
 from initbench.pretrain.transfer_source import Origin, origins_of
 from initbench.store.store import Store
@@ -46,6 +46,7 @@ class Plan:
     """What the runs of an experiment are."""
 
     config: ExperimentConfig
+    """The experiment on the data set that was found, which may stand in for the one asked for."""
     resolved: Resolved
     identities: Mapping[int, Identity]
     """Of every seed; they differ where each takes its weights from another source."""
@@ -56,8 +57,13 @@ class Plan:
 
 
 def plan(config: ExperimentConfig, workplace: Workplace) -> Plan:
-    """Resolve the data set, and the weights to start from, which the ids depend on."""
+    """Resolve the data set, and the weights to start from, which the ids depend on.
+
+    A set that stands in for another is planned like one that was asked for by name, so that it is
+    trained once under one id.
+    """
     resolved = resolve(config.data, workplace.source)
+    config = config.model_copy(update={"data": options_used(config.data, resolved)})
     origins = origins_of(config, workplace.store, workplace.source)
     alike: dict[str | None, Identity] = {}  # one for all seeds that start from the same weights, or from none
     identities = {}

@@ -89,6 +89,10 @@ class Check(Entry):
 
     level: Level
     """`warning`: the net learns worse for it, or not as declared; `note`: a setting that has no effect."""
+    limit: str
+    """The threshold in words and units: what is measured has to go beyond it for a remark."""
+    cure: str
+    """What to do about it; a remark's `fix` says the same of the layers at hand."""
     look: Callable[[Subject], Iterator[Remark]]
     needs_uses: bool = True
     """Whether it can look only where a weight was seen."""

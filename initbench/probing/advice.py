@@ -86,7 +86,7 @@ def _cause(s: Situation) -> str:
 def _try(s: Situation, code: str = "") -> str:
     """What was seen to cure the finding `code`, where that can be tried; else what is expected to hold."""
     if s.check is not None and code:
-        return _tried(s, code, [_depths(s)])
+        return tried(s, code, [_depths(s)])
     ways = [way for way in (_init_way(other_init(s), s), _norm_way(s)) if way is not None]
     fewer = fewer_layers(s) if not ways else None
     if fewer is not None:
@@ -94,8 +94,8 @@ def _try(s: Situation, code: str = "") -> str:
     return f"Try {', or '.join(ways)}" if ways else "Try fewer layers"
 
 
-def _tried(s: Situation, code: str, others: Sequence[Sequence[str]] = ()) -> str:
-    """The first way of each kind that cures the finding, with the proof; the others only without these."""
+def tried(s: Situation, code: str, others: Sequence[Sequence[str]] = ()) -> str:
+    """Name the first way of each kind that cures the finding, with the proof; `others` only without these."""
     norm = batch_norm(s) or ("" if s.norm != "none" else "model.norm=batch")
     ways = [_proven(s, code, words) for words in (s.branches, init_candidates(s), [norm] if norm else [])]
     for words in others:
@@ -154,7 +154,7 @@ def dead_advice(when: str, s: Situation) -> str:
     """Why units are zero on every sample, and what to try."""
     if when == "init" and s.check is not None:
         leaky = [] if s.activation.entry.name == "leaky_relu" else ["model.activation=leaky_relu"]
-        return _tried(s, "dead", [leaky])
+        return tried(s, "dead", [leaky])
     ways = [way for way in (_other_init_at(when, s), _norm_way(s)) if way is not None]
     if s.activation.entry.name != "leaky_relu" and not (when == "init" and s.bias):
         ways.append(s.phrase("model.activation=leaky_relu"))
@@ -174,7 +174,7 @@ def saturated_advice(when: str, pre: dict[str, float], s: Situation) -> str:
     else:
         why = f"Its pre-activations are too large (standard deviation {std:.3g})"
     if when == "init" and s.check is not None:
-        return f"{why}. {_tried(s, 'saturated')}"
+        return f"{why}. {tried(s, 'saturated')}"
     ways = [way for way in (_other_init_at(when, s), _norm_way(s)) if way is not None]
     if when != "init":
         ways.append("a smaller train.lr")

@@ -10,16 +10,29 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from initbench.components.activation import SATURATED_BELOW
 from initbench.probing.advice import and_more, dead_advice, saturated_advice, slope_advice, spell
 from initbench.probing.conditions import CONDITION_CODES
 from initbench.probing.finding import Code, Finding
 from initbench.probing.moments import ALIKE
+from initbench.probing.not_finite import HUGE
 from initbench.probing.predict import MOST_FLAT
 from initbench.probing.progress import NOT_LEARNED, Progress, progress_finding
 from initbench.probing.recurrent import slopes_over_steps
 from initbench.probing.remedy import Situation
 from initbench.probing.slopes import FALL, Slope, fall, floor, growth, known
 from initbench.probing.stream import outside_branches, residual_sums, stream_advice
+
+_MOST_DEAD = 0.9
+"""Share of a layer's units above which it counts as dead."""
+_FALLS = (
+    f"a fall to {FALL:g} of itself over the L hidden layers: slope ≤ ln({FALL:g})/(L − 1)"
+    f" = −{-math.log(FALL):.2f}/(L − 1) nats a layer"
+)
+_GROWS = (
+    f"a growth to {1 / FALL:,.0f} times itself over the L hidden layers: slope ≥ ln({1 / FALL:g})/(L − 1)"
+    f" = {-math.log(FALL):.2f}/(L − 1) nats a layer"
+)
 
 CODES = (
     Code(
@@ -28,7 +41,8 @@ CODES = (
         "largest relative spread over units of pre-activations, weight rows and weight-gradient rows",
         ALIKE,
         hides=("vanishing_forward", "vanishing_backward", "dead", "saturated"),
-        limit="a spread ≤ 0.001 of the mean size",
+        limit=f"a spread ≤ {ALIKE:g} of the mean size",
+        cause="Weights that are all alike: zeros, a constant, or one row repeated.",
         cure="Draw the weights at random: init.scheme=kaiming_normal.",
     ),
     Code(
@@ -44,7 +58,8 @@ CODES = (
             "vanishing_backward",
             "head_scale",
         ),
-        limit="any entry (of a weight also one beyond 1e18); in a buffer any but −∞, which masks are made of",
+        limit=f"any entry (of a weight also one beyond {HUGE:g}); in a buffer any but −∞, which masks"
+        " are made of",
         cause="A division by 0 in an init, a damaged checkpoint, gaps in the data, or exp, log, a root or a"
         " division beyond its range.",
         cure="Draw or clean what is named, or keep the operation that is named within its range.",
@@ -64,7 +79,8 @@ CODES = (
         "What tells one input from another is lost on the way to the head.",
         "log-slope over hidden layers of the pre-activations' variance over samples, at init",
         math.log(FALL),
-        limit="a fall to below 1/10,000 over the net (ln = −9.21)",
+        limit=_FALLS,
+        cause="Weights too small for the activation (σ_w² E[φ′(h)²] < 1), or a bias that drowns the signal.",
         cure="A scheme whose gain keeps the signal under this activation (init.scheme=analytic), or a norm.",
     ),
     Code(
@@ -73,7 +89,9 @@ CODES = (
         "log-slope over hidden layers of q = E[h²], at init",
         -math.log(FALL),
         hides=("head_scale",),
-        limit="a growth beyond 10,000 times over the net (ln = 9.21)",
+        limit=_GROWS,
+        cause="Weights too large for the activation, or residual branches that add as much as they are"
+        " given.",
         cure="A smaller init.gain, a scheme that keeps q (init.scheme=analytic), or a norm.",
     ),
     Code(
@@ -81,7 +99,9 @@ CODES = (
         "The gradient is lost on the way back to the first layers.",
         "log-slope, from the last hidden layer to the first, of E[δ²], at init",
         math.log(FALL),
-        limit="a fall to below 1/10,000 over the net (ln = −9.21)",
+        limit=_FALLS,
+        cause="Weights too small for the activation (χ₁ = σ_w² E[φ′(h)²] < 1), or units that are flat or"
+        " dead.",
         cure="A larger gain, or an activation that is less flat; init.scheme=critical has χ₁ = 1.",
     ),
     Code(
@@ -89,24 +109,28 @@ CODES = (
         "The gradient grows on the way back to the first layers.",
         "log-slope, from the last hidden layer to the first, of E[δ²], at init",
         -math.log(FALL),
-        limit="a growth beyond 10,000 times over the net (ln = 9.21)",
+        limit=_GROWS,
+        cause="Weights too large for the activation (χ₁ = σ_w² E[φ′(h)²] > 1), or a batch norm at each of"
+        " very many layers (Yang et al. 2019).",
         cure="A smaller gain; init.scheme=critical has χ₁ = 1.",
     ),
     Code(
         "dead",
         "Most units of a layer are zero on every sample of the probe batch.",
         "share of such units, at init or at the end",
-        0.9,
-        limit="90 % of the units of a layer",
+        _MOST_DEAD,
+        limit=f"> {100 * _MOST_DEAD:g} % of the units of a layer",
+        cause="Biases below 0, a step of training that was too large, or a layer that gets no signal.",
         cure="A smaller train.lr, an init.bias above 0, or model.activation=leaky_relu.",
     ),
     Code(
         "saturated",
-        "A bounded activation is flat (|φ′| < 0.05·max|φ′|) for most of what it sees.",
+        f"A bounded activation is flat (|φ′| < {SATURATED_BELOW:g}·max|φ′|) for most of what it sees.",
         "share of such entries, at init or at the end",
         MOST_FLAT,
         level="note",
-        limit="50 % of the entries of a layer",
+        limit=f"> {100 * MOST_FLAT:g} % of the entries of a layer",
+        cause="Pre-activations beyond the activation's steep part: weights, biases or inputs too large.",
         cure="A smaller init.gain, or a norm before the activation.",
     ),
     *CONDITION_CODES[-1:],
@@ -287,8 +311,10 @@ def _slopes_of_stream(
     span = (sums[0]["index"], sums[-1]["index"]) if sums else (0, 0)
     for finding in _slopes(sums, None):
         if all(other.code != finding.code for other in found):
-            words = stream_advice(finding.code, finding.value, span, len(sums))
-            yield replace(finding, message="" if situation is None else words)
+            words = ""
+            if situation is not None:
+                words = stream_advice(finding.code, finding.value, span, len(sums), situation)
+            yield replace(finding, message=words)
 
 
 def _open(layer: dict[str, Any]) -> bool:

@@ -16,14 +16,16 @@ class Code:
     meaning: str
     measure: str
     threshold: float | None
+    limit: str
+    """The threshold in words and units."""
+    cause: str
+    """What brings it about."""
+    cure: str
+    """What to do about it."""
     hides: tuple[str, ...] = ()
     """Codes that are mere consequences of this one at init, and are not reported beside it."""
     level: Level = "warning"
     """`note` where most nets that show it learn all the same: a net with notes alone is healthy."""
-    limit: str = ""
-    """The threshold in words and units; empty where the number says it."""
-    cause: str = ""
-    cure: str = ""
 
 
 @dataclass(frozen=True)

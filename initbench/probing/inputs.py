@@ -11,7 +11,7 @@ from torch import Tensor
 
 from initbench.probing.finding import Code, Finding
 from initbench.probing.moments import mean_square, signal
-from initbench.probing.slopes import floor
+from initbench.probing.slopes import ROUNDING, floor
 
 LARGE, SMALL = 100.0, 1e-4
 """E[x²] above or below which inputs are not scaled. Digits of 0 to 16 have 60, a one-hot code 1/C."""
@@ -30,7 +30,7 @@ INPUT_CODES = (
         "variance over samples of the input, beside what float32 rounds away",
         None,
         hides=("vanishing_forward", "vanishing_backward", "exploding_forward", "exploding_backward", "dead"),
-        limit="variance over samples ≤ 1e-13·E[x²]; of whole numbers: all rows are equal",
+        limit=f"variance over samples ≤ {ROUNDING:g}·E[x²]; of whole numbers: all rows are equal",
         cause="A batch of one sample repeated, constants in place of data, or preprocessing gone wrong.",
         cure="Pass samples that differ.",
     ),

@@ -12,7 +12,7 @@ from torch import Tensor
 from initbench.probing.finding import Finding
 from initbench.trace.overflow import Overflow
 
-_HUGE = 1e18
+HUGE = 1e18
 """A number whose square float32 can hardly hold."""
 _MOST_NAMED = 3
 
@@ -34,7 +34,7 @@ class NonFinite:
     @property
     def sentence(self) -> str:
         """`2.weight: 1 of 1,024 entries is NaN`."""
-        counts = [(self.nan, "NaN"), (self.infinite, "infinite"), (self.huge, f"beyond {_HUGE:.0e}")]
+        counts = [(self.nan, "NaN"), (self.infinite, "infinite"), (self.huge, f"beyond {HUGE:.0e}")]
         said = [f"{count:,} {'is' if count == 1 else 'are'} {word}" for count, word in counts if count]
         return f"{self.name}: of {self.entries:,} entries {' and '.join(said)}"
 
@@ -50,7 +50,7 @@ def non_finite_tensors(tensors: Iterable[tuple[str, Tensor]], kind: Kind) -> lis
             continue
         values = tensor.detach()
         nan, infinite = int(values.isnan().sum()), int(values.isinf().sum())
-        huge = int((values.abs() > _HUGE).sum()) - infinite if kind == "weight" else 0
+        huge = int((values.abs() > HUGE).sum()) - infinite if kind == "weight" else 0
         is_mask = kind == "buffer" and not nan and infinite == int((values == -torch.inf).sum())
         if (nan or infinite or huge) and not is_mask:
             found.append(NonFinite(name, kind, nan, infinite, huge, values.numel()))
@@ -88,7 +88,7 @@ def overflow_finding(
 
     largest_weight: of the layer that the operation stands behind, its largest absolute entry.
     """
-    if overflow.is_product and largest_weight < _HUGE:
+    if overflow.is_product and largest_weight < HUGE:
         return
     index = None if overflow.layer is None else layers.get(overflow.layer)
     message = f"{describe(overflow, largest_weight)}. {_way_out(overflow)}"

@@ -42,7 +42,7 @@ _SEED = 0
 _MOST_IN_BRANCH = 8
 """Uses of weights that a residual branch has at most: attention and an mlp side by side have six."""
 _DETAIL = Detail.DIAGNOSIS
-_DIRECTIONS, _SAME = 4, 1e-5
+_DIRECTIONS, ALIKE_UNITS = 4, 1e-5
 """Random directions that rows are compared along, and how near counts as the same: float32's rounding."""
 
 
@@ -385,7 +385,7 @@ def _copies(use: Use, gradient: Tensor | None) -> int:
         parts.append(use.bias.detach()[:, None])
     seen = torch.cat([_projected(part) for part in parts], 1)  # (units, projections)
     seen = seen[seen[:, 0].argsort()]
-    same = (seen[1:] - seen[:-1]).abs().amax(1) <= _SAME
+    same = (seen[1:] - seen[:-1]).abs().amax(1) <= ALIKE_UNITS
     return int(same.sum())
 
 

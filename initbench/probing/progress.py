@@ -24,8 +24,9 @@ NOT_LEARNED = Code(
     "The signal is fine, and the training has learned nothing.",
     "training loss at the end, beside the entropy of the training labels, which a guess gets",
     _SHARE_OF_GUESSING,
-    limit=f"training loss ≥ {_SHARE_OF_GUESSING:g} of the labels' entropy and validation accuracy below a"
-    f" quarter of the way from the largest class's share to 1; ≥ {LEAST_UPDATES} updates; no other warning",
+    limit=f"training loss ≥ {_SHARE_OF_GUESSING:g} of the labels' entropy and validation accuracy"
+    f" less than {100 * _LEAST_GAIN:g} % of the way from the largest class's share to 1; ≥ {LEAST_UPDATES}"
+    " updates; no other warning",
     cause="A learning rate so small that nothing moved, or so large that everything was thrown.",
     cure="Look at train.lr, tenfold steps first; then at train.steps, train.grad_clip and the labels.",
 )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from initbench.probing.diagnose import diagnose
+from initbench.probing.stream import outside_branches, residual_sums
 
 Records = list[dict[str, Any]]
 """What a pass shows of every layer of one net."""
@@ -49,10 +50,12 @@ def proof(code: str, before: Sequence[Records], after: Sequence[Records]) -> str
 def _factor(
     nets: Sequence[Records], read: Callable[[dict[str, Any]], float | None], *, is_backward: bool
 ) -> float | None:
-    """Geometric mean over nets and hidden layers of what one layer multiplies the statistic by."""
+    """Geometric mean of what a hidden layer, or in a residual net a sum, multiplies the statistic by."""
     logs = []
     for layers in nets:
-        values = [read(layer) for layer in layers if layer["act"] is not None]
+        sums = residual_sums(layers)
+        hidden = [layer for layer in outside_branches(layers) if layer["act"] is not None]
+        values = [read(layer) for layer in (sums if len(sums) > 1 else hidden)]
         usable = [value for value in values if value is not None and 0.0 < value < math.inf]
         if len(usable) > 1:
             logs.append(math.log(usable[-1] / usable[0]) / (len(usable) - 1))

@@ -18,7 +18,7 @@ from initbench.config import registries
 from initbench.config.fields import default_value, type_words
 from initbench.errors import UnknownNameError
 from initbench.execute.executor import EXECUTORS, Executor
-from initbench.linting.check import CHECKS
+from initbench.linting.check import CHECKS, Check
 from initbench.models.initialise import rule_of
 from initbench.probing.diagnose import CODES
 from initbench.probing.finding import Code
@@ -187,7 +187,20 @@ def _(entry: Executor) -> dict[str, Any]:
 
 @facts.register
 def _(entry: Code) -> dict[str, Any]:
-    return {"measure": entry.measure, "threshold": entry.threshold, "hides": list(entry.hides)}
+    return {
+        "level": entry.level,
+        "measure": entry.measure,
+        "threshold": entry.threshold,
+        "limit": entry.limit,
+        "cause": entry.cause,
+        "cure": entry.cure,
+        "hides": list(entry.hides),
+    }
+
+
+@facts.register
+def _(entry: Check) -> dict[str, Any]:
+    return {"level": entry.level, "limit": entry.limit, "cure": entry.cure}
 
 
 def sigma_w2(scheme: Scheme, fan_in: int, fan_out: int, activation: BoundActivation) -> float | None:

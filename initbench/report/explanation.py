@@ -24,7 +24,7 @@ from initbench.report import axes, curve
 from initbench.report.catalogue import EXAMPLE_FANS, Kind, describe, growth, sigma_w2
 from initbench.report.grid import Grid
 from initbench.report.sheet import Sheet
-from initbench.report.text import NOTHING, number
+from initbench.report.text import number
 
 SCHEMA = "initbench.explain/1"
 _KEPT = 0.01
@@ -56,8 +56,6 @@ def explain(sheet: Sheet, kind: Kind, entry: Entry | Code, *, ascii_only: bool) 
     sheet.pair("formula", row["formula"])
     sheet.pair("source", row["source"])
     _detail(entry, sheet, ascii_only)
-    if isinstance(entry, Check):
-        sheet.pair("level", entry.level)
     if kind.place is not None and isinstance(entry, Entry):
         _options(sheet, row["options"])
         _writing(sheet, kind, entry)
@@ -250,9 +248,17 @@ def _(entry: Scheme) -> dict[str, Any]:
 @_detail.register
 def _(entry: Code, sheet: Sheet, ascii_only: bool) -> None:
     del ascii_only
+    sheet.pair("level", entry.level)
     sheet.pair("measured", entry.measure)
-    limit = NOTHING if entry.threshold is None else f"{entry.threshold:.4g}"
-    sheet.pair("threshold", entry.limit or limit)
+    sheet.pair("threshold", entry.limit)
     sheet.pair("cause", entry.cause)
     sheet.pair("cure", entry.cure)
     sheet.pair("hides", ", ".join(entry.hides))
+
+
+@_detail.register
+def _(entry: Check, sheet: Sheet, ascii_only: bool) -> None:
+    del ascii_only
+    sheet.pair("level", entry.level)
+    sheet.pair("threshold", entry.limit)
+    sheet.pair("cure", entry.cure)

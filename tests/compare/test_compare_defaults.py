@@ -117,8 +117,8 @@ def test_added_keys_at_their_defaults_set_nothing_apart():
     assert sorted(row.label for row in table.rows) == ["a with.code=new", "a with.code=old"]
 
 
-def test_added_keys_with_another_value_do():
+def test_added_keys_with_another_value_are_a_change_that_is_told():
     before, now = of_both(label_noise=0.5)
     found = changes(tables(now), EarlierRuns(tables(before)))
-    assert not found.rows and found.only_now and found.only_before
+    assert [row.config_changes for row in found.rows] == [["data.label_noise: 0.0 → 0.5"]]
     assert not saw_the_same([*before, *now])

@@ -207,16 +207,21 @@ def test_the_resolved_config_runs_again_to_the_same_id(
     assert watcher.steps == []
 
 
-def test_a_fallback_is_recorded_and_never_taken_for_the_real_set(
+def test_a_fallback_is_recorded_and_trained_once(
     make_config: Any, execute: Any, workplace: Workplace
 ) -> None:
+    """The id covers the set that was used: a stand-in and the set asked for by name are one training."""
     config = make_config(data={"name": "mnist", "fallback": "digits"})
     execution, _ = execute(config)
     record = workplace.store.read(execution.run_ids[0]).record
     assert (record["dataset"], record["dataset_requested"]) == ("digits", "mnist")
-    assert record["config"]["data"]["name"] == "mnist"
-    direct, _ = execute(make_config())
-    assert direct.run_ids != execution.run_ids
+    assert record["config"]["data"]["name"] == "digits"
+    direct, watcher = execute(make_config())
+    assert (direct.run_ids, watcher.steps) == (execution.run_ids, [])
+    other, watcher = execute(make_config(data={"name": "mnist", "fallback": "digits", "normalize": "none"}))
+    assert other.run_ids != execution.run_ids and watcher.steps, "the preparation is that of the config"
+    renamed, _ = execute(make_config(name="other", data={"name": "fashion_mnist", "fallback": "digits"}))
+    assert workplace.store.read(renamed.run_ids[0]).record["arm"] == record["arm"]
     with pytest.raises(DataError):
         execute(make_config(data={"name": "mnist"}))
 

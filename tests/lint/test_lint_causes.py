@@ -266,3 +266,23 @@ def test_untouched_layers_before_a_norm_are_no_finding() -> None:
     module = net()
     module[2].reset_parameters()
     assert "untouched" in codes(module, noise(16, 8))
+
+
+def test_the_output_map_of_torchs_attention_counts_as_drawn() -> None:
+    """nn.MultiheadAttention leaves out_proj as nn.Linear does, and transformers ship it so."""
+
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(64, 4, batch_first=True)
+            self.mlp = nn.Sequential(nn.Linear(64, 128), nn.GELU(), nn.Linear(128, 64))
+            self.head = nn.Linear(64, 10)
+            for layer in (self.mlp[0], self.mlp[2], self.head):
+                nn.init.xavier_uniform_(layer.weight)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x + self.attention(x, x, x, need_weights=False)[0]
+            return self.head((x + self.mlp(x)).mean(1))
+
+    report = initbench.lint(Attention(), torch.randn(16, 6, 64))
+    assert "untouched" not in {finding.code for finding in report.findings}

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from initbench.cli.ls import age, ls, run_table
 from initbench.cli.rm import rm
-from initbench.errors import StoreError, UsageError
+from initbench.cli.run_groups import sort_runs
+from initbench.errors import StoreError, UnknownNameError, UsageError
 from initbench.report.terminal import stdout_console
 from initbench.store.store import Store
 
@@ -219,3 +220,51 @@ if __name__ == "__main__":
     GOLDEN.mkdir(exist_ok=True)
     (GOLDEN / "ls_120.txt").write_text(rendered(120), encoding="utf-8")
     sys.stdout.write(rendered(120))
+
+
+@pytest.mark.parametrize(
+    ("sort", "expected"),
+    [
+        ("test", ["b", "a", "c"]),
+        ("-test %", ["a", "b", "c"]),
+        ("-test_accuracy", ["a", "b", "c"]),
+        ("age", ["c", "b", "a"]),
+        ("-age", ["a", "b", "c"]),
+        ("created", ["a", "b", "c"]),
+        ("-run", ["c", "b", "a"]),
+        ("status", ["a", "b", "c"]),
+    ],
+)
+def test_runs_are_sorted_and_those_without_a_value_come_last(sort: str, expected: list[str]) -> None:
+    accuracies = {"a": 0.9, "b": 0.5, "c": "NaN"}
+    runs = [
+        {
+            "run_id": name,
+            "status": "finished",
+            "test_accuracy": accuracies[name],
+            "created": f"2030-01-0{day}",
+        }
+        for day, name in enumerate("abc", 1)
+    ]
+    assert [run["run_id"] for run in sort_runs(runs, sort)] == expected
+
+
+def test_ls_has_a_line_for_each_group(runs: Path) -> None:
+    heading, *lines = call(
+        "ls", "--runs-dir", runs, "--by", "experiment", "--sort", "-run"
+    ).stdout.splitlines()
+    assert heading.split() == ["experiment", "runs", "status", "val", "%", "test", "%", "age"]
+    assert [line.split()[:5] for line in lines] == [
+        ["tanh", "1", "interrupted", "–", "–"],
+        ["relu", "2", "finished", "–", "50.0"],
+    ]
+    document = json.loads(call("ls", "--runs-dir", runs, "--by", "data", "--json").stdout)
+    (group,) = document["groups"]
+    assert (group["dataset"], group["runs"], group["test_accuracy"]) == ("digits", 3, 0.5)
+    assert group["statuses"] == {"finished": 2, "interrupted": 1} and len(document["runs"]) == 3
+
+
+@pytest.mark.parametrize("options", [("--sort", "tset"), ("--sort", ""), ("--by", "stauts"), ("--by", "")])
+def test_an_unknown_order_or_group_is_a_usage_error(runs: Path, options: tuple[str, str]) -> None:
+    with pytest.raises(UnknownNameError, match=f"{options[0]}: unknown key"):
+        call("ls", "--runs-dir", runs, *options)

@@ -177,7 +177,7 @@ class Refusing(nn.Linear):
         (nn.LazyLinear(3), "a lazy module has no shape yet"),
         (nn.ReLU(), "no parameters"),
         (nn.Linear(5, 3), r"cannot take a batch of shape \(4, 6\)"),
-        (nn.Linear(6, 3, device="meta"), "the module is on meta and the batch on cpu"),
+        (nn.Linear(6, 3, device="meta"), "the module is on the device meta"),
         (Rounded(), "without a tensor of real numbers"),
         (Refusing(), "the way back from it, fails: ValueError: not today"),
     ],

@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterator
 
 from initbench.linting.check import CHECKS, Check, Remark, Subject
 from initbench.probing.conditions import condition_findings
+from initbench.probing.diagnose import CODES
 from initbench.probing.finding import Finding
+from initbench.probing.inputs import LARGE, LARGE_COLUMN, SMALL
+from initbench.probing.not_finite import HUGE
 
 
 def _finding(subject: Subject, code: str) -> Finding | None:
@@ -33,13 +36,17 @@ def _check(code: str) -> Callable[[Subject], Iterator[Remark]]:
     return look
 
 
+_CODES = {code.name: code for code in CODES}
+
 CHECKS.add(
     Check(
         name="not_finite",
         summary="A weight, buffer or input holds a NaN or an infinity (in a buffer, −∞ alone is a mask), a"
-        " weight an entry beyond 1e18, or an operation of the pass makes what is not finite.",
+        f" weight an entry beyond {HUGE:g}, or an operation of the pass makes what is not finite.",
         source="IEEE 754",
         level="warning",
+        limit=_CODES["not_finite"].limit,
+        cure=_CODES["not_finite"].cure,
         look=_check("not_finite"),
     )
 )
@@ -49,16 +56,20 @@ CHECKS.add(
         summary="All samples of the batch are the same.",
         source="",
         level="warning",
+        limit=_CODES["samples_alike"].limit,
+        cure=_CODES["samples_alike"].cure,
         look=_check("samples_alike"),
     )
 )
 CHECKS.add(
     Check(
         name="input_scale",
-        summary="What the first layer is given has E[x²] > 100 or < 0.0001, or a column with more than 1,000,"
-        " and no norm behind that layer divides it out.",
+        summary=f"What the first layer is given has E[x²] > {LARGE:g} or < {SMALL:g}, or a column with"
+        f" more than {LARGE_COLUMN:,.0f}, and no norm behind that layer divides it out.",
         source="LeCun et al. 1998",
         level="warning",
+        limit=_CODES["input_scale"].limit,
+        cure=_CODES["input_scale"].cure,
         look=_check("input_scale"),
     )
 )

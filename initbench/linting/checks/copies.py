@@ -121,6 +121,8 @@ CHECKS.add(
         summary="Two layers have the same random weights, to the last digit.",
         source="PyTorch's nn.TransformerEncoder, which says so of itself",
         level="warning",
+        limit=f"every entry of the weight equal, no rounding; weights of ≥ {_LEAST_ENTRIES} entries",
+        cure="Draw each layer anew: init.scheme=kaiming_normal, or initbench.apply_init(module).",
         look=_identical_layers,
     )
 )
@@ -131,6 +133,8 @@ CHECKS.add(
         " a loss that takes logits.",
         source="Bridle 1990, for what a softmax expects",
         level="warning",
+        limit=f"any softmax; a relu where > {100 * _CLAMPED:g} % of the logits are exactly 0",
+        cure="Put out the logits as they are.",
         look=_activation_on_logits,
     )
 )
@@ -140,6 +144,8 @@ CHECKS.add(
         summary="A layer of the pass has requires_grad=False in all its parameters.",
         source="",
         level="warning",
+        limit="all parameters of one layer",
+        cure="Set requires_grad_(True), unless the weights were trained elsewhere and are meant to stay.",
         look=_frozen,
     )
 )
@@ -149,6 +155,8 @@ CHECKS.add(
         summary="More than a tenth of a norm's scales are negative: they were drawn around 0, not 1.",
         source="Ioffe & Szegedy 2015, Radford et al. 2016",
         level="warning",
+        limit=f"> {100 * _BOTH_SIGNS:g} % of the scales below 0; norms of ≥ {_LEAST_CHANNELS} channels",
+        cure="Start the scales at 1, or draw them around 1; at 0 exactly only where a residual branch ends.",
         look=_norm_scale,
     )
 )

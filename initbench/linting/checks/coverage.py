@@ -28,6 +28,9 @@ CHECKS.add(
         summary="Fewer than half of the weights were looked at, so that finding nothing says nothing.",
         source="",
         level="warning",
+        limit="fewer than 50 % of the weights seen, or none",
+        cure="Write what multiplies by a weight with torch's functions or modules, outside of scripted and"
+        " transformed functions; or judge these weights by other means.",
         look=_unseen,
         needs_uses=False,
     )

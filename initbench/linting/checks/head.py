@@ -40,6 +40,8 @@ CHECKS.add(
         summary=f"The loss starts more than {EXCESS:g} nats above chance, which is ln C for C classes.",
         source="the entropy of equal logits",
         level="warning",
+        limit=f"> {EXCESS:g} nats, mean over the seeds",
+        cure="Start the head at 0 (init.head=zeros), or draw it with smaller weights.",
         look=_head_scale,
     )
 )
@@ -49,6 +51,8 @@ CHECKS.add(
         summary="The head starts at 0 and lets no gradient through at first.",
         source="Zhang et al. 2019",
         level="note",
+        limit="all weights of the head exactly 0, and E[δ²] = 0 in all layers below",
+        cure="Nothing has to be done: the head moves at the first update.",
         look=_zero_head,
     )
 )

@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from torch import nn
+
 from initbench.linting.check import CHECKS, Check, Remark, Subject, named
-from initbench.linting.evidence import LEAST_ENTRIES, Variance, is_torch_default, torch_fans, variance_of
+from initbench.linting.evidence import (
+    LEAST_ENTRIES,
+    SIGMAS,
+    Variance,
+    is_torch_default,
+    torch_fans,
+    variance_of,
+)
 from initbench.probing.conditions import SCALE_FREE_NORMS
 from initbench.trace.operations import WEIGHTED
 from initbench.trace.use import Use
@@ -96,11 +105,16 @@ def _is_mistaken(law: _Law, found: Variance) -> bool:
 
 
 def _defaults(subject: Subject) -> tuple[list[str], int]:
-    """Layers that look as torch's constructors leave them, and how many could be told."""
+    """Return the layers that look as torch's constructors leave them, and how many could be judged."""
+    modules = subject.module.named_modules()
+    attention = tuple(f"{name}." for name, module in modules if isinstance(module, nn.MultiheadAttention))
     told = [
         (place, use)
         for place, use in subject.layers()
-        if use.weight.numel() >= LEAST_ENTRIES and use.name not in subject.declared and _is_a_layers(use)
+        if use.weight.numel() >= LEAST_ENTRIES
+        and use.name not in subject.declared
+        and _is_a_layers(use)
+        and not use.name.startswith(attention)  # drawn by the constructor of the attention
     ]
     return [use.name for place, use in told if is_torch_default(subject.drawn(place))], len(told)
 
@@ -165,6 +179,8 @@ CHECKS.add(
         summary="A weight has not the variance that its scheme declares.",
         source="sampling error of a variance",
         level="warning",
+        limit=f"> {SIGMAS:g} standard errors of the sample's variance",
+        cure="Something draws or rescales the weight after the init; look for what runs last.",
         look=_variance,
     )
 )
@@ -175,6 +191,9 @@ CHECKS.add(
         " those of the other mode, and cannot be told from it.)",
         source="He et al. 2015, for what a fan is",
         level="warning",
+        limit=f"> {SIGMAS:g} standard errors from every variance of the true fans, ≤ {SIGMAS:g} from one of"
+        f" torch's; the two fans > {100 * _FAR:g} % apart; two layers or more of ≥ {LEAST_ENTRIES} entries",
+        cure="Use initbench.apply_init, which counts groups and strides.",
         look=_fans,
     )
 )
@@ -184,6 +203,9 @@ CHECKS.add(
         summary="No init was applied: all weights are as torch's constructors leave them.",
         source="PyTorch's nn.Linear and nn.Conv2d",
         level="warning",
+        limit=f"all layers of ≥ {LEAST_ENTRIES} entries have torch's bound and variance 1/(3·fan_in)"
+        f" within {SIGMAS:g} standard errors, and two or more have no norm behind them",
+        cure='Draw them: init.scheme=kaiming_normal, or initbench.apply_init(module, "kaiming_normal").',
         look=_torch_default,
     )
 )
@@ -193,6 +215,10 @@ CHECKS.add(
         summary="Some weights were left as torch's constructors make them while others were drawn.",
         source="PyTorch's nn.Linear and nn.Conv2d",
         level="warning",
+        limit=f"a layer of ≥ {LEAST_ENTRIES} entries that has torch's bound and variance 1/(3·fan_in)"
+        f" within {SIGMAS:g} standard errors, no norm behind it, and is no head, beside another that has not",
+        cure="Let the function that draws the weights know their type (isinstance, not a lower-case"
+        " class name).",
         look=_untouched,
     )
 )
@@ -202,6 +228,8 @@ CHECKS.add(
         summary="The norm behind a layer takes the scale of its weights away.",
         source="Ioffe & Szegedy 2015",
         level="note",
+        limit=f"any layer with a norm right behind it: {', '.join(sorted(SCALE_FREE_NORMS))}",
+        cure="Nothing has to be done; judge the init of these layers by the learning rate.",
         look=_scale_cancelled,
     )
 )

@@ -12,16 +12,19 @@ from torch.nn.utils.weight_norm import WeightNorm
 from initbench.components.weight import parametrization_of
 from initbench.linting.check import CHECKS, Check, Remark, Subject, named
 from initbench.linting.evidence import is_torch_default
+from initbench.probing.own import ALIKE_UNITS
 from initbench.trace.use import UNUSED, Use
 
 _GROWTH = 100.0
 """Growth of E[x²] over all residual sums that is too much."""
+_STALE = 1e-4
+"""Relative difference of a weight and what its hook computes that rounding does not make."""
+_CENTRING_NORMS = ("batch", "instance")
+"""Norms that subtract the mean of each channel, and a bias with it."""
 
 
 def _dead_bias(subject: Subject) -> Iterator[Remark]:
-    layers = [
-        use.name for _, use in subject.layers() if use.bias is not None and use.norm in ("batch", "instance")
-    ]
+    layers = [use.name for _, use in subject.layers() if use.bias is not None and use.norm in _CENTRING_NORMS]
     if layers:
         yield Remark(
             f"{named(layers)}: the norm right behind subtracts the mean, and with it the bias, which gets no"
@@ -51,7 +54,7 @@ def _stale_weights(subject: Subject) -> Iterator[str]:
         for hook in module._forward_pre_hooks.values():
             if isinstance(hook, WeightNorm):
                 told, computed = getattr(module, hook.name), hook.compute_weight(module)
-                if not torch.allclose(told.detach(), computed.detach(), rtol=1e-4, atol=1e-6):
+                if not torch.allclose(told.detach(), computed.detach(), rtol=_STALE, atol=1e-6):
                     yield name
 
 
@@ -142,6 +145,8 @@ CHECKS.add(
         summary="A bias stands before a norm that subtracts the mean.",
         source="Ioffe & Szegedy 2015",
         level="note",
+        limit=f"any bias with a norm right behind it: {', '.join(_CENTRING_NORMS)}",
+        cure="Make the layers without bias (model.bias=false, bias=False); the norm has a shift of its own.",
         look=_dead_bias,
     )
 )
@@ -151,6 +156,10 @@ CHECKS.add(
         summary="Weight norm was put on a layer before its init, which is lost.",
         source="Salimans & Kingma 2016",
         level="warning",
+        limit=f"`weight` and g·v/‖v‖ differ by > {100 * _STALE:g} %, or the weight is as torch's constructor"
+        " leaves it",
+        cure="Draw the weight first and then put weight norm on it, or use initbench.apply_init, which sets"
+        " both.",
         look=_weight_norm_before_init,
     )
 )
@@ -160,6 +169,9 @@ CHECKS.add(
         summary="Units of a layer have the same weights and get the same gradient.",
         source="Rumelhart et al. 1986",
         level="warning",
+        limit=f"any two units whose weights, biases and gradients agree within {ALIKE_UNITS:g} of the"
+        " largest entry",
+        cure="Draw the weights at random: init.scheme=kaiming_normal.",
         look=_duplicated_units,
     )
 )
@@ -169,6 +181,8 @@ CHECKS.add(
         summary="Parameters that no part of the pass uses.",
         source="",
         level="warning",
+        limit="any parameter that no operation of the pass takes",
+        cure="Take them out, or see whether they belong to a head that was replaced.",
         look=_unused,
         needs_uses=False,
     )
@@ -179,6 +193,9 @@ CHECKS.add(
         summary="Weights that the pass uses and the loss does not reach.",
         source="",
         level="warning",
+        limit="any weight of the pass for which autograd has no gradient at all; an exact 0 counts as one",
+        cure="Look for a detach, a no_grad or a step without gradient behind them, or for an output that is"
+        " no part of the loss.",
         look=_no_gradient,
     )
 )
@@ -188,6 +205,9 @@ CHECKS.add(
         summary=f"The residual stream grows more than {_GROWTH:g} times over the net.",
         source="Zhang et al. 2019, De & Smith 2020",
         level="warning",
+        limit=f"E[x²] of the last residual sum ≥ {_GROWTH:g} times that of the first",
+        cure="Start the last layer of each branch at 0 or scale it by 1/√(2·sums) (init.scheme=skipinit,"
+        " fixup or residual_scaled), or add a norm layer.",
         look=_residual_scale,
     )
 )

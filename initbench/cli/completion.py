@@ -1,0 +1,178 @@
+"""What the Tab key completes: runs, keys of a config, names of components, metrics, configs and lessons.
+
+Nothing here imports torch, so that an answer takes a fraction of a second. What cannot be read is left out:
+a completion has no place for an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from initbench.errors import InitbenchError
+
+_BESIDE_CONFIG = ("dataset", "experiment", "seed", "status", "with.code", "with.device", "with.torch")
+"""Keys that stored runs have beside those of their config."""
+_CONFIG_ENDINGS = (".yaml", ".yml")
+
+
+def complete_runs(context: typer.Context, incomplete: str) -> list[str]:
+    """Return experiments, sweeps and run ids of the runs directory that begin so."""
+    from initbench.store import sweeps
+    from initbench.store.store import Store
+
+    root = Path(context.params.get("runs_dir") or "runs")
+    try:
+        records = Store(root).records()
+        swept = sweeps.names(root)
+    except (InitbenchError, OSError):
+        return []
+    experiments = [str(record.get("experiment", "")) for record in records]
+    return _beginning(incomplete, [*experiments, *swept, *(str(record["run_id"]) for record in records)])
+
+
+def complete_metrics(incomplete: str) -> list[str]:
+    """Return the metrics whose name begins so, after those that stand before a comma."""
+    from initbench.compare.metrics import METRICS
+
+    return _in_list(incomplete, METRICS)
+
+
+def complete_columns(incomplete: str) -> list[str]:
+    """Return the metrics and the keys of a config that begin so, after those that stand before a comma."""
+    from initbench.compare.metrics import METRICS
+
+    return _in_list(incomplete, [*METRICS, *_keys()])
+
+
+def complete_keys(incomplete: str) -> list[str]:
+    """Return the keys of stored runs that begin so, after those that stand before a comma."""
+    return _in_list(incomplete, [*_keys(), *_BESIDE_CONFIG])
+
+
+def complete_conditions(incomplete: str) -> list[str]:
+    """Return `KEY=` for the keys that begin so, or `KEY=VALUE` for the components that a key takes."""
+    return _assignments(incomplete, [*_keys(), *_BESIDE_CONFIG])
+
+
+def complete_config(context: typer.Context, incomplete: str) -> list[str]:
+    """Return config files, shipped configs, and overrides `KEY=` or `KEY=VALUE` that begin so."""
+    from initbench.config.shipped import shipped_names
+
+    words = context.params.get("arguments") or []
+    if list(words[-1:]) == ["="] and len(words) > 1:  # bash takes KEY=VALUE for three words
+        return _beginning(incomplete, _choice_of(words[-2]))
+    files = list(_files(incomplete))
+    return [*files, *_beginning(incomplete, shipped_names()), *_assignments(incomplete, _keys())]
+
+
+def complete_lessons(incomplete: str) -> list[str]:
+    """Return `ls`, lessons, config files and overrides that begin so."""
+    from initbench.config.shipped import CONFIGS
+
+    lessons = sorted(path.stem for path in (CONFIGS / "lessons").glob("*.yaml"))
+    named = _beginning(incomplete, ["ls", *lessons])
+    return [*named, *_files(incomplete), *_assignments(incomplete, _keys())]
+
+
+def complete_entries(incomplete: str) -> list[str]:
+    """Return the inits, activations, norms and other entries of the catalogue that begin so."""
+    choices = _table()["choices"].values()
+    return _beginning(incomplete, sorted({name for choice in choices for name in choice["entries"]}))
+
+
+def complete_ls_sort(incomplete: str) -> list[str]:
+    """Return the keys of `ls --sort` that begin so."""
+    from initbench.cli.run_groups import AGE, SORT_KEYS
+
+    return _beginning(incomplete, [*SORT_KEYS, AGE])
+
+
+def complete_ls_group(incomplete: str) -> list[str]:
+    """Return the keys of `ls --by` that begin so."""
+    from initbench.cli.run_groups import GROUP_KEYS
+
+    return _beginning(incomplete, GROUP_KEYS)
+
+
+def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:
+    return [name for name in dict.fromkeys(names) if name.startswith(incomplete) and name]
+
+
+def _in_list(incomplete: str, names: Iterable[str]) -> list[str]:
+    before, comma, last = incomplete.rpartition(",")
+    return [before + comma + name for name in _beginning(last, names)]
+
+
+def _assignments(incomplete: str, keys: Sequence[str]) -> list[str]:
+    key, sign, value = incomplete.partition("=")
+    if not sign:
+        return [f"{name}=" for name in _beginning(incomplete, keys)]
+    choice = _choice_of(key.removesuffix("!"))
+    return [f"{key}={name}" for name in _beginning(value, choice)]
+
+
+def _choice_of(key: str) -> list[str]:
+    """Return the entries that a key names one of; none for a key with another value."""
+    node: Mapping[str, Any] = _table()
+    for part in key.split("."):
+        keys = node.get("keys", {})
+        if part not in keys and _tag(node) == part:
+            break
+        node = keys.get(part, {}) if keys else _below_choice(node).get(part, {})
+    kind = node.get("choice")
+    return sorted(_table()["choices"][kind]["entries"]) if kind else []
+
+
+def _keys() -> list[str]:
+    """Return the dotted keys of an experiment, those of every data set and family included."""
+    return sorted(set(_dotted(_table()["keys"], "")))
+
+
+def _dotted(keys: Mapping[str, Any], path: str) -> Iterator[str]:
+    for name, node in keys.items():
+        full = path + name
+        tag = _tag(node)
+        below = node.get("keys") or (_below_choice(node) if not path else {})
+        if tag is not None and not path:
+            yield f"{full}.{tag}"
+        if below:
+            yield from _dotted(below, f"{full}.")
+        elif tag is None or path:
+            yield full
+
+
+def _tag(node: Mapping[str, Any]) -> str | None:
+    return _table()["choices"][node["choice"]]["tag"] if "choice" in node else None
+
+
+def _below_choice(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of all entries that a key names one of."""
+    if "choice" not in node:
+        return {}
+    entries = _table()["choices"][node["choice"]]["entries"].values()
+    return {name: option for options in entries for name, option in (options or {}).items()}
+
+
+def _table() -> dict[str, Any]:
+    from initbench.compare.defaults import default_table
+
+    return default_table()
+
+
+def _files(incomplete: str) -> Iterator[str]:
+    """Yield the config files and folders that begin so, as they are typed."""
+    folder, slash, start = incomplete.rpartition("/")
+    try:
+        entries = sorted(Path(folder or ("/" if slash else ".")).iterdir())
+    except (OSError, ValueError):
+        return
+    for entry in entries:
+        if entry.name.startswith(start) and not (entry.name.startswith(".") and not start):
+            if entry.suffix in _CONFIG_ENDINGS:
+                yield f"{folder}{slash}{entry.name}"
+            elif entry.is_dir() and start:
+                yield f"{folder}{slash}{entry.name}/"
