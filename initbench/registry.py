@@ -20,8 +20,8 @@ from pydantic_core import PydanticCustomError
 
 from initbench.errors import UnknownNameError
 
-MAX_NUMBER = 1e15
-"""Largest size of a number with a fraction in a config: weights and updates of it are finite in float32."""
+MAX_NUMBER = 1e38
+"""Largest size of a number with a fraction in a config: it is finite in float32."""
 MAX_COUNT = 10**9
 """Largest number of steps, samples or the like in a config."""
 
@@ -41,7 +41,7 @@ class Section(BaseModel):
     @field_validator("*")
     @classmethod
     def _numbers_fit_float32(cls, value: Any) -> Any:
-        """Refuse numbers whose products, such as lr times weight_decay, overflow float32."""
+        """Refuse numbers that are infinite in float32, in which nets are drawn and trained."""
         numbers = value if isinstance(value, list | tuple) else [value]
         for number in numbers:
             if isinstance(number, float) and abs(number) > MAX_NUMBER:

@@ -20,7 +20,7 @@ from initbench.errors import ConfigError
 from initbench.models.build import check
 from initbench.models.initialise import InitOptions
 from initbench.models.network import FAMILIES, FamilyOptions
-from initbench.registry import MAX_COUNT, Options, Section
+from initbench.registry import MAX_COUNT, MAX_NUMBER, Options, Section
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 SeedList = Annotated[list[Seed], Field(min_length=1, max_length=10_000)]
@@ -91,6 +91,20 @@ class TrainOptions(Section):
         if isinstance(given, dict) and given.get("steps") is None and given.get("epochs") is None:
             return {**given, "steps": DEFAULT_STEPS}
         return given
+
+    @model_validator(mode="after")
+    def _updates_fit_float32(self) -> TrainOptions:
+        """Refuse a learning rate that is infinite in float32 once the optimizer has multiplied it."""
+        rate = self.lr * max(self.lr_factors.body, self.lr_factors.head)
+        rate /= 1.0 - getattr(self.optimizer, "beta1", 0.0)  # Adam's correction of its first update
+        largest = rate * max(1.0, self.weight_decay)
+        if largest > MAX_NUMBER:
+            problem = (
+                f"the learning rate times lr_factors and weight_decay is {largest:.3g}; at most"
+                f" {MAX_NUMBER:g} is finite in float32"
+            )
+            raise _key_fault(problem, at="lr")
+        return self
 
     @field_validator("epochs")
     @classmethod

@@ -359,3 +359,42 @@ def test_an_allocation_that_fails_tells_how_much_was_asked_for() -> None:
 
 def test_every_error_of_ours_has_a_code() -> None:
     assert all(kind.exit_code in (1, 2, 3) for kind in InitbenchError.__subclasses__())
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["train.lr=1e38"],
+        ["train.lr=1e19", "train.weight_decay=1e18"],
+        ["train.lr=1e18", "train.lr_factors={body: 1e19, head: 1e19}"],
+        ["train.lr=1e18", "train.optimizer=adam", "train.weight_decay=1e18"],
+        ["train.optimizer=adamw", "train.lr=1e18", "train.weight_decay=1e18"],
+        ["train.optimizer=rmsprop", "train.lr=1e38", "train.clip_norm=1e38"],
+        ["init.gain=1e38", "init.bias=1e38"],
+        ["init.scheme={name: constant, value: 1e38}"],
+        ["init.scheme={name: normal, std: 1e38}"],
+        ["init.scheme={name: uniform, bound: 1e38}"],
+        ["model.activation={name: elu, alpha: 1e38}"],
+        ["data.shift={brightness: 1e38, noise: 1e38}"],
+    ],
+)
+def test_the_largest_numbers_diverge_and_do_not_fail(
+    initbench: Callable[..., Any], tmp_path: Path, overrides: list[str]
+) -> None:
+    config = tmp_path / "tiny.yaml"
+    config.write_text(TINY, encoding="utf-8")
+    said = initbench("run", config, *overrides, "seeds=1", "-q", "--runs-dir", tmp_path / "runs")
+    assert said.code == 0, said.err
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["train.lr=1e38", "train.weight_decay=1e38"],
+        ["train.lr=1e38", "train.lr_factors={body: 1e38}"],
+        ["train.lr=1e38", "train.optimizer=adam"],
+    ],
+)
+def test_a_product_that_overflows_is_a_fault_of_the_learning_rate(overrides: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"train\.lr: the learning rate times .* at most 1e\+38"):
+        from_overrides([*BASE, *overrides], ExperimentConfig)

@@ -114,7 +114,14 @@ DOCUMENT = json.dumps(
                 "batch_size": 32,
                 "by": [],
                 "rows": [
-                    {"key": {"experiment": "a"}, "metrics": {"final_val_accuracy": {"n": 2, "mean": 0.5}}}
+                    {
+                        "key": {"experiment": "a", "variant": {"lr": 1}},
+                        "n": 2,
+                        "diverged": 0,
+                        "metrics": {
+                            "final_val_loss": {"n": 2, "mean": 0.5, "std": 0.1, "values": [0.4, 0.6]}
+                        },
+                    }
                 ],
             }
         ],

@@ -37,7 +37,7 @@ class AutoencoderOptions(Options):
     """Mean squared error, or cross-entropy, for which every layer's input has to lie between 0 and 1."""
     steps: int = Field(default=500, ge=1, le=MAX_COUNT)
     """Updates of each layer, by Adam at its defaults, whose steps no scale of inputs changes."""
-    lr: float = Field(default=0.003, gt=0.0)
+    lr: float = Field(default=0.003, gt=0.0, le=1e30)
     """Learning rate of these updates, constant."""
     batch_size: int | None = Field(default=None, ge=1, le=MAX_COUNT)
     """Samples of such an update; null for train.batch_size."""
