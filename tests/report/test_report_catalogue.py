@@ -309,7 +309,7 @@ def test_each_kind_states_what_is_its_own() -> None:
     assert {row["name"]: row["devices"] for row in document["executors"]}["cuda"] == ["cuda"]
     assert all({"measure", "threshold"} <= row.keys() for row in document["diagnostics"])
     group = next(row for row in document["norms"] if row["name"] == "group")["options"]["num_groups"]
-    assert group["type"] == "integer > 0"
+    assert group["type"] == "integer > 0, ≤ 1,000,000,000"
     assert (group["default"], group["required"]) == (8, False)
     assert group["description"].startswith("Number of groups")
 
