@@ -32,6 +32,8 @@ def rm(
     from initbench.store.store import Store
 
     store = Store(runs_root(runs_dir))
+    if not dry_run:  # what an interrupted removal left is not found by its name any more
+        store.recover()
     run_ids = store.find(patterns)
     _refuse_running(store, run_ids)
     if dry_run:
