@@ -45,6 +45,10 @@ an uninterrupted one does: the same files, byte for byte |
 | a run that is finished | its steps are unique and increasing, and it holds what its manifest names, and its lock |
 | a file that was edited or torn | it is named with its fault, and the others are read |
 | a link, a pipe or a device in a store | it is named; it is neither followed, nor waited for, nor read |
+| stdout that is closed or full | the command does all else that it does, says so, and ends with 3, or with the code that was decided \
+for another reason (2 for a wrong command, 1 for a gate) |
+| stderr that is closed or full, a reader of either that goes away | nothing else changes: the exit code is the same, and what is trained is \
+stored |
 | text in somebody else's store | it does nothing to a terminal, to a CI job that shows it, or to a spreadsheet |
 
 Not promised: that bytes which change on the disk while size and times stay the same are noticed by anything but

@@ -63,7 +63,7 @@ def _confirmed(run_ids: list[str]) -> bool:
 
 
 def _interactive() -> bool:
-    return sys.stdin.isatty()
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def _tell(done: str, run_ids: list[str]) -> None:
