@@ -23,7 +23,8 @@ _EXIT_CODES = (
     ("2", "wrong usage, or a config with faults"),
     (
         "3",
-        "the data, the store, the device or the memory is not available, or stdout cannot be written (unless the code is 1 or 2 already)",
+        "the data, the store, the device or the memory is not available, or stdout cannot be written"
+        " (unless the code is 1 or 2 already)",
     ),
     ("4", "a bug in initbench"),
     ("130", "interrupted (Ctrl-C)"),
