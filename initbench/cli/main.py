@@ -142,8 +142,8 @@ def _report_exception(error: Exception) -> int:
     return InitbenchError.exit_code
 
 
+def _resuming(arguments: Sequence[str]) -> str:
     """Return the advice to resume from the last checkpoints; empty after a command that leaves none."""
-    """How to go on from the last checkpoints, after a command that leaves some."""
     if list(arguments[:1]) not in (["run"], ["sweep"], ["lesson"]):
         return ""
     again = ["initbench", *(argument for argument in arguments if argument != "--rerun")]
