@@ -201,7 +201,7 @@ class Answer:
 
 class Loose:
     def __init__(self, logits: Tensor, value: Tensor) -> None:
-        self.logits, self.value = logits, value
+        self.logits, self.value, self.itself = logits, value, self
 
 
 def both(logits: Tensor, value: Tensor, y: Tensor) -> Tensor:
