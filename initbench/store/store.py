@@ -291,7 +291,8 @@ def _glean(run_id: str, directory: Path) -> StoredRun | None:
         return _read(run_id, directory)
     except (StoreError, OSError) as error:
         record = _record(run_id, directory)
-        fault = str(error)
+        is_plain = isinstance(error, StoreError) or error.strerror is None
+        fault = str(error) if is_plain else f"cannot read {error.filename}: {error.strerror.lower()}"
     marked = {**(record or {}), "status": "damaged", "final": None, "error": fault}
     return None if record is None else StoredRun(run_id, marked, [], [])
 
