@@ -1,4 +1,4 @@
-"""A reader beside reruns: the renames of a swap are made between any two calls of the reader."""
+"""A reader during reruns: the renames of a swap are made between any two calls of the reader."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from initbench.store.store import Store
 RUN = "relu-s0-0123456789"
 CALLS = ("stat", "lstat", "open", "scandir", "listdir")
 LAST_CALL = 400
-"""No reader makes so many calls: the swaps are driven past the end of each."""
+"""More calls than any reader makes."""
 
 
 def put(root: Path, attempt: int) -> None:
