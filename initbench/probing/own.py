@@ -124,7 +124,8 @@ def examine(
 
     The module runs in training mode on copies of its parameters and buffers, and is left as it was found:
     values, mode, hooks, attributes and the random states. `loss(output)`, or `loss(output, y)` where y is
-    given, is a mean over the batch; without one it is that of `own_loss`. `chance`: what the loss is for a
+    given, is a mean over the batch: of what the module returns, or of its main output, as `own_loss` says;
+    without one it is that of `own_loss`. `chance`: what the loss is for a
     net that knows nothing, where that cannot be found out.
     Raises UsageError for a module that cannot be run on x.
     """
@@ -148,9 +149,9 @@ class _Task:
     loss: Loss | None
     chance: float | None
 
-    def loss_of(self, output: Tensor) -> OwnLoss:
-        """The loss of the main output."""
-        return loss_of(output, self.y, self.loss, x=self.x, chance=self.chance)
+    def loss_of(self, output: Tensor, returned: Any) -> OwnLoss:
+        """The loss of the main output, or one given of all that the module returned."""
+        return loss_of(output, self.y, self.loss, x=self.x, chance=self.chance, returned=returned)
 
 
 def _examined(module: nn.Module, task: _Task) -> Examined:
@@ -163,11 +164,11 @@ def _examined(module: nn.Module, task: _Task) -> Examined:
 
     def run() -> tuple[Tensor, Found, OwnLoss, list[Tensor | None]]:
         with _following(module, tracer), tracer, without_recomputation():
-            outputs = real_outputs(_called(module, x))
+            returned = _called(module, x)
+            outputs = real_outputs(returned)
         found = tracer.finish(parameters, outputs.values())
         records.end_forward()
-        output, *others = outputs.values()
-        return output, found, *_passed_back(output, others, task, found, parameters)
+        return next(iter(outputs.values())), found, *_passed_back(returned, outputs, task, found, parameters)
 
     with untouched(module), torch.enable_grad():
         torch.manual_seed(_SEED)
@@ -264,9 +265,10 @@ def _overflow(module: nn.Module, task: _Task) -> Overflow | None:
 
         def run() -> tuple[Tensor, OwnLoss]:
             with finder:
-                output = next(iter(real_outputs(_called(module, task.x)).values()))
+                returned = _called(module, task.x)
+                output = next(iter(real_outputs(returned).values()))
                 finder.begin_loss()
-                return output, task.loss_of(output)
+                return output, task.loss_of(output, returned)
 
         output, value = _with_state(module, {**parameters, **buffers}, run)
     return finder.cause_of(output) or finder.cause_of(value.tensor) or finder.first
@@ -365,11 +367,16 @@ def _attributes(module: nn.Module) -> Iterator[Tensor]:
 
 
 def _passed_back(
-    output: Tensor, others: Sequence[Tensor], task: _Task, found: Found, parameters: Mapping[str, Tensor]
+    returned: Any,
+    outputs: Mapping[str, Tensor],
+    task: _Task,
+    found: Found,
+    parameters: Mapping[str, Tensor],
 ) -> tuple[OwnLoss, list[Tensor | None]]:
-    """The loss of the main output, and the gradients by the weights of that of all outputs."""
+    """The loss, and the gradients by the weights: those of the loss given, or of that of every output."""
+    output, *others = outputs.values()
     with reporting_user_code("the loss, or the way back from it, fails:"):
-        value = task.loss_of(output)
+        value = task.loss_of(output, returned)
         total = value.tensor
         if task.loss is None:
             for other in others:
