@@ -59,7 +59,7 @@ def _picture(picture: Picture, found: Conducted, width: int, view: View) -> Iter
     runs = {arm.name: arm.trained.runs for arm in found.arms}
     for name in picture.layers or []:
         if runs[name]:
-            table = activation_table(runs[name], all_layers=False, width=width)
+            table = activation_table(runs[name], all_layers=False, width=width, ascii_only=view.ascii_only)
             yield from (heading(runs[name]), _BLANK, table, _BLANK)
     if picture.curves:
         rows = [row for row in found.table.rows if row.label in picture.curves]
