@@ -65,7 +65,7 @@ def _picture(picture: Picture, found: Conducted, width: int, view: View) -> Iter
         rows = [row for row in found.table.rows if row.label in picture.curves]
         drawn = judged([replace(found.table, rows=rows)], view)[0]
         for block in curves(drawn, view, ""):
-            yield from renderables(block, view.width)
+            yield from renderables(block, view.width, all_notes=view.all_notes)
     for name in picture.axes or []:
         yield from (_axes(name, ascii_only=view.ascii_only), _BLANK)
 

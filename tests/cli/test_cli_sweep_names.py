@@ -71,3 +71,10 @@ def test_histograms_are_bars_of_ascii_where_there_is_nothing_else() -> None:
     assert sparkline(counts) == "▁▁▂▃▄▅▆█"
     assert sparkline(counts, ascii_only=True) == "__.:-=+#"
     assert sparkline([0, 0], ascii_only=True) == "--------"
+
+
+def test_notes_are_printed_when_they_are_asked_for(initbench: Initbench, swept: Path) -> None:
+    short = initbench("compare", "nets", "--runs-dir", swept).out
+    every = initbench("compare", "nets", "--runs-dir", swept, "--notes").out
+    assert "; --notes tells more" in short and "standard deviation" not in short
+    assert "--notes tells more" not in every and "± is the standard deviation over seeds" in every
