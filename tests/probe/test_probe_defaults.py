@@ -23,7 +23,7 @@ def make_tokens():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
-def test_any_default_dtype_will_do(dtype):
+def test_default_dtype_may_be_any(dtype):
     torch.set_default_dtype(dtype)
     try:
         assert initbench.probe(net(), torch.randn(16, 8)).survey.layers
