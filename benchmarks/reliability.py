@@ -67,7 +67,7 @@ tests/hostile/test_streams.py -k decision` |
 | five command lines with 5 to 64 file descriptors | 70 | `pytest -m slow tests/hostile/test_streams.py -k few` |
 | SIGINT and SIGTERM at 60 moments of the start, with and without workers | 240 | `pytest -m slow \
 tests/hostile/test_signals_at_start.py` |
-| CIFAR archives that were changed or crafted | 1,000 | `pytest -m slow tests/data/test_data_cifar_fuzz.py` |
+| CIFAR archives that were changed or crafted | 350 | `pytest -m slow tests/data/test_data_cifar_fuzz.py` |
 
 Each ends with the right exit code or a sentence that names the fault, without a traceback and without a run that stays failed.
 """  # noqa: E501

@@ -19,7 +19,7 @@ from initbench.errors import DataError
 
 SECONDS = 5.0
 KILOBYTES = 2_000_000
-CASES = 1_000
+CASES = 350
 SETS = (cifar10(), cifar100())
 TYPES = (
     tarfile.REGTYPE,
