@@ -34,7 +34,9 @@ def random_config(stream: torch.Generator) -> tuple[list[Layer], str]:
     name = ACTIVATIONS[int(pick(0, len(ACTIVATIONS)))]
     depth, width = int(pick(2, 9)), int(pick(64, 257))
     bias = pick(0.0, 0.3) if pick(0, 1) < 0.5 else 0.0
-    layer = Layer(width, width, width, pick(0.5, 3.0), bias_variance=bias, activation=bound(name).nonlinearity)
+    layer = Layer(
+        width, width, width, pick(0.5, 3.0), bias_variance=bias, activation=bound(name).nonlinearity
+    )
     return [layer] * depth, name
 
 
