@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,12 @@ _VARIABLES = (
     "LINES",
     "TTY_COMPATIBLE",
 )
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector ten thousand tests: some libraries have it run at every call."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
