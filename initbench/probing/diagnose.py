@@ -20,8 +20,13 @@ from initbench.probing.predict import MOST_FLAT
 from initbench.probing.progress import NOT_LEARNED, Progress, progress_finding
 from initbench.probing.recurrent import slopes_over_steps
 from initbench.probing.remedy import Situation
-from initbench.probing.slopes import FALL, Slope, fall, floor, growth, known
-from initbench.probing.stream import outside_branches, residual_sums, stream_advice
+from initbench.probing.slopes import FALL, NORMED_GROWTH, Slope, fall, floor, growth, known
+from initbench.probing.stream import (
+    are_branches_normed,
+    outside_branches,
+    residual_sums,
+    stream_advice,
+)
 
 _MOST_DEAD = 0.9
 """Share of a layer's units above which it counts as dead."""
@@ -37,8 +42,9 @@ _GROWS = (
 CODES = (
     Code(
         "symmetric",
-        "All units of a hidden layer are the same function and get the same gradient: they stay identical.",
-        "largest relative spread over units of pre-activations, weight rows and weight-gradient rows",
+        "All units of a hidden layer are the same function, so that one number is all that passes it.",
+        "largest relative spread over units of pre-activations, weight rows and weight-gradient rows; in a"
+        " module's layer with weights other than 0, that of the weight rows alone",
         ALIKE,
         hides=("vanishing_forward", "vanishing_backward", "dead", "saturated"),
         limit=f"a spread ≤ {ALIKE:g} of the mean size",
@@ -109,7 +115,7 @@ CODES = (
         "The gradient grows on the way back to the first layers.",
         "log-slope, from the last hidden layer to the first, of E[δ²], at init",
         -math.log(FALL),
-        limit=_GROWS,
+        limit=f"{_GROWS}; to {NORMED_GROWTH:,.0f} times over residual sums of branches that end in a norm",
         cause="Weights too large for the activation (χ₁ = σ_w² E[φ′(h)²] > 1), or a batch norm at each of"
         " very many layers (Yang et al. 2019).",
         cure="A smaller gain; init.scheme=critical has χ₁ = 1.",
@@ -239,16 +245,25 @@ def _symmetric(snapshots: Sequence[dict[str, Any]], situation: Situation | None)
     words = words if situation is None else situation.phrase(words)
     limit = _BY_NAME["symmetric"].threshold or 0.0
     for snapshot in snapshots:
-        for layer in filter(_open, _hidden(snapshot)):
-            if layer["units"] > 1 and layer["unit_spread"] <= limit:
+        hidden = _hidden(snapshot)
+        for layer in snapshot["layers"]:
+            when, spread, alike = snapshot["when"], layer["unit_spread"], ""
+            if layer in hidden and _open(layer) and layer["units"] > 1 and spread <= limit:
+                alike = (
+                    f"are identical {spell(when)}, in what they compute and in the gradient they get, so"
+                    " training cannot tell them apart"
+                )
+            elif "row_spread" in layer and not layer["is_head"]:
+                spread = layer["row_spread"]
+                alike = (
+                    f"have the same weights {spell(when)}, so that one number is all that passes the layer"
+                )
+            if alike:
                 message = (
-                    f"all {layer['units']} units of layer {layer['index']} are identical"
-                    f" {spell(snapshot['when'])}, in what they compute and in the gradient they get,"
-                    " so training cannot tell them apart."
+                    f"all {layer['units']} units of layer {layer['index']} {alike}."
                     f" Draw the weights at random: try {words}"
                 )
-                when = snapshot["when"]
-                yield Finding("symmetric", layer["index"], layer["unit_spread"], limit, message, when)
+                yield Finding("symmetric", layer["index"], spread, limit, message, when)
                 return
 
 
@@ -283,11 +298,13 @@ def _steps(layers: Sequence[dict[str, Any]], found: Sequence[Finding]) -> Iterat
             yield Finding(code, layer["index"], slope.value, slope.threshold, message, "init")
 
 
-def _slopes(hidden: list[dict[str, Any]], situation: Situation | None) -> Iterator[Finding]:
+def _slopes(
+    hidden: list[dict[str, Any]], situation: Situation | None, most_backward: float = 1 / FALL
+) -> Iterator[Finding]:
     """Findings of the signal on its way forward and of the gradient on its way back.
 
     A residual branch that starts closed puts out 0 and lets no gradient in, while both go on beside it;
-    such layers are no part of the way.
+    such layers are no part of the way. `most_backward`: growth of E[δ²] beyond which it explodes.
     """
     forward = [layer for layer in hidden if _open(layer) and not layer.get("was_constant")]
     q = known([layer["pre"]["q"] for layer in forward])
@@ -301,7 +318,7 @@ def _slopes(hidden: list[dict[str, Any]], situation: Situation | None) -> Iterat
     delta = known([layer["grad"]["pre_q"] for layer in backward])
     lost = fall(delta, [floor(0.0)] * len(delta))
     yield from _slope("vanishing_backward", lost, delta, backward, situation)
-    yield from _slope("exploding_backward", growth(delta), delta, backward, situation)
+    yield from _slope("exploding_backward", growth(delta, most_backward), delta, backward, situation)
 
 
 def _slopes_of_stream(
@@ -309,7 +326,8 @@ def _slopes_of_stream(
 ) -> Iterator[Finding]:
     """The same at the sums of a residual net; what the layers beside it show already is not said twice."""
     span = (sums[0]["index"], sums[-1]["index"]) if sums else (0, 0)
-    for finding in _slopes(sums, None):
+    most_backward = NORMED_GROWTH if are_branches_normed(sums) else 1 / FALL
+    for finding in _slopes(sums, None, most_backward):
         if all(other.code != finding.code for other in found):
             words = ""
             if situation is not None:
