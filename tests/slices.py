@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,4 +21,14 @@ def pairwise_fast(first: Sequence[Any], second: Sequence[Any], third: Sequence[A
         for i, a in enumerate(first)
         for j, b in enumerate(second)
         for k, c in enumerate(third)
+    ]
+
+
+def each_once_fast(first: Sequence[Any], *others: Sequence[Any]) -> list[Any]:
+    """Return all combinations; in the fast tests each value of `first` occurs once, with others in turn."""
+    turns = list(itertools.product(*others))
+    return [
+        pytest.param(value, *turn, marks=() if place == number % len(turns) else pytest.mark.slow)
+        for number, value in enumerate(first)
+        for place, turn in enumerate(turns)
     ]
