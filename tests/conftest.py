@@ -34,7 +34,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the person who runs the tests has set changes nothing."""
+    """Remove the variables that the user may have set."""
     for variable in _VARIABLES:
         monkeypatch.delenv(variable, raising=False)
 
@@ -73,7 +73,7 @@ def make_config() -> Callable[..., Any]:
 
 @dataclass(frozen=True)
 class Said:
-    """What a command gave back."""
+    """Exit code and output of a command."""
 
     code: int
     out: str

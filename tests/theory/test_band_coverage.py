@@ -50,7 +50,7 @@ def source_of(x: torch.Tensor) -> Source:
 
 
 def samples_of_config(stream: torch.Generator) -> dict[str, Sample]:
-    """By statistic, what theory says of one random layer, and the means (GROUPS,) that nets show there."""
+    """Return for each statistic the prediction for one random layer and the means (GROUPS,) of nets."""
     layers, name = random_config(stream)
     width, activation = layers[0].units, bound(name)
     h = x = torch.randn(SAMPLES, width, generator=stream, dtype=torch.float64)
