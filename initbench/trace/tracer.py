@@ -16,6 +16,7 @@ from initbench.trace.ledger import INPUT, Ledger, Origin, met
 from initbench.trace.multiplication import Multiplication, entrywise, multiplication
 from initbench.trace.operations import Arguments, Named
 from initbench.trace.recurrent import CELLS, LAYERS, CellWeights, Step, is_bidirectional, run_cell, run_layers
+from initbench.trace.rewriting import REWRITTEN, rewritten
 from initbench.trace.use import UNUSED, Addition, Found, Observer, RecurrentLayer, Use
 
 _OPENED = frozenset({"multi_head_attention_forward"})
@@ -112,6 +113,12 @@ class Tracer(TorchFunctionMode):
             with self:
                 return _opened(func)(*args, **given)
         called = operations.arguments(args, given)
+        if name in REWRITTEN:
+            self._recover(_tensors(called.values()))
+            several = rewritten(name, called, self._ledger)
+            if several is not None:
+                with self:
+                    return several()
         if name in LAYERS or name in CELLS:
             return self._recurrent(name, called)
         before = None if name in _IGNORED else self._overwritten(name, called)
@@ -247,7 +254,8 @@ class Tracer(TorchFunctionMode):
 
     def _blend(self, name: str, meeting: Meeting, output: Tensor) -> None:
         """A function of what comes from the input, of which nothing is known but where it comes from."""
-        function = None if name in operations.LINEAR else name
+        is_linear = name in operations.LINEAR or (name in operations.PRODUCTS and len(meeting) == 1)
+        function = None if is_linear else name
         mixes = name in operations.MIXTURES and (len(meeting) > 1 or name == "softmax")
         self._ledger.put(output, met((origin for _, origin in meeting), function, mixes=mixes))
 
