@@ -201,7 +201,8 @@ def _einsum(given: Arguments) -> tuple[Tensor, Tensor, Axes] | None:
     spelt = spelt_operands(given)
     if spelt is None or len(spelt.operands) != 2:
         return None
-    return *spelt.operands, Axes(*spelt.letters, spelt.output)  # type: ignore[return-value]
+    (left, right), (one, other) = spelt.operands, spelt.letters
+    return left, right, Axes(one, other, spelt.output)
 
 
 def spelt_operands(given: Arguments) -> SpeltOperands | None:
