@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from initbench.probing.diagnose import diagnose
+from initbench.probing.diagnose import diagnose, hidden_layers
 from initbench.probing.stream import outside_branches, residual_sums
 
 Records = list[dict[str, Any]]
@@ -54,7 +54,7 @@ def _factor(
     logs = []
     for layers in nets:
         sums = residual_sums(layers)
-        hidden = [layer for layer in outside_branches(layers) if layer["act"] is not None]
+        hidden = hidden_layers(outside_branches(layers))
         values = [read(layer) for layer in (sums if len(sums) > 1 else hidden)]
         usable = [value for value in values if value is not None and 0.0 < value < math.inf]
         if len(usable) > 1:

@@ -201,8 +201,7 @@ def _einsum(given: Arguments) -> tuple[Tensor, Tensor, Axes] | None:
     spelt = spelt_operands(given)
     if spelt is None or len(spelt.operands) != 2:
         return None
-    (left, right), (one, other) = spelt.operands, spelt.letters
-    return left, right, Axes(one, other, spelt.output)
+    return spelt.operands[0], spelt.operands[1], Axes(spelt.letters[0], spelt.letters[1], spelt.output)
 
 
 def spelt_operands(given: Arguments) -> SpeltOperands | None:

@@ -55,16 +55,16 @@ def _einsum(given: Arguments, ledger: Ledger) -> Callable[[], Tensor] | None:
 
 def _contracted(factors: Sequence[_Factor], output: str) -> Tensor:
     """Return the sum of products, made of two factors at a time."""
-    left = [_without_lone_letters(factor, factors, output) for factor in factors]
-    while len(left) > 1:
-        one, other = _next_pair(left, output)
-        left = [factor for factor in left if factor is not one and factor is not other]
-        needed = output + "".join(factor.letters for factor in left)
-        letters = output if not left else _kept(one.letters + other.letters, needed)
-        equation = f"{one.letters},{other.letters}->{letters}"
-        result = torch.einsum(equation, one.tensor, other.tensor)
-        left.insert(0, _Factor(result, letters, one.is_input or other.is_input))
-    return left[0].tensor
+    remaining = [_without_lone_letters(factor, factors, output) for factor in factors]
+    while len(remaining) > 1:
+        pair = _next_pair(remaining, output)
+        remaining = [factor for factor in remaining if not any(factor is member for member in pair)]
+        needed = output + "".join(factor.letters for factor in remaining)
+        letters = output if not remaining else _kept(pair[0].letters + pair[1].letters, needed)
+        equation = f"{pair[0].letters},{pair[1].letters}->{letters}"
+        result = torch.einsum(equation, pair[0].tensor, pair[1].tensor)
+        remaining.insert(0, _Factor(result, letters, pair[0].is_input or pair[1].is_input))
+    return remaining[0].tensor
 
 
 def _kept(letters: str, needed: str) -> str:

@@ -131,11 +131,14 @@ class Tracer(TorchFunctionMode):
         """A recurrent layer, or one step of it, written out."""
         self._recover(_tensors(given.values()))
         layers: list[RecurrentLayer] = []  # of this call, in order
+        goes_both_ways = name in LAYERS and is_bidirectional(given)
 
         def told(weights: CellWeights, x: Tensor, step: Step) -> None:
             layer = self._recurrent_layer(name, weights, x, step, layers)
             if layer not in layers:
                 layers.append(layer)
+                if goes_both_ways and len(layers) % 2 == 0:
+                    _pair_directions(*layers[-2:])
             self._observer.step(layer, step)
             for state in (step.state, step.emitted):
                 if state is not None:
@@ -143,7 +146,7 @@ class Tracer(TorchFunctionMode):
 
         run = run_cell if name in CELLS else run_layers
         result = run(CELLS.get(name, name), given, told)
-        last = layers[-2:] if name in LAYERS and is_bidirectional(given) else layers[-1:]
+        last = layers[-2:] if goes_both_ways else layers[-1:]
         for output in _tensors([result]):
             self._ledger.put(output, _state_origin(last))
         return result
@@ -171,7 +174,7 @@ class Tracer(TorchFunctionMode):
             self._seen.update(self._ledger.parts(tensor))
         if weights.projection is not None:
             uses[1].parts += self._ledger.parts(weights.projection)
-        uses[0].feeds = True
+        uses[0].feeds, uses[0].from_state = True, uses[1]
         uses[1].activation = Named(
             f"{CELLS.get(name, name).removesuffix('_tanh').removesuffix('_relu')} gates"
         )
@@ -317,7 +320,7 @@ class Tracer(TorchFunctionMode):
         """
         for use in origin.frontier:
             use.feeds = True
-        single = origin.only_use
+        single = origin.only_use or _both_directions(origin)
         if single is not None and not single.joins:
             single.leads_on = True
             if single.activation is None and origin.functions:
@@ -455,6 +458,19 @@ def _opened(function: types.FunctionType) -> Callable[..., Any]:
     twin = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__)
     twin.__kwdefaults__ = function.__kwdefaults__
     return twin
+
+
+def _pair_directions(one: RecurrentLayer, other: RecurrentLayer) -> None:
+    """Write down that two recurrent layers are one that goes both ways."""
+    for use, reverse in ((one.from_input, other.from_input), (one.from_state, other.from_state)):
+        use.other_direction, reverse.other_direction = reverse, use
+
+
+def _both_directions(origin: Origin) -> Use | None:
+    """Return the first of two uses that are a recurrent layer in both directions, if nothing else is met."""
+    first, *others = _in_order(origin.frontier) or (None,)
+    is_whole = first is not None and others == [first.other_direction] and not origin.is_mixed
+    return first if is_whole else None
 
 
 def _in_order(uses: Iterable[Use]) -> tuple[Use, ...]:
