@@ -18,7 +18,7 @@ from initbench.probing.moments import ALIKE
 from initbench.probing.not_finite import HUGE
 from initbench.probing.predict import MOST_FLAT
 from initbench.probing.progress import NOT_LEARNED, Progress, progress_finding
-from initbench.probing.recurrent import gates_in_words, slopes_over_steps, worst_gate_in_words
+from initbench.probing.recurrent import OVER_STEPS, gates_in_words, slopes_over_steps, worst_gate_in_words
 from initbench.probing.remedy import Situation
 from initbench.probing.slopes import FALL, RECURRENT_FALL, Slope, fall, floor, growth, known
 from initbench.probing.stream import outside_branches, residual_sums, stream_advice
@@ -278,7 +278,7 @@ def _steps(
     for code, layer, slope, words in slopes_over_steps(layers):
         if code not in codes:
             codes.add(code)
-            message = "" if situation is None else f"{words}. {tried(situation, code)}"
+            message = "" if situation is None else f"{words}. {tried(situation, code + OVER_STEPS)}"
             yield Finding(code, layer["index"], slope.value, slope.threshold, message, "init")
 
 

@@ -21,6 +21,8 @@ FEWEST_STEPS = 3
 A gradient that goes back through many steps always fades where gates forget: torch's own LSTM keeps a quarter
 of E[δ²] a step and RNN a third, and both learn what lies seven steps back.
 """
+OVER_STEPS = " over steps"
+"""What follows the code of a finding where a remedy is tried for what happens from step to step."""
 
 
 class RecurrentRecords:

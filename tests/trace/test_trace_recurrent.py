@@ -105,7 +105,8 @@ def test_gates_that_let_nothing_back_are_named(kind: str) -> None:
     (finding,) = [finding for finding in shown.findings if finding.code == "vanishing_backward"]
     assert finding.layer == 2
     assert "layer.weight_hh" in finding.message
-    assert "a step back" in finding.message
+    assert "a step back. Try recurrent weights drawn orthogonal" in finding.message
+    assert "(checked: it is gone)" in finding.message
     assert "healthy" not in str(shown)
 
 
