@@ -222,8 +222,13 @@ def _mark_branches(found: Found, records: _Records) -> None:
         return
     for use in found.uses:
         records.by_index[use.index]["in_branch"] = any(addition.holds(use) for addition in short)
+    norms = {addition.use.index: addition.use.norm for addition in found.additions}
     for index, measured in records.sums.items():
-        records.by_index[index]["sum"] = {key: measured[key] for key in ("pre", "grad")}
+        records.by_index[index]["sum"] = {
+            "pre": measured["pre"],
+            "grad": measured["grad"],
+            "is_normed": norms[index] in SCALE_FREE_NORMS,
+        }
 
 
 def _conditions(

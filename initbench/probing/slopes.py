@@ -17,7 +17,15 @@ a layer (Yang et al. 2019): both stay inside.
 RECURRENT_FALL = 1e-6
 """The share of a way that has recurrent layers, whose gates pass on a part of the signal only.
 
-As torch draws them, 4 LSTM layers fall to 7e-5 and learn like one; 6 layers fall to 4e-7 and do not.
+As torch draws them, 4 LSTM layers fall to 7e-5 and learn like one; 6 layers fall to 4e-7 and learn more slowly.
+"""
+NORMED_GROWTH = 1e6
+"""Growth of E[δ²] over residual sums beyond which it explodes where every branch ends in a norm.
+
+The weights of such a branch have no scale: a step that is too large only makes them longer, and the next one
+smaller (Arora et al. 2019). Nets of 64 units with three batch-normed layers a branch learn digits in 300
+updates to a training accuracy of 0.93 to 0.97 where E[δ²] grows by 4e4 to 2e5, to 0.79 and 0.88 at 8e5 and
+3e6, and to 0.50 at 3e7 (SGD at the better of two learning rates, one seed each).
 """
 UNDERFLOW = 1.18e-38**2
 """The square of the smallest normal float32: below, a second moment is made of rounded numbers."""
@@ -56,11 +64,11 @@ def log_slope(values: Sequence[float]) -> float:
     return sum(w * (x - mean) for w, x in zip(weights, logs, strict=True)) / sum(w * w for w in weights)
 
 
-def growth(values: Sequence[float]) -> Slope | None:
-    """The slope of `values` where it carries them beyond 1/FALL times the first, else None."""
+def growth(values: Sequence[float], limit: float = 1 / FALL) -> Slope | None:
+    """The slope of `values` where it carries them beyond `limit` times the first, else None."""
     if len(values) < 2:
         return None
-    slope, threshold = log_slope(values), -math.log(FALL) / (len(values) - 1)
+    slope, threshold = log_slope(values), math.log(limit) / (len(values) - 1)
     return Slope(slope, threshold, len(values)) if slope >= threshold else None
 
 
