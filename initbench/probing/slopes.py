@@ -17,7 +17,7 @@ a layer (Yang et al. 2019): both stay inside.
 RECURRENT_FALL = 1e-6
 """The share of a way that has recurrent layers, whose gates pass on a part of the signal only.
 
-As torch draws them, 4 LSTM layers fall to 7e-5 and learn like one; 6 layers fall to 4e-7 and learn more slowly.
+As torch draws them, 4 LSTM layers fall to 7e-5 and learn like one; 6 fall to 4e-7 and learn more slowly.
 """
 NORMED_GROWTH = 1e6
 """Growth of E[δ²] over residual sums beyond which it explodes where every branch ends in a norm.
