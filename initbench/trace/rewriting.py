@@ -105,8 +105,8 @@ def _bilinear_pair(
 ) -> tuple[_Factor, _Factor] | None:
     for weight in weights if len(inputs) > 1 else ():
         summed = [factor for factor in inputs if any(x not in output for x in _shared(factor, weight))]
-        beside = {frozenset(factor.letters) - frozenset(weight.letters) for factor in summed}
-        if len(summed) > 1 and len(beside) == 1:
+        batch_letters = {frozenset(factor.letters) - frozenset(weight.letters) for factor in summed}
+        if len(summed) > 1 and len(batch_letters) == 1:
             return summed[0], summed[1]
     return None
 

@@ -158,18 +158,18 @@ class Cells(nn.Module):
 class Between(nn.Module):
     """Layers of one kind each, recurrent ones between linear ones with relu."""
 
-    def __init__(self, kind: str, layers: int, *, beside: bool = False) -> None:
+    def __init__(self, kind: str, layers: int, *, parallel: bool = False) -> None:
         super().__init__()
         widths = [8] + [32] * (layers - 1)
-        self.linear = nn.ModuleList(nn.Linear(8 if beside else width, 32) for width in widths)
+        self.linear = nn.ModuleList(nn.Linear(8 if parallel else width, 32) for width in widths)
         self.recurrent = nn.ModuleList(getattr(nn, kind)(32, 32, batch_first=True) for _ in widths)
-        self.head, self.beside = nn.Linear(32 * layers if beside else 32, 10), beside
+        self.head, self.parallel = nn.Linear(32 * layers if parallel else 32, 10), parallel
 
     def forward(self, x: Tensor) -> Tensor:
         outputs = [x]
         for linear, recurrent in zip(self.linear, self.recurrent, strict=True):
-            outputs.append(recurrent(linear(x if self.beside else outputs[-1]).relu())[0])
-        last = torch.cat(outputs[1:], -1) if self.beside else outputs[-1]
+            outputs.append(recurrent(linear(x if self.parallel else outputs[-1]).relu())[0])
+        last = torch.cat(outputs[1:], -1) if self.parallel else outputs[-1]
         return self.head(last[:, -1])  # type: ignore[no-any-return]
 
 
@@ -199,7 +199,7 @@ BOTH = ["vanishing_forward", "vanishing_backward"]
         pytest.param(lambda: Cells("GRUCell", 3), [], [1, 3, 5], id="GRUCell"),
         pytest.param(lambda: Between("LSTM", 5), BOTH, [1, 2, 4, 5, 7, 8, 10, 11, 13, 14], id="between"),
         pytest.param(lambda: Between("LSTM", 2), [], [1, 2, 4, 5], id="few between"),
-        pytest.param(lambda: Between("LSTM", 5, beside=True), [], [1, 4, 7, 10, 13], id="side by side"),
+        pytest.param(lambda: Between("LSTM", 5, parallel=True), [], [1, 4, 7, 10, 13], id="side by side"),
     ],
 )
 def test_recurrent_layers_take_part_in_slopes_over_layers(
