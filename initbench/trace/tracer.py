@@ -50,10 +50,11 @@ class Tracer(TorchFunctionMode):
         self._recurrent_layers: dict[tuple[int, int], RecurrentLayer] = {}
         self._samples = 0
 
-    def start(self, x: Tensor, constants: Iterable[Tensor] = ()) -> None:
-        """Say that x (B, …) is what goes into the net, which has `constants` besides its parameters."""
-        self._samples = len(x)
-        self._ledger.put(x, INPUT)
+    def start(self, inputs: Iterable[Tensor], samples: int, constants: Iterable[Tensor] = ()) -> None:
+        """Register the tensors that go into the net, which has `constants` besides its parameters."""
+        self._samples = samples
+        for x in inputs:
+            self._ledger.put(x, INPUT)
         self._ledger.hold_constant(constants)
 
     def finish(self, parameters: dict[str, Tensor], outputs: Iterable[Tensor] = ()) -> Found:
@@ -121,11 +122,29 @@ class Tracer(TorchFunctionMode):
                     return several()
         if name in LAYERS or name in CELLS:
             return self._recurrent(name, called)
+        if name in _LOOK_UPS:
+            self._check_rows(called)
         before = None if name in _IGNORED else self._overwritten(name, called)
         result = func(*args, **given)
         if name not in _IGNORED:
             self._see(name, called, result, before)
         return result
+
+    def _check_rows(self, given: Arguments) -> None:
+        """Raise IndexError for rows that an embedding does not have; a GPU would be of no use afterwards."""
+        rows, table = given.get(0), given.get(1)
+        if not isinstance(rows, Tensor) or not isinstance(table, Tensor) or not rows.numel():
+            return
+        if rows.is_floating_point():  # torch.embedding takes the table first
+            rows, table = table, rows
+        if _is_wrapped(rows) or not rows.numel():
+            return
+        low, high = int(rows.min()), int(rows.max())
+        if low < 0 or high >= len(table):
+            name = self._layer_name(self._ledger.parts(table))
+            raise IndexError(
+                f"{name} has the rows 0 to {len(table) - 1}, and the batch asks for {low} to {high}"
+            )
 
     def _recurrent(self, name: str, given: Arguments) -> Any:
         """A recurrent layer, or one step of it, written out."""

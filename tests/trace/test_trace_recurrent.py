@@ -47,7 +47,7 @@ def test_the_written_out_pass_is_torchs(kind: str, packed: bool) -> None:
     expected, states = layer(x)
     tracer = Tracer({id(p): name for name, p in layer.named_parameters()}, Silent())  # type: ignore[arg-type]
     data = x.data if packed else x
-    tracer.start(data)
+    tracer.start([data], len(data))
     with tracer:
         output, last = layer(x)
     if packed:
