@@ -22,6 +22,7 @@ from initbench.models.network import Network
 from initbench.pretrain.start import begin
 from initbench.pretrain.transfer_source import Origin
 from initbench.probing.coverage import Coverage
+from initbench.probing.model_inputs import ModelInputs, as_inputs
 from initbench.probing.own import Examined, examine
 from initbench.probing.own_loss import Loss
 from initbench.probing.own_theory import common_activation
@@ -58,7 +59,7 @@ def lint_config(
     device = data.train.x.device
     taken = [origins[seed] for seed in config.seed_list] if origins else []
     networks = begin(config, data, config.seed_list, training_mode(config, device), device, taken)
-    nets = _examined(networks, batch.x, batch.y, None)
+    nets = _examined(networks, as_inputs(batch.x), batch.y, None)
     subject = Subject(
         nets=nets,
         module=networks[0],
@@ -72,7 +73,7 @@ def lint_config(
 @plain_defaults()
 def lint_own(
     modules: Iterable[nn.Module],
-    x: Tensor,
+    inputs: Tensor | ModelInputs,
     y: Tensor | None = None,
     *,
     loss: Loss | None = None,
@@ -82,25 +83,25 @@ def lint_own(
     declared: InitOptions | None = None,
 ) -> Linted:
     """Look at modules of the user's own; `declared` is the init that all their weights are meant to have."""
-    made = list(modules)
-    nets = _examined(made, x, y, loss, chance)
+    made, inputs = list(modules), as_inputs(inputs)
+    nets = _examined(made, inputs, y, loss, chance)
     uses = nets[0].found.uses
     activation = common_activation(uses)
     drawn = [net.found.uses for net in nets]
     rules = {} if declared is None else declared_rules(made[0], drawn, declared, activation)
     subject = Subject(nets=nets, module=made[0], activation=activation, declared=rules, config=False)
-    return _linted(subject, target, seeds, len(x))
+    return _linted(subject, target, seeds, len(inputs.main))
 
 
 def _examined(
     modules: Sequence[nn.Module],
-    x: Tensor,
+    inputs: ModelInputs,
     y: Tensor | None,
     loss: Loss | None,
     chance: float | None = None,
 ) -> list[Examined]:
-    with true_fp32(x.device), one_thread():
-        nets = [examine(module, x, y, loss, chance) for module in modules]
+    with true_fp32(inputs.main.device), one_thread():
+        nets = [examine(module, inputs, y, loss, chance) for module in modules]
     if not nets[0].found.uses and not nets[0].found.unseen:
         raise UsageError("no weight layer was seen in the pass: there is nothing to lint")
     return nets

@@ -11,15 +11,18 @@ from torch import Tensor, nn
 
 from initbench.errors import UsageError
 from initbench.execute.surveyed import Survey, SurveyedLayer, findings, measured
-from initbench.execute.trials import SEEDS, ModuleTrials
+from initbench.execute.trials import RECURRENT_DRAWS, SEEDS, ModuleTrials
 from initbench.memory import require_memory
 from initbench.probing.conditions import condition_findings
 from initbench.probing.coverage import Coverage
+from initbench.probing.expect import Expected
 from initbench.probing.finding import Finding
+from initbench.probing.model_inputs import ModelInputs, as_inputs
 from initbench.probing.own import Examined, examine
 from initbench.probing.own_loss import Loss
 from initbench.probing.own_theory import expect_own, own_situation
 from initbench.probing.proof import Records
+from initbench.theory.layer import Predicted
 from initbench.threads import one_thread
 from initbench.torch_defaults import plain_defaults
 from initbench.trace.use import Found, Use
@@ -50,7 +53,7 @@ class OwnSurvey(Survey):
 @plain_defaults()
 def survey_own(
     modules: Iterable[nn.Module],
-    x: Tensor,
+    inputs: Tensor | ModelInputs,
     y: Tensor | None = None,
     *,
     loss: Loss | None = None,
@@ -59,33 +62,36 @@ def survey_own(
     batch: str,
     seeds: Sequence[int],
 ) -> OwnSurvey:
-    """Pass the batch x (B, …) through each of the modules, which are left as they were found.
+    """Pass a batch through each of the modules, which are left as they were found.
 
-    Raises UsageError for modules that cannot be run on x, that have no weight layer, or that differ
+    Raises UsageError for modules that cannot be run on the batch, that have no weight layer, or that differ
     from one another in more than their weights.
     """
+    inputs = as_inputs(inputs)
+    x = inputs.main
     seen: list[Examined] = []
     for_trials: list[nn.Module] = []  # no more are held in memory
     with true_fp32(x.device), one_thread():
         for module in modules:
-            seen.append(examine(module, x, y, loss, chance))
+            seen.append(examine(module, inputs, y, loss, chance))
             if len(for_trials) < SEEDS:
                 for_trials.append(module)
     nets = [net.found.uses for net in seen]
     _refuse_unseen(seen[0])
     _refuse_unlike(nets)
     shown = [net.records for net in seen]
-    expected = expect_own(nets, x)
+    expected = expect_own(nets, x) if len(inputs.tensors) == 1 else _expect_nothing(nets[0])
     situation = own_situation(nets, expected)
 
     def records(module: nn.Module) -> Records:
         with true_fp32(x.device), one_thread():
-            return examine(module, x, y, loss, chance).records
+            return examine(module, inputs, y, loss, chance).records
 
     ends = tuple(dict.fromkeys(addition.use.name for addition in seen[0].found.additions))
     trials = ModuleTrials(for_trials, shown, nets[0], ends, situation.activation, records)
     branches = ("residual=zero", "residual=scaled") if ends else ()
-    situation = replace(situation, check=trials, branches=branches)
+    recurrent = RECURRENT_DRAWS if any(use.is_recurrent for use in nets[0]) else ()
+    situation = replace(situation, check=trials, branches=branches, recurrent=recurrent)
     return OwnSurvey(
         seeds=tuple(seeds),
         samples=len(x),
@@ -102,6 +108,10 @@ def survey_own(
         coverage=seen[0].coverage,
         found=seen[0].found,
     )
+
+
+def _expect_nothing(uses: Sequence[Use]) -> Expected:
+    return Expected([Predicted() for _ in uses], None, "the module takes several inputs")
 
 
 def _refuse_unseen(net: Examined) -> None:
