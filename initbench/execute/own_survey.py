@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from initbench.errors import UsageError
 from initbench.execute.surveyed import Survey, SurveyedLayer, findings, measured
-from initbench.execute.trials import SEEDS, ModuleTrials
+from initbench.execute.trials import RECURRENT_DRAWS, SEEDS, ModuleTrials
 from initbench.memory import require_memory
 from initbench.probing.conditions import condition_findings
 from initbench.probing.coverage import Coverage
@@ -90,7 +90,8 @@ def survey_own(
     ends = tuple(dict.fromkeys(addition.use.name for addition in seen[0].found.additions))
     trials = ModuleTrials(for_trials, shown, nets[0], ends, situation.activation, records)
     branches = ("residual=zero", "residual=scaled") if ends else ()
-    situation = replace(situation, check=trials, branches=branches)
+    recurrent = RECURRENT_DRAWS if any(use.is_recurrent for use in nets[0]) else ()
+    situation = replace(situation, check=trials, branches=branches, recurrent=recurrent)
     return OwnSurvey(
         seeds=tuple(seeds),
         samples=len(x),

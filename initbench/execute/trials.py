@@ -21,6 +21,8 @@ from initbench.probing.wording import init_arguments
 from initbench.trace.intact import untouched
 from initbench.trace.use import Use
 
+RECURRENT_DRAWS = ("recurrent=1", "recurrent=2", "recurrent=4")
+"""Words for draws of recurrent layers: as Keras has them, and with larger input weights."""
 SEEDS = 3
 """Draws that a remedy has to cure."""
 
@@ -50,7 +52,7 @@ class ModuleTrials:
         return None if after is None else proof(code, self._before, after)
 
     def _tried(self, words: str) -> list[Records] | None:
-        is_drawn = "init." in words
+        is_drawn = "init." in words or "recurrent=" in words
         nets = []
         try:
             for seed in range(SEEDS if is_drawn else len(self._modules)):
@@ -65,12 +67,18 @@ class ModuleTrials:
     def _changed(self, module: nn.Module, words: str, seed: int) -> Iterator[None]:
         given = dict(word.split("=", 1) for word in words.split() if "=" in word)
         keys = {key.partition(".")[0] for key in given}
-        if not keys <= {"init", "model", "residual"} or "model.activation" in given or "model.depth" in given:
+        if (
+            not keys <= {"init", "model", "residual", "recurrent"}
+            or "model.activation" in given
+            or "model.depth" in given
+        ):
             raise UsageError("not tried")
         with ExitStack() as stack:
             if "init" in keys:
                 init = {k.removeprefix("init."): v for k, v in given.items() if k.startswith("init.")}
                 apply_init(module, **init_arguments(init, self._activation), seed=seed)
+            if "recurrent" in given:
+                _draw_recurrent(module, self._uses, float(given["recurrent"]), seed)
             if "residual" in given:
                 _scale_branches(module, self._branch_ends, given["residual"])
             if given.get("model.norm") == "batch":
@@ -108,6 +116,31 @@ def _scale_branches(module: nn.Module, names: Sequence[str], start: str) -> None
         target.write(factor * target.read())
         if target.bias is not None:
             target.bias.mul_(factor)
+
+
+@torch.no_grad()
+def _draw_recurrent(module: nn.Module, uses: Sequence[Use], gain: float, seed: int) -> None:
+    """Draw the weights of recurrent layers gate by gate, and set their biases."""
+    torch.manual_seed(seed)
+    parameters = dict(module.named_parameters())
+    for use in uses:
+        if not use.is_recurrent:
+            continue
+        weight = parameters.get(use.parts[0])
+        if weight is None or weight.shape != use.factor.shape:
+            raise UsageError("not tried")
+        gates = {"lstm": 4, "gru": 3}.get(use.operation.removesuffix("_cell"), 1)
+        for block in weight.chunk(gates):
+            if use.from_state is None:
+                nn.init.orthogonal_(block)
+            else:
+                nn.init.xavier_uniform_(block, gain)
+        owner, _, kind = use.parts[0].rpartition("weight_")
+        bias = parameters.get(f"{owner}bias_{kind}")
+        if bias is not None:
+            bias.zero_()
+            if gates == 4 and use.from_state is not None:
+                bias.chunk(gates)[1].fill_(1.0)
 
 
 @contextmanager

@@ -97,7 +97,8 @@ def _try(s: Situation, code: str = "") -> str:
 def tried(s: Situation, code: str, others: Sequence[Sequence[str]] = ()) -> str:
     """Name the first way of each kind that cures the finding, with the proof; `others` only without these."""
     norm = batch_norm(s) or ("" if s.norm != "none" else "model.norm=batch")
-    ways = [_proven(s, code, words) for words in (s.branches, init_candidates(s), [norm] if norm else [])]
+    kinds = (s.recurrent, s.branches, init_candidates(s), [norm] if norm else [])
+    ways = [_proven(s, code, words) for words in kinds]
     for words in others:
         if not any(ways):
             ways.append(_proven(s, code, words))

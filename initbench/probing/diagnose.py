@@ -11,16 +11,16 @@ from dataclasses import replace
 from typing import Any
 
 from initbench.components.activation import SATURATED_BELOW
-from initbench.probing.advice import and_more, dead_advice, saturated_advice, slope_advice, spell
+from initbench.probing.advice import and_more, dead_advice, saturated_advice, slope_advice, spell, tried
 from initbench.probing.conditions import CONDITION_CODES
 from initbench.probing.finding import Code, Finding
 from initbench.probing.moments import ALIKE
 from initbench.probing.not_finite import HUGE
 from initbench.probing.predict import MOST_FLAT
 from initbench.probing.progress import NOT_LEARNED, Progress, progress_finding
-from initbench.probing.recurrent import slopes_over_steps
+from initbench.probing.recurrent import OVER_STEPS, gates_in_words, slopes_over_steps, worst_gate_in_words
 from initbench.probing.remedy import Situation
-from initbench.probing.slopes import FALL, NORMED_GROWTH, Slope, fall, floor, growth, known
+from initbench.probing.slopes import FALL, NORMED_GROWTH, RECURRENT_FALL, Slope, fall, floor, growth, known
 from initbench.probing.stream import (
     are_branches_normed,
     outside_branches,
@@ -32,7 +32,7 @@ _MOST_DEAD = 0.9
 """Share of a layer's units above which it counts as dead."""
 _FALLS = (
     f"a fall to {FALL:g} of itself over the L hidden layers: slope ≤ ln({FALL:g})/(L − 1)"
-    f" = −{-math.log(FALL):.2f}/(L − 1) nats a layer"
+    f" = −{-math.log(FALL):.2f}/(L − 1) nats a layer; to {RECURRENT_FALL:g} where some of them are recurrent"
 )
 _GROWS = (
     f"a growth to {1 / FALL:,.0f} times itself over the L hidden layers: slope ≥ ln({1 / FALL:g})/(L − 1)"
@@ -170,7 +170,7 @@ def diagnose(
         slopes = [finding for way in ways for finding in _slopes(way, situation)]
         found += {finding.code: finding for finding in reversed(slopes)}.values()
         found += _slopes_of_stream(residual_sums(snapshot["layers"]), found, situation)
-        found += _steps(snapshot["layers"], found)
+        found += _steps(snapshot["layers"], found, situation)
         found += _not_finite(snapshot["layers"], found)
     judged = ends if diverged is None else first
     found += _shares(judged, "dead", "dead_fraction", situation)
@@ -213,9 +213,9 @@ def _follows(code: str, layer: int, dead: int) -> bool:
     return layer > dead if code == "vanishing_forward" else code == "vanishing_backward" and layer <= dead
 
 
-def _hidden(snapshot: dict[str, Any]) -> list[dict[str, Any]]:
-    """Layers that others follow; of our own nets those with an activation behind them."""
-    return [layer for layer in snapshot["layers"] if layer.get("is_hidden", layer["act"] is not None)]
+def hidden_layers(layers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the layers that others follow; of our own nets those with an activation behind them."""
+    return [layer for layer in layers if layer.get("is_hidden", layer["act"] is not None)]
 
 
 def _ways(layers: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -223,7 +223,7 @@ def _ways(layers: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
     The layers of two nets side by side are no chain, though they stand one behind the other in the pass.
     """
-    hidden = _hidden({"layers": layers})
+    hidden = hidden_layers(layers)
     heads = [layer for layer in layers if layer.get("is_head")]
     if len(heads) < 2:
         return [hidden]
@@ -245,7 +245,7 @@ def _symmetric(snapshots: Sequence[dict[str, Any]], situation: Situation | None)
     words = words if situation is None else situation.phrase(words)
     limit = _BY_NAME["symmetric"].threshold or 0.0
     for snapshot in snapshots:
-        hidden = _hidden(snapshot)
+        hidden = hidden_layers(snapshot["layers"])
         for layer in snapshot["layers"]:
             when, spread, alike = snapshot["when"], layer["unit_spread"], ""
             if layer in hidden and _open(layer) and layer["units"] > 1 and spread <= limit:
@@ -285,16 +285,15 @@ def _diverged(step: int, layer: int | None) -> Finding:
     return Finding("diverged", layer, float(step), None, message, "end")
 
 
-def _steps(layers: Sequence[dict[str, Any]], found: Sequence[Finding]) -> Iterator[Finding]:
+def _steps(
+    layers: Sequence[dict[str, Any]], found: Sequence[Finding], situation: Situation | None
+) -> Iterator[Finding]:
     """The same codes as those of slopes over layers, of a recurrent layer from step to step; each once."""
     codes = {finding.code for finding in found}
     for code, layer, slope, words in slopes_over_steps(layers):
         if code not in codes:
             codes.add(code)
-            message = (
-                f"{words}. Draw its recurrent weights anew (orthogonal ones keep the size of a state), and"
-                " start biases at 0, that of a forget gate at 1"
-            )
+            message = "" if situation is None else f"{words}. {tried(situation, code + OVER_STEPS)}"
             yield Finding(code, layer["index"], slope.value, slope.threshold, message, "init")
 
 
@@ -311,12 +310,13 @@ def _slopes(
     finite = sum(map(math.isfinite, q))
     signal = known([layer["pre"]["signal"] for layer in forward])[:finite]
     floors = [floor(x) for x in q[: len(signal)]]
-    lost = fall(signal, floors, full=q[0] if q else 0.0)
+    share = RECURRENT_FALL if any(layer.get("is_recurrent") for layer in hidden) else FALL
+    lost = fall(signal, floors, full=q[0] if q else 0.0, share=share)
     yield from _slope("vanishing_forward", lost, signal, forward, situation)
     yield from _slope("exploding_forward", growth(q), q, forward, situation)
     backward = _reached(hidden[::-1])
     delta = known([layer["grad"]["pre_q"] for layer in backward])
-    lost = fall(delta, [floor(0.0)] * len(delta))
+    lost = fall(delta, [floor(0.0)] * len(delta), share=share)
     yield from _slope("vanishing_backward", lost, delta, backward, situation)
     yield from _slope("exploding_backward", growth(delta, most_backward), delta, backward, situation)
 
@@ -387,7 +387,8 @@ def _shares(
             first, when = over[0], snapshot["when"]
             share = first["act"][statistic]
             where = f", in layer {first['index']}{and_more(len(over) - 1)} {spell(when)}"
-            text = f"{100 * share:.0f} % {_OF_WHAT[code]}{where}. "
+            flat_gates = gates_in_words(first) if code == "saturated" else ""
+            text = f"{100 * share:.0f} % {flat_gates or _OF_WHAT[code]}{where}. "
             message = "" if situation is None else text + _share_advice(code, when, first, situation)
             yield Finding(code, first["index"], share, limit, message, when)
             return
@@ -396,4 +397,6 @@ def _shares(
 def _share_advice(code: str, when: str, layer: dict[str, Any], situation: Situation) -> str:
     if code == "dead":
         return dead_advice(when, situation)
+    if "gates" in layer["act"]:
+        return f"{worst_gate_in_words(layer)}. {tried(situation, code)}"
     return saturated_advice(when, layer["pre"], situation)

@@ -192,8 +192,8 @@ def _examined(module: nn.Module, task: _Task) -> Examined:
     learned = {name for name, p in module.named_parameters() if p.requires_grad}
     for use in found.uses:
         shown = records.by_index[use.index]
-        is_on_the_way = shown["act"] is not None or (use.leads_on and not use.joins)
-        shown["is_hidden"] = is_on_the_way and not use.is_recurrent
+        has_activation = shown["act"] is not None and not use.is_recurrent
+        shown["is_hidden"], shown["is_recurrent"] = has_activation or use.is_on_the_way, use.is_recurrent
         shown["was_constant"] = use.was_constant
         spread = None if learned.isdisjoint(use.parts) else _spread_over_rows(use)
         if spread is not None and spread <= moments.ALIKE:

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from initbench.probing.diagnose import diagnose
+from initbench.probing.diagnose import diagnose, hidden_layers
+from initbench.probing.recurrent import OVER_STEPS
 from initbench.probing.stream import outside_branches, residual_sums
 
 Records = list[dict[str, Any]]
@@ -30,6 +31,7 @@ def warnings_of(nets: Sequence[Records]) -> set[str]:
 
 def proof(code: str, before: Sequence[Records], after: Sequence[Records]) -> str | None:
     """Return "checked: …" where no net shows `code` any more, nor a warning that is new; else None."""
+    code, over_steps, _ = code.partition(OVER_STEPS)
     remaining = warnings_of(after)
     if code in remaining or not remaining <= warnings_of(before):
         return None
@@ -37,7 +39,7 @@ def proof(code: str, before: Sequence[Records], after: Sequence[Records]) -> str
         name, statistic = _SHARES[code]
         shares = [_largest_share(nets, statistic) for nets in (before, after)]
         return f"checked: {name} {100 * shares[0]:.0f} % → {100 * shares[1]:.0f} %"
-    if code not in _PER_LAYER:
+    if over_steps or code not in _PER_LAYER:
         return "checked: it is gone"
     name, read, is_backward = _PER_LAYER[code]
     factors = [_factor(nets, read, is_backward=is_backward) for nets in (before, after)]
@@ -54,7 +56,7 @@ def _factor(
     logs = []
     for layers in nets:
         sums = residual_sums(layers)
-        hidden = [layer for layer in outside_branches(layers) if layer["act"] is not None]
+        hidden = hidden_layers(outside_branches(layers))
         values = [read(layer) for layer in (sums if len(sums) > 1 else hidden)]
         usable = [value for value in values if value is not None and 0.0 < value < math.inf]
         if len(usable) > 1:

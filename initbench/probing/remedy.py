@@ -44,6 +44,8 @@ class Situation:
     """How key=value words are put to the user: as they are where there is a config."""
     branches: tuple[str, ...] = ()
     """Words for other starts of the residual branches, where there are some."""
+    recurrent: tuple[str, ...] = ()
+    """Words for other draws of the recurrent layers, where there are some."""
     check: Callable[[str, str], str | None] | None = None
     """check(code, words): what proves that the words cure the finding; None where nothing can be tried."""
 

@@ -12,6 +12,12 @@ _BRANCHES = {
 }
 
 
+_RECURRENT = (
+    "recurrent weights drawn orthogonal and input weights Xavier-uniform, gate by gate, with biases of 0 and"
+    " of 1 for an LSTM's forget gate"
+)
+
+
 def as_call(words: str, activation: BoundActivation) -> str:
     """`init.scheme=kaiming_normal` as a call of `apply_init`; other words as plain ones."""
     given = dict(word.split("=", 1) for word in words.split() if "=" in word)
@@ -23,6 +29,9 @@ def as_call(words: str, activation: BoundActivation) -> str:
         said.append(f"{given['model.activation']} as the activation")
     if "residual" in given:
         said.append(_BRANCHES[given["residual"]])
+    if "recurrent" in given:
+        gain = float(given["recurrent"])
+        said.append(_RECURRENT.replace("uniform", f"uniform times {gain:g}") if gain != 1.0 else _RECURRENT)
     return " with ".join(said) or words
 
 
