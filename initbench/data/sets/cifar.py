@@ -144,6 +144,8 @@ def _packed(files: Published, found: Mapping[str, Path]) -> _Contents:
             for member in archive:
                 if member.issparse():  # its holes may be as large as a header likes
                     raise tarfile.TarError(f"{member.name[:200]!r} is a sparse file")
+                if member.size > MAX_UNPACKED:  # tarfile would read on for so many bytes beyond the end
+                    raise tarfile.TarError(f"{member.name[:200]!r} has {member.size:,} bytes, over the limit")
                 opened = archive.extractfile(member) if member.isfile() and member.name in wanted else None
                 if opened is not None:
                     yield wanted[member.name], f"{path}: {member.name}", opened.read()
