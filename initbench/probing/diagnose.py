@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from initbench.components.activation import SATURATED_BELOW
-from initbench.probing.advice import and_more, dead_advice, saturated_advice, slope_advice, spell
+from initbench.probing.advice import advised, and_more, dead_cause, saturated_cause, slope_sentence, spell
 from initbench.probing.conditions import CONDITION_CODES
 from initbench.probing.finding import Code, Finding
 from initbench.probing.moments import ALIKE
@@ -21,7 +21,7 @@ from initbench.probing.progress import NOT_LEARNED, Progress, progress_finding
 from initbench.probing.recurrent import slopes_over_steps
 from initbench.probing.remedy import Situation
 from initbench.probing.slopes import FALL, Slope, fall, floor, growth, known
-from initbench.probing.stream import outside_branches, residual_sums, stream_advice
+from initbench.probing.stream import outside_branches, residual_sums, stream_sentence
 
 _MOST_DEAD = 0.9
 """Share of a layer's units above which it counts as dead."""
@@ -150,13 +150,13 @@ def diagnose(
     """Findings of one run in order of precedence; a healthy run has none that is a warning.
 
     snapshots: as probed, at least the one at init; `diverged`: (step, layer) of a run that did. `situation`
-    is what the words are made of, which take longer than the judgement; None where none are asked for:
-    slopes and shares then have an empty message, and are otherwise the same. `conditions`: what
+    is what words and advice are made of, which take longer than the judgement; None where none are asked
+    for: slopes and shares then have an empty message, and are otherwise the same. `conditions`: what
     `condition_findings` has found beside the layers; `progress`: of a run that was trained to its end.
     """
     first = [s for s in snapshots if s["when"] == "init"]
     ends = [s for s in snapshots if s["when"] in ("init", "end")]
-    found = [*_symmetric(ends, situation), *conditions]
+    found = [*_symmetric(ends), *conditions]
     if diverged is not None:
         found.append(_diverged(*diverged))
     for snapshot in first:
@@ -174,6 +174,10 @@ def diagnose(
     left = _causes(left, snapshots)
     if progress is not None and not any(finding.level == "warning" for finding in left):
         left += progress_finding(progress)
+    if situation is not None:
+        recurrent = {layer["index"] for snapshot in first for layer in snapshot["layers"] if "steps" in layer}
+        left = [advised(finding, situation, over_steps=finding.layer in recurrent) for finding in left]
+    left = [replace(finding, message=finding.message.removesuffix(".")) for finding in left]
     order = [code.name for code in CODES]
     return sorted(left, key=lambda f: order.index(f.code))
 
@@ -234,9 +238,7 @@ def _ways(layers: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     return ways
 
 
-def _symmetric(snapshots: Sequence[dict[str, Any]], situation: Situation | None) -> Iterator[Finding]:
-    words = "init.scheme=kaiming_normal"
-    words = words if situation is None else situation.phrase(words)
+def _symmetric(snapshots: Sequence[dict[str, Any]]) -> Iterator[Finding]:
     limit = _BY_NAME["symmetric"].threshold or 0.0
     for snapshot in snapshots:
         for layer in filter(_open, _hidden(snapshot)):
@@ -245,7 +247,6 @@ def _symmetric(snapshots: Sequence[dict[str, Any]], situation: Situation | None)
                     f"all {layer['units']} units of layer {layer['index']} are identical"
                     f" {spell(snapshot['when'])}, in what they compute and in the gradient they get,"
                     " so training cannot tell them apart."
-                    f" Draw the weights at random: try {words}"
                 )
                 when = snapshot["when"]
                 yield Finding("symmetric", layer["index"], layer["unit_spread"], limit, message, when)
@@ -265,7 +266,7 @@ def _diverged(step: int, layer: int | None) -> Finding:
     where = "only the loss overflowed" if layer is None else f"layer {layer} was the first to go"
     message = (
         f"the loss was no longer finite after {step} {'update' if step == 1 else 'updates'}; {where}."
-        " Try a smaller train.lr, or see what else is listed"
+        " Look at train.lr, and at what else is listed"
     )
     return Finding("diverged", layer, float(step), None, message, "end")
 
@@ -276,11 +277,7 @@ def _steps(layers: Sequence[dict[str, Any]], found: Sequence[Finding]) -> Iterat
     for code, layer, slope, words in slopes_over_steps(layers):
         if code not in codes:
             codes.add(code)
-            message = (
-                f"{words}. Draw its recurrent weights anew (orthogonal ones keep the size of a state), and"
-                " start biases at 0, that of a forget gate at 1"
-            )
-            yield Finding(code, layer["index"], slope.value, slope.threshold, message, "init")
+            yield Finding(code, layer["index"], slope.value, slope.threshold, f"{words}.", "init")
 
 
 def _slopes(hidden: list[dict[str, Any]], situation: Situation | None) -> Iterator[Finding]:
@@ -313,7 +310,7 @@ def _slopes_of_stream(
         if all(other.code != finding.code for other in found):
             words = ""
             if situation is not None:
-                words = stream_advice(finding.code, finding.value, span, len(sums), situation)
+                words = stream_sentence(finding.code, finding.value, span, len(sums))
             yield replace(finding, message=words)
 
 
@@ -340,7 +337,7 @@ def _slope(
     values = values[: slope.layers]
     span = (layers[0]["index"], layers[slope.layers - 1]["index"])
     layer = _where_it_crosses(values, layers, falling=slope.threshold < 0)
-    message = "" if situation is None else slope_advice(code, slope.value, span, values, situation)
+    message = "" if situation is None else slope_sentence(code, slope.value, span, values, situation)
     yield Finding(code, layer, slope.value, slope.threshold, message, "init")
 
 
@@ -369,13 +366,13 @@ def _shares(
             first, when = over[0], snapshot["when"]
             share = first["act"][statistic]
             where = f", in layer {first['index']}{and_more(len(over) - 1)} {spell(when)}"
-            text = f"{100 * share:.0f} % {_OF_WHAT[code]}{where}. "
-            message = "" if situation is None else text + _share_advice(code, when, first, situation)
+            text = f"{100 * share:.0f} % {_OF_WHAT[code]}{where}."
+            message = "" if situation is None else f"{text} {_cause(code, when, first, situation)}".rstrip()
             yield Finding(code, first["index"], share, limit, message, when)
             return
 
 
-def _share_advice(code: str, when: str, layer: dict[str, Any], situation: Situation) -> str:
+def _cause(code: str, when: str, layer: dict[str, Any], situation: Situation) -> str:
     if code == "dead":
-        return dead_advice(when, situation)
-    return saturated_advice(when, layer["pre"], situation)
+        return dead_cause(when, situation)
+    return saturated_cause(when, layer["pre"], situation)
