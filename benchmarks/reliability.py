@@ -1,9 +1,11 @@
 """Write docs/reliability.md: what the store promises, and what came of everything that was done to it.
 
     python -m benchmarks.reliability --every 1 --seconds 600
+    python -m benchmarks.reliability --only injected --every 1
 
 Each command is struck at every N-th operation on the store, by each fate; then each file of a store is
-changed for so many seconds, and everything that reads it is called.
+changed for so many seconds, and everything that reads it is called. A section that is not asked for stays
+as it is on the page.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -42,6 +45,10 @@ an uninterrupted one does: the same files, byte for byte |
 | a run that is finished | its steps are unique and increasing, and it holds what its manifest names, and its lock |
 | a file that was edited or torn | it is named with its fault, and the others are read |
 | a link, a pipe or a device in a store | it is named; it is neither followed, nor waited for, nor read |
+| stdout that is closed or full | the command does all else that it does, says so, and ends with 3, or with the code that was decided \
+for another reason (2 for a wrong command, 1 for a gate) |
+| stderr that is closed or full, a reader of either that goes away | nothing else changes: the exit code is the same, and what is trained is \
+stored |
 | text in somebody else's store | it does nothing to a terminal, to a CI job that shows it, or to a spreadsheet |
 
 Not promised: that bytes which change on the disk while size and times stay the same are noticed by anything but
@@ -49,22 +56,42 @@ Not promised: that bytes which change on the disk while size and times stay the 
 """  # noqa: E501
 
 
+SECTIONS = ("injected", "changed")
+
+
 def main() -> None:
-    """Do all of it, and write the page."""
+    """Do what is asked for, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--every", type=int, default=1, help="strike every N-th operation")
     parser.add_argument("--seconds", type=float, default=600.0, help="of changing each kind of file")
+    parser.add_argument("--only", choices=SECTIONS, help="write this section, and leave the others")
     options = parser.parse_args()
     shared = Path("/dev/shm")
+    written = {}
     with tempfile.TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else None) as directory:
-        lines = [PROMISES, *_machine(options.every), *_faults(Path(directory), options.every)]
-        lines += _changes(Path(directory) / "fuzz", options.seconds)
-    PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        if options.only in (None, "injected"):
+            lines = [*_conditions(options.every), *_faults(Path(directory), options.every)]
+            written["injected"] = "\n".join(lines)
+        if options.only in (None, "changed"):
+            written["changed"] = "\n".join(_changes(Path(directory) / "fuzz", options.seconds))
+    page = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    sections = [written.get(name) or _section(page, name) for name in SECTIONS]
+    PAGE.write_text("\n\n".join([PROMISES.rstrip(), *sections]) + "\n", encoding="utf-8")
 
 
-def _machine(every: int) -> Iterator[str]:
+def _section(page: str, name: str) -> str:
+    """Return the section of the page as it is."""
+    found = re.search(rf"^## What was {name}\n.*?(?=\n+## |\n*\Z)", page, re.DOTALL | re.MULTILINE)
+    return found[0] if found else f"## What was {name}\n\nNothing yet."
+
+
+def _machine() -> str:
+    return f"On {datetime.now(UTC):%Y-%m-%d}, {platform.system()}, Python {platform.python_version()}."
+
+
+def _conditions(every: int) -> Iterator[str]:
     yield "## What was injected\n"
-    yield f"On {datetime.now(UTC):%Y-%m-%d}, {platform.system()}, Python {platform.python_version()}."
+    yield _machine()
     which = "Each" if every == 1 else f"One in {every}"
     yield (
         f"{which} of the operations that a command makes on the store (open, write, fsync, rename, mkdir, …)"
@@ -104,7 +131,8 @@ def _struck(directory: Path, scenario: fault_harness.Scenario, every: int) -> tu
 
 
 def _changes(directory: Path, seconds: float) -> Iterator[str]:
-    yield "\n## What was changed\n"
+    yield "## What was changed\n"
+    yield _machine()
     yield (
         "One value of a file, or two, was replaced by one of"
         f" {len(store_fuzz.VALUES)} others (nothing, null, NaN, numbers beyond all bounds, other types,"

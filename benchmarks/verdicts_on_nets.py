@@ -8,7 +8,7 @@ weights, modern nets as their authors start them, and nets with one planted mist
 - of any net, if it is called healthy beside a loss far from chance, or if a printed call of `apply_init`
   leaves the finding that it is offered for.
 
-    python -m benchmarks.verdicts_on_nets [--quick] [--only WORD] [--most MILLIONS] [--write]
+    python -m benchmarks.verdicts_on_nets [--quick] [--only WORD] [--most MILLIONS] [--resume FILE] [--write]
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from __future__ import annotations
 import argparse
 import ast
 import gc
+import json
 import math
 import re
 import resource
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -230,21 +231,47 @@ KINDS = {
 
 
 def study(
-    kinds: Sequence[str], only: Sequence[str] = ("",), most: float = MOST_PARAMETERS
+    kinds: Sequence[str],
+    only: Sequence[str] = ("",),
+    most: float = MOST_PARAMETERS,
+    resume: Path | None = None,
 ) -> dict[str, list[Verdict]]:
-    """Return the verdicts by kind, printing each as it comes."""
+    """Return the verdicts by kind, printing each as it comes.
+
+    Each new one is appended to the file `resume` as a line of JSON; those that it holds are not judged again.
+    """
     judged: dict[str, list[Verdict]] = {}
+    lines = resume.read_text(encoding="utf-8").splitlines() if resume and resume.exists() else []
+    stored = {(record["kind"], record["net"]): record["verdict"] for record in map(json.loads, lines)}
     for kind in kinds:
         judged[kind] = []
         for subject in KINDS[kind]():
             if any(word in subject.name for word in only):
-                verdict = judge(subject, most)
+                earlier = stored.get((kind, subject.name))
+                verdict = judge(subject, most) if earlier is None else _restored(subject, earlier)
                 judged[kind].append(verdict)
+                if resume is not None and earlier is None and not verdict.skipped:
+                    _append(resume, kind, verdict)
                 wrong = verdict.skipped or "; ".join(verdict.wrong) or "right"
                 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
                 print(f"{verdict.seconds:6.1f} s {peak:4.1f} GB  {subject.name}: {wrong}", flush=True)
                 gc.collect()
     return judged
+
+
+def _append(path: Path, kind: str, verdict: Verdict) -> None:
+    """Add a verdict to the file as one line."""
+    values = {f.name: getattr(verdict, f.name) for f in fields(verdict) if f.name != "subject"}
+    values["advice"] = [asdict(one) for one in verdict.advice]
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"kind": kind, "net": verdict.subject.name, "verdict": values}) + "\n")
+
+
+def _restored(subject: Subject, values: dict[str, Any]) -> Verdict:
+    """The verdict that `_append` wrote down."""
+    advice = [Advice(**one) for one in values["advice"]]
+    codes = {key: tuple(values[key]) for key in ("probe", "warnings")}
+    return Verdict(subject, **{**values, **codes, "advice": advice})
 
 
 _TITLES = {
@@ -312,12 +339,13 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--only", nargs="+", default=[""], help="nets whose name holds one of these")
     parser.add_argument("--most", type=float, default=MOST_PARAMETERS, help="millions of parameters of a net")
+    parser.add_argument("--resume", type=Path, help="keep verdicts here, and judge only nets without one")
     parser.add_argument("--failures", type=Path, help="write what is said of wrongly judged nets here")
     parser.add_argument("--write", action="store_true", help="write the section of docs/results.md")
     options = parser.parse_args()
     torch.set_num_threads(1)
     kinds = [kind for kind in options.kinds if not (options.quick and kind == "torchvision")]
-    judged = study(kinds, options.only, options.most)
+    judged = study(kinds, options.only, options.most, options.resume)
     print(_totals(judged))
     if options.failures:
         options.failures.write_text(failures(judged), encoding="utf-8")

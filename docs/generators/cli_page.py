@@ -21,7 +21,11 @@ _EXIT_CODES = (
     ("0", "it worked; a run that diverged is a result"),
     ("1", "a run failed, or a gate was triggered: `--fail-if`, `--fail-on`, `--strict`, a sweep's gates"),
     ("2", "wrong usage, or a config with faults"),
-    ("3", "the data, the store or the device is not to be had"),
+    (
+        "3",
+        "the data, the store, the device or the memory is not available, or stdout cannot be written"
+        " (unless the code is 1 or 2 already)",
+    ),
     ("4", "a bug in initbench"),
     ("130", "interrupted (Ctrl-C)"),
     ("143", "terminated"),

@@ -111,7 +111,8 @@ def _aside(chosen: Selection) -> list[str]:
     from initbench.compare.tuned import at_edges
     from initbench.report.comparison.counted import lost
 
-    return [*lost(chosen.runs), *at_edges(chosen.store.root, chosen.runs)]
+    missing = [f"{sentence}." for sentence in chosen.missing]
+    return [*missing, *lost(chosen.runs), *at_edges(chosen.store.root, chosen.runs)]
 
 
 def _keys(by: Names, runs: Sequence[RunFacts]) -> list[str]:

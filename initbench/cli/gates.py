@@ -6,7 +6,7 @@ Under `--strict` a command passes only on evidence: what could not be judged fai
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,8 +42,8 @@ Strict = Annotated[
     bool,
     typer.Option(
         "--strict",
-        help="Exit 1 also for whatever was not judged: undecided gates, missing runs, rows that --against "
-        "finds on one side only, no gate at all; 3 for damaged runs.",
+        help="Exit 1 also for whatever was not judged: undecided gates, missing runs, rows of one state "
+        "alone, no gate at all; 3 for damaged runs.",
     ),
 ]
 Against = Annotated[
@@ -76,6 +76,8 @@ class GateOptions:
     confidence: float
     judges_otherwise: bool = False
     """Whether the command decides something without any gate, as a sweep with --fail-on does."""
+    command: str = "compare"
+    """Name of the command that judges, for the heading of its summary."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,8 @@ def gate_options(
     junit_xml: Path | None,
     confidence: float = 0.95,
     fail_unless: Sequence[str] | None = None,
+    *,
+    command: str = "compare",
 ) -> GateOptions:
     """Read the gates, before any run is; raises UsageError with the column of what is wrong."""
     gates: list[Gate] = []
@@ -135,7 +139,7 @@ def gate_options(
         from initbench.compare.gates.judge import read_gates  # brings lark
 
         gates = read_gates(fail_if or (), fail_unless or ())
-    return GateOptions(gates, strict, against, junit_xml, confidence)
+    return GateOptions(gates, strict, against, junit_xml, confidence, command=command)
 
 
 def check_gates(
@@ -143,10 +147,16 @@ def check_gates(
     chosen: Selection,
     tables: Sequence[Table],
     not_judged: Sequence[Judgement] = (),
+    obstacles: Sequence[str] = (),
 ) -> Verdicts:
     """Judge the gates, compare with the earlier state, and report.
 
-    `not_judged`: more gates, of which it is known already that they cannot be judged.
+    Args:
+        options: The gates, and how they are judged.
+        chosen: The runs.
+        tables: Their rows.
+        not_judged: More gates, which cannot be judged.
+        obstacles: Sentences about what else keeps a strict command from passing.
     """
     from initbench.compare.damaged import damage
     from initbench.store.misplaced import describe_misplaced, find_misplaced
@@ -154,11 +164,12 @@ def check_gates(
     runs = chosen.runs
     earlier, lost = _earlier(options.against, tables, chosen) if options.against else (None, [])
     judged, changed = _judged(options, tables, earlier), _changes(options, tables, earlier)
+    judged = [_with_gaps(judgement, chosen.missing) for judgement in judged]
     damaged = [*damage(runs, chosen.store.root), *lost]
     misplaced = [run for run in find_misplaced(chosen.store.root) if run.matches(chosen.patterns)]
     verdicts = Verdicts(options, [*judged, *not_judged], changed, damaged, describe_misplaced(misplaced))
     if options.strict:
-        verdicts.obstacles.extend(_obstacles(verdicts, chosen))
+        verdicts.obstacles.extend([*_obstacles(verdicts, chosen), *obstacles])
     report(verdicts, runs)
     return verdicts
 
@@ -205,7 +216,9 @@ def report(verdicts: Verdicts, runs: Sequence[RunFacts]) -> None:
             for line in commands:
                 typer.echo(line, err=True)
         github.append_summary(
-            github.summary(verdicts.gates, runs, verdicts.changes, obstacles[:MAX_OBSTACLES])
+            github.summary(
+                verdicts.gates, runs, verdicts.changes, obstacles[:MAX_OBSTACLES], command=options.command
+            )
         )
 
 
@@ -216,6 +229,7 @@ def _obstacles(verdicts: Verdicts, chosen: Selection) -> Iterator[str]:
 
     if not chosen.runs:
         yield no_runs(chosen.store.root)
+    yield from chosen.missing
     yield from unfinished_runs(chosen.runs)
     is_part = bool(chosen.patterns or chosen.where)
     yield from missing_seeds(chosen.runs, read_facts(chosen.store, []) if is_part else chosen.runs)
@@ -227,6 +241,14 @@ def _obstacles(verdicts: Verdicts, chosen: Selection) -> Iterator[str]:
         yield from (f"{label} is only in {verdicts.options.against}" for label in changes.only_before)
     elif not (verdicts.gates or verdicts.options.judges_otherwise or verdicts.damage or verdicts.misplaced):
         yield NO_GATE
+
+
+def _with_gaps(judgement: Judgement, missing: Sequence[str]) -> Judgement:
+    """Return the judgement; a gate on every row was not judged on the rows that have no run."""
+    is_on_every_row = any(quantity.row.name is None for quantity in judgement.gate.quantities)
+    if not (missing and is_on_every_row):
+        return judgement
+    return replace(judgement, gaps=[*judgement.gaps, *missing])
 
 
 def no_runs(root: Path) -> str:

@@ -10,7 +10,16 @@ import typer
 
 from initbench.cli.batch import exit_with_failures, process_or_skip
 from initbench.cli.completion import complete_lessons
+from initbench.cli.gates import FailIf, FailUnless, JunitXml, Strict, print_verdicts
 from initbench.cli.options import DataDir, Json, RunsDir, runs_root
+from initbench.cli.training_gates import (
+    FailOn,
+    TrainedRuns,
+    divergence_failures,
+    exit_with_verdicts,
+    judge_training,
+    training_gates,
+)
 from initbench.cli.workplace import (
     CrewOptions,
     DeviceName,
@@ -25,10 +34,13 @@ from initbench.cli.workplace import (
 from initbench.errors import InitbenchError, UsageError
 
 if TYPE_CHECKING:
+    from initbench.cli.gates import Verdicts
+    from initbench.compare.facts import RunFacts
     from initbench.config.lesson import Lesson
     from initbench.config.schema import ExperimentConfig
     from initbench.execute.experiment import Workplace
     from initbench.lesson.conduct import Conducted
+    from initbench.store.store import Store
     from initbench.sweep.train import Trained
 
 LIST = "ls"
@@ -57,6 +69,11 @@ def lesson(
     every: Every = False,
     data: DataName = None,
     first_seed: FirstSeed = None,
+    fail_on: FailOn = None,
+    fail_if: FailIf = None,
+    fail_unless: FailUnless = None,
+    strict: Strict = False,
+    junit_xml: JunitXml = None,
     executor: ExecutorName = "auto",
     workers: Workers = None,
     worker_memory: WorkerMemory = None,
@@ -70,7 +87,8 @@ def lesson(
 ) -> None:
     """Run what a lesson lacks, and say of each of its claims: supported, contradicted or undecided.
 
-    A contradicted claim is a result: the exit code is 0. docs/lessons.md has all lessons.
+    A contradicted claim is a result: the exit code is 0. With --strict an undecided one ends with 1.
+    docs/lessons.md has all lessons, docs/ci.md tells about gates.
     """
     from initbench.store.store import Store
 
@@ -80,19 +98,30 @@ def lesson(
     if is_list:
         _list(lessons, workplace, json_output=json_output)
         return
+    arms = [arm.name for lesson in lessons for arm in lesson.arms]
+    gates = training_gates(
+        "lesson", fail_if, fail_unless, strict, junit_xml, fail_on, rows=arms, judges_otherwise=True
+    )
     conducted: list[Conducted] = []
+    verdicts: Verdicts | None = None
     errors: list[InitbenchError] = []
     try:
         for found in _conducted(lessons, workplace, errors, quiet=quiet, rerun=rerun):
             conducted.append(found)
             if not json_output:
                 _show(found)
+        verdicts = judge_training(gates, _trained_runs(lessons, conducted, workplace.store))
     finally:  # an error in one lesson takes nothing away from those before it
         if json_output:
-            _print_document(conducted)
+            _print_document(conducted, verdicts)
         elif len(conducted) > 1:
             _print_sum(conducted)
-    exit_with_failures([line for one in conducted for line in one.failures], errors)
+    if verdicts is not None:
+        print_verdicts(verdicts)
+    failures = [line for one in conducted for line in one.failures]
+    failures += divergence_failures((run.status for one in conducted for run in _facts(one)), fail_on)
+    exit_with_failures(failures, errors)
+    exit_with_verdicts(verdicts)
 
 
 def _lessons(
@@ -142,6 +171,34 @@ def _conducted(
         yield from process_or_skip(lessons, lambda lesson: conduct(lesson, get), errors)
 
 
+def _trained_runs(lessons: Sequence[Lesson], conducted: Sequence[Conducted], store: Store) -> TrainedRuns:
+    """Return what the gates judge: the arms of all lessons, skipped ones included, as rows."""
+    from initbench.lesson.verdict import Verdict
+
+    experiments: dict[str, list[str]] = {arm.config.name: [] for lesson in lessons for arm in lesson.arms}
+    for one in conducted:
+        for arm in one.arms:
+            experiments[arm.arm.config.name] += [run.run_id for run in arm.trained.facts]
+    return TrainedRuns(
+        store=store,
+        experiments=experiments,
+        facts=[run for one in conducted for run in _facts(one)],
+        tables=[one.table for one in conducted],
+        rows=[arm.name for lesson in lessons for arm in lesson.arms],
+        is_complete=len(conducted) == len(lessons),
+        obstacles=[
+            f"the claim of {one.lesson.name} is undecided: {claim.claim.says}"
+            for one in conducted
+            for claim in one.claims
+            if claim.verdict is Verdict.UNDECIDED
+        ],
+    )
+
+
+def _facts(found: Conducted) -> list[RunFacts]:
+    return [run for arm in found.arms for run in arm.trained.facts]
+
+
 def _show(found: Conducted) -> None:
     from initbench.cli.compare import is_ascii
     from initbench.report.comparison.view import View
@@ -151,11 +208,12 @@ def _show(found: Conducted) -> None:
     print_lesson(stdout_console(), found, view=View(width=stdout_width(), ascii_only=is_ascii()))
 
 
-def _print_document(conducted: Sequence[Conducted]) -> None:
+def _print_document(conducted: Sequence[Conducted], verdicts: Verdicts | None) -> None:
     from initbench.report.lesson_document import lessons_document
     from initbench.store import strictjson
 
-    typer.echo(strictjson.dumps(lessons_document(conducted)))
+    judged = {} if verdicts is None else verdicts.document()
+    typer.echo(strictjson.dumps({**lessons_document(conducted), **judged}))
 
 
 def _print_sum(conducted: Sequence[Conducted]) -> None:

@@ -30,7 +30,7 @@ from initbench.cli import (
     validate,
 )
 from initbench.cli.options import add
-from initbench.cli.output_streams import install_output_streams
+from initbench.cli.output_streams import check_output, install_output_streams
 from initbench.errors import AllocationError, ConfigError, InitbenchError, StoreError, Terminated
 from initbench.interrupts import begin_command, install_signal_handlers
 from initbench.memory import refused_bytes
@@ -90,12 +90,22 @@ def main() -> NoReturn:
 
 
 def call(arguments: Sequence[str]) -> int:
-    """Run the command line `arguments` and return its exit code."""
+    """Run the command line `arguments` and return its exit code.
+
+    A code that was decided outlives the loss of what was printed.
+    """
+    code = _call(arguments)
     try:
-        try:
-            app(args=list(arguments), prog_name="initbench")
-        finally:
-            sys.stdout.flush()
+        check_output()
+    except InitbenchError as error:
+        lost = _explain(error)
+        return code or lost
+    return code
+
+
+def _call(arguments: Sequence[str]) -> int:
+    try:
+        app(args=list(arguments), prog_name="initbench")
     except SystemExit as end:
         # typer makes a silent exit of a broken pipe and of an end of file, wherever they come from
         cause = end.__context__ if isinstance(end.__context__, BrokenPipeError) else _end_of_file(end)
@@ -133,7 +143,7 @@ def _report_exception(error: Exception) -> int:
 
 
 def _resuming(arguments: Sequence[str]) -> str:
-    """How to go on from the last checkpoints, after a command that leaves some."""
+    """Return the advice to resume from the last checkpoints; empty after a command that leaves none."""
     if list(arguments[:1]) not in (["run"], ["sweep"], ["lesson"]):
         return ""
     again = ["initbench", *(argument for argument in arguments if argument != "--rerun")]

@@ -35,7 +35,7 @@ def merge(
     """Bring the runs of several directories together; a run that is there already is not copied again.
 
     Every file is compared with its manifest first. Two different results of one run are a conflict: exit 3,
-    and nothing is merged. Runs that are still running or crashed are left out.
+    and nothing is merged. Runs that are still running or crashed are skipped.
     """
     from initbench.store import strictjson
     from initbench.store.merge import merge as merged_of
@@ -54,6 +54,6 @@ def _print(merged: Merged, root: Path) -> None:
     there = f", {len(merged.same):,} there already" if merged.same else ""
     typer.echo(f"{plural(len(merged.copied), 'run')} copied to {root}{there}")
     for run_id, why in list(merged.left.items())[:_SHOWN]:
-        typer.echo(f"left out: {run_id} {why}", err=True)
+        typer.echo(f"skipped: {run_id} {why}", err=True)
     if len(merged.left) > _SHOWN:
-        typer.echo(f"left out: {len(merged.left) - _SHOWN:,} runs more", err=True)
+        typer.echo(f"skipped: {len(merged.left) - _SHOWN:,} more runs", err=True)

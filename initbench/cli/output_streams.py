@@ -1,6 +1,7 @@
-"""stdout and stderr as commands need them: data that is lost is an error, progress that is lost is not.
+"""stdout and stderr as commands need them, whatever becomes of the files behind them.
 
-A reader that has gone away ends neither the command nor its verdict.
+Neither a reader that has gone away nor a full disk ends the command: a run is still trained and a gate still
+judged. Data that could not be written is an error at the end; progress that could not be written is none.
 """
 
 from __future__ import annotations
@@ -20,23 +21,20 @@ if TYPE_CHECKING:
 _READER_GONE = (BrokenPipeError, ConnectionResetError)
 
 
-class PipeTolerantFile(FileIO):
-    """An open file descriptor that drops what is written once nobody reads from it.
+class LossTolerantFile(FileIO):
+    """An open file descriptor that drops what cannot be written, and remembers why.
 
-    `head` closes its end as soon as it has enough. What is written after that is lost, as it should be, but
-    the command goes on: a gate is still judged, a run still trained, and the exit code says how it went.
+    `head` closes its end as soon as it has enough; what is written after that is lost as it should be, and
+    is no loss to report.
     """
 
-    _is_lost = False
+    loss: str | None = None
+    """Why data were lost; None if none were."""
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write some of the bytes and return their number: all of them once the reader is gone.
-
-        Raises:
-            OutputError: If they cannot be written for another reason; the first time only.
-        """
+        """Write some of the bytes and return their number: all of them once they cannot be written."""
         size = memoryview(data).nbytes
-        if self._is_lost:
+        if self.loss is not None:
             return size
         try:
             written: int | None = super().write(data)
@@ -47,37 +45,21 @@ class PipeTolerantFile(FileIO):
         except _READER_GONE:
             return size
         except OSError as error:
-            self._is_lost = True
-            return self.lose(size, error)
-
-    def lose(self, size: int, error: OSError) -> int:
-        """Raise the error that says why `size` bytes were lost."""
-        del size
-        raise OutputError(f"stdout cannot be written: {(error.strerror or str(error)).lower()}") from error
+            self.loss = (error.strerror or str(error)).lower()
+            return size
 
 
-class BestEffortFile(PipeTolerantFile):
-    """An open file descriptor that drops what cannot be written: progress and messages."""
-
-    def lose(self, size: int, error: OSError) -> int:
-        """Return `size`, as if all had been written."""
-        del error
-        return size
-
-
-class ClosedFile(PipeTolerantFile):
-    """Stands for a stdout that was closed before the command began."""
+class ClosedFile(LossTolerantFile):
+    """Stands for a stream that was closed before the command began."""
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Refuse to write, the first time."""
-        if self._is_lost:
-            return memoryview(data).nbytes
-        self._is_lost = True
-        raise OutputError("stdout cannot be written: it is closed")
+        """Drop the bytes and return their number."""
+        self.loss = "it is closed"
+        return memoryview(data).nbytes
 
 
 def install_output_streams() -> None:
-    """Replace sys.stdout and sys.stderr by streams that outlive their reader.
+    """Replace sys.stdout and sys.stderr by streams that outlive the file behind them.
 
     Characters that the encoding lacks become question marks: a histogram on an ASCII terminal is no error.
     Descriptors that are closed are opened on the null device, so that no file of a run takes their number.
@@ -87,21 +69,29 @@ def install_output_streams() -> None:
             os.fstat(descriptor)
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-    sys.stdout = _stream(sys.stdout, 1, PipeTolerantFile)
-    sys.stderr = _stream(sys.stderr, 2, BestEffortFile)
+    sys.stdout = _stream(sys.stdout, 1)
+    sys.stderr = _stream(sys.stderr, 2)
 
 
-def _stream(stream: TextIO | None, descriptor: int, kind: type[PipeTolerantFile]) -> TextIO:
+def check_output() -> None:
+    """Raise OutputError if anything that was printed on stdout could not be written."""
+    sys.stdout.flush()
+    file = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    if isinstance(file, LossTolerantFile) and file.loss is not None:
+        raise OutputError(f"stdout cannot be written: {file.loss}")
+
+
+def _stream(stream: TextIO | None, descriptor: int) -> TextIO:
     """Return a stream on the same descriptor; what is not a plain text file stays as it is."""
     if stream is None:
-        kind = ClosedFile if descriptor == 1 else BestEffortFile
-        return TextIOWrapper(BufferedWriter(kind(descriptor, "wb", closefd=False)), encoding="utf-8")
+        closed = BufferedWriter(ClosedFile(descriptor, "wb", closefd=False))
+        return TextIOWrapper(closed, encoding="utf-8", errors="replace")
     if not isinstance(stream, TextIOWrapper):
         return stream
     with suppress(OSError):
         stream.flush()
     return TextIOWrapper(
-        BufferedWriter(kind(stream.fileno(), "wb", closefd=False)),
+        BufferedWriter(LossTolerantFile(stream.fileno(), "wb", closefd=False)),
         encoding=stream.encoding,
         errors="replace",
         line_buffering=stream.line_buffering,

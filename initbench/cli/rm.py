@@ -32,6 +32,8 @@ def rm(
     from initbench.store.store import Store
 
     store = Store(runs_root(runs_dir))
+    if not dry_run:  # what an interrupted removal left is not found by its name any more
+        store.recover()
     run_ids = store.find(patterns)
     _refuse_running(store, run_ids)
     if dry_run:
@@ -61,7 +63,7 @@ def _confirmed(run_ids: list[str]) -> bool:
 
 
 def _interactive() -> bool:
-    return sys.stdin.isatty()
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def _tell(done: str, run_ids: list[str]) -> None:

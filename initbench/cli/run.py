@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from initbench.cli.batch import exit_with_failures, process_or_skip
+from initbench.cli.gates import FailIf, FailUnless, JunitXml, Strict, print_verdicts
 from initbench.cli.options import AllLayers, ConfigArguments, DataDir, Json, RunsDir, runs_root
 from initbench.cli.sweep_options import MaxTime, seconds_of
+from initbench.cli.training_gates import (
+    FailOn,
+    TrainedRuns,
+    divergence_failures,
+    exit_with_verdicts,
+    judge_training,
+    training_gates,
+)
 from initbench.cli.workplace import (
     CrewOptions,
     DeviceName,
@@ -24,6 +33,7 @@ from initbench.cli.workplace import (
 from initbench.errors import InitbenchError
 
 if TYPE_CHECKING:
+    from initbench.cli.gates import Verdicts
     from initbench.config.schema import ExperimentConfig
     from initbench.execute.experiment import Execution, Workplace
     from initbench.execute.undertaking import Budget
@@ -40,6 +50,11 @@ def run(
     data_dir: DataDir = None,
     offline: Offline = False,
     max_time: MaxTime = None,
+    fail_on: FailOn = None,
+    fail_if: FailIf = None,
+    fail_unless: FailUnless = None,
+    strict: Strict = False,
+    junit_xml: JunitXml = None,
     rerun: Rerun = False,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print the resolved config and stop.")
@@ -51,7 +66,7 @@ def run(
     """Train experiments under all their seeds, store every run, and explain what was seen.
 
     A run that is stored already is shown, not trained again. Of several experiments, one that cannot be run
-    is told of and left out.
+    is reported and skipped. Exit 1 if a run failed or a gate is triggered (docs/ci.md).
     """
     from initbench.cli.configs import load_experiments
     from initbench.execute.undertaking import Budget
@@ -63,26 +78,33 @@ def run(
         return
     from initbench.store.store import Store
 
+    names = [config.name for config in configs]
+    gates = training_gates("run", fail_if, fail_unless, strict, junit_xml, fail_on, rows=names)
     crew = CrewOptions(device, executor, workers, worker_memory)
     workplace = workplace_of(Store(runs_root(runs_dir)), crew, data_dir, offline=offline)
     executions: list[Execution] = []
     errors: list[InitbenchError] = []
-    seen: list[list[StoredRun]] = []
+    seen: list[StoredRun] = []
+    verdicts: Verdicts | None = None
     try:
         for execution in _executions(configs, workplace, errors, budget, quiet=quiet):
             executions.append(execution)
             runs = _stored(workplace.store, execution)
-            seen.append(runs)
+            seen += runs
             if not json_output:
                 _show(runs, all_layers=all_layers)
+        verdicts = judge_training(gates, _trained_runs(configs, executions, workplace.store))
     finally:  # a signal takes nothing away from what was trained before it
-        if json_output:
-            _print_documents(seen, several=len(configs) > 1)
-    if budget.max_seconds is not None:
-        _report_waiting(executions, workplace.store)
-    exit_with_failures(
-        [f"{one.config.name} failed: {error}" for one in executions for error in one.errors], errors
-    )
+        if json_output and (executions or len(configs) > 1):
+            _print_document(seen, verdicts)
+    if verdicts is not None:
+        print_verdicts(verdicts)
+    if budget.max_seconds is not None and (waiting := _waiting(executions, workplace.store)):
+        _report_waiting(waiting)
+    failures = [f"{one.config.name} failed: {error}" for one in executions for error in one.errors]
+    failures += divergence_failures([run.record["status"] for run in seen], fail_on)
+    exit_with_failures(failures, errors)
+    exit_with_verdicts(verdicts)
 
 
 def _executions(
@@ -108,20 +130,44 @@ def _executions(
         yield from process_or_skip(configs, execute, errors)
 
 
-def _report_waiting(executions: Sequence[Execution], store: Store) -> None:
-    """Report the runs that --max-time left for the next call; quiet or not, for the tables lack them."""
-    from initbench.execute.undertaking import Budget
-    from initbench.report.text import plural
+def _trained_runs(
+    configs: Sequence[ExperimentConfig], executions: Sequence[Execution], store: Store
+) -> TrainedRuns:
+    """Return what the gates judge: the runs of all experiments, skipped ones included."""
+    from initbench.compare.read import read_facts
+    from initbench.compare.rows import tables
 
-    waiting = sum(
+    experiments: dict[str, list[str]] = {config.name: [] for config in configs}
+    for execution in executions:
+        experiments[execution.config.name] += execution.run_ids
+    stored = [run_id for run_ids in experiments.values() for run_id in run_ids if store.status(run_id)]
+    facts = read_facts(store, stored) if stored else []
+    return TrainedRuns(
+        store=store,
+        experiments=experiments,
+        facts=facts,
+        tables=tables([run for run in facts if run.is_placed]),
+        rows=list(experiments),
+        is_complete=len(executions) == len(configs) and not _waiting(executions, store),
+    )
+
+
+def _waiting(executions: Sequence[Execution], store: Store) -> int:
+    """Return the number of runs that --max-time left for the next call."""
+    from initbench.execute.undertaking import Budget
+
+    return sum(
         len(execution.config.seed_list)
         - sum(not Budget(leave_failed=True).trains(store.status(run_id)) for run_id in execution.run_ids)
         for execution in executions
     )
-    if waiting:
-        typer.echo(
-            f"initbench: time is up: {plural(waiting, 'run')} left; the same command resumes", err=True
-        )
+
+
+def _report_waiting(waiting: int) -> None:
+    """Report the runs that are left; quiet or not, for the tables lack them."""
+    from initbench.report.text import plural
+
+    typer.echo(f"initbench: time is up: {plural(waiting, 'run')} left; the same command resumes", err=True)
 
 
 def _stored(store: Store, execution: Execution) -> list[StoredRun]:
@@ -142,9 +188,7 @@ def _show(runs: list[StoredRun], *, all_layers: bool) -> None:
         print_experiment(stdout_console(), runs, all_layers=all_layers)
 
 
-def _print_documents(experiments: list[list[StoredRun]], *, several: bool) -> None:
-    from initbench.report.document import experiments_json
+def _print_document(runs: Sequence[StoredRun], verdicts: Verdicts | None) -> None:
+    from initbench.report.document import runs_json
 
-    found = [runs for runs in experiments if runs]
-    if several or found:
-        typer.echo(experiments_json(found, several=several))
+    typer.echo(runs_json(runs, {} if verdicts is None else verdicts.document()))

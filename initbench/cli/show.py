@@ -26,9 +26,9 @@ def show(
         raise UsageError("name a run or an experiment; `initbench ls` lists them")
     experiments = _grouped(Store(runs_root(runs_dir)), patterns)
     if json_output:
-        from initbench.report.document import experiments_json
+        from initbench.report.document import runs_json
 
-        typer.echo(experiments_json(experiments, several=len(experiments) > 1))
+        typer.echo(runs_json([run for runs in experiments for run in runs], {}))
         return
     from initbench.report.run_tables import print_experiment, tracebacks
     from initbench.report.terminal import stdout_console

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import typer
 
-from initbench.cli.gates import FailIf, FailUnless, JunitXml
+from initbench.cli.gates import FailIf, FailUnless, JunitXml, Strict
 from initbench.cli.options import DataDir, Json, RunsDir, runs_root
 from initbench.cli.sweep_options import (
     Arguments,
     DryRun,
     FailFast,
-    FailOn,
     Limit,
     MaxTime,
     PrintConfig,
     Retry,
     ShardOption,
     SkipInvalid,
-    Strict,
     seconds_of,
+)
+from initbench.cli.training_gates import (
+    FailOn,
+    TrainedRuns,
+    divergence_failures,
+    exit_with_verdicts,
+    judge_training,
+    training_gates,
 )
 from initbench.cli.workplace import (
     CrewOptions,
@@ -39,7 +45,6 @@ from initbench.errors import RunFailedError, UsageError
 
 if TYPE_CHECKING:
     from initbench.cli.gates import GateOptions, Verdicts
-    from initbench.compare.gates.judge import Judgement
     from initbench.config.sweep import Sweep
     from initbench.execute.experiment import Workplace
     from initbench.execute.undertaking import Budget
@@ -86,11 +91,16 @@ def sweep(
     if print_config:
         _print_configs(found)
         return
-    from initbench.cli.gates import gate_options
-
-    if shard is None:  # of a part, the other points are not known
-        _check_gates([*(fail_if or []), *(fail_unless or [])], found)
-    gates = gate_options([*found.gates, *(fail_if or [])], strict, None, junit_xml, fail_unless=fail_unless)
+    gates = training_gates(
+        "sweep",
+        fail_if,
+        fail_unless,
+        strict,
+        junit_xml,
+        fail_on,
+        rows=None if shard else [point.label for point in found.points],  # of a part, not all are known
+        from_file=found.gates,
+    )
     crew = CrewOptions(device, executor, workers, worker_memory)
     workplace = workplace_of(Store(runs_root(runs_dir)), crew, data_dir, offline=offline)
     budget = Budget(fail_fast, seconds, limit, tuple(retry or ()), rerun, leave_failed=True)
@@ -98,7 +108,7 @@ def sweep(
     if dry_run:
         asked.plan()
     else:
-        asked.run(replace(gates, judges_otherwise=fail_on is not None), quiet=quiet, fail_on=fail_on)
+        asked.run(gates, quiet=quiet, fail_on=fail_on)
 
 
 @dataclass(frozen=True)
@@ -170,31 +180,16 @@ class _Asked:
 
     def _verdicts(self, found: Conducted, options: GateOptions) -> Verdicts | None:
         """The gates of the sweep and of the command line, judged once all runs are stored."""
-        from initbench.cli.gates import check_gates
-        from initbench.compare.select import ReadSelection
-
-        if not (options.gates or options.junit_xml or options.strict):
-            return None
-        not_judged = self._not_judged(found, options)
-        waiting = [judgement.gate for judgement in not_judged]
-        ready = replace(options, gates=[gate for gate in options.gates if gate not in waiting])
         run_ids = [run for point in found.points for run in point.run_ids if run in found.facts]
-        facts = [found.facts[run_id] for run_id in run_ids]
-        chosen = ReadSelection(self.workplace.store, run_ids, facts=facts)
-        return check_gates(ready, chosen, found.tables, not_judged)
-
-    def _not_judged(self, found: Conducted, options: GateOptions) -> list[Judgement]:
-        """The gates that have to wait for runs, or name points that are left out, with that reason."""
-        from initbench.compare.gates.judge import Judgement
-
-        labels = {point.label for point in found.points}
-        if self.shard is not None or found.unfinished:
-            return [Judgement(gate, [], ["runs are missing here"]) for gate in options.gates]
-        return [
-            Judgement(gate, [], ["it names points that are left out"])
-            for gate in options.gates
-            if not {q.row.name for q in gate.quantities if q.row.name is not None} <= labels
-        ]
+        runs = TrainedRuns(
+            store=self.workplace.store,
+            experiments={point.point.config.name: point.run_ids for point in found.points},
+            facts=[found.facts[run_id] for run_id in run_ids],
+            tables=found.tables,
+            rows=[point.label for point in found.points],
+            is_complete=self.shard is None and not found.unfinished,
+        )
+        return judge_training(options, runs)
 
 
 def _sweep(arguments: Sequence[str], shard: str | None, *, skip_invalid: bool) -> Sweep:
@@ -209,16 +204,6 @@ def _sweep(arguments: Sequence[str], shard: str | None, *, skip_invalid: bool) -
         raise UsageError("name one file, as in: initbench sweep configs/sweeps/ci.yaml seeds=8")
     found = load_sweep(files[0], overrides, skip_invalid=skip_invalid)
     return found if which is None else part(found, which, cost)
-
-
-def _check_gates(texts: Sequence[str], sweep: Sweep) -> None:
-    """Raise UsageError, before anything is trained, for a gate of the command line that cannot be judged."""
-    from initbench.sweep.check import gate_problems
-
-    labels = [point.label for point in sweep.points]
-    for text in texts:
-        for problem in gate_problems(text, labels):
-            raise UsageError(f"{problem}\n  {text}")
 
 
 def _print_configs(found: Sweep) -> None:
@@ -240,9 +225,7 @@ def _fail(found: Conducted, verdicts: Verdicts | None, fail_on: str | None) -> N
     from initbench.report.sweep_tables import failure_lines
 
     lines = failure_lines(found.failed)
-    if fail_on == "diverged" and (diverged := found.statuses["diverged"]):
-        lines.append(f"{diverged} of the runs diverged")
+    lines += divergence_failures(found.statuses.elements(), fail_on)
     if lines:
         raise RunFailedError("\n".join(lines))
-    if verdicts is not None and verdicts.exit_code:
-        raise typer.Exit(verdicts.exit_code)
+    exit_with_verdicts(verdicts)

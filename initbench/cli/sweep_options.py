@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -58,10 +58,6 @@ ShardOption = Annotated[
     str | None,
     typer.Option("--shard", metavar="K/N", help="Only part K of N alike in cost, as for a CI matrix."),
 ]
-FailOn = Annotated[
-    Literal["diverged"] | None, typer.Option("--fail-on", help="Exit 1 if a run diverged, too.")
-]
-Strict = Annotated[bool, typer.Option("--strict", help="Exit 1 also for gates that are undecided.")]
 
 
 def seconds_of(text: str | None) -> float | None:

@@ -1,9 +1,9 @@
-"""Which runs a comparison lacks: those that have not finished, and seeds that are not stored at all."""
+"""Which runs a comparison lacks: those that did not finish, seeds and experiments that are not stored."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from initbench.compare.damaged import DAMAGED
 from initbench.compare.facts import RunFacts
@@ -49,6 +49,26 @@ def missing_seeds(runs: Sequence[RunFacts], stored: Sequence[RunFacts]) -> list[
             count = f"{len(missing)} of {len(seeds)} seeds of {variant[0]} are not stored"
             sentences.append(f"{count}: {listed}; train them with the same `initbench` command")
     return sentences
+
+
+def missing_experiments(
+    experiments: Mapping[str, Collection[str]], stored: Collection[str], sweep: str = ""
+) -> list[str]:
+    """Return a sentence, if any experiment has no stored run at all.
+
+    Args:
+        experiments: The ids of the runs of each experiment; none where they are not known yet.
+        stored: The ids of the stored runs.
+        sweep: The sweep that lists the experiments, if one does.
+    """
+    present = set(stored)
+    missing = [name for name, run_ids in experiments.items() if present.isdisjoint(run_ids)]
+    if not missing:
+        return []
+    verb = "has" if len(missing) == 1 else "have"
+    where = f" of the sweep {sweep}" if sweep else ""
+    count = f"{len(missing)} of {len(experiments)} experiments{where} {verb} no stored run"
+    return [f"{count}: {_listed(missing)}; train them with the same `initbench` command"]
 
 
 def _planned_seeds(run: RunFacts) -> set[int]:

@@ -9,10 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from initbench.compare.completeness import missing_experiments
 from initbench.compare.facts import RunFacts, flat
 from initbench.compare.keys import Where, conditions
 from initbench.compare.read import read_facts
 from initbench.errors import UsageError
+from initbench.store import sweeps
+from initbench.store.layout import Record
 from initbench.store.match import match
 from initbench.store.store import Store
 
@@ -72,6 +75,25 @@ class Selection:
         return met and (is_named or not self.patterns)
 
     @cached_property
+    def missing(self) -> list[str]:
+        """A sentence for each sweep among the patterns that lists experiments without any stored run."""
+        present = {run.run_id for run in self._named}
+        experiments = {run.experiment for run in self._named}
+        known = set(sweeps.names(self.store.root)) if self.patterns else set()
+        sentences = []
+        for name in dict.fromkeys(self.patterns):
+            if name in known and name not in experiments:
+                points = sweeps.read(self.store.root, name).values()
+                listed = {point["experiment"]: point["runs"] for point in points if self._is_asked(point)}
+                sentences += missing_experiments(listed, present, name)
+        return sentences
+
+    def _is_asked(self, point: Record) -> bool:
+        """Whether the conditions may hold for the runs of a sweep's point, by the keys that set it apart."""
+        keys = point["keys"]
+        return all(where.accepts(keys) for where in self._conditions if where.key in keys)
+
+    @cached_property
     def _named(self) -> list[RunFacts]:
         return read_facts(self.store, self.patterns)
 
@@ -94,11 +116,18 @@ class ReadSelection(Selection):
     """Runs that have been read already."""
 
     facts: Sequence[RunFacts] = ()
+    without_runs: Sequence[str] = ()
+    """Sentences about experiments of which no run is stored."""
 
     @cached_property
     def runs(self) -> list[RunFacts]:
         """The runs, whatever the patterns are."""
         return list(self.facts)
+
+    @cached_property
+    def missing(self) -> list[str]:
+        """The sentences about experiments without any run."""
+        return list(self.without_runs)
 
 
 def _matching(pattern: str, experiments: Mapping[str, str], root: Path) -> list[str]:

@@ -95,12 +95,15 @@ def _of_seed(name: str, seed: int, finished: list[dict[str, Any]], store: Store)
 
 
 def _of_run(store: Store, run_id: str, arm: str | None) -> Origin:
-    status, directory = store.status(run_id), store.directory(run_id)
-    if status != "finished" or directory is None:
+    status = store.status(run_id)
+    if status != "finished":
         raise _fault(f"run {run_id} is {status or 'gone'}, and only a finished run has weights to start from")
     for problem in store.verify(run_id):
         raise StoreError(f"run {run_id} is damaged: {problem}; train it again with --rerun")
-    origin = _alike(run_id, read(directory / WEIGHTS))
+    tensors = store.steadily(run_id, lambda directory: read(directory / WEIGHTS))
+    if tensors is None:
+        raise _fault(f"run {run_id} is gone, and only a finished run has weights to start from")
+    origin = _alike(run_id, tensors)
     return origin if arm is None else Origin(run_id, origin.sha256, arm, origin.tensors)
 
 

@@ -20,8 +20,13 @@ from initbench.probing.predict import MOST_FLAT
 from initbench.probing.progress import NOT_LEARNED, Progress, progress_finding
 from initbench.probing.recurrent import slopes_over_steps
 from initbench.probing.remedy import Situation
-from initbench.probing.slopes import FALL, Slope, fall, floor, growth, known
-from initbench.probing.stream import outside_branches, residual_sums, stream_sentence
+from initbench.probing.slopes import FALL, NORMED_GROWTH, Slope, fall, floor, growth, known
+from initbench.probing.stream import (
+    are_branches_normed,
+    outside_branches,
+    residual_sums,
+    stream_sentence,
+)
 
 _MOST_DEAD = 0.9
 """Share of a layer's units above which it counts as dead."""
@@ -109,7 +114,7 @@ CODES = (
         "The gradient grows on the way back to the first layers.",
         "log-slope, from the last hidden layer to the first, of E[δ²], at init",
         -math.log(FALL),
-        limit=_GROWS,
+        limit=f"{_GROWS}; to {NORMED_GROWTH:,.0f} times over residual sums of branches that end in a norm",
         cause="Weights too large for the activation (χ₁ = σ_w² E[φ′(h)²] > 1), or a batch norm at each of"
         " very many layers (Yang et al. 2019).",
         cure="A smaller gain; init.scheme=critical has χ₁ = 1.",
@@ -280,11 +285,13 @@ def _steps(layers: Sequence[dict[str, Any]], found: Sequence[Finding]) -> Iterat
             yield Finding(code, layer["index"], slope.value, slope.threshold, f"{words}.", "init")
 
 
-def _slopes(hidden: list[dict[str, Any]], situation: Situation | None) -> Iterator[Finding]:
+def _slopes(
+    hidden: list[dict[str, Any]], situation: Situation | None, most_backward: float = 1 / FALL
+) -> Iterator[Finding]:
     """Findings of the signal on its way forward and of the gradient on its way back.
 
     A residual branch that starts closed puts out 0 and lets no gradient in, while both go on beside it;
-    such layers are no part of the way.
+    such layers are no part of the way. `most_backward`: growth of E[δ²] beyond which it explodes.
     """
     forward = [layer for layer in hidden if _open(layer) and not layer.get("was_constant")]
     q = known([layer["pre"]["q"] for layer in forward])
@@ -298,7 +305,7 @@ def _slopes(hidden: list[dict[str, Any]], situation: Situation | None) -> Iterat
     delta = known([layer["grad"]["pre_q"] for layer in backward])
     lost = fall(delta, [floor(0.0)] * len(delta))
     yield from _slope("vanishing_backward", lost, delta, backward, situation)
-    yield from _slope("exploding_backward", growth(delta), delta, backward, situation)
+    yield from _slope("exploding_backward", growth(delta, most_backward), delta, backward, situation)
 
 
 def _slopes_of_stream(
@@ -306,7 +313,8 @@ def _slopes_of_stream(
 ) -> Iterator[Finding]:
     """The same at the sums of a residual net; what the layers beside it show already is not said twice."""
     span = (sums[0]["index"], sums[-1]["index"]) if sums else (0, 0)
-    for finding in _slopes(sums, None):
+    most_backward = NORMED_GROWTH if are_branches_normed(sums) else 1 / FALL
+    for finding in _slopes(sums, None, most_backward):
         if all(other.code != finding.code for other in found):
             words = ""
             if situation is not None:

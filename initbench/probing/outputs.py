@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -41,6 +42,31 @@ def real_outputs(output: Any) -> dict[str, Tensor]:
         ),
     )
     return {name: tensors[name] for name in names}
+
+
+def with_output(returned: Any, old: Tensor, new: Tensor, depth: int = 0) -> Any:
+    """Return a copy of what a module returned with the tensor `new` in every place of `old`."""
+    if returned is old:
+        return new
+    if isinstance(returned, Tensor) or depth == _DEEPEST:
+        return returned
+    changed = {
+        part: exchanged
+        for part, item in _parts(returned)
+        if (exchanged := with_output(item, old, new, depth + 1)) is not item
+    }
+    if not changed:
+        return returned
+    if isinstance(returned, tuple):
+        items = [changed.get(part, item) for part, item in _parts(returned)]
+        return type(returned)(*items) if hasattr(returned, "_fields") else type(returned)(items)
+    twin: Any = copy.copy(returned)
+    for part, exchanged in changed.items():
+        if hasattr(twin, "__setitem__"):
+            twin[part] = exchanged
+        else:
+            object.__setattr__(twin, str(part), exchanged)
+    return twin
 
 
 def _tensors(value: Any, name: str, depth: int) -> Iterator[tuple[str, Tensor]]:

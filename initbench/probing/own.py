@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ from initbench.probing.outputs import real_outputs
 from initbench.probing.own_loss import Loss, OwnLoss, are_probabilities, loss_of
 from initbench.probing.recurrent import RecurrentRecords
 from initbench.torch_defaults import user_defaults
+from initbench.trace.checkpointing import without_recomputation
 from initbench.trace.intact import untouched
 from initbench.trace.overflow import Overflow, OverflowFinder
 from initbench.trace.recurrent import Step
@@ -43,6 +44,7 @@ _SEED = 0
 _MOST_IN_BRANCH = 8
 """Uses of weights that a residual branch has at most: attention and an mlp side by side have six."""
 _DETAIL = Detail.DIAGNOSIS
+_Result = TypeVar("_Result")
 _DIRECTIONS, ALIKE_UNITS = 4, 1e-5
 """Random directions that rows are compared along, and how near counts as the same: float32's rounding."""
 
@@ -128,7 +130,8 @@ def examine(
 
     The module runs in training mode on copies of its parameters and buffers, and is left as it was found:
     values, mode, hooks, attributes and the random states. `loss(output)`, or `loss(output, y)` where y is
-    given, is a mean over the batch; without one it is that of `own_loss`. `chance`: what the loss is for a
+    given, is a mean over the batch: of what the module returns, or of its main output, as `own_loss` says;
+    without one it is that of `own_loss`. `chance`: what the loss is for a
     net that knows nothing, where that cannot be found out.
     Raises UsageError for a module that cannot be run on x.
     """
@@ -152,9 +155,9 @@ class _Task:
     loss: Loss | None
     chance: float | None
 
-    def loss_of(self, output: Tensor) -> OwnLoss:
-        """The loss of the main output."""
-        return loss_of(output, self.y, self.loss, x=self.x, chance=self.chance)
+    def loss_of(self, output: Tensor, returned: Any) -> OwnLoss:
+        """The loss of the main output, or one given of all that the module returned."""
+        return loss_of(output, self.y, self.loss, x=self.x, chance=self.chance, returned=returned)
 
 
 def _examined(module: nn.Module, task: _Task) -> Examined:
@@ -164,17 +167,21 @@ def _examined(module: nn.Module, task: _Task) -> Examined:
     buffers = {name: b.detach().clone() for name, b in module.named_buffers()}
     records = _Records()
     tracer = Tracer({id(p): name for name, p in parameters.items()}, records)
-    with untouched(module), torch.enable_grad(), _following(module, tracer):
+
+    def run() -> tuple[Tensor, Found, OwnLoss, list[Tensor | None]]:
+        with _following(module, tracer), tracer, without_recomputation():
+            returned = _called(module, x)
+            outputs = real_outputs(returned)
+        found = tracer.finish(parameters, outputs.values())
+        records.end_forward()
+        return next(iter(outputs.values())), found, *_passed_back(returned, outputs, task, found, parameters)
+
+    with untouched(module), torch.enable_grad():
         torch.manual_seed(_SEED)
         module.train()
         x = x.detach().clone()
         tracer.start(x, [*buffers.values(), *_attributes(module)])
-        with tracer:
-            outputs = real_outputs(_called(module, {**parameters, **buffers}, x))
-        found = tracer.finish(parameters, outputs.values())
-        records.end_forward()
-        output, *others = outputs.values()
-        value, gradients = _passed_back(output, others, task, found, parameters)
+        output, found, value, gradients = _with_state(module, {**parameters, **buffers}, run)
     records.end_backward()
     for use in found.uses:
         shown = records.by_index[use.index]
@@ -221,8 +228,13 @@ def _mark_branches(found: Found, records: _Records) -> None:
         return
     for use in found.uses:
         records.by_index[use.index]["in_branch"] = any(addition.holds(use) for addition in short)
+    norms = {addition.use.index: addition.use.norm for addition in found.additions}
     for index, measured in records.sums.items():
-        records.by_index[index]["sum"] = {key: measured[key] for key in ("pre", "grad")}
+        records.by_index[index]["sum"] = {
+            "pre": measured["pre"],
+            "grad": measured["grad"],
+            "is_normed": norms[index] in SCALE_FREE_NORMS,
+        }
 
 
 def _conditions(
@@ -261,11 +273,15 @@ def _overflow(module: nn.Module, task: _Task) -> Overflow | None:
     with untouched(module), torch.no_grad():
         torch.manual_seed(_SEED)
         module.train()
-        with finder:
-            outputs = real_outputs(_called(module, {**parameters, **buffers}, task.x))
-            output = next(iter(outputs.values()))
-            finder.begin_loss()
-            value = task.loss_of(output)
+
+        def run() -> tuple[Tensor, OwnLoss]:
+            with finder:
+                returned = _called(module, task.x)
+                output = next(iter(real_outputs(returned).values()))
+                finder.begin_loss()
+                return output, task.loss_of(output, returned)
+
+        output, value = _with_state(module, {**parameters, **buffers}, run)
     return finder.cause_of(output) or finder.cause_of(value.tensor) or finder.first
 
 
@@ -305,14 +321,27 @@ def _refuse_unfit(module: nn.Module, x: Tensor) -> None:
         raise UsageError(f"the module is on {where} and the batch on {x.device.type}: bring them together")
 
 
-def _user_call(module: nn.Module, state: dict[str, Tensor], x: Tensor) -> Any:
-    with user_defaults():
-        return functional_call(module, state, (x,))
+def _called(module: nn.Module, x: Tensor) -> Any:
+    with reporting_user_code(f"the module cannot take a batch of shape {tuple(x.shape)}:"), user_defaults():
+        return module(x)
 
 
-def _called(module: nn.Module, state: dict[str, Tensor], x: Tensor) -> Any:
-    with reporting_user_code(f"the module cannot take a batch of shape {tuple(x.shape)}:"):
-        return _user_call(module, state, x)
+def _with_state(module: nn.Module, state: dict[str, Tensor], run: Callable[[], _Result]) -> _Result:
+    """Run something while the module has the parameters and buffers of `state`.
+
+    The way back belongs to it: a checkpoint of the user's own calls the module once more there.
+    """
+    holder = _Holder(module, run)
+    return functional_call(holder, {f"module.{name}": tensor for name, tensor in state.items()}, ())  # type: ignore[no-any-return]
+
+
+class _Holder(nn.Module):
+    def __init__(self, module: nn.Module, run: Callable[[], Any]) -> None:
+        super().__init__()
+        self.module, self._run = module, run
+
+    def forward(self) -> Any:
+        return self._run()
 
 
 @contextmanager
@@ -349,11 +378,16 @@ def _attributes(module: nn.Module) -> Iterator[Tensor]:
 
 
 def _passed_back(
-    output: Tensor, others: Sequence[Tensor], task: _Task, found: Found, parameters: Mapping[str, Tensor]
+    returned: Any,
+    outputs: Mapping[str, Tensor],
+    task: _Task,
+    found: Found,
+    parameters: Mapping[str, Tensor],
 ) -> tuple[OwnLoss, list[Tensor | None]]:
-    """The loss of the main output, and the gradients by the weights of that of all outputs."""
+    """The loss, and the gradients by the weights: those of the loss given, or of that of every output."""
+    output, *others = outputs.values()
     with reporting_user_code("the loss, or the way back from it, fails:"):
-        value = task.loss_of(output)
+        value = task.loss_of(output, returned)
         total = value.tensor
         if task.loss is None:
             for other in others:
@@ -366,7 +400,7 @@ def _gradients(loss: Tensor, found: Found, parameters: Mapping[str, Tensor]) -> 
     """Of the loss by the weight of each use; None where there is none.
 
     Asked for are all parameters, so that the way back is that of training; one that gets a gradient is used,
-    whether its use was seen or not.
+    whether its use was seen or not. A function of the user's own may also write gradients to `grad`.
     """
     wanted = {
         id(t): t for t in (*(use.factor for use in found.uses), *parameters.values()) if t.requires_grad
@@ -374,12 +408,22 @@ def _gradients(loss: Tensor, found: Found, parameters: Mapping[str, Tensor]) -> 
     if not wanted or not loss.requires_grad:
         return [None] * len(found.uses)
     gradients = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
-    by_tensor = dict(zip(wanted, gradients, strict=True))
+    by_tensor = {
+        key: _sum_of(gradient, tensor.grad if tensor.is_leaf else None)
+        for (key, tensor), gradient in zip(wanted.items(), gradients, strict=True)
+    }
     found.reached = {name for name, p in parameters.items() if by_tensor.get(id(p)) is not None}
     for name, why in found.unseen.items():
         if why == UNUSED and name in found.reached:
             found.unseen[name] = "it gets a gradient through something that cannot be looked into"
     return [by_tensor.get(id(use.factor)) for use in found.uses]
+
+
+def _sum_of(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """Return the sum of two gradients, either of which may be missing."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one + other
 
 
 def _copies(use: Use, gradient: Tensor | None) -> int:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 
-from initbench.errors import UsageError
+from initbench.errors import UsageError, reporting_user_code
+from initbench.probing.outputs import with_output
 from initbench.torch_defaults import user_defaults
 
 MOST_CLASSES = 100_000
@@ -52,49 +53,96 @@ def loss_of(
     *,
     x: Tensor | None = None,
     chance: float | None = None,
+    returned: Any = None,
 ) -> OwnLoss:
     """The loss of one output.
 
-    With `loss`, that one; its chance is `chance`, or found by giving it outputs that are equal for all
-    classes. With labels y alone: cross-entropy over the class axis, for outputs (B, C), (B, T, V) and
-    (B, C, H, W) with labels (B,), (B, T) and (B, H, W), or with probabilities of the output's shape; binary
-    cross-entropy for one logit and for labels of 0 and 1 in the output's shape; else the mean square to
-    targets of that shape. With neither: cross-entropy with labels drawn at random where an axis looks like
-    classes, judged with the help of the input x (B, …); else the mean square of the distance to noise.
+    With `loss`, that one: of what the module returned (`returned`), or of the output alone, its main one,
+    where the loss fails with what was returned or gives no single number. Its chance is `chance`, or found by
+    giving it outputs that are equal for all classes. With labels y alone: cross-entropy over the class axis,
+    for outputs (B, C), (B, T, V) and (B, C, H, W) with labels (B,), (B, T) and (B, H, W), or with
+    probabilities of the output's shape; binary cross-entropy for one logit and for labels of 0 and 1 in the
+    output's shape; else the mean square to targets of that shape. With neither: cross-entropy with labels
+    drawn at random where an axis looks like classes, judged with the help of the input x (B, …); else the
+    mean square of the distance to noise.
 
     Raises UsageError for a `loss` that is no number, and for labels that the output has no use for.
     """
     if loss is not None:
-        return _given(loss, output, y, chance)
+        return _given(loss, output, output if returned is None else returned, y, chance)
     own = _unlabelled(output, x) if y is None else _labelled(output, y)
     return own if chance is None else OwnLoss(own.tensor, own.words, chance, own.takes_logits)
 
 
-def _given(loss: Loss, output: Tensor, y: Tensor | None, chance: float | None) -> OwnLoss:
-    value = _evaluated(loss, output, y)
-    if not isinstance(value, Tensor) or value.numel() != 1:
-        raise UsageError("`loss` gives no single number; it takes the output, and y where y is given")
-    at_zero, known = _chance_of(loss, output.detach(), y)
+def _given(loss: Loss, output: Tensor, returned: Any, y: Tensor | None, chance: float | None) -> OwnLoss:
+    argument, value = _taken(loss, output, returned, y)
+    at_zero, known = _chance_of(loss, output.detach(), _Maker(argument, output), y)
     return OwnLoss(value.reshape(()), "the loss given", known if chance is None else chance, at_zero)
 
 
-def _evaluated(loss: Loss, output: Tensor, y: Tensor | None) -> Any:
+def _taken(loss: Loss, output: Tensor, returned: Any, y: Tensor | None) -> tuple[Any, Tensor]:
+    """Return what the loss takes and its value: what the module returned, or else its main output."""
+    if returned is output:
+        value = _evaluated(loss, output, y)
+        if not _is_number(value):
+            raise UsageError("`loss` gives no single number; it takes the output, and y where y is given")
+        return output, value
+    faults = []
+    for argument in (returned, output):
+        try:
+            with reporting_user_code(""):
+                value = _evaluated(loss, argument, y)
+            if _is_number(value):
+                return argument, value
+            faults.append("it gives no single number")
+        except UsageError as error:
+            faults.append(str(error).strip())
+    raise UsageError(
+        f"`loss` takes neither what the module returns, a {type(returned).__name__} ({faults[0]}), nor its"
+        f" main output alone ({faults[1]})"
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.numel() == 1
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Makes what a loss takes with other entries in the main output."""
+
+    argument: Any
+    output: Tensor
+
+    @property
+    def can_make(self) -> bool:
+        """Whether the main output is found in what the loss takes."""
+        return self.filled(0.0) is not self.argument
+
+    def filled(self, value: float) -> Any:
+        """Return the argument with `value` in all entries of the main output."""
+        return with_output(self.argument, self.output, torch.full_like(self.output.detach(), value))
+
+
+def _evaluated(loss: Loss, argument: Any, y: Tensor | None) -> Any:
     with user_defaults():
-        return loss(output) if y is None else loss(output, y)
+        return loss(argument) if y is None else loss(argument, y)
 
 
-def _chance_of(loss: Loss, output: Tensor, y: Tensor | None) -> tuple[bool, float | None]:
+def _chance_of(loss: Loss, output: Tensor, maker: _Maker, y: Tensor | None) -> tuple[bool, float | None]:
     """Whether a loss takes logits, and what it is for equal classes; (False, None) for one of another kind.
 
     It is tried on outputs that are equal for all classes: 0 as logits, −ln C as their logarithms, 1/C as
     probabilities. A loss that comes to ln C there is a cross-entropy, whatever it is written as.
     """
+    if not maker.can_make:
+        return False, None
     twin = copy.deepcopy(loss) if isinstance(loss, nn.Module) else loss  # it may keep count of its calls
 
     def at(value: float) -> float:
         try:
             with torch.no_grad():
-                return float(_evaluated(twin, torch.full_like(output, value), y))
+                return float(_evaluated(twin, maker.filled(value), y))
         except Exception:  # it serves some outputs only; then nothing is known of it
             return math.nan
 

@@ -14,6 +14,14 @@ Its inverse is where it explodes. Finite width alone scatters log q with varianc
 relu (0.86 standard deviations at depth 20, width 128), and batch norm under relu raises E[δ²] by 1.47
 a layer (Yang et al. 2019): both stay inside.
 """
+NORMED_GROWTH = 1e6
+"""Growth of E[δ²] over residual sums beyond which it explodes where every branch ends in a norm.
+
+The weights of such a branch have no scale: a step that is too large only makes them longer, and the next one
+smaller (Arora et al. 2019). Nets of 64 units with three batch-normed layers a branch learn digits in 300
+updates to a training accuracy of 0.93 to 0.97 where E[δ²] grows by 4e4 to 2e5, to 0.79 and 0.88 at 8e5 and
+3e6, and to 0.50 at 3e7 (SGD at the better of two learning rates, one seed each).
+"""
 UNDERFLOW = 1.18e-38**2
 """The square of the smallest normal float32: below, a second moment is made of rounded numbers."""
 ROUNDING = 1e-13
@@ -51,11 +59,11 @@ def log_slope(values: Sequence[float]) -> float:
     return sum(w * (x - mean) for w, x in zip(weights, logs, strict=True)) / sum(w * w for w in weights)
 
 
-def growth(values: Sequence[float]) -> Slope | None:
-    """The slope of `values` where it carries them beyond 1/FALL times the first, else None."""
+def growth(values: Sequence[float], limit: float = 1 / FALL) -> Slope | None:
+    """The slope of `values` where it carries them beyond `limit` times the first, else None."""
     if len(values) < 2:
         return None
-    slope, threshold = log_slope(values), -math.log(FALL) / (len(values) - 1)
+    slope, threshold = log_slope(values), math.log(limit) / (len(values) - 1)
     return Slope(slope, threshold, len(values)) if slope >= threshold else None
 
 

@@ -28,6 +28,11 @@ def residual_sums(layers: Sequence[Record]) -> list[Record]:
     return [{"index": layer["index"], "act": None, **layer["sum"]} for layer in layers if "sum" in layer]
 
 
+def are_branches_normed(sums: Sequence[Record]) -> bool:
+    """Whether all branches end in a norm, so that what they add is as large whatever their weights are."""
+    return all(one.get("is_normed") for one in sums)
+
+
 def stream_sentence(code: str, slope: float, span: tuple[int, int], sums: int) -> str:
     """How much, for a log-slope over so many sums, behind the layers span[0] to span[1]."""
     factor = math.exp(slope) if slope < 700 else math.inf

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from initbench.compare.intervals import Interval, rate_interval
@@ -16,24 +16,25 @@ from initbench.store.store import StoredRun
 
 RUN_SCHEMA = "initbench.run/1"
 COMPARE_SCHEMA = "initbench.compare/1"
+_OF_THE_EXPERIMENT = ("experiment", "dataset", "dataset_requested", "device", "config")
 
 
-def experiments_json(experiments: Sequence[Sequence[StoredRun]], *, several: bool) -> str:
-    """One experiment's document, or an array of them where several were asked for."""
-    documents = [experiment_document(runs) for runs in experiments]
-    return strictjson.dumps(documents if several else documents[0])
+def runs_json(runs: Sequence[StoredRun], more: Mapping[str, Any]) -> str:
+    """Return the document of stored runs with the keys of `more`."""
+    return strictjson.dumps({**runs_document(runs), **more})
 
 
-def experiment_document(runs: Sequence[StoredRun]) -> dict[str, Any]:
-    """The stored runs of one experiment; there is at least one."""
-    record = runs[0].record
+def runs_document(runs: Sequence[StoredRun]) -> dict[str, Any]:
+    """Return the document of any number of stored runs, of one experiment or of several.
+
+    Each run says what it is a run of. The same keys of the document are those of the first run, and null
+    unless all runs are of one experiment.
+    """
+    experiments = {(run.record["experiment"], run.record.get("arm")) for run in runs}
+    shared = runs[0].record if len(experiments) == 1 else dict.fromkeys(_OF_THE_EXPERIMENT)
     return {
         "schema": RUN_SCHEMA,
-        "experiment": record["experiment"],
-        "dataset": record["dataset"],
-        "dataset_requested": record["dataset_requested"],
-        "device": record["device"],
-        "config": record["config"],
+        **{key: shared[key] for key in _OF_THE_EXPERIMENT},
         "runs": [run_document(run) for run in runs],
     }
 
@@ -43,6 +44,7 @@ def run_document(run: StoredRun) -> dict[str, Any]:
     record = run.record
     return {
         "run_id": run.run_id,
+        **{key: record[key] for key in _OF_THE_EXPERIMENT},
         "seed": record["seed"],
         "status": record["status"],
         "final": record.get("final"),

@@ -90,9 +90,11 @@ def summary(
     runs: Sequence[RunFacts],
     changes: Changes | None,
     obstacles: Sequence[str] = (),
+    *,
+    command: str = "compare",
 ) -> str:
-    """The job's summary in Markdown, of at most MOST_BYTES bytes."""
-    lines = ["## initbench compare", "", _runs_line(runs), ""]
+    """Return the job's summary in Markdown, of at most MOST_BYTES bytes; `command` is its heading."""
+    lines = [f"## initbench {command}", "", _runs_line(runs), ""]
     lines += [f"- {_SIGNS[State.UNDECIDED]} not judged: {markdown(line)}" for line in obstacles]
     lines += [""] if obstacles else []
     if gates:

@@ -78,11 +78,14 @@ def probe(
 ) -> Probe:
     """Measure the signal and the gradient in a module before training, layer by layer, and say what is wrong.
 
-    `batch` is x (B, …), or (x, y). `loss(output)` or `loss(output, y)` is a mean over the batch. Without one
-    it is the cross-entropy of an output (B, C), (B, T, V) or (B, C, H, W) with whole-number labels for all
-    but the class axis (drawn at random where none are given), the binary one for 0 and 1, or the mean square
-    to targets of the output's shape, or to noise. `chance` is what the loss is for a net that knows nothing;
-    for a cross-entropy, given or not, it is found out. The pass runs in training mode.
+    `batch` is x (B, …), or (x, y). `loss(output)` or `loss(output, y)` is a mean over the batch. `output` is
+    what the module returns, be it a tensor, a tuple, a mapping or an object; a loss that fails with that, or
+    gives no single number, gets the main output alone: the one called `logits` or `out`, else the first that
+    has a gradient. Without `loss` it is the cross-entropy of an output (B, C), (B, T, V) or (B, C, H, W) with
+    whole-number labels for all but the class axis (drawn at random where none are given), the binary one for
+    0 and 1, or the mean square to targets of the output's shape, or to noise. `chance` is what the loss is
+    for a net that knows nothing; for a cross-entropy, given or not, it is found out. The pass runs in
+    training mode.
 
     The module is left as it was found: parameters, buffers, modes, hooks, attributes and the random states.
     Raises UsageError for a module that cannot be run on x, or in which no weight layer is seen.

@@ -84,12 +84,22 @@ class Places:
 
     def locate(self) -> Path | None:
         """The directory a reader is to open: a swap that was cut off loses neither attempt."""
-        if self.live.is_dir():
+        if _is_directory(self.live):
             return self.live
         with suppress(OSError):
             if is_complete(self.rerun):
                 return self.rerun
-        return self.old if self.old.is_dir() else None
+        return self.old if _is_directory(self.old) else None
+
+
+def _is_directory(path: Path) -> bool:
+    """Whether a directory is there now; one that vanishes while it is looked at is not."""
+    try:
+        return path.is_dir()
+    except OSError as error:
+        if error.errno == errno.ESTALE:
+            return False
+        raise
 
 
 def is_run_id(name: str) -> bool:

@@ -54,7 +54,7 @@ class Merged:
     same: list[str] = field(default_factory=list)
     """Runs that were there already, with the same result."""
     left: dict[str, str] = field(default_factory=dict)
-    """Runs that are left out, and why."""
+    """Skipped runs, and why."""
     sweeps: list[str] = field(default_factory=list)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -34,12 +33,13 @@ from initbench.store.locks import is_locked, structure_lock
 from initbench.store.manifest import differences, disorder
 from initbench.store.match import match
 from initbench.store.shape import EVALUATION, SHIFTED, SNAPSHOT, Check, layers_of
+from initbench.store.stable_reads import identity, read_steadily
 from initbench.store.writer import RunWriter, has_leftovers, remove_leftovers, start, take_up
 
 T = TypeVar("T")
 
-_LOOKS = 10  # a reader tries as often to find the directory while it is swapped or cleared
-_LOOKING = 5.0  # seconds for which it tries anew while another run is put in the place of what it reads
+_LISTINGS = 10
+"""How often the runs are listed while directories are renamed."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ class Store:
 
     def directory(self, run_id: str) -> Path | None:
         """The directory to read the run from, or None when there is no such run."""
-        return Places(self.root, run_id).locate()
+        with plainly(f"read run {run_id}"):
+            return self.steadily(run_id, lambda directory: directory)
 
     def status(self, run_id: str) -> str | None:
         """One of `layout.STATUSES`, or None when there is no such run."""
@@ -200,15 +201,20 @@ class Store:
 
     def checkpoint_step(self, run_id: str) -> int:
         """Updates that an interrupted run need not make again; 0 when it has to begin anew."""
-        directory = Places(self.root, run_id).live
-        with plainly(f"read run {run_id}"):
-            return 0 if is_complete(directory) else checkpoint_step(directory) or 0
+        return self._step(run_id, checkpoint_step)
 
     def stated_step(self, run_id: str) -> int:
         """`checkpoint_step` in a moment: whether the checkpoint is whole is not looked at."""
-        directory = Places(self.root, run_id).live
+        return self._step(run_id, stated_step)
+
+    def _step(self, run_id: str, step_in: Callable[[Path], int | None]) -> int:
+        """Return the step of an unfinished run's checkpoint, or 0 for any other run."""
+
+        def look(directory: Path) -> int | None:
+            return None if is_complete(directory) else step_in(directory)
+
         with plainly(f"read run {run_id}"):
-            return 0 if is_complete(directory) else stated_step(directory) or 0
+            return self.steadily(run_id, look) or 0
 
     def _take_up(self, places: Places, record: Mapping[str, Any]) -> tuple[RunWriter | None, str | None]:
         if is_complete(places.live) or is_locked(places.rerun / LOCK) or is_locked(places.live / LOCK):
@@ -235,10 +241,16 @@ class Store:
         return sorted(found, key=lambda record: (str(record.get("created")), record["run_id"]))
 
     def _run_ids(self) -> set[str]:
-        try:
-            names = [entry.name for entry in self.root.iterdir()]
-        except FileNotFoundError:
-            return set()
+        """The runs that may be there: a listing may lack one that was renamed, and is then made again."""
+        names: set[str] = set()
+        for _ in range(_LISTINGS):
+            before = identity(self.root)
+            try:
+                names |= {entry.name for entry in self.root.iterdir()}
+            except FileNotFoundError:
+                return set()
+            if identity(self.root) == before:
+                break
         hidden = (hidden_run_id(name) for name in names)
         return {name for name in names if is_run_id(name)} | {run_id for run_id in hidden if run_id}
 
@@ -246,22 +258,11 @@ class Store:
         return self.steadily(run_id, lambda directory: _record(run_id, directory))
 
     def steadily(self, run_id: str, look: Callable[[Path], T | None]) -> T | None:
-        """What `look` sees in the run's directory, when that was one and the same all the while.
+        """Return what `look` sees in the run's directory although a rerun may take its place meanwhile.
 
-        A rerun may take its place at any moment. None when there is no such run.
+        None when there is no such run. See `stable_reads.read_steadily`.
         """
-        places = Places(self.root, run_id)
-        absent, end = 0, time.monotonic() + _LOOKING
-        while absent < _LOOKS and time.monotonic() < end:
-            directory = places.locate()
-            before = _identity(directory)
-            if directory is None or before is None:
-                absent += 1
-                continue
-            found = look(directory)
-            if before == _identity(directory):
-                return found
-        return None
+        return read_steadily(Places(self.root, run_id), look)
 
 
 def _record(run_id: str, directory: Path) -> Record | None:
@@ -309,15 +310,6 @@ def _lines(path: Path, check: Check) -> list[Record]:
     if disordered := disorder((line.get("step"), line.get("when")) for line in lines):
         raise StoreError(f"{path} is damaged: {disordered}")
     return lines
-
-
-def _identity(directory: Path | None) -> tuple[int, int, int] | None:
-    """What tells a directory from one made later in its place, which may be given the same inode number."""
-    try:
-        status = None if directory is None else directory.stat()
-    except FileNotFoundError:
-        return None
-    return None if status is None else (status.st_dev, status.st_ino, status.st_ctime_ns)
 
 
 def _no_such_run(run_id: str) -> UsageError:

@@ -64,7 +64,7 @@ class Tracer(TorchFunctionMode):
             self._recover([output])
             origin = self._ledger.origin(output)
             if origin is not None:
-                ordered = sorted(origin.frontier, key=lambda use: use.index)
+                ordered = _in_order(origin.frontier)
                 self._found.heads += [use for use in ordered if use not in self._found.heads]
         for name, parameter in parameters.items():
             if parameter.ndim > 1 and name not in self._seen:
@@ -293,6 +293,7 @@ class Tracer(TorchFunctionMode):
             transposed=m.transposed,
             contraction=m.contraction,
             source=source,
+            below=_in_order(origin.frontier),
             from_input=origin.straight and origin.use is None and origin.scale == 1.0,
             again=self._times[name],
             was_constant=not varies and not origin.has_varied,
@@ -446,6 +447,11 @@ def _opened(function: types.FunctionType) -> Callable[..., Any]:
     twin = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__)
     twin.__kwdefaults__ = function.__kwdefaults__
     return twin
+
+
+def _in_order(uses: Iterable[Use]) -> tuple[Use, ...]:
+    """Return the uses in the order of the pass."""
+    return tuple(sorted(uses, key=lambda use: use.index))
 
 
 def _length(use: Use | None) -> tuple[int, int]:

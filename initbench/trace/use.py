@@ -46,6 +46,8 @@ class Use:
     """How its axes and those of the output go together, where the function does not say it."""
     source: Use | None = None
     """The use whose activation goes in and nothing else, or whose output does if it has no activation."""
+    below: tuple[Use, ...] = ()
+    """The uses whose outputs reach its input without another weight between, in the order of the pass."""
     from_input: bool = False
     """Whether the net's input goes in as it is."""
     again: int = 1

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from initbench.cli.output_streams import PipeTolerantFile
+from initbench.cli.output_streams import LossTolerantFile
 from initbench.store.store import Store
 
 TINY = """\
@@ -88,7 +88,7 @@ def test_training_goes_on_without_a_reader(
 def test_what_the_reader_takes_is_whole() -> None:
     """Bytes are lost only after the reader has gone."""
     reading, writing = os.pipe()
-    stream: Any = PipeTolerantFile(writing, "wb")
+    stream: Any = LossTolerantFile(writing, "wb")
     assert stream.write(b"read") == 4
     assert os.read(reading, 10) == b"read"
     os.close(reading)

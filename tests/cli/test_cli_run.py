@@ -139,10 +139,22 @@ def test_json_is_one_document_and_nothing_else(initbench: Any, write: Write) -> 
     assert json.loads(initbench("show", "tiny", "--json").out) == document
 
 
-def test_json_of_several_files_is_an_array(initbench: Any, write: Write) -> None:
-    said = initbench("run", write("a"), write("b"), "--json", "-q")
-    assert [document["experiment"] for document in json.loads(said.out)] == ["a", "b"]
+def test_json_has_one_shape_whatever_is_shown(initbench: Any, write: Write) -> None:
+    said = initbench("run", write("a"), write("b", seeds=2), "--json", "-q")
+    both = json.loads(said.out)
     assert said.err == ""
+    assert json.loads(initbench("show", "a", "b", "--json").out) == both
+    for patterns, names in (
+        (["a"], ["a"]),
+        (["b"], ["b", "b"]),
+        (["*-s0-*"], ["a", "b"]),
+        (["a", "b"], "abb"),
+    ):
+        document = json.loads(initbench("show", *patterns, "--json").out)
+        assert document.keys() == both.keys()
+        assert [run["experiment"] for run in document["runs"]] == list(names)
+        assert [run["config"]["name"] for run in document["runs"]] == list(names)
+        assert document["experiment"] == (names[0] if len(set(names)) == 1 else None)
 
 
 def test_json_holds_no_literal_that_is_not_json(initbench: Any, write: Write) -> None:
@@ -266,7 +278,7 @@ def test_an_experiment_without_its_data_is_told_and_the_others_go_on(initbench: 
     assert said.code == 3
     assert "absent: mnist is not in" in said.err
     assert said.err.splitlines()[-1] == "initbench: skipped 1 of the configs (reasons above)"
-    assert [one["experiment"] for one in json.loads(said.out)] == ["good"]
+    assert [run["experiment"] for run in json.loads(said.out)["runs"]] == ["good"]
 
 
 @pytest.mark.usefixtures("fails_once")

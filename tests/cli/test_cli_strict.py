@@ -12,6 +12,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from initbench.store import sweeps
 from initbench.store.store import Store
 from tests.store.records import RECORD
 
@@ -249,3 +250,165 @@ def test_the_summary_says_what_held_in_words(runs: Path, initbench: Initbench) -
     initbench("compare", "--runs-dir", runs, *CLEAR)
     summary = (runs.parent / "summary.md").read_text(encoding="utf-8")
     assert "held&#58; test&#95;accuracy &#62;= 0.1" in summary
+
+
+EXPERIMENT = """\
+kind: experiment
+name: {name}
+seeds: {seeds}
+data: {{name: digits}}
+model: {{family: mlp, depth: 3, width: 32}}
+train: {{steps: 4, batch_size: 32, lr: 0.05}}
+probe: {{batch: 16, bins: 4}}
+"""
+LESSON = """\
+kind: lesson
+name: tiny
+question: Which learns?
+source: Someone 2015
+base:
+  seeds: {seeds}
+  data: {{name: digits}}
+  model: {{family: mlp, depth: 3, width: 32}}
+  train: {{steps: 4, batch_size: 32, lr: 0.05}}
+  probe: {{batch: 16, bins: 4}}
+arms:
+  kaiming: {{init.scheme: kaiming_normal}}
+  zeros: {{init.scheme: zeros}}
+claims:
+  - says: Kaiming has the larger signal
+    holds_if: kaiming.layer[1].q@init > zeros.layer[1].q@init
+"""
+FILES = {"run": EXPERIMENT, "sweep": EXPERIMENT, "lesson": LESSON}
+SEEDS = {"run": 2, "sweep": 2, "lesson": 4}
+PASSES = ["--fail-if", "mean(final_val_accuracy) < 0"]
+HUGE = "init.scheme={name: constant, value: 1.0e+15}"
+TRAINING_WAYS: dict[str, tuple[list[str], list[str], str]] = {
+    "time": (["run", "sweep"], ["--max-time", "0.001", *PASSES], "runs are missing here"),
+    "time, no run at all": (["run", "sweep"], ["--max-time", "0.001", *PASSES], "has no stored run"),
+    "time, judged otherwise": (["run"], ["--max-time", "0.001", "--fail-on", "diverged"], "no stored run"),
+    "limit": (["sweep"], ["--limit", "1", *PASSES], "runs are missing here"),
+    "no gate": (["run", "sweep"], [], "no gate was given"),
+    "one seed": (
+        ["run", "sweep", "lesson"],
+        ["seeds=1", "--fail-if", "final_val_accuracy < 0"],
+        "one run has no interval",
+    ),
+    "an undecided claim": (["lesson"], ["seeds=1", *PASSES], "the claim of tiny is undecided: Kaiming has"),
+    "an undecided claim, no gate": (["lesson"], ["seeds=1"], "the claim of tiny is undecided: Kaiming has"),
+    "all runs diverged": (["run", "sweep", "lesson"], [HUGE, *PASSES], "diverged"),
+    "a metric without a value": (
+        ["run", "sweep", "lesson"],
+        ["--fail-if", "pretrain_seconds > 9"],
+        "no run has it",
+    ),
+}
+
+
+@pytest.fixture
+def train(runs: Path, initbench: Initbench, monkeypatch: pytest.MonkeyPatch) -> Initbench:
+    """Call a command that trains on a small file of its kind, with two seeds."""
+    monkeypatch.chdir(runs.parent)
+
+    def call(command: str, *words: object) -> Any:
+        Path("tiny.yaml").write_text(
+            FILES[command].format(name="tiny", seeds=SEEDS[command]), encoding="utf-8"
+        )
+        return initbench(command, "tiny.yaml", *words, "--workers", "1", "--quiet")
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("command", "way"), [(command, way) for way, (names, *_) in TRAINING_WAYS.items() for command in names]
+)
+def test_what_training_left_unjudged_fails_and_is_named(train: Initbench, command: str, way: str) -> None:
+    _, words, reason = TRAINING_WAYS[way]
+    said = train(command, *words, "--strict", "--junit-xml", "junit.xml", "--json")
+    assert said.code == 1 and reason in said.err, said.err
+    root = ET.parse("junit.xml").getroot()
+    assert int(root.get("failures", "0")) > 0
+    written = "".join(root.itertext()) + "".join(str(e.get("message")) for e in root.iter())
+    summary = Path("summary.md").read_text(encoding="utf-8")
+    assert reason in written and summary.startswith(f"## initbench {command}\n")
+    document = json.loads(said.out)
+    assert document.get("not_judged") or any(gate["state"] == "undecided" for gate in document["gates"])
+    assert train(command, *words).code == 0, "without --strict nothing is shown to be wrong"
+
+
+@pytest.mark.parametrize("command", FILES)
+def test_training_that_is_judged_whole_passes_and_fails_by_its_gates(train: Initbench, command: str) -> None:
+    for words, code in (
+        ([*PASSES, "--strict", "--junit-xml", "junit.xml"], 0),
+        (["--strict", "--fail-on", "diverged"], 0),
+        (["--fail-if", "mean(final_val_accuracy) >= 0"], 1),
+        (["--fail-unless", "mean(final_val_accuracy) >= 0"], 0),
+        (["--fail-unless", "mean(final_val_accuracy) > 1"], 1),
+        ([HUGE, "--fail-on", "diverged"], 1),
+        (["--fail-if", "nowhere.final_val_accuracy < 1"], 2),
+        (["--fail-if", "final_val_accuracy <"], 2),
+    ):
+        assert train(command, *words).code == code, words
+    tests = ET.parse("junit.xml").getroot().iter("testcase")
+    names = [case.get("name") for case in tests]
+    assert names[-1] == PASSES[1] and len(names) == (9 if command == "lesson" else 3)
+
+
+def test_a_skipped_experiment_leaves_gates_unjudged(train: Initbench) -> None:
+    absent = EXPERIMENT.format(name="absent", seeds=2).replace("name: digits", "name: mnist, fallback: null")
+    Path("absent.yaml").write_text(absent, encoding="utf-8")
+    said = train("run", "absent.yaml", "--offline", *PASSES, "--strict", "--junit-xml", "junit.xml")
+    assert said.code == 3, "the data are missing, which says more than a gate"
+    assert "1 of 2 experiments has no stored run: absent" in said.err
+    assert "<failure" in Path("junit.xml").read_text(encoding="utf-8")
+
+
+def swept(runs: Path, *stored: str, seeds: range = range(3)) -> None:
+    """Store runs of some experiments of a sweep that lists relu and tanh."""
+    for name in stored:
+        put(runs, f"nets.{name}", seeds)
+    sweeps.add(
+        runs,
+        "nets",
+        {
+            name: {
+                "experiment": f"nets.{name}",
+                "keys": {"model.activation": name},
+                "runs": [f"nets.{name}-s{seed}-{CODE}" for seed in range(3)],
+                "tuning_runs": [],
+                "tuning": None,
+            }
+            for name in ("relu", "tanh")
+        },
+    )
+
+
+LISTED = "1 of 2 experiments of the sweep nets has no stored run: nets.tanh"
+SWEPT: dict[str, tuple[list[str], int, int]] = {
+    "no gate": (["nets"], 0, 1),
+    "a gate on every row": (["nets", *CLEAR], 0, 1),
+    "a requirement on every row": (["nets", *HOLDS], 1, 1),
+    "a gate on a row that is there": (["nets", "--fail-if", "nets.relu.test_accuracy < 0.1"], 0, 1),
+    "not the sweep": (["nets.relu", *CLEAR], 0, 0),
+    "by a condition, not the missing one": (["nets", "--where", "model.activation=relu", *CLEAR], 0, 0),
+    "by a condition, also the missing one": (["nets", "--where", "model.activation!=gelu", *CLEAR], 0, 1),
+}
+
+
+@pytest.mark.parametrize("way", SWEPT)
+def test_experiments_that_a_sweep_lists_are_missed(runs: Path, initbench: Initbench, way: str) -> None:
+    swept(runs, "relu")
+    words, lenient, strict = SWEPT[way]
+    said = called(initbench, runs, words)
+    assert said.code == lenient
+    is_missed = strict == 1
+    assert (LISTED in said.out) is is_missed, "the table says so, with or without --strict"
+    said = called(initbench, runs, words, "--strict", "--json")
+    assert said.code == strict and (LISTED in said.err) is is_missed
+    assert any(LISTED in line for line in json.loads(said.out).get("not_judged", [])) is is_missed
+
+
+def test_a_whole_sweep_is_not_missed(runs: Path, initbench: Initbench) -> None:
+    swept(runs, "relu", "tanh")
+    assert called(initbench, runs, ["nets", *CLEAR], "--strict").code == 0
+    assert "stored run" not in called(initbench, runs, ["nets"]).out

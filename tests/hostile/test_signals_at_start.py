@@ -24,7 +24,8 @@ train: {steps: 10000000, batch_size: 32, eval_every: 1000}
 """
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 STARTED = """\
-import sys
+import _signal, sys
+_signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # what Python prints before this package is loaded is its own
 sys.stderr.write("started\\n")
 from initbench.__main__ import main
 main()

@@ -264,14 +264,53 @@ def test_head_scale_is_told_by_the_loss() -> None:
     assert "head_scale" not in codes(linted(drawn(mlp), 20))
 
 
-def test_zero_head_lets_no_gradient_through() -> None:
-    def closed() -> nn.Module:
-        module = drawn(mlp)()
-        nn.init.zeros_(module[6].weight)
-        return module
+class TwoHeads(nn.Module):
+    """A trunk with heads "first" and "second", that of `middle` used before the trunk's last layer."""
 
-    assert codes(linted(closed, 20)) == {"zero_head"}
-    assert "zero_head" not in codes(linted(drawn(mlp), 20))
+    def __init__(self, closed: tuple[str, ...], *, middle: str = "", joined: bool = False) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(32, 5), nn.Linear(32, 3)  # before the trunk
+        self.start, self.own = nn.Linear(20, 32), nn.ModuleDict({name: nn.Linear(32, 32) for name in HEADS})
+        self.middle, self.joined = middle, joined
+        for name in closed:
+            nn.init.zeros_(getattr(self, name).weight)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        x, outputs = self.start(x).relu(), {}
+        for name in sorted(HEADS, key=lambda name: name != self.middle):
+            own = x if self.joined else self.own[name](x).relu().view(len(x), 2, 16).flatten(1)
+            outputs[name] = getattr(self, name)(own)
+        return outputs
+
+
+HEADS = ("first", "second")
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        pytest.param(lambda: nn.Sequential(mlp()[:6], nn.Linear(64, 5)), [], id="drawn"),
+        pytest.param(lambda: nn.Sequential(mlp()[:6], closed_layer(64)), ["1"], id="one head"),
+        pytest.param(lambda: TwoHeads(("first",)), ["first"], id="one of two"),
+        pytest.param(lambda: TwoHeads(("second",)), ["second"], id="the other"),
+        pytest.param(lambda: TwoHeads(("first",), middle="first"), ["first"], id="used in the middle"),
+        pytest.param(
+            lambda: TwoHeads(("second",), middle="second"), ["second"], id="the other in the middle"
+        ),
+        pytest.param(lambda: TwoHeads(HEADS), ["first", "second"], id="both"),
+        pytest.param(lambda: TwoHeads(HEADS, joined=True), ["first", "second"], id="both on one trunk"),
+        pytest.param(lambda: TwoHeads(("first",), joined=True), [], id="the trunk has another way"),
+        pytest.param(lambda: TwoHeads(()), [], id="neither"),
+    ],
+)
+def test_zero_head_lets_no_gradient_through(make: Callable[[], nn.Module], expected: list[str]) -> None:
+    assert layers(linted(make, 20), "zero_head") == expected
+
+
+def closed_layer(width: int) -> nn.Linear:
+    layer = nn.Linear(width, 5)
+    nn.init.zeros_(layer.weight)
+    return layer
 
 
 def test_a_net_without_weights_is_refused() -> None:

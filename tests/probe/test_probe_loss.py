@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -170,3 +172,107 @@ def test_a_language_model_with_a_large_tied_embedding_is_not_healthy() -> None:
         assert "table" in found.findings[0].message
         assert "head_scale" in [f.code for f in initbench.lint(large, batch).findings]
         assert "head_scale" not in [f.code for f in initbench.probe(small, batch).findings]
+
+
+class Outputs(nn.Module):
+    """Logits, a value and a table of the input, returned in some way; the parts are in the order given."""
+
+    def __init__(self, pack: Callable[[Tensor, Tensor, Tensor], Any]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.logits, self.value = nn.Linear(8, 16), nn.Linear(16, 5), nn.Linear(16, 1)
+        self.pack = [pack]
+
+    def forward(self, x: Tensor) -> Any:
+        hidden = torch.tanh(self.body(x))
+        return self.pack[0](self.logits(hidden), self.value(hidden), x)
+
+
+class Pair(NamedTuple):
+    logits: Tensor
+    value: Tensor
+
+
+@dataclass(frozen=True)
+class Answer:
+    value: Tensor
+    logits: Tensor
+
+
+class Loose:
+    def __init__(self, logits: Tensor, value: Tensor) -> None:
+        self.logits, self.value, self.itself = logits, value, self
+
+
+def both(logits: Tensor, value: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(logits, y) + value.square().mean()
+
+
+RETURNED: dict[str, tuple[Callable[..., Any], Callable[..., Tensor], Callable[..., Tensor]]] = {
+    "tuple": (lambda a, b, x: (a, b), lambda o, y: both(*o, y), lambda o, y: F.cross_entropy(o[0], y)),
+    "list": (lambda a, b, x: [a, b], lambda o, y: both(*o, y), lambda o, y: F.cross_entropy(o[0], y)),
+    "dict": (
+        lambda a, b, x: {"value": b, "logits": a},
+        lambda o, y: both(o["logits"], o["value"], y),
+        lambda o, y: F.cross_entropy(o["logits"], y),
+    ),
+    "nested": (
+        lambda a, b, x: ({"heads": [a, b]}, x),
+        lambda o, y: both(*o[0]["heads"], y),
+        lambda o, y: F.cross_entropy(o[0]["heads"][0], y),
+    ),
+    **{
+        name: (make, lambda o, y: both(o.logits, o.value, y), lambda o, y: F.cross_entropy(o.logits, y))
+        for name, make in (
+            ("named tuple", lambda a, b, x: Pair(a, b)),
+            ("dataclass", lambda a, b, x: Answer(b, a)),
+            ("object", lambda a, b, x: Loose(a, b)),
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("name", RETURNED)
+def test_a_loss_gets_what_the_module_returned(name: str) -> None:
+    pack, of_both, of_logits = RETURNED[name]
+    net, x, y = Outputs(pack), logits(16, 8), labels(5, 16)
+    expected = both(*net(x)[:2], y) if name in ("tuple", "list") else of_both(net(x), y)
+    shown = initbench.probe(net, (x, y), of_both)
+    assert shown.survey.loss_value == pytest.approx(float(expected), rel=1e-5)
+    assert shown.survey.loss_at_chance is None
+    assert "no_gradient" not in [finding.code for finding in initbench.lint(net, (x, y), of_both).findings]
+    for one in (of_logits, F.cross_entropy):  # of a part of what was returned; of the main output
+        shown = initbench.probe(net, (x, y), one)
+        assert shown.survey.loss_value == pytest.approx(float(of_logits(net(x), y)), rel=1e-5)
+        assert shown.survey.loss_at_chance == pytest.approx(math.log(5), rel=1e-5)
+
+
+def test_a_loss_without_labels_gets_what_the_module_returned() -> None:
+    def divergence(output: tuple[Tensor, Tensor]) -> Tensor:
+        mu, _ = output
+        return mu.square().mean()
+
+    net, x = Outputs(lambda a, b, x: (a, b)), logits(16, 8)
+    shown = initbench.probe(net, x, divergence)
+    assert shown.survey.loss_value == pytest.approx(float(net(x)[0].square().mean()), rel=1e-5)
+
+
+def test_a_complex_output_is_given_as_it_is() -> None:
+    net, x = Outputs(lambda a, b, x: torch.complex(a, a)), logits(16, 8)
+    shown = initbench.probe(net, x, lambda o: (o * o.conj()).real.mean())
+    assert shown.survey.loss_value == pytest.approx(float(2 * net(x).real.square().mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        (lambda o: o["missing"].mean(), r"takes neither what the module returns, a dict \(KeyError"),
+        (lambda o: 1.0, r"a dict \(it gives no single number\), nor its main output alone \(it gives no"),
+        (lambda o: o, "nor its main output alone"),
+    ],
+)
+def test_a_loss_that_takes_no_output_is_refused_in_one_sentence(loss: Callable[..., Any], words: str) -> None:
+    net = Outputs(lambda a, b, x: {"logits": a, "value": b})
+    with pytest.raises(UsageError, match=words) as caught:
+        initbench.probe(net, logits(16, 8), loss)
+    assert "\n" not in str(caught.value)

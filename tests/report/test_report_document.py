@@ -13,7 +13,7 @@ from synthetic import COMPARED, EXPERIMENTS, run
 
 from initbench.compare.facts import facts_of
 from initbench.compare.rows import tables
-from initbench.report.document import compare_document, experiment_document, experiments_json
+from initbench.report.document import compare_document, runs_document
 from initbench.store import strictjson
 
 NUMBER = {"anyOf": [{"type": "number"}, {"enum": ["NaN", "Infinity", "-Infinity"]}]}
@@ -144,7 +144,7 @@ def check(document: Any, schema: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", list(EXPERIMENTS))
 def test_a_run_document_keeps_the_contract(name: str) -> None:
-    document = strict(experiment_document(EXPERIMENTS[name]))
+    document = strict(runs_document(EXPERIMENTS[name]))
     check(document, RUN_DOCUMENT)
     assert len(document["runs"]) == len(EXPERIMENTS[name])
 
@@ -154,25 +154,25 @@ def test_unfinished_runs_keep_it_too(status: str) -> None:
     stored = run(status=status)
     for key in ("final", "diagnosis", "error"):
         stored.record.pop(key)
-    check(strict(experiment_document([stored])), RUN_DOCUMENT)
+    check(strict(runs_document([stored])), RUN_DOCUMENT)
 
 
 def test_numbers_that_are_not_finite_are_words() -> None:
-    document = strict(experiment_document(EXPERIMENTS["diverged"]))
+    document = strict(runs_document(EXPERIMENTS["diverged"]))
     last = document["runs"][0]["convergence"][-1]
     assert (last["train_loss"], last["val_loss"]) == ("NaN", "Infinity")
     assert '"NaN"' in strictjson.dumps(document)
 
 
 def test_the_head_has_no_activation() -> None:
-    document = experiment_document(EXPERIMENTS["one_seed"])
+    document = runs_document(EXPERIMENTS["one_seed"])
     for snapshot in document["runs"][0]["snapshots"]:
         assert [layer["act"] is None for layer in snapshot["layers"]] == [False, False, False, True]
         assert [layer["index"] for layer in snapshot["layers"]] == [1, 2, 3, 4]
 
 
 def test_a_fallback_is_in_the_document() -> None:
-    document = experiment_document(EXPERIMENTS["three_seeds_one_diverged"])
+    document = runs_document(EXPERIMENTS["three_seeds_one_diverged"])
     assert (document["dataset"], document["dataset_requested"]) == ("digits", "mnist")
 
 
@@ -209,12 +209,12 @@ def test_a_table_says_which_data_it_is_on() -> None:
     ]
 
 
-def test_one_experiment_is_a_document_and_several_are_a_list() -> None:
+def test_one_experiment_and_several_have_one_shape() -> None:
     one, two = EXPERIMENTS["one_seed"], EXPERIMENTS["deep"]
-    assert json.loads(experiments_json([one], several=False)) == strict(experiment_document(one))
-    assert json.loads(experiments_json([one, two], several=True)) == [
-        strict(experiment_document(runs)) for runs in (one, two)
-    ]
+    alone, both = strict(runs_document(one)), strict(runs_document([*one, *two]))
+    assert alone.keys() == both.keys() == runs_document([]).keys()
+    assert both["runs"] == alone["runs"] + strict(runs_document(two))["runs"]
+    assert (alone["experiment"], both["experiment"]) == (one[0].record["experiment"], None)
 
 
 def test_an_empty_comparison() -> None:
@@ -239,7 +239,7 @@ def test_an_empty_comparison() -> None:
 )
 def test_the_contract_above_is_not_empty(path: tuple[Any, ...]) -> None:
     """A key that goes missing is found out."""
-    document = copy.deepcopy(experiment_document(EXPERIMENTS["one_seed"]))
+    document = copy.deepcopy(runs_document(EXPERIMENTS["one_seed"]))
     at: Any = document
     for key in path[:-1]:
         at = at[key]

@@ -100,14 +100,22 @@ def test_csv_has_the_keys_that_make_the_rows_and_the_metrics_asked_for() -> None
 
 
 def test_text_that_a_spreadsheet_would_run_is_marked() -> None:
-    lines = parsed(in_format("csv", renamed(["=1+1", "-2", "@x", "+3", "\tx"])))
+    lines = parsed(in_format("csv", renamed(["=1+1", "-2", "@x", "+3", "=\tx"])))
     for line in lines:
-        assert not line["row"].startswith(("=", "+", "-", "@", "\t")), line["row"]
+        assert not line["row"].startswith(("=", "+", "-", "@")), line["row"]
         assert line["row"].startswith("'")
     losses = [
         line for line in parsed(in_format("csv", baseline="kaiming")) if line["difference"].startswith("-")
     ]
     assert losses, "numbers keep their sign"
+
+
+@pytest.mark.parametrize("wanted", FORMATS)
+@pytest.mark.parametrize("layers", [False, True])
+def test_no_format_prints_the_control_characters_of_a_name(wanted: str, layers: bool) -> None:
+    text = in_format(wanted, renamed(["a\x1b[31m\x07", "\rb\tc", "d\x9b2J"]), layers=layers)
+    assert not set("\x1b\x07\t\x9b") & set(text)
+    assert "\r" not in text.replace("\r\n", "")
 
 
 # JSON
@@ -256,7 +264,7 @@ def assert_unbroken(names: list[str]) -> None:
     told = {row["label"] for table in json.loads(in_format("json", odd))["tables"] for row in table["rows"]}
     assert told == {run.experiment for run in odd}
     read = {line["row"] for line in parsed(in_format("csv", odd))}
-    assert {one.removeprefix("'") for one in read} == {run.experiment.removeprefix("'") for run in odd}
+    assert {one.removeprefix("'") for one in read} == {label.removeprefix("'") for label in labels}
 
 
 def unwrapped(text: str) -> str:

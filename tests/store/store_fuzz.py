@@ -32,7 +32,7 @@ from initbench.errors import InitbenchError
 from initbench.report.against import against_document, change_lines
 from initbench.report.compare_tables import rendered
 from initbench.report.comparison.view import View
-from initbench.report.document import compare_document, experiment_document
+from initbench.report.document import compare_document, runs_document
 from initbench.report.run_tables import experiment, tracebacks
 from initbench.store import strictjson, sweeps
 from initbench.store.store import Store, StoredRun
@@ -255,7 +255,7 @@ def show(runs: list[StoredRun]) -> None:
     console.print(experiment(runs, all_layers=True, width=200))
     console.print("\n".join(tracebacks(runs)))
     inert(printed(console))
-    strictjson.dumps(experiment_document(runs))
+    strictjson.dumps(runs_document(runs))
 
 
 def inert(text: str, *, lines: bool = True) -> None:

@@ -158,6 +158,18 @@ def test_rm_needs_yes_when_nobody_can_be_asked(runs: Path) -> None:
     assert Store(runs).find([]) == ["tanh-s0-x"]
 
 
+def test_rm_ends_a_removal_that_was_cut_off(runs: Path) -> None:
+    """Its run is not found by name any more, so the removal cannot wait for somebody who names it."""
+    trash = runs / f".{LONG}0.trash"
+    (runs / f"{LONG}0").rename(trash)
+    with pytest.raises(UsageError, match="no stored run"):
+        call("rm", f"{LONG}0", "--dry-run", "--runs-dir", runs)
+    assert trash.is_dir()
+    with pytest.raises(UsageError, match="no stored run"):
+        call("rm", f"{LONG}0", "--yes", "--runs-dir", runs)
+    assert not trash.exists()
+
+
 @pytest.mark.parametrize(("answer", "left"), [("y\n", 2), ("n\n", 3), ("\n", 3)])
 def test_rm_asks_on_a_terminal(runs: Path, monkeypatch: pytest.MonkeyPatch, answer: str, left: int) -> None:
     monkeypatch.setattr("initbench.cli.rm._interactive", lambda: True)

@@ -38,7 +38,7 @@ def strike(name: str, fate: str, memory: Path, cases: int | None) -> int:
 
 
 @pytest.mark.parametrize("fate", FATES)
-@pytest.mark.parametrize("name", ["resume", "merge"])
+@pytest.mark.parametrize("name", ["resume", "merge", "rm"])
 def test_the_same_command_ends_as_an_uninterrupted_one(name: str, fate: str, memory: Path) -> None:
     assert strike(name, fate, memory, 3) >= 3
 

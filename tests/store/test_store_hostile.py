@@ -32,7 +32,7 @@ SPECIAL: dict[str, Place] = {
 @pytest.fixture(autouse=True)
 def no_sync_and_no_hang(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    signal.alarm(60)
+    signal.alarm(600)
     yield
     signal.alarm(0)
 
@@ -145,7 +145,7 @@ def test_verify_and_merge_beside_reruns_see_no_damage(store: Store, initbench: A
     child = os.fork()
     if child == 0:
         try:
-            for _ in range(150):
+            for _ in range(40):
                 put(Store(store.root), RUN, 0, rerun=True)
         finally:
             os._exit(0)

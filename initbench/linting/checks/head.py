@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from initbench.linting.check import CHECKS, Check, Remark, Subject
+from initbench.linting.check import CHECKS, Check, Remark, Subject, named
 from initbench.probing.conditions import EXCESS, head_sentence
 
 
@@ -25,13 +25,20 @@ def _head_scale(subject: Subject) -> Iterator[Remark]:
 
 
 def _zero_head(subject: Subject) -> Iterator[Remark]:
-    head = subject.uses[-1]
-    below = [record["grad"]["pre_q"] for record in subject.nets[0].records[:-1]]
-    if below and float(head.weight.detach().abs().max()) == 0.0 and not any(below):
+    records = subject.nets[0].records
+    closed = [
+        head.name
+        for head in subject.heads
+        if head.below
+        and float(head.weight.detach().abs().max()) == 0.0
+        and all(records[use.index - 1]["grad"]["pre_q"] == 0.0 for use in head.below)
+    ]
+    if closed:
+        verb, whole = ("starts", "the head moves") if len(closed) == 1 else ("start", "these heads move")
         yield Remark(
-            f"{head.name} starts at 0, so that no gradient reaches the layers below at the first update.",
-            "Nothing has to be done: the head moves at once. Gradients measured before that say nothing.",
-            (head.name,),
+            f"{named(closed)} {verb} at 0, so that no gradient reaches the layers below at the first update.",
+            f"Nothing has to be done: {whole} at once. Gradients measured before that say nothing.",
+            tuple(closed),
         )
 
 
@@ -49,10 +56,10 @@ CHECKS.add(
 CHECKS.add(
     Check(
         name="zero_head",
-        summary="The head starts at 0 and lets no gradient through at first.",
+        summary="A head starts at 0 and lets no gradient through at first.",
         source="Zhang et al. 2019",
         level="note",
-        limit="all weights of the head exactly 0, and E[δ²] = 0 in all layers below",
+        limit="all weights of a head exactly 0, and E[δ²] = 0 in the layers that lead to it",
         cure="Nothing has to be done: the head moves at the first update.",
         look=_zero_head,
     )

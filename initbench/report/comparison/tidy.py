@@ -14,6 +14,7 @@ from initbench.compare.rows import Row
 from initbench.report.comparison.judged import Judged
 from initbench.report.comparison.layer_lines import LAYER_FIELDS, layer_records
 from initbench.report.comparison.view import View
+from initbench.report.text import one_line
 
 DIVERGENCE = "divergence_rate"
 """Beside the metrics: the share of complete runs that diverged, with its exact interval."""
@@ -46,14 +47,15 @@ FIELDS = (
     "seeds_needed",
     "method",
 )
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@")
 _CAUTION = "'"
 
 
 def tidy(tables: Sequence[Judged], view: View) -> str:
     """The lines, by RFC 4180. Numbers have all their digits; what is not there is empty.
 
-    Text that a spreadsheet would take for a formula has an apostrophe before it.
+    Text that a spreadsheet would take for a formula has an apostrophe before it, and control characters are
+    written as escapes: a terminal may show the file.
     """
     if view.layers:
         return _layers(tables)
@@ -61,7 +63,7 @@ def tidy(tables: Sequence[Judged], view: View) -> str:
     names = [name for name in METRICS if name in view.metrics] if view.metrics else list(METRICS)
     file = io.StringIO()
     writer = csv.DictWriter(file, [*FIELDS[:6], *(f"key:{key}" for key in keys), *FIELDS[6:]])
-    writer.writeheader()
+    writer.writerow({name: _plain(name) for name in writer.fieldnames})
     for one in tables:
         for row in one.rows:
             for line in _lines(one, row, names):
@@ -87,7 +89,7 @@ def _plain(value: Any) -> Any:
         return repr(value) if math.isfinite(value) else _spelled(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    words = str(value)
+    words = one_line(str(value))
     return _CAUTION + words if words.startswith(_FORMULA) else words
 
 
