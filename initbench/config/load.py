@@ -93,7 +93,7 @@ def from_overrides(overrides: Sequence[str], model: type[M]) -> M:
 
 
 def changed(config: ExperimentConfig, words: Sequence[str]) -> ExperimentConfig:
-    """The config under `key=value` words; raises ConfigError where they do not fit."""
+    """Return the config under `key=value` words; raises ConfigError where they do not fit."""
     overrides = [parse_override(word) for word in words]
     other, faults = checked(ExperimentConfig, apply(config.resolved(), overrides), lambda _path, _of_key: "")
     if other is None:

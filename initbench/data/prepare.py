@@ -124,7 +124,7 @@ def prepare(resolved: Resolved, options: DataOptions, device: torch.device | str
 
 
 def renormalised(bundle: Bundle, normalize: Literal["global", "per_feature"]) -> Bundle:
-    """The same data, their training inputs normalised as `normalize` says, by what they are now."""
+    """Return the same data with training inputs normalised as `normalize` says, by what they are now."""
     shift, scale = _normalisation(bundle.pretraining_x, normalize)
     return replace(bundle, train=replace(bundle.train, x=_apply(bundle.train.x, shift, scale)))
 

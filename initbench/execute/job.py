@@ -24,7 +24,7 @@ from initbench.probing.conditions import Conditions, Shown, condition_findings
 from initbench.probing.diagnose import diagnose
 from initbench.probing.finding import Finding
 from initbench.probing.progress import Progress, guess_of
-from initbench.probing.proof import Trials, outcome_of
+from initbench.probing.proof import Trials, trial_result
 from initbench.probing.remedy import Situation, situation_of
 from initbench.store.checkpoint import Resumption
 from initbench.train.checkpoint import Checkpoint, restore
@@ -199,7 +199,7 @@ class _Reporter:
         self._snapshots[run] = []
 
     def _situation(self, run: int, conditions: Conditions) -> Situation:
-        """What the run was declared to be; advice is tried on its net as it was before the first update."""
+        """Return what the run was declared to be; advice is tried on its net before the first update."""
         job, config, snapshots = self._job, self._job.configs[run], self._snapshots[run]
         first_q = snapshots[0]["layers"][0]["pre"]["q"] if snapshots else 1.0
         situation = situation_of(self._network, config.model, config.init, first_q)
@@ -207,10 +207,10 @@ class _Reporter:
             (snapshot["layers"] for snapshot in snapshots if snapshot["when"] == "init"), []
         )
         attempt = config_attempt(config, self._data, [job.seeds[run]], job.origins[run : run + 1])
-        return replace(situation, check=Trials(outcome_of([Shown(layers, conditions)]), attempt))
+        return replace(situation, check=Trials(trial_result([Shown(layers, conditions)]), attempt))
 
     def _progress(self, outcome: Outcome, start_loss: float | None) -> Progress | None:
-        """How far a run came that was trained to its end."""
+        """Return how far a run came that was trained to its end."""
         if outcome.final is None or start_loss is None:
             return None
         final = outcome.final
@@ -235,7 +235,7 @@ def _cost(cost: Cost, beside: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _result(outcome: Outcome, diagnosis: Sequence[Finding]) -> dict[str, Any]:
-    """What is known of a run once it has ended."""
+    """Return what is known of a run once it has ended."""
     return {
         "status": "finished" if outcome.diverged is None else "diverged",
         "final": outcome.final,

@@ -26,7 +26,7 @@ from initbench.probing.coverage import Coverage
 from initbench.probing.own import Examined, examine
 from initbench.probing.own_loss import Loss
 from initbench.probing.own_theory import common_activation
-from initbench.probing.proof import Outcome, Trials
+from initbench.probing.proof import TrialResult, Trials
 from initbench.probing.remedy import CONFIG_WAYS, MODULE_BRANCH_STARTS, branch_starts, module_ways
 from initbench.probing.wording import as_call
 from initbench.threads import one_thread
@@ -64,7 +64,7 @@ def lint_config(
     networks = begin(config, data, config.seed_list, training_mode(config, device), device, taken)
     subject = _config_subject(config, batch, networks)
 
-    def look(other: ExperimentConfig, _data: Bundle, batch: Split, networks: list[Network]) -> Outcome:
+    def look(other: ExperimentConfig, _data: Bundle, batch: Split, networks: list[Network]) -> TrialResult:
         return _outcome(_config_subject(other, batch, networks))
 
     attempt = config_attempt(config, data, config.seed_list, taken, look)
@@ -102,7 +102,7 @@ def lint_own(
 
     subject = subject_of(made, x, declared)
 
-    def look(module: nn.Module, x: Tensor) -> Outcome:
+    def look(module: nn.Module, x: Tensor) -> TrialResult:
         return _outcome(subject_of([module], x, None))
 
     attempt = ModuleAttempt(made[:TRIAL_NETS], x, subject.nets[0].found, subject.activation, look)
@@ -141,7 +141,7 @@ def _examined(
 
 
 def _linted(
-    subject: Subject, attempt: Callable[[str], Outcome], target: str, seeds: Sequence[int], samples: int
+    subject: Subject, attempt: Callable[[str], TrialResult], target: str, seeds: Sequence[int], samples: int
 ) -> Linted:
     found, coverage = subject.nets[0].found, subject.nets[0].coverage
     findings = lint(subject)
@@ -150,9 +150,9 @@ def _linted(
     return Linted(target, len(found.uses), tuple(seeds), samples, advised, found.unseen, coverage)
 
 
-def _outcome(subject: Subject) -> Outcome:
+def _outcome(subject: Subject) -> TrialResult:
     levels = {finding.code: finding.level for finding in lint(subject)}
-    return Outcome([net.shown for net in subject.nets], levels)
+    return TrialResult([net.shown for net in subject.nets], levels)
 
 
 def _computes_weights(config: ExperimentConfig) -> bool:

@@ -17,7 +17,7 @@ from initbench.probing.coverage import Coverage
 from initbench.probing.own import Examined, examine
 from initbench.probing.own_loss import Loss
 from initbench.probing.own_theory import expect_own, own_situation
-from initbench.probing.proof import Outcome, Trials, outcome_of
+from initbench.probing.proof import TrialResult, Trials, trial_result
 from initbench.probing.remedy import MODULE_BRANCH_STARTS, module_ways
 from initbench.threads import one_thread
 from initbench.torch_defaults import plain_defaults
@@ -77,14 +77,14 @@ def survey_own(
     expected = expect_own(nets, x)
     situation = own_situation(nets, expected)
 
-    def look(module: nn.Module, x: Tensor) -> Outcome:
+    def look(module: nn.Module, x: Tensor) -> TrialResult:
         with true_fp32(x.device), one_thread():
-            return outcome_of([examine(module, x, y, loss, chance).shown])
+            return trial_result([examine(module, x, y, loss, chance).shown])
 
     attempt = ModuleAttempt(for_trials, x, seen[0].found, situation.activation, look)
     situation = replace(
         situation,
-        check=Trials(outcome_of(shown[: len(for_trials)]), attempt),
+        check=Trials(trial_result(shown[: len(for_trials)]), attempt),
         branches=MODULE_BRANCH_STARTS if seen[0].found.additions else (),
         ways=module_ways(is_tied=seen[0].conditions.tied),
     )

@@ -32,7 +32,7 @@ from initbench.probing.advice import DRIFT_CODE, drifts, mean_slope
 from initbench.probing.conditions import Shown
 from initbench.probing.expect import Expected, expect
 from initbench.probing.finding import Checked
-from initbench.probing.proof import Trials, most_telling, outcome_of
+from initbench.probing.proof import Trials, most_telling, trial_result
 from initbench.probing.remedy import situation_of
 from initbench.threads import one_thread
 from initbench.train.loop import fixed_sample
@@ -80,7 +80,7 @@ def _survey(config: ExperimentConfig, data: Bundle, origins: Mapping[int, Origin
         [config.seed_list[place] for place in tried],
         [origins[config.seed_list[place]] for place in tried] if origins else [],
     )
-    trials = Trials(outcome_of([seen[place] for place in tried]), attempt)
+    trials = Trials(trial_result([seen[place] for place in tried]), attempt)
     expected = expect(network, config.init, config.model.norm.name, batch.x)
 
     def check(code: str, words: str) -> Checked | None:
@@ -108,7 +108,7 @@ def _survey(config: ExperimentConfig, data: Bundle, origins: Mapping[int, Origin
 
 
 def _level_q(before: Expected, after: Expected) -> Checked | None:
-    """What shows that theory's q stays level over the layers; None where it drifts or is not known."""
+    """Return what shows that theory's q stays level over the layers; None where it drifts or is not known."""
     first, second = (mean_slope(wide_q(expected)) for expected in (before, after))
     if not wide_q(after) or drifts(wide_q(after)):
         return None

@@ -129,7 +129,7 @@ def measured(layers: Sequence[dict[str, Any]], place: int) -> Measurement:
 
 
 def findings(shown: Sequence[Shown], situation: Situation) -> list[tuple[Finding, int]]:
-    """What is wrong with nets as probed: each kind once, as the first net shows it, with its count."""
+    """Return what is wrong with nets as probed: each kind once, as the first net shows it, with its count."""
     first: dict[str, int] = {}
     counts: Counter[str] = Counter()
     for place, net in enumerate(shown):
@@ -156,7 +156,7 @@ def note(expected: Expected, found: Sequence[tuple[Finding, int]], situation: Si
 
 
 def wide_q(expected: Expected) -> list[float]:
-    """What theory says of q in the hidden layers of wide nets, as far as it says anything."""
+    """Return what theory says of q in the hidden layers of wide nets, as far as it says anything."""
     return [one.wide_q for one in expected.layers[:-1] if one.wide_q is not None]
 
 

@@ -28,7 +28,7 @@ from initbench.pretrain.start import pretrains
 from initbench.pretrain.transfer import carry_over
 from initbench.pretrain.transfer_source import Origin
 from initbench.probing.conditions import Shown
-from initbench.probing.proof import Outcome, outcome_of
+from initbench.probing.proof import TrialResult, trial_result
 from initbench.probing.wording import init_arguments
 from initbench.streams import generator
 from initbench.trace.intact import untouched
@@ -40,7 +40,7 @@ TRIAL_NETS = 3
 """Nets that a change has to cure."""
 
 
-Look = Callable[[ExperimentConfig, Bundle, Split, list[Network]], Outcome]
+Look = Callable[[ExperimentConfig, Bundle, Split, list[Network]], TrialResult]
 """(changed config, its data, the batch, nets drawn by it) → what is found in the nets."""
 
 
@@ -50,7 +50,7 @@ def config_attempt(
     seeds: Sequence[int],
     origins: Sequence[Origin] = (),
     look: Look | None = None,
-) -> Callable[[str], Outcome]:
+) -> Callable[[str], TrialResult]:
     """Return what makes a change, in key=value words, to the nets of an experiment under its seeds.
 
     `origins`: what each net takes its weights from, where they are from elsewhere; `look`: what is looked
@@ -58,7 +58,7 @@ def config_attempt(
     """
     look = look or _diagnosed
 
-    def attempt(words: str) -> Outcome:
+    def attempt(words: str) -> TrialResult:
         other = changed(config, words.split())
         if pretrains(other):
             raise UsageError("not tried: it trains the nets first")
@@ -74,8 +74,8 @@ def config_attempt(
     return attempt
 
 
-def _diagnosed(config: ExperimentConfig, _data: Bundle, batch: Split, networks: list[Network]) -> Outcome:
-    return outcome_of([shown_by(network, batch, config) for network in networks])
+def _diagnosed(config: ExperimentConfig, _data: Bundle, batch: Split, networks: list[Network]) -> TrialResult:
+    return trial_result([shown_by(network, batch, config) for network in networks])
 
 
 def _with_inputs(data: Bundle, words: str) -> Bundle:
@@ -94,10 +94,10 @@ class ModuleAttempt:
     found: Found
     """What the first module's pass showed."""
     activation: BoundActivation
-    look: Callable[[nn.Module, Tensor], Outcome]
+    look: Callable[[nn.Module, Tensor], TrialResult]
     """(module with the change, its batch) → what is found in it."""
 
-    def __call__(self, words: str) -> Outcome:
+    def __call__(self, words: str) -> TrialResult:
         """Pass the batch through each module with the change; weights are drawn three times."""
         count = TRIAL_NETS if "init." in words or "recurrent=" in words else len(self.modules)
         shown: list[Shown] = []
@@ -108,7 +108,7 @@ class ModuleAttempt:
                 outcome = self.look(module, x)
             shown += outcome.shown
             levels |= outcome.levels
-        return Outcome(shown, levels)
+        return TrialResult(shown, levels)
 
     @contextmanager
     def _changed(self, module: nn.Module, words: str, seed: int) -> Iterator[Tensor]:
@@ -135,7 +135,7 @@ class ModuleAttempt:
 
     @property
     def branch_ends(self) -> list[str]:
-        """The last layer of every residual branch."""
+        """Return the last layer of every residual branch."""
         return list(dict.fromkeys(addition.use.name for addition in self.found.additions))
 
     def _change_head(self, module: nn.Module, change: str, seed: int) -> None:
@@ -219,7 +219,7 @@ def _orthogonal(size: int, stream: torch.Generator) -> Tensor:
 
 
 def scaled_inputs(x: Tensor, how: str) -> Tensor:
-    """The batch (B, …) at mean 0 and variance 1, all of it or each column of (B, features) by itself."""
+    """Return the batch (B, …) at mean 0 and variance 1, as a whole or each column of (B, features)."""
     if not x.is_floating_point() or (how == "per_feature" and x.ndim != 2):
         raise UsageError("not tried")
     values = x.double()

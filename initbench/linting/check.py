@@ -59,7 +59,7 @@ class Subject:
 
     @property
     def draws(self) -> tuple[str, ...]:
-        """The change that draws all weights at random, at the scale that the activation asks for."""
+        """Return the change that draws all weights at random, at the scale that the activation asks for."""
         phi = self.activation
         is_auto = phi.entry.elementwise and not math.isclose(
             phi.kaiming_gain, phi.preserving_gain, rel_tol=1e-6
@@ -91,13 +91,13 @@ class LintFinding:
 
     @property
     def fix(self) -> str:
-        """What to do, as printed: the changes that cure it, and else what to look for."""
+        """Return what to do, as printed: the changes that cure it, and else what to look for."""
         if not self.advice:
             return self.remark.fix
         return f"Try {', or '.join(advice.words for advice in self.advice)}."
 
     def as_data(self) -> dict[str, Any]:
-        """The finding as printed with --json."""
+        """Return the finding as printed with --json."""
         return {
             "code": self.code,
             "level": self.level,
@@ -127,7 +127,7 @@ CHECKS: Registry[Check] = Registry("lint code", "initbench.linting.checks")
 
 
 def lint(subject: Subject) -> list[LintFinding]:
-    """All findings without advice, warnings first, in the order of the checks."""
+    """Return all findings without advice, warnings first, in the order of the checks."""
     found = [
         LintFinding(check.name, check.level, remark)
         for check in CHECKS
@@ -140,7 +140,7 @@ def lint(subject: Subject) -> list[LintFinding]:
 def with_advice(
     finding: LintFinding, check: Callable[[str, str], Checked | None], subject: Subject
 ) -> LintFinding:
-    """The finding with the changes that cure it, of those that its remark names.
+    """Return the finding with the changes that cure it, of those that its remark names.
 
     check(code, words): what shows that the words cure it; None where they do not.
     """

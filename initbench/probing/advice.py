@@ -43,7 +43,7 @@ def and_more(others: int) -> str:
 
 
 def advised(finding: Finding, situation: Situation, *, over_steps: bool = False) -> Finding:
-    """The finding with the changes that cure it, which its message names at the end.
+    """Return the finding with the changes that cure it, which its message names at the end.
 
     Only what was there before training can be tried. `over_steps`: whether it is a recurrent layer's.
     """
@@ -62,7 +62,7 @@ Kinds = list[Sequence[str]]
 
 
 def _candidates(code: str, s: Situation) -> tuple[Kinds, Kinds]:
-    """The kinds of change that are tried for a finding, and those for when none of these cures it."""
+    """Return the kinds of change that are tried for a finding, and those for when none of these cures it."""
     if code in s.ways:
         return [[words] for words in s.ways[code]], []
     norm = batch_norm(s) or ("" if s.norm != "none" else "model.norm=batch")
@@ -84,7 +84,7 @@ def _candidates(code: str, s: Situation) -> tuple[Kinds, Kinds]:
 
 
 def _cures(code: str, kinds: Kinds, s: Situation) -> Iterator[Advice]:
-    """The first change of each kind that cures the finding, if need be together with one of the head."""
+    """Yield the first change of each kind that cures the finding, if need be with one of the head."""
     head = s.ways.get("head_scale", ())[:1] if code != "head_scale" else ()
     for candidates in kinds:
         drawn = [words for words in candidates if "init." in words]
@@ -98,7 +98,7 @@ def _cures(code: str, kinds: Kinds, s: Situation) -> Iterator[Advice]:
 def slope_sentence(
     code: str, slope: float, span: tuple[int, int], values: Sequence[float], situation: Situation
 ) -> str:
-    """How much and why, for a log-slope over `values`, of the layers span[0] to span[1]."""
+    """Say how much and why, for a log-slope over `values`, of the layers span[0] to span[1]."""
     p = situation.prediction
     theory = {"vanishing_forward": p.signal, "exploding_forward": p.forward}.get(code, p.backward)
     of = " for q" if code == "exploding_forward" else ""
@@ -115,7 +115,7 @@ def _exp(slope: float) -> float:
 
 
 def _cause(s: Situation) -> str:
-    """Why, where the declared scheme explains it; else nothing."""
+    """Say why, where the declared scheme explains it; else nothing."""
     p, name = s.prediction, s.activation.label
     if s.norm != "none":
         return "The norm layer holds q, not this."
@@ -135,7 +135,7 @@ def _cause(s: Situation) -> str:
 
 
 def drift_note(predicted_q: Sequence[float], situation: Situation) -> str | None:
-    """What theory's q does over the hidden layers, and what keeps it; None where it stays, or settles.
+    """Say what theory's q does over the hidden layers, and what keeps it; None where it stays, or settles.
 
     It is said of nets that keep within the limits of a finding and would leave them if they were deeper.
     """
@@ -152,27 +152,27 @@ def drift_note(predicted_q: Sequence[float], situation: Situation) -> str | None
 
 
 def drifts(predicted_q: Sequence[float]) -> bool:
-    """Whether q falls or grows over the layers, and still does at the last."""
+    """Return whether q falls or grows over the layers, and still does at the last."""
     slope, last = mean_slope(predicted_q), mean_slope(predicted_q[-2:])
     return min(abs(slope), abs(last)) >= DRIFT and slope * last > 0.0
 
 
 def mean_slope(values: Sequence[float]) -> float:
-    """Mean change of log(value) from one to the next; 0 where there are no two, or one is 0."""
+    """Return the mean change of log(value) from one to the next; 0 where there are no two, or one is 0."""
     if len(values) < 2 or min(values) <= 0.0:
         return 0.0
     return math.log(values[-1] / values[0]) / (len(values) - 1)
 
 
 def dead_cause(when: str, s: Situation) -> str:
-    """Why units are zero on every sample: a sentence, or nothing."""
+    """Say why units are zero on every sample: a sentence, or nothing."""
     if when != "init":
         return "Training has driven them there: look at train.lr."
     return f"init.bias={s.bias:g} keeps them there." if s.bias < 0 else ""
 
 
 def saturated_cause(when: str, pre: dict[str, float], s: Situation) -> str:
-    """Why a layer with the statistics `pre` is on the flat part."""
+    """Say why a layer with the statistics `pre` is on the flat part."""
     mean, std = pre["mean"], pre["std"]
     if when != "init":
         why = "Training has driven it there: look at train.lr."

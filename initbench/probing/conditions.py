@@ -83,7 +83,7 @@ class Shown:
     conditions: Conditions
 
     def conditions_found(self) -> list[Finding]:
-        """What is wrong beside the layers."""
+        """Return what is wrong beside the layers."""
         indices = {layer["name"]: layer["index"] for layer in reversed(self.layers)}
         return list(condition_findings(self.conditions, indices))
 

@@ -42,7 +42,7 @@ class Checked:
 
     @property
     def words(self) -> str:
-        """`checked: q per layer ×0.52 → ×0.99`."""
+        """Return `checked: q per layer ×0.52 → ×0.99`."""
         if self.before is None or self.after is None:
             return "checked: it is gone"
         return (
@@ -50,7 +50,7 @@ class Checked:
         )
 
     def as_data(self) -> dict[str, Any]:
-        """The proof as stored and printed with --json."""
+        """Return the proof as stored and printed with --json."""
         return {"quantity": self.quantity, "before": self.before, "after": self.after}
 
 
@@ -66,11 +66,11 @@ class Advice:
 
     @property
     def words(self) -> str:
-        """The change with its proof in brackets."""
+        """Return the change with its proof in brackets."""
         return f"{self.text} ({self.checked.words})"
 
     def as_data(self) -> dict[str, Any]:
-        """The advice as stored and printed with --json."""
+        """Return the advice as stored and printed with --json."""
         return {"text": self.text, "change": self.change, "checked": self.checked.as_data()}
 
 
@@ -90,12 +90,12 @@ class Finding:
     """Changes that were seen to cure it; `message` ends with them."""
 
     def as_data(self) -> dict[str, Any]:
-        """The finding as stored and printed with --json."""
+        """Return the finding as stored and printed with --json."""
         return {**vars(self), "advice": [advice.as_data() for advice in self.advice]}
 
 
 def times(factor: float) -> str:
-    """A factor as ×0.50, with an exponent where that would read as zero."""
+    """Spell a factor as ×0.50, with an exponent where that would read as zero."""
     if math.isinf(factor) or factor >= 1e4 or factor < 1e-2:
         return f"×{factor:.0e}"
     return f"×{factor:.2f}"

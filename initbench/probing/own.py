@@ -69,7 +69,7 @@ class Examined:
 
     @property
     def shown(self) -> Shown:
-        """What a diagnosis is made from."""
+        """Return what a diagnosis is made from."""
         return Shown(self.records, self.conditions)
 
 

@@ -35,7 +35,7 @@ _SHARES = {"dead": ("dead units", "dead_fraction"), "saturated": ("saturated", "
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialResult:
     """What nets have shown, and what is found in it."""
 
     shown: Sequence[Shown]
@@ -43,9 +43,9 @@ class Outcome:
     """By code of a finding, its level."""
 
 
-def outcome_of(nets: Sequence[Shown]) -> Outcome:
-    """What a diagnosis finds in untrained nets."""
-    return Outcome(nets, {code: finding.level for code, finding in _findings_of(nets).items()})
+def trial_result(nets: Sequence[Shown]) -> TrialResult:
+    """Return what a diagnosis finds in untrained nets."""
+    return TrialResult(nets, {code: finding.level for code, finding in _findings_of(nets).items()})
 
 
 class Trials:
@@ -55,9 +55,9 @@ class Trials:
     made.
     """
 
-    def __init__(self, before: Outcome, attempt: Callable[[str], Outcome]) -> None:
+    def __init__(self, before: TrialResult, attempt: Callable[[str], TrialResult]) -> None:
         self._before, self._attempt = before, attempt
-        self._after: dict[str, Outcome | None] = {}
+        self._after: dict[str, TrialResult | None] = {}
 
     def __call__(self, code: str, words: str) -> Checked | None:
         """Return what shows that `words` cure the finding; None where they do not, or cannot be tried."""
@@ -68,7 +68,7 @@ class Trials:
         name, form, read = _quantity(code, before)
         return Checked(name, read(before), read(after.shown), form)
 
-    def harmless(self, words: str) -> Outcome | None:
+    def harmless(self, words: str) -> TrialResult | None:
         """Return what nets with the change show; None where it cannot be made, or brings a new warning."""
         if words not in self._after:
             try:
@@ -83,13 +83,13 @@ class Trials:
 
 
 def most_telling(nets: Sequence[Shown], count: int) -> list[int]:
-    """The places of `count` nets: those with the most findings, in the order of the nets."""
+    """Return the places of `count` nets: those with the most findings, in the order of the nets."""
     places = sorted(range(len(nets)), key=lambda place: -len(_findings_of([nets[place]])))
     return sorted(places[:count])
 
 
 def _findings_of(nets: Sequence[Shown]) -> dict[str, Finding]:
-    """By code, the first finding at init of any of the nets."""
+    """Return by code the first finding at init of any of the nets."""
     found: dict[str, Finding] = {}
     for net in nets:
         snapshot = {"when": "init", "step": 0, "layers": net.layers}
@@ -102,7 +102,7 @@ Quantity = tuple[str, Form, Callable[[Sequence[Shown]], float | None]]
 
 
 def _quantity(code: str, before: Sequence[Shown]) -> Quantity:
-    """The number that stands for a finding: its name, how it is spelled, and how it is read off nets."""
+    """Return the number that stands for a finding: its name, its form, and how it is read off nets."""
     if code in _SHARES:
         name, statistic = _SHARES[code]
         return name, "percent", lambda nets: _largest_share(nets, statistic)
@@ -131,7 +131,7 @@ def _mean_loss(nets: Sequence[Shown]) -> float | None:
 
 
 def _input_square(nets: Sequence[Shown]) -> float | None:
-    """Largest mean square of a column of what the first layer is given."""
+    """Return the largest mean square of a column of what the first layer is given."""
     first = nets[0].conditions.first_input
     return None if first is None else max(first.q, first.column_q)
 
@@ -144,7 +144,7 @@ _BESIDE: dict[str, Quantity] = {
 
 
 def _factor(nets: Sequence[Shown], read: Reader, *, is_backward: bool) -> float | None:
-    """Geometric mean of what a hidden layer, or in a residual net a sum, multiplies the statistic by."""
+    """Return the mean factor of a hidden layer, or in a residual net of a sum."""
     rows = []
     for net in nets:
         sums = residual_sums(net.layers)
@@ -155,7 +155,7 @@ def _factor(nets: Sequence[Shown], read: Reader, *, is_backward: bool) -> float 
 
 
 def _mean_factor(rows: Sequence[Sequence[float | None]]) -> float | None:
-    """Geometric mean of the factor from one number of a row to the next."""
+    """Return the geometric mean of the factor from one number of a row to the next."""
     logs = []
     for row in rows:
         usable = [value for value in row if value is not None and 0.0 < value < math.inf]

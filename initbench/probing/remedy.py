@@ -82,7 +82,7 @@ MODULE_BRANCH_STARTS = ("residual=zero", "residual=scaled")
 
 
 def module_ways(*, is_tied: bool) -> dict[str, tuple[str, ...]]:
-    """The same for a user's module; `is_tied`: whether the head is an embedding as well."""
+    """Return the same for a user's module; `is_tied`: whether the head is an embedding as well."""
     return {
         "head_scale": ("head=std0.02",) if is_tied else ("head=zeros", "head=small"),
         "input_scale": ("input=global", "input=per_feature"),
@@ -91,7 +91,7 @@ def module_ways(*, is_tied: bool) -> dict[str, tuple[str, ...]]:
 
 
 def branch_starts(network: Network, init: InitOptions) -> tuple[str, ...]:
-    """Words for schemes that start residual branches otherwise than `init` does; none without branches."""
+    """Return words for schemes that start residual branches otherwise than `init` does."""
     if not network.branches():
         return ()
     plain = "" if init.gain is None else " init.gain=null"

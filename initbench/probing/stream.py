@@ -34,7 +34,7 @@ def are_branches_normed(sums: Sequence[Record]) -> bool:
 
 
 def stream_sentence(code: str, slope: float, span: tuple[int, int], sums: int) -> str:
-    """How much, for a log-slope over so many sums, behind the layers span[0] to span[1]."""
+    """Say how much, for a log-slope over so many sums, behind the layers span[0] to span[1]."""
     factor = math.exp(slope) if slope < 700 else math.inf
     what = f"{_SUBJECT[code]} {times(factor)} a sum ({sums} sums, behind layers {span[0]} to {span[1]})."
     if code.startswith("exploding"):

@@ -190,7 +190,7 @@ class TestSick:
         check(found["dead"], "dead")
         assert (found["dead"].layer, found["dead"].threshold) == (1, 0.9)
         assert found["dead"].value > 0.99
-        assert "init.bias=-10 keeps them there. Try init.bias=0, or" in found["dead"].message
+        assert "init.bias=-10 keeps them there. Try init.bias=0 (checked: " in found["dead"].message
         assert set(found) == {"dead"}  # what vanishes above it vanishes because of it
 
     @pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid"])
