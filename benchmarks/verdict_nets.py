@@ -480,17 +480,17 @@ def planted_mistakes() -> Iterator[Subject]:
     yield planted("one layer all 0.1", equal, lambda: _changed(mlp(5), lambda net: net[2].weight.fill_(0.1)))
     yield planted("N(0, 1) in a deep relu net", "exploding_forward", lambda: mlp(10, draw=nn.init.normal_))
     yield planted(
-        "the misprint 4/n, 30 layers",
+        "the misprint 4/n, 20 layers",
         "exploding_forward",
-        lambda: mlp(30, draw=lambda w: nn.init.normal_(w, std=math.sqrt(4.0 / w.shape[1]))),
+        lambda: mlp(20, draw=lambda w: nn.init.normal_(w, std=math.sqrt(4.0 / w.shape[1]))),
     )
     yield planted(
-        "Xavier under relu, 50 layers", "vanishing_forward", lambda: mlp(50, draw=nn.init.xavier_normal_)
+        "Xavier under relu, 25 layers", "vanishing_forward", lambda: mlp(25, draw=nn.init.xavier_normal_)
     )
     yield planted(
-        "torch's default, 30 layers of relu",
+        "torch's default, 15 layers of relu",
         "torch_default",
-        lambda: as_constructed(30),
+        lambda: as_constructed(15),
     )
     yield planted(
         "GPT, tied embedding N(0, 1)",
@@ -519,9 +519,9 @@ def planted_mistakes() -> Iterator[Subject]:
         lambda: _changed(mlp(5), _one_nan),
     )
     yield planted(
-        "sigmoid, 30 layers",
+        "sigmoid, 15 layers",
         "vanishing_(forward|backward)",
-        lambda: mlp(30, nn.Sigmoid, nn.init.xavier_normal_),
+        lambda: mlp(15, nn.Sigmoid, nn.init.xavier_normal_),
     )
     yield planted(
         "one head of two left as constructed", r"untouched.*value", lambda: Trunk(two_heads=True), chance=None
@@ -542,4 +542,4 @@ def planted_mistakes() -> Iterator[Subject]:
     yield planted("relu behind the logits", "relu", lambda: nn.Sequential(*mlp(5), nn.ReLU()))
     yield planted("features detached", "no_gradient", _Detached)
     yield planted("a layer never used", r"unused.*forgotten|forgotten", _Unused)
-    yield planted("60 residual blocks unscaled", "exploding_forward|residual", lambda: ResidualMLP(60, 1.0))
+    yield planted("30 residual blocks unscaled", "exploding_forward|residual", lambda: ResidualMLP(30, 1.0))

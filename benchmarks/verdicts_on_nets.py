@@ -22,7 +22,7 @@ import re
 import resource
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -169,24 +169,27 @@ def _followed(subject: Subject, probed: Any, linted: Any) -> Iterator[Advice]:
     """Every printed call of apply_init, carried out on the net drawn anew."""
     offers = [(f.code, f.message, "probe") for f in probed.findings]
     offers += [(f.code, f.remark.fix, "lint") for f in linted.findings]
+    followed: dict[tuple[str, str], list[str] | str] = {}
     for name, words, by in offers:
         for match in _CALL.finditer(words):
-            yield Advice(name, match[0], _outcome(subject, name, match[0], by))
+            if (match[0], by) not in followed:
+                followed[match[0], by] = _left_by(subject, match[0], by)
+            left = followed[match[0], by]
+            outcome = "cured" if name not in left else f"still {', '.join(left)}"
+            yield Advice(name, match[0], left if isinstance(left, str) else outcome)
 
 
-def _outcome(subject: Subject, finding: str, call: str, by: str) -> str:
+def _left_by(subject: Subject, call: str, by: str) -> list[str] | str:
+    """The codes that `probe` or `lint` still has after the call, or why that cannot be told."""
     module, batch = _made(subject)
     given = batch[0] if batch[1] is None else batch
     try:
         positional, named = _arguments(call, batch[0])
         initbench.apply_init(module, *positional, **named)
-        if by == "probe":
-            left = [f.code for f in initbench.probe(module, given, subject.loss).findings]
-        else:
-            left = [f.code for f in initbench.lint(module, given, subject.loss).findings]
+        look: Callable[..., Any] = initbench.probe if by == "probe" else initbench.lint
+        return [finding.code for finding in look(module, given, subject.loss).findings]
     except Exception as error:
         return f"{type(error).__name__}: {error}".splitlines()[0]
-    return "cured" if finding not in left else f"still {', '.join(left)}"
 
 
 def _arguments(call: str, x: Tensor) -> tuple[list[Any], dict[str, Any]]:

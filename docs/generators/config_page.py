@@ -15,6 +15,7 @@ from initbench.config.schema import ExperimentConfig
 from initbench.config.sweep import SweepConfig
 from initbench.config.tuning import Range, Tune
 from initbench.registry import Options, Registry
+from initbench.sweep.tune import TOLERANCE
 
 _HEADER = ("key", "type", "default", "meaning")
 _INTRO = """\
@@ -99,6 +100,28 @@ show:
   - layers: [xavier, kaiming]
 ```"""
 
+_VERDICTS = f"""\
+A claim is **supported** if the whole 95 % interval of its numbers fulfils the condition,
+**contradicted** if the whole interval fulfils the opposite, and otherwise **undecided**. A claim that
+names no arm is supported if every arm shows it, and contradicted if one arm shows the opposite.
+
+The numbers decide nothing where only a part of the interval fulfils the condition, where there is no
+interval (one seed, or all runs of an arm diverged), and where only some runs of an arm reach the
+accuracy of a `steps_to`; [docs/ci.md](ci.md#what-is-computed) says how intervals are computed. For two
+reasons, which are printed with the claim, it is undecided even though its numbers are clear:
+
+- **The edge of the grid.** A tuned arm that the claim reads scores best at the lowest or the highest
+  value tried, so a better value may lie beyond. Widen the range under `tune` until the best value lies
+  inside. There is no edge where all values score alike, within {TOLERANCE:.0%} of the best score or,
+  for an accuracy, within {100 * TOLERANCE:.0f} points: such an arm learns under none of them, or under
+  all. A key of `train` changes nothing that is measured `@init`, so claims about that alone are judged.
+- **The interval between evaluations.** Two numbers of steps differ by less than `train.eval_every`
+  updates, which cannot show the difference. Give a smaller `train.eval_every`; with an evaluation after
+  every update the numbers are exact.
+
+A verdict holds for the budget and the grid of its file. Where more updates may reverse it, the claim
+says so in its words: "Within 400 updates, …"."""
+
 _SWEEPS = """\
 A file with `kind: sweep` runs one experiment at many points. `initbench sweep FILE` trains what is missing
 of it and shows the comparison.
@@ -171,6 +194,7 @@ def _lessons() -> list[str]:
             parts += [f"## {title}", _ARMS]
         else:
             parts += [f"## {title}", getdoc(section) or "", table(_HEADER, fields.rows(section, link))]
+        parts += ["## Verdicts", _VERDICTS] if section is Claim else []
     return parts
 
 

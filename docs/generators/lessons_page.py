@@ -26,7 +26,8 @@ _INTRO = """\
 Each lesson is a file in [configs/lessons](../configs/lessons): a question, the runs that answer it, and
 claims, each with a condition that was written down before anything was run. A claim is **supported** where
 the whole 95 % interval of its numbers fulfils the condition, **contradicted** where the whole interval
-fulfils the opposite, and otherwise **undecided**. [ci.md](ci.md) has the language of the conditions,
+fulfils the opposite, and otherwise **undecided**, as where a tuned arm stands at the edge of its grid
+([config.md](config.md#verdicts) lists the reasons). [ci.md](ci.md) has the language of the conditions,
 [config.md](config.md#lessons) the form of the files. A contradicted claim is as good a result as a supported
 one: several sources are wrong, or right about something else.
 

@@ -42,8 +42,9 @@ _GROWS = (
 CODES = (
     Code(
         "symmetric",
-        "All units of a hidden layer are the same function and get the same gradient: they stay identical.",
-        "largest relative spread over units of pre-activations, weight rows and weight-gradient rows",
+        "All units of a hidden layer are the same function, so that one number is all that passes it.",
+        "largest relative spread over units of pre-activations, weight rows and weight-gradient rows; in a"
+        " module's layer with weights other than 0, that of the weight rows alone",
         ALIKE,
         hides=("vanishing_forward", "vanishing_backward", "dead", "saturated"),
         limit=f"a spread ≤ {ALIKE:g} of the mean size",
@@ -246,15 +247,22 @@ def _ways(layers: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 def _symmetric(snapshots: Sequence[dict[str, Any]]) -> Iterator[Finding]:
     limit = _BY_NAME["symmetric"].threshold or 0.0
     for snapshot in snapshots:
-        for layer in filter(_open, _hidden(snapshot)):
-            if layer["units"] > 1 and layer["unit_spread"] <= limit:
-                message = (
-                    f"all {layer['units']} units of layer {layer['index']} are identical"
-                    f" {spell(snapshot['when'])}, in what they compute and in the gradient they get,"
-                    " so training cannot tell them apart."
+        hidden = _hidden(snapshot)
+        for layer in snapshot["layers"]:
+            when, spread, alike = snapshot["when"], layer["unit_spread"], ""
+            if layer in hidden and _open(layer) and layer["units"] > 1 and spread <= limit:
+                alike = (
+                    f"are identical {spell(when)}, in what they compute and in the gradient they get, so"
+                    " training cannot tell them apart"
                 )
-                when = snapshot["when"]
-                yield Finding("symmetric", layer["index"], layer["unit_spread"], limit, message, when)
+            elif "row_spread" in layer and not layer["is_head"]:
+                spread = layer["row_spread"]
+                alike = (
+                    f"have the same weights {spell(when)}, so that one number is all that passes the layer"
+                )
+            if alike:
+                message = f"all {layer['units']} units of layer {layer['index']} {alike}."
+                yield Finding("symmetric", layer["index"], spread, limit, message, when)
                 return
 
 

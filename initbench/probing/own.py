@@ -183,11 +183,15 @@ def _examined(module: nn.Module, task: _Task) -> Examined:
         tracer.start(x, [*buffers.values(), *_attributes(module)])
         output, found, value, gradients = _with_state(module, {**parameters, **buffers}, run)
     records.end_backward()
+    learned = {name for name, p in module.named_parameters() if p.requires_grad}
     for use in found.uses:
         shown = records.by_index[use.index]
         is_on_the_way = shown["act"] is not None or (use.leads_on and not use.joins)
         shown["is_hidden"] = is_on_the_way and not use.is_recurrent
         shown["was_constant"] = use.was_constant
+        spread = None if learned.isdisjoint(use.parts) else _spread_over_rows(use)
+        if spread is not None and spread <= moments.ALIKE:
+            shown["row_spread"] = spread
         shown["below"], shown["is_head"] = _below(use), not use.feeds
     _mark_branches(found, records)
     layers = [
@@ -437,6 +441,22 @@ def _copies(use: Use, gradient: Tensor | None) -> int:
     seen = seen[seen[:, 0].argsort()]
     same = (seen[1:] - seen[:-1]).abs().amax(1) <= ALIKE_UNITS
     return int(same.sum())
+
+
+def _spread_over_rows(use: Use) -> float | None:
+    """The largest distance of a unit's weights from the first unit's, in units of the largest of those.
+
+    None where equal weights may be meant: at 0, or where a unit has a single input or inputs of its own.
+    Where the first two units differ, no more than these are looked at.
+    """
+    rows = use.rows.detach()
+    if use.groups > 1 or rows.shape[0] < 2 or rows.shape[1] < 2:
+        return None
+    largest = float(rows[0].abs().max())
+    spread = float((rows[1] - rows[0]).abs().max())
+    if largest > 0.0 and spread <= moments.ALIKE * largest:
+        spread = float((rows - rows[0]).abs().max())
+    return spread / largest if largest > 0.0 else None
 
 
 def _projected(rows: Tensor) -> Tensor:

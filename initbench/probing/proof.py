@@ -176,5 +176,6 @@ def _largest_share(nets: Sequence[Shown], statistic: str) -> float:
 
 
 def _unit_spread(nets: Sequence[Shown], index: int | None) -> float:
-    spreads = [layer["unit_spread"] for net in nets for layer in net.layers if layer["index"] == index]
+    found = [layer for net in nets for layer in net.layers if layer["index"] == index]
+    spreads = [min(layer["unit_spread"], layer.get("row_spread", math.inf)) for layer in found]
     return float(min(spreads))
