@@ -1,7 +1,7 @@
-"""Write docs/lessons.md from stored runs: `python -m docs.lessons RUNS_DIR`.
+"""Write docs/lessons.md from stored runs: `python -m docs.lessons RUNS_DIR [LESSON...]`.
 
 The runs are those of `initbench lesson --all --runs-dir RUNS_DIR`; where some are missing, nothing is
-written and they are named.
+written and they are named. With names of lessons only their sections are written, and the others are kept.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m docs.lessons", description=__doc__.splitlines()[0])
     parser.add_argument("runs", metavar="RUNS_DIR", type=Path)
+    parser.add_argument("lessons", metavar="LESSON", nargs="*", help="default: all")
     arguments = parser.parse_args()
     source = Source(root=data_root(None), offline=True, notify=lambda said: print(said, file=sys.stderr))
     workplace = Workplace(store=Store(arguments.runs), source=source, device=torch.device("cpu"))
     get = partial(stored, workplace=workplace)
-    lessons = load_lessons(list(shipped()))
+    lessons = load_lessons(arguments.lessons or list(shipped()))
     missing = {lesson.name: left for lesson in lessons if (left := stock(lesson, get).missing)}
     if missing:
         print(
@@ -42,11 +43,12 @@ def main() -> int:
         )
         return 1
     try:
-        page = lessons_page.render([conduct(lesson, get) for lesson in lessons])
+        found = [conduct(lesson, get) for lesson in lessons]
     except InitbenchError as error:
         print(error, file=sys.stderr)
         return 1
-    PAGE.write_text(page, encoding="utf-8")
+    kept = PAGE.read_text(encoding="utf-8") if arguments.lessons and PAGE.exists() else ""
+    PAGE.write_text(lessons_page.render(found, kept, list(shipped())), encoding="utf-8")
     print(f"wrote {PAGE.name}")
     return 0
 

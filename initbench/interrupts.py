@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 _SECONDS_BETWEEN_TRIES = 0.02
+_SECONDS_FOR_STEP = 3.0
 
 
 class _State:
@@ -27,7 +28,9 @@ class _State:
     runs_to_mark: int = 0
     """How many parties would leave stored runs unmarked, were the process to end at once."""
     postponed: "int | None" = None
-    """The signal that waits for the end of an import."""
+    """The signal that waits for the end of an import, or of a step of a training."""
+    trainings: int = 0
+    """How many trainings end at their next step, after a checkpoint, when a signal comes."""
 
 
 def install_signal_handlers() -> None:
@@ -56,7 +59,46 @@ class RunsToMark:
         _State.runs_to_mark -= 1
 
 
+class EndsAtStep:
+    """A context in which a signal waits for the next step of a training, but for a few seconds at most.
+
+    A second signal does not wait.
+    """
+
+    def __enter__(self) -> None:
+        """Begin it."""
+        _State.trainings += 1
+
+    def __exit__(self, kind: "type[BaseException] | None", *_: object) -> None:
+        """End it; raises `errors.Terminated` if a signal came."""
+        _State.trainings -= 1
+        if kind is None:
+            raise_waiting_signal()
+
+
+def is_signal_waiting() -> bool:
+    """Whether a training is to end at this step."""
+    return bool(_State.trainings) and _State.postponed is not None
+
+
+def raise_waiting_signal() -> None:
+    """Raise `errors.Terminated` if a signal has come that waits."""
+    if _State.postponed is not None:
+        from initbench.errors import Terminated
+
+        signum, _State.postponed = _State.postponed, None
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        raise Terminated(signum)
+
+
 def _handle(signum: int, frame: "FrameType | None") -> None:
+    if _State.command_runs and _State.trainings and _State.postponed is None and hasattr(signal, "setitimer"):
+        _postpone(signum, _SECONDS_FOR_STEP)
+        return
+    _end(signum, frame)
+
+
+def _end(signum: int, frame: "FrameType | None") -> None:
     if _State.command_runs and not _is_in_import(frame):
         from initbench.errors import Terminated
 
@@ -71,15 +113,15 @@ def _handle(signum: int, frame: "FrameType | None") -> None:
     os._exit(128 + signum)
 
 
-def _postpone(signum: int) -> None:
+def _postpone(signum: int, seconds: float = _SECONDS_BETWEEN_TRIES) -> None:
     _State.postponed = signum
-    signal.setitimer(signal.ITIMER_REAL, _SECONDS_BETWEEN_TRIES)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _try_again(_signum: int, frame: "FrameType | None") -> None:
     if _State.postponed is not None:
         signum, _State.postponed = _State.postponed, None
-        _handle(signum, frame)
+        _end(signum, frame)
 
 
 def _handle_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:

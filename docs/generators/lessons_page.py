@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 from rich.console import Console
@@ -14,7 +16,7 @@ from initbench.config.lesson import Lesson
 from initbench.lesson.conduct import Conducted
 from initbench.lesson.verdict import Judged, Verdict
 from initbench.report.comparison.view import View
-from initbench.report.lesson_tables import evidence, shown, tally
+from initbench.report.lesson_tables import evidence, shown
 from initbench.report.terminal import print_uncut
 from initbench.report.text import plural
 
@@ -31,6 +33,10 @@ fulfils the opposite, and otherwise **undecided**, as where a tuned arm stands a
 [config.md](config.md#lessons) the form of the files. A contradicted claim is as good a result as a supported
 one: several sources are wrong, or right about something else.
 
+A verdict holds for the budget and the grid of its lesson. `whitening` was run twice: the first time every arm
+was best at the edge of its grid, so the grid was widened, and the conditions were left as they had been
+written.
+
 ```sh
 initbench lesson ls
 initbench lesson xavier_under_relu
@@ -42,25 +48,43 @@ initbench lesson --all --first-seed 100
 ```"""
 _MARK = re.compile(r"^<!-- lesson: (\S+), config (\S+) -->$", re.MULTILINE)
 
+_HEADING = re.compile(r"^## \d+\. ", re.MULTILINE)
+_MACHINES = re.compile(r" Machine: (.*)\.$", re.MULTILINE)
+_VERDICT = re.compile(rf"^\| ({'|'.join(Verdict)}) \| ", re.MULTILINE)
 _CLAIM = re.compile(rf"^\| (?:{'|'.join(Verdict)}) \| (.*?) \| \d+ \| ", re.MULTILINE)
 
 
-def render(found: Sequence[Conducted]) -> str:
-    """The whole page."""
-    parts = [part for number, one in enumerate(found, 1) for part in _lesson(number, one)]
-    claims = [claim for one in found for claim in one.claims]
-    summary = [_summary(number, one) for number, one in enumerate(found, 1)]
+def render(found: Sequence[Conducted], current: str = "", order: Sequence[str] = ()) -> str:
+    """Render the whole page.
+
+    Args:
+        found: The lessons whose sections are written.
+        current: A page whose other sections are kept.
+        order: The names of all lessons; those of `found` where it is empty.
+    """
+    texts = {**_sections(current), **{one.lesson.name: "\n\n".join(_lesson(one)) for one in found}}
+    names = [name for name in order or texts if name in texts]
+    numbered = [_HEADING.sub(f"## {i}. ", texts[name], count=1) for i, name in enumerate(names, 1)]
+    counts = [Counter(_VERDICT.findall(text)) for text in numbered]
+    summary = [_summary(i, *pair) for i, pair in enumerate(zip(names, numbered, counts, strict=True), 1)]
     header = ("", "lesson", "question", "claims", *map(str, Verdict))
-    total = f"{plural(len(claims), 'claim')}: {tally(claims)}. {_machines(found)}"
-    return page("# Lessons", _HEADER, _INTRO, table(header, summary), total, *parts)
+    total = sum(counts, Counter())
+    verdicts = ", ".join(f"{total[verdict]} {verdict}" for verdict in Verdict)
+    line = f"{plural(total.total(), 'claim')}: {verdicts}. {_machines(found, current)}"
+    return page("# Lessons", _HEADER, _INTRO, table(header, summary), line, *numbered)
+
+
+def _sections(text: str) -> dict[str, str]:
+    """The sections of a page by the names of their lessons."""
+    starts = [match.start() for match in _HEADING.finditer(text)]
+    parts = [text[start:end].strip() for start, end in pairwise([*starts, len(text)])]
+    return {mark[1]: part for part in parts if (mark := _MARK.search(part))}
 
 
 def stale(current: str, lessons: Sequence[Lesson]) -> list[str]:
     """What the page has that the files have not, or otherwise: configs and claims, and no number."""
-    marks = list(_MARK.finditer(current))
-    digests = {mark[1]: mark[2] for mark in marks}
-    ends = [*(mark.start() for mark in marks[1:]), len(current)]
-    sections = {mark[1]: current[mark.end() : end] for mark, end in zip(marks, ends, strict=True)}
+    digests = {mark[1]: mark[2] for mark in _MARK.finditer(current)}
+    sections = _sections(current)
     found = [
         f"{name}: is no lesson any more" for name in digests if name not in {one.name for one in lessons}
     ]
@@ -80,15 +104,15 @@ def _said(claim: Any) -> str:
     return words.replace("|", r"\|")
 
 
-def _summary(number: int, found: Conducted) -> list[str]:
-    config = found.lesson.config
-    counts = [sum(one.verdict is verdict for one in found.claims) for verdict in Verdict]
-    return [str(number), code(config.name), config.question, str(len(found.claims)), *map(str, counts)]
+def _summary(number: int, name: str, section: str, counts: Counter[str]) -> list[str]:
+    question = section.partition("\n")[0].partition(". ")[2]
+    each = (str(counts[verdict]) for verdict in Verdict)
+    return [str(number), code(name), question, str(counts.total()), *each]
 
 
-def _lesson(number: int, found: Conducted) -> Iterator[str]:
+def _lesson(found: Conducted) -> Iterator[str]:
     config = found.lesson.config
-    yield f"## {number}. {config.question}"
+    yield f"## 0. {config.question}"
     yield f"<!-- lesson: {config.name}, config {config.digest} -->"
     yield f"{code(f'initbench lesson {config.name}')}. {config.source}".strip()
     yield config.notes.strip()
@@ -119,9 +143,11 @@ def _text(found: Conducted) -> str:
     return f"```text\n{console.file.getvalue().strip()}\n```"
 
 
-def _machines(found: Sequence[Conducted]) -> str:
+def _machines(found: Sequence[Conducted], current: str) -> str:
     records = [run.record for one in found for arm in one.arms for run in arm.trained.runs]
+    before = _MACHINES.search(current)
     seen = {_machine(record["machine"], record["versions"]) for record in records}
+    seen |= set(before[1].split("; ")) if before else set()
     return f"Machine: {'; '.join(sorted(seen))}."
 
 

@@ -38,7 +38,7 @@ from initbench.cli.gates import (
     gate_options,
     print_verdicts,
 )
-from initbench.cli.options import Json, RunPatterns, RunsDir, runs_root
+from initbench.cli.options import Json, Notes, RunPatterns, RunsDir, runs_root
 from initbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def compare(
     only_changed: OnlyChanged = False,
     layers: Layers = False,
     plot: Plot = False,
+    notes: Notes = False,
     target: Target = None,
     confidence: Confidence = 0.95,
     format: FormatOption = None,
@@ -92,7 +93,7 @@ def compare(
     found = tables(known, by=_keys(by, known), target=target)
     named = {"metrics": _metrics(metric), "columns": _columns(columns, known)}
     shown = {"view": view, **named, "sort": _sort(sort)}
-    drawn = {"only_changed": only_changed, "layers": layers, "plot": plot}
+    drawn = {"only_changed": only_changed, "layers": layers, "plot": plot, "all_notes": notes}
     form = _format(format, output, json_output=json_output)
     asked = _view(
         **shown, **drawn, baseline=baseline, confidence=confidence, format=form, aside=_aside(chosen)

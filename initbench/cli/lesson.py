@@ -11,7 +11,7 @@ import typer
 from initbench.cli.batch import exit_with_failures, process_or_skip
 from initbench.cli.completion import complete_lessons
 from initbench.cli.gates import FailIf, FailUnless, JunitXml, Strict, print_verdicts
-from initbench.cli.options import DataDir, Json, RunsDir, runs_root
+from initbench.cli.options import DataDir, Json, Notes, RunsDir, runs_root
 from initbench.cli.training_gates import (
     FailOn,
     TrainedRuns,
@@ -82,6 +82,7 @@ def lesson(
     data_dir: DataDir = None,
     offline: Offline = False,
     rerun: Rerun = False,
+    notes: Notes = False,
     quiet: Quiet = False,
     json_output: Json = False,
 ) -> None:
@@ -109,7 +110,7 @@ def lesson(
         for found in _conducted(lessons, workplace, errors, quiet=quiet, rerun=rerun):
             conducted.append(found)
             if not json_output:
-                _show(found)
+                _show(found, all_notes=notes)
         verdicts = judge_training(gates, _trained_runs(lessons, conducted, workplace.store))
     finally:  # an error in one lesson takes nothing away from those before it
         if json_output:
@@ -199,13 +200,14 @@ def _facts(found: Conducted) -> list[RunFacts]:
     return [run for arm in found.arms for run in arm.trained.facts]
 
 
-def _show(found: Conducted) -> None:
+def _show(found: Conducted, *, all_notes: bool) -> None:
     from initbench.cli.compare import is_ascii
     from initbench.report.comparison.view import View
     from initbench.report.lesson_tables import print_lesson
     from initbench.report.terminal import stdout_console, stdout_width
 
-    print_lesson(stdout_console(), found, view=View(width=stdout_width(), ascii_only=is_ascii()))
+    view = View(width=stdout_width(), ascii_only=is_ascii(), all_notes=all_notes)
+    print_lesson(stdout_console(), found, view=view)
 
 
 def _print_document(conducted: Sequence[Conducted], verdicts: Verdicts | None) -> None:

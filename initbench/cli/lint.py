@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from initbench.cli.options import DataDir, Json, RunsDir, TargetArguments, runs_root
-from initbench.cli.own import DataOption, InputOption, ModelOption, own_model
+from initbench.cli.own import BatchOption, DataOption, InputOption, ModelOption, own_model
 from initbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def lint(
     model: ModelOption = None,
     shape: InputOption = None,
     data: DataOption = None,
+    batch: BatchOption = None,
     fail_on: Annotated[
         list[str] | None,
         typer.Option("--fail-on", metavar="CODE", help="Exit 1 if this is found; any for every warning."),
@@ -47,9 +48,11 @@ def lint(
     _check_codes(fail_on or [])
     source = Source(root=data_root(data_dir), offline=offline, notify=lambda m: typer.echo(m, err=True))
     if model is not None:
-        found = own_model(model, arguments or [], shape, data).lint(source)
-    elif shape is not None or data is not None:
-        raise UsageError("--input and --data go with --model; a config has data.name and its own shapes")
+        found = own_model(model, arguments or [], shape, data, batch).lint(source)
+    elif shape is not None or data is not None or batch is not None:
+        raise UsageError(
+            "--input, --data and --batch go with --model; a config has data.name and its own shapes"
+        )
     else:
         found = _of_config(arguments or [], source, runs_dir)
     _show(found, json_output=json_output)

@@ -55,6 +55,9 @@ RunPatterns = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Notes = Annotated[
+    bool, typer.Option("--notes", help="Print all notes below the tables, not one line for them.")
+]
 AllLayers = Annotated[bool, typer.Option("--all-layers", help="Show every layer of a deep net.")]
 
 

@@ -6,6 +6,7 @@ judged. Data that could not be written is an error at the end; progress that cou
 
 from __future__ import annotations
 
+import codecs
 import os
 import select
 import sys
@@ -14,10 +15,12 @@ from io import BufferedWriter, FileIO, TextIOWrapper
 from typing import TYPE_CHECKING, TextIO
 
 from initbench.errors import OutputError
+from initbench.report.ascii_text import replace_unencodable
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
+ASCII_FORMS_HANDLER, ASCII_CODEC = "initbench.ascii", "initbench_ascii"
 _READER_GONE = (BrokenPipeError, ConnectionResetError)
 
 
@@ -61,9 +64,11 @@ class ClosedFile(LossTolerantFile):
 def install_output_streams() -> None:
     """Replace sys.stdout and sys.stderr by streams that outlive the file behind them.
 
-    Characters that the encoding lacks become question marks: a histogram on an ASCII terminal is no error.
+    Characters that the encoding lacks are printed in their ASCII forms, such as -> and sigma.
     Descriptors that are closed are opened on the null device, so that no file of a run takes their number.
     """
+    codecs.register_error(ASCII_FORMS_HANDLER, replace_unencodable)
+    codecs.register(_find_codec)
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -71,6 +76,22 @@ def install_output_streams() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     sys.stdout = _stream(sys.stdout, 1)
     sys.stderr = _stream(sys.stderr, 2)
+
+
+def _find_codec(name: str) -> codecs.CodecInfo | None:
+    """Return ASCII under another name: click writes UTF-8 to a stream whose encoding is called ASCII."""
+    if name != ASCII_CODEC:
+        return None
+    info = codecs.lookup("ascii")
+    return codecs.CodecInfo(
+        info.encode,
+        info.decode,
+        info.streamreader,
+        info.streamwriter,
+        info.incrementalencoder,
+        info.incrementaldecoder,
+        name=ASCII_CODEC,
+    )
 
 
 def check_output() -> None:
@@ -92,8 +113,8 @@ def _stream(stream: TextIO | None, descriptor: int) -> TextIO:
         stream.flush()
     return TextIOWrapper(
         BufferedWriter(LossTolerantFile(stream.fileno(), "wb", closefd=False)),
-        encoding=stream.encoding,
-        errors="replace",
+        encoding=ASCII_CODEC if codecs.lookup(stream.encoding).name == "ascii" else stream.encoding,
+        errors=ASCII_FORMS_HANDLER,
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import itertools
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -18,12 +19,14 @@ from initbench.errors import UsageError, reporting_user_code
 from initbench.registry import nearest
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
     from initbench.config.own import OwnTarget
     from initbench.data.dataset import Source
     from initbench.execute.linted import Linted
     from initbench.execute.own_survey import OwnSurvey
+    from initbench.probing.model_inputs import ModelInputs
 
 ModelOption = Annotated[
     str | None,
@@ -44,6 +47,14 @@ InputOption = Annotated[
 DataOption = Annotated[
     str | None, typer.Option("--data", metavar="NAME", help="With --model: the data set to show it.")
 ]
+BatchOption = Annotated[
+    str | None,
+    typer.Option(
+        "--batch",
+        metavar="FILE",
+        help="With --model: a saved batch (.pt, .npz, .safetensors): forward's arguments, and labels.",
+    ),
+]
 
 
 _TOKENS = "tokens:"
@@ -58,6 +69,8 @@ class OwnModel:
     target: OwnTarget
     vocabulary: int | None = None
     """How many token ids there are, where the samples are tokens."""
+    batch_file: str | None = None
+    """File of a saved batch."""
 
     def survey(self, source: Source, device: str) -> OwnSurvey:
         """Make it under every seed, and probe each on the device."""
@@ -67,27 +80,44 @@ class OwnModel:
         if self.target.init is not None:
             raise UsageError("init.* is for `initbench lint`; probe measures the weights that are there")
         chosen = resolve_device(device)
-        x, y, words = _batch(self, source)
-        x, y = x.to(chosen), None if y is None else y.to(chosen)
-        modules = (module.to(chosen) for module in self._modules())
+        modules, inputs, y, words = self._shown(source)
+        inputs, y = inputs.mapped(lambda x: x.to(chosen)), None if y is None else y.to(chosen)
+        modules = (_moved(module, chosen) for module in modules)
         with redirect_stdout(sys.stderr):  # stdout is data, whatever a forward prints
-            return survey_own(modules, x, y, model=self.path, batch=words, seeds=self.target.seed_list)
+            return survey_own(modules, inputs, y, model=self.path, batch=words, seeds=self.target.seed_list)
 
     def lint(self, source: Source) -> Linted:
         """Make it under every seed, and look for mistakes."""
         from initbench.execute.linted import lint_own
 
-        x, y, _ = _batch(self, source)
+        modules, inputs, y, _ = self._shown(source)
         target = self.target
         seeds = target.seed_list
         with redirect_stdout(sys.stderr):
-            return lint_own(self._modules(), x, y, target=self.path, seeds=seeds, declared=target.init)
+            return lint_own(modules, inputs, y, target=self.path, seeds=seeds, declared=target.init)
+
+    def _shown(self, source: Source) -> tuple[Iterator[nn.Module], ModelInputs, Tensor | None, str]:
+        """The modules, what they are shown, its labels if there are any, and what it is in words."""
+        from initbench.execute.batch_file import read_batch
+        from initbench.probing.model_inputs import as_inputs, split_batch
+
+        modules = self._modules()
+        if self.batch_file is None:
+            x, y, words = _batch(self, source)
+            return modules, as_inputs(x), y, words
+        batch = read_batch(self.batch_file)
+        first = next(modules)
+        inputs, y = split_batch(batch, first, source=self.batch_file)
+        words = f"{Path(self.batch_file).name}: {inputs.words}{'' if y is None else ', with labels'}"
+        return itertools.chain([first], modules), inputs, y, words
 
     def _modules(self) -> Iterator[nn.Module]:
         return _modules(load(self.path), self.path, self.target.seed_list)
 
 
-def own_model(path: str, arguments: Sequence[str], shape: str | None, data: str | None) -> OwnModel:
+def own_model(
+    path: str, arguments: Sequence[str], shape: str | None, data: str | None, batch: str | None
+) -> OwnModel:
     """The options and key=value arguments of a command, checked."""
     from initbench.config.load import from_overrides
     from initbench.config.overrides import split_arguments
@@ -98,9 +128,13 @@ def own_model(path: str, arguments: Sequence[str], shape: str | None, data: str 
         raise UsageError(f"give a config or --model, not both; found {files[0]}")
     named = [f"data.name={data}"] if data is not None else []
     target = from_overrides([*named, *overrides], OwnTarget)
+    if batch is not None:
+        _check_alone(target, shape)
+        return OwnModel(path, None, target, batch_file=batch)
     if shape is None and target.data is None:
         raise UsageError(
-            "--model needs --input, the shape of one sample, as in --input 3,32,32, or --data NAME"
+            "--model needs --input, the shape of one sample, as in --input 3,32,32, --data NAME, or"
+            " --batch FILE"
         )
     if shape is None:
         return OwnModel(path, None, target)
@@ -114,6 +148,18 @@ def own_model(path: str, arguments: Sequence[str], shape: str | None, data: str 
             f"--input tokens:VOCAB,T needs both, as in --input tokens:50257,128; found {shape!r}"
         )
     return OwnModel(path, tuple(length), target, vocabulary)
+
+
+def _check_alone(target: OwnTarget, shape: str | None) -> None:
+    """Raise UsageError for anything else that would determine the samples of a saved batch."""
+    others = {
+        "--input": shape is not None,
+        "--data": target.data is not None,
+        "probe.batch": "batch" in target.probe.model_fields_set,
+    }
+    for option, is_given in others.items():
+        if is_given:
+            raise UsageError(f"--batch cannot be combined with {option}: the file holds the samples")
 
 
 def _shape(text: str) -> tuple[int, ...]:
@@ -210,6 +256,12 @@ def _modules(make: Callable[[], Any], path: str, seeds: Sequence[int]) -> Iterat
         if not isinstance(module, nn.Module):
             raise UsageError(f"--model {path} makes {type(module).__name__}, not an nn.Module")
         yield module
+
+
+def _moved(module: nn.Module, device: torch.device) -> nn.Module:
+    """The module on the device; one that holds no numbers as it is, since the probe refuses it by name."""
+    has_numbers = not any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers()))
+    return module.to(device) if has_numbers else module
 
 
 def _parameters(make: Callable[[], Any]) -> list[inspect.Parameter]:

@@ -8,7 +8,7 @@ import typer
 
 from initbench.cli.map_axes import EXAMPLE
 from initbench.cli.options import AllLayers, DataDir, Json, RunsDir, TargetArguments, runs_root
-from initbench.cli.own import DataOption, InputOption, ModelOption, own_model
+from initbench.cli.own import BatchOption, DataOption, InputOption, ModelOption, own_model
 from initbench.cli.trainability import MapAxes, TrainSteps, show_map
 from initbench.errors import UsageError
 
@@ -30,6 +30,7 @@ def probe(
     model: ModelOption = None,
     shape: InputOption = None,
     data: DataOption = None,
+    batch: BatchOption = None,
     depths: Annotated[
         str | None,
         typer.Option("--depths", metavar="D,D,…", help="Compare nets of these depths, a row each."),
@@ -57,11 +58,13 @@ def probe(
     _check_together(model, axes, depths, train_steps)
     source = Source(root=data_root(data_dir), offline=offline, notify=lambda m: typer.echo(m, err=True))
     if model is not None:
-        found = own_model(model, arguments, shape, data).survey(source, device)
+        found = own_model(model, arguments, shape, data, batch).survey(source, device)
         _show_own(found, all_layers=all_layers, json_output=json_output)
         return
-    if shape is not None or data is not None:
-        raise UsageError("--input and --data go with --model; a config has data.name and its own shapes")
+    if shape is not None or data is not None or batch is not None:
+        raise UsageError(
+            "--input, --data and --batch go with --model; a config has data.name and its own shapes"
+        )
     if axes is not None:
         show_map(arguments, axes, source, device, steps=train_steps, json_output=json_output)
         return

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import typer
 
 from initbench.cli.gates import FailIf, FailUnless, JunitXml, Strict
-from initbench.cli.options import DataDir, Json, RunsDir, runs_root
+from initbench.cli.options import DataDir, Json, Notes, RunsDir, runs_root
 from initbench.cli.sweep_options import (
     Arguments,
     DryRun,
@@ -75,6 +75,7 @@ def sweep(
     runs_dir: RunsDir = None,
     data_dir: DataDir = None,
     offline: Offline = False,
+    notes: Notes = False,
     quiet: Quiet = False,
     json_output: Json = False,
 ) -> None:
@@ -104,7 +105,7 @@ def sweep(
     crew = CrewOptions(device, executor, workers, worker_memory)
     workplace = workplace_of(Store(runs_root(runs_dir)), crew, data_dir, offline=offline)
     budget = Budget(fail_fast, seconds, limit, tuple(retry or ()), rerun, leave_failed=True)
-    asked = _Asked(found, workplace, budget, shard, json_output)
+    asked = _Asked(found, workplace, budget, shard, json_output, notes)
     if dry_run:
         asked.plan()
     else:
@@ -120,6 +121,7 @@ class _Asked:
     budget: Budget
     shard: str | None
     json_output: bool
+    all_notes: bool
 
     def plan(self) -> None:
         """Say what there is to do."""
@@ -174,7 +176,7 @@ class _Asked:
             more = {"shard": self.shard, "dry_run": False, **judged}
             typer.echo(strictjson.dumps(sweep_document(found, _view(), more)))
         else:
-            print_result(stdout_console(), found, _view())
+            print_result(stdout_console(), found, replace(_view(), all_notes=self.all_notes))
         if verdicts is not None:
             print_verdicts(verdicts)
 

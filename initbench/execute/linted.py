@@ -23,6 +23,7 @@ from initbench.models.network import Network
 from initbench.pretrain.start import begin
 from initbench.pretrain.transfer_source import Origin
 from initbench.probing.coverage import Coverage
+from initbench.probing.model_inputs import ModelInputs, as_inputs
 from initbench.probing.own import Examined, examine
 from initbench.probing.own_loss import Loss
 from initbench.probing.own_theory import common_activation
@@ -73,7 +74,7 @@ def lint_config(
 
 def _config_subject(config: ExperimentConfig, batch: Split, networks: Sequence[Network]) -> Subject:
     return Subject(
-        nets=_examined(networks, batch.x, batch.y, None),
+        nets=_examined(networks, as_inputs(batch.x), batch.y, None),
         module=networks[0],
         activation=networks[0].activation,
         declared={} if _computes_weights(config) else _rules(networks[0], config.init),
@@ -85,7 +86,7 @@ def _config_subject(config: ExperimentConfig, batch: Split, networks: Sequence[N
 @plain_defaults()
 def lint_own(
     modules: Iterable[nn.Module],
-    x: Tensor,
+    inputs: Tensor | ModelInputs,
     y: Tensor | None = None,
     *,
     loss: Loss | None = None,
@@ -95,18 +96,20 @@ def lint_own(
     declared: InitOptions | None = None,
 ) -> Linted:
     """Look at modules of the user's own; `declared` is the init that all their weights are meant to have."""
-    made = list(modules)
+    made, inputs = list(modules), as_inputs(inputs)
 
-    def subject_of(modules: Sequence[nn.Module], x: Tensor, declared: InitOptions | None) -> Subject:
-        return _module_subject(modules, _examined(modules, x, y, loss, chance), declared)
+    def subject_of(
+        modules: Sequence[nn.Module], inputs: ModelInputs, declared: InitOptions | None
+    ) -> Subject:
+        return _module_subject(modules, _examined(modules, inputs, y, loss, chance), declared)
 
-    subject = subject_of(made, x, declared)
+    subject = subject_of(made, inputs, declared)
 
-    def look(module: nn.Module, x: Tensor) -> TrialResult:
-        return _outcome(subject_of([module], x, None))
+    def look(module: nn.Module, inputs: ModelInputs) -> TrialResult:
+        return _outcome(subject_of([module], inputs, None))
 
-    attempt = ModuleAttempt(made[:TRIAL_NETS], x, subject.nets[0].found, subject.activation, look)
-    return _linted(subject, attempt, target, seeds, len(x))
+    attempt = ModuleAttempt(made[:TRIAL_NETS], inputs, subject.nets[0].found, subject.activation, look)
+    return _linted(subject, attempt, target, seeds, len(inputs.main))
 
 
 def _module_subject(
@@ -128,13 +131,13 @@ def _module_subject(
 
 def _examined(
     modules: Sequence[nn.Module],
-    x: Tensor,
+    inputs: ModelInputs,
     y: Tensor | None,
     loss: Loss | None,
     chance: float | None = None,
 ) -> list[Examined]:
-    with true_fp32(x.device), one_thread():
-        nets = [examine(module, x, y, loss, chance) for module in modules]
+    with true_fp32(inputs.main.device), one_thread():
+        nets = [examine(module, inputs, y, loss, chance) for module in modules]
     if not nets[0].found.uses and not nets[0].found.unseen:
         raise UsageError("no weight layer was seen in the pass: there is nothing to lint")
     return nets

@@ -11,14 +11,17 @@ from torch import Tensor, nn
 
 from initbench.errors import UsageError
 from initbench.execute.surveyed import Survey, SurveyedLayer, findings, measured
-from initbench.execute.trials import TRIAL_NETS, ModuleAttempt
+from initbench.execute.trials import RECURRENT_DRAWS, TRIAL_NETS, ModuleAttempt
 from initbench.memory import require_memory
 from initbench.probing.coverage import Coverage
+from initbench.probing.expect import Expected
+from initbench.probing.model_inputs import ModelInputs, as_inputs
 from initbench.probing.own import Examined, examine
 from initbench.probing.own_loss import Loss
 from initbench.probing.own_theory import expect_own, own_situation
 from initbench.probing.proof import TrialResult, Trials, trial_result
-from initbench.probing.remedy import MODULE_BRANCH_STARTS, module_ways
+from initbench.probing.remedy import MODULE_BRANCH_STARTS, RECURRENT, module_ways
+from initbench.theory.layer import Predicted
 from initbench.threads import one_thread
 from initbench.torch_defaults import plain_defaults
 from initbench.trace.use import Found, Use
@@ -49,7 +52,7 @@ class OwnSurvey(Survey):
 @plain_defaults()
 def survey_own(
     modules: Iterable[nn.Module],
-    x: Tensor,
+    inputs: Tensor | ModelInputs,
     y: Tensor | None = None,
     *,
     loss: Loss | None = None,
@@ -58,35 +61,38 @@ def survey_own(
     batch: str,
     seeds: Sequence[int],
 ) -> OwnSurvey:
-    """Pass the batch x (B, …) through each of the modules, which are left as they were found.
+    """Pass a batch through each of the modules, which are left as they were found.
 
-    Raises UsageError for modules that cannot be run on x, that have no weight layer, or that differ
+    Raises UsageError for modules that cannot be run on the batch, that have no weight layer, or that differ
     from one another in more than their weights.
     """
+    inputs = as_inputs(inputs)
+    x = inputs.main
     seen: list[Examined] = []
     for_trials: list[nn.Module] = []  # no more are held in memory
     with true_fp32(x.device), one_thread():
         for module in modules:
-            seen.append(examine(module, x, y, loss, chance))
+            seen.append(examine(module, inputs, y, loss, chance))
             if len(for_trials) < TRIAL_NETS:
                 for_trials.append(module)
     nets = [net.found.uses for net in seen]
     _refuse_unseen(seen[0])
     _refuse_unlike(nets)
     shown = [net.shown for net in seen]
-    expected = expect_own(nets, x)
+    expected = expect_own(nets, x) if len(inputs.tensors) == 1 else _expect_nothing(nets[0])
     situation = own_situation(nets, expected)
 
-    def look(module: nn.Module, x: Tensor) -> TrialResult:
+    def look(module: nn.Module, inputs: ModelInputs) -> TrialResult:
         with true_fp32(x.device), one_thread():
-            return trial_result([examine(module, x, y, loss, chance).shown])
+            return trial_result([examine(module, inputs, y, loss, chance).shown])
 
-    attempt = ModuleAttempt(for_trials, x, seen[0].found, situation.activation, look)
+    attempt = ModuleAttempt(for_trials, inputs, seen[0].found, situation.activation, look)
+    recurrent = RECURRENT_DRAWS if any(use.is_recurrent for use in nets[0]) else ()
     situation = replace(
         situation,
         check=Trials(trial_result(shown[: len(for_trials)]), attempt),
         branches=MODULE_BRANCH_STARTS if seen[0].found.additions else (),
-        ways=module_ways(is_tied=seen[0].conditions.tied),
+        ways={**module_ways(is_tied=seen[0].conditions.tied), RECURRENT: recurrent},
     )
     return OwnSurvey(
         seeds=tuple(seeds),
@@ -104,6 +110,10 @@ def survey_own(
         coverage=seen[0].coverage,
         found=seen[0].found,
     )
+
+
+def _expect_nothing(uses: Sequence[Use]) -> Expected:
+    return Expected([Predicted() for _ in uses], None, "the module takes several inputs")
 
 
 def _refuse_unseen(net: Examined) -> None:

@@ -28,14 +28,17 @@ from initbench.pretrain.start import pretrains
 from initbench.pretrain.transfer import carry_over
 from initbench.pretrain.transfer_source import Origin
 from initbench.probing.conditions import Shown
+from initbench.probing.model_inputs import ModelInputs
 from initbench.probing.proof import TrialResult, trial_result
 from initbench.probing.wording import init_arguments
 from initbench.streams import generator
 from initbench.trace.intact import untouched
-from initbench.trace.use import Found
+from initbench.trace.use import Found, Use
 from initbench.train.loop import fixed_sample
 from initbench.train.start import draw
 
+RECURRENT_DRAWS = ("recurrent=1", "recurrent=2", "recurrent=4")
+"""Words for draws of recurrent layers: as Keras has them, and with larger input weights."""
 TRIAL_NETS = 3
 """Nets that a change has to cure."""
 
@@ -90,11 +93,11 @@ class ModuleAttempt:
     """Makes a change, in key=value words, to a user's modules, and puts them back."""
 
     modules: Sequence[nn.Module]
-    x: Tensor
+    inputs: ModelInputs
     found: Found
     """What the first module's pass showed."""
     activation: BoundActivation
-    look: Callable[[nn.Module, Tensor], TrialResult]
+    look: Callable[[nn.Module, ModelInputs], TrialResult]
     """(module with the change, its batch) → what is found in it."""
 
     def __call__(self, words: str) -> TrialResult:
@@ -104,14 +107,14 @@ class ModuleAttempt:
         levels: dict[str, str] = {}
         for seed in range(count):
             module = self.modules[seed % len(self.modules)]
-            with _restored(module), self._changed(module, words, seed) as x:
-                outcome = self.look(module, x)
+            with _restored(module), self._changed(module, words, seed) as inputs:
+                outcome = self.look(module, inputs)
             shown += outcome.shown
             levels |= outcome.levels
         return TrialResult(shown, levels)
 
     @contextmanager
-    def _changed(self, module: nn.Module, words: str, seed: int) -> Iterator[Tensor]:
+    def _changed(self, module: nn.Module, words: str, seed: int) -> Iterator[ModelInputs]:
         given = dict(word.split("=", 1) for word in words.split() if "=" in word)
         init = {k.removeprefix("init."): v for k, v in given.items() if k.startswith("init.")}
         others = {key: value for key, value in given.items() if not key.startswith("init.")}
@@ -126,12 +129,17 @@ class ModuleAttempt:
             if "head" in others:
                 self._change_head(module, others["head"], seed)
             if "recurrent" in others:
-                draw_recurrent(module, seed)
+                _draw_recurrent(module, self.found.uses, float(others["recurrent"]), seed)
             if others.get("model.norm", "batch") != "batch":
                 raise UsageError("not tried")
             if "model.norm" in others:
                 self._insert_norms(module, stack)
-            yield scaled_inputs(self.x, others["input"]) if "input" in others else self.x
+            yield self._scaled_inputs(others["input"]) if "input" in others else self.inputs
+
+    def _scaled_inputs(self, how: str) -> ModelInputs:
+        if len(self.inputs.tensors) > 1:
+            raise UsageError("not tried: several inputs")
+        return self.inputs.mapped(lambda x: scaled_input(x, how))
 
     @property
     def branch_ends(self) -> list[str]:
@@ -187,38 +195,31 @@ def redraw_parameters(module: nn.Module, names: Sequence[str], std: float, seed:
 
 
 @torch.no_grad()
-def draw_recurrent(module: nn.Module, seed: int) -> None:
-    """Give the torch layers that have a state orthogonal recurrent weights, gate by gate, and biases of 0.
-
-    The input weights are drawn with variance 1/fan_in; an LSTM's forget gates start with a bias of 1.
-    Raises UsageError where there is no such layer.
-    """
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.RNNBase | nn.RNNCellBase)]
-    if not layers:
-        raise UsageError("not tried: no recurrent layer of torch's")
-    for place, layer in enumerate(layers):
-        for name, parameter in layer.named_parameters():
-            stream = generator(seed, "trial", f"{place}.{name}")
-            if name.startswith("weight_hh"):
-                blocks = parameter.view(-1, parameter.shape[1], parameter.shape[1])
-                blocks.copy_(torch.stack([_orthogonal(block.shape[0], stream) for block in blocks]))
-            elif parameter.ndim > 1:
-                parameter.copy_(
-                    torch.randn(parameter.shape, generator=stream) / math.sqrt(parameter.shape[1])
-                )
+def _draw_recurrent(module: nn.Module, uses: Sequence[Use], gain: float, seed: int) -> None:
+    """Draw the weights of recurrent layers gate by gate, and set their biases."""
+    torch.manual_seed(seed)
+    parameters = dict(module.named_parameters())
+    for use in uses:
+        if not use.is_recurrent:
+            continue
+        weight = parameters.get(use.parts[0])
+        if weight is None or weight.shape != use.factor.shape:
+            raise UsageError("not tried")
+        gates = {"lstm": 4, "gru": 3}.get(use.operation.removesuffix("_cell"), 1)
+        for block in weight.chunk(gates):
+            if use.from_state is None:
+                nn.init.orthogonal_(block)
             else:
-                parameter.zero_()
-                if isinstance(layer, nn.LSTM | nn.LSTMCell) and name.startswith("bias_ih"):
-                    hidden = len(parameter) // 4
-                    parameter[hidden : 2 * hidden] = 1.0
+                nn.init.xavier_uniform_(block, gain)
+        owner, _, kind = use.parts[0].rpartition("weight_")
+        bias = parameters.get(f"{owner}bias_{kind}")
+        if bias is not None:
+            bias.zero_()
+            if gates == 4 and use.from_state is not None:
+                bias.chunk(gates)[1].fill_(1.0)
 
 
-def _orthogonal(size: int, stream: torch.Generator) -> Tensor:
-    q, r = torch.linalg.qr(torch.randn(size, size, generator=stream))
-    return cast("Tensor", q * r.diagonal().sign())
-
-
-def scaled_inputs(x: Tensor, how: str) -> Tensor:
+def scaled_input(x: Tensor, how: str) -> Tensor:
     """Return the batch (B, …) at mean 0 and variance 1, as a whole or each column of (B, features)."""
     if not x.is_floating_point() or (how == "per_feature" and x.ndim != 2):
         raise UsageError("not tried")

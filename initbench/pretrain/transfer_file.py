@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError
@@ -43,7 +43,8 @@ def read(path: Path) -> dict[str, Tensor]:
         size = path.stat().st_size
         require_memory(2 * size, f"the file of weights {path}", "check that it is what it should be")
         if path.suffix == ".safetensors":
-            _check_header(path, size)
+            with path.open("rb") as file:
+                check_header(file, size)
             return _checked(path, load(path.read_bytes()))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
@@ -54,19 +55,18 @@ def read(path: Path) -> dict[str, Tensor]:
     return _state_dict(path)
 
 
-def _check_header(path: Path, size: int) -> None:
-    """Hold the header of a safetensors file against its size, before the rest is read.
+def check_header(file: BinaryIO, size: int) -> None:
+    """Compare the header of a safetensors file of `size` bytes with its size, before the rest is read.
 
     Raises ValueError where they disagree.
     """
-    with path.open("rb") as file:
-        header_size = int.from_bytes(file.read(8), "little")
-        if not 2 <= header_size <= min(MAX_HEADER_BYTES, size - 8):
-            raise ValueError(
-                f"its header says that it has {header_size:,} bytes; the file has {size:,}, and a header has"
-                f" at most {MAX_HEADER_BYTES:,}"
-            )
-        header = json.loads(file.read(header_size))
+    header_size = int.from_bytes(file.read(8), "little")
+    if not 2 <= header_size <= min(MAX_HEADER_BYTES, size - 8):
+        raise ValueError(
+            f"its header says that it has {header_size:,} bytes; the file has {size:,}, and a header has"
+            f" at most {MAX_HEADER_BYTES:,}"
+        )
+    header = json.loads(file.read(header_size))
     entries = [entry for name, entry in header.items() if name != "__metadata__"]
     end = max((int(entry["data_offsets"][1]) for entry in entries), default=0)
     if 8 + header_size + end != size:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from initbench.probing.finding import Advice, Finding, times
+from initbench.probing.recurrent import OVER_STEPS
 from initbench.probing.remedy import (
     RECURRENT,
     SAME_SCALE,
@@ -50,7 +51,8 @@ def advised(finding: Finding, situation: Situation, *, over_steps: bool = False)
     if finding.when != "init":
         return finding
     first, last = _candidates(RECURRENT if over_steps else finding.code, situation)
-    found = list(_cures(finding.code, first, situation)) or list(_cures(finding.code, last, situation))
+    code = f"{finding.code}{OVER_STEPS}" if over_steps else finding.code
+    found = list(_cures(code, first, situation)) or list(_cures(code, last, situation))
     if not any((*first, *last)):
         return finding
     said = f"Try {', or '.join(one.words for one in found)}" if found else "Nothing that was tried cures it"
@@ -63,14 +65,15 @@ Kinds = list[Sequence[str]]
 
 def _candidates(code: str, s: Situation) -> tuple[Kinds, Kinds]:
     """Return the kinds of change that are tried for a finding, and those for when none of these cures it."""
+    draws = s.ways.get(RECURRENT, ())
     if code in s.ways:
-        return [[words] for words in s.ways[code]], []
+        return ([draws] if code == RECURRENT else [[words] for words in s.ways[code]]), []
     norm = batch_norm(s) or ("" if s.norm != "none" else "model.norm=batch")
     norms = [norm] if norm else []
     if code == "symmetric":
         inits = list(dict.fromkeys([_RANDOM, *init_candidates(s)]))
         return [inits], [[f"{init} {norm}" for init in inits if norm]]
-    inits_and_norms: Kinds = [init_candidates(s), norms]
+    inits_and_norms: Kinds = [draws, init_candidates(s), norms]
     if code == "saturated":
         return inits_and_norms, []
     if code == "dead":

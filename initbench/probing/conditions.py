@@ -88,12 +88,16 @@ class Shown:
         return list(condition_findings(self.conditions, indices))
 
 
-def batch_conditions(x: Tensor) -> Conditions:
-    """What the batch x (B, …) alone shows."""
-    broken = non_finite_tensors([("the input", x)], "input")
+def batch_conditions(x: Tensor, inputs: Mapping[str, Tensor] | None = None) -> Conditions:
+    """Return the conditions that the batch x (B, …) alone shows; `inputs` by name, if there are several."""
+    named = inputs if inputs is not None and len(inputs) > 1 else {}
+    broken = non_finite_tensors(
+        [(f"the input {name}", t) for name, t in named.items()] or [("the input", x)], "input"
+    )
+    of_samples = [t for t in named.values() if t.ndim and len(t) == len(x)] or [x]
     return Conditions(
         samples=len(x),
-        alike=len(x) > 1 and not samples_differ(x),
+        alike=len(x) > 1 and not any(samples_differ(t) for t in of_samples),
         batch=input_statistics(x),
         broken=tuple(broken),
     )

@@ -18,9 +18,9 @@ from initbench.probing.moments import ALIKE
 from initbench.probing.not_finite import HUGE
 from initbench.probing.predict import MOST_FLAT
 from initbench.probing.progress import NOT_LEARNED, Progress, progress_finding
-from initbench.probing.recurrent import slopes_over_steps
+from initbench.probing.recurrent import gates_in_words, slopes_over_steps, worst_gate_in_words
 from initbench.probing.remedy import Situation
-from initbench.probing.slopes import FALL, NORMED_GROWTH, Slope, fall, floor, growth, known
+from initbench.probing.slopes import FALL, NORMED_GROWTH, RECURRENT_FALL, Slope, fall, floor, growth, known
 from initbench.probing.stream import (
     are_branches_normed,
     outside_branches,
@@ -32,7 +32,7 @@ _MOST_DEAD = 0.9
 """Share of a layer's units above which it counts as dead."""
 _FALLS = (
     f"a fall to {FALL:g} of itself over the L hidden layers: slope ≤ ln({FALL:g})/(L − 1)"
-    f" = −{-math.log(FALL):.2f}/(L − 1) nats a layer"
+    f" = −{-math.log(FALL):.2f}/(L − 1) nats a layer; to {RECURRENT_FALL:g} where some of them are recurrent"
 )
 _GROWS = (
     f"a growth to {1 / FALL:,.0f} times itself over the L hidden layers: slope ≥ ln({1 / FALL:g})/(L − 1)"
@@ -165,12 +165,15 @@ def diagnose(
     found = [*_symmetric(ends), *conditions]
     if diverged is not None:
         found.append(_diverged(*diverged))
+    over_steps: set[str] = set()
     for snapshot in first:
         ways = [outside_branches(way) for way in _ways(snapshot["layers"])]
         slopes = [finding for way in ways for finding in _slopes(way, situation)]
         found += {finding.code: finding for finding in reversed(slopes)}.values()
         found += _slopes_of_stream(residual_sums(snapshot["layers"]), found, situation)
-        found += _steps(snapshot["layers"], found)
+        steps = list(_steps(snapshot["layers"], found))
+        found += steps
+        over_steps.update(finding.code for finding in steps)
         found += _not_finite(snapshot["layers"], found)
     judged = ends if diverged is None else first
     found += _shares(judged, "dead", "dead_fraction", situation)
@@ -181,8 +184,7 @@ def diagnose(
     if progress is not None and not any(finding.level == "warning" for finding in left):
         left += progress_finding(progress)
     if situation is not None:
-        recurrent = {layer["index"] for snapshot in first for layer in snapshot["layers"] if "steps" in layer}
-        left = [advised(finding, situation, over_steps=finding.layer in recurrent) for finding in left]
+        left = [advised(finding, situation, over_steps=finding.code in over_steps) for finding in left]
     left = [replace(finding, message=finding.message.removesuffix(".")) for finding in left]
     order = [code.name for code in CODES]
     return sorted(left, key=lambda f: order.index(f.code))
@@ -217,9 +219,9 @@ def _follows(code: str, layer: int, dead: int) -> bool:
     return layer > dead if code == "vanishing_forward" else code == "vanishing_backward" and layer <= dead
 
 
-def _hidden(snapshot: dict[str, Any]) -> list[dict[str, Any]]:
-    """Layers that others follow; of our own nets those with an activation behind them."""
-    return [layer for layer in snapshot["layers"] if layer.get("is_hidden", layer["act"] is not None)]
+def hidden_layers(layers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the layers that others follow; of our own nets those with an activation behind them."""
+    return [layer for layer in layers if layer.get("is_hidden", layer["act"] is not None)]
 
 
 def _ways(layers: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -227,7 +229,7 @@ def _ways(layers: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
     The layers of two nets side by side are no chain, though they stand one behind the other in the pass.
     """
-    hidden = _hidden({"layers": layers})
+    hidden = hidden_layers(layers)
     heads = [layer for layer in layers if layer.get("is_head")]
     if len(heads) < 2:
         return [hidden]
@@ -247,7 +249,7 @@ def _ways(layers: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 def _symmetric(snapshots: Sequence[dict[str, Any]]) -> Iterator[Finding]:
     limit = _BY_NAME["symmetric"].threshold or 0.0
     for snapshot in snapshots:
-        hidden = _hidden(snapshot)
+        hidden = hidden_layers(snapshot["layers"])
         for layer in snapshot["layers"]:
             when, spread, alike = snapshot["when"], layer["unit_spread"], ""
             if layer in hidden and _open(layer) and layer["units"] > 1 and spread <= limit:
@@ -306,12 +308,13 @@ def _slopes(
     finite = sum(map(math.isfinite, q))
     signal = known([layer["pre"]["signal"] for layer in forward])[:finite]
     floors = [floor(x) for x in q[: len(signal)]]
-    lost = fall(signal, floors, full=q[0] if q else 0.0)
+    share = RECURRENT_FALL if any(layer.get("is_recurrent") for layer in hidden) else FALL
+    lost = fall(signal, floors, full=q[0] if q else 0.0, share=share)
     yield from _slope("vanishing_forward", lost, signal, forward, situation)
     yield from _slope("exploding_forward", growth(q), q, forward, situation)
     backward = _reached(hidden[::-1])
     delta = known([layer["grad"]["pre_q"] for layer in backward])
-    lost = fall(delta, [floor(0.0)] * len(delta))
+    lost = fall(delta, [floor(0.0)] * len(delta), share=share)
     yield from _slope("vanishing_backward", lost, delta, backward, situation)
     yield from _slope("exploding_backward", growth(delta, most_backward), delta, backward, situation)
 
@@ -382,7 +385,8 @@ def _shares(
             first, when = over[0], snapshot["when"]
             share = first["act"][statistic]
             where = f", in layer {first['index']}{and_more(len(over) - 1)} {spell(when)}"
-            text = f"{100 * share:.0f} % {_OF_WHAT[code]}{where}."
+            flat_gates = gates_in_words(first) if code == "saturated" else ""
+            text = f"{100 * share:.0f} % {flat_gates or _OF_WHAT[code]}{where}."
             message = "" if situation is None else f"{text} {_cause(code, when, first, situation)}".rstrip()
             yield Finding(code, first["index"], share, limit, message, when)
             return
@@ -391,4 +395,6 @@ def _shares(
 def _cause(code: str, when: str, layer: dict[str, Any], situation: Situation) -> str:
     if code == "dead":
         return dead_cause(when, situation)
+    if "gates" in layer["act"]:
+        return f"{worst_gate_in_words(layer)}."
     return saturated_cause(when, layer["pre"], situation)

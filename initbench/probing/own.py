@@ -25,6 +25,7 @@ from initbench.probing.conditions import (
 )
 from initbench.probing.coverage import Coverage, coverage_of
 from initbench.probing.inputs import InputStatistics, input_statistics
+from initbench.probing.model_inputs import ModelInputs, as_inputs, unwrapped
 from initbench.probing.moments import Detail
 from initbench.probing.outputs import real_outputs
 from initbench.probing.own_loss import Loss, OwnLoss, are_probabilities, loss_of
@@ -121,56 +122,67 @@ class _Records:
 
 def examine(
     module: nn.Module,
-    x: Tensor,
+    batch: Tensor | ModelInputs,
     y: Tensor | None = None,
     loss: Loss | None = None,
     chance: float | None = None,
 ) -> Examined:
-    """Pass the batch x (B, …) through `module` and the gradient of a loss back, and measure every layer.
+    """Pass a batch through `module` and the gradient of a loss back, and measure every layer.
 
     The module runs in training mode on copies of its parameters and buffers, and is left as it was found:
     values, mode, hooks, attributes and the random states. `loss(output)`, or `loss(output, y)` where y is
     given, is a mean over the batch: of what the module returns, or of its main output, as `own_loss` says;
     without one it is that of `own_loss`. `chance`: what the loss is for a
     net that knows nothing, where that cannot be found out.
-    Raises UsageError for a module that cannot be run on x.
+    Raises UsageError for a module that cannot be run on the batch.
     """
     with torch.inference_mode(False):  # within it there would be no gradient
-        module = _unwrapped(module)
-        return _examined(module, _Task(_as_the_module(module, x), y, loss, chance))
+        module = unwrapped(module)
+        return _examined(module, _Task(_as_the_module(module, as_inputs(batch)), y, loss, chance))
 
 
-def _as_the_module(module: nn.Module, x: Tensor) -> Tensor:
-    """Real numbers in the precision of the module, if all its parameters have one and the same."""
+def _as_the_module(module: nn.Module, inputs: ModelInputs) -> ModelInputs:
+    """Return real numbers in the precision of the module, if all its parameters have one and the same."""
     dtypes = {p.dtype for p in module.parameters() if p.is_floating_point()}
-    return x.to(next(iter(dtypes))) if x.is_floating_point() and len(dtypes) == 1 else x
+    if len(dtypes) != 1:
+        return inputs
+    (dtype,) = dtypes
+    return inputs.mapped(lambda x: x.to(dtype) if x.is_floating_point() else x)
 
 
 @dataclass(frozen=True)
 class _Task:
     """What a net is shown, and what is asked of its output."""
 
-    x: Tensor
+    inputs: ModelInputs
     y: Tensor | None
     loss: Loss | None
     chance: float | None
 
+    @property
+    def x(self) -> Tensor:
+        """The tensor that counts the samples."""
+        return self.inputs.main
+
     def loss_of(self, output: Tensor, returned: Any) -> OwnLoss:
         """The loss of the main output, or one given of all that the module returned."""
-        return loss_of(output, self.y, self.loss, x=self.x, chance=self.chance, returned=returned)
+        try:
+            return loss_of(output, self.y, self.loss, x=self.x, chance=self.chance, returned=returned)
+        except UsageError as error:
+            raise UsageError(f"{self.inputs.prefix}{error}") from error
 
 
 def _examined(module: nn.Module, task: _Task) -> Examined:
-    x = task.x
-    _refuse_unfit(module, x)
+    _refuse_unfit(module, task.inputs)
     parameters = {name: _copy(p) for name, p in module.named_parameters()}
     buffers = {name: b.detach().clone() for name, b in module.named_buffers()}
     records = _Records()
     tracer = Tracer({id(p): name for name, p in parameters.items()}, records)
+    inputs = task.inputs.mapped(lambda x: x.detach().clone())
 
     def run() -> tuple[Tensor, Found, OwnLoss, list[Tensor | None]]:
         with _following(module, tracer), tracer, without_recomputation():
-            returned = _called(module, x)
+            returned = _called(module, inputs)
             outputs = real_outputs(returned)
         found = tracer.finish(parameters, outputs.values())
         records.end_forward()
@@ -179,15 +191,15 @@ def _examined(module: nn.Module, task: _Task) -> Examined:
     with untouched(module), torch.enable_grad():
         torch.manual_seed(_SEED)
         module.train()
-        x = x.detach().clone()
-        tracer.start(x, [*buffers.values(), *_attributes(module)])
+        constants = [*buffers.values(), *_attributes(module)]
+        tracer.start(inputs.tensors.values(), len(inputs.main), constants)
         output, found, value, gradients = _with_state(module, {**parameters, **buffers}, run)
     records.end_backward()
     learned = {name for name, p in module.named_parameters() if p.requires_grad}
     for use in found.uses:
         shown = records.by_index[use.index]
-        is_on_the_way = shown["act"] is not None or (use.leads_on and not use.joins)
-        shown["is_hidden"] = is_on_the_way and not use.is_recurrent
+        has_activation = shown["act"] is not None and not use.is_recurrent
+        shown["is_hidden"], shown["is_recurrent"] = has_activation or use.is_on_the_way, use.is_recurrent
         shown["was_constant"] = use.was_constant
         spread = None if learned.isdisjoint(use.parts) else _spread_over_rows(use)
         if spread is not None and spread <= moments.ALIKE:
@@ -205,7 +217,7 @@ def _examined(module: nn.Module, task: _Task) -> Examined:
         for use, gradient in zip(found.uses, gradients, strict=True)
     ]
     copies = [_copies(use, gradient) for use, gradient in zip(found.uses, gradients, strict=True)]
-    conditions = _conditions(module, x, found, value, records.first_input)
+    conditions = _conditions(module, task.inputs, found, value, records.first_input)
     if not conditions.broken and not _is_finite(layers, value):
         conditions = _with_overflow(conditions, _overflow(module, task), found)
     seen = output.detach()
@@ -242,12 +254,12 @@ def _mark_branches(found: Found, records: _Records) -> None:
 
 
 def _conditions(
-    module: nn.Module, x: Tensor, found: Found, loss: OwnLoss, first_input: InputStatistics | None
+    module: nn.Module, inputs: ModelInputs, found: Found, loss: OwnLoss, first_input: InputStatistics | None
 ) -> Conditions:
-    conditions = batch_conditions(x)
+    conditions = batch_conditions(inputs.main, inputs.tensors)
     broken = broken_tensors(module.named_parameters(), module.named_buffers())
     uses, heads = found.uses, found.heads or found.uses[-1:]
-    is_free = not uses or uses[0].norm in SCALE_FREE_NORMS or not x.is_floating_point()
+    is_free = not uses or uses[0].norm in SCALE_FREE_NORMS or not inputs.main.is_floating_point()
     return replace(
         conditions,
         broken=(*broken, *conditions.broken),
@@ -280,7 +292,7 @@ def _overflow(module: nn.Module, task: _Task) -> Overflow | None:
 
         def run() -> tuple[Tensor, OwnLoss]:
             with finder:
-                returned = _called(module, task.x)
+                returned = _called(module, task.inputs)
                 output = next(iter(real_outputs(returned).values()))
                 finder.begin_loss()
                 return output, task.loss_of(output, returned)
@@ -301,14 +313,7 @@ def _copy(parameter: Tensor) -> Tensor:
     return nn.Parameter(parameter.detach().clone(), requires_grad=parameter.is_floating_point())
 
 
-def _unwrapped(module: nn.Module) -> nn.Module:
-    """The module itself: compiled code, and replicas on several devices, cannot be looked into."""
-    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        module = module.module
-    return getattr(module, "_orig_mod", module)
-
-
-def _refuse_unfit(module: nn.Module, x: Tensor) -> None:
+def _refuse_unfit(module: nn.Module, inputs: ModelInputs) -> None:
     tensors = [*module.parameters(), *module.buffers()]
     if any(isinstance(t, UninitializedParameter | UninitializedBuffer) for t in tensors):
         raise UsageError("a lazy module has no shape yet; pass a batch through it first")
@@ -319,15 +324,17 @@ def _refuse_unfit(module: nn.Module, x: Tensor) -> None:
             "the module is on the device meta, which holds no numbers; give it memory and an init first:"
             ' module.to_empty(device="cpu"), then initbench.apply_init(module)'
         )
-    devices = {t.device.type for t in tensors}
-    if devices != {x.device.type}:
-        where = ", ".join(sorted(devices))
-        raise UsageError(f"the module is on {where} and the batch on {x.device.type}: bring them together")
+    of_module, of_batch = ({t.device.type for t in part} for part in (tensors, inputs.tensors.values()))
+    if of_module != of_batch or len(of_batch) > 1:
+        module_devices, batch_devices = (", ".join(sorted(devices)) for devices in (of_module, of_batch))
+        raise UsageError(
+            f"the module is on {module_devices} and the batch on {batch_devices}: bring them together"
+        )
 
 
-def _called(module: nn.Module, x: Tensor) -> Any:
-    with reporting_user_code(f"the module cannot take a batch of shape {tuple(x.shape)}:"), user_defaults():
-        return module(x)
+def _called(module: nn.Module, inputs: ModelInputs) -> Any:
+    with reporting_user_code(f"the module cannot take {inputs.subject}:"), user_defaults():
+        return inputs.call(module)
 
 
 def _with_state(module: nn.Module, state: dict[str, Tensor], run: Callable[[], _Result]) -> _Result:

@@ -9,8 +9,9 @@ from typing import Any
 
 from initbench.errors import AllocationError, ConfigError, DataError, UsageError
 from initbench.probing.conditions import Shown
-from initbench.probing.diagnose import diagnose
+from initbench.probing.diagnose import diagnose, hidden_layers
 from initbench.probing.finding import Checked, Finding, Form
+from initbench.probing.recurrent import OVER_STEPS
 from initbench.probing.slopes import known
 from initbench.probing.stream import outside_branches, residual_sums
 
@@ -61,11 +62,12 @@ class Trials:
 
     def __call__(self, code: str, words: str) -> Checked | None:
         """Return what shows that `words` cure the finding; None where they do not, or cannot be tried."""
+        code, over_steps, _ = code.partition(OVER_STEPS)
         after = self.harmless(words) if code in self._before.levels else None
         if after is None or code in after.levels:
             return None
         before = self._before.shown
-        name, form, read = _quantity(code, before)
+        name, form, read = _quantity(code, before, over_steps=bool(over_steps))
         return Checked(name, read(before), read(after.shown), form)
 
     def harmless(self, words: str) -> TrialResult | None:
@@ -101,7 +103,7 @@ def _findings_of(nets: Sequence[Shown]) -> dict[str, Finding]:
 Quantity = tuple[str, Form, Callable[[Sequence[Shown]], float | None]]
 
 
-def _quantity(code: str, before: Sequence[Shown]) -> Quantity:
+def _quantity(code: str, before: Sequence[Shown], *, over_steps: bool) -> Quantity:
     """Return the number that stands for a finding: its name, its form, and how it is read off nets."""
     if code in _SHARES:
         name, statistic = _SHARES[code]
@@ -112,7 +114,7 @@ def _quantity(code: str, before: Sequence[Shown]) -> Quantity:
     layer = None if finding is None else finding.layer
     if code == "symmetric":
         return "spread over units", "number", lambda nets: _unit_spread(nets, layer)
-    if code in _PER_STEP and _steps_of(before, layer):
+    if over_steps:
         name, key = _PER_STEP[code]
         return (
             name,
@@ -148,7 +150,7 @@ def _factor(nets: Sequence[Shown], read: Reader, *, is_backward: bool) -> float 
     rows = []
     for net in nets:
         sums = residual_sums(net.layers)
-        hidden = [layer for layer in outside_branches(net.layers) if layer["act"] is not None]
+        hidden = hidden_layers(outside_branches(net.layers))
         rows.append([read(layer) for layer in (sums if len(sums) > 1 else hidden)])
     factor = _mean_factor(rows)
     return 1.0 / factor if factor is not None and is_backward else factor

@@ -21,6 +21,8 @@ FEWEST_STEPS = 3
 A gradient that goes back through many steps always fades where gates forget: torch's own LSTM keeps a quarter
 of E[δ²] a step and RNN a third, and both learn what lies seven steps back.
 """
+OVER_STEPS = " over steps"
+"""What follows the code of a finding where a remedy is tried for what happens from step to step."""
 
 
 class RecurrentRecords:
@@ -112,19 +114,47 @@ def _record(parts: Sequence[Tensor]) -> dict[str, Any]:
     }
 
 
-def _activation(steps: Sequence[Step]) -> dict[str, float | None]:
+def _activation(steps: Sequence[Step]) -> dict[str, Any]:
     """Of what the layer puts out; saturated is a gate that is flat for what goes into it."""
-    found = moments.activation_statistics(None, _over_steps([step.state for step in steps]), None)
-    flat, entries = 0, 0
-    for step in steps:
-        for name, gate in step.gates.items():
-            activation = bound(name.split()[0])
-            if activation.entry.saturates and activation.entry.bounded:
-                slopes = activation.derivative(gate.double()).abs()
-                flat += int((slopes < SATURATED_BELOW * activation.max_derivative).sum())
-                entries += gate.numel()
-    found["saturated_fraction"] = flat / entries if entries else None
-    return found
+    statistics: dict[str, Any] = dict(
+        moments.activation_statistics(None, _over_steps([step.state for step in steps]), None)
+    )
+    gates = {}
+    for name in steps[0].gates:
+        activation = bound(name.split()[0])
+        if activation.entry.saturates and activation.entry.bounded:
+            entries = torch.cat([step.gates[name].flatten() for step in steps]).double()
+            is_flat = activation.derivative(entries).abs() < SATURATED_BELOW * activation.max_derivative
+            gates[name.split()[1]] = {
+                "saturated_fraction": float(is_flat.double().mean()),
+                "mean": float(entries.mean()),
+                "std": float(entries.std(correction=0)),
+            }
+    shares = [gate["saturated_fraction"] for gate in gates.values()]
+    statistics["saturated_fraction"] = math.fsum(shares) / len(shares) if shares else None
+    statistics["gates"] = gates
+    return statistics
+
+
+def gates_in_words(layer: dict[str, Any]) -> str:
+    """Return how much of what each gate sees is on its flat part; empty for a layer without gates."""
+    gates = layer["act"].get("gates")
+    if not gates:
+        return ""
+    if len(gates) == 1:
+        return "of what the activation of the state sees is on its flat part"
+    shares = ", ".join(f"{name} {100 * gate['saturated_fraction']:.0f} %" for name, gate in gates.items())
+    return f"of what the gates see is on their flat part ({shares})"
+
+
+def worst_gate_in_words(layer: dict[str, Any]) -> str:
+    """Return what goes into the gate with the largest flat share, and whether its bias makes it so."""
+    gates = layer["act"]["gates"]
+    name = max(gates, key=lambda gate: gates[gate]["saturated_fraction"])
+    mean, std = gates[name]["mean"], gates[name]["std"]
+    where = "the activation of the state" if len(gates) == 1 else f"the {name} gate"
+    cause = "its bias is too large" if abs(mean) > std else "its weights or what they are given are too large"
+    return f"What goes into {where} has mean {mean:.3g} and standard deviation {std:.3g}: {cause}"
 
 
 def slopes_over_steps(layers: Sequence[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any], Slope, str]]:

@@ -86,7 +86,6 @@ def module_ways(*, is_tied: bool) -> dict[str, tuple[str, ...]]:
     return {
         "head_scale": ("head=std0.02",) if is_tied else ("head=zeros", "head=small"),
         "input_scale": ("input=global", "input=per_feature"),
-        RECURRENT: ("recurrent=orthogonal",),
     }
 
 

@@ -14,10 +14,14 @@ _WORDS = {
     "head=std0.02": "a standard deviation of 0.02 for the embedding that is the head as well",
     "input=global": "inputs scaled to mean 0 and variance 1",
     "input=per_feature": "inputs with every column scaled to mean 0 and variance 1",
-    "recurrent=orthogonal": "orthogonal recurrent weights, input weights of variance 1/fan_in, and biases of"
-    " 0 (1 for forget gates)",
 }
 """Changes that are no init scheme, norm or activation."""
+
+
+_RECURRENT = (
+    "recurrent weights drawn orthogonal and input weights Xavier-uniform, gate by gate, with biases of 0 and"
+    " of 1 for an LSTM's forget gate"
+)
 
 
 def as_call(words: str, activation: BoundActivation) -> str:
@@ -30,6 +34,9 @@ def as_call(words: str, activation: BoundActivation) -> str:
     if "model.activation" in given:
         said.append(f"{given['model.activation']} as the activation")
     said += [_WORDS[word] for word in words.split() if word in _WORDS]
+    if "recurrent" in given:
+        gain = float(given["recurrent"])
+        said.append(_RECURRENT.replace("uniform", f"uniform times {gain:g}") if gain != 1.0 else _RECURRENT)
     return " with ".join(said) or words
 
 

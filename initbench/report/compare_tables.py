@@ -35,13 +35,17 @@ _FILE_WIDTH = 10_000
 def print_tables(console: Console, tables: Sequence[Table], view: View | None = None) -> None:
     """Print every table of a view for the width of the console, split where it is too wide and never cut."""
     view = view or View(width=console.width)
-    print_blocks(console, _shown(tables, view), view.width)
+    print_blocks(console, _shown(tables, view), view.width, all_notes=view.all_notes)
 
 
 def comparison(tables: Sequence[Table], view: View | None = None) -> list[RenderableType]:
     """The same, to be printed by others."""
     view = view or View()
-    return [piece for block in _shown(tables, view) for piece in renderables(block, view.width)]
+    return [
+        piece
+        for block in _shown(tables, view)
+        for piece in renderables(block, view.width, all_notes=view.all_notes)
+    ]
 
 
 def rendered(tables: Sequence[Table], view: View, more: Mapping[str, Any] = NOTHING_MORE) -> str:

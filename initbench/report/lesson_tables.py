@@ -59,13 +59,13 @@ def _picture(picture: Picture, found: Conducted, width: int, view: View) -> Iter
     runs = {arm.name: arm.trained.runs for arm in found.arms}
     for name in picture.layers or []:
         if runs[name]:
-            table = activation_table(runs[name], all_layers=False, width=width)
+            table = activation_table(runs[name], all_layers=False, width=width, ascii_only=view.ascii_only)
             yield from (heading(runs[name]), _BLANK, table, _BLANK)
     if picture.curves:
         rows = [row for row in found.table.rows if row.label in picture.curves]
         drawn = judged([replace(found.table, rows=rows)], view)[0]
         for block in curves(drawn, view, ""):
-            yield from renderables(block, view.width)
+            yield from renderables(block, view.width, all_notes=view.all_notes)
     for name in picture.axes or []:
         yield from (_axes(name, ascii_only=view.ascii_only), _BLANK)
 

@@ -7,21 +7,19 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import Any
 
-import numpy as np
-import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from initbench.errors import UsageError
 from initbench.execute.linted import Linted, lint_own
 from initbench.execute.own_survey import OwnSurvey, survey_own
 from initbench.linting.check import LintFinding
 from initbench.models.initialise import init_options
 from initbench.probing.finding import Finding
+from initbench.probing.model_inputs import split_batch
 from initbench.report.lint_tables import lint_document, print_lint
 from initbench.report.own_tables import own_document, print_own
 
-Batch = Tensor | tuple[Tensor, Tensor]
+Batch = Tensor | tuple[Any, ...] | Mapping[str, Any]
 _WIDTH = 160
 
 
@@ -78,21 +76,24 @@ def probe(
 ) -> Probe:
     """Measure the signal and the gradient in a module before training, layer by layer, and say what is wrong.
 
-    `batch` is x (B, …), or (x, y). `loss(output)` or `loss(output, y)` is a mean over the batch. `output` is
-    what the module returns, be it a tensor, a tuple, a mapping or an object; a loss that fails with that, or
-    gives no single number, gets the main output alone: the one called `logits` or `out`, else the first that
-    has a gradient. Without `loss` it is the cross-entropy of an output (B, C), (B, T, V) or (B, C, H, W) with
-    whole-number labels for all but the class axis (drawn at random where none are given), the binary one for
-    0 and 1, or the mean square to targets of the output's shape, or to noise. `chance` is what the loss is
-    for a net that knows nothing; for a cross-entropy, given or not, it is found out. The pass runs in
-    training mode.
+    `batch` is x (B, …), or (x, y) with labels y. Where forward takes several arguments, x is a tuple of them,
+    or a mapping by their names, whose entry `labels` is y; a tuple without labels will do as well where
+    forward requires as many arguments as it has entries.
+
+    `loss(output)` or `loss(output, y)` is a mean over the batch. `output` is what the module returns, be it a
+    tensor, a tuple, a mapping or an object; a loss that fails with that, or gives no single number, gets the
+    main output alone: the one called `logits` or `out`, else the first that has a gradient. Without `loss` it
+    is the cross-entropy of an output (B, C), (B, T, V) or (B, C, H, W) with whole-number labels for all but
+    the class axis (drawn at random where none are given), the binary one for 0 and 1, or the mean square to
+    targets of the output's shape, or to noise. `chance` is what the loss is for a net that knows nothing; for
+    a cross-entropy, given or not, it is found out. The pass runs in training mode.
 
     The module is left as it was found: parameters, buffers, modes, hooks, attributes and the random states.
-    Raises UsageError for a module that cannot be run on x, or in which no weight layer is seen.
+    Raises UsageError for a module that cannot be run on the batch, or in which no weight layer is seen.
     """
-    x, y = _pair(batch)
-    name, words = type(module).__name__, f"given {'×'.join(map(str, x.shape[1:]))}"
-    survey = survey_own([module], x, y, loss=loss, chance=chance, model=name, batch=words, seeds=[0])
+    inputs, y = split_batch(batch, module)
+    name, words = type(module).__name__, f"given {inputs.words}"
+    survey = survey_own([module], inputs, y, loss=loss, chance=chance, model=name, batch=words, seeds=[0])
     return Probe(survey)
 
 
@@ -111,31 +112,13 @@ def lint(
     meant to have: each is then held against it. The module is left as it was found. Raises UsageError as
     `probe` does.
     """
-    x, y = _pair(batch)
+    inputs, y = split_batch(batch, module)
     declared = None if scheme is None else init_options("lint", scheme, {}, gain, None)
     name = type(module).__name__
-    linted = lint_own([module], x, y, loss=loss, chance=chance, target=name, seeds=[0], declared=declared)
+    linted = lint_own(
+        [module], inputs, y, loss=loss, chance=chance, target=name, seeds=[0], declared=declared
+    )
     return Lint(linted)
-
-
-def _pair(batch: Batch) -> tuple[Tensor, Tensor | None]:
-    if isinstance(batch, Mapping):
-        raise UsageError(
-            "a batch is no mapping: give x, or (x, labels), and a module whose forward takes x alone, such as"
-            " one that wraps yours and calls it with the mapping's entries"
-        )
-    if isinstance(batch, tuple | list) and len(batch) != 2:
-        raise UsageError(f"a batch is x or a pair (x, labels); found {len(batch)} things")
-    x, y = batch if isinstance(batch, tuple | list) else (batch, None)
-    x, y = _as_tensor(x), _as_tensor(y)
-    if not isinstance(x, Tensor) or x.ndim < 2 or len(x) < 2:
-        raise UsageError("a batch is a tensor (B, …) of two samples or more, or a pair of it and labels (B,)")
-    return x, y
-
-
-def _as_tensor(values: Any) -> Any:
-    """A NumPy array as a tensor, all else as it is."""
-    return torch.from_numpy(values) if isinstance(values, np.ndarray) else values
 
 
 def _printed(show: Callable[[Console], None]) -> str:

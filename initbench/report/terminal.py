@@ -13,9 +13,16 @@ PIPED_WIDTH = 240
 
 
 def print_uncut(console: Console, renderable: RenderableType) -> None:
-    """Print lines at their natural width, without the blanks that rich pads them with."""
+    """Print lines at their natural width, without the blanks that rich pads them with.
+
+    Where the output takes ASCII alone, the signs are spelled out before tables are laid out.
+    """
     from rich.console import Group
 
+    if console.options.ascii_only:
+        from initbench.report.ascii_layout import in_ascii
+
+        renderable = in_ascii(renderable)
     with console.capture() as captured:
         # In a group, because a text that is printed by itself forgets that it must not be wrapped.
         console.print(Group(renderable), crop=False)

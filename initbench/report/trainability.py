@@ -39,7 +39,6 @@ _STYLES = {HEALTHY: "green", "v": "blue", "x": "red", "s": "magenta", "d": "yell
 _LEARNED, _REACH, _BOTH, _BOTH_ASCII = "+", "_", "±", "#"
 _LABEL, _CELL, _TICK = 9, 2, 5
 _MARKS_A_LINE = 5  # of at most 15 columns each
-_PLAIN = {"σ": "sigma", "χ₁": "chi_1", "ξ": "xi", "²": "^2", "×": "x", " · ": ", ", "±": _BOTH_ASCII}
 
 
 def document(found: Map) -> dict[str, Any]:
@@ -72,8 +71,8 @@ def print_map(console: Console, found: Map) -> None:
     """Print heading, picture and legend. A console too narrow for all columns gets every second, third, …"""
     ascii_only = console.options.ascii_only
     picture = _Picture(found, max(_CELL, console.width - _LABEL), ascii_only=ascii_only)
-    parts = [_heading(found), Text(""), *picture.lines(), Text(""), *_legend(found), Text("")]
-    print_uncut(console, Group(*(_plain(part) for part in parts) if ascii_only else parts))
+    parts = [_heading(found), Text(""), *picture.lines(), Text(""), *_legend(found, picture.both), Text("")]
+    print_uncut(console, Group(*parts))
 
 
 def _heading(found: Map) -> Text:
@@ -100,7 +99,7 @@ class _Picture:
 
     def __init__(self, found: Map, room: int, *, ascii_only: bool) -> None:
         self._found = found
-        self._both = _BOTH_ASCII if ascii_only else _BOTH
+        self.both = _BOTH_ASCII if ascii_only else _BOTH
         self._sigma_w, self._chi_1 = ("sigma_w", "chi_1") if ascii_only else ("σ_w", "χ₁")
         count = len(found.axes.sigma_w)
         self._columns = range(0, count, -(-count * _CELL // room))
@@ -132,7 +131,7 @@ class _Picture:
 
     def _beside(self, point: Point, *, ends: bool) -> str:
         if ends:
-            return self._both if point.learned else _REACH
+            return self.both if point.learned else _REACH
         return _LEARNED if point.learned else " "
 
     def _ends(self, column: int, place: int) -> bool:
@@ -173,7 +172,7 @@ def _line(label: str, rest: str) -> Text:
     return Text(f"{label:>{_LABEL - 2}}  {rest}", no_wrap=True, overflow="ignore")
 
 
-def _legend(found: Map) -> list[Text]:
+def _legend(found: Map, both: str) -> list[Text]:
     counts = Counter(map(mark_of, found.points))
     marks = [f"{mark} {word} {counts[mark]:,}" for mark, word in _WORDS.items() if counts[mark]]
     lines = _of_theory(found.theory, found.reason, found.critical)
@@ -184,7 +183,7 @@ def _legend(found: Map) -> list[Text]:
             f"+ learned: {learned:,} of {text.plural(len(found.points), 'point')}. Validation accuracy above"
             f" {text.percent(bar.accuracy, 1)} %",
             f"  (majority class {text.percent(bar.majority, 1)} %, n = {bar.samples:,}) after"
-            f" {text.plural(bar.steps, 'step')}; ± is both + and _",
+            f" {text.plural(bar.steps, 'step')}; {both} is both + and _",
         ]
     return [
         Text("points by their first finding:"),
@@ -202,11 +201,3 @@ def _of_theory(theory: list[DepthScales] | None, reason: str | None, critical: f
         "  ξ: the shorter depth scale of correlations and gradient, 1/|ln χ₁|",
         *edge,
     ]
-
-
-def _plain(line: Text) -> Text:
-    """The line in ASCII."""
-    plain = line.plain
-    for mark, word in _PLAIN.items():
-        plain = plain.replace(mark, word)
-    return Text(plain, no_wrap=line.no_wrap, overflow=line.overflow)

@@ -20,7 +20,7 @@ def without_recomputation() -> Iterator[None]:
     without gradient here too.
     """
     inherited = "apply" not in vars(CheckpointFunction)
-    before = CheckpointFunction.apply
+    original = CheckpointFunction.apply
     CheckpointFunction.apply = staticmethod(_called_directly)
     try:
         yield
@@ -28,7 +28,7 @@ def without_recomputation() -> Iterator[None]:
         if inherited:
             del CheckpointFunction.apply
         else:
-            CheckpointFunction.apply = before
+            CheckpointFunction.apply = original
 
 
 def _called_directly(function: Callable[..., Any], _preserve_random_state: bool, *arguments: Any) -> Any:

@@ -188,13 +188,30 @@ def _tensordot(left: Tensor, right: Tensor, dims: Any) -> tuple[Tensor, Tensor, 
     return left, right, Axes("".join(one), "".join(other), "".join(output))
 
 
+@dataclass(frozen=True)
+class SpeltOperands:
+    """The factors of an einsum, the letters of their axes, and those of the result."""
+
+    operands: list[Tensor]
+    letters: list[str]
+    output: str
+
+
 def _einsum(given: Arguments) -> tuple[Tensor, Tensor, Axes] | None:
+    spelt = spelt_operands(given)
+    if spelt is None or len(spelt.operands) != 2:
+        return None
+    return spelt.operands[0], spelt.operands[1], Axes(spelt.letters[0], spelt.letters[1], spelt.output)
+
+
+def spelt_operands(given: Arguments) -> SpeltOperands | None:
+    """Return what an einsum multiplies, an ellipsis written out; None where its equation is not given."""
     equation, operands = given.get(0, given.get("equation")), list(_operands(given))
-    if not isinstance(equation, str) or len(operands) != 2:
+    if not isinstance(equation, str):
         return None
     inputs, arrow, output = equation.replace(" ", "").partition("->")
     terms = inputs.split(",")
-    if len(terms) != 2:
+    if len(terms) != len(operands):
         return None
     free = [letter for letter in _ALPHABET if letter not in equation]
     spread = max(
@@ -205,7 +222,7 @@ def _einsum(given: Arguments) -> tuple[Tensor, Tensor, Axes] | None:
     if not arrow:
         joined = inputs.replace(",", "").replace(".", "")
         output = "..." + "".join(sorted(letter for letter in set(joined) if joined.count(letter) == 1))
-    return operands[0], operands[1], Axes(spelt[0], spelt[1], output.replace("...", "".join(dots)))
+    return SpeltOperands(operands, spelt, output.replace("...", "".join(dots)))
 
 
 def _operands(given: Arguments) -> Iterator[Tensor]:

@@ -74,10 +74,12 @@ FACTORIES = frozenset(
 )
 """What takes the shape of a tensor and nothing of what is in it."""
 
-MIXTURES = frozenset(
+PRODUCTS = frozenset(
     {"matmul", "__matmul__", "__rmatmul__", "linalg_matmul", "mm", "bmm", "mv", "dot", "inner", "tensordot"}
-    | {"addmm", "addbmm", "baddbmm", "einsum", "scaled_dot_product_attention", "softmax", "cdist", "linear"}
+    | {"addmm", "addbmm", "baddbmm", "einsum"}
 )
+"""What is linear in each of its factors."""
+MIXTURES = PRODUCTS | {"scaled_dot_product_attention", "softmax", "cdist", "linear"}
 """What sums over entries with shares that come from the input too."""
 
 LINEAR = frozenset(

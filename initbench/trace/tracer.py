@@ -16,6 +16,7 @@ from initbench.trace.ledger import INPUT, Ledger, Origin, met
 from initbench.trace.multiplication import Multiplication, entrywise, multiplication
 from initbench.trace.operations import Arguments, Named
 from initbench.trace.recurrent import CELLS, LAYERS, CellWeights, Step, is_bidirectional, run_cell, run_layers
+from initbench.trace.rewriting import REWRITTEN, rewritten
 from initbench.trace.use import UNUSED, Addition, Found, Observer, RecurrentLayer, Use
 
 _OPENED = frozenset({"multi_head_attention_forward"})
@@ -49,10 +50,11 @@ class Tracer(TorchFunctionMode):
         self._recurrent_layers: dict[tuple[int, int], RecurrentLayer] = {}
         self._samples = 0
 
-    def start(self, x: Tensor, constants: Iterable[Tensor] = ()) -> None:
-        """Say that x (B, …) is what goes into the net, which has `constants` besides its parameters."""
-        self._samples = len(x)
-        self._ledger.put(x, INPUT)
+    def start(self, inputs: Iterable[Tensor], samples: int, constants: Iterable[Tensor] = ()) -> None:
+        """Register the tensors that go into the net, which has `constants` besides its parameters."""
+        self._samples = samples
+        for x in inputs:
+            self._ledger.put(x, INPUT)
         self._ledger.hold_constant(constants)
 
     def finish(self, parameters: dict[str, Tensor], outputs: Iterable[Tensor] = ()) -> Found:
@@ -112,23 +114,50 @@ class Tracer(TorchFunctionMode):
             with self:
                 return _opened(func)(*args, **given)
         called = operations.arguments(args, given)
+        if name in REWRITTEN:
+            self._recover(_tensors(called.values()))
+            several = rewritten(name, called, self._ledger)
+            if several is not None:
+                with self:
+                    return several()
         if name in LAYERS or name in CELLS:
             return self._recurrent(name, called)
+        if name in _LOOK_UPS:
+            self._check_rows(called)
         before = None if name in _IGNORED else self._overwritten(name, called)
         result = func(*args, **given)
         if name not in _IGNORED:
             self._see(name, called, result, before)
         return result
 
+    def _check_rows(self, given: Arguments) -> None:
+        """Raise IndexError for rows that an embedding does not have; a GPU would be of no use afterwards."""
+        rows, table = given.get(0), given.get(1)
+        if not isinstance(rows, Tensor) or not isinstance(table, Tensor) or not rows.numel():
+            return
+        if rows.is_floating_point():  # torch.embedding takes the table first
+            rows, table = table, rows
+        if _is_wrapped(rows) or not rows.numel():
+            return
+        low, high = int(rows.min()), int(rows.max())
+        if low < 0 or high >= len(table):
+            name = self._layer_name(self._ledger.parts(table))
+            raise IndexError(
+                f"{name} has the rows 0 to {len(table) - 1}, and the batch asks for {low} to {high}"
+            )
+
     def _recurrent(self, name: str, given: Arguments) -> Any:
         """A recurrent layer, or one step of it, written out."""
         self._recover(_tensors(given.values()))
         layers: list[RecurrentLayer] = []  # of this call, in order
+        goes_both_ways = name in LAYERS and is_bidirectional(given)
 
         def told(weights: CellWeights, x: Tensor, step: Step) -> None:
             layer = self._recurrent_layer(name, weights, x, step, layers)
             if layer not in layers:
                 layers.append(layer)
+                if goes_both_ways and len(layers) % 2 == 0:
+                    _pair_directions(*layers[-2:])
             self._observer.step(layer, step)
             for state in (step.state, step.emitted):
                 if state is not None:
@@ -136,7 +165,7 @@ class Tracer(TorchFunctionMode):
 
         run = run_cell if name in CELLS else run_layers
         result = run(CELLS.get(name, name), given, told)
-        last = layers[-2:] if name in LAYERS and is_bidirectional(given) else layers[-1:]
+        last = layers[-2:] if goes_both_ways else layers[-1:]
         for output in _tensors([result]):
             self._ledger.put(output, _state_origin(last))
         return result
@@ -164,7 +193,7 @@ class Tracer(TorchFunctionMode):
             self._seen.update(self._ledger.parts(tensor))
         if weights.projection is not None:
             uses[1].parts += self._ledger.parts(weights.projection)
-        uses[0].feeds = True
+        uses[0].feeds, uses[0].from_state = True, uses[1]
         uses[1].activation = Named(
             f"{CELLS.get(name, name).removesuffix('_tanh').removesuffix('_relu')} gates"
         )
@@ -247,7 +276,8 @@ class Tracer(TorchFunctionMode):
 
     def _blend(self, name: str, meeting: Meeting, output: Tensor) -> None:
         """A function of what comes from the input, of which nothing is known but where it comes from."""
-        function = None if name in operations.LINEAR else name
+        is_linear = name in operations.LINEAR or (name in operations.PRODUCTS and len(meeting) == 1)
+        function = None if is_linear else name
         mixes = name in operations.MIXTURES and (len(meeting) > 1 or name == "softmax")
         self._ledger.put(output, met((origin for _, origin in meeting), function, mixes=mixes))
 
@@ -309,7 +339,7 @@ class Tracer(TorchFunctionMode):
         """
         for use in origin.frontier:
             use.feeds = True
-        single = origin.only_use
+        single = origin.only_use or _both_directions(origin)
         if single is not None and not single.joins:
             single.leads_on = True
             if single.activation is None and origin.functions:
@@ -447,6 +477,19 @@ def _opened(function: types.FunctionType) -> Callable[..., Any]:
     twin = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__)
     twin.__kwdefaults__ = function.__kwdefaults__
     return twin
+
+
+def _pair_directions(one: RecurrentLayer, other: RecurrentLayer) -> None:
+    """Write down that two recurrent layers are one that goes both ways."""
+    for use, reverse in ((one.from_input, other.from_input), (one.from_state, other.from_state)):
+        use.other_direction, reverse.other_direction = reverse, use
+
+
+def _both_directions(origin: Origin) -> Use | None:
+    """Return the first of two uses that are a recurrent layer in both directions, if nothing else is met."""
+    first, *others = _in_order(origin.frontier) or (None,)
+    is_whole = first is not None and others == [first.other_direction] and not origin.is_mixed
+    return first if is_whole else None
 
 
 def _in_order(uses: Iterable[Use]) -> tuple[Use, ...]:

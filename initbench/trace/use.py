@@ -64,6 +64,10 @@ class Use:
     """Whether another weight is given something that comes of its output; a head feeds none."""
     leads_on: bool = False
     """Whether another weight is given a function of its output and nothing else that comes from the input."""
+    from_state: Use | None = None
+    """Of the input weight of a recurrent layer, the use of the weight of its state."""
+    other_direction: Use | None = None
+    """Of a recurrent layer that goes both ways, the use of the same kind the other way."""
     was_constant: bool = False
     """Whether its input is the same for every sample, and so is all that it was made of."""
 
@@ -71,6 +75,14 @@ class Use:
     def is_recurrent(self) -> bool:
         """Whether it is a weight of an LSTM, a GRU or an RNN, used again at every step."""
         return self.operation.removesuffix("_cell") in ("lstm", "gru", "rnn_tanh", "rnn_relu")
+
+    @property
+    def is_on_the_way(self) -> bool:
+        """Whether all that comes of the net's input goes through it, on to another weight."""
+        if self.from_state is not None:
+            other = self.other_direction
+            return self.from_state.leads_on and (other is None or self.index < other.index)
+        return not self.is_recurrent and self.leads_on and not self.joins
 
     @property
     def chain(self) -> int:

@@ -20,6 +20,7 @@ from initbench.config.schema import ExperimentConfig, TrainOptions
 from initbench.data.batches import Batches
 from initbench.data.prepare import Bundle, Split
 from initbench.errors import UsageError
+from initbench.interrupts import EndsAtStep, is_signal_waiting, raise_waiting_signal
 from initbench.models.network import Mode, Network
 from initbench.probing.capture import probe
 from initbench.probing.finite import first_non_finite_layer
@@ -131,7 +132,7 @@ class Training:
         A training that goes on from checkpoints reports nothing again that came before them.
         """
         moments = [m for m in evaluation_steps(self._config.train, self.steps) if m > self._begin]
-        with true_fp32(self._device), one_thread():
+        with EndsAtStep(), true_fp32(self._device), one_thread():
             if self._begin == 0:
                 self._measure(0)  # one thread, until the pacer has found that more of them help
             for begin, end in pairwise([self._begin, *moments]):
@@ -145,9 +146,13 @@ class Training:
             self._finish()
 
     def _checkpoint_if_due(self, step: int) -> None:
-        now = time.monotonic()
-        if now - self._checkpointed < self._checkpoint_seconds or step in (0, self.steps):
-            return
+        """Report a checkpoint if the last one is old enough, or if a signal ends the training here."""
+        is_due = time.monotonic() - self._checkpointed >= self._checkpoint_seconds
+        if (is_due or is_signal_waiting()) and 0 < step < self.steps:
+            self._report_checkpoints(step)
+            raise_waiting_signal()
+
+    def _report_checkpoints(self, step: int) -> None:
         for k, run in enumerate(self._runs):
             self._listener.checkpointed(run, self._checkpoint(k, step))
         self._checkpointed = time.monotonic()

@@ -71,6 +71,8 @@ def complete(line: str, folder: Path) -> list[str]:
         ("initbench explain layer", ["layer", "layer_scale"]),
         ("initbench ls --sort a", ["age"]),
         ("initbench ls --by st", ["status"]),
+        ("initbench run --fail-u", ["--fail-unless"]),
+        ("initbench lesson --ju", ["--junit-xml"]),
     ],
 )
 def test_names_are_completed_without_torch(line: str, expected: list[str], runs: Path) -> None:

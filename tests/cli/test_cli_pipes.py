@@ -63,7 +63,7 @@ GATE = "--fail-if 'max(final_val_accuracy) < 2'"
         ("compare nothing-of-that-name", 2),
     ],
 )
-def test_the_exit_code_outlives_the_reader(
+def test_broken_pipe_exit_code_outlives_the_reader(
     trained: Path, repository: Path, words: str, code: int, gone: str
 ) -> None:
     assert _call(trained, repository, f"{words} {gone}") == code

@@ -59,7 +59,7 @@ print(parser.parse_args().lr)
     ],
 )
 @pytest.mark.parametrize("command", ["lint", "probe"])
-def test_the_end_of_the_program_is_reported(
+def test_exit_at_import_is_reported(
     initbench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, source: str, sentence: str
 ) -> None:
     (tmp_path / "ending.py").write_text(source)

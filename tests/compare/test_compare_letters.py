@@ -86,7 +86,7 @@ def test_a_pivot_says_over_which_cells_its_letters_run() -> None:
     assert "all pairs of the 3 cells with two runs and more (3 pairs)" in text
 
 
-def test_a_baseline_in_another_table_is_named() -> None:
+def test_baseline_in_other_table_is_named() -> None:
     def runs(name: str, steps: int) -> list:  # type: ignore[type-arg]
         config = {"train": {"lr": 0.1, "steps": steps}}
         return [stored(name, seed, test=0.5 + seed / 100, arm=name, config=config) for seed in range(3)]

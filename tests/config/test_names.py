@@ -158,7 +158,7 @@ WHOLE, NUMBER, LIST = {"type": "int_type"}, {"type": "float_type"}, {"type": "li
         ("1.2.3", (NUMBER,), None),
     ],
 )
-def test_what_to_write_keeps_the_meaning(text, nouns, hint):
+def test_wrong_suggestions_are_none_of_these(text, nouns, hint):
     problem = mismatch([{**noun, "input": text} for noun in nouns])
     assert (problem.rpartition("; ")[2] if "; " in problem else None) == hint
 

@@ -246,7 +246,7 @@ def test_checksum_is_computed_once_until_the_file_changes(tmp_path, hashed):
     assert len(hashed) == 4
 
 
-def test_a_file_that_is_replaced_is_hashed_again_whatever_its_size_and_time(tmp_path, hashed):
+def test_npz_checksum_memory_notices_a_file_of_the_same_size_and_time(tmp_path, hashed):
     path, other = tmp_path / "a", tmp_path / "b"
     path.write_bytes(b"one")
     os.utime(path, ns=(1, 1))

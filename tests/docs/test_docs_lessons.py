@@ -61,8 +61,10 @@ def test_claims_and_configs_are_checked_and_numbers_are_not(
     source = Source(root=tmp_path, offline=True, notify=print)
     workplace = Workplace(store=Store(tmp_path / "runs"), source=source, device=torch.device("cpu"))
     (lesson,) = load_lessons([str(file)])
-    written = page.render([conduct(lesson, partial(stored, workplace=workplace))])
+    conducted = conduct(lesson, partial(stored, workplace=workplace))
+    written = page.render([conducted])
     assert "2 runs on digits" in written and "## 1. What?" in written and "## 2." not in written
+    assert "| 1 | `tiny` | What? | 2 | 0 | 0 | 2 |" in written and "\n2 claims: 0 supported," in written
     assert written.count("| undecided | ") == 2
     assert page.stale(written, [lesson]) == []
     assert page.stale(written.replace("2 runs on", "7 runs on"), [lesson]) == []
@@ -70,6 +72,16 @@ def test_claims_and_configs_are_checked_and_numbers_are_not(
         "tiny: its claims are others"
     ]
     assert page.stale(written, []) == ["tiny: is no lesson any more"]
+    other = (
+        written.replace("tiny", "other").replace("| undecided |", "| supported |").replace("What?", "Why?")
+    )
+    both = page.render([conducted], current=other, order=["other", "tiny"])
+    assert both.index("## 1. Why?") < both.index("## 2. What?"), "the section of the other lesson is kept"
+    assert (
+        "| 1 | `other` | Why? | 2 | 2 | 0 | 0 |" in both and "| 2 | `tiny` | What? | 2 | 0 | 0 | 2 |" in both
+    )
+    assert "\n4 claims: 2 supported, 0 contradicted, 2 undecided. Machine: " in both
+    assert page.render([conducted], current=both, order=["other", "tiny"]) == both
     file.write_text(LESSON.replace("steps: 2", "steps: 3"), encoding="utf-8")
     (changed,) = load_lessons([str(file)])
     (said,) = page.stale(written, [changed])

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 import torch
 import yaml
 
+from initbench import interrupts
 from initbench.data.dataset import Source
 from initbench.errors import Terminated
 from initbench.execute import drive
@@ -151,6 +152,43 @@ def test_rerun_begins_anew(make_config: Any, places: Any) -> None:
     watcher = Stopper()
     run_experiment(make_config(), parts, watcher, rerun=True)
     assert watcher.steps[0] == 1
+
+
+class Signaller(Stopper):
+    """An Observer that sends this process SIGTERM after update number `at`."""
+
+    def advanced(self, cohort: Any, step: int, losses: Any) -> None:
+        self.steps.append(step)
+        if step == self.at:
+            signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.fixture
+def handles_signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Install the signal handlers of a command for the time of a test."""
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+    handlers = [signal.getsignal(number) for number in signals]
+    monkeypatch.setattr(interrupts._State, "command_runs", True)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    interrupts.install_signal_handlers()
+    yield
+    for number, handler in zip(signals, handlers, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handles_signals")
+def test_a_signal_before_the_first_checkpoint_loses_no_step(make_config: Any, places: Any) -> None:
+    whole, parts = places("whole"), places("parts")
+    expected = contents(whole.store, run_experiment(make_config(), whole, Stopper(), rerun=False))
+    for at in (3, 9):
+        with pytest.raises(Terminated) as ended:
+            run_experiment(make_config(), parts, stopper := Signaller(at), rerun=False)
+        assert (ended.value.exit_code, stopper.steps[-1]) == (143, at)
+        (record,) = parts.store.records()
+        assert (record["status"], parts.store.checkpoint_step(record["run_id"])) == ("interrupted", at)
+    stopper = Stopper()
+    execution = run_experiment(make_config(), parts, stopper, rerun=False)
+    assert stopper.steps[0] == 10 and contents(parts.store, execution) == expected
 
 
 SCRIPT = """

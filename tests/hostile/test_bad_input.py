@@ -140,7 +140,7 @@ def _options() -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("command", "option"), list(_options()))
-def test_a_bad_option_is_never_a_bug(
+def test_user_mistakes_exit_4_never(
     command: str,
     option: str,
     initbench: Callable[..., Any],
@@ -225,7 +225,7 @@ ARRAYS = {
 
 @pytest.mark.parametrize("kind", ARRAYS)
 @pytest.mark.parametrize("key", ["x_train", "y_train"])
-def test_a_damaged_member_is_named(tmp_path: Path, kind: str, key: str) -> None:
+def test_npz_damaged_member_is_named(tmp_path: Path, kind: str, key: str) -> None:
     path = tmp_path / "a.npz"
     np.savez(path, x_test=np.ones((2, 6), "f4"), y_test=np.array([0, 1]))
     with zipfile.ZipFile(path, "a") as archive:

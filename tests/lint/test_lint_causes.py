@@ -240,7 +240,7 @@ def test_norm_scale_drawn_around_zero_not_around_one() -> None:
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(49, 256), (50, 250), (64, 320), (100, 500)])
-def test_xavier_is_not_what_the_constructors_draw(inputs: int, outputs: int) -> None:
+def test_mixer_false_untouched_xavier_is_not_what_the_constructors_draw(inputs: int, outputs: int) -> None:
     """At five times as many outputs as inputs, the two bounds are the same to the last digit."""
 
     def make(*, touch: bool) -> nn.Module:

@@ -89,7 +89,7 @@ def test_a_parametrization_that_cannot_be_set_is_refused():
     ],
     ids=repr,
 )
-def test_torch_default_is_what_the_constructor_draws(layer):
+def test_torch_default_transposed_is_what_the_constructor_draws(layer):
     """U(±1/√(weight.shape[1]·k²)), of weight and bias: the reach of both is that of reset_parameters."""
     fan_in, _ = nn.init._calculate_fan_in_and_fan_out(layer.weight)
     bound = fan_in**-0.5

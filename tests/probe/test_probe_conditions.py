@@ -114,7 +114,7 @@ def residual(scale: float, blocks: int = 12, width: int = 32) -> nn.Module:
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.1, 1e-2, 1e-3, 1e-5, 0.0])
-def test_small_branches_are_no_lost_signal(scale: float) -> None:
+def test_probe_small_branches_are_no_lost_signal(scale: float) -> None:
     assert package.probe(residual(scale), torch.randn(64, 64)).healthy
 
 
@@ -148,5 +148,5 @@ def test_saturation_alone_is_a_note_and_the_net_healthy() -> None:
     assert "healthy, with a note" in str(found)
 
 
-def test_a_symmetric_net_ranks_worst() -> None:
+def test_severity_of_zeros_ranks_worst() -> None:
     assert severity_of([], ("symmetric",)) == 10.0

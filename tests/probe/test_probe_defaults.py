@@ -23,7 +23,7 @@ def make_tokens():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
-def test_any_default_dtype_will_do(dtype):
+def test_default_dtype_may_be_any(dtype):
     torch.set_default_dtype(dtype)
     try:
         assert initbench.probe(net(), torch.randn(16, 8)).survey.layers
@@ -44,8 +44,8 @@ def test_the_batch_follows_the_module(batch):
 @pytest.mark.parametrize(
     ("module", "batch", "said"),
     [
-        (net(), {"x": torch.randn(4, 8)}, "no mapping"),
-        (net(), (torch.randn(4, 8), None, None), "found 3 things"),
+        (net(), {"y": torch.randn(4, 8)}, "takes no argument 'y': it takes input"),
+        (net(), (torch.randn(4, 8), None, None), "has 3 entries, and forward of Sequential takes input"),
         (net().to("meta"), torch.randn(4, 8), "meta, which holds no numbers"),
     ],
 )
@@ -70,3 +70,50 @@ def test_tokens_need_a_vocabulary_and_a_length():
         app, ["probe", "--model", "test_probe_defaults:make_tokens", "--input", "tokens:50"]
     )
     assert result.exit_code != 0
+
+
+class TwoTowers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = nn.Linear(8, 32), nn.Linear(6, 32), nn.Linear(64, 5)
+
+    def forward(self, a, b):
+        return self.head(torch.relu(torch.cat([self.a(a), self.b(b)], 1)))
+
+
+X, Z, Y = torch.randn(16, 8), torch.randn(16, 6), torch.arange(16) % 5
+
+
+@pytest.mark.parametrize(
+    ("batch", "loss"),
+    [
+        ((X, Z), "cross-entropy, 5 random classes"),
+        ([(X, Z), None], "cross-entropy, 5 random classes"),
+        ({"b": Z.numpy(), "a": X}, "cross-entropy, 5 random classes"),
+        (((X, Z), Y), "cross-entropy"),
+        ((X, Z, Y), "cross-entropy"),
+        ({"a": X, "b": Z, "labels": Y}, "cross-entropy"),
+        (({"a": X.double(), "b": Z}, Y), "cross-entropy"),
+    ],
+)
+def test_a_batch_of_several_inputs(batch, loss):
+    for module in (TwoTowers(), TwoTowers().double(), TwoTowers().half()):
+        probed = initbench.probe(module, batch)
+        assert [layer.name for layer in probed.survey.layers] == ["a", "b", "head"]
+        assert probed.survey.batch == "given a 8, b 6"
+        assert probed.survey.loss == loss
+        assert initbench.lint(module, batch).linted.layers == 3
+
+
+def test_what_is_wrong_with_one_of_several_inputs_is_named():
+    broken = Z.clone()
+    broken[0, 0] = float("nan")
+    (finding, *_) = initbench.probe(TwoTowers(), (X, broken)).findings
+    assert (finding.code, "the input b" in finding.message) == ("not_finite", True)
+    alike = {"a": X[:1].expand(16, 8), "b": Z[:1].expand(16, 6)}
+    assert initbench.probe(TwoTowers(), alike).findings[0].code == "samples_alike"
+    assert not initbench.probe(TwoTowers(), {**alike, "b": Z}).findings
+    with pytest.raises(UsageError, match=r"a \(16, 8\), b \(15, 6\): RuntimeError"):
+        initbench.probe(TwoTowers(), (X, Z[1:]))
+    with pytest.raises(UsageError, match=r"needs 'b'; the batch holds 'a'"):
+        initbench.probe(TwoTowers(), {"a": X})

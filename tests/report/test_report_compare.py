@@ -200,3 +200,24 @@ def test_a_console_s_width_is_used() -> None:
     console = Console(file=io.StringIO(), width=80, color_system=None)
     print_tables(console, tables(FACTS))
     assert console.file.getvalue() == text_of(View(width=80))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", list(VIEWS))
+def test_one_line_stands_for_the_notes_unless_all_are_asked_for(name: str) -> None:
+    """Warnings of missing and diverged runs are there either way."""
+    by, view = VIEWS[name]
+    every = text_of(with_width(view, 80), by).splitlines()
+    short = text_of(dataclasses.replace(view, width=80, all_notes=False), by).splitlines()
+    told = [line for line in short if line.endswith("; --notes tells more")]
+    assert len(short) <= len(every) and all(len(line) <= 80 for line in told)
+    assert "cannot be told apart" not in "".join(short) and "Student" not in "".join(short)
+    for warning in ("1 run not finished", "3 runs diverged and counted"):
+        assert "".join(short).count(warning) == "".join(every).count(warning)
+
+
+def test_the_footer_of_a_table() -> None:
+    view = View(width=80, all_notes=False)
+    line = "±: std over seeds; same letter: no difference shown at 95 %; --notes tells more"
+    assert line in text_of(view).splitlines()
+    line = "differences are row − baseline; p by Holm; --notes tells more"
+    assert line in text_of(dataclasses.replace(view, baseline="kaiming")).splitlines()

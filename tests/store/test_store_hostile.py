@@ -62,7 +62,7 @@ def replace(path: Path, place: Place) -> None:
 
 @pytest.mark.parametrize("kind", SPECIAL)
 @pytest.mark.parametrize("name", FILES)
-def test_what_is_no_regular_file_is_neither_followed_nor_waited_for(
+def test_hostile_store_files_are_neither_followed_nor_waited_for(
     store: Store, name: str, kind: str, initbench: Any
 ) -> None:
     replace(store.root / RUN / name, SPECIAL[kind])
@@ -93,7 +93,7 @@ def test_a_sparse_file_is_refused_by_its_size(store: Store) -> None:
 
 @pytest.mark.parametrize("name", ["config.yaml", "layers.jsonl", "metrics.jsonl", "checkpoint.safetensors"])
 @pytest.mark.parametrize("kind", SPECIAL)
-def test_merge_refuses_what_leads_out_of_an_interrupted_run(store: Store, name: str, kind: str) -> None:
+def test_merge_follows_links_out_of_no_run(store: Store, name: str, kind: str) -> None:
     unfinished = "relu-s2-0123456789"
     put(store, unfinished, 2, ending="interrupted")
     path = store.root / unfinished / name

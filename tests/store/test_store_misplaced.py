@@ -53,7 +53,7 @@ PLACES = [
 
 @pytest.mark.parametrize("put", [renamed, copied])
 @pytest.mark.parametrize("name", PLACES)
-def test_it_is_named_wherever_it_is(
+def test_renamed_run_is_named_wherever_it_is(
     runs: Path, name: str, put: Callable[[Path, str], None], initbench: Callable[..., Any]
 ) -> None:
     assert find_misplaced(runs) == []

@@ -32,6 +32,8 @@ IN_OUT: dict[str, Product] = {
     "bmm of copies": lambda x, w: torch.bmm(x[:, None], w.repeat(len(x), 1, 1))[:, 0],
     "baddbmm": lambda x, w: torch.baddbmm(x.new_zeros(1), x[None], w[None])[0],
     "sum": lambda x, w: (x[:, :, None] * w).sum(1),
+    "multi_dot": lambda x, w: torch.linalg.multi_dot([x, w]),
+    "conv_tbc": lambda x, w: torch.conv_tbc(x[None], w[None], x.new_zeros(8))[0],
 }
 OUT_IN: dict[str, Product] = {
     "linear": F.linear,
@@ -39,6 +41,7 @@ OUT_IN: dict[str, Product] = {
     "einsum out first": lambda x, w: torch.einsum("bi,oi->bo", x, w),
     "inner": torch.inner,
     "mv": lambda x, w: torch.stack([torch.mv(w, row) for row in x]),
+    "vecdot": lambda x, w: torch.linalg.vecdot(x[:, None], w),
     "sum of out first": lambda x, w: (x[:, None] * w).sum(-1),
     "conv1d": lambda x, w: F.conv1d(x[:, :, None], w[:, :, None])[:, :, 0],
 }
@@ -87,6 +90,86 @@ def test_a_product_shows_what_a_linear_layer_does(product: Product, is_out_in: b
     assert shown.coverage.is_complete
     assert use.activation is not None
     assert use.activation.label == "tanh"
+
+
+Several = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+# Of x (B, 6) with weights (6, 8) and (8, 3).
+SEVERAL: dict[str, Several] = {
+    "einsum": lambda x, v, w: torch.einsum("bi,ij,jk->bk", x, v, w),
+    "einsum, the weights first": lambda x, v, w: torch.einsum("jk,ij,bi->bk", w, v, x),
+    "einsum with an ellipsis": lambda x, v, w: torch.einsum("...i,ij,jk->...k", x, v, w),
+    "einsum without an arrow": lambda x, v, w: torch.einsum("ai,ij,jk", x, v, w),
+    "einsum of lists": lambda x, v, w: torch.einsum(x, [0, 1], v, [1, 2], w, [2, 3], [0, 3]),
+    "einsum with a scale": lambda x, v, w: torch.einsum("bi,ij,j,jk->bk", x, v, torch.ones(8), w),
+    "einsum over a lone axis": lambda x, v, w: torch.einsum(
+        "bi,ijz,jk->bk", x, 0.5 * v[:, :, None].expand(6, 8, 2), w
+    ),
+    "multi_dot": lambda x, v, w: torch.linalg.multi_dot([x, v, w]),
+    "multi_dot, the weights first": lambda x, v, w: torch.linalg.multi_dot([w.T, v.T, x.T]).T,
+    "multi_dot, the weights around": lambda x, v, w: (
+        torch.linalg.multi_dot([w.T, (x @ v).T, torch.eye(16)]).T
+    ),
+}
+
+
+class Factored(nn.Module):
+    def __init__(self, product: Several) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.v, self.w = nn.Parameter(torch.randn(6, 8)), nn.Parameter(torch.randn(8, 3))
+        self.product = [product]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.product[0](x, self.v, self.w)
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_a_product_with_several_weights_is_a_layer_for_each(name: str) -> None:
+    x, y = batch()
+    expected = examine(Factored(lambda x, v, w: (x @ v) @ w), x, y)
+    net = Factored(SEVERAL[name])
+    shown = examine(net, x, y)
+    assert [(use.name, use.fan_in, use.fan_out) for use in shown.found.uses] == [("v", 6, 8), ("w", 8, 3)]
+    for one, other in zip(shown.records, expected.records, strict=True):
+        assert one["pre"]["q"] == pytest.approx(other["pre"]["q"], rel=1e-4)
+        assert one["grad"]["pre_q"] == pytest.approx(other["grad"]["pre_q"], rel=1e-4)
+        assert one["is_hidden"] == other["is_hidden"]
+    assert shown.loss.value == pytest.approx(float(F.cross_entropy(net(x), y).detach()), rel=1e-5)
+    assert shown.coverage.is_complete
+
+
+def test_a_convolution_over_time_first_is_a_convolution() -> None:
+    class Convolution(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(1)
+            self.weight, self.bias = nn.Parameter(torch.randn(3, 6, 8)), nn.Parameter(torch.randn(8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.conv_tbc(x.permute(1, 0, 2), self.weight, self.bias, 1).permute(1, 0, 2)
+
+    x = torch.randn(4, 5, 6)
+    (use,) = examine(Convolution(), x).found.uses
+    assert (use.fan_in, use.fan_out, use.units, use.parts) == (18, 24, 8, ("weight",))
+    assert use.output_shape == (4, 8, 5)
+    assert use.bias is not None
+
+
+def test_what_two_inputs_and_a_weight_make_is_bilinear() -> None:
+    class Pairs(nn.Module):
+        def __init__(self, equation: str) -> None:
+            super().__init__()
+            torch.manual_seed(1)
+            self.weight, self.equation = nn.Parameter(torch.randn(6, 6, 4)), equation
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.einsum(self.equation, x, x.tanh(), self.weight)
+
+    (use,) = examine(Pairs("bi,bj,ijo->bo"), batch()[0]).found.uses
+    assert (use.fan_in, use.fan_out, use.units) == (36, 4, 4)
+    (attention,) = examine(Pairs("bqi,bkj,ijh->bhqk"), torch.randn(4, 5, 6)).found.uses
+    assert (attention.fan_in, attention.units) == (6, 24)
 
 
 def test_the_gradient_of_a_repeated_weight_is_summed() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -45,7 +47,7 @@ def test_the_written_out_pass_is_torchs(kind: str, packed: bool) -> None:
     expected, states = layer(x)
     tracer = Tracer({id(p): name for name, p in layer.named_parameters()}, Silent())  # type: ignore[arg-type]
     data = x.data if packed else x
-    tracer.start(data)
+    tracer.start([data], len(data))
     with tracer:
         output, last = layer(x)
     if packed:
@@ -103,7 +105,8 @@ def test_gates_that_let_nothing_back_are_named(kind: str) -> None:
     (finding,) = [finding for finding in shown.findings if finding.code == "vanishing_backward"]
     assert finding.layer == 2
     assert "layer.weight_hh" in finding.message
-    assert "a step back" in finding.message
+    assert "a step back. Try recurrent weights drawn orthogonal" in finding.message
+    assert "(checked: it is gone)" in finding.message
     assert "healthy" not in str(shown)
 
 
@@ -132,3 +135,121 @@ def test_gradients_of_steps_are_those_of_autograd() -> None:
     assert record["grad"]["pre_q"] > 0.0
     assert len(record["steps"]["delta"]) == 5
     assert norm > 0.0
+
+
+class Cells(nn.Module):
+    """Cells one above the other."""
+
+    def __init__(self, kind: str, layers: int) -> None:
+        super().__init__()
+        cells = [getattr(nn, kind)(8 if place == 0 else 32, 32) for place in range(layers)]
+        self.cells, self.head = nn.ModuleList(cells), nn.Linear(32, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        states: list[object] = [None] * len(self.cells)
+        for step in x.unbind(1):
+            for place, cell in enumerate(self.cells):
+                states[place] = cell(step, states[place])
+                state = states[place]
+                step = state[0] if isinstance(state, tuple) else state  # type: ignore[assignment]
+        return self.head(step)  # type: ignore[no-any-return]
+
+
+class Between(nn.Module):
+    """Layers of one kind each, recurrent ones between linear ones with relu."""
+
+    def __init__(self, kind: str, layers: int, *, parallel: bool = False) -> None:
+        super().__init__()
+        widths = [8] + [32] * (layers - 1)
+        self.linear = nn.ModuleList(nn.Linear(8 if parallel else width, 32) for width in widths)
+        self.recurrent = nn.ModuleList(getattr(nn, kind)(32, 32, batch_first=True) for _ in widths)
+        self.head, self.parallel = nn.Linear(32 * layers if parallel else 32, 10), parallel
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = [x]
+        for linear, recurrent in zip(self.linear, self.recurrent, strict=True):
+            outputs.append(recurrent(linear(x if self.parallel else outputs[-1]).relu())[0])
+        last = torch.cat(outputs[1:], -1) if self.parallel else outputs[-1]
+        return self.head(last[:, -1])  # type: ignore[no-any-return]
+
+
+def stack(kind: str, layers: int, factor: float = 1.0, **options: bool) -> nn.Module:
+    """Return a net of stacked recurrent layers, their input weights times `factor`."""
+    net = Sequence(kind, layers=layers)
+    if options:
+        net.layer = getattr(nn, kind)(8, 32, num_layers=layers, batch_first=True, **options)
+        net.head = nn.Linear(64, 10)
+    with torch.no_grad():
+        for name, parameter in net.layer.named_parameters():
+            parameter.mul_(factor if "weight_ih" in name else 1.0)
+    return net
+
+
+BOTH = ["vanishing_forward", "vanishing_backward"]
+
+
+@pytest.mark.parametrize(
+    ("make", "codes", "layers"),
+    [
+        pytest.param(lambda: stack("LSTM", 8), BOTH, [*range(1, 16, 2)], id="LSTM"),
+        pytest.param(lambda: stack("LSTM", 8, bidirectional=True), BOTH, [*range(1, 30, 4)], id="both ways"),
+        pytest.param(lambda: stack("GRU", 6, 0.03), BOTH, [*range(1, 12, 2)], id="GRU"),
+        pytest.param(lambda: stack("RNN", 6, 0.03), BOTH, [*range(1, 12, 2)], id="RNN"),
+        pytest.param(lambda: Cells("LSTMCell", 8), BOTH, [*range(1, 16, 2)], id="LSTMCell"),
+        pytest.param(lambda: Cells("GRUCell", 3), [], [1, 3, 5], id="GRUCell"),
+        pytest.param(lambda: Between("LSTM", 5), BOTH, [1, 2, 4, 5, 7, 8, 10, 11, 13, 14], id="between"),
+        pytest.param(lambda: Between("LSTM", 2), [], [1, 2, 4, 5], id="few between"),
+        pytest.param(lambda: Between("LSTM", 5, parallel=True), [], [1, 4, 7, 10, 13], id="side by side"),
+    ],
+)
+def test_recurrent_layers_take_part_in_slopes_over_layers(
+    make: Callable[[], nn.Module], codes: list[str], layers: list[int]
+) -> None:
+    torch.manual_seed(0)
+    net, x = make(), torch.randn(32, 8, 8)
+    shown = initbench.probe(net, x)
+    assert [finding.code for finding in shown.findings] == codes
+    hidden = [record["index"] for record in examine(net, x).records if record["is_hidden"]]
+    assert hidden == layers
+    for finding in shown.findings:
+        assert "a layer (layers" in finding.message
+        assert "recurrent weights drawn orthogonal" in finding.message
+        assert "(checked: " in finding.message
+
+
+@pytest.mark.parametrize(
+    ("kind", "weight", "bias", "words"),
+    [
+        ("LSTM", 5.0, None, ("of what the gates see", "cell gate", "its weights or what they are given")),
+        ("LSTM", None, 20.0, ("forget 100 %", "input gate has mean 40", "its bias is too large")),
+        ("GRU", 5.0, None, ("(reset 8", "new gate", "its weights or what they are given are too large")),
+        ("GRUCell", None, -20.0, ("(reset 100 %", "has mean -40", "its bias is too large")),
+        ("RNN", 5.0, None, ("of what the activation of the state sees", "standard deviation 2")),
+    ],
+)
+def test_saturated_gates_are_named_with_advice_that_cures(
+    kind: str, weight: float | None, bias: float | None, words: tuple[str, ...]
+) -> None:
+    torch.manual_seed(0)
+    net = Sequence(kind)
+    for name, parameter in net.layer.named_parameters():
+        if "weight" in name and weight is not None:
+            nn.init.normal_(parameter, 0.0, weight)
+        elif "bias" in name and bias is not None:
+            nn.init.constant_(parameter, bias)
+    before = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
+    found = initbench.probe(net, torch.randn(32, 8, 8)).findings
+    (finding,) = [finding for finding in found if finding.code == "saturated"]
+    for part in (*words, "recurrent weights drawn orthogonal", "% → "):
+        assert part in finding.message
+    assert all(torch.equal(parameter, before[name]) for name, parameter in net.named_parameters())
+
+
+def test_without_a_cure_none_is_advised() -> None:
+    torch.manual_seed(0)
+    net = Sequence("LSTM")
+    for parameter in net.layer.parameters():
+        nn.init.normal_(parameter, 0.0, 5.0)
+    net.layer = nn.utils.parametrizations.weight_norm(net.layer, "weight_hh_l0")
+    (finding,) = [f for f in initbench.probe(net, torch.randn(32, 8, 8)).findings if f.code == "saturated"]
+    assert "Try" not in finding.message

@@ -118,7 +118,7 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
                 raise DataError(f"needs {', '.join(_KEYS)}; lacks {', '.join(missing)}, holds {holds}")
             total = sum(members[key].file_size for key in _KEYS)
             require_memory(2 * total, f"the data set {path}", "use fewer samples or uint8 images")
-            return {key: _array(archive, members[key], key) for key in _KEYS}
+            return {key: read_member(archive, members[key], key) for key in _KEYS}
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     except InitbenchError:
@@ -128,7 +128,7 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
         raise DataError(f"{path} cannot be read as an .npz archive: {reason}") from error
 
 
-def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, key: str) -> NDArray[Any]:
+def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, key: str) -> NDArray[Any]:
     """Read one member; what its header says is held against its size before anything is allocated."""
     if member.flag_bits & _ENCRYPTED:
         raise DataError(f"{key} is encrypted; write the archive without a password")

@@ -26,6 +26,8 @@ class Block:
     """Columns, from the left, that say what a row is."""
     rows: list[list[Cell]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    summary: str = ""
+    """A line that stands for the notes where not all are asked for; empty where there is a single one."""
     warnings: list[str] = field(default_factory=list)
     """Notes about runs that are missing or too few."""
     picture: Sequence[str] = ()

@@ -72,6 +72,7 @@ def line_a_row(judged: Judged, view: View, title: str) -> Block:
     geometric = (not view.columns and view.view == "all") or any(METRICS[name].log for name in shown)
     block.notes = [notes.spread_note(geometric=geometric), *notes.letters_note(judged, shown)]
     block.warnings = notes.warnings(judged)
+    block.summary = notes.footer("±: std over seeds", notes.letters_phrase(judged, shown))
     return block
 
 
@@ -160,6 +161,7 @@ def activations(judged: Judged, title: str) -> Block:
         "init → end, means over seeds; E[δ²] ratios are geometric means. --metric NAME gives spread and"
         " interval of one of them."
     ]
+    block.summary = "init → end, means over seeds"
     block.warnings = notes.warnings(judged)
     return block
 

@@ -16,15 +16,20 @@ _LEAST_NUMBERED = 24
 """Columns: shorter names stay where they are."""
 
 
-def print_blocks(console: Console, blocks: Sequence[Block], width: int | None) -> None:
+def print_blocks(
+    console: Console, blocks: Sequence[Block], width: int | None, *, all_notes: bool = True
+) -> None:
     """Print every block, a blank line after each."""
     for block in blocks:
-        for piece in renderables(block, width):
+        for piece in renderables(block, width, all_notes=all_notes):
             print_uncut(console, piece)
 
 
-def renderables(block: Block, width: int | None) -> Iterator[RenderableType]:
-    """Title, table in as many parts as fit into `width`, notes; None sets no limit."""
+def renderables(block: Block, width: int | None, *, all_notes: bool = True) -> Iterator[RenderableType]:
+    """Yield title, table in as many parts as fit into `width` (None sets no limit), notes and warnings.
+
+    Without `all_notes` one line stands for the notes; warnings are always there.
+    """
     if block.title:
         yield Text(block.title, "bold")
         yield Text("")
@@ -33,7 +38,9 @@ def renderables(block: Block, width: int | None) -> Iterator[RenderableType]:
         yield Text("")
     elif block.headings:
         yield from _table(block, width)
-    yield from (Text(note, "dim") for note in block.notes)
+    is_short = bool(block.summary) and not all_notes
+    notes = [f"{block.summary}; --notes tells more"] if is_short else block.notes
+    yield from (Text(note, "dim") for note in notes)
     yield from (Text(warning, "yellow") for warning in block.warnings)
     yield Text("")
 

@@ -43,7 +43,11 @@ def in_depth(judged: Judged, name: str, title: str) -> Block:
     block.notes = [_unit(metric), notes.interval_note(judged), *notes.letters_note(judged, [name])]
     if judged.baseline:
         block.notes += notes.versus_note(judged, [name])
-    block.warnings = [*notes.warnings(judged), *_no_spread(block)]
+    block.notes += _no_spread(block)
+    block.warnings = [*notes.partial_pairs(judged, [name]), *notes.warnings(judged)]
+    difference = "differences are row − baseline" if judged.baseline else ""
+    phrases = ("[ , ]: interval of the mean", notes.letters_phrase(judged, [name]), difference)
+    block.summary = notes.footer(*phrases)
     return block
 
 
@@ -97,8 +101,9 @@ def against_baseline(judged: Judged, metrics: Sequence[str]) -> Block:
             name = ""
         if row.diverged or judged.baseline.diverged:
             block.add(name, "diverged", *_divergence(judged, row))
-    block.notes = notes.versus_note(judged, metrics)
-    block.warnings = _no_spread(block)
+    block.notes = [*notes.versus_note(judged, metrics), *_no_spread(block)]
+    block.warnings = [*notes.partial_pairs(judged, metrics)]
+    block.summary = "differences are row − baseline; p by Holm"
     return block
 
 

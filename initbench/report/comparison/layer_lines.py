@@ -54,6 +54,7 @@ def layer_lines(judged: Judged, title: str) -> Block:
         "init → end, means over seeds (of E[δ²], geometric means), of the runs that were probed at both"
         " where there are such. q = E[h²] of the pre-activation, E[δ²] its gradient's."
     ]
+    block.summary = "init → end, means over seeds"
     block.warnings = [*mixed, *notes.warnings(judged)]
     return block
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from initbench.compare.differences import Method
 from initbench.compare.metrics import METRICS
-from initbench.compare.versus import Versus
 from initbench.report import text
 from initbench.report.comparison.counted import unfinished
 from initbench.report.comparison.judged import MOST_LETTERED, Judged
@@ -52,6 +51,17 @@ def letters_note(judged: Judged, metrics: Iterable[str], *, of_cells: bool = Fal
     ]
 
 
+def letters_phrase(judged: Judged, metrics: Iterable[str]) -> str:
+    """Return what letters mean in a few words; nothing where there are none."""
+    has_letters = judged.baseline is None and any(judged.shown_letters(metric) for metric in metrics)
+    return f"same letter: no difference shown at {level(judged)}" if has_letters else ""
+
+
+def footer(*phrases: str) -> str:
+    """Return the line that stands for all notes."""
+    return "; ".join(filter(None, phrases))
+
+
 def interval_note(judged: Judged) -> str:
     """What an interval is."""
     return (
@@ -68,7 +78,6 @@ def versus_note(judged: Judged, metrics: Sequence[str]) -> list[str]:
     return [
         f"Differences are row − baseline, accuracies in points (× is a ratio), with {level(judged)}"
         f" intervals: {_TEST}.",
-        *_shared_note(judged, found),
         f"p is adjusted by Holm over the {count} held against the baseline, metric by metric. The verdict"
         " follows p, so that an interval may leave out 0 where nothing is shown. g is Hedges' effect size.",
         "seeds: runs that each row needs to show a difference of this size 4 times in 5, an estimate from few"
@@ -76,8 +85,9 @@ def versus_note(judged: Judged, metrics: Sequence[str]) -> list[str]:
     ]
 
 
-def _shared_note(judged: Judged, found: Sequence[Mapping[str, Versus]]) -> Iterator[str]:
-    """Rows whose difference leaves seeds out, so that it is not that of the means in the table."""
+def partial_pairs(judged: Judged, metrics: Sequence[str]) -> Iterator[str]:
+    """Yield a warning if differences skip seeds, so that they are not those of the means in the table."""
+    found = [judged.versus(metric) for metric in metrics] if judged.baseline else []
     fewer = {
         label: one.found.n_a
         for rows in found

@@ -30,6 +30,7 @@ def pivot(judged: Judged, name: str, title: str) -> Block:
         *notes.letters_note(judged, [name], of_cells=True),
     ]
     block.warnings = notes.warnings(judged)
+    block.summary = notes.footer("mean ±std (n)", notes.letters_phrase(judged, [name]))
     return block
 
 

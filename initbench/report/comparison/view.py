@@ -49,6 +49,8 @@ class View:
     format: Format = "table"
     ascii_only: bool = False
     """Whether plots do without braille and other signs."""
+    all_notes: bool = True
+    """Whether tables for terminals have all their notes below, not one line."""
     aside: Sequence[str] = ()
     """What has to be said below all tables."""
 

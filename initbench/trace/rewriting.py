@@ -1,0 +1,165 @@
+"""Products of an input with several weights, or in an unusual layout, as functions that a tracer knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from initbench.trace.contraction import spelt_operands
+from initbench.trace.ledger import Ledger
+from initbench.trace.operations import Arguments
+
+REWRITTEN = frozenset(
+    {"einsum", "linalg_multi_dot", "multi_dot", "chain_matmul", "conv_tbc", "linalg_vecdot"}
+)
+"""Functions that may be a product with several weights, or one whose layout no layer has."""
+
+
+@dataclass(frozen=True)
+class _Factor:
+    tensor: Tensor
+    letters: str
+    is_input: bool
+    """Whether it comes from the net's input."""
+
+
+def rewritten(name: str, given: Arguments, ledger: Ledger) -> Callable[[], Tensor] | None:
+    """Return what computes the same with one weight at a time; None where the function can stay as it is."""
+    if name == "einsum":
+        return _einsum(given, ledger)
+    if name == "conv_tbc":
+        return _convolution(given, ledger)
+    if name in ("vecdot", "linalg_vecdot"):
+        return _dot(given, ledger)
+    return _chain(given, ledger)
+
+
+def _einsum(given: Arguments, ledger: Ledger) -> Callable[[], Tensor] | None:
+    spelt = spelt_operands(given)
+    if spelt is None or len(spelt.operands) < 3 or not _has_weight(spelt.operands, ledger):
+        return None
+    if any(len(set(letters)) < len(letters) for letters in spelt.letters):  # a diagonal
+        return None
+    factors = [
+        _Factor(tensor, letters, ledger.origin(tensor) is not None)
+        for tensor, letters in zip(spelt.operands, spelt.letters, strict=True)
+    ]
+    return lambda: _contracted(factors, spelt.output)
+
+
+def _contracted(factors: Sequence[_Factor], output: str) -> Tensor:
+    """Return the sum of products, made of two factors at a time."""
+    remaining = [_without_lone_letters(factor, factors, output) for factor in factors]
+    while len(remaining) > 1:
+        pair = _next_pair(remaining, output)
+        remaining = [factor for factor in remaining if not any(factor is member for member in pair)]
+        needed = output + "".join(factor.letters for factor in remaining)
+        letters = output if not remaining else _kept(pair[0].letters + pair[1].letters, needed)
+        equation = f"{pair[0].letters},{pair[1].letters}->{letters}"
+        result = torch.einsum(equation, pair[0].tensor, pair[1].tensor)
+        remaining.insert(0, _Factor(result, letters, pair[0].is_input or pair[1].is_input))
+    return remaining[0].tensor
+
+
+def _kept(letters: str, needed: str) -> str:
+    return "".join(letter for letter in dict.fromkeys(letters) if letter in needed)
+
+
+def _without_lone_letters(factor: _Factor, factors: Sequence[_Factor], output: str) -> _Factor:
+    """Sum a factor over the letters that stand nowhere else."""
+    needed = output + "".join(other.letters for other in factors if other is not factor)
+    letters = _kept(factor.letters, needed)
+    if letters == factor.letters:
+        return factor
+    summed = [axis for axis, letter in enumerate(factor.letters) if letter not in letters]
+    return _Factor(factor.tensor.sum(summed), letters, factor.is_input)
+
+
+def _next_pair(factors: Sequence[_Factor], output: str) -> tuple[_Factor, _Factor]:
+    """Return the two factors to multiply next: an input and a weight that sums over some of its letters.
+
+    Inputs that one weight sums over together, as in a bilinear layer, are multiplied with each other first.
+    """
+    inputs = [factor for factor in factors if factor.is_input]
+    weights = sorted((factor for factor in factors if not factor.is_input), key=lambda f: len(f.letters))
+    pair = _bilinear_pair(inputs, weights, output)
+    if pair is not None:
+        return pair
+    pairs = list(product(inputs, weights))
+    for one, other in pairs:
+        others = output + "".join(f.letters for f in factors if f is not one and f is not other)
+        if any(letter not in others for letter in _shared(one, other)):
+            return one, other
+    shared = next((pair for pair in pairs if _shared(*pair)), None)
+    return shared or (pairs[0] if pairs else (inputs[0], inputs[1]))
+
+
+def _bilinear_pair(
+    inputs: Sequence[_Factor], weights: Sequence[_Factor], output: str
+) -> tuple[_Factor, _Factor] | None:
+    for weight in weights if len(inputs) > 1 else ():
+        summed = [factor for factor in inputs if any(x not in output for x in _shared(factor, weight))]
+        batch_letters = {frozenset(factor.letters) - frozenset(weight.letters) for factor in summed}
+        if len(summed) > 1 and len(batch_letters) == 1:
+            return summed[0], summed[1]
+    return None
+
+
+def _shared(one: _Factor, other: _Factor) -> str:
+    return "".join(letter for letter in one.letters if letter in other.letters)
+
+
+def _chain(given: Arguments, ledger: Ledger) -> Callable[[], Tensor] | None:
+    """Return products from the first input on, to the right and then to the left."""
+    matrices = given.get(0, given.get("tensors"))
+    if isinstance(matrices, Tensor):
+        matrices = [given[place] for place in sorted(key for key in given if isinstance(key, int))]
+    if not isinstance(matrices, tuple | list) or not _has_weight(matrices, ledger):
+        return None
+    start = next(place for place, matrix in enumerate(matrices) if ledger.origin(matrix) is not None)
+
+    def run() -> Tensor:
+        result = matrices[start]
+        for matrix in matrices[start + 1 :]:
+            result = result @ matrix
+        for matrix in matrices[:start][::-1]:
+            result = matrix @ result
+        return result  # type: ignore[no-any-return]
+
+    return run
+
+
+def _convolution(given: Arguments, ledger: Ledger) -> Callable[[], Tensor] | None:
+    """Return a convolution of x (T, B, in) with a weight (T, in, out) in the layout of conv1d."""
+    words = ("input", "weight", "bias", "pad")
+    x, weight, bias, pad = (given.get(place, given.get(word)) for place, word in enumerate(words))
+    if not isinstance(x, Tensor) or not isinstance(weight, Tensor) or not _has_weight((x, weight), ledger):
+        return None
+
+    def run() -> Tensor:
+        turned = F.conv1d(x.permute(1, 2, 0), weight.permute(2, 1, 0), bias, padding=pad or 0)
+        return turned.permute(2, 0, 1)
+
+    return run
+
+
+def _dot(given: Arguments, ledger: Ledger) -> Callable[[], Tensor] | None:
+    """Return the sum over an axis of a product entry by entry."""
+    one, other = given.get(0, given.get("x")), given.get(1, given.get("y"))
+    if not isinstance(one, Tensor) or not isinstance(other, Tensor) or not _has_weight((one, other), ledger):
+        return None
+    if one.is_complex() or other.is_complex():
+        return None
+    return lambda: (one * other).sum(given.get("dim", -1))
+
+
+def _has_weight(factors: Iterable[Any], ledger: Ledger) -> bool:
+    """Whether a product with what comes from the input has a weight among its factors."""
+    several = list(factors)
+    return any(ledger.origin(x) is not None for x in several) and any(ledger.parts(x) for x in several)
