@@ -56,6 +56,21 @@ Not promised: that bytes which change on the disk while size and times stay the 
 """  # noqa: E501
 
 
+ELSEWHERE = """## What the tests try beside this
+
+| what | cases | command |
+| --- | ---: | --- |
+| bad values for every key of a config | 2,192 | `pytest tests/hostile/test_bad_input.py` |
+| bad values for the options of all commands | 1,358 | `pytest tests/hostile/test_bad_input.py` (462 of them without `-m slow`) |
+| stdin, stdout and stderr closed, full, without a reader, for each of 46 command lines | 414 | `pytest -m slow \
+tests/hostile/test_streams.py -k decision` |
+| five command lines with 5 to 64 file descriptors | 70 | `pytest -m slow tests/hostile/test_streams.py -k few` |
+| SIGINT and SIGTERM at 60 moments of the start, with and without workers | 240 | `pytest -m slow \
+tests/hostile/test_signals_at_start.py` |
+| CIFAR archives that were changed or crafted | 350 | `pytest -m slow tests/data/test_data_cifar_fuzz.py` |
+
+Each ends with the right exit code or a sentence that names the fault, without a traceback and without a run that stays failed.
+"""  # noqa: E501
 SECTIONS = ("injected", "changed")
 
 
@@ -76,7 +91,7 @@ def main() -> None:
             written["changed"] = "\n".join(_changes(Path(directory) / "fuzz", options.seconds))
     page = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
     sections = [written.get(name) or _section(page, name) for name in SECTIONS]
-    PAGE.write_text("\n\n".join([PROMISES.rstrip(), *sections]) + "\n", encoding="utf-8")
+    PAGE.write_text("\n\n".join([PROMISES.rstrip(), *sections, ELSEWHERE]), encoding="utf-8")
 
 
 def _section(page: str, name: str) -> str:

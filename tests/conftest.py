@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,9 +26,15 @@ _VARIABLES = (
 )
 
 
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector ten thousand tests: some libraries have it run at every call."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the person who runs the tests has set changes nothing."""
+    """Remove the variables that the user may have set."""
     for variable in _VARIABLES:
         monkeypatch.delenv(variable, raising=False)
 
@@ -66,7 +73,7 @@ def make_config() -> Callable[..., Any]:
 
 @dataclass(frozen=True)
 class Said:
-    """What a command gave back."""
+    """Exit code and output of a command."""
 
     code: int
     out: str

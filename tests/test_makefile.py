@@ -53,7 +53,7 @@ def make(tmp_path: Path, repository: Path) -> Make:
             python.write_text(PYTHON.format(**written))
             python.chmod(0o755)
         command = ["make", "--silent", ".venv/.ready", f"PYTHON={python}", *arguments]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
         return done.returncode, done.stderr, log.read_text().splitlines()
 
     return run

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from initbench.errors import DeviceError
 from initbench.execute.datasets import Datasets
 from initbench.execute.executor import Deliver, Died, Event, Failed, Finished, Task
 from initbench.execute.perform import PROGRESS_SECONDS, perform
@@ -166,11 +167,16 @@ class _Worker:
 
     def _start(self) -> None:
         context = get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self._process = context.Process(target=work, args=(theirs, os.getpid()), daemon=True)
-        with _deaf_to_interrupts(), _safe_path():
-            self._process.start()
-        theirs.close()
+        try:
+            self.pipe, theirs = context.Pipe()
+            with theirs, _deaf_to_interrupts(), _safe_path():
+                process = context.Process(target=work, args=(theirs, os.getpid()), daemon=True)
+                process.start()
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            advice = "fewer --workers, or --executor inprocess, need less"
+            raise DeviceError(f"a worker process cannot be started: {reason}; {advice}") from error
+        self._process = process
 
     def _send(self, task: Task) -> None:
         assert self.pipe is not None

@@ -292,9 +292,16 @@ def _glean(run_id: str, directory: Path) -> StoredRun | None:
         return _read(run_id, directory)
     except (StoreError, OSError) as error:
         record = _record(run_id, directory)
-        fault = str(error)
+        fault = _describe_fault(error)
     marked = {**(record or {}), "status": "damaged", "final": None, "error": fault}
     return None if record is None else StoredRun(run_id, marked, [], [])
+
+
+def _describe_fault(error: StoreError | OSError) -> str:
+    """Return what is wrong with a run as a sentence."""
+    if isinstance(error, OSError) and error.strerror is not None:
+        return f"cannot read {error.filename}: {error.strerror.lower()}"
+    return str(error)
 
 
 def _lines(path: Path, check: Check) -> list[Record]:

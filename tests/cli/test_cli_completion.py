@@ -43,7 +43,7 @@ def complete(line: str, folder: Path) -> list[str]:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
     assert done.stderr == "fast", done.stderr
     return done.stdout.split()

@@ -150,7 +150,7 @@ def test_ctrl_c_ends_a_training_cleanly(repository: Path, tmp_path: Path) -> Non
             if "training" in line:
                 break
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=600)
     finally:
         process.kill()
     assert process.returncode == 130

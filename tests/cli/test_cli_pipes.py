@@ -46,7 +46,7 @@ def _call(place: Path, repository: Path, words: str) -> int:
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     line = f'"{sys.executable}" -m initbench {words}; exit "${{PIPESTATUS[0]}}"'
     return subprocess.run(
-        ["bash", "-c", line], cwd=place, env=environment, capture_output=True, timeout=120, check=False
+        ["bash", "-c", line], cwd=place, env=environment, capture_output=True, timeout=600, check=False
     ).returncode
 
 

@@ -55,7 +55,7 @@ def test_a_signal_marks_the_runs_interrupted(
     try:
         wait_until_training(process, tmp_path / "runs")
         process.send_signal(number)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=600)
     finally:
         process.kill()
         process.wait()
@@ -159,7 +159,7 @@ def test_looking_at_runs_does_not_import_torch(stored: Path, environment: dict[s
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=True,
     )
     report = json.loads(done.stdout.splitlines()[-1])
@@ -191,7 +191,7 @@ def test_a_reader_that_goes_away_is_no_error(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert done.stderr == ""
@@ -206,7 +206,7 @@ def test_the_output_of_a_process_is_whole(stored: Path, environment: dict[str, s
         env={**environment, "COLUMNS": "30"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=True,
     )
     rows = [line for line in done.stdout.splitlines() if line.startswith(("layer ", "head "))]
@@ -223,7 +223,7 @@ def test_an_ascii_terminal_is_written_to(
         cwd=stored,
         env={**environment, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"},
         capture_output=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, b"")

@@ -39,6 +39,7 @@ def assert_like(found: Difference, twin: object, mean: float) -> None:
     assert (found.interval.low, found.interval.high) == pytest.approx(tuple(between), rel=1e-6, abs=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:Precision loss:RuntimeWarning")  # scipy's, of an arm without any spread
 @settings(deadline=None)
 @given(arms, arms)
 def test_without_pairs_it_is_welch(a: Arm, b: Arm) -> None:

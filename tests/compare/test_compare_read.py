@@ -271,19 +271,21 @@ def test_whole_entries_that_make_no_sense_are_read_live(indexed: Store, reads: l
     check(indexed)
 
 
-def test_an_index_cut_off_anywhere(indexed: Store) -> None:
+@pytest.mark.parametrize("stride", [391, pytest.param(97, marks=pytest.mark.slow)])
+def test_an_index_cut_off_anywhere(indexed: Store, stride: int) -> None:
     path = indexed.root / INDEX
     content, expected = path.read_bytes(), live(indexed, [])
-    for size in [*range(0, len(content), 97), len(content) - 1]:
+    for size in [*range(0, len(content), stride), len(content) - 1]:
         path.write_bytes(content[:size])
         assert same(read_facts(indexed, [])) == expected, size
         assert len(path.read_bytes()) == len(content), "it is whole again"
 
 
-def test_a_bit_that_flipped_anywhere(indexed: Store) -> None:
+@pytest.mark.parametrize("flips", [40, pytest.param(150, marks=pytest.mark.slow)])
+def test_a_bit_that_flipped_anywhere(indexed: Store, flips: int) -> None:
     path = indexed.root / INDEX
     content, expected, chance = path.read_bytes(), live(indexed, []), random.Random(0)
-    for _ in range(150):
+    for _ in range(flips):
         changed = bytearray(content)
         changed[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
         path.write_bytes(changed)

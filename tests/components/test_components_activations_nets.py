@@ -7,6 +7,7 @@ import torch
 from activation_cases import MIXING, NAMES, normal, variants
 from pydantic import ValidationError
 from sklearn.datasets import load_digits
+from slices import pairwise_fast
 
 from initbench.choice import options_model
 from initbench.components.activation import ACTIVATIONS, bound
@@ -70,9 +71,10 @@ def test_a_training_step_at_depth_four_is_finite_and_moves_every_parameter(activ
     assert 0 <= accuracies[0] <= 1
 
 
-@pytest.mark.parametrize("norm", ["none", "layer"])
-@pytest.mark.parametrize("placement", ["before_activation", "after_activation"])
-@pytest.mark.parametrize("activation", CASES)
+@pytest.mark.parametrize(
+    ("activation", "placement", "norm"),
+    pairwise_fast(CASES, ["before_activation", "after_activation"], ["none", "layer"]),
+)
 def test_every_net_is_probed_and_diagnosed(activation, placement, norm):
     init = InitOptions()
     network = net(activation, norm=norm, norm_placement=placement)

@@ -155,9 +155,9 @@ def test_billion_laughs_are_refused_within_a_second():
     names = "abcdefghij"
     lines = ["a: &a [x,x,x,x,x,x,x,x,x]"]
     lines += [f"{c}: &{c} [{','.join([f'*{b}'] * 9)}]" for b, c in pairwise(names)]
-    start = time.perf_counter()
+    start = time.process_time()
     document = parse("\n".join(lines), "f.yaml")
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
     assert [fault.problem for fault in document.faults] == [
         "aliases expand it beyond 1,048,576 characters, the limit"
     ]

@@ -89,17 +89,17 @@ def test_second_mirror_serves_when_the_first_hangs_or_is_dead(
 ):
     mirrors = (hanging_mirror, dead_mirror, mirror.url)
     began = time.monotonic()
-    obtain(replace(archive, mirrors=mirrors), source)
-    assert time.monotonic() - began < 4.0  # it does not wait for the one that hangs
+    obtain(replace(archive, mirrors=mirrors), replace(source, reach_seconds=60.0))
+    assert time.monotonic() - began < 50.0  # it does not wait for the one that hangs
     assert sorted(mirror.served) == sorted(archive.checksums)
 
 
 def test_hanging_mirrors_are_bounded_together(archive, source, hanging_mirror):
-    mirrors = tuple(f"{hanging_mirror}{number}/" for number in range(5))
+    mirrors = tuple(f"{hanging_mirror}{number}/" for number in range(20))
     began = time.monotonic()
     with pytest.raises(UnavailableError) as caught:
         obtain(replace(archive, mirrors=mirrors), replace(source, reach_seconds=0.5))
-    assert 0.4 < time.monotonic() - began < 2.0
+    assert 0.4 < time.monotonic() - began < 9.0  # one after the other, they would take 10 s
     for mirror in mirrors:
         assert f"{mirror}: no answer within 0.5 s" in str(caught.value) or f"{mirror}: timed out" in str(
             caught.value
@@ -114,7 +114,7 @@ def test_name_lookup_that_hangs_is_bounded(archive, source, monkeypatch):
     try:
         with pytest.raises(UnavailableError, match=r"no answer within 0.3 s"):
             obtain(replace(archive, mirrors=("http://mirror.invalid/",)), replace(source, reach_seconds=0.3))
-        assert time.monotonic() - began < 2.0
+        assert time.monotonic() - began < 20.0
     finally:
         release.set()
 
@@ -189,7 +189,7 @@ obtain(archive, Source(root=pathlib.Path({str(source.root)!r})))
         process.stdin.write("\n")
         process.stdin.flush()
     for process in processes:
-        process.communicate(timeout=30)
+        process.communicate(timeout=600)
         assert process.returncode == 0
     assert sorted(mirror.served) == sorted(archive.checksums)
 

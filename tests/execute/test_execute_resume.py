@@ -82,14 +82,17 @@ MODELS = [
 
 
 @pytest.mark.usefixtures("each_step")
+@pytest.mark.parametrize(
+    "moments", [(1, 8, 19), pytest.param((2, 3, 7, 13, 18, 20), marks=pytest.mark.slow)], ids=["few", "many"]
+)
 @pytest.mark.parametrize(("model", "train"), MODELS)
 def test_a_resumed_run_equals_an_uninterrupted_one(
-    make_config: Any, places: Any, model: dict[str, Any], train: dict[str, Any]
+    make_config: Any, places: Any, model: dict[str, Any], train: dict[str, Any], moments: tuple[int, ...]
 ) -> None:
     config = make_config(seeds=2, model=model, train=train)
     whole = places("whole")
     expected = contents(whole.store, run_experiment(config, whole, Stopper(), rerun=False))
-    for at in (1, 2, 3, 7, 8, 13, 18, 19, 20):
+    for at in moments:
         parts = places(f"parts{at}")
         with pytest.raises(Terminated):
             run_experiment(config, parts, Stopper(at), rerun=False)

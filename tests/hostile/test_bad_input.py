@@ -104,11 +104,8 @@ def test_a_bad_value_is_accepted_or_named(choice: str, key: str) -> None:
         assert time.process_time() - start < SECONDS, value
 
 
-def test_the_table_of_keys_is_long() -> None:
-    assert len(KEYS) * len((*NUMBERS, *OTHERS)) >= 1000
-
-
 VALUES = ("", "nan", "9" * 30, "x" * 300, "~nosuchuser/x", "/dev/zero")
+MORE_VALUES = ("-1", "1e308", "a,b,c", "a=1:2:3", "\x1b[31m", "::error::x", "[[[[", "/dev/full", ".", "0")
 ARGUMENTS = {
     "run": ["missing.yaml"],
     "sweep": ["missing.yaml"],
@@ -120,7 +117,19 @@ ARGUMENTS = {
     "merge": ["missing"],
     "explain": ["relu"],
     "validate": ["missing.yaml"],
+    "probe": ["missing.yaml"],
+    "lint": ["missing.yaml"],
+    "new": ["first"],
+    "catalog": [],
 }
+TRAINING = {
+    "run": ["tiny.yaml", "-q", "seeds=1"],
+    "sweep": ["tiny.yaml", "-q", "seeds=1", "model.depth=2,3", "--limit", "1"],
+    "probe": ["tiny.yaml", "seeds=1"],
+    "lint": ["tiny.yaml", "seeds=1"],
+    "compare": ["tiny"],
+}
+"""Commands that get as far as training before they meet the value of an option."""
 TINY = """\
 kind: experiment
 name: tiny
@@ -152,6 +161,34 @@ def test_user_mistakes_exit_4_never(
         said = initbench(command, *ARGUMENTS[command], option, value)
         assert said.code in (0, 1, 2, 3), (value, said.err)
         assert "Traceback" not in said.err, value
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("command", "option"), [case for case in _options() if case[0] in TRAINING])
+def test_a_bad_option_of_a_command_that_trains_is_never_a_bug(
+    command: str,
+    option: str,
+    initbench: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(TINY, encoding="utf-8")
+    for value in (*VALUES, *MORE_VALUES):
+        start = time.process_time()
+        said = initbench(command, *TRAINING[command], option, value)
+        assert said.code in (0, 1, 2, 3), (value, said.err)
+        assert "Traceback" not in said.err, value
+        assert time.process_time() - start < 2 * SECONDS, value
+
+
+def test_the_tables_of_bad_input_are_long() -> None:
+    options = list(_options())
+    trained = sum(command in TRAINING for command, _ in options)
+    values = len(KEYS) * len((*NUMBERS, *OTHERS))
+    count = values + len(options) * len(VALUES) + trained * len((*VALUES, *MORE_VALUES))
+    print(f"{values} values of keys, {count - values} values of options")
+    assert values >= 1000 and count >= 3500
 
 
 @pytest.mark.parametrize(

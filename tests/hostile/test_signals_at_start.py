@@ -49,7 +49,7 @@ def _fire(
         process.stderr.readline()
         time.sleep(seconds)
         process.send_signal(number)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=600)
     finally:
         process.kill()
         process.wait()
@@ -134,7 +134,7 @@ def test_an_import_is_never_left_half_done(
         env={**os.environ, "PYTHONPATH": str(repository)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert (done.returncode, done.stdout) == (code, out), done.stderr
@@ -169,7 +169,7 @@ def test_a_signal_in_a_destructor_is_not_lost(repository: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(repository)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "terminated 2\n", "")

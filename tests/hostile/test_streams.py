@@ -1,11 +1,15 @@
-"""What becomes of a command whose stdin, stdout or stderr is closed, full, or at the other end of nobody."""
+"""What becomes of a command whose stdin, stdout or stderr is closed, full or without a reader, or that may
+open few files."""
 
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import sys
 import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -158,14 +162,20 @@ def _reopen_streams() -> None:
         setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
-def _run_command(place: Path, words: str, stream: str, state: str) -> None:
+def _limit_descriptors(most: int) -> None:
+    """Let this process have so many files open, the standard streams among them."""
+    os.closerange(3, 1024)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _run_command(place: Path, words: str, change: Callable[[], None]) -> None:
     """Run the command in this process, a child that was made for it, and end the process with its code."""
     os.chdir(place)
     for descriptor, name in enumerate(("/dev/null", "out.txt", "err.txt")):
         log = os.open(place / name, os.O_RDWR | os.O_CREAT)
         os.dup2(log, descriptor)
         os.close(log)
-    _attach(stream, state)
+    change()
     _reopen_streams()
     sys.argv = ["initbench", *words.split()]
     try:
@@ -176,12 +186,12 @@ def _run_command(place: Path, words: str, stream: str, state: str) -> None:
         os._exit(int(end.code or 0))
 
 
-def _outcome(place: Path, words: str, stream: str, state: str) -> tuple[int, str]:
-    """Run the command in a child process, and return its exit code and what it printed."""
+def _outcome(place: Path, words: str, change: Callable[[], None]) -> tuple[int, str]:
+    """Run the command in a child process after the change, and return its exit code and what it printed."""
     child = os.fork()
     if child == 0:
         try:
-            _run_command(place, words, stream, state)
+            _run_command(place, words, change)
         except BaseException:
             (place / "crash.txt").write_text(traceback.format_exc(), encoding="utf-8")
         finally:
@@ -197,7 +207,7 @@ def _check(prepared: Path, place: Path, words: str, stream: str, state: str) -> 
     expected = COMMANDS[words]
     if (stream, state) in (("stdout", "closed"), ("stdout", "full")) and words not in SILENT:
         expected = expected or 3
-    code, printed = _outcome(place, words, stream, state)
+    code, printed = _outcome(place, words, partial(_attach, stream, state))
     crash = place / "crash.txt"
     assert not crash.exists(), crash.read_text(encoding="utf-8")
     assert code == expected, printed
@@ -225,3 +235,44 @@ def test_a_stream_that_fails_changes_no_decision_of_any_command(
     prepared: Path, tmp_path: Path, words: str, stream: str, state: str
 ) -> None:
     _check(prepared, tmp_path / "place", words, stream, state)
+
+
+def _check_few_descriptors(prepared: Path, place: Path, words: str, most: int) -> None:
+    """Run the command with few descriptors, then without a limit: no traceback, no run that stays failed."""
+    shutil.copytree(prepared, place)
+    code, printed = _outcome(place, words, partial(_limit_descriptors, most))
+    assert not (place / "crash.txt").exists(), (place / "crash.txt").read_text(encoding="utf-8")
+    assert "Traceback" not in printed
+    assert code == 0 or (code == 3 and "too many open files" in printed.lower()), (code, printed)
+    statuses = {record["status"] for record in Store(place / "runs").records()}
+    assert statuses <= {"finished", "interrupted"}, printed
+    code, printed = _outcome(place, words, lambda: None)
+    assert code == 0, printed
+    assert {record["status"] for record in Store(place / "runs").records()} == {"finished"}
+
+
+def test_workers_that_cannot_be_started_for_want_of_descriptors(prepared: Path, tmp_path: Path) -> None:
+    words = f"run tiny.yaml name=other {HERE}"
+    _check_few_descriptors(prepared, tmp_path / "inprocess", words, 12)
+    code, printed = _outcome(
+        tmp_path / "inprocess",
+        "run tiny.yaml name=third --executor local --workers 2",
+        partial(_limit_descriptors, 10),
+    )
+    assert (code, "a worker process cannot be started: too many open files" in printed) == (3, True), printed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("most", [64, 32, 24, 20, 18, 16, 14, 12, 10, 9, 8, 7, 6, 5])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "run tiny.yaml name=other --executor local --workers 2",
+        f"run tiny.yaml name=other {HERE}",
+        "compare",
+        "ls --verify",
+        "merge runs --into copy",
+    ],
+)
+def test_few_descriptors_end_in_a_sentence(prepared: Path, tmp_path: Path, words: str, most: int) -> None:
+    _check_few_descriptors(prepared, tmp_path / "place", words, most)

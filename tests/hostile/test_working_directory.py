@@ -50,7 +50,7 @@ def test_no_file_of_the_working_directory_is_run(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     ran = trapped.parent / "ran"

@@ -8,6 +8,7 @@ import pytest
 import torch
 from family_nets import CIFAR, DIGITS, MNIST, SMALL, images, net, options_of, parameters
 from pydantic import ValidationError
+from slices import pairwise_fast
 from torch.func import functional_call
 
 from initbench.components.activation import ACTIVATIONS
@@ -119,9 +120,10 @@ def norm_needs_maps(norm):
     return NORMS[norm].problem((16,), options_of("cnn", norm=norm).norm) is not None
 
 
-@pytest.mark.parametrize("norm", NORMS.names())
-@pytest.mark.parametrize("activation", ACTIVATIONS.names())
-@pytest.mark.parametrize("family", ["cnn", "resnet", "resnet_mlp"])
+@pytest.mark.parametrize(
+    ("activation", "norm", "family"),
+    pairwise_fast(ACTIVATIONS.names(), NORMS.names(), ["cnn", "resnet", "resnet_mlp"]),
+)
 def test_every_activation_and_norm_trains(family, activation, norm):
     """Two steps on images of digits' size, from weights so small that no activation explodes."""
     if not fits(family, activation, norm):

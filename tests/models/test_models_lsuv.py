@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from slices import pairwise_fast
 
 from initbench.choice import options_model
 from initbench.components.activation import ACTIVATIONS
@@ -40,9 +41,10 @@ def output_stds(network, x):
     return stds
 
 
-@pytest.mark.parametrize("placement", ["before_activation", "after_activation"])
-@pytest.mark.parametrize("norm", RESCALED)
-@pytest.mark.parametrize("activation", ACTIVATIONS.names())
+@pytest.mark.parametrize(
+    ("activation", "norm", "placement"),
+    pairwise_fast(ACTIVATIONS.names(), RESCALED, ["before_activation", "after_activation"]),
+)
 def test_every_layer_has_unit_std_on_the_batch_head_included(activation, norm, placement):
     x = batch()
     network = net({"scheme": "lsuv"}, x, activation=activation, norm=norm, norm_placement=placement)

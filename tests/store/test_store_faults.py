@@ -204,10 +204,15 @@ def at_least(scenario: str, fate: str) -> int:
     return 5 if scenario in ("remove", "recover") else 50
 
 
+STRIDES = pytest.mark.parametrize("stride", [3, pytest.param(1, marks=pytest.mark.slow)])
+"""The fast tests have every third call fail, the slow ones every call."""
+
+
+@STRIDES
 @pytest.mark.parametrize(("scenario", "fate"), cases(["error", "tear", "broken", "interrupt"]))
-def test_an_error_at_any_call(scenario: str, fate: str, disk: Path) -> None:
+def test_an_error_at_any_call(scenario: str, fate: str, stride: int, disk: Path) -> None:
     prepare, act = SCENARIOS[scenario]
-    for at in range(1, 1000):
+    for at in range(1, 1000, stride):
         root, acknowledged, faults = disk / str(at), [], Faults(fate, at)
         prepare(root)
         with pytest.MonkeyPatch.context() as patch, suppress(StoreError, KeyboardInterrupt):
@@ -248,10 +253,11 @@ def doomed(
     act(acknowledge)
 
 
+@STRIDES
 @pytest.mark.parametrize(("scenario", "fate"), cases(["kill", "tear_kill"]))
-def test_a_kill_at_any_call(scenario: str, fate: str, disk: Path) -> None:
+def test_a_kill_at_any_call(scenario: str, fate: str, stride: int, disk: Path) -> None:
     prepare, act = SCENARIOS[scenario]
-    for at in range(1, 1000):
+    for at in range(1, 1000, stride):
         root, faults = disk / str(at), Faults(fate, at)
         prepare(root)
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from cohorts import CLASSES, CPU, DIM, OPTIMIZERS, Ear, bundle, nets, same, separable, train
+from slices import each_once_fast, pairwise_fast
 from torch import Tensor, nn
 
 from initbench.choice import default_choice
@@ -38,21 +39,24 @@ def config_of(make_config: Any, norm: str, optimizer: str, width: int, **more: A
     return config
 
 
-@pytest.mark.parametrize("width", [100, 37])
-@pytest.mark.parametrize("norm", ["none", "batch", "layer", "group"])
-@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+@pytest.mark.parametrize(
+    ("optimizer", "norm", "width"),
+    pairwise_fast(list(OPTIMIZERS), ["none", "batch", "layer", "group"], [100, 37]),
+)
 def test_the_size_of_the_cohort_changes_no_bit(
     make_config: Any, norm: str, optimizer: str, width: int
 ) -> None:
     assert_size_changes_nothing(config_of(make_config, norm, optimizer, width))
 
 
-@pytest.mark.parametrize(("width", "batch_size"), [(100, 50), (37, 50), (36, 64)])
-@pytest.mark.parametrize("optimizer", ["momentum", "adam"])
-@pytest.mark.parametrize("norm", FITTING)
+@pytest.mark.parametrize(
+    ("norm", "shape", "optimizer"),
+    each_once_fast(FITTING, [(100, 50), (37, 50), (36, 64)], ["momentum", "adam"]),
+)
 def test_nor_does_it_with_any_norm_where_runs_are_stacked(
-    make_config: Any, norm: str, optimizer: str, width: int, batch_size: int
+    make_config: Any, norm: str, shape: tuple[int, int], optimizer: str
 ) -> None:
+    width, batch_size = shape
     config = config_of(make_config, norm, optimizer, width, steps=10, batch_size=batch_size)
     stacked = training_mode(config, CPU) == "vmap"
     assert stacked == (width == 36 or NORMS[norm].rounds_alike)
@@ -106,11 +110,11 @@ def test_nor_does_it_with_clipping_smoothing_and_decay(make_config: Any, norm: s
     assert_size_changes_nothing(config_of(make_config, norm, "momentum", 100, **more))
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS.names())
-@pytest.mark.parametrize(("width", "batch_size"), [(36, 64), (37, 50)])
+@pytest.mark.parametrize(("activation", "shape"), each_once_fast(ACTIVATIONS.names(), [(36, 64), (37, 50)]))
 def test_nor_does_it_with_any_activation_where_runs_are_stacked(
-    make_config: Any, activation: str, width: int, batch_size: int
+    make_config: Any, activation: str, shape: tuple[int, int]
 ) -> None:
+    width, batch_size = shape
     config = config_of(make_config, "layer", "adam", width, batch_size=batch_size)
     model = config.model.model_dump() | {"activation": activation, "norm_placement": "after_activation"}
     config = make_config(model=model, train=config.train.model_dump())
@@ -141,8 +145,7 @@ THREADS_AGREE = pytest.mark.skipif(
 
 
 @THREADS_AGREE
-@pytest.mark.parametrize("norm", FITTING)
-@pytest.mark.parametrize("runs", [1, 3])
+@pytest.mark.parametrize(("norm", "runs"), each_once_fast(FITTING, [1, 3]))
 def test_one_and_two_threads_agree(make_config: Any, norm: str, runs: int) -> None:
     """With tensors large enough for torch to split them (it does from 32,768 entries)."""
     config = config_of(make_config, norm, "momentum", 128, batch_size=256)

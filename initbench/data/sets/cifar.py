@@ -142,6 +142,8 @@ def _packed(files: Published, found: Mapping[str, Path]) -> _Contents:
     try:
         with gzip.open(path) as packed, tarfile.open(fileobj=_bounded(packed), mode="r|") as archive:
             for member in archive:
+                if member.issparse():  # its holes may be as large as a header likes
+                    raise tarfile.TarError(f"{member.name[:200]!r} is a sparse file")
                 opened = archive.extractfile(member) if member.isfile() and member.name in wanted else None
                 if opened is not None:
                     yield wanted[member.name], f"{path}: {member.name}", opened.read()
