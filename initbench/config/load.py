@@ -92,6 +92,15 @@ def from_overrides(overrides: Sequence[str], model: type[M]) -> M:
     return config
 
 
+def changed(config: ExperimentConfig, words: Sequence[str]) -> ExperimentConfig:
+    """Return the config under `key=value` words; raises ConfigError where they do not fit."""
+    overrides = [parse_override(word) for word in words]
+    other, faults = checked(ExperimentConfig, apply(config.resolved(), overrides), lambda _path, _of_key: "")
+    if other is None:
+        raise ConfigError(faults)
+    return other
+
+
 def _read_one(path: str, overrides: Sequence[Override], read: Read[T]) -> tuple[T | None, list[Fault]]:
     path = config_path(path)
     file = "<stdin>" if path == "-" else path

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -121,6 +121,12 @@ def prepare(resolved: Resolved, options: DataOptions, device: torch.device | str
         mislabelled=wrong,
         order=order_of(options.order, noisy),
     )
+
+
+def renormalised(bundle: Bundle, normalize: Literal["global", "per_feature"]) -> Bundle:
+    """Return the same data with training inputs normalised as `normalize` says, by what they are now."""
+    shift, scale = _normalisation(bundle.pretraining_x, normalize)
+    return replace(bundle, train=replace(bundle.train, x=_apply(bundle.train.x, shift, scale)))
 
 
 def _shifted(inputs: Sequence[Tensor], shift: ShiftOptions | None) -> list[Tensor]:

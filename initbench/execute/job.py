@@ -14,16 +14,18 @@ from torch import Tensor
 from initbench.config.schema import ExperimentConfig
 from initbench.data.prepare import Bundle
 from initbench.execute.surveyed import network_conditions
+from initbench.execute.trials import config_attempt
 from initbench.models.network import Mode, Network
 from initbench.pretrain.greedy import Pretraining, Stride
 from initbench.pretrain.start import pretrains
 from initbench.pretrain.transfer import carry_over
 from initbench.pretrain.transfer_source import Origin
-from initbench.probing.conditions import condition_findings
+from initbench.probing.conditions import Conditions, Shown, condition_findings
 from initbench.probing.diagnose import diagnose
 from initbench.probing.finding import Finding
 from initbench.probing.progress import Progress, guess_of
-from initbench.probing.remedy import situation_of
+from initbench.probing.proof import Trials, trial_result
+from initbench.probing.remedy import Situation, situation_of
 from initbench.store.checkpoint import Resumption
 from initbench.train.checkpoint import Checkpoint, restore
 from initbench.train.loop import Training, fixed_sample
@@ -128,6 +130,7 @@ class _Reporter:
     def __init__(self, job: Job, sink: Sink, networks: Sequence[Network], data: Bundle) -> None:
         self._job = job
         self._sink = sink
+        self._data = data
         self._network = networks[0]  # theory needs the layers' fans alone, which all runs share
         self._guess = guess_of(data.train.y)
         x = fixed_sample(data.train, job.program.probe.batch).x
@@ -176,28 +179,42 @@ class _Reporter:
     def ended(self, run: int, outcome: Outcome) -> None:
         """Diagnose the run and hand on its result."""
         beside = dict(self._beside[run])
-        conditions, progress = self._judged(outcome, beside.pop(_START_LOSS, None))
-        found = _result(
-            outcome,
+        start_loss = beside.pop(_START_LOSS, None)
+        conditions = replace(self._conditions, loss=start_loss)
+        layers = {layer.name: layer.index for layer in self._network.weight_layers()}
+        found = diagnose(
             self._snapshots[run],
-            self._job.configs[run],
-            self._network,
-            conditions=conditions,
-            progress=progress,
+            self._situation(run, conditions),
+            None if outcome.diverged is None else (outcome.diverged.step, outcome.diverged.layer),
+            conditions=list(condition_findings(conditions, layers)),
+            progress=self._progress(outcome, start_loss),
         )
-        result = {**found, **_cost(outcome.cost, beside), **beside, "cohort": len(self._job.seeds)}
+        result = {
+            **_result(outcome, found),
+            **_cost(outcome.cost, beside),
+            **beside,
+            "cohort": len(self._job.seeds),
+        }
         self._sink.ended(run, result, save({**outcome.parameters, **outcome.buffers}))
         self._snapshots[run] = []
 
-    def _judged(self, outcome: Outcome, start_loss: float | None) -> tuple[list[Finding], Progress | None]:
-        """What is wrong beside the layers, and how far a run came that was trained to its end."""
-        layers = {layer.name: layer.index for layer in self._network.weight_layers()}
-        conditions = replace(self._conditions, loss=start_loss)
-        found = list(condition_findings(conditions, layers, config=True))
+    def _situation(self, run: int, conditions: Conditions) -> Situation:
+        """Return what the run was declared to be; advice is tried on its net before the first update."""
+        job, config, snapshots = self._job, self._job.configs[run], self._snapshots[run]
+        first_q = snapshots[0]["layers"][0]["pre"]["q"] if snapshots else 1.0
+        situation = situation_of(self._network, config.model, config.init, first_q)
+        layers: list[dict[str, Any]] = next(
+            (snapshot["layers"] for snapshot in snapshots if snapshot["when"] == "init"), []
+        )
+        attempt = config_attempt(config, self._data, [job.seeds[run]], job.origins[run : run + 1])
+        return replace(situation, check=Trials(trial_result([Shown(layers, conditions)]), attempt))
+
+    def _progress(self, outcome: Outcome, start_loss: float | None) -> Progress | None:
+        """Return how far a run came that was trained to its end."""
         if outcome.final is None or start_loss is None:
-            return found, None
+            return None
         final = outcome.final
-        return found, Progress(
+        return Progress(
             updates=outcome.cost.steps,
             start_loss=start_loss,
             end_loss=final["train_loss"],
@@ -217,24 +234,12 @@ def _cost(cost: Cost, beside: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _result(
-    outcome: Outcome,
-    snapshots: Sequence[dict[str, Any]],
-    config: ExperimentConfig,
-    network: Network,
-    *,
-    conditions: Sequence[Finding],
-    progress: Progress | None,
-) -> dict[str, Any]:
-    """What is known of a run once it has ended."""
-    lost = None if outcome.diverged is None else (outcome.diverged.step, outcome.diverged.layer)
-    first_q = snapshots[0]["layers"][0]["pre"]["q"] if snapshots else 1.0
-    situation = situation_of(network, config.model, config.init, first_q)
-    found = diagnose(snapshots, situation, lost, conditions=conditions, progress=progress)
+def _result(outcome: Outcome, diagnosis: Sequence[Finding]) -> dict[str, Any]:
+    """Return what is known of a run once it has ended."""
     return {
         "status": "finished" if outcome.diverged is None else "diverged",
         "final": outcome.final,
         "diverged": None if outcome.diverged is None else vars(outcome.diverged),
-        "diagnosis": [finding.as_data() for finding in found],
+        "diagnosis": [finding.as_data() for finding in diagnosis],
         "parameters": sum(p.numel() for p in outcome.parameters.values()),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -11,11 +11,12 @@ from initbench.components.norm import NORMS
 from initbench.components.scheme import INITS
 from initbench.components.weight import parametrization_of
 from initbench.config.schema import ExperimentConfig
-from initbench.data.prepare import Bundle
+from initbench.data.prepare import Bundle, Split
 from initbench.errors import UsageError
 from initbench.execute.capacity import check_network
 from initbench.execute.identity import training_mode
-from initbench.linting.check import LintFinding, Subject, lint
+from initbench.execute.trials import TRIAL_NETS, ModuleAttempt, config_attempt
+from initbench.linting.check import LintFinding, Subject, lint, with_advice
 from initbench.linting.declared import declared_rules
 from initbench.models.initialise import InitOptions, LayerRule, layer_rule
 from initbench.models.network import Network
@@ -26,6 +27,9 @@ from initbench.probing.model_inputs import ModelInputs, as_inputs
 from initbench.probing.own import Examined, examine
 from initbench.probing.own_loss import Loss
 from initbench.probing.own_theory import common_activation
+from initbench.probing.proof import TrialResult, Trials
+from initbench.probing.remedy import CONFIG_WAYS, MODULE_BRANCH_STARTS, branch_starts, module_ways
+from initbench.probing.wording import as_call
 from initbench.threads import one_thread
 from initbench.torch_defaults import plain_defaults
 from initbench.train.loop import fixed_sample
@@ -59,15 +63,24 @@ def lint_config(
     device = data.train.x.device
     taken = [origins[seed] for seed in config.seed_list] if origins else []
     networks = begin(config, data, config.seed_list, training_mode(config, device), device, taken)
-    nets = _examined(networks, as_inputs(batch.x), batch.y, None)
-    subject = Subject(
-        nets=nets,
+    subject = _config_subject(config, batch, networks)
+
+    def look(other: ExperimentConfig, _data: Bundle, batch: Split, networks: list[Network]) -> TrialResult:
+        return _outcome(_config_subject(other, batch, networks))
+
+    attempt = config_attempt(config, data, config.seed_list, taken, look)
+    return _linted(subject, attempt, config.name, config.seed_list, len(batch))
+
+
+def _config_subject(config: ExperimentConfig, batch: Split, networks: Sequence[Network]) -> Subject:
+    return Subject(
+        nets=_examined(networks, as_inputs(batch.x), batch.y, None),
         module=networks[0],
         activation=networks[0].activation,
         declared={} if _computes_weights(config) else _rules(networks[0], config.init),
-        config=True,
+        branch_starts=branch_starts(networks[0], config.init),
+        ways=CONFIG_WAYS,
     )
-    return _linted(subject, config.name, config.seed_list, len(batch))
 
 
 @plain_defaults()
@@ -84,13 +97,36 @@ def lint_own(
 ) -> Linted:
     """Look at modules of the user's own; `declared` is the init that all their weights are meant to have."""
     made, inputs = list(modules), as_inputs(inputs)
-    nets = _examined(made, inputs, y, loss, chance)
-    uses = nets[0].found.uses
-    activation = common_activation(uses)
+
+    def subject_of(
+        modules: Sequence[nn.Module], inputs: ModelInputs, declared: InitOptions | None
+    ) -> Subject:
+        return _module_subject(modules, _examined(modules, inputs, y, loss, chance), declared)
+
+    subject = subject_of(made, inputs, declared)
+
+    def look(module: nn.Module, inputs: ModelInputs) -> TrialResult:
+        return _outcome(subject_of([module], inputs, None))
+
+    attempt = ModuleAttempt(made[:TRIAL_NETS], inputs, subject.nets[0].found, subject.activation, look)
+    return _linted(subject, attempt, target, seeds, len(inputs.main))
+
+
+def _module_subject(
+    modules: Sequence[nn.Module], nets: Sequence[Examined], declared: InitOptions | None
+) -> Subject:
+    activation = common_activation(nets[0].found.uses)
     drawn = [net.found.uses for net in nets]
-    rules = {} if declared is None else declared_rules(made[0], drawn, declared, activation)
-    subject = Subject(nets=nets, module=made[0], activation=activation, declared=rules, config=False)
-    return _linted(subject, target, seeds, len(inputs.main))
+    rules = {} if declared is None else declared_rules(modules[0], drawn, declared, activation)
+    return Subject(
+        nets=nets,
+        module=modules[0],
+        activation=activation,
+        declared=rules,
+        branch_starts=MODULE_BRANCH_STARTS,
+        ways=module_ways(is_tied=nets[0].conditions.tied),
+        phrase=lambda words: as_call(words, activation),
+    )
 
 
 def _examined(
@@ -107,9 +143,19 @@ def _examined(
     return nets
 
 
-def _linted(subject: Subject, target: str, seeds: Sequence[int], samples: int) -> Linted:
+def _linted(
+    subject: Subject, attempt: Callable[[str], TrialResult], target: str, seeds: Sequence[int], samples: int
+) -> Linted:
     found, coverage = subject.nets[0].found, subject.nets[0].coverage
-    return Linted(target, len(found.uses), tuple(seeds), samples, lint(subject), found.unseen, coverage)
+    findings = lint(subject)
+    trials = Trials(_outcome(subject), attempt)
+    advised = [with_advice(finding, trials, subject) for finding in findings]
+    return Linted(target, len(found.uses), tuple(seeds), samples, advised, found.unseen, coverage)
+
+
+def _outcome(subject: Subject) -> TrialResult:
+    levels = {finding.code: finding.level for finding in lint(subject)}
+    return TrialResult([net.shown for net in subject.nets], levels)
 
 
 def _computes_weights(config: ExperimentConfig) -> bool:

@@ -11,17 +11,16 @@ from torch import Tensor, nn
 
 from initbench.errors import UsageError
 from initbench.execute.surveyed import Survey, SurveyedLayer, findings, measured
-from initbench.execute.trials import RECURRENT_DRAWS, SEEDS, ModuleTrials
+from initbench.execute.trials import RECURRENT_DRAWS, TRIAL_NETS, ModuleAttempt
 from initbench.memory import require_memory
-from initbench.probing.conditions import condition_findings
 from initbench.probing.coverage import Coverage
 from initbench.probing.expect import Expected
-from initbench.probing.finding import Finding
 from initbench.probing.model_inputs import ModelInputs, as_inputs
 from initbench.probing.own import Examined, examine
 from initbench.probing.own_loss import Loss
 from initbench.probing.own_theory import expect_own, own_situation
-from initbench.probing.proof import Records
+from initbench.probing.proof import TrialResult, Trials, trial_result
+from initbench.probing.remedy import MODULE_BRANCH_STARTS, RECURRENT, module_ways
 from initbench.theory.layer import Predicted
 from initbench.threads import one_thread
 from initbench.torch_defaults import plain_defaults
@@ -74,30 +73,33 @@ def survey_own(
     with true_fp32(x.device), one_thread():
         for module in modules:
             seen.append(examine(module, inputs, y, loss, chance))
-            if len(for_trials) < SEEDS:
+            if len(for_trials) < TRIAL_NETS:
                 for_trials.append(module)
     nets = [net.found.uses for net in seen]
     _refuse_unseen(seen[0])
     _refuse_unlike(nets)
-    shown = [net.records for net in seen]
+    shown = [net.shown for net in seen]
     expected = expect_own(nets, x) if len(inputs.tensors) == 1 else _expect_nothing(nets[0])
     situation = own_situation(nets, expected)
 
-    def records(module: nn.Module) -> Records:
+    def look(module: nn.Module, inputs: ModelInputs) -> TrialResult:
         with true_fp32(x.device), one_thread():
-            return examine(module, inputs, y, loss, chance).records
+            return trial_result([examine(module, inputs, y, loss, chance).shown])
 
-    ends = tuple(dict.fromkeys(addition.use.name for addition in seen[0].found.additions))
-    trials = ModuleTrials(for_trials, shown, nets[0], ends, situation.activation, records)
-    branches = ("residual=zero", "residual=scaled") if ends else ()
+    attempt = ModuleAttempt(for_trials, inputs, seen[0].found, situation.activation, look)
     recurrent = RECURRENT_DRAWS if any(use.is_recurrent for use in nets[0]) else ()
-    situation = replace(situation, check=trials, branches=branches, recurrent=recurrent)
+    situation = replace(
+        situation,
+        check=Trials(trial_result(shown[: len(for_trials)]), attempt),
+        branches=MODULE_BRANCH_STARTS if seen[0].found.additions else (),
+        ways={**module_ways(is_tied=seen[0].conditions.tied), RECURRENT: recurrent},
+    )
     return OwnSurvey(
         seeds=tuple(seeds),
         samples=len(x),
         layers=_layers(seen),
         expected=expected,
-        findings=findings(shown, situation, [_conditions(net) for net in seen]),
+        findings=findings(shown, situation),
         model=model,
         batch=batch,
         input_shape=tuple(x.shape[1:]),
@@ -118,11 +120,6 @@ def _refuse_unseen(net: Examined) -> None:
     if not net.found.uses:
         reasons = net.coverage.gaps or "nothing multiplies by a weight through torch's functions"
         raise UsageError(f"no weight layer was seen in the pass: {reasons}")
-
-
-def _conditions(net: Examined) -> list[Finding]:
-    layers = {use.name: use.index for use in reversed(net.found.uses)}
-    return list(condition_findings(net.conditions, layers, config=False))
 
 
 def _refuse_unlike(nets: Sequence[Sequence[Use]]) -> None:

@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from initbench.config.load import changed
 from initbench.config.schema import ExperimentConfig
 from initbench.data.batches import check_batch_size
 from initbench.data.prepare import Bundle
 from initbench.execute.capacity import check_network
 from initbench.execute.identity import training_mode
 from initbench.execute.surveyed import (
-    Shown,
     Survey,
     SurveyedLayer,
-    conditions_found,
     findings,
     first_q,
     measured,
     note,
     shown_by,
+    wide_q,
 )
+from initbench.execute.trials import TRIAL_NETS, config_attempt
 from initbench.models.fans import fans
 from initbench.models.network import Network
 from initbench.pretrain.start import begin
 from initbench.pretrain.transfer_source import Origin
-from initbench.probing.expect import expect
+from initbench.probing.advice import DRIFT_CODE, drifts, mean_slope
+from initbench.probing.conditions import Shown
+from initbench.probing.expect import Expected, expect
+from initbench.probing.finding import Checked
+from initbench.probing.proof import Trials, most_telling, trial_result
 from initbench.probing.remedy import situation_of
 from initbench.threads import one_thread
 from initbench.train.loop import fixed_sample
+from initbench.train.start import draw
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,23 +70,49 @@ def _survey(config: ExperimentConfig, data: Bundle, origins: Mapping[int, Origin
         taken = [origins[seed]] if origins else []
         (network,) = begin(config, data, [seed], mode, data.train.x.device, taken)
         seen.append(shown_by(network, batch, config))
-    shown = [net.layers for net in seen]
     assert network is not None
     network = network.cpu()
-    situation = situation_of(network, config.model, config.init, first_q(shown))
+    situation = situation_of(network, config.model, config.init, first_q(seen))
+    tried = most_telling(seen, TRIAL_NETS)
+    attempt = config_attempt(
+        config,
+        data,
+        [config.seed_list[place] for place in tried],
+        [origins[config.seed_list[place]] for place in tried] if origins else [],
+    )
+    trials = Trials(trial_result([seen[place] for place in tried]), attempt)
     expected = expect(network, config.init, config.model.norm.name, batch.x)
-    found = findings(shown, situation, [conditions_found(net) for net in seen])
+
+    def check(code: str, words: str) -> Checked | None:
+        if code != DRIFT_CODE:
+            return trials(code, words)
+        if trials.harmless(words) is None:
+            return None
+        other = changed(config, [*words.split(), "init.head=null"])  # theory stops at a head of zeros
+        (drawn,) = draw(other, data, config.seed_list[:1])
+        return _level_q(expected, expect(drawn, other.init, other.model.norm.name, batch.x))
+
+    situation = replace(situation, check=check)
+    found = findings(seen, situation)
     return ConfigSurvey(
         seeds=config.seed_list,
         config=config,
         dataset=data.name,
         requested=data.requested,
         samples=len(batch),
-        layers=_layers(network, shown),
+        layers=_layers(network, [net.layers for net in seen]),
         expected=expected,
         findings=found,
         note=note(expected, found, situation),
     )
+
+
+def _level_q(before: Expected, after: Expected) -> Checked | None:
+    """Return what shows that theory's q stays level over the layers; None where it drifts or is not known."""
+    first, second = (mean_slope(wide_q(expected)) for expected in (before, after))
+    if not wide_q(after) or drifts(wide_q(after)):
+        return None
+    return Checked("q per layer in theory", math.exp(first), math.exp(second), "factor")
 
 
 def _layers(network: Network, shown: Sequence[Sequence[dict[str, Any]]]) -> list[SurveyedLayer]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,9 +20,9 @@ from initbench.probing.capture import probe
 from initbench.probing.conditions import (
     SCALE_FREE_NORMS,
     Conditions,
+    Shown,
     batch_conditions,
     broken_tensors,
-    condition_findings,
 )
 from initbench.probing.diagnose import diagnose
 from initbench.probing.expect import Expected
@@ -63,14 +64,6 @@ class Survey:
     """Each kind of finding once, with the number of nets that show it."""
     note: str | None = None
     """What theory says of q over the layers, where it drifts without being a finding."""
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What a pass shows of one untrained net."""
-
-    layers: list[dict[str, Any]]
-    conditions: Conditions
 
 
 def shown_by(network: Network, batch: Split, config: ExperimentConfig) -> Shown:
@@ -117,12 +110,6 @@ def _divides_scale_out(network: Network) -> bool:
     return norm_module(name) in _SCALE_FREE or name.startswith("Cosine")
 
 
-def conditions_found(shown: Shown) -> list[Finding]:
-    """What is wrong beside the layers, in a config's words."""
-    layers = {layer["name"]: layer["index"] for layer in shown.layers}
-    return list(condition_findings(shown.conditions, layers, config=True))
-
-
 def measured(layers: Sequence[dict[str, Any]], place: int) -> Measurement:
     """The statistics of one layer of a net, as probed."""
     own = layers[place]
@@ -141,31 +128,38 @@ def measured(layers: Sequence[dict[str, Any]], place: int) -> Measurement:
     return {name: value if value is None or math.isfinite(value) else None for name, value in found.items()}
 
 
-def findings(
-    shown: Sequence[list[dict[str, Any]]],
-    situation: Situation,
-    conditions: Sequence[Sequence[Finding]] = (),
-) -> list[tuple[Finding, int]]:
-    """What is wrong with nets as probed: each kind once, as the first net shows it, with its count.
+def findings(shown: Sequence[Shown], situation: Situation) -> list[tuple[Finding, int]]:
+    """Return what is wrong with nets as probed: each kind once, as the first net shows it, with its count."""
+    first: dict[str, int] = {}
+    counts: Counter[str] = Counter()
+    for place, net in enumerate(shown):
+        codes = [finding.code for finding in _diagnosed(net, None)]
+        counts.update(codes)
+        for code in codes:
+            first.setdefault(code, place)
+    spoken = {
+        place: {f.code: f for f in _diagnosed(shown[place], situation)} for place in set(first.values())
+    }
+    return [(spoken[place][code], counts[code]) for code, place in first.items()]
 
-    conditions: by net, what was found beside its layers.
-    """
-    by_code: dict[str, list[Finding]] = {}
-    for place, layers in enumerate(shown):
-        snapshot = {"when": "init", "step": 0, "layers": layers}
-        beside = conditions[place] if conditions else ()
-        for finding in diagnose([snapshot], situation, None, conditions=beside):
-            by_code.setdefault(finding.code, []).append(finding)
-    return [(found[0], len(found)) for found in by_code.values()]
+
+def _diagnosed(net: Shown, situation: Situation | None) -> list[Finding]:
+    snapshot = {"when": "init", "step": 0, "layers": net.layers}
+    return diagnose([snapshot], situation, None, conditions=net.conditions_found())
 
 
 def note(expected: Expected, found: Sequence[tuple[Finding, int]], situation: Situation) -> str | None:
     """What theory says of q over the hidden layers, unless a finding says it."""
     if any(finding.code in ("vanishing_forward", "exploding_forward") for finding, _ in found):
         return None
-    return drift_note([one.wide_q for one in expected.layers[:-1] if one.wide_q is not None], situation)
+    return drift_note(wide_q(expected), situation)
 
 
-def first_q(shown: Sequence[list[dict[str, Any]]]) -> float:
+def wide_q(expected: Expected) -> list[float]:
+    """Return what theory says of q in the hidden layers of wide nets, as far as it says anything."""
+    return [one.wide_q for one in expected.layers[:-1] if one.wide_q is not None]
+
+
+def first_q(shown: Sequence[Shown]) -> float:
     """Mean over the nets of the first layer's E[h²]."""
-    return math.fsum(layers[0]["pre"]["q"] for layers in shown) / len(shown)
+    return math.fsum(net.layers[0]["pre"]["q"] for net in shown) / len(shown)

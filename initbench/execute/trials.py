@@ -1,93 +1,161 @@
-"""Remedies tried on a user's modules, which are put back afterwards."""
+"""Changes that may cure a finding, made to nets: those of a config are drawn anew, a user's are put back."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from initbench.components.activation import BoundActivation
+from initbench.components.inits.pretrained import TransferOptions
+from initbench.config.load import changed
+from initbench.config.schema import ExperimentConfig
+from initbench.data.prepare import Bundle, Split, renormalised
 from initbench.errors import UsageError
+from initbench.execute.capacity import check_network
+from initbench.execute.surveyed import shown_by
 from initbench.models.apply import apply_init
 from initbench.models.fans import Convolution, Transposed
 from initbench.models.init_targets import by_traced_name, init_targets
 from initbench.models.initialise import init_options
-from initbench.probing.proof import Records, proof
+from initbench.models.network import Network
+from initbench.pretrain.start import pretrains
+from initbench.pretrain.transfer import carry_over
+from initbench.pretrain.transfer_source import Origin
+from initbench.probing.conditions import Shown
+from initbench.probing.model_inputs import ModelInputs
+from initbench.probing.proof import TrialResult, trial_result
 from initbench.probing.wording import init_arguments
+from initbench.streams import generator
 from initbench.trace.intact import untouched
-from initbench.trace.use import Use
+from initbench.trace.use import Found, Use
+from initbench.train.loop import fixed_sample
+from initbench.train.start import draw
 
 RECURRENT_DRAWS = ("recurrent=1", "recurrent=2", "recurrent=4")
 """Words for draws of recurrent layers: as Keras has them, and with larger input weights."""
-SEEDS = 3
-"""Draws that a remedy has to cure."""
+TRIAL_NETS = 3
+"""Nets that a change has to cure."""
 
 
-class ModuleTrials:
-    """Tries remedies, in key=value words, on modules whose pass showed `before`; each is probed once."""
+Look = Callable[[ExperimentConfig, Bundle, Split, list[Network]], TrialResult]
+"""(changed config, its data, the batch, nets drawn by it) → what is found in the nets."""
 
-    def __init__(
-        self,
-        modules: Sequence[nn.Module],
-        before: Sequence[Records],
-        uses: Sequence[Use],
-        branch_ends: Sequence[str],
-        activation: BoundActivation,
-        examined: Callable[[nn.Module], Records],
-    ) -> None:
-        self._modules, self._before, self._uses = modules, before, uses
-        self._branch_ends = branch_ends
-        self._activation, self._examined = activation, examined
-        self._after: dict[str, list[Records] | None] = {}
 
-    def __call__(self, code: str, words: str) -> str | None:
-        """Return the proof that `words` cure the finding; None where they do not, or cannot be tried."""
-        if words not in self._after:
-            self._after[words] = self._tried(words)
-        after = self._after[words]
-        return None if after is None else proof(code, self._before, after)
+def config_attempt(
+    config: ExperimentConfig,
+    data: Bundle,
+    seeds: Sequence[int],
+    origins: Sequence[Origin] = (),
+    look: Look | None = None,
+) -> Callable[[str], TrialResult]:
+    """Return what makes a change, in key=value words, to the nets of an experiment under its seeds.
 
-    def _tried(self, words: str) -> list[Records] | None:
-        is_drawn = "init." in words or "recurrent=" in words
-        nets = []
-        try:
-            for seed in range(SEEDS if is_drawn else len(self._modules)):
-                module = self._modules[seed % len(self._modules)]
-                with _restored(module), self._changed(module, words, seed):
-                    nets.append(self._examined(module))
-        except UsageError:
-            return None
-        return nets
+    `origins`: what each net takes its weights from, where they are from elsewhere; `look`: what is looked
+    for, a diagnosis unless given. No stream of random numbers but those of the nets is touched.
+    """
+    look = look or _diagnosed
+
+    def attempt(words: str) -> TrialResult:
+        other = changed(config, words.split())
+        if pretrains(other):
+            raise UsageError("not tried: it trains the nets first")
+        check_network(other, data, copies=2)
+        given = data if other.data == config.data else _with_inputs(data, words)
+        batch = fixed_sample(given.train, other.probe.batch)
+        with torch.random.fork_rng(devices=[]):
+            networks = draw(other, given, seeds)
+            if isinstance(other.init.scheme, TransferOptions):
+                carry_over(networks, origins, other.init)
+            return look(other, given, batch, networks)
+
+    return attempt
+
+
+def _diagnosed(config: ExperimentConfig, _data: Bundle, batch: Split, networks: list[Network]) -> TrialResult:
+    return trial_result([shown_by(network, batch, config) for network in networks])
+
+
+def _with_inputs(data: Bundle, words: str) -> Bundle:
+    key, _, value = words.partition("=")
+    if key != "data.normalize":
+        raise UsageError("not tried: other data")
+    return renormalised(data, cast("Literal['global', 'per_feature']", value))
+
+
+@dataclass(frozen=True)
+class ModuleAttempt:
+    """Makes a change, in key=value words, to a user's modules, and puts them back."""
+
+    modules: Sequence[nn.Module]
+    inputs: ModelInputs
+    found: Found
+    """What the first module's pass showed."""
+    activation: BoundActivation
+    look: Callable[[nn.Module, ModelInputs], TrialResult]
+    """(module with the change, its batch) → what is found in it."""
+
+    def __call__(self, words: str) -> TrialResult:
+        """Pass the batch through each module with the change; weights are drawn three times."""
+        count = TRIAL_NETS if "init." in words or "recurrent=" in words else len(self.modules)
+        shown: list[Shown] = []
+        levels: dict[str, str] = {}
+        for seed in range(count):
+            module = self.modules[seed % len(self.modules)]
+            with _restored(module), self._changed(module, words, seed) as inputs:
+                outcome = self.look(module, inputs)
+            shown += outcome.shown
+            levels |= outcome.levels
+        return TrialResult(shown, levels)
 
     @contextmanager
-    def _changed(self, module: nn.Module, words: str, seed: int) -> Iterator[None]:
+    def _changed(self, module: nn.Module, words: str, seed: int) -> Iterator[ModelInputs]:
         given = dict(word.split("=", 1) for word in words.split() if "=" in word)
-        keys = {key.partition(".")[0] for key in given}
-        if (
-            not keys <= {"init", "model", "residual", "recurrent"}
-            or "model.activation" in given
-            or "model.depth" in given
-        ):
+        init = {k.removeprefix("init."): v for k, v in given.items() if k.startswith("init.")}
+        others = {key: value for key, value in given.items() if not key.startswith("init.")}
+        if not others.keys() <= {"model.norm", "residual", "head", "input", "recurrent"}:
             raise UsageError("not tried")
         with ExitStack() as stack:
-            if "init" in keys:
-                init = {k.removeprefix("init."): v for k, v in given.items() if k.startswith("init.")}
-                apply_init(module, **init_arguments(init, self._activation), seed=seed)
-            if "recurrent" in given:
-                _draw_recurrent(module, self._uses, float(given["recurrent"]), seed)
-            if "residual" in given:
-                _scale_branches(module, self._branch_ends, given["residual"])
-            if given.get("model.norm") == "batch":
+            if init:
+                apply_init(module, **init_arguments(init, self.activation), seed=seed)
+            if "residual" in others:
+                factor = 0.0 if others["residual"] == "zero" else 1.0 / math.sqrt(len(self.branch_ends))
+                _scale_weights(module, self.branch_ends, factor)
+            if "head" in others:
+                self._change_head(module, others["head"], seed)
+            if "recurrent" in others:
+                _draw_recurrent(module, self.found.uses, float(others["recurrent"]), seed)
+            if others.get("model.norm", "batch") != "batch":
+                raise UsageError("not tried")
+            if "model.norm" in others:
                 self._insert_norms(module, stack)
-            yield
+            yield self._scaled_inputs(others["input"]) if "input" in others else self.inputs
+
+    def _scaled_inputs(self, how: str) -> ModelInputs:
+        if len(self.inputs.tensors) > 1:
+            raise UsageError("not tried: several inputs")
+        return self.inputs.mapped(lambda x: scaled_input(x, how))
+
+    @property
+    def branch_ends(self) -> list[str]:
+        """Return the last layer of every residual branch."""
+        return list(dict.fromkeys(addition.use.name for addition in self.found.additions))
+
+    def _change_head(self, module: nn.Module, change: str, seed: int) -> None:
+        head = (self.found.heads or self.found.uses[-1:])[0]
+        if change == "std0.02":
+            redraw_parameters(module, head.parts, 0.02, seed)
+        else:
+            _scale_weights(module, [head.name], 0.0 if change == "zeros" else 0.1)
 
     def _insert_norms(self, module: nn.Module, stack: ExitStack) -> None:
         """Let batch norm act on what every hidden layer puts out, before its activation."""
-        names = {use.name for use in self._uses if use.activation is not None and use.norm is None}
+        names = {use.name for use in self.found.uses if use.activation is not None and use.norm is None}
         layers = dict(module.named_modules())
         for name in names:
             layer = layers.get(name)
@@ -104,18 +172,26 @@ def _normalised(layer: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _scale_branches(module: nn.Module, names: Sequence[str], start: str) -> None:
-    """Start the last weight of each residual branch at 0, or at 1/√N of what it has."""
+def _scale_weights(module: nn.Module, names: Sequence[str], factor: float) -> None:
+    """Multiply weight and bias of the layers that a traced pass gives these names."""
     init = init_options("probe", "normal", {}, None, None)
     targets = by_traced_name(module, init_targets(module, init.scheme))
+    if not set(names) <= targets.keys():
+        raise UsageError("not tried")
     for name in names:
-        if name not in targets:
-            raise UsageError("not tried")
         target = targets[name]
-        factor = 0.0 if start == "zero" else 1.0 / math.sqrt(len(names))
         target.write(factor * target.read())
         if target.bias is not None:
             target.bias.mul_(factor)
+
+
+@torch.no_grad()
+def redraw_parameters(module: nn.Module, names: Sequence[str], std: float, seed: int) -> None:
+    """Draw parameters from N(0, std²)."""
+    for name, parameter in module.named_parameters():
+        if name in names:
+            drawn = torch.randn(parameter.shape, generator=generator(seed, "trial", name))
+            parameter.copy_(std * drawn)
 
 
 @torch.no_grad()
@@ -141,6 +217,18 @@ def _draw_recurrent(module: nn.Module, uses: Sequence[Use], gain: float, seed: i
             bias.zero_()
             if gates == 4 and use.from_state is not None:
                 bias.chunk(gates)[1].fill_(1.0)
+
+
+def scaled_input(x: Tensor, how: str) -> Tensor:
+    """Return the batch (B, …) at mean 0 and variance 1, as a whole or each column of (B, features)."""
+    if not x.is_floating_point() or (how == "per_feature" and x.ndim != 2):
+        raise UsageError("not tried")
+    values = x.double()
+    variance, mean = torch.var_mean(
+        values, dim=0 if how == "per_feature" else None, correction=0, keepdim=True
+    )
+    scale = torch.where(variance > 0.0, variance.sqrt(), torch.inf)
+    return ((values - mean) / scale).to(x.dtype)
 
 
 @contextmanager

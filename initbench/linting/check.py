@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from torch import nn
 
 from initbench.components.activation import BoundActivation
 from initbench.models.initialise import LayerRule
+from initbench.probing.finding import Advice, Checked
 from initbench.probing.own import Examined
 from initbench.registry import Entry, Registry
 from initbench.trace.use import Use
@@ -29,8 +31,13 @@ class Subject:
     """The most frequent one."""
     declared: Mapping[str, LayerRule]
     """By layer, the rule that it was to be drawn by; none where nothing was declared."""
-    config: bool
-    """Whether a config made it, so that a remedy can be a key."""
+
+    branch_starts: tuple[str, ...] = ()
+    """Words for other starts of residual branches."""
+    ways: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By code, words for changes that belong to this kind of finding alone."""
+    phrase: Callable[[str], str] = str
+    """How key=value words are put to the user."""
 
     @property
     def uses(self) -> Sequence[Use]:
@@ -50,9 +57,14 @@ class Subject:
         """Every weight once, at its first use."""
         return ((place, use) for place, use in enumerate(self.uses) if use.again == 1)
 
-    def either(self, key: str, words: str) -> str:
-        """A remedy: a key for a config, words for a module of the user's own."""
-        return key if self.config else words
+    @property
+    def draws(self) -> tuple[str, ...]:
+        """Return the change that draws all weights at random, at the scale that the activation asks for."""
+        phi = self.activation
+        is_auto = phi.entry.elementwise and not math.isclose(
+            phi.kaiming_gain, phi.preserving_gain, rel_tol=1e-6
+        )
+        return ("init.scheme=lecun_normal init.gain=auto",) if is_auto else ("init.scheme=kaiming_normal",)
 
 
 @dataclass(frozen=True)
@@ -61,7 +73,10 @@ class Remark:
 
     sentence: str
     fix: str
+    """What to look for; nothing that promises a cure."""
     layers: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
+    """Changes in key=value words, which are tried and named where they cure."""
 
 
 @dataclass(frozen=True)
@@ -71,15 +86,25 @@ class LintFinding:
     code: str
     level: Level
     remark: Remark
+    advice: tuple[Advice, ...] = ()
+    """Changes that were seen to cure it."""
+
+    @property
+    def fix(self) -> str:
+        """Return what to do, as printed: the changes that cure it, and else what to look for."""
+        if not self.advice:
+            return self.remark.fix
+        return f"Try {', or '.join(advice.words for advice in self.advice)}."
 
     def as_data(self) -> dict[str, Any]:
-        """The finding as printed with --json."""
+        """Return the finding as printed with --json."""
         return {
             "code": self.code,
             "level": self.level,
             "layers": list(self.remark.layers),
             "sentence": self.remark.sentence,
-            "fix": self.remark.fix,
+            "fix": self.fix,
+            "advice": [advice.as_data() for advice in self.advice],
         }
 
 
@@ -102,7 +127,7 @@ CHECKS: Registry[Check] = Registry("lint code", "initbench.linting.checks")
 
 
 def lint(subject: Subject) -> list[LintFinding]:
-    """All findings, warnings first, in the order of the checks."""
+    """Return all findings without advice, warnings first, in the order of the checks."""
     found = [
         LintFinding(check.name, check.level, remark)
         for check in CHECKS
@@ -110,6 +135,20 @@ def lint(subject: Subject) -> list[LintFinding]:
         for remark in check.look(subject)
     ]
     return sorted(found, key=lambda finding: finding.level != "warning")
+
+
+def with_advice(
+    finding: LintFinding, check: Callable[[str, str], Checked | None], subject: Subject
+) -> LintFinding:
+    """Return the finding with the changes that cure it, of those that its remark names.
+
+    check(code, words): what shows that the words cure it; None where they do not.
+    """
+    tried = [(words, check(finding.code, words)) for words in finding.remark.changes]
+    advice = [
+        Advice(subject.phrase(words), words, checked) for words, checked in tried if checked is not None
+    ]
+    return replace(finding, advice=tuple(advice))
 
 
 def named(layers: Sequence[str]) -> str:

@@ -1,27 +1,33 @@
-"""The sentences of a diagnosis: how much, why, and what to try."""
+"""The sentences of a diagnosis: how much, why, and which changes were seen to cure it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
+from initbench.probing.finding import Advice, Finding, times
+from initbench.probing.recurrent import OVER_STEPS
 from initbench.probing.remedy import (
+    RECURRENT,
     SAME_SCALE,
     Situation,
     batch_norm,
     bias_is_to_blame,
     fewer_layers,
     init_candidates,
-    other_init,
 )
 
-_SUBJECT = {
+DRIFT_CODE = "drift"
+"""What a check is asked of a q that drifts, which is no finding."""
+_SLOPES = {
     "vanishing_forward": "the signal falls",
     "exploding_forward": "q = E[h²] grows",
     "vanishing_backward": "E[δ²] falls on the way back",
     "exploding_backward": "E[δ²] grows on the way back",
 }
 _SUMS = "Every residual sum adds what its branch puts out to what goes past it. "
+_RANDOM = "init.scheme=kaiming_normal"
 CHI_TOLERANCE = 1.5
 DRIFT = math.log(2.0) / 5.0
 """A predicted q that takes more than five layers to halve or double is not spoken of."""
@@ -37,26 +43,74 @@ def and_more(others: int) -> str:
     return f" and {others} more" if others else ""
 
 
-def times(factor: float) -> str:
-    """A factor as ×0.50, with an exponent where that would read as zero."""
-    if math.isinf(factor) or factor >= 1e4 or factor < 1e-2:
-        return f"×{factor:.0e}"
-    return f"×{factor:.2f}"
+def advised(finding: Finding, situation: Situation, *, over_steps: bool = False) -> Finding:
+    """Return the finding with the changes that cure it, which its message names at the end.
+
+    Only what was there before training can be tried. `over_steps`: whether it is a recurrent layer's.
+    """
+    if finding.when != "init":
+        return finding
+    first, last = _candidates(RECURRENT if over_steps else finding.code, situation)
+    code = f"{finding.code}{OVER_STEPS}" if over_steps else finding.code
+    found = list(_cures(code, first, situation)) or list(_cures(code, last, situation))
+    if not any((*first, *last)):
+        return finding
+    said = f"Try {', or '.join(one.words for one in found)}" if found else "Nothing that was tried cures it"
+    return replace(finding, message=f"{finding.message} {said}", advice=tuple(found))
 
 
-def slope_advice(
+Kinds = list[Sequence[str]]
+"""Candidates of each kind, in key=value words; of a kind the first that cures is named."""
+
+
+def _candidates(code: str, s: Situation) -> tuple[Kinds, Kinds]:
+    """Return the kinds of change that are tried for a finding, and those for when none of these cures it."""
+    draws = s.ways.get(RECURRENT, ())
+    if code in s.ways:
+        return ([draws] if code == RECURRENT else [[words] for words in s.ways[code]]), []
+    norm = batch_norm(s) or ("" if s.norm != "none" else "model.norm=batch")
+    norms = [norm] if norm else []
+    if code == "symmetric":
+        inits = list(dict.fromkeys([_RANDOM, *init_candidates(s)]))
+        return [inits], [[f"{init} {norm}" for init in inits if norm]]
+    inits_and_norms: Kinds = [draws, init_candidates(s), norms]
+    if code == "saturated":
+        return inits_and_norms, []
+    if code == "dead":
+        return inits_and_norms, [
+            [] if s.activation.entry.name == "leaky_relu" else ["model.activation=leaky_relu"]
+        ]
+    if code not in _SLOPES:
+        return [], []
+    fewer = None if s.branches else fewer_layers(s)
+    return [*([words] for words in s.branches), *inits_and_norms], [[] if fewer is None else [fewer]]
+
+
+def _cures(code: str, kinds: Kinds, s: Situation) -> Iterator[Advice]:
+    """Yield the first change of each kind that cures the finding, if need be with one of the head."""
+    head = s.ways.get("head_scale", ())[:1] if code != "head_scale" else ()
+    for candidates in kinds:
+        drawn = [words for words in candidates if "init." in words]
+        for words in [*candidates, *(f"{words} {also}" for words in drawn for also in head)]:
+            checked = s.check(code, words)
+            if checked is not None:
+                yield Advice(s.phrase(words), words, checked)
+                break
+
+
+def slope_sentence(
     code: str, slope: float, span: tuple[int, int], values: Sequence[float], situation: Situation
 ) -> str:
-    """How much, why and what to try, for a log-slope over `values`, of the layers span[0] to span[1]."""
+    """Say how much and why, for a log-slope over `values`, of the layers span[0] to span[1]."""
     p = situation.prediction
     theory = {"vanishing_forward": p.signal, "exploding_forward": p.forward}.get(code, p.backward)
     of = " for q" if code == "exploding_forward" else ""
     predicted = f", theory{of} {times(theory)}" if theory is not None else ""
     reached = values[-1] / values[0] if len(values) > 1 and values[0] > 0 else math.nan
     share = f"; layer {span[1]} has {reached:.0e} of layer {span[0]}'s" if math.isfinite(reached) else ""
-    what = f"{_SUBJECT[code]} {times(_exp(slope))} a layer (layers {span[0]} to {span[1]}{predicted}){share}."
+    what = f"{_SLOPES[code]} {times(_exp(slope))} a layer (layers {span[0]} to {span[1]}{predicted}){share}."
     by_sums = bool(situation.branches) and code.startswith("exploding")
-    return f"{what} {_SUMS if by_sums else _cause(situation)}{_try(situation, code)}"
+    return f"{what} {_SUMS if by_sums else _cause(situation)}".rstrip()
 
 
 def _exp(slope: float) -> float:
@@ -64,125 +118,69 @@ def _exp(slope: float) -> float:
 
 
 def _cause(s: Situation) -> str:
-    """Why, where the declared scheme explains it: a sentence and a space, or nothing."""
+    """Say why, where the declared scheme explains it; else nothing."""
     p, name = s.prediction, s.activation.label
     if s.norm != "none":
-        return "The norm layer holds q, not this. "
+        return "The norm layer holds q, not this."
     if bias_is_to_blame(s):
-        return f"init.bias={s.bias:g} moves every pre-activation away from 0. "
+        return f"init.bias={s.bias:g} moves every pre-activation away from 0."
     if p.sigma_w2 is None:
         return ""
     if not 1 / CHI_TOLERANCE < p.chi_at_needed < CHI_TOLERANCE:
         return (
             f"No scale of the weights helps at q = 1: where {name} keeps it (σ_w² = {p.needed_sigma_w2:.3g}),"
-            f" χ₁ is {p.chi_at_needed:.2g}. "
+            f" χ₁ is {p.chi_at_needed:.2g}."
         )
     if abs(math.log(p.sigma_w2 / p.needed_sigma_w2)) > SAME_SCALE:
         given = s.scheme if s.gain is None else f"{s.scheme} with init.gain={s.gain}"
-        return f"{name} keeps q at σ_w² = {p.needed_sigma_w2:.3g}; {given} gives {p.sigma_w2:.3g}. "
-    return "This scale keeps q = 1 on average, but not over this depth and width. "
-
-
-def _try(s: Situation, code: str = "") -> str:
-    """What was seen to cure the finding `code`, where that can be tried; else what is expected to hold."""
-    if s.check is not None and code:
-        return tried(s, code, [_depths(s)])
-    ways = [way for way in (_init_way(other_init(s), s), _norm_way(s)) if way is not None]
-    fewer = fewer_layers(s) if not ways else None
-    if fewer is not None:
-        ways = [f"fewer layers ({s.phrase(fewer)})"]
-    return f"Try {', or '.join(ways)}" if ways else "Try fewer layers"
-
-
-def tried(s: Situation, code: str, others: Sequence[Sequence[str]] = ()) -> str:
-    """Name the first way of each kind that cures the finding, with the proof; `others` only without these."""
-    norm = batch_norm(s) or ("" if s.norm != "none" else "model.norm=batch")
-    kinds = (s.recurrent, s.branches, init_candidates(s), [norm] if norm else [])
-    ways = [_proven(s, code, words) for words in kinds]
-    for words in others:
-        if not any(ways):
-            ways.append(_proven(s, code, words))
-    proven = [way for way in ways if way is not None]
-    if proven:
-        return f"Try {', or '.join(proven)}"
-    return "No init or norm layer that was tried cures it"
-
-
-def _proven(s: Situation, code: str, candidates: Sequence[str]) -> str | None:
-    assert s.check is not None
-    for words in candidates:
-        proof = s.check(code, words)
-        if proof is not None:
-            return f"{s.phrase(words)} ({proof})"
-    return None
-
-
-def _depths(s: Situation) -> list[str]:
-    fewer = fewer_layers(s)
-    return [] if fewer is None else [fewer]
-
-
-def _init_way(words: str | None, s: Situation) -> str | None:
-    return None if words is None else s.phrase(words)
-
-
-def _norm_way(s: Situation) -> str | None:
-    words = batch_norm(s)
-    if words is None:
-        return None
-    return f"{'another' if s.norm != 'none' else 'a'} norm layer ({s.phrase(words)})"
+        return f"{name} keeps q at σ_w² = {p.needed_sigma_w2:.3g}; {given} gives {p.sigma_w2:.3g}."
+    return "This scale keeps q = 1 on average, but not over this depth and width."
 
 
 def drift_note(predicted_q: Sequence[float], situation: Situation) -> str | None:
-    """What theory's q does over the hidden layers, and what keeps it; None where it stays, or settles.
+    """Say what theory's q does over the hidden layers, and what keeps it; None where it stays, or settles.
 
     It is said of nets that keep within the limits of a finding and would leave them if they were deeper.
     """
-    if len(predicted_q) < 2 or min(predicted_q) <= 0.0:
+    if not drifts(predicted_q):
         return None
-    slope = math.log(predicted_q[-1] / predicted_q[0]) / (len(predicted_q) - 1)
-    last = math.log(predicted_q[-1] / predicted_q[-2])
-    if abs(slope) < DRIFT or abs(last) < DRIFT or slope * last < 0.0:
-        return None
+    slope = mean_slope(predicted_q)
     does = "falls" if slope < 0.0 else "grows"
     turns = f"{'halves' if slope < 0.0 else 'doubles'} every {math.log(2.0) / abs(slope):.1f} layers"
-    auto = f"init.gain=auto ({situation.activation.preserving_gain:.4g})"
-    ways = _try(situation).replace("init.gain=auto", auto)
-    return f"q of wide nets {does} {times(math.exp(slope))} a layer in theory: it {turns}. {ways}"
+    phi = situation.activation
+    ways = [one.words for one in _cures(DRIFT_CODE, [init_candidates(situation)], situation)]
+    tried = f" Try {', or '.join(ways)}" if ways else ""
+    keeps = f"{phi.label} keeps q at a gain of {phi.preserving_gain:.4g}"
+    return f"q of wide nets {does} {times(math.exp(slope))} a layer in theory: it {turns}. {keeps}.{tried}"
 
 
-def dead_advice(when: str, s: Situation) -> str:
-    """Why units are zero on every sample, and what to try."""
-    if when == "init" and s.check is not None:
-        leaky = [] if s.activation.entry.name == "leaky_relu" else ["model.activation=leaky_relu"]
-        return tried(s, "dead", [leaky])
-    ways = [way for way in (_other_init_at(when, s), _norm_way(s)) if way is not None]
-    if s.activation.entry.name != "leaky_relu" and not (when == "init" and s.bias):
-        ways.append(s.phrase("model.activation=leaky_relu"))
+def drifts(predicted_q: Sequence[float]) -> bool:
+    """Return whether q falls or grows over the layers, and still does at the last."""
+    slope, last = mean_slope(predicted_q), mean_slope(predicted_q[-2:])
+    return min(abs(slope), abs(last)) >= DRIFT and slope * last > 0.0
+
+
+def mean_slope(values: Sequence[float]) -> float:
+    """Return the mean change of log(value) from one to the next; 0 where there are no two, or one is 0."""
+    if len(values) < 2 or min(values) <= 0.0:
+        return 0.0
+    return math.log(values[-1] / values[0]) / (len(values) - 1)
+
+
+def dead_cause(when: str, s: Situation) -> str:
+    """Say why units are zero on every sample: a sentence, or nothing."""
     if when != "init":
-        ways.append("a smaller train.lr")
-    why = f"init.bias={s.bias:g} keeps them there. " if when == "init" and s.bias < 0 else ""
-    return f"{why}Try {', or '.join(ways)}"
+        return "Training has driven them there: look at train.lr."
+    return f"init.bias={s.bias:g} keeps them there." if s.bias < 0 else ""
 
 
-def saturated_advice(when: str, pre: dict[str, float], s: Situation) -> str:
-    """Why a layer with the statistics `pre` is on the flat part, and what to try."""
+def saturated_cause(when: str, pre: dict[str, float], s: Situation) -> str:
+    """Say why a layer with the statistics `pre` is on the flat part."""
     mean, std = pre["mean"], pre["std"]
     if when != "init":
-        why = "Training has driven it there"
+        why = "Training has driven it there: look at train.lr."
     elif abs(mean) > std and s.bias:
-        why = f"init.bias={s.bias:g} moves it there (mean {mean:.3g}, standard deviation {std:.3g})"
+        why = f"init.bias={s.bias:g} moves it there (mean {mean:.3g}, standard deviation {std:.3g})."
     else:
-        why = f"Its pre-activations are too large (standard deviation {std:.3g})"
-    if when == "init" and s.check is not None:
-        return f"{why}. {tried(s, 'saturated')}"
-    ways = [way for way in (_other_init_at(when, s), _norm_way(s)) if way is not None]
-    if when != "init":
-        ways.append("a smaller train.lr")
-    way = ", or ".join(ways) or "fewer layers"
-    return f"{why}. Many such nets learn all the same. Try {way}, if this one does not"
-
-
-def _other_init_at(when: str, s: Situation) -> str | None:
-    """Another init, where it was the init that did it: one that does not do it to the next layer at once."""
-    return None if when != "init" else _init_way(other_init(s) or other_init(s.alone()), s)
+        why = f"Its pre-activations are too large (standard deviation {std:.3g})."
+    return f"{why} Many such nets learn all the same."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,6 +75,19 @@ class Conditions:
         return self.loss - self.chance
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What a pass shows of one untrained net."""
+
+    layers: list[dict[str, Any]]
+    conditions: Conditions
+
+    def conditions_found(self) -> list[Finding]:
+        """Return what is wrong beside the layers."""
+        indices = {layer["name"]: layer["index"] for layer in reversed(self.layers)}
+        return list(condition_findings(self.conditions, indices))
+
+
 def batch_conditions(x: Tensor, inputs: Mapping[str, Tensor] | None = None) -> Conditions:
     """Return the conditions that the batch x (B, …) alone shows; `inputs` by name, if there are several."""
     named = inputs if inputs is not None and len(inputs) > 1 else {}
@@ -96,29 +110,16 @@ def broken_tensors(
     return (*non_finite_tensors(parameters, "weight"), *non_finite_tensors(buffers, "buffer"))
 
 
-def condition_findings(
-    conditions: Conditions, layers: Mapping[str, int], *, config: bool
-) -> Iterator[Finding]:
-    """What is wrong before any layer is looked at.
-
-    layers: index of every weight layer by its name; config: whether remedies can be key=value words.
-    """
+def condition_findings(conditions: Conditions, layers: Mapping[str, int]) -> Iterator[Finding]:
+    """What is wrong before any layer is looked at. layers: index of every weight layer by its name."""
     yield from broken_tensors_finding(conditions.broken, layers)
     if conditions.overflow is not None and not conditions.broken:
         yield from overflow_finding(conditions.overflow, layers, conditions.largest_weight)
     if conditions.alike:
         yield from alike_finding(conditions.samples)
-    yield from scale_finding(conditions.batch, conditions.first_input, input_remedy(config=config))
+    yield from scale_finding(conditions.batch, conditions.first_input)
     if conditions.excess > EXCESS:
-        message = f"{head_sentence(conditions)} {head_remedy(conditions, config=config)}"
-        yield Finding("head_scale", None, conditions.excess, EXCESS, message, "init")
-
-
-def input_remedy(*, config: bool) -> str:
-    """What to do about an input that was not scaled, as an imperative."""
-    if config:
-        return "scale the inputs (data.normalize=global, or per_feature for columns in different units)"
-    return "scale the inputs to mean 0 and variance 1, each column by itself if their units differ"
+        yield Finding("head_scale", None, conditions.excess, EXCESS, head_sentence(conditions), "init")
 
 
 def head_sentence(conditions: Conditions) -> str:
@@ -127,18 +128,6 @@ def head_sentence(conditions: Conditions) -> str:
         f"the loss starts at {conditions.loss:.3g}, not near the {conditions.chance:.3g} of a guess among"
         " equal classes: the logits are too large, and the first updates only undo that."
     )
-
-
-def head_remedy(conditions: Conditions, *, config: bool) -> str:
-    """What to do about it."""
-    if config:
-        return "Try init.head=zeros"
-    if conditions.tied:
-        return (
-            f"{conditions.head} is the embedding as well: draw it with standard deviation 0.02, or scale the"
-            " logits by 1/√width"
-        )
-    return f"Start {conditions.head} at 0, or with weights a few times smaller"
 
 
 def largest_entry(weight: Tensor | None) -> float:

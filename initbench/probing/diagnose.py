@@ -11,21 +11,21 @@ from dataclasses import replace
 from typing import Any
 
 from initbench.components.activation import SATURATED_BELOW
-from initbench.probing.advice import and_more, dead_advice, saturated_advice, slope_advice, spell, tried
+from initbench.probing.advice import advised, and_more, dead_cause, saturated_cause, slope_sentence, spell
 from initbench.probing.conditions import CONDITION_CODES
 from initbench.probing.finding import Code, Finding
 from initbench.probing.moments import ALIKE
 from initbench.probing.not_finite import HUGE
 from initbench.probing.predict import MOST_FLAT
 from initbench.probing.progress import NOT_LEARNED, Progress, progress_finding
-from initbench.probing.recurrent import OVER_STEPS, gates_in_words, slopes_over_steps, worst_gate_in_words
+from initbench.probing.recurrent import gates_in_words, slopes_over_steps, worst_gate_in_words
 from initbench.probing.remedy import Situation
 from initbench.probing.slopes import FALL, NORMED_GROWTH, RECURRENT_FALL, Slope, fall, floor, growth, known
 from initbench.probing.stream import (
     are_branches_normed,
     outside_branches,
     residual_sums,
-    stream_advice,
+    stream_sentence,
 )
 
 _MOST_DEAD = 0.9
@@ -156,21 +156,24 @@ def diagnose(
     """Findings of one run in order of precedence; a healthy run has none that is a warning.
 
     snapshots: as probed, at least the one at init; `diverged`: (step, layer) of a run that did. `situation`
-    is what the words are made of, which take longer than the judgement; None where none are asked for:
-    slopes and shares then have an empty message, and are otherwise the same. `conditions`: what
+    is what words and advice are made of, which take longer than the judgement; None where none are asked
+    for: slopes and shares then have an empty message, and are otherwise the same. `conditions`: what
     `condition_findings` has found beside the layers; `progress`: of a run that was trained to its end.
     """
     first = [s for s in snapshots if s["when"] == "init"]
     ends = [s for s in snapshots if s["when"] in ("init", "end")]
-    found = [*_symmetric(ends, situation), *conditions]
+    found = [*_symmetric(ends), *conditions]
     if diverged is not None:
         found.append(_diverged(*diverged))
+    over_steps: set[str] = set()
     for snapshot in first:
         ways = [outside_branches(way) for way in _ways(snapshot["layers"])]
         slopes = [finding for way in ways for finding in _slopes(way, situation)]
         found += {finding.code: finding for finding in reversed(slopes)}.values()
         found += _slopes_of_stream(residual_sums(snapshot["layers"]), found, situation)
-        found += _steps(snapshot["layers"], found, situation)
+        steps = list(_steps(snapshot["layers"], found))
+        found += steps
+        over_steps.update(finding.code for finding in steps)
         found += _not_finite(snapshot["layers"], found)
     judged = ends if diverged is None else first
     found += _shares(judged, "dead", "dead_fraction", situation)
@@ -180,6 +183,9 @@ def diagnose(
     left = _causes(left, snapshots)
     if progress is not None and not any(finding.level == "warning" for finding in left):
         left += progress_finding(progress)
+    if situation is not None:
+        left = [advised(finding, situation, over_steps=finding.code in over_steps) for finding in left]
+    left = [replace(finding, message=finding.message.removesuffix(".")) for finding in left]
     order = [code.name for code in CODES]
     return sorted(left, key=lambda f: order.index(f.code))
 
@@ -240,9 +246,7 @@ def _ways(layers: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     return ways
 
 
-def _symmetric(snapshots: Sequence[dict[str, Any]], situation: Situation | None) -> Iterator[Finding]:
-    words = "init.scheme=kaiming_normal"
-    words = words if situation is None else situation.phrase(words)
+def _symmetric(snapshots: Sequence[dict[str, Any]]) -> Iterator[Finding]:
     limit = _BY_NAME["symmetric"].threshold or 0.0
     for snapshot in snapshots:
         hidden = hidden_layers(snapshot["layers"])
@@ -259,10 +263,7 @@ def _symmetric(snapshots: Sequence[dict[str, Any]], situation: Situation | None)
                     f"have the same weights {spell(when)}, so that one number is all that passes the layer"
                 )
             if alike:
-                message = (
-                    f"all {layer['units']} units of layer {layer['index']} {alike}."
-                    f" Draw the weights at random: try {words}"
-                )
+                message = f"all {layer['units']} units of layer {layer['index']} {alike}."
                 yield Finding("symmetric", layer["index"], spread, limit, message, when)
                 return
 
@@ -280,21 +281,18 @@ def _diverged(step: int, layer: int | None) -> Finding:
     where = "only the loss overflowed" if layer is None else f"layer {layer} was the first to go"
     message = (
         f"the loss was no longer finite after {step} {'update' if step == 1 else 'updates'}; {where}."
-        " Try a smaller train.lr, or see what else is listed"
+        " Look at train.lr, and at what else is listed"
     )
     return Finding("diverged", layer, float(step), None, message, "end")
 
 
-def _steps(
-    layers: Sequence[dict[str, Any]], found: Sequence[Finding], situation: Situation | None
-) -> Iterator[Finding]:
+def _steps(layers: Sequence[dict[str, Any]], found: Sequence[Finding]) -> Iterator[Finding]:
     """The same codes as those of slopes over layers, of a recurrent layer from step to step; each once."""
     codes = {finding.code for finding in found}
     for code, layer, slope, words in slopes_over_steps(layers):
         if code not in codes:
             codes.add(code)
-            message = "" if situation is None else f"{words}. {tried(situation, code + OVER_STEPS)}"
-            yield Finding(code, layer["index"], slope.value, slope.threshold, message, "init")
+            yield Finding(code, layer["index"], slope.value, slope.threshold, f"{words}.", "init")
 
 
 def _slopes(
@@ -331,7 +329,7 @@ def _slopes_of_stream(
         if all(other.code != finding.code for other in found):
             words = ""
             if situation is not None:
-                words = stream_advice(finding.code, finding.value, span, len(sums), situation)
+                words = stream_sentence(finding.code, finding.value, span, len(sums))
             yield replace(finding, message=words)
 
 
@@ -358,7 +356,7 @@ def _slope(
     values = values[: slope.layers]
     span = (layers[0]["index"], layers[slope.layers - 1]["index"])
     layer = _where_it_crosses(values, layers, falling=slope.threshold < 0)
-    message = "" if situation is None else slope_advice(code, slope.value, span, values, situation)
+    message = "" if situation is None else slope_sentence(code, slope.value, span, values, situation)
     yield Finding(code, layer, slope.value, slope.threshold, message, "init")
 
 
@@ -388,15 +386,15 @@ def _shares(
             share = first["act"][statistic]
             where = f", in layer {first['index']}{and_more(len(over) - 1)} {spell(when)}"
             flat_gates = gates_in_words(first) if code == "saturated" else ""
-            text = f"{100 * share:.0f} % {flat_gates or _OF_WHAT[code]}{where}. "
-            message = "" if situation is None else text + _share_advice(code, when, first, situation)
+            text = f"{100 * share:.0f} % {flat_gates or _OF_WHAT[code]}{where}."
+            message = "" if situation is None else f"{text} {_cause(code, when, first, situation)}".rstrip()
             yield Finding(code, first["index"], share, limit, message, when)
             return
 
 
-def _share_advice(code: str, when: str, layer: dict[str, Any], situation: Situation) -> str:
+def _cause(code: str, when: str, layer: dict[str, Any], situation: Situation) -> str:
     if code == "dead":
-        return dead_advice(when, situation)
+        return dead_cause(when, situation)
     if "gates" in layer["act"]:
-        return f"{worst_gate_in_words(layer)}. {tried(situation, code)}"
-    return saturated_advice(when, layer["pre"], situation)
+        return f"{worst_gate_in_words(layer)}."
+    return saturated_cause(when, layer["pre"], situation)

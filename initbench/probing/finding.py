@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
 Level = Literal["warning", "note"]
+Form = Literal["factor", "percent", "number"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,50 @@ class Code:
 
 
 @dataclass(frozen=True)
+class Checked:
+    """What a trial of a change has shown: a quantity before and after, and that the finding is gone."""
+
+    quantity: str
+    before: float | None
+    """None where the nets have no such number."""
+    after: float | None
+    form: Form = "number"
+
+    @property
+    def words(self) -> str:
+        """Return `checked: q per layer ×0.52 → ×0.99`."""
+        if self.before is None or self.after is None:
+            return "checked: it is gone"
+        return (
+            f"checked: {self.quantity} {_spelled(self.before, self.form)} → {_spelled(self.after, self.form)}"
+        )
+
+    def as_data(self) -> dict[str, Any]:
+        """Return the proof as stored and printed with --json."""
+        return {"quantity": self.quantity, "before": self.before, "after": self.after}
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A change that was applied to copies of the nets, in which the finding is gone."""
+
+    text: str
+    """The change as it is put to the user."""
+    change: str
+    """The change as key=value words."""
+    checked: Checked
+
+    @property
+    def words(self) -> str:
+        """Return the change with its proof in brackets."""
+        return f"{self.text} ({self.checked.words})"
+
+    def as_data(self) -> dict[str, Any]:
+        """Return the advice as stored and printed with --json."""
+        return {"text": self.text, "change": self.change, "checked": self.checked.as_data()}
+
+
+@dataclass(frozen=True)
 class Finding:
     """One diagnosis of one run."""
 
@@ -40,7 +86,22 @@ class Finding:
     when: str
     """The moment it was seen at: "init", or "end" for what training brought about."""
     level: Level = "warning"
+    advice: tuple[Advice, ...] = ()
+    """Changes that were seen to cure it; `message` ends with them."""
 
     def as_data(self) -> dict[str, Any]:
-        """The finding as stored and printed with --json."""
-        return dict(vars(self))
+        """Return the finding as stored and printed with --json."""
+        return {**vars(self), "advice": [advice.as_data() for advice in self.advice]}
+
+
+def times(factor: float) -> str:
+    """Spell a factor as ×0.50, with an exponent where that would read as zero."""
+    if math.isinf(factor) or factor >= 1e4 or factor < 1e-2:
+        return f"×{factor:.0e}"
+    return f"×{factor:.2f}"
+
+
+def _spelled(value: float, form: Form) -> str:
+    if form == "factor":
+        return times(value)
+    return f"{100 * value:.0f} %" if form == "percent" else f"{value:.3g}"

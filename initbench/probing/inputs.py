@@ -134,19 +134,20 @@ def alike_finding(samples: int) -> Iterator[Finding]:
 
 
 def scale_finding(
-    raw: InputStatistics | None, first: InputStatistics | None, remedy: str, *, layer: int = 1
+    raw: InputStatistics | None, first: InputStatistics | None, *, layer: int = 1
 ) -> Iterator[Finding]:
     """A finding where the first weight layer is given what was not scaled.
 
-    raw: of the batch itself; first: of what reaches the layer, which the net may have scaled itself;
-    remedy: what to do, as an imperative.
+    raw: of the batch itself; first: of what reaches the layer, which the net may have scaled itself.
     """
     if first is None or first.is_scaled:
         return
     same = raw is not None and math.isclose(raw.q, first.q, rel_tol=1e-6)
     subject = "the inputs have" if same else f"layer {layer} is given inputs that have"
     cause = "" if same or raw is None else f" (the batch itself has {raw.q:.2g})"
-    message = f"{subject} {first.values}{cause}, where 1 is expected. Before anything else, {remedy}"
+    message = (
+        f"{subject} {first.values}{cause}, where 1 is expected. What else is wrong may follow from that."
+    )
     by_column = SMALL <= first.q <= LARGE
     value = first.column_q if by_column else first.q
     threshold = LARGE_COLUMN if by_column else LARGE if first.q > LARGE else SMALL

@@ -18,6 +18,7 @@ from initbench.probing import moments, record
 from initbench.probing.conditions import (
     SCALE_FREE_NORMS,
     Conditions,
+    Shown,
     batch_conditions,
     broken_tensors,
     largest_entry,
@@ -66,6 +67,11 @@ class Examined:
     """Share of the output's entries that are exactly 0."""
     conditions: Conditions
     """What its layers do not show."""
+
+    @property
+    def shown(self) -> Shown:
+        """Return what a diagnosis is made from."""
+        return Shown(self.records, self.conditions)
 
 
 class _Records:

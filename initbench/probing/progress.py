@@ -74,10 +74,10 @@ def progress_finding(progress: Progress) -> Iterator[Finding]:
     change = progress.end_loss - progress.start_loss
     has_moved = abs(change) > _STILL * guess.loss
     what = "everything was thrown" if has_moved else "nothing moved"
-    way = "a smaller one" if has_moved else "a larger one, or more train.steps"
+    why = "it may be too large" if has_moved else "it may be too small, or train.steps too few"
     message = (
         f"the signal is fine; it did not learn: {what}. The training loss was {progress.start_loss:.3g} at"
         f" first and is {progress.end_loss:.3g} after {progress.updates:,} updates, where a guess gets"
-        f" {guess.loss:.3g}. Look at train.lr: try {way}"
+        f" {guess.loss:.3g}. Look at train.lr: {why}"
     )
     yield Finding("not_learned", None, share, _SHARE_OF_GUESSING, message, "end")

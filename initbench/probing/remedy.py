@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -12,8 +12,10 @@ from initbench.components.activation import BoundActivation
 from initbench.components.scheme import INITS, Needs
 from initbench.models.initialise import InitOptions, layer_rule
 from initbench.models.network import FamilyOptions, Network
+from initbench.probing.finding import Checked
 from initbench.probing.predict import Prediction, batch_norm_holds, predict, scale_holds
 
+RECURRENT = "recurrent"
 SAME_SCALE = 0.05
 """Two σ_w² whose logarithms differ by less are one scale."""
 
@@ -44,14 +46,10 @@ class Situation:
     """How key=value words are put to the user: as they are where there is a config."""
     branches: tuple[str, ...] = ()
     """Words for other starts of the residual branches, where there are some."""
-    recurrent: tuple[str, ...] = ()
-    """Words for other draws of the recurrent layers, where there are some."""
-    check: Callable[[str, str], str | None] | None = None
-    """check(code, words): what proves that the words cure the finding; None where nothing can be tried."""
-
-    def alone(self) -> Situation:
-        """The same net cut down to two hidden layers, where only what one layer does to the next matters."""
-        return replace(self, layers=min(self.layers, 2))
+    ways: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By code, or RECURRENT, words for changes that belong to this kind of finding alone."""
+    check: Callable[[str, str], Checked | None] = lambda _code, _words: None
+    """check(code, words): what shows that the words cure the finding; None where they do not."""
 
 
 def situation_of(network: Network, model: FamilyOptions, init: InitOptions, first_q: float) -> Situation:
@@ -70,7 +68,33 @@ def situation_of(network: Network, model: FamilyOptions, init: InitOptions, firs
         width=round(layer_rule(hidden[-1], init, network.activation).fan_in) if hidden else 1,
         sigma_w2=_seen_as(network, init, prediction) if hidden else None,
         prediction=prediction,
+        branches=branch_starts(network, init),
+        ways=CONFIG_WAYS,
     )
+
+
+_BRANCH_STARTS = ("fixup", "skipinit", "residual_scaled")
+CONFIG_WAYS = {
+    "head_scale": ("init.head=zeros",),
+    "input_scale": ("data.normalize=global", "data.normalize=per_feature"),
+}
+MODULE_BRANCH_STARTS = ("residual=zero", "residual=scaled")
+
+
+def module_ways(*, is_tied: bool) -> dict[str, tuple[str, ...]]:
+    """Return the same for a user's module; `is_tied`: whether the head is an embedding as well."""
+    return {
+        "head_scale": ("head=std0.02",) if is_tied else ("head=zeros", "head=small"),
+        "input_scale": ("input=global", "input=per_feature"),
+    }
+
+
+def branch_starts(network: Network, init: InitOptions) -> tuple[str, ...]:
+    """Return words for schemes that start residual branches otherwise than `init` does."""
+    if not network.branches():
+        return ()
+    plain = "" if init.gain is None else " init.gain=null"
+    return tuple(f"init.scheme={name}{plain}" for name in _BRANCH_STARTS if name != init.scheme.name)
 
 
 def _seen_as(network: Network, init: InitOptions, prediction: Prediction) -> float | None:

@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from initbench.probing.advice import times, tried
-from initbench.probing.remedy import Situation
+from initbench.probing.finding import times
 
 Record = dict[str, Any]
 
@@ -34,17 +33,10 @@ def are_branches_normed(sums: Sequence[Record]) -> bool:
     return all(one.get("is_normed") for one in sums)
 
 
-def stream_advice(code: str, slope: float, span: tuple[int, int], sums: int, situation: Situation) -> str:
-    """How much and what to try, for a log-slope over so many sums, behind the layers span[0] to span[1]."""
+def stream_sentence(code: str, slope: float, span: tuple[int, int], sums: int) -> str:
+    """Say how much, for a log-slope over so many sums, behind the layers span[0] to span[1]."""
     factor = math.exp(slope) if slope < 700 else math.inf
     what = f"{_SUBJECT[code]} {times(factor)} a sum ({sums} sums, behind layers {span[0]} to {span[1]})."
     if code.startswith("exploding"):
-        what += " Every branch adds as much as what it is added to."
-    if situation.check is not None:
-        return f"{what} {tried(situation, code)}"
-    if code.startswith("exploding"):
-        return (
-            f"{what} Start the last layer of each branch at 0 (fixup, skipinit), or scale it by 1/√{sums}"
-            " (residual_scaled)"
-        )
-    return f"{what} Look for what scales the stream itself down from block to block"
+        return f"{what} Every branch adds as much as what it is added to."
+    return f"{what} Look for what scales the stream itself down from block to block."

@@ -6,10 +6,16 @@ from typing import Any
 
 from initbench.components.activation import BoundActivation
 
-_BRANCHES = {
-    "zero": "a start at 0 for the last weight of every residual branch, as fixup and skipinit have it",
-    "scaled": "1/√N times the last weight of each of the N residual branches, as residual_scaled has it",
+_WORDS = {
+    "residual=zero": "a start at 0 for the last weight of every residual branch, as in fixup and skipinit",
+    "residual=scaled": "1/√N times the last weight of each of the N residual branches, as in residual_scaled",
+    "head=zeros": "a start at 0 for the head",
+    "head=small": "a tenth of the head's weights",
+    "head=std0.02": "a standard deviation of 0.02 for the embedding that is the head as well",
+    "input=global": "inputs scaled to mean 0 and variance 1",
+    "input=per_feature": "inputs with every column scaled to mean 0 and variance 1",
 }
+"""Changes that are no init scheme, norm or activation."""
 
 
 _RECURRENT = (
@@ -27,8 +33,7 @@ def as_call(words: str, activation: BoundActivation) -> str:
         said.append(f"{given['model.norm']} norm before the activation")
     if "model.activation" in given:
         said.append(f"{given['model.activation']} as the activation")
-    if "residual" in given:
-        said.append(_BRANCHES[given["residual"]])
+    said += [_WORDS[word] for word in words.split() if word in _WORDS]
     if "recurrent" in given:
         gain = float(given["recurrent"])
         said.append(_RECURRENT.replace("uniform", f"uniform times {gain:g}") if gain != 1.0 else _RECURRENT)

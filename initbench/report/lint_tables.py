@@ -28,7 +28,7 @@ def print_lint(console: Console, linted: Linted) -> None:
     for finding in linted.findings:
         head = f"{finding.level} {finding.code}: "
         lines.append(Text.assemble((head, _STYLES[finding.level]), finding.remark.sentence))
-        lines.append(Text(f"    {finding.remark.fix}"))
+        lines.append(Text(f"    {finding.fix}"))
     lines += [Text(f"not seen {name}: {why}") for name, why in linted.unseen.items()]
     if len(lines) > 2:
         lines.append(Text(""))

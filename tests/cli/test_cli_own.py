@@ -171,8 +171,8 @@ def test_lint_of_a_config(initbench: Any, repository: Path) -> None:
     code, document = lint("relu_zeros", "--fail-on", "duplicated_units")
     assert code == 1
     (finding, *_) = document["findings"]
-    assert set(finding) == {"code", "level", "layers", "sentence", "fix"}
-    assert finding["fix"] == "init.scheme=kaiming_normal"
+    assert set(finding) == {"code", "level", "layers", "sentence", "fix", "advice"}
+    assert finding["fix"] == "Try init.scheme=kaiming_normal (checked: it is gone)."
     _, document = lint("relu_xavier_batchnorm")
     assert {found["code"] for found in document["findings"]} == {"scale_cancelled", "dead_bias"}
 

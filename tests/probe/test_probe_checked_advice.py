@@ -2,6 +2,7 @@
 
 import math
 import re
+from functools import partial
 
 import pytest
 import torch
@@ -54,11 +55,16 @@ SCALED = {
 
 def advised(message):
     """Every call of apply_init that a message advises, as a function of the module."""
-    calls = re.findall(r"initbench\.(apply_init\(module, .*?\)) \(checked", message)
-    return [
-        lambda module, call=call: eval(call, {"apply_init": initbench.apply_init, "module": module})
-        for call in calls
-    ]
+    calls = re.findall(
+        r"initbench\.(apply_init\(module, .*?\))( with a start at 0 for the head)? \(checked", message
+    )
+
+    def apply(module, call, head):
+        eval(call, {"apply_init": initbench.apply_init, "module": module})
+        if head:
+            nn.init.zeros_(module.head.weight)
+
+    return [partial(apply, call=call, head=head) for call, head in calls]
 
 
 @pytest.mark.parametrize("label", SCALED)

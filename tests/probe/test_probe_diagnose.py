@@ -5,6 +5,7 @@ Nets are probed at init on standard normal data of 64 features, as wide as the s
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,10 +20,12 @@ from initbench.models.initialise import InitOptions
 from initbench.models.network import FAMILIES
 from initbench.probing.capture import probe
 from initbench.probing.diagnose import CODES, diagnose
+from initbench.probing.finding import Checked
 from initbench.probing.moments import Detail
 from initbench.probing.remedy import situation_of
 from initbench.probing.slopes import FALL, log_slope
 
+GONE = Checked("x", 2.0, 1.0)
 NAMES = [code.name for code in CODES]
 THRESHOLDS = {code.name: code.threshold for code in CODES}
 
@@ -45,7 +48,9 @@ def parts(init, *, seed=0, samples=256, family="mlp", **model):
         bins=8,
         detail=Detail.EVALUATION,
     )
-    situation = situation_of(network, options, init, layers[0]["pre"]["q"])
+    situation = replace(
+        situation_of(network, options, init, layers[0]["pre"]["q"]), check=lambda _code, _words: GONE
+    )
     return {"when": "init", "step": 0, "layers": layers}, situation
 
 
@@ -104,12 +109,19 @@ layer, and a line fitted to a random walk by a tenth more; finite width lowers i
 def check(finding, code, *, exact=None):
     assert finding.code == code
     data = finding.as_data()
-    assert set(data) == {"code", "layer", "value", "threshold", "message", "when", "level"}
+    assert set(data) == {"code", "layer", "value", "threshold", "message", "when", "level", "advice"}
     if exact is not None:
         assert finding.value == pytest.approx(exact, abs=SCATTER)
     assert finding.message[0] != " "
     assert "None" not in finding.message
     assert "nan" not in finding.message
+
+
+def test_where_nothing_cures_nothing_is_promised():
+    snapshot, situation = parts("xavier_normal")
+    for finding in diagnose([snapshot], replace(situation, check=lambda _code, _words: None), None):
+        assert finding.message.endswith("xavier_normal gives 1. Nothing that was tried cures it")
+        assert finding.advice == ()
 
 
 class TestSick:
@@ -178,7 +190,7 @@ class TestSick:
         check(found["dead"], "dead")
         assert (found["dead"].layer, found["dead"].threshold) == (1, 0.9)
         assert found["dead"].value > 0.99
-        assert "init.bias=-10 keeps them there. Try init.bias=0, or" in found["dead"].message
+        assert "init.bias=-10 keeps them there. Try init.bias=0 (checked: " in found["dead"].message
         assert set(found) == {"dead"}  # what vanishes above it vanishes because of it
 
     @pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid"])

@@ -81,8 +81,12 @@ def test_the_gain_that_keeps_q_is_named_and_keeps_it():
     """gelu at √2: q·σ_w²/4 where it is small, half a layer; 1/√E[φ²] = 1.534."""
     found = noted({"activation": "gelu"}, {"scheme": "kaiming_normal"})
     assert found.findings == []
-    assert "init.gain=auto (1.534)" in found.note
-    assert noted({"activation": "gelu"}, {"scheme": "kaiming_normal", "gain": "auto"}).note is None
+    assert (
+        "gelu keeps q at a gain of 1.534. Try init.gain=auto init.head=zeros (checked: q per layer"
+        in found.note
+    )
+    cured = {"scheme": "kaiming_normal", "gain": "auto", "head": "zeros"}
+    assert noted({"activation": "gelu"}, cured).note is None
 
 
 @pytest.mark.parametrize(

@@ -16,22 +16,22 @@ def _finding(subject: Subject, code: str) -> Finding | None:
     """The first net's finding of that code."""
     for net in subject.nets:
         layers = {use.name: use.index for use in reversed(net.found.uses)}
-        for finding in condition_findings(net.conditions, layers, config=subject.config):
+        for finding in condition_findings(net.conditions, layers):
             if finding.code == code:
                 return finding
     return None
 
 
 def _check(code: str) -> Callable[[Subject], Iterator[Remark]]:
-    """A check that says what a diagnosis says under the same code; its last sentence is the remedy."""
+    """A check that says what a diagnosis says under the same code; its last sentence is what to look for."""
 
     def look(subject: Subject) -> Iterator[Remark]:
         finding = _finding(subject, code)
         if finding is None:
             return
-        sentence, _, fix = finding.message.rpartition(". ")
+        sentence, _, fix = finding.message.removesuffix(".").rpartition(". ")
         names = [use.name for use in subject.uses if use.index == finding.layer]
-        yield Remark(f"{sentence}.", f"{fix}.", tuple(names))
+        yield Remark(f"{sentence}.", f"{fix}.", tuple(names), subject.ways.get(code, ()))
 
     return look
 

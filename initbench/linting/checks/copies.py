@@ -36,10 +36,9 @@ def _identical_layers(subject: Subject) -> Iterator[Remark]:
         yield Remark(
             f"{named(names)}: the same weights, to the last digit, as an earlier layer, as copy.deepcopy"
             " leaves them (nn.TransformerEncoder clones its layer so).",
-            subject.either(
-                "init.scheme=kaiming_normal", "Draw each layer anew: initbench.apply_init(module), say."
-            ),
+            "Each layer needs weights that were drawn for it.",
             tuple(names),
+            subject.draws,
         )
 
 

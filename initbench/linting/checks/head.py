@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from initbench.linting.check import CHECKS, Check, Remark, Subject, named
-from initbench.probing.conditions import EXCESS, head_remedy, head_sentence
+from initbench.probing.conditions import EXCESS, head_sentence
 
 
 def _head_scale(subject: Subject) -> Iterator[Remark]:
@@ -18,8 +18,9 @@ def _head_scale(subject: Subject) -> Iterator[Remark]:
     sentence = head_sentence(conditions)
     yield Remark(
         sentence[0].upper() + sentence[1:],
-        f"{head_remedy(conditions, config=subject.config)}.",
+        "Look at what the head is given, and at what scales its weights.",
         (conditions.head,),
+        subject.ways.get("head_scale", ()),
     )
 
 

@@ -73,10 +73,10 @@ def _fans(subject: Subject) -> Iterator[Remark]:
             by_fan.setdefault(law.fan, []).append((use.name, law))
     for fan, mistaken in by_fan.items():
         if len({law.torchs for _, law in mistaken}) > 1:  # one layer alone may be so by chance
-            yield _fans_remark(fan, mistaken)
+            yield _fans_remark(fan, mistaken, subject.draws)
 
 
-def _fans_remark(fan: str, mistaken: Sequence[tuple[str, _Law]]) -> Remark:
+def _fans_remark(fan: str, mistaken: Sequence[tuple[str, _Law]], draws: tuple[str, ...]) -> Remark:
     names = [name for name, _ in mistaken]
     (_, law), factors = mistaken[0], sorted(law.true / law.torchs for _, law in mistaken)
     share = f"×{factors[0]:.2g}" if len(factors) == 1 else f"×{factors[0]:.2g} to ×{factors[-1]:.2g}"
@@ -85,8 +85,9 @@ def _fans_remark(fan: str, mistaken: Sequence[tuple[str, _Law]]) -> Remark:
         f"{named(names)}: scaled by torch.nn.init's {fan}, which leaves out groups and strides ({names[0]}:"
         f" variance {law.gain2:.3g}/{law.torchs:g}, but its {fan} is {law.true:g}); {hurt} starts {share} as"
         " large as meant.",
-        "Use initbench.apply_init, which counts them.",
+        "Count groups and strides, as initbench.apply_init does.",
         tuple(names),
+        draws,
     )
 
 
@@ -133,8 +134,9 @@ def _torch_default(subject: Subject) -> Iterator[Remark]:
         yield Remark(
             f"All {told} weights are as torch's constructors leave them, with variance 1/(3·fan_in)"
             f"{_needed(subject)}; {len(bare)} of them have no norm behind them.",
-            'Draw them: initbench.apply_init(module, "kaiming_normal").',
+            "Draw them by a scheme that goes with the activation.",
             tuple(layers),
+            subject.draws,
         )
 
 

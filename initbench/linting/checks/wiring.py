@@ -29,10 +29,9 @@ def _dead_bias(subject: Subject) -> Iterator[Remark]:
         yield Remark(
             f"{named(layers)}: the norm right behind subtracts the mean, and with it the bias, which gets no"
             " gradient.",
-            subject.either(
-                "model.bias=false", "Make the layers with bias=False; the norm has a shift of its own."
-            ),
+            "The norm has a shift of its own: such layers are made with bias=False.",
             tuple(layers),
+            ("model.bias=false",),
         )
 
 
@@ -42,9 +41,9 @@ def _weight_norm_before_init(subject: Subject) -> Iterator[Remark]:
         yield Remark(
             f"{named(stale)}: under weight norm, and as the constructor left it: what an init writes to"
             " `weight` after weight norm was put on it is lost, since the pass uses g·v/‖v‖.",
-            "Draw the weight first and then put weight norm on it, or use initbench.apply_init, which sets"
-            " both.",
+            "Draw the weight first, and then put weight norm on it.",
             tuple(stale),
+            subject.draws,
         )
 
 
@@ -84,8 +83,9 @@ def _duplicated_units(subject: Subject) -> Iterator[Remark]:
         yield Remark(
             f"{named(names)}: {alike} of {units} units have the weights of another one of their layer and get"
             " its gradient, so that training cannot tell them apart.",
-            subject.either("init.scheme=kaiming_normal", "Draw the weights at random."),
+            "Each unit needs weights of its own.",
             tuple(names),
+            subject.draws,
         )
 
 
@@ -131,11 +131,9 @@ def _residual_scale(subject: Subject) -> Iterator[Remark]:
     yield Remark(
         f"E[x²] grows ×{growth:.3g} over {len(sizes)} residual sums (×{a_sum:.2f} each): every branch adds as"
         " much as what it is added to.",
-        subject.either(
-            "init.scheme=skipinit, fixup or residual_scaled, or a norm layer",
-            f"Start the last layer of each branch at 0, or scale it by 1/√(2·{len(sizes)}).",
-        ),
+        "Look at the last layer of each branch, and at what scales it.",
         tuple(one.use.name for one in sums),
+        (*subject.branch_starts, "model.norm=batch"),
     )
 
 
