@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 if TYPE_CHECKING:
-    from initbench.data.dataset import Source
+    from initbench.data.dataset import DataSource
 
 DEPTH, WIDTH, CLASSES = 20, 128, 10
 LR, MOMENTUM, BATCH_SIZE = 0.01, 0.9, 128
@@ -48,24 +48,24 @@ def network(inputs: int, depth: int = DEPTH) -> nn.Sequential:
     return net
 
 
-def source() -> Source:
+def source() -> DataSource:
     """Where the command line would look for data, without a network."""
-    from initbench.data.dataset import Source
-    from initbench.data.resolve import data_root
+    from initbench.data.dataset import DataSource
+    from initbench.data.locate import data_root
 
     named = os.environ.get("INITBENCH_DATA")
-    return Source(root=data_root(Path(named) if named else None), offline=True)
+    return DataSource(root=data_root(Path(named) if named else None), offline=True)
 
 
 def training_split(name: str) -> tuple[Tensor, Tensor]:
     """The same samples, in the same scale, that initbench trains on."""
-    from initbench.choice import default_choice
     from initbench.data.dataset import DATASETS
-    from initbench.data.prepare import prepare
-    from initbench.data.resolve import resolve
+    from initbench.data.locate import resolve
+    from initbench.data.preprocessing import preprocess
+    from initbench.registry_choice import default_choice
 
     options = default_choice(DATASETS, name)
-    train = prepare(resolve(options, source()), options, "cpu").train
+    train = preprocess(resolve(options, source()), options, "cpu").train
     return train.x, train.y
 
 

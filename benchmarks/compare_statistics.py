@@ -17,10 +17,10 @@ import scipy
 from benchmarks.results_page import write_section
 from benchmarks.simulated_arms import CORRELATION, LAWS, NORMAL, Arm, Law, experiments
 from docs.generators.markdown import page, table
-from initbench.compare.differences import difference
-from initbench.compare.families import holm
-from initbench.compare.intervals import Interval, interval
-from initbench.compare.power import MOST_SEEDS, seeds_needed, t_power
+from initbench.analysis.stats.confidence_intervals import Interval, interval
+from initbench.analysis.stats.mean_difference import difference
+from initbench.analysis.stats.multiple_comparisons import holm
+from initbench.analysis.stats.power import MAX_SEEDS, seeds_needed, t_power
 
 SEEDS = (3, 5, 10, 20)
 ARMS = 10
@@ -97,7 +97,7 @@ def estimates_of_seeds(n: int, replications: int) -> list[int]:
         moved = {seed: None if value is None else value + 1.0 for seed, value in a.items()}
         needed = seeds_needed(moved, b)
         assert needed is not None
-        found.append(MOST_SEEDS + 1 if needed.more else needed.seeds)
+        found.append(MAX_SEEDS + 1 if needed.more else needed.seeds)
     return [int(q) for q in np.quantile(found, (0.1, 0.5, 0.9), method="nearest")]
 
 
@@ -169,7 +169,7 @@ def _powers(replications: int) -> str:
 
 def _estimates(replications: int) -> str:
     def shown(seeds: int) -> str:
-        return f"> {MOST_SEEDS}" if seeds > MOST_SEEDS else str(seeds)
+        return f"> {MAX_SEEDS}" if seeds > MAX_SEEDS else str(seeds)
 
     rows = [_progress([n, *map(shown, estimates_of_seeds(n, replications))]) for n in SEEDS]
     return table(["from n", "10 % say fewer than", "median", "10 % say more than"], rows)

@@ -41,7 +41,7 @@ def arguments() -> argparse.Namespace:
 
 def unpack(folder: Path) -> None:
     """Put MNIST's files where torchvision looks for them below `folder`."""
-    from initbench.data.obtain.fetch import obtain
+    from initbench.data.download.archive import obtain
     from initbench.data.sets.torchvision_sets import published
 
     raw = folder / "MNIST" / "raw"

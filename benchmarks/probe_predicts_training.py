@@ -18,27 +18,27 @@ from torch.nn.functional import cross_entropy
 from benchmarks.learning_scores import Case, report
 from benchmarks.results_page import write_section
 from initbench.components.activation import ACTIVATIONS
+from initbench.components.init_scheme import INITS, SchemeRequirement
 from initbench.components.norm import NORMS
-from initbench.components.scheme import INITS, Needs
 from initbench.config.schema import ExperimentConfig
-from initbench.data.dataset import Source
-from initbench.data.prepare import Bundle, Split, prepare
-from initbench.data.resolve import data_root, resolve
+from initbench.data.dataset import DataSource
+from initbench.data.locate import data_root, resolve
+from initbench.data.preprocessing import PreparedData, Split, preprocess
+from initbench.determinism import one_thread
+from initbench.diagnostics.short_training import LearningThreshold, train_variants
 from initbench.errors import ConfigError
-from initbench.execute.learning import Bar, train_row
-from initbench.probing.capture import probe
-from initbench.probing.diagnose import diagnose
-from initbench.probing.moments import ALIKE, Detail
-from initbench.probing.slopes import FALL, known, log_slope
-from initbench.threads import one_thread
+from initbench.probing.diagnosis import diagnose
+from initbench.probing.log_slopes import VANISHING_RATIO, finite_prefix, log_slope
+from initbench.probing.network_probe import probe
+from initbench.probing.tensor_statistics import ALIKE, ProbeDetail
 from initbench.train.loop import fixed_sample
-from initbench.train.start import draw
+from initbench.train.network_builder import build_networks
 
 CONFIGS, SEED, STEPS, SAMPLES = 200, 0, 250, 128
 DRAWS_FROM = 2026
 RATES = {"sgd": 0.05, "adam": 1e-3}
 _MOST = 10.0
-SLOW = (Needs.STORED_RUN, Needs.TRAINING)
+SLOW = (SchemeRequirement.STORED_RUN, SchemeRequirement.TRAINING)
 """What schemes need that cannot be drawn at random, or takes longer than the training."""
 
 
@@ -86,11 +86,13 @@ def configs(count: int) -> Iterator[ExperimentConfig | str]:
         made += 1
 
 
-def judge(config: ExperimentConfig, data: Bundle, batch: Split) -> tuple[tuple[str, ...], float]:
+def judge(config: ExperimentConfig, data: PreparedData, batch: Split) -> tuple[tuple[str, ...], float]:
     """The codes that the untrained net shows, and the severity."""
-    (network,) = draw(config, data, [SEED])
+    (network,) = build_networks(config, data, [SEED])
     state = dict(network.named_parameters()), dict(network.named_buffers())
-    layers = probe(network, *state, x=batch.x, y=batch.y, loss=cross_entropy, bins=8, detail=Detail.DIAGNOSIS)
+    layers = probe(
+        network, *state, x=batch.x, y=batch.y, loss=cross_entropy, bins=8, detail=ProbeDetail.DIAGNOSIS
+    )
     found = diagnose([{"when": "init", "step": 0, "layers": layers}], None, None)
     codes = tuple(dict.fromkeys(finding.code for finding in found if finding.level == "warning"))
     return codes, severity_of(layers, codes)
@@ -120,23 +122,23 @@ def severity_of(layers: list[dict[str, Any]], codes: Sequence[str]) -> float:
 
 def _log_growth(values: list[float | None]) -> float:
     """What the slope makes of a value over all layers, as a logarithm in units of that of 1/FALL."""
-    numbers = known(values)
-    return log_slope(numbers) * (len(numbers) - 1) / -math.log(FALL)
+    numbers = finite_prefix(values)
+    return log_slope(numbers) * (len(numbers) - 1) / -math.log(VANISHING_RATIO)
 
 
-def measure(count: int) -> tuple[list[Case], list[str], Bar, float]:
+def measure(count: int) -> tuple[list[Case], list[str], LearningThreshold, float]:
     """All cases, the reasons of refusals, the bar and the seconds it took."""
-    source, start = Source(root=data_root(None), offline=True), time.perf_counter()
+    source, start = DataSource(root=data_root(None), offline=True), time.perf_counter()
     cases: list[Case] = []
     refused: list[str] = []
-    data: Bundle | None = None
+    data: PreparedData | None = None
     for config in configs(count):
         if isinstance(config, str):
             refused.append(config)
             continue
         if data is None:
-            data = prepare(resolve(config.data, source), config.data, "cpu")
-            batch, bar = fixed_sample(data.train, SAMPLES), Bar.over(data.val, STEPS)
+            data = preprocess(resolve(config.data, source), config.data, "cpu")
+            batch, bar = fixed_sample(data.train, SAMPLES), LearningThreshold.for_split(data.val, STEPS)
         try:
             cases.append(_case(config, data, batch))
         except ConfigError as error:
@@ -146,10 +148,10 @@ def measure(count: int) -> tuple[list[Case], list[str], Bar, float]:
     return cases, refused, bar, time.perf_counter() - start
 
 
-def _case(config: ExperimentConfig, data: Bundle, batch: Split) -> Case:
+def _case(config: ExperimentConfig, data: PreparedData, batch: Split) -> Case:
     with one_thread():
         codes, severity = judge(config, data, batch)
-    (accuracy,) = train_row([(config, SEED)], data, STEPS, lambda _nets: None)
+    (accuracy,) = train_variants([(config, SEED)], data, STEPS, lambda _nets: None)
     model, init = config.model, config.init
     return Case(
         parts={
@@ -168,7 +170,7 @@ def _case(config: ExperimentConfig, data: Bundle, batch: Split) -> Case:
     )
 
 
-def about(cases: list[Case], refused: list[str], bar: Bar, seconds: float) -> str:
+def about(cases: list[Case], refused: list[str], bar: LearningThreshold, seconds: float) -> str:
     """What was done, in words."""
     return f"""
 {len(cases)} configs are drawn at random from the registries: families mlp, resnet_mlp and cnn as 11 : 7 : 2,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincinv, ndtr
 
-from initbench.compare.statistics import Scale
+from initbench.analysis.stats.summary import Scale
 
 Floats = NDArray[np.float64]
 Arm = dict[int, float | None]

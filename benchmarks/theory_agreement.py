@@ -19,10 +19,10 @@ from pydantic import ValidationError
 
 from benchmarks.results_page import write_section, written_by
 from initbench.config.schema import ExperimentConfig
-from initbench.data.dataset import Source
-from initbench.data.prepare import prepare
-from initbench.data.resolve import data_root, resolve
-from initbench.execute.survey import ConfigSurvey, survey
+from initbench.data.dataset import DataSource
+from initbench.data.locate import data_root, resolve
+from initbench.data.preprocessing import preprocess
+from initbench.diagnostics.survey import ConfigSurvey, survey
 
 ACTIVATIONS = (
     "relu leaky_relu tanh sigmoid gelu silu selu elu hard_tanh linear".split()  # noqa: SIM905
@@ -127,7 +127,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="width 128, and print instead of writing")
     quick = parser.parse_args().quick
-    source = Source(root=data_root(None), offline=True)
+    source = DataSource(root=data_root(None), offline=True)
     by_pair: dict[str, list[Score]] = {}
     refused: dict[str, str] = {}
     for activation in ACTIVATIONS:
@@ -138,7 +138,7 @@ def main() -> None:
             except ValidationError as error:
                 refused[name] = error.errors()[0]["msg"]
                 continue
-            data = prepare(resolve(config.data, source), config.data, "cpu")
+            data = preprocess(resolve(config.data, source), config.data, "cpu")
             by_pair[name] = list(scores(survey(config, data)))
             print(_row(name, by_pair[name]), flush=True)
     text = section(by_pair, refused)

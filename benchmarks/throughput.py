@@ -104,7 +104,7 @@ def machine() -> str:
     """The processor and the versions, in a line."""
     import torch
 
-    from initbench.execute.surroundings import machine as describe
+    from initbench.runner.environment import machine as describe
 
     found = describe(torch.device("cpu"))
     load = f"load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""

@@ -35,7 +35,7 @@ def _defaults(_current: str) -> str:
 
 PAGES: dict[str, Render] = {
     "docs/config.schema.json": _schema,
-    "initbench/compare/defaults.json": _defaults,
+    "initbench/analysis/defaults.json": _defaults,
     "docs/config.md": config_page.render,
     "docs/cli.md": cli_page.render,
     "docs/catalogue.md": catalogue_page.render,

@@ -14,14 +14,14 @@ from pathlib import Path
 import torch
 
 from docs.generators import lessons_page
-from initbench.data.dataset import Source
-from initbench.data.resolve import data_root
+from initbench.data.dataset import DataSource
+from initbench.data.locate import data_root
 from initbench.errors import InitbenchError
-from initbench.execute.experiment import Workplace
-from initbench.lesson.conduct import conduct, stock
-from initbench.lesson.read import load_lessons, shipped
+from initbench.runner.plan import RunContext
 from initbench.store.store import Store
-from initbench.sweep.train import stored
+from initbench.study.load_lesson import bundled_lessons, load_lessons
+from initbench.study.results import load_stored_runs
+from initbench.study.run_lesson import count_runs, run_lesson
 
 PAGE = Path(__file__).resolve().parent / "lessons.md"
 
@@ -32,23 +32,23 @@ def main() -> int:
     parser.add_argument("runs", metavar="RUNS_DIR", type=Path)
     parser.add_argument("lessons", metavar="LESSON", nargs="*", help="default: all")
     arguments = parser.parse_args()
-    source = Source(root=data_root(None), offline=True, notify=lambda said: print(said, file=sys.stderr))
-    workplace = Workplace(store=Store(arguments.runs), source=source, device=torch.device("cpu"))
-    get = partial(stored, workplace=workplace)
-    lessons = load_lessons(arguments.lessons or list(shipped()))
-    missing = {lesson.name: left for lesson in lessons if (left := stock(lesson, get).missing)}
+    source = DataSource(root=data_root(None), offline=True, notify=lambda said: print(said, file=sys.stderr))
+    workplace = RunContext(store=Store(arguments.runs), source=source, device=torch.device("cpu"))
+    get = partial(load_stored_runs, workplace=workplace)
+    lessons = load_lessons(arguments.lessons or list(bundled_lessons()))
+    missing = {lesson.name: left for lesson in lessons if (left := count_runs(lesson, get).missing)}
     if missing:
         print(
             "\n".join(f"{name}: {left} runs are missing" for name, left in missing.items()), file=sys.stderr
         )
         return 1
     try:
-        found = [conduct(lesson, get) for lesson in lessons]
+        found = [run_lesson(lesson, get) for lesson in lessons]
     except InitbenchError as error:
         print(error, file=sys.stderr)
         return 1
     kept = PAGE.read_text(encoding="utf-8") if arguments.lessons and PAGE.exists() else ""
-    PAGE.write_text(lessons_page.render(found, kept, list(shipped())), encoding="utf-8")
+    PAGE.write_text(lessons_page.render(found, kept, list(bundled_lessons())), encoding="utf-8")
     print(f"wrote {PAGE.name}")
     return 0
 

@@ -2,17 +2,17 @@
 
 TYPE_CHECKING = False  # typing's own is not imported: see __main__.py
 if TYPE_CHECKING:
-    from initbench.models.apply import apply_init as apply_init
-    from initbench.report.public import lint as lint
-    from initbench.report.public import probe as probe
+    from initbench.api import lint as lint
+    from initbench.api import probe as probe
+    from initbench.models.apply_init import apply_init as apply_init
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "apply_init", "lint", "probe"]
 
 _FROM = {
-    "apply_init": "initbench.models.apply",
-    "lint": "initbench.report.public",
-    "probe": "initbench.report.public",
+    "apply_init": "initbench.models.apply_init",
+    "lint": "initbench.api",
+    "probe": "initbench.api",
 }
 
 

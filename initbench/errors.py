@@ -76,7 +76,7 @@ class RunFailedError(InitbenchError):
 
 
 @dataclass(frozen=True)
-class Fault:
+class ConfigIssue:
     """One thing wrong with a config: where it stands, which key, what is wrong."""
 
     where: str
@@ -94,7 +94,7 @@ class ConfigError(InitbenchError):
 
     exit_code = 2
 
-    def __init__(self, faults: Iterable[Fault]) -> None:
+    def __init__(self, faults: Iterable[ConfigIssue]) -> None:
         self.faults = tuple(faults)
         super().__init__("\n".join(str(fault) for fault in self.faults))
 

@@ -58,7 +58,7 @@ class Options(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class RegistryEntry:
     """What every registry entry states about itself."""
 
     name: str
@@ -74,7 +74,7 @@ class Entry:
     """Names that are not accepted, since they say less or more than `name`, but are answered with it."""
 
 
-E = TypeVar("E", bound=Entry)
+E = TypeVar("E", bound=RegistryEntry)
 
 
 class Registry(Generic[E]):

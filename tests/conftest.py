@@ -83,11 +83,11 @@ class Said:
 @pytest.fixture
 def initbench(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
     """Call the command line in this process."""
-    from initbench.cli.main import call
+    from initbench.cli.main import run_command
 
     def run(*arguments: object) -> Said:
         capsys.readouterr()
-        code = call([str(argument) for argument in arguments])
+        code = run_command([str(argument) for argument in arguments])
         said = capsys.readouterr()
         return Said(code, said.out, said.err)
 

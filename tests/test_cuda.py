@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from initbench.train.numerics import FP32_ERROR, true_fp32
+from initbench.train.matmul_precision import FP32_ERROR, true_fp32
 
 pytestmark = [
     pytest.mark.cuda,

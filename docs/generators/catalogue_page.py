@@ -8,13 +8,13 @@ from typing import Any
 from docs.generators import fields
 from docs.generators.markdown import NOTHING, code, generated, page, table
 from initbench.components.activation import ACTIVATIONS, Activation, bound
+from initbench.components.init_scheme import INITS, Scheme
 from initbench.components.norm import NORMS
-from initbench.components.scheme import INITS, Scheme
-from initbench.config.registries import Kind, kinds
-from initbench.execute.executor import EXECUTORS
-from initbench.probing.diagnose import CODES
-from initbench.registry import Entry, Options, Registry
-from initbench.report import axes
+from initbench.config.registry_fields import RegistryField, registry_fields
+from initbench.probing.diagnosis import CODES
+from initbench.registry import Options, Registry, RegistryEntry
+from initbench.render import norm_diagram
+from initbench.runner.workers.base import EXECUTORS
 
 _INTRO = """\
 Everything a config can name, and the executors. Each table is one registry; the key that names its entries
@@ -79,7 +79,7 @@ _extra(
 def render(_current: str) -> str:
     """The whole page."""
     parts = ["# Catalogue", generated("the registries"), _INTRO]
-    for kind in kinds():
+    for kind in registry_fields():
         note, columns = _EXTRA.get(id(kind.registry), ("", []))
         header = ("name", "formula", "what it is", *(title for title, _ in columns), "options", "source")
         rows = [_row(entry, columns, kind) for entry in kind.registry]
@@ -97,20 +97,20 @@ def _pictures() -> Iterator[str]:
     """One picture for all norms that average over the same axes, under their names."""
     names: dict[tuple[str, ...], list[str]] = {}
     for entry in NORMS:
-        if axes.drawable(entry.axes):
+        if norm_diagram.drawable(entry.axes):
             names.setdefault(entry.axes, []).append(code(entry.name))
     for over, sharing in names.items():
-        yield f"{', '.join(sharing)}: {axes.sentence(over)}."
-        yield "```text\n" + "\n".join(axes.picture(over)) + "\n```"
+        yield f"{', '.join(sharing)}: {norm_diagram.sentence(over)}."
+        yield "```text\n" + "\n".join(norm_diagram.picture(over)) + "\n```"
 
 
-def _row(entry: Entry, columns: list[Column], kind: Kind) -> list[str]:
+def _row(entry: RegistryEntry, columns: list[Column], kind: RegistryField) -> list[str]:
     source = NOTHING if entry.source == "-" else entry.source
     extra = [read(entry) for _, read in columns]
     return [code(entry.name), entry.formula, entry.summary, *extra, _options(entry, kind), source]
 
 
-def _options(entry: Entry, kind: Kind) -> str:
+def _options(entry: RegistryEntry, kind: RegistryField) -> str:
     """The entry's options with their defaults, without those that every entry of its kind has."""
     common = set.intersection(*(set(other.options.model_fields) for other in kind.registry))
     own = [key for key in entry.options.model_fields if key not in common | set(Options.model_fields)]

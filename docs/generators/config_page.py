@@ -9,13 +9,13 @@ from pydantic import BaseModel
 
 from docs.generators import fields
 from docs.generators.markdown import code, generated, page, slug, table
-from initbench.config.lesson import Claim, LessonConfig, Picture
-from initbench.config.registries import Kind, kinds
+from initbench.config.lesson_schema import Claim, Figure, LessonConfig
+from initbench.config.registry_fields import RegistryField, registry_fields
 from initbench.config.schema import ExperimentConfig
-from initbench.config.sweep import SweepConfig
-from initbench.config.tuning import Range, Tune
+from initbench.config.sweep_schema import SweepConfig
+from initbench.config.tuning_schema import Range, Tune
 from initbench.registry import Options, Registry
-from initbench.sweep.tune import TOLERANCE
+from initbench.study.tuning import TOLERANCE
 
 _HEADER = ("key", "type", "default", "meaning")
 _INTRO = """\
@@ -164,7 +164,7 @@ has not seen."""
 
 def render(_current: str) -> str:
     """The whole page."""
-    found = kinds()
+    found = registry_fields()
     model = ExperimentConfig
     sections = {key: section for key in model.model_fields if (section := _section_model(key))}
     skip = frozenset(sections)
@@ -187,7 +187,7 @@ def render(_current: str) -> str:
 
 def _lessons() -> list[str]:
     """What the file of a lesson takes."""
-    sections = {"base and arms": None, "tune": Tune, "tune: values": Range, "claims": Claim, "show": Picture}
+    sections = {"base and arms": None, "tune": Tune, "tune: values": Range, "claims": Claim, "show": Figure}
     parts = ["# Lessons", _LESSONS, table(_HEADER, fields.rows(LessonConfig, link))]
     for title, section in sections.items():
         if section is None:
@@ -205,17 +205,19 @@ def _sweeps() -> list[str]:
 
 def link(registry: Registry[Any]) -> str:
     """The registry's noun, linked to its table."""
-    title = next(kind.title for kind in kinds() if kind.registry is registry)
+    title = next(kind.title for kind in registry_fields() if kind.registry is registry)
     return f"[{registry.kind}](catalogue.md#{slug(title)})"
 
 
-def _is_section(kind: Kind) -> bool:
+def _is_section(kind: RegistryField) -> bool:
     return kind.key.endswith((".name", ".family")) and kind.key.count(".") == 1
 
 
-def _kind_of_section(key: str) -> Kind | None:
+def _kind_of_section(key: str) -> RegistryField | None:
     """The registry whose entries the section is a choice of."""
-    return next((kind for kind in kinds() if _is_section(kind) and kind.key.split(".")[0] == key), None)
+    return next(
+        (kind for kind in registry_fields() if _is_section(kind) and kind.key.split(".")[0] == key), None
+    )
 
 
 def _section_model(key: str) -> type[BaseModel] | None:
@@ -255,7 +257,7 @@ def _entries_of_section(key: str, section: type[BaseModel]) -> list[str]:
     return parts
 
 
-def _options_of(kind: Kind) -> list[str]:
+def _options_of(kind: RegistryField) -> list[str]:
     shared = frozenset(Options.model_fields)
     rows = [
         [code(entry.name), *row]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from docs.generators.markdown import NOTHING, between, code, table
-from initbench.probing.diagnose import CODES
+from initbench.probing.diagnosis import CODES
 
 BEGIN, END = "<!-- codes: written by `python -m docs.generate` from CODES -->", "<!-- /codes -->"
 

@@ -12,13 +12,13 @@ from typing import Any
 from rich.console import Console
 
 from docs.generators.markdown import code, page, table
-from initbench.config.lesson import Lesson
-from initbench.lesson.conduct import Conducted
-from initbench.lesson.verdict import Judged, Verdict
-from initbench.report.comparison.view import View
-from initbench.report.lesson_tables import evidence, shown
-from initbench.report.terminal import print_uncut
-from initbench.report.text import plural
+from initbench.config.lesson_schema import Lesson
+from initbench.render.compare.display_options import View
+from initbench.render.lesson_tables import evidence, shown
+from initbench.render.terminal import print_uncut
+from initbench.render.text import plural
+from initbench.study.run_lesson import LessonResult
+from initbench.study.verdicts import ClaimResult, ClaimVerdict
 
 WIDTH = 120
 """Columns of tables and pictures."""
@@ -50,11 +50,11 @@ _MARK = re.compile(r"^<!-- lesson: (\S+), config (\S+) -->$", re.MULTILINE)
 
 _HEADING = re.compile(r"^## \d+\. ", re.MULTILINE)
 _MACHINES = re.compile(r" Machine: (.*)\.$", re.MULTILINE)
-_VERDICT = re.compile(rf"^\| ({'|'.join(Verdict)}) \| ", re.MULTILINE)
-_CLAIM = re.compile(rf"^\| (?:{'|'.join(Verdict)}) \| (.*?) \| \d+ \| ", re.MULTILINE)
+_VERDICT = re.compile(rf"^\| ({'|'.join(ClaimVerdict)}) \| ", re.MULTILINE)
+_CLAIM = re.compile(rf"^\| (?:{'|'.join(ClaimVerdict)}) \| (.*?) \| \d+ \| ", re.MULTILINE)
 
 
-def render(found: Sequence[Conducted], current: str = "", order: Sequence[str] = ()) -> str:
+def render(found: Sequence[LessonResult], current: str = "", order: Sequence[str] = ()) -> str:
     """Render the whole page.
 
     Args:
@@ -67,9 +67,9 @@ def render(found: Sequence[Conducted], current: str = "", order: Sequence[str] =
     numbered = [_HEADING.sub(f"## {i}. ", texts[name], count=1) for i, name in enumerate(names, 1)]
     counts = [Counter(_VERDICT.findall(text)) for text in numbered]
     summary = [_summary(i, *pair) for i, pair in enumerate(zip(names, numbered, counts, strict=True), 1)]
-    header = ("", "lesson", "question", "claims", *map(str, Verdict))
+    header = ("", "lesson", "question", "claims", *map(str, ClaimVerdict))
     total = sum(counts, Counter())
-    verdicts = ", ".join(f"{total[verdict]} {verdict}" for verdict in Verdict)
+    verdicts = ", ".join(f"{total[verdict]} {verdict}" for verdict in ClaimVerdict)
     line = f"{plural(total.total(), 'claim')}: {verdicts}. {_machines(found, current)}"
     return page("# Lessons", _HEADER, _INTRO, table(header, summary), line, *numbered)
 
@@ -106,11 +106,11 @@ def _said(claim: Any) -> str:
 
 def _summary(number: int, name: str, section: str, counts: Counter[str]) -> list[str]:
     question = section.partition("\n")[0].partition(". ")[2]
-    each = (str(counts[verdict]) for verdict in Verdict)
+    each = (str(counts[verdict]) for verdict in ClaimVerdict)
     return [str(number), code(name), question, str(counts.total()), *each]
 
 
-def _lesson(found: Conducted) -> Iterator[str]:
+def _lesson(found: LessonResult) -> Iterator[str]:
     config = found.lesson.config
     yield f"## 0. {config.question}"
     yield f"<!-- lesson: {config.name}, config {config.digest} -->"
@@ -129,11 +129,11 @@ def _lesson(found: Conducted) -> Iterator[str]:
     yield table(("verdict", "claim", "n", "numbers"), rows).replace(r"\\|", r"\|")
 
 
-def _evidence(found: Judged) -> str:
+def _evidence(found: ClaimResult) -> str:
     return "; ".join(evidence(found))
 
 
-def _text(found: Conducted) -> str:
+def _text(found: LessonResult) -> str:
     console = Console(
         file=io.StringIO(), width=WIDTH, markup=False, emoji=False, highlight=False, color_system=None
     )
@@ -143,7 +143,7 @@ def _text(found: Conducted) -> str:
     return f"```text\n{console.file.getvalue().strip()}\n```"
 
 
-def _machines(found: Sequence[Conducted], current: str) -> str:
+def _machines(found: Sequence[LessonResult], current: str) -> str:
     records = [run.record for one in found for arm in one.arms for run in arm.trained.runs]
     before = _MACHINES.search(current)
     seen = {_machine(record["machine"], record["versions"]) for record in records}

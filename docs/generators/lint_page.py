@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from docs.generators.markdown import NOTHING, between, code, table
-from initbench.linting.check import CHECKS
+from initbench.linting.rule import CHECKS
 
 BEGIN, END = "<!-- codes: written by `python -m docs.generate` from CHECKS -->", "<!-- /codes -->"
 

@@ -31,10 +31,10 @@ from rich.console import Console, RenderableType
 from rich.table import Table as RichTable
 
 from docs.generators.markdown import NOTHING, code, table
-from initbench.compare.facts import facts_of
-from initbench.compare.rows import Row, Table, tables
-from initbench.report import compare_tables, run_tables, text
-from initbench.store.layout import COMPLETE
+from initbench.analysis.run_summary import summarise_run
+from initbench.analysis.tables import Row, Table, tables
+from initbench.render import compare_tables, run_tables, text
+from initbench.store.run_directory import COMPLETE
 from initbench.store.store import Store, StoredRun
 
 _WIDTH, _TEXT_WIDTH = 240, 105
@@ -123,9 +123,9 @@ def _shown(runs: list[StoredRun], parts: Sequence[str]) -> list[RenderableType]:
     made: dict[str, RenderableType] = {
         "layers": run_tables.activation_table(runs, all_layers=False, width=_TEXT_WIDTH),
         "convergence": run_tables.convergence_table(runs, width=_TEXT_WIDTH),
-        "diagnosis": run_tables.diagnosis(runs),
+        "diagnosis": run_tables.render_diagnosis(runs),
     }
-    pieces: list[RenderableType] = [run_tables.heading(runs)]
+    pieces: list[RenderableType] = [run_tables.render_heading(runs)]
     for part in parts or made:
         pieces += [blank, made[part]]
     return pieces
@@ -164,7 +164,7 @@ def _results(runs: Sequence[StoredRun], names: Sequence[str]) -> str:
 
 
 def _tables(runs: Sequence[StoredRun], target: float | None = None) -> list[Table]:
-    return tables((facts_of(run) for run in runs), target=target)
+    return tables((summarise_run(run) for run in runs), target=target)
 
 
 def _with_one_target(runs: Sequence[StoredRun]) -> list[Table]:

@@ -22,15 +22,15 @@ def catalog(
     json_output: Json = False,
 ) -> None:
     """List what a config or --executor can name and a diagnosis find: formula, meaning, source of each."""
-    from initbench.report.catalogue import document, kind_of, kinds
+    from initbench.render.catalog import document, kind_of, kinds
 
     chosen = kinds() if kind is None else [kind_of(kind)]
     if json_output:
-        from initbench.store import strictjson
+        from initbench.store import strict_json
 
-        typer.echo(strictjson.dumps(document(chosen)))
+        typer.echo(strict_json.dumps(document(chosen)))
         return
-    from initbench.report.catalogue_tables import print_catalogue
-    from initbench.report.terminal import stdout_console, stdout_width
+    from initbench.render.catalog import print_catalogue
+    from initbench.render.terminal import stdout_console, stdout_width
 
     print_catalogue(stdout_console(), chosen, stdout_width())

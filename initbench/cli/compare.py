@@ -27,7 +27,7 @@ from initbench.cli.compare_options import (
     ViewOption,
     WhereOption,
 )
-from initbench.cli.gates import (
+from initbench.cli.gate_options import (
     Against,
     FailIf,
     FailUnless,
@@ -42,10 +42,10 @@ from initbench.cli.options import Json, Notes, RunPatterns, RunsDir, runs_root
 from initbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from initbench.compare.facts import RunFacts
-    from initbench.compare.rows import Table
-    from initbench.compare.select import Selection
-    from initbench.report.comparison.view import View
+    from initbench.analysis.run_summary import RunSummary
+    from initbench.analysis.selection import Selection
+    from initbench.analysis.tables import Table
+    from initbench.render.compare.display_options import View
     from initbench.store.store import Store
 
 
@@ -79,8 +79,8 @@ def compare(
     docs/compare.md tells how to read it, docs/ci.md how to write gates. Exit 1 if a gate is triggered.
     Damaged runs are named on stderr, and the others compared.
     """
-    from initbench.compare.rows import tables
-    from initbench.compare.select import Selection
+    from initbench.analysis.selection import Selection
+    from initbench.analysis.tables import tables
     from initbench.store.store import Store
 
     gates = gate_options(fail_if, strict, against, junit_xml, confidence, fail_unless)
@@ -109,15 +109,19 @@ def compare(
 
 def _aside(chosen: Selection) -> list[str]:
     """What no table tells of its runs."""
-    from initbench.compare.tuned import at_edges
-    from initbench.report.comparison.counted import lost
+    from initbench.analysis.tuning_warnings import edge_of_range_warnings
+    from initbench.render.compare.run_counts import unattributed_runs
 
     missing = [f"{sentence}." for sentence in chosen.missing]
-    return [*missing, *lost(chosen.runs), *at_edges(chosen.store.root, chosen.runs)]
+    return [
+        *missing,
+        *unattributed_runs(chosen.runs),
+        *edge_of_range_warnings(chosen.store.root, chosen.runs),
+    ]
 
 
-def _keys(by: Names, runs: Sequence[RunFacts]) -> list[str]:
-    from initbench.compare.keys import resolve_key
+def _keys(by: Names, runs: Sequence[RunSummary]) -> list[str]:
+    from initbench.analysis.config_keys import resolve_key
 
     keys = _split(by)
     if len(keys) > 2:
@@ -127,7 +131,7 @@ def _keys(by: Names, runs: Sequence[RunFacts]) -> list[str]:
 
 def _metrics(texts: Names) -> list[str]:
     """The names in `texts`, parted by commas or blanks; a heading may hold both, and is taken whole."""
-    from initbench.report.comparison.view import canonical
+    from initbench.render.compare.display_options import canonical
 
     names: list[str] = []
     for text in texts or []:
@@ -140,14 +144,14 @@ def _metrics(texts: Names) -> list[str]:
     return names
 
 
-def _columns(texts: Names, runs: Sequence[RunFacts]) -> list[str]:
-    from initbench.compare.keys import resolve_key
+def _columns(texts: Names, runs: Sequence[RunSummary]) -> list[str]:
+    from initbench.analysis.config_keys import resolve_key
 
     return [resolve_key(name, runs, "--columns") if "." in name else name for name in _metrics(texts)]
 
 
 def _sort(name: str | None) -> str | None:
-    from initbench.report.comparison.view import canonical
+    from initbench.render.compare.display_options import canonical
 
     if name is None:
         return None
@@ -160,7 +164,7 @@ def _split(texts: Names) -> list[str]:
 
 
 def _format(given: FormatName | None, output: Path | None, *, json_output: bool) -> FormatName:
-    from initbench.report.comparison.view import SUFFIXES, format_of
+    from initbench.render.compare.display_options import SUFFIXES, format_of
 
     if json_output and given not in (None, "json"):
         raise UsageError(f"--json and --format {given} ask for two formats: drop one of them")
@@ -173,8 +177,8 @@ def _format(given: FormatName | None, output: Path | None, *, json_output: bool)
 
 
 def _view(**given: object) -> View:
-    from initbench.report.comparison.view import View, check_together
-    from initbench.report.terminal import stdout_width
+    from initbench.render.compare.display_options import View, check_together
+    from initbench.render.terminal import stdout_width
 
     view = View(width=stdout_width(), ascii_only=is_ascii(), **given)  # type: ignore[arg-type]
     check_together(view)
@@ -187,15 +191,15 @@ def is_ascii() -> bool:
 
 
 def _report_baseline(tables: Sequence[Table], view: View) -> None:
-    from initbench.report.comparison.judged import without_comparison
+    from initbench.render.compare.analysed_table import without_comparison
 
     for sentence in without_comparison(tables, view):
         typer.echo(sentence, err=True)
 
 
 def _show(found: list[Table], view: View, output: Path | None, store: Store, more: dict[str, Any]) -> None:
-    from initbench.report.compare_tables import print_tables, rendered, save
-    from initbench.report.terminal import stdout_console
+    from initbench.render.compare_tables import print_tables, rendered, save
+    from initbench.render.terminal import stdout_console
 
     if output is not None:
         save(output, found, view, more)

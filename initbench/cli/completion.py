@@ -21,13 +21,13 @@ _CONFIG_ENDINGS = (".yaml", ".yml")
 
 def complete_runs(context: typer.Context, incomplete: str) -> list[str]:
     """Return experiments, sweeps and run ids of the runs directory that begin so."""
-    from initbench.store import sweeps
+    from initbench.store import sweep_index
     from initbench.store.store import Store
 
     root = Path(context.params.get("runs_dir") or "runs")
     try:
         records = Store(root).records()
-        swept = sweeps.names(root)
+        swept = sweep_index.names(root)
     except (InitbenchError, OSError):
         return []
     experiments = [str(record.get("experiment", "")) for record in records]
@@ -36,14 +36,14 @@ def complete_runs(context: typer.Context, incomplete: str) -> list[str]:
 
 def complete_metrics(incomplete: str) -> list[str]:
     """Return the metrics whose name begins so, after those that stand before a comma."""
-    from initbench.compare.metrics import METRICS
+    from initbench.analysis.metrics import METRICS
 
     return _in_list(incomplete, METRICS)
 
 
 def complete_columns(incomplete: str) -> list[str]:
     """Return the metrics and the keys of a config that begin so, after those that stand before a comma."""
-    from initbench.compare.metrics import METRICS
+    from initbench.analysis.metrics import METRICS
 
     return _in_list(incomplete, [*METRICS, *_keys()])
 
@@ -60,7 +60,7 @@ def complete_conditions(incomplete: str) -> list[str]:
 
 def complete_config(context: typer.Context, incomplete: str) -> list[str]:
     """Return config files, shipped configs, and overrides `KEY=` or `KEY=VALUE` that begin so."""
-    from initbench.config.shipped import shipped_names
+    from initbench.config.bundled_files import shipped_names
 
     words = context.params.get("arguments") or []
     if list(words[-1:]) == ["="] and len(words) > 1:  # bash takes KEY=VALUE for three words
@@ -71,7 +71,7 @@ def complete_config(context: typer.Context, incomplete: str) -> list[str]:
 
 def complete_lessons(incomplete: str) -> list[str]:
     """Return `ls`, lessons, config files and overrides that begin so."""
-    from initbench.config.shipped import CONFIGS
+    from initbench.config.bundled_files import CONFIGS
 
     lessons = sorted(path.stem for path in (CONFIGS / "lessons").glob("*.yaml"))
     named = _beginning(incomplete, ["ls", *lessons])
@@ -158,7 +158,7 @@ def _below_choice(node: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _table() -> dict[str, Any]:
-    from initbench.compare.defaults import default_table
+    from initbench.analysis.recorded_defaults import default_table
 
     return default_table()
 

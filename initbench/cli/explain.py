@@ -29,22 +29,22 @@ def explain(
 
     A name that several kinds have shows all of them.
     """
-    from initbench.report import explanation
-    from initbench.report.catalogue import find
+    from initbench.render import explain
+    from initbench.render.catalog import find_entries
 
-    found = find(name, kind)
+    found = find_entries(name, kind)
     if json_output:
-        from initbench.store import strictjson
+        from initbench.store import strict_json
 
-        typer.echo(strictjson.dumps(explanation.document(found)))
+        typer.echo(strict_json.dumps(explain.document(found)))
         return
-    from initbench.report.sheet import Sheet
-    from initbench.report.terminal import stdout_console, stdout_width
+    from initbench.render.page import Page
+    from initbench.render.terminal import stdout_console, stdout_width
 
     console = stdout_console()
     for place, (its_kind, entry) in enumerate(found):
-        sheet = Sheet(stdout_width())
+        sheet = Page(stdout_width())
         if place:
             sheet.draw([""])
-        explanation.explain(sheet, its_kind, entry, ascii_only=console.options.ascii_only)
+        explain.explain(sheet, its_kind, entry, ascii_only=console.options.ascii_only)
         sheet.print(console)

@@ -10,7 +10,7 @@ import typer
 
 from initbench.cli.batch import exit_with_failures, process_or_skip
 from initbench.cli.completion import complete_lessons
-from initbench.cli.gates import FailIf, FailUnless, JunitXml, Strict, print_verdicts
+from initbench.cli.gate_options import FailIf, FailUnless, JunitXml, Strict, print_verdicts
 from initbench.cli.options import DataDir, Json, Notes, RunsDir, runs_root
 from initbench.cli.training_gates import (
     FailOn,
@@ -20,28 +20,28 @@ from initbench.cli.training_gates import (
     judge_training,
     training_gates,
 )
-from initbench.cli.workplace import (
-    CrewOptions,
+from initbench.cli.training_options import (
     DeviceName,
     ExecutorName,
     Offline,
     Quiet,
     Rerun,
     WorkerMemory,
+    WorkerOptions,
     Workers,
-    workplace_of,
+    build_run_context,
 )
 from initbench.errors import InitbenchError, UsageError
 
 if TYPE_CHECKING:
-    from initbench.cli.gates import Verdicts
-    from initbench.compare.facts import RunFacts
-    from initbench.config.lesson import Lesson
+    from initbench.analysis.run_summary import RunSummary
+    from initbench.cli.gate_options import GateReport
+    from initbench.config.lesson_schema import Lesson
     from initbench.config.schema import ExperimentConfig
-    from initbench.execute.experiment import Workplace
-    from initbench.lesson.conduct import Conducted
+    from initbench.runner.plan import RunContext
     from initbench.store.store import Store
-    from initbench.sweep.train import Trained
+    from initbench.study.results import ExperimentRuns
+    from initbench.study.run_lesson import LessonResult
 
 LIST = "ls"
 Arguments = Annotated[
@@ -94,8 +94,8 @@ def lesson(
     from initbench.store.store import Store
 
     lessons, is_list = _lessons(arguments or [], data, first_seed, every=every)
-    crew = CrewOptions(device, executor, workers, worker_memory)
-    workplace = workplace_of(Store(runs_root(runs_dir)), crew, data_dir, offline=offline)
+    crew = WorkerOptions(device, executor, workers, worker_memory)
+    workplace = build_run_context(Store(runs_root(runs_dir)), crew, data_dir, offline=offline)
     if is_list:
         _list(lessons, workplace, json_output=json_output)
         return
@@ -103,8 +103,8 @@ def lesson(
     gates = training_gates(
         "lesson", fail_if, fail_unless, strict, junit_xml, fail_on, rows=arms, judges_otherwise=True
     )
-    conducted: list[Conducted] = []
-    verdicts: Verdicts | None = None
+    conducted: list[LessonResult] = []
+    verdicts: GateReport | None = None
     errors: list[InitbenchError] = []
     try:
         for found in _conducted(lessons, workplace, errors, quiet=quiet, rerun=rerun):
@@ -130,7 +130,7 @@ def _lessons(
 ) -> tuple[list[Lesson], bool]:
     """The lessons asked for, and whether only their list is."""
     from initbench.config.overrides import split_arguments
-    from initbench.lesson.read import load_lessons, shipped
+    from initbench.study.load_lesson import bundled_lessons, load_lessons
 
     names, overrides = split_arguments(arguments)
     overrides += [] if data is None else [f"data.name={data}"]
@@ -140,7 +140,7 @@ def _lessons(
         raise UsageError("--all takes no names of lessons")
     if not names and not every and not is_list:
         raise UsageError("name a lesson, or give --all; initbench lesson ls lists them")
-    names = names or list(shipped())
+    names = names or list(bundled_lessons())
     if not names:
         raise UsageError("no lessons are shipped with this installation; give the files of some")
     lessons = load_lessons(names, overrides)
@@ -149,32 +149,32 @@ def _lessons(
 
 def _conducted(
     lessons: Sequence[Lesson],
-    workplace: Workplace,
+    workplace: RunContext,
     errors: list[InitbenchError],
     *,
     quiet: bool,
     rerun: bool,
-) -> Iterator[Conducted]:
+) -> Iterator[LessonResult]:
     """Run the lessons in turn with one pool of workers."""
-    from initbench.execute.drive import Driver
-    from initbench.execute.undertaking import Budget
-    from initbench.lesson.conduct import conduct
-    from initbench.report.progress import ProgressDisplay
-    from initbench.sweep.train import trained
+    from initbench.render.progress import LiveProgress
+    from initbench.runner.pending import RunLimits
+    from initbench.runner.runner import Runner
+    from initbench.study.results import run_experiments
+    from initbench.study.run_lesson import run_lesson
 
-    display = ProgressDisplay(quiet=quiet)
+    display = LiveProgress(quiet=quiet)
 
-    def get(configs: Sequence[ExperimentConfig]) -> list[Trained]:
+    def get(configs: Sequence[ExperimentConfig]) -> list[ExperimentRuns]:
         with display.showing():
-            return trained(configs, driver=driver, store=workplace.store)
+            return run_experiments(configs, driver=driver, store=workplace.store)
 
-    with Driver(workplace, display, Budget(rerun=rerun)) as driver:
-        yield from process_or_skip(lessons, lambda lesson: conduct(lesson, get), errors)
+    with Runner(workplace, display, RunLimits(rerun=rerun)) as driver:
+        yield from process_or_skip(lessons, lambda lesson: run_lesson(lesson, get), errors)
 
 
-def _trained_runs(lessons: Sequence[Lesson], conducted: Sequence[Conducted], store: Store) -> TrainedRuns:
+def _trained_runs(lessons: Sequence[Lesson], conducted: Sequence[LessonResult], store: Store) -> TrainedRuns:
     """Return what the gates judge: the arms of all lessons, skipped ones included, as rows."""
-    from initbench.lesson.verdict import Verdict
+    from initbench.study.verdicts import ClaimVerdict
 
     experiments: dict[str, list[str]] = {arm.config.name: [] for lesson in lessons for arm in lesson.arms}
     for one in conducted:
@@ -191,50 +191,50 @@ def _trained_runs(lessons: Sequence[Lesson], conducted: Sequence[Conducted], sto
             f"the claim of {one.lesson.name} is undecided: {claim.claim.says}"
             for one in conducted
             for claim in one.claims
-            if claim.verdict is Verdict.UNDECIDED
+            if claim.verdict is ClaimVerdict.UNDECIDED
         ],
     )
 
 
-def _facts(found: Conducted) -> list[RunFacts]:
+def _facts(found: LessonResult) -> list[RunSummary]:
     return [run for arm in found.arms for run in arm.trained.facts]
 
 
-def _show(found: Conducted, *, all_notes: bool) -> None:
+def _show(found: LessonResult, *, all_notes: bool) -> None:
     from initbench.cli.compare import is_ascii
-    from initbench.report.comparison.view import View
-    from initbench.report.lesson_tables import print_lesson
-    from initbench.report.terminal import stdout_console, stdout_width
+    from initbench.render.compare.display_options import View
+    from initbench.render.lesson_tables import print_lesson
+    from initbench.render.terminal import stdout_console, stdout_width
 
     view = View(width=stdout_width(), ascii_only=is_ascii(), all_notes=all_notes)
     print_lesson(stdout_console(), found, view=view)
 
 
-def _print_document(conducted: Sequence[Conducted], verdicts: Verdicts | None) -> None:
-    from initbench.report.lesson_document import lessons_document
-    from initbench.store import strictjson
+def _print_document(conducted: Sequence[LessonResult], verdicts: GateReport | None) -> None:
+    from initbench.render.lesson_document import lessons_document
+    from initbench.store import strict_json
 
     judged = {} if verdicts is None else verdicts.document()
-    typer.echo(strictjson.dumps({**lessons_document(conducted), **judged}))
+    typer.echo(strict_json.dumps({**lessons_document(conducted), **judged}))
 
 
-def _print_sum(conducted: Sequence[Conducted]) -> None:
-    from initbench.report.lesson_tables import tally
+def _print_sum(conducted: Sequence[LessonResult]) -> None:
+    from initbench.render.lesson_tables import tally
 
     claims = [claim for one in conducted for claim in one.claims]
     typer.echo(f"{len(conducted)} lessons, {len(claims)} claims: {tally(claims)}")
 
 
-def _list(lessons: Sequence[Lesson], workplace: Workplace, *, json_output: bool) -> None:
-    from initbench.lesson.conduct import stock
-    from initbench.report.lesson_list import list_document, print_list
-    from initbench.report.terminal import stdout_console
-    from initbench.store import strictjson
-    from initbench.sweep.train import stored
+def _list(lessons: Sequence[Lesson], workplace: RunContext, *, json_output: bool) -> None:
+    from initbench.render.lesson_list import list_document, print_list
+    from initbench.render.terminal import stdout_console
+    from initbench.store import strict_json
+    from initbench.study.results import load_stored_runs
+    from initbench.study.run_lesson import count_runs
 
-    get = partial(stored, workplace=workplace)
-    found = [(lesson, stock(lesson, get)) for lesson in lessons]
+    get = partial(load_stored_runs, workplace=workplace)
+    found = [(lesson, count_runs(lesson, get)) for lesson in lessons]
     if json_output:
-        typer.echo(strictjson.dumps(list_document(found)))
+        typer.echo(strict_json.dumps(list_document(found)))
     else:
         print_list(stdout_console(), found)

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from initbench.cli.custom_model import BatchOption, DataOption, InputOption, ModelOption, parse_custom_model
 from initbench.cli.options import DataDir, Json, RunsDir, TargetArguments, runs_root
-from initbench.cli.own import BatchOption, DataOption, InputOption, ModelOption, own_model
 from initbench.errors import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from initbench.data.dataset import Source
-    from initbench.execute.linted import Linted
+    from initbench.data.dataset import DataSource
+    from initbench.diagnostics.lint_report import LintReport
 
 SEEDS = 3
 SAMPLES = 128
@@ -42,13 +42,13 @@ def lint(
     3 nets are drawn, or those of seeds=…, and shown one batch. docs/lint.md has the codes.
     With --model, init.scheme=… is what its weights are meant to have. Exit 1 if --fail-on finds its code.
     """
-    from initbench.data.dataset import Source
-    from initbench.data.resolve import data_root
+    from initbench.data.dataset import DataSource
+    from initbench.data.locate import data_root
 
     _check_codes(fail_on or [])
-    source = Source(root=data_root(data_dir), offline=offline, notify=lambda m: typer.echo(m, err=True))
+    source = DataSource(root=data_root(data_dir), offline=offline, notify=lambda m: typer.echo(m, err=True))
     if model is not None:
-        found = own_model(model, arguments or [], shape, data, batch).lint(source)
+        found = parse_custom_model(model, arguments or [], shape, data, batch).lint(source)
     elif shape is not None or data is not None or batch is not None:
         raise UsageError(
             "--input, --data and --batch go with --model; a config has data.name and its own shapes"
@@ -60,21 +60,21 @@ def lint(
         raise typer.Exit(1)
 
 
-def _of_config(arguments: Sequence[str], source: Source, runs_dir: Path | None) -> Linted:
-    from initbench.cli.configs import load_experiment
-    from initbench.data.prepare import prepare
-    from initbench.data.resolve import resolve
-    from initbench.execute.linted import lint_config
-    from initbench.pretrain.transfer_source import origins_of
+def _of_config(arguments: Sequence[str], source: DataSource, runs_dir: Path | None) -> LintReport:
+    from initbench.cli.load_configs import load_experiment
+    from initbench.data.locate import resolve
+    from initbench.data.preprocessing import preprocess
+    from initbench.diagnostics.lint_report import lint_config
+    from initbench.pretrain.weight_sources import resolve_weight_sources
     from initbench.store.store import Store
 
     config = load_experiment(arguments, {"seeds": SEEDS, "probe.batch": SAMPLES}, "lint")
-    origins = origins_of(config, Store(runs_root(runs_dir)), source)
-    return lint_config(config, prepare(resolve(config.data, source), config.data, "cpu"), origins)
+    origins = resolve_weight_sources(config, Store(runs_root(runs_dir)), source)
+    return lint_config(config, preprocess(resolve(config.data, source), config.data, "cpu"), origins)
 
 
 def _check_codes(codes: Sequence[str]) -> None:
-    from initbench.linting.check import CHECKS
+    from initbench.linting.rule import CHECKS
     from initbench.registry import unknown_name
 
     known = [*CHECKS.names(), ANY]
@@ -83,15 +83,15 @@ def _check_codes(codes: Sequence[str]) -> None:
             raise UsageError(f"--fail-on: {unknown_name('lint code', code, known)}")
 
 
-def _fails(found: Linted, codes: Sequence[str]) -> bool:
+def _fails(found: LintReport, codes: Sequence[str]) -> bool:
     return any(
         finding.code in codes or (ANY in codes and finding.level == "warning") for finding in found.findings
     )
 
 
-def _show(found: Linted, *, json_output: bool) -> None:
-    from initbench.report.lint_tables import lint_json, print_lint
-    from initbench.report.terminal import stdout_console
+def _show(found: LintReport, *, json_output: bool) -> None:
+    from initbench.render.lint_tables import lint_json, print_lint
+    from initbench.render.terminal import stdout_console
 
     if json_output:
         typer.echo(lint_json(found))

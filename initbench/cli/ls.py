@@ -105,7 +105,7 @@ def _misplaced(root: Path, patterns: Sequence[str]) -> list[str]:
 
 def _problems(store: Store, record: dict[str, Any]) -> list[str]:
     """What is not as it was stored; nothing is known of a run that never came to its end."""
-    from initbench.store.layout import RUN, STOPPED
+    from initbench.store.run_directory import RUN, STOPPED
 
     if record["status"] == "damaged":
         return [f"{RUN} is damaged: {record['error']}"]
@@ -122,15 +122,15 @@ def _print(
     json_output: bool,
 ) -> None:
     if json_output:
-        from initbench.store import strictjson
+        from initbench.store import strict_json
 
         runs = [_summary(record) for record in records]
         if problems:
             runs = [{**run, "problems": problems[str(run["run_id"])]} for run in runs]
         grouped = {} if groups is None else {"groups": groups[1]}
-        typer.echo(strictjson.dumps({"schema": SCHEMA, "runs": runs, **grouped}))
+        typer.echo(strict_json.dumps({"schema": SCHEMA, "runs": runs, **grouped}))
     elif records:
-        from initbench.report.terminal import print_uncut, stdout_console
+        from initbench.render.terminal import print_uncut, stdout_console
 
         now = datetime.now(UTC)
         table = run_table(records, now) if groups is None else group_table(groups, now)
@@ -141,9 +141,11 @@ def _print(
 
 def run_table(records: Sequence[dict[str, Any]], now: datetime) -> Table:
     """One line for each record, nothing cut."""
-    from initbench.report.grid import Grid
+    from initbench.render.text_table import TextTable
 
-    grid = Grid(("run", "status", "data", "val %", "test %", "steps", "age"), left=("run", "status", "data"))
+    grid = TextTable(
+        ("run", "status", "data", "val %", "test %", "steps", "age"), left=("run", "status", "data")
+    )
     for record in records:
         cells = _cells(_summary(record), now)
         grid.add(cells, _STYLES.get(cells[1]))
@@ -153,11 +155,11 @@ def run_table(records: Sequence[dict[str, Any]], now: datetime) -> Table:
 def group_table(groups: Groups, now: datetime) -> Table:
     """One line for each group: how many runs of which status, their mean accuracies, the youngest's age."""
     from initbench.cli.run_groups import group_heading
-    from initbench.report.grid import Grid
+    from initbench.render.text_table import TextTable
 
     by, rows = groups
     key = group_heading(by)
-    grid = Grid((by, "runs", "status", "val %", "test %", "age"), left=(by, "status"))
+    grid = TextTable((by, "runs", "status", "val %", "test %", "age"), left=(by, "status"))
     for row in rows:
         statuses = row["statuses"]
         words = list(statuses) if len(statuses) == 1 else [f"{n} {name}" for name, n in statuses.items()]
@@ -180,7 +182,7 @@ def age(created: object, now: datetime) -> str:
 
 
 def _select(store: Store, patterns: list[str], status: str | None, sweep: str | None) -> list[dict[str, Any]]:
-    from initbench.store.layout import STATUSES
+    from initbench.store.run_directory import STATUSES
 
     if status is not None and status not in STATUSES:
         from initbench.errors import UnknownNameError
@@ -191,9 +193,9 @@ def _select(store: Store, patterns: list[str], status: str | None, sweep: str | 
     known = {record["run_id"]: record for record in records}
     wanted = set(store.find(patterns, known)) if patterns else None
     if sweep is not None:
-        from initbench.store import sweeps
+        from initbench.store import sweep_index
 
-        swept = sweeps.runs_of(sweeps.read(store.root, sweep))
+        swept = sweep_index.runs_of(sweep_index.read(store.root, sweep))
         wanted = swept if wanted is None else wanted & swept
     return [
         _with_steps_made(store, record)
@@ -241,8 +243,8 @@ def _dataset(summary: Summary) -> str:
 
 
 def _percent(fraction: object) -> str:
-    from initbench.report.text import percent
-    from initbench.store.strictjson import number_or_none
+    from initbench.render.text import percent
+    from initbench.store.strict_json import number_or_none
 
     try:
         return percent(number_or_none(fraction), 1)

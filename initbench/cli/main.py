@@ -14,7 +14,6 @@ from initbench import __version__
 from initbench.cli import (
     catalog,
     compare,
-    data,
     explain,
     lesson,
     lint,
@@ -27,6 +26,7 @@ from initbench.cli import (
     schema,
     show,
     sweep,
+    training_data,
     validate,
 )
 from initbench.cli.options import add
@@ -62,7 +62,7 @@ for _command in (
     schema.schema,
 ):
     add(app, None, _command)
-app.add_typer(data.app, name="data")
+app.add_typer(training_data.app, name="data")
 
 
 def _print_version(asked: bool) -> None:
@@ -86,10 +86,10 @@ def main() -> NoReturn:
     install_signal_handlers()
     install_output_streams()
     begin_command()
-    sys.exit(call(sys.argv[1:]))
+    sys.exit(run_command(sys.argv[1:]))
 
 
-def call(arguments: Sequence[str]) -> int:
+def run_command(arguments: Sequence[str]) -> int:
     """Run the command line `arguments` and return its exit code.
 
     A code that was decided outlives the loss of what was printed.
@@ -98,7 +98,7 @@ def call(arguments: Sequence[str]) -> int:
     try:
         check_output()
     except InitbenchError as error:
-        lost = _explain(error)
+        lost = _print_error(error)
         return code or lost
     return code
 
@@ -111,7 +111,7 @@ def _call(arguments: Sequence[str]) -> int:
         cause = end.__context__ if isinstance(end.__context__, BrokenPipeError) else _end_of_file(end)
         return int(end.code or 0) if cause is None else _report_exception(cause)
     except InitbenchError as error:
-        return _explain(error)
+        return _print_error(error)
     except Terminated as error:
         print(f"initbench: interrupted{_resuming(arguments)}", file=sys.stderr)
         return error.exit_code
@@ -150,8 +150,8 @@ def _resuming(arguments: Sequence[str]) -> str:
     return f"; to go on: {shlex.join(again)}"
 
 
-def _explain(error: InitbenchError) -> int:
-    from initbench.report.text import one_line
+def _print_error(error: InitbenchError) -> int:
+    from initbench.render.text import one_line
 
     lines = [one_line(line) for line in str(error).splitlines()] or [type(error).__name__]
     prefix = "" if isinstance(error, ConfigError) else "initbench: "

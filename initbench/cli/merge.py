@@ -10,7 +10,7 @@ import typer
 from initbench.cli.options import Json, runs_root
 
 if TYPE_CHECKING:
-    from initbench.store.merge import Merged
+    from initbench.store.merging import MergeResult
 
 SCHEMA = "initbench.merge/1"
 _SHOWN = 10
@@ -37,19 +37,19 @@ def merge(
     Every file is compared with its manifest first. Two different results of one run are a conflict: exit 3,
     and nothing is merged. Runs that are still running or crashed are skipped.
     """
-    from initbench.store import strictjson
-    from initbench.store.merge import merge as merged_of
+    from initbench.store import strict_json
+    from initbench.store.merging import merge as merged_of
 
     root = runs_root(into)
     merged = merged_of(directories, root)
     if json_output:
-        typer.echo(strictjson.dumps({"schema": SCHEMA, "into": str(root), **vars(merged)}))
+        typer.echo(strict_json.dumps({"schema": SCHEMA, "into": str(root), **vars(merged)}))
     else:
         _print(merged, root)
 
 
-def _print(merged: Merged, root: Path) -> None:
-    from initbench.report.text import plural
+def _print(merged: MergeResult, root: Path) -> None:
+    from initbench.render.text import plural
 
     there = f", {len(merged.same):,} there already" if merged.same else ""
     typer.echo(f"{plural(len(merged.copied), 'run')} copied to {root}{there}")

@@ -15,7 +15,7 @@ from io import BufferedWriter, FileIO, TextIOWrapper
 from typing import TYPE_CHECKING, TextIO
 
 from initbench.errors import OutputError
-from initbench.report.ascii_text import replace_unencodable
+from initbench.render.ascii_text import replace_unencodable
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from initbench.cli.map_axes import EXAMPLE
+from initbench.cli.custom_model import BatchOption, DataOption, InputOption, ModelOption, parse_custom_model
 from initbench.cli.options import AllLayers, DataDir, Json, RunsDir, TargetArguments, runs_root
-from initbench.cli.own import BatchOption, DataOption, InputOption, ModelOption, own_model
-from initbench.cli.trainability import MapAxes, TrainSteps, show_map
+from initbench.cli.probe_map import MapAxes, TrainSteps, show_map
+from initbench.cli.probe_map_axes import EXAMPLE
 from initbench.errors import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from initbench.config.schema import ExperimentConfig
-    from initbench.data.dataset import Source
-    from initbench.execute.own_survey import OwnSurvey
-    from initbench.execute.survey import ConfigSurvey
+    from initbench.data.dataset import DataSource
+    from initbench.diagnostics.module_survey import ModuleSurvey
+    from initbench.diagnostics.survey import ConfigSurvey
 
 SEEDS = 16
 SAMPLES = 128
@@ -51,14 +51,14 @@ def probe(
     16 nets are drawn, or those of seeds=…, and shown one batch of 128 samples, or of probe.batch=….
     Nothing is stored, and without --train nothing is trained. --map draws one net a point or seeds=….
     """
-    from initbench.data.dataset import Source
-    from initbench.data.resolve import data_root
+    from initbench.data.dataset import DataSource
+    from initbench.data.locate import data_root
 
     arguments = arguments or []
     _check_together(model, axes, depths, train_steps)
-    source = Source(root=data_root(data_dir), offline=offline, notify=lambda m: typer.echo(m, err=True))
+    source = DataSource(root=data_root(data_dir), offline=offline, notify=lambda m: typer.echo(m, err=True))
     if model is not None:
-        found = own_model(model, arguments, shape, data, batch).survey(source, device)
+        found = parse_custom_model(model, arguments, shape, data, batch).survey(source, device)
         _show_own(found, all_layers=all_layers, json_output=json_output)
         return
     if shape is not None or data is not None or batch is not None:
@@ -78,9 +78,9 @@ def probe(
     _show_depths(dict(zip(asked, surveys, strict=True)), json_output=json_output)
 
 
-def _show_own(found: OwnSurvey, *, all_layers: bool, json_output: bool) -> None:
-    from initbench.report.own_tables import own_json, print_own
-    from initbench.report.terminal import stdout_console
+def _show_own(found: ModuleSurvey, *, all_layers: bool, json_output: bool) -> None:
+    from initbench.render.module_survey_tables import own_json, print_own
+    from initbench.render.terminal import stdout_console
 
     if json_output:
         typer.echo(own_json(found))
@@ -98,9 +98,9 @@ def _check_together(model: str | None, axes: str | None, depths: str | None, tra
 
 
 def _show(found: ConfigSurvey, *, all_layers: bool, json_output: bool) -> None:
-    from initbench.report.survey import document_json
-    from initbench.report.survey_tables import print_survey
-    from initbench.report.terminal import stdout_console
+    from initbench.render.survey_rows import document_json
+    from initbench.render.survey_tables import print_survey
+    from initbench.render.terminal import stdout_console
 
     if json_output:
         typer.echo(document_json(found))
@@ -109,8 +109,8 @@ def _show(found: ConfigSurvey, *, all_layers: bool, json_output: bool) -> None:
 
 
 def _show_depths(surveys: dict[int, ConfigSurvey], *, json_output: bool) -> None:
-    from initbench.report.depths import depths_json, print_depths
-    from initbench.report.terminal import stdout_console
+    from initbench.render.depth_table import depths_json, print_depths
+    from initbench.render.terminal import stdout_console
 
     if json_output:
         typer.echo(depths_json(surveys))
@@ -131,19 +131,19 @@ def _depths(text: str) -> list[int]:
 
 
 def _config(arguments: list[str]) -> ExperimentConfig:
-    from initbench.cli.configs import load_experiment
+    from initbench.cli.load_configs import load_experiment
 
     return load_experiment(arguments, {"seeds": SEEDS, "probe.batch": SAMPLES}, "probe")
 
 
-def _survey(config: ExperimentConfig, source: Source, device: str, runs_dir: Path | None) -> ConfigSurvey:
-    from initbench.data.prepare import prepare
-    from initbench.data.resolve import resolve
-    from initbench.execute.device import resolve_device
-    from initbench.execute.survey import survey
-    from initbench.pretrain.transfer_source import origins_of
+def _survey(config: ExperimentConfig, source: DataSource, device: str, runs_dir: Path | None) -> ConfigSurvey:
+    from initbench.data.locate import resolve
+    from initbench.data.preprocessing import preprocess
+    from initbench.diagnostics.survey import survey
+    from initbench.pretrain.weight_sources import resolve_weight_sources
+    from initbench.runner.device import resolve_device
     from initbench.store.store import Store
 
     chosen = resolve_device(device)
-    origins = origins_of(config, Store(runs_root(runs_dir)), source)
-    return survey(config, prepare(resolve(config.data, source), config.data, chosen), origins)
+    origins = resolve_weight_sources(config, Store(runs_root(runs_dir)), source)
+    return survey(config, preprocess(resolve(config.data, source), config.data, chosen), origins)

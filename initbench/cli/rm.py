@@ -52,7 +52,7 @@ def _refuse_running(store: Store, run_ids: list[str]) -> None:
 
 
 def _confirmed(run_ids: list[str]) -> bool:
-    from initbench.report.text import one_line, plural
+    from initbench.render.text import one_line, plural
 
     runs = plural(len(run_ids), "run")
     if not _interactive():
@@ -67,7 +67,7 @@ def _interactive() -> bool:
 
 
 def _tell(done: str, run_ids: list[str]) -> None:
-    from initbench.report.text import one_line
+    from initbench.render.text import one_line
 
     for run_id in run_ids:
         typer.echo(f"{done} {one_line(run_id)}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from initbench.cli.batch import exit_with_failures, process_or_skip
-from initbench.cli.gates import FailIf, FailUnless, JunitXml, Strict, print_verdicts
+from initbench.cli.gate_options import FailIf, FailUnless, JunitXml, Strict, print_verdicts
 from initbench.cli.options import AllLayers, ConfigArguments, DataDir, Json, RunsDir, runs_root
 from initbench.cli.sweep_options import MaxTime, seconds_of
 from initbench.cli.training_gates import (
@@ -19,24 +19,24 @@ from initbench.cli.training_gates import (
     judge_training,
     training_gates,
 )
-from initbench.cli.workplace import (
-    CrewOptions,
+from initbench.cli.training_options import (
     DeviceName,
     ExecutorName,
     Offline,
     Quiet,
     Rerun,
     WorkerMemory,
+    WorkerOptions,
     Workers,
-    workplace_of,
+    build_run_context,
 )
 from initbench.errors import InitbenchError
 
 if TYPE_CHECKING:
-    from initbench.cli.gates import Verdicts
+    from initbench.cli.gate_options import GateReport
     from initbench.config.schema import ExperimentConfig
-    from initbench.execute.experiment import Execution, Workplace
-    from initbench.execute.undertaking import Budget
+    from initbench.runner.pending import RunLimits
+    from initbench.runner.plan import ExperimentOutcome, RunContext
     from initbench.store.store import Store, StoredRun
 
 
@@ -68,10 +68,10 @@ def run(
     A run that is stored already is shown, not trained again. Of several experiments, one that cannot be run
     is reported and skipped. Exit 1 if a run failed or a gate is triggered (docs/ci.md).
     """
-    from initbench.cli.configs import load_experiments
-    from initbench.execute.undertaking import Budget
+    from initbench.cli.load_configs import load_experiments
+    from initbench.runner.pending import RunLimits
 
-    budget = Budget(max_seconds=seconds_of(max_time), rerun=rerun)
+    budget = RunLimits(max_seconds=seconds_of(max_time), rerun=rerun)
     configs = load_experiments(arguments)
     if print_config:
         _print_configs(configs)
@@ -80,12 +80,12 @@ def run(
 
     names = [config.name for config in configs]
     gates = training_gates("run", fail_if, fail_unless, strict, junit_xml, fail_on, rows=names)
-    crew = CrewOptions(device, executor, workers, worker_memory)
-    workplace = workplace_of(Store(runs_root(runs_dir)), crew, data_dir, offline=offline)
-    executions: list[Execution] = []
+    crew = WorkerOptions(device, executor, workers, worker_memory)
+    workplace = build_run_context(Store(runs_root(runs_dir)), crew, data_dir, offline=offline)
+    executions: list[ExperimentOutcome] = []
     errors: list[InitbenchError] = []
     seen: list[StoredRun] = []
-    verdicts: Verdicts | None = None
+    verdicts: GateReport | None = None
     try:
         for execution in _executions(configs, workplace, errors, budget, quiet=quiet):
             executions.append(execution)
@@ -109,33 +109,33 @@ def run(
 
 def _executions(
     configs: list[ExperimentConfig],
-    workplace: Workplace,
+    workplace: RunContext,
     errors: list[InitbenchError],
-    budget: Budget,
+    budget: RunLimits,
     *,
     quiet: bool,
-) -> Iterator[Execution]:
+) -> Iterator[ExperimentOutcome]:
     """Run the experiments in turn with one pool of workers; each is shown when it is done."""
-    from initbench.execute.drive import Driver
-    from initbench.report.progress import ProgressDisplay
+    from initbench.render.progress import LiveProgress
+    from initbench.runner.runner import Runner
 
-    display = ProgressDisplay(quiet=quiet)
+    display = LiveProgress(quiet=quiet)
 
-    def execute(config: ExperimentConfig) -> Execution:
+    def execute(config: ExperimentConfig) -> ExperimentOutcome:
         with display.showing():
-            (execution,) = driver.drive([config])
+            (execution,) = driver.run([config])
         return execution
 
-    with Driver(workplace, display, budget) as driver:
+    with Runner(workplace, display, budget) as driver:
         yield from process_or_skip(configs, execute, errors)
 
 
 def _trained_runs(
-    configs: Sequence[ExperimentConfig], executions: Sequence[Execution], store: Store
+    configs: Sequence[ExperimentConfig], executions: Sequence[ExperimentOutcome], store: Store
 ) -> TrainedRuns:
     """Return what the gates judge: the runs of all experiments, skipped ones included."""
-    from initbench.compare.read import read_facts
-    from initbench.compare.rows import tables
+    from initbench.analysis.load_runs import read_facts
+    from initbench.analysis.tables import tables
 
     experiments: dict[str, list[str]] = {config.name: [] for config in configs}
     for execution in executions:
@@ -152,43 +152,43 @@ def _trained_runs(
     )
 
 
-def _waiting(executions: Sequence[Execution], store: Store) -> int:
+def _waiting(executions: Sequence[ExperimentOutcome], store: Store) -> int:
     """Return the number of runs that --max-time left for the next call."""
-    from initbench.execute.undertaking import Budget
+    from initbench.runner.pending import RunLimits
 
     return sum(
         len(execution.config.seed_list)
-        - sum(not Budget(leave_failed=True).trains(store.status(run_id)) for run_id in execution.run_ids)
+        - sum(not RunLimits(keep_failed=True).will_run(store.status(run_id)) for run_id in execution.run_ids)
         for execution in executions
     )
 
 
 def _report_waiting(waiting: int) -> None:
     """Report the runs that are left; quiet or not, for the tables lack them."""
-    from initbench.report.text import plural
+    from initbench.render.text import plural
 
     typer.echo(f"initbench: time is up: {plural(waiting, 'run')} left; the same command resumes", err=True)
 
 
-def _stored(store: Store, execution: Execution) -> list[StoredRun]:
+def _stored(store: Store, execution: ExperimentOutcome) -> list[StoredRun]:
     return [store.read(run_id) for run_id in execution.run_ids if store.status(run_id)]
 
 
 def _print_configs(configs: list[ExperimentConfig]) -> None:
-    from initbench.config.load import to_yaml
+    from initbench.config.loading import to_yaml
 
     typer.echo("---\n".join(to_yaml(config) for config in configs), nl=False)
 
 
 def _show(runs: list[StoredRun], *, all_layers: bool) -> None:
-    from initbench.report.run_tables import print_experiment
-    from initbench.report.terminal import stdout_console
+    from initbench.render.run_tables import print_experiment
+    from initbench.render.terminal import stdout_console
 
     if runs:
         print_experiment(stdout_console(), runs, all_layers=all_layers)
 
 
-def _print_document(runs: Sequence[StoredRun], verdicts: Verdicts | None) -> None:
-    from initbench.report.document import runs_json
+def _print_document(runs: Sequence[StoredRun], verdicts: GateReport | None) -> None:
+    from initbench.render.json_documents import runs_json
 
     typer.echo(runs_json(runs, {} if verdicts is None else verdicts.document()))

@@ -26,12 +26,12 @@ def show(
         raise UsageError("name a run or an experiment; `initbench ls` lists them")
     experiments = _grouped(Store(runs_root(runs_dir)), patterns)
     if json_output:
-        from initbench.report.document import runs_json
+        from initbench.render.json_documents import runs_json
 
         typer.echo(runs_json([run for runs in experiments for run in runs], {}))
         return
-    from initbench.report.run_tables import print_experiment, tracebacks
-    from initbench.report.terminal import stdout_console
+    from initbench.render.run_tables import print_experiment, tracebacks
+    from initbench.render.terminal import stdout_console
 
     for runs in experiments:
         print_experiment(stdout_console(), runs, all_layers=all_layers)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from initbench.cli.gates import FailIf, FailUnless, JunitXml, Strict
+from initbench.cli.gate_options import FailIf, FailUnless, JunitXml, Strict
 from initbench.cli.options import DataDir, Json, Notes, RunsDir, runs_root
 from initbench.cli.sweep_options import (
     Arguments,
@@ -30,26 +30,26 @@ from initbench.cli.training_gates import (
     judge_training,
     training_gates,
 )
-from initbench.cli.workplace import (
-    CrewOptions,
+from initbench.cli.training_options import (
     DeviceName,
     ExecutorName,
     Offline,
     Quiet,
     Rerun,
     WorkerMemory,
+    WorkerOptions,
     Workers,
-    workplace_of,
+    build_run_context,
 )
 from initbench.errors import RunFailedError, UsageError
 
 if TYPE_CHECKING:
-    from initbench.cli.gates import GateOptions, Verdicts
-    from initbench.config.sweep import Sweep
-    from initbench.execute.experiment import Workplace
-    from initbench.execute.undertaking import Budget
-    from initbench.report.comparison.view import View
-    from initbench.sweep.conduct import Conducted
+    from initbench.cli.gate_options import GateOptions, GateReport
+    from initbench.config.sweep_schema import Sweep
+    from initbench.render.compare.display_options import View
+    from initbench.runner.pending import RunLimits
+    from initbench.runner.plan import RunContext
+    from initbench.study.run_sweep import SweepResult
 
 
 def sweep(
@@ -84,7 +84,7 @@ def sweep(
     A sweep file has axes (docs/config.md); with a plain experiment they come from the command line. The same
     command goes on where it was stopped. Exit 1 if a run failed or a gate of the sweep is triggered.
     """
-    from initbench.execute.undertaking import Budget
+    from initbench.runner.pending import RunLimits
     from initbench.store.store import Store
 
     seconds = seconds_of(max_time)
@@ -102,10 +102,10 @@ def sweep(
         rows=None if shard else [point.label for point in found.points],  # of a part, not all are known
         from_file=found.gates,
     )
-    crew = CrewOptions(device, executor, workers, worker_memory)
-    workplace = workplace_of(Store(runs_root(runs_dir)), crew, data_dir, offline=offline)
-    budget = Budget(fail_fast, seconds, limit, tuple(retry or ()), rerun, leave_failed=True)
-    asked = _Asked(found, workplace, budget, shard, json_output, notes)
+    crew = WorkerOptions(device, executor, workers, worker_memory)
+    workplace = build_run_context(Store(runs_root(runs_dir)), crew, data_dir, offline=offline)
+    budget = RunLimits(fail_fast, seconds, limit, tuple(retry or ()), rerun, keep_failed=True)
+    asked = _SweepCommand(found, workplace, budget, shard, json_output, notes)
     if dry_run:
         asked.plan()
     else:
@@ -113,74 +113,74 @@ def sweep(
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _SweepCommand:
     """A sweep, or the part of it that is this machine's, and how it is to be run."""
 
     sweep: Sweep
-    workplace: Workplace
-    budget: Budget
+    workplace: RunContext
+    budget: RunLimits
     shard: str | None
     json_output: bool
     all_notes: bool
 
     def plan(self) -> None:
         """Say what there is to do."""
-        from initbench.report.sweep_document import sweep_document
-        from initbench.report.sweep_tables import plan_lines, print_plan
-        from initbench.report.terminal import stdout_console
-        from initbench.store import strictjson
-        from initbench.sweep.conduct import stored
-        from initbench.sweep.estimate import outlook
+        from initbench.render.sweep_document import sweep_document
+        from initbench.render.sweep_tables import plan_lines, print_plan
+        from initbench.render.terminal import stdout_console
+        from initbench.store import strict_json
+        from initbench.study.forecast import forecast
+        from initbench.study.run_sweep import load_stored_sweep
 
-        found = stored(self.sweep, self.workplace)
-        ahead = outlook(found, self.workplace, self.budget)
+        found = load_stored_sweep(self.sweep, self.workplace)
+        ahead = forecast(found, self.workplace, self.budget)
         if self.json_output:
             more = {"shard": self.shard, "dry_run": True, "outlook": asdict(ahead)}
-            typer.echo(strictjson.dumps(sweep_document(found, _view(), more)))
+            typer.echo(strict_json.dumps(sweep_document(found, _view(), more)))
         else:
             print_plan(stdout_console(), found, list(plan_lines(found, ahead)))
 
     def run(self, gates: GateOptions, *, quiet: bool, fail_on: str | None) -> None:
         """Train what is missing, then show and judge everything."""
-        from initbench.execute.drive import Driver
-        from initbench.report import text
-        from initbench.report.sweep_progress import SweepDisplay
-        from initbench.report.sweep_tables import left_out
-        from initbench.sweep.conduct import conduct, stored
+        from initbench.render import text
+        from initbench.render.sweep_progress import SweepDisplay
+        from initbench.render.sweep_tables import skipped_points
+        from initbench.runner.runner import Runner
+        from initbench.study.run_sweep import load_stored_sweep, run_sweep
 
         display = SweepDisplay(self.sweep.name, quiet=quiet)
-        for line in left_out(self.sweep):
+        for line in skipped_points(self.sweep):
             display.say(line)
-        before = stored(self.sweep, self.workplace)
+        before = load_stored_sweep(self.sweep, self.workplace)
         ahead = before.ahead(self.budget)
         with (
             display.showing(before.total, before.total - ahead),
-            Driver(self.workplace, display, self.budget) as driver,
+            Runner(self.workplace, display, self.budget) as driver,
         ):
-            found = conduct(self.sweep, self.workplace, driver.drive)
+            found = run_sweep(self.sweep, self.workplace, driver.run)
         if (kept := ahead - display.done - found.unfinished) > 0:
             display.say(f"{self.sweep.name}: {text.plural(kept, 'run')} not trained anew")
         verdicts = self._verdicts(found, gates)
         self._show(found, verdicts)
         _fail(found, verdicts, fail_on)
 
-    def _show(self, found: Conducted, verdicts: Verdicts | None) -> None:
-        from initbench.cli.gates import print_verdicts
-        from initbench.report.sweep_document import sweep_document
-        from initbench.report.sweep_tables import print_result
-        from initbench.report.terminal import stdout_console
-        from initbench.store import strictjson
+    def _show(self, found: SweepResult, verdicts: GateReport | None) -> None:
+        from initbench.cli.gate_options import print_verdicts
+        from initbench.render.sweep_document import sweep_document
+        from initbench.render.sweep_tables import print_result
+        from initbench.render.terminal import stdout_console
+        from initbench.store import strict_json
 
         if self.json_output:
             judged = {} if verdicts is None else verdicts.document()
             more = {"shard": self.shard, "dry_run": False, **judged}
-            typer.echo(strictjson.dumps(sweep_document(found, _view(), more)))
+            typer.echo(strict_json.dumps(sweep_document(found, _view(), more)))
         else:
             print_result(stdout_console(), found, replace(_view(), all_notes=self.all_notes))
         if verdicts is not None:
             print_verdicts(verdicts)
 
-    def _verdicts(self, found: Conducted, options: GateOptions) -> Verdicts | None:
+    def _verdicts(self, found: SweepResult, options: GateOptions) -> GateReport | None:
         """The gates of the sweep and of the command line, judged once all runs are stored."""
         run_ids = [run for point in found.points for run in point.run_ids if run in found.facts]
         runs = TrainedRuns(
@@ -196,35 +196,35 @@ class _Asked:
 
 def _sweep(arguments: Sequence[str], shard: str | None, *, skip_invalid: bool) -> Sweep:
     from initbench.config.overrides import split_arguments
-    from initbench.execute.cost import cost
-    from initbench.sweep.read import load_sweep
-    from initbench.sweep.shard import Shard, part
+    from initbench.runner.cost_model import training_cost
+    from initbench.study.load_sweep import load_sweep
+    from initbench.study.sharding import Shard, select_shard
 
     which = None if shard is None else Shard.parse(shard)
     files, overrides = split_arguments(arguments)
     if len(files) != 1:
         raise UsageError("name one file, as in: initbench sweep configs/sweeps/ci.yaml seeds=8")
     found = load_sweep(files[0], overrides, skip_invalid=skip_invalid)
-    return found if which is None else part(found, which, cost)
+    return found if which is None else select_shard(found, which, training_cost)
 
 
 def _print_configs(found: Sweep) -> None:
-    from initbench.config.load import to_yaml
+    from initbench.config.loading import to_yaml
 
     typer.echo("---\n".join(to_yaml(point.config) for point in found.points), nl=False)
 
 
 def _view() -> View:
     from initbench.cli.compare import is_ascii
-    from initbench.report.comparison.view import View
-    from initbench.report.terminal import stdout_width
+    from initbench.render.compare.display_options import View
+    from initbench.render.terminal import stdout_width
 
     return View(width=stdout_width(), ascii_only=is_ascii())
 
 
-def _fail(found: Conducted, verdicts: Verdicts | None, fail_on: str | None) -> None:
+def _fail(found: SweepResult, verdicts: GateReport | None, fail_on: str | None) -> None:
     """End with what went wrong, if anything did."""
-    from initbench.report.sweep_tables import failure_lines
+    from initbench.render.sweep_tables import failure_lines
 
     lines = failure_lines(found.failed)
     lines += divergence_failures(found.statuses.elements(), fail_on)

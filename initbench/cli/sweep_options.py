@@ -12,7 +12,7 @@ from initbench.cli.completion import complete_config
 from initbench.errors import UsageError
 
 
-class Retried(StrEnum):
+class RetryStatus(StrEnum):
     """What `--retry` takes."""
 
     FAILED = "failed"
@@ -51,7 +51,7 @@ FailFast = Annotated[
     bool, typer.Option("--fail-fast/--keep-going", help="Stop at the first run that fails, or go on.")
 ]
 Retry = Annotated[
-    list[Retried] | None,
+    list[RetryStatus] | None,
     typer.Option("--retry", metavar="STATUS", help="Train anew what failed, diverged or crashed."),
 ]
 ShardOption = Annotated[

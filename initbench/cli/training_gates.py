@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from initbench.cli.gates import GateOptions, Verdicts, check_gates, gate_options
+from initbench.cli.gate_options import GateOptions, GateReport, check_gates, gate_options
 from initbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from initbench.compare.facts import RunFacts
-    from initbench.compare.gates.judge import Judgement
-    from initbench.compare.rows import Table
+    from initbench.analysis.gates.evaluate import GateResult
+    from initbench.analysis.run_summary import RunSummary
+    from initbench.analysis.tables import Table
     from initbench.store.store import Store
 
 FailOn = Annotated[
@@ -30,7 +30,7 @@ class TrainedRuns:
     store: Store
     experiments: Mapping[str, Sequence[str]]
     """The ids of the runs of each experiment; none where they are not known."""
-    facts: Sequence[RunFacts]
+    facts: Sequence[RunSummary]
     """Of the runs that are stored."""
     tables: Sequence[Table]
     rows: Collection[str]
@@ -71,7 +71,7 @@ def training_gates(
     """
     texts = [*(fail_if or []), *(fail_unless or [])]
     if texts and rows is not None:
-        from initbench.sweep.check import gate_problems
+        from initbench.study.validate_sweep import gate_problems
 
         for text in texts:
             for problem in gate_problems(text, rows):
@@ -81,12 +81,12 @@ def training_gates(
     return replace(options, judges_otherwise=judges_otherwise or fail_on is not None)
 
 
-def judge_training(options: GateOptions, runs: TrainedRuns) -> Verdicts | None:
+def judge_training(options: GateOptions, runs: TrainedRuns) -> GateReport | None:
     """Judge the gates once all runs are stored, and report; None where nothing was asked for."""
     if not (options.gates or options.junit_xml or options.strict):
         return None
-    from initbench.compare.completeness import missing_experiments
-    from initbench.compare.select import ReadSelection
+    from initbench.analysis.completeness import missing_experiments
+    from initbench.analysis.selection import ReadSelection
 
     unjudged = _unjudged(options, runs)
     waiting = [judgement.gate for judgement in unjudged]
@@ -97,14 +97,14 @@ def judge_training(options: GateOptions, runs: TrainedRuns) -> Verdicts | None:
     return check_gates(decidable, selection, runs.tables, unjudged, runs.obstacles)
 
 
-def _unjudged(options: GateOptions, runs: TrainedRuns) -> list[Judgement]:
+def _unjudged(options: GateOptions, runs: TrainedRuns) -> list[GateResult]:
     """Return the gates that wait for runs, or name rows that this call does not have, with the reason."""
-    from initbench.compare.gates.judge import Judgement
+    from initbench.analysis.gates.evaluate import GateResult
 
     if not runs.is_complete:
-        return [Judgement(gate, [], ["runs are missing here"]) for gate in options.gates]
+        return [GateResult(gate, [], ["runs are missing here"]) for gate in options.gates]
     return [
-        Judgement(gate, [], ["it names points that are left out"])
+        GateResult(gate, [], ["it names points that are left out"])
         for gate in options.gates
         if not {q.row.name for q in gate.quantities if q.row.name is not None} <= set(runs.rows)
     ]
@@ -116,7 +116,7 @@ def divergence_failures(statuses: Iterable[str], fail_on: str | None) -> list[st
     return [f"{diverged} of the runs diverged"] if diverged else []
 
 
-def exit_with_verdicts(verdicts: Verdicts | None) -> None:
+def exit_with_verdicts(verdicts: GateReport | None) -> None:
     """End the command with the exit code of its gates, unless that is 0."""
     if verdicts is not None and verdicts.exit_code:
         raise typer.Exit(verdicts.exit_code)

@@ -11,10 +11,10 @@ from initbench.errors import UsageError
 def validate(arguments: ConfigArguments) -> None:
     """Check configs, lessons and sweeps; every fault is listed as file:line:column: key: problem."""
     from initbench.config.overrides import split_arguments
-    from initbench.lesson.read import load_any
+    from initbench.study.load_lesson import load_mixed
 
     files, overrides = split_arguments(arguments)
     if not files:
         raise UsageError("name at least one config file, as in: initbench validate configs/relu_kaiming.yaml")
-    for config in load_any(files, overrides):
+    for config in load_mixed(files, overrides):
         typer.echo(f"{config.name}: ok")

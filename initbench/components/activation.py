@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from initbench.choice import options_model
-from initbench.registry import Entry, Options, Registry
-from initbench.theory import meanfield
+from initbench.registry import Options, Registry, RegistryEntry
+from initbench.registry_choice import options_model
+from initbench.theory import mean_field
 from initbench.theory.nonlinearity import Nonlinearity
 
 SATURATED_BELOW = 0.05
@@ -20,7 +20,7 @@ SATURATED_BELOW = 0.05
 
 
 @dataclass(frozen=True)
-class Moments:
+class ActivationMoments:
     """What theory needs of an activation, for independent pre-activations h ~ N(0, q)."""
 
     forward: float
@@ -34,7 +34,7 @@ def _same(features: int, _options: Any) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Activation(Entry):
+class Activation(RegistryEntry):
     """An activation: elementwise, or one that mixes the channels (axis 1) of its input.
 
     `build(options, features)` gives φ as a module for inputs of so many channels, (N, C) or (N, C, H, W).
@@ -43,7 +43,7 @@ class Activation(Entry):
     build: Callable[[Any, int], nn.Module]
     derivative: Callable[[Any, Tensor], Tensor] | None = None
     """φ′(x), and at a kink what autograd gives there; None for what is not elementwise."""
-    moments: Callable[[Any, float], Moments] | None = None
+    moments: Callable[[Any, float], ActivationMoments] | None = None
     """(options, q) → moments in closed form: for what is not elementwise, or too fast for quadrature."""
     kinks: tuple[float, ...] = ()
     """Where φ′ or φ″ jumps, whatever the options; quadrature splits there."""
@@ -158,13 +158,13 @@ class BoundActivation:
             return self.entry.kinks
         return tuple(sorted(kink / self.input_scale for kink in self.entry.kinks))
 
-    def moments(self, q: float) -> Moments | None:
+    def moments(self, q: float) -> ActivationMoments | None:
         """The moments in closed form, for h ~ N(0, q); None where quadrature has to find them."""
         if self.entry.moments is None:
             return None
         a2, c2 = self.input_scale**2, self.output_scale**2
         inner = self.entry.moments(self.options, a2 * q)
-        return Moments(c2 * inner.forward, c2 * a2 * inner.backward)
+        return ActivationMoments(c2 * inner.forward, c2 * a2 * inner.backward)
 
     @cached_property
     def nonlinearity(self) -> Nonlinearity | None:
@@ -179,14 +179,14 @@ class BoundActivation:
         moments = self.moments(q)
         if moments is not None:
             return sigma_w2 * moments.forward + sigma_b2
-        return meanfield.length_map(self.phi, q, sigma_w2=sigma_w2, sigma_b2=sigma_b2, kinks=self.kinks)
+        return mean_field.length_map(self.phi, q, sigma_w2=sigma_w2, sigma_b2=sigma_b2, kinks=self.kinks)
 
     def chi(self, q: float, *, sigma_w2: float) -> float:
         """χ₁ = σ_w² E[φ′(h)²], where fan_in = fan_out (Schoenholz et al. 2017)."""
         moments = self.moments(q)
         if moments is not None:
             return sigma_w2 * moments.backward
-        return meanfield.chi(self.derivative, q, sigma_w2=sigma_w2, kinks=self.kinks)
+        return mean_field.chi(self.derivative, q, sigma_w2=sigma_w2, kinks=self.kinks)
 
     @cached_property
     def preserving_gain(self) -> float:
@@ -194,7 +194,7 @@ class BoundActivation:
         moments = self.moments(1.0)
         if moments is not None:
             return float(moments.forward**-0.5)
-        return meanfield.preserving_gain(self.phi, self.kinks)
+        return mean_field.preserving_gain(self.phi, self.kinks)
 
     @cached_property
     def kaiming_gain(self) -> float:

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from torch import nn
 
-from initbench.registry import Entry, Registry
+from initbench.registry import Registry, RegistryEntry
 
-Fault = tuple[str, str]
+ShapeIssue = tuple[str, str]
 """The option at fault, "" when it is the norm itself, and a sentence."""
 
 
@@ -19,7 +19,7 @@ def _as_it_is(layer: nn.Module, _options: Any) -> nn.Module:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Norm(Entry):
+class Norm(RegistryEntry):
     """A norm layer: a module of its own on (N, C) and (N, C, H, W) alike, or a change to a weight layer.
 
     `build(num_features, options)` gives the module, or None where nothing is to be inserted.
@@ -38,8 +38,8 @@ class Norm(Entry):
     C/G is one group of channels, N/G one group of samples, C/n a window of channels."""
     min_batch: int = 1
     """The smallest batch it can be trained on."""
-    problem: Callable[[tuple[int, ...], Any], Fault | None] = lambda _shape, _options: None
-    batch_problem: Callable[[int, Any], Fault | None] = lambda _batch_size, _options: None
+    problem: Callable[[tuple[int, ...], Any], ShapeIssue | None] = lambda _shape, _options: None
+    batch_problem: Callable[[int, Any], ShapeIssue | None] = lambda _batch_size, _options: None
     scale_free: bool = False
     """Whether multiplying a weight by a number changes nothing that the layer computes."""
     rounds_alike: bool = True

@@ -18,7 +18,7 @@ from torch.optim.adam import adam
 from torch.optim.rmsprop import rmsprop
 from torch.optim.sgd import sgd
 
-from initbench.registry import Entry, Options, Registry
+from initbench.registry import Options, Registry, RegistryEntry
 
 _VECTOR = 16  # floats in 64 bytes; torch's fused kernels share out their work in these as well
 
@@ -54,7 +54,7 @@ class Update(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Optimizer(Entry):
+class Optimizer(RegistryEntry):
     """What an optimizer states about itself: its update, which makes the slots that it uses."""
 
     update: Update

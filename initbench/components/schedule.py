@@ -9,17 +9,17 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from initbench.registry import Entry, Options, Registry
+from initbench.registry import Options, Registry, RegistryEntry
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule(Entry):
+class Schedule(RegistryEntry):
     """`factor(options, progress)`: what the learning rate is multiplied by at `progress` in [0, 1)."""
 
     factor: Callable[[Any, float], float]
 
 
-class CosineOptions(Options):
+class CosineScheduleOptions(Options):
     """Options of cosine."""
 
     final: float = Field(default=0.0, ge=0.0, le=1.0)
@@ -67,7 +67,7 @@ SCHEDULES.add(
         summary="Falls along half a cosine to the final share.",
         source="Loshchilov & Hutter 2017",
         formula="lr·(f + (1 − f)·(1 + cos πt)/2)",
-        options=CosineOptions,
+        options=CosineScheduleOptions,
         factor=lambda o, t: o.final + (1.0 - o.final) * 0.5 * (1.0 + math.cos(math.pi * t)),
     )
 )

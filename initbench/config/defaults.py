@@ -8,13 +8,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from initbench.choice import Choice
-from initbench.config.registries import leaves
+from initbench.config.registry_fields import leaf_types
 from initbench.config.schema import ExperimentConfig
+from initbench.registry_choice import Choice
 
 
 def defaults_json() -> str:
-    """The table of `initbench.compare.defaults` as indented JSON text, with a newline at the end.
+    """The table of `initbench.analysis.recorded_defaults` as indented JSON text, with a newline at the end.
 
     `keys`: by key its `default` as it is stored (none where the key is required), and what is below it:
     `keys` of a section, or the name of one of the `choices`. Of these, `tag` holds an entry's name, and
@@ -46,7 +46,7 @@ def _dumped(model: type[BaseModel]) -> dict[str, Any]:
 
 def _below(field: Any, choices: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """The section or the choice that a value of the field is; nothing for lists and plain values."""
-    for annotation, choice in leaves(field.annotation, list(field.metadata)):
+    for annotation, choice in leaf_types(field.annotation, list(field.metadata)):
         if choice is not None:
             _add(choice, choices)
             yield "choice", choice.registry.kind

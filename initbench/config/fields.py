@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from initbench.choice import Choice
 from initbench.registry import Registry
+from initbench.registry_choice import Choice
 
 _NAMES: dict[Any, str] = {
     int: "integer",

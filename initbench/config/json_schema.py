@@ -8,11 +8,11 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from initbench.config.lesson import LessonConfig
-from initbench.config.read_lesson import NOT_IN_ARMS
+from initbench.config.lesson_loader import NOT_IN_ARMS
+from initbench.config.lesson_schema import LessonConfig
 from initbench.config.schema import ExperimentConfig
-from initbench.config.sweep import SweepConfig
-from initbench.config.tuning import Tune
+from initbench.config.sweep_schema import SweepConfig
+from initbench.config.tuning_schema import Tune
 
 _OTHERS: dict[str, type[BaseModel]] = {"lesson": LessonConfig, "sweep": SweepConfig}
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from initbench.config.faults import dotted
-from initbench.config.strictyaml import MAX_DEPTH, parse, scalar
-from initbench.config.words import kind
-from initbench.errors import ConfigError, Fault
+from initbench.config.issue_messages import yaml_type_name
+from initbench.config.validation_errors import dotted_key
+from initbench.config.yaml_reader import MAX_DEPTH, parse, scalar
+from initbench.errors import ConfigError, ConfigIssue
 
 _LOOKS_LIKE_KEY = re.compile(r"\s*[A-Za-z_][\w.-]*\s*[+:]?=|[+~]{1,2}[A-Za-z_]")
 _SIGNS = "+~"
@@ -117,7 +117,7 @@ def _flow_value(text: str, key: str, written: str) -> Any:
     """The value of brackets, braces or quotes, read as the only key of a document."""
     document = parse(f"value: {written}", "")
     if document.faults:
-        raise ConfigError(Fault(f"override {text}", key, fault.problem) for fault in document.faults)
+        raise ConfigError(ConfigIssue(f"override {text}", key, fault.problem) for fault in document.faults)
     if list(document.data) != ["value"]:
         raise _refused(text, key, "holds more than one value")
     return document.data["value"]
@@ -139,7 +139,7 @@ def _one_value(key: str, written: str) -> str:
 
 
 def _refused(text: str, key: str, problem: str) -> ConfigError:
-    return ConfigError([Fault(f"override {text}", key, problem)])
+    return ConfigError([ConfigIssue(f"override {text}", key, problem)])
 
 
 def apply(data: dict[str, Any], overrides: Sequence[Override]) -> dict[str, Any]:
@@ -156,7 +156,7 @@ def apply(data: dict[str, Any], overrides: Sequence[Override]) -> dict[str, Any]
     return merged
 
 
-def _lay(data: dict[str, Any], override: Override) -> Fault | None:
+def _lay(data: dict[str, Any], override: Override) -> ConfigIssue | None:
     *way, last = override.path
     inside = data
     for depth, key in enumerate(way, start=1):
@@ -166,10 +166,11 @@ def _lay(data: dict[str, Any], override: Override) -> Fault | None:
         elif isinstance(below, str):
             below = {"name": below}
         if not isinstance(below, dict):
-            return Fault(
+            return ConfigIssue(
                 override.where,
-                dotted(override.path),
-                f"{dotted(override.path[:depth])} is {kind(below)} and has no keys; replace it whole",
+                dotted_key(override.path),
+                f"{dotted_key(override.path[:depth])} is {yaml_type_name(below)} and has no keys; "
+                "replace it whole",
             )
         inside[key] = below
         inside = below

@@ -8,19 +8,19 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from initbench.choice import Choice, default_choice
 from initbench.components.activation import bind
-from initbench.components.inits.pretrained import TransferOptions
+from initbench.components.init_scheme import INITS, SchemeContext, SchemeRequirement
+from initbench.components.inits.pretrained_scheme import TransferOptions
 from initbench.components.norm import NORMS
 from initbench.components.optimizer import OPTIMIZERS
 from initbench.components.schedule import SCHEDULES
-from initbench.components.scheme import INITS, Needs, Setting
 from initbench.data.dataset import DATASETS, DataOptions, form_of
 from initbench.errors import ConfigError
 from initbench.models.build import check
-from initbench.models.initialise import InitOptions
+from initbench.models.init_weights import InitOptions
 from initbench.models.network import FAMILIES, FamilyOptions
 from initbench.registry import MAX_COUNT, MAX_NUMBER, Options, Section
+from initbench.registry_choice import Choice, default_choice
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 SeedList = Annotated[list[Seed], Field(min_length=1, max_length=10_000)]
@@ -171,20 +171,20 @@ class ExperimentConfig(Section):
 
     @model_validator(mode="after")
     def _sections_fit(self) -> ExperimentConfig:
-        faults = list(self._misfits()) or list(self._unbuildable())
+        faults = list(self._cross_section_issues()) or list(self._build_issues())
         misfits = [InitErrorDetails(type=fault, input=self) for fault in faults]
         if misfits:
             raise ValidationError.from_exception_data("ExperimentConfig", misfits)
         return self
 
-    def _misfits(self) -> Iterator[PydanticCustomError]:
+    def _cross_section_issues(self) -> Iterator[PydanticCustomError]:
         """What is wrong between the sections, each of which is valid alone."""
         if isinstance(self.init.scheme, TransferOptions) and self.init.scheme.source == self.name:
             yield _key_fault("an experiment cannot start from its own runs", key="init.scheme.from")
         if self.init.bias is not None and not self.model.bias:
             problem = f"init.bias={self.init.bias:g} has no use: with model.bias=false there are no biases"
             yield _key_fault(problem, key="init.bias")
-        setting = Setting(bind(self.model.activation), self.model.norm.name, self.model.bias)
+        setting = SchemeContext(bind(self.model.activation), self.model.norm.name, self.model.bias)
         for key, problem in self.init.misfits(setting):
             yield _key_fault(problem, key=key)
         form, labelled = form_of(self.data), self.data.labelled
@@ -205,7 +205,7 @@ class ExperimentConfig(Section):
         if norm.acts_on == "weights" and self.model.norm_placement != "before_activation":
             problem = f"{self.model.norm_placement} has no use: model.norm={norm.name} acts on the weights"
             yield _key_fault(problem, key="model.norm_placement")
-        if norm.scale_free and INITS[self.init.scheme.name].needs is Needs.FIRST_BATCH:
+        if norm.scale_free and INITS[self.init.scheme.name].needs is SchemeRequirement.FIRST_BATCH:
             scheme = self.init.scheme.name
             problem = f"init.scheme={scheme} rescales weights, which model.norm={norm.name} undoes"
             yield _key_fault(problem, key="init.scheme")
@@ -217,7 +217,7 @@ class ExperimentConfig(Section):
         if own is not None:
             yield "init.scheme.batch_size", own
 
-    def _unbuildable(self) -> Iterator[PydanticCustomError]:
+    def _build_issues(self) -> Iterator[PydanticCustomError]:
         """What no net for samples of this form can be, as far as the form is known before they are loaded."""
         form = form_of(self.data)
         if form is None:
@@ -241,7 +241,7 @@ class ExperimentConfig(Section):
         """Every key with its value, defaults filled in, as plain YAML data."""
         return self.model_dump(mode="json")
 
-    def computed(self) -> dict[str, Any]:
+    def identity_keys(self) -> dict[str, Any]:
         """What of `resolved` the numbers of a run depend on, once its seed and its data are known.
 
         That is everything but `name`, `notes`, `seeds`, and the keys that say where the data set, or weights

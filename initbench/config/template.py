@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from initbench.config.load import checked
+from initbench.config.loading import validate_data
 from initbench.config.schema import ExperimentConfig
 from initbench.errors import ConfigError
 
@@ -46,7 +46,7 @@ def first_config(name: str) -> str:
         ConfigError: An experiment cannot have this name.
     """
     data = {"kind": "experiment", "name": name}
-    _, faults = checked(ExperimentConfig, data, lambda _path, _of_key: "NAME")
+    _, faults = validate_data(ExperimentConfig, data, lambda _path, _of_key: "NAME")
     if faults:
         raise ConfigError(faults)
     return _TEXT.format(name=name)

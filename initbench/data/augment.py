@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from initbench.streams import generator
+from initbench.rng import generator
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from initbench.data.order import SHUFFLED, Order
+from initbench.data.sampling_order import SHUFFLED, Order
 from initbench.errors import UsageError
-from initbench.streams import generator
+from initbench.rng import generator
 
 
 def check_batch_size(samples: int, batch_size: int) -> None:

@@ -14,9 +14,9 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor
 
-from initbench.data.order import ORDER_PATTERN
+from initbench.data.sampling_order import ORDER_PATTERN
 from initbench.errors import DataError
-from initbench.registry import MAX_COUNT, Entry, Options, Registry, Section
+from initbench.registry import MAX_COUNT, Options, Registry, RegistryEntry, Section
 
 # From 2 up: on the CPU, torch 2.14 interpolates to a width of 1 with antialiasing wrongly.
 _Pixels = Annotated[int, Field(ge=2, le=4096)]
@@ -143,7 +143,7 @@ class DataOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class DataSource:
     """Where data may come from."""
 
     root: Path
@@ -179,7 +179,7 @@ class RawData:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Located:
+class LocatedDataset:
     """A data set known to be usable: its identity is fixed, its tensors are not loaded yet."""
 
     name: str
@@ -212,7 +212,7 @@ class UnavailableError(DataError):
 
 
 @dataclass(frozen=True)
-class Form:
+class SampleShape:
     """What a net has to fit: the shape of one sample, (C, H, W) or (D,), and the number of classes."""
 
     shape: tuple[int, ...]
@@ -220,7 +220,7 @@ class Form:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dataset(Entry):
+class Dataset(RegistryEntry):
     """A registry entry; its `options` extend DataOptions.
 
     `form(options)` is the set's form as published, or None where only its file tells.
@@ -231,11 +231,11 @@ class Dataset(Entry):
     """
 
     options: type[DataOptions] = DataOptions
-    locate: Callable[[Any, Source], Located]
-    form: Callable[[Any], Form | None] = lambda _options: None
+    locate: Callable[[Any, DataSource], LocatedDataset]
+    form: Callable[[Any], SampleShape | None] = lambda _options: None
 
 
-def form_of(options: DataOptions) -> Form | None:
+def form_of(options: DataOptions) -> SampleShape | None:
     """The form that samples come in under `options`, as far as it is known before the set is looked for."""
     form = DATASETS[options.name].form(options)
     if form is None:
@@ -244,7 +244,7 @@ def form_of(options: DataOptions) -> Form | None:
     shape = form.shape
     if options.resize is not None and len(shape) == 3:
         shape = (shape[0], *pixels(options.resize))
-    return Form((math.prod(shape),) if options.whiten == "pca" else shape, classes)
+    return SampleShape((math.prod(shape),) if options.whiten == "pca" else shape, classes)
 
 
 def pixels(resize: int | list[int]) -> tuple[int, int]:

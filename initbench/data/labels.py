@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from initbench.errors import DataError
-from initbench.streams import generator
+from initbench.rng import generator
 
 _SEED = 0
 
 
-def labelled_parts(y: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def split_labelled(y: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Indices of `count` samples of y (N,) that keep their labels, and of the rest, both sorted.
 
     The same for every run. A class of n samples keeps its share, n·count/N rounded up or down, and at
@@ -43,7 +43,7 @@ def _quotas(sizes: Tensor, count: int) -> list[int]:
     return [int(number) for number in quota]
 
 
-def mislabelled(y: Tensor, classes: int, share: float) -> Tensor:
+def corrupt_labels(y: Tensor, classes: int, share: float) -> Tensor:
     """y (N,) with round(share·N) labels replaced, each by one of the other classes, all equally likely.
 
     The same for every run. A larger share keeps the wrong labels of a smaller one and adds to them.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-def stratified_parts(labels: Tensor, sizes: Sequence[int], generator: torch.Generator) -> list[Tensor]:
+def stratified_split(labels: Tensor, sizes: Sequence[int], generator: torch.Generator) -> list[Tensor]:
     """Disjoint index sets of the given sizes, each with the class shares of `labels` (N,).
 
     Every class is shuffled and its members spread evenly over [0, 1]; the cuts are made in that

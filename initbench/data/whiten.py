@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from initbench.threads import one_thread
+from initbench.determinism import one_thread
 
 _CHUNK_VALUES = 1 << 22
 

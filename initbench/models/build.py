@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from initbench.memory import refused_bytes
-from initbench.models.fit import refuse
-from initbench.models.initialise import InitOptions, check_init, initialise
+from initbench.models.init_weights import InitOptions, check_init, initialise
 from initbench.models.network import FAMILIES, FamilyOptions, Network
-from initbench.models.pretrained import check_transfer
-from initbench.streams import stream_seed
+from initbench.models.shape_checks import raise_config_error
+from initbench.models.transfer_checks import check_transfer
+from initbench.rng import stream_seed
 
 
 def check(model: FamilyOptions, init: InitOptions, *, input_shape: tuple[int, ...], classes: int) -> int:
@@ -29,7 +29,9 @@ def check(model: FamilyOptions, init: InitOptions, *, input_shape: tuple[int, ..
         except (RuntimeError, OverflowError, TypeError) as error:
             if isinstance(error, RuntimeError) and refused_bytes(error) is None:
                 raise
-            refuse("model", "a weight of this net has more values than can be counted; choose smaller sizes")
+            raise_config_error(
+                "model", "a weight of this net has more values than can be counted; choose smaller sizes"
+            )
         check_transfer(network, model, init)
         check_init(network, init)
     return sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())

@@ -12,7 +12,7 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from initbench.components.weight import parametrization_of
+from initbench.components.parametrized_weight import parametrization_of
 from initbench.errors import UsageError
 
 Read = Callable[[], Tensor]

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.utils.weight_norm import WeightNorm
 
 from initbench.components.activation import BoundActivation
-from initbench.components.scheme import INITS, Setting
-from initbench.components.weight import assign_weight, parametrization_of, weight_of
+from initbench.components.init_scheme import INITS, SchemeContext
+from initbench.components.parametrized_weight import assign_weight, parametrization_of, weight_of
 from initbench.models.computed_weights import (
     hook_of,
     is_scale_taken,
@@ -23,7 +23,7 @@ from initbench.models.computed_weights import (
     weight_from_hook,
 )
 from initbench.models.fans import Convolution, Transposed
-from initbench.models.initialise import InitOptions, LayerRule, is_touched, rule_of
+from initbench.models.init_weights import InitOptions, LayerRule, applies_to, rule_for_module
 from initbench.registry import Options
 
 _ROWS = "qkv"
@@ -60,7 +60,7 @@ def init_targets(module: nn.Module, scheme: Options) -> list[InitTarget]:
 
     Raises UsageError for a weight that is computed and cannot be set.
     """
-    return [target for target in _distinct(_all_targets(module)) if is_touched(target.layer, scheme)]
+    return [target for target in _distinct(_all_targets(module)) if applies_to(target.layer, scheme)]
 
 
 def scheme_problem(
@@ -68,7 +68,7 @@ def scheme_problem(
 ) -> str | None:
     """Say why the scheme cannot serve layers with that activation between them; None where it can."""
     entry, biased = INITS[init.scheme.name], all(target.bias is not None for target in targets)
-    return entry.problem(f"scheme={entry.name}", Setting(activation=activation, norm="", bias=biased))
+    return entry.problem(f"scheme={entry.name}", SchemeContext(activation=activation, norm="", bias=biased))
 
 
 def init_rules(
@@ -80,7 +80,7 @@ def init_rules(
     the head, are drawn like all others.
     """
     return [
-        rule_of(target.layer, init.scheme, init.gain, activation, index)
+        rule_for_module(target.layer, init.scheme, init.gain, activation, index)
         for index, target in enumerate(targets, 1)
     ]
 

@@ -10,10 +10,10 @@ from typing import Any
 from pydantic import ValidationError
 from torch import nn
 
-from initbench.choice import options_model
 from initbench.components.activation import ACTIVATIONS, BoundActivation
-from initbench.components.scheme import INITS
+from initbench.components.init_scheme import INITS
 from initbench.errors import UsageError
+from initbench.registry_choice import options_model
 
 _FACTORS = ("input_scale", "output_scale")
 _LABEL = re.compile(r"([a-z_0-9]+)\(([-+.e0-9]+)\)", re.ASCII)

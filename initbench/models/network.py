@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import Field
 from torch import nn
 
-from initbench.choice import Choice, default_choice
 from initbench.components.activation import ACTIVATIONS, BoundActivation
+from initbench.components.init_scheme import ResidualBranch
 from initbench.components.norm import NORMS
-from initbench.components.scheme import Branch
-from initbench.registry import Entry, Options, Registry, Section
+from initbench.registry import Options, Registry, RegistryEntry, Section
+from initbench.registry_choice import Choice, default_choice
 
 Mode = Literal["vmap", "single"]
 """`vmap`: the runs of a cohort are stacked into one step; `single`: every run is a cohort of its own."""
@@ -44,7 +44,7 @@ def has_maps(layers: Sequence[WeightLayer]) -> bool:
     return any(isinstance(layer.module, nn.Conv2d) for layer in layers)
 
 
-class Site(NamedTuple):
+class LayerSite(NamedTuple):
     """Where a weight layer stands in its net, by the modules themselves."""
 
     module: nn.Module
@@ -52,7 +52,7 @@ class Site(NamedTuple):
     activation: nn.Module | None
 
 
-class Stage(NamedTuple):
+class HiddenStage(NamedTuple):
     """A hidden layer of a net whose layers stand in one line, by the modules themselves."""
 
     before: nn.Module
@@ -83,7 +83,7 @@ class Network(nn.Module, ABC):
     def weight_layers(self) -> list[WeightLayer]:
         """The weight layers in the order they are computed, head included, which is the last."""
 
-    def _numbered(self, sites: Sequence[Site]) -> list[WeightLayer]:
+    def _numbered(self, sites: Sequence[LayerSite]) -> list[WeightLayer]:
         """The sites as weight layers, the last of which is the head."""
         names = {module: name for name, module in self.named_modules()}
         return [
@@ -91,12 +91,12 @@ class Network(nn.Module, ABC):
             for index, site in enumerate(sites, 1)
         ]
 
-    def stages(self) -> Sequence[Stage]:
+    def stages(self) -> Sequence[HiddenStage]:
         """The hidden layers, in the order of `weight_layers`, where each sees what the one before it puts
         out and nothing else; none in other nets."""
         return []
 
-    def branches(self) -> Sequence[Branch]:
+    def branches(self) -> Sequence[ResidualBranch]:
         """The residual branches in the order the signal meets them; none in a net without shortcuts."""
         return []
 
@@ -136,7 +136,7 @@ class FamilyOptions(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Family(Entry):
+class Family(RegistryEntry):
     """`build(options, input_shape, classes)` gives a Network with torch's default weights.
 
     `mode(options, batch_size, inputs, classes)` says how its runs train on a CPU: stacked, or one by one

@@ -10,21 +10,21 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
-from initbench.components.inits.pretrained import TransferOptions
+from initbench.components.inits.pretrained_scheme import TransferOptions
 from initbench.config.schema import ExperimentConfig
-from initbench.data.prepare import Bundle
-from initbench.errors import ConfigError, Fault
-from initbench.models.frozen import Member, freeze, members
-from initbench.models.initialise import InitOptions
+from initbench.data.preprocessing import PreparedData
+from initbench.errors import ConfigError, ConfigIssue
+from initbench.models.freezing import LayerTensors, freeze, layer_tensors
+from initbench.models.init_weights import InitOptions
 from initbench.models.network import FAMILIES, Network
-from initbench.pretrain.transfer_source import Origin
+from initbench.pretrain.weight_sources import WeightSource
 
 Shapes = Mapping[str, tuple[int, ...]]
 _SHOWN = 4
 
 
 @dataclass(frozen=True)
-class Account:
+class TransferReport:
     """What became of every tensor of the source, and of every one of the net."""
 
     taken: tuple[str, ...]
@@ -45,7 +45,7 @@ class Account:
         }
 
 
-def account(network: Network, shapes: Shapes, init: InitOptions) -> Account:
+def plan_transfer(network: Network, shapes: Shapes, init: InitOptions) -> TransferReport:
     """What of a source with tensors of these shapes goes into `network`, which may be without data.
 
     A tensor is taken where name and shape agree, but never without the weight of its layer: where that is
@@ -54,7 +54,7 @@ def account(network: Network, shapes: Shapes, init: InitOptions) -> Account:
     """
     options = init.scheme
     assert isinstance(options, TransferOptions)
-    net, layers = _shapes(network), members(network)
+    net, layers = _shapes(network), layer_tensors(network)
     drawn: dict[str, str] = {}
     for member in layers:
         drawn |= _drawn(member, net, shapes, fresh=member is layers[-1] and init.head is not None)
@@ -68,11 +68,11 @@ def account(network: Network, shapes: Shapes, init: InitOptions) -> Account:
             problem = f"freezes {member.name}, which is not taken from {options.source}: {why}"
             raise _fault("freeze", f"init.scheme.freeze={options.freeze} {problem}")
     skipped = {name: _skipped(name, shape, net) for name, shape in shapes.items() if name not in taken}
-    return Account(taken, skipped, drawn, tuple(member.name for member in frozen))
+    return TransferReport(taken, skipped, drawn, tuple(member.name for member in frozen))
 
 
-def transfers_of(
-    config: ExperimentConfig, data: Bundle, origins: Mapping[int, Origin]
+def describe_transfers(
+    config: ExperimentConfig, data: PreparedData, origins: Mapping[int, WeightSource]
 ) -> dict[int, dict[str, Any]]:
     """What each run takes over, by seed, as plain data. Raises ConfigError as `account` does."""
     with torch.device("meta"):
@@ -81,24 +81,24 @@ def transfers_of(
     for origin in origins.values():
         if origin.sha256 not in found:
             shapes = {name: tuple(t.shape) for name, t in load(origin.tensors).items()}
-            found[origin.sha256] = account(network, shapes, config.init).as_data()
+            found[origin.sha256] = plan_transfer(network, shapes, config.init).as_data()
     return {
         seed: {"source": origin.name, "sha256": origin.sha256, **found[origin.sha256]}
         for seed, origin in origins.items()
     }
 
 
-def carry_over(networks: Sequence[Network], origins: Sequence[Origin], init: InitOptions) -> None:
+def load_pretrained(networks: Sequence[Network], origins: Sequence[WeightSource], init: InitOptions) -> None:
     """Give each net, as drawn, the tensors of its origin, and freeze what is to be; no origins, no change."""
     for network, origin in zip(networks, origins, strict=bool(origins)):
-        _take(network, load(origin.tensors), init)
+        _copy_tensors(network, load(origin.tensors), init)
 
 
 @torch.no_grad()
-def _take(network: Network, tensors: Mapping[str, Tensor], init: InitOptions) -> None:
+def _copy_tensors(network: Network, tensors: Mapping[str, Tensor], init: InitOptions) -> None:
     options = init.scheme
     assert isinstance(options, TransferOptions)
-    found = account(network, {name: tuple(t.shape) for name, t in tensors.items()}, init)
+    found = plan_transfer(network, {name: tuple(t.shape) for name, t in tensors.items()}, init)
     own = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     for name in found.taken:
         own[name].copy_(tensors[name])
@@ -110,7 +110,7 @@ def _shapes(network: Network) -> dict[str, tuple[int, ...]]:
     return {name: tuple(t.shape) for name, t in tensors}
 
 
-def _drawn(member: Member, net: Shapes, shapes: Shapes, *, fresh: bool) -> dict[str, str]:
+def _drawn(member: LayerTensors, net: Shapes, shapes: Shapes, *, fresh: bool) -> dict[str, str]:
     """The member's tensors that are not taken, with the reason."""
     if fresh:
         return dict.fromkeys(member.tensors, "init.head draws it")
@@ -151,4 +151,4 @@ def _listed(shapes: Shapes) -> str:
 
 
 def _fault(key: str, problem: str) -> ConfigError:
-    return ConfigError([Fault("", f"init.scheme.{key}", problem)])
+    return ConfigError([ConfigIssue("", f"init.scheme.{key}", problem)])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from initbench.trace.use import UNUSED, Found
+from initbench.trace.weight_use import UNUSED, TraceResult
 
 NO_GRADIENT = (
     "no gradient reaches them: the pass runs under torch.no_grad or torch.inference_mode, or its output is"
@@ -81,7 +81,7 @@ class Coverage:
         }
 
 
-def coverage_of(found: Found, records: Sequence[dict[str, Any]]) -> Coverage:
+def coverage_of(found: TraceResult, records: Sequence[dict[str, Any]]) -> Coverage:
     """Of one pass, from what the tracer saw and the records of its uses."""
     by_reason: dict[str, list[str]] = {}
     for name, why in found.unseen.items():

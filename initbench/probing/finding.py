@@ -11,7 +11,7 @@ Form = Literal["factor", "percent", "number"]
 
 
 @dataclass(frozen=True)
-class Code:
+class DiagnosisCode:
     """One kind of finding."""
 
     name: str
@@ -94,7 +94,7 @@ class Finding:
         return {**vars(self), "advice": [advice.as_data() for advice in self.advice]}
 
 
-def times(factor: float) -> str:
+def format_factor(factor: float) -> str:
     """Spell a factor as ×0.50, with an exponent where that would read as zero."""
     if math.isinf(factor) or factor >= 1e4 or factor < 1e-2:
         return f"×{factor:.0e}"
@@ -103,5 +103,5 @@ def times(factor: float) -> str:
 
 def _spelled(value: float, form: Form) -> str:
     if form == "factor":
-        return times(value)
+        return format_factor(value)
     return f"{100 * value:.0f} %" if form == "percent" else f"{value:.3g}"

@@ -25,9 +25,9 @@ from pathlib import Path
 
 from initbench.errors import StoreError
 from initbench.store.files import TEMPORARY, write_atomic
-from initbench.store.layout import LISTED, Record, is_run_id
 from initbench.store.locks import acquire
 from initbench.store.manifest import MANIFEST
+from initbench.store.run_directory import LISTED, Record, is_run_id
 
 SCHEMA = "initbench.index/1"
 SETTLED = 2.0
@@ -38,7 +38,7 @@ _FRAME = struct.Struct("<II")
 
 
 @dataclass(frozen=True)
-class Stamp:
+class RunFingerprint:
     """What changes when a run changes."""
 
     digest: str
@@ -53,7 +53,7 @@ class Stamp:
 
 
 @dataclass(frozen=True)
-class Entry:
+class IndexEntry:
     """What is kept of a run."""
 
     run_id: str
@@ -81,11 +81,11 @@ class Index:
         self._lock = root / f".{name}.index.lock"
         self._header = json.dumps({"schema": SCHEMA, "version": version}).encode() + b"\n"
 
-    def entries(self) -> dict[str, Entry]:
+    def entries(self) -> dict[str, IndexEntry]:
         """Every entry that can be read, fresh or not, by run id."""
         return {entry.run_id: entry for body in _bodies(self._content()) if (entry := _entry(body))}
 
-    def fresh(self, entries: Mapping[str, Entry]) -> dict[str, Entry]:
+    def fresh(self, entries: Mapping[str, IndexEntry]) -> dict[str, IndexEntry]:
         """Those of `entries` whose runs are as they were when they were indexed."""
         root = self.path.parent
         return {
@@ -94,7 +94,7 @@ class Index:
             if (stamp := stamp_of(root, run_id)) is not None and stamp.digest == entry.stamp
         }
 
-    def update(self, added: Iterable[Entry], dropped: Collection[str]) -> None:
+    def update(self, added: Iterable[IndexEntry], dropped: Collection[str]) -> None:
         """Put `added` in and take the runs `dropped` out; what another process has put in stays.
 
         While another process writes it, or where the system refuses, nothing is done.
@@ -128,7 +128,7 @@ class Index:
             path.unlink(missing_ok=True)
 
 
-def stamp_of(root: Path, run_id: str) -> Stamp | None:
+def stamp_of(root: Path, run_id: str) -> RunFingerprint | None:
     """The stamp of the run in its own place, or None when it is not there."""
     directory = f"{root}/{run_id}"
     try:
@@ -139,7 +139,7 @@ def stamp_of(root: Path, run_id: str) -> Stamp | None:
     there = [look for look in looks if look is not None]
     seen = [look and (look.st_ino, look.st_size, look.st_mtime_ns, look.st_ctime_ns) for look in looks]
     newest = max(max(look.st_mtime_ns, look.st_ctime_ns) for look in there)
-    return Stamp(hashlib.blake2b(repr(seen).encode(), digest_size=12).hexdigest(), newest)
+    return RunFingerprint(hashlib.blake2b(repr(seen).encode(), digest_size=12).hexdigest(), newest)
 
 
 def _look(path: str) -> os.stat_result | None:
@@ -149,7 +149,7 @@ def _look(path: str) -> os.stat_result | None:
         return None
 
 
-def _framed(entry: Entry) -> bytes:
+def _framed(entry: IndexEntry) -> bytes:
     head = json.dumps([entry.run_id, entry.stamp, entry.created, entry.experiment])
     body = head.encode() + b"\n" + entry.document
     return _FRAME.pack(len(body), zlib.crc32(body)) + body
@@ -167,7 +167,7 @@ def _bodies(content: bytes) -> Iterator[bytes]:
             yield body
 
 
-def _entry(body: bytes) -> Entry | None:
+def _entry(body: bytes) -> IndexEntry | None:
     """The entry in a frame, or None for one that no index has written."""
     head, _, document = body.partition(b"\n")
     try:
@@ -175,9 +175,9 @@ def _entry(body: bytes) -> Entry | None:
     except (ValueError, TypeError, RecursionError):
         return None
     fits = all(isinstance(word, str) for word in (run_id, stamp, created, experiment)) and is_run_id(run_id)
-    return Entry(run_id, stamp, created, experiment, document) if fits else None
+    return IndexEntry(run_id, stamp, created, experiment, document) if fits else None
 
 
-def records_of(entries: Mapping[str, Entry]) -> dict[str, Record]:
+def records_of(entries: Mapping[str, IndexEntry]) -> dict[str, Record]:
     """`Entry.record` of each."""
     return {run_id: entry.record for run_id, entry in entries.items()}

@@ -35,7 +35,7 @@ STRUCTURE_PATIENCE = 60.0
 """Seconds to wait for another process that claims, swaps or removes a run."""
 
 
-class HeldLock:
+class FileLock:
     """An exclusive lock on one file, held until `release` or the end of the process."""
 
     def __init__(self, descriptor: int, key: _Key) -> None:
@@ -51,7 +51,7 @@ class HeldLock:
                 self._descriptor = None
 
 
-def acquire(path: Path, patience: float = 0.0) -> HeldLock | None:
+def acquire(path: Path, patience: float = 0.0) -> FileLock | None:
     """Lock the file at `path`, creating it; None when another holder keeps it for `patience` seconds.
 
     The probe of a reader is waited for in any case.
@@ -107,7 +107,7 @@ def structure_lock(root: Path) -> Iterator[None]:
             lock.release()
 
 
-def _try(path: Path) -> HeldLock | None:
+def _try(path: Path) -> FileLock | None:
     with _table_guard:
         if _exists_held(path):
             return None
@@ -116,7 +116,7 @@ def _try(path: Path) -> HeldLock | None:
             if _locked_now(descriptor, fcntl.LOCK_EX):
                 key = _key(descriptor)
                 _held.add(key)
-                return HeldLock(descriptor, key)
+                return FileLock(descriptor, key)
         except BaseException:
             os.close(descriptor)
             raise

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from initbench.store import strictjson
-from initbench.store.checkpoint import LINE_FILES
+from initbench.store import strict_json
+from initbench.store.checkpoint_files import LINE_FILES
 from initbench.store.files import LINES_BYTES, odd_kind, read_bytes, read_text, sha256
 
 MANIFEST = "manifest.json"
@@ -35,7 +35,7 @@ def differences(directory: Path, *, hashes: bool) -> Iterator[str]:
         yield f"{MANIFEST} is {kind}, not a regular file"
         return
     try:
-        listed = _listed(strictjson.loads(read_text(path)))
+        listed = _listed(strict_json.loads(read_text(path)))
     except (FileNotFoundError, NotADirectoryError):
         yield f"{MANIFEST} is missing: the run is not complete"
         return
@@ -84,7 +84,7 @@ def disorder(moments: Iterable[tuple[object, object]]) -> str | None:
 
 def hashes_of(directory: Path) -> dict[str, str]:
     """The SHA-256 of each file of a complete run, as its manifest has it."""
-    return {name: digest for name, _, digest in _listed(strictjson.loads(read_text(directory / MANIFEST)))}
+    return {name: digest for name, _, digest in _listed(strict_json.loads(read_text(directory / MANIFEST)))}
 
 
 def _listed(document: Any) -> list[tuple[str, int, str]]:

@@ -11,9 +11,9 @@ from fnmatch import fnmatchcase
 from itertools import groupby
 from pathlib import Path
 
-from initbench.store.damage import experiment_and_seed
-from initbench.store.layout import RUN, read_record
-from initbench.store.strictjson import dumps
+from initbench.store.damaged_records import experiment_and_seed
+from initbench.store.run_directory import RUN, read_record
+from initbench.store.strict_json import dumps
 
 MAX_DEPTH = 3
 """How far below the root nested runs are looked for."""

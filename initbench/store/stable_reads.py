@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from initbench.store.layout import Places
+from initbench.store.run_directory import RunPaths
 
 T = TypeVar("T")
 Identity = tuple[int, int, int]
@@ -29,7 +29,7 @@ _VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 _PIN = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-def read_steadily(places: Places, look: Callable[[Path], T | None]) -> T | None:
+def read_steadily(places: RunPaths, look: Callable[[Path], T | None]) -> T | None:
     """Return what `look` sees in the run's directory, read while that was one and the same directory.
 
     Args:

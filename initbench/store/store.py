@@ -9,32 +9,32 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from initbench.errors import StoreError, UsageError
-from initbench.store import moves, strictjson, sweeps
-from initbench.store.checkpoint import checkpoint_step, stated_step
-from initbench.store.damage import named, remains
+from initbench.store import directory_swap, strict_json, sweep_index
+from initbench.store.checkpoint_files import checkpoint_step, stated_step
+from initbench.store.damaged_records import damaged_record, with_identity
 from initbench.store.files import read_lines
-from initbench.store.layout import (
+from initbench.store.locks import is_locked, structure_lock
+from initbench.store.manifest import differences, disorder
+from initbench.store.record_schema import EVALUATION, SHIFTED, SNAPSHOT, Check, layers_of
+from initbench.store.run_directory import (
     LAYERS,
     LOCK,
     METRICS,
     RUN,
     SHIFT,
-    Places,
     Record,
-    busy,
-    current_record,
+    RunPaths,
     hidden_run_id,
     is_complete,
     is_run_id,
-    plainly,
     read_record,
+    record_with_live_status,
+    run_locked_error,
+    wrap_os_errors,
 )
-from initbench.store.locks import is_locked, structure_lock
-from initbench.store.manifest import differences, disorder
-from initbench.store.match import match
-from initbench.store.shape import EVALUATION, SHIFTED, SNAPSHOT, Check, layers_of
+from initbench.store.run_patterns import match
 from initbench.store.stable_reads import identity, read_steadily
-from initbench.store.writer import RunWriter, has_leftovers, remove_leftovers, start, take_up
+from initbench.store.writer import RunWriter, create_run, has_leftovers, remove_leftovers, resume_run
 
 T = TypeVar("T")
 
@@ -69,19 +69,19 @@ class Store:
 
     def directory(self, run_id: str) -> Path | None:
         """The directory to read the run from, or None when there is no such run."""
-        with plainly(f"read run {run_id}"):
-            return self.steadily(run_id, lambda directory: directory)
+        with wrap_os_errors(f"read run {run_id}"):
+            return self.read_stable(run_id, lambda directory: directory)
 
     def status(self, run_id: str) -> str | None:
         """One of `layout.STATUSES`, or None when there is no such run."""
-        with plainly(f"read run {run_id}"):
+        with wrap_os_errors(f"read run {run_id}"):
             record = self._current(run_id)
         return None if record is None else str(record["status"])
 
     def is_busy(self, run_id: str) -> bool:
         """Whether a live process writes the run, or the next attempt of it."""
-        places = Places(self.root, run_id)
-        with plainly(f"read run {run_id}"):
+        places = RunPaths(self.root, run_id)
+        with wrap_os_errors(f"read run {run_id}"):
             return is_locked(places.live / LOCK) or is_locked(places.rerun / LOCK)
 
     def records(self) -> list[Record]:
@@ -100,16 +100,16 @@ class Store:
 
     def read_if_there(self, run_id: str) -> StoredRun | None:
         """Read a run that may be removed at any moment: None when it is; StoreError as `read` raises it."""
-        with plainly(f"read run {run_id}"):
-            return self.steadily(run_id, lambda directory: _read(run_id, directory))
+        with wrap_os_errors(f"read run {run_id}"):
+            return self.read_stable(run_id, lambda directory: _read(run_id, directory))
 
-    def glean(self, run_id: str) -> StoredRun | None:
+    def read_or_mark_damaged(self, run_id: str) -> StoredRun | None:
         """`read_if_there`, but a damaged run is one whose record says so, with file and fault in `error`.
 
         Such a run has no lines, and its record may lack anything but run_id, status and error.
         """
-        with plainly(f"read run {run_id}"):
-            return self.steadily(run_id, lambda directory: _glean(run_id, directory))
+        with wrap_os_errors(f"read run {run_id}"):
+            return self.read_stable(run_id, lambda directory: _glean(run_id, directory))
 
     def find(self, patterns: Sequence[str], known: Mapping[str, Record] | None = None) -> list[str]:
         """The runs that any of `patterns` names: ids, unique beginnings of ids, experiments, sweeps, globs.
@@ -127,8 +127,8 @@ class Store:
 
     def _matches(self, pattern: str, experiments: Mapping[str, str]) -> Collection[str]:
         """The runs that a pattern names; those of a sweep, where nothing else is called so."""
-        if pattern in sweeps.names(self.root) and pattern not in experiments.values():
-            swept = sweeps.runs_of(sweeps.read(self.root, pattern), tuning=False)
+        if pattern in sweep_index.names(self.root) and pattern not in experiments.values():
+            swept = sweep_index.runs_of(sweep_index.read(self.root, pattern), tuning=False)
             if swept & experiments.keys():
                 return swept
         return match(pattern, experiments, self.root)
@@ -138,8 +138,8 @@ class Store:
 
         Raises UsageError when there is no such run.
         """
-        with plainly(f"verify run {run_id}"):
-            problems = self.steadily(run_id, lambda directory: list(differences(directory, hashes=True)))
+        with wrap_os_errors(f"verify run {run_id}"):
+            problems = self.read_stable(run_id, lambda directory: list(differences(directory, hashes=True)))
         if problems is None:
             raise _no_such_run(run_id)
         return problems
@@ -154,34 +154,36 @@ class Store:
         With `rerun` a finished run stays readable until the new attempt takes its place at its `finish`.
         Raises StoreError when a live process writes the run, or when it is finished and not to be rerun.
         """
-        places = Places(self.root, run_id)
-        with plainly(f"write run {run_id} to {self.root}"):
+        places = RunPaths(self.root, run_id)
+        with wrap_os_errors(f"write run {run_id} to {self.root}"):
             self.root.mkdir(parents=True, exist_ok=True)
             with structure_lock(self.root):
                 self._recover(places)
                 writer, notice = (None, None) if rerun else self._take_up(places, record)
-                return writer or start(places, self._room(places, rerun), record, config_yaml, notice)
+                return writer or create_run(
+                    places, self._new_attempt_dir(places, rerun), record, config_yaml, notice
+                )
 
     def remove(self, run_id: str) -> None:
         """Delete a run, in one step for readers.
 
         Raises UsageError when there is no such run and StoreError when a live process writes it.
         """
-        places = Places(self.root, run_id)
+        places = RunPaths(self.root, run_id)
         if places.locate() is None:
             raise _no_such_run(run_id)
-        with plainly(f"remove run {run_id}"), structure_lock(self.root):
+        with wrap_os_errors(f"remove run {run_id}"), structure_lock(self.root):
             self._recover(places)
             if is_locked(places.rerun / LOCK):
-                raise busy(run_id, places.rerun)
+                raise run_locked_error(run_id, places.rerun)
             if not places.live.exists():
                 raise _no_such_run(run_id)
-            moves.discard(places)
+            directory_swap.discard(places)
 
     def tidy(self, run_ids: Iterable[str]) -> None:
         """Remove from finished runs what a process left that was killed as it finished them."""
         for run_id in run_ids:
-            live = Places(self.root, run_id).live
+            live = RunPaths(self.root, run_id).live
             with suppress(OSError, StoreError):
                 if has_leftovers(live) and is_complete(live) and not is_locked(live / LOCK):
                     remove_leftovers(live)
@@ -189,15 +191,15 @@ class Store:
     def recover(self) -> None:
         """Finish or roll back what crashed processes left half done; `claim` and `remove` begin with it."""
         if self.root.is_dir():
-            with plainly(f"tidy {self.root}"), structure_lock(self.root):
-                moves.recover(self.root)
+            with wrap_os_errors(f"tidy {self.root}"), structure_lock(self.root):
+                directory_swap.recover(self.root)
                 self._recovered = True
 
-    def _recover(self, places: Places) -> None:
+    def _recover(self, places: RunPaths) -> None:
         if not self._recovered:
-            moves.recover(self.root)
+            directory_swap.recover(self.root)
             self._recovered = True
-        moves.recover_run(places)
+        directory_swap.recover_run(places)
 
     def checkpoint_step(self, run_id: str) -> int:
         """Updates that an interrupted run need not make again; 0 when it has to begin anew."""
@@ -213,21 +215,21 @@ class Store:
         def look(directory: Path) -> int | None:
             return None if is_complete(directory) else step_in(directory)
 
-        with plainly(f"read run {run_id}"):
-            return self.steadily(run_id, look) or 0
+        with wrap_os_errors(f"read run {run_id}"):
+            return self.read_stable(run_id, look) or 0
 
-    def _take_up(self, places: Places, record: Mapping[str, Any]) -> tuple[RunWriter | None, str | None]:
+    def _take_up(self, places: RunPaths, record: Mapping[str, Any]) -> tuple[RunWriter | None, str | None]:
         if is_complete(places.live) or is_locked(places.rerun / LOCK) or is_locked(places.live / LOCK):
             return None, None
         before = read_record(places.live)
         if before is None or before.get("run_id") != places.run_id:
             return None, None
-        return take_up(places, record, created=before.get("created"))
+        return resume_run(places, record, created=before.get("created"))
 
-    def _room(self, places: Places, rerun: bool) -> Path:
+    def _new_attempt_dir(self, places: RunPaths, rerun: bool) -> Path:
         """The directory to make for a new attempt."""
         if is_locked(places.rerun / LOCK):
-            raise busy(places.run_id, places.rerun)
+            raise run_locked_error(places.run_id, places.rerun)
         if is_complete(places.live) and not is_locked(places.live / LOCK):
             if rerun:
                 return places.rerun
@@ -235,7 +237,7 @@ class Store:
         return places.live
 
     def _records(self, known: Mapping[str, Record]) -> list[Record]:
-        with plainly(f"read the runs in {self.root}"):
+        with wrap_os_errors(f"read the runs in {self.root}"):
             looks = (known.get(run_id) or self._current(run_id) for run_id in self._run_ids())
             found = [record for record in looks if record]
         return sorted(found, key=lambda record: (str(record.get("created")), record["run_id"]))
@@ -255,21 +257,25 @@ class Store:
         return {name for name in names if is_run_id(name)} | {run_id for run_id in hidden if run_id}
 
     def _current(self, run_id: str) -> Record | None:
-        return self.steadily(run_id, lambda directory: _record(run_id, directory))
+        return self.read_stable(run_id, lambda directory: _record(run_id, directory))
 
-    def steadily(self, run_id: str, look: Callable[[Path], T | None]) -> T | None:
+    def read_stable(self, run_id: str, look: Callable[[Path], T | None]) -> T | None:
         """Return what `look` sees in the run's directory although a rerun may take its place meanwhile.
 
         None when there is no such run. See `stable_reads.read_steadily`.
         """
-        return read_steadily(Places(self.root, run_id), look)
+        return read_steadily(RunPaths(self.root, run_id), look)
 
 
 def _record(run_id: str, directory: Path) -> Record | None:
     # Once more, because it may get its record between two looks.
-    record = current_record(directory) or remains(run_id, directory) or current_record(directory)
+    record = (
+        record_with_live_status(directory)
+        or damaged_record(run_id, directory)
+        or record_with_live_status(directory)
+    )
     if record is not None and record["status"] == "damaged":
-        record = named(run_id, record)
+        record = with_identity(run_id, record)
     return record if record is not None and record.get("run_id") == run_id else None
 
 
@@ -306,7 +312,7 @@ def _describe_fault(error: StoreError | OSError) -> str:
 
 def _lines(path: Path, check: Check) -> list[Record]:
     try:
-        lines = [strictjson.loads(line) for line in read_lines(path)]
+        lines = [strict_json.loads(line) for line in read_lines(path)]
     except FileNotFoundError:
         return []
     except ValueError as error:

@@ -13,9 +13,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from initbench.errors import InitbenchError, StoreError, Terminated
-from initbench.store import checkpoint as checkpoints
-from initbench.store import moves, strictjson
-from initbench.store.checkpoint import CHECKPOINTS, Resumption
+from initbench.store import checkpoint_files as checkpoints
+from initbench.store import directory_swap, strict_json
+from initbench.store.checkpoint_files import CHECKPOINTS, Resumption
 from initbench.store.files import (
     append_line,
     is_temporary,
@@ -26,7 +26,9 @@ from initbench.store.files import (
     sync_file,
     write_atomic,
 )
-from initbench.store.layout import (
+from initbench.store.locks import FileLock, acquire, structure_lock
+from initbench.store.manifest import MANIFEST, manifest_of, repeated_steps
+from initbench.store.run_directory import (
     COMPLETE,
     CONFIG,
     LAYERS,
@@ -38,14 +40,12 @@ from initbench.store.layout import (
     SHIFT,
     STOPPED,
     WEIGHTS,
-    Places,
     Record,
-    busy,
+    RunPaths,
     odd_files,
-    plainly,
+    run_locked_error,
+    wrap_os_errors,
 )
-from initbench.store.locks import HeldLock, acquire, structure_lock
-from initbench.store.manifest import MANIFEST, manifest_of, repeated_steps
 
 Weights = bytes | Callable[[Path], object]
 """The contents of weights.safetensors, or a function that writes them to the path it is given."""
@@ -61,9 +61,9 @@ class RunWriter:
 
     def __init__(
         self,
-        places: Places,
+        places: RunPaths,
         directory: Path,
-        lock: HeldLock,
+        lock: FileLock,
         record: Record,
         resumption: Resumption | None = None,
         notice: str | None = None,
@@ -115,7 +115,7 @@ class RunWriter:
     def checkpoint(self, state: bytes) -> None:
         """Replace the checkpoint by `state`, a safetensors file with its "step" in the metadata."""
         self._check_open()
-        with plainly(f"write to run {self.run_id}"):
+        with wrap_os_errors(f"write to run {self.run_id}"):
             self._sync_lines()  # which the checkpoint says are there
             checkpoints.write(self.directory, state)
         self._made_progress = True
@@ -130,7 +130,7 @@ class RunWriter:
         status = updates.get("status", "finished")
         if status not in COMPLETE:
             raise ValueError(f"a run finishes as {' or '.join(COMPLETE)}, not as {status!r}")
-        with plainly(f"store the result of run {self.run_id}"):
+        with wrap_os_errors(f"store the result of run {self.run_id}"):
             self._sync_lines()
             if weights is not None:
                 self._write_weights(weights)
@@ -139,12 +139,12 @@ class RunWriter:
             for problem in repeated_steps(self.directory):
                 raise StoreError(f"{self.directory}: {problem}; give the command again")
             manifest = manifest_of(self.directory, LISTED)
-            write_atomic(self.directory / MANIFEST, strictjson.dumps(manifest) + "\n")
+            write_atomic(self.directory / MANIFEST, strict_json.dumps(manifest) + "\n")
             with suppress(OSError):  # the run is complete with them, too
                 remove_leftovers(self.directory)
             if self.directory == self._places.rerun:
                 with structure_lock(self._places.root):
-                    moves.swap(self._places)
+                    directory_swap.swap(self._places)
         self._close()
         self.directory = self._places.live  # not before: `stop` must never reach what is complete
 
@@ -154,7 +154,7 @@ class RunWriter:
         if status not in STOPPED:
             raise ValueError(f"a run stops as {' or '.join(STOPPED)}, not as {status!r}")
         try:
-            with plainly(f"mark run {self.run_id} as {status}"):
+            with wrap_os_errors(f"mark run {self.run_id} as {status}"):
                 if status == "failed" and self.resumption is not None and not self._made_progress:
                     self._drop_checkpoints()
                 (self.directory / MANIFEST).unlink(missing_ok=True)  # `finish` may have come this far
@@ -172,8 +172,8 @@ class RunWriter:
 
     def _append(self, name: str, entry: Mapping[str, Any]) -> None:
         self._check_open()
-        line = strictjson.dumps(dict(entry))
-        with plainly(f"write to run {self.run_id}"):
+        line = strict_json.dumps(dict(entry))
+        with wrap_os_errors(f"write to run {self.run_id}"):
             append_line(self.directory / name, line)
         self._unsynced.add(name)
 
@@ -190,7 +190,7 @@ class RunWriter:
 
     def _write_record(self, updates: Mapping[str, Any]) -> None:
         record = {**self.record, **updates, "run_id": self.run_id, "schema": SCHEMA}
-        write_atomic(self.directory / RUN, strictjson.dumps(record) + "\n", sync_name=False)
+        write_atomic(self.directory / RUN, strict_json.dumps(record) + "\n", sync_name=False)
         self.record = record
 
     def _check_open(self) -> None:
@@ -202,8 +202,8 @@ class RunWriter:
         self._lock.release()
 
 
-def start(
-    places: Places, target: Path, record: Mapping[str, Any], config_yaml: str, notice: str | None
+def create_run(
+    places: RunPaths, target: Path, record: Mapping[str, Any], config_yaml: str, notice: str | None
 ) -> RunWriter:
     """Make a running run in the place of whatever unfinished is at `target`; under `locks.structure_lock`.
 
@@ -215,22 +215,22 @@ def start(
         places.new.mkdir()
         lock = acquire(places.new / LOCK)
         if lock is None:
-            raise busy(places.run_id, places.new)
+            raise run_locked_error(places.run_id, places.new)
         write_atomic(places.new / CONFIG, config_yaml, sync_name=False)
         stamp = _stamp(places.run_id)
         stamped = {**stamp, **record, **stamp}
-        write_atomic(places.new / RUN, strictjson.dumps(stamped) + "\n")
-        moves.install(places, target)
+        write_atomic(places.new / RUN, strict_json.dumps(stamped) + "\n")
+        directory_swap.install(places, target)
         return RunWriter(places, target, lock, stamped, notice=notice)
     except BaseException:
         if lock is not None:
             lock.release()
-        moves.delete(places.new)
+        directory_swap.delete(places.new)
         raise
 
 
-def take_up(
-    places: Places, record: Mapping[str, Any], *, created: str | None
+def resume_run(
+    places: RunPaths, record: Mapping[str, Any], *, created: str | None
 ) -> tuple[RunWriter | None, str | None]:
     """Go on with an interrupted run from its last usable checkpoint; None when it has to begin anew.
 
@@ -242,7 +242,7 @@ def take_up(
         return None, f"{places.run_id}: {odd[0]}; it begins again"
     lock = acquire(directory / LOCK)
     if lock is None:
-        raise busy(places.run_id, directory)
+        raise run_locked_error(places.run_id, directory)
     try:
         remove_temporaries(directory)
         resumption, faults = checkpoints.take_up(directory)
@@ -252,7 +252,7 @@ def take_up(
             return None, notice
         stamp = _stamp(places.run_id)
         stamped = {**stamp, **record, **stamp, "created": created or stamp["created"]}
-        write_atomic(directory / RUN, strictjson.dumps(stamped) + "\n")
+        write_atomic(directory / RUN, strict_json.dumps(stamped) + "\n")
         return RunWriter(places, directory, lock, stamped, resumption, notice), notice
     except BaseException:
         lock.release()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from initbench.theory.law import Law, nodes_of, values_at
 from initbench.theory.nonlinearity import Nonlinearity
-from initbench.theory.pairs import Products, difference, products
+from initbench.theory.pair_expectations import Products, difference, pair_expectations
+from initbench.theory.preactivation import PreactivationDistribution, evaluate_moments, quadrature_nodes
 
-Pair = tuple[float, float]
+SelfAndCross = tuple[float, float]
 """A value for one input with itself, and for two different inputs."""
 
 LINEAR = Nonlinearity(lambda h: h, lambda h: h * 0.0 + 1.0)
@@ -26,10 +26,10 @@ class Expectations:
     curve: dict[str, float]
 
 
-def expectations(activation: Nonlinearity, law: Law) -> Expectations:
+def expectations(activation: Nonlinearity, law: PreactivationDistribution) -> Expectations:
     """Those of a pre-activation of that law, whose variance is positive."""
-    nodes = nodes_of(law, activation.breaks)
-    values = values_at(activation, nodes.h)
+    nodes = quadrature_nodes(law, activation.breaks)
+    values = evaluate_moments(activation, nodes.h)
     return Expectations(
         mean={name: nodes.mean(value) for name, value in values.items()},
         slope={name: nodes.slope(value, law.variance) for name, value in values.items()},
@@ -41,7 +41,7 @@ def expectations(activation: Nonlinearity, law: Law) -> Expectations:
 class Covariances:
     """Cov(f(h_a), g(h_b)) of one law, for one input and for two; pairs of two differ in their correlation."""
 
-    law: Law
+    law: PreactivationDistribution
     correlation: float
     chance: float
     """Variance of the correlation over pairs of inputs."""
@@ -49,12 +49,12 @@ class Covariances:
     same: Products
     other: Products
 
-    def between(self, f: str, g: str) -> Pair:
+    def between(self, f: str, g: str) -> SelfAndCross:
         """Cov(f(h_a), g(h_b))."""
         means = self.mean[f] * self.mean[g]
         return self.same[f, g] - means, self.other[f, g] - means
 
-    def serve(self, law: Law, correlation: float, chance: float) -> bool:
+    def is_close_enough(self, law: PreactivationDistribution, correlation: float, chance: float) -> bool:
         """Whether those of that law are the same, as far as standard deviations need it."""
         alike = abs(law.second_moment / self.law.second_moment - 1.0) < _SAME_Q
         gap = 1.0 - max(correlation, self.correlation)
@@ -84,7 +84,7 @@ class Correlation:
 
 def next_correlation(
     activation: Nonlinearity,
-    law: Law,
+    law: PreactivationDistribution,
     expected: Expectations,
     now: Correlation,
     drawn: float,
@@ -119,10 +119,14 @@ def next_correlation(
 
 
 def covariances(
-    activation: Nonlinearity, law: Law, mean: dict[str, float], correlation: float, chance: float
+    activation: Nonlinearity,
+    law: PreactivationDistribution,
+    mean: dict[str, float],
+    correlation: float,
+    chance: float,
 ) -> Covariances:
     """Those of two inputs whose correlation has that mean and variance over pairs."""
     spread = chance**0.5
-    ends = [products(activation, law, correlation + step) for step in (-spread, spread)]
+    ends = [pair_expectations(activation, law, correlation + step) for step in (-spread, spread)]
     other = {pair: 0.5 * (ends[0][pair] + ends[1][pair]) for pair in ends[0]}
-    return Covariances(law, correlation, chance, mean, products(activation, law, 1.0), other)
+    return Covariances(law, correlation, chance, mean, pair_expectations(activation, law, 1.0), other)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from initbench.theory.expectations import LINEAR, expectations
-from initbench.theory.layer import Layer
-from initbench.theory.pairs import products
+from initbench.theory.pair_expectations import pair_expectations
+from initbench.theory.types import TheoryLayer
 
 _FACTORS = [10.0 ** (i / 4) for i in range(-32, 33)]
 _LEVEL = 1e-9
@@ -34,7 +34,7 @@ class FixedPoint:
 
 
 @dataclass(frozen=True)
-class Settled:
+class FixedPointState:
     """Where a deep stack stands, and what one layer does to small changes there: see `FixedPoint`."""
 
     q_star: float | None
@@ -43,7 +43,7 @@ class Settled:
     chi_parallel: float
 
 
-def settle(layer: Layer, *, start: float) -> Settled:
+def iterate_to_fixed_point(layer: TheoryLayer, *, start: float) -> FixedPointState:
     """Of a stack of layers like this, from q = `start` on, where χ is taken if q* is 0, infinite or any."""
 
     def after(q: float) -> float:
@@ -53,12 +53,14 @@ def settle(layer: Layer, *, start: float) -> Settled:
     q_star = _settled(after, start)
     chi_q = q_star if q_star is not None and 0.0 < q_star < math.inf else start
     at = expectations(activation, layer.law_at(chi_q))
-    return Settled(q_star, chi_q, layer.sigma_w2 * at.mean["slope2"], layer.sigma_w2 * at.slope["act2"])
+    return FixedPointState(
+        q_star, chi_q, layer.sigma_w2 * at.mean["slope2"], layer.sigma_w2 * at.slope["act2"]
+    )
 
 
-def fixed_point(layer: Layer, *, start: float) -> FixedPoint:
+def fixed_point(layer: TheoryLayer, *, start: float) -> FixedPoint:
     """`settle` with the depth scales that follow from it."""
-    found = settle(layer, start=start)
+    found = iterate_to_fixed_point(layer, start=start)
     chaotic = found.chi_1 > 1.0 + _LEVEL
     return FixedPoint(
         **vars(found),
@@ -97,12 +99,12 @@ def _crossing(after: Callable[[float], float], low: float, high: float) -> float
     return math.sqrt(low * high)
 
 
-def _slope_at_c_star(layer: Layer, q: float) -> float:
+def _slope_at_c_star(layer: TheoryLayer, q: float) -> float:
     """Slope of the correlation map at its stable fixed point below 1, in the chaotic phase."""
     activation, law = layer.activation or LINEAR, layer.law_at(q)
     c, slope = 0.5, 1.0
     for _ in range(_MOST_ITERATIONS):
-        found = products(activation, law, c)
+        found = pair_expectations(activation, law, c)
         slope = layer.sigma_w2 * found["slope", "slope"]
         following = min(1.0, (layer.sigma_w2 * found["act", "act"] + layer.bias_variance) / law.variance)
         if abs(following - c) < 1e-7:

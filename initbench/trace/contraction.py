@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from initbench.trace.operations import Arguments
+from initbench.trace.torch_ops import Arguments
 
 PRODUCTS: dict[str, tuple[int, int]] = {
     **dict.fromkeys(("matmul", "__matmul__", "linalg_matmul", "mm", "bmm", "mv"), (0, 1)),
@@ -34,16 +34,16 @@ _ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @dataclass(frozen=True)
-class Axes:
+class ContractionAxes:
     """The letters of two factors and of their product."""
 
     left: str
     right: str
     output: str
 
-    def turned(self) -> Axes:
+    def turned(self) -> ContractionAxes:
         """The same with the factors in the other order."""
-        return Axes(self.right, self.left, self.output)
+        return ContractionAxes(self.right, self.left, self.output)
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def _repeats(weight: Tensor, place: int, letter: str, x: Tensor, x_axes: str) ->
     return is_batch and bool((weight.detach() == weight.detach().select(place, 0).unsqueeze(place)).all())
 
 
-def factors_of(name: str, given: Arguments) -> tuple[Tensor, Tensor, Axes] | None:
+def factors_of(name: str, given: Arguments) -> tuple[Tensor, Tensor, ContractionAxes] | None:
     """The two factors of a product and the letters of their axes; None for what is not written as one."""
     if name == "einsum":
         return _einsum(given)
@@ -152,27 +152,27 @@ def factors_of(name: str, given: Arguments) -> tuple[Tensor, Tensor, Axes] | Non
         return None
     if name == "inner":
         one, other = _letters(left.ndim - 1), _letters(right.ndim - 1, after=left.ndim - 1)
-        return left, right, Axes(one + "Z", other + "Z", one + other)
+        return left, right, ContractionAxes(one + "Z", other + "Z", one + other)
     if name == "tensordot":
         return _tensordot(left, right, given.get("dims", given.get(2, 2)))
     axes = _matmul(left.ndim, right.ndim)
-    return left, right, Axes(axes.left, axes.right, "mn") if name == "addbmm" else axes
+    return left, right, ContractionAxes(axes.left, axes.right, "mn") if name == "addbmm" else axes
 
 
 def _letters(count: int, after: int = 0) -> str:
     return _ALPHABET[after : after + count]
 
 
-def _matmul(left: int, right: int) -> Axes:
+def _matmul(left: int, right: int) -> ContractionAxes:
     """Of a tensor product as torch.matmul has it, by the dimensions of its factors."""
     batch = "ABCDEFGHIJKL"[: max(left - 2, right - 2, 0)]
     rows, columns = "m" if left > 1 else "", "n" if right > 1 else ""
     one = batch[len(batch) - max(left - 2, 0) :] + rows + "k"
     other = batch[len(batch) - max(right - 2, 0) :] + "k" + columns
-    return Axes(one, other, batch + rows + columns)
+    return ContractionAxes(one, other, batch + rows + columns)
 
 
-def _tensordot(left: Tensor, right: Tensor, dims: Any) -> tuple[Tensor, Tensor, Axes] | None:
+def _tensordot(left: Tensor, right: Tensor, dims: Any) -> tuple[Tensor, Tensor, ContractionAxes] | None:
     if isinstance(dims, Tensor):
         dims = dims.tolist()
     if isinstance(dims, int):
@@ -185,7 +185,7 @@ def _tensordot(left: Tensor, right: Tensor, dims: Any) -> tuple[Tensor, Tensor, 
         other[b] = one[a]
     summed = {one[a] for a, _ in pairs}
     output = [letter for letter in (*one, *other) if letter not in summed]
-    return left, right, Axes("".join(one), "".join(other), "".join(output))
+    return left, right, ContractionAxes("".join(one), "".join(other), "".join(output))
 
 
 @dataclass(frozen=True)
@@ -197,11 +197,15 @@ class SpeltOperands:
     output: str
 
 
-def _einsum(given: Arguments) -> tuple[Tensor, Tensor, Axes] | None:
+def _einsum(given: Arguments) -> tuple[Tensor, Tensor, ContractionAxes] | None:
     spelt = spelt_operands(given)
     if spelt is None or len(spelt.operands) != 2:
         return None
-    return spelt.operands[0], spelt.operands[1], Axes(spelt.letters[0], spelt.letters[1], spelt.output)
+    return (
+        spelt.operands[0],
+        spelt.operands[1],
+        ContractionAxes(spelt.letters[0], spelt.letters[1], spelt.output),
+    )
 
 
 def spelt_operands(given: Arguments) -> SpeltOperands | None:

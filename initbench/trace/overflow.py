@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from initbench.trace.contraction import PRODUCTS
-from initbench.trace.operations import WEIGHTED, plain_name
+from initbench.trace.torch_ops import WEIGHTED, plain_name
 
 _IGNORED = frozenset({"isfinite", "isnan", "isinf", "register_hook"})
 _OPERATORS = {

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from initbench.trace.operations import Arguments
+from initbench.trace.torch_ops import Arguments
 
 LAYERS = {"lstm": "lstm", "gru": "gru", "rnn_tanh": "rnn_tanh", "rnn_relu": "rnn_relu"}
 """torch's functions of whole sequences, by the cell that they repeat."""

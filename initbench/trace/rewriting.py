@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from initbench.trace.contraction import spelt_operands
-from initbench.trace.ledger import Ledger
-from initbench.trace.operations import Arguments
+from initbench.trace.provenance import Provenance
+from initbench.trace.torch_ops import Arguments
 
 REWRITTEN = frozenset(
     {"einsum", "linalg_multi_dot", "multi_dot", "chain_matmul", "conv_tbc", "linalg_vecdot"}
@@ -29,7 +29,7 @@ class _Factor:
     """Whether it comes from the net's input."""
 
 
-def rewritten(name: str, given: Arguments, ledger: Ledger) -> Callable[[], Tensor] | None:
+def rewritten(name: str, given: Arguments, ledger: Provenance) -> Callable[[], Tensor] | None:
     """Return what computes the same with one weight at a time; None where the function can stay as it is."""
     if name == "einsum":
         return _einsum(given, ledger)
@@ -40,7 +40,7 @@ def rewritten(name: str, given: Arguments, ledger: Ledger) -> Callable[[], Tenso
     return _chain(given, ledger)
 
 
-def _einsum(given: Arguments, ledger: Ledger) -> Callable[[], Tensor] | None:
+def _einsum(given: Arguments, ledger: Provenance) -> Callable[[], Tensor] | None:
     spelt = spelt_operands(given)
     if spelt is None or len(spelt.operands) < 3 or not _has_weight(spelt.operands, ledger):
         return None
@@ -115,7 +115,7 @@ def _shared(one: _Factor, other: _Factor) -> str:
     return "".join(letter for letter in one.letters if letter in other.letters)
 
 
-def _chain(given: Arguments, ledger: Ledger) -> Callable[[], Tensor] | None:
+def _chain(given: Arguments, ledger: Provenance) -> Callable[[], Tensor] | None:
     """Return products from the first input on, to the right and then to the left."""
     matrices = given.get(0, given.get("tensors"))
     if isinstance(matrices, Tensor):
@@ -135,7 +135,7 @@ def _chain(given: Arguments, ledger: Ledger) -> Callable[[], Tensor] | None:
     return run
 
 
-def _convolution(given: Arguments, ledger: Ledger) -> Callable[[], Tensor] | None:
+def _convolution(given: Arguments, ledger: Provenance) -> Callable[[], Tensor] | None:
     """Return a convolution of x (T, B, in) with a weight (T, in, out) in the layout of conv1d."""
     words = ("input", "weight", "bias", "pad")
     x, weight, bias, pad = (given.get(place, given.get(word)) for place, word in enumerate(words))
@@ -149,7 +149,7 @@ def _convolution(given: Arguments, ledger: Ledger) -> Callable[[], Tensor] | Non
     return run
 
 
-def _dot(given: Arguments, ledger: Ledger) -> Callable[[], Tensor] | None:
+def _dot(given: Arguments, ledger: Provenance) -> Callable[[], Tensor] | None:
     """Return the sum over an axis of a product entry by entry."""
     one, other = given.get(0, given.get("x")), given.get(1, given.get("y"))
     if not isinstance(one, Tensor) or not isinstance(other, Tensor) or not _has_weight((one, other), ledger):
@@ -159,7 +159,9 @@ def _dot(given: Arguments, ledger: Ledger) -> Callable[[], Tensor] | None:
     return lambda: (one * other).sum(given.get("dim", -1))
 
 
-def _has_weight(factors: Iterable[Any], ledger: Ledger) -> bool:
+def _has_weight(factors: Iterable[Any], ledger: Provenance) -> bool:
     """Whether a product with what comes from the input has a weight among its factors."""
     several = list(factors)
-    return any(ledger.origin(x) is not None for x in several) and any(ledger.parts(x) for x in several)
+    return any(ledger.origin(x) is not None for x in several) and any(
+        ledger.parameters_of(x) for x in several
+    )

@@ -11,13 +11,20 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from initbench.trace import operations
-from initbench.trace.ledger import INPUT, Ledger, Origin, met
-from initbench.trace.multiplication import Multiplication, entrywise, multiplication
-from initbench.trace.operations import Arguments, Named
+from initbench.trace import torch_ops
+from initbench.trace.matmul import WeightMatmul, entrywise, multiplication
+from initbench.trace.provenance import INPUT, Provenance, TensorOrigin, met
 from initbench.trace.recurrent import CELLS, LAYERS, CellWeights, Step, is_bidirectional, run_cell, run_layers
 from initbench.trace.rewriting import REWRITTEN, rewritten
-from initbench.trace.use import UNUSED, Addition, Found, Observer, RecurrentLayer, Use
+from initbench.trace.torch_ops import Arguments, NamedActivation
+from initbench.trace.weight_use import (
+    UNUSED,
+    RecurrentLayer,
+    ResidualAddition,
+    TraceObserver,
+    TraceResult,
+    WeightUse,
+)
 
 _OPENED = frozenset({"multi_head_attention_forward"})
 """Functions written in Python that multiply by weights inside."""
@@ -26,7 +33,7 @@ _LOOK_UPS = frozenset({"embedding", "embedding_bag"})
 _CONVERSIONS = frozenset({"from_numpy", "as_tensor", "tensor", "asarray", "frombuffer"})
 """Functions of data that may come from the input by a way around torch."""
 
-Meeting = list[tuple[Tensor, Origin]]
+Meeting = list[tuple[Tensor, TensorOrigin]]
 """The arguments of a function that come from the net's input."""
 
 
@@ -36,11 +43,11 @@ class Tracer(TorchFunctionMode):
     `names`: qualified names of parameters, by the identity of the tensors that the pass uses for them.
     """
 
-    def __init__(self, names: dict[int, str], observer: Observer) -> None:
+    def __init__(self, names: dict[int, str], observer: TraceObserver) -> None:
         super().__init__()
-        self._found = Found()
+        self._found = TraceResult()
         self._observer = observer
-        self._ledger = Ledger(names)
+        self._ledger = Provenance(names)
         self._modules: list[tuple[str, int]] = []
         self._times: dict[str, int] = {}
         self._seen: set[str] = set()
@@ -54,10 +61,10 @@ class Tracer(TorchFunctionMode):
         """Register the tensors that go into the net, which has `constants` besides its parameters."""
         self._samples = samples
         for x in inputs:
-            self._ledger.put(x, INPUT)
+            self._ledger.record(x, INPUT)
         self._ledger.hold_constant(constants)
 
-    def finish(self, parameters: dict[str, Tensor], outputs: Iterable[Tensor] = ()) -> Found:
+    def finish(self, parameters: dict[str, Tensor], outputs: Iterable[Tensor] = ()) -> TraceResult:
         """What was found; matrices among the parameters that are in no use are named.
 
         `outputs` are those of the net, the main one first.
@@ -89,7 +96,7 @@ class Tracer(TorchFunctionMode):
         x = inputs[0] if len(inputs) == 1 else None
         if not isinstance(x, Tensor) or not isinstance(output, Tensor) or x.shape != output.shape:
             return
-        origin, kind = self._ledger.origin(x), operations.norm_module(type(module).__name__)
+        origin, kind = self._ledger.origin(x), torch_ops.norm_module(type(module).__name__)
         if x is output or _is_torchs(module) or origin is None or origin.use is None or origin.activated:
             return
         if len(self._found.uses) > uses_before:
@@ -97,9 +104,9 @@ class Tracer(TorchFunctionMode):
         if kind is not None:
             self._norm(kind, origin, output)
         elif _is_bare(module) and not self._is_known(origin.use, output):
-            self._name(origin, Named(type(module).__name__), x.detach(), output)
+            self._name(origin, NamedActivation(type(module).__name__), x.detach(), output)
 
-    def _is_known(self, use: Use, output: Tensor) -> bool:
+    def _is_known(self, use: WeightUse, output: Tensor) -> bool:
         """Whether the output is already known to be an activation of the catalogue."""
         made, named = self._ledger.origin(output), use.activation
         return made is not None and made.activated and named is not None and named.bound is not None
@@ -109,11 +116,11 @@ class Tracer(TorchFunctionMode):
     ) -> Any:
         """Call `func`, and see what its result stands for."""
         given = kwargs or {}
-        name = operations.plain_name(func)
+        name = torch_ops.plain_name(func)
         if name in _OPENED and isinstance(func, types.FunctionType):
             with self:
                 return _opened(func)(*args, **given)
-        called = operations.arguments(args, given)
+        called = torch_ops.arguments(args, given)
         if name in REWRITTEN:
             self._recover(_tensors(called.values()))
             several = rewritten(name, called, self._ledger)
@@ -141,7 +148,7 @@ class Tracer(TorchFunctionMode):
             return
         low, high = int(rows.min()), int(rows.max())
         if low < 0 or high >= len(table):
-            name = self._layer_name(self._ledger.parts(table))
+            name = self._layer_name(self._ledger.parameters_of(table))
             raise IndexError(
                 f"{name} has the rows 0 to {len(table) - 1}, and the batch asks for {low} to {high}"
             )
@@ -161,13 +168,13 @@ class Tracer(TorchFunctionMode):
             self._observer.step(layer, step)
             for state in (step.state, step.emitted):
                 if state is not None:
-                    self._ledger.put(state, _state_origin([layer]))
+                    self._ledger.record(state, _state_origin([layer]))
 
         run = run_cell if name in CELLS else run_layers
         result = run(CELLS.get(name, name), given, told)
         last = layers[-2:] if goes_both_ways else layers[-1:]
         for output in _tensors([result]):
-            self._ledger.put(output, _state_origin(last))
+            self._ledger.record(output, _state_origin(last))
         return result
 
     def _recurrent_layer(
@@ -186,15 +193,15 @@ class Tracer(TorchFunctionMode):
         ):
             fan_out, fan_in = map(float, factor.shape)
             entering = x if given is None else given
-            parts = self._ledger.parts(factor)
-            m = Multiplication(entering, factor, bias, fan_in, fan_out, -1, parts)
+            parts = self._ledger.parameters_of(factor)
+            m = WeightMatmul(entering, factor, bias, fan_in, fan_out, -1, parts)
             uses.append(self._new_use(name, m, output, self._ledger.origin(given) or met([INPUT])))
         for tensor in vars(weights).values():
-            self._seen.update(self._ledger.parts(tensor))
+            self._seen.update(self._ledger.parameters_of(tensor))
         if weights.projection is not None:
-            uses[1].parts += self._ledger.parts(weights.projection)
+            uses[1].parts += self._ledger.parameters_of(weights.projection)
         uses[0].feeds, uses[0].from_state = True, uses[1]
-        uses[1].activation = Named(
+        uses[1].activation = NamedActivation(
             f"{CELLS.get(name, name).removesuffix('_tanh').removesuffix('_relu')} gates"
         )
         layer = RecurrentLayer(*uses)
@@ -204,7 +211,7 @@ class Tracer(TorchFunctionMode):
     def _overwritten(self, name: str, given: Arguments) -> Tensor | None:
         """A copy of what an activation is given, which may write over it."""
         origin = self._ledger.origin(given.get(0))
-        if origin is None or origin.use is None or operations.activation(name, given) is None:
+        if origin is None or origin.use is None or torch_ops.activation(name, given) is None:
             return None
         return given[0].detach().clone()  # type: ignore[no-any-return]
 
@@ -217,12 +224,12 @@ class Tracer(TorchFunctionMode):
             return
         self._recover(inputs)
         meeting = [(x, origin) for x in inputs if (origin := self._ledger.origin(x)) is not None]
-        if name in operations.FACTORIES:
+        if name in torch_ops.FACTORIES:
             self._ledger.hold_constant(outputs)
             return
         if not meeting:
             if inputs or name not in _CONVERSIONS:
-                self._ledger.combine(inputs, outputs)
+                self._ledger.propagate(inputs, outputs)
             return
         if name == "__setitem__":
             outputs = inputs[:1]
@@ -233,7 +240,7 @@ class Tracer(TorchFunctionMode):
         self._unknown(name, inputs)
         for output in outputs:
             self._follow(name, given, meeting, output, before)
-        if name in operations.SCALINGS and len(meeting) == 1 and len(inputs) == 2:
+        if name in torch_ops.SCALINGS and len(meeting) == 1 and len(inputs) == 2:
             self._await_sum(meeting[0][0], inputs, outputs[0])
 
     def _recover(self, tensors: Iterable[Tensor]) -> None:
@@ -245,69 +252,69 @@ class Tracer(TorchFunctionMode):
     def _await_sum(self, x: Tensor, inputs: list[Tensor], output: Tensor) -> None:
         """A sum over an axis may make a product with a weight of one that is taken entry by entry."""
         weight = next((other for other in inputs if other is not x), x)
-        if _is_matrix(weight) and self._ledger.parts(weight):
+        if _is_matrix(weight) and self._ledger.parameters_of(weight):
             self._ledger.await_sum(output, entrywise(x, weight))
 
     def _follow(
         self, name: str, given: Arguments, meeting: Meeting, output: Tensor, before: Tensor | None
     ) -> None:
         origin, alone = meeting[0][1], len(meeting) == 1
-        named = operations.activation(name, given)
-        if name in operations.NORMS:
-            self._norm(operations.NORMS[name], origin, output)
+        named = torch_ops.activation(name, given)
+        if name in torch_ops.NORMS:
+            self._norm(torch_ops.NORMS[name], origin, output)
         elif named is not None and alone:
             self._activate(origin, named, before, output)
-        elif name in operations.RESHAPES:
-            self._ledger.put(output, origin)
-        elif name in operations.SUMS and alone:
+        elif name in torch_ops.RESHAPES:
+            self._ledger.record(output, origin)
+        elif name in torch_ops.SUMS and alone:
             self._shift(given, meeting[0], output)
-        elif name in operations.SUMS:
+        elif name in torch_ops.SUMS:
             self._add(meeting, output)
-        elif name in operations.SCALINGS and not alone:
+        elif name in torch_ops.SCALINGS and not alone:
             self._gate(meeting, output)
-        elif (factor := operations.constant_factor(name, given)) is not None and not _has_parts(
+        elif (factor := torch_ops.constant_factor(name, given)) is not None and not _has_parts(
             self._ledger, given
         ):
-            self._ledger.put(output, replace(origin, scale=factor * origin.scale))
-        elif name in operations.PASSES or name in operations.SCALINGS:
-            self._ledger.put(output, replace(origin, straight=False))
+            self._ledger.record(output, replace(origin, scale=factor * origin.scale))
+        elif name in torch_ops.PASSES or name in torch_ops.SCALINGS:
+            self._ledger.record(output, replace(origin, straight=False))
         else:
             self._blend(name, meeting, output)
 
     def _blend(self, name: str, meeting: Meeting, output: Tensor) -> None:
         """A function of what comes from the input, of which nothing is known but where it comes from."""
-        is_linear = name in operations.LINEAR or (name in operations.PRODUCTS and len(meeting) == 1)
+        is_linear = name in torch_ops.LINEAR or (name in torch_ops.PRODUCTS and len(meeting) == 1)
         function = None if is_linear else name
-        mixes = name in operations.MIXTURES and (len(meeting) > 1 or name == "softmax")
-        self._ledger.put(output, met((origin for _, origin in meeting), function, mixes=mixes))
+        mixes = name in torch_ops.MIXTURES and (len(meeting) > 1 or name == "softmax")
+        self._ledger.record(output, met((origin for _, origin in meeting), function, mixes=mixes))
 
     def _unknown(self, name: str, inputs: Iterable[Tensor], why: str = "") -> None:
         """Parameters that meet what comes from the input, in a function that is no use."""
         why = why or f"{name} uses it, which is no weight layer that initbench knows"
         if name in _LOOK_UPS:
             why = "an embedding looks rows up and sums nothing"
-        moves = operations.SUMS | operations.LINEAR | operations.RESHAPES | {"prelu"}
-        harmless = name in operations.NORMS or name in moves  # a shift, or a token
+        moves = torch_ops.SUMS | torch_ops.LINEAR | torch_ops.RESHAPES | {"prelu"}
+        harmless = name in torch_ops.NORMS or name in moves  # a shift, or a token
         for x in inputs:
-            is_vector = x.ndim < 2 or (name in operations.SCALINGS and not _is_matrix(x))
-            for part in self._ledger.parts(x):
+            is_vector = x.ndim < 2 or (name in torch_ops.SCALINGS and not _is_matrix(x))
+            for part in self._ledger.parameters_of(x):
                 if not is_vector and not harmless:
                     self._found.unseen.setdefault(part, why)
                 self._seen.add(part)
                 if name in _LOOK_UPS:
                     self._looked_up.add(part)
 
-    def _use(self, operation: str, m: Multiplication, output: Tensor) -> None:
+    def _use(self, operation: str, m: WeightMatmul, output: Tensor) -> None:
         use = self._new_use(operation, m, output, self._ledger.origin(m.x) or INPUT)
         self._put_out(use, output)
 
-    def _new_use(self, operation: str, m: Multiplication, output: Tensor, origin: Origin) -> Use:
-        self._seen.update((*m.parts, *self._ledger.parts(m.bias)))
+    def _new_use(self, operation: str, m: WeightMatmul, output: Tensor, origin: TensorOrigin) -> WeightUse:
+        self._seen.update((*m.parts, *self._ledger.parameters_of(m.bias)))
         name = self._layer_name(m.parts)
         self._times[name] = self._times.get(name, 0) + 1
         source = self._source(origin, m.x)
         varies = _varies(m.x)
-        use = Use(
+        use = WeightUse(
             index=len(self._found.uses) + 1,
             name=name,
             operation=operation,
@@ -325,14 +332,14 @@ class Tracer(TorchFunctionMode):
             source=source,
             below=_in_order(origin.frontier),
             from_input=origin.straight and origin.use is None and origin.scale == 1.0,
-            again=self._times[name],
+            use_count=self._times[name],
             was_constant=not varies and not origin.has_varied,
         )
         self._found.uses.append(use)
         self._observer.layer_input(use, m.x)
         return use
 
-    def _source(self, origin: Origin, x: Tensor) -> Use | None:
+    def _source(self, origin: TensorOrigin, x: Tensor) -> WeightUse | None:
         """The use whose activation, or output without one, x is. All that x comes of feed a weight.
 
         What is no activation that is known, and comes of one use alone, is taken for that one's activation.
@@ -340,17 +347,19 @@ class Tracer(TorchFunctionMode):
         for use in origin.frontier:
             use.feeds = True
         single = origin.only_use or _both_directions(origin)
-        if single is not None and not single.joins:
+        if single is not None and not single.joins_residual:
             single.leads_on = True
             if single.activation is None and origin.functions:
-                single.activation = Named(f"a function of its own ({', '.join(origin.functions[:2])})")
+                single.activation = NamedActivation(
+                    f"a function of its own ({', '.join(origin.functions[:2])})"
+                )
                 self._observer.activation(single, None, x)
                 return single
         self._take_factor(origin, x)
         is_whole = origin.straight and (origin.activated or origin.scale == 1.0)
         return origin.use if is_whole else None
 
-    def _take_factor(self, origin: Origin, x: Tensor) -> None:
+    def _take_factor(self, origin: TensorOrigin, x: Tensor) -> None:
         """Count a constant factor behind an activation as part of it, once the product feeds a weight."""
         use = origin.use
         if use is None or not origin.activated or origin.scale == 1.0 or use.activation is None:
@@ -365,86 +374,90 @@ class Tracer(TorchFunctionMode):
             return layer if computed else layer.removesuffix("_orig").removesuffix(".weight")
         return next((name for name, _ in self._modules[::-1] if name), "+".join(parts) or "computed")
 
-    def _put_out(self, use: Use, output: Tensor) -> None:
+    def _put_out(self, use: WeightUse, output: Tensor) -> None:
         """The output of a weight, of the bias that is added to it, or of the norm layer behind it."""
-        origin = Origin(use, frontier=frozenset([use]), has_varied=not use.was_constant)
-        self._ledger.put(output, origin)
+        origin = TensorOrigin(use, frontier=frozenset([use]), has_varied=not use.was_constant)
+        self._ledger.record(output, origin)
         if use.norm is None:
             self._bare_outputs.add(id(output))
         self._observer.pre_activation(use, output)
 
-    def _norm(self, kind: str, origin: Origin, output: Tensor) -> None:
+    def _norm(self, kind: str, origin: TensorOrigin, output: Tensor) -> None:
         use = origin.use
         if use is None or origin.activated or not origin.straight or use.norm is not None:
-            self._ledger.put(output, met([origin]))
+            self._ledger.record(output, met([origin]))
             return
         use.norm = kind
         self._put_out(use, output)
 
-    def _shift(self, given: Arguments, one: tuple[Tensor, Origin], output: Tensor) -> None:
+    def _shift(self, given: Arguments, one: tuple[Tensor, TensorOrigin], output: Tensor) -> None:
         """Something that does not come from the input is added: a bias right behind its weight, say."""
         (x, origin), others = one, list(_tensors(given.values()))
-        bias = next((other for other in others if other is not x and self._ledger.parts(other)), None)
+        bias = next((other for other in others if other is not x and self._ledger.parameters_of(other)), None)
         use = origin.use
         is_behind = use is not None and not origin.activated and origin.straight and origin.scale == 1.0
         if bias is None or use is None or not is_behind or use.bias is not None:
-            self._ledger.put(output, replace(origin, straight=False))
+            self._ledger.record(output, replace(origin, straight=False))
             return
         use.bias = bias
         self._put_out(use, output)
 
-    def _activate(self, origin: Origin, named: Named, before: Tensor | None, output: Tensor) -> None:
+    def _activate(
+        self, origin: TensorOrigin, named: NamedActivation, before: Tensor | None, output: Tensor
+    ) -> None:
         """An activation of a use's output, or of its activation."""
         use = origin.use
         if use is None:
-            self._ledger.put(output, met([origin], named.label))
+            self._ledger.record(output, met([origin], named.label))
         elif origin.activated and use.activation is not None:
             inner = use.activation.scaled(output_scale=origin.scale)
-            self._name(origin, operations.chained(inner, named), origin.before, output)
+            self._name(origin, torch_ops.chained(inner, named), origin.before, output)
         elif use.activation is None:
             unscaled = before if before is None or origin.scale == 1.0 else before / origin.scale
             self._name(origin, named.scaled(input_scale=origin.scale), unscaled, output)
         else:  # a second branch: the layer's activation is the first
-            self._ledger.put(output, met([origin], named.label))
+            self._ledger.record(output, met([origin], named.label))
 
-    def _name(self, origin: Origin, named: Named, before: Tensor | None, output: Tensor) -> None:
+    def _name(
+        self, origin: TensorOrigin, named: NamedActivation, before: Tensor | None, output: Tensor
+    ) -> None:
         use = origin.use
         assert use is not None
         use.activation = named
         self._observer.activation(use, before, output)
-        self._ledger.put(output, replace(origin, activated=True, scale=1.0, before=before))
+        self._ledger.record(output, replace(origin, activated=True, scale=1.0, before=before))
 
     def _add(self, meeting: Meeting, output: Tensor) -> None:
         """A branch meets what went past it, through weights or not: the branch has more weights in a row."""
         ends = [(x, o) for x, o in meeting if o.use is not None and not o.activated]
-        ends = [end for end in ends if end[1].use and not end[1].use.joins] or ends
+        ends = [end for end in ends if end[1].use and not end[1].use.joins_residual] or ends
         together = met(origin for _, origin in meeting)
         is_written_out = len(together.frontier) == 1 and all(o.frontier for _, o in meeting)
         if not ends or is_written_out:
             self._blend("add", meeting, output)
             return
         branch, origin = max(
-            ends, key=lambda end: (end[1].use.chain, end[1].use.index) if end[1].use else (0, 0)
+            ends, key=lambda end: (end[1].use.chain_length, end[1].use.index) if end[1].use else (0, 0)
         )
         beside = next((x for x, _ in meeting if x is not branch), branch)
         assert origin.use is not None
         past = next((o for x, o in meeting if x is beside), origin)
         first = self._branch_begin(origin.use, past)
         self._norm_of_branch(beside, past)
-        addition = Addition(origin.use, *_sizes(branch, beside, output), first)
+        addition = ResidualAddition(origin.use, *_sizes(branch, beside, output), first)
         self._found.additions.append(addition)
         self._observer.residual_sum(addition, output)
-        origin.use.joins = True
-        self._ledger.put(output, replace(together, use=origin.use))
+        origin.use.joins_residual = True
+        self._ledger.record(output, replace(together, use=origin.use))
 
-    def _norm_of_branch(self, beside: Tensor, past: Origin) -> None:
+    def _norm_of_branch(self, beside: Tensor, past: TensorOrigin) -> None:
         """A layer whose bare output goes past the branch has no norm: the branch begins with that."""
         use = past.only_use
         if use is not None and use.norm is not None and id(beside) in self._bare_outputs:
             use.norm = None
             self._observer.without_norm(use)
 
-    def _branch_begin(self, last: Use, past: Origin) -> int:
+    def _branch_begin(self, last: WeightUse, past: TensorOrigin) -> int:
         """Index of the first use of the branch that ends in `last`, where `past` went past it.
 
         It begins behind the last sum, or behind the weights whose output went past the branch.
@@ -463,12 +476,12 @@ class Tracer(TorchFunctionMode):
         gate = gates[0]
         assert gate.use is not None and gate.use.activation is not None
         x, by = plain[0][0].detach() / plain[0][1].scale, gate.use.activation
-        self._name(gate, operations.gated(by).scaled(output_scale=plain[0][1].scale * gate.scale), x, output)
+        self._name(gate, torch_ops.gated(by).scaled(output_scale=plain[0][1].scale * gate.scale), x, output)
 
 
-def _has_parts(ledger: Ledger, given: Arguments) -> bool:
+def _has_parts(ledger: Provenance, given: Arguments) -> bool:
     """Whether a parameter, or what is made of some, is among the arguments: it is learned, no constant."""
-    return any(ledger.parts(x) for x in _tensors(given.values()))
+    return any(ledger.parameters_of(x) for x in _tensors(given.values()))
 
 
 def _opened(function: types.FunctionType) -> Callable[..., Any]:
@@ -485,21 +498,21 @@ def _pair_directions(one: RecurrentLayer, other: RecurrentLayer) -> None:
         use.other_direction, reverse.other_direction = reverse, use
 
 
-def _both_directions(origin: Origin) -> Use | None:
+def _both_directions(origin: TensorOrigin) -> WeightUse | None:
     """Return the first of two uses that are a recurrent layer in both directions, if nothing else is met."""
     first, *others = _in_order(origin.frontier) or (None,)
     is_whole = first is not None and others == [first.other_direction] and not origin.is_mixed
     return first if is_whole else None
 
 
-def _in_order(uses: Iterable[Use]) -> tuple[Use, ...]:
+def _in_order(uses: Iterable[WeightUse]) -> tuple[WeightUse, ...]:
     """Return the uses in the order of the pass."""
     return tuple(sorted(uses, key=lambda use: use.index))
 
 
-def _length(use: Use | None) -> tuple[int, int]:
+def _length(use: WeightUse | None) -> tuple[int, int]:
     """How long the way through weights is; of two as long, the later one is longer."""
-    return (0, 0) if use is None else (use.chain, use.index)
+    return (0, 0) if use is None else (use.chain_length, use.index)
 
 
 def _is_torchs(module: nn.Module) -> bool:
@@ -522,10 +535,10 @@ def _sizes(branch: Tensor, beside: Tensor, total: Tensor) -> tuple[float, float,
     return one, other, both
 
 
-def _state_origin(layers: Iterable[RecurrentLayer]) -> Origin:
+def _state_origin(layers: Iterable[RecurrentLayer]) -> TensorOrigin:
     """What recurrent layers put out, in each direction."""
     uses = [layer.from_state for layer in layers]
-    return Origin(
+    return TensorOrigin(
         use=uses[0] if len(uses) == 1 else None,
         activated=len(uses) == 1,
         straight=len(uses) == 1,

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from initbench.train.stopwatch import Timings
+from initbench.train.timings import Timings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy
 from initbench.config.schema import TrainOptions
 from initbench.models.network import Mode, Network
 from initbench.train.checkpoint import Checkpoint
-from initbench.train.groups import Updates
+from initbench.train.param_groups import StackedOptimizer
 
 EVALUATION_CHUNK = 512
 """Samples that all runs are evaluated on at a time; of 1,024, what 16 runs put out leaves the caches."""
@@ -47,7 +47,7 @@ class Cohort:
         self.buffers: dict[str, Tensor] = {name: b.to(device) for name, b in buffers.items()}
         self.skeleton: Network = copy.deepcopy(networks[0]).to(device)
         self.options = options
-        self._updates = Updates(self.skeleton, self.parameters, options)
+        self._updates = StackedOptimizer(self.skeleton, self.parameters, options)
         for name in self._updates.trained:
             self.parameters[name].requires_grad_()
 
@@ -117,7 +117,7 @@ class Cohort:
 
     def optimizer_state(self, index: int) -> tuple[dict[str, dict[str, Tensor]], float]:
         """Views of one run's optimizer slots, by slot and parameter, and the updates counted."""
-        return self._updates.of_run(index)
+        return self._updates.state_of_run(index)
 
     def resume(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Take over the state of every run, in order; all of them have made as many updates."""
@@ -133,7 +133,7 @@ class Cohort:
         index = torch.tensor(alive, device=next(iter(self.parameters.values())).device)
         self.parameters = {name: _rows(p, index) for name, p in self.parameters.items()}
         self.buffers = {name: b[index] for name, b in self.buffers.items()}
-        self._updates.keep(index)
+        self._updates.keep_runs(index)
 
     def each(self, function: Callable[..., Any], data_dims: tuple[int | None, ...]) -> Callable[..., Any]:
         """`function` of one run's (parameters, buffers, *data), for all runs, on an axis K in front.

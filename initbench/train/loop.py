@@ -18,24 +18,24 @@ from torch import Tensor
 from initbench.components.schedule import learning_rate
 from initbench.config.schema import ExperimentConfig, TrainOptions
 from initbench.data.batches import Batches
-from initbench.data.prepare import Bundle, Split
+from initbench.data.preprocessing import PreparedData, Split
+from initbench.determinism import one_thread
 from initbench.errors import UsageError
 from initbench.interrupts import EndsAtStep, is_signal_waiting, raise_waiting_signal
 from initbench.models.network import Mode, Network
-from initbench.probing.capture import probe
-from initbench.probing.finite import first_non_finite_layer
-from initbench.probing.moments import Detail
+from initbench.probing.network_probe import probe
+from initbench.probing.nonfinite import first_non_finite_layer
+from initbench.probing.tensor_statistics import ProbeDetail
 from initbench.registry import MAX_COUNT
-from initbench.streams import generator
-from initbench.threads import one_thread
+from initbench.rng import generator
+from initbench.train.batchnorm_evaluation import evaluate_norms
 from initbench.train.checkpoint import Checkpoint
 from initbench.train.cohort import Cohort
-from initbench.train.norms import evaluate_norms
-from initbench.train.numerics import true_fp32
-from initbench.train.result import Cost, Divergence, Listener, Outcome
-from initbench.train.shift import CovariateShift
-from initbench.train.stopwatch import Stopwatch
-from initbench.train.threads import ThreadPacer
+from initbench.train.covariate_shift_updates import CovariateShift
+from initbench.train.matmul_precision import true_fp32
+from initbench.train.outcome import Cost, Divergence, Outcome, TrainingListener
+from initbench.train.thread_tuner import ThreadPacer
+from initbench.train.timings import Stopwatch
 
 EVALUATIONS = 10
 MAX_EVALUATIONS = 100_000
@@ -89,9 +89,9 @@ class Training:
         config: ExperimentConfig,
         mode: Mode,
         *,
-        data: Bundle,
+        data: PreparedData,
         device: torch.device,
-        listener: Listener,
+        listener: TrainingListener,
         threads: int,
         resume: Sequence[Checkpoint] = (),
         checkpoint_seconds: float = math.inf,
@@ -134,14 +134,14 @@ class Training:
         moments = [m for m in evaluation_steps(self._config.train, self.steps) if m > self._begin]
         with EndsAtStep(), true_fp32(self._device), one_thread():
             if self._begin == 0:
-                self._measure(0)  # one thread, until the pacer has found that more of them help
+                self._evaluate_and_probe(0)  # one thread, until the pacer has found that more of them help
             for begin, end in pairwise([self._begin, *moments]):
                 if not self._runs:
                     return
                 with self._watch.measure("train"):
                     self._train(begin, end)
                 if self._runs:
-                    self._measure(end)
+                    self._evaluate_and_probe(end)
                     self._checkpoint_if_due(end)
             self._finish()
 
@@ -183,7 +183,7 @@ class Training:
                 finite = torch.isfinite(losses).tolist()  # the step's one wait for a GPU
                 if not all(finite):
                     losses = losses[finite]
-                    if not self._drop_diverged(finite, step, x):
+                    if not self._end_diverged_runs(finite, step, x):
                         return
                 lr = learning_rate(
                     options.lr,
@@ -203,22 +203,22 @@ class Training:
             if step + 1 < end:  # at the end, what is measured there belongs to it
                 self._checkpoint_if_due(step + 1)
 
-    def _drop_diverged(self, finite: list[bool], step: int, x: Tensor) -> bool:
+    def _end_diverged_runs(self, finite: list[bool], step: int, x: Tensor) -> bool:
         """End the runs whose loss is not finite before their update; True when any run is left."""
         lost = [k for k, good in enumerate(finite) if not good]
         for k in lost:
             self._end_diverged(k, step, x[k])
-        return self._keep([k for k in range(len(self._runs)) if k not in lost])
+        return self._keep_runs([k for k in range(len(self._runs)) if k not in lost])
 
     def _end_diverged(self, k: int, step: int, x: Tensor) -> None:
         parameters, buffers = self._cohort.run_state(k)
         layer = first_non_finite_layer(self._cohort.skeleton, parameters, buffers, x)
         self._probe(k, "end", step)
         diverged = Divergence(step=step, layer=layer)
-        outcome = Outcome(final=None, diverged=diverged, **self._detached(k))
+        outcome = Outcome(final=None, diverged=diverged, **self._final_state(k))
         self._listener.ended(self._runs[k], outcome)
 
-    def _keep(self, alive: list[int]) -> bool:
+    def _keep_runs(self, alive: list[int]) -> bool:
         self._runs = [self._runs[k] for k in alive]
         if alive:
             self._batches.keep(alive)
@@ -226,7 +226,7 @@ class Training:
             self._shift.keep(alive)
         return bool(alive)
 
-    def _measure(self, step: int) -> None:
+    def _evaluate_and_probe(self, step: int) -> None:
         """Evaluate and probe every run; one whose losses are not finite has diverged."""
         when = "init" if step == 0 else "end" if step == self.steps else "train"
         with self._watch.measure("evaluate"):
@@ -276,7 +276,7 @@ class Training:
             y=self._probe_batch.y,
             loss=self._cohort.loss,
             bins=self._config.probe.bins,
-            detail=Detail.EVALUATION if when == "train" else Detail.FULL,
+            detail=ProbeDetail.EVALUATION if when == "train" else ProbeDetail.FULL,
         )
         self._listener.probed(self._runs[k], {"when": when, "step": step, "layers": layers})
 
@@ -294,11 +294,11 @@ class Training:
             parameters, buffers = self._cohort.run_state(k)
             layer = first_non_finite_layer(self._cohort.skeleton, parameters, buffers, self._probe_batch.x)
             diverged = Divergence(step=self.steps, layer=layer)
-            return Outcome(final=None, diverged=diverged, **self._detached(k))
+            return Outcome(final=None, diverged=diverged, **self._final_state(k))
         final = {name: value for name, value in latest.items() if name not in ("step", "epoch")}
-        return Outcome(final={**final, "test_accuracy": test_accuracy}, diverged=None, **self._detached(k))
+        return Outcome(final={**final, "test_accuracy": test_accuracy}, diverged=None, **self._final_state(k))
 
-    def _detached(self, k: int) -> dict[str, Any]:
+    def _final_state(self, k: int) -> dict[str, Any]:
         parameters, buffers = self._cohort.run_state(k)
         timings, threads = self._watch.timings(), dict(self._pacer.steps_with)
         return {

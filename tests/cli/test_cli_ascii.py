@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from initbench.cli.main import call
+from initbench.cli.main import run_command
 from initbench.cli.output_streams import install_output_streams
-from initbench.report.ascii_text import UNKNOWN, ascii_form
+from initbench.render.ascii_text import UNKNOWN, ascii_form
 from tests.cli.test_cli_strict import put
 
 PACKAGE = Path(__file__).resolve().parents[2] / "initbench"
@@ -92,7 +92,7 @@ def printed(words: str, encoding: str, monkeypatch: pytest.MonkeyPatch, folder: 
             patch.setattr(sys, "stdout", out)
             patch.setattr(sys, "stderr", err)
             install_output_streams()
-            call(shlex.split(words))
+            run_command(shlex.split(words))
             sys.stdout.flush()
             sys.stderr.flush()
     return "".join(path.read_text(encoding=encoding) for path in paths)

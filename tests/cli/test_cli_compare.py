@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from initbench.store.store import Store
-from tests.compare.test_compare_read import RECORD, snapshot
+from tests.analysis.test_analysis_read import RECORD, snapshot
 
 Initbench = Callable[..., Any]
 

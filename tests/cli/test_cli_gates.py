@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from initbench.cli.gates import GateOptions, Verdicts, check_gates, gate_options, print_verdicts
-from initbench.compare.facts import RunFacts
-from initbench.compare.rows import tables
-from initbench.compare.select import Selection
+from initbench.analysis.run_summary import RunSummary
+from initbench.analysis.selection import Selection
+from initbench.analysis.tables import tables
+from initbench.cli.gate_options import GateOptions, GateReport, check_gates, gate_options, print_verdicts
 from initbench.errors import UsageError
 from initbench.store.store import Store
-from tests.compare.test_gates_verdicts import arm
+from tests.analysis.test_gates_verdicts import arm
 
 RUNS = arm("a", [0.90, 0.92, 0.97])
 CLEAR, UNDECIDED, TRIGGERED = "test_accuracy < 0.5", "test_accuracy < 0.95", "test_accuracy < 1.5"
@@ -31,11 +31,11 @@ class Chosen(Selection):
 
     runs = RUNS
 
-    def earlier_runs(self, root: Path) -> list[RunFacts]:
+    def earlier_runs(self, root: Path) -> list[RunSummary]:
         return RUNS if root.name == "before" else super().earlier_runs(root)
 
 
-def checked(given: GateOptions) -> Verdicts:
+def checked(given: GateOptions) -> GateReport:
     verdicts = check_gates(given, Chosen(Store(Path("runs"))), tables(RUNS))
     print_verdicts(verdicts)
     return verdicts
@@ -92,7 +92,8 @@ def test_github_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
 
 def test_lark_comes_with_a_gate_and_torch_never():
     program = (
-        "import sys; from initbench.cli.gates import gate_options; gate_options(None, False, None, None);"
+        "import sys; from initbench.cli.gate_options import gate_options; "
+        "gate_options(None, False, None, None);"
         "assert 'lark' not in sys.modules; gate_options(['test_accuracy < 1'], False, None, None);"
         "assert 'lark' in sys.modules and not {'torch', 'numpy', 'scipy'} & set(sys.modules)"
     )

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from initbench.cli.map_axes import MOST_POINTS, POINTS, linear, parse_axes, split_axes, whole_numbers
+from initbench.cli.probe_map_axes import MAX_POINTS, POINTS, linear, parse_axes, split_axes, whole_numbers
 from initbench.errors import UsageError
 
 SIGMA, DEPTH = "sigma_w=0.5:3:26", "depth=1:200"
@@ -28,7 +28,7 @@ def test_neither_order_nor_form_matters(texts: list[str]) -> None:
 @given(
     first=st.integers(1, 500),
     span=st.integers(0, 500),
-    count=st.integers(2, MOST_POINTS),
+    count=st.integers(2, MAX_POINTS),
 )
 def test_depths_are_whole_rise_and_reach_both_ends(first: int, span: int, count: int) -> None:
     depths = whole_numbers(f"{first}:{first + span}:{count}")
@@ -45,7 +45,7 @@ def test_depths_are_spaced_by_ratios_where_there_is_room() -> None:
 @given(
     low=st.floats(1e-3, 1e3),
     span=st.floats(1e-2, 1e3),
-    count=st.integers(2, MOST_POINTS),
+    count=st.integers(2, MAX_POINTS),
 )
 def test_weight_scales_are_equally_far_apart(low: float, span: float, count: int) -> None:
     values = linear(f"{low}:{low + span}:{count}")

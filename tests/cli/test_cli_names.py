@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from initbench.compare.metrics import METRICS, metric_named
-from initbench.report.comparison import cells
+from initbench.analysis.metrics import METRICS, metric_named
+from initbench.render.compare import formatting
 from tests.cli.test_cli_compare import put
 
 Initbench = Callable[..., Any]
@@ -26,7 +26,7 @@ def runs(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", METRICS)
 def test_a_metric_is_named_by_its_heading(name: str) -> None:
     for target in (None, 0.867):
-        assert metric_named(cells.heading(METRICS[name], target)) == name
+        assert metric_named(formatting.heading(METRICS[name], target)) == name
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,7 @@ def test_lint_of_a_config(initbench: Any, repository: Path) -> None:
 
 
 def test_every_scheme_keeps_the_variance_that_it_declares(initbench: Any, repository: Path) -> None:
-    from initbench.components.scheme import INITS
+    from initbench.components.init_scheme import INITS
 
     path = repository / "configs" / "relu_kaiming.yaml"
     for scheme in INITS:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from initbench.errors import DataError, DeviceError, StoreError, UsageError
-from initbench.store.layout import METRICS
+from initbench.store.run_directory import METRICS
 from initbench.store.store import Store
 
 COMMAND = [sys.executable, "-m", "initbench"]

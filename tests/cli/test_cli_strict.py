@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from initbench.store import sweeps
+from initbench.store import sweep_index
 from initbench.store.store import Store
 from tests.store.records import RECORD
 
@@ -367,7 +367,7 @@ def swept(runs: Path, *stored: str, seeds: range = range(3)) -> None:
     """Store runs of some experiments of a sweep that lists relu and tanh."""
     for name in stored:
         put(runs, f"nets.{name}", seeds)
-    sweeps.add(
+    sweep_index.add(
         runs,
         "nets",
         {

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from initbench.store import sweeps
+from initbench.store import sweep_index
 from initbench.store.store import Store
 from tests.cli.test_cli_strict import CODE, put
 
@@ -33,7 +33,7 @@ def swept(tmp_path: Path) -> Path:
         }
         for name in ("relu", "tanh")
     }
-    sweeps.add(runs, "nets", points)
+    sweep_index.add(runs, "nets", points)
     return runs
 
 
@@ -65,7 +65,7 @@ def test_layers_are_written_as_csv(initbench: Initbench, swept: Path, tmp_path: 
 
 
 def test_histograms_are_bars_of_ascii_where_there_is_nothing_else() -> None:
-    from initbench.report.text import sparkline
+    from initbench.render.text import sparkline
 
     counts = [0, 1, 2, 3, 4, 5, 6, 8]
     assert sparkline(counts) == "▁▁▂▃▄▅▆█"

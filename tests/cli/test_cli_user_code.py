@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from initbench.errors import Terminated, UsageError, reporting_user_code
-from initbench.probing.own import examine
+from initbench.probing.module_probe import probe_module
 
 _NET = "from torch import nn\n\n\ndef make():\n    return nn.Linear(8, 4)\n\n\n"
 _FORWARD = """
@@ -108,4 +108,4 @@ def test_a_loss_that_ends_the_program_is_reported() -> None:
         raise SystemExit(0)
 
     with pytest.raises(UsageError, match="the loss, or the way back from it, fails: it ends the program"):
-        examine(nn.Linear(8, 4), torch.randn(4, 8), None, loss)
+        probe_module(nn.Linear(8, 4), torch.randn(4, 8), None, loss)

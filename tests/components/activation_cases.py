@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from initbench.choice import options_model
 from initbench.components.activation import ACTIVATIONS, BoundActivation, bind
 from initbench.registry import Options
+from initbench.registry_choice import options_model
 
 NAMES = ACTIVATIONS.names()
 ELEMENTWISE = [entry.name for entry in ACTIVATIONS if entry.elementwise]

@@ -15,7 +15,7 @@ from activation_cases import (
 from torch.nn import functional as F
 
 from initbench.components.activation import ACTIVATIONS, bound
-from initbench.probing.moments import SATURATED_BELOW
+from initbench.probing.tensor_statistics import SATURATED_BELOW
 
 SLOPE_RTOL = 1e-7
 """torch's hard sigmoid has the slope float32(1/6), in float64 too; no formula that is wrong comes so near."""

@@ -9,18 +9,18 @@ from pydantic import ValidationError
 from sklearn.datasets import load_digits
 from slices import pairwise_fast
 
-from initbench.choice import options_model
 from initbench.components.activation import ACTIVATIONS, bound
-from initbench.config.load import load, to_yaml
+from initbench.config.loading import load, to_yaml
 from initbench.config.schema import ExperimentConfig
 from initbench.models.build import build
-from initbench.models.initialise import InitOptions
+from initbench.models.init_weights import InitOptions
 from initbench.models.network import FAMILIES
-from initbench.probing.capture import probe
-from initbench.probing.diagnose import diagnose
-from initbench.probing.moments import Detail
-from initbench.probing.predict import predict
-from initbench.probing.remedy import situation_of
+from initbench.probing.diagnosis import diagnose
+from initbench.probing.layer_factors import predict
+from initbench.probing.network_probe import probe
+from initbench.probing.remedies import situation_of
+from initbench.probing.tensor_statistics import ProbeDetail
+from initbench.registry_choice import options_model
 from initbench.train.cohort import Cohort
 
 CASES = [
@@ -81,7 +81,7 @@ def test_every_net_is_probed_and_diagnosed(activation, placement, norm):
     x, y = normal(64, 64, dtype=torch.float32), torch.arange(64) % 10
     state = dict(network.named_parameters()), dict(network.named_buffers())
     loss = torch.nn.functional.cross_entropy
-    layers = probe(network, *state, x=x, y=y, loss=loss, bins=8, detail=Detail.FULL)
+    layers = probe(network, *state, x=x, y=y, loss=loss, bins=8, detail=ProbeDetail.FULL)
     entry, options = activation.entry, activation.options
     assert [layer["units"] for layer in layers] == [entry.features_in(16, options)] * 3 + [10]
     for layer in layers[:-1]:

@@ -12,11 +12,11 @@ import torch
 from scipy.stats import kstest, truncnorm
 from torch import nn
 
-from initbench.choice import options_model
 from initbench.components.activation import bound
-from initbench.components.scheme import INITS, Needs
+from initbench.components.init_scheme import INITS, SchemeRequirement
 from initbench.models.fans import fans as fans_of
-from initbench.models.initialise import rule_of
+from initbench.models.init_weights import rule_for_module
+from initbench.registry_choice import options_model
 
 SIGMAS = 5.0
 SHAPES = [(256, 256), (128, 512), (512, 128), (96, 32, 3, 3)]
@@ -100,7 +100,7 @@ def drawn(name, shape, *, gain=None, seed=0, **options):
 def filled(name, layer, *, gain=None, activation="relu", seed=0, **options):
     """The weight of `layer` as the second layer of a net has it drawn."""
     chosen = chosen_of(name, **options)
-    rule = rule_of(layer, chosen, gain, bound(activation), 2)
+    rule = rule_for_module(layer, chosen, gain, bound(activation), 2)
     weight = torch.full(layer.weight.shape, math.nan)
     rule.fill(layer, weight, torch.Generator().manual_seed(seed))
     return weight.double()
@@ -306,8 +306,8 @@ def test_fixed_schemes():
 @pytest.mark.parametrize("name", [scheme.name for scheme in INITS])
 def test_what_a_scheme_needs_is_there(name):
     scheme = INITS[name]
-    assert (scheme.calibrate is not None) == (scheme.needs is Needs.FIRST_BATCH)
-    assert (scheme.edit is not None) == (scheme.needs is Needs.MODEL_EDIT)
+    assert (scheme.calibrate is not None) == (scheme.needs is SchemeRequirement.FIRST_BATCH)
+    assert (scheme.edit is not None) == (scheme.needs is SchemeRequirement.MODEL_EDIT)
     assert scheme.default_gain is None or scheme.layer_gain is None
 
 

@@ -6,13 +6,13 @@ import yaml
 from pydantic import ValidationError
 from torch.nn.functional import cross_entropy
 
-from initbench.choice import options_model
-from initbench.components.scheme import INITS
+from initbench.components.init_scheme import INITS
 from initbench.config.schema import ExperimentConfig
-from initbench.data.dataset import Source
-from initbench.data.prepare import prepare
-from initbench.data.resolve import resolve
-from initbench.train.start import draw
+from initbench.data.dataset import DataSource
+from initbench.data.locate import resolve
+from initbench.data.preprocessing import preprocess
+from initbench.registry_choice import options_model
+from initbench.train.network_builder import build_networks
 
 OTHER = {
     "mode": "fan_out",
@@ -71,9 +71,9 @@ def make_default(name):
 def test_training_steps_at_depth_four_are_finite(make_config, name, tmp_path):
     """Two plain steps of SGD on digits, small enough that not even `ones` leaves float32."""
     experiment = config(make_config, name)
-    source = Source(root=tmp_path, offline=True)
-    data = prepare(resolve(experiment.data, source), experiment.data, torch.device("cpu"))
-    (network,) = draw(experiment, data, seeds=[0])
+    source = DataSource(root=tmp_path, offline=True)
+    data = preprocess(resolve(experiment.data, source), experiment.data, torch.device("cpu"))
+    (network,) = build_networks(experiment, data, seeds=[0])
     x, y = data.train.x[:64], data.train.y[:64]
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
     for _ in range(2):

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from initbench.components.activation import bound
-from initbench.components.scheme import INITS
+from initbench.components.init_scheme import INITS
 from initbench.errors import ConfigError
-from initbench.models.initialise import InitOptions, check_init, initialise
+from initbench.models.init_weights import InitOptions, check_init, initialise
 from initbench.models.network import Network, WeightLayer
 
 WIDTH, CLASSES = 32, 5

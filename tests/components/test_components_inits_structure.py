@@ -5,19 +5,21 @@ import torch
 from torch import nn
 from torch.nn.functional import pad
 
-from initbench.choice import options_model
 from initbench.components.activation import ACTIVATIONS, bound
-from initbench.components.inits.computed import critical_of
-from initbench.components.scheme import INITS
+from initbench.components.init_scheme import INITS
+from initbench.components.inits.mean_field_schemes import critical_of
 from initbench.models.build import build
-from initbench.models.initialise import InitOptions, rule_of
+from initbench.models.init_weights import InitOptions, rule_for_module
 from initbench.models.network import FAMILIES
-from initbench.theory.critical import critical_point
+from initbench.registry_choice import options_model
+from initbench.theory.criticality import critical_point
 
 
 def fill(layer, name, *, gain=None, activation="relu", index=2, seed=0, **options):
     """`layer` with its weight drawn and its bias 0."""
-    rule = rule_of(layer, options_model(INITS[name], "name")(**options), gain, bound(activation), index)
+    rule = rule_for_module(
+        layer, options_model(INITS[name], "name")(**options), gain, bound(activation), index
+    )
     with torch.no_grad():
         weight = torch.full(layer.weight.shape, float("nan"))
         rule.fill(layer, weight, torch.Generator().manual_seed(seed))
@@ -27,7 +29,9 @@ def fill(layer, name, *, gain=None, activation="relu", index=2, seed=0, **option
 
 
 def problem(layer, name, index=2):
-    return rule_of(layer, options_model(INITS[name], "name")(), None, bound("relu"), index).problem(layer)
+    return rule_for_module(layer, options_model(INITS[name], "name")(), None, bound("relu"), index).problem(
+        layer
+    )
 
 
 def mlp(init, *, depth=6, width=64, seed=0, features=64, classes=10, samples=256, **model):

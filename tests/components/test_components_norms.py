@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from initbench.choice import options_model
 from initbench.components.norm import NORMS
+from initbench.registry_choice import options_model
 
 NAMES = NORMS.names()
 

@@ -12,9 +12,9 @@ from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
-from initbench.choice import Choice, options_model
 from initbench.components.norm import NORMS
 from initbench.registry import Options
+from initbench.registry_choice import Choice, options_model
 
 BUILT = [entry.name for entry in NORMS if entry.acts_on == "activations" and entry.name != "none"]
 FLAT, MAPS = (12, 8), (4, 8, 3, 5)

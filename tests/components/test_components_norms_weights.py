@@ -9,9 +9,9 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from initbench.choice import options_model
 from initbench.components.norm import NORMS
-from initbench.components.weight import assign_weight, weight_of
+from initbench.components.parametrized_weight import assign_weight, weight_of
+from initbench.registry_choice import options_model
 
 WEIGHTY = [entry.name for entry in NORMS if entry.acts_on == "weights"]
 LAYERS = {

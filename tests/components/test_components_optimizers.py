@@ -6,8 +6,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from initbench.choice import options_model
 from initbench.components.optimizer import OPTIMIZERS
+from initbench.registry_choice import options_model
 
 STEPS = 20
 

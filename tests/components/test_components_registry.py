@@ -9,16 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, TypeAdapter, ValidationError
 
-from initbench.choice import Choice, default_choice, options_model
 from initbench.components.activation import ACTIVATIONS
+from initbench.components.init_scheme import INITS
 from initbench.components.norm import NORMS
 from initbench.components.optimizer import OPTIMIZERS
 from initbench.components.schedule import SCHEDULES
-from initbench.components.scheme import INITS
 from initbench.data.dataset import DATASETS
 from initbench.errors import UnknownNameError
 from initbench.models.network import FAMILIES
-from initbench.registry import Entry, Options, Registry, nearest, unknown_name
+from initbench.registry import Options, Registry, RegistryEntry, nearest, unknown_name
+from initbench.registry_choice import Choice, default_choice, options_model
 
 REGISTRIES = [INITS, ACTIVATIONS, NORMS, OPTIMIZERS, SCHEDULES, FAMILIES, DATASETS]
 COMPONENTS = [INITS, ACTIVATIONS, NORMS, OPTIMIZERS, SCHEDULES, FAMILIES]
@@ -26,7 +26,7 @@ ENTRIES = [pytest.param(r, e, id=f"{r.kind}-{e.name}") for r in REGISTRIES for e
 COMPONENT_ENTRIES = [pytest.param(r, e, id=f"{r.kind}-{e.name}") for r in COMPONENTS for e in r]
 
 
-ORDERED = {"initbench.components.scheme": "INITS", "initbench.components.norm": "NORMS"}
+ORDERED = {"initbench.components.init_scheme": "INITS", "initbench.components.norm": "NORMS"}
 REQUIRED = {"npz": {"path": "x.npz"}, "pretrained": {"from": "x.safetensors"}}
 """The options that have no default, each with a value."""
 
@@ -157,9 +157,9 @@ class Sized(Options):
 
 def test_a_name_taken_twice_raises():
     registry = Registry("thing")
-    first = registry.add(Entry(name="a", summary="A.", source="-", options=Sized))
+    first = registry.add(RegistryEntry(name="a", summary="A.", source="-", options=Sized))
     with pytest.raises(ValueError, match="'a' is registered twice"):
-        registry.add(Entry(name="a", summary="Another.", source="-"))
+        registry.add(RegistryEntry(name="a", summary="Another.", source="-"))
     assert list(registry) == [first]
     assert len(registry) == 1
     assert "a" in registry
@@ -169,7 +169,7 @@ def test_a_name_taken_twice_raises():
 def test_a_new_entry_is_all_it_takes():
     registry = Registry("thing")
     for name in ("small", "large"):
-        registry.add(Entry(name=name, summary="A.", source="-", options=Sized))
+        registry.add(RegistryEntry(name=name, summary="A.", source="-", options=Sized))
     assert adapter(registry).validate_python({"name": "large", "size": 3}).size == 3
     with pytest.raises(ValidationError):
         adapter(registry).validate_python({"name": "large", "size": 0})
@@ -192,5 +192,5 @@ def test_the_order_of_entries_does_not_depend_on_what_was_imported_first():
         lines += [f"from {m} import {r}; print({r}.names())" for m, r in ORDERED.items()]
         return subprocess.check_output([sys.executable, "-c", "\n".join(lines)], text=True)
 
-    early = ("initbench.components.inits.sparse", "initbench.components.norms.weights")
+    early = ("initbench.components.inits.sparse", "initbench.components.norms.weight_norms")
     assert order() == order(*early) == "".join(f"{r.names()}\n" for r in (INITS, NORMS))

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from initbench.choice import options_model
 from initbench.components.schedule import SCHEDULES, learning_rate
+from initbench.registry_choice import options_model
 
 NAMES = SCHEDULES.names()
 budgets = st.integers(1, 400).flatmap(lambda steps: st.tuples(st.just(steps), st.integers(0, steps + 3)))

@@ -8,10 +8,10 @@ import pytest
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from initbench.choice import Choice, default_choice
-from initbench.config.load import load
+from initbench.config.loading import load
 from initbench.errors import ConfigError
-from initbench.registry import Entry, Options, Registry, Section
+from initbench.registry import Options, Registry, RegistryEntry, Section
+from initbench.registry_choice import Choice, default_choice
 
 
 class GroupOptions(Options):
@@ -19,10 +19,10 @@ class GroupOptions(Options):
     sizes: tuple[int, ...] = ()
 
 
-NORMS: Registry[Entry] = Registry("norm")
-NORMS.add(Entry(name="batch", summary="s", source="x"))
-NORMS.add(Entry(name="group", summary="s", source="x", options=GroupOptions))
-FAMILIES: Registry[Entry] = Registry("family")
+NORMS: Registry[RegistryEntry] = Registry("norm")
+NORMS.add(RegistryEntry(name="batch", summary="s", source="x"))
+NORMS.add(RegistryEntry(name="group", summary="s", source="x", options=GroupOptions))
+FAMILIES: Registry[RegistryEntry] = Registry("family")
 
 
 class MlpOptions(Section):
@@ -32,7 +32,7 @@ class MlpOptions(Section):
     activation: Literal["relu", "tanh"] = "relu"
 
 
-FAMILIES.add(Entry(name="mlp", summary="s", source="x", options=MlpOptions))  # type: ignore[arg-type]
+FAMILIES.add(RegistryEntry(name="mlp", summary="s", source="x", options=MlpOptions))  # type: ignore[arg-type]
 
 
 class Train(Section):

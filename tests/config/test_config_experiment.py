@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from initbench.choice import default_choice
 from initbench.components.norm import NORMS
-from initbench.config.load import load, to_yaml
+from initbench.config.loading import load, to_yaml
 from initbench.config.schema import ExperimentConfig, TrainOptions
 from initbench.errors import ConfigError
+from initbench.registry_choice import default_choice
 
 
 def keys_at_fault(config):
@@ -50,15 +50,17 @@ class TestOneForm:
         assert make_config(probe={"when": when}).resolved()["probe"]["when"] == ["init", "end"]
 
     def test_what_is_computed_has_neither_names_nor_seeds_nor_places(self, make_config):
-        plain = make_config().computed()
+        plain = make_config().identity_keys()
         assert (
             plain
             == make_config(
                 name="b", notes="x", seeds=[5], data={"name": "digits", "fallback": "digits"}
-            ).computed()
+            ).identity_keys()
         )
         assert not {"name", "notes", "seeds"} & set(plain)
-        archives = [make_config(data={"name": "npz", "path": path}).computed() for path in ("a.npz", "b.npz")]
+        archives = [
+            make_config(data={"name": "npz", "path": path}).identity_keys() for path in ("a.npz", "b.npz")
+        ]
         assert archives[0] == archives[1]
         assert archives[0]["data"].items() >= {"name": "npz", "normalize": "global"}.items()
         assert not {"path", "fallback"} & set(archives[0]["data"])
@@ -80,7 +82,7 @@ class TestOneForm:
         ],
     )
     def test_what_is_computed_knows_every_other_change(self, make_config, change):
-        assert make_config(**change).computed() != make_config().computed()
+        assert make_config(**change).identity_keys() != make_config().identity_keys()
 
 
 class TestKeysThatDoNotGoTogether:

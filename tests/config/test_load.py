@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from initbench.config.load import load, load_all, to_yaml
+from initbench.config.loading import load, load_all, to_yaml
 from initbench.errors import ConfigError
 
 GOOD = "name: a\nmodel: {family: mlp, depth: 3}\n"

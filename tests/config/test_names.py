@@ -2,13 +2,13 @@
 
 import pytest
 
-from initbench.config.load import load, load_all
-from initbench.config.registries import kinds
+from initbench.config.issue_messages import type_mismatch, unknown_key
+from initbench.config.loading import load, load_all
+from initbench.config.registry_fields import registry_fields
 from initbench.config.schema import ExperimentConfig
-from initbench.config.words import mismatch, unknown_key
 from initbench.errors import ConfigError
 
-REGISTRIES = {kind.registry.kind: kind.registry for kind in kinds()}
+REGISTRIES = {kind.registry.kind: kind.registry for kind in registry_fields()}
 MEANT = {
     "init scheme": {
         "kaiming_normal": "he_normal HeNormal kaiming_normal_ Kaiming-Normal msra_normal",
@@ -119,7 +119,7 @@ def test_an_alias_is_stored_under_the_name_it_stands_for(tmp_path):
     )
     one, other = load_all([ours, theirs], [], ExperimentConfig)
     assert one == other
-    assert one.computed() == other.computed()
+    assert one.identity_keys() == other.identity_keys()
     changed = load(ours, ["model.norm=GroupNorm", "model.norm.num_groups=4"], ExperimentConfig)
     assert changed.resolved()["model"]["norm"]["name"] == "group"
 
@@ -159,7 +159,7 @@ WHOLE, NUMBER, LIST = {"type": "int_type"}, {"type": "float_type"}, {"type": "li
     ],
 )
 def test_wrong_suggestions_are_none_of_these(text, nouns, hint):
-    problem = mismatch([{**noun, "input": text} for noun in nouns])
+    problem = type_mismatch([{**noun, "input": text} for noun in nouns])
     assert (problem.rpartition("; ")[2] if "; " in problem else None) == hint
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from initbench.config.load import load
+from initbench.config.loading import load
 from initbench.config.schema import ExperimentConfig
 from initbench.config.template import first_config
-from initbench.lesson.read import load_any
+from initbench.study.load_lesson import load_mixed
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,7 +45,7 @@ def write(path: Path) -> None:
 
 
 def paths_of(file, *overrides):
-    (config,) = load_any([str(file)], list(overrides))
+    (config,) = load_mixed([str(file)], list(overrides))
     configs = [config] if isinstance(config, ExperimentConfig) else [point.config for point in config.points]
     return [config.data.path for config in configs]
 
@@ -81,7 +81,7 @@ def test_where_the_data_lie_changes_no_id(tmp_path):
     (tmp_path / "c.yaml").write_text("name: c\ndata: {name: npz, path: a.npz}\n")
     found = load(tmp_path / "c.yaml", [], ExperimentConfig)
     assert found.data.path == str(tmp_path / "a.npz")
-    assert "path" not in found.computed()["data"]
+    assert "path" not in found.identity_keys()["data"]
 
 
 def test_weights_beside_a_config_are_found_and_names_of_runs_are_not_taken_for_files(tmp_path):

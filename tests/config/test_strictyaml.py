@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from initbench.config.strictyaml import MAX_BYTES, REFUSED, parse
+from initbench.config.yaml_reader import MAX_BYTES, REFUSED, parse
 
 SCALARS = [
     ("null", None),

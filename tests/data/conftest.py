@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from initbench.data.dataset import Source
-from initbench.data.obtain.fetch import Archive
+from initbench.data.dataset import DataSource
+from initbench.data.download.archive import Archive
 from initbench.data.sets.torchvision_sets import MD5
 
 TRAIN, TEST = 40, 20
@@ -127,8 +127,8 @@ def notes() -> list[str]:
 
 
 @pytest.fixture
-def source(tmp_path: Path, notes: list[str]) -> Source:
-    return Source(root=tmp_path / "root", notify=notes.append, reach_seconds=5.0)
+def source(tmp_path: Path, notes: list[str]) -> DataSource:
+    return DataSource(root=tmp_path / "root", notify=notes.append, reach_seconds=5.0)
 
 
 @pytest.fixture

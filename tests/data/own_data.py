@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import torch
 
-from initbench.data.dataset import DataOptions, Located, RawData
-from initbench.data.prepare import Bundle, prepare
-from initbench.data.resolve import Resolved
+from initbench.data.dataset import DataOptions, LocatedDataset, RawData
+from initbench.data.locate import ResolvedDataset
+from initbench.data.preprocessing import PreparedData, preprocess
 
 
-def bundle(raw: RawData, **options: object) -> Bundle:
+def bundle(raw: RawData, **options: object) -> PreparedData:
     """What `prepare` makes of `raw`; `options` are as in a config."""
-    located = Located(name="own", fingerprint="f", load=lambda: raw)
+    located = LocatedDataset(name="own", fingerprint="f", load=lambda: raw)
     chosen = DataOptions.model_validate(options)
-    return prepare(Resolved(requested="asked", located=located), chosen, "cpu")
+    return preprocess(ResolvedDataset(requested="asked", located=located), chosen, "cpu")
 
 
 def raw_of(x: torch.Tensor, y: torch.Tensor, held_out: int) -> RawData:

@@ -13,9 +13,9 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from initbench.data.augment import Augment
-from initbench.data.dataset import DataOptions, Located, RawData, Source
-from initbench.data.prepare import Bundle, prepare
-from initbench.data.resolve import Resolved, resolve
+from initbench.data.dataset import DataOptions, DataSource, LocatedDataset, RawData
+from initbench.data.locate import ResolvedDataset, resolve
+from initbench.data.preprocessing import PreparedData, preprocess
 from initbench.errors import DataError
 from initbench.models.build import build
 from initbench.train.cohort import Cohort
@@ -141,11 +141,13 @@ def test_other_random_numbers_are_left_alone():
 # ---- in a bundle
 
 
-def own(x: Tensor, **options: Any) -> Bundle:
+def own(x: Tensor, **options: Any) -> PreparedData:
     y = torch.arange(len(x)) % 3
     raw = RawData(x_train=x, y_train=y, x_test=x, y_test=y, classes=3)
-    located = Located(name="own", fingerprint="f", load=lambda: raw)
-    return prepare(Resolved(requested="own", located=located), DataOptions.model_validate(options), "cpu")
+    located = LocatedDataset(name="own", fingerprint="f", load=lambda: raw)
+    return preprocess(
+        ResolvedDataset(requested="own", located=located), DataOptions.model_validate(options), "cpu"
+    )
 
 
 @pytest.mark.parametrize("normalize", ["global", "none"])
@@ -207,8 +209,10 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     return inputs
 
 
-def training(config: Any, seeds: list[int]) -> tuple[Training, Bundle]:
-    data = prepare(resolve(config.data, Source(root=Path("/nowhere"), offline=True)), config.data, "cpu")
+def training(config: Any, seeds: list[int]) -> tuple[Training, PreparedData]:
+    data = preprocess(
+        resolve(config.data, DataSource(root=Path("/nowhere"), offline=True)), config.data, "cpu"
+    )
     shape, classes = data.input_shape, data.classes
     nets = [
         build(
@@ -252,7 +256,7 @@ def test_runs_that_are_left_keep_their_own_stream(make_config, seen):
     """When one run has diverged, the others' streams follow their seeds, not their places."""
     config = make_config(data={"augment": {"flip": True, "crop": 1}}, train={"steps": 5})
     whole, data = training(config, SEEDS)
-    whole._keep([1, 2])
+    whole._keep_runs([1, 2])
     whole.run()
     for step, x in enumerate(seen):
         plain, _ = data.train.take(whole._batches.indices(step))

@@ -12,11 +12,11 @@ import pytest
 import torch
 from cifar_files import CLASSES, Cifar, batch, cifar10, cifar100, images, python2
 
-from initbench.choice import default_choice
-from initbench.data.dataset import DATASETS, Located, RawData, Source, UnavailableError
-from initbench.data.resolve import resolve
-from initbench.data.unpickle import unpickle
+from initbench.data.dataset import DATASETS, DataSource, LocatedDataset, RawData, UnavailableError
+from initbench.data.locate import resolve
+from initbench.data.safe_unpickle import unpickle
 from initbench.errors import DataError
+from initbench.registry_choice import default_choice
 
 
 @pytest.fixture(params=[cifar10, cifar100], ids=lambda make: make.__name__)
@@ -25,12 +25,12 @@ def cifar(request: pytest.FixtureRequest) -> Cifar:
 
 
 @pytest.fixture
-def offline(source: Source) -> Source:
+def offline(source: DataSource) -> DataSource:
     source.root.mkdir()
     return replace(source, offline=True)
 
 
-def locate(cifar: Cifar, source: Source) -> Located:
+def locate(cifar: Cifar, source: DataSource) -> LocatedDataset:
     return resolve(default_choice(DATASETS, cifar.name), source).located
 
 
@@ -43,7 +43,7 @@ def unpack(cifar: Cifar, root: Path, **changes: bytes) -> Path:
 
 
 def in_archive(
-    cifar: Cifar, source: Source, monkeypatch: pytest.MonkeyPatch, **changes: bytes | None
+    cifar: Cifar, source: DataSource, monkeypatch: pytest.MonkeyPatch, **changes: bytes | None
 ) -> RawData:
     """Load an archive with changed members whose own checksum is right."""
     tar = cifar.archive(**changes)

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from initbench.data.dataset import UnavailableError
-from initbench.data.obtain import checksums as checksums_module
-from initbench.data.obtain.checksums import cache_folder, checksum
-from initbench.data.obtain.fetch import obtain
+from initbench.data.download import checksums as checksums_module
+from initbench.data.download.archive import obtain
+from initbench.data.download.checksums import cache_folder, checksum
 from initbench.errors import DataError
 
 IMAGES = "train-images-idx3-ubyte.gz"
@@ -169,7 +169,7 @@ def test_two_processes_download_once(archive, source, mirror):
     script = f"""
 import pathlib
 from initbench.data.dataset import Source
-from initbench.data.obtain.fetch import Archive, obtain
+from initbench.data.download.archive import Archive, obtain
 archive = {archive!r}
 print("ready", flush=True)
 input()

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from initbench.config.load import from_overrides
+from initbench.config.loading import load_overrides
 from initbench.config.schema import ExperimentConfig
-from initbench.data.labels import labelled_parts, mislabelled
+from initbench.data.labels import corrupt_labels, split_labelled
 from initbench.errors import ConfigError, DataError
 from tests.data.own_data import bundle, raw_of
 
@@ -28,7 +28,7 @@ def test_each_class_keeps_its_share_and_at_least_one(sizes, data):
     y = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
     present = sum(size > 0 for size in sizes)
     count = data.draw(st.integers(present, len(y)))
-    kept, rest = labelled_parts(y, count)
+    kept, rest = split_labelled(y, count)
     assert len(kept) == count
     assert torch.cat([kept, rest]).sort().values.tolist() == list(range(len(y)))
     found = torch.bincount(y[kept], minlength=len(sizes)).tolist()
@@ -42,8 +42,8 @@ def test_each_class_keeps_its_share_and_at_least_one(sizes, data):
 
 def test_labelled_samples_are_chosen_at_random_and_the_same_for_all():
     y = torch.zeros(1000, dtype=torch.int64)
-    kept, _ = labelled_parts(y, 500)
-    assert torch.equal(kept, labelled_parts(y, 500)[0])
+    kept, _ = split_labelled(y, 500)
+    assert torch.equal(kept, split_labelled(y, 500)[0])
     # Half of 1,000 in the first half: hypergeometric, standard deviation √(1000)/4.
     assert abs(int((kept < 500).sum()) - 250) < 5 * 1000**0.5 / 4
 
@@ -82,9 +82,9 @@ def test_numbers_of_labels_that_cannot_be(count):
 
 def test_too_few_labels_are_refused_when_the_config_is_read():
     few = ["name=a", "data.name=digits", "data.labelled=9"]
-    from_overrides([*few, "data.classes=[1, 2]"], ExperimentConfig)
+    load_overrides([*few, "data.classes=[1, 2]"], ExperimentConfig)
     with pytest.raises(ConfigError, match=r"data\.labelled.*9 labels are too few for 10 classes"):
-        from_overrides(few, ExperimentConfig)
+        load_overrides(few, ExperimentConfig)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.999])
@@ -99,7 +99,7 @@ def test_label_noise_replaces_that_share_of_the_training_labels_alone(share):
 
 def test_wrong_labels_are_any_other_class_equally_often():
     y = torch.arange(20_000) % CLASSES
-    wrong = mislabelled(y, CLASSES, 0.5)
+    wrong = corrupt_labels(y, CLASSES, 0.5)
     away = torch.bincount((wrong - y)[wrong != y] % CLASSES, minlength=CLASSES).double()
     assert away[0] == 0
     # 10,000 draws over four classes: each 2,500, standard deviation √(10,000 · ¼ · ¾) = 43.
@@ -111,7 +111,7 @@ def test_wrong_labels_are_any_other_class_equally_often():
 
 def test_more_noise_adds_to_less():
     y = torch.arange(500) % CLASSES
-    little, much = mislabelled(y, CLASSES, 0.1), mislabelled(y, CLASSES, 0.4)
+    little, much = corrupt_labels(y, CLASSES, 0.1), corrupt_labels(y, CLASSES, 0.4)
     assert torch.equal(much[little != y], little[little != y])
 
 
@@ -124,4 +124,4 @@ def test_noise_is_a_share_of_the_labels_that_were_kept():
 
 def test_one_class_has_no_wrong_label():
     with pytest.raises(DataError, match="second class"):
-        mislabelled(torch.zeros(5, dtype=torch.int64), 1, 0.5)
+        corrupt_labels(torch.zeros(5, dtype=torch.int64), 1, 0.5)

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from initbench.data.batches import Batches, first_batch
 from initbench.data.dataset import DataOptions
-from initbench.data.order import SHUFFLED, Order, order_of
-from initbench.streams import generator
+from initbench.data.sampling_order import SHUFFLED, Order, order_of
+from initbench.rng import generator
 from tests.data.own_data import bundle, raw_of
 
 CLASSES, PER_CLASS = 5, 40

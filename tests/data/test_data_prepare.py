@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from initbench.data.dataset import RawData
-from initbench.data.prepare import moments
-from initbench.data.split import stratified_parts
+from initbench.data.preprocessing import moments
+from initbench.data.split import stratified_split
 from initbench.errors import DataError
 from tests.data.own_data import bundle
 
@@ -150,7 +150,7 @@ def test_stratified_parts(counts, data):
     total = len(labels)
     cuts = sorted(data.draw(st.lists(st.integers(0, total), min_size=2, max_size=2)))
     sizes = [cuts[0], cuts[1] - cuts[0], total - cuts[1]]
-    parts = stratified_parts(labels, sizes, torch.Generator().manual_seed(3))
+    parts = stratified_split(labels, sizes, torch.Generator().manual_seed(3))
     assert [len(part) for part in parts] == sizes
     assert torch.cat(parts).sort().values.tolist() == list(range(total))
     for part, size in zip(parts, sizes, strict=True):
@@ -162,8 +162,8 @@ def test_stratified_parts(counts, data):
 
 def test_stratified_parts_are_shuffled():
     labels = torch.zeros(1000, dtype=torch.int64)
-    first, _ = stratified_parts(labels, [500, 500], torch.Generator().manual_seed(0))
-    other, _ = stratified_parts(labels, [500, 500], torch.Generator().manual_seed(1))
+    first, _ = stratified_split(labels, [500, 500], torch.Generator().manual_seed(0))
+    other, _ = stratified_split(labels, [500, 500], torch.Generator().manual_seed(1))
     # Half of an independent draw is expected to be shared; five standard deviations around it.
     shared = len(set(first.tolist()) & set(other.tolist()))
     assert abs(shared - 250) < 5 * 1000**0.5 / 4

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from initbench.choice import default_choice
-from initbench.data.dataset import DATASETS, DataOptions, Source, UnavailableError
-from initbench.data.obtain.checksums import cache_folder
-from initbench.data.prepare import prepare
-from initbench.data.resolve import data_root, resolve
+from initbench.data.dataset import DATASETS, DataOptions, DataSource, UnavailableError
+from initbench.data.download.checksums import cache_folder
+from initbench.data.locate import data_root, resolve
+from initbench.data.preprocessing import preprocess
 from initbench.data.sets.torchvision_sets import MD5
 from initbench.errors import DataError
+from initbench.registry_choice import default_choice
 
 # Read before the fixture that clears the environment.
 REAL_ROOT = Path(os.environ.get("INITBENCH_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
@@ -45,7 +45,7 @@ def test_mnist_from_a_mirror_end_to_end(published_mnist, source, mirror):
         source.root / "MNIST/raw" / name for name in published_mnist.checksums
     )
     assert resolved.requested == resolved.located.name == "mnist"
-    bundle = prepare(resolved, chosen, "cpu")
+    bundle = preprocess(resolved, chosen, "cpu")
     assert bundle.train.x.shape == (30, 1, 28, 28)
     assert bundle.test.x.shape == (20, 1, 28, 28)
     assert bundle.test.y.tolist() == [number % 10 for number in range(20)]
@@ -71,7 +71,7 @@ def test_fallback_says_so_once_and_keeps_normalize(offline, published_mnist, sou
     assert "\n" not in notes[0]
     for part in ("mnist", str(source.root), "digits is used instead", "initbench data fetch mnist"):
         assert part in notes[0]
-    bundle = prepare(resolved, chosen, "cpu")
+    bundle = preprocess(resolved, chosen, "cpu")
     assert (bundle.requested, bundle.name) == ("mnist", "digits")
     assert (bundle.train.x.min(), bundle.train.x.max()) == (0.0, 1.0)
 
@@ -122,8 +122,8 @@ def test_damaged_file_is_an_error_even_with_a_fallback(
 def test_real_mnist_when_it_is_here():
     for name, mean, std in (("mnist", 0.1307, 0.3081), ("fashion_mnist", 0.2860, 0.3530)):
         chosen = options(name, normalize="none")
-        resolved = resolve(chosen, Source(root=REAL_ROOT, offline=True))
-        bundle = prepare(resolved, chosen, "cpu")
+        resolved = resolve(chosen, DataSource(root=REAL_ROOT, offline=True))
+        bundle = preprocess(resolved, chosen, "cpu")
         assert bundle.train.x.shape == (54_000, 1, 28, 28)
         assert bundle.val.x.shape == (6_000, 1, 28, 28)
         assert bundle.test.x.shape == (10_000, 1, 28, 28)

@@ -17,12 +17,12 @@ import torch
 from cifar_files import cifar10, cifar100
 from pydantic import ValidationError
 
-from initbench.choice import default_choice
-from initbench.data.dataset import DATASETS, Dataset, Located, RawData, Source, UnavailableError
+from initbench.data.dataset import DATASETS, Dataset, DataSource, LocatedDataset, RawData, UnavailableError
 from initbench.data.sets import digits
 from initbench.data.sets.npz import NpzOptions
 from initbench.data.sets.torchvision_sets import MD5, published
 from initbench.errors import DataError
+from initbench.registry_choice import default_choice
 
 
 def write_npz(path: Path, **changes: object) -> Path:
@@ -37,8 +37,8 @@ def write_npz(path: Path, **changes: object) -> Path:
     return path
 
 
-def locate_npz(path: Path | str, root: Path = Path("/nowhere")) -> Located:
-    return DATASETS["npz"].locate(NpzOptions(name="npz", path=str(path)), Source(root=root))
+def locate_npz(path: Path | str, root: Path = Path("/nowhere")) -> LocatedDataset:
+    return DATASETS["npz"].locate(NpzOptions(name="npz", path=str(path)), DataSource(root=root))
 
 
 def load_npz(path: Path) -> RawData:
@@ -51,7 +51,7 @@ def entry(request: pytest.FixtureRequest) -> Dataset:
 
 
 @pytest.fixture
-def located(entry: Dataset, tmp_path, idx_files, checksums, monkeypatch, put_on_disk) -> Located:
+def located(entry: Dataset, tmp_path, idx_files, checksums, monkeypatch, put_on_disk) -> LocatedDataset:
     """The entry found in a data root made for it."""
     for class_name in MD5:
         monkeypatch.setitem(MD5, class_name, tuple(checksums.values()))
@@ -60,7 +60,7 @@ def located(entry: Dataset, tmp_path, idx_files, checksums, monkeypatch, put_on_
         cifar.publish(monkeypatch, b"")
         put_on_disk(tmp_path, cifar.files, cifar.folder)
     write_npz(tmp_path / "own.npz")
-    source = Source(root=tmp_path, offline=True)
+    source = DataSource(root=tmp_path, offline=True)
     if entry.name == "npz":
         return entry.locate(NpzOptions(name="npz", path="own.npz"), source)
     return entry.locate(default_choice(DATASETS, entry.name), source)
@@ -107,7 +107,7 @@ def test_a_set_on_disk_is_read_without_torchvision(tmp_path, idx_files, checksum
     script = f"""
 import sys
 from pathlib import Path
-from initbench.choice import default_choice
+from initbench.registry_choice import default_choice
 from initbench.data.dataset import DATASETS, Source
 from initbench.data.sets.torchvision_sets import MD5
 MD5["MNIST"] = {tuple(checksums.values())}
@@ -135,14 +135,20 @@ def test_what_is_no_idx_file_is_an_error(content, tmp_path, idx_files, monkeypat
     files = {**idx_files, "t10k-labels-idx1-ubyte.gz": gzip.compress(content)}
     folder = put_on_disk(tmp_path, files)
     monkeypatch.setitem(MD5, "MNIST", tuple(hashlib.md5(part).hexdigest() for part in files.values()))
-    located = DATASETS["mnist"].locate(default_choice(DATASETS, "mnist"), Source(root=tmp_path, offline=True))
+    located = DATASETS["mnist"].locate(
+        default_choice(DATASETS, "mnist"), DataSource(root=tmp_path, offline=True)
+    )
     with pytest.raises(DataError, match="is no idx file") as caught:
         located.load()
     assert str(folder / "t10k-labels-idx1-ubyte.gz") in str(caught.value)
 
 
 def load_digits() -> RawData:
-    return DATASETS["digits"].locate(default_choice(DATASETS, "digits"), Source(root=Path("/nowhere"))).load()
+    return (
+        DATASETS["digits"]
+        .locate(default_choice(DATASETS, "digits"), DataSource(root=Path("/nowhere")))
+        .load()
+    )
 
 
 def test_digits_csv_equals_load_digits():
@@ -177,9 +183,9 @@ def test_digits_split_never_changes():
     assert int((ink * torch.arange(360)).sum()) == 20133515
 
 
-def gaussian(**changes: int) -> Located:
+def gaussian(**changes: int) -> LocatedDataset:
     options = default_choice(DATASETS, "gaussian").model_copy(update=changes)
-    return DATASETS["gaussian"].locate(options, Source(root=Path("/nowhere"), offline=True))
+    return DATASETS["gaussian"].locate(options, DataSource(root=Path("/nowhere"), offline=True))
 
 
 def test_gaussian_is_standard_normal_with_labels_that_say_nothing():

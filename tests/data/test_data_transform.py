@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from initbench.config.load import load
+from initbench.config.loading import load
 from initbench.config.schema import ExperimentConfig
-from initbench.data import resize
-from initbench.data.dataset import DataOptions, Located, RawData
-from initbench.data.prepare import Bundle, prepare
-from initbench.data.resize import resized
-from initbench.data.resolve import Resolved
-from initbench.data.subset import chosen_classes
+from initbench.data import resizing
+from initbench.data.class_subset import select_classes
+from initbench.data.dataset import DataOptions, LocatedDataset, RawData
+from initbench.data.locate import ResolvedDataset
+from initbench.data.preprocessing import PreparedData, preprocess
+from initbench.data.resizing import resize_images
 from initbench.errors import ConfigError, DataError
 
 
@@ -41,9 +41,11 @@ def raw_images(count: int = 40, labels: int = 5, *, val: bool = False) -> RawDat
     )
 
 
-def bundle(raw: RawData, **options: Any) -> Bundle:
-    located = Located(name="own", fingerprint="f", load=lambda: raw)
-    return prepare(Resolved(requested="own", located=located), DataOptions.model_validate(options), "cpu")
+def bundle(raw: RawData, **options: Any) -> PreparedData:
+    located = LocatedDataset(name="own", fingerprint="f", load=lambda: raw)
+    return preprocess(
+        ResolvedDataset(requested="own", located=located), DataOptions.model_validate(options), "cpu"
+    )
 
 
 # ---- classes
@@ -64,7 +66,7 @@ def kept_by_loops(x: Tensor, y: Tensor, labels: list[int]) -> tuple[list[int], l
 @settings(deadline=None, max_examples=40)
 def test_classes_are_chosen_and_relabelled_in_the_listed_order(labels, val):
     raw = raw_images(val=val)
-    made = chosen_classes(raw, labels)
+    made = select_classes(raw, labels)
     assert made.classes == len(labels)
     for part in ("train", "test", "val") if val else ("train", "test"):
         x, y = getattr(made, f"x_{part}"), getattr(made, f"y_{part}")
@@ -135,7 +137,7 @@ def test_resize_is_bilinear_with_antialiasing(height, width, whole):
     raw = raw_images()
     x = raw.x_train if whole else raw.x_train / 255
     raw = RawData(x_train=x, y_train=raw.y_train, x_test=x[:7], y_test=raw.y_test[:7], classes=5, x_val=x[:3])
-    made = resized(raw, (height, width))
+    made = resize_images(raw, (height, width))
     for part, count in (("train", 40), ("test", 7), ("val", 3)):
         found = getattr(made, f"x_{part}")
         expected = resized_by_formula(x[:count], height, width)
@@ -148,7 +150,7 @@ def test_resize_is_bilinear_with_antialiasing(height, width, whole):
 @pytest.mark.parametrize("size", [(3, 4), (12, 9), (6, 10)])
 def test_resize_is_what_pillow_does(size):
     raw = raw_images()
-    found = resized(raw, size).x_train[:, 0]
+    found = resize_images(raw, size).x_train[:, 0]
     for image, made in zip(raw.x_train[:, 0], found, strict=True):
         pillow = Image.fromarray(image.numpy()).resize(size[::-1], Image.Resampling.BILINEAR)
         # Pillow rounds to uint8 after each of its two passes, so it may be 1 off.
@@ -157,14 +159,14 @@ def test_resize_is_what_pillow_does(size):
 
 def test_resize_to_the_same_size_changes_nothing():
     raw = raw_images()
-    assert resized(raw, (6, 5)).x_train is raw.x_train
+    assert resize_images(raw, (6, 5)).x_train is raw.x_train
 
 
 def test_chunks_do_not_show(monkeypatch):
     raw = raw_images()
-    whole = resized(raw, (9, 3)).x_train
-    monkeypatch.setattr(resize, "_CHUNK_VALUES", 200)
-    assert torch.equal(resized(raw, (9, 3)).x_train, whole)
+    whole = resize_images(raw, (9, 3)).x_train
+    monkeypatch.setattr(resizing, "_CHUNK_VALUES", 200)
+    assert torch.equal(resize_images(raw, (9, 3)).x_train, whole)
 
 
 @pytest.mark.parametrize(("option", "size"), [(4, (4, 4)), ([3, 7], (3, 7))])

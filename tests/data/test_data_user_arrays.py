@@ -6,7 +6,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from initbench.data.dataset import DATASETS, Source
+from initbench.data.dataset import DATASETS, DataSource
 from initbench.data.sets import torchvision_sets
 from initbench.data.sets.npz import NpzOptions
 from initbench.errors import DataError
@@ -83,7 +83,7 @@ def test_chosen_classes_may_leave_gaps(tmp_path):
         tmp_path / "a.npz", **FEATURES, y_train=np.arange(40) % 4 * 2, y_test=np.arange(8) % 4 * 2
     )
     options = NpzOptions(name="npz", path=str(path), classes=[0, 4])
-    assert DATASETS["npz"].locate(options, Source(root=tmp_path)).load().classes == 7
+    assert DATASETS["npz"].locate(options, DataSource(root=tmp_path)).load().classes == 7
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_the_unpacked_files_that_torchvision_reads_are_read(
                 (raw / file.removesuffix(".gz")).write_bytes(gzip.decompress(content))
     options = DATASETS[name].options(name=name)
     bare, packed = (
-        DATASETS[name].locate(options, Source(root=root, offline=True)) for root in folders.values()
+        DATASETS[name].locate(options, DataSource(root=root, offline=True)) for root in folders.values()
     )
     assert (bare.load().x_train == packed.load().x_train).all()
     assert (bare.fingerprint == packed.fingerprint) == (name != "kmnist")
@@ -130,4 +130,6 @@ def test_an_unpacked_file_that_was_changed_is_refused(tmp_path, idx_files, publi
         (raw / file.removesuffix(".gz")).write_bytes(gzip.decompress(content))
     (raw / "t10k-labels-idx1-ubyte").write_bytes(b"\0" * 100)
     with pytest.raises(DataError, match="is not the published file"):
-        DATASETS["mnist"].locate(DATASETS["mnist"].options(name="mnist"), Source(root=tmp_path, offline=True))
+        DATASETS["mnist"].locate(
+            DATASETS["mnist"].options(name="mnist"), DataSource(root=tmp_path, offline=True)
+        )

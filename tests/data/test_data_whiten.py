@@ -7,7 +7,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from initbench.config.load import from_overrides
+from initbench.config.loading import load_overrides
 from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import DataOptions
 from initbench.data.whiten import fit_whitening
@@ -152,7 +152,7 @@ def test_augmentation_is_refused():
 
 def config(family: str, whiten: str) -> ExperimentConfig:
     overrides = ["name=a", "data.name=digits", f"data.whiten={whiten}", f"model.family={family}"]
-    return from_overrides(overrides, ExperimentConfig)
+    return load_overrides(overrides, ExperimentConfig)
 
 
 def test_pca_is_refused_for_nets_of_images_when_the_config_is_read():

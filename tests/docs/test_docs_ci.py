@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from initbench.compare.facts import LAYER_STATISTICS
-from initbench.compare.gates.builder import ALIASES
-from initbench.compare.gates.parse import parse
+from initbench.analysis.gates.parser import ALIASES, parse
+from initbench.analysis.run_summary import LAYER_STATISTICS
 from initbench.errors import UsageError
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import typer
 
-from initbench.cli.configs import load_experiments
+from initbench.cli.load_configs import load_experiments
 from initbench.cli.main import app
-from initbench.sweep.read import load_sweep
+from initbench.study.load_sweep import load_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -140,10 +140,10 @@ def _anchors(path: Path) -> set[str]:
 
 
 def test_every_entry_is_in_the_catalogue(generate):
-    from initbench.config.registries import kinds
+    from initbench.config.registry_fields import registry_fields
 
     catalogue = (ROOT / "docs" / "catalogue.md").read_text(encoding="utf-8")
-    for kind in kinds():
+    for kind in registry_fields():
         for entry in kind.registry:
             assert f"| `{entry.name}` |" in catalogue
 
@@ -165,7 +165,7 @@ def test_a_measured_command_stands_with_its_output(generate, tmp_path: Path):
 
 
 def test_the_page_on_comparisons_names_every_metric():
-    from initbench.compare.metrics import METRICS
+    from initbench.analysis.metrics import METRICS
 
     text = (ROOT / "docs/compare.md").read_text(encoding="utf-8").partition("## Metrics")[2]
     for name in METRICS:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from initbench.components.activation import SATURATED_BELOW
-from initbench.theory.depth import TRAINABLE
+from initbench.theory.depth_scales import TRAINABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
@@ -20,7 +20,7 @@ ROWS = [
     if re.match(r"\| (?!---|symbol|word)", line)
 ]
 DEFINED = {name for row in ROWS for name in (re.findall(r"`([^`]+)`", row[0]) or [row[0].strip()])}
-PRINTING = ("report", "compare", "probing", "linting")
+PRINTING = ("render", "analysis", "probing", "linting")
 SYMBOL = re.compile(r"E\[[^\]]*\]|q\*|[A-Za-zΑ-ω]*[Α-ω][\w²₀-₉∥′*]*|‖(\w′?)")
 REQUIRED = (
     *("q", "σ_w²", "σ_b²", "χ₁", "χ∥", "ξ", "E[δ²]", "c", "gain", "fan_in", "fan_out", "saturation", "dead"),

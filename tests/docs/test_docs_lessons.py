@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from initbench.lesson.conduct import conduct
-from initbench.lesson.read import load_lessons, shipped
+from initbench.study.load_lesson import bundled_lessons, load_lessons
+from initbench.study.run_lesson import run_lesson
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "lessons.md"
@@ -42,7 +42,7 @@ def page(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.skipif(not PAGE.exists(), reason="the page is written once all lessons have been run")
 def test_the_page_is_that_of_the_lessons(page: Any):
-    assert page.stale(PAGE.read_text(encoding="utf-8"), load_lessons(list(shipped()))) == []
+    assert page.stale(PAGE.read_text(encoding="utf-8"), load_lessons(list(bundled_lessons()))) == []
 
 
 def test_claims_and_configs_are_checked_and_numbers_are_not(
@@ -50,18 +50,18 @@ def test_claims_and_configs_are_checked_and_numbers_are_not(
 ):
     import torch
 
-    from initbench.data.dataset import Source
-    from initbench.execute.experiment import Workplace
+    from initbench.data.dataset import DataSource
+    from initbench.runner.plan import RunContext
     from initbench.store.store import Store
-    from initbench.sweep.train import stored
+    from initbench.study.results import load_stored_runs
 
     file = tmp_path / "tiny.yaml"
     file.write_text(LESSON, encoding="utf-8")
     assert initbench("lesson", file, "--runs-dir", tmp_path / "runs", "--quiet").code == 0
-    source = Source(root=tmp_path, offline=True, notify=print)
-    workplace = Workplace(store=Store(tmp_path / "runs"), source=source, device=torch.device("cpu"))
+    source = DataSource(root=tmp_path, offline=True, notify=print)
+    workplace = RunContext(store=Store(tmp_path / "runs"), source=source, device=torch.device("cpu"))
     (lesson,) = load_lessons([str(file)])
-    conducted = conduct(lesson, partial(stored, workplace=workplace))
+    conducted = run_lesson(lesson, partial(load_stored_runs, workplace=workplace))
     written = page.render([conducted])
     assert "2 runs on digits" in written and "## 1. What?" in written and "## 2." not in written
     assert "| 1 | `tiny` | What? | 2 | 0 | 0 | 2 |" in written and "\n2 claims: 0 supported," in written

@@ -16,19 +16,19 @@ from pydantic import BaseModel
 
 from initbench.cli.main import app
 from initbench.components.activation import ACTIVATIONS
+from initbench.components.init_scheme import INITS
 from initbench.components.norm import NORMS
 from initbench.components.optimizer import OPTIMIZERS
 from initbench.components.schedule import SCHEDULES
-from initbench.components.scheme import INITS
-from initbench.config.load import from_overrides
+from initbench.config.loading import load_overrides
 from initbench.config.schema import ExperimentConfig, LrFactors, ProbeOptions, TrainOptions
-from initbench.config.strictyaml import MAX_BYTES, MAX_FAULTS, parse
+from initbench.config.yaml_reader import MAX_BYTES, MAX_FAULTS, parse
 from initbench.data.dataset import DATASETS, AugmentOptions, ShiftOptions
+from initbench.data.safe_unpickle import unpickle
 from initbench.data.sets import npz, torchvision_sets
-from initbench.data.unpickle import unpickle
 from initbench.errors import AllocationError, ConfigError, DataError, InitbenchError, UsageError
 from initbench.memory import refused_bytes, require_memory
-from initbench.models.initialise import InitOptions
+from initbench.models.init_weights import InitOptions
 from initbench.models.network import FAMILIES
 from initbench.paths import expand_user, read_regular_file
 
@@ -96,7 +96,7 @@ def test_a_bad_value_is_accepted_or_named(choice: str, key: str) -> None:
         start = time.process_time()
         overrides = [*BASE, *([choice] if choice else []), f"{key}={value}"]
         try:
-            config = from_overrides(overrides, ExperimentConfig)
+            config = load_overrides(overrides, ExperimentConfig)
         except ConfigError as error:
             assert error.faults, value
         else:
@@ -217,7 +217,7 @@ def test_a_large_config_is_read_in_little_time(text: str) -> None:
     assert len(document.faults) <= MAX_FAULTS + 1
     if document.readable:
         with pytest.raises(ConfigError) as caught:
-            from_overrides(
+            load_overrides(
                 ["name=a", *([f"train.lr={text[-500_000:]}"] if "e" in text[-2:] else ["x=1"])],
                 ExperimentConfig,
             )
@@ -231,7 +231,7 @@ def test_a_large_config_is_read_in_little_time(text: str) -> None:
 def test_a_long_override_is_read_in_little_time(value: str) -> None:
     start = time.process_time()
     with pytest.raises(ConfigError):
-        from_overrides(["name=a", f"train.lr={value}"], ExperimentConfig)
+        load_overrides(["name=a", f"train.lr={value}"], ExperimentConfig)
     assert time.process_time() - start < SECONDS
 
 
@@ -434,4 +434,4 @@ def test_the_largest_numbers_diverge_and_do_not_fail(
 )
 def test_a_product_that_overflows_is_a_fault_of_the_learning_rate(overrides: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"train\.lr: the learning rate times .* at most 1e\+38"):
-        from_overrides([*BASE, *overrides], ExperimentConfig)
+        load_overrides([*BASE, *overrides], ExperimentConfig)

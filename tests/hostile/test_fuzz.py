@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from initbench.compare.against.kept import read_document
-from initbench.compare.gates.parse import parse as parse_gate
-from initbench.config.load import validated
+from initbench.analysis.gates.parser import parse as parse_gate
+from initbench.analysis.regression.reference_document import read_document
+from initbench.config.loading import validate_document
 from initbench.config.overrides import parse_override
 from initbench.config.schema import ExperimentConfig
-from initbench.config.strictyaml import parse as parse_yaml
+from initbench.config.yaml_reader import parse as parse_yaml
+from initbench.data.safe_unpickle import unpickle
 from initbench.data.sets import npz, torchvision_sets
-from initbench.data.unpickle import unpickle
 from initbench.errors import ConfigError, InitbenchError
 
 SECONDS = 5.0
@@ -85,7 +85,7 @@ def _mutated(draw: random.Random, content: bytes) -> bytes:
 def _yaml(draw: random.Random, _place: Path) -> None:
     document = parse_yaml(_text(draw, YAML_WORDS, 24), "f")
     if document.readable:
-        config, faults = validated(ExperimentConfig, document, "f", [])
+        config, faults = validate_document(ExperimentConfig, document, "f", [])
         assert (config is None) == bool(faults)
     else:
         assert document.faults

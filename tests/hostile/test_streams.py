@@ -132,7 +132,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, content in FILES.items():
         (place / name).write_text(content, encoding="utf-8")
     arguments = ["run", str(place / "tiny.yaml"), "-q", "--runs-dir", str(place / "runs")]
-    assert command_line.call([*arguments, "--executor", "inprocess"]) == 0
+    assert command_line.run_command([*arguments, "--executor", "inprocess"]) == 0
     return place
 
 

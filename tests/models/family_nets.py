@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from initbench.choice import options_model
 from initbench.models.build import build
-from initbench.models.initialise import InitOptions
+from initbench.models.init_weights import InitOptions
 from initbench.models.network import FAMILIES, FamilyOptions, Network
+from initbench.registry_choice import options_model
 
 DIGITS, MNIST, CIFAR = (1, 8, 8), (1, 28, 28), (3, 32, 32)
 SMALL: dict[str, tuple[dict[str, Any], tuple[int, int, int]]] = {

@@ -10,12 +10,12 @@ from torch.nn.utils import parametrizations, prune
 
 import initbench
 from initbench import apply_init
-from initbench.choice import options_model
-from initbench.components.scheme import INITS, Needs
+from initbench.components.init_scheme import INITS, SchemeRequirement
 from initbench.errors import UsageError
 from initbench.models.build import build
-from initbench.models.initialise import InitOptions
+from initbench.models.init_weights import InitOptions
 from initbench.models.network import FAMILIES
+from initbench.registry_choice import options_model
 
 
 def batch(*shape):
@@ -231,7 +231,11 @@ REFUSED = [
     ({"scheme": "critical", "activation": "gelu"}, nn.Linear(4, 4, bias=False), "bias"),
     ({"scheme": "identity"}, nn.Conv2d(4, 4, 3), "dirac"),
     ({"scheme": "delta_orthogonal"}, nn.Conv2d(4, 2, 3), "not 4 in and 2 out"),
-    *[({"scheme": s.name}, nn.Linear(4, 4), "residual") for s in INITS if s.needs is Needs.MODEL_EDIT],
+    *[
+        ({"scheme": s.name}, nn.Linear(4, 4), "residual")
+        for s in INITS
+        if s.needs is SchemeRequirement.MODEL_EDIT
+    ],
 ]
 
 

@@ -6,14 +6,14 @@ from pydantic import ValidationError
 from scipy.stats import kstest
 from torch import nn
 
-from initbench.choice import options_model
 from initbench.components.activation import ACTIVATIONS, bound
+from initbench.components.init_scheme import INITS
 from initbench.components.norm import NORMS
-from initbench.components.scheme import INITS
 from initbench.models.build import build
-from initbench.models.initialise import InitOptions, layer_rule
+from initbench.models.init_weights import InitOptions, rule_for_layer
 from initbench.models.linear import Linear
 from initbench.models.network import FAMILIES
+from initbench.registry_choice import options_model
 
 FITTING = [entry.name for entry in NORMS if entry.problem((16,), options_model(entry, "name")()) is None]
 # Those that serve a relu mlp without norm layers.
@@ -229,7 +229,7 @@ class TestInitOptions:
         network = net(depth=3, activation=activation)
         init = InitOptions(gain=asked)
         for layer in network.weight_layers():
-            rule = layer_rule(layer, init, network.activation)
+            rule = rule_for_layer(layer, init, network.activation)
             assert rule.gain == pytest.approx(gain, abs=1e-4)
             assert rule.sigma_w2 == pytest.approx(gain**2, rel=1e-4)
 
@@ -244,7 +244,7 @@ class TestInitOptions:
         network = net(
             depth=3, activation=options_model(ACTIVATIONS["leaky_relu"], "name")(negative_slope=0.5)
         )
-        rule = layer_rule(network.weight_layers()[0], InitOptions(), network.activation)
+        rule = rule_for_layer(network.weight_layers()[0], InitOptions(), network.activation)
         assert rule.gain == pytest.approx((2 / 1.25) ** 0.5, rel=1e-12)
 
     @pytest.mark.parametrize("scheme", SCHEMES)

@@ -13,11 +13,11 @@ from torch.func import functional_call
 
 from initbench.components.activation import ACTIVATIONS
 from initbench.components.norm import NORMS
-from initbench.config.load import load, to_yaml
+from initbench.config.loading import load, to_yaml
 from initbench.config.schema import ExperimentConfig, TrainOptions
 from initbench.errors import ConfigError
 from initbench.models.build import check
-from initbench.models.initialise import InitOptions, fans
+from initbench.models.init_weights import InitOptions, fans
 from initbench.models.network import FAMILIES, WeightLayer
 from initbench.train.cohort import Cohort
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 from slices import pairwise_fast
 
-from initbench.choice import options_model
 from initbench.components.activation import ACTIVATIONS
 from initbench.components.norm import NORMS
 from initbench.models.build import build
-from initbench.models.initialise import InitOptions
+from initbench.models.init_weights import InitOptions
 from initbench.models.network import FAMILIES
+from initbench.registry_choice import options_model
 
 RESCALED = [
     entry.name

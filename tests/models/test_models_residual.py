@@ -10,8 +10,7 @@ from torch import nn
 from torch.func import functional_call
 
 from initbench.config.schema import TrainOptions
-from initbench.models.residual import Scale, Shift
-from initbench.models.residual_block import PadShortcut
+from initbench.models.residual_blocks import PadShortcut, Scale, Shift
 from initbench.train.cohort import Cohort
 
 FAMILIES = ("resnet", "resnet_mlp", "torchvision")

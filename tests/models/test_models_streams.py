@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from initbench.streams import generator, stream_seed
+from initbench.rng import generator, stream_seed
 
 
 def test_the_seed_of_a_stream_is_pinned():

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision import models
 
-from initbench.models.residual_block import ResidualBlock
+from initbench.models.residual_blocks import ResidualBlock
 
 ROUNDING = {"rtol": 1e-9, "atol": 1e-12}
 

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, conv_transpose2d
 
 from initbench.data.batches import Batches
-from initbench.data.prepare import Bundle, Split
-from initbench.execute.identity import training_mode
+from initbench.data.preprocessing import PreparedData, Split
 from initbench.models.build import build
 from initbench.models.network import Network
-from initbench.pretrain.greedy import Pretraining, Stride
-from initbench.streams import generator
+from initbench.pretrain.layerwise import Pretraining, PretrainingProgress
+from initbench.rng import generator
+from initbench.runner.run_identity import training_mode
 from initbench.train.checkpoint import Checkpoint
 
 CPU = torch.device("cpu")
@@ -28,10 +28,10 @@ class Ear:
     """A Listener that keeps all it hears."""
 
     def __init__(self) -> None:
-        self.strides: list[Stride] = []
+        self.strides: list[PretrainingProgress] = []
         self.records: dict[int, dict[str, Any]] = {}
 
-    def pretraining(self, stride: Stride) -> None:
+    def pretraining(self, stride: PretrainingProgress) -> None:
         self.strides.append(stride)
 
     def pretrained(self, run: int, record: dict[str, Any]) -> None:
@@ -41,7 +41,7 @@ class Ear:
         pass
 
 
-def bundle(shape: tuple[int, ...], samples: int = 96, unlabelled: int = 0) -> Bundle:
+def bundle(shape: tuple[int, ...], samples: int = 96, unlabelled: int = 0) -> PreparedData:
     """Inputs between 0 and 1 around a plane, so that there is something to learn."""
     stream = torch.Generator().manual_seed(5)
     size = math.prod(shape)
@@ -53,7 +53,7 @@ def bundle(shape: tuple[int, ...], samples: int = 96, unlabelled: int = 0) -> Bu
     def split(n: int) -> Split:
         return Split(x=inputs(n), y=torch.arange(n) % 3)
 
-    return Bundle(
+    return PreparedData(
         train=split(samples),
         val=split(8),
         test=split(8),
@@ -102,7 +102,7 @@ def networks(chosen: Any, shape: tuple[int, ...], seeds: list[int]) -> list[Netw
 
 
 def pretrain(
-    chosen: Any, data: Bundle, nets: list[Network], seeds: list[int], mode: Any = None, threads: int = 1
+    chosen: Any, data: PreparedData, nets: list[Network], seeds: list[int], mode: Any = None, threads: int = 1
 ) -> Ear:
     ear, mode = Ear(), mode or training_mode(chosen, CPU)
     cohorts = [(nets, seeds)] if mode == "vmap" else [([n], [s]) for n, s in zip(nets, seeds, strict=True)]
@@ -111,7 +111,7 @@ def pretrain(
     return ear
 
 
-def twin(chosen: Any, data: Bundle, network: Network, seed: int) -> None:
+def twin(chosen: Any, data: PreparedData, network: Network, seed: int) -> None:
     """Greedy pre-training as one would write it down for a single net."""
     options = chosen.init.scheme
     x, inner = data.pretraining_x, network.weight_layers()
@@ -150,13 +150,13 @@ def twin(chosen: Any, data: Bundle, network: Network, seed: int) -> None:
 
 
 def own_decoder(chosen: Any, network: Network, place: int, seed: int) -> tuple[Any, Any]:
-    from initbench.models.initialise import layer_rule
+    from initbench.models.init_weights import rule_for_layer
     from initbench.pretrain.autoencoder import Decoder
 
     layer = network.weight_layers()[place]
     units = layer.module.weight.shape[0] * (2 if chosen.model.activation.name == "crelu" else 1)
     decoder = Decoder(layer.module, units, tied=chosen.init.scheme.tied)
-    rule = layer_rule(layer, chosen.init, network.activation)
+    rule = rule_for_layer(layer, chosen.init, network.activation)
     decoder.draw(rule, generator(seed, "pretrain", "decoder", layer.name))
     return decoder.weight, decoder.bias
 

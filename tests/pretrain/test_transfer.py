@@ -10,20 +10,20 @@ import torch
 import torchvision
 from torch import nn
 
-from initbench.choice import options_model
-from initbench.components.inits.pretrained import TransferOptions
+from initbench.components.init_scheme import INITS
+from initbench.components.inits.pretrained_scheme import TransferOptions
 from initbench.components.optimizer import OPTIMIZERS
-from initbench.components.scheme import INITS
 from initbench.config.schema import TrainOptions
 from initbench.errors import ConfigError, UsageError
-from initbench.models.apply import apply_init
+from initbench.models.apply_init import apply_init
 from initbench.models.build import build, check
-from initbench.models.frozen import freeze, members
-from initbench.models.initialise import InitOptions
+from initbench.models.freezing import freeze, layer_tensors
+from initbench.models.init_weights import InitOptions
 from initbench.models.network import FAMILIES
-from initbench.pretrain.transfer import account, carry_over
-from initbench.pretrain.transfer_source import Origin, _packed
-from initbench.pretrain.transfer_torchvision import adapted
+from initbench.pretrain.torchvision_weights import adapted
+from initbench.pretrain.transfer import load_pretrained, plan_transfer
+from initbench.pretrain.weight_sources import WeightSource, _packed
+from initbench.registry_choice import options_model
 from initbench.train.cohort import Cohort
 
 CPU = torch.device("cpu")
@@ -55,7 +55,7 @@ def net(init=None, *, family="mlp", seed=0, features=12, classes=5, **model):
 
 
 def origin_of(network):
-    return Origin("elsewhere", "0" * 64, "0", _packed("elsewhere", network.state_dict()))
+    return WeightSource("elsewhere", "0" * 64, "0", _packed("elsewhere", network.state_dict()))
 
 
 def shapes_of(network):
@@ -66,7 +66,7 @@ def shapes_of(network):
 @pytest.mark.parametrize("norm", ["none", "batch"])
 def test_every_tensor_goes_with_one_layer_and_norms_with_theirs(family, norm):
     network = net(family=family, norm=norm)
-    found = members(network)
+    found = layer_tensors(network)
     assert sorted(name for member in found for name in member.tensors) == sorted(network.state_dict())
     for layer, member in zip(network.weight_layers(), found, strict=True):
         assert member.weights == [f"{layer.name}.weight"]
@@ -76,7 +76,7 @@ def test_every_tensor_goes_with_one_layer_and_norms_with_theirs(family, norm):
 
 
 def test_a_computed_weight_is_the_weight_of_its_layer():
-    for member in members(net(norm="weight"))[:-1]:
+    for member in layer_tensors(net(norm="weight"))[:-1]:
         assert len(member.weights) == 2 and all(".parametrizations." in name for name in member.weights)
 
 
@@ -86,17 +86,17 @@ class TestTaking:
         for buffer in source.buffers():
             buffer.uniform_(0.5, 2.0, generator=torch.Generator().manual_seed(3))
         target = net(pretrained(), norm="batch", seed=2)
-        carry_over([target], [origin_of(source)], pretrained())
+        load_pretrained([target], [origin_of(source)], pretrained())
         assert all(torch.equal(t, source.state_dict()[name]) for name, t in target.state_dict().items())
         assert all(p.requires_grad for p in target.parameters())
 
     def test_another_number_of_classes_draws_the_head_anew(self):
         source, init = net(seed=1, classes=7), pretrained()
         target, fresh = net(init, seed=2), net(seed=2)
-        found = account(target, shapes_of(source), init)
+        found = plan_transfer(target, shapes_of(source), init)
         assert found.drawn == {"head.weight": "5 × 16 here, 7 × 16 there", "head.bias": "5 here, 7 there"}
         assert set(found.skipped) == set(found.drawn)
-        carry_over([target], [origin_of(source)], init)
+        load_pretrained([target], [origin_of(source)], init)
         assert torch.equal(target.head.weight, fresh.head.weight)
         assert torch.equal(target.blocks[2].linear.weight, source.blocks[2].linear.weight)
 
@@ -104,15 +104,15 @@ class TestTaking:
         source, init = net(seed=1), pretrained(head="xavier_normal")
         target = net(init, seed=2)
         before = target.head.weight.clone()
-        carry_over([target], [origin_of(source)], init)
+        load_pretrained([target], [origin_of(source)], init)
         assert torch.equal(target.head.weight, before)
         plain = net(pretrained(), seed=2)
-        carry_over([plain], [origin_of(source)], pretrained())
+        load_pretrained([plain], [origin_of(source)], pretrained())
         assert torch.equal(plain.head.weight, source.head.weight)
 
     def test_bias_and_norm_are_not_taken_without_their_weight(self):
         source, target = net(norm="batch", features=20), net(norm="batch")
-        found = account(target, shapes_of(source), pretrained())
+        found = plan_transfer(target, shapes_of(source), pretrained())
         assert found.drawn["blocks.0.linear.weight"] == "16 × 12 here, 16 × 20 there"
         assert found.drawn["blocks.0.norm.running_mean"] == "goes with blocks.0.linear.weight"
         assert found.skipped["blocks.0.linear.bias"] == "its layer is drawn anew"
@@ -120,9 +120,9 @@ class TestTaking:
 
     def test_a_deeper_net_keeps_the_draws_of_the_layers_that_are_new(self):
         source, target = net(depth=3), net(depth=4)
-        found = account(target, shapes_of(source), pretrained())
+        found = plan_transfer(target, shapes_of(source), pretrained())
         assert set(found.drawn) == {"blocks.2.linear.weight", "blocks.2.linear.bias"}
-        found = account(source, shapes_of(target), pretrained())
+        found = plan_transfer(source, shapes_of(target), pretrained())
         assert found.skipped == dict.fromkeys(
             ["blocks.2.linear.weight", "blocks.2.linear.bias"], "not in this net"
         )
@@ -131,15 +131,15 @@ class TestTaking:
         with pytest.raises(
             ConfigError, match=r"init\.scheme\.from: no weight of elsewhere fits.*conv1\.weight"
         ):
-            account(net(), {"conv1.weight": (16, 12)}, pretrained())
+            plan_transfer(net(), {"conv1.weight": (16, 12)}, pretrained())
         with pytest.raises(ConfigError, match="no weight"):  # a bias alone is no net
-            account(net(), {"head.bias": (5,)}, pretrained())
+            plan_transfer(net(), {"head.bias": (5,)}, pretrained())
 
     def test_a_frozen_layer_has_to_be_taken(self):
         source, target = net(features=20), net()
         with pytest.raises(ConfigError, match=r"freezes blocks\.0\.linear, which is not taken"):
-            account(target, shapes_of(source), pretrained(freeze="first_1"))
-        whole = account(target, shapes_of(target), pretrained(freeze="first_2"))
+            plan_transfer(target, shapes_of(source), pretrained(freeze="first_1"))
+        whole = plan_transfer(target, shapes_of(target), pretrained(freeze="first_2"))
         assert whole.frozen == ("blocks.0.linear", "blocks.1.linear")
 
 
@@ -330,10 +330,10 @@ def test_torchvisions_weights_give_torchvisions_logits(name, given, norm, weight
     with torch.random.fork_rng():
         ours = FAMILIES["torchvision"].build(model, (3, 32, 32), 5).eval()
     state = adapted(theirs.state_dict(), model, weights)
-    found = account(ours, {key: tuple(t.shape) for key, t in state.items()}, pretrained())
+    found = plan_transfer(ours, {key: tuple(t.shape) for key, t in state.items()}, pretrained())
     assert not found.drawn
     assert all(key.endswith("num_batches_tracked") for key in found.skipped)
-    carry_over([ours], [Origin("elsewhere", "", "", _packed("elsewhere", state))], pretrained())
+    load_pretrained([ours], [WeightSource("elsewhere", "", "", _packed("elsewhere", state))], pretrained())
     x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = theirs(x)

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from initbench.cli.main import call
-from initbench.execute import drive
-from initbench.store import strictjson
-from initbench.store.merge import RESULT_KEYS
+from initbench.cli.main import run_command
+from initbench.runner import runner
+from initbench.store import strict_json
+from initbench.store.merging import RESULT_KEYS
 
 OPERATIONS = (
     "open",
@@ -136,7 +136,7 @@ def _interrupted(root: Path) -> None:
     class EnoughError(Exception):
         pass
 
-    from initbench.execute.recorder import Recorder
+    from initbench.runner.recorder import Recorder
 
     with pytest.MonkeyPatch.context() as patch:
         advance = Recorder._advanced
@@ -170,7 +170,7 @@ SCENARIOS = {
 def quietly(arguments: list[str]) -> int:
     """Call the command line, and keep what it prints to itself."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        return call(arguments)
+        return run_command(arguments)
 
 
 def state(root: Path) -> dict[str, Any]:
@@ -184,9 +184,9 @@ def state(root: Path) -> dict[str, Any]:
     assert hidden <= {".store.lock", ".sweeps", ".compare.index", ".compare.index.lock"}, hidden
     for directory in (path for path in root.iterdir() if not path.name.startswith(".")):
         present = {path.name for path in directory.iterdir()}
-        manifest = strictjson.loads((directory / "manifest.json").read_text())["files"]
+        manifest = strict_json.loads((directory / "manifest.json").read_text())["files"]
         assert present - {".lock"} == {*manifest, "manifest.json"}, present
-        record = strictjson.loads((directory / "run.json").read_text())
+        record = strict_json.loads((directory / "run.json").read_text())
         files = [(directory / name).read_bytes() for name in _FILES]
         found[directory.name] = files, [record[key] for key in RESULT_KEYS]
     sweeps = root / ".sweeps"
@@ -200,7 +200,7 @@ def state(root: Path) -> dict[str, Any]:
 def conditions() -> Iterator[None]:
     """A checkpoint after every update, and nothing that depends on the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drive, "CHECKPOINT_SECONDS", 0.0)
+        patch.setattr(runner, "CHECKPOINT_SECONDS", 0.0)
         yield
 
 

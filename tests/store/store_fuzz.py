@@ -19,22 +19,22 @@ from typing import Any
 
 from rich.console import Console
 
+from initbench.analysis.damaged_runs import damage_messages
+from initbench.analysis.gates.evaluate import judge, read_gates
+from initbench.analysis.load_runs import read_facts
+from initbench.analysis.regression.changes import compare_states
+from initbench.analysis.regression.reference_document import read_document
+from initbench.analysis.tables import tables
+from initbench.analysis.tuning_warnings import edge_of_range_warnings
 from initbench.cli.ls import run_table
-from initbench.cli.main import call
-from initbench.compare.against.changes import changes
-from initbench.compare.against.kept import read_document
-from initbench.compare.damaged import damage
-from initbench.compare.gates.judge import judge, read_gates
-from initbench.compare.read import read_facts
-from initbench.compare.rows import tables
-from initbench.compare.tuned import at_edges
+from initbench.cli.main import run_command
 from initbench.errors import InitbenchError
-from initbench.report.against import against_document, change_lines
-from initbench.report.compare_tables import rendered
-from initbench.report.comparison.view import View
-from initbench.report.document import compare_document, runs_document
-from initbench.report.run_tables import experiment, tracebacks
-from initbench.store import strictjson, sweeps
+from initbench.render.compare.display_options import View
+from initbench.render.compare_tables import rendered
+from initbench.render.json_documents import compare_document, runs_document
+from initbench.render.regression import against_document, change_lines
+from initbench.render.run_tables import render_experiment, tracebacks
+from initbench.store import strict_json, sweep_index
 from initbench.store.store import Store, StoredRun
 
 MISSING = object()
@@ -186,7 +186,7 @@ class Fuzz:
 
     def _case(self, path: Path, mutant: bytes) -> Tally:
         try:
-            gleaned = self.store.glean(path.parent.name)
+            gleaned = self.store.read_or_mark_damaged(path.parent.name)
             is_refused = gleaned is None or gleaned.record["status"] == "damaged"
             if not is_refused or tally_of(mutant) % 8 == 0:  # what is damaged looks alike to the others
                 self.readers(path.parent.name)
@@ -204,12 +204,12 @@ class Fuzz:
         """What `ls`, `compare` and `show` do."""
         runs = read_facts(self.store, [])
         assert len(runs) >= self.expected - 1, "the others are there"
-        inert("\n".join(damage(runs, self.root)), lines=False)
+        inert("\n".join(damage_messages(runs, self.root)), lines=False)
         comparisons([run for run in runs if run.is_placed])
         console = quiet()
         console.print(run_table(self.store.records(), datetime.now(UTC)))
         inert(printed(console))
-        shown = [run for run in map(self.store.glean, self.peers(run_id)) if run is not None]
+        shown = [run for run in map(self.store.read_or_mark_damaged, self.peers(run_id)) if run is not None]
         whole = [run for run in shown if run.record["status"] != "damaged"]
         if whole:
             show(whole)
@@ -252,10 +252,10 @@ def comparisons(runs: list[Any]) -> None:
 def show(runs: list[StoredRun]) -> None:
     """What `show` makes of the runs of one experiment."""
     console = quiet()
-    console.print(experiment(runs, all_layers=True, width=200))
+    console.print(render_experiment(runs, all_layers=True, width=200))
     console.print("\n".join(tracebacks(runs)))
     inert(printed(console))
-    strictjson.dumps(runs_document(runs))
+    strict_json.dumps(runs_document(runs))
 
 
 def inert(text: str, *, lines: bool = True) -> None:
@@ -281,7 +281,7 @@ def printed(console: Console) -> str:
 def attack_document(root: Path, cases: int, seed: int) -> Tally:
     """Hold a store against a changed document of `compare --json`."""
     found = tables(read_facts(Store(root), []))
-    content, tally = strictjson.dumps(compare_document(found)).encode(), Tally()
+    content, tally = strict_json.dumps(compare_document(found)).encode(), Tally()
     path = root.parent / "against.json"
     for mutant in _first(mutants(content, random.Random(seed)), cases):
         path.write_bytes(mutant)
@@ -297,8 +297,8 @@ def _against(path: Path, found: Any) -> Tally:
     except Exception as error:
         return Tally(1, failures=[f"against: {error!r}"])
     try:
-        what = changes(found, earlier)
-        strictjson.dumps(against_document(what, "x"))
+        what = compare_states(found, earlier)
+        strict_json.dumps(against_document(what, "x"))
         inert("\n".join(change_lines(what)))
         with suppress(InitbenchError):
             judge(
@@ -319,10 +319,10 @@ def attack_sweep(root: Path, cases: int, seed: int) -> Tally:
         refused = 0
         try:
             try:
-                sweeps.runs_of(sweeps.read(root, path.stem))
+                sweep_index.runs_of(sweep_index.read(root, path.stem))
             except InitbenchError:
                 refused = 1
-            for sentence in at_edges(root, runs):
+            for sentence in edge_of_range_warnings(root, runs):
                 sentence.encode("utf-8", "strict")
             tally += Tally(1, refused, 1 - refused)
         except Exception as error:
@@ -373,7 +373,7 @@ def small_store(directory: Path) -> Path:
     }
     runs = sorted(path.name for path in root.iterdir() if path.name.startswith("relu"))
     point = {"experiment": "relu_kaiming", "keys": {"model.depth": 3}, "runs": runs}
-    sweeps.add(root, "tuned", {"p": {**point, "tuning_runs": [], "tuning": tuning}})
+    sweep_index.add(root, "tuned", {"p": {**point, "tuning_runs": [], "tuning": tuning}})
     return root
 
 
@@ -396,4 +396,4 @@ def attacks(root: Path) -> dict[str, Callable[[int, int], Tally]]:
 def quietly(arguments: list[str]) -> int:
     """Call the command line, and keep what it prints to itself."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        return call(arguments)
+        return run_command(arguments)

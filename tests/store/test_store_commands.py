@@ -18,7 +18,7 @@ from initbench.cli.ls import age, ls, run_table
 from initbench.cli.rm import rm
 from initbench.cli.run_groups import sort_runs
 from initbench.errors import StoreError, UnknownNameError, UsageError
-from initbench.report.terminal import stdout_console
+from initbench.render.terminal import stdout_console
 from initbench.store.store import Store
 
 GOLDEN = Path(__file__).parent / "golden"

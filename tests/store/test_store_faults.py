@@ -15,7 +15,7 @@ import pytest
 from records import FINAL, RECORD, line, snapshot
 
 from initbench.errors import StoreError
-from initbench.store.layout import MANIFEST, WEIGHTS
+from initbench.store.run_directory import MANIFEST, WEIGHTS
 from initbench.store.store import Store
 
 RUN_ID = "relu-s0-abc"

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from initbench.store import files, strictjson
+from initbench.store import files, strict_json
 from initbench.store.store import Store
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
@@ -35,47 +35,47 @@ def expected(value: object) -> object:
 
 @given(VALUES)
 def test_any_value_comes_back(value: object) -> None:
-    text = strictjson.dumps(value)
+    text = strict_json.dumps(value)
     assert "\n" not in text
     back = json.loads(text, parse_constant=lambda literal: pytest.fail(literal))
-    assert back == strictjson.loads(text) == expected(value)
-    assert strictjson.dumps(back) == text  # the order of keys and every digit
+    assert back == strict_json.loads(text) == expected(value)
+    assert strict_json.dumps(back) == text  # the order of keys and every digit
 
 
 @given(st.floats())
 def test_any_float_is_read_back_as_the_number_it_was(value: float) -> None:
-    back = strictjson.number(strictjson.loads(strictjson.dumps(value)))
+    back = strict_json.number(strict_json.loads(strict_json.dumps(value)))
     assert back == value or (math.isnan(back) and math.isnan(value))
 
 
 @pytest.mark.parametrize("value", [None, True, "1.0", "nan", "inf", "", [], {}])
 def test_what_is_not_a_number_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="not a number"):
-        strictjson.number(value)
+        strict_json.number(value)
 
 
 def test_number_or_none() -> None:
-    assert strictjson.number_or_none(None) is None
-    assert strictjson.number_or_none("-Infinity") == -math.inf
+    assert strict_json.number_or_none(None) is None
+    assert strict_json.number_or_none("-Infinity") == -math.inf
     with pytest.raises(ValueError, match="not a number"):
-        strictjson.number_or_none("none")
+        strict_json.number_or_none("none")
 
 
 @pytest.mark.parametrize("text", ["NaN", "[Infinity]", '{"a": -Infinity}', "{", ""])
 def test_loads_is_strict(text: str) -> None:
     with pytest.raises(ValueError):
-        strictjson.loads(text)
+        strict_json.loads(text)
 
 
 def test_a_key_that_is_no_number_is_refused() -> None:
     with pytest.raises(TypeError, match="key"):
-        strictjson.dumps({math.nan: 1})
+        strict_json.dumps({math.nan: 1})
 
 
 def test_a_snapshot_with_a_nan_is_written_in_milliseconds() -> None:
     layers = [{"mean": 0.1, "counts": [1.5] * 100} for _ in range(100)] + [math.nan]
     start = time.process_time()
-    strictjson.dumps(layers)
+    strict_json.dumps(layers)
     assert time.process_time() - start < 0.1
 
 

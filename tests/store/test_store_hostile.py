@@ -13,7 +13,7 @@ import pytest
 from records import FINAL, RECORD, line, snapshot
 
 from initbench.errors import StoreError
-from initbench.store.merge import merge
+from initbench.store.merging import merge
 from initbench.store.store import Store
 
 RUN, OTHER = "relu-s0-0123456789", "relu-s1-0123456789"
@@ -86,7 +86,7 @@ def test_a_sparse_file_is_refused_by_its_size(store: Store) -> None:
     with (store.root / RUN / "run.json").open("r+b") as file:
         file.truncate(2**40)
     assert store.status(RUN) == "damaged"
-    gleaned = store.glean(RUN)
+    gleaned = store.read_or_mark_damaged(RUN)
     assert gleaned is not None
     assert "it holds 1,099,511,627,776 bytes, and at most 16,777,216 are read" in gleaned.record["error"]
 

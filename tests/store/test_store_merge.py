@@ -11,9 +11,9 @@ import pytest
 from records import FINAL, RECORD, line, snapshot
 
 from initbench.errors import StoreError, UnknownNameError, UsageError
-from initbench.store import merge as module
-from initbench.store import sweeps
-from initbench.store.merge import merge
+from initbench.store import merging as module
+from initbench.store import sweep_index
+from initbench.store.merging import merge
 from initbench.store.store import Store
 
 CONFIG = "name: relu\n"
@@ -177,30 +177,30 @@ def point(*runs: str, tuning: Any = None) -> dict[str, Any]:
 
 
 def test_sweeps_are_joined(shards: list[Path], tmp_path: Path):
-    sweeps.add(shards[0], "s", {"p": point("own-s0-a", "both-s0-a")})
-    sweeps.add(shards[1], "s", {"p": point("own-s1-a", "both-s0-a"), "q": point(tuning={"best": 1.0})})
-    sweeps.add(shards[1], "other", {"p": point("own-s1-a")})
+    sweep_index.add(shards[0], "s", {"p": point("own-s0-a", "both-s0-a")})
+    sweep_index.add(shards[1], "s", {"p": point("own-s1-a", "both-s0-a"), "q": point(tuning={"best": 1.0})})
+    sweep_index.add(shards[1], "other", {"p": point("own-s1-a")})
     merged = merge(shards, tmp_path / "all")
     assert merged.sweeps == ["s", "other"]
-    found = sweeps.read(tmp_path / "all", "s")
+    found = sweep_index.read(tmp_path / "all", "s")
     assert found["p"]["runs"] == ["own-s0-a", "both-s0-a", "own-s1-a"]
-    assert sweeps.runs_of(found) == {"own-s0-a", "both-s0-a", "own-s1-a", "t"}
-    assert sweeps.runs_of(found, tuning=False) == {"own-s0-a", "both-s0-a", "own-s1-a"}
+    assert sweep_index.runs_of(found) == {"own-s0-a", "both-s0-a", "own-s1-a", "t"}
+    assert sweep_index.runs_of(found, tuning=False) == {"own-s0-a", "both-s0-a", "own-s1-a"}
 
 
 def test_what_is_known_of_a_sweep_is_only_added_to(tmp_path: Path):
-    sweeps.add(tmp_path, "s", {"p": point("a", tuning={"best": 1.0})})
-    sweeps.add(tmp_path, "s", {"p": point("b"), "q": point("c")})
-    assert sweeps.read(tmp_path, "s") == {"p": point("a", "b", tuning={"best": 1.0}), "q": point("c")}
-    assert sweeps.names(tmp_path) == ["s"] and ids(tmp_path) == []
+    sweep_index.add(tmp_path, "s", {"p": point("a", tuning={"best": 1.0})})
+    sweep_index.add(tmp_path, "s", {"p": point("b"), "q": point("c")})
+    assert sweep_index.read(tmp_path, "s") == {"p": point("a", "b", tuning={"best": 1.0}), "q": point("c")}
+    assert sweep_index.names(tmp_path) == ["s"] and ids(tmp_path) == []
 
 
 def test_a_sweep_that_is_not_there_or_damaged_is_said_so(tmp_path: Path):
     with pytest.raises(UnknownNameError, match="no sweep has been run"):
-        sweeps.read(tmp_path, "s")
-    sweeps.add(tmp_path, "depth", {"p": point("a")})
+        sweep_index.read(tmp_path, "s")
+    sweep_index.add(tmp_path, "depth", {"p": point("a")})
     with pytest.raises(UnknownNameError, match="did you mean 'depth'"):
-        sweeps.read(tmp_path, "dept")
+        sweep_index.read(tmp_path, "dept")
     (tmp_path / ".sweeps" / "depth.json").write_text('{"points": {"p": 3}}')
     with pytest.raises(StoreError, match=r"depth.json is damaged; delete it"):
-        sweeps.read(tmp_path, "depth")
+        sweep_index.read(tmp_path, "depth")

@@ -10,7 +10,7 @@ import pytest
 from records import FINAL, RECORD, line, snapshot
 
 from initbench.errors import StoreError
-from initbench.store.damage import experiment_and_seed
+from initbench.store.damaged_records import experiment_and_seed
 from initbench.store.locks import acquire, structure_lock
 from initbench.store.store import Store
 
@@ -53,7 +53,7 @@ def test_it_is_damaged_and_everything_else_is_as_it_was(store: Store, fault: str
     assert store.find(["relu"]) == [whole["run_id"], damaged["run_id"]]
     with pytest.raises(StoreError, match=rf"{BROKEN}/run\.json is damaged: {said}"):
         store.read(BROKEN)
-    gleaned = store.glean(BROKEN)
+    gleaned = store.read_or_mark_damaged(BROKEN)
     assert gleaned is not None and gleaned.record["status"] == "damaged"
     assert gleaned.record["error"].startswith(f"{path} is damaged: {said}")
     with store.claim(BROKEN, RECORD, "name: relu\n") as run:
@@ -65,12 +65,12 @@ def test_it_is_damaged_and_everything_else_is_as_it_was(store: Store, fault: str
 def test_what_is_left_of_a_run_with_a_broken_line(store: Store, name: str) -> None:
     path = store.root / BROKEN / name
     path.write_bytes(b"{" + path.read_bytes()[1:].replace(b'"', b"'"))
-    gleaned = store.glean(BROKEN)
+    gleaned = store.read_or_mark_damaged(BROKEN)
     assert gleaned is not None and gleaned.record["experiment"] == "relu"
     assert (gleaned.record["status"], gleaned.record["final"]) == ("damaged", None)
     assert gleaned.record["error"].startswith(f"{path} is damaged: ")
     assert gleaned.convergence == gleaned.snapshots == []
-    whole = store.glean("relu-s0-0123456789")
+    whole = store.read_or_mark_damaged("relu-s0-0123456789")
     assert whole == store.read("relu-s0-0123456789")
 
 

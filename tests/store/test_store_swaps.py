@@ -15,10 +15,10 @@ import pytest
 from records import FINAL, RECORD, line, snapshot
 
 from initbench.errors import StoreError
-from initbench.pretrain.transfer_source import _of_run
+from initbench.pretrain.weight_sources import _of_run
 from initbench.store import stable_reads
-from initbench.store.layout import Places
-from initbench.store.merge import merge
+from initbench.store.merging import merge
+from initbench.store.run_directory import RunPaths
 from initbench.store.store import Store
 
 RUN = "relu-s0-0123456789"
@@ -56,7 +56,7 @@ class Writer:
     """The renames of reruns, made one by one."""
 
     def __init__(self, root: Path, attempts: list[Path]) -> None:
-        self.root, self._places, self._attempts = root, Places(root, RUN), attempts
+        self.root, self._places, self._attempts = root, RunPaths(root, RUN), attempts
         self.swaps = 0
         root.mkdir()
         shutil.copytree(attempts[0], self._places.live)
@@ -124,7 +124,7 @@ def check_read(store: Store) -> None:
 
 
 def check_glean(store: Store) -> None:
-    run = store.glean(RUN)
+    run = store.read_or_mark_damaged(RUN)
     assert run is not None
     assert (run.record["status"], len(run.convergence)) == ("finished", 2)
 
@@ -214,9 +214,9 @@ def test_a_run_is_there_however_often_it_is_missed_between_two_places(
     attempts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = Writer(tmp_path / "runs", attempts)
-    steps, locate = writer.steps(), Places.locate
+    steps, locate = writer.steps(), RunPaths.locate
 
-    def miss(places: Places) -> Path | None:
+    def miss(places: RunPaths) -> Path | None:
         if writer.swaps < 15:
             for _ in range(4):
                 next(steps)
@@ -224,7 +224,7 @@ def test_a_run_is_there_however_often_it_is_missed_between_two_places(
             return None
         return locate(places)
 
-    monkeypatch.setattr(Places, "locate", miss)
+    monkeypatch.setattr(RunPaths, "locate", miss)
     assert Store(writer.root).verify(RUN) == []
     assert writer.swaps == 15
     assert Store(writer.root).status("relu-s7-0123456789") is None
@@ -260,7 +260,7 @@ def test_an_error_is_reported_where_no_directory_was_swapped(
         raise OSError(code, os.strerror(code), str(directory))
 
     with pytest.raises(OSError, match=os.strerror(code)):
-        Store(writer.root).steadily(RUN, fail)
+        Store(writer.root).read_stable(RUN, fail)
     assert len(calls) == (10 if code == errno.ESTALE else 1)
 
 
@@ -276,7 +276,7 @@ def test_a_directory_that_always_gets_new_files_is_read_in_the_end(
         (directory / "notes").touch()
         return "seen"
 
-    assert Store(writer.root).steadily(RUN, disturb) == "seen"
+    assert Store(writer.root).read_stable(RUN, disturb) == "seen"
 
 
 def test_damage_beside_a_swap_is_still_reported(attempts: list[Path], tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import torch
 from torch.nn.functional import normalize
 
 from initbench.components.activation import bound
-from initbench.theory import bands
-from initbench.theory.layer import Layer, Source, Statistic
-from initbench.theory.stack import propagate
+from initbench.theory import prediction_bands
+from initbench.theory.propagation import propagate
+from initbench.theory.types import InputStatistics, PredictedStatistic, TheoryLayer
 
 CONFIGS, GROUPS, NETS, SAMPLES = 100, 24, 4, 24
 """Random configs; for each, so large a sample of means over `NETS` nets."""
@@ -21,11 +21,11 @@ ACTIVATIONS = ("relu", "tanh", "gelu", "sigmoid", "elu", "selu", "silu", "softpl
 TWO_SIDED_95 = 1.959964
 BIAS_OF_THEORY = 0.002
 """What the leading order in 1/width, and a Gaussian for what is nearly one, may cost."""
-Band = Callable[[Statistic, int], tuple[float, float]]
-Sample = tuple[Statistic, torch.Tensor]
+Band = Callable[[PredictedStatistic, int], tuple[float, float]]
+Sample = tuple[PredictedStatistic, torch.Tensor]
 
 
-def random_config(stream: torch.Generator) -> tuple[list[Layer], str]:
+def random_config(stream: torch.Generator) -> tuple[list[TheoryLayer], str]:
     """A stack of 2 to 8 layers: activation, width, σ_w² and the variance of a Gaussian bias are random."""
 
     def pick(low: float, high: float) -> float:
@@ -34,17 +34,17 @@ def random_config(stream: torch.Generator) -> tuple[list[Layer], str]:
     name = ACTIVATIONS[int(pick(0, len(ACTIVATIONS)))]
     depth, width = int(pick(2, 9)), int(pick(64, 257))
     bias = pick(0.0, 0.3) if pick(0, 1) < 0.5 else 0.0
-    layer = Layer(
+    layer = TheoryLayer(
         width, width, width, pick(0.5, 3.0), bias_variance=bias, activation=bound(name).nonlinearity
     )
     return [layer] * depth, name
 
 
-def source_of(x: torch.Tensor) -> Source:
+def source_of(x: torch.Tensor) -> InputStatistics:
     unit, squares = normalize(x, dim=1), x.square().mean(1)
     cosines = (unit @ unit.mT)[~torch.eye(len(x), dtype=torch.bool)]
     spread = float(squares.var(correction=0) / squares.mean() ** 2)
-    return Source(
+    return InputStatistics(
         float(squares.mean()), float(cosines.mean()), len(x), spread, float(cosines.var(correction=0))
     )
 
@@ -91,14 +91,14 @@ def test_coverage_of_the_bands_over_100_random_configs(monkeypatch: pytest.Monke
         for name, sample in samples_of_config(stream).items():
             samples[name].append(sample)
     for name, of_name in samples.items():
-        band = bands.q_band if name == "q" else bands.band
+        band = prediction_bands.q_band if name == "q" else prediction_bands.band
         assert len(of_name) > CONFIGS * 0.8
-        for sigmas, wanted in ((bands.SIGMAS, 0.9973), (TWO_SIDED_95, 0.95)):
-            monkeypatch.setattr(bands, "SIGMAS", sigmas)
+        for sigmas, wanted in ((prediction_bands.SIGMAS, 0.9973), (TWO_SIDED_95, 0.95)):
+            monkeypatch.setattr(prediction_bands, "SIGMAS", sigmas)
             share, error = coverage(of_name, band)
             print(f"{name}: {sigmas:.2f} sigmas hold {share:.4f} ± {error:.4f}, expected {wanted}")
             tolerance = 3 * error + BIAS_OF_THEORY
             assert abs(share - wanted) < tolerance, name
-        monkeypatch.setattr(bands, "SIGMAS", 0.7 * TWO_SIDED_95)
+        monkeypatch.setattr(prediction_bands, "SIGMAS", 0.7 * TWO_SIDED_95)
         assert coverage(of_name, band)[0] < wanted - tolerance, "a band narrower by 30 % is noticed"
         monkeypatch.undo()

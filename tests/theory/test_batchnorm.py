@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from initbench.components.activation import bound
-from initbench.theory.batchnorm import NormedLayer, propagate_batch_norm
-from initbench.theory.layer import Layer, Predicted
+from initbench.theory.batchnorm_propagation import NormedLayer, propagate_batch_norm
+from initbench.theory.types import LayerPrediction, TheoryLayer
 
 NETS, WIDTH, DEPTH, SAMPLES, CLASSES = 16, 1024, 3, 64, 8
 
@@ -38,10 +38,10 @@ CASES = {
 }
 
 
-def predicted(case: Case, samples: int = SAMPLES) -> list[Predicted]:
+def predicted(case: Case, samples: int = SAMPLES) -> list[LayerPrediction]:
     activation = bound(case.activation).nonlinearity
-    layer = Layer(WIDTH, WIDTH, WIDTH, case.sigma_w2, bias_shift=case.bias, activation=activation)
-    head = Layer(WIDTH, CLASSES, CLASSES, case.sigma_w2, bias_shift=case.bias)
+    layer = TheoryLayer(WIDTH, WIDTH, WIDTH, case.sigma_w2, bias_shift=case.bias, activation=activation)
+    head = TheoryLayer(WIDTH, CLASSES, CLASSES, case.sigma_w2, bias_shift=case.bias)
     x = inputs()
     variance = float((x - x.mean(0)).square().mean())
     layers = [NormedLayer(layer, case.eps)] * DEPTH
@@ -86,7 +86,7 @@ def one_net(case: Case, stream: torch.Generator) -> list[dict[str, float]]:
     return [*shown, {"q": float(h.detach().square().mean())}]
 
 
-def z_scores(case: Case, said: list[Predicted]) -> dict[tuple[int, str], float]:
+def z_scores(case: Case, said: list[LayerPrediction]) -> dict[tuple[int, str], float]:
     """By layer and statistic: (mean over nets − theory), in standard errors and what is left out."""
     found = {}
     for place, (shown, one) in enumerate(zip(measured(case), said, strict=True)):
@@ -148,6 +148,6 @@ def test_no_scale_of_the_weights_and_no_bias_matters() -> None:
 
 
 def test_nothing_is_predicted_of_a_batch_without_variance() -> None:
-    relu = Layer(9, 9, 9, 2.0, activation=bound("relu").nonlinearity)
+    relu = TheoryLayer(9, 9, 9, 2.0, activation=bound("relu").nonlinearity)
     said = propagate_batch_norm([NormedLayer(relu, 1e-5)] * 2, relu, variance=0.0, samples=64)
     assert [one.statistics for one in said] == [{}, {}, {}]

@@ -8,11 +8,11 @@ import pytest
 
 from initbench.components.activation import bound
 from initbench.theory.fixed_points import FixedPoint, fixed_point
-from initbench.theory.layer import Layer
+from initbench.theory.types import TheoryLayer
 
 
 def settled(name: str, sigma_w2: float, start: float = 0.5, **biases: float) -> FixedPoint:
-    layer = Layer(64, 64, 64, sigma_w2, activation=bound(name).nonlinearity, **biases)
+    layer = TheoryLayer(64, 64, 64, sigma_w2, activation=bound(name).nonlinearity, **biases)
     return fixed_point(layer, start=start)
 
 

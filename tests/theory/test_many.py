@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from initbench.components.activation import ACTIVATIONS, bound
-from initbench.theory import many
-from initbench.theory.law import Law, nodes_of, values_at
-from initbench.theory.many import NAMES, Interpolated
+from initbench.theory import interpolated_expectations
+from initbench.theory.interpolated_expectations import NAMES, InterpolatedExpectations
+from initbench.theory.preactivation import PreactivationDistribution, evaluate_moments, quadrature_nodes
 
 ELEMENTWISE = [entry.name for entry in ACTIVATIONS if entry.elementwise]
 STATED = 2e-6
@@ -31,10 +31,10 @@ def worst(name: str, shift: float, half_width: float) -> float:
     activation = bound(name).nonlinearity
     assert activation is not None
     at = variances()
-    found, errors = Interpolated(activation, shift=shift, half_width=half_width).at(at), [0.0]
+    found, errors = InterpolatedExpectations(activation, shift=shift, half_width=half_width).at(at), [0.0]
     for i, variance in enumerate(at.tolist()):
-        nodes = nodes_of(Law(variance, shift, half_width), activation.breaks)
-        exact = {key: nodes.mean(value) for key, value in values_at(activation, nodes.h).items()}
+        nodes = quadrature_nodes(PreactivationDistribution(variance, shift, half_width), activation.breaks)
+        exact = {key: nodes.mean(value) for key, value in evaluate_moments(activation, nodes.h).items()}
         scales = {"act": math.sqrt(exact["act2"]), "act2": exact["act2"], "slope2": exact["slope2"]}
         # Where φ only rounds to 0 far out, there is no kink to tell quadrature of.
         names = [key for key in NAMES if key != "zero" or activation.kinks]
@@ -53,14 +53,14 @@ def test_so_they_are_with_a_uniform_bias() -> None:
 
 
 def test_a_wider_grid_would_not_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(many, "STEP", 0.5)
+    monkeypatch.setattr(interpolated_expectations, "GRID_STEP", 0.5)
     assert worst("squared_relu", 0.0, 0.0) > 10 * STATED
 
 
 def test_a_place_that_nothing_arrives_at_has_its_bias_alone() -> None:
     relu = bound("relu").nonlinearity
     assert relu is not None
-    found = Interpolated(relu).at(torch.tensor([[0.0, 2.0]], dtype=torch.float64))
+    found = InterpolatedExpectations(relu).at(torch.tensor([[0.0, 2.0]], dtype=torch.float64))
     assert {name: value.tolist()[0][0] for name, value in found.items()} == {
         "act": 0.0,
         "act2": 0.0,
@@ -69,5 +69,5 @@ def test_a_place_that_nothing_arrives_at_has_its_bias_alone() -> None:
         "flat": 0.0,
     }
     assert found["act2"][0, 1] == pytest.approx(1.0, rel=STATED)
-    lifted = Interpolated(relu, shift=0.5).at(torch.zeros(1, dtype=torch.float64))
+    lifted = InterpolatedExpectations(relu, shift=0.5).at(torch.zeros(1, dtype=torch.float64))
     assert float(lifted["act"]) == 0.5 and float(lifted["slope2"]) == 1.0

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn.functional import conv2d, one_hot
 
 from initbench.components.activation import bound
-from initbench.theory.layer import Layer, Predicted, Source
-from initbench.theory.maps import Head, MapLayer, propagate_maps
-from initbench.theory.stack import propagate
+from initbench.theory.conv_propagation import Head, MapLayer, propagate_maps
+from initbench.theory.propagation import propagate
+from initbench.theory.types import InputStatistics, LayerPrediction, TheoryLayer
 
 NETS, WIDTH, SAMPLES, SIDE, CLASSES, EPS = 60, 96, 8, 6, 10, 1e-5
 
@@ -61,11 +61,11 @@ def inputs(side: int) -> Tensor:
     return x * torch.exp(0.7 * torch.randn(SAMPLES, 1, side, side, generator=stream, dtype=torch.float64))
 
 
-def predicted(case: Case) -> list[Predicted]:
+def predicted(case: Case) -> list[LayerPrediction]:
     activation, x = bound(case.activation).nonlinearity, inputs(case.side)
     layers, channels, window = [], x.shape[1], case.kernel**2
     for stride in case.strides:
-        layer = Layer(
+        layer = TheoryLayer(
             channels * window,
             WIDTH * window / stride**2,
             WIDTH,
@@ -131,7 +131,7 @@ def one_net(case: Case, stream: torch.Generator) -> list[dict[str, float]]:
     return [*shown, {"q": float(logits.detach().square().mean())}]
 
 
-def z_scores(case: Case, said: list[Predicted]) -> dict[tuple[int, str], float]:
+def z_scores(case: Case, said: list[LayerPrediction]) -> dict[tuple[int, str], float]:
     """By layer and statistic: (mean over nets − theory), in standard errors and a bit for rounding."""
     found = {}
     for place, (shown, one) in enumerate(zip(measured(case), said, strict=True)):
@@ -181,8 +181,8 @@ def test_borders_count(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(map(abs, found.values())) > 2 * MOST_Z
 
 
-def relu_layer(fan_in: float, units: int) -> Layer:
-    return Layer(fan_in, units, units, 2.0, activation=bound("relu").nonlinearity)
+def relu_layer(fan_in: float, units: int) -> TheoryLayer:
+    return TheoryLayer(fan_in, units, units, 2.0, activation=bound("relu").nonlinearity)
 
 
 @pytest.mark.parametrize(("side", "factor"), [(8, 0.9212), (4, 0.7616), (16, 0.9774)])
@@ -215,11 +215,12 @@ def test_gradients_take_the_adjoint_way(side: int, kernel: int, stride: int) -> 
 
 def test_maps_of_one_place_are_a_plain_stack() -> None:
     layers = [
-        Layer(100, 80, 80, 1.3, bias_half_width=0.2, activation=bound("gelu").nonlinearity) for _ in range(3)
+        TheoryLayer(100, 80, 80, 1.3, bias_half_width=0.2, activation=bound("gelu").nonlinearity)
+        for _ in range(3)
     ]
-    head = Layer(80, 10, 10, 1.0)
+    head = TheoryLayer(80, 10, 10, 1.0)
     wide = [replace(layer, units=10**9) for layer in layers]
-    known = propagate([*wide, head], Source(0.7, 0.0, 4))
+    known = propagate([*wide, head], InputStatistics(0.7, 0.0, 4))
     said = propagate_maps(
         [MapLayer(layer) for layer in layers],
         Head(head),

@@ -13,13 +13,13 @@ import torch
 from torch.nn.functional import normalize, one_hot
 
 from initbench.components.activation import bound
-from initbench.theory import stack
-from initbench.theory.bands import q_band
+from initbench.theory import propagation
 from initbench.theory.expectations import Correlation, next_correlation
-from initbench.theory.law import Law
-from initbench.theory.layer import Layer, Source, Statistic
-from initbench.theory.pairs import difference, products
-from initbench.theory.stack import propagate
+from initbench.theory.pair_expectations import difference, pair_expectations
+from initbench.theory.preactivation import PreactivationDistribution
+from initbench.theory.prediction_bands import q_band
+from initbench.theory.propagation import propagate
+from initbench.theory.types import InputStatistics, PredictedStatistic, TheoryLayer
 
 NETS, WIDTH, DEPTH, SAMPLES, CLASSES = 200, 128, 8, 32, 10
 PLACES = (1, 4, DEPTH - 2)
@@ -39,8 +39,8 @@ CASES = {
 """Activation, σ_w², half width of a uniform bias."""
 
 
-def layers_of(name: str, sigma_w2: float, half_width: float) -> list[Layer]:
-    hidden = Layer(
+def layers_of(name: str, sigma_w2: float, half_width: float) -> list[TheoryLayer]:
+    hidden = TheoryLayer(
         WIDTH, WIDTH, WIDTH, sigma_w2, bias_half_width=half_width, activation=bound(name).nonlinearity
     )
     return [*[hidden] * (DEPTH - 1), replace(hidden, fan_out=CLASSES, units=CLASSES, activation=None)]
@@ -51,13 +51,13 @@ def inputs() -> torch.Tensor:
     return torch.randn(SAMPLES, WIDTH, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
 
 
-def source() -> Source:
+def source() -> InputStatistics:
     x = inputs()
     unit = normalize(x, dim=1)
     cosines = (unit @ unit.mT)[~torch.eye(SAMPLES, dtype=torch.bool)]
     squares = x.square().mean(1)
     spread = float(squares.var(correction=0) / squares.mean() ** 2)
-    return Source(
+    return InputStatistics(
         float(squares.mean()), float(cosines.mean()), SAMPLES, spread, float(cosines.var(correction=0))
     )
 
@@ -93,7 +93,7 @@ def measured(name: str, sigma_w2: float, half_width: float) -> list[dict[str, to
     return shown[::-1]
 
 
-def z_and_spread(case: str, layers: list[Layer]) -> dict[tuple[int, str], tuple[float, float]]:
+def z_and_spread(case: str, layers: list[TheoryLayer]) -> dict[tuple[int, str], tuple[float, float]]:
     """By layer and statistic: standard errors between the means, and measured over predicted sd."""
     predicted = propagate(layers, source())
     shown = measured(*CASES[case])
@@ -145,21 +145,21 @@ def test_chance_correlations_count(monkeypatch: pytest.MonkeyPatch) -> None:
     def without_chance(*arguments: Any) -> Correlation:
         return replace(next_correlation(*arguments), chance=0.0)
 
-    monkeypatch.setattr(stack, "next_correlation", without_chance)
+    monkeypatch.setattr(propagation, "next_correlation", without_chance)
     found = z_and_spread("linear", layers_of(*CASES["linear"]))
     assert max(spread for _, spread in found.values()) > 1.5
 
 
 def test_one_net_and_one_input_of_relu_stray_as_he_and_hanin_say() -> None:
     layers = layers_of("relu", 2.0, 0.0)
-    for index, one in enumerate(propagate(layers[:-1], Source(1.0, 0.0, 1)), start=1):
+    for index, one in enumerate(propagate(layers[:-1], InputStatistics(1.0, 0.0, 1)), start=1):
         relative = (one.statistics["q"].sd / one.statistics["q"].value) ** 2
         assert relative == pytest.approx((5 * (index - 1) + 2) / WIDTH, rel=1e-6)
         assert one.statistics["q"].value == pytest.approx(2.0)
 
 
 def test_the_input_is_not_passed_through_the_activation() -> None:
-    first = propagate(layers_of("relu", 1.0, 0.0), Source(3.0, 0.0, 1))[0]
+    first = propagate(layers_of("relu", 1.0, 0.0), InputStatistics(3.0, 0.0, 1))[0]
     assert first.statistics["q"].value == pytest.approx(3.0)
 
 
@@ -167,7 +167,7 @@ def test_nothing_is_predicted_past_what_float32_can_hold() -> None:
     layers = [*layers_of("relu", 1e-12, 0.0)]
     said = [bool(one.statistics) for one in propagate(layers, source())]
     assert said == sorted(said, reverse=True) and not said[-1] and said[0]
-    assert stack.FADED < 1e-60
+    assert propagation.Q_UNDERFLOW < 1e-60
 
 
 def arc_cosine_gaps(first: float, layers: int) -> list[float]:
@@ -181,8 +181,8 @@ def arc_cosine_gaps(first: float, layers: int) -> list[float]:
 
 
 def test_the_correlation_of_relu_follows_the_arc_cosine_map_to_any_depth() -> None:
-    hidden = Layer(1e9, 1e9, 10**9, 2.0, activation=bound("relu").nonlinearity)
-    predicted = propagate([hidden] * 400 + [Layer(1e9, 10, 10, 2.0)], Source(1.0, 0.5, 2))
+    hidden = TheoryLayer(1e9, 1e9, 10**9, 2.0, activation=bound("relu").nonlinearity)
+    predicted = propagate([hidden] * 400 + [TheoryLayer(1e9, 10, 10, 2.0)], InputStatistics(1.0, 0.5, 2))
     gaps = [1.0 - (one.correlation or 0.0) for one in predicted[:400]]
     wanted = arc_cosine_gaps(0.5, 400)
     assert wanted[99] == pytest.approx(0.00351, abs=1e-5), "the closed form itself"
@@ -191,10 +191,12 @@ def test_the_correlation_of_relu_follows_the_arc_cosine_map_to_any_depth() -> No
 
 
 def test_the_correlation_of_an_ordered_net_reaches_its_fixed_point() -> None:
-    hidden = Layer(1e9, 1e9, 10**9, 1.5, bias_variance=0.1, activation=bound("tanh").nonlinearity)
+    hidden = TheoryLayer(1e9, 1e9, 10**9, 1.5, bias_variance=0.1, activation=bound("tanh").nonlinearity)
     gaps = [
         1.0 - (one.correlation or 0.0)
-        for one in propagate([hidden] * 200 + [Layer(1e9, 10, 10, 2.0)], Source(1.0, 0.5, 2))[:200]
+        for one in propagate([hidden] * 200 + [TheoryLayer(1e9, 10, 10, 2.0)], InputStatistics(1.0, 0.5, 2))[
+            :200
+        ]
     ]
     ratios = [after / before for before, after in pairwise(gaps[60:121])]
     assert max(ratios) - min(ratios) < 1e-4 and 0.5 < ratios[0] < 1.0, "it shrinks by χ₁ a layer, and goes on"
@@ -202,13 +204,21 @@ def test_the_correlation_of_an_ordered_net_reaches_its_fixed_point() -> None:
 
 
 @pytest.mark.parametrize("name", ["relu", "tanh", "gelu", "sigmoid"])
-@pytest.mark.parametrize("law", [Law(1.0), Law(400.0), Law(0.5, 0.3), Law(0.5, 0.0, 0.4)])
+@pytest.mark.parametrize(
+    "law",
+    [
+        PreactivationDistribution(1.0),
+        PreactivationDistribution(400.0),
+        PreactivationDistribution(0.5, 0.3),
+        PreactivationDistribution(0.5, 0.0, 0.4),
+    ],
+)
 @pytest.mark.parametrize("correlation", [-0.9, 0.0, 0.5, 0.97])
 def test_the_difference_of_two_inputs_agrees_with_their_products(
-    name: str, law: Law, correlation: float
+    name: str, law: PreactivationDistribution, correlation: float
 ) -> None:
     activation = bound(name).nonlinearity
-    same, other = products(activation, law, 1.0), products(activation, law, correlation)
+    same, other = pair_expectations(activation, law, 1.0), pair_expectations(activation, law, correlation)
     apart = difference(activation, law, correlation)
     gap = same["act", "act"] - other["act", "act"]
     assert apart.gap == pytest.approx(gap, rel=2e-4, abs=1e-6 * same["act", "act"])
@@ -219,7 +229,7 @@ class TestBand:
     def test_it_holds_the_mean_of_log_normal_nets(self) -> None:
         stream, sd = torch.Generator().manual_seed(3), 0.3
         draws = torch.exp(sd * torch.randn(4000, 16, generator=stream, dtype=torch.float64) - sd**2 / 2)
-        q = Statistic(1.0, math.sqrt(math.expm1(sd**2)))
+        q = PredictedStatistic(1.0, math.sqrt(math.expm1(sd**2)))
         low, high = q_band(q, 16)
         outside = float(((draws.mean(1) < low) | (draws.mean(1) > high)).double().mean())
         assert outside < 0.0027 + 4 * math.sqrt(0.0027 / 4000) + 0.003
@@ -228,8 +238,8 @@ class TestBand:
         assert 0.2 < missed < 0.45, "one standard error holds two thirds"
 
     def test_nothing_is_judged_once_a_layer_has_strayed(self) -> None:
-        narrow = Layer(8, 8, 8, 2.0, activation=bound("relu").nonlinearity)
-        said = [one.trusted for one in propagate([narrow] * 6, Source(1.0, 0.0, 16))]
+        narrow = TheoryLayer(8, 8, 8, 2.0, activation=bound("relu").nonlinearity)
+        said = [one.trusted for one in propagate([narrow] * 6, InputStatistics(1.0, 0.0, 16))]
         assert said == sorted(said, reverse=True) and said[0] and not said[-1]
-        wide = Layer(4096, 4096, 4096, 2.0, activation=bound("relu").nonlinearity)
-        assert all(one.trusted for one in propagate([wide] * 6, Source(1.0, 0.0, 16)))
+        wide = TheoryLayer(4096, 4096, 4096, 2.0, activation=bound("relu").nonlinearity)
+        assert all(one.trusted for one in propagate([wide] * 6, InputStatistics(1.0, 0.0, 16)))

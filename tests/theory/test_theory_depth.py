@@ -8,12 +8,18 @@ from dataclasses import replace
 import pytest
 
 from initbench.components.activation import bound
-from initbench.theory.depth import TRAINABLE, crossing, deep_chi_1, depth_scales, gradient_scale
-from initbench.theory.layer import Layer
+from initbench.theory.depth_scales import (
+    TRAINABLE,
+    critical_sigma_w,
+    deep_chi_1,
+    depth_scales,
+    gradient_scale,
+)
+from initbench.theory.types import TheoryLayer
 
 
-def stack(name: str, sigma_w: float, hidden: int = 100) -> list[Layer]:
-    layer = Layer(64, 64, 64, sigma_w**2, activation=bound(name).nonlinearity)
+def stack(name: str, sigma_w: float, hidden: int = 100) -> list[TheoryLayer]:
+    layer = TheoryLayer(64, 64, 64, sigma_w**2, activation=bound(name).nonlinearity)
     return [layer] * hidden + [replace(layer, activation=None)]
 
 
@@ -50,7 +56,7 @@ def test_scales_at_the_ends() -> None:
 
 @pytest.mark.parametrize(("name", "critical"), [("relu", math.sqrt(2.0)), ("tanh", 1.0)])
 def test_chi_1_passes_one_at_the_critical_scale(name: str, critical: float) -> None:
-    found = crossing(lambda sigma_w: deep_chi_1(stack(name, sigma_w), 1.0), 0.9, 1.7)
+    found = critical_sigma_w(lambda sigma_w: deep_chi_1(stack(name, sigma_w), 1.0), 0.9, 1.7)
     assert found == pytest.approx(critical, rel=2e-3)
 
 

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from initbench.choice import options_model
 from initbench.components.activation import ACTIVATIONS, bind, bound
-from initbench.theory import meanfield
+from initbench.registry_choice import options_model
+from initbench.theory import mean_field
 
 SIGMAS = 5.0
 """Standard errors allowed: a two-sided chance of 6e-7 a check, under a fixed seed at that."""
@@ -16,11 +16,11 @@ SIGMAS = 5.0
 @pytest.mark.parametrize("q", [1e-6, 1.0, 100.0])
 def test_relu_halves(q):
     relu = bound("relu")
-    assert meanfield.second_moment(relu.phi, q, (0.0,)) == pytest.approx(q / 2, rel=1e-10)
-    assert meanfield.length_map(relu.phi, q, sigma_w2=2.0, sigma_b2=0.3, kinks=(0.0,)) == pytest.approx(
+    assert mean_field.second_moment(relu.phi, q, (0.0,)) == pytest.approx(q / 2, rel=1e-10)
+    assert mean_field.length_map(relu.phi, q, sigma_w2=2.0, sigma_b2=0.3, kinks=(0.0,)) == pytest.approx(
         q + 0.3, rel=1e-10
     )
-    assert meanfield.chi(relu.derivative, q, sigma_w2=2.0, kinks=(0.0,)) == pytest.approx(1.0, rel=1e-10)
+    assert mean_field.chi(relu.derivative, q, sigma_w2=2.0, kinks=(0.0,)) == pytest.approx(1.0, rel=1e-10)
 
 
 @pytest.mark.parametrize("slope", [0.01, 0.3])
@@ -29,20 +29,20 @@ def test_leaky_relu_is_kept_by_its_kaiming_gain(slope):
     assert leaky.kaiming_gain == pytest.approx(math.sqrt(2 / (1 + slope**2)), rel=1e-15)
     assert leaky.preserving_gain == pytest.approx(leaky.kaiming_gain, rel=1e-10)
     sigma_w2 = leaky.kaiming_gain**2
-    assert meanfield.chi(leaky.derivative, 3.0, sigma_w2=sigma_w2, kinks=(0.0,)) == pytest.approx(
+    assert mean_field.chi(leaky.derivative, 3.0, sigma_w2=sigma_w2, kinks=(0.0,)) == pytest.approx(
         1.0, rel=1e-10
     )
 
 
 def test_selu_has_its_fixed_point_at_mean_zero_variance_one():
     selu = bound("selu")
-    assert meanfield.gaussian_expectation(selu.phi, kinks=(0.0,)) == pytest.approx(0.0, abs=1e-10)
-    assert meanfield.length_map(selu.phi, 1.0, sigma_w2=1.0, kinks=(0.0,)) == pytest.approx(1.0, abs=1e-10)
+    assert mean_field.gaussian_expectation(selu.phi, kinks=(0.0,)) == pytest.approx(0.0, abs=1e-10)
+    assert mean_field.length_map(selu.phi, 1.0, sigma_w2=1.0, kinks=(0.0,)) == pytest.approx(1.0, abs=1e-10)
 
 
 def test_an_activation_that_is_zero_everywhere_has_no_gain():
     with pytest.raises(ValueError, match="zero everywhere"):
-        meanfield.preserving_gain(torch.zeros_like)
+        mean_field.preserving_gain(torch.zeros_like)
 
 
 @pytest.mark.parametrize("q", [0.25, 1.0, 16.0])
@@ -58,8 +58,8 @@ def test_theory_agrees_with_monte_carlo(name, q):
     forward = 1.7 * activation.phi(h).square() + 0.2
     backward = 1.7 * activation.derivative(h).square()
     theory = [
-        meanfield.length_map(activation.phi, q, sigma_w2=1.7, sigma_b2=0.2, kinks=kinks),
-        meanfield.chi(activation.derivative, q, sigma_w2=1.7, kinks=kinks),
+        mean_field.length_map(activation.phi, q, sigma_w2=1.7, sigma_b2=0.2, kinks=kinks),
+        mean_field.chi(activation.derivative, q, sigma_w2=1.7, kinks=kinks),
     ]
     for sample, expected in zip((forward, backward), theory, strict=True):
         error = float(sample.std()) / math.sqrt(sample.numel())
@@ -79,7 +79,7 @@ def test_a_wide_random_layer_does_what_the_length_map_says():
     tanh = bound("tanh")
     squares = tanh.phi(h).square()
     relative = math.hypot(math.sqrt(2 / n), float(squares.std() / squares.mean()) / math.sqrt(n))
-    expected = meanfield.length_map(tanh.phi, 1.5**2, sigma_w2=1.9)
+    expected = mean_field.length_map(tanh.phi, 1.5**2, sigma_w2=1.9)
     found = float((weight @ tanh.phi(h)).square().mean())
     assert found == pytest.approx(expected, rel=4 * relative)
     assert 4 * relative < 0.2  # σ_w² without its square root, or φ unsquared, is off by more

@@ -23,8 +23,8 @@ def batch() -> Tensor:
 
 
 def test_the_names_are_functions_even_after_the_packages_are_loaded() -> None:
-    import initbench.linting.check
-    import initbench.probing.own
+    import initbench.linting.rule
+    import initbench.probing.module_probe
 
     assert callable(initbench.probe)
     assert callable(initbench.lint)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointFunction, checkpoint, checkpoint_sequential
 
 import initbench
-from initbench.probing.own import Examined, examine
+from initbench.probing.module_probe import ModuleProbe, probe_module
 
 Body = Callable[[Tensor], Tensor]
 
@@ -67,8 +67,8 @@ def batch() -> tuple[Tensor, Tensor]:
     return torch.randn(16, 8, generator=generator), torch.randint(5, (16,), generator=generator)
 
 
-def passed(call: Callable[[nn.Sequential, Tensor], Tensor]) -> Examined:
-    return examine(Net(call), *batch())
+def passed(call: Callable[[nn.Sequential, Tensor], Tensor]) -> ModuleProbe:
+    return probe_module(Net(call), *batch())
 
 
 TORCHS: dict[str, Callable[[nn.Sequential, Tensor], Tensor]] = {
@@ -102,7 +102,7 @@ def test_a_checkpoint_of_the_users_own_is_partly_seen_and_reaches_its_weights(fu
         return function.apply(body, x, *weights)  # type: ignore[no-any-return]
 
     net = Net(call)
-    shown = examine(net, *batch())
+    shown = probe_module(net, *batch())
     assert (shown.coverage.seen, shown.coverage.with_gradient, shown.coverage.without_gradient) == (4, 2, 0)
     assert "no_gradient" not in [finding.code for finding in initbench.lint(net, batch()[0]).findings]
     assert all(parameter.grad is None for parameter in net.parameters())

@@ -13,7 +13,7 @@ import torchvision
 from torch import Tensor, nn
 
 from initbench.errors import UsageError
-from initbench.probing.own import examine
+from initbench.probing.module_probe import probe_module
 
 
 def noise(*shape: int) -> Tensor:
@@ -58,7 +58,7 @@ def test_nets_of_torchvision_are_as_they_were(name: str, training: bool) -> None
     net = getattr(torchvision.models, name)(num_classes=5).train(training)
     next(net.parameters()).requires_grad_(requires_grad=False)
     before = state_of(net)
-    found = examine(net, noise(2, *NETS[name]))
+    found = probe_module(net, noise(2, *NETS[name]))
     same(before, state_of(net))
     layers = [m for m in net.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
     assert len(found.found.uses) == len(layers)
@@ -71,7 +71,7 @@ def test_a_vision_transformer_is_as_it_was() -> None:
     torch.manual_seed(0)
     net = torchvision.models.VisionTransformer(32, 8, 2, 2, 32, 64, num_classes=5)
     before = state_of(net)
-    found = examine(net, noise(2, 3, 32, 32))
+    found = probe_module(net, noise(2, 3, 32, 32))
     same(before, state_of(net))
     assert [use.name for use in found.found.uses if "layer_1" in use.name] == [
         f"encoder.layers.encoder_layer_1.{part}"
@@ -110,7 +110,7 @@ def test_what_a_forward_meddles_with_is_put_back() -> None:
     np.random.seed(3)
     torch.manual_seed(3)
     states = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
-    examine(net, noise(8, 6))
+    probe_module(net, noise(8, 6))
     same(before, state_of(net))
     assert (net.calls, net.drop.p) == (0, 0.5)
     assert net.seen is seen and seen == [1]
@@ -125,7 +125,7 @@ def test_what_a_forward_meddles_with_is_put_back() -> None:
 
 def test_the_same_module_gives_the_same_numbers_twice() -> None:
     net = Meddling()
-    first, second = examine(net, noise(8, 6)), examine(copy.deepcopy(net), noise(8, 6))
+    first, second = probe_module(net, noise(8, 6)), probe_module(copy.deepcopy(net), noise(8, 6))
     assert first.records == second.records
     assert first.loss.value == second.loss.value
 
@@ -144,7 +144,7 @@ def test_a_forward_that_raises_is_told_of_and_leaves_the_module_as_it_was() -> N
     net = Broken()
     before = state_of(net)
     with pytest.raises(UsageError, match=r"batch of shape \(4, 6\): ValueError: no idea what to do with 6"):
-        examine(net, noise(4, 6))
+        probe_module(net, noise(4, 6))
     same(before, state_of(net))
     assert net.count == 0
 
@@ -184,20 +184,22 @@ class Refusing(nn.Linear):
 )
 def test_what_cannot_be_probed_is_refused(module: nn.Module, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        examine(module, noise(4, 6))
+        probe_module(module, noise(4, 6))
 
 
 def test_labels_and_losses_that_do_not_fit_are_refused() -> None:
     net = nn.Linear(6, 3)
     with pytest.raises(UsageError, match="whole numbers from 0 to 2"):
-        examine(net, noise(4, 6), torch.tensor([0, 1, 2, 3]))
+        probe_module(net, noise(4, 6), torch.tensor([0, 1, 2, 3]))
     with pytest.raises(UsageError, match="single number"):
-        examine(net, noise(4, 6), None, lambda output: output)
+        probe_module(net, noise(4, 6), None, lambda output: output)
 
 
 def test_other_outputs_get_a_loss_that_is_named() -> None:
-    found = examine(nn.Conv2d(3, 3, 3, padding=1), noise(4, 3, 8, 8))
+    found = probe_module(nn.Conv2d(3, 3, 3, padding=1), noise(4, 3, 8, 8))
     assert found.loss.words == "mean square to N(0, 1) noise"
     assert found.loss.chance is None
-    with_loss = examine(nn.Conv2d(3, 4, 3), noise(4, 3, 8, 8), None, lambda output: output.square().mean())
+    with_loss = probe_module(
+        nn.Conv2d(3, 4, 3), noise(4, 3, 8, 8), None, lambda output: output.square().mean()
+    )
     assert with_loss.loss.words == "the loss given"

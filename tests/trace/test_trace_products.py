@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from initbench.probing.own import Examined, examine
+from initbench.probing.module_probe import ModuleProbe, probe_module
 
 Product = Callable[[Tensor, Tensor], Tensor]
 
@@ -62,9 +62,9 @@ def batch() -> tuple[Tensor, Tensor]:
     return torch.randn(16, 6, generator=generator), torch.randint(3, (16,), generator=generator)
 
 
-def passed(product: Product, weight: Tensor) -> Examined:
+def passed(product: Product, weight: Tensor) -> ModuleProbe:
     torch.manual_seed(1)
-    return examine(Written(product, weight), *batch())
+    return probe_module(Written(product, weight), *batch())
 
 
 @pytest.mark.parametrize(
@@ -127,9 +127,9 @@ class Factored(nn.Module):
 @pytest.mark.parametrize("name", SEVERAL)
 def test_a_product_with_several_weights_is_a_layer_for_each(name: str) -> None:
     x, y = batch()
-    expected = examine(Factored(lambda x, v, w: (x @ v) @ w), x, y)
+    expected = probe_module(Factored(lambda x, v, w: (x @ v) @ w), x, y)
     net = Factored(SEVERAL[name])
-    shown = examine(net, x, y)
+    shown = probe_module(net, x, y)
     assert [(use.name, use.fan_in, use.fan_out) for use in shown.found.uses] == [("v", 6, 8), ("w", 8, 3)]
     for one, other in zip(shown.records, expected.records, strict=True):
         assert one["pre"]["q"] == pytest.approx(other["pre"]["q"], rel=1e-4)
@@ -150,7 +150,7 @@ def test_a_convolution_over_time_first_is_a_convolution() -> None:
             return torch.conv_tbc(x.permute(1, 0, 2), self.weight, self.bias, 1).permute(1, 0, 2)
 
     x = torch.randn(4, 5, 6)
-    (use,) = examine(Convolution(), x).found.uses
+    (use,) = probe_module(Convolution(), x).found.uses
     assert (use.fan_in, use.fan_out, use.units, use.parts) == (18, 24, 8, ("weight",))
     assert use.output_shape == (4, 8, 5)
     assert use.bias is not None
@@ -166,9 +166,9 @@ def test_what_two_inputs_and_a_weight_make_is_bilinear() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.einsum(self.equation, x, x.tanh(), self.weight)
 
-    (use,) = examine(Pairs("bi,bj,ijo->bo"), batch()[0]).found.uses
+    (use,) = probe_module(Pairs("bi,bj,ijo->bo"), batch()[0]).found.uses
     assert (use.fan_in, use.fan_out, use.units) == (36, 4, 4)
-    (attention,) = examine(Pairs("bqi,bkj,ijh->bhqk"), torch.randn(4, 5, 6)).found.uses
+    (attention,) = probe_module(Pairs("bqi,bkj,ijh->bhqk"), torch.randn(4, 5, 6)).found.uses
     assert (attention.fan_in, attention.units) == (6, 24)
 
 
@@ -182,7 +182,7 @@ def test_the_gradient_of_a_repeated_weight_is_summed() -> None:
         F.cross_entropy(net(x), y).backward()
         assert net.weight.grad is not None
         sizes.append(float(net.weight.grad.norm()))
-        use = examine(net, x, y).found.uses[0]
+        use = probe_module(net, x, y).found.uses[0]
         gradient = torch.ones_like(use.factor)
         copies = use.factor.numel() // weight.numel()
         assert torch.equal(use.gradient_rows(gradient), torch.full((8, 6), float(copies)))
@@ -202,7 +202,7 @@ def test_heads_of_attention_are_units_and_stacked_nets_groups() -> None:
             h = torch.einsum("bthk,hkd->btd", h, self.out).mean(1)
             return torch.bmm(h.expand(2, *h.shape), self.stacked).sum(0)
 
-    uses = examine(Heads(), torch.randn(4, 6, 12)).found.uses
+    uses = probe_module(Heads(), torch.randn(4, 6, 12)).found.uses
     assert [(use.fan_in, use.fan_out, use.units) for use in uses] == [(12, 12, 12), (12, 5, 5), (5, 7, 14)]
     assert [tuple(use.rows.shape) for use in uses] == [(12, 12), (5, 12), (14, 5)]
 
@@ -216,7 +216,7 @@ def test_a_bilinear_layer_sums_over_pairs_of_inputs() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.pairs(x, x)
 
-    (use,) = examine(Pairs(), batch()[0]).found.uses
+    (use,) = probe_module(Pairs(), batch()[0]).found.uses
     assert (use.fan_in, use.fan_out, use.units, use.name) == (36, 4, 4, "pairs")
 
 
@@ -232,7 +232,7 @@ def test_a_product_of_inputs_and_a_gain_are_no_layers() -> None:
             h = torch.softmax(h @ h.mT, -1) @ h
             return self.head((h.mT[..., None] * self.gain).sum(-1).mT.mean(1))
 
-    found = examine(Attention(), torch.randn(4, 5, 6))
+    found = probe_module(Attention(), torch.randn(4, 5, 6))
     assert [use.name for use in found.found.uses] == ["project", "head"]
     assert found.coverage.is_complete
     assert [use.leads_on for use in found.found.uses] == [False, False]

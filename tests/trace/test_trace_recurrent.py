@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import initbench
-from initbench.probing.own import examine
+from initbench.probing.module_probe import probe_module
 from initbench.trace.tracer import Tracer
 
 
@@ -128,7 +128,7 @@ def test_stacked_layers_are_healthy_as_torch_draws_them() -> None:
 def test_gradients_of_steps_are_those_of_autograd() -> None:
     torch.manual_seed(0)
     net, x, y = Sequence("LSTM"), torch.randn(16, 5, 8), torch.randint(10, (16,))
-    examined = examine(net, x, y)
+    examined = probe_module(net, x, y)
     nn.functional.cross_entropy(net(x), y).backward()
     norm = float(net.layer.weight_hh_l0.grad.norm())
     (record,) = [record for record in examined.records if record["name"] == "layer.weight_hh_l0"]
@@ -209,7 +209,7 @@ def test_recurrent_layers_take_part_in_slopes_over_layers(
     net, x = make(), torch.randn(32, 8, 8)
     shown = initbench.probe(net, x)
     assert [finding.code for finding in shown.findings] == codes
-    hidden = [record["index"] for record in examine(net, x).records if record["is_hidden"]]
+    hidden = [record["index"] for record in probe_module(net, x).records if record["is_hidden"]]
     assert hidden == layers
     for finding in shown.findings:
         assert "a layer (layers" in finding.message

@@ -10,19 +10,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from initbench.config.load import load
+from initbench.config.loading import load
 from initbench.config.schema import ExperimentConfig
 from initbench.models.build import build
-from initbench.probing.own import Examined, examine
-from initbench.trace.use import Use
+from initbench.probing.module_probe import ModuleProbe, probe_module
+from initbench.trace.weight_use import WeightUse
 
 
-def seen(module: nn.Module, *shape: int, samples: int = 4) -> Examined:
+def seen(module: nn.Module, *shape: int, samples: int = 4) -> ModuleProbe:
     generator = torch.Generator().manual_seed(0)
-    return examine(module, torch.randn(samples, *shape, generator=generator))
+    return probe_module(module, torch.randn(samples, *shape, generator=generator))
 
 
-def labels(found: Examined) -> list[tuple[str, str | None, str | None]]:
+def labels(found: ModuleProbe) -> list[tuple[str, str | None, str | None]]:
     return [
         (use.name, use.norm, None if use.activation is None else use.activation.label)
         for use in found.found.uses
@@ -178,7 +178,7 @@ def test_every_config_is_followed_as_its_family_declares_it() -> None:
         config = load(path, ["data.name=digits"], ExperimentConfig)
         x = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
         net = build(config.model, config.init, input_shape=(1, 8, 8), classes=10, seed=0, batch=x)
-        found = examine(net, x).found
+        found = probe_module(net, x).found
         declared = [(layer.name, layer.activation is not None) for layer in net.weight_layers()]
         assert [(use.name, use.activation is not None) for use in found.uses] == declared, path
         assert found.unseen == {}, path
@@ -220,7 +220,7 @@ def test_a_module_that_is_used_twice_has_two_uses_and_one_weight() -> None:
     shared = nn.Linear(6, 6)
     net = nn.Sequential(shared, nn.ReLU(), shared, nn.ReLU(), nn.Linear(6, 2))
     found = seen(net, 6)
-    assert [(use.name, use.again) for use in found.found.uses] == [("0", 1), ("0", 2), ("4", 1)]
+    assert [(use.name, use.use_count) for use in found.found.uses] == [("0", 1), ("0", 2), ("4", 1)]
     assert found.found.uses[0].weight is found.found.uses[1].weight
 
 
@@ -228,7 +228,7 @@ def test_tied_weights_are_two_uses_of_one_weight() -> None:
     net = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6))
     net[2].weight = net[0].weight
     found = seen(net, 6)
-    assert [(use.name, use.again) for use in found.found.uses] == [("0", 1), ("0", 2)]
+    assert [(use.name, use.use_count) for use in found.found.uses] == [("0", 1), ("0", 2)]
 
 
 def test_an_embedding_tied_to_the_head_is_seen_as_what_it_is() -> None:
@@ -241,7 +241,7 @@ def test_an_embedding_tied_to_the_head_is_seen_as_what_it_is() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.head(torch.relu(self.layer(self.table(x).mean(1))))
 
-    found = examine(Words(), torch.randint(20, (4, 5), generator=torch.Generator().manual_seed(0)))
+    found = probe_module(Words(), torch.randint(20, (4, 5), generator=torch.Generator().manual_seed(0)))
     assert labels(found) == [("layer", None, "relu"), ("table", None, None)]
     assert [use.looked_up for use in found.found.uses] == [False, True]
     assert found.found.unseen == {}
@@ -263,7 +263,7 @@ def test_parameters_that_no_use_has_are_named_with_the_reason() -> None:
     assert "no function" in unseen["idle.weight"]
 
 
-def conv(use: Use) -> tuple[float, float, int]:
+def conv(use: WeightUse) -> tuple[float, float, int]:
     return use.fan_in, use.fan_out, use.units
 
 
@@ -315,7 +315,7 @@ def test_attention_shows_its_projections() -> None:
         "0.linear2",
         "2",
     ]
-    assert [use.joins for use in found.found.uses] == [False, True, False, True, False]
+    assert [use.joins_residual for use in found.found.uses] == [False, True, False, True, False]
     assert labels(found)[2] == ("0.linear1", None, "relu")
 
 
@@ -323,7 +323,7 @@ def test_gradients_are_those_at_the_outputs_of_the_weights() -> None:
     net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(inplace=True), nn.Linear(8, 3))
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(16, 6, generator=generator), torch.randint(3, (16,), generator=generator)
-    records = examine(net, x, y).records
+    records = probe_module(net, x, y).records
     first = net[0](x)
     first.retain_grad()
     logits = net[2](torch.relu(first))

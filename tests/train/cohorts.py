@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from initbench.config.schema import ExperimentConfig
-from initbench.data.prepare import Bundle, Split
+from initbench.data.preprocessing import PreparedData, Split
 from initbench.models.build import build
 from initbench.models.network import Network
 from initbench.train.loop import Training
-from initbench.train.result import Outcome
+from initbench.train.outcome import Outcome
 
 CPU = torch.device("cpu")
 DIM, CLASSES = 20, 5
@@ -36,8 +36,8 @@ def separable(samples: int, seed: int = 0) -> Split:
     return Split(x=x, y=(x @ centres).argmax(1))
 
 
-def bundle(train: int = 300, val: int = 70, test: int = 50) -> Bundle:
-    return Bundle(
+def bundle(train: int = 300, val: int = 70, test: int = 50) -> PreparedData:
+    return PreparedData(
         train=separable(train, 1),
         val=separable(val, 2),
         test=separable(test, 3),
@@ -90,7 +90,7 @@ def train(
     seeds: Sequence[int],
     *,
     networks: Sequence[Network] | None = None,
-    data: Bundle | None = None,
+    data: PreparedData | None = None,
     threads: int = 1,
     poison: tuple[int, int] | None = None,
 ) -> Ear:

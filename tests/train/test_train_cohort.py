@@ -11,16 +11,16 @@ from cohorts import CLASSES, CPU, DIM, OPTIMIZERS, Ear, bundle, nets, same, sepa
 from slices import each_once_fast, pairwise_fast
 from torch import Tensor, nn
 
-from initbench.choice import default_choice
 from initbench.components.activation import ACTIVATIONS
 from initbench.components.norm import NORMS
 from initbench.config.schema import ExperimentConfig
-from initbench.execute.identity import training_mode
 from initbench.models.families.mlp import stacking
 from initbench.models.network import Network
+from initbench.registry_choice import default_choice
+from initbench.runner.run_identity import training_mode
 from initbench.train.cohort import Cohort, clip_per_run
-from initbench.train.numerics import true_fp32
-from initbench.train.threads import MOST_THREADS, products_agree
+from initbench.train.matmul_precision import true_fp32
+from initbench.train.thread_tuner import MAX_THREADS, products_agree
 
 GROUPS = {100: 10, 37: 1}
 FITTING = [entry.name for entry in NORMS if entry.problem((16,), default_choice(NORMS, entry.name)) is None]
@@ -168,7 +168,7 @@ def assert_threads_agree(config: ExperimentConfig, runs: int) -> None:
     states = []
     before = torch.get_num_threads()
     try:
-        for threads in range(1, MOST_THREADS + 1):
+        for threads in range(1, MAX_THREADS + 1):
             torch.set_num_threads(threads)
             cohort = Cohort(nets(config, range(runs)), config.train, "vmap", CPU)
             with true_fp32(CPU):

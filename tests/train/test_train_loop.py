@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from initbench.config.schema import TrainOptions
-from initbench.threads import one_thread
-from initbench.train import numerics, threads
+from initbench.determinism import one_thread
+from initbench.train import matmul_precision, thread_tuner
 from initbench.train.loop import evaluation_steps, fixed_sample, total_steps
-from initbench.train.numerics import FP32_ERROR, matmul_backend, true_fp32
-from initbench.train.threads import ThreadPacer
+from initbench.train.matmul_precision import FP32_ERROR, matmul_backend, true_fp32
+from initbench.train.thread_tuner import ThreadPacer
 
 
 @given(steps=st.integers(1, 100_000), every=st.none() | st.integers(1, 100_000))
@@ -116,7 +116,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
     fake = Clock()
     count = SimpleNamespace(now=1)
-    monkeypatch.setattr(threads, "time", fake)
+    monkeypatch.setattr(thread_tuner, "time", fake)
     monkeypatch.setattr(torch, "get_num_threads", lambda: count.now)
     monkeypatch.setattr(torch, "set_num_threads", lambda n: setattr(count, "now", n))
     yield fake
@@ -138,8 +138,8 @@ FASTER, SLOWER, COLLAPSED = {1: 0.010, 2: 0.007}, {1: 0.010, 2: 0.012}, {1: 0.01
 def test_the_pacer_begins_with_one_thread_and_settles_on_two_where_they_help(clock: Clock) -> None:
     pacer = ThreadPacer(2)
     used = paced(pacer, clock, FASTER, 1000)
-    assert used[: threads.WARM_UP] == [1] * threads.WARM_UP
-    assert used[threads.WARM_UP + 1 :] == [2] * (999 - threads.WARM_UP)
+    assert used[: thread_tuner.WARM_UP] == [1] * thread_tuner.WARM_UP
+    assert used[thread_tuner.WARM_UP + 1 :] == [2] * (999 - thread_tuner.WARM_UP)
     assert pacer.steps_with == {1: used.count(1), 2: used.count(2)}
 
 
@@ -213,11 +213,11 @@ def test_its_product_is_accurate_to_float32(shape: tuple[int, int, int]) -> None
 
 
 def test_where_onednn_would_round_it_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numerics, "onednn_keeps_fp32", lambda: False)
+    monkeypatch.setattr(matmul_precision, "onednn_keeps_fp32", lambda: False)
     assert matmul_backend(CPU) == "default"
     with true_fp32(CPU):
         assert torch.get_float32_matmul_precision() == "highest"
-    monkeypatch.setattr(numerics, "onednn_keeps_fp32", lambda: True)
+    monkeypatch.setattr(matmul_precision, "onednn_keeps_fp32", lambda: True)
     assert matmul_backend(CPU) == "onednn"
     with true_fp32(CPU):
         assert torch.get_float32_matmul_precision() == "medium"
@@ -226,7 +226,7 @@ def test_where_onednn_would_round_it_is_not_used(monkeypatch: pytest.MonkeyPatch
 
 def test_a_cpu_that_rounds_to_bf16_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """As one with AMX would: the product under "medium" is as inexact as bf16."""
-    measure = numerics.onednn_keeps_fp32.__wrapped__
+    measure = matmul_precision.onednn_keeps_fp32.__wrapped__
     assert measure() in (True, False)
     true_randn = torch.randn
 

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from initbench.components.norms.standard import BatchNorm, BatchNormOptions
-from initbench.data.prepare import Split
+from initbench.data.preprocessing import Split
 from initbench.models.build import build
-from initbench.probing.batchnorm import gap
-from initbench.streams import generator
-from initbench.train import norms as norms_module
+from initbench.probing.running_statistics import running_stat_gap
+from initbench.rng import generator
+from initbench.train import batchnorm_evaluation as norms_module
+from initbench.train.batchnorm_evaluation import evaluate_norms
 from initbench.train.cohort import Cohort
-from initbench.train.norms import evaluate_norms
 
 WIDTH, DEPTH = 16, 3
 KEYS = ["val_loss_batch", "val_accuracy_batch", "val_loss_population", "val_accuracy_population"]
@@ -121,7 +121,7 @@ def test_at_most_so_many_batches(make_config: Any, monkeypatch: Any) -> None:
     config = config_of(make_config)
     cohort = Cohort(nets(config, [0]), config.train, "vmap", CPU)
     data = bundle(val=70)
-    monkeypatch.setattr(norms_module, "MOST_BATCHES", 5)
+    monkeypatch.setattr(norms_module, "MAX_BATCHES", 5)
     order = torch.randperm(70, generator=generator(0, "evaluation_batches"))[:10]
     part = Split(x=data.val.x[order], y=data.val.y[order])
     found = evaluate_norms(cohort, data.train, data.val, 2)[0]
@@ -160,7 +160,7 @@ def test_the_gap_by_hand() -> None:
     norm.running_mean.copy_(torch.tensor([1.0, 5.0]))
     norm.running_var.copy_(torch.tensor([7.0, 1.0]))
     x = torch.tensor([[-1.0, 2.0], [0.0, 2.0], [1.0, 2.0]])  # means 0 and 2, unbiased variances 1 and 0
-    found = gap(norm, x)
+    found = running_stat_gap(norm, x)
     assert found["running_mean_gap"] == pytest.approx(((1 / 2 + 9 / 1) / 2) ** 0.5)
     assert found["running_var_ratio"] == pytest.approx((8 / 2 * 2 / 1) ** 0.5)
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from initbench.data.batches import Batches
-from initbench.probing.shift import drift, gradient_change
+from initbench.probing.covariate_shift import drift, gradient_shift
 from initbench.train.loop import Training
 
 EVERY, STEPS, WIDTH, DEPTH, BATCH = 3, 8, 16, 4, 32
@@ -186,13 +186,13 @@ def test_drift_and_gradients_by_hand() -> None:
     assert drift(before, now, 1) == (1.0, 0.2)
     assert drift(moments([1.0, 1.0], [0.0, 0.0]), now, 1) == (None, None)
     g = [torch.tensor([[3.0]]), torch.tensor([4.0])]
-    assert gradient_change(g, [torch.tensor([[4.0]]), torch.tensor([-3.0])]) == pytest.approx(
+    assert gradient_shift(g, [torch.tensor([[4.0]]), torch.tensor([-3.0])]) == pytest.approx(
         (5.0, 2**0.5, 0.0)
     )
-    assert gradient_change(g, [0 * part for part in g]) == (5.0, 1.0, None)
-    assert gradient_change([0 * part for part in g], g) == (0.0, None, None)
+    assert gradient_shift(g, [0 * part for part in g]) == (5.0, 1.0, None)
+    assert gradient_shift([0 * part for part in g], g) == (0.0, None, None)
     tiny = [part * 1e-30 for part in g]
-    assert gradient_change(tiny, tiny)[1:] == (0.0, 1.0)
+    assert gradient_shift(tiny, tiny)[1:] == (0.0, 1.0)
 
 
 @pytest.mark.parametrize("norm", ["none", "batch"])

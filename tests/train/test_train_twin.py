@@ -28,7 +28,7 @@ from initbench.config.schema import ExperimentConfig
 from initbench.data.batches import Batches
 from initbench.models.network import Network
 from initbench.train.cohort import EVALUATION_CHUNK, Cohort
-from initbench.train.numerics import true_fp32
+from initbench.train.matmul_precision import true_fp32
 
 TOLERANCE, VECTOR_TOLERANCE = 1e-6, 1e-5
 STEPS, BATCH, WIDTH, DEPTH = 20, 64, 32, 4

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from initbench.components.activation import ACTIVATIONS, Activation, Moments
+from initbench.components.activation import ACTIVATIONS, Activation, ActivationMoments
 from initbench.registry import Options
 
 _LECUN_HEIGHT, _LECUN_SLOPE = 1.7159, 2.0 / 3.0
@@ -41,10 +41,10 @@ class Sin(nn.Module):
         return torch.sin(self._omega * x)
 
 
-def _sin_moments(omega: float, q: float) -> Moments:
+def _sin_moments(omega: float, q: float) -> ActivationMoments:
     """E[sin²(ωh)] and ω²·E[cos²(ωh)], from E[cos(2ωh)] = exp(−2ω²q)."""
     exponent = -2.0 * omega * omega * q
-    return Moments(-0.5 * math.expm1(exponent), 0.5 * omega * omega * (1.0 + math.exp(exponent)))
+    return ActivationMoments(-0.5 * math.expm1(exponent), 0.5 * omega * omega * (1.0 + math.exp(exponent)))
 
 
 def _tanh_derivative(x: Tensor) -> Tensor:

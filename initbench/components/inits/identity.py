@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from initbench.components.scheme import INITS, Scheme, unit_gain
+from initbench.components.init_scheme import INITS, Scheme, unit_gain
 
 
 def centre(weight: Tensor) -> Tensor:

@@ -11,9 +11,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from initbench.components.init_scheme import INITS, Scheme, SchemeRequirement
 from initbench.components.inits.orthogonal import orthogonal
-from initbench.components.scheme import INITS, Needs, Scheme
-from initbench.components.weight import assign_weight, weight_of
+from initbench.components.parametrized_weight import assign_weight, weight_of
 from initbench.registry import Options
 
 
@@ -59,7 +59,7 @@ INITS.add(
         formula="W ← W/std(out), until |std(out) − 1| < tol",
         source="Mishkin & Matas 2016",
         options=LsuvOptions,
-        needs=Needs.FIRST_BATCH,
+        needs=SchemeRequirement.FIRST_BATCH,
         fill=orthogonal,
         calibrate=calibrate,
     )

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from initbench.components.init_scheme import INITS, Scheme, SchemeContext, unit_gain
 from initbench.components.inits.identity import centre
-from initbench.components.scheme import INITS, Scheme, Setting, unit_gain
 
 
 def orthogonal(weight: Tensor, *, gain: float, generator: Generator, **_: Any) -> None:
@@ -60,7 +60,7 @@ def _plain(weight: Tensor, *, generator: Generator, **_: Any) -> None:
     orthogonal(weight, gain=1.0, generator=generator)
 
 
-def _needs_crelu(key: str, setting: Setting) -> str | None:
+def _needs_crelu(key: str, setting: SchemeContext) -> str | None:
     name = setting.activation.entry.name
     return None if name == "crelu" else f"{key} needs model.activation=crelu, not {name}"
 

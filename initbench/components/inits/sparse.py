@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
-from initbench.components.scheme import INITS, Scheme
+from initbench.components.init_scheme import INITS, Scheme
 from initbench.registry import MAX_COUNT, Options
 
 

@@ -6,11 +6,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from initbench.components.norm import NORMS, Fault, Norm
+from initbench.components.norm import NORMS, Norm, ShapeIssue
 from initbench.components.norms.affine import EpsOptions
 
 
-class CosineOptions(EpsOptions):
+class CosineNormOptions(EpsOptions):
     """Options of cosine norm."""
 
     eps: float = Field(default=1e-6, gt=0.0)
@@ -19,7 +19,7 @@ class CosineOptions(EpsOptions):
     """Subtract the means of weight and input first: Pearson's correlation."""
 
 
-def _unit_rows(rows: Tensor, options: CosineOptions) -> Tensor:
+def _unit_rows(rows: Tensor, options: CosineNormOptions) -> Tensor:
     if options.centered:
         rows = rows - rows.mean(1, keepdim=True)
     return rows * torch.rsqrt(rows.square().sum(1, keepdim=True) + options.eps)
@@ -28,7 +28,7 @@ def _unit_rows(rows: Tensor, options: CosineOptions) -> Tensor:
 class CosineLinear(nn.Linear):
     """y = cos(w, x) + b for each unit. (B, in) → (B, out)."""
 
-    def __init__(self, layer: nn.Linear, options: CosineOptions) -> None:
+    def __init__(self, layer: nn.Linear, options: CosineNormOptions) -> None:
         super().__init__(layer.in_features, layer.out_features, bias=layer.bias is not None)
         self.weight, self.bias, self._options = layer.weight, layer.bias, options
 
@@ -41,7 +41,7 @@ class CosineLinear(nn.Linear):
 class CosineConv2d(nn.Conv2d):
     """y = cos(w, patch) + b for each channel; padding counts as part of the patch. (B, C, H, W)."""
 
-    def __init__(self, layer: nn.Conv2d, options: CosineOptions) -> None:
+    def __init__(self, layer: nn.Conv2d, options: CosineNormOptions) -> None:
         super().__init__(
             layer.in_channels,
             layer.out_channels,
@@ -75,7 +75,7 @@ class CosineConv2d(nn.Conv2d):
         return (squares - sums.square() / self.weight[0].numel()).clamp(min=0.0)
 
 
-def _wrap(layer: nn.Module, options: CosineOptions) -> nn.Module:
+def _wrap(layer: nn.Module, options: CosineNormOptions) -> nn.Module:
     if isinstance(layer, nn.Linear):
         return CosineLinear(layer, options)
     if isinstance(layer, nn.Conv2d):
@@ -83,7 +83,7 @@ def _wrap(layer: nn.Module, options: CosineOptions) -> nn.Module:
     raise TypeError(f"cosine norm is for nn.Linear and nn.Conv2d, not {type(layer).__name__}")
 
 
-def _cosine_problem(shape: tuple[int, ...], _options: CosineOptions) -> Fault | None:
+def _cosine_problem(shape: tuple[int, ...], _options: CosineNormOptions) -> ShapeIssue | None:
     if shape != (1,):
         return None
     return "", "the cosine of a single weight and a single input is their sign alone"
@@ -96,7 +96,7 @@ NORMS.add(
         summary="Bounds each pre-activation by the cosine of weight and input: neither scale reaches it.",
         formula="y = w·x/(‖w‖·‖x‖) + b",
         source="Luo et al. 2017",
-        options=CosineOptions,
+        options=CosineNormOptions,
         acts_on="weights",
         axes=("I", "H", "W"),
         wrap=_wrap,

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from initbench.components.norm import NORMS, Fault, Norm
+from initbench.components.norm import NORMS, Norm, ShapeIssue
 from initbench.components.norms.affine import AffineOptions, ChannelAffine, per_channel
 from initbench.registry import MAX_COUNT, Options
 
@@ -105,25 +105,25 @@ class RmsNorm(ChannelAffine):
         return self.scale_and_shift(x * torch.rsqrt(x.square().mean(axes, keepdim=True) + self.eps))
 
 
-def _layer_problem(shape: tuple[int, ...], _options: AffineOptions) -> Fault | None:
+def _layer_problem(shape: tuple[int, ...], _options: AffineOptions) -> ShapeIssue | None:
     if math.prod(shape) > 1:
         return None
     return "", "layer norm makes 0 of a single feature, whatever it holds"
 
 
-def _rms_problem(shape: tuple[int, ...], _options: RmsNormOptions) -> Fault | None:
+def _rms_problem(shape: tuple[int, ...], _options: RmsNormOptions) -> ShapeIssue | None:
     if math.prod(shape) > 1:
         return None
     return "", "rms norm makes ±1 of a single feature, whatever it holds"
 
 
-def _instance_problem(shape: tuple[int, ...], _options: AffineOptions) -> Fault | None:
+def _instance_problem(shape: tuple[int, ...], _options: AffineOptions) -> ShapeIssue | None:
     if math.prod(shape[1:]) > 1:
         return None
     return "", "instance norm makes 0 of a map of one value, and these features are no larger maps"
 
 
-def _group_problem(shape: tuple[int, ...], options: GroupNormOptions) -> Fault | None:
+def _group_problem(shape: tuple[int, ...], options: GroupNormOptions) -> ShapeIssue | None:
     features, groups = shape[0], options.num_groups
     if features % groups:
         return "num_groups", f"{groups} groups do not divide {features} features"

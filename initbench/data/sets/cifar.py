@@ -25,14 +25,14 @@ from initbench.data.dataset import (
     DATASETS,
     DataOptions,
     Dataset,
-    Form,
-    Located,
+    DataSource,
+    LocatedDataset,
     RawData,
-    Source,
+    SampleShape,
     UnavailableError,
 )
-from initbench.data.obtain.fetch import Archive, look_up, obtain
-from initbench.data.unpickle import unpickle
+from initbench.data.download.archive import Archive, find_on_disk, obtain
+from initbench.data.safe_unpickle import unpickle
 from initbench.errors import DataError
 
 _SHAPE = (3, 32, 32)
@@ -42,7 +42,7 @@ MAX_UNPACKED = 512 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Published:
+class PublishedDataset:
     """What torchvision knows of one of the two sets; `train`, `test` and `meta` are file names."""
 
     packed: Archive
@@ -54,13 +54,13 @@ class Published:
     """Key of the list of class names in `meta`."""
 
 
-def published(name: str, class_name: str) -> Published:
+def published(name: str, class_name: str) -> PublishedDataset:
     """The files behind torchvision's class `class_name`, a subclass of its CIFAR10."""
     import torchvision
 
     known = getattr(torchvision.datasets, class_name)
     meta = known.meta["filename"]
-    return Published(
+    return PublishedDataset(
         packed=Archive(
             name=name,
             folder="",
@@ -80,10 +80,10 @@ def published(name: str, class_name: str) -> Published:
     )
 
 
-def _locate(name: str, class_name: str, _options: DataOptions, source: Source) -> Located:
+def _locate(name: str, class_name: str, _options: DataOptions, source: DataSource) -> LocatedDataset:
     files = published(name, class_name)
     found = _find(files, source)
-    return Located(
+    return LocatedDataset(
         name=name,
         fingerprint=files.unpacked.fingerprint,  # of what is inside: both forms are one data set
         load=partial(_load, files, found),
@@ -91,9 +91,9 @@ def _locate(name: str, class_name: str, _options: DataOptions, source: Source) -
     )
 
 
-def _find(files: Published, source: Source) -> dict[str, Path]:
+def _find(files: PublishedDataset, source: DataSource) -> dict[str, Path]:
     """The unpacked files when all are there, else the archive, fetched when it has to be."""
-    unpacked = look_up(files.unpacked, source)
+    unpacked = find_on_disk(files.unpacked, source)
     lacking = [file for file in files.unpacked.checksums if file not in unpacked]
     if not lacking:
         return unpacked
@@ -105,7 +105,7 @@ def _find(files: Published, source: Source) -> dict[str, Path]:
         raise UnavailableError(error.missing, tried=tried, remedies=error.remedies) from None
 
 
-def _load(files: Published, found: Mapping[str, Path]) -> RawData:
+def _load(files: PublishedDataset, found: Mapping[str, Path]) -> RawData:
     """Images (N, 3, 32, 32) uint8, labels (N,) int64."""
     wanted = files.unpacked.checksums
     contents = _packed(files, found) if found.keys() != wanted.keys() else _unpacked(found)
@@ -135,7 +135,7 @@ def _unpacked(found: Mapping[str, Path]) -> _Contents:
         yield file, str(path), content
 
 
-def _packed(files: Published, found: Mapping[str, Path]) -> _Contents:
+def _packed(files: PublishedDataset, found: Mapping[str, Path]) -> _Contents:
     """The wanted members in the archive's order: to seek in it is to unpack it again."""
     (path,) = found.values()
     wanted = {f"{files.unpacked.folder}/{file}": file for file in files.unpacked.checksums}
@@ -219,7 +219,7 @@ DATASETS.add(
         source="Krizhevsky 2009",
         formula="50,000 train (val_fraction of them for validation) + 10,000 test",
         locate=partial(_locate, "cifar10", "CIFAR10"),
-        form=lambda _options: Form((3, 32, 32), 10),
+        form=lambda _options: SampleShape((3, 32, 32), 10),
     )
 )
 DATASETS.add(
@@ -230,6 +230,6 @@ DATASETS.add(
         source="Krizhevsky 2009",
         formula="50,000 train (val_fraction of them for validation) + 10,000 test, fine labels",
         locate=partial(_locate, "cifar100", "CIFAR100"),
-        form=lambda _options: Form((3, 32, 32), 100),
+        form=lambda _options: SampleShape((3, 32, 32), 100),
     )
 )

@@ -11,9 +11,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from initbench.data.dataset import DATASETS, DataOptions, Dataset, Form, Located, RawData, Source
-from initbench.data.split import stratified_parts
-from initbench.streams import generator
+from initbench.data.dataset import (
+    DATASETS,
+    DataOptions,
+    Dataset,
+    DataSource,
+    LocatedDataset,
+    RawData,
+    SampleShape,
+)
+from initbench.data.split import stratified_split
+from initbench.rng import generator
 
 _SIZES = (1077, 360, 360)
 _SPLIT_SEED = 0
@@ -38,10 +46,10 @@ def read(csv: Path | None) -> NDArray[np.uint8]:
     return np.column_stack([digits.data, digits.target]).astype(np.uint8)
 
 
-def _locate(_options: DataOptions, _source: Source) -> Located:
+def _locate(_options: DataOptions, _source: DataSource) -> LocatedDataset:
     csv = bundled_csv()
     table = read(csv)
-    return Located(
+    return LocatedDataset(
         name="digits",
         fingerprint=hashlib.sha256(table.tobytes()).hexdigest(),
         load=partial(_split, table),
@@ -53,7 +61,7 @@ def _split(table: NDArray[np.uint8]) -> RawData:
     """x: (N, 1, 8, 8) float32, 0 … 1 (the scans hold counts up to 16)."""
     x = torch.from_numpy(table[:, :-1].astype(np.float32)).view(-1, 1, 8, 8) / 16
     y = torch.from_numpy(table[:, -1].astype(np.int64))
-    train, val, test = stratified_parts(y, _SIZES, generator(_SPLIT_SEED, "data", "digits"))
+    train, val, test = stratified_split(y, _SIZES, generator(_SPLIT_SEED, "data", "digits"))
     return RawData(
         x_train=x[train],
         y_train=y[train],
@@ -73,6 +81,6 @@ DATASETS.add(
         source="Alpaydin and Kaynak 1998 (UCI), the test part, as bundled with scikit-learn",
         formula="1,077 train, 360 validation, 360 test, stratified with a fixed seed",
         locate=_locate,
-        form=lambda _options: Form((1, 8, 8), 10),
+        form=lambda _options: SampleShape((1, 8, 8), 10),
     )
 )

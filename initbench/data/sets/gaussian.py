@@ -8,10 +8,18 @@ from functools import partial
 import torch
 from pydantic import Field
 
-from initbench.data.dataset import DATASETS, DataOptions, Dataset, Form, Located, RawData, Source
+from initbench.data.dataset import (
+    DATASETS,
+    DataOptions,
+    Dataset,
+    DataSource,
+    LocatedDataset,
+    RawData,
+    SampleShape,
+)
 from initbench.memory import require_memory
 from initbench.registry import MAX_COUNT
-from initbench.streams import generator
+from initbench.rng import generator
 
 _RECIPE = "gaussian/1"
 _SEED = 0
@@ -28,9 +36,9 @@ class GaussianOptions(DataOptions):
     """Number of classes; labels are drawn uniformly, so there is nothing to generalise."""
 
 
-def _locate(options: GaussianOptions, _source: Source) -> Located:
+def _locate(options: GaussianOptions, _source: DataSource) -> LocatedDataset:
     recipe = f"{_RECIPE} dim={options.dim} samples={options.samples} classes={options.num_classes}"
-    return Located(
+    return LocatedDataset(
         name="gaussian",
         fingerprint=hashlib.sha256(recipe.encode()).hexdigest(),
         load=partial(_draw, options.dim, options.samples, options.num_classes),
@@ -57,6 +65,6 @@ DATASETS.add(
         formula="x ~ N(0, I), y ~ U{0 … num_classes−1}",
         options=GaussianOptions,
         locate=_locate,
-        form=lambda options: Form((options.dim,), options.num_classes),
+        form=lambda options: SampleShape((options.dim,), options.num_classes),
     )
 )

@@ -19,12 +19,12 @@ from initbench.data.dataset import (
     DATASETS,
     DataOptions,
     Dataset,
-    Located,
+    DataSource,
+    LocatedDataset,
     RawData,
-    Source,
     UnavailableError,
 )
-from initbench.data.obtain.checksums import checksum
+from initbench.data.download.checksums import checksum
 from initbench.data.user_arrays import (
     check_inputs,
     check_labels,
@@ -37,7 +37,7 @@ from initbench.memory import require_memory
 from initbench.paths import expand_user, file_kind
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
-_MOST_CLASSES = 1_000_000
+_MAX_CLASSES = 1_000_000
 _ENCRYPTED = 1
 """Bit of a member's flags."""
 _CHUNK_BYTES = 1 << 20
@@ -57,9 +57,9 @@ class NpzOptions(DataOptions):
     Relative to the config, the current folder or the data root, the first where it is there."""
 
 
-def _locate(options: NpzOptions, source: Source) -> Located:
+def _locate(options: NpzOptions, source: DataSource) -> LocatedDataset:
     path = _find(options.path, source.root)
-    return Located(
+    return LocatedDataset(
         name="npz",
         fingerprint=checksum(path, "sha256", recheck=source.recheck),
         load=partial(read, path, options.classes),
@@ -161,7 +161,7 @@ def _labels(key: str, array: NDArray[Any]) -> Tensor:
             f"{key} must have the shape (N,) with N ≥ 1, found {array.shape}{labels_advice(array)}"
         )
     least, most = int(array.min()), int(array.max())
-    if least < 0 or most >= _MOST_CLASSES:
+    if least < 0 or most >= _MAX_CLASSES:
         raise DataError(f"{key} must hold class numbers 0 … classes−1, found {least} … {most}")
     return torch.from_numpy(array.astype(np.int64))
 

@@ -18,9 +18,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from initbench.data.dataset import DATASETS, DataOptions, Dataset, Form, Located, RawData, Source
-from initbench.data.obtain.checksums import cache_folder, checksum
-from initbench.data.obtain.fetch import Archive, look_up, obtain
+from initbench.data.dataset import (
+    DATASETS,
+    DataOptions,
+    Dataset,
+    DataSource,
+    LocatedDataset,
+    RawData,
+    SampleShape,
+)
+from initbench.data.download.archive import Archive, find_on_disk, obtain
+from initbench.data.download.checksums import cache_folder, checksum
 from initbench.errors import DataError
 
 _FILES = (
@@ -82,15 +90,15 @@ def _archive(name: str, class_name: str) -> Archive:
     return Archive(name=name, folder=f"{class_name}/raw", checksums=checksums, mirrors=())
 
 
-def _locate(name: str, class_name: str, _options: DataOptions, source: Source) -> Located:
+def _locate(name: str, class_name: str, _options: DataOptions, source: DataSource) -> LocatedDataset:
     archive = _archive(name, class_name)
-    paths, fingerprint = look_up(archive, source), archive.fingerprint
+    paths, fingerprint = find_on_disk(archive, source), archive.fingerprint
     if len(paths) < len(_FILES):
         unpacked, own_fingerprint = _unpacked(archive, class_name, source)
         paths, fingerprint = {**unpacked, **paths}, own_fingerprint or fingerprint
     if len(paths) < len(_FILES):
         paths, fingerprint = obtain(published(name, class_name), source), archive.fingerprint
-    return Located(
+    return LocatedDataset(
         name=name,
         fingerprint=fingerprint,
         load=partial(_load, paths),
@@ -98,7 +106,7 @@ def _locate(name: str, class_name: str, _options: DataOptions, source: Source) -
     )
 
 
-def _unpacked(archive: Archive, class_name: str, source: Source) -> tuple[dict[str, Path], str]:
+def _unpacked(archive: Archive, class_name: str, source: DataSource) -> tuple[dict[str, Path], str]:
     """The unpacked files by the names of the packed ones, and a fingerprint where theirs are not published.
 
     With known checksums they are verified, and are the same data set as the packed files. Others
@@ -107,7 +115,7 @@ def _unpacked(archive: Archive, class_name: str, source: Source) -> tuple[dict[s
     bare = [file.removesuffix(".gz") for file in _FILES]
     known = UNPACKED_MD5.get(class_name)
     if known is not None:
-        verified = look_up(replace(archive, checksums=dict(zip(bare, known, strict=True))), source)
+        verified = find_on_disk(replace(archive, checksums=dict(zip(bare, known, strict=True))), source)
         return {f"{file}.gz": path for file, path in verified.items()}, ""
     folders = dict.fromkeys(root / archive.folder for root in (source.root, cache_folder()))
     paths = {
@@ -160,7 +168,7 @@ DATASETS.add(
         source="LeCun, Cortes and Burges 1998",
         formula="60,000 train (val_fraction of them for validation) + 10,000 test",
         locate=partial(_locate, "mnist", "MNIST"),
-        form=lambda _options: Form((1, 28, 28), 10),
+        form=lambda _options: SampleShape((1, 28, 28), 10),
     )
 )
 DATASETS.add(
@@ -171,7 +179,7 @@ DATASETS.add(
         source="Xiao, Rasul and Vollgraf 2017",
         formula="60,000 train (val_fraction of them for validation) + 10,000 test",
         locate=partial(_locate, "fashion_mnist", "FashionMNIST"),
-        form=lambda _options: Form((1, 28, 28), 10),
+        form=lambda _options: SampleShape((1, 28, 28), 10),
     )
 )
 DATASETS.add(
@@ -182,6 +190,6 @@ DATASETS.add(
         source="Clanuwat et al. 2018",
         formula="60,000 train (val_fraction of them for validation) + 10,000 test",
         locate=partial(_locate, "kmnist", "KMNIST"),
-        form=lambda _options: Form((1, 28, 28), 10),
+        form=lambda _options: SampleShape((1, 28, 28), 10),
     )
 )

@@ -9,10 +9,18 @@ from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
 from initbench.components.activation import bind
-from initbench.models.fit import ConvPlan, check_stack
-from initbench.models.layer import Layer, convolution, units_out
+from initbench.models.hidden_layer import HiddenLayer, channels_after_activation, convolution
 from initbench.models.linear import Linear
-from initbench.models.network import FAMILIES, Family, FamilyOptions, Network, Site, Stage, WeightLayer
+from initbench.models.network import (
+    FAMILIES,
+    Family,
+    FamilyOptions,
+    HiddenStage,
+    LayerSite,
+    Network,
+    WeightLayer,
+)
+from initbench.models.shape_checks import ConvSpec, check_stack
 
 POOLS = {"max_pool": nn.MaxPool2d, "avg_pool": nn.AvgPool2d}
 
@@ -57,15 +65,15 @@ class CnnOptions(FamilyOptions):
         return self
 
     @property
-    def plans(self) -> list[ConvPlan]:
+    def plans(self) -> list[ConvSpec]:
         """The convolutions; stages that come first get what cannot be shared out evenly."""
         each, over = divmod(self.depth - 1, self.stages)
         plans = []
         for stage in range(self.stages):
             width = self.width * 2**stage if self.double else self.width
             halved, strided = stage > 0, self.downsample == "stride"
-            plans.append(ConvPlan(width, 2 if halved and strided else 1, pooled=halved and not strided))
-            plans += [ConvPlan(width)] * (each - 1 + (stage < over))
+            plans.append(ConvSpec(width, 2 if halved and strided else 1, pooled=halved and not strided))
+            plans += [ConvSpec(width)] * (each - 1 + (stage < over))
         return plans
 
 
@@ -84,8 +92,8 @@ class Cnn(Network):
             if plan.pooled:
                 self.body.add_module(f"pool{i}", POOLS[options.downsample](2))
             op = convolution(options, channels, plan.width, options.kernel, plan.stride)
-            self.body.add_module(f"layer{i}", Layer(options, op, plan.width))
-            channels, maps = units_out(options, plan.width), plan.size(maps)
+            self.body.add_module(f"layer{i}", HiddenLayer(options, op, plan.width))
+            channels, maps = channels_after_activation(options, plan.width), plan.size(maps)
         averaged = options.head == "global_average"
         self.pool = nn.AdaptiveAvgPool2d(1) if averaged else nn.Identity()
         features = channels if averaged else channels * maps[0] * maps[1]
@@ -97,15 +105,15 @@ class Cnn(Network):
 
     def weight_layers(self) -> list[WeightLayer]:
         """The convolutions, then the head."""
-        hidden = [layer.site(layer.activation) for layer in self.body if isinstance(layer, Layer)]
-        return self._numbered([*hidden, Site(self.head, self.head, None)])
+        hidden = [layer.site(layer.activation) for layer in self.body if isinstance(layer, HiddenLayer)]
+        return self._numbered([*hidden, LayerSite(self.head, self.head, None)])
 
-    def stages(self) -> list[Stage]:
+    def stages(self) -> list[HiddenStage]:
         """The convolutions, each with the pooling before it."""
         found, before = [], cast("nn.Module", nn.Identity())
         for module in self.body:
-            if isinstance(module, Layer):
-                found.append(Stage(before, module))
+            if isinstance(module, HiddenLayer):
+                found.append(HiddenStage(before, module))
                 before = nn.Identity()
             else:
                 before = module

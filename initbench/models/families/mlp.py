@@ -11,16 +11,25 @@ from torch import Tensor, nn
 
 from initbench.components.activation import ACTIVATIONS, bind
 from initbench.components.norm import NORMS
-from initbench.models.layer import (
+from initbench.models.hidden_layer import (
     activation_layer,
+    channels_after_activation,
+    channels_before_activation,
     norm_first,
     norm_layer,
     normed_units,
-    units_in,
-    units_out,
 )
 from initbench.models.linear import Linear
-from initbench.models.network import FAMILIES, Family, FamilyOptions, Mode, Network, Site, Stage, WeightLayer
+from initbench.models.network import (
+    FAMILIES,
+    Family,
+    FamilyOptions,
+    HiddenStage,
+    LayerSite,
+    Mode,
+    Network,
+    WeightLayer,
+)
 
 ALIGNMENT = 256
 """A multiple of the 32 floats that torch handles at a time, with room for `train.threads.MOST_THREADS`."""
@@ -49,21 +58,21 @@ class MlpOptions(FamilyOptions):
         return self
 
 
-class Block(nn.Module):
+class DenseBlock(nn.Module):
     """Linear, norm and activation, in the order asked for. (B, in) → (B, out)."""
 
     def __init__(self, inputs: int, options: MlpOptions) -> None:
         super().__init__()
-        linear = Linear(inputs, units_in(options, options.width), bias=options.bias)
+        linear = Linear(inputs, channels_before_activation(options, options.width), bias=options.bias)
         self.linear = NORMS[options.norm.name].wrap(linear, options.norm)
         self.norm = norm_layer(options, options.width) or nn.Identity()
         self.activation = activation_layer(options, options.width)
         self._norm_first = norm_first(options)
 
     @property
-    def site(self) -> Site:
+    def site(self) -> LayerSite:
         """Where its weights stand."""
-        return Site(self.linear, self.norm if self._norm_first else self.linear, self.activation)
+        return LayerSite(self.linear, self.norm if self._norm_first else self.linear, self.activation)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the block."""
@@ -81,8 +90,8 @@ class Mlp(Network):
         self.activation = bind(options.activation)
         features = math.prod(input_shape)
         hidden = options.depth - 1
-        out = units_out(options, options.width)
-        self.blocks = nn.ModuleList(Block(features if i == 0 else out, options) for i in range(hidden))
+        out = channels_after_activation(options, options.width)
+        self.blocks = nn.ModuleList(DenseBlock(features if i == 0 else out, options) for i in range(hidden))
         self.head = Linear(out if hidden else features, classes, bias=options.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -94,12 +103,14 @@ class Mlp(Network):
 
     def weight_layers(self) -> list[WeightLayer]:
         """The blocks' linear layers, then the head."""
-        hidden = [block.site for block in self.blocks if isinstance(block, Block)]
-        return self._numbered([*hidden, Site(self.head, self.head, None)])
+        hidden = [block.site for block in self.blocks if isinstance(block, DenseBlock)]
+        return self._numbered([*hidden, LayerSite(self.head, self.head, None)])
 
-    def stages(self) -> list[Stage]:
+    def stages(self) -> list[HiddenStage]:
         """The blocks, the first of which sees every sample as one row."""
-        return [Stage(nn.Identity() if i else nn.Flatten(), block) for i, block in enumerate(self.blocks)]
+        return [
+            HiddenStage(nn.Identity() if i else nn.Flatten(), block) for i, block in enumerate(self.blocks)
+        ]
 
 
 def stacking(options: MlpOptions, batch_size: int, inputs: int, classes: int) -> Mode:

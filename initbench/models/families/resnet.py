@@ -11,17 +11,17 @@ from torch import Tensor, nn
 
 from initbench.components.activation import bind
 from initbench.models.families.mlp import MlpOptions, stacking
-from initbench.models.fit import ConvPlan, check_stack
-from initbench.models.layer import Layer, convolution, linear
+from initbench.models.hidden_layer import HiddenLayer, convolution, linear
 from initbench.models.linear import Linear
-from initbench.models.network import FAMILIES, Family, FamilyOptions, Network, Site, WeightLayer
-from initbench.models.residual import Branch
-from initbench.models.residual_block import (
+from initbench.models.network import FAMILIES, Family, FamilyOptions, LayerSite, Network, WeightLayer
+from initbench.models.residual_blocks import (
+    Branch,
     PadShortcut,
     Projection,
     ResidualBlock,
     refuse_other_units,
 )
+from initbench.models.shape_checks import ConvSpec, check_stack
 
 STAGES, KERNEL = 3, 3
 
@@ -50,13 +50,13 @@ class ResnetOptions(FamilyOptions):
         return self
 
     @property
-    def plans(self) -> list[ConvPlan]:
+    def plans(self) -> list[ConvSpec]:
         """The first convolution, then those of the blocks, two by two."""
-        plans = [ConvPlan(self.width)]
+        plans = [ConvSpec(self.width)]
         for stage in range(STAGES):
             width = self.width * 2**stage
-            plans.append(ConvPlan(width, 2 if stage else 1))
-            plans += [ConvPlan(width)] * ((self.depth - 2) // STAGES - 1)
+            plans.append(ConvSpec(width, 2 if stage else 1))
+            plans += [ConvSpec(width)] * ((self.depth - 2) // STAGES - 1)
         return plans
 
 
@@ -85,7 +85,7 @@ class ResidualNetwork(Network):
     """A first layer `stem`, residual `blocks`, and a linear `head`."""
 
     plain = False
-    stem: Layer
+    stem: HiddenLayer
     blocks: nn.Sequential
     head: Linear
 
@@ -93,7 +93,7 @@ class ResidualNetwork(Network):
         """The first layer, each block's shortcut and branch, the head."""
         sites = [site for block in self._blocks for site in block.sites]
         stem = self.stem.site(self.stem.activation)
-        return self._numbered([stem, *sites, Site(self.head, self.head, None)])
+        return self._numbered([stem, *sites, LayerSite(self.head, self.head, None)])
 
     def branches(self) -> list[Branch]:
         """One of each block."""
@@ -111,7 +111,9 @@ class Resnet(ResidualNetwork):
         super().__init__()
         self.activation = bind(options.activation)
         first, *rest = options.plans
-        self.stem = Layer(options, convolution(options, input_shape[0], first.width, KERNEL), first.width)
+        self.stem = HiddenLayer(
+            options, convolution(options, input_shape[0], first.width, KERNEL), first.width
+        )
         self.blocks = nn.Sequential()
         width = first.width
         for one, two in zip(rest[::2], rest[1::2], strict=True):
@@ -130,7 +132,7 @@ class Resnet(ResidualNetwork):
         return self.head(self.pool(self.blocks(self.stem(x))).flatten(1))  # type: ignore[no-any-return]
 
 
-def _shortcut(options: ResnetOptions, inputs: int, plan: ConvPlan) -> nn.Module:
+def _shortcut(options: ResnetOptions, inputs: int, plan: ConvSpec) -> nn.Module:
     if options.shortcut == "projection":
         op = convolution(options, inputs, plan.width, 1, plan.stride)
         return Projection(options, op, plan.width)
@@ -144,7 +146,7 @@ class ResnetMlp(ResidualNetwork):
         super().__init__()
         self.activation = bind(options.activation)
         width, deep = options.width, options.block_depth
-        self.stem = Layer(options, linear(options, math.prod(input_shape), width), width)
+        self.stem = HiddenLayer(options, linear(options, math.prod(input_shape), width), width)
         self.blocks = nn.Sequential(
             *(
                 ResidualBlock(options, [linear(options, width, width) for _ in range(deep)], [width] * deep)

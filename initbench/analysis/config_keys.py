@@ -1,0 +1,107 @@
+"""Dotted keys of a run: those of its config, and what is known of it beside."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from initbench.analysis.run_summary import RunSummary
+from initbench.errors import UsageError
+from initbench.registry import nearest
+
+_CONDITION = re.compile(r"([\w.-]+)\s*(!=|=)(.*)")
+
+
+@dataclass(frozen=True)
+class KeyFilter:
+    """One condition of `--where`: the value of a key, which may be a glob, or not that value."""
+
+    key: str
+    value: str
+    negated: bool
+
+    def holds(self, run: RunSummary) -> bool:
+        """Whether a run fulfils it; a run without the key has the value null."""
+        return self.accepts(run.keys)
+
+    def accepts(self, keys: Mapping[str, Any]) -> bool:
+        """The same for dotted keys with their values."""
+        return _matches(keys.get(self.key), self.value) != self.negated
+
+
+def conditions(texts: Sequence[str], runs: Sequence[RunSummary]) -> list[KeyFilter]:
+    """Read `KEY=VALUE` and `KEY!=VALUE`; raises UsageError for a key that no run has."""
+    return [_condition(text, runs) for text in texts]
+
+
+def _condition(text: str, runs: Sequence[RunSummary]) -> KeyFilter:
+    found = _CONDITION.fullmatch(text.strip())
+    if found is None:
+        raise UsageError(
+            f"--where takes KEY=VALUE or KEY!=VALUE, as in --where init.scheme=lsuv; found {text!r}"
+        )
+    key, sign, value = found.groups()
+    return KeyFilter(resolve_key(key, runs, "--where"), value.strip(), negated=sign == "!=")
+
+
+def resolve_key(key: str, runs: Sequence[RunSummary], option: str) -> str:
+    """Return the key of the runs that `key` means: itself, or `data` for `data.name`.
+
+    Raises UsageError, with the nearest key, where no run has it.
+    """
+    known = known_keys(runs)
+    short = key.removesuffix(".name")
+    if not runs or key in known:
+        return key
+    if short in known:
+        return short
+    same_leaf = [full for full in known if full.rpartition(".")[2] == key]
+    guess = same_leaf[0] if same_leaf else nearest(key, known)
+    hint = f"did you mean {guess!r}?" if guess else "see `initbench show RUN --json` for the keys of a run"
+    raise UsageError(f"{option}: no stored run has the key {key!r}; {hint}")
+
+
+def known_keys(runs: Iterable[RunSummary]) -> list[str]:
+    """Every key that some run has, in order."""
+    return sorted({key for run in runs for key in run.keys})
+
+
+def _matches(value: Any, wanted: str) -> bool:
+    if value is None or isinstance(value, bool):
+        return wanted.lower() == {None: "null", True: "true", False: "false"}[value]
+    number = _number(wanted)
+    if isinstance(value, int | float) and number is not None:
+        return bool(value == number)
+    return _glob(wanted).fullmatch(str(value)) is not None
+
+
+@lru_cache(maxsize=64)
+def _glob(pattern: str) -> re.Pattern[str]:
+    return re.compile(fnmatch.translate(pattern))
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def keys_that_differ(samples: Sequence[dict[str, Any]]) -> list[str]:
+    """The keys in which mappings of keys differ, in order."""
+    keys = sorted({key for sample in samples for key in sample})
+    return [key for key in keys if len({repr(sample.get(key)) for sample in samples}) > 1]
+
+
+def distinct_values(key: str, runs: Iterable[RunSummary]) -> Iterator[Any]:
+    """The different values that runs have for a key, in the order they are met."""
+    seen: set[str] = set()
+    for run in runs:
+        value = run.keys.get(key)
+        if repr(value) not in seen:
+            seen.add(repr(value))
+            yield value

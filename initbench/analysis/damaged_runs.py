@@ -1,0 +1,98 @@
+"""Damaged runs in a comparison: what is left of them, and which row they belong to."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from initbench.analysis.run_summary import RunSummary, summarise_run
+from initbench.store.damaged_records import experiment_and_seed
+from initbench.store.record_schema import find_defect
+from initbench.store.run_directory import RUN
+from initbench.store.store import StoredRun
+
+DAMAGED = "damaged"
+_DISPENSABLE = (
+    *("seed", "final", "diverged", "diagnosis", "dataset_requested", "device", "created", "finished"),
+    *("timings", "cohort", "machine", "parameters", "threads", "samples", "pretraining", "transfer"),
+    *("versions", "git"),
+)
+"""Keys of run.json that say nothing of the row that a run belongs to."""
+
+
+def summarise_or_mark_damaged(run: StoredRun) -> RunSummary:
+    """The facts of a run as `Store.glean` gives it; whatever cannot be understood makes it a damaged one."""
+    if run.record["status"] != DAMAGED:
+        try:
+            return summarise_run(run)
+        except (TypeError, ValueError, AttributeError, LookupError) as error:
+            problem = f"{RUN} is damaged: it cannot be understood ({type(error).__name__}: {error})"
+            run = StoredRun(run.run_id, {**run.record, "status": DAMAGED, "error": problem}, [], [])
+    try:
+        return summarise_run(StoredRun(run.run_id, _whole(run.run_id, run.record), [], []))
+    except (TypeError, ValueError, AttributeError, LookupError):
+        return _unplaced(run.run_id, str(run.record["error"]))
+
+
+def _whole(run_id: str, record: dict[str, Any]) -> dict[str, Any]:
+    """The record without what is wrong in it; raises ValueError where that says what was computed."""
+    _, seed = experiment_and_seed(run_id) or ("", -1)
+    harmless = {**dict.fromkeys(_DISPENSABLE), "seed": seed, "dataset_requested": "", "device": ""}
+    found = {**record, "final": None, "status": DAMAGED}
+    while problem := find_defect(found):
+        key = re.split(r"[.\[ ]", problem)[0]
+        if key not in harmless:
+            raise ValueError(problem)
+        found[key] = harmless.pop(key)
+    return found
+
+
+def _unplaced(run_id: str, error: str) -> RunSummary:
+    experiment, seed = experiment_and_seed(run_id) or (run_id, -1)
+    unknown = {"experiment": experiment, "seed": seed, "status": DAMAGED, "config": {}, "error": error}
+    return replace(summarise_run(StoredRun(run_id, unknown, [], [])), config={})
+
+
+def attach_damaged_runs(runs: Sequence[RunSummary]) -> list[RunSummary]:
+    """The runs, those that do not know what they computed put beside the runs of their experiment.
+
+    That is possible where all of these share one arm. The rest stay without a place.
+    """
+    if all(run.is_placed for run in runs):
+        return list(runs)
+    known: defaultdict[str, dict[str, RunSummary]] = defaultdict(dict)
+    for run in runs:
+        if run.is_placed:
+            known[run.experiment].setdefault(run.arm, run)
+    return [run if run.is_placed else _beside(run, list(known[run.experiment].values())) for run in runs]
+
+
+def _beside(run: RunSummary, arms: Sequence[RunSummary]) -> RunSummary:
+    if len(arms) != 1:
+        return run
+    like = arms[0]
+    return replace(
+        run,
+        arm=like.arm,
+        dataset=like.dataset,
+        dataset_requested=like.dataset_requested,
+        fingerprint=like.fingerprint,
+        config=like.config,
+        identity=like.identity,
+        steps=like.steps,
+        batch_size=like.batch_size,
+    )
+
+
+def damage_messages(runs: Sequence[RunSummary], root: Path) -> list[str]:
+    """A sentence for each damaged run: which file is at fault, and what is wrong with it."""
+    found = []
+    for run in runs:
+        if run.status == DAMAGED:
+            fault = (run.error or "").replace(f"{root / run.run_id}/", "")
+            found.append(f"{run.run_id}: {fault}")
+    return found

@@ -1,0 +1,342 @@
+"""Whether a condition holds, given how sure its numbers are: yes, no, or not decided."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from initbench.analysis.baseline import find_row
+from initbench.analysis.gates.estimate import Estimate, estimate
+from initbench.analysis.gates.expression import (
+    And,
+    Approx,
+    Comparison,
+    GateNode,
+    LayerStatistic,
+    Not,
+    Or,
+    Quantity,
+    RowName,
+)
+from initbench.analysis.gates.parser import parse, with_caret
+from initbench.analysis.gates.run_values import Sides
+from initbench.analysis.operands import RunsOperand, Side, side_of, varying
+from initbench.analysis.regression.matching import Matching
+from initbench.analysis.regression.reference import Reference
+from initbench.analysis.tables import Row, Table
+from initbench.errors import UsageError
+
+
+class GateState(StrEnum):
+    """What a gate came to."""
+
+    TRIGGERED = "triggered"
+    """The whole interval fulfils the condition."""
+    CLEAR = "clear"
+    """The whole interval fulfils its opposite."""
+    UNDECIDED = "undecided"
+
+
+_OPPOSITE = {
+    GateState.TRIGGERED: GateState.CLEAR,
+    GateState.CLEAR: GateState.TRIGGERED,
+    GateState.UNDECIDED: GateState.UNDECIDED,
+}
+
+
+@dataclass(frozen=True)
+class ComparisonResult:
+    """One comparison of a gate, in one place."""
+
+    condition: Comparison | Approx
+    state: GateState
+    found: Estimate
+    confidence: float
+
+
+def decide(condition: GateNode, sides: Sides, confidence: float) -> tuple[GateState, list[ComparisonResult]]:
+    """The state of a condition, with its comparisons; and, or, not follow Kleene's three-valued logic."""
+    if isinstance(condition, Comparison | Approx):
+        part = _compare(condition, sides, confidence)
+        return part.state, [part]
+    below = [decide(child, sides, confidence) for child in condition.children]
+    states = [state for state, _ in below]
+    parts = [part for _, found in below for part in found]
+    if isinstance(condition, Not):
+        return _OPPOSITE[states[0]], parts
+    assert isinstance(condition, And | Or)
+    decisive, other = GateState.CLEAR, GateState.TRIGGERED
+    if isinstance(condition, Or):
+        decisive, other = other, decisive
+    if decisive in states:
+        return decisive, parts
+    return (GateState.UNDECIDED if GateState.UNDECIDED in states else other), parts
+
+
+def _compare(condition: Comparison | Approx, sides: Sides, confidence: float) -> ComparisonResult:
+    by_ratio = isinstance(condition, Comparison) and condition.relation not in ("==", "!=")
+    found = estimate(condition.left, condition.right, sides, confidence, by_ratio=by_ratio)
+    state = GateState.UNDECIDED
+    if found.low is not None and found.high is not None:
+        state = _state(condition, found.low, found.high, is_ratio=found.is_ratio)
+    return ComparisonResult(condition, state, found, confidence)
+
+
+def _state(condition: Comparison | Approx, low: float, high: float, *, is_ratio: bool) -> GateState:
+    """Of the interval of left − right."""
+    if isinstance(condition, Approx):
+        margin = math.log1p(condition.margin) if is_ratio else condition.margin
+        holds, fails = -margin <= low and high <= margin, high < -margin or margin < low
+    else:
+        holds, fails = _RELATIONS[condition.relation](low, high)
+    return GateState.TRIGGERED if holds else GateState.CLEAR if fails else GateState.UNDECIDED
+
+
+_RELATIONS: dict[str, Callable[[float, float], tuple[bool, bool]]] = {
+    "<": lambda low, high: (high < 0.0, low >= 0.0),
+    "<=": lambda low, high: (high <= 0.0, low > 0.0),
+    ">": lambda low, high: (low > 0.0, high <= 0.0),
+    ">=": lambda low, high: (low >= 0.0, high < 0.0),
+    "==": lambda low, high: (low == high == 0.0, high < 0.0 or low > 0.0),
+    "!=": lambda low, high: (high < 0.0 or low > 0.0, low == high == 0.0),
+}
+"""Whether all of an interval fulfils the relation to 0, and whether none of it does."""
+
+
+FAIL_IF, FAIL_UNLESS = "--fail-if", "--fail-unless"
+MAX_REASONS = 5
+"""Rows whose reason is given in an error."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A condition that fails the command."""
+
+    text: str
+    condition: GateNode
+    """It fails the command where it holds: of a requirement, the opposite of `text`."""
+    is_requirement: bool = False
+    """Whether `text` has to be shown to hold; otherwise it must not be shown to."""
+
+    @property
+    def option(self) -> str:
+        """The option that gives such gates."""
+        return FAIL_UNLESS if self.is_requirement else FAIL_IF
+
+    @property
+    def quantities(self) -> list[Quantity]:
+        """All that it reads."""
+        return self.condition.quantities
+
+
+@dataclass(frozen=True)
+class GateCase:
+    """A gate in one place: on a row, or on the rows that it names."""
+
+    label: str
+    """The row in words; empty where the gate names its rows."""
+    dataset: str
+    state: GateState
+    parts: list[ComparisonResult]
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """What a gate came to in all places."""
+
+    gate: Gate
+    cases: list[GateCase]
+    gaps: list[str] = field(default_factory=list)
+    """Where it could not be judged at all, and why: a row that is in one state alone, missing runs."""
+
+    @property
+    def state(self) -> GateState:
+        """Triggered if it is anywhere; clear if it is everywhere, and could be judged everywhere."""
+        states = {case.state for case in self.cases}
+        if GateState.TRIGGERED in states:
+            return GateState.TRIGGERED
+        return GateState.CLEAR if states == {GateState.CLEAR} and not self.gaps else GateState.UNDECIDED
+
+    @property
+    def decisive(self) -> list[GateCase]:
+        """The cases that made it so."""
+        return [case for case in self.cases if case.state == self.state]
+
+    @property
+    def undecided(self) -> list[GateCase]:
+        """The cases that could not be decided."""
+        return [case for case in self.cases if case.state == GateState.UNDECIDED]
+
+    def fails(self, *, strict: bool) -> bool:
+        """Whether the command is to fail; an undecided requirement was not shown to hold."""
+        demanding = strict or self.gate.is_requirement
+        return self.state == GateState.TRIGGERED or (demanding and self.state == GateState.UNDECIDED)
+
+
+def read_gates(texts: Sequence[str], requirements: Sequence[str] = ()) -> list[Gate]:
+    """Read gates; raises UsageError, with the column, for one that is none.
+
+    Args:
+        texts: Conditions that must not hold.
+        requirements: Conditions that have to hold.
+    """
+    gates = [Gate(text, parse(text, FAIL_IF)) for text in texts]
+    return gates + [Gate(text, Not(parse(text, FAIL_UNLESS)), is_requirement=True) for text in requirements]
+
+
+def judge(
+    gates: Sequence[Gate],
+    tables: Sequence[Table],
+    confidence: float = 0.95,
+    earlier: Reference | None = None,
+    *,
+    strict: bool = False,
+) -> list[GateResult]:
+    """Apply gates to the rows of all tables.
+
+    A quantity without a row is that of each row in turn. Raises UsageError for a row or a layer that is
+    nowhere, rows that are in no table together, no runs at all, and `before.` without an earlier state; under
+    `strict` such a gate is undecided instead, with the reason among its gaps, and the others are judged.
+    """
+    court = _GateEvaluator(tables, confidence, earlier)
+    return [court.judge_or_excuse(gate) if strict else court.judge(gate) for gate in gates]
+
+
+class _GateEvaluator:
+    """Rows are made ready once for all gates."""
+
+    def __init__(self, tables: Sequence[Table], confidence: float, earlier: Reference | None) -> None:
+        self._tables, self._confidence, self._earlier = tables, confidence, earlier
+        self._matching = None if earlier is None else Matching(tables, earlier)
+        self._ready: dict[tuple[int, int], RunsOperand] = {}
+        self._varying = {id(table): varying(table) for table in tables}
+
+    def judge(self, gate: Gate) -> GateResult:
+        """At every place where the gate applies."""
+        if not self._tables:
+            raise UsageError(f"{gate.option}: there are no runs to judge")
+        self._check_names(gate)
+        gaps = self._rows_of_one_state(gate)
+        places = [place for table in self._tables for place in self._places(gate, table)]
+        if not places:
+            self._refuse_places(gate, gaps)
+        self._check_layers(gate, [sides for *_, sides in places])
+        cases = [
+            GateCase(label, dataset, *decide(gate.condition, sides, self._confidence))
+            for label, dataset, sides in places
+        ]
+        return GateResult(gate, cases, gaps)
+
+    def judge_or_excuse(self, gate: Gate) -> GateResult:
+        """The same; a gate that cannot be judged is undecided, and says why."""
+        try:
+            return self.judge(gate)
+        except UsageError as error:
+            (problem, *_) = str(error).removeprefix(f"{gate.option}: ").splitlines()
+            return GateResult(gate, [], [f"at {problem}" if problem.startswith("column") else problem])
+
+    def _rows_of_one_state(self, gate: Gate) -> list[str]:
+        """Rows that a gate on both states of every row is about, and that are in one of them alone."""
+        own = {quantity.row.earlier for quantity in gate.quantities if quantity.row.name is None}
+        if self._matching is None or True not in own:
+            return []
+        only_now = self._matching.only_now.items()
+        only_before = self._matching.only_before if own == {True, False} else []
+        return [
+            *(f"{label} is only in the present state: {reason}" for label, reason in only_now),
+            *(f"{label} is only in the earlier state" for label in only_before),
+        ]
+
+    def _places(self, gate: Gate, table: Table) -> Iterator[tuple[str, str, Sides]]:
+        """The rows of a table that the gate is about."""
+        names = list(dict.fromkeys(quantity.row for quantity in gate.quantities))
+        fixed = {name: self._named(table, name) for name in names if name.name is not None}
+        known = {name: side for name, side in fixed.items() if side is not None}
+        if len(known) < len(fixed):
+            return
+        free = [name for name in names if name.name is None]
+        if not free:
+            yield "", table.dataset, known
+            return
+        named = [find_row(table, name.name) for name in fixed if name.name and not name.earlier]
+        for row in table.rows:
+            own = {name: self._free(table, row, name) for name in free}
+            sides = {name: side for name, side in own.items() if side is not None}
+            if len(sides) == len(own) and not any(row is one for one in named):
+                yield row.label, table.dataset, {**known, **sides}
+
+    def _free(self, table: Table, row: Row, name: RowName) -> Side | None:
+        if name.earlier:
+            return self._matching.side(table, row) if self._matching else None
+        return self._side(table, row)
+
+    def _named(self, table: Table, name: RowName) -> Side | None:
+        assert name.name is not None
+        row = find_row(table, name.name)
+        if not name.earlier:
+            return self._side(table, row) if row else None
+        assert self._earlier is not None and self._matching is not None
+        matched = self._matching.side(table, row) if row else None
+        return matched or self._earlier.named(table, name.name)
+
+    def _side(self, table: Table, row: Row) -> RunsOperand:
+        place = id(table), id(row)
+        if place not in self._ready:
+            self._ready[place] = side_of(row, table.target, self._varying[id(table)])
+        return self._ready[place]
+
+    def _check_names(self, gate: Gate) -> None:
+        for quantity in gate.quantities:
+            name = quantity.row
+            if name.earlier and self._earlier is None:
+                raise _fault(
+                    gate, quantity, "before. needs an earlier state: --against RUNS_DIR|compare.json"
+                )
+            if name.name is None or any(self._named(table, name) for table in self._tables):
+                continue
+            labels = [row.label for table in self._tables for row in table.rows]
+            if name.earlier:
+                assert self._earlier is not None
+                labels = self._earlier.labels()
+            raise _fault(gate, quantity, _unknown_row(name, labels))
+
+    def _refuse_places(self, gate: Gate, gaps: Sequence[str]) -> None:
+        names = sorted({repr(q.row.name) for q in gate.quantities if q.row.name is not None})
+        quantity = gate.quantities[0]
+        if len(names) > 1:
+            problem = (
+                f"{' and '.join(names)} are in no table together: their data, precision or budgets differ"
+            )
+            raise _fault(gate, quantity, problem)
+        if any(q.row.earlier for q in gate.quantities):
+            reasons = "".join(f"; {gap}" for gap in gaps[:MAX_REASONS])
+            raise _fault(gate, quantity, f"no row is in both states{reasons}")
+        raise _fault(gate, quantity, "there is no other row to compare")
+
+    def _check_layers(self, gate: Gate, places: Sequence[Sides]) -> None:
+        for quantity in gate.quantities:
+            if not isinstance(quantity, LayerStatistic):
+                continue
+            sides = [sides[quantity.row] for sides in places]
+            runs = [run for side in sides if isinstance(side, RunsOperand) for run in side.runs.values()]
+            depths = [len(run.hidden(quantity.moment)) for run in runs]
+            if any(depths) and max(depths) < abs(quantity.layer):
+                problem = (
+                    f"there is no layer {quantity.layer}: the deepest net has {max(depths)} hidden layers"
+                )
+                raise _fault(gate, quantity, problem)
+
+
+def _unknown_row(name: RowName, labels: Sequence[str]) -> str:
+    from initbench.registry import unknown_name
+
+    assert name.name is not None
+    said = unknown_name("row", name.name, dict.fromkeys(labels))
+    dashed = "; put blanks around a minus" if "-" in name.name else ""
+    return said + dashed
+
+
+def _fault(gate: Gate, quantity: Quantity, problem: str) -> UsageError:
+    return UsageError(f"{gate.option}: {with_caret(gate.text, quantity.column, problem)}")

@@ -1,0 +1,418 @@
+"""The grammar of gates, as lark reads it; docs/ci.md says what it means."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import cast
+
+from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedInput, UnexpectedToken, v_args
+from lark.exceptions import VisitError
+
+from initbench.analysis.gates import expression
+from initbench.analysis.gates.expression import DIVERGENCE_RATE, GateNode, RowName
+from initbench.analysis.metrics import METRICS
+from initbench.analysis.run_summary import (
+    LAYER_STATISTICS,
+    MOMENTS,
+    PROBED,
+    RUNNING_STATISTICS,
+    SHIFT_STATISTICS,
+    TRAIN,
+)
+from initbench.errors import UsageError
+
+ROW = r"(?:[^\W\d](?:[\w.-]*\w)?\.)?"
+GRAMMAR = rf"""
+?start: disjunction
+?disjunction: conjunction (_OR conjunction)*           -> any_of
+?conjunction: condition (_AND condition)*              -> all_of
+?condition: _NOT condition                             -> opposite
+          | comparison
+          | "(" disjunction ")"
+comparison: sum (RELATION sum)+                         -> chain
+          | sum NEAR sum _WITHIN constant              -> near
+?sum: product
+    | sum PLUS product                                  -> binary
+    | sum MINUS product                                 -> binary
+?product: unary
+        | product TIMES unary                           -> binary
+        | product DIVIDE unary                          -> binary
+?unary: MINUS unary                                     -> minus
+      | atom
+?atom: constant
+     | quantity
+     | AGGREGATE "(" sum ")"                            -> aggregate
+     | FUNCTION "(" sum ")"                            -> function
+     | "(" sum ")"
+constant: NUMBER PERCENT?
+quantity: EARLIER? (STRING ".")? measure
+?measure: REFERENCE                                     -> metric
+        | LAYER "[" INTEGER "]" "." WORD "@" WORD       -> layer
+        | OVER_LAYERS "(" WORD "@" WORD ")"             -> over_layers
+        | STEPS_TO "(" constant ")"                     -> steps_to
+
+RELATION: "<=" | ">=" | "==" | "!=" | "<" | ">" | "≤" | "≥" | "≠"
+NEAR: "≈" | "~="
+PLUS: "+"
+MINUS: "-" | "−"
+TIMES: "*" | "×"
+DIVIDE: "/" | "÷"
+PERCENT: "%"
+NUMBER: /(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?/
+INTEGER: /[-−]?[0-9]+/
+STRING: /"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'/s
+WORD: /[^\W\d]\w*/
+REFERENCE: /{ROW}[^\W\d]\w*/
+EARLIER.5: /before\.(?=["'])/
+AGGREGATE.5: /(?:mean|min|max)(?=\s*\()/
+LAYER.5: /{ROW}layer(?=\s*\[)/
+OVER_LAYERS.5: /{ROW}(?:slope|max_layer|min_layer)(?=\s*\()/
+STEPS_TO.5: /{ROW}steps_to(?=\s*\()/
+_OR.5: /or(?![\w.])/
+_AND.5: /and(?![\w.])/
+_NOT.5: /not(?![\w.])/
+_WITHIN.5: /within(?![\w.])/
+FUNCTION.5: /(?:abs|exp|ln)(?=\s*\()/
+
+%ignore /\s+/
+"""
+
+
+ALIASES = {
+    "std": "act_std",
+    "mean": "act_mean",
+    "zeros": "zero_fraction",
+    "dead": "dead_fraction",
+    "saturated": "saturated_fraction",
+    "rank": "effective_rank",
+    "gradient": "delta_q",
+}
+"""Short names of statistics of a layer."""
+_STATISTICS = (*LAYER_STATISTICS, *RUNNING_STATISTICS, *SHIFT_STATISTICS)
+_SURELY_PERCENT = 10.0
+DEEPEST = 60
+"""How deep a gate may be nested: far deeper than a person writes."""
+
+
+@dataclass(frozen=True)
+class QuantityTemplate:
+    """What is read off a run, before it is known of which row."""
+
+    token: Token
+    """That may name the row."""
+    make: Callable[[RowName, int], expression.Quantity]
+    """The quantity of a row, at a column."""
+
+
+class GateSyntaxError(Exception):
+    """What is wrong with a gate, and at which column, from 0."""
+
+    def __init__(self, column: int, problem: str) -> None:
+        super().__init__(problem)
+        self.column = column
+
+
+@v_args(inline=True)
+class _GateBuilder(Transformer[Token, GateNode]):
+    """Makes nodes as the text is reduced, innermost first, so that no depth of nesting overflows."""
+
+    def any_of(self, *conditions: GateNode) -> GateNode:
+        return conditions[0] if len(conditions) == 1 else _checked(expression.Or(conditions))
+
+    def all_of(self, *conditions: GateNode) -> GateNode:
+        return conditions[0] if len(conditions) == 1 else _checked(expression.And(conditions))
+
+    def opposite(self, condition: GateNode) -> GateNode:
+        return _checked(expression.Not(condition))
+
+    def chain(self, first: GateNode, *rest: GateNode | Token) -> GateNode:
+        sides = [first, *(one for one in rest if isinstance(one, GateNode))]
+        signs = [one for one in rest if isinstance(one, Token)]
+        links = [
+            _compared(expression.Comparison(left, _RELATIONS[sign], right), sign)
+            for sign, (left, right) in zip(signs, pairwise(sides), strict=True)
+        ]
+        return links[0] if len(links) == 1 else _checked(expression.And(tuple(links)))
+
+    def near(self, left: GateNode, sign: Token, right: GateNode, margin: expression.Number) -> GateNode:
+        return _compared(expression.Approx(left, right, margin.value), sign)
+
+    def binary(self, left: GateNode, sign: Token, right: GateNode) -> GateNode:
+        return _checked(expression.Binary(_OPERATORS[sign], left, right))
+
+    def minus(self, _sign: Token, inner: GateNode) -> GateNode:
+        return _checked(expression.Negation(inner))
+
+    def function(self, kind: Token, inner: GateNode) -> GateNode:
+        return _checked(expression.Function(inner, cast(expression.FunctionName, str(kind))))
+
+    def aggregate(self, kind: Token, inner: GateNode) -> GateNode:
+        column = int(kind.start_pos or 0)
+        found = list(inner.walk())
+        if any(isinstance(node, expression.Aggregate) for node in found):
+            raise GateSyntaxError(column, f"{kind}() of a mean, min or max is that number itself")
+        if len({quantity.row for quantity in inner.quantities}) != 1:
+            raise GateSyntaxError(column, f"{kind}() takes a number of the runs of one row")
+        return _checked(expression.Aggregate(inner, cast(expression.Aggregation, str(kind)), column=column))
+
+    def constant(self, number: Token, percent: Token | None = None) -> GateNode:
+        value = float(number) / (100.0 if percent else 1.0)
+        if not math.isfinite(value):
+            raise GateSyntaxError(int(number.start_pos or 0), f"{number} is too large")
+        return expression.Number(value)
+
+    def quantity(self, *parts: Token | QuantityTemplate) -> GateNode:
+        """A measure of a row, whose name stands before it where a gate names rows."""
+        measure, tokens = parts[-1], [part for part in parts if isinstance(part, Token)]
+        assert isinstance(measure, QuantityTemplate)
+        token = measure.token
+        column = int((tokens or [token])[0].start_pos or 0)
+        earlier = any(one.type == "EARLIER" for one in tokens)
+        quoted = [_unquoted(one) for one in tokens if one.type == "STRING"]
+        name = quoted[0] if quoted else None
+        own = str(token).rpartition(".")[0]
+        if own and name is not None:
+            raise GateSyntaxError(
+                int(token.start_pos or 0), f"the row is {name!r} already; expected a metric"
+            )
+        if own == "before" or own.startswith("before."):
+            earlier, own = True, own[len("before.") :]
+        return measure.make(expression.RowName(name if name is not None else own or None, earlier), column)
+
+    def metric(self, token: Token) -> QuantityTemplate:
+        name = str(token).rpartition(".")[2]
+        if name not in METRICS and name != DIVERGENCE_RATE:
+            raise GateSyntaxError(int(token.end_pos or 0) - len(name), _unknown_metric(name))
+        return QuantityTemplate(token, lambda row, column: expression.MetricValue(row, name, column=column))
+
+    def layer(self, token: Token, index: Token, statistic: Token, moment: Token) -> QuantityTemplate:
+        """A statistic of one layer, from 1 or from the last hidden one, −1, at a moment."""
+        number = int(index.replace("−", "-")) if len(index) < 7 else 0
+        if not number:
+            raise GateSyntaxError(
+                int(index.start_pos or 0),
+                f"there is no layer {index}: 1 is the first hidden one, -1 the last",
+            )
+        named = _statistic_at(statistic, moment)
+        return QuantityTemplate(
+            token, lambda row, column: expression.LayerStatistic(row, number, *named, column=column)
+        )
+
+    def over_layers(self, token: Token, statistic: Token, moment: Token) -> QuantityTemplate:
+        kind = cast(expression.OfLayers, token.rpartition(".")[2])
+        named = _statistic_at(statistic, moment)
+        return QuantityTemplate(
+            token, lambda row, column: expression.LayerAggregate(row, kind, *named, column=column)
+        )
+
+    def steps_to(self, token: Token, accuracy: expression.Number) -> QuantityTemplate:
+        if not 0.0 < accuracy.value <= 1.0:
+            raise GateSyntaxError(
+                int(token.end_pos or 0) + 1, "steps_to() takes an accuracy from above 0 to 1, such as 90 %"
+            )
+        return QuantityTemplate(
+            token, lambda row, column: expression.StepsTo(row, accuracy.value, column=column)
+        )
+
+
+def make_transformer() -> Transformer[Token, GateNode]:
+    """What lark calls at each step; it raises FaultError."""
+    return _GateBuilder()
+
+
+_RELATIONS: dict[str, expression.Relation] = {
+    "<": "<",
+    "<=": "<=",
+    ">": ">",
+    ">=": ">=",
+    "==": "==",
+    "!=": "!=",
+    "≤": "<=",
+    "≥": ">=",
+    "≠": "!=",
+}
+_OPERATORS: dict[str, expression.Operator] = {
+    "+": "+",
+    "-": "-",
+    "*": "*",
+    "/": "/",
+    "−": "-",
+    "×": "*",
+    "÷": "/",
+}
+
+
+def _unquoted(token: Token) -> str:
+    return re.sub(r"\\(.)", r"\1", token[1:-1], flags=re.DOTALL)
+
+
+def _checked(node: GateNode) -> GateNode:
+    if node.depth > DEEPEST:
+        raise GateSyntaxError(0, f"nested more than {DEEPEST} deep")
+    return node
+
+
+def _compared(node: expression.Comparison | expression.Approx, sign: Token) -> GateNode:
+    """A comparison of two sides that can be compared."""
+    found = node.quantities
+    if not found:
+        raise GateSyntaxError(int(sign.start_pos or 0), "only constants are compared here; name a metric")
+    for side in node.children:
+        for rate in side.bare:
+            if rate.is_rate and rate is not side:
+                problem = "its interval is exact, and that of an expression would not be"
+                raise GateSyntaxError(rate.column, f"{DIVERGENCE_RATE} stands alone on its side: {problem}")
+    _check_rates(node)
+    _check_shares(node, sign)
+    return _checked(node)
+
+
+def _check_shares(node: expression.Comparison | expression.Approx, sign: Token) -> None:
+    """Accuracies are shares: 95 is none, and a gate on it would be decided whatever the runs are."""
+    left, right = node.children[:2]
+    for one, other in ((left, right), (right, left)):
+        if not isinstance(one, expression.MetricValue) or not isinstance(other, expression.Number):
+            continue
+        is_share = one.is_rate or METRICS[one.metric].form == "percent"
+        if is_share and _SURELY_PERCENT <= other.value <= 100.0:
+            problem = f"{one.metric} is a share from 0 to 1: write {other.value:g} %"
+            raise GateSyntaxError(int(sign.start_pos or 0), problem)
+
+
+def _check_rates(node: expression.Comparison | expression.Approx) -> None:
+    rates = [side for side in node.children if isinstance(side, expression.Quantity) and side.is_rate]
+    if not rates:
+        return
+    (rate, *more) = rates
+    others = [side for side in node.children if side not in rates]
+    if any(side.bare for side in others):
+        raise GateSyntaxError(
+            rate.column, f"{DIVERGENCE_RATE} is compared with a constant or with another one"
+        )
+    if more and isinstance(node, expression.Approx):
+        raise GateSyntaxError(
+            rate.column, f"whether two rates are alike needs an interval; compare {DIVERGENCE_RATE} with <"
+        )
+
+
+def _statistic_at(statistic: Token, moment: Token) -> tuple[str, str]:
+    name = ALIASES.get(str(statistic), str(statistic))
+    if name not in _STATISTICS:
+        problem = _unknown("statistic of a layer", name, [*_STATISTICS, *ALIASES])
+        raise GateSyntaxError(int(statistic.start_pos or 0), problem)
+    if moment not in MOMENTS:
+        raise GateSyntaxError(int(moment.start_pos or 0), _unknown("moment", str(moment), MOMENTS))
+    if (name in SHIFT_STATISTICS) != (moment == TRAIN):
+        moments = TRAIN if name in SHIFT_STATISTICS else " or ".join(PROBED)
+        raise GateSyntaxError(int(moment.start_pos or 0), f"{name} is known at {moments}, not at {moment}")
+    return name, str(moment)
+
+
+def _unknown_metric(name: str) -> str:
+    if name in _STATISTICS or name in ALIASES:
+        at = f"{name}@{TRAIN if name in SHIFT_STATISTICS else 'init'}"
+        return f"{name} belongs to a layer: layer[-1].{at}, slope({at}) or max_layer({at})"
+    from initbench.registry import nearest
+
+    guess = nearest(name, [*METRICS, DIVERGENCE_RATE])
+    hint = (
+        f"did you mean {guess!r}?"
+        if guess
+        else "docs/ci.md lists them, and a row goes before one: row.metric"
+    )
+    return f"unknown metric {name!r}; {hint}"
+
+
+def _unknown(kind: str, name: str, choices: Iterable[str]) -> str:
+    from initbench.registry import unknown_name  # brings pydantic, which only a mistake is in need of
+
+    return unknown_name(kind, name, choices)
+
+
+LONGEST = 2000
+"""Characters of a gate: far more than a person writes."""
+
+_EXPECTED = {
+    "NUMBER": "a number",
+    "REFERENCE": "a metric (or row.metric)",
+    "RELATION": "one of < <= > >= == !=",
+    "NEAR": "≈",
+    "PLUS": "+ − × ÷",
+    "_WITHIN": "within",
+    "LPAR": "'('",
+    "RPAR": "')'",
+    "LSQB": "[",
+    "RSQB": "]",
+    "DOT": ".",
+    "INTEGER": "the number of a layer",
+    "WORD": "a name",
+    "_AND": "and",
+    "_OR": "or",
+    "_NOT": "not",
+    "__ANON_0": "@",
+    "AT": "@",
+    "$END": "the end",
+}
+"""What is said for a terminal; those not listed go without saying beside one of these."""
+
+_MEANT = {"=": "; equality is ==", "&": "; write: and", "|": "; write: or", "!": "; write: not"}
+
+
+def parse(text: str, option: str = "--fail-if") -> GateNode:
+    """The condition that `text` states. Raises UsageError, with the column, for what is none."""
+    if len(text) > LONGEST:
+        raise UsageError(f"{option}: a gate has at most {LONGEST} characters; this one has {len(text)}")
+    try:
+        return parse_condition(text)
+    except GateSyntaxError as fault:
+        raise UsageError(f"{option}: {with_caret(text, fault.column, str(fault))}") from None
+
+
+def parse_condition(text: str) -> GateNode:
+    """The same; raises FaultError."""
+    try:
+        return cast(GateNode, _lark().parse(text))
+    except VisitError as error:
+        if not isinstance(error.orig_exc, GateSyntaxError):
+            raise
+        raise error.orig_exc from None
+    except UnexpectedInput as error:
+        raise GateSyntaxError(*_unexpected(error, text)) from None
+
+
+def with_caret(text: str, column: int, problem: str) -> str:
+    """The problem, and below it the gate with a caret under the column, which counts from 0."""
+    line = "".join(c if c.isprintable() else " " for c in text)
+    start = max(0, column - 60)
+    shown = ("…" if start else "") + line[start : start + 100] + ("…" if len(line) > start + 100 else "")
+    return f"column {column + 1}: {problem}\n  {shown}\n  {' ' * (column - start + bool(start))}^"
+
+
+def _unexpected(error: UnexpectedInput, text: str) -> tuple[int, str]:
+    if isinstance(error, UnexpectedToken):
+        ended = error.token.type == "$END"
+        column = len(text.rstrip()) if ended else int(error.token.start_pos or 0)
+        found = "the end" if ended else repr(str(error.token))
+        return column, f"expected {_listed(error.accepts or error.expected)}, found {found}"
+    assert isinstance(error, UnexpectedCharacters)
+    column = int(error.pos_in_stream or 0)
+    character = text[column]
+    if character in "\"'":
+        return column, "a quoted name has no end"
+    return column, f"{character!r} means nothing here" + _MEANT.get(character, "")
+
+
+def _listed(terminals: Iterable[str]) -> str:
+    found = set(terminals)
+    said = [words for name, words in _EXPECTED.items() if name in found]
+    return " or ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said) or "something else"
+
+
+@lru_cache(maxsize=1)
+def _lark() -> Lark:
+    return Lark(GRAMMAR, parser="lalr", transformer=make_transformer(), maybe_placeholders=False)

@@ -1,0 +1,191 @@
+"""Runs in groups: those of one experiment, or of one value of each key asked for, on the same terms.
+
+Runs on different data, in different precision or with different budgets are never averaged: they are in
+different tables, unless the very key that differs is one of those that make the rows. Runs under different
+data conditions are never averaged either: they are different rows, which say what is unusual about theirs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from initbench.analysis.code_versions import CODE, code_versions
+from initbench.analysis.config_keys import keys_that_differ
+from initbench.analysis.data_conditions import (
+    conditions,
+    non_default_conditions,
+    varying_conditions,
+    varying_evaluation_conditions,
+)
+from initbench.analysis.run_summary import RunSummary
+
+Key = dict[str, Any]
+_OF_A_RUN = ("experiment", "seed", "status", "dataset")
+
+
+@dataclass(frozen=True)
+class TableConditions:
+    """What the runs of one table share."""
+
+    dataset: str
+    fingerprint: str
+    """Hash of the data, which tells two archives or recipes apart; empty where the runs do not say it."""
+    precision: str
+    steps: int | None
+    """The budget in updates; None where it makes the rows."""
+    batch_size: int | None
+    """None where it makes the rows."""
+
+    @property
+    def sort_key(self) -> tuple[str, str, str, int, int]:
+        """Data sets by name, then the smaller budgets first."""
+        return self.dataset, self.fingerprint, self.precision, self.steps or 0, self.batch_size or 0
+
+
+@dataclass(frozen=True)
+class RunGroup:
+    """The runs of one row."""
+
+    key: Key
+    """{"experiment"}, with {"variant"} where several have that name; or the value of each key asked for.
+    Data conditions that are not the plain ones come with either, where runs of the table differ in them."""
+    runs: Sequence[RunSummary]
+    varies: dict[str, list[Any]]
+    """Keys of the config, and their values, in which runs of this row differ: it averages over them."""
+    repeats: int = 0
+    """Runs left out because they are the very training of one in the row, under another experiment's name."""
+    code_version: str = ""
+    """The version and days of its runs, where the rows of its experiment differ in the code; else empty."""
+
+    @property
+    def label(self) -> str:
+        """The row in words; another version of the code is told by its number and the days of its runs."""
+        if not self.code_version:
+            return self.key_label
+        variant = {key: value for key, value in self.key["variant"].items() if key != CODE}
+        return f"{self.key['experiment']}{_listed(variant)} ({self.code_version})"
+
+    @property
+    def key_label(self) -> str:
+        """The row by its keys alone, as gates and documents may name it."""
+        if "experiment" in self.key and set(self.key) <= {"experiment", "variant"}:
+            return str(self.key["experiment"]) + _listed(self.key.get("variant", {}))
+        return _listed(self.key).strip()
+
+
+def _listed(values: dict[str, Any]) -> str:
+    return "".join(f" {key}={'null' if value is None else value}" for key, value in values.items())
+
+
+def pairing_keys(runs: Iterable[RunSummary], varying: Sequence[str]) -> list[str]:
+    """What each run of a row shares with its partner in another: the seed, and the keys that vary in rows.
+
+    Runs of a row that nothing of this tells apart (of two versions of the code, say) are numbered.
+    """
+    seen: Counter[str] = Counter()
+    found = []
+    for run in runs:
+        keys = run.config_keys
+        unit = "|".join([f"seed={run.seed}", *(f"{key}={keys.get(key)!r}" for key in varying)])
+        seen[unit] += 1
+        found.append(unit if seen[unit] == 1 else f"{unit} ({seen[unit]})")
+    return found
+
+
+def share_batches(runs: Iterable[RunSummary]) -> bool:
+    """Whether runs of one seed saw the same batches: the same data, split, and batch size."""
+    return len({run.batches for run in runs}) <= 1
+
+
+def group_runs(runs: Iterable[RunSummary], by: Sequence[str]) -> list[tuple[TableConditions, list[RunGroup]]]:
+    """Tables of rows, in the order of their terms; `by`: the keys that make the rows, else the experiment."""
+    tables: defaultdict[TableConditions, list[RunSummary]] = defaultdict(list)
+    for run in runs:
+        tables[_terms(run, by)].append(run)
+    make = _by_keys if by else _by_experiment
+    return [(terms, make(tables[terms], by)) for terms in sorted(tables, key=lambda terms: terms.sort_key)]
+
+
+def _terms(run: RunSummary, by: Sequence[str]) -> TableConditions:
+    steps = None if {"train.steps", "train.epochs"} & set(by) else run.steps
+    batch_size = None if "train.batch_size" in by else run.batch_size
+    precision = str(run.identity.get("precision") or "fp32")
+    return TableConditions(run.dataset, run.fingerprint, precision, steps, batch_size)
+
+
+def shared_terms(runs: Iterable[RunSummary]) -> TableConditions:
+    """What runs have in common of their terms; names of several data sets, precisions are joined."""
+    found = [_terms(run, ()) for run in runs]
+
+    def common(name: str) -> Any:
+        values = {getattr(terms, name) for terms in found}
+        return values.pop() if len(values) == 1 else None
+
+    def joined(name: str) -> str:
+        return " and ".join(dict.fromkeys(getattr(terms, name) for terms in found))
+
+    return TableConditions(
+        joined("dataset"),
+        common("fingerprint") or "",
+        joined("precision"),
+        common("steps"),
+        common("batch_size"),
+    )
+
+
+def _by_experiment(runs: Sequence[RunSummary], _by: Sequence[str]) -> list[RunGroup]:
+    arms: defaultdict[tuple[str, str], list[RunSummary]] = defaultdict(list)
+    for run in runs:
+        arms[run.experiment, run.arm].append(run)
+    described = {arm: _described(group[0]) for arm, group in arms.items()}
+    evaluated = varying_evaluation_conditions(group[0] for group in arms.values())
+    versions = {name: code_versions(run for run in runs if run.experiment == name) for name, _ in arms}
+    groups = []
+    for (name, arm), group in arms.items():
+        alike = [keys for (other, _), keys in described.items() if other == name]
+        own = described[name, arm]
+        variant = {key: own[key] for key in keys_that_differ(alike) if key in own} | non_default_conditions(
+            group[0], evaluated
+        )
+        key = {"experiment": name, **({"variant": variant} if variant else {})}
+        version = versions[name].get(str(variant[CODE]), "") if CODE in variant else ""
+        groups.append(RunGroup(key, group, {}, code_version=version))
+    return groups
+
+
+def _described(run: RunSummary) -> dict[str, Any]:
+    """All that can set arms of one name apart."""
+    return {key: value for key, value in run.keys.items() if key not in _OF_A_RUN}
+
+
+def _by_keys(runs: Sequence[RunSummary], by: Sequence[str]) -> list[RunGroup]:
+    rows: defaultdict[str, list[RunSummary]] = defaultdict(list)
+    keys: dict[str, Key] = {}
+    unlike = [name for name in varying_conditions(runs) if name not in by]
+    for run in runs:
+        found = {**run.keys, **conditions(run)}
+        key = {name: found.get(name) for name in by} | non_default_conditions(run, unlike)
+        rows[repr(key)].append(run)
+        keys[repr(key)] = key
+    return [_without_repeats(keys[name], group, by) for name, group in rows.items()]
+
+
+def _without_repeats(key: Key, runs: Sequence[RunSummary], by: Sequence[str]) -> RunGroup:
+    """Runs that share arm and seed are one training, whatever their experiments are called."""
+    once: dict[tuple[str, int], RunSummary] = {}
+    for run in sorted(runs, key=lambda run: not run.is_complete):
+        once.setdefault((run.arm, run.seed), run)
+    kept = [run for run in runs if once[run.arm, run.seed] is run]
+    return RunGroup(key, kept, _varying(kept, by), len(runs) - len(kept))
+
+
+def _varying(runs: Sequence[RunSummary], by: Sequence[str]) -> dict[str, list[Any]]:
+    described = [run.config_keys for run in runs]
+    return {
+        key: sorted({repr(keys.get(key)): keys.get(key) for keys in described}.values(), key=str)
+        for key in keys_that_differ(described)
+        if key not in by
+    }

@@ -1,0 +1,330 @@
+"""What a run is compared by: each metric is one number of a run, or none.
+
+A metric belongs to one of two views, activation statistics and convergence. A number that a run has not, or
+that is not finite, is None: it is never filled in.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from typing import Literal
+
+from initbench.analysis.run_summary import TRAIN, RunSummary
+
+Value = Callable[[RunSummary, float | None], float | None]
+"""(run, target) → number."""
+View = Literal["activation", "convergence"]
+Form = Literal["number", "percent", "loss", "count", "seconds"]
+
+_PLACES: dict[str, Callable[[int], int]] = {
+    "first": lambda _: 0,
+    "middle": lambda layers: math.ceil(layers / 2) - 1,
+    "last": lambda _: -1,
+}
+WHERE = tuple(_PLACES)
+"""Hidden layer 1, ⌈L/2⌉ and L."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One column of a comparison."""
+
+    name: str
+    meaning: str
+    view: View
+    value: Value
+    form: Form = "number"
+    better: Literal["higher", "lower"] | None = None
+    log: bool = False
+    """Whether its mean is geometric: its spread, its interval and its differences are those of logarithms."""
+    censored: bool = False
+    """Whether runs without a value make the mean meaningless (steps to a target that some never reach)."""
+    one_clock: bool = False
+    """Whether the runs of a cohort share one measurement, so that their spread is none of seeds."""
+
+
+def _final(name: str) -> Value:
+    return lambda run, _target: run.final.get(name) if run.is_finished else None
+
+
+def _best(run: RunSummary, _target: float | None) -> float | None:
+    accuracies = [accuracy for *_, accuracy in run.evaluations]
+    known = [one for one in accuracies if one is not None and not math.isnan(one)]
+    return max(known, default=None) if run.is_finished else None
+
+
+def steps_to(run: RunSummary, target: float | None) -> float | None:
+    """The first evaluated step at which the validation accuracy is at least `target`."""
+    if target is None:
+        return None
+    evaluations = ((step, accuracy or 0.0) for step, _, _, accuracy in run.evaluations)
+    return next((step for step, accuracy in evaluations if accuracy >= target), None)
+
+
+def _seconds_to(run: RunSummary, target: float | None) -> float | None:
+    steps = steps_to(run, target)
+    if steps is None or run.seconds is None or not run.steps:
+        return None
+    return run.seconds * steps / run.steps
+
+
+def _pretrain(what: str) -> Value:
+    return lambda run, _target: run.pretraining.get(what)
+
+
+def _total_seconds_to(run: RunSummary, target: float | None) -> float | None:
+    seconds = _seconds_to(run, target)
+    return None if seconds is None else seconds + run.pretraining.get("seconds", 0.0)
+
+
+def _total_samples_to(run: RunSummary, target: float | None) -> float | None:
+    steps = steps_to(run, target)
+    if steps is None or run.batch_size is None:
+        return None
+    return steps * run.batch_size + run.pretraining.get("samples", 0.0)
+
+
+def _area(run: RunSummary, _target: float | None) -> float | None:
+    """Mean validation accuracy over the budget, by the trapezoid rule."""
+    points = [(step, accuracy) for step, _, _, accuracy in run.evaluations]
+    if not run.is_finished or len(points) < 2 or any(accuracy is None for _, accuracy in points):
+        return None
+    known = [(float(step or 0.0), float(accuracy or 0.0)) for step, accuracy in points]
+    area = math.fsum((b - a) * (y + z) / 2.0 for (a, y), (b, z) in pairwise(known))
+    return area / (known[-1][0] - known[0][0])
+
+
+def _layer(statistic: str, moment: str, where: str) -> Value:
+    place = _PLACES[where]
+
+    def value(run: RunSummary, _target: float | None) -> float | None:
+        hidden = run.hidden(moment)
+        if not hidden or not run.is_complete:
+            return None
+        return hidden[place(len(hidden))][statistic]
+
+    return value
+
+
+def _begin(name: str) -> Value:
+    return lambda run, _target: run.begin.get(name) if run.is_complete else None
+
+
+def _first(place: int) -> Value:
+    """A number of the evaluation before the first update, by its place in it."""
+
+    def value(run: RunSummary, _target: float | None) -> float | None:
+        found = next((entry[place] for entry in run.evaluations if entry[0] == 0.0), None)
+        return found if run.is_complete else None
+
+    return value
+
+
+def _shift(statistic: str) -> Value:
+    """The mean over hidden layers but the first, whose input is the data and which has none below it."""
+
+    def value(run: RunSummary, _target: float | None) -> float | None:
+        found = [layer[statistic] for layer in run.hidden(TRAIN)[1:]]
+        known = [one for one in found if one is not None]
+        return math.fsum(known) / len(known) if known and run.is_complete else None
+
+    return value
+
+
+def _gradient_ratio(moment: str) -> Value:
+    def value(run: RunSummary, _target: float | None) -> float | None:
+        hidden = run.hidden(moment)
+        if not hidden or not run.is_complete:
+            return None
+        first, last = hidden[0]["delta_q"], hidden[-1]["delta_q"]
+        return None if first is None or not last else first / last
+
+    return value
+
+
+_STATISTICS: dict[str, tuple[str, Form]] = {
+    "act_std": ("standard deviation of the activations", "number"),
+    "act_mean": ("mean of the activations", "number"),
+    "zero_fraction": ("share of activations that are exactly 0", "percent"),
+    "dead_fraction": ("share of units that are 0 on the whole probe batch", "percent"),
+    "saturated_fraction": ("share of activations on the flat part of a bounded activation", "percent"),
+    "effective_rank": ("exp of the entropy of the covariance's eigenvalues", "number"),
+}
+
+
+_SHIFTS = {
+    "gradient_shift": ("gradient_shift", "‖G′ − G‖/‖G‖ once the layers below have moved"),
+    "gradient_shift_cosine": ("gradient_shift_cosine", "cosine of G and G′"),
+    "input_drift": ("input_mean_drift", "drift of the inputs' means in standard deviations"),
+}
+_NORM_KINDS = {
+    "_batch": "with each batch's own statistics",
+    "_population": "with recomputed population statistics",
+}
+
+
+def _norm_metrics() -> Iterator[Metric]:
+    """Of nets with batch norm, beside the evaluation with running statistics, which any net has."""
+    for kind, how in _NORM_KINDS.items():
+        for moment, when, read in (("init", "at init", _begin), ("final", "after the last step", _final)):
+            accuracy, loss, words = f"val_accuracy{kind}", f"val_loss{kind}", f"{when}, {how}"
+            meaning = f"validation accuracy {words}"
+            name = f"{moment}_{accuracy}"
+            yield Metric(name, meaning, "convergence", read(accuracy), "percent", "higher")
+            meaning = f"validation loss {words}"
+            yield Metric(f"{moment}_{loss}", meaning, "convergence", read(loss), "loss", "lower")
+
+
+def _activation_metrics() -> Iterator[Metric]:
+    moments = {"init": "at init", "end": "at the end"}
+    for moment, when in moments.items():
+        for statistic, (meaning, form) in _STATISTICS.items():
+            for where in WHERE:
+                name = f"{statistic}_{moment}_{where}"
+                words = f"{meaning}, {when}, {where} hidden layer"
+                yield Metric(name, words, "activation", _layer(statistic, moment, where), form)
+        ratio = f"E[δ²] of the first hidden layer over that of the last, {when}"
+        yield Metric(f"grad_ratio_{moment}", ratio, "activation", _gradient_ratio(moment), log=True)
+    for name, (statistic, meaning) in _SHIFTS.items():
+        words = f"{meaning}, mean over hidden layers but the first and over the measured updates"
+        yield Metric(name, words, "activation", _shift(statistic))
+
+
+_CONVERGENCE = (
+    Metric("best_val_accuracy", "best validation accuracy", "convergence", _best, "percent", "higher"),
+    Metric(
+        "final_val_accuracy",
+        "validation accuracy after the last step",
+        "convergence",
+        _final("val_accuracy"),
+        "percent",
+        "higher",
+    ),
+    Metric("test_accuracy", "test accuracy", "convergence", _final("test_accuracy"), "percent", "higher"),
+    Metric("init_train_loss", "training loss at init", "convergence", _first(1), "loss", "lower"),
+    Metric("init_val_loss", "validation loss at init", "convergence", _first(2), "loss", "lower"),
+    Metric("init_val_accuracy", "validation accuracy at init", "convergence", _first(3), "percent", "higher"),
+    Metric("final_train_loss", "training loss, last", "convergence", _final("train_loss"), "loss", "lower"),
+    Metric("final_val_loss", "validation loss, last", "convergence", _final("val_loss"), "loss", "lower"),
+    Metric(
+        "steps_to_target",
+        "updates to the target accuracy",
+        "convergence",
+        steps_to,
+        "count",
+        "lower",
+        censored=True,
+    ),
+    Metric(
+        "seconds_to_target",
+        "training seconds to the target accuracy",
+        "convergence",
+        _seconds_to,
+        "seconds",
+        "lower",
+        censored=True,
+        one_clock=True,
+    ),
+    Metric(
+        "pretrain_seconds",
+        "seconds of layer-wise pre-training",
+        "convergence",
+        _pretrain("seconds"),
+        "seconds",
+        "lower",
+        one_clock=True,
+    ),
+    Metric(
+        "pretrain_samples",
+        "samples of its updates, over all layers",
+        "convergence",
+        _pretrain("samples"),
+        "count",
+        "lower",
+    ),
+    Metric(
+        "total_seconds_to_target",
+        "seconds to the target accuracy, those of pre-training counted in",
+        "convergence",
+        _total_seconds_to,
+        "seconds",
+        "lower",
+        censored=True,
+        one_clock=True,
+    ),
+    Metric(
+        "total_samples_to_target",
+        "samples of all updates to the target accuracy, those of pre-training counted in",
+        "convergence",
+        _total_samples_to,
+        "count",
+        "lower",
+        censored=True,
+    ),
+    Metric(
+        "area_under_curve",
+        "mean validation accuracy over the budget",
+        "convergence",
+        _area,
+        "percent",
+        "higher",
+    ),
+)
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric for metric in (*_activation_metrics(), *_CONVERGENCE, *_norm_metrics())
+}
+
+HEADINGS = {
+    "best_val_accuracy": "best val %",
+    "final_val_accuracy": "final val %",
+    "test_accuracy": "test %",
+    "final_val_accuracy_batch": "val %, batch statistics",
+    "final_val_accuracy_population": "val %, population statistics",
+    "final_train_loss": "train loss",
+    "final_val_loss": "val loss",
+    "area_under_curve": "area under curve %",
+    "pretrain_seconds": "pre-training s",
+    "pretrain_samples": "pre-training samples",
+    "grad_ratio_init": "E[δ²] first/last",
+    "grad_ratio_end": "E[δ²] first/last, end",
+}
+"""What stands over a column, where it is not the metric's name."""
+_SPELLINGS = {
+    "final_val_accuracy": ("val %", "val acc", "val accuracy", "final val acc", "validation accuracy"),
+    "best_val_accuracy": ("best val acc", "best accuracy"),
+    "test_accuracy": ("test acc", "final test accuracy"),
+    "final_val_loss": ("validation loss",),
+    "final_train_loss": ("training loss",),
+    "area_under_curve": ("auc",),
+}
+"""Other names that cannot mean another metric."""
+
+
+def metric_named(name: str) -> str | None:
+    """Return the metric that `name` means: its own name, or the heading that tables print over it.
+
+    Case, blanks and signs do not matter; `steps to 86.7 %` is the heading of steps_to_target.
+    """
+    return name if name in METRICS else _by_spelling().get(_fold(_GOAL.sub("to target", name)))
+
+
+_GOAL = re.compile(r"\bto\s+\d+(?:\.\d+)?\s*%?\s*$")
+
+
+def _fold(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.casefold())
+
+
+@cache
+def _by_spelling() -> dict[str, str]:
+    spellings = {_fold(name): name for name in METRICS}
+    for table in (HEADINGS, *({name: other} for name, others in _SPELLINGS.items() for other in others)):
+        for name, heading in table.items():
+            spellings.setdefault(_fold(heading), name)
+    return spellings

@@ -1,0 +1,117 @@
+"""Runs of one seed in two states, number by number: what a seed gives does not depend on chance.
+
+On one machine, with one torch, a run is determined by its config and its seed. So where the code computes the
+same, every number is the same to the last digit, and no test is needed to say that one is not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from initbench.analysis.metrics import Metric
+from initbench.analysis.operands import RunsOperand
+from initbench.analysis.run_summary import RunSummary
+
+
+@dataclass(frozen=True)
+class ChangedValue:
+    """A metric of one run in both states."""
+
+    metric: Metric
+    unit: str
+    """The run: its seed, and the keys that vary in its row."""
+    before: float
+    now: float
+
+    @property
+    def size(self) -> float:
+        """The difference as a share of the greater of the two."""
+        greater = max(abs(self.before), abs(self.now))
+        both_finite = math.isfinite(self.before) and math.isfinite(self.now)
+        return abs(self.now - self.before) / greater if both_finite else math.inf
+
+
+@dataclass(frozen=True)
+class BitwiseDiff:
+    """What became of the runs that are in both states."""
+
+    shared: int
+    other: list[str]
+    """Those that give other numbers now, by `Moved.unit`."""
+    largest: list[ChangedValue]
+    """Of each metric that moved in them, the run in which it moved most; the largest first."""
+    elsewhere: list[str]
+    """What else is not the same and may change the last digits: the device, the machine, torch."""
+
+    @property
+    def identical(self) -> int:
+        """Runs whose every number is the same to the last digit."""
+        return self.shared - len(self.other)
+
+
+def bitwise_diff(now: RunsOperand, before: RunsOperand, metrics: Sequence[Metric]) -> BitwiseDiff:
+    """Compare the complete runs of the same seed in two states of a row."""
+    shared = [unit for unit in now.runs if unit in before.runs]
+    other = [unit for unit in shared if differs(before.runs[unit], now.runs[unit])]
+    pairs = [(before.runs[unit], now.runs[unit]) for unit in shared]
+    return BitwiseDiff(len(shared), other, _largest(now, before, other, metrics), list(_elsewhere(pairs)))
+
+
+def differs(before: RunSummary, now: RunSummary) -> bool:
+    """Whether any number of two runs differs that both of them have; NaN is the same as NaN.
+
+    What one of them has not measured, because it is of an older version, is no difference.
+    """
+    ends = [(run.status, run.diverged_step, len(run.evaluations)) for run in (before, now)]
+    moments = before.layers.keys() & now.layers.keys()
+    sizes = [[len(run.layers[moment]) for moment in moments] for run in (before, now)]
+    if ends[0] != ends[1] or sizes[0] != sizes[1]:
+        return True
+    old = dict(_numbers(before))
+    return any(not _same(old.get(place), value) for place, value in _numbers(now))
+
+
+def _numbers(run: RunSummary) -> Iterator[tuple[tuple[str | int, ...], float | None]]:
+    for name, number in run.final.items():
+        yield ("final", name), number
+    for i, row in enumerate(run.evaluations):
+        for column, number in enumerate(row):
+            yield ("evaluations", i, column), number
+    for moment, layers in run.layers.items():
+        for i, layer in enumerate(layers):
+            for name, number in layer.items():
+                yield (moment, i, name), number
+
+
+def _same(before: float | None, now: float | None) -> bool:
+    return before is None or now is None or before == now or (math.isnan(before) and math.isnan(now))
+
+
+def _largest(
+    now: RunsOperand, before: RunsOperand, units: Sequence[str], metrics: Sequence[Metric]
+) -> list[ChangedValue]:
+    found = []
+    for metric in metrics:
+        old, new = before.arm(metric.name), now.arm(metric.name)
+        moved = [
+            ChangedValue(metric, unit, old[unit], new[unit])
+            for unit in units
+            if unit in old and unit in new and not _same(old[unit], new[unit])
+        ]
+        if moved:
+            found.append(max(moved, key=lambda one: one.size))
+    return sorted(found, key=lambda one: one.size, reverse=True)
+
+
+def _elsewhere(pairs: Sequence[tuple[RunSummary, RunSummary]]) -> Iterator[str]:
+    for name in ("device", "torch", "mode"):
+        yield from _changed(name, [[str(run.identity.get(name)) for run in pair] for pair in pairs])
+    yield from _changed("machine", [[run.machine for run in pair] for pair in pairs])
+
+
+def _changed(name: str, pairs: Sequence[Sequence[str]]) -> Iterator[str]:
+    sides = [list(dict.fromkeys(side)) for side in zip(*pairs, strict=True)]
+    if sides and sides[0] != sides[1]:
+        yield f"{name} {' and '.join(sides[0])} → {' and '.join(sides[1])}"

@@ -1,0 +1,260 @@
+"""What a comparison needs of a stored run, small enough that thousands are read at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from initbench.analysis.recorded_defaults import with_defaults
+from initbench.store.run_directory import COMPLETE
+from initbench.store.store import StoredRun
+from initbench.store.strict_json import number_or_none
+
+_ACTIVATION = {
+    "act_std": "std",
+    "act_mean": "mean",
+    "zero_fraction": "zero_fraction",
+    "dead_fraction": "dead_fraction",
+    "saturated_fraction": "saturated_fraction",
+    "effective_rank": "effective_rank",
+}
+LAYER_STATISTICS = ("q", *_ACTIVATION, "delta_q", "weight_gradient", "weight_std", "unit_spread")
+"""E[h²] of the pre-activation, what the activation puts out, E[δ²] at the pre-activation, ‖∂L/∂W‖, the std of
+the weights, and the largest relative spread over units (0 when all units are the same)."""
+RUNNING_STATISTICS = ("running_mean_gap", "running_var_ratio")
+"""Of batch norm behind the layer, whose layers have these as well."""
+SHIFT_STATISTICS = ("gradient_shift", "gradient_shift_cosine", "input_mean_drift", "input_std_drift")
+"""Of internal covariate shift: means over the updates it was measured at, and known at TRAIN alone."""
+NOT_COMPARED = ("name", "notes", "seeds")
+"""Keys of a config that change nothing that is computed."""
+_STAND_IN = "data.fallback"
+"""Says what would have been used instead; what was used is stated by the data set itself."""
+PROBED = ("init", "end")
+TRAIN = "train"
+MOMENTS = (*PROBED, TRAIN)
+Layer = dict[str, float | None]
+"""The statistics of one weight layer, by LAYER_STATISTICS, and RUNNING_STATISTICS in nets that have them; a
+head has no `act_std`. At TRAIN, by SHIFT_STATISTICS."""
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A run without its histograms and its weights; plain data throughout."""
+
+    run_id: str
+    experiment: str
+    arm: str
+    """Digest that the seeds of one config, code and device share."""
+    seed: int
+    status: str
+    created: str
+    dataset: str
+    dataset_requested: str
+    fingerprint: str
+    """Hash of the data; empty where the run does not say it."""
+    config: dict[str, Any]
+    """As it was stored, with the keys added since at their defaults; empty where not `is_placed`."""
+    identity: dict[str, Any]
+    steps: int | None
+    """The budget in updates."""
+    batch_size: int | None
+    final: dict[str, float | None]
+    begin: dict[str, float | None]
+    """Validation losses and accuracies at step 0 by batch norm's other statistics; empty without it."""
+    evaluations: list[list[float | None]]
+    """[step, train_loss, val_loss, val_accuracy] of each evaluation."""
+    layers: dict[str, list[Layer]]
+    """By moment, the weight layers in order, the head last; at TRAIN the hidden ones alone."""
+    diverged_step: int | None
+    diagnosis: list[str]
+    seconds: float | None
+    """Seconds of training: those of the cohort, shared out among its runs."""
+    machine: str
+    """The processor that trained it; empty where the run does not say it."""
+    error: str | None
+    """Why it failed, crashed or is damaged, where that is known."""
+    version: str
+    """The version of initbench that trained it; empty where the run does not say it."""
+    pretraining: dict[str, float]
+    """"seconds", shared out in the same way, and "samples" of layer-wise pre-training; empty without it."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it has come to a result, a divergence included."""
+        return self.status in COMPLETE
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it reached the end of its budget."""
+        return self.status == "finished"
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether it is known what was computed; only a damaged run may have lost that."""
+        return bool(self.config)
+
+    def hidden(self, moment: str) -> list[Layer]:
+        """The hidden layers, first to last, where they were measured."""
+        return self._hidden.get(moment, [])
+
+    @cached_property
+    def _hidden(self) -> dict[str, list[Layer]]:
+        return {
+            moment: [layer for layer in layers if moment == TRAIN or layer["act_std"] is not None]
+            for moment, layers in self.layers.items()
+        }
+
+    @cached_property
+    def config_keys(self) -> dict[str, Any]:
+        """The dotted keys of the config that say what is computed, with their values."""
+        return computation_keys(self.config)
+
+    @cached_property
+    def keys(self) -> dict[str, Any]:
+        """Those, and the experiment, seed, status, data set, device, versions and code."""
+        beside = {
+            "experiment": self.experiment,
+            "seed": self.seed,
+            "status": self.status,
+            "dataset": self.dataset,
+            "with": self.identity,
+        }
+        return {**self.config_keys, **flatten(beside)}
+
+    @cached_property
+    def batches(self) -> str:
+        """What decides, beside the seed, which samples a run saw, when, and which it was validated on."""
+        # One string for all runs that have it: they are held against each other for every pair of rows.
+        return sys.intern(repr((self.config.get("data"), self.batch_size, self.fingerprint)))
+
+    def as_data(self) -> dict[str, Any]:
+        """The facts as plain data, from which `RunFacts(**data)` makes them again."""
+        return asdict(self)
+
+
+def computation_keys(config: dict[str, Any]) -> dict[str, Any]:
+    """`RunFacts.config_keys` of every run with that config."""
+    keys = flatten({key: value for key, value in config.items() if key not in NOT_COMPARED})
+    keys.pop(_STAND_IN, None)
+    return keys
+
+
+def flatten(value: Any, path: str = "") -> dict[str, Any]:
+    """Dotted paths to values; a component `{name: group, num_groups: 8}` is a name with options below it.
+
+    A key without a value (null, or an option that the component has not) is left out.
+    """
+    if not isinstance(value, dict):
+        return {} if value is None else {path: value}
+    found: dict[str, Any] = {}
+    for key, inner in value.items():
+        below = f"{path}.{key}" if path else key
+        found |= flatten(inner, path if path and key == "name" else below)
+    return found
+
+
+def summarise_run(run: StoredRun) -> RunSummary:
+    """Reduce a run as stored; files that are damaged have been refused before."""
+    record = run.record
+    config, identity = record["config"], record.get("identity") or {}
+    train = config.get("train") or {}
+    return RunSummary(
+        run_id=run.run_id,
+        experiment=str(record["experiment"]),
+        arm=str(record.get("arm")),
+        seed=int(record["seed"]),
+        status=str(record["status"]),
+        created=str(record.get("created") or ""),
+        dataset=str(record.get("dataset")),
+        dataset_requested=str(record.get("dataset_requested")),
+        fingerprint=str((identity.get("data") or {}).get("fingerprint") or ""),
+        config=with_defaults(_on_the_data_used(record)),
+        identity=identity,
+        steps=record.get("steps") or train.get("steps"),
+        batch_size=train.get("batch_size"),
+        final={name: number_or_none(value) for name, value in (record.get("final") or {}).items()},
+        begin=_begin(run.convergence),
+        evaluations=[_evaluation(entry) for entry in run.convergence],
+        layers={**dict(_moments(run.snapshots)), **_shift(run.shifts)},
+        diverged_step=(record.get("diverged") or {}).get("step"),
+        diagnosis=[finding["code"] for finding in record.get("diagnosis") or []],
+        seconds=_seconds(record),
+        machine=str((record.get("machine") or {}).get("processor") or ""),
+        error=str(record["error"]) if record.get("error") else None,
+        version=str((record.get("versions") or {}).get("initbench") or ""),
+        pretraining=_pretraining(record),
+    )
+
+
+def _on_the_data_used(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config with the data set that stood in, where it was stored as it was asked for."""
+    config: dict[str, Any] = record["config"]
+    data: dict[str, Any] = config.get("data") or {}
+    used, requested = record.get("dataset"), record.get("dataset_requested")
+    if None in (used, requested) or used == requested or data.get("name") != requested:
+        return config
+    return {**config, "data": {**data, "name": used}}
+
+
+def _evaluation(entry: dict[str, Any]) -> list[float | None]:
+    measured = (number_or_none(entry[key]) for key in ("train_loss", "val_loss", "val_accuracy"))
+    return [float(entry["step"]), *measured]
+
+
+def _begin(convergence: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+    first = next((entry for entry in convergence if entry["step"] == 0), {})
+    kinds = ("_batch", "_population")
+    return {name: number_or_none(value) for name, value in first.items() if name.endswith(kinds)}
+
+
+def _moments(snapshots: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[Layer]]]:
+    for moment in PROBED:
+        found = next((s for s in snapshots if s["when"] == moment), None)
+        if found is not None:
+            names = RUNNING_STATISTICS if any("batch_norm" in layer for layer in found["layers"]) else ()
+            yield moment, [_layer(layer, names) for layer in found["layers"]]
+
+
+def _layer(layer: dict[str, Any], running: Sequence[str]) -> Layer:
+    act, norm = layer["act"] or {}, layer.get("batch_norm") or {}
+    return {
+        "q": number_or_none(layer["pre"]["q"]),
+        **{name: number_or_none(act.get(key)) for name, key in _ACTIVATION.items()},
+        "delta_q": number_or_none(layer["grad"]["pre_q"]),
+        "weight_gradient": number_or_none(layer["grad"].get("weight_norm")),
+        "weight_std": number_or_none(layer.get("weight_std")),
+        "unit_spread": number_or_none(layer.get("unit_spread")),
+        **{name: number_or_none(norm.get(name)) for name in running},
+    }
+
+
+def _shift(shifts: Sequence[dict[str, Any]]) -> dict[str, list[Layer]]:
+    """The hidden layers at TRAIN; none where nothing was measured."""
+    hidden = [[layer for layer in entry["layers"] if layer["hidden"]] for entry in shifts]
+    layers = [
+        {name: _mean([number_or_none(layer[name]) for layer in moments]) for name in SHIFT_STATISTICS}
+        for moments in zip(*hidden, strict=False)
+    ]
+    return {TRAIN: layers} if layers else {}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _seconds(record: dict[str, Any]) -> float | None:
+    timings = record.get("timings") or {}
+    total = number_or_none(timings.get("train"))
+    return None if total is None else total / max(1, int(record.get("cohort") or 1))
+
+
+def _pretraining(record: dict[str, Any]) -> dict[str, float]:
+    found = record.get("pretraining")
+    if not found:
+        return {}
+    seconds = float(found["seconds"]) / max(1, int(record.get("cohort") or 1))
+    return {"seconds": seconds, "samples": float(found["samples"])}

@@ -1,0 +1,41 @@
+"""What is known of how rows were tuned: a value chosen at an end of its range may not be the best."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from initbench.analysis.run_summary import RunSummary
+from initbench.errors import InitbenchError
+from initbench.store import sweep_index
+
+
+def edge_of_range_warnings(root: Path, runs: Iterable[RunSummary]) -> Iterator[str]:
+    """A sentence for each experiment among `runs` whose tuned value lies at an end of the values tried.
+
+    And one for each sweep of which nothing can be read.
+    """
+    shown = {run.run_id for run in runs}
+    for name in sweep_index.names(root):
+        try:
+            points = sweep_index.read(root, name).values()
+        except InitbenchError as error:
+            yield str(error)
+            continue
+        for point in points:
+            tuning = point["tuning"]
+            if not tuning or not shown & set(point["runs"]):
+                continue
+            if problem := next(sweep_index.TUNING(tuning, "tuning"), None):
+                yield f"{point['experiment']}: what is stored of its tuning is damaged: {problem}"
+            elif tuning["edge"]:
+                yield _sentence(point["experiment"], tuning)
+
+
+def _sentence(experiment: str, tuning: dict[str, Any]) -> str:
+    values = [one["value"] for one in tuning["tried"]]
+    return (
+        f"{experiment}: its best {tuning['key']}, {tuning['best']:g}, lies at the {tuning['edge']} end of the"
+        f" {len(values)} values tried, {values[0]:g} to {values[-1]:g}; a better one may lie beyond."
+    )

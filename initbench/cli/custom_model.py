@@ -1,0 +1,313 @@
+"""A user's own network on the command line: `--model package.module:function --input 3,32,32`."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import itertools
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from initbench.errors import UsageError, reporting_user_code
+from initbench.registry import nearest
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from initbench.config.custom_model_config import CustomModelConfig
+    from initbench.data.dataset import DataSource
+    from initbench.diagnostics.lint_report import LintReport
+    from initbench.diagnostics.module_survey import ModuleSurvey
+    from initbench.probing.model_inputs import ModelInputs
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="MODULE:FUNCTION",
+        help="A network of your own instead of a config: what makes an nn.Module, without arguments.",
+    ),
+]
+InputOption = Annotated[
+    str | None,
+    typer.Option(
+        "--input",
+        metavar="C,H,W",
+        help="With --model: shape of a sample; N(0, 1) without --data. tokens:VOCAB,T draws token ids.",
+    ),
+]
+DataOption = Annotated[
+    str | None, typer.Option("--data", metavar="NAME", help="With --model: the data set to show it.")
+]
+BatchOption = Annotated[
+    str | None,
+    typer.Option(
+        "--batch",
+        metavar="FILE",
+        help="With --model: a saved batch (.pt, .npz, .safetensors): forward's arguments, and labels.",
+    ),
+]
+
+
+_TOKENS = "tokens:"
+
+
+@dataclass(frozen=True)
+class CustomModel:
+    """What the options say of a network of the user's own."""
+
+    path: str
+    shape: tuple[int, ...] | None
+    target: CustomModelConfig
+    vocabulary: int | None = None
+    """How many token ids there are, where the samples are tokens."""
+    batch_file: str | None = None
+    """File of a saved batch."""
+
+    def survey(self, source: DataSource, device: str) -> ModuleSurvey:
+        """Make it under every seed, and probe each on the device."""
+        from initbench.diagnostics.module_survey import survey_own
+        from initbench.runner.device import resolve_device
+
+        if self.target.init is not None:
+            raise UsageError("init.* is for `initbench lint`; probe measures the weights that are there")
+        chosen = resolve_device(device)
+        modules, inputs, y, words = self._shown(source)
+        inputs, y = inputs.mapped(lambda x: x.to(chosen)), None if y is None else y.to(chosen)
+        modules = (_moved(module, chosen) for module in modules)
+        with redirect_stdout(sys.stderr):  # stdout is data, whatever a forward prints
+            return survey_own(modules, inputs, y, model=self.path, batch=words, seeds=self.target.seed_list)
+
+    def lint(self, source: DataSource) -> LintReport:
+        """Make it under every seed, and look for mistakes."""
+        from initbench.diagnostics.lint_report import lint_own
+
+        modules, inputs, y, _ = self._shown(source)
+        target = self.target
+        seeds = target.seed_list
+        with redirect_stdout(sys.stderr):
+            return lint_own(modules, inputs, y, target=self.path, seeds=seeds, declared=target.init)
+
+    def _shown(self, source: DataSource) -> tuple[Iterator[nn.Module], ModelInputs, Tensor | None, str]:
+        """The modules, what they are shown, its labels if there are any, and what it is in words."""
+        from initbench.probing.model_inputs import as_inputs, split_batch
+        from initbench.runner.batch_file import read_batch
+
+        modules = self._modules()
+        if self.batch_file is None:
+            x, y, words = _batch(self, source)
+            return modules, as_inputs(x), y, words
+        batch = read_batch(self.batch_file)
+        first = next(modules)
+        inputs, y = split_batch(batch, first, source=self.batch_file)
+        words = f"{Path(self.batch_file).name}: {inputs.words}{'' if y is None else ', with labels'}"
+        return itertools.chain([first], modules), inputs, y, words
+
+    def _modules(self) -> Iterator[nn.Module]:
+        return _modules(import_factory(self.path), self.path, self.target.seed_list)
+
+
+def parse_custom_model(
+    path: str, arguments: Sequence[str], shape: str | None, data: str | None, batch: str | None
+) -> CustomModel:
+    """The options and key=value arguments of a command, checked."""
+    from initbench.config.custom_model_config import CustomModelConfig
+    from initbench.config.loading import load_overrides
+    from initbench.config.overrides import split_arguments
+
+    files, overrides = split_arguments(list(arguments))
+    if files:
+        raise UsageError(f"give a config or --model, not both; found {files[0]}")
+    named = [f"data.name={data}"] if data is not None else []
+    target = load_overrides([*named, *overrides], CustomModelConfig)
+    if batch is not None:
+        _check_alone(target, shape)
+        return CustomModel(path, None, target, batch_file=batch)
+    if shape is None and target.data is None:
+        raise UsageError(
+            "--model needs --input, the shape of one sample, as in --input 3,32,32, --data NAME, or"
+            " --batch FILE"
+        )
+    if shape is None:
+        return CustomModel(path, None, target)
+    if not shape.startswith(_TOKENS):
+        return CustomModel(path, _shape(shape), target)
+    if target.data is not None:
+        raise UsageError("--input tokens:… draws token ids; leave out --data")
+    vocabulary, *length = _shape(shape.removeprefix(_TOKENS))
+    if not length:
+        raise UsageError(
+            f"--input tokens:VOCAB,T needs both, as in --input tokens:50257,128; found {shape!r}"
+        )
+    return CustomModel(path, tuple(length), target, vocabulary)
+
+
+def _check_alone(target: CustomModelConfig, shape: str | None) -> None:
+    """Raise UsageError for anything else that would determine the samples of a saved batch."""
+    others = {
+        "--input": shape is not None,
+        "--data": target.data is not None,
+        "probe.batch": "batch" in target.probe.model_fields_set,
+    }
+    for option, is_given in others.items():
+        if is_given:
+            raise UsageError(f"--batch cannot be combined with {option}: the file holds the samples")
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    try:
+        shape = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise UsageError(f"--input takes whole numbers from 1, as in --input 3,32,32; found {text!r}")
+    return shape
+
+
+def import_factory(path: str) -> Callable[[], Any]:
+    """What makes the network, from `package.module:function`; the working directory is looked in too."""
+    module_name, colon, attribute = path.rpartition(":")
+    if (meant := _dotted_path(path)) is not None:
+        raise UsageError(f"--model takes module:function, not a file: {meant}")
+    if not colon and "." in path.strip("."):
+        module_name, _, attribute = path.rpartition(".")
+        raise UsageError(f"--model takes module:function: write {module_name}:{attribute}")
+    if not colon or not module_name or not attribute:
+        raise UsageError(f"--model takes module:function, as in torchvision.models:resnet18; found {path!r}")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    subject = f"--model {path}: {module_name} cannot be imported:"
+    with _own_arguments(module_name), reporting_user_code(subject, exit_advice=_UNDER_MAIN):
+        found: Any = importlib.import_module(module_name)
+    for part in attribute.split("."):
+        with reporting_user_code(f"--model {path}: {part} cannot be read:"):
+            missing = not hasattr(found, part)
+        if missing:
+            guess = nearest(part, [name for name in dir(found) if not name.startswith("_")])
+            hint = f"; did you mean {guess!r}?" if guess else ""
+            raise UsageError(f"--model {path}: there is no {part!r} in it{hint}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise UsageError(
+            f"--model {path}: {attribute} cannot be called; name a function that makes the network"
+        )
+    return found  # type: ignore[no-any-return]
+
+
+def _dotted_path(path: str) -> str | None:
+    """What to write for `./nets.py:make` and `nets/small.py`; None for what is no path of a file."""
+    named, colon, attribute = path.rpartition(":")
+    file, function = (named, attribute) if colon and "/" not in attribute else (path, "FUNCTION")
+    if "/" not in file and "\\" not in file and not file.endswith(".py"):
+        return None
+    location = Path(file.replace("\\", "/").removesuffix(".py")).expanduser()
+    if location.is_absolute() and location.is_relative_to(Path.cwd()):
+        location = location.relative_to(Path.cwd())
+    if location.is_absolute() or ".." in location.parts:
+        return f"write {location.name}:{function}, in the folder {location.parent}"
+    return f"write {'.'.join(location.parts)}:{function}"
+
+
+_UNDER_MAIN = "put what it runs under if __name__ == '__main__'"
+
+
+@contextmanager
+def _own_arguments(program: str) -> Iterator[None]:
+    """Hide initbench's command line from code that parses its own; what it prints goes to stderr."""
+    arguments = sys.argv
+    sys.argv = [program]
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        sys.argv = arguments
+
+
+def _modules(make: Callable[[], Any], path: str, seeds: Sequence[int]) -> Iterator[nn.Module]:
+    import torch
+    from torch import nn
+
+    from initbench.torch_defaults import user_defaults
+
+    if isinstance(make, nn.Module):
+        raise UsageError(f"--model {path} is a network; name what makes one, so that each seed has its own")
+    needed = [
+        parameter.name
+        for parameter in _parameters(make)
+        if parameter.default is parameter.empty and parameter.kind in (0, 1, 3)
+    ]
+    if needed:
+        raise UsageError(f"--model {path} needs {', '.join(needed)}: name a function without arguments")
+    for seed in seeds:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            says = reporting_user_code(f"--model {path} makes no network:")
+            with _own_arguments(path), says, user_defaults():
+                module = make()
+        if not isinstance(module, nn.Module):
+            raise UsageError(f"--model {path} makes {type(module).__name__}, not an nn.Module")
+        yield module
+
+
+def _moved(module: nn.Module, device: torch.device) -> nn.Module:
+    """The module on the device; one that holds no numbers as it is, since the probe refuses it by name."""
+    has_numbers = not any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers()))
+    return module.to(device) if has_numbers else module
+
+
+def _parameters(make: Callable[[], Any]) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(make).parameters.values())
+    except (TypeError, ValueError):  # some callables do not tell
+        return []
+
+
+def _batch(model: CustomModel, source: DataSource) -> tuple[Tensor, Tensor | None, str]:
+    """x, labels if there are any, and what they are."""
+    from initbench.diagnostics.module_survey import gaussian_batch, token_batch
+
+    samples = model.target.probe.batch
+    if model.target.data is None:
+        assert model.shape is not None
+        if model.vocabulary is not None:
+            words = f"tokens below {model.vocabulary}, {_by(model.shape)}"
+            return token_batch(model.vocabulary, model.shape, samples), None, words
+        return gaussian_batch(model.shape, samples), None, f"N(0, 1) {_by(model.shape)}"
+    x, y, name = _samples(model, source, samples)
+    shape = tuple(x.shape[1:])
+    if model.shape is not None and model.shape != shape:
+        if math.prod(model.shape) != math.prod(shape):
+            raise UsageError(f"--input {_comma(model.shape)} does not fit {name}, which is {_comma(shape)}")
+        x = x.reshape(len(x), *model.shape)
+    return x, y, f"{name} {_by(tuple(x.shape[1:]))}"
+
+
+def _samples(model: CustomModel, source: DataSource, samples: int) -> tuple[Tensor, Tensor, str]:
+    from initbench.data.locate import resolve
+    from initbench.data.preprocessing import preprocess
+    from initbench.train.loop import fixed_sample
+
+    options = model.target.data
+    assert options is not None
+    if options.resize is None and model.shape is not None and len(model.shape) == 3:
+        options = options.model_copy(update={"resize": list(model.shape[1:])})
+    bundle = preprocess(resolve(options, source), options, "cpu")
+    batch = fixed_sample(bundle.train, samples)
+    return batch.x, batch.y, bundle.name
+
+
+def _by(shape: Sequence[int]) -> str:
+    return "×".join(map(str, shape))
+
+
+def _comma(shape: Sequence[int]) -> str:
+    return ",".join(map(str, shape))

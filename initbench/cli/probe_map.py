@@ -1,0 +1,71 @@
+"""`initbench probe --map`: what the command line says, the map, and how it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from initbench.cli.probe_map_axes import EXAMPLE, parse_axes, split_axes
+from initbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from initbench.config.schema import ExperimentConfig
+    from initbench.data.dataset import DataSource
+
+MapAxes = Annotated[
+    str | None,
+    typer.Option("--map", metavar="AXIS=A:B[:N]", help=f"Map weight scale against depth, as in {EXAMPLE}."),
+]
+TrainSteps = Annotated[
+    int | None,
+    typer.Option("--train", metavar="STEPS", min=1, help="Train the nets of the map for so many updates."),
+]
+DEFAULTS = {"seeds": 1, "probe.batch": 128}
+SET_BY_THE_MAP = ("model.depth", "init.scheme", "init.gain")
+
+
+def show_map(
+    arguments: Sequence[str],
+    axes_text: str,
+    source: DataSource,
+    device: str,
+    *,
+    steps: int | None,
+    json_output: bool,
+) -> None:
+    """Make the map of the config and axes that were asked for, and print it."""
+    from initbench.cli.load_configs import load_experiments
+    from initbench.data.locate import resolve
+    from initbench.data.preprocessing import preprocess
+    from initbench.diagnostics.trainability_map import check_family, compute_map
+    from initbench.render.map_plot import document_json, print_map
+    from initbench.render.stage_progress import StageDisplay
+    from initbench.render.terminal import stdout_console
+    from initbench.runner.device import resolve_device
+
+    texts, rest = split_axes(arguments)
+    axes = parse_axes([axes_text, *texts])
+    config = _config(rest)
+    chosen = resolve_device(device)
+    data = preprocess(resolve(config.data, source), config.data, chosen)
+    check_family(config, data)
+    for depth in {axes.depth[0], axes.depth[-1]}:
+        load_experiments([*rest, "init.scheme=lecun_normal", f"model.depth={depth}"])
+    with StageDisplay(config.name) as display:
+        found = compute_map(config, axes, data, display, steps=steps)
+    if json_output:
+        typer.echo(document_json(found))
+    else:
+        print_map(stdout_console(), found)
+
+
+def _config(arguments: Sequence[str]) -> ExperimentConfig:
+    from initbench.cli.load_configs import load_experiment
+
+    given = {argument.partition("=")[0] for argument in arguments if "=" in argument}
+    for key in SET_BY_THE_MAP:
+        if any(name == key or name.startswith(f"{key}.") for name in given):
+            raise UsageError(f"--map sets {key} itself at every point; leave it out")
+    return load_experiment(arguments, DEFAULTS, "probe")

@@ -1,0 +1,146 @@
+"""`initbench data`: which data sets are there, fetch them, verify them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from initbench.cli.options import DataDir, Json, add
+from initbench.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from initbench.data.dataset import DataOptions, DataSource, LocatedDataset
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, fetch and verify data sets.")
+
+Offline = Annotated[
+    bool, typer.Option("--offline", help="Never touch the network (`ls` and `verify` never do).")
+]
+
+
+def list_sets(data_dir: DataDir = None, offline: Offline = False, as_json: Json = False) -> None:
+    """List the data sets and where they are; this never touches the network."""
+    del offline
+    from initbench.data.dataset import DATASETS
+
+    source = _source(data_dir, offline=True)
+    rows = [{**_state(entry.name, source), "summary": entry.summary} for entry in DATASETS]
+    _print(rows, source, as_json)
+
+
+def fetch(
+    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Data sets to fetch.")],
+    data_dir: DataDir = None,
+    offline: Offline = False,
+) -> None:
+    """Fetch data sets into the data root; what is there already is only verified."""
+    from initbench.data.dataset import DATASETS
+
+    source = _source(data_dir, offline=offline)
+    chosen = [(name, _plain_options(name)) for name in names]
+    for name, options in chosen:
+        located = DATASETS[name].locate(options, source)
+        typer.echo(f"{name}  {_where(located)}")
+
+
+def verify(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME…]", help="Default: all.")] = None,
+    data_dir: DataDir = None,
+    offline: Offline = False,
+    as_json: Json = False,
+) -> None:
+    """Compute the checksums of what is on disk anew and compare them with the published ones.
+
+    Ends with exit code 3 when a file is damaged, or when a data set that was named is not there.
+    """
+    del offline
+    from initbench.data.dataset import DATASETS
+
+    source = _source(data_dir, offline=True, recheck=True)
+    for name in names or []:
+        _plain_options(name)
+    rows = [_state(name, source) for name in names or DATASETS.names()]
+    _print(rows, source, as_json)
+    bad = {"damaged", "missing"} if names else {"damaged"}
+    faults = [row for row in rows if row["status"] in bad]
+    if faults:
+        raise DataError("\n".join(str(row["problem"]) for row in faults))
+
+
+def _source(data_dir: Path | None, *, offline: bool, recheck: bool = False) -> DataSource:
+    from initbench.data.dataset import DataSource
+    from initbench.data.locate import data_root
+
+    def notify(message: str) -> None:
+        typer.echo(message, err=True)
+
+    return DataSource(root=data_root(data_dir), offline=offline, notify=notify, recheck=recheck)
+
+
+def _plain_options(name: str) -> DataOptions:
+    """Default options of the data set, or UsageError when it cannot do without the user's."""
+    from initbench.data.dataset import DATASETS
+    from initbench.registry_choice import default_choice
+
+    entry = DATASETS[name]
+    needed = [key for key, field in entry.options.model_fields.items() if field.is_required()]
+    if needed:
+        keys = ", ".join(f"data.{key}" for key in needed)
+        raise UsageError(
+            f"{name} is your own data: it has no files of its own, a config names them with {keys}"
+        )
+    options: DataOptions = default_choice(DATASETS, name)
+    return options
+
+
+def _state(name: str, source: DataSource) -> dict[str, Any]:
+    """One data set as a row: status is ok, missing, damaged or `yours` (named by a config)."""
+    from initbench.data.dataset import DATASETS, UnavailableError
+
+    row: dict[str, Any] = {"name": name, "status": "ok", "where": None, "bytes": None, "problem": None}
+    try:
+        located = DATASETS[name].locate(_plain_options(name), source)
+    except UsageError:
+        return {**row, "status": "yours"}
+    except UnavailableError as error:
+        return {**row, "status": "missing", "problem": error.missing}
+    except DataError as error:
+        return {**row, "status": "damaged", "problem": str(error)}
+    size = sum(path.stat().st_size for path in located.files)
+    return {**row, "where": _where(located), "bytes": size if located.files else None}
+
+
+def _where(located: LocatedDataset) -> str:
+    folders = dict.fromkeys(str(path.parent) for path in located.files)
+    return ", ".join(folders) or "generated"
+
+
+def _print(rows: list[dict[str, Any]], source: DataSource, as_json: bool) -> None:
+    if as_json:
+        import json
+
+        document = {"schema": "initbench.data/1", "root": str(source.root), "sets": rows}
+        typer.echo(json.dumps(document, indent=2))
+        return
+    from initbench.render.terminal import print_uncut, stdout_console
+    from initbench.render.text import DASH
+    from initbench.render.text_table import TextTable
+
+    headings = ["data set", "status", "size", "where", "what it is"]
+    grid = TextTable(headings, left=[heading for heading in headings if heading != "size"])
+    for row in rows:
+        cells = [row["name"], row["status"], _size(row["bytes"]), row["where"] or DASH]
+        grid.add([*cells, row.get("summary", "")])
+    print_uncut(stdout_console(), (grid if "summary" in rows[0] else grid.without(headings[-1:])).table())
+
+
+def _size(count: int | None) -> str:
+    from initbench.render.text import DASH
+
+    return DASH if count is None else f"{count / 1e6:.1f} MB"
+
+
+for _name, _command in (("ls", list_sets), ("fetch", fetch), ("verify", verify)):
+    add(app, _name, _command)

@@ -1,0 +1,62 @@
+"""Schemes without randomness. Every unit of a layer starts the same, and so it stays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from initbench.components.init_scheme import INITS, Scheme
+from initbench.registry import Options
+
+
+class ConstantOptions(Options):
+    """Options of constant."""
+
+    value: float = 1.0
+    """The value of every weight."""
+
+
+def _ones(weight: Tensor, **_: Any) -> None:
+    weight.fill_(1.0)
+
+
+def _zeros(weight: Tensor, **_: Any) -> None:
+    weight.zero_()
+
+
+def _constant(weight: Tensor, **arguments: Any) -> None:
+    weight.fill_(arguments["value"])
+
+
+INITS.add(
+    Scheme(
+        name="zeros",
+        aliases=("zero",),
+        summary="Every weight zero: no unit differs from another, and through relu no gradient passes.",
+        formula="W = 0",
+        source="the symmetry failure, Rumelhart et al. 1986",
+        fill=_zeros,
+    )
+)
+INITS.add(
+    Scheme(
+        name="ones",
+        aliases=("one",),
+        summary="Every weight one: all units of a layer stay identical, and the signal grows n-fold.",
+        formula="W = 1",
+        source="the symmetry failure, Rumelhart et al. 1986",
+        fill=_ones,
+    )
+)
+INITS.add(
+    Scheme(
+        name="constant",
+        aliases=("const",),
+        summary="Every weight the same value: the signal passes, but all units of a layer stay identical.",
+        formula="W = value",
+        source="the symmetry failure, Rumelhart et al. 1986",
+        options=ConstantOptions,
+        fill=_constant,
+    )
+)

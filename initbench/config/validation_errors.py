@@ -1,0 +1,162 @@
+"""Every fault of a config in plain words: what was found, what belongs there, the nearest name.
+
+`explain` turns pydantic's list of errors into Faults. Pydantic's locations hold labels of
+unions beside keys; the path a person can find is won back by walking the model's types.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from initbench.config.issue_messages import NOUNS, issue_text, type_mismatch, unknown_key
+from initbench.errors import ConfigIssue
+from initbench.registry_choice import ANY, Choice, options_model
+
+MAX_FAULTS = 100
+"""Faults of one config that are listed: a person mends the first few and looks again."""
+
+KeyPath = tuple[str | int, ...]
+Where = Callable[[KeyPath, bool], str]
+"""(path, of the key rather than the value) -> the `where` of a Fault."""
+
+
+def dotted_key(path: Sequence[str | int]) -> str:
+    """A path as it is written on the command line: `model.norm.num_groups`."""
+    return ".".join(str(part) for part in path)
+
+
+@dataclass(frozen=True)
+class ErrorLocation:
+    """Where one pydantic error belongs."""
+
+    path: KeyPath
+    siblings: tuple[str, ...]
+    """Keys that are valid beside the last one."""
+    union: KeyPath | None
+    """The location up to the first union without a tag: its branches fail together."""
+
+
+def locate_error(model: type[BaseModel], loc: KeyPath) -> ErrorLocation:
+    """The path of keys for a pydantic location, without the labels of unions and choices."""
+    nodes: list[Any] = [model]
+    path: KeyPath = ()
+    siblings: tuple[str, ...] = ()
+    union: KeyPath | None = None
+    for index, part in enumerate(loc):
+        nodes = [inner for node in nodes for inner in _unwrap(node)]
+        label = next((step for node in nodes if (step := _label(node, part)) is not None), None)
+        if label is not None:
+            if union is None and not any(isinstance(node, Choice) for node in nodes):
+                union = loc[:index]
+            nodes = label
+            continue
+        if part == "[key]":
+            continue
+        siblings = tuple(dict.fromkeys(key for node in nodes for key in _keys(node)))
+        nodes = [child for node in nodes for child in _children(node, part)]
+        path = (*path, part)
+    return ErrorLocation(path, siblings, union)
+
+
+def _unwrap(node: Any) -> Iterator[Any]:
+    """Take Annotated and `| None` off; a Choice in the annotation stands for the whole of it."""
+    origin, arguments = get_origin(node), get_args(node)
+    if origin is Annotated:
+        choice = next((mark for mark in arguments[1:] if isinstance(mark, Choice)), None)
+        yield from [choice] if choice is not None else _unwrap(arguments[0])
+    elif origin in (Union, types.UnionType):
+        members = [member for member in arguments if member is not type(None)]
+        yield from _unwrap(members[0]) if len(members) == 1 else [_Branches(tuple(members))]
+    else:
+        yield node
+
+
+@dataclass(frozen=True)
+class _Branches:
+    members: tuple[Any, ...]
+
+
+def _label(node: Any, part: str | int) -> list[Any] | None:
+    """What lies below `part` when it is a label that pydantic put in, else None."""
+    if isinstance(node, _Branches):
+        named = [member for member in node.members if getattr(member, "__name__", None) == part]
+        return named or list(node.members)
+    if isinstance(node, Choice):
+        named = [options_model(entry, node.tag) for entry in node.registry if part in (entry.name, ANY)]
+        return named or None
+    return None
+
+
+def _is_model(node: Any) -> bool:
+    return isinstance(node, type) and issubclass(node, BaseModel)
+
+
+def _keys(node: Any) -> list[str]:
+    return [info.alias or name for name, info in node.model_fields.items()] if _is_model(node) else []
+
+
+def _children(node: Any, part: str | int) -> list[Any]:
+    if _is_model(node):
+        fields = {info.alias or name: info for name, info in node.model_fields.items()}
+        info = fields.get(str(part))
+        return [] if info is None else [Annotated[info.annotation, *info.metadata, "field"]]
+    origin, arguments = get_origin(node), get_args(node)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return [arguments[1]]
+    if origin is tuple and Ellipsis not in arguments:
+        return [arguments[part]] if isinstance(part, int) and part < len(arguments) else []
+    return [arguments[0]] if arguments and isinstance(part, int) else []
+
+
+def to_issues(error: ValidationError, model: type[BaseModel], where: Where) -> list[ConfigIssue]:
+    """One Fault for each thing that `error` says is wrong with data meant for `model`."""
+    groups: dict[Any, list[tuple[ErrorLocation, Any]]] = {}
+    for index, entry in enumerate(error.errors(include_url=False)):
+        place = locate_error(model, entry["loc"])
+        groups.setdefault(index if place.union is None else place.union, []).append((place, entry))
+        if len(groups) > MAX_FAULTS:
+            break
+    faults = [fault for group in groups.values() for fault in _faults(group, where)]
+    if len(faults) <= MAX_FAULTS:
+        return faults
+    rest = error.error_count() - MAX_FAULTS
+    return [
+        *faults[:MAX_FAULTS],
+        ConfigIssue(where((), False), "", f"has {rest:,} more faults, which are not listed"),
+    ]
+
+
+def _faults(group: list[tuple[ErrorLocation, Any]], where: Where) -> Iterator[ConfigIssue]:
+    """Faults of one value: where all branches of a union refuse it, one sentence names them all."""
+    top = min(len(place.path) for place, _ in group)
+    specific = [pair for pair in group if pair[1]["type"] not in NOUNS or len(pair[0].path) > top]
+    if specific:
+        yield from (_fault(place, entry, where) for place, entry in specific)
+    else:
+        place, problem = group[0][0], type_mismatch([entry for _, entry in group])
+        yield ConfigIssue(where(place.path, False), dotted_key(place.path), problem)
+
+
+def _fault(place: ErrorLocation, entry: Any, where: Where) -> ConfigIssue:
+    path, code, ctx = place.path, entry["type"], entry.get("ctx", {})
+    if code == "missing" and isinstance(path[-1], int):
+        path, problem = path[:-1], f"needs more values, has {len(entry['input'])}"
+    elif code == "extra_forbidden":
+        problem = unknown_key(str(path[-1]), place.siblings)
+    elif code.startswith("choice_") or code == "key_fault":
+        problem = str(ctx["problem"])
+        path = _steps(ctx["key"]) if "key" in ctx else path + _steps(ctx.get("at", ""))
+    elif code in NOUNS:
+        problem = type_mismatch([entry])
+    else:
+        problem = issue_text(entry)
+    return ConfigIssue(where(path, code == "extra_forbidden"), dotted_key(path), problem)
+
+
+def _steps(key: str) -> KeyPath:
+    return tuple(int(part) if part.isdecimal() else part for part in key.split(".") if part)

@@ -1,0 +1,157 @@
+"""Published archives: found on disk and verified, or fetched from a mirror, verified and locked.
+
+A file that is present but has the wrong checksum is an error, never used and never overwritten:
+it may be somebody's own data. A root that cannot be written to is only read; what is fetched
+then goes to the cache folder, which is always looked at too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from initbench.data.dataset import DataSource, UnavailableError
+from initbench.data.download.checksums import cache_folder, checksum
+from initbench.data.download.mirrors import download, error_text, reachable_mirrors
+from initbench.errors import DataError
+
+_LOCK_SECONDS = 600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archive:
+    """A data set as it is published: its files, their checksums, the mirrors that carry them."""
+
+    name: str
+    folder: str
+    """Below the data root, as torchvision lays it out, e.g. `MNIST/raw`; empty for the root itself."""
+    checksums: Mapping[str, str]
+    """File name → md5 (hex), in the publisher's order."""
+    mirrors: tuple[str, ...]
+    """Addresses that a file's name is appended to, the preferred first."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the names and checksums, whatever their order."""
+        listed = "\n".join(f"{file} {md5}" for file, md5 in sorted(self.checksums.items()))
+        return hashlib.sha256(listed.encode()).hexdigest()
+
+
+def obtain(archive: Archive, source: DataSource) -> dict[str, Path]:
+    """Every file of `archive` by its name, verified, fetched first when it has to be.
+
+    Raises DataError for a file with the wrong checksum, UnavailableError when one is neither on
+    disk nor to be had.
+    """
+    found = find_on_disk(archive, source)
+    missing = [file for file in archive.checksums if file not in found]
+    if missing:
+        if source.offline:
+            raise _unavailable(archive, source, dict.fromkeys(archive.mirrors, "not asked, offline"))
+        _fetch(archive, missing, source)
+        found = find_on_disk(archive, source)
+    return {file: found[file] for file in archive.checksums}
+
+
+def find_on_disk(archive: Archive, source: DataSource) -> dict[str, Path]:
+    """The files of `archive` that are on disk, verified; raises DataError for a damaged one."""
+    found: dict[str, Path] = {}
+    for file, expected in archive.checksums.items():
+        paths = [folder / file for folder in _folders(archive, source)]
+        path = next((path for path in paths if path.is_file()), None)
+        if path is not None:
+            _verify(archive, path, expected, recheck=source.recheck)
+            found[file] = path
+    return found
+
+
+def _folders(archive: Archive, source: DataSource) -> list[Path]:
+    return list(dict.fromkeys(root / archive.folder for root in (source.root, cache_folder())))
+
+
+def _verify(archive: Archive, path: Path, expected: str, *, recheck: bool) -> None:
+    found = checksum(path, "md5", recheck=recheck)
+    if found != expected:
+        raise DataError(
+            f"{path} is not the published file: expected md5 {expected}, found {found}"
+            f" ({path.stat().st_size:,} bytes). It is left as it is; move it away and run"
+            f" `initbench data fetch {archive.name}`, or name another data root with --data-dir."
+        )
+
+
+def _fetch(archive: Archive, missing: list[str], source: DataSource) -> None:
+    """Fetch the files `missing`, or raise UnavailableError with all that was tried."""
+    failures: dict[str, str] = {}
+    mirrors = reachable_mirrors(archive.mirrors, missing[0], source.reach_seconds, failures)
+    # Reached before the lock is taken: those who wait for it must not add their waits up.
+    first = next(mirrors, None)
+    if first is None:
+        raise _unavailable(archive, source, failures)
+    from filelock import FileLock, Timeout
+
+    try:
+        folder = _writable_folder(archive, source)
+        with FileLock(folder / ".initbench.lock", timeout=_LOCK_SECONDS):
+            for mirror in chain([first], mirrors):
+                missing = _missing(archive, source)  # another process may have been here
+                if missing:
+                    source.notify(f"downloading {archive.name} from {mirror} to {folder}")
+                    missing = _fetch_from(mirror, archive, missing, folder, failures)
+                if not missing:
+                    return
+    except Timeout:
+        failures[str(folder)] = f"another process has held its lock for {_LOCK_SECONDS:g} s"
+    except OSError as error:
+        failures[f"writing to {source.root}"] = error_text(error)
+    raise _unavailable(archive, source, failures)
+
+
+def _missing(archive: Archive, source: DataSource) -> list[str]:
+    found = find_on_disk(archive, source)
+    return [file for file in archive.checksums if file not in found]
+
+
+def _fetch_from(
+    mirror: str, archive: Archive, files: list[str], folder: Path, failures: dict[str, str]
+) -> list[str]:
+    """Fetch `files`, stopping at the first failure; returns what is missing still."""
+    for done, file in enumerate(files):
+        failure = download(mirror, file, f"md5:{archive.checksums[file]}", folder)
+        if failure is not None:
+            failures[mirror] = f"{file}: {failure}"
+            return files[done:]
+    return []
+
+
+def _writable_folder(archive: Archive, source: DataSource) -> Path:
+    """The first of the data root's and the cache's folder that can be written to; or OSError."""
+    refused: OSError | None = None
+    for folder in _folders(archive, source):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+        except OSError as error:
+            refused = error
+    raise refused or OSError("no folder to write to")
+
+
+def _unavailable(archive: Archive, source: DataSource, failures: Mapping[str, str]) -> UnavailableError:
+    missing = ", ".join(_missing(archive, source))
+    folders = [f"{folder}: no {missing}" for folder in _folders(archive, source)]
+    fetched = "is not fetched offline" if source.offline else "could not be fetched"
+    holds = f"{archive.folder}/" if archive.folder else " and ".join(archive.checksums)
+    return UnavailableError(
+        f"{archive.name} is not in {source.root} and {fetched}",
+        tried=[*folders, *(f"{place}: {why}" for place, why in failures.items())],
+        remedies=[
+            f"run `initbench data fetch {archive.name}` where there is a network",
+            f"name a folder that holds {holds} with --data-dir or INITBENCH_DATA",
+            "use data.name=digits, which needs no download (or data.fallback=digits)",
+            "use your own images with data.name=npz and data.path=FILE",
+        ],
+    )

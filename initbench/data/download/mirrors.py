@@ -1,0 +1,112 @@
+"""Which mirrors answer, within a bound on the time, and the verified download from one of them."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from initbench.data.download.progress_bar import download_bar
+
+# A mirror that compresses what is compressed already would hand us bytes with another checksum.
+_PLAIN = {"Accept-Encoding": "identity"}
+_STALL_SECONDS = 15.0
+
+
+def join(mirror: str, file: str) -> str:
+    """The address of `file` at `mirror`."""
+    return f"{mirror.rstrip('/')}/{file}"
+
+
+def reachable_mirrors(
+    mirrors: Sequence[str], file: str, seconds: float, failures: dict[str, str]
+) -> Iterator[str]:
+    """Yield the mirrors that have `file`, as they answer, for at most `seconds` in all.
+
+    All are asked at once, each in a daemon thread, because neither a look-up of a host's name nor
+    a proxy can be interrupted; a thread that hangs is left behind. `failures` receives the reason
+    for each mirror that did not serve.
+    """
+    import requests  # noqa: F401  (so that its import is not on the clock)
+
+    deadline = time.monotonic() + seconds
+    answers: queue.Queue[tuple[str, str | None]] = queue.Queue()
+    for mirror in mirrors:
+        threading.Thread(target=_ask, args=(mirror, file, seconds, answers), daemon=True).start()
+    failures.update((mirror, f"no answer within {seconds:g} s") for mirror in mirrors)
+    for _ in mirrors:
+        try:
+            mirror, failure = answers.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            return
+        if failure is None:
+            del failures[mirror]
+            yield mirror
+        else:
+            failures[mirror] = failure
+
+
+def _ask(mirror: str, file: str, seconds: float, answers: queue.Queue[tuple[str, str | None]]) -> None:
+    import requests
+
+    headers = {**_PLAIN, "Range": "bytes=0-0"}
+    try:
+        with requests.get(join(mirror, file), stream=True, timeout=seconds, headers=headers) as response:
+            failure = None if response.ok else f"HTTP {response.status_code} {response.reason}"
+    except Exception as error:
+        # Whatever it is: an exception that ended the thread would be waited for in vain.
+        failure = error_text(error)
+    answers.put((mirror, failure))
+
+
+def download(mirror: str, file: str, known_hash: str, folder: Path) -> str | None:
+    """Fetch `file` into `folder`, visible there only once complete and verified.
+
+    `known_hash` is `algorithm:hex`. Returns None, or why it failed.
+    """
+    import pooch
+
+    pooch.get_logger().setLevel("ERROR")  # its lines would mix with the progress on stderr
+    try:
+        with download_bar(file) as bar:
+            downloader = pooch.HTTPDownloader(
+                progressbar=bar or False, chunk_size=1 << 16, timeout=_STALL_SECONDS, headers=_PLAIN
+            )
+            url = join(mirror, file)
+            path = pooch.retrieve(url, known_hash, fname=file, path=folder, downloader=downloader)
+        _give_usual_mode(Path(path))
+    except (OSError, ValueError) as error:  # requests' exceptions are OSErrors
+        return error_text(error)
+    return None
+
+
+def _give_usual_mode(path: Path) -> None:
+    """A temporary file is its owner's alone; a data root may be shared."""
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(0o666 & ~umask)
+
+
+def error_text(error: BaseException) -> str:
+    """Why a request failed, in a few words instead of urllib3's nested ones."""
+    import requests
+
+    kinds: list[tuple[type[BaseException], str]] = [
+        (requests.Timeout, "timed out"),
+        (requests.exceptions.ProxyError, "the proxy refused"),
+        (requests.exceptions.SSLError, "the TLS connection failed"),
+    ]
+    for kind, words in kinds:
+        if isinstance(error, kind):
+            return words
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"HTTP {error.response.status_code} {error.response.reason}"
+    if isinstance(error, requests.ConnectionError):
+        named = "NameResolutionError" in str(error)
+        return "its host name cannot be resolved" if named else "cannot connect"
+    if isinstance(error, ValueError) and "hash" in str(error).lower():
+        return "sent a file with the wrong checksum"
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,86 @@
+"""From a config's data section to a data set that is really there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from initbench.data.dataset import DATASETS, DataOptions, DataSource, LocatedDataset, UnavailableError
+from initbench.data.download.checksums import cache_folder
+from initbench.errors import DataError
+from initbench.paths import expand_user, file_kind
+from initbench.registry_choice import default_choice
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedDataset:
+    """The data set a run will use, and the one its config asked for."""
+
+    requested: str
+    located: LocatedDataset
+
+
+def data_root(named: Path | None) -> Path:
+    """The data root: `named` (--data-dir or INITBENCH_DATA), else the XDG cache.
+
+    It need not exist. Raises DataError when it is something other than a folder.
+    """
+    root = expand_user(named).absolute() if named else cache_folder()
+    try:
+        is_usable = file_kind(root) in ("folder", "missing")
+    except OSError as error:
+        raise DataError(f"the data root {str(root)[:200]} cannot be used: {error.strerror}") from None
+    if not is_usable:
+        raise DataError(f"the data root {root} is not a folder")
+    return root
+
+
+def resolve(options: DataOptions, source: DataSource) -> ResolvedDataset:
+    """Find or fetch the data set `options.name`, or its `fallback` when it cannot be had.
+
+    A set that cannot be had is looked for, and its fallback said through `source.notify`, once for a
+    Source, however many configs ask for it. Raises UnavailableError without a fallback, and
+    DataError whenever a file is there that cannot be trusted.
+    """
+    key = _key(options)
+    known = source.unavailable.get(key)
+    try:
+        if known is not None:
+            raise known
+        located = DATASETS[options.name].locate(options, source)
+    except UnavailableError as error:
+        if options.fallback is None:
+            raise
+        located = _fall_back(options, source)
+        if known is None:
+            source.notify(
+                f"{error.missing}, so {located.name} is used instead; to get the real set,"
+                f" {error.remedies[0]}"
+            )
+            source.unavailable[key] = error
+    return ResolvedDataset(requested=options.name, located=located)
+
+
+def options_used(options: DataOptions, resolved: ResolvedDataset) -> DataOptions:
+    """Return the options under which the located set is used: `options`, or those of its stand-in.
+
+    A stand-in keeps the preparation that was asked for, has its own options at their defaults, and
+    equals the options of a config that asks for the set by its name.
+    """
+    name = resolved.located.name
+    if name == options.name:
+        return options
+    stand_in: DataOptions = default_choice(DATASETS, name)
+    shared = {key: getattr(options, key) for key in DataOptions.model_fields}
+    return stand_in.model_copy(update={**shared, "name": name, "fallback": None})
+
+
+def _key(options: DataOptions) -> str:
+    """What decides where a set is looked for: its name and the options that it alone has."""
+    shared = set(DataOptions.model_fields) - {"name"}
+    return options.model_dump_json(exclude=shared)
+
+
+def _fall_back(options: DataOptions, source: DataSource) -> LocatedDataset:
+    name = str(options.fallback)
+    return DATASETS[name].locate(default_choice(DATASETS, name), source)

@@ -1,0 +1,41 @@
+"""Images of another size, before they are normalised."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from initbench.data.dataset import RawData
+
+_CHUNK_VALUES = 1 << 22
+
+
+def resize_images(raw: RawData, size: tuple[int, int]) -> RawData:
+    """All images of the set with H × W = `size`, by bilinear interpolation with antialiasing.
+
+    uint8 images are rounded to uint8 again, as torchvision and Pillow do.
+    """
+    return replace(
+        raw,
+        x_train=_resize(raw.x_train, size),
+        x_test=_resize(raw.x_test, size),
+        x_val=None if raw.x_val is None else _resize(raw.x_val, size),
+    )
+
+
+def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, C, H, W) to (N, C, *size) in the same dtype, in chunks, so that no float copy is made of all."""
+    if tuple(x.shape[2:]) == size:
+        return x
+    values = x.shape[1] * max(x.shape[2] * x.shape[3], size[0] * size[1])
+    chunks = torch.split(x, max(1, _CHUNK_VALUES // values))
+    return torch.cat([_interpolate(chunk, size) for chunk in chunks])
+
+
+def _interpolate(x: Tensor, size: tuple[int, int]) -> Tensor:
+    # Through float32 for uint8 as well: torch's kernel for uint8 differs from machine to machine.
+    y = interpolate(x.float(), size, mode="bilinear", antialias=True)
+    return y.round_().clamp_(0, 255).to(torch.uint8) if x.dtype == torch.uint8 else y

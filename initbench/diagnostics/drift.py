@@ -1,0 +1,167 @@
+"""What nets show before training, whatever they were made from."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from initbench.config.schema import ExperimentConfig
+from initbench.data.preprocessing import Split
+from initbench.determinism import one_thread
+from initbench.models.fans import shape_of
+from initbench.models.network import Network
+from initbench.probing.diagnosis import diagnose
+from initbench.probing.finding import Finding
+from initbench.probing.messages import drift_note
+from initbench.probing.network_probe import probe
+from initbench.probing.remedies import DiagnosisContext
+from initbench.probing.tensor_statistics import ProbeDetail
+from initbench.probing.theory import TheoryPrediction
+from initbench.probing.training_conditions import (
+    SCALE_FREE_NORMS,
+    Conditions,
+    Shown,
+    batch_conditions,
+    broken_tensors,
+)
+from initbench.trace.torch_ops import norm_module
+from initbench.train.matmul_precision import true_fp32
+
+_SCALE_FREE = SCALE_FREE_NORMS | {"FilterResponseNorm"}
+
+Measurement = dict[str, float | None]
+"""By statistic, what one net shows in one layer."""
+
+
+@dataclass(frozen=True)
+class SurveyedLayer:
+    """One weight layer: what it is, and what every net shows in it."""
+
+    index: int
+    name: str
+    fan_in: float
+    fan_out: float
+    measured: list[Measurement]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """Nets of one kind before training."""
+
+    seeds: tuple[int, ...]
+    """One for each net."""
+    samples: int
+    """Of the batch that all of them are shown."""
+    layers: list[SurveyedLayer]
+    expected: TheoryPrediction
+    findings: list[tuple[Finding, int]]
+    """Each kind of finding once, with the number of nets that show it."""
+    note: str | None = None
+    """What theory says of q over the layers, where it drifts without being a finding."""
+
+
+def probe_untrained(network: Network, batch: Split, config: ExperimentConfig) -> Shown:
+    """What a diagnosis reads of one untrained net, on the device of the batch. One thread for all of it."""
+    network = network.to(batch.x.device)
+    losses: list[float] = []
+
+    def loss(logits: Tensor, y: Tensor) -> Tensor:
+        value = cross_entropy(logits, y)
+        losses.append(float(value.detach()))
+        return value
+
+    with true_fp32(batch.x.device), one_thread():
+        layers = probe(
+            network,
+            {name: p.detach() for name, p in network.named_parameters()},
+            dict(network.named_buffers()),
+            x=batch.x,
+            y=batch.y,
+            loss=loss,
+            bins=config.probe.bins,
+            detail=ProbeDetail.DIAGNOSIS,
+        )
+    return Shown(layers, network_conditions(network, batch.x, losses[0]))
+
+
+def network_conditions(network: Network, x: Tensor, loss: float | None) -> Conditions:
+    """What a net of ours and its batch x (B, …) show beside the layers; `loss`: cross-entropy at init."""
+    conditions = batch_conditions(x)
+    head = network.weight_layers()[-1]
+    return replace(
+        conditions,
+        broken=(*broken_tensors(network.named_parameters(), network.named_buffers()), *conditions.broken),
+        first_input=None if _divides_scale_out(network) else conditions.batch,
+        loss=loss,
+        chance=math.log(shape_of(head.module)[0]),
+        head=head.name,
+    )
+
+
+def _divides_scale_out(network: Network) -> bool:
+    """Whether a norm takes the scale of the input away in or right behind the first layer."""
+    name = type(network.weight_layers()[0].output).__name__
+    return norm_module(name) in _SCALE_FREE or name.startswith("Cosine")
+
+
+def layer_measurement(layers: Sequence[dict[str, Any]], place: int) -> Measurement:
+    """The statistics of one layer of a net, as probed."""
+    own = layers[place]
+    act = own["act"] or {}
+    found: Measurement = {
+        "q": own["pre"]["q"],
+        "act_mean": act.get("mean"),
+        "act_std": act.get("std"),
+        "zero_fraction": act.get("zero_fraction"),
+        "saturated_fraction": act.get("saturated_fraction"),
+        "grad_ratio": None,
+    }
+    if place + 1 < len(layers):
+        here, above = own["grad"]["pre_q"], layers[place + 1]["grad"]["pre_q"]
+        found["grad_ratio"] = here / above if here is not None and above else None
+    return {name: value if value is None or math.isfinite(value) else None for name, value in found.items()}
+
+
+def findings(shown: Sequence[Shown], situation: DiagnosisContext) -> list[tuple[Finding, int]]:
+    """Return what is wrong with nets as probed: each kind once, as the first net shows it, with its count."""
+    first: dict[str, int] = {}
+    counts: Counter[str] = Counter()
+    for place, net in enumerate(shown):
+        codes = [finding.code for finding in _diagnosed(net, None)]
+        counts.update(codes)
+        for code in codes:
+            first.setdefault(code, place)
+    spoken = {
+        place: {f.code: f for f in _diagnosed(shown[place], situation)} for place in set(first.values())
+    }
+    return [(spoken[place][code], counts[code]) for code, place in first.items()]
+
+
+def _diagnosed(net: Shown, situation: DiagnosisContext | None) -> list[Finding]:
+    snapshot = {"when": "init", "step": 0, "layers": net.layers}
+    return diagnose([snapshot], situation, None, conditions=net.conditions_found())
+
+
+def signal_note(
+    expected: TheoryPrediction, found: Sequence[tuple[Finding, int]], situation: DiagnosisContext
+) -> str | None:
+    """What theory says of q over the hidden layers, unless a finding says it."""
+    if any(finding.code in ("vanishing_forward", "exploding_forward") for finding, _ in found):
+        return None
+    return drift_note(wide_q(expected), situation)
+
+
+def wide_q(expected: TheoryPrediction) -> list[float]:
+    """Return what theory says of q in the hidden layers of wide nets, as far as it says anything."""
+    return [one.wide_q for one in expected.layers[:-1] if one.wide_q is not None]
+
+
+def mean_first_q(shown: Sequence[Shown]) -> float:
+    """Mean over the nets of the first layer's E[h²]."""
+    return math.fsum(net.layers[0]["pre"]["q"] for net in shown) / len(shown)

@@ -1,0 +1,159 @@
+"""Probe a user's own modules before training, one for each seed, and hold them against theory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from initbench.determinism import one_thread
+from initbench.diagnostics.advice_trials import RECURRENT_DRAWS, TRIAL_NETS, ModuleAttempt
+from initbench.diagnostics.drift import Survey, SurveyedLayer, findings, layer_measurement
+from initbench.errors import UsageError
+from initbench.memory import require_memory
+from initbench.probing.checked_advice import TrialResult, Trials, trial_result
+from initbench.probing.coverage import Coverage
+from initbench.probing.loss import Loss
+from initbench.probing.model_inputs import ModelInputs, as_inputs
+from initbench.probing.module_probe import ModuleProbe, probe_module
+from initbench.probing.module_theory import expect_own, own_situation
+from initbench.probing.remedies import MODULE_BRANCH_STARTS, RECURRENT, module_ways
+from initbench.probing.theory import TheoryPrediction
+from initbench.theory.types import LayerPrediction
+from initbench.torch_defaults import plain_defaults
+from initbench.trace.weight_use import TraceResult, WeightUse
+from initbench.train.matmul_precision import true_fp32
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModuleSurvey(Survey):
+    """Modules of one kind before training."""
+
+    model: str
+    """What they were made by."""
+    batch: str
+    """What they were shown."""
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    loss: str
+    loss_value: float
+    """Mean over the modules."""
+    loss_at_chance: float | None
+    """What it is where all classes are equally likely: ln C for the cross-entropy of C classes."""
+    coverage: Coverage
+    """How much of the first module was looked at."""
+    found: TraceResult
+    """What the first module's pass showed."""
+
+
+@plain_defaults()
+def survey_own(
+    modules: Iterable[nn.Module],
+    inputs: Tensor | ModelInputs,
+    y: Tensor | None = None,
+    *,
+    loss: Loss | None = None,
+    chance: float | None = None,
+    model: str,
+    batch: str,
+    seeds: Sequence[int],
+) -> ModuleSurvey:
+    """Pass a batch through each of the modules, which are left as they were found.
+
+    Raises UsageError for modules that cannot be run on the batch, that have no weight layer, or that differ
+    from one another in more than their weights.
+    """
+    inputs = as_inputs(inputs)
+    x = inputs.main
+    seen: list[ModuleProbe] = []
+    for_trials: list[nn.Module] = []  # no more are held in memory
+    with true_fp32(x.device), one_thread():
+        for module in modules:
+            seen.append(probe_module(module, inputs, y, loss, chance))
+            if len(for_trials) < TRIAL_NETS:
+                for_trials.append(module)
+    nets = [net.found.uses for net in seen]
+    _refuse_unseen(seen[0])
+    _refuse_unlike(nets)
+    shown = [net.shown for net in seen]
+    expected = expect_own(nets, x) if len(inputs.tensors) == 1 else _expect_nothing(nets[0])
+    situation = own_situation(nets, expected)
+
+    def look(module: nn.Module, inputs: ModelInputs) -> TrialResult:
+        with true_fp32(x.device), one_thread():
+            return trial_result([probe_module(module, inputs, y, loss, chance).shown])
+
+    attempt = ModuleAttempt(for_trials, inputs, seen[0].found, situation.activation, look)
+    recurrent = RECURRENT_DRAWS if any(use.is_recurrent for use in nets[0]) else ()
+    situation = replace(
+        situation,
+        check=Trials(trial_result(shown[: len(for_trials)]), attempt),
+        branches=MODULE_BRANCH_STARTS if seen[0].found.additions else (),
+        ways={**module_ways(is_tied=seen[0].conditions.tied), RECURRENT: recurrent},
+    )
+    return ModuleSurvey(
+        seeds=tuple(seeds),
+        samples=len(x),
+        layers=_layers(seen),
+        expected=expected,
+        findings=findings(shown, situation),
+        model=model,
+        batch=batch,
+        input_shape=tuple(x.shape[1:]),
+        output_shape=seen[0].output_shape,
+        loss=seen[0].loss.words,
+        loss_value=sum(net.loss.value for net in seen) / len(seen),
+        loss_at_chance=seen[0].loss.chance,
+        coverage=seen[0].coverage,
+        found=seen[0].found,
+    )
+
+
+def _expect_nothing(uses: Sequence[WeightUse]) -> TheoryPrediction:
+    return TheoryPrediction([LayerPrediction() for _ in uses], None, "the module takes several inputs")
+
+
+def _refuse_unseen(net: ModuleProbe) -> None:
+    if not net.found.uses:
+        reasons = net.coverage.gaps or "nothing multiplies by a weight through torch's functions"
+        raise UsageError(f"no weight layer was seen in the pass: {reasons}")
+
+
+def _refuse_unlike(nets: Sequence[Sequence[WeightUse]]) -> None:
+    kinds = {tuple((use.name, use.operation, tuple(use.weight.shape)) for use in uses) for uses in nets}
+    if len(kinds) > 1:
+        raise UsageError("the modules differ in their layers from seed to seed; probe one seed at a time")
+
+
+def _layers(seen: Sequence[ModuleProbe]) -> list[SurveyedLayer]:
+    return [
+        SurveyedLayer(
+            use.index,
+            use.name if use.use_count == 1 else f"{use.name} (use {use.use_count})",
+            use.fan_in,
+            use.fan_out,
+            [layer_measurement(net.records, place) for net in seen],
+        )
+        for place, use in enumerate(seen[0].found.uses)
+    ]
+
+
+def gaussian_batch(shape: Sequence[int], samples: int, seed: int = 0) -> Tensor:
+    """N(0, 1) noise (samples, *shape), the same for every call."""
+    size = " × ".join(f"{axis:,}" for axis in (samples, *shape))
+    require_memory(
+        4.0 * math.prod((samples, *shape)), f"a batch of {size} values", "lower --input or probe.batch"
+    )
+    stream = torch.Generator("cpu").manual_seed(seed)
+    return torch.randn(samples, *shape, generator=stream, dtype=torch.float32, device="cpu")
+
+
+def token_batch(vocabulary: int, shape: Sequence[int], samples: int, seed: int = 0) -> Tensor:
+    """Token ids (samples, *shape), each as likely as any other, the same for every call."""
+    values = math.prod((samples, *shape))
+    require_memory(8.0 * values, f"a batch of {values:,} token ids", "lower --input or probe.batch")
+    stream = torch.Generator("cpu").manual_seed(seed)
+    return torch.randint(vocabulary, (samples, *shape), generator=stream, device="cpu")

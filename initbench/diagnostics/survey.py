@@ -1,0 +1,127 @@
+"""Probe an experiment's nets before training, under many seeds, and hold them against theory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from initbench.config.loading import changed
+from initbench.config.schema import ExperimentConfig
+from initbench.data.batches import check_batch_size
+from initbench.data.preprocessing import PreparedData
+from initbench.determinism import one_thread
+from initbench.diagnostics.advice_trials import TRIAL_NETS, config_attempt
+from initbench.diagnostics.drift import (
+    Survey,
+    SurveyedLayer,
+    findings,
+    layer_measurement,
+    mean_first_q,
+    probe_untrained,
+    signal_note,
+    wide_q,
+)
+from initbench.models.fans import fans
+from initbench.models.network import Network
+from initbench.pretrain.initial_networks import initial_networks
+from initbench.pretrain.weight_sources import WeightSource
+from initbench.probing.checked_advice import Trials, most_telling, trial_result
+from initbench.probing.finding import Checked
+from initbench.probing.messages import DRIFT_CODE, drifts, mean_slope
+from initbench.probing.remedies import situation_of
+from initbench.probing.theory import TheoryPrediction, predict
+from initbench.probing.training_conditions import Shown
+from initbench.runner.capacity import check_network
+from initbench.runner.run_identity import training_mode
+from initbench.train.loop import fixed_sample
+from initbench.train.network_builder import build_networks
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigSurvey(Survey):
+    """The nets of one experiment before training."""
+
+    config: ExperimentConfig
+    dataset: str
+    requested: str
+
+
+def survey(
+    config: ExperimentConfig, data: PreparedData, origins: Mapping[int, WeightSource] | None = None
+) -> ConfigSurvey:
+    """Draw and probe a net for every seed, one after another. Nothing is trained or stored.
+
+    `origins`: by seed, where the nets take their weights from, if from elsewhere.
+    """
+    with one_thread():  # theory too is thousands of small sums, which wait for threads longer than they take
+        return _survey(config, data, origins or {})
+
+
+def _survey(
+    config: ExperimentConfig, data: PreparedData, origins: Mapping[int, WeightSource]
+) -> ConfigSurvey:
+    check_batch_size(len(data.train), config.train.batch_size)
+    check_network(config, data, copies=2)  # weights and gradients
+    batch = fixed_sample(data.train, config.probe.batch)
+    mode = training_mode(config, data.train.x.device)
+    seen: list[Shown] = []
+    network: Network | None = None
+    for seed in config.seed_list:
+        taken = [origins[seed]] if origins else []
+        (network,) = initial_networks(config, data, [seed], mode, data.train.x.device, taken)
+        seen.append(probe_untrained(network, batch, config))
+    assert network is not None
+    network = network.cpu()
+    situation = situation_of(network, config.model, config.init, mean_first_q(seen))
+    tried = most_telling(seen, TRIAL_NETS)
+    attempt = config_attempt(
+        config,
+        data,
+        [config.seed_list[place] for place in tried],
+        [origins[config.seed_list[place]] for place in tried] if origins else [],
+    )
+    trials = Trials(trial_result([seen[place] for place in tried]), attempt)
+    expected = predict(network, config.init, config.model.norm.name, batch.x)
+
+    def check(code: str, words: str) -> Checked | None:
+        if code != DRIFT_CODE:
+            return trials(code, words)
+        if trials.harmless(words) is None:
+            return None
+        other = changed(config, [*words.split(), "init.head=null"])  # theory stops at a head of zeros
+        (drawn,) = build_networks(other, data, config.seed_list[:1])
+        return _level_q(expected, predict(drawn, other.init, other.model.norm.name, batch.x))
+
+    situation = replace(situation, check=check)
+    found = findings(seen, situation)
+    return ConfigSurvey(
+        seeds=config.seed_list,
+        config=config,
+        dataset=data.name,
+        requested=data.requested,
+        samples=len(batch),
+        layers=_layers(network, [net.layers for net in seen]),
+        expected=expected,
+        findings=found,
+        note=signal_note(expected, found, situation),
+    )
+
+
+def _level_q(before: TheoryPrediction, after: TheoryPrediction) -> Checked | None:
+    """Return what shows that theory's q stays level over the layers; None where it drifts or is not known."""
+    first, second = (mean_slope(wide_q(expected)) for expected in (before, after))
+    if not wide_q(after) or drifts(wide_q(after)):
+        return None
+    return Checked("q per layer in theory", math.exp(first), math.exp(second), "factor")
+
+
+def _layers(network: Network, shown: Sequence[Sequence[dict[str, Any]]]) -> list[SurveyedLayer]:
+    weighted = network.weight_layers()
+    return [
+        SurveyedLayer(
+            layer.index, layer.name, *fans(layer.module), [layer_measurement(net, i) for net in shown]
+        )
+        for i, layer in enumerate(weighted)
+    ]

@@ -1,0 +1,246 @@
+"""A map over weight scale and depth: where a net's signal and gradient come through, and where it learns.
+
+At each point a net of the config is drawn with that depth and weights N(0, σ_w²/fan_in), and judged by the
+diagnosis of `initbench probe`. Nothing is stored.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise, product
+from typing import Any, Protocol
+
+import torch
+
+from initbench.components.init_scheme import INITS
+from initbench.config.schema import ExperimentConfig
+from initbench.data.batches import check_batch_size
+from initbench.data.preprocessing import PreparedData, Split
+from initbench.determinism import one_thread
+from initbench.diagnostics.drift import probe_untrained
+from initbench.diagnostics.short_training import LearningThreshold, train_variants
+from initbench.errors import UsageError
+from initbench.models.network import FAMILIES, Network
+from initbench.probing.diagnosis import diagnose
+from initbench.probing.theory import theory_layers, why_no_prediction
+from initbench.registry_choice import default_choice
+from initbench.runner.capacity import check_network
+from initbench.theory.depth_scales import DepthScales, critical_sigma_w, deep_chi_1, depth_scales
+from initbench.theory.types import TheoryLayer
+from initbench.train.loop import fixed_sample
+from initbench.train.network_builder import build_networks
+
+MIN_LAYERS = 3
+"""Theory speaks of what one hidden layer does to the next: a head and two of them."""
+
+
+@dataclass(frozen=True)
+class MapAxes:
+    """The values along both axes, rising."""
+
+    sigma_w: tuple[float, ...]
+    depth: tuple[int, ...]
+    """Weight layers, the head included."""
+
+
+@dataclass(frozen=True)
+class MapPoint:
+    """What the nets of one σ_w and depth show."""
+
+    sigma_w: float
+    depth: int
+    diagnosis: tuple[str, ...]
+    """Codes that more than half of the nets show, in order of precedence."""
+    signal_ratio: float | None
+    """Variance over samples of the last hidden pre-activation over the first's; median over the nets."""
+    gradient_ratio: float | None
+    """E[δ²] of the first hidden layer over the last's; median over the nets."""
+    learned: bool | None = None
+    """Whether more than half of the nets learned; None where none was trained."""
+    val_accuracy: float | None = None
+    """Mean over the nets after training; None where one diverged, or none was trained."""
+
+
+@dataclass(frozen=True)
+class TrainabilityMap:
+    """Everything that is known of the map."""
+
+    config: ExperimentConfig
+    axes: MapAxes
+    dataset: str
+    requested: str
+    samples: int
+    """Of the probe batch."""
+    points: list[MapPoint]
+    """Depth by depth, σ_w by σ_w."""
+    theory: list[DepthScales] | None
+    """One for each σ_w."""
+    reason: str | None
+    """Why theory has no word, or None."""
+    critical: float | None
+    """The σ_w within the axis where χ₁ = 1, or None."""
+    bar: LearningThreshold | None
+    """What learning means; None without training."""
+
+
+class MapProgress(Protocol):
+    """Receives how far the work is."""
+
+    def begun(self, what: str, total: int) -> None:
+        """A stage of `total` units begins."""
+
+    def advanced(self, units: int) -> None:
+        """So many more units are done."""
+
+
+def compute_map(
+    config: ExperimentConfig, axes: MapAxes, data: PreparedData, observer: MapProgress, *, steps: int | None
+) -> TrainabilityMap:
+    """Draw and judge the nets of all points, and train them for `steps` updates unless it is None.
+
+    The config's family is one that `check_family` lets pass.
+    """
+    check_batch_size(len(data.train), config.train.batch_size)
+    for depth in {axes.depth[0], axes.depth[-1]}:
+        at = config_at(config, axes.sigma_w[0], depth)
+        check_network(at, data, copies=2)
+    deepest = config_at(config, axes.sigma_w[0], max(MIN_LAYERS, axes.depth[-1]))
+    reason = why_no_prediction(_meta_network(deepest, data), deepest.init, config.model.norm.name)
+    batch = fixed_sample(data.train, config.probe.batch)
+    theory, critical = (None, None) if reason is not None else _theory(config, axes, data, batch, observer)
+    points = list(_probed(config, axes, data, batch, observer))
+    bar = None if steps is None else LearningThreshold.for_split(data.val, steps)
+    if bar is not None:
+        points = list(_trained(points, config, axes, data, observer, bar))
+    return TrainabilityMap(
+        config=config,
+        axes=axes,
+        dataset=data.name,
+        requested=data.requested,
+        samples=len(batch),
+        points=points,
+        theory=theory,
+        reason=reason,
+        critical=critical,
+        bar=bar,
+    )
+
+
+def config_at(config: ExperimentConfig, sigma_w: float, depth: int) -> ExperimentConfig:
+    """The config at one point. Biases and the head's scheme stay the config's own."""
+    init = config.init.model_copy(
+        update={"scheme": default_choice(INITS, "lecun_normal"), "gain": float(sigma_w)}
+    )
+    model = config.model.model_copy(update={"depth": depth})
+    return config.model_copy(update={"init": init, "model": model})
+
+
+def _meta_network(config: ExperimentConfig, data: PreparedData) -> Network:
+    """A net of shapes without data."""
+    with torch.device("meta"):
+        return FAMILIES[config.model.family].build(config.model, data.input_shape, data.classes)
+
+
+def check_family(config: ExperimentConfig, data: PreparedData) -> None:
+    """Raise UsageError unless the config's net is a plain stack of layers, as deep as model.depth says."""
+    family = config.model.family
+    if not hasattr(config.model, "depth"):
+        raise UsageError(f"--map needs model.depth, which model.family={family} lacks. Try model.family=mlp")
+    if not _meta_network(config, data).plain:
+        raise UsageError(
+            f"--map needs a plain stack of layers, and model.family={family} has shortcuts."
+            " Try model.family=mlp"
+        )
+
+
+def _theory(
+    config: ExperimentConfig, axes: MapAxes, data: PreparedData, batch: Split, observer: MapProgress
+) -> tuple[list[DepthScales], float | None]:
+    """Of each σ_w, and the first place between two of them where χ₁ passes 1."""
+    depth, q = max(MIN_LAYERS, axes.depth[-1]), float(batch.x.double().square().mean())
+
+    def stack(sigma_w: float) -> list[TheoryLayer]:
+        at = config_at(config, sigma_w, depth)
+        return theory_layers(_meta_network(at, data), at.init)
+
+    observer.begun("computing depth scales", len(axes.sigma_w))
+    with one_thread():  # the tensors are small
+        found = []
+        for sigma_w in axes.sigma_w:
+            found.append(depth_scales(stack(sigma_w), q))
+            observer.advanced(1)
+        pairs = zip(pairwise(axes.sigma_w), pairwise(one.chi_1 >= 1.0 for one in found), strict=True)
+        passed = next((ends for ends, (before, after) in pairs if before != after), None)
+        return found, None if passed is None else critical_sigma_w(lambda s: deep_chi_1(stack(s), q), *passed)
+
+
+def _probed(
+    config: ExperimentConfig, axes: MapAxes, data: PreparedData, batch: Split, observer: MapProgress
+) -> Iterator[MapPoint]:
+    columns, seeds = len(axes.sigma_w), config.seed_list
+    nets = columns * len(axes.depth) * len(seeds)
+    observer.begun(f"probing {nets:,} nets", sum(axes.depth) * columns * len(seeds))
+    for depth, sigma_w in product(axes.depth, axes.sigma_w):
+        at, shown = config_at(config, sigma_w, depth), []
+        for seed in seeds:
+            (network,) = build_networks(at, data, [seed])
+            shown.append(probe_untrained(network, batch, config).layers)
+            observer.advanced(depth)
+        yield _point(sigma_w, depth, shown)
+
+
+def _point(sigma_w: float, depth: int, nets: Sequence[list[dict[str, Any]]]) -> MapPoint:
+    counts: dict[str, int] = {}
+    for layers in nets:
+        for finding in diagnose([{"when": "init", "step": 0, "layers": layers}], None, None):
+            counts[finding.code] = counts.get(finding.code, 0) + 1
+    codes = tuple(code for code, count in counts.items() if 2 * count > len(nets))
+    signal = [_ratio(layers, "pre", "signal", last_over_first=True) for layers in nets]
+    gradient = [_ratio(layers, "grad", "pre_q", last_over_first=False) for layers in nets]
+    return MapPoint(sigma_w, depth, codes, _median(signal), _median(gradient))
+
+
+def _ratio(
+    layers: Sequence[dict[str, Any]], part: str, statistic: str, *, last_over_first: bool
+) -> float | None:
+    hidden = [layer[part][statistic] for layer in layers if layer["act"] is not None]
+    if not hidden or hidden[0] is None or hidden[-1] is None:
+        return None
+    over, under = (hidden[-1], hidden[0]) if last_over_first else (hidden[0], hidden[-1])
+    return over / under if under else None
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
+
+
+def _trained(
+    points: Sequence[MapPoint],
+    config: ExperimentConfig,
+    axes: MapAxes,
+    data: PreparedData,
+    observer: MapProgress,
+    bar: LearningThreshold,
+) -> Iterator[MapPoint]:
+    """The points with what training made of them. All nets of one depth have the same shapes: one row."""
+    seeds = config.seed_list
+    nets = len(points) * len(seeds)
+    units = sum(axes.depth) * len(axes.sigma_w) * len(seeds) * bar.steps
+    observer.begun(f"training {nets:,} nets, {bar.steps:,} steps each", units)
+    for depth in axes.depth:
+        row = [point for point in points if point.depth == depth]
+        starts = [(config_at(config, point.sigma_w, depth), seed) for point in row for seed in seeds]
+
+        def advanced(nets: int, depth: int = depth) -> None:
+            observer.advanced(nets * depth)
+
+        accuracies = train_variants(starts, data, bar.steps, advanced)
+        for place, point in enumerate(row):
+            own = accuracies[place * len(seeds) : (place + 1) * len(seeds)]
+            finite = [accuracy for accuracy in own if accuracy is not None]
+            learned = sum(map(bar.reached_by, own))
+            mean = statistics.fmean(finite) if len(finite) == len(own) else None
+            yield replace(point, learned=2 * learned > len(own), val_accuracy=mean)

@@ -1,0 +1,75 @@
+"""What is wrong before any layer is looked at: the input, and numbers that are not finite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from initbench.linting.rule import CHECKS, LintMessage, LintRule, LintTarget
+from initbench.probing.diagnosis import CODES
+from initbench.probing.finding import Finding
+from initbench.probing.input_checks import LARGE, LARGE_COLUMN, SMALL
+from initbench.probing.nonfinite_causes import HUGE
+from initbench.probing.training_conditions import condition_findings
+
+
+def _finding(subject: LintTarget, code: str) -> Finding | None:
+    """The first net's finding of that code."""
+    for net in subject.nets:
+        layers = {use.name: use.index for use in reversed(net.found.uses)}
+        for finding in condition_findings(net.conditions, layers):
+            if finding.code == code:
+                return finding
+    return None
+
+
+def _check(code: str) -> Callable[[LintTarget], Iterator[LintMessage]]:
+    """A check that says what a diagnosis says under the same code; its last sentence is what to look for."""
+
+    def look(subject: LintTarget) -> Iterator[LintMessage]:
+        finding = _finding(subject, code)
+        if finding is None:
+            return
+        sentence, _, fix = finding.message.removesuffix(".").rpartition(". ")
+        names = [use.name for use in subject.uses if use.index == finding.layer]
+        yield LintMessage(f"{sentence}.", f"{fix}.", tuple(names), subject.ways.get(code, ()))
+
+    return look
+
+
+_CODES = {code.name: code for code in CODES}
+
+CHECKS.add(
+    LintRule(
+        name="not_finite",
+        summary="A weight, buffer or input holds a NaN or an infinity (in a buffer, −∞ alone is a mask), a"
+        f" weight an entry beyond {HUGE:g}, or an operation of the pass makes what is not finite.",
+        source="IEEE 754",
+        level="warning",
+        limit=_CODES["not_finite"].limit,
+        cure=_CODES["not_finite"].cure,
+        look=_check("not_finite"),
+    )
+)
+CHECKS.add(
+    LintRule(
+        name="samples_alike",
+        summary="All samples of the batch are the same.",
+        source="",
+        level="warning",
+        limit=_CODES["samples_alike"].limit,
+        cure=_CODES["samples_alike"].cure,
+        look=_check("samples_alike"),
+    )
+)
+CHECKS.add(
+    LintRule(
+        name="input_scale",
+        summary=f"What the first layer is given has E[x²] > {LARGE:g} or < {SMALL:g}, or a column with"
+        f" more than {LARGE_COLUMN:,.0f}, and no norm behind that layer divides it out.",
+        source="LeCun et al. 1998",
+        level="warning",
+        limit=_CODES["input_scale"].limit,
+        cure=_CODES["input_scale"].cure,
+        look=_check("input_scale"),
+    )
+)

@@ -1,0 +1,96 @@
+"""A hidden layer of the families that share one: weights, norm and activation."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from initbench.components.activation import ACTIVATIONS
+from initbench.components.norm import NORMS
+from initbench.models.linear import Linear
+from initbench.models.network import FamilyOptions, LayerSite
+
+
+def channels_before_activation(options: FamilyOptions, width: int) -> int:
+    """Channels that the weights of a layer of `width` units put out."""
+    return ACTIVATIONS[options.activation.name].features_in(width, options.activation)
+
+
+def channels_after_activation(options: FamilyOptions, width: int) -> int:
+    """Channels that a layer of `width` units hands on."""
+    return ACTIVATIONS[options.activation.name].features_out(width, options.activation)
+
+
+def norm_first(options: FamilyOptions) -> bool:
+    """Whether the norm layer stands before the activation."""
+    return options.norm_placement == "before_activation"
+
+
+def normed_units(options: FamilyOptions, width: int) -> int:
+    """Channels that the norm layer of a layer of `width` units sees."""
+    return (channels_before_activation if norm_first(options) else channels_after_activation)(options, width)
+
+
+def norm_layer(options: FamilyOptions, width: int) -> nn.Module | None:
+    """The norm layer of a layer of `width` units."""
+    return NORMS[options.norm.name].build(normed_units(options, width), options.norm)
+
+
+def activation_layer(options: FamilyOptions, width: int) -> nn.Module:
+    """An activation of its own for a layer of `width` units."""
+    return ACTIVATIONS[options.activation.name].build(
+        options.activation, channels_before_activation(options, width)
+    )
+
+
+def linear(options: FamilyOptions, inputs: int, width: int) -> nn.Module:
+    """(B, inputs) → (B, units_in): the weights of a fully connected layer of `width` units."""
+    layer = Linear(inputs, channels_before_activation(options, width), bias=has_bias(options, width))
+    return NORMS[options.norm.name].wrap(layer, options.norm)
+
+
+def convolution(options: FamilyOptions, inputs: int, width: int, kernel: int, stride: int = 1) -> nn.Module:
+    """(B, inputs, H, W) → (B, units_in, ⌈H/stride⌉, ⌈W/stride⌉), padded with zeros. `kernel` is odd."""
+    layer = nn.Conv2d(
+        inputs,
+        channels_before_activation(options, width),
+        kernel,
+        stride,
+        padding=kernel // 2,
+        bias=has_bias(options, width),
+    )
+    return NORMS[options.norm.name].wrap(layer, options.norm)
+
+
+def has_bias(options: FamilyOptions, width: int) -> bool:
+    """A norm layer right behind the weights takes their bias away, and has a shift of its own."""
+    return options.bias and not (norm_first(options) and norm_layer(options, width) is not None)
+
+
+class HiddenLayer(nn.Module):
+    """The weights `op`, then norm and activation in the order asked for. (B, C, …) → (B, C', …).
+
+    `closing` is for the last layer of a residual branch: the activation then stands behind the
+    addition, with a norm layer that comes after it, and neither is part of the layer.
+    `before_op` and `before_activation` are empty slots for learned shifts.
+    """
+
+    def __init__(self, options: FamilyOptions, op: nn.Module, width: int, *, closing: bool = False) -> None:
+        super().__init__()
+        self._norm_first = norm_first(options)
+        self.before_op: nn.Module = nn.Identity()
+        self.op = op
+        norm = norm_layer(options, width) if self._norm_first or not closing else None
+        self.norm = norm or nn.Identity()
+        self.before_activation: nn.Module = nn.Identity()
+        self.activation = nn.Identity() if closing else activation_layer(options, width)
+
+    def site(self, activation: nn.Module | None) -> LayerSite:
+        """Where its weights stand, `activation` being the one that follows."""
+        return LayerSite(self.op, self.norm if self._norm_first else self.op, activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer."""
+        h = self.op(self.before_op(x))
+        if self._norm_first:
+            return self.activation(self.before_activation(self.norm(h)))  # type: ignore[no-any-return]
+        return self.norm(self.activation(self.before_activation(h)))  # type: ignore[no-any-return]

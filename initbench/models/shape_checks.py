@@ -1,0 +1,90 @@
+"""Whether a net can be built on samples of a given shape: arithmetic alone, no tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from initbench.components.norm import NORMS
+from initbench.errors import ConfigError, ConfigIssue
+from initbench.models.hidden_layer import normed_units
+from initbench.models.network import FamilyOptions
+
+Maps = tuple[int, int, int]
+"""(C, H, W)."""
+
+
+@dataclass(frozen=True)
+class ConvSpec:
+    """One convolution of a stack, padded so that only stride and pooling change the size of the maps."""
+
+    width: int
+    """Units of its layer."""
+    stride: int = 1
+    pooled: bool = False
+    """Whether the maps are halved, rounding down, before it."""
+
+    def seen(self, size: tuple[int, int]) -> tuple[int, int]:
+        """H and W of the maps that the convolution sees, for maps of `size` before the pooling."""
+        return (size[0] // 2, size[1] // 2) if self.pooled else size
+
+    def size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """H and W of its output, for maps of `size` before the pooling."""
+        height, width = self.seen(size)
+        return -(-height // self.stride), -(-width // self.stride)
+
+
+def raise_config_error(key: str, problem: str) -> NoReturn:
+    """Raise ConfigError with one sentence about `key`."""
+    raise ConfigError([ConfigIssue("", key, problem)])
+
+
+def image_shape(options: FamilyOptions, input_shape: tuple[int, ...]) -> Maps:
+    """The shape of a sample as (C, H, W); ConfigError where a sample is no image."""
+    if len(input_shape) != 3:
+        raise_config_error(
+            "model.family",
+            f"{options.family} needs images, and a sample of this data (data.name, data.whiten) is a list of"
+            f" {math.prod(input_shape):,} features: choose a set of images without data.whiten=pca,"
+            " or model.family=mlp",
+        )
+    channels, height, width = input_shape
+    return channels, height, width
+
+
+def check_norm(options: FamilyOptions, shape: tuple[int, ...], where: str) -> None:
+    """Refuse a norm layer that is none on samples of `shape`, (C,) or (C, H, W)."""
+    problem = NORMS[options.norm.name].problem(shape, options.norm)
+    if problem is None:
+        return
+    option, sentence = problem
+    size = " × ".join(map(str, shape))
+    seen = f"it sees {size} {where}, which model.* and data.resize decide"
+    raise_config_error(f"model.norm.{option}".rstrip("."), f"{sentence} ({seen})")
+
+
+def check_stack(
+    options: FamilyOptions,
+    plans: Sequence[ConvSpec],
+    input_shape: tuple[int, ...],
+    *,
+    kernel: int,
+    key: str,
+    remedy: str,
+) -> None:
+    """Refuse a stack of convolutions whose maps become too small: the fault is at `key`, and `remedy` helps.
+
+    A map must be so large that each of the kernel's weights meets a pixel of it somewhere.
+    """
+    _, *size = image_shape(options, input_shape)
+    before, images = (size[0], size[1]), f"images of {size[0]} × {size[1]}"
+    for layer, plan in enumerate(plans, 1):
+        height, width = plan.seen(before)
+        if min(height, width) <= kernel // 2:
+            maps = f"maps of {height} × {width}, too small for a kernel of {kernel} × {kernel}"
+            raise_config_error(key, f"layer {layer} of {options.family} sees {maps}, on {images}: {remedy}")
+        before = plan.size(before)
+        shape = (normed_units(options, plan.width), *before)
+        check_norm(options, shape, f"in layer {layer} on {images}")

@@ -1,0 +1,147 @@
+"""torchvision's nets, rebuilt with initbench's norm layers and activations. Importing this takes a second.
+
+torchvision says which layers there are. Each is made anew: an activation of torchvision's writes in place
+and may stand in several places of a net at once, and a norm layer is to be exchanged.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torchvision import models
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from initbench.components.norm import NORMS
+from initbench.models.hidden_layer import HiddenLayer, activation_layer, has_bias, norm_layer
+from initbench.models.linear import Linear
+from initbench.models.network import FamilyOptions, LayerSite
+from initbench.models.residual_blocks import Projection, ResidualBlock
+
+
+def template(name: str, classes: int) -> nn.Module:
+    """torchvision's own net, on the meta device: its layers and their sizes, without any numbers."""
+    with torch.device("meta"):
+        net: nn.Module = models.get_model(_normed(name), weights=None, num_classes=classes)
+    return net
+
+
+def _normed(name: str) -> str:
+    """The same net with its norm layers."""
+    return f"{name}_bn" if name.startswith("vgg") else name
+
+
+def normed_shapes(name: str, size: tuple[int, int]) -> list[tuple[int, int, int]]:
+    """(C, H, W) of what each norm layer of the net sees on images of `size`, in order."""
+    net, shapes = template(name, 2).eval(), []
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.register_forward_hook(
+                lambda _module, _inputs, output: shapes.append(tuple(output.shape[1:]))
+            )
+    net(torch.empty(1, 3, *size, device="meta"))
+    return shapes
+
+
+def given_net(weights: str) -> str:
+    """torchvision's name of the net that a class of weights, such as ResNet18_Weights, is for."""
+    names: list[str] = models.list_models(models)
+    return next(name for name in names if models.get_model_weights(name).__name__ == weights)
+
+
+def renamed(options: FamilyOptions, name: str, given: str) -> dict[str, str]:
+    """For weights of torchvision's net `given`: the module of `name` as rebuilt that each module's go to.
+
+    `given` is the net itself, or its form without norm layers.
+    """
+    known = template(name, 2)
+    names = {module: key for key, module in known.named_modules()}
+    with torch.device("meta"):
+        rebuild = Rebuild(options, 3, known)
+        rebuilt = rebuild(known)
+        theirs: nn.Module = models.get_model(given, weights=None, num_classes=2)
+    own = {module: f"net.{key}" for key, module in rebuilt.named_modules()}
+    target = {names[module]: own[made] for module, made in rebuild.made if made in own}
+    if given == _normed(name):
+        return target
+    weighted = [key for module, key in names.items() if isinstance(module, nn.Conv2d | nn.Linear)]
+    given_names = [key for key, module in theirs.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    return {key: target[mine] for key, mine in zip(given_names, weighted, strict=True)}
+
+
+class Rebuild:
+    """Turns a template into a net on the CPU, layer by layer in the order of the signal.
+
+    All of these nets define their layers in the order they compute them. `sites` is where the weights
+    of those rebuilt so far stand.
+    """
+
+    def __init__(self, options: FamilyOptions, channels: int, net: nn.Module) -> None:
+        self._options = options
+        self._head = [module for module in net.modules() if isinstance(module, nn.Linear)][-1]
+        self._channels = channels  # of the images
+        self._width = channels
+        self.sites: list[LayerSite] = []
+        self.made: list[tuple[nn.Module, nn.Module]] = []
+        """Every weight and norm layer of the template with the one in its place."""
+
+    def __call__(self, module: nn.Module) -> nn.Module:
+        """The module to use for one of the template: itself, with other children, when it holds layers."""
+        if isinstance(module, (BasicBlock, Bottleneck)):
+            return self._block(module)
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            self._width = module.weight.shape[0]
+            op = self._convolution(module) if isinstance(module, nn.Conv2d) else self._linear(module)
+            self.sites.append(LayerSite(op, op, None))
+            self.made.append((module, op))
+            return op
+        if isinstance(module, nn.BatchNorm2d):
+            norm = norm_layer(self._options, self._width) or nn.Identity()
+            self.sites[-1] = self.sites[-1]._replace(output=norm)
+            self.made.append((module, norm))
+            return norm
+        if isinstance(module, (nn.ReLU, nn.ReLU6)):
+            activation = activation_layer(self._options, self._width)
+            self.sites[-1] = self.sites[-1]._replace(activation=activation)
+            return activation
+        if isinstance(module, nn.Dropout):
+            return nn.Identity()
+        for name, child in module.named_children():
+            setattr(module, name, self(child))
+        return module
+
+    def _convolution(self, conv: nn.Conv2d) -> nn.Module:
+        sizes: dict[str, Any] = {
+            key: getattr(conv, key) for key in ("kernel_size", "stride", "padding", "dilation", "groups")
+        }
+        inputs = conv.in_channels if self.sites else self._channels
+        bias = has_bias(self._options, conv.out_channels)
+        return self._wrapped(nn.Conv2d(inputs, conv.out_channels, **sizes, bias=bias))
+
+    def _linear(self, layer: nn.Linear) -> nn.Module:
+        """No norm layer follows it, so it keeps its bias."""
+        op = Linear(layer.in_features, layer.out_features, bias=self._options.bias)
+        return op if layer is self._head else self._wrapped(op)
+
+    def _wrapped(self, op: nn.Module) -> nn.Module:
+        return NORMS[self._options.norm.name].wrap(op, self._options.norm)
+
+    def _block(self, block: BasicBlock | Bottleneck) -> ResidualBlock:
+        convolutions = [module for module in block.children() if isinstance(module, nn.Conv2d)]
+        widths = [conv.out_channels for conv in convolutions]
+        shortcut = None
+        if block.downsample is not None:
+            projection = block.downsample[0]
+            shortcut = Projection(self._options, self._convolution(projection), projection.out_channels)
+        ops = [self._convolution(conv) for conv in convolutions]
+        rebuilt = ResidualBlock(self._options, ops, widths, shortcut)
+        self.sites += rebuilt.sites
+        norms = [module for module in block.children() if isinstance(module, nn.BatchNorm2d)]
+        layers = [layer for layer in rebuilt.layers if isinstance(layer, HiddenLayer)]
+        self.made += zip(convolutions, ops, strict=True)
+        self.made += zip(norms, [layer.norm for layer in layers], strict=True)
+        if block.downsample is not None and shortcut is not None:
+            self.made += zip(block.downsample, [shortcut.op, shortcut.norm], strict=True)
+        self._width = widths[-1]
+        return rebuilt

@@ -1,0 +1,158 @@
+"""What mean-field theory predicts for a net's hidden layers, where it predicts anything."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from initbench.components.activation import SATURATED_BELOW, BoundActivation
+from initbench.models.init_weights import InitOptions, LayerRule, rule_for_layer
+from initbench.models.network import Network, WeightLayer
+from initbench.probing.log_slopes import UNDERFLOW, VANISHING_RATIO
+from initbench.theory import mean_field
+from initbench.theory.quadrature import gaussian_expectation
+
+MAX_FLAT = 0.5
+"""Share of the entries that may lie on the flat part of a bounded activation."""
+SAFETY_MARGIN = 0.8
+"""How much of a limit a remedy may use up: what finite batches add to theory has to fit into the rest."""
+
+
+@dataclass(frozen=True)
+class StackFactors:
+    """Per-layer factors of the hidden stack, as geometric means over its layers.
+
+    Each is None where theory has no word: a norm layer, weights that are not independent draws, or one
+    value for every bias, which shifts the pre-activations off their mean of zero.
+    """
+
+    forward: float | None
+    """Factor of q from one pre-activation to the next."""
+    signal: float | None
+    """χ₁, the factor of what tells two inputs apart, once they are alike (Schoenholz et al. 2017)."""
+    backward: float | None
+    """χ₁ times fan_out/fan_in, the factor of E[δ²] from one layer to the one below it."""
+    sigma_w2: float | None
+    """Weight variance times fan_in of the last hidden layer."""
+    needed_sigma_w2: float
+    """The σ_w² that would keep q = 1 through the activation: 1/E[φ(z)²]."""
+    chi_at_needed: float
+    """χ₁ at that σ_w² and q = 1: far from 1, no scale of the weights keeps both q and E[δ²]."""
+
+
+def predict(network: Network, init: InitOptions, *, first_q: float, normed: bool) -> StackFactors:
+    """Walk q from `first_q` (the first layer's, measured) through the hidden layers."""
+    activation = network.activation
+    needed = activation.preserving_gain**2
+    chi = activation.chi(1.0, sigma_w2=needed) / activation.widening
+    hidden = [layer for layer in network.weight_layers() if layer.activation is not None]
+    rules = [rule_for_layer(layer, init, activation) for layer in hidden]
+    sigma_w2 = rules[-1].sigma_w2 if rules else None
+    if not network.plain or normed or init.bias or len(rules) < 2 or not 0 < first_q < math.inf:
+        return StackFactors(None, None, None, sigma_w2, needed, chi)
+    biases = [_bias_variance(layer, rule, init) for layer, rule in zip(hidden, rules, strict=True)]
+    variances = [(rule.sigma_w2, bias) for rule, bias in zip(rules[1:], biases[1:], strict=True)]
+    walk = _walk(variances, activation, first_q)
+    if walk is None:
+        return StackFactors(None, None, None, sigma_w2, needed, chi)
+    fans = [math.log(rule.fan_out / rule.fan_in) for rule in rules[1 : walk.steps + 1]]
+    return StackFactors(
+        forward=math.exp(walk.log_q / walk.steps),
+        signal=math.exp(walk.log_chi / walk.steps),
+        backward=math.exp((walk.log_chi + sum(fans)) / walk.steps),
+        sigma_w2=sigma_w2,
+        needed_sigma_w2=needed,
+        chi_at_needed=chi,
+    )
+
+
+@dataclass(frozen=True)
+class DepthWalk:
+    """What a stack of layers does to q and to E[δ²], as logarithms of the products over its steps."""
+
+    log_q: float
+    log_chi: float
+    q: float
+    """q after the last step."""
+    steps: int
+
+
+def _walk(
+    variances: Sequence[tuple[float | None, float]], activation: BoundActivation, q: float
+) -> DepthWalk | None:
+    """Through layers of (σ_w², σ_b²), ending early where float32 has no q left; None beyond its range."""
+    log_q = log_chi = 0.0
+    steps = 0
+    for sigma_w2, sigma_b2 in variances:
+        if sigma_w2 is None or q > 1e250:
+            return None
+        if q <= UNDERFLOW:
+            break
+        chi = activation.chi(q, sigma_w2=sigma_w2)
+        following = activation.length_map(q, sigma_w2=sigma_w2, sigma_b2=sigma_b2)
+        if chi <= 0 or following <= 0:
+            return None
+        log_q, log_chi, steps = log_q + math.log(following / q), log_chi + math.log(chi), steps + 1
+        q = following
+    return DepthWalk(log_q, log_chi, q, steps) if steps else None
+
+
+@lru_cache(maxsize=256)  # the runs of an experiment ask the same
+def scale_holds(activation: BoundActivation, sigma_w2: float, *, layers: int, width: int) -> bool:
+    """Whether `layers` square layers of that σ_w², without bias, keep q and E[δ²] within FALL and 1/FALL.
+
+    At width n the logarithm of a product of L factors has, beside the mean-field value, the mean −κL/2n
+    and the variance κL/n, with κ = 3E[φ′⁴]/E[φ′²]² − 1 (5 for relu, 2 for linear; Hanin & Nica 2020): two
+    standard deviations of it must fit in. Nor may a bounded activation be flat for most of what it sees.
+    Of an activation that mixes channels that is not known, and the answer is no.
+    """
+    if not activation.entry.elementwise:
+        return False
+    walk = _walk([(sigma_w2, 0.0)] * (layers - 1), activation, sigma_w2) if layers > 1 else None
+    if walk is None:
+        return layers <= 1
+    fourth = mean_field.second_moment(lambda h: activation.derivative(h).square(), walk.q, activation.kinks)
+    square = mean_field.second_moment(activation.derivative, walk.q, activation.kinks)
+    scatter = (3.0 * fourth / square**2 - 1.0) * walk.steps / width
+    of_q = 0.0 if activation.entry.bounded else scatter  # a bounded activation pulls q back
+    flat = max(flat_share(activation, q) for q in (sigma_w2, walk.q))
+    in_range = _stays(walk.log_q, of_q) and _stays(walk.log_chi, scatter)
+    return in_range and walk.steps == layers - 1 and flat < SAFETY_MARGIN * MAX_FLAT
+
+
+def _stays(logarithm: float, scatter: float) -> bool:
+    """Whether a log-normal product of that mean-field value keeps between FALL and 1/FALL."""
+    return abs(logarithm - scatter / 2.0) + 2.0 * math.sqrt(scatter) < -math.log(VANISHING_RATIO)
+
+
+@lru_cache(maxsize=256)
+def batch_norm_holds(activation: BoundActivation, *, layers: int) -> bool:
+    """Whether E[δ²] stays within 1/FALL through `layers` layers with batch norm before the activation.
+
+    A layer raises it by E[φ′²]/Var[φ], both for h ~ N(0, 1): 1.47 for relu (Yang et al. 2019).
+    Of an activation that mixes channels that is not known, and the answer is yes.
+    """
+    if not activation.entry.elementwise:
+        return True
+    kinks = activation.kinks
+    mean = gaussian_expectation(activation.phi, kinks=kinks)
+    variance = mean_field.second_moment(activation.phi, 1.0, kinks) - mean**2
+    factor = mean_field.second_moment(activation.derivative, 1.0, kinks) / variance
+    return (layers - 1) * math.log(factor) < -SAFETY_MARGIN * math.log(VANISHING_RATIO)
+
+
+def flat_share(activation: BoundActivation, q: float) -> float:
+    """Share of h ~ N(0, q) that a bounded activation is flat for; 0 for one that is not bounded."""
+    if not activation.entry.saturates:
+        return 0.0
+    limit = SATURATED_BELOW * activation.max_derivative
+    return gaussian_expectation(lambda h: (activation.derivative(h).abs() < limit).double(), std=math.sqrt(q))
+
+
+def _bias_variance(layer: WeightLayer, rule: LayerRule, init: InitOptions) -> float:
+    """σ_b² of a layer: 0 where there is no bias or it starts at 0."""
+    if init.bias is not None or getattr(layer.module, "bias", None) is None:
+        return 0.0
+    return rule.bias_std**2

@@ -1,0 +1,274 @@
+"""The loss of a probe, and what it would be for a net that knows nothing."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
+
+from initbench.errors import UsageError, reporting_user_code
+from initbench.probing.model_outputs import with_output
+from initbench.torch_defaults import user_defaults
+
+MAX_CLASSES = 100_000
+"""Entries on an axis that are taken for classes without labels to say so."""
+_IGNORED_LABEL = -100
+"""What torch's cross-entropy leaves out by default."""
+_SAME = 1e-4
+"""Relative difference up to which two losses are the same."""
+_COLOURS = (1, 3)
+_SEED = 7_919
+"""Of labels and noise: an everyday seed would draw the very tokens that the user has drawn as input."""
+
+Loss = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class ProbeLoss:
+    """The loss of a pass, and what it is."""
+
+    tensor: Tensor
+    words: str
+    chance: float | None
+    """What it is where all classes are equally likely: ln C for C classes; None where that is unknown."""
+    takes_logits: bool = False
+    """Whether it is known to expect logits: it applies the softmax or sigmoid itself."""
+
+    @property
+    def value(self) -> float:
+        """The loss as a number."""
+        return float(self.tensor.detach())
+
+
+def loss_of(
+    output: Tensor,
+    y: Tensor | None,
+    loss: Loss | None,
+    *,
+    x: Tensor | None = None,
+    chance: float | None = None,
+    returned: Any = None,
+) -> ProbeLoss:
+    """The loss of one output.
+
+    With `loss`, that one: of what the module returned (`returned`), or of the output alone, its main one,
+    where the loss fails with what was returned or gives no single number. Its chance is `chance`, or found by
+    giving it outputs that are equal for all classes. With labels y alone: cross-entropy over the class axis,
+    for outputs (B, C), (B, T, V) and (B, C, H, W) with labels (B,), (B, T) and (B, H, W), or with
+    probabilities of the output's shape; binary cross-entropy for one logit and for labels of 0 and 1 in the
+    output's shape; else the mean square to targets of that shape. With neither: cross-entropy with labels
+    drawn at random where an axis looks like classes, judged with the help of the input x (B, …); else the
+    mean square of the distance to noise.
+
+    Raises UsageError for a `loss` that is no number, and for labels that the output has no use for.
+    """
+    if loss is not None:
+        return _given(loss, output, output if returned is None else returned, y, chance)
+    own = _unlabelled(output, x) if y is None else _labelled(output, y)
+    return own if chance is None else ProbeLoss(own.tensor, own.words, chance, own.takes_logits)
+
+
+def _given(loss: Loss, output: Tensor, returned: Any, y: Tensor | None, chance: float | None) -> ProbeLoss:
+    argument, value = _taken(loss, output, returned, y)
+    at_zero, known = _chance_of(loss, output.detach(), _Maker(argument, output), y)
+    return ProbeLoss(value.reshape(()), "the loss given", known if chance is None else chance, at_zero)
+
+
+def _taken(loss: Loss, output: Tensor, returned: Any, y: Tensor | None) -> tuple[Any, Tensor]:
+    """Return what the loss takes and its value: what the module returned, or else its main output."""
+    if returned is output:
+        value = _evaluated(loss, output, y)
+        if not _is_number(value):
+            raise UsageError("`loss` gives no single number; it takes the output, and y where y is given")
+        return output, value
+    faults = []
+    for argument in (returned, output):
+        try:
+            with reporting_user_code(""):
+                value = _evaluated(loss, argument, y)
+            if _is_number(value):
+                return argument, value
+            faults.append("it gives no single number")
+        except UsageError as error:
+            faults.append(str(error).strip())
+    raise UsageError(
+        f"`loss` takes neither what the module returns, a {type(returned).__name__} ({faults[0]}), nor its"
+        f" main output alone ({faults[1]})"
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.numel() == 1
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Makes what a loss takes with other entries in the main output."""
+
+    argument: Any
+    output: Tensor
+
+    @property
+    def can_make(self) -> bool:
+        """Whether the main output is found in what the loss takes."""
+        return self.filled(0.0) is not self.argument
+
+    def filled(self, value: float) -> Any:
+        """Return the argument with `value` in all entries of the main output."""
+        return with_output(self.argument, self.output, torch.full_like(self.output.detach(), value))
+
+
+def _evaluated(loss: Loss, argument: Any, y: Tensor | None) -> Any:
+    with user_defaults():
+        return loss(argument) if y is None else loss(argument, y)
+
+
+def _chance_of(loss: Loss, output: Tensor, maker: _Maker, y: Tensor | None) -> tuple[bool, float | None]:
+    """Whether a loss takes logits, and what it is for equal classes; (False, None) for one of another kind.
+
+    It is tried on outputs that are equal for all classes: 0 as logits, −ln C as their logarithms, 1/C as
+    probabilities. A loss that comes to ln C there is a cross-entropy, whatever it is written as.
+    """
+    if not maker.can_make:
+        return False, None
+    twin = copy.deepcopy(loss) if isinstance(loss, nn.Module) else loss  # it may keep count of its calls
+
+    def at(value: float) -> float:
+        try:
+            with torch.no_grad():
+                return float(_evaluated(twin, maker.filled(value), y))
+        except Exception:  # it serves some outputs only; then nothing is known of it
+            return math.nan
+
+    at_zero = at(0.0)
+    for classes in sorted({2, *output.shape[1:]} - {0, 1}):
+        chance = math.log(classes)
+        if math.isclose(at_zero, chance, rel_tol=_SAME):
+            return True, chance
+        other = _equal_entry(output, classes)
+        if other is not None and math.isclose(at(other), chance, rel_tol=_SAME):
+            return False, chance
+    return False, None
+
+
+def _equal_entry(output: Tensor, classes: int) -> float | None:
+    """What equally likely classes have in every entry, if the output is probabilities or their logarithms."""
+    axes = [axis for axis in range(1, output.ndim) if output.shape[axis] == classes]
+    low, high = float(output.min()), float(output.max())
+    if high <= _SAME and any(_sums_to_one(output.exp(), axis) for axis in axes):
+        return -math.log(classes)
+    if low < 0.0 or high > 1.0:
+        return None
+    is_single = classes == 2 and not are_probabilities(output)  # what a sigmoid puts out
+    return 1.0 / classes if is_single or any(_sums_to_one(output, axis) for axis in axes) else None
+
+
+def _sums_to_one(output: Tensor, axis: int) -> bool:
+    total = output.double().sum(axis)
+    return bool(torch.allclose(total, torch.ones_like(total), atol=1e-3))
+
+
+def are_probabilities(output: Tensor) -> bool:
+    """Whether a softmax stands behind the output: its entries are at least 0 and sum to 1 over an axis."""
+    axes = [axis for axis in {1, output.ndim - 1} if output.ndim > 1 and output.shape[axis] > 1]
+    return bool((output >= 0.0).all()) and any(_sums_to_one(output, axis) for axis in axes)
+
+
+def _labelled(output: Tensor, y: Tensor) -> ProbeLoss:
+    if not y.is_floating_point():
+        axis = _class_axis(output, y)
+        if axis is not None:
+            return _classes(output.movedim(axis, 1), y)
+        if _has_a_number_for_each(output, y) and _are_zero_or_one(y):
+            return _binary(output, y.reshape(output.shape))
+        raise UsageError(_unused_labels(output, y))
+    if y.shape == output.shape and y.ndim > 1 and are_probabilities(y):
+        axis = 1 if _sums_to_one(y, 1) else -1
+        value = cross_entropy(output.movedim(axis, 1), y.movedim(axis, 1))
+        return ProbeLoss(value, "cross-entropy", math.log(output.shape[axis]), takes_logits=True)
+    if not _has_a_number_for_each(output, y):
+        raise UsageError(_unused_labels(output, y))
+    targets = y.reshape(output.shape).to(output.dtype)
+    if _are_zero_or_one(y):
+        return _binary(output, targets)
+    return ProbeLoss(mse_loss(output, targets), "mean square to y", None)
+
+
+def _class_axis(output: Tensor, y: Tensor) -> int | None:
+    """The axis of the output that labels y leave out; of two, the last of 3, else the second."""
+    last = -1 if output.shape[:-1] == y.shape and output.ndim > 1 else None
+    second = 1 if output.ndim > 1 and output.shape[:1] + output.shape[2:] == y.shape else None
+    axis = second if last is None or (second is not None and output.ndim != 3) else last
+    return None if axis is None or output.shape[axis] < 2 else axis
+
+
+def _has_a_number_for_each(output: Tensor, y: Tensor) -> bool:
+    """Whether shapes are the same but for axes of one entry: (B, 1) and (B,), (B, 1, H, W) and (B, H, W)."""
+    long = [[size for size in tensor.shape[1:] if size != 1] for tensor in (output, y)]
+    return output.shape[:1] == y.shape[:1] and long[0] == long[1]
+
+
+def _are_zero_or_one(y: Tensor) -> bool:
+    return bool(((y == 0) | (y == 1)).all())
+
+
+def _unused_labels(output: Tensor, y: Tensor) -> str:
+    shape, labels = tuple(output.shape), tuple(y.shape)
+    return (
+        f"labels of shape {labels} have no place in the loss of an output of shape {shape}: it takes"
+        " whole numbers for all axes but the one of the classes, 0 or 1 for one logit, or real numbers of the"
+        " output's shape; or give `loss`"
+    )
+
+
+def _classes(output: Tensor, y: Tensor) -> ProbeLoss:
+    """Cross-entropy of an output (B, C, …) with labels (B, …)."""
+    classes, counted = output.shape[1], y[y != _IGNORED_LABEL]
+    if counted.numel() == 0 or not 0 <= int(counted.min()) <= int(counted.max()) < classes:
+        each = f"each of {len(y)} samples" if y.ndim == 1 else f"each place of {tuple(y.shape)}"
+        raise UsageError(f"labels are whole numbers from 0 to {classes - 1}, one for {each}; or give `loss`")
+    return ProbeLoss(cross_entropy(output, y.long()), "cross-entropy", math.log(classes), takes_logits=True)
+
+
+def _binary(output: Tensor, y: Tensor) -> ProbeLoss:
+    value = binary_cross_entropy_with_logits(output, y.to(output.dtype))
+    return ProbeLoss(value, "binary cross-entropy", math.log(2.0), takes_logits=True)
+
+
+def _unlabelled(output: Tensor, x: Tensor | None) -> ProbeLoss:
+    axis, stream = _likely_class_axis(output, x), torch.Generator().manual_seed(_SEED)
+    if axis is None:
+        noise = torch.randn(output.shape, generator=stream).to(output)
+        return ProbeLoss(mse_loss(output, noise), "mean square to N(0, 1) noise", None)
+    output = output.movedim(axis, 1)
+    classes = output.shape[1]
+    y = torch.randint(classes, output.shape[:1] + output.shape[2:], generator=stream).to(output.device)
+    words = f"cross-entropy, {classes} random classes"
+    return ProbeLoss(cross_entropy(output, y), words, math.log(classes), takes_logits=True)
+
+
+def _likely_class_axis(output: Tensor, x: Tensor | None) -> int | None:
+    """The axis of the classes of an output that has no labels; None for one that looks like real numbers.
+
+    An output of the input's own shape is a reconstruction; one of other positions that has one or three
+    channels is an image.
+    """
+    if output.ndim == 2:
+        axis = 1
+    elif output.ndim < 2 or (x is not None and x.is_floating_point() and x.shape == output.shape):
+        return None
+    elif output.ndim == 3:
+        positions_last = x is not None and x.ndim == 3 and x.shape[2] == output.shape[2]
+        axis = 1 if positions_last and x is not None and x.shape[1] != output.shape[1] else 2
+    else:
+        axis = 1
+        same_positions = x is not None and x.shape[2:] == output.shape[2:]
+        if output.shape[1] in _COLOURS and not same_positions:
+            return None
+    return axis if 2 <= output.shape[axis] <= MAX_CLASSES else None

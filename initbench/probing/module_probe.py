@@ -1,0 +1,480 @@
+"""A probe of any nn.Module: what its layers are is read off the pass itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+
+from initbench.errors import UsageError, reporting_user_code
+from initbench.probing import layer_record, tensor_statistics
+from initbench.probing.coverage import Coverage, coverage_of
+from initbench.probing.input_checks import BatchStatistics, input_statistics
+from initbench.probing.loss import Loss, ProbeLoss, are_probabilities, loss_of
+from initbench.probing.model_inputs import ModelInputs, as_inputs, unwrapped
+from initbench.probing.model_outputs import real_outputs
+from initbench.probing.recurrent_gates import RecurrentRecords
+from initbench.probing.tensor_statistics import ProbeDetail
+from initbench.probing.training_conditions import (
+    SCALE_FREE_NORMS,
+    Conditions,
+    Shown,
+    batch_conditions,
+    broken_tensors,
+    largest_entry,
+)
+from initbench.torch_defaults import user_defaults
+from initbench.trace.checkpointing import without_recomputation
+from initbench.trace.overflow import Overflow, OverflowFinder
+from initbench.trace.preserve_state import preserve_state
+from initbench.trace.recurrent import Step
+from initbench.trace.tracer import Tracer
+from initbench.trace.weight_use import UNUSED, RecurrentLayer, ResidualAddition, TraceResult, WeightUse
+
+_SEED = 0
+"""Of the random numbers that a pass draws (dropout), so that a probe repeats itself."""
+
+
+_MAX_IN_BRANCH = 8
+"""Uses of weights that a residual branch has at most: attention and an mlp side by side have six."""
+_DETAIL = ProbeDetail.DIAGNOSIS
+_Result = TypeVar("_Result")
+_DIRECTIONS, ALIKE_UNITS = 4, 1e-5
+"""Random directions that rows are compared along, and how near counts as the same: float32's rounding."""
+
+
+@dataclass(frozen=True)
+class ModuleProbe:
+    """What one forward and backward pass shows of a module."""
+
+    records: list[dict[str, Any]]
+    """Of every use of a weight, in order, as `probe.capture` has them of a layer."""
+    found: TraceResult
+    duplicated: list[int]
+    """By use, how many units have the weights of an earlier one and get its gradient."""
+    coverage: Coverage
+    loss: ProbeLoss
+    output_shape: tuple[int, ...]
+    output_is_probabilities: bool
+    zero_share: float
+    """Share of the output's entries that are exactly 0."""
+    conditions: Conditions
+    """What its layers do not show."""
+
+    @property
+    def shown(self) -> Shown:
+        """Return what a diagnosis is made from."""
+        return Shown(self.records, self.conditions)
+
+
+class _Records:
+    """Reduces what the tracer shows, while it shows it."""
+
+    def __init__(self) -> None:
+        self.by_index: dict[int, dict[str, Any]] = {}
+        self.before_norm: dict[int, dict[str, Any]] = {}
+        """What was measured of a layer before the norm behind it was seen."""
+        self.sums: dict[int, dict[str, Any]] = {}
+        """What is measured of a residual sum, by the last use of its branch."""
+        self.first_input: BatchStatistics | None = None
+        self._recurrent = RecurrentRecords()
+
+    def layer_input(self, use: WeightUse, x: Tensor) -> None:
+        if use.index == 1:
+            self.first_input = input_statistics(x)
+
+    def residual_sum(self, addition: ResidualAddition, output: Tensor) -> None:
+        self.sums[addition.use.index] = layer_record.start_record(output, output, _DETAIL)
+
+    def without_norm(self, use: WeightUse) -> None:
+        normed = self.by_index[use.index]
+        self.by_index[use.index] = {**self.before_norm.get(use.index, normed), "act": normed["act"]}
+
+    def step(self, layer: RecurrentLayer, step: Step) -> None:
+        self._recurrent.step(layer, step)
+
+    def end_forward(self) -> None:
+        """What is known once all steps have been made."""
+        self.by_index |= self._recurrent.records()
+
+    def end_backward(self) -> None:
+        """What is known once the gradient has gone back."""
+        self._recurrent.add_gradients(self.by_index)
+
+    def pre_activation(self, use: WeightUse, output: Tensor) -> None:
+        if use.norm is not None and use.index in self.by_index:
+            self.before_norm[use.index] = self.by_index[use.index]
+        self.by_index[use.index] = layer_record.start_record(output, use.units_on_axis_1(output), _DETAIL)
+
+    def activation(self, use: WeightUse, before: Tensor | None, after: Tensor) -> None:
+        seen = None if before is None else use.units_on_axis_1(before.detach()).double()
+        shown = use.units_on_axis_1(after.detach()).double()
+        known = None if use.activation is None else use.activation.bound
+        self.by_index[use.index]["act"] = tensor_statistics.activation_statistics(seen, shown, known)
+
+
+def probe_module(
+    module: nn.Module,
+    batch: Tensor | ModelInputs,
+    y: Tensor | None = None,
+    loss: Loss | None = None,
+    chance: float | None = None,
+) -> ModuleProbe:
+    """Pass a batch through `module` and the gradient of a loss back, and measure every layer.
+
+    The module runs in training mode on copies of its parameters and buffers, and is left as it was found:
+    values, mode, hooks, attributes and the random states. `loss(output)`, or `loss(output, y)` where y is
+    given, is a mean over the batch: of what the module returns, or of its main output, as `own_loss` says;
+    without one it is that of `own_loss`. `chance`: what the loss is for a
+    net that knows nothing, where that cannot be found out.
+    Raises UsageError for a module that cannot be run on the batch.
+    """
+    with torch.inference_mode(False):  # within it there would be no gradient
+        module = unwrapped(module)
+        return _examined(module, _ProbeTask(_as_the_module(module, as_inputs(batch)), y, loss, chance))
+
+
+def _as_the_module(module: nn.Module, inputs: ModelInputs) -> ModelInputs:
+    """Return real numbers in the precision of the module, if all its parameters have one and the same."""
+    dtypes = {p.dtype for p in module.parameters() if p.is_floating_point()}
+    if len(dtypes) != 1:
+        return inputs
+    (dtype,) = dtypes
+    return inputs.mapped(lambda x: x.to(dtype) if x.is_floating_point() else x)
+
+
+@dataclass(frozen=True)
+class _ProbeTask:
+    """What a net is shown, and what is asked of its output."""
+
+    inputs: ModelInputs
+    y: Tensor | None
+    loss: Loss | None
+    chance: float | None
+
+    @property
+    def x(self) -> Tensor:
+        """The tensor that counts the samples."""
+        return self.inputs.main
+
+    def loss_of(self, output: Tensor, returned: Any) -> ProbeLoss:
+        """The loss of the main output, or one given of all that the module returned."""
+        try:
+            return loss_of(output, self.y, self.loss, x=self.x, chance=self.chance, returned=returned)
+        except UsageError as error:
+            raise UsageError(f"{self.inputs.prefix}{error}") from error
+
+
+def _examined(module: nn.Module, task: _ProbeTask) -> ModuleProbe:
+    _refuse_unfit(module, task.inputs)
+    parameters = {name: _copy(p) for name, p in module.named_parameters()}
+    buffers = {name: b.detach().clone() for name, b in module.named_buffers()}
+    records = _Records()
+    tracer = Tracer({id(p): name for name, p in parameters.items()}, records)
+    inputs = task.inputs.mapped(lambda x: x.detach().clone())
+
+    def run() -> tuple[Tensor, TraceResult, ProbeLoss, list[Tensor | None]]:
+        with _track_modules(module, tracer), tracer, without_recomputation():
+            returned = _forward(module, inputs)
+            outputs = real_outputs(returned)
+        found = tracer.finish(parameters, outputs.values())
+        records.end_forward()
+        return next(iter(outputs.values())), found, *_backward(returned, outputs, task, found, parameters)
+
+    with preserve_state(module), torch.enable_grad():
+        torch.manual_seed(_SEED)
+        module.train()
+        constants = [*buffers.values(), *_attributes(module)]
+        tracer.start(inputs.tensors.values(), len(inputs.main), constants)
+        output, found, value, gradients = _with_state(module, {**parameters, **buffers}, run)
+    records.end_backward()
+    learned = {name for name, p in module.named_parameters() if p.requires_grad}
+    for use in found.uses:
+        shown = records.by_index[use.index]
+        has_activation = shown["act"] is not None and not use.is_recurrent
+        shown["is_hidden"], shown["is_recurrent"] = has_activation or use.is_on_the_way, use.is_recurrent
+        shown["was_constant"] = use.was_constant
+        spread = None if learned.isdisjoint(use.parts) else _spread_over_rows(use)
+        if spread is not None and spread <= tensor_statistics.ALIKE:
+            shown["row_spread"] = spread
+        shown["below"], shown["is_head"] = _below(use), not use.feeds
+    _mark_branches(found, records)
+    layers = [
+        layer_record.finish_record(
+            records.by_index[use.index],
+            {"index": use.index, "name": use.name, "units": use.units},
+            use.rows,
+            None if gradient is None else use.gradient_rows(gradient),
+            _DETAIL,
+        )
+        for use, gradient in zip(found.uses, gradients, strict=True)
+    ]
+    copies = [_copies(use, gradient) for use, gradient in zip(found.uses, gradients, strict=True)]
+    conditions = _conditions(module, task.inputs, found, value, records.first_input)
+    if not conditions.broken and not _is_finite(layers, value):
+        conditions = _with_overflow(conditions, _overflow(module, task), found)
+    seen = output.detach()
+    return ModuleProbe(
+        records=layers,
+        found=found,
+        duplicated=copies,
+        coverage=coverage_of(found, layers),
+        loss=value,
+        output_shape=tuple(seen.shape),
+        output_is_probabilities=are_probabilities(seen),
+        zero_share=float((seen == 0.0).double().mean()),
+        conditions=conditions,
+    )
+
+
+def _mark_branches(found: TraceResult, records: _Records) -> None:
+    """Put the sums of a residual net into the records, and say which layers lie in a branch between two.
+
+    A branch of many layers is a net of its own, and its layers are judged as such.
+    """
+    short = [a for a in found.additions if a.first > 0 and a.use.index - a.first < _MAX_IN_BRANCH]
+    if len(short) < 2:
+        return
+    for use in found.uses:
+        records.by_index[use.index]["in_branch"] = any(addition.holds(use) for addition in short)
+    norms = {addition.use.index: addition.use.norm for addition in found.additions}
+    for index, measured in records.sums.items():
+        records.by_index[index]["sum"] = {
+            "pre": measured["pre"],
+            "grad": measured["grad"],
+            "is_normed": norms[index] in SCALE_FREE_NORMS,
+        }
+
+
+def _conditions(
+    module: nn.Module,
+    inputs: ModelInputs,
+    found: TraceResult,
+    loss: ProbeLoss,
+    first_input: BatchStatistics | None,
+) -> Conditions:
+    conditions = batch_conditions(inputs.main, inputs.tensors)
+    broken = broken_tensors(module.named_parameters(), module.named_buffers())
+    uses, heads = found.uses, found.heads or found.uses[-1:]
+    is_free = not uses or uses[0].norm in SCALE_FREE_NORMS or not inputs.main.is_floating_point()
+    return replace(
+        conditions,
+        broken=(*broken, *conditions.broken),
+        first_input=None if is_free else first_input,
+        loss=loss.value,
+        chance=loss.chance,
+        head=heads[0].name if heads else conditions.head,
+        tied=bool(heads) and heads[0].looked_up,
+    )
+
+
+def _is_finite(layers: Sequence[dict[str, Any]], loss: ProbeLoss) -> bool:
+    return math.isfinite(loss.value) and all(math.isfinite(layer["pre"]["q"]) for layer in layers)
+
+
+def _with_overflow(conditions: Conditions, overflow: Overflow | None, found: TraceResult) -> Conditions:
+    layer = None if overflow is None else overflow.layer
+    weight = next((use.weight for use in found.uses if use.name == layer), None)
+    return replace(conditions, overflow=overflow, largest_weight=largest_entry(weight))
+
+
+def _overflow(module: nn.Module, task: _ProbeTask) -> Overflow | None:
+    """The operation that makes the pass through `module`, or its loss, something else than a number."""
+    parameters = {name: _copy(p) for name, p in module.named_parameters()}
+    buffers = {name: b.detach().clone() for name, b in module.named_buffers()}
+    finder = OverflowFinder({id(p): name for name, p in parameters.items()})
+    with preserve_state(module), torch.no_grad():
+        torch.manual_seed(_SEED)
+        module.train()
+
+        def run() -> tuple[Tensor, ProbeLoss]:
+            with finder:
+                returned = _forward(module, task.inputs)
+                output = next(iter(real_outputs(returned).values()))
+                finder.begin_loss()
+                return output, task.loss_of(output, returned)
+
+        output, value = _with_state(module, {**parameters, **buffers}, run)
+    return finder.cause_of(output) or finder.cause_of(value.tensor) or finder.first
+
+
+def _below(use: WeightUse) -> int | None:
+    """The index of the layer that the use follows: where that is not known, of the one before in the pass."""
+    if use.source is not None:
+        return use.source.index
+    return None if use.from_input or use.index == 1 else use.index - 1
+
+
+def _copy(parameter: Tensor) -> Tensor:
+    """A parameter again: containers such as ParameterList would wrap anything else anew."""
+    return nn.Parameter(parameter.detach().clone(), requires_grad=parameter.is_floating_point())
+
+
+def _refuse_unfit(module: nn.Module, inputs: ModelInputs) -> None:
+    tensors = [*module.parameters(), *module.buffers()]
+    if any(isinstance(t, UninitializedParameter | UninitializedBuffer) for t in tensors):
+        raise UsageError("a lazy module has no shape yet; pass a batch through it first")
+    if not any(True for _ in module.parameters()):
+        raise UsageError("the module has no parameters: there is no weight to look at")
+    if any(t.is_meta for t in tensors):
+        raise UsageError(
+            "the module is on the device meta, which holds no numbers; give it memory and an init first:"
+            ' module.to_empty(device="cpu"), then initbench.apply_init(module)'
+        )
+    of_module, of_batch = ({t.device.type for t in part} for part in (tensors, inputs.tensors.values()))
+    if of_module != of_batch or len(of_batch) > 1:
+        module_devices, batch_devices = (", ".join(sorted(devices)) for devices in (of_module, of_batch))
+        raise UsageError(
+            f"the module is on {module_devices} and the batch on {batch_devices}: bring them together"
+        )
+
+
+def _forward(module: nn.Module, inputs: ModelInputs) -> Any:
+    with reporting_user_code(f"the module cannot take {inputs.subject}:"), user_defaults():
+        return inputs.call(module)
+
+
+def _with_state(module: nn.Module, state: dict[str, Tensor], run: Callable[[], _Result]) -> _Result:
+    """Run something while the module has the parameters and buffers of `state`.
+
+    The way back belongs to it: a checkpoint of the user's own calls the module once more there.
+    """
+    holder = _Holder(module, run)
+    return functional_call(holder, {f"module.{name}": tensor for name, tensor in state.items()}, ())  # type: ignore[no-any-return]
+
+
+class _Holder(nn.Module):
+    def __init__(self, module: nn.Module, run: Callable[[], Any]) -> None:
+        super().__init__()
+        self.module, self._run = module, run
+
+    def forward(self) -> Any:
+        return self._run()
+
+
+@contextmanager
+def _track_modules(module: nn.Module, tracer: Tracer) -> Iterator[None]:
+    """Let the tracer know which submodule is at work."""
+    with ExitStack() as stack:
+        for name, submodule in module.named_modules():
+            if isinstance(submodule, torch.jit.ScriptModule):
+                continue
+            before = submodule.register_forward_pre_hook(_entering(tracer, name))
+            after = submodule.register_forward_hook(tracer.leave_module)
+            stack.callback(before.remove)
+            stack.callback(after.remove)
+        yield
+
+
+def _entering(tracer: Tracer, name: str) -> Callable[[nn.Module, Any], None]:
+    def hook(_module: nn.Module, _inputs: Any) -> None:
+        tracer.enter_module(name)
+
+    return hook
+
+
+def _attributes(module: nn.Module) -> Iterator[Tensor]:
+    """Tensors that submodules hold beside parameters and buffers, in lists and dicts too."""
+    for submodule in module.modules():
+        for value in vars(submodule).values():
+            items = value.values() if isinstance(value, dict) else value
+            yield from (
+                item
+                for item in (list(items) if isinstance(value, dict | list | tuple) else [value])
+                if isinstance(item, Tensor) and not isinstance(item, nn.Parameter)
+            )
+
+
+def _backward(
+    returned: Any,
+    outputs: Mapping[str, Tensor],
+    task: _ProbeTask,
+    found: TraceResult,
+    parameters: Mapping[str, Tensor],
+) -> tuple[ProbeLoss, list[Tensor | None]]:
+    """The loss, and the gradients by the weights: those of the loss given, or of that of every output."""
+    output, *others = outputs.values()
+    with reporting_user_code("the loss, or the way back from it, fails:"):
+        value = task.loss_of(output, returned)
+        total = value.tensor
+        if task.loss is None:
+            for other in others:
+                if other.requires_grad:
+                    total = total + loss_of(other, None, None, x=task.x).tensor
+        return value, _gradients(total, found, parameters)
+
+
+def _gradients(loss: Tensor, found: TraceResult, parameters: Mapping[str, Tensor]) -> list[Tensor | None]:
+    """Of the loss by the weight of each use; None where there is none.
+
+    Asked for are all parameters, so that the way back is that of training; one that gets a gradient is used,
+    whether its use was seen or not. A function of the user's own may also write gradients to `grad`.
+    """
+    wanted = {
+        id(t): t for t in (*(use.factor for use in found.uses), *parameters.values()) if t.requires_grad
+    }
+    if not wanted or not loss.requires_grad:
+        return [None] * len(found.uses)
+    gradients = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
+    by_tensor = {
+        key: _sum_of(gradient, tensor.grad if tensor.is_leaf else None)
+        for (key, tensor), gradient in zip(wanted.items(), gradients, strict=True)
+    }
+    found.reached = {name for name, p in parameters.items() if by_tensor.get(id(p)) is not None}
+    for name, why in found.unseen.items():
+        if why == UNUSED and name in found.reached:
+            found.unseen[name] = "it gets a gradient through something that cannot be looked into"
+    return [by_tensor.get(id(use.factor)) for use in found.uses]
+
+
+def _sum_of(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """Return the sum of two gradients, either of which may be missing."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one + other
+
+
+def _copies(use: WeightUse, gradient: Tensor | None) -> int:
+    """Units whose weights, bias and gradient are those of an earlier unit, told by random projections."""
+    parts = [use.rows.detach()]
+    if gradient is not None:
+        parts.append(use.gradient_rows(gradient))
+    if use.bias is not None and use.bias.shape == (use.units,):
+        parts.append(use.bias.detach()[:, None])
+    seen = torch.cat([_projected(part) for part in parts], 1)  # (units, projections)
+    seen = seen[seen[:, 0].argsort()]
+    same = (seen[1:] - seen[:-1]).abs().amax(1) <= ALIKE_UNITS
+    return int(same.sum())
+
+
+def _spread_over_rows(use: WeightUse) -> float | None:
+    """The largest distance of a unit's weights from the first unit's, in units of the largest of those.
+
+    None where equal weights may be meant: at 0, or where a unit has a single input or inputs of its own.
+    Where the first two units differ, no more than these are looked at.
+    """
+    rows = use.rows.detach()
+    if use.groups > 1 or rows.shape[0] < 2 or rows.shape[1] < 2:
+        return None
+    largest = float(rows[0].abs().max())
+    spread = float((rows[1] - rows[0]).abs().max())
+    if largest > 0.0 and spread <= tensor_statistics.ALIKE * largest:
+        spread = float((rows - rows[0]).abs().max())
+    return spread / largest if largest > 0.0 else None
+
+
+def _projected(rows: Tensor) -> Tensor:
+    """(units, n) on a few random directions, in units of the largest entry."""
+    rows = rows.float()
+    scale = float(rows.abs().max())
+    stream = torch.Generator("cpu").manual_seed(0)
+    directions = torch.randn(rows.shape[1], _DIRECTIONS, generator=stream, dtype=torch.float32, device="cpu")
+    shown = rows @ directions.to(rows.device) / math.sqrt(rows.shape[1])
+    return shown / scale if scale > 0.0 else shown

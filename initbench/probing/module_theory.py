@@ -1,0 +1,187 @@
+"""What theory says of a user's own module, from the weights that it has and the way they were used."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from initbench.components.activation import Activation, BoundActivation, bound
+from initbench.probing.layer_factors import StackFactors
+from initbench.probing.messages import as_call
+from initbench.probing.remedies import DiagnosisContext
+from initbench.probing.theory import TheoryPrediction, input_statistics
+from initbench.registry import Options
+from initbench.theory.fixed_points import fixed_point
+from initbench.theory.propagation import propagate
+from initbench.theory.types import LayerPrediction, TheoryLayer
+from initbench.trace.weight_use import WeightUse
+
+_ORTHOGONAL = 1e-3
+"""Largest cosine, over √fan_in, of two weight rows or columns that were made orthogonal and then rounded."""
+_UNIFORM = 1.02
+_MIN_BIASES = 16
+
+
+@dataclass(frozen=True)
+class WeightStatistics:
+    """The weights and biases of one layer, over all nets."""
+
+    sigma_w2: float
+    """fan_in times the mean square of a weight."""
+    bias_mean: float
+    bias_std: float
+    uniform: bool
+    """Whether the biases have the reach of a uniform draw, not that of a Gaussian one."""
+
+
+def expect_own(nets: Sequence[Sequence[WeightUse]], x: Tensor) -> TheoryPrediction:
+    """What theory says of nets that were drawn alike, each given by its uses, and fed with the batch x."""
+    first = nets[0]
+    reason = _unpredictable(first)
+    if reason is not None:
+        return TheoryPrediction([LayerPrediction() for _ in first], None, reason)
+    layers = [_layer(place, nets) for place in range(len(first))]
+    predicted = propagate(layers, input_statistics(x))
+    hidden = [one.wide_q for one in predicted[:-1] if one.wide_q is not None]
+    fixed = fixed_point(layers[-2], start=hidden[-1]) if hidden else None
+    return TheoryPrediction(predicted, fixed, None)
+
+
+def own_situation(nets: Sequence[Sequence[WeightUse]], expected: TheoryPrediction) -> DiagnosisContext:
+    """The same as a config's situation, read off the nets: what is wrong with them is told in its terms."""
+    first = nets[0]
+    hidden = [place for place, use in enumerate(first) if use.activation is not None]
+    activation = common_activation(first)
+    norms = Counter(use.norm for use in first if use.norm is not None)
+    sigma_w2 = spread(hidden[-1], nets).sigma_w2 if hidden else None
+    norm = norms.most_common(1)[0][0] if norms else "none"
+    return DiagnosisContext(
+        scheme="this init",
+        gain=None,
+        bias=0.0,
+        activation=activation,
+        norm=norm,
+        norm_first=True,
+        depth=None,
+        layers=len(hidden),
+        width=round(first[hidden[-1]].fan_in) if hidden else 1,
+        sigma_w2=sigma_w2 or None,
+        prediction=_prediction(activation, sigma_w2 or None, expected),
+        phrase=lambda words: as_call(words, activation),
+    )
+
+
+def spread(place: int, nets: Sequence[Sequence[WeightUse]]) -> WeightStatistics:
+    """Of the layer at that place."""
+    uses = [net[place] for net in nets]
+    squares = [float(use.weight.detach().double().square().mean()) for use in uses]
+    sigma_w2 = uses[0].fan_in * math.fsum(squares) / len(squares)
+    found = [use.bias.detach().double().flatten() for use in uses if use.bias is not None]
+    if not found:
+        return WeightStatistics(sigma_w2, 0.0, 0.0, uniform=False)
+    biases = torch.cat(found)
+    std = float(biases.std(correction=0))
+    reach = float((biases - biases.mean()).abs().max())
+    uniform = len(biases) >= _MIN_BIASES and reach <= _UNIFORM * math.sqrt(3.0) * std
+    return WeightStatistics(sigma_w2, float(biases.mean()), std, uniform)
+
+
+def _prediction(
+    activation: BoundActivation, sigma_w2: float | None, expected: TheoryPrediction
+) -> StackFactors:
+    if not activation.entry.elementwise:
+        return StackFactors(None, None, None, None, 1.0, 1.0)
+    needed = activation.natural_sigma_w2
+    chi = activation.chi(activation.natural_q, sigma_w2=needed)
+    hidden = [one for one in expected.layers if one.wide_q and one.chi_1]
+    if len(hidden) < 2:
+        return StackFactors(None, None, None, sigma_w2, needed, chi)
+    steps = len(hidden) - 1
+    first, last = hidden[0].wide_q, hidden[-1].wide_q
+    assert first is not None and last is not None
+    signal = math.exp(math.fsum(math.log(one.chi_1) for one in hidden[:-1] if one.chi_1) / steps)
+    return StackFactors((last / first) ** (1.0 / steps), signal, None, sigma_w2, needed, chi)
+
+
+def _unpredictable(uses: Sequence[WeightUse]) -> str | None:
+    """Why mean-field theory has no word on a net of these uses, or None."""
+    *hidden, head = uses
+    if not uses[0].from_input or any(
+        after.source is not use for use, after in zip(hidden, uses[1:], strict=True)
+    ):
+        return "layers see more than the activations of the one before"
+    reasons = (
+        next(
+            (
+                f"{use.name} is a {use.operation}: positions of a map differ"
+                for use in uses
+                if use.weight.ndim > 2
+            ),
+            None,
+        ),
+        next((f"{use.name} is followed by {use.norm} norm" for use in uses if use.norm is not None), None),
+        next((f"no activation follows {use.name}" for use in hidden if use.activation is None), None),
+        None
+        if head.activation is None
+        else f"the last layer, {head.name}, goes into {head.activation.label}",
+        next((f"{use.name} is used {use.use_count} times" for use in uses if use.use_count > 1), None),
+        next((f"{label} is not in the catalogue" for label in _unknown(hidden)), None),
+        next(
+            (f"the weights of {use.name} are not independent draws" for use in uses if _dependent(use)), None
+        ),
+    )
+    return next((reason for reason in reasons if reason is not None), None)
+
+
+def _unknown(uses: Sequence[WeightUse]) -> list[str]:
+    """Activations of which theory knows no φ."""
+    named = [use.activation for use in uses if use.activation is not None]
+    return [one.label for one in named if one.bound is None or one.bound.nonlinearity is None]
+
+
+def _dependent(use: WeightUse) -> bool:
+    """Whether the weights are all alike, or their rows or columns orthogonal."""
+    weight = use.rows.detach().double()
+    if float(weight.std(correction=0)) <= _ORTHOGONAL * float(weight.abs().max()):
+        return True
+    narrow = weight if weight.shape[0] <= weight.shape[1] else weight.mT
+    rows = nn.functional.normalize(narrow[:64], dim=1)
+    cosines = (rows @ rows.mT).fill_diagonal_(0.0)
+    return len(rows) > 1 and float(cosines.abs().max()) <= _ORTHOGONAL
+
+
+def _layer(place: int, nets: Sequence[Sequence[WeightUse]]) -> TheoryLayer:
+    use, drawn = nets[0][place], spread(place, nets)
+    named = use.activation
+    constant = drawn.bias_std == 0.0
+    return TheoryLayer(
+        fan_in=use.fan_in,
+        fan_out=use.fan_out,
+        units=use.units,
+        sigma_w2=drawn.sigma_w2,
+        bias_variance=0.0 if drawn.uniform or constant else drawn.bias_std**2 + drawn.bias_mean**2,
+        bias_half_width=math.sqrt(3.0) * drawn.bias_std if drawn.uniform else 0.0,
+        bias_shift=drawn.bias_mean if constant else 0.0,
+        activation=None if named is None or named.bound is None else named.bound.nonlinearity,
+    )
+
+
+def common_activation(uses: Sequence[WeightUse]) -> BoundActivation:
+    """The most frequent activation; one that nothing is known of where that is not in the catalogue."""
+    named = Counter(use.activation.label for use in uses if use.activation is not None)
+    if not named:
+        return bound("linear")
+    label = named.most_common(1)[0][0]
+    found: Any = next(
+        use.activation.bound for use in uses if use.activation and use.activation.label == label
+    )
+    if found is not None:
+        return found  # type: ignore[no-any-return]
+    unknown = Activation(name=label, summary="", source="", build=lambda _options, _features: nn.Identity())
+    return unknown.bind(Options())

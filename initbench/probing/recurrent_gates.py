@@ -1,0 +1,189 @@
+"""Recurrent layers: statistics over all steps, and how signal and gradient change from step to step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from initbench.components.activation import SATURATED_BELOW, bound
+from initbench.probing import tensor_statistics
+from initbench.probing.log_slopes import (
+    VANISHING_RATIO,
+    LogSlope,
+    explosion,
+    finite_prefix,
+    float32_floor,
+    vanishing,
+)
+from initbench.trace.recurrent import Step
+from initbench.trace.weight_use import RecurrentLayer
+
+MIN_STEPS = 3
+"""Steps within which a gradient that falls below FALL of itself is lost.
+
+A gradient that goes back through many steps always fades where gates forget: torch's own LSTM keeps a quarter
+of E[δ²] a step and RNN a third, and both learn what lies seven steps back.
+"""
+OVER_STEPS = " over steps"
+"""What follows the code of a finding where a remedy is tried for what happens from step to step."""
+
+
+class RecurrentRecords:
+    """Collects what the steps of recurrent layers show, one record for each of their weights."""
+
+    def __init__(self) -> None:
+        self._steps: dict[int, tuple[RecurrentLayer, list[Step]]] = {}
+        self._deltas: dict[int | str, dict[int, float]] = {}
+
+    def step(self, layer: RecurrentLayer, step: Step) -> None:
+        """One more step, whose gradients are waited for."""
+        _, steps = self._steps.setdefault(layer.from_state.index, (layer, []))
+        index = layer.from_state.index
+        for key, output in (
+            (layer.from_input.index, step.from_input),
+            (index, step.from_state),
+            (f"{index} state", step.state),
+            (f"{index} emitted", step.emitted),
+        ):
+            if output is not None and output.requires_grad:
+                output.register_hook(self._keeper(key, len(steps)))  # type: ignore[no-untyped-call]
+        gates = {name: gate.detach() for name, gate in step.gates.items()}
+        parts = (step.from_input.detach(), step.from_state.detach())
+        steps.append(Step(*parts, gates, step.state.detach(), None))
+
+    def _keeper(self, key: int | str, place: int) -> Any:
+        deltas = self._deltas.setdefault(key, {})
+
+        def keep(delta: Tensor) -> None:
+            deltas[place] = tensor_statistics.mean_square(delta.detach().double())
+
+        return keep
+
+    def records(self) -> dict[int, dict[str, Any]]:
+        """By the index of the use, what the pass forward has shown."""
+        shown: dict[int, dict[str, Any]] = {}
+        for layer, steps in self._steps.values():
+            shown[layer.from_input.index] = _record([step.from_input for step in steps])
+            record = _record([step.from_state for step in steps])
+            record["act"] = _activation(steps)
+            sizes = [tensor_statistics.mean_square(step.state.double()) for step in steps]
+            record["steps"] = {"q": sizes, "delta": [], "full": 0.0, "amplification": math.inf}
+            shown[layer.from_state.index] = record
+        return shown
+
+    def add_gradients(self, records: dict[int, dict[str, Any]]) -> None:
+        """After the pass back: E[δ²] over all steps, and of each step from the last to the first."""
+        for layer, steps in self._steps.values():
+            for use in (layer.from_input, layer.from_state):
+                deltas = self._deltas.get(use.index, {})
+                if deltas:
+                    records[use.index]["grad"]["pre_q"] = math.fsum(deltas.values()) / len(steps)
+            records[layer.from_state.index]["steps"] |= self._way_back(layer)
+
+    def _way_back(self, layer: RecurrentLayer) -> dict[str, Any]:
+        """E[δ²] of every step from the last that a gradient reaches to the first, and what it starts from.
+
+        `full` is that of the state at that step; `amplification` how much more a state gets at most than what
+        comes from above at most, infinite where the two cannot be told apart.
+        """
+        index = layer.from_state.index
+        deltas = self._deltas.get(layer.from_input.index, {})
+        states = self._deltas.get(f"{index} state", {})
+        emitted = self._deltas.get(f"{index} emitted", {})
+        reached = [step for step in sorted(states, reverse=True) if states[step]]
+        if not reached:
+            return {}
+        above = max(emitted.values(), default=0.0)
+        return {
+            "delta": [deltas[step] for step in sorted(deltas, reverse=True) if step <= reached[0]],
+            "full": states[reached[0]],
+            "amplification": max(states.values()) / above if above > 0.0 else math.inf,
+        }
+
+
+def _over_steps(parts: Sequence[Tensor]) -> Tensor:
+    """(B, units) of each step as (B, units, steps), of the samples that all steps have."""
+    rows = min(map(len, parts))
+    return torch.stack([part[:rows] for part in parts], 2).double()
+
+
+def _record(parts: Sequence[Tensor]) -> dict[str, Any]:
+    x = _over_steps(parts)
+    return {
+        "pre": {**tensor_statistics.moments(x), "signal": tensor_statistics.signal(x)},
+        "act": None,
+        "grad": {"pre_q": None},
+        "unit_spread": tensor_statistics.spread_over_units(tensor_statistics.channels_last(x)),
+    }
+
+
+def _activation(steps: Sequence[Step]) -> dict[str, Any]:
+    """Of what the layer puts out; saturated is a gate that is flat for what goes into it."""
+    statistics: dict[str, Any] = dict(
+        tensor_statistics.activation_statistics(None, _over_steps([step.state for step in steps]), None)
+    )
+    gates = {}
+    for name in steps[0].gates:
+        activation = bound(name.split()[0])
+        if activation.entry.saturates and activation.entry.bounded:
+            entries = torch.cat([step.gates[name].flatten() for step in steps]).double()
+            is_flat = activation.derivative(entries).abs() < SATURATED_BELOW * activation.max_derivative
+            gates[name.split()[1]] = {
+                "saturated_fraction": float(is_flat.double().mean()),
+                "mean": float(entries.mean()),
+                "std": float(entries.std(correction=0)),
+            }
+    shares = [gate["saturated_fraction"] for gate in gates.values()]
+    statistics["saturated_fraction"] = math.fsum(shares) / len(shares) if shares else None
+    statistics["gates"] = gates
+    return statistics
+
+
+def gates_in_words(layer: dict[str, Any]) -> str:
+    """Return how much of what each gate sees is on its flat part; empty for a layer without gates."""
+    gates = layer["act"].get("gates")
+    if not gates:
+        return ""
+    if len(gates) == 1:
+        return "of what the activation of the state sees is on its flat part"
+    shares = ", ".join(f"{name} {100 * gate['saturated_fraction']:.0f} %" for name, gate in gates.items())
+    return f"of what the gates see is on their flat part ({shares})"
+
+
+def worst_gate_in_words(layer: dict[str, Any]) -> str:
+    """Return what goes into the gate with the largest flat share, and whether its bias makes it so."""
+    gates = layer["act"]["gates"]
+    name = max(gates, key=lambda gate: gates[gate]["saturated_fraction"])
+    mean, std = gates[name]["mean"], gates[name]["std"]
+    where = "the activation of the state" if len(gates) == 1 else f"the {name} gate"
+    cause = "its bias is too large" if abs(mean) > std else "its weights or what they are given are too large"
+    return f"What goes into {where} has mean {mean:.3g} and standard deviation {std:.3g}: {cause}"
+
+
+def slopes_over_steps(
+    layers: Sequence[dict[str, Any]],
+) -> Iterator[tuple[str, dict[str, Any], LogSlope, str]]:
+    """Where a recurrent layer loses the gradient or blows up from step to step: code, layer, slope, words."""
+    for layer in layers:
+        steps = layer.get("steps")
+        if steps is None:
+            continue
+        name = layer["name"]
+        q, delta = finite_prefix(steps["q"]), finite_prefix(steps["delta"])
+        grown = explosion(q)
+        if grown is not None and q[0] > 0.0:
+            yield "exploding_forward", layer, grown, f"E[h²] of {name} grows ×{_factor(grown)} a step"
+        grown = explosion(delta)
+        if grown is not None and delta[0] > 0.0 and steps["amplification"] > 1.0 / VANISHING_RATIO:
+            yield "exploding_backward", layer, grown, f"E[δ²] of {name} grows ×{_factor(grown)} a step back"
+        lost = vanishing(delta, [float32_floor(0.0)] * len(delta), full=steps["full"])
+        if lost is not None and lost.value <= math.log(VANISHING_RATIO) / MIN_STEPS:
+            yield "vanishing_backward", layer, lost, f"E[δ²] of {name} falls ×{_factor(lost)} a step back"
+
+
+def _factor(slope: LogSlope) -> str:
+    return f"{math.exp(slope.value):.2g}" if slope.value < 700 else "∞"

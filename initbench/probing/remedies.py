@@ -1,0 +1,198 @@
+"""What to change in a config, as key=value words that theory expects to mend what was found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from initbench.components.activation import BoundActivation
+from initbench.components.init_scheme import INITS, SchemeRequirement
+from initbench.models.init_weights import InitOptions, rule_for_layer
+from initbench.models.network import FamilyOptions, Network
+from initbench.probing.finding import Checked
+from initbench.probing.layer_factors import StackFactors, batch_norm_holds, predict, scale_holds
+
+RECURRENT = "recurrent"
+SAME_SCALE = 0.05
+"""Two σ_w² whose logarithms differ by less are one scale."""
+
+
+@dataclass(frozen=True)
+class DiagnosisContext:
+    """What a run was declared to be, as far as it explains what was measured."""
+
+    scheme: str
+    gain: float | str | None
+    """`init.gain` as typed in."""
+    bias: float
+    """`init.bias` as typed in, or 0."""
+    activation: BoundActivation
+    norm: str
+    norm_first: bool
+    """Whether the norm layer stands, or would stand, before the activation."""
+    depth: int | None
+    """`model.depth`, where the family has one."""
+    layers: int
+    """Hidden layers."""
+    width: int
+    """Inputs of the last hidden layer."""
+    sigma_w2: float | None
+    """What the scheme gives the last hidden layer, or amounts to; None where it is no scale at all."""
+    prediction: StackFactors
+    phrase: Callable[[str], str] = str
+    """How key=value words are put to the user: as they are where there is a config."""
+    branches: tuple[str, ...] = ()
+    """Words for other starts of the residual branches, where there are some."""
+    ways: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By code, or RECURRENT, words for changes that belong to this kind of finding alone."""
+    check: Callable[[str, str], Checked | None] = lambda _code, _words: None
+    """check(code, words): what shows that the words cure the finding; None where they do not."""
+
+
+def situation_of(
+    network: Network, model: FamilyOptions, init: InitOptions, first_q: float
+) -> DiagnosisContext:
+    """What the config declares, with what theory predicts from the first layer's measured q."""
+    prediction = predict(network, init, first_q=first_q, normed=model.norm.name != "none")
+    hidden = [layer for layer in network.weight_layers() if layer.activation is not None]
+    return DiagnosisContext(
+        scheme=init.scheme.name,
+        gain=init.gain,
+        bias=init.bias or 0.0,
+        activation=network.activation,
+        norm=model.norm.name,
+        norm_first=model.norm_placement == "before_activation",
+        depth=getattr(model, "depth", None),
+        layers=len(hidden),
+        width=round(rule_for_layer(hidden[-1], init, network.activation).fan_in) if hidden else 1,
+        sigma_w2=_seen_as(network, init, prediction) if hidden else None,
+        prediction=prediction,
+        branches=branch_starts(network, init),
+        ways=CONFIG_WAYS,
+    )
+
+
+_BRANCH_STARTS = ("fixup", "skipinit", "residual_scaled")
+CONFIG_WAYS = {
+    "head_scale": ("init.head=zeros",),
+    "input_scale": ("data.normalize=global", "data.normalize=per_feature"),
+}
+MODULE_BRANCH_STARTS = ("residual=zero", "residual=scaled")
+
+
+def module_ways(*, is_tied: bool) -> dict[str, tuple[str, ...]]:
+    """Return the same for a user's module; `is_tied`: whether the head is an embedding as well."""
+    return {
+        "head_scale": ("head=std0.02",) if is_tied else ("head=zeros", "head=small"),
+        "input_scale": ("input=global", "input=per_feature"),
+    }
+
+
+def branch_starts(network: Network, init: InitOptions) -> tuple[str, ...]:
+    """Return words for schemes that start residual branches otherwise than `init` does."""
+    if not network.branches():
+        return ()
+    plain = "" if init.gain is None else " init.gain=null"
+    return tuple(f"init.scheme={name}{plain}" for name in _BRANCH_STARTS if name != init.scheme.name)
+
+
+def _seen_as(network: Network, init: InitOptions, prediction: StackFactors) -> float | None:
+    scheme = INITS[init.scheme.name]
+    if prediction.sigma_w2 is not None:
+        return prediction.sigma_w2
+    if scheme.needs is SchemeRequirement.FIRST_BATCH:  # it holds q at 1
+        return prediction.needed_sigma_w2
+    if scheme.default_gain is None or scheme.needs.leaves_no_scale:
+        return None
+    return rule_for_layer(network.weight_layers()[0], init, network.activation).gain ** 2
+
+
+def suggest_init(s: DiagnosisContext) -> str | None:
+    """The init expected to hold over the net's depth; None where no scale does, or beside a norm layer."""
+    if s.norm != "none":
+        return None
+    for words, sigma_w2 in _inits(s):
+        if scale_holds(s.activation, sigma_w2, layers=s.layers, width=s.width):
+            return words
+    return None
+
+
+def init_candidates(s: DiagnosisContext) -> list[str]:
+    """Words for inits that are worth a trial: what theory expects to hold first; none beside a norm layer."""
+    if s.norm != "none":
+        return []
+    expected = suggest_init(s)
+    words = [expected] if expected is not None else []
+    return [*words, *(other for other, _ in _inits(s) if other != expected)]
+
+
+def is_bias_the_cause(s: DiagnosisContext) -> bool:
+    """Whether the net would hold with the bias at 0 and all else as it is."""
+    return s.bias != 0.0 and suggest_init(s) == "init.bias=0"
+
+
+def _inits(s: DiagnosisContext) -> Iterator[tuple[str, float]]:
+    """Key=value words and their σ_w², the nearest to what was declared first."""
+    unbiased = " init.bias=0" if s.bias else ""
+    if s.bias and s.sigma_w2 is not None:
+        yield unbiased.strip(), s.sigma_w2
+    for words, sigma_w2 in _scales(s):
+        is_new = s.sigma_w2 is None or abs(math.log(s.sigma_w2 / sigma_w2)) > SAME_SCALE
+        if is_new:
+            yield words + unbiased, sigma_w2
+
+
+def _scales(s: DiagnosisContext) -> Iterator[tuple[str, float]]:
+    activation = s.activation
+    if not activation.entry.elementwise:
+        return  # nothing is known of it
+    has_gain = (
+        s.scheme in INITS
+        and INITS[s.scheme].default_gain is not None
+        and not INITS[s.scheme].needs.leaves_no_scale
+    )
+    needed = activation.preserving_gain**2
+    if activation.natural_q == 1.0 and math.isclose(activation.kaiming_gain**2, needed, rel_tol=1e-6):
+        dropped = ["init.gain=null"] if s.gain is not None else []
+        scheme = [] if dropped and s.scheme.startswith("kaiming_") else ["init.scheme=kaiming_normal"]
+        yield " ".join(scheme + dropped), needed
+        return
+    scheme = [] if has_gain else ["init.scheme=lecun_normal"]
+    yield " ".join([*scheme, "init.gain=auto"]), needed
+    natural = activation.natural_sigma_w2
+    if not math.isclose(natural, needed, rel_tol=1e-6):
+        yield " ".join([*scheme, f"init.gain={math.sqrt(natural):.4g}"]), natural
+    slope = abs(float(activation.derivative(torch.zeros(1, dtype=torch.float64))))
+    if slope > 0.0:  # the edge of chaos at q → 0
+        yield " ".join([*scheme, f"init.gain={1.0 / slope:.4g}"]), 1.0 / slope**2
+
+
+def suggest_batch_norm(s: DiagnosisContext) -> str | None:
+    """The words for batch norm before the activation; None where it is there, or explodes at this depth."""
+    words = [] if s.norm == "batch" else ["model.norm=batch"]
+    if not s.norm_first:
+        words.append("model.norm_placement=before_activation")
+    return " ".join(words) or None if batch_norm_holds(s.activation, layers=s.layers) else None
+
+
+def suggest_depth(s: DiagnosisContext) -> str | None:
+    """The words for a depth, with what else it takes, that is expected to hold; None where there is none."""
+    if s.depth is None:
+        return None
+    layers = s.layers * 3 // 4
+    while layers > 1:
+        short = replace(s, layers=layers)
+        depth = f"model.depth={s.depth - s.layers + layers}"
+        if s.norm == "batch" and s.norm_first and batch_norm_holds(s.activation, layers=layers):
+            return depth
+        other = suggest_init(short) or suggest_batch_norm(short)
+        if other is not None:
+            return f"{other} {depth}"
+        as_it_is = s.sigma_w2 if s.norm == "none" and not s.bias else None
+        if as_it_is is not None and scale_holds(s.activation, as_it_is, layers=layers, width=s.width):
+            return depth
+        layers = layers * 3 // 4
+    return None

@@ -1,0 +1,80 @@
+"""Nets that are no plain stack, of which theory knows the values of infinitely wide ones but no bands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from torch import Tensor, nn
+
+from initbench.components.norms.standard import BatchNorm, LayerNorm, RmsNorm
+from initbench.models.families.cnn import Cnn
+from initbench.models.families.mlp import Mlp
+from initbench.models.init_weights import InitOptions
+from initbench.models.network import Network
+from initbench.theory.batchnorm_propagation import MIN_SAMPLES, NormedLayer, propagate_batch_norm
+from initbench.theory.conv_propagation import Head, MapLayer, propagate_maps
+from initbench.theory.types import LayerPrediction, TheoryLayer
+
+
+def why_unpredictable(network: Network, init: InitOptions, norm: str, samples: int) -> str | None:
+    """Why theory has no word on a net of independent weights with maps or norm layers, or None."""
+    if not isinstance(network, Cnn | Mlp):
+        return "layers see more than the activations of the one before"
+    if not network.plain:
+        return "pooling mixes places of a map, and how these go together is not followed"
+    return None if norm == "none" else _unknown_norm(network, init, norm, samples)
+
+
+def _unknown_norm(network: Network, init: InitOptions, norm: str, samples: int) -> str | None:
+    behind = network.weight_layers()[0].output  # the norm layer, where it stands before the activation
+    maps = isinstance(network, Cnn)
+    match behind:
+        case BatchNorm() if maps:
+            return "batch norm on maps depends on how places and samples go together, which is not followed"
+        case BatchNorm() if samples < MIN_SAMPLES:
+            return f"batch norm over {samples} samples is far from that of a large batch; try probe.batch=128"
+        case RmsNorm() if init.bias and not maps:
+            return "behind rms norm, biases of one value give every sample another law"
+        case BatchNorm() | LayerNorm() | RmsNorm():
+            return None
+    if norm in ("batch", "layer", "rms"):
+        return f"model.norm={norm} behind the activation changes what the next layer sees"
+    return f"no closed form is known for model.norm={norm}"
+
+
+def why_no_bands(network: Network) -> str:
+    """Why the values stand without bands."""
+    of = "maps" if isinstance(network, Cnn) else "norm layers"
+    return f"how far one net of finite width strays is not known for {of}"
+
+
+def predict_wide_limit(network: Network, layers: Sequence[TheoryLayer], x: Tensor) -> list[LayerPrediction]:
+    """What to expect of a net that is not `unknown`, fed with x (B, …); `layers` has the head last."""
+    weighted = network.weight_layers()
+    x = x.detach().double().cpu()
+    *hidden, head = layers
+    if isinstance(weighted[0].output, BatchNorm):
+        normed = [
+            NormedLayer(layer, cast("BatchNorm", one.output).eps)
+            for layer, one in zip(hidden, weighted, strict=False)
+        ]
+        variance = float((x - x.mean(0)).square().mean())
+        return propagate_batch_norm(normed, head, variance=variance, samples=len(x))
+    places = [
+        MapLayer(layer, *_window(one.module), _sample_eps(one.output))
+        for layer, one in zip(hidden, weighted, strict=False)
+    ]
+    if isinstance(network, Cnn):
+        averaged = isinstance(network.pool, nn.AdaptiveAvgPool2d)
+        return propagate_maps(places, Head(head, averaged), x.square().mean(1))
+    return propagate_maps(places, Head(head), x.square().flatten(1).mean(1)[:, None, None])
+
+
+def _window(module: nn.Module) -> tuple[int, int]:
+    """Side and stride of a layer's kernel."""
+    return (module.kernel_size[0], module.stride[0]) if isinstance(module, nn.Conv2d) else (1, 1)
+
+
+def _sample_eps(output: nn.Module) -> float | None:
+    return output.eps if isinstance(output, LayerNorm | RmsNorm) else None

@@ -1,0 +1,146 @@
+"""A config value that names a registry entry and carries that entry's options.
+
+`norm: group` and `norm: {name: group, num_groups: 8}` are the same kind of value; which
+options are valid, and how they are described, comes from the entry alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError, create_model
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCustomError, core_schema
+
+from initbench.registry import Registry, RegistryEntry, Section, missing_space
+
+E = TypeVar("E", bound=RegistryEntry)
+
+_NONE = "none"
+"""The entry that a registry may have for nothing at all."""
+
+ANY = "*"
+"""Label, in the location of an error, of options whose entry is not named."""
+
+
+@cache
+def options_model(entry: RegistryEntry, tag: str) -> type[Section]:
+    """The pydantic class of `entry`'s options, with its name pinned in the field `tag`."""
+    literal: Any = Literal[entry.name]
+    fields: dict[str, Any] = {tag: (literal, entry.name)}
+    # The docstrings of the fields are inherited; looking for them again costs half a second in all.
+    model: type[Section] = create_model(
+        f"{entry.options.__name__}_{entry.name}",
+        __base__=entry.options,
+        __doc__=entry.summary,
+        __cls_kwargs__={"use_attribute_docstrings": False},
+        **fields,
+    )
+    return model
+
+
+def default_choice(registry: Registry[E], name: str, tag: str = "name") -> Any:
+    """The entry called `name` with its default options, as a config value."""
+    return options_model(registry[name], tag)()
+
+
+class Choice(Generic[E]):
+    """Annotation for a field whose value is one entry of `registry`.
+
+    `tag` is the key that holds the entry's name; with `shorthand` a bare string is
+    accepted for an entry with default options, and written back so.
+    """
+
+    def __init__(self, registry: Registry[E], tag: str = "name", *, shorthand: bool = True) -> None:
+        self.registry = registry
+        self.tag = tag
+        self.shorthand = shorthand
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """A union of the entries' option classes, told apart by the tag."""
+        models = {entry.name: options_model(entry, self.tag) for entry in self.registry}
+        union = core_schema.tagged_union_schema(
+            choices={name: handler.generate_schema(model) for name, model in models.items()},
+            discriminator=self.tag,
+        )
+        return core_schema.no_info_before_validator_function(
+            self._expand,
+            union,
+            serialization=core_schema.plain_serializer_function_ser_schema(self._dump),
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """The union's JSON Schema, plus the bare names when the shorthand is allowed."""
+        json_schema = handler(schema)
+        if not self.shorthand:
+            return json_schema
+        return {"anyOf": [{"type": "string", "enum": self.registry.names()}, json_schema]}
+
+    def _expand(self, value: Any) -> Any:
+        if isinstance(value, Section):
+            return value
+        if isinstance(value, str) and self.shorthand and not missing_space(value):
+            value = {self.tag: value}
+        if not isinstance(value, dict):
+            raise PydanticCustomError("choice_type", "{problem}", {"problem": self._shape_problem(value)})
+        canonical = self.registry.canonical(value.get(self.tag))
+        if canonical is not None:
+            return {**value, self.tag: canonical}
+        unnamed = self._name_problem(value)
+        faults = [InitErrorDetails(type=unnamed, input=value), *self._refused_by_all(value)]
+        raise ValidationError.from_exception_data(self.registry.kind, faults)
+
+    def _name_problem(self, value: dict[Any, Any]) -> PydanticCustomError:
+        name, names = value.get(self.tag), self.registry.names()
+        if name is None:
+            problem = f"needs a {self.tag}: one of {', '.join(names)}"
+            return PydanticCustomError("choice_missing", "{problem}", {"problem": problem, "at": self.tag})
+        problem = self.registry.unknown(str(name))
+        at = self.tag if not self.shorthand or len(value) > 1 else ""
+        return PydanticCustomError("choice_unknown", "{problem}", {"problem": problem, "at": at})
+
+    def _refused_by_all(self, value: dict[Any, Any]) -> Iterator[InitErrorDetails]:
+        """Faults of the other keys that are faults whichever entry is meant."""
+        refusals = [_refusals(options_model(entry, self.tag), value, self.tag) for entry in self.registry]
+        for key in value:
+            if all(key in refused for refused in refusals):
+                known = (refused[key] for refused in refusals if refused[key][0]["type"] != "extra_forbidden")
+                yield from (_below_any(error) for error in next(known, refusals[0][key]))
+
+    def _shape_problem(self, value: Any) -> str:
+        either = f"a {self.registry.kind}'s name or " if self.shorthand else ""
+        problem = f"must be {either}a mapping with a {self.tag}"
+        if (value is None or value is False) and self.shorthand and _NONE in self.registry:
+            return f"{problem}; write {_NONE}"
+        if not isinstance(value, str):
+            return problem
+        if self.registry.canonical(value) is not None:
+            return f"{problem}; write {{{self.tag}: {self.registry.canonical(value)}}}"
+        spaced = missing_space(value)
+        return f"{problem}, not the text {value!r}: {spaced}" if spaced else problem
+
+    def _dump(self, value: Section) -> Any:
+        fields = value.model_dump()
+        return fields[self.tag] if self.shorthand and len(fields) == 1 else fields
+
+
+def _refusals(model: type[Section], value: dict[Any, Any], tag: str) -> dict[Any, list[ErrorDetails]]:
+    """The errors of each key that `value` has, were it meant for `model`."""
+    refused: dict[Any, list[ErrorDetails]] = {}
+    try:
+        model.model_validate({key: inner for key, inner in value.items() if key != tag})
+    except ValidationError as error:
+        for details in error.errors(include_url=False):
+            refused.setdefault(details["loc"][0] if details["loc"] else None, []).append(details)
+    return refused
+
+
+def _below_any(error: ErrorDetails) -> InitErrorDetails:
+    """`error` as pydantic takes it in again; a type of error of our own has to be made anew."""
+    kind, context = error["type"], error.get("ctx", {})
+    ours = PydanticCustomError(kind, "{problem}", context) if "problem" in context else kind
+    return InitErrorDetails(type=ours, loc=(ANY, *error["loc"]), input=error["input"], ctx=context)

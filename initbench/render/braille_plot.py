@@ -1,0 +1,155 @@
+"""Curves against steps as text: lines of braille with a mark of its own on each curve, or plain ASCII.
+
+Written here because the libraries for it tell curves apart by colour alone, or draw into a figure that is
+global to the process; `curve` draws one function and needs neither marks nor a scale.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from initbench.render.activation_curve import round_step
+
+MARKS, ASCII_MARKS = "●○■□▲△◆◇", "ox+*#@%&"
+MAX_CURVES = len(MARKS)
+HEIGHT = 16
+_BRAILLE = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
+_LABEL = 8
+_MARK_EVERY = 12
+"""Characters between two marks of a curve."""
+_HIGHEST = 1e300
+"""Values beyond are drawn here: sums of them still are numbers."""
+_LOG_FROM = 30.0
+"""Ratio of the largest value to the least from which a logarithmic axis shows more."""
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The range of both axes, and the characters that they span."""
+
+    right: float
+    bottom: float
+    top: float
+    log: bool
+    width: int
+    height: int = HEIGHT
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        """Characters from the left and from the top."""
+        low, high, at = (self._scaled(one) for one in (self.bottom, self.top, y))
+        down = (high - at) / (high - low) * (self.height - 1)
+        return x / self.right * (self.width - 1), min(self.height - 1.0, max(0.0, down))
+
+    def _scaled(self, y: float) -> float:
+        return math.log10(y) if self.log else y
+
+
+def plot(
+    curves: Sequence[Sequence[Point]],
+    title: str,
+    *,
+    width: int,
+    may_be_log: bool = False,
+    ascii_only: bool = False,
+) -> list[str]:
+    """Up to MOST_CURVES curves, each of finite points by rising x ≥ 0, with axes: no line is over `width`.
+
+    The y-axis is logarithmic where it may be, all values are above 0, and they span a factor of 30.
+    Marks are staggered, so that curves that coincide show in turns.
+    """
+    assert 0 < len(curves) <= MAX_CURVES
+    curves = [[(x, min(max(y, -_HIGHEST), _HIGHEST)) for x, y in curve] for curve in curves]
+    frame = _frame([point for curve in curves for point in curve], width, may_be_log)
+    canvas = _canvas(curves, frame, ascii_only)
+    labels = dict(_y_labels(frame))
+    edge, corner, line = ("|", "+", "-") if ascii_only else ("│", "└", "─")
+    lines = [f"{labels.get(row, ''):>{_LABEL}} {edge}{''.join(canvas[row])}" for row in range(frame.height)]
+    ticks = _x_labels(frame)
+    scale = ", logarithmic" if frame.log else ""
+    return [
+        f"{'':{_LABEL}} {title}{scale}",
+        *(one.rstrip() for one in lines),
+        f"{'':{_LABEL}} {corner}{line * frame.width}",
+        f"{'':{_LABEL}}  {ticks}".rstrip(),
+    ]
+
+
+def _frame(points: Sequence[Point], width: int, may_be_log: bool) -> Frame:
+    values = [y for _, y in points]
+    low, high = min(values), max(values)
+    across = max(20, width - _LABEL - 2)
+    right = max(1.0, *(x for x, _ in points))
+    if may_be_log and low > 1.0 / _HIGHEST and high / low >= _LOG_FROM:
+        bottom, top = 10.0 ** math.floor(math.log10(low)), 10.0 ** math.ceil(math.log10(high))
+        return Frame(right, bottom, top, True, across)
+    if low == high:
+        low, high = low - 0.5 * (abs(low) or 1.0), high + 0.5 * (abs(high) or 1.0)
+    step = round_step((high - low) / 5)
+    bottom, top = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
+    return Frame(right, bottom, top, False, across)
+
+
+def _canvas(curves: Sequence[Sequence[Point]], frame: Frame, ascii_only: bool) -> list[list[str]]:
+    dots: dict[tuple[int, int], int] = {}
+    for curve in curves:
+        for across, down in _along([frame.place(*point) for point in curve]):
+            x, y = round(across * 2), round(down * 4)
+            cell = x // 2, min(frame.height - 1, y // 4)
+            dots[cell] = dots.get(cell, 0) | _BRAILLE[y % 4][x % 2]
+    canvas = [[" "] * frame.width for _ in range(frame.height)]
+    for (x, y), mask in dots.items():
+        canvas[y][min(x, frame.width - 1)] = "." if ascii_only else chr(0x2800 + mask)
+    marks = ASCII_MARKS if ascii_only else MARKS
+    for number, curve in enumerate(curves):
+        for x, y in _marked([frame.place(*point) for point in curve], number, len(curves)):
+            canvas[y][x] = marks[number]
+    return canvas
+
+
+def _along(points: Sequence[tuple[float, float]]) -> Iterator[tuple[float, float]]:
+    """Points on the straight lines between `points`, closer together than dots."""
+    yield from points[:1]
+    for (x, y), (to_x, to_y) in pairwise(points):
+        steps = max(1, math.ceil(8 * max(abs(to_x - x), abs(to_y - y))))
+        yield from ((x + (to_x - x) * i / steps, y + (to_y - y) * i / steps) for i in range(1, steps + 1))
+
+
+def _marked(points: Sequence[tuple[float, float]], number: int, count: int) -> Iterator[tuple[int, int]]:
+    """Where a curve carries its mark: at least once, and in columns of its own among `count` curves."""
+    step = max(_MARK_EVERY, 2 * count)
+    offset = round((number + 0.5) * step / count)
+    columns = {round(x): round(y) for x, y in _along(points)}
+    wanted = [x for x in columns if x % step == offset % step]
+    yield from ((x, columns[x]) for x in wanted or list(columns)[-1:])
+
+
+def _y_labels(frame: Frame) -> Iterator[tuple[int, str]]:
+    if frame.log:
+        ends = round(math.log10(frame.bottom)), round(math.log10(frame.top))
+        values = [10.0**power for power in range(ends[0], ends[1] + 1)]
+    else:
+        step = round_step((frame.top - frame.bottom) / 5)
+        count = round((frame.top - frame.bottom) / step)
+        values = [frame.bottom + i * step for i in range(count + 1)]
+    for value in values:
+        _, down = frame.place(0.0, value)
+        yield round(down), f"{round(value, 12):g}"
+
+
+def _x_labels(frame: Frame) -> str:
+    step = round_step(frame.right / 5)
+    line = [" "] * (frame.width + _LABEL)
+    free = 0
+    for i in range(int(frame.right / step + 1e-9) + 1):
+        label = f"{i * step:,.0f}"
+        at = max(free, round(i * step / frame.right * (frame.width - 1)) - len(label) // 2)
+        start = min(at, frame.width - len(label))
+        if start >= free:
+            line[start : start + len(label)] = label
+            free = start + len(label) + 1
+    return "".join(line).rstrip()

@@ -1,0 +1,268 @@
+"""What can be named, as plain data: every registry entry and every diagnosis, with what each states."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import singledispatch
+from typing import Any
+
+from rich.console import Console
+from torch import nn
+
+from initbench.components.activation import ACTIVATIONS, Activation, BoundActivation, bound
+from initbench.components.init_scheme import INITS, Scheme
+from initbench.components.norm import Norm
+from initbench.config import registry_fields
+from initbench.config.fields import default_value, type_words
+from initbench.errors import UnknownNameError
+from initbench.linting.rule import CHECKS, LintRule
+from initbench.models.init_weights import rule_for_module
+from initbench.probing.diagnosis import CODES
+from initbench.probing.finding import DiagnosisCode
+from initbench.registry import RegistryEntry, fold, nearest, unknown_name
+from initbench.registry_choice import default_choice
+from initbench.render.terminal import print_uncut
+from initbench.render.text import DASH
+from initbench.render.text_table import TextTable
+from initbench.runner.workers.base import EXECUTORS, Executor
+
+SCHEMA = "initbench.catalog/1"
+EXAMPLE_FANS = (128, 64)
+"""(fan_in, fan_out) of the layer that an init scheme is explained on."""
+
+_SHORT = {"init scheme": "init", "model family": "family", "data set": "dataset"}
+_FIRST = ("inits", "activations", "norms")
+
+
+@dataclass(frozen=True)
+class CatalogKind:
+    """Entries of one kind. `word` names it on the command line."""
+
+    singular: str
+    title: str
+    entries: tuple[RegistryEntry | DiagnosisCode, ...]
+    place: registry_fields.RegistryField | None
+    """Where a config names an entry; None for what no config names."""
+
+    @property
+    def word(self) -> str:
+        """`norms`, `families`."""
+        stem = self.singular
+        return stem[:-1] + "ies" if stem.endswith("y") else stem + "s"
+
+
+def kinds() -> list[CatalogKind]:
+    """Every kind: what an experiment varies first, then what the command line names, the diagnoses last."""
+    found = [
+        CatalogKind(_SHORT.get(noun := place.registry.kind, noun), place.title, tuple(place.registry), place)
+        for place in registry_fields.registry_fields()
+    ]
+    found.sort(key=lambda kind: _FIRST.index(kind.word) if kind.word in _FIRST else len(_FIRST))
+    executors = CatalogKind(EXECUTORS.kind, "Executors", tuple(EXECUTORS), None)
+    return [*found, executors, CatalogKind("diagnostic", "Diagnostics", CODES, None)]
+
+
+def lint_codes() -> CatalogKind:
+    """What `initbench lint` can find; docs/lint.md has its table."""
+    return CatalogKind("lint code", "Lint codes", tuple(CHECKS), None)
+
+
+def kind_of(word: str) -> CatalogKind:
+    """The kind called `word`, singular or plural; raises UnknownNameError with the nearest."""
+    known = [*kinds(), lint_codes()]
+    for kind in known:
+        if word in (kind.word, kind.singular):
+            return kind
+    raise UnknownNameError(unknown_name("kind", word, [kind.word for kind in known]))
+
+
+def find_entries(
+    name: str, word: str | None = None
+) -> list[tuple[CatalogKind, RegistryEntry | DiagnosisCode]]:
+    """The entries called `name`, or `kind/name`; raises UnknownNameError with the nearest name."""
+    before, slash, after = name.partition("/")
+    if slash and word is None:
+        name, word = after, before
+    among = [*kinds(), lint_codes()] if word is None else [kind_of(word)]
+    entries = [(kind, entry) for kind in among for entry in kind.entries]
+    matches = [pair for pair in entries if pair[1].name == name]
+    matches = matches or [pair for pair in entries if fold(name) in map(fold, _spellings(pair[1]))]
+    if not matches:
+        raise UnknownNameError(_unknown(name, among, is_one_kind=word is not None))
+    return matches
+
+
+def _spellings(entry: RegistryEntry | DiagnosisCode) -> tuple[str, ...]:
+    return (entry.name, *entry.aliases) if isinstance(entry, RegistryEntry) else (entry.name,)
+
+
+def _unknown(name: str, among: list[CatalogKind], *, is_one_kind: bool) -> str:
+    if is_one_kind and among[0].place is not None:
+        return among[0].place.registry.unknown(name, among[0].singular)
+    if is_one_kind:
+        return unknown_name(among[0].singular, name, [entry.name for entry in among[0].entries])
+    entries = [entry for kind in among for entry in kind.entries]
+    meant = [
+        f"{kind.word}/{entry.name}"
+        for kind in among
+        for entry in kind.entries
+        if isinstance(entry, RegistryEntry) and fold(name) in map(fold, entry.suggested_for)
+    ]
+    if meant:
+        return f"unknown name {name!r}; did you mean {' or '.join(meant)}?"
+    names = {spelling: entry.name for entry in entries for spelling in _spellings(entry)}
+    guess = nearest(name, names)
+    hint = f"did you mean {names[guess]!r}?" if guess else "`initbench catalog` lists all there are"
+    return f"unknown name {name!r}; {hint}"
+
+
+def document(chosen: list[CatalogKind]) -> dict[str, Any]:
+    """The catalogue as one JSON document."""
+    return {
+        "schema": SCHEMA,
+        **{kind.word: [describe(kind, entry) for entry in kind.entries] for kind in chosen},
+    }
+
+
+def describe(kind: CatalogKind, entry: RegistryEntry | DiagnosisCode) -> dict[str, Any]:
+    """One entry as plain data: what every entry has, then what its kind has."""
+    if isinstance(entry, DiagnosisCode):
+        common = {"summary": entry.meaning, "formula": "", "source": "", "options": {}}
+    else:
+        common = {
+            "summary": entry.summary,
+            "formula": entry.formula,
+            "source": "" if entry.source == "-" else entry.source,
+            "options": options(kind, entry),
+            "aliases": list(entry.aliases),
+        }
+    return {"name": entry.name, **common, **entry_facts(entry)}
+
+
+def options(kind: CatalogKind, entry: RegistryEntry) -> dict[str, dict[str, Any]]:
+    """The entry's options: type, default and description of each."""
+    tag = kind.place.tag if kind.place else "name"
+    return {
+        key: {
+            "type": type_words(field),
+            "required": field.is_required(),
+            "default": default_value(field),
+            "description": " ".join((field.description or "").split()),
+        }
+        for key, field in entry.options.model_fields.items()
+        if key != tag
+    }
+
+
+@singledispatch
+def entry_facts(entry: Any) -> dict[str, Any]:
+    """What an entry of its kind states beyond what every entry does."""
+    del entry
+    return {}
+
+
+@entry_facts.register
+def _(entry: Activation) -> dict[str, Any]:
+    own = bound(entry.name)
+    return {
+        "gain": own.preserving_gain,
+        "kaiming_gain": own.kaiming_gain,
+        "bounded": entry.bounded,
+        "saturates": entry.saturates,
+        "kinks": list(entry.kinks),
+        "elementwise": entry.elementwise,
+    }
+
+
+@entry_facts.register
+def _(entry: Scheme) -> dict[str, Any]:
+    return {"needs": str(entry.needs), "has_gain": entry.default_gain is not None}
+
+
+@entry_facts.register
+def _(entry: Norm) -> dict[str, Any]:
+    return {"axes": list(entry.axes), "min_batch": entry.min_batch}
+
+
+@entry_facts.register
+def _(entry: Executor) -> dict[str, Any]:
+    return {"devices": list(entry.devices)}
+
+
+@entry_facts.register
+def _(entry: DiagnosisCode) -> dict[str, Any]:
+    return {
+        "level": entry.level,
+        "measure": entry.measure,
+        "threshold": entry.threshold,
+        "limit": entry.limit,
+        "cause": entry.cause,
+        "cure": entry.cure,
+        "hides": list(entry.hides),
+    }
+
+
+@entry_facts.register
+def _(entry: LintRule) -> dict[str, Any]:
+    return {"level": entry.level, "limit": entry.limit, "cure": entry.cure}
+
+
+def sigma_w2(scheme: Scheme, fan_in: int, fan_out: int, activation: BoundActivation) -> float | None:
+    """fan_in times the variance of a hidden layer's weight, under the scheme's default gain and options.
+
+    None where the scheme states no variance, or has none for that activation.
+    """
+    module = nn.Linear(fan_in, fan_out, bias=False, device="meta")
+    try:
+        value = rule_for_module(module, default_choice(INITS, scheme.name), None, activation, 2).sigma_w2
+    except ValueError:  # critical: not every activation has such a point
+        return None
+    return value if value is not None and math.isfinite(value) else None
+
+
+def growth(scheme: Scheme, width: int) -> Iterator[tuple[str, float]]:
+    """For each activation, what a wide layer without biases makes of q = 1: σ_w² E[φ(z)²].
+
+    `width` is the number of units; an activation that puts out more channels than it takes in widens
+    the fan_in of the next layer.
+    """
+    for entry in ACTIVATIONS:
+        own = bound(entry.name)
+        fan_out = entry.features_in(width, own.options)
+        fan_in = entry.features_out(width, own.options)
+        drawn = sigma_w2(scheme, fan_in, fan_out, own)
+        if drawn is not None:
+            yield entry.name, own.length_map(1.0, sigma_w2=drawn)
+
+
+_COLUMNS = ("name", "formula", "what it is", "source")
+
+
+def print_catalogue(console: Console, chosen: Sequence[CatalogKind], width: int | None) -> None:
+    """Print the tables; `width` is the terminal's, None where a line may be as long as it likes."""
+    for place, kind in enumerate(chosen):
+        key = f"  {kind.place.key}" if kind.place else ""
+        console.print(("\n" if place else "") + kind.title + key, style="bold")
+        print_uncut(console, _grid(kind, width).table())
+
+
+def _grid(kind: CatalogKind, width: int | None) -> TextTable:
+    """One line an entry; on a narrower terminal the formula and the source stand below what it is."""
+    rows = [describe(kind, entry) for entry in kind.entries]
+    wide = TextTable(_COLUMNS, left=_COLUMNS)
+    for row in rows:
+        wide.add([row["name"], row["formula"] or DASH, row["summary"], row["source"] or DASH])
+    empty = [heading for heading in ("formula", "source") if not any(row[heading] for row in rows)]
+    wide = wide.without(empty)
+    if width is None or wide.width <= width:
+        return wide
+    columns = ("name", f"what it is{''.join(f', {h}' for h in ('formula', 'source') if h not in empty)}")
+    tall = TextTable(columns, left=columns)
+    for row in rows:
+        tall.add([row["name"], row["summary"]])
+        below = "   ".join(filter(None, (row["formula"], row["source"])))
+        if below:
+            tall.add(["", below], "dim")
+    return tall.wrapped(width)

@@ -1,0 +1,187 @@
+"""Tables with a line a row: the overview, the two views, and columns of one's own choice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from initbench.analysis.config_keys import distinct_values
+from initbench.analysis.metrics import METRICS
+from initbench.analysis.tables import Row
+from initbench.render import text
+from initbench.render.compare import formatting, notes
+from initbench.render.compare.analysed_table import AnalysedTable, count
+from initbench.render.compare.display_options import COUNTS, View
+from initbench.render.compare.table import ComparisonTable, TableCell
+
+OVERVIEW = ("best_val_accuracy", "final_val_accuracy", "test_accuracy", "steps_to_target")
+CONVERGENCE = (
+    "final_train_loss",
+    "final_val_loss",
+    "best_val_accuracy",
+    "final_val_accuracy",
+    "test_accuracy",
+    "steps_to_target",
+    "seconds_to_target",
+    "area_under_curve",
+)
+
+PRETRAINING = (
+    "pretrain_seconds",
+    "pretrain_samples",
+    "total_seconds_to_target",
+    "total_samples_to_target",
+)
+"""Shown beside those where some net was pre-trained layer by layer."""
+BY_NORMS = ("final_val_accuracy_batch", "final_val_accuracy_population")
+"""Shown beside those where some net has batch norm."""
+
+
+@dataclass(frozen=True)
+class _Column:
+    heading: str
+    cell: Callable[[Row], TableCell | str]
+    metric: str | None = None
+    is_text: bool = False
+
+
+def metrics_of(view: View) -> list[str]:
+    """The metrics that a view is about: those named, else those of its columns."""
+    if view.metrics:
+        return list(dict.fromkeys(view.metrics))
+    if view.columns:
+        return [name for name in dict.fromkeys(view.columns) if name in METRICS]
+    if view.view == "all":
+        return list(OVERVIEW)
+    return [name for name, metric in METRICS.items() if metric.view == view.view]
+
+
+def overview_table(judged: AnalysedTable, view: View, title: str) -> ComparisonTable:
+    """The overview, the view of convergence, or the columns asked for."""
+    columns = _columns(judged, view)
+    rows = judged.rows
+    block = ComparisonTable(
+        title,
+        [_label(judged), *(column.heading for column in columns)],
+        frozenset([_label(judged), *(c.heading for c in columns if c.is_text)]),
+    )
+    for row in rows:
+        block.add(text.one_line(row.label), *(column.cell(row) for column in columns))
+    shown = [column.metric for column in columns if column.metric is not None]
+    # The overview has the gradient ratio without its spread; elsewhere it stands among the metrics.
+    geometric = (not view.columns and view.view == "all") or any(METRICS[name].log for name in shown)
+    block.notes = [notes.spread_note(geometric=geometric), *notes.letters_note(judged, shown)]
+    block.warnings = notes.warnings(judged)
+    block.summary = notes.footer("±: std over seeds", notes.letters_phrase(judged, shown))
+    return block
+
+
+def _label(judged: AnalysedTable) -> str:
+    return "row" if judged.table.by else "experiment"
+
+
+def _columns(judged: AnalysedTable, view: View) -> list[_Column]:
+    if view.columns:
+        return [_chosen(judged, name) for name in dict.fromkeys(view.columns)]
+    counted = [_run_counts("n")]
+    if view.view == "convergence":
+        measured = [name for name in BY_NORMS if any(row.metrics[name].n for row in judged.rows)]
+        if any(row.metrics["pretrain_samples"].n for row in judged.rows):
+            measured += PRETRAINING
+        columns = [*counted, *(_metric(judged, name) for name in (*CONVERGENCE, *measured))]
+    else:
+        columns = [*counted, *_activations(), *(_metric(judged, name) for name in OVERVIEW)]
+    columns.append(_Column("diverged", lambda row: f"{row.diverged} of {row.n}" if row.diverged else ""))
+    if any(row.unfinished for row in judged.rows):
+        columns.append(_Column("unfinished", lambda row: str(row.unfinished) if row.unfinished else ""))
+    return columns
+
+
+def _activations() -> list[_Column]:
+    ratio = METRICS["grad_ratio_init"]
+    return [
+        _Column(
+            "act std at init, first / middle / last",
+            lambda row: formatting.first_middle_last(row, "act_std_init"),
+        ),
+        _Column("E[δ²] first/last", lambda row: formatting.value(ratio, row.metrics["grad_ratio_init"].mean)),
+    ]
+
+
+def _run_counts(name: str) -> _Column:
+    return _Column(name.replace("_", " "), lambda row: str(count(row, name)))
+
+
+def _metric(judged: AnalysedTable, name: str) -> _Column:
+    metric = METRICS[name]
+    title = formatting.heading(metric, judged.table.target)
+    return _Column(title, lambda row: formatting.lettered(judged, metric, row), name)
+
+
+def _chosen(judged: AnalysedTable, name: str) -> _Column:
+    if name in COUNTS:
+        return _run_counts(name)
+    if name in METRICS:
+        return _metric(judged, name)
+
+    def cell(row: Row) -> str:
+        return text.one_line(
+            ", ".join(formatting.key_value(value) for value in distinct_values(name, row.group.runs))
+        )
+
+    return _Column(name, cell, is_text=True)
+
+
+_STATISTICS = {
+    "std": "act_std",
+    "mean": "act_mean",
+    "zeros %": "zero_fraction",
+    "dead %": "dead_fraction",
+    "saturated %": "saturated_fraction",
+    "effective rank": "effective_rank",
+}
+
+
+def activations(judged: AnalysedTable, title: str) -> ComparisonTable:
+    """What the first, middle and last hidden layer put out, at init and at the end: a line each."""
+    seen = {
+        heading: name
+        for heading, name in _STATISTICS.items()
+        if any(row.metrics[metric].n for row in judged.rows for metric in _places(name))
+    }
+    words = frozenset([_label(judged), "hidden layer"])
+    headings = [_label(judged), "hidden layer", "n", *seen, "E[δ²] first/last"]
+    block = ComparisonTable(title, headings, words, fixed=2)
+    for row in judged.rows:
+        for place in ("first", "middle", "last"):
+            is_first = place == "first"
+            block.add(
+                text.one_line(row.label) if is_first else "",
+                place,
+                str(row.n) if is_first else "",
+                *(_change(row, f"{name}_{{}}_{place}") for name in seen.values()),
+                _change(row, "grad_ratio_{}") if is_first else "",
+            )
+    block.notes = [
+        "init → end, means over seeds; E[δ²] ratios are geometric means. --metric NAME gives spread and"
+        " interval of one of them."
+    ]
+    block.summary = "init → end, means over seeds"
+    block.warnings = notes.warnings(judged)
+    return block
+
+
+def _places(statistic: str) -> Sequence[str]:
+    return [
+        f"{statistic}_{moment}_{place}" for moment in ("init", "end") for place in ("first", "middle", "last")
+    ]
+
+
+def _change(row: Row, name: str) -> str:
+    shown = []
+    for moment in ("init", "end"):
+        metric = METRICS[name.format(moment)]
+        summary = row.metrics[metric.name]
+        if summary.n or moment == "init":
+            shown.append(formatting.value(metric, summary.mean))
+    return text.transition(shown[0], shown[-1])

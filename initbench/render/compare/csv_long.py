@@ -1,0 +1,174 @@
+"""A comparison as CSV in long form: one line for each table, row and metric."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from initbench.analysis.metrics import METRICS
+from initbench.analysis.stats.confidence_intervals import rate_interval
+from initbench.analysis.tables import Row
+from initbench.render.compare.analysed_table import AnalysedTable
+from initbench.render.compare.display_options import View
+from initbench.render.compare.per_layer import LAYER_FIELDS, layer_records
+from initbench.render.text import one_line
+
+DIVERGENCE = "divergence_rate"
+"""Beside the metrics: the share of complete runs that diverged, with its exact interval."""
+FIELDS = (
+    "dataset",
+    "fingerprint",
+    "precision",
+    "steps",
+    "batch_size",
+    "row",
+    "runs",
+    "diverged",
+    "unfinished",
+    "metric",
+    "n",
+    "mean",
+    "std",
+    "std_scale",
+    "confidence",
+    "ci_low",
+    "ci_high",
+    "letters",
+    "baseline",
+    "difference",
+    "difference_ci_low",
+    "difference_ci_high",
+    "p_adjusted",
+    "effect_size",
+    "verdict",
+    "seeds_needed",
+    "method",
+)
+_FORMULA = ("=", "+", "-", "@")
+_CAUTION = "'"
+
+
+def to_long_csv(tables: Sequence[AnalysedTable], view: View) -> str:
+    """The lines, by RFC 4180. Numbers have all their digits; what is not there is empty.
+
+    Text that a spreadsheet would take for a formula has an apostrophe before it, and control characters are
+    written as escapes: a terminal may show the file.
+    """
+    if view.layers:
+        return _layers(tables)
+    keys = list(dict.fromkeys(key for one in tables for row in one.rows for key in row.key))
+    names = [name for name in METRICS if name in view.metrics] if view.metrics else list(METRICS)
+    file = io.StringIO()
+    writer = csv.DictWriter(file, [*FIELDS[:6], *(f"key:{key}" for key in keys), *FIELDS[6:]])
+    writer.writerow({name: _plain(name) for name in writer.fieldnames})
+    for one in tables:
+        for row in one.rows:
+            for line in _lines(one, row, names):
+                writer.writerow({key: _plain(value) for key, value in line.items()})
+    return file.getvalue()
+
+
+def _layers(tables: Sequence[AnalysedTable]) -> str:
+    """A line for each table, row, layer and moment."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, LAYER_FIELDS)
+    writer.writeheader()
+    for table in tables:
+        for record in layer_records(table):
+            writer.writerow({key: _plain(value) for key, value in record.items()})
+    return file.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return repr(value) if math.isfinite(value) else _spelled(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    words = one_line(str(value))
+    return _CAUTION + words if words.startswith(_FORMULA) else words
+
+
+def _spelled(value: float) -> str:
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _lines(one: AnalysedTable, row: Row, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    terms = one.table.terms
+    beside = {
+        "dataset": terms.dataset,
+        "fingerprint": terms.fingerprint,
+        "precision": terms.precision,
+        "steps": terms.steps,
+        "batch_size": terms.batch_size,
+        "row": row.label,
+        **{f"key:{key}": _key(value) for key, value in row.key.items()},
+        "runs": row.n,
+        "diverged": row.diverged,
+        "unfinished": row.unfinished,
+        "confidence": one.confidence,
+        "baseline": one.baseline.label if one.baseline else None,
+    }
+    for name in names:
+        yield {**beside, **_metric(one, row, name), **_versus(one, row, name)}
+    yield {**beside, **_divergence(one, row)}
+
+
+def _key(value: Any) -> Any:
+    """A variant is several keys: `model.depth=20 model.norm=batch`."""
+    return " ".join(f"{key}={inner}" for key, inner in value.items()) if isinstance(value, dict) else value
+
+
+def _metric(one: AnalysedTable, row: Row, name: str) -> dict[str, Any]:
+    summary, found = row.metrics[name], one.interval(row, name)
+    return {
+        "metric": name,
+        "n": summary.n,
+        "mean": summary.mean,
+        "std": summary.std,
+        "std_scale": "log" if METRICS[name].log else "linear",
+        "ci_low": found.low if found else None,
+        "ci_high": found.high if found else None,
+        "letters": one.letters(name).get(row.label) if METRICS[name].view == "convergence" else None,
+    }
+
+
+def _versus(one: AnalysedTable, row: Row, name: str) -> dict[str, Any]:
+    judged = one.versus(name).get(row.label)
+    if judged is None:
+        return {}
+    found = judged.found
+    return {
+        "difference": found.difference,
+        "difference_ci_low": found.interval.low if found.interval else None,
+        "difference_ci_high": found.interval.high if found.interval else None,
+        "p_adjusted": judged.p_adjusted,
+        "effect_size": found.effect_size,
+        "verdict": str(judged.verdict),
+        "seeds_needed": str(judged.seeds_needed) if judged.seeds_needed else None,
+        "method": str(found.method),
+    }
+
+
+def _divergence(one: AnalysedTable, row: Row) -> dict[str, Any]:
+    found = rate_interval(row.diverged, row.n, one.confidence)
+    line: dict[str, Any] = {
+        "metric": DIVERGENCE,
+        "n": row.n,
+        "mean": row.diverged / row.n if row.n else None,
+        "ci_low": found.low if found else None,
+        "ci_high": found.high if found else None,
+    }
+    if one.baseline is None or row is one.baseline:
+        return line
+    difference, p = one.divergence[row.label]
+    return {
+        **line,
+        "difference": difference.difference,
+        "p_adjusted": p,
+        "method": str(difference.method),
+    }

@@ -1,0 +1,142 @@
+"""The numbers of a comparison as short text. Percentages and points are without their sign."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from initbench.analysis.metrics import HEADINGS, METRICS, Metric
+from initbench.analysis.stats.confidence_intervals import Interval
+from initbench.analysis.stats.mean_difference import MeanDifference
+from initbench.analysis.stats.power import SeedsNeeded
+from initbench.analysis.stats.summary import Summary
+from initbench.analysis.tables import Row
+from initbench.render import text
+from initbench.render.compare.analysed_table import AnalysedTable
+from initbench.render.compare.table import TableCell
+
+
+def heading(metric: Metric, target: float | None) -> str:
+    """What stands over a column of the metric."""
+    if metric.censored:
+        goal = "target" if target is None else f"{100 * target:.1f} %"
+        return f"{metric.name.removesuffix('_to_target').replace('_', ' ')} to {goal}"
+    unit = " %" if metric.form == "percent" else ""
+    return HEADINGS.get(metric.name, metric.name + unit)
+
+
+def value(metric: Metric, number: float | None) -> str:
+    """One value of the metric."""
+    return _form(metric)(number)
+
+
+def _form(metric: Metric) -> Callable[[float | None], str]:
+    if metric.form == "percent":
+        decimals = 1 if metric.view == "convergence" else 0
+        return lambda number: text.percent(number, decimals)
+    forms: dict[str, Callable[[float | None], str]] = {"loss": _loss, "count": text.format_count}
+    return forms.get(metric.form, text.format_number)
+
+
+def _loss(number: float | None) -> str:
+    """A training loss may be far below a thousandth."""
+    return text.format_number(number) if number is not None and abs(number) < 0.01 else text.loss(number)
+
+
+def spread(metric: Metric, summary: Summary) -> str:
+    """The standard deviation; of a geometric mean, the factor that it is of logarithms."""
+    if metric.log and summary.std is not None:
+        return "×" + text.format_number(_exp(summary.std))
+    return value(metric, summary.std)
+
+
+def _exp(logarithm: float) -> float:
+    return math.exp(logarithm) if logarithm < 700.0 else math.inf
+
+
+def mean(metric: Metric, row: Row) -> str:
+    """The mean, or in words why there is none."""
+    summary = row.metrics[metric.name]
+    if summary.mean is not None:
+        return value(metric, summary.mean) if math.isfinite(summary.mean) else "diverged"
+    if metric.name == "steps_to_target" and row.n:
+        return "not reached" if not row.reached else f"reached by {row.reached} of {row.n}"
+    return text.DASH
+
+
+def mean_spread(metric: Metric, row: Row) -> str:
+    """`mean ±std`, and of how many runs where some of the row's have no value."""
+    summary = row.metrics[metric.name]
+    shown = mean(metric, row)
+    if summary.mean is None or not math.isfinite(summary.mean):
+        return shown
+    if summary.std is not None:
+        shown += f" {spread(metric, summary)}" if metric.log else f" ±{spread(metric, summary)}"
+    return shown if summary.n == row.n else f"{shown} ({summary.n} of {row.n})"
+
+
+def lettered(judged: AnalysedTable, metric: Metric, row: Row) -> TableCell:
+    """`mean ±std` with the letters of the mean."""
+    return TableCell(mean_spread(metric, row), judged.shown_letters(metric.name).get(row.label, ""))
+
+
+def interval(metric: Metric, found: Interval | None, n: int) -> str:
+    """`[low, high]`, or in words why there is none."""
+    if found is None:
+        return f"none, n = {n}" if n == 1 else text.DASH
+    if found.is_degenerate:
+        return "no spread"
+    form = _form(metric)
+    return f"[{form(found.low)}, {form(found.high)}]"
+
+
+def difference(metric: Metric, found: MeanDifference) -> str:
+    """`+2.3`, in points where values are percentages; `×2.3` of geometric means."""
+    return _signed(metric, found.difference)
+
+
+def difference_interval(metric: Metric, found: MeanDifference) -> str:
+    """`[+1.1, +3.4]`, or in words why there is none."""
+    if found.interval is None:
+        return text.DASH
+    if found.interval.is_degenerate:
+        return "no spread"
+    return f"[{_signed(metric, found.interval.low)}, {_signed(metric, found.interval.high)}]"
+
+
+def _signed(metric: Metric, number: float | None) -> str:
+    if number is None:
+        return text.DASH
+    if metric.log:
+        return "×" + text.format_number(number)
+    sign = "−" if number < 0 else "+"
+    return sign + value(metric, abs(number))
+
+
+def p(found: float | None) -> str:
+    """A probability, not finer than a reader can use."""
+    if found is None:
+        return text.DASH
+    return "<0.001" if found < 0.001 else f"{found:.3f}"
+
+
+def effect(found: float | None) -> str:
+    """Hedges' g."""
+    return text.DASH if found is None else f"{found:+.1f}".replace("-", "−")
+
+
+def seeds(found: SeedsNeeded | None) -> str:
+    """Seeds for each row."""
+    return text.DASH if found is None else str(found)
+
+
+def key_value(found: Any) -> str:
+    """A value of a config's key."""
+    return text.DASH if found is None else str(found)
+
+
+def first_middle_last(row: Row, statistic: str) -> str:
+    """The means of a statistic in the first, middle and last hidden layer."""
+    metrics = [METRICS[f"{statistic}_{where}"] for where in ("first", "middle", "last")]
+    return " / ".join(value(metric, row.metrics[metric.name].mean) for metric in metrics)

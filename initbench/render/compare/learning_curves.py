@@ -1,0 +1,116 @@
+"""`--plot`: the mean accuracy or loss of each row against the steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from initbench.analysis.run_summary import RunSummary
+from initbench.analysis.stats.summary import Summary, summarise
+from initbench.analysis.tables import Row
+from initbench.errors import UsageError
+from initbench.render import text
+from initbench.render.braille_plot import ASCII_MARKS, MARKS, MAX_CURVES, plot
+from initbench.render.compare import notes
+from initbench.render.compare.analysed_table import AnalysedTable
+from initbench.render.compare.display_options import View
+from initbench.render.compare.table import ComparisonTable
+
+MAX_WIDTH = 100
+_ACCURACY = 3
+_OF_METRIC = {
+    "final_train_loss": 1,
+    "final_val_loss": 2,
+    "best_val_accuracy": _ACCURACY,
+    "final_val_accuracy": _ACCURACY,
+    "steps_to_target": _ACCURACY,
+    "area_under_curve": _ACCURACY,
+}
+"""The place in an evaluation of what a metric is taken from."""
+_TITLES = {1: "training loss", 2: "validation loss", _ACCURACY: "validation accuracy, %"}
+
+
+@dataclass(frozen=True)
+class _Curve:
+    row: Row
+    runs: int
+    """How many runs it is the mean of."""
+    points: list[tuple[float, float]]
+    last: Summary
+    """At the last point."""
+
+
+def curves(judged: AnalysedTable, view: View, title: str) -> list[ComparisonTable]:
+    """Plots with up to MOST_CURVES rows each. Raises UsageError for a metric that no curve leads to."""
+    names = view.metrics or ("final_val_accuracy",)
+    for name in names:
+        if name not in _OF_METRIC:
+            raise UsageError(f"--plot has no curve for {name!r}; it draws {', '.join(_OF_METRIC)}")
+    quantities = dict.fromkeys(_OF_METRIC[name] for name in names)
+    return [block for quantity in quantities for block in _plots(judged, view, title, quantity)]
+
+
+def _plots(judged: AnalysedTable, view: View, title: str, quantity: int) -> list[ComparisonTable]:
+    found = [_curve(row, quantity) for row in judged.rows]
+    drawn = [one for one in found if one.points]
+    empty = [text.one_line(one.row.label) for one in found if not one.points]
+    parts = [drawn[i : i + MAX_CURVES] for i in range(0, len(drawn), MAX_CURVES)]
+    blocks = [_drawn(part, view, title, quantity) for part in parts] or [ComparisonTable(title, [])]
+    blocks[-1].notes.append(
+        "Lines are means over seeds, straight between evaluations; ± is the standard deviation."
+    )
+    if empty:
+        blocks[-1].warnings.append(f"No evaluations to draw: {', '.join(empty)}.")
+    blocks[-1].warnings += notes.warnings(judged)
+    return blocks
+
+
+def _drawn(part: Sequence[_Curve], view: View, title: str, quantity: int) -> ComparisonTable:
+    ascii_only = view.ascii_only or view.format == "latex"
+    lines = plot(
+        [one.points for one in part],
+        f"{_TITLES[quantity]}, against steps",
+        width=min(MAX_WIDTH, view.width or MAX_WIDTH),
+        may_be_log=quantity != _ACCURACY,
+        ascii_only=ascii_only,
+    )
+    marks = ASCII_MARKS if ascii_only else MARKS
+    legend = [f"{mark} {_said(one, quantity)}" for mark, one in zip(marks, part, strict=False)]
+    return ComparisonTable(title, [], picture=[*lines, "", *legend])
+
+
+def _curve(row: Row, quantity: int) -> _Curve:
+    """The mean over the runs that finished, or over all that came to a result if none did."""
+    complete = [run for run in row.group.runs if run.is_complete]
+    runs = [run for run in complete if run.is_finished] or complete
+    values = [_values(run, quantity) for run in runs]
+    steps = sorted(set.intersection(*(set(one) for one in values))) if values else []
+    means = [(step, summarise([one[step] for one in values])) for step in steps]
+    points = [(step, mean.mean) for step, mean in means if mean.mean is not None]
+    return _Curve(row, len(runs), points, means[-1][1] if means else Summary(None, None, 0))
+
+
+def _values(run: RunSummary, quantity: int) -> dict[float, float]:
+    """By step, what was evaluated and is finite; accuracies in percent."""
+    scale = 100.0 if quantity == _ACCURACY else 1.0
+    found = {entry[0]: entry[quantity] for entry in run.evaluations}
+    return {
+        step: scale * value
+        for step, value in found.items()
+        if step is not None and value is not None and math.isfinite(value)
+    }
+
+
+def _said(one: _Curve, quantity: int) -> str:
+    """A line of the legend: the row, n, where the curve ends, and whom it leaves out."""
+    row, (step, _) = one.row, one.points[-1]
+    form = "{:.1f}".format if quantity == _ACCURACY else text.format_number
+    spread = "" if one.last.std is None else f" ±{form(one.last.std)}"
+    end = f"{form(one.last.mean or 0.0)}{spread} at {step:,.0f}"
+    finished = row.n - row.diverged
+    if not finished:
+        beside = ", where a run diverged" if row.n > 1 else ", then it diverged"
+    else:
+        beside = f", without {row.diverged} that diverged" if row.diverged else ""
+    return f"{text.one_line(row.label)}  n = {one.runs}  {end}{beside}"

@@ -1,0 +1,119 @@
+"""One metric in depth, and rows held against a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from initbench.analysis.baseline import BaselineComparison
+from initbench.analysis.metrics import METRICS, Metric
+from initbench.analysis.tables import Row
+from initbench.render import text
+from initbench.render.compare import formatting, notes
+from initbench.render.compare.analysed_table import AnalysedTable
+from initbench.render.compare.table import ComparisonTable
+
+BASELINE = "baseline"
+_JUDGED = ("verdict", "p", "g", "seeds")
+
+
+def metric_table(judged: AnalysedTable, name: str, title: str) -> ComparisonTable:
+    """Mean, spread, n, interval and letters of one metric, and its differences from the baseline."""
+    metric = METRICS[name]
+    label = "row" if judged.table.by else "experiment"
+    level = f"{notes.level(judged)} interval"
+    versus = ("difference", f"{level} of it", *_JUDGED) if judged.baseline else ()
+    headings = [label, "n", "mean", "std", level, *(versus or ("letters",))]
+    block = ComparisonTable(f"{title} · {name}", headings, frozenset([label, "letters", "verdict"]))
+    for row in judged.rows:
+        summary = row.metrics[name]
+        values = str(row.n) if summary.n == row.n or metric.censored else f"{summary.n} of {row.n}"
+        interval = formatting.interval(metric, judged.interval(row, name), summary.n)
+        block.add(
+            text.one_line(row.label),
+            values,
+            formatting.mean(metric, row),
+            formatting.spread(metric, summary),
+            interval,
+            *(
+                _versus_cells(judged, metric, row)
+                if judged.baseline
+                else [judged.shown_letters(name).get(row.label, "")]
+            ),
+        )
+    block.notes = [_unit(metric), notes.interval_note(judged), *notes.letters_note(judged, [name])]
+    if judged.baseline:
+        block.notes += notes.versus_note(judged, [name])
+    block.notes += _no_spread(block)
+    block.warnings = [*notes.partial_pairs(judged, [name]), *notes.warnings(judged)]
+    difference = "differences are row − baseline" if judged.baseline else ""
+    phrases = ("[ , ]: interval of the mean", notes.letters_phrase(judged, [name]), difference)
+    block.summary = notes.footer(*phrases)
+    return block
+
+
+def _unit(metric: Metric) -> str:
+    words = notes.meaning(metric.name)
+    unit = ", in %" if metric.form == "percent" else ""
+    beside = "; the mean is geometric, its std a factor" if metric.log else "; std has n − 1 below"
+    return f"{metric.name}: {words}{unit}{beside}."
+
+
+def _no_spread(block: ComparisonTable) -> list[str]:
+    if not any("no spread" in cell.text for row in block.rows for cell in row):
+        return []
+    return [
+        "No spread: all seeds gave the same, which is no evidence of what further seeds would give. A"
+        " difference without spread is judged by an exact test, which takes 6 pairs, or 4 runs a row."
+    ]
+
+
+def _versus_cells(judged: AnalysedTable, metric: Metric, row: Row) -> Sequence[str]:
+    if row is judged.baseline:
+        return ["", "", BASELINE, "", "", ""]
+    return _said(metric, judged.versus(metric.name)[row.label])
+
+
+def _said(metric: Metric, found: BaselineComparison) -> Sequence[str]:
+    return [
+        formatting.difference(metric, found.found),
+        formatting.difference_interval(metric, found.found),
+        str(found.verdict),
+        formatting.p(found.p_adjusted),
+        formatting.effect(found.found.effect_size),
+        formatting.seeds(found.seeds_needed),
+    ]
+
+
+def against_baseline(judged: AnalysedTable, metrics: Sequence[str]) -> ComparisonTable:
+    """Every row beside the baseline: a line for each metric, and one for how often it diverged."""
+    assert judged.baseline is not None
+    label = "row" if judged.table.by else "experiment"
+    headings = [label, "metric", "difference", f"{notes.level(judged)} interval", *_JUDGED]
+    title = f"Against {text.one_line(judged.baseline.label)}"
+    block = ComparisonTable(title, headings, frozenset([label, "metric", "verdict"]), fixed=2)
+    for row in judged.rows:
+        if row is judged.baseline:
+            continue
+        name = text.one_line(row.label)
+        for entry in map(METRICS.__getitem__, metrics):
+            heading = formatting.heading(entry, judged.table.target)
+            block.add(name, heading, *_said(entry, judged.versus(entry.name)[row.label]))
+            name = ""
+        if row.diverged or judged.baseline.diverged:
+            block.add(name, "diverged", *_divergence(judged, row))
+    block.notes = [*notes.versus_note(judged, metrics), *_no_spread(block)]
+    block.warnings = [*notes.partial_pairs(judged, metrics)]
+    block.summary = "differences are row − baseline; p by Holm"
+    return block
+
+
+def _divergence(judged: AnalysedTable, row: Row) -> Sequence[str]:
+    assert judged.baseline is not None
+    found, p = judged.divergence[row.label]
+    shown = text.DASH if found.difference is None else _points(found.difference)
+    said = f"{row.diverged} of {row.n} : {judged.baseline.diverged} of {judged.baseline.n}"
+    return [shown, text.DASH, said, formatting.p(p), text.DASH, text.DASH]
+
+
+def _points(share: float) -> str:
+    return ("−" if share < 0 else "+") + text.percent(abs(share))

@@ -1,0 +1,125 @@
+"""A line for each layer of each row, init → end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from initbench.analysis.run_summary import Layer, RunSummary
+from initbench.analysis.stats.summary import geometric, summarise
+from initbench.analysis.tables import Row
+from initbench.render import text
+from initbench.render.compare import notes
+from initbench.render.compare.analysed_table import AnalysedTable
+from initbench.render.compare.table import ComparisonTable
+
+_Form = Callable[[float | None], str]
+_STATISTICS: dict[str, tuple[str, _Form]] = {
+    "std": ("act_std", text.format_number),
+    "mean": ("act_mean", text.format_number),
+    "zeros %": ("zero_fraction", text.percent),
+    "dead %": ("dead_fraction", text.percent),
+    "saturated %": ("saturated_fraction", text.percent),
+    "effective rank": ("effective_rank", text.format_number),
+    "q": ("q", text.format_number),
+    "E[δ²]": ("delta_q", text.scientific),
+    "running mean gap": ("running_mean_gap", text.format_number),
+    "running var ratio": ("running_var_ratio", text.format_number),
+}
+
+
+def layer_lines(judged: AnalysedTable, title: str) -> ComparisonTable:
+    """Every layer of every row; rows whose runs are of different depth say so."""
+    probed = {row.label: _probed(row) for row in judged.rows}
+    seen = {heading: form for heading, form in _STATISTICS.items() if _is_measured(probed.values(), form[0])}
+    label = "row" if judged.table.by else "experiment"
+    block = ComparisonTable(title, [label, "layer", "n", *seen], frozenset([label, "layer"]), fixed=2)
+    mixed = []
+    for row in judged.rows:
+        runs, name = probed[row.label], text.one_line(row.label)
+        depths = {len(run.layers["init"]) for run in runs}
+        if len(depths) > 1:
+            mixed.append(f"{name} has runs of {_listed(depths)} layers, of which no mean is taken.")
+        if len(depths) != 1:
+            block.add(name, text.DASH, str(len(runs)), *[text.DASH] * len(seen))
+            continue
+        for i in range(depths.pop()):
+            block.add(
+                name,
+                _named(runs, i),
+                "" if i else str(len(runs)),
+                *(_line(runs, i, *s) for s in seen.values()),
+            )
+            name = ""
+    block.notes = [
+        "init → end, means over seeds (of E[δ²], geometric means), of the runs that were probed at both"
+        " where there are such. q = E[h²] of the pre-activation, E[δ²] its gradient's."
+    ]
+    block.summary = "init → end, means over seeds"
+    block.warnings = [*mixed, *notes.warnings(judged)]
+    return block
+
+
+def _probed(row: Row) -> list[RunSummary]:
+    """Complete runs with both moments; if there are none, those with an init."""
+    known = [run for run in row.group.runs if run.is_complete and run.layers.get("init")]
+    both = [run for run in known if len(run.layers.get("end", [])) == len(run.layers["init"])]
+    return both or known
+
+
+def _is_measured(rows: Iterable[list[RunSummary]], statistic: str) -> bool:
+    return any(
+        layer.get(statistic) is not None
+        for runs in rows
+        for run in runs
+        for layers in run.layers.values()
+        for layer in layers
+    )
+
+
+def _named(runs: Sequence[RunSummary], i: int) -> str:
+    return f"head {i + 1}" if runs[0].layers["init"][i]["act_std"] is None else f"layer {i + 1}"
+
+
+def _line(runs: Sequence[RunSummary], i: int, statistic: str, form: _Form) -> str:
+    moments = [
+        [run.layers[moment][i] for run in runs] for moment in ("init", "end") if _all_have(runs, moment)
+    ]
+    shown = [form(_mean(layers, statistic)) for layers in moments]
+    return text.transition(shown[0], shown[-1])
+
+
+def _all_have(runs: Sequence[RunSummary], moment: str) -> bool:
+    return all(len(run.layers.get(moment, [])) == len(run.layers["init"]) for run in runs)
+
+
+def _mean(layers: Sequence[Layer], statistic: str) -> float | None:
+    values = [layer.get(statistic) for layer in layers]
+    if statistic != "delta_q":
+        return summarise(values).mean
+    # A gradient that is 0 has no logarithm, and the mean of such is what it is.
+    return geometric(values).mean if all(values) else summarise(values).mean
+
+
+def _listed(depths: set[int]) -> str:
+    return " and ".join(map(str, sorted(depths)))
+
+
+LAYER_FIELDS = ("dataset", "row", "layer", "moment", "n", *(name for name, _ in _STATISTICS.values()))
+
+
+def layer_records(judged: AnalysedTable) -> Iterator[dict[str, object]]:
+    """Yield the same as data: for each row, layer and moment, the means by LAYER_FIELDS.
+
+    Rows whose runs differ in depth have none.
+    """
+    for row in judged.rows:
+        runs = _probed(row)
+        if len({len(run.layers["init"]) for run in runs}) != 1:
+            continue
+        for i in range(len(runs[0].layers["init"])):
+            for moment in ("init", "end"):
+                if _all_have(runs, moment):
+                    layers = [run.layers[moment][i] for run in runs]
+                    means = {name: _mean(layers, name) for name, _ in _STATISTICS.values()}
+                    shared = {"dataset": judged.table.dataset, "row": row.label, "n": len(runs)}
+                    yield {**shared, "layer": i + 1, "moment": moment, **means}

@@ -1,0 +1,39 @@
+"""Data conditions in words, for the line that says what was run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from initbench.render import text
+
+
+def condition_words(data: Mapping[str, Any]) -> list[str]:
+    """What the data section of a config asks for beside the set itself; nothing where it is as usual."""
+    words = []
+    if data.get("whiten", "none") != "none":
+        words.append(f"{data['whiten']}-whitened")
+    order = str(data.get("order", "shuffled"))
+    if order == "sorted":
+        words.append("sorted by class")
+    elif order != "shuffled":
+        words.append(f"sorted {order}")
+    if data.get("labelled"):
+        words.append(text.plural(data["labelled"], "label"))
+    if data.get("label_noise"):
+        words.append(f"{100 * data['label_noise']:.3g} % wrong labels")
+    shift = _shift(data.get("shift") or {})
+    return [*words, f"evaluated under {shift}"] if shift else words
+
+
+def _shift(shift: Mapping[str, Any]) -> str:
+    words = []
+    if shift.get("translate"):
+        given = shift["translate"]
+        down, right = [given] * 2 if isinstance(given, int) else given
+        words += [f"{down:+} px down"] * bool(down) + [f"{right:+} px right"] * bool(right)
+    if shift.get("brightness"):
+        words.append(f"brightness {shift['brightness']:+g}")
+    if shift.get("noise"):
+        words.append(f"noise {shift['noise']:g}")
+    return ", ".join(words)

@@ -1,0 +1,222 @@
+"""What gates came to, in sentences and as plain data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from initbench.analysis.gates.estimate import Estimate
+from initbench.analysis.gates.evaluate import ComparisonResult, Gate, GateCase, GateResult, GateState
+from initbench.analysis.gates.expression import Approx, Comparison, GateNode, Not, Relation
+from initbench.analysis.gates.linear_form import constant
+from initbench.render.text import plural
+
+_SHARE = {GateState.TRIGGERED: "all", GateState.CLEAR: "none", GateState.UNDECIDED: "only part"}
+_CONDITION = {state: str(state) for state in GateState}
+_REQUIREMENT = {
+    GateState.TRIGGERED: "did not hold",
+    GateState.CLEAR: "held",
+    GateState.UNDECIDED: "undecided",
+}
+_OPPOSITE: dict[Relation, Relation] = {
+    "<": ">=",
+    "<=": ">",
+    ">": "<=",
+    ">=": "<",
+    "==": "!=",
+    "!=": "==",
+}
+_FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
+MAX_CASES = 10
+"""Rows listed below a gate."""
+
+
+def verdict_line(judgement: GateResult) -> str:
+    """The state, the gate, and how many rows made it so."""
+    count = len(judgement.cases)
+    rows = "" if count < 2 else f" ({len(judgement.decisive)} of {plural(count, 'row')})"
+    words = _REQUIREMENT if judgement.gate.is_requirement else _CONDITION
+    return f"{words[judgement.state]}: {judgement.gate.text}{rows}"
+
+
+def gate_name(gate: Gate) -> str:
+    """The gate as it is written; a requirement with the words that tell it from a gate of the same text."""
+    return f"fail unless {gate.text}" if gate.is_requirement else gate.text
+
+
+def held_line(judgement: GateResult) -> str:
+    """What was wanted, as a condition, and whether it held."""
+    gate = judgement.gate
+    wanted = gate.text if gate.is_requirement else opposite(gate.condition)
+    return f"{_REQUIREMENT[judgement.state]}: {wanted}"
+
+
+def opposite(condition: GateNode) -> str:
+    """What holds where a condition does not, in its own grammar."""
+    if isinstance(condition, Comparison):
+        return str(Comparison(condition.left, _OPPOSITE[condition.relation], condition.right))
+    if isinstance(condition, Not):
+        return str(condition.inner)
+    return str(Not(condition))
+
+
+def case_lines(judgement: GateResult) -> list[str]:
+    """A sentence for each comparison of the rows that made the gate what it is, and for each gap, bounded.
+
+    None for a gate that is clear in several rows.
+    """
+    if judgement.state == GateState.CLEAR and len(judgement.cases) > 1:
+        return []
+    shown = judgement.decisive[:MAX_CASES]
+    lines = [_place(case) + sentence(part) for case in shown for part in case.parts]
+    if (rest := len(judgement.decisive) - len(shown)) > 0:
+        lines.append(f"… and {plural(rest, 'row')} more")
+    lines += [f"not judged, since {gap}" for gap in judgement.gaps[:MAX_CASES]]
+    if (rest := len(judgement.gaps) - MAX_CASES) > 0:
+        lines.append(f"not judged for {rest:,} reasons more")
+    if judgement.state == GateState.TRIGGERED and (open_cases := judgement.undecided):
+        names = [case.label for case in open_cases[:MAX_CASES]]
+        more = ["…"] if len(open_cases) > len(names) else []
+        lines.append(f"undecided in {plural(len(open_cases), 'row')}: {', '.join([*names, *more])}")
+    return lines
+
+
+def _place(case: GateCase) -> str:
+    return f"{case.label} ({case.dataset}): " if case.label else f"{case.dataset}: "
+
+
+def sentence(part: ComparisonResult) -> str:
+    """The numbers of a comparison, and why it is decided so or not at all."""
+    found = part.found
+    seen = _seen(part)
+    if found.is_exact:
+        holds = "it holds" if part.state == GateState.TRIGGERED else "it does not"
+        return f"{seen}, of these very runs: {holds}"
+    counts = _counts(found)
+    if found.low is None or found.high is None:
+        return f"{', '.join([seen, *counts])}: {found.problem}"
+    if "p =" in found.method:
+        told = "not told apart" if found.low < 0.0 < found.high else "told apart"
+        return f"{', '.join([seen, *counts])}, {found.method}: {told}"
+    low, high = _shift(part, found.low), _shift(part, found.high)
+    ends = f"{_number(min(low, high))} to {_number(max(low, high))}"
+    if low == high:
+        return f"{', '.join([seen, *counts])}, the same in all runs: {_share(part)}"
+    interval = f"{_percent(part.confidence)} interval {ends}"
+    return f"{', '.join([seen, interval, *counts])} ({found.method}): {_share(part)}"
+
+
+def _seen(part: ComparisonResult) -> str:
+    """What is compared, and its mean."""
+    shown = "unknown" if part.found.difference is None else _number(_shift(part, part.found.difference))
+    return f"{_subject(part)} = {shown}"
+
+
+def _subject(part: ComparisonResult) -> str:
+    left, right = part.condition.left, part.condition.right
+    if _constant(right) is not None:
+        return str(left)
+    if _constant(left) is not None:
+        return str(right)
+    sign = "/" if part.found.is_ratio else "−"
+    return f"{_closed(left)} {sign} {_closed(right)}"
+
+
+def _closed(node: GateNode) -> str:
+    return str(node) if node.precedence > 3 else f"({node})"
+
+
+def _constant(node: GateNode) -> float | None:
+    """The number of a side without quantities; None for others."""
+    return None if node.quantities else constant(node)
+
+
+def _share(part: ComparisonResult) -> str:
+    """How much of the interval fulfils the condition, as "all of it < 0.95"."""
+    return f"{_SHARE[part.state]} of it {_goal(part.condition, is_ratio=part.found.is_ratio)}"
+
+
+def _goal(condition: Comparison | Approx, *, is_ratio: bool) -> str:
+    """What what is shown has to be."""
+    left, right = _constant(condition.left), _constant(condition.right)
+    neutral = 1.0 if is_ratio else 0.0
+    limit = right if right is not None else left if left is not None else neutral
+    if isinstance(condition, Approx):
+        factor = f"a factor {_number(1.0 + condition.margin)}" if is_ratio else _number(condition.margin)
+        return f"within {factor} of {_number(limit)}"
+    relation: str = condition.relation
+    if right is None and left is not None:
+        relation = _FLIPPED.get(relation, relation)
+    return f"{relation} {_number(limit)}"
+
+
+def _shift(part: ComparisonResult, difference: float) -> float:
+    """left − right as what is shown: one side where the other is a constant, else a difference or a ratio."""
+    left, right = _constant(part.condition.left), _constant(part.condition.right)
+    if part.found.is_ratio:
+        ratio = _exp(difference if right is not None or left is None else -difference)
+        return ratio * (right if right is not None else left if left is not None else 1.0)
+    if right is None and left is not None:
+        return left - difference
+    return difference + (right or 0.0)
+
+
+def _exp(logarithm: float) -> float:
+    return math.exp(logarithm) if logarithm < 709.0 else math.inf
+
+
+def _counts(found: Estimate) -> list[str]:
+    n = [f"n = {' and '.join(map(str, found.n))}"] if found.n else []
+    return [*n, f"{plural(found.missing, 'run')} without a value"] if found.missing else n
+
+
+def _number(value: float) -> str:
+    if math.isinf(value):
+        return "never" if value > 0 else "−∞"
+    return f"{value:.4g}".replace("-", "−", 1) if value < 0 else f"{value:.4g}"
+
+
+def _percent(confidence: float) -> str:
+    return f"{100 * confidence:.6g} %"
+
+
+def gates_document(judgements: Sequence[GateResult]) -> list[dict[str, Any]]:
+    """The gates as plain data, for the key "gates"."""
+    return [
+        {
+            "gate": judgement.gate.text,
+            "kind": "fail_unless" if judgement.gate.is_requirement else "fail_if",
+            "state": str(judgement.state),
+            "held": held_line(judgement),
+            "not_judged": judgement.gaps,
+            "cases": [_case(case) for case in judgement.cases],
+        }
+        for judgement in judgements
+    ]
+
+
+def _case(case: GateCase) -> dict[str, Any]:
+    return {
+        "row": case.label or None,
+        "dataset": case.dataset,
+        "state": str(case.state),
+        "comparisons": [_part(part) for part in case.parts],
+    }
+
+
+def _part(part: ComparisonResult) -> dict[str, Any]:
+    found = part.found
+    known = found.low is not None and "p =" not in found.method
+    return {
+        "condition": str(part.condition),
+        "state": str(part.state),
+        "difference": found.difference,
+        "ci": [found.low, found.high] if known else None,
+        "scale": "log" if found.is_ratio else "linear",
+        "margin": part.condition.margin if isinstance(part.condition, Approx) else None,
+        "n": list(found.n),
+        "missing": found.missing,
+        "method": found.method,
+        "why": sentence(part),
+    }

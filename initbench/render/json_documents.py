@@ -1,0 +1,152 @@
+"""The JSON documents that --json prints. Keys are a contract: later versions only add to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from initbench.analysis.baseline import BaselineComparison
+from initbench.analysis.metrics import METRICS
+from initbench.analysis.stats.confidence_intervals import Interval, rate_interval
+from initbench.analysis.tables import Row, Table
+from initbench.render.compare.analysed_table import AnalysedTable, analyse
+from initbench.render.compare.display_options import View, check_names
+from initbench.store import strict_json
+from initbench.store.store import StoredRun
+
+RUN_SCHEMA = "initbench.run/1"
+COMPARE_SCHEMA = "initbench.compare/1"
+_OF_THE_EXPERIMENT = ("experiment", "dataset", "dataset_requested", "device", "config")
+
+
+def runs_json(runs: Sequence[StoredRun], more: Mapping[str, Any]) -> str:
+    """Return the document of stored runs with the keys of `more`."""
+    return strict_json.dumps({**runs_document(runs), **more})
+
+
+def runs_document(runs: Sequence[StoredRun]) -> dict[str, Any]:
+    """Return the document of any number of stored runs, of one experiment or of several.
+
+    Each run says what it is a run of. The same keys of the document are those of the first run, and null
+    unless all runs are of one experiment.
+    """
+    experiments = {(run.record["experiment"], run.record.get("arm")) for run in runs}
+    shared = runs[0].record if len(experiments) == 1 else dict.fromkeys(_OF_THE_EXPERIMENT)
+    return {
+        "schema": RUN_SCHEMA,
+        **{key: shared[key] for key in _OF_THE_EXPERIMENT},
+        "runs": [run_document(run) for run in runs],
+    }
+
+
+def run_document(run: StoredRun) -> dict[str, Any]:
+    """One stored run."""
+    record = run.record
+    return {
+        "run_id": run.run_id,
+        **{key: record[key] for key in _OF_THE_EXPERIMENT},
+        "seed": record["seed"],
+        "status": record["status"],
+        "final": record.get("final"),
+        "diverged": record.get("diverged"),
+        "steps": record.get("steps"),
+        "transfer": record.get("transfer"),
+        "pretraining": record.get("pretraining"),
+        "timings": record.get("timings"),
+        "convergence": run.convergence,
+        "snapshots": run.snapshots,
+        "shifts": run.shifts,
+        "diagnosis": record.get("diagnosis") or [],
+        "error": record.get("error"),
+    }
+
+
+def compare_document(tables: Sequence[Table], view: View | None = None) -> dict[str, Any]:
+    """The comparison of stored runs: every metric of every row, whatever columns are shown elsewhere.
+
+    Of `view`, the baseline, the confidence and the order of rows count. Raises UsageError for a name that
+    is not there.
+    """
+    view = view or View()
+    check_names(view, tables)
+    return {
+        "schema": COMPARE_SCHEMA,
+        "by": list(tables[0].by) if tables else [],
+        "baseline": view.baseline,
+        "confidence": view.confidence,
+        "tables": [_table(one) for one in analyse(tables, view)],
+    }
+
+
+def _table(one: AnalysedTable) -> dict[str, Any]:
+    table = one.table
+    return {
+        "dataset": table.dataset,
+        "fingerprint": table.fingerprint,
+        "precision": table.terms.precision,
+        "steps": table.terms.steps,
+        "batch_size": table.terms.batch_size,
+        "target": table.target,
+        "baseline": one.baseline.label if one.baseline else None,
+        "rows": [_row(one, row) for row in one.rows],
+    }
+
+
+def _row(one: AnalysedTable, row: Row) -> dict[str, Any]:
+    lettered = {
+        name: one.letters(name).get(row.label) for name, m in METRICS.items() if m.view == "convergence"
+    }
+    document = {
+        "key": row.key,
+        "label": row.label,
+        "varies": row.group.varies,
+        "n": row.n,
+        "diverged": row.diverged,
+        "divergence_ci": _ends(rate_interval(row.diverged, row.n, one.confidence)),
+        "unfinished": row.unfinished,
+        "reached_target": row.reached,
+        "metrics": {name: _metric(one, row, name) for name in row.metrics},
+        "letters": {name: letters for name, letters in lettered.items() if letters},
+    }
+    if one.baseline is None:
+        return document
+    return {**document, "versus_baseline": _versus(one, row)}
+
+
+def _metric(one: AnalysedTable, row: Row, name: str) -> dict[str, Any]:
+    summary = row.metrics[name]
+    found = one.interval(row, name)
+    document = {"mean": summary.mean, "std": summary.std, "n": summary.n, "ci": _ends(found)}
+    # A geometric mean has its spread in logarithms; `std` is that too, because it always was.
+    return {**document, "log_std": summary.std} if METRICS[name].log else document
+
+
+def _ends(found: Interval | None) -> list[float] | None:
+    return None if found is None else [found.low, found.high]
+
+
+def _versus(one: AnalysedTable, row: Row) -> dict[str, Any] | None:
+    """None for the baseline itself."""
+    if one.baseline is None or row is one.baseline:
+        return None
+    found, p = one.divergence[row.label]
+    rate = {"difference": found.difference, "p_adjusted": p, "method": str(found.method)}
+    metrics = {name: _difference(one.versus(name)[row.label]) for name in row.metrics}
+    return {**metrics, "divergence_rate": rate}
+
+
+def _difference(held: BaselineComparison) -> dict[str, Any]:
+    found = held.found
+    return {
+        "difference": found.difference,
+        "scale": found.scale,
+        "ci": _ends(found.interval),
+        "p": found.p,
+        "p_adjusted": held.p_adjusted,
+        "effect_size": found.effect_size,
+        "verdict": str(held.verdict),
+        "seeds_needed": held.seeds_needed.seeds if held.seeds_needed else None,
+        "seeds_needed_more": held.seeds_needed.more if held.seeds_needed else None,
+        "method": str(found.method),
+        "n": [found.n_a, found.n_b],
+    }

@@ -1,0 +1,170 @@
+"""A JUnit report: a testcase for each run and for each gate.
+
+A run that finished passes; one that failed or is damaged is an error. A run that diverged or is not finished
+is skipped, which CI shows without failing: a divergence is a result, and a gate says whether it is a bad one.
+A gate that is triggered is a failure. One that is undecided is skipped, or a failure where it counts as one.
+What else keeps a strict command from passing (missing runs, rows of one state) is a failure of its own.
+
+CI keeps the history of a testcase by its name. So no name holds a digest, which changes with the code.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from initbench.analysis.gates.evaluate import GateResult, GateState
+from initbench.analysis.run_summary import RunSummary
+from initbench.errors import StoreError
+from initbench.render.gate_tables import case_lines, gate_name, verdict_line
+
+_FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What XML 1.0 has no way to write, escaped or not."""
+_ERRORS = ("failed", "damaged")
+MAX_ERROR_LENGTH = 8_000
+"""Characters of what a run says of its failure; the end is kept, where a traceback has its cause."""
+
+
+def write_junit(
+    path: Path,
+    runs: Sequence[RunSummary],
+    gates: Sequence[GateResult],
+    *,
+    strict: bool,
+    obstacles: Sequence[str] = (),
+) -> None:
+    """Write the report. Raises StoreError where the file cannot be written."""
+    text = junit_xml(runs, gates, strict=strict, obstacles=obstacles)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"--junit-xml: cannot write {path}: {error.strerror}") from None
+
+
+def junit_xml(
+    runs: Sequence[RunSummary], gates: Sequence[GateResult], *, strict: bool, obstacles: Sequence[str] = ()
+) -> str:
+    """The report as text, by the schema that Jenkins, GitLab and GitHub's actions read.
+
+    Args:
+        runs: A testcase each.
+        gates: A testcase each.
+        strict: Whether gates that are undecided, and obstacles, are failures.
+        obstacles: What keeps a strict command from passing whatever its gates say.
+    """
+    gate_names = _distinct(gate_name(gate.gate) for gate in gates)
+    run_names = _distinct(f"{run.experiment}-s{run.seed}" for run in runs)
+    suites = [
+        _suite("initbench.runs", [_run(run, name) for run, name in zip(runs, run_names, strict=True)]),
+        _suite(
+            "initbench.gates",
+            [_gate(gate, name, strict=strict) for gate, name in zip(gates, gate_names, strict=True)],
+        ),
+    ]
+    if obstacles:
+        suites.append(_suite("initbench.strict", [_evidence(obstacles, strict=strict)]))
+    root = ET.Element("testsuites", {"name": "initbench", **_counts(suites)})
+    root.extend(suites)
+    ET.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _distinct(names: Iterable[str]) -> Iterator[str]:
+    """The names, one that has been there before with its number: readers tell testcases by them."""
+    seen: Counter[str] = Counter()
+    for name in names:
+        seen[name] += 1
+        yield name if seen[name] == 1 else f"{name} ({seen[name]})"
+
+
+def _suite(name: str, cases: Sequence[ET.Element]) -> ET.Element:
+    attributes = {
+        "name": name,
+        "tests": str(len(cases)),
+        "failures": _count(cases, "failure"),
+        "errors": _count(cases, "error"),
+        "skipped": _count(cases, "skipped"),
+        "time": f"{sum(float(case.get('time', '0')) for case in cases):.3f}",
+        # When and where the report was written; by the schema without a time zone, so it is UTC.
+        "timestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"),
+        "hostname": clean(socket.gethostname()),
+    }
+    suite = ET.Element("testsuite", attributes)
+    suite.extend(cases)
+    return suite
+
+
+def _count(cases: Sequence[ET.Element], outcome: str) -> str:
+    return str(sum(case.find(outcome) is not None for case in cases))
+
+
+def _counts(suites: Sequence[ET.Element]) -> dict[str, str]:
+    names = ("tests", "failures", "errors")
+    whole = {name: str(sum(int(suite.get(name, "0")) for suite in suites)) for name in names}
+    return {**whole, "time": f"{sum(float(suite.get('time', '0')) for suite in suites):.3f}"}
+
+
+def _case(classname: str, name: str, seconds: float | None) -> ET.Element:
+    attributes = {"classname": clean(classname), "name": clean(name), "time": f"{seconds or 0.0:.3f}"}
+    return ET.Element("testcase", attributes)
+
+
+def _run(run: RunSummary, name: str) -> ET.Element:
+    # A dot in a class name makes folders of it in what shows these reports.
+    case = _case(f"initbench.runs.{run.experiment.replace('.', '_')}", name, run.seconds)
+    _outcome(case, run)
+    ET.SubElement(case, "system-out").text = clean(run.run_id)
+    return case
+
+
+def _outcome(case: ET.Element, run: RunSummary) -> ET.Element:
+    if run.is_finished:
+        return case
+    if run.status in _ERRORS:
+        return _with(case, "error", _why(run), run.status, (run.error or "")[-MAX_ERROR_LENGTH:])
+    if run.status == "diverged":
+        step = "" if run.diverged_step is None else f" at step {run.diverged_step}"
+        return _with(case, "skipped", f"diverged{step}")
+    return _with(case, "skipped", f"not finished: {run.status}")
+
+
+def _why(run: RunSummary) -> str:
+    """That a run is at fault and, on one line, what it says of it: the last line of a traceback."""
+    said = (run.error or "").strip().splitlines()
+    return f"the run is {run.status}" + (f": {said[-1][-MAX_ERROR_LENGTH:]}" if said else "")
+
+
+def _gate(judgement: GateResult, name: str, *, strict: bool) -> ET.Element:
+    case = _case("initbench.gates", name, None)
+    lines = "\n".join(case_lines(judgement))
+    if judgement.fails(strict=strict):
+        return _with(case, "failure", verdict_line(judgement), str(judgement.state), lines)
+    if judgement.state == GateState.UNDECIDED:
+        _with(case, "skipped", verdict_line(judgement))
+    ET.SubElement(case, "system-out").text = clean(lines)
+    return case
+
+
+def _evidence(obstacles: Sequence[str], *, strict: bool) -> ET.Element:
+    case = _case("initbench.strict", "the evidence is whole", None)
+    lines = "\n".join(obstacles)
+    if strict:
+        return _with(case, "failure", obstacles[0], "undecided", lines)
+    return _with(case, "skipped", lines)
+
+
+def _with(case: ET.Element, outcome: str, message: str, kind: str = "", text: str = "") -> ET.Element:
+    attributes = {"message": clean(message), **({"type": kind} if kind else {})}
+    ET.SubElement(case, outcome, attributes).text = clean(text) or None
+    return case
+
+
+def clean(text: str) -> str:
+    """Text without the characters that XML cannot hold, each replaced by U+FFFD."""
+    return _FORBIDDEN.sub("\ufffd", text)

@@ -1,0 +1,130 @@
+"""Layer statistics of an experiment, averaged over its seeds, from stored snapshots."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from initbench.analysis.stats.summary import geometric, summarise
+from initbench.store.record_schema import layers_of
+from initbench.store.store import StoredRun
+from initbench.store.strict_json import number, number_or_none
+
+_Form = tuple[Any, Any, int | None]
+"""The layers that were probed, those whose shift was measured, and the number of those pre-trained."""
+
+
+@dataclass(frozen=True)
+class LayerView:
+    """One layer at one moment, over all runs that were probed then."""
+
+    index: int
+    is_head: bool
+    pre_q: float | None
+    act_std: float | None
+    zero: float | None
+    dead: float | None
+    saturated: float | None
+    gradient: float | None
+    """Geometric mean over the runs of E[δ²]; 0 where it is 0 in any."""
+    shape: list[float]
+    """Counts of the activations that are not zero, in the bins of `edges`; empty without an activation."""
+    edges: list[float]
+
+
+def snapshot_at(run: StoredRun, when: str) -> dict[str, Any] | None:
+    """The run's snapshot at `when` ("init" or "end"), or None when it was not probed then."""
+    return next((s for s in run.snapshots if s["when"] == when), None)
+
+
+def alike(runs: Sequence[StoredRun]) -> list[list[StoredRun]]:
+    """The runs in parts that are each of the same layers; one that does not say which goes with any."""
+    parts: list[tuple[list[StoredRun], list[_Form]]] = []
+    for run in runs:
+        form = _form(run)
+        for members, forms in parts:
+            if all(_agree(form, other) for other in forms):
+                members.append(run)
+                forms.append(form)
+                break
+        else:
+            parts.append(([run], [form]))
+    return [members for members, _ in parts]
+
+
+def _form(run: StoredRun) -> _Form:
+    pretraining = run.record.get("pretraining") or {}
+    return (
+        layers_of(run.snapshots[0]) if run.snapshots else None,
+        layers_of(run.shifts[0]) if run.shifts else None,
+        len(pretraining["layers"]) if pretraining else None,
+    )
+
+
+def _agree(one: _Form, other: _Form) -> bool:
+    return all(a is None or b is None or a == b for a, b in zip(one, other, strict=True))
+
+
+def probed_at_both_ends(runs: Sequence[StoredRun]) -> list[StoredRun]:
+    """The runs to average from init to end: those probed at both moments, or all when none was.
+
+    Means over different runs at the two moments would show a change that no run has made.
+    """
+    both = [run for run in runs if snapshot_at(run, "init") and snapshot_at(run, "end")]
+    return both or list(runs)
+
+
+def layers_at(runs: Sequence[StoredRun], when: str) -> list[LayerView]:
+    """The layers at `when` ("init" or "end"), or an empty list when no run was probed then."""
+    snapshots = [s for run in runs if (s := snapshot_at(run, when))]
+    if not snapshots:
+        return []
+    depth = len(snapshots[0]["layers"])
+    return [_view([s["layers"][i] for s in snapshots], is_head=i == depth - 1) for i in range(depth)]
+
+
+def _view(layers: Sequence[dict[str, Any]], *, is_head: bool) -> LayerView:
+    def mean(section: str, statistic: str) -> float | None:
+        values = [layer[section][statistic] if layer[section] else None for layer in layers]
+        return summarise([number_or_none(v) for v in values]).mean
+
+    gradients = [number_or_none(layer["grad"]["pre_q"]) for layer in layers]
+    shapes = [_without_zeros(layer["act"]) for layer in layers if layer["act"]]
+    return LayerView(
+        index=layers[0]["index"],
+        is_head=is_head,
+        pre_q=mean("pre", "q"),
+        act_std=mean("act", "std"),
+        zero=mean("act", "zero_fraction"),
+        dead=mean("act", "dead_fraction"),
+        saturated=mean("act", "saturated_fraction"),
+        gradient=0.0 if 0.0 in gradients else geometric(gradients).mean,
+        shape=[sum(column) for column in zip(*shapes, strict=True)],
+        edges=layers[0]["act"]["histogram"]["edges"] if layers[0]["act"] else [],
+    )
+
+
+def _without_zeros(act: dict[str, Any]) -> list[float]:
+    """The counts less the exact zeros, which have a column of their own and would dwarf the rest."""
+    histogram = act["histogram"]
+    counts = [float(count) for count in histogram["counts"]]
+    seen = sum(counts) + histogram["below"] + histogram["above"] + histogram["nan"]
+    place = bisect_right(histogram["edges"], 0.0) - 1
+    zeros = number(act["zero_fraction"])
+    if 0 <= place < len(counts) and not math.isnan(zeros):
+        counts[place] = max(0.0, counts[place] - round(zeros * seen))
+    return counts
+
+
+MAX_LAYERS = 24
+
+
+def layers_to_show(count: int, *, everything: bool) -> list[int]:
+    """Positions of the layers to show: all up to 24, else the ends and an even choice between."""
+    if everything or count <= MAX_LAYERS:
+        return list(range(count))
+    middle = [round(i * (count - 1) / 12) for i in range(13)]
+    return sorted({0, 1, 2, *middle, count - 3, count - 2, count - 1})

@@ -1,0 +1,203 @@
+"""What `initbench probe --map` prints: a picture of σ_w against depth, or JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from rich.console import Console, Group
+from rich.text import Text
+
+from initbench.diagnostics.trainability_map import MapPoint, TrainabilityMap
+from initbench.render import text
+from initbench.render.condition_notes import condition_words
+from initbench.render.terminal import print_uncut
+from initbench.store import strict_json
+from initbench.theory.depth_scales import TRAINABLE, DepthScales
+
+SCHEMA = "initbench.map/1"
+HEALTHY, OTHER = ".", "?"
+_MARKS = {
+    "vanishing_forward": "v",
+    "vanishing_backward": "v",
+    "exploding_forward": "x",
+    "exploding_backward": "x",
+    "saturated": "s",
+    "dead": "d",
+    "symmetric": "=",
+}
+_WORDS = {
+    HEALTHY: "healthy",
+    "v": "vanishing",
+    "x": "exploding",
+    "s": "saturated",
+    "d": "dead",
+    "=": "symmetric",
+    OTHER: "another finding",
+}
+_STYLES = {HEALTHY: "green", "v": "blue", "x": "red", "s": "magenta", "d": "yellow", "=": "yellow"}
+_LEARNED, _REACH, _BOTH, _BOTH_ASCII = "+", "_", "±", "#"
+_LABEL, _CELL, _TICK = 9, 2, 5
+_MARKS_A_LINE = 5  # of at most 15 columns each
+
+
+def document(found: TrainabilityMap) -> dict[str, Any]:
+    """The map as plain data, of schema initbench.map/1."""
+    config, bar = found.config, found.bar
+    scales = zip(found.axes.sigma_w, found.theory or [], strict=False)
+    return {
+        "schema": SCHEMA,
+        "experiment": config.name,
+        "config": config.resolved(),
+        "dataset": found.dataset,
+        "dataset_requested": found.requested,
+        "seeds": list(config.seed_list),
+        "samples": found.samples,
+        "axes": {"sigma_w": list(found.axes.sigma_w), "depth": list(found.axes.depth)},
+        "points": [{**vars(point), "diagnosis": list(point.diagnosis)} for point in found.points],
+        "theory": [{"sigma_w": sigma_w, **vars(one)} for sigma_w, one in scales],
+        "critical_sigma_w": found.critical,
+        "no_prediction": found.reason,
+        "train": None if bar is None else {**vars(bar), "learned_above": bar.accuracy},
+    }
+
+
+def document_json(found: TrainabilityMap) -> str:
+    """The document as strict JSON."""
+    return strict_json.dumps(document(found))
+
+
+def print_map(console: Console, found: TrainabilityMap) -> None:
+    """Print heading, picture and legend. A console too narrow for all columns gets every second, third, …"""
+    ascii_only = console.options.ascii_only
+    picture = _MapPlot(found, max(_CELL, console.width - _LABEL), ascii_only=ascii_only)
+    parts = [_heading(found), Text(""), *picture.lines(), Text(""), *_legend(found, picture.both), Text("")]
+    print_uncut(console, Group(*parts))
+
+
+def _heading(found: TrainabilityMap) -> Text:
+    config, depth = found.config, found.axes.depth
+    model = config.model
+    width = getattr(model, "width", None)
+    used = found.dataset if found.dataset == found.requested else f"{found.dataset} (for {found.requested})"
+    parts = [
+        f"{model.family}, depth {depth[0]} to {depth[-1]}" + ("" if width is None else f", width {width}"),
+        model.activation.name,
+        "no norm" if model.norm.name == "none" else f"{model.norm.name} norm",
+        "weights N(0, σ_w²/fan_in)",
+        used,
+        *condition_words(config.data.model_dump()),
+        f"{text.plural(len(found.points), 'point')}, {text.plural(len(config.seed_list), 'net')} each",
+        f"{found.samples} samples",
+        "not trained" if found.bar is None else text.plural(found.bar.steps, "step"),
+    ]
+    return Text.assemble((config.name, "bold"), "   ", " · ".join(parts))
+
+
+class _MapPlot:
+    """Columns of σ_w, rows of depth: a mark and, right of it, what training and theory say of the cell."""
+
+    def __init__(self, found: TrainabilityMap, room: int, *, ascii_only: bool) -> None:
+        self._found = found
+        self.both = _BOTH_ASCII if ascii_only else _BOTH
+        self._sigma_w, self._chi_1 = ("sigma_w", "chi_1") if ascii_only else ("σ_w", "χ₁")
+        count = len(found.axes.sigma_w)
+        self._columns = range(0, count, -(-count * _CELL // room))
+
+    def lines(self) -> list[Text]:
+        """From the axis of depths down to that of σ_w."""
+        depths = self._found.axes.depth
+        return [
+            self._top(),
+            *(self._row(place, depth) for place, depth in enumerate(depths)),
+            *self._critical(),
+            self._ticks(),
+        ]
+
+    def _top(self) -> Text:
+        """Above the first row: the name of its axis, and the reach that ends before it."""
+        marks = "".join(" " + (_REACH if self._ends(column, -1) else " ") for column in self._columns)
+        return _line("depth", marks)
+
+    def _row(self, place: int, depth: int) -> Text:
+        line = _line(f"{depth:,}", "")
+        width = len(self._found.axes.sigma_w)
+        for column in self._columns:
+            point = self._found.points[place * width + column]
+            mark = mark_of(point)
+            line.append(mark, _STYLES.get(mark))
+            line.append(self._beside(point, ends=self._ends(column, place)), "bold")
+        return line
+
+    def _beside(self, point: MapPoint, *, ends: bool) -> str:
+        if ends:
+            return self.both if point.learned else _REACH
+        return _LEARNED if point.learned else " "
+
+    def _ends(self, column: int, place: int) -> bool:
+        """Whether theory's reach ends between the row at `place` and the next."""
+        if self._found.theory is None:
+            return False
+        depths, reach = self._found.axes.depth, self._found.theory[column].reach
+        below = reach < depths[place + 1] if place + 1 < len(depths) else False
+        return below and (place < 0 or depths[place] <= reach)
+
+    def _critical(self) -> list[Text]:
+        critical, sigma_w = self._found.critical, self._found.axes.sigma_w
+        if critical is None:
+            return []
+        nearest = min(self._columns, key=lambda column: abs(sigma_w[column] - critical))
+        place, width = self._columns.index(nearest) * _CELL, len(self._columns) * _CELL
+        words = f"critical {self._sigma_w} = {critical:.3g} ({self._chi_1} = 1)"
+        if place + 2 + len(words) <= width or place < 1 + len(words):
+            return [_line("", f"{'':{place}}^ {words}")]
+        return [_line("", f"{'':{place - 1 - len(words)}}{words} ^")]
+
+    def _ticks(self) -> Text:
+        """σ_w under every fifth column, and under the last where there is room."""
+        marks, last = "", len(self._columns) - 1
+        for place, column in enumerate(self._columns):
+            room = place * _CELL - len(marks)
+            if place % _TICK == 0 or (place == last and room > 0):
+                marks += " " * room + f"{self._found.axes.sigma_w[column]:.3g}"
+        return _line(self._sigma_w, marks)
+
+
+def mark_of(point: MapPoint) -> str:
+    """The character of the point's first finding."""
+    return _MARKS.get(point.diagnosis[0], OTHER) if point.diagnosis else HEALTHY
+
+
+def _line(label: str, rest: str) -> Text:
+    return Text(f"{label:>{_LABEL - 2}}  {rest}", no_wrap=True, overflow="ignore")
+
+
+def _legend(found: TrainabilityMap, both: str) -> list[Text]:
+    counts = Counter(map(mark_of, found.points))
+    marks = [f"{mark} {word} {counts[mark]:,}" for mark, word in _WORDS.items() if counts[mark]]
+    lines = _of_theory(found.theory, found.reason, found.critical)
+    bar = found.bar
+    if bar is not None:
+        learned = sum(bool(point.learned) for point in found.points)
+        lines += [
+            f"+ learned: {learned:,} of {text.plural(len(found.points), 'point')}. Validation accuracy above"
+            f" {text.percent(bar.accuracy, 1)} %",
+            f"  (majority class {text.percent(bar.majority, 1)} %, n = {bar.samples:,}) after"
+            f" {text.plural(bar.steps, 'step')}; {both} is both + and _",
+        ]
+    return [
+        Text("points by their first finding:"),
+        *(Text("  ".join(marks[i : i + _MARKS_A_LINE])) for i in range(0, len(marks), _MARKS_A_LINE)),
+        *(Text(line, no_wrap=True, overflow="ignore") for line in lines),
+    ]
+
+
+def _of_theory(theory: list[DepthScales] | None, reason: str | None, critical: float | None) -> list[str]:
+    if theory is None:
+        return [f"theory has no depth scale for this net: {reason}"]
+    edge = [] if critical is not None else ["  χ₁ = 1 nowhere on the axis"]
+    return [
+        f"_ signal and gradient get down to here in theory: {TRAINABLE:.0f} ξ (Schoenholz et al. 2017)",
+        "  ξ: the shorter depth scale of correlations and gradient, 1/|ln χ₁|",
+        *edge,
+    ]

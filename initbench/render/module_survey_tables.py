@@ -1,0 +1,118 @@
+"""What `initbench probe --model` prints: the layers of a user's own network, and what was not seen of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
+
+from initbench.diagnostics.module_survey import ModuleSurvey
+from initbench.render import survey_rows as data
+from initbench.render import text
+from initbench.render.survey_tables import diagnosis, labelled, layers_table, theory
+from initbench.render.terminal import print_uncut
+from initbench.store import strict_json
+from initbench.trace.weight_use import WeightUse
+
+_MAX_UNSEEN = 8
+
+
+def print_own(console: Console, survey: ModuleSurvey, *, all_layers: bool) -> None:
+    """Print heading, layers, theory, loss, what was not seen, and the diagnosis."""
+    kinds = [kind_of(use) for use in survey.found.uses]
+    blank = Text("")
+    parts: list[RenderableType] = [
+        _heading(survey),
+        blank,
+        layers_table(survey, all_layers, console.width, kinds),
+        blank,
+        *theory(survey),
+        labelled("Loss", loss(survey)),
+        *_labelled_lines("Not seen", _unseen(survey)),
+        *diagnosis(survey, survey.coverage),
+        blank,
+    ]
+    print_uncut(console, Group(*parts))
+
+
+def kind_of(use: WeightUse) -> str:
+    """The function, the norm behind it, the sum it joins, the activation: `conv2d, batch norm, relu`."""
+    words = [use.operation]
+    if use.norm is not None:
+        words.append(f"{use.norm} norm")
+    if use.joins_residual:
+        words.append("+ shortcut")
+    if use.activation is not None:
+        words.append(use.activation.label)
+    return ", ".join(words)
+
+
+def _heading(survey: ModuleSurvey) -> Text:
+    parts = [
+        text.plural(len(survey.layers), "weight layer"),
+        survey.batch,
+        text.plural(len(survey.seeds), "net"),
+        f"{survey.samples} samples",
+        "training mode, not trained",
+    ]
+    return Text.assemble((survey.model, "bold"), "   ", " · ".join(parts))
+
+
+def loss(survey: ModuleSurvey) -> str:
+    """The loss before training, beside what it is where all classes are equally likely."""
+    found = f"{survey.loss_value:.3f} ({survey.loss})"
+    chance = survey.loss_at_chance
+    return f"{found}." if chance is None else f"{found}; where all classes are alike it is {chance:.3f}."
+
+
+def _unseen(survey: ModuleSurvey) -> Iterator[str]:
+    unseen = survey.found.unseen
+    for name, why in list(unseen.items())[:_MAX_UNSEEN]:
+        yield f"{name}: {why}."
+    if len(unseen) > _MAX_UNSEEN:
+        yield f"and {len(unseen) - _MAX_UNSEEN} more; --json names all."
+
+
+def _labelled_lines(label: str, sentences: Iterable[str]) -> Iterator[Text]:
+    for place, sentence in enumerate(sentences):
+        yield labelled("" if place else label, sentence)
+
+
+def own_document(survey: ModuleSurvey) -> dict[str, Any]:
+    """The survey as plain data, of schema initbench.probe/1."""
+    return {
+        "schema": data.SCHEMA,
+        "model": survey.model,
+        "batch": survey.batch,
+        "input_shape": list(survey.input_shape),
+        "output_shape": list(survey.output_shape),
+        "loss": {
+            "name": survey.loss,
+            "value": survey.loss_value,
+            "at_chance": survey.loss_at_chance,
+        },
+        **data.common(survey, [_use(use) for use in survey.found.uses]),
+        "unseen": [{"parameter": name, "why": why} for name, why in survey.found.unseen.items()],
+        "coverage": survey.coverage.as_data(),
+        "additions": [
+            {"after": addition.use.name, "branch": addition.branch, "beside": addition.beside}
+            for addition in survey.found.additions
+        ],
+    }
+
+
+def own_json(survey: ModuleSurvey) -> str:
+    """The document as strict JSON."""
+    return strict_json.dumps(own_document(survey))
+
+
+def _use(use: WeightUse) -> dict[str, Any]:
+    return {
+        "operation": use.operation,
+        "norm": use.norm,
+        "activation": None if use.activation is None else use.activation.label,
+        "joins_shortcut": use.joins_residual,
+        "use": use.use_count,
+    }

@@ -1,0 +1,62 @@
+"""A page about one thing: headings, labelled lines, tables and drawings, put together line by line."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.text import Text
+
+from initbench.render.terminal import print_uncut
+from initbench.render.text_table import TextTable
+
+_MARGIN = "  "
+_LABEL = 14
+
+
+@dataclass
+class Page:
+    """Lines and tables in order. Prose is wrapped to `width`; drawings and tables' cells are never cut."""
+
+    width: int | None
+    """Columns of the terminal; None where a line may be as long as it likes."""
+    parts: list[Text | TextTable] = field(default_factory=list)
+
+    def title(self, name: str, noun: str) -> None:
+        """The name of what the page is about, and what it is one of."""
+        self.parts.append(Text.assemble((name, "bold"), f"  {noun}", no_wrap=True, overflow="ignore"))
+
+    def heading(self, text: str) -> None:
+        """A heading with a blank line above it."""
+        self.parts += [Text(), Text(text, style="bold", no_wrap=True, overflow="ignore")]
+
+    def say(self, text: str) -> None:
+        """A paragraph."""
+        self.draw(self._wrap(text, len(_MARGIN)))
+
+    def pair(self, label: str, text: str) -> None:
+        """A label and what stands against it; nothing where there is no text."""
+        lines = self._wrap(text, len(_MARGIN) + _LABEL) if text else []
+        for place, line in enumerate(lines):
+            self.draw([f"{'' if place else label:<{_LABEL}}{line}"])
+
+    def draw(self, lines: Iterable[str]) -> None:
+        """Lines that keep their shape."""
+        for line in lines:
+            self.parts.append(Text(_MARGIN + line if line else "", no_wrap=True, overflow="ignore"))
+
+    def table(self, grid: TextTable) -> None:
+        """A table, the words of its last column wrapped."""
+        self.parts.append(grid if self.width is None else grid.wrapped(self.width))
+
+    def print(self, console: Console) -> None:
+        """Print all of it."""
+        for part in self.parts:
+            print_uncut(console, part.table() if isinstance(part, TextTable) else part)
+
+    def _wrap(self, text: str, indent: int) -> list[str]:
+        if self.width is None:
+            return [text]
+        return textwrap.wrap(text, max(24, self.width - indent), break_long_words=False)

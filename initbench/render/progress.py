@@ -1,0 +1,186 @@
+"""Live progress on stderr: bars on a terminal, a line at start and end when piped, or nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from initbench.config.schema import ExperimentConfig
+from initbench.pretrain.layerwise import PretrainingProgress
+from initbench.render import text
+from initbench.runner.recorder import Cohort
+
+_REFRESH_SECONDS = 0.2
+_LINE_SECONDS = 5.0
+"""Between lines about pre-training, where there is no bar."""
+
+
+@dataclass
+class _Part:
+    """An experiment that is under way."""
+
+    config: ExperimentConfig
+    runs: int
+    steps: int
+    """Of each run."""
+    start: float
+    last: float
+    """When something was shown of it."""
+    ended: int = 0
+    finished: int = 0
+    made: int = 0
+    """Updates, of all runs."""
+    shown: int = 0
+    """Samples, in pre-training."""
+    accuracy: dict[int, float] = field(default_factory=dict)
+    at: dict[tuple[int, ...], int] = field(default_factory=dict)
+    """Cohort → its last update."""
+    pretrained: dict[tuple[int, ...], int] = field(default_factory=dict)
+    bar: TaskID | None = None
+
+    @property
+    def samples(self) -> int:
+        """Shown to nets until now, in pre-training as well."""
+        return self.made * self.config.train.batch_size + self.shown
+
+    @property
+    def pretraining_batch(self) -> int:
+        """Samples of an update in pre-training."""
+        return getattr(self.config.init.scheme, "batch_size", None) or self.config.train.batch_size
+
+    def note(self, loss: float, now: float) -> str:
+        """What stands behind the bar."""
+        known = list(self.accuracy.values())
+        accuracy = f"val {100 * sum(known) / len(known):.1f} %  " if known else ""
+        return f"loss {loss:.3f}  {accuracy}{self.samples / (now - self.start) / 1000:,.1f}k samples/s"
+
+
+class LiveProgress:
+    """An Observer that shows step, loss, accuracy, samples per second and the time left."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._console = Console(stderr=True, markup=False, emoji=False, highlight=False)
+        self._quiet = quiet
+        self._live = self._console.is_terminal and not quiet
+        self._bars: Progress | None = None
+        self._parts: dict[int, _Part] = {}  # by the identity of a config: names may be shared
+        self._start: float | None = None
+
+    def say(self, message: str) -> None:
+        """One line, unless quiet."""
+        if not self._quiet:
+            self._console.print(message)
+
+    def planned(self, config: ExperimentConfig, to_train: int, stored: int, steps: int | None) -> None:
+        """Say what is going to be trained, and begin the bar."""
+        if stored:
+            hint = "" if to_train else "; --rerun trains them again"
+            self.say(f"{config.name}: {text.plural(stored, 'run')} stored already{hint}")
+        if steps is None:
+            return
+        if not self._live:
+            self.say(
+                f"{config.name}: training {text.plural(to_train, 'run')}, {text.plural(steps, 'step')} each"
+            )
+        now = time.monotonic()
+        self._start = self._start or now
+        part = self._parts[id(config)] = _Part(config, to_train, steps, now, now)
+        if self._live:
+            part.bar = self._begin_bar(config.name, steps)
+
+    def pretraining(self, cohort: Cohort, stride: PretrainingProgress) -> None:
+        """Say which layer is being trained: on the bar, or in a line every few seconds."""
+        made, now = (stride.layer - 1) * stride.steps + stride.step, time.monotonic()
+        for config, seeds in cohort:
+            part = self._parts[id(config)]
+            before = part.pretrained.get(seeds, made - 1)
+            part.shown += len(seeds) * (made - before) * part.pretraining_batch
+            part.pretrained[seeds] = made
+            if now - part.last < (_REFRESH_SECONDS if self._live else _LINE_SECONDS):
+                continue
+            part.last = now
+            where = f"pre-training layer {stride.layer} of {stride.layers}, step {stride.step:,}"
+            if self._bars is not None and part.bar is not None:
+                self._bars.update(part.bar, note=f"{where}  loss {stride.loss:.3g}")
+            else:
+                self.say(f"{config.name}: {where}, loss {stride.loss:.3g}")
+
+    def advanced(self, cohort: Cohort, step: int, losses: Sequence[Sequence[float]]) -> None:
+        """Move the bars, a few times a second; each shows the mean over its runs."""
+        for (config, seeds), some in zip(cohort, losses, strict=True):
+            if some:
+                self._advance(config, seeds, step, some)
+
+    def _advance(
+        self, config: ExperimentConfig, seeds: tuple[int, ...], step: int, losses: Sequence[float]
+    ) -> None:
+        part = self._parts[id(config)]
+        before = part.at.get(seeds)
+        if before is None:
+            before = step - 1
+            if before:
+                self.say(f"{config.name}: {text.plural(len(seeds), 'run')} taken up after step {before:,}")
+        part.made += len(losses) * (step - before)
+        part.at[seeds] = step
+        now = time.monotonic()
+        if self._bars is None or part.bar is None or now - part.last < _REFRESH_SECONDS:
+            return
+        part.last = now
+        completed = sum(len(seeds) * step for seeds, step in part.at.items()) // part.runs
+        loss = float(sum(losses) / len(losses))
+        self._bars.update(part.bar, completed=completed, note=part.note(loss, now))
+
+    def evaluated(self, config: ExperimentConfig, seed: int, entry: dict[str, Any]) -> None:
+        """Keep the accuracy for the bar."""
+        self._parts[id(config)].accuracy[seed] = entry["val_accuracy"]
+
+    def ended(self, config: ExperimentConfig, seed: int, status: str) -> None:
+        """Count the run; how it ended is seen from the tables. With the last one the bar goes."""
+        part = self._parts[id(config)]
+        part.accuracy.pop(seed, None)
+        part.ended += 1
+        if status == "finished":
+            part.finished += 1
+            reported = next((step for seeds, step in part.at.items() if seed in seeds), part.steps)
+            part.made += part.steps - reported  # workers report a few times a second
+        if part.ended == part.runs and self._bars is not None and part.bar is not None:
+            self._bars.remove_task(part.bar)
+            part.bar = None
+
+    @contextmanager
+    def showing(self) -> Iterator[None]:
+        """Take the bars down at the end, whatever happens."""
+        try:
+            yield
+        finally:
+            if self._bars is not None:
+                self._bars.stop()
+            elif self._start is not None and sys.exc_info()[0] is None:
+                self._say_sum(time.monotonic() - self._start)
+            self._bars, self._start, self._parts = None, None, {}
+
+    def _say_sum(self, seconds: float) -> None:
+        if any(part.finished for part in self._parts.values()):
+            samples = sum(part.samples for part in self._parts.values())
+            self.say(f"trained in {seconds:.1f} s, {samples / seconds:,.0f} samples/s")
+
+    def _begin_bar(self, name: str, steps: int) -> TaskID:
+        if self._bars is None:
+            self._bars = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=24),
+                TextColumn("{task.completed:,}/{task.total:,}", markup=False),
+                TextColumn("{task.fields[note]}", markup=False),
+                TimeRemainingColumn(compact=True),
+                console=self._console,
+                transient=True,
+            )
+            self._bars.start()
+        return self._bars.add_task(name, total=steps, note="")

@@ -1,0 +1,214 @@
+"""The table of layer-wise pre-training: what each layer's reconstruction came to, and what it cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from initbench.analysis.stats.summary import Summary, geometric, summarise
+from initbench.render import text
+from initbench.render.layer_means import layers_to_show
+from initbench.render.text_table import TextTable
+from initbench.store.store import StoredRun
+from initbench.store.strict_json import number_or_none
+
+
+def pretraining_table(runs: Sequence[StoredRun]) -> RenderableType | None:
+    """Each layer's loss before and after, mean over the runs that were pre-trained; None for no such run."""
+    trained = [run.record for run in runs if run.record.get("pretraining")]
+    if not trained:
+        return None
+    scheme = trained[0]["config"]["init"]["scheme"]
+    grid = TextTable(["Pre-training", "loss before", "after", "left %"], left=("Pre-training",))
+    for place, layer in enumerate(trained[0]["pretraining"]["layers"]):
+        found = [record["pretraining"]["layers"][place] for record in trained]
+        start, end = ([number_or_none(one[key]) for one in found] for key in ("loss_start", "loss_end"))
+        left = [b / a if a and b is not None else None for a, b in zip(start, end, strict=True)]
+        grid.add(
+            [
+                f"layer {layer['layer']}",
+                text.scientific(summarise(start).mean),
+                text.scientific(summarise(end).mean),
+                text.percent_summary(summarise(left)),
+            ]
+        )
+    return Group(grid.table(), Text(_cost(trained, str(scheme["kind"])), style="dim"))
+
+
+def _cost(trained: Sequence[dict[str, Any]], kind: str) -> str:
+    """What it took, a run: seconds are those of a cohort, shared out among its runs."""
+    first = trained[0]["pretraining"]
+    seconds = math.fsum(
+        float(record["pretraining"]["seconds"]) / max(1, int(record.get("cohort") or 1)) for record in trained
+    ) / len(trained)
+    steps, samples = text.plural(first["steps"], "update"), text.format_count(first["samples"])
+    return f"{kind} auto-encoders on a fixed sample; a run: {steps}, {samples} samples, {seconds:.1f} s"
+
+
+_SHOWN = 4
+
+
+def transfer_lines(runs: Sequence[StoredRun]) -> Text | None:
+    """Where the weights come from, and what was taken, drawn anew and frozen; None where none were.
+
+    The runs of an experiment take the same, each from its own source or all from one.
+    """
+    found = [run.record["transfer"] for run in runs if run.record.get("transfer")]
+    if not found:
+        return None
+    first = found[0]
+    sources = list(dict.fromkeys(str(one["source"]) for one in found))
+    more = f" and {len(sources) - 1} more, by seed" if len(sources) > 1 else ""
+    left = {name: why for name, why in first["skipped"].items() if name not in first["drawn"]}
+    count = len(first["taken"]) + len(first["drawn"])
+    lines = [
+        f"from {sources[0]}{more}",
+        f"{len(first['taken'])} of {text.plural(count, 'tensor')} taken",
+        *_reasons("drawn anew", first["drawn"]),
+        *_reasons("left behind", left),
+        *([f"frozen: {_listed(first['frozen'])}"] if first["frozen"] else []),
+    ]
+    body = Text("Transfer  ", style="bold")
+    body.append("\n          ".join(map(text.one_line, lines)), style="not bold")
+    return body
+
+
+def _reasons(label: str, why: Mapping[str, Any]) -> list[str]:
+    """One line for each reason, with the tensors that share it."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in why.items():
+        by_reason.setdefault(str(reason), []).append(name)
+    return [f"{label}: {_listed(names)} ({reason})" for reason, names in by_reason.items()]
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) <= _SHOWN:
+        return ", ".join(names)
+    return f"{', '.join(names[: _SHOWN - 1])}, … {names[-1]} ({len(names)})"
+
+
+_MAX_MOMENTS = 4
+_KINDS = {"": "running", "_batch": "each batch's own", "_population": "the population's"}
+
+
+def norm_tables(runs: Sequence[StoredRun], *, all_layers: bool, width: int) -> list[RenderableType]:
+    """Tables of the nets' batch norm; none where they have none or nothing was measured."""
+    return [table for table in (_gaps(runs, all_layers=all_layers, width=width), _evaluations(runs)) if table]
+
+
+def _gaps(runs: Sequence[StoredRun], *, all_layers: bool, width: int) -> RenderableType | None:
+    moments = _moments(runs)
+    layers = [layer["index"] for layer in next(iter(moments.values()), [[]])[0] if "batch_norm" in layer]
+    if not layers:
+        return None
+    steps = text.evenly_spaced(sorted(moments), _MAX_MOMENTS)
+    while True:
+        grid = TextTable(["Batch norm", "running mean gap", "running var ratio"], left=("Batch norm",))
+        for i in layers_to_show(len(layers), everything=all_layers):
+            found = [[_layer(one, layers[i]) for one in moments[step]] for step in steps]
+            gaps = [text.format_share(summarise(_values(at, "running_mean_gap")).mean) for at in found]
+            ratios = [text.format_share(geometric(_values(at, "running_var_ratio")).mean) for at in found]
+            grid.add([f"layer {layers[i]}", text.transition_chain(gaps), text.transition_chain(ratios)])
+        if grid.width <= width or len(steps) < 3:
+            break
+        steps = text.evenly_spaced(steps, len(steps) - 1)
+    seeds = text.plural(len(moments[steps[0]]), "seed")
+    legend = (
+        "gap: from the probe batch's means, in its standard deviations; ratio: to its variances;"
+        f" {seeds}, steps {text.transition_chain([f'{s:,}' for s in steps])}"
+    )
+    return Group(grid.table(), Text(legend, style="dim"))
+
+
+def _moments(runs: Sequence[StoredRun]) -> dict[int, list[list[dict[str, Any]]]]:
+    """By step, the layers of every run, for the steps at which all that did not diverge were probed."""
+    going = [run for run in runs if run.record["status"] not in ("diverged", "failed")] or list(runs)
+    by_step: dict[int, list[list[dict[str, Any]]]] = {}
+    for run in going:
+        for snapshot in (one for one in run.snapshots if "step" in one):
+            by_step.setdefault(snapshot["step"], []).append(snapshot["layers"])
+    most = max(map(len, by_step.values()), default=0)
+    return {step: found for step, found in by_step.items() if len(found) == most}
+
+
+def _layer(layers: Sequence[dict[str, Any]], index: int) -> dict[str, Any]:
+    return next(layer for layer in layers if layer["index"] == index)
+
+
+def _values(layers: Sequence[dict[str, Any]], statistic: str) -> list[float | None]:
+    return [number_or_none(layer.get("batch_norm", {}).get(statistic)) for layer in layers]
+
+
+def _evaluations(runs: Sequence[StoredRun]) -> RenderableType | None:
+    """Accuracy and loss at both ends, by the statistics that batch norm standardises with."""
+    ends = list(_ends(runs))
+    if not ends:
+        return None
+    batch = (runs[0].record["config"].get("train") or {}).get("batch_size")
+    headings = [f"{what}, {when}" for what in ("val %", "val loss") for when, _ in ends]
+    grid = TextTable(["Evaluated by", *headings], left=("Evaluated by",))
+    for kind, words in _KINDS.items():
+        forms: tuple[tuple[str, Callable[[Summary], str]], ...] = (
+            ("val_accuracy", text.percent_summary),
+            ("val_loss", text.loss_summary),
+        )
+        cells = [
+            form(summarise([number_or_none(one.get(name + kind)) for one in found]))
+            for name, form in forms
+            for _, found in ends
+        ]
+        grid.add([f"{words} ({batch})" if kind == "_batch" and batch else words, *cells])
+    return grid.table()
+
+
+def _ends(runs: Sequence[StoredRun]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    begins = [entry for run in runs for entry in run.convergence[:1] if "val_loss_batch" in entry]
+    finals = [final for run in runs if "val_loss_batch" in (final := run.record.get("final") or {})]
+    yield from ((when, found) for when, found in (("init", begins), ("end", finals)) if found)
+
+
+_COLUMNS = {
+    "gradient shift": "gradient_shift",
+    "cosine": "gradient_shift_cosine",
+    "mean drift": "input_mean_drift",
+    "std drift": "input_std_drift",
+}
+_FROM_INIT = {"mean, from init": "input_mean_from_init", "std, from init": "input_std_from_init"}
+
+
+def shift_table(runs: Sequence[StoredRun], *, all_layers: bool, width: int) -> RenderableType | None:
+    """Each layer's covariate shift, means over the measured updates and the runs; None where none was."""
+    measured = [run for run in runs if run.shifts]
+    if not measured:
+        return None
+    layers = measured[0].shifts[0]["layers"]
+    grid = TextTable(["Covariate shift", *_COLUMNS, *_FROM_INIT], left=("Covariate shift",))
+    for i in layers_to_show(len(layers), everything=all_layers):
+        is_head = i == len(layers) - 1
+        cells = [text.format_share(_mean(measured, i, name)) for name in _COLUMNS.values()]
+        last = [text.format_share(_last(measured, i, name)) for name in _FROM_INIT.values()]
+        name = f"{'head' if is_head else 'layer'} {layers[i]['index']}"
+        grid.add([name, *cells, *last], "dim" if is_head else None)
+    updates = text.plural(len(measured[0].shifts), "measured update")
+    legend = (
+        "shift: ‖G′ − G‖/‖G‖, cosine: of G and G′, a layer's gradients before and after the layers below it"
+        " made the same update; drift: of its input since the update measured before, in standard deviations;"
+        f" means over {updates} and {text.plural(len(measured), 'seed')}"
+    )
+    return Group(grid.fitting(width, expendable=list(_FROM_INIT)).table(), Text(legend, style="dim"))
+
+
+def _mean(runs: Sequence[StoredRun], layer: int, name: str) -> float | None:
+    """Over the updates of each run, and then over runs."""
+    means = [
+        summarise([number_or_none(entry["layers"][layer][name]) for entry in run.shifts]).mean for run in runs
+    ]
+    return summarise(means).mean
+
+
+def _last(runs: Sequence[StoredRun], layer: int, name: str) -> float | None:
+    return summarise([number_or_none(run.shifts[-1]["layers"][layer][name]) for run in runs]).mean

@@ -1,0 +1,273 @@
+"""What `run` and `show` print of an experiment: layers, convergence, diagnosis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from initbench.analysis.stats.summary import Summary, summarise
+from initbench.render import text
+from initbench.render.condition_notes import condition_words
+from initbench.render.layer_means import (
+    LayerView,
+    alike,
+    layers_at,
+    layers_to_show,
+    probed_at_both_ends,
+    snapshot_at,
+)
+from initbench.render.run_sections import norm_tables, pretraining_table, shift_table, transfer_lines
+from initbench.render.terminal import print_uncut
+from initbench.render.text_table import TextTable
+from initbench.store.store import StoredRun
+from initbench.store.strict_json import number_or_none
+
+_STATUS_STYLE = {"finished": "green", "diverged": "yellow", "running": "cyan"}
+_MAX_STEPS = 6
+
+
+def print_experiment(console: Console, runs: Sequence[StoredRun], *, all_layers: bool) -> None:
+    """Print all tables of the runs of one experiment."""
+    print_uncut(
+        console,
+        render_experiment(
+            runs, all_layers=all_layers, width=console.width, ascii_only=console.options.ascii_only
+        ),
+    )
+
+
+def render_experiment(
+    runs: Sequence[StoredRun], *, all_layers: bool, width: int, ascii_only: bool = False
+) -> RenderableType:
+    """Heading, activation statistics, convergence and diagnosis of the runs of one experiment.
+
+    Fewer steps and columns are shown where `width` does not hold them; the histogram at init stays. Runs
+    that are not of the same layers, whatever they say of themselves, are shown one after another.
+    """
+    parts = alike(runs)
+    if len(parts) > 1:
+        return Group(
+            *(
+                render_experiment(part, all_layers=all_layers, width=width, ascii_only=ascii_only)
+                for part in parts
+            )
+        )
+    blank = Text("")
+    before = [part for part in (pretraining_table(runs), transfer_lines(runs)) if part is not None]
+    return Group(
+        render_heading(runs),
+        blank,
+        *(part for table in before for part in (table, blank)),
+        activation_table(runs, all_layers=all_layers, width=width, ascii_only=ascii_only),
+        blank,
+        convergence_table(runs, width=width),
+        blank,
+        *(part for table in _measured(runs, all_layers, width) for part in (table, blank)),
+        render_diagnosis(runs),
+        blank,
+    )
+
+
+def _measured(runs: Sequence[StoredRun], all_layers: bool, width: int) -> list[RenderableType]:
+    """What only some nets have, or only some configs ask for."""
+    shift = shift_table(runs, all_layers=all_layers, width=width)
+    return [*norm_tables(runs, all_layers=all_layers, width=width), *([shift] if shift else [])]
+
+
+def render_heading(runs: Sequence[StoredRun]) -> Text:
+    """One line: what was run."""
+    record = runs[0].record
+    config = record["config"]
+    model, norm = config["model"], _name(config["model"]["norm"])
+    size = f"{model['depth']} × {model['width']}" if "depth" in model else str(model.get("model", ""))
+    shape = f"{model['family']} {size}".rstrip()
+    used, asked = record["dataset"], record["dataset_requested"]
+    parts = [
+        shape,
+        _name(model["activation"]),
+        "no norm" if norm == "none" else f"{norm} norm",
+        _name(config["init"]["scheme"]),
+        used if used == asked else f"{used} (stands in for {asked})",
+        *condition_words(config.get("data", {})),
+        text.plural(len(runs), "seed"),
+        record["device"],
+    ]
+    if record.get("steps"):
+        parts.append(text.plural(record["steps"], "step"))
+    line = Text(text.one_line(record["experiment"]), style="bold")
+    line.append("   " + text.one_line(" · ".join(parts)), style="not bold")
+    return line
+
+
+def _name(choice: Any) -> str:
+    return str(choice["name"] if isinstance(choice, dict) else choice)
+
+
+def activation_table(
+    runs: Sequence[StoredRun], *, all_layers: bool, width: int, ascii_only: bool = False
+) -> RenderableType:
+    """Each layer at init and at the end, mean over the runs that were probed at both."""
+    probed = probed_at_both_ends(runs)
+    init, end = layers_at(probed, "init"), layers_at(probed, "end")
+    reference = init or end
+    if not reference:
+        return Text("No layer was probed.", style="dim")
+    bounded = any(layer.saturated is not None for layer in reference)
+    columns = ["Activations", "std", "zeros %", "dead %", *(["saturated %"] if bounded else []), "E[δ²]"]
+    moments = [moment for moment, layers in (("init", init), ("end", end)) if layers]
+    grid = TextTable([*columns, *moments], left=("Activations", *moments))
+    for i in layers_to_show(len(reference), everything=all_layers):
+        views = [layers[i] for layers in (init, end) if layers]
+        grid.add(
+            _layer_cells(views, bounded=bounded, ascii_only=ascii_only), None if views[0].shape else "dim"
+        )
+    narrower = grid.fitting(width, expendable=[*moments[1:], "dead %", *moments[:1]])
+    legend = _legend(_seeds(len(probed), len(runs)), reference, moments)
+    dropped = [_IN_WORDS.get(name, name) for name in grid.headings if name not in narrower.headings]
+    if dropped:
+        legend += f"; left out at {width} columns: {', '.join(dropped)}"
+    return Group(narrower.table(), Text(legend, style="dim"))
+
+
+_IN_WORDS = {"init": "bars at init", "end": "bars at the end"}
+
+
+def _seeds(part: int, whole: int) -> str:
+    """Which seeds stand behind a number."""
+    if whole == 1:
+        return "one seed"
+    share = f"{whole} seeds" if part == whole else f"{part} of {whole} seeds"
+    return share if part == 1 else f"means over {share}"
+
+
+def _legend(seeds: str, layers: Sequence[LayerView], moments: Sequence[str]) -> str:
+    edges = layers[0].edges
+    bars = f"bars: activations other than 0, from {edges[0]:g} to {edges[-1]:g}; " if edges else ""
+    return f"{bars}E[δ²]: gradient at the pre-activation; {seeds}, {' → '.join(moments)}"
+
+
+def _layer_cells(views: Sequence[LayerView], *, bounded: bool, ascii_only: bool) -> list[str]:
+    first, last = views[0], views[-1]
+
+    def cell(form: Any, statistic: str) -> str:
+        return text.transition(form(getattr(first, statistic)), form(getattr(last, statistic)))
+
+    shares = ["zero", "dead", *(["saturated"] if bounded else [])]
+    return [
+        f"head {first.index}" if first.is_head else f"layer {first.index}",
+        cell(text.format_number, "act_std"),
+        *(cell(text.percent, share) for share in shares),
+        cell(text.scientific, "gradient"),
+        *(text.sparkline(view.shape, ascii_only=ascii_only) if view.shape else "" for view in views),
+    ]
+
+
+def convergence_table(runs: Sequence[StoredRun], *, width: int) -> RenderableType:
+    """Accuracy and losses over the steps, mean ± std over the runs that are still in; then the ends."""
+    steps = sorted({entry["step"] for run in runs for entry in run.convergence})
+    if not steps:
+        return Text("No run was evaluated.", style="dim")
+    going = [run for run in runs if run.record["status"] not in ("diverged", "failed")]
+    for most in range(_MAX_STEPS, 1, -1):
+        grid = _convergence_grid(going or runs, text.evenly_spaced(steps, most), best=bool(going))
+        if grid.width <= width:
+            break
+    return Group(grid.table(), *_ends(runs))
+
+
+def _convergence_grid(runs: Sequence[StoredRun], steps: Sequence[int], *, best: bool) -> TextTable:
+    headings = ["Convergence", *(f"step {step:,}" for step in steps), *(["best"] if best else [])]
+    grid = TextTable(headings, left=("Convergence",))
+    for label, key, form in (
+        ("val accuracy %", "val_accuracy", text.percent_summary),
+        ("val loss", "val_loss", text.loss_summary),
+        ("train loss", "train_loss", text.loss_summary),
+    ):
+        cells = [form(_at(runs, step, key)) for step in steps]
+        grid.add([label, *cells, *([form(_extreme(runs, key))] if best else [])])
+    return grid
+
+
+def _at(runs: Sequence[StoredRun], step: int, key: str) -> Summary:
+    entries = [entry for run in runs for entry in run.convergence if entry["step"] == step]
+    return summarise([number_or_none(entry[key]) for entry in entries])
+
+
+def _extreme(runs: Sequence[StoredRun], key: str) -> Summary:
+    pick = max if key == "val_accuracy" else min
+    values = [[number_or_none(e[key]) for e in run.convergence] for run in runs]
+    known = [[v for v in column if v is not None and not math.isnan(v)] for column in values]
+    return summarise([pick(column) for column in known if column])
+
+
+def _ends(runs: Sequence[StoredRun]) -> list[Text]:
+    """A line for the test accuracy, and one for each run that did not finish."""
+    finals = [run.record["final"] for run in runs if run.record.get("final")]
+    lines = []
+    if finals:
+        test = summarise([number_or_none(final["test_accuracy"]) for final in finals])
+        spread = "one run, so no spread" if test.std is None else "± is the standard deviation"
+        lines.append(Text(f"test accuracy {text.percent_summary(test)} %  (n = {test.n}, {spread})"))
+    for run in runs:
+        status = run.record["status"]
+        if status != "finished":
+            lines.append(
+                Text(f"seed {run.record['seed']} {_how(run)}", style=_STATUS_STYLE.get(status, "red"))
+            )
+    return lines
+
+
+def _how(run: StoredRun) -> str:
+    record = run.record
+    if record["status"] == "diverged" and record.get("diverged"):
+        at = record["diverged"]
+        layer = "" if at["layer"] is None else f", layer {at['layer']} first"
+        return f"diverged after {text.plural(at['step'], 'update')}{layer}"
+    error = str(record.get("error") or "").strip().splitlines()
+    return str(record["status"]) + (f": {text.one_line(error[-1])}" if error else "")
+
+
+def tracebacks(runs: Sequence[StoredRun]) -> Iterator[str]:
+    """Of the runs that failed, each traceback once, below the ids of the runs that it ended."""
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        if run.record["status"] == "failed" and run.record.get("error"):
+            found.setdefault(str(run.record["error"]).rstrip(), []).append(run.run_id)
+    for error, run_ids in found.items():
+        yield text.inert(f"{', '.join(run_ids)}\n{error}\n")
+
+
+def render_diagnosis(runs: Sequence[StoredRun]) -> RenderableType:
+    """What is wrong, each code once, with the number of runs it was found in."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        for finding in run.record.get("diagnosis") or []:
+            found.setdefault(finding["code"], []).append(finding)
+    if not found:
+        return Text.assemble(("Diagnosis  ", "bold"), _nothing_found(runs))
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    if all(finding.get("level") == "note" for findings in found.values() for finding in findings):
+        grid.add_row(Text("Diagnosis", style="bold"), Text("healthy, with a note:", style="green"))
+    for code, findings in found.items():
+        label = Text("" if grid.row_count else "Diagnosis", style="bold")
+        message = text.one_line(findings[0]["message"])
+        share = "" if len(runs) == 1 else f" ({len(findings)} of {len(runs)} seeds)"
+        style = "bold" if findings[0].get("level") == "note" else "bold yellow"
+        grid.add_row(label, Text.assemble((f"{text.one_line(code)}{share}: ", style), message))
+    return grid
+
+
+def _nothing_found(runs: Sequence[StoredRun]) -> tuple[str, str]:
+    """What an empty diagnosis means, and its style: only a net that was looked at is healthy."""
+    if any(run.record.get("diagnosis") is None for run in runs):
+        return "none yet", "dim"
+    if not all(snapshot_at(run, "init") for run in runs):
+        return "nothing found, but not probed at init", "dim"
+    return "healthy", "green"

@@ -1,0 +1,118 @@
+"""A survey of nets before training, as the rows that tables and JSON show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from initbench.analysis.stats.summary import Summary, summarise
+from initbench.diagnostics.drift import Survey, SurveyedLayer
+from initbench.diagnostics.survey import ConfigSurvey
+from initbench.store import strict_json
+from initbench.theory.prediction_bands import band, q_band
+from initbench.theory.types import LayerPrediction, PredictedStatistic
+
+SCHEMA = "initbench.probe/1"
+STATISTICS = ("q", "act_mean", "act_std", "zero_fraction", "saturated_fraction", "grad_ratio")
+
+
+@dataclass(frozen=True)
+class SurveyRow:
+    """One layer: predicted, measured over the seeds, and whether the two go together."""
+
+    layer: SurveyedLayer
+    predicted: dict[str, PredictedStatistic]
+    measured: dict[str, Summary]
+    bands: dict[str, tuple[float, float]]
+
+    @property
+    def inside(self) -> bool | None:
+        """Whether the mean of q over the seeds lies in its band; None where there is no band."""
+        mean, between = self.measured["q"].mean, self.bands.get("q")
+        return None if between is None or mean is None else between[0] <= mean <= between[1]
+
+
+def rows(survey: Survey) -> list[SurveyRow]:
+    """The layers in order, head included."""
+    pairs = zip(survey.layers, survey.expected.layers, strict=True)
+    return [_row(layer, predicted, len(survey.seeds)) for layer, predicted in pairs]
+
+
+def _row(layer: SurveyedLayer, predicted: LayerPrediction, nets: int) -> SurveyRow:
+    measured = {name: summarise([net[name] for net in layer.measured]) for name in STATISTICS}
+    found = predicted.statistics
+    bands = {name: band(found[name], nets) for name in STATISTICS if name in found and predicted.trusted}
+    if not predicted.backward_trusted:
+        bands.pop("grad_ratio", None)
+    if "q" in bands:
+        bands["q"] = q_band(found["q"], nets)
+    return SurveyRow(layer, found, measured, bands)
+
+
+def document(survey: ConfigSurvey) -> dict[str, Any]:
+    """The survey as plain data, of schema initbench.probe/1."""
+    return {
+        "schema": SCHEMA,
+        "experiment": survey.config.name,
+        "config": survey.config.resolved(),
+        "dataset": survey.dataset,
+        "dataset_requested": survey.requested,
+        **common(survey),
+    }
+
+
+def common(survey: Survey, more: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """What the documents of all surveys share; `more` is said of each layer, where it is given."""
+    layers = [_layer(row) for row in rows(survey)]
+    return {
+        "seeds": list(survey.seeds),
+        "samples": survey.samples,
+        "theory": _theory(survey),
+        "layers": [{**layer, **extra} for layer, extra in zip(layers, more, strict=True)] if more else layers,
+        "diagnosis": [{**found.as_data(), "seeds": count} for found, count in survey.findings],
+        "note": survey.note,
+    }
+
+
+def document_json(survey: ConfigSurvey) -> str:
+    """The document as strict JSON."""
+    return strict_json.dumps(document(survey))
+
+
+def _theory(survey: Survey) -> dict[str, Any]:
+    fixed = survey.expected.fixed
+    keys = ("chi_1", "chi_parallel", "q_star", "depth_scale_q", "depth_scale_c")
+    values = {key: None if fixed is None else getattr(fixed, key) for key in keys}
+    reasons = {"no_prediction": survey.expected.reason, "no_band": survey.expected.no_band}
+    return {**values, "chi_at": chi_at(survey), **reasons}
+
+
+def chi_at(survey: Survey) -> str | None:
+    """Where χ was taken: `q_star`, or `last_hidden` where q* is 0, infinite or any."""
+    fixed = survey.expected.fixed
+    if fixed is None:
+        return None
+    settled = fixed.q_star is not None and 0.0 < fixed.q_star < math.inf
+    return "q_star" if settled else "last_hidden"
+
+
+def _layer(row: SurveyRow) -> dict[str, Any]:
+    layer = row.layer
+    return {
+        "index": layer.index,
+        "name": layer.name,
+        "fan_in": layer.fan_in,
+        "fan_out": layer.fan_out,
+        "predicted": {name: _value(row.predicted.get(name)) for name in STATISTICS},
+        "measured": {
+            name: {"mean": row.measured[name].mean, "std": row.measured[name].std} for name in STATISTICS
+        },
+        "band": {name: list(between) for name, between in row.bands.items()} or {"q": None},
+        "inside": row.inside,
+    }
+
+
+def _value(statistic: PredictedStatistic | None) -> float | None:
+    return None if statistic is None else statistic.value

@@ -1,0 +1,179 @@
+"""What `initbench probe` prints: predicted against measured, layer by layer, and why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
+
+from initbench.analysis.stats.summary import Summary
+from initbench.diagnostics.drift import Survey
+from initbench.diagnostics.survey import ConfigSurvey
+from initbench.probing.coverage import Coverage
+from initbench.render import survey_rows as data
+from initbench.render import text
+from initbench.render.condition_notes import condition_words
+from initbench.render.layer_means import layers_to_show
+from initbench.render.terminal import print_uncut
+from initbench.render.text_table import TextTable
+
+_STYLES = {"warning": "bold yellow", "note": "bold"}
+_VERDICTS = {True: "yes", False: "NO", None: text.DASH}
+UNSTABLE = 1e-6
+"""χ∥ above 1 by more than rounding: a fixed point that a stack leaves at the least push."""
+_EXPENDABLE = (
+    "mean theory",
+    "mean",
+    "zeros % theory",
+    "zeros %",
+    "saturated % theory",
+    "saturated %",
+    "std theory",
+    "std",
+)
+
+
+def print_survey(console: Console, survey: ConfigSurvey, *, all_layers: bool) -> None:
+    """Print heading, layers, theory and diagnosis."""
+    parts: list[RenderableType] = [heading(survey), Text(""), layers_table(survey, all_layers, console.width)]
+    parts += [Text(""), *theory(survey), *diagnosis(survey), Text("")]
+    print_uncut(console, Group(*parts))
+
+
+def heading(survey: ConfigSurvey) -> Text:
+    """One line: what was probed."""
+    config = survey.config
+    model = config.model
+    depth, width = (getattr(model, key, None) for key in ("depth", "width"))
+    size = "" if depth is None or width is None else f" {depth} × {width}"
+    gain = "" if config.init.gain is None else f" (gain {config.init.gain})"
+    used = (
+        survey.dataset if survey.dataset == survey.requested else f"{survey.dataset} (for {survey.requested})"
+    )
+    parts = [
+        f"{model.family}{size}",
+        model.activation.name,
+        "no norm" if model.norm.name == "none" else f"{model.norm.name} norm",
+        config.init.scheme.name + gain,
+        used,
+        *condition_words(config.data.model_dump()),
+        text.plural(len(survey.seeds), "net"),
+        f"{survey.samples} samples",
+        "not trained",
+    ]
+    return Text.assemble((config.name, "bold"), "   ", " · ".join(parts))
+
+
+def layers_table(survey: Survey, all_layers: bool, width: int, kinds: Sequence[str] = ()) -> RenderableType:
+    """A line for each layer: predicted beside measured. `kinds` tells what each layer is, by its name."""
+    rows = data.rows(survey)
+    saturates = any(row.measured["saturated_fraction"].mean is not None for row in rows)
+    share, kind = ("saturated_fraction", "saturated") if saturates else ("zero_fraction", "zeros")
+    columns = ("layer", "q theory", "q measured", "in band", "mean theory", "mean", "std theory", "std")
+    shares = (f"{kind} % theory", f"{kind} %")
+    headings = (*columns, *shares, "δ² ratio theory", "δ² ratio")
+    grid = TextTable((*headings, "what it is") if kinds else headings, left=("layer", "what it is"))
+    for place in layers_to_show(len(rows), everything=all_layers):
+        row = rows[place]
+        style = "yellow" if row.inside is False else None
+        cells = _cells(row, share, is_head=place + 1 == len(rows))
+        if kinds:
+            cells = [f"{row.layer.index} {row.layer.name}", *cells[1:], kinds[place]]
+        grid.add(cells, style)
+    if survey.expected.reason is not None:
+        grid = grid.without([*(h for h in headings if h.endswith("theory")), "in band"])
+    if survey.expected.no_band is not None:
+        grid = grid.without(["in band"])
+    return grid.fitting(width, [heading for heading in _EXPENDABLE if heading in grid.headings]).table()
+
+
+def _cells(row: data.SurveyRow, share: str, *, is_head: bool) -> list[str]:
+    percents = _predicted(row, share)
+    return [
+        f"{row.layer.index} head" if is_head else str(row.layer.index),
+        *_both(row, "q"),
+        _VERDICTS[row.inside],
+        *_both(row, "act_mean"),
+        *_both(row, "act_std"),
+        text.percent(percents),
+        text.percent(row.measured[share].mean),
+        *_both(row, "grad_ratio"),
+    ]
+
+
+def _predicted(row: data.SurveyRow, name: str) -> float | None:
+    """The prediction of what was measured; what nothing stands beside is not shown."""
+    found = row.predicted.get(name)
+    return None if found is None or row.measured[name].mean is None else found.value
+
+
+def _both(row: data.SurveyRow, name: str) -> list[str]:
+    return [text.format_number(_predicted(row, name)), _spread(row.measured[name])]
+
+
+def _spread(summary: Summary) -> str:
+    mean = text.format_number(summary.mean)
+    return (
+        mean if summary.std is None or summary.mean is None else f"{mean} ±{text.format_number(summary.std)}"
+    )
+
+
+def theory(survey: Survey) -> list[Text]:
+    """Fixed point, χ and depth scales, then how many layers lie in their bands; or why nothing is said."""
+    fixed, reason, no_band = survey.expected.fixed, survey.expected.reason, survey.expected.no_band
+    if no_band is not None:
+        return [labelled("Theory", f"values of infinitely wide nets; no band: {no_band}.")]
+    if fixed is None:
+        return [labelled("Theory", f"no prediction: {reason or 'there is no hidden layer'}.")]
+    star = "every q stays" if fixed.q_star is None else f"q* = {text.format_number(fixed.q_star)}"
+    if data.chi_at(survey) == "q_star" and fixed.chi_parallel > 1.0 + UNSTABLE:
+        star += ", unstable"
+    where = "at q*" if data.chi_at(survey) == "q_star" else f"at the last hidden layer ({fixed.chi_q:.2g})"
+    scales = f"{_scale(fixed.depth_scale_q)} for q, {_scale(fixed.depth_scale_c)} for correlations"
+    said = f"{star}; {where}: χ₁ = {fixed.chi_1:.3f}, χ∥ = {fixed.chi_parallel:.3f}; depth scales: {scales}."
+    judged = [row.inside for row in data.rows(survey)]
+    inside, outside = judged.count(True), judged.count(False)
+    verdict = f"{inside} of {text.plural(inside + outside, 'layer')} in the band"
+    unknown = len(judged) - inside - outside
+    if unknown:
+        verdict += f"; {unknown} not judged, where one net's q strays by more than half of itself or is lost"
+    return [labelled("Theory", said), labelled("", f"{verdict}.")]
+
+
+def labelled(label: str, sentence: str) -> Text:
+    """A sentence behind a label in bold, or under one."""
+    return Text.assemble((f"{label:<11}", "bold"), sentence)
+
+
+def _scale(layers: float) -> str:
+    return "∞" if math.isinf(layers) else f"{layers:.1f} layers"
+
+
+def diagnosis(survey: Survey, coverage: Coverage | None = None) -> list[Text]:
+    """What is wrong, each kind once, or that nothing is; then what is no fault at this depth.
+
+    `coverage`: how much was looked at, where that need not be all.
+    """
+    noted = [] if survey.note is None else [labelled("Note", survey.note)]
+    partial = coverage is not None and not coverage.is_complete
+    if coverage is not None and partial and survey.findings:
+        noted.append(labelled("Covers", f"{coverage.share}; {coverage.gaps}."))
+    if not survey.findings:
+        if coverage is not None and partial:
+            return [labelled("Diagnosis", f"{coverage.verdict}."), *noted]
+        return [Text.assemble(("Diagnosis  ", "bold"), ("healthy", "green")), *noted]
+    lines: list[Text] = []
+    seeds = len(survey.seeds)
+    if all(found.level == "note" for found, _ in survey.findings):
+        lines.append(Text.assemble(("Diagnosis  ", "bold"), ("healthy", "green"), ", with a note:"))
+    for found, count in survey.findings:
+        share = "" if seeds == 1 else f" ({count} of {seeds} nets)"
+        label = "" if lines else "Diagnosis"
+        lines.append(
+            Text.assemble(
+                (f"{label:<11}", "bold"), (f"{found.code}{share}: ", _STYLES[found.level]), found.message
+            )
+        )
+    return lines + noted

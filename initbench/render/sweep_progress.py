@@ -1,0 +1,205 @@
+"""A sweep while it runs, on stderr: one live view on a terminal, a line for each finished run elsewhere."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from initbench.config.schema import ExperimentConfig
+from initbench.pretrain.layerwise import PretrainingProgress
+from initbench.render import text
+from initbench.render.sweep_tables import duration
+from initbench.runner.recorder import Cohort
+
+_REFRESH_SECONDS = 0.25
+_BAR = 20
+_LINE_SECONDS = 15.0
+"""Between lines of progress where nobody watches."""
+_MAX_LINES = 12
+"""Cohorts that are shown; the rest are counted."""
+_STYLES = {"finished": None, "diverged": "yellow", "failed": "red"}
+
+
+@dataclass
+class _Line:
+    cohort: Cohort  # is kept, since its identity is the key
+    name: str
+    steps: int
+    left: set[tuple[int, int]]
+    """Runs that have not ended, by the identity of their config and their seed."""
+    step: int
+    loss: float | None = None
+    layer: str = ""
+    """What is being pre-trained."""
+
+    @property
+    def made(self) -> float:
+        """Of a run."""
+        return self.step / self.steps if self.steps else 0.0
+
+
+class SweepDisplay:
+    """An Observer of many experiments."""
+
+    def __init__(self, name: str, *, quiet: bool) -> None:
+        self._console = Console(stderr=True, markup=False, emoji=False, highlight=False)
+        self._name, self._quiet = name, quiet
+        self._is_live = self._console.is_terminal and not quiet
+        self._live: Live | None = None
+        self._begin = self._last = time.monotonic()
+        self._said = self._begin
+        self._total = self._stored = 0
+        self._made = 0.0
+        """What this command has made of runs, in whole ones."""
+        self._counts: Counter[str] = Counter()
+        self._steps: dict[int, int] = {}  # by the identity of a config: names may be shared
+        self._lines: dict[int, _Line] = {}  # by the identity of a cohort
+        self._accuracy: dict[tuple[int, int], float] = {}
+
+    def say(self, message: str) -> None:
+        """One line, unless quiet."""
+        if not self._quiet:
+            self._console.print(message, soft_wrap=True)
+
+    @contextmanager
+    def showing(self, total: int, stored: int) -> Iterator[None]:
+        """Show what is happening; `total` runs, of which some are stored already."""
+        self._total, self._stored, self._begin = total, stored, time.monotonic()
+        if self._is_live:
+            self._live = Live(console=self._console, transient=True, auto_refresh=False)
+            self._live.start()
+        try:
+            yield
+        finally:
+            if self._live is not None:
+                self._live.stop()
+                self._live = None
+            self._say_sum()
+
+    def planned(self, config: ExperimentConfig, to_train: int, stored: int, steps: int | None) -> None:
+        """An experiment is begun."""
+        del to_train, stored
+        self._steps[id(config)] = steps or 0
+
+    def pretraining(self, cohort: Cohort, stride: PretrainingProgress) -> None:
+        """A cohort pre-trains."""
+        line = self._line(cohort)
+        line.layer, line.loss = f"pre-training layer {stride.layer} of {stride.layers}", stride.loss
+        self._refresh()
+
+    def advanced(self, cohort: Cohort, step: int, losses: Sequence[Sequence[float]]) -> None:
+        """A cohort made an update."""
+        line = self._line(cohort, step - 1)
+        self._made -= line.made * len(line.left)
+        line.step, line.layer = step, ""
+        self._made += line.made * len(line.left)
+        if time.monotonic() - self._last >= _REFRESH_SECONDS:
+            line.loss = statistics.mean(loss for some in losses for loss in some)
+            self._refresh()
+        if self._live is None and time.monotonic() - self._said >= _LINE_SECONDS:
+            self._say(f"{self._running} running, {line.name} at step {step:,} of {line.steps:,}")
+
+    def evaluated(self, config: ExperimentConfig, seed: int, entry: dict[str, Any]) -> None:
+        """Keep the accuracy for the line of the run."""
+        self._accuracy[id(config), seed] = entry["val_accuracy"]
+
+    def ended(self, config: ExperimentConfig, seed: int, status: str) -> None:
+        """Count a run, and tell of it."""
+        self._counts[status] += 1
+        accuracy = self._accuracy.pop((id(config), seed), None)
+        run, made = (id(config), seed), 0.0
+        for key, line in list(self._lines.items()):
+            if run in line.left:
+                made = line.made
+                line.left.remove(run)
+            if not line.left:
+                del self._lines[key]
+        self._made += 1.0 - made
+        if self._live is None:
+            last = f", val {text.percent(accuracy, 1)} %" if accuracy is not None else ""
+            self._say(f"{config.name}-s{seed} {status}{last}")
+        self._refresh()
+
+    @property
+    def done(self) -> int:
+        """Runs that have ended since it began."""
+        return sum(self._counts.values())
+
+    @property
+    def _running(self) -> int:
+        return sum(len(line.left) for line in self._lines.values())
+
+    def _say(self, what: str) -> None:
+        self._said = time.monotonic()
+        self.say(f"{self.done}/{self._total - self._stored} {what}{self._time_left(', ')}")
+
+    def _line(self, cohort: Cohort, step: int = 0) -> _Line:
+        """The cohort's, which is begun where it had made so many updates."""
+        if id(cohort) not in self._lines:
+            config, _ = cohort[0]
+            others = f" and {text.plural(len(cohort) - 1, 'other')}" if len(cohort) > 1 else ""
+            left = {(id(config), seed) for config, seeds in cohort for seed in seeds}
+            # Those that were in a cohort which came to nothing are in this one now.
+            self._lines = {key: line for key, line in self._lines.items() if not line.left & left}
+            name = config.name.removeprefix(f"{self._name}.") + others
+            self._lines[id(cohort)] = _Line(cohort, name, self._steps[id(config)], left, step)
+        return self._lines[id(cohort)]
+
+    def _time_left(self, before: str) -> str:
+        """By what has been made so far of the runs, and what is left of those under way and of the others."""
+        begun = sum(line.made * len(line.left) for line in self._lines.values())
+        left = self._total - self._stored - self.done - begun
+        if self._made <= 0.0 or left <= 0.0:
+            return ""
+        return f"{before}about {duration((time.monotonic() - self._begin) / self._made * left)} left"
+
+    def _refresh(self) -> None:
+        if self._live is not None and time.monotonic() - self._last >= _REFRESH_SECONDS:
+            self._last = time.monotonic()
+            self._live.update(Group(self._head(), *self._body()), refresh=True)
+
+    def _head(self) -> Text:
+        done, running = self.done, self._running
+        left = max(0, self._total - self._stored - done - running)
+        rate = done / max(1e-9, time.monotonic() - self._begin)
+        head = Text(no_wrap=True, overflow="ellipsis")
+        head.append(self._name, "bold").append(f"   {self._stored + done:,} of {self._total:,} done")
+        head.append(f" · {running} running · {left:,} waiting")
+        for status in ("diverged", "failed"):
+            if self._counts[status]:
+                head.append(f" · {self._counts[status]:,} {status}", _STYLES[status])
+        head.append(self._time_left(" · "))
+        if done:
+            head.append(f" · {rate:.2f} runs/s")
+        return head
+
+    def _body(self) -> Iterator[Text]:
+        for line in list(self._lines.values())[:_MAX_LINES]:
+            full = round(_BAR * line.made)
+            where = line.layer or f"step {line.step:,}/{line.steps:,}"
+            loss = "" if line.loss is None else f"  loss {line.loss:.3g}"
+            bar = "━" * full + "─" * (_BAR - full)
+            said = f"  {bar}  {where}{loss}  {line.name}, {text.plural(len(line.left), 'run')}"
+            shown = Text(said)
+            # A terminal writes ^C behind it: on a line of its own that keeps the view from being cleared.
+            shown.truncate(self._console.width - 3, overflow="ellipsis")
+            yield shown
+        more = len(self._lines) - _MAX_LINES
+        if more > 0:
+            yield Text(f"  and {text.plural(more, 'cohort')} more", style="dim")
+
+    def _say_sum(self) -> None:
+        done = self.done
+        if done:
+            seconds = time.monotonic() - self._begin
+            counted = ", ".join(f"{n:,} {status}" for status, n in self._counts.items())
+            self.say(f"{self._name}: {counted} in {duration(seconds)}, {done / seconds:.2f} runs/s")

@@ -1,0 +1,116 @@
+"""What `initbench sweep` prints: what there is to do, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from initbench.analysis.run_summary import RunSummary
+from initbench.config.sweep_schema import Sweep
+from initbench.render import text
+from initbench.render.compare.display_options import View
+from initbench.render.compare_tables import print_tables
+from initbench.render.terminal import print_uncut
+from initbench.render.text_table import TextTable
+from initbench.render.tuning_tables import tuning_table
+from initbench.store.run_directory import COMPLETE
+from initbench.study.forecast import Forecast
+from initbench.study.run_sweep import SweepResult
+
+_SHOWN = 5
+_GB = 1e9
+
+
+def print_result(console: Console, found: SweepResult, view: View) -> None:
+    """The comparison of all points, and what came of the tuning."""
+    print_tables(console, found.tables, replace(view, aside=(*view.aside, *missing_runs_note(found))))
+    tuned = [(point.label, point.tuning) for point in found.points if point.tuning is not None]
+    if tuned:
+        console.print()
+        print_uncut(console, tuning_table(tuned))
+
+
+def missing_runs_note(found: SweepResult) -> Iterator[str]:
+    """What is missing from the tables."""
+    if found.unfinished:
+        yield (
+            f"{text.plural(found.unfinished, 'run')} of the sweep {_are(found.unfinished)} yet to be trained;"
+            " the same command goes on."
+        )
+
+
+def print_plan(console: Console, found: SweepResult, told: Sequence[str]) -> None:
+    """A line for each point with what is stored of it, then what the rest takes."""
+    for piece in (*_plan(found), *(Text(line) for line in told)):
+        print_uncut(console, piece)
+
+
+def _plan(found: SweepResult) -> Iterator[RenderableType]:
+    tuned = found.sweep.tune is not None
+    grid = TextTable(["point", *(["tuning", "stored"] if tuned else []), "runs", "stored"], left=("point",))
+    for point in found.points:
+        cells = [str(len(point.tuning_ids)), str(_complete(found, point.tuning_ids))] if tuned else []
+        runs, stored = len(point.point.config.seed_list), _complete(found, point.run_ids)
+        grid.add([point.label, *cells, str(runs), str(stored)], "dim" if stored == runs else None)
+    yield grid.table()
+
+
+def plan_lines(found: SweepResult, ahead: Forecast) -> Iterator[str]:
+    """What is to be trained, in sentences."""
+    yield ""
+    what = f"{text.plural(len(found.points), 'point')}, {text.plural(ahead.total, 'run')}"
+    if ahead.missing:
+        cohorts = text.plural(ahead.cohorts, "cohort")
+        later = f", {ahead.later:,} left for another time" if ahead.later else ""
+        yield f"{what}: {ahead.stored:,} stored, {ahead.missing:,} to train in {cohorts}{later}"
+        reckoned = ahead.missing - ahead.by_earlier
+        how = "by earlier runs of such nets" if not reckoned else "reckoned from a few updates"
+        workers = text.plural(ahead.workers, "worker")
+        memory = f"{ahead.bytes / _GB:.1f} GB of memory each"
+        yield f"about {duration(ahead.seconds)} with {workers}, {how}; {memory}"
+    else:
+        yield f"{what}: all stored"
+    yield from skipped_points(found.sweep)
+
+
+def skipped_points(sweep: Sweep) -> Iterator[str]:
+    """Points that the sweep does not have, and why."""
+    if sweep.excluded:
+        yield f"{text.plural(sweep.excluded, 'point')} excluded"
+    for label, other in list(sweep.same.items())[:_SHOWN]:
+        yield f"{label} is the same experiment as {other}, and runs once"
+    if len(sweep.same) > _SHOWN:
+        yield f"{text.plural(len(sweep.same) - _SHOWN, 'point')} more are the same as others"
+    for skipped in sweep.skipped:
+        yield f"left out: {skipped.label}: {'; '.join(map(str, skipped.faults))}"
+
+
+def failure_lines(failed: Sequence[RunSummary]) -> list[str]:
+    """One line for each run that failed: its id and the last line of what stopped it; then what to do."""
+    lines = [f"{run.run_id} {run.status}: {_last(run.error)}" for run in failed]
+    if any(run.status == "failed" for run in failed):
+        lines.append("`initbench show RUN` has the whole traceback; --retry failed trains them anew")
+    return lines
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3.4 h`."""
+    if seconds < 90.0:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60.0:.0f} min" if seconds < 5400.0 else f"{seconds / 3600.0:.1f} h"
+
+
+def _complete(found: SweepResult, run_ids: Sequence[str]) -> int:
+    return sum(found.status(run_id) in COMPLETE for run_id in run_ids)
+
+
+def _last(error: str | None) -> str:
+    lines = (error or "").strip().splitlines()
+    return lines[-1] if lines else "its process is gone"
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"

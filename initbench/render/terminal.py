@@ -1,0 +1,46 @@
+"""The console that data is printed on: stdout."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+PIPED_WIDTH = 240
+"""Columns when stdout is not a terminal: rich would take 80 and cut what does not fit."""
+
+
+def print_uncut(console: Console, renderable: RenderableType) -> None:
+    """Print lines at their natural width, without the blanks that rich pads them with.
+
+    Where the output takes ASCII alone, the signs are spelled out before tables are laid out.
+    """
+    from rich.console import Group
+
+    if console.options.ascii_only:
+        from initbench.render.ascii_layout import in_ascii
+
+        renderable = in_ascii(renderable)
+    with console.capture() as captured:
+        # In a group, because a text that is printed by itself forgets that it must not be wrapped.
+        console.print(Group(renderable), crop=False)
+    lines = captured.get().splitlines()
+    console.file.write("".join(line.rstrip(" ") + "\n" for line in lines))
+
+
+def stdout_console() -> Console:
+    """Return a console that prints text as it is: no markup, no emoji codes, no highlighting.
+
+    NO_COLOR and FORCE_COLOR are rich's; neither changes the width of piped output.
+    """
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else PIPED_WIDTH
+    return Console(width=width, markup=False, emoji=False, highlight=False)
+
+
+def stdout_width() -> int | None:
+    """Columns of the terminal; None when stdout is none, and a line may be as long as it likes."""
+    return stdout_console().width if sys.stdout.isatty() else None

@@ -1,0 +1,97 @@
+"""Plain tables: columns two spaces apart, no cell ever cut."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from rich.cells import cell_len
+from rich.console import JustifyMethod
+from rich.table import Table
+
+from initbench.render.text import one_line
+
+GAP = 2
+_MIN_WRAPPED = 24  # columns: narrower than this, a sentence is a word a line
+
+
+@dataclass
+class TextTable:
+    """Headings and rows of text, laid out at their natural width."""
+
+    headings: Sequence[str]
+    left: Sequence[str] = ()
+    """Headings of the columns set flush left; the rest are numbers and are set flush right."""
+    rows: list[tuple[list[str], str | None]] = field(default_factory=list)
+
+    def add(self, cells: Sequence[str], style: str | None = None) -> None:
+        """Add a row, one cell for each heading; what comes from a store does not break it."""
+        self.rows.append((list(map(one_line, cells)), style))
+
+    @property
+    def width(self) -> int:
+        """Columns of the terminal that the whole table takes."""
+        return sum(self._widths()) + GAP * (len(self.headings) - 1)
+
+    def without(self, headings: Iterable[str]) -> TextTable:
+        """The same table less some columns."""
+        dropped = set(headings)
+        kept = [i for i, heading in enumerate(self.headings) if heading not in dropped]
+        return self._only(kept)
+
+    def fitting(self, width: int, expendable: Sequence[str]) -> TextTable:
+        """The table less as many of the `expendable` columns, from the first on, as it takes to fit."""
+        for count in range(len(expendable) + 1):
+            narrower = self.without(expendable[:count])
+            if narrower.width <= width:
+                return narrower
+        return narrower
+
+    def parts(self, width: int, fixed: int) -> list[TextTable]:
+        """The table in as few parts as fit into `width`, each with the first `fixed` columns.
+
+        A part has at least one column of its own, however wide.
+        """
+        widths = self._widths()
+        room = width - sum(widths[:fixed]) - GAP * (fixed - 1)
+        chosen: list[list[int]] = [[]]
+        left = room
+        for i in range(fixed, len(widths)):
+            if chosen[-1] and widths[i] + GAP > left:
+                chosen.append([])
+                left = room
+            chosen[-1].append(i)
+            left -= widths[i] + GAP
+        return [self._only([*range(fixed), *columns]) for columns in chosen]
+
+    def _only(self, kept: Sequence[int]) -> TextTable:
+        rows = [([cells[i] for i in kept], style) for cells, style in self.rows]
+        return TextTable([self.headings[i] for i in kept], self.left, rows)
+
+    def wrapped(self, width: int) -> TextTable:
+        """The table with the words of its last column wrapped, on rows of their own, to fit into `width`."""
+        *others, _ = self._widths()
+        room = max(_MIN_WRAPPED, width - sum(others) - GAP * len(others))
+        grid = TextTable(self.headings, self.left)
+        for cells, style in self.rows:
+            first, *rest = textwrap.wrap(cells[-1], room, break_long_words=False) or [""]
+            grid.add([*cells[:-1], first], style)
+            for line in rest:
+                grid.add([*[""] * len(others), line], style)
+        return grid
+
+    def table(self) -> Table:
+        """The table for a rich console; print it uncropped: a narrow terminal wraps it and loses nothing."""
+        # A width of its own, because rich would rather cut cells than let a table be wider than its console.
+        table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold", width=self.width)
+        for heading, width in zip(self.headings, self._widths(), strict=True):
+            justify: JustifyMethod = "left" if heading in self.left else "right"
+            table.add_column(heading, no_wrap=True, justify=justify, min_width=width)
+        for cells, style in self.rows:
+            table.add_row(*cells, style=style)
+        return table
+
+    def _widths(self) -> list[int]:
+        columns = zip(self.headings, *(cells for cells, _ in self.rows), strict=True)
+        return [max(map(cell_len, column)) for column in columns]

@@ -1,0 +1,47 @@
+"""What came of tuning one key for each arm alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from initbench.render import text
+from initbench.render.text_table import TextTable
+from initbench.study.tuning import TOLERANCE, Tuning
+
+
+def tuning_table(tuned: Sequence[tuple[str, Tuning]]) -> RenderableType:
+    """The value chosen for each arm, how many values would have done about as well, and the cost."""
+    if not tuned:
+        return Text("Nothing was tuned.", style="dim")
+    first = tuned[0][1]
+    key, metric, values = first.key, first.metric, [one.value for one in first.tried]
+    columns = ["arm", f"best {key}", "score", "good values", "decades", "runs", "seconds", "edge"]
+    grid = TextTable(columns, left=("arm", "edge"))
+    for name, tuning in tuned:
+        grid.add([name, *_tuning_cells(tuning)])
+    seeds = first.tried[0].runs
+    legend = (
+        f"{key} was tuned for each arm over {len(values)} values from {values[0]:g} to {values[-1]:g},"
+        f" {text.plural(seeds, 'seed')} each, by {metric.name}; the runs above are on other seeds. Good"
+        f" values: the unbroken range around the best whose score is within {TOLERANCE:.0%} of it. At an"
+        " edge a better value may lie beyond the range."
+    )
+    return Group(grid.table(), Text(legend, style="dim"))
+
+
+def _tuning_cells(tuning: Tuning) -> list[str]:
+    low, high = tuning.good_values
+    score, decades = tuning.chosen.score, tuning.decades
+    shown = text.percent(score, 1) + " %" if tuning.metric.form == "percent" else text.format_number(score)
+    return [
+        f"{tuning.chosen.value:g}",
+        f"{text.plural(tuning.chosen.lost, 'run')} lost" if score is None else shown,
+        "none" if score is None else f"{low:g}" if low == high else f"{low:g} to {high:g}",
+        text.DASH if decades is None or score is None else f"{decades:.1f}",
+        str(tuning.runs),
+        f"{tuning.seconds:.1f}",
+        "" if tuning.range_edge is None else f"{tuning.range_edge} end",
+    ]

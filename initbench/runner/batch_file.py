@@ -1,0 +1,168 @@
+"""Read a batch that a user saved; nothing in the file is trusted or run."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor
+
+from initbench.data.sets.npz import read_member
+from initbench.errors import DataError, InitbenchError, UsageError
+from initbench.memory import in_gb, require_memory
+from initbench.paths import expand_user, file_kind, read_regular_file
+from initbench.pretrain.weight_files import check_header
+from initbench.probing.model_inputs import LABELS
+
+MAX_BATCH_BYTES = 4 * 2**30
+MAX_PICKLE_BYTES = 16 * 2**20
+"""Most that the description of the tensors in a torch file may hold."""
+_MAX_DEPTH = 8
+"""Most containers within one another."""
+_PLAIN = (str, bool, int, float, type(None))
+_DTYPES = frozenset(
+    (
+        *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128),
+        *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+    )
+)
+
+
+def read_batch(file: str) -> Any:
+    """Return what is in a file of a saved batch: a tensor, or a mapping or tuple with tensors.
+
+    Arrays that numpy.savez was given without names (arr_0, arr_1, …), and safetensors named 0, 1, …, are a
+    tuple in that order; with `labels` beside them it is a pair of this tuple and the labels.
+
+    Raises:
+        UsageError: If the file cannot be read as what its suffix says. The message begins with its name.
+    """
+    path = expand_user(file)
+    read = _READERS.get(path.suffix.lower())
+    subject = f"--batch {file[:200]}"
+    if read is None:
+        found = f"the suffix {path.suffix!r}" if path.suffix else "no suffix"
+        raise UsageError(f"{subject} has {found}; a batch is saved as {', '.join(_READERS)}")
+    content = _content(path, subject)
+    try:
+        return _checked(read(content), LABELS, 0)
+    except (DataError, UsageError) as error:
+        raise UsageError(f"{subject}: {error}") from error
+    except InitbenchError:
+        raise
+    except Exception as error:  # zipfile, NumPy, safetensors and torch raise what the damage leads to
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UsageError(f"{subject} cannot be read as {path.suffix.lower()}: {reason[:300]}") from error
+
+
+def _content(path: Path, subject: str) -> bytes:
+    """The bytes of a regular file that is not empty."""
+    try:
+        kind = file_kind(path)
+        if kind != "file":
+            problem = {"folder": "is a folder", "missing": "is not there"}.get(kind, "is not a regular file")
+            raise UsageError(f"{subject} {problem} (seen from {Path.cwd()})")
+        size = path.stat().st_size
+        if size > MAX_BATCH_BYTES:
+            limit = f"a batch file has at most {in_gb(MAX_BATCH_BYTES)}"
+            raise UsageError(f"{subject} has {in_gb(size)}, and {limit}: save fewer samples")
+        require_memory(2 * size, f"the batch {path}", "save fewer samples")
+        content = read_regular_file(path, MAX_BATCH_BYTES)
+    except OSError as error:
+        raise UsageError(f"{subject} cannot be read: {error.strerror or error}") from error
+    if not content:
+        raise UsageError(f"{subject} is empty")
+    return content
+
+
+def _read_safetensors(content: bytes) -> Any:
+    try:
+        check_header(io.BytesIO(content), len(content))
+        return _in_order(load(content), str)
+    except KeyError as error:  # a type that the format has, and torch has not
+        raise UsageError(f"tensors of type {error.args[0]} cannot be used") from error
+    except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(f"it is no safetensors file: {error}") from error
+
+
+def _read_npz(content: bytes) -> Any:
+    if not zipfile.is_zipfile(io.BytesIO(content)):
+        raise UsageError("it is no .npz archive (a zip file, as numpy.savez writes it)")
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        total = sum(info.file_size for info in archive.infolist())
+        require_memory(2 * total, "the batch", "save fewer samples")
+        arrays = {key: _tensor(key, read_member(archive, info, key)) for key, info in members.items()}
+    return _in_order(arrays, "arr_{}".format)
+
+
+def _tensor(key: str, array: Any) -> Tensor:
+    try:
+        return torch.from_numpy(array)
+    except TypeError:
+        raise UsageError(f"{key} holds {array.dtype}; numbers are needed") from None
+
+
+def _read_torch(content: bytes) -> Any:
+    if not zipfile.is_zipfile(io.BytesIO(content)):
+        raise UsageError("it is no file that torch.save writes (a zip archive, from torch 1.6 on)")
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        sizes = {info.filename: info.file_size for info in archive.infolist()}
+    require_memory(2 * sum(sizes.values()), "the batch", "save fewer samples")
+    if any(size > MAX_PICKLE_BYTES for name, size in sizes.items() if name.endswith(".pkl")):
+        raise UsageError("the description of its tensors is too long; save tensors alone")
+    try:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises what the damage happens to lead to
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UsageError(
+            "it holds more than tensors, numbers and text in dicts, lists and tuples, or is damaged; objects"
+            f" and code are never loaded: save the tensors alone ({reason[:200]})"
+        ) from error
+
+
+_READERS: dict[str, Callable[[bytes], Any]] = {
+    ".safetensors": _read_safetensors,
+    ".npz": _read_npz,
+    ".pt": _read_torch,
+    ".pth": _read_torch,
+}
+
+
+def _in_order(tensors: Mapping[str, Tensor], name: Callable[[int], str]) -> Any:
+    """Tensors that are named by their position as a tuple, with labels as a pair; others as they are."""
+    names = [name(i) for i in range(len(tensors))]
+    inputs = [key for key in tensors if key != LABELS]
+    if not inputs or sorted(inputs) != sorted(names[: len(inputs)]):
+        return dict(tensors)
+    ordered = tuple(tensors[key] for key in names[: len(inputs)])
+    return (ordered, tensors[LABELS]) if LABELS in tensors else ordered
+
+
+def _checked(value: Any, key: str, depth: int) -> Any:
+    """Plain tensors without history in plain containers; raises UsageError for anything else."""
+    if depth > _MAX_DEPTH:
+        raise UsageError(f"{key} lies more than {_MAX_DEPTH} containers deep")
+    if isinstance(value, Mapping):
+        return {name: _checked(entry, str(name), depth + 1) for name, entry in value.items()}
+    if isinstance(value, tuple | list):
+        return tuple(_checked(entry, f"entry {i}", depth + 1) for i, entry in enumerate(value, 1))
+    if isinstance(value, Tensor):
+        if value.dtype not in _DTYPES or value.layout is not torch.strided or value.is_quantized:
+            kind = f"{str(value.dtype).removeprefix('torch.')}, {str(value.layout).removeprefix('torch.')}"
+            raise UsageError(f"{key} is a tensor of a kind that cannot be used ({kind}): save it as float32")
+        if value.is_meta:
+            raise UsageError(f"{key} is on the device meta, which holds no numbers")
+        require_memory(
+            float(value.numel()) * value.element_size(), f"{key} of the batch", "save fewer samples"
+        )
+        return value.detach()
+    if isinstance(value, _PLAIN):
+        return value
+    raise UsageError(f"{key} is a {type(value).__name__}; a batch holds tensors")

@@ -1,0 +1,127 @@
+"""Which runs are trained together: groups as large as pays, that can end about together."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+
+from initbench.components.inits.pretrained_scheme import TransferOptions
+from initbench.config.schema import ExperimentConfig
+from initbench.pretrain.autoencoder import options_of
+from initbench.runner.cost_model import estimated_memory_bytes, training_cost
+from initbench.runner.run_identity import training_mode
+
+R = TypeVar("R")
+
+MAX_STACKED = {"cpu": 16, "cuda": 256}
+"""Runs in one cohort at most. On a CPU more of them only fall out of the caches (docs/how-it-works.md);
+on a GPU each keeps a lock file open."""
+SHARE_OF_MEMORY = 0.8
+"""Of a GPU's, that a cohort may be reckoned to take."""
+SERIAL_FRACTION = 0.4
+"""Of the time of a single run, what stacked runs share: 8 of an mlp take 8/1.5 times as long as one."""
+
+
+@dataclass(frozen=True)
+class WorkItem:
+    """Runs of one program that are still to be trained."""
+
+    config: ExperimentConfig
+    program: str
+    missing: int
+    most: int
+    """Runs in a group at most."""
+
+
+def work_item(config: ExperimentConfig, missing: int, device: torch.device) -> WorkItem:
+    """So many runs of one experiment."""
+    return WorkItem(config, program_key(config), missing, max_cohort_size(config, device))
+
+
+def program_key(config: ExperimentConfig) -> str:
+    """Equal for experiments whose runs can be trained as one cohort: they differ in names, seeds and draw.
+
+    One that pre-trains its nets, or takes weights or frozen layers from elsewhere, is alone.
+    """
+    computed = config.identity_keys()
+    if isinstance(config.init.scheme, TransferOptions) or options_of(config.init.scheme) is not None:
+        computed["name"] = config.name
+    else:
+        del computed["init"]
+    return json.dumps(computed, sort_keys=True)
+
+
+def merge_by_program(lots: Iterable[WorkItem]) -> list[WorkItem]:
+    """One lot of each program."""
+    found: dict[str, WorkItem] = {}
+    for lot in lots:
+        same = found.setdefault(lot.program, replace(lot, missing=0))
+        found[lot.program] = replace(same, missing=same.missing + lot.missing, most=min(same.most, lot.most))
+    return list(found.values())
+
+
+def max_cohort_size(config: ExperimentConfig, device: torch.device) -> int:
+    """How many of an experiment's runs may be trained as one cohort."""
+    if training_mode(config, device) != "vmap":
+        return 1
+    most = MAX_STACKED[device.type]
+    if device.type != "cuda":
+        return most
+    memory = SHARE_OF_MEMORY * torch.cuda.get_device_properties(device).total_memory
+    return max(1, min(most, int(memory / estimated_memory_bytes(config))))
+
+
+def choose_cohort_sizes(lots: Sequence[WorkItem], workers: int) -> list[int]:
+    """Runs in a group of each lot, so that the workers are done earliest; rather larger than smaller.
+
+    Every lot is cut into 1, 2, … pieces, until each worker can have one more than it must, and the time is
+    reckoned from costs: a group of k runs takes (0.4 + 0.6 k) times as long as one where runs are stacked.
+    """
+
+    def cut(pieces: int) -> list[int]:
+        return [max(1, min(lot.most, math.ceil(lot.missing / pieces))) for lot in lots]
+
+    costs = [training_cost(lot.config) for lot in lots]
+
+    def seconds(pieces: int) -> float:
+        groups = (
+            costs[i] * _stacked_cost(runs)
+            for i, (lot, size) in enumerate(zip(lots, cut(pieces), strict=True))
+            for runs in _piece_sizes(lot.missing, size)
+        )
+        return makespan(groups, workers)
+
+    least = max((math.ceil(lot.missing / lot.most) for lot in lots if lot.most > 1), default=1)
+    return cut(min(range(1, least + workers), key=seconds))
+
+
+def makespan(times: Iterable[float], workers: int) -> float:
+    """When the last worker is done that takes the longest of what is left whenever it is free."""
+    ends = [0.0] * workers
+    for time in sorted(times, reverse=True):
+        heapq.heapreplace(ends, ends[0] + time)
+    return max(ends)
+
+
+def group_by_step(runs: Iterable[R], step_of: Callable[[R], int], size: int) -> list[tuple[R, ...]]:
+    """Runs in groups of at most `size`, each of runs that have made as many updates."""
+    by_step: dict[int, list[R]] = {}
+    for run in runs:
+        by_step.setdefault(step_of(run), []).append(run)
+    groups = [by_step[step] for step in sorted(by_step)]
+    return [tuple(group[i : i + size]) for group in groups for i in range(0, len(group), size)]
+
+
+def _piece_sizes(runs: int, size: int) -> list[int]:
+    whole, rest = divmod(runs, size)
+    return [size] * whole + [rest] * bool(rest)
+
+
+def _stacked_cost(runs: int) -> float:
+    return SERIAL_FRACTION + (1.0 - SERIAL_FRACTION) * runs

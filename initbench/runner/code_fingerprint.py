@@ -1,0 +1,372 @@
+"""Hash of the code that a run's numbers come from, by what the code means.
+
+The fingerprint covers the parsed top-level statements that the training of one config can reach, and nothing
+else. A changed docstring, comment, annotation or text of the catalogue keeps it, and so does a moved file or
+a scheme that the config does not name. A changed constant in an activation changes the fingerprint of the
+configs that use this activation; a changed training step changes all.
+
+A statement reaches the statements that define the names it loads. Registry entries are reached by name:
+those that the config names, and those whose name stands as a string in a statement that uses the registry.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from initbench.config.registry_fields import leaf_types, registry_fields
+from initbench.config.schema import ExperimentConfig
+from initbench.data.dataset import DATASETS
+from initbench.registry import Registry
+
+ROOTS = (
+    ("initbench.runner.workers.job", "Job"),
+    ("initbench.runner.workers.job", "train"),
+    ("initbench.data.preprocessing", "preprocess"),
+)
+"""Where a training begins: the statements that always count, with all that they reach."""
+NUMERICAL_PACKAGES = (
+    "initbench.rng",
+    "initbench.determinism",
+    "initbench.theory",
+    "initbench.components",
+    "initbench.models",
+    "initbench.data",
+    "initbench.probing",
+    "initbench.train",
+    "initbench.pretrain",
+    "initbench.runner.workers.job",
+    "initbench.diagnostics.drift",
+)
+"""Other modules of initbench compute no numbers of a run, or pass them in through the config."""
+FETCHING_PACKAGE = "initbench.data.download"
+"""Finds and verifies files; their contents are part of a run's identity by themselves."""
+CATALOGUE_TEXTS = frozenset({"summary", "formula", "source"})
+"""Arguments of registry entries that only documentation shows."""
+DIGITS = 10
+
+
+@dataclass(frozen=True)
+class NamedEntry:
+    """One entry of a registry; hashed by the object, since registries are not comparable."""
+
+    registry: Registry[Any]
+    name: str
+
+    def location(self) -> Statement | None:
+        """The top-level statement that adds the entry, or None if it lies outside numerical code."""
+        module, line = self.registry.origin(self.name)
+        if not is_numerical(module):
+            return None
+        return read_module(module).statement_at(line)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One top-level statement of a module."""
+
+    module: str
+    index: int
+
+    @property
+    def node(self) -> ast.stmt:
+        """The statement without docstrings, annotations and config fields."""
+        return read_module(self.module).statements[self.index]
+
+
+@dataclass(frozen=True)
+class ModuleSource:
+    """The parsed source of one module."""
+
+    name: str
+    statements: list[ast.stmt]
+    lines: list[tuple[int, int]]
+    """First and last line of each statement."""
+    imports: dict[str, tuple[str, str | None]] = field(default_factory=dict)
+    """Local name → (module, name in it, or None for the module itself)."""
+
+    @cached_property
+    def definitions(self) -> dict[str, list[int]]:
+        """Name → the statements that bind it."""
+        definitions: dict[str, list[int]] = {}
+        for index, statement in enumerate(self.statements):
+            for name in _bound_names(statement):
+                definitions.setdefault(name, []).append(index)
+        return definitions
+
+    def statement_at(self, line: int) -> Statement:
+        """The statement that contains a line of the file."""
+        index = next(i for i, (first, last) in enumerate(self.lines) if first <= line <= last)
+        return Statement(self.name, index)
+
+    def executed_on_import(self) -> Iterator[Statement]:
+        """Statements that act rather than define, but for those that add registry entries."""
+        for index, statement in enumerate(self.statements):
+            if not _bound_names(statement) and not _adds_entry(self.name, *self.lines[index]):
+                yield Statement(self.name, index)
+
+
+def code_fingerprint(config: ExperimentConfig, dataset: str) -> str:
+    """Return the hash of the code that computes the numbers of a config's runs.
+
+    Args:
+        config: The experiment; the registry entries that it names are covered.
+        dataset: Name of the data set that was found for it, which may be a fallback.
+
+    Returns:
+        Ten hexadecimal digits.
+    """
+    return _fingerprint(entries_of(config, dataset))
+
+
+def entries_of(config: ExperimentConfig, dataset: str) -> frozenset[NamedEntry]:
+    """Return the registry entries that a config names, with those of the data set in use."""
+    return frozenset({*_named_in(config), NamedEntry(DATASETS, dataset)})
+
+
+def is_numerical(module: str) -> bool:
+    """Whether a module computes numbers of runs."""
+    return _is_below(module, NUMERICAL_PACKAGES) and not _is_below(module, (FETCHING_PACKAGE,))
+
+
+@cache
+def read_module(name: str) -> ModuleSource:
+    """Parse the source of a module of initbench."""
+    tree = ast.parse(_source_of(name))
+    statements, lines, imports = [], [], {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("initbench"):
+            for alias in node.names:
+                imports[alias.asname or alias.name] = _import_target(node.module, alias.name)
+    for statement in tree.body:
+        if isinstance(statement, ast.Import | ast.ImportFrom) or _is_docstring(statement):
+            continue
+        decorators = [decorator.lineno for decorator in getattr(statement, "decorator_list", [])]
+        lines.append((min([statement.lineno, *decorators]), statement.end_lineno or statement.lineno))
+        statements.append(_Meaning().visit(statement))
+    return ModuleSource(name, statements, lines, imports)
+
+
+@cache
+def _fingerprint(entries: frozenset[NamedEntry]) -> str:
+    statements, _ = _closure(entries)
+    digests = sorted(_statement_digest(statement) for statement in statements)
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:DIGITS]
+
+
+@cache
+def _closure(entries: frozenset[NamedEntry]) -> tuple[frozenset[Statement], frozenset[NamedEntry]]:
+    """All statements and entries that the roots and these entries reach."""
+    statements: set[Statement] = set()
+    covered: set[NamedEntry] = set()
+    pending: list[Statement] = []
+    if entries:  # the part that all configs share is computed once
+        shared_statements, shared_entries = _closure(frozenset())
+        statements |= shared_statements
+        covered |= shared_entries
+    else:
+        pending += [statement for module, name in ROOTS for statement in _definitions_of(module, name)]
+    pending_entries = list(entries - covered)
+    while pending or pending_entries:
+        if pending_entries:
+            entry = pending_entries.pop()
+            if entry not in covered:
+                covered.add(entry)
+                location = entry.location()
+                pending += [] if location is None else [location]
+            continue
+        statement = pending.pop()
+        if statement in statements:
+            continue
+        statements.add(statement)
+        pending += _neighbours(statement)
+        pending_entries += _named_entries(statement)
+    return frozenset(statements), frozenset(covered)
+
+
+@cache
+def _neighbours(statement: Statement) -> tuple[Statement, ...]:
+    """The statements that this one needs, and those that run when its module is imported."""
+    module = statement.module
+    needed = (target for name in _loaded_names(statement) for target in _definitions_of(module, name))
+    return (*needed, *read_module(module).executed_on_import())
+
+
+def _named_entries(statement: Statement) -> Iterator[NamedEntry]:
+    """Entries whose name stands in a statement that uses their registry, or in a constant that it loads."""
+    registries, texts = [], _strings_in(statement.node)
+    for name in _loaded_names(statement):
+        for definition in _definitions_of(statement.module, name):
+            texts |= _constant_text(definition.node)
+            registry = getattr(importlib.import_module(definition.module), name, None)
+            if isinstance(registry, Registry):
+                registries.append(registry)
+    for registry in registries:
+        yield from (NamedEntry(registry, text) for text in sorted(texts) if text in registry)
+
+
+def _definitions_of(module: str, name: str) -> list[Statement]:
+    """The statements that define a name as a module sees it; the whole of a module that is named itself."""
+    if not is_numerical(module):
+        return []
+    source = read_module(module)
+    if name in source.definitions:
+        return [Statement(module, index) for index in source.definitions[name]]
+    if name not in source.imports:
+        return []
+    origin, name_there = source.imports[name]
+    if name_there is not None:
+        return _definitions_of(origin, name_there)
+    if not is_numerical(origin):
+        return []
+    return [Statement(origin, index) for index in range(len(read_module(origin).statements))]
+
+
+def _named_in(section: BaseModel) -> Iterator[NamedEntry]:
+    """The registry entries that a config section names, at every depth."""
+    for key, model_field in type(section).model_fields.items():
+        value = getattr(section, key)
+        if not isinstance(value, BaseModel):
+            continue
+        for _, choice in leaf_types(model_field.annotation, list(model_field.metadata)):
+            if choice is not None:
+                yield NamedEntry(choice.registry, getattr(value, choice.tag))
+        yield from _named_in(value)
+
+
+class _Meaning(ast.NodeTransformer):
+    """Removes what changes no number: docstrings, annotations, catalogue texts and the fields of a config."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        node.body = _without_docstrings(node.body)
+        return self.generic_visit(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        # The values of config fields are in the identity of a run already, defaults included.
+        node.body = [child for child in _without_docstrings(node.body) if not _is_config_field(child)]
+        node.body = node.body or [ast.Pass()]
+        return self.generic_visit(node)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        node.annotation = ast.Constant(None)
+        return self.generic_visit(node)
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        node.keywords = [keyword for keyword in node.keywords if keyword.arg not in CATALOGUE_TEXTS]
+        return self.generic_visit(node)
+
+
+def _without_docstrings(body: list[ast.stmt]) -> list[ast.stmt]:
+    return [child for child in body if not _is_docstring(child)] or [ast.Pass()]
+
+
+def _is_docstring(statement: ast.stmt) -> bool:
+    """Whether a statement is a bare string: the docstring of a module, class, function or attribute."""
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
+
+
+def _is_config_field(statement: ast.stmt) -> bool:
+    return (
+        isinstance(statement, ast.AnnAssign)
+        and isinstance(statement.value, ast.Call)
+        and ast.unparse(statement.value.func) == "Field"
+    )
+
+
+@cache
+def _statement_digest(statement: Statement) -> str:
+    return hashlib.sha256(_canonical(statement.node).encode()).hexdigest()
+
+
+def _canonical(node: Any) -> str:
+    """Write a syntax tree without places, and without fields that only some versions of Python have."""
+    if isinstance(node, ast.AST):
+        fields = ((name, _canonical(value)) for name, value in ast.iter_fields(node) if name != "ctx")
+        texts = [f"{name}={text}" for name, text in fields if text not in ("None", "[]")]
+        return f"{type(node).__name__}({','.join(texts)})"
+    if isinstance(node, list):
+        return f"[{','.join(map(_canonical, node))}]"
+    return repr(node)
+
+
+@cache
+def _loaded_names(statement: Statement) -> frozenset[str]:
+    return frozenset(node.id for node in ast.walk(statement.node) if isinstance(node, ast.Name))
+
+
+def _strings_in(node: ast.AST) -> set[str]:
+    constants = (child.value for child in ast.walk(node) if isinstance(child, ast.Constant))
+    return {value for value in constants if isinstance(value, str)}
+
+
+def _constant_text(statement: ast.stmt) -> set[str]:
+    """The strings of a statement that assigns constants."""
+    is_assignment = isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None
+    return _strings_in(statement) if is_assignment else set()
+
+
+def _bound_names(statement: ast.stmt) -> set[str]:
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return {statement.name}
+    if isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.If | ast.Try | ast.With):
+        stored = (node for node in ast.walk(statement) if isinstance(node, ast.Name))
+        return {node.id for node in stored if isinstance(node.ctx, ast.Store)}
+    return set()
+
+
+@cache
+def _entry_lines() -> dict[str, list[int]]:
+    """Module → the lines from which registry entries were added."""
+    lines: dict[str, list[int]] = {}
+    for registry in (kind.registry for kind in registry_fields()):
+        for name in registry.names():
+            module, line = registry.origin(name)
+            lines.setdefault(module, []).append(line)
+    return lines
+
+
+def _adds_entry(module: str, first_line: int, last_line: int) -> bool:
+    return any(first_line <= line <= last_line for line in _entry_lines().get(module, ()))
+
+
+def _import_target(module: str, name: str) -> tuple[str, str | None]:
+    whole = f"{module}.{name}"
+    return (whole, None) if _path_of(whole) is not None else (module, name)
+
+
+@cache
+def _path_of(module: str) -> Path | None:
+    """The file of a module; None if there is no such module."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:  # its parent is a module, not a package
+        return None
+    return None if spec is None or spec.origin is None else Path(spec.origin)
+
+
+def _source_of(module: str) -> str:
+    path = _path_of(module)
+    assert path is not None, module
+    return path.read_text(encoding="utf-8")
+
+
+def _is_below(module: str, packages: Iterable[str]) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in packages)

@@ -1,0 +1,54 @@
+"""What else is worth knowing about a run: versions, machine, git state."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+_PACKAGES = ("initbench", "torch", "torchvision", "numpy", "scikit-learn")
+
+
+def environment_record(device: torch.device) -> dict[str, Any]:
+    """Versions, machine and state of the code, which all runs of a command share."""
+    return {"versions": versions(), "machine": machine(device), "git": git_state()}
+
+
+def versions() -> dict[str, str]:
+    """Python's version and those of the packages that a run's numbers pass through."""
+    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """The processor that trains, in words."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {"processor": name, "cores": os.cpu_count(), "system": platform.platform(terse=True)}
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit and cleanliness of the working directory's repository, or None outside one."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=5, check=True)
+    return done.stdout.strip()

@@ -1,0 +1,82 @@
+"""An experiment that is about to be trained: what its tasks and its runs' records have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from initbench.config.schema import ExperimentConfig
+from initbench.data.batches import check_batch_size
+from initbench.data.preprocessing import PreparedData
+from initbench.pretrain.initial_networks import check_pretraining_inputs
+from initbench.pretrain.transfer import describe_transfers
+from initbench.runner.capacity import check_network
+from initbench.runner.plan import Plan
+from initbench.runner.run_identity import Identity
+from initbench.store.run_directory import Record
+from initbench.train.loop import total_steps
+from initbench.train.matmul_precision import matmul_backend
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What is known of an experiment's runs before they start."""
+
+    steps: int
+    record: Record
+    transfers: Mapping[int, Record]
+    """Of each seed that starts from weights of another net, what it takes of them."""
+
+    def initial_record(self, seed: int, identity: Identity, threads: int, device: str) -> Record:
+        """What the run.json of a seed says from the start."""
+        parts = {key: value for key, value in identity.parts.items() if key != "config"}
+        weights = {} if identity.weights is None else {"weights": identity.weights}
+        return {
+            **self.record,
+            "seed": seed,
+            "arm": identity.arm,
+            "identity": {**parts, **weights},
+            "device": device,
+            "threads": threads,
+            "transfer": self.transfers.get(seed),
+        }
+
+
+def preflight(plan: Plan, seeds: tuple[int, ...], data: PreparedData, surroundings: Record) -> Preflight:
+    """Check that these seeds of an experiment can be trained on the data.
+
+    `surroundings`: versions, machine and the like. Raises ConfigError or UsageError, naming the keys.
+    """
+    config = plan.config
+    check_batch_size(len(data.train), config.train.batch_size)
+    check_network(config, data, copies=2)  # weights and gradients
+    check_pretraining_inputs(config, data)
+    transfers = describe_transfers(config, data, {seed: plan.origins[seed] for seed in seeds if plan.origins})
+    steps = total_steps(config.train, len(data.train) // config.train.batch_size)
+    return Preflight(steps, {**_record(config, data), **surroundings}, transfers)
+
+
+def _record(config: ExperimentConfig, data: PreparedData) -> Record:
+    return {
+        "experiment": config.name,
+        "config": config.resolved(),
+        "dataset": data.name,
+        "dataset_requested": data.requested,
+        "precision": config.train.precision,
+        "matmul": matmul_backend(data.train.x.device),
+        "samples": _samples(data),
+        "classes": data.classes,
+        **dict.fromkeys(("parameters", "steps", "final", "diverged", "diagnosis", "error")),
+    }
+
+
+def _samples(data: PreparedData) -> dict[str, int]:
+    """How many samples each split has; `unlabelled` come beside `train`, `mislabelled` are some of it."""
+    unlabelled = 0 if data.unlabelled is None else len(data.unlabelled)
+    return {
+        "train": len(data.train),
+        "val": len(data.val),
+        "test": len(data.test),
+        "unlabelled": unlabelled,
+        "mislabelled": data.mislabelled,
+    }

@@ -1,0 +1,97 @@
+"""What a run is: everything its numbers depend on, hashed into its id.
+
+Two runs with the same id compute the same numbers on the same kind of device, so a finished one
+is never trained again; a change of config, data, torch or of initbench's own numerical code gives
+a new id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from initbench.config.schema import ExperimentConfig
+from initbench.data.dataset import SampleShape, form_of
+from initbench.data.locate import ResolvedDataset
+from initbench.models.network import FAMILIES, Mode
+from initbench.pretrain.autoencoder import options_of
+from initbench.pretrain.weight_sources import WeightSource
+from initbench.runner.code_fingerprint import code_fingerprint
+from initbench.store import strict_json
+from initbench.train.cohort import EVALUATION_CHUNK
+
+_DIGITS = 10
+LEAST = SampleShape((2,), 2)
+"""What a data set has at the least of which only its file tells the form."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The parts a run's digest covers, without its seed."""
+
+    parts: dict[str, Any]
+    weights: str | None = None
+    """Hash of the weights that the run of one seed starts from, where it takes them from elsewhere."""
+
+    @property
+    def arm(self) -> str:
+        """Digest shared by the runs that differ in their seed alone."""
+        return _digest(self.parts)
+
+    def run_id(self, name: str, seed: int) -> str:
+        """`name-s<seed>-<digest>`."""
+        own = {"seed": seed} if self.weights is None else {"seed": seed, "weights": self.weights}
+        return f"{name}-s{seed}-{_digest({**self.parts, **own})}"
+
+
+def identify(
+    config: ExperimentConfig,
+    resolved: ResolvedDataset,
+    device: torch.device,
+    origin: WeightSource | None = None,
+) -> Identity:
+    """The identity of an experiment on the data set that was found for it, and of weights found elsewhere."""
+    taken = {} if origin is None else {"origin": origin.kind}
+    return Identity(
+        {
+            **taken,
+            "config": config.identity_keys(),
+            "data": {"name": resolved.located.name, "fingerprint": resolved.located.fingerprint},
+            "device": device.type,
+            "precision": config.train.precision,
+            "mode": training_mode(config, device),
+            "torch": str(torch.__version__),
+            "code": code_fingerprint(config, resolved.located.name),
+        },
+        None if origin is None else origin.sha256,
+    )
+
+
+def training_mode(config: ExperimentConfig, device: torch.device) -> Mode:
+    """Whether the experiment's runs are stacked; it follows from the config and the kind of device alone."""
+    if device.type != "cpu":
+        return "vmap"
+    if config.train.precision != "fp32":  # bf16 products are rounded as the stack's size has them laid out
+        return "single"
+    own = options_of(config.init.scheme)
+    sizes = [config.train.batch_size, EVALUATION_CHUNK, own.batch_size if own else None]
+    form = form_of(config.data) or LEAST
+    ends = math.prod(form.shape), form.classes
+    mode = FAMILIES[config.model.family].mode
+    modes = {mode(config.model, size, *ends) for size in sizes if size is not None}
+    return "single" if "single" in modes else "vmap"
+
+
+def _digest(parts: dict[str, Any]) -> str:
+    text = strict_json.dumps(_sorted(parts))
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, list) else value

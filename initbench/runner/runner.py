@@ -1,0 +1,269 @@
+"""Train what experiments lack, many of them at once: the one way from configs to stored runs.
+
+Experiments that others start from come first. Of the rest, the runs that take longest are begun first, and
+groups of different experiments run side by side. Workers stay until the driver is closed. Nobody but the
+process of the driver writes the store.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Self
+
+import torch
+
+from initbench.components.inits.pretrained_scheme import TransferOptions
+from initbench.config.schema import ExperimentConfig
+from initbench.data.preprocessing import PreparedData
+from initbench.errors import InitbenchError, StoreError
+from initbench.interrupts import RunsToMark
+from initbench.pretrain.pretraining_cost import equivalent_updates
+from initbench.runner.batching import choose_cohort_sizes, group_by_step, max_cohort_size, merge_by_program
+from initbench.runner.cost_model import measurement_cost, training_cost
+from initbench.runner.dataset_cache import Datasets
+from initbench.runner.environment import environment_record
+from initbench.runner.pending import PendingExperiment, Run, RunBatch, RunLimits, count_open_batches
+from initbench.runner.plan import ExperimentOutcome, RunContext, plan
+from initbench.runner.preflight import Preflight, preflight
+from initbench.runner.recorder import ProgressDisplay, Recorder, RunClaim, claim_runs
+from initbench.runner.run_identity import training_mode
+from initbench.runner.scheduler import Scheduler, StopRequested
+from initbench.runner.worker_count import available_cores, optimal_worker_count, time_one_update
+from initbench.runner.workers.base import EXECUTORS, WorkerPool, WorkerPoolOptions, WorkerTask
+from initbench.store.run_directory import Record
+from initbench.train.loop import total_steps
+
+CHECKPOINT_SECONDS = 15.0
+"""An interrupted run loses at most about so much work."""
+
+
+class Runner:
+    """Trains experiments until the budget, which all calls share, is spent; a context manager."""
+
+    def __init__(
+        self, workplace: RunContext, observer: ProgressDisplay, budget: RunLimits | None = None
+    ) -> None:
+        self._runs_to_mark = RunsToMark()
+        self._workplace, self._observer = workplace, observer
+        self._budget = budget or RunLimits()
+        self._left = self._budget.limit
+        seconds = self._budget.max_seconds
+        self._end = None if seconds is None else time.monotonic() + seconds
+        self._stopped = False
+        self._datasets = Datasets()
+        self._crews: dict[str, WorkerPool] = {}
+
+    def __enter__(self) -> Self:
+        self._runs_to_mark.__enter__()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._runs_to_mark.__exit__()
+        self.close()
+
+    def close(self) -> None:
+        """End the workers."""
+        while self._crews:
+            self._crews.popitem()[1].close()
+
+    def run(self, configs: Sequence[ExperimentConfig]) -> list[ExperimentOutcome]:
+        """Train what is missing of these, and say where everything is, in their order.
+
+        Raises InitbenchError for what the user can mend (data, config, store), and what a signal has become;
+        what is under way is then marked interrupted. Any other exception of a training is stored with the
+        runs it ended and told in `Execution.errors`.
+        """
+        found: dict[int, ExperimentOutcome] = {}
+        for wave in dependency_waves(configs):
+            if self._stopped:
+                found |= {i: ExperimentOutcome(configs[i], ()) for i in wave}
+                continue
+            undertakings = [self._prepare(configs[i]) for i in wave]
+            self._train([one for one in undertakings if one.seeds])
+            found |= {i: one.execution for i, one in zip(wave, undertakings, strict=True)}
+        return [found[i] for i in range(len(configs))]
+
+    def _prepare(self, config: ExperimentConfig) -> PendingExperiment:
+        found = PendingExperiment(plan(config, self._workplace), self._workplace.store, self._budget)
+        if self._left is not None:
+            found.limit(self._left)
+            self._left -= len(found.seeds)
+        if not found.seeds:
+            self._observer.planned(config, 0, found.stored, None)
+        found.most = max_cohort_size(config, self._workplace.device)
+        return found
+
+    def _train(self, undertakings: Sequence[PendingExperiment]) -> None:
+        if not undertakings:
+            return
+        name, workers = self._executor(undertakings)
+        crew = self._crew(name)
+        groups = _grouped(undertakings, workers)
+
+        def begin(group: RunBatch, number: int, device: str) -> tuple[WorkerTask, Recorder]:
+            return self._start_batch(group, number, device, crew.threads)
+
+        store, fail_fast = self._workplace.store, self._budget.fail_fast
+        try:
+            Scheduler(crew, store, begin, check=self._check, fail_fast=fail_fast).run(groups, workers)
+        except BaseException as error:
+            del self._crews[name]  # it is closed
+            if not isinstance(error, StopRequested):
+                raise
+            self._stopped = True
+        self._stopped = self._stopped or self._left == 0
+
+    def _check(self) -> None:
+        if self._end is not None and time.monotonic() >= self._end:
+            raise StopRequested
+
+    def _executor(self, undertakings: Sequence[PendingExperiment]) -> tuple[str, int]:
+        """Which is to train, and with how many workers."""
+        place = self._workplace
+        if place.device.type == "cuda":
+            return place.executor or "cuda", place.workers or torch.cuda.device_count()
+        if place.executor is not None:
+            return place.executor, place.workers or (
+                1 if place.executor == "inprocess" else available_cores()
+            )
+        workers = place.workers or self._workers_that_pay(undertakings)
+        return ("inprocess" if workers == 1 and place.worker_bytes is None else "local"), workers
+
+    def _crew(self, name: str) -> WorkerPool:
+        """That executor's, which is kept for what comes later."""
+        if name not in self._crews:
+            place = self._workplace
+            workers = place.workers or (
+                available_cores() if place.device.type == "cpu" else torch.cuda.device_count()
+            )
+            self._crews[name] = EXECUTORS[name].start(
+                WorkerPoolOptions(
+                    device=place.device,
+                    workers=workers,
+                    datasets=self._datasets,
+                    memory=place.worker_bytes,
+                )
+            )
+        return self._crews[name]
+
+    def _workers_that_pay(self, undertakings: Sequence[PendingExperiment]) -> int:
+        """By the time of an update of the costliest; the others are reckoned from their costs."""
+        most = max(undertakings, key=lambda one: training_cost(one.config))
+        together = sum(len(one.seeds) for one in undertakings if one.program == most.program)
+        data, mode = self._data(most), training_mode(most.config, self._workplace.device)
+        steps = _steps(most.config, data)
+        try:
+            made = steps + measurement_cost(most.config, data, steps)
+            seconds = made * time_one_update(most.config, data, mode, together)
+        except InitbenchError:
+            raise
+        except Exception:  # what fails here fails in training too, where it is stored with the runs
+            return 1
+        shares = [
+            training_cost(one.config) / training_cost(most.config) * _left_of(one, steps)
+            for one in undertakings
+        ]
+        runs = sum(len(one.seeds) for one in undertakings)
+        return optimal_worker_count(seconds * sum(shares), runs, mode, started="local" in self._crews)
+
+    def _data(self, one: PendingExperiment) -> PreparedData:
+        return self._datasets.of(one.plan.resolved, one.config.data, self._workplace.device)
+
+    def _start_batch(
+        self, group: RunBatch, number: int, device: str, threads: int
+    ) -> tuple[WorkerTask, Recorder]:
+        first = next(iter(group.seeds_by_experiment))
+        mode = training_mode(first.config, self._workplace.device)
+        threads = threads if mode == "vmap" else 1
+        found = {of: of.ready or self._preflight(of) for of in group.seeds_by_experiment}
+        claims = [
+            RunClaim(
+                run.of.config,
+                run.seed,
+                run.run_id,
+                found[run.of].initial_record(run.seed, run.of.plan.identities[run.seed], threads, device),
+            )
+            for run in group.runs
+        ]
+        recorder = claim_runs(self._workplace.store, claims, self._observer, rerun=group.anew)
+        try:
+            resume = recorder.resumptions
+        except StoreError:
+            recorder.interrupt()
+            raise
+        task = WorkerTask(
+            number=number,
+            runs=tuple((found[run.of].record["config"], run.seed) for run in group.runs),
+            resolved=first.plan.resolved,
+            device=device,
+            mode=mode,
+            threads=threads,
+            checkpoint_seconds=CHECKPOINT_SECONDS,
+            resume=resume,
+            origins=tuple(run.of.plan.origins[run.seed] for run in group.runs if run.of.plan.origins),
+        )
+        return task, recorder
+
+    def _preflight(self, of: PendingExperiment) -> Preflight:
+        of.ready = found = preflight(of.plan, of.seeds, self._data(of), self._surroundings)
+        self._observer.planned(of.config, len(of.seeds), of.stored, found.steps)
+        return found
+
+    @cached_property
+    def _surroundings(self) -> Record:
+        return environment_record(self._workplace.device)
+
+
+def dependency_waves(configs: Sequence[ExperimentConfig]) -> Iterator[list[int]]:
+    """Positions of experiments that can be trained together: what others start from comes before them."""
+    left = list(range(len(configs)))
+    while left:
+        names = {configs[i].name for i in left}
+        wave = [i for i in left if dependency_in(configs[i], names) is None] or left
+        yield wave
+        left = [i for i in left if i not in set(wave)]
+
+
+def dependency_in(config: ExperimentConfig, names: set[str]) -> str | None:
+    """Which of these other experiments has the runs whose weights this one starts from."""
+    options = config.init.scheme
+    if not isinstance(options, TransferOptions):
+        return None
+    experiment = re.sub(r"-s\d+-[0-9a-f]+$", "", options.source)  # of a run's id
+    return next((name for name in (options.source, experiment) if name in names - {config.name}), None)
+
+
+def _grouped(undertakings: Sequence[PendingExperiment], workers: int) -> list[RunBatch]:
+    """All runs in groups, the longest first; experiments of one program share them."""
+    stacks: dict[str, list[PendingExperiment]] = {}
+    for one in undertakings:
+        stacks.setdefault(one.program, []).append(one)
+    chosen = choose_cohort_sizes(merge_by_program(one.lot for one in undertakings), workers)
+    groups = [
+        group for stack, size in zip(stacks.values(), chosen, strict=True) for group in _groups(stack, size)
+    ]
+    count_open_batches(groups)
+    return sorted(groups, key=lambda group: -group.cost)
+
+
+def _groups(stack: Sequence[PendingExperiment], size: int) -> Iterator[RunBatch]:
+    missing = [Run(one, seed) for one in stack for seed in one.missing]
+    anew = [Run(one, seed) for one in stack for seed in one.anew]
+    for runs in group_by_step(missing, lambda run: run.of.steps[run.seed], size):
+        yield RunBatch(runs, anew=False)
+    for runs in group_by_step(anew, lambda _run: 0, size):
+        yield RunBatch(runs, anew=True)
+
+
+def _steps(config: ExperimentConfig, data: PreparedData) -> int:
+    return total_steps(config.train, len(data.train) // max(1, min(config.train.batch_size, len(data.train))))
+
+
+def _left_of(one: PendingExperiment, steps: int) -> float:
+    """Of the work of one run, how often there is as much to be done of an experiment."""
+    before = equivalent_updates(one.config) / steps
+    made = [max(0, one.steps.get(seed, 0)) for seed in one.seeds]
+    return sum(max(0.0, 1.0 - step / steps) + (0.0 if step else before) for step in made)

@@ -1,0 +1,150 @@
+"""Groups of runs on their way through a crew: begun, recorded, and tried again in halves where need be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from initbench.errors import Terminated
+from initbench.runner.batching import group_by_step
+from initbench.runner.pending import Run, RunBatch, mark_done
+from initbench.runner.recorder import Recorder
+from initbench.runner.workers.base import Died, Event, Failed, Finished, Reported, WorkerPool, WorkerTask
+from initbench.store.store import Store
+
+WAIT_SECONDS = 0.5
+MAX_DEATHS = 2
+"""Of the worker of a run that was alone, until the run counts as failed."""
+Begin = Callable[[RunBatch, int, str], tuple[WorkerTask, Recorder]]
+"""Claims the runs of a group; from its number and a device makes its task, and what records it."""
+
+
+class StopRequested(Terminated):
+    """Ends a training as a signal does: its runs are interrupted, and go on from their checkpoints."""
+
+
+@dataclass(frozen=True)
+class _Begun:
+    group: RunBatch
+    recorder: Recorder
+
+
+class Scheduler:
+    """Trains groups, in order, as many at a time as the crew has workers."""
+
+    def __init__(
+        self,
+        crew: WorkerPool,
+        store: Store,
+        begin: Begin,
+        *,
+        check: Callable[[], None],
+        fail_fast: bool,
+    ) -> None:
+        self._crew, self._store, self._begin, self._check = crew, store, begin, check
+        self._fail_fast = fail_fast
+        self._waiting: list[RunBatch] = []
+        self._begun: dict[int, _Begun] = {}
+        self._number = 0
+
+    def run(self, groups: Iterable[RunBatch], workers: int) -> None:
+        """Train them all. What is raised ends the crew, and all that is under way is interrupted.
+
+        Raises EnoughError as `check` does, and at the first failure where that is to be fast.
+        """
+        self._waiting = list(groups)[::-1]
+        try:
+            while self._waiting or self._begun:
+                self._check()
+                self._start_waiting(workers)
+                self._crew.poll(self._receive, WAIT_SECONDS)
+        except BaseException:
+            self._crew.close()
+            for begun in self._begun.values():
+                begun.recorder.interrupt()
+            raise
+
+    def _start_waiting(self, workers: int) -> None:
+        while (
+            self._waiting and len(self._begun) < workers and (device := self._crew.free_device()) is not None
+        ):
+            group = self._next()
+            task, recorder = self._begin(group, self._number, device)
+            self._begun[self._number] = _Begun(group, recorder)
+            self._number += 1
+            self._crew.submit(task)
+
+    def _next(self) -> RunBatch:
+        group = self._waiting.pop()
+        if len(group.runs) > group.max_size:  # so many have turned out not to fit
+            self._put_back(group, group.runs, group.max_size)
+            group = self._waiting.pop()
+        return group
+
+    def _receive(self, event: Event) -> None:
+        group, recorder = self._begun[event.task].group, self._begun[event.task].recorder
+        if isinstance(event, Reported):
+            recorder.handle(event.report, event.arguments)
+            if event.report in ("advanced", "pretraining"):
+                self._check()
+            return
+        del self._begun[event.task]
+        if isinstance(event, Finished) or not recorder.open_runs:  # ended, however it ended
+            mark_done(group)
+        elif isinstance(event, Failed):
+            if event.out_of_memory and len(recorder.open_runs) > 1:
+                self._split_in_half(group, recorder, smaller=True)
+            elif len(group.seeds_by_experiment) > 1:  # one experiment's fault is not the others'
+                self._split_by_experiment(group, recorder)
+            else:
+                self._fail(group, recorder, event.error, event.traceback)
+        else:
+            self._on_worker_death(group, recorder, event)
+
+    def _on_worker_death(self, group: RunBatch, recorder: Recorder, event: Died) -> None:
+        deaths = group.deaths + 1 if len(group.runs) == 1 else 0
+        if deaths >= MAX_DEATHS or (deaths and event.out_of_memory):
+            self._fail(group, recorder, event.reason, event.reason)
+        else:
+            self._split_in_half(replace(group, deaths=deaths), recorder, smaller=event.out_of_memory)
+
+    def _split_in_half(self, group: RunBatch, recorder: Recorder, *, smaller: bool) -> None:
+        """Have what is left of a group trained by half as many at a time, from where it was; next of all."""
+        left = self._interrupted(group, recorder)
+        size = -(-len(left) // 2)
+        if smaller:
+            for of in group.seeds_by_experiment:
+                of.most = min(of.most, size)
+        self._put_back(group, left, size)
+
+    def _split_by_experiment(self, group: RunBatch, recorder: Recorder) -> None:
+        """Have what is left of each experiment trained by itself."""
+        left = self._interrupted(group, recorder)
+        groups = [
+            replace(group, runs=tuple(run for run in left if run.of is of))
+            for of in group.seeds_by_experiment
+        ]
+        self._replace_batch(group, [part for part in groups if part.runs])
+
+    def _interrupted(self, group: RunBatch, recorder: Recorder) -> tuple[Run, ...]:
+        left = tuple(group.runs[position] for position in recorder.open_runs)
+        recorder.interrupt()
+        return left
+
+    def _put_back(self, group: RunBatch, runs: Iterable[Run], size: int) -> None:
+        def step_of(run: Run) -> int:
+            return 0 if group.anew else self._store.checkpoint_step(run.run_id)
+
+        self._replace_batch(group, [replace(group, runs=some) for some in group_by_step(runs, step_of, size)])
+
+    def _replace_batch(self, group: RunBatch, groups: Sequence[RunBatch]) -> None:
+        mark_done(group, instead=groups)
+        self._waiting += groups[::-1]
+
+    def _fail(self, group: RunBatch, recorder: Recorder, error: str, traceback: str) -> None:
+        for of in group.seeds_by_experiment:
+            of.errors.append(error)
+        recorder.fail(traceback)
+        mark_done(group)
+        if self._fail_fast:
+            raise StopRequested

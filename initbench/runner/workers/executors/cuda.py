@@ -1,0 +1,30 @@
+"""GPUs of this machine train large cohorts, one process for each."""
+
+from __future__ import annotations
+
+import torch
+
+from initbench.runner.workers.base import EXECUTORS, Executor, WorkerPool, WorkerPoolOptions
+from initbench.runner.workers.in_process import InProcessWorkers
+from initbench.runner.workers.process_pool import ProcessPool
+
+
+def _start(conditions: WorkerPoolOptions) -> WorkerPool:
+    """One GPU needs no second process; with several, each has one of its own, the chosen one first."""
+    first = conditions.device.index or 0
+    count = min(conditions.workers, torch.cuda.device_count())
+    if count < 2:
+        return InProcessWorkers(conditions.device, conditions.datasets)
+    others = [index for index in range(torch.cuda.device_count()) if index != first]
+    return ProcessPool([f"cuda:{index}" for index in [first, *others][:count]], conditions.memory)
+
+
+EXECUTORS.add(
+    Executor(
+        name="cuda",
+        summary="Each GPU trains cohorts as large as its memory allows, halved where that was too many.",
+        source="initbench",
+        devices=("cuda",),
+        start=_start,
+    )
+)

@@ -1,0 +1,21 @@
+"""Processes of this machine train, one thread each."""
+
+from __future__ import annotations
+
+from initbench.runner.workers.base import EXECUTORS, Executor, WorkerPool, WorkerPoolOptions
+from initbench.runner.workers.process_pool import ProcessPool
+
+
+def _start(conditions: WorkerPoolOptions) -> WorkerPool:
+    return ProcessPool([str(conditions.device)] * conditions.workers, conditions.memory)
+
+
+EXECUTORS.add(
+    Executor(
+        name="local",
+        summary="Processes of one thread each train, as many as cores; right for all that takes a while.",
+        source="initbench",
+        devices=("cpu",),
+        start=_start,
+    )
+)

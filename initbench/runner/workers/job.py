@@ -1,0 +1,245 @@
+"""One cohort on the side that trains: from a config and seeds to results as plain data and bytes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from initbench.config.schema import ExperimentConfig
+from initbench.data.preprocessing import PreparedData
+from initbench.diagnostics.advice_trials import config_attempt
+from initbench.diagnostics.drift import network_conditions
+from initbench.models.network import Mode, Network
+from initbench.pretrain.initial_networks import is_layerwise_pretrained
+from initbench.pretrain.layerwise import Pretraining, PretrainingProgress
+from initbench.pretrain.transfer import load_pretrained
+from initbench.pretrain.weight_sources import WeightSource
+from initbench.probing.checked_advice import Trials, trial_result
+from initbench.probing.diagnosis import diagnose
+from initbench.probing.finding import Finding
+from initbench.probing.learning_progress import Progress, guess_of
+from initbench.probing.remedies import DiagnosisContext, situation_of
+from initbench.probing.training_conditions import Conditions, Shown, condition_findings
+from initbench.store.checkpoint_files import Resumption
+from initbench.train.checkpoint import Checkpoint, restore
+from initbench.train.loop import Training, fixed_sample
+from initbench.train.network_builder import build_networks
+from initbench.train.outcome import Cost, Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a cohort's numbers depend on, and how many threads may compute them."""
+
+    configs: tuple[ExperimentConfig, ...]
+    """Of each run; they differ in names and in how weights are drawn, at the most."""
+    seeds: tuple[int, ...]
+    device: torch.device
+    mode: Mode
+    threads: int
+    resume: tuple[Resumption, ...] = ()
+    """Where each run goes on, by position; empty when they begin."""
+    checkpoint_seconds: float = math.inf
+    origins: tuple[WeightSource, ...] = ()
+    """What each run takes its weights from, by position; empty where they are drawn."""
+
+    @property
+    def program(self) -> ExperimentConfig:
+        """What is true of all runs."""
+        return self.configs[0]
+
+
+_START_LOSS = "start_loss"
+"""Key of what a checkpoint keeps of the evaluation before the first update."""
+
+
+class EventSink(Protocol):
+    """Receives what a job reports. `run`: the position in it."""
+
+    def pretraining(self, stride: PretrainingProgress) -> None:
+        """An update of pre-training was made."""
+
+    def advanced(self, step: int, losses: Tensor) -> None:
+        """Update number `step` was made; `losses` (K,) are those of the runs still in training."""
+
+    def evaluated(self, run: int, entry: dict[str, Any]) -> None:
+        """A run was evaluated."""
+
+    def probed(self, run: int, snapshot: dict[str, Any]) -> None:
+        """A run was probed."""
+
+    def shifted(self, run: int, entry: dict[str, Any]) -> None:
+        """The covariate shift of an update was measured."""
+
+    def checkpointed(self, run: int, state: bytes) -> None:
+        """A run can go on from here; `state` is the contents of a safetensors file."""
+
+    def ended(self, run: int, result: dict[str, Any], weights: bytes) -> None:
+        """A run came to its end; `weights` is the contents of a safetensors file."""
+
+
+def train(job: Job, data: PreparedData, sink: EventSink) -> None:
+    """Draw the job's nets, train them together, and hand on all that is seen."""
+    networks = [
+        network
+        for config, seed in zip(job.configs, job.seeds, strict=True)
+        for network in build_networks(config, data, [seed])
+    ]
+    load_pretrained(networks, job.origins, job.program.init)
+    reporter = _EventReporter(job, sink, networks, data)
+    resume = [restore(resumption.state) for resumption in job.resume]
+    reporter.taken_up(resume)
+    in_pretraining = not resume or resume[0].step < 0
+    if in_pretraining and is_layerwise_pretrained(job.program):
+        Pretraining(
+            networks,
+            job.seeds,
+            job.program,
+            job.mode,
+            data=data,
+            device=job.device,
+            listener=reporter,
+            threads=job.threads,
+            resume=resume,
+            checkpoint_seconds=job.checkpoint_seconds,
+        ).run()
+        resume = []
+    Training(
+        networks,
+        job.seeds,
+        job.program,
+        job.mode,
+        data=data,
+        device=job.device,
+        listener=reporter,
+        threads=job.threads,
+        resume=resume,
+        checkpoint_seconds=job.checkpoint_seconds,
+    ).run()
+
+
+class _EventReporter:
+    """A Listener that knows what a result consists of."""
+
+    def __init__(self, job: Job, sink: EventSink, networks: Sequence[Network], data: PreparedData) -> None:
+        self._job = job
+        self._sink = sink
+        self._data = data
+        self._network = networks[0]  # theory needs the layers' fans alone, which all runs share
+        self._guess = guess_of(data.train.y)
+        x = fixed_sample(data.train, job.program.probe.batch).x
+        self._conditions = network_conditions(networks[0], x, None)
+        self._beside: list[dict[str, Any]] = [{} for _ in job.seeds]
+        self._snapshots = [list(resumption.snapshots) for resumption in job.resume] or [[] for _ in job.seeds]
+
+    def taken_up(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """Keep what the results are to say of the time before; empty where the runs begin."""
+        for run, checkpoint in enumerate(checkpoints):
+            if checkpoint.step > 0:
+                self._beside[run] = checkpoint.beside
+
+    def pretraining(self, stride: PretrainingProgress) -> None:
+        """Hand on the progress of pre-training."""
+        self._sink.pretraining(stride)
+
+    def pretrained(self, run: int, record: dict[str, Any]) -> None:
+        """Keep what the result is to say of it."""
+        self._beside[run] = {"pretraining": record}
+
+    def advanced(self, step: int, losses: Tensor) -> None:
+        """Hand on the progress."""
+        self._sink.advanced(step, losses)
+
+    def evaluated(self, run: int, entry: dict[str, Any]) -> None:
+        """Hand on an evaluation, and keep the first for the diagnosis."""
+        self._sink.evaluated(run, entry)
+        if entry["step"] == 0:
+            self._beside[run][_START_LOSS] = entry["train_loss"]
+
+    def probed(self, run: int, snapshot: dict[str, Any]) -> None:
+        """Hand on a probe, and keep it for the diagnosis."""
+        self._sink.probed(run, snapshot)
+        self._snapshots[run].append(snapshot)
+
+    def shifted(self, run: int, entry: dict[str, Any]) -> None:
+        """Hand on a measured update."""
+        self._sink.shifted(run, entry)
+
+    def checkpointed(self, run: int, checkpoint: Checkpoint) -> None:
+        """Hand on a checkpoint."""
+        whole = replace(checkpoint, beside={**checkpoint.beside, **self._beside[run]})
+        self._sink.checkpointed(run, whole.dump())
+
+    def ended(self, run: int, outcome: Outcome) -> None:
+        """Diagnose the run and hand on its result."""
+        beside = dict(self._beside[run])
+        start_loss = beside.pop(_START_LOSS, None)
+        conditions = replace(self._conditions, loss=start_loss)
+        layers = {layer.name: layer.index for layer in self._network.weight_layers()}
+        found = diagnose(
+            self._snapshots[run],
+            self._situation(run, conditions),
+            None if outcome.diverged is None else (outcome.diverged.step, outcome.diverged.layer),
+            conditions=list(condition_findings(conditions, layers)),
+            progress=self._progress(outcome, start_loss),
+        )
+        result = {
+            **_result(outcome, found),
+            **_cost(outcome.cost, beside),
+            **beside,
+            "cohort": len(self._job.seeds),
+        }
+        self._sink.ended(run, result, save({**outcome.parameters, **outcome.buffers}))
+        self._snapshots[run] = []
+
+    def _situation(self, run: int, conditions: Conditions) -> DiagnosisContext:
+        """Return what the run was declared to be; advice is tried on its net before the first update."""
+        job, config, snapshots = self._job, self._job.configs[run], self._snapshots[run]
+        first_q = snapshots[0]["layers"][0]["pre"]["q"] if snapshots else 1.0
+        situation = situation_of(self._network, config.model, config.init, first_q)
+        layers: list[dict[str, Any]] = next(
+            (snapshot["layers"] for snapshot in snapshots if snapshot["when"] == "init"), []
+        )
+        attempt = config_attempt(config, self._data, [job.seeds[run]], job.origins[run : run + 1])
+        return replace(situation, check=Trials(trial_result([Shown(layers, conditions)]), attempt))
+
+    def _progress(self, outcome: Outcome, start_loss: float | None) -> Progress | None:
+        """Return how far a run came that was trained to its end."""
+        if outcome.final is None or start_loss is None:
+            return None
+        final = outcome.final
+        return Progress(
+            updates=outcome.cost.steps,
+            start_loss=start_loss,
+            end_loss=final["train_loss"],
+            accuracy=final["val_accuracy"],
+            guess=self._guess,
+        )
+
+
+def _cost(cost: Cost, beside: Mapping[str, Any]) -> dict[str, Any]:
+    timings = dict(vars(cost.timings))
+    if "pretraining" in beside:
+        timings["pretrain"] = beside["pretraining"]["seconds"]
+    return {
+        "steps": cost.steps,
+        "timings": {**timings, "total": sum(timings.values())},
+        "steps_with_threads": cost.steps_with_threads,
+    }
+
+
+def _result(outcome: Outcome, diagnosis: Sequence[Finding]) -> dict[str, Any]:
+    """Return what is known of a run once it has ended."""
+    return {
+        "status": "finished" if outcome.diverged is None else "diverged",
+        "final": outcome.final,
+        "diverged": None if outcome.diverged is None else vars(outcome.diverged),
+        "diagnosis": [finding.as_data() for finding in diagnosis],
+        "parameters": sum(p.numel() for p in outcome.parameters.values()),
+    }

@@ -1,0 +1,230 @@
+"""A crew of processes of one thread each, which stay for as many tasks as there are."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import connection, get_context, parent_process
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+
+import torch
+
+from initbench.errors import DeviceError
+from initbench.runner.dataset_cache import Datasets
+from initbench.runner.workers.base import Deliver, Died, Event, Failed, Finished, WorkerTask
+from initbench.runner.workers.task import PROGRESS_SECONDS, run_task
+
+POLL_SECONDS = 0.2
+"""Between looks at the memory of workers that have a limit."""
+_PIPE_CLOSED = (EOFError, OSError)
+"""What a pipe raises whose other end is gone, in the middle of a message as well."""
+_SAFE_PATH = "PYTHONSAFEPATH"
+_DIE_WITH_PARENT = 1
+"""PR_SET_PDEATHSIG of prctl(2)."""
+
+
+def worker_main(pipe: Connection, parent: int) -> None:
+    """The life of a worker: tasks come in, events go out, until the pipe is closed or the driver is gone."""
+    _exit_with_parent(parent)
+    torch.set_num_threads(1)
+    datasets = Datasets()
+
+    def send(event: Event) -> None:
+        try:
+            pipe.send(event)
+        except OSError:
+            raise SystemExit from None  # nobody listens any more
+
+    with suppress(*_PIPE_CLOSED):
+        pipe.send(None)  # is here
+        while True:
+            run_task(pipe.recv(), datasets, send, progress_seconds=PROGRESS_SECONDS)
+
+
+def _exit_with_parent(parent: int) -> None:
+    """See to it that this process ends when its parent does, kill -9 included, whatever it is doing."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
+    process = parent_process()
+    if os.getppid() != parent or process is None:
+        os._exit(1)
+    sentinel = process.sentinel
+
+    def watch() -> None:
+        connection.wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+class ProcessPool:
+    """Processes on these devices, one for each place in the list, started when they are first needed."""
+
+    threads = 1
+
+    def __init__(self, devices: Sequence[str], memory: float | None = None) -> None:
+        self._workers = [_Worker(device) for device in devices]
+        self._memory = memory
+
+    def free_device(self) -> str | None:
+        """The device of a worker without a task; of those that have been started, if there is one."""
+        free = [worker for worker in self._workers if worker.task is None]
+        return max(free, key=lambda worker: worker.is_started).device if free else None
+
+    def submit(self, task: WorkerTask) -> None:
+        """Give the task to a free worker, which is started if need be."""
+        free = [w for w in self._workers if w.task is None and w.device == task.device]
+        max(free, key=lambda worker: worker.is_started).begin(task)
+
+    def poll(self, deliver: Deliver, seconds: float) -> None:
+        """Hand on what the workers tell."""
+        busy = {worker.pipe: worker for worker in self._workers if worker.task is not None}
+        seconds = min(seconds, POLL_SECONDS) if self._memory is not None else seconds
+        for pipe in connection.wait([pipe for pipe in busy if pipe is not None], seconds):
+            assert isinstance(pipe, Connection)
+            event = busy[pipe].receive()
+            if event is not None:
+                deliver(event)
+        if self._memory is not None:
+            for worker in busy.values():
+                worker.limit(self._memory)
+
+    def close(self) -> None:
+        """Kill them all."""
+        for worker in self._workers:
+            worker.end()
+
+
+class _Worker:
+    """A place for a process, and the task it has."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.task: WorkerTask | None = None
+        self.pipe: Connection | None = None
+        self._process: SpawnProcess | None = None
+        self._is_here = False
+        self._excess: str | None = None
+
+    @property
+    def is_started(self) -> bool:
+        """Whether there is a process that lives."""
+        return self._process is not None and self._process.is_alive()
+
+    def begin(self, task: WorkerTask) -> None:
+        """Send the task off, or keep it until the process is there: a pipe holds little before it is read."""
+        if not self.is_started:
+            self.end()
+            self._start()
+        self.task = task
+        if self._is_here:
+            self._send(task)
+
+    def receive(self) -> Event | None:
+        """What the process tells, if it is for others; its death where it is gone."""
+        assert self.pipe is not None and self.task is not None
+        try:
+            event: Event | None = self.pipe.recv()
+        except _PIPE_CLOSED:
+            return self._died()
+        if event is None:
+            self._is_here = True
+            self._send(self.task)
+        if isinstance(event, Finished | Failed):
+            self.task = None
+        return event
+
+    def limit(self, most: float) -> None:
+        """Kill the process if it takes more bytes than this; its death is received like any other."""
+        if self.task is None or self._process is None or self._excess is not None:
+            return
+        assert self._process.pid is not None
+        taken = resident_bytes(self._process.pid)
+        if taken > most:
+            self._excess = f"its worker process took {taken / 1e9:.2f} GB of memory, and {most / 1e9:.2f} GB"
+            self._excess += " are allowed"
+            self._process.kill()
+
+    def end(self) -> None:
+        """Kill the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+            self._process.close()
+        if self.pipe is not None:
+            self.pipe.close()
+        self._process = self.pipe = self.task = self._excess = None
+        self._is_here = False
+
+    def _start(self) -> None:
+        context = get_context("spawn")
+        try:
+            self.pipe, theirs = context.Pipe()
+            with theirs, _ignore_sigint(), _safe_path():
+                process = context.Process(target=worker_main, args=(theirs, os.getpid()), daemon=True)
+                process.start()
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            advice = "fewer --workers, or --executor inprocess, need less"
+            raise DeviceError(f"a worker process cannot be started: {reason}; {advice}") from error
+        self._process = process
+
+    def _send(self, task: WorkerTask) -> None:
+        assert self.pipe is not None
+        with suppress(*_PIPE_CLOSED):  # its death is received next
+            self.pipe.send(task)
+
+    def _died(self) -> Died:
+        assert self._process is not None and self.task is not None
+        self._process.join()
+        reason = self._excess or f"its worker process ended with exit code {self._process.exitcode}"
+        event = Died(self.task.number, reason, out_of_memory=self._excess is not None)
+        self.end()
+        return event
+
+
+def resident_bytes(pid: int) -> float:
+    """Memory that a process has in use; 0 where nobody can tell."""
+    statm = Path(f"/proc/{pid}/statm")
+    with suppress(OSError, ValueError, IndexError, subprocess.SubprocessError):
+        if statm.exists():
+            return float(statm.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        command = ["ps", "-o", "rss=", "-p", str(pid)]
+        return 1024.0 * float(subprocess.run(command, capture_output=True, timeout=5, check=True).stdout)
+    return 0.0
+
+
+@contextmanager
+def _ignore_sigint() -> Iterator[None]:
+    """Processes started inside never hear of Ctrl-C, not even while they import: the driver ends them.
+
+    They inherit the mask of blocked signals. The driver receives what came meanwhile when the block ends.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Processes started inside import nothing from the working directory, whatever is called as in Python."""
+    previous = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if previous is None:
+            del os.environ[_SAFE_PATH]
+        else:
+            os.environ[_SAFE_PATH] = previous

@@ -1,0 +1,82 @@
+"""Train one task and tell of it in events: the same code in this process, in a worker, on another machine."""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from initbench.pretrain.layerwise import PretrainingProgress
+from initbench.runner.dataset_cache import Datasets
+from initbench.runner.workers.base import Deliver, Event, Failed, Finished, Reported, WorkerTask
+from initbench.runner.workers.job import train
+
+PROGRESS_SECONDS = 0.1
+"""Between reports of progress that travel, or for which a GPU is waited for."""
+_FULL = "can't allocate memory"
+"""What torch says on the CPU; there it has no exception of its own for it."""
+
+
+def run_task(task: WorkerTask, datasets: Datasets, deliver: Deliver, *, progress_seconds: float) -> None:
+    """Train the task. What goes wrong in training is an event; a BaseException comes out of here."""
+    deliver(_trained(task, datasets, deliver, progress_seconds))
+
+
+def _trained(task: WorkerTask, datasets: Datasets, deliver: Deliver, progress_seconds: float) -> Event:
+    try:
+        job = task.job()
+        data = datasets.of(task.resolved, job.program.data, job.device)
+        train(job, data, _EventSender(task.number, deliver, progress_seconds))
+        return Finished(task.number)
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+        failed = Failed(task.number, said, traceback.format_exc(), is_out_of_memory(error))
+    if failed.out_of_memory:  # the frames of the exception, which held the tensors, are gone by now
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return failed
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a training ended because memory did."""
+    is_torch = isinstance(error, torch.OutOfMemoryError) or _FULL in str(error)
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and is_torch)
+
+
+class _EventSender:
+    """A Sink that makes events of what it is told, of progress no more often than is wanted."""
+
+    def __init__(self, task: int, deliver: Deliver, progress_seconds: float) -> None:
+        self._task, self._deliver = task, deliver
+        self._pause = progress_seconds
+        self._last = -math.inf
+
+    def advanced(self, step: int, losses: Tensor) -> None:
+        """Send the progress, unless some was sent a moment ago."""
+        if self._is_due():
+            self._send("advanced", step, tuple(losses.tolist()))
+
+    def pretraining(self, stride: PretrainingProgress) -> None:
+        """The same for pre-training, and the end of each of its layers."""
+        if self._is_due() or stride.step == stride.steps:
+            self._send("pretraining", stride)
+
+    def __getattr__(self, report: str) -> Callable[..., None]:
+        return lambda *arguments: self._send(report, *arguments)
+
+    def _is_due(self) -> bool:
+        now = time.monotonic()
+        if self._pause and now - self._last < self._pause:
+            return False
+        self._last = now
+        return True
+
+    def _send(self, report: str, *arguments: Any) -> None:
+        self._deliver(Reported(self._task, report, arguments))

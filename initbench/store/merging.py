@@ -1,0 +1,197 @@
+"""Bring the runs of several stores together, each run whole or not at all.
+
+Everything is looked at before anything is written: a run whose files are not those of its manifest, or that
+has another result elsewhere, is named, and nothing is merged. Then each run is copied under a hidden name
+and renamed, so that a kill leaves whole runs, and the next call goes on with the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from initbench.errors import StoreError, UsageError
+from initbench.store import directory_swap, sweep_index
+from initbench.store.checkpoint_files import CHECKPOINTS
+from initbench.store.files import copy_regular, produce_atomic
+from initbench.store.locks import is_locked, structure_lock
+from initbench.store.manifest import MANIFEST, differences, hashes_of
+from initbench.store.misplaced import find_misplaced
+from initbench.store.run_directory import (
+    COMPLETE,
+    LAYERS,
+    LISTED,
+    LOCK,
+    METRICS,
+    SHIFT,
+    STOPPED,
+    WEIGHTS,
+    Record,
+    RunPaths,
+    is_complete,
+    is_deletable,
+    odd_files,
+    read_record,
+    run_locked_error,
+    wrap_os_errors,
+)
+from initbench.store.store import Store
+
+RESULT_FILES = (METRICS, LAYERS, SHIFT, WEIGHTS)
+"""Files that hold nothing but results: two of one run are equal to the byte."""
+RESULT_KEYS = ("status", "steps", "final", "diverged", "parameters")
+"""What run.json says of the result; times, machines and versions beside it may differ."""
+
+
+@dataclass
+class MergeResult:
+    """What a merge did, or is going to do."""
+
+    copied: list[str] = field(default_factory=list)
+    same: list[str] = field(default_factory=list)
+    """Runs that were there already, with the same result."""
+    left: dict[str, str] = field(default_factory=dict)
+    """Skipped runs, and why."""
+    sweeps: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _SourceRun:
+    store: Store
+    run_id: str
+    is_complete: bool
+
+
+def merge(sources: Sequence[Path], into: Path) -> MergeResult:
+    """Copy the runs and sweeps of `sources` into the store at `into`.
+
+    A result takes the place of an attempt that failed or was interrupted. Raises UsageError for a source
+    that is no directory of runs, StoreError for what is damaged or in conflict, before anything is written.
+    """
+    merged = MergeResult()
+    for source in sources:
+        _check_source(source, into)
+        for run in find_misplaced(source):
+            hint = "merge the directory it is in" if run.is_nested else "rename it to that"
+            merged.left[str(run.directory)] = f"holds the run {run.run_id}: {hint}"
+    with wrap_os_errors(f"merge into {into}"):
+        chosen = _chosen(sources, into, merged)
+        for run_id, found in chosen.items():
+            (merged.copied if _copy(found, RunPaths(into, run_id)) else merged.same).append(run_id)
+        for source in sources:
+            for name in sweep_index.names(source):
+                sweep_index.add(into, name, sweep_index.read(source, name))
+                merged.sweeps += [] if name in merged.sweeps else [name]
+    return merged
+
+
+def _check_source(source: Path, into: Path) -> None:
+    """Raise UsageError, with what to give instead, for what is no directory of runs."""
+    if not source.is_dir():
+        raise UsageError(f"{source} is not a directory of runs")
+    if source.resolve() == into.resolve():
+        raise UsageError(f"{source} is where the runs are merged into: leave it out")
+    if (record := read_record(source)) is not None:
+        run_id = record.get("run_id")
+        parent = source.resolve().parent
+        renamed = "" if source.resolve().name == run_id else f", and rename it to {run_id}"
+        raise UsageError(
+            f"{source} is the run {run_id}: name the directory of runs it is in, {parent}{renamed}"
+        )
+    misplaced = find_misplaced(source)
+    if misplaced and not Store(source).records():
+        parents = dict.fromkeys(str(run.directory.parent) for run in misplaced)
+        if str(source) not in parents:
+            raise UsageError(f"{source} holds no runs itself: name {' '.join(parents)}")
+
+
+def _chosen(sources: Sequence[Path], into: Path, merged: MergeResult) -> dict[str, _SourceRun]:
+    """One directory for each run to copy. Raises StoreError with everything that speaks against it."""
+    chosen: dict[str, _SourceRun] = {}
+    problems: list[str] = []
+    for source in sources:
+        for run_id, found in _candidates(source, merged, problems):
+            other = chosen.get(run_id)
+            if other is None or (found.is_complete and not other.is_complete):
+                chosen[run_id] = found
+            elif found.is_complete:
+                problems += _conflicts(run_id, other.store, found.store)
+    target = Store(into)
+    for run_id, found in chosen.items():
+        merged.left.pop(run_id, None)
+        if found.is_complete and target.status(run_id) in COMPLETE:
+            problems += _conflicts(run_id, target, found.store)
+    if problems:
+        raise StoreError("\n".join([*problems, "nothing was merged"]))
+    return chosen
+
+
+def _candidates(source: Path, merged: MergeResult, problems: list[str]) -> Iterator[tuple[str, _SourceRun]]:
+    store = Store(source)
+    for record in store.records():
+        run_id, status = record["run_id"], record["status"]
+        if status not in (*COMPLETE, *STOPPED):
+            merged.left[run_id] = f"is {status} in {source}"
+            continue
+        if (source / run_id).is_symlink():  # what a foreign store points at is not to be taken along
+            problems.append(f"{source / run_id} is a link, not a directory")
+            continue
+        odd = store.read_stable(run_id, odd_files)
+        problems += [f"{source / run_id}: {problem}" for problem in odd or ()]
+        if status in COMPLETE and not odd:
+            problems += [f"{source / run_id}: {problem}" for problem in store.verify(run_id)]
+        yield run_id, _SourceRun(store, run_id, status in COMPLETE)
+
+
+def _conflicts(run_id: str, one: Store, other: Store) -> Iterator[str]:
+    """In what two results of one run differ, in a sentence, if they do."""
+    first, second = one.read_stable(run_id, _result), other.read_stable(run_id, _result)
+    if first is None or second is None:  # removed meanwhile
+        return
+    names = [name for name in RESULT_FILES if first[0].get(name) != second[0].get(name)]
+    names += [f"run.json: {key}" for key in RESULT_KEYS if first[1].get(key) != second[1].get(key)]
+    if names:
+        told = f"run {run_id} has two results, in {one.root} and in {other.root}"
+        yield f"{told}: {', '.join(names)} differ"
+
+
+def _result(directory: Path) -> tuple[dict[str, str], Record] | None:
+    """The hashes of a run's files, and its record; None where it is not complete any more."""
+    try:
+        return hashes_of(directory), read_record(directory) or {}
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _copy(found: _SourceRun, places: RunPaths) -> bool:
+    """Copy one run, unless what is there is as good; whether it was copied."""
+    places.root.mkdir(parents=True, exist_ok=True)
+    with structure_lock(places.root):
+        directory_swap.recover_run(places)
+        if is_complete(places.live) or (places.live.exists() and not found.is_complete):
+            return False
+        if places.live.exists() and not is_deletable(places.live):
+            raise StoreError(f"{places.live} holds something other than a run; move it away first")
+        if is_locked(places.live / LOCK):
+            raise run_locked_error(places.run_id, places.live)
+        if found.store.read_stable(found.run_id, partial(_copy_files, places)) is None:
+            return False
+        if found.is_complete and (problems := list(differences(places.rerun, hashes=True))):
+            raise StoreError(f"{found.store.root / found.run_id} changed while it was copied: {problems[0]}")
+        directory_swap.swap(places)
+    return True
+
+
+def _copy_files(places: RunPaths, directory: Path) -> bool:
+    """Copy a run to where a rerun is written; whether it has been there all the while."""
+    directory_swap.delete(places.rerun)
+    places.rerun.mkdir()
+    # The manifest, which makes the run complete, comes last.
+    for name in (*LISTED, *CHECKPOINTS, MANIFEST):
+        with suppress(FileNotFoundError):  # it may be removed meanwhile
+            (directory / name).lstat()
+            produce_atomic(places.rerun / name, partial(copy_regular, directory / name))
+    return True

@@ -1,0 +1,103 @@
+"""What keeps a claim from a verdict although its numbers are clear: how the runs were tuned and looked at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean
+
+from initbench.analysis.gates.evaluate import ComparisonResult, GateResult
+from initbench.analysis.gates.expression import (
+    GateNode,
+    LayerAggregate,
+    LayerStatistic,
+    Number,
+    Quantity,
+    StepsTo,
+)
+from initbench.analysis.metrics import steps_to
+from initbench.analysis.run_summary import RunSummary
+from initbench.study.tuning import Tuning
+
+
+@dataclass(frozen=True)
+class ArmRecord:
+    """The runs of one arm, and how it was tuned."""
+
+    runs: Sequence[RunSummary]
+    tuning: Tuning | None
+
+
+def reasons(judgement: GateResult, arms: Mapping[str, ArmRecord]) -> Iterator[str]:
+    """Yield a sentence for each reason not to decide the claim behind `judgement` on these runs."""
+    for name, arm in arms.items():
+        tuning = arm.tuning
+        if tuning is not None and tuning.range_edge is not None and _is_read(name, tuning.key, judgement):
+            yield _edge_sentence(name, tuning)
+    parts = [part for case in judgement.cases for part in case.parts]
+    yield from dict.fromkeys(said for part in parts if (said := _too_coarse(part, arms)) is not None)
+
+
+def _is_read(name: str, key: str, judgement: GateResult) -> bool:
+    """Whether the claim reads something of the arm that the tuned key can change.
+
+    What is measured before the first update is the same under every value of a key of `train`.
+    """
+    read = [q for q in judgement.gate.quantities if q.row.name in (name, None)]
+    return any(not (key.startswith("train.") and _is_at_init(quantity)) for quantity in read)
+
+
+def _is_at_init(quantity: Quantity) -> bool:
+    return isinstance(quantity, LayerStatistic | LayerAggregate) and quantity.moment == "init"
+
+
+def _edge_sentence(name: str, tuning: Tuning) -> str:
+    values = [one.value for one in tuning.tried]
+    return (
+        f"{name} is best at {tuning.key}={tuning.chosen.value:g}, the {tuning.range_edge} end "
+        f"of the {len(values)} values tried ({values[0]:g} to {values[-1]:g}): a better one may lie beyond"
+    )
+
+
+def _too_coarse(part: ComparisonResult, arms: Mapping[str, ArmRecord]) -> str | None:
+    """Say so where two counts of steps differ by less than the distance of two looks at the accuracy."""
+    left, right = part.condition.left, part.condition.right
+    if not any(isinstance(side, StepsTo) for side in (left, right)):
+        return None
+    steps = [_mean_steps(side, arms) for side in (left, right)]
+    if steps[0] is None or steps[1] is None:
+        return None
+    spacing = max(_spacing(arm.runs) for side in (left, right) if (arm := _arm_of(side, arms)) is not None)
+    apart = abs(steps[0] - steps[1])
+    if spacing <= 1.0 or apart == 0.0 or apart >= spacing:  # counts from looks at every update are exact
+        return None
+    return (
+        f"the accuracy is looked at every {spacing:g} updates, which cannot show a difference of {apart:.3g}:"
+        " give a smaller train.eval_every"
+    )
+
+
+def _arm_of(side: GateNode, arms: Mapping[str, ArmRecord]) -> ArmRecord | None:
+    if not isinstance(side, StepsTo) or side.row.name is None:
+        return None
+    return arms.get(side.row.name)
+
+
+def _mean_steps(side: GateNode, arms: Mapping[str, ArmRecord]) -> float | None:
+    """The mean count of an arm, or the number that it is held against; None for any other expression."""
+    if isinstance(side, Number):
+        return side.value
+    arm = _arm_of(side, arms)
+    if arm is None or not isinstance(side, StepsTo):
+        return None
+    counts = [steps_to(run, side.accuracy) for run in arm.runs]
+    reached = [count for count in counts if count is not None and math.isfinite(count)]
+    return fmean(reached) if reached else None
+
+
+def _spacing(runs: Sequence[RunSummary]) -> float:
+    """The largest number of updates between two evaluations."""
+    looks = [[step for step, *_ in run.evaluations if step is not None] for run in runs]
+    return max((after - before for steps in looks for before, after in pairwise(steps)), default=0.0)

@@ -1,0 +1,71 @@
+"""Lessons from files, by name or by path, and files of which nobody knows what they declare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from initbench.config.bundled_files import CONFIGS
+from initbench.config.lesson_loader import name_of, read_lesson
+from initbench.config.lesson_schema import Lesson
+from initbench.config.loading import read_all, validate_document
+from initbench.config.overrides import Override
+from initbench.config.schema import ExperimentConfig
+from initbench.config.sweep_loader import read_sweep
+from initbench.config.sweep_schema import Sweep
+from initbench.config.yaml_reader import Document
+from initbench.errors import ConfigIssue, UnknownNameError
+from initbench.registry import unknown_name
+from initbench.study.validate_lesson import problems
+from initbench.study.validate_sweep import find_issues as sweep_problems
+
+LESSONS = CONFIGS / "lessons"
+"""The shipped lessons."""
+
+
+def bundled_lessons() -> dict[str, Path]:
+    """The shipped lessons by name, in the order of their files."""
+    return {name_of(path.name): path for path in sorted(LESSONS.glob("*.yaml"))} if LESSONS.is_dir() else {}
+
+
+def load_lessons(names: Sequence[str], overrides: Sequence[str] = ()) -> list[Lesson]:
+    """Lessons by the names of shipped ones or the paths of files, their arms under `overrides`.
+
+    Raises UnknownNameError for what is neither, and one ConfigError with the faults of all files.
+    """
+    return read_all([_path(name) for name in names], overrides, _lesson)
+
+
+def load_mixed(paths: Sequence[str], overrides: Sequence[str]) -> list[ExperimentConfig | Lesson | Sweep]:
+    """What each file declares, be it experiment, lesson or sweep; raises ConfigError with all faults."""
+    return read_all(paths, overrides, _any)
+
+
+def _path(name: str) -> Path | str:
+    if name == "-" or "/" in name or name.endswith((".yaml", ".yml")):
+        return name
+    known = bundled_lessons()
+    if name_of(name) not in known:
+        raise UnknownNameError(unknown_name("lesson", name, known))
+    return known[name_of(name)]
+
+
+def _lesson(
+    document: Document, file: str, overrides: Sequence[Override]
+) -> tuple[Lesson | None, list[ConfigIssue]]:
+    kind = document.data.get("kind", "experiment")
+    if kind in ("experiment", "sweep"):
+        command = "run" if kind == "experiment" else "sweep"
+        said = f"is no lesson but {'an' if command == 'run' else 'a'} {kind}; use: initbench {command} {file}"
+        return None, [ConfigIssue(file, "kind", said)]
+    return read_lesson(document, file, overrides, problems)
+
+
+def _any(
+    document: Document, file: str, overrides: Sequence[Override]
+) -> tuple[ExperimentConfig | Lesson | Sweep | None, list[ConfigIssue]]:
+    if document.data.get("kind") == "lesson":
+        return _lesson(document, file, overrides)
+    if document.data.get("kind") == "sweep":
+        return read_sweep(document, file, overrides, sweep_problems)
+    return validate_document(ExperimentConfig, document, file, overrides)

@@ -1,0 +1,34 @@
+"""Sweeps from files: those that declare one, and experiments whose axes are given beside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from initbench.config.loading import read_all
+from initbench.config.overrides import Override
+from initbench.config.sweep_loader import read_sweep
+from initbench.config.sweep_schema import Sweep
+from initbench.config.yaml_reader import Document
+from initbench.errors import ConfigIssue
+from initbench.study.validate_sweep import find_issues
+
+
+def load_sweep(path: str, overrides: Sequence[str] = (), *, skip_invalid: bool = False) -> Sweep:
+    """The sweep in a file, `-` for standard input, under overrides of which `key=v1,v2` make axes.
+
+    Raises one ConfigError with everything that is wrong. With `skip_invalid`, points that cannot be built
+    are left out, as long as there are others.
+    """
+    (found,) = read_all([path], overrides, partial(_sweep, skip_invalid=skip_invalid), axes=True)
+    return found
+
+
+def _sweep(
+    document: Document, file: str, overrides: Sequence[Override], *, skip_invalid: bool
+) -> tuple[Sweep | None, list[ConfigIssue]]:
+    if document.data.get("kind") == "lesson":
+        line, column = document.positions.value(["kind"]) or (1, 1)
+        said = f"is no sweep but a lesson; use: initbench lesson {file}"
+        return None, [ConfigIssue(f"{file}:{line}:{column}", "kind", said)]
+    return read_sweep(document, file, overrides, find_issues, skip_invalid=skip_invalid)

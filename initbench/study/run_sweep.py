@@ -1,0 +1,210 @@
+"""Run what a sweep lacks, tune what is to be tuned, and note which runs are its own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from initbench.analysis.load_runs import read_facts
+from initbench.analysis.metrics import METRICS
+from initbench.analysis.run_summary import RunSummary
+from initbench.analysis.tables import Table, tables
+from initbench.config.schema import ExperimentConfig
+from initbench.config.sweep_schema import Point, Sweep
+from initbench.config.tuning_schema import apply_choice
+from initbench.errors import ConfigError
+from initbench.runner.pending import RunLimits
+from initbench.runner.plan import RunContext, plan
+from initbench.runner.runner import dependency_in
+from initbench.store import sweep_index
+from initbench.store.run_directory import COMPLETE, Record
+from initbench.study.tuning import Tuning, choose_best, score_trial
+
+Drive = Callable[[Sequence[ExperimentConfig]], object]
+"""Trains what experiments lack, as far as it may; what came of it is in the store."""
+ENDED = (*COMPLETE, "failed")
+"""Statuses of runs from which nothing more is to be expected."""
+MISSING = "missing"
+"""What stands for the status of a run that is not stored."""
+RESUME_LIMITS = RunLimits(keep_failed=True)
+"""That of a sweep which is called again, without options."""
+
+
+@dataclass(frozen=True)
+class PointResult:
+    """A point, and its runs."""
+
+    point: Point
+    config: ExperimentConfig | None
+    """As it is run; None while the value that is tuned is not chosen, or what it starts from not there."""
+    run_ids: tuple[str, ...]
+    tuning: Tuning | None = None
+    tuning_ids: tuple[str, ...] = ()
+    waiting: ExperimentConfig | None = None
+    """What is to be run, where its ids are not known before runs of another point are there to start from."""
+
+    @property
+    def label(self) -> str:
+        """What the point is called."""
+        return self.point.label or self.point.config.name
+
+    def as_record(self) -> Record:
+        """What the store keeps of it."""
+        return {
+            "experiment": self.point.config.name,
+            "keys": dict(self.point.keys),
+            "runs": list(self.run_ids),
+            "tuning_runs": list(self.tuning_ids),
+            "tuning": None if self.tuning is None else self.tuning.as_data(),
+        }
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """A sweep, or a part of one, and what is stored of it."""
+
+    sweep: Sweep
+    points: tuple[PointResult, ...]
+    facts: Mapping[str, RunSummary]
+    """By id, those runs that are stored."""
+
+    @property
+    def run_ids(self) -> list[str]:
+        """All runs that belong to it, those of the tuning last."""
+        own = [run_id for point in self.points for run_id in point.run_ids]
+        return own + [run_id for point in self.points for run_id in point.tuning_ids]
+
+    def status(self, run_id: str) -> str:
+        """Of one run."""
+        return self.facts[run_id].status if run_id in self.facts else MISSING
+
+    @cached_property
+    def statuses(self) -> Counter[str]:
+        """How many runs have each status."""
+        return Counter(self.status(run_id) for run_id in self.run_ids)
+
+    @property
+    def failed(self) -> list[RunSummary]:
+        """Runs that came to no result because something went wrong."""
+        found = (self.facts.get(run_id) for run_id in self.run_ids)
+        return [run for run in found if run is not None and run.status in ("failed", "crashed", "damaged")]
+
+    @property
+    def total(self) -> int:
+        """Runs of all points, those of the tuning included."""
+        return sum(len(one.tuning_ids) + len(one.point.config.seed_list) for one in self.points)
+
+    @property
+    def unfinished(self) -> int:
+        """Runs that have not come to an end."""
+        return self.ahead(RESUME_LIMITS)
+
+    def ahead(self, budget: RunLimits) -> int:
+        """Runs that a command trains; those of points whose tuning is not at its end are among them."""
+        waiting = sum(len(one.point.config.seed_list) for one in self.points if one.config is None)
+        return waiting + self.to_train(self.run_ids, budget)
+
+    def to_train(self, run_ids: Iterable[str], budget: RunLimits) -> int:
+        """How many of these it trains."""
+        return sum(budget.will_run(self.status(run_id)) for run_id in run_ids)
+
+    @cached_property
+    def tables(self) -> list[Table]:
+        """Its comparison: rows are called as the points are."""
+        runs = [
+            replace(self.facts[run_id], experiment=point.label)
+            for point in self.points
+            for run_id in point.run_ids
+            if run_id in self.facts and self.facts[run_id].is_placed
+        ]
+        return tables(runs)
+
+
+def run_sweep(sweep: Sweep, workplace: RunContext, drive: Drive) -> SweepResult:
+    """Train what is missing. Raises as `drive` and `plan` do; runs that fail are in the result."""
+    return _SweepRunner(sweep, workplace, drive).run()
+
+
+def load_stored_sweep(sweep: Sweep, workplace: RunContext) -> SweepResult:
+    """What there is of a sweep, without training and without a note of it."""
+    return _SweepRunner(sweep, workplace, None).run()
+
+
+class _SweepRunner:
+    def __init__(self, sweep: Sweep, workplace: RunContext, drive: Drive | None) -> None:
+        self._sweep, self._workplace, self._drive = sweep, workplace, drive
+        self._facts: dict[str, RunSummary] = {}
+
+    def run(self) -> SweepResult:
+        """Have all runs trained, as far as something trains here, and read what is stored."""
+        if self._sweep.tune is None:
+            found = [self._ready(point, point.config) for point in self._sweep.points]
+        else:
+            found = self._tuned()
+        self._note(found)
+        self._train([config for one in found if (config := one.config or one.waiting) is not None])
+        if any(one.waiting for one in found):
+            found = [self._ready(one.point, one.waiting, one) if one.waiting else one for one in found]
+            self._note(found)
+        self._read(run_id for one in found for run_id in one.run_ids)
+        return SweepResult(self._sweep, tuple(found), self._facts)
+
+    def _tuned(self) -> list[PointResult]:
+        """The points under the values chosen for them."""
+        points = self._sweep.points
+        ids = {point.label: [self._ids(candidate) for candidate in point.candidates] for point in points}
+        self._note([PointResult(point, None, (), None, _flat(ids[point.label])) for point in points])
+        self._train([candidate for point in points for candidate in point.candidates])
+        self._read(run_id for found in ids.values() for group in found for run_id in group)
+        return [self._choose(point, ids[point.label]) for point in points]
+
+    def _choose(self, point: Point, ids: Sequence[Sequence[str]]) -> PointResult:
+        tune = self._sweep.tune
+        assert tune is not None
+        flat = _flat(ids)
+        if any(run_id not in self._facts or self._facts[run_id].status not in ENDED for run_id in flat):
+            return PointResult(point, None, (), None, flat)
+        metric = METRICS[tune.select]
+        runs = [[self._facts[run_id] for run_id in group] for group in ids]
+        tried = [score_trial(value, group, metric) for value, group in zip(tune.values, runs, strict=True)]
+        tuning = choose_best(tune.key, metric, tried)
+        tuned = PointResult(point, None, (), tuning, flat)
+        return self._ready(point, apply_choice(point.config, point.candidates[tuning.best]), tuned)
+
+    def _ready(
+        self, point: Point, config: ExperimentConfig, before: PointResult | None = None
+    ) -> PointResult:
+        """The point with its ids; without them where other points are to be trained first."""
+        before = before or PointResult(point, None, ())
+        try:
+            return replace(before, config=config, run_ids=self._ids(config), waiting=None)
+        except ConfigError:
+            if dependency_in(config, {one.config.name for one in self._sweep.points}) is None:
+                raise
+            return replace(before, waiting=config)
+
+    def _ids(self, config: ExperimentConfig) -> tuple[str, ...]:
+        return tuple(plan(config, self._workplace).run_ids.values())
+
+    def _train(self, configs: Sequence[ExperimentConfig]) -> None:
+        if self._drive is not None and configs:
+            self._drive(configs)
+
+    def _read(self, run_ids: Iterable[str]) -> None:
+        store = self._workplace.store
+        there = {record["run_id"] for record in store.records()}
+        wanted = [run_id for run_id in run_ids if run_id in there]
+        if wanted:
+            self._facts |= {run.run_id: run for run in read_facts(store, wanted)}
+
+    def _note(self, found: Sequence[PointResult]) -> None:
+        """Before the training, so that what runs is found meanwhile."""
+        if self._drive is not None and found:
+            known = {one.label: one.as_record() for one in found}
+            sweep_index.add(self._workplace.store.root, self._sweep.name, known)
+
+
+def _flat(groups: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    return tuple(run_id for group in groups for run_id in group)

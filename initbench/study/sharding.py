@@ -1,0 +1,85 @@
+"""Part of a sweep for one of several machines, which need not know of each other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from initbench.config.schema import ExperimentConfig
+from initbench.config.sweep_schema import Point, Sweep
+from initbench.errors import UsageError
+from initbench.runner.batching import program_key
+
+Cost = Callable[[ExperimentConfig], float]
+"""What one run of an experiment costs, the same on every machine."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which part of how many."""
+
+    index: int
+    """From 1."""
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """`2/8`; raises UsageError for anything else."""
+        found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+        if found is None or not 1 <= int(found[1]) <= int(found[2]):
+            raise UsageError(f"--shard takes a part of how many, as in --shard 2/8, not {text!r}")
+        return cls(int(found[1]), int(found[2]))
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A point with one seed, or one that is tuned with all."""
+
+    point: Point
+    cost: float
+    program: str
+
+    @property
+    def key(self) -> tuple[float, str, str, tuple[int, ...]]:
+        """Its place in the line."""
+        return -self.cost, self.program, self.point.label, self.point.config.seed_list
+
+
+def select_shard(sweep: Sweep, shard: Shard, cost: Cost) -> Sweep:
+    """The points of `shard`, with those of their seeds that are in it.
+
+    All runs stand in one line, the costly ones first, and beside each other those that can be trained as one
+    cohort; the line is cut where equal shares of the cost end, and a run is in the share that holds its
+    middle. So no share is further from the others than the cost of one run. A point that is tuned is cut
+    nowhere: its value is chosen from all of its runs.
+    """
+    line = sorted((piece for point in sweep.points for piece in _pieces(point, cost)), key=lambda p: p.key)
+    total = sum(piece.cost for piece in line)
+    chosen: dict[str, list[Point]] = {}
+    before = 0.0
+    for piece in line:
+        middle = (before + piece.cost / 2.0) / total if total else 0.0
+        before += piece.cost
+        if min(int(middle * shard.count), shard.count - 1) == shard.index - 1:
+            chosen.setdefault(piece.point.label, []).append(piece.point)
+    points = [_joined(chosen[point.label], point) for point in sweep.points if point.label in chosen]
+    return sweep.part(tuple(points))
+
+
+def _pieces(point: Point, cost: Cost) -> list[_Piece]:
+    same = program_key(point.config)
+    if point.candidates:
+        whole = sum(cost(config) * len(config.seed_list) for config in point.configs())
+        return [_Piece(point, whole, same)]
+    each = cost(point.config)
+    seeds = point.config.seed_list
+    return [_Piece(replace(point, config=point.config.with_seeds(seed)), each, same) for seed in seeds]
+
+
+def _joined(pieces: Sequence[Point], point: Point) -> Point:
+    if point.candidates:
+        return point
+    seeds = {seed for piece in pieces for seed in piece.config.seed_list}
+    kept = [seed for seed in point.config.seed_list if seed in seeds]
+    return replace(point, config=point.config.with_seeds(*kept))

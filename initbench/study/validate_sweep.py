@@ -1,0 +1,58 @@
+"""What the schema of a sweep cannot see: whether its gates can be read, and what they name is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from initbench.analysis.gates.parser import LONGEST, GateSyntaxError, parse_condition
+from initbench.analysis.metrics import METRICS
+from initbench.config.validation_errors import KeyPath
+from initbench.config.yaml_reader import REFUSED
+from initbench.registry import unknown_name
+
+
+def find_issues(
+    data: Mapping[str, Any], labels: Sequence[str], is_changed: bool
+) -> Iterator[tuple[KeyPath, str]]:
+    """Faults of gates, and of the metric that is tuned for.
+
+    A gate may name a row that is not there where the command line has changed the axes: it is left out then.
+    """
+    gates = data.get("gates")
+    for i, text in enumerate(gates if isinstance(gates, list) else []):
+        if isinstance(text, str) and text and text != REFUSED:
+            yield from ((("gates", i), said) for said in gate_problems(text, None if is_changed else labels))
+    tune = data.get("tune")
+    if isinstance(tune, dict) and isinstance(name := tune.get("select", "final_val_accuracy"), str):
+        yield from ((("tune", "select"), said) for said in check_tunable(name))
+
+
+def gate_problems(text: str, labels: Sequence[str] | None) -> Iterator[str]:
+    """Why a gate of a sweep cannot be judged; columns count from 1, within the gate.
+
+    `labels`: the rows that it may name; None where these are not known.
+    """
+    if len(text) > LONGEST:
+        yield f"a gate has at most {LONGEST} characters; this one has {len(text)}"
+        return
+    try:
+        found = parse_condition(text).quantities
+    except GateSyntaxError as fault:
+        yield f"column {fault.column + 1}: {fault}"
+        return
+    for quantity in found:
+        name = quantity.row.name
+        if quantity.row.earlier:
+            yield f"column {quantity.column + 1}: before. has no meaning here; use compare --against"
+        elif name is not None and labels is not None and name not in labels:
+            yield f"column {quantity.column + 1}: {unknown_name('row', name, labels)}"
+
+
+def check_tunable(name: str) -> Iterator[str]:
+    """Why a metric cannot be tuned for."""
+    scored = [metric.name for metric in METRICS.values() if metric.better and not metric.censored]
+    if name not in METRICS:
+        yield unknown_name("metric", name, scored)
+    elif name not in scored:
+        yield f"{name} cannot be tuned for; choose from {', '.join(scored)}"

@@ -1,0 +1,115 @@
+"""Two inputs at once: how their pre-activations in one unit go together.
+
+Their Gaussian parts have correlation c; a bias is the same for both (Poole et al. 2016).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from initbench.theory.nonlinearity import Nonlinearity
+from initbench.theory.preactivation import PreactivationDistribution, evaluate_moments, quadrature_nodes
+from initbench.theory.quadrature import FEATURES, panel_nodes
+
+_SAME = 1.0 - 1e-12
+_APART_PANELS = 16
+
+Products = dict[tuple[str, str], float]
+"""E[f(h_a) g(h_b)] by the names of f and g."""
+
+PAIRS = (
+    ("h2", "h2"),
+    ("act", "act"),
+    ("act2", "act2"),
+    ("act", "act2"),
+    ("act3", "act"),
+    ("act2", "slope2"),
+    ("slope", "slope"),
+    ("slope2", "slope2"),
+    ("zero", "zero"),
+    ("flat", "flat"),
+)
+
+
+def pair_expectations(
+    activation: Nonlinearity, law: PreactivationDistribution, correlation: float
+) -> Products:
+    """E[f(h_a) g(h_b)] of the PAIRS, for two inputs of that law whose Gaussian parts correlate so."""
+    c = min(1.0, max(-1.0, correlation))
+    total: Products = dict.fromkeys(PAIRS, 0.0)
+    for bias, share in law.biases():
+        at_bias = PreactivationDistribution(law.variance, bias)
+        part = _same(activation, at_bias) if c > _SAME else _different(activation, at_bias, c)
+        for pair in PAIRS:
+            total[pair] += share * part[pair]
+    return total
+
+
+def _same(activation: Nonlinearity, law: PreactivationDistribution) -> Products:
+    nodes = quadrature_nodes(law, activation.breaks)
+    values = evaluate_moments(activation, nodes.h)
+    return {(f, g): nodes.mean(values[f] * values[g]) for f, g in PAIRS}
+
+
+def _different(activation: Nonlinearity, law: PreactivationDistribution, c: float) -> Products:
+    """h_b given h_a is N(c·h_a, 1 − c²), in standard units: the inner integral, for every outer node."""
+    std, rest = math.sqrt(law.variance), math.sqrt(max(0.0, 1.0 - c * c))
+    # For inputs that are nearly alike, the inner integral turns within a few `rest` of where φ bends.
+    turns = tuple(
+        (mark - law.shift) / max(abs(c), 0.5) + law.shift + std * rest * width
+        for mark in activation.breaks
+        for width in (-5.0, -2.0, 0.0, 2.0, 5.0)
+    )
+    outer = quadrature_nodes(law, (*activation.breaks, *turns), panels=16, order=6)
+    z = outer.z.numpy()
+    marks = (np.array([*FEATURES, *activation.breaks]) - law.shift) / std
+    own, mass = panel_nodes((marks[None] - c * z[:, None]) / max(rest, 1e-9), panels=8, order=6)
+    h = torch.from_numpy(law.shift + std * (c * z[:, None] + rest * own))
+    first, second = evaluate_moments(activation, outer.h), evaluate_moments(activation, h)
+    weight = torch.from_numpy(mass)
+    inner = {g: (weight * second[g]).sum(1) for g in {pair[1] for pair in PAIRS}}
+    return {(f, g): outer.mean(first[f] * inner[g]) for f, g in PAIRS}
+
+
+@dataclass(frozen=True)
+class PairDifference:
+    """What two inputs' activations differ by, in a form that keeps its digits where they are nearly alike."""
+
+    gap: float
+    """E[(φ(h_a) − φ(h_b))²]/2, which is E[φ²] − E[φ(h_a)φ(h_b)]."""
+    slope_product: float
+    """E[φ′(h_a)φ′(h_b)]: times the variance of h, what E[φ(h_a)φ(h_b)] gains per unit of correlation."""
+
+
+def difference(
+    activation: Nonlinearity, law: PreactivationDistribution, correlation: float
+) -> PairDifference:
+    """Return how the activations of two inputs differ, given the correlation of their Gaussian parts.
+
+    With u and v independent and standard normal, h = shift + s·u ± d·v, where s² = variance·(1 + c)/2 and
+    d² = variance·(1 − c)/2. The difference is integrated as it stands: 1 − c of a deep relu net falls below
+    1e-4, and a difference of two rounded expectations would lose it.
+    """
+    c = min(1.0, max(-1.0, correlation))
+    shared = math.sqrt(law.variance * (1.0 + c) / 2.0)
+    apart = math.sqrt(law.variance * (1.0 - c) / 2.0)
+    v_marks = np.array([[*FEATURES]]) / max(apart, 1e-9)
+    v, v_weight = panel_nodes(v_marks, panels=_APART_PANELS, order=6)
+    positive = v[0] > 0.0
+    v, v_weight = v[0][positive], 2.0 * v_weight[0][positive]
+    gap = slope_product = 0.0
+    for bias, share in law.biases():
+        bends = np.array([*FEATURES, *activation.breaks]) - bias
+        marks = np.concatenate([bends + apart * v[:, None], bends - apart * v[:, None]], axis=1)
+        u, u_weight = panel_nodes(marks / max(shared, 1e-9), panels=8, order=6)  # (V, U)
+        middle, away = bias + shared * u, apart * v[:, None]
+        first, second = torch.from_numpy(middle + away), torch.from_numpy(middle - away)
+        weight = share * torch.from_numpy(v_weight[:, None] * u_weight)
+        gap += 0.5 * float((weight * (activation.phi(first) - activation.phi(second)).square()).sum())
+        slopes = activation.derivative(first) * activation.derivative(second)
+        slope_product += float((weight * slopes).sum())
+    return PairDifference(gap, slope_product)

@@ -1,0 +1,110 @@
+"""A stack of layers as mean-field theory sees it: what each layer's statistics should be, and how far one
+net of finite width strays from that.
+
+The length map and χ are those of Poole et al. 2016 and Schoenholz et al. 2017. To leading order in 1/width, a
+layer's expected second moment K(x) = σ_w² mean φ(h)² + σ_b² is a random variable of the layers below, whose
+covariance over two inputs goes on as
+
+    v_ab ← χ∥² v_ab + (σ_w⁴/n)·Cov(φ(h_a)², φ(h_b)²),   n units of the layer below,
+
+and a statistic T = mean of ψ(h) over a layer's units and a batch has, as the mean over pairs of its inputs,
+
+    Var T = Cov(ψ(h_a), ψ(h_b))/units + (∂E[ψ]/∂K)² v_ab.
+
+For relu with σ_w² = 2, one net and one input, that makes (5(L−1) + 2)/n for the relative variance of q. The
+curvature of the length map turns v into a shift of the mean, m ← χ∥ m + ½σ_w² (∂²E[φ²]/∂K²) v_aa. Two inputs
+without correlation have one by chance, of variance 1/n a layer,
+which is all that they share; it goes on alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import accumulate
+from operator import and_
+
+from initbench.theory.expectations import (
+    LINEAR,
+    Correlation,
+    Covariances,
+    covariances,
+    expectations,
+    next_correlation,
+)
+from initbench.theory.finite_width import LayerStep, at_the_head, forward_statistics, gradient_ratio
+from initbench.theory.types import InputStatistics, LayerPrediction, TheoryLayer
+
+MAX_RELATIVE_SPREAD = 0.5
+"""How far one net may stray from the mean, relative to it, for the leading order in 1/width to be trusted."""
+Q_UNDERFLOW = 1e-70
+"""A second moment that float32 has nothing left of: no further layer is predicted."""
+Q_OVERFLOW = 1e70
+
+
+def propagate(layers: Sequence[TheoryLayer], source: InputStatistics) -> list[LayerPrediction]:
+    """What to expect of each layer. The input goes through no activation; the last layer is the head.
+
+    Layers past the point where float32 has lost the signal, or it has overflowed, are predicted nothing.
+    """
+    steps = list(_walk(layers, source))
+    trusted = list(accumulate((step.relative_spread <= MAX_RELATIVE_SPREAD for step in steps), and_))
+    steps = [step if good else step.infinite_width() for step, good in zip(steps, trusted, strict=True)]
+    predicted = [_predicted(step, trusted=good) for step, good in zip(steps, trusted, strict=True)]
+    backward = at_the_head(layers[-1].units, steps[-1].law.second_moment if steps else 0.0)
+    for step, one in reversed(list(zip(steps, predicted, strict=True))):
+        if step.following is not None:
+            one.statistics["grad_ratio"], backward = gradient_ratio(step, backward)
+    if not all(trusted):  # what the layers above hand down counts for the gradient of those below
+        predicted = [replace(one, backward_trusted=False) for one in predicted]
+    return predicted + [LayerPrediction() for _ in range(len(layers) - len(steps))]
+
+
+def _predicted(step: LayerStep, *, trusted: bool) -> LayerPrediction:
+    statistics, correlation = forward_statistics(step), step.correlation
+    wide_q = step.law.second_moment
+    if step.following is None:
+        return LayerPrediction(statistics, trusted, wide_q=wide_q, correlation=correlation)
+    sigma_w2 = step.following.sigma_w2
+    return LayerPrediction(
+        statistics,
+        trusted,
+        wide_q=wide_q,
+        chi_1=sigma_w2 * step.expected.mean["slope2"],
+        chi_parallel=sigma_w2 * step.expected.slope["act2"],
+        correlation=correlation,
+    )
+
+
+def _walk(layers: Sequence[TheoryLayer], source: InputStatistics) -> Iterator[LayerStep]:
+    law = layers[0].law(source.q)
+    correlation = Correlation(_first_correlation(layers[0], source), source.correlation_spread)
+    spread, shift = (layers[0].sigma_w2 * source.q) ** 2 * source.spread, 0.0
+    # The batch is the same for every net: over all its pairs, what its inputs differ by averages to nothing.
+    v = (spread, -spread / max(1, source.samples - 1))
+    last: Covariances | None = None
+    for layer, following in zip(layers, [*layers[1:], None], strict=True):
+        if not Q_UNDERFLOW < law.second_moment < Q_OVERFLOW or law.variance <= 0.0:
+            return
+        activation = layer.activation or LINEAR
+        expected = expectations(activation, law)
+        if (
+            last is None
+            or layer.activation is None
+            or not last.is_close_enough(law, correlation.mean, correlation.chance)
+        ):
+            last = covariances(activation, law, expected.mean, correlation.mean, correlation.chance)
+        step = LayerStep(layer, following, law, expected, correlation.mean, last, v, shift, source.samples)
+        yield step
+        if following is None:
+            return
+        scales = (following.sigma_w2, following.bias_variance)
+        drawn = last.drawn_chance(layer.units)
+        correlation = next_correlation(activation, law, expected, correlation, drawn, scales)
+        law, v, shift = following.law(expected.mean["act2"]), step.next_covariance, step.shift_next
+
+
+def _first_correlation(first: TheoryLayer, source: InputStatistics) -> float:
+    variance = first.sigma_w2 * source.q + first.bias_variance
+    shared = first.sigma_w2 * source.q * source.correlation + first.bias_variance
+    return shared / variance if variance > 0.0 else 1.0

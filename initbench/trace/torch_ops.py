@@ -1,0 +1,274 @@
+"""What torch's functions are to a tracer: products with weights, activations, norms, or neither.
+
+Functions are known by the names that torch calls them by, in place or not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from initbench.components.activation import BoundActivation, bound
+
+Arguments = dict[str | int, Any]
+"""What a function was called with: positional arguments by place, the others by name."""
+
+
+@dataclass(frozen=True)
+class NamedActivation:
+    """An activation that a pass went through."""
+
+    label: str
+    bound: BoundActivation | None = None
+    """What the registry knows of it; None for one that is not in it."""
+
+    def scaled(self, *, input_scale: float = 1.0, output_scale: float = 1.0) -> NamedActivation:
+        """Return c·φ(a·x), for constants a before the activation and c behind it."""
+        if input_scale == output_scale == 1.0:
+            return self
+        if self.bound is not None:
+            bound_activation = self.bound.scaled(input_scale=input_scale, output_scale=output_scale)
+            return NamedActivation(bound_activation.label, bound_activation)
+        inner = self.label if input_scale == 1.0 else f"{self.label}({input_scale:.4g}x)"
+        return NamedActivation(inner if output_scale == 1.0 else f"{output_scale:.4g}·{inner}")
+
+
+WEIGHTED: dict[str, int] = {
+    "linear": -1,
+    **{f"conv{n}d": 1 for n in (1, 2, 3)},
+    **{f"conv_transpose{n}d": 1 for n in (1, 2, 3)},
+}
+"""Functions of (input, weight, bias), and the axis of their output that the units lie on."""
+
+NORMS = {
+    "batch_norm": "batch",
+    "layer_norm": "layer",
+    "group_norm": "group",
+    "instance_norm": "instance",
+    "rms_norm": "rms",
+    "local_response_norm": "local_response",
+}
+
+RESHAPES = frozenset(
+    {"flatten", "view", "reshape", "contiguous", "squeeze", "unsqueeze", "unflatten", "clone", "permute"}
+    | {"movedim", "__getitem__", "to", "float", "double", "type", "requires_grad_", "expand", "identity"}
+    | {"t", "T", "mT", "transpose", "swapaxes", "swapdims"}
+)
+"""What hands every entry on as it is."""
+
+PASSES = frozenset(
+    {f"{kind}_pool{n}d" for kind in ("max", "avg", "adaptive_avg", "adaptive_max") for n in (1, 2, 3)}
+    | {f"{kind}dropout{n}" for kind in ("", "feature_", "alpha_") for n in ("", "1d", "2d", "3d")}
+    | {"mean", "pad", "interpolate", "chunk", "split", "roll", "max_pool2d_with_indices", "stochastic_depth"}
+)
+"""What changes the entries and still leaves the activation of a layer, or its output, what it is."""
+
+FACTORIES = frozenset(
+    {f"{kind}_{how}" for kind in ("new", "") for how in ("zeros", "ones", "full", "empty", "tensor") if kind}
+    | {f"{kind}_like" for kind in ("zeros", "ones", "full", "empty", "rand", "randn", "randint")}
+    | {"zero", "fill", "normal", "uniform", "new_empty_strided"}
+)
+"""What takes the shape of a tensor and nothing of what is in it."""
+
+PRODUCTS = frozenset(
+    {"matmul", "__matmul__", "__rmatmul__", "linalg_matmul", "mm", "bmm", "mv", "dot", "inner", "tensordot"}
+    | {"addmm", "addbmm", "baddbmm", "einsum"}
+)
+"""What is linear in each of its factors."""
+MIXTURES = PRODUCTS | {"scaled_dot_product_attention", "softmax", "cdist", "linear"}
+"""What sums over entries with shares that come from the input too."""
+
+LINEAR = frozenset(
+    {"neg", "__neg__", "cat", "stack", "concat", "concatenate", "hstack", "vstack", "sum", "cumsum", "flip"}
+    | {
+        "repeat",
+        "repeat_interleave",
+        "tile",
+        "narrow",
+        "select",
+        "unbind",
+        "index_select",
+        "gather",
+        "detach",
+    }
+    | {"masked_select", "take", "tensor_split", "vsplit", "hsplit", "diagonal", "unfold", "fold", "col2im"}
+    | {"im2col", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "__setitem__", "broadcast_to", "half"}
+    | {
+        "bfloat16",
+        "detach",
+        "cpu",
+        "cuda",
+        "view_as",
+        "reshape_as",
+        "expand_as",
+        "type_as",
+        "positive",
+        "data",
+        "real",
+    }
+)
+"""Other functions that no activation is made of."""
+
+SUMS = frozenset({"add", "__add__", "__radd__", "__iadd__", "sub", "__sub__", "__isub__"})
+SCALINGS = frozenset({"mul", "__mul__", "__rmul__", "__imul__", "div", "__truediv__", "__itruediv__"})
+
+
+def plain_name(function: Callable[..., Any]) -> str:
+    """torch's name of a function, without the mark of writing in place; of a property, the property's."""
+    name = str(getattr(function, "__name__", ""))
+    if name == "__get__":
+        name = str(getattr(getattr(function, "__self__", None), "__name__", ""))
+    dunder = name.startswith("__") and name.endswith("__")
+    return name if dunder or not name.endswith("_") or name == "requires_grad_" else name[:-1]
+
+
+def arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+    """The arguments of a call by place and by name."""
+    given: Arguments = dict(enumerate(args))
+    for name, value in kwargs.items():
+        given[name] = value
+    return given
+
+
+def constant_factor(name: str, given: Arguments) -> float | None:
+    """The number that a function multiplies its tensor by; None where there is no such constant."""
+    if name not in SCALINGS or given.get("rounding_mode") is not None:
+        return None
+    first, second = given.get(0, given.get("input")), given.get(1, given.get("other"))
+    divides = "div" in name
+    numbers = [_number(x) for x in ((second,) if divides else (first, second))]
+    factor = next((number for number in numbers if number is not None), None)
+    if factor is None or factor == 0.0 or not math.isfinite(factor):
+        return None
+    return 1.0 / factor if divides else factor
+
+
+def _number(x: Any) -> float | None:
+    if isinstance(x, Tensor):
+        return float(x) if x.ndim == 0 and not x.requires_grad and x.dtype.is_floating_point else None
+    return float(x) if isinstance(x, int | float) and not isinstance(x, bool) else None
+
+
+def norm_module(class_name: str) -> str | None:
+    """The kind of norm that a module of that class is, by its name; None where the name speaks of none."""
+    lowered = class_name.lower()
+    if "norm" not in lowered:
+        return None
+    return next(
+        (kind for kind in ("batch", "layer", "group", "instance", "rms") if kind in lowered), class_name
+    )
+
+
+def activation(name: str, given: Arguments) -> NamedActivation | None:
+    """The activation that a call of the function `name` applies; None for what is none."""
+    if name in _PLAIN:
+        return _known(_PLAIN[name])
+    if name in _WITH_OPTIONS:
+        return _WITH_OPTIONS[name](given)
+    return NamedActivation(name) if name in _UNREGISTERED else None
+
+
+def gated(by: NamedActivation) -> NamedActivation:
+    """x·c·g(a·x), for a gate that is itself an activation of x: (c/a)·φ(a·x) with φ(x) = x·g(x)."""
+    gate = by.label if by.bound is None else by.bound.entry.name
+    if gate not in _GATED:
+        return NamedActivation(f"x·{by.label}(x)")
+    if by.bound is None:
+        return _known(_GATED[gate])
+    a, c = by.bound.input_scale, by.bound.output_scale
+    return _known(_GATED[gate]).scaled(input_scale=a, output_scale=c / a)
+
+
+def chained(inner: NamedActivation, outer: NamedActivation) -> NamedActivation:
+    """The activation outer(inner(x))."""
+    return NamedActivation(f"{outer.label}∘{inner.label}")
+
+
+_PLAIN = {
+    **{
+        name: name for name in ("relu", "relu6", "selu", "silu", "mish", "softsign", "tanh", "sigmoid", "sin")
+    },
+    "hardsigmoid": "hard_sigmoid",
+    "hardswish": "hard_swish",
+    "special_expit": "sigmoid",
+    "expit": "sigmoid",
+}
+_UNREGISTERED = frozenset(
+    {"glu", "threshold", "hardshrink", "softshrink", "tanhshrink", "log_sigmoid", "rrelu", "exp", "cos"}
+)
+_GATED = {"sigmoid": "silu", "tanh∘softplus": "mish", "hard_sigmoid": "hard_swish"}
+
+
+def _known(name: str, **options: float) -> NamedActivation:
+    label = name + "".join(f"({value:g})" for value in options.values())
+    return NamedActivation(label, bound(name, **options))
+
+
+def _option(given: Arguments, place: int, name: str, default: Any) -> Any:
+    return given.get(name, given.get(place, default))
+
+
+def _leaky_relu(given: Arguments) -> NamedActivation:
+    slope = float(_option(given, 1, "negative_slope", 0.01))
+    return (
+        _known("leaky_relu", negative_slope=slope)
+        if 0.0 <= slope < 1.0
+        else NamedActivation(f"leaky_relu({slope:g})")
+    )
+
+
+def _prelu(given: Arguments) -> NamedActivation:
+    slopes = _option(given, 1, "weight", None)
+    slope = float(slopes.detach().double().mean()) if isinstance(slopes, Tensor) else -1.0
+    return _known("prelu", init=slope) if 0.0 <= slope < 1.0 else NamedActivation("prelu")
+
+
+def _positive(name: str, option: str) -> Callable[[Arguments], NamedActivation]:
+    def read(given: Arguments) -> NamedActivation:
+        value = float(_option(given, 1, option, 1.0))
+        if value == 1.0:
+            return _known(name)
+        return _known(name, **{option: value}) if value > 0.0 else NamedActivation(f"{name}({value:g})")
+
+    return read
+
+
+def _gelu(given: Arguments) -> NamedActivation:
+    return _known("gelu_tanh" if given.get("approximate", "none") == "tanh" else "gelu")
+
+
+def _hardtanh(given: Arguments) -> NamedActivation:
+    low, high = float(_option(given, 1, "min_val", -1.0)), float(_option(given, 2, "max_val", 1.0))
+    return _between(low, high)
+
+
+def _clamp(given: Arguments) -> NamedActivation | None:
+    low, high = _option(given, 1, "min", None), _option(given, 2, "max", None)
+    if isinstance(low, Tensor) or isinstance(high, Tensor):
+        return None
+    return _between(
+        -float("inf") if low is None else float(low), float("inf") if high is None else float(high)
+    )
+
+
+def _between(low: float, high: float) -> NamedActivation:
+    known = {(-1.0, 1.0): "hard_tanh", (0.0, 6.0): "relu6", (0.0, float("inf")): "relu"}
+    return _known(known[low, high]) if (low, high) in known else NamedActivation(f"clamp({low:g}, {high:g})")
+
+
+_WITH_OPTIONS: dict[str, Callable[[Arguments], NamedActivation | None]] = {
+    "leaky_relu": _leaky_relu,
+    "prelu": _prelu,
+    "elu": _positive("elu", "alpha"),
+    "celu": _positive("celu", "alpha"),
+    "softplus": _positive("softplus", "beta"),
+    "gelu": _gelu,
+    "hardtanh": _hardtanh,
+    "clamp": _clamp,
+    "clamp_min": _clamp,
+    "clip": _clamp,
+}

@@ -1,0 +1,177 @@
+"""Internal covariate shift of the runs of a cohort, measured at the updates that it really makes.
+
+K runs, B samples a batch. A measured update costs, beside itself, one pass over the probe batch without
+gradients, and for each weight layer but the first a pass of its batch forward and back down to that layer:
+for depth D about 2/3·D updates. Nothing of the cohort is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from initbench.models.network import has_maps
+from initbench.probing.covariate_shift import (
+    Moments,
+    drift,
+    gradient_shift,
+    input_moments,
+    parameter_layers,
+    weights_of,
+)
+from initbench.probing.network_probe import MAP_SAMPLES
+from initbench.train.cohort import Cohort
+
+_Gradients = dict[int, list[Tensor]]
+"""By weight layer, the gradients (K, P) of its parameters; none of a layer that does not learn."""
+
+
+@dataclass(frozen=True)
+class UpdateSnapshot:
+    """A cohort before an update: copies of all tensors, (K, P)."""
+
+    runs: list[int]
+    parameters: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+
+
+class CovariateShift:
+    """Measures update 1, N + 1, 2N + 1, … of a cohort, N = `every`; never where that is None."""
+
+    def __init__(self, cohort: Cohort, every: int | None, x: Tensor) -> None:
+        self._cohort, self._every = cohort, every
+        layers = cohort.skeleton.weight_layers()
+        self._layers = layers
+        self._x = x[:MAP_SAMPLES] if has_maps(layers) else x
+        self._first: Moments = {}
+        self._last: Moments = {}
+        if every is not None:
+            self._owners = parameter_layers(cohort.skeleton)
+            self._weights = weights_of(cohort.skeleton, cohort.parameters)
+
+    def before(self, step: int, runs: Sequence[int]) -> UpdateSnapshot | None:
+        """What `after` has to know of the cohort of these runs before its update; None where none is due."""
+        if self._every is None or step % self._every:
+            return None
+        parameters = {name: p.detach().clone() for name, p in self._cohort.parameters.items()}
+        return UpdateSnapshot(
+            list(runs), parameters, {name: b.clone() for name, b in self._cohort.buffers.items()}
+        )
+
+    def after(
+        self, step: int, before: UpdateSnapshot, runs: Sequence[int], x: Tensor, y: Tensor
+    ) -> list[dict[str, Any]]:
+        """An entry for each of `runs`, which are still in the cohort, once update `step` (from 0) is made.
+
+        x (K, B, …), y (K, B): the batch of the update, whose gradients the cohort still has.
+        """
+        if len(runs) < len(before.runs):
+            rows = torch.tensor([before.runs.index(run) for run in runs], device=x.device)
+            x, y, before = x[rows], y[rows], _rows(before, rows)
+        self._cohort.skeleton.train()
+        moments = self._moments(before)
+        own, turned = self._own_gradients(), self._gradients_after_lower_updates(before, x, y)
+        entries = [
+            {"step": step + 1, "layers": self._entries(k, moments, own, turned)} for k in range(len(runs))
+        ]
+        self._first = self._first or moments
+        self._last = moments
+        return entries
+
+    def keep(self, alive: Sequence[int]) -> None:
+        """Go on with the runs at these positions alone."""
+        self._first, self._last = (
+            {name: t[list(alive)] for name, t in moments.items()} for moments in (self._first, self._last)
+        )
+
+    def state(self, k: int) -> dict[str, Tensor]:
+        """What one run needs to go on: the inputs it began with, and those last measured."""
+        both = {"first": self._first, "last": self._last}
+        return {
+            f"{which}/{name}": t[k].cpu().clone()
+            for which, moments in both.items()
+            for name, t in moments.items()
+        }
+
+    def resume(self, states: Sequence[dict[str, Tensor]]) -> None:
+        """Take over what `state` gave of every run, in order."""
+        device = self._x.device
+        stacked = {name: torch.stack([state[name] for state in states]).to(device) for name in states[0]}
+        self._first, self._last = (
+            {name.removeprefix(which): t for name, t in stacked.items() if name.startswith(which)}
+            for which in ("first/", "last/")
+        )
+
+    def _moments(self, before: UpdateSnapshot) -> Moments:
+        found = []
+        for k in range(len(before.runs)):  # one by one: the probe batch may have any number of samples
+            parameters = {name: p[k] for name, p in before.parameters.items()}
+            buffers = {name: b[k].clone() for name, b in before.buffers.items()}
+            found.append(input_moments(self._cohort.skeleton, parameters, buffers, self._x))
+        return {name: torch.stack([moments[name] for moments in found]) for name in found[0]}
+
+    def _own_gradients(self) -> _Gradients:
+        """G, which the update itself was made from."""
+        found = {}
+        for index, names in self._weights.items():
+            gradients = [self._cohort.parameters[name].grad for name in names]
+            found[index] = [g for g in gradients if g is not None]
+        return found
+
+    def _gradients_after_lower_updates(self, before: UpdateSnapshot, x: Tensor, y: Tensor) -> _Gradients:
+        """G′ of every layer that has layers below it."""
+        after = {name: p.detach() for name, p in self._cohort.parameters.items()}
+        loss = self._cohort.each(self._cohort.loss_of_one, (0, 0))
+        found = {}
+        for index, names in self._weights.items():
+            own = {name: before.parameters[name].requires_grad_() for name in self._learning(names)}
+            if index > 1 and own:
+                mixed = {
+                    name: after[name] if self._owners[name] < index else p
+                    for name, p in before.parameters.items()
+                }
+                copies = {name: b.clone() for name, b in before.buffers.items()}
+                losses = loss(mixed, copies, x, y)
+                found[index] = list(torch.autograd.grad(losses.sum(), list(own.values())))
+            for p in own.values():
+                p.requires_grad_(False)
+        return found
+
+    def _learning(self, names: Sequence[str]) -> list[str]:
+        return [name for name in names if self._cohort.parameters[name].grad is not None]
+
+    def _entries(self, k: int, now: Moments, own: _Gradients, turned: _Gradients) -> list[dict[str, Any]]:
+        mine, last, first = ({name: t[k] for name, t in m.items()} for m in (now, self._last, self._first))
+        entries = []
+        for layer in self._layers:
+            i = layer.index
+            mean_drift, std_drift = drift(last, mine, i) if last else (None, None)
+            mean_from_init, std_from_init = drift(first, mine, i) if first else (None, None)
+            entry: dict[str, Any] = {
+                "index": i,
+                "name": layer.name,
+                "hidden": layer.activation is not None,
+                "input_mean_drift": mean_drift,
+                "input_std_drift": std_drift,
+                "input_mean_from_init": mean_from_init,
+                "input_std_from_init": std_from_init,
+            }
+            keys = ("gradient_norm", "gradient_shift", "gradient_shift_cosine")
+            gradients = [g[k] for g in own[i]]
+            # Below the first layer nothing moves: G′ is G.
+            others = [g[k] for g in turned[i]] if i in turned else gradients
+            change = gradient_shift(gradients, others) if gradients else (None, None, None)
+            entries.append(entry | dict(zip(keys, change, strict=True)))
+        return entries
+
+
+def _rows(before: UpdateSnapshot, rows: Tensor) -> UpdateSnapshot:
+    return UpdateSnapshot(
+        [before.runs[int(row)] for row in rows],
+        {name: p[rows] for name, p in before.parameters.items()},
+        {name: b[rows] for name, b in before.buffers.items()},
+    )

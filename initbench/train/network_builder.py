@@ -1,0 +1,32 @@
+"""The nets of a cohort as they are before the first update."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from initbench.config.schema import ExperimentConfig
+from initbench.data.batches import first_batch
+from initbench.data.preprocessing import PreparedData
+from initbench.determinism import one_thread
+from initbench.models.build import build
+from initbench.models.network import Network
+from initbench.train.matmul_precision import true_fp32
+
+
+def build_networks(config: ExperimentConfig, data: PreparedData, seeds: Sequence[int]) -> list[Network]:
+    """One net for each seed, on the CPU; schemes that measure see the first batch the run trains on."""
+    with one_thread(), true_fp32(torch.device("cpu")):  # a decomposition is rounded as its threads share it
+        return [_network(config, data, seed) for seed in seeds]
+
+
+def _network(config: ExperimentConfig, data: PreparedData, seed: int) -> Network:
+    return build(
+        config.model,
+        config.init,
+        input_shape=data.input_shape,
+        classes=data.classes,
+        seed=seed,
+        batch=first_batch(data.train.x, config.train.batch_size, seed, data.order).cpu(),
+    )

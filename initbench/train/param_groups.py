@@ -1,0 +1,92 @@
+"""The optimizer over a cohort's stacked parameters, in groups that share a learning rate.
+
+K runs, P a parameter's own shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from initbench.components.optimizer import OPTIMIZERS, OptimizerState
+from initbench.config.schema import TrainOptions
+from initbench.models.freezing import layer_tensors
+from initbench.models.network import Network
+from initbench.train.checkpoint import Checkpoint
+
+Tensors = Mapping[str, Tensor]
+
+
+@dataclass
+class _Group:
+    names: tuple[str, ...]
+    factor: float
+    """Of the learning rate."""
+    state: OptimizerState
+
+    def of(self, tensors: Tensors) -> list[Tensor]:
+        return [tensors[name] for name in self.names]
+
+
+class StackedOptimizer:
+    """The optimizer's state for every parameter that is trained; frozen ones have none.
+
+    parameters: (K, P) each, by name.
+    """
+
+    def __init__(self, network: Network, parameters: Tensors, options: TrainOptions) -> None:
+        self._options = options
+        self._optimizer = OPTIMIZERS[options.optimizer.name]
+        trained = {name for name, p in network.named_parameters() if p.requires_grad}
+        head = set(layer_tensors(network)[-1].tensors)
+        by_factor: dict[float, list[str]] = {}
+        for name in parameters:
+            if name in trained:
+                factor = options.lr_factors.head if name in head else options.lr_factors.body
+                by_factor.setdefault(factor, []).append(name)
+        self._groups = [
+            _Group(tuple(names), factor, self._optimizer.start([parameters[name] for name in names]))
+            for factor, names in by_factor.items()
+        ]
+        self.trained = tuple(name for name in parameters if name in trained)
+        """The parameters that are updated, in order."""
+
+    def step(self, parameters: Tensors, gradients: Tensors, lr: float) -> None:
+        """One update in place of all that is trained, each group at its own multiple of `lr`."""
+        for group in self._groups:
+            self._optimizer.update(
+                [p.detach() for p in group.of(parameters)],
+                group.of(gradients),
+                group.state,
+                self._options.optimizer,
+                lr=lr * group.factor,
+                weight_decay=self._options.weight_decay,
+            )
+
+    def state_of_run(self, index: int) -> tuple[dict[str, dict[str, Tensor]], float]:
+        """Views of one run's slots, by slot and parameter, and the updates counted."""
+        slots: dict[str, dict[str, Tensor]] = {}
+        for group in self._groups:
+            for slot, tensors in group.state.slots.items():
+                views = {name: t[index] for name, t in zip(group.names, tensors, strict=True)}
+                slots.setdefault(slot, {}).update(views)
+        return slots, float(self._groups[0].state.counts[0])
+
+    def resume(self, parameters: Tensors, checkpoints: Sequence[Checkpoint]) -> None:
+        """Take over the state of every run, in order."""
+        for group in self._groups:
+            for k, checkpoint in enumerate(checkpoints):
+                for slot, saved in checkpoint.slots.items():
+                    tensors = group.state.slot(slot, group.of(parameters))
+                    for name, mine in zip(group.names, tensors, strict=True):
+                        mine[k].copy_(saved[name])
+            for count in group.state.counts:
+                count.fill_(checkpoints[0].updates)
+
+    def keep_runs(self, index: Tensor) -> None:
+        """Go on with the runs at these positions alone."""
+        for group in self._groups:
+            slots = group.state.slots
+            group.state.slots = {slot: [t[index] for t in tensors] for slot, tensors in slots.items()}

@@ -1,0 +1,111 @@
+"""How many threads a training step uses on the CPU: as many as help right now.
+
+Two threads in one process are up to 1.4 times as fast as one on a quiet machine, and up to
+ten times slower when another process wants a core, since every parallel region waits for
+the thread that was pushed aside. No constant is right, so both are timed while training. The
+numbers do not change with it: a test holds them equal bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import torch
+
+from initbench.train.matmul_precision import true_fp32
+
+WARM_UP = 4
+"""Single-thread steps at the start, of which the first, which allocates, does not count."""
+SMOOTHING = 0.1
+CLIP = 3.0
+"""A step counts for at most so many single-thread ones: one hiccup is forgiven, two or three are not."""
+PAUSE_SECONDS, PAUSE_SECONDS_MOST = 0.5, 30.0
+LASTED_SECONDS = 2.0
+
+
+MAX_THREADS = 2
+"""Of three and more torch uses as many as a tensor is large, so that a share may end within a vector and
+`models` can promise nothing: five stacked sigmoid layers of 128 × 128 come out otherwise with four."""
+
+
+def usable_threads() -> int:
+    """As many as torch would use, up to MOST_THREADS; 1 on a processor where numbers depend on it."""
+    most = min(torch.get_num_threads(), MAX_THREADS)
+    return most if most == 1 or products_agree() else 1
+
+
+def _products(x: torch.Tensor, units: int) -> tuple[torch.Tensor, ...]:
+    """Those of a layer of so many units on its way forward and back, for x (1, B, features)."""
+    weight = torch.linspace(-1.0, 1.0, units * x.shape[2]).sin().view(1, units, x.shape[2])
+    h = x @ weight.mT
+    return h, h @ weight, h.mT @ x, x[..., :8].mT @ h
+
+
+@cache
+def products_agree() -> bool:
+    """Whether one thread and MOST_THREADS give the same matrix products, bit for bit, in a training step.
+
+    On some processors the library shares out the terms of a sum among threads, and not only its results.
+    """
+    before, stream = torch.get_num_threads(), torch.Generator().manual_seed(0)
+    x = torch.randn(1, 256, 128, generator=stream)
+    found = []
+    try:
+        with true_fp32(torch.device("cpu")):
+            for threads in (1, MAX_THREADS):
+                torch.set_num_threads(threads)
+                found.append([part for units in (128, 10, 4) for part in _products(x, units)])
+    finally:
+        torch.set_num_threads(before)
+    return all(torch.equal(*pair) for pair in zip(*found, strict=True))
+
+
+class ThreadPacer:
+    """Chooses between one thread and `most` for every step.
+
+    A few steps with one thread give the time to beat. Several threads are used as long as their
+    smoothed time beats it; when it does not, one thread goes on, and several are tried again after
+    a pause, which doubles as long as they do not last.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.steps_with: dict[int, int] = {}
+        self._threads = 1
+        self._seconds: dict[int, float] = {}
+        self._pause = PAUSE_SECONDS
+        self._since = 0.0
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Run one training step under the thread count of the moment, and time it."""
+        threads = self._threads
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        start = time.perf_counter()
+        yield
+        now = time.perf_counter()
+        self.steps_with[threads] = self.steps_with.get(threads, 0) + 1
+        if sum(self.steps_with.values()) > 1:
+            self._smooth(threads, now - start)
+            self._decide(now)
+
+    def _smooth(self, threads: int, seconds: float) -> None:
+        before = self._seconds.get(threads, seconds)
+        seconds = min(seconds, CLIP * self._seconds.get(1, seconds))
+        self._seconds[threads] = before + SMOOTHING * (seconds - before)
+
+    def _decide(self, now: float) -> None:
+        lasted = now - self._since
+        if self._threads > 1:
+            if self._seconds[self._threads] > self._seconds[1]:
+                self._pause = (
+                    PAUSE_SECONDS if lasted > LASTED_SECONDS else min(2 * self._pause, PAUSE_SECONDS_MOST)
+                )
+                self._threads, self._since = 1, now
+        elif self.most > 1 and self.steps_with[1] >= WARM_UP and (lasted > self._pause or not self._since):
+            self._threads, self._since = self.most, now
+            self._seconds[self.most] = self._seconds[1]

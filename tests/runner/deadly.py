@@ -1,0 +1,68 @@
+"""Workers in which a run of one seed does harm: `monkeypatch.setattr(pool, "work", deadly.killed)`.
+
+A worker is a process of its own, so what is to go wrong in it has to be there by import.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from initbench.runner.workers import process_pool, task
+
+SEED = 3
+
+
+def killed(pipe: Connection, parent: int) -> None:
+    """It is killed after its evaluation at init, as by the system when memory is short."""
+    _with(lambda: os.kill(os.getpid(), signal.SIGKILL))
+    process_pool.worker_main(pipe, parent)
+
+
+def greedy(pipe: Connection, parent: int) -> None:
+    """It takes 2 GB more than others and keeps them."""
+    kept: list[bytearray] = []
+
+    def take() -> None:
+        if not kept:
+            kept.append(bytearray(b"x") * 2_000_000_000)
+            time.sleep(30.0)
+
+    _with(take)
+    process_pool.worker_main(pipe, parent)
+
+
+def failing(pipe: Connection, parent: int) -> None:
+    """It raises."""
+
+    def fail() -> None:
+        raise RuntimeError("out of luck")
+
+    _with(fail)
+    process_pool.worker_main(pipe, parent)
+
+
+def _with(harm: Callable[[], None]) -> None:
+    real = task.train
+
+    def train(job: Any, data: Any, sink: Any) -> None:
+        if SEED in job.seeds:
+            sink = _Harmful(sink, harm)
+        real(job, data, sink)
+
+    task.train = train
+
+
+class _Harmful:
+    def __init__(self, sink: Any, harm: Callable[[], None]) -> None:
+        self._sink, self._harm = sink, harm
+
+    def __getattr__(self, report: str) -> Any:
+        return getattr(self._sink, report)
+
+    def advanced(self, step: int, losses: Any) -> None:
+        self._harm()

@@ -1,0 +1,76 @@
+"""Experiments through the driver, as the commands do it, and what is left of them in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from initbench.config.schema import ExperimentConfig
+from initbench.runner.pending import RunLimits
+from initbench.runner.plan import ExperimentOutcome, RunContext
+from initbench.runner.runner import Runner
+from initbench.store.store import Store
+
+
+def run_experiment(
+    config: ExperimentConfig, workplace: RunContext, observer: Any, *, rerun: bool
+) -> ExperimentOutcome:
+    """Train what is missing of one experiment; the workers end with it."""
+    with Runner(workplace, observer, RunLimits(rerun=rerun)) as driver:
+        (execution,) = driver.run([config])
+    return execution
+
+
+def run_all(
+    configs: Sequence[ExperimentConfig], workplace: RunContext, observer: Any = None, **budget: Any
+) -> list[ExperimentOutcome]:
+    """Train what is missing of experiments, side by side."""
+    with Runner(workplace, observer or Silent(), RunLimits(**budget)) as driver:
+        return driver.run(configs)
+
+
+def numbers(store: Store) -> dict[str, Any]:
+    """By run id: all that a run's numbers are, the bytes of its weights among them."""
+    found = {}
+    for record in store.records():
+        run = store.read(record["run_id"])
+        directory = store.directory(run.run_id)
+        assert directory is not None
+        weights = directory / "weights.safetensors"
+        found[run.run_id] = (
+            {key: run.record[key] for key in ("status", "final", "diverged", "diagnosis", "steps")},
+            run.convergence,
+            run.snapshots,
+            run.shifts,
+            weights.read_bytes() if weights.exists() else None,
+        )
+    return found
+
+
+class Silent:
+    """An Observer that may act on the first progress it hears of, and keeps cohorts and ends."""
+
+    def __init__(self, act: Any = None) -> None:
+        self.act = act
+        self.begun: list[str] = []
+        self.together: set[tuple[Any, ...]] = set()
+        self.ends: list[tuple[str, int, str]] = []
+
+    def planned(self, config: Any, to_train: int, stored: int, steps: int | None) -> None:
+        if to_train:
+            self.begun.append(config.name)
+
+    def pretraining(self, cohort: Any, stride: Any) -> None:
+        pass
+
+    def advanced(self, cohort: Any, step: int, losses: Any) -> None:
+        self.together |= {(config.name, *seeds) for config, seeds in cohort}
+        act, self.act = self.act, None
+        if act is not None:
+            act()
+
+    def evaluated(self, config: Any, seed: int, entry: dict[str, Any]) -> None:
+        pass
+
+    def ended(self, config: Any, seed: int, status: str) -> None:
+        self.ends.append((config.name, seed, status))

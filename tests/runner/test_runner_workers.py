@@ -1,0 +1,87 @@
+"""Worker processes: the same numbers, nothing lost when one dies, and only where they pay."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from multiprocessing import active_children
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from initbench.data.dataset import DataSource
+from initbench.errors import Terminated
+from initbench.runner import worker_count
+from initbench.runner.plan import RunContext
+from initbench.store.store import Store
+from tests.runner.driven import Silent, run_experiment
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> RunContext:
+    source = DataSource(root=tmp_path / "data", offline=True)
+    return RunContext(store=Store(tmp_path / "runs"), source=source, device=torch.device("cpu"), workers=2)
+
+
+def test_the_numbers_do_not_depend_on_workers(
+    make_config: Any, workplace: RunContext, tmp_path: Path
+) -> None:
+    config = make_config(seeds=3, model={"norm": "batch"}, train={"optimizer": "adam"})
+    watcher = Silent()
+    execution = run_experiment(config, workplace, watcher, rerun=False)
+    assert execution.errors == ()
+    assert sorted(watcher.ends) == [("tiny", seed, "finished") for seed in range(3)]
+    alone = replace(workplace, store=Store(tmp_path / "alone"), workers=1)
+    run_experiment(config, alone, Silent(), rerun=False)
+    for run_id in execution.run_ids:
+        one, other = workplace.store.read(run_id), alone.store.read(run_id)
+        assert one.convergence == other.convergence
+        assert one.snapshots == other.snapshots
+        assert one.record["final"] == other.record["final"]
+        weights = [
+            (store.root / run_id / "weights.safetensors").read_bytes()
+            for store in (workplace.store, alone.store)
+        ]
+        assert weights[0] == weights[1]
+    assert [workplace.store.read(run_id).record["cohort"] for run_id in execution.run_ids] == [2, 2, 1]
+    assert active_children() == [], "no worker outlives its experiment"
+
+
+def test_an_interrupt_ends_the_workers_and_marks_their_runs(make_config: Any, workplace: RunContext) -> None:
+    def interrupt() -> None:
+        raise Terminated(15)
+
+    config = make_config(seeds=2, train={"steps": 5000})
+    with pytest.raises(Terminated):
+        run_experiment(config, workplace, Silent(interrupt), rerun=False)
+    assert [record["status"] for record in workplace.store.records()] == ["interrupted", "interrupted"]
+    assert active_children() == []
+
+
+@pytest.mark.parametrize(
+    ("cores", "runs", "seconds", "mode", "expected"),
+    [
+        (2, 1, 1.0, "single", 1),
+        (1, 8, 1.0, "single", 1),
+        (2, 2, 1.0, "single", 2),
+        (2, 2, 0.001, "single", 1),
+        (8, 4, 1.0, "single", 4),
+        (2, 2, 1.0, "vmap", 2),
+        (2, 3, 1.0, "vmap", 2),
+        (4, 5, 1.0, "single", 3),
+    ],
+)
+def test_workers_are_used_where_they_pay(
+    monkeypatch: pytest.MonkeyPatch, cores: int, runs: int, seconds: float, mode: Any,
+    expected: int,
+) -> None:  # fmt: skip
+    """100 updates of `seconds` each; 3 workers share 5 runs as well as 4 do."""
+    monkeypatch.setattr(worker_count, "available_cores", lambda: cores)
+    assert worker_count.optimal_worker_count(100 * seconds * runs, runs, mode) == expected
+
+
+def test_workers_that_are_there_need_no_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_count, "available_cores", lambda: 2)
+    assert worker_count.optimal_worker_count(1.0, 2, "vmap") == 1
+    assert worker_count.optimal_worker_count(1.0, 2, "vmap", started=True) == 2
