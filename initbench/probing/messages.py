@@ -14,10 +14,10 @@ from initbench.probing.remedies import (
     RECURRENT,
     SAME_SCALE,
     DiagnosisContext,
+    depth_candidates,
     init_candidates,
     is_bias_the_cause,
     suggest_batch_norm,
-    suggest_depth,
 )
 
 _WORDS = {
@@ -146,8 +146,7 @@ def _candidates(code: str, s: DiagnosisContext) -> tuple[Kinds, Kinds]:
         ]
     if code not in _SLOPES:
         return [], []
-    fewer = None if s.branches else suggest_depth(s)
-    return [*([words] for words in s.branches), *inits_and_norms], [[] if fewer is None else [fewer]]
+    return [*([words] for words in s.branches), *inits_and_norms], [depth_candidates(s)]
 
 
 def _cures(code: str, kinds: Kinds, s: DiagnosisContext) -> Iterator[Advice]:

@@ -16,6 +16,8 @@ from initbench.probing.finding import Checked
 from initbench.probing.layer_factors import StackFactors, batch_norm_holds, predict, scale_holds
 
 RECURRENT = "recurrent"
+_MAX_DEPTHS = 6
+"""Depths that are tried, each three quarters of the one before."""
 SAME_SCALE = 0.05
 """Two σ_w² whose logarithms differ by less are one scale."""
 
@@ -178,21 +180,30 @@ def suggest_batch_norm(s: DiagnosisContext) -> str | None:
     return " ".join(words) or None if batch_norm_holds(s.activation, layers=s.layers) else None
 
 
-def suggest_depth(s: DiagnosisContext) -> str | None:
-    """The words for a depth, with what else it takes, that is expected to hold; None where there is none."""
-    if s.depth is None:
-        return None
+def depth_candidates(s: DiagnosisContext) -> list[str]:
+    """Return words for depths, with what else they take, that theory expects to hold; the deepest first."""
+    if s.depth is None or s.branches:
+        return []
+    words: list[str] = []
     layers = s.layers * 3 // 4
-    while layers > 1:
-        short = replace(s, layers=layers)
-        depth = f"model.depth={s.depth - s.layers + layers}"
-        if s.norm == "batch" and s.norm_first and batch_norm_holds(s.activation, layers=layers):
-            return depth
-        other = suggest_init(short) or suggest_batch_norm(short)
+    while layers > 1 and len(words) < _MAX_DEPTHS:
+        other = _holding_at(replace(s, layers=layers))
         if other is not None:
-            return f"{other} {depth}"
-        as_it_is = s.sigma_w2 if s.norm == "none" and not s.bias else None
-        if as_it_is is not None and scale_holds(s.activation, as_it_is, layers=layers, width=s.width):
-            return depth
+            words.append(f"{other} model.depth={s.depth - s.layers + layers}".strip())
         layers = layers * 3 // 4
-    return None
+    return words
+
+
+def _holding_at(short: DiagnosisContext) -> str | None:
+    """Return what a net of that depth takes to hold, empty if it holds as it is; None if nothing does."""
+    has_batch_norm = short.norm == "batch" and short.norm_first
+    if has_batch_norm and batch_norm_holds(short.activation, layers=short.layers):
+        return ""
+    other = suggest_init(short) or suggest_batch_norm(short)
+    if other is not None:
+        return other
+    as_it_is = short.sigma_w2 if short.norm == "none" and not short.bias else None
+    if as_it_is is None:
+        return None
+    holds = scale_holds(short.activation, as_it_is, layers=short.layers, width=short.width)
+    return "" if holds else None
