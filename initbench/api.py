@@ -45,7 +45,7 @@ class Probe:
         return own_document(self.survey)
 
     def __str__(self) -> str:
-        return _printed(lambda console: print_own(console, self.survey, all_layers=True))
+        return _render_to_text(lambda console: print_own(console, self.survey, all_layers=True))
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Lint:
         return lint_document(self.linted)
 
     def __str__(self) -> str:
-        return _printed(lambda console: print_lint(console, self.linted))
+        return _render_to_text(lambda console: print_lint(console, self.linted))
 
 
 def probe(
@@ -121,7 +121,7 @@ def lint(
     return Lint(linted)
 
 
-def _printed(show: Callable[[Console], None]) -> str:
+def _render_to_text(show: Callable[[Console], None]) -> str:
     text = StringIO()
     show(Console(file=text, width=_WIDTH, markup=False, emoji=False, highlight=False, color_system=None))
     return text.getvalue().rstrip("\n")

@@ -11,9 +11,9 @@ import torch
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Work on one thread inside, and leave torch's thread count as it was found."""
-    before = torch.get_num_threads()
+    thread_count = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(thread_count)

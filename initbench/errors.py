@@ -94,9 +94,9 @@ class ConfigError(InitbenchError):
 
     exit_code = 2
 
-    def __init__(self, faults: Iterable[ConfigIssue]) -> None:
-        self.faults = tuple(faults)
-        super().__init__("\n".join(str(fault) for fault in self.faults))
+    def __init__(self, issues: Iterable[ConfigIssue]) -> None:
+        self.issues = tuple(issues)
+        super().__init__("\n".join(str(issue) for issue in self.issues))
 
 
 class Terminated(BaseException):
@@ -125,13 +125,13 @@ def reporting_user_code(subject: str, *, exit_advice: str = "") -> Iterator[None
     except (KeyboardInterrupt, Terminated, InitbenchError):
         raise
     except Exception as error:
-        raise UsageError(f"{subject} {_described(error)}") from error
+        raise UsageError(f"{subject} {_describe_error(error)}") from error
     except BaseException as error:
         advice = f"; {exit_advice}" if exit_advice else ""
-        raise UsageError(f"{subject} it ends the program ({_described(error)}){advice}") from error
+        raise UsageError(f"{subject} it ends the program ({_describe_error(error)}){advice}") from error
 
 
-def _described(error: BaseException) -> str:
+def _describe_error(error: BaseException) -> str:
     """The error's type and the first line of its message, which a user's class may fail to give."""
     try:
         lines = str(error).splitlines()

@@ -38,7 +38,7 @@ def install_signal_handlers() -> None:
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _handle)
     if hasattr(signal, "SIGALRM"):
-        signal.signal(signal.SIGALRM, _try_again)
+        signal.signal(signal.SIGALRM, _retry_signal)
     sys.unraisablehook = _handle_unraisable
 
 
@@ -95,10 +95,10 @@ def _handle(signum: int, frame: "FrameType | None") -> None:
     if _State.command_runs and _State.trainings and _State.postponed is None and hasattr(signal, "setitimer"):
         _postpone(signum, _SECONDS_FOR_STEP)
         return
-    _end(signum, frame)
+    _terminate(signum, frame)
 
 
-def _end(signum: int, frame: "FrameType | None") -> None:
+def _terminate(signum: int, frame: "FrameType | None") -> None:
     if _State.command_runs and not _is_in_import(frame):
         from initbench.errors import Terminated
 
@@ -118,10 +118,10 @@ def _postpone(signum: int, seconds: float = _SECONDS_BETWEEN_TRIES) -> None:
     signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
-def _try_again(_signum: int, frame: "FrameType | None") -> None:
+def _retry_signal(_signum: int, frame: "FrameType | None") -> None:
     if _State.postponed is not None:
         signum, _State.postponed = _State.postponed, None
-        _end(signum, frame)
+        _terminate(signum, frame)
 
 
 def _handle_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:

@@ -38,25 +38,25 @@ def require_memory(needed: float, purpose: str, remedy: str) -> None:
     available = available_bytes()
     if needed > available:
         raise AllocationError(
-            f"{purpose} needs at least {in_gb(needed)} of memory, and {in_gb(available)} are available:"
-            f" {remedy}"
+            f"{purpose} needs at least {format_gb(needed)} of memory,"
+            f" and {format_gb(available)} are available: {remedy}"
         )
 
 
-def in_gb(amount: float) -> str:
+def format_gb(amount: float) -> str:
     """Format an amount of bytes in GB."""
     return f"{amount / 1e9:,.1f} GB"
 
 
-def refused_bytes(error: BaseException) -> str | None:
+def failed_allocation_size(error: BaseException) -> str | None:
     """Describe the allocation that failed with `error`; None if `error` is not a failed allocation.
 
     torch on a CPU raises RuntimeError, torch on a GPU a subclass of it, NumPy and Python a MemoryError.
     """
     text = str(error)
-    asked = re.search(r"you tried to allocate (\d+) bytes", text)
-    if asked:
-        return in_gb(int(asked[1]))
+    requested = re.search(r"you tried to allocate (\d+) bytes", text)
+    if requested:
+        return format_gb(int(requested[1]))
     sized = re.search(r"(?:Unable|Tried) to allocate ([\d.]+ [KMGTPE]?i?B|[\d.]+ bytes)", text)
     if sized:
         return sized[1]

@@ -96,7 +96,7 @@ class Registry(Generic[E]):
         self.kind = kind
         self._package = package
         self._first = first
-        self._absent = frozenset(map(fold, absent))
+        self._absent = frozenset(map(normalize_name, absent))
         self._entries: dict[str, E] = {}
         self._folded: dict[str, str] = {}
         self._origins: dict[str, tuple[str, int]] = {}
@@ -106,10 +106,10 @@ class Registry(Generic[E]):
         if entry.name in self._entries:
             raise ValueError(f"{self.kind} {entry.name!r} is registered twice")
         for name in (entry.name, *entry.aliases):
-            if self._folded.setdefault(fold(name), entry.name) != entry.name:
-                raise ValueError(f"{self.kind} {name!r} means {self._folded[fold(name)]!r} already")
+            if self._folded.setdefault(normalize_name(name), entry.name) != entry.name:
+                raise ValueError(f"{self.kind} {name!r} means {self._folded[normalize_name(name)]!r} already")
         self._entries[entry.name] = entry
-        self._origins[entry.name] = _calling_statement()
+        self._origins[entry.name] = _registering_statement()
         return entry
 
     def origin(self, name: str) -> tuple[str, int]:
@@ -119,9 +119,9 @@ class Registry(Generic[E]):
 
     def __getitem__(self, name: str) -> E:
         """Return the entry that `name` means, or raise UnknownNameError with the nearest name."""
-        canonical = self.canonical(name)
+        canonical = self.canonical_name(name)
         if canonical is None:
-            raise UnknownNameError(self.unknown(name))
+            raise UnknownNameError(self.unknown_message(name))
         return self._entries[canonical]
 
     def __iter__(self) -> Iterator[E]:
@@ -133,29 +133,29 @@ class Registry(Generic[E]):
         self._discover()
         return name in self._entries
 
-    def canonical(self, name: object) -> str | None:
+    def canonical_name(self, name: object) -> str | None:
         """The name of the entry that `name` means: its name or an alias, in any spelling; None for none."""
         self._discover()
         if not isinstance(name, str):
             return None
-        return name if name in self._entries else self._folded.get(fold(name))
+        return name if name in self._entries else self._folded.get(normalize_name(name))
 
-    def unknown(self, name: str, noun: str = "") -> str:
+    def unknown_message(self, name: str, noun: str = "") -> str:
         """Say that no entry is called `name`, and which are meant, are near or are there.
 
         `noun` stands for `kind` where a command has a shorter word for it.
         """
         noun = noun or self.kind
         self._discover()
-        folded = fold(name)
-        meant = [entry.name for entry in self if folded in map(fold, entry.suggested_for)]
+        folded = normalize_name(name)
+        meant = [entry.name for entry in self if folded in map(normalize_name, entry.suggested_for)]
         if meant:
             return f"unknown {noun} {name!r}; did you mean {' or '.join(map(repr, meant))}?"
         spellings: dict[str, str] = {}
         if folded not in self._absent:
             for entry in self:
                 for spelling in (entry.name, *entry.aliases, *entry.suggested_for):
-                    spellings.setdefault(fold(spelling), entry.name)
+                    spellings.setdefault(normalize_name(spelling), entry.name)
         close = difflib.get_close_matches(folded, spellings, n=1, cutoff=_CUTOFF)
         if close:
             return f"unknown {noun} {name!r}; did you mean {spellings[close[0]]!r}?"
@@ -187,18 +187,18 @@ _CUTOFF = 0.5
 """Least likeness, from 0 to 1, of a name that is suggested."""
 
 
-def fold(name: str) -> str:
+def normalize_name(name: str) -> str:
     """`name` without case and without anything but letters and digits: `Batch_Norm` as `batchnorm`."""
     return re.sub(r"[\W_]+", "", name.casefold())
 
 
-def missing_space(text: str) -> str | None:
+def missing_space_advice(text: str) -> str | None:
     """Return what to write for `depth:3`, which YAML reads as one word; None for other text."""
     pair = re.fullmatch(r"([A-Za-z_][A-Za-z0-9_]*):([^\s/:][^\n]*)", text.strip())
     return f"a space is missing behind ':'; write {pair[1]}: {pair[2]}" if pair else None
 
 
-def _calling_statement() -> tuple[str, int]:
+def _registering_statement() -> tuple[str, int]:
     """The module whose import is adding an entry, and the line that it has reached."""
     frame = sys._getframe(2)
     while frame.f_code.co_name != "<module>" and frame.f_back is not None:
@@ -206,17 +206,17 @@ def _calling_statement() -> tuple[str, int]:
     return str(frame.f_globals["__name__"]), frame.f_lineno
 
 
-def nearest(name: str, choices: Iterable[str]) -> str | None:
+def nearest_name(name: str, choices: Iterable[str]) -> str | None:
     """The choice most like `name`, or None when none is near."""
     folded = {choice.lower(): choice for choice in choices}
     close = difflib.get_close_matches(str(name).lower(), folded, n=1, cutoff=_CUTOFF)
     return folded[close[0]] if close else None
 
 
-def unknown_name(kind: str, name: str, choices: Iterable[str]) -> str:
+def unknown_name_message(kind: str, name: str, choices: Iterable[str]) -> str:
     """The sentence that answers an unknown name: the nearest one, or all there are."""
     choices = list(choices)
-    guess = nearest(name, choices)
+    guess = nearest_name(name, choices)
     if guess is not None:
         return f"unknown {kind} {name!r}; did you mean {guess!r}?"
     return f"unknown {kind} {name!r}; choose from {', '.join(choices)}"

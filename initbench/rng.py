@@ -18,6 +18,6 @@ def stream_seed(seed: int, *names: str | int) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def generator(seed: int, *names: str | int) -> torch.Generator:
+def stream_generator(seed: int, *names: str | int) -> torch.Generator:
     """A fresh CPU generator for the stream `(seed, *names)`."""
     return torch.Generator(device="cpu").manual_seed(stream_seed(seed, *names))
