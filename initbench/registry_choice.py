@@ -1,7 +1,7 @@
-"""A config value that names a registry entry and carries that entry's options.
+"""Config fields whose value names a registry entry and sets the entry's options.
 
-`norm: group` and `norm: {name: group, num_groups: 8}` are the same kind of value; which
-options are valid, and how they are described, comes from the entry alone.
+`norm: group` and `norm: {name: group, num_groups: 8}` are both valid values. The entry defines
+the valid options and their descriptions.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from initbench.registry import Registry, RegistryEntry, Section, missing_space_a
 E = TypeVar("E", bound=RegistryEntry)
 
 _NONE = "none"
-"""The entry that a registry may have for nothing at all."""
+"""Name of the entry that disables the component, if the registry has one."""
 
 ANY = "*"
-"""Label, in the location of an error, of options whose entry is not named."""
+"""Placeholder for an unknown entry in the location of an error."""
 
 
 @cache
 def options_model(entry: RegistryEntry, tag: str) -> type[Section]:
-    """The pydantic class of `entry`'s options, with its name pinned in the field `tag`."""
+    """Return the pydantic class of `entry`'s options, whose field `tag` is fixed to the entry's name."""
     literal: Any = Literal[entry.name]
     fields: dict[str, Any] = {tag: (literal, entry.name)}
-    # The docstrings of the fields are inherited; looking for them again costs half a second in all.
+    # The fields inherit their docstrings; extracting them again would take half a second in total.
     model: type[Section] = create_model(
         f"{entry.options.__name__}_{entry.name}",
         __base__=entry.options,
@@ -42,15 +42,15 @@ def options_model(entry: RegistryEntry, tag: str) -> type[Section]:
 
 
 def default_choice(registry: Registry[E], name: str, tag: str = "name") -> Any:
-    """The entry called `name` with its default options, as a config value."""
+    """Return the entry called `name` with its default options as a config value."""
     return options_model(registry[name], tag)()
 
 
 class Choice(Generic[E]):
-    """Annotation for a field whose value is one entry of `registry`.
+    """Annotation of a field whose value is one entry of `registry`.
 
-    `tag` is the key that holds the entry's name; with `shorthand` a bare string is
-    accepted for an entry with default options, and written back so.
+    `tag` is the key of the entry's name. With `shorthand`, a bare string is accepted for an entry
+    with default options, and such an entry is serialized as a bare string.
     """
 
     def __init__(self, registry: Registry[E], tag: str = "name", *, shorthand: bool = True) -> None:
@@ -59,7 +59,7 @@ class Choice(Generic[E]):
         self.shorthand = shorthand
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """A union of the entries' option classes, told apart by the tag."""
+        """Return the tagged union of the entries' option classes."""
         models = {entry.name: options_model(entry, self.tag) for entry in self.registry}
         union = core_schema.tagged_union_schema(
             choices={name: handler.generate_schema(model) for name, model in models.items()},
@@ -74,7 +74,7 @@ class Choice(Generic[E]):
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """The union's JSON Schema, plus the bare names when the shorthand is allowed."""
+        """Return the JSON Schema of the union, plus the bare names if the shorthand is allowed."""
         json_schema = handler(schema)
         if not self.shorthand:
             return json_schema
@@ -104,7 +104,7 @@ class Choice(Generic[E]):
         return PydanticCustomError("choice_unknown", "{problem}", {"problem": problem, "at": at})
 
     def _errors_of_all_entries(self, value: dict[Any, Any]) -> Iterator[InitErrorDetails]:
-        """Faults of the other keys that are faults whichever entry is meant."""
+        """Yield the errors of the other keys that are invalid for every entry."""
         errors_of_entries = [
             _errors_by_key(options_model(entry, self.tag), value, self.tag) for entry in self.registry
         ]
@@ -135,7 +135,7 @@ class Choice(Generic[E]):
 
 
 def _errors_by_key(model: type[Section], value: dict[Any, Any], tag: str) -> dict[Any, list[ErrorDetails]]:
-    """The errors of each key that `value` has, were it meant for `model`."""
+    """Validate `value` against `model` and return the errors by key."""
     errors: dict[Any, list[ErrorDetails]] = {}
     try:
         model.model_validate({key: inner for key, inner in value.items() if key != tag})
@@ -146,7 +146,7 @@ def _errors_by_key(model: type[Section], value: dict[Any, Any], tag: str) -> dic
 
 
 def _relocate_error(error: ErrorDetails) -> InitErrorDetails:
-    """`error` as pydantic takes it in again; a type of error of our own has to be made anew."""
+    """Convert `error` to one that pydantic can raise again, located below the placeholder `ANY`."""
     kind, context = error["type"], error.get("ctx", {})
     error_type = PydanticCustomError(kind, "{problem}", context) if "problem" in context else kind
     return InitErrorDetails(type=error_type, loc=(ANY, *error["loc"]), input=error["input"], ctx=context)

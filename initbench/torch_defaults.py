@@ -1,4 +1,4 @@
-"""torch's default dtype and device: the user's while the user's code runs, float32 on the CPU around it."""
+"""Switch torch's default dtype and device between the user's settings and float32 on the CPU."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _user_defaults: ContextVar[_Defaults | None] = ContextVar("defaults_of_the_user"
 
 @contextmanager
 def plain_defaults() -> Iterator[None]:
-    """Make float32 and the CPU the defaults inside, so that numbers do not depend on what the user set."""
-    if _user_defaults.get() is not None:  # nested: the outermost knows what the user had
+    """Use float32 and the CPU as defaults inside the block, so that results ignore the user's settings."""
+    if _user_defaults.get() is not None:  # nested: the outermost context has stored the user's settings
         yield
         return
     current = _current_defaults()
@@ -30,7 +30,7 @@ def plain_defaults() -> Iterator[None]:
 
 @contextmanager
 def user_defaults() -> Iterator[None]:
-    """Restore, inside `plain_defaults`, what the user had set: for a forward pass, a loss, a factory."""
+    """Restore the user's settings inside `plain_defaults`, for a forward pass, a loss or a factory."""
     defaults = _user_defaults.get()
     if defaults is None:
         yield
