@@ -1,4 +1,4 @@
-"""The least code that trains the net of configs/relu_kaiming.yaml: what initbench's speed is held against.
+"""Train the net of configs/relu_kaiming.yaml with the least code, as the reference for initbench's speed.
 
 The whole training split is one tensor, batches are rows of a permutation, the net is nn.Sequential and the
 optimizer torch.optim.SGD. No evaluation, no statistics, no store. Prints one JSON object.
@@ -25,7 +25,7 @@ LR, MOMENTUM, BATCH_SIZE = 0.01, 0.9, 128
 
 
 def arguments() -> argparse.Namespace:
-    """Options of the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--steps", type=int, default=2000, help="updates (default 2000)")
     parser.add_argument("--dataset", default="mnist", help="a data set of initbench (default mnist)")
@@ -36,7 +36,7 @@ def arguments() -> argparse.Namespace:
 
 
 def network(inputs: int, depth: int = DEPTH) -> nn.Sequential:
-    """Blocks of Linear and ReLU, 19 of them, and a head, with Kaiming weights and zero biases."""
+    """Return 19 blocks of Linear and ReLU and a head, with Kaiming weights and zero biases."""
     layers: list[nn.Module] = [nn.Flatten()]
     for i in range(depth - 1):
         layers += [nn.Linear(inputs if i == 0 else WIDTH, WIDTH), nn.ReLU()]
@@ -49,7 +49,7 @@ def network(inputs: int, depth: int = DEPTH) -> nn.Sequential:
 
 
 def source() -> DataSource:
-    """Where the command line would look for data, without a network."""
+    """Return the data source of the command line, restricted to local files."""
     from initbench.data.dataset import DataSource
     from initbench.data.locate import data_root
 
@@ -58,7 +58,7 @@ def source() -> DataSource:
 
 
 def training_split(name: str) -> tuple[Tensor, Tensor]:
-    """The same samples, in the same scale, that initbench trains on."""
+    """Return the training samples of initbench, in the same scale."""
     from initbench.data.dataset import DATASETS
     from initbench.data.locate import resolve
     from initbench.data.preprocessing import preprocess
@@ -70,7 +70,7 @@ def training_split(name: str) -> tuple[Tensor, Tensor]:
 
 
 def batches(samples: int, steps: int) -> list[Tensor]:
-    """`steps` batches of indices, the incomplete rest of each epoch dropped."""
+    """Yield `steps` batches of indices; drop the incomplete last batch of each epoch."""
     found: list[Tensor] = []
     while len(found) < steps:
         order = torch.randperm(samples)
@@ -79,7 +79,7 @@ def batches(samples: int, steps: int) -> list[Tensor]:
 
 
 def main() -> None:
-    """Train and time it."""
+    """Train the net and print its speed."""
     options = arguments()
     if options.threads is not None:
         torch.set_num_threads(options.threads)

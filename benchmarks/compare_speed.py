@@ -1,7 +1,7 @@
-"""Wall time of `initbench compare` over thousands of stored runs, with and without its index.
+"""Measure the wall time of `initbench compare` over thousands of stored runs, with and without its index.
 
-The store is made anew in a temporary directory (1.2 GB for 5,000 runs). Within a repeat the commands are run
-in turn, and each is also given as a ratio to `initbench --help` of the same repeat, the floor of any command.
+The store is created in a temporary directory (1.2 GB for 5,000 runs). Within a repeat the commands are
+run in turn. Each time is also given as a ratio to `initbench --help` in the same repeat.
 """
 
 from __future__ import annotations
@@ -26,27 +26,29 @@ LIST, ONE = "ls", "compare of one experiment, index there"
 
 
 def main() -> None:
-    """Make the store, measure, print."""
+    """Create the store, measure, and print the times."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--runs", type=int, default=5000, help="stored runs (default 5000)")
     parser.add_argument("--repeats", type=int, default=5, help="with the index (default 5)")
-    parser.add_argument("--cold", type=int, default=1, help="of them, how many without it first (default 1)")
+    parser.add_argument(
+        "--cold", type=int, default=1, help="how many of the repeats first run without the index (default 1)"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory) / "runs"
         print(f"making {options.runs:,} runs", file=sys.stderr, flush=True)
         make(root, options.runs, Path(directory) / "templates")
-        time.sleep(3)  # what has just ended is not indexed yet
+        time.sleep(3)  # runs that have just finished are not indexed yet
         print(_report(_measured(root, options.repeats, options.cold), options.runs, root))
 
 
 def _measured(root: Path, repeats: int, cold: int) -> dict[str, list[tuple[float, float]]]:
-    """By command, its seconds and their ratio to the floor's, for each repeat."""
+    """Return the seconds of each command and their ratios to the floor, one per repeat."""
     where = ["--runs-dir", str(root)]
     index = root / ".compare.index"
     commands = {WARM: ["compare", *where], ONE: ["compare", "relu_kaiming_0", *where], LIST: ["ls", *where]}
     figures: dict[str, list[tuple[float, float]]] = {name: [] for name in (FLOOR, COLD, *commands)}
-    _time(commands[LIST])  # the files are in the cache from here on
+    _time(commands[LIST])  # from here on the files are in the page cache
     for repeat in range(repeats):
         print(f"repeat {repeat + 1} of {repeats}", file=sys.stderr, flush=True)
         floor = _time(["--help"])
@@ -62,7 +64,7 @@ def _measured(root: Path, repeats: int, cold: int) -> dict[str, list[tuple[float
 
 
 def _time(arguments: Sequence[str]) -> float:
-    """Seconds from the start of the process to its end; it ends in an error when torch was loaded."""
+    """Return the wall time of a process, in seconds. The process fails if it imported torch."""
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", CHECK, *arguments], check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""Do the statistics of `initbench compare` keep what they promise?
+"""Check the coverage, error rates and power of the statistics of `initbench compare`.
 
 python -m benchmarks.compare_statistics [--quick] writes a section of docs/results.md.
 """
@@ -30,7 +30,7 @@ POWER_SEEDS = (3, 5, 10, 17, 20)
 
 @dataclass(frozen=True)
 class Share:
-    """How often something happened in so many replications."""
+    """A share of replications in which an event occurred."""
 
     hits: int
     n: int
@@ -45,7 +45,7 @@ class Share:
 
 
 def coverage(law: Law, n: int, replications: int, kind: str) -> Share:
-    """How often the interval of a mean, or of a Welch or paired difference, holds the truth."""
+    """Estimate how often the interval of a mean, a Welch or a paired difference covers the true value."""
     found = [_of(kind, law, arms) for arms in _two_arms(law, n, replications, shared=kind == "paired")]
     there = [own for own in found if own is not None]
     truth = law.first.mean if kind == "mean" else law.difference
@@ -65,7 +65,7 @@ def _of(kind: str, law: Law, arms: list[Arm]) -> Interval | None:
 
 
 def family_errors(law: Law, n: int, replications: int, *, paired: bool) -> tuple[Share, Share]:
-    """How often any of the pairs among equal arms is called different: by Holm, and without adjustment."""
+    """Estimate how often any pair of equal arms is called different, with Holm's adjustment and without."""
     adjusted = unadjusted = 0
     seed = [n, LAWS.index(law), paired, ARMS]
     equal = [law.first] * ARMS
@@ -77,7 +77,7 @@ def family_errors(law: Law, n: int, replications: int, *, paired: bool) -> tuple
 
 
 def power(n: int, replications: int, *, paired: bool) -> tuple[Share, float]:
-    """How often a difference of one standard deviation between normal arms is shown, and what theory says."""
+    """Estimate and predict the power for a difference of one standard deviation between normal arms."""
     kinds = [NORMAL.first, NORMAL.first]
     hits = 0
     for a, b in experiments(kinds, n, replications, shared=paired, diverging=0.0, seed=[n, paired, 1]):
@@ -90,7 +90,7 @@ def power(n: int, replications: int, *, paired: bool) -> tuple[Share, float]:
 
 
 def estimates_of_seeds(n: int, replications: int) -> list[int]:
-    """10 %, 50 % and 90 % quantiles of `seeds_needed`, where 17 is right, from n seeds a side."""
+    """Return the 10 %, 50 % and 90 % quantiles of `seeds_needed`, where 17 is right, from n seeds a side."""
     kinds = [NORMAL.first, NORMAL.first]
     found = []
     for a, b in experiments(kinds, n, replications, shared=False, diverging=0.0, seed=[n, 2]):
@@ -102,7 +102,7 @@ def estimates_of_seeds(n: int, replications: int) -> list[int]:
 
 
 def section(replications: int, families: int) -> str:
-    """The section of the page."""
+    """Return the section of the page."""
     return page(
         "## The statistics of `compare` on simulated runs",
         f"Written by `python -m benchmarks.compare_statistics` with scipy {scipy.__version__}.",

@@ -1,4 +1,4 @@
-"""What a user would write: torchvision's MNIST with ToTensor and Normalize behind a DataLoader.
+"""Train as a typical script does: torchvision's MNIST, ToTensor and Normalize in a DataLoader.
 
 The net and the budget are those of configs/relu_kaiming.yaml. Each sample passes through a PIL image, as
 torchvision's data sets do it. The published archives are unpacked into a temporary folder first, untimed.
@@ -29,7 +29,7 @@ MEAN, STD = 0.1307, 0.3081
 
 
 def arguments() -> argparse.Namespace:
-    """Options of the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--steps", type=int, default=2000, help="updates (default 2000)")
     parser.add_argument("--workers", type=int, default=0, help="worker processes of the DataLoader")
@@ -40,7 +40,7 @@ def arguments() -> argparse.Namespace:
 
 
 def unpack(folder: Path) -> None:
-    """Put MNIST's files where torchvision looks for them below `folder`."""
+    """Unpack MNIST's files to where torchvision looks for them in `folder`."""
     from initbench.data.download.archive import obtain
     from initbench.data.sets.torchvision_sets import published
 
@@ -52,7 +52,7 @@ def unpack(folder: Path) -> None:
 
 
 def main() -> None:
-    """Train and time it."""
+    """Train the net and print its speed."""
     options = arguments()
     if options.threads is not None:
         torch.set_num_threads(options.threads)

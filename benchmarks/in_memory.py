@@ -1,4 +1,4 @@
-"""What a careful user would write for many runs: the data in memory, one thread, one net after another, fp32.
+"""Train many runs as a careful script does: data in memory, one thread, one net after another, fp32.
 
 Trains `--runs` nets of `--depth` layers in this process, and evaluates each once on the validation split.
 Prints one JSON object.
@@ -21,7 +21,7 @@ from bare_loop import LR, MOMENTUM, batches, network, training_split
 
 
 def arguments() -> argparse.Namespace:
-    """Options of the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--runs", type=int, default=16)
     parser.add_argument("--steps", type=int, default=1000, help="updates of each (default 1000)")
@@ -31,7 +31,7 @@ def arguments() -> argparse.Namespace:
 
 
 def train(x: Tensor, y: Tensor, depth: int, steps: int, seed: int) -> nn.Module:
-    """One net from its draw to its end."""
+    """Initialise and train one net."""
     torch.manual_seed(seed)
     net = network(x[0].numel(), depth)
     optimizer = torch.optim.SGD(net.parameters(), lr=LR, momentum=MOMENTUM)
@@ -44,7 +44,7 @@ def train(x: Tensor, y: Tensor, depth: int, steps: int, seed: int) -> nn.Module:
 
 
 def main() -> None:
-    """Train them and time it."""
+    """Train all nets and print the time."""
     options = arguments()
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision(options.matmul)

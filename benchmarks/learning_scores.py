@@ -1,4 +1,4 @@
-"""How well a verdict before training tells which configs learn: tables for docs/results.md."""
+"""Score how well a diagnosis before training predicts which configs learn: tables for docs/results.md."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from docs.generators.markdown import code, table
 
 RESAMPLES = 2000
 BARS = (0.2, 0.5, 0.8, 0.9)
-"""Other validation accuracies that might have been asked for."""
+"""Alternative thresholds of the validation accuracy."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One config: what it is, what its net showed before training, and what it reached."""
+    """A config, the diagnosis of its untrained net, and its accuracy after training."""
 
     parts: dict[str, str]
     details: dict[str, Any]
@@ -27,17 +27,17 @@ class Case:
     width: int
     codes: tuple[str, ...]
     severity: float
-    """How much of its threshold the worst measure uses up; 1 is where a finding begins."""
+    """Largest ratio of a measure to its threshold; a finding starts at 1."""
     accuracy: float | None
-    """On the validation split after training; None for a net that diverged."""
+    """Validation accuracy after training; None for a net that diverged."""
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing was found."""
+        """Whether the diagnosis has no findings."""
         return not self.codes
 
     def learns(self, bar: float) -> bool:
-        """Whether the net exceeds that accuracy; one that diverged does not."""
+        """Whether the net exceeds this accuracy; False for a net that diverged."""
         return self.accuracy is not None and self.accuracy > bar
 
 
@@ -50,12 +50,12 @@ SCORES: dict[str, Score] = {
 
 
 def auc(cases: Sequence[Case], score: Score, bar: float) -> float:
-    """Area under the ROC curve of `score` for learning: the chance that a learner scores above another."""
+    """Return the area under the ROC curve of `score`: the chance that a net that learns scores higher."""
     return float(roc_auc_score([case.learns(bar) for case in cases], [score(case) for case in cases]))
 
 
 def interval(cases: Sequence[Case], score: Score, bar: float) -> tuple[float, float]:
-    """95 % bootstrap interval of the area, over configs."""
+    """Return the 95 % bootstrap interval of the area, over configs."""
     stream, found = random.Random(0), []
     while len(found) < RESAMPLES:
         again = stream.choices(cases, k=len(cases))
@@ -66,7 +66,7 @@ def interval(cases: Sequence[Case], score: Score, bar: float) -> tuple[float, fl
 
 
 def report(cases: Sequence[Case], bar: float, about: str) -> str:
-    """The section of the page."""
+    """Return the section of the page."""
     parts = [
         "## What the probe says before training, and which nets learn",
         written_by("probe_predicts_training"),
@@ -131,7 +131,7 @@ def _by_code(cases: Sequence[Case], bar: float) -> str:
 
 
 def _by_part(cases: Sequence[Case], bar: float) -> str:
-    """Parts of configs with at least two wrong verdicts."""
+    """Count the wrong verdicts by part of the config, for parts with at least two."""
     rows = []
     for kind in cases[0].parts:
         for name in sorted({case.parts[kind] for case in cases}):

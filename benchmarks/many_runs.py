@@ -1,9 +1,9 @@
-"""A store of thousands of runs, made from a few that are really trained; nothing of it is ever to be kept.
+"""Create a throw-away store of thousands of runs from a few that are really trained.
 
-Each run is written by the store's own writer, file by file, so what is read is what `initbench run` leaves,
-with two exceptions that no reader of tables sees: the weights are a few bytes, and no file is synced. Hard
-links would be quicker still, but files that share an inode are not what a store looks like. The numbers of a
-run are its template's, each moved by about a percent, so no two runs are alike.
+The store's own writer writes each run, file by file, so the files equal those of `initbench run` with two
+exceptions that do not affect tables: the weights are a few bytes, and no file is synced. Hard links would be
+faster, but files in a real store do not share an inode. The numbers of a run are those of its template, each
+changed by about a percent, so no two runs are equal.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 TEMPLATES = ("relu_kaiming", "relu_xavier", "tanh_xavier", "gelu_kaiming")
 TRAINING = ("data.name=digits", "train.steps=100", "seeds=1", "model.depth=20")
 ARMS_OF_A_TEMPLATE = 5
-"""Experiments made of each template, which differ in their learning rate."""
+"""Experiments per template; they differ in their learning rate."""
 SPREAD = 0.01
 
 
@@ -65,7 +65,7 @@ def _write(store: Store, template: StoredRun, number: int, seed: int, chance: ra
 
 
 def _layer(layer: dict[str, Any], chance: random.Random) -> dict[str, Any]:
-    """All but the histograms, which the tables leave out."""
+    """Return a layer without its histograms, which the tables do not show."""
     moved = {key: _moved_all(layer[key], chance) for key in ("pre", "grad")}
     return {**layer, **moved, "act": layer["act"] and _moved_all(layer["act"], chance)}
 

@@ -1,9 +1,9 @@
-"""What a run costs beside its training in a sweep of thousands of tiny ones, and the driver's memory.
+"""Measure the overhead per run in sweeps of thousands of tiny runs, and the driver's memory.
 
-For each size, a sweep of so many runs (nets of 2 layers of 16 units, 20 steps) in a fresh process and store.
-The overhead of a run is (seconds of the command − training) / runs. Training is what the records say of the
-cohorts, each counted once, over the workers that trained side by side. What the workers lose while the driver
-writes is in those times, so the seconds of a run by the clock are printed as well.
+Each size is one sweep with this number of runs (nets of 2 layers of 16 units, 20 steps) in a fresh process
+and store. The overhead per run is (seconds of the command − training) / runs. The training time is summed over
+the recorded cohorts, each counted once, divided by the number of workers. It includes the time that workers
+lose while the driver writes, so the wall time per run is printed as well.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ seeds: {seeds}
 
 @dataclass(frozen=True)
 class Measured:
-    """One sweep."""
+    """Measurements of one sweep."""
 
     runs: int
     seconds: float
     training: float
-    """Of all cohorts, over the workers."""
+    """Training time of all cohorts divided by the number of workers, in seconds."""
     driver_mb: float
-    """The most memory that the driver had in use."""
+    """Peak memory of the driver, in MB."""
     cpu: float
-    """Seconds of the driver's processors."""
+    """CPU time of the driver, in seconds."""
 
     @property
     def overhead_ms(self) -> float:
-        """Of one run."""
+        """Overhead per run, in milliseconds."""
         return 1000.0 * (self.seconds - self.training) / self.runs
 
 
 def arguments() -> argparse.Namespace:
-    """Options of the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--runs", type=int, nargs="+", default=[500, 2000], help="sizes (default 500 2000)")
     parser.add_argument("--seeds", type=int, default=8, help="of each experiment (default 8)")
@@ -68,7 +68,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure all sizes and print the figures."""
     options = arguments()
     found = [measure(runs, options.seeds, options.workers) for runs in options.runs]
     if options.json:
@@ -90,7 +90,7 @@ def main() -> None:
 
 
 def measure(runs: int, seeds: int, workers: int) -> Measured:
-    """One sweep of that many runs, rounded down to whole experiments."""
+    """Measure one sweep of `runs` runs, rounded down to whole experiments."""
     rates = max(1, runs // (seeds * len(INITS)))
     total = rates * seeds * len(INITS)
     with tempfile.TemporaryDirectory(prefix="initbench-benchmark-") as folder:
@@ -110,11 +110,11 @@ def measure(runs: int, seeds: int, workers: int) -> Measured:
 
 
 def watched(command: list[str]) -> tuple[float, float]:
-    """Run it; the most MB that its process had in use, and the seconds of a processor that it took."""
+    """Run the command and return the peak memory (MB) and the CPU time (s) of its process."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     proc, most, cpu = Path(f"/proc/{process.pid}"), 0.0, 0.0
     while process.poll() is None:
-        with suppress(OSError, IndexError, ValueError):  # it may be gone at any moment
+        with suppress(OSError, IndexError, ValueError):  # the process may exit at any moment
             status = (proc / "status").read_text(encoding="ascii")
             most = max(most, float(status.partition("VmHWM:")[2].split()[0]) / 1024)
             times = (proc / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()

@@ -1,4 +1,4 @@
-"""Does the diagnosis before training say which nets learn?
+"""Check whether the diagnosis before training predicts which nets learn.
 
 python -m benchmarks.probe_predicts_training [--quick] writes a section of docs/results.md.
 """
@@ -39,11 +39,11 @@ DRAWS_FROM = 2026
 RATES = {"sgd": 0.05, "adam": 1e-3}
 _MOST = 10.0
 SLOW = (SchemeRequirement.STORED_RUN, SchemeRequirement.TRAINING)
-"""What schemes need that cannot be drawn at random, or takes longer than the training."""
+"""Requirements of schemes that cannot be drawn at random, or that take longer than the training."""
 
 
 def drawn(stream: random.Random) -> dict[str, Any]:
-    """The model, init and train sections of one config, which need not be a valid one."""
+    """Draw the model, init and train sections of one config, which may be invalid."""
     family = stream.choices(["mlp", "resnet_mlp", "cnn"], [11, 7, 2])[0]
     scheme = stream.choice([entry for entry in INITS if entry.needs not in SLOW])
     norm = stream.choice([entry.name for entry in NORMS if entry.name != "none"])
@@ -65,13 +65,13 @@ def drawn(stream: random.Random) -> dict[str, Any]:
 
 
 def _options(scheme: Any, stream: random.Random) -> dict[str, float]:
-    """Scales of schemes that have one of their own: log-uniform."""
+    """Draw the scale of a scheme that has one, log-uniformly."""
     scales = [name for name in ("std", "bound", "value") if name in scheme.options.model_fields]
     return {name: math.exp(stream.uniform(math.log(0.01), math.log(0.5))) for name in scales}
 
 
 def configs(count: int) -> Iterator[ExperimentConfig | str]:
-    """So many valid configs, and on the way, as words, why others were refused."""
+    """Yield `count` valid configs, and a message for each rejected one."""
     stream, made = random.Random(DRAWS_FROM), 0
     while made < count:
         sections = drawn(stream)
@@ -87,7 +87,7 @@ def configs(count: int) -> Iterator[ExperimentConfig | str]:
 
 
 def judge(config: ExperimentConfig, data: PreparedData, batch: Split) -> tuple[tuple[str, ...], float]:
-    """The codes that the untrained net shows, and the severity."""
+    """Return the codes that the untrained net shows, and the severity."""
     (network,) = build_networks(config, data, [SEED])
     state = dict(network.named_parameters()), dict(network.named_buffers())
     layers = probe(
@@ -99,9 +99,9 @@ def judge(config: ExperimentConfig, data: PreparedData, batch: Split) -> tuple[t
 
 
 def severity_of(layers: list[dict[str, Any]], codes: Sequence[str]) -> float:
-    """The largest of all measures, each as a share of its threshold, up to 10; 10 for a symmetric net.
+    """Return the largest ratio of a measure to its threshold, at most 10, and 10 for a symmetric net.
 
-    Units that are all the same stay so, whatever else the net shows; where q = 0 it may show nothing else.
+    Equal units stay equal whatever the other measures are, and a net with q = 0 may show nothing else.
     """
     if "symmetric" in codes:
         return _MOST
@@ -121,13 +121,13 @@ def severity_of(layers: list[dict[str, Any]], codes: Sequence[str]) -> float:
 
 
 def _log_growth(values: list[float | None]) -> float:
-    """What the slope makes of a value over all layers, as a logarithm in units of that of 1/FALL."""
+    """Return the log change of a value over all layers that the slope implies, in units of ln(1/FALL)."""
     numbers = finite_prefix(values)
     return log_slope(numbers) * (len(numbers) - 1) / -math.log(VANISHING_RATIO)
 
 
 def measure(count: int) -> tuple[list[Case], list[str], LearningThreshold, float]:
-    """All cases, the reasons of refusals, the bar and the seconds it took."""
+    """Return all cases, the reasons of rejections, the learning threshold and the elapsed seconds."""
     source, start = DataSource(root=data_root(None), offline=True), time.perf_counter()
     cases: list[Case] = []
     refused: list[str] = []
@@ -171,7 +171,7 @@ def _case(config: ExperimentConfig, data: PreparedData, batch: Split) -> Case:
 
 
 def about(cases: list[Case], refused: list[str], bar: LearningThreshold, seconds: float) -> str:
-    """What was done, in words."""
+    """Return the description of the study."""
     return f"""
 {len(cases)} configs are drawn at random from the registries: families mlp, resnet_mlp and cnn as 11 : 7 : 2,
 depth 2 to 60 (log-uniform; cnn 4 to 11), width 32 to 128 (cnn 8), every activation and init, a norm in 4 of
@@ -187,7 +187,7 @@ beforehand; one that diverges does not. It took {seconds / 60:.0f} minutes on tw
 
 
 def main() -> None:
-    """Measure, and write the page's section."""
+    """Measure and write the section of the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="12 configs, and print instead of writing")
     quick = parser.parse_args().quick

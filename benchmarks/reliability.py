@@ -1,11 +1,11 @@
-"""Write docs/reliability.md: what the store promises, and what came of everything that was done to it.
+"""Write docs/reliability.md: the guarantees of the store, and the results of injected faults.
 
     python -m benchmarks.reliability --every 1 --seconds 600
     python -m benchmarks.reliability --only injected --every 1
 
-Each command is struck at every N-th operation on the store, by each fate; then each file of a store is
-changed for so many seconds, and everything that reads it is called. A section that is not asked for stays
-as it is on the page.
+Each kind of fault is injected into every N-th store operation of each command. Then the files of a store are
+fuzzed for the given number of seconds, and every reader is called. Sections that were not requested stay
+unchanged on the page.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ SECTIONS = ("injected", "changed")
 
 
 def main() -> None:
-    """Do what is asked for, and write the page."""
+    """Run the requested parts and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--every", type=int, default=1, help="strike every N-th operation")
     parser.add_argument("--seconds", type=float, default=600.0, help="of changing each kind of file")
@@ -95,7 +95,7 @@ def main() -> None:
 
 
 def _section(page: str, name: str) -> str:
-    """Return the section of the page as it is."""
+    """Return the current section of the page."""
     found = re.search(rf"^## What was {name}\n.*?(?=\n+## |\n*\Z)", page, re.DOTALL | re.MULTILINE)
     return found[0] if found else f"## What was {name}\n\nNothing yet."
 
@@ -126,7 +126,7 @@ def _faults(directory: Path, every: int) -> Iterator[str]:
 
 
 def _struck(directory: Path, scenario: fault_harness.Scenario, every: int) -> tuple[int, int, int]:
-    """The operations of the command, how many were struck, and after how many it ended otherwise."""
+    """Return the operations of the command, the injected faults, and how many changed the final result."""
     template = fault_harness.prepared(scenario, directory / "template")
     operations = fault_harness.count_of(scenario, template, directory / "whole")
     expected = fault_harness.state(directory / "whole" / "runs")

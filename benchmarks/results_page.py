@@ -1,4 +1,4 @@
-"""docs/results.md: each study owns the section between its two marker comments, and rewrites nothing else."""
+"""Write docs/results.md: each study rewrites only the section between its two marker comments."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Studies of initbench itself. Each section is written by the command that it name
 
 
 def write_section(name: str, content: str) -> None:
-    """Put `content` in the section `name` of the page, which comes last where there is none of that name."""
+    """Replace the section `name` of the page with `content`; append the section if the page has none."""
     begin, end = f"<!-- begin: {name} -->", f"<!-- end: {name} -->"
     text = PAGE.read_text(encoding="utf-8") if PAGE.exists() else _HEAD
     if begin not in text:
@@ -25,6 +25,6 @@ def write_section(name: str, content: str) -> None:
 
 
 def written_by(module: str) -> str:
-    """The sentence that names the command and the version of torch."""
+    """Return the sentence that names the command and the version of torch."""
     version = torch.__version__.partition("+")[0]
     return f"Written by `python -m benchmarks.{module}` with torch {version} on the CPU."

@@ -1,4 +1,4 @@
-"""Arms of runs whose truth is known, for benchmarks/compare_statistics.py."""
+"""Simulate arms of runs with known true values, for benchmarks/compare_statistics.py."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from initbench.analysis.stats.summary import Scale
 Floats = NDArray[np.float64]
 Arm = dict[int, float | None]
 CORRELATION = 0.5
-"""Between the standard normal numbers behind the runs of one seed, where seeds are shared."""
+"""Correlation of the standard normal numbers that runs with a shared seed are computed from."""
 
 
 @dataclass(frozen=True)
 class Values:
-    """What a run reaches, made from a standard normal number, and its mean (geometric on the log scale)."""
+    """A result as a function of a standard normal number, and its mean (geometric on the log scale)."""
 
     make: Callable[[Floats], Floats]
     mean: float
@@ -29,19 +29,19 @@ class Values:
 
 @dataclass(frozen=True)
 class Law:
-    """Two arms: the first, and one that differs from it in mean, spread and shape."""
+    """Two arms that differ in mean, spread and shape."""
 
     name: str
     about: str
     first: Values
     second: Values
     diverging: float = 0.0
-    """The probability that a run diverges and has no value, whatever it would have reached."""
+    """Probability that a run diverges and has no value, independently of its result."""
     scale: Scale = "linear"
 
     @property
     def difference(self) -> float:
-        """The true one; a ratio on the log scale."""
+        """Return the true difference; a ratio on the log scale."""
         a, b = self.first.mean, self.second.mean
         return a / b if self.scale == "log" else a - b
 
@@ -88,7 +88,7 @@ LAWS = (
 def experiments(
     kinds: list[Values], n: int, replications: int, *, shared: bool, diverging: float, seed: Any
 ) -> Iterator[list[Arm]]:
-    """`replications` times one arm of n seeds for each kind; `shared`: a seed is in all of them."""
+    """Draw arms of n seeds, `replications` times for each kind; with `shared`, arms share seeds."""
     stream = np.random.default_rng(seed)
     shape = (replications, len(kinds), n)
     z = stream.normal(size=shape)

@@ -1,4 +1,4 @@
-"""Wall time of `initbench --help`, which must not load torch: the median of n runs after one to warm up."""
+"""Measure the median wall time of `initbench --help`, which must not import torch, over n runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure the command and print its times."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("-n", type=int, default=15, help="runs (default 15)")
     parser.add_argument("command", nargs="*", default=["--help"], help="default: --help")

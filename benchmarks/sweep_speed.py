@@ -1,4 +1,4 @@
-"""A sweep of 32 runs, end to end, against what a user would write for it: two ratios, taken within a repeat.
+"""Compare a sweep of 32 runs, end to end, with scripts that a user would write: two ratios per repeat.
 
 mlp of depth 10 and width 128 on MNIST, 4 inits × 8 seeds, 1,000 steps of batch 128. In each repeat:
 
@@ -45,7 +45,7 @@ OURS, LOOP, PAIR = "initbench sweep", "shell loop, DataLoader", "two processes, 
 
 
 def arguments() -> argparse.Namespace:
-    """Options of the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--repeats", type=int, default=3, help="of everything, in turn (default 3)")
     parser.add_argument("--loop-runs", type=int, default=2, help="runs of the shell loop that are timed")
@@ -55,7 +55,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the ratios."""
     options = arguments()
     figures: dict[str, list[float]] = {OURS: [], LOOP: [], PAIR: []}
     for repeat in range(options.repeats):
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def sweep(*, at_end: bool) -> float:
-    """Seconds of the whole command, which has to have trained every run."""
+    """Return the wall time of the whole command in seconds. Every run must have been trained."""
     with tempfile.TemporaryDirectory(prefix="initbench-benchmark-") as folder:
         file, runs = Path(folder) / "speed.yaml", Path(folder) / "runs"
         file.write_text(SWEEP, encoding="utf-8")
@@ -84,7 +84,7 @@ def sweep(*, at_end: bool) -> float:
 
 
 def loop(timed_runs: int) -> float:
-    """Seconds that RUNS of the usual script take one after the other, by the mean of a few."""
+    """Estimate the seconds that RUNS runs of the usual script take in sequence, from the mean of a few."""
     script = [
         sys.executable,
         str(HERE / "dataloader_script.py"),
@@ -98,13 +98,13 @@ def loop(timed_runs: int) -> float:
 
 
 def pair() -> float:
-    """Seconds until two processes have trained half of the runs each."""
+    """Return the seconds until two processes have each trained half of the runs."""
     script = [sys.executable, str(HERE / "in_memory.py"), "--depth", str(DEPTH), "--steps", str(STEPS)]
     return timed([[*script, "--runs", str(RUNS // 2)]] * 2)
 
 
 def timed(commands: Sequence[Sequence[str]]) -> float:
-    """Seconds until all of these, begun together, have ended."""
+    """Start all commands together and return the seconds until the last one ends."""
     start = time.perf_counter()
     processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in commands]
     if any(process.wait() for process in processes):
@@ -113,7 +113,7 @@ def timed(commands: Sequence[Sequence[str]]) -> float:
 
 
 def report(figures: dict[str, list[float]], options: argparse.Namespace) -> str:
-    """Seconds and ratios, each with its range over the repeats."""
+    """Print seconds and ratios, each with its range over the repeats."""
     repeats = f"n = {options.repeats} repeats in turn, median (min to max)"
     evaluated = "at step 0 and the end" if options.eval_at_end else "ten times and at step 0"
     lines = [f"{RUNS} runs of {STEPS:,} steps, end to end; initbench evaluates {evaluated}; {repeats}", ""]

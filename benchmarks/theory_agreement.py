@@ -1,4 +1,4 @@
-"""Does theory say what nets do?
+"""Compare the predictions of theory with measured nets.
 
 python -m benchmarks.theory_agreement [--quick] writes a section of docs/results.md.
 
@@ -33,14 +33,14 @@ STATISTICS = ("log_q", "act_mean", "act_std", "grad_ratio")
 
 @dataclass(frozen=True)
 class Score:
-    """One z, of one statistic of one layer."""
+    """The z score of one statistic of one layer."""
 
     statistic: str
     z: float
 
 
 def config_of(activation: str, scheme: str, *, width: int) -> ExperimentConfig:
-    """The experiment of a pair. Raises ValidationError where the pair cannot be."""
+    """Return the experiment of a pair; raise ValidationError if the pair is invalid."""
     return ExperimentConfig.model_validate(
         {
             "name": f"{activation}-{scheme}",
@@ -54,7 +54,7 @@ def config_of(activation: str, scheme: str, *, width: int) -> ExperimentConfig:
 
 
 def scores(found: ConfigSurvey) -> Iterator[Score]:
-    """The z of all trusted layers."""
+    """Yield the z scores of all trusted layers."""
     nets = len(found.config.seed_list)
     for layer, said in zip(found.layers, found.expected.layers, strict=True):
         if not said.trusted:
@@ -90,7 +90,7 @@ _HEADS = "| z | mean | sd | beyond 2 | beyond 3 | worst |\n|---|---|---|---|---|
 
 
 def section(by_pair: dict[str, list[Score]], refused: dict[str, str]) -> str:
-    """The section of the page."""
+    """Return the section of the page."""
     everything = [score for found in by_pair.values() for score in found]
     statistics = [_row(f"`{name}`", [s for s in everything if s.statistic == name]) for name in STATISTICS]
     pairs = [_row(name, found) for name, found in by_pair.items()]

@@ -1,4 +1,4 @@
-"""Samples per second of `initbench run` against the bare loop and the DataLoader script.
+"""Compare the samples per second of `initbench run`, the bare loop and the DataLoader script.
 
 The three are run in turn, `--repeats` times, each in a process of its own and for the same number of steps.
 initbench trains three seeds with evaluation, statistics and store on, into a fresh folder each time.
@@ -27,7 +27,7 @@ Figures = dict[str, list[float]]
 
 
 def arguments() -> argparse.Namespace:
-    """Options of the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--repeats", type=int, default=3, help="runs of each (default 3)")
     parser.add_argument("--steps", type=int, default=2000, help="updates of each run (default 2000)")
@@ -38,7 +38,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the figures."""
     options = arguments()
     figures: Figures = {INSIDE: [], END_TO_END: [], BARE: [], LOADER: []}
     for repeat in range(options.repeats):
@@ -55,9 +55,9 @@ def main() -> None:
 
 
 def initbench(steps: int, seeds: int) -> tuple[float, float]:
-    """Training samples per second of one `initbench run`: of the training alone, and of the whole command.
+    """Return the training samples per second of an `initbench run`: of the training and of the command.
 
-    The training's time is that of the cohort: updates, evaluations and probes.
+    The training time is that of the cohort: updates, evaluations and probes.
     """
     with tempfile.TemporaryDirectory(prefix="initbench-benchmark-") as runs:
         command = [sys.executable, "-m", "initbench", "run", str(CONFIG), f"train.steps={steps}"]
@@ -73,7 +73,7 @@ def initbench(steps: int, seeds: int) -> tuple[float, float]:
 
 
 def script(name: str, options: argparse.Namespace) -> float:
-    """Samples per second that one of the scripts beside this one reports for its loop."""
+    """Return the samples per second that a script of this folder reports for its loop."""
     command = [sys.executable, str(HERE / name), "--steps", str(options.steps)]
     if options.threads is not None:
         command += ["--threads", str(options.threads)]
@@ -82,7 +82,7 @@ def script(name: str, options: argparse.Namespace) -> float:
 
 
 def report(figures: Figures, options: argparse.Namespace) -> str:
-    """The figures and their ratios, each with its range over the repeats."""
+    """Print the figures and their ratios, each with its range over the repeats."""
     repeats = f"n = {options.repeats} repeats in turn, median (min to max)"
     lines = [f"{options.steps:,} steps, batch {BATCH_SIZE}; initbench: {options.seeds} seeds; {repeats}", ""]
     if options.threads is not None:
@@ -101,7 +101,7 @@ def _range(values: Sequence[float], form: str) -> str:
 
 
 def machine() -> str:
-    """The processor and the versions, in a line."""
+    """Return one line with the processor and the versions."""
     import torch
 
     from initbench.runner.environment import machine as describe

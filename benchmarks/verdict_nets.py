@@ -1,4 +1,4 @@
-"""Nets for the study of verdicts: sound ones as their authors start them, and ones with a mistake."""
+"""Nets for the study of verdicts: sound nets with the init of their authors, and nets with a mistake."""
 
 from __future__ import annotations
 
@@ -17,49 +17,49 @@ CLASSES, TOKENS, LENGTH = 10, 65, 24
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A net, a batch for it, and what an honest verdict says of it."""
+    """A net, a batch for it, and the correct verdict."""
 
     name: str
     make: Callable[[], nn.Module]
     batch: Callable[[], Batch]
     chance: float | None = None
-    """The loss of equal logits; None where the output is no classification."""
+    """Loss of equal logits; None if the output is not a classification."""
     loss: Callable[..., Tensor] | None = None
-    """What is given to `probe` and `lint`; None for their default."""
+    """Loss function for `probe` and `lint`; None for their default."""
     mistake: str = ""
-    """The planted mistake in words; empty for a net that is sound as it is."""
+    """Description of the planted mistake; empty for a sound net."""
     millions: float = 0.0
-    """Parameters of a large net."""
+    """Parameters of a large net, in millions."""
     named_by: str = ""
-    """A regular expression that some finding's code or sentence matches where the mistake is named."""
+    """Regular expression that the code or sentence of a correct finding matches."""
 
 
 # Batches -------------------------------------------------------------------------------------------------
 
 
 def vectors(features: int = 64, samples: int = 32) -> Batch:
-    """N(0, 1) features and random labels."""
+    """Draw N(0, 1) features and random labels."""
     return torch.randn(samples, features), torch.randint(CLASSES, (samples,))
 
 
 def images(side: int = 32, samples: int = 16) -> Batch:
-    """N(0, 1) pixels and random labels."""
+    """Draw N(0, 1) pixels and random labels."""
     return torch.randn(samples, 3, side, side), torch.randint(CLASSES, (samples,))
 
 
 def tokens(samples: int = 8) -> Batch:
-    """Random tokens, and the next one at each place."""
+    """Draw random tokens, and the next token at each position."""
     text = torch.randint(TOKENS, (samples, LENGTH + 1))
     return text[:, :-1], text[:, 1:]
 
 
 def token_classes(samples: int = 16) -> Batch:
-    """Random tokens and one label a sample."""
+    """Draw random tokens and one label per sample."""
     return torch.randint(TOKENS, (samples, LENGTH)), torch.randint(CLASSES, (samples,))
 
 
 def pixel_classes() -> Batch:
-    """Images and a label for every pixel."""
+    """Draw images and a label for every pixel."""
     return torch.randn(4, 3, 32, 32), torch.randint(4, (4, 32, 32))
 
 
@@ -81,7 +81,7 @@ class Attention(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Attention and a GELU net of four times the width, each beside a shortcut."""
+    """Attention and a GELU net of four times the width, each with a shortcut."""
 
     def __init__(self, width: int, *, pre_norm: bool, causal: bool) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class GPT(nn.Module):
 
 
 def gpt() -> GPT:
-    """GPT-2's init: N(0, 0.02²), the projections into the residual stream smaller by √(2·blocks)."""
+    """Return a GPT with GPT-2's init: std 0.02, divided by √(2·blocks) before the residual stream."""
     net = GPT()
     for name, module in net.named_modules():
         if isinstance(module, nn.Linear | nn.Embedding):
@@ -130,7 +130,7 @@ def gpt() -> GPT:
 
 
 def gpt_with_unit_embedding() -> GPT:
-    """GPT-2's init, with the tied embedding left at N(0, 1)."""
+    """Return a GPT with GPT-2's init except for the tied embedding, which stays at N(0, 1)."""
     net = gpt()
     nn.init.normal_(net.wte.weight)
     return net
@@ -197,7 +197,7 @@ def _dcgan_init(net: nn.Module) -> nn.Module:
 
 
 def dcgan_generator() -> nn.Module:
-    """100 noise channels to an image of 32 × 32 (Radford et al. 2016)."""
+    """Return a generator from 100 noise channels to a 32 × 32 image (Radford et al. 2016)."""
     layers: list[nn.Module] = [nn.ConvTranspose2d(100, 128, 4, 1, 0, bias=False)]
     for inputs, outputs in ((128, 64), (64, 32)):
         layers += [nn.BatchNorm2d(inputs), nn.ReLU(True)]
@@ -207,7 +207,7 @@ def dcgan_generator() -> nn.Module:
 
 
 def dcgan_discriminator() -> nn.Module:
-    """An image of 32 × 32 to the probability of its being real."""
+    """Return a discriminator from a 32 × 32 image to the probability that it is real."""
     layers: list[nn.Module] = [nn.Conv2d(3, 32, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, True)]
     for inputs, outputs in ((32, 64), (64, 128)):
         layers += [nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False)]
@@ -261,12 +261,12 @@ class ActorCritic(nn.Module):
 
 
 def binary(output: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy of probabilities of one class."""
+    """Compute the binary cross-entropy of probabilities."""
     return F.binary_cross_entropy(output[:, 0], y)
 
 
 def modern_nets() -> Iterator[Subject]:
-    """Nets of today as their authors start them."""
+    """Return modern nets with the init of their authors."""
     ln = math.log
     yield Subject(name="GPT, tied embedding, std 0.02", make=gpt, batch=tokens, chance=ln(TOKENS))
     for pre_norm, words in ((True, "pre"), (False, "post")):
@@ -317,7 +317,7 @@ def kaiming(weight: Tensor) -> None:
 
 
 def mlp(depth: int, activation: Callable[[], nn.Module] = nn.ReLU, draw: Draw = kaiming) -> nn.Sequential:
-    """`depth` weight layers of 64 units, biases 0, the head by Xavier."""
+    """Return `depth` weight layers of 64 units with biases 0 and a Xavier head."""
     layers: list[nn.Module] = []
     for _ in range(depth - 1):
         layers += [nn.Linear(64, 64), activation()]
@@ -330,7 +330,7 @@ def mlp(depth: int, activation: Callable[[], nn.Module] = nn.ReLU, draw: Draw = 
 
 
 def as_constructed(depth: int) -> nn.Sequential:
-    """The same relu net as torch's constructors leave it."""
+    """Return the same relu net with the default init of torch."""
     parts = [[nn.Linear(64, 64), nn.ReLU()] for _ in range(depth - 1)]
     return nn.Sequential(*(module for part in parts for module in part), nn.Linear(64, CLASSES))
 
@@ -340,7 +340,7 @@ def linears(net: nn.Module) -> list[nn.Linear]:
 
 
 def conv_net(blocks: int = 6, *, norm: bool = True) -> nn.Sequential:
-    """Convolutions of 32 channels with batch norm and relu, a mean over the map and a head."""
+    """Return convolutions of 32 channels with batch norm and relu, a mean over the map and a head."""
     layers: list[nn.Module] = []
     for place in range(blocks):
         layers += [nn.Conv2d(32 if place else 3, 32, 3, padding=1, bias=False)]
@@ -374,7 +374,7 @@ class ResidualMLP(nn.Module):
 
 
 def residual_mlp() -> ResidualMLP:
-    """Thirty blocks, each scaled by 1/√30."""
+    """Return thirty blocks, each scaled by 1/√30."""
     return ResidualMLP(30, 30**-0.5)
 
 
@@ -468,7 +468,7 @@ def _samples_alike() -> Batch:
 
 
 def planted_mistakes() -> Iterator[Subject]:
-    """Nets with one mistake each, and how a verdict would name it."""
+    """Return nets with one mistake each, and how a verdict should name it."""
     ln = math.log(CLASSES)
 
     def planted(mistake: str, named_by: str, make: Callable[[], nn.Module], **more: object) -> Subject:

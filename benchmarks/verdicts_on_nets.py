@@ -1,12 +1,12 @@
-"""Whether `initbench.probe` and `initbench.lint` say the right thing of nets that nobody tuned them on.
+"""Check the verdicts of `initbench.probe` and `initbench.lint` on nets that they were not tuned on.
 
-Three kinds of nets are looked at under one seed: all classification models of torchvision without pretrained
+Three kinds of nets are judged under one seed: all classification models of torchvision without pretrained
 weights, modern nets as their authors start them, and nets with one planted mistake. A verdict is wrong
 
-- of a sound net, if a finding or a warning is given, or if it cannot be looked at;
-- of a planted mistake, if no finding names it;
-- of any net, if it is called healthy beside a loss far from chance, or if a printed call of `apply_init`
-  leaves the finding that it is offered for.
+- on a sound net, if it contains a finding or a warning, or if the net cannot be probed;
+- on a planted mistake, if no finding names it;
+- on any net, if it says healthy although the loss is far from chance, or if a printed call of `apply_init`
+  does not remove the finding that it is suggested for.
 
     python -m benchmarks.verdicts_on_nets [--quick] [--only WORD] [--most MILLIONS] [--resume FILE] [--write]
 """
@@ -39,31 +39,31 @@ from docs.generators.markdown import NOTHING, code, table
 
 SEED = 0
 FAR = 2.0
-"""Nats above ln C from which a loss counts as far from chance, as for lint's `head_scale`."""
+"""Loss above ln C, in nats, that counts as far from chance, as for lint's `head_scale`."""
 MOST_PARAMETERS = 400.0
-"""Millions. A probe holds weights, copies and gradients: 12 bytes a parameter, and more for its moments."""
+"""Largest net, in millions of parameters. A probe needs at least 12 bytes per parameter."""
 _CALL = re.compile(r"apply_init\(module(?:, )?([^)]*)\)")
 _CROSS_ENTROPY = nn.functional.cross_entropy
 
 
 @dataclass(frozen=True)
 class Advice:
-    """A printed call of `apply_init`, and what became of the finding after it was followed."""
+    """A printed call of `apply_init`, and whether following it removed the finding."""
 
     code: str
     call: str
     outcome: str
-    """`cured`, or what is left."""
+    """`cured`, or the remaining findings."""
 
 
 @dataclass
 class Verdict:
-    """What was said of one net, and what is wrong about that."""
+    """The verdict on one net, and its errors."""
 
     subject: Subject
     loss: float | None = None
     probe: tuple[str, ...] = ()
-    """Codes of findings that are more than notes."""
+    """Codes of the probe's findings, except notes."""
     warnings: tuple[str, ...] = ()
     """Codes of lint's warnings."""
     healthy: bool = False
@@ -82,7 +82,7 @@ _SMALLER = {"vit_b_16": 64, "vit_b_32": 64, "vit_l_16": 64, "vit_l_32": 64, "vit
 
 
 def torchvision_nets() -> Iterator[Subject]:
-    """Every classification model of torchvision, as its constructor leaves it."""
+    """Yield every classification model of torchvision as its constructor returns it."""
     for name in models.list_models(module=models):
         side = _SIDES.get(name, _SMALLER.get(name, 64))
         options = {"image_size": side} if name in _SMALLER else {}
@@ -99,9 +99,9 @@ def torchvision_nets() -> Iterator[Subject]:
 
 
 def judge(subject: Subject, most: float = MOST_PARAMETERS) -> Verdict:
-    """Return what initbench says of the net, held against what is true of it.
+    """Return the verdict on the net, compared with what is known about it.
 
-    One of more than `most` million parameters is not looked at.
+    Nets of more than `most` million parameters are skipped.
     """
     verdict = Verdict(subject)
     if subject.millions > most:
@@ -115,7 +115,7 @@ def judge(subject: Subject, most: float = MOST_PARAMETERS) -> Verdict:
         probed = initbench.probe(module, given, subject.loss)
         linted = initbench.lint(module, given, subject.loss)
     except Exception as error:
-        verdict.wrong.append(f"cannot be looked at: {type(error).__name__}: {error}".splitlines()[0])
+        verdict.wrong.append(f"cannot be probed: {type(error).__name__}: {error}".splitlines()[0])
     else:
         _fill(verdict, probed, linted)
         verdict.advice = list(_followed(subject, probed, linted))
@@ -132,7 +132,7 @@ def _made(subject: Subject) -> tuple[nn.Module, Batch]:
 
 
 def _loss(subject: Subject, module: nn.Module, batch: Batch) -> float | None:
-    """The cross-entropy that training would start from, by this file's own lights."""
+    """Compute the cross-entropy that training would start from, independently of initbench."""
     if subject.chance is None:
         return None
     x, y = batch
@@ -166,7 +166,7 @@ def _fill(verdict: Verdict, probed: Any, linted: Any) -> None:
 
 
 def _followed(subject: Subject, probed: Any, linted: Any) -> Iterator[Advice]:
-    """Every printed call of apply_init, carried out on the net drawn anew."""
+    """Carry out every printed call of apply_init, each on a fresh copy of the net."""
     offers = [(f.code, f.message, "probe") for f in probed.findings]
     offers += [(f.code, f.remark.fix, "lint") for f in linted.findings]
     followed: dict[tuple[str, str], list[str] | str] = {}
@@ -180,7 +180,7 @@ def _followed(subject: Subject, probed: Any, linted: Any) -> Iterator[Advice]:
 
 
 def _left_by(subject: Subject, call: str, by: str) -> list[str] | str:
-    """The codes that `probe` or `lint` still has after the call, or why that cannot be told."""
+    """Return the codes that `probe` or `lint` reports after the call, or why it could not be checked."""
     module, batch = _made(subject)
     given = batch[0] if batch[1] is None else batch
     try:
@@ -193,7 +193,7 @@ def _left_by(subject: Subject, call: str, by: str) -> list[str] | str:
 
 
 def _arguments(call: str, x: Tensor) -> tuple[list[Any], dict[str, Any]]:
-    """The arguments of a printed call behind the module; a bare name stands for the batch."""
+    """Parse the arguments after the module in a printed call; a bare name means the batch."""
     parsed = ast.parse(call, mode="eval").body
     assert isinstance(parsed, ast.Call)
 
@@ -241,7 +241,7 @@ def study(
 ) -> dict[str, list[Verdict]]:
     """Return the verdicts by kind, printing each as it comes.
 
-    Each new one is appended to the file `resume` as a line of JSON; those that it holds are not judged again.
+    Each new verdict is appended to the file `resume` as a line of JSON. Nets that have one there are skipped.
     """
     judged: dict[str, list[Verdict]] = {}
     lines = resume.read_text(encoding="utf-8").splitlines() if resume and resume.exists() else []
@@ -271,7 +271,7 @@ def _append(path: Path, kind: str, verdict: Verdict) -> None:
 
 
 def _restored(subject: Subject, values: dict[str, Any]) -> Verdict:
-    """The verdict that `_append` wrote down."""
+    """Read a verdict that `_append` wrote."""
     advice = [Advice(**one) for one in values["advice"]]
     codes = {key: tuple(values[key]) for key in ("probe", "warnings")}
     return Verdict(subject, **{**values, **codes, "advice": advice})
@@ -285,7 +285,7 @@ _TITLES = {
 
 
 def report(kind: str, verdicts: Sequence[Verdict]) -> str:
-    """The section of docs/results.md about one kind of nets."""
+    """Return the section of docs/results.md about one kind of nets."""
     about = (
         f"torchvision {torchvision.__version__.partition('+')[0]}, without pretrained weights, on four images"
         " of noise, 64 × 64 where the model allows it. "
@@ -358,7 +358,7 @@ def main() -> None:
 
 
 def failures(judged: dict[str, list[Verdict]]) -> str:
-    """Return every wrongly judged net with all that was said of it."""
+    """Return every wrongly judged net with all of its messages."""
     lines = []
     for kind, verdicts in judged.items():
         for verdict in verdicts:

@@ -1,10 +1,10 @@
-"""Write the generated pages: `python -m docs.generate`, or `--check` to see whether they are fresh.
+"""Write the generated pages, or check whether they are fresh.
 
-    python -m docs.generate                       the pages made from code
-    python -m docs.generate --check               exit 1 and name the stale ones
-    python -m docs.generate --measured RUNS_DIR   the tables and outputs made from stored runs
+    python -m docs.generate                       write the pages generated from code
+    python -m docs.generate --check               list stale pages; exit 1 if there are any
+    python -m docs.generate --measured RUNS_DIR   write the tables and outputs generated from stored runs
 
-The last one is not part of the check: it needs the runs of every config in configs/ on mnist and
+`--check` does not cover the last command, which needs the runs of every config in configs/ on mnist and
 on digits (see `docs.generators.measured`).
 """
 
@@ -46,12 +46,12 @@ MEASURED = ("README.md", "docs/tutorial.md", "docs/compare.md")
 
 
 def stale(pages: dict[str, Render] | None = None) -> list[str]:
-    """The pages that differ from what the code says."""
+    """Return the names of the pages that differ from the generated text."""
     return [name for name, render in (pages or PAGES).items() if _read(name) != render(_read(name))]
 
 
 def write(pages: dict[str, Render] | None = None) -> list[str]:
-    """Write the pages that differ; returns their names."""
+    """Write the pages that differ and return their names."""
     changed = stale(pages)
     for name in changed:
         path = ROOT / name
@@ -69,7 +69,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m docs.generate", description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a page is stale")
     parser.add_argument(
-        "--measured", metavar="RUNS_DIR", type=Path, help="write what is made from stored runs"
+        "--measured",
+        metavar="RUNS_DIR",
+        type=Path,
+        help="write the tables and outputs generated from stored runs",
     )
     arguments = parser.parse_args()
     if arguments.check:

@@ -1,7 +1,7 @@
 """Write docs/lessons.md from stored runs: `python -m docs.lessons RUNS_DIR [LESSON...]`.
 
-The runs are those of `initbench lesson --all --runs-dir RUNS_DIR`; where some are missing, nothing is
-written and they are named. With names of lessons only their sections are written, and the others are kept.
+RUNS_DIR holds the runs of `initbench lesson --all --runs-dir RUNS_DIR`. If runs are missing, nothing is
+written and the lessons are listed. With names of lessons, only their sections are rewritten.
 """
 
 from __future__ import annotations
@@ -32,23 +32,25 @@ def main() -> int:
     parser.add_argument("runs", metavar="RUNS_DIR", type=Path)
     parser.add_argument("lessons", metavar="LESSON", nargs="*", help="default: all")
     arguments = parser.parse_args()
-    source = DataSource(root=data_root(None), offline=True, notify=lambda said: print(said, file=sys.stderr))
-    workplace = RunContext(store=Store(arguments.runs), source=source, device=torch.device("cpu"))
-    get = partial(load_stored_runs, workplace=workplace)
+    source = DataSource(
+        root=data_root(None), offline=True, notify=lambda message: print(message, file=sys.stderr)
+    )
+    context = RunContext(store=Store(arguments.runs), source=source, device=torch.device("cpu"))
+    get = partial(load_stored_runs, workplace=context)
     lessons = load_lessons(arguments.lessons or list(bundled_lessons()))
-    missing = {lesson.name: left for lesson in lessons if (left := count_runs(lesson, get).missing)}
+    missing = {lesson.name: count for lesson in lessons if (count := count_runs(lesson, get).missing)}
     if missing:
         print(
-            "\n".join(f"{name}: {left} runs are missing" for name, left in missing.items()), file=sys.stderr
+            "\n".join(f"{name}: {count} runs are missing" for name, count in missing.items()), file=sys.stderr
         )
         return 1
     try:
-        found = [run_lesson(lesson, get) for lesson in lessons]
+        results = [run_lesson(lesson, get) for lesson in lessons]
     except InitbenchError as error:
         print(error, file=sys.stderr)
         return 1
-    kept = PAGE.read_text(encoding="utf-8") if arguments.lessons and PAGE.exists() else ""
-    PAGE.write_text(lessons_page.render(found, kept, list(bundled_lessons())), encoding="utf-8")
+    current = PAGE.read_text(encoding="utf-8") if arguments.lessons and PAGE.exists() else ""
+    PAGE.write_text(lessons_page.render(results, current, list(bundled_lessons())), encoding="utf-8")
     print(f"wrote {PAGE.name}")
     return 0
 

@@ -1,4 +1,4 @@
-"""docs/catalogue.md: every registry entry."""
+"""Render docs/catalogue.md: every registry entry."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from initbench.render import norm_diagram
 from initbench.runner.workers.base import EXECUTORS
 
 _INTRO = """\
-Everything a config can name, and the executors. Each table is one registry; the key that names its entries
-stands under the heading. `n` is fan_in, `m` is fan_out, `z ~ N(0, 1)`, `q = E[h²]` of a pre-activation.
-Options stand with their defaults; the [config reference](config.md) describes them.
+Everything a config can name, and the executors. Each table is one registry; the config key that selects its
+entries is given under the heading. `n` is fan_in, `m` is fan_out, `z ~ N(0, 1)`, and `q = E[h²]` that of a
+pre-activation.
+Options are listed with their defaults; the [config reference](config.md) describes them.
 
-`initbench catalog` prints these tables, `initbench explain NAME` one entry in full, with the picture of a
-norm or the curve of an activation; both speak `--json`."""
+`initbench catalog` prints these tables. `initbench explain NAME` describes one entry in full, with the
+picture of a norm or the curve of an activation. Both support `--json`."""
 _PICTURES = """\
-What each norm averages over, drawn from the axes that it states: samples down and channels across, or units
-and inputs of a weight; each cell is one map of H × W positions (one number in an mlp). Filled is what shares
-one statistic with the first entry; the rest falls into sets of this shape, each with its own."""
+The pictures show what each norm averages over, drawn from its axes: rows are samples and columns channels
+(or units and inputs of a weight), and each cell is one map of H × W positions (one number in an mlp). Filled
+cells share one statistic with the first entry; the others form sets of the same shape, each with its own."""
 _DIAGNOSTICS = """\
-What a diagnosis can find; it names no config key. Thresholds, and which finding hides which, stand in
-[diagnosis](diagnosis.md)."""
+The codes that a diagnosis can contain; they are not config values. For thresholds, and for which finding
+hides which, see [diagnosis](diagnosis.md)."""
 
 Column = tuple[str, Callable[[Any], str]]
 
@@ -54,22 +55,22 @@ def _auto(entry: Activation) -> str:
 
 _extra(
     INITS,
-    "`gain` is the one used when `init.gain` is null; an entry without one takes none, and"
-    " `init.gain` is refused where neither `init.scheme` nor `init.head` has one. `needs` is what the scheme"
-    " looks at beside the weight itself.",
+    "`gain` is the default for `init.gain: null`. An entry without one accepts no gain, and `init.gain` is"
+    " rejected if neither `init.scheme` nor `init.head` has one. `needs` is what the scheme uses in addition"
+    " to the weight itself.",
     ("gain", _gain),
     ("needs", lambda entry: str(entry.needs)),
 )
 _extra(
     ACTIVATIONS,
-    "`auto gain` is 1/√E[φ(z)²], what `init.gain: auto` stands for with the default options; it is computed.",
+    "`auto gain` is 1/√E[φ(z)²], the value of `init.gain: auto` with the default options (computed).",
     ("auto gain", _auto),
     ("bounded", lambda entry: "yes" if entry.bounded else "no"),
 )
 _extra(
     NORMS,
     "`averages over` names the axes that share one statistic: of activations (N, C, H, W), or of weights"
-    " (O, I, H, W) where the norm acts on these. C/G is one group of channels, N/G one of samples, C/n a"
+    " (O, I, H, W) if the norm acts on weights. C/G is one group of channels, N/G one of samples, C/n a"
     " window of channels.",
     ("acts on", lambda entry: entry.acts_on),
     ("averages over", lambda entry: ", ".join(entry.axes) or NOTHING),
@@ -77,7 +78,7 @@ _extra(
 
 
 def render(_current: str) -> str:
-    """The whole page."""
+    """Render the whole page."""
     parts = ["# Catalogue", generated("the registries"), _INTRO]
     for kind in registry_fields():
         note, columns = _EXTRA.get(id(kind.registry), ("", []))
@@ -94,14 +95,14 @@ def render(_current: str) -> str:
 
 
 def _pictures() -> Iterator[str]:
-    """One picture for all norms that average over the same axes, under their names."""
+    """Yield one picture for all norms that average over the same axes, under their names."""
     names: dict[tuple[str, ...], list[str]] = {}
     for entry in NORMS:
         if norm_diagram.drawable(entry.axes):
             names.setdefault(entry.axes, []).append(code(entry.name))
-    for over, sharing in names.items():
-        yield f"{', '.join(sharing)}: {norm_diagram.sentence(over)}."
-        yield "```text\n" + "\n".join(norm_diagram.picture(over)) + "\n```"
+    for axes, norms in names.items():
+        yield f"{', '.join(norms)}: {norm_diagram.sentence(axes)}."
+        yield "```text\n" + "\n".join(norm_diagram.picture(axes)) + "\n```"
 
 
 def _row(entry: RegistryEntry, columns: list[Column], kind: RegistryField) -> list[str]:
@@ -111,8 +112,8 @@ def _row(entry: RegistryEntry, columns: list[Column], kind: RegistryField) -> li
 
 
 def _options(entry: RegistryEntry, kind: RegistryField) -> str:
-    """The entry's options with their defaults, without those that every entry of its kind has."""
+    """Return the entry's options with their defaults, except those that every entry of its kind has."""
     common = set.intersection(*(set(other.options.model_fields) for other in kind.registry))
-    own = [key for key in entry.options.model_fields if key not in common | set(Options.model_fields)]
-    defaults = {key: fields.default_of(entry.options.model_fields[key]) for key in own}
+    keys = [key for key in entry.options.model_fields if key not in common | set(Options.model_fields)]
+    defaults = {key: fields.default_of(entry.options.model_fields[key]) for key in keys}
     return ", ".join(f"{code(key)} ({default.strip('`')})" for key, default in defaults.items()) or NOTHING

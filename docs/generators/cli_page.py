@@ -1,4 +1,4 @@
-"""docs/cli.md: every command with its arguments and options, from the application itself."""
+"""Render docs/cli.md: every command with its arguments and options, from the application itself."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from docs.generators.markdown import NOTHING, code, generated, page, table
 from initbench.cli.main import app
 
 _INTRO = """\
-Data goes to stdout, progress and messages to stderr. Piped output is plain and never cut to the width of a
-terminal; `NO_COLOR` and `FORCE_COLOR` are honoured. `--json` prints one strict JSON document: a number that
+Data go to stdout, progress and messages to stderr. Piped output is plain and never truncated;
+`NO_COLOR` and `FORCE_COLOR` are honoured. `--json` prints one strict JSON document: a number that
 is not finite is the string `"NaN"`, `"Infinity"` or `"-Infinity"`. Its keys are described in
 [how it works](how-it-works.md#json)."""
 
 _EXIT_CODES = (
-    ("0", "it worked; a run that diverged is a result"),
+    ("0", "success; a diverged run is a result, not an error"),
     ("1", "a run failed, or a gate was triggered: `--fail-if`, `--fail-on`, `--strict`, a sweep's gates"),
-    ("2", "wrong usage, or a config with faults"),
+    ("2", "wrong usage or an invalid config"),
     (
         "3",
         "the data, the store, the device or the memory is not available, or stdout cannot be written"
-        " (unless the code is 1 or 2 already)",
+        " (unless the code is already 1 or 2)",
     ),
     ("4", "a bug in initbench"),
     ("130", "interrupted (Ctrl-C)"),
     ("143", "terminated"),
 )
 _VARIABLES = (
-    ("INITBENCH_RUNS", "where runs are stored, when `--runs-dir` is not given"),
-    ("INITBENCH_DATA", "the data root, when `--data-dir` is not given; else the XDG cache folder"),
+    ("INITBENCH_RUNS", "directory of stored runs, if `--runs-dir` is not given"),
+    ("INITBENCH_DATA", "data directory, if `--data-dir` is not given; the default is the XDG cache folder"),
 )
 _SHELL = ("--install-completion", "--show-completion", "--help")
 
 
 def render(_current: str) -> str:
-    """The whole page."""
+    """Render the whole page."""
     root = typer.main.get_command(app)
     parts = ["# Commands", generated("the command line itself"), _INTRO]
     parts += ["## initbench", str(root.help), _options(root)]
@@ -50,7 +50,7 @@ def render(_current: str) -> str:
 
 
 def commands(group: Any, path: tuple[str, ...] = ("initbench",)) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every command below `group` with the words that call it, groups included."""
+    """Yield every command of `group`, nested groups included, with the words that call it."""
     for name, command in group.commands.items():
         yield (*path, name), command
         if hasattr(command, "commands"):

@@ -1,4 +1,4 @@
-"""docs/config.md: every section and key of a config, and the options of every registry entry."""
+"""Render docs/config.md: every section and key of a config, and the options of every registry entry."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from initbench.study.tuning import TOLERANCE
 _HEADER = ("key", "type", "default", "meaning")
 _INTRO = """\
 A config is one YAML file. Every key has a default except `name`, and a key that is not listed here is
-refused. `initbench validate FILE` lists every fault with file, line and column; `initbench run FILE
+rejected. `initbench validate FILE` lists every error with file, line and column; `initbench run FILE
 --print-config` prints the config with all defaults filled in.
 
-YAML is read strictly, by the rules of YAML 1.2: `1e-3` is a number, `no` is a word, `010` is refused because
-YAML 1.1 reads it as 8, and a key that stands twice is a fault. `key=value` arguments override a file:
+YAML is parsed strictly by the rules of YAML 1.2: `1e-3` is a number, `no` is a string, `010` is rejected
+because YAML 1.1 reads it as 8, and a duplicate key is an error. `key=value` arguments override a file:
 `model.depth=50`, `init.scheme=lsuv`, `train.optimizer.momentum=0.9`.
 
-Where the type is a link, the value is the name of an entry of that table. An entry with options is
+If the type is a link, the value is the name of an entry of that table. An entry with options is
 written as a mapping:
 
 ```yaml
@@ -39,7 +39,7 @@ model:
     num_groups: 4
 ```
 
-Editors complete and check a config that begins with this line
+Editors complete and validate a config that begins with this line
 (the schema is [config.schema.json](config.schema.json)):
 
 ```yaml
@@ -163,8 +163,8 @@ has not seen."""
 
 
 def render(_current: str) -> str:
-    """The whole page."""
-    found = registry_fields()
+    """Render the whole page."""
+    kinds = registry_fields()
     model = ExperimentConfig
     sections = {key: section for key in model.model_fields if (section := _section_model(key))}
     skip = frozenset(sections)
@@ -179,14 +179,14 @@ def render(_current: str) -> str:
         parts += [f"## {key}", model.model_fields[key].description or "", table(_HEADER, _rows(key, section))]
         parts += _entries_of_section(key, section)
     parts += ["# Options of the entries", "An entry that is not listed here has no options of its own."]
-    for kind in found:
+    for kind in kinds:
         if kind.key.count(".") and not _is_section(kind):
             parts += _options_of(kind)
     return page(*parts, *_lessons(), *_sweeps())
 
 
 def _lessons() -> list[str]:
-    """What the file of a lesson takes."""
+    """Render the sections about lesson files."""
     sections = {"base and arms": None, "tune": Tune, "tune: values": Range, "claims": Claim, "show": Figure}
     parts = ["# Lessons", _LESSONS, table(_HEADER, fields.rows(LessonConfig, link))]
     for title, section in sections.items():
@@ -199,12 +199,12 @@ def _lessons() -> list[str]:
 
 
 def _sweeps() -> list[str]:
-    """What the file of a sweep takes."""
+    """Render the sections about sweep files."""
     return ["# Sweeps", _SWEEPS, table(_HEADER, fields.rows(SweepConfig, link)), "## Points", _POINTS]
 
 
 def link(registry: Registry[Any]) -> str:
-    """The registry's noun, linked to its table."""
+    """Return the registry's kind as a link to its table."""
     title = next(kind.title for kind in registry_fields() if kind.registry is registry)
     return f"[{registry.kind}](catalogue.md#{slug(title)})"
 

@@ -1,4 +1,4 @@
-"""The tables in docs/diagnosis.md."""
+"""Render the tables in docs/diagnosis.md."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ BEGIN, END = "<!-- codes: written by `python -m docs.generate` from CODES -->", 
 
 
 def render(current: str) -> str:
-    """The page with its tables written anew."""
+    """Return the page with its tables rewritten."""
     header = ("precedence", "code", "meaning", "what is measured", "threshold", "hides")
     rows = [
         [
-            str(place),
+            str(rank),
             code(entry.name),
             entry.meaning,
             entry.measure,
             entry.limit,
             ", ".join(map(code, entry.hides)) or NOTHING,
         ]
-        for place, entry in enumerate(CODES, 1)
+        for rank, entry in enumerate(CODES, 1)
     ]
     remedies = [[code(entry.name), entry.level, entry.cause, entry.cure] for entry in CODES]
     remedy_table = table(("code", "level", "usual cause", "cure"), remedies)

@@ -1,4 +1,4 @@
-"""The fields of a pydantic section as rows of a table: key, type, default, meaning."""
+"""Render the fields of a pydantic section as rows of a table: key, type, default, meaning."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Link = Callable[[Registry[Any]], str]
 
 
 def rows(model: type[BaseModel], link: Link, skip: frozenset[str] = frozenset()) -> list[list[str]]:
-    """One row for each field: key, type, default, description."""
+    """Return one row per field: key, type, default, description."""
     return [
         [
             code(key),
@@ -31,7 +31,7 @@ def rows(model: type[BaseModel], link: Link, skip: frozenset[str] = frozenset())
 
 
 def default_of(field: FieldInfo) -> str:
-    """The default as it would be written in YAML, or `required`."""
+    """Return the default as it would be written in YAML, or `required`."""
     if field.is_required():
         return "required"
     value = default_value(field)

@@ -1,4 +1,4 @@
-"""The table in docs/lint.md."""
+"""Render the table in docs/lint.md."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ BEGIN, END = "<!-- codes: written by `python -m docs.generate` from CHECKS -->",
 
 
 def render(current: str) -> str:
-    """The page with its table written anew."""
+    """Return the page with its table rewritten."""
     header = ("code", "level", "what it says", "threshold", "cure", "source")
     rows = [
         [code(check.name), check.level, check.summary, check.limit, check.cure, check.source or NOTHING]

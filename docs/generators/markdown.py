@@ -1,4 +1,4 @@
-"""Small pieces of Markdown."""
+"""Helpers that write Markdown."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ NOTHING = "–"
 
 
 def cell(text: object) -> str:
-    """Text that is safe in a table cell: one line, no bare pipes."""
+    """Return text that is safe in a table cell: one line, no bare pipes."""
     return " ".join(str(text).split()).replace("|", r"\|") or NOTHING
 
 
 def code(text: object) -> str:
-    """Text as inline code, or an en dash for nothing."""
+    """Return text as inline code, or an en dash for nothing."""
     return f"`{text}`" if str(text) else NOTHING
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A pipe table."""
+    """Return a pipe table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(cell(c) for c in line) + " |" for line in lines)
 
 
 def generated(source: str) -> str:
-    """The comment at the head of a page that nobody should edit by hand."""
+    """Return the comment at the head of a generated page."""
     return f"<!-- Written by `python -m docs.generate` from {source}; do not edit. -->"
 
 
 def page(*parts: str) -> str:
-    """Paragraphs, tables and headings, one blank line between them."""
+    """Join paragraphs, tables and headings with blank lines."""
     return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
 
 
 def between(text: str, begin: str, end: str, content: str) -> str:
-    """`text` with `content` in place of what stands between the marker lines `begin` and `end`."""
+    """Replace the text between the marker lines `begin` and `end` with `content`."""
     pattern = re.compile(f"({re.escape(begin)}\n).*?({re.escape(end)})", re.DOTALL)
     if not pattern.search(text):
         raise ValueError(f"the marker {begin} … {end} is missing")
@@ -43,6 +43,6 @@ def between(text: str, begin: str, end: str, content: str) -> str:
 
 
 def slug(heading: str) -> str:
-    """The anchor GitHub gives a heading."""
+    """Return the anchor that GitHub gives a heading."""
     plain = re.sub(r"[^\w\- ]", "", heading.strip().lower().replace("`", ""))
     return plain.replace(" ", "-")

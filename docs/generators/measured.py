@@ -1,6 +1,6 @@
-"""What is made from stored runs: the outputs quoted in the README and the tutorial, and the results table.
+"""Render the outputs quoted in the README and the tutorial, and the results table, from stored runs.
 
-A page holds markers; what stands between them is written anew:
+The text between a pair of markers in a page is rewritten:
 
     <!-- measured: show NAME DATASET [layers] [convergence] [diagnosis] -->   (no part named: all of them)
     <!-- measured: compare DATASET NAME... -->
@@ -8,7 +8,7 @@ A page holds markers; what stands between them is written anew:
     <!-- measured: initbench COMMAND ARGUMENT... -->   (the command, and what it prints on a terminal)
     <!-- /measured -->
 
-The runs are those of the configs as they are shipped, and again with data.name=digits:
+The runs are those of the shipped configs, unchanged and with data.name=digits:
 
     initbench run configs/*.yaml --runs-dir DIR
     initbench run configs/*.yaml data.name=digits --runs-dir DIR
@@ -38,22 +38,24 @@ from initbench.store.run_directory import COMPLETE
 from initbench.store.store import Store, StoredRun
 
 _WIDTH, _TEXT_WIDTH = 240, 105
-"""Columns for tables, which must not lose a digit, and for the sentences of a diagnosis."""
+"""Widths for tables, which must not lose a digit, and for the sentences of a diagnosis."""
 _MARKER = re.compile(r"(<!-- measured: ([^>]*?) -->\n).*?(<!-- /measured -->)", re.DOTALL)
 _STYLE = re.compile(r"\x1b\[[0-9;]*m")
 _DATASETS = ("mnist", "digits")
 
 
 def renderer(runs_dir: Path, configs: Path) -> Callable[[str], str]:
-    """A function that fills the markers of a page from the runs in `runs_dir`."""
+    """Return a function that fills the markers of a page from the runs in `runs_dir`."""
     store = Store(runs_dir)
     runs = [store.read(record["run_id"]) for record in store.records() if record["status"] in COMPLETE]
 
     def render(current: str) -> str:
         def fill(match: re.Match[str]) -> str:
             words = shlex.split(match[2])
-            made = _typed(words, runs_dir) if words[0] == "initbench" else _content(words, runs, configs)
-            return f"{match[1]}\n{made}\n\n{match[3]}"
+            content = (
+                _run_command(words, runs_dir) if words[0] == "initbench" else _content(words, runs, configs)
+            )
+            return f"{match[1]}\n{content}\n\n{match[3]}"
 
         return _MARKER.sub(fill, current)
 
@@ -64,7 +66,7 @@ def _content(words: Sequence[str], runs: Sequence[StoredRun], configs: Path) -> 
     kind, *rest = words
     if kind == "show":
         name, dataset, *parts = rest
-        return _block(_shown(_pick(runs, dataset, [name]), parts))
+        return _block(_experiment_sections(_pick(runs, dataset, [name]), parts))
     if kind == "compare":
         dataset, *names = rest
         return _block(compare_tables.comparison(_tables(_pick(runs, dataset, names))))
@@ -73,8 +75,8 @@ def _content(words: Sequence[str], runs: Sequence[StoredRun], configs: Path) -> 
     raise ValueError(f"unknown marker: measured: {' '.join(words)}")
 
 
-def _typed(words: Sequence[str], runs_dir: Path) -> str:
-    """A command and all that it prints on a terminal of _TEXT_WIDTH columns, whatever its exit code."""
+def _run_command(words: Sequence[str], runs_dir: Path) -> str:
+    """Return a command and its output on a terminal of _TEXT_WIDTH columns, whatever its exit code."""
     environment = {
         **os.environ,
         "COLUMNS": str(_TEXT_WIDTH),
@@ -82,20 +84,22 @@ def _typed(words: Sequence[str], runs_dir: Path) -> str:
         "NO_COLOR": "1",
         "INITBENCH_RUNS": str(runs_dir),
     }
-    ours, its = pty.openpty()
+    master, terminal = pty.openpty()
     command = [sys.executable, "-m", "initbench", *words[1:]]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=its, stderr=its, env=environment)
-    os.close(its)
-    printed = b"".join(_until_hung_up(ours))
-    os.close(ours)
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=terminal, stderr=terminal, env=environment
+    )
+    os.close(terminal)
+    printed = b"".join(_read_terminal(master))
+    os.close(master)
     process.wait()
     plain = _STYLE.sub("", printed.decode()).replace("\r\n", "\n")
     lines = [line.rstrip() for line in plain.rstrip().splitlines()]
     return "\n".join(["```console", f"$ {shlex.join(words)}", "", *lines, "```"])
 
 
-def _until_hung_up(terminal: int) -> Iterator[bytes]:
-    """What is written to a terminal; reading fails once the last writer has closed it."""
+def _read_terminal(terminal: int) -> Iterator[bytes]:
+    """Yield the output of a terminal; reading fails once the last writer has closed it."""
     while True:
         try:
             part = os.read(terminal, 1 << 16)
@@ -107,27 +111,27 @@ def _until_hung_up(terminal: int) -> Iterator[bytes]:
 
 
 def _pick(runs: Sequence[StoredRun], dataset: str, names: Sequence[str]) -> list[StoredRun]:
-    """The runs of these experiments on this data set; each experiment must have exactly one variant."""
-    found = []
+    """Return the runs of these experiments on this data set; each must have exactly one variant."""
+    selected = []
     for name in names:
-        own = [r for r in runs if (r.record["experiment"], r.record["dataset"]) == (name, dataset)]
-        arms = {run.record["arm"] for run in own}
+        of_name = [r for r in runs if (r.record["experiment"], r.record["dataset"]) == (name, dataset)]
+        arms = {run.record["arm"] for run in of_name}
         if len(arms) != 1:
             raise ValueError(f"{len(arms)} variants of {name} on {dataset} are stored, one is needed")
-        found += sorted(own, key=lambda run: int(run.record["seed"]))
-    return found
+        selected += sorted(of_name, key=lambda run: int(run.record["seed"]))
+    return selected
 
 
-def _shown(runs: list[StoredRun], parts: Sequence[str]) -> list[RenderableType]:
+def _experiment_sections(runs: list[StoredRun], parts: Sequence[str]) -> list[RenderableType]:
     blank = ""
-    made: dict[str, RenderableType] = {
+    sections: dict[str, RenderableType] = {
         "layers": run_tables.activation_table(runs, all_layers=False, width=_TEXT_WIDTH),
         "convergence": run_tables.convergence_table(runs, width=_TEXT_WIDTH),
         "diagnosis": run_tables.render_diagnosis(runs),
     }
     pieces: list[RenderableType] = [run_tables.render_heading(runs)]
-    for part in parts or made:
-        pieces += [blank, made[part]]
+    for part in parts or sections:
+        pieces += [blank, sections[part]]
     return pieces
 
 
@@ -149,17 +153,17 @@ def _results(runs: Sequence[StoredRun], names: Sequence[str]) -> str:
         if any(run.record["dataset"] == dataset for run in shipped)
     }
     header = ["config"]
-    for dataset, found in by_dataset.items():
-        target = found[0].target if found else None
+    for dataset, dataset_tables in by_dataset.items():
+        target = dataset_tables[0].target if dataset_tables else None
         goal = "target" if target is None else f"{100 * target:.1f} %"
         header += [f"{dataset}: test accuracy %", f"{dataset}: steps to {goal}"]
     codes = [_codes([r for r in runs if r.record["experiment"] == name]) for name in names]
     rows = []
-    for name, found_codes in zip(names, codes, strict=True):
+    for name, diagnosis in zip(names, codes, strict=True):
         row = [f"[{code(name)}](configs/{name}.yaml)"]
-        for found in by_dataset.values():
-            row += _result_cells(found, name)
-        rows.append([*row, found_codes])
+        for dataset_tables in by_dataset.values():
+            row += _result_cells(dataset_tables, name)
+        rows.append([*row, diagnosis])
     return table([*header, "diagnosis"], rows) + "\n\n" + _caption(shipped)
 
 
@@ -168,16 +172,16 @@ def _tables(runs: Sequence[StoredRun], target: float | None = None) -> list[Tabl
 
 
 def _with_one_target(runs: Sequence[StoredRun]) -> list[Table]:
-    """The tables of one data set, whatever the budgets; all count to the highest of their targets."""
+    """Return the tables of one data set, whatever the budgets; all use the highest of their targets."""
     targets = [table.target for table in _tables(runs) if table.target is not None]
     return _tables(runs, max(targets, default=None))
 
 
-def _result_cells(found: Sequence[Table], name: str) -> list[str]:
-    own = [row for table in found for row in table.rows if row.key["experiment"] == name]
-    if len(own) > 1:
-        raise ValueError(f"{name} has {len(own)} variants, one is needed")
-    return _cells(own[0]) if own else [NOTHING, NOTHING]
+def _result_cells(dataset_tables: Sequence[Table], name: str) -> list[str]:
+    rows = [row for table in dataset_tables for row in table.rows if row.key["experiment"] == name]
+    if len(rows) > 1:
+        raise ValueError(f"{name} has {len(rows)} variants, one is needed")
+    return _cells(rows[0]) if rows else [NOTHING, NOTHING]
 
 
 def _cells(row: Row) -> list[str]:
@@ -189,11 +193,11 @@ def _cells(row: Row) -> list[str]:
 
 
 def _codes(runs: Sequence[StoredRun]) -> str:
-    on = {name: [run for run in runs if run.record["dataset"] == name] for name in _DATASETS}
-    judged = next((found for found in on.values() if found), [])
-    if not judged:
+    by_dataset = {name: [run for run in runs if run.record["dataset"] == name] for name in _DATASETS}
+    diagnosed = next((runs for runs in by_dataset.values() if runs), [])
+    if not diagnosed:
         return NOTHING
-    codes = dict.fromkeys(finding["code"] for run in judged for finding in run.record["diagnosis"] or [])
+    codes = dict.fromkeys(finding["code"] for run in diagnosed for finding in run.record["diagnosis"] or [])
     return ", ".join(map(code, codes)) or "healthy"
 
 

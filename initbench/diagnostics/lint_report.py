@@ -13,7 +13,6 @@ from initbench.components.parametrized_weight import parametrization_of
 from initbench.config.schema import ExperimentConfig
 from initbench.data.preprocessing import PreparedData, Split
 from initbench.determinism import one_thread
-from initbench.diagnostics.advice_trials import TRIAL_NETS, ModuleAttempt, config_attempt
 from initbench.errors import UsageError
 from initbench.linting.declared_scheme import declared_rules
 from initbench.linting.rule import LintFinding, LintTarget, lint, with_advice
@@ -29,6 +28,7 @@ from initbench.probing.model_inputs import ModelInputs, as_inputs
 from initbench.probing.module_probe import ModuleProbe, probe_module
 from initbench.probing.module_theory import common_activation
 from initbench.probing.remedies import CONFIG_WAYS, MODULE_BRANCH_STARTS, branch_starts, module_ways
+from initbench.runner.advice_trials import TRIAL_NETS, ModuleAttempt, config_attempt
 from initbench.runner.capacity import check_network
 from initbench.runner.run_identity import training_mode
 from initbench.torch_defaults import plain_defaults

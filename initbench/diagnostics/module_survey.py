@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from initbench.determinism import one_thread
-from initbench.diagnostics.advice_trials import RECURRENT_DRAWS, TRIAL_NETS, ModuleAttempt
-from initbench.diagnostics.drift import Survey, SurveyedLayer, findings, layer_measurement
 from initbench.errors import UsageError
 from initbench.memory import require_memory
 from initbench.probing.checked_advice import TrialResult, Trials, trial_result
@@ -22,6 +20,8 @@ from initbench.probing.module_probe import ModuleProbe, probe_module
 from initbench.probing.module_theory import expect_own, own_situation
 from initbench.probing.remedies import MODULE_BRANCH_STARTS, RECURRENT, module_ways
 from initbench.probing.theory import TheoryPrediction
+from initbench.runner.advice_trials import RECURRENT_DRAWS, TRIAL_NETS, ModuleAttempt
+from initbench.runner.drift import Survey, SurveyedLayer, findings, layer_measurement
 from initbench.theory.types import LayerPrediction
 from initbench.torch_defaults import plain_defaults
 from initbench.trace.weight_use import TraceResult, WeightUse

@@ -12,17 +12,6 @@ from initbench.config.schema import ExperimentConfig
 from initbench.data.batches import check_batch_size
 from initbench.data.preprocessing import PreparedData
 from initbench.determinism import one_thread
-from initbench.diagnostics.advice_trials import TRIAL_NETS, config_attempt
-from initbench.diagnostics.drift import (
-    Survey,
-    SurveyedLayer,
-    findings,
-    layer_measurement,
-    mean_first_q,
-    probe_untrained,
-    signal_note,
-    wide_q,
-)
 from initbench.models.fans import fans
 from initbench.models.network import Network
 from initbench.pretrain.initial_networks import initial_networks
@@ -33,7 +22,18 @@ from initbench.probing.messages import DRIFT_CODE, drifts, mean_slope
 from initbench.probing.remedies import situation_of
 from initbench.probing.theory import TheoryPrediction, predict
 from initbench.probing.training_conditions import Shown
+from initbench.runner.advice_trials import TRIAL_NETS, config_attempt
 from initbench.runner.capacity import check_network
+from initbench.runner.drift import (
+    Survey,
+    SurveyedLayer,
+    findings,
+    layer_measurement,
+    mean_first_q,
+    probe_untrained,
+    signal_note,
+    wide_q,
+)
 from initbench.runner.run_identity import training_mode
 from initbench.train.loop import fixed_sample
 from initbench.train.network_builder import build_networks

@@ -19,7 +19,6 @@ from initbench.config.schema import ExperimentConfig
 from initbench.data.batches import check_batch_size
 from initbench.data.preprocessing import PreparedData, Split
 from initbench.determinism import one_thread
-from initbench.diagnostics.drift import probe_untrained
 from initbench.diagnostics.short_training import LearningThreshold, train_variants
 from initbench.errors import UsageError
 from initbench.models.network import FAMILIES, Network
@@ -27,6 +26,7 @@ from initbench.probing.diagnosis import diagnose
 from initbench.probing.theory import theory_layers, why_no_prediction
 from initbench.registry_choice import default_choice
 from initbench.runner.capacity import check_network
+from initbench.runner.drift import probe_untrained
 from initbench.theory.depth_scales import DepthScales, critical_sigma_w, deep_chi_1, depth_scales
 from initbench.theory.types import TheoryLayer
 from initbench.train.loop import fixed_sample

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from initbench.analysis.stats.summary import Summary, summarise
-from initbench.diagnostics.drift import Survey, SurveyedLayer
 from initbench.diagnostics.survey import ConfigSurvey
+from initbench.runner.drift import Survey, SurveyedLayer
 from initbench.store import strict_json
 from initbench.theory.prediction_bands import band, q_band
 from initbench.theory.types import LayerPrediction, PredictedStatistic

@@ -9,7 +9,6 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from initbench.analysis.stats.summary import Summary
-from initbench.diagnostics.drift import Survey
 from initbench.diagnostics.survey import ConfigSurvey
 from initbench.probing.coverage import Coverage
 from initbench.render import survey_rows as data
@@ -18,6 +17,7 @@ from initbench.render.condition_notes import condition_words
 from initbench.render.layer_means import layers_to_show
 from initbench.render.terminal import print_uncut
 from initbench.render.text_table import TextTable
+from initbench.runner.drift import Survey
 
 _STYLES = {"warning": "bold yellow", "note": "bold"}
 _VERDICTS = {True: "yes", False: "NO", None: text.DASH}

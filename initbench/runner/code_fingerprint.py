@@ -45,7 +45,7 @@ NUMERICAL_PACKAGES = (
     "initbench.train",
     "initbench.pretrain",
     "initbench.runner.workers.job",
-    "initbench.diagnostics.drift",
+    "initbench.runner.drift",
 )
 """Other modules of initbench compute no numbers of a run, or pass them in through the config."""
 FETCHING_PACKAGE = "initbench.data.download"

@@ -13,8 +13,6 @@ from torch import Tensor
 
 from initbench.config.schema import ExperimentConfig
 from initbench.data.preprocessing import PreparedData
-from initbench.diagnostics.advice_trials import config_attempt
-from initbench.diagnostics.drift import network_conditions
 from initbench.models.network import Mode, Network
 from initbench.pretrain.initial_networks import is_layerwise_pretrained
 from initbench.pretrain.layerwise import Pretraining, PretrainingProgress
@@ -26,6 +24,8 @@ from initbench.probing.finding import Finding
 from initbench.probing.learning_progress import Progress, guess_of
 from initbench.probing.remedies import DiagnosisContext, situation_of
 from initbench.probing.training_conditions import Conditions, Shown, condition_findings
+from initbench.runner.advice_trials import config_attempt
+from initbench.runner.drift import network_conditions
 from initbench.store.checkpoint_files import Resumption
 from initbench.train.checkpoint import Checkpoint, restore
 from initbench.train.loop import Training, fixed_sample

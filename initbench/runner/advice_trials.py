@@ -16,7 +16,6 @@ from initbench.components.inits.pretrained_scheme import TransferOptions
 from initbench.config.loading import changed
 from initbench.config.schema import ExperimentConfig
 from initbench.data.preprocessing import PreparedData, Split, renormalised
-from initbench.diagnostics.drift import probe_untrained
 from initbench.errors import UsageError
 from initbench.models.apply_init import apply_init
 from initbench.models.fans import Convolution, Transposed
@@ -32,6 +31,7 @@ from initbench.probing.model_inputs import ModelInputs
 from initbench.probing.training_conditions import Shown
 from initbench.rng import stream_generator
 from initbench.runner.capacity import check_network
+from initbench.runner.drift import probe_untrained
 from initbench.trace.preserve_state import preserve_state
 from initbench.trace.weight_use import TraceResult, WeightUse
 from initbench.train.loop import fixed_sample
