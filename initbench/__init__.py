@@ -17,7 +17,7 @@ _FROM = {
 
 
 def __getattr__(name: str) -> object:
-    """Import a public function at its first use: torch is slow to import, and most commands do not need it."""
+    """Import a public function at its first use: torch is slow to import, and few commands need it."""
     if name not in _FROM:
         raise AttributeError(f"module 'initbench' has no attribute {name!r}")
     from importlib import import_module

@@ -8,7 +8,7 @@ import sys
 
 
 def leave_working_directory_out() -> None:
-    """Remove the working directory, which `python -m` puts first, from the path of this process and its children."""
+    """Remove the working directory, which `python -m` puts first, from the path, also of child processes."""
     os.environ["PYTHONSAFEPATH"] = "1"
     if sys.flags.safe_path:
         return

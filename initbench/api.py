@@ -36,7 +36,7 @@ class Probe:
 
     @property
     def healthy(self) -> bool:
-        """Whether every weight was observed and no warning was raised; notes, which are mostly harmless, do not count."""
+        """Whether every weight was observed and no warning was raised; notes are mostly harmless."""
         is_sound = not any(finding.level == "warning" for finding in self.findings)
         return is_sound and self.survey.coverage.is_complete
 
