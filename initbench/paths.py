@@ -16,7 +16,7 @@ def expand_user(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         raise UsageError(
-            f"{str(path)[:200]}: unknown user or no home directory; write the full path"
+            f"{str(path)[:200]}: no such user or no home directory; write the full path"
         ) from None
 
 
