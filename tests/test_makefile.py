@@ -34,7 +34,7 @@ Make = Callable[..., tuple[int, str, list[str]]]
 def make(tmp_path: Path, repository: Path) -> Make:
     """`make .venv/.ready` under a Python of some version: exit status, stderr, what Python was asked.
 
-    The Python to call, and the one that it hands on to, lie in folders whose names hold a blank.
+    The Python to call, and the one that it forwards to, lie in folders whose names contain a space.
     """
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(repository / name, tmp_path)

@@ -1,4 +1,4 @@
-"""`initbench catalog`: everything that has a name."""
+"""`initbench catalog`: list all registered components and diagnoses."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def catalog(
         typer.Argument(
             metavar="[KIND]",
             help="inits, activations, norms, families, datasets, optimizers, schedules, executors or"
-            " diagnostics; all of them when none is named.",
+            " diagnostics; default: all.",
             show_default=False,
         ),
     ] = None,
     json_output: Json = False,
 ) -> None:
-    """List what a config or --executor can name and a diagnosis find: formula, meaning, source of each."""
+    """List components, executors and diagnoses with their formulas, meanings and sources."""
     from initbench.render.catalog import document, kind_of, kinds
 
     catalog_kinds = kinds() if kind is None else [kind_of(kind)]

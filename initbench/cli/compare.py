@@ -1,4 +1,4 @@
-"""`initbench compare`: stored runs side by side."""
+"""`initbench compare`: compare stored runs in tables."""
 
 from __future__ import annotations
 
@@ -74,10 +74,10 @@ def compare(
     runs_dir: RunsDir = None,
     json_output: Json = False,
 ) -> None:
-    """Compare stored runs, all of them when none is named: activation statistics and convergence.
+    """Compare stored runs (default: all): activation statistics and convergence.
 
-    docs/compare.md tells how to read it, docs/ci.md how to write gates. Exit 1 if a gate is triggered.
-    Damaged runs are named on stderr, and the others compared.
+    docs/compare.md explains the tables, docs/ci.md the gates. Exit 1 if a gate is triggered.
+    Damaged runs are reported on stderr and skipped.
     """
     from initbench.analysis.selection import Selection
     from initbench.analysis.tables import tables
@@ -87,7 +87,7 @@ def compare(
     selection = Selection(Store(runs_root(runs_dir)), patterns or [], where or [])
     try:
         runs = [run for run in selection.runs if run.is_placed]
-    except UsageError as error:  # nothing is stored, or nothing of what was asked for
+    except UsageError as error:  # no runs are stored, or none match
         fail_unjudged(gates, str(error))
         raise
     run_tables = tables(runs, by=_resolve_keys(by, runs), target=target)
@@ -104,7 +104,7 @@ def compare(
         aside=_table_notes(selection),
     )
     verdicts = check_gates(gates, selection, run_tables)
-    if table_view.format in ("json", "csv"):  # where no footnote has room
+    if table_view.format in ("json", "csv"):  # these formats have no footnotes
         _report_baseline(run_tables, table_view)
     _print_or_save(run_tables, table_view, output, selection.store, verdicts.document())
     print_verdicts(verdicts)
@@ -113,7 +113,7 @@ def compare(
 
 
 def _table_notes(selection: Selection) -> list[str]:
-    """What no table tells of its runs."""
+    """Return notes on the selected runs that no table contains."""
     from initbench.analysis.tuning_warnings import edge_of_range_warnings
     from initbench.render.compare.run_counts import unattributed_runs
 
@@ -130,12 +130,12 @@ def _resolve_keys(by: Names, runs: Sequence[RunSummary]) -> list[str]:
 
     keys = _split_names(by)
     if len(keys) > 2:
-        raise UsageError(f"--by takes one key, or two for a pivot; found {', '.join(keys)}")
+        raise UsageError(f"--by takes one key, or two for a pivot; got {', '.join(keys)}")
     return [resolve_key(key, runs, "--by") for key in keys]
 
 
 def _parse_metrics(texts: Names) -> list[str]:
-    """The names in `texts`, parted by commas or blanks; a heading may hold both, and is taken whole."""
+    """Split `texts` at commas and spaces, but keep table headings that contain them."""
     from initbench.render.compare.display_options import canonical
 
     names: list[str] = []
@@ -172,12 +172,12 @@ def _choose_format(format_option: FormatName | None, output: Path | None, *, jso
     from initbench.render.compare.display_options import SUFFIXES, format_of
 
     if json_output and format_option not in (None, "json"):
-        raise UsageError(f"--json and --format {format_option} ask for two formats: drop one of them")
+        raise UsageError(f"--json and --format {format_option} conflict: drop one of them")
     requested = "json" if json_output else format_option
     suffix_format = SUFFIXES.get(output.suffix.lower()) if output else None
     if requested and suffix_format not in (None, requested):
         option = "--json" if json_output else f"--format {requested}"
-        raise UsageError(f"{option} and -o {output} ask for two formats: drop {option}, or rename the file")
+        raise UsageError(f"{option} and -o {output} conflict: drop {option}, or rename the file")
     return requested or ("table" if output is None else format_of(output))
 
 
@@ -191,7 +191,7 @@ def _build_view(**options: object) -> View:
 
 
 def is_ascii() -> bool:
-    """Whether stdout takes no braille and no other signs beyond ASCII."""
+    """Return whether the encoding of stdout is limited to ASCII."""
     return (sys.stdout.encoding or "ascii").lower().replace("-", "") not in ("utf8", "utf16", "utf32")
 
 

@@ -1,4 +1,4 @@
-"""What `initbench compare` can be asked for."""
+"""Options of `initbench compare`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ By = Annotated[
     typer.Option(
         "--by",
         metavar="KEY,…",
-        help="Keys whose values make the rows; two make a pivot.",
+        help="Keys whose values form the rows; two keys form a pivot.",
         autocompletion=complete_keys,
     ),
 ]
@@ -32,14 +32,16 @@ WhereOption = Annotated[
     typer.Option(
         "--where",
         metavar="KEY=VALUE",
-        help="Only such runs; != for others, * for any text.",
+        help="Only runs that match; KEY!=VALUE excludes, * is a wildcard.",
         autocompletion=complete_conditions,
     ),
 ]
-ViewOption = Annotated[ViewName, typer.Option("--view", help="Which metrics are shown.")]
+ViewOption = Annotated[ViewName, typer.Option("--view", help="Group of metrics to show.")]
 MetricOption = Annotated[
     Names,
-    typer.Option("--metric", metavar="NAME,…", help="One metric in depth.", autocompletion=complete_metrics),
+    typer.Option(
+        "--metric", metavar="NAME,…", help="Show one metric in detail.", autocompletion=complete_metrics
+    ),
 ]
 Columns = Annotated[
     Names,
@@ -55,34 +57,35 @@ Sort = Annotated[
     typer.Option(
         "--sort",
         metavar="[-]NAME",
-        help="A metric or label; - for descending.",
+        help="Sort by a metric or label; - for descending.",
         autocompletion=complete_metrics,
     ),
 ]
-OnlyChanged = Annotated[
-    bool, typer.Option("--only-changed", help="Only the keys of the configs that differ.")
-]
-Layers = Annotated[bool, typer.Option("--layers", help="A line for each layer, at init and at the end.")]
-Plot = Annotated[bool, typer.Option("--plot", help="Draw curves over the steps.")]
+OnlyChanged = Annotated[bool, typer.Option("--only-changed", help="Show only the config keys that differ.")]
+Layers = Annotated[bool, typer.Option("--layers", help="Show one line per layer, at init and at the end.")]
+Plot = Annotated[bool, typer.Option("--plot", help="Plot learning curves.")]
 Baseline = Annotated[
-    str | None, typer.Option("--baseline", metavar="NAME", help="Hold every row against this one.")
+    str | None, typer.Option("--baseline", metavar="NAME", help="Compare every row with this baseline.")
 ]
 Confidence = Annotated[
-    float, typer.Option("--confidence", min=0.5, max=0.9999, help="Of intervals, tests and gates.")
+    float,
+    typer.Option("--confidence", min=0.5, max=0.9999, help="Confidence level of intervals, tests and gates."),
 ]
 Target = Annotated[
     float | None,
     typer.Option(
         min=0.0,
         max=1.0,
-        help="Validation accuracy that steps are counted to; default 0.9 of the best mean in the table.",
+        help="Count steps to this validation accuracy; default: 0.9 of the best mean in the table.",
         show_default=False,
     ),
 ]
 FormatOption = Annotated[
-    FormatName | None, typer.Option("--format", help="What is printed.", show_default=False)
+    FormatName | None, typer.Option("--format", help="Output format.", show_default=False)
 ]
 Output = Annotated[
     Path | None,
-    typer.Option("-o", "--output", metavar="FILE", help="Write it there; the name tells the format."),
+    typer.Option(
+        "-o", "--output", metavar="FILE", help="Write the output to FILE; the format follows from the suffix."
+    ),
 ]

@@ -1,7 +1,7 @@
-"""What the Tab key completes: runs, keys of a config, names of components, metrics, configs and lessons.
+"""Shell completion of runs, config keys, component names, metrics, configs and lessons.
 
-Nothing here imports torch, so that an answer takes a fraction of a second. What cannot be read is left out:
-a completion has no place for an error.
+Nothing here imports torch, so that a completion takes a fraction of a second. Unreadable files are skipped,
+since the shell cannot display an error.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import typer
 from initbench.errors import InitbenchError
 
 _RUN_KEYS = ("dataset", "experiment", "seed", "status", "with.code", "with.device", "with.torch")
-"""Keys that stored runs have beside those of their config."""
+"""Keys that stored runs have in addition to those of their config."""
 _CONFIG_ENDINGS = (".yaml", ".yml")
 
 
 def complete_runs(context: typer.Context, incomplete: str) -> list[str]:
-    """Return experiments, sweeps and run ids of the runs directory that begin so."""
+    """Return experiments, sweeps and run ids of the runs directory that start with `incomplete`."""
     from initbench.store import sweep_index
     from initbench.store.store import Store
 
@@ -35,35 +35,35 @@ def complete_runs(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def complete_metrics(incomplete: str) -> list[str]:
-    """Return the metrics whose name begins so, after those that stand before a comma."""
+    """Complete the last metric of a comma-separated list."""
     from initbench.analysis.metrics import METRICS
 
     return _complete_last_item(incomplete, METRICS)
 
 
 def complete_columns(incomplete: str) -> list[str]:
-    """Return the metrics and the keys of a config that begin so, after those that stand before a comma."""
+    """Complete the last metric or config key of a comma-separated list."""
     from initbench.analysis.metrics import METRICS
 
     return _complete_last_item(incomplete, [*METRICS, *_config_keys()])
 
 
 def complete_keys(incomplete: str) -> list[str]:
-    """Return the keys of stored runs that begin so, after those that stand before a comma."""
+    """Complete the last key of stored runs in a comma-separated list."""
     return _complete_last_item(incomplete, [*_config_keys(), *_RUN_KEYS])
 
 
 def complete_conditions(incomplete: str) -> list[str]:
-    """Return `KEY=` for the keys that begin so, or `KEY=VALUE` for the components that a key takes."""
+    """Return completions `KEY=`, or `KEY=VALUE` for a key whose value is a component."""
     return _complete_assignment(incomplete, [*_config_keys(), *_RUN_KEYS])
 
 
 def complete_config(context: typer.Context, incomplete: str) -> list[str]:
-    """Return config files, shipped configs, and overrides `KEY=` or `KEY=VALUE` that begin so."""
+    """Return matching config files, shipped configs and overrides `KEY=` or `KEY=VALUE`."""
     from initbench.config.bundled_files import shipped_names
 
     words = context.params.get("arguments") or []
-    if list(words[-1:]) == ["="] and len(words) > 1:  # bash takes KEY=VALUE for three words
+    if list(words[-1:]) == ["="] and len(words) > 1:  # bash splits KEY=VALUE into three words
         return _with_prefix(incomplete, _entry_names(words[-2]))
     files = list(_config_files(incomplete))
     return [
@@ -74,7 +74,7 @@ def complete_config(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def complete_lessons(incomplete: str) -> list[str]:
-    """Return `ls`, lessons, config files and overrides that begin so."""
+    """Return `ls` and matching lessons, config files and overrides."""
     from initbench.config.bundled_files import CONFIGS
 
     lessons = sorted(path.stem for path in (CONFIGS / "lessons").glob("*.yaml"))
@@ -83,20 +83,20 @@ def complete_lessons(incomplete: str) -> list[str]:
 
 
 def complete_entries(incomplete: str) -> list[str]:
-    """Return the inits, activations, norms and other entries of the catalogue that begin so."""
+    """Return the catalog entries that start with `incomplete`."""
     choices = _default_table()["choices"].values()
     return _with_prefix(incomplete, sorted({name for choice in choices for name in choice["entries"]}))
 
 
 def complete_ls_sort(incomplete: str) -> list[str]:
-    """Return the keys of `ls --sort` that begin so."""
+    """Return the keys of `ls --sort` that start with `incomplete`."""
     from initbench.cli.run_groups import AGE, SORT_KEYS
 
     return _with_prefix(incomplete, [*SORT_KEYS, AGE])
 
 
 def complete_ls_group(incomplete: str) -> list[str]:
-    """Return the keys of `ls --by` that begin so."""
+    """Return the keys of `ls --by` that start with `incomplete`."""
     from initbench.cli.run_groups import GROUP_KEYS
 
     return _with_prefix(incomplete, GROUP_KEYS)
@@ -120,7 +120,7 @@ def _complete_assignment(incomplete: str, keys: Sequence[str]) -> list[str]:
 
 
 def _entry_names(key: str) -> list[str]:
-    """Return the entries that a key names one of; none for a key with another value."""
+    """Return the entries that a key accepts; empty if its value is not an entry."""
     node: Mapping[str, Any] = _default_table()
     for part in key.split("."):
         keys = node.get("keys", {})
@@ -132,7 +132,7 @@ def _entry_names(key: str) -> list[str]:
 
 
 def _config_keys() -> list[str]:
-    """Return the dotted keys of an experiment, those of every data set and family included."""
+    """Return the dotted keys of an experiment, including those of every data set and family."""
     return sorted(set(_dotted_keys(_default_table()["keys"], "")))
 
 
@@ -154,7 +154,7 @@ def _tag_of_choice(node: Mapping[str, Any]) -> str | None:
 
 
 def _options_of_choice(node: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of all entries that a key names one of."""
+    """Return the options of all entries that a key accepts."""
     if "choice" not in node:
         return {}
     entries = _default_table()["choices"][node["choice"]]["entries"].values()
@@ -168,7 +168,7 @@ def _default_table() -> dict[str, Any]:
 
 
 def _config_files(incomplete: str) -> Iterator[str]:
-    """Yield the config files and folders that begin so, as they are typed."""
+    """Yield matching config files and folders, relative to the typed folder."""
     folder, slash, start = incomplete.rpartition("/")
     try:
         entries = sorted(Path(folder or ("/" if slash else ".")).iterdir())

@@ -1,4 +1,4 @@
-"""A user's own network on the command line: `--model package.module:function --input 3,32,32`."""
+"""Use a custom network on the command line: `--model package.module:function --input 3,32,32`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         metavar="MODULE:FUNCTION",
-        help="A network of your own instead of a config: what makes an nn.Module, without arguments.",
+        help="Your own network instead of a config: a callable without arguments that returns a module.",
     ),
 ]
 InputOption = Annotated[
@@ -41,18 +41,18 @@ InputOption = Annotated[
     typer.Option(
         "--input",
         metavar="C,H,W",
-        help="With --model: shape of a sample; N(0, 1) without --data. tokens:VOCAB,T draws token ids.",
+        help="With --model: shape of one sample, N(0, 1) without --data; tokens:VOCAB,T draws token ids.",
     ),
 ]
 DataOption = Annotated[
-    str | None, typer.Option("--data", metavar="NAME", help="With --model: the data set to show it.")
+    str | None, typer.Option("--data", metavar="NAME", help="With --model: data set of the batch.")
 ]
 BatchOption = Annotated[
     str | None,
     typer.Option(
         "--batch",
         metavar="FILE",
-        help="With --model: a saved batch (.pt, .npz, .safetensors): forward's arguments, and labels.",
+        help="With --model: a saved batch (.pt, .npz, .safetensors) of forward's arguments and labels.",
     ),
 ]
 
@@ -62,32 +62,32 @@ _TOKENS = "tokens:"
 
 @dataclass(frozen=True)
 class CustomModel:
-    """What the options say of a network of the user's own."""
+    """Options that describe a custom network and its batch."""
 
     path: str
     shape: tuple[int, ...] | None
     target: CustomModelConfig
     vocabulary: int | None = None
-    """How many token ids there are, where the samples are tokens."""
+    """Number of token ids, if the samples are tokens."""
     batch_file: str | None = None
     """File of a saved batch."""
 
     def survey(self, source: DataSource, device: str) -> ModuleSurvey:
-        """Make it under every seed, and probe each on the device."""
+        """Build the network once per seed, and probe each on the device."""
         from initbench.diagnostics.module_survey import survey_own
         from initbench.runner.device import resolve_device
 
         if self.target.init is not None:
-            raise UsageError("init.* is for `initbench lint`; probe measures the weights that are there")
+            raise UsageError("init.* is for `initbench lint`; probe measures the weights as they are")
         torch_device = resolve_device(device)
         modules, inputs, y, words = self._modules_and_batch(source)
         inputs, y = inputs.mapped(lambda x: x.to(torch_device)), None if y is None else y.to(torch_device)
         modules = (_to_device(module, torch_device) for module in modules)
-        with redirect_stdout(sys.stderr):  # stdout is data, whatever a forward prints
+        with redirect_stdout(sys.stderr):  # stdout is reserved for data; a forward may print
             return survey_own(modules, inputs, y, model=self.path, batch=words, seeds=self.target.seed_list)
 
     def lint(self, source: DataSource) -> LintReport:
-        """Make it under every seed, and look for mistakes."""
+        """Build the network once per seed, and check each for mistakes."""
         from initbench.diagnostics.lint_report import lint_own
 
         modules, inputs, y, _ = self._modules_and_batch(source)
@@ -99,7 +99,7 @@ class CustomModel:
     def _modules_and_batch(
         self, source: DataSource
     ) -> tuple[Iterator[nn.Module], ModelInputs, Tensor | None, str]:
-        """The modules, what they are shown, its labels if there are any, and what it is in words."""
+        """Return the modules, their inputs, the labels if any, and a description of the batch."""
         from initbench.probing.model_inputs import as_inputs, split_batch
         from initbench.runner.batch_file import read_batch
 
@@ -120,14 +120,14 @@ class CustomModel:
 def parse_custom_model(
     path: str, arguments: Sequence[str], shape: str | None, data: str | None, batch: str | None
 ) -> CustomModel:
-    """The options and key=value arguments of a command, checked."""
+    """Parse and validate the options and key=value arguments of a command."""
     from initbench.config.custom_model_config import CustomModelConfig
     from initbench.config.loading import load_overrides
     from initbench.config.overrides import split_arguments
 
     files, overrides = split_arguments(list(arguments))
     if files:
-        raise UsageError(f"give a config or --model, not both; found {files[0]}")
+        raise UsageError(f"give a config or --model, not both; got {files[0]}")
     data_overrides = [f"data.name={data}"] if data is not None else []
     target = load_overrides([*data_overrides, *overrides], CustomModelConfig)
     if batch is not None:
@@ -143,12 +143,10 @@ def parse_custom_model(
     if not shape.startswith(_TOKENS):
         return CustomModel(path, _parse_shape(shape), target)
     if target.data is not None:
-        raise UsageError("--input tokens:… draws token ids; leave out --data")
+        raise UsageError("--input tokens:… cannot be combined with --data")
     vocabulary, *length = _parse_shape(shape.removeprefix(_TOKENS))
     if not length:
-        raise UsageError(
-            f"--input tokens:VOCAB,T needs both, as in --input tokens:50257,128; found {shape!r}"
-        )
+        raise UsageError(f"--input tokens:VOCAB,T needs both, as in --input tokens:50257,128; got {shape!r}")
     return CustomModel(path, tuple(length), target, vocabulary)
 
 
@@ -170,12 +168,12 @@ def _parse_shape(text: str) -> tuple[int, ...]:
     except ValueError:
         shape = ()
     if not shape or min(shape) < 1:
-        raise UsageError(f"--input takes whole numbers from 1, as in --input 3,32,32; found {text!r}")
+        raise UsageError(f"--input takes whole numbers from 1, as in --input 3,32,32; got {text!r}")
     return shape
 
 
 def import_factory(path: str) -> Callable[[], Any]:
-    """What makes the network, from `package.module:function`; the working directory is looked in too."""
+    """Import `package.module:function`, also from the working directory, and return the function."""
     module_name, colon, attribute = path.rpartition(":")
     if (correction := _suggest_dotted_path(path)) is not None:
         raise UsageError(f"--model takes module:function, not a file: {correction}")
@@ -183,7 +181,7 @@ def import_factory(path: str) -> Callable[[], Any]:
         module_name, _, attribute = path.rpartition(".")
         raise UsageError(f"--model takes module:function: write {module_name}:{attribute}")
     if not colon or not module_name or not attribute:
-        raise UsageError(f"--model takes module:function, as in torchvision.models:resnet18; found {path!r}")
+        raise UsageError(f"--model takes module:function, as in torchvision.models:resnet18; got {path!r}")
     working_directory = str(Path.cwd())
     if working_directory not in sys.path:
         sys.path.insert(0, working_directory)
@@ -200,13 +198,13 @@ def import_factory(path: str) -> Callable[[], Any]:
         target = getattr(target, part)
     if not callable(target):
         raise UsageError(
-            f"--model {path}: {attribute} cannot be called; name a function that makes the network"
+            f"--model {path}: {attribute} cannot be called; name a function that returns the network"
         )
     return target  # type: ignore[no-any-return]
 
 
 def _suggest_dotted_path(path: str) -> str | None:
-    """What to write for `./nets.py:make` and `nets/small.py`; None for what is no path of a file."""
+    """Return advice for file paths such as `./nets.py:make`; None for other text."""
     file_part, colon, attribute = path.rpartition(":")
     file, function = (file_part, attribute) if colon and "/" not in attribute else (path, "FUNCTION")
     if "/" not in file and "\\" not in file and not file.endswith(".py"):
@@ -219,12 +217,12 @@ def _suggest_dotted_path(path: str) -> str | None:
     return f"write {'.'.join(location.parts)}:{function}"
 
 
-_MAIN_GUARD_ADVICE = "put what it runs under if __name__ == '__main__'"
+_MAIN_GUARD_ADVICE = "move its code under if __name__ == '__main__'"
 
 
 @contextmanager
 def _isolated_arguments(program: str) -> Iterator[None]:
-    """Hide initbench's command line from code that parses its own; what it prints goes to stderr."""
+    """Hide initbench's command line from code that parses sys.argv, and redirect its output to stderr."""
     arguments = sys.argv
     sys.argv = [program]
     try:
@@ -241,7 +239,9 @@ def _build_modules(make: Callable[[], Any], path: str, seeds: Sequence[int]) -> 
     from initbench.torch_defaults import user_defaults
 
     if isinstance(make, nn.Module):
-        raise UsageError(f"--model {path} is a network; name what makes one, so that each seed has its own")
+        raise UsageError(
+            f"--model {path} is a network; name a function that returns one, called once per seed"
+        )
     needed = [
         parameter.name
         for parameter in _parameters(make)
@@ -261,7 +261,7 @@ def _build_modules(make: Callable[[], Any], path: str, seeds: Sequence[int]) -> 
 
 
 def _to_device(module: nn.Module, device: torch.device) -> nn.Module:
-    """The module on the device; one that holds no numbers as it is, since the probe refuses it by name."""
+    """Move the module to the device, except a meta module, which the probe rejects with a clear message."""
     has_numbers = not any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers()))
     return module.to(device) if has_numbers else module
 
@@ -269,12 +269,12 @@ def _to_device(module: nn.Module, device: torch.device) -> nn.Module:
 def _parameters(make: Callable[[], Any]) -> list[inspect.Parameter]:
     try:
         return list(inspect.signature(make).parameters.values())
-    except (TypeError, ValueError):  # some callables do not tell
+    except (TypeError, ValueError):  # some callables have no signature
         return []
 
 
 def _draw_batch(model: CustomModel, source: DataSource) -> tuple[Tensor, Tensor | None, str]:
-    """x, labels if there are any, and what they are."""
+    """Return x, the labels if any, and a description of them."""
     from initbench.diagnostics.module_survey import gaussian_batch, token_batch
 
     samples = model.target.probe.batch

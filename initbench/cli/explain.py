@@ -1,4 +1,4 @@
-"""`initbench explain`: one entry of the catalogue in full."""
+"""`initbench explain`: describe one entry of the catalog in detail."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def explain(
     ],
     kind: Annotated[
         str | None,
-        typer.Option("--kind", metavar="KIND", help="Only entries of this kind, as `catalog` names them."),
+        typer.Option("--kind", metavar="KIND", help="Only entries of this kind, named as in `catalog`."),
     ] = None,
     json_output: Json = False,
 ) -> None:
-    """Explain one init, activation, norm, … or diagnosis: its options, how to write it, a picture of it.
+    """Explain one init, activation, norm, … or diagnosis: options, usage and a plot.
 
-    A name that several kinds have shows all of them.
+    If several kinds have an entry of this name, all of them are shown.
     """
     from initbench.render import explain
     from initbench.render.catalog import find_entries

@@ -1,6 +1,6 @@
-"""Gates on the command line: `--fail-if`, `--against`, `--junit-xml`, and what GitHub Actions is told.
+"""Gate options of the command line: `--fail-if`, `--against`, `--junit-xml`, and output for GitHub Actions.
 
-Under `--strict` a command passes only on evidence: what could not be judged fails it, whatever the reason.
+With `--strict`, everything that could not be judged fails the command, for whatever reason.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ FailUnless = Annotated[
     typer.Option(
         "--fail-unless",
         metavar="CONDITION",
-        help="A requirement, such as 'final_val_accuracy > 95 %': exit 1 unless it is shown to hold.",
+        help="A requirement, such as 'final_val_accuracy > 95 %': exit 1 unless the runs confirm it.",
     ),
 ]
 Strict = Annotated[
     bool,
     typer.Option(
         "--strict",
-        help="Exit 1 also for whatever was not judged: undecided gates, missing runs, rows of one state "
-        "alone, no gate at all; 3 for damaged runs.",
+        help="Also exit 1 if something was not judged: undecided gates, missing runs, rows of one state "
+        "only, no gate at all; exit 3 for damaged runs.",
     ),
 ]
 Against = Annotated[
@@ -51,23 +51,25 @@ Against = Annotated[
     typer.Option(
         "--against",
         metavar="RUNS_DIR|FILE",
-        help="Compare with an earlier state: another store, or what compare --json printed.",
+        help="Compare with an earlier state: another store, or the output of compare --json.",
     ),
 ]
 JunitXml = Annotated[
     Path | None,
-    typer.Option("--junit-xml", metavar="FILE", help="Write a testcase for each run and each gate."),
+    typer.Option(
+        "--junit-xml", metavar="FILE", help="Write a JUnit report with a test case per run and per gate."
+    ),
 ]
 
 
 MAX_DAMAGED, MAX_OBSTACLES, MAX_LINE_LENGTH = 20, 20, 4_000
-"""What is said of damaged runs and of what was not judged, and characters of a line."""
-NO_GATE = "no gate was given: add one, such as --fail-unless 'final_val_accuracy > 90 %', or drop --strict"
+"""Limits of the output: damaged runs, obstacles, and characters per line."""
+NO_GATE = "no gate given: add one, such as --fail-unless 'final_val_accuracy > 90 %', or drop --strict"
 
 
 @dataclass(frozen=True)
 class GateOptions:
-    """What the options ask for."""
+    """Parsed gate options."""
 
     gates: list[Gate]
     strict: bool
@@ -75,28 +77,28 @@ class GateOptions:
     junit_xml: Path | None
     confidence: float
     decides_without_gates: bool = False
-    """Whether the command decides something without any gate, as a sweep with --fail-on does."""
+    """Whether the command has a verdict without gates, as a sweep with --fail-on does."""
     command: str = "compare"
-    """Name of the command that judges, for the heading of its summary."""
+    """Name of the command, for the heading of its summary."""
 
 
 @dataclass(frozen=True)
 class GateReport:
-    """What came of it."""
+    """Results of the gates and of the comparison with an earlier state."""
 
     options: GateOptions
     gates: list[GateResult] = field(default_factory=list)
     changes: Changes | None = None
     damage: list[str] = field(default_factory=list)
-    """A sentence for each damaged run."""
+    """One sentence per damaged run."""
     misplaced: list[str] = field(default_factory=list)
-    """A sentence for each run that is in no row, since its directory is called otherwise."""
+    """One sentence per run that is in no row because its directory has a wrong name."""
     obstacles: list[str] = field(default_factory=list)
-    """What keeps a strict command from passing whatever its gates say: a sentence each."""
+    """Reasons why a strict command fails regardless of its gates, one sentence each."""
 
     @property
     def exit_code(self) -> int:
-        """1 if a gate fails. Strict, also 1 for what was not judged, 3 for damaged or misplaced runs."""
+        """Exit code: 1 if a gate fails; with --strict also 1 if unjudged, 3 for damaged or misplaced runs."""
         strict = self.options.strict
         failed = any(judgement.fails(strict=strict) for judgement in self.gates)
         if failed or (strict and self.obstacles):
@@ -104,7 +106,7 @@ class GateReport:
         return StoreError.exit_code if strict and (self.damage or self.misplaced) else 0
 
     def document(self) -> dict[str, Any]:
-        """Keys for the document of `compare --json`; none for what was not asked for."""
+        """Return the keys to add to the document of `compare --json`, without empty ones."""
         entries: dict[str, Any] = {}
         if self.gates:
             from initbench.render.gate_tables import gates_document
@@ -133,7 +135,7 @@ def gate_options(
     *,
     command: str = "compare",
 ) -> GateOptions:
-    """Read the gates, before any run is; raises UsageError with the column of what is wrong."""
+    """Parse the gates; raise UsageError with the column of a syntax error."""
     gates: list[Gate] = []
     if fail_if or fail_unless:
         from initbench.analysis.gates.evaluate import read_gates  # brings lark
@@ -149,14 +151,14 @@ def check_gates(
     not_judged: Sequence[GateResult] = (),
     obstacles: Sequence[str] = (),
 ) -> GateReport:
-    """Judge the gates, compare with the earlier state, and report.
+    """Judge the gates, compare with the earlier state, and publish the report.
 
     Args:
-        options: The gates, and how they are judged.
+        options: The gates and how to judge them.
         chosen: The runs.
         tables: Their rows.
-        not_judged: More gates, which cannot be judged.
-        obstacles: Sentences about what else keeps a strict command from passing.
+        not_judged: Results of further gates that cannot be judged.
+        obstacles: Further reasons why a strict command fails, one sentence each.
     """
     from initbench.analysis.damaged_runs import damage_messages
     from initbench.store.misplaced import describe_misplaced, find_misplaced
@@ -177,14 +179,14 @@ def check_gates(
 
 
 def fail_unjudged(options: GateOptions, reason: str) -> None:
-    """Under --strict report all gates as not judged and exit with 1; otherwise do nothing.
+    """With --strict, report all gates as not judged and exit with 1; otherwise do nothing.
 
     Args:
-        options: The gates that were asked for.
-        reason: Why there is nothing that they could be judged on.
+        options: The gates.
+        reason: Why they cannot be judged.
 
     Raises:
-        typer.Exit: Under --strict.
+        typer.Exit: With --strict.
     """
     if not options.strict:
         return
@@ -198,9 +200,9 @@ def fail_unjudged(options: GateOptions, reason: str) -> None:
 
 
 def publish_report(verdicts: GateReport, runs: Sequence[RunSummary]) -> None:
-    """Write the JUnit report, and tell GitHub Actions.
+    """Write the JUnit report and the annotations for GitHub Actions.
 
-    GitHub is told on stderr: stdout is data, and GitHub reads annotations from both.
+    Annotations go to stderr, since stdout is reserved for data and GitHub reads both.
     """
     options = verdicts.options
     obstacles = [*verdicts.obstacles, *(verdicts.misplaced if options.strict else [])]
@@ -225,7 +227,7 @@ def publish_report(verdicts: GateReport, runs: Sequence[RunSummary]) -> None:
 
 
 def _list_obstacles(verdicts: GateReport, selection: Selection) -> Iterator[str]:
-    """What keeps a strict command from passing, beyond its gates."""
+    """Yield the reasons, apart from its gates, why a strict command fails."""
     from initbench.analysis.completeness import missing_seeds, unfinished_runs
     from initbench.analysis.load_runs import read_facts
 
@@ -248,7 +250,7 @@ def _list_obstacles(verdicts: GateReport, selection: Selection) -> Iterator[str]
 
 
 def _with_gaps(judgement: GateResult, missing: Sequence[str]) -> GateResult:
-    """Return the judgement; a gate on every row was not judged on the rows that have no run."""
+    """Add the rows without runs as gaps to the result of a gate on every row."""
     is_on_every_row = any(quantity.row.name is None for quantity in judgement.gate.quantities)
     if not (missing and is_on_every_row):
         return judgement
@@ -256,7 +258,7 @@ def _with_gaps(judgement: GateResult, missing: Sequence[str]) -> GateResult:
 
 
 def no_runs_message(root: Path) -> str:
-    """Return the sentence that a directory holds no runs."""
+    """Return the message for a directory without runs."""
     return f"there are no runs in {root}" + ("" if root.is_dir() else ": there is no such directory")
 
 
@@ -277,7 +279,7 @@ def _changes(options: GateOptions, tables: Sequence[Table], reference: Reference
 
 
 def _load_reference(path: Path, tables: Sequence[Table], selection: Selection) -> tuple[Reference, list[str]]:
-    """The earlier state, and a sentence for each of its runs that is damaged."""
+    """Load the earlier state, and describe each of its damaged runs in a sentence."""
     if not path.is_dir():
         from initbench.analysis.regression.reference_document import read_document
 
@@ -293,7 +295,7 @@ def _load_reference(path: Path, tables: Sequence[Table], selection: Selection) -
 
 
 def print_verdicts(verdicts: GateReport) -> None:
-    """Say on stderr which runs are damaged, what came of the gates, and what has changed since earlier."""
+    """Print damaged runs, gate results and changes since the earlier state on stderr."""
     lines = [f"damaged: {sentence}" for sentence in verdicts.damage[:MAX_DAMAGED]]
     if len(verdicts.damage) > MAX_DAMAGED:
         lines.append(f"damaged: {len(verdicts.damage) - MAX_DAMAGED:,} runs more")

@@ -1,4 +1,4 @@
-"""`initbench lesson`: claims about inits and norms, judged on runs."""
+"""`initbench lesson`: test claims about inits and norms on runs."""
 
 from __future__ import annotations
 
@@ -48,18 +48,22 @@ Arguments = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="ls|NAME|FILE|KEY=VALUE",
-        help="ls for a list; else lessons by name or file, then overrides for all arms.",
+        help="ls to list lessons; otherwise names or files of lessons, then overrides for all arms.",
         autocompletion=complete_lessons,
     ),
 ]
-Every = Annotated[bool, typer.Option("--all", help="All lessons.")]
+Every = Annotated[bool, typer.Option("--all", help="Run all lessons.")]
 DataName = Annotated[
     str | None, typer.Option("--data", metavar="NAME", help="Run all arms on this data set.")
 ]
 FirstSeed = Annotated[
     int | None,
     typer.Option(
-        "--first-seed", metavar="N", min=0, max=2**62, help="As many seeds, from N on: do verdicts hold?"
+        "--first-seed",
+        metavar="N",
+        min=0,
+        max=2**62,
+        help="First seed to use (same number of seeds): do the verdicts hold on new seeds?",
     ),
 ]
 
@@ -86,10 +90,10 @@ def lesson(
     quiet: Quiet = False,
     json_output: Json = False,
 ) -> None:
-    """Run what a lesson lacks, and say of each of its claims: supported, contradicted or undecided.
+    """Run the missing experiments of a lesson and report each claim as supported, contradicted or undecided.
 
-    A contradicted claim is a result: the exit code is 0. With --strict an undecided one ends with 1.
-    docs/lessons.md has all lessons, docs/ci.md tells about gates.
+    A contradicted claim is a result: the exit code is 0. With --strict an undecided claim exits with 1.
+    docs/lessons.md describes all lessons, docs/ci.md the gates.
     """
     from initbench.store.store import Store
 
@@ -112,7 +116,7 @@ def lesson(
             if not json_output:
                 _print_result(result, all_notes=notes)
         verdicts = judge_training(gates, _trained_runs(lessons, results, context.store))
-    finally:  # an error in one lesson takes nothing away from those before it
+    finally:  # print completed lessons even if a later one fails
         if json_output:
             _print_document(results, verdicts)
         elif len(results) > 1:
@@ -130,7 +134,7 @@ def lesson(
 def _load_lessons(
     arguments: Sequence[str], data: str | None, first_seed: int | None, *, every: bool
 ) -> tuple[list[Lesson], bool]:
-    """The lessons asked for, and whether only their list is."""
+    """Load the requested lessons; return them and whether only to list them."""
     from initbench.config.overrides import split_arguments
     from initbench.study.load_lesson import bundled_lessons, load_lessons
 
@@ -139,12 +143,12 @@ def _load_lessons(
     is_list = names[:1] == [LIST_COMMAND]
     names = names[1:] if is_list else names
     if every and names:
-        raise UsageError("--all takes no names of lessons")
+        raise UsageError("--all cannot be combined with names of lessons")
     if not names and not every and not is_list:
-        raise UsageError("name a lesson, or give --all; initbench lesson ls lists them")
+        raise UsageError("name a lesson or pass --all; initbench lesson ls lists them")
     names = names or list(bundled_lessons())
     if not names:
-        raise UsageError("no lessons are shipped with this installation; give the files of some")
+        raise UsageError("no lessons are shipped with this installation; pass lesson files")
     lessons = load_lessons(names, overrides)
     return [lesson if first_seed is None else lesson.from_seed(first_seed) for lesson in lessons], is_list
 
@@ -157,7 +161,7 @@ def _run_lessons(
     quiet: bool,
     rerun: bool,
 ) -> Iterator[LessonResult]:
-    """Run the lessons in turn with one pool of workers."""
+    """Run the lessons one after another with one pool of workers."""
     from initbench.render.progress import LiveProgress
     from initbench.runner.pending import RunLimits
     from initbench.runner.runner import Runner
@@ -175,7 +179,7 @@ def _run_lessons(
 
 
 def _trained_runs(lessons: Sequence[Lesson], results: Sequence[LessonResult], store: Store) -> TrainedRuns:
-    """Return what the gates judge: the arms of all lessons, skipped ones included, as rows."""
+    """Return the runs that the gates judge: the arms of all lessons, including skipped ones, as rows."""
     from initbench.study.verdicts import ClaimVerdict
 
     experiments: dict[str, list[str]] = {arm.config.name: [] for lesson in lessons for arm in lesson.arms}

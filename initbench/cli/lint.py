@@ -1,4 +1,4 @@
-"""`initbench lint`: mistakes in how a net is initialised, found before it is trained."""
+"""`initbench lint`: check the init of an untrained net for mistakes."""
 
 from __future__ import annotations
 
@@ -30,17 +30,19 @@ def lint(
     batch: BatchOption = None,
     fail_on: Annotated[
         list[str] | None,
-        typer.Option("--fail-on", metavar="CODE", help="Exit 1 if this is found; any for every warning."),
+        typer.Option(
+            "--fail-on", metavar="CODE", help="Exit 1 if this code is found; any means every warning."
+        ),
     ] = None,
     runs_dir: RunsDir = None,
     data_dir: DataDir = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="No network access.")] = False,
     json_output: Json = False,
 ) -> None:
-    """Look for mistakes in the init of a config's nets, or of a network of your own.
+    """Check the init of a config's nets, or of your own network, for mistakes.
 
-    3 nets are drawn, or those of seeds=…, and shown one batch. docs/lint.md has the codes.
-    With --model, init.scheme=… is what its weights are meant to have. Exit 1 if --fail-on finds its code.
+    Runs one batch through 3 nets, or one net per seed of seeds=…. docs/lint.md lists the codes.
+    With --model, init.scheme=… is the intended scheme. Exit 1 if a code of --fail-on is found.
     """
     from initbench.data.dataset import DataSource
     from initbench.data.locate import data_root
@@ -50,9 +52,7 @@ def lint(
     if model is not None:
         report = parse_custom_model(model, arguments or [], shape, data, batch).lint(source)
     elif shape is not None or data is not None or batch is not None:
-        raise UsageError(
-            "--input, --data and --batch go with --model; a config has data.name and its own shapes"
-        )
+        raise UsageError("--input, --data and --batch require --model; a config sets data.name instead")
     else:
         report = _lint_config(arguments or [], source, runs_dir)
     _print_report(report, json_output=json_output)

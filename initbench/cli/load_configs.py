@@ -1,4 +1,4 @@
-"""From the arguments of a command to experiment configs."""
+"""Load experiment configs from the arguments of a command."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def load_experiments(arguments: Sequence[str]) -> list[ExperimentConfig]:
-    """Load every config file under the overrides; raises ConfigError with all faults of all files."""
+    """Load every config file with the overrides; raise ConfigError with the issues of all files."""
     from initbench.config.loading import load_all
     from initbench.config.overrides import split_arguments
     from initbench.config.schema import ExperimentConfig
@@ -24,7 +24,7 @@ def load_experiments(arguments: Sequence[str]) -> list[ExperimentConfig]:
 
 
 def load_experiment(arguments: Sequence[str], defaults: Mapping[str, object], verb: str) -> ExperimentConfig:
-    """Load the one config that a command is about; `defaults` hold for keys that no argument sets."""
+    """Load the single config of a command; `defaults` apply to keys that no argument sets."""
     overridden_keys = {argument.partition("=")[0] for argument in arguments if "=" in argument}
     missing = [f"{key}={value}" for key, value in defaults.items() if key not in overridden_keys]
     configs = load_experiments([*arguments, *missing])

@@ -1,4 +1,4 @@
-"""`initbench ls`: what is stored."""
+"""`initbench ls`: list stored runs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _STYLES = {"running": "cyan", "diverged": "yellow", "failed": "red", "interrupte
 _STYLES |= dict.fromkeys(("crashed", "damaged"), "red")
 Summary = Mapping[str, Any]
 Groups = tuple[str, Sequence[Summary]]
-"""The key that makes the groups, and each group as `group_runs` has it."""
+"""The key of the groups, and the groups as returned by `group_runs`."""
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
@@ -43,17 +43,17 @@ def ls(
     patterns: RunPatterns = None,
     runs_dir: RunsDir = None,
     status: Annotated[
-        str | None, typer.Option("--status", metavar="STATUS", help="Only runs of this status.")
+        str | None, typer.Option("--status", metavar="STATUS", help="Only runs with this status.")
     ] = None,
     sweep: Annotated[
-        str | None, typer.Option("--sweep", metavar="NAME", help="Only the runs of a sweep, running or not.")
+        str | None, typer.Option("--sweep", metavar="NAME", help="Only the runs of this sweep.")
     ] = None,
     sort: Annotated[
         str | None,
         typer.Option(
             "--sort",
             metavar="[-]KEY",
-            help="age, val, test, steps, status …; - for descending.",
+            help="Sort by age, val, test, steps, status …; - for descending.",
             autocompletion=complete_ls_sort,
         ),
     ] = None,
@@ -62,20 +62,20 @@ def ls(
         typer.Option(
             "--by",
             metavar="KEY",
-            help="A line for each experiment, status, data, device or seed.",
+            help="One line per experiment, status, data, device or seed.",
             autocompletion=complete_ls_group,
         ),
     ] = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Compare every byte of the runs that ended with their manifests.")
+        bool, typer.Option("--verify", help="Compare all files of finished runs with their manifests.")
     ] = False,
     json_output: Json = False,
 ) -> None:
     """List the stored runs: status, data set, accuracy, steps and age.
 
-    A run whose process is gone, or whose files are no longer all there, is listed as crashed; one whose
-    run.json is missing, cannot be read or lacks something as damaged. With --verify the command ends with
-    exit code 3 and names the files when a run is not as it was stored. With --by the accuracies are means.
+    Runs whose process died or whose files are incomplete are listed as crashed, runs whose run.json is
+    missing, unreadable or incomplete as damaged. With --verify, exit 3 and name the files if a run has
+    changed since it was stored. With --by, accuracies are means.
     """
     from initbench.cli.run_groups import group_runs, sort_runs
     from initbench.store.store import Store
@@ -97,14 +97,14 @@ def ls(
 
 
 def _misplaced(root: Path, patterns: Sequence[str]) -> list[str]:
-    """Sentences about runs that are not listed, since their directories are called otherwise."""
+    """Describe runs that are not listed because their directories have wrong names."""
     from initbench.store.misplaced import describe_misplaced, find_misplaced
 
     return describe_misplaced(run for run in find_misplaced(root) if run.matches(patterns))
 
 
 def _find_problems(store: Store, record: dict[str, Any]) -> list[str]:
-    """What is not as it was stored; nothing is known of a run that never came to its end."""
+    """Return the changes of a run since it was stored; empty for unfinished runs."""
     from initbench.store.run_directory import RUN, STOPPED
 
     if record["status"] == "damaged":
@@ -140,7 +140,7 @@ def _print(
 
 
 def run_table(records: Sequence[dict[str, Any]], now: datetime) -> Table:
-    """One line for each record, nothing cut."""
+    """Return a table with one line per record, without truncation."""
     from initbench.render.text_table import TextTable
 
     grid = TextTable(
@@ -153,7 +153,7 @@ def run_table(records: Sequence[dict[str, Any]], now: datetime) -> Table:
 
 
 def group_table(groups: Groups, now: datetime) -> Table:
-    """One line for each group: how many runs of which status, their mean accuracies, the youngest's age."""
+    """Return a table with one line per group: status counts, mean accuracies, age of the newest run."""
     from initbench.cli.run_groups import group_heading
     from initbench.render.text_table import TextTable
 
@@ -170,7 +170,7 @@ def group_table(groups: Groups, now: datetime) -> Table:
 
 
 def format_age(created: object, now: datetime) -> str:
-    """The time since `created` (ISO 8601) in its largest unit: `3 min`."""
+    """Format the time since `created` (ISO 8601) in its largest unit, e.g. `3 min`."""
     try:
         seconds = (now - datetime.fromisoformat(str(created))).total_seconds()
     except (ValueError, TypeError):
@@ -205,7 +205,7 @@ def _select(store: Store, patterns: list[str], status: str | None, sweep: str | 
 
 
 def _with_current_step(store: Store, record: dict[str, Any]) -> dict[str, Any]:
-    """The record of a run that has not ended tells the step that it goes on from."""
+    """Add the step of the last checkpoint to the record of an unfinished run."""
     if record.get("steps") is not None:
         return record
     return {**record, "steps": max(0, store.stated_step(record["run_id"])) or None}

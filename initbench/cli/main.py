@@ -1,4 +1,4 @@
-"""The `initbench` command: what every command shares, and how errors and signals end it."""
+"""The `initbench` command: its subcommands, and the exit codes of errors and signals."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def main() -> NoReturn:
 def run_command(arguments: Sequence[str]) -> int:
     """Run the command line `arguments` and return its exit code.
 
-    A code that was decided outlives the loss of what was printed.
+    If the output cannot be written, an exit code other than 0 of the command is kept.
     """
     code = _call_app(arguments)
     try:
@@ -107,7 +107,7 @@ def _call_app(arguments: Sequence[str]) -> int:
     try:
         app(args=list(arguments), prog_name="initbench")
     except SystemExit as end:
-        # typer makes a silent exit of a broken pipe and of an end of file, wherever they come from
+        # typer converts every BrokenPipeError and EOFError to a silent exit
         cause = end.__context__ if isinstance(end.__context__, BrokenPipeError) else _end_of_file(end)
         return int(end.code or 0) if cause is None else _report_exception(cause)
     except InitbenchError as error:
@@ -121,17 +121,17 @@ def _call_app(arguments: Sequence[str]) -> int:
 
 
 def _end_of_file(end: SystemExit) -> Exception | None:
-    """Return the EOFError that typer made "Aborted!" of; None if a prompt was not answered."""
+    """Return the EOFError that typer converted to "Aborted!"; None if a prompt was not answered."""
     abort = end.__context__
     cause = None if abort is None else abort.__cause__
     return cause if isinstance(cause, EOFError) else None
 
 
 def _report_exception(error: Exception) -> int:
-    """Print what went wrong and return the exit code: 3 if the machine refused something, 4 for a bug."""
+    """Print the error and return the exit code: 3 for an error of the system, 4 for a bug."""
     requested = failed_allocation_size(error)
     if requested is not None:
-        print(f"initbench: not enough memory: {requested} were asked for and refused", file=sys.stderr)
+        print(f"initbench: not enough memory: allocating {requested} failed", file=sys.stderr)
         return AllocationError.exit_code
     if isinstance(error, OSError) and error.strerror is not None:
         name = "" if error.filename is None else f": {str(error.filename)[:200]}"
@@ -143,11 +143,11 @@ def _report_exception(error: Exception) -> int:
 
 
 def _resume_advice(arguments: Sequence[str]) -> str:
-    """Return the advice to resume from the last checkpoints; empty after a command that leaves none."""
+    """Return advice to resume from the last checkpoints; empty for commands without checkpoints."""
     if list(arguments[:1]) not in (["run"], ["sweep"], ["lesson"]):
         return ""
     command = ["initbench", *(argument for argument in arguments if argument != "--rerun")]
-    return f"; to go on: {shlex.join(command)}"
+    return f"; resume with: {shlex.join(command)}"
 
 
 def _print_error(error: InitbenchError) -> int:

@@ -1,4 +1,4 @@
-"""`initbench merge`: the runs of several directories brought together."""
+"""`initbench merge`: merge the runs of several directories."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAX_LISTED = 10
 
 def merge(
     directories: Annotated[
-        list[Path], typer.Argument(metavar="DIR…", help="Directories of runs, as of the shards of a sweep.")
+        list[Path], typer.Argument(metavar="DIR…", help="Runs directories, e.g. of the shards of a sweep.")
     ],
     into: Annotated[
         Path | None,
@@ -26,16 +26,16 @@ def merge(
             "--into",
             envvar="INITBENCH_RUNS",
             metavar="DIR",
-            help="Where the runs are brought; ./runs when not given.",
+            help="Directory of the merged runs; default: ./runs.",
             file_okay=False,
         ),
     ] = None,
     json_output: Json = False,
 ) -> None:
-    """Bring the runs of several directories together; a run that is there already is not copied again.
+    """Merge the runs of several directories; existing runs are not copied again.
 
-    Every file is compared with its manifest first. Two different results of one run are a conflict: exit 3,
-    and nothing is merged. Runs that are still running or crashed are skipped.
+    Verifies every file against its manifest first. Different results of the same run are a conflict: exit 3
+    without merging anything. Running and crashed runs are skipped.
     """
     from initbench.store import strict_json
     from initbench.store.merging import merge as merged_of
@@ -51,7 +51,7 @@ def merge(
 def _print(merged: MergeResult, root: Path) -> None:
     from initbench.render.text import plural
 
-    unchanged_note = f", {len(merged.same):,} there already" if merged.same else ""
+    unchanged_note = f", {len(merged.same):,} already there" if merged.same else ""
     typer.echo(f"{plural(len(merged.copied), 'run')} copied to {root}{unchanged_note}")
     for run_id, reason in list(merged.left.items())[:_MAX_LISTED]:
         typer.echo(f"skipped: {run_id} {reason}", err=True)

@@ -15,7 +15,7 @@ def new(
         str, typer.Argument(metavar="NAME", help="Name of the experiment; the file is NAME.yaml.")
     ],
 ) -> None:
-    """Write NAME.yaml, a commented config that trains within a minute. An existing file is not touched."""
+    """Write NAME.yaml, a commented config that trains within a minute; never overwrite a file."""
     from initbench.config.template import first_config
 
     path = Path(name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
@@ -24,7 +24,7 @@ def new(
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise UsageError(f"{path} is there already; choose another name") from None
+        raise UsageError(f"{path} already exists; choose another name") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {(error.strerror or str(error)).lower()}") from None
     typer.echo(f"wrote {path}; start it with: initbench run {path}")

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share."""
+"""Arguments and options shared by several commands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RunsDir = Annotated[
         "--runs-dir",
         envvar="INITBENCH_RUNS",
         metavar="DIR",
-        help="Where runs are stored; ./runs when not given.",
+        help="Directory of stored runs; default: ./runs.",
         file_okay=False,
     ),
 ]
@@ -26,7 +26,7 @@ DataDir = Annotated[
         "--data-dir",
         envvar="INITBENCH_DATA",
         metavar="DIR",
-        help="Data root, laid out as torchvision expects it; the cache when not given.",
+        help="Data root in torchvision's layout; default: the cache directory.",
     ),
 ]
 ConfigArguments = Annotated[
@@ -42,7 +42,7 @@ TargetArguments = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="FILE|KEY=VALUE",
-        help="A config file, then overrides; with --model, overrides alone.",
+        help="A config file, then overrides; with --model, only overrides.",
         autocompletion=complete_config,
     ),
 ]
@@ -50,22 +50,22 @@ RunPatterns = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="RUN|NAME|GLOB",
-        help="Run ids or their beginnings, experiments, sweeps, globs.",
+        help="Run ids or prefixes of them, experiments, sweeps, globs.",
         autocompletion=complete_runs,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Notes = Annotated[
-    bool, typer.Option("--notes", help="Print all notes below the tables, not one line for them.")
+    bool, typer.Option("--notes", help="Print all notes below the tables instead of one summary line.")
 ]
 AllLayers = Annotated[bool, typer.Option("--all-layers", help="Show every layer of a deep net.")]
 
 
 def add_command(app: typer.Typer, name: str | None, command: Callable[..., None]) -> None:
-    """Make `command` a command of `app`; its summary stands in the list of commands without being cut."""
+    """Register `command` in `app`, with its first docstring line untruncated in the list of commands."""
     app.command(name, short_help=str(command.__doc__).partition("\n")[0])(command)
 
 
 def runs_root(explicit: Path | None) -> Path:
-    """The directory of stored runs: the one given, else `runs` in the working directory."""
+    """Return the directory of stored runs; default: `runs` in the working directory."""
     return explicit if explicit is not None else Path("runs")

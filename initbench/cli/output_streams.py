@@ -1,7 +1,7 @@
-"""stdout and stderr as commands need them, whatever becomes of the files behind them.
+"""Make stdout and stderr tolerate closed pipes and full disks.
 
-Neither a reader that has gone away nor a full disk ends the command: a run is still trained and a gate still
-judged. Data that could not be written is an error at the end; progress that could not be written is none.
+Neither a closed pipe nor a full disk ends the command: runs are still trained and gates still judged. Lost
+data on stdout is an error at the end; lost progress on stderr is not.
 """
 
 from __future__ import annotations
@@ -25,23 +25,22 @@ _READER_GONE = (BrokenPipeError, ConnectionResetError)
 
 
 class LossTolerantFile(FileIO):
-    """An open file descriptor that drops what cannot be written, and remembers why.
+    """An open file descriptor that drops data that cannot be written, and stores the reason.
 
-    `head` closes its end as soon as it has enough; what is written after that is lost as it should be, and
-    is no loss to report.
+    A reader such as `head` may close the pipe early; data written after that are dropped without a reason.
     """
 
     loss: str | None = None
-    """Why data were lost; None if none were."""
+    """Reason why data were lost; None if none were."""
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write some of the bytes and return their number: all of them once they cannot be written."""
+        """Write the bytes and return the number written; drop all of them after a failure."""
         size = memoryview(data).nbytes
         if self.loss is not None:
             return size
         try:
             written: int | None = super().write(data)
-            if written is None:  # a pipe that does not block, and is full
+            if written is None:  # a non-blocking pipe that is full
                 select.select([], [self], [])
                 return 0
             return written
@@ -53,7 +52,7 @@ class LossTolerantFile(FileIO):
 
 
 class ClosedFile(LossTolerantFile):
-    """Stands for a stream that was closed before the command began."""
+    """Replacement of a stream that was closed before the command started."""
 
     def write(self, data: ReadableBuffer, /) -> int:
         """Drop the bytes and return their number."""
@@ -62,10 +61,10 @@ class ClosedFile(LossTolerantFile):
 
 
 def install_output_streams() -> None:
-    """Replace sys.stdout and sys.stderr by streams that outlive the file behind them.
+    """Replace sys.stdout and sys.stderr by streams that tolerate write failures.
 
     Characters that the encoding lacks are printed in their ASCII forms, such as -> and sigma.
-    Descriptors that are closed are opened on the null device, so that no file of a run takes their number.
+    Closed descriptors are opened on the null device, so that no file of a run reuses their number.
     """
     codecs.register_error(ASCII_FORMS_HANDLER, replace_unencodable)
     codecs.register(_find_codec)
@@ -103,7 +102,7 @@ def check_output() -> None:
 
 
 def _stream(stream: TextIO | None, descriptor: int) -> TextIO:
-    """Return a stream on the same descriptor; what is not a plain text file stays as it is."""
+    """Return a tolerant stream on the same descriptor; keep streams that are not text files."""
     if stream is None:
         closed = BufferedWriter(ClosedFile(descriptor, "wb", closefd=False))
         return TextIOWrapper(closed, encoding="utf-8", errors="replace")

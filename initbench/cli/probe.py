@@ -1,4 +1,4 @@
-"""`initbench probe`: what signal propagation should be, and is, before a single step is trained."""
+"""`initbench probe`: predict and measure signal propagation in untrained nets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SEEDS = 16
 SAMPLES = 128
-"""Of the batch that all nets are shown: nets differ by far more than batches do, and each costs a pass."""
+"""Size of the batch, shared by all nets: nets vary far more than batches do, and each batch costs a pass."""
 
 
 def probe(
@@ -33,7 +33,7 @@ def probe(
     batch: BatchOption = None,
     depths: Annotated[
         str | None,
-        typer.Option("--depths", metavar="D,D,…", help="Compare nets of these depths, a row each."),
+        typer.Option("--depths", metavar="D,D,…", help="Compare nets of these depths, one row each."),
     ] = None,
     axes: MapAxes = None,
     train_steps: TrainSteps = None,
@@ -42,14 +42,14 @@ def probe(
     ] = "auto",
     runs_dir: RunsDir = None,
     data_dir: DataDir = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="No network access.")] = False,
     all_layers: AllLayers = False,
     json_output: Json = False,
 ) -> None:
-    """Predict and measure the signal in untrained nets, layer by layer, and say what is wrong with it.
+    """Predict and measure the signal in untrained nets, layer by layer, and diagnose problems.
 
-    16 nets are drawn, or those of seeds=…, and shown one batch of 128 samples, or of probe.batch=….
-    Nothing is stored, and without --train nothing is trained. --map draws one net a point or seeds=….
+    Runs one batch of 128 samples (probe.batch=…) through 16 nets (seeds=…). Nothing is stored, and nothing
+    is trained without --train. --map draws one net per point, or seeds=….
     """
     from initbench.data.dataset import DataSource
     from initbench.data.locate import data_root
@@ -62,9 +62,7 @@ def probe(
         _print_module_survey(module_survey, all_layers=all_layers, json_output=json_output)
         return
     if shape is not None or data is not None or batch is not None:
-        raise UsageError(
-            "--input, --data and --batch go with --model; a config has data.name and its own shapes"
-        )
+        raise UsageError("--input, --data and --batch require --model; a config sets data.name instead")
     if axes is not None:
         show_map(arguments, axes, source, device, steps=train_steps, json_output=json_output)
         return
@@ -92,9 +90,11 @@ def _check_combination(
     model: str | None, axes: str | None, depths: str | None, train_steps: int | None
 ) -> None:
     if model is not None and (axes is not None or depths is not None):
-        raise UsageError("--map and --depths change model.depth of a config; --model has none")
+        raise UsageError(
+            "--map and --depths change model.depth of a config and cannot be combined with --model"
+        )
     if axes is not None and depths is not None:
-        raise UsageError("--map has an axis of depths of its own; leave out --depths")
+        raise UsageError("--map has its own depth axis and cannot be combined with --depths")
     if axes is None and train_steps is not None:
         raise UsageError(f"--train trains the nets of a map; add {EXAMPLE}")
 
@@ -127,7 +127,7 @@ def _parse_depths(text: str) -> list[int]:
         depths = []
     if not depths or min(depths) < 1 or len(set(depths)) < len(depths):
         raise UsageError(
-            f"--depths takes different whole numbers from 1, as in --depths 10,100; found {text!r}"
+            f"--depths takes different whole numbers from 1, as in --depths 10,100; got {text!r}"
         )
     return depths
 

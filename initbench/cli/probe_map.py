@@ -1,4 +1,4 @@
-"""`initbench probe --map`: what the command line says, the map, and how it is shown."""
+"""`initbench probe --map`: parse the options, compute the map and print it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 MapAxes = Annotated[
     str | None,
-    typer.Option("--map", metavar="AXIS=A:B[:N]", help=f"Map weight scale against depth, as in {EXAMPLE}."),
+    typer.Option("--map", metavar="AXIS=A:B[:N]", help=f"Map weight scale and depth, as in {EXAMPLE}."),
 ]
 TrainSteps = Annotated[
     int | None,
-    typer.Option("--train", metavar="STEPS", min=1, help="Train the nets of the map for so many updates."),
+    typer.Option("--train", metavar="STEPS", min=1, help="Train the nets of the map for this many updates."),
 ]
 DEFAULTS = {"seeds": 1, "probe.batch": 128}
 SET_BY_THE_MAP = ("model.depth", "init.scheme", "init.gain")
@@ -35,7 +35,7 @@ def show_map(
     steps: int | None,
     json_output: bool,
 ) -> None:
-    """Make the map of the config and axes that were asked for, and print it."""
+    """Compute and print the map of a config over the given axes."""
     from initbench.cli.load_configs import load_experiments
     from initbench.data.locate import resolve
     from initbench.data.preprocessing import preprocess
@@ -67,5 +67,5 @@ def _load_config(arguments: Sequence[str]) -> ExperimentConfig:
     overridden_keys = {argument.partition("=")[0] for argument in arguments if "=" in argument}
     for key in SET_BY_THE_MAP:
         if any(name == key or name.startswith(f"{key}.") for name in overridden_keys):
-            raise UsageError(f"--map sets {key} itself at every point; leave it out")
+            raise UsageError(f"--map sets {key} at every point; remove the override")
     return load_experiment(arguments, DEFAULTS, "probe")

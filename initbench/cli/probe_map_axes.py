@@ -1,4 +1,4 @@
-"""The axes of `initbench probe --map`, as they are typed: sigma_w=0.5:3:26 depth=1:200."""
+"""Parse the axes of `initbench probe --map`, such as sigma_w=0.5:3:26 depth=1:200."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 NAMES = ("sigma_w", "depth")
 DEFAULT_POINTS = {"sigma_w": 26, "depth": 20}
-"""Of an axis whose number of points is not given; 26 columns fit a terminal of 80."""
+"""Default number of points per axis; 26 columns fit a terminal of 80."""
 MAX_POINTS = 100
 EXAMPLE = "--map sigma_w=0.5:3:26 depth=1:200"
 _RANGE = re.compile(r"\s*(\w+)\s*=\s*[-+.\w]*:[-+.\w:]*\s*")
 _CONFIG_WORDS = {"kind", "name", "notes", "seeds", "data", "model", "init", "train", "probe"}
-"""Top-level keys of a config, whose values may hold a colon."""
+"""Top-level keys of a config, whose values may contain a colon."""
 
 
 def split_axes(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(axes, what is left) of positional arguments: an axis is NAME=… of a known one, or NAME=A:B[:N]."""
+    """Split positional arguments into axes, NAME=A:B[:N] or NAME=… of a known axis, and the rest."""
     axes: list[str] = []
     rest: list[str] = []
     for argument in arguments:
@@ -41,9 +41,10 @@ def _is_axis(argument: str) -> bool:
 
 
 def parse_axes(texts: Sequence[str]) -> MapAxes:
-    """The axes of texts such as "sigma_w=0.5:3:26"; one text may hold several, in any order.
+    """Parse texts such as "sigma_w=0.5:3:26"; one text may contain several axes, in any order.
 
-    Raises UsageError, naming the axis, for what is no axis, is given twice, or is missing.
+    Raises:
+        UsageError: If an axis is invalid, repeated or missing.
     """
     from initbench.diagnostics.trainability_map import MapAxes
 
@@ -51,7 +52,7 @@ def parse_axes(texts: Sequence[str]) -> MapAxes:
     for word in " ".join(texts).replace(",", " ").split():
         name, equals, values = word.partition("=")
         if not equals:
-            raise UsageError(f"--map takes two axes, as in {EXAMPLE}; found {word!r}")
+            raise UsageError(f"--map takes two axes, as in {EXAMPLE}; got {word!r}")
         if name not in NAMES:
             raise UsageError(unknown_name_message("axis", name, NAMES) + f" Write {EXAMPLE}")
         if name in ranges:
@@ -64,7 +65,7 @@ def parse_axes(texts: Sequence[str]) -> MapAxes:
 
 
 def linear_axis(text: str) -> tuple[float, ...]:
-    """Values of the axis sigma_w, equally far apart, both ends included."""
+    """Return equidistant values of the axis sigma_w, including both ends."""
     low, high, count = _parse_range("sigma_w", text)
     if low == high:
         return (low,)
@@ -73,7 +74,7 @@ def linear_axis(text: str) -> tuple[float, ...]:
 
 
 def depth_axis(text: str) -> tuple[int, ...]:
-    """Values of the axis depth: whole, each once, both ends included, and about equal ratios between them."""
+    """Return distinct integers for the axis depth, including both ends, with roughly equal ratios."""
     low, high, count = _parse_range("depth", text)
     if low % 1 or high % 1:
         raise UsageError(f"depth={text}: depths are whole numbers")
@@ -86,7 +87,7 @@ def depth_axis(text: str) -> tuple[int, ...]:
 
 
 def _parse_range(name: str, text: str) -> tuple[float, float, int]:
-    """A, B and the number of points."""
+    """Return A, B and the number of points."""
     parts = text.split(":")
     if len(parts) not in (2, 3):
         raise UsageError(f"{name}={text}: write {name}=A:B or {name}=A:B:POINTS")

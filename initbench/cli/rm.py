@@ -20,19 +20,19 @@ def rm(
         list[str],
         typer.Argument(
             metavar="RUN|NAME|GLOB",
-            help="Run ids or their beginnings, experiments, sweeps, globs.",
+            help="Run ids or prefixes of them, experiments, sweeps, globs.",
             autocompletion=complete_runs,
         ),
     ],
     runs_dir: RunsDir = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be removed.")] = False,
 ) -> None:
-    """Delete stored runs; one that is running is refused, and then nothing is deleted."""
+    """Delete stored runs; if one of them is running, nothing is deleted."""
     from initbench.store.store import Store
 
     store = Store(runs_root(runs_dir))
-    if not dry_run:  # what an interrupted removal left is not found by its name any more
+    if not dry_run:  # leftovers of an interrupted removal no longer match their name
         store.recover()
     run_ids = store.find(patterns)
     _require_none_running(store, run_ids)
@@ -56,7 +56,7 @@ def _confirm_removal(run_ids: list[str]) -> bool:
 
     runs = plural(len(run_ids), "run")
     if not _is_interactive():
-        raise UsageError(f"say --yes to remove {runs} without being asked")
+        raise UsageError(f"pass --yes to remove {runs} without confirmation")
     for run_id in run_ids:
         typer.echo(f"  {one_line(run_id)}", err=True)
     return typer.confirm(f"Remove {runs}?", err=True)

@@ -1,4 +1,4 @@
-"""`initbench run`: train an experiment and explain what was seen."""
+"""`initbench run`: train experiments and explain the results."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def run(
     quiet: Quiet = False,
     json_output: Json = False,
 ) -> None:
-    """Train experiments under all their seeds, store every run, and explain what was seen.
+    """Train experiments with all their seeds, store every run, and explain the results.
 
-    A run that is stored already is shown, not trained again. Of several experiments, one that cannot be run
-    is reported and skipped. Exit 1 if a run failed or a gate is triggered (docs/ci.md).
+    Finished runs are shown, not trained again. If several experiments are given, those that cannot run are
+    reported and skipped. Exit 1 if a run failed or a gate is triggered (docs/ci.md).
     """
     from initbench.cli.load_configs import load_experiments
     from initbench.runner.pending import RunLimits
@@ -94,7 +94,7 @@ def run(
             if not json_output:
                 _print_runs(runs, all_layers=all_layers)
         verdicts = judge_training(gates, _trained_runs(configs, outcomes, context.store))
-    finally:  # a signal takes nothing away from what was trained before it
+    finally:  # print finished runs even after a signal
         if json_output and (outcomes or len(configs) > 1):
             _print_document(stored_runs, verdicts)
     if verdicts is not None:
@@ -115,7 +115,7 @@ def _run_experiments(
     *,
     quiet: bool,
 ) -> Iterator[ExperimentOutcome]:
-    """Run the experiments in turn with one pool of workers; each is shown when it is done."""
+    """Run the experiments one after another with one pool of workers."""
     from initbench.render.progress import LiveProgress
     from initbench.runner.runner import Runner
 
@@ -133,7 +133,7 @@ def _run_experiments(
 def _trained_runs(
     configs: Sequence[ExperimentConfig], outcomes: Sequence[ExperimentOutcome], store: Store
 ) -> TrainedRuns:
-    """Return what the gates judge: the runs of all experiments, skipped ones included."""
+    """Return the runs that the gates judge: those of all experiments, including skipped ones."""
     from initbench.analysis.load_runs import read_facts
     from initbench.analysis.tables import tables
 
@@ -153,7 +153,7 @@ def _trained_runs(
 
 
 def _count_waiting(outcomes: Sequence[ExperimentOutcome], store: Store) -> int:
-    """Return the number of runs that --max-time left for the next call."""
+    """Return the number of runs that remain for the next call after --max-time."""
     from initbench.runner.pending import RunLimits
 
     return sum(
@@ -164,7 +164,7 @@ def _count_waiting(outcomes: Sequence[ExperimentOutcome], store: Store) -> int:
 
 
 def _report_waiting(waiting: int) -> None:
-    """Report the runs that are left; quiet or not, for the tables lack them."""
+    """Report the remaining runs, also with --quiet, since the tables lack them."""
     from initbench.render.text import plural
 
     typer.echo(f"initbench: time is up: {plural(waiting, 'run')} left; the same command resumes", err=True)

@@ -1,4 +1,4 @@
-"""Orders and groups of the runs that `initbench ls` lists."""
+"""Sort and group the runs that `initbench ls` lists."""
 
 from __future__ import annotations
 
@@ -24,19 +24,20 @@ SORT_KEYS = {
     "created": "created",
     "finished": "finished",
 }
-"""What `--sort` takes, with the key of a run that it stands for; the keys themselves are taken as well."""
+"""Names that `--sort` accepts, with the key of a run; the keys themselves are accepted too."""
 GROUP_KEYS = {name: SORT_KEYS[name] for name in ("experiment", "status", "data", "device", "seed")}
-"""What `--by` takes, likewise."""
+"""Names that `--by` accepts, with the key of a run."""
 AGE = "age"
-"""What `--sort` calls the time since a run was created: the youngest first."""
+"""Name for `--sort` of the time since a run was created; the newest run comes first."""
 _NUMBERS = ("seed", "val_accuracy", "test_accuracy", "steps")
 _HEADINGS = {"val %": "val", "test %": "test"}
 
 
 def sort_runs(summaries: Sequence[Summary], sort: str) -> list[Summary]:
-    """Return the runs in the order of `[-]NAME`, equal ones as they were; those without a value come last.
+    """Sort the runs by `[-]NAME` (stable); runs without a value come last.
 
-    Raises UnknownNameError for another name.
+    Raises:
+        UnknownNameError: If the name is not a sort key.
     """
     name, is_descending = sort.removeprefix("-").strip(), sort.startswith("-")
     if name == AGE:
@@ -48,10 +49,13 @@ def sort_runs(summaries: Sequence[Summary], sort: str) -> list[Summary]:
 
 
 def group_runs(summaries: Sequence[Summary], by: str) -> list[dict[str, Any]]:
-    """Return a mapping for each value of the key `by`, in the order in which the runs have them.
+    """Group the runs by the key `by`, in order of first appearance, and return one mapping per group.
 
-    `runs` counts the runs of the group, `statuses` those of each status; the accuracies are means over the
-    runs that have one, and `created` is the time of the youngest. Raises UnknownNameError for another key.
+    `runs` is the number of runs, `statuses` the number per status, `created` the time of the newest run.
+    Accuracies are means over the runs that have one.
+
+    Raises:
+        UnknownNameError: If `by` is not a group key.
     """
     key = _key_named("--by", by, GROUP_KEYS)
     groups: defaultdict[Any, list[Summary]] = defaultdict(list)
@@ -72,7 +76,7 @@ def group_runs(summaries: Sequence[Summary], by: str) -> list[dict[str, Any]]:
 
 
 def group_heading(by: str) -> str:
-    """Return the key of a group that holds its value, for a name that `--by` takes."""
+    """Return the key that holds a group's value, for a name that `--by` accepts."""
     return _key_named("--by", by, GROUP_KEYS)
 
 
@@ -88,7 +92,7 @@ def _key_named(option: str, name: str, keys: Mapping[str, str], others: Sequence
 
 
 def _is_sortable(value: object, key: str) -> bool:
-    """Whether a run has a value of the kind that the key is sorted by; NaN is no number."""
+    """Return whether a value has the type that its key is sorted by; NaN does not count as a number."""
     if key in _NUMBERS:
         return isinstance(value, int | float) and not math.isnan(value)
     return isinstance(value, str)

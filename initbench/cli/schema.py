@@ -1,4 +1,4 @@
-"""`initbench schema`: the JSON Schema of a config, for editors."""
+"""`initbench schema`: print the JSON Schema of configs for editors."""
 
 from __future__ import annotations
 

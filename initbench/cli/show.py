@@ -1,4 +1,4 @@
-"""`initbench show`: the tables of stored runs."""
+"""`initbench show`: print the tables of stored runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def show(
     all_layers: AllLayers = False,
     json_output: Json = False,
 ) -> None:
-    """Show stored runs as `run` printed them, the seeds of one experiment together, and why any failed."""
+    """Show stored runs as `run` prints them, grouped by experiment, and the errors of failed runs."""
     from initbench.store.store import Store
 
     if not patterns:
@@ -40,7 +40,7 @@ def show(
 
 
 def _group_by_experiment(store: Store, patterns: list[str]) -> list[list[StoredRun]]:
-    """The runs, those that differ in their seed alone together, seeds in order."""
+    """Group the runs that differ only in their seed, sorted by seed."""
     groups: dict[tuple[str, str], list[StoredRun]] = {}
     for run_id in store.find(patterns):
         run = store.read(run_id)

@@ -1,4 +1,4 @@
-"""`initbench sweep`: one experiment at many points, trained, compared and judged."""
+"""`initbench sweep`: train one experiment at many points, and compare and judge the results."""
 
 from __future__ import annotations
 
@@ -79,10 +79,10 @@ def sweep(
     quiet: Quiet = False,
     json_output: Json = False,
 ) -> None:
-    """Train what a sweep lacks, each run once, and compare its points.
+    """Train the missing runs of a sweep and compare its points.
 
     A sweep file has axes (docs/config.md); with a plain experiment they come from the command line. The same
-    command goes on where it was stopped. Exit 1 if a run failed or a gate of the sweep is triggered.
+    command resumes a stopped sweep. Exit 1 if a run failed or a gate of the sweep is triggered.
     """
     from initbench.runner.pending import RunLimits
     from initbench.store.store import Store
@@ -99,9 +99,7 @@ def sweep(
         strict,
         junit_xml,
         fail_on,
-        rows=None
-        if shard
-        else [point.label for point in sweep_config.points],  # of a part, not all are known
+        rows=None if shard else [point.label for point in sweep_config.points],  # a shard lacks some rows
         from_file=sweep_config.gates,
     )
     worker_options = WorkerOptions(device, executor, workers, worker_memory)
@@ -116,7 +114,7 @@ def sweep(
 
 @dataclass(frozen=True)
 class _SweepCommand:
-    """A sweep, or the part of it that is this machine's, and how it is to be run."""
+    """A sweep, or one shard of it, with the options of the command."""
 
     sweep: Sweep
     context: RunContext
@@ -126,7 +124,7 @@ class _SweepCommand:
     all_notes: bool
 
     def plan(self) -> None:
-        """Say what there is to do."""
+        """Print what is stored and what remains to be trained."""
         from initbench.render.sweep_document import sweep_document
         from initbench.render.sweep_tables import plan_lines, print_plan
         from initbench.render.terminal import stdout_console
@@ -143,7 +141,7 @@ class _SweepCommand:
             print_plan(stdout_console(), result, list(plan_lines(result, outlook)))
 
     def run(self, gates: GateOptions, *, quiet: bool, fail_on: str | None) -> None:
-        """Train what is missing, then show and judge everything."""
+        """Train the missing runs, then print and judge all results."""
         from initbench.render import text
         from initbench.render.sweep_progress import SweepDisplay
         from initbench.render.sweep_tables import skipped_points
@@ -161,7 +159,7 @@ class _SweepCommand:
         ):
             result = run_sweep(self.sweep, self.context, driver.run)
         if (kept_runs := runs_to_train - display.done - result.unfinished) > 0:
-            display.say(f"{self.sweep.name}: {text.plural(kept_runs, 'run')} not trained anew")
+            display.say(f"{self.sweep.name}: {text.plural(kept_runs, 'run')} kept")
         verdicts = self._judge(result, gates)
         self._print_result(result, verdicts)
         _exit_on_failure(result, verdicts, fail_on)
@@ -183,7 +181,7 @@ class _SweepCommand:
             print_verdicts(verdicts)
 
     def _judge(self, result: SweepResult, options: GateOptions) -> GateReport | None:
-        """The gates of the sweep and of the command line, judged once all runs are stored."""
+        """Judge the gates of the sweep and of the command line after all runs are stored."""
         run_ids = [run for point in result.points for run in point.run_ids if run in result.facts]
         runs = TrainedRuns(
             store=self.context.store,
@@ -227,7 +225,7 @@ def _view() -> View:
 
 
 def _exit_on_failure(result: SweepResult, verdicts: GateReport | None, fail_on: str | None) -> None:
-    """End with what went wrong, if anything did."""
+    """Exit with an error if a run or a gate failed."""
     from initbench.render.sweep_tables import failure_lines
 
     lines = failure_lines(result.failed)

@@ -1,4 +1,4 @@
-"""What `initbench sweep` can be asked for."""
+"""Options of `initbench sweep`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from initbench.errors import UsageError
 
 
 class RetryStatus(StrEnum):
-    """What `--retry` takes."""
+    """Values of `--retry`."""
 
     FAILED = "failed"
     DIVERGED = "diverged"
@@ -32,36 +32,40 @@ Arguments = Annotated[
     ),
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Say what is stored and what the rest takes; train nothing.")
+    bool, typer.Option("--dry-run", help="Print what is stored and estimate the rest; train nothing.")
 ]
 PrintConfig = Annotated[
     bool, typer.Option("--print-config", help="Print the resolved config of each point and stop.")
 ]
 SkipInvalid = Annotated[
-    bool, typer.Option("--skip-invalid", help="Leave out points that cannot be built, and say which.")
+    bool, typer.Option("--skip-invalid", help="Skip points that cannot be built, and report them.")
 ]
 Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Train at most N runs.")]
 MaxTime = Annotated[
     str | None,
     typer.Option(
-        "--max-time", metavar="TIME", help="Stop after 90 (seconds), 10m or 2h; runs go on from there."
+        "--max-time",
+        metavar="TIME",
+        help="Stop after 90s, 10m or 2h; interrupted runs resume on the next call.",
     ),
 ]
 FailFast = Annotated[
-    bool, typer.Option("--fail-fast/--keep-going", help="Stop at the first run that fails, or go on.")
+    bool, typer.Option("--fail-fast/--keep-going", help="Stop at the first failed run, or continue.")
 ]
 Retry = Annotated[
     list[RetryStatus] | None,
-    typer.Option("--retry", metavar="STATUS", help="Train anew what failed, diverged or crashed."),
+    typer.Option("--retry", metavar="STATUS", help="Retrain runs that failed, diverged or crashed."),
 ]
 ShardOption = Annotated[
     str | None,
-    typer.Option("--shard", metavar="K/N", help="Only part K of N alike in cost, as for a CI matrix."),
+    typer.Option(
+        "--shard", metavar="K/N", help="Run only shard K of N (shards of similar cost), e.g. in a CI matrix."
+    ),
 ]
 
 
 def parse_duration(text: str | None) -> float | None:
-    """`90`, `90s`, `10m` or `2h` in seconds; raises UsageError for anything else."""
+    """Convert `90`, `90s`, `10m` or `2h` to seconds; raise UsageError for other text."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|)", text.strip())

@@ -1,4 +1,4 @@
-"""`initbench data`: which data sets are there, fetch them, verify them."""
+"""`initbench data`: list, fetch and verify data sets."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, fetch and verify data sets.")
 
 Offline = Annotated[
-    bool, typer.Option("--offline", help="Never touch the network (`ls` and `verify` never do).")
+    bool, typer.Option("--offline", help="No network access (`ls` and `verify` never use it).")
 ]
 
 
 def list_sets(data_dir: DataDir = None, offline: Offline = False, as_json: Json = False) -> None:
-    """List the data sets and where they are; this never touches the network."""
+    """List the data sets and their locations, without network access."""
     del offline
     from initbench.data.dataset import DATASETS
 
@@ -35,7 +35,7 @@ def fetch(
     data_dir: DataDir = None,
     offline: Offline = False,
 ) -> None:
-    """Fetch data sets into the data root; what is there already is only verified."""
+    """Fetch data sets into the data root; existing ones are only verified."""
     from initbench.data.dataset import DATASETS
 
     source = _data_source(data_dir, offline=offline)
@@ -51,9 +51,9 @@ def verify(
     offline: Offline = False,
     as_json: Json = False,
 ) -> None:
-    """Compute the checksums of what is on disk anew and compare them with the published ones.
+    """Compute the checksums of the files on disk and compare them with the published ones.
 
-    Ends with exit code 3 when a file is damaged, or when a data set that was named is not there.
+    Exit 3 if a file is damaged or a named data set is missing.
     """
     del offline
     from initbench.data.dataset import DATASETS
@@ -80,7 +80,7 @@ def _data_source(data_dir: Path | None, *, offline: bool, recheck: bool = False)
 
 
 def _default_options(name: str) -> DataOptions:
-    """Default options of the data set, or UsageError when it cannot do without the user's."""
+    """Return the default options of the data set; raise UsageError if it has required options."""
     from initbench.data.dataset import DATASETS
     from initbench.registry_choice import default_choice
 
@@ -88,15 +88,13 @@ def _default_options(name: str) -> DataOptions:
     needed = [key for key, field in entry.options.model_fields.items() if field.is_required()]
     if needed:
         keys = ", ".join(f"data.{key}" for key in needed)
-        raise UsageError(
-            f"{name} is your own data: it has no files of its own, a config names them with {keys}"
-        )
+        raise UsageError(f"{name} reads your own files: set them in a config with {keys}")
     options: DataOptions = default_choice(DATASETS, name)
     return options
 
 
 def _status_row(name: str, source: DataSource) -> dict[str, Any]:
-    """One data set as a row: status is ok, missing, damaged or `yours` (named by a config)."""
+    """Return the row of a data set; its status is ok, missing, damaged or `yours` (files set in a config)."""
     from initbench.data.dataset import DATASETS, UnavailableError
 
     row: dict[str, Any] = {"name": name, "status": "ok", "where": None, "bytes": None, "problem": None}

@@ -1,4 +1,4 @@
-"""Gates of the commands that train: `run`, `sweep` and `lesson` judge the runs that they have just stored."""
+"""Gates of the training commands `run`, `sweep` and `lesson`, which judge the runs they have stored."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
     from initbench.store.store import Store
 
 FailOn = Annotated[
-    Literal["diverged"] | None, typer.Option("--fail-on", help="Exit 1 if a run diverged, too.")
+    Literal["diverged"] | None, typer.Option("--fail-on", help="Also exit 1 if any run diverged.")
 ]
 
 
 @dataclass(frozen=True)
 class TrainedRuns:
-    """The stored runs of a command that trains, as its gates see them."""
+    """Stored runs of a training command, as input of its gates."""
 
     store: Store
     experiments: Mapping[str, Sequence[str]]
-    """The ids of the runs of each experiment; none where they are not known."""
+    """Run ids by experiment; empty if unknown."""
     facts: Sequence[RunSummary]
-    """Of the runs that are stored."""
+    """Summaries of the stored runs."""
     tables: Sequence[Table]
     rows: Collection[str]
     """Names of the rows that gates may name."""
     is_complete: bool
-    """Whether no run is left to be trained."""
+    """Whether all runs have been trained."""
     obstacles: Sequence[str] = ()
-    """What else keeps a strict command from passing: a sentence each."""
+    """Further reasons why a strict command fails, one sentence each."""
 
 
 def training_gates(
@@ -53,21 +53,21 @@ def training_gates(
     from_file: Sequence[str] = (),
     decides_without_gates: bool = False,
 ) -> GateOptions:
-    """Read the gates of a command that trains, before anything is trained.
+    """Parse the gates of a training command before the training.
 
     Args:
         command: Name of the command.
         fail_if: Conditions of the command line that must not hold.
         fail_unless: Conditions of the command line that have to hold.
-        strict: Whether what was not judged fails the command.
-        junit_xml: Where the JUnit report goes.
+        strict: Whether anything unjudged fails the command.
+        junit_xml: File for the JUnit report.
         fail_on: Status of a run that fails the command.
         rows: Names that gates of the command line may use; None where not all are known.
-        from_file: Gates of the config, which have been checked already.
-        decides_without_gates: Whether the command decides something without any gate.
+        from_file: Gates of the config, already validated.
+        decides_without_gates: Whether the command has a verdict without gates.
 
     Raises:
-        UsageError: For a gate of the command line that cannot be read or names no row.
+        UsageError: If a gate of the command line is invalid or names an unknown row.
     """
     texts = [*(fail_if or []), *(fail_unless or [])]
     if texts and rows is not None:
@@ -82,7 +82,7 @@ def training_gates(
 
 
 def judge_training(options: GateOptions, runs: TrainedRuns) -> GateReport | None:
-    """Judge the gates once all runs are stored, and report; None where nothing was asked for."""
+    """Judge the gates on the stored runs and report; return None if no gate option was given."""
     if not (options.gates or options.junit_xml or options.strict):
         return None
     from initbench.analysis.completeness import missing_experiments
@@ -98,25 +98,25 @@ def judge_training(options: GateOptions, runs: TrainedRuns) -> GateReport | None
 
 
 def _undecidable_gates(options: GateOptions, runs: TrainedRuns) -> list[GateResult]:
-    """Return the gates that wait for runs, or name rows that this call does not have, with the reason."""
+    """Return results, with the reason, for gates that lack runs or name rows missing from this call."""
     from initbench.analysis.gates.evaluate import GateResult
 
     if not runs.is_complete:
         return [GateResult(gate, [], ["runs are missing here"]) for gate in options.gates]
     return [
-        GateResult(gate, [], ["it names points that are left out"])
+        GateResult(gate, [], ["it names points that were skipped"])
         for gate in options.gates
         if not {q.row.name for q in gate.quantities if q.row.name is not None} <= set(runs.rows)
     ]
 
 
 def divergence_failures(statuses: Iterable[str], fail_on: str | None) -> list[str]:
-    """Return a line if runs diverged and --fail-on forbids it."""
+    """Return a line if runs diverged and --fail-on is set."""
     diverged = sum(status == fail_on for status in statuses)
     return [f"{diverged} of the runs diverged"] if diverged else []
 
 
 def exit_with_verdicts(verdicts: GateReport | None) -> None:
-    """End the command with the exit code of its gates, unless that is 0."""
+    """Exit with the exit code of the gates unless it is 0."""
     if verdicts is not None and verdicts.exit_code:
         raise typer.Exit(verdicts.exit_code)

@@ -1,4 +1,4 @@
-"""Where commands that train do so: the options they share, and what becomes of them."""
+"""Options shared by the training commands, and the run context built from them."""
 
 from __future__ import annotations
 
@@ -24,42 +24,44 @@ Workers = Annotated[
         metavar="N",
         min=1,
         max=MAX_WORKERS,
-        help="Processes that train; default: as many as pay.",
+        help="Number of worker processes; default: chosen automatically.",
     ),
 ]
 ExecutorName = Annotated[
-    str, typer.Option("--executor", metavar="NAME", help="What trains: auto, inprocess, local or cuda.")
+    str, typer.Option("--executor", metavar="NAME", help="Execution backend: auto, inprocess, local or cuda.")
 ]
 WorkerMemory = Annotated[
     float | None,
-    typer.Option("--worker-memory", metavar="GB", help="End a worker process that takes more memory."),
+    typer.Option(
+        "--worker-memory", metavar="GB", help="Kill a worker process that exceeds this much memory."
+    ),
 ]
-Offline = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
-Rerun = Annotated[bool, typer.Option("--rerun", help="Train again what is finished.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+Offline = Annotated[bool, typer.Option("--offline", help="No network access.")]
+Rerun = Annotated[bool, typer.Option("--rerun", help="Retrain finished runs.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Do not print progress on stderr.")]
 
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """What trains, as the command line says it."""
+    """Options of the command line that choose device and workers."""
 
     device: str
     executor: str
     workers: int | None
     worker_memory: float | None
-    """In GB."""
+    """Limit in GB."""
 
 
 def build_run_context(
     store: Store, worker_options: WorkerOptions, data_dir: Path | None, *, offline: bool
 ) -> RunContext:
-    """One for all configs: what its source has looked for in vain is not looked for again."""
+    """Build the context shared by all configs; its data source remembers data sets that are missing."""
     from initbench.data.dataset import DataSource
     from initbench.data.locate import data_root
     from initbench.runner.device import resolve_device
     from initbench.runner.plan import RunContext
 
-    # What a fallback says is never silenced: the numbers are not those that were asked for.
+    # Never silence the message of a fallback: the results are for other data than requested.
     source = DataSource(root=data_root(data_dir), offline=offline, notify=lambda m: typer.echo(m, err=True))
     device = resolve_device(worker_options.device)
     executor = None if worker_options.executor == "auto" else _executor(worker_options, device.type)
@@ -67,7 +69,7 @@ def build_run_context(
     if worker_options.worker_memory is not None and (
         not 0.0 < worker_options.worker_memory < math.inf or device.type != "cpu"
     ):
-        raise UsageError("--worker-memory takes a number of GB above 0, and is for workers on the CPU")
+        raise UsageError("--worker-memory must be a positive number of GB and requires workers on the CPU")
     _check_workers(worker_options, device.type)
     return RunContext(
         store=store,
@@ -88,9 +90,9 @@ def _executor(worker_options: WorkerOptions, kind: str) -> str:
             f"the executor {executor.name} trains on {' or '.join(executor.devices)}, not on {kind}"
         )
     if executor.name == "inprocess" and (worker_options.workers or 1) > 1:
-        raise UsageError("the executor inprocess is one process; use --executor local for more")
+        raise UsageError("the executor inprocess has one process; use --executor local for more")
     if executor.name == "inprocess" and worker_options.worker_memory is not None:
-        raise UsageError("--worker-memory is for worker processes: use --executor local with it")
+        raise UsageError("--worker-memory requires worker processes; use --executor local")
     return executor.name
 
 
@@ -101,6 +103,4 @@ def _check_workers(worker_options: WorkerOptions, kind: str) -> None:
 
     gpu_count = 1 if ":" in worker_options.device else torch.cuda.device_count()
     if worker_options.workers > gpu_count:
-        raise UsageError(
-            f"--workers {worker_options.workers} is more than there are GPUs, {gpu_count}: each trains in one"
-        )
+        raise UsageError(f"--workers {worker_options.workers} exceeds the number of GPUs, {gpu_count}")

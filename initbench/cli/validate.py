@@ -9,7 +9,7 @@ from initbench.errors import UsageError
 
 
 def validate(arguments: ConfigArguments) -> None:
-    """Check configs, lessons and sweeps; every fault is listed as file:line:column: key: problem."""
+    """Check configs, lessons and sweeps; list every issue as file:line:column: key: problem."""
     from initbench.config.overrides import split_arguments
     from initbench.study.load_lesson import load_mixed
 

@@ -221,7 +221,7 @@ def test_a_batch_that_cannot_be_used_is_answered_in_a_sentence(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--batch", "batch.pt"], "go with --model"),
+        (["--batch", "batch.pt"], "require --model"),
         (["--model", "batchnets:plain", "--batch", "batch.pt", "--input", "4"], "combined with --input"),
         (["--model", "batchnets:plain", "--batch", "batch.pt", "--data", "digits"], "combined with --data"),
         (["--model", "batchnets:plain", "--batch", "batch.pt", "probe.batch=4"], "combined with probe.batch"),

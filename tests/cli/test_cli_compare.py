@@ -1,4 +1,4 @@
-"""`initbench compare` on stores with damaged runs, on selections, and beside an earlier state."""
+"""`initbench compare` on stores with damaged runs, on selections, and against an earlier state."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def before(tmp_path: Path, runs: Path) -> Path:
-    """The same experiments by other code, and one more."""
+    """Add the same experiments, trained by other code, and one more."""
     for name in ("relu", "tanh", "gone"):
         for seed in range(3):
             put(tmp_path / "before", name, seed, "abcdef0123", test=0.4 if name == "relu" else 0.5)
@@ -109,9 +109,9 @@ def test_conditions_that_no_run_meets(runs: Path, initbench: Initbench) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--json", "-o", "o.csv"], "--json and -o o.csv ask for two formats"),
-        (["--format", "markdown", "-o", "o.tex"], "--format markdown and -o o.tex ask for two formats"),
-        (["--json", "--format", "csv"], "--json and --format csv ask for two formats"),
+        (["--json", "-o", "o.csv"], "--json and -o o.csv conflict"),
+        (["--format", "markdown", "-o", "o.tex"], "--format markdown and -o o.tex conflict"),
+        (["--json", "--format", "csv"], "--json and --format csv conflict"),
         (["--layers", "--only-changed"], "--layers has no use beside --only-changed"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What the Tab key completes."""
+"""Test the shell completion."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def runs(tmp_path: Path) -> Path:
 
 
 def complete(line: str, folder: Path) -> list[str]:
-    """Return what bash would be told for a command line with the cursor at its end."""
+    """Return the completions that bash gets for a command line with the cursor at its end."""
     words = line.split(" ")
     environment = {
         **os.environ,

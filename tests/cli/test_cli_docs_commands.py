@@ -146,7 +146,7 @@ def test_what_is_not_run_is_marked_and_counted(page: str):
 
 
 def unknown_parts(command: str) -> list[str]:
-    """What of a command in running text is not there: the command itself, and options."""
+    """Return what a command in running text names but does not exist: the command or its options."""
     words = shlex.split(command.split(" | ")[0])
     names = getattr(_command([]), "commands", {})
     unknown = [word for word in words[1:2] if word not in names and not word.startswith("-")]

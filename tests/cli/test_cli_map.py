@@ -1,4 +1,4 @@
-"""`initbench probe --map`: from the command line to the map, held against theory."""
+"""`initbench probe --map`: from the command line to the map, compared with theory."""
 
 from __future__ import annotations
 
@@ -117,9 +117,9 @@ def test_training_tells_which_nets_learn(
         (("--map", "sigma_w=1:2"), "lacks the axis depth"),
         (("--map", "sigma_w=1:2", "depth=5:1"), "5 is above 1"),
         (("--map", "sigma_w=1:2", "depth=1:20000:3"), "model.depth"),
-        (("--map", "sigma_w=1:2", "depth=1:5", "model.depth=3"), "--map sets model.depth itself"),
-        (("--map", "sigma_w=1:2", "depth=1:5", "init.scheme=zeros"), "--map sets init.scheme itself"),
-        (("--map", "sigma_w=1:2", "depth=1:5", "--depths", "1,2"), "leave out --depths"),
+        (("--map", "sigma_w=1:2", "depth=1:5", "model.depth=3"), "--map sets model.depth at every point"),
+        (("--map", "sigma_w=1:2", "depth=1:5", "init.scheme=zeros"), "--map sets init.scheme at every point"),
+        (("--map", "sigma_w=1:2", "depth=1:5", "--depths", "1,2"), "cannot be combined with --depths"),
         (("--train", "5"), "--map"),
         (("--map", "sigma_w=1:2", "depth=1:5", "--train", "0"), "--train"),
         (("--map", "sigma_w=1:2", "depth=1:5", "model={family: resnet_mlp}"), "shortcuts"),

@@ -122,7 +122,7 @@ def test_data_sets_are_shown_and_flattened_where_asked(initbench: Any, nets: str
         (["--model", "ownnets:needs", "--input", "48"], "needs width"),
         (["--model", "ownnets:raises", "--input", "48"], "RuntimeError: no weights today"),
         (["--model", "ownnets:odd", "--input", "48"], "makes int, not an nn.Module"),
-        (["--model", "ownnets:net", "--input", "48"], "is a network; name what makes one"),
+        (["--model", "ownnets:net", "--input", "48"], "is a network; name a function that returns one"),
         (["--model", "ownnets:number", "--input", "48"], "cannot be called"),
         (["--model", "ownnets:plain", "--input", "4,x"], "--input takes whole numbers"),
         (["--model", "ownnets:plain", "--input", "0"], "--input takes whole numbers"),
@@ -131,7 +131,7 @@ def test_data_sets_are_shown_and_flattened_where_asked(initbench: Any, nets: str
         (["--model", "ownnets:plain", "--data", "mnits"], "did you mean 'mnist'?"),
         (["--model", "ownnets:plain", "--input", "48", "sedes=3"], "did you mean 'seeds'?"),
         (["--model", "ownnets:plain", "--input", "48", "ownnets.py"], "a config or --model, not both"),
-        (["--input", "48"], "go with --model"),
+        (["--input", "48"], "require --model"),
     ],
 )
 def test_mistakes_are_answered_in_a_sentence(

@@ -1,4 +1,4 @@
-"""What only a process of its own can show: signals, pipes, and which commands load torch."""
+"""Test behaviour that needs a separate process: signals, pipes, and which commands load torch."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_signal_marks_the_runs_interrupted(
         process.kill()
         process.wait()
     assert process.returncode == code
-    assert "initbench: interrupted; to go on: initbench run long.yaml" in err
+    assert "initbench: interrupted; resume with: initbench run long.yaml" in err
     assert "Traceback" not in err
     assert out == ""
     store = Store(tmp_path / "runs")
@@ -128,11 +128,11 @@ def stored(tmp_path: Path) -> Path:
 
 WATCH = """
 import json, sys
-from initbench.cli.main import call
+from initbench.cli.main import run_command
 heavy = ("torch", "numpy", "scipy", "sklearn", "torchvision")
 report = {"import": [name for name in heavy if name in sys.modules]}
 for command in json.loads(sys.argv[1]):
-    code = call(command)
+    code = run_command(command)
     report[" ".join(command)] = [code, [name for name in heavy if name in sys.modules]]
 print("\\n" + json.dumps(report))
 """
@@ -199,7 +199,7 @@ def test_a_reader_that_goes_away_is_no_error(
 
 
 def test_the_output_of_a_process_is_whole(stored: Path, environment: dict[str, str]) -> None:
-    """As one that is read to its end, exit code and all."""
+    """Exit like a command whose output is read to its end."""
     done = subprocess.run(
         [*COMMAND, "show", "deep", "--all-layers"],
         cwd=stored,

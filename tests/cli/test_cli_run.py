@@ -438,6 +438,6 @@ def test_schema_prints_it_and_the_docs_hold_it(
     jsonschema.Draft202012Validator.check_schema(schema)
     shipped = repository / "docs" / "config.schema.json"
     if shipped.is_file():
-        assert shipped.read_text(encoding="utf-8") == said.out, "make docs writes it anew"
+        assert shipped.read_text(encoding="utf-8") == said.out, "run make docs"
     described = schema["$defs"]["TrainOptions"]["properties"]
     assert all("description" in field for field in described.values())

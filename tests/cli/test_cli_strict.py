@@ -68,7 +68,7 @@ def put(
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store that holds no runs yet, and GitHub's summary beside it."""
+    """Return an empty store and the file of GitHub's summary."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
@@ -156,7 +156,7 @@ WAYS: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
     "a layer that is nowhere": (whole, ["--fail-if", "layer[5].std@init < 0"], "there is no layer 5"),
     "a metric without a value": (whole, ["--fail-if", "pretrain_seconds > 9"], "no run has it"),
     "no other row": (whole, ["--fail-if", "test_accuracy < relu.test_accuracy"], "there is no other row"),
-    "no gate at all": (whole, [], "no gate was given"),
+    "no gate at all": (whole, [], "no gate given"),
     "all runs diverged": (ended("diverged"), CLEAR, "3 of 3 diverged"),
     "all runs failed": (ended("failed"), CLEAR, "3 of 3 runs of relu did not finish"),
     "all runs interrupted": (ended("interrupted"), CLEAR, "3 of 3 runs of relu did not finish"),
@@ -288,7 +288,7 @@ TRAINING_WAYS: dict[str, tuple[list[str], list[str], str]] = {
     "time, no run at all": (["run", "sweep"], ["--max-time", "0.001", *PASSES], "has no stored run"),
     "time, judged otherwise": (["run"], ["--max-time", "0.001", "--fail-on", "diverged"], "no stored run"),
     "limit": (["sweep"], ["--limit", "1", *PASSES], "runs are missing here"),
-    "no gate": (["run", "sweep"], [], "no gate was given"),
+    "no gate": (["run", "sweep"], [], "no gate given"),
     "one seed": (
         ["run", "sweep", "lesson"],
         ["seeds=1", "--fail-if", "final_val_accuracy < 0"],

@@ -19,7 +19,7 @@ Initbench = Callable[..., Any]
 
 @pytest.fixture
 def swept(tmp_path: Path) -> Path:
-    """A store with two experiments of the sweep `nets`, and one beside them."""
+    """Return a store with two experiments of the sweep `nets` and an unrelated one."""
     runs = tmp_path / "runs"
     for name in ("nets.relu", "nets.tanh", "nets_alone"):
         put(runs, name, range(2), seeds=2)

@@ -41,10 +41,10 @@ print(parser.parse_args().lr)
 @pytest.mark.parametrize(
     ("source", "sentence"),
     [
-        (f"{_NET}import sys\nsys.exit(0)\n", "cannot be imported: it ends the program (SystemExit: 0); put"),
+        (f"{_NET}import sys\nsys.exit(0)\n", "cannot be imported: it ends the program (SystemExit: 0); move"),
         (
             f"{_NET}import sys\nsys.exit()\n",
-            "it ends the program (SystemExit); put what it runs",
+            "it ends the program (SystemExit); move its code",
         ),
         (f"{_NET}raise SystemExit('no data')\n", "it ends the program (SystemExit: no data)"),
         (f"{_NET}quit()\n", "it ends the program (SystemExit"),

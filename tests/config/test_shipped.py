@@ -27,7 +27,7 @@ def test_new_writes_a_config_that_is_valid_and_never_overwrites(initbench, tmp_p
     text = Path("mine.yaml").read_text()
     again = initbench("new", "mine")
     assert again.code == 2
-    assert "is there already" in again.err
+    assert "already exists" in again.err
     assert Path("mine.yaml").read_text() == text == first_config("mine")
 
 

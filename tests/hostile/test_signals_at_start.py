@@ -35,7 +35,7 @@ main()
 def _fire(
     place: Path, repository: Path, number: signal.Signals, seconds: float, *arguments: str
 ) -> tuple[int, str]:
-    """Start a command, send the signal so many seconds after its first line, and return code and stderr."""
+    """Start a command, send the signal this many seconds after its first line, and return code and stderr."""
     process = subprocess.Popen(
         [sys.executable, "-c", STARTED, "run", "tiny.yaml", *arguments],
         cwd=place,

@@ -1,5 +1,4 @@
-"""What becomes of a command whose stdin, stdout or stderr is closed, full or without a reader, or that may
-open few files."""
+"""Test commands whose standard streams are closed, full or without a reader, or that may open few files."""
 
 from __future__ import annotations
 
@@ -163,7 +162,7 @@ def _reopen_streams() -> None:
 
 
 def _limit_descriptors(most: int) -> None:
-    """Let this process have so many files open, the standard streams among them."""
+    """Limit the number of open files of this process, including the standard streams."""
     os.closerange(3, 1024)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 

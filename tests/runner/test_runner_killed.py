@@ -32,9 +32,9 @@ RUNS = 12
 SCRIPT = """
 import sys
 from initbench.runner import drive
-from initbench.cli.main import call
+from initbench.cli.main import run_command
 drive.CHECKPOINT_SECONDS = 0.0
-sys.exit(call(sys.argv[1:]))
+sys.exit(run_command(sys.argv[1:]))
 """
 
 

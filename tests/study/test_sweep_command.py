@@ -133,7 +133,7 @@ def test_gates_are_judged_at_the_end(sweep: Run):
     open_ = "gates: ['xavier_normal_depth2.final_val_accuracy < xavier_normal_depth3.final_val_accuracy']\n"
     assert sweep(more=open_).code == 0 and sweep("--strict", more=open_).code in (0, 1)
     said = sweep("model.depth=3", more=low)
-    assert said.code == 0 and "not judged, since it names points that are left out" in said.err
+    assert said.code == 0 and "not judged, since it names points that were skipped" in said.err
     said = sweep("--shard", "1/2", more=low)
     assert said.code == 0 and "not judged, since runs are missing here" in said.err
     found = document(sweep("--json", more=low))
@@ -173,9 +173,9 @@ def test_runs_that_are_trained_anew_are_counted(sweep: Run):
     assert "all stored" in sweep("--retry", "failed", "--dry-run").out
     said = sweep("--rerun")
     assert said.code == 0 and "1/8 tiny." in said.err and "8/8 tiny." in said.err
-    assert "not trained anew" not in said.err
+    assert "runs kept" not in said.err
     said = sweep("--rerun", "--limit", "3")
-    assert said.code == 0 and "tiny: 5 runs not trained anew" in said.err
+    assert said.code == 0 and "tiny: 5 runs kept" in said.err
 
 
 def test_fail_fast_stops_at_the_first(sweep: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -301,8 +301,8 @@ NOT_JUDGED: dict[str, tuple[list[str], str, str]] = {
     "limit": (["--limit", "1"], CLEAR, "runs are missing here"),
     "time": (["--max-time", "0.001"], CLEAR, "runs are missing here"),
     "shard": (["--shard", "1/2"], CLEAR, "runs are missing here"),
-    "axes": (["model.depth=3"], CLEAR, "it names points that are left out"),
-    "no gate": ([], "", "no gate was given"),
+    "axes": (["model.depth=3"], CLEAR, "it names points that were skipped"),
+    "no gate": ([], "", "no gate given"),
 }
 
 
