@@ -57,10 +57,10 @@ channels last | `uint8`, which is scaled to [0, 1], or any float, which must be 
 | `y_train`, `y_test` | (N,) class numbers 0 … K−1 | any integer |
 
 Both parts have samples of one shape and type. Validation samples are split off `x_train` (`val_fraction`).
-What cannot be meant is refused with the way out: labels that are floats, negative, one-hot, from 1 or with
-gaps (unless `classes` chooses some), a single class, about as many classes as samples, inputs that are all
+Probable mistakes are rejected with advice: labels that are floats, negative, one-hot, from 1 or with gaps
+(unless `classes` chooses some), a single class, about as many classes as samples, inputs that are all
 alike, images with their channels first, and integers other than `uint8` (pixels are saved as `uint8`, numbers
-as `float32`; token numbers are no inputs of these nets).
+as `float32`; token numbers are not supported as inputs).
 
 ```python
 import numpy as np
