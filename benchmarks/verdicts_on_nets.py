@@ -295,9 +295,10 @@ def report(kind: str, verdicts: Sequence[Verdict]) -> str:
     parts = [
         f"## What probe and lint say: {_TITLES[kind]}",
         written_by(f"verdicts_on_nets --kinds {kind} --write"),
-        f"{about}One seed each. A verdict is *right* if a sound net gets no finding and no warning, a planted mistake"
-        f" is named, no net with a loss more than {FAR:g} above ln C is called healthy, and each printed"
-        " call of `apply_init` removes the finding that it is suggested for (it is applied to a fresh net).",
+        f"{about}One seed each. A verdict is *right* if a sound net gets no finding and no warning,"
+        f" a planted mistake is named, no net with a loss more than {FAR:g} above ln C is called healthy, and"
+        " each printed call of `apply_init` removes the finding that it is suggested for (it is applied to a"
+        " fresh net).",
         _totals({kind: list(verdicts)}),
         _verdicts(verdicts),
     ]

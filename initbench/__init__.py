@@ -1,6 +1,6 @@
 """initbench: which weight init, activation and norm layer lets this net learn, and why?"""
 
-TYPE_CHECKING = False  # typing's own is not imported: see __main__.py
+TYPE_CHECKING = False  # `typing` is not imported here: see __main__.py
 if TYPE_CHECKING:
     from initbench.api import lint as lint
     from initbench.api import probe as probe
@@ -17,7 +17,7 @@ _FROM = {
 
 
 def __getattr__(name: str) -> object:
-    """The functions at their first use: they need torch, which the command line mostly does not."""
+    """Import a public function at its first use: torch is slow to import, and few commands need it."""
     if name not in _FROM:
         raise AttributeError(f"module 'initbench' has no attribute {name!r}")
     from importlib import import_module

@@ -8,18 +8,18 @@ import sys
 
 
 def leave_working_directory_out() -> None:
-    """Take the working directory, which `python -m` puts first, off the path; of child processes too."""
+    """Remove the working directory, which `python -m` puts first, from the path, also of child processes."""
     os.environ["PYTHONSAFEPATH"] = "1"
     if sys.flags.safe_path:
         return
     try:
-        working_directory = os.getcwd()  # noqa: PTH109  # pathlib would be looked for in that directory
+        working_directory = os.getcwd()  # noqa: PTH109  # pathlib would be imported from that directory
     except OSError:
         working_directory = ""
     if sys.path[:1] in ([working_directory], [""]):
         del sys.path[0]
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
-    if root not in sys.path:  # a checkout that is not installed: after all others, so that it hides none
+    if root not in sys.path:  # a checkout that is not installed comes last, so that it shadows no package
         sys.path.append(root)
 
 

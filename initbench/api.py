@@ -1,4 +1,4 @@
-"""`initbench.probe` and `initbench.lint`: a module of the user's own, in Python."""
+"""The Python functions `initbench.probe` and `initbench.lint`, which examine a user's module."""
 
 from __future__ import annotations
 
@@ -25,46 +25,46 @@ _WIDTH = 160
 
 @dataclass(frozen=True)
 class Probe:
-    """What one pass shows of a module; `print` shows it as `initbench probe` does."""
+    """Result of probing a module in one pass; `print` renders it like `initbench probe`."""
 
     survey: ModuleSurvey
 
     @property
     def findings(self) -> list[Finding]:
-        """What is wrong, in order of precedence; nothing for a healthy net."""
+        """Problems in order of precedence; empty for a healthy net."""
         return [finding for finding, _ in self.survey.findings]
 
     @property
     def healthy(self) -> bool:
-        """Whether every weight was seen and nothing is wrong; notes say of things that mostly do no harm."""
+        """Whether every weight was observed and no warning was raised; notes are mostly harmless."""
         is_sound = not any(finding.level == "warning" for finding in self.findings)
         return is_sound and self.survey.coverage.is_complete
 
     def as_data(self) -> dict[str, Any]:
-        """The document that `initbench probe --json` prints."""
+        """Return the document that `initbench probe --json` prints."""
         return own_document(self.survey)
 
     def __str__(self) -> str:
-        return _printed(lambda console: print_own(console, self.survey, all_layers=True))
+        return _render_to_text(lambda console: print_own(console, self.survey, all_layers=True))
 
 
 @dataclass(frozen=True)
 class Lint:
-    """The mistakes that were found in a module's init; `print` shows them as `initbench lint` does."""
+    """Mistakes in a module's init; `print` renders them like `initbench lint`."""
 
     linted: LintReport
 
     @property
     def findings(self) -> list[LintFinding]:
-        """Warnings first."""
+        """Mistakes, warnings first."""
         return self.linted.findings
 
     def as_data(self) -> dict[str, Any]:
-        """The document that `initbench lint --json` prints."""
+        """Return the document that `initbench lint --json` prints."""
         return lint_document(self.linted)
 
     def __str__(self) -> str:
-        return _printed(lambda console: print_lint(console, self.linted))
+        return _render_to_text(lambda console: print_lint(console, self.linted))
 
 
 def probe(
@@ -74,22 +74,28 @@ def probe(
     *,
     chance: float | None = None,
 ) -> Probe:
-    """Measure the signal and the gradient in a module before training, layer by layer, and say what is wrong.
+    """Measure activations and gradients of an untrained module layer by layer, and diagnose problems.
 
-    `batch` is x (B, …), or (x, y) with labels y. Where forward takes several arguments, x is a tuple of them,
-    or a mapping by their names, whose entry `labels` is y; a tuple without labels will do as well where
-    forward requires as many arguments as it has entries.
+    The pass runs in training mode. It preserves the module's parameters, buffers, modes, hooks and attributes
+    and the states of the random generators.
 
-    `loss(output)` or `loss(output, y)` is a mean over the batch. `output` is what the module returns, be it a
-    tensor, a tuple, a mapping or an object; a loss that fails with that, or gives no single number, gets the
-    main output alone: the one called `logits` or `out`, else the first that has a gradient. Without `loss` it
-    is the cross-entropy of an output (B, C), (B, T, V) or (B, C, H, W) with whole-number labels for all but
-    the class axis (drawn at random where none are given), the binary one for 0 and 1, or the mean square to
-    targets of the output's shape, or to noise. `chance` is what the loss is for a net that knows nothing; for
-    a cross-entropy, given or not, it is found out. The pass runs in training mode.
+    Args:
+        module: The network.
+        batch: Inputs x of shape (B, …), or (x, y) with labels y. If forward takes several arguments, x is a
+            tuple of them, or a mapping by their names, whose entry `labels` is y. A tuple without labels is
+            accepted if forward requires as many arguments as the tuple has entries.
+        loss: A function `loss(output)` or `loss(output, y)` that returns the mean over the batch. `output` is
+            the return value of the module: a tensor, tuple, mapping or object. If the loss fails on it or
+            does not return a single number, it is called with the main output alone: the one called `logits`
+            or `out`, otherwise the first with a gradient. The default loss is the cross-entropy for an output
+            of shape (B, C), (B, T, V) or (B, C, H, W) and integer labels for all axes but the class axis
+            (random labels if none are given); binary cross-entropy for labels 0 and 1; otherwise the mean
+            squared error to targets of the output's shape, or to noise.
+        chance: Loss of a net that predicts at chance level. It is determined automatically for a
+            cross-entropy, passed as `loss` or not.
 
-    The module is left as it was found: parameters, buffers, modes, hooks, attributes and the random states.
-    Raises UsageError for a module that cannot be run on the batch, or in which no weight layer is seen.
+    Raises:
+        UsageError: If the module cannot run on the batch or has no weight layer that the pass uses.
     """
     inputs, y = split_batch(batch, module)
     name, words = type(module).__name__, f"given {inputs.words}"
@@ -106,11 +112,20 @@ def lint(
     gain: float | str | None = None,
     chance: float | None = None,
 ) -> Lint:
-    """Look for mistakes in a module's init; docs/lint.md has the codes.
+    """Check a module's init for mistakes; docs/lint.md lists the codes.
 
-    `batch`, `loss` and `chance` are those of `probe`. `scheme`, with its `gain`, is what all weights are
-    meant to have: each is then held against it. The module is left as it was found. Raises UsageError as
-    `probe` does.
+    The pass preserves the module, like that of `probe`.
+
+    Args:
+        module: The network.
+        batch: As for `probe`.
+        loss: As for `probe`.
+        scheme: Init scheme that all weights are meant to have; each weight is compared with it.
+        gain: Gain of the scheme.
+        chance: As for `probe`.
+
+    Raises:
+        UsageError: If the module cannot run on the batch or has no weight layer that the pass uses.
     """
     inputs, y = split_batch(batch, module)
     declared = None if scheme is None else init_options("lint", scheme, {}, gain, None)
@@ -121,7 +136,7 @@ def lint(
     return Lint(linted)
 
 
-def _printed(show: Callable[[Console], None]) -> str:
+def _render_to_text(show: Callable[[Console], None]) -> str:
     text = StringIO()
     show(Console(file=text, width=_WIDTH, markup=False, emoji=False, highlight=False, color_system=None))
     return text.getvalue().rstrip("\n")

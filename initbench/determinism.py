@@ -1,4 +1,4 @@
-"""How many threads torch uses for what must come out the same on any number of them."""
+"""Limit torch to one thread where results must not depend on the number of threads."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Work on one thread inside, and leave torch's thread count as it was found."""
-    before = torch.get_num_threads()
+    """Use a single torch thread inside the block and restore the previous thread count after it."""
+    thread_count = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(thread_count)

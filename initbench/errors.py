@@ -1,17 +1,17 @@
-"""Every error a user can cause, in one tree, with the exit code each ends in.
+"""Exception hierarchy of the errors that a user can cause, with the exit code of each.
 
-    InitbenchError                 4   a bug in initbench, when raised as itself
-    ├── UsageError                 2   a command was called in a way it cannot serve
-    │   └── UnknownNameError       2   a name that no registry entry carries
-    ├── ConfigError                2   one or more faults of config files or overrides
-    ├── DataError                  3   a data set cannot be found, fetched or trusted
-    ├── StoreError                 3   runs/ cannot be read, written or claimed
-    ├── DeviceError                3   the device asked for is not there
-    ├── OutputError                3   what a command prints cannot be written
-    ├── AllocationError            3   more memory is needed than there is
-    └── RunFailedError             1   a run raised instead of giving a result
+    InitbenchError                 4   a bug in initbench, if raised directly
+    ├── UsageError                 2   a command was called with invalid arguments
+    │   └── UnknownNameError       2   no registry entry has this name
+    ├── ConfigError                2   one or more issues in config files or overrides
+    ├── DataError                  3   a data set cannot be found, downloaded or verified
+    ├── StoreError                 3   runs/ cannot be read, written or locked
+    ├── DeviceError                3   the requested device is not available
+    ├── OutputError                3   the output of a command cannot be written
+    ├── AllocationError            3   more memory is needed than is available
+    └── RunFailedError             1   a run raised an error instead of returning a result
 
-A diverged run is a result, not an error. `Terminated` is what a signal becomes.
+A diverged run is a result, not an error. Signals are raised as `Terminated`.
 """
 
 from __future__ import annotations
@@ -30,59 +30,59 @@ class InitbenchError(Exception):
 
 
 class UsageError(InitbenchError):
-    """A command was called in a way it cannot serve."""
+    """A command was called with invalid arguments."""
 
     exit_code = 2
 
 
 class UnknownNameError(UsageError):
-    """A name that is in no registry; the message names the nearest valid one."""
+    """No registry entry has this name; the message suggests the nearest valid one."""
 
 
 class DataError(InitbenchError):
-    """A data set cannot be found, fetched, parsed or trusted."""
+    """A data set cannot be found, downloaded, parsed or verified."""
 
     exit_code = 3
 
 
 class StoreError(InitbenchError):
-    """The run store cannot be read, written or claimed."""
+    """The run store cannot be read, written or locked."""
 
     exit_code = 3
 
 
 class DeviceError(InitbenchError):
-    """The device asked for is not there."""
+    """The requested device is not available."""
 
     exit_code = 3
 
 
 class OutputError(InitbenchError):
-    """What a command prints cannot be written."""
+    """The output of a command cannot be written."""
 
     exit_code = 3
 
 
 class AllocationError(InitbenchError):
-    """More memory is needed than there is."""
+    """More memory is needed than is available."""
 
     exit_code = 3
 
 
 class RunFailedError(InitbenchError):
-    """A run raised instead of giving a result."""
+    """A run raised an error instead of returning a result."""
 
     exit_code = 1
 
 
 @dataclass(frozen=True)
 class ConfigIssue:
-    """One thing wrong with a config: where it stands, which key, what is wrong."""
+    """One problem of a config, with its location and key."""
 
     where: str
     """`file:line:column`, or `override` for a key=value argument."""
     key: str
-    """Dotted path of the key, empty when the fault belongs to the whole file."""
+    """Dotted path of the key, empty if the issue concerns the whole file."""
     problem: str
 
     def __str__(self) -> str:
@@ -90,17 +90,17 @@ class ConfigIssue:
 
 
 class ConfigError(InitbenchError):
-    """All faults of one or more config files, gathered and raised once."""
+    """All issues of one or more config files, collected and raised once."""
 
     exit_code = 2
 
-    def __init__(self, faults: Iterable[ConfigIssue]) -> None:
-        self.faults = tuple(faults)
-        super().__init__("\n".join(str(fault) for fault in self.faults))
+    def __init__(self, issues: Iterable[ConfigIssue]) -> None:
+        self.issues = tuple(issues)
+        super().__init__("\n".join(str(issue) for issue in self.issues))
 
 
 class Terminated(BaseException):
-    """SIGINT or SIGTERM as an exception, so that a run can be marked on the way out."""
+    """SIGINT or SIGTERM as an exception, so that a run can be marked as interrupted before the exit."""
 
     def __init__(self, signum: int = signal.SIGINT) -> None:
         super().__init__()
@@ -108,31 +108,38 @@ class Terminated(BaseException):
 
     @property
     def exit_code(self) -> int:
-        """128 + the signal's number: 130 for SIGINT, 143 for SIGTERM."""
+        """Exit code 128 + the signal's number: 130 for SIGINT, 143 for SIGTERM."""
         return 128 + int(self.signum)
 
 
 @contextmanager
 def reporting_user_code(subject: str, *, exit_advice: str = "") -> Iterator[None]:
-    """Run the user's code inside the block; what it raises becomes a UsageError that begins with `subject`.
+    """Convert exceptions of the user's code inside the block to UsageErrors.
 
-    An attempt to end the process (`sys.exit`, a failing `parse_args`) is such a fault too: passed on, it
-    would end initbench with an exit code that says nothing of what was asked. `exit_advice` is added to it.
-    Signals (KeyboardInterrupt, Terminated) and errors of initbench's own pass unchanged.
+    An attempt to exit the process (`sys.exit`, a failing `parse_args`) is converted too: its exit code would
+    be mistaken for the exit code of the initbench command. Signals (KeyboardInterrupt, Terminated) and
+    initbench's own errors pass unchanged.
+
+    Args:
+        subject: Beginning of the message.
+        exit_advice: Added to the message if the code tried to exit.
+
+    Raises:
+        UsageError: If the code inside the block raises.
     """
     try:
         yield
     except (KeyboardInterrupt, Terminated, InitbenchError):
         raise
     except Exception as error:
-        raise UsageError(f"{subject} {_described(error)}") from error
+        raise UsageError(f"{subject} {_describe_error(error)}") from error
     except BaseException as error:
         advice = f"; {exit_advice}" if exit_advice else ""
-        raise UsageError(f"{subject} it ends the program ({_described(error)}){advice}") from error
+        raise UsageError(f"{subject} it ends the program ({_describe_error(error)}){advice}") from error
 
 
-def _described(error: BaseException) -> str:
-    """The error's type and the first line of its message, which a user's class may fail to give."""
+def _describe_error(error: BaseException) -> str:
+    """Return the error's type and the first line of its message; `str(error)` may itself fail."""
     try:
         lines = str(error).splitlines()
     except Exception:

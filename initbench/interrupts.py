@@ -1,11 +1,11 @@
-"""What SIGINT and SIGTERM do, at any moment of a command.
+"""Handlers of SIGINT and SIGTERM for every stage of a command.
 
-An exception that is raised in the middle of an import leaves modules half loaded, and libraries swallow it:
-torch imports NumPy under an `except` of its own. So during an import a signal ends the process at once, and
-where stored runs have to be marked first, it waits until the import is over. At any other moment it becomes
+An exception that is raised during an import leaves modules half loaded, and libraries may swallow it: torch
+imports NumPy inside a `try` block. During an import a signal therefore ends the process immediately, or, if
+stored runs have to be marked first, as soon as the import is done. At any other time the handler raises
 `errors.Terminated`.
 
-This file is loaded before all others, so it imports what the interpreter has loaded already and nothing else.
+This file is loaded before all others and imports only modules that the interpreter has already loaded.
 """
 
 import os
@@ -21,68 +21,68 @@ _SECONDS_FOR_STEP = 3.0
 
 
 class _State:
-    """What the handlers know."""
+    """State that the handlers share."""
 
     command_runs: bool = False
-    """Whether `errors.Terminated` can be raised: there is somebody to catch it."""
+    """Whether `errors.Terminated` may be raised: the command line is ready to catch it."""
     runs_to_mark: int = 0
-    """How many parties would leave stored runs unmarked, were the process to end at once."""
+    """Number of open `RunsToMark` contexts; the process must not exit while stored runs are unmarked."""
     postponed: "int | None" = None
-    """The signal that waits for the end of an import, or of a step of a training."""
+    """Signal that waits for the end of an import or of a training step."""
     trainings: int = 0
-    """How many trainings end at their next step, after a checkpoint, when a signal comes."""
+    """Number of trainings that stop at their next step, after a checkpoint, when a signal arrives."""
 
 
 def install_signal_handlers() -> None:
-    """Handle SIGINT and SIGTERM from now on."""
+    """Install the handlers of SIGINT and SIGTERM."""
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _handle)
     if hasattr(signal, "SIGALRM"):
-        signal.signal(signal.SIGALRM, _try_again)
+        signal.signal(signal.SIGALRM, _retry_signal)
     sys.unraisablehook = _handle_unraisable
 
 
 def begin_command() -> None:
-    """Let signals become `errors.Terminated` from now on."""
+    """Raise `errors.Terminated` on signals from now on."""
     _State.command_runs = True
 
 
 class RunsToMark:
-    """A context in which stored runs have to be marked before the process may end."""
+    """Context manager in which stored runs must be marked before the process may exit."""
 
     def __enter__(self) -> None:
-        """Begin it."""
+        """Enter the context."""
         _State.runs_to_mark += 1
 
     def __exit__(self, *_: object) -> None:
-        """End it."""
+        """Leave the context."""
         _State.runs_to_mark -= 1
 
 
 class EndsAtStep:
-    """A context in which a signal waits for the next step of a training, but for a few seconds at most.
+    """Context manager in which a signal waits for the next training step, for a few seconds at most.
 
-    A second signal does not wait.
+    A second signal takes effect immediately.
     """
 
     def __enter__(self) -> None:
-        """Begin it."""
+        """Enter the context."""
         _State.trainings += 1
 
     def __exit__(self, kind: "type[BaseException] | None", *_: object) -> None:
-        """End it; raises `errors.Terminated` if a signal came."""
+        """Leave the context; raise `errors.Terminated` if a signal arrived."""
         _State.trainings -= 1
         if kind is None:
             raise_waiting_signal()
 
 
 def is_signal_waiting() -> bool:
-    """Whether a training is to end at this step."""
+    """Return whether the training should stop at this step."""
     return bool(_State.trainings) and _State.postponed is not None
 
 
 def raise_waiting_signal() -> None:
-    """Raise `errors.Terminated` if a signal has come that waits."""
+    """Raise `errors.Terminated` if a signal is waiting."""
     if _State.postponed is not None:
         from initbench.errors import Terminated
 
@@ -95,10 +95,10 @@ def _handle(signum: int, frame: "FrameType | None") -> None:
     if _State.command_runs and _State.trainings and _State.postponed is None and hasattr(signal, "setitimer"):
         _postpone(signum, _SECONDS_FOR_STEP)
         return
-    _end(signum, frame)
+    _terminate(signum, frame)
 
 
-def _end(signum: int, frame: "FrameType | None") -> None:
+def _terminate(signum: int, frame: "FrameType | None") -> None:
     if _State.command_runs and not _is_in_import(frame):
         from initbench.errors import Terminated
 
@@ -118,14 +118,14 @@ def _postpone(signum: int, seconds: float = _SECONDS_BETWEEN_TRIES) -> None:
     signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
-def _try_again(_signum: int, frame: "FrameType | None") -> None:
+def _retry_signal(_signum: int, frame: "FrameType | None") -> None:
     if _State.postponed is not None:
         signum, _State.postponed = _State.postponed, None
-        _end(signum, frame)
+        _terminate(signum, frame)
 
 
 def _handle_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Send the signal again where its exception was raised in a destructor or callback, which drops it."""
+    """Send a signal again if its exception was raised in a destructor or callback, where Python drops it."""
     signum = getattr(unraisable.exc_value, "signum", None)
     is_signal = type(unraisable.exc_value).__name__ == "Terminated"
     if is_signal and signum is not None and hasattr(signal, "setitimer"):

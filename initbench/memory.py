@@ -1,4 +1,4 @@
-"""How much memory there is, and the refusal of work that cannot fit before anything is allocated."""
+"""Measure the available memory and reject work that exceeds it before anything is allocated."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def available_bytes() -> int:
-    """Return the bytes that this process can still be given, as far as the system tells.
+    """Return the number of bytes that this process can still allocate, as far as the system reports it.
 
-    The least of the memory that is free or easily freed, the limit of the control group, and the limit of
-    the address space (`ulimit -v`).
+    This is the minimum of the available memory, the limit of the control group and the limit of the address
+    space (`ulimit -v`).
     """
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     with suppress(OSError, AttributeError):
         free = re.search(r"^MemAvailable:\s+(\d+) kB", _MEMINFO.read_text(encoding="ascii"), re.MULTILINE)
         limits += [1024 * int(free[1])] if free else []
-    with suppress(OSError, ValueError):  # "max" is no number: no limit
+    with suppress(OSError, ValueError):  # "max" means no limit
         limits.append(int(_CGROUP_LIMIT.read_text(encoding="ascii")))
     with suppress(ImportError, OSError):
         import resource
@@ -34,29 +34,29 @@ def available_bytes() -> int:
 
 
 def require_memory(needed: float, purpose: str, remedy: str) -> None:
-    """Raise AllocationError if `needed` bytes, a lower bound of what `purpose` takes, are not available."""
+    """Raise AllocationError if `needed` bytes, a lower bound for `purpose`, are not available."""
     available = available_bytes()
     if needed > available:
         raise AllocationError(
-            f"{purpose} needs at least {in_gb(needed)} of memory, and {in_gb(available)} are available:"
-            f" {remedy}"
+            f"{purpose} needs at least {format_gb(needed)} of memory,"
+            f" and {format_gb(available)} are available: {remedy}"
         )
 
 
-def in_gb(amount: float) -> str:
+def format_gb(amount: float) -> str:
     """Format an amount of bytes in GB."""
     return f"{amount / 1e9:,.1f} GB"
 
 
-def refused_bytes(error: BaseException) -> str | None:
-    """Describe the allocation that failed with `error`; None if `error` is not a failed allocation.
+def failed_allocation_size(error: BaseException) -> str | None:
+    """Return the size of the allocation that failed with `error`; None for other errors.
 
     torch on a CPU raises RuntimeError, torch on a GPU a subclass of it, NumPy and Python a MemoryError.
     """
     text = str(error)
-    asked = re.search(r"you tried to allocate (\d+) bytes", text)
-    if asked:
-        return in_gb(int(asked[1]))
+    requested = re.search(r"you tried to allocate (\d+) bytes", text)
+    if requested:
+        return format_gb(int(requested[1]))
     sized = re.search(r"(?:Unable|Tried) to allocate ([\d.]+ [KMGTPE]?i?B|[\d.]+ bytes)", text)
     if sized:
         return sized[1]

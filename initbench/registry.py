@@ -1,7 +1,7 @@
-"""One kind of registry for everything a config can name.
+"""Registry class for everything that a config can name.
 
-A new init scheme, activation, norm, optimizer, family or data set is one entry in one
-file. Validation, the JSON Schema, the docs and the property tests iterate the registry.
+A new init scheme, activation, norm, optimizer, family or data set is one entry in one file.
+Validation, the JSON Schema, the docs and the property tests iterate over the registry.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from pydantic_core import PydanticCustomError
 from initbench.errors import UnknownNameError
 
 MAX_NUMBER = 1e38
-"""Largest size of a number with a fraction in a config: it is finite in float32."""
+"""Largest absolute value of a float in a config; it is finite in float32."""
 MAX_COUNT = 10**9
-"""Largest number of steps, samples or the like in a config."""
+"""Largest count in a config, such as a number of steps or samples."""
 
 
 class Section(BaseModel):
-    """Base of every config object: frozen, strict, extra keys refused, fields documented."""
+    """Base class of every config object: frozen and strict, without extra keys."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -41,7 +41,7 @@ class Section(BaseModel):
     @field_validator("*")
     @classmethod
     def _numbers_fit_float32(cls, value: Any) -> Any:
-        """Refuse numbers that are infinite in float32, in which nets are drawn and trained."""
+        """Reject numbers that are infinite in float32, the precision of nets and training."""
         numbers = value if isinstance(value, list | tuple) else [value]
         for number in numbers:
             if isinstance(number, float) and abs(number) > MAX_NUMBER:
@@ -51,7 +51,7 @@ class Section(BaseModel):
 
 
 class Options(Section):
-    """Options of one registry entry; a subclass adds a documented field for each."""
+    """Options of one registry entry; a subclass adds one documented field per option."""
 
     name: str = ""
     """Name of the entry."""
@@ -59,19 +59,19 @@ class Options(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class RegistryEntry:
-    """What every registry entry states about itself."""
+    """Metadata of a registry entry."""
 
     name: str
     summary: str
-    """One sentence: what it is and when it is right."""
+    """One sentence that describes the entry and when to use it."""
     source: str
     """Author and year."""
     formula: str = ""
     options: type[Section] = field(default=Options)
     aliases: tuple[str, ...] = ()
-    """Other names of the same thing, as torch, Keras and papers write it; each means this entry alone."""
+    """Other accepted names of this entry, as used by torch, Keras and papers."""
     suggested_for: tuple[str, ...] = ()
-    """Names that are not accepted, since they say less or more than `name`, but are answered with it."""
+    """Names that are rejected as ambiguous or too specific, with this entry as the suggestion."""
 
 
 E = TypeVar("E", bound=RegistryEntry)
@@ -80,14 +80,15 @@ E = TypeVar("E", bound=RegistryEntry)
 class Registry(Generic[E]):
     """Named entries of one kind.
 
-    `kind` is the singular noun used in messages. When `package` is given, all its modules
-    are imported at the first look-up, so that adding a file is enough to register what it holds.
-    Entries are in the order of their modules' names, those of the module `first` before all others,
-    whichever was imported early. `absent` are names of well-known things of this kind that
-    are not offered, and that no offered name may be suggested for.
+    A name is looked up as written, then without case, `_`, `-` and spaces, and finally among the aliases of
+    the entries: `BatchNorm2d` and `batch_norm` mean `batch`.
 
-    A name is looked up as it is written, then without regard to case, `_`, `-` and blanks, then
-    among the entries' aliases: `BatchNorm2d` and `batch_norm` are `batch`.
+    Args:
+        kind: Singular noun for messages.
+        package: Package whose modules are all imported at the first lookup, so that a new file needs no
+            other registration. Entries are sorted by the names of their modules.
+        first: Module whose entries precede all others.
+        absent: Names of well-known components that are not available; no similar name is suggested for them.
     """
 
     def __init__(
@@ -96,32 +97,32 @@ class Registry(Generic[E]):
         self.kind = kind
         self._package = package
         self._first = first
-        self._absent = frozenset(map(fold, absent))
+        self._absent = frozenset(map(normalize_name, absent))
         self._entries: dict[str, E] = {}
         self._folded: dict[str, str] = {}
         self._origins: dict[str, tuple[str, int]] = {}
 
     def add(self, entry: E) -> E:
-        """Register `entry`; a name or alias that is taken is a programming error."""
+        """Register `entry`; raise ValueError if its name or an alias is taken."""
         if entry.name in self._entries:
             raise ValueError(f"{self.kind} {entry.name!r} is registered twice")
         for name in (entry.name, *entry.aliases):
-            if self._folded.setdefault(fold(name), entry.name) != entry.name:
-                raise ValueError(f"{self.kind} {name!r} means {self._folded[fold(name)]!r} already")
+            if self._folded.setdefault(normalize_name(name), entry.name) != entry.name:
+                raise ValueError(f"{self.kind} {name!r} means {self._folded[normalize_name(name)]!r} already")
         self._entries[entry.name] = entry
-        self._origins[entry.name] = _calling_statement()
+        self._origins[entry.name] = _registering_statement()
         return entry
 
     def origin(self, name: str) -> tuple[str, int]:
-        """Return the module that registered the entry, and a line of the statement that did."""
+        """Return the module that registered the entry, and a line of the registering statement."""
         self._discover()
         return self._origins[name]
 
     def __getitem__(self, name: str) -> E:
         """Return the entry that `name` means, or raise UnknownNameError with the nearest name."""
-        canonical = self.canonical(name)
+        canonical = self.canonical_name(name)
         if canonical is None:
-            raise UnknownNameError(self.unknown(name))
+            raise UnknownNameError(self.unknown_message(name))
         return self._entries[canonical]
 
     def __iter__(self) -> Iterator[E]:
@@ -129,33 +130,35 @@ class Registry(Generic[E]):
         return iter(self._entries.values())
 
     def __contains__(self, name: object) -> bool:
-        """Whether an entry has exactly this name; aliases are for `canonical`."""
+        """Whether an entry has exactly this name; see `canonical_name` for aliases."""
         self._discover()
         return name in self._entries
 
-    def canonical(self, name: object) -> str | None:
-        """The name of the entry that `name` means: its name or an alias, in any spelling; None for none."""
+    def canonical_name(self, name: object) -> str | None:
+        """Return the name of the entry that `name`, a name or alias in any spelling, refers to, or None."""
         self._discover()
         if not isinstance(name, str):
             return None
-        return name if name in self._entries else self._folded.get(fold(name))
+        return name if name in self._entries else self._folded.get(normalize_name(name))
 
-    def unknown(self, name: str, noun: str = "") -> str:
-        """Say that no entry is called `name`, and which are meant, are near or are there.
+    def unknown_message(self, name: str, noun: str = "") -> str:
+        """Return the error message for an unknown name, with a suggestion or all valid names.
 
-        `noun` stands for `kind` where a command has a shorter word for it.
+        Args:
+            name: The unknown name.
+            noun: Shorter word for `kind`.
         """
         noun = noun or self.kind
         self._discover()
-        folded = fold(name)
-        meant = [entry.name for entry in self if folded in map(fold, entry.suggested_for)]
+        folded = normalize_name(name)
+        meant = [entry.name for entry in self if folded in map(normalize_name, entry.suggested_for)]
         if meant:
             return f"unknown {noun} {name!r}; did you mean {' or '.join(map(repr, meant))}?"
         spellings: dict[str, str] = {}
         if folded not in self._absent:
             for entry in self:
                 for spelling in (entry.name, *entry.aliases, *entry.suggested_for):
-                    spellings.setdefault(fold(spelling), entry.name)
+                    spellings.setdefault(normalize_name(spelling), entry.name)
         close = difflib.get_close_matches(folded, spellings, n=1, cutoff=_CUTOFF)
         if close:
             return f"unknown {noun} {name!r}; did you mean {spellings[close[0]]!r}?"
@@ -166,7 +169,7 @@ class Registry(Generic[E]):
         return len(self._entries)
 
     def names(self) -> list[str]:
-        """All names, in order."""
+        """Return all names in order."""
         return [entry.name for entry in self]
 
     def _discover(self) -> None:
@@ -184,39 +187,39 @@ class Registry(Generic[E]):
 
 
 _CUTOFF = 0.5
-"""Least likeness, from 0 to 1, of a name that is suggested."""
+"""Minimum similarity of a suggested name, from 0 to 1."""
 
 
-def fold(name: str) -> str:
-    """`name` without case and without anything but letters and digits: `Batch_Norm` as `batchnorm`."""
+def normalize_name(name: str) -> str:
+    """Return the lower-case letters and digits of `name`: `batchnorm` for `Batch_Norm`."""
     return re.sub(r"[\W_]+", "", name.casefold())
 
 
-def missing_space(text: str) -> str | None:
-    """Return what to write for `depth:3`, which YAML reads as one word; None for other text."""
+def missing_space_advice(text: str) -> str | None:
+    """Return advice for text such as `depth:3`, which YAML reads as a string; None for other text."""
     pair = re.fullmatch(r"([A-Za-z_][A-Za-z0-9_]*):([^\s/:][^\n]*)", text.strip())
     return f"a space is missing behind ':'; write {pair[1]}: {pair[2]}" if pair else None
 
 
-def _calling_statement() -> tuple[str, int]:
-    """The module whose import is adding an entry, and the line that it has reached."""
+def _registering_statement() -> tuple[str, int]:
+    """Return the module whose import adds an entry, and the current line of it."""
     frame = sys._getframe(2)
     while frame.f_code.co_name != "<module>" and frame.f_back is not None:
         frame = frame.f_back
     return str(frame.f_globals["__name__"]), frame.f_lineno
 
 
-def nearest(name: str, choices: Iterable[str]) -> str | None:
-    """The choice most like `name`, or None when none is near."""
+def nearest_name(name: str, choices: Iterable[str]) -> str | None:
+    """Return the choice most similar to `name`, or None if none is similar."""
     folded = {choice.lower(): choice for choice in choices}
     close = difflib.get_close_matches(str(name).lower(), folded, n=1, cutoff=_CUTOFF)
     return folded[close[0]] if close else None
 
 
-def unknown_name(kind: str, name: str, choices: Iterable[str]) -> str:
-    """The sentence that answers an unknown name: the nearest one, or all there are."""
+def unknown_name_message(kind: str, name: str, choices: Iterable[str]) -> str:
+    """Return the error message for an unknown name, with the nearest choice or all choices."""
     choices = list(choices)
-    guess = nearest(name, choices)
+    guess = nearest_name(name, choices)
     if guess is not None:
         return f"unknown {kind} {name!r}; did you mean {guess!r}?"
     return f"unknown {kind} {name!r}; choose from {', '.join(choices)}"

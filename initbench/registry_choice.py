@@ -1,7 +1,7 @@
-"""A config value that names a registry entry and carries that entry's options.
+"""Config fields whose value names a registry entry and sets the entry's options.
 
-`norm: group` and `norm: {name: group, num_groups: 8}` are the same kind of value; which
-options are valid, and how they are described, comes from the entry alone.
+`norm: group` and `norm: {name: group, num_groups: 8}` are both valid values. The entry defines
+the valid options and their descriptions.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCustomError, core_schema
 
-from initbench.registry import Registry, RegistryEntry, Section, missing_space
+from initbench.registry import Registry, RegistryEntry, Section, missing_space_advice
 
 E = TypeVar("E", bound=RegistryEntry)
 
 _NONE = "none"
-"""The entry that a registry may have for nothing at all."""
+"""Name of the entry that disables the component, if the registry has one."""
 
 ANY = "*"
-"""Label, in the location of an error, of options whose entry is not named."""
+"""Placeholder for an unknown entry in the location of an error."""
 
 
 @cache
 def options_model(entry: RegistryEntry, tag: str) -> type[Section]:
-    """The pydantic class of `entry`'s options, with its name pinned in the field `tag`."""
+    """Return the pydantic class of `entry`'s options, whose field `tag` is fixed to the entry's name."""
     literal: Any = Literal[entry.name]
     fields: dict[str, Any] = {tag: (literal, entry.name)}
-    # The docstrings of the fields are inherited; looking for them again costs half a second in all.
+    # The fields inherit their docstrings; extracting them again would take half a second in total.
     model: type[Section] = create_model(
         f"{entry.options.__name__}_{entry.name}",
         __base__=entry.options,
@@ -42,15 +42,15 @@ def options_model(entry: RegistryEntry, tag: str) -> type[Section]:
 
 
 def default_choice(registry: Registry[E], name: str, tag: str = "name") -> Any:
-    """The entry called `name` with its default options, as a config value."""
+    """Return the entry called `name` with its default options as a config value."""
     return options_model(registry[name], tag)()
 
 
 class Choice(Generic[E]):
-    """Annotation for a field whose value is one entry of `registry`.
+    """Annotation of a field whose value is one entry of `registry`.
 
-    `tag` is the key that holds the entry's name; with `shorthand` a bare string is
-    accepted for an entry with default options, and written back so.
+    `tag` is the key of the entry's name. With `shorthand`, a bare string is accepted for an entry
+    with default options, and such an entry is serialized as a bare string.
     """
 
     def __init__(self, registry: Registry[E], tag: str = "name", *, shorthand: bool = True) -> None:
@@ -59,7 +59,7 @@ class Choice(Generic[E]):
         self.shorthand = shorthand
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """A union of the entries' option classes, told apart by the tag."""
+        """Return the tagged union of the entries' option classes."""
         models = {entry.name: options_model(entry, self.tag) for entry in self.registry}
         union = core_schema.tagged_union_schema(
             choices={name: handler.generate_schema(model) for name, model in models.items()},
@@ -74,7 +74,7 @@ class Choice(Generic[E]):
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """The union's JSON Schema, plus the bare names when the shorthand is allowed."""
+        """Return the JSON Schema of the union, plus the bare names if the shorthand is allowed."""
         json_schema = handler(schema)
         if not self.shorthand:
             return json_schema
@@ -83,33 +83,39 @@ class Choice(Generic[E]):
     def _expand(self, value: Any) -> Any:
         if isinstance(value, Section):
             return value
-        if isinstance(value, str) and self.shorthand and not missing_space(value):
+        if isinstance(value, str) and self.shorthand and not missing_space_advice(value):
             value = {self.tag: value}
         if not isinstance(value, dict):
             raise PydanticCustomError("choice_type", "{problem}", {"problem": self._shape_problem(value)})
-        canonical = self.registry.canonical(value.get(self.tag))
+        canonical = self.registry.canonical_name(value.get(self.tag))
         if canonical is not None:
             return {**value, self.tag: canonical}
-        unnamed = self._name_problem(value)
-        faults = [InitErrorDetails(type=unnamed, input=value), *self._refused_by_all(value)]
-        raise ValidationError.from_exception_data(self.registry.kind, faults)
+        name_error = self._name_problem(value)
+        errors = [InitErrorDetails(type=name_error, input=value), *self._errors_of_all_entries(value)]
+        raise ValidationError.from_exception_data(self.registry.kind, errors)
 
     def _name_problem(self, value: dict[Any, Any]) -> PydanticCustomError:
         name, names = value.get(self.tag), self.registry.names()
         if name is None:
             problem = f"needs a {self.tag}: one of {', '.join(names)}"
             return PydanticCustomError("choice_missing", "{problem}", {"problem": problem, "at": self.tag})
-        problem = self.registry.unknown(str(name))
+        problem = self.registry.unknown_message(str(name))
         at = self.tag if not self.shorthand or len(value) > 1 else ""
         return PydanticCustomError("choice_unknown", "{problem}", {"problem": problem, "at": at})
 
-    def _refused_by_all(self, value: dict[Any, Any]) -> Iterator[InitErrorDetails]:
-        """Faults of the other keys that are faults whichever entry is meant."""
-        refusals = [_refusals(options_model(entry, self.tag), value, self.tag) for entry in self.registry]
+    def _errors_of_all_entries(self, value: dict[Any, Any]) -> Iterator[InitErrorDetails]:
+        """Yield the errors of the other keys that are invalid for every entry."""
+        errors_of_entries = [
+            _errors_by_key(options_model(entry, self.tag), value, self.tag) for entry in self.registry
+        ]
         for key in value:
-            if all(key in refused for refused in refusals):
-                known = (refused[key] for refused in refusals if refused[key][0]["type"] != "extra_forbidden")
-                yield from (_below_any(error) for error in next(known, refusals[0][key]))
+            if all(key in errors for errors in errors_of_entries):
+                specific_errors = (
+                    errors[key] for errors in errors_of_entries if errors[key][0]["type"] != "extra_forbidden"
+                )
+                yield from (
+                    _relocate_error(error) for error in next(specific_errors, errors_of_entries[0][key])
+                )
 
     def _shape_problem(self, value: Any) -> str:
         either = f"a {self.registry.kind}'s name or " if self.shorthand else ""
@@ -118,9 +124,9 @@ class Choice(Generic[E]):
             return f"{problem}; write {_NONE}"
         if not isinstance(value, str):
             return problem
-        if self.registry.canonical(value) is not None:
-            return f"{problem}; write {{{self.tag}: {self.registry.canonical(value)}}}"
-        spaced = missing_space(value)
+        if self.registry.canonical_name(value) is not None:
+            return f"{problem}; write {{{self.tag}: {self.registry.canonical_name(value)}}}"
+        spaced = missing_space_advice(value)
         return f"{problem}, not the text {value!r}: {spaced}" if spaced else problem
 
     def _dump(self, value: Section) -> Any:
@@ -128,19 +134,19 @@ class Choice(Generic[E]):
         return fields[self.tag] if self.shorthand and len(fields) == 1 else fields
 
 
-def _refusals(model: type[Section], value: dict[Any, Any], tag: str) -> dict[Any, list[ErrorDetails]]:
-    """The errors of each key that `value` has, were it meant for `model`."""
-    refused: dict[Any, list[ErrorDetails]] = {}
+def _errors_by_key(model: type[Section], value: dict[Any, Any], tag: str) -> dict[Any, list[ErrorDetails]]:
+    """Validate `value` against `model` and return the errors by key."""
+    errors: dict[Any, list[ErrorDetails]] = {}
     try:
         model.model_validate({key: inner for key, inner in value.items() if key != tag})
     except ValidationError as error:
         for details in error.errors(include_url=False):
-            refused.setdefault(details["loc"][0] if details["loc"] else None, []).append(details)
-    return refused
+            errors.setdefault(details["loc"][0] if details["loc"] else None, []).append(details)
+    return errors
 
 
-def _below_any(error: ErrorDetails) -> InitErrorDetails:
-    """`error` as pydantic takes it in again; a type of error of our own has to be made anew."""
+def _relocate_error(error: ErrorDetails) -> InitErrorDetails:
+    """Convert `error` to one that pydantic can raise again, located below the placeholder `ANY`."""
     kind, context = error["type"], error.get("ctx", {})
-    ours = PydanticCustomError(kind, "{problem}", context) if "problem" in context else kind
-    return InitErrorDetails(type=ours, loc=(ANY, *error["loc"]), input=error["input"], ctx=context)
+    error_type = PydanticCustomError(kind, "{problem}", context) if "problem" in context else kind
+    return InitErrorDetails(type=error_type, loc=(ANY, *error["loc"]), input=error["input"], ctx=context)

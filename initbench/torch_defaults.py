@@ -1,4 +1,4 @@
-"""torch's default dtype and device: the user's while the user's code runs, float32 on the CPU around it."""
+"""Switch torch's default dtype and device between the user's settings and float32 on the CPU."""
 
 from __future__ import annotations
 
@@ -10,50 +10,50 @@ import torch
 
 _Defaults = tuple[torch.dtype, torch.device]
 _PLAIN: _Defaults = (torch.float32, torch.device("cpu"))
-_of_the_user: ContextVar[_Defaults | None] = ContextVar("defaults_of_the_user", default=None)
+_user_defaults: ContextVar[_Defaults | None] = ContextVar("defaults_of_the_user", default=None)
 
 
 @contextmanager
 def plain_defaults() -> Iterator[None]:
-    """Make float32 and the CPU the defaults inside, so that numbers do not depend on what the user set."""
-    if _of_the_user.get() is not None:  # nested: the outermost knows what the user had
+    """Use float32 and the CPU as defaults inside the block, so that results ignore the user's settings."""
+    if _user_defaults.get() is not None:  # nested: the outermost context has stored the user's settings
         yield
         return
-    current = _current()
-    token = _of_the_user.set(current)
+    current = _current_defaults()
+    token = _user_defaults.set(current)
     try:
-        with _as_defaults(_PLAIN):
+        with _set_defaults(_PLAIN):
             yield
     finally:
-        _of_the_user.reset(token)
+        _user_defaults.reset(token)
 
 
 @contextmanager
 def user_defaults() -> Iterator[None]:
-    """Restore, inside `plain_defaults`, what the user had set: for a forward pass, a loss, a factory."""
-    wanted = _of_the_user.get()
-    if wanted is None:
+    """Restore the user's settings inside `plain_defaults`, for a forward pass, a loss or a factory."""
+    defaults = _user_defaults.get()
+    if defaults is None:
         yield
         return
-    token = _of_the_user.set(None)
+    token = _user_defaults.set(None)
     try:
-        with _as_defaults(wanted):
+        with _set_defaults(defaults):
             yield
     finally:
-        _of_the_user.reset(token)
+        _user_defaults.reset(token)
 
 
-def _current() -> _Defaults:
+def _current_defaults() -> _Defaults:
     return torch.get_default_dtype(), torch.get_default_device()
 
 
 @contextmanager
-def _as_defaults(wanted: _Defaults) -> Iterator[None]:
-    dtype, device = _current()
+def _set_defaults(defaults: _Defaults) -> Iterator[None]:
+    dtype, device = _current_defaults()
     with ExitStack() as stack:
-        if wanted[0] is not dtype:
-            torch.set_default_dtype(wanted[0])
+        if defaults[0] is not dtype:
+            torch.set_default_dtype(defaults[0])
             stack.callback(torch.set_default_dtype, dtype)
-        if wanted[1] != device:
-            stack.enter_context(wanted[1])
+        if defaults[1] != device:
+            stack.enter_context(defaults[1])
         yield

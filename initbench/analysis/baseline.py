@@ -23,7 +23,7 @@ from initbench.analysis.stats.summary import Scale
 from initbench.analysis.stats.verdict import DifferenceVerdict, is_significant, verdict
 from initbench.analysis.tables import Row, Table
 from initbench.errors import UsageError
-from initbench.registry import unknown_name
+from initbench.registry import unknown_name_message
 
 CONFIDENCE = 0.95
 
@@ -135,7 +135,7 @@ def find_baselines(tables: Sequence[Table], name: str) -> list[Row | None]:
     found = [find_row(table, name) for table in tables]
     if tables and not any(found):
         labels = dict.fromkeys(row.label for table in tables for row in table.rows)
-        raise UsageError(f"--baseline: {unknown_name('row', name, labels)}")
+        raise UsageError(f"--baseline: {unknown_name_message('row', name, labels)}")
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from initbench.analysis.run_summary import RunSummary
 from initbench.errors import UsageError
-from initbench.registry import nearest
+from initbench.registry import nearest_name
 
 _CONDITION = re.compile(r"([\w.-]+)\s*(!=|=)(.*)")
 
@@ -60,7 +60,7 @@ def resolve_key(key: str, runs: Sequence[RunSummary], option: str) -> str:
     if short in known:
         return short
     same_leaf = [full for full in known if full.rpartition(".")[2] == key]
-    guess = same_leaf[0] if same_leaf else nearest(key, known)
+    guess = same_leaf[0] if same_leaf else nearest_name(key, known)
     hint = f"did you mean {guess!r}?" if guess else "see `initbench show RUN --json` for the keys of a run"
     raise UsageError(f"{option}: no stored run has the key {key!r}; {hint}")
 

@@ -24,13 +24,13 @@ def catalog(
     """List what a config or --executor can name and a diagnosis find: formula, meaning, source of each."""
     from initbench.render.catalog import document, kind_of, kinds
 
-    chosen = kinds() if kind is None else [kind_of(kind)]
+    catalog_kinds = kinds() if kind is None else [kind_of(kind)]
     if json_output:
         from initbench.store import strict_json
 
-        typer.echo(strict_json.dumps(document(chosen)))
+        typer.echo(strict_json.dumps(document(catalog_kinds)))
         return
     from initbench.render.catalog import print_catalogue
     from initbench.render.terminal import stdout_console, stdout_width
 
-    print_catalogue(stdout_console(), chosen, stdout_width())
+    print_catalogue(stdout_console(), catalog_kinds, stdout_width())

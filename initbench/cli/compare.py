@@ -84,52 +84,57 @@ def compare(
     from initbench.store.store import Store
 
     gates = gate_options(fail_if, strict, against, junit_xml, confidence, fail_unless)
-    chosen = Selection(Store(runs_root(runs_dir)), patterns or [], where or [])
+    selection = Selection(Store(runs_root(runs_dir)), patterns or [], where or [])
     try:
-        known = [run for run in chosen.runs if run.is_placed]
+        runs = [run for run in selection.runs if run.is_placed]
     except UsageError as error:  # nothing is stored, or nothing of what was asked for
         fail_unjudged(gates, str(error))
         raise
-    found = tables(known, by=_keys(by, known), target=target)
-    named = {"metrics": _metrics(metric), "columns": _columns(columns, known)}
-    shown = {"view": view, **named, "sort": _sort(sort)}
-    drawn = {"only_changed": only_changed, "layers": layers, "plot": plot, "all_notes": notes}
-    form = _format(format, output, json_output=json_output)
-    asked = _view(
-        **shown, **drawn, baseline=baseline, confidence=confidence, format=form, aside=_aside(chosen)
+    run_tables = tables(runs, by=_resolve_keys(by, runs), target=target)
+    metric_options = {"metrics": _parse_metrics(metric), "columns": _parse_columns(columns, runs)}
+    column_options = {"view": view, **metric_options, "sort": _parse_sort(sort)}
+    drawing_options = {"only_changed": only_changed, "layers": layers, "plot": plot, "all_notes": notes}
+    output_format = _choose_format(format, output, json_output=json_output)
+    table_view = _build_view(
+        **column_options,
+        **drawing_options,
+        baseline=baseline,
+        confidence=confidence,
+        format=output_format,
+        aside=_table_notes(selection),
     )
-    verdicts = check_gates(gates, chosen, found)
-    if asked.format in ("json", "csv"):  # where no footnote has room
-        _report_baseline(found, asked)
-    _show(found, asked, output, chosen.store, verdicts.document())
+    verdicts = check_gates(gates, selection, run_tables)
+    if table_view.format in ("json", "csv"):  # where no footnote has room
+        _report_baseline(run_tables, table_view)
+    _print_or_save(run_tables, table_view, output, selection.store, verdicts.document())
     print_verdicts(verdicts)
     if code := verdicts.exit_code:
         raise typer.Exit(code)
 
 
-def _aside(chosen: Selection) -> list[str]:
+def _table_notes(selection: Selection) -> list[str]:
     """What no table tells of its runs."""
     from initbench.analysis.tuning_warnings import edge_of_range_warnings
     from initbench.render.compare.run_counts import unattributed_runs
 
-    missing = [f"{sentence}." for sentence in chosen.missing]
+    missing = [f"{sentence}." for sentence in selection.missing]
     return [
         *missing,
-        *unattributed_runs(chosen.runs),
-        *edge_of_range_warnings(chosen.store.root, chosen.runs),
+        *unattributed_runs(selection.runs),
+        *edge_of_range_warnings(selection.store.root, selection.runs),
     ]
 
 
-def _keys(by: Names, runs: Sequence[RunSummary]) -> list[str]:
+def _resolve_keys(by: Names, runs: Sequence[RunSummary]) -> list[str]:
     from initbench.analysis.config_keys import resolve_key
 
-    keys = _split(by)
+    keys = _split_names(by)
     if len(keys) > 2:
         raise UsageError(f"--by takes one key, or two for a pivot; found {', '.join(keys)}")
     return [resolve_key(key, runs, "--by") for key in keys]
 
 
-def _metrics(texts: Names) -> list[str]:
+def _parse_metrics(texts: Names) -> list[str]:
     """The names in `texts`, parted by commas or blanks; a heading may hold both, and is taken whole."""
     from initbench.render.compare.display_options import canonical
 
@@ -144,13 +149,13 @@ def _metrics(texts: Names) -> list[str]:
     return names
 
 
-def _columns(texts: Names, runs: Sequence[RunSummary]) -> list[str]:
+def _parse_columns(texts: Names, runs: Sequence[RunSummary]) -> list[str]:
     from initbench.analysis.config_keys import resolve_key
 
-    return [resolve_key(name, runs, "--columns") if "." in name else name for name in _metrics(texts)]
+    return [resolve_key(name, runs, "--columns") if "." in name else name for name in _parse_metrics(texts)]
 
 
-def _sort(name: str | None) -> str | None:
+def _parse_sort(name: str | None) -> str | None:
     from initbench.render.compare.display_options import canonical
 
     if name is None:
@@ -159,28 +164,28 @@ def _sort(name: str | None) -> str | None:
     return sign + canonical(name.removeprefix("-").strip())
 
 
-def _split(texts: Names) -> list[str]:
+def _split_names(texts: Names) -> list[str]:
     return [name for text in texts or [] for name in text.replace(",", " ").split()]
 
 
-def _format(given: FormatName | None, output: Path | None, *, json_output: bool) -> FormatName:
+def _choose_format(format_option: FormatName | None, output: Path | None, *, json_output: bool) -> FormatName:
     from initbench.render.compare.display_options import SUFFIXES, format_of
 
-    if json_output and given not in (None, "json"):
-        raise UsageError(f"--json and --format {given} ask for two formats: drop one of them")
-    asked = "json" if json_output else given
-    named = SUFFIXES.get(output.suffix.lower()) if output else None
-    if asked and named not in (None, asked):
-        option = "--json" if json_output else f"--format {asked}"
+    if json_output and format_option not in (None, "json"):
+        raise UsageError(f"--json and --format {format_option} ask for two formats: drop one of them")
+    requested = "json" if json_output else format_option
+    suffix_format = SUFFIXES.get(output.suffix.lower()) if output else None
+    if requested and suffix_format not in (None, requested):
+        option = "--json" if json_output else f"--format {requested}"
         raise UsageError(f"{option} and -o {output} ask for two formats: drop {option}, or rename the file")
-    return asked or ("table" if output is None else format_of(output))
+    return requested or ("table" if output is None else format_of(output))
 
 
-def _view(**given: object) -> View:
+def _build_view(**options: object) -> View:
     from initbench.render.compare.display_options import View, check_together
     from initbench.render.terminal import stdout_width
 
-    view = View(width=stdout_width(), ascii_only=is_ascii(), **given)  # type: ignore[arg-type]
+    view = View(width=stdout_width(), ascii_only=is_ascii(), **options)  # type: ignore[arg-type]
     check_together(view)
     return view
 
@@ -197,17 +202,19 @@ def _report_baseline(tables: Sequence[Table], view: View) -> None:
         typer.echo(sentence, err=True)
 
 
-def _show(found: list[Table], view: View, output: Path | None, store: Store, more: dict[str, Any]) -> None:
+def _print_or_save(
+    tables: list[Table], view: View, output: Path | None, store: Store, extra_keys: dict[str, Any]
+) -> None:
     from initbench.render.compare_tables import print_tables, rendered, save
     from initbench.render.terminal import stdout_console
 
     if output is not None:
-        save(output, found, view, more)
+        save(output, tables, view, extra_keys)
         typer.echo(f"written to {output}", err=True)
     elif view.format != "table":
-        typer.echo(rendered(found, view, more), nl=False)
-    elif found or view.aside:
-        print_tables(stdout_console(), found, view)
+        typer.echo(rendered(tables, view, extra_keys), nl=False)
+    elif tables or view.aside:
+        print_tables(stdout_console(), tables, view)
     else:
         typer.echo(
             f"No runs in {store.root} yet. Start one: initbench run configs/relu_kaiming.yaml", err=True

@@ -14,7 +14,7 @@ import typer
 
 from initbench.errors import InitbenchError
 
-_BESIDE_CONFIG = ("dataset", "experiment", "seed", "status", "with.code", "with.device", "with.torch")
+_RUN_KEYS = ("dataset", "experiment", "seed", "status", "with.code", "with.device", "with.torch")
 """Keys that stored runs have beside those of their config."""
 _CONFIG_ENDINGS = (".yaml", ".yml")
 
@@ -31,31 +31,31 @@ def complete_runs(context: typer.Context, incomplete: str) -> list[str]:
     except (InitbenchError, OSError):
         return []
     experiments = [str(record.get("experiment", "")) for record in records]
-    return _beginning(incomplete, [*experiments, *swept, *(str(record["run_id"]) for record in records)])
+    return _with_prefix(incomplete, [*experiments, *swept, *(str(record["run_id"]) for record in records)])
 
 
 def complete_metrics(incomplete: str) -> list[str]:
     """Return the metrics whose name begins so, after those that stand before a comma."""
     from initbench.analysis.metrics import METRICS
 
-    return _in_list(incomplete, METRICS)
+    return _complete_last_item(incomplete, METRICS)
 
 
 def complete_columns(incomplete: str) -> list[str]:
     """Return the metrics and the keys of a config that begin so, after those that stand before a comma."""
     from initbench.analysis.metrics import METRICS
 
-    return _in_list(incomplete, [*METRICS, *_keys()])
+    return _complete_last_item(incomplete, [*METRICS, *_config_keys()])
 
 
 def complete_keys(incomplete: str) -> list[str]:
     """Return the keys of stored runs that begin so, after those that stand before a comma."""
-    return _in_list(incomplete, [*_keys(), *_BESIDE_CONFIG])
+    return _complete_last_item(incomplete, [*_config_keys(), *_RUN_KEYS])
 
 
 def complete_conditions(incomplete: str) -> list[str]:
     """Return `KEY=` for the keys that begin so, or `KEY=VALUE` for the components that a key takes."""
-    return _assignments(incomplete, [*_keys(), *_BESIDE_CONFIG])
+    return _complete_assignment(incomplete, [*_config_keys(), *_RUN_KEYS])
 
 
 def complete_config(context: typer.Context, incomplete: str) -> list[str]:
@@ -64,9 +64,13 @@ def complete_config(context: typer.Context, incomplete: str) -> list[str]:
 
     words = context.params.get("arguments") or []
     if list(words[-1:]) == ["="] and len(words) > 1:  # bash takes KEY=VALUE for three words
-        return _beginning(incomplete, _choice_of(words[-2]))
-    files = list(_files(incomplete))
-    return [*files, *_beginning(incomplete, shipped_names()), *_assignments(incomplete, _keys())]
+        return _with_prefix(incomplete, _entry_names(words[-2]))
+    files = list(_config_files(incomplete))
+    return [
+        *files,
+        *_with_prefix(incomplete, shipped_names()),
+        *_complete_assignment(incomplete, _config_keys()),
+    ]
 
 
 def complete_lessons(incomplete: str) -> list[str]:
@@ -74,96 +78,96 @@ def complete_lessons(incomplete: str) -> list[str]:
     from initbench.config.bundled_files import CONFIGS
 
     lessons = sorted(path.stem for path in (CONFIGS / "lessons").glob("*.yaml"))
-    named = _beginning(incomplete, ["ls", *lessons])
-    return [*named, *_files(incomplete), *_assignments(incomplete, _keys())]
+    lesson_names = _with_prefix(incomplete, ["ls", *lessons])
+    return [*lesson_names, *_config_files(incomplete), *_complete_assignment(incomplete, _config_keys())]
 
 
 def complete_entries(incomplete: str) -> list[str]:
     """Return the inits, activations, norms and other entries of the catalogue that begin so."""
-    choices = _table()["choices"].values()
-    return _beginning(incomplete, sorted({name for choice in choices for name in choice["entries"]}))
+    choices = _default_table()["choices"].values()
+    return _with_prefix(incomplete, sorted({name for choice in choices for name in choice["entries"]}))
 
 
 def complete_ls_sort(incomplete: str) -> list[str]:
     """Return the keys of `ls --sort` that begin so."""
     from initbench.cli.run_groups import AGE, SORT_KEYS
 
-    return _beginning(incomplete, [*SORT_KEYS, AGE])
+    return _with_prefix(incomplete, [*SORT_KEYS, AGE])
 
 
 def complete_ls_group(incomplete: str) -> list[str]:
     """Return the keys of `ls --by` that begin so."""
     from initbench.cli.run_groups import GROUP_KEYS
 
-    return _beginning(incomplete, GROUP_KEYS)
+    return _with_prefix(incomplete, GROUP_KEYS)
 
 
-def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:
+def _with_prefix(incomplete: str, names: Iterable[str]) -> list[str]:
     return [name for name in dict.fromkeys(names) if name.startswith(incomplete) and name]
 
 
-def _in_list(incomplete: str, names: Iterable[str]) -> list[str]:
-    before, comma, last = incomplete.rpartition(",")
-    return [before + comma + name for name in _beginning(last, names)]
+def _complete_last_item(incomplete: str, names: Iterable[str]) -> list[str]:
+    prefix, comma, last = incomplete.rpartition(",")
+    return [prefix + comma + name for name in _with_prefix(last, names)]
 
 
-def _assignments(incomplete: str, keys: Sequence[str]) -> list[str]:
+def _complete_assignment(incomplete: str, keys: Sequence[str]) -> list[str]:
     key, sign, value = incomplete.partition("=")
     if not sign:
-        return [f"{name}=" for name in _beginning(incomplete, keys)]
-    choice = _choice_of(key.removesuffix("!"))
-    return [f"{key}={name}" for name in _beginning(value, choice)]
+        return [f"{name}=" for name in _with_prefix(incomplete, keys)]
+    choice = _entry_names(key.removesuffix("!"))
+    return [f"{key}={name}" for name in _with_prefix(value, choice)]
 
 
-def _choice_of(key: str) -> list[str]:
+def _entry_names(key: str) -> list[str]:
     """Return the entries that a key names one of; none for a key with another value."""
-    node: Mapping[str, Any] = _table()
+    node: Mapping[str, Any] = _default_table()
     for part in key.split("."):
         keys = node.get("keys", {})
-        if part not in keys and _tag(node) == part:
+        if part not in keys and _tag_of_choice(node) == part:
             break
-        node = keys.get(part, {}) if keys else _below_choice(node).get(part, {})
+        node = keys.get(part, {}) if keys else _options_of_choice(node).get(part, {})
     kind = node.get("choice")
-    return sorted(_table()["choices"][kind]["entries"]) if kind else []
+    return sorted(_default_table()["choices"][kind]["entries"]) if kind else []
 
 
-def _keys() -> list[str]:
+def _config_keys() -> list[str]:
     """Return the dotted keys of an experiment, those of every data set and family included."""
-    return sorted(set(_dotted(_table()["keys"], "")))
+    return sorted(set(_dotted_keys(_default_table()["keys"], "")))
 
 
-def _dotted(keys: Mapping[str, Any], path: str) -> Iterator[str]:
+def _dotted_keys(keys: Mapping[str, Any], path: str) -> Iterator[str]:
     for name, node in keys.items():
         full = path + name
-        tag = _tag(node)
-        below = node.get("keys") or (_below_choice(node) if not path else {})
+        tag = _tag_of_choice(node)
+        below = node.get("keys") or (_options_of_choice(node) if not path else {})
         if tag is not None and not path:
             yield f"{full}.{tag}"
         if below:
-            yield from _dotted(below, f"{full}.")
+            yield from _dotted_keys(below, f"{full}.")
         elif tag is None or path:
             yield full
 
 
-def _tag(node: Mapping[str, Any]) -> str | None:
-    return _table()["choices"][node["choice"]]["tag"] if "choice" in node else None
+def _tag_of_choice(node: Mapping[str, Any]) -> str | None:
+    return _default_table()["choices"][node["choice"]]["tag"] if "choice" in node else None
 
 
-def _below_choice(node: Mapping[str, Any]) -> dict[str, Any]:
+def _options_of_choice(node: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of all entries that a key names one of."""
     if "choice" not in node:
         return {}
-    entries = _table()["choices"][node["choice"]]["entries"].values()
+    entries = _default_table()["choices"][node["choice"]]["entries"].values()
     return {name: option for options in entries for name, option in (options or {}).items()}
 
 
-def _table() -> dict[str, Any]:
+def _default_table() -> dict[str, Any]:
     from initbench.analysis.recorded_defaults import default_table
 
     return default_table()
 
 
-def _files(incomplete: str) -> Iterator[str]:
+def _config_files(incomplete: str) -> Iterator[str]:
     """Yield the config files and folders that begin so, as they are typed."""
     folder, slash, start = incomplete.rpartition("/")
     try:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from initbench.errors import UsageError, reporting_user_code
-from initbench.registry import nearest
+from initbench.registry import nearest_name
 
 if TYPE_CHECKING:
     import torch
@@ -79,10 +79,10 @@ class CustomModel:
 
         if self.target.init is not None:
             raise UsageError("init.* is for `initbench lint`; probe measures the weights that are there")
-        chosen = resolve_device(device)
-        modules, inputs, y, words = self._shown(source)
-        inputs, y = inputs.mapped(lambda x: x.to(chosen)), None if y is None else y.to(chosen)
-        modules = (_moved(module, chosen) for module in modules)
+        torch_device = resolve_device(device)
+        modules, inputs, y, words = self._modules_and_batch(source)
+        inputs, y = inputs.mapped(lambda x: x.to(torch_device)), None if y is None else y.to(torch_device)
+        modules = (_to_device(module, torch_device) for module in modules)
         with redirect_stdout(sys.stderr):  # stdout is data, whatever a forward prints
             return survey_own(modules, inputs, y, model=self.path, batch=words, seeds=self.target.seed_list)
 
@@ -90,20 +90,22 @@ class CustomModel:
         """Make it under every seed, and look for mistakes."""
         from initbench.diagnostics.lint_report import lint_own
 
-        modules, inputs, y, _ = self._shown(source)
+        modules, inputs, y, _ = self._modules_and_batch(source)
         target = self.target
         seeds = target.seed_list
         with redirect_stdout(sys.stderr):
             return lint_own(modules, inputs, y, target=self.path, seeds=seeds, declared=target.init)
 
-    def _shown(self, source: DataSource) -> tuple[Iterator[nn.Module], ModelInputs, Tensor | None, str]:
+    def _modules_and_batch(
+        self, source: DataSource
+    ) -> tuple[Iterator[nn.Module], ModelInputs, Tensor | None, str]:
         """The modules, what they are shown, its labels if there are any, and what it is in words."""
         from initbench.probing.model_inputs import as_inputs, split_batch
         from initbench.runner.batch_file import read_batch
 
-        modules = self._modules()
+        modules = self._build_modules()
         if self.batch_file is None:
-            x, y, words = _batch(self, source)
+            x, y, words = _draw_batch(self, source)
             return modules, as_inputs(x), y, words
         batch = read_batch(self.batch_file)
         first = next(modules)
@@ -111,8 +113,8 @@ class CustomModel:
         words = f"{Path(self.batch_file).name}: {inputs.words}{'' if y is None else ', with labels'}"
         return itertools.chain([first], modules), inputs, y, words
 
-    def _modules(self) -> Iterator[nn.Module]:
-        return _modules(import_factory(self.path), self.path, self.target.seed_list)
+    def _build_modules(self) -> Iterator[nn.Module]:
+        return _build_modules(import_factory(self.path), self.path, self.target.seed_list)
 
 
 def parse_custom_model(
@@ -126,10 +128,10 @@ def parse_custom_model(
     files, overrides = split_arguments(list(arguments))
     if files:
         raise UsageError(f"give a config or --model, not both; found {files[0]}")
-    named = [f"data.name={data}"] if data is not None else []
-    target = load_overrides([*named, *overrides], CustomModelConfig)
+    data_overrides = [f"data.name={data}"] if data is not None else []
+    target = load_overrides([*data_overrides, *overrides], CustomModelConfig)
     if batch is not None:
-        _check_alone(target, shape)
+        _check_batch_file_alone(target, shape)
         return CustomModel(path, None, target, batch_file=batch)
     if shape is None and target.data is None:
         raise UsageError(
@@ -139,10 +141,10 @@ def parse_custom_model(
     if shape is None:
         return CustomModel(path, None, target)
     if not shape.startswith(_TOKENS):
-        return CustomModel(path, _shape(shape), target)
+        return CustomModel(path, _parse_shape(shape), target)
     if target.data is not None:
         raise UsageError("--input tokens:… draws token ids; leave out --data")
-    vocabulary, *length = _shape(shape.removeprefix(_TOKENS))
+    vocabulary, *length = _parse_shape(shape.removeprefix(_TOKENS))
     if not length:
         raise UsageError(
             f"--input tokens:VOCAB,T needs both, as in --input tokens:50257,128; found {shape!r}"
@@ -150,7 +152,7 @@ def parse_custom_model(
     return CustomModel(path, tuple(length), target, vocabulary)
 
 
-def _check_alone(target: CustomModelConfig, shape: str | None) -> None:
+def _check_batch_file_alone(target: CustomModelConfig, shape: str | None) -> None:
     """Raise UsageError for anything else that would determine the samples of a saved batch."""
     others = {
         "--input": shape is not None,
@@ -162,7 +164,7 @@ def _check_alone(target: CustomModelConfig, shape: str | None) -> None:
             raise UsageError(f"--batch cannot be combined with {option}: the file holds the samples")
 
 
-def _shape(text: str) -> tuple[int, ...]:
+def _parse_shape(text: str) -> tuple[int, ...]:
     try:
         shape = tuple(int(part) for part in text.split(","))
     except ValueError:
@@ -175,38 +177,38 @@ def _shape(text: str) -> tuple[int, ...]:
 def import_factory(path: str) -> Callable[[], Any]:
     """What makes the network, from `package.module:function`; the working directory is looked in too."""
     module_name, colon, attribute = path.rpartition(":")
-    if (meant := _dotted_path(path)) is not None:
-        raise UsageError(f"--model takes module:function, not a file: {meant}")
+    if (correction := _suggest_dotted_path(path)) is not None:
+        raise UsageError(f"--model takes module:function, not a file: {correction}")
     if not colon and "." in path.strip("."):
         module_name, _, attribute = path.rpartition(".")
         raise UsageError(f"--model takes module:function: write {module_name}:{attribute}")
     if not colon or not module_name or not attribute:
         raise UsageError(f"--model takes module:function, as in torchvision.models:resnet18; found {path!r}")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    working_directory = str(Path.cwd())
+    if working_directory not in sys.path:
+        sys.path.insert(0, working_directory)
     subject = f"--model {path}: {module_name} cannot be imported:"
-    with _own_arguments(module_name), reporting_user_code(subject, exit_advice=_UNDER_MAIN):
-        found: Any = importlib.import_module(module_name)
+    with _isolated_arguments(module_name), reporting_user_code(subject, exit_advice=_MAIN_GUARD_ADVICE):
+        target: Any = importlib.import_module(module_name)
     for part in attribute.split("."):
         with reporting_user_code(f"--model {path}: {part} cannot be read:"):
-            missing = not hasattr(found, part)
+            missing = not hasattr(target, part)
         if missing:
-            guess = nearest(part, [name for name in dir(found) if not name.startswith("_")])
+            guess = nearest_name(part, [name for name in dir(target) if not name.startswith("_")])
             hint = f"; did you mean {guess!r}?" if guess else ""
             raise UsageError(f"--model {path}: there is no {part!r} in it{hint}")
-        found = getattr(found, part)
-    if not callable(found):
+        target = getattr(target, part)
+    if not callable(target):
         raise UsageError(
             f"--model {path}: {attribute} cannot be called; name a function that makes the network"
         )
-    return found  # type: ignore[no-any-return]
+    return target  # type: ignore[no-any-return]
 
 
-def _dotted_path(path: str) -> str | None:
+def _suggest_dotted_path(path: str) -> str | None:
     """What to write for `./nets.py:make` and `nets/small.py`; None for what is no path of a file."""
-    named, colon, attribute = path.rpartition(":")
-    file, function = (named, attribute) if colon and "/" not in attribute else (path, "FUNCTION")
+    file_part, colon, attribute = path.rpartition(":")
+    file, function = (file_part, attribute) if colon and "/" not in attribute else (path, "FUNCTION")
     if "/" not in file and "\\" not in file and not file.endswith(".py"):
         return None
     location = Path(file.replace("\\", "/").removesuffix(".py")).expanduser()
@@ -217,11 +219,11 @@ def _dotted_path(path: str) -> str | None:
     return f"write {'.'.join(location.parts)}:{function}"
 
 
-_UNDER_MAIN = "put what it runs under if __name__ == '__main__'"
+_MAIN_GUARD_ADVICE = "put what it runs under if __name__ == '__main__'"
 
 
 @contextmanager
-def _own_arguments(program: str) -> Iterator[None]:
+def _isolated_arguments(program: str) -> Iterator[None]:
     """Hide initbench's command line from code that parses its own; what it prints goes to stderr."""
     arguments = sys.argv
     sys.argv = [program]
@@ -232,7 +234,7 @@ def _own_arguments(program: str) -> Iterator[None]:
         sys.argv = arguments
 
 
-def _modules(make: Callable[[], Any], path: str, seeds: Sequence[int]) -> Iterator[nn.Module]:
+def _build_modules(make: Callable[[], Any], path: str, seeds: Sequence[int]) -> Iterator[nn.Module]:
     import torch
     from torch import nn
 
@@ -250,15 +252,15 @@ def _modules(make: Callable[[], Any], path: str, seeds: Sequence[int]) -> Iterat
     for seed in seeds:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            says = reporting_user_code(f"--model {path} makes no network:")
-            with _own_arguments(path), says, user_defaults():
+            error_context = reporting_user_code(f"--model {path} makes no network:")
+            with _isolated_arguments(path), error_context, user_defaults():
                 module = make()
         if not isinstance(module, nn.Module):
             raise UsageError(f"--model {path} makes {type(module).__name__}, not an nn.Module")
         yield module
 
 
-def _moved(module: nn.Module, device: torch.device) -> nn.Module:
+def _to_device(module: nn.Module, device: torch.device) -> nn.Module:
     """The module on the device; one that holds no numbers as it is, since the probe refuses it by name."""
     has_numbers = not any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers()))
     return module.to(device) if has_numbers else module
@@ -271,7 +273,7 @@ def _parameters(make: Callable[[], Any]) -> list[inspect.Parameter]:
         return []
 
 
-def _batch(model: CustomModel, source: DataSource) -> tuple[Tensor, Tensor | None, str]:
+def _draw_batch(model: CustomModel, source: DataSource) -> tuple[Tensor, Tensor | None, str]:
     """x, labels if there are any, and what they are."""
     from initbench.diagnostics.module_survey import gaussian_batch, token_batch
 
@@ -279,19 +281,22 @@ def _batch(model: CustomModel, source: DataSource) -> tuple[Tensor, Tensor | Non
     if model.target.data is None:
         assert model.shape is not None
         if model.vocabulary is not None:
-            words = f"tokens below {model.vocabulary}, {_by(model.shape)}"
+            words = f"tokens below {model.vocabulary}, {_join_with_times(model.shape)}"
             return token_batch(model.vocabulary, model.shape, samples), None, words
-        return gaussian_batch(model.shape, samples), None, f"N(0, 1) {_by(model.shape)}"
-    x, y, name = _samples(model, source, samples)
+        return gaussian_batch(model.shape, samples), None, f"N(0, 1) {_join_with_times(model.shape)}"
+    x, y, name = _load_samples(model, source, samples)
     shape = tuple(x.shape[1:])
     if model.shape is not None and model.shape != shape:
         if math.prod(model.shape) != math.prod(shape):
-            raise UsageError(f"--input {_comma(model.shape)} does not fit {name}, which is {_comma(shape)}")
+            raise UsageError(
+                f"--input {_join_with_commas(model.shape)} does not fit {name},"
+                f" which is {_join_with_commas(shape)}"
+            )
         x = x.reshape(len(x), *model.shape)
-    return x, y, f"{name} {_by(tuple(x.shape[1:]))}"
+    return x, y, f"{name} {_join_with_times(tuple(x.shape[1:]))}"
 
 
-def _samples(model: CustomModel, source: DataSource, samples: int) -> tuple[Tensor, Tensor, str]:
+def _load_samples(model: CustomModel, source: DataSource, samples: int) -> tuple[Tensor, Tensor, str]:
     from initbench.data.locate import resolve
     from initbench.data.preprocessing import preprocess
     from initbench.train.loop import fixed_sample
@@ -305,9 +310,9 @@ def _samples(model: CustomModel, source: DataSource, samples: int) -> tuple[Tens
     return batch.x, batch.y, bundle.name
 
 
-def _by(shape: Sequence[int]) -> str:
+def _join_with_times(shape: Sequence[int]) -> str:
     return "×".join(map(str, shape))
 
 
-def _comma(shape: Sequence[int]) -> str:
+def _join_with_commas(shape: Sequence[int]) -> str:
     return ",".join(map(str, shape))

@@ -32,19 +32,19 @@ def explain(
     from initbench.render import explain
     from initbench.render.catalog import find_entries
 
-    found = find_entries(name, kind)
+    entries = find_entries(name, kind)
     if json_output:
         from initbench.store import strict_json
 
-        typer.echo(strict_json.dumps(explain.document(found)))
+        typer.echo(strict_json.dumps(explain.document(entries)))
         return
     from initbench.render.page import Page
     from initbench.render.terminal import stdout_console, stdout_width
 
     console = stdout_console()
-    for place, (its_kind, entry) in enumerate(found):
-        sheet = Page(stdout_width())
-        if place:
-            sheet.draw([""])
-        explain.explain(sheet, its_kind, entry, ascii_only=console.options.ascii_only)
-        sheet.print(console)
+    for index, (entry_kind, entry) in enumerate(entries):
+        page = Page(stdout_width())
+        if index:
+            page.draw([""])
+        explain.explain(page, entry_kind, entry, ascii_only=console.options.ascii_only)
+        page.print(console)

@@ -60,7 +60,7 @@ JunitXml = Annotated[
 ]
 
 
-MOST_DAMAGED, MAX_OBSTACLES, LONGEST_LINE = 20, 20, 4_000
+MAX_DAMAGED, MAX_OBSTACLES, MAX_LINE_LENGTH = 20, 20, 4_000
 """What is said of damaged runs and of what was not judged, and characters of a line."""
 NO_GATE = "no gate was given: add one, such as --fail-unless 'final_val_accuracy > 90 %', or drop --strict"
 
@@ -74,7 +74,7 @@ class GateOptions:
     against: Path | None
     junit_xml: Path | None
     confidence: float
-    judges_otherwise: bool = False
+    decides_without_gates: bool = False
     """Whether the command decides something without any gate, as a sweep with --fail-on does."""
     command: str = "compare"
     """Name of the command that judges, for the heading of its summary."""
@@ -105,22 +105,22 @@ class GateReport:
 
     def document(self) -> dict[str, Any]:
         """Keys for the document of `compare --json`; none for what was not asked for."""
-        found: dict[str, Any] = {}
+        entries: dict[str, Any] = {}
         if self.gates:
             from initbench.render.gate_tables import gates_document
 
-            found["gates"] = gates_document(self.gates)
+            entries["gates"] = gates_document(self.gates)
         if self.changes is not None:
             from initbench.render.regression import against_document
 
-            found["against"] = against_document(self.changes, str(self.options.against))
+            entries["against"] = against_document(self.changes, str(self.options.against))
         if self.damage:
-            found["damaged"] = self.damage
+            entries["damaged"] = self.damage
         if self.misplaced:
-            found["misplaced"] = self.misplaced
+            entries["misplaced"] = self.misplaced
         if self.obstacles:
-            found["not_judged"] = self.obstacles
-        return found
+            entries["not_judged"] = self.obstacles
+        return entries
 
 
 def gate_options(
@@ -144,7 +144,7 @@ def gate_options(
 
 def check_gates(
     options: GateOptions,
-    chosen: Selection,
+    selection: Selection,
     tables: Sequence[Table],
     not_judged: Sequence[GateResult] = (),
     obstacles: Sequence[str] = (),
@@ -161,16 +161,18 @@ def check_gates(
     from initbench.analysis.damaged_runs import damage_messages
     from initbench.store.misplaced import describe_misplaced, find_misplaced
 
-    runs = chosen.runs
-    earlier, lost = _earlier(options.against, tables, chosen) if options.against else (None, [])
-    judged, changed = _judged(options, tables, earlier), _changes(options, tables, earlier)
-    judged = [_with_gaps(judgement, chosen.missing) for judgement in judged]
-    damaged = [*damage_messages(runs, chosen.store.root), *lost]
-    misplaced = [run for run in find_misplaced(chosen.store.root) if run.matches(chosen.patterns)]
-    verdicts = GateReport(options, [*judged, *not_judged], changed, damaged, describe_misplaced(misplaced))
+    runs = selection.runs
+    reference, reference_damage = (
+        _load_reference(options.against, tables, selection) if options.against else (None, [])
+    )
+    results, changes = _evaluate(options, tables, reference), _changes(options, tables, reference)
+    results = [_with_gaps(judgement, selection.missing) for judgement in results]
+    damaged = [*damage_messages(runs, selection.store.root), *reference_damage]
+    misplaced = [run for run in find_misplaced(selection.store.root) if run.matches(selection.patterns)]
+    verdicts = GateReport(options, [*results, *not_judged], changes, damaged, describe_misplaced(misplaced))
     if options.strict:
-        verdicts.obstacles.extend([*_obstacles(verdicts, chosen), *obstacles])
-    report(verdicts, runs)
+        verdicts.obstacles.extend([*_list_obstacles(verdicts, selection), *obstacles])
+    publish_report(verdicts, runs)
     return verdicts
 
 
@@ -190,12 +192,12 @@ def fail_unjudged(options: GateOptions, reason: str) -> None:
 
     gates = [GateResult(gate, [], [reason]) for gate in options.gates]
     verdicts = GateReport(options, gates, obstacles=[reason])
-    report(verdicts, [])
+    publish_report(verdicts, [])
     print_verdicts(verdicts)
     raise typer.Exit(verdicts.exit_code)
 
 
-def report(verdicts: GateReport, runs: Sequence[RunSummary]) -> None:
+def publish_report(verdicts: GateReport, runs: Sequence[RunSummary]) -> None:
     """Write the JUnit report, and tell GitHub Actions.
 
     GitHub is told on stderr: stdout is data, and GitHub reads annotations from both.
@@ -222,24 +224,26 @@ def report(verdicts: GateReport, runs: Sequence[RunSummary]) -> None:
         )
 
 
-def _obstacles(verdicts: GateReport, chosen: Selection) -> Iterator[str]:
+def _list_obstacles(verdicts: GateReport, selection: Selection) -> Iterator[str]:
     """What keeps a strict command from passing, beyond its gates."""
     from initbench.analysis.completeness import missing_seeds, unfinished_runs
     from initbench.analysis.load_runs import read_facts
 
-    if not chosen.runs:
-        yield no_runs(chosen.store.root)
-    yield from chosen.missing
-    yield from unfinished_runs(chosen.runs)
-    is_part = bool(chosen.patterns or chosen.where)
-    yield from missing_seeds(chosen.runs, read_facts(chosen.store, []) if is_part else chosen.runs)
+    if not selection.runs:
+        yield no_runs_message(selection.store.root)
+    yield from selection.missing
+    yield from unfinished_runs(selection.runs)
+    is_part = bool(selection.patterns or selection.where)
+    yield from missing_seeds(selection.runs, read_facts(selection.store, []) if is_part else selection.runs)
     if (changes := verdicts.changes) is not None:
         if not changes.rows:
-            yield f"no row is both in {chosen.store.root} and in {verdicts.options.against}"
+            yield f"no row is both in {selection.store.root} and in {verdicts.options.against}"
         reasons = changes.reasons.items()
-        yield from (f"{label} is only in {chosen.store.root}: {why}" for label, why in reasons)
+        yield from (f"{label} is only in {selection.store.root}: {why}" for label, why in reasons)
         yield from (f"{label} is only in {verdicts.options.against}" for label in changes.only_before)
-    elif not (verdicts.gates or verdicts.options.judges_otherwise or verdicts.damage or verdicts.misplaced):
+    elif not (
+        verdicts.gates or verdicts.options.decides_without_gates or verdicts.damage or verdicts.misplaced
+    ):
         yield NO_GATE
 
 
@@ -251,48 +255,48 @@ def _with_gaps(judgement: GateResult, missing: Sequence[str]) -> GateResult:
     return replace(judgement, gaps=[*judgement.gaps, *missing])
 
 
-def no_runs(root: Path) -> str:
+def no_runs_message(root: Path) -> str:
     """Return the sentence that a directory holds no runs."""
     return f"there are no runs in {root}" + ("" if root.is_dir() else ": there is no such directory")
 
 
-def _judged(options: GateOptions, tables: Sequence[Table], earlier: Reference | None) -> list[GateResult]:
+def _evaluate(options: GateOptions, tables: Sequence[Table], reference: Reference | None) -> list[GateResult]:
     if not options.gates:
         return []
     from initbench.analysis.gates.evaluate import judge
 
-    return judge(options.gates, tables, options.confidence, earlier, strict=options.strict)
+    return judge(options.gates, tables, options.confidence, reference, strict=options.strict)
 
 
-def _changes(options: GateOptions, tables: Sequence[Table], earlier: Reference | None) -> Changes | None:
-    if earlier is None:
+def _changes(options: GateOptions, tables: Sequence[Table], reference: Reference | None) -> Changes | None:
+    if reference is None:
         return None
     from initbench.analysis.regression.changes import compare_states
 
-    return compare_states(tables, earlier, confidence=options.confidence)
+    return compare_states(tables, reference, confidence=options.confidence)
 
 
-def _earlier(path: Path, tables: Sequence[Table], chosen: Selection) -> tuple[Reference, list[str]]:
+def _load_reference(path: Path, tables: Sequence[Table], selection: Selection) -> tuple[Reference, list[str]]:
     """The earlier state, and a sentence for each of its runs that is damaged."""
     if not path.is_dir():
         from initbench.analysis.regression.reference_document import read_document
 
-        return read_document(path, chosen.has_earlier), []
+        return read_document(path, selection.has_earlier), []
     from initbench.analysis.damaged_runs import damage_messages
     from initbench.analysis.regression.reference import ReferenceRuns
     from initbench.analysis.tables import tables as tables_of
 
-    runs = chosen.earlier_runs(path)
-    known = [run for run in runs if run.is_placed]
-    found = ReferenceRuns(tables_of(known, by=tables[0].by if tables else ()))
-    return found, [f"{path}: {sentence}" for sentence in damage_messages(runs, path)]
+    runs = selection.earlier_runs(path)
+    placed_runs = [run for run in runs if run.is_placed]
+    reference = ReferenceRuns(tables_of(placed_runs, by=tables[0].by if tables else ()))
+    return reference, [f"{path}: {sentence}" for sentence in damage_messages(runs, path)]
 
 
 def print_verdicts(verdicts: GateReport) -> None:
     """Say on stderr which runs are damaged, what came of the gates, and what has changed since earlier."""
-    lines = [f"damaged: {sentence}" for sentence in verdicts.damage[:MOST_DAMAGED]]
-    if len(verdicts.damage) > MOST_DAMAGED:
-        lines.append(f"damaged: {len(verdicts.damage) - MOST_DAMAGED:,} runs more")
+    lines = [f"damaged: {sentence}" for sentence in verdicts.damage[:MAX_DAMAGED]]
+    if len(verdicts.damage) > MAX_DAMAGED:
+        lines.append(f"damaged: {len(verdicts.damage) - MAX_DAMAGED:,} runs more")
     lines += [f"misplaced: {sentence}" for sentence in verdicts.misplaced]
     if verdicts.changes is not None:
         from initbench.render.regression import change_lines
@@ -309,5 +313,5 @@ def print_verdicts(verdicts: GateReport) -> None:
     from initbench.render.text import one_line
 
     for line in lines:
-        printable = "".join(c if c.isprintable() else " " for c in line[:LONGEST_LINE])
+        printable = "".join(c if c.isprintable() else " " for c in line[:MAX_LINE_LENGTH])
         typer.echo(one_line(printable), err=True)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from initbench.study.results import ExperimentRuns
     from initbench.study.run_lesson import LessonResult
 
-LIST = "ls"
+LIST_COMMAND = "ls"
 Arguments = Annotated[
     list[str] | None,
     typer.Argument(
@@ -93,39 +93,41 @@ def lesson(
     """
     from initbench.store.store import Store
 
-    lessons, is_list = _lessons(arguments or [], data, first_seed, every=every)
-    crew = WorkerOptions(device, executor, workers, worker_memory)
-    workplace = build_run_context(Store(runs_root(runs_dir)), crew, data_dir, offline=offline)
+    lessons, is_list = _load_lessons(arguments or [], data, first_seed, every=every)
+    worker_options = WorkerOptions(device, executor, workers, worker_memory)
+    context = build_run_context(Store(runs_root(runs_dir)), worker_options, data_dir, offline=offline)
     if is_list:
-        _list(lessons, workplace, json_output=json_output)
+        _print_list(lessons, context, json_output=json_output)
         return
     arms = [arm.name for lesson in lessons for arm in lesson.arms]
     gates = training_gates(
-        "lesson", fail_if, fail_unless, strict, junit_xml, fail_on, rows=arms, judges_otherwise=True
+        "lesson", fail_if, fail_unless, strict, junit_xml, fail_on, rows=arms, decides_without_gates=True
     )
-    conducted: list[LessonResult] = []
+    results: list[LessonResult] = []
     verdicts: GateReport | None = None
     errors: list[InitbenchError] = []
     try:
-        for found in _conducted(lessons, workplace, errors, quiet=quiet, rerun=rerun):
-            conducted.append(found)
+        for result in _run_lessons(lessons, context, errors, quiet=quiet, rerun=rerun):
+            results.append(result)
             if not json_output:
-                _show(found, all_notes=notes)
-        verdicts = judge_training(gates, _trained_runs(lessons, conducted, workplace.store))
+                _print_result(result, all_notes=notes)
+        verdicts = judge_training(gates, _trained_runs(lessons, results, context.store))
     finally:  # an error in one lesson takes nothing away from those before it
         if json_output:
-            _print_document(conducted, verdicts)
-        elif len(conducted) > 1:
-            _print_sum(conducted)
+            _print_document(results, verdicts)
+        elif len(results) > 1:
+            _print_totals(results)
     if verdicts is not None:
         print_verdicts(verdicts)
-    failures = [line for one in conducted for line in one.failures]
-    failures += divergence_failures((run.status for one in conducted for run in _facts(one)), fail_on)
+    failures = [line for result in results for line in result.failures]
+    failures += divergence_failures(
+        (run.status for result in results for run in _run_summaries(result)), fail_on
+    )
     exit_with_failures(failures, errors)
     exit_with_verdicts(verdicts)
 
 
-def _lessons(
+def _load_lessons(
     arguments: Sequence[str], data: str | None, first_seed: int | None, *, every: bool
 ) -> tuple[list[Lesson], bool]:
     """The lessons asked for, and whether only their list is."""
@@ -134,7 +136,7 @@ def _lessons(
 
     names, overrides = split_arguments(arguments)
     overrides += [] if data is None else [f"data.name={data}"]
-    is_list = names[:1] == [LIST]
+    is_list = names[:1] == [LIST_COMMAND]
     names = names[1:] if is_list else names
     if every and names:
         raise UsageError("--all takes no names of lessons")
@@ -144,12 +146,12 @@ def _lessons(
     if not names:
         raise UsageError("no lessons are shipped with this installation; give the files of some")
     lessons = load_lessons(names, overrides)
-    return [one if first_seed is None else one.from_seed(first_seed) for one in lessons], is_list
+    return [lesson if first_seed is None else lesson.from_seed(first_seed) for lesson in lessons], is_list
 
 
-def _conducted(
+def _run_lessons(
     lessons: Sequence[Lesson],
-    workplace: RunContext,
+    context: RunContext,
     errors: list[InitbenchError],
     *,
     quiet: bool,
@@ -164,77 +166,77 @@ def _conducted(
 
     display = LiveProgress(quiet=quiet)
 
-    def get(configs: Sequence[ExperimentConfig]) -> list[ExperimentRuns]:
+    def run_configs(configs: Sequence[ExperimentConfig]) -> list[ExperimentRuns]:
         with display.showing():
-            return run_experiments(configs, driver=driver, store=workplace.store)
+            return run_experiments(configs, driver=driver, store=context.store)
 
-    with Runner(workplace, display, RunLimits(rerun=rerun)) as driver:
-        yield from process_or_skip(lessons, lambda lesson: run_lesson(lesson, get), errors)
+    with Runner(context, display, RunLimits(rerun=rerun)) as driver:
+        yield from process_or_skip(lessons, lambda lesson: run_lesson(lesson, run_configs), errors)
 
 
-def _trained_runs(lessons: Sequence[Lesson], conducted: Sequence[LessonResult], store: Store) -> TrainedRuns:
+def _trained_runs(lessons: Sequence[Lesson], results: Sequence[LessonResult], store: Store) -> TrainedRuns:
     """Return what the gates judge: the arms of all lessons, skipped ones included, as rows."""
     from initbench.study.verdicts import ClaimVerdict
 
     experiments: dict[str, list[str]] = {arm.config.name: [] for lesson in lessons for arm in lesson.arms}
-    for one in conducted:
-        for arm in one.arms:
+    for result in results:
+        for arm in result.arms:
             experiments[arm.arm.config.name] += [run.run_id for run in arm.trained.facts]
     return TrainedRuns(
         store=store,
         experiments=experiments,
-        facts=[run for one in conducted for run in _facts(one)],
-        tables=[one.table for one in conducted],
+        facts=[run for result in results for run in _run_summaries(result)],
+        tables=[result.table for result in results],
         rows=[arm.name for lesson in lessons for arm in lesson.arms],
-        is_complete=len(conducted) == len(lessons),
+        is_complete=len(results) == len(lessons),
         obstacles=[
-            f"the claim of {one.lesson.name} is undecided: {claim.claim.says}"
-            for one in conducted
-            for claim in one.claims
+            f"the claim of {result.lesson.name} is undecided: {claim.claim.says}"
+            for result in results
+            for claim in result.claims
             if claim.verdict is ClaimVerdict.UNDECIDED
         ],
     )
 
 
-def _facts(found: LessonResult) -> list[RunSummary]:
-    return [run for arm in found.arms for run in arm.trained.facts]
+def _run_summaries(result: LessonResult) -> list[RunSummary]:
+    return [run for arm in result.arms for run in arm.trained.facts]
 
 
-def _show(found: LessonResult, *, all_notes: bool) -> None:
+def _print_result(result: LessonResult, *, all_notes: bool) -> None:
     from initbench.cli.compare import is_ascii
     from initbench.render.compare.display_options import View
     from initbench.render.lesson_tables import print_lesson
     from initbench.render.terminal import stdout_console, stdout_width
 
     view = View(width=stdout_width(), ascii_only=is_ascii(), all_notes=all_notes)
-    print_lesson(stdout_console(), found, view=view)
+    print_lesson(stdout_console(), result, view=view)
 
 
-def _print_document(conducted: Sequence[LessonResult], verdicts: GateReport | None) -> None:
+def _print_document(results: Sequence[LessonResult], verdicts: GateReport | None) -> None:
     from initbench.render.lesson_document import lessons_document
     from initbench.store import strict_json
 
-    judged = {} if verdicts is None else verdicts.document()
-    typer.echo(strict_json.dumps({**lessons_document(conducted), **judged}))
+    gate_entries = {} if verdicts is None else verdicts.document()
+    typer.echo(strict_json.dumps({**lessons_document(results), **gate_entries}))
 
 
-def _print_sum(conducted: Sequence[LessonResult]) -> None:
+def _print_totals(results: Sequence[LessonResult]) -> None:
     from initbench.render.lesson_tables import tally
 
-    claims = [claim for one in conducted for claim in one.claims]
-    typer.echo(f"{len(conducted)} lessons, {len(claims)} claims: {tally(claims)}")
+    claims = [claim for result in results for claim in result.claims]
+    typer.echo(f"{len(results)} lessons, {len(claims)} claims: {tally(claims)}")
 
 
-def _list(lessons: Sequence[Lesson], workplace: RunContext, *, json_output: bool) -> None:
+def _print_list(lessons: Sequence[Lesson], context: RunContext, *, json_output: bool) -> None:
     from initbench.render.lesson_list import list_document, print_list
     from initbench.render.terminal import stdout_console
     from initbench.store import strict_json
     from initbench.study.results import load_stored_runs
     from initbench.study.run_lesson import count_runs
 
-    get = partial(load_stored_runs, workplace=workplace)
-    found = [(lesson, count_runs(lesson, get)) for lesson in lessons]
+    load_runs = partial(load_stored_runs, workplace=context)
+    run_counts = [(lesson, count_runs(lesson, load_runs)) for lesson in lessons]
     if json_output:
-        typer.echo(strict_json.dumps(list_document(found)))
+        typer.echo(strict_json.dumps(list_document(run_counts)))
     else:
-        print_list(stdout_console(), found)
+        print_list(stdout_console(), run_counts)

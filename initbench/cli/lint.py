@@ -48,19 +48,19 @@ def lint(
     _check_codes(fail_on or [])
     source = DataSource(root=data_root(data_dir), offline=offline, notify=lambda m: typer.echo(m, err=True))
     if model is not None:
-        found = parse_custom_model(model, arguments or [], shape, data, batch).lint(source)
+        report = parse_custom_model(model, arguments or [], shape, data, batch).lint(source)
     elif shape is not None or data is not None or batch is not None:
         raise UsageError(
             "--input, --data and --batch go with --model; a config has data.name and its own shapes"
         )
     else:
-        found = _of_config(arguments or [], source, runs_dir)
-    _show(found, json_output=json_output)
-    if _fails(found, fail_on or []):
+        report = _lint_config(arguments or [], source, runs_dir)
+    _print_report(report, json_output=json_output)
+    if _has_forbidden_finding(report, fail_on or []):
         raise typer.Exit(1)
 
 
-def _of_config(arguments: Sequence[str], source: DataSource, runs_dir: Path | None) -> LintReport:
+def _lint_config(arguments: Sequence[str], source: DataSource, runs_dir: Path | None) -> LintReport:
     from initbench.cli.load_configs import load_experiment
     from initbench.data.locate import resolve
     from initbench.data.preprocessing import preprocess
@@ -75,25 +75,25 @@ def _of_config(arguments: Sequence[str], source: DataSource, runs_dir: Path | No
 
 def _check_codes(codes: Sequence[str]) -> None:
     from initbench.linting.rule import CHECKS
-    from initbench.registry import unknown_name
+    from initbench.registry import unknown_name_message
 
-    known = [*CHECKS.names(), ANY]
+    valid_codes = [*CHECKS.names(), ANY]
     for code in codes:
-        if code not in known:
-            raise UsageError(f"--fail-on: {unknown_name('lint code', code, known)}")
+        if code not in valid_codes:
+            raise UsageError(f"--fail-on: {unknown_name_message('lint code', code, valid_codes)}")
 
 
-def _fails(found: LintReport, codes: Sequence[str]) -> bool:
+def _has_forbidden_finding(report: LintReport, codes: Sequence[str]) -> bool:
     return any(
-        finding.code in codes or (ANY in codes and finding.level == "warning") for finding in found.findings
+        finding.code in codes or (ANY in codes and finding.level == "warning") for finding in report.findings
     )
 
 
-def _show(found: LintReport, *, json_output: bool) -> None:
+def _print_report(report: LintReport, *, json_output: bool) -> None:
     from initbench.render.lint_tables import lint_json, print_lint
     from initbench.render.terminal import stdout_console
 
     if json_output:
-        typer.echo(lint_json(found))
+        typer.echo(lint_json(report))
     else:
-        print_lint(stdout_console(), found)
+        print_lint(stdout_console(), report)

@@ -25,8 +25,8 @@ def load_experiments(arguments: Sequence[str]) -> list[ExperimentConfig]:
 
 def load_experiment(arguments: Sequence[str], defaults: Mapping[str, object], verb: str) -> ExperimentConfig:
     """Load the one config that a command is about; `defaults` hold for keys that no argument sets."""
-    given = {argument.partition("=")[0] for argument in arguments if "=" in argument}
-    missing = [f"{key}={value}" for key, value in defaults.items() if key not in given]
+    overridden_keys = {argument.partition("=")[0] for argument in arguments if "=" in argument}
+    missing = [f"{key}={value}" for key, value in defaults.items() if key not in overridden_keys]
     configs = load_experiments([*arguments, *missing])
     if len(configs) > 1:
         raise UsageError(f"{verb} one config at a time")

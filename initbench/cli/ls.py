@@ -82,14 +82,14 @@ def ls(
 
     store = Store(runs_root(runs_dir))
     records = _select(store, patterns or [], status, sweep)
-    problems = {record["run_id"]: _problems(store, record) for record in records} if verify else {}
+    problems = {record["run_id"]: _find_problems(store, record) for record in records} if verify else {}
     misplaced = [] if status or sweep else _misplaced(store.root, patterns or [])
     if sort is not None:
         by_id = {record["run_id"]: record for record in records}
         records = [by_id[run["run_id"]] for run in sort_runs(list(map(_summary, records)), sort)]
     groups = None if by is None else (by, group_runs(list(map(_summary, records)), by))
-    _print(records, groups, problems, _nothing(store.root, status), json_output=json_output)
-    lines = [f"{run_id}: {problem}" for run_id, found in problems.items() for problem in found]
+    _print(records, groups, problems, _empty_message(store.root, status), json_output=json_output)
+    lines = [f"{run_id}: {problem}" for run_id, run_problems in problems.items() for problem in run_problems]
     if verify and (lines or misplaced):
         raise StoreError("\n".join([*lines, *misplaced]))
     for sentence in misplaced:
@@ -103,7 +103,7 @@ def _misplaced(root: Path, patterns: Sequence[str]) -> list[str]:
     return describe_misplaced(run for run in find_misplaced(root) if run.matches(patterns))
 
 
-def _problems(store: Store, record: dict[str, Any]) -> list[str]:
+def _find_problems(store: Store, record: dict[str, Any]) -> list[str]:
     """What is not as it was stored; nothing is known of a run that never came to its end."""
     from initbench.store.run_directory import RUN, STOPPED
 
@@ -117,7 +117,7 @@ def _print(
     records: Sequence[dict[str, Any]],
     groups: Groups | None,
     problems: dict[str, list[str]],
-    nothing: str,
+    empty_message: str,
     *,
     json_output: bool,
 ) -> None:
@@ -136,7 +136,7 @@ def _print(
         table = run_table(records, now) if groups is None else group_table(groups, now)
         print_uncut(stdout_console(), table)
     else:
-        typer.echo(nothing, err=True)
+        typer.echo(empty_message, err=True)
 
 
 def run_table(records: Sequence[dict[str, Any]], now: datetime) -> Table:
@@ -147,7 +147,7 @@ def run_table(records: Sequence[dict[str, Any]], now: datetime) -> Table:
         ("run", "status", "data", "val %", "test %", "steps", "age"), left=("run", "status", "data")
     )
     for record in records:
-        cells = _cells(_summary(record), now)
+        cells = _table_cells(_summary(record), now)
         grid.add(cells, _STYLES.get(cells[1]))
     return grid.table()
 
@@ -163,13 +163,13 @@ def group_table(groups: Groups, now: datetime) -> Table:
     for row in rows:
         statuses = row["statuses"]
         words = list(statuses) if len(statuses) == 1 else [f"{n} {name}" for name, n in statuses.items()]
-        accuracies = (_percent(row["val_accuracy"]), _percent(row["test_accuracy"]))
+        accuracies = (_format_percent(row["val_accuracy"]), _format_percent(row["test_accuracy"]))
         value = "–" if row[key] is None else str(row[key])
-        grid.add([value, str(row["runs"]), ", ".join(words), *accuracies, age(row["created"], now)])
+        grid.add([value, str(row["runs"]), ", ".join(words), *accuracies, format_age(row["created"], now)])
     return grid.table()
 
 
-def age(created: object, now: datetime) -> str:
+def format_age(created: object, now: datetime) -> str:
     """The time since `created` (ISO 8601) in its largest unit: `3 min`."""
     try:
         seconds = (now - datetime.fromisoformat(str(created))).total_seconds()
@@ -186,25 +186,25 @@ def _select(store: Store, patterns: list[str], status: str | None, sweep: str | 
 
     if status is not None and status not in STATUSES:
         from initbench.errors import UnknownNameError
-        from initbench.registry import unknown_name
+        from initbench.registry import unknown_name_message
 
-        raise UnknownNameError(unknown_name("status", status, STATUSES))
+        raise UnknownNameError(unknown_name_message("status", status, STATUSES))
     records = store.records()
-    known = {record["run_id"]: record for record in records}
-    wanted = set(store.find(patterns, known)) if patterns else None
+    records_by_id = {record["run_id"]: record for record in records}
+    wanted = set(store.find(patterns, records_by_id)) if patterns else None
     if sweep is not None:
         from initbench.store import sweep_index
 
         swept = sweep_index.runs_of(sweep_index.read(store.root, sweep))
         wanted = swept if wanted is None else wanted & swept
     return [
-        _with_steps_made(store, record)
+        _with_current_step(store, record)
         for record in records
         if (wanted is None or record["run_id"] in wanted) and status in (None, record["status"])
     ]
 
 
-def _with_steps_made(store: Store, record: dict[str, Any]) -> dict[str, Any]:
+def _with_current_step(store: Store, record: dict[str, Any]) -> dict[str, Any]:
     """The record of a run that has not ended tells the step that it goes on from."""
     if record.get("steps") is not None:
         return record
@@ -223,15 +223,15 @@ def _summary(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _cells(summary: Summary, now: datetime) -> list[str]:
+def _table_cells(summary: Summary, now: datetime) -> list[str]:
     return [
         str(summary["run_id"]),
         str(summary["status"]),
         _dataset(summary),
-        _percent(summary["val_accuracy"]),
-        _percent(summary["test_accuracy"]),
+        _format_percent(summary["val_accuracy"]),
+        _format_percent(summary["test_accuracy"]),
         "–" if summary["steps"] is None else f"{summary['steps']:,}",
-        age(summary["created"], now),
+        format_age(summary["created"], now),
     ]
 
 
@@ -242,7 +242,7 @@ def _dataset(summary: Summary) -> str:
     return str(used) if requested in (None, used) else f"{used} (for {requested})"
 
 
-def _percent(fraction: object) -> str:
+def _format_percent(fraction: object) -> str:
     from initbench.render.text import percent
     from initbench.store.strict_json import number_or_none
 
@@ -252,7 +252,7 @@ def _percent(fraction: object) -> str:
         return percent(None)
 
 
-def _nothing(root: Path, status: str | None) -> str:
+def _empty_message(root: Path, status: str | None) -> str:
     if status is not None:
         return f"No {status} runs in {root}."
     return f"No runs in {root} yet. Start one: initbench run configs/relu_kaiming.yaml"

@@ -29,11 +29,11 @@ from initbench.cli import (
     training_data,
     validate,
 )
-from initbench.cli.options import add
+from initbench.cli.options import add_command
 from initbench.cli.output_streams import check_output, install_output_streams
 from initbench.errors import AllocationError, ConfigError, InitbenchError, StoreError, Terminated
 from initbench.interrupts import begin_command, install_signal_handlers
-from initbench.memory import refused_bytes
+from initbench.memory import failed_allocation_size
 
 app = typer.Typer(
     name="initbench",
@@ -61,12 +61,12 @@ for _command in (
     validate.validate,
     schema.schema,
 ):
-    add(app, None, _command)
+    add_command(app, None, _command)
 app.add_typer(training_data.app, name="data")
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(is_requested: bool) -> None:
+    if is_requested:
         typer.echo(f"initbench {__version__}")
         raise typer.Exit
 
@@ -94,16 +94,16 @@ def run_command(arguments: Sequence[str]) -> int:
 
     A code that was decided outlives the loss of what was printed.
     """
-    code = _call(arguments)
+    code = _call_app(arguments)
     try:
         check_output()
     except InitbenchError as error:
-        lost = _print_error(error)
-        return code or lost
+        output_error_code = _print_error(error)
+        return code or output_error_code
     return code
 
 
-def _call(arguments: Sequence[str]) -> int:
+def _call_app(arguments: Sequence[str]) -> int:
     try:
         app(args=list(arguments), prog_name="initbench")
     except SystemExit as end:
@@ -113,7 +113,7 @@ def _call(arguments: Sequence[str]) -> int:
     except InitbenchError as error:
         return _print_error(error)
     except Terminated as error:
-        print(f"initbench: interrupted{_resuming(arguments)}", file=sys.stderr)
+        print(f"initbench: interrupted{_resume_advice(arguments)}", file=sys.stderr)
         return error.exit_code
     except Exception as error:
         return _report_exception(error)
@@ -129,9 +129,9 @@ def _end_of_file(end: SystemExit) -> Exception | None:
 
 def _report_exception(error: Exception) -> int:
     """Print what went wrong and return the exit code: 3 if the machine refused something, 4 for a bug."""
-    asked = refused_bytes(error)
-    if asked is not None:
-        print(f"initbench: not enough memory: {asked} were asked for and refused", file=sys.stderr)
+    requested = failed_allocation_size(error)
+    if requested is not None:
+        print(f"initbench: not enough memory: {requested} were asked for and refused", file=sys.stderr)
         return AllocationError.exit_code
     if isinstance(error, OSError) and error.strerror is not None:
         name = "" if error.filename is None else f": {str(error.filename)[:200]}"
@@ -142,12 +142,12 @@ def _report_exception(error: Exception) -> int:
     return InitbenchError.exit_code
 
 
-def _resuming(arguments: Sequence[str]) -> str:
+def _resume_advice(arguments: Sequence[str]) -> str:
     """Return the advice to resume from the last checkpoints; empty after a command that leaves none."""
     if list(arguments[:1]) not in (["run"], ["sweep"], ["lesson"]):
         return ""
-    again = ["initbench", *(argument for argument in arguments if argument != "--rerun")]
-    return f"; to go on: {shlex.join(again)}"
+    command = ["initbench", *(argument for argument in arguments if argument != "--rerun")]
+    return f"; to go on: {shlex.join(command)}"
 
 
 def _print_error(error: InitbenchError) -> int:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from initbench.store.merging import MergeResult
 
 SCHEMA = "initbench.merge/1"
-_SHOWN = 10
+_MAX_LISTED = 10
 
 
 def merge(
@@ -51,9 +51,9 @@ def merge(
 def _print(merged: MergeResult, root: Path) -> None:
     from initbench.render.text import plural
 
-    there = f", {len(merged.same):,} there already" if merged.same else ""
-    typer.echo(f"{plural(len(merged.copied), 'run')} copied to {root}{there}")
-    for run_id, why in list(merged.left.items())[:_SHOWN]:
-        typer.echo(f"skipped: {run_id} {why}", err=True)
-    if len(merged.left) > _SHOWN:
-        typer.echo(f"skipped: {len(merged.left) - _SHOWN:,} more runs", err=True)
+    unchanged_note = f", {len(merged.same):,} there already" if merged.same else ""
+    typer.echo(f"{plural(len(merged.copied), 'run')} copied to {root}{unchanged_note}")
+    for run_id, reason in list(merged.left.items())[:_MAX_LISTED]:
+        typer.echo(f"skipped: {run_id} {reason}", err=True)
+    if len(merged.left) > _MAX_LISTED:
+        typer.echo(f"skipped: {len(merged.left) - _MAX_LISTED:,} more runs", err=True)

@@ -61,7 +61,7 @@ Notes = Annotated[
 AllLayers = Annotated[bool, typer.Option("--all-layers", help="Show every layer of a deep net.")]
 
 
-def add(app: typer.Typer, name: str | None, command: Callable[..., None]) -> None:
+def add_command(app: typer.Typer, name: str | None, command: Callable[..., None]) -> None:
     """Make `command` a command of `app`; its summary stands in the list of commands without being cut."""
     app.command(name, short_help=str(command.__doc__).partition("\n")[0])(command)
 

@@ -55,11 +55,11 @@ def probe(
     from initbench.data.locate import data_root
 
     arguments = arguments or []
-    _check_together(model, axes, depths, train_steps)
+    _check_combination(model, axes, depths, train_steps)
     source = DataSource(root=data_root(data_dir), offline=offline, notify=lambda m: typer.echo(m, err=True))
     if model is not None:
-        found = parse_custom_model(model, arguments, shape, data, batch).survey(source, device)
-        _show_own(found, all_layers=all_layers, json_output=json_output)
+        module_survey = parse_custom_model(model, arguments, shape, data, batch).survey(source, device)
+        _print_module_survey(module_survey, all_layers=all_layers, json_output=json_output)
         return
     if shape is not None or data is not None or batch is not None:
         raise UsageError(
@@ -69,26 +69,28 @@ def probe(
         show_map(arguments, axes, source, device, steps=train_steps, json_output=json_output)
         return
     if depths is None:
-        found_here = _survey(_config(arguments), source, device, runs_dir)
-        _show(found_here, all_layers=all_layers, json_output=json_output)
+        config_survey = _survey_config(_load_config(arguments), source, device, runs_dir)
+        _print_config_survey(config_survey, all_layers=all_layers, json_output=json_output)
         return
-    asked = _depths(depths)
-    configs = [_config([*arguments, f"model.depth={depth}"]) for depth in asked]
-    surveys = [_survey(config, source, device, runs_dir) for config in configs]
-    _show_depths(dict(zip(asked, surveys, strict=True)), json_output=json_output)
+    depth_values = _parse_depths(depths)
+    configs = [_load_config([*arguments, f"model.depth={depth}"]) for depth in depth_values]
+    surveys = [_survey_config(config, source, device, runs_dir) for config in configs]
+    _print_depths(dict(zip(depth_values, surveys, strict=True)), json_output=json_output)
 
 
-def _show_own(found: ModuleSurvey, *, all_layers: bool, json_output: bool) -> None:
+def _print_module_survey(survey: ModuleSurvey, *, all_layers: bool, json_output: bool) -> None:
     from initbench.render.module_survey_tables import own_json, print_own
     from initbench.render.terminal import stdout_console
 
     if json_output:
-        typer.echo(own_json(found))
+        typer.echo(own_json(survey))
     else:
-        print_own(stdout_console(), found, all_layers=all_layers)
+        print_own(stdout_console(), survey, all_layers=all_layers)
 
 
-def _check_together(model: str | None, axes: str | None, depths: str | None, train_steps: int | None) -> None:
+def _check_combination(
+    model: str | None, axes: str | None, depths: str | None, train_steps: int | None
+) -> None:
     if model is not None and (axes is not None or depths is not None):
         raise UsageError("--map and --depths change model.depth of a config; --model has none")
     if axes is not None and depths is not None:
@@ -97,18 +99,18 @@ def _check_together(model: str | None, axes: str | None, depths: str | None, tra
         raise UsageError(f"--train trains the nets of a map; add {EXAMPLE}")
 
 
-def _show(found: ConfigSurvey, *, all_layers: bool, json_output: bool) -> None:
+def _print_config_survey(survey: ConfigSurvey, *, all_layers: bool, json_output: bool) -> None:
     from initbench.render.survey_rows import document_json
     from initbench.render.survey_tables import print_survey
     from initbench.render.terminal import stdout_console
 
     if json_output:
-        typer.echo(document_json(found))
+        typer.echo(document_json(survey))
     else:
-        print_survey(stdout_console(), found, all_layers=all_layers)
+        print_survey(stdout_console(), survey, all_layers=all_layers)
 
 
-def _show_depths(surveys: dict[int, ConfigSurvey], *, json_output: bool) -> None:
+def _print_depths(surveys: dict[int, ConfigSurvey], *, json_output: bool) -> None:
     from initbench.render.depth_table import depths_json, print_depths
     from initbench.render.terminal import stdout_console
 
@@ -118,7 +120,7 @@ def _show_depths(surveys: dict[int, ConfigSurvey], *, json_output: bool) -> None
         print_depths(stdout_console(), surveys)
 
 
-def _depths(text: str) -> list[int]:
+def _parse_depths(text: str) -> list[int]:
     try:
         depths = [int(part) for part in text.split(",")]
     except ValueError:
@@ -130,13 +132,15 @@ def _depths(text: str) -> list[int]:
     return depths
 
 
-def _config(arguments: list[str]) -> ExperimentConfig:
+def _load_config(arguments: list[str]) -> ExperimentConfig:
     from initbench.cli.load_configs import load_experiment
 
     return load_experiment(arguments, {"seeds": SEEDS, "probe.batch": SAMPLES}, "probe")
 
 
-def _survey(config: ExperimentConfig, source: DataSource, device: str, runs_dir: Path | None) -> ConfigSurvey:
+def _survey_config(
+    config: ExperimentConfig, source: DataSource, device: str, runs_dir: Path | None
+) -> ConfigSurvey:
     from initbench.data.locate import resolve
     from initbench.data.preprocessing import preprocess
     from initbench.diagnostics.survey import survey
@@ -144,6 +148,6 @@ def _survey(config: ExperimentConfig, source: DataSource, device: str, runs_dir:
     from initbench.runner.device import resolve_device
     from initbench.store.store import Store
 
-    chosen = resolve_device(device)
+    torch_device = resolve_device(device)
     origins = resolve_weight_sources(config, Store(runs_root(runs_dir)), source)
-    return survey(config, preprocess(resolve(config.data, source), config.data, chosen), origins)
+    return survey(config, preprocess(resolve(config.data, source), config.data, torch_device), origins)

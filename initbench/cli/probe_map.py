@@ -47,25 +47,25 @@ def show_map(
 
     texts, rest = split_axes(arguments)
     axes = parse_axes([axes_text, *texts])
-    config = _config(rest)
-    chosen = resolve_device(device)
-    data = preprocess(resolve(config.data, source), config.data, chosen)
+    config = _load_config(rest)
+    torch_device = resolve_device(device)
+    data = preprocess(resolve(config.data, source), config.data, torch_device)
     check_family(config, data)
     for depth in {axes.depth[0], axes.depth[-1]}:
         load_experiments([*rest, "init.scheme=lecun_normal", f"model.depth={depth}"])
     with StageDisplay(config.name) as display:
-        found = compute_map(config, axes, data, display, steps=steps)
+        trainability_map = compute_map(config, axes, data, display, steps=steps)
     if json_output:
-        typer.echo(document_json(found))
+        typer.echo(document_json(trainability_map))
     else:
-        print_map(stdout_console(), found)
+        print_map(stdout_console(), trainability_map)
 
 
-def _config(arguments: Sequence[str]) -> ExperimentConfig:
+def _load_config(arguments: Sequence[str]) -> ExperimentConfig:
     from initbench.cli.load_configs import load_experiment
 
-    given = {argument.partition("=")[0] for argument in arguments if "=" in argument}
+    overridden_keys = {argument.partition("=")[0] for argument in arguments if "=" in argument}
     for key in SET_BY_THE_MAP:
-        if any(name == key or name.startswith(f"{key}.") for name in given):
+        if any(name == key or name.startswith(f"{key}.") for name in overridden_keys):
             raise UsageError(f"--map sets {key} itself at every point; leave it out")
     return load_experiment(arguments, DEFAULTS, "probe")

@@ -35,39 +35,39 @@ def rm(
     if not dry_run:  # what an interrupted removal left is not found by its name any more
         store.recover()
     run_ids = store.find(patterns)
-    _refuse_running(store, run_ids)
+    _require_none_running(store, run_ids)
     if dry_run:
-        _tell("would remove", run_ids)
-    elif yes or _confirmed(run_ids):
+        _print_run_ids("would remove", run_ids)
+    elif yes or _confirm_removal(run_ids):
         for run_id in run_ids:
             store.remove(run_id)
-            _tell("removed", [run_id])
+            _print_run_ids("removed", [run_id])
     else:
         typer.echo("Nothing was removed.", err=True)
 
 
-def _refuse_running(store: Store, run_ids: list[str]) -> None:
+def _require_none_running(store: Store, run_ids: list[str]) -> None:
     if running := [run_id for run_id in run_ids if store.is_busy(run_id)]:
         raise StoreError(f"still running, so nothing was removed: {', '.join(running)}")
 
 
-def _confirmed(run_ids: list[str]) -> bool:
+def _confirm_removal(run_ids: list[str]) -> bool:
     from initbench.render.text import one_line, plural
 
     runs = plural(len(run_ids), "run")
-    if not _interactive():
+    if not _is_interactive():
         raise UsageError(f"say --yes to remove {runs} without being asked")
     for run_id in run_ids:
         typer.echo(f"  {one_line(run_id)}", err=True)
     return typer.confirm(f"Remove {runs}?", err=True)
 
 
-def _interactive() -> bool:
+def _is_interactive() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
-def _tell(done: str, run_ids: list[str]) -> None:
+def _print_run_ids(action: str, run_ids: list[str]) -> None:
     from initbench.render.text import one_line
 
     for run_id in run_ids:
-        typer.echo(f"{done} {one_line(run_id)}")
+        typer.echo(f"{action} {one_line(run_id)}")

@@ -10,7 +10,7 @@ import typer
 from initbench.cli.batch import exit_with_failures, process_or_skip
 from initbench.cli.gate_options import FailIf, FailUnless, JunitXml, Strict, print_verdicts
 from initbench.cli.options import AllLayers, ConfigArguments, DataDir, Json, RunsDir, runs_root
-from initbench.cli.sweep_options import MaxTime, seconds_of
+from initbench.cli.sweep_options import MaxTime, parse_duration
 from initbench.cli.training_gates import (
     FailOn,
     TrainedRuns,
@@ -71,7 +71,7 @@ def run(
     from initbench.cli.load_configs import load_experiments
     from initbench.runner.pending import RunLimits
 
-    budget = RunLimits(max_seconds=seconds_of(max_time), rerun=rerun)
+    limits = RunLimits(max_seconds=parse_duration(max_time), rerun=rerun)
     configs = load_experiments(arguments)
     if print_config:
         _print_configs(configs)
@@ -80,38 +80,38 @@ def run(
 
     names = [config.name for config in configs]
     gates = training_gates("run", fail_if, fail_unless, strict, junit_xml, fail_on, rows=names)
-    crew = WorkerOptions(device, executor, workers, worker_memory)
-    workplace = build_run_context(Store(runs_root(runs_dir)), crew, data_dir, offline=offline)
-    executions: list[ExperimentOutcome] = []
+    worker_options = WorkerOptions(device, executor, workers, worker_memory)
+    context = build_run_context(Store(runs_root(runs_dir)), worker_options, data_dir, offline=offline)
+    outcomes: list[ExperimentOutcome] = []
     errors: list[InitbenchError] = []
-    seen: list[StoredRun] = []
+    stored_runs: list[StoredRun] = []
     verdicts: GateReport | None = None
     try:
-        for execution in _executions(configs, workplace, errors, budget, quiet=quiet):
-            executions.append(execution)
-            runs = _stored(workplace.store, execution)
-            seen += runs
+        for outcome in _run_experiments(configs, context, errors, limits, quiet=quiet):
+            outcomes.append(outcome)
+            runs = _stored_runs(context.store, outcome)
+            stored_runs += runs
             if not json_output:
-                _show(runs, all_layers=all_layers)
-        verdicts = judge_training(gates, _trained_runs(configs, executions, workplace.store))
+                _print_runs(runs, all_layers=all_layers)
+        verdicts = judge_training(gates, _trained_runs(configs, outcomes, context.store))
     finally:  # a signal takes nothing away from what was trained before it
-        if json_output and (executions or len(configs) > 1):
-            _print_document(seen, verdicts)
+        if json_output and (outcomes or len(configs) > 1):
+            _print_document(stored_runs, verdicts)
     if verdicts is not None:
         print_verdicts(verdicts)
-    if budget.max_seconds is not None and (waiting := _waiting(executions, workplace.store)):
+    if limits.max_seconds is not None and (waiting := _count_waiting(outcomes, context.store)):
         _report_waiting(waiting)
-    failures = [f"{one.config.name} failed: {error}" for one in executions for error in one.errors]
-    failures += divergence_failures([run.record["status"] for run in seen], fail_on)
+    failures = [f"{outcome.config.name} failed: {error}" for outcome in outcomes for error in outcome.errors]
+    failures += divergence_failures([run.record["status"] for run in stored_runs], fail_on)
     exit_with_failures(failures, errors)
     exit_with_verdicts(verdicts)
 
 
-def _executions(
+def _run_experiments(
     configs: list[ExperimentConfig],
-    workplace: RunContext,
+    context: RunContext,
     errors: list[InitbenchError],
-    budget: RunLimits,
+    limits: RunLimits,
     *,
     quiet: bool,
 ) -> Iterator[ExperimentOutcome]:
@@ -123,23 +123,23 @@ def _executions(
 
     def execute(config: ExperimentConfig) -> ExperimentOutcome:
         with display.showing():
-            (execution,) = driver.run([config])
-        return execution
+            (outcome,) = driver.run([config])
+        return outcome
 
-    with Runner(workplace, display, budget) as driver:
+    with Runner(context, display, limits) as driver:
         yield from process_or_skip(configs, execute, errors)
 
 
 def _trained_runs(
-    configs: Sequence[ExperimentConfig], executions: Sequence[ExperimentOutcome], store: Store
+    configs: Sequence[ExperimentConfig], outcomes: Sequence[ExperimentOutcome], store: Store
 ) -> TrainedRuns:
     """Return what the gates judge: the runs of all experiments, skipped ones included."""
     from initbench.analysis.load_runs import read_facts
     from initbench.analysis.tables import tables
 
     experiments: dict[str, list[str]] = {config.name: [] for config in configs}
-    for execution in executions:
-        experiments[execution.config.name] += execution.run_ids
+    for outcome in outcomes:
+        experiments[outcome.config.name] += outcome.run_ids
     stored = [run_id for run_ids in experiments.values() for run_id in run_ids if store.status(run_id)]
     facts = read_facts(store, stored) if stored else []
     return TrainedRuns(
@@ -148,18 +148,18 @@ def _trained_runs(
         facts=facts,
         tables=tables([run for run in facts if run.is_placed]),
         rows=list(experiments),
-        is_complete=len(executions) == len(configs) and not _waiting(executions, store),
+        is_complete=len(outcomes) == len(configs) and not _count_waiting(outcomes, store),
     )
 
 
-def _waiting(executions: Sequence[ExperimentOutcome], store: Store) -> int:
+def _count_waiting(outcomes: Sequence[ExperimentOutcome], store: Store) -> int:
     """Return the number of runs that --max-time left for the next call."""
     from initbench.runner.pending import RunLimits
 
     return sum(
-        len(execution.config.seed_list)
-        - sum(not RunLimits(keep_failed=True).will_run(store.status(run_id)) for run_id in execution.run_ids)
-        for execution in executions
+        len(outcome.config.seed_list)
+        - sum(not RunLimits(keep_failed=True).will_run(store.status(run_id)) for run_id in outcome.run_ids)
+        for outcome in outcomes
     )
 
 
@@ -170,8 +170,8 @@ def _report_waiting(waiting: int) -> None:
     typer.echo(f"initbench: time is up: {plural(waiting, 'run')} left; the same command resumes", err=True)
 
 
-def _stored(store: Store, execution: ExperimentOutcome) -> list[StoredRun]:
-    return [store.read(run_id) for run_id in execution.run_ids if store.status(run_id)]
+def _stored_runs(store: Store, outcome: ExperimentOutcome) -> list[StoredRun]:
+    return [store.read(run_id) for run_id in outcome.run_ids if store.status(run_id)]
 
 
 def _print_configs(configs: list[ExperimentConfig]) -> None:
@@ -180,7 +180,7 @@ def _print_configs(configs: list[ExperimentConfig]) -> None:
     typer.echo("---\n".join(to_yaml(config) for config in configs), nl=False)
 
 
-def _show(runs: list[StoredRun], *, all_layers: bool) -> None:
+def _print_runs(runs: list[StoredRun], *, all_layers: bool) -> None:
     from initbench.render.run_tables import print_experiment
     from initbench.render.terminal import stdout_console
 

@@ -81,9 +81,9 @@ def _key_named(option: str, name: str, keys: Mapping[str, str], others: Sequence
     if name in keys.values():
         return name
     if name not in keys:
-        from initbench.registry import unknown_name
+        from initbench.registry import unknown_name_message
 
-        raise UnknownNameError(f"{option}: {unknown_name('key', name, [*keys, *others])}")
+        raise UnknownNameError(f"{option}: {unknown_name_message('key', name, [*keys, *others])}")
     return keys[name]
 
 

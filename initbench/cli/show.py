@@ -24,7 +24,7 @@ def show(
 
     if not patterns:
         raise UsageError("name a run or an experiment; `initbench ls` lists them")
-    experiments = _grouped(Store(runs_root(runs_dir)), patterns)
+    experiments = _group_by_experiment(Store(runs_root(runs_dir)), patterns)
     if json_output:
         from initbench.render.json_documents import runs_json
 
@@ -39,7 +39,7 @@ def show(
             typer.echo(failed)
 
 
-def _grouped(store: Store, patterns: list[str]) -> list[list[StoredRun]]:
+def _group_by_experiment(store: Store, patterns: list[str]) -> list[list[StoredRun]]:
     """The runs, those that differ in their seed alone together, seeds in order."""
     groups: dict[tuple[str, str], list[StoredRun]] = {}
     for run_id in store.find(patterns):

@@ -20,7 +20,7 @@ from initbench.cli.sweep_options import (
     Retry,
     ShardOption,
     SkipInvalid,
-    seconds_of,
+    parse_duration,
 )
 from initbench.cli.training_gates import (
     FailOn,
@@ -87,10 +87,10 @@ def sweep(
     from initbench.runner.pending import RunLimits
     from initbench.store.store import Store
 
-    seconds = seconds_of(max_time)
-    found = _sweep(arguments, shard, skip_invalid=skip_invalid)
+    seconds = parse_duration(max_time)
+    sweep_config = _load_sweep(arguments, shard, skip_invalid=skip_invalid)
     if print_config:
-        _print_configs(found)
+        _print_configs(sweep_config)
         return
     gates = training_gates(
         "sweep",
@@ -99,17 +99,19 @@ def sweep(
         strict,
         junit_xml,
         fail_on,
-        rows=None if shard else [point.label for point in found.points],  # of a part, not all are known
-        from_file=found.gates,
+        rows=None
+        if shard
+        else [point.label for point in sweep_config.points],  # of a part, not all are known
+        from_file=sweep_config.gates,
     )
-    crew = WorkerOptions(device, executor, workers, worker_memory)
-    workplace = build_run_context(Store(runs_root(runs_dir)), crew, data_dir, offline=offline)
-    budget = RunLimits(fail_fast, seconds, limit, tuple(retry or ()), rerun, keep_failed=True)
-    asked = _SweepCommand(found, workplace, budget, shard, json_output, notes)
+    worker_options = WorkerOptions(device, executor, workers, worker_memory)
+    context = build_run_context(Store(runs_root(runs_dir)), worker_options, data_dir, offline=offline)
+    limits = RunLimits(fail_fast, seconds, limit, tuple(retry or ()), rerun, keep_failed=True)
+    command = _SweepCommand(sweep_config, context, limits, shard, json_output, notes)
     if dry_run:
-        asked.plan()
+        command.plan()
     else:
-        asked.run(gates, quiet=quiet, fail_on=fail_on)
+        command.run(gates, quiet=quiet, fail_on=fail_on)
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,8 @@ class _SweepCommand:
     """A sweep, or the part of it that is this machine's, and how it is to be run."""
 
     sweep: Sweep
-    workplace: RunContext
-    budget: RunLimits
+    context: RunContext
+    limits: RunLimits
     shard: str | None
     json_output: bool
     all_notes: bool
@@ -132,13 +134,13 @@ class _SweepCommand:
         from initbench.study.forecast import forecast
         from initbench.study.run_sweep import load_stored_sweep
 
-        found = load_stored_sweep(self.sweep, self.workplace)
-        ahead = forecast(found, self.workplace, self.budget)
+        result = load_stored_sweep(self.sweep, self.context)
+        outlook = forecast(result, self.context, self.limits)
         if self.json_output:
-            more = {"shard": self.shard, "dry_run": True, "outlook": asdict(ahead)}
-            typer.echo(strict_json.dumps(sweep_document(found, _view(), more)))
+            extra_keys = {"shard": self.shard, "dry_run": True, "outlook": asdict(outlook)}
+            typer.echo(strict_json.dumps(sweep_document(result, _view(), extra_keys)))
         else:
-            print_plan(stdout_console(), found, list(plan_lines(found, ahead)))
+            print_plan(stdout_console(), result, list(plan_lines(result, outlook)))
 
     def run(self, gates: GateOptions, *, quiet: bool, fail_on: str | None) -> None:
         """Train what is missing, then show and judge everything."""
@@ -151,20 +153,20 @@ class _SweepCommand:
         display = SweepDisplay(self.sweep.name, quiet=quiet)
         for line in skipped_points(self.sweep):
             display.say(line)
-        before = load_stored_sweep(self.sweep, self.workplace)
-        ahead = before.ahead(self.budget)
+        stored_result = load_stored_sweep(self.sweep, self.context)
+        runs_to_train = stored_result.ahead(self.limits)
         with (
-            display.showing(before.total, before.total - ahead),
-            Runner(self.workplace, display, self.budget) as driver,
+            display.showing(stored_result.total, stored_result.total - runs_to_train),
+            Runner(self.context, display, self.limits) as driver,
         ):
-            found = run_sweep(self.sweep, self.workplace, driver.run)
-        if (kept := ahead - display.done - found.unfinished) > 0:
-            display.say(f"{self.sweep.name}: {text.plural(kept, 'run')} not trained anew")
-        verdicts = self._verdicts(found, gates)
-        self._show(found, verdicts)
-        _fail(found, verdicts, fail_on)
+            result = run_sweep(self.sweep, self.context, driver.run)
+        if (kept_runs := runs_to_train - display.done - result.unfinished) > 0:
+            display.say(f"{self.sweep.name}: {text.plural(kept_runs, 'run')} not trained anew")
+        verdicts = self._judge(result, gates)
+        self._print_result(result, verdicts)
+        _exit_on_failure(result, verdicts, fail_on)
 
-    def _show(self, found: SweepResult, verdicts: GateReport | None) -> None:
+    def _print_result(self, result: SweepResult, verdicts: GateReport | None) -> None:
         from initbench.cli.gate_options import print_verdicts
         from initbench.render.sweep_document import sweep_document
         from initbench.render.sweep_tables import print_result
@@ -172,46 +174,48 @@ class _SweepCommand:
         from initbench.store import strict_json
 
         if self.json_output:
-            judged = {} if verdicts is None else verdicts.document()
-            more = {"shard": self.shard, "dry_run": False, **judged}
-            typer.echo(strict_json.dumps(sweep_document(found, _view(), more)))
+            gate_entries = {} if verdicts is None else verdicts.document()
+            extra_keys = {"shard": self.shard, "dry_run": False, **gate_entries}
+            typer.echo(strict_json.dumps(sweep_document(result, _view(), extra_keys)))
         else:
-            print_result(stdout_console(), found, replace(_view(), all_notes=self.all_notes))
+            print_result(stdout_console(), result, replace(_view(), all_notes=self.all_notes))
         if verdicts is not None:
             print_verdicts(verdicts)
 
-    def _verdicts(self, found: SweepResult, options: GateOptions) -> GateReport | None:
+    def _judge(self, result: SweepResult, options: GateOptions) -> GateReport | None:
         """The gates of the sweep and of the command line, judged once all runs are stored."""
-        run_ids = [run for point in found.points for run in point.run_ids if run in found.facts]
+        run_ids = [run for point in result.points for run in point.run_ids if run in result.facts]
         runs = TrainedRuns(
-            store=self.workplace.store,
-            experiments={point.point.config.name: point.run_ids for point in found.points},
-            facts=[found.facts[run_id] for run_id in run_ids],
-            tables=found.tables,
-            rows=[point.label for point in found.points],
-            is_complete=self.shard is None and not found.unfinished,
+            store=self.context.store,
+            experiments={point.point.config.name: point.run_ids for point in result.points},
+            facts=[result.facts[run_id] for run_id in run_ids],
+            tables=result.tables,
+            rows=[point.label for point in result.points],
+            is_complete=self.shard is None and not result.unfinished,
         )
         return judge_training(options, runs)
 
 
-def _sweep(arguments: Sequence[str], shard: str | None, *, skip_invalid: bool) -> Sweep:
+def _load_sweep(arguments: Sequence[str], shard: str | None, *, skip_invalid: bool) -> Sweep:
     from initbench.config.overrides import split_arguments
     from initbench.runner.cost_model import training_cost
     from initbench.study.load_sweep import load_sweep
     from initbench.study.sharding import Shard, select_shard
 
-    which = None if shard is None else Shard.parse(shard)
+    selected_shard = None if shard is None else Shard.parse(shard)
     files, overrides = split_arguments(arguments)
     if len(files) != 1:
         raise UsageError("name one file, as in: initbench sweep configs/sweeps/ci.yaml seeds=8")
-    found = load_sweep(files[0], overrides, skip_invalid=skip_invalid)
-    return found if which is None else select_shard(found, which, training_cost)
+    sweep_config = load_sweep(files[0], overrides, skip_invalid=skip_invalid)
+    return (
+        sweep_config if selected_shard is None else select_shard(sweep_config, selected_shard, training_cost)
+    )
 
 
-def _print_configs(found: Sweep) -> None:
+def _print_configs(sweep_config: Sweep) -> None:
     from initbench.config.loading import to_yaml
 
-    typer.echo("---\n".join(to_yaml(point.config) for point in found.points), nl=False)
+    typer.echo("---\n".join(to_yaml(point.config) for point in sweep_config.points), nl=False)
 
 
 def _view() -> View:
@@ -222,12 +226,12 @@ def _view() -> View:
     return View(width=stdout_width(), ascii_only=is_ascii())
 
 
-def _fail(found: SweepResult, verdicts: GateReport | None, fail_on: str | None) -> None:
+def _exit_on_failure(result: SweepResult, verdicts: GateReport | None, fail_on: str | None) -> None:
     """End with what went wrong, if anything did."""
     from initbench.render.sweep_tables import failure_lines
 
-    lines = failure_lines(found.failed)
-    lines += divergence_failures(found.statuses.elements(), fail_on)
+    lines = failure_lines(result.failed)
+    lines += divergence_failures(result.statuses.elements(), fail_on)
     if lines:
         raise RunFailedError("\n".join(lines))
     exit_with_verdicts(verdicts)

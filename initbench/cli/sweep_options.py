@@ -60,11 +60,11 @@ ShardOption = Annotated[
 ]
 
 
-def seconds_of(text: str | None) -> float | None:
+def parse_duration(text: str | None) -> float | None:
     """`90`, `90s`, `10m` or `2h` in seconds; raises UsageError for anything else."""
     if text is None:
         return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|)", text.strip())
-    if found is None or not float(found[1]):
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|)", text.strip())
+    if match is None or not float(match[1]):
         raise UsageError(f"--max-time takes a time such as 90s, 10m or 2h, not {text!r}")
-    return float(found[1]) * _UNITS[found[2]]
+    return float(match[1]) * _UNITS[match[2]]

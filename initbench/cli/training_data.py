@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from initbench.cli.options import DataDir, Json, add
+from initbench.cli.options import DataDir, Json, add_command
 from initbench.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ def list_sets(data_dir: DataDir = None, offline: Offline = False, as_json: Json 
     del offline
     from initbench.data.dataset import DATASETS
 
-    source = _source(data_dir, offline=True)
-    rows = [{**_state(entry.name, source), "summary": entry.summary} for entry in DATASETS]
-    _print(rows, source, as_json)
+    source = _data_source(data_dir, offline=True)
+    rows = [{**_status_row(entry.name, source), "summary": entry.summary} for entry in DATASETS]
+    _print_rows(rows, source, as_json)
 
 
 def fetch(
@@ -38,11 +38,11 @@ def fetch(
     """Fetch data sets into the data root; what is there already is only verified."""
     from initbench.data.dataset import DATASETS
 
-    source = _source(data_dir, offline=offline)
-    chosen = [(name, _plain_options(name)) for name in names]
-    for name, options in chosen:
+    source = _data_source(data_dir, offline=offline)
+    named_options = [(name, _default_options(name)) for name in names]
+    for name, options in named_options:
         located = DATASETS[name].locate(options, source)
-        typer.echo(f"{name}  {_where(located)}")
+        typer.echo(f"{name}  {_location(located)}")
 
 
 def verify(
@@ -58,18 +58,18 @@ def verify(
     del offline
     from initbench.data.dataset import DATASETS
 
-    source = _source(data_dir, offline=True, recheck=True)
+    source = _data_source(data_dir, offline=True, recheck=True)
     for name in names or []:
-        _plain_options(name)
-    rows = [_state(name, source) for name in names or DATASETS.names()]
-    _print(rows, source, as_json)
-    bad = {"damaged", "missing"} if names else {"damaged"}
-    faults = [row for row in rows if row["status"] in bad]
-    if faults:
-        raise DataError("\n".join(str(row["problem"]) for row in faults))
+        _default_options(name)
+    rows = [_status_row(name, source) for name in names or DATASETS.names()]
+    _print_rows(rows, source, as_json)
+    failing_statuses = {"damaged", "missing"} if names else {"damaged"}
+    failing_rows = [row for row in rows if row["status"] in failing_statuses]
+    if failing_rows:
+        raise DataError("\n".join(str(row["problem"]) for row in failing_rows))
 
 
-def _source(data_dir: Path | None, *, offline: bool, recheck: bool = False) -> DataSource:
+def _data_source(data_dir: Path | None, *, offline: bool, recheck: bool = False) -> DataSource:
     from initbench.data.dataset import DataSource
     from initbench.data.locate import data_root
 
@@ -79,7 +79,7 @@ def _source(data_dir: Path | None, *, offline: bool, recheck: bool = False) -> D
     return DataSource(root=data_root(data_dir), offline=offline, notify=notify, recheck=recheck)
 
 
-def _plain_options(name: str) -> DataOptions:
+def _default_options(name: str) -> DataOptions:
     """Default options of the data set, or UsageError when it cannot do without the user's."""
     from initbench.data.dataset import DATASETS
     from initbench.registry_choice import default_choice
@@ -95,13 +95,13 @@ def _plain_options(name: str) -> DataOptions:
     return options
 
 
-def _state(name: str, source: DataSource) -> dict[str, Any]:
+def _status_row(name: str, source: DataSource) -> dict[str, Any]:
     """One data set as a row: status is ok, missing, damaged or `yours` (named by a config)."""
     from initbench.data.dataset import DATASETS, UnavailableError
 
     row: dict[str, Any] = {"name": name, "status": "ok", "where": None, "bytes": None, "problem": None}
     try:
-        located = DATASETS[name].locate(_plain_options(name), source)
+        located = DATASETS[name].locate(_default_options(name), source)
     except UsageError:
         return {**row, "status": "yours"}
     except UnavailableError as error:
@@ -109,15 +109,15 @@ def _state(name: str, source: DataSource) -> dict[str, Any]:
     except DataError as error:
         return {**row, "status": "damaged", "problem": str(error)}
     size = sum(path.stat().st_size for path in located.files)
-    return {**row, "where": _where(located), "bytes": size if located.files else None}
+    return {**row, "where": _location(located), "bytes": size if located.files else None}
 
 
-def _where(located: LocatedDataset) -> str:
+def _location(located: LocatedDataset) -> str:
     folders = dict.fromkeys(str(path.parent) for path in located.files)
     return ", ".join(folders) or "generated"
 
 
-def _print(rows: list[dict[str, Any]], source: DataSource, as_json: bool) -> None:
+def _print_rows(rows: list[dict[str, Any]], source: DataSource, as_json: bool) -> None:
     if as_json:
         import json
 
@@ -131,16 +131,16 @@ def _print(rows: list[dict[str, Any]], source: DataSource, as_json: bool) -> Non
     headings = ["data set", "status", "size", "where", "what it is"]
     grid = TextTable(headings, left=[heading for heading in headings if heading != "size"])
     for row in rows:
-        cells = [row["name"], row["status"], _size(row["bytes"]), row["where"] or DASH]
+        cells = [row["name"], row["status"], _format_size(row["bytes"]), row["where"] or DASH]
         grid.add([*cells, row.get("summary", "")])
     print_uncut(stdout_console(), (grid if "summary" in rows[0] else grid.without(headings[-1:])).table())
 
 
-def _size(count: int | None) -> str:
+def _format_size(count: int | None) -> str:
     from initbench.render.text import DASH
 
     return DASH if count is None else f"{count / 1e6:.1f} MB"
 
 
 for _name, _command in (("ls", list_sets), ("fetch", fetch), ("verify", verify)):
-    add(app, _name, _command)
+    add_command(app, _name, _command)

@@ -51,7 +51,7 @@ def training_gates(
     *,
     rows: Sequence[str] | None,
     from_file: Sequence[str] = (),
-    judges_otherwise: bool = False,
+    decides_without_gates: bool = False,
 ) -> GateOptions:
     """Read the gates of a command that trains, before anything is trained.
 
@@ -64,7 +64,7 @@ def training_gates(
         fail_on: Status of a run that fails the command.
         rows: Names that gates of the command line may use; None where not all are known.
         from_file: Gates of the config, which have been checked already.
-        judges_otherwise: Whether the command decides something without any gate.
+        decides_without_gates: Whether the command decides something without any gate.
 
     Raises:
         UsageError: For a gate of the command line that cannot be read or names no row.
@@ -78,7 +78,7 @@ def training_gates(
                 raise UsageError(f"{problem}\n  {text}")
     gates = [*from_file, *(fail_if or [])]
     options = gate_options(gates, strict, None, junit_xml, fail_unless=fail_unless, command=command)
-    return replace(options, judges_otherwise=judges_otherwise or fail_on is not None)
+    return replace(options, decides_without_gates=decides_without_gates or fail_on is not None)
 
 
 def judge_training(options: GateOptions, runs: TrainedRuns) -> GateReport | None:
@@ -88,16 +88,16 @@ def judge_training(options: GateOptions, runs: TrainedRuns) -> GateReport | None
     from initbench.analysis.completeness import missing_experiments
     from initbench.analysis.selection import ReadSelection
 
-    unjudged = _unjudged(options, runs)
-    waiting = [judgement.gate for judgement in unjudged]
-    decidable = replace(options, gates=[gate for gate in options.gates if gate not in waiting])
+    unjudged = _undecidable_gates(options, runs)
+    undecidable = [judgement.gate for judgement in unjudged]
+    decidable = replace(options, gates=[gate for gate in options.gates if gate not in undecidable])
     run_ids = [run.run_id for run in runs.facts]
     missing = missing_experiments(runs.experiments, run_ids)
     selection = ReadSelection(runs.store, run_ids, facts=runs.facts, without_runs=missing)
     return check_gates(decidable, selection, runs.tables, unjudged, runs.obstacles)
 
 
-def _unjudged(options: GateOptions, runs: TrainedRuns) -> list[GateResult]:
+def _undecidable_gates(options: GateOptions, runs: TrainedRuns) -> list[GateResult]:
     """Return the gates that wait for runs, or name rows that this call does not have, with the reason."""
     from initbench.analysis.gates.evaluate import GateResult
 

@@ -51,7 +51,7 @@ class WorkerOptions:
 
 
 def build_run_context(
-    store: Store, crew: WorkerOptions, data_dir: Path | None, *, offline: bool
+    store: Store, worker_options: WorkerOptions, data_dir: Path | None, *, offline: bool
 ) -> RunContext:
     """One for all configs: what its source has looked for in vain is not looked for again."""
     from initbench.data.dataset import DataSource
@@ -61,40 +61,46 @@ def build_run_context(
 
     # What a fallback says is never silenced: the numbers are not those that were asked for.
     source = DataSource(root=data_root(data_dir), offline=offline, notify=lambda m: typer.echo(m, err=True))
-    device = resolve_device(crew.device)
-    executor = None if crew.executor == "auto" else _executor(crew, device.type)
-    workers = 1 if device.type == "cuda" and ":" in crew.device else crew.workers
-    if crew.worker_memory is not None and (not 0.0 < crew.worker_memory < math.inf or device.type != "cpu"):
+    device = resolve_device(worker_options.device)
+    executor = None if worker_options.executor == "auto" else _executor(worker_options, device.type)
+    workers = 1 if device.type == "cuda" and ":" in worker_options.device else worker_options.workers
+    if worker_options.worker_memory is not None and (
+        not 0.0 < worker_options.worker_memory < math.inf or device.type != "cpu"
+    ):
         raise UsageError("--worker-memory takes a number of GB above 0, and is for workers on the CPU")
-    _check_workers(crew, device.type)
+    _check_workers(worker_options, device.type)
     return RunContext(
         store=store,
         source=source,
         device=device,
         workers=workers,
         executor=executor,
-        worker_bytes=None if crew.worker_memory is None else 1e9 * crew.worker_memory,
+        worker_bytes=None if worker_options.worker_memory is None else 1e9 * worker_options.worker_memory,
     )
 
 
-def _executor(crew: WorkerOptions, kind: str) -> str:
+def _executor(worker_options: WorkerOptions, kind: str) -> str:
     from initbench.runner.workers.base import EXECUTORS
 
-    found = EXECUTORS[crew.executor]
-    if kind not in found.devices:
-        raise UsageError(f"the executor {found.name} trains on {' or '.join(found.devices)}, not on {kind}")
-    if found.name == "inprocess" and (crew.workers or 1) > 1:
+    executor = EXECUTORS[worker_options.executor]
+    if kind not in executor.devices:
+        raise UsageError(
+            f"the executor {executor.name} trains on {' or '.join(executor.devices)}, not on {kind}"
+        )
+    if executor.name == "inprocess" and (worker_options.workers or 1) > 1:
         raise UsageError("the executor inprocess is one process; use --executor local for more")
-    if found.name == "inprocess" and crew.worker_memory is not None:
+    if executor.name == "inprocess" and worker_options.worker_memory is not None:
         raise UsageError("--worker-memory is for worker processes: use --executor local with it")
-    return found.name
+    return executor.name
 
 
-def _check_workers(crew: WorkerOptions, kind: str) -> None:
-    if kind != "cuda" or crew.workers is None:
+def _check_workers(worker_options: WorkerOptions, kind: str) -> None:
+    if kind != "cuda" or worker_options.workers is None:
         return
     import torch
 
-    there = 1 if ":" in crew.device else torch.cuda.device_count()
-    if crew.workers > there:
-        raise UsageError(f"--workers {crew.workers} is more than there are GPUs, {there}: each trains in one")
+    gpu_count = 1 if ":" in worker_options.device else torch.cuda.device_count()
+    if worker_options.workers > gpu_count:
+        raise UsageError(
+            f"--workers {worker_options.workers} is more than there are GPUs, {gpu_count}: each trains in one"
+        )

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from initbench.registry import fold, missing_space, nearest
+from initbench.registry import missing_space_advice, nearest_name, normalize_name
 
 
 def yaml_type_name(value: Any) -> str:
@@ -62,7 +62,7 @@ def _missing_space_near(*marks: yaml.Mark | None) -> str | None:
             continue
         lines = mark.buffer.rstrip("\0").split("\n")
         for number in (mark.line, mark.line - 1):
-            if 0 <= number < len(lines) and (spaced := missing_space(lines[number].strip(" -"))):
+            if 0 <= number < len(lines) and (spaced := missing_space_advice(lines[number].strip(" -"))):
                 return f"{spaced} (line {number + 1})"
     return None
 
@@ -100,13 +100,13 @@ _OF_THE_OPTIMIZER = ("momentum", "nesterov", "beta1", "beta2", "betas")
 
 def unknown_key(key: str, siblings: tuple[str, ...]) -> str:
     """The answer to a key that is not among `siblings`, the valid ones."""
-    if (spaced := missing_space(key)) is not None:
+    if (spaced := missing_space_advice(key)) is not None:
         return f"unknown key; {spaced}"
-    word = fold(key)
+    word = normalize_name(key)
     if key in _OF_THE_OPTIMIZER and "optimizer" in siblings:
         return f"unknown key; it is an option of the optimizer: optimizer: {{name: ..., {key}: ...}}"
-    meant = next((sibling for sibling in siblings if word in map(fold, _words_for(sibling))), None)
-    guess = meant or nearest(key, siblings)
+    meant = next((sibling for sibling in siblings if word in map(normalize_name, _words_for(sibling))), None)
+    guess = meant or nearest_name(key, siblings)
     if guess is not None:
         return f"unknown key; did you mean {guess!r}?"
     if "." in key:
@@ -187,7 +187,7 @@ def _hint(value: Any, nouns: Mapping[str, None]) -> str | None:
     if "text" in nouns:
         return None if isinstance(value, list | tuple | dict) else f"write {_as_text(value)}"
     if isinstance(value, str):
-        meant = missing_space(value) if "a mapping" in nouns else _meant(value, nouns)
+        meant = missing_space_advice(value) if "a mapping" in nouns else _meant(value, nouns)
         return meant or (f"did you mean {guess!r}?" if (guess := misspelt(value, quoted)) else None)
     if "a whole number" in nouns and isinstance(value, float) and value.is_integer():
         return f"write {int(value)}"
@@ -196,9 +196,11 @@ def _hint(value: Any, nouns: Mapping[str, None]) -> str | None:
 
 def misspelt(word: str, choices: Sequence[str]) -> str | None:
     """Return the choice that `word` is a slip of the pen for; `fp16` is none of `bf16`."""
-    folded = {fold(choice): choice for choice in choices}
-    swapped = [choice for spelling, choice in folded.items() if sorted(spelling) == sorted(fold(word))]
-    close = difflib.get_close_matches(fold(word), folded, n=1, cutoff=0.8)
+    folded = {normalize_name(choice): choice for choice in choices}
+    swapped = [
+        choice for spelling, choice in folded.items() if sorted(spelling) == sorted(normalize_name(word))
+    ]
+    close = difflib.get_close_matches(normalize_name(word), folded, n=1, cutoff=0.8)
     return swapped[0] if swapped else folded[close[0]] if close else None
 
 

@@ -132,7 +132,7 @@ class _LessonReader:
             try:
                 data = apply(data, [override])
             except ConfigError as error:
-                faults += [replace(fault, key=places.key(override.path)) for fault in error.faults]
+                faults += [replace(fault, key=places.key(override.path)) for fault in error.issues]
         config, found = validate_data(ExperimentConfig, data, places.where)
         faults += [replace(fault, key=places.key(tuple(fault.key.split(".")))) for fault in found]
         if config is None or faults:

@@ -22,7 +22,7 @@ from initbench.config.schema import ExperimentConfig
 from initbench.config.validation_errors import KeyPath, Where, dotted_key, locate_error, to_issues
 from initbench.config.yaml_reader import MAX_BYTES, MAX_DEPTH, REFUSED, Document, parse, scalar
 from initbench.errors import ConfigError, ConfigIssue
-from initbench.registry import nearest
+from initbench.registry import nearest_name
 
 _KEY_WORD = re.compile(r"(?:data|model|init|train|probe)\.[A-Za-z_][\w.]*")
 M = TypeVar("M", bound=BaseModel)
@@ -79,7 +79,7 @@ def _parse_overrides(texts: Sequence[str], *, axes: bool = False) -> tuple[list[
         try:
             overrides.append(parse_override(text, axes=axes))
         except ConfigError as error:
-            faults += error.faults
+            faults += error.issues
     return overrides, faults
 
 
@@ -173,7 +173,7 @@ def _unreadable(path: Path, error: OSError | ValueError) -> str:
     if not path.suffix and (shipped := misspelt(path.stem, shipped_names())):
         return f"no such file; did you mean the shipped config {shipped!r}?"
     beside = {found.stem: found for found in sorted(path.parent.iterdir()) if found.suffix == path.suffix}
-    guess = nearest(path.stem, beside)  # without the ending, which all have in common
+    guess = nearest_name(path.stem, beside)  # without the ending, which all have in common
     return f"no such file; did you mean {beside[guess]}?" if guess else "no such file"
 
 
@@ -186,7 +186,7 @@ def _overridden(
         try:
             data = apply(data, [override])
         except ConfigError as error:
-            faults += error.faults
+            faults += error.issues
     return data, faults
 
 

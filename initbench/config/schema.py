@@ -225,7 +225,7 @@ class ExperimentConfig(Section):
         try:
             check(self.model, self.init, input_shape=form.shape, classes=form.classes)
         except ConfigError as error:
-            for fault in error.faults:
+            for fault in error.issues:
                 yield _key_fault(fault.problem, key=fault.key)
 
     @property

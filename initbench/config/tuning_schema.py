@@ -138,7 +138,7 @@ def _candidate(
     try:
         laid = apply(dict(data), [Override(tuple(tune.key.split(".")), whole, tune.key, place)])
     except ConfigError as error:
-        return None, [replace(found, where=place, key=key) for found in error.faults]
+        return None, [replace(found, where=place, key=key) for found in error.issues]
     first = max(config.seed_list) + 1
     own = {
         "name": f"{config.name}.tune",

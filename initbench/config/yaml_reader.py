@@ -18,7 +18,7 @@ import yaml
 from initbench.config.issue_messages import syntax_problem, yaml_type_name
 from initbench.config.validation_errors import MAX_FAULTS, KeyPath, dotted_key
 from initbench.errors import ConfigIssue
-from initbench.registry import missing_space
+from initbench.registry import missing_space_advice
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 32
@@ -207,7 +207,7 @@ class _YamlReader(yaml.SafeLoader):
             what = (
                 "is empty" if node.value is None else f"must be a mapping, not {yaml_type_name(node.value)}"
             )
-            spaced = missing_space(node.value) if isinstance(node.value, str) else None
+            spaced = missing_space_advice(node.value) if isinstance(node.value, str) else None
             self._fault(f"{what}; {spaced or _EXPECTED}", node.position)
         return None
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from initbench.rng import generator
+from initbench.rng import stream_generator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class Augment:
 
     def _draw(self, batch: int, seed: int, step: int) -> tuple[Tensor, Tensor]:
         """Places of the crops (B, 2), 0 … 2c, and which images are mirrored (B,)."""
-        stream = generator(seed, "augment", step)
+        stream = stream_generator(seed, "augment", step)
         places = torch.randint(2 * self.crop + 1, (batch, 2), generator=stream)
         return places, torch.randint(2, (batch,), generator=stream).bool()
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from initbench.data.sampling_order import SHUFFLED, Order
 from initbench.errors import UsageError
-from initbench.rng import generator
+from initbench.rng import stream_generator
 
 
 def check_batch_size(samples: int, batch_size: int) -> None:
@@ -79,7 +79,7 @@ class Batches:
     def _permutations(self, epoch: int) -> Tensor:
         """(K, N): each run's order of the samples in `epoch`; runs of one seed share it."""
         drawn = {
-            seed: self.order.permutation(self.samples, generator(seed, *self._stream, epoch))
+            seed: self.order.permutation(self.samples, stream_generator(seed, *self._stream, epoch))
             for seed in dict.fromkeys(self.seeds)
         }
         rows = [drawn[seed] for seed in self.seeds]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from initbench.data.dataset import ShiftOptions
 from initbench.errors import DataError
-from initbench.rng import generator
+from initbench.rng import stream_generator
 
 _SEED = 0
 
@@ -23,7 +23,7 @@ def apply_shift(x: Tensor, options: ShiftOptions, part: str) -> Tensor:
     changed = _moved(x.to(torch.float32, copy=True), *options.down_right)
     changed += options.brightness * unit
     if options.noise:
-        stream = generator(_SEED, "data", "shift", part)
+        stream = stream_generator(_SEED, "data", "shift", part)
         changed += torch.randn(changed.shape, generator=stream) * (options.noise * unit)
     return changed
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from initbench.errors import DataError
-from initbench.rng import generator
+from initbench.rng import stream_generator
 
 _SEED = 0
 
@@ -25,7 +25,7 @@ def split_labelled(y: Tensor, count: int) -> tuple[Tensor, Tensor]:
             f" split; found {count:,}"
         )
     kept = torch.zeros(len(y), dtype=torch.bool)
-    order = torch.randperm(len(y), generator=generator(_SEED, "data", "labelled"))
+    order = torch.randperm(len(y), generator=stream_generator(_SEED, "data", "labelled"))
     for label, quota in enumerate(_quotas(sizes, count)):
         kept[order[y[order] == label][:quota]] = True
     return kept.nonzero().flatten(), (~kept).nonzero().flatten()
@@ -53,7 +53,7 @@ def corrupt_labels(y: Tensor, classes: int, share: float) -> Tensor:
         return y
     if classes < 2:
         raise DataError("data.label_noise needs a second class to name instead, and the data set has one")
-    stream = generator(_SEED, "data", "label_noise")
+    stream = stream_generator(_SEED, "data", "label_noise")
     chosen = torch.randperm(len(y), generator=stream)[: round(share * len(y))]
     away = torch.randint(1, classes, (len(y),), generator=stream)
     wrong = y.clone()

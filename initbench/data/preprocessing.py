@@ -25,7 +25,7 @@ from initbench.data.split import stratified_split
 from initbench.data.whiten import fit_whitening
 from initbench.errors import DataError
 from initbench.memory import require_memory
-from initbench.rng import generator
+from initbench.rng import stream_generator
 
 _SPLIT_SEED = 0
 MAX_WHITENED = 8192
@@ -219,7 +219,7 @@ def _split(raw: RawData, val_fraction: float) -> list[tuple[Tensor, Tensor]]:
             f"{samples} training samples cannot be split with data.val_fraction={val_fraction:g}:"
             f" {kept} for validation leave none to train on"
         )
-    stream = generator(_SPLIT_SEED, "data", "validation")
+    stream = stream_generator(_SPLIT_SEED, "data", "validation")
     parts = stratified_split(raw.y_train, [samples - kept, kept], stream)
     return [*((raw.x_train[part], raw.y_train[part]) for part in parts), test]
 

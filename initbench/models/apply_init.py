@@ -19,7 +19,7 @@ from initbench.models.fans import Convolution, Transposed, shape_of
 from initbench.models.init_targets import InitTarget, init_rules, init_targets, scheme_problem
 from initbench.models.init_weights import InitOptions, LayerRule, init_options
 from initbench.models.net_activation import activation_of_net
-from initbench.rng import generator
+from initbench.rng import stream_generator
 from initbench.torch_defaults import plain_defaults, user_defaults
 
 
@@ -191,7 +191,7 @@ def _drawn(target: InitTarget, rule: LayerRule, seed: int) -> Tensor:
     if problem is not None:
         raise UsageError(f"apply_init: {rule.scheme.name} {problem} ({target.name})")
     weight = torch.empty(shape_of(target.layer), dtype=torch.float32)
-    rule.fill(target.layer, weight, generator(seed, "init", target.name))
+    rule.fill(target.layer, weight, stream_generator(seed, "init", target.name))
     return weight
 
 
@@ -200,7 +200,7 @@ def _set_bias(target: InitTarget, rule: LayerRule, value: float | None, seed: in
         return
     bias = torch.empty(target.bias.shape, dtype=torch.float32)
     if value is None:
-        rule.fill_bias(bias, generator(seed, "init", target.bias_name))
+        rule.fill_bias(bias, stream_generator(seed, "init", target.bias_name))
     else:
         bias.fill_(value)
     target.bias.copy_(bias)

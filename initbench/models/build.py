@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from initbench.memory import refused_bytes
+from initbench.memory import failed_allocation_size
 from initbench.models.init_weights import InitOptions, check_init, initialise
 from initbench.models.network import FAMILIES, FamilyOptions, Network
 from initbench.models.shape_checks import raise_config_error
@@ -27,7 +27,7 @@ def check(model: FamilyOptions, init: InitOptions, *, input_shape: tuple[int, ..
         try:
             network = family.build(model, input_shape, classes)
         except (RuntimeError, OverflowError, TypeError) as error:
-            if isinstance(error, RuntimeError) and refused_bytes(error) is None:
+            if isinstance(error, RuntimeError) and failed_allocation_size(error) is None:
                 raise
             raise_config_error(
                 "model", "a weight of this net has more values than can be counted; choose smaller sizes"

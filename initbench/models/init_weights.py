@@ -21,7 +21,7 @@ from initbench.models.fans import fans, kernels, shape_of, torch_fans
 from initbench.models.network import Network, WeightLayer, check_line
 from initbench.registry import Options, Section
 from initbench.registry_choice import Choice, default_choice
-from initbench.rng import generator
+from initbench.rng import stream_generator
 
 Gain = Annotated[float, Field(gt=0.0)] | Literal["auto"] | None
 
@@ -219,9 +219,9 @@ def initialise(network: Network, options: InitOptions, *, seed: int, batch: Tens
     for layer in layers:
         rule = rule_for_layer(layer, options, network.activation)
         weight = torch.empty_like(weight_of(layer.module))
-        rule.fill(layer.module, weight, generator(seed, "init", f"{layer.name}.weight"))
+        rule.fill(layer.module, weight, stream_generator(seed, "init", f"{layer.name}.weight"))
         assign_weight(layer.module, weight)
-        _fill_bias(layer.module, options.bias, rule, generator(seed, "init", f"{layer.name}.bias"))
+        _fill_bias(layer.module, options.bias, rule, stream_generator(seed, "init", f"{layer.name}.bias"))
     _edit(network, layers, options)
     _calibrate(network, layers, options, batch)
 

@@ -28,7 +28,7 @@ from initbench.models.init_weights import rule_for_layer
 from initbench.models.network import Mode, Network
 from initbench.pretrain.autoencoder import DECODER, NETWORK, AutoEncoder, Decoder, noise_for, options_of
 from initbench.pretrain.layer_trainer import LayerAutoencoders
-from initbench.rng import generator
+from initbench.rng import stream_generator
 from initbench.train.checkpoint import Checkpoint
 from initbench.train.matmul_precision import true_fp32
 from initbench.train.thread_tuner import ThreadPacer
@@ -151,7 +151,7 @@ class Pretraining:
         for seed in self._seeds:
             decoder = Decoder(layer.module, units, tied=self._options.tied)
             rule = rule_for_layer(layer, self._init, self._networks[0].activation)
-            decoder.draw(rule, generator(seed, "pretrain", "decoder", layer.name))
+            decoder.draw(rule, stream_generator(seed, "pretrain", "decoder", layer.name))
             decoders.append(decoder)
         own, _ = stack_module_state(list(decoders))
         skeleton = AutoEncoder(
@@ -178,7 +178,7 @@ class Pretraining:
 
     def _noise(self, place: int, step: int, size: tuple[int, ...]) -> Tensor | None:
         drawn = [
-            noise_for(self._options, size, generator(seed, "pretrain", "corruption", place + 1, step))
+            noise_for(self._options, size, stream_generator(seed, "pretrain", "corruption", place + 1, step))
             for seed in self._seeds
         ]
         known = [noise for noise in drawn if noise is not None]
@@ -252,7 +252,7 @@ def _in_all(record: dict[str, Any]) -> dict[str, Any]:
 
 def _fixed_rows(samples: int, batch_size: int) -> Tensor:
     """As many batches of rows as SAMPLE fills, the same for every run: (M, B)."""
-    order = torch.randperm(samples, generator=generator(0, "pretrain", "sample"))
+    order = torch.randperm(samples, generator=stream_generator(0, "pretrain", "sample"))
     batches = -(-SAMPLE // batch_size)
     return order[torch.arange(batches * batch_size) % samples].view(batches, batch_size)
 

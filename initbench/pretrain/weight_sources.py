@@ -18,7 +18,7 @@ from initbench.memory import require_memory
 from initbench.paths import expand_user
 from initbench.pretrain.torchvision_weights import published
 from initbench.pretrain.weight_files import read
-from initbench.registry import nearest
+from initbench.registry import nearest_name
 from initbench.store.run_directory import WEIGHTS
 from initbench.store.store import Store
 
@@ -116,7 +116,7 @@ def _of_run(store: Store, run_id: str, arm: str | None) -> WeightSource:
 def _not_there(name: str, store: Store) -> ConfigError:
     records = store.records()
     known = dict.fromkeys([str(r.get("experiment")) for r in records] + [str(r["run_id"]) for r in records])
-    guess = nearest(name, known)
+    guess = nearest_name(name, known)
     hint = f"did you mean {guess!r}?" if guess else "`initbench ls` lists what there is"
     if not known:
         hint = f"there are no runs in {store.root}"

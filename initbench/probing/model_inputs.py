@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from initbench.errors import UsageError
-from initbench.registry import nearest
+from initbench.registry import nearest_name
 
 LABELS = "labels"
 """Key of a mapping whose entry goes into the loss."""
@@ -128,7 +128,7 @@ class ForwardSignature:
         """Raise UsageError for a key that forward does not take, or for a missing argument."""
         for key in keys:
             if key not in self.names and not self.any_keyword:
-                guess = nearest(key, self.names)
+                guess = nearest_name(key, self.names)
                 hint = f"; did you mean {guess!r}?" if guess else ""
                 raise UsageError(
                     f"{subject}: forward of {self.owner} takes no argument {key!r}: it takes"

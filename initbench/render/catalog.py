@@ -21,7 +21,7 @@ from initbench.linting.rule import CHECKS, LintRule
 from initbench.models.init_weights import rule_for_module
 from initbench.probing.diagnosis import CODES
 from initbench.probing.finding import DiagnosisCode
-from initbench.registry import RegistryEntry, fold, nearest, unknown_name
+from initbench.registry import RegistryEntry, nearest_name, normalize_name, unknown_name_message
 from initbench.registry_choice import default_choice
 from initbench.render.terminal import print_uncut
 from initbench.render.text import DASH
@@ -75,7 +75,7 @@ def kind_of(word: str) -> CatalogKind:
     for kind in known:
         if word in (kind.word, kind.singular):
             return kind
-    raise UnknownNameError(unknown_name("kind", word, [kind.word for kind in known]))
+    raise UnknownNameError(unknown_name_message("kind", word, [kind.word for kind in known]))
 
 
 def find_entries(
@@ -88,7 +88,9 @@ def find_entries(
     among = [*kinds(), lint_codes()] if word is None else [kind_of(word)]
     entries = [(kind, entry) for kind in among for entry in kind.entries]
     matches = [pair for pair in entries if pair[1].name == name]
-    matches = matches or [pair for pair in entries if fold(name) in map(fold, _spellings(pair[1]))]
+    matches = matches or [
+        pair for pair in entries if normalize_name(name) in map(normalize_name, _spellings(pair[1]))
+    ]
     if not matches:
         raise UnknownNameError(_unknown(name, among, is_one_kind=word is not None))
     return matches
@@ -100,20 +102,21 @@ def _spellings(entry: RegistryEntry | DiagnosisCode) -> tuple[str, ...]:
 
 def _unknown(name: str, among: list[CatalogKind], *, is_one_kind: bool) -> str:
     if is_one_kind and among[0].place is not None:
-        return among[0].place.registry.unknown(name, among[0].singular)
+        return among[0].place.registry.unknown_message(name, among[0].singular)
     if is_one_kind:
-        return unknown_name(among[0].singular, name, [entry.name for entry in among[0].entries])
+        return unknown_name_message(among[0].singular, name, [entry.name for entry in among[0].entries])
     entries = [entry for kind in among for entry in kind.entries]
     meant = [
         f"{kind.word}/{entry.name}"
         for kind in among
         for entry in kind.entries
-        if isinstance(entry, RegistryEntry) and fold(name) in map(fold, entry.suggested_for)
+        if isinstance(entry, RegistryEntry)
+        and normalize_name(name) in map(normalize_name, entry.suggested_for)
     ]
     if meant:
         return f"unknown name {name!r}; did you mean {' or '.join(meant)}?"
     names = {spelling: entry.name for entry in entries for spelling in _spellings(entry)}
-    guess = nearest(name, names)
+    guess = nearest_name(name, names)
     hint = f"did you mean {names[guess]!r}?" if guess else "`initbench catalog` lists all there are"
     return f"unknown name {name!r}; {hint}"
 

@@ -29,7 +29,7 @@ from initbench.probing.checked_advice import TrialResult, trial_result
 from initbench.probing.messages import init_arguments
 from initbench.probing.model_inputs import ModelInputs
 from initbench.probing.training_conditions import Shown
-from initbench.rng import generator
+from initbench.rng import stream_generator
 from initbench.runner.capacity import check_network
 from initbench.runner.drift import probe_untrained
 from initbench.trace.preserve_state import preserve_state
@@ -192,7 +192,7 @@ def redraw_parameters(module: nn.Module, names: Sequence[str], std: float, seed:
     """Draw parameters from N(0, std²)."""
     for name, parameter in module.named_parameters():
         if name in names:
-            drawn = torch.randn(parameter.shape, generator=generator(seed, "trial", name))
+            drawn = torch.randn(parameter.shape, generator=stream_generator(seed, "trial", name))
             parameter.copy_(std * drawn)
 
 

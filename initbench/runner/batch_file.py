@@ -15,7 +15,7 @@ from torch import Tensor
 
 from initbench.data.sets.npz import read_member
 from initbench.errors import DataError, InitbenchError, UsageError
-from initbench.memory import in_gb, require_memory
+from initbench.memory import format_gb, require_memory
 from initbench.paths import expand_user, file_kind, read_regular_file
 from initbench.pretrain.weight_files import check_header
 from initbench.probing.model_inputs import LABELS
@@ -70,8 +70,8 @@ def _content(path: Path, subject: str) -> bytes:
             raise UsageError(f"{subject} {problem} (seen from {Path.cwd()})")
         size = path.stat().st_size
         if size > MAX_BATCH_BYTES:
-            limit = f"a batch file has at most {in_gb(MAX_BATCH_BYTES)}"
-            raise UsageError(f"{subject} has {in_gb(size)}, and {limit}: save fewer samples")
+            limit = f"a batch file has at most {format_gb(MAX_BATCH_BYTES)}"
+            raise UsageError(f"{subject} has {format_gb(size)}, and {limit}: save fewer samples")
         require_memory(2 * size, f"the batch {path}", "save fewer samples")
         content = read_regular_file(path, MAX_BATCH_BYTES)
     except OSError as error:

@@ -39,13 +39,13 @@ def _is_globbed(pattern: str, run_id: str, experiment: str) -> bool:
 
 
 def _nothing(pattern: str, experiments: Mapping[str, str], root: Path) -> str:
-    from initbench.registry import nearest  # brings pydantic, which only this sentence is in need of
+    from initbench.registry import nearest_name  # brings pydantic, which only this sentence is in need of
     from initbench.store.misplaced import describe_misplaced, find_misplaced
 
     if misplaced := [run for run in find_misplaced(root) if run.matches([pattern])]:
         return f"no stored run matches {pattern!r}; {describe_misplaced(misplaced)[0]}"
     if not experiments:
         return f"no stored run matches {pattern!r}: there are no runs in {root}"
-    guess = nearest(pattern, [*dict.fromkeys(experiments.values()), *experiments])
+    guess = nearest_name(pattern, [*dict.fromkeys(experiments.values()), *experiments])
     hint = f"did you mean {guess!r}?" if guess else "`initbench ls` lists what there is"
     return f"no stored run matches {pattern!r}; {hint}"

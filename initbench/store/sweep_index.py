@@ -76,10 +76,10 @@ def read(root: Path, name: str) -> Points:
     path = root / FOLDER / f"{name}.json"
     found = _read(path)
     if found is None:
-        from initbench.registry import unknown_name
+        from initbench.registry import unknown_name_message
 
         known = names(root)
-        said = unknown_name("sweep", name, known) if known else f"no sweep has been run in {root}"
+        said = unknown_name_message("sweep", name, known) if known else f"no sweep has been run in {root}"
         raise UnknownNameError(said)
     return found
 

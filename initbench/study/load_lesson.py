@@ -15,7 +15,7 @@ from initbench.config.sweep_loader import read_sweep
 from initbench.config.sweep_schema import Sweep
 from initbench.config.yaml_reader import Document
 from initbench.errors import ConfigIssue, UnknownNameError
-from initbench.registry import unknown_name
+from initbench.registry import unknown_name_message
 from initbench.study.validate_lesson import problems
 from initbench.study.validate_sweep import find_issues as sweep_problems
 
@@ -46,7 +46,7 @@ def _path(name: str) -> Path | str:
         return name
     known = bundled_lessons()
     if name_of(name) not in known:
-        raise UnknownNameError(unknown_name("lesson", name, known))
+        raise UnknownNameError(unknown_name_message("lesson", name, known))
     return known[name_of(name)]
 
 

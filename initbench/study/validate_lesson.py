@@ -16,7 +16,7 @@ from initbench.config.yaml_reader import REFUSED
 from initbench.data.dataset import form_of
 from initbench.errors import ConfigError
 from initbench.models.network import FAMILIES
-from initbench.registry import unknown_name
+from initbench.registry import unknown_name_message
 from initbench.study.validate_sweep import check_tunable
 
 Arms = Mapping[str, ExperimentConfig | None]
@@ -60,7 +60,7 @@ def _of_quantity(quantity: Quantity, arms: Arms) -> str | None:
     if quantity.row.earlier:
         return "a claim is about the runs of its lesson; before. has no meaning here"
     if name is not None and name not in arms:
-        return unknown_name("arm", name, arms)
+        return unknown_name_message("arm", name, arms)
     if isinstance(quantity, LayerStatistic):
         configs = arms.values() if name is None else [arms[name]]
         depths = [depth for config in configs if config and (depth := hidden_layers(config)) is not None]
@@ -86,7 +86,7 @@ def _of_picture(i: int, picture: Mapping[str, Any], arms: Arms) -> Iterator[Prob
     for kind in ("layers", "curves"):
         for j, name in enumerate(_list(picture.get(kind))):
             if isinstance(name, str) and name not in arms:
-                yield ("show", i, kind, j), unknown_name("arm", name, arms)
+                yield ("show", i, kind, j), unknown_name_message("arm", name, arms)
     for j, name in enumerate(_list(picture.get("axes"))):
         if isinstance(name, str) and name not in NORMS:
-            yield ("show", i, "axes", j), unknown_name("norm", name, NORMS.names())
+            yield ("show", i, "axes", j), unknown_name_message("norm", name, NORMS.names())

@@ -9,7 +9,7 @@ from initbench.analysis.gates.parser import LONGEST, GateSyntaxError, parse_cond
 from initbench.analysis.metrics import METRICS
 from initbench.config.validation_errors import KeyPath
 from initbench.config.yaml_reader import REFUSED
-from initbench.registry import unknown_name
+from initbench.registry import unknown_name_message
 
 
 def find_issues(
@@ -46,13 +46,13 @@ def gate_problems(text: str, labels: Sequence[str] | None) -> Iterator[str]:
         if quantity.row.earlier:
             yield f"column {quantity.column + 1}: before. has no meaning here; use compare --against"
         elif name is not None and labels is not None and name not in labels:
-            yield f"column {quantity.column + 1}: {unknown_name('row', name, labels)}"
+            yield f"column {quantity.column + 1}: {unknown_name_message('row', name, labels)}"
 
 
 def check_tunable(name: str) -> Iterator[str]:
     """Why a metric cannot be tuned for."""
     scored = [metric.name for metric in METRICS.values() if metric.better and not metric.censored]
     if name not in METRICS:
-        yield unknown_name("metric", name, scored)
+        yield unknown_name_message("metric", name, scored)
     elif name not in scored:
         yield f"{name} cannot be tuned for; choose from {', '.join(scored)}"

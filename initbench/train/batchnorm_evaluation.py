@@ -12,7 +12,7 @@ from torch import Tensor
 from initbench.data.preprocessing import Split
 from initbench.models.network import has_maps
 from initbench.probing.running_statistics import batch_statistics_mode, recompute_running_stats, running_norms
-from initbench.rng import generator
+from initbench.rng import stream_generator
 from initbench.train.cohort import Cohort
 
 MAX_BATCHES = 512
@@ -45,7 +45,7 @@ def evaluate_norms(cohort: Cohort, sample: Split, val: Split, batch_size: int) -
 @torch.no_grad()
 def _by_batch(cohort: Cohort, split: Split, batch_size: int) -> tuple[list[float], list[float]]:
     samples = len(split)
-    order = torch.randperm(samples, generator=generator(0, "evaluation_batches")).to(split.x.device)
+    order = torch.randperm(samples, generator=stream_generator(0, "evaluation_batches")).to(split.x.device)
     batches = min(-(-samples // batch_size), MAX_BATCHES)
     total = torch.zeros(2, cohort.size, dtype=torch.float64, device=split.x.device)
     with batch_statistics_mode(cohort.skeleton):

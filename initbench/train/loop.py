@@ -27,7 +27,7 @@ from initbench.probing.network_probe import probe
 from initbench.probing.nonfinite import first_non_finite_layer
 from initbench.probing.tensor_statistics import ProbeDetail
 from initbench.registry import MAX_COUNT
-from initbench.rng import generator
+from initbench.rng import stream_generator
 from initbench.train.batchnorm_evaluation import evaluate_norms
 from initbench.train.checkpoint import Checkpoint
 from initbench.train.cohort import Cohort
@@ -74,7 +74,9 @@ def evaluation_steps(options: TrainOptions, steps: int) -> list[int]:
 
 def fixed_sample(split: Split, size: int) -> Split:
     """The same `size` samples of the split for every run, or all when there are fewer."""
-    index = torch.randperm(len(split), generator=generator(0, "fixed_sample"))[:size].to(split.x.device)
+    index = torch.randperm(len(split), generator=stream_generator(0, "fixed_sample"))[:size].to(
+        split.x.device
+    )
     x, y = split.take(index)
     return Split(x=x, y=y)
 

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from initbench.cli.probe_map_axes import MAX_POINTS, POINTS, linear, parse_axes, split_axes, whole_numbers
+from initbench.cli.probe_map_axes import (
+    DEFAULT_POINTS,
+    MAX_POINTS,
+    depth_axis,
+    linear_axis,
+    parse_axes,
+    split_axes,
+)
 from initbench.errors import UsageError
 
 SIGMA, DEPTH = "sigma_w=0.5:3:26", "depth=1:200"
@@ -17,7 +24,7 @@ SIGMA, DEPTH = "sigma_w=0.5:3:26", "depth=1:200"
 def test_the_axes_as_the_help_shows_them() -> None:
     axes = parse_axes([SIGMA, DEPTH])
     assert axes.sigma_w == tuple(pytest.approx(0.5 + 0.1 * i) for i in range(26))
-    assert axes.depth[0] == 1 and axes.depth[-1] == 200 and len(axes.depth) == POINTS["depth"]
+    assert axes.depth[0] == 1 and axes.depth[-1] == 200 and len(axes.depth) == DEFAULT_POINTS["depth"]
 
 
 @pytest.mark.parametrize("texts", [[DEPTH, SIGMA], [f"{SIGMA} {DEPTH}"], [f"{DEPTH},{SIGMA}"]])
@@ -31,7 +38,7 @@ def test_neither_order_nor_form_matters(texts: list[str]) -> None:
     count=st.integers(2, MAX_POINTS),
 )
 def test_depths_are_whole_rise_and_reach_both_ends(first: int, span: int, count: int) -> None:
-    depths = whole_numbers(f"{first}:{first + span}:{count}")
+    depths = depth_axis(f"{first}:{first + span}:{count}")
     assert depths[0] == first and depths[-1] == first + span
     assert len(depths) == min(count, span + 1)
     assert all(type(depth) is int for depth in depths)
@@ -39,7 +46,7 @@ def test_depths_are_whole_rise_and_reach_both_ends(first: int, span: int, count:
 
 
 def test_depths_are_spaced_by_ratios_where_there_is_room() -> None:
-    assert whole_numbers("10:1000:5") == pytest.approx((10, 31.6, 100, 316, 1000), rel=0.02)
+    assert depth_axis("10:1000:5") == pytest.approx((10, 31.6, 100, 316, 1000), rel=0.02)
 
 
 @given(
@@ -48,7 +55,7 @@ def test_depths_are_spaced_by_ratios_where_there_is_room() -> None:
     count=st.integers(2, MAX_POINTS),
 )
 def test_weight_scales_are_equally_far_apart(low: float, span: float, count: int) -> None:
-    values = linear(f"{low}:{low + span}:{count}")
+    values = linear_axis(f"{low}:{low + span}:{count}")
     assert len(values) == count
     assert values[0] == pytest.approx(low) and values[-1] == low + span
     steps = [after - before for before, after in pairwise(values)]

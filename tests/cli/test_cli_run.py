@@ -313,7 +313,7 @@ def test_a_bug_is_called_one(initbench: Any, write: Write, monkeypatch: pytest.M
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr(run_command, "_executions", broken)
+    monkeypatch.setattr(run_command, "_run_experiments", broken)
     said = initbench("run", write())
     assert said.code == InitbenchError.exit_code == 4
     assert "ZeroDivisionError: oops" in said.err

@@ -17,7 +17,7 @@ from initbench.components.schedule import SCHEDULES
 from initbench.data.dataset import DATASETS
 from initbench.errors import UnknownNameError
 from initbench.models.network import FAMILIES
-from initbench.registry import Options, Registry, RegistryEntry, nearest, unknown_name
+from initbench.registry import Options, Registry, RegistryEntry, nearest_name, unknown_name_message
 from initbench.registry_choice import Choice, default_choice, options_model
 
 REGISTRIES = [INITS, ACTIVATIONS, NORMS, OPTIMIZERS, SCHEDULES, FAMILIES, DATASETS]
@@ -177,13 +177,19 @@ def test_a_new_entry_is_all_it_takes():
 
 
 def test_a_name_like_no_other_is_answered_with_all_of_them():
-    assert unknown_name("thing", "zzzz", ["alpha", "beta"]) == "unknown thing 'zzzz'; choose from alpha, beta"
-    assert unknown_name("thing", "ALPHA", ["alpha", "beta"]) == "unknown thing 'ALPHA'; did you mean 'alpha'?"
+    assert (
+        unknown_name_message("thing", "zzzz", ["alpha", "beta"])
+        == "unknown thing 'zzzz'; choose from alpha, beta"
+    )
+    assert (
+        unknown_name_message("thing", "ALPHA", ["alpha", "beta"])
+        == "unknown thing 'ALPHA'; did you mean 'alpha'?"
+    )
 
 
 @given(st.text(max_size=20))
 def test_nearest_answers_anything_with_a_choice_or_none(name):
-    assert nearest(name, ["alpha", "beta"]) in ("alpha", "beta", None)
+    assert nearest_name(name, ["alpha", "beta"]) in ("alpha", "beta", None)
 
 
 def test_the_order_of_entries_does_not_depend_on_what_was_imported_first():

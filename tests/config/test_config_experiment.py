@@ -96,7 +96,7 @@ class TestKeysThatDoNotGoTogether:
         (tmp_path / "a.yaml").write_text("name: a\ntrain: {steps: 5, epochs: 1, lr: x}\n")
         with pytest.raises(ConfigError) as caught:
             load(tmp_path / "a.yaml", [], ExperimentConfig)
-        assert [fault.key for fault in caught.value.faults] == ["train.epochs", "train.lr"]
+        assert [fault.key for fault in caught.value.issues] == ["train.epochs", "train.lr"]
 
     def test_an_initial_bias_without_biases(self):
         with pytest.raises(ValidationError) as caught:
@@ -140,7 +140,7 @@ class TestKeysThatDoNotGoTogether:
         )
         with pytest.raises(ConfigError) as caught:
             load(tmp_path / "a.yaml", ["init.gain=0"], ExperimentConfig)
-        assert [fault.key for fault in caught.value.faults] == [
+        assert [fault.key for fault in caught.value.issues] == [
             "kind",
             "name",
             "model.family",

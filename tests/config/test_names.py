@@ -76,7 +76,7 @@ def pairs(table):
 
 @pytest.mark.parametrize(("kind", "name", "word"), pairs(MEANT))
 def test_names_of_torch_keras_and_papers_mean_ours(kind, name, word):
-    assert REGISTRIES[kind].canonical(word) == name
+    assert REGISTRIES[kind].canonical_name(word) == name
     assert REGISTRIES[kind][word].name == name
 
 
@@ -85,8 +85,8 @@ def test_names_of_torch_keras_and_papers_mean_ours(kind, name, word):
     [(k, word, names) for k, table in SUGGESTED.items() for word, names in table.items()],
 )
 def test_names_that_could_mean_several_are_answered_with_all(kind, word, names):
-    assert REGISTRIES[kind].canonical(word) is None
-    assert REGISTRIES[kind].unknown(word).endswith(f"did you mean {names}?")
+    assert REGISTRIES[kind].canonical_name(word) is None
+    assert REGISTRIES[kind].unknown_message(word).endswith(f"did you mean {names}?")
 
 
 @pytest.mark.parametrize(
@@ -94,16 +94,16 @@ def test_names_that_could_mean_several_are_answered_with_all(kind, word, names):
     [("optimizer", "nadam"), ("optimizer", "Adagrad"), ("data set", "EMNIST"), ("activation", "quick_gelu")],
 )
 def test_no_near_name_is_offered_for_another_thing(kind, word):
-    assert "; choose from " in REGISTRIES[kind].unknown(word)
+    assert "; choose from " in REGISTRIES[kind].unknown_message(word)
 
 
 @pytest.mark.parametrize("registry", REGISTRIES.values(), ids=lambda registry: registry.kind)
 def test_every_alias_means_one_entry(registry):
     for entry in registry:
         for alias in entry.aliases:
-            assert registry.canonical(alias) == entry.name
+            assert registry.canonical_name(alias) == entry.name
         for word in entry.suggested_for:
-            assert registry.canonical(word) is None
+            assert registry.canonical_name(word) is None
 
 
 def test_an_alias_is_stored_under_the_name_it_stands_for(tmp_path):
@@ -184,7 +184,7 @@ def faults(tmp_path, text, *overrides):
     path.write_text(text)
     with pytest.raises(ConfigError) as caught:
         load(path, overrides, ExperimentConfig)
-    return "\n".join(str(fault) for fault in caught.value.faults)
+    return "\n".join(str(fault) for fault in caught.value.issues)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from initbench.errors import ConfigError
 def faults(text):
     with pytest.raises(ConfigError) as caught:
         parse_override(text)
-    return [str(fault) for fault in caught.value.faults]
+    return [str(fault) for fault in caught.value.issues]
 
 
 def test_arguments_are_files_or_overrides(tmp_path, monkeypatch):
@@ -131,7 +131,7 @@ def test_the_data_and_the_override_stay_as_they_were():
 def test_the_way_cannot_lead_through_numbers_or_lists():
     with pytest.raises(ConfigError) as caught:
         laid({"lr": 0.1, "seeds": [1]}, "lr.x=1", "seeds.x=1", "ok=1")
-    assert [str(fault) for fault in caught.value.faults] == [
+    assert [str(fault) for fault in caught.value.issues] == [
         "override lr.x=1: lr.x: lr is the number 0.1 and has no keys; replace it whole",
         "override seeds.x=1: seeds.x: seeds is a list and has no keys; replace it whole",
     ]

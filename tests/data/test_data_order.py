@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from initbench.data.batches import Batches, first_batch
 from initbench.data.dataset import DataOptions
 from initbench.data.sampling_order import SHUFFLED, Order, order_of
-from initbench.rng import generator
+from initbench.rng import stream_generator
 from tests.data.own_data import bundle, raw_of
 
 CLASSES, PER_CLASS = 5, 40
@@ -30,7 +30,7 @@ def batches(order: str, batch_size: int, seeds: list[int]) -> Batches:
 
 def test_shuffled_is_the_permutation_it_always_was():
     for seed, epoch in ((0, 0), (3, 2)):
-        plain = torch.randperm(N, generator=generator(seed, "order", epoch))
+        plain = torch.randperm(N, generator=stream_generator(seed, "order", epoch))
         found = batches("shuffled", N, [seed]).indices(epoch)[0]
         assert torch.equal(found, plain)
     assert order_of("shuffled", LABELS) is SHUFFLED

@@ -27,7 +27,7 @@ from initbench.data.dataset import DATASETS, AugmentOptions, ShiftOptions
 from initbench.data.safe_unpickle import unpickle
 from initbench.data.sets import npz, torchvision_sets
 from initbench.errors import AllocationError, ConfigError, DataError, InitbenchError, UsageError
-from initbench.memory import refused_bytes, require_memory
+from initbench.memory import failed_allocation_size, require_memory
 from initbench.models.init_weights import InitOptions
 from initbench.models.network import FAMILIES
 from initbench.paths import expand_user, read_regular_file
@@ -98,7 +98,7 @@ def test_a_bad_value_is_accepted_or_named(choice: str, key: str) -> None:
         try:
             config = load_overrides(overrides, ExperimentConfig)
         except ConfigError as error:
-            assert error.faults, value
+            assert error.issues, value
         else:
             assert value not in ("1e308", "-1e308", "1" + "0" * 99), f"{key} takes {value}: {config}"
         assert time.process_time() - start < SECONDS, value
@@ -221,7 +221,7 @@ def test_a_large_config_is_read_in_little_time(text: str) -> None:
                 ["name=a", *([f"train.lr={text[-500_000:]}"] if "e" in text[-2:] else ["x=1"])],
                 ExperimentConfig,
             )
-        assert len(caught.value.faults) <= MAX_FAULTS + 1
+        assert len(caught.value.issues) <= MAX_FAULTS + 1
     assert time.process_time() - start < SECONDS
 
 
@@ -390,8 +390,8 @@ def test_an_allocation_that_fails_tells_how_much_was_asked_for() -> None:
     for error in (None, MemoryError("Unable to allocate 3.00 GiB for an array"), MemoryError()):
         with pytest.raises((RuntimeError, MemoryError)) as caught:
             allocate() if error is None else (_ for _ in ()).throw(error)
-        assert refused_bytes(caught.value), caught.value
-    assert refused_bytes(RuntimeError("something else")) is None
+        assert failed_allocation_size(caught.value), caught.value
+    assert failed_allocation_size(RuntimeError("something else")) is None
 
 
 def test_every_error_of_ours_has_a_code() -> None:

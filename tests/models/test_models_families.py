@@ -246,7 +246,7 @@ def test_lists_of_features_are_refused_naming_both_keys(family):
 def test_what_does_not_fit_the_images_is_refused_by_arithmetic(family, options, shape, key, words):
     with pytest.raises(ConfigError) as caught:
         refuse_or_pass(family, shape, **options)
-    (fault,) = caught.value.faults
+    (fault,) = caught.value.issues
     assert fault.key == key
     assert words in fault.problem
     assert f"images of {shape[1]} × {shape[2]}" in fault.problem

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from initbench.rng import generator, stream_seed
+from initbench.rng import stream_generator, stream_seed
 
 
 def test_the_seed_of_a_stream_is_pinned():
@@ -40,7 +40,7 @@ def test_every_part_counts_and_so_does_their_order():
 
 def test_generators_are_fresh_and_leave_the_global_one():
     before = torch.random.get_rng_state()
-    first = torch.randn(4, generator=generator(3, "a"))
-    assert torch.equal(first, torch.randn(4, generator=generator(3, "a")))
-    assert not torch.equal(first, torch.randn(4, generator=generator(3, "b")))
+    first = torch.randn(4, generator=stream_generator(3, "a"))
+    assert torch.equal(first, torch.randn(4, generator=stream_generator(3, "a")))
+    assert not torch.equal(first, torch.randn(4, generator=stream_generator(3, "b")))
     assert torch.equal(torch.random.get_rng_state(), before)

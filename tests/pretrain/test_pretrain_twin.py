@@ -16,7 +16,7 @@ from initbench.data.preprocessing import PreparedData, Split
 from initbench.models.build import build
 from initbench.models.network import Network
 from initbench.pretrain.layerwise import Pretraining, PretrainingProgress
-from initbench.rng import generator
+from initbench.rng import stream_generator
 from initbench.runner.run_identity import training_mode
 from initbench.train.checkpoint import Checkpoint
 
@@ -157,12 +157,12 @@ def own_decoder(chosen: Any, network: Network, place: int, seed: int) -> tuple[A
     units = layer.module.weight.shape[0] * (2 if chosen.model.activation.name == "crelu" else 1)
     decoder = Decoder(layer.module, units, tied=chosen.init.scheme.tied)
     rule = rule_for_layer(layer, chosen.init, network.activation)
-    decoder.draw(rule, generator(seed, "pretrain", "decoder", layer.name))
+    decoder.draw(rule, stream_generator(seed, "pretrain", "decoder", layer.name))
     return decoder.weight, decoder.bias
 
 
 def corrupted(options: Any, h: Tensor, seed: int, place: int, step: int) -> Tensor:
-    stream = generator(seed, "pretrain", "corruption", place + 1, step)
+    stream = stream_generator(seed, "pretrain", "corruption", place + 1, step)
     if options.kind != "denoising":
         return h
     if options.corruption == "masking":

@@ -14,7 +14,7 @@ from records import RECORD
 from rich.console import Console
 from typer.testing import CliRunner
 
-from initbench.cli.ls import age, ls, run_table
+from initbench.cli.ls import format_age, ls, run_table
 from initbench.cli.rm import rm
 from initbench.cli.run_groups import sort_runs
 from initbench.errors import StoreError, UnknownNameError, UsageError
@@ -88,7 +88,7 @@ def test_no_run_id_is_ever_cut(width: int) -> None:
     ],
 )
 def test_age(created: object, text: str) -> None:
-    assert age(created, NOW) == text
+    assert format_age(created, NOW) == text
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def test_rm_ends_a_removal_that_was_cut_off(runs: Path) -> None:
 
 @pytest.mark.parametrize(("answer", "left"), [("y\n", 2), ("n\n", 3), ("\n", 3)])
 def test_rm_asks_on_a_terminal(runs: Path, monkeypatch: pytest.MonkeyPatch, answer: str, left: int) -> None:
-    monkeypatch.setattr("initbench.cli.rm._interactive", lambda: True)
+    monkeypatch.setattr("initbench.cli.rm._is_interactive", lambda: True)
     result = call("rm", "tanh", "--runs-dir", runs, answer=answer)
     assert "Remove 1 run?" in result.stderr
     assert len(Store(runs).find([])) == left

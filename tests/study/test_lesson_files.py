@@ -66,7 +66,7 @@ def one(path: str, *overrides: str) -> Lesson:
 def faults(path: str, *overrides: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         load_lessons([path], overrides)
-    return [str(fault).replace(f"{path}:", "") for fault in caught.value.faults]
+    return [str(fault).replace(f"{path}:", "") for fault in caught.value.issues]
 
 
 def test_arms_are_the_base_with_their_keys_laid_over_it(write: Write):

@@ -74,7 +74,7 @@ def write(tmp_path: Path) -> Write:
 def faults(path: str, *overrides: str, **options: bool) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         load_sweep(path, overrides, **options)
-    return [str(fault).replace(f"{path}:", "") for fault in caught.value.faults]
+    return [str(fault).replace(f"{path}:", "") for fault in caught.value.issues]
 
 
 def labels(sweep: Sweep) -> list[str]:

@@ -14,7 +14,7 @@ from initbench.components.norms.standard import BatchNorm, BatchNormOptions
 from initbench.data.preprocessing import Split
 from initbench.models.build import build
 from initbench.probing.running_statistics import running_stat_gap
-from initbench.rng import generator
+from initbench.rng import stream_generator
 from initbench.train import batchnorm_evaluation as norms_module
 from initbench.train.batchnorm_evaluation import evaluate_norms
 from initbench.train.cohort import Cohort
@@ -56,7 +56,7 @@ def test_both_kinds_against_a_plain_net(make_config: Any) -> None:
     sample = data.train.x.double()
 
     net = twin(outcome.parameters, outcome.buffers).train()
-    order = torch.randperm(70, generator=generator(0, "evaluation_batches"))
+    order = torch.randperm(70, generator=stream_generator(0, "evaluation_batches"))
     logits = torch.empty(70, CLASSES, dtype=torch.float64)
     for start in (0, 32, 64):
         rows = order[torch.arange(start, start + size) % 70]
@@ -122,7 +122,7 @@ def test_at_most_so_many_batches(make_config: Any, monkeypatch: Any) -> None:
     cohort = Cohort(nets(config, [0]), config.train, "vmap", CPU)
     data = bundle(val=70)
     monkeypatch.setattr(norms_module, "MAX_BATCHES", 5)
-    order = torch.randperm(70, generator=generator(0, "evaluation_batches"))[:10]
+    order = torch.randperm(70, generator=stream_generator(0, "evaluation_batches"))[:10]
     part = Split(x=data.val.x[order], y=data.val.y[order])
     found = evaluate_norms(cohort, data.train, data.val, 2)[0]
     monkeypatch.setattr(torch, "randperm", lambda samples, generator: torch.arange(samples))

@@ -330,10 +330,10 @@ class _GateEvaluator:
 
 
 def _unknown_row(name: RowName, labels: Sequence[str]) -> str:
-    from initbench.registry import unknown_name
+    from initbench.registry import unknown_name_message
 
     assert name.name is not None
-    said = unknown_name("row", name.name, dict.fromkeys(labels))
+    said = unknown_name_message("row", name.name, dict.fromkeys(labels))
     dashed = "; put blanks around a minus" if "-" in name.name else ""
     return said + dashed
 

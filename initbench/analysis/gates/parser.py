@@ -317,9 +317,9 @@ def _unknown_metric(name: str) -> str:
     if name in _STATISTICS or name in ALIASES:
         at = f"{name}@{TRAIN if name in SHIFT_STATISTICS else 'init'}"
         return f"{name} belongs to a layer: layer[-1].{at}, slope({at}) or max_layer({at})"
-    from initbench.registry import nearest
+    from initbench.registry import nearest_name
 
-    guess = nearest(name, [*METRICS, DIVERGENCE_RATE])
+    guess = nearest_name(name, [*METRICS, DIVERGENCE_RATE])
     hint = (
         f"did you mean {guess!r}?"
         if guess
@@ -329,9 +329,9 @@ def _unknown_metric(name: str) -> str:
 
 
 def _unknown(kind: str, name: str, choices: Iterable[str]) -> str:
-    from initbench.registry import unknown_name  # brings pydantic, which only a mistake is in need of
+    from initbench.registry import unknown_name_message  # brings pydantic, which only a mistake is in need of
 
-    return unknown_name(kind, name, choices)
+    return unknown_name_message(kind, name, choices)
 
 
 LONGEST = 2000

@@ -21,7 +21,7 @@ from initbench.data.dataset import (
     SampleShape,
 )
 from initbench.data.split import stratified_split
-from initbench.rng import generator
+from initbench.rng import stream_generator
 
 _SIZES = (1077, 360, 360)
 _SPLIT_SEED = 0
@@ -61,7 +61,7 @@ def _split(table: NDArray[np.uint8]) -> RawData:
     """x: (N, 1, 8, 8) float32, 0 … 1 (the scans hold counts up to 16)."""
     x = torch.from_numpy(table[:, :-1].astype(np.float32)).view(-1, 1, 8, 8) / 16
     y = torch.from_numpy(table[:, -1].astype(np.int64))
-    train, val, test = stratified_split(y, _SIZES, generator(_SPLIT_SEED, "data", "digits"))
+    train, val, test = stratified_split(y, _SIZES, stream_generator(_SPLIT_SEED, "data", "digits"))
     return RawData(
         x_train=x[train],
         y_train=y[train],

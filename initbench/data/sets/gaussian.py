@@ -19,7 +19,7 @@ from initbench.data.dataset import (
 )
 from initbench.memory import require_memory
 from initbench.registry import MAX_COUNT
-from initbench.rng import generator
+from initbench.rng import stream_generator
 
 _RECIPE = "gaussian/1"
 _SEED = 0
@@ -50,7 +50,7 @@ def _draw(dim: int, samples: int, classes: int) -> RawData:
     require_memory(4.8 * samples * dim, "the gaussian data set", "lower data.samples or data.dim")
     tensors = {}
     for part, count in (("train", samples), ("test", max(1, samples // 5))):
-        features, labels = (generator(_SEED, "gaussian", part, what) for what in ("x", "y"))
+        features, labels = (stream_generator(_SEED, "gaussian", part, what) for what in ("x", "y"))
         tensors[f"x_{part}"] = torch.randn(count, dim, generator=features)
         tensors[f"y_{part}"] = torch.randint(classes, (count,), generator=labels)
     return RawData(classes=classes, **tensors)

@@ -12,7 +12,7 @@ from initbench.analysis.config_keys import known_keys, resolve_key
 from initbench.analysis.metrics import METRICS, metric_named
 from initbench.analysis.tables import Table
 from initbench.errors import UnknownNameError, UsageError
-from initbench.registry import nearest, unknown_name
+from initbench.registry import nearest_name, unknown_name_message
 
 Format = Literal["table", "markdown", "csv", "json", "latex"]
 SUFFIXES: dict[str, Format] = {
@@ -126,7 +126,7 @@ _OTHER_HEADINGS = {
 def unknown_metric(name: str, others: Sequence[str] = ()) -> str:
     """The answer to a name that is no metric; the whole list is long, so it is not repeated."""
     names = (*METRICS, *others)
-    if nearest(name, names):
-        return unknown_name("metric", name, names)
+    if nearest_name(name, names):
+        return unknown_name_message("metric", name, names)
     own = [metric.name for metric in METRICS.values() if metric.view == "convergence"]
     return f"unknown metric {name!r}; among them are {', '.join((*own, *others))}; docs/compare.md has all"
