@@ -112,8 +112,8 @@ def section(replications: int, families: int) -> str:
         "\n".join(f"- **{law.name}**: {law.about}" for law in LAWS),
         "### Coverage of 95 % intervals",
         f"{replications:,} replications in each cell. The mean is that of the first arm, differences are"
-        " those of the two. Where runs diverge, cases without an interval (fewer than two values) are left"
-        " out.",
+        " those of the two. Where runs diverge, cases without an interval (fewer than two values) are"
+        " skipped.",
         _coverages(replications),
         "Student's t is exact for the normal law, Welch's nearly so. Skewed values are covered less often"
         " than 95 %: few seeds do not show a long tail, and no interval can make up for it. Ratios of"

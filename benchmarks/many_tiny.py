@@ -1,7 +1,7 @@
 """Measure the overhead per run in sweeps of thousands of tiny runs, and the driver's memory.
 
 Each size is one sweep with this number of runs (nets of 2 layers of 16 units, 20 steps) in a fresh process
-and store. The overhead per run is (seconds of the command − training) / runs. The training time is summed
+and store. The overhead per run is (seconds of the command − training) / runs. The training time is the sum
 over the recorded cohorts, each counted once, divided by the number of workers. It includes the time that
 workers lose while the driver writes, so the wall time per run is printed as well.
 """

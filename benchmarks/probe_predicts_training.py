@@ -182,7 +182,7 @@ batches of 64 on scikit-learn's digits.
 
 A net is *healthy* if it shows no finding that is a warning. It *learns* if it exceeds a validation accuracy
 of {bar.accuracy:.3f} (chance is {bar.majority:.3f}), which is the bar of the map and was fixed
-beforehand; one that diverges does not. It took {seconds / 60:.0f} minutes on two cores, beside other work.
+beforehand; one that diverges does not. It took {seconds / 60:.0f} minutes on two shared cores.
 """.strip()
 
 

@@ -33,30 +33,30 @@ PROMISES = """# Reliability
 
 <!-- Written by `python -m benchmarks.reliability`; do not edit. -->
 
-## What is promised
+## Guarantees
 
-| whatever happens | what holds |
+| event | guarantee |
 | --- | --- |
-| an error of the system, a full disk, `kill -9` at any operation on the store | the same command, given again, ends as \
+| a system error, a full disk, or `kill -9` at any operation on the store | the same command, given again, ends as \
 an uninterrupted one does: the same files, byte for byte |
-| the same while a run is claimed | nothing of the run is left for a reader to see |
-| the same while a finished run is trained anew | the finished run can be read until the new one takes its place |
-| a checkpoint that was damaged, in whatever way | the run goes on from the one before it, or begins again, and says so |
-| a run that is finished | its steps are unique and increasing, and it holds what its manifest names, and its lock |
-| a file that was edited or torn | it is named with its fault, and the others are read |
-| a link, a pipe or a device in a store | it is named; it is neither followed, nor waited for, nor read |
+| the same while a run is claimed | readers see nothing of the run |
+| the same while a finished run is trained again | the finished run can be read until the new one replaces it |
+| a damaged checkpoint | the run resumes from the previous checkpoint or starts over, and reports it |
+| a finished run | its steps are unique and increasing, and it holds the files of its manifest, and its lock |
+| an edited or truncated file | it is reported with its fault, and the other files are read |
+| a link, a pipe or a device in a store | it is reported, but neither followed nor opened |
 | stdout that is closed or full | the command does all else that it does, says so, and ends with 3, or with the code that was decided \
 for another reason (2 for a wrong command, 1 for a gate) |
 | stderr that is closed or full, a reader of either that goes away | nothing else changes: the exit code is the same, and what is trained is \
 stored |
-| text in somebody else's store | it does nothing to a terminal, to a CI job that shows it, or to a spreadsheet |
+| text in a store from another user | it has no effect on a terminal, a CI job or a spreadsheet that shows it |
 
-Not promised: that bytes which change on the disk while size and times stay the same are noticed by anything but
-`initbench ls --verify`; that a file system which acknowledges what it has not written loses nothing with the power.
+Not guaranteed: only `initbench ls --verify` detects bytes that change on the disk while size and times stay the
+same, and a power loss can lose data if the file system acknowledges writes before they are durable.
 """  # noqa: E501
 
 
-ELSEWHERE = """## What the tests try beside this
+ELSEWHERE = """## Further tests
 
 | what | cases | command |
 | --- | ---: | --- |
@@ -69,7 +69,7 @@ tests/hostile/test_streams.py -k decision` |
 tests/hostile/test_signals_at_start.py` |
 | CIFAR archives that were changed or crafted | 350 | `pytest -m slow tests/data/test_data_cifar_fuzz.py` |
 
-Each ends with the right exit code or a sentence that names the fault, without a traceback and without a run that stays failed.
+Each case ends with the right exit code or a message that names the fault, without a traceback and without a run that stays failed.
 """  # noqa: E501
 SECTIONS = ("injected", "changed")
 

@@ -213,7 +213,7 @@ def _wrong(verdict: Verdict) -> Iterator[str]:
     elif not verdict.named:
         yield "not named"
     if verdict.healthy and _is_far(verdict):
-        yield f"healthy beside a loss of {verdict.loss:.3g}, chance being {subject.chance:.3g}"
+        yield f"healthy although the loss is {verdict.loss:.3g}, chance being {subject.chance:.3g}"
     for advice in verdict.advice:
         if advice.outcome != "cured":
             yield f"{advice.code}: {advice.call}: {advice.outcome}"
@@ -295,10 +295,10 @@ def report(kind: str, verdicts: Sequence[Verdict]) -> str:
     parts = [
         f"## What probe and lint say: {_TITLES[kind]}",
         written_by(f"verdicts_on_nets --kinds {kind} --write"),
-        f"{about}One seed each. A verdict is *right* where a sound net gets no finding and no warning, where"
-        " a planted mistake is named, where no net is called healthy beside a loss more than"
-        f" {FAR:g} above ln C, and where every printed call of `apply_init` removes the finding that it is"
-        " offered for (it is carried out on the net drawn anew).",
+        f"{about}One seed each. A verdict is *right* if a sound net gets no finding and no warning,"
+        f" a planted mistake is named, no net with a loss more than {FAR:g} above ln C is called healthy, and"
+        " each printed call of `apply_init` removes the finding that it is suggested for (it is applied to a"
+        " fresh net).",
         _totals({kind: list(verdicts)}),
         _verdicts(verdicts),
     ]

@@ -1,7 +1,7 @@
-"""Count names and phrases that need a dictionary; fail if there are more of them than the limits allow.
+"""Count vague names and archaic phrases; fail if there are more of them than the limits allow.
 
-Run `python -m tools.check_language` for the counts, with `--list KIND` for every place of one kind, and with
-`--lower` to write today's counts as the new limits once they have fallen. Limits never rise.
+Run `python -m tools.check_language` for the counts, with `--list KIND` for the locations of one kind, and
+with `--lower` to write the current counts as new limits once they have fallen. Limits never rise.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ VAGUE_NAMES = frozenset(
         "told",
     ]
 )
-"""Names of variables that say nothing about what they hold."""
+"""Names of variables that do not say what they hold."""
 
 FRAGMENT = re.compile(
     r"(Of|By|Those|That|So|Beside|Behind|Below|What|Which|Who|Whoever|Where|How|As|The same)\b(?! is\b.*\?)"
 )
-"""How a docstring begins that has no subject and no verb of its own."""
+"""Start of a docstring without a subject or a verb."""
 
 PHRASES = {
     r"\banew\b": "again, from scratch",
@@ -79,11 +79,11 @@ PHRASE = "phrases to write in plain English"
 
 @dataclass(frozen=True)
 class Count:
-    """One figure, with every place that contributes to it."""
+    """One figure, with every location that contributes to it."""
 
     kind: str
     value: float
-    places: tuple[str, ...]
+    locations: tuple[str, ...]
 
 
 def main() -> int:
@@ -91,14 +91,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--list", metavar="KIND", help="print every place whose kind contains KIND")
-    parser.add_argument("--lower", action="store_true", help="write today's counts where they have fallen")
+    parser.add_argument("--list", metavar="KIND", help="print the locations of kinds that contain KIND")
+    parser.add_argument("--lower", action="store_true", help="write lower counts as new limits")
     options = parser.parse_args()
     limits: dict[str, float] = json.loads(LIMITS.read_text(encoding="utf-8")) if LIMITS.is_file() else {}
     counts = list(measure(ROOT))
     for count in counts:
         if options.list and options.list in count.kind:
-            print("\n".join(count.places))
+            print("\n".join(count.locations))
     exceeded = [count for count in counts if count.value > limits.get(count.kind, float("inf"))]
     for count in counts:
         mark = "  EXCEEDED" if count in exceeded else ""
@@ -124,23 +124,23 @@ def measure(root: Path) -> Iterator[Count]:
     trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in paths if path.suffix == ".py"}
     package = {path: tree for path, tree in trees.items() if path.relative_to(root).parts[0] == "initbench"}
 
-    def place(path: Path, line: int, text: str) -> str:
+    def location(path: Path, line: int, text: str) -> str:
         return f"{path.relative_to(root)}:{line}: {text}"
 
-    yield _vague_names(package, place)
-    yield _one_word_functions(package, place)
-    yield _fragments(trees, place)
-    yield _duplicate_classes(package, place)
-    yield _phrases(paths, place)
+    yield _vague_names(package, location)
+    yield _one_word_functions(package, location)
+    yield _fragments(trees, location)
+    yield _duplicate_classes(package, location)
+    yield _phrases(paths, location)
 
 
-Place = Callable[[Path, int, str], str]
+Location = Callable[[Path, int, str], str]
 
 
-def _vague_names(trees: dict[Path, ast.Module], place: Place) -> Count:
+def _vague_names(trees: dict[Path, ast.Module], location: Location) -> Count:
     bindings = [(path, node.lineno, name) for path, tree in trees.items() for node, name in _bindings(tree)]
-    places = [place(path, line, name) for path, line, name in bindings if name in VAGUE_NAMES]
-    return Count(VAGUE, round(1000 * len(places) / len(bindings), 1), tuple(places))
+    locations = [location(path, line, name) for path, line, name in bindings if name in VAGUE_NAMES]
+    return Count(VAGUE, round(1000 * len(locations) / len(bindings), 1), tuple(locations))
 
 
 def _bindings(tree: ast.Module) -> Iterator[tuple[ast.Name | ast.arg, str]]:
@@ -152,48 +152,48 @@ def _bindings(tree: ast.Module) -> Iterator[tuple[ast.Name | ast.arg, str]]:
             yield node, node.arg
 
 
-def _one_word_functions(trees: dict[Path, ast.Module], place: Place) -> Count:
+def _one_word_functions(trees: dict[Path, ast.Module], location: Location) -> Count:
     functions = [
         (path, node)
         for path, tree in trees.items()
         for node in tree.body
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
     ]
-    places = [place(path, node.lineno, node.name) for path, node in functions if "_" not in node.name]
-    return Count(ONE_WORD, round(100 * len(places) / len(functions), 1), tuple(places))
+    locations = [location(path, node.lineno, node.name) for path, node in functions if "_" not in node.name]
+    return Count(ONE_WORD, round(100 * len(locations) / len(functions), 1), tuple(locations))
 
 
-def _fragments(trees: dict[Path, ast.Module], place: Place) -> Count:
+def _fragments(trees: dict[Path, ast.Module], location: Location) -> Count:
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    places = [
-        place(path, getattr(node, "lineno", 1), docstring.splitlines()[0])
+    locations = [
+        location(path, getattr(node, "lineno", 1), docstring.splitlines()[0])
         for path, tree in trees.items()
         for node in ast.walk(tree)
         if isinstance(node, documented)
         and (docstring := ast.get_docstring(node))
         and FRAGMENT.match(docstring)
     ]
-    return Count(FRAGMENTS, len(places), tuple(places))
+    return Count(FRAGMENTS, len(locations), tuple(locations))
 
 
-def _duplicate_classes(trees: dict[Path, ast.Module], place: Place) -> Count:
+def _duplicate_classes(trees: dict[Path, ast.Module], location: Location) -> Count:
     definitions: dict[str, list[str]] = defaultdict(list)
     for path, tree in trees.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
-                definitions[node.name.lstrip("_")].append(place(path, node.lineno, node.name))
-    several = [places for places in definitions.values() if len(places) > 1]
-    return Count(DUPLICATES, len(several), tuple(text for places in several for text in places))
+                definitions[node.name.lstrip("_")].append(location(path, node.lineno, node.name))
+    several = [locations for locations in definitions.values() if len(locations) > 1]
+    return Count(DUPLICATES, len(several), tuple(text for locations in several for text in locations))
 
 
-def _phrases(paths: Iterable[Path], place: Place) -> Count:
-    places = []
+def _phrases(paths: Iterable[Path], location: Location) -> Count:
+    locations = []
     for path in paths:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             for phrase, plain in PHRASES.items():
                 for match in re.finditer(phrase, line, re.IGNORECASE):
-                    places.append(place(path, number, f"“{match[0]}” → {plain}"))
-    return Count(PHRASE, len(places), tuple(places))
+                    locations.append(location(path, number, f"“{match[0]}” → {plain}"))
+    return Count(PHRASE, len(locations), tuple(locations))
 
 
 if __name__ == "__main__":

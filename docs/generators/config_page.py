@@ -57,10 +57,10 @@ channels last | `uint8`, which is scaled to [0, 1], or any float, which must be 
 | `y_train`, `y_test` | (N,) class numbers 0 … K−1 | any integer |
 
 Both parts have samples of one shape and type. Validation samples are split off `x_train` (`val_fraction`).
-What cannot be meant is refused with the way out: labels that are floats, negative, one-hot, from 1 or with
-gaps (unless `classes` chooses some), a single class, about as many classes as samples, inputs that are all
+Probable mistakes are rejected with advice: labels that are floats, negative, one-hot, from 1 or with gaps
+(unless `classes` chooses some), a single class, about as many classes as samples, inputs that are all
 alike, images with their channels first, and integers other than `uint8` (pixels are saved as `uint8`, numbers
-as `float32`; token numbers are no inputs of these nets).
+as `float32`; token numbers are not supported as inputs).
 
 ```python
 import numpy as np
@@ -73,14 +73,14 @@ np.savez("mine.npz", x_train=x[:500], y_train=y[:500], x_test=x[500:], y_test=y[
 """What a table of options cannot say, by the entry's name."""
 
 _LESSONS = """\
-A file with `kind: lesson` asks a question, names the experiments that answer it, and states claims about what
-they show. `initbench lesson NAME` runs what is missing and judges each claim. A lesson is named as its file,
-less a number in front that orders the files."""
+A file with `kind: lesson` asks a question, names the experiments that answer it, and states claims about
+what they show. `initbench lesson NAME` trains the missing runs and evaluates each claim. A lesson is named
+after its file, without the leading number that orders the files."""
 _ARMS = """\
-An arm is `base` with some keys changed, by the rules of `key=value` arguments: a value replaces what stood
-there whole, and a name on the way becomes a mapping of that name. It is stored as the experiment
-`lesson.arm`, and its tuning as `lesson.arm.tune`. Arms run in the order of the file. Faults are listed with
-the place in the file that the value came from.
+An arm is `base` with some keys changed, by the rules of `key=value` arguments: a value replaces the
+previous one entirely, and a name on the way becomes a mapping of that name. It is stored as the experiment
+`lesson.arm`, and its tuning as `lesson.arm.tune`. Arms run in the order of the file. Errors are listed with
+the position of the value in the file.
 
 ```yaml
 base:
@@ -105,26 +105,26 @@ A claim is **supported** if the whole 95 % interval of its numbers fulfils the c
 **contradicted** if the whole interval fulfils the opposite, and otherwise **undecided**. A claim that
 names no arm is supported if every arm shows it, and contradicted if one arm shows the opposite.
 
-The numbers decide nothing where only a part of the interval fulfils the condition, where there is no
-interval (one seed, or all runs of an arm diverged), and where only some runs of an arm reach the
-accuracy of a `steps_to`; [docs/ci.md](ci.md#what-is-computed) says how intervals are computed. For two
-reasons, which are printed with the claim, it is undecided even though its numbers are clear:
+The numbers decide nothing if only a part of the interval fulfils the condition, if there is no
+interval (one seed, or all runs of an arm diverged), or if only some runs of an arm reach the
+accuracy of a `steps_to`; [docs/ci.md](ci.md#what-is-computed) describes how intervals are computed. Two
+reasons, which are printed with the claim, make it undecided although its numbers are clear:
 
-- **The edge of the grid.** A tuned arm that the claim reads scores best at the lowest or the highest
-  value tried, so a better value may lie beyond. Widen the range under `tune` until the best value lies
-  inside. There is no edge where all values score alike, within {TOLERANCE:.0%} of the best score or,
-  for an accuracy, within {100 * TOLERANCE:.0f} points: such an arm learns under none of them, or under
-  all. A key of `train` changes nothing that is measured `@init`, so claims about that alone are judged.
-- **The interval between evaluations.** Two numbers of steps differ by less than `train.eval_every`
-  updates, which cannot show the difference. Give a smaller `train.eval_every`; with an evaluation after
-  every update the numbers are exact.
+- **The edge of the grid.** A tuned arm of the claim scores best at the lowest or the highest value tried,
+  so a better value may lie outside the range. Widen the range under `tune` until the best value lies
+  inside. There is no edge if all values score alike, within {TOLERANCE:.0%} of the best score or, for an
+  accuracy, within {100 * TOLERANCE:.0f} points: such an arm learns under none of them, or under all. A key
+  of `train` changes nothing that is measured `@init`, so claims about that alone are evaluated.
+- **The interval between evaluations.** Two numbers of steps differ by less than `train.eval_every` updates,
+  which cannot show the difference. Give a smaller `train.eval_every`; with an evaluation after every update
+  the numbers are exact.
 
-A verdict holds for the budget and the grid of its file. Where more updates may reverse it, the claim
-says so in its words: "Within 400 updates, …"."""
+A verdict holds for the budget and the grid of its file. If more updates may reverse it, the claim
+says so: "Within 400 updates, …"."""
 
 _SWEEPS = """\
-A file with `kind: sweep` runs one experiment at many points. `initbench sweep FILE` trains what is missing
-of it and shows the comparison.
+A file with `kind: sweep` runs one experiment at many points. `initbench sweep FILE` trains the missing
+runs and shows the comparison.
 
 ```yaml
 kind: sweep
@@ -145,21 +145,21 @@ gates:
   - final_val_accuracy < 90 %
 ```"""
 _POINTS = """\
-`grid` spans 2 × 3 points here, `zip` doubles them, `exclude` takes two of the twelve away and `include`
-adds one. A point is `base` with some keys changed, by the rules of `key=value` arguments. It is stored as
-the experiment `sweep.point` and called after its values, as
-`depth.xavier_normal_depth10_lr0.1_batch_size512`: words stand for themselves, numbers behind the last part
-of their key. So another value of an axis renames no point, and its runs are found again. Names of more than
-95 characters are shortened by a hash. Points that come out as the same experiment run once. An entry of
-`exclude` may name some of the keys; what matches no point is a fault.
+`grid` spans 2 × 3 points here, `zip` doubles them, `exclude` removes two of the twelve and `include` adds
+one. A point is `base` with some keys changed, by the rules of `key=value` arguments. It is stored as the
+experiment `sweep.point` and called after its values, as `depth.xavier_normal_depth10_lr0.1_batch_size512`:
+words are used as they are, numbers after the last part of their key. Adding a value to an axis therefore
+renames no point, and stored runs are reused. Names of more than 95 characters are shortened by a hash.
+Points that result in the same experiment run once. An entry of `exclude` may name some of the keys; an
+entry that matches no point is an error.
 
-On the command line `key=v1,v2` makes an axis or replaces one, `key=v` replaces an axis by one value, or
-holds at every point, and `seeds=8` does for all. A list as one value is written `key=[1, 2]`. A plain
-experiment is a sweep as well, with the axes from the command line: `initbench sweep
+On the command line `key=v1,v2` adds or replaces an axis, `key=v` replaces an axis by one value or sets the
+key at every point, and `seeds=8` applies to all points. A list as a single value is written `key=[1, 2]`. A
+plain experiment can be swept as well, with the axes from the command line: `initbench sweep
 configs/relu_kaiming.yaml model.depth=10,20`.
 
-`tune` is that of a lesson: each point is tuned alone, and the chosen value runs under seeds that the tuning
-has not seen."""
+`tune` works as in a lesson: each point is tuned separately, and the chosen value runs under seeds that the
+tuning did not use."""
 
 
 def render(_current: str) -> str:
@@ -214,14 +214,14 @@ def _is_section(kind: RegistryField) -> bool:
 
 
 def _kind_of_section(key: str) -> RegistryField | None:
-    """The registry whose entries the section is a choice of."""
+    """Return the registry that the section selects an entry of."""
     return next(
         (kind for kind in registry_fields() if _is_section(kind) and kind.key.split(".")[0] == key), None
     )
 
 
 def _section_model(key: str) -> type[BaseModel] | None:
-    """The pydantic class behind a top-level section: its own, or the one all its entries share."""
+    """Return the pydantic class of a top-level section, or the one that all its entries share."""
     annotation = ExperimentConfig.model_fields[key].annotation
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation

@@ -1,4 +1,4 @@
-"""docs/ci.md and its workflow say what is so: every gate in them can be read."""
+"""docs/ci.md and its workflow are correct: every gate in them can be parsed."""
 
 from __future__ import annotations
 

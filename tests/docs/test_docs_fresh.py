@@ -1,6 +1,6 @@
-"""The pages agree with the code: generated ones are fresh, quoted commands exist, links resolve.
+"""The pages agree with the code: generated pages are fresh, quoted commands exist, links resolve.
 
-A stale page is written anew by `make docs`.
+`make docs` rewrites a stale page.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def _name(path: Path) -> str:
 
 
 def quoted(path: Path, *, with_output: bool = True) -> Iterator[str]:
-    """Every `initbench …` command line of a page, in fences and in running text.
+    """Yield every `initbench …` command line of a page, in fences and in running text.
 
-    Those in `console` fences stand before their output, which may well be an error.
+    Commands in `console` fences precede their output, which may be an error.
     """
     text = path.read_text(encoding="utf-8")
     for language, block in FENCE.findall(text):
@@ -58,8 +58,8 @@ def quoted(path: Path, *, with_output: bool = True) -> Iterator[str]:
 
 
 def _lines(*, with_output: bool) -> list[tuple[str, str]]:
-    found = {(_name(path), line) for path in PAGES for line in quoted(path, with_output=with_output)}
-    return sorted(found)
+    commands = {(_name(path), line) for path in PAGES for line in quoted(path, with_output=with_output)}
+    return sorted(commands)
 
 
 COMMANDS = _lines(with_output=True)
@@ -82,7 +82,7 @@ def test_a_stale_page_is_found(generate):
 
 
 def _words(line: str) -> list[str]:
-    """The words after `initbench`, up to a pipe or a redirection, without [placeholders]."""
+    """Return the words after `initbench`, up to a pipe or a redirection, without [placeholders]."""
     words = shlex.split(line, comments=True)[1:]
     end = next((i for i, word in enumerate(words) if END.fullmatch(word)), None)
     return [word for word in words[:end] if not word.startswith("[")]
@@ -94,9 +94,9 @@ def test_a_quoted_command_exists(page: str, line: str):
     while words and hasattr(command, "commands") and not words[0].startswith("-"):
         assert words[0] in command.commands, f"{page}: no command {words[0]!r} in: {line}"
         command = command.commands[words.pop(0)]
-    known = {name for parameter in command.params for name in parameter.opts} | {"--help", "-h"}
+    options = {name for parameter in command.params for name in parameter.opts} | {"--help", "-h"}
     for word in words:
-        assert not word.startswith("-") or word.split("=")[0] in known, (
+        assert not word.startswith("-") or word.split("=")[0] in options, (
             f"{page}: no option {word!r} in: {line}"
         )
     if hasattr(command, "commands") or {"--help", "-h"} & set(words):
@@ -111,8 +111,8 @@ def test_a_quoted_config_and_its_overrides_load(page: str, line: str, monkeypatc
     monkeypatch.chdir(ROOT)
     command, *words = _words(line)
     words = words[: next((i for i, word in enumerate(words) if word.startswith("-")), None)]
-    found = [file for word in words for file in _expanded(word)]
-    loaded = load_sweep(found[0], found[1:]).points if command == "sweep" else load_experiments(found)
+    files = [file for word in words for file in _expanded(word)]
+    loaded = load_sweep(files[0], files[1:]).points if command == "sweep" else load_experiments(files)
     assert loaded, f"{page}: {line}"
 
 
@@ -127,10 +127,10 @@ def test_links_resolve(path: Path):
         if "://" in target or target.startswith("mailto:"):
             continue
         file, _, anchor = target.partition("#")
-        there = (path.parent / file).resolve() if file else path
-        assert there.exists(), f"{_name(path)} links to {target}"
+        linked = (path.parent / file).resolve() if file else path
+        assert linked.exists(), f"{_name(path)} links to {target}"
         if anchor:
-            assert anchor in _anchors(there), f"{_name(path)} links to {target}"
+            assert anchor in _anchors(linked), f"{_name(path)} links to {target}"
 
 
 def _anchors(path: Path) -> set[str]:

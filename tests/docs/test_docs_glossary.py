@@ -29,7 +29,7 @@ REQUIRED = (
 
 
 def _printed(source: str) -> Iterator[str]:
-    """The symbols in the strings of a file, its docstrings left out."""
+    """Yield the symbols in the strings of a file, except its docstrings."""
     tree = ast.parse(source)
     docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):

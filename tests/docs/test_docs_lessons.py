@@ -1,4 +1,4 @@
-"""docs/lessons.md states the claims and configs of the lessons; its numbers are those of stored runs."""
+"""docs/lessons.md states the claims and configs of the lessons; its numbers come from stored runs."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def test_claims_and_configs_are_checked_and_numbers_are_not(
     file.write_text(LESSON, encoding="utf-8")
     assert initbench("lesson", file, "--runs-dir", tmp_path / "runs", "--quiet").code == 0
     source = DataSource(root=tmp_path, offline=True, notify=print)
-    workplace = RunContext(store=Store(tmp_path / "runs"), source=source, device=torch.device("cpu"))
+    context = RunContext(store=Store(tmp_path / "runs"), source=source, device=torch.device("cpu"))
     (lesson,) = load_lessons([str(file)])
-    conducted = run_lesson(lesson, partial(load_stored_runs, workplace=workplace))
-    written = page.render([conducted])
+    result = run_lesson(lesson, partial(load_stored_runs, workplace=context))
+    written = page.render([result])
     assert "2 runs on digits" in written and "## 1. What?" in written and "## 2." not in written
     assert "| 1 | `tiny` | What? | 2 | 0 | 0 | 2 |" in written and "\n2 claims: 0 supported," in written
     assert written.count("| undecided | ") == 2
@@ -75,14 +75,14 @@ def test_claims_and_configs_are_checked_and_numbers_are_not(
     other = (
         written.replace("tiny", "other").replace("| undecided |", "| supported |").replace("What?", "Why?")
     )
-    both = page.render([conducted], current=other, order=["other", "tiny"])
+    both = page.render([result], current=other, order=["other", "tiny"])
     assert both.index("## 1. Why?") < both.index("## 2. What?"), "the section of the other lesson is kept"
     assert (
         "| 1 | `other` | Why? | 2 | 2 | 0 | 0 |" in both and "| 2 | `tiny` | What? | 2 | 0 | 0 | 2 |" in both
     )
     assert "\n4 claims: 2 supported, 0 contradicted, 2 undecided. Machine: " in both
-    assert page.render([conducted], current=both, order=["other", "tiny"]) == both
+    assert page.render([result], current=both, order=["other", "tiny"]) == both
     file.write_text(LESSON.replace("steps: 2", "steps: 3"), encoding="utf-8")
     (changed,) = load_lessons([str(file)])
-    (said,) = page.stale(written, [changed])
-    assert said == f"tiny: its runs are of config {lesson.config.digest}"
+    (message,) = page.stale(written, [changed])
+    assert message == f"tiny: its runs are of config {lesson.config.digest}"
