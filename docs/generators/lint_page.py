@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from docs.generators.markdown import NOTHING, between, code, table
-from initbench.linting.rule import CHECKS
+from initbench.linting.rule import LINT_RULES
 
 BEGIN, END = "<!-- codes: written by `python -m docs.generate` from CHECKS -->", "<!-- /codes -->"
 
@@ -13,6 +13,6 @@ def render(current: str) -> str:
     header = ("code", "level", "what it says", "threshold", "cure", "source")
     rows = [
         [code(check.name), check.level, check.summary, check.limit, check.cure, check.source or NOTHING]
-        for check in CHECKS
+        for check in LINT_RULES
     ]
     return between(current, BEGIN, END, table(header, rows))

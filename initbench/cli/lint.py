@@ -74,10 +74,10 @@ def _lint_config(arguments: Sequence[str], source: DataSource, runs_dir: Path | 
 
 
 def _check_codes(codes: Sequence[str]) -> None:
-    from initbench.linting.rule import CHECKS
+    from initbench.linting.rule import LINT_RULES
     from initbench.registry import unknown_name_message
 
-    valid_codes = [*CHECKS.names(), ANY]
+    valid_codes = [*LINT_RULES.names(), ANY]
     for code in codes:
         if code not in valid_codes:
             raise UsageError(f"--fail-on: {unknown_name_message('lint code', code, valid_codes)}")

@@ -23,7 +23,7 @@ from initbench.pretrain.weight_sources import WeightSource
 from initbench.probing.checked_advice import TrialResult, Trials
 from initbench.probing.coverage import Coverage
 from initbench.probing.loss import Loss
-from initbench.probing.messages import as_call
+from initbench.probing.messages import as_apply_init_call
 from initbench.probing.model_inputs import ModelInputs, as_inputs
 from initbench.probing.module_probe import ModuleProbe, probe_module
 from initbench.probing.module_theory import common_activation
@@ -110,15 +110,15 @@ def lint_own(
     def look(module: nn.Module, inputs: ModelInputs) -> TrialResult:
         return _outcome(subject_of([module], inputs, None))
 
-    attempt = ModuleAttempt(made[:TRIAL_NETS], inputs, subject.nets[0].found, subject.activation, look)
+    attempt = ModuleAttempt(made[:TRIAL_NETS], inputs, subject.nets[0].trace, subject.activation, look)
     return _linted(subject, attempt, target, seeds, len(inputs.main))
 
 
 def _module_subject(
     modules: Sequence[nn.Module], nets: Sequence[ModuleProbe], declared: InitOptions | None
 ) -> LintTarget:
-    activation = common_activation(nets[0].found.uses)
-    drawn = [net.found.uses for net in nets]
+    activation = common_activation(nets[0].trace.uses)
+    drawn = [net.trace.uses for net in nets]
     rules = {} if declared is None else declared_rules(modules[0], drawn, declared, activation)
     return LintTarget(
         nets=nets,
@@ -127,7 +127,7 @@ def _module_subject(
         declared=rules,
         branch_starts=MODULE_BRANCH_STARTS,
         ways=module_ways(is_tied=nets[0].conditions.tied),
-        phrase=lambda words: as_call(words, activation),
+        phrase=lambda words: as_apply_init_call(words, activation),
     )
 
 
@@ -140,7 +140,7 @@ def _examined(
 ) -> list[ModuleProbe]:
     with true_fp32(inputs.main.device), one_thread():
         nets = [probe_module(module, inputs, y, loss, chance) for module in modules]
-    if not nets[0].found.uses and not nets[0].found.unseen:
+    if not nets[0].trace.uses and not nets[0].trace.unseen:
         raise UsageError("no weight layer was seen in the pass: there is nothing to lint")
     return nets
 
@@ -152,7 +152,7 @@ def _linted(
     seeds: Sequence[int],
     samples: int,
 ) -> LintReport:
-    found, coverage = subject.nets[0].found, subject.nets[0].coverage
+    found, coverage = subject.nets[0].trace, subject.nets[0].coverage
     findings = lint(subject)
     trials = Trials(_outcome(subject), attempt)
     advised = [with_advice(finding, trials, subject) for finding in findings]
@@ -161,7 +161,7 @@ def _linted(
 
 def _outcome(subject: LintTarget) -> TrialResult:
     levels = {finding.code: finding.level for finding in lint(subject)}
-    return TrialResult([net.shown for net in subject.nets], levels)
+    return TrialResult([net.measurement for net in subject.nets], levels)
 
 
 def _computes_weights(config: ExperimentConfig) -> bool:

@@ -17,7 +17,7 @@ from initbench.probing.coverage import Coverage
 from initbench.probing.loss import Loss
 from initbench.probing.model_inputs import ModelInputs, as_inputs
 from initbench.probing.module_probe import ModuleProbe, probe_module
-from initbench.probing.module_theory import expect_own, own_situation
+from initbench.probing.module_theory import module_context, predict_module
 from initbench.probing.remedies import MODULE_BRANCH_STARTS, RECURRENT, module_ways
 from initbench.probing.theory import TheoryPrediction
 from initbench.runner.advice_trials import RECURRENT_DRAWS, TRIAL_NETS, ModuleAttempt
@@ -75,23 +75,23 @@ def survey_own(
             seen.append(probe_module(module, inputs, y, loss, chance))
             if len(for_trials) < TRIAL_NETS:
                 for_trials.append(module)
-    nets = [net.found.uses for net in seen]
+    nets = [net.trace.uses for net in seen]
     _refuse_unseen(seen[0])
     _refuse_unlike(nets)
-    shown = [net.shown for net in seen]
-    expected = expect_own(nets, x) if len(inputs.tensors) == 1 else _expect_nothing(nets[0])
-    situation = own_situation(nets, expected)
+    shown = [net.measurement for net in seen]
+    expected = predict_module(nets, x) if len(inputs.tensors) == 1 else _expect_nothing(nets[0])
+    situation = module_context(nets, expected)
 
     def look(module: nn.Module, inputs: ModelInputs) -> TrialResult:
         with true_fp32(x.device), one_thread():
-            return trial_result([probe_module(module, inputs, y, loss, chance).shown])
+            return trial_result([probe_module(module, inputs, y, loss, chance).measurement])
 
-    attempt = ModuleAttempt(for_trials, inputs, seen[0].found, situation.activation, look)
+    attempt = ModuleAttempt(for_trials, inputs, seen[0].trace, situation.activation, look)
     recurrent = RECURRENT_DRAWS if any(use.is_recurrent for use in nets[0]) else ()
     situation = replace(
         situation,
         check=Trials(trial_result(shown[: len(for_trials)]), attempt),
-        branches=MODULE_BRANCH_STARTS if seen[0].found.additions else (),
+        branches=MODULE_BRANCH_STARTS if seen[0].trace.additions else (),
         ways={**module_ways(is_tied=seen[0].conditions.tied), RECURRENT: recurrent},
     )
     return ModuleSurvey(
@@ -108,7 +108,7 @@ def survey_own(
         loss_value=sum(net.loss.value for net in seen) / len(seen),
         loss_at_chance=seen[0].loss.chance,
         coverage=seen[0].coverage,
-        found=seen[0].found,
+        found=seen[0].trace,
     )
 
 
@@ -117,7 +117,7 @@ def _expect_nothing(uses: Sequence[WeightUse]) -> TheoryPrediction:
 
 
 def _refuse_unseen(net: ModuleProbe) -> None:
-    if not net.found.uses:
+    if not net.trace.uses:
         reasons = net.coverage.gaps or "nothing multiplies by a weight through torch's functions"
         raise UsageError(f"no weight layer was seen in the pass: {reasons}")
 
@@ -137,7 +137,7 @@ def _layers(seen: Sequence[ModuleProbe]) -> list[SurveyedLayer]:
             use.fan_out,
             [layer_measurement(net.records, place) for net in seen],
         )
-        for place, use in enumerate(seen[0].found.uses)
+        for place, use in enumerate(seen[0].trace.uses)
     ]
 
 

@@ -16,12 +16,12 @@ from initbench.models.fans import fans
 from initbench.models.network import Network
 from initbench.pretrain.initial_networks import initial_networks
 from initbench.pretrain.weight_sources import WeightSource
-from initbench.probing.checked_advice import Trials, most_telling, trial_result
-from initbench.probing.finding import Checked
-from initbench.probing.messages import DRIFT_CODE, drifts, mean_slope
-from initbench.probing.remedies import situation_of
-from initbench.probing.theory import TheoryPrediction, predict
-from initbench.probing.training_conditions import Shown
+from initbench.probing.checked_advice import Trials, nets_with_most_findings, trial_result
+from initbench.probing.finding import AdviceCheck
+from initbench.probing.messages import DRIFT_CODE, is_drifting, mean_slope
+from initbench.probing.remedies import network_context
+from initbench.probing.theory import TheoryPrediction, predict_network
+from initbench.probing.training_conditions import NetMeasurement
 from initbench.runner.advice_trials import TRIAL_NETS, config_attempt
 from initbench.runner.capacity import check_network
 from initbench.runner.drift import (
@@ -66,7 +66,7 @@ def _survey(
     check_network(config, data, copies=2)  # weights and gradients
     batch = fixed_sample(data.train, config.probe.batch)
     mode = training_mode(config, data.train.x.device)
-    seen: list[Shown] = []
+    seen: list[NetMeasurement] = []
     network: Network | None = None
     for seed in config.seed_list:
         taken = [origins[seed]] if origins else []
@@ -74,8 +74,8 @@ def _survey(
         seen.append(probe_untrained(network, batch, config))
     assert network is not None
     network = network.cpu()
-    situation = situation_of(network, config.model, config.init, mean_first_q(seen))
-    tried = most_telling(seen, TRIAL_NETS)
+    situation = network_context(network, config.model, config.init, mean_first_q(seen))
+    tried = nets_with_most_findings(seen, TRIAL_NETS)
     attempt = config_attempt(
         config,
         data,
@@ -83,16 +83,16 @@ def _survey(
         [origins[config.seed_list[place]] for place in tried] if origins else [],
     )
     trials = Trials(trial_result([seen[place] for place in tried]), attempt)
-    expected = predict(network, config.init, config.model.norm.name, batch.x)
+    expected = predict_network(network, config.init, config.model.norm.name, batch.x)
 
-    def check(code: str, words: str) -> Checked | None:
+    def check(code: str, words: str) -> AdviceCheck | None:
         if code != DRIFT_CODE:
             return trials(code, words)
         if trials.harmless(words) is None:
             return None
         other = changed(config, [*words.split(), "init.head=null"])  # theory stops at a head of zeros
         (drawn,) = build_networks(other, data, config.seed_list[:1])
-        return _level_q(expected, predict(drawn, other.init, other.model.norm.name, batch.x))
+        return _level_q(expected, predict_network(drawn, other.init, other.model.norm.name, batch.x))
 
     situation = replace(situation, check=check)
     found = findings(seen, situation)
@@ -109,12 +109,12 @@ def _survey(
     )
 
 
-def _level_q(before: TheoryPrediction, after: TheoryPrediction) -> Checked | None:
+def _level_q(before: TheoryPrediction, after: TheoryPrediction) -> AdviceCheck | None:
     """Return what shows that theory's q stays level over the layers; None where it drifts or is not known."""
     first, second = (mean_slope(wide_q(expected)) for expected in (before, after))
-    if not wide_q(after) or drifts(wide_q(after)):
+    if not wide_q(after) or is_drifting(wide_q(after)):
         return None
-    return Checked("q per layer in theory", math.exp(first), math.exp(second), "factor")
+    return AdviceCheck("q per layer in theory", math.exp(first), math.exp(second), "factor")
 
 
 def _layers(network: Network, shown: Sequence[Sequence[dict[str, Any]]]) -> list[SurveyedLayer]:

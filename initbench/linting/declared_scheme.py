@@ -30,15 +30,15 @@ def declared_rules(
         return {}
     with preserve_state(module):
         targets = init_targets(module, init.scheme)
-    told = list(_as_told(activation, init))
-    servable = [phi for phi in told if scheme_problem(targets, init, phi) is None]
+    activations = list(_possible_activations(activation, init))
+    servable = [phi for phi in activations if scheme_problem(targets, init, phi) is None]
     if not servable:
-        raise UsageError(f"lint: {scheme_problem(targets, init, told[0])}")
+        raise UsageError(f"lint: {scheme_problem(targets, init, activations[0])}")
     candidates = [_rules(module, targets, nets[0], init, phi) for phi in servable]
     return min(candidates, key=lambda rules: _misfits(rules, nets))
 
 
-def _as_told(activation: BoundActivation, init: InitOptions) -> Iterator[BoundActivation]:
+def _possible_activations(activation: BoundActivation, init: InitOptions) -> Iterator[BoundActivation]:
     """The activation as traced; by its name alone; and the relu that kaiming schemes take for granted."""
     yield activation
     if activation.changed_options:

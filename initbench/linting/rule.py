@@ -11,7 +11,7 @@ from torch import nn
 
 from initbench.components.activation import BoundActivation
 from initbench.models.init_weights import LayerRule
-from initbench.probing.finding import Advice, Checked
+from initbench.probing.finding import Advice, AdviceCheck
 from initbench.probing.module_probe import ModuleProbe
 from initbench.registry import Registry, RegistryEntry
 from initbench.trace.weight_use import WeightUse
@@ -42,23 +42,23 @@ class LintTarget:
     @property
     def uses(self) -> Sequence[WeightUse]:
         """The weights of the first net, in the order of the pass."""
-        return self.nets[0].found.uses
+        return self.nets[0].trace.uses
 
     @property
     def heads(self) -> Sequence[WeightUse]:
         """Uses that put out what the net puts out, those of its main output first."""
-        return self.nets[0].found.heads or self.uses[-1:]
+        return self.nets[0].trace.heads or self.uses[-1:]
 
-    def drawn(self, place: int) -> list[WeightUse]:
+    def layer_in_nets(self, index: int) -> list[WeightUse]:
         """The same layer in every net."""
-        return [net.found.uses[place] for net in self.nets]
+        return [net.trace.uses[index] for net in self.nets]
 
-    def layers(self) -> Iterator[tuple[int, WeightUse]]:
+    def first_uses(self) -> Iterator[tuple[int, WeightUse]]:
         """Every weight once, at its first use."""
-        return ((place, use) for place, use in enumerate(self.uses) if use.use_count == 1)
+        return ((index, use) for index, use in enumerate(self.uses) if use.use_count == 1)
 
     @property
-    def draws(self) -> tuple[str, ...]:
+    def random_inits(self) -> tuple[str, ...]:
         """Return the change that draws all weights at random, at the scale that the activation asks for."""
         phi = self.activation
         is_auto = phi.entry.elementwise and not math.isclose(
@@ -85,7 +85,7 @@ class LintFinding:
 
     code: str
     level: Level
-    remark: LintMessage
+    message: LintMessage
     advice: tuple[Advice, ...] = ()
     """Changes that were seen to cure it."""
 
@@ -93,7 +93,7 @@ class LintFinding:
     def fix(self) -> str:
         """Return what to do, as printed: the changes that cure it, and else what to look for."""
         if not self.advice:
-            return self.remark.fix
+            return self.message.fix
         return f"Try {', or '.join(advice.words for advice in self.advice)}."
 
     def as_data(self) -> dict[str, Any]:
@@ -101,8 +101,8 @@ class LintFinding:
         return {
             "code": self.code,
             "level": self.level,
-            "layers": list(self.remark.layers),
-            "sentence": self.remark.sentence,
+            "layers": list(self.message.layers),
+            "sentence": self.message.sentence,
             "fix": self.fix,
             "advice": [advice.as_data() for advice in self.advice],
         }
@@ -123,35 +123,33 @@ class LintRule(RegistryEntry):
     """Whether it can look only where a weight was seen."""
 
 
-CHECKS: Registry[LintRule] = Registry("lint code", "initbench.linting.rules")
+LINT_RULES: Registry[LintRule] = Registry("lint code", "initbench.linting.rules")
 
 
-def lint(subject: LintTarget) -> list[LintFinding]:
+def lint(target: LintTarget) -> list[LintFinding]:
     """Return all findings without advice, warnings first, in the order of the checks."""
-    found = [
-        LintFinding(check.name, check.level, remark)
-        for check in CHECKS
-        if subject.uses or not check.needs_uses
-        for remark in check.look(subject)
+    findings = [
+        LintFinding(rule.name, rule.level, message)
+        for rule in LINT_RULES
+        if target.uses or not rule.needs_uses
+        for message in rule.look(target)
     ]
-    return sorted(found, key=lambda finding: finding.level != "warning")
+    return sorted(findings, key=lambda finding: finding.level != "warning")
 
 
 def with_advice(
-    finding: LintFinding, check: Callable[[str, str], Checked | None], subject: LintTarget
+    finding: LintFinding, check: Callable[[str, str], AdviceCheck | None], target: LintTarget
 ) -> LintFinding:
     """Return the finding with the changes that cure it, of those that its remark names.
 
     check(code, words): what shows that the words cure it; None where they do not.
     """
-    tried = [(words, check(finding.code, words)) for words in finding.remark.changes]
-    advice = [
-        Advice(subject.phrase(words), words, checked) for words, checked in tried if checked is not None
-    ]
+    tried = [(words, check(finding.code, words)) for words in finding.message.changes]
+    advice = [Advice(target.phrase(words), words, checked) for words, checked in tried if checked is not None]
     return replace(finding, advice=tuple(advice))
 
 
-def named(layers: Sequence[str]) -> str:
+def join_names(layers: Sequence[str]) -> str:
     """Up to three layers by name, and how many more."""
     more = f" and {len(layers) - 3} more" if len(layers) > 3 else ""
     return ", ".join(layers[:3]) + more

@@ -9,11 +9,11 @@ from typing import Any
 
 from initbench.errors import AllocationError, ConfigError, DataError, UsageError
 from initbench.probing.diagnosis import diagnose, hidden_layers
-from initbench.probing.finding import Checked, Finding, Form
+from initbench.probing.finding import AdviceCheck, Finding, Form
 from initbench.probing.log_slopes import finite_prefix
 from initbench.probing.recurrent_gates import OVER_STEPS
 from initbench.probing.residual_stream import outside_branches, residual_sums
-from initbench.probing.training_conditions import Shown
+from initbench.probing.training_conditions import NetMeasurement
 
 Record = dict[str, Any]
 Reader = Callable[[Record], float | None]
@@ -39,12 +39,12 @@ _SHARES = {"dead": ("dead units", "dead_fraction"), "saturated": ("saturated", "
 class TrialResult:
     """What nets have shown, and what is found in it."""
 
-    shown: Sequence[Shown]
+    nets: Sequence[NetMeasurement]
     levels: Mapping[str, str]
     """By code of a finding, its level."""
 
 
-def trial_result(nets: Sequence[Shown]) -> TrialResult:
+def trial_result(nets: Sequence[NetMeasurement]) -> TrialResult:
     """Return what a diagnosis finds in untrained nets."""
     return TrialResult(nets, {code: finding.level for code, finding in _findings_of(nets).items()})
 
@@ -56,19 +56,19 @@ class Trials:
     made.
     """
 
-    def __init__(self, before: TrialResult, attempt: Callable[[str], TrialResult]) -> None:
-        self._before, self._attempt = before, attempt
+    def __init__(self, untried: TrialResult, attempt: Callable[[str], TrialResult]) -> None:
+        self._before, self._attempt = untried, attempt
         self._after: dict[str, TrialResult | None] = {}
 
-    def __call__(self, code: str, words: str) -> Checked | None:
+    def __call__(self, code: str, words: str) -> AdviceCheck | None:
         """Return what shows that `words` cure the finding; None where they do not, or cannot be tried."""
         code, over_steps, _ = code.partition(OVER_STEPS)
         after = self.harmless(words) if code in self._before.levels else None
         if after is None or code in after.levels:
             return None
-        before = self._before.shown
-        name, form, read = _quantity(code, before, over_steps=bool(over_steps))
-        return Checked(name, read(before), read(after.shown), form)
+        nets_before = self._before.nets
+        name, form, read = _quantity(code, nets_before, over_steps=bool(over_steps))
+        return AdviceCheck(name, read(nets_before), read(after.nets), form)
 
     def harmless(self, words: str) -> TrialResult | None:
         """Return what nets with the change show; None where it cannot be made, or brings a new warning."""
@@ -84,33 +84,33 @@ class Trials:
         return after if warnings <= self._before.levels.keys() else None
 
 
-def most_telling(nets: Sequence[Shown], count: int) -> list[int]:
+def nets_with_most_findings(nets: Sequence[NetMeasurement], count: int) -> list[int]:
     """Return the places of `count` nets: those with the most findings, in the order of the nets."""
-    places = sorted(range(len(nets)), key=lambda place: -len(_findings_of([nets[place]])))
-    return sorted(places[:count])
+    indices = sorted(range(len(nets)), key=lambda index: -len(_findings_of([nets[index]])))
+    return sorted(indices[:count])
 
 
-def _findings_of(nets: Sequence[Shown]) -> dict[str, Finding]:
+def _findings_of(nets: Sequence[NetMeasurement]) -> dict[str, Finding]:
     """Return by code the first finding at init of any of the nets."""
-    found: dict[str, Finding] = {}
+    findings: dict[str, Finding] = {}
     for net in nets:
         snapshot = {"when": "init", "step": 0, "layers": net.layers}
-        for finding in diagnose([snapshot], None, None, conditions=net.conditions_found()):
-            found.setdefault(finding.code, finding)
-    return found
+        for finding in diagnose([snapshot], None, None, conditions=net.condition_findings()):
+            findings.setdefault(finding.code, finding)
+    return findings
 
 
-Quantity = tuple[str, Form, Callable[[Sequence[Shown]], float | None]]
+Quantity = tuple[str, Form, Callable[[Sequence[NetMeasurement]], float | None]]
 
 
-def _quantity(code: str, before: Sequence[Shown], *, over_steps: bool) -> Quantity:
+def _quantity(code: str, nets_before: Sequence[NetMeasurement], *, over_steps: bool) -> Quantity:
     """Return the number that stands for a finding: its name, its form, and how it is read off nets."""
     if code in _SHARES:
         name, statistic = _SHARES[code]
         return name, "percent", lambda nets: _largest_share(nets, statistic)
-    if code in _BESIDE:
-        return _BESIDE[code]
-    finding = _findings_of(before).get(code)
+    if code in _CONDITION_QUANTITIES:
+        return _CONDITION_QUANTITIES[code]
+    finding = _findings_of(nets_before).get(code)
     layer = None if finding is None else finding.layer
     if code == "symmetric":
         return "spread over units", "number", lambda nets: _unit_spread(nets, layer)
@@ -127,25 +127,25 @@ def _quantity(code: str, before: Sequence[Shown], *, over_steps: bool) -> Quanti
     return name, "factor", lambda nets: _factor(nets, read, is_backward=is_backward)
 
 
-def _mean_loss(nets: Sequence[Shown]) -> float | None:
+def _mean_loss(nets: Sequence[NetMeasurement]) -> float | None:
     losses = [net.conditions.loss for net in nets if net.conditions.loss is not None]
     return math.fsum(losses) / len(losses) if losses else None
 
 
-def _input_square(nets: Sequence[Shown]) -> float | None:
+def _input_square(nets: Sequence[NetMeasurement]) -> float | None:
     """Return the largest mean square of a column of what the first layer is given."""
     first = nets[0].conditions.first_input
     return None if first is None else max(first.q, first.column_q)
 
 
-_BESIDE: dict[str, Quantity] = {
+_CONDITION_QUANTITIES: dict[str, Quantity] = {
     "head_scale": ("loss before training", "number", _mean_loss),
     "input_scale": ("largest E[x²] of the input", "number", _input_square),
 }
 """By code, the number that stands for what is found beside the layers."""
 
 
-def _factor(nets: Sequence[Shown], read: Reader, *, is_backward: bool) -> float | None:
+def _factor(nets: Sequence[NetMeasurement], read: Reader, *, is_backward: bool) -> float | None:
     """Return the mean factor of a hidden layer, or in a residual net of a sum."""
     rows = []
     for net in nets:
@@ -166,18 +166,18 @@ def _mean_factor(rows: Sequence[Sequence[float | None]]) -> float | None:
     return math.exp(math.fsum(logs) / len(logs)) if logs else None
 
 
-def _steps_of(nets: Sequence[Shown], index: int | None) -> list[Record]:
+def _steps_of(nets: Sequence[NetMeasurement], index: int | None) -> list[Record]:
     return [
         layer["steps"] for net in nets for layer in net.layers if layer["index"] == index and "steps" in layer
     ]
 
 
-def _largest_share(nets: Sequence[Shown], statistic: str) -> float:
+def _largest_share(nets: Sequence[NetMeasurement], statistic: str) -> float:
     shares = [layer["act"].get(statistic) or 0.0 for net in nets for layer in net.layers if layer["act"]]
     return max(shares, default=0.0)
 
 
-def _unit_spread(nets: Sequence[Shown], index: int | None) -> float:
-    found = [layer for net in nets for layer in net.layers if layer["index"] == index]
-    spreads = [min(layer["unit_spread"], layer.get("row_spread", math.inf)) for layer in found]
+def _unit_spread(nets: Sequence[NetMeasurement], index: int | None) -> float:
+    layers = [layer for net in nets for layer in net.layers if layer["index"] == index]
+    spreads = [min(layer["unit_spread"], layer.get("row_spread", math.inf)) for layer in layers]
     return float(min(spreads))

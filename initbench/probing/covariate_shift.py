@@ -44,57 +44,57 @@ def input_moments(network: Network, parameters: Tensors, buffers: Tensors, x: Te
 
     The pass is in the mode that the net is in, and writes to `buffers`.
     """
-    found: Moments = {}
-    with _inputs(network.weight_layers(), found), torch.no_grad():
+    moments: Moments = {}
+    with _inputs(network.weight_layers(), moments), torch.no_grad():
         functional_call(network, {**parameters, **buffers}, (x,))
-    return found
+    return moments
 
 
 @contextmanager
-def _inputs(layers: Sequence[WeightLayer], found: Moments) -> Iterator[None]:
-    def of(index: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+def _inputs(layers: Sequence[WeightLayer], moments: Moments) -> Iterator[None]:
+    def moments_hook(index: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         """A hook that finds the moments of what goes into layer `index`."""
 
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             units = inputs[0].detach().double().movedim(1, -1)  # (B, …, units)
             axes = list(range(units.ndim - 1))
             mean = units.mean(axes)
-            found[f"mean.{index}"] = mean
-            found[f"std.{index}"] = (units - mean).square().mean(axes).sqrt()
+            moments[f"mean.{index}"] = mean
+            moments[f"std.{index}"] = (units - mean).square().mean(axes).sqrt()
 
         return hook
 
     with ExitStack() as stack:
         for layer in layers:
-            stack.callback(layer.module.register_forward_pre_hook(of(layer.index)).remove)
+            stack.callback(layer.module.register_forward_pre_hook(moments_hook(layer.index)).remove)
         yield
 
 
-def drift(before: Moments, now: Moments, index: int) -> tuple[float | None, float | None]:
+def input_drift(old: Moments, new: Moments, index: int) -> tuple[float | None, float | None]:
     """How far the means m_u and the standard deviations s_u of a layer's input units u have moved.
 
     √(Σ_u (m_u − m_u′)² / Σ_u s_u′²) and √(Σ_u (s_u − s_u′)² / Σ_u s_u′²), ′ being the former moment: in
     standard deviations of the former input, pooled over units, so that dead ones divide by nothing. None
     where that was constant.
     """
-    mean, std = before[f"mean.{index}"], before[f"std.{index}"]
+    mean, std = old[f"mean.{index}"], old[f"std.{index}"]
     scale = float(std.square().sum())
     if scale == 0.0:
         return None, None
-    moved = now[f"mean.{index}"] - mean, now[f"std.{index}"] - std
+    moved = new[f"mean.{index}"] - mean, new[f"std.{index}"] - std
     mean_drift, std_drift = (math.sqrt(float(part.square().sum()) / scale) for part in moved)
     return mean_drift, std_drift
 
 
 def gradient_shift(
-    before: Sequence[Tensor], after: Sequence[Tensor]
+    old_gradients: Sequence[Tensor], new_gradients: Sequence[Tensor]
 ) -> tuple[float, float | None, float | None]:
     """‖G‖, ‖G′ − G‖/‖G‖ and the cosine of G and G′, each given as the gradients of a layer's parameters.
 
     None where a norm that is divided by is 0. Sums are in float64, since gradients may be tiny.
     """
-    g = torch.cat([part.double().flatten() for part in before])
-    other = torch.cat([part.double().flatten() for part in after])
+    g = torch.cat([part.double().flatten() for part in old_gradients])
+    other = torch.cat([part.double().flatten() for part in new_gradients])
     square, products, others = float(g.square().sum()), float((g * other).sum()), float(other.square().sum())
     moved = float((other - g).square().sum())
     shift = math.sqrt(moved / square) if square else None

@@ -22,7 +22,7 @@ class Coverage:
     """
 
     weights: int
-    seen: int
+    measured: int
     """Of which the output was measured."""
     with_gradient: int
     """Of which the gradient was measured, too."""
@@ -34,23 +34,23 @@ class Coverage:
     @property
     def is_complete(self) -> bool:
         """Whether every weight was seen, forward and backward."""
-        return self.seen == self.weights == self.with_gradient > 0
+        return self.measured == self.weights == self.with_gradient > 0
 
     @property
     def is_slight(self) -> bool:
         """Whether fewer than half of the weights were seen."""
-        return 2 * self.seen < self.weights or self.seen == 0
+        return 2 * self.measured < self.weights or self.measured == 0
 
     @property
     def gaps(self) -> str:
         """What was not looked at, and why; empty where all was."""
-        parts = [f"{_named(names)} {_was(names)} not ({why})" for why, names in self.unseen]
-        if self.with_gradient < self.seen:
-            share = f"{self.with_gradient} of {self.seen}" if self.with_gradient else "none"
-            hidden = self.seen - self.with_gradient - self.without_gradient
+        parts = [f"{_join_names(names)} {_was(names)} not ({why})" for why, names in self.unseen]
+        if self.with_gradient < self.measured:
+            share = f"{self.with_gradient} of {self.measured}" if self.with_gradient else "none"
+            hidden = self.measured - self.with_gradient - self.without_gradient
             reasons = [f"no gradient reaches {self.without_gradient}"] if self.without_gradient else []
             reasons += [f"that of {hidden} goes where it cannot be looked at"] if hidden else []
-            if self.without_gradient == self.seen:
+            if self.without_gradient == self.measured:
                 reasons = [NO_GRADIENT]
             parts.append(f"the way back was seen of {share} ({', '.join(reasons)})")
         return "; ".join(parts)
@@ -60,50 +60,52 @@ class Coverage:
         """What to say where nothing is wrong in what was seen; empty where all was."""
         if self.is_complete:
             return ""
-        if self.seen == 0:
+        if self.measured == 0:
             return f"nothing was looked at: {self.gaps or 'no weight layer was seen'}"
-        where = "on the way forward" if self.seen == self.weights else f"in the {self.share} that were seen"
+        where = (
+            "on the way forward" if self.measured == self.weights else f"in the {self.share} that were seen"
+        )
         return f"nothing found {where}; {self.gaps}"
 
     @property
     def share(self) -> str:
         """How many of how many."""
-        return f"{self.seen} of {self.weights} weights"
+        return f"{self.measured} of {self.weights} weights"
 
     def as_data(self) -> dict[str, Any]:
         """The coverage as printed with --json."""
         return {
             "weights": self.weights,
-            "seen": self.seen,
+            "seen": self.measured,
             "with_gradient": self.with_gradient,
             "complete": self.is_complete,
             "reasons": [{"why": why, "parameters": list(names)} for why, names in self.unseen],
         }
 
 
-def coverage_of(found: TraceResult, records: Sequence[dict[str, Any]]) -> Coverage:
+def coverage_of(trace: TraceResult, records: Sequence[dict[str, Any]]) -> Coverage:
     """Of one pass, from what the tracer saw and the records of its uses."""
     by_reason: dict[str, list[str]] = {}
-    for name, why in found.unseen.items():
-        if name not in found.looked_up and why != UNUSED:
+    for name, why in trace.unseen.items():
+        if name not in trace.looked_up and why != UNUSED:
             by_reason.setdefault(why, []).append(name)
     reached = {
         part
-        for use, record in zip(found.uses, records, strict=True)
+        for use, record in zip(trace.uses, records, strict=True)
         if record["grad"]["pre_q"] is not None
         for part in use.parts
     }
-    seen = len(found.seen)
+    measured = len(trace.seen_parameters)
     return Coverage(
-        weights=seen + sum(map(len, by_reason.values())),
-        seen=seen,
+        weights=measured + sum(map(len, by_reason.values())),
+        measured=measured,
         with_gradient=len(reached),
-        without_gradient=len(set(found.seen) - reached - found.reached),
+        without_gradient=len(set(trace.seen_parameters) - reached - trace.reached),
         unseen=tuple((why, tuple(names)) for why, names in by_reason.items()),
     )
 
 
-def _named(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     more = f" and {len(names) - 2} more" if len(names) > 2 else ""
     return ", ".join(names[:2]) + more
 

@@ -19,13 +19,13 @@ from initbench.probing.log_slopes import (
     RECURRENT_FALL,
     VANISHING_RATIO,
     LogSlope,
-    explosion,
+    explosion_slope,
     finite_prefix,
     float32_floor,
-    vanishing,
+    vanishing_slope,
 )
 from initbench.probing.messages import (
-    advised,
+    add_advice,
     count_suffix,
     dead_cause,
     moment_text,
@@ -166,7 +166,7 @@ _BY_NAME = {code.name: code for code in CODES}
 
 def diagnose(
     snapshots: Sequence[dict[str, Any]],
-    situation: DiagnosisContext | None,
+    context: DiagnosisContext | None,
     diverged: tuple[int, int | None] | None,
     *,
     conditions: Sequence[Finding] = (),
@@ -179,62 +179,64 @@ def diagnose(
     for: slopes and shares then have an empty message, and are otherwise the same. `conditions`: what
     `condition_findings` has found beside the layers; `progress`: of a run that was trained to its end.
     """
-    first = [s for s in snapshots if s["when"] == "init"]
+    initial = [s for s in snapshots if s["when"] == "init"]
     ends = [s for s in snapshots if s["when"] in ("init", "end")]
-    found = [*_symmetric(ends), *conditions]
+    findings = [*_symmetric_finding(ends), *conditions]
     if diverged is not None:
-        found.append(_diverged(*diverged))
+        findings.append(_diverged_finding(*diverged))
     over_steps: set[str] = set()
-    for snapshot in first:
-        ways = [outside_branches(way) for way in _ways(snapshot["layers"])]
-        slopes = [finding for way in ways for finding in _slopes(way, situation)]
-        found += {finding.code: finding for finding in reversed(slopes)}.values()
-        found += _slopes_of_stream(residual_sums(snapshot["layers"]), found, situation)
-        steps = list(_steps(snapshot["layers"], found))
-        found += steps
+    for snapshot in initial:
+        paths = [outside_branches(path) for path in _paths_to_heads(snapshot["layers"])]
+        slopes = [finding for path in paths for finding in _slope_findings(path, context)]
+        findings += {finding.code: finding for finding in reversed(slopes)}.values()
+        findings += _stream_findings(residual_sums(snapshot["layers"]), findings, context)
+        steps = list(_step_findings(snapshot["layers"], findings))
+        findings += steps
         over_steps.update(finding.code for finding in steps)
-        found += _not_finite(snapshot["layers"], found)
-    judged = ends if diverged is None else first
-    found += _shares(judged, "dead", "dead_fraction", situation)
-    found += _shares(judged, "saturated", "saturated_fraction", situation)
-    hidden = {name for finding in found if finding.when == "init" for name in _BY_NAME[finding.code].hides}
-    left = [replace(f, level=_BY_NAME[f.code].level) for f in found if f.code not in hidden]
-    left = _causes(left, snapshots)
-    if progress is not None and not any(finding.level == "warning" for finding in left):
-        left += progress_finding(progress)
-    if situation is not None:
-        left = [advised(finding, situation, over_steps=finding.code in over_steps) for finding in left]
-    left = [replace(finding, message=finding.message.removesuffix(".")) for finding in left]
+        findings += _not_finite_finding(snapshot["layers"], findings)
+    judged = ends if diverged is None else initial
+    findings += _share_finding(judged, "dead", "dead_fraction", context)
+    findings += _share_finding(judged, "saturated", "saturated_fraction", context)
+    hidden = {name for finding in findings if finding.when == "init" for name in _BY_NAME[finding.code].hides}
+    remaining = [replace(f, level=_BY_NAME[f.code].level) for f in findings if f.code not in hidden]
+    remaining = _drop_consequences(remaining, snapshots)
+    if progress is not None and not any(finding.level == "warning" for finding in remaining):
+        remaining += progress_finding(progress)
+    if context is not None:
+        remaining = [
+            add_advice(finding, context, over_steps=finding.code in over_steps) for finding in remaining
+        ]
+    remaining = [replace(finding, message=finding.message.removesuffix(".")) for finding in remaining]
     order = [code.name for code in CODES]
-    return sorted(left, key=lambda f: order.index(f.code))
+    return sorted(remaining, key=lambda f: order.index(f.code))
 
 
-def _causes(found: list[Finding], snapshots: Sequence[dict[str, Any]]) -> list[Finding]:
+def _drop_consequences(findings: list[Finding], snapshots: Sequence[dict[str, Any]]) -> list[Finding]:
     """Of dead units and a vanishing signal or gradient, what came first.
 
     A layer that gets no signal is dead because of that. Units that die of what they do get cut off the signal
     above them and the gradient at and below them.
     """
-    by_code = {finding.code: finding for finding in found}
+    by_code = {finding.code: finding for finding in findings}
     dead, lost = by_code.get("dead"), by_code.get("vanishing_forward")
     if dead is None or dead.layer is None:
-        return found
-    pre = _pre(snapshots, dead)
+        return findings
+    pre = _pre_activation_of(snapshots, dead)
     if lost is not None and pre["signal"] <= float32_floor(pre["q"]):
-        return [f for f in found if f is not dead]
+        return [f for f in findings if f is not dead]
     if dead.when != "init":
-        return found
-    return [f for f in found if f.layer is None or not _follows(f.code, f.layer, dead.layer)]
+        return findings
+    return [f for f in findings if f.layer is None or not _is_consequence(f.code, f.layer, dead.layer)]
 
 
-def _pre(snapshots: Sequence[dict[str, Any]], finding: Finding) -> dict[str, float]:
+def _pre_activation_of(snapshots: Sequence[dict[str, Any]], finding: Finding) -> dict[str, float]:
     """The pre-activation's statistics where and when something was found."""
     (snapshot,) = [s for s in snapshots if s["when"] == finding.when]
     (layer,) = [layer for layer in snapshot["layers"] if layer["index"] == finding.layer]
     return dict(layer["pre"])
 
 
-def _follows(code: str, layer: int, dead: int) -> bool:
+def _is_consequence(code: str, layer: int, dead: int) -> bool:
     return layer > dead if code == "vanishing_forward" else code == "vanishing_backward" and layer <= dead
 
 
@@ -243,7 +245,7 @@ def hidden_layers(layers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [layer for layer in layers if layer.get("is_hidden", layer["act"] is not None)]
 
 
-def _ways(layers: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+def _paths_to_heads(layers: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     """The hidden layers from the input to each head, in order; all in one row where there is one head.
 
     The layers of two nets side by side are no chain, though they stand one behind the other in the pass.
@@ -253,25 +255,25 @@ def _ways(layers: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     if len(heads) < 2:
         return [hidden]
     by_index, are_hidden = {layer["index"]: layer for layer in layers}, {layer["index"] for layer in hidden}
-    ways: list[list[dict[str, Any]]] = []
+    paths: list[list[dict[str, Any]]] = []
     for head in heads:
-        way, below = [], head["below"]
+        path, below = [], head["below"]
         while below is not None:
             layer = by_index[below]
-            way += [layer] if below in are_hidden else []
+            path += [layer] if below in are_hidden else []
             below = layer["below"]
-        if way and way[::-1] not in ways:
-            ways.append(way[::-1])
-    return ways
+        if path and path[::-1] not in paths:
+            paths.append(path[::-1])
+    return paths
 
 
-def _symmetric(snapshots: Sequence[dict[str, Any]]) -> Iterator[Finding]:
+def _symmetric_finding(snapshots: Sequence[dict[str, Any]]) -> Iterator[Finding]:
     limit = _BY_NAME["symmetric"].threshold or 0.0
     for snapshot in snapshots:
         hidden = hidden_layers(snapshot["layers"])
         for layer in snapshot["layers"]:
             when, spread, alike = snapshot["when"], layer["unit_spread"], ""
-            if layer in hidden and _open(layer) and layer["units"] > 1 and spread <= limit:
+            if layer in hidden and _passes_signal(layer) and layer["units"] > 1 and spread <= limit:
                 alike = (
                     f"are identical {moment_text(when)}, in what they compute and in the gradient they get, "
                     "so"
@@ -289,16 +291,16 @@ def _symmetric(snapshots: Sequence[dict[str, Any]]) -> Iterator[Finding]:
                 return
 
 
-def _not_finite(layers: Sequence[dict[str, Any]], found: Sequence[Finding]) -> Iterator[Finding]:
+def _not_finite_finding(layers: Sequence[dict[str, Any]], findings: Sequence[Finding]) -> Iterator[Finding]:
     broken = next((layer for layer in layers if not math.isfinite(layer["pre"]["q"])), None)
-    if broken is None or any(finding.code in ("exploding_forward", "not_finite") for finding in found):
+    if broken is None or any(finding.code in ("exploding_forward", "not_finite") for finding in findings):
         return
     index = broken["index"]
     message = f"layer {index} puts out what is no number at init. Look for it in its weights or in the input"
     yield Finding("not_finite", index, broken["pre"]["q"], None, message, "init")
 
 
-def _diverged(step: int, layer: int | None) -> Finding:
+def _diverged_finding(step: int, layer: int | None) -> Finding:
     where = "only the loss overflowed" if layer is None else f"layer {layer} was the first to go"
     message = (
         f"the loss was no longer finite after {step} {'update' if step == 1 else 'updates'}; {where}."
@@ -307,18 +309,18 @@ def _diverged(step: int, layer: int | None) -> Finding:
     return Finding("diverged", layer, float(step), None, message, "end")
 
 
-def _steps(layers: Sequence[dict[str, Any]], found: Sequence[Finding]) -> Iterator[Finding]:
+def _step_findings(layers: Sequence[dict[str, Any]], findings: Sequence[Finding]) -> Iterator[Finding]:
     """The same codes as those of slopes over layers, of a recurrent layer from step to step; each once."""
-    codes = {finding.code for finding in found}
+    codes = {finding.code for finding in findings}
     for code, layer, slope, words in slopes_over_steps(layers):
         if code not in codes:
             codes.add(code)
             yield Finding(code, layer["index"], slope.value, slope.threshold, f"{words}.", "init")
 
 
-def _slopes(
+def _slope_findings(
     hidden: list[dict[str, Any]],
-    situation: DiagnosisContext | None,
+    context: DiagnosisContext | None,
     most_backward: float = 1 / VANISHING_RATIO,
 ) -> Iterator[Finding]:
     """Findings of the signal on its way forward and of the gradient on its way back.
@@ -326,60 +328,62 @@ def _slopes(
     A residual branch that starts closed puts out 0 and lets no gradient in, while both go on beside it;
     such layers are no part of the way. `most_backward`: growth of E[δ²] beyond which it explodes.
     """
-    forward = [layer for layer in hidden if _open(layer) and not layer.get("was_constant")]
+    forward = [layer for layer in hidden if _passes_signal(layer) and not layer.get("was_constant")]
     q = finite_prefix([layer["pre"]["q"] for layer in forward])
     finite = sum(map(math.isfinite, q))
     signal = finite_prefix([layer["pre"]["signal"] for layer in forward])[:finite]
     floors = [float32_floor(x) for x in q[: len(signal)]]
     share = RECURRENT_FALL if any(layer.get("is_recurrent") for layer in hidden) else VANISHING_RATIO
-    lost = vanishing(signal, floors, full=q[0] if q else 0.0, share=share)
-    yield from _slope("vanishing_forward", lost, signal, forward, situation)
-    yield from _slope("exploding_forward", explosion(q), q, forward, situation)
-    backward = _reached(hidden[::-1])
+    lost = vanishing_slope(signal, floors, full=q[0] if q else 0.0, share=share)
+    yield from _slope_finding("vanishing_forward", lost, signal, forward, context)
+    yield from _slope_finding("exploding_forward", explosion_slope(q), q, forward, context)
+    backward = _with_gradient(hidden[::-1])
     delta = finite_prefix([layer["grad"]["pre_q"] for layer in backward])
-    lost = vanishing(delta, [float32_floor(0.0)] * len(delta), share=share)
-    yield from _slope("vanishing_backward", lost, delta, backward, situation)
-    yield from _slope("exploding_backward", explosion(delta, most_backward), delta, backward, situation)
+    lost = vanishing_slope(delta, [float32_floor(0.0)] * len(delta), share=share)
+    yield from _slope_finding("vanishing_backward", lost, delta, backward, context)
+    yield from _slope_finding(
+        "exploding_backward", explosion_slope(delta, most_backward), delta, backward, context
+    )
 
 
-def _slopes_of_stream(
-    sums: list[dict[str, Any]], found: Sequence[Finding], situation: DiagnosisContext | None
+def _stream_findings(
+    sums: list[dict[str, Any]], findings: Sequence[Finding], context: DiagnosisContext | None
 ) -> Iterator[Finding]:
     """The same at the sums of a residual net; what the layers beside it show already is not said twice."""
     span = (sums[0]["index"], sums[-1]["index"]) if sums else (0, 0)
     most_backward = NORMED_GROWTH if are_branches_normed(sums) else 1 / VANISHING_RATIO
-    for finding in _slopes(sums, None, most_backward):
-        if all(other.code != finding.code for other in found):
+    for finding in _slope_findings(sums, None, most_backward):
+        if all(other.code != finding.code for other in findings):
             words = ""
-            if situation is not None:
+            if context is not None:
                 words = stream_sentence(finding.code, finding.value, span, len(sums))
             yield replace(finding, message=words)
 
 
-def _open(layer: dict[str, Any]) -> bool:
+def _passes_signal(layer: dict[str, Any]) -> bool:
     """Whether what follows the layer sees its output: after a 0 alone, an activation would be one value."""
     return not (layer["pre"]["q"] == 0.0 and layer["act"] is not None and layer["act"]["std"])
 
 
-def _reached(layers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _with_gradient(layers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Without the layers that get no gradient though one that the gradient meets later does."""
     last = max((i for i, layer in enumerate(layers) if layer["grad"]["pre_q"]), default=-1)
     return [layer for i, layer in enumerate(layers) if i > last or layer["grad"]["pre_q"] != 0.0]
 
 
-def _slope(
+def _slope_finding(
     code: str,
     slope: LogSlope | None,
     values: list[float],
     layers: list[dict[str, Any]],
-    situation: DiagnosisContext | None,
+    context: DiagnosisContext | None,
 ) -> Iterator[Finding]:
     if slope is None:
         return
     values = values[: slope.layers]
     span = (layers[0]["index"], layers[slope.layers - 1]["index"])
     layer = _where_it_crosses(values, layers, falling=slope.threshold < 0)
-    message = "" if situation is None else slope_sentence(code, slope.value, span, values, situation)
+    message = "" if context is None else slope_sentence(code, slope.value, span, values, context)
     yield Finding(code, layer, slope.value, slope.threshold, message, "init")
 
 
@@ -392,14 +396,14 @@ def _where_it_crosses(values: list[float], layers: list[dict[str, Any]], *, fall
     return int(layers[len(values) - 1]["index"])
 
 
-_OF_WHAT = {
+_SHARE_TEXT = {
     "dead": "of the units are zero on the whole probe batch",
     "saturated": "of what the activation sees is on its flat part",
 }
 
 
-def _shares(
-    snapshots: Sequence[dict[str, Any]], code: str, statistic: str, situation: DiagnosisContext | None
+def _share_finding(
+    snapshots: Sequence[dict[str, Any]], code: str, statistic: str, context: DiagnosisContext | None
 ) -> Iterator[Finding]:
     limit = _BY_NAME[code].threshold or 0.0
     for snapshot in snapshots:
@@ -409,15 +413,15 @@ def _shares(
             share = first["act"][statistic]
             where = f", in layer {first['index']}{count_suffix(len(over) - 1)} {moment_text(when)}"
             flat_gates = gates_in_words(first) if code == "saturated" else ""
-            text = f"{100 * share:.0f} % {flat_gates or _OF_WHAT[code]}{where}."
-            message = "" if situation is None else f"{text} {_cause(code, when, first, situation)}".rstrip()
+            text = f"{100 * share:.0f} % {flat_gates or _SHARE_TEXT[code]}{where}."
+            message = "" if context is None else f"{text} {_share_cause(code, when, first, context)}".rstrip()
             yield Finding(code, first["index"], share, limit, message, when)
             return
 
 
-def _cause(code: str, when: str, layer: dict[str, Any], situation: DiagnosisContext) -> str:
+def _share_cause(code: str, when: str, layer: dict[str, Any], context: DiagnosisContext) -> str:
     if code == "dead":
-        return dead_cause(when, situation)
+        return dead_cause(when, context)
     if "gates" in layer["act"]:
         return f"{worst_gate_in_words(layer)}."
-    return saturated_cause(when, layer["pre"], situation)
+    return saturated_cause(when, layer["pre"], context)

@@ -31,27 +31,26 @@ class DiagnosisCode:
 
 
 @dataclass(frozen=True)
-class Checked:
+class AdviceCheck:
     """What a trial of a change has shown: a quantity before and after, and that the finding is gone."""
 
     quantity: str
-    before: float | None
+    value_before: float | None
     """None where the nets have no such number."""
-    after: float | None
+    value_after: float | None
     form: Form = "number"
 
     @property
     def words(self) -> str:
         """Return `checked: q per layer ×0.52 → ×0.99`."""
-        if self.before is None or self.after is None:
+        if self.value_before is None or self.value_after is None:
             return "checked: it is gone"
-        return (
-            f"checked: {self.quantity} {_spelled(self.before, self.form)} → {_spelled(self.after, self.form)}"
-        )
+        before = _format_value(self.value_before, self.form)
+        return f"checked: {self.quantity} {before} → {_format_value(self.value_after, self.form)}"
 
     def as_data(self) -> dict[str, Any]:
         """Return the proof as stored and printed with --json."""
-        return {"quantity": self.quantity, "before": self.before, "after": self.after}
+        return {"quantity": self.quantity, "before": self.value_before, "after": self.value_after}
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Advice:
     """The change as it is put to the user."""
     change: str
     """The change as key=value words."""
-    checked: Checked
+    checked: AdviceCheck
 
     @property
     def words(self) -> str:
@@ -101,7 +100,7 @@ def format_factor(factor: float) -> str:
     return f"×{factor:.2f}"
 
 
-def _spelled(value: float, form: Form) -> str:
+def _format_value(value: float, form: Form) -> str:
     if form == "factor":
         return format_factor(value)
     return f"{100 * value:.0f} %" if form == "percent" else f"{value:.3g}"

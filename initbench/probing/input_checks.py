@@ -11,7 +11,7 @@ from torch import Tensor
 
 from initbench.probing.finding import DiagnosisCode, Finding
 from initbench.probing.log_slopes import ROUNDING, float32_floor
-from initbench.probing.tensor_statistics import mean_square, signal
+from initbench.probing.tensor_statistics import mean_square, signal_variance
 
 LARGE, SMALL = 100.0, 1e-4
 """E[x²] above or below which inputs are not scaled. Digits of 0 to 16 have 60, a one-hot code 1/C."""
@@ -92,7 +92,7 @@ class BatchStatistics:
         return size
 
 
-def input_statistics(x: Tensor) -> BatchStatistics | None:
+def batch_statistics(x: Tensor) -> BatchStatistics | None:
     """Moments of the batch x (B, …); None for whole numbers and where an entry is not finite."""
     if not x.is_floating_point() or x.numel() == 0:
         return None
@@ -109,7 +109,7 @@ def input_statistics(x: Tensor) -> BatchStatistics | None:
         mean=float(entries.mean()),
         low=float(entries.min()),
         high=float(entries.max()),
-        signal=signal(entries),
+        signal=signal_variance(entries),
         column=column,
         column_q=column_q or q,
         columns=count,
@@ -118,7 +118,7 @@ def input_statistics(x: Tensor) -> BatchStatistics | None:
 
 def samples_differ(x: Tensor) -> bool:
     """Whether the samples of a batch x (B, …) differ by more than rounding."""
-    statistics = input_statistics(x)
+    statistics = batch_statistics(x)
     if statistics is not None:
         return statistics.signal > float32_floor(statistics.q)
     return not bool((x == x[:1]).all())  # whole numbers; what is not finite differs from itself

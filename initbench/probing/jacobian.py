@@ -19,7 +19,7 @@ LOGITS = 10
 """At most so many logits are followed back, one backward pass each."""
 
 
-def jacobians(
+def jacobian_statistics(
     network: Network, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor
 ) -> dict[int, dict[str, float]]:
     """For each hidden layer's index, the mean σ² and the condition of its Jacobian.
@@ -30,27 +30,32 @@ def jacobians(
     With batch norm, J is of the sum of each logit over the samples, since a sample's norm depends on the
     others.
     """
-    seen: dict[int, Tensor] = {}
+    outputs_by_layer: dict[int, Tensor] = {}
     layers = network.weight_layers()
     samples = MAP_SAMPLES if has_maps(layers) else SAMPLES
     with ExitStack() as stack, torch.enable_grad():
         for layer in layers:
             if not layer.is_head:
-                stack.callback(layer.output.register_forward_hook(_keep(seen, layer.index)).remove)
+                stack.callback(
+                    layer.output.register_forward_hook(_keep(outputs_by_layer, layer.index)).remove
+                )
         copies = {name: buffer.clone() for name, buffer in buffers.items()}
-        own = {name: p.detach().requires_grad_() for name, p in parameters.items()}
-        logits = functional_call(network, {**own, **copies}, (x[:samples],))
+        leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
+        logits = functional_call(network, {**leaves, **copies}, (x[:samples],))
         outputs = logits[:, :LOGITS].sum(0)
-        if not seen:
+        if not outputs_by_layer:
             return {}
-        rows = [torch.autograd.grad(output, list(seen.values()), retain_graph=True) for output in outputs]
+        rows = [
+            torch.autograd.grad(output, list(outputs_by_layer.values()), retain_graph=True)
+            for output in outputs
+        ]
     by_layer = [torch.stack(columns, dim=1) for columns in zip(*rows, strict=True)]
-    return {index: _summary(jacobian) for index, jacobian in zip(seen, by_layer, strict=True)}
+    return {index: _summary(jacobian) for index, jacobian in zip(outputs_by_layer, by_layer, strict=True)}
 
 
-def _keep(seen: dict[int, Tensor], index: int) -> Callable[[nn.Module, object, Tensor], None]:
+def _keep(outputs_by_layer: dict[int, Tensor], index: int) -> Callable[[nn.Module, object, Tensor], None]:
     def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-        seen[index] = output
+        outputs_by_layer[index] = output
 
     return hook
 

@@ -42,7 +42,9 @@ class StackFactors:
     """χ₁ at that σ_w² and q = 1: far from 1, no scale of the weights keeps both q and E[δ²]."""
 
 
-def predict(network: Network, init: InitOptions, *, first_q: float, normed: bool) -> StackFactors:
+def predict_stack_factors(
+    network: Network, init: InitOptions, *, first_q: float, normed: bool
+) -> StackFactors:
     """Walk q from `first_q` (the first layer's, measured) through the hidden layers."""
     activation = network.activation
     needed = activation.preserving_gain**2

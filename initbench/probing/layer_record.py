@@ -17,7 +17,7 @@ def start_record(output: Tensor, units_second: Tensor, detail: ProbeDetail) -> d
     """
     x = units_second.detach().double()
     statistics: dict[str, Any] = dict(tensor_statistics.moments(x))
-    statistics["signal"] = tensor_statistics.signal(x)
+    statistics["signal"] = tensor_statistics.signal_variance(x)
     if detail >= ProbeDetail.EVALUATION:
         statistics["correlation"] = tensor_statistics.correlation(x)
     if detail >= ProbeDetail.FULL:
@@ -42,7 +42,7 @@ def start_record(output: Tensor, units_second: Tensor, detail: ProbeDetail) -> d
 
 def finish_record(
     record: dict[str, Any],
-    place: dict[str, Any],
+    layer: dict[str, Any],
     weight: Tensor,
     gradient: Tensor | None,
     detail: ProbeDetail,
@@ -58,4 +58,4 @@ def finish_record(
     if stored:
         record["grad"]["weight_norm"] = None if gradient is None else float(gradient.double().norm())
         record["weight_std"] = float(weight.detach().double().std(correction=0))
-    return {**place, **record}
+    return {**layer, **record}

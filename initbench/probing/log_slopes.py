@@ -64,7 +64,7 @@ def log_slope(values: Sequence[float]) -> float:
     return sum(w * (x - mean) for w, x in zip(weights, logs, strict=True)) / sum(w * w for w in weights)
 
 
-def explosion(values: Sequence[float], limit: float = 1 / VANISHING_RATIO) -> LogSlope | None:
+def explosion_slope(values: Sequence[float], limit: float = 1 / VANISHING_RATIO) -> LogSlope | None:
     """The slope of `values` where it carries them beyond `limit` times the first, else None."""
     if len(values) < 2:
         return None
@@ -72,7 +72,7 @@ def explosion(values: Sequence[float], limit: float = 1 / VANISHING_RATIO) -> Lo
     return LogSlope(slope, threshold, len(values)) if slope >= threshold else None
 
 
-def vanishing(
+def vanishing_slope(
     values: Sequence[float], floors: Sequence[float], *, full: float = 0.0, share: float = VANISHING_RATIO
 ) -> LogSlope | None:
     """The slope of `values` where it carries them below `share` of the first, or to the floor; else None.

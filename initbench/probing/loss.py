@@ -69,21 +69,27 @@ def loss_of(
     Raises UsageError for a `loss` that is no number, and for labels that the output has no use for.
     """
     if loss is not None:
-        return _given(loss, output, output if returned is None else returned, y, chance)
-    own = _unlabelled(output, x) if y is None else _labelled(output, y)
-    return own if chance is None else ProbeLoss(own.tensor, own.words, chance, own.takes_logits)
+        return _user_loss(loss, output, output if returned is None else returned, y, chance)
+    probe_loss = _unlabelled_loss(output, x) if y is None else _labelled_loss(output, y)
+    return (
+        probe_loss
+        if chance is None
+        else ProbeLoss(probe_loss.tensor, probe_loss.words, chance, probe_loss.takes_logits)
+    )
 
 
-def _given(loss: Loss, output: Tensor, returned: Any, y: Tensor | None, chance: float | None) -> ProbeLoss:
-    argument, value = _taken(loss, output, returned, y)
-    at_zero, known = _chance_of(loss, output.detach(), _Maker(argument, output), y)
-    return ProbeLoss(value.reshape(()), "the loss given", known if chance is None else chance, at_zero)
+def _user_loss(
+    loss: Loss, output: Tensor, returned: Any, y: Tensor | None, chance: float | None
+) -> ProbeLoss:
+    argument, value = _evaluate_user_loss(loss, output, returned, y)
+    at_zero, known_chance = _chance_of(loss, output.detach(), _OutputFiller(argument, output), y)
+    return ProbeLoss(value.reshape(()), "the loss given", known_chance if chance is None else chance, at_zero)
 
 
-def _taken(loss: Loss, output: Tensor, returned: Any, y: Tensor | None) -> tuple[Any, Tensor]:
+def _evaluate_user_loss(loss: Loss, output: Tensor, returned: Any, y: Tensor | None) -> tuple[Any, Tensor]:
     """Return what the loss takes and its value: what the module returned, or else its main output."""
     if returned is output:
-        value = _evaluated(loss, output, y)
+        value = _call_loss(loss, output, y)
         if not _is_number(value):
             raise UsageError("`loss` gives no single number; it takes the output, and y where y is given")
         return output, value
@@ -91,7 +97,7 @@ def _taken(loss: Loss, output: Tensor, returned: Any, y: Tensor | None) -> tuple
     for argument in (returned, output):
         try:
             with reporting_user_code(""):
-                value = _evaluated(loss, argument, y)
+                value = _call_loss(loss, argument, y)
             if _is_number(value):
                 return argument, value
             faults.append("it gives no single number")
@@ -108,7 +114,7 @@ def _is_number(value: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class _Maker:
+class _OutputFiller:
     """Makes what a loss takes with other entries in the main output."""
 
     argument: Any
@@ -124,12 +130,14 @@ class _Maker:
         return with_output(self.argument, self.output, torch.full_like(self.output.detach(), value))
 
 
-def _evaluated(loss: Loss, argument: Any, y: Tensor | None) -> Any:
+def _call_loss(loss: Loss, argument: Any, y: Tensor | None) -> Any:
     with user_defaults():
         return loss(argument) if y is None else loss(argument, y)
 
 
-def _chance_of(loss: Loss, output: Tensor, maker: _Maker, y: Tensor | None) -> tuple[bool, float | None]:
+def _chance_of(
+    loss: Loss, output: Tensor, maker: _OutputFiller, y: Tensor | None
+) -> tuple[bool, float | None]:
     """Whether a loss takes logits, and what it is for equal classes; (False, None) for one of another kind.
 
     It is tried on outputs that are equal for all classes: 0 as logits, −ln C as their logarithms, 1/C as
@@ -142,7 +150,7 @@ def _chance_of(loss: Loss, output: Tensor, maker: _Maker, y: Tensor | None) -> t
     def at(value: float) -> float:
         try:
             with torch.no_grad():
-                return float(_evaluated(twin, maker.filled(value), y))
+                return float(_call_loss(twin, maker.filled(value), y))
         except Exception:  # it serves some outputs only; then nothing is known of it
             return math.nan
 
@@ -180,13 +188,13 @@ def are_probabilities(output: Tensor) -> bool:
     return bool((output >= 0.0).all()) and any(_sums_to_one(output, axis) for axis in axes)
 
 
-def _labelled(output: Tensor, y: Tensor) -> ProbeLoss:
+def _labelled_loss(output: Tensor, y: Tensor) -> ProbeLoss:
     if not y.is_floating_point():
         axis = _class_axis(output, y)
         if axis is not None:
-            return _classes(output.movedim(axis, 1), y)
+            return _class_loss(output.movedim(axis, 1), y)
         if _has_a_number_for_each(output, y) and _are_zero_or_one(y):
-            return _binary(output, y.reshape(output.shape))
+            return _binary_loss(output, y.reshape(output.shape))
         raise UsageError(_unused_labels(output, y))
     if y.shape == output.shape and y.ndim > 1 and are_probabilities(y):
         axis = 1 if _sums_to_one(y, 1) else -1
@@ -196,7 +204,7 @@ def _labelled(output: Tensor, y: Tensor) -> ProbeLoss:
         raise UsageError(_unused_labels(output, y))
     targets = y.reshape(output.shape).to(output.dtype)
     if _are_zero_or_one(y):
-        return _binary(output, targets)
+        return _binary_loss(output, targets)
     return ProbeLoss(mse_loss(output, targets), "mean square to y", None)
 
 
@@ -227,7 +235,7 @@ def _unused_labels(output: Tensor, y: Tensor) -> str:
     )
 
 
-def _classes(output: Tensor, y: Tensor) -> ProbeLoss:
+def _class_loss(output: Tensor, y: Tensor) -> ProbeLoss:
     """Cross-entropy of an output (B, C, …) with labels (B, …)."""
     classes, counted = output.shape[1], y[y != _IGNORED_LABEL]
     if counted.numel() == 0 or not 0 <= int(counted.min()) <= int(counted.max()) < classes:
@@ -236,12 +244,12 @@ def _classes(output: Tensor, y: Tensor) -> ProbeLoss:
     return ProbeLoss(cross_entropy(output, y.long()), "cross-entropy", math.log(classes), takes_logits=True)
 
 
-def _binary(output: Tensor, y: Tensor) -> ProbeLoss:
+def _binary_loss(output: Tensor, y: Tensor) -> ProbeLoss:
     value = binary_cross_entropy_with_logits(output, y.to(output.dtype))
     return ProbeLoss(value, "binary cross-entropy", math.log(2.0), takes_logits=True)
 
 
-def _unlabelled(output: Tensor, x: Tensor | None) -> ProbeLoss:
+def _unlabelled_loss(output: Tensor, x: Tensor | None) -> ProbeLoss:
     axis, stream = _likely_class_axis(output, x), torch.Generator().manual_seed(_SEED)
     if axis is None:
         noise = torch.randn(output.shape, generator=stream).to(output)

@@ -162,7 +162,7 @@ def forward_signature(module: nn.Module) -> ForwardSignature:
     )
 
 
-def unwrapped(module: nn.Module) -> nn.Module:
+def unwrap_module(module: nn.Module) -> nn.Module:
     """Return the module itself: compiled code, and replicas on several devices, cannot be looked into."""
     if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
         module = module.module
@@ -186,7 +186,7 @@ def split_batch(batch: Any, module: nn.Module, *, source: str = "") -> tuple[Mod
     Raises:
         UsageError: If forward does not take these arguments.
     """
-    signature = forward_signature(unwrapped(module))
+    signature = forward_signature(unwrap_module(module))
     subject = f"--batch {source}" if source else "the batch"
     batch, labels = _labels_apart(_as_tensors(batch), signature, is_file=bool(source))
     if isinstance(batch, Mapping):
@@ -245,7 +245,7 @@ def _keyword_inputs(
     if is_single and signature.takes(1) and not signature.any_keyword:
         return ModelInputs((batch[SINGLE],), names=(SINGLE,), source=source)
     signature.check_keywords(keys, subject)
-    order = {name: place for place, name in enumerate(signature.names)}
+    order = {name: position for position, name in enumerate(signature.names)}
     keys.sort(key=lambda key: order.get(key, len(order)))  # a file may have them in alphabetical order
     return ModelInputs((), {key: batch[key] for key in keys}, source=source)
 

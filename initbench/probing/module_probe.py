@@ -16,16 +16,16 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from initbench.errors import UsageError, reporting_user_code
 from initbench.probing import layer_record, tensor_statistics
 from initbench.probing.coverage import Coverage, coverage_of
-from initbench.probing.input_checks import BatchStatistics, input_statistics
+from initbench.probing.input_checks import BatchStatistics, batch_statistics
 from initbench.probing.loss import Loss, ProbeLoss, are_probabilities, loss_of
-from initbench.probing.model_inputs import ModelInputs, as_inputs, unwrapped
+from initbench.probing.model_inputs import ModelInputs, as_inputs, unwrap_module
 from initbench.probing.model_outputs import real_outputs
 from initbench.probing.recurrent_gates import RecurrentRecords
 from initbench.probing.tensor_statistics import ProbeDetail
 from initbench.probing.training_conditions import (
     SCALE_FREE_NORMS,
     Conditions,
-    Shown,
+    NetMeasurement,
     batch_conditions,
     broken_tensors,
     largest_entry,
@@ -56,7 +56,7 @@ class ModuleProbe:
 
     records: list[dict[str, Any]]
     """Of every use of a weight, in order, as `probe.capture` has them of a layer."""
-    found: TraceResult
+    trace: TraceResult
     duplicated: list[int]
     """By use, how many units have the weights of an earlier one and get its gradient."""
     coverage: Coverage
@@ -69,12 +69,12 @@ class ModuleProbe:
     """What its layers do not show."""
 
     @property
-    def shown(self) -> Shown:
+    def measurement(self) -> NetMeasurement:
         """Return what a diagnosis is made from."""
-        return Shown(self.records, self.conditions)
+        return NetMeasurement(self.records, self.conditions)
 
 
-class _Records:
+class _RecordCollector:
     """Reduces what the tracer shows, while it shows it."""
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class _Records:
 
     def layer_input(self, use: WeightUse, x: Tensor) -> None:
         if use.index == 1:
-            self.first_input = input_statistics(x)
+            self.first_input = batch_statistics(x)
 
     def residual_sum(self, addition: ResidualAddition, output: Tensor) -> None:
         self.sums[addition.use.index] = layer_record.start_record(output, output, _DETAIL)
@@ -113,11 +113,11 @@ class _Records:
             self.before_norm[use.index] = self.by_index[use.index]
         self.by_index[use.index] = layer_record.start_record(output, use.units_on_axis_1(output), _DETAIL)
 
-    def activation(self, use: WeightUse, before: Tensor | None, after: Tensor) -> None:
-        seen = None if before is None else use.units_on_axis_1(before.detach()).double()
-        shown = use.units_on_axis_1(after.detach()).double()
-        known = None if use.activation is None else use.activation.bound
-        self.by_index[use.index]["act"] = tensor_statistics.activation_statistics(seen, shown, known)
+    def activation(self, use: WeightUse, activation_input: Tensor | None, activation_output: Tensor) -> None:
+        inputs = None if activation_input is None else use.units_on_axis_1(activation_input.detach()).double()
+        outputs = use.units_on_axis_1(activation_output.detach()).double()
+        activation = None if use.activation is None else use.activation.bound
+        self.by_index[use.index]["act"] = tensor_statistics.activation_statistics(inputs, outputs, activation)
 
 
 def probe_module(
@@ -137,11 +137,11 @@ def probe_module(
     Raises UsageError for a module that cannot be run on the batch.
     """
     with torch.inference_mode(False):  # within it there would be no gradient
-        module = unwrapped(module)
-        return _examined(module, _ProbeTask(_as_the_module(module, as_inputs(batch)), y, loss, chance))
+        module = unwrap_module(module)
+        return _probe(module, _ProbeTask(_to_module_dtype(module, as_inputs(batch)), y, loss, chance))
 
 
-def _as_the_module(module: nn.Module, inputs: ModelInputs) -> ModelInputs:
+def _to_module_dtype(module: nn.Module, inputs: ModelInputs) -> ModelInputs:
     """Return real numbers in the precision of the module, if all its parameters have one and the same."""
     dtypes = {p.dtype for p in module.parameters() if p.is_floating_point()}
     if len(dtypes) != 1:
@@ -172,11 +172,11 @@ class _ProbeTask:
             raise UsageError(f"{self.inputs.prefix}{error}") from error
 
 
-def _examined(module: nn.Module, task: _ProbeTask) -> ModuleProbe:
-    _refuse_unfit(module, task.inputs)
+def _probe(module: nn.Module, task: _ProbeTask) -> ModuleProbe:
+    _check_module(module, task.inputs)
     parameters = {name: _copy(p) for name, p in module.named_parameters()}
     buffers = {name: b.detach().clone() for name, b in module.named_buffers()}
-    records = _Records()
+    records = _RecordCollector()
     tracer = Tracer({id(p): name for name, p in parameters.items()}, records)
     inputs = task.inputs.mapped(lambda x: x.detach().clone())
 
@@ -184,28 +184,28 @@ def _examined(module: nn.Module, task: _ProbeTask) -> ModuleProbe:
         with _track_modules(module, tracer), tracer, without_recomputation():
             returned = _forward(module, inputs)
             outputs = real_outputs(returned)
-        found = tracer.finish(parameters, outputs.values())
+        trace = tracer.finish(parameters, outputs.values())
         records.end_forward()
-        return next(iter(outputs.values())), found, *_backward(returned, outputs, task, found, parameters)
+        return next(iter(outputs.values())), trace, *_backward(returned, outputs, task, trace, parameters)
 
     with preserve_state(module), torch.enable_grad():
         torch.manual_seed(_SEED)
         module.train()
-        constants = [*buffers.values(), *_attributes(module)]
+        constants = [*buffers.values(), *_tensor_attributes(module)]
         tracer.start(inputs.tensors.values(), len(inputs.main), constants)
-        output, found, value, gradients = _with_state(module, {**parameters, **buffers}, run)
+        output, trace, probe_loss, gradients = _with_state(module, {**parameters, **buffers}, run)
     records.end_backward()
     learned = {name for name, p in module.named_parameters() if p.requires_grad}
-    for use in found.uses:
-        shown = records.by_index[use.index]
-        has_activation = shown["act"] is not None and not use.is_recurrent
-        shown["is_hidden"], shown["is_recurrent"] = has_activation or use.is_on_the_way, use.is_recurrent
-        shown["was_constant"] = use.was_constant
+    for use in trace.uses:
+        record = records.by_index[use.index]
+        has_activation = record["act"] is not None and not use.is_recurrent
+        record["is_hidden"], record["is_recurrent"] = has_activation or use.is_on_the_way, use.is_recurrent
+        record["was_constant"] = use.was_constant
         spread = None if learned.isdisjoint(use.parts) else _spread_over_rows(use)
         if spread is not None and spread <= tensor_statistics.ALIKE:
-            shown["row_spread"] = spread
-        shown["below"], shown["is_head"] = _below(use), not use.feeds
-    _mark_branches(found, records)
+            record["row_spread"] = spread
+        record["below"], record["is_head"] = _index_below(use), not use.feeds
+    _mark_branches(trace, records)
     layers = [
         layer_record.finish_record(
             records.by_index[use.index],
@@ -214,37 +214,37 @@ def _examined(module: nn.Module, task: _ProbeTask) -> ModuleProbe:
             None if gradient is None else use.gradient_rows(gradient),
             _DETAIL,
         )
-        for use, gradient in zip(found.uses, gradients, strict=True)
+        for use, gradient in zip(trace.uses, gradients, strict=True)
     ]
-    copies = [_copies(use, gradient) for use, gradient in zip(found.uses, gradients, strict=True)]
-    conditions = _conditions(module, task.inputs, found, value, records.first_input)
-    if not conditions.broken and not _is_finite(layers, value):
-        conditions = _with_overflow(conditions, _overflow(module, task), found)
-    seen = output.detach()
+    copies = [_count_copies(use, gradient) for use, gradient in zip(trace.uses, gradients, strict=True)]
+    conditions = _conditions(module, task.inputs, trace, probe_loss, records.first_input)
+    if not conditions.broken and not _is_finite(layers, probe_loss):
+        conditions = _with_overflow(conditions, _find_overflow(module, task), trace)
+    detached = output.detach()
     return ModuleProbe(
         records=layers,
-        found=found,
+        trace=trace,
         duplicated=copies,
-        coverage=coverage_of(found, layers),
-        loss=value,
-        output_shape=tuple(seen.shape),
-        output_is_probabilities=are_probabilities(seen),
-        zero_share=float((seen == 0.0).double().mean()),
+        coverage=coverage_of(trace, layers),
+        loss=probe_loss,
+        output_shape=tuple(detached.shape),
+        output_is_probabilities=are_probabilities(detached),
+        zero_share=float((detached == 0.0).double().mean()),
         conditions=conditions,
     )
 
 
-def _mark_branches(found: TraceResult, records: _Records) -> None:
+def _mark_branches(trace: TraceResult, records: _RecordCollector) -> None:
     """Put the sums of a residual net into the records, and say which layers lie in a branch between two.
 
     A branch of many layers is a net of its own, and its layers are judged as such.
     """
-    short = [a for a in found.additions if a.first > 0 and a.use.index - a.first < _MAX_IN_BRANCH]
+    short = [a for a in trace.additions if a.first > 0 and a.use.index - a.first < _MAX_IN_BRANCH]
     if len(short) < 2:
         return
-    for use in found.uses:
+    for use in trace.uses:
         records.by_index[use.index]["in_branch"] = any(addition.holds(use) for addition in short)
-    norms = {addition.use.index: addition.use.norm for addition in found.additions}
+    norms = {addition.use.index: addition.use.norm for addition in trace.additions}
     for index, measured in records.sums.items():
         records.by_index[index]["sum"] = {
             "pre": measured["pre"],
@@ -256,13 +256,13 @@ def _mark_branches(found: TraceResult, records: _Records) -> None:
 def _conditions(
     module: nn.Module,
     inputs: ModelInputs,
-    found: TraceResult,
+    trace: TraceResult,
     loss: ProbeLoss,
     first_input: BatchStatistics | None,
 ) -> Conditions:
     conditions = batch_conditions(inputs.main, inputs.tensors)
     broken = broken_tensors(module.named_parameters(), module.named_buffers())
-    uses, heads = found.uses, found.heads or found.uses[-1:]
+    uses, heads = trace.uses, trace.heads or trace.uses[-1:]
     is_free = not uses or uses[0].norm in SCALE_FREE_NORMS or not inputs.main.is_floating_point()
     return replace(
         conditions,
@@ -279,13 +279,13 @@ def _is_finite(layers: Sequence[dict[str, Any]], loss: ProbeLoss) -> bool:
     return math.isfinite(loss.value) and all(math.isfinite(layer["pre"]["q"]) for layer in layers)
 
 
-def _with_overflow(conditions: Conditions, overflow: Overflow | None, found: TraceResult) -> Conditions:
+def _with_overflow(conditions: Conditions, overflow: Overflow | None, trace: TraceResult) -> Conditions:
     layer = None if overflow is None else overflow.layer
-    weight = next((use.weight for use in found.uses if use.name == layer), None)
+    weight = next((use.weight for use in trace.uses if use.name == layer), None)
     return replace(conditions, overflow=overflow, largest_weight=largest_entry(weight))
 
 
-def _overflow(module: nn.Module, task: _ProbeTask) -> Overflow | None:
+def _find_overflow(module: nn.Module, task: _ProbeTask) -> Overflow | None:
     """The operation that makes the pass through `module`, or its loss, something else than a number."""
     parameters = {name: _copy(p) for name, p in module.named_parameters()}
     buffers = {name: b.detach().clone() for name, b in module.named_buffers()}
@@ -305,7 +305,7 @@ def _overflow(module: nn.Module, task: _ProbeTask) -> Overflow | None:
     return finder.cause_of(output) or finder.cause_of(value.tensor) or finder.first
 
 
-def _below(use: WeightUse) -> int | None:
+def _index_below(use: WeightUse) -> int | None:
     """The index of the layer that the use follows: where that is not known, of the one before in the pass."""
     if use.source is not None:
         return use.source.index
@@ -317,7 +317,7 @@ def _copy(parameter: Tensor) -> Tensor:
     return nn.Parameter(parameter.detach().clone(), requires_grad=parameter.is_floating_point())
 
 
-def _refuse_unfit(module: nn.Module, inputs: ModelInputs) -> None:
+def _check_module(module: nn.Module, inputs: ModelInputs) -> None:
     tensors = [*module.parameters(), *module.buffers()]
     if any(isinstance(t, UninitializedParameter | UninitializedBuffer) for t in tensors):
         raise UsageError("a lazy module has no shape yet; pass a batch through it first")
@@ -366,10 +366,10 @@ def _track_modules(module: nn.Module, tracer: Tracer) -> Iterator[None]:
         for name, submodule in module.named_modules():
             if isinstance(submodule, torch.jit.ScriptModule):
                 continue
-            before = submodule.register_forward_pre_hook(_entering(tracer, name))
-            after = submodule.register_forward_hook(tracer.leave_module)
-            stack.callback(before.remove)
-            stack.callback(after.remove)
+            entry_hook = submodule.register_forward_pre_hook(_entering(tracer, name))
+            exit_hook = submodule.register_forward_hook(tracer.leave_module)
+            stack.callback(entry_hook.remove)
+            stack.callback(exit_hook.remove)
         yield
 
 
@@ -380,7 +380,7 @@ def _entering(tracer: Tracer, name: str) -> Callable[[nn.Module, Any], None]:
     return hook
 
 
-def _attributes(module: nn.Module) -> Iterator[Tensor]:
+def _tensor_attributes(module: nn.Module) -> Iterator[Tensor]:
     """Tensors that submodules hold beside parameters and buffers, in lists and dicts too."""
     for submodule in module.modules():
         for value in vars(submodule).values():
@@ -396,7 +396,7 @@ def _backward(
     returned: Any,
     outputs: Mapping[str, Tensor],
     task: _ProbeTask,
-    found: TraceResult,
+    trace: TraceResult,
     parameters: Mapping[str, Tensor],
 ) -> tuple[ProbeLoss, list[Tensor | None]]:
     """The loss, and the gradients by the weights: those of the loss given, or of that of every output."""
@@ -408,49 +408,49 @@ def _backward(
             for other in others:
                 if other.requires_grad:
                     total = total + loss_of(other, None, None, x=task.x).tensor
-        return value, _gradients(total, found, parameters)
+        return value, _gradients(total, trace, parameters)
 
 
-def _gradients(loss: Tensor, found: TraceResult, parameters: Mapping[str, Tensor]) -> list[Tensor | None]:
+def _gradients(loss: Tensor, trace: TraceResult, parameters: Mapping[str, Tensor]) -> list[Tensor | None]:
     """Of the loss by the weight of each use; None where there is none.
 
     Asked for are all parameters, so that the way back is that of training; one that gets a gradient is used,
     whether its use was seen or not. A function of the user's own may also write gradients to `grad`.
     """
     wanted = {
-        id(t): t for t in (*(use.factor for use in found.uses), *parameters.values()) if t.requires_grad
+        id(t): t for t in (*(use.factor for use in trace.uses), *parameters.values()) if t.requires_grad
     }
     if not wanted or not loss.requires_grad:
-        return [None] * len(found.uses)
+        return [None] * len(trace.uses)
     gradients = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
     by_tensor = {
-        key: _sum_of(gradient, tensor.grad if tensor.is_leaf else None)
+        key: _add_gradients(gradient, tensor.grad if tensor.is_leaf else None)
         for (key, tensor), gradient in zip(wanted.items(), gradients, strict=True)
     }
-    found.reached = {name for name, p in parameters.items() if by_tensor.get(id(p)) is not None}
-    for name, why in found.unseen.items():
-        if why == UNUSED and name in found.reached:
-            found.unseen[name] = "it gets a gradient through something that cannot be looked into"
-    return [by_tensor.get(id(use.factor)) for use in found.uses]
+    trace.reached = {name for name, p in parameters.items() if by_tensor.get(id(p)) is not None}
+    for name, why in trace.unseen.items():
+        if why == UNUSED and name in trace.reached:
+            trace.unseen[name] = "it gets a gradient through something that cannot be looked into"
+    return [by_tensor.get(id(use.factor)) for use in trace.uses]
 
 
-def _sum_of(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+def _add_gradients(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     """Return the sum of two gradients, either of which may be missing."""
-    if one is None or other is None:
-        return other if one is None else one
-    return one + other
+    if first is None or second is None:
+        return second if first is None else first
+    return first + second
 
 
-def _copies(use: WeightUse, gradient: Tensor | None) -> int:
+def _count_copies(use: WeightUse, gradient: Tensor | None) -> int:
     """Units whose weights, bias and gradient are those of an earlier unit, told by random projections."""
     parts = [use.rows.detach()]
     if gradient is not None:
         parts.append(use.gradient_rows(gradient))
     if use.bias is not None and use.bias.shape == (use.units,):
         parts.append(use.bias.detach()[:, None])
-    seen = torch.cat([_projected(part) for part in parts], 1)  # (units, projections)
-    seen = seen[seen[:, 0].argsort()]
-    same = (seen[1:] - seen[:-1]).abs().amax(1) <= ALIKE_UNITS
+    projections = torch.cat([_project(part) for part in parts], 1)  # (units, projections)
+    projections = projections[projections[:, 0].argsort()]
+    same = (projections[1:] - projections[:-1]).abs().amax(1) <= ALIKE_UNITS
     return int(same.sum())
 
 
@@ -470,11 +470,11 @@ def _spread_over_rows(use: WeightUse) -> float | None:
     return spread / largest if largest > 0.0 else None
 
 
-def _projected(rows: Tensor) -> Tensor:
+def _project(rows: Tensor) -> Tensor:
     """(units, n) on a few random directions, in units of the largest entry."""
     rows = rows.float()
     scale = float(rows.abs().max())
     stream = torch.Generator("cpu").manual_seed(0)
     directions = torch.randn(rows.shape[1], _DIRECTIONS, generator=stream, dtype=torch.float32, device="cpu")
-    shown = rows @ directions.to(rows.device) / math.sqrt(rows.shape[1])
-    return shown / scale if scale > 0.0 else shown
+    projections = rows @ directions.to(rows.device) / math.sqrt(rows.shape[1])
+    return projections / scale if scale > 0.0 else projections

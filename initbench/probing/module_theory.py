@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from initbench.components.activation import Activation, BoundActivation, bound
 from initbench.probing.layer_factors import StackFactors
-from initbench.probing.messages import as_call
+from initbench.probing.messages import as_apply_init_call
 from initbench.probing.remedies import DiagnosisContext
 from initbench.probing.theory import TheoryPrediction, input_statistics
 from initbench.registry import Options
@@ -40,26 +40,26 @@ class WeightStatistics:
     """Whether the biases have the reach of a uniform draw, not that of a Gaussian one."""
 
 
-def expect_own(nets: Sequence[Sequence[WeightUse]], x: Tensor) -> TheoryPrediction:
+def predict_module(nets: Sequence[Sequence[WeightUse]], x: Tensor) -> TheoryPrediction:
     """What theory says of nets that were drawn alike, each given by its uses, and fed with the batch x."""
     first = nets[0]
-    reason = _unpredictable(first)
+    reason = _why_unpredictable(first)
     if reason is not None:
         return TheoryPrediction([LayerPrediction() for _ in first], None, reason)
-    layers = [_layer(place, nets) for place in range(len(first))]
+    layers = [_layer(index, nets) for index in range(len(first))]
     predicted = propagate(layers, input_statistics(x))
-    hidden = [one.wide_q for one in predicted[:-1] if one.wide_q is not None]
+    hidden = [layer.wide_q for layer in predicted[:-1] if layer.wide_q is not None]
     fixed = fixed_point(layers[-2], start=hidden[-1]) if hidden else None
     return TheoryPrediction(predicted, fixed, None)
 
 
-def own_situation(nets: Sequence[Sequence[WeightUse]], expected: TheoryPrediction) -> DiagnosisContext:
+def module_context(nets: Sequence[Sequence[WeightUse]], expected: TheoryPrediction) -> DiagnosisContext:
     """The same as a config's situation, read off the nets: what is wrong with them is told in its terms."""
     first = nets[0]
-    hidden = [place for place, use in enumerate(first) if use.activation is not None]
+    hidden = [index for index, use in enumerate(first) if use.activation is not None]
     activation = common_activation(first)
     norms = Counter(use.norm for use in first if use.norm is not None)
-    sigma_w2 = spread(hidden[-1], nets).sigma_w2 if hidden else None
+    sigma_w2 = layer_weight_statistics(hidden[-1], nets).sigma_w2 if hidden else None
     norm = norms.most_common(1)[0][0] if norms else "none"
     return DiagnosisContext(
         scheme="this init",
@@ -73,19 +73,19 @@ def own_situation(nets: Sequence[Sequence[WeightUse]], expected: TheoryPredictio
         width=round(first[hidden[-1]].fan_in) if hidden else 1,
         sigma_w2=sigma_w2 or None,
         prediction=_prediction(activation, sigma_w2 or None, expected),
-        phrase=lambda words: as_call(words, activation),
+        phrase=lambda words: as_apply_init_call(words, activation),
     )
 
 
-def spread(place: int, nets: Sequence[Sequence[WeightUse]]) -> WeightStatistics:
+def layer_weight_statistics(index: int, nets: Sequence[Sequence[WeightUse]]) -> WeightStatistics:
     """Of the layer at that place."""
-    uses = [net[place] for net in nets]
+    uses = [net[index] for net in nets]
     squares = [float(use.weight.detach().double().square().mean()) for use in uses]
     sigma_w2 = uses[0].fan_in * math.fsum(squares) / len(squares)
-    found = [use.bias.detach().double().flatten() for use in uses if use.bias is not None]
-    if not found:
+    bias_values = [use.bias.detach().double().flatten() for use in uses if use.bias is not None]
+    if not bias_values:
         return WeightStatistics(sigma_w2, 0.0, 0.0, uniform=False)
-    biases = torch.cat(found)
+    biases = torch.cat(bias_values)
     std = float(biases.std(correction=0))
     reach = float((biases - biases.mean()).abs().max())
     uniform = len(biases) >= _MIN_BIASES and reach <= _UNIFORM * math.sqrt(3.0) * std
@@ -99,17 +99,17 @@ def _prediction(
         return StackFactors(None, None, None, None, 1.0, 1.0)
     needed = activation.natural_sigma_w2
     chi = activation.chi(activation.natural_q, sigma_w2=needed)
-    hidden = [one for one in expected.layers if one.wide_q and one.chi_1]
+    hidden = [layer for layer in expected.layers if layer.wide_q and layer.chi_1]
     if len(hidden) < 2:
         return StackFactors(None, None, None, sigma_w2, needed, chi)
     steps = len(hidden) - 1
     first, last = hidden[0].wide_q, hidden[-1].wide_q
     assert first is not None and last is not None
-    signal = math.exp(math.fsum(math.log(one.chi_1) for one in hidden[:-1] if one.chi_1) / steps)
+    signal = math.exp(math.fsum(math.log(layer.chi_1) for layer in hidden[:-1] if layer.chi_1) / steps)
     return StackFactors((last / first) ** (1.0 / steps), signal, None, sigma_w2, needed, chi)
 
 
-def _unpredictable(uses: Sequence[WeightUse]) -> str | None:
+def _why_unpredictable(uses: Sequence[WeightUse]) -> str | None:
     """Why mean-field theory has no word on a net of these uses, or None."""
     *hidden, head = uses
     if not uses[0].from_input or any(
@@ -131,21 +131,26 @@ def _unpredictable(uses: Sequence[WeightUse]) -> str | None:
         if head.activation is None
         else f"the last layer, {head.name}, goes into {head.activation.label}",
         next((f"{use.name} is used {use.use_count} times" for use in uses if use.use_count > 1), None),
-        next((f"{label} is not in the catalogue" for label in _unknown(hidden)), None),
+        next((f"{label} is not in the catalogue" for label in _unknown_activations(hidden)), None),
         next(
-            (f"the weights of {use.name} are not independent draws" for use in uses if _dependent(use)), None
+            (f"the weights of {use.name} are not independent draws" for use in uses if _is_dependent(use)),
+            None,
         ),
     )
     return next((reason for reason in reasons if reason is not None), None)
 
 
-def _unknown(uses: Sequence[WeightUse]) -> list[str]:
+def _unknown_activations(uses: Sequence[WeightUse]) -> list[str]:
     """Activations of which theory knows no φ."""
-    named = [use.activation for use in uses if use.activation is not None]
-    return [one.label for one in named if one.bound is None or one.bound.nonlinearity is None]
+    activations = [use.activation for use in uses if use.activation is not None]
+    return [
+        activation.label
+        for activation in activations
+        if activation.bound is None or activation.bound.nonlinearity is None
+    ]
 
 
-def _dependent(use: WeightUse) -> bool:
+def _is_dependent(use: WeightUse) -> bool:
     """Whether the weights are all alike, or their rows or columns orthogonal."""
     weight = use.rows.detach().double()
     if float(weight.std(correction=0)) <= _ORTHOGONAL * float(weight.abs().max()):
@@ -156,9 +161,9 @@ def _dependent(use: WeightUse) -> bool:
     return len(rows) > 1 and float(cosines.abs().max()) <= _ORTHOGONAL
 
 
-def _layer(place: int, nets: Sequence[Sequence[WeightUse]]) -> TheoryLayer:
-    use, drawn = nets[0][place], spread(place, nets)
-    named = use.activation
+def _layer(index: int, nets: Sequence[Sequence[WeightUse]]) -> TheoryLayer:
+    use, drawn = nets[0][index], layer_weight_statistics(index, nets)
+    activation = use.activation
     constant = drawn.bias_std == 0.0
     return TheoryLayer(
         fan_in=use.fan_in,
@@ -168,20 +173,20 @@ def _layer(place: int, nets: Sequence[Sequence[WeightUse]]) -> TheoryLayer:
         bias_variance=0.0 if drawn.uniform or constant else drawn.bias_std**2 + drawn.bias_mean**2,
         bias_half_width=math.sqrt(3.0) * drawn.bias_std if drawn.uniform else 0.0,
         bias_shift=drawn.bias_mean if constant else 0.0,
-        activation=None if named is None or named.bound is None else named.bound.nonlinearity,
+        activation=None if activation is None or activation.bound is None else activation.bound.nonlinearity,
     )
 
 
 def common_activation(uses: Sequence[WeightUse]) -> BoundActivation:
     """The most frequent activation; one that nothing is known of where that is not in the catalogue."""
-    named = Counter(use.activation.label for use in uses if use.activation is not None)
-    if not named:
+    labels = Counter(use.activation.label for use in uses if use.activation is not None)
+    if not labels:
         return bound("linear")
-    label = named.most_common(1)[0][0]
-    found: Any = next(
+    label = labels.most_common(1)[0][0]
+    bound_activation: Any = next(
         use.activation.bound for use in uses if use.activation and use.activation.label == label
     )
-    if found is not None:
-        return found  # type: ignore[no-any-return]
+    if bound_activation is not None:
+        return bound_activation  # type: ignore[no-any-return]
     unknown = Activation(name=label, summary="", source="", build=lambda _options, _features: nn.Identity())
     return unknown.bind(Options())

@@ -17,7 +17,7 @@ from torch.func import functional_call
 from initbench.components.parametrized_weight import parametrization_of
 from initbench.models.network import Network, WeightLayer, has_maps
 from initbench.probing import layer_record, tensor_statistics
-from initbench.probing.jacobian import jacobians
+from initbench.probing.jacobian import jacobian_statistics
 from initbench.probing.running_statistics import capture_running_stat_gaps
 from initbench.probing.tensor_statistics import ProbeDetail
 
@@ -48,25 +48,25 @@ def probe(
     over the batch. The pass runs in training mode on copies of the buffers, so that batch norm uses the
     batch's statistics, and leaves parameters, buffers, mode and hooks as they were.
     """
-    own = {name: value.detach().requires_grad_() for name, value in parameters.items()}
+    leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
     copies = {name: value.clone() for name, value in buffers.items()}
     layers = network.weight_layers()
     if has_maps(layers):
         x, y = x[:MAP_SAMPLES], y[:MAP_SAMPLES]
     records: dict[int, dict[str, Any]] = {}
     with _training_mode(network), _hooks(network, layers, records, bins, detail), torch.enable_grad():
-        with _weights(layers, own) as weights, capture_running_stat_gaps(network, layers) as running:
-            logits = functional_call(network, {**own, **copies}, (x,))
-        asked = {index: weights[index] for index in _asked(records, detail)}
-        gradients = torch.autograd.grad(loss(logits, y), list(asked.values()), allow_unused=True)
+        with _weights(layers, leaves) as weights, capture_running_stat_gaps(network, layers) as running:
+            logits = functional_call(network, {**leaves, **copies}, (x,))
+        needed_weights = {index: weights[index] for index in _layers_with_gradient(records, detail)}
+        gradients = torch.autograd.grad(loss(logits, y), list(needed_weights.values()), allow_unused=True)
     if detail >= ProbeDetail.EVALUATION:
-        for index, found in running.items():
-            records[index]["batch_norm"] = found
+        for index, gap in running.items():
+            records[index]["batch_norm"] = gap
     if detail >= ProbeDetail.FULL:
         with _training_mode(network):
-            for index, jacobian in jacobians(network, parameters, buffers, x).items():
+            for index, jacobian in jacobian_statistics(network, parameters, buffers, x).items():
                 records[index]["jacobian"] = jacobian
-    of_layer = dict(zip(asked, gradients, strict=True))
+    of_layer = dict(zip(needed_weights, gradients, strict=True))
     return [
         layer_record.finish_record(
             records[layer.index],
@@ -79,7 +79,7 @@ def probe(
     ]
 
 
-def _asked(records: Mapping[int, dict[str, Any]], detail: ProbeDetail) -> list[int]:
+def _layers_with_gradient(records: Mapping[int, dict[str, Any]], detail: ProbeDetail) -> list[int]:
     """Layers whose weight gradients are needed, after the pass forward.
 
     For a diagnosis, those whose units look alike. The first one takes the gradient through all the others.
@@ -88,7 +88,7 @@ def _asked(records: Mapping[int, dict[str, Any]], detail: ProbeDetail) -> list[i
         return list(records)
     first = min(records)
     return [
-        i for i, shown in records.items() if i == first or shown["unit_spread"] <= tensor_statistics.ALIKE
+        i for i, record in records.items() if i == first or record["unit_spread"] <= tensor_statistics.ALIKE
     ]
 
 
@@ -147,15 +147,15 @@ def _hooks(
         """A hook that records what the activation behind the layer puts out."""
 
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            seen, shown = inputs[0].detach().double(), output.detach().double()
+            pre_activation, activation = inputs[0].detach().double(), output.detach().double()
             statistics: dict[str, Any] = tensor_statistics.activation_statistics(
-                seen, shown, network.activation
+                pre_activation, activation, network.activation
             )
             if detail >= ProbeDetail.EVALUATION:
                 span = network.activation.entry.histogram_range
-                statistics["histogram"] = tensor_statistics.histogram(shown, span, bins)
+                statistics["histogram"] = tensor_statistics.histogram(activation, span, bins)
             if detail >= ProbeDetail.FULL:
-                statistics["effective_rank"] = tensor_statistics.effective_rank(shown)
+                statistics["effective_rank"] = tensor_statistics.effective_rank(activation)
             records[layer.index]["act"] = statistics
 
         return hook

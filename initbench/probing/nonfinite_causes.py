@@ -35,8 +35,8 @@ class NonFinite:
     def sentence(self) -> str:
         """`2.weight: 1 of 1,024 entries is NaN`."""
         counts = [(self.nan, "NaN"), (self.infinite, "infinite"), (self.huge, f"beyond {HUGE:.0e}")]
-        said = [f"{count:,} {'is' if count == 1 else 'are'} {word}" for count, word in counts if count]
-        return f"{self.name}: of {self.entries:,} entries {' and '.join(said)}"
+        parts = [f"{count:,} {'is' if count == 1 else 'are'} {word}" for count, word in counts if count]
+        return f"{self.name}: of {self.entries:,} entries {' and '.join(parts)}"
 
 
 def non_finite_tensors(tensors: Iterable[tuple[str, Tensor]], kind: Kind) -> list[NonFinite]:
@@ -44,7 +44,7 @@ def non_finite_tensors(tensors: Iterable[tuple[str, Tensor]], kind: Kind) -> lis
 
     A buffer whose only such entries are −∞ is the mask of an attention, and left out.
     """
-    found = []
+    broken = []
     for name, tensor in tensors:
         if not tensor.is_floating_point():
             continue
@@ -53,8 +53,8 @@ def non_finite_tensors(tensors: Iterable[tuple[str, Tensor]], kind: Kind) -> lis
         huge = int((values.abs() > HUGE).sum()) - infinite if kind == "weight" else 0
         is_mask = kind == "buffer" and not nan and infinite == int((values == -torch.inf).sum())
         if (nan or infinite or huge) and not is_mask:
-            found.append(NonFinite(name, kind, nan, infinite, huge, values.numel()))
-    return found
+            broken.append(NonFinite(name, kind, nan, infinite, huge, values.numel()))
+    return broken
 
 
 def broken_tensors_finding(broken: Sequence[NonFinite], layers: Mapping[str, int]) -> Iterator[Finding]:
@@ -65,12 +65,12 @@ def broken_tensors_finding(broken: Sequence[NonFinite], layers: Mapping[str, int
     more = f" and {len(broken) - _MAX_NAMED} more tensors" if len(broken) > _MAX_NAMED else ""
     index = next((layers[name] for tensor in broken if (name := _layer_of(tensor.name)) in layers), None)
     where = "" if index is None else f" (layer {index})"
-    message = f"{'; '.join(sentences)}{more}{where}. {cure(broken)}"
+    message = f"{'; '.join(sentences)}{more}{where}. {cure_text(broken)}"
     count = sum(tensor.nan + tensor.infinite + tensor.huge for tensor in broken)
     yield Finding("not_finite", index, float(count), 0.0, message, "init")
 
 
-def cure(broken: Sequence[NonFinite]) -> str:
+def cure_text(broken: Sequence[NonFinite]) -> str:
     """What to do about tensors that are not finite."""
     if broken[0].kind == "input":
         return "Clean the data: what is missing has to be filled in or left out"
@@ -91,11 +91,11 @@ def overflow_finding(
     if overflow.is_product and largest_weight < HUGE:
         return
     index = None if overflow.layer is None else layers.get(overflow.layer)
-    message = f"{describe(overflow, largest_weight)}. {_way_out(overflow)}"
+    message = f"{overflow_text(overflow, largest_weight)}. {_overflow_remedy(overflow)}"
     yield Finding("not_finite", index, float(overflow.bad), 0.0, message, "init")
 
 
-def describe(overflow: Overflow, largest_weight: float) -> str:
+def overflow_text(overflow: Overflow, largest_weight: float) -> str:
     """`exp after layer lv overflows: of 64 entries 40 are not finite, from values of −3e+03 to 2e+03`."""
     if overflow.is_product:
         return f"the product of layer {overflow.layer} overflows: its largest weight is {largest_weight:.2g}"
@@ -111,7 +111,7 @@ def describe(overflow: Overflow, largest_weight: float) -> str:
     )
 
 
-def _way_out(overflow: Overflow) -> str:
+def _overflow_remedy(overflow: Overflow) -> str:
     ways = {
         "exp": "Scale down or clamp what goes into it",
         "log": "Add a small constant to what goes into it, or use log_softmax, logsigmoid or log1p",

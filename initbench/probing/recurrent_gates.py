@@ -14,10 +14,10 @@ from initbench.probing import tensor_statistics
 from initbench.probing.log_slopes import (
     VANISHING_RATIO,
     LogSlope,
-    explosion,
+    explosion_slope,
     finite_prefix,
     float32_floor,
-    vanishing,
+    vanishing_slope,
 )
 from initbench.trace.recurrent import Step
 from initbench.trace.weight_use import RecurrentLayer
@@ -55,25 +55,25 @@ class RecurrentRecords:
         parts = (step.from_input.detach(), step.from_state.detach())
         steps.append(Step(*parts, gates, step.state.detach(), None))
 
-    def _keeper(self, key: int | str, place: int) -> Any:
+    def _keeper(self, key: int | str, step: int) -> Any:
         deltas = self._deltas.setdefault(key, {})
 
         def keep(delta: Tensor) -> None:
-            deltas[place] = tensor_statistics.mean_square(delta.detach().double())
+            deltas[step] = tensor_statistics.mean_square(delta.detach().double())
 
         return keep
 
     def records(self) -> dict[int, dict[str, Any]]:
         """By the index of the use, what the pass forward has shown."""
-        shown: dict[int, dict[str, Any]] = {}
+        records: dict[int, dict[str, Any]] = {}
         for layer, steps in self._steps.values():
-            shown[layer.from_input.index] = _record([step.from_input for step in steps])
+            records[layer.from_input.index] = _record([step.from_input for step in steps])
             record = _record([step.from_state for step in steps])
             record["act"] = _activation(steps)
             sizes = [tensor_statistics.mean_square(step.state.double()) for step in steps]
             record["steps"] = {"q": sizes, "delta": [], "full": 0.0, "amplification": math.inf}
-            shown[layer.from_state.index] = record
-        return shown
+            records[layer.from_state.index] = record
+        return records
 
     def add_gradients(self, records: dict[int, dict[str, Any]]) -> None:
         """After the pass back: E[δ²] over all steps, and of each step from the last to the first."""
@@ -114,7 +114,7 @@ def _over_steps(parts: Sequence[Tensor]) -> Tensor:
 def _record(parts: Sequence[Tensor]) -> dict[str, Any]:
     x = _over_steps(parts)
     return {
-        "pre": {**tensor_statistics.moments(x), "signal": tensor_statistics.signal(x)},
+        "pre": {**tensor_statistics.moments(x), "signal": tensor_statistics.signal_variance(x)},
         "act": None,
         "grad": {"pre_q": None},
         "unit_spread": tensor_statistics.spread_over_units(tensor_statistics.channels_last(x)),
@@ -174,13 +174,13 @@ def slopes_over_steps(
             continue
         name = layer["name"]
         q, delta = finite_prefix(steps["q"]), finite_prefix(steps["delta"])
-        grown = explosion(q)
+        grown = explosion_slope(q)
         if grown is not None and q[0] > 0.0:
             yield "exploding_forward", layer, grown, f"E[h²] of {name} grows ×{_factor(grown)} a step"
-        grown = explosion(delta)
+        grown = explosion_slope(delta)
         if grown is not None and delta[0] > 0.0 and steps["amplification"] > 1.0 / VANISHING_RATIO:
             yield "exploding_backward", layer, grown, f"E[δ²] of {name} grows ×{_factor(grown)} a step back"
-        lost = vanishing(delta, [float32_floor(0.0)] * len(delta), full=steps["full"])
+        lost = vanishing_slope(delta, [float32_floor(0.0)] * len(delta), full=steps["full"])
         if lost is not None and lost.value <= math.log(VANISHING_RATIO) / MIN_STEPS:
             yield "vanishing_backward", layer, lost, f"E[δ²] of {name} falls ×{_factor(lost)} a step back"
 

@@ -12,8 +12,8 @@ from initbench.components.activation import BoundActivation
 from initbench.components.init_scheme import INITS, SchemeRequirement
 from initbench.models.init_weights import InitOptions, rule_for_layer
 from initbench.models.network import FamilyOptions, Network
-from initbench.probing.finding import Checked
-from initbench.probing.layer_factors import StackFactors, batch_norm_holds, predict, scale_holds
+from initbench.probing.finding import AdviceCheck
+from initbench.probing.layer_factors import StackFactors, batch_norm_holds, predict_stack_factors, scale_holds
 
 RECURRENT = "recurrent"
 _MAX_DEPTHS = 6
@@ -50,15 +50,15 @@ class DiagnosisContext:
     """Words for other starts of the residual branches, where there are some."""
     ways: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By code, or RECURRENT, words for changes that belong to this kind of finding alone."""
-    check: Callable[[str, str], Checked | None] = lambda _code, _words: None
+    check: Callable[[str, str], AdviceCheck | None] = lambda _code, _words: None
     """check(code, words): what shows that the words cure the finding; None where they do not."""
 
 
-def situation_of(
+def network_context(
     network: Network, model: FamilyOptions, init: InitOptions, first_q: float
 ) -> DiagnosisContext:
     """What the config declares, with what theory predicts from the first layer's measured q."""
-    prediction = predict(network, init, first_q=first_q, normed=model.norm.name != "none")
+    prediction = predict_stack_factors(network, init, first_q=first_q, normed=model.norm.name != "none")
     hidden = [layer for layer in network.weight_layers() if layer.activation is not None]
     return DiagnosisContext(
         scheme=init.scheme.name,
@@ -70,7 +70,7 @@ def situation_of(
         depth=getattr(model, "depth", None),
         layers=len(hidden),
         width=round(rule_for_layer(hidden[-1], init, network.activation).fan_in) if hidden else 1,
-        sigma_w2=_seen_as(network, init, prediction) if hidden else None,
+        sigma_w2=_effective_sigma_w2(network, init, prediction) if hidden else None,
         prediction=prediction,
         branches=branch_starts(network, init),
         ways=CONFIG_WAYS,
@@ -101,7 +101,7 @@ def branch_starts(network: Network, init: InitOptions) -> tuple[str, ...]:
     return tuple(f"init.scheme={name}{plain}" for name in _BRANCH_STARTS if name != init.scheme.name)
 
 
-def _seen_as(network: Network, init: InitOptions, prediction: StackFactors) -> float | None:
+def _effective_sigma_w2(network: Network, init: InitOptions, prediction: StackFactors) -> float | None:
     scheme = INITS[init.scheme.name]
     if prediction.sigma_w2 is not None:
         return prediction.sigma_w2
@@ -112,54 +112,54 @@ def _seen_as(network: Network, init: InitOptions, prediction: StackFactors) -> f
     return rule_for_layer(network.weight_layers()[0], init, network.activation).gain ** 2
 
 
-def suggest_init(s: DiagnosisContext) -> str | None:
+def suggest_init(context: DiagnosisContext) -> str | None:
     """The init expected to hold over the net's depth; None where no scale does, or beside a norm layer."""
-    if s.norm != "none":
+    if context.norm != "none":
         return None
-    for words, sigma_w2 in _inits(s):
-        if scale_holds(s.activation, sigma_w2, layers=s.layers, width=s.width):
+    for words, sigma_w2 in _candidate_inits(context):
+        if scale_holds(context.activation, sigma_w2, layers=context.layers, width=context.width):
             return words
     return None
 
 
-def init_candidates(s: DiagnosisContext) -> list[str]:
+def init_candidates(context: DiagnosisContext) -> list[str]:
     """Words for inits that are worth a trial: what theory expects to hold first; none beside a norm layer."""
-    if s.norm != "none":
+    if context.norm != "none":
         return []
-    expected = suggest_init(s)
+    expected = suggest_init(context)
     words = [expected] if expected is not None else []
-    return [*words, *(other for other, _ in _inits(s) if other != expected)]
+    return [*words, *(other for other, _ in _candidate_inits(context) if other != expected)]
 
 
-def is_bias_the_cause(s: DiagnosisContext) -> bool:
+def is_bias_the_cause(context: DiagnosisContext) -> bool:
     """Whether the net would hold with the bias at 0 and all else as it is."""
-    return s.bias != 0.0 and suggest_init(s) == "init.bias=0"
+    return context.bias != 0.0 and suggest_init(context) == "init.bias=0"
 
 
-def _inits(s: DiagnosisContext) -> Iterator[tuple[str, float]]:
+def _candidate_inits(context: DiagnosisContext) -> Iterator[tuple[str, float]]:
     """Key=value words and their σ_w², the nearest to what was declared first."""
-    unbiased = " init.bias=0" if s.bias else ""
-    if s.bias and s.sigma_w2 is not None:
-        yield unbiased.strip(), s.sigma_w2
-    for words, sigma_w2 in _scales(s):
-        is_new = s.sigma_w2 is None or abs(math.log(s.sigma_w2 / sigma_w2)) > SAME_SCALE
+    unbiased = " init.bias=0" if context.bias else ""
+    if context.bias and context.sigma_w2 is not None:
+        yield unbiased.strip(), context.sigma_w2
+    for words, sigma_w2 in _candidate_scales(context):
+        is_new = context.sigma_w2 is None or abs(math.log(context.sigma_w2 / sigma_w2)) > SAME_SCALE
         if is_new:
             yield words + unbiased, sigma_w2
 
 
-def _scales(s: DiagnosisContext) -> Iterator[tuple[str, float]]:
-    activation = s.activation
+def _candidate_scales(context: DiagnosisContext) -> Iterator[tuple[str, float]]:
+    activation = context.activation
     if not activation.entry.elementwise:
         return  # nothing is known of it
     has_gain = (
-        s.scheme in INITS
-        and INITS[s.scheme].default_gain is not None
-        and not INITS[s.scheme].needs.leaves_no_scale
+        context.scheme in INITS
+        and INITS[context.scheme].default_gain is not None
+        and not INITS[context.scheme].needs.leaves_no_scale
     )
     needed = activation.preserving_gain**2
     if activation.natural_q == 1.0 and math.isclose(activation.kaiming_gain**2, needed, rel_tol=1e-6):
-        dropped = ["init.gain=null"] if s.gain is not None else []
-        scheme = [] if dropped and s.scheme.startswith("kaiming_") else ["init.scheme=kaiming_normal"]
+        dropped = ["init.gain=null"] if context.gain is not None else []
+        scheme = [] if dropped and context.scheme.startswith("kaiming_") else ["init.scheme=kaiming_normal"]
         yield " ".join(scheme + dropped), needed
         return
     scheme = [] if has_gain else ["init.scheme=lecun_normal"]
@@ -172,29 +172,29 @@ def _scales(s: DiagnosisContext) -> Iterator[tuple[str, float]]:
         yield " ".join([*scheme, f"init.gain={1.0 / slope:.4g}"]), 1.0 / slope**2
 
 
-def suggest_batch_norm(s: DiagnosisContext) -> str | None:
+def suggest_batch_norm(context: DiagnosisContext) -> str | None:
     """The words for batch norm before the activation; None where it is there, or explodes at this depth."""
-    words = [] if s.norm == "batch" else ["model.norm=batch"]
-    if not s.norm_first:
+    words = [] if context.norm == "batch" else ["model.norm=batch"]
+    if not context.norm_first:
         words.append("model.norm_placement=before_activation")
-    return " ".join(words) or None if batch_norm_holds(s.activation, layers=s.layers) else None
+    return " ".join(words) or None if batch_norm_holds(context.activation, layers=context.layers) else None
 
 
-def depth_candidates(s: DiagnosisContext) -> list[str]:
+def depth_candidates(context: DiagnosisContext) -> list[str]:
     """Return words for depths, with what else they take, that theory expects to hold; the deepest first."""
-    if s.depth is None or s.branches:
+    if context.depth is None or context.branches:
         return []
     words: list[str] = []
-    layers = s.layers * 3 // 4
+    layers = context.layers * 3 // 4
     while layers > 1 and len(words) < _MAX_DEPTHS:
-        other = _holding_at(replace(s, layers=layers))
+        other = _words_holding_at(replace(context, layers=layers))
         if other is not None:
-            words.append(f"{other} model.depth={s.depth - s.layers + layers}".strip())
+            words.append(f"{other} model.depth={context.depth - context.layers + layers}".strip())
         layers = layers * 3 // 4
     return words
 
 
-def _holding_at(short: DiagnosisContext) -> str | None:
+def _words_holding_at(short: DiagnosisContext) -> str | None:
     """Return what a net of that depth takes to hold, empty if it holds as it is; None if nothing does."""
     has_batch_norm = short.norm == "batch" and short.norm_first
     if has_batch_norm and batch_norm_holds(short.activation, layers=short.layers):

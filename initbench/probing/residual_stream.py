@@ -30,7 +30,7 @@ def residual_sums(layers: Sequence[Record]) -> list[Record]:
 
 def are_branches_normed(sums: Sequence[Record]) -> bool:
     """Whether all branches end in a norm, so that what they add is as large whatever their weights are."""
-    return all(one.get("is_normed") for one in sums)
+    return all(record.get("is_normed") for record in sums)
 
 
 def stream_sentence(code: str, slope: float, span: tuple[int, int], sums: int) -> str:

@@ -24,7 +24,7 @@ def running_norms(network: nn.Module) -> list[BatchNorm]:
     return [module for module in network.modules() if isinstance(module, BatchNorm)]
 
 
-def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and unbiased variance (C,) over all axes of x (B, C, …) but the second."""
     axes = [axis for axis in range(x.ndim) if axis != 1]
     count = x.numel() // x.shape[1]
@@ -40,7 +40,7 @@ def running_stat_gap(norm: BatchNorm, x: Tensor) -> dict[str, float]:
     running_var_ratio = exp(mean_c ln((v_run + ε)/(v + ε))): a geometric mean over channels, 1 there.
     Both are what Ioffe & Szegedy (2015) replace between training and inference, ε being the norm's own.
     """
-    mean, var = statistics(x.detach().double())
+    mean, var = channel_statistics(x.detach().double())
     running_mean, running_var = norm.running_mean.detach().double(), norm.running_var.detach().double()
     var, running_var = var + norm.eps, running_var + norm.eps
     return {
@@ -54,7 +54,7 @@ def capture_running_stat_gaps(
     network: nn.Module, layers: Sequence[WeightLayer]
 ) -> Iterator[dict[int, dict[str, float]]]:
     """By index of a weight layer, the `gap` of the first such norm behind it, once a pass has run inside."""
-    found: dict[int, dict[str, float]] = {}
+    gaps: dict[int, dict[str, float]] = {}
     latest = [0]
 
     def weighed(index: int) -> Callable[[nn.Module, object, object], None]:
@@ -65,15 +65,15 @@ def capture_running_stat_gaps(
 
     def normed(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(module, BatchNorm)
-        if latest[0] and latest[0] not in found:
-            found[latest[0]] = running_stat_gap(module, inputs[0])
+        if latest[0] and latest[0] not in gaps:
+            gaps[latest[0]] = running_stat_gap(module, inputs[0])
 
     norms = running_norms(network)
     with ExitStack() as stack:
         for layer in layers if norms else ():
             stack.callback(layer.module.register_forward_hook(weighed(layer.index)).remove)
-        stack.enter_context(_before(norms, normed))
-        yield found
+        stack.enter_context(_pre_hooks(norms, normed))
+        yield gaps
 
 
 @contextmanager
@@ -101,17 +101,17 @@ def recompute_running_stats(network: nn.Module) -> Iterator[None]:
 
     def recompute(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(module, BatchNorm)
-        mean, var = statistics(inputs[0].float())
+        mean, var = channel_statistics(inputs[0].float())
         module.running_mean.copy_(mean)
         module.running_var.copy_(var)
 
     network.eval()
-    with _before(running_norms(network), recompute), torch.no_grad():
+    with _pre_hooks(running_norms(network), recompute), torch.no_grad():
         yield
 
 
 @contextmanager
-def _before(norms: Sequence[nn.Module], hook: _PreHook) -> Iterator[None]:
+def _pre_hooks(norms: Sequence[nn.Module], hook: _PreHook) -> Iterator[None]:
     with ExitStack() as stack:
         for norm in norms:
             handle: Any = norm.register_forward_pre_hook(hook)

@@ -59,7 +59,7 @@ def quantiles(x: Tensor) -> dict[str, float]:
     return {f"p{round(100 * share):02d}": point for share, point in zip(QUANTILES, points, strict=True)}
 
 
-def signal(x: Tensor) -> float:
+def signal_variance(x: Tensor) -> float:
     """Mean over units and positions of the variance over samples: the part of q that tells inputs apart."""
     return mean_square(x - x.mean(0))
 
@@ -111,10 +111,10 @@ def activation_statistics(
 
     What is saturated is not known without the pre-activation, or of an activation that is None.
     """
-    found = moments(act)
-    zero, dead = zero_shares(act) if not math.isnan(found["mean"]) else _zero_shares_with_nan(act)
+    statistics = moments(act)
+    zero, dead = zero_shares(act) if not math.isnan(statistics["mean"]) else _zero_shares_with_nan(act)
     return {
-        **found,
+        **statistics,
         "zero_fraction": zero,
         "dead_fraction": dead,
         "saturated_fraction": _saturated(pre, activation),
@@ -150,12 +150,12 @@ def histogram(x: Tensor, span: tuple[float, float], bins: int) -> dict[str, Any]
     # Slot 0 takes what lies below, slots 1 … bins the bins, slot bins + 1 what lies above.
     slots = ((x.flatten() - low) / width + 1.0).floor_()
     slots[x.flatten() == high] = bins
-    known = slots[~slots.isnan()] if bool(slots.sum().isnan()) else slots
-    counts = torch.bincount(known.clamp_(0, bins + 1).long(), minlength=bins + 2).tolist()
+    numbers = slots[~slots.isnan()] if bool(slots.sum().isnan()) else slots
+    counts = torch.bincount(numbers.clamp_(0, bins + 1).long(), minlength=bins + 2).tolist()
     return {
         "edges": [low + width * i for i in range(bins + 1)],
         "counts": counts[1:-1],
         "below": counts[0],
         "above": counts[-1],
-        "nan": x.numel() - known.numel(),
+        "nan": x.numel() - numbers.numel(),
     }

@@ -34,7 +34,7 @@ class TheoryPrediction:
     """Why there are values but no bands, in words."""
 
 
-def predict(network: Network, init: InitOptions, norm: str, x: Tensor) -> TheoryPrediction:
+def predict_network(network: Network, init: InitOptions, norm: str, x: Tensor) -> TheoryPrediction:
     """What theory says of the net before training, fed with the batch x (B, …)."""
     weighted = network.weight_layers()
     norm = norm if len(weighted) > 1 else "none"  # a head has none
@@ -50,7 +50,7 @@ def predict(network: Network, init: InitOptions, norm: str, x: Tensor) -> Theory
 
 
 def _fixed(layers: list[TheoryLayer], predicted: list[LayerPrediction]) -> FixedPoint | None:
-    hidden = [one.wide_q for one in predicted[:-1] if one.wide_q is not None]
+    hidden = [layer.wide_q for layer in predicted[:-1] if layer.wide_q is not None]
     return fixed_point(layers[-2], start=hidden[-1]) if hidden else None
 
 
@@ -80,15 +80,15 @@ def input_statistics(x: Tensor) -> InputStatistics:
     """What theory needs to know of the batch x (B, …)."""
     rows = x.detach().double().cpu().flatten(1)
     squares = rows.square().mean(1)
-    q, seen = float(squares.mean()), rows[:MAX_PAIRS]
-    cosine = correlation(seen)
+    q, sample = float(squares.mean()), rows[:MAX_PAIRS]
+    cosine = correlation(sample)
     mean = 0.0 if cosine is None else cosine
     return InputStatistics(
         q=q,
         correlation=mean,
         samples=len(rows),
         spread=float(squares.var(correction=0)) / q**2 if q > 0.0 else 0.0,
-        correlation_spread=_cosine_spread(seen, mean),
+        correlation_spread=_cosine_spread(sample, mean),
     )
 
 

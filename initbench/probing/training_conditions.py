@@ -15,7 +15,7 @@ from initbench.probing.input_checks import (
     INPUT_CODES,
     BatchStatistics,
     alike_finding,
-    input_statistics,
+    batch_statistics,
     samples_differ,
     scale_finding,
 )
@@ -76,13 +76,13 @@ class Conditions:
 
 
 @dataclass(frozen=True)
-class Shown:
+class NetMeasurement:
     """What a pass shows of one untrained net."""
 
     layers: list[dict[str, Any]]
     conditions: Conditions
 
-    def conditions_found(self) -> list[Finding]:
+    def condition_findings(self) -> list[Finding]:
         """Return what is wrong beside the layers."""
         indices = {layer["name"]: layer["index"] for layer in reversed(self.layers)}
         return list(condition_findings(self.conditions, indices))
@@ -90,15 +90,15 @@ class Shown:
 
 def batch_conditions(x: Tensor, inputs: Mapping[str, Tensor] | None = None) -> Conditions:
     """Return the conditions that the batch x (B, …) alone shows; `inputs` by name, if there are several."""
-    named = inputs if inputs is not None and len(inputs) > 1 else {}
+    several = inputs if inputs is not None and len(inputs) > 1 else {}
     broken = non_finite_tensors(
-        [(f"the input {name}", t) for name, t in named.items()] or [("the input", x)], "input"
+        [(f"the input {name}", t) for name, t in several.items()] or [("the input", x)], "input"
     )
-    of_samples = [t for t in named.values() if t.ndim and len(t) == len(x)] or [x]
+    of_samples = [t for t in several.values() if t.ndim and len(t) == len(x)] or [x]
     return Conditions(
         samples=len(x),
         alike=len(x) > 1 and not any(samples_differ(t) for t in of_samples),
-        batch=input_statistics(x),
+        batch=batch_statistics(x),
         broken=tuple(broken),
     )
 

@@ -23,13 +23,13 @@ def why_unpredictable(network: Network, init: InitOptions, norm: str, samples: i
         return "layers see more than the activations of the one before"
     if not network.plain:
         return "pooling mixes places of a map, and how these go together is not followed"
-    return None if norm == "none" else _unknown_norm(network, init, norm, samples)
+    return None if norm == "none" else _why_norm_unpredictable(network, init, norm, samples)
 
 
-def _unknown_norm(network: Network, init: InitOptions, norm: str, samples: int) -> str | None:
-    behind = network.weight_layers()[0].output  # the norm layer, where it stands before the activation
+def _why_norm_unpredictable(network: Network, init: InitOptions, norm: str, samples: int) -> str | None:
+    norm_layer = network.weight_layers()[0].output  # the norm layer, where it stands before the activation
     maps = isinstance(network, Cnn)
-    match behind:
+    match norm_layer:
         case BatchNorm() if maps:
             return "batch norm on maps depends on how places and samples go together, which is not followed"
         case BatchNorm() if samples < MIN_SAMPLES:
@@ -56,19 +56,19 @@ def predict_wide_limit(network: Network, layers: Sequence[TheoryLayer], x: Tenso
     *hidden, head = layers
     if isinstance(weighted[0].output, BatchNorm):
         normed = [
-            NormedLayer(layer, cast("BatchNorm", one.output).eps)
-            for layer, one in zip(hidden, weighted, strict=False)
+            NormedLayer(layer, cast("BatchNorm", weight_layer.output).eps)
+            for layer, weight_layer in zip(hidden, weighted, strict=False)
         ]
         variance = float((x - x.mean(0)).square().mean())
         return propagate_batch_norm(normed, head, variance=variance, samples=len(x))
-    places = [
-        MapLayer(layer, *_window(one.module), _sample_eps(one.output))
-        for layer, one in zip(hidden, weighted, strict=False)
+    map_layers = [
+        MapLayer(layer, *_window(weight_layer.module), _sample_eps(weight_layer.output))
+        for layer, weight_layer in zip(hidden, weighted, strict=False)
     ]
     if isinstance(network, Cnn):
         averaged = isinstance(network.pool, nn.AdaptiveAvgPool2d)
-        return propagate_maps(places, Head(head, averaged), x.square().mean(1))
-    return propagate_maps(places, Head(head), x.square().flatten(1).mean(1)[:, None, None])
+        return propagate_maps(map_layers, Head(head, averaged), x.square().mean(1))
+    return propagate_maps(map_layers, Head(head), x.square().flatten(1).mean(1)[:, None, None])
 
 
 def _window(module: nn.Module) -> tuple[int, int]:

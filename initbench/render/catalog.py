@@ -17,7 +17,7 @@ from initbench.components.norm import Norm
 from initbench.config import registry_fields
 from initbench.config.fields import default_value, type_words
 from initbench.errors import UnknownNameError
-from initbench.linting.rule import CHECKS, LintRule
+from initbench.linting.rule import LINT_RULES, LintRule
 from initbench.models.init_weights import rule_for_module
 from initbench.probing.diagnosis import CODES
 from initbench.probing.finding import DiagnosisCode
@@ -66,7 +66,7 @@ def kinds() -> list[CatalogKind]:
 
 def lint_codes() -> CatalogKind:
     """What `initbench lint` can find; docs/lint.md has its table."""
-    return CatalogKind("lint code", "Lint codes", tuple(CHECKS), None)
+    return CatalogKind("lint code", "Lint codes", tuple(LINT_RULES), None)
 
 
 def kind_of(word: str) -> CatalogKind:

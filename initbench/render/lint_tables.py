@@ -27,7 +27,7 @@ def print_lint(console: Console, linted: LintReport) -> None:
     lines = [Text.assemble((linted.target, "bold"), "   ", " · ".join(said)), Text("")]
     for finding in linted.findings:
         head = f"{finding.level} {finding.code}: "
-        lines.append(Text.assemble((head, _STYLES[finding.level]), finding.remark.sentence))
+        lines.append(Text.assemble((head, _STYLES[finding.level]), finding.message.sentence))
         lines.append(Text(f"    {finding.fix}"))
     lines += [Text(f"not seen {name}: {why}") for name, why in linted.unseen.items()]
     if len(lines) > 2:

@@ -97,7 +97,7 @@ def own_document(survey: ModuleSurvey) -> dict[str, Any]:
         "unseen": [{"parameter": name, "why": why} for name, why in survey.found.unseen.items()],
         "coverage": survey.coverage.as_data(),
         "additions": [
-            {"after": addition.use.name, "branch": addition.branch, "beside": addition.beside}
+            {"after": addition.use.name, "branch": addition.branch, "beside": addition.skip}
             for addition in survey.found.additions
         ],
     }

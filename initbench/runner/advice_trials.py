@@ -28,7 +28,7 @@ from initbench.pretrain.weight_sources import WeightSource
 from initbench.probing.checked_advice import TrialResult, trial_result
 from initbench.probing.messages import init_arguments
 from initbench.probing.model_inputs import ModelInputs
-from initbench.probing.training_conditions import Shown
+from initbench.probing.training_conditions import NetMeasurement
 from initbench.rng import stream_generator
 from initbench.runner.capacity import check_network
 from initbench.runner.drift import probe_untrained
@@ -105,13 +105,13 @@ class ModuleAttempt:
     def __call__(self, words: str) -> TrialResult:
         """Pass the batch through each module with the change; weights are drawn three times."""
         count = TRIAL_NETS if "init." in words or "recurrent=" in words else len(self.modules)
-        shown: list[Shown] = []
+        shown: list[NetMeasurement] = []
         levels: dict[str, str] = {}
         for seed in range(count):
             module = self.modules[seed % len(self.modules)]
             with _restored(module), self._changed(module, words, seed) as inputs:
                 outcome = self.look(module, inputs)
-            shown += outcome.shown
+            shown += outcome.nets
             levels |= outcome.levels
         return TrialResult(shown, levels)
 

@@ -26,7 +26,7 @@ from initbench.probing.theory import TheoryPrediction
 from initbench.probing.training_conditions import (
     SCALE_FREE_NORMS,
     Conditions,
-    Shown,
+    NetMeasurement,
     batch_conditions,
     broken_tensors,
 )
@@ -66,7 +66,7 @@ class Survey:
     """What theory says of q over the layers, where it drifts without being a finding."""
 
 
-def probe_untrained(network: Network, batch: Split, config: ExperimentConfig) -> Shown:
+def probe_untrained(network: Network, batch: Split, config: ExperimentConfig) -> NetMeasurement:
     """What a diagnosis reads of one untrained net, on the device of the batch. One thread for all of it."""
     network = network.to(batch.x.device)
     losses: list[float] = []
@@ -87,7 +87,7 @@ def probe_untrained(network: Network, batch: Split, config: ExperimentConfig) ->
             bins=config.probe.bins,
             detail=ProbeDetail.DIAGNOSIS,
         )
-    return Shown(layers, network_conditions(network, batch.x, losses[0]))
+    return NetMeasurement(layers, network_conditions(network, batch.x, losses[0]))
 
 
 def network_conditions(network: Network, x: Tensor, loss: float | None) -> Conditions:
@@ -128,7 +128,7 @@ def layer_measurement(layers: Sequence[dict[str, Any]], place: int) -> Measureme
     return {name: value if value is None or math.isfinite(value) else None for name, value in found.items()}
 
 
-def findings(shown: Sequence[Shown], situation: DiagnosisContext) -> list[tuple[Finding, int]]:
+def findings(shown: Sequence[NetMeasurement], situation: DiagnosisContext) -> list[tuple[Finding, int]]:
     """Return what is wrong with nets as probed: each kind once, as the first net shows it, with its count."""
     first: dict[str, int] = {}
     counts: Counter[str] = Counter()
@@ -143,9 +143,9 @@ def findings(shown: Sequence[Shown], situation: DiagnosisContext) -> list[tuple[
     return [(spoken[place][code], counts[code]) for code, place in first.items()]
 
 
-def _diagnosed(net: Shown, situation: DiagnosisContext | None) -> list[Finding]:
+def _diagnosed(net: NetMeasurement, situation: DiagnosisContext | None) -> list[Finding]:
     snapshot = {"when": "init", "step": 0, "layers": net.layers}
-    return diagnose([snapshot], situation, None, conditions=net.conditions_found())
+    return diagnose([snapshot], situation, None, conditions=net.condition_findings())
 
 
 def signal_note(
@@ -162,6 +162,6 @@ def wide_q(expected: TheoryPrediction) -> list[float]:
     return [one.wide_q for one in expected.layers[:-1] if one.wide_q is not None]
 
 
-def mean_first_q(shown: Sequence[Shown]) -> float:
+def mean_first_q(shown: Sequence[NetMeasurement]) -> float:
     """Mean over the nets of the first layer's E[h²]."""
     return math.fsum(net.layers[0]["pre"]["q"] for net in shown) / len(shown)

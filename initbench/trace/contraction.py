@@ -37,13 +37,13 @@ _ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 class ContractionAxes:
     """The letters of two factors and of their product."""
 
-    left: str
-    right: str
+    first: str
+    second: str
     output: str
 
-    def turned(self) -> ContractionAxes:
+    def swapped(self) -> ContractionAxes:
         """The same with the factors in the other order."""
-        return ContractionAxes(self.right, self.left, self.output)
+        return ContractionAxes(self.second, self.first, self.output)
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,13 @@ class Contraction:
 
     def weight_rows(self, weight: Tensor) -> Tensor:
         """The weight as (units, fan_in)."""
-        return self._arranged(weight, lambda tensor, axis: tensor.select(axis, 0))
+        return self._arrange(weight, lambda tensor, axis: tensor.select(axis, 0))
 
     def gradient_rows(self, gradient: Tensor) -> Tensor:
         """A gradient of the weight's shape as (units, fan_in): summed where the weight repeats itself."""
-        return self._arranged(gradient, lambda tensor, axis: tensor.sum(axis))
+        return self._arrange(gradient, lambda tensor, axis: tensor.sum(axis))
 
-    def _arranged(self, tensor: Tensor, reduce: Callable[[Tensor, int], Tensor]) -> Tensor:
+    def _arrange(self, tensor: Tensor, reduce: Callable[[Tensor, int], Tensor]) -> Tensor:
         for axis in reversed(range(tensor.ndim)):
             if self.letters[axis] == " ":
                 tensor = reduce(tensor, axis)
@@ -113,83 +113,89 @@ class Contraction:
 def contraction_of(x: Tensor, weight: Tensor, x_axes: str, axes: str, output: str) -> Contraction | None:
     """The product of x with a weight by their letters; None where no unit is a sum over inputs."""
     letters = "".join(
-        " " if _repeats(weight, place, letter, x, x_axes) else letter for place, letter in enumerate(axes)
+        " " if _repeats(weight, axis, letter, x, x_axes) else letter for axis, letter in enumerate(axes)
     )
-    held = letters.replace(" ", "")
-    if len(set(held)) < len(held) or len(set(x_axes)) < len(x_axes):
+    weight_letters = letters.replace(" ", "")
+    if len(set(weight_letters)) < len(weight_letters) or len(set(x_axes)) < len(x_axes):
         return None
-    broadcast = {letter for letter in x_axes if letter in held and x.shape[x_axes.index(letter)] == 1}
+    broadcast = {
+        letter for letter in x_axes if letter in weight_letters and x.shape[x_axes.index(letter)] == 1
+    }
     wide = {letter for letter in broadcast if weight.shape[letters.index(letter)] > 1}
-    own = set(x_axes) - wide
-    columns = "".join(letter for letter in held if letter in own and letter not in output)
-    shared = "".join(letter for letter in held if letter in own and letter in output)
-    units = "".join(letter for letter in held if letter not in own and letter in output)
-    if not columns or len(columns) + len(shared) + len(units) < len(held):
+    x_only = set(x_axes) - wide
+    columns = "".join(letter for letter in weight_letters if letter in x_only and letter not in output)
+    shared = "".join(letter for letter in weight_letters if letter in x_only and letter in output)
+    units = "".join(letter for letter in weight_letters if letter not in x_only and letter in output)
+    if not columns or len(columns) + len(shared) + len(units) < len(weight_letters):
         return None
     return Contraction(tuple(weight.shape), letters, shared, units, columns, output)
 
 
-def _repeats(weight: Tensor, place: int, letter: str, x: Tensor, x_axes: str) -> bool:
+def _repeats(weight: Tensor, axis: int, letter: str, x: Tensor, x_axes: str) -> bool:
     """Whether the weight is the same all along one of its axes, though the input is not: it was expanded."""
     if letter not in x_axes:
         return False
-    size, along = weight.shape[place], x.shape[x_axes.index(letter)]
+    size, along = weight.shape[axis], x.shape[x_axes.index(letter)]
     if size == 1:
         return along > 1
-    if weight.stride(place) == 0:
+    if weight.stride(axis) == 0:
         return True
     is_batch = x_axes.index(letter) == 0 and weight.ndim > 2
-    return is_batch and bool((weight.detach() == weight.detach().select(place, 0).unsqueeze(place)).all())
+    return is_batch and bool((weight.detach() == weight.detach().select(axis, 0).unsqueeze(axis)).all())
 
 
-def factors_of(name: str, given: Arguments) -> tuple[Tensor, Tensor, ContractionAxes] | None:
+def product_factors(name: str, arguments: Arguments) -> tuple[Tensor, Tensor, ContractionAxes] | None:
     """The two factors of a product and the letters of their axes; None for what is not written as one."""
     if name == "einsum":
-        return _einsum(given)
+        return _einsum(arguments)
     words = _KEYWORDS.get(name, ("", ""))
-    left, right = (given.get(i, given.get(word)) for i, word in zip(PRODUCTS[name], words, strict=True))
-    if not isinstance(left, Tensor) or not isinstance(right, Tensor) or not (left.ndim and right.ndim):
+    first, second = (
+        arguments.get(i, arguments.get(word)) for i, word in zip(PRODUCTS[name], words, strict=True)
+    )
+    if not isinstance(first, Tensor) or not isinstance(second, Tensor) or not (first.ndim and second.ndim):
         return None
     if name == "inner":
-        one, other = _letters(left.ndim - 1), _letters(right.ndim - 1, after=left.ndim - 1)
-        return left, right, ContractionAxes(one + "Z", other + "Z", one + other)
+        first_axes, second_axes = _letters(first.ndim - 1), _letters(second.ndim - 1, after=first.ndim - 1)
+        return first, second, ContractionAxes(first_axes + "Z", second_axes + "Z", first_axes + second_axes)
     if name == "tensordot":
-        return _tensordot(left, right, given.get("dims", given.get(2, 2)))
-    axes = _matmul(left.ndim, right.ndim)
-    return left, right, ContractionAxes(axes.left, axes.right, "mn") if name == "addbmm" else axes
+        return _tensordot(first, second, arguments.get("dims", arguments.get(2, 2)))
+    axes = _matmul_axes(first.ndim, second.ndim)
+    return first, second, ContractionAxes(axes.first, axes.second, "mn") if name == "addbmm" else axes
 
 
 def _letters(count: int, after: int = 0) -> str:
     return _ALPHABET[after : after + count]
 
 
-def _matmul(left: int, right: int) -> ContractionAxes:
+def _matmul_axes(first_ndim: int, second_ndim: int) -> ContractionAxes:
     """Of a tensor product as torch.matmul has it, by the dimensions of its factors."""
-    batch = "ABCDEFGHIJKL"[: max(left - 2, right - 2, 0)]
-    rows, columns = "m" if left > 1 else "", "n" if right > 1 else ""
-    one = batch[len(batch) - max(left - 2, 0) :] + rows + "k"
-    other = batch[len(batch) - max(right - 2, 0) :] + "k" + columns
-    return ContractionAxes(one, other, batch + rows + columns)
+    batch = "ABCDEFGHIJKL"[: max(first_ndim - 2, second_ndim - 2, 0)]
+    rows, columns = "m" if first_ndim > 1 else "", "n" if second_ndim > 1 else ""
+    first_axes = batch[len(batch) - max(first_ndim - 2, 0) :] + rows + "k"
+    second_axes = batch[len(batch) - max(second_ndim - 2, 0) :] + "k" + columns
+    return ContractionAxes(first_axes, second_axes, batch + rows + columns)
 
 
-def _tensordot(left: Tensor, right: Tensor, dims: Any) -> tuple[Tensor, Tensor, ContractionAxes] | None:
+def _tensordot(first: Tensor, second: Tensor, dims: Any) -> tuple[Tensor, Tensor, ContractionAxes] | None:
     if isinstance(dims, Tensor):
         dims = dims.tolist()
     if isinstance(dims, int):
-        pairs = [(left.ndim - dims + i, i) for i in range(dims)]
+        pairs = [(first.ndim - dims + i, i) for i in range(dims)]
     else:
-        firsts, seconds = ([one] if isinstance(one, int) else list(one) for one in dims)
-        pairs = [(a % left.ndim, b % right.ndim) for a, b in zip(firsts, seconds, strict=True)]
-    one, other = list(_letters(left.ndim)), list(_letters(right.ndim, after=left.ndim))
+        firsts, seconds = (
+            [first_axes] if isinstance(first_axes, int) else list(first_axes) for first_axes in dims
+        )
+        pairs = [(a % first.ndim, b % second.ndim) for a, b in zip(firsts, seconds, strict=True)]
+    first_axes, second_axes = list(_letters(first.ndim)), list(_letters(second.ndim, after=first.ndim))
     for a, b in pairs:
-        other[b] = one[a]
-    summed = {one[a] for a, _ in pairs}
-    output = [letter for letter in (*one, *other) if letter not in summed]
-    return left, right, ContractionAxes("".join(one), "".join(other), "".join(output))
+        second_axes[b] = first_axes[a]
+    summed = {first_axes[a] for a, _ in pairs}
+    output = [letter for letter in (*first_axes, *second_axes) if letter not in summed]
+    return first, second, ContractionAxes("".join(first_axes), "".join(second_axes), "".join(output))
 
 
 @dataclass(frozen=True)
-class SpeltOperands:
+class EinsumOperands:
     """The factors of an einsum, the letters of their axes, and those of the result."""
 
     operands: list[Tensor]
@@ -197,20 +203,20 @@ class SpeltOperands:
     output: str
 
 
-def _einsum(given: Arguments) -> tuple[Tensor, Tensor, ContractionAxes] | None:
-    spelt = spelt_operands(given)
-    if spelt is None or len(spelt.operands) != 2:
+def _einsum(arguments: Arguments) -> tuple[Tensor, Tensor, ContractionAxes] | None:
+    einsum = einsum_operands(arguments)
+    if einsum is None or len(einsum.operands) != 2:
         return None
     return (
-        spelt.operands[0],
-        spelt.operands[1],
-        ContractionAxes(spelt.letters[0], spelt.letters[1], spelt.output),
+        einsum.operands[0],
+        einsum.operands[1],
+        ContractionAxes(einsum.letters[0], einsum.letters[1], einsum.output),
     )
 
 
-def spelt_operands(given: Arguments) -> SpeltOperands | None:
+def einsum_operands(arguments: Arguments) -> EinsumOperands | None:
     """Return what an einsum multiplies, an ellipsis written out; None where its equation is not given."""
-    equation, operands = given.get(0, given.get("equation")), list(_operands(given))
+    equation, operands = arguments.get(0, arguments.get("equation")), list(_operands(arguments))
     if not isinstance(equation, str):
         return None
     inputs, arrow, output = equation.replace(" ", "").partition("->")
@@ -222,23 +228,27 @@ def spelt_operands(given: Arguments) -> SpeltOperands | None:
         operand.ndim - len(term.replace("...", "")) for operand, term in zip(operands, terms, strict=True)
     )
     dots = free[: max(spread, 0)]
-    spelt = [_spelt(term, operand.ndim, dots) for term, operand in zip(terms, operands, strict=True)]
+    letters = [
+        _expand_ellipsis(term, operand.ndim, dots) for term, operand in zip(terms, operands, strict=True)
+    ]
     if not arrow:
         joined = inputs.replace(",", "").replace(".", "")
         output = "..." + "".join(sorted(letter for letter in set(joined) if joined.count(letter) == 1))
-    return SpeltOperands(operands, spelt, output.replace("...", "".join(dots)))
+    return EinsumOperands(operands, letters, output.replace("...", "".join(dots)))
 
 
-def _operands(given: Arguments) -> Iterator[Tensor]:
-    places: Sequence[Any] = [given[place] for place in sorted(key for key in given if isinstance(key, int))]
-    for value in places[1:]:
+def _operands(arguments: Arguments) -> Iterator[Tensor]:
+    positional: Sequence[Any] = [
+        arguments[position] for position in sorted(key for key in arguments if isinstance(key, int))
+    ]
+    for value in positional[1:]:
         if isinstance(value, Tensor):
             yield value
         elif isinstance(value, tuple | list):
             yield from (item for item in value if isinstance(item, Tensor))
 
 
-def _spelt(term: str, dimensions: int, dots: Sequence[str]) -> str:
+def _expand_ellipsis(term: str, dimensions: int, dots: Sequence[str]) -> str:
     """An operand's letters, with those that its ellipsis stands for."""
     count = dimensions - len(term.replace("...", ""))
     return term.replace("...", "".join(dots[len(dots) - count :]))

@@ -9,7 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from initbench.models.fans import fans_of
-from initbench.trace.contraction import PRODUCTS, Contraction, ContractionAxes, contraction_of, factors_of
+from initbench.trace.contraction import (
+    PRODUCTS,
+    Contraction,
+    ContractionAxes,
+    contraction_of,
+    product_factors,
+)
 from initbench.trace.provenance import Pending, Provenance
 from initbench.trace.torch_ops import WEIGHTED, Arguments
 
@@ -31,34 +37,36 @@ class WeightMatmul:
     contraction: Contraction | None = None
 
 
-def multiplication(name: str, given: Arguments, ledger: Provenance) -> WeightMatmul | None:
+def find_weight_matmul(name: str, arguments: Arguments, provenance: Provenance) -> WeightMatmul | None:
     """What the function `name` multiplies what comes from the input by; None where that is no weight."""
     result = None
     if name in WEIGHTED:
-        result = _layer(name, given, ledger)
+        result = _layer(name, arguments, provenance)
     elif name == "bilinear":
-        result = _bilinear(given, ledger)
+        result = _bilinear(arguments, provenance)
     elif name in PRODUCTS:
-        result = _product(name, given, ledger)
+        result = _product(name, arguments, provenance)
     elif name == "sum":
-        result = _summed(given, ledger)
-    return result if result is not None and ledger.origin(result.x) is not None else None
+        result = _summed(arguments, provenance)
+    return result if result is not None and provenance.origin(result.x) is not None else None
 
 
-def _layer(name: str, given: Arguments, ledger: Provenance) -> WeightMatmul | None:
-    x, weight, bias = (given.get(i, given.get(word)) for i, word in enumerate(("input", "weight", "bias")))
+def _layer(name: str, arguments: Arguments, provenance: Provenance) -> WeightMatmul | None:
+    x, weight, bias = (
+        arguments.get(i, arguments.get(word)) for i, word in enumerate(("input", "weight", "bias"))
+    )
     if not isinstance(x, Tensor) or not isinstance(weight, Tensor) or weight.ndim < 2:
         return None
-    if ledger.origin(weight) is not None:  # a kernel that comes from the input, not a weight
+    if provenance.origin(weight) is not None:  # a kernel that comes from the input, not a weight
         return None
     transposed = "transpose" in name
     stride, groups = 1, 1
     if name != "linear":
-        stride = _product_of(given.get(3, given.get("stride", 1)), weight.ndim - 2)
-        groups = int(given.get(6, given.get("groups")) or 1)
+        stride = _product_of(arguments.get(3, arguments.get("stride", 1)), weight.ndim - 2)
+        groups = int(arguments.get(6, arguments.get("groups")) or 1)
     fans = fans_of(tuple(weight.shape), stride=stride, groups=groups, transposed=transposed)
     bias = bias if isinstance(bias, Tensor) else None
-    parts = ledger.parameters_of(weight)
+    parts = provenance.parameters_of(weight)
     return WeightMatmul(x, weight, bias, *fans, WEIGHTED[name], parts, groups, transposed)
 
 
@@ -68,64 +76,66 @@ def _product_of(stride: Any, directions: int) -> int:
     return math.prod(stride) if len(stride) == directions else int(stride[0] ** directions)
 
 
-def _bilinear(given: Arguments, ledger: Provenance) -> WeightMatmul | None:
+def _bilinear(arguments: Arguments, provenance: Provenance) -> WeightMatmul | None:
     words = ("input1", "input2", "weight", "bias")
-    one, other, weight, bias = (given.get(i, given.get(word)) for i, word in enumerate(words))
-    if not isinstance(weight, Tensor) or not ledger.parameters_of(weight):
+    first, second, weight, bias = (arguments.get(i, arguments.get(word)) for i, word in enumerate(words))
+    if not isinstance(weight, Tensor) or not provenance.parameters_of(weight):
         return None
-    x = next((x for x in (one, other) if ledger.origin(x) is not None), None)
+    x = next((x for x in (first, second) if provenance.origin(x) is not None), None)
     if not isinstance(x, Tensor):
         return None
     bias = bias if isinstance(bias, Tensor) else None
     fan_in, fan_out = float(weight[0].numel()), float(weight.shape[0])
-    return WeightMatmul(x, weight, bias, fan_in, fan_out, -1, ledger.parameters_of(weight))
+    return WeightMatmul(x, weight, bias, fan_in, fan_out, -1, provenance.parameters_of(weight))
 
 
-def _product(name: str, given: Arguments, ledger: Provenance) -> WeightMatmul | None:
+def _product(name: str, arguments: Arguments, provenance: Provenance) -> WeightMatmul | None:
     """Of a product of which one factor is made of parameters alone."""
-    factors = factors_of(name, given)
+    factors = product_factors(name, arguments)
     if factors is None:
         return None
-    left, right, axes = factors
-    bias = given.get(0, given.get("input")) if name.startswith(("add", "badd")) else None
-    bias = bias if isinstance(bias, Tensor) and ledger.parameters_of(bias) else None
-    if ledger.parameters_of(right) and ledger.origin(left) is not None:
-        return _contracted(left, right, axes, bias, ledger)
-    if ledger.parameters_of(left) and ledger.origin(right) is not None:
-        return _contracted(right, left, axes.turned(), bias, ledger)
+    first, second, axes = factors
+    bias = arguments.get(0, arguments.get("input")) if name.startswith(("add", "badd")) else None
+    bias = bias if isinstance(bias, Tensor) and provenance.parameters_of(bias) else None
+    if provenance.parameters_of(second) and provenance.origin(first) is not None:
+        return _contracted(first, second, axes, bias, provenance)
+    if provenance.parameters_of(first) and provenance.origin(second) is not None:
+        return _contracted(second, first, axes.swapped(), bias, provenance)
     return None
 
 
-def _summed(given: Arguments, ledger: Provenance) -> WeightMatmul | None:
+def _summed(arguments: Arguments, provenance: Provenance) -> WeightMatmul | None:
     """Of a product entry by entry that is summed over an axis of both, such as (x[:, None] * w).sum(-1)."""
-    pending = ledger.pending(given.get(0, given.get("input")))
-    dims = given.get(1, given.get("dim"))
+    pending = provenance.pending(arguments.get(0, arguments.get("input")))
+    dims = arguments.get(1, arguments.get("dim"))
     if pending is None or dims is None or isinstance(dims, Tensor):
         return None
     letters = pending.output
     summed = {letters[dim % len(letters)] for dim in ([dims] if isinstance(dims, int) else dims)}
-    is_kept = bool(given.get(2, given.get("keepdim", False)))
+    is_kept = bool(arguments.get(2, arguments.get("keepdim", False)))
     output = "".join("-" if letter in summed and is_kept else letter for letter in letters)
     if not is_kept:
         output = "".join(letter for letter in letters if letter not in summed)
     axes = ContractionAxes(pending.x_axes, pending.weight_axes, output)
-    return _contracted(pending.x, pending.weight, axes, None, ledger)
+    return _contracted(pending.x, pending.weight, axes, None, provenance)
 
 
 def _contracted(
-    x: Tensor, weight: Tensor, axes: ContractionAxes, bias: Tensor | None, ledger: Provenance
+    x: Tensor, weight: Tensor, axes: ContractionAxes, bias: Tensor | None, provenance: Provenance
 ) -> WeightMatmul | None:
-    contraction = contraction_of(x, weight, axes.left, axes.right, axes.output)
+    contraction = contraction_of(x, weight, axes.first, axes.second, axes.output)
     if contraction is None:
         return None
     row = contraction.rows[-1:]
     axis = contraction.output.index(row) if row else -1
     axis = axis if axis < len(contraction.output) - 1 else -1
     fans = float(contraction.fan_in), float(contraction.fan_out)
-    return WeightMatmul(x, weight, bias, *fans, axis, ledger.parameters_of(weight), contraction=contraction)
+    return WeightMatmul(
+        x, weight, bias, *fans, axis, provenance.parameters_of(weight), contraction=contraction
+    )
 
 
-def entrywise(x: Tensor, weight: Tensor) -> Pending:
+def elementwise_product(x: Tensor, weight: Tensor) -> Pending:
     """A product of x and a weight entry by entry, which a sum may follow."""
     dimensions = max(x.ndim, weight.ndim)
     letters = "abcdefghijklmnopqrstuvwxyz"[:dimensions]

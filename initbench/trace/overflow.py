@@ -92,16 +92,16 @@ class OverflowFinder(TorchFunctionMode):
         self, func: Callable[..., Any], _types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Call `func`, and see whether its result is finite."""
-        given = kwargs or {}
+        keywords = kwargs or {}
         name = plain_name(func)
         if name in _IGNORED:
-            return func(*args, **given)
-        inputs = [x for x in _leaves([args, given]) if isinstance(x, Tensor)]
-        scalars = [x for x in _leaves([args, given]) if isinstance(x, float)]
+            return func(*args, **keywords)
+        inputs = [x for x in _leaves([args, keywords]) if isinstance(x, Tensor)]
+        scalars = [x for x in _leaves([args, keywords]) if isinstance(x, float)]
         bad_before = [x for x in inputs if _bad(x)]
         nan_before = any(bool(x.isnan().any()) for x in bad_before) or any(map(math.isnan, scalars))
         spans = [] if bad_before else [_span(x) for x in inputs if x.is_floating_point() and x.numel()]
-        result = func(*args, **given)
+        result = func(*args, **keywords)
         self._enter_layer(inputs)
         for output in _leaves([result]):
             if isinstance(output, Tensor) and _bad(output):

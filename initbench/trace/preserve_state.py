@@ -21,7 +21,7 @@ def preserve_state(module: nn.Module) -> Iterator[None]:
     values of parameters and buffers are the caller's to protect, by passing copies through `functional_call`.
     The random states of torch, NumPy and Python come back as well.
     """
-    undo = [step for submodule in module.modules() for step in _undoing(vars(submodule))]
+    undo = [step for submodule in module.modules() for step in _undo_steps(vars(submodule))]
     with _random_states():
         try:
             yield
@@ -30,7 +30,7 @@ def preserve_state(module: nn.Module) -> Iterator[None]:
                 step()
 
 
-def _undoing(attributes: dict[str, Any]) -> Iterator[Callable[[], None]]:
+def _undo_steps(attributes: dict[str, Any]) -> Iterator[Callable[[], None]]:
     """Steps that put attributes back, the objects themselves included: handles of hooks refer to them."""
     yield _refill(attributes)
     for value in attributes.values():

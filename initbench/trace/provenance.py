@@ -28,7 +28,7 @@ class TensorOrigin:
     """Whether nothing but its shape has changed since then."""
     scale: float = 1.0
     """Constant that the use's output, or its activation, was multiplied by since then."""
-    before: Tensor | None = None
+    activation_input: Tensor | None = None
     """The use's output that went into its activation, without a factor in between."""
     frontier: frozenset[WeightUse] = frozenset()
     """The uses whose outputs reach it without another weight between."""
@@ -48,7 +48,9 @@ class TensorOrigin:
 INPUT = TensorOrigin()
 
 
-def met(origins: Iterable[TensorOrigin], function: str | None = None, *, mixes: bool = False) -> TensorOrigin:
+def merge_origins(
+    origins: Iterable[TensorOrigin], function: str | None = None, *, mixes: bool = False
+) -> TensorOrigin:
     """What comes of several, in a function that is no weight: `function` where it is not linear."""
     several = list(origins)
     functions = dict.fromkeys(name for origin in several for name in origin.functions)
@@ -109,7 +111,7 @@ class Provenance:
         """The product entry by entry that x is the result of."""
         return self._pending.get(id(x))
 
-    def hold_constant(self, tensors: Iterable[Tensor]) -> None:
+    def record_constants(self, tensors: Iterable[Tensor]) -> None:
         """Tensors that neither the input nor a parameter has a part in."""
         for tensor in tensors:
             if id(tensor) not in self._parts:
@@ -121,7 +123,7 @@ class Provenance:
         """A function that was given nothing of the input: its outputs are made of what its inputs are."""
         parts = tuple(dict.fromkeys(part for x in inputs for part in self.parameters_of(x)))
         if not parts:
-            self.hold_constant(outputs)
+            self.record_constants(outputs)
             return
         for output in outputs:
             self._tensors.append(output)
@@ -137,26 +139,28 @@ class Provenance:
         That is a scripted function, a `torch.func` transform, or an autograd function of the user's own.
         Where no graph leads to the input, a tensor of as many rows as the batch is taken to come from it.
         """
-        origins, leaves = self._behind(x)
+        origins, leaves = self._trace_back(x)
         if origins and x.grad_fn is not None:
-            self.record(x, met(origins, x.grad_fn.name().removesuffix("Backward0").removesuffix("Backward")))
+            self.record(
+                x, merge_origins(origins, x.grad_fn.name().removesuffix("Backward0").removesuffix("Backward"))
+            )
         elif x.is_floating_point() and x.ndim > 1 and x.shape[0] == samples:
-            self.record(x, met([INPUT]))
+            self.record(x, merge_origins([INPUT]))
         elif leaves:
             self._tensors.append(x)
             self._parts[id(x)] = tuple(dict.fromkeys(leaves))
 
-    def _behind(self, x: Tensor) -> tuple[list[TensorOrigin], list[str]]:
+    def _trace_back(self, x: Tensor) -> tuple[list[TensorOrigin], list[str]]:
         """Going back from x: what is met first that is known, and parameters that are met without that."""
         waiting: list[tuple[Any, int]] = [(x.grad_fn, x.output_nr)]
-        seen: set[tuple[Any, int]] = set()
+        visited: set[tuple[Any, int]] = set()
         origins: list[TensorOrigin] = []
         leaves: list[str] = []
-        while waiting and len(seen) < _MAX_STEPS:
+        while waiting and len(visited) < _MAX_STEPS:
             node = waiting.pop()
-            if node[0] is None or node in seen:
+            if node[0] is None or node in visited:
                 continue
-            seen.add(node)
+            visited.add(node)
             if node in self._nodes:
                 origins.append(self._nodes[node])
                 continue

@@ -47,7 +47,7 @@ class Step:
     """The state as it goes up and not on to the next step; None where the two cannot be told apart."""
 
 
-Told = Callable[[CellWeights, Tensor, Step], None]
+StepCallback = Callable[[CellWeights, Tensor, Step], None]
 """Who is told of a step: the weights, the input, and what came of them."""
 
 
@@ -65,10 +65,10 @@ def cell_step(cell: str, x: Tensor, state: Tensor, memory: Tensor | None, weight
             "sigmoid output": leave,
         }
         memory = forget.sigmoid() * memory + enter.sigmoid() * content.tanh()
-        put_out = leave.sigmoid() * memory.tanh()
+        output = leave.sigmoid() * memory.tanh()
         if weights.projection is not None:
-            put_out = F.linear(put_out, weights.projection)
-        return Step(from_input, from_state, gates, put_out, memory)
+            output = F.linear(output, weights.projection)
+        return Step(from_input, from_state, gates, output, memory)
     if cell == "gru":
         parts = [part.chunk(3, 1) for part in (from_input, from_state)]
         reset, update = parts[0][0] + parts[1][0], parts[0][1] + parts[1][1]
@@ -81,15 +81,15 @@ def cell_step(cell: str, x: Tensor, state: Tensor, memory: Tensor | None, weight
     return Step(from_input, from_state, {f"{activation} state": total}, getattr(total, activation)(), None)
 
 
-def run_cell(cell: str, given: Arguments, told: Told) -> Any:
+def run_cell(cell: str, arguments: Arguments, on_step: StepCallback) -> Any:
     """The same as torch's function of one step, called with `given`."""
     words = ("input", "hx", "w_ih", "w_hh", "b_ih", "b_hh")
-    values: list[Any] = [given.get(place, given.get(word)) for place, word in enumerate(words)]
+    values: list[Any] = [arguments.get(position, arguments.get(word)) for position, word in enumerate(words)]
     x, hidden, *tensors = values
     state, memory = hidden if cell == "lstm" else (hidden, None)
     weights = CellWeights(*tensors)
     step = cell_step(cell, x, state, memory, weights)
-    told(weights, x, step)
+    on_step(weights, x, step)
     return step.state if step.memory is None else (step.state, step.memory)
 
 
@@ -110,25 +110,27 @@ class _Call:
     batch_first: bool
 
 
-def run_layers(cell: str, given: Arguments, told: Told) -> tuple[Tensor, ...]:
+def run_layers(cell: str, arguments: Arguments, on_step: StepCallback) -> tuple[Tensor, ...]:
     """The same as torch's function of whole sequences, called with `given`: output and last states.
 
     Steps are told of layer by layer, and within a layer direction by direction.
     """
-    call = _read(cell, given)
+    call = _parse_call(cell, arguments)
     directions = len(call.weights) // call.layers
     steps, states, memories = call.steps, [], []
     for layer in range(call.layers):
-        put_out = []
+        outputs = []
         for direction in range(directions):
-            place = layer * directions + direction
-            memory = None if call.memories is None else call.memories[place]
+            index = layer * directions + direction
+            memory = None if call.memories is None else call.memories[index]
             order = range(len(steps)) if direction == 0 else range(len(steps) - 1, -1, -1)
-            one = _one_way(cell, steps, order, (call.states[place], memory), call.weights[place], told)
-            put_out.append(one[0])
-            states.append(one[1])
-            memories.append(one[2])
-        steps = [torch.cat(parts, 1) for parts in zip(*put_out, strict=True)]
+            direction_result = _run_direction(
+                cell, steps, order, (call.states[index], memory), call.weights[index], on_step
+            )
+            outputs.append(direction_result[0])
+            states.append(direction_result[1])
+            memories.append(direction_result[2])
+        steps = [torch.cat(parts, 1) for parts in zip(*outputs, strict=True)]
         if layer + 1 < call.layers and call.dropout and call.is_training:
             steps = [F.dropout(step, call.dropout) for step in steps]
     output = torch.cat(steps) if call.is_packed else torch.stack(steps, 1 if call.batch_first else 0)
@@ -138,43 +140,43 @@ def run_layers(cell: str, given: Arguments, told: Told) -> tuple[Tensor, ...]:
     return output, *last
 
 
-def is_bidirectional(given: Arguments) -> bool:
+def is_bidirectional(arguments: Arguments) -> bool:
     """Whether one of torch's functions of whole sequences was told to go both ways."""
-    return bool(given[8] if _is_packed(given) else given[7])
+    return bool(arguments[8] if _is_packed(arguments) else arguments[7])
 
 
-def _is_packed(given: Mapping[Any, Any]) -> bool:
+def _is_packed(arguments: Mapping[Any, Any]) -> bool:
     """Whether the batch is a packed sequence: data and the sizes of the steps."""
-    return isinstance(given[1], Tensor) and isinstance(given[3], tuple | list)
+    return isinstance(arguments[1], Tensor) and isinstance(arguments[3], tuple | list)
 
 
-def _one_way(
+def _run_direction(
     cell: str,
     steps: Sequence[Tensor],
     order: range,
     start: tuple[Tensor, Tensor | None],
     weights: CellWeights,
-    told: Told,
+    on_step: StepCallback,
 ) -> tuple[list[Tensor], Tensor, Tensor | None]:
     """All steps in one direction: what each puts out, and the last state of every sample."""
     state, memory = start
-    put_out: dict[int, Tensor] = {}
-    for place in order:
-        x = steps[place]
+    outputs: dict[int, Tensor] = {}
+    for index in order:
+        x = steps[index]
         rows = len(x)
         inner = None if memory is None else memory[:rows]
         step = cell_step(cell, x, state[:rows], inner, weights)
         emitted = step.state.clone()
-        told(weights, x, replace(step, emitted=emitted))
-        put_out[place] = emitted
+        on_step(weights, x, replace(step, emitted=emitted))
+        outputs[index] = emitted
         state = step.state if rows == len(state) else torch.cat([step.state, state[rows:]])
         if memory is not None and step.memory is not None:
             memory = step.memory if rows == len(memory) else torch.cat([step.memory, memory[rows:]])
-    return [put_out[place] for place in range(len(steps))], state, memory
+    return [outputs[index] for index in range(len(steps))], state, memory
 
 
-def _read(cell: str, given: Arguments) -> _Call:
-    values, is_packed = [given[place] for place in range(9)], _is_packed(given)
+def _parse_call(cell: str, arguments: Arguments) -> _Call:
+    values, is_packed = [arguments[position] for position in range(9)], _is_packed(arguments)
     if is_packed:
         data, sizes, hidden, flat, has_biases, layers, dropout, is_training, bidirectional = values
         steps, batch_first = list(data.split(sizes.tolist())), False

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from initbench.trace.contraction import spelt_operands
+from initbench.trace.contraction import einsum_operands
 from initbench.trace.provenance import Provenance
 from initbench.trace.torch_ops import Arguments
 
@@ -29,28 +29,28 @@ class _Factor:
     """Whether it comes from the net's input."""
 
 
-def rewritten(name: str, given: Arguments, ledger: Provenance) -> Callable[[], Tensor] | None:
+def rewrite_product(name: str, arguments: Arguments, provenance: Provenance) -> Callable[[], Tensor] | None:
     """Return what computes the same with one weight at a time; None where the function can stay as it is."""
     if name == "einsum":
-        return _einsum(given, ledger)
+        return _einsum(arguments, provenance)
     if name == "conv_tbc":
-        return _convolution(given, ledger)
+        return _convolution(arguments, provenance)
     if name in ("vecdot", "linalg_vecdot"):
-        return _dot(given, ledger)
-    return _chain(given, ledger)
+        return _dot(arguments, provenance)
+    return _chain(arguments, provenance)
 
 
-def _einsum(given: Arguments, ledger: Provenance) -> Callable[[], Tensor] | None:
-    spelt = spelt_operands(given)
-    if spelt is None or len(spelt.operands) < 3 or not _has_weight(spelt.operands, ledger):
+def _einsum(arguments: Arguments, provenance: Provenance) -> Callable[[], Tensor] | None:
+    einsum = einsum_operands(arguments)
+    if einsum is None or len(einsum.operands) < 3 or not _has_weight(einsum.operands, provenance):
         return None
-    if any(len(set(letters)) < len(letters) for letters in spelt.letters):  # a diagonal
+    if any(len(set(letters)) < len(letters) for letters in einsum.letters):  # a diagonal
         return None
     factors = [
-        _Factor(tensor, letters, ledger.origin(tensor) is not None)
-        for tensor, letters in zip(spelt.operands, spelt.letters, strict=True)
+        _Factor(tensor, letters, provenance.origin(tensor) is not None)
+        for tensor, letters in zip(einsum.operands, einsum.letters, strict=True)
     ]
-    return lambda: _contracted(factors, spelt.output)
+    return lambda: _contracted(factors, einsum.output)
 
 
 def _contracted(factors: Sequence[_Factor], output: str) -> Tensor:
@@ -60,21 +60,21 @@ def _contracted(factors: Sequence[_Factor], output: str) -> Tensor:
         pair = _next_pair(remaining, output)
         remaining = [factor for factor in remaining if not any(factor is member for member in pair)]
         needed = output + "".join(factor.letters for factor in remaining)
-        letters = output if not remaining else _kept(pair[0].letters + pair[1].letters, needed)
+        letters = output if not remaining else _needed_letters(pair[0].letters + pair[1].letters, needed)
         equation = f"{pair[0].letters},{pair[1].letters}->{letters}"
         result = torch.einsum(equation, pair[0].tensor, pair[1].tensor)
         remaining.insert(0, _Factor(result, letters, pair[0].is_input or pair[1].is_input))
     return remaining[0].tensor
 
 
-def _kept(letters: str, needed: str) -> str:
+def _needed_letters(letters: str, needed: str) -> str:
     return "".join(letter for letter in dict.fromkeys(letters) if letter in needed)
 
 
 def _without_lone_letters(factor: _Factor, factors: Sequence[_Factor], output: str) -> _Factor:
     """Sum a factor over the letters that stand nowhere else."""
     needed = output + "".join(other.letters for other in factors if other is not factor)
-    letters = _kept(factor.letters, needed)
+    letters = _needed_letters(factor.letters, needed)
     if letters == factor.letters:
         return factor
     summed = [axis for axis, letter in enumerate(factor.letters) if letter not in letters]
@@ -92,10 +92,10 @@ def _next_pair(factors: Sequence[_Factor], output: str) -> tuple[_Factor, _Facto
     if pair is not None:
         return pair
     pairs = list(product(inputs, weights))
-    for one, other in pairs:
-        others = output + "".join(f.letters for f in factors if f is not one and f is not other)
-        if any(letter not in others for letter in _shared(one, other)):
-            return one, other
+    for factor, weight in pairs:
+        others = output + "".join(f.letters for f in factors if f is not factor and f is not weight)
+        if any(letter not in others for letter in _shared(factor, weight)):
+            return factor, weight
     shared = next((pair for pair in pairs if _shared(*pair)), None)
     return shared or (pairs[0] if pairs else (inputs[0], inputs[1]))
 
@@ -111,18 +111,18 @@ def _bilinear_pair(
     return None
 
 
-def _shared(one: _Factor, other: _Factor) -> str:
-    return "".join(letter for letter in one.letters if letter in other.letters)
+def _shared(first: _Factor, second: _Factor) -> str:
+    return "".join(letter for letter in first.letters if letter in second.letters)
 
 
-def _chain(given: Arguments, ledger: Provenance) -> Callable[[], Tensor] | None:
+def _chain(arguments: Arguments, provenance: Provenance) -> Callable[[], Tensor] | None:
     """Return products from the first input on, to the right and then to the left."""
-    matrices = given.get(0, given.get("tensors"))
+    matrices = arguments.get(0, arguments.get("tensors"))
     if isinstance(matrices, Tensor):
-        matrices = [given[place] for place in sorted(key for key in given if isinstance(key, int))]
-    if not isinstance(matrices, tuple | list) or not _has_weight(matrices, ledger):
+        matrices = [arguments[index] for index in sorted(key for key in arguments if isinstance(key, int))]
+    if not isinstance(matrices, tuple | list) or not _has_weight(matrices, provenance):
         return None
-    start = next(place for place, matrix in enumerate(matrices) if ledger.origin(matrix) is not None)
+    start = next(index for index, matrix in enumerate(matrices) if provenance.origin(matrix) is not None)
 
     def run() -> Tensor:
         result = matrices[start]
@@ -135,11 +135,17 @@ def _chain(given: Arguments, ledger: Provenance) -> Callable[[], Tensor] | None:
     return run
 
 
-def _convolution(given: Arguments, ledger: Provenance) -> Callable[[], Tensor] | None:
+def _convolution(arguments: Arguments, provenance: Provenance) -> Callable[[], Tensor] | None:
     """Return a convolution of x (T, B, in) with a weight (T, in, out) in the layout of conv1d."""
     words = ("input", "weight", "bias", "pad")
-    x, weight, bias, pad = (given.get(place, given.get(word)) for place, word in enumerate(words))
-    if not isinstance(x, Tensor) or not isinstance(weight, Tensor) or not _has_weight((x, weight), ledger):
+    x, weight, bias, pad = (
+        arguments.get(position, arguments.get(word)) for position, word in enumerate(words)
+    )
+    if (
+        not isinstance(x, Tensor)
+        or not isinstance(weight, Tensor)
+        or not _has_weight((x, weight), provenance)
+    ):
         return None
 
     def run() -> Tensor:
@@ -149,19 +155,23 @@ def _convolution(given: Arguments, ledger: Provenance) -> Callable[[], Tensor] |
     return run
 
 
-def _dot(given: Arguments, ledger: Provenance) -> Callable[[], Tensor] | None:
+def _dot(arguments: Arguments, provenance: Provenance) -> Callable[[], Tensor] | None:
     """Return the sum over an axis of a product entry by entry."""
-    one, other = given.get(0, given.get("x")), given.get(1, given.get("y"))
-    if not isinstance(one, Tensor) or not isinstance(other, Tensor) or not _has_weight((one, other), ledger):
+    first, second = arguments.get(0, arguments.get("x")), arguments.get(1, arguments.get("y"))
+    if (
+        not isinstance(first, Tensor)
+        or not isinstance(second, Tensor)
+        or not _has_weight((first, second), provenance)
+    ):
         return None
-    if one.is_complex() or other.is_complex():
+    if first.is_complex() or second.is_complex():
         return None
-    return lambda: (one * other).sum(given.get("dim", -1))
+    return lambda: (first * second).sum(arguments.get("dim", -1))
 
 
-def _has_weight(factors: Iterable[Any], ledger: Provenance) -> bool:
+def _has_weight(factors: Iterable[Any], provenance: Provenance) -> bool:
     """Whether a product with what comes from the input has a weight among its factors."""
     several = list(factors)
-    return any(ledger.origin(x) is not None for x in several) and any(
-        ledger.parameters_of(x) for x in several
+    return any(provenance.origin(x) is not None for x in several) and any(
+        provenance.parameters_of(x) for x in several
     )

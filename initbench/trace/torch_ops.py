@@ -126,19 +126,19 @@ def plain_name(function: Callable[..., Any]) -> str:
     return name if dunder or not name.endswith("_") or name == "requires_grad_" else name[:-1]
 
 
-def arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+def call_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
     """The arguments of a call by place and by name."""
-    given: Arguments = dict(enumerate(args))
+    arguments: Arguments = dict(enumerate(args))
     for name, value in kwargs.items():
-        given[name] = value
-    return given
+        arguments[name] = value
+    return arguments
 
 
-def constant_factor(name: str, given: Arguments) -> float | None:
+def constant_factor(name: str, arguments: Arguments) -> float | None:
     """The number that a function multiplies its tensor by; None where there is no such constant."""
-    if name not in SCALINGS or given.get("rounding_mode") is not None:
+    if name not in SCALINGS or arguments.get("rounding_mode") is not None:
         return None
-    first, second = given.get(0, given.get("input")), given.get(1, given.get("other"))
+    first, second = arguments.get(0, arguments.get("input")), arguments.get(1, arguments.get("other"))
     divides = "div" in name
     numbers = [_number(x) for x in ((second,) if divides else (first, second))]
     factor = next((number for number in numbers if number is not None), None)
@@ -163,27 +163,27 @@ def norm_module(class_name: str) -> str | None:
     )
 
 
-def activation(name: str, given: Arguments) -> NamedActivation | None:
+def activation_of_call(name: str, arguments: Arguments) -> NamedActivation | None:
     """The activation that a call of the function `name` applies; None for what is none."""
     if name in _PLAIN:
-        return _known(_PLAIN[name])
+        return _registered(_PLAIN[name])
     if name in _WITH_OPTIONS:
-        return _WITH_OPTIONS[name](given)
+        return _WITH_OPTIONS[name](arguments)
     return NamedActivation(name) if name in _UNREGISTERED else None
 
 
-def gated(by: NamedActivation) -> NamedActivation:
+def gated_activation(by: NamedActivation) -> NamedActivation:
     """x·c·g(a·x), for a gate that is itself an activation of x: (c/a)·φ(a·x) with φ(x) = x·g(x)."""
     gate = by.label if by.bound is None else by.bound.entry.name
     if gate not in _GATED:
         return NamedActivation(f"x·{by.label}(x)")
     if by.bound is None:
-        return _known(_GATED[gate])
+        return _registered(_GATED[gate])
     a, c = by.bound.input_scale, by.bound.output_scale
-    return _known(_GATED[gate]).scaled(input_scale=a, output_scale=c / a)
+    return _registered(_GATED[gate]).scaled(input_scale=a, output_scale=c / a)
 
 
-def chained(inner: NamedActivation, outer: NamedActivation) -> NamedActivation:
+def chain_activations(inner: NamedActivation, outer: NamedActivation) -> NamedActivation:
     """The activation outer(inner(x))."""
     return NamedActivation(f"{outer.label}∘{inner.label}")
 
@@ -203,51 +203,51 @@ _UNREGISTERED = frozenset(
 _GATED = {"sigmoid": "silu", "tanh∘softplus": "mish", "hard_sigmoid": "hard_swish"}
 
 
-def _known(name: str, **options: float) -> NamedActivation:
+def _registered(name: str, **options: float) -> NamedActivation:
     label = name + "".join(f"({value:g})" for value in options.values())
     return NamedActivation(label, bound(name, **options))
 
 
-def _option(given: Arguments, place: int, name: str, default: Any) -> Any:
-    return given.get(name, given.get(place, default))
+def _option(arguments: Arguments, position: int, name: str, default: Any) -> Any:
+    return arguments.get(name, arguments.get(position, default))
 
 
-def _leaky_relu(given: Arguments) -> NamedActivation:
-    slope = float(_option(given, 1, "negative_slope", 0.01))
+def _leaky_relu(arguments: Arguments) -> NamedActivation:
+    slope = float(_option(arguments, 1, "negative_slope", 0.01))
     return (
-        _known("leaky_relu", negative_slope=slope)
+        _registered("leaky_relu", negative_slope=slope)
         if 0.0 <= slope < 1.0
         else NamedActivation(f"leaky_relu({slope:g})")
     )
 
 
-def _prelu(given: Arguments) -> NamedActivation:
-    slopes = _option(given, 1, "weight", None)
+def _prelu(arguments: Arguments) -> NamedActivation:
+    slopes = _option(arguments, 1, "weight", None)
     slope = float(slopes.detach().double().mean()) if isinstance(slopes, Tensor) else -1.0
-    return _known("prelu", init=slope) if 0.0 <= slope < 1.0 else NamedActivation("prelu")
+    return _registered("prelu", init=slope) if 0.0 <= slope < 1.0 else NamedActivation("prelu")
 
 
 def _positive(name: str, option: str) -> Callable[[Arguments], NamedActivation]:
-    def read(given: Arguments) -> NamedActivation:
-        value = float(_option(given, 1, option, 1.0))
+    def read(arguments: Arguments) -> NamedActivation:
+        value = float(_option(arguments, 1, option, 1.0))
         if value == 1.0:
-            return _known(name)
-        return _known(name, **{option: value}) if value > 0.0 else NamedActivation(f"{name}({value:g})")
+            return _registered(name)
+        return _registered(name, **{option: value}) if value > 0.0 else NamedActivation(f"{name}({value:g})")
 
     return read
 
 
-def _gelu(given: Arguments) -> NamedActivation:
-    return _known("gelu_tanh" if given.get("approximate", "none") == "tanh" else "gelu")
+def _gelu(arguments: Arguments) -> NamedActivation:
+    return _registered("gelu_tanh" if arguments.get("approximate", "none") == "tanh" else "gelu")
 
 
-def _hardtanh(given: Arguments) -> NamedActivation:
-    low, high = float(_option(given, 1, "min_val", -1.0)), float(_option(given, 2, "max_val", 1.0))
+def _hardtanh(arguments: Arguments) -> NamedActivation:
+    low, high = float(_option(arguments, 1, "min_val", -1.0)), float(_option(arguments, 2, "max_val", 1.0))
     return _between(low, high)
 
 
-def _clamp(given: Arguments) -> NamedActivation | None:
-    low, high = _option(given, 1, "min", None), _option(given, 2, "max", None)
+def _clamp(arguments: Arguments) -> NamedActivation | None:
+    low, high = _option(arguments, 1, "min", None), _option(arguments, 2, "max", None)
     if isinstance(low, Tensor) or isinstance(high, Tensor):
         return None
     return _between(
@@ -256,8 +256,12 @@ def _clamp(given: Arguments) -> NamedActivation | None:
 
 
 def _between(low: float, high: float) -> NamedActivation:
-    known = {(-1.0, 1.0): "hard_tanh", (0.0, 6.0): "relu6", (0.0, float("inf")): "relu"}
-    return _known(known[low, high]) if (low, high) in known else NamedActivation(f"clamp({low:g}, {high:g})")
+    names = {(-1.0, 1.0): "hard_tanh", (0.0, 6.0): "relu6", (0.0, float("inf")): "relu"}
+    return (
+        _registered(names[low, high])
+        if (low, high) in names
+        else NamedActivation(f"clamp({low:g}, {high:g})")
+    )
 
 
 _WITH_OPTIONS: dict[str, Callable[[Arguments], NamedActivation | None]] = {

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from initbench.trace import torch_ops
-from initbench.trace.matmul import WeightMatmul, entrywise, multiplication
-from initbench.trace.provenance import INPUT, Provenance, TensorOrigin, met
+from initbench.trace.matmul import WeightMatmul, elementwise_product, find_weight_matmul
+from initbench.trace.provenance import INPUT, Provenance, TensorOrigin, merge_origins
 from initbench.trace.recurrent import CELLS, LAYERS, CellWeights, Step, is_bidirectional, run_cell, run_layers
-from initbench.trace.rewriting import REWRITTEN, rewritten
+from initbench.trace.rewriting import REWRITTEN, rewrite_product
 from initbench.trace.torch_ops import Arguments, NamedActivation
 from initbench.trace.weight_use import (
     UNUSED,
@@ -33,7 +33,7 @@ _LOOK_UPS = frozenset({"embedding", "embedding_bag"})
 _CONVERSIONS = frozenset({"from_numpy", "as_tensor", "tensor", "asarray", "frombuffer"})
 """Functions of data that may come from the input by a way around torch."""
 
-Meeting = list[tuple[Tensor, TensorOrigin]]
+TracedArguments = list[tuple[Tensor, TensorOrigin]]
 """The arguments of a function that come from the net's input."""
 
 
@@ -47,7 +47,7 @@ class Tracer(TorchFunctionMode):
         super().__init__()
         self._found = TraceResult()
         self._observer = observer
-        self._ledger = Provenance(names)
+        self._provenance = Provenance(names)
         self._modules: list[tuple[str, int]] = []
         self._times: dict[str, int] = {}
         self._seen: set[str] = set()
@@ -61,8 +61,8 @@ class Tracer(TorchFunctionMode):
         """Register the tensors that go into the net, which has `constants` besides its parameters."""
         self._samples = samples
         for x in inputs:
-            self._ledger.record(x, INPUT)
-        self._ledger.hold_constant(constants)
+            self._provenance.record(x, INPUT)
+        self._provenance.record_constants(constants)
 
     def finish(self, parameters: dict[str, Tensor], outputs: Iterable[Tensor] = ()) -> TraceResult:
         """What was found; matrices among the parameters that are in no use are named.
@@ -71,7 +71,7 @@ class Tracer(TorchFunctionMode):
         """
         for output in outputs:
             self._recover([output])
-            origin = self._ledger.origin(output)
+            origin = self._provenance.origin(output)
             if origin is not None:
                 ordered = _in_order(origin.frontier)
                 self._found.heads += [use for use in ordered if use not in self._found.heads]
@@ -80,9 +80,9 @@ class Tracer(TorchFunctionMode):
                 self._found.unseen.setdefault(name, UNUSED)
         for use in self._found.uses:
             use.looked_up = any(part in self._looked_up for part in use.parts)
-        self._found.seen = sorted({part for use in self._found.uses for part in use.parts})
+        self._found.seen_parameters = sorted({part for use in self._found.uses for part in use.parts})
         self._found.looked_up = sorted(self._looked_up)
-        for part in self._found.seen:
+        for part in self._found.seen_parameters:
             self._found.unseen.pop(part, None)
         return self._found
 
@@ -96,50 +96,61 @@ class Tracer(TorchFunctionMode):
         x = inputs[0] if len(inputs) == 1 else None
         if not isinstance(x, Tensor) or not isinstance(output, Tensor) or x.shape != output.shape:
             return
-        origin, kind = self._ledger.origin(x), torch_ops.norm_module(type(module).__name__)
-        if x is output or _is_torchs(module) or origin is None or origin.use is None or origin.activated:
+        origin, kind = self._provenance.origin(x), torch_ops.norm_module(type(module).__name__)
+        if (
+            x is output
+            or _comes_with_torch(module)
+            or origin is None
+            or origin.use is None
+            or origin.activated
+        ):
             return
         if len(self._found.uses) > uses_before:
             return
         if kind is not None:
             self._norm(kind, origin, output)
         elif _is_bare(module) and not self._is_known(origin.use, output):
-            self._name(origin, NamedActivation(type(module).__name__), x.detach(), output)
+            self._set_activation(origin, NamedActivation(type(module).__name__), x.detach(), output)
 
     def _is_known(self, use: WeightUse, output: Tensor) -> bool:
         """Whether the output is already known to be an activation of the catalogue."""
-        made, named = self._ledger.origin(output), use.activation
-        return made is not None and made.activated and named is not None and named.bound is not None
+        origin, activation = self._provenance.origin(output), use.activation
+        return (
+            origin is not None
+            and origin.activated
+            and activation is not None
+            and activation.bound is not None
+        )
 
     def __torch_function__(
         self, func: Callable[..., Any], _types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Call `func`, and see what its result stands for."""
-        given = kwargs or {}
+        keywords = kwargs or {}
         name = torch_ops.plain_name(func)
         if name in _OPENED and isinstance(func, types.FunctionType):
             with self:
-                return _opened(func)(*args, **given)
-        called = torch_ops.arguments(args, given)
+                return _without_dispatch(func)(*args, **keywords)
+        arguments = torch_ops.call_arguments(args, keywords)
         if name in REWRITTEN:
-            self._recover(_tensors(called.values()))
-            several = rewritten(name, called, self._ledger)
+            self._recover(_tensors(arguments.values()))
+            several = rewrite_product(name, arguments, self._provenance)
             if several is not None:
                 with self:
                     return several()
         if name in LAYERS or name in CELLS:
-            return self._recurrent(name, called)
+            return self._recurrent(name, arguments)
         if name in _LOOK_UPS:
-            self._check_rows(called)
-        before = None if name in _IGNORED else self._overwritten(name, called)
-        result = func(*args, **given)
+            self._check_rows(arguments)
+        activation_input = None if name in _IGNORED else self._copy_activation_input(name, arguments)
+        result = func(*args, **keywords)
         if name not in _IGNORED:
-            self._see(name, called, result, before)
+            self._record_call(name, arguments, result, activation_input)
         return result
 
-    def _check_rows(self, given: Arguments) -> None:
+    def _check_rows(self, arguments: Arguments) -> None:
         """Raise IndexError for rows that an embedding does not have; a GPU would be of no use afterwards."""
-        rows, table = given.get(0), given.get(1)
+        rows, table = arguments.get(0), arguments.get(1)
         if not isinstance(rows, Tensor) or not isinstance(table, Tensor) or not rows.numel():
             return
         if rows.is_floating_point():  # torch.embedding takes the table first
@@ -148,18 +159,18 @@ class Tracer(TorchFunctionMode):
             return
         low, high = int(rows.min()), int(rows.max())
         if low < 0 or high >= len(table):
-            name = self._layer_name(self._ledger.parameters_of(table))
+            name = self._layer_name(self._provenance.parameters_of(table))
             raise IndexError(
                 f"{name} has the rows 0 to {len(table) - 1}, and the batch asks for {low} to {high}"
             )
 
-    def _recurrent(self, name: str, given: Arguments) -> Any:
+    def _recurrent(self, name: str, arguments: Arguments) -> Any:
         """A recurrent layer, or one step of it, written out."""
-        self._recover(_tensors(given.values()))
+        self._recover(_tensors(arguments.values()))
         layers: list[RecurrentLayer] = []  # of this call, in order
-        goes_both_ways = name in LAYERS and is_bidirectional(given)
+        goes_both_ways = name in LAYERS and is_bidirectional(arguments)
 
-        def told(weights: CellWeights, x: Tensor, step: Step) -> None:
+        def on_step(weights: CellWeights, x: Tensor, step: Step) -> None:
             layer = self._recurrent_layer(name, weights, x, step, layers)
             if layer not in layers:
                 layers.append(layer)
@@ -168,13 +179,13 @@ class Tracer(TorchFunctionMode):
             self._observer.step(layer, step)
             for state in (step.state, step.emitted):
                 if state is not None:
-                    self._ledger.record(state, _state_origin([layer]))
+                    self._provenance.record(state, _state_origin([layer]))
 
         run = run_cell if name in CELLS else run_layers
-        result = run(CELLS.get(name, name), given, told)
+        result = run(CELLS.get(name, name), arguments, on_step)
         last = layers[-2:] if goes_both_ways else layers[-1:]
         for output in _tensors([result]):
-            self._ledger.record(output, _state_origin(last))
+            self._provenance.record(output, _state_origin(last))
         return result
 
     def _recurrent_layer(
@@ -187,19 +198,23 @@ class Tracer(TorchFunctionMode):
             return layer
         self._recover([x])
         uses = []
-        for factor, bias, given, output in (
+        for factor, bias, traced_input, output in (
             (weights.from_input, weights.input_bias, x, step.from_input),
             (weights.from_state, weights.state_bias, None, step.from_state),
         ):
             fan_out, fan_in = map(float, factor.shape)
-            entering = x if given is None else given
-            parts = self._ledger.parameters_of(factor)
+            entering = x if traced_input is None else traced_input
+            parts = self._provenance.parameters_of(factor)
             m = WeightMatmul(entering, factor, bias, fan_in, fan_out, -1, parts)
-            uses.append(self._new_use(name, m, output, self._ledger.origin(given) or met([INPUT])))
+            uses.append(
+                self._new_use(
+                    name, m, output, self._provenance.origin(traced_input) or merge_origins([INPUT])
+                )
+            )
         for tensor in vars(weights).values():
-            self._seen.update(self._ledger.parameters_of(tensor))
+            self._seen.update(self._provenance.parameters_of(tensor))
         if weights.projection is not None:
-            uses[1].parts += self._ledger.parameters_of(weights.projection)
+            uses[1].parts += self._provenance.parameters_of(weights.projection)
         uses[0].feeds, uses[0].from_state = True, uses[1]
         uses[1].activation = NamedActivation(
             f"{CELLS.get(name, name).removesuffix('_tanh').removesuffix('_relu')} gates"
@@ -208,87 +223,96 @@ class Tracer(TorchFunctionMode):
         self._recurrent_layers[key] = layer
         return layer
 
-    def _overwritten(self, name: str, given: Arguments) -> Tensor | None:
+    def _copy_activation_input(self, name: str, arguments: Arguments) -> Tensor | None:
         """A copy of what an activation is given, which may write over it."""
-        origin = self._ledger.origin(given.get(0))
-        if origin is None or origin.use is None or torch_ops.activation(name, given) is None:
+        origin = self._provenance.origin(arguments.get(0))
+        if origin is None or origin.use is None or torch_ops.activation_of_call(name, arguments) is None:
             return None
-        return given[0].detach().clone()  # type: ignore[no-any-return]
+        return arguments[0].detach().clone()  # type: ignore[no-any-return]
 
-    def _see(self, name: str, given: Arguments, result: Any, before: Tensor | None) -> None:
-        inputs, outputs = list(_tensors(given.values())), list(_tensors([result]))
+    def _record_call(
+        self, name: str, arguments: Arguments, result: Any, activation_input: Tensor | None
+    ) -> None:
+        inputs, outputs = list(_tensors(arguments.values())), list(_tensors([result]))
         if any(_is_wrapped(x) for x in (*inputs, *outputs)):
-            self._unknown(
+            self._record_unseen(
                 name, inputs, "it is used within torch.vmap or torch.func, which cannot be looked into"
             )
             return
         self._recover(inputs)
-        meeting = [(x, origin) for x in inputs if (origin := self._ledger.origin(x)) is not None]
+        traced = [(x, origin) for x in inputs if (origin := self._provenance.origin(x)) is not None]
         if name in torch_ops.FACTORIES:
-            self._ledger.hold_constant(outputs)
+            self._provenance.record_constants(outputs)
             return
-        if not meeting:
+        if not traced:
             if inputs or name not in _CONVERSIONS:
-                self._ledger.propagate(inputs, outputs)
+                self._provenance.propagate(inputs, outputs)
             return
         if name == "__setitem__":
             outputs = inputs[:1]
-        multiplied = multiplication(name, given, self._ledger)
+        multiplied = find_weight_matmul(name, arguments, self._provenance)
         if multiplied is not None:
-            self._use(name, multiplied, outputs[0])
+            self._record_use(name, multiplied, outputs[0])
             return
-        self._unknown(name, inputs)
+        self._record_unseen(name, inputs)
         for output in outputs:
-            self._follow(name, given, meeting, output, before)
-        if name in torch_ops.SCALINGS and len(meeting) == 1 and len(inputs) == 2:
-            self._await_sum(meeting[0][0], inputs, outputs[0])
+            self._record_result(name, arguments, traced, output, activation_input)
+        if name in torch_ops.SCALINGS and len(traced) == 1 and len(inputs) == 2:
+            self._await_sum(traced[0][0], inputs, outputs[0])
 
     def _recover(self, tensors: Iterable[Tensor]) -> None:
         """Find out what tensors stand for that came out of something that was not seen."""
         for x in tensors:
-            if not self._ledger.is_known(x) and not _is_wrapped(x):
-                self._ledger.recover(x, self._samples)
+            if not self._provenance.is_known(x) and not _is_wrapped(x):
+                self._provenance.recover(x, self._samples)
 
     def _await_sum(self, x: Tensor, inputs: list[Tensor], output: Tensor) -> None:
         """A sum over an axis may make a product with a weight of one that is taken entry by entry."""
         weight = next((other for other in inputs if other is not x), x)
-        if _is_matrix(weight) and self._ledger.parameters_of(weight):
-            self._ledger.await_sum(output, entrywise(x, weight))
+        if _is_matrix(weight) and self._provenance.parameters_of(weight):
+            self._provenance.await_sum(output, elementwise_product(x, weight))
 
-    def _follow(
-        self, name: str, given: Arguments, meeting: Meeting, output: Tensor, before: Tensor | None
+    def _record_result(
+        self,
+        name: str,
+        arguments: Arguments,
+        traced: TracedArguments,
+        output: Tensor,
+        activation_input: Tensor | None,
     ) -> None:
-        origin, alone = meeting[0][1], len(meeting) == 1
-        named = torch_ops.activation(name, given)
+        origin, alone = traced[0][1], len(traced) == 1
+        activation = torch_ops.activation_of_call(name, arguments)
         if name in torch_ops.NORMS:
             self._norm(torch_ops.NORMS[name], origin, output)
-        elif named is not None and alone:
-            self._activate(origin, named, before, output)
+        elif activation is not None and alone:
+            self._activate(origin, activation, activation_input, output)
         elif name in torch_ops.RESHAPES:
-            self._ledger.record(output, origin)
+            self._provenance.record(output, origin)
         elif name in torch_ops.SUMS and alone:
-            self._shift(given, meeting[0], output)
+            self._add_constant(arguments, traced[0], output)
         elif name in torch_ops.SUMS:
-            self._add(meeting, output)
+            self._add_branch(traced, output)
         elif name in torch_ops.SCALINGS and not alone:
-            self._gate(meeting, output)
-        elif (factor := torch_ops.constant_factor(name, given)) is not None and not _has_parts(
-            self._ledger, given
+            self._gate(traced, output)
+        elif (factor := torch_ops.constant_factor(name, arguments)) is not None and not _has_parts(
+            self._provenance, arguments
         ):
-            self._ledger.record(output, replace(origin, scale=factor * origin.scale))
+            self._provenance.record(output, replace(origin, scale=factor * origin.scale))
         elif name in torch_ops.PASSES or name in torch_ops.SCALINGS:
-            self._ledger.record(output, replace(origin, straight=False))
+            self._provenance.record(output, replace(origin, straight=False))
         else:
-            self._blend(name, meeting, output)
+            self._merge(name, traced, output)
 
-    def _blend(self, name: str, meeting: Meeting, output: Tensor) -> None:
+    def _merge(self, name: str, traced: TracedArguments, output: Tensor) -> None:
         """A function of what comes from the input, of which nothing is known but where it comes from."""
-        is_linear = name in torch_ops.LINEAR or (name in torch_ops.PRODUCTS and len(meeting) == 1)
+        is_linear = name in torch_ops.LINEAR or (name in torch_ops.PRODUCTS and len(traced) == 1)
         function = None if is_linear else name
-        mixes = name in torch_ops.MIXTURES and (len(meeting) > 1 or name == "softmax")
-        self._ledger.record(output, met((origin for _, origin in meeting), function, mixes=mixes))
+        mixes = name in torch_ops.MIXTURES and (len(traced) > 1 or name == "softmax")
+        self._provenance.record(
+            output, merge_origins((origin for _, origin in traced), function, mixes=mixes)
+        )
 
-    def _unknown(self, name: str, inputs: Iterable[Tensor], why: str = "") -> None:
+    def _record_unseen(self, name: str, inputs: Iterable[Tensor], why: str = "") -> None:
         """Parameters that meet what comes from the input, in a function that is no use."""
         why = why or f"{name} uses it, which is no weight layer that initbench knows"
         if name in _LOOK_UPS:
@@ -297,19 +321,19 @@ class Tracer(TorchFunctionMode):
         harmless = name in torch_ops.NORMS or name in moves  # a shift, or a token
         for x in inputs:
             is_vector = x.ndim < 2 or (name in torch_ops.SCALINGS and not _is_matrix(x))
-            for part in self._ledger.parameters_of(x):
+            for part in self._provenance.parameters_of(x):
                 if not is_vector and not harmless:
                     self._found.unseen.setdefault(part, why)
                 self._seen.add(part)
                 if name in _LOOK_UPS:
                     self._looked_up.add(part)
 
-    def _use(self, operation: str, m: WeightMatmul, output: Tensor) -> None:
-        use = self._new_use(operation, m, output, self._ledger.origin(m.x) or INPUT)
-        self._put_out(use, output)
+    def _record_use(self, operation: str, m: WeightMatmul, output: Tensor) -> None:
+        use = self._new_use(operation, m, output, self._provenance.origin(m.x) or INPUT)
+        self._record_output(use, output)
 
     def _new_use(self, operation: str, m: WeightMatmul, output: Tensor, origin: TensorOrigin) -> WeightUse:
-        self._seen.update((*m.parts, *self._ledger.parameters_of(m.bias)))
+        self._seen.update((*m.parts, *self._provenance.parameters_of(m.bias)))
         name = self._layer_name(m.parts)
         self._times[name] = self._times.get(name, 0) + 1
         source = self._source(origin, m.x)
@@ -365,8 +389,12 @@ class Tracer(TorchFunctionMode):
         if use is None or not origin.activated or origin.scale == 1.0 or use.activation is None:
             return
         use.activation = use.activation.scaled(output_scale=origin.scale)
-        if origin.straight and origin.before is not None and origin.before.shape == x.shape:
-            self._observer.activation(use, origin.before, x)
+        if (
+            origin.straight
+            and origin.activation_input is not None
+            and origin.activation_input.shape == x.shape
+        ):
+            self._observer.activation(use, origin.activation_input, x)
 
     def _layer_name(self, parts: tuple[str, ...]) -> str:
         if len(parts) == 1:
@@ -374,10 +402,10 @@ class Tracer(TorchFunctionMode):
             return layer if computed else layer.removesuffix("_orig").removesuffix(".weight")
         return next((name for name, _ in self._modules[::-1] if name), "+".join(parts) or "computed")
 
-    def _put_out(self, use: WeightUse, output: Tensor) -> None:
+    def _record_output(self, use: WeightUse, output: Tensor) -> None:
         """The output of a weight, of the bias that is added to it, or of the norm layer behind it."""
         origin = TensorOrigin(use, frontier=frozenset([use]), has_varied=not use.was_constant)
-        self._ledger.record(output, origin)
+        self._provenance.record(output, origin)
         if use.norm is None:
             self._bare_outputs.add(id(output))
         self._observer.pre_activation(use, output)
@@ -385,106 +413,131 @@ class Tracer(TorchFunctionMode):
     def _norm(self, kind: str, origin: TensorOrigin, output: Tensor) -> None:
         use = origin.use
         if use is None or origin.activated or not origin.straight or use.norm is not None:
-            self._ledger.record(output, met([origin]))
+            self._provenance.record(output, merge_origins([origin]))
             return
         use.norm = kind
-        self._put_out(use, output)
+        self._record_output(use, output)
 
-    def _shift(self, given: Arguments, one: tuple[Tensor, TensorOrigin], output: Tensor) -> None:
+    def _add_constant(
+        self, arguments: Arguments, traced: tuple[Tensor, TensorOrigin], output: Tensor
+    ) -> None:
         """Something that does not come from the input is added: a bias right behind its weight, say."""
-        (x, origin), others = one, list(_tensors(given.values()))
-        bias = next((other for other in others if other is not x and self._ledger.parameters_of(other)), None)
+        (x, origin), others = traced, list(_tensors(arguments.values()))
+        bias = next(
+            (other for other in others if other is not x and self._provenance.parameters_of(other)), None
+        )
         use = origin.use
         is_behind = use is not None and not origin.activated and origin.straight and origin.scale == 1.0
         if bias is None or use is None or not is_behind or use.bias is not None:
-            self._ledger.record(output, replace(origin, straight=False))
+            self._provenance.record(output, replace(origin, straight=False))
             return
         use.bias = bias
-        self._put_out(use, output)
+        self._record_output(use, output)
 
     def _activate(
-        self, origin: TensorOrigin, named: NamedActivation, before: Tensor | None, output: Tensor
+        self,
+        origin: TensorOrigin,
+        activation: NamedActivation,
+        activation_input: Tensor | None,
+        output: Tensor,
     ) -> None:
         """An activation of a use's output, or of its activation."""
         use = origin.use
         if use is None:
-            self._ledger.record(output, met([origin], named.label))
+            self._provenance.record(output, merge_origins([origin], activation.label))
         elif origin.activated and use.activation is not None:
             inner = use.activation.scaled(output_scale=origin.scale)
-            self._name(origin, torch_ops.chained(inner, named), origin.before, output)
+            self._set_activation(
+                origin, torch_ops.chain_activations(inner, activation), origin.activation_input, output
+            )
         elif use.activation is None:
-            unscaled = before if before is None or origin.scale == 1.0 else before / origin.scale
-            self._name(origin, named.scaled(input_scale=origin.scale), unscaled, output)
+            unscaled = (
+                activation_input
+                if activation_input is None or origin.scale == 1.0
+                else activation_input / origin.scale
+            )
+            self._set_activation(origin, activation.scaled(input_scale=origin.scale), unscaled, output)
         else:  # a second branch: the layer's activation is the first
-            self._ledger.record(output, met([origin], named.label))
+            self._provenance.record(output, merge_origins([origin], activation.label))
 
-    def _name(
-        self, origin: TensorOrigin, named: NamedActivation, before: Tensor | None, output: Tensor
+    def _set_activation(
+        self,
+        origin: TensorOrigin,
+        activation: NamedActivation,
+        activation_input: Tensor | None,
+        output: Tensor,
     ) -> None:
         use = origin.use
         assert use is not None
-        use.activation = named
-        self._observer.activation(use, before, output)
-        self._ledger.record(output, replace(origin, activated=True, scale=1.0, before=before))
+        use.activation = activation
+        self._observer.activation(use, activation_input, output)
+        self._provenance.record(
+            output, replace(origin, activated=True, scale=1.0, activation_input=activation_input)
+        )
 
-    def _add(self, meeting: Meeting, output: Tensor) -> None:
+    def _add_branch(self, traced: TracedArguments, output: Tensor) -> None:
         """A branch meets what went past it, through weights or not: the branch has more weights in a row."""
-        ends = [(x, o) for x, o in meeting if o.use is not None and not o.activated]
+        ends = [(x, o) for x, o in traced if o.use is not None and not o.activated]
         ends = [end for end in ends if end[1].use and not end[1].use.joins_residual] or ends
-        together = met(origin for _, origin in meeting)
-        is_written_out = len(together.frontier) == 1 and all(o.frontier for _, o in meeting)
+        together = merge_origins(origin for _, origin in traced)
+        is_written_out = len(together.frontier) == 1 and all(o.frontier for _, o in traced)
         if not ends or is_written_out:
-            self._blend("add", meeting, output)
+            self._merge("add", traced, output)
             return
         branch, origin = max(
             ends, key=lambda end: (end[1].use.chain_length, end[1].use.index) if end[1].use else (0, 0)
         )
-        beside = next((x for x, _ in meeting if x is not branch), branch)
+        skip = next((x for x, _ in traced if x is not branch), branch)
         assert origin.use is not None
-        past = next((o for x, o in meeting if x is beside), origin)
-        first = self._branch_begin(origin.use, past)
-        self._norm_of_branch(beside, past)
-        addition = ResidualAddition(origin.use, *_sizes(branch, beside, output), first)
+        skip_origin = next((o for x, o in traced if x is skip), origin)
+        first = self._branch_start(origin.use, skip_origin)
+        self._norm_of_branch(skip, skip_origin)
+        addition = ResidualAddition(origin.use, *_sizes(branch, skip, output), first)
         self._found.additions.append(addition)
         self._observer.residual_sum(addition, output)
         origin.use.joins_residual = True
-        self._ledger.record(output, replace(together, use=origin.use))
+        self._provenance.record(output, replace(together, use=origin.use))
 
-    def _norm_of_branch(self, beside: Tensor, past: TensorOrigin) -> None:
+    def _norm_of_branch(self, skip: Tensor, skip_origin: TensorOrigin) -> None:
         """A layer whose bare output goes past the branch has no norm: the branch begins with that."""
-        use = past.only_use
-        if use is not None and use.norm is not None and id(beside) in self._bare_outputs:
+        use = skip_origin.only_use
+        if use is not None and use.norm is not None and id(skip) in self._bare_outputs:
             use.norm = None
             self._observer.without_norm(use)
 
-    def _branch_begin(self, last: WeightUse, past: TensorOrigin) -> int:
+    def _branch_start(self, last: WeightUse, skip_origin: TensorOrigin) -> int:
         """Index of the first use of the branch that ends in `last`, where `past` went past it.
 
         It begins behind the last sum, or behind the weights whose output went past the branch.
         """
-        before = self._found.additions[-1].use.index if self._found.additions else 0
-        fork = max((use.index for use in past.frontier if use.index < last.index), default=0)
-        return max(before, fork) + 1
+        last_sum = self._found.additions[-1].use.index if self._found.additions else 0
+        fork = max((use.index for use in skip_origin.frontier if use.index < last.index), default=0)
+        return max(last_sum, fork) + 1
 
-    def _gate(self, meeting: Meeting, output: Tensor) -> None:
+    def _gate(self, traced: TracedArguments, output: Tensor) -> None:
         """x·g(x) is an activation of x; any other product of what comes from the input is nothing known."""
-        gates = [origin for _, origin in meeting if origin.activated]
-        plain = [(x, origin) for x, origin in meeting if not origin.activated]
+        gates = [origin for _, origin in traced if origin.activated]
+        plain = [(x, origin) for x, origin in traced if not origin.activated]
         if not gates or not plain or gates[0].use is None or plain[0][1].use is not gates[0].use:
-            self._blend("mul", meeting, output)
+            self._merge("mul", traced, output)
             return
         gate = gates[0]
         assert gate.use is not None and gate.use.activation is not None
         x, by = plain[0][0].detach() / plain[0][1].scale, gate.use.activation
-        self._name(gate, torch_ops.gated(by).scaled(output_scale=plain[0][1].scale * gate.scale), x, output)
+        self._set_activation(
+            gate,
+            torch_ops.gated_activation(by).scaled(output_scale=plain[0][1].scale * gate.scale),
+            x,
+            output,
+        )
 
 
-def _has_parts(ledger: Provenance, given: Arguments) -> bool:
+def _has_parts(provenance: Provenance, arguments: Arguments) -> bool:
     """Whether a parameter, or what is made of some, is among the arguments: it is learned, no constant."""
-    return any(ledger.parameters_of(x) for x in _tensors(given.values()))
+    return any(provenance.parameters_of(x) for x in _tensors(arguments.values()))
 
 
-def _opened(function: types.FunctionType) -> Callable[..., Any]:
+def _without_dispatch(function: types.FunctionType) -> Callable[..., Any]:
     """The same function without its own look for a mode, so that the functions it calls find it."""
     scope = {**function.__globals__, "has_torch_function": lambda _arguments: False}
     twin = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__)
@@ -492,9 +545,12 @@ def _opened(function: types.FunctionType) -> Callable[..., Any]:
     return twin
 
 
-def _pair_directions(one: RecurrentLayer, other: RecurrentLayer) -> None:
+def _pair_directions(forward: RecurrentLayer, backward: RecurrentLayer) -> None:
     """Write down that two recurrent layers are one that goes both ways."""
-    for use, reverse in ((one.from_input, other.from_input), (one.from_state, other.from_state)):
+    for use, reverse in (
+        (forward.from_input, backward.from_input),
+        (forward.from_state, backward.from_state),
+    ):
         use.other_direction, reverse.other_direction = reverse, use
 
 
@@ -510,12 +566,12 @@ def _in_order(uses: Iterable[WeightUse]) -> tuple[WeightUse, ...]:
     return tuple(sorted(uses, key=lambda use: use.index))
 
 
-def _length(use: WeightUse | None) -> tuple[int, int]:
+def _path_length(use: WeightUse | None) -> tuple[int, int]:
     """How long the way through weights is; of two as long, the later one is longer."""
     return (0, 0) if use is None else (use.chain_length, use.index)
 
 
-def _is_torchs(module: nn.Module) -> bool:
+def _comes_with_torch(module: nn.Module) -> bool:
     """Whether it comes with torch, whose functions are known."""
     return type(module).__module__.startswith(("torch.", "torchvision."))
 
@@ -525,14 +581,16 @@ def _is_bare(module: nn.Module) -> bool:
     return next(module.children(), None) is None and next(module.parameters(), None) is None
 
 
-def _sizes(branch: Tensor, beside: Tensor, total: Tensor) -> tuple[float, float, float]:
+def _sizes(branch: Tensor, skip: Tensor, total: Tensor) -> tuple[float, float, float]:
     """E[x²] of the two parts of a sum, one of which it may have been written over, and of the sum."""
     parts = [
-        total.detach() - other.detach() if part is total else part.detach()
-        for part, other in ((branch, beside), (beside, branch))
+        total.detach() - skip_size.detach() if part is total else part.detach()
+        for part, skip_size in ((branch, skip), (skip, branch))
     ]
-    one, other, both = (float(part.double().square().mean()) for part in (*parts, total.detach()))
-    return one, other, both
+    branch_size, skip_size, total_size = (
+        float(part.double().square().mean()) for part in (*parts, total.detach())
+    )
+    return branch_size, skip_size, total_size
 
 
 def _state_origin(layers: Iterable[RecurrentLayer]) -> TensorOrigin:

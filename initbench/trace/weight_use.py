@@ -138,7 +138,7 @@ class ResidualAddition:
     """The last weight of the branch."""
     branch: float
     """E[x²] of what the branch adds."""
-    beside: float
+    skip: float
     """E[x²] of what it is added to."""
     total: float
     """E[x²] of the sum."""
@@ -168,7 +168,7 @@ class TraceObserver(Protocol):
     def step(self, layer: RecurrentLayer, step: Step) -> None:
         """One step of a recurrent layer, in the order of the pass."""
 
-    def activation(self, use: WeightUse, before: Tensor | None, after: Tensor) -> None:
+    def activation(self, use: WeightUse, activation_input: Tensor | None, activation_output: Tensor) -> None:
         """What its activation was given, None where that is gone, and what it gave."""
 
 
@@ -180,7 +180,7 @@ class TraceResult:
     additions: list[ResidualAddition] = field(default_factory=list)
     unseen: dict[str, str] = field(default_factory=dict)
     """By parameter, why it is in no use."""
-    seen: list[str] = field(default_factory=list)
+    seen_parameters: list[str] = field(default_factory=list)
     """Parameters that weights in use are made of."""
     looked_up: list[str] = field(default_factory=list)
     """Parameters that are tables of embeddings."""

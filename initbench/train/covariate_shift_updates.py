@@ -17,8 +17,8 @@ from torch import Tensor
 from initbench.models.network import has_maps
 from initbench.probing.covariate_shift import (
     Moments,
-    drift,
     gradient_shift,
+    input_drift,
     input_moments,
     parameter_layers,
     weights_of,
@@ -149,8 +149,8 @@ class CovariateShift:
         entries = []
         for layer in self._layers:
             i = layer.index
-            mean_drift, std_drift = drift(last, mine, i) if last else (None, None)
-            mean_from_init, std_from_init = drift(first, mine, i) if first else (None, None)
+            mean_drift, std_drift = input_drift(last, mine, i) if last else (None, None)
+            mean_from_init, std_from_init = input_drift(first, mine, i) if first else (None, None)
             entry: dict[str, Any] = {
                 "index": i,
                 "name": layer.name,

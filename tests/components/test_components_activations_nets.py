@@ -16,9 +16,9 @@ from initbench.models.build import build
 from initbench.models.init_weights import InitOptions
 from initbench.models.network import FAMILIES
 from initbench.probing.diagnosis import diagnose
-from initbench.probing.layer_factors import predict
+from initbench.probing.layer_factors import predict_stack_factors
 from initbench.probing.network_probe import probe
-from initbench.probing.remedies import situation_of
+from initbench.probing.remedies import network_context
 from initbench.probing.tensor_statistics import ProbeDetail
 from initbench.registry_choice import options_model
 from initbench.train.cohort import Cohort
@@ -89,7 +89,7 @@ def test_every_net_is_probed_and_diagnosed(activation, placement, norm):
         assert math.isfinite(layer["act"]["q"])
         assert math.isfinite(layer["jacobian"]["mean_sigma2"])
     model = mlp(activation, norm=norm, norm_placement=placement)
-    situation = situation_of(network, model, init, layers[0]["pre"]["q"])
+    situation = network_context(network, model, init, layers[0]["pre"]["q"])
     diagnose([{"when": "init", "layers": layers}], situation, None)
     assert (situation.prediction.forward is None) == (norm != "none")
 
@@ -155,7 +155,7 @@ def test_theory_of_mixed_channels_holds_in_a_wide_net(activation, gain):
         deltas = torch.autograd.grad(logits, seen, normal(*logits.shape, seed=9, dtype=torch.float32))
         q, back = ([float(t.detach().double().square().mean()) for t in each] for each in (seen, deltas))
         logs.append([math.log(q[-1] / q[0]), math.log(back[0] / back[-1])])
-        found = predict(network, init, first_q=q[0], normed=False)
+        found = predict_stack_factors(network, init, first_q=q[0], normed=False)
         predicted.append([(DEEP - 2) * math.log(found.forward), (DEEP - 2) * math.log(found.backward)])
     measured, theory = torch.tensor(logs), torch.tensor(predicted).mean(0)
     error = measured.std(0) / math.sqrt(NETS)
@@ -173,7 +173,7 @@ def test_auto_keeps_both_signals_of_mixed_channels(name):
     """crelu with √2, maxout with 1/√E[max²]: q is kept; on the way back χ₁ = σ_w² of the pieces' share."""
     for activation in variants(name):
         init = InitOptions(gain="auto")
-        found = predict(net(activation, init=init), init, first_q=3.0, normed=False)
+        found = predict_stack_factors(net(activation, init=init), init, first_q=3.0, normed=False)
         assert found.forward == pytest.approx(1.0, rel=1e-9)
         assert found.backward == pytest.approx(found.chi_at_needed, rel=1e-9)
         assert found.needed_sigma_w2 == pytest.approx(activation.preserving_gain**2, rel=1e-12)

@@ -16,7 +16,7 @@ import initbench
 from initbench import apply_init
 from initbench.diagnostics.lint_report import LintReport, lint_own
 from initbench.errors import UsageError
-from initbench.linting.rule import CHECKS
+from initbench.linting.rule import LINT_RULES
 from initbench.models.init_weights import InitOptions
 
 
@@ -39,7 +39,7 @@ def codes(found: LintReport) -> set[str]:
 
 
 def layers(found: LintReport, code: str) -> list[str]:
-    return [layer for finding in found.findings if finding.code == code for layer in finding.remark.layers]
+    return [layer for finding in found.findings if finding.code == code for layer in finding.message.layers]
 
 
 def mlp(*, norm: type[nn.Module] | None = None, bias: bool = True, width: int = 64) -> nn.Sequential:
@@ -68,7 +68,7 @@ def test_a_net_that_is_drawn_well_has_nothing() -> None:
 def test_the_whole_registry_is_reached_from_here() -> None:
     files = Path(__file__).parent.glob("test_lint*.py")
     source = "".join(file.read_text(encoding="utf-8") for file in files)
-    assert [check.name for check in CHECKS if f'"{check.name}"' not in source] == []
+    assert [check.name for check in LINT_RULES if f'"{check.name}"' not in source] == []
 
 
 def test_variance_is_held_against_what_was_declared() -> None:
@@ -210,8 +210,8 @@ def test_duplicated_units_are_counted(value: float) -> None:
         return module
 
     (found,) = [f for f in linted(two_alike, 20).findings if f.code == "duplicated_units"]
-    assert found.remark.layers == ("2",)
-    assert "1 of 64 units" in found.remark.sentence
+    assert found.message.layers == ("2",)
+    assert "1 of 64 units" in found.message.sentence
     assert "duplicated_units" not in codes(linted(two_told_apart, 20)), "their gradients differ"
     if value == 0.0:
         assert "2" in layers(linted(constant, 20), "duplicated_units")
@@ -435,7 +435,7 @@ def test_a_net_of_which_nothing_was_seen_is_not_clean() -> None:
     found = initbench.lint(Chained(3, head=False), torch.randn(32, 20))
     (finding,) = found.findings
     assert (finding.code, finding.level) == ("unseen", "warning")
-    assert "Nothing could be looked at" in finding.remark.sentence
+    assert "Nothing could be looked at" in finding.message.sentence
 
 
 class Heads(nn.Module):
@@ -464,4 +464,4 @@ def test_a_head_that_was_forgotten_is_found_wherever_it_stands(
 ) -> None:
     found = initbench.lint(Heads(drawn, value_first=value_first), torch.randn(32, 8)).findings
     assert [finding.code for finding in found] == ["untouched"] * len(untouched)
-    assert [list(finding.remark.layers) for finding in found] == [untouched] * len(untouched)
+    assert [list(finding.message.layers) for finding in found] == [untouched] * len(untouched)

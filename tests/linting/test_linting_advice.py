@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import initbench as package
-from initbench.linting.rule import CHECKS
+from initbench.linting.rule import LINT_RULES
 
 X = torch.randn(64, 16, generator=torch.Generator().manual_seed(1))
 CALL = re.compile(r"initbench\.(apply_init\(module, .*?\)) \(checked")
@@ -100,7 +100,7 @@ WITHOUT_A_CHANGE = {
 
 
 def test_the_tables_hold_every_code() -> None:
-    assert MODULES.keys() | WITHOUT_A_CHANGE == set(CHECKS.names())
+    assert MODULES.keys() | WITHOUT_A_CHANGE == set(LINT_RULES.names())
 
 
 @pytest.mark.parametrize("code", MODULES)

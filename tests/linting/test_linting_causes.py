@@ -50,8 +50,8 @@ def test_what_is_not_finite_is_named_and_counted(value: float, place: str, words
     module = net()
     getattr(module[2], place).data.view(-1)[0] = value
     (finding,) = [f for f in initbench.lint(module, noise(16, 8)).findings if f.code == "not_finite"]
-    assert words in finding.remark.sentence
-    assert finding.remark.layers == ("2",)
+    assert words in finding.message.sentence
+    assert finding.message.layers == ("2",)
     (found,) = initbench.probe(module, noise(16, 8)).findings
     assert (found.code, found.layer) == ("not_finite", 2)
     assert words in found.message
@@ -61,7 +61,7 @@ def test_buffers_and_inputs_that_are_not_finite_are_named() -> None:
     module = net(norm=True)
     module[1].running_var[:3] = math.nan
     (found,) = [f for f in initbench.lint(module, noise(16, 8)).findings if f.code == "not_finite"]
-    assert "1.running_var: of 32 entries 3 are NaN" in found.remark.sentence
+    assert "1.running_var: of 32 entries 3 are NaN" in found.message.sentence
     x = noise(16, 8)
     x[0, 0] = math.nan
     assert "the input: of 128 entries 1 is NaN" in str(initbench.lint(net(), x))
@@ -193,7 +193,7 @@ def test_identical_layers_are_copies_and_no_tied_or_constant_ones() -> None:
     layer = nn.Linear(8, 8)
     copies = nn.Sequential(layer, nn.Tanh(), copy.deepcopy(layer), nn.Tanh(), nn.Linear(8, 3))
     (found,) = [f for f in initbench.lint(copies, noise(16, 8)).findings if f.code == "identical_layers"]
-    assert found.remark.layers == ("2",)
+    assert found.message.layers == ("2",)
     tied = nn.Sequential(layer, nn.Tanh(), layer, nn.Tanh(), nn.Linear(8, 3))
     assert "identical_layers" not in codes(tied, noise(16, 8))
     eyes = nn.Sequential(*(nn.Linear(8, 8) for _ in range(3)), nn.Linear(8, 3))
@@ -226,7 +226,7 @@ def test_frozen_layers_are_named() -> None:
     module = net()
     module[2].requires_grad_(False)
     (found,) = [f for f in initbench.lint(module, noise(16, 8)).findings if f.code == "frozen"]
-    assert found.remark.layers == ("2",)
+    assert found.message.layers == ("2",)
     assert "frozen" not in codes(net(), noise(16, 8))
 
 

@@ -18,14 +18,14 @@ from initbench.models.build import build
 from initbench.models.init_weights import InitOptions
 from initbench.models.network import FAMILIES
 from initbench.probing.diagnosis import CODES, diagnose
-from initbench.probing.finding import Checked
+from initbench.probing.finding import AdviceCheck
 from initbench.probing.log_slopes import VANISHING_RATIO, log_slope
 from initbench.probing.network_probe import probe
-from initbench.probing.remedies import situation_of
+from initbench.probing.remedies import network_context
 from initbench.probing.tensor_statistics import ProbeDetail
 from initbench.registry_choice import options_model
 
-GONE = Checked("x", 2.0, 1.0)
+GONE = AdviceCheck("x", 2.0, 1.0)
 NAMES = [code.name for code in CODES]
 THRESHOLDS = {code.name: code.threshold for code in CODES}
 
@@ -49,7 +49,7 @@ def parts(init, *, seed=0, samples=256, family="mlp", **model):
         detail=ProbeDetail.EVALUATION,
     )
     situation = replace(
-        situation_of(network, options, init, layers[0]["pre"]["q"]), check=lambda _code, _words: GONE
+        network_context(network, options, init, layers[0]["pre"]["q"]), check=lambda _code, _words: GONE
     )
     return {"when": "init", "step": 0, "layers": layers}, situation
 

@@ -12,7 +12,7 @@ from initbench.data.preprocessing import preprocess
 from initbench.diagnostics.survey import survey
 from initbench.models.build import build
 from initbench.probing.messages import drift_note
-from initbench.probing.remedies import situation_of
+from initbench.probing.remedies import network_context
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def situation():
     network = build(
         config.model, config.init, input_shape=(64,), classes=10, seed=0, batch=torch.zeros(4, 64)
     )
-    return situation_of(network, config.model, config.init, 2.0)
+    return network_context(network, config.model, config.init, 2.0)
 
 
 def config_of(model, init):

@@ -7,7 +7,7 @@ from torch.func import functional_call, jacrev
 from initbench.models.build import build
 from initbench.models.init_weights import InitOptions
 from initbench.models.network import FAMILIES
-from initbench.probing.jacobian import SAMPLES, jacobians
+from initbench.probing.jacobian import SAMPLES, jacobian_statistics
 from initbench.registry_choice import options_model
 
 
@@ -29,7 +29,7 @@ def _rest_of_the_net(network, index, pre):
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_jacobians_equal_jacrev_sample_by_sample(activation):
     network, x = _net(activation=activation)
-    found = jacobians(network, dict(network.named_parameters()), {}, x)
+    found = jacobian_statistics(network, dict(network.named_parameters()), {}, x)
     assert list(found) == [1, 2, 3]
     for index in found:
         squares, conditions = [], []
@@ -54,7 +54,7 @@ def test_a_linear_net_of_orthogonal_layers_has_condition_one():
     x = torch.randn(40, 5, generator=torch.Generator().manual_seed(1))
     init = InitOptions.model_validate({"scheme": "orthogonal"})
     network = build(model, init, input_shape=(5,), classes=5, seed=0, batch=x)
-    for jacobian in jacobians(network, dict(network.named_parameters()), {}, x).values():
+    for jacobian in jacobian_statistics(network, dict(network.named_parameters()), {}, x).values():
         assert jacobian["mean_sigma2"] == pytest.approx(1.0, rel=1e-5)
         assert jacobian["condition"] == pytest.approx(1.0, rel=1e-4)
 
@@ -62,10 +62,10 @@ def test_a_linear_net_of_orthogonal_layers_has_condition_one():
 def test_buffers_and_gradients_are_left_alone_and_a_bare_head_has_none():
     network, x = _net(norm="batch")
     before = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    jacobians(network, dict(network.named_parameters()), dict(network.named_buffers()), x)
+    jacobian_statistics(network, dict(network.named_parameters()), dict(network.named_buffers()), x)
     assert all(torch.equal(before[name], buffer) for name, buffer in network.named_buffers())
     assert all(p.grad is None for p in network.parameters())
     assert functional_call(network, {}, (x,)).shape == (40, 5)
     model = options_model(FAMILIES["mlp"], "family")(depth=1)
     head = build(model, InitOptions(), input_shape=(6,), classes=5, seed=0, batch=x)
-    assert jacobians(head, dict(head.named_parameters()), {}, x) == {}
+    assert jacobian_statistics(head, dict(head.named_parameters()), {}, x) == {}

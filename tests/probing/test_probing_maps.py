@@ -12,8 +12,8 @@ from initbench.models.build import build
 from initbench.models.init_weights import InitOptions
 from initbench.models.network import FAMILIES
 from initbench.probing import network_probe, tensor_statistics
-from initbench.probing.jacobian import jacobians
-from initbench.probing.layer_factors import predict
+from initbench.probing.jacobian import jacobian_statistics
+from initbench.probing.layer_factors import predict_stack_factors
 from initbench.probing.network_probe import probe
 from initbench.probing.tensor_statistics import ProbeDetail
 from initbench.registry_choice import options_model
@@ -127,7 +127,7 @@ class TestProbe:
         """∂logit/∂h = W_c φ′(h)/(H·W): with a linear activation σ² is that of W, over the positions."""
         network = net(depth=4, activation="linear").double()
         x = noise(SAMPLES, 2, 8, 8)
-        found = jacobians(network, dict(network.named_parameters()), {}, x)[3]
+        found = jacobian_statistics(network, dict(network.named_parameters()), {}, x)[3]
         weight = network.head.weight.detach()
         assert found["mean_sigma2"] == pytest.approx(
             float(torch.linalg.svdvals(weight).square().mean()) / 4, rel=1e-9
@@ -153,14 +153,14 @@ class TestTheory:
         ],
     )
     def test_has_no_word_on_shortcuts_and_pooling(self, family, options):
-        found = predict(net(family, **options), InitOptions(), first_q=1.0, normed=False)
+        found = predict_stack_factors(net(family, **options), InitOptions(), first_q=1.0, normed=False)
         assert found.forward is None
         assert found.backward is None
 
     def test_stride_shares_a_gradient_out_over_the_positions(self):
         """Kaiming and relu: q stays; E[δ²] of a layer is that of the next × fan_out/fan_in/stride²."""
         network = net(depth=4, stages=3, width=8)
-        found = predict(network, InitOptions(), first_q=1.0, normed=False)
+        found = predict_stack_factors(network, InitOptions(), first_q=1.0, normed=False)
         assert found.forward == pytest.approx(1.0, rel=1e-6)
         assert found.backward == pytest.approx((2.0 * 2.0 / 4 / 4) ** 0.5, rel=1e-6)
 
@@ -179,6 +179,6 @@ class TestTheory:
                 layer["grad"]["pre_q"] for layer in probed(network, x, detail=ProbeDetail.EVALUATION)
             )
             logs.append(0.5 * np.log(one / three))
-        predicted = predict(network, InitOptions(), first_q=1.0, normed=False).backward
+        predicted = predict_stack_factors(network, InitOptions(), first_q=1.0, normed=False).backward
         assert predicted == pytest.approx(0.5, rel=1e-6)
         assert abs(np.mean(logs) - np.log(predicted)) < np.log(1.6)

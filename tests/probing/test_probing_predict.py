@@ -8,7 +8,7 @@ import torch
 from initbench.models.build import build
 from initbench.models.init_weights import InitOptions
 from initbench.models.network import FAMILIES
-from initbench.probing.layer_factors import predict
+from initbench.probing.layer_factors import predict_stack_factors
 from initbench.registry_choice import options_model
 
 
@@ -18,7 +18,7 @@ def prediction(scheme, *, first_q=1.0, normed=False, gain=None, bias=None, model
         **{"depth": 6, "width": 64, "bias": model_bias, **model}
     )
     network = build(options, init, input_shape=(7,), classes=3, seed=0, batch=torch.zeros(4, 7))
-    return predict(network, init, first_q=first_q, normed=normed)
+    return predict_stack_factors(network, init, first_q=first_q, normed=normed)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +105,6 @@ def test_theory_holds_in_a_wide_net():
                 q.append(float(block.linear(h).square().mean()))
                 h = block(h)
         logs.append(math.log(q[-1] / q[0]))
-        factor = predict(network, init, first_q=q[0], normed=False).forward
+        factor = predict_stack_factors(network, init, first_q=q[0], normed=False).forward
     assert sum(logs) / 8 == pytest.approx(9 * math.log(factor) - 0.044, abs=4 * 0.105)
     assert 9 * math.log(1.1) > 4 * 0.105  # a factor off by 10 % a layer would show

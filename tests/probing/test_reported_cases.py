@@ -175,7 +175,7 @@ class ActorCritic(nn.Module):
 def test_two_heads(value_first: bool) -> None:
     assert codes(ActorCritic(is_right=True, value_first=value_first), look=package.lint) == set()
     linted = package.lint(ActorCritic(is_right=False, value_first=value_first), X)
-    assert [(finding.code, finding.remark.layers) for finding in linted.findings] == [("untouched", ("mu",))]
+    assert [(finding.code, finding.message.layers) for finding in linted.findings] == [("untouched", ("mu",))]
 
 
 def test_raw_inputs() -> None:
@@ -201,7 +201,7 @@ def test_nan_weights(value: float, where: str) -> None:
     getattr(layer, where).data.view(-1)[0] = value
     name = f"head.{where}" if where == "bias" else f"layers.1.{where}"
     finding = next(f for f in package.lint(net, X).findings if f.code == "not_finite")
-    assert name in finding.remark.sentence
+    assert name in finding.message.sentence
     assert name in package.probe(net, X).findings[0].message
 
 

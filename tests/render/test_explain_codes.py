@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from initbench.cli.main import app
-from initbench.linting.rule import CHECKS
+from initbench.linting.rule import LINT_RULES
 from initbench.probing.diagnosis import CODES
 from initbench.probing.layer_factors import MAX_FLAT
 from initbench.probing.log_slopes import VANISHING_RATIO
@@ -18,7 +18,7 @@ from initbench.probing.tensor_statistics import ALIKE
 from initbench.probing.training_conditions import EXCESS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-KINDS = (("diagnostic", CODES), ("lint code", tuple(CHECKS)))
+KINDS = (("diagnostic", CODES), ("lint code", tuple(LINT_RULES)))
 ALL = [(kind, entry) for kind, entries in KINDS for entry in entries]
 
 

@@ -91,7 +91,7 @@ def test_a_checkpoint_shows_what_the_plain_net_does(name: str) -> None:
     expected, shown = passed(lambda body, x: body(x)), passed(TORCHS[name])
     assert shown.records == expected.records
     assert shown.coverage == expected.coverage
-    assert [use.activation for use in shown.found.uses] == [use.activation for use in expected.found.uses]
+    assert [use.activation for use in shown.trace.uses] == [use.activation for use in expected.trace.uses]
     assert "apply" not in vars(CheckpointFunction)
 
 
@@ -103,7 +103,11 @@ def test_a_checkpoint_of_the_users_own_is_partly_seen_and_reaches_its_weights(fu
 
     net = Net(call)
     shown = probe_module(net, *batch())
-    assert (shown.coverage.seen, shown.coverage.with_gradient, shown.coverage.without_gradient) == (4, 2, 0)
+    assert (shown.coverage.measured, shown.coverage.with_gradient, shown.coverage.without_gradient) == (
+        4,
+        2,
+        0,
+    )
     assert "no_gradient" not in [finding.code for finding in initbench.lint(net, batch()[0]).findings]
     assert all(parameter.grad is None for parameter in net.parameters())
 
@@ -115,4 +119,4 @@ def test_a_reentrant_checkpoint_of_the_bare_input_lets_no_gradient_through() -> 
         net(batch()[0]).sum().backward()
     assert net.first.weight.grad is None
     (finding,) = [one for one in initbench.lint(net, batch()[0]).findings if one.code == "no_gradient"]
-    assert finding.remark.layers == ("first",)
+    assert finding.message.layers == ("first",)

@@ -61,10 +61,10 @@ def test_nets_of_torchvision_are_as_they_were(name: str, training: bool) -> None
     found = probe_module(net, noise(2, *NETS[name]))
     same(before, state_of(net))
     layers = [m for m in net.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
-    assert len(found.found.uses) == len(layers)
-    assert found.found.unseen == {}
+    assert len(found.trace.uses) == len(layers)
+    assert found.trace.unseen == {}
     names = {name for name, m in net.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
-    assert {use.name for use in found.found.uses} == names
+    assert {use.name for use in found.trace.uses} == names
 
 
 def test_a_vision_transformer_is_as_it_was() -> None:
@@ -73,11 +73,11 @@ def test_a_vision_transformer_is_as_it_was() -> None:
     before = state_of(net)
     found = probe_module(net, noise(2, 3, 32, 32))
     same(before, state_of(net))
-    assert [use.name for use in found.found.uses if "layer_1" in use.name] == [
+    assert [use.name for use in found.trace.uses if "layer_1" in use.name] == [
         f"encoder.layers.encoder_layer_1.{part}"
         for part in ("self_attention.in_proj_weight", "self_attention.out_proj", "mlp.0", "mlp.3")
     ]
-    assert not found.found.unseen, "a token that is joined to the input is not the weight of a layer"
+    assert not found.trace.unseen, "a token that is joined to the input is not the weight of a layer"
 
 
 class Meddling(nn.Module):

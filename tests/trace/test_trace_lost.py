@@ -107,7 +107,7 @@ def test_a_pass_without_gradient_is_not_called_healthy(manner: Callable[[], Any]
     assert not shown.healthy
     assert "torch.no_grad" in str(shown)
     assert "healthy" not in str(shown)
-    assert (shown.survey.coverage.seen, shown.survey.coverage.with_gradient) == (7, 0)
+    assert (shown.survey.coverage.measured, shown.survey.coverage.with_gradient) == (7, 0)
 
 
 def test_a_caller_in_inference_mode_gets_gradients_all_the_same() -> None:

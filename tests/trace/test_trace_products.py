@@ -82,11 +82,11 @@ def test_a_product_shows_what_a_linear_layer_does(product: Product, is_out_in: b
         assert one["pre"]["q"] == pytest.approx(other["pre"]["q"], rel=1e-4)
         assert one["pre"]["signal"] == pytest.approx(other["pre"]["signal"], rel=1e-4)
         assert one["grad"]["pre_q"] == pytest.approx(other["grad"]["pre_q"], rel=1e-4)
-    use, linear = shown.found.uses[0], expected.found.uses[0]
+    use, linear = shown.trace.uses[0], expected.trace.uses[0]
     assert (use.fan_in, use.fan_out, use.units) == (6, 8, 8)
     scale = float((use.rows[0, 0] / linear.rows[0, 0]).detach())  # 2 where the weight was doubled
     assert torch.allclose(use.rows, scale * linear.rows)
-    assert shown.found.unseen == {}
+    assert shown.trace.unseen == {}
     assert shown.coverage.is_complete
     assert use.activation is not None
     assert use.activation.label == "tanh"
@@ -130,7 +130,7 @@ def test_a_product_with_several_weights_is_a_layer_for_each(name: str) -> None:
     expected = probe_module(Factored(lambda x, v, w: (x @ v) @ w), x, y)
     net = Factored(SEVERAL[name])
     shown = probe_module(net, x, y)
-    assert [(use.name, use.fan_in, use.fan_out) for use in shown.found.uses] == [("v", 6, 8), ("w", 8, 3)]
+    assert [(use.name, use.fan_in, use.fan_out) for use in shown.trace.uses] == [("v", 6, 8), ("w", 8, 3)]
     for one, other in zip(shown.records, expected.records, strict=True):
         assert one["pre"]["q"] == pytest.approx(other["pre"]["q"], rel=1e-4)
         assert one["grad"]["pre_q"] == pytest.approx(other["grad"]["pre_q"], rel=1e-4)
@@ -150,7 +150,7 @@ def test_a_convolution_over_time_first_is_a_convolution() -> None:
             return torch.conv_tbc(x.permute(1, 0, 2), self.weight, self.bias, 1).permute(1, 0, 2)
 
     x = torch.randn(4, 5, 6)
-    (use,) = probe_module(Convolution(), x).found.uses
+    (use,) = probe_module(Convolution(), x).trace.uses
     assert (use.fan_in, use.fan_out, use.units, use.parts) == (18, 24, 8, ("weight",))
     assert use.output_shape == (4, 8, 5)
     assert use.bias is not None
@@ -166,9 +166,9 @@ def test_what_two_inputs_and_a_weight_make_is_bilinear() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.einsum(self.equation, x, x.tanh(), self.weight)
 
-    (use,) = probe_module(Pairs("bi,bj,ijo->bo"), batch()[0]).found.uses
+    (use,) = probe_module(Pairs("bi,bj,ijo->bo"), batch()[0]).trace.uses
     assert (use.fan_in, use.fan_out, use.units) == (36, 4, 4)
-    (attention,) = probe_module(Pairs("bqi,bkj,ijh->bhqk"), torch.randn(4, 5, 6)).found.uses
+    (attention,) = probe_module(Pairs("bqi,bkj,ijh->bhqk"), torch.randn(4, 5, 6)).trace.uses
     assert (attention.fan_in, attention.units) == (6, 24)
 
 
@@ -182,7 +182,7 @@ def test_the_gradient_of_a_repeated_weight_is_summed() -> None:
         F.cross_entropy(net(x), y).backward()
         assert net.weight.grad is not None
         sizes.append(float(net.weight.grad.norm()))
-        use = probe_module(net, x, y).found.uses[0]
+        use = probe_module(net, x, y).trace.uses[0]
         gradient = torch.ones_like(use.factor)
         copies = use.factor.numel() // weight.numel()
         assert torch.equal(use.gradient_rows(gradient), torch.full((8, 6), float(copies)))
@@ -202,7 +202,7 @@ def test_heads_of_attention_are_units_and_stacked_nets_groups() -> None:
             h = torch.einsum("bthk,hkd->btd", h, self.out).mean(1)
             return torch.bmm(h.expand(2, *h.shape), self.stacked).sum(0)
 
-    uses = probe_module(Heads(), torch.randn(4, 6, 12)).found.uses
+    uses = probe_module(Heads(), torch.randn(4, 6, 12)).trace.uses
     assert [(use.fan_in, use.fan_out, use.units) for use in uses] == [(12, 12, 12), (12, 5, 5), (5, 7, 14)]
     assert [tuple(use.rows.shape) for use in uses] == [(12, 12), (5, 12), (14, 5)]
 
@@ -216,7 +216,7 @@ def test_a_bilinear_layer_sums_over_pairs_of_inputs() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.pairs(x, x)
 
-    (use,) = probe_module(Pairs(), batch()[0]).found.uses
+    (use,) = probe_module(Pairs(), batch()[0]).trace.uses
     assert (use.fan_in, use.fan_out, use.units, use.name) == (36, 4, 4, "pairs")
 
 
@@ -233,6 +233,6 @@ def test_a_product_of_inputs_and_a_gain_are_no_layers() -> None:
             return self.head((h.mT[..., None] * self.gain).sum(-1).mT.mean(1))
 
     found = probe_module(Attention(), torch.randn(4, 5, 6))
-    assert [use.name for use in found.found.uses] == ["project", "head"]
+    assert [use.name for use in found.trace.uses] == ["project", "head"]
     assert found.coverage.is_complete
-    assert [use.leads_on for use in found.found.uses] == [False, False]
+    assert [use.leads_on for use in found.trace.uses] == [False, False]

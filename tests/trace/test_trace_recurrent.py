@@ -56,7 +56,7 @@ def test_the_written_out_pass_is_torchs(kind: str, packed: bool) -> None:
     for one, other in zip(last, states, strict=True):
         assert torch.allclose(one, other, atol=1e-6)
     found = tracer.finish(dict(layer.named_parameters()))
-    assert found.seen == sorted(name for name, p in layer.named_parameters() if p.ndim > 1)
+    assert found.seen_parameters == sorted(name for name, p in layer.named_parameters() if p.ndim > 1)
 
 
 class Sequence(nn.Module):
@@ -93,7 +93,7 @@ def test_torchs_defaults_are_seen_and_healthy(kind: str) -> None:
     torch.manual_seed(0)
     shown = initbench.probe(Sequence(kind), torch.randn(64, 30, 8))
     assert shown.healthy
-    assert shown.survey.coverage.seen == 3
+    assert shown.survey.coverage.measured == 3
     assert "healthy" in str(shown)
     assert initbench.lint(Sequence(kind), torch.randn(64, 30, 8)).findings == []
 

@@ -25,7 +25,7 @@ def seen(module: nn.Module, *shape: int, samples: int = 4) -> ModuleProbe:
 def labels(found: ModuleProbe) -> list[tuple[str, str | None, str | None]]:
     return [
         (use.name, use.norm, None if use.activation is None else use.activation.label)
-        for use in found.found.uses
+        for use in found.trace.uses
     ]
 
 
@@ -55,7 +55,7 @@ def test_functions_and_operators_are_followed() -> None:
         ("turned", None, "gelu_tanh"),
         ("head", None, None),
     ]
-    uses = found.found.uses
+    uses = found.trace.uses
     assert [(use.fan_in, use.fan_out, use.units) for use in uses] == [
         (6, 8, 8),
         (8, 5, 5),
@@ -63,7 +63,7 @@ def test_functions_and_operators_are_followed() -> None:
         (7, 3, 3),
     ]
     assert uses[1].bias is not None and uses[1].bias.shape == (5,)
-    assert found.found.unseen == {}
+    assert found.trace.unseen == {}
 
 
 class Swish(nn.Module):
@@ -178,7 +178,7 @@ def test_every_config_is_followed_as_its_family_declares_it() -> None:
         config = load(path, ["data.name=digits"], ExperimentConfig)
         x = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
         net = build(config.model, config.init, input_shape=(1, 8, 8), classes=10, seed=0, batch=x)
-        found = probe_module(net, x).found
+        found = probe_module(net, x).trace
         declared = [(layer.name, layer.activation is not None) for layer in net.weight_layers()]
         assert [(use.name, use.activation is not None) for use in found.uses] == declared, path
         assert found.unseen == {}, path
@@ -208,27 +208,27 @@ def test_a_branch_is_the_longer_way_and_its_size_is_measured(in_place: bool) -> 
         ("past", None, None),
         ("head", None, None),
     ]
-    (addition,) = found.found.additions
+    (addition,) = found.trace.additions
     x = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
     branch, past = net.b(torch.relu(net.a(x))), net.past(x)
     assert addition.use.name == "b"
     assert addition.branch == pytest.approx(float(branch.detach().square().mean()), rel=1e-4)
-    assert addition.beside == pytest.approx(float(past.detach().square().mean()), rel=1e-4)
+    assert addition.skip == pytest.approx(float(past.detach().square().mean()), rel=1e-4)
 
 
 def test_a_module_that_is_used_twice_has_two_uses_and_one_weight() -> None:
     shared = nn.Linear(6, 6)
     net = nn.Sequential(shared, nn.ReLU(), shared, nn.ReLU(), nn.Linear(6, 2))
     found = seen(net, 6)
-    assert [(use.name, use.use_count) for use in found.found.uses] == [("0", 1), ("0", 2), ("4", 1)]
-    assert found.found.uses[0].weight is found.found.uses[1].weight
+    assert [(use.name, use.use_count) for use in found.trace.uses] == [("0", 1), ("0", 2), ("4", 1)]
+    assert found.trace.uses[0].weight is found.trace.uses[1].weight
 
 
 def test_tied_weights_are_two_uses_of_one_weight() -> None:
     net = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6))
     net[2].weight = net[0].weight
     found = seen(net, 6)
-    assert [(use.name, use.use_count) for use in found.found.uses] == [("0", 1), ("0", 2)]
+    assert [(use.name, use.use_count) for use in found.trace.uses] == [("0", 1), ("0", 2)]
 
 
 def test_an_embedding_tied_to_the_head_is_seen_as_what_it_is() -> None:
@@ -243,8 +243,8 @@ def test_an_embedding_tied_to_the_head_is_seen_as_what_it_is() -> None:
 
     found = probe_module(Words(), torch.randint(20, (4, 5), generator=torch.Generator().manual_seed(0)))
     assert labels(found) == [("layer", None, "relu"), ("table", None, None)]
-    assert [use.looked_up for use in found.found.uses] == [False, True]
-    assert found.found.unseen == {}
+    assert [use.looked_up for use in found.trace.uses] == [False, True]
+    assert found.trace.unseen == {}
 
 
 def test_parameters_that_no_use_has_are_named_with_the_reason() -> None:
@@ -257,7 +257,7 @@ def test_parameters_that_no_use_has_are_named_with_the_reason() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.cdist(self.layer(x), self.mixing.mT)
 
-    unseen = seen(Odd(), 6).found.unseen
+    unseen = seen(Odd(), 6).trace.unseen
     assert set(unseen) == {"mixing", "idle.weight"}
     assert "cdist" in unseen["mixing"]
     assert "no function" in unseen["idle.weight"]
@@ -278,7 +278,7 @@ def test_fans_of_grouped_strided_and_transposed_convolutions() -> None:
         nn.Flatten(),
         nn.Linear(6 * 64, 3),
     )
-    uses = seen(net, 4, 8, 8).found.uses
+    uses = seen(net, 4, 8, 8).trace.uses
     assert [conv(use) for use in uses[:3]] == [(36, 72, 8), (9, 9 / 4, 8), (4 * 16 / 4, 3 * 16, 6)]
     assert uses[2].rows.shape == (6, 4 * 16)
     weight = net[4].weight.detach()  # (8 in, 3 out of a group, 4, 4): unit 4 is the second of group 1
@@ -300,22 +300,22 @@ def test_computed_weights_carry_the_name_of_their_layer(wrap: object) -> None:
     assert callable(wrap)
     net = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), wrap(nn.Linear(6, 6)), nn.ReLU(), nn.Linear(6, 2))
     found = seen(net, 6)
-    assert [use.name for use in found.found.uses] == ["0", "2", "4"]
-    assert found.found.unseen == {}
-    assert torch.allclose(found.found.uses[1].weight, net[2].weight, atol=0.3)
+    assert [use.name for use in found.trace.uses] == ["0", "2", "4"]
+    assert found.trace.unseen == {}
+    assert torch.allclose(found.trace.uses[1].weight, net[2].weight, atol=0.3)
 
 
 def test_attention_shows_its_projections() -> None:
     layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
     found = seen(nn.Sequential(layer, nn.Flatten(), nn.Linear(16 * 5, 3)), 5, 16)
-    assert [use.name for use in found.found.uses] == [
+    assert [use.name for use in found.trace.uses] == [
         "0.self_attn.in_proj_weight",
         "0.self_attn.out_proj",
         "0.linear1",
         "0.linear2",
         "2",
     ]
-    assert [use.joins_residual for use in found.found.uses] == [False, True, False, True, False]
+    assert [use.joins_residual for use in found.trace.uses] == [False, True, False, True, False]
     assert labels(found)[2] == ("0.linear1", None, "relu")
 
 
@@ -346,8 +346,8 @@ def test_parameters_in_a_list_keep_their_names_through_slices() -> None:
             return x @ self.weights[-1]
 
     found = seen(Listed(), 6)
-    assert [use.name for use in found.found.uses] == ["weights.0", "weights.1", "weights.2"]
-    assert found.found.unseen == {}
+    assert [use.name for use in found.trace.uses] == ["weights.0", "weights.1", "weights.2"]
+    assert found.trace.unseen == {}
 
 
 def test_of_two_ways_as_long_the_later_one_is_the_branch() -> None:
@@ -360,5 +360,5 @@ def test_of_two_ways_as_long_the_later_one_is_the_branch() -> None:
             x = self.stem(x)
             return self.head(x + self.branch(x.cumsum(0)))
 
-    (addition,) = seen(Post(), 6).found.additions
+    (addition,) = seen(Post(), 6).trace.additions
     assert addition.use.name == "branch"

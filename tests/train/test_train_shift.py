@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from initbench.data.batches import Batches
-from initbench.probing.covariate_shift import drift, gradient_shift
+from initbench.probing.covariate_shift import gradient_shift, input_drift
 from initbench.train.loop import Training
 
 EVERY, STEPS, WIDTH, DEPTH, BATCH = 3, 8, 16, 4, 32
@@ -183,8 +183,8 @@ def test_drift_and_gradients_by_hand() -> None:
         return {"mean.1": torch.tensor(mean, dtype=torch.float64), "std.1": torch.tensor(std).double()}
 
     before, now = moments([0.0, 1.0], [3.0, 4.0]), moments([3.0, 5.0], [3.0, 3.0])
-    assert drift(before, now, 1) == (1.0, 0.2)
-    assert drift(moments([1.0, 1.0], [0.0, 0.0]), now, 1) == (None, None)
+    assert input_drift(before, now, 1) == (1.0, 0.2)
+    assert input_drift(moments([1.0, 1.0], [0.0, 0.0]), now, 1) == (None, None)
     g = [torch.tensor([[3.0]]), torch.tensor([4.0])]
     assert gradient_shift(g, [torch.tensor([[4.0]]), torch.tensor([-3.0])]) == pytest.approx(
         (5.0, 2**0.5, 0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from initbench.linting.rule import CHECKS, LintMessage, LintRule, LintTarget
+from initbench.linting.rule import LINT_RULES, LintMessage, LintRule, LintTarget
 from initbench.probing.diagnosis import CODES
 from initbench.probing.finding import Finding
 from initbench.probing.input_checks import LARGE, LARGE_COLUMN, SMALL
@@ -12,10 +12,10 @@ from initbench.probing.nonfinite_causes import HUGE
 from initbench.probing.training_conditions import condition_findings
 
 
-def _finding(subject: LintTarget, code: str) -> Finding | None:
+def _finding(target: LintTarget, code: str) -> Finding | None:
     """The first net's finding of that code."""
-    for net in subject.nets:
-        layers = {use.name: use.index for use in reversed(net.found.uses)}
+    for net in target.nets:
+        layers = {use.name: use.index for use in reversed(net.trace.uses)}
         for finding in condition_findings(net.conditions, layers):
             if finding.code == code:
                 return finding
@@ -25,20 +25,20 @@ def _finding(subject: LintTarget, code: str) -> Finding | None:
 def _check(code: str) -> Callable[[LintTarget], Iterator[LintMessage]]:
     """A check that says what a diagnosis says under the same code; its last sentence is what to look for."""
 
-    def look(subject: LintTarget) -> Iterator[LintMessage]:
-        finding = _finding(subject, code)
+    def look(target: LintTarget) -> Iterator[LintMessage]:
+        finding = _finding(target, code)
         if finding is None:
             return
         sentence, _, fix = finding.message.removesuffix(".").rpartition(". ")
-        names = [use.name for use in subject.uses if use.index == finding.layer]
-        yield LintMessage(f"{sentence}.", f"{fix}.", tuple(names), subject.ways.get(code, ()))
+        names = [use.name for use in target.uses if use.index == finding.layer]
+        yield LintMessage(f"{sentence}.", f"{fix}.", tuple(names), target.ways.get(code, ()))
 
     return look
 
 
 _CODES = {code.name: code for code in CODES}
 
-CHECKS.add(
+LINT_RULES.add(
     LintRule(
         name="not_finite",
         summary="A weight, buffer or input holds a NaN or an infinity (in a buffer, −∞ alone is a mask), a"
@@ -50,7 +50,7 @@ CHECKS.add(
         look=_check("not_finite"),
     )
 )
-CHECKS.add(
+LINT_RULES.add(
     LintRule(
         name="samples_alike",
         summary="All samples of the batch are the same.",
@@ -61,7 +61,7 @@ CHECKS.add(
         look=_check("samples_alike"),
     )
 )
-CHECKS.add(
+LINT_RULES.add(
     LintRule(
         name="input_scale",
         summary=f"What the first layer is given has E[x²] > {LARGE:g} or < {SMALL:g}, or a column with"

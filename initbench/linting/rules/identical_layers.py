@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from initbench.linting.rule import CHECKS, LintMessage, LintRule, LintTarget, named
+from initbench.linting.rule import LINT_RULES, LintMessage, LintRule, LintTarget, join_names
 from initbench.trace.torch_ops import norm_module
 from initbench.trace.weight_use import WeightUse
 
@@ -21,24 +21,24 @@ _BOTH_SIGNS = 0.1
 """Share of a norm's scales below 0 from which they were drawn around 0."""
 
 
-def _identical_layers(subject: LintTarget) -> Iterator[LintMessage]:
+def _identical_layers(target: LintTarget) -> Iterator[LintMessage]:
     groups: dict[tuple[int, ...], list[WeightUse]] = {}
-    for place, use in subject.layers():
-        if subject.nets[0].records[place]["grad"]["pre_q"] is not None and _is_drawn(use):
+    for index, use in target.first_uses():
+        if target.nets[0].records[index]["grad"]["pre_q"] is not None and _is_drawn(use):
             groups.setdefault(tuple(use.weight.shape), []).append(use)
     copies: list[WeightUse] = []
     for group in groups.values():
-        for place, use in enumerate(group):
-            if any(torch.equal(use.weight.detach(), other.weight.detach()) for other in group[:place]):
+        for index, use in enumerate(group):
+            if any(torch.equal(use.weight.detach(), other.weight.detach()) for other in group[:index]):
                 copies.append(use)
     if copies:
         names = [use.name for use in copies]
         yield LintMessage(
-            f"{named(names)}: the same weights, to the last digit, as an earlier layer, as copy.deepcopy"
+            f"{join_names(names)}: the same weights, to the last digit, as an earlier layer, as copy.deepcopy"
             " leaves them (nn.TransformerEncoder clones its layer so).",
             "Each layer needs weights that were drawn for it.",
             tuple(names),
-            subject.draws,
+            target.random_inits,
         )
 
 
@@ -51,11 +51,11 @@ def _is_drawn(use: WeightUse) -> bool:
     return not is_identity and float(weight.min()) < float(weight.max())
 
 
-def _activation_on_logits(subject: LintTarget) -> Iterator[LintMessage]:
-    net = subject.nets[0]
+def _activation_on_logits(target: LintTarget) -> Iterator[LintMessage]:
+    net = target.nets[0]
     if not net.loss.takes_logits:
         return
-    head = subject.heads[0]
+    head = target.heads[0]
     what = "a softmax" if net.output_is_probabilities else _bent_by(head, net.zero_share)
     if what is not None:
         yield LintMessage(
@@ -74,12 +74,12 @@ def _bent_by(head: WeightUse, zero_share: float) -> str | None:
     return None
 
 
-def _frozen(subject: LintTarget) -> Iterator[LintMessage]:
-    layers = dict(subject.module.named_modules())
-    frozen = [use.name for _, use in subject.layers() if _is_frozen(layers.get(use.name))]
+def _frozen(target: LintTarget) -> Iterator[LintMessage]:
+    layers = dict(target.module.named_modules())
+    frozen = [use.name for _, use in target.first_uses() if _is_frozen(layers.get(use.name))]
     if frozen:
         yield LintMessage(
-            f"{named(frozen)}: requires_grad is False, so that they stay as they were drawn.",
+            f"{join_names(frozen)}: requires_grad is False, so that they stay as they were drawn.",
             "Set requires_grad_(True), unless their weights were trained elsewhere and are meant to stay.",
             tuple(frozen),
         )
@@ -90,10 +90,10 @@ def _is_frozen(module: nn.Module | None) -> bool:
     return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
 
 
-def _norm_scale(subject: LintTarget) -> Iterator[LintMessage]:
+def _norm_scale(target: LintTarget) -> Iterator[LintMessage]:
     odd: list[str] = []
     means: list[float] = []
-    for name, module in subject.module.named_modules():
+    for name, module in target.module.named_modules():
         if norm_module(type(module).__name__) is None:
             continue
         scale = getattr(module, "weight", None)
@@ -107,14 +107,14 @@ def _norm_scale(subject: LintTarget) -> Iterator[LintMessage]:
     if odd:
         size = math.sqrt(math.fsum(means) / len(means))
         yield LintMessage(
-            f"{named(odd)}: the scales (γ) of the norm are drawn around 0 (root mean square {size:.2g}): they"
+            f"{join_names(odd)}: the scales (γ) of the norm are drawn around 0 (root mean square {size:.2g}): they"
             f" flip the sign of some channels and scale the signal by {size:.2g}.",
             "Start them at 1, or draw them around 1; at 0 exactly only where a residual branch ends.",
             tuple(odd),
         )
 
 
-CHECKS.add(
+LINT_RULES.add(
     LintRule(
         name="identical_layers",
         summary="Two layers have the same random weights, to the last digit.",
@@ -125,7 +125,7 @@ CHECKS.add(
         look=_identical_layers,
     )
 )
-CHECKS.add(
+LINT_RULES.add(
     LintRule(
         name="activation_on_logits",
         summary="A softmax, or a relu that clamps a tenth of the logits or more, stands between the head and"
@@ -137,7 +137,7 @@ CHECKS.add(
         look=_activation_on_logits,
     )
 )
-CHECKS.add(
+LINT_RULES.add(
     LintRule(
         name="frozen",
         summary="A layer of the pass has requires_grad=False in all its parameters.",
@@ -148,7 +148,7 @@ CHECKS.add(
         look=_frozen,
     )
 )
-CHECKS.add(
+LINT_RULES.add(
     LintRule(
         name="norm_scale",
         summary="More than a tenth of a norm's scales are negative: they were drawn around 0, not 1.",

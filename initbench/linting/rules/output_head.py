@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from initbench.linting.rule import CHECKS, LintMessage, LintRule, LintTarget, named
+from initbench.linting.rule import LINT_RULES, LintMessage, LintRule, LintTarget, join_names
 from initbench.probing.training_conditions import EXCESS, head_sentence
 
 
-def _head_scale(subject: LintTarget) -> Iterator[LintMessage]:
-    conditions = subject.nets[0].conditions
+def _head_scale(target: LintTarget) -> Iterator[LintMessage]:
+    conditions = target.nets[0].conditions
     first_input = conditions.first_input
-    excess = math.fsum(net.conditions.excess for net in subject.nets) / len(subject.nets)
+    excess = math.fsum(net.conditions.excess for net in target.nets) / len(target.nets)
     if excess <= EXCESS or (first_input is not None and not first_input.is_scaled):
         return  # what follows from an input that was not scaled is no fault of the head
     sentence = head_sentence(conditions)
@@ -20,15 +20,15 @@ def _head_scale(subject: LintTarget) -> Iterator[LintMessage]:
         sentence[0].upper() + sentence[1:],
         "Look at what the head is given, and at what scales its weights.",
         (conditions.head,),
-        subject.ways.get("head_scale", ()),
+        target.ways.get("head_scale", ()),
     )
 
 
-def _zero_head(subject: LintTarget) -> Iterator[LintMessage]:
-    records = subject.nets[0].records
+def _zero_head(target: LintTarget) -> Iterator[LintMessage]:
+    records = target.nets[0].records
     closed = [
         head.name
-        for head in subject.heads
+        for head in target.heads
         if head.below
         and float(head.weight.detach().abs().max()) == 0.0
         and all(records[use.index - 1]["grad"]["pre_q"] == 0.0 for use in head.below)
@@ -36,13 +36,13 @@ def _zero_head(subject: LintTarget) -> Iterator[LintMessage]:
     if closed:
         verb, whole = ("starts", "the head moves") if len(closed) == 1 else ("start", "these heads move")
         yield LintMessage(
-            f"{named(closed)} {verb} at 0, so that no gradient reaches the layers below at the first update.",
+            f"{join_names(closed)} {verb} at 0, so that no gradient reaches the layers below at the first update.",
             f"Nothing has to be done: {whole} at once. Gradients measured before that say nothing.",
             tuple(closed),
         )
 
 
-CHECKS.add(
+LINT_RULES.add(
     LintRule(
         name="head_scale",
         summary=f"The loss starts more than {EXCESS:g} nats above chance, which is ln C for C classes.",
@@ -53,7 +53,7 @@ CHECKS.add(
         look=_head_scale,
     )
 )
-CHECKS.add(
+LINT_RULES.add(
     LintRule(
         name="zero_head",
         summary="A head starts at 0 and lets no gradient through at first.",

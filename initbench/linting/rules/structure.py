@@ -10,7 +10,7 @@ import torch
 from torch.nn.utils.weight_norm import WeightNorm
 
 from initbench.components.parametrized_weight import parametrization_of
-from initbench.linting.rule import CHECKS, LintMessage, LintRule, LintTarget, named
+from initbench.linting.rule import LINT_RULES, LintMessage, LintRule, LintTarget, join_names
 from initbench.linting.weight_statistics import is_torch_default
 from initbench.probing.module_probe import ALIKE_UNITS
 from initbench.trace.weight_use import UNUSED, WeightUse
@@ -23,11 +23,13 @@ _CENTRING_NORMS = ("batch", "instance")
 """Norms that subtract the mean of each channel, and a bias with it."""
 
 
-def _dead_bias(subject: LintTarget) -> Iterator[LintMessage]:
-    layers = [use.name for _, use in subject.layers() if use.bias is not None and use.norm in _CENTRING_NORMS]
+def _dead_bias(target: LintTarget) -> Iterator[LintMessage]:
+    layers = [
+        use.name for _, use in target.first_uses() if use.bias is not None and use.norm in _CENTRING_NORMS
+    ]
     if layers:
         yield LintMessage(
-            f"{named(layers)}: the norm right behind subtracts the mean, and with it the bias, which gets no"
+            f"{join_names(layers)}: the norm right behind subtracts the mean, and with it the bias, which gets no"
             " gradient.",
             "The norm has a shift of its own: such layers are made with bias=False.",
             tuple(layers),
@@ -35,57 +37,59 @@ def _dead_bias(subject: LintTarget) -> Iterator[LintMessage]:
         )
 
 
-def _weight_norm_before_init(subject: LintTarget) -> Iterator[LintMessage]:
-    stale = list(_stale_weights(subject)) + _default_under_weight_norm(subject)
+def _weight_norm_before_init(target: LintTarget) -> Iterator[LintMessage]:
+    stale = list(_stale_weights(target)) + _default_under_weight_norm(target)
     if stale:
         yield LintMessage(
-            f"{named(stale)}: under weight norm, and as the constructor left it: what an init writes to"
+            f"{join_names(stale)}: under weight norm, and as the constructor left it: what an init writes to"
             " `weight` after weight norm was put on it is lost, since the pass uses g·v/‖v‖.",
             "Draw the weight first, and then put weight norm on it.",
             tuple(stale),
-            subject.draws,
+            target.random_inits,
         )
 
 
-def _stale_weights(subject: LintTarget) -> Iterator[str]:
+def _stale_weights(target: LintTarget) -> Iterator[str]:
     """Layers whose `weight` is not what the hook of the old weight_norm is going to compute."""
-    for name, module in subject.module.named_modules():
+    for name, module in target.module.named_modules():
         for hook in module._forward_pre_hooks.values():
             if isinstance(hook, WeightNorm):
-                told, computed = getattr(module, hook.name), hook.compute_weight(module)
-                if not torch.allclose(told.detach(), computed.detach(), rtol=_STALE, atol=1e-6):
+                stored, computed = getattr(module, hook.name), hook.compute_weight(module)
+                if not torch.allclose(stored.detach(), computed.detach(), rtol=_STALE, atol=1e-6):
                     yield name
 
 
-def _default_under_weight_norm(subject: LintTarget) -> list[str]:
+def _default_under_weight_norm(target: LintTarget) -> list[str]:
     """Layers under weight norm that look as torch's constructors left them."""
-    looks = {use.name: is_torch_default(subject.drawn(place)) for place, use in subject.layers()}
-    under = [name for name, module in subject.module.named_modules() if _has_weight_norm(module)]
+    looks = {use.name: is_torch_default(target.layer_in_nets(index)) for index, use in target.first_uses()}
+    under = [name for name, module in target.module.named_modules() if _has_weight_norm(module)]
     return [name for name in under if looks.get(name)]
 
 
 def _has_weight_norm(module: torch.nn.Module) -> bool:
     computed = parametrization_of(module)
-    return computed is not None and any(type(one).__name__ == "_WeightNorm" for one in computed)
+    return computed is not None and any(
+        type(parametrization).__name__ == "_WeightNorm" for parametrization in computed
+    )
 
 
-def _duplicated_units(subject: LintTarget) -> Iterator[LintMessage]:
-    net = subject.nets[0]
-    found = [
+def _duplicated_units(target: LintTarget) -> Iterator[LintMessage]:
+    net = target.nets[0]
+    duplicated = [
         (use, copies)
-        for use, record, copies in zip(net.found.uses, net.records, net.duplicated, strict=True)
+        for use, record, copies in zip(net.trace.uses, net.records, net.duplicated, strict=True)
         if copies and use.activation is not None and use.use_count == 1 and not _waits(use, record)
     ]
-    if found:
-        units = sum(use.units for use, _ in found)
-        alike = sum(copies for _, copies in found)
-        names = [use.name for use, _ in found]
+    if duplicated:
+        units = sum(use.units for use, _ in duplicated)
+        alike = sum(copies for _, copies in duplicated)
+        names = [use.name for use, _ in duplicated]
         yield LintMessage(
-            f"{named(names)}: {alike} of {units} units have the weights of another one of their layer and get"
+            f"{join_names(names)}: {alike} of {units} units have the weights of another one of their layer and get"
             " its gradient, so that training cannot tell them apart.",
             "Each unit needs weights of its own.",
             tuple(names),
-            subject.draws,
+            target.random_inits,
         )
 
 
@@ -94,36 +98,36 @@ def _waits(use: WeightUse, record: dict[str, Any]) -> bool:
     return use.joins_residual and not record["grad"]["pre_q"]
 
 
-def _unused(subject: LintTarget) -> Iterator[LintMessage]:
-    unseen = subject.nets[0].found.unseen
+def _unused(target: LintTarget) -> Iterator[LintMessage]:
+    unseen = target.nets[0].trace.unseen
     idle = [name for name, why in unseen.items() if why == UNUSED]
     if idle:
         yield LintMessage(
-            f"{named(idle)}: no part of the pass uses them, so that they get no gradient.",
+            f"{join_names(idle)}: no part of the pass uses them, so that they get no gradient.",
             "Take them out, or see whether they belong to a head that was replaced.",
             tuple(idle),
         )
 
 
-def _no_gradient(subject: LintTarget) -> Iterator[LintMessage]:
-    net = subject.nets[0]
+def _no_gradient(target: LintTarget) -> Iterator[LintMessage]:
+    net = target.nets[0]
     cut = [
         use.name
-        for use, record in zip(net.found.uses, net.records, strict=True)
-        if record["grad"]["pre_q"] is None and net.found.reached.isdisjoint(use.parts)
+        for use, record in zip(net.trace.uses, net.records, strict=True)
+        if record["grad"]["pre_q"] is None and net.trace.reached.isdisjoint(use.parts)
     ]
     if cut:
         yield LintMessage(
-            f"{named(cut)}: the loss does not depend on what they put out, so that they get no gradient.",
+            f"{join_names(cut)}: the loss does not depend on what they put out, so that they get no gradient.",
             "Look for a detach, a no_grad or a step without gradient behind them, or for an output that is no"
             " part of the loss.",
             tuple(cut),
         )
 
 
-def _residual_scale(subject: LintTarget) -> Iterator[LintMessage]:
-    sums = subject.nets[0].found.additions
-    sizes = [one.total for one in sums]
+def _residual_scale(target: LintTarget) -> Iterator[LintMessage]:
+    sums = target.nets[0].trace.additions
+    sizes = [addition.total for addition in sums]
     if len(sizes) < 2 or not 0.0 < sizes[0] < math.inf or sizes[-1] / sizes[0] < _GROWTH:
         return
     growth = sizes[-1] / sizes[0]
@@ -132,12 +136,12 @@ def _residual_scale(subject: LintTarget) -> Iterator[LintMessage]:
         f"E[x²] grows ×{growth:.3g} over {len(sizes)} residual sums (×{a_sum:.2f} each): every branch adds as"
         " much as what it is added to.",
         "Look at the last layer of each branch, and at what scales it.",
-        tuple(one.use.name for one in sums),
-        (*subject.branch_starts, "model.norm=batch"),
+        tuple(addition.use.name for addition in sums),
+        (*target.branch_starts, "model.norm=batch"),
     )
 
 
-CHECKS.add(
+LINT_RULES.add(
     LintRule(
         name="dead_bias",
         summary="A bias stands before a norm that subtracts the mean.",
@@ -148,7 +152,7 @@ CHECKS.add(
         look=_dead_bias,
     )
 )
-CHECKS.add(
+LINT_RULES.add(
     LintRule(
         name="weight_norm_before_init",
         summary="Weight norm was put on a layer before its init, which is lost.",
@@ -161,7 +165,7 @@ CHECKS.add(
         look=_weight_norm_before_init,
     )
 )
-CHECKS.add(
+LINT_RULES.add(
     LintRule(
         name="duplicated_units",
         summary="Units of a layer have the same weights and get the same gradient.",
@@ -173,7 +177,7 @@ CHECKS.add(
         look=_duplicated_units,
     )
 )
-CHECKS.add(
+LINT_RULES.add(
     LintRule(
         name="unused",
         summary="Parameters that no part of the pass uses.",
@@ -185,7 +189,7 @@ CHECKS.add(
         needs_uses=False,
     )
 )
-CHECKS.add(
+LINT_RULES.add(
     LintRule(
         name="no_gradient",
         summary="Weights that the pass uses and the loss does not reach.",
@@ -197,7 +201,7 @@ CHECKS.add(
         look=_no_gradient,
     )
 )
-CHECKS.add(
+LINT_RULES.add(
     LintRule(
         name="residual_scale",
         summary=f"The residual stream grows more than {_GROWTH:g} times over the net.",

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from initbench.linting.rule import CHECKS, LintMessage, LintRule, LintTarget
+from initbench.linting.rule import LINT_RULES, LintMessage, LintRule, LintTarget
 
 
-def _unseen(subject: LintTarget) -> Iterator[LintMessage]:
-    coverage = subject.nets[0].coverage
+def _unseen(target: LintTarget) -> Iterator[LintMessage]:
+    coverage = target.nets[0].coverage
     if not coverage.is_slight:
         return
     names = tuple(name for _, group in coverage.unseen for name in group)
-    amount = "Nothing" if coverage.seen == 0 else f"Only {coverage.share}"
+    amount = "Nothing" if coverage.measured == 0 else f"Only {coverage.share}"
     reasons = f": {coverage.gaps}" if coverage.gaps else ""
     yield LintMessage(
         f"{amount} could be looked at{reasons}.",
@@ -22,7 +22,7 @@ def _unseen(subject: LintTarget) -> Iterator[LintMessage]:
     )
 
 
-CHECKS.add(
+LINT_RULES.add(
     LintRule(
         name="unseen",
         summary="Fewer than half of the weights were looked at, so that finding nothing says nothing.",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from initbench.linting.rule import CHECKS, LintMessage, LintRule, LintTarget, named
+from initbench.linting.rule import LINT_RULES, LintMessage, LintRule, LintTarget, join_names
 from initbench.linting.weight_statistics import (
     MIN_ENTRIES,
     SIGMAS,
@@ -26,16 +26,16 @@ _SHARP = 0.1
 """Relative standard error above which a variance says nothing of fans."""
 
 
-def _variance(subject: LintTarget) -> Iterator[LintMessage]:
-    for place, use in subject.layers():
-        rule = subject.declared.get(use.name)
+def _variance(target: LintTarget) -> Iterator[LintMessage]:
+    for index, use in target.first_uses():
+        rule = target.declared.get(use.name)
         if rule is None or rule.sigma_w2 is None:
             continue
-        found, asked = variance_of(subject.drawn(place)), rule.sigma_w2 / rule.fan_in
-        if not found.is_like(asked):
+        variance, declared = variance_of(target.layer_in_nets(index)), rule.sigma_w2 / rule.fan_in
+        if not variance.is_like(declared):
             yield LintMessage(
-                f"{use.name} was to be drawn with variance {asked:.3g} ({rule.scheme.name}) and has"
-                f" {found.value:.3g} ±{found.value * found.relative_error:.1g}.",
+                f"{use.name} was to be drawn with variance {declared:.3g} ({rule.scheme.name}) and has"
+                f" {variance.value:.3g} ±{variance.value * variance.relative_error:.1g}.",
                 "Something draws or rescales it after the init; look for what runs last.",
                 (use.name,),
             )
@@ -51,7 +51,7 @@ class _ScalingRule:
     true: float
 
 
-def _laws(use: WeightUse, gains: Sequence[float]) -> Iterator[_ScalingRule]:
+def _scaling_rules(use: WeightUse, gains: Sequence[float]) -> Iterator[_ScalingRule]:
     torch_in, torch_out = torch_fans(use.weight)
     for gain2 in gains:
         yield _ScalingRule(gain2, "fan_in", torch_in, use.fan_in)
@@ -60,32 +60,32 @@ def _laws(use: WeightUse, gains: Sequence[float]) -> Iterator[_ScalingRule]:
     yield _ScalingRule(2.0, "fan_in + fan_out", torch_in + torch_out, use.fan_in + use.fan_out)
 
 
-def _fans(subject: LintTarget) -> Iterator[LintMessage]:
+def _fans(target: LintTarget) -> Iterator[LintMessage]:
     gains = [1.0, 2.0]
-    if subject.activation.entry.elementwise:
-        gains.append(subject.activation.preserving_gain**2)
+    if target.activation.entry.elementwise:
+        gains.append(target.activation.preserving_gain**2)
     by_fan: dict[str, list[tuple[str, _ScalingRule]]] = {}
-    for place, use in subject.layers():
-        if use.name in subject.declared or use.norm is not None:  # a norm takes the scale away
+    for index, use in target.first_uses():
+        if use.name in target.declared or use.norm is not None:  # a norm takes the scale away
             continue
-        law = _mistaken(use, subject.drawn(place), gains)
-        if law is not None:
-            by_fan.setdefault(law.fan, []).append((use.name, law))
+        rule = _mistaken_rule(use, target.layer_in_nets(index), gains)
+        if rule is not None:
+            by_fan.setdefault(rule.fan, []).append((use.name, rule))
     for fan, mistaken in by_fan.items():
-        if len({law.torchs for _, law in mistaken}) > 1:  # one layer alone may be so by chance
-            yield _fans_remark(fan, mistaken, subject.draws)
+        if len({rule.torchs for _, rule in mistaken}) > 1:  # one layer alone may be so by chance
+            yield _fans_message(fan, mistaken, target.random_inits)
 
 
-def _fans_remark(
+def _fans_message(
     fan: str, mistaken: Sequence[tuple[str, _ScalingRule]], draws: tuple[str, ...]
 ) -> LintMessage:
     names = [name for name, _ in mistaken]
-    (_, law), factors = mistaken[0], sorted(law.true / law.torchs for _, law in mistaken)
+    (_, rule), factors = mistaken[0], sorted(rule.true / rule.torchs for _, rule in mistaken)
     share = f"×{factors[0]:.2g}" if len(factors) == 1 else f"×{factors[0]:.2g} to ×{factors[-1]:.2g}"
     hurt = "E[δ²]" if fan == "fan_out" else "E[h²]"
     return LintMessage(
-        f"{named(names)}: scaled by torch.nn.init's {fan}, which leaves out groups and strides ({names[0]}:"
-        f" variance {law.gain2:.3g}/{law.torchs:g}, but its {fan} is {law.true:g}); {hurt} starts {share} as"
+        f"{join_names(names)}: scaled by torch.nn.init's {fan}, which leaves out groups and strides ({names[0]}:"
+        f" variance {rule.gain2:.3g}/{rule.torchs:g}, but its {fan} is {rule.true:g}); {hurt} starts {share} as"
         " large as meant.",
         "Count groups and strides, as initbench.apply_init does.",
         tuple(names),
@@ -93,72 +93,74 @@ def _fans_remark(
     )
 
 
-def _mistaken(use: WeightUse, drawn: Sequence[WeightUse], gains: Sequence[float]) -> _ScalingRule | None:
+def _mistaken_rule(use: WeightUse, drawn: Sequence[WeightUse], gains: Sequence[float]) -> _ScalingRule | None:
     """The law of torch's fans that the variance follows, where it follows none of the true ones."""
-    found, laws = variance_of(drawn), list(_laws(use, gains))
-    if found.entries < MIN_ENTRIES or found.relative_error > _SHARP or is_torch_default(drawn):
+    variance, rules = variance_of(drawn), list(_scaling_rules(use, gains))
+    if variance.entries < MIN_ENTRIES or variance.relative_error > _SHARP or is_torch_default(drawn):
         return None
-    if any(found.is_like(law.gain2 / law.true) for law in laws):
+    if any(variance.is_like(rule.gain2 / rule.true) for rule in rules):
         return None
-    return next((law for law in laws if _is_mistaken(law, found)), None)
+    return next((rule for rule in rules if _is_mistaken(rule, variance)), None)
 
 
-def _is_mistaken(law: _ScalingRule, found: Variance) -> bool:
-    return abs(law.torchs / law.true - 1.0) > _FAR and found.is_like(law.gain2 / law.torchs)
+def _is_mistaken(rule: _ScalingRule, variance: Variance) -> bool:
+    return abs(rule.torchs / rule.true - 1.0) > _FAR and variance.is_like(rule.gain2 / rule.torchs)
 
 
-def _defaults(subject: LintTarget) -> tuple[list[str], int]:
+def _default_layers(target: LintTarget) -> tuple[list[str], int]:
     """Return the layers that look as torch's constructors leave them, and how many could be judged."""
-    modules = subject.module.named_modules()
+    modules = target.module.named_modules()
     attention = tuple(f"{name}." for name, module in modules if isinstance(module, nn.MultiheadAttention))
-    told = [
-        (place, use)
-        for place, use in subject.layers()
+    candidates = [
+        (index, use)
+        for index, use in target.first_uses()
         if use.weight.numel() >= MIN_ENTRIES
-        and use.name not in subject.declared
-        and _is_a_layers(use)
+        and use.name not in target.declared
+        and _belongs_to_layer(use)
         and not use.name.startswith(attention)  # drawn by the constructor of the attention
     ]
-    return [use.name for place, use in told if is_torch_default(subject.drawn(place))], len(told)
+    return [use.name for index, use in candidates if is_torch_default(target.layer_in_nets(index))], len(
+        candidates
+    )
 
 
-def _is_a_layers(use: WeightUse) -> bool:
+def _belongs_to_layer(use: WeightUse) -> bool:
     """Whether a linear layer or convolution was constructed with it, not attention or an embedding."""
     plain = use.operation in WEIGHTED and not use.looked_up and not use.name.endswith("in_proj_weight")
     return plain and bool(use.weight.detach().isfinite().all())
 
 
-def _torch_default(subject: LintTarget) -> Iterator[LintMessage]:
-    layers, told = _defaults(subject)
-    normed = {use.name for use in subject.uses if use.norm is not None}
+def _torch_default(target: LintTarget) -> Iterator[LintMessage]:
+    layers, candidate_count = _default_layers(target)
+    normed = {use.name for use in target.uses if use.norm is not None}
     bare = [name for name in layers if name not in normed]
-    if layers and len(layers) == told and len(bare) > 1:
+    if layers and len(layers) == candidate_count and len(bare) > 1:
         yield LintMessage(
-            f"All {told} weights are as torch's constructors leave them, with variance 1/(3·fan_in)"
-            f"{_needed(subject)}; {len(bare)} of them have no norm behind them.",
+            f"All {candidate_count} weights are as torch's constructors leave them, with variance 1/(3·fan_in)"
+            f"{_needed_variance_text(target)}; {len(bare)} of them have no norm behind them.",
             "Draw them by a scheme that goes with the activation.",
             tuple(layers),
-            subject.draws,
+            target.random_inits,
         )
 
 
-def _needed(subject: LintTarget) -> str:
+def _needed_variance_text(target: LintTarget) -> str:
     """What the net's activation asks for instead, where that is known."""
-    activation = subject.activation
+    activation = target.activation
     if not activation.entry.elementwise:
         return ""
     return f", where {activation.entry.name} keeps E[h²] with {activation.preserving_gain**2:.3g}/fan_in"
 
 
-def _untouched(subject: LintTarget) -> Iterator[LintMessage]:
-    layers, told = _defaults(subject)
-    normed = {use.name for use in subject.uses if use.norm in SCALE_FREE_NORMS}
+def _untouched(target: LintTarget) -> Iterator[LintMessage]:
+    layers, candidate_count = _default_layers(target)
+    normed = {use.name for use in target.uses if use.norm in SCALE_FREE_NORMS}
     layers = [name for name in layers if name not in normed]  # a norm takes the scale away
-    heads = {use.name for use in subject.heads}
+    heads = {use.name for use in target.heads}
     spared = heads if heads <= set(layers) else set()  # a head does well with little, and so do several alike
-    if len(layers) < told and set(layers) - spared:
+    if len(layers) < candidate_count and set(layers) - spared:
         yield LintMessage(
-            f"{named(layers)}: still as torch's constructors leave them, while other weights were drawn by"
+            f"{join_names(layers)}: still as torch's constructors leave them, while other weights were drawn by"
             " another scheme.",
             "If a function such as weights_init(module) draws them, see whether it knows their type"
             " (isinstance, not a lower-case class name).",
@@ -166,18 +168,18 @@ def _untouched(subject: LintTarget) -> Iterator[LintMessage]:
         )
 
 
-def _scale_cancelled(subject: LintTarget) -> Iterator[LintMessage]:
-    layers = [use.name for _, use in subject.layers() if use.norm in SCALE_FREE_NORMS]
+def _scale_cancelled(target: LintTarget) -> Iterator[LintMessage]:
+    layers = [use.name for _, use in target.first_uses() if use.norm in SCALE_FREE_NORMS]
     if layers:
         yield LintMessage(
-            f"{named(layers)}: the norm right behind divides the scale of the weights out, so that no gain"
+            f"{join_names(layers)}: the norm right behind divides the scale of the weights out, so that no gain"
             " changes what goes forward; it only changes how far an update turns them.",
             "Nothing has to be done; judge the init of these layers by the learning rate.",
             tuple(layers),
         )
 
 
-CHECKS.add(
+LINT_RULES.add(
     LintRule(
         name="variance",
         summary="A weight has not the variance that its scheme declares.",
@@ -188,7 +190,7 @@ CHECKS.add(
         look=_variance,
     )
 )
-CHECKS.add(
+LINT_RULES.add(
     LintRule(
         name="fans",
         summary="A scale was computed from fans that leave out groups or strides. (Fans that are swapped are"
@@ -201,7 +203,7 @@ CHECKS.add(
         look=_fans,
     )
 )
-CHECKS.add(
+LINT_RULES.add(
     LintRule(
         name="torch_default",
         summary="No init was applied: all weights are as torch's constructors leave them.",
@@ -213,7 +215,7 @@ CHECKS.add(
         look=_torch_default,
     )
 )
-CHECKS.add(
+LINT_RULES.add(
     LintRule(
         name="untouched",
         summary="Some weights were left as torch's constructors make them while others were drawn.",
@@ -226,7 +228,7 @@ CHECKS.add(
         look=_untouched,
     )
 )
-CHECKS.add(
+LINT_RULES.add(
     LintRule(
         name="scale_cancelled",
         summary="The norm behind a layer takes the scale of its weights away.",

@@ -22,8 +22,8 @@ from initbench.probing.checked_advice import Trials, trial_result
 from initbench.probing.diagnosis import diagnose
 from initbench.probing.finding import Finding
 from initbench.probing.learning_progress import Progress, guess_of
-from initbench.probing.remedies import DiagnosisContext, situation_of
-from initbench.probing.training_conditions import Conditions, Shown, condition_findings
+from initbench.probing.remedies import DiagnosisContext, network_context
+from initbench.probing.training_conditions import Conditions, NetMeasurement, condition_findings
 from initbench.runner.advice_trials import config_attempt
 from initbench.runner.drift import network_conditions
 from initbench.store.checkpoint_files import Resumption
@@ -202,12 +202,12 @@ class _EventReporter:
         """Return what the run was declared to be; advice is tried on its net before the first update."""
         job, config, snapshots = self._job, self._job.configs[run], self._snapshots[run]
         first_q = snapshots[0]["layers"][0]["pre"]["q"] if snapshots else 1.0
-        situation = situation_of(self._network, config.model, config.init, first_q)
+        situation = network_context(self._network, config.model, config.init, first_q)
         layers: list[dict[str, Any]] = next(
             (snapshot["layers"] for snapshot in snapshots if snapshot["when"] == "init"), []
         )
         attempt = config_attempt(config, self._data, [job.seeds[run]], job.origins[run : run + 1])
-        return replace(situation, check=Trials(trial_result([Shown(layers, conditions)]), attempt))
+        return replace(situation, check=Trials(trial_result([NetMeasurement(layers, conditions)]), attempt))
 
     def _progress(self, outcome: Outcome, start_loss: float | None) -> Progress | None:
         """Return how far a run came that was trained to its end."""
