@@ -1,4 +1,4 @@
-"""Activation checkpointing that runs a part of the net again on the way back, where no tracer follows."""
+"""Turn off activation checkpointing, whose recomputation in the backward pass a tracer cannot follow."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch.utils.checkpoint import CheckpointFunction
 
 @contextmanager
 def without_recomputation() -> Iterator[None]:
-    """Call what reentrant checkpoints wrap directly, with the same values and gradients.
+    """Call the function of a reentrant checkpoint directly, with the same values and gradients.
 
-    A reentrant checkpoint runs its part without gradient and once more on the way back, which
-    `torch.autograd.grad` refuses. If its arguments need no gradient, its weights get none, and it runs
-    without gradient here too.
+    A reentrant checkpoint runs its function without gradient and again in the backward pass, which
+    `torch.autograd.grad` does not support. If no argument requires a gradient, the weights inside get
+    none, so the function also runs without gradient here.
     """
     inherited = "apply" not in vars(CheckpointFunction)
     original = CheckpointFunction.apply

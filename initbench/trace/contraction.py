@@ -1,7 +1,7 @@
 """Products of an input and a weight that are written as functions of two tensors, axis by axis.
 
-An axis is a letter, as einsum writes it. What the weight shares with the input and the output lacks is summed
-over; what only the weight and the output have counts its units; what all three have counts groups.
+Each axis has a letter, as in einsum. Letters that weight and input share and the output lacks are summed over.
+Letters that only weight and output have count units. Letters that all three have count groups.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PRODUCTS: dict[str, tuple[int, int]] = {
     "tensordot": (0, 1),
     "einsum": (1, 2),
 }
-"""Functions that multiply and sum, and the places of their two factors."""
+"""Functions that multiply and sum, with the argument positions of their two factors."""
 
 _NAMES = {"matmul": ("input", "other"), "inner": ("input", "other"), "tensordot": ("a", "b")}
 _ADDED = {"addmm": ("mat1", "mat2"), "addmv": ("mat", "vec")}
@@ -35,25 +35,25 @@ _ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 @dataclass(frozen=True)
 class ContractionAxes:
-    """The letters of two factors and of their product."""
+    """Axis letters of two factors and of their product."""
 
     first: str
     second: str
     output: str
 
     def swapped(self) -> ContractionAxes:
-        """The same with the factors in the other order."""
+        """Return the axes with the factors in the other order."""
         return ContractionAxes(self.second, self.first, self.output)
 
 
 @dataclass(frozen=True)
 class Contraction:
-    """How a weight enters a product: which of its axes, and of those of the output, tell units apart."""
+    """Roles of the axes of a weight in a product, and the axes of the output that the units lie on."""
 
     shape: tuple[int, ...]
-    """Of the weight."""
+    """Shape of the weight."""
     letters: str
-    """Of the weight; a blank where it repeats itself along an axis."""
+    """Axis letters of the weight, with a blank for an axis along which it repeats itself."""
     groups: str
     units_of_group: str
     columns: str
@@ -62,33 +62,33 @@ class Contraction:
 
     @property
     def fan_in(self) -> int:
-        """Terms in the sum of one output."""
+        """Number of terms in the sum of one output."""
         return self._size(self.columns)
 
     @property
     def fan_out(self) -> int:
-        """Outputs that one input enters: the units of one group."""
+        """Number of outputs that depend on one input: the units of one group."""
         return self._size(self.units_of_group)
 
     @property
     def rows(self) -> str:
-        """Letters of groups, then of units."""
+        """Letters of the groups, followed by those of the units."""
         return self.groups + self.units_of_group
 
     @property
     def units(self) -> int:
-        """Outputs that differ in their weights."""
+        """Number of outputs with weights of their own."""
         return self._size(self.rows)
 
     def _size(self, letters: str) -> int:
         return math.prod(self.shape[self.letters.index(letter)] for letter in letters)
 
     def weight_rows(self, weight: Tensor) -> Tensor:
-        """The weight as (units, fan_in)."""
+        """Return the weight as (units, fan_in)."""
         return self._arrange(weight, lambda tensor, axis: tensor.select(axis, 0))
 
     def gradient_rows(self, gradient: Tensor) -> Tensor:
-        """A gradient of the weight's shape as (units, fan_in): summed where the weight repeats itself."""
+        """Return a gradient of the weight's shape as (units, fan_in), summed over repeated entries."""
         return self._arrange(gradient, lambda tensor, axis: tensor.sum(axis))
 
     def _arrange(self, tensor: Tensor, reduce: Callable[[Tensor, int], Tensor]) -> Tensor:
@@ -100,7 +100,7 @@ class Contraction:
         return tensor.permute(order).reshape(self.units, self.fan_in)
 
     def units_second(self, output: Tensor) -> Tensor:
-        """The output as (samples, units, …)."""
+        """Return the output as (samples, units, …)."""
         others = [axis for axis, letter in enumerate(self.output) if letter not in self.rows]
         rows = [self.output.index(letter) for letter in self.rows]
         turned = output.permute([*others[:1], *rows, *others[1:]])
@@ -111,7 +111,7 @@ class Contraction:
 
 
 def contraction_of(x: Tensor, weight: Tensor, x_axes: str, axes: str, output: str) -> Contraction | None:
-    """The product of x with a weight by their letters; None where no unit is a sum over inputs."""
+    """Return the contraction of x and a weight by their letters; None if no unit is a sum over inputs."""
     letters = "".join(
         " " if _repeats(weight, axis, letter, x, x_axes) else letter for axis, letter in enumerate(axes)
     )
@@ -132,7 +132,7 @@ def contraction_of(x: Tensor, weight: Tensor, x_axes: str, axes: str, output: st
 
 
 def _repeats(weight: Tensor, axis: int, letter: str, x: Tensor, x_axes: str) -> bool:
-    """Whether the weight is the same all along one of its axes, though the input is not: it was expanded."""
+    """Whether the weight was expanded: it is constant along one of its axes, and the input is not."""
     if letter not in x_axes:
         return False
     size, along = weight.shape[axis], x.shape[x_axes.index(letter)]
@@ -145,7 +145,7 @@ def _repeats(weight: Tensor, axis: int, letter: str, x: Tensor, x_axes: str) -> 
 
 
 def product_factors(name: str, arguments: Arguments) -> tuple[Tensor, Tensor, ContractionAxes] | None:
-    """The two factors of a product and the letters of their axes; None for what is not written as one."""
+    """Return the factors of a product and the letters of their axes, or None for calls of another form."""
     if name == "einsum":
         return _einsum(arguments)
     words = _KEYWORDS.get(name, ("", ""))
@@ -168,7 +168,7 @@ def _letters(count: int, after: int = 0) -> str:
 
 
 def _matmul_axes(first_ndim: int, second_ndim: int) -> ContractionAxes:
-    """Of a tensor product as torch.matmul has it, by the dimensions of its factors."""
+    """Return the axes of a product with the semantics of torch.matmul, from the numbers of dimensions."""
     batch = "ABCDEFGHIJKL"[: max(first_ndim - 2, second_ndim - 2, 0)]
     rows, columns = "m" if first_ndim > 1 else "", "n" if second_ndim > 1 else ""
     first_axes = batch[len(batch) - max(first_ndim - 2, 0) :] + rows + "k"
@@ -196,7 +196,7 @@ def _tensordot(first: Tensor, second: Tensor, dims: Any) -> tuple[Tensor, Tensor
 
 @dataclass(frozen=True)
 class EinsumOperands:
-    """The factors of an einsum, the letters of their axes, and those of the result."""
+    """Factors of an einsum, the letters of their axes, and the letters of the result."""
 
     operands: list[Tensor]
     letters: list[str]
@@ -215,7 +215,7 @@ def _einsum(arguments: Arguments) -> tuple[Tensor, Tensor, ContractionAxes] | No
 
 
 def einsum_operands(arguments: Arguments) -> EinsumOperands | None:
-    """Return what an einsum multiplies, an ellipsis written out; None where its equation is not given."""
+    """Return the operands of an einsum with any ellipsis expanded, or None for a call without an equation."""
     equation, operands = arguments.get(0, arguments.get("equation")), list(_operands(arguments))
     if not isinstance(equation, str):
         return None
@@ -249,6 +249,6 @@ def _operands(arguments: Arguments) -> Iterator[Tensor]:
 
 
 def _expand_ellipsis(term: str, dimensions: int, dots: Sequence[str]) -> str:
-    """An operand's letters, with those that its ellipsis stands for."""
+    """Return the letters of an operand, with its ellipsis expanded."""
     count = dimensions - len(term.replace("...", ""))
     return term.replace("...", "".join(dots[len(dots) - count :]))

@@ -1,4 +1,4 @@
-"""From the arguments of a torch function to the weight it multiplies by."""
+"""Find the weight that a call of a torch function multiplies its input by."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from initbench.trace.torch_ops import WEIGHTED, Arguments
 
 @dataclass(frozen=True)
 class WeightMatmul:
-    """A function's input, weight and bias, as the fields of `Use` have them."""
+    """Input, weight and bias of a call, with the same meaning as the fields of `WeightUse`."""
 
     x: Tensor
     factor: Tensor
@@ -31,14 +31,23 @@ class WeightMatmul:
     fan_out: float
     axis: int
     parts: tuple[str, ...]
-    """Parameters that the weight is made of."""
+    """Names of the parameters that the weight is computed from."""
     groups: int = 1
     transposed: bool = False
     contraction: Contraction | None = None
 
 
 def find_weight_matmul(name: str, arguments: Arguments, provenance: Provenance) -> WeightMatmul | None:
-    """What the function `name` multiplies what comes from the input by; None where that is no weight."""
+    """Return the product with a weight that a call computes.
+
+    Args:
+        name: The plain name of the function.
+        arguments: The arguments of the call.
+        provenance: The known origins of tensors.
+
+    Returns:
+        The product, or None if no tensor that depends on the net's input is multiplied by a weight.
+    """
     result = None
     if name in WEIGHTED:
         result = _layer(name, arguments, provenance)
@@ -90,7 +99,7 @@ def _bilinear(arguments: Arguments, provenance: Provenance) -> WeightMatmul | No
 
 
 def _product(name: str, arguments: Arguments, provenance: Provenance) -> WeightMatmul | None:
-    """Of a product of which one factor is made of parameters alone."""
+    """Return the product of a call if one of its factors is computed from parameters alone."""
     factors = product_factors(name, arguments)
     if factors is None:
         return None
@@ -105,7 +114,7 @@ def _product(name: str, arguments: Arguments, provenance: Provenance) -> WeightM
 
 
 def _summed(arguments: Arguments, provenance: Provenance) -> WeightMatmul | None:
-    """Of a product entry by entry that is summed over an axis of both, such as (x[:, None] * w).sum(-1)."""
+    """Return the product that an elementwise product and a sum form, such as (x[:, None] * w).sum(-1)."""
     pending = provenance.pending(arguments.get(0, arguments.get("input")))
     dims = arguments.get(1, arguments.get("dim"))
     if pending is None or dims is None or isinstance(dims, Tensor):
@@ -136,7 +145,7 @@ def _contracted(
 
 
 def elementwise_product(x: Tensor, weight: Tensor) -> Pending:
-    """A product of x and a weight entry by entry, which a sum may follow."""
+    """Return an elementwise product of x and a weight that a later sum may turn into a contraction."""
     dimensions = max(x.ndim, weight.ndim)
     letters = "abcdefghijklmnopqrstuvwxyz"[:dimensions]
     x_axes, weight_axes = letters[dimensions - x.ndim :], letters[dimensions - weight.ndim :]

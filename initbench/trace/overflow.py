@@ -1,4 +1,4 @@
-"""Where in a pass numbers stop being finite: the operation, and the layer that it stands behind."""
+"""Find the operation of a pass that first produces non-finite numbers, and the layer before it."""
 
 from __future__ import annotations
 
@@ -37,33 +37,34 @@ _OPERATORS = {
     "__matmul__": "matmul",
     "__rmatmul__": "matmul",
 }
-"""Python's operators by the names of what they do."""
+"""Readable names of Python's operators."""
 
 
 @dataclass(frozen=True)
 class Overflow:
-    """An operation that was given numbers and put out something else."""
+    """An operation that received finite numbers and returned non-finite ones."""
 
     operation: str
     layer: str | None
-    """The last weight layer before it; None before the first."""
+    """Name of the last weight layer before the operation; None before the first layer."""
     is_product: bool
-    """Whether it multiplies by a weight."""
+    """Whether the operation multiplies by a weight."""
     in_loss: bool
     bad: int
-    """Entries that are not finite."""
+    """Number of entries that are not finite."""
     entries: int
     not_a_number: bool
-    """Whether the first of them is NaN, not an infinity."""
+    """Whether any of the entries is NaN."""
     low: float
     high: float
-    """Range of the finite numbers that it was given as tensors."""
+    """Upper end of the range of the finite numbers in the input tensors."""
 
 
 class OverflowFinder(TorchFunctionMode):
-    """Follows a pass, while it is entered, from the operation that left the finite numbers to its effects.
+    """Torch function mode that records which operation makes the numbers of a pass non-finite.
 
-    `names`: qualified names of parameters, by the identity of the tensors that the pass uses for them.
+    Args:
+        names: Qualified names of the parameters, by the `id` of the tensors that the pass uses for them.
     """
 
     def __init__(self, names: Mapping[int, str]) -> None:
@@ -73,25 +74,25 @@ class OverflowFinder(TorchFunctionMode):
         self._in_loss = False
         self._causes: dict[int, Overflow] = {}
         self._alive: list[Tensor] = []
-        """Tensors whose identity is in use."""
+        """Tensors that are kept alive so that their `id` stays unique."""
 
     def begin_loss(self) -> None:
-        """The module is done; what follows is the loss."""
+        """Mark the end of the module; all later operations belong to the loss."""
         self._in_loss = True
 
     def cause_of(self, x: Tensor) -> Overflow | None:
-        """The operation that x is not finite because of; None for a finite x."""
+        """Return the operation that made x non-finite, or None for a finite x."""
         return self._causes.get(id(x))
 
     @property
     def first(self) -> Overflow | None:
-        """The first operation of all, which may have been meant: an attention mask, say."""
+        """First recorded operation, which may be intended, as in an attention mask."""
         return next(iter(self._causes.values()), None)
 
     def __torch_function__(
         self, func: Callable[..., Any], _types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Call `func`, and see whether its result is finite."""
+        """Call `func` and check whether its result is finite."""
         keywords = kwargs or {}
         name = plain_name(func)
         if name in _IGNORED:

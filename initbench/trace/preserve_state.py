@@ -1,4 +1,4 @@
-"""Looking at a module and leaving it exactly as it was found."""
+"""Run a module and restore its exact state afterwards."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 @contextmanager
 def preserve_state(module: nn.Module) -> Iterator[None]:
-    """Put back, at the end, all that a pass through `module` can change in it.
+    """Restore, at the end, all state that a pass through `module` can change.
 
-    That is every attribute of every submodule: mode, hooks, counters, the contents of dicts, lists and sets
-    (not of what is nested in them), and the values of tensors that are neither parameters nor buffers. The
-    values of parameters and buffers are the caller's to protect, by passing copies through `functional_call`.
-    The random states of torch, NumPy and Python come back as well.
+    This covers every attribute of every submodule: mode, hooks, counters, the contents of dicts, lists and sets
+    (but not of containers nested in them), and the values of tensors that are neither parameters nor buffers.
+    The random states of torch, NumPy and Python are restored as well. The caller protects the values of
+    parameters and buffers by passing copies through `functional_call`.
     """
     undo = [step for submodule in module.modules() for step in _undo_steps(vars(submodule))]
     with _random_states():
@@ -31,7 +31,7 @@ def preserve_state(module: nn.Module) -> Iterator[None]:
 
 
 def _undo_steps(attributes: dict[str, Any]) -> Iterator[Callable[[], None]]:
-    """Steps that put attributes back, the objects themselves included: handles of hooks refer to them."""
+    """Yield functions that restore the attributes in place, because handles of hooks refer to the objects."""
     yield _refill(attributes)
     for value in attributes.values():
         if isinstance(value, dict | set):

@@ -1,6 +1,6 @@
-"""What the tensors of a pass stand for, by their identity.
+"""Record where each tensor of a pass comes from, by its `id`.
 
-Every tensor that is written down is kept alive, so that no identity is used twice.
+Every recorded tensor is kept alive, so that no `id` is reused.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ from torch import Tensor
 from initbench.trace.weight_use import WeightUse
 
 _MAX_STEPS = 10_000
-"""Nodes of the graph that are looked at on the way back from a tensor of unknown origin."""
+"""Maximum number of graph nodes to visit when searching for the origin of a tensor."""
 
 
 @dataclass(frozen=True)
 class TensorOrigin:
-    """What a tensor that comes from the net's input stands for."""
+    """Origin of a tensor that depends on the net's input."""
 
     use: WeightUse | None = None
-    """The use whose output it is, or whose activation; None for the input, and where several meet."""
+    """Weight use whose output or activation the tensor is; None for the input and for a mix of several."""
     activated: bool = False
     straight: bool = True
-    """Whether nothing but its shape has changed since then."""
+    """Whether only its shape has changed since then."""
     scale: float = 1.0
-    """Constant that the use's output, or its activation, was multiplied by since then."""
+    """Constant factor that the output or activation was multiplied by since then."""
     activation_input: Tensor | None = None
-    """The use's output that went into its activation, without a factor in between."""
+    """Output of the use that went into its activation, without any constant factor."""
     frontier: frozenset[WeightUse] = frozenset()
-    """The uses whose outputs reach it without another weight between."""
+    """Weight uses whose outputs reach the tensor without another weight in between."""
     functions: tuple[str, ...] = ()
-    """Functions on the way from the frontier that are no known activation and not linear."""
+    """Names of nonlinear functions on the way from the frontier that are not known activations."""
     is_mixed: bool = False
-    """Whether tensors that come from the input were multiplied on the way, as in attention."""
+    """Whether input-dependent tensors were multiplied with each other on the way, as in attention."""
     has_varied: bool = False
-    """Whether anything that a weight was given on the way differed from sample to sample."""
+    """Whether the input of any weight on the way differed between samples."""
 
     @property
     def only_use(self) -> WeightUse | None:
-        """The one use that it is a function of, sample by sample; None where several meet."""
+        """Only weight use that the tensor depends on, sample by sample; None if there are several."""
         return next(iter(self.frontier)) if len(self.frontier) == 1 and not self.is_mixed else None
 
 
@@ -51,7 +51,13 @@ INPUT = TensorOrigin()
 def merge_origins(
     origins: Iterable[TensorOrigin], function: str | None = None, *, mixes: bool = False
 ) -> TensorOrigin:
-    """What comes of several, in a function that is no weight: `function` where it is not linear."""
+    """Return the origin of a tensor that is computed from several others without a weight.
+
+    Args:
+        origins: The origins of the arguments.
+        function: The name of the function if it is not linear.
+        mixes: Whether the function multiplies its arguments with each other.
+    """
     several = list(origins)
     functions = dict.fromkeys(name for origin in several for name in origin.functions)
     if function is not None:
@@ -67,7 +73,7 @@ def merge_origins(
 
 @dataclass(frozen=True)
 class Pending:
-    """A product of x and a weight entry by entry, with a letter for each axis of the result."""
+    """An elementwise product of x and a weight, with a letter for each axis of the result."""
 
     x: Tensor
     weight: Tensor
@@ -77,7 +83,7 @@ class Pending:
 
 
 class Provenance:
-    """Tensors that come from the input, those that are made of parameters alone, and constants."""
+    """Origins of tensors: those that depend on the input, those computed from parameters, and constants."""
 
     def __init__(self, names: dict[int, str]) -> None:
         self._origins: dict[int, TensorOrigin] = {}
@@ -88,11 +94,11 @@ class Provenance:
         self._tensors: list[Tensor] = []
 
     def origin(self, x: object) -> TensorOrigin | None:
-        """What x stands for; None for what does not come from the input."""
+        """Return the origin of x, or None if x does not depend on the input."""
         return self._origins.get(id(x))
 
     def record(self, x: Tensor, origin: TensorOrigin) -> None:
-        """Write down what x stands for."""
+        """Record the origin of x."""
         self._tensors.append(x)
         self._origins[id(x)] = origin
         self._pending.pop(id(x), None)
@@ -100,19 +106,19 @@ class Provenance:
             self._nodes[x.grad_fn, x.output_nr] = origin
 
     def parameters_of(self, x: object) -> tuple[str, ...]:
-        """The parameters that x is made of, and nothing else."""
+        """Return the names of the parameters that x is computed from; empty if not from parameters alone."""
         return self._parts.get(id(x), ())
 
     def await_sum(self, x: Tensor, pending: Pending) -> None:
-        """Write down of which product entry by entry x is the result."""
+        """Record the elementwise product that x is the result of."""
         self._pending[id(x)] = pending
 
     def pending(self, x: object) -> Pending | None:
-        """The product entry by entry that x is the result of."""
+        """Return the elementwise product that x is the result of, or None."""
         return self._pending.get(id(x))
 
     def record_constants(self, tensors: Iterable[Tensor]) -> None:
-        """Tensors that neither the input nor a parameter has a part in."""
+        """Record tensors that depend on neither the input nor a parameter."""
         for tensor in tensors:
             if id(tensor) not in self._parts:
                 self._tensors.append(tensor)
@@ -120,7 +126,7 @@ class Provenance:
                 self._origins.pop(id(tensor), None)
 
     def propagate(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
-        """A function that was given nothing of the input: its outputs are made of what its inputs are."""
+        """Record the outputs of a function whose arguments do not depend on the input."""
         parts = tuple(dict.fromkeys(part for x in inputs for part in self.parameters_of(x)))
         if not parts:
             self.record_constants(outputs)
@@ -130,7 +136,7 @@ class Provenance:
             self._parts[id(output)] = parts
 
     def is_known(self, x: Tensor) -> bool:
-        """Whether x was put out by a function that was seen, or was there before the pass."""
+        """Whether x is the result of a traced function, or existed before the pass."""
         return id(x) in self._origins or id(x) in self._parts or id(x) in self._constants
 
     def recover(self, x: Tensor, samples: int) -> None:
@@ -151,7 +157,7 @@ class Provenance:
             self._parts[id(x)] = tuple(dict.fromkeys(leaves))
 
     def _trace_back(self, x: Tensor) -> tuple[list[TensorOrigin], list[str]]:
-        """Going back from x: what is met first that is known, and parameters that are met without that."""
+        """Return the first known origins on the graph's paths back from x, and parameters on other paths."""
         waiting: list[tuple[Any, int]] = [(x.grad_fn, x.output_nr)]
         visited: set[tuple[Any, int]] = set()
         origins: list[TensorOrigin] = []

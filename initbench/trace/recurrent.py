@@ -1,4 +1,4 @@
-"""LSTM, GRU and RNN written out step by step, so that every step can be looked at."""
+"""LSTM, GRU and RNN computed step by step, so that each step can be measured."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch.nn import functional as F
 from initbench.trace.torch_ops import Arguments
 
 LAYERS = {"lstm": "lstm", "gru": "gru", "rnn_tanh": "rnn_tanh", "rnn_relu": "rnn_relu"}
-"""torch's functions of whole sequences, by the cell that they repeat."""
+"""Functions of torch that process whole sequences, with the cell that they repeat."""
 CELLS = {f"{cell}_cell": cell for cell in LAYERS}
-"""torch's functions of one step."""
+"""Functions of torch that compute one step, with their cell."""
 
 
 @dataclass(frozen=True)
 class CellWeights:
-    """The weights of one cell, (gates · H, inputs) and (gates · H, H), biases, and an LSTM projection."""
+    """Weights of one cell, (gates · H, inputs) and (gates · H, H), biases, and an LSTM's projection."""
 
     from_input: Tensor
     from_state: Tensor
@@ -31,28 +31,28 @@ class CellWeights:
 
 @dataclass(frozen=True)
 class Step:
-    """What one step of a cell shows."""
+    """Tensors of one step of a cell."""
 
     from_input: Tensor
     """W x + b, (B, gates · H)."""
     from_state: Tensor
     """W h + b, (B, gates · H)."""
     gates: dict[str, Tensor]
-    """What goes into the activation of each gate, (B, H), by the names of the activation and the gate."""
+    """Pre-activation of each gate, (B, H), by the names of the activation and the gate."""
     state: Tensor
-    """What the cell puts out, (B, H)."""
+    """Output of the cell, (B, H)."""
     memory: Tensor | None
-    """The cell state of an LSTM."""
+    """Cell state of an LSTM; None for other cells."""
     emitted: Tensor | None = None
-    """The state as it goes up and not on to the next step; None where the two cannot be told apart."""
+    """Copy of the state that goes to the layer above, not to the next step; None if both are one tensor."""
 
 
 StepCallback = Callable[[CellWeights, Tensor, Step], None]
-"""Who is told of a step: the weights, the input, and what came of them."""
+"""Callback for each step, with the weights, the input of the step and its tensors."""
 
 
 def cell_step(cell: str, x: Tensor, state: Tensor, memory: Tensor | None, weights: CellWeights) -> Step:
-    """One step of a cell as torch defines it, from x (B, inputs) and its state (B, H)."""
+    """Compute one step of a cell as torch defines it, from x (B, inputs) and its state (B, H)."""
     from_input = F.linear(x, weights.from_input, weights.input_bias)
     from_state = F.linear(state, weights.from_state, weights.state_bias)
     if cell == "lstm":
@@ -82,7 +82,7 @@ def cell_step(cell: str, x: Tensor, state: Tensor, memory: Tensor | None, weight
 
 
 def run_cell(cell: str, arguments: Arguments, on_step: StepCallback) -> Any:
-    """The same as torch's function of one step, called with `given`."""
+    """Compute the result of torch's function of one step, and pass the step to `on_step`."""
     words = ("input", "hx", "w_ih", "w_hh", "b_ih", "b_hh")
     values: list[Any] = [arguments.get(position, arguments.get(word)) for position, word in enumerate(words)]
     x, hidden, *tensors = values
@@ -95,14 +95,14 @@ def run_cell(cell: str, arguments: Arguments, on_step: StepCallback) -> Any:
 
 @dataclass(frozen=True)
 class _Call:
-    """The arguments of one of torch's functions of whole sequences."""
+    """Arguments of one of torch's functions of whole sequences."""
 
     steps: list[Tensor]
-    """The input of each step, (B, inputs); B falls from step to step in a packed sequence."""
+    """Input of each step, (B, inputs); B decreases from step to step in a packed sequence."""
     states: Tensor
     memories: Tensor | None
     weights: list[CellWeights]
-    """Of each layer, and within it of each direction."""
+    """Weights of each layer, and within a layer of each direction."""
     layers: int
     dropout: float
     is_training: bool
@@ -111,9 +111,9 @@ class _Call:
 
 
 def run_layers(cell: str, arguments: Arguments, on_step: StepCallback) -> tuple[Tensor, ...]:
-    """The same as torch's function of whole sequences, called with `given`: output and last states.
+    """Compute the result of torch's function of whole sequences: the output and the last states.
 
-    Steps are told of layer by layer, and within a layer direction by direction.
+    Steps are passed to `on_step` layer by layer, and within a layer direction by direction.
     """
     call = _parse_call(cell, arguments)
     directions = len(call.weights) // call.layers
@@ -141,12 +141,12 @@ def run_layers(cell: str, arguments: Arguments, on_step: StepCallback) -> tuple[
 
 
 def is_bidirectional(arguments: Arguments) -> bool:
-    """Whether one of torch's functions of whole sequences was told to go both ways."""
+    """Whether the arguments of one of torch's functions of whole sequences ask for both directions."""
     return bool(arguments[8] if _is_packed(arguments) else arguments[7])
 
 
 def _is_packed(arguments: Mapping[Any, Any]) -> bool:
-    """Whether the batch is a packed sequence: data and the sizes of the steps."""
+    """Whether the batch is a packed sequence, given as data and the batch size of each step."""
     return isinstance(arguments[1], Tensor) and isinstance(arguments[3], tuple | list)
 
 
@@ -158,7 +158,7 @@ def _run_direction(
     weights: CellWeights,
     on_step: StepCallback,
 ) -> tuple[list[Tensor], Tensor, Tensor | None]:
-    """All steps in one direction: what each puts out, and the last state of every sample."""
+    """Return the output of each step in one direction, and the last states of every sample."""
     state, memory = start
     outputs: dict[int, Tensor] = {}
     for index in order:

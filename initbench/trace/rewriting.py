@@ -1,4 +1,4 @@
-"""Products of an input with several weights, or in an unusual layout, as functions that a tracer knows."""
+"""Rewrite products with several weights, or in an unusual layout, as functions that a tracer supports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from initbench.trace.torch_ops import Arguments
 REWRITTEN = frozenset(
     {"einsum", "linalg_multi_dot", "multi_dot", "chain_matmul", "conv_tbc", "linalg_vecdot"}
 )
-"""Functions that may be a product with several weights, or one whose layout no layer has."""
+"""Functions that may multiply by several weights, or in a layout that no layer has."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class _Factor:
     tensor: Tensor
     letters: str
     is_input: bool
-    """Whether it comes from the net's input."""
+    """Whether the tensor depends on the net's input."""
 
 
 def rewrite_product(name: str, arguments: Arguments, provenance: Provenance) -> Callable[[], Tensor] | None:
-    """Return what computes the same with one weight at a time; None where the function can stay as it is."""
+    """Return an equivalent function with one weight at a time, or None if no rewrite is needed."""
     if name == "einsum":
         return _einsum(arguments, provenance)
     if name == "conv_tbc":
@@ -54,7 +54,7 @@ def _einsum(arguments: Arguments, provenance: Provenance) -> Callable[[], Tensor
 
 
 def _contracted(factors: Sequence[_Factor], output: str) -> Tensor:
-    """Return the sum of products, made of two factors at a time."""
+    """Return the contraction of all factors, computed two at a time."""
     remaining = [_without_lone_letters(factor, factors, output) for factor in factors]
     while len(remaining) > 1:
         pair = _next_pair(remaining, output)
@@ -72,7 +72,7 @@ def _needed_letters(letters: str, needed: str) -> str:
 
 
 def _without_lone_letters(factor: _Factor, factors: Sequence[_Factor], output: str) -> _Factor:
-    """Sum a factor over the letters that stand nowhere else."""
+    """Sum a factor over the letters that occur nowhere else."""
     needed = output + "".join(other.letters for other in factors if other is not factor)
     letters = _needed_letters(factor.letters, needed)
     if letters == factor.letters:
@@ -84,7 +84,7 @@ def _without_lone_letters(factor: _Factor, factors: Sequence[_Factor], output: s
 def _next_pair(factors: Sequence[_Factor], output: str) -> tuple[_Factor, _Factor]:
     """Return the two factors to multiply next: an input and a weight that sums over some of its letters.
 
-    Inputs that one weight sums over together, as in a bilinear layer, are multiplied with each other first.
+    Inputs that one weight contracts together, as in a bilinear layer, are multiplied with each other first.
     """
     inputs = [factor for factor in factors if factor.is_input]
     weights = sorted((factor for factor in factors if not factor.is_input), key=lambda f: len(f.letters))
@@ -116,7 +116,7 @@ def _shared(first: _Factor, second: _Factor) -> str:
 
 
 def _chain(arguments: Arguments, provenance: Provenance) -> Callable[[], Tensor] | None:
-    """Return products from the first input on, to the right and then to the left."""
+    """Return a function that multiplies from the first input, to the right and then to the left."""
     matrices = arguments.get(0, arguments.get("tensors"))
     if isinstance(matrices, Tensor):
         matrices = [arguments[index] for index in sorted(key for key in arguments if isinstance(key, int))]
@@ -136,7 +136,7 @@ def _chain(arguments: Arguments, provenance: Provenance) -> Callable[[], Tensor]
 
 
 def _convolution(arguments: Arguments, provenance: Provenance) -> Callable[[], Tensor] | None:
-    """Return a convolution of x (T, B, in) with a weight (T, in, out) in the layout of conv1d."""
+    """Return a function that computes conv_tbc, x (T, B, in) and weight (T, in, out), by conv1d."""
     words = ("input", "weight", "bias", "pad")
     x, weight, bias, pad = (
         arguments.get(position, arguments.get(word)) for position, word in enumerate(words)
@@ -156,7 +156,7 @@ def _convolution(arguments: Arguments, provenance: Provenance) -> Callable[[], T
 
 
 def _dot(arguments: Arguments, provenance: Provenance) -> Callable[[], Tensor] | None:
-    """Return the sum over an axis of a product entry by entry."""
+    """Return a function that sums an elementwise product over an axis."""
     first, second = arguments.get(0, arguments.get("x")), arguments.get(1, arguments.get("y"))
     if (
         not isinstance(first, Tensor)
@@ -170,7 +170,7 @@ def _dot(arguments: Arguments, provenance: Provenance) -> Callable[[], Tensor] |
 
 
 def _has_weight(factors: Iterable[Any], provenance: Provenance) -> bool:
-    """Whether a product with what comes from the input has a weight among its factors."""
+    """Whether the factors include both a weight and a tensor that depends on the input."""
     several = list(factors)
     return any(provenance.origin(x) is not None for x in several) and any(
         provenance.parameters_of(x) for x in several

@@ -1,6 +1,6 @@
-"""What torch's functions are to a tracer: products with weights, activations, norms, or neither.
+"""Classify torch's functions for a tracer: products with weights, activations, norms, and others.
 
-Functions are known by the names that torch calls them by, in place or not.
+Functions are identified by torch's name for them, without the suffix of in-place variants.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from torch import Tensor
 from initbench.components.activation import BoundActivation, bound
 
 Arguments = dict[str | int, Any]
-"""What a function was called with: positional arguments by place, the others by name."""
+"""Arguments of a call: positional ones by position, the others by name."""
 
 
 @dataclass(frozen=True)
 class NamedActivation:
-    """An activation that a pass went through."""
+    """An activation that a pass applied."""
 
     label: str
     bound: BoundActivation | None = None
-    """What the registry knows of it; None for one that is not in it."""
+    """Registered activation; None for one that is not in the registry."""
 
     def scaled(self, *, input_scale: float = 1.0, output_scale: float = 1.0) -> NamedActivation:
-        """Return c·φ(a·x), for constants a before the activation and c behind it."""
+        """Return c·φ(a·x), for constants a before the activation and c after it."""
         if input_scale == output_scale == 1.0:
             return self
         if self.bound is not None:
@@ -58,29 +58,29 @@ RESHAPES = frozenset(
     | {"movedim", "__getitem__", "to", "float", "double", "type", "requires_grad_", "expand", "identity"}
     | {"t", "T", "mT", "transpose", "swapaxes", "swapdims"}
 )
-"""What hands every entry on as it is."""
+"""Functions that keep every entry as it is."""
 
 PASSES = frozenset(
     {f"{kind}_pool{n}d" for kind in ("max", "avg", "adaptive_avg", "adaptive_max") for n in (1, 2, 3)}
     | {f"{kind}dropout{n}" for kind in ("", "feature_", "alpha_") for n in ("", "1d", "2d", "3d")}
     | {"mean", "pad", "interpolate", "chunk", "split", "roll", "max_pool2d_with_indices", "stochastic_depth"}
 )
-"""What changes the entries and still leaves the activation of a layer, or its output, what it is."""
+"""Functions that change entries, after which the tensor still counts as the activation or output."""
 
 FACTORIES = frozenset(
     {f"{kind}_{how}" for kind in ("new", "") for how in ("zeros", "ones", "full", "empty", "tensor") if kind}
     | {f"{kind}_like" for kind in ("zeros", "ones", "full", "empty", "rand", "randn", "randint")}
     | {"zero", "fill", "normal", "uniform", "new_empty_strided"}
 )
-"""What takes the shape of a tensor and nothing of what is in it."""
+"""Functions that use the shape of a tensor and not its values."""
 
 PRODUCTS = frozenset(
     {"matmul", "__matmul__", "__rmatmul__", "linalg_matmul", "mm", "bmm", "mv", "dot", "inner", "tensordot"}
     | {"addmm", "addbmm", "baddbmm", "einsum"}
 )
-"""What is linear in each of its factors."""
+"""Functions that are linear in each of their factors."""
 MIXTURES = PRODUCTS | {"scaled_dot_product_attention", "softmax", "cdist", "linear"}
-"""What sums over entries with shares that come from the input too."""
+"""Functions that sum over entries with coefficients that may depend on the input."""
 
 LINEAR = frozenset(
     {"neg", "__neg__", "cat", "stack", "concat", "concatenate", "hstack", "vstack", "sum", "cumsum", "flip"}
@@ -111,14 +111,14 @@ LINEAR = frozenset(
         "real",
     }
 )
-"""Other functions that no activation is made of."""
+"""Other linear functions, which never form an activation."""
 
 SUMS = frozenset({"add", "__add__", "__radd__", "__iadd__", "sub", "__sub__", "__isub__"})
 SCALINGS = frozenset({"mul", "__mul__", "__rmul__", "__imul__", "div", "__truediv__", "__itruediv__"})
 
 
 def plain_name(function: Callable[..., Any]) -> str:
-    """torch's name of a function, without the mark of writing in place; of a property, the property's."""
+    """Return torch's name of a function or property, without the suffix of in-place variants."""
     name = str(getattr(function, "__name__", ""))
     if name == "__get__":
         name = str(getattr(getattr(function, "__self__", None), "__name__", ""))
@@ -127,7 +127,7 @@ def plain_name(function: Callable[..., Any]) -> str:
 
 
 def call_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
-    """The arguments of a call by place and by name."""
+    """Return the arguments of a call by position and by name."""
     arguments: Arguments = dict(enumerate(args))
     for name, value in kwargs.items():
         arguments[name] = value
@@ -135,7 +135,7 @@ def call_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
 
 
 def constant_factor(name: str, arguments: Arguments) -> float | None:
-    """The number that a function multiplies its tensor by; None where there is no such constant."""
+    """Return the constant that a call multiplies its tensor by, or None if there is none."""
     if name not in SCALINGS or arguments.get("rounding_mode") is not None:
         return None
     first, second = arguments.get(0, arguments.get("input")), arguments.get(1, arguments.get("other"))
@@ -154,7 +154,7 @@ def _number(x: Any) -> float | None:
 
 
 def norm_module(class_name: str) -> str | None:
-    """The kind of norm that a module of that class is, by its name; None where the name speaks of none."""
+    """Return the kind of norm that the name of a module class indicates, or None if it is not a norm."""
     lowered = class_name.lower()
     if "norm" not in lowered:
         return None
@@ -164,7 +164,7 @@ def norm_module(class_name: str) -> str | None:
 
 
 def activation_of_call(name: str, arguments: Arguments) -> NamedActivation | None:
-    """The activation that a call of the function `name` applies; None for what is none."""
+    """Return the activation that a call of the function `name` applies, or None."""
     if name in _PLAIN:
         return _registered(_PLAIN[name])
     if name in _WITH_OPTIONS:
@@ -173,7 +173,7 @@ def activation_of_call(name: str, arguments: Arguments) -> NamedActivation | Non
 
 
 def gated_activation(by: NamedActivation) -> NamedActivation:
-    """x·c·g(a·x), for a gate that is itself an activation of x: (c/a)·φ(a·x) with φ(x) = x·g(x)."""
+    """Return x·c·g(a·x) for a gate that is an activation of x: (c/a)·φ(a·x) with φ(x) = x·g(x)."""
     gate = by.label if by.bound is None else by.bound.entry.name
     if gate not in _GATED:
         return NamedActivation(f"x·{by.label}(x)")
@@ -184,7 +184,7 @@ def gated_activation(by: NamedActivation) -> NamedActivation:
 
 
 def chain_activations(inner: NamedActivation, outer: NamedActivation) -> NamedActivation:
-    """The activation outer(inner(x))."""
+    """Return the activation outer(inner(x))."""
     return NamedActivation(f"{outer.label}∘{inner.label}")
 
 

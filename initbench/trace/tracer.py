@@ -1,4 +1,4 @@
-"""Follow one pass through any nn.Module: every function that torch is asked for passes by here."""
+"""Follow one pass through any nn.Module by intercepting every call of a torch function."""
 
 from __future__ import annotations
 
@@ -27,20 +27,22 @@ from initbench.trace.weight_use import (
 )
 
 _OPENED = frozenset({"multi_head_attention_forward"})
-"""Functions written in Python that multiply by weights inside."""
+"""Functions written in Python that multiply by weights internally."""
 _IGNORED = frozenset({"shape", "dtype", "device", "is_cuda", "requires_grad", "size", "dim", "numel", "ndim"})
 _LOOK_UPS = frozenset({"embedding", "embedding_bag"})
 _CONVERSIONS = frozenset({"from_numpy", "as_tensor", "tensor", "asarray", "frombuffer"})
-"""Functions of data that may come from the input by a way around torch."""
+"""Functions that create tensors from data, which may depend on the input outside of torch."""
 
 TracedArguments = list[tuple[Tensor, TensorOrigin]]
-"""The arguments of a function that come from the net's input."""
+"""Arguments of a function that depend on the net's input, with their origins."""
 
 
 class Tracer(TorchFunctionMode):
-    """Finds the uses of weights while it is entered, and tells `observer` of their outputs.
+    """Torch function mode that finds the uses of weights and passes their outputs to an observer.
 
-    `names`: qualified names of parameters, by the identity of the tensors that the pass uses for them.
+    Args:
+        names: Qualified names of the parameters, by the `id` of the tensors that the pass uses for them.
+        observer: Receiver of the tensors.
     """
 
     def __init__(self, names: dict[int, str], observer: TraceObserver) -> None:
@@ -53,21 +55,23 @@ class Tracer(TorchFunctionMode):
         self._seen: set[str] = set()
         self._looked_up: set[str] = set()
         self._bare_outputs: set[int] = set()
-        """Identities of outputs of weights with no norm behind them."""
+        """Values of `id` of weight outputs that no norm follows."""
         self._recurrent_layers: dict[tuple[int, int], RecurrentLayer] = {}
         self._samples = 0
 
     def start(self, inputs: Iterable[Tensor], samples: int, constants: Iterable[Tensor] = ()) -> None:
-        """Register the tensors that go into the net, which has `constants` besides its parameters."""
+        """Register the inputs of the net, and the constants that it holds in addition to its parameters."""
         self._samples = samples
         for x in inputs:
             self._provenance.record(x, INPUT)
         self._provenance.record_constants(constants)
 
     def finish(self, parameters: dict[str, Tensor], outputs: Iterable[Tensor] = ()) -> TraceResult:
-        """What was found; matrices among the parameters that are in no use are named.
+        """Return the result of the trace, with a reason for every parameter matrix without a use.
 
-        `outputs` are those of the net, the main one first.
+        Args:
+            parameters: The parameters of the net by name.
+            outputs: The outputs of the net, the main one first.
         """
         for output in outputs:
             self._recover([output])
@@ -87,11 +91,11 @@ class Tracer(TorchFunctionMode):
         return self._found
 
     def enter_module(self, name: str) -> None:
-        """A submodule of that name begins."""
+        """Register that the submodule `name` begins."""
         self._modules.append((name, len(self._found.uses)))
 
     def leave_module(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        """It has ended. What a user's own module was that changes no shape is told by what it is made of."""
+        """Register that a submodule has ended, which may be a custom norm or activation."""
         _, uses_before = self._modules.pop()
         x = inputs[0] if len(inputs) == 1 else None
         if not isinstance(x, Tensor) or not isinstance(output, Tensor) or x.shape != output.shape:
@@ -113,7 +117,7 @@ class Tracer(TorchFunctionMode):
             self._set_activation(origin, NamedActivation(type(module).__name__), x.detach(), output)
 
     def _is_known(self, use: WeightUse, output: Tensor) -> bool:
-        """Whether the output is already known to be an activation of the catalogue."""
+        """Whether the output is already recognised as an activation of the catalogue."""
         origin, activation = self._provenance.origin(output), use.activation
         return (
             origin is not None
@@ -125,7 +129,7 @@ class Tracer(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], _types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Call `func`, and see what its result stands for."""
+        """Call `func` and record the origin of its result."""
         keywords = kwargs or {}
         name = torch_ops.plain_name(func)
         if name in _OPENED and isinstance(func, types.FunctionType):
@@ -149,7 +153,7 @@ class Tracer(TorchFunctionMode):
         return result
 
     def _check_rows(self, arguments: Arguments) -> None:
-        """Raise IndexError for rows that an embedding does not have; a GPU would be of no use afterwards."""
+        """Raise IndexError for indices outside of an embedding, which would leave a GPU in a broken state."""
         rows, table = arguments.get(0), arguments.get(1)
         if not isinstance(rows, Tensor) or not isinstance(table, Tensor) or not rows.numel():
             return
@@ -165,7 +169,7 @@ class Tracer(TorchFunctionMode):
             )
 
     def _recurrent(self, name: str, arguments: Arguments) -> Any:
-        """A recurrent layer, or one step of it, written out."""
+        """Compute a recurrent layer, or one step of it, step by step."""
         self._recover(_tensors(arguments.values()))
         layers: list[RecurrentLayer] = []  # of this call, in order
         goes_both_ways = name in LAYERS and is_bidirectional(arguments)
@@ -191,7 +195,7 @@ class Tracer(TorchFunctionMode):
     def _recurrent_layer(
         self, name: str, weights: CellWeights, x: Tensor, step: Step, layers: list[RecurrentLayer]
     ) -> RecurrentLayer:
-        """The layer of these weights: of a cell from its first step on, of a sequence within one call."""
+        """Return the layer of these weights: for a cell over all calls, for a sequence within one call."""
         key = (id(weights.from_input), id(weights.from_state))
         layer = self._recurrent_layers.get(key)
         if layer is not None and (name in CELLS or layer in layers):
@@ -224,7 +228,7 @@ class Tracer(TorchFunctionMode):
         return layer
 
     def _copy_activation_input(self, name: str, arguments: Arguments) -> Tensor | None:
-        """A copy of what an activation is given, which may write over it."""
+        """Return a copy of an activation's input, which it may overwrite; None for other functions."""
         origin = self._provenance.origin(arguments.get(0))
         if origin is None or origin.use is None or torch_ops.activation_of_call(name, arguments) is None:
             return None
@@ -261,13 +265,13 @@ class Tracer(TorchFunctionMode):
             self._await_sum(traced[0][0], inputs, outputs[0])
 
     def _recover(self, tensors: Iterable[Tensor]) -> None:
-        """Find out what tensors stand for that came out of something that was not seen."""
+        """Find the origins of tensors that functions returned which were not traced."""
         for x in tensors:
             if not self._provenance.is_known(x) and not _is_wrapped(x):
                 self._provenance.recover(x, self._samples)
 
     def _await_sum(self, x: Tensor, inputs: list[Tensor], output: Tensor) -> None:
-        """A sum over an axis may make a product with a weight of one that is taken entry by entry."""
+        """Record an elementwise product with a weight, which a later sum may turn into a contraction."""
         weight = next((other for other in inputs if other is not x), x)
         if _is_matrix(weight) and self._provenance.parameters_of(weight):
             self._provenance.await_sum(output, elementwise_product(x, weight))
@@ -304,7 +308,7 @@ class Tracer(TorchFunctionMode):
             self._merge(name, traced, output)
 
     def _merge(self, name: str, traced: TracedArguments, output: Tensor) -> None:
-        """A function of what comes from the input, of which nothing is known but where it comes from."""
+        """Record the output of a function of which only the origins of its arguments are known."""
         is_linear = name in torch_ops.LINEAR or (name in torch_ops.PRODUCTS and len(traced) == 1)
         function = None if is_linear else name
         mixes = name in torch_ops.MIXTURES and (len(traced) > 1 or name == "softmax")
@@ -313,8 +317,8 @@ class Tracer(TorchFunctionMode):
         )
 
     def _record_unseen(self, name: str, inputs: Iterable[Tensor], why: str = "") -> None:
-        """Parameters that meet what comes from the input, in a function that is no use."""
-        why = why or f"{name} uses it, which is no weight layer that initbench knows"
+        """Record parameters in a call that combines them with the input in an unsupported way."""
+        why = why or f"{name} uses it, which is not a weight layer that initbench supports"
         if name in _LOOK_UPS:
             why = "an embedding looks rows up and sums nothing"
         moves = torch_ops.SUMS | torch_ops.LINEAR | torch_ops.RESHAPES | {"prelu"}
@@ -364,9 +368,9 @@ class Tracer(TorchFunctionMode):
         return use
 
     def _source(self, origin: TensorOrigin, x: Tensor) -> WeightUse | None:
-        """The use whose activation, or output without one, x is. All that x comes of feed a weight.
+        """Return the use whose activation (or output, if it has none) x is, and mark all sources of x.
 
-        What is no activation that is known, and comes of one use alone, is taken for that one's activation.
+        An unknown nonlinear function of a single use counts as the activation of that use.
         """
         for use in origin.frontier:
             use.feeds = True
@@ -384,7 +388,7 @@ class Tracer(TorchFunctionMode):
         return origin.use if is_whole else None
 
     def _take_factor(self, origin: TensorOrigin, x: Tensor) -> None:
-        """Count a constant factor behind an activation as part of it, once the product feeds a weight."""
+        """Include a constant factor after an activation in it, once the product feeds a weight."""
         use = origin.use
         if use is None or not origin.activated or origin.scale == 1.0 or use.activation is None:
             return
@@ -403,7 +407,7 @@ class Tracer(TorchFunctionMode):
         return next((name for name, _ in self._modules[::-1] if name), "+".join(parts) or "computed")
 
     def _record_output(self, use: WeightUse, output: Tensor) -> None:
-        """The output of a weight, of the bias that is added to it, or of the norm layer behind it."""
+        """Record the output of a weight, of the added bias, or of the norm layer after it."""
         origin = TensorOrigin(use, frontier=frozenset([use]), has_varied=not use.was_constant)
         self._provenance.record(output, origin)
         if use.norm is None:
@@ -421,7 +425,7 @@ class Tracer(TorchFunctionMode):
     def _add_constant(
         self, arguments: Arguments, traced: tuple[Tensor, TensorOrigin], output: Tensor
     ) -> None:
-        """Something that does not come from the input is added: a bias right behind its weight, say."""
+        """Record a sum with an input-independent tensor, such as a bias directly after its weight."""
         (x, origin), others = traced, list(_tensors(arguments.values()))
         bias = next(
             (other for other in others if other is not x and self._provenance.parameters_of(other)), None
@@ -441,7 +445,7 @@ class Tracer(TorchFunctionMode):
         activation_input: Tensor | None,
         output: Tensor,
     ) -> None:
-        """An activation of a use's output, or of its activation."""
+        """Record an activation of the output of a use, or of its activation."""
         use = origin.use
         if use is None:
             self._provenance.record(output, merge_origins([origin], activation.label))
@@ -476,7 +480,7 @@ class Tracer(TorchFunctionMode):
         )
 
     def _add_branch(self, traced: TracedArguments, output: Tensor) -> None:
-        """A branch meets what went past it, through weights or not: the branch has more weights in a row."""
+        """Record the sum of a residual branch, the longer chain of weights, and its skip connection."""
         ends = [(x, o) for x, o in traced if o.use is not None and not o.activated]
         ends = [end for end in ends if end[1].use and not end[1].use.joins_residual] or ends
         together = merge_origins(origin for _, origin in traced)
@@ -499,23 +503,23 @@ class Tracer(TorchFunctionMode):
         self._provenance.record(output, replace(together, use=origin.use))
 
     def _norm_of_branch(self, skip: Tensor, skip_origin: TensorOrigin) -> None:
-        """A layer whose bare output goes past the branch has no norm: the branch begins with that."""
+        """Withdraw the norm of a layer whose bare output is the skip connection; it belongs to the branch."""
         use = skip_origin.only_use
         if use is not None and use.norm is not None and id(skip) in self._bare_outputs:
             use.norm = None
             self._observer.without_norm(use)
 
     def _branch_start(self, last: WeightUse, skip_origin: TensorOrigin) -> int:
-        """Index of the first use of the branch that ends in `last`, where `past` went past it.
+        """Return the index of the first use of the branch that ends in `last`.
 
-        It begins behind the last sum, or behind the weights whose output went past the branch.
+        The branch begins after the last sum, or after the weights whose output is the skip connection.
         """
         last_sum = self._found.additions[-1].use.index if self._found.additions else 0
         fork = max((use.index for use in skip_origin.frontier if use.index < last.index), default=0)
         return max(last_sum, fork) + 1
 
     def _gate(self, traced: TracedArguments, output: Tensor) -> None:
-        """x·g(x) is an activation of x; any other product of what comes from the input is nothing known."""
+        """Record x·g(x) as an activation of x, and any other product of input-dependent tensors as unknown."""
         gates = [origin for _, origin in traced if origin.activated]
         plain = [(x, origin) for x, origin in traced if not origin.activated]
         if not gates or not plain or gates[0].use is None or plain[0][1].use is not gates[0].use:
@@ -533,12 +537,12 @@ class Tracer(TorchFunctionMode):
 
 
 def _has_parts(provenance: Provenance, arguments: Arguments) -> bool:
-    """Whether a parameter, or what is made of some, is among the arguments: it is learned, no constant."""
+    """Whether an argument is computed from parameters, so that it is learned and not a constant."""
     return any(provenance.parameters_of(x) for x in _tensors(arguments.values()))
 
 
 def _without_dispatch(function: types.FunctionType) -> Callable[..., Any]:
-    """The same function without its own look for a mode, so that the functions it calls find it."""
+    """Return a copy of a function that skips its own dispatch, so that the calls inside are dispatched."""
     scope = {**function.__globals__, "has_torch_function": lambda _arguments: False}
     twin = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__)
     twin.__kwdefaults__ = function.__kwdefaults__
@@ -546,7 +550,7 @@ def _without_dispatch(function: types.FunctionType) -> Callable[..., Any]:
 
 
 def _pair_directions(forward: RecurrentLayer, backward: RecurrentLayer) -> None:
-    """Write down that two recurrent layers are one that goes both ways."""
+    """Link two recurrent layers as the two directions of one layer."""
     for use, reverse in (
         (forward.from_input, backward.from_input),
         (forward.from_state, backward.from_state),
@@ -555,7 +559,7 @@ def _pair_directions(forward: RecurrentLayer, backward: RecurrentLayer) -> None:
 
 
 def _both_directions(origin: TensorOrigin) -> WeightUse | None:
-    """Return the first of two uses that are a recurrent layer in both directions, if nothing else is met."""
+    """Return the first of two uses if they are the two directions of one recurrent layer, else None."""
     first, *others = _in_order(origin.frontier) or (None,)
     is_whole = first is not None and others == [first.other_direction] and not origin.is_mixed
     return first if is_whole else None
@@ -567,22 +571,22 @@ def _in_order(uses: Iterable[WeightUse]) -> tuple[WeightUse, ...]:
 
 
 def _path_length(use: WeightUse | None) -> tuple[int, int]:
-    """How long the way through weights is; of two as long, the later one is longer."""
+    """Return a sort key for uses: the length of the chain of weights, then the position in the pass."""
     return (0, 0) if use is None else (use.chain_length, use.index)
 
 
 def _comes_with_torch(module: nn.Module) -> bool:
-    """Whether it comes with torch, whose functions are known."""
+    """Whether the module belongs to torch or torchvision, whose functions are supported."""
     return type(module).__module__.startswith(("torch.", "torchvision."))
 
 
 def _is_bare(module: nn.Module) -> bool:
-    """Whether it has neither parts nor parameters."""
+    """Whether the module has neither submodules nor parameters."""
     return next(module.children(), None) is None and next(module.parameters(), None) is None
 
 
 def _sizes(branch: Tensor, skip: Tensor, total: Tensor) -> tuple[float, float, float]:
-    """E[x²] of the two parts of a sum, one of which it may have been written over, and of the sum."""
+    """Return E[x²] of branch, skip and sum; the sum may have overwritten the branch or the skip."""
     parts = [
         total.detach() - skip_size.detach() if part is total else part.detach()
         for part, skip_size in ((branch, skip), (skip, branch))
@@ -594,7 +598,7 @@ def _sizes(branch: Tensor, skip: Tensor, total: Tensor) -> tuple[float, float, f
 
 
 def _state_origin(layers: Iterable[RecurrentLayer]) -> TensorOrigin:
-    """What recurrent layers put out, in each direction."""
+    """Return the origin of the output of recurrent layers, one for each direction."""
     uses = [layer.from_state for layer in layers]
     return TensorOrigin(
         use=uses[0] if len(uses) == 1 else None,
@@ -606,17 +610,17 @@ def _state_origin(layers: Iterable[RecurrentLayer]) -> TensorOrigin:
 
 
 def _is_matrix(x: Tensor) -> bool:
-    """Whether two axes or more have several entries."""
+    """Whether at least two axes have more than one entry."""
     return sum(size > 1 for size in x.shape) > 1
 
 
 def _is_wrapped(x: Tensor) -> bool:
-    """Whether a `torch.func` transform has x stand for one sample, or for a number with its derivative."""
+    """Whether x is a wrapper of a `torch.func` transform, for one sample or a value with its derivative."""
     return bool(torch._C._functorch.is_functorch_wrapped_tensor(x))
 
 
 def _varies(x: Tensor) -> bool:
-    """Whether x (B, …) is not the same for every sample."""
+    """Whether x (B, …) differs between samples."""
     return bool((x.detach() != x.detach()[:1]).any())
 
 

@@ -1,4 +1,4 @@
-"""What a tracer finds in a pass: uses of weights, sums of residual branches, and what it could not see."""
+"""Results of a tracer: uses of weights, sums of residual branches, and weights that it could not follow."""
 
 from __future__ import annotations
 
@@ -14,71 +14,71 @@ if TYPE_CHECKING:
     from initbench.trace.recurrent import Step
 
 UNUSED = "no function of this pass was given it"
-"""Why a parameter is in no use of which nothing else is known."""
+"""Reason for a parameter without a use if no other reason is known."""
 
 
 @dataclass(eq=False)
 class WeightUse:
-    """One multiplication by a weight, and what comes of it."""
+    """One multiplication by a weight, with its position in the net."""
 
     index: int
-    """From 1, in the order of the pass."""
+    """Index from 1, in the order of the pass."""
     name: str
-    """Qualified name of the layer, or of the weight where it is not called `weight`."""
+    """Qualified name of the layer, or of the weight if it is not called `weight`."""
     operation: str
-    """torch's function."""
+    """Name of torch's function."""
     factor: Tensor
-    """The weight as the pass multiplies by it, a node of the graph."""
+    """Weight tensor in the autograd graph of the pass."""
     bias: Tensor | None
     fan_in: float
     fan_out: float
     units: int
-    """Outputs that differ in their weights."""
+    """Number of outputs with weights of their own."""
     axis: int
-    """Of the output, on which the units lie."""
+    """Axis of the output that the units lie on."""
     output_shape: tuple[int, ...]
     parts: tuple[str, ...]
-    """Parameters that the weight is made of."""
+    """Names of the parameters that the weight is computed from."""
     groups: int = 1
     transposed: bool = False
     """Whether `weight` is (in, out/groups, …)."""
     contraction: Contraction | None = None
-    """How its axes and those of the output go together, where the function does not say it."""
+    """Roles of the axes, for functions that do not imply them."""
     source: WeightUse | None = None
-    """The use whose activation goes in and nothing else, or whose output does if it has no activation."""
+    """Use whose activation (or output, if it has no activation) is the only input."""
     below: tuple[WeightUse, ...] = ()
-    """The uses whose outputs reach its input without another weight between, in the order of the pass."""
+    """Uses whose outputs reach the input without another weight in between, in the order of the pass."""
     from_input: bool = False
-    """Whether the net's input goes in as it is."""
+    """Whether the unchanged input of the net is its input."""
     use_count: int = 1
-    """1 for the first use of this weight, 2 for the second …"""
+    """Number of the use of this weight: 1 for the first, 2 for the second, and so on."""
     norm: str | None = None
-    """Kind of the norm layer right behind it."""
+    """Kind of the norm layer directly after it."""
     activation: NamedActivation | None = None
-    """The first activation that its output goes into."""
+    """First activation that is applied to its output."""
     looked_up: bool = False
-    """Whether its weight is the table of an embedding as well."""
+    """Whether its weight is also the table of an embedding."""
     joins_residual: bool = False
     """Whether its output is added to another before the activation."""
     feeds: bool = False
-    """Whether another weight is given something that comes of its output; a head feeds none."""
+    """Whether the input of another weight depends on its output; False for a head."""
     leads_on: bool = False
-    """Whether another weight is given a function of its output and nothing else that comes from the input."""
+    """Whether it is the only source of another weight's input, apart from constants."""
     from_state: WeightUse | None = None
-    """Of the input weight of a recurrent layer, the use of the weight of its state."""
+    """Use of the state weight, for the input weight of a recurrent layer."""
     other_direction: WeightUse | None = None
-    """Of a recurrent layer that goes both ways, the use of the same kind the other way."""
+    """Corresponding use in the other direction, for a bidirectional recurrent layer."""
     was_constant: bool = False
-    """Whether its input is the same for every sample, and so is all that it was made of."""
+    """Whether its input, and everything that the input is computed from, is the same for every sample."""
 
     @property
     def is_recurrent(self) -> bool:
-        """Whether it is a weight of an LSTM, a GRU or an RNN, used again at every step."""
+        """Whether the weight belongs to an LSTM, a GRU or an RNN, which uses it at every step."""
         return self.operation.removesuffix("_cell") in ("lstm", "gru", "rnn_tanh", "rnn_relu")
 
     @property
     def is_on_the_way(self) -> bool:
-        """Whether all that comes of the net's input goes through it, on to another weight."""
+        """Whether the whole signal passes through it on the way to another weight."""
         if self.from_state is not None:
             other = self.other_direction
             return self.from_state.leads_on and (other is None or self.index < other.index)
@@ -86,16 +86,16 @@ class WeightUse:
 
     @property
     def chain_length(self) -> int:
-        """Uses in a row that end in this one, with nothing but activations between them."""
+        """Number of consecutive uses that end in this one, with only activations between them."""
         return 1 if self.source is None else 1 + self.source.chain_length
 
     @property
     def weight(self) -> Tensor:
-        """The weight as (out, in/groups, …)."""
+        """Weight as (out, in/groups, …)."""
         return self.factor if self.contraction is None else self.contraction.weight_rows(self.factor)
 
     def units_on_axis_1(self, x: Tensor) -> Tensor:
-        """x as (B, units, …), as far as an axis of so many units can be told."""
+        """Return x as (B, units, …) if an axis with that many units can be identified, else x."""
         if self.contraction is not None and self.output_shape == x.shape:
             return self.contraction.units_second(x)
         axes = [axis for axis in (self.axis, -1, 1) if x.ndim > 1 and x.shape[axis] == self.units]
@@ -103,13 +103,13 @@ class WeightUse:
 
     @property
     def rows(self) -> Tensor:
-        """The weights of each unit, (units, fan_in)."""
+        """Weights of each unit, (units, fan_in)."""
         if self.contraction is not None:
             return self.contraction.weight_rows(self.factor)
         return self._by_units(self.factor)
 
     def gradient_rows(self, gradient: Tensor) -> Tensor:
-        """A gradient of the factor's shape by units, (units, fan_in)."""
+        """Return a gradient of the factor's shape by unit, (units, fan_in)."""
         if self.contraction is not None:
             return self.contraction.gradient_rows(gradient)
         return self._by_units(gradient)
@@ -124,7 +124,7 @@ class WeightUse:
 
 @dataclass(frozen=True)
 class RecurrentLayer:
-    """The uses of the two weights of a recurrent layer in one direction."""
+    """Uses of the two weights of a recurrent layer in one direction."""
 
     from_input: WeightUse
     from_state: WeightUse
@@ -132,18 +132,18 @@ class RecurrentLayer:
 
 @dataclass(frozen=True)
 class ResidualAddition:
-    """A branch that is added to what goes past it."""
+    """A sum of a residual branch and its skip connection."""
 
     use: WeightUse
-    """The last weight of the branch."""
+    """Last weight use of the branch."""
     branch: float
-    """E[x²] of what the branch adds."""
+    """E[x²] of the output of the branch."""
     skip: float
-    """E[x²] of what it is added to."""
+    """E[x²] of the skip connection."""
     total: float
     """E[x²] of the sum."""
     first: int = 0
-    """Index of the first use of the branch, `use.index` being its last; 0 where that is not known."""
+    """Index of the first use of the branch, which ends with `use.index`; 0 if unknown."""
 
     def holds(self, use: WeightUse) -> bool:
         """Whether the use is part of the branch."""
@@ -151,40 +151,40 @@ class ResidualAddition:
 
 
 class TraceObserver(Protocol):
-    """Who is told of the tensors while a pass runs; what is told again replaces what was told before."""
+    """Receiver of the tensors of a running pass. A later call for the same use replaces an earlier one."""
 
     def layer_input(self, use: WeightUse, x: Tensor) -> None:
-        """What its weight is going to multiply."""
+        """Receive the input of a weight."""
 
     def residual_sum(self, addition: ResidualAddition, output: Tensor) -> None:
-        """A branch has been added to what goes past it."""
+        """Receive the sum of a residual branch and its skip connection."""
 
     def without_norm(self, use: WeightUse) -> None:
-        """What was told of its norm was wrong: its output before that is its pre-activation."""
+        """Withdraw the norm of a use: the pre-activation is its output before the norm."""
 
     def pre_activation(self, use: WeightUse, output: Tensor) -> None:
-        """Output of the weight, then of the bias that is added to it, or of the norm layer behind it."""
+        """Receive the output of the weight, and again after an added bias or after a norm layer."""
 
     def step(self, layer: RecurrentLayer, step: Step) -> None:
-        """One step of a recurrent layer, in the order of the pass."""
+        """Receive one step of a recurrent layer, in the order of the pass."""
 
     def activation(self, use: WeightUse, activation_input: Tensor | None, activation_output: Tensor) -> None:
-        """What its activation was given, None where that is gone, and what it gave."""
+        """Receive the input of an activation, or None if it was overwritten, and its output."""
 
 
 @dataclass
 class TraceResult:
-    """All that a pass has shown."""
+    """Everything that was traced in a pass."""
 
     uses: list[WeightUse] = field(default_factory=list)
     additions: list[ResidualAddition] = field(default_factory=list)
     unseen: dict[str, str] = field(default_factory=dict)
-    """By parameter, why it is in no use."""
+    """Reasons why parameters have no traced use, by parameter."""
     seen_parameters: list[str] = field(default_factory=list)
-    """Parameters that weights in use are made of."""
+    """Names of the parameters that used weights are computed from."""
     looked_up: list[str] = field(default_factory=list)
-    """Parameters that are tables of embeddings."""
+    """Names of the parameters that are tables of embeddings."""
     reached: set[str] = field(default_factory=set)
-    """Parameters that get a gradient."""
+    """Names of the parameters that get a gradient."""
     heads: list[WeightUse] = field(default_factory=list)
-    """Uses whose outputs reach one of the net's without another weight between, the main one's first."""
+    """Uses whose outputs reach an output of the net without another weight in between, main output first."""
