@@ -1,4 +1,4 @@
-"""What a declared scheme means for each weight of a module: the rule by which `apply_init` draws it."""
+"""Rules by which `apply_init` draws the weights of a module under a declared scheme."""
 
 from __future__ import annotations
 
@@ -19,11 +19,22 @@ from initbench.trace.weight_use import WeightUse
 def declared_rules(
     module: nn.Module, nets: Sequence[Sequence[WeightUse]], init: InitOptions, activation: BoundActivation
 ) -> dict[str, LayerRule]:
-    """By layer, the rule that its weight is to be drawn by; none where the scheme leaves no scale to check.
+    """Return the rule that each layer's weight should be drawn by.
 
-    `nets`: the uses of every net, `activation`: the one between their layers. `apply_init` cannot see the
-    activation and is told it, with its options or without: of the rules that it may have drawn by, those
-    are taken that the weights fit best.
+    `apply_init` cannot see the activation; the user passes it, with or without its options. Of the possible
+    rules, this function therefore returns those that fit the weights best.
+
+    Args:
+        module: The module whose init was declared.
+        nets: The weight uses of every net.
+        init: The declared init.
+        activation: The activation between the layers.
+
+    Returns:
+        The rule by name of the layer; empty if the scheme determines no scale that could be checked.
+
+    Raises:
+        UsageError: If the scheme cannot be applied to the module.
     """
     scheme = INITS[init.scheme.name]
     if scheme.edit is not None or scheme.calibrate is not None or scheme.needs.leaves_no_scale:
@@ -39,7 +50,7 @@ def declared_rules(
 
 
 def _possible_activations(activation: BoundActivation, init: InitOptions) -> Iterator[BoundActivation]:
-    """The activation as traced; by its name alone; and the relu that kaiming schemes take for granted."""
+    """Yield the traced activation, the same without options, and the relu that kaiming schemes assume."""
     yield activation
     if activation.changed_options:
         yield activation.entry.bind(type(activation.options)())
@@ -60,7 +71,7 @@ def _rules(
     layers = dict(module.named_modules())
     rules: dict[str, LayerRule] = {}
     for use in uses:
-        if use.name in rules or use.is_recurrent:  # whose weights apply_init leaves alone
+        if use.name in rules or use.is_recurrent:  # apply_init does not change recurrent weights
             continue
         target = by_name.get(use.name)
         if target is None:
@@ -73,7 +84,7 @@ def _rules(
 
 
 def _misfits(rules: Mapping[str, LayerRule], nets: Sequence[Sequence[WeightUse]]) -> int:
-    """How many weights have another variance than their rule's."""
+    """Return the number of weights whose variance differs from that of their rule."""
     misfits = 0
     for position, use in enumerate(nets[0]):
         rule = rules.get(use.name)

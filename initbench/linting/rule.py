@@ -1,4 +1,4 @@
-"""What a lint check is: one kind of mistake in how a net is initialised, found before it is trained."""
+"""Lint rules: each one detects one kind of mistake in the initialisation of a net before training."""
 
 from __future__ import annotations
 
@@ -21,45 +21,45 @@ Level = Literal["warning", "note"]
 
 @dataclass(frozen=True, kw_only=True)
 class LintTarget:
-    """What is looked at: nets that were drawn alike, and what was declared of them."""
+    """Nets to check, which were drawn in the same way, and what was declared about them."""
 
     nets: Sequence[ModuleProbe]
-    """One for each seed."""
+    """Probes of the nets, one for each seed."""
     module: nn.Module
-    """The first of them."""
+    """Module of the first net."""
     activation: BoundActivation
-    """The most frequent one."""
+    """Most frequent activation."""
     declared: Mapping[str, LayerRule]
-    """By layer, the rule that it was to be drawn by; none where nothing was declared."""
+    """Rules that the layers should be drawn by, by name of the layer; empty if nothing was declared."""
 
     branch_starts: tuple[str, ...] = ()
-    """Words for other starts of residual branches."""
+    """Changes, as key=value words, that start residual branches in another way."""
     ways: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """By code, words for changes that belong to this kind of finding alone."""
+    """Changes, as key=value words, that apply to one code only, by code."""
     phrase: Callable[[str], str] = str
-    """How key=value words are put to the user."""
+    """Function that formats key=value words for the user."""
 
     @property
     def uses(self) -> Sequence[WeightUse]:
-        """The weights of the first net, in the order of the pass."""
+        """Weight uses of the first net, in the order of the pass."""
         return self.nets[0].trace.uses
 
     @property
     def heads(self) -> Sequence[WeightUse]:
-        """Uses that put out what the net puts out, those of its main output first."""
+        """Weight uses that produce the outputs of the first net, main output first."""
         return self.nets[0].trace.heads or self.uses[-1:]
 
     def layer_in_nets(self, index: int) -> list[WeightUse]:
-        """The same layer in every net."""
+        """Return the use with this index from every net."""
         return [net.trace.uses[index] for net in self.nets]
 
     def first_uses(self) -> Iterator[tuple[int, WeightUse]]:
-        """Every weight once, at its first use."""
+        """Return the index and the first use of every weight."""
         return ((index, use) for index, use in enumerate(self.uses) if use.use_count == 1)
 
     @property
     def random_inits(self) -> tuple[str, ...]:
-        """Return the change that draws all weights at random, at the scale that the activation asks for."""
+        """Changes that draw all weights at random with the scale that suits the activation."""
         phi = self.activation
         is_auto = phi.entry.elementwise and not math.isclose(
             phi.kaiming_gain, phi.preserving_gain, rel_tol=1e-6
@@ -69,29 +69,29 @@ class LintTarget:
 
 @dataclass(frozen=True)
 class LintMessage:
-    """Something that a check has found: where, what, and what to do."""
+    """One problem that a rule has found: the layers, a description, and a fix."""
 
     sentence: str
     fix: str
-    """What to look for; nothing that promises a cure."""
+    """What to look for; the text does not promise a cure."""
     layers: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
-    """Changes in key=value words, which are tried and named where they cure."""
+    """Changes, as key=value words, that are tried out and suggested if they cure the problem."""
 
 
 @dataclass(frozen=True)
 class LintFinding:
-    """A remark under its check's code."""
+    """A message with the code and level of its rule."""
 
     code: str
     level: Level
     message: LintMessage
     advice: tuple[Advice, ...] = ()
-    """Changes that were seen to cure it."""
+    """Changes that cured the problem in a trial."""
 
     @property
     def fix(self) -> str:
-        """Return what to do, as printed: the changes that cure it, and else what to look for."""
+        """Fix as printed: the changes that cure the problem, or else what to look for."""
         if not self.advice:
             return self.message.fix
         return f"Try {', or '.join(advice.words for advice in self.advice)}."
@@ -110,24 +110,24 @@ class LintFinding:
 
 @dataclass(frozen=True, kw_only=True)
 class LintRule(RegistryEntry):
-    """`look(subject)` gives a remark for each thing it finds. The name is the code of its findings."""
+    """A rule, whose name is the code of its findings; `look(target)` yields one message per problem."""
 
     level: Level
-    """`warning`: the net learns worse for it, or not as declared; `note`: a setting that has no effect."""
+    """`warning` if the net learns worse or not as declared; `note` for a setting without effect."""
     limit: str
-    """The threshold in words and units: what is measured has to go beyond it for a remark."""
+    """Threshold in words, with its unit, beyond which the rule reports a problem."""
     cure: str
-    """What to do about it; a remark's `fix` says the same of the layers at hand."""
+    """Fix in general terms; the `fix` of a message is about specific layers."""
     look: Callable[[LintTarget], Iterator[LintMessage]]
     needs_uses: bool = True
-    """Whether it can look only where a weight was seen."""
+    """Whether the rule applies only to nets with at least one traced weight."""
 
 
 LINT_RULES: Registry[LintRule] = Registry("lint code", "initbench.linting.rules")
 
 
 def lint(target: LintTarget) -> list[LintFinding]:
-    """Return all findings without advice, warnings first, in the order of the checks."""
+    """Return all findings without advice, warnings first, in the order of the rules."""
     findings = [
         LintFinding(rule.name, rule.level, message)
         for rule in LINT_RULES
@@ -140,9 +140,12 @@ def lint(target: LintTarget) -> list[LintFinding]:
 def with_advice(
     finding: LintFinding, check: Callable[[str, str], AdviceCheck | None], target: LintTarget
 ) -> LintFinding:
-    """Return the finding with the changes that cure it, of those that its remark names.
+    """Return the finding with those changes of its message that cure it.
 
-    check(code, words): what shows that the words cure it; None where they do not.
+    Args:
+        finding: The finding.
+        check: A function of a code and key=value words that returns the evidence for a cure, or None.
+        target: The nets of the finding.
     """
     tried = [(words, check(finding.code, words)) for words in finding.message.changes]
     advice = [Advice(target.phrase(words), words, checked) for words, checked in tried if checked is not None]
@@ -150,6 +153,6 @@ def with_advice(
 
 
 def join_names(layers: Sequence[str]) -> str:
-    """Up to three layers by name, and how many more."""
+    """Return the first three names and the number of further ones, as text."""
     more = f" and {len(layers) - 3} more" if len(layers) > 3 else ""
     return ", ".join(layers[:3]) + more

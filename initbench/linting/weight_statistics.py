@@ -1,4 +1,4 @@
-"""What the numbers in a weight say of the law it was drawn from, with the sampling error they leave."""
+"""Statistics of weights that identify the distribution they were drawn from, with sampling errors."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 from initbench.trace.weight_use import WeightUse
 
 SIGMAS = 5.0
-"""Standard errors beyond which two variances differ: one true match in 1.7 million is missed."""
+"""Number of standard errors from which two variances differ; misses one true match in 1.7 million."""
 _TAIL = 20.0
-"""Over the number of draws: by how much of a uniform's bound the largest may fall short of it."""
+"""Largest relative gap between the bound of a uniform distribution and the maximum of n draws, times n."""
 MIN_ENTRIES = 64
-"""Entries that a law is told from."""
+"""Minimum number of entries for identifying a distribution."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,17 @@ class Variance:
     entries: int
 
     def is_like(self, other: float) -> bool:
-        """Whether it is that of draws of variance `other`, within the sampling error."""
+        """Whether the variance equals `other` within the sampling error."""
         if other <= 0.0:
             return self.value == other
         return abs(self.value / other - 1.0) <= SIGMAS * self.relative_error
 
 
 def variance_of(uses: Sequence[WeightUse]) -> Variance:
-    """Over all nets. The error is that of independent entries of the kurtosis that is seen."""
+    """Return the variance of a weight over all nets.
+
+    The standard error assumes independent entries with the observed kurtosis.
+    """
     parts = [use.weight.detach() for use in uses]
     entries = sum(part.numel() for part in parts)
     square = math.fsum(float(part.square().double().sum()) for part in parts) / entries
@@ -44,11 +47,12 @@ def variance_of(uses: Sequence[WeightUse]) -> Variance:
 
 
 def is_torch_default(uses: Sequence[WeightUse]) -> bool:
-    """Whether a weight looks as torch's constructors draw it: U(±1/√fan_in), torch's own fan_in.
+    """Whether a weight looks as torch's constructors draw it: U(±1/√fan_in), with torch's fan_in.
 
-    The largest of n entries lies within 20/n of the bound except once in 5e8 draws, which tells this law from
-    any other bound. Where Xavier's is the same (five times as many outputs as inputs), the bias decides: an
-    init leaves it at one value, the constructor draws it.
+    The largest of n entries lies within 20/n of the bound except once in 5e8 draws, which distinguishes this
+    distribution from uniform ones with another bound. Xavier's bound is the same if there are five times as
+    many outputs as inputs. In that case the bias decides: an init sets it to one value, the constructor
+    draws it at random.
     """
     weight = uses[0].weight
     bound = 1.0 / math.sqrt(math.prod(weight.shape[1:]))
@@ -67,11 +71,11 @@ def is_torch_default(uses: Sequence[WeightUse]) -> bool:
 
 
 def _has_drawn_bias(use: WeightUse) -> bool:
-    """Whether there is a bias of more than one value, as the constructors draw it and no init leaves it."""
+    """Whether there is a bias with different entries, as the constructors draw it and no init sets it."""
     return use.bias is not None and float(use.bias.detach().std(correction=0)) > 0.0
 
 
 def torch_fans(weight: Tensor) -> tuple[int, int]:
-    """(fan_in, fan_out) as torch.nn.init computes them: without groups and strides, of any layer."""
+    """Return (fan_in, fan_out) as torch.nn.init computes them for any layer, without groups and strides."""
     kernel = math.prod(weight.shape[2:])
     return int(weight.shape[1] * kernel), int(weight.shape[0] * kernel)

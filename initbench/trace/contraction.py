@@ -1,7 +1,7 @@
 """Products of an input and a weight that are written as functions of two tensors, axis by axis.
 
-Each axis has a letter, as in einsum. Letters that weight and input share and the output lacks are summed over.
-Letters that only weight and output have count units. Letters that all three have count groups.
+Each axis has a letter, as in einsum. Letters that weight and input share and the output lacks are summed
+over. Letters that only weight and output have count units. Letters that all three have count groups.
 """
 
 from __future__ import annotations

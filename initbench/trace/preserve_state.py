@@ -16,10 +16,10 @@ from torch import Tensor, nn
 def preserve_state(module: nn.Module) -> Iterator[None]:
     """Restore, at the end, all state that a pass through `module` can change.
 
-    This covers every attribute of every submodule: mode, hooks, counters, the contents of dicts, lists and sets
-    (but not of containers nested in them), and the values of tensors that are neither parameters nor buffers.
-    The random states of torch, NumPy and Python are restored as well. The caller protects the values of
-    parameters and buffers by passing copies through `functional_call`.
+    This covers every attribute of every submodule: mode, hooks, counters, the contents of dicts, lists and
+    sets (but not of containers nested in them), and the values of tensors that are neither parameters nor
+    buffers. The random states of torch, NumPy and Python are restored as well. The caller protects the
+    values of parameters and buffers by passing copies through `functional_call`.
     """
     undo = [step for submodule in module.modules() for step in _undo_steps(vars(submodule))]
     with _random_states():

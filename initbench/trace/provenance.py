@@ -140,10 +140,11 @@ class Provenance:
         return id(x) in self._origins or id(x) in self._parts or id(x) in self._constants
 
     def recover(self, x: Tensor, samples: int) -> None:
-        """Find out by its graph what x stands for, which came out of something that was not seen.
+        """Find the origin of x in the autograd graph, for a result of a function that was not traced.
 
-        That is a scripted function, a `torch.func` transform, or an autograd function of the user's own.
-        Where no graph leads to the input, a tensor of as many rows as the batch is taken to come from it.
+        Such functions are scripted functions, `torch.func` transforms and custom autograd functions. If no
+        path of the graph leads to the input, a tensor with as many rows as the batch is assumed to come
+        from it.
         """
         origins, leaves = self._trace_back(x)
         if origins and x.grad_fn is not None:

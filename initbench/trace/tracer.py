@@ -519,7 +519,7 @@ class Tracer(TorchFunctionMode):
         return max(last_sum, fork) + 1
 
     def _gate(self, traced: TracedArguments, output: Tensor) -> None:
-        """Record x·g(x) as an activation of x, and any other product of input-dependent tensors as unknown."""
+        """Record x·g(x) as an activation of x, and other products of input-dependent tensors as unknown."""
         gates = [origin for _, origin in traced if origin.activated]
         plain = [(x, origin) for x, origin in traced if not origin.activated]
         if not gates or not plain or gates[0].use is None or plain[0][1].use is not gates[0].use:

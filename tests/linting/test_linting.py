@@ -435,7 +435,7 @@ def test_a_net_of_which_nothing_was_seen_is_not_clean() -> None:
     found = initbench.lint(Chained(3, head=False), torch.randn(32, 20))
     (finding,) = found.findings
     assert (finding.code, finding.level) == ("unseen", "warning")
-    assert "Nothing could be looked at" in finding.message.sentence
+    assert "Nothing could be traced" in finding.message.sentence
 
 
 class Heads(nn.Module):

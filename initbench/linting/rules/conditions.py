@@ -1,4 +1,4 @@
-"""What is wrong before any layer is looked at: the input, and numbers that are not finite."""
+"""Rules about the input and about non-finite numbers, which apply before any layer is checked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from initbench.probing.training_conditions import condition_findings
 
 
 def _finding(target: LintTarget, code: str) -> Finding | None:
-    """The first net's finding of that code."""
+    """Return the first finding with this code of any net, or None."""
     for net in target.nets:
         layers = {use.name: use.index for use in reversed(net.trace.uses)}
         for finding in condition_findings(net.conditions, layers):
@@ -23,7 +23,7 @@ def _finding(target: LintTarget, code: str) -> Finding | None:
 
 
 def _check(code: str) -> Callable[[LintTarget], Iterator[LintMessage]]:
-    """A check that says what a diagnosis says under the same code; its last sentence is what to look for."""
+    """Return a function that reports the diagnosis of the same code, with its last sentence as the fix."""
 
     def look(target: LintTarget) -> Iterator[LintMessage]:
         finding = _finding(target, code)
@@ -41,8 +41,8 @@ _CODES = {code.name: code for code in CODES}
 LINT_RULES.add(
     LintRule(
         name="not_finite",
-        summary="A weight, buffer or input holds a NaN or an infinity (in a buffer, −∞ alone is a mask), a"
-        f" weight an entry beyond {HUGE:g}, or an operation of the pass makes what is not finite.",
+        summary="A weight, buffer or input contains NaN or an infinity (−∞ in a buffer counts as a mask), a"
+        f" weight has an entry beyond {HUGE:g}, or an operation of the pass returns non-finite numbers.",
         source="IEEE 754",
         level="warning",
         limit=_CODES["not_finite"].limit,
@@ -53,7 +53,7 @@ LINT_RULES.add(
 LINT_RULES.add(
     LintRule(
         name="samples_alike",
-        summary="All samples of the batch are the same.",
+        summary="All samples of the batch are identical.",
         source="",
         level="warning",
         limit=_CODES["samples_alike"].limit,
@@ -64,8 +64,8 @@ LINT_RULES.add(
 LINT_RULES.add(
     LintRule(
         name="input_scale",
-        summary=f"What the first layer is given has E[x²] > {LARGE:g} or < {SMALL:g}, or a column with"
-        f" more than {LARGE_COLUMN:,.0f}, and no norm behind that layer divides it out.",
+        summary=f"The input of the first layer has E[x²] > {LARGE:g} or < {SMALL:g}, or a column with"
+        f" more than {LARGE_COLUMN:,.0f}, and no norm after that layer removes the scale.",
         source="LeCun et al. 1998",
         level="warning",
         limit=_CODES["input_scale"].limit,

@@ -1,4 +1,4 @@
-"""Layers that are copies of one another, that do not learn, or that end where the loss goes on."""
+"""Rules about copied layers, frozen layers, activations on logits, and scales of norm layers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from initbench.trace.torch_ops import norm_module
 from initbench.trace.weight_use import WeightUse
 
 _MIN_ENTRIES = 16
-"""Of weights that are compared: a few numbers may agree by chance, or by a rule."""
+"""Minimum number of entries of compared weights; a few numbers may agree by chance or by design."""
 _MIN_CHANNELS = 8
 _CLAMPED = 0.1
-"""Share of logits that are exactly 0 where a relu stands behind them."""
+"""Share of logits that are exactly 0 above which a relu on them is reported."""
 _BOTH_SIGNS = 0.1
-"""Share of a norm's scales below 0 from which they were drawn around 0."""
+"""Share of negative scales of a norm above which they were drawn around 0."""
 
 
 def _identical_layers(target: LintTarget) -> Iterator[LintMessage]:
@@ -34,16 +34,16 @@ def _identical_layers(target: LintTarget) -> Iterator[LintMessage]:
     if copies:
         names = [use.name for use in copies]
         yield LintMessage(
-            f"{join_names(names)}: the same weights, to the last digit, as an earlier layer, as copy.deepcopy"
-            " leaves them (nn.TransformerEncoder clones its layer so).",
-            "Each layer needs weights that were drawn for it.",
+            f"{join_names(names)}: exactly the same weights as an earlier layer, as after copy.deepcopy"
+            " (nn.TransformerEncoder copies its layer in this way).",
+            "Draw the weights of each layer independently.",
             tuple(names),
             target.random_inits,
         )
 
 
 def _is_drawn(use: WeightUse) -> bool:
-    """Whether its entries differ, so that two layers that agree were not drawn one by one."""
+    """Whether the entries differ in such a way that equal layers cannot have been drawn independently."""
     weight = use.weight.detach()
     if weight.numel() < _MIN_ENTRIES:
         return False
@@ -59,9 +59,9 @@ def _activation_on_logits(target: LintTarget) -> Iterator[LintMessage]:
     what = "a softmax" if net.output_is_probabilities else _bent_by(head, net.zero_share)
     if what is not None:
         yield LintMessage(
-            f"{what} stands behind the logits of {head.name}, and the loss applies its own softmax or sigmoid"
-            " to what comes out: the gradient of what is wrong fades or is cut.",
-            "Put out the logits as they are.",
+            f"{what} follows the logits of {head.name}, and the loss applies its own softmax or sigmoid"
+            " again: the gradient of wrong predictions becomes small or zero.",
+            "Return the logits without an activation.",
             (head.name,),
         )
 
@@ -79,8 +79,8 @@ def _frozen(target: LintTarget) -> Iterator[LintMessage]:
     frozen = [use.name for _, use in target.first_uses() if _is_frozen(layers.get(use.name))]
     if frozen:
         yield LintMessage(
-            f"{join_names(frozen)}: requires_grad is False, so that they stay as they were drawn.",
-            "Set requires_grad_(True), unless their weights were trained elsewhere and are meant to stay.",
+            f"{join_names(frozen)}: requires_grad is False, so training does not change them.",
+            "Set requires_grad_(True), unless the weights are pre-trained and should stay fixed.",
             tuple(frozen),
         )
 
@@ -107,9 +107,9 @@ def _norm_scale(target: LintTarget) -> Iterator[LintMessage]:
     if odd:
         size = math.sqrt(math.fsum(means) / len(means))
         yield LintMessage(
-            f"{join_names(odd)}: the scales (γ) of the norm are drawn around 0 (root mean square {size:.2g}): they"
-            f" flip the sign of some channels and scale the signal by {size:.2g}.",
-            "Start them at 1, or draw them around 1; at 0 exactly only where a residual branch ends.",
+            f"{join_names(odd)}: the scales (γ) of the norm are drawn around 0 (root mean square"
+            f" {size:.2g}): they flip the sign of some channels and scale the signal by {size:.2g}.",
+            "Initialise them to 1 or around 1; use exactly 0 only at the end of a residual branch.",
             tuple(odd),
         )
 
@@ -117,34 +117,34 @@ def _norm_scale(target: LintTarget) -> Iterator[LintMessage]:
 LINT_RULES.add(
     LintRule(
         name="identical_layers",
-        summary="Two layers have the same random weights, to the last digit.",
+        summary="Two layers have exactly the same random weights.",
         source="PyTorch's nn.TransformerEncoder, which says so of itself",
         level="warning",
-        limit=f"every entry of the weight equal, no rounding; weights of ≥ {_MIN_ENTRIES} entries",
-        cure="Draw each layer anew: init.scheme=kaiming_normal, or initbench.apply_init(module).",
+        limit=f"all entries of the weight exactly equal; weights of ≥ {_MIN_ENTRIES} entries",
+        cure="Draw each layer independently: init.scheme=kaiming_normal, or initbench.apply_init(module).",
         look=_identical_layers,
     )
 )
 LINT_RULES.add(
     LintRule(
         name="activation_on_logits",
-        summary="A softmax, or a relu that clamps a tenth of the logits or more, stands between the head and"
-        " a loss that takes logits.",
+        summary="A softmax, or a relu that clamps a tenth of the logits or more, is applied between the head"
+        " and a loss that expects logits.",
         source="Bridle 1990, for what a softmax expects",
         level="warning",
         limit=f"any softmax; a relu where > {100 * _CLAMPED:g} % of the logits are exactly 0",
-        cure="Put out the logits as they are.",
+        cure="Return the logits without an activation.",
         look=_activation_on_logits,
     )
 )
 LINT_RULES.add(
     LintRule(
         name="frozen",
-        summary="A layer of the pass has requires_grad=False in all its parameters.",
+        summary="All parameters of a layer of the pass have requires_grad=False.",
         source="",
         level="warning",
         limit="all parameters of one layer",
-        cure="Set requires_grad_(True), unless the weights were trained elsewhere and are meant to stay.",
+        cure="Set requires_grad_(True), unless the weights are pre-trained and should stay fixed.",
         look=_frozen,
     )
 )
@@ -155,7 +155,7 @@ LINT_RULES.add(
         source="Ioffe & Szegedy 2015, Radford et al. 2016",
         level="warning",
         limit=f"> {100 * _BOTH_SIGNS:g} % of the scales below 0; norms of ≥ {_MIN_CHANNELS} channels",
-        cure="Start the scales at 1, or draw them around 1; at 0 exactly only where a residual branch ends.",
+        cure="Initialise the scales to 1 or around 1; use exactly 0 only at the end of a residual branch.",
         look=_norm_scale,
     )
 )

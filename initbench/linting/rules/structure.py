@@ -1,4 +1,4 @@
-"""Parameters that cannot do what they are there for."""
+"""Rules about parameters without effect or gradient, duplicated units and residual branches."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from initbench.probing.module_probe import ALIKE_UNITS
 from initbench.trace.weight_use import UNUSED, WeightUse
 
 _GROWTH = 100.0
-"""Growth of E[x²] over all residual sums that is too much."""
+"""Growth of E[x²] over all residual sums above which it is reported."""
 _STALE = 1e-4
-"""Relative difference of a weight and what its hook computes that rounding does not make."""
+"""Relative difference between a weight and the value of its hook that rounding cannot explain."""
 _CENTRING_NORMS = ("batch", "instance")
-"""Norms that subtract the mean of each channel, and a bias with it."""
+"""Norms that subtract the mean of each channel, and thereby a bias."""
 
 
 def _dead_bias(target: LintTarget) -> Iterator[LintMessage]:
@@ -29,9 +29,9 @@ def _dead_bias(target: LintTarget) -> Iterator[LintMessage]:
     ]
     if layers:
         yield LintMessage(
-            f"{join_names(layers)}: the norm right behind subtracts the mean, and with it the bias, which gets no"
-            " gradient.",
-            "The norm has a shift of its own: such layers are made with bias=False.",
+            f"{join_names(layers)}: the norm directly after subtracts the mean and with it the bias, which"
+            " gets no gradient.",
+            "Create these layers with bias=False; the norm has its own shift.",
             tuple(layers),
             ("model.bias=false",),
         )
@@ -41,16 +41,17 @@ def _weight_norm_before_init(target: LintTarget) -> Iterator[LintMessage]:
     stale = list(_stale_weights(target)) + _default_under_weight_norm(target)
     if stale:
         yield LintMessage(
-            f"{join_names(stale)}: under weight norm, and as the constructor left it: what an init writes to"
-            " `weight` after weight norm was put on it is lost, since the pass uses g·v/‖v‖.",
-            "Draw the weight first, and then put weight norm on it.",
+            f"{join_names(stale)}: uses weight norm and still has the weights of its constructor. An init"
+            " that writes to `weight` after weight norm was applied has no effect, since the pass uses"
+            " g·v/‖v‖.",
+            "Initialise the weight first, then apply weight norm.",
             tuple(stale),
             target.random_inits,
         )
 
 
 def _stale_weights(target: LintTarget) -> Iterator[str]:
-    """Layers whose `weight` is not what the hook of the old weight_norm is going to compute."""
+    """Yield the layers whose `weight` differs from the value that the hook of weight_norm will compute."""
     for name, module in target.module.named_modules():
         for hook in module._forward_pre_hooks.values():
             if isinstance(hook, WeightNorm):
@@ -60,7 +61,7 @@ def _stale_weights(target: LintTarget) -> Iterator[str]:
 
 
 def _default_under_weight_norm(target: LintTarget) -> list[str]:
-    """Layers under weight norm that look as torch's constructors left them."""
+    """Return the layers with weight norm that still have the weights of torch's constructors."""
     looks = {use.name: is_torch_default(target.layer_in_nets(index)) for index, use in target.first_uses()}
     under = [name for name, module in target.module.named_modules() if _has_weight_norm(module)]
     return [name for name in under if looks.get(name)]
@@ -85,16 +86,16 @@ def _duplicated_units(target: LintTarget) -> Iterator[LintMessage]:
         alike = sum(copies for _, copies in duplicated)
         names = [use.name for use, _ in duplicated]
         yield LintMessage(
-            f"{join_names(names)}: {alike} of {units} units have the weights of another one of their layer and get"
-            " its gradient, so that training cannot tell them apart.",
-            "Each unit needs weights of its own.",
+            f"{join_names(names)}: {alike} of {units} units have the same weights and the same gradient as"
+            " another unit of their layer, so training cannot make them differ.",
+            "Draw the weights of each unit independently.",
             tuple(names),
             target.random_inits,
         )
 
 
 def _waits(use: WeightUse, record: dict[str, Any]) -> bool:
-    """Whether it ends a residual branch and gets no gradient yet: what its units differ in is not seen."""
+    """Whether the use ends a residual branch without a gradient so far, so that its units cannot differ."""
     return use.joins_residual and not record["grad"]["pre_q"]
 
 
@@ -103,8 +104,8 @@ def _unused(target: LintTarget) -> Iterator[LintMessage]:
     idle = [name for name, why in unseen.items() if why == UNUSED]
     if idle:
         yield LintMessage(
-            f"{join_names(idle)}: no part of the pass uses them, so that they get no gradient.",
-            "Take them out, or see whether they belong to a head that was replaced.",
+            f"{join_names(idle)}: not used in the pass, so they get no gradient.",
+            "Remove them, or check whether they belong to a head that was replaced.",
             tuple(idle),
         )
 
@@ -118,9 +119,9 @@ def _no_gradient(target: LintTarget) -> Iterator[LintMessage]:
     ]
     if cut:
         yield LintMessage(
-            f"{join_names(cut)}: the loss does not depend on what they put out, so that they get no gradient.",
-            "Look for a detach, a no_grad or a step without gradient behind them, or for an output that is no"
-            " part of the loss.",
+            f"{join_names(cut)}: the loss does not depend on their output, so they get no gradient.",
+            "Look for a detach, a no_grad or a non-differentiable operation after them, or for an output"
+            " that the loss does not use.",
             tuple(cut),
         )
 
@@ -133,9 +134,9 @@ def _residual_scale(target: LintTarget) -> Iterator[LintMessage]:
     growth = sizes[-1] / sizes[0]
     a_sum = growth ** (1.0 / (len(sizes) - 1))
     yield LintMessage(
-        f"E[x²] grows ×{growth:.3g} over {len(sizes)} residual sums (×{a_sum:.2f} each): every branch adds as"
-        " much as what it is added to.",
-        "Look at the last layer of each branch, and at what scales it.",
+        f"E[x²] grows ×{growth:.3g} over {len(sizes)} residual sums (×{a_sum:.2f} each): the branches are as"
+        " large as the residual stream.",
+        "Check the scale of the last layer of each branch.",
         tuple(addition.use.name for addition in sums),
         (*target.branch_starts, "model.norm=batch"),
     )
@@ -144,24 +145,24 @@ def _residual_scale(target: LintTarget) -> Iterator[LintMessage]:
 LINT_RULES.add(
     LintRule(
         name="dead_bias",
-        summary="A bias stands before a norm that subtracts the mean.",
+        summary="A layer before a norm that subtracts the mean has a bias.",
         source="Ioffe & Szegedy 2015",
         level="note",
-        limit=f"any bias with a norm right behind it: {', '.join(_CENTRING_NORMS)}",
-        cure="Make the layers without bias (model.bias=false, bias=False); the norm has a shift of its own.",
+        limit=f"any bias directly before one of these norms: {', '.join(_CENTRING_NORMS)}",
+        cure="Create the layers without bias (model.bias=false, bias=False); the norm has its own shift.",
         look=_dead_bias,
     )
 )
 LINT_RULES.add(
     LintRule(
         name="weight_norm_before_init",
-        summary="Weight norm was put on a layer before its init, which is lost.",
+        summary="Weight norm was applied to a layer before its init, which therefore has no effect.",
         source="Salimans & Kingma 2016",
         level="warning",
-        limit=f"`weight` and g·v/‖v‖ differ by > {100 * _STALE:g} %, or the weight is as torch's constructor"
-        " leaves it",
-        cure="Draw the weight first and then put weight norm on it, or use initbench.apply_init, which sets"
-        " both.",
+        limit=f"`weight` and g·v/‖v‖ differ by > {100 * _STALE:g} %, or the weight is still that of torch's"
+        " constructor",
+        cure="Initialise the weight first and then apply weight norm, or use initbench.apply_init, which"
+        " sets both.",
         look=_weight_norm_before_init,
     )
 )
@@ -180,11 +181,11 @@ LINT_RULES.add(
 LINT_RULES.add(
     LintRule(
         name="unused",
-        summary="Parameters that no part of the pass uses.",
+        summary="Parameters are not used in the pass.",
         source="",
         level="warning",
-        limit="any parameter that no operation of the pass takes",
-        cure="Take them out, or see whether they belong to a head that was replaced.",
+        limit="any parameter that is not an argument of any operation of the pass",
+        cure="Remove them, or check whether they belong to a head that was replaced.",
         look=_unused,
         needs_uses=False,
     )
@@ -192,12 +193,13 @@ LINT_RULES.add(
 LINT_RULES.add(
     LintRule(
         name="no_gradient",
-        summary="Weights that the pass uses and the loss does not reach.",
+        summary="The loss does not depend on some weights that the pass uses.",
         source="",
         level="warning",
-        limit="any weight of the pass for which autograd has no gradient at all; an exact 0 counts as one",
-        cure="Look for a detach, a no_grad or a step without gradient behind them, or for an output that is"
-        " no part of the loss.",
+        limit="any weight of the pass for which autograd returns no gradient; a gradient of exactly 0 counts"
+        " as one",
+        cure="Look for a detach, a no_grad or a non-differentiable operation after them, or for an output"
+        " that the loss does not use.",
         look=_no_gradient,
     )
 )
@@ -208,8 +210,8 @@ LINT_RULES.add(
         source="Zhang et al. 2019, De & Smith 2020",
         level="warning",
         limit=f"E[x²] of the last residual sum ≥ {_GROWTH:g} times that of the first",
-        cure="Start the last layer of each branch at 0 or scale it by 1/√(2·sums) (init.scheme=skipinit,"
-        " fixup or residual_scaled), or add a norm layer.",
+        cure="Initialise the last layer of each branch to 0 or scale it by 1/√(2·sums)"
+        " (init.scheme=skipinit, fixup or residual_scaled), or add a norm layer.",
         look=_residual_scale,
     )
 )

@@ -1,4 +1,4 @@
-"""Was enough of the net looked at to say anything of it?"""
+"""Rule about nets of which too little could be traced for a judgement."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def _unseen(target: LintTarget) -> Iterator[LintMessage]:
     amount = "Nothing" if coverage.measured == 0 else f"Only {coverage.share}"
     reasons = f": {coverage.gaps}" if coverage.gaps else ""
     yield LintMessage(
-        f"{amount} could be looked at{reasons}.",
-        "Write what multiplies by a weight with torch's functions or modules, outside of scripted and"
-        " transformed functions; or judge these weights by other means.",
+        f"{amount} could be traced{reasons}.",
+        "Multiply by weights with torch's functions or modules, outside of scripted and transformed"
+        " functions, or check these weights in another way.",
         names,
     )
 
@@ -25,12 +25,12 @@ def _unseen(target: LintTarget) -> Iterator[LintMessage]:
 LINT_RULES.add(
     LintRule(
         name="unseen",
-        summary="Fewer than half of the weights were looked at, so that finding nothing says nothing.",
+        summary="Fewer than half of the weights could be traced, so a clean result is not informative.",
         source="",
         level="warning",
-        limit="fewer than 50 % of the weights seen, or none",
-        cure="Write what multiplies by a weight with torch's functions or modules, outside of scripted and"
-        " transformed functions; or judge these weights by other means.",
+        limit="fewer than 50 % of the weights traced, or none",
+        cure="Multiply by weights with torch's functions or modules, outside of scripted and transformed"
+        " functions, or check these weights in another way.",
         look=_unseen,
         needs_uses=False,
     )
