@@ -1,4 +1,4 @@
-"""Whether a change that was tried on nets cures what was found in them, and the numbers that show it."""
+"""Try changes on nets, and report whether they cure a finding and by which numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from initbench.probing.training_conditions import NetMeasurement
 Record = dict[str, Any]
 Reader = Callable[[Record], float | None]
 REFUSALS = (UsageError, ConfigError, DataError, AllocationError)
-"""Errors that say that a change cannot be made to these nets."""
+"""Errors of changes that cannot be applied to these nets."""
 
 _PER_LAYER: dict[str, tuple[str, Reader, bool]] = {
     "vanishing_forward": ("signal per layer", lambda layer: layer["pre"]["signal"], False),
@@ -26,7 +26,7 @@ _PER_LAYER: dict[str, tuple[str, Reader, bool]] = {
     "vanishing_backward": ("E[δ²] per layer", lambda layer: layer["grad"]["pre_q"], True),
     "exploding_backward": ("E[δ²] per layer", lambda layer: layer["grad"]["pre_q"], True),
 }
-"""By code, what is followed through the hidden layers, and whether from the last to the first."""
+"""By code, the statistic of the hidden layers, and whether it is followed from the last to the first."""
 _PER_STEP = {
     "exploding_forward": ("E[h²] per step", "q"),
     "exploding_backward": ("E[δ²] per step", "delta"),
@@ -37,23 +37,25 @@ _SHARES = {"dead": ("dead units", "dead_fraction"), "saturated": ("saturated", "
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What nets have shown, and what is found in it."""
+    """Measurements of nets, with the findings of their diagnosis."""
 
     nets: Sequence[NetMeasurement]
     levels: Mapping[str, str]
-    """By code of a finding, its level."""
+    """Levels of the findings, by code."""
 
 
 def trial_result(nets: Sequence[NetMeasurement]) -> TrialResult:
-    """Return what a diagnosis finds in untrained nets."""
+    """Return the measurements of untrained nets with the findings of their diagnosis."""
     return TrialResult(nets, {code: finding.level for code, finding in _findings_of(nets).items()})
 
 
 class Trials:
-    """Tries changes, in key=value words, on nets in which `before` was found; each change once.
+    """Tries changes, given as key=value words, on nets with findings, each change once.
 
-    attempt(words): what copies of the nets show with the change; raises one of REFUSALS where it cannot be
-    made.
+    Args:
+        untried: The result of the nets without a change.
+        attempt: A function of the words that returns the result of copies of the nets with the change. It
+            raises one of REFUSALS if the change cannot be applied.
     """
 
     def __init__(self, untried: TrialResult, attempt: Callable[[str], TrialResult]) -> None:
@@ -61,7 +63,7 @@ class Trials:
         self._after: dict[str, TrialResult | None] = {}
 
     def __call__(self, code: str, words: str) -> AdviceCheck | None:
-        """Return what shows that `words` cure the finding; None where they do not, or cannot be tried."""
+        """Return the evidence that a change cures a finding; None if it does not or cannot be applied."""
         code, over_steps, _ = code.partition(OVER_STEPS)
         after = self.harmless(words) if code in self._before.levels else None
         if after is None or code in after.levels:
@@ -71,7 +73,7 @@ class Trials:
         return AdviceCheck(name, read(nets_before), read(after.nets), form)
 
     def harmless(self, words: str) -> TrialResult | None:
-        """Return what nets with the change show; None where it cannot be made, or brings a new warning."""
+        """Return the result with a change; None if it cannot be applied or causes a new warning."""
         if words not in self._after:
             try:
                 self._after[words] = self._attempt(words)
@@ -85,13 +87,13 @@ class Trials:
 
 
 def nets_with_most_findings(nets: Sequence[NetMeasurement], count: int) -> list[int]:
-    """Return the places of `count` nets: those with the most findings, in the order of the nets."""
+    """Return the indices of the `count` nets with the most findings, in ascending order."""
     indices = sorted(range(len(nets)), key=lambda index: -len(_findings_of([nets[index]])))
     return sorted(indices[:count])
 
 
 def _findings_of(nets: Sequence[NetMeasurement]) -> dict[str, Finding]:
-    """Return by code the first finding at init of any of the nets."""
+    """Return the first finding at init of any net, by code."""
     findings: dict[str, Finding] = {}
     for net in nets:
         snapshot = {"when": "init", "step": 0, "layers": net.layers}
@@ -104,7 +106,7 @@ Quantity = tuple[str, Form, Callable[[Sequence[NetMeasurement]], float | None]]
 
 
 def _quantity(code: str, nets_before: Sequence[NetMeasurement], *, over_steps: bool) -> Quantity:
-    """Return the number that stands for a finding: its name, its form, and how it is read off nets."""
+    """Return the quantity that measures a finding: its name, its form, and a function that computes it."""
     if code in _SHARES:
         name, statistic = _SHARES[code]
         return name, "percent", lambda nets: _largest_share(nets, statistic)
@@ -133,7 +135,7 @@ def _mean_loss(nets: Sequence[NetMeasurement]) -> float | None:
 
 
 def _input_square(nets: Sequence[NetMeasurement]) -> float | None:
-    """Return the largest mean square of a column of what the first layer is given."""
+    """Return the largest mean square of a column of the first layer's input."""
     first = nets[0].conditions.first_input
     return None if first is None else max(first.q, first.column_q)
 
@@ -142,11 +144,11 @@ _CONDITION_QUANTITIES: dict[str, Quantity] = {
     "head_scale": ("loss before training", "number", _mean_loss),
     "input_scale": ("largest E[x²] of the input", "number", _input_square),
 }
-"""By code, the number that stands for what is found beside the layers."""
+"""Quantities that measure findings about the input and the loss, by code."""
 
 
 def _factor(nets: Sequence[NetMeasurement], read: Reader, *, is_backward: bool) -> float | None:
-    """Return the mean factor of a hidden layer, or in a residual net of a sum."""
+    """Return the mean factor per hidden layer, or per residual sum in a residual net."""
     rows = []
     for net in nets:
         sums = residual_sums(net.layers)
@@ -157,7 +159,7 @@ def _factor(nets: Sequence[NetMeasurement], read: Reader, *, is_backward: bool) 
 
 
 def _mean_factor(rows: Sequence[Sequence[float | None]]) -> float | None:
-    """Return the geometric mean of the factor from one number of a row to the next."""
+    """Return the geometric mean of the factor between consecutive numbers of the rows."""
     logs = []
     for row in rows:
         usable = [value for value in row if value is not None and 0.0 < value < math.inf]

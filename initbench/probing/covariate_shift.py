@@ -1,8 +1,9 @@
-"""Internal covariate shift: how a layer's inputs drift, and its gradient turns, as those below move.
+"""Internal covariate shift: changes of a layer's inputs and gradient by updates of the layers below.
 
-The notion is Ioffe & Szegedy's (2015): the distribution of a layer's inputs changes as the layers below
-learn. Its gradient form is definition 2.1 of Santurkar et al. (2018): with the batch and the update of
-step t, G_i = ∇_{W_i} L(W_1ᵗ, …, W_Kᵗ) and G′_i = ∇_{W_i} L(W_1ᵗ⁺¹, …, W_{i−1}ᵗ⁺¹, W_iᵗ, …, W_Kᵗ).
+Ioffe & Szegedy (2015) introduced the term: the distribution of a layer's inputs changes while the layers
+below learn. The form for gradients is definition 2.1 of Santurkar et al. (2018): with the batch and the
+update of step t, G_i = ∇_{W_i} L(W_1ᵗ, …, W_Kᵗ) and
+G′_i = ∇_{W_i} L(W_1ᵗ⁺¹, …, W_{i−1}ᵗ⁺¹, W_iᵗ, …, W_Kᵗ).
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ from initbench.models.network import Network, WeightLayer
 
 Tensors = Mapping[str, Tensor]
 Moments = dict[str, Tensor]
-"""mean.i and std.i of the units of the input of weight layer i, with leading axes of runs or none."""
+"""`mean.i` and `std.i` of the input units of weight layer i, with or without a leading axis of runs."""
 
 
 def parameter_layers(network: Network) -> dict[str, int]:
-    """By parameter, the index of the weight layer that it moves with (`models.frozen.members`).
+    """Return the index of the weight layer that each parameter belongs to (see `models.freezing`).
 
-    A norm's scale and shift go with the weights in front of them.
+    Scale and shift of a norm belong to the weight layer before the norm.
     """
     return {name: member.index for member in layer_tensors(network) for name in member.tensors}
 
 
 def weights_of(network: Network, parameters: Tensors) -> dict[int, list[str]]:
-    """By index of a weight layer, the names of its W_i: the parameters of its module, biases included."""
+    """Return the parameter names of each weight layer, biases included, by index of the layer."""
     return {
         layer.index: [name for name in parameters if name.startswith(f"{layer.name}.")]
         for layer in network.weight_layers()
@@ -40,9 +41,9 @@ def weights_of(network: Network, parameters: Tensors) -> dict[int, list[str]]:
 
 
 def input_moments(network: Network, parameters: Tensors, buffers: Tensors, x: Tensor) -> Moments:
-    """Mean and standard deviation (units,) of every weight layer's input over x (B, …) and its positions.
+    """Return mean and standard deviation (units,) of every weight layer's input over samples and positions.
 
-    The pass is in the mode that the net is in, and writes to `buffers`.
+    The pass runs in the current mode of the net and writes to `buffers`.
     """
     moments: Moments = {}
     with _inputs(network.weight_layers(), moments), torch.no_grad():
@@ -53,7 +54,7 @@ def input_moments(network: Network, parameters: Tensors, buffers: Tensors, x: Te
 @contextmanager
 def _inputs(layers: Sequence[WeightLayer], moments: Moments) -> Iterator[None]:
     def moments_hook(index: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        """A hook that finds the moments of what goes into layer `index`."""
+        """Return a hook that records the moments of the input of layer `index`."""
 
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             units = inputs[0].detach().double().movedim(1, -1)  # (B, …, units)
@@ -71,11 +72,12 @@ def _inputs(layers: Sequence[WeightLayer], moments: Moments) -> Iterator[None]:
 
 
 def input_drift(old: Moments, new: Moments, index: int) -> tuple[float | None, float | None]:
-    """How far the means m_u and the standard deviations s_u of a layer's input units u have moved.
+    """Return the changes of the means m_u and standard deviations s_u of a layer's input units u.
 
-    √(Σ_u (m_u − m_u′)² / Σ_u s_u′²) and √(Σ_u (s_u − s_u′)² / Σ_u s_u′²), ′ being the former moment: in
-    standard deviations of the former input, pooled over units, so that dead ones divide by nothing. None
-    where that was constant.
+    Returns:
+        √(Σ_u (m_u − m_u′)² / Σ_u s_u′²) and √(Σ_u (s_u − s_u′)² / Σ_u s_u′²), where ′ marks the old moments.
+        The unit is the standard deviation of the old input, pooled over units, so that dead units cause no
+        division by zero. Both are None if the old input was constant.
     """
     mean, std = old[f"mean.{index}"], old[f"std.{index}"]
     scale = float(std.square().sum())
@@ -89,9 +91,15 @@ def input_drift(old: Moments, new: Moments, index: int) -> tuple[float | None, f
 def gradient_shift(
     old_gradients: Sequence[Tensor], new_gradients: Sequence[Tensor]
 ) -> tuple[float, float | None, float | None]:
-    """‖G‖, ‖G′ − G‖/‖G‖ and the cosine of G and G′, each given as the gradients of a layer's parameters.
+    """Return ‖G‖, ‖G′ − G‖/‖G‖ and the cosine of G and G′.
 
-    None where a norm that is divided by is 0. Sums are in float64, since gradients may be tiny.
+    Args:
+        old_gradients: G, as one tensor for each parameter of the layer.
+        new_gradients: G′, in the same order.
+
+    Returns:
+        The three numbers, computed in float64 because gradients may be tiny. A number is None if its
+        denominator is 0.
     """
     g = torch.cat([part.double().flatten() for part in old_gradients])
     other = torch.cat([part.double().flatten() for part in new_gradients])

@@ -1,4 +1,4 @@
-"""How much of a net a probe has looked at, and why not at the rest."""
+"""Coverage of a probe: how many weights of a net were measured, and why others were not."""
 
 from __future__ import annotations
 
@@ -16,52 +16,52 @@ NO_GRADIENT = (
 
 @dataclass(frozen=True)
 class Coverage:
-    """Weights that were looked at, of all that the net multiplies by.
+    """Numbers of measured weights among all weights that the net multiplies by.
 
-    Embeddings, which sum nothing, and what no part of the pass uses do not count.
+    Embedding tables, which are not multiplied by, and unused parameters are not counted.
     """
 
     weights: int
     measured: int
-    """Of which the output was measured."""
+    """Number of weights whose output was measured."""
     with_gradient: int
-    """Of which the gradient was measured, too."""
+    """Number of weights whose output and gradient were measured."""
     without_gradient: int
-    """Which none reaches; the rest of those seen get one by a way that cannot be looked into."""
+    """Number of measured weights without a gradient; other gradients bypass the traced operations."""
     unseen: tuple[tuple[str, tuple[str, ...]], ...]
-    """Why weights were not seen, and which."""
+    """Reasons why weights were not measured, with the names of the weights."""
 
     @property
     def is_complete(self) -> bool:
-        """Whether every weight was seen, forward and backward."""
+        """Whether every weight was measured in the forward and in the backward pass."""
         return self.measured == self.weights == self.with_gradient > 0
 
     @property
     def is_slight(self) -> bool:
-        """Whether fewer than half of the weights were seen."""
+        """Whether fewer than half of the weights were measured."""
         return 2 * self.measured < self.weights or self.measured == 0
 
     @property
     def gaps(self) -> str:
-        """What was not looked at, and why; empty where all was."""
+        """Weights that were not measured, with reasons, as text; empty if all were."""
         parts = [f"{_join_names(names)} {_was(names)} not ({why})" for why, names in self.unseen]
         if self.with_gradient < self.measured:
             share = f"{self.with_gradient} of {self.measured}" if self.with_gradient else "none"
             hidden = self.measured - self.with_gradient - self.without_gradient
             reasons = [f"no gradient reaches {self.without_gradient}"] if self.without_gradient else []
-            reasons += [f"that of {hidden} goes where it cannot be looked at"] if hidden else []
+            reasons += [f"the gradient of {hidden} cannot be traced"] if hidden else []
             if self.without_gradient == self.measured:
                 reasons = [NO_GRADIENT]
-            parts.append(f"the way back was seen of {share} ({', '.join(reasons)})")
+            parts.append(f"the backward pass was measured for {share} ({', '.join(reasons)})")
         return "; ".join(parts)
 
     @property
     def verdict(self) -> str:
-        """What to say where nothing is wrong in what was seen; empty where all was."""
+        """Verdict on a net without findings; empty if all weights were measured."""
         if self.is_complete:
             return ""
         if self.measured == 0:
-            return f"nothing was looked at: {self.gaps or 'no weight layer was seen'}"
+            return f"nothing was measured: {self.gaps or 'no weight layer was traced'}"
         where = (
             "on the way forward" if self.measured == self.weights else f"in the {self.share} that were seen"
         )
@@ -69,11 +69,11 @@ class Coverage:
 
     @property
     def share(self) -> str:
-        """How many of how many."""
+        """Measured weights out of all weights, as text."""
         return f"{self.measured} of {self.weights} weights"
 
     def as_data(self) -> dict[str, Any]:
-        """The coverage as printed with --json."""
+        """Return the coverage as printed with --json."""
         return {
             "weights": self.weights,
             "seen": self.measured,
@@ -84,7 +84,7 @@ class Coverage:
 
 
 def coverage_of(trace: TraceResult, records: Sequence[dict[str, Any]]) -> Coverage:
-    """Of one pass, from what the tracer saw and the records of its uses."""
+    """Return the coverage of one pass, from the result of the tracer and the records of its uses."""
     by_reason: dict[str, list[str]] = {}
     for name, why in trace.unseen.items():
         if name not in trace.looked_up and why != UNUSED:

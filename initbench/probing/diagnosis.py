@@ -1,6 +1,7 @@
-"""A probe turned into words: what is wrong with a net, by how much, why, and what to try.
+"""Diagnosis of a probe: what is wrong with a net, by how much, why, and what to try.
 
-Codes, thresholds and their precedence stand in one table here; docs/diagnosis.md is made from it.
+The table CODES defines the codes, their thresholds and their precedence; docs/diagnosis.md is generated
+from it.
 """
 
 from __future__ import annotations
@@ -47,34 +48,34 @@ from initbench.probing.training_conditions import CONDITION_CODES
 _MAX_DEAD = 0.9
 """Share of a layer's units above which it counts as dead."""
 _FALLS = (
-    f"a fall to {VANISHING_RATIO:g} of itself over the L hidden layers: "
+    f"a fall to {VANISHING_RATIO:g} of the first value over the L hidden layers: "
     f"slope ≤ ln({VANISHING_RATIO:g})/(L − 1)"
-    f" = −{-math.log(VANISHING_RATIO):.2f}/(L − 1) nats a layer; "
-    f"to {RECURRENT_FALL:g} where some of them are recurrent"
+    f" = −{-math.log(VANISHING_RATIO):.2f}/(L − 1) nats per layer; "
+    f"to {RECURRENT_FALL:g} if some of them are recurrent"
 )
 _GROWS = (
-    f"a growth to {1 / VANISHING_RATIO:,.0f} times itself over the L hidden layers: "
+    f"a growth to {1 / VANISHING_RATIO:,.0f} times the first value over the L hidden layers: "
     f"slope ≥ ln({1 / VANISHING_RATIO:g})/(L − 1)"
-    f" = {-math.log(VANISHING_RATIO):.2f}/(L − 1) nats a layer"
+    f" = {-math.log(VANISHING_RATIO):.2f}/(L − 1) nats per layer"
 )
 
 CODES = (
     DiagnosisCode(
         "symmetric",
-        "All units of a hidden layer are the same function, so that one number is all that passes it.",
-        "largest relative spread over units of pre-activations, weight rows and weight-gradient rows; in a"
-        " module's layer with weights other than 0, that of the weight rows alone",
+        "All units of a hidden layer compute the same function, so the layer passes on a single number.",
+        "largest relative spread over units of pre-activations, weight rows and weight-gradient rows; for a"
+        " module's layer with nonzero weights, the spread of the weight rows alone",
         ALIKE,
         hides=("vanishing_forward", "vanishing_backward", "dead", "saturated"),
-        limit=f"a spread ≤ {ALIKE:g} of the mean size",
-        cause="Weights that are all alike: zeros, a constant, or one row repeated.",
+        limit=f"spread ≤ {ALIKE:g} of the root mean square",
+        cause="Weights that are all equal: zeros, a constant, or one row repeated.",
         cure="Draw the weights at random: init.scheme=kaiming_normal.",
     ),
     DiagnosisCode(
         "not_finite",
-        "A weight, the input or a layer's output is no number before anything is trained.",
-        "entries that are NaN or infinite: of parameters, buffers and the input, by name; of what an"
-        " operation puts out that was given numbers; else the first layer whose q = E[h²] is, unless q grew",
+        "A weight, the input or a layer's output is not finite before training.",
+        "NaN or infinite entries of named parameters, buffers and inputs, or of the output of an operation"
+        " with finite inputs; else the first layer with a non-finite q = E[h²], unless q grew",
         None,
         hides=(
             "exploding_forward",
@@ -83,25 +84,25 @@ CODES = (
             "vanishing_backward",
             "head_scale",
         ),
-        limit=f"any entry (of a weight also one beyond {HUGE:g}); in a buffer any but −∞, which masks"
-        " are made of",
-        cause="A division by 0 in an init, a damaged checkpoint, gaps in the data, or exp, log, a root or a"
-        " division beyond its range.",
-        cure="Draw or clean what is named, or keep the operation that is named within its range.",
+        limit=f"any entry (of a weight also one beyond {HUGE:g}); in a buffer any except −∞, which masks"
+        " contain",
+        cause="A division by 0 in an init, a damaged checkpoint, missing values in the data, or exp, log, a"
+        " root or a division outside of its domain.",
+        cure="Redraw or clean the named tensor, or keep the input of the named operation in its domain.",
     ),
     DiagnosisCode(
         "diverged",
-        "The loss stopped being a number.",
-        "updates made until then",
+        "The loss became NaN or infinite.",
+        "number of updates until then",
         None,
         limit="a loss that is NaN or infinite",
-        cause="A learning rate too large for the net, or what else is listed.",
+        cause="A learning rate too large for the net, or another listed finding.",
         cure="A smaller train.lr.",
     ),
     *CONDITION_CODES[:-1],
     DiagnosisCode(
         "vanishing_forward",
-        "What tells one input from another is lost on the way to the head.",
+        "The differences between inputs are lost on the way to the head.",
         "log-slope over hidden layers of the pre-activations' variance over samples, at init",
         math.log(VANISHING_RATIO),
         limit=_FALLS,
@@ -115,27 +116,26 @@ CODES = (
         -math.log(VANISHING_RATIO),
         hides=("head_scale",),
         limit=_GROWS,
-        cause="Weights too large for the activation, or residual branches that add as much as they are"
-        " given.",
+        cause="Weights too large for the activation, or residual branches as large as their skip connection.",
         cure="A smaller init.gain, a scheme that keeps q (init.scheme=analytic), or a norm.",
     ),
     DiagnosisCode(
         "vanishing_backward",
-        "The gradient is lost on the way back to the first layers.",
+        "The gradient vanishes on the way back to the first layers.",
         "log-slope, from the last hidden layer to the first, of E[δ²], at init",
         math.log(VANISHING_RATIO),
         limit=_FALLS,
         cause="Weights too small for the activation (χ₁ = σ_w² E[φ′(h)²] < 1), or units that are flat or"
         " dead.",
-        cure="A larger gain, or an activation that is less flat; init.scheme=critical has χ₁ = 1.",
+        cure="A larger gain, or a less flat activation; init.scheme=critical has χ₁ = 1.",
     ),
     DiagnosisCode(
         "exploding_backward",
         "The gradient grows on the way back to the first layers.",
         "log-slope, from the last hidden layer to the first, of E[δ²], at init",
         -math.log(VANISHING_RATIO),
-        limit=f"{_GROWS}; to {NORMED_GROWTH:,.0f} times over residual sums of branches that end in a norm",
-        cause="Weights too large for the activation (χ₁ = σ_w² E[φ′(h)²] > 1), or a batch norm at each of"
+        limit=f"{_GROWS}; to {NORMED_GROWTH:,.0f} times over residual sums if all branches end in a norm",
+        cause="Weights too large for the activation (χ₁ = σ_w² E[φ′(h)²] > 1), or batch norm in each of"
         " very many layers (Yang et al. 2019).",
         cure="A smaller gain; init.scheme=critical has χ₁ = 1.",
     ),
@@ -145,17 +145,17 @@ CODES = (
         "share of such units, at init or at the end",
         _MAX_DEAD,
         limit=f"> {100 * _MAX_DEAD:g} % of the units of a layer",
-        cause="Biases below 0, a step of training that was too large, or a layer that gets no signal.",
+        cause="Negative biases, a training step that was too large, or a layer that gets no signal.",
         cure="A smaller train.lr, an init.bias above 0, or model.activation=leaky_relu.",
     ),
     DiagnosisCode(
         "saturated",
-        f"A bounded activation is flat (|φ′| < {SATURATED_BELOW:g}·max|φ′|) for most of what it sees.",
+        f"A bounded activation is flat (|φ′| < {SATURATED_BELOW:g}·max|φ′|) for most of its inputs.",
         "share of such entries, at init or at the end",
         MAX_FLAT,
         level="note",
         limit=f"> {100 * MAX_FLAT:g} % of the entries of a layer",
-        cause="Pre-activations beyond the activation's steep part: weights, biases or inputs too large.",
+        cause="Pre-activations outside of the activation's steep part: weights, biases or inputs too large.",
         cure="A smaller init.gain, or a norm before the activation.",
     ),
     *CONDITION_CODES[-1:],
@@ -172,12 +172,15 @@ def diagnose(
     conditions: Sequence[Finding] = (),
     progress: Progress | None = None,
 ) -> list[Finding]:
-    """Findings of one run in order of precedence; a healthy run has none that is a warning.
+    """Return the findings of one run in order of precedence; a healthy run has no warnings.
 
-    snapshots: as probed, at least the one at init; `diverged`: (step, layer) of a run that did. `situation`
-    is what words and advice are made of, which take longer than the judgement; None where none are asked
-    for: slopes and shares then have an empty message, and are otherwise the same. `conditions`: what
-    `condition_findings` has found beside the layers; `progress`: of a run that was trained to its end.
+    Args:
+        snapshots: Probes of the run, including at least the one at init.
+        context: The declared settings, for messages and advice, which take longer than the judgement. With
+            None, findings of slopes and shares have an empty message and are otherwise unchanged.
+        diverged: Step and layer, for a run that diverged.
+        conditions: The findings of `condition_findings` about input and loss.
+        progress: The progress of a run that was trained to its end.
     """
     initial = [s for s in snapshots if s["when"] == "init"]
     ends = [s for s in snapshots if s["when"] in ("init", "end")]
@@ -212,10 +215,10 @@ def diagnose(
 
 
 def _drop_consequences(findings: list[Finding], snapshots: Sequence[dict[str, Any]]) -> list[Finding]:
-    """Of dead units and a vanishing signal or gradient, what came first.
+    """Return the findings without consequences, where both dead units and vanishing values were found.
 
-    A layer that gets no signal is dead because of that. Units that die of what they do get cut off the signal
-    above them and the gradient at and below them.
+    A layer without a signal is dead as a consequence. Dead units in a layer with a signal cut off the signal
+    above it, and the gradient in it and below it.
     """
     by_code = {finding.code: finding for finding in findings}
     dead, lost = by_code.get("dead"), by_code.get("vanishing_forward")
@@ -230,7 +233,7 @@ def _drop_consequences(findings: list[Finding], snapshots: Sequence[dict[str, An
 
 
 def _pre_activation_of(snapshots: Sequence[dict[str, Any]], finding: Finding) -> dict[str, float]:
-    """The pre-activation's statistics where and when something was found."""
+    """Return the statistics of the pre-activation in the layer and snapshot of a finding."""
     (snapshot,) = [s for s in snapshots if s["when"] == finding.when]
     (layer,) = [layer for layer in snapshot["layers"] if layer["index"] == finding.layer]
     return dict(layer["pre"])
@@ -241,14 +244,14 @@ def _is_consequence(code: str, layer: int, dead: int) -> bool:
 
 
 def hidden_layers(layers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the layers that others follow; of our own nets those with an activation behind them."""
+    """Return the hidden layers; in nets of a config, the layers with an activation."""
     return [layer for layer in layers if layer.get("is_hidden", layer["act"] is not None)]
 
 
 def _paths_to_heads(layers: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """The hidden layers from the input to each head, in order; all in one row where there is one head.
+    """Return the hidden layers from the input to each head, in order; all of them if there is one head.
 
-    The layers of two nets side by side are no chain, though they stand one behind the other in the pass.
+    The layers of two parallel nets do not form a chain, although they are consecutive in the pass.
     """
     hidden = hidden_layers(layers)
     heads = [layer for layer in layers if layer.get("is_head")]
@@ -275,16 +278,12 @@ def _symmetric_finding(snapshots: Sequence[dict[str, Any]]) -> Iterator[Finding]
             when, spread, alike = snapshot["when"], layer["unit_spread"], ""
             if layer in hidden and _passes_signal(layer) and layer["units"] > 1 and spread <= limit:
                 alike = (
-                    f"are identical {moment_text(when)}, in what they compute and in the gradient they get, "
-                    "so"
-                    " training cannot tell them apart"
+                    f"are identical {moment_text(when)}, in their output and in their gradient, so training"
+                    " cannot make them differ"
                 )
             elif "row_spread" in layer and not layer["is_head"]:
                 spread = layer["row_spread"]
-                alike = (
-                    f"have the same weights {moment_text(when)}, "
-                    "so that one number is all that passes the layer"
-                )
+                alike = f"have the same weights {moment_text(when)}, so the layer passes on a single number"
             if alike:
                 message = f"all {layer['units']} units of layer {layer['index']} {alike}."
                 yield Finding("symmetric", layer["index"], spread, limit, message, when)
@@ -296,21 +295,21 @@ def _not_finite_finding(layers: Sequence[dict[str, Any]], findings: Sequence[Fin
     if broken is None or any(finding.code in ("exploding_forward", "not_finite") for finding in findings):
         return
     index = broken["index"]
-    message = f"layer {index} puts out what is no number at init. Look for it in its weights or in the input"
+    message = f"the output of layer {index} is not finite at init. Check its weights and the input"
     yield Finding("not_finite", index, broken["pre"]["q"], None, message, "init")
 
 
 def _diverged_finding(step: int, layer: int | None) -> Finding:
-    where = "only the loss overflowed" if layer is None else f"layer {layer} was the first to go"
+    where = "only the loss overflowed" if layer is None else f"layer {layer} was the first to overflow"
     message = (
         f"the loss was no longer finite after {step} {'update' if step == 1 else 'updates'}; {where}."
-        " Look at train.lr, and at what else is listed"
+        " Check train.lr and the other findings"
     )
     return Finding("diverged", layer, float(step), None, message, "end")
 
 
 def _step_findings(layers: Sequence[dict[str, Any]], findings: Sequence[Finding]) -> Iterator[Finding]:
-    """The same codes as those of slopes over layers, of a recurrent layer from step to step; each once."""
+    """Yield findings of slopes over the steps of recurrent layers, each code once."""
     codes = {finding.code for finding in findings}
     for code, layer, slope, words in slopes_over_steps(layers):
         if code not in codes:
@@ -323,10 +322,15 @@ def _slope_findings(
     context: DiagnosisContext | None,
     most_backward: float = 1 / VANISHING_RATIO,
 ) -> Iterator[Finding]:
-    """Findings of the signal on its way forward and of the gradient on its way back.
+    """Yield findings of the signal in the forward pass and of the gradient in the backward pass.
 
-    A residual branch that starts closed puts out 0 and lets no gradient in, while both go on beside it;
-    such layers are no part of the way. `most_backward`: growth of E[δ²] beyond which it explodes.
+    A residual branch that is initialised to 0 has no output and gets no gradient, while both pass through
+    the skip connection. Such layers are ignored.
+
+    Args:
+        hidden: The records of the hidden layers, in order.
+        context: The declared settings; None for findings without a message.
+        most_backward: The growth of E[δ²] above which the gradient explodes.
     """
     forward = [layer for layer in hidden if _passes_signal(layer) and not layer.get("was_constant")]
     q = finite_prefix([layer["pre"]["q"] for layer in forward])
@@ -349,7 +353,7 @@ def _slope_findings(
 def _stream_findings(
     sums: list[dict[str, Any]], findings: Sequence[Finding], context: DiagnosisContext | None
 ) -> Iterator[Finding]:
-    """The same at the sums of a residual net; what the layers beside it show already is not said twice."""
+    """Yield findings of slopes over the sums of a residual net, without codes that were already found."""
     span = (sums[0]["index"], sums[-1]["index"]) if sums else (0, 0)
     most_backward = NORMED_GROWTH if are_branches_normed(sums) else 1 / VANISHING_RATIO
     for finding in _slope_findings(sums, None, most_backward):
@@ -361,12 +365,12 @@ def _stream_findings(
 
 
 def _passes_signal(layer: dict[str, Any]) -> bool:
-    """Whether what follows the layer sees its output: after a 0 alone, an activation would be one value."""
+    """Whether the layer passes a signal on; the activation of an output of 0 alone is a constant."""
     return not (layer["pre"]["q"] == 0.0 and layer["act"] is not None and layer["act"]["std"])
 
 
 def _with_gradient(layers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Without the layers that get no gradient though one that the gradient meets later does."""
+    """Return the layers without those that get no gradient although a later one in the list does."""
     last = max((i for i, layer in enumerate(layers) if layer["grad"]["pre_q"]), default=-1)
     return [layer for i, layer in enumerate(layers) if i > last or layer["grad"]["pre_q"] != 0.0]
 
@@ -388,7 +392,7 @@ def _slope_finding(
 
 
 def _where_it_crosses(values: list[float], layers: list[dict[str, Any]], *, falling: bool) -> int:
-    """The first layer beyond FALL or its inverse, or the last of `values`."""
+    """Return the first layer beyond VANISHING_RATIO or its inverse, or the layer of the last value."""
     for value, layer in zip(values, layers, strict=False):
         share = value / values[0] if values[0] > 0 else math.nan
         if (share <= VANISHING_RATIO) if falling else (share >= 1 / VANISHING_RATIO):
@@ -398,7 +402,7 @@ def _where_it_crosses(values: list[float], layers: list[dict[str, Any]], *, fall
 
 _SHARE_TEXT = {
     "dead": "of the units are zero on the whole probe batch",
-    "saturated": "of what the activation sees is on its flat part",
+    "saturated": "of the activation's inputs are on its flat part",
 }
 
 

@@ -1,4 +1,4 @@
-"""What a diagnosis consists of: the kinds of finding that there are, and one finding of one net."""
+"""Parts of a diagnosis: codes, findings, and advice with its evidence."""
 
 from __future__ import annotations
 
@@ -19,53 +19,53 @@ class DiagnosisCode:
     measure: str
     threshold: float | None
     limit: str
-    """The threshold in words and units."""
+    """Threshold in words, with its unit."""
     cause: str
-    """What brings it about."""
+    """Typical causes."""
     cure: str
-    """What to do about it."""
+    """Typical cures."""
     hides: tuple[str, ...] = ()
-    """Codes that are mere consequences of this one at init, and are not reported beside it."""
+    """Codes that are consequences of this one at init, and are not reported together with it."""
     level: Level = "warning"
-    """`note` where most nets that show it learn all the same: a net with notes alone is healthy."""
+    """`note` if most nets with the finding still learn; a net with notes only is healthy."""
 
 
 @dataclass(frozen=True)
 class AdviceCheck:
-    """What a trial of a change has shown: a quantity before and after, and that the finding is gone."""
+    """Evidence that a change removes a finding: a quantity before and after the change."""
 
     quantity: str
     value_before: float | None
-    """None where the nets have no such number."""
+    """Value without the change; None if the quantity is not defined for the nets."""
     value_after: float | None
     form: Form = "number"
 
     @property
     def words(self) -> str:
-        """Return `checked: q per layer ×0.52 → ×0.99`."""
+        """Evidence as text, such as `checked: q per layer ×0.52 → ×0.99`."""
         if self.value_before is None or self.value_after is None:
             return "checked: it is gone"
-        before = _format_value(self.value_before, self.form)
-        return f"checked: {self.quantity} {before} → {_format_value(self.value_after, self.form)}"
+        values = (_format_value(value, self.form) for value in (self.value_before, self.value_after))
+        return f"checked: {self.quantity} {' → '.join(values)}"
 
     def as_data(self) -> dict[str, Any]:
-        """Return the proof as stored and printed with --json."""
+        """Return the evidence as stored and printed with --json."""
         return {"quantity": self.quantity, "before": self.value_before, "after": self.value_after}
 
 
 @dataclass(frozen=True)
 class Advice:
-    """A change that was applied to copies of the nets, in which the finding is gone."""
+    """A change that removed the finding when applied to copies of the nets."""
 
     text: str
-    """The change as it is put to the user."""
+    """Change as shown to the user."""
     change: str
-    """The change as key=value words."""
+    """Change as key=value words."""
     checked: AdviceCheck
 
     @property
     def words(self) -> str:
-        """Return the change with its proof in brackets."""
+        """Change with its evidence in parentheses."""
         return f"{self.text} ({self.checked.words})"
 
     def as_data(self) -> dict[str, Any]:
@@ -83,10 +83,10 @@ class Finding:
     threshold: float | None
     message: str
     when: str
-    """The moment it was seen at: "init", or "end" for what training brought about."""
+    """Moment of the finding: "init", or "end" for one that training caused."""
     level: Level = "warning"
     advice: tuple[Advice, ...] = ()
-    """Changes that were seen to cure it; `message` ends with them."""
+    """Changes that cured the finding in a trial; `message` ends with them."""
 
     def as_data(self) -> dict[str, Any]:
         """Return the finding as stored and printed with --json."""
@@ -94,7 +94,7 @@ class Finding:
 
 
 def format_factor(factor: float) -> str:
-    """Spell a factor as ×0.50, with an exponent where that would read as zero."""
+    """Format a factor as ×0.50, with an exponent if it is very small or large."""
     if math.isinf(factor) or factor >= 1e4 or factor < 1e-2:
         return f"×{factor:.0e}"
     return f"×{factor:.2f}"

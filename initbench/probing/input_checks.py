@@ -1,4 +1,4 @@
-"""What goes into a net: its scale, and whether its samples differ at all."""
+"""Checks of a net's input: its scale, and whether its samples differ."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from initbench.probing.log_slopes import ROUNDING, float32_floor
 from initbench.probing.tensor_statistics import mean_square, signal_variance
 
 LARGE, SMALL = 100.0, 1e-4
-"""E[x²] above or below which inputs are not scaled. Digits of 0 to 16 have 60, a one-hot code 1/C."""
+"""E[x²] above or below which inputs count as not scaled. Digits from 0 to 16 have 60, one-hot codes 1/C."""
 LARGE_COLUMN = 1000.0
-"""E[x²] of one column, above which it alone is not scaled."""
+"""E[x²] above which a single column counts as not scaled."""
 _OFFSET = 10.0
-"""Means this many standard deviations away from 0 are what makes the mean square."""
+"""Ratio of mean and standard deviation above which an offset dominates the mean square."""
 
 _DOMINANT = 0.9
-"""Share of all squares above which one column makes the mean square."""
+"""Share of the sum of squares above which one column dominates the mean square."""
 
 INPUT_CODES = (
     DiagnosisCode(
         "samples_alike",
-        "All samples of the batch are the same: there is nothing to tell apart.",
-        "variance over samples of the input, beside what float32 rounds away",
+        "All samples of the batch are identical, so there is nothing to learn from them.",
+        "variance over samples of the input, compared with the rounding error of float32",
         None,
         hides=("vanishing_forward", "vanishing_backward", "exploding_forward", "exploding_backward", "dead"),
-        limit=f"variance over samples ≤ {ROUNDING:g}·E[x²]; of whole numbers: all rows are equal",
-        cause="A batch of one sample repeated, constants in place of data, or preprocessing gone wrong.",
+        limit=f"variance over samples ≤ {ROUNDING:g}·E[x²]; for integers: all rows are equal",
+        cause="A batch of one repeated sample, constants instead of data, or faulty preprocessing.",
         cure="Pass samples that differ.",
     ),
     DiagnosisCode(
         "input_scale",
-        "The input was not scaled: what is wrong behind it follows from that.",
-        "E[x²] of what the first weight layer is given, and of each of its columns",
+        "The input was not scaled, which may explain other findings.",
+        "E[x²] of the input of the first weight layer, and of each of its columns",
         LARGE,
         hides=(
             "vanishing_forward",
@@ -49,8 +49,8 @@ INPUT_CODES = (
             "head_scale",
         ),
         limit=f"E[x²] > {LARGE:g} or < {SMALL:g}; of one column of (B, features): > {LARGE_COLUMN:g}."
-        " Not looked for where a norm behind the first layer divides the scale out",
-        cause="Raw pixels of 0 to 255, an offset, or columns in different units.",
+        " Not checked if a norm after the first layer removes the scale",
+        cause="Raw pixels from 0 to 255, an offset, or columns in different units.",
         cure="Scale the inputs to mean 0 and variance 1 (data.normalize=global, or per_feature for columns in"
         " different units).",
     ),
@@ -59,7 +59,7 @@ INPUT_CODES = (
 
 @dataclass(frozen=True)
 class BatchStatistics:
-    """Moments of a batch of real numbers (B, …), all of them finite."""
+    """Moments of a batch of finite floating-point numbers (B, …)."""
 
     q: float
     """E[x²]."""
@@ -69,20 +69,20 @@ class BatchStatistics:
     signal: float
     """Variance over samples, averaged over entries."""
     column: int
-    """Of (B, features), the column of the largest mean square; 0 for other shapes."""
+    """Column with the largest mean square, for shape (B, features); 0 for other shapes."""
     column_q: float
-    """Its mean square; E[x²] for other shapes."""
+    """Mean square of that column; E[x²] for other shapes."""
     columns: int
-    """How many there are; 1 for other shapes."""
+    """Number of columns; 1 for other shapes."""
 
     @property
     def is_scaled(self) -> bool:
-        """Whether a net that expects numbers of size 1 can take it as it is."""
+        """Whether the scale suits a net that expects inputs of variance 1."""
         return SMALL <= self.q <= LARGE and self.column_q <= LARGE_COLUMN
 
     @property
     def values(self) -> str:
-        """E[x²] and the range, in words."""
+        """E[x²] and the range, as text."""
         size = f"E[x²] = {self.q:.2g} (values {self.low:.4g} … {self.high:.4g})"
         spread = math.sqrt(max(self.q - self.mean**2, 0.0))
         if self.q > LARGE and abs(self.mean) > _OFFSET * spread:
@@ -93,7 +93,7 @@ class BatchStatistics:
 
 
 def batch_statistics(x: Tensor) -> BatchStatistics | None:
-    """Moments of the batch x (B, …); None for whole numbers and where an entry is not finite."""
+    """Return the moments of a batch x (B, …); None for integers and if an entry is not finite."""
     if not x.is_floating_point() or x.numel() == 0:
         return None
     entries = x.detach().double()
@@ -121,14 +121,14 @@ def samples_differ(x: Tensor) -> bool:
     statistics = batch_statistics(x)
     if statistics is not None:
         return statistics.signal > float32_floor(statistics.q)
-    return not bool((x == x[:1]).all())  # whole numbers; what is not finite differs from itself
+    return not bool((x == x[:1]).all())  # integers, or non-finite numbers, of which NaN differs from itself
 
 
 def alike_finding(samples: int) -> Iterator[Finding]:
-    """The finding for a batch of so many samples that are all the same."""
+    """Yield the finding for a batch whose samples are all identical."""
     message = (
-        f"all {samples} samples of the batch are the same, so that nothing can tell them apart."
-        " Pass samples that differ, and see what the preprocessing does to them"
+        f"all {samples} samples of the batch are identical, so the net cannot distinguish them."
+        " Pass samples that differ, and check the preprocessing"
     )
     yield Finding("samples_alike", None, 0.0, None, message, "init")
 
@@ -136,17 +136,20 @@ def alike_finding(samples: int) -> Iterator[Finding]:
 def scale_finding(
     raw: BatchStatistics | None, first: BatchStatistics | None, *, layer: int = 1
 ) -> Iterator[Finding]:
-    """A finding where the first weight layer is given what was not scaled.
+    """Yield a finding if the input of the first weight layer is not scaled.
 
-    raw: of the batch itself; first: of what reaches the layer, which the net may have scaled itself.
+    Args:
+        raw: Statistics of the batch.
+        first: Statistics of the input of the first layer, which the net may have scaled.
+        layer: The index of the layer.
     """
     if first is None or first.is_scaled:
         return
     same = raw is not None and math.isclose(raw.q, first.q, rel_tol=1e-6)
-    subject = "the inputs have" if same else f"layer {layer} is given inputs that have"
+    subject = "the inputs have" if same else f"the inputs of layer {layer} have"
     cause = "" if same or raw is None else f" (the batch itself has {raw.q:.2g})"
     message = (
-        f"{subject} {first.values}{cause}, where 1 is expected. What else is wrong may follow from that."
+        f"{subject} {first.values}{cause}, where 1 is expected. Other findings may be consequences of this."
     )
     by_column = SMALL <= first.q <= LARGE
     value = first.column_q if by_column else first.q

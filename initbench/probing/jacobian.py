@@ -1,4 +1,4 @@
-"""How the logits move with each layer's pre-activation: singular values of ∂logits/∂h_l."""
+"""Singular values of the Jacobians ∂logits/∂h_l of the logits by each layer's pre-activation."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from initbench.models.network import Network, has_maps
 
 SAMPLES = 32
 MAP_SAMPLES = 8
-"""Samples of nets of convolutions, each of whose Jacobians has a column for every pixel of every map."""
+"""Number of samples for convolutional nets, whose Jacobians have a column for every pixel of every map."""
 LOGITS = 10
-"""At most so many logits are followed back, one backward pass each."""
+"""Maximum number of logits, each of which needs a backward pass."""
 
 
 def jacobian_statistics(
     network: Network, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor
 ) -> dict[int, dict[str, float]]:
-    """For each hidden layer's index, the mean σ² and the condition of its Jacobian.
+    """Return the mean σ² and the condition of the Jacobian of each hidden layer, by index of the layer.
 
     J_l = ∂logits/∂h_l, (logits, C) or (logits, C·H·W) for one sample; `mean_sigma2` averages the squared
-    singular values over samples of x (B, …), `condition` is the median over samples of σ_max/σ_min. σ²
-    level over the layers is dynamical isometry in the mean (Saxe et al. 2014, Pennington et al. 2017).
-    With batch norm, J is of the sum of each logit over the samples, since a sample's norm depends on the
-    others.
+    singular values over samples of x (B, …), `condition` is the median over samples of σ_max/σ_min. A
+    constant σ² over the layers is dynamical isometry in the mean (Saxe et al. 2014, Pennington et al. 2017).
+    With batch norm, J is the Jacobian of the sum of each logit over the samples, since the normalisation of
+    a sample depends on the others.
     """
     outputs_by_layer: dict[int, Tensor] = {}
     layers = network.weight_layers()
@@ -61,7 +61,7 @@ def _keep(outputs_by_layer: dict[int, Tensor], index: int) -> Callable[[nn.Modul
 
 
 def _summary(jacobian: Tensor) -> dict[str, float]:
-    """jacobian: (B, logits, …)."""
+    """Return the statistics of a Jacobian (B, logits, …)."""
     rows = jacobian.double().flatten(2)
     if not bool(rows.isfinite().all()):
         return {"mean_sigma2": math.nan, "condition": math.nan}

@@ -1,4 +1,4 @@
-"""What mean-field theory predicts for a net's hidden layers, where it predicts anything."""
+"""Predictions of mean-field theory for the factors of a net's hidden layers."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from initbench.theory import mean_field
 from initbench.theory.quadrature import gaussian_expectation
 
 MAX_FLAT = 0.5
-"""Share of the entries that may lie on the flat part of a bounded activation."""
+"""Maximum share of entries on the flat part of a bounded activation."""
 SAFETY_MARGIN = 0.8
-"""How much of a limit a remedy may use up: what finite batches add to theory has to fit into the rest."""
+"""Share of a limit that a remedy may use; the rest is for effects of finite batches."""
 
 
 @dataclass(frozen=True)
 class StackFactors:
     """Per-layer factors of the hidden stack, as geometric means over its layers.
 
-    Each is None where theory has no word: a norm layer, weights that are not independent draws, or one
-    value for every bias, which shifts the pre-activations off their mean of zero.
+    A factor is None if theory makes no prediction: with a norm layer, with weights that are not independent
+    draws, or with a constant bias, which moves the mean of the pre-activations away from zero.
     """
 
     forward: float | None
     """Factor of q from one pre-activation to the next."""
     signal: float | None
-    """χ₁, the factor of what tells two inputs apart, once they are alike (Schoenholz et al. 2017)."""
+    """χ₁, the factor of the difference of two similar inputs (Schoenholz et al. 2017)."""
     backward: float | None
     """χ₁ times fan_out/fan_in, the factor of E[δ²] from one layer to the one below it."""
     sigma_w2: float | None
     """Weight variance times fan_in of the last hidden layer."""
     needed_sigma_w2: float
-    """The σ_w² that would keep q = 1 through the activation: 1/E[φ(z)²]."""
+    """σ_w² that preserves q = 1 through the activation: 1/E[φ(z)²]."""
     chi_at_needed: float
-    """χ₁ at that σ_w² and q = 1: far from 1, no scale of the weights keeps both q and E[δ²]."""
+    """χ₁ at that σ_w² and q = 1; if it is far from 1, no weight scale preserves both q and E[δ²]."""
 
 
 def predict_stack_factors(
     network: Network, init: InitOptions, *, first_q: float, normed: bool
 ) -> StackFactors:
-    """Walk q from `first_q` (the first layer's, measured) through the hidden layers."""
+    """Propagate q from `first_q`, the measured q of the first layer, through the hidden layers."""
     activation = network.activation
     needed = activation.preserving_gain**2
     chi = activation.chi(1.0, sigma_w2=needed) / activation.widening
@@ -72,7 +72,7 @@ def predict_stack_factors(
 
 @dataclass(frozen=True)
 class DepthWalk:
-    """What a stack of layers does to q and to E[δ²], as logarithms of the products over its steps."""
+    """Changes of q and E[δ²] over a stack of layers, as logarithms of the products of the factors."""
 
     log_q: float
     log_chi: float
@@ -84,7 +84,7 @@ class DepthWalk:
 def _walk(
     variances: Sequence[tuple[float | None, float]], activation: BoundActivation, q: float
 ) -> DepthWalk | None:
-    """Through layers of (σ_w², σ_b²), ending early where float32 has no q left; None beyond its range."""
+    """Propagate q through layers of (σ_w², σ_b²) until it underflows float32; None if it overflows."""
     log_q = log_chi = 0.0
     steps = 0
     for sigma_w2, sigma_b2 in variances:
@@ -101,14 +101,14 @@ def _walk(
     return DepthWalk(log_q, log_chi, q, steps) if steps else None
 
 
-@lru_cache(maxsize=256)  # the runs of an experiment ask the same
+@lru_cache(maxsize=256)  # all runs of an experiment have the same arguments
 def scale_holds(activation: BoundActivation, sigma_w2: float, *, layers: int, width: int) -> bool:
-    """Whether `layers` square layers of that σ_w², without bias, keep q and E[δ²] within FALL and 1/FALL.
+    """Whether square layers with this σ_w² and without bias keep q and E[δ²] within VANISHING_RATIO.
 
-    At width n the logarithm of a product of L factors has, beside the mean-field value, the mean −κL/2n
-    and the variance κL/n, with κ = 3E[φ′⁴]/E[φ′²]² − 1 (5 for relu, 2 for linear; Hanin & Nica 2020): two
-    standard deviations of it must fit in. Nor may a bounded activation be flat for most of what it sees.
-    Of an activation that mixes channels that is not known, and the answer is no.
+    At width n, the logarithm of a product of L factors deviates from the mean-field value by −κL/2n on
+    average, with variance κL/n, where κ = 3E[φ′⁴]/E[φ′²]² − 1 (5 for relu, 2 for linear; Hanin & Nica
+    2020). Two standard deviations must stay within the limits. A bounded activation must also not be flat
+    for most of its inputs. The answer is False for activations that mix channels, since it is unknown.
     """
     if not activation.entry.elementwise:
         return False
@@ -125,16 +125,16 @@ def scale_holds(activation: BoundActivation, sigma_w2: float, *, layers: int, wi
 
 
 def _stays(logarithm: float, scatter: float) -> bool:
-    """Whether a log-normal product of that mean-field value keeps between FALL and 1/FALL."""
+    """Whether a log-normal product with this mean-field value stays within VANISHING_RATIO and its inverse."""
     return abs(logarithm - scatter / 2.0) + 2.0 * math.sqrt(scatter) < -math.log(VANISHING_RATIO)
 
 
 @lru_cache(maxsize=256)
 def batch_norm_holds(activation: BoundActivation, *, layers: int) -> bool:
-    """Whether E[δ²] stays within 1/FALL through `layers` layers with batch norm before the activation.
+    """Whether E[δ²] does not explode over `layers` layers with batch norm before the activation.
 
-    A layer raises it by E[φ′²]/Var[φ], both for h ~ N(0, 1): 1.47 for relu (Yang et al. 2019).
-    Of an activation that mixes channels that is not known, and the answer is yes.
+    Each layer increases it by E[φ′²]/Var[φ], both for h ~ N(0, 1): 1.47 for relu (Yang et al. 2019).
+    The answer is True for activations that mix channels, for which this is unknown.
     """
     if not activation.entry.elementwise:
         return True
@@ -146,7 +146,7 @@ def batch_norm_holds(activation: BoundActivation, *, layers: int) -> bool:
 
 
 def flat_share(activation: BoundActivation, q: float) -> float:
-    """Share of h ~ N(0, q) that a bounded activation is flat for; 0 for one that is not bounded."""
+    """Return the share of h ~ N(0, q) for which the activation is flat; 0 for unbounded activations."""
     if not activation.entry.saturates:
         return 0.0
     limit = SATURATED_BELOW * activation.max_derivative
@@ -154,7 +154,7 @@ def flat_share(activation: BoundActivation, q: float) -> float:
 
 
 def _bias_variance(layer: WeightLayer, rule: LayerRule, init: InitOptions) -> float:
-    """σ_b² of a layer: 0 where there is no bias or it starts at 0."""
+    """Return σ_b² of a layer; 0 without a bias or if it is initialised to a constant."""
     if init.bias is not None or getattr(layer.module, "bias", None) is None:
         return 0.0
     return rule.bias_std**2

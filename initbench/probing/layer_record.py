@@ -1,4 +1,4 @@
-"""What a pass shows of one layer, as plain data that a run stores and a diagnosis reads."""
+"""Measurements of one layer in a pass, as plain data that a run stores and a diagnosis reads."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from initbench.probing.tensor_statistics import ProbeDetail
 
 
 def start_record(output: Tensor, units_second: Tensor, detail: ProbeDetail) -> dict[str, Any]:
-    """Statistics of a pre-activation; a hook on its gradient δ adds those on the way back.
+    """Return the statistics of a pre-activation, to which a hook adds those of its gradient δ.
 
-    `output` is the tensor in the graph, `units_second` the same as (B, C, …).
+    Args:
+        output: The pre-activation in the autograd graph.
+        units_second: The same tensor as (B, C, …).
+        detail: The statistics to compute.
     """
     x = units_second.detach().double()
     statistics: dict[str, Any] = dict(tensor_statistics.moments(x))
@@ -47,9 +50,14 @@ def finish_record(
     gradient: Tensor | None,
     detail: ProbeDetail,
 ) -> dict[str, Any]:
-    """The record of the layer called by `place` (index, name, units), with what its weight and gradient say.
+    """Return the complete record of a layer, with the statistics of its weight and weight gradient.
 
-    weight, gradient: (units, …). Units are told apart by their rows in both.
+    Args:
+        record: The record of the pass.
+        layer: Index, name and number of units of the layer.
+        weight: The weight (units, …); its rows distinguish the units.
+        gradient: The gradient of the weight (units, …), or None.
+        detail: The statistics to compute.
     """
     stored = detail >= ProbeDetail.EVALUATION
     if stored or record["unit_spread"] <= tensor_statistics.ALIKE:

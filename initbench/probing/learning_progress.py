@@ -1,4 +1,4 @@
-"""Whether a training has learned anything, told by its loss and by what guessing gets."""
+"""Check whether training has improved on guessing, by its loss and accuracy."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from torch import Tensor
 from initbench.probing.finding import DiagnosisCode, Finding
 
 MIN_UPDATES = 50
-"""Updates before which nothing is expected of a training."""
+"""Number of updates before which no progress is expected."""
 _SHARE_OF_GUESSING = 0.99
-"""Of the loss of a guess, above which a loss is no better."""
+"""Share of the loss of a guess from which a loss is not better than guessing."""
 _STILL = 0.01
-"""Change of the loss, as a share of that of a guess, up to which it has not moved."""
+"""Change of the loss, as a share of the loss of a guess, up to which it counts as unchanged."""
 _MIN_GAIN = 0.25
-"""Of the way from the largest class's share to 1, what an accuracy has to make to speak against it."""
+"""Share of the range from the largest class's share to 1 above which an accuracy shows progress."""
 
 NOT_LEARNED = DiagnosisCode(
     "not_learned",
-    "The signal is fine, and the training has learned nothing.",
-    "training loss at the end, beside the entropy of the training labels, which a guess gets",
+    "The signal is fine, but training has learned nothing.",
+    "training loss at the end, relative to the entropy of the training labels, the loss of a guess",
     _SHARE_OF_GUESSING,
     limit=f"training loss ≥ {_SHARE_OF_GUESSING:g} of the labels' entropy and validation accuracy"
     f" less than {100 * _MIN_GAIN:g} % of the way from the largest class's share to 1; ≥ {MIN_UPDATES}"
     " updates; no other warning",
-    cause="A learning rate so small that nothing moved, or so large that everything was thrown.",
-    cure="Look at train.lr, tenfold steps first; then at train.steps, train.grad_clip and the labels.",
+    cause="A learning rate so small that nothing changed, or so large that training was unstable.",
+    cure="Vary train.lr, by factors of 10 first; then check train.steps, train.grad_clip and the labels.",
 )
 
 
 @dataclass(frozen=True)
 class Guess:
-    """What is got by guessing from the labels alone."""
+    """Result of guessing from the frequencies of the labels alone."""
 
     loss: float
     """Entropy of the training labels, in nats."""
@@ -44,26 +44,26 @@ class Guess:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training came."""
+    """Progress of a training run."""
 
     updates: int
     start_loss: float
     end_loss: float
-    """On the same training samples."""
+    """Loss at the end, on the same training samples."""
     accuracy: float
-    """Of the validation split, at the end."""
+    """Accuracy on the validation split at the end."""
     guess: Guess
 
 
 def guess_of(labels: Tensor) -> Guess:
-    """What guessing gets for whole-number labels (N,)."""
+    """Return the result of guessing for integer labels (N,)."""
     shares = labels.flatten().bincount().double() / max(labels.numel(), 1)
     entropy = -float(torch.special.xlogy(shares, shares).sum())
     return Guess(entropy, float(shares.max()))
 
 
 def progress_finding(progress: Progress) -> Iterator[Finding]:
-    """A finding for a training that ended no better than a guess."""
+    """Yield a finding if training ended no better than guessing."""
     guess = progress.guess
     bar = guess.accuracy + _MIN_GAIN * (1.0 - guess.accuracy)
     if progress.updates < MIN_UPDATES or progress.accuracy > bar or guess.loss <= 0.0:
@@ -73,11 +73,11 @@ def progress_finding(progress: Progress) -> Iterator[Finding]:
         return
     change = progress.end_loss - progress.start_loss
     has_moved = abs(change) > _STILL * guess.loss
-    what = "everything was thrown" if has_moved else "nothing moved"
+    what = "training was unstable" if has_moved else "the loss did not change"
     why = "it may be too large" if has_moved else "it may be too small, or train.steps too few"
     message = (
-        f"the signal is fine; it did not learn: {what}. The training loss was {progress.start_loss:.3g} at"
-        f" first and is {progress.end_loss:.3g} after {progress.updates:,} updates, where a guess gets"
-        f" {guess.loss:.3g}. Look at train.lr: {why}"
+        f"the signal is fine, but the net did not learn: {what}. The training loss was"
+        f" {progress.start_loss:.3g} at first and is {progress.end_loss:.3g} after {progress.updates:,}"
+        f" updates; guessing gives {guess.loss:.3g}. Check train.lr: {why}"
     )
     yield Finding("not_learned", None, share, _SHARE_OF_GUESSING, message, "end")

@@ -1,4 +1,4 @@
-"""How second moments fall or grow from layer to layer: slopes, and where nothing is left to fall."""
+"""Log-slopes of second moments over the layers, with the limits of float32."""
 
 from __future__ import annotations
 
@@ -8,35 +8,36 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 VANISHING_RATIO = 1e-4
-"""A second moment that falls below this share of itself over the hidden layers vanishes.
+"""Share of its first value below which a second moment vanishes over the hidden layers.
 
-Its inverse is where it explodes. Finite width alone scatters log q with variance about 5(L−1)/n for
-relu (0.86 standard deviations at depth 20, width 128), and batch norm under relu raises E[δ²] by 1.47
-a layer (Yang et al. 2019): both stay inside.
+It explodes at the inverse. Finite width alone gives log q a variance of about 5(L−1)/n for relu (a standard
+deviation of 0.86 at depth 20, width 128), and batch norm with relu increases E[δ²] by 1.47 per layer (Yang
+et al. 2019). Both stay within these limits.
 """
 RECURRENT_FALL = 1e-6
-"""The share of a way that has recurrent layers, whose gates pass on a part of the signal only.
+"""The same share for nets with recurrent layers, whose gates pass on only a part of the signal.
 
-As torch draws them, 4 LSTM layers fall to 7e-5 and learn like one; 6 fall to 4e-7 and learn more slowly.
+With torch's init, the signal falls to 7e-5 over 4 LSTM layers, which learn like a single one, and to 4e-7
+over 6 layers, which learn more slowly.
 """
 NORMED_GROWTH = 1e6
-"""Growth of E[δ²] over residual sums beyond which it explodes where every branch ends in a norm.
+"""Growth of E[δ²] over residual sums above which it explodes if every branch ends in a norm.
 
-The weights of such a branch have no scale: a step that is too large only makes them longer, and the next one
-smaller (Arora et al. 2019). Nets of 64 units with three batch-normed layers a branch learn digits in 300
-updates to a training accuracy of 0.93 to 0.97 where E[δ²] grows by 4e4 to 2e5, to 0.79 and 0.88 at 8e5 and
-3e6, and to 0.50 at 3e7 (SGD at the better of two learning rates, one seed each).
+The weights of such a branch have no scale: a step that is too large makes them longer, and thereby the next
+step smaller (Arora et al. 2019). Nets of 64 units with three batch-normed layers per branch learn digits in
+300 updates to a training accuracy of 0.93 to 0.97 if E[δ²] grows by 4e4 to 2e5, of 0.79 and 0.88 at 8e5 and
+3e6, and of 0.50 at 3e7 (SGD at the better of two learning rates, one seed each).
 """
 UNDERFLOW = 1.18e-38**2
-"""The square of the smallest normal float32: below, a second moment is made of rounded numbers."""
+"""Square of the smallest normal float32, below which second moments lose precision."""
 ROUNDING = 1e-13
-"""Share of q that rounding to float32 can pretend: ε² = 1.4e-14, times the layers it lingers for."""
+"""Share of q that float32 rounding errors can reach: ε² = 1.4e-14, times a few layers."""
 _TINY = 1e-90  # the square of the smallest float32
 
 
 @dataclass(frozen=True)
 class LogSlope:
-    """A log-slope, the slope it is compared with, and over how many layers both were taken."""
+    """A log-slope, its threshold, and the number of layers of both."""
 
     value: float
     threshold: float
@@ -44,14 +45,14 @@ class LogSlope:
 
 
 def finite_prefix(values: Sequence[float | None]) -> list[float]:
-    """The values before the first that is missing or NaN."""
+    """Return the values before the first missing or NaN one."""
     return [v for v in takewhile(lambda v: v is not None and not math.isnan(v), values) if v is not None]
 
 
 def log_slope(values: Sequence[float]) -> float:
-    """Least-squares slope of log(value) over the position; 0 for fewer than two values.
+    """Return the least-squares slope of log(value) over the position; 0 for fewer than two values.
 
-    Zeros count as the smallest square float32 can hold; an infinite value makes the slope infinite.
+    Zeros count as the smallest square that float32 can represent. An infinite value makes the slope infinite.
     """
     if len(values) < 2:
         return 0.0
@@ -65,7 +66,7 @@ def log_slope(values: Sequence[float]) -> float:
 
 
 def explosion_slope(values: Sequence[float], limit: float = 1 / VANISHING_RATIO) -> LogSlope | None:
-    """The slope of `values` where it carries them beyond `limit` times the first, else None."""
+    """Return the log-slope if it increases the values beyond `limit` times the first, else None."""
     if len(values) < 2:
         return None
     slope, threshold = log_slope(values), math.log(limit) / (len(values) - 1)
@@ -75,11 +76,15 @@ def explosion_slope(values: Sequence[float], limit: float = 1 / VANISHING_RATIO)
 def vanishing_slope(
     values: Sequence[float], floors: Sequence[float], *, full: float = 0.0, share: float = VANISHING_RATIO
 ) -> LogSlope | None:
-    """The slope of `values` where it carries them below `share` of the first, or to the floor; else None.
+    """Return the log-slope if it decreases the values below `share` of the first or to the floor, else None.
 
-    `floors`: for each value, where float32 has nothing left. What comes after the first value at its floor is
-    rounding and does not count. Values that start at the floor have lost what was there already, if a `full`
-    first value would have been above it; otherwise there is nothing to lose.
+    Args:
+        values: Second moments in the order of the layers. Values after the first one at its floor are
+            rounding errors and are ignored.
+        floors: For each value, the smallest one that float32 can distinguish from 0.
+        full: The size of a first value that has lost nothing. If the values start at the floor and `full` is
+            above it, the signal is already lost; otherwise there was none.
+        share: The share of the first value below which the values vanish.
     """
     above = sum(1 for _ in takewhile(lambda pair: pair[0] > pair[1], zip(values, floors, strict=True)))
     if above == len(values):
@@ -87,7 +92,7 @@ def vanishing_slope(
     if above == 0:
         return LogSlope(math.log(floors[0] / full), math.log(share), 1) if full > floors[0] else None
     fitted = _reached(values[:above], share)
-    # A fall too sudden to show above the floor is at least as steep as the way down to it.
+    # A sudden fall below the floor is at least as steep as the slope down to the floor.
     return fitted or _steepness([*values[:above], max(values[above], floors[above])], share)
 
 
@@ -99,11 +104,11 @@ def _reached(values: Sequence[float], share: float) -> LogSlope | None:
 
 
 def _steepness(values: Sequence[float], share: float) -> LogSlope:
-    """From the first value straight to the last."""
+    """Return the log-slope of a straight line from the first value to the last."""
     steps = len(values) - 1
     return LogSlope(math.log(values[-1] / values[0]) / steps, math.log(share) / steps, len(values))
 
 
 def float32_floor(q: float) -> float:
-    """The least second moment about a mean that float32 can tell from none, in a layer of E[h²] = q."""
+    """Return the smallest variance that float32 can distinguish from 0 in a layer with E[h²] = q."""
     return max(ROUNDING * q, UNDERFLOW)

@@ -1,4 +1,4 @@
-"""The loss of a probe, and what it would be for a net that knows nothing."""
+"""Loss of a probe, and its chance level for a net that knows nothing."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from initbench.probing.model_outputs import with_output
 from initbench.torch_defaults import user_defaults
 
 MAX_CLASSES = 100_000
-"""Entries on an axis that are taken for classes without labels to say so."""
+"""Maximum size of an axis that counts as the class axis without labels."""
 _IGNORED_LABEL = -100
-"""What torch's cross-entropy leaves out by default."""
+"""Label that torch's cross-entropy ignores by default."""
 _SAME = 1e-4
-"""Relative difference up to which two losses are the same."""
+"""Relative difference up to which two losses count as equal."""
 _COLOURS = (1, 3)
 _SEED = 7_919
-"""Of labels and noise: an everyday seed would draw the very tokens that the user has drawn as input."""
+"""Seed of random labels and noise, unusual so that it does not reproduce random inputs of the user."""
 
 Loss = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
 class ProbeLoss:
-    """The loss of a pass, and what it is."""
+    """Loss of a pass, with a description and its chance level."""
 
     tensor: Tensor
     words: str
     chance: float | None
-    """What it is where all classes are equally likely: ln C for C classes; None where that is unknown."""
+    """Loss if all classes are equally likely, ln C for C classes; None if unknown."""
     takes_logits: bool = False
-    """Whether it is known to expect logits: it applies the softmax or sigmoid itself."""
+    """Whether the loss is known to expect logits, because it applies a softmax or sigmoid."""
 
     @property
     def value(self) -> float:
-        """The loss as a number."""
+        """Loss as a number."""
         return float(self.tensor.detach())
 
 
@@ -55,18 +55,30 @@ def loss_of(
     chance: float | None = None,
     returned: Any = None,
 ) -> ProbeLoss:
-    """The loss of one output.
+    """Return the loss of one output.
 
-    With `loss`, that one: of what the module returned (`returned`), or of the output alone, its main one,
-    where the loss fails with what was returned or gives no single number. Its chance is `chance`, or found by
-    giving it outputs that are equal for all classes. With labels y alone: cross-entropy over the class axis,
-    for outputs (B, C), (B, T, V) and (B, C, H, W) with labels (B,), (B, T) and (B, H, W), or with
-    probabilities of the output's shape; binary cross-entropy for one logit and for labels of 0 and 1 in the
-    output's shape; else the mean square to targets of that shape. With neither: cross-entropy with labels
-    drawn at random where an axis looks like classes, judged with the help of the input x (B, …); else the
-    mean square of the distance to noise.
+    The loss depends on what is given:
 
-    Raises UsageError for a `loss` that is no number, and for labels that the output has no use for.
+    - With `loss`, that function of the returned value, or of the main output alone if the function fails on
+      the returned value or does not return a single number.
+    - With labels y alone, cross-entropy over the class axis for outputs (B, C), (B, T, V) and (B, C, H, W)
+      with labels (B,), (B, T) and (B, H, W), or with probabilities in the output's shape. For one logit, and
+      for labels 0 and 1 in the output's shape, binary cross-entropy. Otherwise the mean square difference to
+      targets in the output's shape.
+    - With neither, cross-entropy with random labels if an axis looks like classes, otherwise the mean square
+      difference to noise.
+
+    Args:
+        output: The main output of the module (B, …).
+        y: Labels or targets, or None.
+        loss: A loss function of the user, or None.
+        x: The input (B, …), which helps to identify the class axis.
+        chance: The chance level of the loss; by default it is found by trying outputs that are equal for all
+            classes.
+        returned: The value that the module returned.
+
+    Raises:
+        UsageError: If `loss` does not return a number, or if the labels do not fit the output.
     """
     if loss is not None:
         return _user_loss(loss, output, output if returned is None else returned, y, chance)
@@ -87,11 +99,11 @@ def _user_loss(
 
 
 def _evaluate_user_loss(loss: Loss, output: Tensor, returned: Any, y: Tensor | None) -> tuple[Any, Tensor]:
-    """Return what the loss takes and its value: what the module returned, or else its main output."""
+    """Return the argument that the loss accepts, the returned value or its main output, and the loss."""
     if returned is output:
         value = _call_loss(loss, output, y)
         if not _is_number(value):
-            raise UsageError("`loss` gives no single number; it takes the output, and y where y is given")
+            raise UsageError("`loss` must return a single number; it gets the output, and y if y is given")
         return output, value
     faults = []
     for argument in (returned, output):
@@ -100,11 +112,11 @@ def _evaluate_user_loss(loss: Loss, output: Tensor, returned: Any, y: Tensor | N
                 value = _call_loss(loss, argument, y)
             if _is_number(value):
                 return argument, value
-            faults.append("it gives no single number")
+            faults.append("it does not return a single number")
         except UsageError as error:
             faults.append(str(error).strip())
     raise UsageError(
-        f"`loss` takes neither what the module returns, a {type(returned).__name__} ({faults[0]}), nor its"
+        f"`loss` accepts neither what the module returns, a {type(returned).__name__} ({faults[0]}), nor its"
         f" main output alone ({faults[1]})"
     )
 
@@ -115,14 +127,14 @@ def _is_number(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class _OutputFiller:
-    """Makes what a loss takes with other entries in the main output."""
+    """Creates arguments of a loss with other values in the main output."""
 
     argument: Any
     output: Tensor
 
     @property
     def can_make(self) -> bool:
-        """Whether the main output is found in what the loss takes."""
+        """Whether the main output can be replaced in the argument of the loss."""
         return self.filled(0.0) is not self.argument
 
     def filled(self, value: float) -> Any:
@@ -138,20 +150,20 @@ def _call_loss(loss: Loss, argument: Any, y: Tensor | None) -> Any:
 def _chance_of(
     loss: Loss, output: Tensor, maker: _OutputFiller, y: Tensor | None
 ) -> tuple[bool, float | None]:
-    """Whether a loss takes logits, and what it is for equal classes; (False, None) for one of another kind.
+    """Return whether a loss expects logits, and its chance level; (False, None) if it is not a cross-entropy.
 
-    It is tried on outputs that are equal for all classes: 0 as logits, −ln C as their logarithms, 1/C as
-    probabilities. A loss that comes to ln C there is a cross-entropy, whatever it is written as.
+    The loss is evaluated on outputs that are equal for all classes: 0 as logits, −ln C as log-probabilities,
+    1/C as probabilities. A loss with the value ln C is a cross-entropy, however it is written.
     """
     if not maker.can_make:
         return False, None
-    twin = copy.deepcopy(loss) if isinstance(loss, nn.Module) else loss  # it may keep count of its calls
+    twin = copy.deepcopy(loss) if isinstance(loss, nn.Module) else loss  # it may count its calls
 
     def at(value: float) -> float:
         try:
             with torch.no_grad():
                 return float(_call_loss(twin, maker.filled(value), y))
-        except Exception:  # it serves some outputs only; then nothing is known of it
+        except Exception:  # the loss accepts some outputs only, so its chance level is unknown
             return math.nan
 
     at_zero = at(0.0)
@@ -166,14 +178,14 @@ def _chance_of(
 
 
 def _equal_entry(output: Tensor, classes: int) -> float | None:
-    """What equally likely classes have in every entry, if the output is probabilities or their logarithms."""
+    """Return the entry of equal (log-)probabilities if the output holds such, else None."""
     axes = [axis for axis in range(1, output.ndim) if output.shape[axis] == classes]
     low, high = float(output.min()), float(output.max())
     if high <= _SAME and any(_sums_to_one(output.exp(), axis) for axis in axes):
         return -math.log(classes)
     if low < 0.0 or high > 1.0:
         return None
-    is_single = classes == 2 and not are_probabilities(output)  # what a sigmoid puts out
+    is_single = classes == 2 and not are_probabilities(output)  # the output of a sigmoid
     return 1.0 / classes if is_single or any(_sums_to_one(output, axis) for axis in axes) else None
 
 
@@ -183,7 +195,7 @@ def _sums_to_one(output: Tensor, axis: int) -> bool:
 
 
 def are_probabilities(output: Tensor) -> bool:
-    """Whether a softmax stands behind the output: its entries are at least 0 and sum to 1 over an axis."""
+    """Whether the output is that of a softmax: its entries are at least 0 and sum to 1 over an axis."""
     axes = [axis for axis in {1, output.ndim - 1} if output.ndim > 1 and output.shape[axis] > 1]
     return bool((output >= 0.0).all()) and any(_sums_to_one(output, axis) for axis in axes)
 
@@ -209,7 +221,7 @@ def _labelled_loss(output: Tensor, y: Tensor) -> ProbeLoss:
 
 
 def _class_axis(output: Tensor, y: Tensor) -> int | None:
-    """The axis of the output that labels y leave out; of two, the last of 3, else the second."""
+    """Return the axis of the output that labels y lack; if two fit, the last of 3 axes, else the second."""
     last = -1 if output.shape[:-1] == y.shape and output.ndim > 1 else None
     second = 1 if output.ndim > 1 and output.shape[:1] + output.shape[2:] == y.shape else None
     axis = second if last is None or (second is not None and output.ndim != 3) else last
@@ -217,7 +229,7 @@ def _class_axis(output: Tensor, y: Tensor) -> int | None:
 
 
 def _has_a_number_for_each(output: Tensor, y: Tensor) -> bool:
-    """Whether shapes are the same but for axes of one entry: (B, 1) and (B,), (B, 1, H, W) and (B, H, W)."""
+    """Whether shapes agree except for axes of size 1: (B, 1) and (B,), (B, 1, H, W) and (B, H, W)."""
     long = [[size for size in tensor.shape[1:] if size != 1] for tensor in (output, y)]
     return output.shape[:1] == y.shape[:1] and long[0] == long[1]
 
@@ -229,18 +241,18 @@ def _are_zero_or_one(y: Tensor) -> bool:
 def _unused_labels(output: Tensor, y: Tensor) -> str:
     shape, labels = tuple(output.shape), tuple(y.shape)
     return (
-        f"labels of shape {labels} have no place in the loss of an output of shape {shape}: it takes"
-        " whole numbers for all axes but the one of the classes, 0 or 1 for one logit, or real numbers of the"
-        " output's shape; or give `loss`"
+        f"labels of shape {labels} do not fit an output of shape {shape}: expected integers for all axes"
+        " except the class axis, 0 or 1 for a single logit, or real numbers in the output's shape; or pass"
+        " `loss`"
     )
 
 
 def _class_loss(output: Tensor, y: Tensor) -> ProbeLoss:
-    """Cross-entropy of an output (B, C, …) with labels (B, …)."""
+    """Return the cross-entropy of an output (B, C, …) with labels (B, …)."""
     classes, counted = output.shape[1], y[y != _IGNORED_LABEL]
     if counted.numel() == 0 or not 0 <= int(counted.min()) <= int(counted.max()) < classes:
-        each = f"each of {len(y)} samples" if y.ndim == 1 else f"each place of {tuple(y.shape)}"
-        raise UsageError(f"labels are whole numbers from 0 to {classes - 1}, one for {each}; or give `loss`")
+        each = f"each of {len(y)} samples" if y.ndim == 1 else f"each position of {tuple(y.shape)}"
+        raise UsageError(f"labels must be integers from 0 to {classes - 1}, one for {each}; or pass `loss`")
     return ProbeLoss(cross_entropy(output, y.long()), "cross-entropy", math.log(classes), takes_logits=True)
 
 
@@ -262,10 +274,10 @@ def _unlabelled_loss(output: Tensor, x: Tensor | None) -> ProbeLoss:
 
 
 def _likely_class_axis(output: Tensor, x: Tensor | None) -> int | None:
-    """The axis of the classes of an output that has no labels; None for one that looks like real numbers.
+    """Return the class axis of an output without labels, or None if it looks like real numbers.
 
-    An output of the input's own shape is a reconstruction; one of other positions that has one or three
-    channels is an image.
+    An output in the shape of the input is a reconstruction. An output with other positions and with one or
+    three channels is an image.
     """
     if output.ndim == 2:
         axis = 1

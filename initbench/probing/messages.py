@@ -1,4 +1,4 @@
-"""Key=value words of a config, as what they are for a user's own module."""
+"""Messages of a diagnosis: sentences for findings, and advice in the terms of a config or a module."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _WORDS = {
     "input=global": "inputs scaled to mean 0 and variance 1",
     "input=per_feature": "inputs with every column scaled to mean 0 and variance 1",
 }
-"""Changes that are no init scheme, norm or activation."""
+"""Descriptions of changes other than init schemes, norms and activations."""
 
 
 _RECURRENT = (
@@ -39,7 +39,7 @@ _RECURRENT = (
 
 
 def as_apply_init_call(words: str, activation: BoundActivation) -> str:
-    """`init.scheme=kaiming_normal` as a call of `apply_init`; other words as plain ones."""
+    """Return key=value words as text for a user's module, with init.* keys as a call of `apply_init`."""
     values = dict(word.split("=", 1) for word in words.split() if "=" in word)
     init = {key.removeprefix("init."): value for key, value in values.items() if key.startswith("init.")}
     parts = [_apply_init(init, activation)] if init else []
@@ -55,7 +55,7 @@ def as_apply_init_call(words: str, activation: BoundActivation) -> str:
 
 
 def init_arguments(init: dict[str, str], activation: BoundActivation) -> dict[str, Any]:
-    """The arguments of `apply_init` that stand for init.* keys, given without `init.`, and their values."""
+    """Return the arguments of `apply_init` for init.* keys, which are given without the prefix `init.`."""
     arguments: dict[str, Any] = {"scheme": init.get("scheme", "kaiming_normal")}
     if init.get("gain", "null") != "null":
         arguments["gain"] = "auto" if init["gain"] == "auto" else float(init["gain"])
@@ -86,34 +86,39 @@ def _format_argument(value: object) -> str:
 
 
 DRIFT_CODE = "drift"
-"""What a check is asked of a q that drifts, which is no finding."""
+"""Code under which changes are checked for a drifting q, which is not a finding."""
 _SLOPES = {
     "vanishing_forward": "the signal falls",
     "exploding_forward": "q = E[h²] grows",
     "vanishing_backward": "E[δ²] falls on the way back",
     "exploding_backward": "E[δ²] grows on the way back",
 }
-_SUMS = "Every residual sum adds what its branch puts out to what goes past it. "
+_SUMS = "Every residual sum adds the output of its branch to the skip connection. "
 _RANDOM = "init.scheme=kaiming_normal"
 CHI_TOLERANCE = 1.5
 DRIFT = math.log(2.0) / 5.0
-"""A predicted q that takes more than five layers to halve or double is not spoken of."""
+"""Slope of a predicted q below which it is not reported: it halves or doubles in five layers."""
 
 
 def moment_text(when: str) -> str:
-    """A snapshot's moment in words."""
+    """Return the moment of a snapshot as text."""
     return {"init": "at init", "end": "at the end"}.get(when, "in training")
 
 
 def count_suffix(others: int) -> str:
-    """How many further layers share a finding."""
+    """Return the number of further layers with the same finding as text."""
     return f" and {others} more" if others else ""
 
 
 def add_advice(finding: Finding, context: DiagnosisContext, *, over_steps: bool = False) -> Finding:
-    """Return the finding with the changes that cure it, which its message names at the end.
+    """Return the finding with the changes that cure it, which are appended to its message.
 
-    Only what was there before training can be tried. `over_steps`: whether it is a recurrent layer's.
+    Changes can be tried only for findings at init.
+
+    Args:
+        finding: The finding.
+        context: The declared settings, with the function that tries changes.
+        over_steps: Whether the finding is about the steps of a recurrent layer.
     """
     if finding.when != "init":
         return finding
@@ -125,17 +130,17 @@ def add_advice(finding: Finding, context: DiagnosisContext, *, over_steps: bool 
     sentence = (
         f"Try {', or '.join(advice.words for advice in cures)}"
         if cures
-        else "Nothing that was tried cures it"
+        else "None of the tried changes cures it"
     )
     return replace(finding, message=f"{finding.message} {sentence}", advice=tuple(cures))
 
 
 CandidateKinds = list[Sequence[str]]
-"""Candidates of each kind, in key=value words; of a kind the first that cures is named."""
+"""Candidate changes of each kind, as key=value words; the first of a kind that cures is suggested."""
 
 
 def _candidates(code: str, context: DiagnosisContext) -> tuple[CandidateKinds, CandidateKinds]:
-    """Return the kinds of change that are tried for a finding, and those for when none of these cures it."""
+    """Return the kinds of change to try for a finding, and those to try if none of the former cures it."""
     draws = context.ways.get(RECURRENT, ())
     if code in context.ways:
         return ([draws] if code == RECURRENT else [[words] for words in context.ways[code]]), []
@@ -157,7 +162,7 @@ def _candidates(code: str, context: DiagnosisContext) -> tuple[CandidateKinds, C
 
 
 def _cures(code: str, kinds: CandidateKinds, context: DiagnosisContext) -> Iterator[Advice]:
-    """Yield the first change of each kind that cures the finding, if need be with one of the head."""
+    """Yield the first change of each kind that cures the finding, if necessary with a change of the head."""
     head = context.ways.get("head_scale", ())[:1] if code != "head_scale" else ()
     for candidates in kinds:
         drawn = [words for words in candidates if "init." in words]
@@ -171,7 +176,7 @@ def _cures(code: str, kinds: CandidateKinds, context: DiagnosisContext) -> Itera
 def slope_sentence(
     code: str, slope: float, span: tuple[int, int], values: Sequence[float], context: DiagnosisContext
 ) -> str:
-    """Say how much and why, for a log-slope over `values`, of the layers span[0] to span[1]."""
+    """Return the size and the cause of a log-slope over `values` of layers span[0] to span[1], as text."""
     p = context.prediction
     theory = {"vanishing_forward": p.signal, "exploding_forward": p.forward}.get(code, p.backward)
     of = " for q" if code == "exploding_forward" else ""
@@ -179,7 +184,7 @@ def slope_sentence(
     reached = values[-1] / values[0] if len(values) > 1 and values[0] > 0 else math.nan
     share = f"; layer {span[1]} has {reached:.0e} of layer {span[0]}'s" if math.isfinite(reached) else ""
     layers = f"(layers {span[0]} to {span[1]}{predicted})"
-    what = f"{_SLOPES[code]} {format_factor(_exp(slope))} a layer {layers}{share}."
+    what = f"{_SLOPES[code]} {format_factor(_exp(slope))} per layer {layers}{share}."
     by_sums = bool(context.branches) and code.startswith("exploding")
     return f"{what} {_SUMS if by_sums else _cause(context)}".rstrip()
 
@@ -189,12 +194,12 @@ def _exp(slope: float) -> float:
 
 
 def _cause(context: DiagnosisContext) -> str:
-    """Say why, where the declared scheme explains it; else nothing."""
+    """Return the cause as a sentence if the declared scheme explains the slope, else an empty string."""
     p, name = context.prediction, context.activation.label
     if context.norm != "none":
-        return "The norm layer holds q, not this."
+        return "The norm layer controls q, but not this."
     if is_bias_the_cause(context):
-        return f"init.bias={context.bias:g} moves every pre-activation away from 0."
+        return f"init.bias={context.bias:g} shifts every pre-activation away from 0."
     if p.sigma_w2 is None:
         return ""
     if not 1 / CHI_TOLERANCE < p.chi_at_needed < CHI_TOLERANCE:
@@ -207,13 +212,13 @@ def _cause(context: DiagnosisContext) -> str:
             context.scheme if context.gain is None else f"{context.scheme} with init.gain={context.gain}"
         )
         return f"{name} keeps q at σ_w² = {p.needed_sigma_w2:.3g}; {declared} gives {p.sigma_w2:.3g}."
-    return "This scale keeps q = 1 on average, but not over this depth and width."
+    return "This scale preserves q = 1 on average, but not at this depth and width."
 
 
 def drift_note(predicted_q: Sequence[float], context: DiagnosisContext) -> str | None:
-    """Say what theory's q does over the hidden layers, and what keeps it; None where it stays, or settles.
+    """Return a note on the drift of the predicted q over the hidden layers; None if q is stable or converges.
 
-    It is said of nets that keep within the limits of a finding and would leave them if they were deeper.
+    The note is for nets that stay within the limits of a finding and would exceed them if they were deeper.
     """
     if not is_drifting(predicted_q):
         return None
@@ -225,36 +230,36 @@ def drift_note(predicted_q: Sequence[float], context: DiagnosisContext) -> str |
     tried = f" Try {', or '.join(cures)}" if cures else ""
     keeps = f"{phi.label} keeps q at a gain of {phi.preserving_gain:.4g}"
     factor = format_factor(math.exp(slope))
-    return f"q of wide nets {does} {factor} a layer in theory: it {turns}. {keeps}.{tried}"
+    return f"q of wide nets {does} {factor} per layer in theory: it {turns}. {keeps}.{tried}"
 
 
 def is_drifting(predicted_q: Sequence[float]) -> bool:
-    """Return whether q falls or grows over the layers, and still does at the last."""
+    """Whether q falls or grows over the layers, and still does at the last one."""
     slope, last = mean_slope(predicted_q), mean_slope(predicted_q[-2:])
     return min(abs(slope), abs(last)) >= DRIFT and slope * last > 0.0
 
 
 def mean_slope(values: Sequence[float]) -> float:
-    """Return the mean change of log(value) from one to the next; 0 where there are no two, or one is 0."""
+    """Return the mean change of log(value) per step; 0 for fewer than two values or if one is 0."""
     if len(values) < 2 or min(values) <= 0.0:
         return 0.0
     return math.log(values[-1] / values[0]) / (len(values) - 1)
 
 
 def dead_cause(when: str, context: DiagnosisContext) -> str:
-    """Say why units are zero on every sample: a sentence, or nothing."""
+    """Return the reason why units are zero on every sample as a sentence; empty if unknown."""
     if when != "init":
-        return "Training has driven them there: look at train.lr."
-    return f"init.bias={context.bias:g} keeps them there." if context.bias < 0 else ""
+        return "This happened during training: check train.lr."
+    return f"The cause is init.bias={context.bias:g}." if context.bias < 0 else ""
 
 
 def saturated_cause(when: str, pre: dict[str, float], context: DiagnosisContext) -> str:
-    """Say why a layer with the statistics `pre` is on the flat part."""
+    """Return the reason why a layer with the statistics `pre` is saturated, as text."""
     mean, std = pre["mean"], pre["std"]
     if when != "init":
-        why = "Training has driven it there: look at train.lr."
+        why = "This happened during training: check train.lr."
     elif abs(mean) > std and context.bias:
-        why = f"init.bias={context.bias:g} moves it there (mean {mean:.3g}, standard deviation {std:.3g})."
+        why = f"The cause is init.bias={context.bias:g} (mean {mean:.3g}, standard deviation {std:.3g})."
     else:
         why = f"Its pre-activations are too large (standard deviation {std:.3g})."
-    return f"{why} Many such nets learn all the same."
+    return f"{why} Many such nets still learn."

@@ -1,4 +1,4 @@
-"""The arguments that a batch gives to a module's forward, and the labels that come with them."""
+"""Split a batch into the arguments of a module's forward and labels."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from initbench.errors import UsageError
 from initbench.registry import nearest_name
 
 LABELS = "labels"
-"""Key of a mapping whose entry goes into the loss."""
+"""Key of the labels in a mapping."""
 SINGLE = "x"
-"""Key that, alone in a mapping, is the first argument whatever forward calls it."""
+"""Key of a mapping with a single entry, which is the first argument of forward whatever its name."""
 _WAYS = "a tensor (B, …), a tuple or a mapping of forward's arguments, or a pair of one of these and labels"
 
 
@@ -28,20 +28,20 @@ class ModelInputs:
     positional: tuple[Any, ...] = ()
     keywords: Mapping[str, Any] = field(default_factory=dict)
     names: tuple[str, ...] = ()
-    """Names of the positional arguments, as far as they are known."""
+    """Names of the positional arguments, as far as known."""
     source: str = ""
     """Name of the file that the batch was read from, for error messages."""
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor by the name of its argument, or by its position from 1."""
+        """All tensors by the name of their argument, or by its position from 1."""
         unnamed = range(len(self.names) + 1, len(self.positional) + 1)
         names = (*self.names, *map(str, unnamed))
         return dict(_tensors({**dict(zip(names, self.positional, strict=False)), **self.keywords}))
 
     @property
     def main(self) -> Tensor:
-        """The tensor (B, …) that counts the samples: the first with two axes, else one of whole numbers (B,).
+        """Tensor (B, …) that defines the batch size: the first with two axes, else one of integers (B,).
 
         Raises:
             UsageError: If there is none, or if it has fewer than two samples.
@@ -52,18 +52,18 @@ class ModelInputs:
         if not batches or len(batches[0]) < 2:
             holds = self.shapes or "none"
             raise UsageError(
-                f"{self._subject} holds no tensor (B, …) of two samples or more: it holds {holds}"
+                f"{self._subject} must contain a tensor (B, …) of at least two samples; found {holds}"
             )
         return batches[0]
 
     @property
     def shapes(self) -> str:
-        """Every tensor with its shape, and the range of whole numbers: `input_ids (8, 12) from 0 to 49`."""
+        """All tensors with shapes and the ranges of integers, such as `input_ids (8, 12) from 0 to 49`."""
         return ", ".join(f"{name} {_described(x)}" for name, x in self.tensors.items())
 
     @property
     def words(self) -> str:
-        """The shapes of one sample: `3×32×32`, or `input_ids 12, attention_mask 12`."""
+        """Shapes of one sample, such as `3×32×32` or `input_ids 12, attention_mask 12`."""
         tensors = self.tensors
         shapes = {name: "×".join(map(str, x.shape[1:])) or "1" for name, x in tensors.items() if x.ndim}
         if len(tensors) == 1:
@@ -72,7 +72,7 @@ class ModelInputs:
 
     @property
     def subject(self) -> str:
-        """The batch in an error message, with its shapes."""
+        """Description of the batch for error messages, with its shapes."""
         tensors = list(self.tensors.values())
         if len(tensors) == 1 and not self.source:
             return f"a batch of shape {tuple(tensors[0].shape)}"
@@ -80,7 +80,7 @@ class ModelInputs:
 
     @property
     def prefix(self) -> str:
-        """Beginning of an error message about a batch from a file; empty for others."""
+        """Prefix of error messages about a batch from a file; empty for other batches."""
         return f"--batch {self.source}: " if self.source else ""
 
     @property
@@ -104,24 +104,24 @@ def as_inputs(batch: Tensor | ModelInputs) -> ModelInputs:
 
 @dataclass(frozen=True)
 class ForwardSignature:
-    """Which arguments a module's forward takes."""
+    """Arguments of a module's forward."""
 
     owner: str
     names: tuple[str, ...]
-    """Arguments that can be given by name, in order."""
+    """Arguments that can be passed by name, in order."""
     positional: int
-    """How many of them can be given by position."""
+    """Number of them that can be passed by position."""
     required: tuple[str, ...]
     any_positional: bool
     any_keyword: bool
 
     @property
     def required_positional(self) -> int:
-        """How many arguments must be given by position or name."""
+        """Number of required arguments that can be passed by position."""
         return sum(name in self.required for name in self.names[: self.positional])
 
     def takes(self, count: int) -> bool:
-        """Whether so many arguments can be given by position."""
+        """Whether `count` arguments can be passed by position."""
         return self.any_positional or count <= self.positional
 
     def check_keywords(self, keys: Sequence[str], subject: str) -> None:
@@ -143,7 +143,7 @@ class ForwardSignature:
 
 
 def forward_signature(module: nn.Module) -> ForwardSignature:
-    """Return what the module's forward takes; anything, where it cannot be inspected."""
+    """Return the signature of the module's forward; any arguments if it cannot be inspected."""
     owner = type(module).__name__
     try:
         parameters = list(inspect.signature(module.forward).parameters.values())
@@ -163,7 +163,7 @@ def forward_signature(module: nn.Module) -> ForwardSignature:
 
 
 def unwrap_module(module: nn.Module) -> nn.Module:
-    """Return the module itself: compiled code, and replicas on several devices, cannot be looked into."""
+    """Return the module inside of wrappers for compilation and parallelism, which cannot be traced."""
     if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
         module = module.module
     return getattr(module, "_orig_mod", module)
@@ -210,7 +210,7 @@ def split_batch(batch: Any, module: nn.Module, *, source: str = "") -> tuple[Mod
 
 
 def _labels_apart(batch: Any, signature: ForwardSignature, *, is_file: bool) -> tuple[Any, Any]:
-    """The inputs, and the labels where a tuple holds them."""
+    """Return the inputs, and the labels if a tuple contains them."""
     if not isinstance(batch, tuple) or len(batch) < 2:
         return batch, None
     *inputs, last = batch
@@ -246,17 +246,17 @@ def _keyword_inputs(
         return ModelInputs((batch[SINGLE],), names=(SINGLE,), source=source)
     signature.check_keywords(keys, subject)
     order = {name: position for position, name in enumerate(signature.names)}
-    keys.sort(key=lambda key: order.get(key, len(order)))  # a file may have them in alphabetical order
+    keys.sort(key=lambda key: order.get(key, len(order)))  # files may store them in alphabetical order
     return ModelInputs((), {key: batch[key] for key in keys}, source=source)
 
 
 def _as_tensors(value: Any) -> Any:
-    """NumPy arrays as tensors and lists as tuples, in containers too."""
+    """Return NumPy arrays as tensors and lists as tuples, also inside of containers."""
     if isinstance(value, np.ndarray):
         try:
             return torch.from_numpy(value)
         except TypeError:
-            raise UsageError(f"a batch holds numbers; found an array of {value.dtype}") from None
+            raise UsageError(f"a batch must contain numbers; found an array of {value.dtype}") from None
     if isinstance(value, Mapping):
         return {key: _as_tensors(entry) for key, entry in value.items()}
     if isinstance(value, tuple | list):

@@ -1,4 +1,4 @@
-"""The tensors that a module puts out, whatever they are held in."""
+"""Find the tensors in a module's output, whatever container holds them."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from torch import Tensor
 from initbench.errors import UsageError
 
 _MAIN = ("logits", "out")
-"""Names of what a loss is taken of first."""
+"""Names of the outputs that are preferred for the loss."""
 _DEEPEST = 8
-"""Containers within one another that are looked into."""
+"""Maximum nesting of containers."""
 
 
 def real_outputs(output: Any) -> dict[str, Tensor]:
-    """Every tensor of real numbers in a module's output, by where it stands in it, the main one first.
+    """Return all floating-point tensors in a module's output by their path, main output first.
 
-    Looked into are tuples, lists, mappings, dataclasses and other objects with attributes. The main output is
-    called `logits` or `out`, or else is the first through which a gradient passes. A complex tensor counts as
-    its real and imaginary parts. Where a tensor stands twice it is named once.
-    Raises UsageError where there is none.
+    The function searches tuples, lists, mappings, dataclasses and other objects with attributes. The main
+    output is the one called `logits` or `out`, or else the first with a gradient. A complex tensor counts as
+    its real and imaginary parts. A tensor that occurs twice is returned once.
+
+    Raises:
+        UsageError: If there is no such tensor.
     """
     tensors: dict[str, Tensor] = {}
     for name, tensor in _tensors(output, "", 0):
@@ -32,7 +34,7 @@ def real_outputs(output: Any) -> dict[str, Tensor]:
         if real.is_floating_point() and real.numel() and not any(real is other for other in tensors.values()):
             tensors[name] = real
     if not tensors:
-        raise UsageError(f"the module puts out {type(output).__name__} without a tensor of real numbers")
+        raise UsageError(f"the module returns {type(output).__name__} without a tensor of real numbers")
     has_gradient = any(tensor.requires_grad for tensor in tensors.values())
     names = sorted(
         tensors,
@@ -45,7 +47,7 @@ def real_outputs(output: Any) -> dict[str, Tensor]:
 
 
 def with_output(returned: Any, old: Tensor, new: Tensor, depth: int = 0) -> Any:
-    """Return a copy of what a module returned with the tensor `new` in every place of `old`."""
+    """Return a copy of a returned value in which the tensor `old` is replaced by `new`."""
     if returned is old:
         return new
     if isinstance(returned, Tensor) or depth == _DEEPEST:
@@ -80,7 +82,7 @@ def _tensors(value: Any, name: str, depth: int) -> Iterator[tuple[str, Tensor]]:
 
 
 def _parts(value: Any) -> Iterator[tuple[object, Any]]:
-    """What a container holds, by name or by place."""
+    """Yield the items of a container by name or position."""
     if isinstance(value, Mapping):
         yield from value.items()
     elif isinstance(value, tuple) and hasattr(value, "_fields"):

@@ -1,4 +1,4 @@
-"""A probe of any nn.Module: what its layers are is read off the pass itself."""
+"""Probe of any nn.Module, whose layers are found by tracing a pass."""
 
 from __future__ import annotations
 
@@ -39,50 +39,50 @@ from initbench.trace.tracer import Tracer
 from initbench.trace.weight_use import UNUSED, RecurrentLayer, ResidualAddition, TraceResult, WeightUse
 
 _SEED = 0
-"""Of the random numbers that a pass draws (dropout), so that a probe repeats itself."""
+"""Seed of random numbers in a pass, such as dropout, so that probes are reproducible."""
 
 
 _MAX_IN_BRANCH = 8
-"""Uses of weights that a residual branch has at most: attention and an mlp side by side have six."""
+"""Maximum number of weight uses in a residual branch; parallel attention and mlp have six."""
 _DETAIL = ProbeDetail.DIAGNOSIS
 _Result = TypeVar("_Result")
 _DIRECTIONS, ALIKE_UNITS = 4, 1e-5
-"""Random directions that rows are compared along, and how near counts as the same: float32's rounding."""
+"""Number of random directions along which rows are compared, and the tolerance, float32's rounding."""
 
 
 @dataclass(frozen=True)
 class ModuleProbe:
-    """What one forward and backward pass shows of a module."""
+    """Measurements of a module in one forward and backward pass."""
 
     records: list[dict[str, Any]]
-    """Of every use of a weight, in order, as `probe.capture` has them of a layer."""
+    """Records of all weight uses, in order, in the format of `network_probe.probe`."""
     trace: TraceResult
     duplicated: list[int]
-    """By use, how many units have the weights of an earlier one and get its gradient."""
+    """For each use, the number of units with the same weights and gradient as an earlier unit."""
     coverage: Coverage
     loss: ProbeLoss
     output_shape: tuple[int, ...]
     output_is_probabilities: bool
     zero_share: float
-    """Share of the output's entries that are exactly 0."""
+    """Share of entries of the output that are exactly 0."""
     conditions: Conditions
-    """What its layers do not show."""
+    """Conditions of the input and the loss, which the layers do not show."""
 
     @property
     def measurement(self) -> NetMeasurement:
-        """Return what a diagnosis is made from."""
+        """Measurement that a diagnosis reads."""
         return NetMeasurement(self.records, self.conditions)
 
 
 class _RecordCollector:
-    """Reduces what the tracer shows, while it shows it."""
+    """Observer of a tracer that reduces each tensor to statistics immediately."""
 
     def __init__(self) -> None:
         self.by_index: dict[int, dict[str, Any]] = {}
         self.before_norm: dict[int, dict[str, Any]] = {}
-        """What was measured of a layer before the norm behind it was seen."""
+        """Records of layers from before the norm after them was traced, by index of the use."""
         self.sums: dict[int, dict[str, Any]] = {}
-        """What is measured of a residual sum, by the last use of its branch."""
+        """Records of residual sums, by the index of the last use of the branch."""
         self.first_input: BatchStatistics | None = None
         self._recurrent = RecurrentRecords()
 
@@ -101,11 +101,11 @@ class _RecordCollector:
         self._recurrent.step(layer, step)
 
     def end_forward(self) -> None:
-        """What is known once all steps have been made."""
+        """Add the records of recurrent layers after the forward pass."""
         self.by_index |= self._recurrent.records()
 
     def end_backward(self) -> None:
-        """What is known once the gradient has gone back."""
+        """Add the gradients of recurrent layers after the backward pass."""
         self._recurrent.add_gradients(self.by_index)
 
     def pre_activation(self, use: WeightUse, output: Tensor) -> None:
@@ -127,22 +127,29 @@ def probe_module(
     loss: Loss | None = None,
     chance: float | None = None,
 ) -> ModuleProbe:
-    """Pass a batch through `module` and the gradient of a loss back, and measure every layer.
+    """Run one forward and backward pass of a module and measure every layer.
 
-    The module runs in training mode on copies of its parameters and buffers, and is left as it was found:
-    values, mode, hooks, attributes and the random states. `loss(output)`, or `loss(output, y)` where y is
-    given, is a mean over the batch: of what the module returns, or of its main output, as `own_loss` says;
-    without one it is that of `own_loss`. `chance`: what the loss is for a
-    net that knows nothing, where that cannot be found out.
-    Raises UsageError for a module that cannot be run on the batch.
+    The module runs in training mode on copies of its parameters and buffers. Its values, mode, hooks and
+    attributes and the random states are restored.
+
+    Args:
+        module: The module.
+        batch: A tensor (B, …) or the arguments of forward.
+        y: Labels or targets, or None.
+        loss: A function `loss(output)`, or `loss(output, y)` if y is given, that returns a mean over the
+            batch; see `loss_of` for the argument that it gets and for the default.
+        chance: The loss of a net that knows nothing, if it cannot be determined automatically.
+
+    Raises:
+        UsageError: If the module cannot process the batch.
     """
-    with torch.inference_mode(False):  # within it there would be no gradient
+    with torch.inference_mode(False):  # inference mode computes no gradients
         module = unwrap_module(module)
         return _probe(module, _ProbeTask(_to_module_dtype(module, as_inputs(batch)), y, loss, chance))
 
 
 def _to_module_dtype(module: nn.Module, inputs: ModelInputs) -> ModelInputs:
-    """Return real numbers in the precision of the module, if all its parameters have one and the same."""
+    """Return floating-point inputs in the dtype of the module if all its parameters have the same dtype."""
     dtypes = {p.dtype for p in module.parameters() if p.is_floating_point()}
     if len(dtypes) != 1:
         return inputs
@@ -152,7 +159,7 @@ def _to_module_dtype(module: nn.Module, inputs: ModelInputs) -> ModelInputs:
 
 @dataclass(frozen=True)
 class _ProbeTask:
-    """What a net is shown, and what is asked of its output."""
+    """Inputs of a probe and the loss of its output."""
 
     inputs: ModelInputs
     y: Tensor | None
@@ -161,11 +168,11 @@ class _ProbeTask:
 
     @property
     def x(self) -> Tensor:
-        """The tensor that counts the samples."""
+        """Tensor that defines the batch size."""
         return self.inputs.main
 
     def loss_of(self, output: Tensor, returned: Any) -> ProbeLoss:
-        """The loss of the main output, or one given of all that the module returned."""
+        """Return the loss of the main output, or the user's loss of the returned value."""
         try:
             return loss_of(output, self.y, self.loss, x=self.x, chance=self.chance, returned=returned)
         except UsageError as error:
@@ -235,9 +242,9 @@ def _probe(module: nn.Module, task: _ProbeTask) -> ModuleProbe:
 
 
 def _mark_branches(trace: TraceResult, records: _RecordCollector) -> None:
-    """Put the sums of a residual net into the records, and say which layers lie in a branch between two.
+    """Add residual sums to the records, and mark the layers inside of short residual branches.
 
-    A branch of many layers is a net of its own, and its layers are judged as such.
+    The layers of a long branch are judged like those of a net.
     """
     short = [a for a in trace.additions if a.first > 0 and a.use.index - a.first < _MAX_IN_BRANCH]
     if len(short) < 2:
@@ -286,7 +293,7 @@ def _with_overflow(conditions: Conditions, overflow: Overflow | None, trace: Tra
 
 
 def _find_overflow(module: nn.Module, task: _ProbeTask) -> Overflow | None:
-    """The operation that makes the pass through `module`, or its loss, something else than a number."""
+    """Return the operation that makes the output of `module` or its loss non-finite, or None."""
     parameters = {name: _copy(p) for name, p in module.named_parameters()}
     buffers = {name: b.detach().clone() for name, b in module.named_buffers()}
     finder = OverflowFinder({id(p): name for name, p in parameters.items()})
@@ -306,45 +313,45 @@ def _find_overflow(module: nn.Module, task: _ProbeTask) -> Overflow | None:
 
 
 def _index_below(use: WeightUse) -> int | None:
-    """The index of the layer that the use follows: where that is not known, of the one before in the pass."""
+    """Return the index of the layer below; if it is unknown, that of the previous use in the pass."""
     if use.source is not None:
         return use.source.index
     return None if use.from_input or use.index == 1 else use.index - 1
 
 
 def _copy(parameter: Tensor) -> Tensor:
-    """A parameter again: containers such as ParameterList would wrap anything else anew."""
+    """Return a copy as a parameter, because containers such as ParameterList wrap other tensors again."""
     return nn.Parameter(parameter.detach().clone(), requires_grad=parameter.is_floating_point())
 
 
 def _check_module(module: nn.Module, inputs: ModelInputs) -> None:
     tensors = [*module.parameters(), *module.buffers()]
     if any(isinstance(t, UninitializedParameter | UninitializedBuffer) for t in tensors):
-        raise UsageError("a lazy module has no shape yet; pass a batch through it first")
+        raise UsageError("a lazy module has no shapes yet; run a batch through it first")
     if not any(True for _ in module.parameters()):
-        raise UsageError("the module has no parameters: there is no weight to look at")
+        raise UsageError("the module has no parameters, so there is nothing to measure")
     if any(t.is_meta for t in tensors):
         raise UsageError(
-            "the module is on the device meta, which holds no numbers; give it memory and an init first:"
+            "the module is on the device meta, which stores no values; allocate and initialise it first:"
             ' module.to_empty(device="cpu"), then initbench.apply_init(module)'
         )
     of_module, of_batch = ({t.device.type for t in part} for part in (tensors, inputs.tensors.values()))
     if of_module != of_batch or len(of_batch) > 1:
         module_devices, batch_devices = (", ".join(sorted(devices)) for devices in (of_module, of_batch))
         raise UsageError(
-            f"the module is on {module_devices} and the batch on {batch_devices}: bring them together"
+            f"the module is on {module_devices} and the batch on {batch_devices}; move both to one device"
         )
 
 
 def _forward(module: nn.Module, inputs: ModelInputs) -> Any:
-    with reporting_user_code(f"the module cannot take {inputs.subject}:"), user_defaults():
+    with reporting_user_code(f"the module cannot process {inputs.subject}:"), user_defaults():
         return inputs.call(module)
 
 
 def _with_state(module: nn.Module, state: dict[str, Tensor], run: Callable[[], _Result]) -> _Result:
-    """Run something while the module has the parameters and buffers of `state`.
+    """Run a function while the module has the parameters and buffers of `state`.
 
-    The way back belongs to it: a checkpoint of the user's own calls the module once more there.
+    The function must include the backward pass, because custom checkpointing calls the module again in it.
     """
     holder = _Holder(module, run)
     return functional_call(holder, {f"module.{name}": tensor for name, tensor in state.items()}, ())  # type: ignore[no-any-return]
@@ -361,7 +368,7 @@ class _Holder(nn.Module):
 
 @contextmanager
 def _track_modules(module: nn.Module, tracer: Tracer) -> Iterator[None]:
-    """Let the tracer know which submodule is at work."""
+    """Inform the tracer about the beginning and the end of each submodule."""
     with ExitStack() as stack:
         for name, submodule in module.named_modules():
             if isinstance(submodule, torch.jit.ScriptModule):
@@ -381,7 +388,7 @@ def _entering(tracer: Tracer, name: str) -> Callable[[nn.Module, Any], None]:
 
 
 def _tensor_attributes(module: nn.Module) -> Iterator[Tensor]:
-    """Tensors that submodules hold beside parameters and buffers, in lists and dicts too."""
+    """Yield the tensors of submodules other than parameters and buffers, also in lists and dicts."""
     for submodule in module.modules():
         for value in vars(submodule).values():
             items = value.values() if isinstance(value, dict) else value
@@ -399,9 +406,9 @@ def _backward(
     trace: TraceResult,
     parameters: Mapping[str, Tensor],
 ) -> tuple[ProbeLoss, list[Tensor | None]]:
-    """The loss, and the gradients by the weights: those of the loss given, or of that of every output."""
+    """Return the loss and the weight gradients; without a user's loss, those of all outputs' losses."""
     output, *others = outputs.values()
-    with reporting_user_code("the loss, or the way back from it, fails:"):
+    with reporting_user_code("the loss or its backward pass fails:"):
         value = task.loss_of(output, returned)
         total = value.tensor
         if task.loss is None:
@@ -412,10 +419,11 @@ def _backward(
 
 
 def _gradients(loss: Tensor, trace: TraceResult, parameters: Mapping[str, Tensor]) -> list[Tensor | None]:
-    """Of the loss by the weight of each use; None where there is none.
+    """Return the gradient of the loss by the weight of each use, or None for a use without a gradient.
 
-    Asked for are all parameters, so that the way back is that of training; one that gets a gradient is used,
-    whether its use was seen or not. A function of the user's own may also write gradients to `grad`.
+    Gradients are computed for all parameters, so that the backward pass is that of training. A parameter
+    with a gradient is used, whether its use was traced or not. Custom functions may also write gradients
+    to `grad`.
     """
     wanted = {
         id(t): t for t in (*(use.factor for use in trace.uses), *parameters.values()) if t.requires_grad
@@ -430,7 +438,7 @@ def _gradients(loss: Tensor, trace: TraceResult, parameters: Mapping[str, Tensor
     trace.reached = {name for name, p in parameters.items() if by_tensor.get(id(p)) is not None}
     for name, why in trace.unseen.items():
         if why == UNUSED and name in trace.reached:
-            trace.unseen[name] = "it gets a gradient through something that cannot be looked into"
+            trace.unseen[name] = "it gets a gradient through an operation that cannot be traced"
     return [by_tensor.get(id(use.factor)) for use in trace.uses]
 
 
@@ -442,7 +450,7 @@ def _add_gradients(first: Tensor | None, second: Tensor | None) -> Tensor | None
 
 
 def _count_copies(use: WeightUse, gradient: Tensor | None) -> int:
-    """Units whose weights, bias and gradient are those of an earlier unit, told by random projections."""
+    """Count the units with the same weights, bias and gradient as another, by random projections."""
     parts = [use.rows.detach()]
     if gradient is not None:
         parts.append(use.gradient_rows(gradient))
@@ -455,10 +463,10 @@ def _count_copies(use: WeightUse, gradient: Tensor | None) -> int:
 
 
 def _spread_over_rows(use: WeightUse) -> float | None:
-    """The largest distance of a unit's weights from the first unit's, in units of the largest of those.
+    """Return the largest distance of a unit's weights from the first unit's, relative to the latter.
 
-    None where equal weights may be meant: at 0, or where a unit has a single input or inputs of its own.
-    Where the first two units differ, no more than these are looked at.
+    The result is None if equal weights may be intended: at 0, or if each unit has a single input or its own
+    inputs. If the first two units differ, only these are compared.
     """
     rows = use.rows.detach()
     if use.groups > 1 or rows.shape[0] < 2 or rows.shape[1] < 2:
@@ -471,7 +479,7 @@ def _spread_over_rows(use: WeightUse) -> float | None:
 
 
 def _project(rows: Tensor) -> Tensor:
-    """(units, n) on a few random directions, in units of the largest entry."""
+    """Return the projections of rows (units, n) on random directions, relative to the largest entry."""
     rows = rows.float()
     scale = float(rows.abs().max())
     stream = torch.Generator("cpu").manual_seed(0)

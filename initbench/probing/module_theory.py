@@ -1,4 +1,4 @@
-"""What theory says of a user's own module, from the weights that it has and the way they were used."""
+"""Theoretical predictions for a user's module, from its weights and their traced uses."""
 
 from __future__ import annotations
 
@@ -23,25 +23,30 @@ from initbench.theory.types import LayerPrediction, TheoryLayer
 from initbench.trace.weight_use import WeightUse
 
 _ORTHOGONAL = 1e-3
-"""Largest cosine, over √fan_in, of two weight rows or columns that were made orthogonal and then rounded."""
+"""Largest cosine of two weight rows or columns that are orthogonal up to rounding."""
 _UNIFORM = 1.02
 _MIN_BIASES = 16
 
 
 @dataclass(frozen=True)
 class WeightStatistics:
-    """The weights and biases of one layer, over all nets."""
+    """Statistics of the weights and biases of one layer, over all nets."""
 
     sigma_w2: float
-    """fan_in times the mean square of a weight."""
+    """fan_in times the mean square of the weights."""
     bias_mean: float
     bias_std: float
     uniform: bool
-    """Whether the biases have the reach of a uniform draw, not that of a Gaussian one."""
+    """Whether the range of the biases is that of a uniform distribution, not of a Gaussian one."""
 
 
 def predict_module(nets: Sequence[Sequence[WeightUse]], x: Tensor) -> TheoryPrediction:
-    """What theory says of nets that were drawn alike, each given by its uses, and fed with the batch x."""
+    """Return the theoretical predictions for nets that were drawn in the same way.
+
+    Args:
+        nets: The weight uses of each net.
+        x: The batch (B, …).
+    """
     first = nets[0]
     reason = _why_unpredictable(first)
     if reason is not None:
@@ -54,7 +59,7 @@ def predict_module(nets: Sequence[Sequence[WeightUse]], x: Tensor) -> TheoryPred
 
 
 def module_context(nets: Sequence[Sequence[WeightUse]], expected: TheoryPrediction) -> DiagnosisContext:
-    """The same as a config's situation, read off the nets: what is wrong with them is told in its terms."""
+    """Return the context of a diagnosis, inferred from the nets instead of a config."""
     first = nets[0]
     hidden = [index for index, use in enumerate(first) if use.activation is not None]
     activation = common_activation(first)
@@ -78,7 +83,7 @@ def module_context(nets: Sequence[Sequence[WeightUse]], expected: TheoryPredicti
 
 
 def layer_weight_statistics(index: int, nets: Sequence[Sequence[WeightUse]]) -> WeightStatistics:
-    """Of the layer at that place."""
+    """Return the statistics of the layer with this index."""
     uses = [net[index] for net in nets]
     squares = [float(use.weight.detach().double().square().mean()) for use in uses]
     sigma_w2 = uses[0].fan_in * math.fsum(squares) / len(squares)
@@ -110,12 +115,12 @@ def _prediction(
 
 
 def _why_unpredictable(uses: Sequence[WeightUse]) -> str | None:
-    """Why mean-field theory has no word on a net of these uses, or None."""
+    """Return why mean-field theory makes no prediction for a net of these uses, or None."""
     *hidden, head = uses
     if not uses[0].from_input or any(
         after.source is not use for use, after in zip(hidden, uses[1:], strict=True)
     ):
-        return "layers see more than the activations of the one before"
+        return "layers have other inputs than the activations of the previous one"
     reasons = (
         next(
             (
@@ -141,7 +146,7 @@ def _why_unpredictable(uses: Sequence[WeightUse]) -> str | None:
 
 
 def _unknown_activations(uses: Sequence[WeightUse]) -> list[str]:
-    """Activations of which theory knows no φ."""
+    """Return the labels of activations for which theory has no φ."""
     activations = [use.activation for use in uses if use.activation is not None]
     return [
         activation.label
@@ -151,7 +156,7 @@ def _unknown_activations(uses: Sequence[WeightUse]) -> list[str]:
 
 
 def _is_dependent(use: WeightUse) -> bool:
-    """Whether the weights are all alike, or their rows or columns orthogonal."""
+    """Whether the weights are all equal, or their rows or columns orthogonal."""
     weight = use.rows.detach().double()
     if float(weight.std(correction=0)) <= _ORTHOGONAL * float(weight.abs().max()):
         return True
@@ -178,7 +183,7 @@ def _layer(index: int, nets: Sequence[Sequence[WeightUse]]) -> TheoryLayer:
 
 
 def common_activation(uses: Sequence[WeightUse]) -> BoundActivation:
-    """The most frequent activation; one that nothing is known of where that is not in the catalogue."""
+    """Return the most frequent activation, or a placeholder if it is not in the catalogue."""
     labels = Counter(use.activation.label for use in uses if use.activation is not None)
     if not labels:
         return bound("linear")

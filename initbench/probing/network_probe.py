@@ -1,7 +1,7 @@
-"""One forward and backward pass over a fixed batch, reduced to statistics layer by layer.
+"""Statistics of every layer of a net in one forward and backward pass over a fixed batch.
 
-Everything is reduced inside the hooks: nothing large is kept, and an activation that writes
-in place cannot change what was measured before it ran.
+Hooks reduce each tensor immediately, so no large tensor is kept, and an in-place activation cannot change
+the statistics of its input.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Tensors = Mapping[str, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 MAP_SAMPLES = 64
-"""Samples that a net of convolutions is measured on at most; a cnn of depth 10 × 32 takes 1.6 s with them."""
+"""Maximum number of samples for convolutional nets; a cnn of depth 10 × 32 takes 1.6 s with them."""
 
 
 def probe(
@@ -39,14 +39,23 @@ def probe(
     bins: int,
     detail: ProbeDetail,
 ) -> list[dict[str, Any]]:
-    """Statistics of every weight layer, in order, as plain data.
+    """Return the statistics of every weight layer, in order, as plain data.
 
-    What is measured as a pre-activation is the layer's own output (`WeightLayer.output`); `act` is what the
-    activation puts out that it goes into, and None where none follows. Of nets with maps, the first
-    MAP_SAMPLES samples alone are measured: every position of a map is one more look at its unit.
-    parameters, buffers: those of one run, by name; x: (B, …), y: (B,); `loss(logits, y)` is a mean
-    over the batch. The pass runs in training mode on copies of the buffers, so that batch norm uses the
-    batch's statistics, and leaves parameters, buffers, mode and hooks as they were.
+    The pre-activation is the output of the layer (`WeightLayer.output`). `act` describes the output of the
+    activation after the layer, and is None if there is none. Nets with maps are measured on the first
+    MAP_SAMPLES samples only, since each position of a map is a further observation of its unit. The pass runs
+    in training mode on copies of the buffers, so that batch norm uses the statistics of the batch. It does
+    not change parameters, buffers, mode and hooks.
+
+    Args:
+        network: The net.
+        parameters: The parameters of one run by name.
+        buffers: The buffers of one run by name.
+        x: The batch (B, …).
+        y: The labels (B,).
+        loss: A function of logits and labels that returns a mean over the batch.
+        bins: The number of bins of histograms.
+        detail: The statistics to compute.
     """
     leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
     copies = {name: value.clone() for name, value in buffers.items()}
@@ -80,9 +89,10 @@ def probe(
 
 
 def _layers_with_gradient(records: Mapping[int, dict[str, Any]], detail: ProbeDetail) -> list[int]:
-    """Layers whose weight gradients are needed, after the pass forward.
+    """Return the indices of the layers whose weight gradients are needed, after the forward pass.
 
-    For a diagnosis, those whose units look alike. The first one takes the gradient through all the others.
+    For a diagnosis, these are the layers with similar units, and the first layer, whose gradient passes
+    through all others.
     """
     if detail >= ProbeDetail.EVALUATION:
         return list(records)
@@ -94,9 +104,9 @@ def _layers_with_gradient(records: Mapping[int, dict[str, Any]], detail: ProbeDe
 
 @contextmanager
 def _weights(layers: list[WeightLayer], parameters: Tensors) -> Iterator[dict[int, Tensor]]:
-    """By layer index, the weights that the pass inside the block multiplies by, complete when it has run.
+    """Collect the weights that a pass inside of the block multiplies by, by index of the layer.
 
-    A weight that a norm computes from other parameters is caught on its way to the layer.
+    Weights that a parametrization computes are recorded by a hook.
     """
     weights: dict[int, Tensor] = {}
 
@@ -144,7 +154,7 @@ def _hooks(
         return hook
 
     def act(layer: WeightLayer) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        """A hook that records what the activation behind the layer puts out."""
+        """Return a hook that records the output of the activation after the layer."""
 
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             pre_activation, activation = inputs[0].detach().double(), output.detach().double()

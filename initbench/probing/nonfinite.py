@@ -1,4 +1,4 @@
-"""Where a net's signal stops being finite."""
+"""Find the layer of a net whose output is not finite."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from initbench.models.network import Network
 def first_non_finite_layer(
     network: Network, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor
 ) -> int | None:
-    """Index of the first weight layer whose output on x (B, …) holds an infinity or a NaN, or None.
+    """Return the index of the first weight layer whose output on x (B, …) is not finite, or None.
 
-    The pass uses copies of the buffers, in the mode the net is in.
+    The pass uses copies of the buffers and runs in the current mode of the net.
     """
     lost: list[int] = []
 

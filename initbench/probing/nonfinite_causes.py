@@ -1,4 +1,4 @@
-"""What is not finite before training, by name: weights, buffers, the input, or an operation of the pass."""
+"""Sources of non-finite numbers before training: weights, buffers, the input, or operations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from initbench.probing.finding import Finding
 from initbench.trace.overflow import Overflow
 
 HUGE = 1e18
-"""A number whose square float32 can hardly hold."""
+"""Number whose square is at the limit of float32."""
 _MAX_NAMED = 3
 
 Kind = Literal["weight", "buffer", "input"]
@@ -28,21 +28,21 @@ class NonFinite:
     nan: int
     infinite: int
     huge: int
-    """Finite entries of a weight beyond 1e18, whose products overflow by themselves."""
+    """Number of finite entries of a weight beyond 1e18, whose products overflow."""
     entries: int
 
     @property
     def sentence(self) -> str:
-        """`2.weight: 1 of 1,024 entries is NaN`."""
+        """Description such as `2.weight: of 1,024 entries 1 is NaN`."""
         counts = [(self.nan, "NaN"), (self.infinite, "infinite"), (self.huge, f"beyond {HUGE:.0e}")]
         parts = [f"{count:,} {'is' if count == 1 else 'are'} {word}" for count, word in counts if count]
         return f"{self.name}: of {self.entries:,} entries {' and '.join(parts)}"
 
 
 def non_finite_tensors(tensors: Iterable[tuple[str, Tensor]], kind: Kind) -> list[NonFinite]:
-    """Those among named tensors that hold a NaN or an infinity.
+    """Return the named tensors that contain NaN or an infinity.
 
-    A buffer whose only such entries are −∞ is the mask of an attention, and left out.
+    Buffers in which all such entries are −∞ are attention masks and are skipped.
     """
     broken = []
     for name, tensor in tensors:
@@ -58,7 +58,7 @@ def non_finite_tensors(tensors: Iterable[tuple[str, Tensor]], kind: Kind) -> lis
 
 
 def broken_tensors_finding(broken: Sequence[NonFinite], layers: Mapping[str, int]) -> Iterator[Finding]:
-    """One finding for all tensors that are not finite. layers: index of a weight layer by its name."""
+    """Yield one finding for all non-finite tensors; `layers` has the indices of weight layers by name."""
     if not broken:
         return
     sentences = [tensor.sentence for tensor in broken[:_MAX_NAMED]]
@@ -71,10 +71,10 @@ def broken_tensors_finding(broken: Sequence[NonFinite], layers: Mapping[str, int
 
 
 def cure_text(broken: Sequence[NonFinite]) -> str:
-    """What to do about tensors that are not finite."""
+    """Return the advice for non-finite tensors."""
     if broken[0].kind == "input":
-        return "Clean the data: what is missing has to be filled in or left out"
-    return "Draw it again, or look for what wrote it: a division by 0 in an init, or a damaged checkpoint"
+        return "Clean the data: fill in or remove missing values"
+    return "Initialise it again, or look for the cause: a division by 0 in an init, or a damaged checkpoint"
 
 
 def _layer_of(parameter: str) -> str:
@@ -84,9 +84,12 @@ def _layer_of(parameter: str) -> str:
 def overflow_finding(
     overflow: Overflow, layers: Mapping[str, int], largest_weight: float
 ) -> Iterator[Finding]:
-    """A finding that names the operation; none for a product that overflows since the signal explodes.
+    """Yield a finding that names the operation, unless it is a product that overflows by an exploding signal.
 
-    largest_weight: of the layer that the operation stands behind, its largest absolute entry.
+    Args:
+        overflow: The operation.
+        layers: The indices of the weight layers by name.
+        largest_weight: The largest absolute weight of the layer before the operation.
     """
     if overflow.is_product and largest_weight < HUGE:
         return
@@ -96,14 +99,14 @@ def overflow_finding(
 
 
 def overflow_text(overflow: Overflow, largest_weight: float) -> str:
-    """`exp after layer lv overflows: of 64 entries 40 are not finite, from values of −3e+03 to 2e+03`."""
+    """Return text such as `exp after layer lv overflows: of 64 entries 40 are not finite, from values …`."""
     if overflow.is_product:
         return f"the product of layer {overflow.layer} overflows: its largest weight is {largest_weight:.2g}"
     where = " in the loss" if overflow.in_loss else ""
     where += " before the first layer" if overflow.layer is None else f" after layer {overflow.layer}"
     does = "gives NaN" if overflow.not_a_number else "overflows"
     if overflow.operation == "division":
-        does = "divides by 0 or next to 0"
+        does = "divides by 0 or nearly 0"
     span = f"from values of {overflow.low:.2g} to {overflow.high:.2g}"
     return (
         f"{overflow.operation}{where} {does}: of {overflow.entries:,} entries {overflow.bad:,} are not"
@@ -113,12 +116,12 @@ def overflow_text(overflow: Overflow, largest_weight: float) -> str:
 
 def _overflow_remedy(overflow: Overflow) -> str:
     ways = {
-        "exp": "Scale down or clamp what goes into it",
-        "log": "Add a small constant to what goes into it, or use log_softmax, logsigmoid or log1p",
-        "sqrt": "Add a small constant below the root, and see why what goes into it can be negative",
-        "rsqrt": "Add a small constant below the root",
+        "exp": "Scale down or clamp its input",
+        "log": "Add a small constant to its input, or use log_softmax, logsigmoid or log1p",
+        "sqrt": "Add a small constant under the root, and check why its input can be negative",
+        "rsqrt": "Add a small constant under the root",
         "division": "Add a small constant to the divisor",
     }
     if overflow.is_product:
-        return "Draw the weight again, or look for what wrote it"
-    return ways.get(overflow.operation, "Scale down what goes into it, or keep it where it is defined")
+        return "Initialise the weight again, or look for the code that set it"
+    return ways.get(overflow.operation, "Scale down its input, or keep it in the domain of the operation")

@@ -1,4 +1,4 @@
-"""Recurrent layers: statistics over all steps, and how signal and gradient change from step to step."""
+"""Statistics of recurrent layers over all steps, and changes of signal and gradient from step to step."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from initbench.trace.recurrent import Step
 from initbench.trace.weight_use import RecurrentLayer
 
 MIN_STEPS = 3
-"""Steps within which a gradient that falls below FALL of itself is lost.
+"""Number of steps within which a gradient vanishes if it falls below VANISHING_RATIO.
 
-A gradient that goes back through many steps always fades where gates forget: torch's own LSTM keeps a quarter
-of E[δ²] a step and RNN a third, and both learn what lies seven steps back.
+A gradient through many steps always decreases if gates forget: torch's LSTM keeps a quarter of E[δ²] per step
+and its RNN a third, and both learn dependencies over seven steps.
 """
 OVER_STEPS = " over steps"
-"""What follows the code of a finding where a remedy is tried for what happens from step to step."""
+"""Suffix of the code of a finding about steps, under which a remedy is tried."""
 
 
 class RecurrentRecords:
-    """Collects what the steps of recurrent layers show, one record for each of their weights."""
+    """Collects the steps of recurrent layers into one record for each of their weights."""
 
     def __init__(self) -> None:
         self._steps: dict[int, tuple[RecurrentLayer, list[Step]]] = {}
         self._deltas: dict[int | str, dict[int, float]] = {}
 
     def step(self, layer: RecurrentLayer, step: Step) -> None:
-        """One more step, whose gradients are waited for."""
+        """Record a step, and its gradients during the backward pass."""
         _, steps = self._steps.setdefault(layer.from_state.index, (layer, []))
         index = layer.from_state.index
         for key, output in (
@@ -64,7 +64,7 @@ class RecurrentRecords:
         return keep
 
     def records(self) -> dict[int, dict[str, Any]]:
-        """By the index of the use, what the pass forward has shown."""
+        """Return the records of the forward pass, by index of the use."""
         records: dict[int, dict[str, Any]] = {}
         for layer, steps in self._steps.values():
             records[layer.from_input.index] = _record([step.from_input for step in steps])
@@ -76,7 +76,7 @@ class RecurrentRecords:
         return records
 
     def add_gradients(self, records: dict[int, dict[str, Any]]) -> None:
-        """After the pass back: E[δ²] over all steps, and of each step from the last to the first."""
+        """Add E[δ²] to the records after the backward pass, over all steps and for each step."""
         for layer, steps in self._steps.values():
             for use in (layer.from_input, layer.from_state):
                 deltas = self._deltas.get(use.index, {})
@@ -85,10 +85,10 @@ class RecurrentRecords:
             records[layer.from_state.index]["steps"] |= self._way_back(layer)
 
     def _way_back(self, layer: RecurrentLayer) -> dict[str, Any]:
-        """E[δ²] of every step from the last that a gradient reaches to the first, and what it starts from.
+        """Return E[δ²] of every step, from the last that a gradient reaches to the first.
 
-        `full` is that of the state at that step; `amplification` how much more a state gets at most than what
-        comes from above at most, infinite where the two cannot be told apart.
+        `full` is E[δ²] of the state at the last step. `amplification` is the largest gradient of a state
+        relative to the largest gradient from the layer above, and infinite if the two are one tensor.
         """
         index = layer.from_state.index
         deltas = self._deltas.get(layer.from_input.index, {})
@@ -106,7 +106,7 @@ class RecurrentRecords:
 
 
 def _over_steps(parts: Sequence[Tensor]) -> Tensor:
-    """(B, units) of each step as (B, units, steps), of the samples that all steps have."""
+    """Return the steps (B, units) as (B, units, steps), for the samples that all steps have."""
     rows = min(map(len, parts))
     return torch.stack([part[:rows] for part in parts], 2).double()
 
@@ -122,7 +122,7 @@ def _record(parts: Sequence[Tensor]) -> dict[str, Any]:
 
 
 def _activation(steps: Sequence[Step]) -> dict[str, Any]:
-    """Of what the layer puts out; saturated is a gate that is flat for what goes into it."""
+    """Return the statistics of the output of the layer, with the saturated shares of its gates."""
     statistics: dict[str, Any] = dict(
         tensor_statistics.activation_statistics(None, _over_steps([step.state for step in steps]), None)
     )
@@ -144,30 +144,30 @@ def _activation(steps: Sequence[Step]) -> dict[str, Any]:
 
 
 def gates_in_words(layer: dict[str, Any]) -> str:
-    """Return how much of what each gate sees is on its flat part; empty for a layer without gates."""
+    """Return the saturated share of each gate as text; empty for a layer without gates."""
     gates = layer["act"].get("gates")
     if not gates:
         return ""
     if len(gates) == 1:
-        return "of what the activation of the state sees is on its flat part"
+        return "of the inputs of the state's activation are on its flat part"
     shares = ", ".join(f"{name} {100 * gate['saturated_fraction']:.0f} %" for name, gate in gates.items())
-    return f"of what the gates see is on their flat part ({shares})"
+    return f"of the gates' inputs are on their flat part ({shares})"
 
 
 def worst_gate_in_words(layer: dict[str, Any]) -> str:
-    """Return what goes into the gate with the largest flat share, and whether its bias makes it so."""
+    """Return the input statistics of the most saturated gate and the likely cause, as text."""
     gates = layer["act"]["gates"]
     name = max(gates, key=lambda gate: gates[gate]["saturated_fraction"])
     mean, std = gates[name]["mean"], gates[name]["std"]
     where = "the activation of the state" if len(gates) == 1 else f"the {name} gate"
-    cause = "its bias is too large" if abs(mean) > std else "its weights or what they are given are too large"
-    return f"What goes into {where} has mean {mean:.3g} and standard deviation {std:.3g}: {cause}"
+    cause = "its bias is too large" if abs(mean) > std else "its weights or their inputs are too large"
+    return f"The input of {where} has mean {mean:.3g} and standard deviation {std:.3g}: {cause}"
 
 
 def slopes_over_steps(
     layers: Sequence[dict[str, Any]],
 ) -> Iterator[tuple[str, dict[str, Any], LogSlope, str]]:
-    """Where a recurrent layer loses the gradient or blows up from step to step: code, layer, slope, words."""
+    """Yield code, layer, slope and text where signal or gradient vanish or explode over the steps."""
     for layer in layers:
         steps = layer.get("steps")
         if steps is None:
@@ -176,13 +176,15 @@ def slopes_over_steps(
         q, delta = finite_prefix(steps["q"]), finite_prefix(steps["delta"])
         grown = explosion_slope(q)
         if grown is not None and q[0] > 0.0:
-            yield "exploding_forward", layer, grown, f"E[h²] of {name} grows ×{_factor(grown)} a step"
+            yield "exploding_forward", layer, grown, f"E[h²] of {name} grows ×{_factor(grown)} per step"
         grown = explosion_slope(delta)
         if grown is not None and delta[0] > 0.0 and steps["amplification"] > 1.0 / VANISHING_RATIO:
-            yield "exploding_backward", layer, grown, f"E[δ²] of {name} grows ×{_factor(grown)} a step back"
+            text = f"E[δ²] of {name} grows ×{_factor(grown)} per step back"
+            yield "exploding_backward", layer, grown, text
         lost = vanishing_slope(delta, [float32_floor(0.0)] * len(delta), full=steps["full"])
         if lost is not None and lost.value <= math.log(VANISHING_RATIO) / MIN_STEPS:
-            yield "vanishing_backward", layer, lost, f"E[δ²] of {name} falls ×{_factor(lost)} a step back"
+            text = f"E[δ²] of {name} falls ×{_factor(lost)} per step back"
+            yield "vanishing_backward", layer, lost, text
 
 
 def _factor(slope: LogSlope) -> str:

@@ -1,4 +1,4 @@
-"""What to change in a config, as key=value words that theory expects to mend what was found."""
+"""Remedies for findings: changes of a config, as key=value words, that theory expects to help."""
 
 from __future__ import annotations
 
@@ -17,47 +17,47 @@ from initbench.probing.layer_factors import StackFactors, batch_norm_holds, pred
 
 RECURRENT = "recurrent"
 _MAX_DEPTHS = 6
-"""Depths that are tried, each three quarters of the one before."""
+"""Maximum number of depths to try, each three quarters of the previous one."""
 SAME_SCALE = 0.05
-"""Two σ_w² whose logarithms differ by less are one scale."""
+"""Difference of the logarithms of two σ_w² below which they count as the same scale."""
 
 
 @dataclass(frozen=True)
 class DiagnosisContext:
-    """What a run was declared to be, as far as it explains what was measured."""
+    """Declared settings of a run that explain its measurements, and functions for advice."""
 
     scheme: str
     gain: float | str | None
-    """`init.gain` as typed in."""
+    """`init.gain` as declared."""
     bias: float
-    """`init.bias` as typed in, or 0."""
+    """`init.bias` as declared, or 0."""
     activation: BoundActivation
     norm: str
     norm_first: bool
-    """Whether the norm layer stands, or would stand, before the activation."""
+    """Whether a norm layer is, or would be, placed before the activation."""
     depth: int | None
-    """`model.depth`, where the family has one."""
+    """`model.depth`; None if the family has none."""
     layers: int
-    """Hidden layers."""
+    """Number of hidden layers."""
     width: int
-    """Inputs of the last hidden layer."""
+    """Number of inputs of the last hidden layer."""
     sigma_w2: float | None
-    """What the scheme gives the last hidden layer, or amounts to; None where it is no scale at all."""
+    """Effective σ_w² of the last hidden layer; None if the scheme determines no scale."""
     prediction: StackFactors
     phrase: Callable[[str], str] = str
-    """How key=value words are put to the user: as they are where there is a config."""
+    """Function that formats key=value words for the user; with a config they stay as they are."""
     branches: tuple[str, ...] = ()
-    """Words for other starts of the residual branches, where there are some."""
+    """Changes, as key=value words, that start residual branches in another way."""
     ways: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """By code, or RECURRENT, words for changes that belong to this kind of finding alone."""
+    """Changes, as key=value words, that apply to one code (or RECURRENT) only, by code."""
     check: Callable[[str, str], AdviceCheck | None] = lambda _code, _words: None
-    """check(code, words): what shows that the words cure the finding; None where they do not."""
+    """Function of a code and key=value words that returns the evidence for a cure, or None."""
 
 
 def network_context(
     network: Network, model: FamilyOptions, init: InitOptions, first_q: float
 ) -> DiagnosisContext:
-    """What the config declares, with what theory predicts from the first layer's measured q."""
+    """Return the context of a config, with the prediction from the measured q of the first layer."""
     prediction = predict_stack_factors(network, init, first_q=first_q, normed=model.norm.name != "none")
     hidden = [layer for layer in network.weight_layers() if layer.activation is not None]
     return DiagnosisContext(
@@ -86,7 +86,11 @@ MODULE_BRANCH_STARTS = ("residual=zero", "residual=scaled")
 
 
 def module_ways(*, is_tied: bool) -> dict[str, tuple[str, ...]]:
-    """Return the same for a user's module; `is_tied`: whether the head is an embedding as well."""
+    """Return the changes for each code in a user's module.
+
+    Args:
+        is_tied: Whether the head shares its weight with an embedding.
+    """
     return {
         "head_scale": ("head=std0.02",) if is_tied else ("head=zeros", "head=small"),
         "input_scale": ("input=global", "input=per_feature"),
@@ -94,7 +98,7 @@ def module_ways(*, is_tied: bool) -> dict[str, tuple[str, ...]]:
 
 
 def branch_starts(network: Network, init: InitOptions) -> tuple[str, ...]:
-    """Return words for schemes that start residual branches otherwise than `init` does."""
+    """Return key=value words for schemes that start residual branches in another way than `init`."""
     if not network.branches():
         return ()
     plain = "" if init.gain is None else " init.gain=null"
@@ -105,7 +109,7 @@ def _effective_sigma_w2(network: Network, init: InitOptions, prediction: StackFa
     scheme = INITS[init.scheme.name]
     if prediction.sigma_w2 is not None:
         return prediction.sigma_w2
-    if scheme.needs is SchemeRequirement.FIRST_BATCH:  # it holds q at 1
+    if scheme.needs is SchemeRequirement.FIRST_BATCH:  # the scheme sets q to 1
         return prediction.needed_sigma_w2
     if scheme.default_gain is None or scheme.needs.leaves_no_scale:
         return None
@@ -113,7 +117,7 @@ def _effective_sigma_w2(network: Network, init: InitOptions, prediction: StackFa
 
 
 def suggest_init(context: DiagnosisContext) -> str | None:
-    """The init expected to hold over the net's depth; None where no scale does, or beside a norm layer."""
+    """Return the init that theory expects to suit the depth; None if there is none, or with a norm layer."""
     if context.norm != "none":
         return None
     for words, sigma_w2 in _candidate_inits(context):
@@ -123,7 +127,7 @@ def suggest_init(context: DiagnosisContext) -> str | None:
 
 
 def init_candidates(context: DiagnosisContext) -> list[str]:
-    """Words for inits that are worth a trial: what theory expects to hold first; none beside a norm layer."""
+    """Return inits to try, starting with the one that theory expects to work; empty with a norm layer."""
     if context.norm != "none":
         return []
     expected = suggest_init(context)
@@ -132,12 +136,12 @@ def init_candidates(context: DiagnosisContext) -> list[str]:
 
 
 def is_bias_the_cause(context: DiagnosisContext) -> bool:
-    """Whether the net would hold with the bias at 0 and all else as it is."""
+    """Whether setting the bias to 0 is expected to be sufficient."""
     return context.bias != 0.0 and suggest_init(context) == "init.bias=0"
 
 
 def _candidate_inits(context: DiagnosisContext) -> Iterator[tuple[str, float]]:
-    """Key=value words and their σ_w², the nearest to what was declared first."""
+    """Yield key=value words and their σ_w², the closest to the declared init first."""
     unbiased = " init.bias=0" if context.bias else ""
     if context.bias and context.sigma_w2 is not None:
         yield unbiased.strip(), context.sigma_w2
@@ -150,7 +154,7 @@ def _candidate_inits(context: DiagnosisContext) -> Iterator[tuple[str, float]]:
 def _candidate_scales(context: DiagnosisContext) -> Iterator[tuple[str, float]]:
     activation = context.activation
     if not activation.entry.elementwise:
-        return  # nothing is known of it
+        return  # its scale is unknown
     has_gain = (
         context.scheme in INITS
         and INITS[context.scheme].default_gain is not None
@@ -173,7 +177,7 @@ def _candidate_scales(context: DiagnosisContext) -> Iterator[tuple[str, float]]:
 
 
 def suggest_batch_norm(context: DiagnosisContext) -> str | None:
-    """The words for batch norm before the activation; None where it is there, or explodes at this depth."""
+    """Return the change to batch norm before the activation; None if it exists or explodes at this depth."""
     words = [] if context.norm == "batch" else ["model.norm=batch"]
     if not context.norm_first:
         words.append("model.norm_placement=before_activation")
@@ -181,7 +185,7 @@ def suggest_batch_norm(context: DiagnosisContext) -> str | None:
 
 
 def depth_candidates(context: DiagnosisContext) -> list[str]:
-    """Return words for depths, with what else they take, that theory expects to hold; the deepest first."""
+    """Return changes to depths, with other needed changes, that theory expects to work, deepest first."""
     if context.depth is None or context.branches:
         return []
     words: list[str] = []
@@ -195,7 +199,7 @@ def depth_candidates(context: DiagnosisContext) -> list[str]:
 
 
 def _words_holding_at(short: DiagnosisContext) -> str | None:
-    """Return what a net of that depth takes to hold, empty if it holds as it is; None if nothing does."""
+    """Return the other changes that a net of this depth needs; empty if none, None if nothing suffices."""
     has_batch_norm = short.norm == "batch" and short.norm_first
     if has_batch_norm and batch_norm_holds(short.activation, layers=short.layers):
         return ""

@@ -1,4 +1,4 @@
-"""The residual stream of a net: judged at its sums, since what a branch adds may well be small."""
+"""Residual stream of a net, which is measured at its sums, since the output of a branch may be small."""
 
 from __future__ import annotations
 
@@ -19,26 +19,24 @@ _SUBJECT = {
 
 
 def outside_branches(layers: Sequence[Record]) -> list[Record]:
-    """Layers that every signal has to pass: those of short residual branches left out."""
+    """Return the layers outside of short residual branches, which every signal passes through."""
     return [layer for layer in layers if not layer.get("in_branch")]
 
 
 def residual_sums(layers: Sequence[Record]) -> list[Record]:
-    """What was measured at the sums, in order, each under the index of the last layer of its branch."""
+    """Return the records of the sums, in order, each with the index of the last layer of its branch."""
     return [{"index": layer["index"], "act": None, **layer["sum"]} for layer in layers if "sum" in layer]
 
 
 def are_branches_normed(sums: Sequence[Record]) -> bool:
-    """Whether all branches end in a norm, so that what they add is as large whatever their weights are."""
+    """Whether all branches end in a norm, so that the size of their output is independent of the weights."""
     return all(record.get("is_normed") for record in sums)
 
 
 def stream_sentence(code: str, slope: float, span: tuple[int, int], sums: int) -> str:
-    """Say how much, for a log-slope over so many sums, behind the layers span[0] to span[1]."""
+    """Return the size of a log-slope over residual sums, after layers span[0] to span[1], as text."""
     factor = math.exp(slope) if slope < 700 else math.inf
-    what = (
-        f"{_SUBJECT[code]} {format_factor(factor)} a sum ({sums} sums, behind layers {span[0]} to {span[1]})."
-    )
+    what = f"{_SUBJECT[code]} {format_factor(factor)} per sum ({sums} sums, after layers {span[0]} to {span[1]})."
     if code.startswith("exploding"):
-        return f"{what} Every branch adds as much as what it is added to."
-    return f"{what} Look for what scales the stream itself down from block to block."
+        return f"{what} The branches are as large as the residual stream."
+    return f"{what} Look for an operation that scales the stream itself down from block to block."

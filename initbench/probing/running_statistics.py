@@ -1,6 +1,6 @@
-"""Norm layers that keep running statistics: how far these are from a batch's, and nets that use others.
+"""Running statistics of norm layers: their distance from a batch's statistics, and ways to replace them.
 
-A norm's input is (B, C, …), and its statistics are (C,).
+The input of a norm is (B, C, …), and its statistics are (C,).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _PreHook = Callable[[nn.Module, tuple[Tensor, ...]], None]
 
 
 def running_norms(network: nn.Module) -> list[BatchNorm]:
-    """The net's norm layers that standardise by running statistics in evaluation."""
+    """Return the norm layers of a net that use running statistics in evaluation mode."""
     return [module for module in network.modules() if isinstance(module, BatchNorm)]
 
 
 def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and unbiased variance (C,) over all axes of x (B, C, …) but the second."""
+    """Return mean and unbiased variance (C,) over all axes of x (B, C, …) except the second."""
     axes = [axis for axis in range(x.ndim) if axis != 1]
     count = x.numel() // x.shape[1]
     mean = x.mean(axes)
@@ -34,11 +34,13 @@ def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def running_stat_gap(norm: BatchNorm, x: Tensor) -> dict[str, float]:
-    """How far the running statistics of `norm` are from those of its input x, the batch's m and v.
+    """Return the distance of the running statistics of `norm` from the statistics m and v of its input x.
 
-    running_mean_gap = √mean_c (m_run − m)²/(v + ε): in standard deviations of the batch, 0 where they agree;
-    running_var_ratio = exp(mean_c ln((v_run + ε)/(v + ε))): a geometric mean over channels, 1 there.
-    Both are what Ioffe & Szegedy (2015) replace between training and inference, ε being the norm's own.
+    - running_mean_gap = √mean_c (m_run − m)²/(v + ε), in standard deviations of the batch; 0 if they agree.
+    - running_var_ratio = exp(mean_c ln((v_run + ε)/(v + ε))), a geometric mean over channels; 1 if equal.
+
+    ε is that of the norm. Ioffe & Szegedy (2015) use the one kind of statistics in training and the other in
+    inference.
     """
     mean, var = channel_statistics(x.detach().double())
     running_mean, running_var = norm.running_mean.detach().double(), norm.running_var.detach().double()
@@ -53,7 +55,7 @@ def running_stat_gap(norm: BatchNorm, x: Tensor) -> dict[str, float]:
 def capture_running_stat_gaps(
     network: nn.Module, layers: Sequence[WeightLayer]
 ) -> Iterator[dict[int, dict[str, float]]]:
-    """By index of a weight layer, the `gap` of the first such norm behind it, once a pass has run inside."""
+    """Collect the gaps of the first norm after each weight layer in a pass inside of the block, by index."""
     gaps: dict[int, dict[str, float]] = {}
     latest = [0]
 
@@ -78,8 +80,8 @@ def capture_running_stat_gaps(
 
 @contextmanager
 def batch_statistics_mode(network: nn.Module) -> Iterator[None]:
-    """The net in evaluation mode, but for its norm layers, which use the batch's own statistics."""
-    network.train()  # what is held in evaluation mode while the net trains stays in it
+    """Put the net into evaluation mode, except for norm layers, which use the statistics of the batch."""
+    network.train()  # submodules that are fixed in evaluation mode stay in it
     norms = [norm for norm in running_norms(network) if norm.training]
     network.eval()
     for norm in norms:
@@ -93,10 +95,10 @@ def batch_statistics_mode(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def recompute_running_stats(network: nn.Module) -> Iterator[None]:
-    """The net in evaluation mode; a pass sets each norm's running statistics to those of its own input.
+    """Put the net into evaluation mode, in which a pass sets each norm's running statistics to its input's.
 
-    Each norm then standardises by what was just computed, so that one pass over the whole sample
-    gives every layer the exact statistics of the signal that the layers below hand on in evaluation mode.
+    Each norm uses the new statistics immediately, so that one pass over the whole sample gives every norm the
+    exact statistics of its input in evaluation mode.
     """
 
     def recompute(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:

@@ -1,4 +1,4 @@
-"""From a declared net to what theory predicts of it, or the reason why it predicts nothing."""
+"""Theoretical predictions for a declared net, or the reason why there are none."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from initbench.theory.propagation import propagate
 from initbench.theory.types import InputStatistics, LayerPrediction, TheoryLayer
 
 MAX_PAIRS = 512
-"""Samples among which the cosines of pairs are looked at."""
+"""Maximum number of samples for the cosines of pairs."""
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,15 @@ class TheoryPrediction:
 
     layers: list[LayerPrediction]
     fixed: FixedPoint | None
-    """Of a stack of layers like the last hidden one; None without hidden layers, or without a prediction."""
+    """Fixed point of layers like the last hidden one; None without hidden layers or a prediction."""
     reason: str | None
-    """Why nothing is predicted, in words."""
+    """Reason why there is no prediction, as text."""
     no_band: str | None = None
-    """Why there are values but no bands, in words."""
+    """Reason why there are values but no bands, as text."""
 
 
 def predict_network(network: Network, init: InitOptions, norm: str, x: Tensor) -> TheoryPrediction:
-    """What theory says of the net before training, fed with the batch x (B, …)."""
+    """Return the theoretical predictions for the untrained net and the batch x (B, …)."""
     weighted = network.weight_layers()
     norm = norm if len(weighted) > 1 else "none"  # a head has none
     if why_no_prediction(network, init, norm) is None:
@@ -55,18 +55,18 @@ def _fixed(layers: list[TheoryLayer], predicted: list[LayerPrediction]) -> Fixed
 
 
 def why_no_prediction(network: Network, init: InitOptions, norm: str) -> str | None:
-    """Why the theory of plain stacks, with its bands and fixed points, has no word on such a net, or None."""
+    """Return why the theory of plain stacks, with bands and fixed points, does not apply, or None."""
     if norm != "none":
-        return f"the layers are coupled to their statistics by model.norm={norm}"
+        return f"model.norm={norm} couples the layers to their statistics"
     if not network.plain:
-        return "layers see more than the activations of the one before"
+        return "layers have other inputs than the activations of the previous one"
     if has_maps(network.weight_layers()):
-        return "zero padding and pooling make the places of a map differ"
+        return "zero padding and pooling make the positions of a map differ"
     return _why_not_independent(network, init)
 
 
 def _why_not_independent(network: Network, init: InitOptions) -> str | None:
-    """Why units of such a net are not sums of many independent terms, or None."""
+    """Return why units of this net are not sums of many independent terms, or None."""
     if network.activation.nonlinearity is None:
         return f"{network.activation.entry.name} mixes channels"
     for layer in network.weight_layers():
@@ -77,7 +77,7 @@ def _why_not_independent(network: Network, init: InitOptions) -> str | None:
 
 
 def input_statistics(x: Tensor) -> InputStatistics:
-    """What theory needs to know of the batch x (B, …)."""
+    """Return the statistics of the batch x (B, …) that theory needs."""
     rows = x.detach().double().cpu().flatten(1)
     squares = rows.square().mean(1)
     q, sample = float(squares.mean()), rows[:MAX_PAIRS]
@@ -101,7 +101,7 @@ def _cosine_spread(rows: Tensor, mean: float) -> float:
 
 
 def theory_layers(network: Network, init: InitOptions) -> list[TheoryLayer]:
-    """The weight layers, head included, as theory takes them; their weights are independent draws."""
+    """Return the weight layers, head included, as inputs of the theory; their weights are independent."""
     return [_layer(layer, network, init) for layer in network.weight_layers()]
 
 
@@ -122,7 +122,7 @@ def _layer(layer: WeightLayer, network: Network, init: InitOptions) -> TheoryLay
 
 
 def _bias(layer: WeightLayer, rule: LayerRule, init: InitOptions) -> tuple[float, float, float]:
-    """(half width of a uniform bias, variance of a Gaussian one, value of a constant one)."""
+    """Return the half width of a uniform bias, the variance of a Gaussian and the value of a constant one."""
     if getattr(layer.module, "bias", None) is None:
         return 0.0, 0.0, 0.0
     if init.bias is not None:

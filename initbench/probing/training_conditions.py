@@ -1,4 +1,4 @@
-"""Causes that no layer shows: the input, weights that are not finite, and the loss that the net starts at."""
+"""Findings about the input, non-finite weights and the initial loss, which no layer shows."""
 
 from __future__ import annotations
 
@@ -28,48 +28,48 @@ from initbench.probing.nonfinite_causes import (
 from initbench.trace.overflow import Overflow
 
 EXCESS = 2.0
-"""Nats above chance from which a net starts out sure of what it cannot know."""
+"""Nats above chance from which the initial loss is reported: the net is confident without reason."""
 SCALE_FREE_NORMS = frozenset({"batch", "layer", "instance", "group", "rms"})
-"""Norms that divide the scale of what they are given out."""
+"""Norms that remove the scale of their input."""
 
 CONDITION_CODES = (
     *INPUT_CODES,
     DiagnosisCode(
         "head_scale",
-        "The loss starts far above chance: the net is sure of what it cannot know.",
-        "loss before training, less what it is where all classes are equally likely (ln C)",
+        "The initial loss is far above chance: the net is confident without reason.",
+        "loss before training minus the loss of equally likely classes (ln C)",
         EXCESS,
         limit=f"> {EXCESS:g} nats",
-        cause="A head, or an embedding that is tied to it, drawn too large for what it is given.",
-        cure="Start the head at 0 (init.head=zeros), or draw it with a few times smaller weights.",
+        cause="A head, or an embedding that is tied to it, with too large weights for its input.",
+        cure="Initialise the head to 0 (init.head=zeros), or with several times smaller weights.",
     ),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """What is known of an untrained net and its batch beside what its layers show."""
+    """Conditions of an untrained net and its batch that the layers do not show."""
 
     samples: int
     alike: bool
-    """Whether all samples of the batch are the same."""
+    """Whether all samples of the batch are identical."""
     batch: BatchStatistics | None = None
     first_input: BatchStatistics | None = None
-    """Of what the first weight layer is given; None where its scale does not matter, or is not known."""
+    """Statistics of the first weight layer's input; None if its scale does not matter or is unknown."""
     broken: tuple[NonFinite, ...] = ()
     overflow: Overflow | None = None
     largest_weight: float = 0.0
-    """Of the layer that the overflow stands behind."""
+    """Largest absolute weight of the layer before the overflow."""
     loss: float | None = None
     chance: float | None = None
-    """The loss where all classes are equally likely; None where that is unknown."""
+    """Loss if all classes are equally likely; None if unknown."""
     head: str = "the head"
     tied: bool = False
-    """Whether the head's weight is the table of an embedding as well."""
+    """Whether the head shares its weight with an embedding."""
 
     @property
     def excess(self) -> float:
-        """Nats by which the loss starts above chance; 0 where either is unknown or not finite."""
+        """Initial loss minus chance in nats; 0 if either is unknown or the loss is not finite."""
         if self.loss is None or self.chance is None or not math.isfinite(self.loss):
             return 0.0
         return self.loss - self.chance
@@ -77,19 +77,19 @@ class Conditions:
 
 @dataclass(frozen=True)
 class NetMeasurement:
-    """What a pass shows of one untrained net."""
+    """Measurement of one untrained net."""
 
     layers: list[dict[str, Any]]
     conditions: Conditions
 
     def condition_findings(self) -> list[Finding]:
-        """Return what is wrong beside the layers."""
+        """Return the findings about input, weights and loss."""
         indices = {layer["name"]: layer["index"] for layer in reversed(self.layers)}
         return list(condition_findings(self.conditions, indices))
 
 
 def batch_conditions(x: Tensor, inputs: Mapping[str, Tensor] | None = None) -> Conditions:
-    """Return the conditions that the batch x (B, …) alone shows; `inputs` by name, if there are several."""
+    """Return the conditions of the batch x (B, …); `inputs` are all tensors by name, if there are several."""
     several = inputs if inputs is not None and len(inputs) > 1 else {}
     broken = non_finite_tensors(
         [(f"the input {name}", t) for name, t in several.items()] or [("the input", x)], "input"
@@ -106,12 +106,12 @@ def batch_conditions(x: Tensor, inputs: Mapping[str, Tensor] | None = None) -> C
 def broken_tensors(
     parameters: Iterable[tuple[str, Tensor]], buffers: Iterable[tuple[str, Tensor]]
 ) -> tuple[NonFinite, ...]:
-    """Parameters and buffers that are not finite, by name."""
+    """Return the parameters and buffers that are not finite."""
     return (*non_finite_tensors(parameters, "weight"), *non_finite_tensors(buffers, "buffer"))
 
 
 def condition_findings(conditions: Conditions, layers: Mapping[str, int]) -> Iterator[Finding]:
-    """What is wrong before any layer is looked at. layers: index of every weight layer by its name."""
+    """Yield the findings about input, weights and loss; `layers` has the indices of layers by name."""
     yield from broken_tensors_finding(conditions.broken, layers)
     if conditions.overflow is not None and not conditions.broken:
         yield from overflow_finding(conditions.overflow, layers, conditions.largest_weight)
@@ -123,13 +123,13 @@ def condition_findings(conditions: Conditions, layers: Mapping[str, int]) -> Ite
 
 
 def head_sentence(conditions: Conditions) -> str:
-    """How far the loss starts above chance."""
+    """Return the sentence about an initial loss above chance."""
     return (
-        f"the loss starts at {conditions.loss:.3g}, not near the {conditions.chance:.3g} of a guess among"
-        " equal classes: the logits are too large, and the first updates only undo that."
+        f"the initial loss is {conditions.loss:.3g}, far above the {conditions.chance:.3g} of equally likely"
+        " classes: the logits are too large, and the first updates only correct that."
     )
 
 
 def largest_entry(weight: Tensor | None) -> float:
-    """Largest absolute value of a weight; 0 where there is none."""
+    """Return the largest absolute value of a weight; 0 for None."""
     return 0.0 if weight is None else float(torch.nan_to_num(weight.detach().abs().double()).max())

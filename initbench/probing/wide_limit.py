@@ -1,4 +1,4 @@
-"""Nets that are no plain stack, of which theory knows the values of infinitely wide ones but no bands."""
+"""Predictions for nets with norm layers or maps in the limit of infinite width, without bands."""
 
 from __future__ import annotations
 
@@ -18,39 +18,47 @@ from initbench.theory.types import LayerPrediction, TheoryLayer
 
 
 def why_unpredictable(network: Network, init: InitOptions, norm: str, samples: int) -> str | None:
-    """Why theory has no word on a net of independent weights with maps or norm layers, or None."""
+    """Return why theory does not predict a net of independent weights with maps or norms, or None."""
     if not isinstance(network, Cnn | Mlp):
-        return "layers see more than the activations of the one before"
+        return "layers have other inputs than the activations of the previous one"
     if not network.plain:
-        return "pooling mixes places of a map, and how these go together is not followed"
+        return "pooling mixes positions of a map, whose correlations are not modelled"
     return None if norm == "none" else _why_norm_unpredictable(network, init, norm, samples)
 
 
 def _why_norm_unpredictable(network: Network, init: InitOptions, norm: str, samples: int) -> str | None:
-    norm_layer = network.weight_layers()[0].output  # the norm layer, where it stands before the activation
+    norm_layer = network.weight_layers()[0].output  # the norm layer, if it is before the activation
     maps = isinstance(network, Cnn)
     match norm_layer:
         case BatchNorm() if maps:
-            return "batch norm on maps depends on how places and samples go together, which is not followed"
+            return "batch norm on maps depends on correlations of positions, which are not modelled"
         case BatchNorm() if samples < MIN_SAMPLES:
-            return f"batch norm over {samples} samples is far from that of a large batch; try probe.batch=128"
+            return (
+                f"batch norm over {samples} samples differs from that of large batches; try probe.batch=128"
+            )
         case RmsNorm() if init.bias and not maps:
-            return "behind rms norm, biases of one value give every sample another law"
+            return "after rms norm, constant biases give every sample another distribution"
         case BatchNorm() | LayerNorm() | RmsNorm():
             return None
     if norm in ("batch", "layer", "rms"):
-        return f"model.norm={norm} behind the activation changes what the next layer sees"
+        return f"model.norm={norm} after the activation changes the input of the next layer"
     return f"no closed form is known for model.norm={norm}"
 
 
 def why_no_bands(network: Network) -> str:
-    """Why the values stand without bands."""
+    """Return why the predicted values have no bands."""
     of = "maps" if isinstance(network, Cnn) else "norm layers"
-    return f"how far one net of finite width strays is not known for {of}"
+    return f"the deviation of a net of finite width is not known for {of}"
 
 
 def predict_wide_limit(network: Network, layers: Sequence[TheoryLayer], x: Tensor) -> list[LayerPrediction]:
-    """What to expect of a net that is not `unknown`, fed with x (B, …); `layers` has the head last."""
+    """Return the predictions for a net that `why_unpredictable` accepts, with the head last.
+
+    Args:
+        network: The net.
+        layers: Its weight layers, with the head last.
+        x: The batch (B, …).
+    """
     weighted = network.weight_layers()
     x = x.detach().double().cpu()
     *hidden, head = layers
@@ -72,7 +80,7 @@ def predict_wide_limit(network: Network, layers: Sequence[TheoryLayer], x: Tenso
 
 
 def _window(module: nn.Module) -> tuple[int, int]:
-    """Side and stride of a layer's kernel."""
+    """Return side and stride of a layer's kernel."""
     return (module.kernel_size[0], module.stride[0]) if isinstance(module, nn.Conv2d) else (1, 1)
 
 

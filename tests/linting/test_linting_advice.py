@@ -1,4 +1,4 @@
-"""What `lint` prints as a call or as a change of a config is applied as it stands, and cures."""
+"""Advice of `lint`, printed as a call or as a change of a config, cures when it is applied verbatim."""
 
 from __future__ import annotations
 
