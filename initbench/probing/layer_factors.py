@@ -125,7 +125,7 @@ def scale_holds(activation: BoundActivation, sigma_w2: float, *, layers: int, wi
 
 
 def _stays(logarithm: float, scatter: float) -> bool:
-    """Whether a log-normal product with this mean-field value stays within VANISHING_RATIO and its inverse."""
+    """Whether a log-normal product with this mean-field value stays within VANISHING_RATIO."""
     return abs(logarithm - scatter / 2.0) + 2.0 * math.sqrt(scatter) < -math.log(VANISHING_RATIO)
 
 

@@ -184,7 +184,7 @@ def slope_sentence(
     reached = values[-1] / values[0] if len(values) > 1 and values[0] > 0 else math.nan
     share = f"; layer {span[1]} has {reached:.0e} of layer {span[0]}'s" if math.isfinite(reached) else ""
     layers = f"(layers {span[0]} to {span[1]}{predicted})"
-    what = f"{_SLOPES[code]} {format_factor(_exp(slope))} per layer {layers}{share}."
+    what = f"{_SLOPES[code]} {format_factor(_exp(slope))} a layer {layers}{share}."
     by_sums = bool(context.branches) and code.startswith("exploding")
     return f"{what} {_SUMS if by_sums else _cause(context)}".rstrip()
 
@@ -230,7 +230,7 @@ def drift_note(predicted_q: Sequence[float], context: DiagnosisContext) -> str |
     tried = f" Try {', or '.join(cures)}" if cures else ""
     keeps = f"{phi.label} keeps q at a gain of {phi.preserving_gain:.4g}"
     factor = format_factor(math.exp(slope))
-    return f"q of wide nets {does} {factor} per layer in theory: it {turns}. {keeps}.{tried}"
+    return f"q of wide nets {does} {factor} a layer in theory: it {turns}. {keeps}.{tried}"
 
 
 def is_drifting(predicted_q: Sequence[float]) -> bool:

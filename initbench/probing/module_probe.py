@@ -332,7 +332,7 @@ def _check_module(module: nn.Module, inputs: ModelInputs) -> None:
         raise UsageError("the module has no parameters, so there is nothing to measure")
     if any(t.is_meta for t in tensors):
         raise UsageError(
-            "the module is on the device meta, which stores no values; allocate and initialise it first:"
+            "the module is on the device meta, which holds no numbers; allocate and initialise it first:"
             ' module.to_empty(device="cpu"), then initbench.apply_init(module)'
         )
     of_module, of_batch = ({t.device.type for t in part} for part in (tensors, inputs.tensors.values()))
@@ -344,7 +344,7 @@ def _check_module(module: nn.Module, inputs: ModelInputs) -> None:
 
 
 def _forward(module: nn.Module, inputs: ModelInputs) -> Any:
-    with reporting_user_code(f"the module cannot process {inputs.subject}:"), user_defaults():
+    with reporting_user_code(f"the module cannot take {inputs.subject}:"), user_defaults():
         return inputs.call(module)
 
 

@@ -176,14 +176,14 @@ def slopes_over_steps(
         q, delta = finite_prefix(steps["q"]), finite_prefix(steps["delta"])
         grown = explosion_slope(q)
         if grown is not None and q[0] > 0.0:
-            yield "exploding_forward", layer, grown, f"E[h²] of {name} grows ×{_factor(grown)} per step"
+            yield "exploding_forward", layer, grown, f"E[h²] of {name} grows ×{_factor(grown)} a step"
         grown = explosion_slope(delta)
         if grown is not None and delta[0] > 0.0 and steps["amplification"] > 1.0 / VANISHING_RATIO:
-            text = f"E[δ²] of {name} grows ×{_factor(grown)} per step back"
+            text = f"E[δ²] of {name} grows ×{_factor(grown)} a step back"
             yield "exploding_backward", layer, grown, text
         lost = vanishing_slope(delta, [float32_floor(0.0)] * len(delta), full=steps["full"])
         if lost is not None and lost.value <= math.log(VANISHING_RATIO) / MIN_STEPS:
-            text = f"E[δ²] of {name} falls ×{_factor(lost)} per step back"
+            text = f"E[δ²] of {name} falls ×{_factor(lost)} a step back"
             yield "vanishing_backward", layer, lost, text
 
 

@@ -36,7 +36,8 @@ def are_branches_normed(sums: Sequence[Record]) -> bool:
 def stream_sentence(code: str, slope: float, span: tuple[int, int], sums: int) -> str:
     """Return the size of a log-slope over residual sums, after layers span[0] to span[1], as text."""
     factor = math.exp(slope) if slope < 700 else math.inf
-    what = f"{_SUBJECT[code]} {format_factor(factor)} per sum ({sums} sums, after layers {span[0]} to {span[1]})."
+    where = f"({sums} sums, after layers {span[0]} to {span[1]})"
+    what = f"{_SUBJECT[code]} {format_factor(factor)} a sum {where}."
     if code.startswith("exploding"):
         return f"{what} The branches are as large as the residual stream."
     return f"{what} Look for an operation that scales the stream itself down from block to block."

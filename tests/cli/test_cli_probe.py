@@ -108,7 +108,7 @@ def test_maps_have_values_but_no_bands(initbench: Any, repository: Any) -> None:
     [
         ("cnn_relu_kaiming_cifar10", "model.downsample=max_pool", "pooling mixes places"),
         ("cnn_batchnorm", "model.depth=4", "batch norm on maps"),
-        ("resnet_zero_gamma", "model.depth=20", "layers see more"),
+        ("resnet_zero_gamma", "model.depth=20", "layers have other inputs"),
         ("relu_xavier_batchnorm", "model.norm_placement=after_activation", "behind the activation"),
         ("relu_xavier_batchnorm", "probe.batch=8", "probe.batch=128"),
     ],

@@ -107,5 +107,5 @@ def test_a_loss_that_ends_the_program_is_reported() -> None:
     def loss(_output: torch.Tensor) -> torch.Tensor:
         raise SystemExit(0)
 
-    with pytest.raises(UsageError, match="the loss, or the way back from it, fails: it ends the program"):
+    with pytest.raises(UsageError, match="the loss or its backward pass fails: it ends the program"):
         probe_module(nn.Linear(8, 4), torch.randn(4, 8), None, loss)

@@ -1,4 +1,4 @@
-"""What `probe`, `run` and `lint` advise for a config is applied as it is printed, and cures."""
+"""Advice of `probe`, `run` and `lint` for a config cures when it is applied verbatim."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ _NEXT = "|".join(code.name for code in CODES)
 
 
 def printed(out: str, code: str) -> str:
-    """What is printed of a code, whatever the lines were broken at."""
+    """Return the printed text of a code, without its line breaks."""
     found = re.search(rf"\b{code}{_COUNT}(.*?)(?=\b(?:{_NEXT}){_COUNT}|$)", " ".join(out.split()))
     assert found is not None, out
     return found[1]

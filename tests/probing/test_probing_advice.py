@@ -1,4 +1,4 @@
-"""What a diagnosis suggests, typed in as it stands, takes the finding away. Runs of one step on digits."""
+"""Advice of a diagnosis removes the finding when it is typed in verbatim. Runs of one step on digits."""
 
 import re
 

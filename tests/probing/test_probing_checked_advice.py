@@ -121,7 +121,7 @@ def test_residual_sums_are_the_cause_and_the_module_is_left_as_it_was():
     state = {name: value.clone() for name, value in net.state_dict().items()}
     (first, *_) = initbench.probe(net, X).findings
     assert first.code == "exploding_forward"
-    assert "Every branch adds as much as what it is added to" in first.message
+    assert "The branches are as large as the residual stream" in first.message
     assert "start at 0 for the last weight of every residual branch" in first.message
     assert "checked: q per layer" in first.message
     assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())

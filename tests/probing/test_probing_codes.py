@@ -147,18 +147,18 @@ def test_one_update_is_singular():
 
 
 def test_a_signal_lost_in_the_first_layer():
-    """Weights so small beside the bias that float32 cannot tell the samples apart from the first layer on."""
+    """Weights are so small relative to the bias that float32 cannot distinguish samples after layer 1."""
     init = {"scheme": {"name": "normal", "std": 1e-9}, "bias": 1.0}
     finding = diagnosed(init, depth=5)[0]
     assert (finding.code, finding.layer) == ("vanishing_forward", 1)
     assert finding.value == pytest.approx(math.log(1e-13))
-    # Without anything there at all, nothing was lost.
+    # A signal that never existed was not lost.
     assert diagnosed({"scheme": "kaiming_normal", "head": "zeros"}, depth=5) == []
 
 
 @pytest.mark.parametrize("scheme", ["fixup", "skipinit", "rezero"])
 def test_closed_branches_are_no_lost_signal(scheme):
-    """At init such a net is its shortcuts: no gradient inside the branches, all of it beside them."""
+    """At init such a net consists of its shortcuts: the branches get no gradient, the shortcuts all of it."""
     snapshot, situation = parts(scheme, family="resnet_mlp", depth=42, width=64)
     hidden = snapshot["layers"][:-1]
     assert any(layer["grad"]["pre_q"] == 0.0 for layer in hidden), "closed indeed"

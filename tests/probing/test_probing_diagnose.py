@@ -120,7 +120,7 @@ def check(finding, code, *, exact=None):
 def test_where_nothing_cures_nothing_is_promised():
     snapshot, situation = parts("xavier_normal")
     for finding in diagnose([snapshot], replace(situation, check=lambda _code, _words: None), None):
-        assert finding.message.endswith("xavier_normal gives 1. Nothing that was tried cures it")
+        assert finding.message.endswith("xavier_normal gives 1. None of the tried changes cures it")
         assert finding.advice == ()
 
 
@@ -190,7 +190,7 @@ class TestSick:
         check(found["dead"], "dead")
         assert (found["dead"].layer, found["dead"].threshold) == (1, 0.9)
         assert found["dead"].value > 0.99
-        assert "init.bias=-10 keeps them there. Try init.bias=0 (checked: " in found["dead"].message
+        assert "The cause is init.bias=-10. Try init.bias=0 (checked: " in found["dead"].message
         assert set(found) == {"dead"}  # what vanishes above it vanishes because of it
 
     @pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid"])
@@ -303,7 +303,7 @@ class TestThresholds:
         assert self.codes_of(healthy, when="end", **{name: self.geometric(beyond)}) == []
 
     def test_q_may_fall_and_the_signal_may_grow(self, healthy):
-        """A falling q is told by its signal, a growing signal by its q."""
+        """A falling q is judged by its signal, and a growing signal by its q."""
         assert self.codes_of(healthy, q=self.geometric(1e-8), signal=self.geometric(1e8)) == []
 
     @pytest.mark.parametrize(("name", "limit"), [("dead", 0.9), ("saturated", 0.5)])

@@ -120,7 +120,7 @@ def test_a_chance_that_is_given_counts() -> None:
     ],
 )
 def test_labels_that_have_no_place_are_refused(output: tuple[int, ...], y: Tensor) -> None:
-    with pytest.raises(UsageError, match="or give `loss`"):
+    with pytest.raises(UsageError, match="or pass `loss`"):
         loss_of(logits(*output), y, None)
 
 
@@ -266,8 +266,8 @@ def test_a_complex_output_is_given_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("loss", "words"),
     [
-        (lambda o: o["missing"].mean(), r"takes neither what the module returns, a dict \(KeyError"),
-        (lambda o: 1.0, r"a dict \(it gives no single number\), nor its main output alone \(it gives no"),
+        (lambda o: o["missing"].mean(), r"accepts neither what the module returns, a dict \(KeyError"),
+        (lambda o: 1.0, r"a dict \(it does not return a single number\), nor its main output alone"),
         (lambda o: o, "nor its main output alone"),
     ],
 )

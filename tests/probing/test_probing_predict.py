@@ -1,4 +1,4 @@
-"""What theory predicts for a net: against factors known by heart, and a walk done by hand."""
+"""Theoretical predictions for a net, against well-known factors and a calculation by hand."""
 
 import math
 

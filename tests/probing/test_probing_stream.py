@@ -12,7 +12,7 @@ WIDTH = 32
 
 
 class Block(nn.Module):
-    """Three layers with batch norm beside a shortcut, which the first block of a stage projects."""
+    """Three layers with batch norm and a shortcut, which the first block of a stage projects."""
 
     def __init__(self, *, projects: bool, ends_in_norm: bool) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Block(nn.Module):
 
 
 def staged_net(blocks, *, ends_in_norm=True):
-    """Four stages of so many blocks each, drawn as residual nets with batch norm are."""
+    """Return a net of four stages of `blocks` blocks, initialised like residual nets with batch norm."""
     torch.manual_seed(0)
     parts = [
         Block(projects=place == 0, ends_in_norm=ends_in_norm) for _ in range(4) for place in range(blocks)

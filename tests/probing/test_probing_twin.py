@@ -163,7 +163,7 @@ def assert_equal_to_the_twins(init, activation, norm, placement):
 
 
 def test_the_twin_meets_zeros_dead_units_saturation_and_outliers():
-    """So that none of the fractions compared above is 0 throughout."""
+    """None of the fractions that are compared above is 0 in all nets."""
     relu = probed(net(DYING))
     tanh = probed(net({"scheme": {"name": "normal", "std": 1.5}}, activation="tanh"))
     assert any(0 < r["act"]["dead_fraction"] < r["act"]["zero_fraction"] < 1 for r in relu[:-1])
@@ -194,7 +194,7 @@ def test_what_is_too_slow_for_every_evaluation_is_left_out():
 
 
 def held_by(small, large):
-    """What `small` has, as `large` has it, at every depth of nested records."""
+    """Return the entries of `large` with the keys of `small`, at every depth of nested records."""
     return {k: held_by(v, large[k]) if isinstance(v, dict) else large[k] for k, v in small.items()}
 
 

@@ -1,4 +1,4 @@
-"""What probe and lint say of sound nets and of planted mistakes; torchvision's models are slow."""
+"""Verdicts of probe and lint on sound nets and planted mistakes; torchvision's models are slow."""
 
 from __future__ import annotations
 

@@ -174,12 +174,12 @@ class Refusing(nn.Linear):
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (nn.LazyLinear(3), "a lazy module has no shape yet"),
+        (nn.LazyLinear(3), "a lazy module has no shapes yet"),
         (nn.ReLU(), "no parameters"),
         (nn.Linear(5, 3), r"cannot take a batch of shape \(4, 6\)"),
         (nn.Linear(6, 3, device="meta"), "the module is on the device meta"),
         (Rounded(), "without a tensor of real numbers"),
-        (Refusing(), "the way back from it, fails: ValueError: not today"),
+        (Refusing(), "the loss or its backward pass fails: ValueError: not today"),
     ],
 )
 def test_what_cannot_be_probed_is_refused(module: nn.Module, message: str) -> None:
@@ -189,7 +189,7 @@ def test_what_cannot_be_probed_is_refused(module: nn.Module, message: str) -> No
 
 def test_labels_and_losses_that_do_not_fit_are_refused() -> None:
     net = nn.Linear(6, 3)
-    with pytest.raises(UsageError, match="whole numbers from 0 to 2"):
+    with pytest.raises(UsageError, match="integers from 0 to 2"):
         probe_module(net, noise(4, 6), torch.tensor([0, 1, 2, 3]))
     with pytest.raises(UsageError, match="single number"):
         probe_module(net, noise(4, 6), None, lambda output: output)

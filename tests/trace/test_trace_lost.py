@@ -1,4 +1,4 @@
-"""Where the trace cannot follow: what comes behind is found again, or it is said what was not looked at."""
+"""Operations that the trace cannot follow: later layers are found again, or reported as not traced."""
 
 from __future__ import annotations
 

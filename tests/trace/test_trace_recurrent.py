@@ -220,11 +220,11 @@ def test_recurrent_layers_take_part_in_slopes_over_layers(
 @pytest.mark.parametrize(
     ("kind", "weight", "bias", "words"),
     [
-        ("LSTM", 5.0, None, ("of what the gates see", "cell gate", "its weights or what they are given")),
+        ("LSTM", 5.0, None, ("of the gates' inputs", "cell gate", "its weights or their inputs")),
         ("LSTM", None, 20.0, ("forget 100 %", "input gate has mean 40", "its bias is too large")),
-        ("GRU", 5.0, None, ("(reset 8", "new gate", "its weights or what they are given are too large")),
+        ("GRU", 5.0, None, ("(reset 8", "new gate", "its weights or their inputs are too large")),
         ("GRUCell", None, -20.0, ("(reset 100 %", "has mean -40", "its bias is too large")),
-        ("RNN", 5.0, None, ("of what the activation of the state sees", "standard deviation 2")),
+        ("RNN", 5.0, None, ("of the inputs of the state's activation", "standard deviation 2")),
     ],
 )
 def test_saturated_gates_are_named_with_advice_that_cures(

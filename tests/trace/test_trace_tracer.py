@@ -1,4 +1,4 @@
-"""What the tracer finds in a pass, against nets whose layers are known."""
+"""Results of the tracer, against nets whose layers are known."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_norms_move_the_pre_activation_behind_them() -> None:
 
 
 class OwnRMSNorm(nn.Module):
-    """As in many language models."""
+    """RMS norm as many language models define it."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
