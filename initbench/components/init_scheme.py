@@ -81,6 +81,9 @@ class SchemeContext:
     """The scheme's own, where they are known."""
 
 
+WeightDistribution = Literal["normal", "uniform", "truncated", "other"]
+"""Zero-mean distribution of a weight; `truncated` is a normal one, cut at ±2 of its standard deviations."""
+
 Edit = Callable[..., None]
 Refusal = Callable[[str, SchemeContext], str | None]
 
@@ -113,6 +116,12 @@ class Scheme(RegistryEntry):
     touches: Callable[..., bool] = _every_class
     """touches(class_name, **options): whether such a layer is drawn; others stay as torch makes them."""
     variance: Callable[..., float] | None = None
+    distribution: WeightDistribution = "normal"
+    """Distribution of one weight, for schemes with a `variance`; the property tests check it."""
+    kurtosis: float | None = None
+    """E[w⁴]/E[w²]² of one weight, required if `distribution` is `other`."""
+    is_random: bool = True
+    """Whether `fill` draws from the generator, so that another seed gives another weight."""
     default_gain: Callable[[BoundActivation], float] | None = None
     """The gain when the config names none; None when no gain can be given."""
     layer_gain: Callable[[BoundActivation, int], float] | None = None

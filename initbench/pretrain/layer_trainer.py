@@ -17,7 +17,7 @@ from initbench.models.network import Mode
 from initbench.pretrain.autoencoder import AutoEncoder
 from initbench.registry_choice import default_choice
 from initbench.train.checkpoint import Checkpoint
-from initbench.train.each import each
+from initbench.train.cohort import map_over_runs
 
 _OPTIMIZER = "adam"
 
@@ -61,7 +61,7 @@ class LayerAutoencoders:
         for p in own:
             p.grad = None
         data = (x,) if noise is None else (x, noise)
-        run = each(self._mode, self._loss_of_one, (0,) * len(data))
+        run = map_over_runs(self._mode, self._loss_of_one, (0,) * len(data))
         losses: Tensor = run(self.parameters, self.buffers, *data)
         losses.sum().backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
@@ -83,7 +83,7 @@ class LayerAutoencoders:
         """
         self._skeleton.train()
         copies = {name: buffer.clone() for name, buffer in self.buffers.items()}
-        run = each(self._mode, self._measured, (None,))
+        run = map_over_runs(self._mode, self._measured, (None,))
         losses = torch.cat([run(self.parameters, copies, batch) for batch in x], dim=1)  # (K, M·B)
         return [float(loss) for loss in losses.mean(1)]
 

@@ -136,20 +136,8 @@ class Cohort:
         self._updates.keep_runs(index)
 
     def each(self, function: Callable[..., Any], data_dims: tuple[int | None, ...]) -> Callable[..., Any]:
-        """`function` of one run's (parameters, buffers, *data), for all runs, on an axis K in front.
-
-        `data_dims`: for each of the data, 0 where every run has its own, None where all share one.
-        """
-        if self._mode == "vmap":
-            return vmap(function, in_dims=(0, 0, *data_dims), randomness="different")
-
-        def single(parameters: dict[str, Tensor], buffers: dict[str, Tensor], *data: Tensor) -> Any:
-            own = {name: p[0] for name, p in parameters.items()}, {name: b[0] for name, b in buffers.items()}
-            batch = (x if dim is None else x[0] for x, dim in zip(data, data_dims, strict=True))
-            result = function(*own, *batch)
-            return result[None] if isinstance(result, Tensor) else tuple(part[None] for part in result)
-
-        return single
+        """Return `function` for all runs of the cohort; see `map_over_runs`."""
+        return map_over_runs(self._mode, function, data_dims)
 
     def loss_of_one(
         self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor
@@ -171,6 +159,28 @@ class Cohort:
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16):
             logits: Tensor = functional_call(self.skeleton, {**parameters, **buffers}, (x,))
         return logits.float()
+
+
+def map_over_runs(
+    mode: Mode, function: Callable[..., Any], data_dims: tuple[int | None, ...]
+) -> Callable[..., Any]:
+    """Return `function` of one run's (parameters, buffers, *data) for all runs, with an axis K in front.
+
+    Args:
+        mode: With `single` there is one run, and the function is called without vmap.
+        function: Takes the tensors of one run.
+        data_dims: For each item of the data, 0 if every run has its own, None if all share one.
+    """
+    if mode == "vmap":
+        return vmap(function, in_dims=(0, 0, *data_dims), randomness="different")
+
+    def single(parameters: dict[str, Tensor], buffers: dict[str, Tensor], *data: Tensor) -> Any:
+        tensors = {name: p[0] for name, p in parameters.items()}, {name: b[0] for name, b in buffers.items()}
+        batch = (x if dim is None else x[0] for x, dim in zip(data, data_dims, strict=True))
+        result = function(*tensors, *batch)
+        return result[None] if isinstance(result, Tensor) else tuple(part[None] for part in result)
+
+    return single
 
 
 def _rows(parameter: Tensor, index: Tensor) -> Tensor:

@@ -73,7 +73,9 @@ def test_a_training_step_at_depth_four_is_finite_and_moves_every_parameter(activ
 
 @pytest.mark.parametrize(
     ("activation", "placement", "norm"),
-    pairwise_fast(CASES, ["before_activation", "after_activation"], ["none", "layer"]),
+    pairwise_fast(
+        [case.values[0] for case in CASES], ["before_activation", "after_activation"], ["none", "layer"]
+    ),
 )
 def test_every_net_is_probed_and_diagnosed(activation, placement, norm):
     init = InitOptions()

@@ -38,23 +38,6 @@ LAYERS = {
     "conv1d": (lambda: nn.Conv1d(64, 96, 5), 320, 480),
 }
 
-# The rules of the catalogue, written down once more: what a scheme states of itself proves nothing.
-RULES = {
-    "normal": lambda n, m, gain: 1e-4,
-    "uniform": lambda n, m, gain: 0.05**2 / 3,
-    "trunc_normal": lambda n, m, gain: 4e-4,
-    "weights_init": lambda n, m, gain: 4e-4,
-    "torch_default": lambda n, m, gain: 1 / (3 * n),
-    "lecun_normal": lambda n, m, gain: gain**2 / n,
-    "lecun_uniform": lambda n, m, gain: gain**2 / n,
-    "xavier_normal": lambda n, m, gain: gain**2 * 2 / (n + m),
-    "xavier_uniform": lambda n, m, gain: gain**2 * 2 / (n + m),
-    "kaiming_normal": lambda n, m, gain: gain**2 / n,
-    "kaiming_uniform": lambda n, m, gain: gain**2 / n,
-    "kaiming_misprint": lambda n, m, gain: 4 / n,
-    "critical": lambda n, m, gain: 2 / n,
-    "analytic": lambda n, m, gain: 2 / n,
-}
 NEIGHBOURS = {
     "normal": lambda n, m: 1e-4,
     "uniform": lambda n, m: 0.05**2 / 3,
@@ -68,8 +51,7 @@ NEIGHBOURS = {
     "misprint": lambda n, m: 4 / n,
 }
 INDEPENDENT = [scheme.name for scheme in INITS if scheme.variance is not None]
-UNIFORM = [name for name in INDEPENDENT if name.endswith("uniform") or name == "torch_default"]
-FIXED = ("zeros", "ones", "constant", "identity", "dirac")
+UNIFORM = [name for name in INDEPENDENT if INITS[name].distribution == "uniform"]
 
 
 def fans(shape):
@@ -113,16 +95,13 @@ def gain_of(name):
     return scheme.default_gain(bound("relu")) if scheme.default_gain else 1.0
 
 
-def distribution_of(name):
-    return "truncated" if name == "trunc_normal" else "uniform" if name in UNIFORM else "normal"
-
-
 def kurtosis_of(name):
-    return KURTOSIS[distribution_of(name)]
+    scheme = INITS[name]
+    return scheme.kurtosis if scheme.distribution == "other" else KURTOSIS[scheme.distribution]
 
 
-def rule_named(name, n, m, gain):
-    return RULES[name](n, m, gain)
+def declared_variance(name, n, m, gain):
+    return INITS[name].variance(fan_in=n, fan_out=m, gain=gain, **options_of(name))
 
 
 def deviation(weight, variance, kurtosis):
@@ -131,8 +110,31 @@ def deviation(weight, variance, kurtosis):
     return abs(found / variance - 1) / math.sqrt((kurtosis - 1) / weight.numel())
 
 
-def test_every_scheme_with_a_variance_has_its_rule_here():
-    assert set(INDEPENDENT) == set(RULES)
+@pytest.mark.parametrize(
+    ("name", "variance"),
+    [
+        ("normal", 1e-4),
+        ("uniform", 0.05**2 / 3),
+        ("trunc_normal", 4e-4),
+        ("weights_init", 4e-4),
+        ("torch_default", 1 / (3 * 300)),
+        ("lecun_normal", 1.7**2 / 300),
+        ("lecun_uniform", 1.7**2 / 300),
+        ("xavier_normal", 1.7**2 * 2 / 1000),
+        ("xavier_uniform", 1.7**2 * 2 / 1000),
+        ("kaiming_normal", 1.7**2 / 300),
+        ("kaiming_uniform", 1.7**2 / 300),
+        ("kaiming_misprint", 4 / 300),
+    ],
+)
+def test_published_schemes_declare_the_variance_of_their_source(name, variance):
+    """Expected values are worked out by hand for fan_in 300, fan_out 700 and a gain of 1.7."""
+    assert declared_variance(name, 300, 700, 1.7) == pytest.approx(variance, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["critical", "analytic"])
+def test_computed_schemes_declare_the_variance_of_kaiming_for_relu(name):
+    assert declared_variance(name, 300, 700, gain_of(name)) == pytest.approx(2 / 300, rel=1e-9)
 
 
 @pytest.mark.parametrize("kind", LAYERS)
@@ -159,18 +161,15 @@ def test_fans_are_what_is_counted():
 @pytest.mark.parametrize("name", INDEPENDENT)
 def test_mean_and_variance(name, kind):
     build, n, m = LAYERS[kind]
-    if name == "torch_default":  # as torch counts them, of a transposed convolution too
+    if INITS[name].takes_torch_fans:  # as torch counts them, of a transposed convolution too
         n, m = fans(build().weight.shape)
     for gain in (None, 1.7):
         if INITS[name].default_gain is None and gain is not None:
             continue
         weight = filled(name, build(), gain=gain)
-        variance = rule_named(name, n, m, gain or gain_of(name))
+        variance = declared_variance(name, n, m, gain or gain_of(name))
         assert abs(float(weight.mean())) < SIGMAS * math.sqrt(variance / weight.numel())
         assert deviation(weight, variance, kurtosis_of(name)) < SIGMAS
-        used = gain or gain_of(name)
-        declared = INITS[name].variance(fan_in=n, fan_out=m, gain=used, **options_of(name))
-        assert declared == pytest.approx(variance, rel=1e-9)
 
 
 @pytest.mark.parametrize("kind", LAYERS)
@@ -178,9 +177,9 @@ def test_mean_and_variance(name, kind):
 def test_the_neighbouring_schemes_fail_the_same_test(name, kind):
     """All of them, the nearest too; a rule within ten standard errors here is told apart at another shape."""
     build, n, m = LAYERS[kind]
-    own, weight = rule_named(name, n, m, gain_of(name)), filled(name, build())
+    declared, weight = declared_variance(name, n, m, gain_of(name)), filled(name, build())
     for other, rule in NEIGHBOURS.items():
-        if separated(own, rule(n, m), weight.numel(), kurtosis_of(name)):
+        if separated(declared, rule(n, m), weight.numel(), kurtosis_of(name)):
             assert deviation(weight, rule(n, m), kurtosis_of(name)) > SIGMAS, other
 
 
@@ -199,11 +198,11 @@ def test_some_layer_tells_each_two_rules_apart():
         assert apart, (one, two)
 
 
-@pytest.mark.parametrize("name", INDEPENDENT)
+@pytest.mark.parametrize("name", [name for name in INDEPENDENT if INITS[name].distribution != "other"])
 def test_shape_of_the_distribution(name):
     """Kolmogorov–Smirnov over 65,536 draws: at p = 1e-4 it tells the three distributions apart."""
     weight = drawn(name, (256, 256), seed=5)
-    std = math.sqrt(rule_named(name, 256, 256, gain_of(name)))
+    std = math.sqrt(declared_variance(name, 256, 256, gain_of(name)))
     uncut = std / truncnorm(-2, 2).std()
     candidates = {
         "uniform": ("uniform", (-math.sqrt(3) * std, 2 * math.sqrt(3) * std)),
@@ -212,7 +211,7 @@ def test_shape_of_the_distribution(name):
     }
     for kind, (cdf, arguments) in candidates.items():
         fits = kstest(weight.flatten().numpy(), cdf, args=arguments).pvalue > 1e-4
-        assert fits == (kind == distribution_of(name)), kind
+        assert fits == (kind == INITS[name].distribution), kind
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -221,7 +220,7 @@ def test_uniform_schemes_keep_and_fill_their_bound(name, shape):
     """The largest of N draws is within 20/N of the bound but for a chance of e⁻²⁰; float32 rounds by 6e-8."""
     n, m = fans(shape)
     weight = drawn(name, shape)
-    bound_ = math.sqrt(3 * rule_named(name, n, m, gain_of(name)))
+    bound_ = math.sqrt(3 * declared_variance(name, n, m, gain_of(name)))
     largest = float(weight.abs().max())
     assert bound_ * (1 - 20 / weight.numel()) < largest <= bound_ * (1 + 1e-6)
 
@@ -262,8 +261,7 @@ def test_a_fill_uses_its_own_generator_and_no_other(name):
     torch.manual_seed(2)
     assert torch.equal(drawn(name, (32, 48), seed=7), first)
     assert bool(first.isfinite().all())
-    if name not in FIXED:
-        assert not torch.equal(drawn(name, (32, 48), seed=8), first)
+    assert torch.equal(drawn(name, (32, 48), seed=8), first) is not INITS[name].is_random
 
 
 @pytest.mark.parametrize("gain", [1.0, 1.7])
@@ -309,6 +307,7 @@ def test_what_a_scheme_needs_is_there(name):
     assert (scheme.calibrate is not None) == (scheme.needs is SchemeRequirement.FIRST_BATCH)
     assert (scheme.edit is not None) == (scheme.needs is SchemeRequirement.MODEL_EDIT)
     assert scheme.default_gain is None or scheme.layer_gain is None
+    assert (scheme.kurtosis is not None) == (scheme.distribution == "other")
 
 
 def test_kaiming_gain_follows_the_leaky_slope_and_else_is_root_two():

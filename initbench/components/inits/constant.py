@@ -37,6 +37,7 @@ INITS.add(
         formula="W = 0",
         source="the symmetry failure, Rumelhart et al. 1986",
         fill=_zeros,
+        is_random=False,
     )
 )
 INITS.add(
@@ -47,6 +48,7 @@ INITS.add(
         formula="W = 1",
         source="the symmetry failure, Rumelhart et al. 1986",
         fill=_ones,
+        is_random=False,
     )
 )
 INITS.add(
@@ -58,5 +60,6 @@ INITS.add(
         source="the symmetry failure, Rumelhart et al. 1986",
         options=ConstantOptions,
         fill=_constant,
+        is_random=False,
     )
 )

@@ -36,6 +36,7 @@ INITS.add(
         formula="W = gain·I",
         source="Le et al. 2015",
         fill=_dirac,
+        is_random=False,
         unfillable=_is_a_kernel,
         default_gain=unit_gain,
     )
@@ -48,6 +49,7 @@ INITS.add(
         formula="W = gain·I at the centre, else 0",
         source="Zagoruyko & Komodakis 2017",
         fill=_dirac,
+        is_random=False,
         default_gain=unit_gain,
     )
 )

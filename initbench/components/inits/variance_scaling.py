@@ -15,7 +15,7 @@ from initbench.components.init_scheme import INITS, Fill, Scheme, kaiming_gain, 
 from initbench.registry import Options
 
 Variance = Callable[..., float]
-Distribution = Literal["normal", "uniform", "truncated"]
+DrawnDistribution = Literal["normal", "uniform", "truncated"]
 
 TRUNCATED_STD = 0.8796256610342398
 """Standard deviation of N(0, 1) cut at ±2: √(1 − 4p(2)/(2Φ(2) − 1))."""
@@ -69,8 +69,8 @@ class FanModeOptions(Options):
     """Which fan the variance is divided by: fan_in keeps the signal going forward, fan_out going back."""
 
 
-def draw(variance: Variance, distribution: Distribution) -> Fill:
-    """A Fill that draws from a zero-mean `distribution` with the given variance."""
+def draw(variance: Variance, distribution: DrawnDistribution) -> Fill:
+    """Return a Fill that draws from a zero-mean `distribution` with the given variance."""
 
     def fill(
         weight: Tensor, *, fan_in: float, fan_out: float, gain: float, generator: Generator, **options: Any
@@ -92,7 +92,7 @@ def draw(variance: Variance, distribution: Distribution) -> Fill:
 def _register(
     name: str,
     variance: Variance,
-    distribution: Distribution,
+    distribution: DrawnDistribution,
     *,
     formula: str,
     summary: str,
@@ -115,6 +115,7 @@ def _register(
             fill=draw(variance, distribution),
             touches=touches,
             variance=variance,
+            distribution=distribution,
             default_gain=default_gain,
             bias_std=bias_std,
             bias_distribution="uniform",
