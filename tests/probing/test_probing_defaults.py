@@ -60,14 +60,14 @@ def test_what_cannot_be_served_is_told_with_the_way_out(module, batch, said):
 def test_on_the_command_line(command, factory, shape, monkeypatch):
     monkeypatch.syspath_prepend(str(__import__("pathlib").Path(__file__).parent))
     result = CliRunner().invoke(
-        app, [command, "--model", f"test_probe_defaults:{factory}", "--input", shape, "seeds=1"]
+        app, [command, "--model", f"test_probing_defaults:{factory}", "--input", shape, "seeds=1"]
     )
     assert result.exit_code == 0, result.output
 
 
 def test_tokens_need_a_vocabulary_and_a_length():
     result = CliRunner().invoke(
-        app, ["probe", "--model", "test_probe_defaults:make_tokens", "--input", "tokens:50"]
+        app, ["probe", "--model", "test_probing_defaults:make_tokens", "--input", "tokens:50"]
     )
     assert result.exit_code != 0
 
