@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.many_runs import make
 
 CHECK = (
-    "import sys; from initbench.cli.main import call; code = call(sys.argv[1:]); "
+    "import sys; from initbench.cli.main import run_command; code = run_command(sys.argv[1:]); "
     "sys.exit(code or ('torch' in sys.modules and 'torch was loaded'))"
 )
 FLOOR, COLD, WARM = "--help", "compare, no index", "compare, index there"

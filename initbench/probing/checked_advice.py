@@ -20,6 +20,9 @@ Reader = Callable[[Record], float | None]
 REFUSALS = (UsageError, ConfigError, DataError, AllocationError)
 """Errors of changes that cannot be applied to these nets."""
 
+HEAD = "head="
+"""How a change of the head is written, in configs and for modules."""
+
 _PER_LAYER: dict[str, tuple[str, Reader, bool]] = {
     "vanishing_forward": ("signal per layer", lambda layer: layer["pre"]["signal"], False),
     "exploding_forward": ("q per layer", lambda layer: layer["pre"]["q"], False),
@@ -70,20 +73,31 @@ class Trials:
             return None
         nets_before = self._before.nets
         name, form, read = _quantity(code, nets_before, over_steps=bool(over_steps))
-        return AdviceCheck(name, read(nets_before), read(after.nets), form)
+        value, cured = read(nets_before), read(after.nets)
+        if value is not None and cured is None:  # a head that starts at 0 passes no gradient back
+            remaining, _, last = words.rpartition(" ")
+            after = self._try(remaining) if HEAD in last else None
+            cured = None if after is None or code in after.levels else read(after.nets)
+            if cured is None:
+                return None
+        return AdviceCheck(name, value, cured, form)
 
     def harmless(self, words: str) -> TrialResult | None:
         """Return the result with a change; None if it cannot be applied or causes a new warning."""
+        after = self._try(words)
+        if after is None:
+            return None
+        warnings = {code for code, level in after.levels.items() if level == "warning"}
+        return after if warnings <= self._before.levels.keys() else None
+
+    def _try(self, words: str) -> TrialResult | None:
+        """Return the result with a change; None if it cannot be applied."""
         if words not in self._after:
             try:
                 self._after[words] = self._attempt(words)
             except REFUSALS:
                 self._after[words] = None
-        after = self._after[words]
-        if after is None:
-            return None
-        warnings = {code for code, level in after.levels.items() if level == "warning"}
-        return after if warnings <= self._before.levels.keys() else None
+        return self._after[words]
 
 
 def nets_with_most_findings(nets: Sequence[NetMeasurement], count: int) -> list[int]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from initbench.trace.weight_use import WeightUse
+from initbench.trace.weight_use import RecurrentLayer, WeightUse
 
 _MAX_STEPS = 10_000
 """Maximum number of graph nodes to visit when searching for the origin of a tensor."""
@@ -174,3 +174,15 @@ class Provenance:
             leaves += self._parts.get(id(getattr(node[0], "variable", None)), ())
             waiting += node[0].next_functions
         return origins, leaves
+
+
+def state_origin(layers: Iterable[RecurrentLayer]) -> TensorOrigin:
+    """Return the origin of the output of recurrent layers, one for each direction."""
+    uses = [layer.from_state for layer in layers]
+    return TensorOrigin(
+        use=uses[0] if len(uses) == 1 else None,
+        activated=len(uses) == 1,
+        straight=len(uses) == 1,
+        frontier=frozenset(uses),
+        has_varied=True,
+    )

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from initbench.trace import torch_ops
 from initbench.trace.matmul import WeightMatmul, elementwise_product, find_weight_matmul
-from initbench.trace.provenance import INPUT, Provenance, TensorOrigin, merge_origins
+from initbench.trace.provenance import INPUT, Provenance, TensorOrigin, merge_origins, state_origin
 from initbench.trace.recurrent import CELLS, LAYERS, CellWeights, Step, is_bidirectional, run_cell, run_layers
 from initbench.trace.rewriting import REWRITTEN, rewrite_product
 from initbench.trace.torch_ops import Arguments, NamedActivation
@@ -24,6 +24,9 @@ from initbench.trace.weight_use import (
     TraceObserver,
     TraceResult,
     WeightUse,
+    in_order,
+    mean_squares,
+    pair_directions,
 )
 
 _OPENED = frozenset({"multi_head_attention_forward"})
@@ -77,7 +80,7 @@ class Tracer(TorchFunctionMode):
             self._recover([output])
             origin = self._provenance.origin(output)
             if origin is not None:
-                ordered = _in_order(origin.frontier)
+                ordered = in_order(origin.frontier)
                 self._found.heads += [use for use in ordered if use not in self._found.heads]
         for name, parameter in parameters.items():
             if parameter.ndim > 1 and name not in self._seen:
@@ -179,17 +182,17 @@ class Tracer(TorchFunctionMode):
             if layer not in layers:
                 layers.append(layer)
                 if goes_both_ways and len(layers) % 2 == 0:
-                    _pair_directions(*layers[-2:])
+                    pair_directions(*layers[-2:])
             self._observer.step(layer, step)
             for state in (step.state, step.emitted):
                 if state is not None:
-                    self._provenance.record(state, _state_origin([layer]))
+                    self._provenance.record(state, state_origin([layer]))
 
         run = run_cell if name in CELLS else run_layers
         result = run(CELLS.get(name, name), arguments, on_step)
         last = layers[-2:] if goes_both_ways else layers[-1:]
         for output in _tensors([result]):
-            self._provenance.record(output, _state_origin(last))
+            self._provenance.record(output, state_origin(last))
         return result
 
     def _recurrent_layer(
@@ -358,7 +361,7 @@ class Tracer(TorchFunctionMode):
             transposed=m.transposed,
             contraction=m.contraction,
             source=source,
-            below=_in_order(origin.frontier),
+            below=in_order(origin.frontier),
             from_input=origin.straight and origin.use is None and origin.scale == 1.0,
             use_count=self._times[name],
             was_constant=not varies and not origin.has_varied,
@@ -496,7 +499,7 @@ class Tracer(TorchFunctionMode):
         skip_origin = next((o for x, o in traced if x is skip), origin)
         first = self._branch_start(origin.use, skip_origin)
         self._norm_of_branch(skip, skip_origin)
-        addition = ResidualAddition(origin.use, *_sizes(branch, skip, output), first)
+        addition = ResidualAddition(origin.use, *mean_squares(branch, skip, output), first)
         self._found.additions.append(addition)
         self._observer.residual_sum(addition, output)
         origin.use.joins_residual = True
@@ -549,30 +552,11 @@ def _without_dispatch(function: types.FunctionType) -> Callable[..., Any]:
     return twin
 
 
-def _pair_directions(forward: RecurrentLayer, backward: RecurrentLayer) -> None:
-    """Link two recurrent layers as the two directions of one layer."""
-    for use, reverse in (
-        (forward.from_input, backward.from_input),
-        (forward.from_state, backward.from_state),
-    ):
-        use.other_direction, reverse.other_direction = reverse, use
-
-
 def _both_directions(origin: TensorOrigin) -> WeightUse | None:
     """Return the first of two uses if they are the two directions of one recurrent layer, else None."""
-    first, *others = _in_order(origin.frontier) or (None,)
+    first, *others = in_order(origin.frontier) or (None,)
     is_whole = first is not None and others == [first.other_direction] and not origin.is_mixed
     return first if is_whole else None
-
-
-def _in_order(uses: Iterable[WeightUse]) -> tuple[WeightUse, ...]:
-    """Return the uses in the order of the pass."""
-    return tuple(sorted(uses, key=lambda use: use.index))
-
-
-def _path_length(use: WeightUse | None) -> tuple[int, int]:
-    """Return a sort key for uses: the length of the chain of weights, then the position in the pass."""
-    return (0, 0) if use is None else (use.chain_length, use.index)
 
 
 def _comes_with_torch(module: nn.Module) -> bool:
@@ -583,30 +567,6 @@ def _comes_with_torch(module: nn.Module) -> bool:
 def _is_bare(module: nn.Module) -> bool:
     """Whether the module has neither submodules nor parameters."""
     return next(module.children(), None) is None and next(module.parameters(), None) is None
-
-
-def _sizes(branch: Tensor, skip: Tensor, total: Tensor) -> tuple[float, float, float]:
-    """Return E[x²] of branch, skip and sum; the sum may have overwritten the branch or the skip."""
-    parts = [
-        total.detach() - skip_size.detach() if part is total else part.detach()
-        for part, skip_size in ((branch, skip), (skip, branch))
-    ]
-    branch_size, skip_size, total_size = (
-        float(part.double().square().mean()) for part in (*parts, total.detach())
-    )
-    return branch_size, skip_size, total_size
-
-
-def _state_origin(layers: Iterable[RecurrentLayer]) -> TensorOrigin:
-    """Return the origin of the output of recurrent layers, one for each direction."""
-    uses = [layer.from_state for layer in layers]
-    return TensorOrigin(
-        use=uses[0] if len(uses) == 1 else None,
-        activated=len(uses) == 1,
-        straight=len(uses) == 1,
-        frontier=frozenset(uses),
-        has_varied=True,
-    )
 
 
 def _is_matrix(x: Tensor) -> bool:

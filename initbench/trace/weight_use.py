@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -188,3 +189,34 @@ class TraceResult:
     """Names of the parameters that get a gradient."""
     heads: list[WeightUse] = field(default_factory=list)
     """Uses whose outputs reach an output of the net without another weight in between, main output first."""
+
+
+def pair_directions(forward: RecurrentLayer, backward: RecurrentLayer) -> None:
+    """Link two recurrent layers as the two directions of one layer."""
+    for use, reverse in (
+        (forward.from_input, backward.from_input),
+        (forward.from_state, backward.from_state),
+    ):
+        use.other_direction, reverse.other_direction = reverse, use
+
+
+def in_order(uses: Iterable[WeightUse]) -> tuple[WeightUse, ...]:
+    """Return the uses in the order of the pass."""
+    return tuple(sorted(uses, key=lambda use: use.index))
+
+
+def path_length(use: WeightUse | None) -> tuple[int, int]:
+    """Return a sort key for uses: the length of the chain of weights, then the position in the pass."""
+    return (0, 0) if use is None else (use.chain_length, use.index)
+
+
+def mean_squares(branch: Tensor, skip: Tensor, total: Tensor) -> tuple[float, float, float]:
+    """Return E[x²] of branch, skip and sum; the sum may have overwritten the branch or the skip."""
+    parts = [
+        total.detach() - skip_size.detach() if part is total else part.detach()
+        for part, skip_size in ((branch, skip), (skip, branch))
+    ]
+    branch_size, skip_size, total_size = (
+        float(part.double().square().mean()) for part in (*parts, total.detach())
+    )
+    return branch_size, skip_size, total_size

@@ -548,8 +548,8 @@ def test_reading_that_takes_long_is_announced_once(
 
 def test_compare_loads_no_torch(indexed: Store) -> None:
     script = (
-        "import sys; from initbench.cli.main import call; "
-        f"code = call(['compare', '--json', '--runs-dir', {str(indexed.root)!r}]); "
+        "import sys; from initbench.cli.main import run_command; "
+        f"code = run_command(['compare', '--json', '--runs-dir', {str(indexed.root)!r}]); "
         "sys.exit(code or ('torch' in sys.modules))"
     )
     subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL)

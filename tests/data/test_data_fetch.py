@@ -168,12 +168,12 @@ def test_nowhere_to_write_is_said(archive, source, tmp_path, monkeypatch):
 def test_two_processes_download_once(archive, source, mirror):
     script = f"""
 import pathlib
-from initbench.data.dataset import Source
+from initbench.data.dataset import DataSource
 from initbench.data.download.archive import Archive, obtain
 archive = {archive!r}
 print("ready", flush=True)
 input()
-obtain(archive, Source(root=pathlib.Path({str(source.root)!r})))
+obtain(archive, DataSource(root=pathlib.Path({str(source.root)!r})))
 """
     processes = [
         subprocess.Popen(

@@ -108,10 +108,10 @@ def test_a_set_on_disk_is_read_without_torchvision(tmp_path, idx_files, checksum
 import sys
 from pathlib import Path
 from initbench.registry_choice import default_choice
-from initbench.data.dataset import DATASETS, Source
+from initbench.data.dataset import DATASETS, DataSource
 from initbench.data.sets.torchvision_sets import MD5
 MD5["MNIST"] = {tuple(checksums.values())}
-source = Source(root=Path({str(tmp_path)!r}), offline=True)
+source = DataSource(root=Path({str(tmp_path)!r}), offline=True)
 raw = DATASETS["mnist"].locate(default_choice(DATASETS, "mnist"), source).load()
 assert raw.x_train.shape[1:] == (1, 28, 28)
 assert "torchvision" not in sys.modules

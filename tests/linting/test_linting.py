@@ -416,7 +416,7 @@ class Chained(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.first(x))
         for weight in self.weights:
-            x = torch.relu(torch.einsum("bi,bi,io->bo", x, torch.ones_like(x), weight))
+            x = torch.relu(torch.cdist(x, weight))
         return self.head(x)
 
 
@@ -426,7 +426,7 @@ def test_unseen_is_a_net_of_which_less_than_half_was_looked_at(layers: int, warn
     assert ("unseen" in [finding.code for finding in found.findings]) is warned
     last = str(found).splitlines()[-1]
     assert f"2 of {2 + layers} weights" in last
-    assert "einsum" in last
+    assert "cdist" in last
     coverage = found.as_data()["coverage"]
     assert (coverage["weights"], coverage["seen"], coverage["complete"]) == (2 + layers, 2, False)
 

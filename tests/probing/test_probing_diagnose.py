@@ -231,7 +231,7 @@ class TestSick:
             "exploding_backward",
             "dead",
             "saturated",
-            "samples_alike",  # these four: test_probe_conditions.py
+            "samples_alike",  # these four: test_probing_conditions.py
             "input_scale",
             "head_scale",
             "not_learned",

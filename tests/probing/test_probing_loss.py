@@ -169,7 +169,7 @@ def test_a_language_model_with_a_large_tied_embedding_is_not_healthy() -> None:
         found = initbench.probe(large, batch)
         assert not found.healthy
         assert "head_scale" in [f.code for f in found.findings]
-        assert "table" in found.findings[0].message
+        assert "embedding that is the head" in found.findings[0].message
         assert "head_scale" in [f.code for f in initbench.lint(large, batch).findings]
         assert "head_scale" not in [f.code for f in initbench.probe(small, batch).findings]
 

@@ -31,9 +31,9 @@ seeds: 2
 RUNS = 12
 SCRIPT = """
 import sys
-from initbench.runner import drive
+from initbench.runner import runner
 from initbench.cli.main import run_command
-drive.CHECKPOINT_SECONDS = 0.0
+runner.CHECKPOINT_SECONDS = 0.0
 sys.exit(run_command(sys.argv[1:]))
 """
 

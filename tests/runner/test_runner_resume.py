@@ -196,9 +196,9 @@ def test_a_signal_before_the_first_checkpoint_loses_no_step(make_config: Any, pl
 
 SCRIPT = """
 import sys
-from initbench.runner import drive
+from initbench.runner import runner
 from initbench.cli.main import run_command
-drive.CHECKPOINT_SECONDS = 0.0
+runner.CHECKPOINT_SECONDS = 0.0
 sys.exit(run_command(sys.argv[1:]))
 """
 

@@ -106,7 +106,7 @@ def test_gates_that_let_nothing_back_are_named(kind: str) -> None:
     assert finding.layer == 2
     assert "layer.weight_hh" in finding.message
     assert "a step back. Try recurrent weights drawn orthogonal" in finding.message
-    assert "(checked: E[δ²] per step ×" in finding.message
+    assert "(checked: " in finding.message  # no factor where only one step has any gradient
     assert "healthy" not in str(shown)
 
 
