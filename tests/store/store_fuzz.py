@@ -8,6 +8,7 @@ import io
 import json
 import random
 import shutil
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -335,6 +336,10 @@ def attack_index(root: Path, cases: int, seed: int) -> Tally:
     """Read a store whose index is changed: the answer is always that of the files."""
     path, rng, tally = root / ".compare.index", random.Random(seed), Tally()
     expected = [repr(run) for run in read_facts(Store(root), [])]
+    deadline = time.monotonic() + 60
+    while not path.exists() and time.monotonic() < deadline:  # runs written just now are not indexed yet
+        time.sleep(0.1)
+        read_facts(Store(root), [])
     content = path.read_bytes()
     for _ in range(cases):
         path.write_bytes(_torn(content, rng))

@@ -144,7 +144,7 @@ def test_each_arm_is_tuned_alone_and_runs_on_fresh_seeds(lesson: Lesson, file: P
 
 def test_what_cannot_be_asked(lesson: Lesson, file: Path):
     assert "pass --all" in lesson().err and lesson().code == 2
-    assert "takes no names" in lesson(file, "--all").err
+    assert "cannot be combined with names" in lesson(file, "--all").err
     said = lesson("xavier_under_rel")
     assert said.code == 2 and "did you mean 'xavier_under_relu'?" in said.err
 
