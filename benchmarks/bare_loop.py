@@ -60,12 +60,12 @@ def source() -> DataSource:
 def training_split(name: str) -> tuple[Tensor, Tensor]:
     """Return the training samples of initbench, in the same scale."""
     from initbench.data.dataset import DATASETS
-    from initbench.data.locate import resolve
+    from initbench.data.locate import resolve_dataset
     from initbench.data.preprocessing import preprocess
     from initbench.registry_choice import default_choice
 
     options = default_choice(DATASETS, name)
-    train = preprocess(resolve(options, source()), options, "cpu").train
+    train = preprocess(resolve_dataset(options, source()), options, "cpu").train
     return train.x, train.y
 
 

@@ -17,8 +17,8 @@ import scipy
 from benchmarks.results_page import write_section
 from benchmarks.simulated_arms import CORRELATION, LAWS, NORMAL, Arm, Law, experiments
 from docs.generators.markdown import page, table
-from initbench.analysis.stats.confidence_intervals import Interval, interval
-from initbench.analysis.stats.mean_difference import difference
+from initbench.analysis.stats.confidence_intervals import Interval, mean_interval
+from initbench.analysis.stats.mean_difference import compare_means
 from initbench.analysis.stats.multiple_comparisons import holm
 from initbench.analysis.stats.power import MAX_SEEDS, seeds_needed, t_power
 
@@ -60,8 +60,8 @@ def _two_arms(law: Law, n: int, replications: int, *, shared: bool) -> list[list
 
 def _of(kind: str, law: Law, arms: list[Arm]) -> Interval | None:
     if kind == "mean":
-        return interval(list(arms[0].values()), scale=law.scale)
-    return difference(*arms, paired=kind == "paired", scale=law.scale).interval
+        return mean_interval(list(arms[0].values()), scale=law.scale)
+    return compare_means(*arms, paired=kind == "paired", scale=law.scale).interval
 
 
 def family_errors(law: Law, n: int, replications: int, *, paired: bool) -> tuple[Share, Share]:
@@ -70,7 +70,7 @@ def family_errors(law: Law, n: int, replications: int, *, paired: bool) -> tuple
     seed = [n, LAWS.index(law), paired, ARMS]
     equal = [law.first] * ARMS
     for arms in experiments(equal, n, replications, shared=paired, diverging=law.diverging, seed=seed):
-        tests = [difference(a, b, paired=paired, scale=law.scale).p for a, b in combinations(arms, 2)]
+        tests = [compare_means(a, b, paired=paired, scale=law.scale).p for a, b in combinations(arms, 2)]
         unadjusted += any(p is not None and p < LEVEL for p in tests)
         adjusted += any(p is not None and p < LEVEL for p in holm(tests))
     return Share(adjusted, replications), Share(unadjusted, replications)
@@ -82,7 +82,7 @@ def power(n: int, replications: int, *, paired: bool) -> tuple[Share, float]:
     hits = 0
     for a, b in experiments(kinds, n, replications, shared=paired, diverging=0.0, seed=[n, paired, 1]):
         moved = {seed: None if value is None else value + 1.0 for seed, value in a.items()}
-        p = difference(moved, b, paired=paired).p
+        p = compare_means(moved, b, paired=paired).p
         hits += p is not None and p < LEVEL
     spread = math.sqrt(2.0 * (1.0 - CORRELATION) if paired else 2.0)
     df = n - 1.0 if paired else 2.0 * n - 2.0

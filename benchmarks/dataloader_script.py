@@ -41,12 +41,12 @@ def arguments() -> argparse.Namespace:
 
 def unpack(folder: Path) -> None:
     """Unpack MNIST's files to where torchvision looks for them in `folder`."""
-    from initbench.data.download.archive import obtain
-    from initbench.data.sets.torchvision_sets import published
+    from initbench.data.download.archive import find_or_download
+    from initbench.data.sets.torchvision_sets import published_archive
 
     raw = folder / "MNIST" / "raw"
     raw.mkdir(parents=True)
-    for path in obtain(published("mnist", "MNIST"), source()).values():
+    for path in find_or_download(published_archive("mnist", "MNIST"), source()).values():
         with gzip.open(path) as packed, (raw / path.stem).open("wb") as unpacked:
             shutil.copyfileobj(packed, unpacked)
 

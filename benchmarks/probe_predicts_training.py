@@ -22,7 +22,7 @@ from initbench.components.init_scheme import INITS, SchemeRequirement
 from initbench.components.norm import NORMS
 from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import DataSource
-from initbench.data.locate import data_root, resolve
+from initbench.data.locate import data_root, resolve_dataset
 from initbench.data.preprocessing import PreparedData, Split, preprocess
 from initbench.determinism import one_thread
 from initbench.diagnostics.short_training import LearningThreshold, train_variants
@@ -137,7 +137,7 @@ def measure(count: int) -> tuple[list[Case], list[str], LearningThreshold, float
             refused.append(config)
             continue
         if data is None:
-            data = preprocess(resolve(config.data, source), config.data, "cpu")
+            data = preprocess(resolve_dataset(config.data, source), config.data, "cpu")
             batch, bar = fixed_sample(data.train, SAMPLES), LearningThreshold.for_split(data.val, STEPS)
         try:
             cases.append(_case(config, data, batch))

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from benchmarks.results_page import write_section, written_by
 from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import DataSource
-from initbench.data.locate import data_root, resolve
+from initbench.data.locate import data_root, resolve_dataset
 from initbench.data.preprocessing import preprocess
 from initbench.diagnostics.survey import ConfigSurvey, survey
 
@@ -138,7 +138,7 @@ def main() -> None:
             except ValidationError as error:
                 refused[name] = error.errors()[0]["msg"]
                 continue
-            data = preprocess(resolve(config.data, source), config.data, "cpu")
+            data = preprocess(resolve_dataset(config.data, source), config.data, "cpu")
             by_pair[name] = list(scores(survey(config, data)))
             print(_row(name, by_pair[name]), flush=True)
     text = section(by_pair, refused)

@@ -104,7 +104,7 @@ def machine() -> str:
     """Return one line with the processor and the versions."""
     import torch
 
-    from initbench.runner.environment import machine as describe
+    from initbench.runner.environment import machine_record as describe
 
     found = describe(torch.device("cpu"))
     load = f"load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""

@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 from torch import Tensor, nn
 
-from initbench.diagnostics.lint_report import LintReport, lint_own
-from initbench.diagnostics.module_survey import ModuleSurvey, survey_own
+from initbench.diagnostics.lint_report import LintReport, lint_modules
+from initbench.diagnostics.module_survey import ModuleSurvey, survey_modules
 from initbench.linting.rule import LintFinding
 from initbench.models.init_weights import init_options
 from initbench.probing.finding import Finding
@@ -99,7 +99,7 @@ def probe(
     """
     inputs, y = split_batch(batch, module)
     name, words = type(module).__name__, f"given {inputs.words}"
-    survey = survey_own([module], inputs, y, loss=loss, chance=chance, model=name, batch=words, seeds=[0])
+    survey = survey_modules([module], inputs, y, loss=loss, chance=chance, model=name, batch=words, seeds=[0])
     return Probe(survey)
 
 
@@ -130,7 +130,7 @@ def lint(
     inputs, y = split_batch(batch, module)
     declared = None if scheme is None else init_options("lint", scheme, {}, gain, None)
     name = type(module).__name__
-    linted = lint_own(
+    linted = lint_modules(
         [module], inputs, y, loss=loss, chance=chance, target=name, seeds=[0], declared=declared
     )
     return Lint(linted)

@@ -98,11 +98,11 @@ def _pictures() -> Iterator[str]:
     """Yield one picture for all norms that average over the same axes, under their names."""
     names: dict[tuple[str, ...], list[str]] = {}
     for entry in NORMS:
-        if norm_diagram.drawable(entry.axes):
+        if norm_diagram.is_drawable(entry.axes):
             names.setdefault(entry.axes, []).append(code(entry.name))
     for axes, norms in names.items():
-        yield f"{', '.join(norms)}: {norm_diagram.sentence(axes)}."
-        yield "```text\n" + "\n".join(norm_diagram.picture(axes)) + "\n```"
+        yield f"{', '.join(norms)}: {norm_diagram.describe_statistic(axes)}."
+        yield "```text\n" + "\n".join(norm_diagram.draw_diagram(axes)) + "\n```"
 
 
 def _row(entry: RegistryEntry, columns: list[Column], kind: RegistryField) -> list[str]:

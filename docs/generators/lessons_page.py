@@ -14,7 +14,7 @@ from rich.console import Console
 from docs.generators.markdown import code, page, table
 from initbench.config.lesson_schema import Lesson
 from initbench.render.compare.display_options import View
-from initbench.render.lesson_tables import evidence, shown
+from initbench.render.lesson_tables import claim_evidence, render_results
 from initbench.render.terminal import print_uncut
 from initbench.render.text import plural
 from initbench.study.run_lesson import LessonResult
@@ -130,14 +130,14 @@ def _lesson(found: LessonResult) -> Iterator[str]:
 
 
 def _evidence(found: ClaimResult) -> str:
-    return "; ".join(evidence(found))
+    return "; ".join(claim_evidence(found))
 
 
 def _text(found: LessonResult) -> str:
     console = Console(
         file=io.StringIO(), width=WIDTH, markup=False, emoji=False, highlight=False, color_system=None
     )
-    for piece in shown(found, WIDTH, View(width=WIDTH)):
+    for piece in render_results(found, WIDTH, View(width=WIDTH)):
         print_uncut(console, piece)
     assert isinstance(console.file, io.StringIO)
     return f"```text\n{console.file.getvalue().strip()}\n```"

@@ -14,13 +14,13 @@ from itertools import combinations, permutations
 
 from initbench.analysis.grouping import share_batches
 from initbench.analysis.metrics import METRICS, Metric
-from initbench.analysis.stats.confidence_intervals import Interval, interval
-from initbench.analysis.stats.fisher import RateDifference, rate_difference
-from initbench.analysis.stats.mean_difference import MeanDifference, Method, difference
-from initbench.analysis.stats.multiple_comparisons import holm, letters
+from initbench.analysis.stats.confidence_intervals import Interval, mean_interval
+from initbench.analysis.stats.fisher import RateDifference, compare_rates
+from initbench.analysis.stats.mean_difference import MeanDifference, Method, compare_means
+from initbench.analysis.stats.multiple_comparisons import assign_letters, holm
 from initbench.analysis.stats.power import SeedsNeeded, seeds_needed
 from initbench.analysis.stats.summary import Scale
-from initbench.analysis.stats.verdict import DifferenceVerdict, is_significant, verdict
+from initbench.analysis.stats.verdict import DifferenceVerdict, difference_verdict, is_significant
 from initbench.analysis.tables import Row, Table
 from initbench.errors import UsageError
 from initbench.registry import unknown_name_message
@@ -32,7 +32,7 @@ CONFIDENCE = 0.95
 class BaselineComparison:
     """A row's metric less that of the baseline; of metrics with geometric means, the ratio."""
 
-    found: MeanDifference
+    difference: MeanDifference
     p_adjusted: float | None
     verdict: DifferenceVerdict
     seeds_needed: SeedsNeeded | None
@@ -43,22 +43,25 @@ def compare_to_baseline(
     table: Table, baseline: Row, metric: str, confidence: float = CONFIDENCE
 ) -> dict[str, BaselineComparison]:
     """By label, every other row beside the baseline in one metric."""
-    entry = METRICS[metric]
+    metric_entry = METRICS[metric]
     others = [row for row in table.rows if row is not baseline]
-    seen = _differences(entry, [(row, baseline) for row in others], confidence)
-    adjusted = holm([one.p for one in seen])
+    comparisons = _compare_pairs(metric_entry, [(row, baseline) for row in others], confidence)
+    adjusted = holm([comparison.p for comparison in comparisons])
     return {
         row.label: BaselineComparison(
-            one, p, _verdict(entry, row, baseline, one, p), _needed(entry, row, baseline, confidence, one)
+            comparison,
+            p,
+            _row_verdict(metric_entry, row, baseline, comparison, p),
+            _seeds_needed(metric_entry, row, baseline, confidence, comparison),
         )
-        for row, one, p in zip(others, seen, adjusted, strict=True)
+        for row, comparison, p in zip(others, comparisons, adjusted, strict=True)
     }
 
 
-def _verdict(
-    metric: Metric, row: Row, baseline: Row, found: MeanDifference, p: float | None
+def _row_verdict(
+    metric: Metric, row: Row, baseline: Row, difference: MeanDifference, p: float | None
 ) -> DifferenceVerdict:
-    never = metric.censored and not (_values(metric, row) and _values(metric, baseline))
+    never_reached = metric.censored and not (_metric_values(metric, row) and _metric_values(metric, baseline))
     if not metric.censored and not (row.values[metric.name] and baseline.values[metric.name]):
         lacking = row if not row.values[metric.name] else baseline
         return (
@@ -68,17 +71,19 @@ def _verdict(
         )
     return (
         DifferenceVerdict.UNDEFINED
-        if never or metric.one_clock
-        else verdict(found, metric.better, p_adjusted=p)
+        if never_reached or metric.has_shared_measurement
+        else difference_verdict(difference, metric.better, p_adjusted=p)
     )
 
 
-def divergence_versus(table: Table, baseline: Row) -> dict[str, tuple[RateDifference, float | None]]:
+def compare_divergence(table: Table, baseline: Row) -> dict[str, tuple[RateDifference, float | None]]:
     """By label, how much more often runs of a row diverge than those of the baseline, with the adjusted p."""
     others = [row for row in table.rows if row is not baseline]
-    seen = [rate_difference(row.divergences, baseline.divergences) for row in others]
-    adjusted = holm([one.p for one in seen])
-    return {row.label: (one, p) for row, one, p in zip(others, seen, adjusted, strict=True)}
+    comparisons = [compare_rates(row.divergences, baseline.divergences) for row in others]
+    adjusted = holm([comparison.p for comparison in comparisons])
+    return {
+        row.label: (comparison, p) for row, comparison, p in zip(others, comparisons, adjusted, strict=True)
+    }
 
 
 def letter_display(table: Table, metric: str, confidence: float = CONFIDENCE) -> dict[str, str]:
@@ -88,32 +93,34 @@ def letter_display(table: Table, metric: str, confidence: float = CONFIDENCE) ->
     spread have the same letters, whatever their n: a third row is told apart from all of them or from none.
     """
     entry = METRICS[metric]
-    rows = [row for row in table.rows if row.metrics[metric].mean is not None and _values(entry, row)]
+    rows = [row for row in table.rows if row.metrics[metric].mean is not None and _metric_values(entry, row)]
     pairs = list(combinations(rows, 2))
-    adjusted = holm([one.p for one in _differences(entry, pairs, confidence)])
-    together = {
-        (kind, other)
+    adjusted = holm([comparison.p for comparison in _compare_pairs(entry, pairs, confidence)])
+    not_separated = {
+        (first, second)
         for (a, b), p in zip(pairs, adjusted, strict=True)
         if not is_significant(p, confidence)
-        for kind, other in permutations((_numbers(a, metric), _numbers(b, metric)))
+        for first, second in permutations((_mean_and_spread(a, metric), _mean_and_spread(b, metric)))
     }
-    apart = {
-        (a.label, b.label) for a, b in pairs if (_numbers(a, metric), _numbers(b, metric)) not in together
+    different = {
+        (a.label, b.label)
+        for a, b in pairs
+        if (_mean_and_spread(a, metric), _mean_and_spread(b, metric)) not in not_separated
     }
     ordered = sorted(rows, key=lambda row: row.metrics[metric].mean or 0.0, reverse=entry.better != "lower")
-    return letters([row.label for row in ordered], apart)
+    return assign_letters([row.label for row in ordered], different)
 
 
-def _numbers(row: Row, metric: str) -> Hashable:
+def _mean_and_spread(row: Row, metric: str) -> Hashable:
     """The mean and the spread; of a single run, which has no spread, the row itself."""
     summary = row.metrics[metric]
     return row.label if summary.std is None else (summary.mean, summary.std)
 
 
-def interval_of(row: Row, metric: str, confidence: float = CONFIDENCE) -> Interval | None:
+def mean_interval_of(row: Row, metric: str, confidence: float = CONFIDENCE) -> Interval | None:
     """Of the mean; None for one run, and where some runs have no value that stands for "never"."""
     entry = METRICS[metric]
-    return interval(list(_values(entry, row).values()), confidence, _scale(entry))
+    return mean_interval(list(_metric_values(entry, row).values()), confidence, _metric_scale(entry))
 
 
 def find_row(table: Table, name: str) -> Row | None:
@@ -121,52 +128,60 @@ def find_row(table: Table, name: str) -> Row | None:
 
     None where the table has none. Raises UsageError where several rows of it are called so.
     """
-    found = [row for row in table.rows if name in (row.label, row.group.key_label)] or [
+    rows = [row for row in table.rows if name in (row.label, row.group.key_label)] or [
         row for row in table.rows if name in map(str, row.key.values())
     ]
-    if len(found) > 1:
-        labels = ", ".join(repr(row.label) for row in found)
+    if len(rows) > 1:
+        labels = ", ".join(repr(row.label) for row in rows)
         raise UsageError(f"several rows are called {name!r}: name one of {labels}")
-    return found[0] if found else None
+    return rows[0] if rows else None
 
 
 def find_baselines(tables: Sequence[Table], name: str) -> list[Row | None]:
     """For each table, the row of that name; raises UsageError, with the nearest name, where none has it."""
-    found = [find_row(table, name) for table in tables]
-    if tables and not any(found):
+    rows = [find_row(table, name) for table in tables]
+    if tables and not any(rows):
         labels = dict.fromkeys(row.label for table in tables for row in table.rows)
         raise UsageError(f"--baseline: {unknown_name_message('row', name, labels)}")
-    return found
+    return rows
 
 
-def _differences(metric: Metric, pairs: Sequence[tuple[Row, Row]], confidence: float) -> list[MeanDifference]:
+def _compare_pairs(
+    metric: Metric, pairs: Sequence[tuple[Row, Row]], confidence: float
+) -> list[MeanDifference]:
     """The differences of a family, all by one test."""
     if all(share_batches([*a.group.runs, *b.group.runs]) for a, b in pairs):
-        found = [_difference(metric, a, b, confidence, paired=True) for a, b in pairs]
-        if all(one.method != Method.TOO_FEW_SHARED for one in found):
-            return found
-    return [_difference(metric, a, b, confidence, paired=False) for a, b in pairs]
+        paired = [_compare_rows(metric, a, b, confidence, paired=True) for a, b in pairs]
+        if all(comparison.method != Method.TOO_FEW_SHARED for comparison in paired):
+            return paired
+    return [_compare_rows(metric, a, b, confidence, paired=False) for a, b in pairs]
 
 
-def _difference(metric: Metric, a: Row, b: Row, confidence: float, *, paired: bool) -> MeanDifference:
-    return difference(
-        _values(metric, a), _values(metric, b), paired=paired, confidence=confidence, scale=_scale(metric)
+def _compare_rows(metric: Metric, a: Row, b: Row, confidence: float, *, paired: bool) -> MeanDifference:
+    return compare_means(
+        _metric_values(metric, a),
+        _metric_values(metric, b),
+        paired=paired,
+        confidence=confidence,
+        scale=_metric_scale(metric),
     )
 
 
-def _needed(metric: Metric, a: Row, b: Row, confidence: float, found: MeanDifference) -> SeedsNeeded | None:
-    arms = _values(metric, a), _values(metric, b)
-    paired = found.method in (Method.PAIRED, Method.SIGN)
-    return seeds_needed(*arms, confidence=confidence, paired=paired, scale=_scale(metric))
+def _seeds_needed(
+    metric: Metric, a: Row, b: Row, confidence: float, difference: MeanDifference
+) -> SeedsNeeded | None:
+    arms = _metric_values(metric, a), _metric_values(metric, b)
+    paired = difference.method in (Method.PAIRED, Method.SIGN)
+    return seeds_needed(*arms, confidence=confidence, paired=paired, scale=_metric_scale(metric))
 
 
-def _values(metric: Metric, row: Row) -> Mapping[str, float]:
+def _metric_values(metric: Metric, row: Row) -> Mapping[str, float]:
     """The numbers of the runs; none where a missing one stands for "never", one where they are no sample."""
     mean = row.metrics[metric.name].mean
     if metric.censored and mean is None:
         return {}
-    return {"all": mean} if metric.one_clock and mean is not None else row.values[metric.name]
+    return {"all": mean} if metric.has_shared_measurement and mean is not None else row.values[metric.name]
 
 
-def _scale(metric: Metric) -> Scale:
+def _metric_scale(metric: Metric) -> Scale:
     return "log" if metric.log else "linear"

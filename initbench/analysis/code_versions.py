@@ -27,9 +27,9 @@ def code_versions(runs: Iterable[RunSummary]) -> dict[str, str]:
     if not all(run.version or run.created for group in by_code.values() for run in group):
         return {}
     candidates: Sequence[Callable[[str, list[RunSummary]], str]] = (
-        lambda _code, group: _words(group, _DAY),
-        lambda _code, group: _words(group, _MINUTE),
-        lambda code, group: f"{_words(group, _MINUTE)}, code {code[:_DIGITS]}",
+        lambda _code, group: _describe_runs(group, _DAY),
+        lambda _code, group: _describe_runs(group, _MINUTE),
+        lambda code, group: f"{_describe_runs(group, _MINUTE)}, code {code[:_DIGITS]}",
     )
     for words in candidates:
         versions = {code: words(code, group) for code, group in by_code.items()}
@@ -38,7 +38,7 @@ def code_versions(runs: Iterable[RunSummary]) -> dict[str, str]:
     return {}
 
 
-def _words(runs: Sequence[RunSummary], length: int) -> str:
+def _describe_runs(runs: Sequence[RunSummary], length: int) -> str:
     """The versions of runs and the time from the first to the last, cut to `length` characters."""
     versions = " and ".join(sorted({run.version for run in runs if run.version}))
     times = sorted(run.created[:length].replace("T", " ") for run in runs if run.created)

@@ -25,7 +25,9 @@ def unfinished_runs(runs: Sequence[RunSummary]) -> list[str]:
         waiting = [f"{run.run_id} {run.status}" for run in lacking]
         if waiting:
             count = f"{len(waiting)} of {len(group)} runs of {experiment} did not finish"
-            sentences.append(f"{count}: {_listed(waiting)}; train them, or remove them with `initbench rm`")
+            sentences.append(
+                f"{count}: {_join_names(waiting)}; train them, or remove them with `initbench rm`"
+            )
     return sentences
 
 
@@ -45,7 +47,7 @@ def missing_seeds(runs: Sequence[RunSummary], stored: Sequence[RunSummary]) -> l
     sentences = []
     for variant, seeds in planned.items():
         if missing := sorted(seeds - present[variant]):
-            listed = _listed([str(seed) for seed in missing])
+            listed = _join_names([str(seed) for seed in missing])
             count = f"{len(missing)} of {len(seeds)} seeds of {variant[0]} are not stored"
             sentences.append(f"{count}: {listed}; train them with the same `initbench` command")
     return sentences
@@ -68,7 +70,7 @@ def missing_experiments(
     verb = "has" if len(missing) == 1 else "have"
     where = f" of the sweep {sweep}" if sweep else ""
     count = f"{len(missing)} of {len(experiments)} experiments{where} {verb} no stored run"
-    return [f"{count}: {_listed(missing)}; train them with the same `initbench` command"]
+    return [f"{count}: {_join_names(missing)}; train them with the same `initbench` command"]
 
 
 def _planned_seeds(run: RunSummary) -> set[int]:
@@ -81,6 +83,6 @@ def _planned_seeds(run: RunSummary) -> set[int]:
     return {seed for seed in seeds if isinstance(seed, int)}
 
 
-def _listed(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     more = len(names) - MAX_LISTED
     return ", ".join(names[:MAX_LISTED]) + (f" and {more} more" if more > 0 else "")

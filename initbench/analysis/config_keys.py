@@ -24,27 +24,27 @@ class KeyFilter:
     value: str
     negated: bool
 
-    def holds(self, run: RunSummary) -> bool:
+    def matches_run(self, run: RunSummary) -> bool:
         """Whether a run fulfils it; a run without the key has the value null."""
-        return self.accepts(run.keys)
+        return self.matches_keys(run.keys)
 
-    def accepts(self, keys: Mapping[str, Any]) -> bool:
+    def matches_keys(self, keys: Mapping[str, Any]) -> bool:
         """The same for dotted keys with their values."""
-        return _matches(keys.get(self.key), self.value) != self.negated
+        return _matches_value(keys.get(self.key), self.value) != self.negated
 
 
-def conditions(texts: Sequence[str], runs: Sequence[RunSummary]) -> list[KeyFilter]:
+def parse_filters(texts: Sequence[str], runs: Sequence[RunSummary]) -> list[KeyFilter]:
     """Read `KEY=VALUE` and `KEY!=VALUE`; raises UsageError for a key that no run has."""
-    return [_condition(text, runs) for text in texts]
+    return [_parse_filter(text, runs) for text in texts]
 
 
-def _condition(text: str, runs: Sequence[RunSummary]) -> KeyFilter:
-    found = _CONDITION.fullmatch(text.strip())
-    if found is None:
+def _parse_filter(text: str, runs: Sequence[RunSummary]) -> KeyFilter:
+    match = _CONDITION.fullmatch(text.strip())
+    if match is None:
         raise UsageError(
             f"--where takes KEY=VALUE or KEY!=VALUE, as in --where init.scheme=lsuv; found {text!r}"
         )
-    key, sign, value = found.groups()
+    key, sign, value = match.groups()
     return KeyFilter(resolve_key(key, runs, "--where"), value.strip(), negated=sign == "!=")
 
 
@@ -53,14 +53,14 @@ def resolve_key(key: str, runs: Sequence[RunSummary], option: str) -> str:
 
     Raises UsageError, with the nearest key, where no run has it.
     """
-    known = known_keys(runs)
+    all_keys = known_keys(runs)
     short = key.removesuffix(".name")
-    if not runs or key in known:
+    if not runs or key in all_keys:
         return key
-    if short in known:
+    if short in all_keys:
         return short
-    same_leaf = [full for full in known if full.rpartition(".")[2] == key]
-    guess = same_leaf[0] if same_leaf else nearest_name(key, known)
+    same_leaf = [full for full in all_keys if full.rpartition(".")[2] == key]
+    guess = same_leaf[0] if same_leaf else nearest_name(key, all_keys)
     hint = f"did you mean {guess!r}?" if guess else "see `initbench show RUN --json` for the keys of a run"
     raise UsageError(f"{option}: no stored run has the key {key!r}; {hint}")
 
@@ -70,21 +70,21 @@ def known_keys(runs: Iterable[RunSummary]) -> list[str]:
     return sorted({key for run in runs for key in run.keys})
 
 
-def _matches(value: Any, wanted: str) -> bool:
+def _matches_value(value: Any, wanted: str) -> bool:
     if value is None or isinstance(value, bool):
         return wanted.lower() == {None: "null", True: "true", False: "false"}[value]
-    number = _number(wanted)
+    number = _parse_number(wanted)
     if isinstance(value, int | float) and number is not None:
         return bool(value == number)
-    return _glob(wanted).fullmatch(str(value)) is not None
+    return _compile_glob(wanted).fullmatch(str(value)) is not None
 
 
 @lru_cache(maxsize=64)
-def _glob(pattern: str) -> re.Pattern[str]:
+def _compile_glob(pattern: str) -> re.Pattern[str]:
     return re.compile(fnmatch.translate(pattern))
 
 
-def _number(text: str) -> float | None:
+def _parse_number(text: str) -> float | None:
     try:
         return float(text)
     except ValueError:
@@ -99,9 +99,9 @@ def keys_that_differ(samples: Sequence[dict[str, Any]]) -> list[str]:
 
 def distinct_values(key: str, runs: Iterable[RunSummary]) -> Iterator[Any]:
     """The different values that runs have for a key, in the order they are met."""
-    seen: set[str] = set()
+    seen_values: set[str] = set()
     for run in runs:
         value = run.keys.get(key)
-        if repr(value) not in seen:
-            seen.add(repr(value))
+        if repr(value) not in seen_values:
+            seen_values.add(repr(value))
             yield value

@@ -33,25 +33,25 @@ def summarise_or_mark_damaged(run: StoredRun) -> RunSummary:
             problem = f"{RUN} is damaged: it cannot be understood ({type(error).__name__}: {error})"
             run = StoredRun(run.run_id, {**run.record, "status": DAMAGED, "error": problem}, [], [])
     try:
-        return summarise_run(StoredRun(run.run_id, _whole(run.run_id, run.record), [], []))
+        return summarise_run(StoredRun(run.run_id, _without_defects(run.run_id, run.record), [], []))
     except (TypeError, ValueError, AttributeError, LookupError):
-        return _unplaced(run.run_id, str(run.record["error"]))
+        return _unplaced_summary(run.run_id, str(run.record["error"]))
 
 
-def _whole(run_id: str, record: dict[str, Any]) -> dict[str, Any]:
+def _without_defects(run_id: str, record: dict[str, Any]) -> dict[str, Any]:
     """The record without what is wrong in it; raises ValueError where that says what was computed."""
     _, seed = experiment_and_seed(run_id) or ("", -1)
     harmless = {**dict.fromkeys(_DISPENSABLE), "seed": seed, "dataset_requested": "", "device": ""}
-    found = {**record, "final": None, "status": DAMAGED}
-    while problem := find_defect(found):
+    repaired = {**record, "final": None, "status": DAMAGED}
+    while problem := find_defect(repaired):
         key = re.split(r"[.\[ ]", problem)[0]
         if key not in harmless:
             raise ValueError(problem)
-        found[key] = harmless.pop(key)
-    return found
+        repaired[key] = harmless.pop(key)
+    return repaired
 
 
-def _unplaced(run_id: str, error: str) -> RunSummary:
+def _unplaced_summary(run_id: str, error: str) -> RunSummary:
     experiment, seed = experiment_and_seed(run_id) or (run_id, -1)
     unknown = {"experiment": experiment, "seed": seed, "status": DAMAGED, "config": {}, "error": error}
     return replace(summarise_run(StoredRun(run_id, unknown, [], [])), config={})
@@ -64,35 +64,40 @@ def attach_damaged_runs(runs: Sequence[RunSummary]) -> list[RunSummary]:
     """
     if all(run.is_placed for run in runs):
         return list(runs)
-    known: defaultdict[str, dict[str, RunSummary]] = defaultdict(dict)
+    arms_by_experiment: defaultdict[str, dict[str, RunSummary]] = defaultdict(dict)
     for run in runs:
         if run.is_placed:
-            known[run.experiment].setdefault(run.arm, run)
-    return [run if run.is_placed else _beside(run, list(known[run.experiment].values())) for run in runs]
+            arms_by_experiment[run.experiment].setdefault(run.arm, run)
+    return [
+        run
+        if run.is_placed
+        else _attach_to_experiment(run, list(arms_by_experiment[run.experiment].values()))
+        for run in runs
+    ]
 
 
-def _beside(run: RunSummary, arms: Sequence[RunSummary]) -> RunSummary:
+def _attach_to_experiment(run: RunSummary, arms: Sequence[RunSummary]) -> RunSummary:
     if len(arms) != 1:
         return run
-    like = arms[0]
+    sibling = arms[0]
     return replace(
         run,
-        arm=like.arm,
-        dataset=like.dataset,
-        dataset_requested=like.dataset_requested,
-        fingerprint=like.fingerprint,
-        config=like.config,
-        identity=like.identity,
-        steps=like.steps,
-        batch_size=like.batch_size,
+        arm=sibling.arm,
+        dataset=sibling.dataset,
+        dataset_requested=sibling.dataset_requested,
+        fingerprint=sibling.fingerprint,
+        config=sibling.config,
+        identity=sibling.identity,
+        steps=sibling.steps,
+        batch_size=sibling.batch_size,
     )
 
 
 def damage_messages(runs: Sequence[RunSummary], root: Path) -> list[str]:
     """A sentence for each damaged run: which file is at fault, and what is wrong with it."""
-    found = []
+    messages = []
     for run in runs:
         if run.status == DAMAGED:
-            fault = (run.error or "").replace(f"{root / run.run_id}/", "")
-            found.append(f"{run.run_id}: {fault}")
-    return found
+            problem = (run.error or "").replace(f"{root / run.run_id}/", "")
+            messages.append(f"{run.run_id}: {problem}")
+    return messages

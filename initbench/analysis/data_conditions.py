@@ -22,24 +22,24 @@ PLAIN: dict[str, Any] = {
 _EVALUATION = "data.shift."
 
 
-def conditions(run: RunSummary) -> dict[str, Any]:
+def data_conditions(run: RunSummary) -> dict[str, Any]:
     """The value of each key of PLAIN; `whiten_eps` is null without whitening, where it does nothing."""
-    found = {key: run.config_keys.get(key, plain) for key, plain in PLAIN.items()}
-    return {**found, "data.whiten_eps": None} if found["data.whiten"] == "none" else found
+    values = {key: run.config_keys.get(key, plain) for key, plain in PLAIN.items()}
+    return {**values, "data.whiten_eps": None} if values["data.whiten"] == "none" else values
 
 
 def non_default_conditions(run: RunSummary, keys: Iterable[str]) -> dict[str, Any]:
     """The conditions among `keys` that are not the plain ones."""
-    return {key: value for key, value in conditions(run).items() if key in keys and value != PLAIN[key]}
+    return {key: value for key, value in data_conditions(run).items() if key in keys and value != PLAIN[key]}
 
 
 def varying_conditions(runs: Iterable[RunSummary]) -> list[str]:
     """The keys of PLAIN in which runs differ, which are never averaged then; `whiten_eps` if whitened."""
-    found = [conditions(run) for run in runs]
-    whitened = [one for one in found if one["data.whiten"] != "none"]
+    all_conditions = [data_conditions(run) for run in runs]
+    whitened = [conditions for conditions in all_conditions if conditions["data.whiten"] != "none"]
     return [
         key
-        for key in keys_that_differ(found)
+        for key in keys_that_differ(all_conditions)
         if key in keys_that_differ(whitened) or key != "data.whiten_eps"
     ]
 

@@ -15,7 +15,7 @@ from typing import Any
 from initbench.analysis.code_versions import CODE, code_versions
 from initbench.analysis.config_keys import keys_that_differ
 from initbench.analysis.data_conditions import (
-    conditions,
+    data_conditions,
     non_default_conditions,
     varying_conditions,
     varying_evaluation_conditions,
@@ -66,17 +66,17 @@ class RunGroup:
         if not self.code_version:
             return self.key_label
         variant = {key: value for key, value in self.key["variant"].items() if key != CODE}
-        return f"{self.key['experiment']}{_listed(variant)} ({self.code_version})"
+        return f"{self.key['experiment']}{_join_keys(variant)} ({self.code_version})"
 
     @property
     def key_label(self) -> str:
         """The row by its keys alone, as gates and documents may name it."""
         if "experiment" in self.key and set(self.key) <= {"experiment", "variant"}:
-            return str(self.key["experiment"]) + _listed(self.key.get("variant", {}))
-        return _listed(self.key).strip()
+            return str(self.key["experiment"]) + _join_keys(self.key.get("variant", {}))
+        return _join_keys(self.key).strip()
 
 
-def _listed(values: dict[str, Any]) -> str:
+def _join_keys(values: dict[str, Any]) -> str:
     return "".join(f" {key}={'null' if value is None else value}" for key, value in values.items())
 
 
@@ -85,14 +85,14 @@ def pairing_keys(runs: Iterable[RunSummary], varying: Sequence[str]) -> list[str
 
     Runs of a row that nothing of this tells apart (of two versions of the code, say) are numbered.
     """
-    seen: Counter[str] = Counter()
-    found = []
+    counts: Counter[str] = Counter()
+    units = []
     for run in runs:
         keys = run.config_keys
         unit = "|".join([f"seed={run.seed}", *(f"{key}={keys.get(key)!r}" for key in varying)])
-        seen[unit] += 1
-        found.append(unit if seen[unit] == 1 else f"{unit} ({seen[unit]})")
-    return found
+        counts[unit] += 1
+        units.append(unit if counts[unit] == 1 else f"{unit} ({counts[unit]})")
+    return units
 
 
 def share_batches(runs: Iterable[RunSummary]) -> bool:
@@ -104,28 +104,31 @@ def group_runs(runs: Iterable[RunSummary], by: Sequence[str]) -> list[tuple[Tabl
     """Tables of rows, in the order of their terms; `by`: the keys that make the rows, else the experiment."""
     tables: defaultdict[TableConditions, list[RunSummary]] = defaultdict(list)
     for run in runs:
-        tables[_terms(run, by)].append(run)
-    make = _by_keys if by else _by_experiment
-    return [(terms, make(tables[terms], by)) for terms in sorted(tables, key=lambda terms: terms.sort_key)]
+        tables[_table_conditions(run, by)].append(run)
+    make = _group_by_keys if by else _group_by_experiment
+    return [
+        (conditions, make(tables[conditions], by))
+        for conditions in sorted(tables, key=lambda conditions: conditions.sort_key)
+    ]
 
 
-def _terms(run: RunSummary, by: Sequence[str]) -> TableConditions:
+def _table_conditions(run: RunSummary, by: Sequence[str]) -> TableConditions:
     steps = None if {"train.steps", "train.epochs"} & set(by) else run.steps
     batch_size = None if "train.batch_size" in by else run.batch_size
     precision = str(run.identity.get("precision") or "fp32")
     return TableConditions(run.dataset, run.fingerprint, precision, steps, batch_size)
 
 
-def shared_terms(runs: Iterable[RunSummary]) -> TableConditions:
+def shared_conditions(runs: Iterable[RunSummary]) -> TableConditions:
     """What runs have in common of their terms; names of several data sets, precisions are joined."""
-    found = [_terms(run, ()) for run in runs]
+    conditions = [_table_conditions(run, ()) for run in runs]
 
     def common(name: str) -> Any:
-        values = {getattr(terms, name) for terms in found}
+        values = {getattr(terms, name) for terms in conditions}
         return values.pop() if len(values) == 1 else None
 
     def joined(name: str) -> str:
-        return " and ".join(dict.fromkeys(getattr(terms, name) for terms in found))
+        return " and ".join(dict.fromkeys(getattr(terms, name) for terms in conditions))
 
     return TableConditions(
         joined("dataset"),
@@ -136,56 +139,56 @@ def shared_terms(runs: Iterable[RunSummary]) -> TableConditions:
     )
 
 
-def _by_experiment(runs: Sequence[RunSummary], _by: Sequence[str]) -> list[RunGroup]:
+def _group_by_experiment(runs: Sequence[RunSummary], _by: Sequence[str]) -> list[RunGroup]:
     arms: defaultdict[tuple[str, str], list[RunSummary]] = defaultdict(list)
     for run in runs:
         arms[run.experiment, run.arm].append(run)
-    described = {arm: _described(group[0]) for arm, group in arms.items()}
-    evaluated = varying_evaluation_conditions(group[0] for group in arms.values())
+    keys_by_arm = {arm: _distinguishing_keys(group[0]) for arm, group in arms.items()}
+    evaluation_keys = varying_evaluation_conditions(group[0] for group in arms.values())
     versions = {name: code_versions(run for run in runs if run.experiment == name) for name, _ in arms}
     groups = []
     for (name, arm), group in arms.items():
-        alike = [keys for (other, _), keys in described.items() if other == name]
-        own = described[name, arm]
-        variant = {key: own[key] for key in keys_that_differ(alike) if key in own} | non_default_conditions(
-            group[0], evaluated
-        )
+        namesakes = [keys for (other, _), keys in keys_by_arm.items() if other == name]
+        own_keys = keys_by_arm[name, arm]
+        variant = {
+            key: own_keys[key] for key in keys_that_differ(namesakes) if key in own_keys
+        } | non_default_conditions(group[0], evaluation_keys)
         key = {"experiment": name, **({"variant": variant} if variant else {})}
         version = versions[name].get(str(variant[CODE]), "") if CODE in variant else ""
         groups.append(RunGroup(key, group, {}, code_version=version))
     return groups
 
 
-def _described(run: RunSummary) -> dict[str, Any]:
+def _distinguishing_keys(run: RunSummary) -> dict[str, Any]:
     """All that can set arms of one name apart."""
     return {key: value for key, value in run.keys.items() if key not in _OF_A_RUN}
 
 
-def _by_keys(runs: Sequence[RunSummary], by: Sequence[str]) -> list[RunGroup]:
+def _group_by_keys(runs: Sequence[RunSummary], by: Sequence[str]) -> list[RunGroup]:
     rows: defaultdict[str, list[RunSummary]] = defaultdict(list)
     keys: dict[str, Key] = {}
-    unlike = [name for name in varying_conditions(runs) if name not in by]
+    varying = [name for name in varying_conditions(runs) if name not in by]
     for run in runs:
-        found = {**run.keys, **conditions(run)}
-        key = {name: found.get(name) for name in by} | non_default_conditions(run, unlike)
+        values = {**run.keys, **data_conditions(run)}
+        key = {name: values.get(name) for name in by} | non_default_conditions(run, varying)
         rows[repr(key)].append(run)
         keys[repr(key)] = key
-    return [_without_repeats(keys[name], group, by) for name, group in rows.items()]
+    return [_group_without_repeats(keys[name], group, by) for name, group in rows.items()]
 
 
-def _without_repeats(key: Key, runs: Sequence[RunSummary], by: Sequence[str]) -> RunGroup:
+def _group_without_repeats(key: Key, runs: Sequence[RunSummary], by: Sequence[str]) -> RunGroup:
     """Runs that share arm and seed are one training, whatever their experiments are called."""
-    once: dict[tuple[str, int], RunSummary] = {}
+    first_runs: dict[tuple[str, int], RunSummary] = {}
     for run in sorted(runs, key=lambda run: not run.is_complete):
-        once.setdefault((run.arm, run.seed), run)
-    kept = [run for run in runs if once[run.arm, run.seed] is run]
-    return RunGroup(key, kept, _varying(kept, by), len(runs) - len(kept))
+        first_runs.setdefault((run.arm, run.seed), run)
+    unique = [run for run in runs if first_runs[run.arm, run.seed] is run]
+    return RunGroup(key, unique, _varying_values(unique, by), len(runs) - len(unique))
 
 
-def _varying(runs: Sequence[RunSummary], by: Sequence[str]) -> dict[str, list[Any]]:
-    described = [run.config_keys for run in runs]
+def _varying_values(runs: Sequence[RunSummary], by: Sequence[str]) -> dict[str, list[Any]]:
+    all_keys = [run.config_keys for run in runs]
     return {
-        key: sorted({repr(keys.get(key)): keys.get(key) for keys in described}.values(), key=str)
-        for key in keys_that_differ(described)
+        key: sorted({repr(keys.get(key)): keys.get(key) for keys in all_keys}.values(), key=str)
+        for key in keys_that_differ(all_keys)
         if key not in by
     }

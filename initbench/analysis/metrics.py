@@ -44,18 +44,18 @@ class Metric:
     """Whether its mean is geometric: its spread, its interval and its differences are those of logarithms."""
     censored: bool = False
     """Whether runs without a value make the mean meaningless (steps to a target that some never reach)."""
-    one_clock: bool = False
+    has_shared_measurement: bool = False
     """Whether the runs of a cohort share one measurement, so that their spread is none of seeds."""
 
 
-def _final(name: str) -> Value:
+def _final_value(name: str) -> Value:
     return lambda run, _target: run.final.get(name) if run.is_finished else None
 
 
-def _best(run: RunSummary, _target: float | None) -> float | None:
+def _best_accuracy(run: RunSummary, _target: float | None) -> float | None:
     accuracies = [accuracy for *_, accuracy in run.evaluations]
-    known = [one for one in accuracies if one is not None and not math.isnan(one)]
-    return max(known, default=None) if run.is_finished else None
+    numbers = [number for number in accuracies if number is not None and not math.isnan(number)]
+    return max(numbers, default=None) if run.is_finished else None
 
 
 def steps_to(run: RunSummary, target: float | None) -> float | None:
@@ -73,7 +73,7 @@ def _seconds_to(run: RunSummary, target: float | None) -> float | None:
     return run.seconds * steps / run.steps
 
 
-def _pretrain(what: str) -> Value:
+def _pretraining_value(what: str) -> Value:
     return lambda run, _target: run.pretraining.get(what)
 
 
@@ -89,49 +89,49 @@ def _total_samples_to(run: RunSummary, target: float | None) -> float | None:
     return steps * run.batch_size + run.pretraining.get("samples", 0.0)
 
 
-def _area(run: RunSummary, _target: float | None) -> float | None:
+def _area_under_curve(run: RunSummary, _target: float | None) -> float | None:
     """Mean validation accuracy over the budget, by the trapezoid rule."""
     points = [(step, accuracy) for step, _, _, accuracy in run.evaluations]
     if not run.is_finished or len(points) < 2 or any(accuracy is None for _, accuracy in points):
         return None
-    known = [(float(step or 0.0), float(accuracy or 0.0)) for step, accuracy in points]
-    area = math.fsum((b - a) * (y + z) / 2.0 for (a, y), (b, z) in pairwise(known))
-    return area / (known[-1][0] - known[0][0])
+    numbers = [(float(step or 0.0), float(accuracy or 0.0)) for step, accuracy in points]
+    area = math.fsum((b - a) * (y + z) / 2.0 for (a, y), (b, z) in pairwise(numbers))
+    return area / (numbers[-1][0] - numbers[0][0])
 
 
-def _layer(statistic: str, moment: str, where: str) -> Value:
-    place = _PLACES[where]
+def _layer_value(statistic: str, moment: str, where: str) -> Value:
+    index_in = _PLACES[where]
 
     def value(run: RunSummary, _target: float | None) -> float | None:
         hidden = run.hidden(moment)
         if not hidden or not run.is_complete:
             return None
-        return hidden[place(len(hidden))][statistic]
+        return hidden[index_in(len(hidden))][statistic]
 
     return value
 
 
-def _begin(name: str) -> Value:
+def _initial_value(name: str) -> Value:
     return lambda run, _target: run.begin.get(name) if run.is_complete else None
 
 
-def _first(place: int) -> Value:
+def _first_evaluation_value(column: int) -> Value:
     """A number of the evaluation before the first update, by its place in it."""
 
     def value(run: RunSummary, _target: float | None) -> float | None:
-        found = next((entry[place] for entry in run.evaluations if entry[0] == 0.0), None)
-        return found if run.is_complete else None
+        number = next((entry[column] for entry in run.evaluations if entry[0] == 0.0), None)
+        return number if run.is_complete else None
 
     return value
 
 
-def _shift(statistic: str) -> Value:
+def _mean_shift(statistic: str) -> Value:
     """The mean over hidden layers but the first, whose input is the data and which has none below it."""
 
     def value(run: RunSummary, _target: float | None) -> float | None:
-        found = [layer[statistic] for layer in run.hidden(TRAIN)[1:]]
-        known = [one for one in found if one is not None]
-        return math.fsum(known) / len(known) if known and run.is_complete else None
+        values = [layer[statistic] for layer in run.hidden(TRAIN)[1:]]
+        numbers = [number for number in values if number is not None]
+        return math.fsum(numbers) / len(numbers) if numbers and run.is_complete else None
 
     return value
 
@@ -171,7 +171,10 @@ _NORM_KINDS = {
 def _norm_metrics() -> Iterator[Metric]:
     """Of nets with batch norm, beside the evaluation with running statistics, which any net has."""
     for kind, how in _NORM_KINDS.items():
-        for moment, when, read in (("init", "at init", _begin), ("final", "after the last step", _final)):
+        for moment, when, read in (
+            ("init", "at init", _initial_value),
+            ("final", "after the last step", _final_value),
+        ):
             accuracy, loss, words = f"val_accuracy{kind}", f"val_loss{kind}", f"{when}, {how}"
             meaning = f"validation accuracy {words}"
             name = f"{moment}_{accuracy}"
@@ -187,30 +190,49 @@ def _activation_metrics() -> Iterator[Metric]:
             for where in WHERE:
                 name = f"{statistic}_{moment}_{where}"
                 words = f"{meaning}, {when}, {where} hidden layer"
-                yield Metric(name, words, "activation", _layer(statistic, moment, where), form)
+                yield Metric(name, words, "activation", _layer_value(statistic, moment, where), form)
         ratio = f"E[δ²] of the first hidden layer over that of the last, {when}"
         yield Metric(f"grad_ratio_{moment}", ratio, "activation", _gradient_ratio(moment), log=True)
     for name, (statistic, meaning) in _SHIFTS.items():
         words = f"{meaning}, mean over hidden layers but the first and over the measured updates"
-        yield Metric(name, words, "activation", _shift(statistic))
+        yield Metric(name, words, "activation", _mean_shift(statistic))
 
 
 _CONVERGENCE = (
-    Metric("best_val_accuracy", "best validation accuracy", "convergence", _best, "percent", "higher"),
+    Metric(
+        "best_val_accuracy", "best validation accuracy", "convergence", _best_accuracy, "percent", "higher"
+    ),
     Metric(
         "final_val_accuracy",
         "validation accuracy after the last step",
         "convergence",
-        _final("val_accuracy"),
+        _final_value("val_accuracy"),
         "percent",
         "higher",
     ),
-    Metric("test_accuracy", "test accuracy", "convergence", _final("test_accuracy"), "percent", "higher"),
-    Metric("init_train_loss", "training loss at init", "convergence", _first(1), "loss", "lower"),
-    Metric("init_val_loss", "validation loss at init", "convergence", _first(2), "loss", "lower"),
-    Metric("init_val_accuracy", "validation accuracy at init", "convergence", _first(3), "percent", "higher"),
-    Metric("final_train_loss", "training loss, last", "convergence", _final("train_loss"), "loss", "lower"),
-    Metric("final_val_loss", "validation loss, last", "convergence", _final("val_loss"), "loss", "lower"),
+    Metric(
+        "test_accuracy", "test accuracy", "convergence", _final_value("test_accuracy"), "percent", "higher"
+    ),
+    Metric(
+        "init_train_loss", "training loss at init", "convergence", _first_evaluation_value(1), "loss", "lower"
+    ),
+    Metric(
+        "init_val_loss", "validation loss at init", "convergence", _first_evaluation_value(2), "loss", "lower"
+    ),
+    Metric(
+        "init_val_accuracy",
+        "validation accuracy at init",
+        "convergence",
+        _first_evaluation_value(3),
+        "percent",
+        "higher",
+    ),
+    Metric(
+        "final_train_loss", "training loss, last", "convergence", _final_value("train_loss"), "loss", "lower"
+    ),
+    Metric(
+        "final_val_loss", "validation loss, last", "convergence", _final_value("val_loss"), "loss", "lower"
+    ),
     Metric(
         "steps_to_target",
         "updates to the target accuracy",
@@ -228,22 +250,22 @@ _CONVERGENCE = (
         "seconds",
         "lower",
         censored=True,
-        one_clock=True,
+        has_shared_measurement=True,
     ),
     Metric(
         "pretrain_seconds",
         "seconds of layer-wise pre-training",
         "convergence",
-        _pretrain("seconds"),
+        _pretraining_value("seconds"),
         "seconds",
         "lower",
-        one_clock=True,
+        has_shared_measurement=True,
     ),
     Metric(
         "pretrain_samples",
         "samples of its updates, over all layers",
         "convergence",
-        _pretrain("samples"),
+        _pretraining_value("samples"),
         "count",
         "lower",
     ),
@@ -255,7 +277,7 @@ _CONVERGENCE = (
         "seconds",
         "lower",
         censored=True,
-        one_clock=True,
+        has_shared_measurement=True,
     ),
     Metric(
         "total_samples_to_target",
@@ -270,7 +292,7 @@ _CONVERGENCE = (
         "area_under_curve",
         "mean validation accuracy over the budget",
         "convergence",
-        _area,
+        _area_under_curve,
         "percent",
         "higher",
     ),
@@ -306,25 +328,27 @@ _SPELLINGS = {
 """Other names that cannot mean another metric."""
 
 
-def metric_named(name: str) -> str | None:
+def resolve_metric_name(name: str) -> str | None:
     """Return the metric that `name` means: its own name, or the heading that tables print over it.
 
     Case, blanks and signs do not matter; `steps to 86.7 %` is the heading of steps_to_target.
     """
-    return name if name in METRICS else _by_spelling().get(_fold(_GOAL.sub("to target", name)))
+    return (
+        name if name in METRICS else _names_by_spelling().get(_normalise_name(_GOAL.sub("to target", name)))
+    )
 
 
 _GOAL = re.compile(r"\bto\s+\d+(?:\.\d+)?\s*%?\s*$")
 
 
-def _fold(name: str) -> str:
+def _normalise_name(name: str) -> str:
     return re.sub(r"[\W_]+", "", name.casefold())
 
 
 @cache
-def _by_spelling() -> dict[str, str]:
-    spellings = {_fold(name): name for name in METRICS}
+def _names_by_spelling() -> dict[str, str]:
+    spellings = {_normalise_name(name): name for name in METRICS}
     for table in (HEADINGS, *({name: other} for name, others in _SPELLINGS.items() for other in others)):
         for name, heading in table.items():
-            spellings.setdefault(_fold(heading), name)
+            spellings.setdefault(_normalise_name(heading), name)
     return spellings

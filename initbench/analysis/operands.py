@@ -30,26 +30,28 @@ class RunsOperand:
         return len(self.runs)
 
     @cached_property
-    def events(self) -> dict[str, bool]:
+    def divergences(self) -> dict[str, bool]:
         """Whether each complete run diverged."""
         return {unit: not run.is_finished for unit, run in self.runs.items()}
 
-    def numbers(self, key: Hashable, of: Callable[[RunSummary], float | None]) -> dict[str, float | None]:
+    def cached_numbers(
+        self, key: Hashable, read: Callable[[RunSummary], float | None]
+    ) -> dict[str, float | None]:
         """What `of` gives for each run, worked out once for each `key`."""
-        if key not in self._known:
-            self._known[key] = {unit: of(run) for unit, run in self.runs.items()}
-        return self._known[key]
+        if key not in self._number_cache:
+            self._number_cache[key] = {unit: read(run) for unit, run in self.runs.items()}
+        return self._number_cache[key]
 
     @cached_property
-    def _known(self) -> dict[Hashable, dict[str, float | None]]:
+    def _number_cache(self) -> dict[Hashable, dict[str, float | None]]:
         return {}
 
-    def arm(self, metric: str) -> dict[str, float]:
+    def metric_values(self, metric: str) -> dict[str, float]:
         """The numbers of the runs that have one; none at all where a run without stands for "never"."""
         entry = METRICS[metric]
-        found = {unit: entry.value(run, self.target) for unit, run in self.runs.items()}
-        known = {unit: number for unit, number in found.items() if number is not None}
-        return {} if entry.censored and len(known) < len(found) else known
+        values = {unit: entry.value(run, self.target) for unit, run in self.runs.items()}
+        numbers = {unit: number for unit, number in values.items() if number is not None}
+        return {} if entry.censored and len(numbers) < len(values) else numbers
 
 
 @dataclass(frozen=True)
@@ -62,20 +64,20 @@ class SummaryOperand:
     diverged: int
 
     @property
-    def events(self) -> dict[str, bool]:
+    def divergences(self) -> dict[str, bool]:
         """As many divergences as there were, of runs that nobody can name."""
         return {f"unknown {i}": i < self.diverged for i in range(self.n)}
 
 
-Side = RunsOperand | SummaryOperand
+Operand = RunsOperand | SummaryOperand
 
 
-def varying(*tables: Table) -> tuple[str, ...]:
+def keys_varying_in_rows(*tables: Table) -> tuple[str, ...]:
     """The keys that differ within rows of tables: runs are partners only if they agree in them."""
     return tuple(sorted({key for table in tables for row in table.rows for key in row.group.varies}))
 
 
-def side_of(row: Row, target: float | None, varying_keys: Sequence[str]) -> RunsOperand:
+def runs_operand(row: Row, target: float | None, varying_keys: Sequence[str]) -> RunsOperand:
     """A row with its runs; `varying_keys`: `varying` of all tables that it is going to be paired in."""
     complete = [run for run in row.group.runs if run.is_complete]
     units = pairing_keys(complete, varying_keys)

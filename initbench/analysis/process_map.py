@@ -12,9 +12,9 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-MANY = 200
+MIN_PARALLEL_ITEMS = 200
 """Items from which on processes are started: reading as many runs takes a second."""
-_AT_ONCE = 20
+_CHUNK_SIZE = 20
 
 
 def parallel_map(act: Callable[[Item], Result], items: Sequence[Item]) -> Generator[Result]:
@@ -22,8 +22,8 @@ def parallel_map(act: Callable[[Item], Result], items: Sequence[Item]) -> Genera
 
     Items and results travel between processes, and processes that die are done without.
     """
-    workers = min(_cores(), len(items) // _AT_ONCE)
-    if len(items) < MANY or workers < 2 or not _may_fork():
+    workers = min(_available_cores(), len(items) // _CHUNK_SIZE)
+    if len(items) < MIN_PARALLEL_ITEMS or workers < 2 or not _may_fork():
         yield from map(act, items)
         return
     from concurrent.futures import ProcessPoolExecutor
@@ -31,9 +31,9 @@ def parallel_map(act: Callable[[Item], Result], items: Sequence[Item]) -> Genera
     from multiprocessing import get_context
 
     done = 0
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("fork"), initializer=_leave_signals_alone)
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("fork"), initializer=_ignore_interrupts)
     try:
-        for result in pool.map(act, items, chunksize=_AT_ONCE):
+        for result in pool.map(act, items, chunksize=_CHUNK_SIZE):
             yield result
             done += 1
     except (BrokenProcessPool, OSError):  # killed, or refused by the system
@@ -42,7 +42,7 @@ def parallel_map(act: Callable[[Item], Result], items: Sequence[Item]) -> Genera
         pool.shutdown(cancel_futures=True)
 
 
-def _cores() -> int:
+def _available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # a container may have fewer than the machine
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -53,7 +53,7 @@ def _may_fork() -> bool:
     return threading.active_count() == 1 and "torch" not in sys.modules
 
 
-def _leave_signals_alone() -> None:
+def _ignore_interrupts() -> None:
     """Ctrl-C goes to the whole group, and the process that was started is the one to end the others."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

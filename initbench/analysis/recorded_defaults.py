@@ -26,38 +26,38 @@ def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     A key that is there stays as it is, also where its value is null. Keys without a default are left out, and
     so are those of components that have no entry any more.
     """
-    return _filled(config, _table()["keys"])
+    return _fill_section(config, _load_table()["keys"])
 
 
 def default_table() -> dict[str, Any]:
     """Return every key of an experiment with its default, and the entries of every kind of component."""
-    return _table()
+    return _load_table()
 
 
 @cache
-def _table() -> dict[str, Any]:
+def _load_table() -> dict[str, Any]:
     table: dict[str, Any] = json.loads(TABLE.read_text(encoding="utf-8"))
     return table
 
 
-def _filled(section: Mapping[str, Any], keys: Keys) -> dict[str, Any]:
-    found = {key: _below(value, keys[key]) if key in keys else value for key, value in section.items()}
-    added = {key: node["default"] for key, node in keys.items() if key not in section and "default" in node}
-    return {**found, **added}
+def _fill_section(section: Mapping[str, Any], keys: Keys) -> dict[str, Any]:
+    present = {key: _fill_value(value, keys[key]) if key in keys else value for key, value in section.items()}
+    missing = {key: node["default"] for key, node in keys.items() if key not in section and "default" in node}
+    return {**present, **missing}
 
 
-def _below(value: Any, node: Mapping[str, Any]) -> Any:
+def _fill_value(value: Any, node: Mapping[str, Any]) -> Any:
     if "keys" in node:
-        return _filled(value, node["keys"]) if isinstance(value, dict) else value
-    return _component(value, _table()["choices"][node["choice"]]) if "choice" in node else value
+        return _fill_section(value, node["keys"]) if isinstance(value, dict) else value
+    return _fill_component(value, _load_table()["choices"][node["choice"]]) if "choice" in node else value
 
 
-def _component(value: Any, choice: Mapping[str, Any]) -> Any:
+def _fill_component(value: Any, choice: Mapping[str, Any]) -> Any:
     """An entry's name, or a mapping with it; a name alone where the entry has no options."""
     tag = choice["tag"]
-    given = {tag: value} if isinstance(value, str) else value
-    keys = choice["entries"].get(given.get(tag)) if isinstance(given, dict) else None
+    component = {tag: value} if isinstance(value, str) else value
+    keys = choice["entries"].get(component.get(tag)) if isinstance(component, dict) else None
     if keys is None:
         return value
-    filled = _filled(given, keys)
+    filled = _fill_section(component, keys)
     return value if isinstance(value, str) and len(filled) == 1 else filled

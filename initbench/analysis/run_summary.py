@@ -11,7 +11,7 @@ from typing import Any
 from initbench.analysis.recorded_defaults import with_defaults
 from initbench.store.run_directory import COMPLETE
 from initbench.store.store import StoredRun
-from initbench.store.strict_json import number_or_none
+from initbench.store.strict_json import parse_number_or_none
 
 _ACTIVATION = {
     "act_std": "std",
@@ -115,14 +115,14 @@ class RunSummary:
     @cached_property
     def keys(self) -> dict[str, Any]:
         """Those, and the experiment, seed, status, data set, device, versions and code."""
-        beside = {
+        extra = {
             "experiment": self.experiment,
             "seed": self.seed,
             "status": self.status,
             "dataset": self.dataset,
             "with": self.identity,
         }
-        return {**self.config_keys, **flatten(beside)}
+        return {**self.config_keys, **flatten(extra)}
 
     @cached_property
     def batches(self) -> str:
@@ -149,11 +149,11 @@ def flatten(value: Any, path: str = "") -> dict[str, Any]:
     """
     if not isinstance(value, dict):
         return {} if value is None else {path: value}
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, inner in value.items():
-        below = f"{path}.{key}" if path else key
-        found |= flatten(inner, path if path and key == "name" else below)
-    return found
+        inner_path = f"{path}.{key}" if path else key
+        flat |= flatten(inner, path if path and key == "name" else inner_path)
+    return flat
 
 
 def summarise_run(run: StoredRun) -> RunSummary:
@@ -171,25 +171,25 @@ def summarise_run(run: StoredRun) -> RunSummary:
         dataset=str(record.get("dataset")),
         dataset_requested=str(record.get("dataset_requested")),
         fingerprint=str((identity.get("data") or {}).get("fingerprint") or ""),
-        config=with_defaults(_on_the_data_used(record)),
+        config=with_defaults(_config_with_data_used(record)),
         identity=identity,
         steps=record.get("steps") or train.get("steps"),
         batch_size=train.get("batch_size"),
-        final={name: number_or_none(value) for name, value in (record.get("final") or {}).items()},
-        begin=_begin(run.convergence),
-        evaluations=[_evaluation(entry) for entry in run.convergence],
-        layers={**dict(_moments(run.snapshots)), **_shift(run.shifts)},
+        final={name: parse_number_or_none(value) for name, value in (record.get("final") or {}).items()},
+        begin=_initial_norm_metrics(run.convergence),
+        evaluations=[_evaluation_row(entry) for entry in run.convergence],
+        layers={**dict(_probed_layers(run.snapshots)), **_mean_shift_statistics(run.shifts)},
         diverged_step=(record.get("diverged") or {}).get("step"),
         diagnosis=[finding["code"] for finding in record.get("diagnosis") or []],
-        seconds=_seconds(record),
+        seconds=_training_seconds(record),
         machine=str((record.get("machine") or {}).get("processor") or ""),
         error=str(record["error"]) if record.get("error") else None,
         version=str((record.get("versions") or {}).get("initbench") or ""),
-        pretraining=_pretraining(record),
+        pretraining=_pretraining_cost(record),
     )
 
 
-def _on_the_data_used(record: Mapping[str, Any]) -> dict[str, Any]:
+def _config_with_data_used(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config with the data set that stood in, where it was stored as it was asked for."""
     config: dict[str, Any] = record["config"]
     data: dict[str, Any] = config.get("data") or {}
@@ -199,62 +199,65 @@ def _on_the_data_used(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, "data": {**data, "name": used}}
 
 
-def _evaluation(entry: dict[str, Any]) -> list[float | None]:
-    measured = (number_or_none(entry[key]) for key in ("train_loss", "val_loss", "val_accuracy"))
+def _evaluation_row(entry: dict[str, Any]) -> list[float | None]:
+    measured = (parse_number_or_none(entry[key]) for key in ("train_loss", "val_loss", "val_accuracy"))
     return [float(entry["step"]), *measured]
 
 
-def _begin(convergence: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+def _initial_norm_metrics(convergence: Sequence[dict[str, Any]]) -> dict[str, float | None]:
     first = next((entry for entry in convergence if entry["step"] == 0), {})
     kinds = ("_batch", "_population")
-    return {name: number_or_none(value) for name, value in first.items() if name.endswith(kinds)}
+    return {name: parse_number_or_none(value) for name, value in first.items() if name.endswith(kinds)}
 
 
-def _moments(snapshots: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[Layer]]]:
+def _probed_layers(snapshots: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[Layer]]]:
     for moment in PROBED:
-        found = next((s for s in snapshots if s["when"] == moment), None)
-        if found is not None:
-            names = RUNNING_STATISTICS if any("batch_norm" in layer for layer in found["layers"]) else ()
-            yield moment, [_layer(layer, names) for layer in found["layers"]]
+        snapshot = next((s for s in snapshots if s["when"] == moment), None)
+        if snapshot is not None:
+            names = RUNNING_STATISTICS if any("batch_norm" in layer for layer in snapshot["layers"]) else ()
+            yield moment, [_layer_statistics(layer, names) for layer in snapshot["layers"]]
 
 
-def _layer(layer: dict[str, Any], running: Sequence[str]) -> Layer:
+def _layer_statistics(layer: dict[str, Any], running: Sequence[str]) -> Layer:
     act, norm = layer["act"] or {}, layer.get("batch_norm") or {}
     return {
-        "q": number_or_none(layer["pre"]["q"]),
-        **{name: number_or_none(act.get(key)) for name, key in _ACTIVATION.items()},
-        "delta_q": number_or_none(layer["grad"]["pre_q"]),
-        "weight_gradient": number_or_none(layer["grad"].get("weight_norm")),
-        "weight_std": number_or_none(layer.get("weight_std")),
-        "unit_spread": number_or_none(layer.get("unit_spread")),
-        **{name: number_or_none(norm.get(name)) for name in running},
+        "q": parse_number_or_none(layer["pre"]["q"]),
+        **{name: parse_number_or_none(act.get(key)) for name, key in _ACTIVATION.items()},
+        "delta_q": parse_number_or_none(layer["grad"]["pre_q"]),
+        "weight_gradient": parse_number_or_none(layer["grad"].get("weight_norm")),
+        "weight_std": parse_number_or_none(layer.get("weight_std")),
+        "unit_spread": parse_number_or_none(layer.get("unit_spread")),
+        **{name: parse_number_or_none(norm.get(name)) for name in running},
     }
 
 
-def _shift(shifts: Sequence[dict[str, Any]]) -> dict[str, list[Layer]]:
+def _mean_shift_statistics(shifts: Sequence[dict[str, Any]]) -> dict[str, list[Layer]]:
     """The hidden layers at TRAIN; none where nothing was measured."""
     hidden = [[layer for layer in entry["layers"] if layer["hidden"]] for entry in shifts]
     layers = [
-        {name: _mean([number_or_none(layer[name]) for layer in moments]) for name in SHIFT_STATISTICS}
+        {
+            name: _mean_of_known([parse_number_or_none(layer[name]) for layer in moments])
+            for name in SHIFT_STATISTICS
+        }
         for moments in zip(*hidden, strict=False)
     ]
     return {TRAIN: layers} if layers else {}
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+def _mean_of_known(values: Sequence[float | None]) -> float | None:
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) / len(numbers) if numbers else None
 
 
-def _seconds(record: dict[str, Any]) -> float | None:
+def _training_seconds(record: dict[str, Any]) -> float | None:
     timings = record.get("timings") or {}
-    total = number_or_none(timings.get("train"))
+    total = parse_number_or_none(timings.get("train"))
     return None if total is None else total / max(1, int(record.get("cohort") or 1))
 
 
-def _pretraining(record: dict[str, Any]) -> dict[str, float]:
-    found = record.get("pretraining")
-    if not found:
+def _pretraining_cost(record: dict[str, Any]) -> dict[str, float]:
+    cost = record.get("pretraining")
+    if not cost:
         return {}
-    seconds = float(found["seconds"]) / max(1, int(record.get("cohort") or 1))
-    return {"seconds": seconds, "samples": float(found["samples"])}
+    seconds = float(cost["seconds"]) / max(1, int(record.get("cohort") or 1))
+    return {"seconds": seconds, "samples": float(cost["samples"])}

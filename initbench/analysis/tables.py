@@ -6,10 +6,17 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from initbench.analysis.grouping import Key, RunGroup, TableConditions, group_runs, pairing_keys, shared_terms
+from initbench.analysis.grouping import (
+    Key,
+    RunGroup,
+    TableConditions,
+    group_runs,
+    pairing_keys,
+    shared_conditions,
+)
 from initbench.analysis.metrics import METRICS, Metric, steps_to
 from initbench.analysis.run_summary import RunSummary
-from initbench.analysis.stats.summary import Summary, geometric, summarise
+from initbench.analysis.stats.summary import Summary, summarise, summarise_geometric
 
 DEFAULT_TARGET = 0.9
 """Share of the best mean validation accuracy in a table that is its target."""
@@ -47,7 +54,7 @@ class Row:
 class Table:
     """All rows on the same terms."""
 
-    terms: TableConditions
+    conditions: TableConditions
     by: tuple[str, ...]
     """The keys that make the rows; none for experiments."""
     target: float | None
@@ -57,15 +64,17 @@ class Table:
     @property
     def dataset(self) -> str:
         """Name of the data set."""
-        return self.terms.dataset
+        return self.conditions.dataset
 
     @property
     def fingerprint(self) -> str | None:
         """Hash of the data; None where the runs do not say it."""
-        return self.terms.fingerprint or None
+        return self.conditions.fingerprint or None
 
 
-def tables(runs: Iterable[RunSummary], *, by: Sequence[str] = (), target: float | None = None) -> list[Table]:
+def build_tables(
+    runs: Iterable[RunSummary], *, by: Sequence[str] = (), target: float | None = None
+) -> list[Table]:
     """One table for each data set, precision and budget, rows with the best accuracy first.
 
     `by`: keys of the config, or `dataset`, `with.device` and the like, whose values make the rows. Without
@@ -73,10 +82,12 @@ def tables(runs: Iterable[RunSummary], *, by: Sequence[str] = (), target: float 
     own, named by what differs. Data conditions in which runs differ make rows as well, asked for or not.
     `target` is a validation accuracy in (0, 1].
     """
-    return [_table(terms, tuple(by), groups, target) for terms, groups in group_runs(runs, by)]
+    return [
+        _build_table(conditions, tuple(by), groups, target) for conditions, groups in group_runs(runs, by)
+    ]
 
 
-def one_table(rows: Mapping[str, Sequence[RunSummary]], *, target: float | None = None) -> Table:
+def build_single_table(rows: Mapping[str, Sequence[RunSummary]], *, target: float | None = None) -> Table:
     """The runs of each name as a row of one table, in this order, whatever sets them apart.
 
     Whoever calls it has put them side by side on purpose; where runs saw other batches, they are no partners.
@@ -85,17 +96,17 @@ def one_table(rows: Mapping[str, Sequence[RunSummary]], *, target: float | None 
     runs = [run for group in groups for run in group.runs]
     if target is None:
         target = _default_target(groups)
-    return Table(shared_terms(runs), (), target, [_row(group, target, ()) for group in groups])
+    return Table(shared_conditions(runs), (), target, [_build_row(group, target, ()) for group in groups])
 
 
-def _table(
-    terms: TableConditions, by: tuple[str, ...], groups: Sequence[RunGroup], target: float | None
+def _build_table(
+    conditions: TableConditions, by: tuple[str, ...], groups: Sequence[RunGroup], target: float | None
 ) -> Table:
     if target is None:
         target = _default_target(groups)
     varying = sorted({key for group in groups for key in group.varies})
-    rows = [_row(group, target, varying) for group in groups]
-    return Table(terms, by, target, sorted(rows, key=_rank))
+    rows = [_build_row(group, target, varying) for group in groups]
+    return Table(conditions, by, target, sorted(rows, key=_rank_key))
 
 
 def _default_target(groups: Sequence[RunGroup]) -> float | None:
@@ -105,19 +116,19 @@ def _default_target(groups: Sequence[RunGroup]) -> float | None:
     return None if best is None else DEFAULT_TARGET * best
 
 
-def _rank(row: Row) -> tuple[float, str]:
+def _rank_key(row: Row) -> tuple[float, str]:
     mean = row.metrics["best_val_accuracy"].mean
     return (-mean if mean is not None else math.inf, row.label)
 
 
-def _row(group: RunGroup, target: float | None, varying: Sequence[str]) -> Row:
+def _build_row(group: RunGroup, target: float | None, varying: Sequence[str]) -> Row:
     complete = [run for run in group.runs if run.is_complete]
     units = pairing_keys(complete, varying)
     metrics, values = {}, {}
     for name, metric in METRICS.items():
-        found = [metric.value(run, target) for run in complete]
-        metrics[name] = summary_of(metric, found)
-        values[name] = {unit: value for unit, value in zip(units, found, strict=True) if value is not None}
+        numbers = [metric.value(run, target) for run in complete]
+        metrics[name] = summarise_metric(metric, numbers)
+        values[name] = {unit: value for unit, value in zip(units, numbers, strict=True) if value is not None}
     return Row(
         group=group,
         n=len(complete),
@@ -130,8 +141,8 @@ def _row(group: RunGroup, target: float | None, varying: Sequence[str]) -> Row:
     )
 
 
-def summary_of(metric: Metric, values: Sequence[float | None]) -> Summary:
+def summarise_metric(metric: Metric, values: Sequence[float | None]) -> Summary:
     """Over the values that are there; where a missing one stands for "never", there is no mean."""
     if metric.censored and None in values:
         return Summary(None, None, len(values))
-    return (geometric if metric.log else summarise)(values)
+    return (summarise_geometric if metric.log else summarise)(values)

@@ -16,25 +16,25 @@ def edge_of_range_warnings(root: Path, runs: Iterable[RunSummary]) -> Iterator[s
 
     And one for each sweep of which nothing can be read.
     """
-    shown = {run.run_id for run in runs}
-    for name in sweep_index.names(root):
+    run_ids = {run.run_id for run in runs}
+    for name in sweep_index.sweep_names(root):
         try:
-            points = sweep_index.read(root, name).values()
+            points = sweep_index.read_points(root, name).values()
         except InitbenchError as error:
             yield str(error)
             continue
         for point in points:
             tuning = point["tuning"]
-            if not tuning or not shown & set(point["runs"]):
+            if not tuning or not run_ids & set(point["runs"]):
                 continue
             if problem := next(sweep_index.TUNING(tuning, "tuning"), None):
                 yield f"{point['experiment']}: what is stored of its tuning is damaged: {problem}"
             elif tuning["edge"]:
-                yield _sentence(point["experiment"], tuning)
+                yield _warning_text(point["experiment"], tuning)
 
 
-def _sentence(experiment: str, tuning: dict[str, Any]) -> str:
-    values = [one["value"] for one in tuning["tried"]]
+def _warning_text(experiment: str, tuning: dict[str, Any]) -> str:
+    values = [trial["value"] for trial in tuning["tried"]]
     return (
         f"{experiment}: its best {tuning['key']}, {tuning['best']:g}, lies at the {tuning['edge']} end of the"
         f" {len(values)} values tried, {values[0]:g} to {values[-1]:g}; a better one may lie beyond."

@@ -22,15 +22,15 @@ def catalog(
     json_output: Json = False,
 ) -> None:
     """List components, executors and diagnoses with their formulas, meanings and sources."""
-    from initbench.render.catalog import document, kind_of, kinds
+    from initbench.render.catalog import catalog_document, catalog_kinds, kind_of
 
-    catalog_kinds = kinds() if kind is None else [kind_of(kind)]
+    kinds = catalog_kinds() if kind is None else [kind_of(kind)]
     if json_output:
         from initbench.store import strict_json
 
-        typer.echo(strict_json.dumps(document(catalog_kinds)))
+        typer.echo(strict_json.dumps(catalog_document(kinds)))
         return
     from initbench.render.catalog import print_catalogue
     from initbench.render.terminal import stdout_console, stdout_width
 
-    print_catalogue(stdout_console(), catalog_kinds, stdout_width())
+    print_catalogue(stdout_console(), kinds, stdout_width())

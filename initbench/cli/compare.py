@@ -80,7 +80,7 @@ def compare(
     Damaged runs are reported on stderr and skipped.
     """
     from initbench.analysis.selection import Selection
-    from initbench.analysis.tables import tables
+    from initbench.analysis.tables import build_tables
     from initbench.store.store import Store
 
     gates = gate_options(fail_if, strict, against, junit_xml, confidence, fail_unless)
@@ -90,7 +90,7 @@ def compare(
     except UsageError as error:  # no runs are stored, or none match
         fail_unjudged(gates, str(error))
         raise
-    run_tables = tables(runs, by=_resolve_keys(by, runs), target=target)
+    run_tables = build_tables(runs, by=_resolve_keys(by, runs), target=target)
     metric_options = {"metrics": _parse_metrics(metric), "columns": _parse_columns(columns, runs)}
     column_options = {"view": view, **metric_options, "sort": _parse_sort(sort)}
     drawing_options = {"only_changed": only_changed, "layers": layers, "plot": plot, "all_notes": notes}
@@ -136,15 +136,15 @@ def _resolve_keys(by: Names, runs: Sequence[RunSummary]) -> list[str]:
 
 def _parse_metrics(texts: Names) -> list[str]:
     """Split `texts` at commas and spaces, but keep table headings that contain them."""
-    from initbench.render.compare.display_options import canonical
+    from initbench.render.compare.display_options import canonical_name
 
     names: list[str] = []
     for text in texts or []:
         pieces = [piece.strip() for piece in text.split(",")]
         while pieces:
             heads = (", ".join(pieces[:count]) for count in range(len(pieces), 0, -1))
-            heading = next((head for head in heads if canonical(head) != head), None)
-            names += pieces[0].split() if heading is None else [canonical(heading)]
+            heading = next((head for head in heads if canonical_name(head) != head), None)
+            names += pieces[0].split() if heading is None else [canonical_name(heading)]
             del pieces[: 1 if heading is None else heading.count(",") + 1]
     return names
 
@@ -156,12 +156,12 @@ def _parse_columns(texts: Names, runs: Sequence[RunSummary]) -> list[str]:
 
 
 def _parse_sort(name: str | None) -> str | None:
-    from initbench.render.compare.display_options import canonical
+    from initbench.render.compare.display_options import canonical_name
 
     if name is None:
         return None
     sign = "-" if name.startswith("-") else ""
-    return sign + canonical(name.removeprefix("-").strip())
+    return sign + canonical_name(name.removeprefix("-").strip())
 
 
 def _split_names(texts: Names) -> list[str]:
@@ -205,14 +205,14 @@ def _report_baseline(tables: Sequence[Table], view: View) -> None:
 def _print_or_save(
     tables: list[Table], view: View, output: Path | None, store: Store, extra_keys: dict[str, Any]
 ) -> None:
-    from initbench.render.compare_tables import print_tables, rendered, save
+    from initbench.render.compare_tables import print_tables, render_comparison, save_comparison
     from initbench.render.terminal import stdout_console
 
     if output is not None:
-        save(output, tables, view, extra_keys)
+        save_comparison(output, tables, view, extra_keys)
         typer.echo(f"written to {output}", err=True)
     elif view.format != "table":
-        typer.echo(rendered(tables, view, extra_keys), nl=False)
+        typer.echo(render_comparison(tables, view, extra_keys), nl=False)
     elif tables or view.aside:
         print_tables(stdout_console(), tables, view)
     else:

@@ -27,7 +27,7 @@ def complete_runs(context: typer.Context, incomplete: str) -> list[str]:
     root = Path(context.params.get("runs_dir") or "runs")
     try:
         records = Store(root).records()
-        swept = sweep_index.names(root)
+        swept = sweep_index.sweep_names(root)
     except (InitbenchError, OSError):
         return []
     experiments = [str(record.get("experiment", "")) for record in records]

@@ -74,7 +74,7 @@ class CustomModel:
 
     def survey(self, source: DataSource, device: str) -> ModuleSurvey:
         """Build the network once per seed, and probe each on the device."""
-        from initbench.diagnostics.module_survey import survey_own
+        from initbench.diagnostics.module_survey import survey_modules
         from initbench.runner.device import resolve_device
 
         if self.target.init is not None:
@@ -84,17 +84,19 @@ class CustomModel:
         inputs, y = inputs.mapped(lambda x: x.to(torch_device)), None if y is None else y.to(torch_device)
         modules = (_to_device(module, torch_device) for module in modules)
         with redirect_stdout(sys.stderr):  # stdout is reserved for data; a forward may print
-            return survey_own(modules, inputs, y, model=self.path, batch=words, seeds=self.target.seed_list)
+            return survey_modules(
+                modules, inputs, y, model=self.path, batch=words, seeds=self.target.seed_list
+            )
 
     def lint(self, source: DataSource) -> LintReport:
         """Build the network once per seed, and check each for mistakes."""
-        from initbench.diagnostics.lint_report import lint_own
+        from initbench.diagnostics.lint_report import lint_modules
 
         modules, inputs, y, _ = self._modules_and_batch(source)
         target = self.target
         seeds = target.seed_list
         with redirect_stdout(sys.stderr):
-            return lint_own(modules, inputs, y, target=self.path, seeds=seeds, declared=target.init)
+            return lint_modules(modules, inputs, y, target=self.path, seeds=seeds, declared=target.init)
 
     def _modules_and_batch(
         self, source: DataSource
@@ -297,7 +299,7 @@ def _draw_batch(model: CustomModel, source: DataSource) -> tuple[Tensor, Tensor 
 
 
 def _load_samples(model: CustomModel, source: DataSource, samples: int) -> tuple[Tensor, Tensor, str]:
-    from initbench.data.locate import resolve
+    from initbench.data.locate import resolve_dataset
     from initbench.data.preprocessing import preprocess
     from initbench.train.loop import fixed_sample
 
@@ -305,7 +307,7 @@ def _load_samples(model: CustomModel, source: DataSource, samples: int) -> tuple
     assert options is not None
     if options.resize is None and model.shape is not None and len(model.shape) == 3:
         options = options.model_copy(update={"resize": list(model.shape[1:])})
-    bundle = preprocess(resolve(options, source), options, "cpu")
+    bundle = preprocess(resolve_dataset(options, source), options, "cpu")
     batch = fixed_sample(bundle.train, samples)
     return batch.x, batch.y, bundle.name
 

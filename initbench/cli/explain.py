@@ -36,7 +36,7 @@ def explain(
     if json_output:
         from initbench.store import strict_json
 
-        typer.echo(strict_json.dumps(explain.document(entries)))
+        typer.echo(strict_json.dumps(explain.explain_document(entries)))
         return
     from initbench.render.page import Page
     from initbench.render.terminal import stdout_console, stdout_width
@@ -46,5 +46,5 @@ def explain(
         page = Page(stdout_width())
         if index:
             page.draw([""])
-        explain.explain(page, entry_kind, entry, ascii_only=console.options.ascii_only)
+        explain.explain_entry(page, entry_kind, entry, ascii_only=console.options.ascii_only)
         page.print(console)

@@ -220,7 +220,7 @@ def publish_report(verdicts: GateReport, runs: Sequence[RunSummary]) -> None:
             for line in commands:
                 typer.echo(line, err=True)
         github.append_summary(
-            github.summary(
+            github.job_summary(
                 verdicts.gates, runs, verdicts.changes, obstacles[:MAX_OBSTACLES], command=options.command
             )
         )
@@ -229,14 +229,16 @@ def publish_report(verdicts: GateReport, runs: Sequence[RunSummary]) -> None:
 def _list_obstacles(verdicts: GateReport, selection: Selection) -> Iterator[str]:
     """Yield the reasons, apart from its gates, why a strict command fails."""
     from initbench.analysis.completeness import missing_seeds, unfinished_runs
-    from initbench.analysis.load_runs import read_facts
+    from initbench.analysis.load_runs import load_run_summaries
 
     if not selection.runs:
         yield no_runs_message(selection.store.root)
     yield from selection.missing
     yield from unfinished_runs(selection.runs)
     is_part = bool(selection.patterns or selection.where)
-    yield from missing_seeds(selection.runs, read_facts(selection.store, []) if is_part else selection.runs)
+    yield from missing_seeds(
+        selection.runs, load_run_summaries(selection.store, []) if is_part else selection.runs
+    )
     if (changes := verdicts.changes) is not None:
         if not changes.rows:
             yield f"no row is both in {selection.store.root} and in {verdicts.options.against}"
@@ -265,9 +267,9 @@ def no_runs_message(root: Path) -> str:
 def _evaluate(options: GateOptions, tables: Sequence[Table], reference: Reference | None) -> list[GateResult]:
     if not options.gates:
         return []
-    from initbench.analysis.gates.evaluate import judge
+    from initbench.analysis.gates.evaluate import evaluate_gates
 
-    return judge(options.gates, tables, options.confidence, reference, strict=options.strict)
+    return evaluate_gates(options.gates, tables, options.confidence, reference, strict=options.strict)
 
 
 def _changes(options: GateOptions, tables: Sequence[Table], reference: Reference | None) -> Changes | None:
@@ -283,12 +285,12 @@ def _load_reference(path: Path, tables: Sequence[Table], selection: Selection) -
     if not path.is_dir():
         from initbench.analysis.regression.reference_document import read_document
 
-        return read_document(path, selection.has_earlier), []
+        return read_document(path, selection.selects_document_row), []
     from initbench.analysis.damaged_runs import damage_messages
     from initbench.analysis.regression.reference import ReferenceRuns
-    from initbench.analysis.tables import tables as tables_of
+    from initbench.analysis.tables import build_tables as tables_of
 
-    runs = selection.earlier_runs(path)
+    runs = selection.reference_runs(path)
     placed_runs = [run for run in runs if run.is_placed]
     reference = ReferenceRuns(tables_of(placed_runs, by=tables[0].by if tables else ()))
     return reference, [f"{path}: {sentence}" for sentence in damage_messages(runs, path)]

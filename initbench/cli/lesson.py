@@ -172,7 +172,7 @@ def _run_lessons(
 
     def run_configs(configs: Sequence[ExperimentConfig]) -> list[ExperimentRuns]:
         with display.showing():
-            return run_experiments(configs, driver=driver, store=context.store)
+            return run_experiments(configs, runner=driver, store=context.store)
 
     with Runner(context, display, RunLimits(rerun=rerun)) as driver:
         yield from process_or_skip(lessons, lambda lesson: run_lesson(lesson, run_configs), errors)
@@ -225,10 +225,10 @@ def _print_document(results: Sequence[LessonResult], verdicts: GateReport | None
 
 
 def _print_totals(results: Sequence[LessonResult]) -> None:
-    from initbench.render.lesson_tables import tally
+    from initbench.render.lesson_tables import verdict_counts
 
     claims = [claim for result in results for claim in result.claims]
-    typer.echo(f"{len(results)} lessons, {len(claims)} claims: {tally(claims)}")
+    typer.echo(f"{len(results)} lessons, {len(claims)} claims: {verdict_counts(claims)}")
 
 
 def _print_list(lessons: Sequence[Lesson], context: RunContext, *, json_output: bool) -> None:
@@ -238,7 +238,7 @@ def _print_list(lessons: Sequence[Lesson], context: RunContext, *, json_output: 
     from initbench.study.results import load_stored_runs
     from initbench.study.run_lesson import count_runs
 
-    load_runs = partial(load_stored_runs, workplace=context)
+    load_runs = partial(load_stored_runs, context=context)
     run_counts = [(lesson, count_runs(lesson, load_runs)) for lesson in lessons]
     if json_output:
         typer.echo(strict_json.dumps(list_document(run_counts)))

@@ -62,7 +62,7 @@ def lint(
 
 def _lint_config(arguments: Sequence[str], source: DataSource, runs_dir: Path | None) -> LintReport:
     from initbench.cli.load_configs import load_experiment
-    from initbench.data.locate import resolve
+    from initbench.data.locate import resolve_dataset
     from initbench.data.preprocessing import preprocess
     from initbench.diagnostics.lint_report import lint_config
     from initbench.pretrain.weight_sources import resolve_weight_sources
@@ -70,7 +70,7 @@ def _lint_config(arguments: Sequence[str], source: DataSource, runs_dir: Path | 
 
     config = load_experiment(arguments, {"seeds": SEEDS, "probe.batch": SAMPLES}, "lint")
     origins = resolve_weight_sources(config, Store(runs_root(runs_dir)), source)
-    return lint_config(config, preprocess(resolve(config.data, source), config.data, "cpu"), origins)
+    return lint_config(config, preprocess(resolve_dataset(config.data, source), config.data, "cpu"), origins)
 
 
 def _check_codes(codes: Sequence[str]) -> None:

@@ -144,7 +144,7 @@ def run_table(records: Sequence[dict[str, Any]], now: datetime) -> Table:
     from initbench.render.text_table import TextTable
 
     grid = TextTable(
-        ("run", "status", "data", "val %", "test %", "steps", "age"), left=("run", "status", "data")
+        ("run", "status", "data", "val %", "test %", "steps", "age"), left_aligned=("run", "status", "data")
     )
     for record in records:
         cells = _table_cells(_summary(record), now)
@@ -159,7 +159,7 @@ def group_table(groups: Groups, now: datetime) -> Table:
 
     by, rows = groups
     key = group_heading(by)
-    grid = TextTable((by, "runs", "status", "val %", "test %", "age"), left=(by, "status"))
+    grid = TextTable((by, "runs", "status", "val %", "test %", "age"), left_aligned=(by, "status"))
     for row in rows:
         statuses = row["statuses"]
         words = list(statuses) if len(statuses) == 1 else [f"{n} {name}" for name, n in statuses.items()]
@@ -195,7 +195,7 @@ def _select(store: Store, patterns: list[str], status: str | None, sweep: str | 
     if sweep is not None:
         from initbench.store import sweep_index
 
-        swept = sweep_index.runs_of(sweep_index.read(store.root, sweep))
+        swept = sweep_index.run_ids_of(sweep_index.read_points(store.root, sweep))
         wanted = swept if wanted is None else wanted & swept
     return [
         _with_current_step(store, record)
@@ -243,13 +243,13 @@ def _dataset(summary: Summary) -> str:
 
 
 def _format_percent(fraction: object) -> str:
-    from initbench.render.text import percent
-    from initbench.store.strict_json import number_or_none
+    from initbench.render.text import format_percent
+    from initbench.store.strict_json import parse_number_or_none
 
     try:
-        return percent(number_or_none(fraction), 1)
+        return format_percent(parse_number_or_none(fraction), 1)
     except ValueError:  # in a damaged record
-        return percent(None)
+        return format_percent(None)
 
 
 def _empty_message(root: Path, status: str | None) -> str:

@@ -100,12 +100,12 @@ def _check_combination(
 
 
 def _print_config_survey(survey: ConfigSurvey, *, all_layers: bool, json_output: bool) -> None:
-    from initbench.render.survey_rows import document_json
+    from initbench.render.survey_rows import survey_json
     from initbench.render.survey_tables import print_survey
     from initbench.render.terminal import stdout_console
 
     if json_output:
-        typer.echo(document_json(survey))
+        typer.echo(survey_json(survey))
     else:
         print_survey(stdout_console(), survey, all_layers=all_layers)
 
@@ -141,7 +141,7 @@ def _load_config(arguments: list[str]) -> ExperimentConfig:
 def _survey_config(
     config: ExperimentConfig, source: DataSource, device: str, runs_dir: Path | None
 ) -> ConfigSurvey:
-    from initbench.data.locate import resolve
+    from initbench.data.locate import resolve_dataset
     from initbench.data.preprocessing import preprocess
     from initbench.diagnostics.survey import survey
     from initbench.pretrain.weight_sources import resolve_weight_sources
@@ -150,4 +150,6 @@ def _survey_config(
 
     torch_device = resolve_device(device)
     origins = resolve_weight_sources(config, Store(runs_root(runs_dir)), source)
-    return survey(config, preprocess(resolve(config.data, source), config.data, torch_device), origins)
+    return survey(
+        config, preprocess(resolve_dataset(config.data, source), config.data, torch_device), origins
+    )

@@ -37,10 +37,10 @@ def show_map(
 ) -> None:
     """Compute and print the map of a config over the given axes."""
     from initbench.cli.load_configs import load_experiments
-    from initbench.data.locate import resolve
+    from initbench.data.locate import resolve_dataset
     from initbench.data.preprocessing import preprocess
     from initbench.diagnostics.trainability_map import check_family, compute_map
-    from initbench.render.map_plot import document_json, print_map
+    from initbench.render.map_plot import map_json, print_map
     from initbench.render.stage_progress import StageDisplay
     from initbench.render.terminal import stdout_console
     from initbench.runner.device import resolve_device
@@ -49,14 +49,14 @@ def show_map(
     axes = parse_axes([axes_text, *texts])
     config = _load_config(rest)
     torch_device = resolve_device(device)
-    data = preprocess(resolve(config.data, source), config.data, torch_device)
+    data = preprocess(resolve_dataset(config.data, source), config.data, torch_device)
     check_family(config, data)
     for depth in {axes.depth[0], axes.depth[-1]}:
         load_experiments([*rest, "init.scheme=lecun_normal", f"model.depth={depth}"])
     with StageDisplay(config.name) as display:
         trainability_map = compute_map(config, axes, data, display, steps=steps)
     if json_output:
-        typer.echo(document_json(trainability_map))
+        typer.echo(map_json(trainability_map))
     else:
         print_map(stdout_console(), trainability_map)
 

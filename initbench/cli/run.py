@@ -134,19 +134,19 @@ def _trained_runs(
     configs: Sequence[ExperimentConfig], outcomes: Sequence[ExperimentOutcome], store: Store
 ) -> TrainedRuns:
     """Return the runs that the gates judge: those of all experiments, including skipped ones."""
-    from initbench.analysis.load_runs import read_facts
-    from initbench.analysis.tables import tables
+    from initbench.analysis.load_runs import load_run_summaries
+    from initbench.analysis.tables import build_tables
 
     experiments: dict[str, list[str]] = {config.name: [] for config in configs}
     for outcome in outcomes:
         experiments[outcome.config.name] += outcome.run_ids
     stored = [run_id for run_ids in experiments.values() for run_id in run_ids if store.status(run_id)]
-    facts = read_facts(store, stored) if stored else []
+    facts = load_run_summaries(store, stored) if stored else []
     return TrainedRuns(
         store=store,
         experiments=experiments,
         facts=facts,
-        tables=tables([run for run in facts if run.is_placed]),
+        tables=build_tables([run for run in facts if run.is_placed]),
         rows=list(experiments),
         is_complete=len(outcomes) == len(configs) and not _count_waiting(outcomes, store),
     )

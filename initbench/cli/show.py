@@ -30,12 +30,12 @@ def show(
 
         typer.echo(runs_json([run for runs in experiments for run in runs], {}))
         return
-    from initbench.render.run_tables import print_experiment, tracebacks
+    from initbench.render.run_tables import failure_tracebacks, print_experiment
     from initbench.render.terminal import stdout_console
 
     for runs in experiments:
         print_experiment(stdout_console(), runs, all_layers=all_layers)
-        for failed in tracebacks(runs):
+        for failed in failure_tracebacks(runs):
             typer.echo(failed)
 
 

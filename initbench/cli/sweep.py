@@ -152,7 +152,7 @@ class _SweepCommand:
         for line in skipped_points(self.sweep):
             display.say(line)
         stored_result = load_stored_sweep(self.sweep, self.context)
-        runs_to_train = stored_result.ahead(self.limits)
+        runs_to_train = stored_result.count_to_train(self.limits)
         with (
             display.showing(stored_result.total, stored_result.total - runs_to_train),
             Runner(self.context, display, self.limits) as driver,

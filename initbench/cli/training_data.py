@@ -127,7 +127,7 @@ def _print_rows(rows: list[dict[str, Any]], source: DataSource, as_json: bool) -
     from initbench.render.text_table import TextTable
 
     headings = ["data set", "status", "size", "where", "what it is"]
-    grid = TextTable(headings, left=[heading for heading in headings if heading != "size"])
+    grid = TextTable(headings, left_aligned=[heading for heading in headings if heading != "size"])
     for row in rows:
         cells = [row["name"], row["status"], _format_size(row["bytes"]), row["where"] or DASH]
         grid.add([*cells, row.get("summary", "")])

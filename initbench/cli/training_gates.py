@@ -71,10 +71,10 @@ def training_gates(
     """
     texts = [*(fail_if or []), *(fail_unless or [])]
     if texts and rows is not None:
-        from initbench.study.validate_sweep import gate_problems
+        from initbench.study.validate_sweep import gate_issues
 
         for text in texts:
-            for problem in gate_problems(text, rows):
+            for problem in gate_issues(text, rows):
                 raise UsageError(f"{problem}\n  {text}")
     gates = [*from_file, *(fail_if or [])]
     options = gate_options(gates, strict, None, junit_xml, fail_unless=fail_unless, command=command)
@@ -86,14 +86,16 @@ def judge_training(options: GateOptions, runs: TrainedRuns) -> GateReport | None
     if not (options.gates or options.junit_xml or options.strict):
         return None
     from initbench.analysis.completeness import missing_experiments
-    from initbench.analysis.selection import ReadSelection
+    from initbench.analysis.selection import PreloadedSelection
 
     unjudged = _undecidable_gates(options, runs)
     undecidable = [judgement.gate for judgement in unjudged]
     decidable = replace(options, gates=[gate for gate in options.gates if gate not in undecidable])
     run_ids = [run.run_id for run in runs.facts]
     missing = missing_experiments(runs.experiments, run_ids)
-    selection = ReadSelection(runs.store, run_ids, facts=runs.facts, without_runs=missing)
+    selection = PreloadedSelection(
+        runs.store, run_ids, summaries=runs.facts, missing_experiment_messages=missing
+    )
     return check_gates(decidable, selection, runs.tables, unjudged, runs.obstacles)
 
 

@@ -33,14 +33,14 @@ def shipped_names() -> list[str]:
     return sorted(path.stem for folder in _FOLDERS[:2] for path in (CONFIGS / folder).glob("*.yaml"))
 
 
-def _candidates(named: Path) -> list[Path]:
-    if named.is_absolute():
+def _candidates(name: Path) -> list[Path]:
+    if name.is_absolute():
         return []
-    if named.parts[:1] == ("configs",):
-        return [CONFIGS.joinpath(*named.parts[1:])]
-    if len(named.parts) != 1:
+    if name.parts[:1] == ("configs",):
+        return [CONFIGS.joinpath(*name.parts[1:])]
+    if len(name.parts) != 1:
         return []
-    files = [named.name] if named.suffix in _ENDINGS else [named.name + ending for ending in _ENDINGS]
+    files = [name.name] if name.suffix in _ENDINGS else [name.name + ending for ending in _ENDINGS]
     folders = [Path(), Path("configs"), *(CONFIGS / folder for folder in _FOLDERS)]
     return [folder / file for folder in folders for file in files]
 

@@ -25,11 +25,11 @@ def resolve_paths(value: Any, folder: Path, key: str = "") -> Any:
     if isinstance(value, list):
         return [resolve_paths(inner, folder, key) for inner in value]
     if isinstance(value, str) and _FILE_KEY.search(key) and not _RUN_NAME.fullmatch(value):
-        return _neighbour(value, folder)
+        return _next_to_config(value, folder)
     return value
 
 
-def _neighbour(name: str, folder: Path) -> str:
+def _next_to_config(name: str, folder: Path) -> str:
     try:
         path = folder / name
         return name if Path(name).is_absolute() or not path.is_file() else str(path)

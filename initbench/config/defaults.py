@@ -26,35 +26,35 @@ def defaults_json() -> str:
 
 
 def _keys(model: type[BaseModel], choices: dict[str, Any], tag: str = "") -> dict[str, Any]:
-    dumped = _dumped(model)
+    dumped = _default_values(model)
     return {
-        key: {**({"default": dumped[key]} if key in dumped else {}), **dict(_below(field, choices))}
+        key: {**({"default": dumped[key]} if key in dumped else {}), **dict(_nested(field, choices))}
         for key, field in model.model_fields.items()
         if key != tag
     }
 
 
-def _dumped(model: type[BaseModel]) -> dict[str, Any]:
+def _default_values(model: type[BaseModel]) -> dict[str, Any]:
     """The defaults as a resolved config has them; required keys have none."""
-    given = {
+    defaults = {
         key: field.get_default(call_default_factory=True)
         for key, field in model.model_fields.items()
         if not field.is_required()
     }
-    return model.model_construct(**given).model_dump(mode="json", include=set(given))
+    return model.model_construct(**defaults).model_dump(mode="json", include=set(defaults))
 
 
-def _below(field: Any, choices: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _nested(field: Any, choices: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """The section or the choice that a value of the field is; nothing for lists and plain values."""
     for annotation, choice in leaf_types(field.annotation, list(field.metadata)):
         if choice is not None:
-            _add(choice, choices)
+            _add_choice(choice, choices)
             yield "choice", choice.registry.kind
         elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
             yield "keys", _keys(annotation, choices)
 
 
-def _add(choice: Choice[Any], choices: dict[str, Any]) -> None:
+def _add_choice(choice: Choice[Any], choices: dict[str, Any]) -> None:
     kind = choice.registry.kind
     if kind in choices:
         return

@@ -8,25 +8,25 @@ from typing import Any
 from initbench.config.bundled_files import CONFIGS
 from initbench.config.fields import as_yaml, default_value
 from initbench.config.registry_fields import RegistryField
-from initbench.config.yaml_reader import parse
+from initbench.config.yaml_reader import parse_yaml
 from initbench.registry import RegistryEntry
 
 PLACEHOLDER = "..."
 """Stands for the value of an option that has no default."""
 
 
-def shown_options(kind: RegistryField, entry: RegistryEntry) -> dict[str, Any]:
+def example_options(kind: RegistryField, entry: RegistryEntry) -> dict[str, Any]:
     """Options to show how options are written: those required, else the first that is the entry's own."""
     fields = {key: field for key, field in entry.options.model_fields.items() if key != kind.tag}
     required = {key: PLACEHOLDER for key, field in fields.items() if field.is_required()}
-    own = [key for key in fields if key in entry.options.__annotations__]
-    return required or {key: default_value(fields[key]) for key in own[:1]}
+    own_keys = [key for key in fields if key in entry.options.__annotations__]
+    return required or {key: default_value(fields[key]) for key in own_keys[:1]}
 
 
 def yaml_example(kind: RegistryField, entry: RegistryEntry) -> list[str]:
     """The lines of a config that choose `entry`."""
     *sections, last = kind.key.split(".")
-    options = shown_options(kind, entry)
+    options = example_options(kind, entry)
     if kind.shorthand:
         value = {kind.tag: entry.name, **options} if options else entry.name
         lines = [f"{last}: {as_yaml(value)}"]
@@ -38,7 +38,7 @@ def yaml_example(kind: RegistryField, entry: RegistryEntry) -> list[str]:
 
 def override_examples(kind: RegistryField, entry: RegistryEntry) -> list[list[str]]:
     """Ways to choose `entry` on the command line, each a list of key=value arguments."""
-    options = shown_options(kind, entry)
+    options = example_options(kind, entry)
     plain = f"{kind.key}={entry.name}"
     if not options:
         return [[plain]]
@@ -52,11 +52,11 @@ def override_examples(kind: RegistryField, entry: RegistryEntry) -> list[list[st
 def bundled_configs(kind: RegistryField, name: str) -> list[str]:
     """Shipped experiments that name the entry; none where the package lies without them."""
     paths = sorted(CONFIGS.glob("*.yaml")) if CONFIGS.is_dir() else []
-    return [f"configs/{path.name}" for path in paths if _names(path, kind, name)]
+    return [f"configs/{path.name}" for path in paths if _names_entry(path, kind, name)]
 
 
-def _names(path: Path, kind: RegistryField, name: str) -> bool:
-    data = parse(path.read_text(encoding="utf-8"), str(path)).data
+def _names_entry(path: Path, kind: RegistryField, name: str) -> bool:
+    data = parse_yaml(path.read_text(encoding="utf-8"), str(path)).data
     return any(_name_at(data, key, kind.tag) == name for key in kind.keys)
 
 

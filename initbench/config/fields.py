@@ -25,11 +25,11 @@ _ROUND = {2**63: "2⁶³"}
 Naming = Callable[[Registry[Any]], str]
 
 
-def _kind(registry: Registry[Any]) -> str:
+def _registry_kind(registry: Registry[Any]) -> str:
     return registry.kind
 
 
-def type_words(field: FieldInfo, name: Naming = _kind, quote: Callable[[object], str] = str) -> str:
+def type_words(field: FieldInfo, name: Naming = _registry_kind, quote: Callable[[object], str] = str) -> str:
     """The field's type and limits in words; `name` words a registry, `quote` a literal value."""
     return " or ".join(dict.fromkeys(_describe(field.annotation, field.metadata, name, quote)))
 
@@ -63,14 +63,14 @@ def as_yaml(value: Any) -> str:
 def _describe(
     annotation: Any, metadata: list[Any], name: Naming, quote: Callable[[object], str]
 ) -> Iterator[str]:
-    chosen = next((item for item in metadata if isinstance(item, Choice)), None)
-    if chosen is not None:
-        yield name(chosen.registry)
+    choice = next((item for item in metadata if isinstance(item, Choice)), None)
+    if choice is not None:
+        yield name(choice.registry)
         return
     origin = get_origin(annotation)
     if origin is Annotated:
-        inner, *own = get_args(annotation)
-        yield from _describe(inner, [*_flat(own), *metadata], name, quote)
+        inner, *annotations = get_args(annotation)
+        yield from _describe(inner, [*_flatten(annotations), *metadata], name, quote)
     elif origin in (Union, types.UnionType):
         for member in get_args(annotation):
             yield from _describe(member, [] if member is type(None) else metadata, name, quote)
@@ -86,16 +86,16 @@ def _describe(
         yield _NAMES.get(annotation, str(annotation)) + _limits(metadata)
 
 
-def _flat(metadata: list[Any]) -> Iterator[Any]:
+def _flatten(metadata: list[Any]) -> Iterator[Any]:
     for item in metadata:
         yield from item.metadata if isinstance(item, FieldInfo) else [item]
 
 
 def _limits(metadata: list[Any]) -> str:
-    found = [
+    limits = [
         f"{sign} {_ROUND.get(bound, f'{bound:,}' if isinstance(bound, int) else f'{bound:g}')}"
         for item in metadata
         for name, sign in _BOUNDS
         if (bound := getattr(item, name, None)) is not None
     ]
-    return " " + ", ".join(found) if found else ""
+    return " " + ", ".join(limits) if limits else ""

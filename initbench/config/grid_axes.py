@@ -32,15 +32,15 @@ class ResolvedAxes:
     points: tuple[Mapping[str, AxisValue], ...]
     plain: tuple[Override, ...]
     """Overrides that hold at every point."""
-    given: frozenset[str]
+    overridden_keys: frozenset[str]
     """Keys that the command line says something about."""
     is_changed: bool
     """Whether the command line has changed the file's axes."""
     excluded: int
-    place_of_tune: str
+    tune_position: str
 
 
-def swept(
+def resolve_axes(
     config: SweepConfig, document: Document, file: str, overrides: Sequence[Override]
 ) -> tuple[ResolvedAxes | None, list[ConfigIssue]]:
     """The points of `config` under `overrides`; None where there are faults, and these."""
@@ -69,42 +69,48 @@ class _SweepAxes:
         """Gather the axes, the file's first."""
         self._check_file()
         for name, axes in (("grid", self.config.grid or {}), ("zip", self.config.zip or {})):
-            into = self.grid if name == "grid" else self.together
+            target = self.grid if name == "grid" else self.together
             for key, values in axes.items():
-                into[key] = [AxisValue(v, self._place((name, key, i))) for i, v in enumerate(values)]
+                target[key] = [AxisValue(v, self._position_of((name, key, i))) for i, v in enumerate(values)]
         for i, keys in enumerate(self.config.include or []):
-            self.include.append({k: AxisValue(v, self._place(("include", i, k))) for k, v in keys.items()})
+            self.include.append(
+                {k: AxisValue(v, self._position_of(("include", i, k))) for k, v in keys.items()}
+            )
         for override in self.overrides:
-            self._override(override)
+            self._apply_override(override)
         lengths = {len(cells) for cells in self.together.values()}
         if len(lengths) > 1:
-            told = ", ".join(f"{key} has {len(cells)}" for key, cells in self.together.items())
-            where = next(one.where for one in self.overrides if dotted_key(one.path) in self.together)
-            self.faults.append(ConfigIssue(where, "zip", f"needs equally many values for each key: {told}"))
+            lengths_text = ", ".join(f"{key} has {len(cells)}" for key, cells in self.together.items())
+            where = next(
+                override.where for override in self.overrides if dotted_key(override.path) in self.together
+            )
+            self.faults.append(
+                ConfigIssue(where, "zip", f"needs equally many values for each key: {lengths_text}")
+            )
 
     def points(self) -> ResolvedAxes | None:
         """What the axes span, less what is excluded, and what is included."""
         axes = grid_points.axes_of(self.grid, self.together)
-        if grid_points.size(axes) > MOST_POINTS:
-            problem = f"spans {grid_points.size(axes):,} points; the limit is {MOST_POINTS:,}"
-            self.faults.append(ConfigIssue(self._place(("grid",)), "grid", problem))
+        if grid_points.count_points(axes) > MOST_POINTS:
+            problem = f"spans {grid_points.count_points(axes):,} points; the limit is {MOST_POINTS:,}"
+            self.faults.append(ConfigIssue(self._position_of(("grid",)), "grid", problem))
             return None
-        spanned = list(grid_points.product(axes)) if axes or not self.include else []
-        kept = [cells for cells in spanned if not self._is_excluded(cells)]
-        found = [*kept, *self.include]
-        if not found:
-            self.faults.append(ConfigIssue(self._place(("exclude",)), "exclude", "leaves no point"))
+        spanned = list(grid_points.expand_axes(axes)) if axes or not self.include else []
+        included = [cells for cells in spanned if not self._is_excluded(cells)]
+        points = [*included, *self.include]
+        if not points:
+            self.faults.append(ConfigIssue(self._position_of(("exclude",)), "exclude", "leaves no point"))
             return None
         return ResolvedAxes(
-            points=tuple(found),
+            points=tuple(points),
             plain=tuple(self.plain),
-            given=frozenset(dotted_key(override.path) for override in self.overrides),
+            overridden_keys=frozenset(dotted_key(override.path) for override in self.overrides),
             is_changed=bool(self.changed),
-            excluded=len(spanned) - len(kept),
-            place_of_tune=self._place_of_tune(),
+            excluded=len(spanned) - len(included),
+            tune_position=self._tune_position(),
         )
 
-    def _override(self, override: Override) -> None:
+    def _apply_override(self, override: Override) -> None:
         """A list of values is an axis; one value holds at every point, and is an axis's only one."""
         key = dotted_key(override.path)
         if override.is_axis and override.path == ("seeds",):
@@ -124,7 +130,7 @@ class _SweepAxes:
             cells *= len(axis[key])
         (self.grid if axis is None else axis)[key] = cells
         if not override.is_axis:
-            self.include = [{**one, key: cells[0]} if key in one else one for one in self.include]
+            self.include = [{**extra, key: cells[0]} if key in extra else extra for extra in self.include]
 
     def _is_excluded(self, cells: Mapping[str, AxisValue]) -> bool:
         keys = {key: cell.value for key, cell in cells.items()}
@@ -137,44 +143,46 @@ class _SweepAxes:
             lists += [((name, i), keys) for i, keys in enumerate(getattr(self.config, name) or [])]
         for path, keys in lists:
             for key in keys:
-                self.faults += self._of_key((*path, key), key)
+                self.faults += self._key_issues((*path, key), key)
         for key in grid.keys() & together.keys():
-            self._refuse(("zip", key), "stands in grid as well")
-        self.faults += self._of_excluded({**grid, **together})
+            self._add_issue(("zip", key), "stands in grid as well")
+        self.faults += self._exclusion_issues({**grid, **together})
 
-    def _of_key(self, path: KeyPath, key: str) -> Iterator[ConfigIssue]:
+    def _key_issues(self, path: KeyPath, key: str) -> Iterator[ConfigIssue]:
         if not KEY.fullmatch(key):
-            yield self._fault(path, f"{key!r} is not a key such as train.lr")
+            yield self._issue(path, f"{key!r} is not a key such as train.lr")
         elif key.partition(".")[0] in NOT_SWEPT:
             beside = "; give seeds beside grid" if key == "seeds" else ""
-            yield self._fault(path, f"is no axis: a point has it from its sweep{beside}")
+            yield self._issue(path, f"is no axis: a point has it from its sweep{beside}")
         elif self.config.tune is not None and key == self.config.tune.key:
-            yield self._fault(path, "is tuned for each point, under tune; leave it out here")
+            yield self._issue(path, "is tuned for each point, under tune; leave it out here")
 
-    def _of_excluded(self, axes: Mapping[str, Sequence[Any]]) -> Iterator[ConfigIssue]:
+    def _exclusion_issues(self, axes: Mapping[str, Sequence[Any]]) -> Iterator[ConfigIssue]:
         """What is excluded has to be there: a misprint would leave nothing out."""
         for i, wanted in enumerate(self.config.exclude or []):
             for key, value in wanted.items():
                 if key not in axes:
-                    yield self._fault(("exclude", i, key), "is a key of neither grid nor zip")
-                elif not any(grid_points.equal_values(value, one) for one in axes[key]):
-                    yield self._fault(
+                    yield self._issue(("exclude", i, key), "is a key of neither grid nor zip")
+                elif not any(grid_points.equal_values(value, axis_value) for axis_value in axes[key]):
+                    yield self._issue(
                         ("exclude", i, key), "is none of the values that the key takes", value=True
                     )
 
-    def _refuse(self, path: KeyPath, problem: str) -> None:
-        self.faults.append(self._fault(path, problem))
+    def _add_issue(self, path: KeyPath, problem: str) -> None:
+        self.faults.append(self._issue(path, problem))
 
-    def _fault(self, path: KeyPath, problem: str, *, value: bool = False) -> ConfigIssue:
-        return ConfigIssue(self._place(path, of_key=not value), dotted_key(path), problem)
+    def _issue(self, path: KeyPath, problem: str, *, value: bool = False) -> ConfigIssue:
+        return ConfigIssue(self._position_of(path, of_key=not value), dotted_key(path), problem)
 
-    def _place_of_tune(self) -> str:
-        return "" if self.config.tune is None else self._place(("tune", self.config.tune.key), of_key=True)
+    def _tune_position(self) -> str:
+        return (
+            "" if self.config.tune is None else self._position_of(("tune", self.config.tune.key), of_key=True)
+        )
 
-    def _place(self, path: KeyPath, *, of_key: bool = False) -> str:
+    def _position_of(self, path: KeyPath, *, of_key: bool = False) -> str:
         positions = self.document.positions
         for end in range(len(path), 0, -1):
-            found = (positions.key if of_key or end < len(path) else positions.value)(path[:end])
-            if found is not None:
-                return f"{self.file}:{found[0]}:{found[1]}"
+            position = (positions.key if of_key or end < len(path) else positions.value)(path[:end])
+            if position is not None:
+                return f"{self.file}:{position[0]}:{position[1]}"
         return f"{self.file}:1:1"

@@ -36,12 +36,12 @@ def axes_of(grid: Mapping[str, Sequence[Any]], together: Mapping[str, Sequence[A
     return axes
 
 
-def size(axes: Iterable[Axis]) -> int:
+def count_points(axes: Iterable[Axis]) -> int:
     """How many points the axes span."""
     return prod(len(axis.steps) for axis in axes)
 
 
-def product(axes: Sequence[Axis]) -> Iterator[dict[str, Any]]:
+def expand_axes(axes: Sequence[Axis]) -> Iterator[dict[str, Any]]:
     """Every combination of the axes' steps, the last axis changing fastest; one empty point without axes."""
     keys = [key for axis in axes for key in axis.keys]
     for steps in itertools.product(*(axis.steps for axis in axes)):
@@ -53,9 +53,9 @@ def matches(point: Keys, wanted: Keys) -> bool:
     return all(key in point and equal_values(point[key], value) for key, value in wanted.items())
 
 
-def equal_values(one: Any, other: Any) -> bool:
+def equal_values(first: Any, second: Any) -> bool:
     """Whether two values of a config mean the same: 1 and 1.0 do, 1 and true do not."""
-    return bool(_canonical(one) == _canonical(other))
+    return bool(_canonical(first) == _canonical(second))
 
 
 def _canonical(value: Any) -> Any:

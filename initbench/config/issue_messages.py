@@ -47,12 +47,12 @@ def syntax_problem(error: yaml.MarkedYAMLError) -> str:
     """What PyYAML's scanner or parser found, in plain words."""
     problem = error.problem or error.context or "is not valid YAML"
     words = next((re.sub(old, new, problem) for old, new in _PLAIN_WORDS if re.match(old, problem)), problem)
-    opened, found = error.context_mark, error.problem_mark
-    if (spaced := _missing_space_near(opened, found)) is not None:
+    context_mark, problem_mark = error.context_mark, error.problem_mark
+    if (spaced := _missing_space_near(context_mark, problem_mark)) is not None:
         return spaced
-    if opened is None or found is None or opened.line == found.line:
+    if context_mark is None or problem_mark is None or context_mark.line == problem_mark.line:
         return words
-    return f"{words} (it begins on line {opened.line + 1})"
+    return f"{words} (it begins on line {context_mark.line + 1})"
 
 
 def _missing_space_near(*marks: yaml.Mark | None) -> str | None:
@@ -105,8 +105,10 @@ def unknown_key(key: str, siblings: tuple[str, ...]) -> str:
     word = normalize_name(key)
     if key in _OF_THE_OPTIMIZER and "optimizer" in siblings:
         return f"unknown key; it is an option of the optimizer: optimizer: {{name: ..., {key}: ...}}"
-    meant = next((sibling for sibling in siblings if word in map(normalize_name, _words_for(sibling))), None)
-    guess = meant or nearest_name(key, siblings)
+    synonym = next(
+        (sibling for sibling in siblings if word in map(normalize_name, _spellings(sibling))), None
+    )
+    guess = synonym or nearest_name(key, siblings)
     if guess is not None:
         return f"unknown key; did you mean {guess!r}?"
     if "." in key:
@@ -114,11 +116,11 @@ def unknown_key(key: str, siblings: tuple[str, ...]) -> str:
     return f"unknown key; choose from {', '.join(siblings)}" if siblings else "unknown key"
 
 
-def _words_for(key: str) -> list[str]:
+def _spellings(key: str) -> list[str]:
     return [key, *_KEY_WORDS.get(key, "").split(", ")]
 
 
-def _other(message: str) -> str:
+def _reworded(message: str) -> str:
     """Pydantic's own sentence, shaped like ours."""
     for prefix, words in (
         ("Input should be ", "must be "),
@@ -151,7 +153,7 @@ def issue_text(entry: Any) -> str:
     value = entry["input"]
     template = _SENTENCES.get(entry["type"])
     if template is None:
-        return _other(entry["msg"])
+        return _reworded(entry["msg"])
     bounds = {
         name: int(bound) if isinstance(bound, float) and bound.is_integer() else bound
         for name, bound in entry.get("ctx", {}).items()
@@ -187,14 +189,14 @@ def _hint(value: Any, nouns: Mapping[str, None]) -> str | None:
     if "text" in nouns:
         return None if isinstance(value, list | tuple | dict) else f"write {_as_text(value)}"
     if isinstance(value, str):
-        meant = missing_space_advice(value) if "a mapping" in nouns else _meant(value, nouns)
-        return meant or (f"did you mean {guess!r}?" if (guess := misspelt(value, quoted)) else None)
+        meant = missing_space_advice(value) if "a mapping" in nouns else _suggested_value(value, nouns)
+        return meant or (f"did you mean {guess!r}?" if (guess := closest_spelling(value, quoted)) else None)
     if "a whole number" in nouns and isinstance(value, float) and value.is_integer():
         return f"write {int(value)}"
     return None
 
 
-def misspelt(word: str, choices: Sequence[str]) -> str | None:
+def closest_spelling(word: str, choices: Sequence[str]) -> str | None:
     """Return the choice that `word` is a slip of the pen for; `fp16` is none of `bf16`."""
     folded = {normalize_name(choice): choice for choice in choices}
     swapped = [
@@ -208,7 +210,7 @@ def _as_text(value: Any) -> str:
     return "''" if value is None else repr(str(value).lower() if isinstance(value, bool) else str(value))
 
 
-def _meant(value: str, nouns: Mapping[str, None]) -> str | None:
+def _suggested_value(value: str, nouns: Mapping[str, None]) -> str | None:
     """What to write where text stands for a truth value, a number or a list."""
     word = value.strip()
     if "true or false" in nouns and word.lower() in _TRUTH:

@@ -23,9 +23,9 @@ def json_schema() -> str:
     `kind` decides which of the schemas a file has to fit; without it the file declares an experiment.
     """
     models: list[type[BaseModel]] = [ExperimentConfig, *_OTHERS.values()]
-    _, made = models_json_schema([(model, "validation") for model in models])
-    schemas: dict[str, Any] = made["$defs"]
-    shared = _shared(schemas[ExperimentConfig.__name__])
+    _, generated = models_json_schema([(model, "validation") for model in models])
+    schemas: dict[str, Any] = generated["$defs"]
+    shared = _base_schema(schemas[ExperimentConfig.__name__])
     schemas[LessonConfig.__name__]["properties"]["base"] |= shared
     forms = schemas[SweepConfig.__name__]["properties"]["base"]["anyOf"]
     next(form for form in forms if form["type"] == "object").update(shared)
@@ -50,7 +50,7 @@ def _by_kind(kinds: list[str]) -> dict[str, Any]:
     }
 
 
-def _shared(experiment: dict[str, Any]) -> dict[str, Any]:
+def _base_schema(experiment: dict[str, Any]) -> dict[str, Any]:
     """What the base of a lesson or sweep takes: the keys of an experiment that are not their own."""
     properties = {key: value for key, value in experiment["properties"].items() if key not in NOT_IN_ARMS}
     return {"properties": properties, "additionalProperties": False}

@@ -78,12 +78,12 @@ class LessonConfig(Section):
 
     @field_validator("arms", mode="before")
     @classmethod
-    def _empty_arms(cls, given: Any) -> Any:
+    def _empty_arms(cls, arms: Any) -> Any:
         """`plain:` without a value is an arm that changes nothing."""
         return (
-            {name: {} if keys is None else keys for name, keys in given.items()}
-            if isinstance(given, dict)
-            else given
+            {name: {} if keys is None else keys for name, keys in arms.items()}
+            if isinstance(arms, dict)
+            else arms
         )
 
     @field_validator("name")

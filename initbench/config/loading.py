@@ -16,11 +16,11 @@ from pydantic import BaseModel, ValidationError
 
 from initbench.config.bundled_files import config_path, shipped_names
 from initbench.config.config_paths import resolve_paths
-from initbench.config.issue_messages import misspelt
-from initbench.config.overrides import Override, apply, parse_override
+from initbench.config.issue_messages import closest_spelling
+from initbench.config.overrides import Override, apply_overrides, parse_override
 from initbench.config.schema import ExperimentConfig
 from initbench.config.validation_errors import KeyPath, Where, dotted_key, locate_error, to_issues
-from initbench.config.yaml_reader import MAX_BYTES, MAX_DEPTH, REFUSED, Document, parse, scalar
+from initbench.config.yaml_reader import MAX_BYTES, MAX_DEPTH, REFUSED, Document, parse_scalar, parse_yaml
 from initbench.errors import ConfigError, ConfigIssue
 from initbench.registry import nearest_name
 
@@ -31,7 +31,7 @@ Read = Callable[[Document, str, Sequence[Override]], tuple[T | None, list[Config
 """(document, file, overrides) → what it declares, None where that cannot be said, and its faults."""
 
 
-def load(path: Path | str, overrides: Sequence[str], model: type[M]) -> M:
+def load_config(path: Path | str, overrides: Sequence[str], model: type[M]) -> M:
     """Read one config; raises ConfigError with everything that is wrong with it."""
     return load_all([path], overrides, model)[0]
 
@@ -60,16 +60,16 @@ def read_all(
         config, faults = _read_one(str(path), parsed, read)
         configs += [] if config is None else [config]
         on_command_line += [fault for fault in faults if fault.where in order]
-        in_files += sorted((fault for fault in faults if fault.where not in order), key=_place)
+        in_files += sorted((fault for fault in faults if fault.where not in order), key=_sort_position)
     if in_files or on_command_line:
         on_command_line.sort(key=lambda fault: order.index(fault.where))
         raise ConfigError(dict.fromkeys(in_files + on_command_line))
     return configs
 
 
-def _place(fault: ConfigIssue) -> tuple[str, int, int]:
-    place = re.fullmatch(r"(.*):(\d+):(\d+)", fault.where)
-    return (place[1], int(place[2]), int(place[3])) if place else ("", 0, 0)
+def _sort_position(fault: ConfigIssue) -> tuple[str, int, int]:
+    match = re.fullmatch(r"(.*):(\d+):(\d+)", fault.where)
+    return (match[1], int(match[2]), int(match[3])) if match else ("", 0, 0)
 
 
 def _parse_overrides(texts: Sequence[str], *, axes: bool = False) -> tuple[list[Override], list[ConfigIssue]]:
@@ -86,17 +86,17 @@ def _parse_overrides(texts: Sequence[str], *, axes: bool = False) -> tuple[list[
 def load_overrides(overrides: Sequence[str], model: type[M]) -> M:
     """A config made of `key=value` arguments alone; raises ConfigError with everything wrong with them."""
     parsed, faults = _parse_overrides(overrides)
-    config, found = validate_document(model, parse(b"{}", "command line"), "command line", parsed)
+    config, issues = validate_document(model, parse_yaml(b"{}", "command line"), "command line", parsed)
     if config is None or faults:
-        raise ConfigError(dict.fromkeys(faults + found))
+        raise ConfigError(dict.fromkeys(faults + issues))
     return config
 
 
-def changed(config: ExperimentConfig, words: Sequence[str]) -> ExperimentConfig:
+def with_overrides(config: ExperimentConfig, overrides: Sequence[str]) -> ExperimentConfig:
     """Return the config under `key=value` words; raises ConfigError where they do not fit."""
-    overrides = [parse_override(word) for word in words]
+    parsed = [parse_override(word) for word in overrides]
     other, faults = validate_data(
-        ExperimentConfig, apply(config.resolved(), overrides), lambda _path, _of_key: ""
+        ExperimentConfig, apply_overrides(config.resolved(), parsed), lambda _path, _of_key: ""
     )
     if other is None:
         raise ConfigError(faults)
@@ -116,7 +116,7 @@ def read_document(path: str, file: str) -> tuple[Document | None, list[ConfigIss
     Where it cannot be read to its end, None and what is wrong with it; other faults are the document's.
     """
     try:
-        document = parse(_read(path), file)
+        document = parse_yaml(_read(path), file)
     except (OSError, ValueError) as error:
         return None, [ConfigIssue(file, "", _unreadable(Path(path), error))]
     if not document.readable:
@@ -133,13 +133,13 @@ def validate_document(
     kind = document.data.get("kind")
     if kind in ("lesson", "sweep") and model is ExperimentConfig:
         position = document.positions.value(["kind"]) or (1, 1)
-        said = f"is no experiment but a {kind}; use: initbench {kind} {file}"
-        return None, [ConfigIssue(f"{file}:{position[0]}:{position[1]}", "kind", said)]
-    data, faults = _overridden(document, overrides)
+        problem = f"is no experiment but a {kind}; use: initbench {kind} {file}"
+        return None, [ConfigIssue(f"{file}:{position[0]}:{position[1]}", "kind", problem)]
+    data, faults = _apply_fitting_overrides(document, overrides)
     unfit = {fault.where for fault in faults}
     applied = [override for override in overrides if override.where not in unfit]
-    config, found = validate_data(model, data, _where(file, document, applied))
-    return (None if faults else config), faults + found
+    config, issues = validate_data(model, data, _position_finder(file, document, applied))
+    return (None if faults else config), faults + issues
 
 
 def validate_data(model: type[M], data: dict[str, Any], where: Where) -> tuple[M | None, list[ConfigIssue]]:
@@ -148,7 +148,9 @@ def validate_data(model: type[M], data: dict[str, Any], where: Where) -> tuple[M
         return _validate(model, data), []
     except ValidationError as error:
         refused = [dotted_key(at) for at in _refused_paths(data)]
-        return None, [fault for fault in to_issues(error, model, where) if not _follows(fault, refused)]
+        return None, [
+            fault for fault in to_issues(error, model, where) if not _is_consequence(fault, refused)
+        ]
 
 
 def _read(path: str) -> bytes:
@@ -170,21 +172,23 @@ def _unreadable(path: Path, error: OSError | ValueError) -> str:
         return f"no such file: there is no folder {path.parent}"
     if _KEY_WORD.fullmatch(str(path)):
         return f"no such file; to set a key, write {path}=VALUE"
-    if not path.suffix and (shipped := misspelt(path.stem, shipped_names())):
+    if not path.suffix and (shipped := closest_spelling(path.stem, shipped_names())):
         return f"no such file; did you mean the shipped config {shipped!r}?"
-    beside = {found.stem: found for found in sorted(path.parent.iterdir()) if found.suffix == path.suffix}
-    guess = nearest_name(path.stem, beside)  # without the ending, which all have in common
-    return f"no such file; did you mean {beside[guess]}?" if guess else "no such file"
+    siblings = {
+        sibling.stem: sibling for sibling in sorted(path.parent.iterdir()) if sibling.suffix == path.suffix
+    }
+    guess = nearest_name(path.stem, siblings)  # without the ending, which all have in common
+    return f"no such file; did you mean {siblings[guess]}?" if guess else "no such file"
 
 
-def _overridden(
+def _apply_fitting_overrides(
     document: Document, overrides: Sequence[Override]
 ) -> tuple[dict[str, Any], list[ConfigIssue]]:
     """The document's data under the overrides that fit it, and the faults of both."""
     data, faults = document.data, list(document.faults)
     for override in overrides:
         try:
-            data = apply(data, [override])
+            data = apply_overrides(data, [override])
         except ConfigError as error:
             faults += error.issues
     return data, faults
@@ -199,12 +203,12 @@ def _refused_paths(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
             yield from _refused_paths(inner, (*path, key))
 
 
-def _follows(fault: ConfigIssue, refused: Sequence[str]) -> bool:
+def _is_consequence(fault: ConfigIssue, refused: Sequence[str]) -> bool:
     """Whether `fault` only says again that a value is missing which the reader has refused."""
     return repr(REFUSED) in fault.problem or any(f"{fault.key}.".startswith(f"{at}.") for at in refused)
 
 
-def _where(file: str, document: Document, overrides: Sequence[Override]) -> Where:
+def _position_finder(file: str, document: Document, overrides: Sequence[Override]) -> Where:
     """Finds the place of a fault: the override that set the value, else the line that did."""
 
     def where(path: KeyPath, of_key: bool) -> str:
@@ -217,9 +221,9 @@ def _where(file: str, document: Document, overrides: Sequence[Override]) -> Wher
             position = find(path[:end])
             if position is not None:
                 return f"{file}:{position[0]}:{position[1]}"
-            made = [override for override in overrides if override.path[:end] == path[:end]]
-            if made:
-                return made[-1].where
+            setting = [override for override in overrides if override.path[:end] == path[:end]]
+            if setting:
+                return setting[-1].where
         return f"{file}:1:1"
 
     return where
@@ -278,7 +282,7 @@ def _style(text: str) -> str | None:
     if len(lines) > 1 or not printable:  # PyYAML's other styles fold, and lose, some line breaks
         return '"'
     try:
-        plain = scalar(text) == text and text.lower() not in ("y", "n")
+        plain = parse_scalar(text) == text and text.lower() not in ("y", "n")
     except ValueError:
         plain = False
     return None if plain else "'"

@@ -16,7 +16,7 @@ from typing import Any
 
 from initbench.config.issue_messages import yaml_type_name
 from initbench.config.validation_errors import dotted_key
-from initbench.config.yaml_reader import MAX_DEPTH, parse, scalar
+from initbench.config.yaml_reader import MAX_DEPTH, parse_scalar, parse_yaml
 from initbench.errors import ConfigError, ConfigIssue
 
 _LOOKS_LIKE_KEY = re.compile(r"\s*[A-Za-z_][\w.-]*\s*[+:]?=|[+~]{1,2}[A-Za-z_]")
@@ -53,12 +53,12 @@ def split_arguments(args: Sequence[str]) -> tuple[list[str], list[str]]:
     files: list[str] = []
     overrides: list[str] = []
     for arg in args:
-        is_override = (_LOOKS_LIKE_KEY.match(arg) or _parted_by_colon(arg)) and not _exists(arg)
+        is_override = (_LOOKS_LIKE_KEY.match(arg) or _is_separated_by_colon(arg)) and not _exists(arg)
         (overrides if is_override else files).append(arg)
     return files, overrides
 
 
-def _parted_by_colon(arg: str) -> bool:
+def _is_separated_by_colon(arg: str) -> bool:
     """Whether `arg` is a key and its value with a colon between them: `model.depth:3`."""
     key, colon, _ = arg.partition(":")
     return bool(colon) and "." in key and KEY.fullmatch(key) is not None and "/" not in arg
@@ -78,20 +78,20 @@ def parse_override(text: str, *, axes: bool = False) -> Override:
     """
     key, equals, written = (part.strip() for part in text.partition("="))
     if text[:1] in _SIGNS and text.strip(_SIGNS):
-        raise _refused(text, "", _without_sign(text))
-    if not equals and _parted_by_colon(text):
-        raise _refused(text, "", f"write {'='.join(part.strip() for part in text.split(':', 1))}")
+        raise _override_error(text, "", _without_sign(text))
+    if not equals and _is_separated_by_colon(text):
+        raise _override_error(text, "", f"write {'='.join(part.strip() for part in text.split(':', 1))}")
     if written[:1] == "=" or key[-1:] in ("+", "-", ":"):
-        raise _refused(text, "", f"write {key.rstrip('+-:')}={written.lstrip('= ')}")
+        raise _override_error(text, "", f"write {key.rstrip('+-:')}={written.lstrip('= ')}")
     if not equals or not KEY.fullmatch(key):
-        raise _refused(text, "", f"{key!r} is not a key such as train.lr; write key=value")
+        raise _override_error(text, "", f"{key!r} is not a key such as train.lr; write key=value")
     path = tuple(key.split("."))
     if len(path) > MAX_DEPTH:
-        raise _refused(text, "", f"is nested deeper than {MAX_DEPTH} levels, the limit")
+        raise _override_error(text, "", f"is nested deeper than {MAX_DEPTH} levels, the limit")
     if _is_list_of_values(written):
         if axes:
             return Override(path, _flow_value(text, key, f"[{written}]"), text, is_axis=True)
-        raise _refused(text, key, _one_value(key, written))
+        raise _override_error(text, key, _one_value(key, written))
     return Override(path, _value(text, key, written), text)
 
 
@@ -108,24 +108,24 @@ def _value(text: str, key: str, written: str) -> Any:
     if written[:1] in ("[", "{", '"', "'"):
         return _flow_value(text, key, written)
     try:
-        return scalar(written)
+        return parse_scalar(written)
     except ValueError as error:
-        raise _refused(text, key, str(error)) from None
+        raise _override_error(text, key, str(error)) from None
 
 
 def _flow_value(text: str, key: str, written: str) -> Any:
     """The value of brackets, braces or quotes, read as the only key of a document."""
-    document = parse(f"value: {written}", "")
+    document = parse_yaml(f"value: {written}", "")
     if document.faults:
         raise ConfigError(ConfigIssue(f"override {text}", key, fault.problem) for fault in document.faults)
     if list(document.data) != ["value"]:
-        raise _refused(text, key, "holds more than one value")
+        raise _override_error(text, key, "holds more than one value")
     return document.data["value"]
 
 
 def _is_list_of_values(written: str) -> bool:
     """Whether commas at the top level part several values, and not the clauses of a sentence."""
-    values = parse(f"value: [{written}]", "").data.get("value")
+    values = parse_yaml(f"value: [{written}]", "").data.get("value")
     if "," not in written or not isinstance(values, list) or len(values) < 2:
         return False
     return not any(isinstance(value, str) and re.search(r"\s", value) for value in values)
@@ -138,11 +138,11 @@ def _one_value(key: str, written: str) -> str:
     )
 
 
-def _refused(text: str, key: str, problem: str) -> ConfigError:
+def _override_error(text: str, key: str, problem: str) -> ConfigError:
     return ConfigError([ConfigIssue(f"override {text}", key, problem)])
 
 
-def apply(data: dict[str, Any], overrides: Sequence[Override]) -> dict[str, Any]:
+def apply_overrides(data: dict[str, Any], overrides: Sequence[Override]) -> dict[str, Any]:
     """A deep copy of `data` with `overrides` laid over it, later ones winning.
 
     Mappings on the way are made where absent. A name on the way becomes a mapping of that
@@ -150,16 +150,16 @@ def apply(data: dict[str, Any], overrides: Sequence[Override]) -> dict[str, Any]
     stood there whole. Raises ConfigError when the way leads through a number or a list.
     """
     merged = copy.deepcopy(data)
-    faults = [fault for override in overrides if (fault := _lay(merged, override)) is not None]
+    faults = [fault for override in overrides if (fault := _set_value(merged, override)) is not None]
     if faults:
         raise ConfigError(faults)
     return merged
 
 
-def _lay(data: dict[str, Any], override: Override) -> ConfigIssue | None:
-    *way, last = override.path
+def _set_value(data: dict[str, Any], override: Override) -> ConfigIssue | None:
+    *parents, last = override.path
     inside = data
-    for depth, key in enumerate(way, start=1):
+    for depth, key in enumerate(parents, start=1):
         below = inside.get(key)
         if below is None:
             below = {}

@@ -41,13 +41,13 @@ class RegistryField:
 
 def registry_fields() -> list[RegistryField]:
     """Every registry once, in the order in which a config meets them."""
-    found: dict[int, RegistryField] = {}
+    fields: dict[int, RegistryField] = {}
     for key, choice in _choices(ExperimentConfig, ""):
         identity = id(choice.registry)
-        kind = found.setdefault(identity, RegistryField(choice.registry, (), choice.tag, choice.shorthand))
+        kind = fields.setdefault(identity, RegistryField(choice.registry, (), choice.tag, choice.shorthand))
         if key not in kind.keys:
-            found[identity] = replace(kind, keys=(*kind.keys, key))
-    return list(found.values())
+            fields[identity] = replace(kind, keys=(*kind.keys, key))
+    return list(fields.values())
 
 
 def _choices(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, Choice[Any]]]:
@@ -69,8 +69,8 @@ def leaf_types(annotation: Any, metadata: list[Any]) -> Iterator[tuple[Any, Choi
     if choice is not None:
         yield annotation, choice
     elif origin is Annotated:
-        inner, *own = get_args(annotation)
-        yield from leaf_types(inner, own)
+        inner, *annotations = get_args(annotation)
+        yield from leaf_types(inner, annotations)
     elif origin in (Union, types.UnionType):
         for member in get_args(annotation):
             yield from leaf_types(member, [])

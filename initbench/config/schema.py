@@ -32,9 +32,9 @@ _COMPUTES_NOTHING = {"name", "notes", "seeds"}
 _FINDS_THE_DATA = {"fallback", "path"}
 
 
-def _key_fault(problem: str, **place: str) -> PydanticCustomError:
+def _key_issue(problem: str, **location: str) -> PydanticCustomError:
     """`at` is a key below the value that is validated, `key` one of the whole config."""
-    return PydanticCustomError("key_fault", "{problem}", {"problem": problem, **place})
+    return PydanticCustomError("key_fault", "{problem}", {"problem": problem, **location})
 
 
 class LrFactors(Section):
@@ -86,11 +86,11 @@ class TrainOptions(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _default_budget(cls, given: Any) -> Any:
+    def _default_budget(cls, options: Any) -> Any:
         """Write the default out, so that a budget has one form."""
-        if isinstance(given, dict) and given.get("steps") is None and given.get("epochs") is None:
-            return {**given, "steps": DEFAULT_STEPS}
-        return given
+        if isinstance(options, dict) and options.get("steps") is None and options.get("epochs") is None:
+            return {**options, "steps": DEFAULT_STEPS}
+        return options
 
     @model_validator(mode="after")
     def _updates_fit_float32(self) -> TrainOptions:
@@ -103,14 +103,14 @@ class TrainOptions(Section):
                 f"the learning rate times lr_factors and weight_decay is {largest:.3g}; at most"
                 f" {MAX_NUMBER:g} is finite in float32"
             )
-            raise _key_fault(problem, at="lr")
+            raise _key_issue(problem, at="lr")
         return self
 
     @field_validator("epochs")
     @classmethod
     def _one_budget(cls, epochs: float | None, others: ValidationInfo) -> float | None:
         if epochs is not None and others.data.get("steps") is not None:
-            raise _key_fault("give train.steps or train.epochs, not both")
+            raise _key_issue("give train.steps or train.epochs, not both")
         return epochs
 
 
@@ -166,7 +166,7 @@ class ExperimentConfig(Section):
     @classmethod
     def _seeds_differ(cls, seeds: int | list[int]) -> int | list[int]:
         if isinstance(seeds, list) and len(set(seeds)) < len(seeds):
-            raise _key_fault("a seed is listed twice")
+            raise _key_issue("a seed is listed twice")
         return seeds
 
     @model_validator(mode="after")
@@ -180,42 +180,42 @@ class ExperimentConfig(Section):
     def _cross_section_issues(self) -> Iterator[PydanticCustomError]:
         """What is wrong between the sections, each of which is valid alone."""
         if isinstance(self.init.scheme, TransferOptions) and self.init.scheme.source == self.name:
-            yield _key_fault("an experiment cannot start from its own runs", key="init.scheme.from")
+            yield _key_issue("an experiment cannot start from its own runs", key="init.scheme.from")
         if self.init.bias is not None and not self.model.bias:
             problem = f"init.bias={self.init.bias:g} has no use: with model.bias=false there are no biases"
-            yield _key_fault(problem, key="init.bias")
+            yield _key_issue(problem, key="init.bias")
         setting = SchemeContext(bind(self.model.activation), self.model.norm.name, self.model.bias)
         for key, problem in self.init.misfits(setting):
-            yield _key_fault(problem, key=key)
+            yield _key_issue(problem, key=key)
         form, labelled = form_of(self.data), self.data.labelled
         if form is not None and labelled is not None and labelled < form.classes:
             problem = f"{labelled:,} labels are too few for {form.classes:,} classes: each needs one at least"
-            yield _key_fault(problem, key="data.labelled")
+            yield _key_issue(problem, key="data.labelled")
         norm = NORMS[self.model.norm.name]
         for key, batch in self._batch_sizes():
             if batch < norm.min_batch:
                 problem = (
                     f"model.norm={norm.name} needs at least {norm.min_batch} samples a batch, not {batch}"
                 )
-                yield _key_fault(problem, key=key)
+                yield _key_issue(problem, key=key)
             unfit = norm.batch_problem(batch, self.model.norm)
             if unfit is not None:
                 option, sentence = unfit
-                yield _key_fault(f"{sentence} ({key})", key=f"model.norm.{option}".rstrip("."))
+                yield _key_issue(f"{sentence} ({key})", key=f"model.norm.{option}".rstrip("."))
         if norm.acts_on == "weights" and self.model.norm_placement != "before_activation":
             problem = f"{self.model.norm_placement} has no use: model.norm={norm.name} acts on the weights"
-            yield _key_fault(problem, key="model.norm_placement")
+            yield _key_issue(problem, key="model.norm_placement")
         if norm.scale_free and INITS[self.init.scheme.name].needs is SchemeRequirement.FIRST_BATCH:
             scheme = self.init.scheme.name
             problem = f"init.scheme={scheme} rescales weights, which model.norm={norm.name} undoes"
-            yield _key_fault(problem, key="init.scheme")
+            yield _key_issue(problem, key="init.scheme")
 
     def _batch_sizes(self) -> Iterator[tuple[str, int]]:
         """Of training, and of pre-training where it has one of its own, by key."""
         yield "train.batch_size", self.train.batch_size
-        own = getattr(self.init.scheme, "batch_size", None)
-        if own is not None:
-            yield "init.scheme.batch_size", own
+        pretraining_batch = getattr(self.init.scheme, "batch_size", None)
+        if pretraining_batch is not None:
+            yield "init.scheme.batch_size", pretraining_batch
 
     def _build_issues(self) -> Iterator[PydanticCustomError]:
         """What no net for samples of this form can be, as far as the form is known before they are loaded."""
@@ -226,7 +226,7 @@ class ExperimentConfig(Section):
             check(self.model, self.init, input_shape=form.shape, classes=form.classes)
         except ConfigError as error:
             for fault in error.issues:
-                yield _key_fault(fault.problem, key=fault.key)
+                yield _key_issue(fault.problem, key=fault.key)
 
     @property
     def seed_list(self) -> tuple[int, ...]:
@@ -247,9 +247,9 @@ class ExperimentConfig(Section):
         That is everything but `name`, `notes`, `seeds`, and the keys that say where the data set, or weights
         of another net, are to be had. What was found has an identity of its own.
         """
-        kept = {key: value for key, value in self.resolved().items() if key not in _COMPUTES_NOTHING}
-        kept["data"] = {key: value for key, value in kept["data"].items() if key not in _FINDS_THE_DATA}
+        keys = {key: value for key, value in self.resolved().items() if key not in _COMPUTES_NOTHING}
+        keys["data"] = {key: value for key, value in keys["data"].items() if key not in _FINDS_THE_DATA}
         if isinstance(self.init.scheme, TransferOptions):
-            scheme = {key: value for key, value in kept["init"]["scheme"].items() if key != "from"}
-            kept["init"] = {**kept["init"], "scheme": scheme}
-        return kept
+            scheme = {key: value for key, value in keys["init"]["scheme"].items() if key != "from"}
+            keys["init"] = {**keys["init"], "scheme": scheme}
+        return keys

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from initbench.config import grid_points
-from initbench.config.grid_axes import AxisValue, ResolvedAxes, swept
+from initbench.config.grid_axes import AxisValue, ResolvedAxes, resolve_axes
 from initbench.config.loading import read_document, validate_document
-from initbench.config.overrides import Override, apply
+from initbench.config.overrides import Override, apply_overrides
 from initbench.config.schema import ExperimentConfig
 from initbench.config.sweep_schema import (
     LONGEST_NAME,
@@ -50,25 +50,27 @@ def read_sweep(
     built are left out, as long as there are others.
     """
     if document.data.get("kind", "experiment") == "experiment":
-        return _of_experiment(document, file, overrides, check, skip_invalid=skip_invalid)
+        return _read_experiment(document, file, overrides, check, skip_invalid=skip_invalid)
     config, faults = validate_document(SweepConfig, document, file, ())
-    base, problems = _base(document, file)
+    base, problems = _read_base(document, file)
     faults += problems
     if config is None or base is None or faults:
         return None, faults
-    return _made(config, document, file, base, overrides, check, skip_invalid)
+    return _build_sweep(config, document, file, base, overrides, check, skip_invalid)
 
 
-def _of_experiment(
+def _read_experiment(
     document: Document, file: str, overrides: Sequence[Override], check: Check, *, skip_invalid: bool
 ) -> tuple[Sweep | None, list[ConfigIssue]]:
     if document.faults:
         return None, document.faults
     name = document.data.get("name")
-    if not _is_name(name) and not any(one.path == ("name",) for one in overrides):
-        return None, [_fault(file, document.positions.value(["name"]), ("name",), _NAME)]
+    if not _is_name(name) and not any(override.path == ("name",) for override in overrides):
+        return None, [_issue(file, document.positions.value(["name"]), ("name",), _NAME)]
     config = SweepConfig.model_construct(kind="sweep", name=str(name), base=file)
-    return _made(config, document, file, _BaseExperiment(document, file), overrides, check, skip_invalid)
+    return _build_sweep(
+        config, document, file, _BaseExperiment(document, file), overrides, check, skip_invalid
+    )
 
 
 def _is_name(name: Any) -> bool:
@@ -79,10 +81,18 @@ def _renamed(
     config: SweepConfig, overrides: Sequence[Override]
 ) -> tuple[SweepConfig, list[Override], list[ConfigIssue]]:
     """The sweep under its name on the command line, the other overrides, and what is wrong with the name."""
-    named = [one for one in overrides if one.path == ("name",)]
-    rest = [one for one in overrides if one.path != ("name",)]
-    faults = [ConfigIssue(one.where, "name", _NAME) for one in named if not _is_name(one.value)]
-    return config.model_copy(update={"name": named[-1].value} if named else {}), rest, faults
+    name_overrides = [override for override in overrides if override.path == ("name",)]
+    rest = [override for override in overrides if override.path != ("name",)]
+    faults = [
+        ConfigIssue(override.where, "name", _NAME)
+        for override in name_overrides
+        if not _is_name(override.value)
+    ]
+    return (
+        config.model_copy(update={"name": name_overrides[-1].value} if name_overrides else {}),
+        rest,
+        faults,
+    )
 
 
 @dataclass(frozen=True)
@@ -93,27 +103,33 @@ class _BaseExperiment:
     file: str
 
 
-def _base(document: Document, file: str) -> tuple[_BaseExperiment | None, list[ConfigIssue]]:
-    given = document.data.get("base")
+def _read_base(document: Document, file: str) -> tuple[_BaseExperiment | None, list[ConfigIssue]]:
+    base = document.data.get("base")
     node = document.positions.find(("base",))
-    if node is None or not isinstance(given, str | dict) or given == REFUSED:
+    if node is None or not isinstance(base, str | dict) or base == REFUSED:
         return None, []  # is a fault of the schema
-    if isinstance(given, dict):
-        place = document.positions.key
+    if isinstance(base, dict):
+        key_position = document.positions.key
         faults = [
-            _fault(file, place(("base", key)), ("base", key), "belongs to the sweep; leave it out here")
+            _issue(
+                file, key_position(("base", key)), ("base", key), "belongs to the sweep; leave it out here"
+            )
             for key in NOT_SWEPT[:3]
-            if key in given
+            if key in base
         ]
-        return _BaseExperiment(Document(given, Positions(node), []), file), faults
-    path = given if file == "<stdin>" else str(Path(file).parent / given)
-    found, faults = read_document(path, path)
-    if found is None:
-        return None, [_fault(file, node.position, ("base",), f"{one.where} {one.problem}") for one in faults]
-    return (None, found.faults) if found.faults else (_BaseExperiment(found, path), [])
+        return _BaseExperiment(Document(base, Positions(node), []), file), faults
+    path = base if file == "<stdin>" else str(Path(file).parent / base)
+    base_document, faults = read_document(path, path)
+    if base_document is None:
+        return None, [
+            _issue(file, node.position, ("base",), f"{fault.where} {fault.problem}") for fault in faults
+        ]
+    return (
+        (None, base_document.faults) if base_document.faults else (_BaseExperiment(base_document, path), [])
+    )
 
 
-def _made(
+def _build_sweep(
     config: SweepConfig,
     document: Document,
     file: str,
@@ -123,18 +139,18 @@ def _made(
     skip_invalid: bool,
 ) -> tuple[Sweep | None, list[ConfigIssue]]:
     config, rest, unfit = _renamed(config, overrides)
-    axes, faults = swept(config, document, file, rest)
+    axes, faults = resolve_axes(config, document, file, rest)
     if axes is None or faults or unfit:
         return None, unfit + faults
     builder = _SweepBuilder(config, base, axes)
     builder.build()
     labels = builder.labels
     faults = [
-        _fault(file, _nearest(document, path), path, said)
-        for path, said in check(document.data, labels, axes.is_changed)
+        _issue(file, _nearest_position(document, path), path, problem)
+        for path, problem in check(document.data, labels, axes.is_changed)
     ]
     if builder.invalid and not (skip_invalid and builder.points):
-        faults += builder.gathered()
+        faults += builder.merged_faults()
     if faults:
         return None, faults
     return builder.sweep(), []
@@ -148,8 +164,8 @@ class _SweepBuilder:
         self.points: list[Point] = []
         self.invalid: list[SkippedPoint] = []
         self._config, self._base, self._axes = config, base, axes
-        self._tune = None if config.tune is None or config.tune.key in axes.given else config.tune
-        self._tune_place = axes.place_of_tune
+        self._tune = None if config.tune is None or config.tune.key in axes.overridden_keys else config.tune
+        self._tune_place = axes.tune_position
         line, column = base.document.positions.value(("name",)) or (1, 1)
         self._place_of_name = f"{base.file}:{line}:{column}"
         self._same: dict[str, str] = {}
@@ -157,23 +173,23 @@ class _SweepBuilder:
 
     def build(self) -> None:
         """Make them all."""
-        taken: set[str] = set()
+        labels: set[str] = set()
         for cells in self._axes.points:
             keys = {key: cell.value for key, cell in cells.items()}
             label = grid_points.point_label(keys)
-            if label in taken:
+            if label in labels:
                 label = f"{label}-{grid_points.short_hash(keys)}"
-            if label not in taken:  # else it is the same point, written twice
-                taken.add(label)
+            if label not in labels:  # else it is the same point, written twice
+                labels.add(label)
                 self.labels.append(label)
-                self._add(label, keys, cells)
+                self._add_point(label, keys, cells)
 
-    def _add(self, label: str, keys: dict[str, Any], cells: Mapping[str, AxisValue]) -> None:
-        laid = self._overrides(label, cells)
-        config, faults = validate_document(ExperimentConfig, self._base.document, self._base.file, laid)
+    def _add_point(self, label: str, keys: dict[str, Any], cells: Mapping[str, AxisValue]) -> None:
+        overrides = self._overrides(label, cells)
+        config, faults = validate_document(ExperimentConfig, self._base.document, self._base.file, overrides)
         candidates: list[ExperimentConfig] = []
         if config is not None and not faults and self._tune is not None:
-            data = apply(self._base.document.data, laid)
+            data = apply_overrides(self._base.document.data, overrides)
             candidates, faults = tuning_candidates(self._tune, config, data, self._tune_place)
         if config is None or faults:
             self.invalid.append(SkippedPoint(label, tuple(faults)))
@@ -186,29 +202,29 @@ class _SweepBuilder:
 
     def _overrides(self, label: str, cells: Mapping[str, AxisValue]) -> list[Override]:
         """The point's keys, whole sections before what lies in them, then what the command line says."""
-        laid = [
+        point_overrides = [
             Override(tuple(key.split(".")), cell.value, cell.text or key, cell.position)
             for key, cell in sorted(cells.items(), key=lambda item: item[0].count("."))
         ]
         name = grid_points.point_name(self._config.name, label)
-        own = [
+        sweep_overrides = [
             Override(("kind",), "experiment", "kind"),
             Override(("name",), name, "name", self._place_of_name),
         ]
         if self._config.seeds is not None:
-            own.append(Override(("seeds",), self._config.seeds, "seeds"))
-        return [*own, *laid, *self._axes.plain]
+            sweep_overrides.append(Override(("seeds",), self._config.seeds, "seeds"))
+        return [*sweep_overrides, *point_overrides, *self._axes.plain]
 
-    def gathered(self) -> list[ConfigIssue]:
+    def merged_faults(self) -> list[ConfigIssue]:
         """Each fault once, with the points that have it where not all do."""
-        having: dict[ConfigIssue, list[str]] = {}
-        for one in self.invalid:
-            for fault in one.faults:
-                having.setdefault(fault, []).append(one.label)
-        every = len(self.labels) - len(self._same)
+        labels_by_fault: dict[ConfigIssue, list[str]] = {}
+        for point in self.invalid:
+            for fault in point.faults:
+                labels_by_fault.setdefault(fault, []).append(point.label)
+        point_count = len(self.labels) - len(self._same)
         return [
-            replace(fault, problem=fault.problem + ("" if len(labels) == every else _in_points(labels)))
-            for fault, labels in having.items()
+            replace(fault, problem=fault.problem + ("" if len(labels) == point_count else _in_points(labels)))
+            for fault, labels in labels_by_fault.items()
         ]
 
     def sweep(self) -> Sweep:
@@ -227,9 +243,9 @@ class _SweepBuilder:
 
 
 def _in_points(labels: Sequence[str]) -> str:
-    shown = ", ".join(labels[:_MAX_NAMED])
+    names = ", ".join(labels[:_MAX_NAMED])
     more = len(labels) - _MAX_NAMED
-    return f" (in point{'s' * (len(labels) > 1)} {shown}{f' and {more} more' if more > 0 else ''})"
+    return f" (in point{'s' * (len(labels) > 1)} {names}{f' and {more} more' if more > 0 else ''})"
 
 
 def _identity(config: ExperimentConfig) -> str:
@@ -237,11 +253,11 @@ def _identity(config: ExperimentConfig) -> str:
     return config.model_copy(update={"name": "same", "notes": ""}).model_dump_json()
 
 
-def _nearest(document: Document, path: KeyPath) -> tuple[int, int] | None:
-    found = (document.positions.value(path[:end]) for end in range(len(path), 0, -1))
-    return next((place for place in found if place is not None), None)
+def _nearest_position(document: Document, path: KeyPath) -> tuple[int, int] | None:
+    positions = (document.positions.value(path[:end]) for end in range(len(path), 0, -1))
+    return next((position for position in positions if position is not None), None)
 
 
-def _fault(file: str, position: tuple[int, int] | None, path: KeyPath, problem: str) -> ConfigIssue:
+def _issue(file: str, position: tuple[int, int] | None, path: KeyPath, problem: str) -> ConfigIssue:
     line, column = position or (1, 1)
     return ConfigIssue(f"{file}:{line}:{column}", dotted_key(path), problem)

@@ -59,8 +59,8 @@ class SweepConfig(Section):
     def _equal_lengths(cls, axes: dict[str, Values]) -> dict[str, Values]:
         lengths = {key: len(values) for key, values in axes.items()}
         if len(set(lengths.values())) > 1:
-            told = ", ".join(f"{key} has {n}" for key, n in lengths.items())
-            raise config_issue(f"needs equally many values for each key: {told}")
+            lengths_text = ", ".join(f"{key} has {n}" for key, n in lengths.items())
+            raise config_issue(f"needs equally many values for each key: {lengths_text}")
         return axes
 
 

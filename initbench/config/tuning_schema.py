@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from initbench.config.loading import validate_data
-from initbench.config.overrides import Override, apply
+from initbench.config.overrides import Override, apply_overrides
 from initbench.config.schema import ExperimentConfig
 from initbench.config.validation_errors import dotted_key
 from initbench.errors import ConfigError, ConfigIssue
@@ -37,8 +37,8 @@ class Range(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _list(cls, given: Any) -> Any:
-        return {"values": given} if isinstance(given, list) else given
+    def _list(cls, values: Any) -> Any:
+        return {"values": values} if isinstance(values, list) else values
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
@@ -89,8 +89,8 @@ class Tune(Section):
     @model_validator(mode="after")
     def _one_key(self) -> Self:
         if len(self.keys) != 1:
-            named = f", not {', '.join(self.keys)}" if self.keys else ""
-            raise config_issue(f"takes one key to tune, as train.lr{named}")
+            keys_text = f", not {', '.join(self.keys)}" if self.keys else ""
+            raise config_issue(f"takes one key to tune, as train.lr{keys_text}")
         return self
 
     @property
@@ -110,19 +110,19 @@ class Tune(Section):
 
 
 def tuning_candidates(
-    tune: Tune, config: ExperimentConfig, data: Mapping[str, Any], place: str
+    tune: Tune, config: ExperimentConfig, data: Mapping[str, Any], position: str
 ) -> tuple[list[ExperimentConfig], list[ConfigIssue]]:
     """The arm under each value of the tuned key, and what is wrong with any of them.
 
     Their seeds follow those of the arm, which is `config`, made of `data`; they are not probed.
     """
-    made: list[ExperimentConfig] = []
+    candidates: list[ExperimentConfig] = []
     faults: list[ConfigIssue] = []
     for value in tune.values:
-        candidate, found = _candidate(tune, config, data, value, place)
-        made += [candidate] if candidate else []
-        faults += found
-    return made, faults
+        candidate, issues = _candidate(tune, config, data, value, position)
+        candidates += [candidate] if candidate else []
+        faults += issues
+    return candidates, faults
 
 
 def apply_choice(arm: ExperimentConfig, candidate: ExperimentConfig) -> ExperimentConfig:
@@ -131,22 +131,24 @@ def apply_choice(arm: ExperimentConfig, candidate: ExperimentConfig) -> Experime
 
 
 def _candidate(
-    tune: Tune, config: ExperimentConfig, data: Mapping[str, Any], value: float, place: str
+    tune: Tune, config: ExperimentConfig, data: Mapping[str, Any], value: float, position: str
 ) -> tuple[ExperimentConfig | None, list[ConfigIssue]]:
     key = dotted_key(("tune", tune.key))
     whole = int(value) if value.is_integer() and _is_whole(config, tune.key) else value
     try:
-        laid = apply(dict(data), [Override(tuple(tune.key.split(".")), whole, tune.key, place)])
+        tuned = apply_overrides(dict(data), [Override(tuple(tune.key.split(".")), whole, tune.key, position)])
     except ConfigError as error:
-        return None, [replace(found, where=place, key=key) for found in error.issues]
+        return None, [replace(fault, where=position, key=key) for fault in error.issues]
     first = max(config.seed_list) + 1
-    own = {
+    candidate_keys = {
         "name": f"{config.name}.tune",
         "seeds": list(range(first, first + tune.seeds)),
         "probe": {**config.probe.model_dump(mode="json"), "when": []},
     }
-    candidate, faults = validate_data(ExperimentConfig, {**laid, **own}, lambda _path, _of_key: place)
-    return candidate, [ConfigIssue(place, key, found.problem) for found in faults]
+    candidate, faults = validate_data(
+        ExperimentConfig, {**tuned, **candidate_keys}, lambda _path, _of_key: position
+    )
+    return candidate, [ConfigIssue(position, key, fault.problem) for fault in faults]
 
 
 def _is_whole(config: ExperimentConfig, key: str) -> bool:

@@ -84,11 +84,11 @@ class _Branches:
 def _label(node: Any, part: str | int) -> list[Any] | None:
     """What lies below `part` when it is a label that pydantic put in, else None."""
     if isinstance(node, _Branches):
-        named = [member for member in node.members if getattr(member, "__name__", None) == part]
-        return named or list(node.members)
+        members = [member for member in node.members if getattr(member, "__name__", None) == part]
+        return members or list(node.members)
     if isinstance(node, Choice):
-        named = [options_model(entry, node.tag) for entry in node.registry if part in (entry.name, ANY)]
-        return named or None
+        members = [options_model(entry, node.tag) for entry in node.registry if part in (entry.name, ANY)]
+        return members or None
     return None
 
 
@@ -117,8 +117,8 @@ def to_issues(error: ValidationError, model: type[BaseModel], where: Where) -> l
     """One Fault for each thing that `error` says is wrong with data meant for `model`."""
     groups: dict[Any, list[tuple[ErrorLocation, Any]]] = {}
     for index, entry in enumerate(error.errors(include_url=False)):
-        place = locate_error(model, entry["loc"])
-        groups.setdefault(index if place.union is None else place.union, []).append((place, entry))
+        location = locate_error(model, entry["loc"])
+        groups.setdefault(index if location.union is None else location.union, []).append((location, entry))
         if len(groups) > MAX_FAULTS:
             break
     faults = [fault for group in groups.values() for fault in _faults(group, where)]
@@ -133,21 +133,21 @@ def to_issues(error: ValidationError, model: type[BaseModel], where: Where) -> l
 
 def _faults(group: list[tuple[ErrorLocation, Any]], where: Where) -> Iterator[ConfigIssue]:
     """Faults of one value: where all branches of a union refuse it, one sentence names them all."""
-    top = min(len(place.path) for place, _ in group)
+    top = min(len(location.path) for location, _ in group)
     specific = [pair for pair in group if pair[1]["type"] not in NOUNS or len(pair[0].path) > top]
     if specific:
-        yield from (_fault(place, entry, where) for place, entry in specific)
+        yield from (_fault(location, entry, where) for location, entry in specific)
     else:
-        place, problem = group[0][0], type_mismatch([entry for _, entry in group])
-        yield ConfigIssue(where(place.path, False), dotted_key(place.path), problem)
+        location, problem = group[0][0], type_mismatch([entry for _, entry in group])
+        yield ConfigIssue(where(location.path, False), dotted_key(location.path), problem)
 
 
-def _fault(place: ErrorLocation, entry: Any, where: Where) -> ConfigIssue:
-    path, code, ctx = place.path, entry["type"], entry.get("ctx", {})
+def _fault(location: ErrorLocation, entry: Any, where: Where) -> ConfigIssue:
+    path, code, ctx = location.path, entry["type"], entry.get("ctx", {})
     if code == "missing" and isinstance(path[-1], int):
         path, problem = path[:-1], f"needs more values, has {len(entry['input'])}"
     elif code == "extra_forbidden":
-        problem = unknown_key(str(path[-1]), place.siblings)
+        problem = unknown_key(str(path[-1]), location.siblings)
     elif code.startswith("choice_") or code == "key_fault":
         problem = str(ctx["problem"])
         path = _steps(ctx["key"]) if "key" in ctx else path + _steps(ctx.get("at", ""))

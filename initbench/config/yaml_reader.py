@@ -94,7 +94,7 @@ class Document:
     """False when reading stopped before the end, so that `data` is not the whole document."""
 
 
-def scalar(text: str) -> Any:
+def parse_scalar(text: str) -> Any:
     """The value of a plain scalar; raises ValueError for one that is ambiguous or too long."""
     if _WHOLE.fullmatch(text):
         return _whole(text)
@@ -131,7 +131,7 @@ def _refuse_too_long(text: str, noun: str) -> None:
         raise ValueError(f"a {noun} has at most {MAX_DIGITS} digits, this one has {len(text)}")
 
 
-def parse(text: str | bytes, file: str) -> Document:
+def parse_yaml(text: str | bytes, file: str) -> Document:
     """Read one YAML mapping; whatever `text` is, the answer is data or faults, never an exception."""
     raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
     if len(raw) > MAX_BYTES:
@@ -139,15 +139,15 @@ def parse(text: str | bytes, file: str) -> Document:
     try:
         return _YamlReader(raw.decode("utf-8"), file).document()
     except UnicodeDecodeError as error:
-        before = raw[: error.start].decode("utf-8")
-        return _unreadable(file, before, f"is not UTF-8 text: byte 0x{raw[error.start]:02x}")
+        text_before = raw[: error.start].decode("utf-8")
+        return _unreadable(file, text_before, f"is not UTF-8 text: byte 0x{raw[error.start]:02x}")
     except yaml.reader.ReaderError as error:
-        before = raw.decode("utf-8")[: error.position]
-        return _unreadable(file, before, f"the character U+{error.character:04X} is not allowed")
+        text_before = raw.decode("utf-8")[: error.position]
+        return _unreadable(file, text_before, f"the character U+{error.character:04X} is not allowed")
 
 
-def _unreadable(file: str, before: str, problem: str) -> Document:
-    line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+def _unreadable(file: str, text_before: str, problem: str) -> Document:
+    line, column = text_before.count("\n") + 1, len(text_before) - text_before.rfind("\n")
     return _document(None, [ConfigIssue(f"{file}:{line}:{column}", "", problem)])
 
 
@@ -245,7 +245,7 @@ class _YamlReader(yaml.SafeLoader):
 
     def _scalar(self, event: Any, path: KeyPath) -> Any:
         try:
-            return scalar(event.value) if event.implicit[0] else unicode_text(event.value)
+            return parse_scalar(event.value) if event.implicit[0] else unicode_text(event.value)
         except ValueError as error:
             self._fault(str(error), _position(event.start_mark), path)
             return REFUSED
@@ -273,7 +273,7 @@ class _YamlReader(yaml.SafeLoader):
         return entries
 
     def _key(self, path: KeyPath, at: Position) -> str | None:
-        before = len(self.faults)
+        fault_count = len(self.faults)
         merge = self.check_event(yaml.ScalarEvent) and self.current_event.style is None
         key = self._compose((*path, REFUSED), None).value
         if merge and key == "<<":
@@ -281,7 +281,7 @@ class _YamlReader(yaml.SafeLoader):
         elif not isinstance(key, str):
             advice = "" if key is None or isinstance(key, list | dict) else "; put it in quotes"
             self._fault(f"a key must be text, not {yaml_type_name(key)}{advice}", at, path)
-        return None if len(self.faults) > before else str(key)
+        return None if len(self.faults) > fault_count else str(key)
 
     def _alias(self, event: Any, path: KeyPath, at: Position, key_position: Position) -> YamlNode:
         self.alias_count += 1

@@ -33,10 +33,10 @@ class Augment:
     def __call__(self, x: Tensor, seeds: Sequence[int], step: int) -> Tensor:
         """Changed copies of the batches x (K, B, C, H, W) that runs with `seeds` (K) see at `step`."""
         draws = [self._draw(x.shape[1], seed, step) for seed in seeds]
-        places, mirrored = (torch.cat(drawn).to(x.device) for drawn in zip(*draws, strict=True))
+        offsets, mirrored = (torch.cat(drawn).to(x.device) for drawn in zip(*draws, strict=True))
         images = x.flatten(0, 1)
         if self.crop:
-            images = self._cropped(images, places)
+            images = self._cropped(images, offsets)
         if self.flip:
             images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
         return images.view(x.shape)
@@ -44,13 +44,13 @@ class Augment:
     def _draw(self, batch: int, seed: int, step: int) -> tuple[Tensor, Tensor]:
         """Places of the crops (B, 2), 0 … 2c, and which images are mirrored (B,)."""
         stream = stream_generator(seed, "augment", step)
-        places = torch.randint(2 * self.crop + 1, (batch, 2), generator=stream)
-        return places, torch.randint(2, (batch,), generator=stream).bool()
+        offsets = torch.randint(2 * self.crop + 1, (batch, 2), generator=stream)
+        return offsets, torch.randint(2, (batch,), generator=stream).bool()
 
-    def _cropped(self, images: Tensor, places: Tensor) -> Tensor:
+    def _cropped(self, images: Tensor, offsets: Tensor) -> Tensor:
         """The window of each image (N, C, H, W) at its place (N, 2) after padding."""
         height, width = images.shape[-2:]
         padded = pad(images, [self.crop] * 4, value=self.black)
         windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view: (N, C, 2c+1, 2c+1, H, W)
         image = torch.arange(len(images), device=images.device)
-        return windows[image, :, places[:, 0], places[:, 1]]
+        return windows[image, :, offsets[:, 0], offsets[:, 1]]

@@ -21,13 +21,13 @@ def select_classes(raw: RawData, labels: Sequence[int]) -> RawData:
     unknown = [label for label in labels if label not in present]
     if unknown:
         raise DataError(
-            f"data.classes lists {_listed(unknown)}, of which the data set has no training sample;"
-            f" its labels are {_listed(sorted(present))}"
+            f"data.classes lists {_format_labels(unknown)}, of which the data set has no training sample;"
+            f" its labels are {_format_labels(sorted(present))}"
         )
     new_label = torch.full((raw.classes,), -1)
     new_label[list(labels)] = torch.arange(len(labels))
-    x_train, y_train = _kept(raw.x_train, raw.y_train, new_label)
-    x_test, y_test = _kept(raw.x_test, raw.y_test, new_label)
+    x_train, y_train = _select(raw.x_train, raw.y_train, new_label)
+    x_test, y_test = _select(raw.x_test, raw.y_test, new_label)
     if not len(y_test):
         raise DataError(f"data.classes={list(labels)} leaves no test sample")
     changed = replace(
@@ -35,19 +35,19 @@ def select_classes(raw: RawData, labels: Sequence[int]) -> RawData:
     )
     if raw.x_val is None or raw.y_val is None:
         return changed
-    x_val, y_val = _kept(raw.x_val, raw.y_val, new_label)
+    x_val, y_val = _select(raw.x_val, raw.y_val, new_label)
     if not len(y_val):
         raise DataError(f"data.classes={list(labels)} leaves no validation sample")
     return replace(changed, x_val=x_val, y_val=y_val)
 
 
-def _kept(x: Tensor, y: Tensor, new_label: Tensor) -> tuple[Tensor, Tensor]:
+def _select(x: Tensor, y: Tensor, new_label: Tensor) -> tuple[Tensor, Tensor]:
     relabelled = new_label[y]
     keep = relabelled >= 0
     return x[keep], relabelled[keep]
 
 
-def _listed(labels: Sequence[int]) -> str:
+def _format_labels(labels: Sequence[int]) -> str:
     consecutive = list(labels) == list(range(labels[0], labels[0] + len(labels)))
     if consecutive and len(labels) > 2:
         return f"{labels[0]} … {labels[-1]}"

@@ -204,9 +204,9 @@ class UnavailableError(DataError):
         self.remedies = tuple(remedies)
         lines = [
             missing,
-            *(f"  tried {one}" for one in tried),
+            *(f"  tried {line}" for line in tried),
             "to go on:",
-            *(f"  {one}" for one in remedies),
+            *(f"  {line}" for line in remedies),
         ]
         super().__init__("\n".join(lines))
 
@@ -243,17 +243,17 @@ def form_of(options: DataOptions) -> SampleShape | None:
     classes = form.classes if options.classes is None else len(options.classes)
     shape = form.shape
     if options.resize is not None and len(shape) == 3:
-        shape = (shape[0], *pixels(options.resize))
+        shape = (shape[0], *image_size(options.resize))
     return SampleShape((math.prod(shape),) if options.whiten == "pca" else shape, classes)
 
 
-def pixels(resize: int | list[int]) -> tuple[int, int]:
+def image_size(resize: int | list[int]) -> tuple[int, int]:
     """(height, width) that `data.resize` asks for."""
     return _pair(resize)
 
 
-def _pair(given: int | list[int]) -> tuple[int, int]:
-    first, second = [given] * 2 if isinstance(given, int) else given
+def _pair(value: int | list[int]) -> tuple[int, int]:
+    first, second = [value] * 2 if isinstance(value, int) else value
     return first, second
 
 

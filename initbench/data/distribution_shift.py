@@ -20,7 +20,7 @@ def apply_shift(x: Tensor, options: ShiftOptions, part: str) -> Tensor:
     of the training data. Raises DataError where the images would be moved out of sight.
     """
     unit = 255.0 if x.dtype == torch.uint8 else 1.0
-    changed = _moved(x.to(torch.float32, copy=True), *options.down_right)
+    changed = _translate(x.to(torch.float32, copy=True), *options.down_right)
     changed += options.brightness * unit
     if options.noise:
         stream = stream_generator(_SEED, "data", "shift", part)
@@ -28,7 +28,7 @@ def apply_shift(x: Tensor, options: ShiftOptions, part: str) -> Tensor:
     return changed
 
 
-def _moved(x: Tensor, down: int, right: int) -> Tensor:
+def _translate(x: Tensor, down: int, right: int) -> Tensor:
     """x (N, C, H, W) moved by whole pixels, with black ones in the places that are left."""
     if not (down or right):
         return x

@@ -24,11 +24,11 @@ def split_labelled(y: Tensor, count: int) -> tuple[Tensor, Tensor]:
             f"data.labelled must be from {present:,}, one for each class, to {len(y):,}, the whole training"
             f" split; found {count:,}"
         )
-    kept = torch.zeros(len(y), dtype=torch.bool)
+    is_labelled = torch.zeros(len(y), dtype=torch.bool)
     order = torch.randperm(len(y), generator=stream_generator(_SEED, "data", "labelled"))
     for label, quota in enumerate(_quotas(sizes, count)):
-        kept[order[y[order] == label][:quota]] = True
-    return kept.nonzero().flatten(), (~kept).nonzero().flatten()
+        is_labelled[order[y[order] == label][:quota]] = True
+    return is_labelled.nonzero().flatten(), (~is_labelled).nonzero().flatten()
 
 
 def _quotas(sizes: Tensor, count: int) -> list[int]:
@@ -54,8 +54,8 @@ def corrupt_labels(y: Tensor, classes: int, share: float) -> Tensor:
     if classes < 2:
         raise DataError("data.label_noise needs a second class to name instead, and the data set has one")
     stream = stream_generator(_SEED, "data", "label_noise")
-    chosen = torch.randperm(len(y), generator=stream)[: round(share * len(y))]
-    away = torch.randint(1, classes, (len(y),), generator=stream)
+    corrupted = torch.randperm(len(y), generator=stream)[: round(share * len(y))]
+    offset = torch.randint(1, classes, (len(y),), generator=stream)
     wrong = y.clone()
-    wrong[chosen] = (y + away)[chosen] % classes
+    wrong[corrupted] = (y + offset)[corrupted] % classes
     return wrong

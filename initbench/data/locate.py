@@ -20,12 +20,12 @@ class ResolvedDataset:
     located: LocatedDataset
 
 
-def data_root(named: Path | None) -> Path:
+def data_root(folder: Path | None) -> Path:
     """The data root: `named` (--data-dir or INITBENCH_DATA), else the XDG cache.
 
     It need not exist. Raises DataError when it is something other than a folder.
     """
-    root = expand_user(named).absolute() if named else cache_folder()
+    root = expand_user(folder).absolute() if folder else cache_folder()
     try:
         is_usable = file_kind(root) in ("folder", "missing")
     except OSError as error:
@@ -35,24 +35,24 @@ def data_root(named: Path | None) -> Path:
     return root
 
 
-def resolve(options: DataOptions, source: DataSource) -> ResolvedDataset:
+def resolve_dataset(options: DataOptions, source: DataSource) -> ResolvedDataset:
     """Find or fetch the data set `options.name`, or its `fallback` when it cannot be had.
 
     A set that cannot be had is looked for, and its fallback said through `source.notify`, once for a
     Source, however many configs ask for it. Raises UnavailableError without a fallback, and
     DataError whenever a file is there that cannot be trusted.
     """
-    key = _key(options)
-    known = source.unavailable.get(key)
+    key = _lookup_key(options)
+    previous_error = source.unavailable.get(key)
     try:
-        if known is not None:
-            raise known
+        if previous_error is not None:
+            raise previous_error
         located = DATASETS[options.name].locate(options, source)
     except UnavailableError as error:
         if options.fallback is None:
             raise
         located = _fall_back(options, source)
-        if known is None:
+        if previous_error is None:
             source.notify(
                 f"{error.missing}, so {located.name} is used instead; to get the real set,"
                 f" {error.remedies[0]}"
@@ -75,7 +75,7 @@ def options_used(options: DataOptions, resolved: ResolvedDataset) -> DataOptions
     return stand_in.model_copy(update={**shared, "name": name, "fallback": None})
 
 
-def _key(options: DataOptions) -> str:
+def _lookup_key(options: DataOptions) -> str:
     """What decides where a set is looked for: its name and the options that it alone has."""
     shared = set(DataOptions.model_fields) - {"name"}
     return options.model_dump_json(exclude=shared)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from initbench.data.augment import Augment
 from initbench.data.class_subset import select_classes
-from initbench.data.dataset import DataOptions, RawData, ShiftOptions, pixels
+from initbench.data.dataset import DataOptions, RawData, ShiftOptions, image_size
 from initbench.data.distribution_shift import apply_shift
 from initbench.data.labels import corrupt_labels, split_labelled
 from initbench.data.locate import ResolvedDataset
@@ -97,12 +97,14 @@ def preprocess(resolved: ResolvedDataset, options: DataOptions, device: torch.de
         raw = select_classes(raw, options.classes)
     _check_size(raw, options)
     if options.resize is not None:
-        raw = resize_images(raw, pixels(options.resize))
+        raw = resize_images(raw, image_size(options.resize))
     loaded, labels = zip(*_split(raw, options.val_fraction), strict=True)
     shift, scale = _normalisation(loaded[0], options.normalize)
-    inputs = _whitened([_apply(x, shift, scale) for x in _shifted(loaded, options.shift)], options)
+    inputs = _whiten(
+        [_normalise(x, shift, scale) for x in _shift_evaluation_data(loaded, options.shift)], options
+    )
     whole, val, test = (Split(x=x.to(device), y=y.to(device)) for x, y in zip(inputs, labels, strict=True))
-    train, unlabelled = _labelled(whole, options.labelled)
+    train, unlabelled = _drop_labels(whole, options.labelled)
     noisy = corrupt_labels(train.y.cpu(), raw.classes, options.label_noise)
     wrong = int((noisy != train.y.cpu()).sum())
     train = Split(x=train.x, y=noisy.to(device))
@@ -123,13 +125,13 @@ def preprocess(resolved: ResolvedDataset, options: DataOptions, device: torch.de
     )
 
 
-def renormalised(bundle: PreparedData, normalize: Literal["global", "per_feature"]) -> PreparedData:
+def renormalise(data: PreparedData, normalize: Literal["global", "per_feature"]) -> PreparedData:
     """Return the same data with training inputs normalised as `normalize` says, by what they are now."""
-    shift, scale = _normalisation(bundle.pretraining_x, normalize)
-    return replace(bundle, train=replace(bundle.train, x=_apply(bundle.train.x, shift, scale)))
+    shift, scale = _normalisation(data.pretraining_x, normalize)
+    return replace(data, train=replace(data.train, x=_normalise(data.train.x, shift, scale)))
 
 
-def _shifted(inputs: Sequence[Tensor], shift: ShiftOptions | None) -> list[Tensor]:
+def _shift_evaluation_data(inputs: Sequence[Tensor], shift: ShiftOptions | None) -> list[Tensor]:
     """Train, validation and test inputs, the last two changed by `data.shift`."""
     train, val, test = inputs
     if shift is None:
@@ -137,7 +139,7 @@ def _shifted(inputs: Sequence[Tensor], shift: ShiftOptions | None) -> list[Tenso
     return [train, apply_shift(val, shift, "val"), apply_shift(test, shift, "test")]
 
 
-def _whitened(inputs: list[Tensor], options: DataOptions) -> list[Tensor]:
+def _whiten(inputs: list[Tensor], options: DataOptions) -> list[Tensor]:
     """Normalised train, validation and test inputs under the whitening fitted on the first."""
     if options.whiten == "none":
         return inputs
@@ -145,13 +147,13 @@ def _whitened(inputs: list[Tensor], options: DataOptions) -> list[Tensor]:
     return [whitening(x) for x in inputs]
 
 
-def _labelled(whole: Split, count: int | None) -> tuple[Split, Tensor | None]:
+def _drop_labels(whole: Split, count: int | None) -> tuple[Split, Tensor | None]:
     """The training split with its labels, and the inputs of the samples that lose theirs, if any do."""
     if count is None:
         return whole, None
-    kept, rest = (part.to(whole.x.device) for part in split_labelled(whole.y.cpu(), count))
-    x, y = whole.take(kept)
-    return Split(x=x, y=y), whole.x[rest] if len(rest) else None
+    labelled, unlabelled = (part.to(whole.x.device) for part in split_labelled(whole.y.cpu(), count))
+    x, y = whole.take(labelled)
+    return Split(x=x, y=y), whole.x[unlabelled] if len(unlabelled) else None
 
 
 def _check_applicable(options: DataOptions, x: Tensor, name: str) -> None:
@@ -163,8 +165,8 @@ def _check_applicable(options: DataOptions, x: Tensor, name: str) -> None:
         "augment": options.augment is not None,
         "shift.translate": moved,
     }
-    for key, given in of_images.items():
-        if given:
+    for key, is_set in of_images.items():
+        if is_set:
             raise DataError(
                 f"data.{key} is for images, and a sample of {name} is a list of {x.shape[1]:,} features:"
                 f" leave data.{key} out, or choose a data set of images"
@@ -176,7 +178,7 @@ def _check_size(raw: RawData, options: DataOptions) -> None:
     samples = sum(len(x) for x in (raw.x_train, raw.x_val, raw.x_test) if x is not None)
     shape = tuple(raw.x_train.shape[1:])
     if options.resize is not None:
-        height, width = pixels(options.resize)
+        height, width = image_size(options.resize)
         shape = (shape[0], height, width)
     features = math.prod(shape)
     size = " × ".join(f"{axis:,}" for axis in shape)
@@ -193,18 +195,18 @@ def _check_size(raw: RawData, options: DataOptions) -> None:
 
 
 def _augment(options: DataOptions, x: Tensor, shift: Tensor, scale: Tensor) -> Augment | None:
-    chosen = options.augment
-    if chosen is None or not (chosen.flip or chosen.crop):
+    augment = options.augment
+    if augment is None or not (augment.flip or augment.crop):
         return None
     smallest = min(x.shape[2:])
-    if chosen.crop >= smallest:
+    if augment.crop >= smallest:
         raise DataError(
             f"data.augment.crop must be less than the images' shorter side, {smallest} pixels;"
-            f" found {chosen.crop}"
+            f" found {augment.crop}"
         )
     # What torchvision's RandomCrop(padding) does before Normalize: the padding is a 0, normalised too.
-    black = _apply(torch.zeros(()), shift, scale).item()
-    return Augment(flip=chosen.flip, crop=chosen.crop, black=black)
+    black = _normalise(torch.zeros(()), shift, scale).item()
+    return Augment(flip=augment.flip, crop=augment.crop, black=black)
 
 
 def _split(raw: RawData, val_fraction: float) -> list[tuple[Tensor, Tensor]]:
@@ -233,14 +235,14 @@ def _normalisation(x: Tensor, normalize: Literal["global", "per_feature", "none"
     if normalize == "none":
         return torch.tensor(0.0), torch.tensor(255.0 if x.dtype == torch.uint8 else 1.0)
     per_feature = normalize == "per_feature"
-    mean, std = moments(x, per_feature=per_feature)
+    mean, std = mean_and_std(x, per_feature=per_feature)
     scale = std.float()
     scale[scale == 0] = torch.inf
     shape = x.shape[1:] if per_feature else ()
     return mean.float().view(shape), scale.view(shape)
 
 
-def moments(x: Tensor, *, per_feature: bool) -> tuple[Tensor, Tensor]:
+def mean_and_std(x: Tensor, *, per_feature: bool) -> tuple[Tensor, Tensor]:
     """Mean and population standard deviation of x (N, …) in float64.
 
     Shapes: (D,) with D the product of a sample's shape when `per_feature`, else (1,). Chunks are
@@ -262,5 +264,5 @@ def moments(x: Tensor, *, per_feature: bool) -> tuple[Tensor, Tensor]:
     return mean + origin, (squares / count).sqrt()
 
 
-def _apply(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+def _normalise(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return x.to(torch.float32, copy=True).sub_(shift).div_(scale)

@@ -84,7 +84,7 @@ def unpickle(content: bytes, what: str) -> dict[str, Any]:
     CIFAR can.
     """
     try:
-        _scan(content)
+        _check_operations(content)
         value = _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
     except DataError as error:
         raise DataError(f"{what} is refused: its pickle {error}") from None
@@ -95,7 +95,7 @@ def unpickle(content: bytes, what: str) -> dict[str, Any]:
     return {key: item.values if isinstance(item, _Array) else item for key, item in value.items()}
 
 
-def _scan(content: bytes) -> None:
+def _check_operations(content: bytes) -> None:
     """Refuse a pickle by its operations alone, before any of them is carried out."""
     if len(content) > MAX_BYTES:
         raise DataError(f"has {len(content):,} bytes, more than the limit of {MAX_BYTES:,}")

@@ -44,9 +44,9 @@ class Order:
 SHUFFLED = Order()
 
 
-def order_of(chosen: str, labels: Tensor) -> Order:
+def order_of(name: str, labels: Tensor) -> Order:
     """What `data.order` chooses (`shuffled`, `sorted` or `blocks(k)`) for samples with `labels` (N,)."""
-    if chosen == "shuffled":
+    if name == "shuffled":
         return SHUFFLED
-    size = re.search(r"\d+", chosen)
+    size = re.search(r"\d+", name)
     return Order(labels.cpu(), None if size is None else int(size.group()))

@@ -18,11 +18,11 @@ def stratified_split(labels: Tensor, sizes: Sequence[int], generator: torch.Gene
     assert sum(sizes) == len(labels)
     shuffled = torch.randperm(len(labels), generator=generator)
     shuffled_labels = labels[shuffled]
-    place = torch.empty(len(labels), dtype=torch.float64)
+    position = torch.empty(len(labels), dtype=torch.float64)
     for label in torch.unique(labels):
         members = shuffled_labels == label
         count = int(members.sum())
-        place[members] = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+        position[members] = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     # Stable: members of different classes at the same place stay in their shuffled order.
-    order = shuffled[place.argsort(stable=True)]
+    order = shuffled[position.argsort(stable=True)]
     return [part.sort().values for part in torch.split(order, list(sizes))]

@@ -62,7 +62,7 @@ def check_layout(key: str, shape: Sequence[int]) -> None:
         )
 
 
-def check_labels(y_train: Tensor, y_test: Tensor, chosen: Sequence[int] | None) -> None:
+def check_labels(y_train: Tensor, y_test: Tensor, labels: Sequence[int] | None) -> None:
     """Raise DataError for class numbers with gaps, or nearly as many classes as samples.
 
     Args:
@@ -70,7 +70,7 @@ def check_labels(y_train: Tensor, y_test: Tensor, chosen: Sequence[int] | None) 
         y_test: (N,) int64, from 0.
         chosen: The labels of `data.classes`, which may leave gaps; None where all are used.
     """
-    if chosen is not None:
+    if labels is not None:
         return
     present = torch.unique(y_train)
     classes = int(max(y_train.max(), y_test.max())) + 1
@@ -82,14 +82,16 @@ def check_labels(y_train: Tensor, y_test: Tensor, chosen: Sequence[int] | None) 
     if len(present) == classes:
         return
     absent = sorted(set(range(classes)) - set(present.tolist()))
-    named = ", ".join(map(str, absent[:_MAX_NAMED])) + (", …" if len(absent) > _MAX_NAMED else "")
+    absent_text = ", ".join(map(str, absent[:_MAX_NAMED])) + (", …" if len(absent) > _MAX_NAMED else "")
     if absent == [0]:
         advice = "class numbers count from 0: save y - 1"
     elif set(torch.unique(y_test).tolist()) & set(absent):
         advice = "y_test has samples of classes that cannot be learned"
     else:
         advice = "number the classes 0, 1, … without gaps, or choose them with data.classes"
-    raise DataError(f"y_train has no sample of {len(absent):,} of {classes:,} classes ({named}): {advice}")
+    raise DataError(
+        f"y_train has no sample of {len(absent):,} of {classes:,} classes ({absent_text}): {advice}"
+    )
 
 
 def check_inputs(key: str, x: Tensor) -> None:

@@ -68,25 +68,25 @@ def lint_config(
     def look(
         other: ExperimentConfig, _data: PreparedData, batch: Split, networks: list[Network]
     ) -> TrialResult:
-        return _outcome(_config_subject(other, batch, networks))
+        return _lint_result(_config_subject(other, batch, networks))
 
     attempt = config_attempt(config, data, config.seed_list, taken, look)
-    return _linted(subject, attempt, config.name, config.seed_list, len(batch))
+    return _build_report(subject, attempt, config.name, config.seed_list, len(batch))
 
 
 def _config_subject(config: ExperimentConfig, batch: Split, networks: Sequence[Network]) -> LintTarget:
     return LintTarget(
-        nets=_examined(networks, as_inputs(batch.x), batch.y, None),
+        nets=_probe_modules(networks, as_inputs(batch.x), batch.y, None),
         module=networks[0],
         activation=networks[0].activation,
-        declared={} if _computes_weights(config) else _rules(networks[0], config.init),
+        declared={} if _computes_weights(config) else _declared_rules(networks[0], config.init),
         branch_starts=branch_starts(networks[0], config.init),
         ways=CONFIG_WAYS,
     )
 
 
 @plain_defaults()
-def lint_own(
+def lint_modules(
     modules: Iterable[nn.Module],
     inputs: Tensor | ModelInputs,
     y: Tensor | None = None,
@@ -103,15 +103,15 @@ def lint_own(
     def subject_of(
         modules: Sequence[nn.Module], inputs: ModelInputs, declared: InitOptions | None
     ) -> LintTarget:
-        return _module_subject(modules, _examined(modules, inputs, y, loss, chance), declared)
+        return _module_subject(modules, _probe_modules(modules, inputs, y, loss, chance), declared)
 
     subject = subject_of(made, inputs, declared)
 
     def look(module: nn.Module, inputs: ModelInputs) -> TrialResult:
-        return _outcome(subject_of([module], inputs, None))
+        return _lint_result(subject_of([module], inputs, None))
 
     attempt = ModuleAttempt(made[:TRIAL_NETS], inputs, subject.nets[0].trace, subject.activation, look)
-    return _linted(subject, attempt, target, seeds, len(inputs.main))
+    return _build_report(subject, attempt, target, seeds, len(inputs.main))
 
 
 def _module_subject(
@@ -131,7 +131,7 @@ def _module_subject(
     )
 
 
-def _examined(
+def _probe_modules(
     modules: Sequence[nn.Module],
     inputs: ModelInputs,
     y: Tensor | None,
@@ -145,7 +145,7 @@ def _examined(
     return nets
 
 
-def _linted(
+def _build_report(
     subject: LintTarget,
     attempt: Callable[[str], TrialResult],
     target: str,
@@ -154,12 +154,12 @@ def _linted(
 ) -> LintReport:
     found, coverage = subject.nets[0].trace, subject.nets[0].coverage
     findings = lint(subject)
-    trials = Trials(_outcome(subject), attempt)
+    trials = Trials(_lint_result(subject), attempt)
     advised = [with_advice(finding, trials, subject) for finding in findings]
     return LintReport(target, len(found.uses), tuple(seeds), samples, advised, found.unseen, coverage)
 
 
-def _outcome(subject: LintTarget) -> TrialResult:
+def _lint_result(subject: LintTarget) -> TrialResult:
     levels = {finding.code: finding.level for finding in lint(subject)}
     return TrialResult([net.measurement for net in subject.nets], levels)
 
@@ -169,7 +169,7 @@ def _computes_weights(config: ExperimentConfig) -> bool:
     return NORMS[config.model.norm.name].acts_on == "weights"
 
 
-def _rules(network: Network, init: InitOptions) -> dict[str, LayerRule]:
+def _declared_rules(network: Network, init: InitOptions) -> dict[str, LayerRule]:
     """What the config declares of each weight, where the scheme draws it and nothing changes it after."""
     scheme = INITS[init.scheme.name]
     if scheme.edit is not None or scheme.calibrate is not None or scheme.needs.leaves_no_scale:

@@ -50,7 +50,7 @@ class ModuleSurvey(Survey):
 
 
 @plain_defaults()
-def survey_own(
+def survey_modules(
     modules: Iterable[nn.Module],
     inputs: Tensor | ModelInputs,
     y: Tensor | None = None,
@@ -76,10 +76,10 @@ def survey_own(
             if len(for_trials) < TRIAL_NETS:
                 for_trials.append(module)
     nets = [net.trace.uses for net in seen]
-    _refuse_unseen(seen[0])
-    _refuse_unlike(nets)
+    _require_weight_layers(seen[0])
+    _require_equal_layers(nets)
     shown = [net.measurement for net in seen]
-    expected = predict_module(nets, x) if len(inputs.tensors) == 1 else _expect_nothing(nets[0])
+    expected = predict_module(nets, x) if len(inputs.tensors) == 1 else _no_prediction(nets[0])
     situation = module_context(nets, expected)
 
     def look(module: nn.Module, inputs: ModelInputs) -> TrialResult:
@@ -112,17 +112,17 @@ def survey_own(
     )
 
 
-def _expect_nothing(uses: Sequence[WeightUse]) -> TheoryPrediction:
+def _no_prediction(uses: Sequence[WeightUse]) -> TheoryPrediction:
     return TheoryPrediction([LayerPrediction() for _ in uses], None, "the module takes several inputs")
 
 
-def _refuse_unseen(net: ModuleProbe) -> None:
+def _require_weight_layers(net: ModuleProbe) -> None:
     if not net.trace.uses:
         reasons = net.coverage.gaps or "nothing multiplies by a weight through torch's functions"
         raise UsageError(f"no weight layer was seen in the pass: {reasons}")
 
 
-def _refuse_unlike(nets: Sequence[Sequence[WeightUse]]) -> None:
+def _require_equal_layers(nets: Sequence[Sequence[WeightUse]]) -> None:
     kinds = {tuple((use.name, use.operation, tuple(use.weight.shape)) for use in uses) for uses in nets}
     if len(kinds) > 1:
         raise UsageError("the modules differ in their layers from seed to seed; probe one seed at a time")

@@ -19,12 +19,12 @@ from initbench.train.network_builder import build_networks
 from initbench.train.outcome import Outcome
 from initbench.train.thread_tuner import usable_threads
 
-QUANTILE = 3.09
+CHANCE_QUANTILE = 3.09
 """Standard deviations that a net which guesses exceeds once in a thousand."""
 MIN_GAIN = 0.25
 """Share of the way from the majority class's share to 1 that a net has to make at least."""
 
-Start = tuple[ExperimentConfig, int]
+VariantStart = tuple[ExperimentConfig, int]
 """A config and a seed."""
 
 
@@ -51,7 +51,7 @@ class LearningThreshold:
         exceeds p + z·√(p(1 − p)/N); a quarter of the way from p to 1 has to be made in any case.
         """
         p = self.majority
-        return p + max(QUANTILE * math.sqrt(p * (1.0 - p) / self.samples), MIN_GAIN * (1.0 - p))
+        return p + max(CHANCE_QUANTILE * math.sqrt(p * (1.0 - p) / self.samples), MIN_GAIN * (1.0 - p))
 
     def reached_by(self, accuracy: float | None) -> bool:
         """Whether a net with that accuracy, None for one that diverged, has learned."""
@@ -59,7 +59,7 @@ class LearningThreshold:
 
 
 def train_variants(
-    starts: Sequence[Start], data: PreparedData, steps: int, advanced: Callable[[int], None]
+    starts: Sequence[VariantStart], data: PreparedData, steps: int, advanced: Callable[[int], None]
 ) -> list[float | None]:
     """Validation accuracies after `steps` updates, in order; None for a net that diverged.
 
@@ -78,7 +78,7 @@ def train_variants(
 
 
 def _train(
-    starts: Sequence[Start], data: PreparedData, steps: int, advanced: Callable[[int], None]
+    starts: Sequence[VariantStart], data: PreparedData, steps: int, advanced: Callable[[int], None]
 ) -> list[float | None]:
     config = starts[0][0]
     budget = config.train.model_copy(update={"steps": steps, "epochs": None, "eval_every": steps})

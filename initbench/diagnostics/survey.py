@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from initbench.config.loading import changed
+from initbench.config.loading import with_overrides
 from initbench.config.schema import ExperimentConfig
 from initbench.data.batches import check_batch_size
 from initbench.data.preprocessing import PreparedData
@@ -90,7 +90,7 @@ def _survey(
             return trials(code, words)
         if trials.harmless(words) is None:
             return None
-        other = changed(config, [*words.split(), "init.head=null"])  # theory stops at a head of zeros
+        other = with_overrides(config, [*words.split(), "init.head=null"])  # theory stops at a head of zeros
         (drawn,) = build_networks(other, data, config.seed_list[:1])
         return _level_q(expected, predict_network(drawn, other.init, other.model.norm.name, batch.x))
 

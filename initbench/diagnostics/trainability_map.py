@@ -110,10 +110,10 @@ def compute_map(
     reason = why_no_prediction(_meta_network(deepest, data), deepest.init, config.model.norm.name)
     batch = fixed_sample(data.train, config.probe.batch)
     theory, critical = (None, None) if reason is not None else _theory(config, axes, data, batch, observer)
-    points = list(_probed(config, axes, data, batch, observer))
+    points = list(_probe_points(config, axes, data, batch, observer))
     bar = None if steps is None else LearningThreshold.for_split(data.val, steps)
     if bar is not None:
-        points = list(_trained(points, config, axes, data, observer, bar))
+        points = list(_train_points(points, config, axes, data, observer, bar))
     return TrainabilityMap(
         config=config,
         axes=axes,
@@ -176,7 +176,7 @@ def _theory(
         return found, None if passed is None else critical_sigma_w(lambda s: deep_chi_1(stack(s), q), *passed)
 
 
-def _probed(
+def _probe_points(
     config: ExperimentConfig, axes: MapAxes, data: PreparedData, batch: Split, observer: MapProgress
 ) -> Iterator[MapPoint]:
     columns, seeds = len(axes.sigma_w), config.seed_list
@@ -188,10 +188,10 @@ def _probed(
             (network,) = build_networks(at, data, [seed])
             shown.append(probe_untrained(network, batch, config).layers)
             observer.advanced(depth)
-        yield _point(sigma_w, depth, shown)
+        yield _summarise_point(sigma_w, depth, shown)
 
 
-def _point(sigma_w: float, depth: int, nets: Sequence[list[dict[str, Any]]]) -> MapPoint:
+def _summarise_point(sigma_w: float, depth: int, nets: Sequence[list[dict[str, Any]]]) -> MapPoint:
     counts: dict[str, int] = {}
     for layers in nets:
         for finding in diagnose([{"when": "init", "step": 0, "layers": layers}], None, None):
@@ -217,7 +217,7 @@ def _median(values: Sequence[float | None]) -> float | None:
     return statistics.median(known) if known else None
 
 
-def _trained(
+def _train_points(
     points: Sequence[MapPoint],
     config: ExperimentConfig,
     axes: MapAxes,

@@ -33,7 +33,7 @@ class _Grid:
         return min(rows - 1, max(0, round((self.top - y) / (self.top - self.bottom) * (rows - 1))))
 
 
-def plot(function: Function, title: str, *, ascii_only: bool = False) -> list[str]:
+def plot_function(function: Function, title: str, *, ascii_only: bool = False) -> list[str]:
     """The curve of `function` over [LOW, HIGH] with its axes: a title, HEIGHT lines, a line of ticks.
 
     All lines are equally wide. The y-axis is labelled at its ends and at 0.
@@ -104,6 +104,6 @@ def _ticks() -> str:
     return "".join(line)
 
 
-def side_by_side(left: Sequence[str], right: Sequence[str], gap: int = 3) -> list[str]:
+def side_by_side(left_plot: Sequence[str], right_plot: Sequence[str], gap: int = 3) -> list[str]:
     """Two plots next to each other."""
-    return [(a + " " * gap + b).rstrip() for a, b in zip(left, right, strict=True)]
+    return [(a + " " * gap + b).rstrip() for a, b in zip(left_plot, right_plot, strict=True)]

@@ -39,9 +39,9 @@ class Frame:
     width: int
     height: int = HEIGHT
 
-    def place(self, x: float, y: float) -> tuple[float, float]:
+    def to_characters(self, x: float, y: float) -> tuple[float, float]:
         """Characters from the left and from the top."""
-        low, high, at = (self._scaled(one) for one in (self.bottom, self.top, y))
+        low, high, at = (self._scaled(value) for value in (self.bottom, self.top, y))
         down = (high - at) / (high - low) * (self.height - 1)
         return x / self.right * (self.width - 1), min(self.height - 1.0, max(0.0, down))
 
@@ -49,7 +49,7 @@ class Frame:
         return math.log10(y) if self.log else y
 
 
-def plot(
+def plot_curves(
     curves: Sequence[Sequence[Point]],
     title: str,
     *,
@@ -73,7 +73,7 @@ def plot(
     scale = ", logarithmic" if frame.log else ""
     return [
         f"{'':{_LABEL}} {title}{scale}",
-        *(one.rstrip() for one in lines),
+        *(text_line.rstrip() for text_line in lines),
         f"{'':{_LABEL}} {corner}{line * frame.width}",
         f"{'':{_LABEL}}  {ticks}".rstrip(),
     ]
@@ -97,7 +97,7 @@ def _frame(points: Sequence[Point], width: int, may_be_log: bool) -> Frame:
 def _canvas(curves: Sequence[Sequence[Point]], frame: Frame, ascii_only: bool) -> list[list[str]]:
     dots: dict[tuple[int, int], int] = {}
     for curve in curves:
-        for across, down in _along([frame.place(*point) for point in curve]):
+        for across, down in _along([frame.to_characters(*point) for point in curve]):
             x, y = round(across * 2), round(down * 4)
             cell = x // 2, min(frame.height - 1, y // 4)
             dots[cell] = dots.get(cell, 0) | _BRAILLE[y % 4][x % 2]
@@ -106,7 +106,7 @@ def _canvas(curves: Sequence[Sequence[Point]], frame: Frame, ascii_only: bool) -
         canvas[y][min(x, frame.width - 1)] = "." if ascii_only else chr(0x2800 + mask)
     marks = ASCII_MARKS if ascii_only else MARKS
     for number, curve in enumerate(curves):
-        for x, y in _marked([frame.place(*point) for point in curve], number, len(curves)):
+        for x, y in _marked([frame.to_characters(*point) for point in curve], number, len(curves)):
             canvas[y][x] = marks[number]
     return canvas
 
@@ -137,7 +137,7 @@ def _y_labels(frame: Frame) -> Iterator[tuple[int, str]]:
         count = round((frame.top - frame.bottom) / step)
         values = [frame.bottom + i * step for i in range(count + 1)]
     for value in values:
-        _, down = frame.place(0.0, value)
+        _, down = frame.to_characters(0.0, value)
         yield round(down), f"{round(value, 12):g}"
 
 

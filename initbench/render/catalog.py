@@ -43,7 +43,7 @@ class CatalogKind:
     singular: str
     title: str
     entries: tuple[RegistryEntry | DiagnosisCode, ...]
-    place: registry_fields.RegistryField | None
+    field: registry_fields.RegistryField | None
     """Where a config names an entry; None for what no config names."""
 
     @property
@@ -53,15 +53,15 @@ class CatalogKind:
         return stem[:-1] + "ies" if stem.endswith("y") else stem + "s"
 
 
-def kinds() -> list[CatalogKind]:
+def catalog_kinds() -> list[CatalogKind]:
     """Every kind: what an experiment varies first, then what the command line names, the diagnoses last."""
-    found = [
-        CatalogKind(_SHORT.get(noun := place.registry.kind, noun), place.title, tuple(place.registry), place)
-        for place in registry_fields.registry_fields()
+    registry_kinds = [
+        CatalogKind(_SHORT.get(noun := field.registry.kind, noun), field.title, tuple(field.registry), field)
+        for field in registry_fields.registry_fields()
     ]
-    found.sort(key=lambda kind: _FIRST.index(kind.word) if kind.word in _FIRST else len(_FIRST))
+    registry_kinds.sort(key=lambda kind: _FIRST.index(kind.word) if kind.word in _FIRST else len(_FIRST))
     executors = CatalogKind(EXECUTORS.kind, "Executors", tuple(EXECUTORS), None)
-    return [*found, executors, CatalogKind("diagnostic", "Diagnostics", CODES, None)]
+    return [*registry_kinds, executors, CatalogKind("diagnostic", "Diagnostics", CODES, None)]
 
 
 def lint_codes() -> CatalogKind:
@@ -71,28 +71,28 @@ def lint_codes() -> CatalogKind:
 
 def kind_of(word: str) -> CatalogKind:
     """The kind called `word`, singular or plural; raises UnknownNameError with the nearest."""
-    known = [*kinds(), lint_codes()]
-    for kind in known:
+    all_kinds = [*catalog_kinds(), lint_codes()]
+    for kind in all_kinds:
         if word in (kind.word, kind.singular):
             return kind
-    raise UnknownNameError(unknown_name_message("kind", word, [kind.word for kind in known]))
+    raise UnknownNameError(unknown_name_message("kind", word, [kind.word for kind in all_kinds]))
 
 
 def find_entries(
     name: str, word: str | None = None
 ) -> list[tuple[CatalogKind, RegistryEntry | DiagnosisCode]]:
     """The entries called `name`, or `kind/name`; raises UnknownNameError with the nearest name."""
-    before, slash, after = name.partition("/")
+    prefix, slash, suffix = name.partition("/")
     if slash and word is None:
-        name, word = after, before
-    among = [*kinds(), lint_codes()] if word is None else [kind_of(word)]
-    entries = [(kind, entry) for kind in among for entry in kind.entries]
+        name, word = suffix, prefix
+    searched_kinds = [*catalog_kinds(), lint_codes()] if word is None else [kind_of(word)]
+    entries = [(kind, entry) for kind in searched_kinds for entry in kind.entries]
     matches = [pair for pair in entries if pair[1].name == name]
     matches = matches or [
         pair for pair in entries if normalize_name(name) in map(normalize_name, _spellings(pair[1]))
     ]
     if not matches:
-        raise UnknownNameError(_unknown(name, among, is_one_kind=word is not None))
+        raise UnknownNameError(_unknown(name, searched_kinds, is_one_kind=word is not None))
     return matches
 
 
@@ -101,8 +101,8 @@ def _spellings(entry: RegistryEntry | DiagnosisCode) -> tuple[str, ...]:
 
 
 def _unknown(name: str, among: list[CatalogKind], *, is_one_kind: bool) -> str:
-    if is_one_kind and among[0].place is not None:
-        return among[0].place.registry.unknown_message(name, among[0].singular)
+    if is_one_kind and among[0].field is not None:
+        return among[0].field.registry.unknown_message(name, among[0].singular)
     if is_one_kind:
         return unknown_name_message(among[0].singular, name, [entry.name for entry in among[0].entries])
     entries = [entry for kind in among for entry in kind.entries]
@@ -121,11 +121,11 @@ def _unknown(name: str, among: list[CatalogKind], *, is_one_kind: bool) -> str:
     return f"unknown name {name!r}; {hint}"
 
 
-def document(chosen: list[CatalogKind]) -> dict[str, Any]:
+def catalog_document(selected_kinds: list[CatalogKind]) -> dict[str, Any]:
     """The catalogue as one JSON document."""
     return {
         "schema": SCHEMA,
-        **{kind.word: [describe(kind, entry) for entry in kind.entries] for kind in chosen},
+        **{kind.word: [describe(kind, entry) for entry in kind.entries] for kind in selected_kinds},
     }
 
 
@@ -138,15 +138,15 @@ def describe(kind: CatalogKind, entry: RegistryEntry | DiagnosisCode) -> dict[st
             "summary": entry.summary,
             "formula": entry.formula,
             "source": "" if entry.source == "-" else entry.source,
-            "options": options(kind, entry),
+            "options": describe_options(kind, entry),
             "aliases": list(entry.aliases),
         }
     return {"name": entry.name, **common, **entry_facts(entry)}
 
 
-def options(kind: CatalogKind, entry: RegistryEntry) -> dict[str, dict[str, Any]]:
+def describe_options(kind: CatalogKind, entry: RegistryEntry) -> dict[str, dict[str, Any]]:
     """The entry's options: type, default and description of each."""
-    tag = kind.place.tag if kind.place else "name"
+    tag = kind.field.tag if kind.field else "name"
     return {
         key: {
             "type": type_words(field),
@@ -225,36 +225,36 @@ def sigma_w2(scheme: Scheme, fan_in: int, fan_out: int, activation: BoundActivat
     return value if value is not None and math.isfinite(value) else None
 
 
-def growth(scheme: Scheme, width: int) -> Iterator[tuple[str, float]]:
+def growth_factors(scheme: Scheme, width: int) -> Iterator[tuple[str, float]]:
     """For each activation, what a wide layer without biases makes of q = 1: σ_w² E[φ(z)²].
 
     `width` is the number of units; an activation that puts out more channels than it takes in widens
     the fan_in of the next layer.
     """
     for entry in ACTIVATIONS:
-        own = bound(entry.name)
-        fan_out = entry.features_in(width, own.options)
-        fan_in = entry.features_out(width, own.options)
-        drawn = sigma_w2(scheme, fan_in, fan_out, own)
+        activation = bound(entry.name)
+        fan_out = entry.features_in(width, activation.options)
+        fan_in = entry.features_out(width, activation.options)
+        drawn = sigma_w2(scheme, fan_in, fan_out, activation)
         if drawn is not None:
-            yield entry.name, own.length_map(1.0, sigma_w2=drawn)
+            yield entry.name, activation.length_map(1.0, sigma_w2=drawn)
 
 
 _COLUMNS = ("name", "formula", "what it is", "source")
 
 
-def print_catalogue(console: Console, chosen: Sequence[CatalogKind], width: int | None) -> None:
+def print_catalogue(console: Console, selected_kinds: Sequence[CatalogKind], width: int | None) -> None:
     """Print the tables; `width` is the terminal's, None where a line may be as long as it likes."""
-    for place, kind in enumerate(chosen):
-        key = f"  {kind.place.key}" if kind.place else ""
-        console.print(("\n" if place else "") + kind.title + key, style="bold")
+    for position, kind in enumerate(selected_kinds):
+        key = f"  {kind.field.key}" if kind.field else ""
+        console.print(("\n" if position else "") + kind.title + key, style="bold")
         print_uncut(console, _grid(kind, width).table())
 
 
 def _grid(kind: CatalogKind, width: int | None) -> TextTable:
     """One line an entry; on a narrower terminal the formula and the source stand below what it is."""
     rows = [describe(kind, entry) for entry in kind.entries]
-    wide = TextTable(_COLUMNS, left=_COLUMNS)
+    wide = TextTable(_COLUMNS, left_aligned=_COLUMNS)
     for row in rows:
         wide.add([row["name"], row["formula"] or DASH, row["summary"], row["source"] or DASH])
     empty = [heading for heading in ("formula", "source") if not any(row[heading] for row in rows)]
@@ -262,7 +262,7 @@ def _grid(kind: CatalogKind, width: int | None) -> TextTable:
     if width is None or wide.width <= width:
         return wide
     columns = ("name", f"what it is{''.join(f', {h}' for h in ('formula', 'source') if h not in empty)}")
-    tall = TextTable(columns, left=columns)
+    tall = TextTable(columns, left_aligned=columns)
     for row in rows:
         tall.add([row["name"], row["summary"]])
         below = "   ".join(filter(None, (row["formula"], row["source"])))

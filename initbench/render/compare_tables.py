@@ -15,11 +15,11 @@ from rich.console import Console, RenderableType
 from initbench.analysis.tables import Table
 from initbench.errors import StoreError, UsageError
 from initbench.render.compare.analysed_table import analyse, without_comparison
-from initbench.render.compare.console import print_blocks, renderables
+from initbench.render.compare.console import print_blocks, table_renderables
 from initbench.render.compare.csv_long import to_long_csv
 from initbench.render.compare.display_options import View, check_names
-from initbench.render.compare.layout import blocks
-from initbench.render.compare.markdown_latex import latex, markdown
+from initbench.render.compare.layout import build_comparison_tables
+from initbench.render.compare.markdown_latex import to_latex, to_markdown
 from initbench.render.compare.table import ComparisonTable
 from initbench.render.compare.titles import why_separate
 from initbench.render.json_documents import compare_document
@@ -35,20 +35,20 @@ _FILE_WIDTH = 10_000
 def print_tables(console: Console, tables: Sequence[Table], view: View | None = None) -> None:
     """Print every table of a view for the width of the console, split where it is too wide and never cut."""
     view = view or View(width=console.width)
-    print_blocks(console, _shown(tables, view), view.width, all_notes=view.all_notes)
+    print_blocks(console, _tables_to_show(tables, view), view.width, all_notes=view.all_notes)
 
 
-def comparison(tables: Sequence[Table], view: View | None = None) -> list[RenderableType]:
+def comparison_renderables(tables: Sequence[Table], view: View | None = None) -> list[RenderableType]:
     """The same, to be printed by others."""
     view = view or View()
     return [
         piece
-        for block in _shown(tables, view)
-        for piece in renderables(block, view.width, all_notes=view.all_notes)
+        for block in _tables_to_show(tables, view)
+        for piece in table_renderables(block, view.width, all_notes=view.all_notes)
     ]
 
 
-def rendered(tables: Sequence[Table], view: View, more: Mapping[str, Any] = NO_EXTRA_KEYS) -> str:
+def render_comparison(tables: Sequence[Table], view: View, more: Mapping[str, Any] = NO_EXTRA_KEYS) -> str:
     """The view in its format, as lines; `more` keys go into JSON alone.
 
     Raises UsageError for a name that is not there.
@@ -59,9 +59,9 @@ def rendered(tables: Sequence[Table], view: View, more: Mapping[str, Any] = NO_E
         check_names(view, tables)
         return to_long_csv(analyse(tables, view), view)
     if view.format == "markdown":
-        return markdown(_shown(tables, view)) + "\n"
+        return to_markdown(_tables_to_show(tables, view)) + "\n"
     if view.format == "latex":
-        return latex(_shown(tables, view)) + "\n"
+        return to_latex(_tables_to_show(tables, view)) + "\n"
     console = Console(
         file=io.StringIO(), width=view.width or _FILE_WIDTH, markup=False, emoji=False, highlight=False
     )
@@ -70,12 +70,14 @@ def rendered(tables: Sequence[Table], view: View, more: Mapping[str, Any] = NO_E
     return console.file.getvalue()
 
 
-def save(path: Path, tables: Sequence[Table], view: View, more: Mapping[str, Any] = NO_EXTRA_KEYS) -> None:
+def save_comparison(
+    path: Path, tables: Sequence[Table], view: View, more: Mapping[str, Any] = NO_EXTRA_KEYS
+) -> None:
     """Write the view to a file in one step: a reader sees the old file or the new one.
 
     Raises UsageError for a path that cannot be written, StoreError where the disk is full or fails.
     """
-    content = rendered(tables, replace(view, width=None), more)
+    content = render_comparison(tables, replace(view, width=None), more)
     try:
         if path.exists() and not path.is_file():  # a pipe or a terminal cannot be replaced
             path.write_text(content, encoding="utf-8", newline="")
@@ -86,11 +88,11 @@ def save(path: Path, tables: Sequence[Table], view: View, more: Mapping[str, Any
         raise kind(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _shown(tables: Sequence[Table], view: View) -> list[ComparisonTable]:
+def _tables_to_show(tables: Sequence[Table], view: View) -> list[ComparisonTable]:
     """The blocks; before several tables it is said why they are several, and below them what is in none."""
-    found = blocks(tables, view)
-    why = None if view.only_changed else why_separate(tables)
-    above = [] if why is None else [ComparisonTable("", [], notes=[why])]
-    aside = [*without_comparison(tables, view), *view.aside]
-    below = [ComparisonTable("", [], warnings=aside)] if aside else []
-    return [*above, *found, *below]
+    comparison_tables = build_comparison_tables(tables, view)
+    reason = None if view.only_changed else why_separate(tables)
+    above = [] if reason is None else [ComparisonTable("", [], notes=[reason])]
+    uncompared = [*without_comparison(tables, view), *view.aside]
+    below = [ComparisonTable("", [], warnings=uncompared)] if uncompared else []
+    return [*above, *comparison_tables, *below]

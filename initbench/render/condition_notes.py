@@ -29,8 +29,8 @@ def condition_words(data: Mapping[str, Any]) -> list[str]:
 def _shift(shift: Mapping[str, Any]) -> str:
     words = []
     if shift.get("translate"):
-        given = shift["translate"]
-        down, right = [given] * 2 if isinstance(given, int) else given
+        translation = shift["translate"]
+        down, right = [translation] * 2 if isinstance(translation, int) else translation
         words += [f"{down:+} px down"] * bool(down) + [f"{right:+} px right"] * bool(right)
     if shift.get("brightness"):
         words.append(f"brightness {shift['brightness']:+g}")

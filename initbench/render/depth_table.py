@@ -9,11 +9,11 @@ from typing import Any
 from rich.console import Console, Group
 from rich.text import Text
 
-from initbench.analysis.stats.summary import geometric
+from initbench.analysis.stats.summary import summarise_geometric
 from initbench.diagnostics.survey import ConfigSurvey
 from initbench.render import survey_rows as data
 from initbench.render import text
-from initbench.render.survey_tables import heading, theory
+from initbench.render.survey_tables import survey_heading, theory_lines
 from initbench.render.terminal import print_uncut
 from initbench.render.text_table import TextTable
 from initbench.store import strict_json
@@ -31,22 +31,24 @@ _HEADINGS = (
 
 def depths_json(surveys: Mapping[int, ConfigSurvey]) -> str:
     """One document for each depth, as strict JSON."""
-    found = [{"depth": depth, **data.document(survey)} for depth, survey in surveys.items()]
-    return strict_json.dumps({"schema": data.SCHEMA, "depths": found})
+    documents = [{"depth": depth, **data.survey_document(survey)} for depth, survey in surveys.items()]
+    return strict_json.dumps({"schema": data.SCHEMA, "depths": documents})
 
 
 def print_depths(console: Console, surveys: Mapping[int, ConfigSurvey]) -> None:
     """Print the table; what theory says of a deep stack stands below it, as the deepest net has it."""
-    grid = TextTable(_HEADINGS, left=("diagnosis",))
+    grid = TextTable(_HEADINGS, left_aligned=("diagnosis",))
     for depth, survey in surveys.items():
         grid.add(_cells(depth, survey), None if not survey.findings else "yellow")
     deepest = surveys[max(surveys)]
     blank = Text("")
-    print_uncut(console, Group(heading(deepest), blank, grid.table(), blank, *theory(deepest)[:1], blank))
+    print_uncut(
+        console, Group(survey_heading(deepest), blank, grid.table(), blank, *theory_lines(deepest)[:1], blank)
+    )
 
 
 def _cells(depth: int, survey: ConfigSurvey) -> list[str]:
-    rows = data.rows(survey)
+    rows = data.survey_rows(survey)
     hidden = rows[:-1]
     judged = [row.inside for row in rows if row.inside is not None]
     last = hidden[-1] if hidden else rows[-1]
@@ -64,21 +66,21 @@ def _cells(depth: int, survey: ConfigSurvey) -> list[str]:
 
 def _predicted_ratio(rows: Sequence[data.SurveyRow]) -> float | None:
     """E[δ²] of the first hidden layer over the last one's."""
-    found = [row.predicted.get("grad_ratio") for row in rows]
-    if not found or any(ratio is None or ratio.value <= 0.0 for ratio in found):
+    ratios = [row.predicted.get("grad_ratio") for row in rows]
+    if not ratios or any(ratio is None or ratio.value <= 0.0 for ratio in ratios):
         return None
-    return math.exp(math.fsum(math.log(ratio.value) for ratio in found if ratio is not None))
+    return math.exp(math.fsum(math.log(ratio.value) for ratio in ratios if ratio is not None))
 
 
 def _measured_ratio(rows: Sequence[data.SurveyRow]) -> float | None:
     """The geometric mean over the nets: what one net typically does."""
     nets: list[list[Any]] = [list(net) for net in zip(*(row.layer.measured for row in rows), strict=True)]
     ratios = [_product([layer["grad_ratio"] for layer in net]) for net in nets]
-    return None if not ratios or None in ratios or 0.0 in ratios else geometric(ratios).mean
+    return None if not ratios or None in ratios or 0.0 in ratios else summarise_geometric(ratios).mean
 
 
 def _product(ratios: Sequence[float | None]) -> float | None:
     if any(ratio is None for ratio in ratios):
         return None
-    known = [ratio for ratio in ratios if ratio is not None]
-    return 0.0 if 0.0 in known else math.exp(math.fsum(map(math.log, known)))
+    present_ratios = [ratio for ratio in ratios if ratio is not None]
+    return 0.0 if 0.0 in present_ratios else math.exp(math.fsum(map(math.log, present_ratios)))

@@ -20,7 +20,7 @@ from initbench.linting.rule import LintRule
 from initbench.probing.finding import DiagnosisCode
 from initbench.registry import RegistryEntry
 from initbench.render import activation_curve, norm_diagram
-from initbench.render.catalog import EXAMPLE_FANS, CatalogKind, describe, growth, sigma_w2
+from initbench.render.catalog import EXAMPLE_FANS, CatalogKind, describe, growth_factors, sigma_w2
 from initbench.render.page import Page
 from initbench.render.text import format_number
 from initbench.render.text_table import TextTable
@@ -32,33 +32,33 @@ _KEPT = 0.01
 _FAR = 20.0
 
 
-def document(found: Sequence[tuple[CatalogKind, RegistryEntry | DiagnosisCode]]) -> dict[str, Any]:
+def explain_document(entries: Sequence[tuple[CatalogKind, RegistryEntry | DiagnosisCode]]) -> dict[str, Any]:
     """The entries as one JSON document: as in the catalogue, with how they are written."""
-    return {"schema": SCHEMA, "entries": [_entry(kind, entry) for kind, entry in found]}
+    return {"schema": SCHEMA, "entries": [_entry(kind, entry) for kind, entry in entries]}
 
 
 def _entry(kind: CatalogKind, entry: RegistryEntry | DiagnosisCode) -> dict[str, Any]:
     data = {"kind": kind.word, **describe(kind, entry)}
-    if kind.place is not None and isinstance(entry, RegistryEntry):
-        data["keys"] = list(kind.place.keys)
-        data["yaml"] = "\n".join(examples.yaml_example(kind.place, entry)) + "\n"
-        data["overrides"] = examples.override_examples(kind.place, entry)
-        data["configs"] = examples.bundled_configs(kind.place, entry.name)
+    if kind.field is not None and isinstance(entry, RegistryEntry):
+        data["keys"] = list(kind.field.keys)
+        data["yaml"] = "\n".join(examples.yaml_example(kind.field, entry)) + "\n"
+        data["overrides"] = examples.override_examples(kind.field, entry)
+        data["configs"] = examples.bundled_configs(kind.field, entry.name)
     return {**data, **_computed(entry)}
 
 
-def explain(
+def explain_entry(
     sheet: Page, kind: CatalogKind, entry: RegistryEntry | DiagnosisCode, *, ascii_only: bool
 ) -> None:
     """Put the page of one entry on `sheet`."""
     row = describe(kind, entry)
-    sheet.title(entry.name, kind.place.registry.kind if kind.place else kind.singular)
+    sheet.title(entry.name, kind.field.registry.kind if kind.field else kind.singular)
     sheet.say(row["summary"])
     sheet.draw([""])
     sheet.pair("formula", row["formula"])
     sheet.pair("source", row["source"])
-    _detail(entry, sheet, ascii_only)
-    if kind.place is not None and isinstance(entry, RegistryEntry):
+    _write_details(entry, sheet, ascii_only)
+    if kind.field is not None and isinstance(entry, RegistryEntry):
         _options(sheet, row["options"])
         _writing(sheet, kind, entry)
 
@@ -68,8 +68,8 @@ def _options(sheet: Page, options: dict[str, dict[str, Any]]) -> None:
         return
     sheet.heading("Options")
     columns = ("  option", "default", "type", "meaning")
-    grid = TextTable(columns, left=columns)
-    short = TextTable(columns[:2] + columns[3:], left=columns)
+    grid = TextTable(columns, left_aligned=columns)
+    short = TextTable(columns[:2] + columns[3:], left_aligned=columns)
     for key, option in options.items():
         default = "required" if option["required"] else as_yaml(option["default"])
         grid.add([f"  {key}", default, option["type"], option["description"]])
@@ -78,16 +78,16 @@ def _options(sheet: Page, options: dict[str, dict[str, Any]]) -> None:
 
 
 def _writing(sheet: Page, kind: CatalogKind, entry: RegistryEntry) -> None:
-    if kind.place is None:
+    if kind.field is None:
         return
     sheet.heading("In a config")
-    sheet.draw(examples.yaml_example(kind.place, entry))
+    sheet.draw(examples.yaml_example(kind.field, entry))
     sheet.heading("On the command line")
-    ways = examples.override_examples(kind.place, entry)
+    ways = examples.override_examples(kind.field, entry)
     sheet.draw(f"initbench run FILE {' '.join(map(shlex.quote, way))}" for way in ways)
-    if len(kind.place.keys) > 1:
-        sheet.say(f"The key {' and '.join(kind.place.keys[1:])} takes the same names.")
-    files = examples.bundled_configs(kind.place, entry.name)
+    if len(kind.field.keys) > 1:
+        sheet.say(f"The key {' and '.join(kind.field.keys[1:])} takes the same names.")
+    files = examples.bundled_configs(kind.field, entry.name)
     if files:
         sheet.heading("Shipped configs that name it")
         sheet.draw(files)
@@ -101,12 +101,12 @@ def _computed(entry: Any) -> dict[str, Any]:
 
 
 @singledispatch
-def _detail(entry: Any, sheet: Page, ascii_only: bool) -> None:
+def _write_details(entry: Any, sheet: Page, ascii_only: bool) -> None:
     """What a page says of an entry of its kind alone."""
     del entry, sheet, ascii_only
 
 
-@_detail.register
+@_write_details.register
 def _(entry: Executor, sheet: Page, ascii_only: bool) -> None:
     del ascii_only
     sheet.pair("devices", ", ".join(entry.devices))
@@ -114,7 +114,7 @@ def _(entry: Executor, sheet: Page, ascii_only: bool) -> None:
     sheet.draw([f"initbench sweep FILE --executor {entry.name}"])
 
 
-@_detail.register
+@_write_details.register
 def _(entry: Norm, sheet: Page, ascii_only: bool) -> None:
     if entry.min_batch > 1:
         sheet.pair("batch", f"at least {entry.min_batch} samples in training")
@@ -123,17 +123,17 @@ def _(entry: Norm, sheet: Page, ascii_only: bool) -> None:
         return
     of = " of the weights (O, I, H, W)" if norm_diagram.of_weights(entry.axes) else ""
     sheet.pair("averages over", ", ".join(entry.axes) + of)
-    if not norm_diagram.drawable(entry.axes):
+    if not norm_diagram.is_drawable(entry.axes):
         return
-    sheet.pair("", norm_diagram.sentence(entry.axes))
+    sheet.pair("", norm_diagram.describe_statistic(entry.axes))
     mixes = any(axis.partition("/")[0] == "N" for axis in entry.axes)
     sheet.pair("samples", "coupled: the output of one depends on the others" if mixes else "independent")
     sheet.heading("What shares one statistic with the first entry")
-    sheet.draw(norm_diagram.picture(entry.axes, ascii_only=ascii_only))
-    sheet.draw(["", *norm_diagram.legend(entry.axes, ascii_only=ascii_only)])
+    sheet.draw(norm_diagram.draw_diagram(entry.axes, ascii_only=ascii_only))
+    sheet.draw(["", *norm_diagram.diagram_legend(entry.axes, ascii_only=ascii_only)])
 
 
-@_detail.register
+@_write_details.register
 def _(entry: Activation, sheet: Page, ascii_only: bool) -> None:
     own = bound(entry.name)
     sheet.pair("auto gain", f"{own.preserving_gain:.4f}   1/√E[φ(z)²]: a layer of this gain keeps q at 1")
@@ -152,8 +152,8 @@ def _(entry: Activation, sheet: Page, ascii_only: bool) -> None:
         sheet.pair("", "never diagnosed as saturated: that takes flat ends on both sides, far from 0")
     sheet.heading("Curve and slope")
     phi, slope = ("phi(x)", "phi'(x)") if ascii_only else ("φ(x)", "φ′(x)")
-    left = activation_curve.plot(_on_floats(own.phi), phi, ascii_only=ascii_only)
-    right = activation_curve.plot(_on_floats(own.derivative), slope, ascii_only=ascii_only)
+    left = activation_curve.plot_function(_on_floats(own.phi), phi, ascii_only=ascii_only)
+    right = activation_curve.plot_function(_on_floats(own.derivative), slope, ascii_only=ascii_only)
     both = activation_curve.side_by_side(left, right)
     fits = sheet.width is None or max(map(len, both)) + 2 <= sheet.width
     sheet.draw(both if fits else [*left, "", *right])
@@ -178,10 +178,10 @@ def flat_intervals(activation: BoundActivation) -> list[tuple[float, float]]:
     def steep(x: Tensor) -> Tensor:
         return activation.derivative(x).abs() >= least
 
-    found = torch.nonzero(steep(grid)).flatten()
-    if len(found) == 0:
+    steep_points = torch.nonzero(steep(grid)).flatten()
+    if len(steep_points) == 0:
         return []
-    first, last = int(found[0]), int(found[-1])
+    first, last = int(steep_points[0]), int(steep_points[-1])
     ends = []
     if first > 0:
         ends.append((-math.inf, _edge(steep, grid[first - 1 : first], grid[first : first + 1])))
@@ -207,7 +207,7 @@ def _(entry: Activation) -> dict[str, Any]:
     return {"flat": [list(span) for span in flat_intervals(bound(entry.name))] if entry.elementwise else []}
 
 
-@_detail.register
+@_write_details.register
 def _(entry: Scheme, sheet: Page, ascii_only: bool) -> None:
     del ascii_only
     sheet.pair("needs", "the weight alone" if entry.needs == "none" else str(entry.needs).replace("_", " "))
@@ -221,19 +221,21 @@ def _(entry: Scheme, sheet: Page, ascii_only: bool) -> None:
     for label, key in (("variance", "variance"), ("std", "std"), ("σ_w² = n·var", "sigma_w2")):
         sheet.pair(label, f"{found[key]:.4g}")
     sheet.heading(f"What one wide layer of {n} units makes of q = 1, biases aside")
-    for label, factors in _sorted(dict(growth(entry, n))).items():
+    for label, factors in _sorted(dict(growth_factors(entry, n))).items():
         sheet.pair(label, ", ".join(factors))
 
 
 def _sorted(factors: dict[str, float]) -> dict[str, list[str]]:
     """Activations under what happens to q, the worst first, with the factor where q is not kept."""
-    found: dict[str, list[str]] = {"keeps it": [], "shrinks it": [], "lets it grow": []}
+    activations: dict[str, list[str]] = {"keeps it": [], "shrinks it": [], "lets it grow": []}
     for name, factor in sorted(factors.items(), key=lambda pair: -abs(math.log(max(pair[1], 1e-300)))):
         if abs(factor - 1.0) < _KEPT:
-            found["keeps it"].append(name)
+            activations["keeps it"].append(name)
         else:
-            found["shrinks it" if factor < 1.0 else "lets it grow"].append(f"{name} ×{format_number(factor)}")
-    return found
+            activations["shrinks it" if factor < 1.0 else "lets it grow"].append(
+                f"{name} ×{format_number(factor)}"
+            )
+    return activations
 
 
 @_computed.register
@@ -244,10 +246,10 @@ def _(entry: Scheme) -> dict[str, Any]:
         return {"example": None, "growth": {}}
     stated = {"fan_in": n, "fan_out": m, "activation": "relu", "variance": value / n}
     example = {**stated, "std": math.sqrt(value / n), "sigma_w2": value}
-    return {"example": example, "growth": dict(growth(entry, n))}
+    return {"example": example, "growth": dict(growth_factors(entry, n))}
 
 
-@_detail.register
+@_write_details.register
 def _(entry: DiagnosisCode, sheet: Page, ascii_only: bool) -> None:
     del ascii_only
     sheet.pair("level", entry.level)
@@ -258,7 +260,7 @@ def _(entry: DiagnosisCode, sheet: Page, ascii_only: bool) -> None:
     sheet.pair("hides", ", ".join(entry.hides))
 
 
-@_detail.register
+@_write_details.register
 def _(entry: LintRule, sheet: Page, ascii_only: bool) -> None:
     del ascii_only
     sheet.pair("level", entry.level)

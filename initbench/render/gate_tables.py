@@ -9,7 +9,7 @@ from typing import Any
 from initbench.analysis.gates.estimate import Estimate
 from initbench.analysis.gates.evaluate import ComparisonResult, Gate, GateCase, GateResult, GateState
 from initbench.analysis.gates.expression import Approx, Comparison, GateNode, Not, Relation
-from initbench.analysis.gates.linear_form import constant
+from initbench.analysis.gates.linear_form import constant_value
 from initbench.render.text import plural
 
 _SHARE = {GateState.TRIGGERED: "all", GateState.CLEAR: "none", GateState.UNDECIDED: "only part"}
@@ -48,11 +48,11 @@ def gate_name(gate: Gate) -> str:
 def held_line(judgement: GateResult) -> str:
     """What was wanted, as a condition, and whether it held."""
     gate = judgement.gate
-    wanted = gate.text if gate.is_requirement else opposite(gate.condition)
+    wanted = gate.text if gate.is_requirement else negate_condition(gate.condition)
     return f"{_REQUIREMENT[judgement.state]}: {wanted}"
 
 
-def opposite(condition: GateNode) -> str:
+def negate_condition(condition: GateNode) -> str:
     """What holds where a condition does not, in its own grammar."""
     if isinstance(condition, Comparison):
         return str(Comparison(condition.left, _OPPOSITE[condition.relation], condition.right))
@@ -68,9 +68,9 @@ def case_lines(judgement: GateResult) -> list[str]:
     """
     if judgement.state == GateState.CLEAR and len(judgement.cases) > 1:
         return []
-    shown = judgement.decisive[:MAX_CASES]
-    lines = [_place(case) + sentence(part) for case in shown for part in case.parts]
-    if (rest := len(judgement.decisive) - len(shown)) > 0:
+    listed_cases = judgement.decisive[:MAX_CASES]
+    lines = [_case_prefix(case) + comparison_sentence(part) for case in listed_cases for part in case.parts]
+    if (rest := len(judgement.decisive) - len(listed_cases)) > 0:
         lines.append(f"… and {plural(rest, 'row')} more")
     lines += [f"not judged, since {gap}" for gap in judgement.gaps[:MAX_CASES]]
     if (rest := len(judgement.gaps) - MAX_CASES) > 0:
@@ -82,93 +82,97 @@ def case_lines(judgement: GateResult) -> list[str]:
     return lines
 
 
-def _place(case: GateCase) -> str:
+def _case_prefix(case: GateCase) -> str:
     return f"{case.label} ({case.dataset}): " if case.label else f"{case.dataset}: "
 
 
-def sentence(part: ComparisonResult) -> str:
+def comparison_sentence(part: ComparisonResult) -> str:
     """The numbers of a comparison, and why it is decided so or not at all."""
-    found = part.found
-    seen = _seen(part)
-    if found.is_exact:
+    estimate = part.estimate
+    observed = _observed_value(part)
+    if estimate.is_exact:
         holds = "it holds" if part.state == GateState.TRIGGERED else "it does not"
-        return f"{seen}, of these very runs: {holds}"
-    counts = _counts(found)
-    if found.low is None or found.high is None:
-        return f"{', '.join([seen, *counts])}: {found.problem}"
-    if "p =" in found.method:
-        told = "not told apart" if found.low < 0.0 < found.high else "told apart"
-        return f"{', '.join([seen, *counts])}, {found.method}: {told}"
-    low, high = _shift(part, found.low), _shift(part, found.high)
+        return f"{observed}, of these very runs: {holds}"
+    counts = _counts(estimate)
+    if estimate.low is None or estimate.high is None:
+        return f"{', '.join([observed, *counts])}: {estimate.problem}"
+    if "p =" in estimate.method:
+        outcome = "not told apart" if estimate.low < 0.0 < estimate.high else "told apart"
+        return f"{', '.join([observed, *counts])}, {estimate.method}: {outcome}"
+    low, high = _displayed_value(part, estimate.low), _displayed_value(part, estimate.high)
     ends = f"{_number(min(low, high))} to {_number(max(low, high))}"
     if low == high:
-        return f"{', '.join([seen, *counts])}, the same in all runs: {_share(part)}"
+        return f"{', '.join([observed, *counts])}, the same in all runs: {_interval_share(part)}"
     interval = f"{_percent(part.confidence)} interval {ends}"
-    return f"{', '.join([seen, interval, *counts])} ({found.method}): {_share(part)}"
+    return f"{', '.join([observed, interval, *counts])} ({estimate.method}): {_interval_share(part)}"
 
 
-def _seen(part: ComparisonResult) -> str:
+def _observed_value(part: ComparisonResult) -> str:
     """What is compared, and its mean."""
-    shown = "unknown" if part.found.difference is None else _number(_shift(part, part.found.difference))
-    return f"{_subject(part)} = {shown}"
+    value = (
+        "unknown"
+        if part.estimate.difference is None
+        else _number(_displayed_value(part, part.estimate.difference))
+    )
+    return f"{_subject(part)} = {value}"
 
 
 def _subject(part: ComparisonResult) -> str:
-    left, right = part.condition.left, part.condition.right
-    if _constant(right) is not None:
-        return str(left)
-    if _constant(left) is not None:
-        return str(right)
-    sign = "/" if part.found.is_ratio else "−"
-    return f"{_closed(left)} {sign} {_closed(right)}"
+    left_side, right_side = part.condition.left, part.condition.right
+    if _constant(right_side) is not None:
+        return str(left_side)
+    if _constant(left_side) is not None:
+        return str(right_side)
+    sign = "/" if part.estimate.is_ratio else "−"
+    return f"{_parenthesized(left_side)} {sign} {_parenthesized(right_side)}"
 
 
-def _closed(node: GateNode) -> str:
+def _parenthesized(node: GateNode) -> str:
     return str(node) if node.precedence > 3 else f"({node})"
 
 
 def _constant(node: GateNode) -> float | None:
     """The number of a side without quantities; None for others."""
-    return None if node.quantities else constant(node)
+    return None if node.quantities else constant_value(node)
 
 
-def _share(part: ComparisonResult) -> str:
+def _interval_share(part: ComparisonResult) -> str:
     """How much of the interval fulfils the condition, as "all of it < 0.95"."""
-    return f"{_SHARE[part.state]} of it {_goal(part.condition, is_ratio=part.found.is_ratio)}"
+    return f"{_SHARE[part.state]} of it {_goal_text(part.condition, is_ratio=part.estimate.is_ratio)}"
 
 
-def _goal(condition: Comparison | Approx, *, is_ratio: bool) -> str:
+def _goal_text(condition: Comparison | Approx, *, is_ratio: bool) -> str:
     """What what is shown has to be."""
-    left, right = _constant(condition.left), _constant(condition.right)
+    left_side, right_side = _constant(condition.left), _constant(condition.right)
     neutral = 1.0 if is_ratio else 0.0
-    limit = right if right is not None else left if left is not None else neutral
+    limit = right_side if right_side is not None else left_side if left_side is not None else neutral
     if isinstance(condition, Approx):
         factor = f"a factor {_number(1.0 + condition.margin)}" if is_ratio else _number(condition.margin)
         return f"within {factor} of {_number(limit)}"
     relation: str = condition.relation
-    if right is None and left is not None:
+    if right_side is None and left_side is not None:
         relation = _FLIPPED.get(relation, relation)
     return f"{relation} {_number(limit)}"
 
 
-def _shift(part: ComparisonResult, difference: float) -> float:
+def _displayed_value(part: ComparisonResult, difference: float) -> float:
     """left − right as what is shown: one side where the other is a constant, else a difference or a ratio."""
-    left, right = _constant(part.condition.left), _constant(part.condition.right)
-    if part.found.is_ratio:
-        ratio = _exp(difference if right is not None or left is None else -difference)
-        return ratio * (right if right is not None else left if left is not None else 1.0)
-    if right is None and left is not None:
-        return left - difference
-    return difference + (right or 0.0)
+    left_side, right_side = _constant(part.condition.left), _constant(part.condition.right)
+    if part.estimate.is_ratio:
+        ratio = _exp(difference if right_side is not None or left_side is None else -difference)
+        return ratio * (right_side if right_side is not None else left_side if left_side is not None else 1.0)
+    if right_side is None and left_side is not None:
+        return left_side - difference
+    return difference + (right_side or 0.0)
 
 
 def _exp(logarithm: float) -> float:
     return math.exp(logarithm) if logarithm < 709.0 else math.inf
 
 
-def _counts(found: Estimate) -> list[str]:
-    n = [f"n = {' and '.join(map(str, found.n))}"] if found.n else []
-    return [*n, f"{plural(found.missing, 'run')} without a value"] if found.missing else n
+def _counts(estimate: Estimate) -> list[str]:
+    n = [f"n = {' and '.join(map(str, estimate.n))}"] if estimate.n else []
+    return [*n, f"{plural(estimate.missing, 'run')} without a value"] if estimate.missing else n
 
 
 def _number(value: float) -> str:
@@ -206,17 +210,17 @@ def _case(case: GateCase) -> dict[str, Any]:
 
 
 def _part(part: ComparisonResult) -> dict[str, Any]:
-    found = part.found
-    known = found.low is not None and "p =" not in found.method
+    estimate = part.estimate
+    has_interval = estimate.low is not None and "p =" not in estimate.method
     return {
         "condition": str(part.condition),
         "state": str(part.state),
-        "difference": found.difference,
-        "ci": [found.low, found.high] if known else None,
-        "scale": "log" if found.is_ratio else "linear",
+        "difference": estimate.difference,
+        "ci": [estimate.low, estimate.high] if has_interval else None,
+        "scale": "log" if estimate.is_ratio else "linear",
         "margin": part.condition.margin if isinstance(part.condition, Approx) else None,
-        "n": list(found.n),
-        "missing": found.missing,
-        "method": found.method,
-        "why": sentence(part),
+        "n": list(estimate.n),
+        "missing": estimate.missing,
+        "method": estimate.method,
+        "why": comparison_sentence(part),
     }

@@ -39,19 +39,19 @@ def workflow_commands(
 
     `obstacles`: what keeps a strict command from passing whatever its gates say; an error each.
     """
-    found: list[tuple[Level, str, str]] = [*_of_gates(gates, strict=strict)]
-    found += [("error" if strict else "warning", "initbench: not judged", line) for line in obstacles]
-    found += _of_runs(runs)
-    shown: Counter[str] = Counter()
+    annotations: list[tuple[Level, str, str]] = [*_gate_annotations(gates, strict=strict)]
+    annotations += [("error" if strict else "warning", "initbench: not judged", line) for line in obstacles]
+    annotations += _run_annotations(runs)
+    counts: Counter[str] = Counter()
     lines = []
-    for level, title, message in found:
-        shown[level] += 1
-        if shown[level] <= MAX_ANNOTATIONS:
-            lines.append(command(level, title, message))
+    for level, title, message in annotations:
+        counts[level] += 1
+        if counts[level] <= MAX_ANNOTATIONS:
+            lines.append(workflow_command(level, title, message))
     return lines
 
 
-def _of_gates(gates: Sequence[GateResult], *, strict: bool) -> Iterator[tuple[Level, str, str]]:
+def _gate_annotations(gates: Sequence[GateResult], *, strict: bool) -> Iterator[tuple[Level, str, str]]:
     for judgement in gates:
         if judgement.state == GateState.CLEAR:
             continue
@@ -60,7 +60,7 @@ def _of_gates(gates: Sequence[GateResult], *, strict: bool) -> Iterator[tuple[Le
         yield level, f"initbench: gate {judgement.state}", message
 
 
-def _of_runs(runs: Sequence[RunSummary]) -> Iterator[tuple[Level, str, str]]:
+def _run_annotations(runs: Sequence[RunSummary]) -> Iterator[tuple[Level, str, str]]:
     for run in runs:
         if run.status == "diverged":
             step = "" if run.diverged_step is None else f" at step {run.diverged_step}"
@@ -74,17 +74,17 @@ def _of_runs(runs: Sequence[RunSummary]) -> Iterator[tuple[Level, str, str]]:
             )
 
 
-def command(level: Level, title: str, message: str) -> str:
+def workflow_command(level: Level, title: str, message: str) -> str:
     """One workflow command, escaped by GitHub's rules: `%`, CR and LF; in properties `:` and `,` too."""
-    escaped = _escaped(message[:MAX_MESSAGE_LENGTH])
-    return f"::{level} title={_escaped(title).replace(':', '%3A').replace(',', '%2C')}::{escaped}"
+    escaped = _escape(message[:MAX_MESSAGE_LENGTH])
+    return f"::{level} title={_escape(title).replace(':', '%3A').replace(',', '%2C')}::{escaped}"
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
-def summary(
+def job_summary(
     gates: Sequence[GateResult],
     runs: Sequence[RunSummary],
     changes: Changes | None,
@@ -94,42 +94,42 @@ def summary(
 ) -> str:
     """Return the job's summary in Markdown, of at most MOST_BYTES bytes; `command` is its heading."""
     lines = [f"## initbench {command}", "", _runs_line(runs), ""]
-    lines += [f"- {_SIGNS[GateState.UNDECIDED]} not judged: {markdown(line)}" for line in obstacles]
+    lines += [f"- {_SIGNS[GateState.UNDECIDED]} not judged: {escape_markdown(line)}" for line in obstacles]
     lines += [""] if obstacles else []
     if gates:
         lines += ["| | gate | why |", "| --- | --- | --- |", *map(_row, gates), ""]
     if changes is not None:
         lines += ["### Against the earlier state", ""]
-        lines += [f"- {markdown(line.strip())}" for line in change_lines(changes)]
-    return _bounded(lines)
+        lines += [f"- {escape_markdown(line.strip())}" for line in change_lines(changes)]
+    return _truncate(lines)
 
 
 def _runs_line(runs: Sequence[RunSummary]) -> str:
     counts = Counter(run.status for run in runs)
-    said = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-    return f"{len(runs)} runs" + (f": {markdown(said)}" if said else "")
+    statuses = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    return f"{len(runs)} runs" + (f": {escape_markdown(statuses)}" if statuses else "")
 
 
 def _row(judgement: GateResult) -> str:
-    why = "<br>".join(markdown(line) for line in [held_line(judgement), *case_lines(judgement)])
-    return f"| {_SIGNS[judgement.state]} {judgement.state} | {markdown(judgement.gate.text)} | {why} |"
+    why = "<br>".join(escape_markdown(line) for line in [held_line(judgement), *case_lines(judgement)])
+    return f"| {_SIGNS[judgement.state]} {judgement.state} | {escape_markdown(judgement.gate.text)} | {why} |"
 
 
-def markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Text as one line that Markdown and HTML take for nothing but text: signs become references."""
     line = "".join(c if c.isprintable() else " " for c in text)
-    return _MARKUP.sub(lambda found: f"&#{ord(found[0])};", line)
+    return _MARKUP.sub(lambda match: f"&#{ord(match[0])};", line)
 
 
-def _bounded(lines: Sequence[str]) -> str:
+def _truncate(lines: Sequence[str]) -> str:
     size = 0
-    kept: list[str] = []
+    complete_lines: list[str] = []
     for line in lines:
         size += len(line.encode("utf-8", "replace")) + 1
         if size > MAX_BYTES:
-            return "\n".join([*kept, "", "… and more: the summary is cut off here.", ""])
-        kept.append(line)
-    return "\n".join([*kept, ""])
+            return "\n".join([*complete_lines, "", "… and more: the summary is cut off here.", ""])
+        complete_lines.append(line)
+    return "\n".join([*complete_lines, ""])
 
 
 def wants_annotations(environment: Mapping[str, str] = os.environ) -> bool:

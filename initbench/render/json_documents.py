@@ -74,27 +74,27 @@ def compare_document(tables: Sequence[Table], view: View | None = None) -> dict[
         "by": list(tables[0].by) if tables else [],
         "baseline": view.baseline,
         "confidence": view.confidence,
-        "tables": [_table(one) for one in analyse(tables, view)],
+        "tables": [_table(analysed) for analysed in analyse(tables, view)],
     }
 
 
-def _table(one: AnalysedTable) -> dict[str, Any]:
-    table = one.table
+def _table(analysed: AnalysedTable) -> dict[str, Any]:
+    table = analysed.table
     return {
         "dataset": table.dataset,
         "fingerprint": table.fingerprint,
-        "precision": table.terms.precision,
-        "steps": table.terms.steps,
-        "batch_size": table.terms.batch_size,
+        "precision": table.conditions.precision,
+        "steps": table.conditions.steps,
+        "batch_size": table.conditions.batch_size,
         "target": table.target,
-        "baseline": one.baseline.label if one.baseline else None,
-        "rows": [_row(one, row) for row in one.rows],
+        "baseline": analysed.baseline.label if analysed.baseline else None,
+        "rows": [_row(analysed, row) for row in analysed.rows],
     }
 
 
-def _row(one: AnalysedTable, row: Row) -> dict[str, Any]:
+def _row(analysed: AnalysedTable, row: Row) -> dict[str, Any]:
     lettered = {
-        name: one.letters(name).get(row.label) for name, m in METRICS.items() if m.view == "convergence"
+        name: analysed.letters(name).get(row.label) for name, m in METRICS.items() if m.view == "convergence"
     }
     document = {
         "key": row.key,
@@ -102,51 +102,51 @@ def _row(one: AnalysedTable, row: Row) -> dict[str, Any]:
         "varies": row.group.varies,
         "n": row.n,
         "diverged": row.diverged,
-        "divergence_ci": _ends(rate_interval(row.diverged, row.n, one.confidence)),
+        "divergence_ci": _ends(rate_interval(row.diverged, row.n, analysed.confidence)),
         "unfinished": row.unfinished,
         "reached_target": row.reached,
-        "metrics": {name: _metric(one, row, name) for name in row.metrics},
+        "metrics": {name: _metric(analysed, row, name) for name in row.metrics},
         "letters": {name: letters for name, letters in lettered.items() if letters},
     }
-    if one.baseline is None:
+    if analysed.baseline is None:
         return document
-    return {**document, "versus_baseline": _versus(one, row)}
+    return {**document, "versus_baseline": _versus(analysed, row)}
 
 
-def _metric(one: AnalysedTable, row: Row, name: str) -> dict[str, Any]:
+def _metric(analysed: AnalysedTable, row: Row, name: str) -> dict[str, Any]:
     summary = row.metrics[name]
-    found = one.interval(row, name)
-    document = {"mean": summary.mean, "std": summary.std, "n": summary.n, "ci": _ends(found)}
+    interval = analysed.interval(row, name)
+    document = {"mean": summary.mean, "std": summary.std, "n": summary.n, "ci": _ends(interval)}
     # A geometric mean has its spread in logarithms; `std` is that too, because it always was.
     return {**document, "log_std": summary.std} if METRICS[name].log else document
 
 
-def _ends(found: Interval | None) -> list[float] | None:
-    return None if found is None else [found.low, found.high]
+def _ends(interval: Interval | None) -> list[float] | None:
+    return None if interval is None else [interval.low, interval.high]
 
 
-def _versus(one: AnalysedTable, row: Row) -> dict[str, Any] | None:
+def _versus(analysed: AnalysedTable, row: Row) -> dict[str, Any] | None:
     """None for the baseline itself."""
-    if one.baseline is None or row is one.baseline:
+    if analysed.baseline is None or row is analysed.baseline:
         return None
-    found, p = one.divergence[row.label]
-    rate = {"difference": found.difference, "p_adjusted": p, "method": str(found.method)}
-    metrics = {name: _difference(one.versus(name)[row.label]) for name in row.metrics}
+    rates, p = analysed.divergence[row.label]
+    rate = {"difference": rates.difference, "p_adjusted": p, "method": str(rates.method)}
+    metrics = {name: _difference(analysed.versus(name)[row.label]) for name in row.metrics}
     return {**metrics, "divergence_rate": rate}
 
 
-def _difference(held: BaselineComparison) -> dict[str, Any]:
-    found = held.found
+def _difference(comparison: BaselineComparison) -> dict[str, Any]:
+    difference = comparison.difference
     return {
-        "difference": found.difference,
-        "scale": found.scale,
-        "ci": _ends(found.interval),
-        "p": found.p,
-        "p_adjusted": held.p_adjusted,
-        "effect_size": found.effect_size,
-        "verdict": str(held.verdict),
-        "seeds_needed": held.seeds_needed.seeds if held.seeds_needed else None,
-        "seeds_needed_more": held.seeds_needed.more if held.seeds_needed else None,
-        "method": str(found.method),
-        "n": [found.n_a, found.n_b],
+        "difference": difference.difference,
+        "scale": difference.scale,
+        "ci": _ends(difference.interval),
+        "p": difference.p,
+        "p_adjusted": comparison.p_adjusted,
+        "effect_size": difference.effect_size,
+        "verdict": str(comparison.verdict),
+        "seeds_needed": comparison.seeds_needed.seeds if comparison.seeds_needed else None,
+        "seeds_needed_more": comparison.seeds_needed.more if comparison.seeds_needed else None,
+        "method": str(difference.method),
+        "n": [difference.n_a, difference.n_b],
     }

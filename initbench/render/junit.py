@@ -68,7 +68,7 @@ def junit_xml(
         ),
     ]
     if obstacles:
-        suites.append(_suite("initbench.strict", [_evidence(obstacles, strict=strict)]))
+        suites.append(_suite("initbench.strict", [_obstacle_case(obstacles, strict=strict)]))
     root = ET.Element("testsuites", {"name": "initbench", **_counts(suites)})
     root.extend(suites)
     ET.indent(root)
@@ -77,10 +77,10 @@ def junit_xml(
 
 def _distinct(names: Iterable[str]) -> Iterator[str]:
     """The names, one that has been there before with its number: readers tell testcases by them."""
-    seen: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for name in names:
-        seen[name] += 1
-        yield name if seen[name] == 1 else f"{name} ({seen[name]})"
+        counts[name] += 1
+        yield name if counts[name] == 1 else f"{name} ({counts[name]})"
 
 
 def _suite(name: str, cases: Sequence[ET.Element]) -> ET.Element:
@@ -93,7 +93,7 @@ def _suite(name: str, cases: Sequence[ET.Element]) -> ET.Element:
         "time": f"{sum(float(case.get('time', '0')) for case in cases):.3f}",
         # When and where the report was written; by the schema without a time zone, so it is UTC.
         "timestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"),
-        "hostname": clean(socket.gethostname()),
+        "hostname": replace_invalid_xml(socket.gethostname()),
     }
     suite = ET.Element("testsuite", attributes)
     suite.extend(cases)
@@ -111,7 +111,11 @@ def _counts(suites: Sequence[ET.Element]) -> dict[str, str]:
 
 
 def _case(classname: str, name: str, seconds: float | None) -> ET.Element:
-    attributes = {"classname": clean(classname), "name": clean(name), "time": f"{seconds or 0.0:.3f}"}
+    attributes = {
+        "classname": replace_invalid_xml(classname),
+        "name": replace_invalid_xml(name),
+        "time": f"{seconds or 0.0:.3f}",
+    }
     return ET.Element("testcase", attributes)
 
 
@@ -119,7 +123,7 @@ def _run(run: RunSummary, name: str) -> ET.Element:
     # A dot in a class name makes folders of it in what shows these reports.
     case = _case(f"initbench.runs.{run.experiment.replace('.', '_')}", name, run.seconds)
     _outcome(case, run)
-    ET.SubElement(case, "system-out").text = clean(run.run_id)
+    ET.SubElement(case, "system-out").text = replace_invalid_xml(run.run_id)
     return case
 
 
@@ -127,44 +131,46 @@ def _outcome(case: ET.Element, run: RunSummary) -> ET.Element:
     if run.is_finished:
         return case
     if run.status in _ERRORS:
-        return _with(case, "error", _why(run), run.status, (run.error or "")[-MAX_ERROR_LENGTH:])
+        return _add_outcome(
+            case, "error", _failure_message(run), run.status, (run.error or "")[-MAX_ERROR_LENGTH:]
+        )
     if run.status == "diverged":
         step = "" if run.diverged_step is None else f" at step {run.diverged_step}"
-        return _with(case, "skipped", f"diverged{step}")
-    return _with(case, "skipped", f"not finished: {run.status}")
+        return _add_outcome(case, "skipped", f"diverged{step}")
+    return _add_outcome(case, "skipped", f"not finished: {run.status}")
 
 
-def _why(run: RunSummary) -> str:
+def _failure_message(run: RunSummary) -> str:
     """That a run is at fault and, on one line, what it says of it: the last line of a traceback."""
-    said = (run.error or "").strip().splitlines()
-    return f"the run is {run.status}" + (f": {said[-1][-MAX_ERROR_LENGTH:]}" if said else "")
+    error_lines = (run.error or "").strip().splitlines()
+    return f"the run is {run.status}" + (f": {error_lines[-1][-MAX_ERROR_LENGTH:]}" if error_lines else "")
 
 
 def _gate(judgement: GateResult, name: str, *, strict: bool) -> ET.Element:
     case = _case("initbench.gates", name, None)
     lines = "\n".join(case_lines(judgement))
     if judgement.fails(strict=strict):
-        return _with(case, "failure", verdict_line(judgement), str(judgement.state), lines)
+        return _add_outcome(case, "failure", verdict_line(judgement), str(judgement.state), lines)
     if judgement.state == GateState.UNDECIDED:
-        _with(case, "skipped", verdict_line(judgement))
-    ET.SubElement(case, "system-out").text = clean(lines)
+        _add_outcome(case, "skipped", verdict_line(judgement))
+    ET.SubElement(case, "system-out").text = replace_invalid_xml(lines)
     return case
 
 
-def _evidence(obstacles: Sequence[str], *, strict: bool) -> ET.Element:
+def _obstacle_case(obstacles: Sequence[str], *, strict: bool) -> ET.Element:
     case = _case("initbench.strict", "the evidence is whole", None)
     lines = "\n".join(obstacles)
     if strict:
-        return _with(case, "failure", obstacles[0], "undecided", lines)
-    return _with(case, "skipped", lines)
+        return _add_outcome(case, "failure", obstacles[0], "undecided", lines)
+    return _add_outcome(case, "skipped", lines)
 
 
-def _with(case: ET.Element, outcome: str, message: str, kind: str = "", text: str = "") -> ET.Element:
-    attributes = {"message": clean(message), **({"type": kind} if kind else {})}
-    ET.SubElement(case, outcome, attributes).text = clean(text) or None
+def _add_outcome(case: ET.Element, outcome: str, message: str, kind: str = "", text: str = "") -> ET.Element:
+    attributes = {"message": replace_invalid_xml(message), **({"type": kind} if kind else {})}
+    ET.SubElement(case, outcome, attributes).text = replace_invalid_xml(text) or None
     return case
 
 
-def clean(text: str) -> str:
+def replace_invalid_xml(text: str) -> str:
     """Text without the characters that XML cannot hold, each replaced by U+FFFD."""
     return _FORBIDDEN.sub("\ufffd", text)

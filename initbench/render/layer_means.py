@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from initbench.analysis.stats.summary import geometric, summarise
-from initbench.store.record_schema import layers_of
+from initbench.analysis.stats.summary import summarise, summarise_geometric
+from initbench.store.record_schema import layer_signature
 from initbench.store.store import StoredRun
-from initbench.store.strict_json import number, number_or_none
+from initbench.store.strict_json import parse_number, parse_number_or_none
 
 _Form = tuple[Any, Any, int | None]
 """The layers that were probed, those whose shift was measured, and the number of those pre-trained."""
@@ -40,7 +40,7 @@ def snapshot_at(run: StoredRun, when: str) -> dict[str, Any] | None:
     return next((s for s in run.snapshots if s["when"] == when), None)
 
 
-def alike(runs: Sequence[StoredRun]) -> list[list[StoredRun]]:
+def group_by_layers(runs: Sequence[StoredRun]) -> list[list[StoredRun]]:
     """The runs in parts that are each of the same layers; one that does not say which goes with any."""
     parts: list[tuple[list[StoredRun], list[_Form]]] = []
     for run in runs:
@@ -58,14 +58,14 @@ def alike(runs: Sequence[StoredRun]) -> list[list[StoredRun]]:
 def _form(run: StoredRun) -> _Form:
     pretraining = run.record.get("pretraining") or {}
     return (
-        layers_of(run.snapshots[0]) if run.snapshots else None,
-        layers_of(run.shifts[0]) if run.shifts else None,
+        layer_signature(run.snapshots[0]) if run.snapshots else None,
+        layer_signature(run.shifts[0]) if run.shifts else None,
         len(pretraining["layers"]) if pretraining else None,
     )
 
 
-def _agree(one: _Form, other: _Form) -> bool:
-    return all(a is None or b is None or a == b for a, b in zip(one, other, strict=True))
+def _agree(form: _Form, other: _Form) -> bool:
+    return all(a is None or b is None or a == b for a, b in zip(form, other, strict=True))
 
 
 def probed_at_both_ends(runs: Sequence[StoredRun]) -> list[StoredRun]:
@@ -89,9 +89,9 @@ def layers_at(runs: Sequence[StoredRun], when: str) -> list[LayerView]:
 def _view(layers: Sequence[dict[str, Any]], *, is_head: bool) -> LayerView:
     def mean(section: str, statistic: str) -> float | None:
         values = [layer[section][statistic] if layer[section] else None for layer in layers]
-        return summarise([number_or_none(v) for v in values]).mean
+        return summarise([parse_number_or_none(v) for v in values]).mean
 
-    gradients = [number_or_none(layer["grad"]["pre_q"]) for layer in layers]
+    gradients = [parse_number_or_none(layer["grad"]["pre_q"]) for layer in layers]
     shapes = [_without_zeros(layer["act"]) for layer in layers if layer["act"]]
     return LayerView(
         index=layers[0]["index"],
@@ -101,7 +101,7 @@ def _view(layers: Sequence[dict[str, Any]], *, is_head: bool) -> LayerView:
         zero=mean("act", "zero_fraction"),
         dead=mean("act", "dead_fraction"),
         saturated=mean("act", "saturated_fraction"),
-        gradient=0.0 if 0.0 in gradients else geometric(gradients).mean,
+        gradient=0.0 if 0.0 in gradients else summarise_geometric(gradients).mean,
         shape=[sum(column) for column in zip(*shapes, strict=True)],
         edges=layers[0]["act"]["histogram"]["edges"] if layers[0]["act"] else [],
     )
@@ -111,11 +111,11 @@ def _without_zeros(act: dict[str, Any]) -> list[float]:
     """The counts less the exact zeros, which have a column of their own and would dwarf the rest."""
     histogram = act["histogram"]
     counts = [float(count) for count in histogram["counts"]]
-    seen = sum(counts) + histogram["below"] + histogram["above"] + histogram["nan"]
-    place = bisect_right(histogram["edges"], 0.0) - 1
-    zeros = number(act["zero_fraction"])
-    if 0 <= place < len(counts) and not math.isnan(zeros):
-        counts[place] = max(0.0, counts[place] - round(zeros * seen))
+    total = sum(counts) + histogram["below"] + histogram["above"] + histogram["nan"]
+    zero_bin = bisect_right(histogram["edges"], 0.0) - 1
+    zeros = parse_number(act["zero_fraction"])
+    if 0 <= zero_bin < len(counts) and not math.isnan(zeros):
+        counts[zero_bin] = max(0.0, counts[zero_bin] - round(zeros * total))
     return counts
 
 

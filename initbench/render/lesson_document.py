@@ -6,42 +6,42 @@ from collections.abc import Sequence
 from typing import Any
 
 from initbench.render.gate_tables import gates_document
-from initbench.render.lesson_tables import evidence
+from initbench.render.lesson_tables import claim_evidence
 from initbench.study.run_lesson import ArmResult, LessonResult
 from initbench.study.verdicts import ClaimResult
 
 SCHEMA = "initbench.lesson/1"
 
 
-def lessons_document(found: Sequence[LessonResult]) -> dict[str, Any]:
+def lessons_document(results: Sequence[LessonResult]) -> dict[str, Any]:
     """All lessons, with every claim's verdict."""
-    return {"schema": SCHEMA, "lessons": [_lesson(one) for one in found]}
+    return {"schema": SCHEMA, "lessons": [_lesson(result) for result in results]}
 
 
-def _lesson(found: LessonResult) -> dict[str, Any]:
-    config = found.lesson.config
+def _lesson(result: LessonResult) -> dict[str, Any]:
+    config = result.lesson.config
     return {
         "name": config.name,
         "question": config.question,
         "source": config.source,
         "notes": config.notes,
         "digest": config.digest,
-        "dataset": found.table.dataset,
-        "arms": [_arm(arm) for arm in found.arms],
-        "claims": [_claim(one, config.source) for one in found.claims],
+        "dataset": result.table.dataset,
+        "arms": [_arm(arm) for arm in result.arms],
+        "claims": [_claim(claim, config.source) for claim in result.claims],
     }
 
 
-def _claim(found: ClaimResult, source: str) -> dict[str, Any]:
-    (gate,) = gates_document([found.judgement])
+def _claim(result: ClaimResult, source: str) -> dict[str, Any]:
+    (gate,) = gates_document([result.judgement])
     return {
-        "claim": found.claim.says,
-        "verdict": str(found.verdict),
-        "evidence": "; ".join(evidence(found)),
-        "undecided_because": list(found.reasons),
-        "n": found.n,
-        "condition": found.claim.holds_if,
-        "source": found.claim.source or source,
+        "claim": result.claim.says,
+        "verdict": str(result.verdict),
+        "evidence": "; ".join(claim_evidence(result)),
+        "undecided_because": list(result.reasons),
+        "n": result.n,
+        "condition": result.claim.holds_if,
+        "source": result.claim.source or source,
         "cases": gate["cases"],
     }
 

@@ -19,13 +19,13 @@ _WIDE = 110
 """Columns from which on the questions stand beside the numbers; in fewer they stand below them."""
 
 
-def print_list(console: Console, found: Sequence[tuple[Lesson, RunCounts]]) -> None:
+def print_list(console: Console, lessons: Sequence[tuple[Lesson, RunCounts]]) -> None:
     """Print each lesson with its question, folded to the console."""
-    longest = max(len(lesson.name) for lesson, _ in found)
+    longest = max(len(lesson.name) for lesson, _ in lessons)
     indent = "  "
     beside = console.width >= _WIDE
     lines = [Text(_head("lesson", _HEADINGS, longest) + ("  question" if beside else ""), "bold")]
-    for lesson, stock in found:
+    for lesson, stock in lessons:
         numbers = (len(lesson.config.claims), len(lesson.arms), stock.stored, stock.missing)
         head = _head(lesson.name, numbers, longest)
         if beside:
@@ -43,7 +43,7 @@ def _head(name: str, numbers: Sequence[object], longest: int) -> str:
     return "  ".join([f"{name:<{longest}}", *cells])
 
 
-def list_document(found: Sequence[tuple[Lesson, RunCounts]]) -> dict[str, Any]:
+def list_document(stored_lessons: Sequence[tuple[Lesson, RunCounts]]) -> dict[str, Any]:
     """The same as plain data."""
     lessons = [
         {
@@ -54,6 +54,6 @@ def list_document(found: Sequence[tuple[Lesson, RunCounts]]) -> dict[str, Any]:
             "arms": [arm.name for arm in lesson.arms],
             "runs": {"stored": stock.stored, "missing": stock.missing},
         }
-        for lesson, stock in found
+        for lesson, stock in stored_lessons
     ]
     return {"schema": SCHEMA, "lessons": lessons}

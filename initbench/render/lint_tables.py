@@ -18,13 +18,13 @@ _STYLES = {"warning": "bold yellow", "note": "bold"}
 
 def print_lint(console: Console, linted: LintReport) -> None:
     """Print a heading, the findings, and how many there are."""
-    said = [
+    parts = [
         text.plural(linted.layers, "weight layer"),
         text.plural(len(linted.seeds), "net"),
         f"{linted.samples} samples",
         "not trained",
     ]
-    lines = [Text.assemble((linted.target, "bold"), "   ", " · ".join(said)), Text("")]
+    lines = [Text.assemble((linted.target, "bold"), "   ", " · ".join(parts)), Text("")]
     for finding in linted.findings:
         head = f"{finding.level} {finding.code}: "
         lines.append(Text.assemble((head, _STYLES[finding.level]), finding.message.sentence))

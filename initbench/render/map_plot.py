@@ -41,45 +41,47 @@ _LABEL, _CELL, _TICK = 9, 2, 5
 _MARKS_A_LINE = 5  # of at most 15 columns each
 
 
-def document(found: TrainabilityMap) -> dict[str, Any]:
+def map_document(result: TrainabilityMap) -> dict[str, Any]:
     """The map as plain data, of schema initbench.map/1."""
-    config, bar = found.config, found.bar
-    scales = zip(found.axes.sigma_w, found.theory or [], strict=False)
+    config, bar = result.config, result.bar
+    scales = zip(result.axes.sigma_w, result.theory or [], strict=False)
     return {
         "schema": SCHEMA,
         "experiment": config.name,
         "config": config.resolved(),
-        "dataset": found.dataset,
-        "dataset_requested": found.requested,
+        "dataset": result.dataset,
+        "dataset_requested": result.requested,
         "seeds": list(config.seed_list),
-        "samples": found.samples,
-        "axes": {"sigma_w": list(found.axes.sigma_w), "depth": list(found.axes.depth)},
-        "points": [{**vars(point), "diagnosis": list(point.diagnosis)} for point in found.points],
-        "theory": [{"sigma_w": sigma_w, **vars(one)} for sigma_w, one in scales],
-        "critical_sigma_w": found.critical,
-        "no_prediction": found.reason,
+        "samples": result.samples,
+        "axes": {"sigma_w": list(result.axes.sigma_w), "depth": list(result.axes.depth)},
+        "points": [{**vars(point), "diagnosis": list(point.diagnosis)} for point in result.points],
+        "theory": [{"sigma_w": sigma_w, **vars(scale)} for sigma_w, scale in scales],
+        "critical_sigma_w": result.critical,
+        "no_prediction": result.reason,
         "train": None if bar is None else {**vars(bar), "learned_above": bar.accuracy},
     }
 
 
-def document_json(found: TrainabilityMap) -> str:
+def map_json(result: TrainabilityMap) -> str:
     """The document as strict JSON."""
-    return strict_json.dumps(document(found))
+    return strict_json.dumps(map_document(result))
 
 
-def print_map(console: Console, found: TrainabilityMap) -> None:
+def print_map(console: Console, result: TrainabilityMap) -> None:
     """Print heading, picture and legend. A console too narrow for all columns gets every second, third, …"""
     ascii_only = console.options.ascii_only
-    picture = _MapPlot(found, max(_CELL, console.width - _LABEL), ascii_only=ascii_only)
-    parts = [_heading(found), Text(""), *picture.lines(), Text(""), *_legend(found, picture.both), Text("")]
+    picture = _MapPlot(result, max(_CELL, console.width - _LABEL), ascii_only=ascii_only)
+    parts = [_heading(result), Text(""), *picture.lines(), Text(""), *_legend(result, picture.both), Text("")]
     print_uncut(console, Group(*parts))
 
 
-def _heading(found: TrainabilityMap) -> Text:
-    config, depth = found.config, found.axes.depth
+def _heading(result: TrainabilityMap) -> Text:
+    config, depth = result.config, result.axes.depth
     model = config.model
     width = getattr(model, "width", None)
-    used = found.dataset if found.dataset == found.requested else f"{found.dataset} (for {found.requested})"
+    used = (
+        result.dataset if result.dataset == result.requested else f"{result.dataset} (for {result.requested})"
+    )
     parts = [
         f"{model.family}, depth {depth[0]} to {depth[-1]}" + ("" if width is None else f", width {width}"),
         model.activation.name,
@@ -87,9 +89,9 @@ def _heading(found: TrainabilityMap) -> Text:
         "weights N(0, σ_w²/fan_in)",
         used,
         *condition_words(config.data.model_dump()),
-        f"{text.plural(len(found.points), 'point')}, {text.plural(len(config.seed_list), 'net')} each",
-        f"{found.samples} samples",
-        "not trained" if found.bar is None else text.plural(found.bar.steps, "step"),
+        f"{text.plural(len(result.points), 'point')}, {text.plural(len(config.seed_list), 'net')} each",
+        f"{result.samples} samples",
+        "not trained" if result.bar is None else text.plural(result.bar.steps, "step"),
     ]
     return Text.assemble((config.name, "bold"), "   ", " · ".join(parts))
 
@@ -97,11 +99,11 @@ def _heading(found: TrainabilityMap) -> Text:
 class _MapPlot:
     """Columns of σ_w, rows of depth: a mark and, right of it, what training and theory say of the cell."""
 
-    def __init__(self, found: TrainabilityMap, room: int, *, ascii_only: bool) -> None:
-        self._found = found
+    def __init__(self, result: TrainabilityMap, room: int, *, ascii_only: bool) -> None:
+        self._found = result
         self.both = _BOTH_ASCII if ascii_only else _BOTH
         self._sigma_w, self._chi_1 = ("sigma_w", "chi_1") if ascii_only else ("σ_w", "χ₁")
-        count = len(found.axes.sigma_w)
+        count = len(result.axes.sigma_w)
         self._columns = range(0, count, -(-count * _CELL // room))
 
     def lines(self) -> list[Text]:
@@ -109,7 +111,7 @@ class _MapPlot:
         depths = self._found.axes.depth
         return [
             self._top(),
-            *(self._row(place, depth) for place, depth in enumerate(depths)),
+            *(self._row(row, depth) for row, depth in enumerate(depths)),
             *self._critical(),
             self._ticks(),
         ]
@@ -119,46 +121,46 @@ class _MapPlot:
         marks = "".join(" " + (_REACH if self._ends(column, -1) else " ") for column in self._columns)
         return _line("depth", marks)
 
-    def _row(self, place: int, depth: int) -> Text:
+    def _row(self, row: int, depth: int) -> Text:
         line = _line(f"{depth:,}", "")
         width = len(self._found.axes.sigma_w)
         for column in self._columns:
-            point = self._found.points[place * width + column]
+            point = self._found.points[row * width + column]
             mark = mark_of(point)
             line.append(mark, _STYLES.get(mark))
-            line.append(self._beside(point, ends=self._ends(column, place)), "bold")
+            line.append(self._overlay_mark(point, ends=self._ends(column, row)), "bold")
         return line
 
-    def _beside(self, point: MapPoint, *, ends: bool) -> str:
+    def _overlay_mark(self, point: MapPoint, *, ends: bool) -> str:
         if ends:
             return self.both if point.learned else _REACH
         return _LEARNED if point.learned else " "
 
-    def _ends(self, column: int, place: int) -> bool:
+    def _ends(self, column: int, row: int) -> bool:
         """Whether theory's reach ends between the row at `place` and the next."""
         if self._found.theory is None:
             return False
         depths, reach = self._found.axes.depth, self._found.theory[column].reach
-        below = reach < depths[place + 1] if place + 1 < len(depths) else False
-        return below and (place < 0 or depths[place] <= reach)
+        below = reach < depths[row + 1] if row + 1 < len(depths) else False
+        return below and (row < 0 or depths[row] <= reach)
 
     def _critical(self) -> list[Text]:
         critical, sigma_w = self._found.critical, self._found.axes.sigma_w
         if critical is None:
             return []
         nearest = min(self._columns, key=lambda column: abs(sigma_w[column] - critical))
-        place, width = self._columns.index(nearest) * _CELL, len(self._columns) * _CELL
+        offset, width = self._columns.index(nearest) * _CELL, len(self._columns) * _CELL
         words = f"critical {self._sigma_w} = {critical:.3g} ({self._chi_1} = 1)"
-        if place + 2 + len(words) <= width or place < 1 + len(words):
-            return [_line("", f"{'':{place}}^ {words}")]
-        return [_line("", f"{'':{place - 1 - len(words)}}{words} ^")]
+        if offset + 2 + len(words) <= width or offset < 1 + len(words):
+            return [_line("", f"{'':{offset}}^ {words}")]
+        return [_line("", f"{'':{offset - 1 - len(words)}}{words} ^")]
 
     def _ticks(self) -> Text:
         """σ_w under every fifth column, and under the last where there is room."""
         marks, last = "", len(self._columns) - 1
-        for place, column in enumerate(self._columns):
-            room = place * _CELL - len(marks)
-            if place % _TICK == 0 or (place == last and room > 0):
+        for position, column in enumerate(self._columns):
+            room = position * _CELL - len(marks)
+            if position % _TICK == 0 or (position == last and room > 0):
                 marks += " " * room + f"{self._found.axes.sigma_w[column]:.3g}"
         return _line(self._sigma_w, marks)
 
@@ -172,17 +174,17 @@ def _line(label: str, rest: str) -> Text:
     return Text(f"{label:>{_LABEL - 2}}  {rest}", no_wrap=True, overflow="ignore")
 
 
-def _legend(found: TrainabilityMap, both: str) -> list[Text]:
-    counts = Counter(map(mark_of, found.points))
+def _legend(result: TrainabilityMap, both: str) -> list[Text]:
+    counts = Counter(map(mark_of, result.points))
     marks = [f"{mark} {word} {counts[mark]:,}" for mark, word in _WORDS.items() if counts[mark]]
-    lines = _of_theory(found.theory, found.reason, found.critical)
-    bar = found.bar
+    lines = _theory_legend(result.theory, result.reason, result.critical)
+    bar = result.bar
     if bar is not None:
-        learned = sum(bool(point.learned) for point in found.points)
+        learned = sum(bool(point.learned) for point in result.points)
         lines += [
-            f"+ learned: {learned:,} of {text.plural(len(found.points), 'point')}. Validation accuracy above"
-            f" {text.percent(bar.accuracy, 1)} %",
-            f"  (majority class {text.percent(bar.majority, 1)} %, n = {bar.samples:,}) after"
+            f"+ learned: {learned:,} of {text.plural(len(result.points), 'point')}. Validation accuracy above"
+            f" {text.format_percent(bar.accuracy, 1)} %",
+            f"  (majority class {text.format_percent(bar.majority, 1)} %, n = {bar.samples:,}) after"
             f" {text.plural(bar.steps, 'step')}; {both} is both + and _",
         ]
     return [
@@ -192,7 +194,7 @@ def _legend(found: TrainabilityMap, both: str) -> list[Text]:
     ]
 
 
-def _of_theory(theory: list[DepthScales] | None, reason: str | None, critical: float | None) -> list[str]:
+def _theory_legend(theory: list[DepthScales] | None, reason: str | None, critical: float | None) -> list[str]:
     if theory is None:
         return [f"theory has no depth scale for this net: {reason}"]
     edge = [] if critical is not None else ["  χ₁ = 1 nowhere on the axis"]

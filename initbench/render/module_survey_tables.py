@@ -11,7 +11,7 @@ from rich.text import Text
 from initbench.diagnostics.module_survey import ModuleSurvey
 from initbench.render import survey_rows as data
 from initbench.render import text
-from initbench.render.survey_tables import diagnosis, labelled, layers_table, theory
+from initbench.render.survey_tables import diagnosis_lines, labelled_line, layers_table, theory_lines
 from initbench.render.terminal import print_uncut
 from initbench.store import strict_json
 from initbench.trace.weight_use import WeightUse
@@ -28,10 +28,10 @@ def print_own(console: Console, survey: ModuleSurvey, *, all_layers: bool) -> No
         blank,
         layers_table(survey, all_layers, console.width, kinds),
         blank,
-        *theory(survey),
-        labelled("Loss", loss(survey)),
+        *theory_lines(survey),
+        labelled_line("Loss", loss_sentence(survey)),
         *_labelled_lines("Not seen", _unseen(survey)),
-        *diagnosis(survey, survey.coverage),
+        *diagnosis_lines(survey, survey.coverage),
         blank,
     ]
     print_uncut(console, Group(*parts))
@@ -60,11 +60,13 @@ def _heading(survey: ModuleSurvey) -> Text:
     return Text.assemble((survey.model, "bold"), "   ", " · ".join(parts))
 
 
-def loss(survey: ModuleSurvey) -> str:
+def loss_sentence(survey: ModuleSurvey) -> str:
     """The loss before training, beside what it is where all classes are equally likely."""
-    found = f"{survey.loss_value:.3f} ({survey.loss})"
+    measured = f"{survey.loss_value:.3f} ({survey.loss})"
     chance = survey.loss_at_chance
-    return f"{found}." if chance is None else f"{found}; where all classes are alike it is {chance:.3f}."
+    return (
+        f"{measured}." if chance is None else f"{measured}; where all classes are alike it is {chance:.3f}."
+    )
 
 
 def _unseen(survey: ModuleSurvey) -> Iterator[str]:
@@ -76,8 +78,8 @@ def _unseen(survey: ModuleSurvey) -> Iterator[str]:
 
 
 def _labelled_lines(label: str, sentences: Iterable[str]) -> Iterator[Text]:
-    for place, sentence in enumerate(sentences):
-        yield labelled("" if place else label, sentence)
+    for position, sentence in enumerate(sentences):
+        yield labelled_line("" if position else label, sentence)
 
 
 def own_document(survey: ModuleSurvey) -> dict[str, Any]:
@@ -93,7 +95,7 @@ def own_document(survey: ModuleSurvey) -> dict[str, Any]:
             "value": survey.loss_value,
             "at_chance": survey.loss_at_chance,
         },
-        **data.common(survey, [_use(use) for use in survey.found.uses]),
+        **data.shared_keys(survey, [_use(use) for use in survey.found.uses]),
         "unseen": [{"parameter": name, "why": why} for name, why in survey.found.unseen.items()],
         "coverage": survey.coverage.as_data(),
         "additions": [

@@ -36,12 +36,12 @@ def _space(axes: Sequence[str]) -> str:
     return _WEIGHTS if of_weights(axes) else _ACTIVATIONS
 
 
-def drawable(axes: Sequence[str]) -> bool:
+def is_drawable(axes: Sequence[str]) -> bool:
     """Whether all `axes` are of one space, (N, C, H, W) or (O, I, H, W), and there are some."""
     return bool(axes) and all(axis.partition("/")[0] in list(_space(axes)) for axis in axes)
 
 
-def shared(axes: Sequence[str]) -> set[Entry]:
+def shared_entries(axes: Sequence[str]) -> set[Entry]:
     """The entries, from (0, 0, 0, 0), of the tensor drawn that share the first entry's statistic."""
     a, b, h, w = (range(_reach(axis, axes)) for axis in _space(axes))
     return set(product(a, b, h, w))
@@ -57,13 +57,13 @@ def _parted(axis: str, axes: Sequence[str]) -> bool:
     return any(name.startswith(f"{axis}/") for name in axes)
 
 
-def sentence(axes: Sequence[str]) -> str:
+def describe_statistic(axes: Sequence[str]) -> str:
     """`one statistic for each channel, over all its samples and positions`."""
     space = _space(axes)
-    kept = [_PART[axis] if _parted(axis, axes) else _SINGULAR[axis] for axis in space if axis not in axes]
+    separate = [_PART[axis] if _parted(axis, axes) else _SINGULAR[axis] for axis in space if axis not in axes]
     whole = [f"{_SINGULAR[axis]}s" for axis in space if axis in axes or _parted(axis, axes)]
-    each = f" for each {_listed(_positions(kept))}" if kept else ""
-    return f"one statistic{each}, over all {'its ' if kept else ''}{_listed(_positions(whole))}"
+    each = f" for each {_join_words(_positions(separate))}" if separate else ""
+    return f"one statistic{each}, over all {'its ' if separate else ''}{_join_words(_positions(whole))}"
 
 
 def _positions(words: list[str]) -> list[str]:
@@ -74,18 +74,18 @@ def _positions(words: list[str]) -> list[str]:
     return words
 
 
-def _listed(words: Sequence[str]) -> str:
+def _join_words(words: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
-def picture(axes: Sequence[str], *, ascii_only: bool = False) -> list[str]:
+def draw_diagram(axes: Sequence[str], *, ascii_only: bool = False) -> list[str]:
     """A table of samples × channels, or units × inputs, filled where entries share a statistic.
 
     Each cell is one H × W map. A heavy line parts the columns where a group of them ends.
     """
     filled, empty = ("#", ".") if ascii_only else ("█", "·")
     down, across = _space(axes)[0], _space(axes)[1]
-    together = shared(axes)
+    together = shared_entries(axes)
     numbers = "".join(f"{column + 1:^{SIZES['W'] + 1}}" for column in range(SIZES[across]))
     margin = " " * 7
     lines = [
@@ -98,10 +98,10 @@ def picture(axes: Sequence[str], *, ascii_only: bool = False) -> list[str]:
             "".join(filled if (a, b, h, w) in together else empty for w in range(SIZES["W"]))
             for b in range(SIZES[across])
         ]
-        lines.append((margin if h else f"{a + 1:>5}  ") + _fenced(marks, axes, ascii_only=ascii_only))
+        lines.append((margin if h else f"{a + 1:>5}  ") + _join_cells(marks, axes, ascii_only=ascii_only))
         if h == SIZES["H"] - 1:
-            place = 2 if a == SIZES[down] - 1 else 1
-            lines.append(margin + _rule(axes, place, ascii_only=ascii_only))
+            rule_kind = 2 if a == SIZES[down] - 1 else 1
+            lines.append(margin + _rule(axes, rule_kind, ascii_only=ascii_only))
     return lines
 
 
@@ -112,24 +112,24 @@ def _ends(axes: Sequence[str]) -> list[bool]:
     return [_parted(across, axes) and (column + 1) % group == 0 for column in range(SIZES[across] - 1)]
 
 
-def _fenced(cells: Sequence[str], axes: Sequence[str], *, ascii_only: bool) -> str:
+def _join_cells(cells: Sequence[str], axes: Sequence[str], *, ascii_only: bool) -> str:
     thin, heavy = ("|", "H") if ascii_only else ("│", "┃")
     fences = [heavy if end else thin for end in _ends(axes)]
     return thin + "".join(cell + fence for cell, fence in zip(cells, [*fences, thin], strict=True))
 
 
-def _rule(axes: Sequence[str], place: int, *, ascii_only: bool) -> str:
+def _rule(axes: Sequence[str], rule_kind: int, *, ascii_only: bool) -> str:
     """The line above (0), between (1) or below (2) the rows of cells."""
     if ascii_only:
-        left = right = thin = heavy = "+"
+        left_end = right_end = thin = heavy = "+"
     else:
-        left, thin, heavy, right = ("┌┬┰┐", "├┼╂┤", "└┴┸┘")[place]
+        left_end, thin, heavy, right_end = ("┌┬┰┐", "├┼╂┤", "└┴┸┘")[rule_kind]
     dashes = ("-" if ascii_only else "─") * SIZES["W"]
     joints = [heavy if end else thin for end in _ends(axes)]
-    return left + "".join(dashes + joint for joint in [*joints, right])
+    return left_end + "".join(dashes + joint for joint in [*joints, right_end])
 
 
-def legend(axes: Sequence[str], *, ascii_only: bool = False) -> list[str]:
+def diagram_legend(axes: Sequence[str], *, ascii_only: bool = False) -> list[str]:
     """What the marks of the picture mean, with the groups that it draws."""
     filled, empty = ("#", ".") if ascii_only else ("█", "·")
     height, width = SIZES["H"], SIZES["W"]

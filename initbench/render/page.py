@@ -39,8 +39,8 @@ class Page:
     def pair(self, label: str, text: str) -> None:
         """A label and what stands against it; nothing where there is no text."""
         lines = self._wrap(text, len(_MARGIN) + _LABEL) if text else []
-        for place, line in enumerate(lines):
-            self.draw([f"{'' if place else label:<{_LABEL}}{line}"])
+        for position, line in enumerate(lines):
+            self.draw([f"{'' if position else label:<{_LABEL}}{line}"])
 
     def draw(self, lines: Iterable[str]) -> None:
         """Lines that keep their shape."""

@@ -35,9 +35,9 @@ class _Part:
     """When something was shown of it."""
     ended: int = 0
     finished: int = 0
-    made: int = 0
+    updates: int = 0
     """Updates, of all runs."""
-    shown: int = 0
+    pretraining_samples: int = 0
     """Samples, in pre-training."""
     accuracy: dict[int, float] = field(default_factory=dict)
     at: dict[tuple[int, ...], int] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class _Part:
     @property
     def samples(self) -> int:
         """Shown to nets until now, in pre-training as well."""
-        return self.made * self.config.train.batch_size + self.shown
+        return self.updates * self.config.train.batch_size + self.pretraining_samples
 
     @property
     def pretraining_batch(self) -> int:
@@ -57,8 +57,8 @@ class _Part:
 
     def note(self, loss: float, now: float) -> str:
         """What stands behind the bar."""
-        known = list(self.accuracy.values())
-        accuracy = f"val {100 * sum(known) / len(known):.1f} %  " if known else ""
+        accuracies = list(self.accuracy.values())
+        accuracy = f"val {100 * sum(accuracies) / len(accuracies):.1f} %  " if accuracies else ""
         return f"loss {loss:.3f}  {accuracy}{self.samples / (now - self.start) / 1000:,.1f}k samples/s"
 
 
@@ -97,12 +97,12 @@ class LiveProgress:
 
     def pretraining(self, cohort: Cohort, stride: PretrainingProgress) -> None:
         """Say which layer is being trained: on the bar, or in a line every few seconds."""
-        made, now = (stride.layer - 1) * stride.steps + stride.step, time.monotonic()
+        updates, now = (stride.layer - 1) * stride.steps + stride.step, time.monotonic()
         for config, seeds in cohort:
             part = self._parts[id(config)]
-            before = part.pretrained.get(seeds, made - 1)
-            part.shown += len(seeds) * (made - before) * part.pretraining_batch
-            part.pretrained[seeds] = made
+            previous = part.pretrained.get(seeds, updates - 1)
+            part.pretraining_samples += len(seeds) * (updates - previous) * part.pretraining_batch
+            part.pretrained[seeds] = updates
             if now - part.last < (_REFRESH_SECONDS if self._live else _LINE_SECONDS):
                 continue
             part.last = now
@@ -122,12 +122,12 @@ class LiveProgress:
         self, config: ExperimentConfig, seeds: tuple[int, ...], step: int, losses: Sequence[float]
     ) -> None:
         part = self._parts[id(config)]
-        before = part.at.get(seeds)
-        if before is None:
-            before = step - 1
-            if before:
-                self.say(f"{config.name}: {text.plural(len(seeds), 'run')} taken up after step {before:,}")
-        part.made += len(losses) * (step - before)
+        previous = part.at.get(seeds)
+        if previous is None:
+            previous = step - 1
+            if previous:
+                self.say(f"{config.name}: {text.plural(len(seeds), 'run')} taken up after step {previous:,}")
+        part.updates += len(losses) * (step - previous)
         part.at[seeds] = step
         now = time.monotonic()
         if self._bars is None or part.bar is None or now - part.last < _REFRESH_SECONDS:
@@ -149,7 +149,7 @@ class LiveProgress:
         if status == "finished":
             part.finished += 1
             reported = next((step for seeds, step in part.at.items() if seed in seeds), part.steps)
-            part.made += part.steps - reported  # workers report a few times a second
+            part.updates += part.steps - reported  # workers report a few times a second
         if part.ended == part.runs and self._bars is not None and part.bar is not None:
             self._bars.remove_task(part.bar)
             part.bar = None
@@ -163,10 +163,10 @@ class LiveProgress:
             if self._bars is not None:
                 self._bars.stop()
             elif self._start is not None and sys.exc_info()[0] is None:
-                self._say_sum(time.monotonic() - self._start)
+                self._print_summary(time.monotonic() - self._start)
             self._bars, self._start, self._parts = None, None, {}
 
-    def _say_sum(self, seconds: float) -> None:
+    def _print_summary(self, seconds: float) -> None:
         if any(part.finished for part in self._parts.values()):
             samples = sum(part.samples for part in self._parts.values())
             self.say(f"trained in {seconds:.1f} s, {samples / seconds:,.0f} samples/s")

@@ -18,10 +18,10 @@ MOST_ROWS, MOST_METRICS, MOST_NAMED, MOST_MOVED = 20, 12, 6, 3
 
 def change_lines(changes: Changes) -> list[str]:
     """How many rows are in both states, what has changed in them, and which rows are in one alone."""
-    lines = [_first(changes), *_exactly(changes)]
-    telling = [row for row in changes.rows if _tells(row)]
+    lines = [_headline(changes), *_bitwise_lines(changes)]
+    telling = [row for row in changes.rows if _has_changes(row)]
     for row in telling[:MOST_ROWS]:
-        lines += _of_row(row)
+        lines += _row_lines(row)
     if len(telling) > MOST_ROWS:
         lines.append(f"  … and {plural(len(telling) - MOST_ROWS, 'row')} more")
     for labels, where in ((changes.only_now, "now"), (changes.only_before, "before")):
@@ -32,42 +32,44 @@ def change_lines(changes: Changes) -> list[str]:
     return lines
 
 
-def _first(changes: Changes) -> str:
+def _headline(changes: Changes) -> str:
     if not changes.rows:
         why = "of the same experiment, data, precision and budget"
         return f"NOTHING COMPARED: no row now and no row before are {why}"
     changed = [row for row in changes.rows if _count(row)]
-    shown = f"{plural(len(changed), 'row')} ({plural(sum(map(_count, changed)), 'metric')})"
+    summary = f"{plural(len(changed), 'row')} ({plural(sum(map(_count, changed)), 'metric')})"
     return (
         f"{plural(len(changes.rows), 'row')} in both states, {plural(changes.tests, 'comparison')} "
-        f"(Holm, {100 * changes.confidence:.6g} %): {shown if changed else 'none'} shown to have changed"
+        f"(Holm, {100 * changes.confidence:.6g} %): {summary if changed else 'none'} shown to have changed"
     )
 
 
 def _count(row: RowChange) -> int:
     """The metrics that are shown to have changed, how often runs diverge among them."""
-    return len(row.shown) + row.is_divergence_shown
+    return len(row.detected_changes) + row.is_divergence_change_detected
 
 
-def _exactly(changes: Changes) -> Iterator[str]:
+def _bitwise_lines(changes: Changes) -> Iterator[str]:
     """What holds of the very runs, for which nobody needs a test."""
     same = sum(row.is_same_runs for row in changes.rows)
     if same:
         yield (
             f"  {plural(same, 'row')} with the very same run ids: nothing they are computed from has changed"
         )
-    found = [row.exact for row in changes.rows if row.exact is not None and not row.is_same_runs]
-    held = [one for one in found if one.shared]
-    other = sum(bool(one.other) for one in held)
+    diffs = [row.bitwise for row in changes.rows if row.bitwise is not None and not row.is_same_runs]
+    comparable = [diff for diff in diffs if diff.shared]
+    other = sum(bool(diff.changed_units) for diff in comparable)
     if other:
-        yield f"  {other} of {plural(len(held), 'row')} {_verb(other)} other numbers for the same seeds"
-    if len(held) > other:
-        yield f"  {plural(len(held) - other, 'row')} identical to the last digit for the same seeds"
-    if len(found) > len(held):
-        yield f"  {plural(len(found) - len(held), 'row')} without a seed that both states have"
-    for words in dict.fromkeys(words for one in held if one.other for words in one.elsewhere):
+        yield f"  {other} of {plural(len(comparable), 'row')} {_verb(other)} other numbers for the same seeds"
+    if len(comparable) > other:
+        yield f"  {plural(len(comparable) - other, 'row')} identical to the last digit for the same seeds"
+    if len(diffs) > len(comparable):
+        yield f"  {plural(len(diffs) - len(comparable), 'row')} without a seed that both states have"
+    for words in dict.fromkeys(
+        words for diff in comparable if diff.changed_units for words in diff.environment_changes
+    ):
         yield f"  {words}: the last digits may differ for that alone"
-    if changes.rows and not found and not same:
+    if changes.rows and not diffs and not same:
         yield "  run by run nothing can be compared: the earlier state is a summary"
 
 
@@ -75,81 +77,87 @@ def _verb(count: int) -> str:
     return "gives" if count == 1 else "give"
 
 
-def _tells(row: RowChange) -> bool:
+def _has_changes(row: RowChange) -> bool:
     """Whether there is anything to say of a row."""
-    has_other = row.exact is not None and bool(row.exact.other)
-    is_told = bool(_count(row) or has_other or row.diverged[0] != row.diverged[1] or row.lost)
+    has_other = row.bitwise is not None and bool(row.bitwise.changed_units)
+    is_told = bool(
+        _count(row) or has_other or row.diverged_counts[0] != row.diverged_counts[1] or row.lost_metrics
+    )
     return is_told or bool(row.config_changes)
 
 
-def _of_row(row: RowChange) -> Iterator[str]:
+def _row_lines(row: RowChange) -> Iterator[str]:
     yield f"  {one_line(row.row.label)} ({row.table.dataset}), {_seeds(row)}"
     if row.config_changes:
         yield f"    matched by name, for its config has changed: {one_line(', '.join(row.config_changes))}"
-    if row.exact is not None and row.exact.other:
-        yield f"    {_of_runs(row.exact)}"
-    if row.diverged[0] != row.diverged[1] or row.is_divergence_shown:
-        yield f"    {_of_divergences(row)}"
-    lost = row.lost if row.now.n else []  # no run at all has been said above
-    for metrics, words in ((lost, "without"), (row.gained if _started(row) else [], "with")):
+    if row.bitwise is not None and row.bitwise.changed_units:
+        yield f"    {_differing_runs(row.bitwise)}"
+    if row.diverged_counts[0] != row.diverged_counts[1] or row.is_divergence_change_detected:
+        yield f"    {_divergence_line(row)}"
+    lost = row.lost_metrics if row.now.n else []  # no run at all has been said above
+    for metrics, words in ((lost, "without"), (row.gained_metrics if _started(row) else [], "with")):
         if metrics:
-            yield f"    now {words} a value: {_named(metrics)}"
-    for change in row.shown[:MOST_METRICS]:
-        yield f"    {_of_metric(change)}"
-    if len(row.shown) > MOST_METRICS:
-        yield f"    … and {plural(len(row.shown) - MOST_METRICS, 'metric')} more"
+            yield f"    now {words} a value: {_join_metrics(metrics)}"
+    for change in row.detected_changes[:MOST_METRICS]:
+        yield f"    {_metric_line(change)}"
+    if len(row.detected_changes) > MOST_METRICS:
+        yield f"    … and {plural(len(row.detected_changes) - MOST_METRICS, 'metric')} more"
 
 
 def _started(row: RowChange) -> bool:
     """Whether runs that used to diverge no longer do; else a new value is only newly measured."""
-    return row.diverged[0] > row.diverged[1]
+    return row.diverged_counts[0] > row.diverged_counts[1]
 
 
 def _seeds(row: RowChange) -> str:
-    return f"{plural(row.before.n, 'run')} before, {row.now.n} now"
+    return f"{plural(row.earlier.n, 'run')} before, {row.now.n} now"
 
 
-def _of_runs(found: BitwiseDiff) -> str:
-    words = f"other numbers in {len(found.other)} of {plural(found.shared, 'run')} of the same seeds"
-    largest = ", ".join(map(_moved, found.largest[:MOST_MOVED]))
+def _differing_runs(diff: BitwiseDiff) -> str:
+    words = f"other numbers in {len(diff.changed_units)} of {plural(diff.shared, 'run')} of the same seeds"
+    largest = ", ".join(map(_changed_value, diff.largest_changes[:MOST_MOVED]))
     return f"{words}; most in {largest}" if largest else words
 
 
-def _moved(one: ChangedValue) -> str:
-    return f"{one.metric.name} ({one.unit}) {_digits(one.before, one.now)}"
+def _changed_value(changed: ChangedValue) -> str:
+    return f"{changed.metric.name} ({changed.unit}) {_digits(changed.earlier, changed.now)}"
 
 
-def _digits(before: float, now: float) -> str:
+def _digits(previous: float, now: float) -> str:
     """Both numbers with as many digits as it takes to tell them apart."""
     for digits in (3, 6, 9):
-        if f"{before:.{digits}g}" != f"{now:.{digits}g}":
-            return f"{before:.{digits}g} → {now:.{digits}g}"
-    return f"{before!r} → {now!r}"
+        if f"{previous:.{digits}g}" != f"{now:.{digits}g}":
+            return f"{previous:.{digits}g} → {now:.{digits}g}"
+    return f"{previous!r} → {now!r}"
 
 
-def _of_divergences(row: RowChange) -> str:
-    (before, now), found = row.diverged, row.divergence
-    words = f"{before} of {row.before.n} diverged before, {now} of {row.now.n} now"
-    if found.p is None:
+def _divergence_line(row: RowChange) -> str:
+    (previous, now), rates = row.diverged_counts, row.divergence
+    words = f"{previous} of {row.earlier.n} diverged before, {now} of {row.now.n} now"
+    if rates.p is None:
         return words
     by_holm = "" if row.divergence_p_adjusted is None else f", {row.divergence_p_adjusted:.2g} by Holm"
-    shown = ": shown" if row.is_divergence_shown else ""
-    return f"{words} (p = {found.p:.2g}{by_holm}, {found.method}){shown}"
+    suffix = ": shown" if row.is_divergence_change_detected else ""
+    return f"{words} (p = {rates.p:.2g}{by_holm}, {rates.method}){suffix}"
 
 
-def _named(metrics: Sequence[Metric]) -> str:
+def _join_metrics(metrics: Sequence[Metric]) -> str:
     more = len(metrics) - MOST_NAMED
-    named = ", ".join(metric.name for metric in metrics[:MOST_NAMED])
-    return f"{named} and {more} more" if more > 0 else named
+    names = ", ".join(metric.name for metric in metrics[:MOST_NAMED])
+    return f"{names} and {more} more" if more > 0 else names
 
 
-def _of_metric(change: Change) -> str:
-    found = change.found
-    assert found.difference is not None and found.interval is not None and change.p_adjusted is not None
-    sign = "×" if found.scale == "log" else "+" if found.difference > 0 else ""
-    ends = f"{found.interval.low:.3g} to {found.interval.high:.3g}"
-    means = f"{text.format_number(change.before)} → {text.format_number(change.now)}"
-    size = f"{sign}{found.difference:.3g} ({ends}), p = {change.p_adjusted:.2g}, {found.method}"
+def _metric_line(change: Change) -> str:
+    difference = change.difference
+    assert (
+        difference.difference is not None
+        and difference.interval is not None
+        and change.p_adjusted is not None
+    )
+    sign = "×" if difference.scale == "log" else "+" if difference.difference > 0 else ""
+    ends = f"{difference.interval.low:.3g} to {difference.interval.high:.3g}"
+    means = f"{text.format_number(change.earlier)} → {text.format_number(change.now)}"
+    size = f"{sign}{difference.difference:.3g} ({ends}), p = {change.p_adjusted:.2g}, {difference.method}"
     return f"{change.metric.name}: {means}, {size}: {change.verdict}"
 
 
@@ -171,16 +179,16 @@ def _row(row: RowChange) -> dict[str, Any]:
         "key": row.row.key,
         "label": row.row.label,
         "dataset": row.table.dataset,
-        "n_before": row.before.n,
+        "n_before": row.earlier.n,
         "n_now": row.now.n,
         "same_runs": row.is_same_runs,
         "config_changes": row.config_changes,
-        "seeds_known": isinstance(row.before, RunsOperand),
-        "exact": None if row.exact is None else _exact(row.exact),
-        "diverged": {"before": row.diverged[0], "now": row.diverged[1]},
-        "lost": [metric.name for metric in row.lost],
-        "gained": [metric.name for metric in row.gained],
-        "changed": [change.metric.name for change in row.shown],
+        "seeds_known": isinstance(row.earlier, RunsOperand),
+        "exact": None if row.bitwise is None else _exact(row.bitwise),
+        "diverged": {"before": row.diverged_counts[0], "now": row.diverged_counts[1]},
+        "lost": [metric.name for metric in row.lost_metrics],
+        "gained": [metric.name for metric in row.gained_metrics],
+        "changed": [change.metric.name for change in row.detected_changes],
         "metrics": {change.metric.name: _metric(change) for change in row.changes},
         "divergence_rate": {
             "difference": row.divergence.difference,
@@ -190,30 +198,35 @@ def _row(row: RowChange) -> dict[str, Any]:
     }
 
 
-def _exact(found: BitwiseDiff) -> dict[str, Any]:
+def _exact(diff: BitwiseDiff) -> dict[str, Any]:
     return {
-        "runs": found.shared,
-        "identical": found.identical,
-        "other": found.other,
+        "runs": diff.shared,
+        "identical": diff.identical,
+        "other": diff.changed_units,
         "largest": [
-            {"metric": one.metric.name, "run": one.unit, "before": one.before, "now": one.now}
-            for one in found.largest
+            {
+                "metric": changed.metric.name,
+                "run": changed.unit,
+                "before": changed.earlier,
+                "now": changed.now,
+            }
+            for changed in diff.largest_changes
         ],
-        "elsewhere": found.elsewhere,
+        "elsewhere": diff.environment_changes,
     }
 
 
 def _metric(change: Change) -> dict[str, Any]:
-    found = change.found
+    difference = change.difference
     return {
-        "before": change.before,
+        "before": change.earlier,
         "now": change.now,
-        "difference": found.difference,
-        "scale": found.scale,
-        "ci": None if found.interval is None else [found.interval.low, found.interval.high],
+        "difference": difference.difference,
+        "scale": difference.scale,
+        "ci": None if difference.interval is None else [difference.interval.low, difference.interval.high],
         "p_adjusted": change.p_adjusted,
-        "effect_size": found.effect_size,
+        "effect_size": difference.effect_size,
         "verdict": str(change.verdict),
-        "method": str(found.method),
-        "n": [found.n_a, found.n_b],
+        "method": str(difference.method),
+        "n": [difference.n_a, difference.n_b],
     }

@@ -9,12 +9,12 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from initbench.analysis.stats.summary import Summary, geometric, summarise
+from initbench.analysis.stats.summary import Summary, summarise, summarise_geometric
 from initbench.render import text
 from initbench.render.layer_means import layers_to_show
 from initbench.render.text_table import TextTable
 from initbench.store.store import StoredRun
-from initbench.store.strict_json import number_or_none
+from initbench.store.strict_json import parse_number_or_none
 
 
 def pretraining_table(runs: Sequence[StoredRun]) -> RenderableType | None:
@@ -23,17 +23,20 @@ def pretraining_table(runs: Sequence[StoredRun]) -> RenderableType | None:
     if not trained:
         return None
     scheme = trained[0]["config"]["init"]["scheme"]
-    grid = TextTable(["Pre-training", "loss before", "after", "left %"], left=("Pre-training",))
-    for place, layer in enumerate(trained[0]["pretraining"]["layers"]):
-        found = [record["pretraining"]["layers"][place] for record in trained]
-        start, end = ([number_or_none(one[key]) for one in found] for key in ("loss_start", "loss_end"))
-        left = [b / a if a and b is not None else None for a, b in zip(start, end, strict=True)]
+    grid = TextTable(["Pre-training", "loss before", "after", "left %"], left_aligned=("Pre-training",))
+    for position, layer in enumerate(trained[0]["pretraining"]["layers"]):
+        layer_records = [record["pretraining"]["layers"][position] for record in trained]
+        start, end = (
+            [parse_number_or_none(record[key]) for record in layer_records]
+            for key in ("loss_start", "loss_end")
+        )
+        remaining = [b / a if a and b is not None else None for a, b in zip(start, end, strict=True)]
         grid.add(
             [
                 f"layer {layer['layer']}",
-                text.scientific(summarise(start).mean),
-                text.scientific(summarise(end).mean),
-                text.percent_summary(summarise(left)),
+                text.format_scientific(summarise(start).mean),
+                text.format_scientific(summarise(end).mean),
+                text.percent_summary(summarise(remaining)),
             ]
         )
     return Group(grid.table(), Text(_cost(trained, str(scheme["kind"])), style="dim"))
@@ -57,20 +60,20 @@ def transfer_lines(runs: Sequence[StoredRun]) -> Text | None:
 
     The runs of an experiment take the same, each from its own source or all from one.
     """
-    found = [run.record["transfer"] for run in runs if run.record.get("transfer")]
-    if not found:
+    transfers = [run.record["transfer"] for run in runs if run.record.get("transfer")]
+    if not transfers:
         return None
-    first = found[0]
-    sources = list(dict.fromkeys(str(one["source"]) for one in found))
+    first = transfers[0]
+    sources = list(dict.fromkeys(str(transfer["source"]) for transfer in transfers))
     more = f" and {len(sources) - 1} more, by seed" if len(sources) > 1 else ""
-    left = {name: why for name, why in first["skipped"].items() if name not in first["drawn"]}
+    skipped = {name: why for name, why in first["skipped"].items() if name not in first["drawn"]}
     count = len(first["taken"]) + len(first["drawn"])
     lines = [
         f"from {sources[0]}{more}",
         f"{len(first['taken'])} of {text.plural(count, 'tensor')} taken",
         *_reasons("drawn anew", first["drawn"]),
-        *_reasons("left behind", left),
-        *([f"frozen: {_listed(first['frozen'])}"] if first["frozen"] else []),
+        *_reasons("left behind", skipped),
+        *([f"frozen: {_abbreviate_names(first['frozen'])}"] if first["frozen"] else []),
     ]
     body = Text("Transfer  ", style="bold")
     body.append("\n          ".join(map(text.one_line, lines)), style="not bold")
@@ -82,10 +85,10 @@ def _reasons(label: str, why: Mapping[str, Any]) -> list[str]:
     by_reason: dict[str, list[str]] = {}
     for name, reason in why.items():
         by_reason.setdefault(str(reason), []).append(name)
-    return [f"{label}: {_listed(names)} ({reason})" for reason, names in by_reason.items()]
+    return [f"{label}: {_abbreviate_names(names)} ({reason})" for reason, names in by_reason.items()]
 
 
-def _listed(names: Sequence[str]) -> str:
+def _abbreviate_names(names: Sequence[str]) -> str:
     if len(names) <= _SHOWN:
         return ", ".join(names)
     return f"{', '.join(names[: _SHOWN - 1])}, … {names[-1]} ({len(names)})"
@@ -107,11 +110,20 @@ def _gaps(runs: Sequence[StoredRun], *, all_layers: bool, width: int) -> Rendera
         return None
     steps = text.evenly_spaced(sorted(moments), _MAX_MOMENTS)
     while True:
-        grid = TextTable(["Batch norm", "running mean gap", "running var ratio"], left=("Batch norm",))
+        grid = TextTable(
+            ["Batch norm", "running mean gap", "running var ratio"], left_aligned=("Batch norm",)
+        )
         for i in layers_to_show(len(layers), everything=all_layers):
-            found = [[_layer(one, layers[i]) for one in moments[step]] for step in steps]
-            gaps = [text.format_share(summarise(_values(at, "running_mean_gap")).mean) for at in found]
-            ratios = [text.format_share(geometric(_values(at, "running_var_ratio")).mean) for at in found]
+            layers_by_step = [
+                [_layer(run_layers, layers[i]) for run_layers in moments[step]] for step in steps
+            ]
+            gaps = [
+                text.format_share(summarise(_values(at, "running_mean_gap")).mean) for at in layers_by_step
+            ]
+            ratios = [
+                text.format_share(summarise_geometric(_values(at, "running_var_ratio")).mean)
+                for at in layers_by_step
+            ]
             grid.add([f"layer {layers[i]}", text.transition_chain(gaps), text.transition_chain(ratios)])
         if grid.width <= width or len(steps) < 3:
             break
@@ -129,10 +141,10 @@ def _moments(runs: Sequence[StoredRun]) -> dict[int, list[list[dict[str, Any]]]]
     going = [run for run in runs if run.record["status"] not in ("diverged", "failed")] or list(runs)
     by_step: dict[int, list[list[dict[str, Any]]]] = {}
     for run in going:
-        for snapshot in (one for one in run.snapshots if "step" in one):
+        for snapshot in (entry for entry in run.snapshots if "step" in entry):
             by_step.setdefault(snapshot["step"], []).append(snapshot["layers"])
     most = max(map(len, by_step.values()), default=0)
-    return {step: found for step, found in by_step.items() if len(found) == most}
+    return {step: run_layers for step, run_layers in by_step.items() if len(run_layers) == most}
 
 
 def _layer(layers: Sequence[dict[str, Any]], index: int) -> dict[str, Any]:
@@ -140,7 +152,7 @@ def _layer(layers: Sequence[dict[str, Any]], index: int) -> dict[str, Any]:
 
 
 def _values(layers: Sequence[dict[str, Any]], statistic: str) -> list[float | None]:
-    return [number_or_none(layer.get("batch_norm", {}).get(statistic)) for layer in layers]
+    return [parse_number_or_none(layer.get("batch_norm", {}).get(statistic)) for layer in layers]
 
 
 def _evaluations(runs: Sequence[StoredRun]) -> RenderableType | None:
@@ -150,16 +162,16 @@ def _evaluations(runs: Sequence[StoredRun]) -> RenderableType | None:
         return None
     batch = (runs[0].record["config"].get("train") or {}).get("batch_size")
     headings = [f"{what}, {when}" for what in ("val %", "val loss") for when, _ in ends]
-    grid = TextTable(["Evaluated by", *headings], left=("Evaluated by",))
+    grid = TextTable(["Evaluated by", *headings], left_aligned=("Evaluated by",))
     for kind, words in _KINDS.items():
         forms: tuple[tuple[str, Callable[[Summary], str]], ...] = (
             ("val_accuracy", text.percent_summary),
             ("val_loss", text.loss_summary),
         )
         cells = [
-            form(summarise([number_or_none(one.get(name + kind)) for one in found]))
+            form(summarise([parse_number_or_none(entry.get(name + kind)) for entry in entries]))
             for name, form in forms
-            for _, found in ends
+            for _, entries in ends
         ]
         grid.add([f"{words} ({batch})" if kind == "_batch" and batch else words, *cells])
     return grid.table()
@@ -168,7 +180,7 @@ def _evaluations(runs: Sequence[StoredRun]) -> RenderableType | None:
 def _ends(runs: Sequence[StoredRun]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     begins = [entry for run in runs for entry in run.convergence[:1] if "val_loss_batch" in entry]
     finals = [final for run in runs if "val_loss_batch" in (final := run.record.get("final") or {})]
-    yield from ((when, found) for when, found in (("init", begins), ("end", finals)) if found)
+    yield from ((when, entries) for when, entries in (("init", begins), ("end", finals)) if entries)
 
 
 _COLUMNS = {
@@ -186,7 +198,7 @@ def shift_table(runs: Sequence[StoredRun], *, all_layers: bool, width: int) -> R
     if not measured:
         return None
     layers = measured[0].shifts[0]["layers"]
-    grid = TextTable(["Covariate shift", *_COLUMNS, *_FROM_INIT], left=("Covariate shift",))
+    grid = TextTable(["Covariate shift", *_COLUMNS, *_FROM_INIT], left_aligned=("Covariate shift",))
     for i in layers_to_show(len(layers), everything=all_layers):
         is_head = i == len(layers) - 1
         cells = [text.format_share(_mean(measured, i, name)) for name in _COLUMNS.values()]
@@ -205,10 +217,11 @@ def shift_table(runs: Sequence[StoredRun], *, all_layers: bool, width: int) -> R
 def _mean(runs: Sequence[StoredRun], layer: int, name: str) -> float | None:
     """Over the updates of each run, and then over runs."""
     means = [
-        summarise([number_or_none(entry["layers"][layer][name]) for entry in run.shifts]).mean for run in runs
+        summarise([parse_number_or_none(entry["layers"][layer][name]) for entry in run.shifts]).mean
+        for run in runs
     ]
     return summarise(means).mean
 
 
 def _last(runs: Sequence[StoredRun], layer: int, name: str) -> float | None:
-    return summarise([number_or_none(run.shifts[-1]["layers"][layer][name]) for run in runs]).mean
+    return summarise([parse_number_or_none(run.shifts[-1]["layers"][layer][name]) for run in runs]).mean

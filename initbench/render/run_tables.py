@@ -15,7 +15,7 @@ from initbench.render import text
 from initbench.render.condition_notes import condition_words
 from initbench.render.layer_means import (
     LayerView,
-    alike,
+    group_by_layers,
     layers_at,
     layers_to_show,
     probed_at_both_ends,
@@ -25,7 +25,7 @@ from initbench.render.run_sections import norm_tables, pretraining_table, shift_
 from initbench.render.terminal import print_uncut
 from initbench.render.text_table import TextTable
 from initbench.store.store import StoredRun
-from initbench.store.strict_json import number_or_none
+from initbench.store.strict_json import parse_number_or_none
 
 _STATUS_STYLE = {"finished": "green", "diverged": "yellow", "running": "cyan"}
 _MAX_STEPS = 6
@@ -49,7 +49,7 @@ def render_experiment(
     Fewer steps and columns are shown where `width` does not hold them; the histogram at init stays. Runs
     that are not of the same layers, whatever they say of themselves, are shown one after another.
     """
-    parts = alike(runs)
+    parts = group_by_layers(runs)
     if len(parts) > 1:
         return Group(
             *(
@@ -58,11 +58,11 @@ def render_experiment(
             )
         )
     blank = Text("")
-    before = [part for part in (pretraining_table(runs), transfer_lines(runs)) if part is not None]
+    preparation = [part for part in (pretraining_table(runs), transfer_lines(runs)) if part is not None]
     return Group(
         render_heading(runs),
         blank,
-        *(part for table in before for part in (table, blank)),
+        *(part for table in preparation for part in (table, blank)),
         activation_table(runs, all_layers=all_layers, width=width, ascii_only=ascii_only),
         blank,
         convergence_table(runs, width=width),
@@ -120,7 +120,7 @@ def activation_table(
     bounded = any(layer.saturated is not None for layer in reference)
     columns = ["Activations", "std", "zeros %", "dead %", *(["saturated %"] if bounded else []), "E[δ²]"]
     moments = [moment for moment, layers in (("init", init), ("end", end)) if layers]
-    grid = TextTable([*columns, *moments], left=("Activations", *moments))
+    grid = TextTable([*columns, *moments], left_aligned=("Activations", *moments))
     for i in layers_to_show(len(reference), everything=all_layers):
         views = [layers[i] for layers in (init, end) if layers]
         grid.add(
@@ -161,8 +161,8 @@ def _layer_cells(views: Sequence[LayerView], *, bounded: bool, ascii_only: bool)
     return [
         f"head {first.index}" if first.is_head else f"layer {first.index}",
         cell(text.format_number, "act_std"),
-        *(cell(text.percent, share) for share in shares),
-        cell(text.scientific, "gradient"),
+        *(cell(text.format_percent, share) for share in shares),
+        cell(text.format_scientific, "gradient"),
         *(text.sparkline(view.shape, ascii_only=ascii_only) if view.shape else "" for view in views),
     ]
 
@@ -182,7 +182,7 @@ def convergence_table(runs: Sequence[StoredRun], *, width: int) -> RenderableTyp
 
 def _convergence_grid(runs: Sequence[StoredRun], steps: Sequence[int], *, best: bool) -> TextTable:
     headings = ["Convergence", *(f"step {step:,}" for step in steps), *(["best"] if best else [])]
-    grid = TextTable(headings, left=("Convergence",))
+    grid = TextTable(headings, left_aligned=("Convergence",))
     for label, key, form in (
         ("val accuracy %", "val_accuracy", text.percent_summary),
         ("val loss", "val_loss", text.loss_summary),
@@ -195,14 +195,14 @@ def _convergence_grid(runs: Sequence[StoredRun], steps: Sequence[int], *, best: 
 
 def _at(runs: Sequence[StoredRun], step: int, key: str) -> Summary:
     entries = [entry for run in runs for entry in run.convergence if entry["step"] == step]
-    return summarise([number_or_none(entry[key]) for entry in entries])
+    return summarise([parse_number_or_none(entry[key]) for entry in entries])
 
 
 def _extreme(runs: Sequence[StoredRun], key: str) -> Summary:
     pick = max if key == "val_accuracy" else min
-    values = [[number_or_none(e[key]) for e in run.convergence] for run in runs]
-    known = [[v for v in column if v is not None and not math.isnan(v)] for column in values]
-    return summarise([pick(column) for column in known if column])
+    values = [[parse_number_or_none(e[key]) for e in run.convergence] for run in runs]
+    finite = [[v for v in column if v is not None and not math.isnan(v)] for column in values]
+    return summarise([pick(column) for column in finite if column])
 
 
 def _ends(runs: Sequence[StoredRun]) -> list[Text]:
@@ -210,19 +210,19 @@ def _ends(runs: Sequence[StoredRun]) -> list[Text]:
     finals = [run.record["final"] for run in runs if run.record.get("final")]
     lines = []
     if finals:
-        test = summarise([number_or_none(final["test_accuracy"]) for final in finals])
+        test = summarise([parse_number_or_none(final["test_accuracy"]) for final in finals])
         spread = "one run, so no spread" if test.std is None else "± is the standard deviation"
         lines.append(Text(f"test accuracy {text.percent_summary(test)} %  (n = {test.n}, {spread})"))
     for run in runs:
         status = run.record["status"]
         if status != "finished":
             lines.append(
-                Text(f"seed {run.record['seed']} {_how(run)}", style=_STATUS_STYLE.get(status, "red"))
+                Text(f"seed {run.record['seed']} {_status_text(run)}", style=_STATUS_STYLE.get(status, "red"))
             )
     return lines
 
 
-def _how(run: StoredRun) -> str:
+def _status_text(run: StoredRun) -> str:
     record = run.record
     if record["status"] == "diverged" and record.get("diverged"):
         at = record["diverged"]
@@ -232,30 +232,30 @@ def _how(run: StoredRun) -> str:
     return str(record["status"]) + (f": {text.one_line(error[-1])}" if error else "")
 
 
-def tracebacks(runs: Sequence[StoredRun]) -> Iterator[str]:
+def failure_tracebacks(runs: Sequence[StoredRun]) -> Iterator[str]:
     """Of the runs that failed, each traceback once, below the ids of the runs that it ended."""
-    found: dict[str, list[str]] = {}
+    run_ids_by_error: dict[str, list[str]] = {}
     for run in runs:
         if run.record["status"] == "failed" and run.record.get("error"):
-            found.setdefault(str(run.record["error"]).rstrip(), []).append(run.run_id)
-    for error, run_ids in found.items():
-        yield text.inert(f"{', '.join(run_ids)}\n{error}\n")
+            run_ids_by_error.setdefault(str(run.record["error"]).rstrip(), []).append(run.run_id)
+    for error, run_ids in run_ids_by_error.items():
+        yield text.escape_lines(f"{', '.join(run_ids)}\n{error}\n")
 
 
 def render_diagnosis(runs: Sequence[StoredRun]) -> RenderableType:
     """What is wrong, each code once, with the number of runs it was found in."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    findings_by_code: dict[str, list[dict[str, Any]]] = {}
     for run in runs:
         for finding in run.record.get("diagnosis") or []:
-            found.setdefault(finding["code"], []).append(finding)
-    if not found:
+            findings_by_code.setdefault(finding["code"], []).append(finding)
+    if not findings_by_code:
         return Text.assemble(("Diagnosis  ", "bold"), _nothing_found(runs))
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
-    if all(finding.get("level") == "note" for findings in found.values() for finding in findings):
+    if all(finding.get("level") == "note" for findings in findings_by_code.values() for finding in findings):
         grid.add_row(Text("Diagnosis", style="bold"), Text("healthy, with a note:", style="green"))
-    for code, findings in found.items():
+    for code, findings in findings_by_code.items():
         label = Text("" if grid.row_count else "Diagnosis", style="bold")
         message = text.one_line(findings[0]["message"])
         share = "" if len(runs) == 1 else f" ({len(findings)} of {len(runs)} seeds)"

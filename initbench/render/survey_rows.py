@@ -34,7 +34,7 @@ class SurveyRow:
         return None if between is None or mean is None else between[0] <= mean <= between[1]
 
 
-def rows(survey: Survey) -> list[SurveyRow]:
+def survey_rows(survey: Survey) -> list[SurveyRow]:
     """The layers in order, head included."""
     pairs = zip(survey.layers, survey.expected.layers, strict=True)
     return [_row(layer, predicted, len(survey.seeds)) for layer, predicted in pairs]
@@ -42,16 +42,18 @@ def rows(survey: Survey) -> list[SurveyRow]:
 
 def _row(layer: SurveyedLayer, predicted: LayerPrediction, nets: int) -> SurveyRow:
     measured = {name: summarise([net[name] for net in layer.measured]) for name in STATISTICS}
-    found = predicted.statistics
-    bands = {name: band(found[name], nets) for name in STATISTICS if name in found and predicted.trusted}
+    statistics = predicted.statistics
+    bands = {
+        name: band(statistics[name], nets) for name in STATISTICS if name in statistics and predicted.trusted
+    }
     if not predicted.backward_trusted:
         bands.pop("grad_ratio", None)
     if "q" in bands:
-        bands["q"] = q_band(found["q"], nets)
-    return SurveyRow(layer, found, measured, bands)
+        bands["q"] = q_band(statistics["q"], nets)
+    return SurveyRow(layer, statistics, measured, bands)
 
 
-def document(survey: ConfigSurvey) -> dict[str, Any]:
+def survey_document(survey: ConfigSurvey) -> dict[str, Any]:
     """The survey as plain data, of schema initbench.probe/1."""
     return {
         "schema": SCHEMA,
@@ -59,26 +61,26 @@ def document(survey: ConfigSurvey) -> dict[str, Any]:
         "config": survey.config.resolved(),
         "dataset": survey.dataset,
         "dataset_requested": survey.requested,
-        **common(survey),
+        **shared_keys(survey),
     }
 
 
-def common(survey: Survey, more: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+def shared_keys(survey: Survey, more: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
     """What the documents of all surveys share; `more` is said of each layer, where it is given."""
-    layers = [_layer(row) for row in rows(survey)]
+    layers = [_layer(row) for row in survey_rows(survey)]
     return {
         "seeds": list(survey.seeds),
         "samples": survey.samples,
         "theory": _theory(survey),
         "layers": [{**layer, **extra} for layer, extra in zip(layers, more, strict=True)] if more else layers,
-        "diagnosis": [{**found.as_data(), "seeds": count} for found, count in survey.findings],
+        "diagnosis": [{**finding.as_data(), "seeds": count} for finding, count in survey.findings],
         "note": survey.note,
     }
 
 
-def document_json(survey: ConfigSurvey) -> str:
+def survey_json(survey: ConfigSurvey) -> str:
     """The document as strict JSON."""
-    return strict_json.dumps(document(survey))
+    return strict_json.dumps(survey_document(survey))
 
 
 def _theory(survey: Survey) -> dict[str, Any]:

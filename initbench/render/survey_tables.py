@@ -37,12 +37,16 @@ _EXPENDABLE = (
 
 def print_survey(console: Console, survey: ConfigSurvey, *, all_layers: bool) -> None:
     """Print heading, layers, theory and diagnosis."""
-    parts: list[RenderableType] = [heading(survey), Text(""), layers_table(survey, all_layers, console.width)]
-    parts += [Text(""), *theory(survey), *diagnosis(survey), Text("")]
+    parts: list[RenderableType] = [
+        survey_heading(survey),
+        Text(""),
+        layers_table(survey, all_layers, console.width),
+    ]
+    parts += [Text(""), *theory_lines(survey), *diagnosis_lines(survey), Text("")]
     print_uncut(console, Group(*parts))
 
 
-def heading(survey: ConfigSurvey) -> Text:
+def survey_heading(survey: ConfigSurvey) -> Text:
     """One line: what was probed."""
     config = survey.config
     model = config.model
@@ -68,19 +72,19 @@ def heading(survey: ConfigSurvey) -> Text:
 
 def layers_table(survey: Survey, all_layers: bool, width: int, kinds: Sequence[str] = ()) -> RenderableType:
     """A line for each layer: predicted beside measured. `kinds` tells what each layer is, by its name."""
-    rows = data.rows(survey)
+    rows = data.survey_rows(survey)
     saturates = any(row.measured["saturated_fraction"].mean is not None for row in rows)
     share, kind = ("saturated_fraction", "saturated") if saturates else ("zero_fraction", "zeros")
     columns = ("layer", "q theory", "q measured", "in band", "mean theory", "mean", "std theory", "std")
     shares = (f"{kind} % theory", f"{kind} %")
     headings = (*columns, *shares, "δ² ratio theory", "δ² ratio")
-    grid = TextTable((*headings, "what it is") if kinds else headings, left=("layer", "what it is"))
-    for place in layers_to_show(len(rows), everything=all_layers):
-        row = rows[place]
+    grid = TextTable((*headings, "what it is") if kinds else headings, left_aligned=("layer", "what it is"))
+    for position in layers_to_show(len(rows), everything=all_layers):
+        row = rows[position]
         style = "yellow" if row.inside is False else None
-        cells = _cells(row, share, is_head=place + 1 == len(rows))
+        cells = _cells(row, share, is_head=position + 1 == len(rows))
         if kinds:
-            cells = [f"{row.layer.index} {row.layer.name}", *cells[1:], kinds[place]]
+            cells = [f"{row.layer.index} {row.layer.name}", *cells[1:], kinds[position]]
         grid.add(cells, style)
     if survey.expected.reason is not None:
         grid = grid.without([*(h for h in headings if h.endswith("theory")), "in band"])
@@ -97,16 +101,16 @@ def _cells(row: data.SurveyRow, share: str, *, is_head: bool) -> list[str]:
         _VERDICTS[row.inside],
         *_both(row, "act_mean"),
         *_both(row, "act_std"),
-        text.percent(percents),
-        text.percent(row.measured[share].mean),
+        text.format_percent(percents),
+        text.format_percent(row.measured[share].mean),
         *_both(row, "grad_ratio"),
     ]
 
 
 def _predicted(row: data.SurveyRow, name: str) -> float | None:
     """The prediction of what was measured; what nothing stands beside is not shown."""
-    found = row.predicted.get(name)
-    return None if found is None or row.measured[name].mean is None else found.value
+    prediction = row.predicted.get(name)
+    return None if prediction is None or row.measured[name].mean is None else prediction.value
 
 
 def _both(row: data.SurveyRow, name: str) -> list[str]:
@@ -120,29 +124,31 @@ def _spread(summary: Summary) -> str:
     )
 
 
-def theory(survey: Survey) -> list[Text]:
+def theory_lines(survey: Survey) -> list[Text]:
     """Fixed point, χ and depth scales, then how many layers lie in their bands; or why nothing is said."""
     fixed, reason, no_band = survey.expected.fixed, survey.expected.reason, survey.expected.no_band
     if no_band is not None:
-        return [labelled("Theory", f"values of infinitely wide nets; no band: {no_band}.")]
+        return [labelled_line("Theory", f"values of infinitely wide nets; no band: {no_band}.")]
     if fixed is None:
-        return [labelled("Theory", f"no prediction: {reason or 'there is no hidden layer'}.")]
+        return [labelled_line("Theory", f"no prediction: {reason or 'there is no hidden layer'}.")]
     star = "every q stays" if fixed.q_star is None else f"q* = {text.format_number(fixed.q_star)}"
     if data.chi_at(survey) == "q_star" and fixed.chi_parallel > 1.0 + UNSTABLE:
         star += ", unstable"
     where = "at q*" if data.chi_at(survey) == "q_star" else f"at the last hidden layer ({fixed.chi_q:.2g})"
     scales = f"{_scale(fixed.depth_scale_q)} for q, {_scale(fixed.depth_scale_c)} for correlations"
-    said = f"{star}; {where}: χ₁ = {fixed.chi_1:.3f}, χ∥ = {fixed.chi_parallel:.3f}; depth scales: {scales}."
-    judged = [row.inside for row in data.rows(survey)]
+    sentence = (
+        f"{star}; {where}: χ₁ = {fixed.chi_1:.3f}, χ∥ = {fixed.chi_parallel:.3f}; depth scales: {scales}."
+    )
+    judged = [row.inside for row in data.survey_rows(survey)]
     inside, outside = judged.count(True), judged.count(False)
     verdict = f"{inside} of {text.plural(inside + outside, 'layer')} in the band"
     unknown = len(judged) - inside - outside
     if unknown:
         verdict += f"; {unknown} not judged, where one net's q strays by more than half of itself or is lost"
-    return [labelled("Theory", said), labelled("", f"{verdict}.")]
+    return [labelled_line("Theory", sentence), labelled_line("", f"{verdict}.")]
 
 
-def labelled(label: str, sentence: str) -> Text:
+def labelled_line(label: str, sentence: str) -> Text:
     """A sentence behind a label in bold, or under one."""
     return Text.assemble((f"{label:<11}", "bold"), sentence)
 
@@ -151,29 +157,31 @@ def _scale(layers: float) -> str:
     return "∞" if math.isinf(layers) else f"{layers:.1f} layers"
 
 
-def diagnosis(survey: Survey, coverage: Coverage | None = None) -> list[Text]:
+def diagnosis_lines(survey: Survey, coverage: Coverage | None = None) -> list[Text]:
     """What is wrong, each kind once, or that nothing is; then what is no fault at this depth.
 
     `coverage`: how much was looked at, where that need not be all.
     """
-    noted = [] if survey.note is None else [labelled("Note", survey.note)]
+    noted = [] if survey.note is None else [labelled_line("Note", survey.note)]
     partial = coverage is not None and not coverage.is_complete
     if coverage is not None and partial and survey.findings:
-        noted.append(labelled("Covers", f"{coverage.share}; {coverage.gaps}."))
+        noted.append(labelled_line("Covers", f"{coverage.share}; {coverage.gaps}."))
     if not survey.findings:
         if coverage is not None and partial:
-            return [labelled("Diagnosis", f"{coverage.verdict}."), *noted]
+            return [labelled_line("Diagnosis", f"{coverage.verdict}."), *noted]
         return [Text.assemble(("Diagnosis  ", "bold"), ("healthy", "green")), *noted]
     lines: list[Text] = []
     seeds = len(survey.seeds)
-    if all(found.level == "note" for found, _ in survey.findings):
+    if all(finding.level == "note" for finding, _ in survey.findings):
         lines.append(Text.assemble(("Diagnosis  ", "bold"), ("healthy", "green"), ", with a note:"))
-    for found, count in survey.findings:
+    for finding, count in survey.findings:
         share = "" if seeds == 1 else f" ({count} of {seeds} nets)"
         label = "" if lines else "Diagnosis"
         lines.append(
             Text.assemble(
-                (f"{label:<11}", "bold"), (f"{found.code}{share}: ", _STYLES[found.level]), found.message
+                (f"{label:<11}", "bold"),
+                (f"{finding.code}{share}: ", _STYLES[finding.level]),
+                finding.message,
             )
         )
     return lines + noted

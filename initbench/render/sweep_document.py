@@ -12,38 +12,39 @@ from initbench.study.run_sweep import PointResult, SweepResult
 SCHEMA = "initbench.sweep/1"
 
 
-def sweep_document(found: SweepResult, view: View, more: Mapping[str, Any]) -> dict[str, Any]:
+def sweep_document(result: SweepResult, view: View, more: Mapping[str, Any]) -> dict[str, Any]:
     """All of a sweep; `more` are keys beside."""
-    sweep = found.sweep
+    sweep = result.sweep
     return {
         "schema": SCHEMA,
         "sweep": sweep.name,
         "notes": sweep.notes,
-        "points": [_point(found, point) for point in found.points],
-        "statuses": dict(sorted(found.statuses.items())),
-        "unfinished": found.unfinished,
+        "points": [_point(result, point) for point in result.points],
+        "statuses": dict(sorted(result.statuses.items())),
+        "unfinished": result.unfinished,
         "failures": [
-            {"run_id": run.run_id, "status": run.status, "error": run.error} for run in found.failed
+            {"run_id": run.run_id, "status": run.status, "error": run.error} for run in result.failed
         ],
         "excluded": sweep.excluded,
         "same": dict(sweep.same),
         "skipped": [
-            {"label": one.label, "faults": [str(fault) for fault in one.faults]} for one in sweep.skipped
+            {"label": skipped.label, "faults": [str(fault) for fault in skipped.faults]}
+            for skipped in sweep.skipped
         ],
-        "comparison": compare_document(found.tables, view),
+        "comparison": compare_document(result.tables, view),
         **more,
     }
 
 
-def _point(found: SweepResult, point: PointResult) -> dict[str, Any]:
+def _point(result: SweepResult, point: PointResult) -> dict[str, Any]:
     record = point.as_record()
     return {
         "label": point.label,
         **record,
-        "runs": _runs(found, point.run_ids),
-        "tuning_runs": _runs(found, point.tuning_ids),
+        "runs": _runs(result, point.run_ids),
+        "tuning_runs": _runs(result, point.tuning_ids),
     }
 
 
-def _runs(found: SweepResult, run_ids: tuple[str, ...]) -> list[dict[str, Any]]:
-    return [{"run_id": run_id, "status": found.status(run_id)} for run_id in run_ids]
+def _runs(result: SweepResult, run_ids: tuple[str, ...]) -> list[dict[str, Any]]:
+    return [{"run_id": run_id, "status": result.status(run_id)} for run_id in run_ids]

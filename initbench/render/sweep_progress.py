@@ -17,7 +17,7 @@ from rich.text import Text
 from initbench.config.schema import ExperimentConfig
 from initbench.pretrain.layerwise import PretrainingProgress
 from initbench.render import text
-from initbench.render.sweep_tables import duration
+from initbench.render.sweep_tables import format_duration
 from initbench.runner.recorder import Cohort
 
 _REFRESH_SECONDS = 0.25
@@ -34,7 +34,7 @@ class _Line:
     cohort: Cohort  # is kept, since its identity is the key
     name: str
     steps: int
-    left: set[tuple[int, int]]
+    unfinished: set[tuple[int, int]]
     """Runs that have not ended, by the identity of their config and their seed."""
     step: int
     loss: float | None = None
@@ -42,7 +42,7 @@ class _Line:
     """What is being pre-trained."""
 
     @property
-    def made(self) -> float:
+    def fraction_done(self) -> float:
         """Of a run."""
         return self.step / self.steps if self.steps else 0.0
 
@@ -83,7 +83,7 @@ class SweepDisplay:
             if self._live is not None:
                 self._live.stop()
                 self._live = None
-            self._say_sum()
+            self._print_summary()
 
     def planned(self, config: ExperimentConfig, to_train: int, stored: int, steps: int | None) -> None:
         """An experiment is begun."""
@@ -99,9 +99,9 @@ class SweepDisplay:
     def advanced(self, cohort: Cohort, step: int, losses: Sequence[Sequence[float]]) -> None:
         """A cohort made an update."""
         line = self._line(cohort, step - 1)
-        self._made -= line.made * len(line.left)
+        self._made -= line.fraction_done * len(line.unfinished)
         line.step, line.layer = step, ""
-        self._made += line.made * len(line.left)
+        self._made += line.fraction_done * len(line.unfinished)
         if time.monotonic() - self._last >= _REFRESH_SECONDS:
             line.loss = statistics.mean(loss for some in losses for loss in some)
             self._refresh()
@@ -116,16 +116,16 @@ class SweepDisplay:
         """Count a run, and tell of it."""
         self._counts[status] += 1
         accuracy = self._accuracy.pop((id(config), seed), None)
-        run, made = (id(config), seed), 0.0
+        run, fraction_done = (id(config), seed), 0.0
         for key, line in list(self._lines.items()):
-            if run in line.left:
-                made = line.made
-                line.left.remove(run)
-            if not line.left:
+            if run in line.unfinished:
+                fraction_done = line.fraction_done
+                line.unfinished.remove(run)
+            if not line.unfinished:
                 del self._lines[key]
-        self._made += 1.0 - made
+        self._made += 1.0 - fraction_done
         if self._live is None:
-            last = f", val {text.percent(accuracy, 1)} %" if accuracy is not None else ""
+            last = f", val {text.format_percent(accuracy, 1)} %" if accuracy is not None else ""
             self._say(f"{config.name}-s{seed} {status}{last}")
         self._refresh()
 
@@ -136,7 +136,7 @@ class SweepDisplay:
 
     @property
     def _running(self) -> int:
-        return sum(len(line.left) for line in self._lines.values())
+        return sum(len(line.unfinished) for line in self._lines.values())
 
     def _say(self, what: str) -> None:
         self._said = time.monotonic()
@@ -147,20 +147,22 @@ class SweepDisplay:
         if id(cohort) not in self._lines:
             config, _ = cohort[0]
             others = f" and {text.plural(len(cohort) - 1, 'other')}" if len(cohort) > 1 else ""
-            left = {(id(config), seed) for config, seeds in cohort for seed in seeds}
+            unfinished = {(id(config), seed) for config, seeds in cohort for seed in seeds}
             # Those that were in a cohort which came to nothing are in this one now.
-            self._lines = {key: line for key, line in self._lines.items() if not line.left & left}
+            self._lines = {key: line for key, line in self._lines.items() if not line.unfinished & unfinished}
             name = config.name.removeprefix(f"{self._name}.") + others
-            self._lines[id(cohort)] = _Line(cohort, name, self._steps[id(config)], left, step)
+            self._lines[id(cohort)] = _Line(cohort, name, self._steps[id(config)], unfinished, step)
         return self._lines[id(cohort)]
 
-    def _time_left(self, before: str) -> str:
+    def _time_left(self, prefix: str) -> str:
         """By what has been made so far of the runs, and what is left of those under way and of the others."""
-        begun = sum(line.made * len(line.left) for line in self._lines.values())
-        left = self._total - self._stored - self.done - begun
-        if self._made <= 0.0 or left <= 0.0:
+        begun = sum(line.fraction_done * len(line.unfinished) for line in self._lines.values())
+        remaining = self._total - self._stored - self.done - begun
+        if self._made <= 0.0 or remaining <= 0.0:
             return ""
-        return f"{before}about {duration((time.monotonic() - self._begin) / self._made * left)} left"
+        return (
+            f"{prefix}about {format_duration((time.monotonic() - self._begin) / self._made * remaining)} left"
+        )
 
     def _refresh(self) -> None:
         if self._live is not None and time.monotonic() - self._last >= _REFRESH_SECONDS:
@@ -169,11 +171,11 @@ class SweepDisplay:
 
     def _head(self) -> Text:
         done, running = self.done, self._running
-        left = max(0, self._total - self._stored - done - running)
+        waiting = max(0, self._total - self._stored - done - running)
         rate = done / max(1e-9, time.monotonic() - self._begin)
         head = Text(no_wrap=True, overflow="ellipsis")
         head.append(self._name, "bold").append(f"   {self._stored + done:,} of {self._total:,} done")
-        head.append(f" · {running} running · {left:,} waiting")
+        head.append(f" · {running} running · {waiting:,} waiting")
         for status in ("diverged", "failed"):
             if self._counts[status]:
                 head.append(f" · {self._counts[status]:,} {status}", _STYLES[status])
@@ -184,22 +186,22 @@ class SweepDisplay:
 
     def _body(self) -> Iterator[Text]:
         for line in list(self._lines.values())[:_MAX_LINES]:
-            full = round(_BAR * line.made)
+            full = round(_BAR * line.fraction_done)
             where = line.layer or f"step {line.step:,}/{line.steps:,}"
             loss = "" if line.loss is None else f"  loss {line.loss:.3g}"
             bar = "━" * full + "─" * (_BAR - full)
-            said = f"  {bar}  {where}{loss}  {line.name}, {text.plural(len(line.left), 'run')}"
-            shown = Text(said)
+            words = f"  {bar}  {where}{loss}  {line.name}, {text.plural(len(line.unfinished), 'run')}"
+            row = Text(words)
             # A terminal writes ^C behind it: on a line of its own that keeps the view from being cleared.
-            shown.truncate(self._console.width - 3, overflow="ellipsis")
-            yield shown
+            row.truncate(self._console.width - 3, overflow="ellipsis")
+            yield row
         more = len(self._lines) - _MAX_LINES
         if more > 0:
             yield Text(f"  and {text.plural(more, 'cohort')} more", style="dim")
 
-    def _say_sum(self) -> None:
+    def _print_summary(self) -> None:
         done = self.done
         if done:
             seconds = time.monotonic() - self._begin
             counted = ", ".join(f"{n:,} {status}" for status, n in self._counts.items())
-            self.say(f"{self._name}: {counted} in {duration(seconds)}, {done / seconds:.2f} runs/s")
+            self.say(f"{self._name}: {counted} in {format_duration(seconds)}, {done / seconds:.2f} runs/s")

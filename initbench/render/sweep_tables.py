@@ -24,44 +24,47 @@ _SHOWN = 5
 _GB = 1e9
 
 
-def print_result(console: Console, found: SweepResult, view: View) -> None:
+def print_result(console: Console, result: SweepResult, view: View) -> None:
     """The comparison of all points, and what came of the tuning."""
-    print_tables(console, found.tables, replace(view, aside=(*view.aside, *missing_runs_note(found))))
-    tuned = [(point.label, point.tuning) for point in found.points if point.tuning is not None]
+    print_tables(console, result.tables, replace(view, aside=(*view.aside, *missing_runs_note(result))))
+    tuned = [(point.label, point.tuning) for point in result.points if point.tuning is not None]
     if tuned:
         console.print()
         print_uncut(console, tuning_table(tuned))
 
 
-def missing_runs_note(found: SweepResult) -> Iterator[str]:
+def missing_runs_note(result: SweepResult) -> Iterator[str]:
     """What is missing from the tables."""
-    if found.unfinished:
+    if result.unfinished:
         yield (
-            f"{text.plural(found.unfinished, 'run')} of the sweep {_are(found.unfinished)} yet to be trained;"
+            f"{text.plural(result.unfinished, 'run')} of the sweep"
+            f" {_are(result.unfinished)} yet to be trained;"
             " the same command goes on."
         )
 
 
-def print_plan(console: Console, found: SweepResult, told: Sequence[str]) -> None:
+def print_plan(console: Console, result: SweepResult, summary: Sequence[str]) -> None:
     """A line for each point with what is stored of it, then what the rest takes."""
-    for piece in (*_plan(found), *(Text(line) for line in told)):
+    for piece in (*_plan(result), *(Text(line) for line in summary)):
         print_uncut(console, piece)
 
 
-def _plan(found: SweepResult) -> Iterator[RenderableType]:
-    tuned = found.sweep.tune is not None
-    grid = TextTable(["point", *(["tuning", "stored"] if tuned else []), "runs", "stored"], left=("point",))
-    for point in found.points:
-        cells = [str(len(point.tuning_ids)), str(_complete(found, point.tuning_ids))] if tuned else []
-        runs, stored = len(point.point.config.seed_list), _complete(found, point.run_ids)
+def _plan(result: SweepResult) -> Iterator[RenderableType]:
+    tuned = result.sweep.tune is not None
+    grid = TextTable(
+        ["point", *(["tuning", "stored"] if tuned else []), "runs", "stored"], left_aligned=("point",)
+    )
+    for point in result.points:
+        cells = [str(len(point.tuning_ids)), str(_complete(result, point.tuning_ids))] if tuned else []
+        runs, stored = len(point.point.config.seed_list), _complete(result, point.run_ids)
         grid.add([point.label, *cells, str(runs), str(stored)], "dim" if stored == runs else None)
     yield grid.table()
 
 
-def plan_lines(found: SweepResult, ahead: Forecast) -> Iterator[str]:
+def plan_lines(result: SweepResult, ahead: Forecast) -> Iterator[str]:
     """What is to be trained, in sentences."""
     yield ""
-    what = f"{text.plural(len(found.points), 'point')}, {text.plural(ahead.total, 'run')}"
+    what = f"{text.plural(len(result.points), 'point')}, {text.plural(ahead.total, 'run')}"
     if ahead.missing:
         cohorts = text.plural(ahead.cohorts, "cohort")
         later = f", {ahead.later:,} left for another time" if ahead.later else ""
@@ -70,10 +73,10 @@ def plan_lines(found: SweepResult, ahead: Forecast) -> Iterator[str]:
         how = "by earlier runs of such nets" if not reckoned else "reckoned from a few updates"
         workers = text.plural(ahead.workers, "worker")
         memory = f"{ahead.bytes / _GB:.1f} GB of memory each"
-        yield f"about {duration(ahead.seconds)} with {workers}, {how}; {memory}"
+        yield f"about {format_duration(ahead.seconds)} with {workers}, {how}; {memory}"
     else:
         yield f"{what}: all stored"
-    yield from skipped_points(found.sweep)
+    yield from skipped_points(result.sweep)
 
 
 def skipped_points(sweep: Sweep) -> Iterator[str]:
@@ -96,15 +99,15 @@ def failure_lines(failed: Sequence[RunSummary]) -> list[str]:
     return lines
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """`45 s`, `12 min`, `3.4 h`."""
     if seconds < 90.0:
         return f"{max(1, round(seconds))} s"
     return f"{seconds / 60.0:.0f} min" if seconds < 5400.0 else f"{seconds / 3600.0:.1f} h"
 
 
-def _complete(found: SweepResult, run_ids: Sequence[str]) -> int:
-    return sum(found.status(run_id) in COMPLETE for run_id in run_ids)
+def _complete(result: SweepResult, run_ids: Sequence[str]) -> int:
+    return sum(result.status(run_id) in COMPLETE for run_id in run_ids)
 
 
 def _last(error: str | None) -> str:

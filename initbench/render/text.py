@@ -25,7 +25,7 @@ def format_number(value: float | None) -> str:
         return "0"
     if 0.01 <= abs(value) < 1000:
         return f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}"
-    return scientific(value)
+    return format_scientific(value)
 
 
 def format_share(value: float | None) -> str:
@@ -33,14 +33,14 @@ def format_share(value: float | None) -> str:
     return f"{value:.3f}" if value is not None and 0.001 <= abs(value) < 10 else format_number(value)
 
 
-def scientific(value: float | None) -> str:
+def format_scientific(value: float | None) -> str:
     """Two digits and an exponent."""
     if value is None or not math.isfinite(value):
         return format_number(value)
     return "0" if value == 0 else f"{value:.1e}"
 
 
-def percent(value: float | None, decimals: int = 0) -> str:
+def format_percent(value: float | None, decimals: int = 0) -> str:
     """A fraction in percent, without the sign."""
     if value is None or not math.isfinite(value):
         return format_number(value)
@@ -52,9 +52,9 @@ def transition(first: str, last: str) -> str:
     return first if first == last else f"{first} → {last}"
 
 
-def transition_chain(shown: Sequence[str]) -> str:
+def transition_chain(values: Sequence[str]) -> str:
     """`a → b → c`, or one of them where all read the same."""
-    return shown[0] if len(set(shown)) == 1 else " → ".join(shown)
+    return values[0] if len(set(values)) == 1 else " → ".join(values)
 
 
 def evenly_spaced(steps: Sequence[int], most: int) -> list[int]:
@@ -68,15 +68,15 @@ def percent_summary(summary: Summary) -> str:
     """Mean ± standard deviation in percent."""
     if summary.mean is None or not math.isfinite(summary.mean):
         return _no_number(summary.mean)
-    mean = percent(summary.mean, 1)
-    return mean if summary.std is None else f"{mean} ±{percent(summary.std, 1)}"
+    mean = format_percent(summary.mean, 1)
+    return mean if summary.std is None else f"{mean} ±{format_percent(summary.std, 1)}"
 
 
-def loss(value: float | None) -> str:
+def format_loss(value: float | None) -> str:
     """A loss to three decimals while it is of a readable size."""
     if value is None or not math.isfinite(value):
         return format_number(value)
-    return f"{value:.3f}" if abs(value) < 1000 else scientific(value)
+    return f"{value:.3f}" if abs(value) < 1000 else format_scientific(value)
 
 
 def format_count(value: float | None) -> str:
@@ -88,7 +88,7 @@ def loss_summary(summary: Summary) -> str:
     """Mean ± standard deviation of a loss, to three decimals while it is of a readable size."""
     if summary.mean is None or not math.isfinite(summary.mean):
         return _no_number(summary.mean)
-    form = loss if abs(summary.mean) < 1000 else scientific
+    form = format_loss if abs(summary.mean) < 1000 else format_scientific
     return form(summary.mean) + ("" if summary.std is None else f" ±{form(summary.std)}")
 
 
@@ -126,7 +126,7 @@ def one_line(words: str) -> str:
     return _COMMAND.sub(lambda match: f"\\x{ord(match[0][0]):02x}{match[0][1:]}", words)
 
 
-def inert(words: str) -> str:
+def escape_lines(words: str) -> str:
     """Text of several lines, each of them as `one_line` writes it."""
     return "\n".join(map(one_line, words.split("\n")))
 

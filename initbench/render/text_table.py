@@ -21,7 +21,7 @@ class TextTable:
     """Headings and rows of text, laid out at their natural width."""
 
     headings: Sequence[str]
-    left: Sequence[str] = ()
+    left_aligned: Sequence[str] = ()
     """Headings of the columns set flush left; the rest are numbers and are set flush right."""
     rows: list[tuple[list[str], str | None]] = field(default_factory=list)
 
@@ -37,8 +37,8 @@ class TextTable:
     def without(self, headings: Iterable[str]) -> TextTable:
         """The same table less some columns."""
         dropped = set(headings)
-        kept = [i for i, heading in enumerate(self.headings) if heading not in dropped]
-        return self._only(kept)
+        columns = [i for i, heading in enumerate(self.headings) if heading not in dropped]
+        return self._only(columns)
 
     def fitting(self, width: int, expendable: Sequence[str]) -> TextTable:
         """The table less as many of the `expendable` columns, from the first on, as it takes to fit."""
@@ -55,25 +55,25 @@ class TextTable:
         """
         widths = self._widths()
         room = width - sum(widths[:fixed]) - GAP * (fixed - 1)
-        chosen: list[list[int]] = [[]]
-        left = room
+        column_groups: list[list[int]] = [[]]
+        free = room
         for i in range(fixed, len(widths)):
-            if chosen[-1] and widths[i] + GAP > left:
-                chosen.append([])
-                left = room
-            chosen[-1].append(i)
-            left -= widths[i] + GAP
-        return [self._only([*range(fixed), *columns]) for columns in chosen]
+            if column_groups[-1] and widths[i] + GAP > free:
+                column_groups.append([])
+                free = room
+            column_groups[-1].append(i)
+            free -= widths[i] + GAP
+        return [self._only([*range(fixed), *columns]) for columns in column_groups]
 
-    def _only(self, kept: Sequence[int]) -> TextTable:
-        rows = [([cells[i] for i in kept], style) for cells, style in self.rows]
-        return TextTable([self.headings[i] for i in kept], self.left, rows)
+    def _only(self, columns: Sequence[int]) -> TextTable:
+        rows = [([cells[i] for i in columns], style) for cells, style in self.rows]
+        return TextTable([self.headings[i] for i in columns], self.left_aligned, rows)
 
     def wrapped(self, width: int) -> TextTable:
         """The table with the words of its last column wrapped, on rows of their own, to fit into `width`."""
         *others, _ = self._widths()
         room = max(_MIN_WRAPPED, width - sum(others) - GAP * len(others))
-        grid = TextTable(self.headings, self.left)
+        grid = TextTable(self.headings, self.left_aligned)
         for cells, style in self.rows:
             first, *rest = textwrap.wrap(cells[-1], room, break_long_words=False) or [""]
             grid.add([*cells[:-1], first], style)
@@ -86,7 +86,7 @@ class TextTable:
         # A width of its own, because rich would rather cut cells than let a table be wider than its console.
         table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold", width=self.width)
         for heading, width in zip(self.headings, self._widths(), strict=True):
-            justify: JustifyMethod = "left" if heading in self.left else "right"
+            justify: JustifyMethod = "left" if heading in self.left_aligned else "right"
             table.add_column(heading, no_wrap=True, justify=justify, min_width=width)
         for cells, style in self.rows:
             table.add_row(*cells, style=style)

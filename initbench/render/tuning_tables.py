@@ -17,9 +17,9 @@ def tuning_table(tuned: Sequence[tuple[str, Tuning]]) -> RenderableType:
     if not tuned:
         return Text("Nothing was tuned.", style="dim")
     first = tuned[0][1]
-    key, metric, values = first.key, first.metric, [one.value for one in first.tried]
+    key, metric, values = first.key, first.metric, [trial.value for trial in first.tried]
     columns = ["arm", f"best {key}", "score", "good values", "decades", "runs", "seconds", "edge"]
-    grid = TextTable(columns, left=("arm", "edge"))
+    grid = TextTable(columns, left_aligned=("arm", "edge"))
     for name, tuning in tuned:
         grid.add([name, *_tuning_cells(tuning)])
     seeds = first.tried[0].runs
@@ -35,10 +35,12 @@ def tuning_table(tuned: Sequence[tuple[str, Tuning]]) -> RenderableType:
 def _tuning_cells(tuning: Tuning) -> list[str]:
     low, high = tuning.good_values
     score, decades = tuning.chosen.score, tuning.decades
-    shown = text.percent(score, 1) + " %" if tuning.metric.form == "percent" else text.format_number(score)
+    words = (
+        text.format_percent(score, 1) + " %" if tuning.metric.form == "percent" else text.format_number(score)
+    )
     return [
         f"{tuning.chosen.value:g}",
-        f"{text.plural(tuning.chosen.lost, 'run')} lost" if score is None else shown,
+        f"{text.plural(tuning.chosen.lost, 'run')} lost" if score is None else words,
         "none" if score is None else f"{low:g}" if low == high else f"{low:g} to {high:g}",
         text.DASH if decades is None or score is None else f"{decades:.1f}",
         str(tuning.runs),

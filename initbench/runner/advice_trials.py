@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from initbench.components.activation import BoundActivation
 from initbench.components.inits.pretrained_scheme import TransferOptions
-from initbench.config.loading import changed
+from initbench.config.loading import with_overrides
 from initbench.config.schema import ExperimentConfig
-from initbench.data.preprocessing import PreparedData, Split, renormalised
+from initbench.data.preprocessing import PreparedData, Split, renormalise
 from initbench.errors import UsageError
 from initbench.models.apply_init import apply_init
 from initbench.models.fans import Convolution, Transposed
@@ -62,7 +62,7 @@ def config_attempt(
     look = look or _diagnosed
 
     def attempt(words: str) -> TrialResult:
-        other = changed(config, words.split())
+        other = with_overrides(config, words.split())
         if is_layerwise_pretrained(other):
             raise UsageError("not tried: it trains the nets first")
         check_network(other, data, copies=2)
@@ -87,7 +87,7 @@ def _with_inputs(data: PreparedData, words: str) -> PreparedData:
     key, _, value = words.partition("=")
     if key != "data.normalize":
         raise UsageError("not tried: other data")
-    return renormalised(data, cast("Literal['global', 'per_feature']", value))
+    return renormalise(data, cast("Literal['global', 'per_feature']", value))
 
 
 @dataclass(frozen=True)

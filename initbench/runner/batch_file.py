@@ -25,7 +25,7 @@ MAX_PICKLE_BYTES = 16 * 2**20
 """Most that the description of the tensors in a torch file may hold."""
 _MAX_DEPTH = 8
 """Most containers within one another."""
-_PLAIN = (str, bool, int, float, type(None))
+_PLAIN_TYPES = (str, bool, int, float, type(None))
 _DTYPES = frozenset(
     (
         *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128),
@@ -49,9 +49,9 @@ def read_batch(file: str) -> Any:
     if read is None:
         found = f"the suffix {path.suffix!r}" if path.suffix else "no suffix"
         raise UsageError(f"{subject} has {found}; a batch is saved as {', '.join(_READERS)}")
-    content = _content(path, subject)
+    content = _read_content(path, subject)
     try:
-        return _checked(read(content), LABELS, 0)
+        return _check_plain_tensors(read(content), LABELS, 0)
     except (DataError, UsageError) as error:
         raise UsageError(f"{subject}: {error}") from error
     except InitbenchError:
@@ -61,7 +61,7 @@ def read_batch(file: str) -> Any:
         raise UsageError(f"{subject} cannot be read as {path.suffix.lower()}: {reason[:300]}") from error
 
 
-def _content(path: Path, subject: str) -> bytes:
+def _read_content(path: Path, subject: str) -> bytes:
     """The bytes of a regular file that is not empty."""
     try:
         kind = file_kind(path)
@@ -84,7 +84,7 @@ def _content(path: Path, subject: str) -> bytes:
 def _read_safetensors(content: bytes) -> Any:
     try:
         check_header(io.BytesIO(content), len(content))
-        return _in_order(load(content), str)
+        return _ordered_tensors(load(content), str)
     except KeyError as error:  # a type that the format has, and torch has not
         raise UsageError(f"tensors of type {error.args[0]} cannot be used") from error
     except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -99,7 +99,7 @@ def _read_npz(content: bytes) -> Any:
         total = sum(info.file_size for info in archive.infolist())
         require_memory(2 * total, "the batch", "save fewer samples")
         arrays = {key: _tensor(key, read_member(archive, info, key)) for key, info in members.items()}
-    return _in_order(arrays, "arr_{}".format)
+    return _ordered_tensors(arrays, "arr_{}".format)
 
 
 def _tensor(key: str, array: Any) -> Tensor:
@@ -135,7 +135,7 @@ _READERS: dict[str, Callable[[bytes], Any]] = {
 }
 
 
-def _in_order(tensors: Mapping[str, Tensor], name: Callable[[int], str]) -> Any:
+def _ordered_tensors(tensors: Mapping[str, Tensor], name: Callable[[int], str]) -> Any:
     """Tensors that are named by their position as a tuple, with labels as a pair; others as they are."""
     names = [name(i) for i in range(len(tensors))]
     inputs = [key for key in tensors if key != LABELS]
@@ -145,14 +145,14 @@ def _in_order(tensors: Mapping[str, Tensor], name: Callable[[int], str]) -> Any:
     return (ordered, tensors[LABELS]) if LABELS in tensors else ordered
 
 
-def _checked(value: Any, key: str, depth: int) -> Any:
+def _check_plain_tensors(value: Any, key: str, depth: int) -> Any:
     """Plain tensors without history in plain containers; raises UsageError for anything else."""
     if depth > _MAX_DEPTH:
         raise UsageError(f"{key} lies more than {_MAX_DEPTH} containers deep")
     if isinstance(value, Mapping):
-        return {name: _checked(entry, str(name), depth + 1) for name, entry in value.items()}
+        return {name: _check_plain_tensors(entry, str(name), depth + 1) for name, entry in value.items()}
     if isinstance(value, tuple | list):
-        return tuple(_checked(entry, f"entry {i}", depth + 1) for i, entry in enumerate(value, 1))
+        return tuple(_check_plain_tensors(entry, f"entry {i}", depth + 1) for i, entry in enumerate(value, 1))
     if isinstance(value, Tensor):
         if value.dtype not in _DTYPES or value.layout is not torch.strided or value.is_quantized:
             kind = f"{str(value.dtype).removeprefix('torch.')}, {str(value.layout).removeprefix('torch.')}"
@@ -163,6 +163,6 @@ def _checked(value: Any, key: str, depth: int) -> Any:
             float(value.numel()) * value.element_size(), f"{key} of the batch", "save fewer samples"
         )
         return value.detach()
-    if isinstance(value, _PLAIN):
+    if isinstance(value, _PLAIN_TYPES):
         return value
     raise UsageError(f"{key} is a {type(value).__name__}; a batch holds tensors")

@@ -32,7 +32,7 @@ PARAMETER_COPIES = 4
 """Of the parameters while they are trained: themselves, gradients, optimizer, checkpoint."""
 LIVE_OUTPUTS = 3
 """Outputs of layers, of the whole chunk, that are there at a time in an evaluation."""
-_UNKNOWN = SampleShape((3, 32, 32), 10)
+_ASSUMED_SAMPLE_SHAPE = SampleShape((3, 32, 32), 10)
 """Of data that only their file tells the form of: small images, which every family takes."""
 
 
@@ -91,7 +91,7 @@ def total_updates(config: ExperimentConfig) -> int:
 
 def forward_cost(config: ExperimentConfig) -> ForwardCost:
     """What one sample takes of the experiment's net."""
-    return _work(_NetworkKey(config.model, form_of(config.data) or _UNKNOWN))
+    return _measure_forward_cost(_NetworkKey(config.model, form_of(config.data) or _ASSUMED_SAMPLE_SHAPE))
 
 
 class _NetworkKey:
@@ -109,8 +109,8 @@ class _NetworkKey:
 
 
 @lru_cache(maxsize=4096)
-def _work(net: _NetworkKey) -> ForwardCost:
-    network = _network(net)
+def _measure_forward_cost(net: _NetworkKey) -> ForwardCost:
+    network = _build_meta_network(net)
     if network is None:
         return ForwardCost(0, 0, 1, 0)
     layers = [layer.module for layer in network.weight_layers()]
@@ -139,7 +139,7 @@ def _work(net: _NetworkKey) -> ForwardCost:
     return ForwardCost(sum(products), sum(outputs), len(layers), numbers)
 
 
-def _network(net: _NetworkKey) -> Network | None:
+def _build_meta_network(net: _NetworkKey) -> Network | None:
     family = FAMILIES[net.options.family]
     try:
         family.check(net.options, net.form.shape)

@@ -12,7 +12,7 @@ MAX_BYTES = 1e9
 """Kept at a time, unless a single set is larger: MNIST takes 0.2e9."""
 
 
-class Datasets:
+class DatasetCache:
     """What this process has prepared; those that were not used for longest go when they are too many."""
 
     def __init__(self, most_bytes: float = MAX_BYTES) -> None:
@@ -26,12 +26,12 @@ class Datasets:
         if bundle is None:
             bundle = preprocess(resolved, options, device)
         self._kept[key] = bundle
-        while len(self._kept) > 1 and sum(map(size_of, self._kept.values())) > self._most:
+        while len(self._kept) > 1 and sum(map(tensor_bytes, self._kept.values())) > self._most:
             del self._kept[next(iter(self._kept))]
         return bundle
 
 
-def size_of(data: PreparedData) -> float:
+def tensor_bytes(data: PreparedData) -> float:
     """Bytes of a data set's tensors."""
     splits = [tensor for split in (data.train, data.val, data.test) for tensor in (split.x, split.y)]
     tensors = splits if data.unlabelled is None else [*splits, data.unlabelled]

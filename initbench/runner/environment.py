@@ -15,15 +15,15 @@ _PACKAGES = ("initbench", "torch", "torchvision", "numpy", "scikit-learn")
 
 def environment_record(device: torch.device) -> dict[str, Any]:
     """Versions, machine and state of the code, which all runs of a command share."""
-    return {"versions": versions(), "machine": machine(device), "git": git_state()}
+    return {"versions": package_versions(), "machine": machine_record(device), "git": git_state()}
 
 
-def versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Python's version and those of the packages that a run's numbers pass through."""
     return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
 
 
-def machine(device: torch.device) -> dict[str, Any]:
+def machine_record(device: torch.device) -> dict[str, Any]:
     """The processor that trains, in words."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {"processor": name, "cores": os.cpu_count(), "system": platform.platform(terse=True)}

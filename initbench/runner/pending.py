@@ -90,12 +90,12 @@ class PendingExperiment:
         self._ready = found
 
     @property
-    def execution(self) -> ExperimentOutcome:
+    def outcome(self) -> ExperimentOutcome:
         """Where its runs are now."""
         return ExperimentOutcome(self.config, self.run_ids, tuple(self.errors))
 
     @property
-    def lot(self) -> WorkItem:
+    def work_item(self) -> WorkItem:
         """What is to be trained of it."""
         return WorkItem(self.config, self.program, len(self.seeds), self.most)
 
@@ -104,18 +104,18 @@ class PendingExperiment:
         """What its runs share with those that they can be trained with."""
         return program_key(self.config)
 
-    def limit(self, runs: int) -> None:
+    def limit_runs(self, runs: int) -> None:
         """Leave all but so many for another time."""
         self.missing = self.missing[:runs]
         self.anew = self.anew[: max(0, runs - len(self.missing))]
 
-    def count(self, groups: int) -> None:
+    def count_batches(self, groups: int) -> None:
         """Count groups that are to be trained, or below 0 such as have come to an end."""
         self._groups += groups
         if not self._groups:
-            self._let_go()
+            self._free_plan()
 
-    def _let_go(self) -> None:
+    def _free_plan(self) -> None:
         self._plan = self._ready = None
         self.steps = {}
 
@@ -164,11 +164,11 @@ def mark_done(group: RunBatch, instead: Sequence[RunBatch] = ()) -> None:
     """Count a group as done with, and others in its place."""
     count_open_batches(instead)
     for of in group.seeds_by_experiment:
-        of.count(-1)
+        of.count_batches(-1)
 
 
 def count_open_batches(groups: Sequence[RunBatch]) -> None:
     """Count groups that are to be trained."""
     for group in groups:
         for of in group.seeds_by_experiment:
-            of.count(1)
+            of.count_batches(1)

@@ -9,9 +9,9 @@ import torch
 
 from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import DataSource
-from initbench.data.locate import ResolvedDataset, options_used, resolve
+from initbench.data.locate import ResolvedDataset, options_used, resolve_dataset
 from initbench.pretrain.weight_sources import WeightSource, resolve_weight_sources
-from initbench.runner.run_identity import Identity, identify
+from initbench.runner.run_identity import Identity, experiment_identity
 from initbench.store.store import Store
 
 
@@ -62,7 +62,7 @@ def plan(config: ExperimentConfig, workplace: RunContext) -> Plan:
     A set that stands in for another is planned like one that was asked for by name, so that it is
     trained once under one id.
     """
-    resolved = resolve(config.data, workplace.source)
+    resolved = resolve_dataset(config.data, workplace.source)
     config = config.model_copy(update={"data": options_used(config.data, resolved)})
     origins = resolve_weight_sources(config, workplace.store, workplace.source)
     alike: dict[str | None, Identity] = {}  # one for all seeds that start from the same weights, or from none
@@ -71,7 +71,7 @@ def plan(config: ExperimentConfig, workplace: RunContext) -> Plan:
         origin = origins.get(seed)
         weights = None if origin is None else origin.kind + origin.sha256
         if weights not in alike:
-            alike[weights] = identify(config, resolved, workplace.device, origin)
+            alike[weights] = experiment_identity(config, resolved, workplace.device, origin)
         identities[seed] = alike[weights]
     ids = {seed: identity.run_id(config.name, seed) for seed, identity in identities.items()}
     return Plan(config, resolved, identities, origins, ids)

@@ -25,7 +25,7 @@ from initbench.store import strict_json
 from initbench.train.cohort import EVALUATION_CHUNK
 
 _DIGITS = 10
-LEAST = SampleShape((2,), 2)
+MIN_SAMPLE_SHAPE = SampleShape((2,), 2)
 """What a data set has at the least of which only its file tells the form."""
 
 
@@ -48,7 +48,7 @@ class Identity:
         return f"{name}-s{seed}-{_digest({**self.parts, **own})}"
 
 
-def identify(
+def experiment_identity(
     config: ExperimentConfig,
     resolved: ResolvedDataset,
     device: torch.device,
@@ -79,7 +79,7 @@ def training_mode(config: ExperimentConfig, device: torch.device) -> Mode:
         return "single"
     own = options_of(config.init.scheme)
     sizes = [config.train.batch_size, EVALUATION_CHUNK, own.batch_size if own else None]
-    form = form_of(config.data) or LEAST
+    form = form_of(config.data) or MIN_SAMPLE_SHAPE
     ends = math.prod(form.shape), form.classes
     mode = FAMILIES[config.model.family].mode
     modes = {mode(config.model, size, *ends) for size in sizes if size is not None}

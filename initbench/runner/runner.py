@@ -23,7 +23,7 @@ from initbench.interrupts import RunsToMark
 from initbench.pretrain.pretraining_cost import equivalent_updates
 from initbench.runner.batching import choose_cohort_sizes, group_by_step, max_cohort_size, merge_by_program
 from initbench.runner.cost_model import measurement_cost, training_cost
-from initbench.runner.dataset_cache import Datasets
+from initbench.runner.dataset_cache import DatasetCache
 from initbench.runner.environment import environment_record
 from initbench.runner.pending import PendingExperiment, Run, RunBatch, RunLimits, count_open_batches
 from initbench.runner.plan import ExperimentOutcome, RunContext, plan
@@ -53,7 +53,7 @@ class Runner:
         seconds = self._budget.max_seconds
         self._end = None if seconds is None else time.monotonic() + seconds
         self._stopped = False
-        self._datasets = Datasets()
+        self._datasets = DatasetCache()
         self._crews: dict[str, WorkerPool] = {}
 
     def __enter__(self) -> Self:
@@ -82,33 +82,35 @@ class Runner:
                 found |= {i: ExperimentOutcome(configs[i], ()) for i in wave}
                 continue
             undertakings = [self._prepare(configs[i]) for i in wave]
-            self._train([one for one in undertakings if one.seeds])
-            found |= {i: one.execution for i, one in zip(wave, undertakings, strict=True)}
+            self._train_wave([one for one in undertakings if one.seeds])
+            found |= {i: one.outcome for i, one in zip(wave, undertakings, strict=True)}
         return [found[i] for i in range(len(configs))]
 
     def _prepare(self, config: ExperimentConfig) -> PendingExperiment:
         found = PendingExperiment(plan(config, self._workplace), self._workplace.store, self._budget)
         if self._left is not None:
-            found.limit(self._left)
+            found.limit_runs(self._left)
             self._left -= len(found.seeds)
         if not found.seeds:
             self._observer.planned(config, 0, found.stored, None)
         found.most = max_cohort_size(config, self._workplace.device)
         return found
 
-    def _train(self, undertakings: Sequence[PendingExperiment]) -> None:
+    def _train_wave(self, undertakings: Sequence[PendingExperiment]) -> None:
         if not undertakings:
             return
-        name, workers = self._executor(undertakings)
-        crew = self._crew(name)
-        groups = _grouped(undertakings, workers)
+        name, workers = self._choose_executor(undertakings)
+        crew = self._worker_pool(name)
+        groups = _make_batches(undertakings, workers)
 
         def begin(group: RunBatch, number: int, device: str) -> tuple[WorkerTask, Recorder]:
             return self._start_batch(group, number, device, crew.threads)
 
         store, fail_fast = self._workplace.store, self._budget.fail_fast
         try:
-            Scheduler(crew, store, begin, check=self._check, fail_fast=fail_fast).run(groups, workers)
+            Scheduler(crew, store, begin, check=self._check_deadline, fail_fast=fail_fast).run(
+                groups, workers
+            )
         except BaseException as error:
             del self._crews[name]  # it is closed
             if not isinstance(error, StopRequested):
@@ -116,11 +118,11 @@ class Runner:
             self._stopped = True
         self._stopped = self._stopped or self._left == 0
 
-    def _check(self) -> None:
+    def _check_deadline(self) -> None:
         if self._end is not None and time.monotonic() >= self._end:
             raise StopRequested
 
-    def _executor(self, undertakings: Sequence[PendingExperiment]) -> tuple[str, int]:
+    def _choose_executor(self, undertakings: Sequence[PendingExperiment]) -> tuple[str, int]:
         """Which is to train, and with how many workers."""
         place = self._workplace
         if place.device.type == "cuda":
@@ -129,10 +131,10 @@ class Runner:
             return place.executor, place.workers or (
                 1 if place.executor == "inprocess" else available_cores()
             )
-        workers = place.workers or self._workers_that_pay(undertakings)
+        workers = place.workers or self._choose_worker_count(undertakings)
         return ("inprocess" if workers == 1 and place.worker_bytes is None else "local"), workers
 
-    def _crew(self, name: str) -> WorkerPool:
+    def _worker_pool(self, name: str) -> WorkerPool:
         """That executor's, which is kept for what comes later."""
         if name not in self._crews:
             place = self._workplace
@@ -149,12 +151,12 @@ class Runner:
             )
         return self._crews[name]
 
-    def _workers_that_pay(self, undertakings: Sequence[PendingExperiment]) -> int:
+    def _choose_worker_count(self, undertakings: Sequence[PendingExperiment]) -> int:
         """By the time of an update of the costliest; the others are reckoned from their costs."""
         most = max(undertakings, key=lambda one: training_cost(one.config))
         together = sum(len(one.seeds) for one in undertakings if one.program == most.program)
-        data, mode = self._data(most), training_mode(most.config, self._workplace.device)
-        steps = _steps(most.config, data)
+        data, mode = self._prepared_data(most), training_mode(most.config, self._workplace.device)
+        steps = _steps_per_run(most.config, data)
         try:
             made = steps + measurement_cost(most.config, data, steps)
             seconds = made * time_one_update(most.config, data, mode, together)
@@ -163,13 +165,13 @@ class Runner:
         except Exception:  # what fails here fails in training too, where it is stored with the runs
             return 1
         shares = [
-            training_cost(one.config) / training_cost(most.config) * _left_of(one, steps)
+            training_cost(one.config) / training_cost(most.config) * _remaining_work(one, steps)
             for one in undertakings
         ]
         runs = sum(len(one.seeds) for one in undertakings)
         return optimal_worker_count(seconds * sum(shares), runs, mode, started="local" in self._crews)
 
-    def _data(self, one: PendingExperiment) -> PreparedData:
+    def _prepared_data(self, one: PendingExperiment) -> PreparedData:
         return self._datasets.of(one.plan.resolved, one.config.data, self._workplace.device)
 
     def _start_batch(
@@ -208,12 +210,12 @@ class Runner:
         return task, recorder
 
     def _preflight(self, of: PendingExperiment) -> Preflight:
-        of.ready = found = preflight(of.plan, of.seeds, self._data(of), self._surroundings)
+        of.ready = found = preflight(of.plan, of.seeds, self._prepared_data(of), self._environment)
         self._observer.planned(of.config, len(of.seeds), of.stored, found.steps)
         return found
 
     @cached_property
-    def _surroundings(self) -> Record:
+    def _environment(self) -> Record:
         return environment_record(self._workplace.device)
 
 
@@ -236,20 +238,22 @@ def dependency_in(config: ExperimentConfig, names: set[str]) -> str | None:
     return next((name for name in (options.source, experiment) if name in names - {config.name}), None)
 
 
-def _grouped(undertakings: Sequence[PendingExperiment], workers: int) -> list[RunBatch]:
+def _make_batches(undertakings: Sequence[PendingExperiment], workers: int) -> list[RunBatch]:
     """All runs in groups, the longest first; experiments of one program share them."""
     stacks: dict[str, list[PendingExperiment]] = {}
     for one in undertakings:
         stacks.setdefault(one.program, []).append(one)
-    chosen = choose_cohort_sizes(merge_by_program(one.lot for one in undertakings), workers)
+    chosen = choose_cohort_sizes(merge_by_program(one.work_item for one in undertakings), workers)
     groups = [
-        group for stack, size in zip(stacks.values(), chosen, strict=True) for group in _groups(stack, size)
+        group
+        for stack, size in zip(stacks.values(), chosen, strict=True)
+        for group in _batches_of_program(stack, size)
     ]
     count_open_batches(groups)
     return sorted(groups, key=lambda group: -group.cost)
 
 
-def _groups(stack: Sequence[PendingExperiment], size: int) -> Iterator[RunBatch]:
+def _batches_of_program(stack: Sequence[PendingExperiment], size: int) -> Iterator[RunBatch]:
     missing = [Run(one, seed) for one in stack for seed in one.missing]
     anew = [Run(one, seed) for one in stack for seed in one.anew]
     for runs in group_by_step(missing, lambda run: run.of.steps[run.seed], size):
@@ -258,11 +262,11 @@ def _groups(stack: Sequence[PendingExperiment], size: int) -> Iterator[RunBatch]
         yield RunBatch(runs, anew=True)
 
 
-def _steps(config: ExperimentConfig, data: PreparedData) -> int:
+def _steps_per_run(config: ExperimentConfig, data: PreparedData) -> int:
     return total_steps(config.train, len(data.train) // max(1, min(config.train.batch_size, len(data.train))))
 
 
-def _left_of(one: PendingExperiment, steps: int) -> float:
+def _remaining_work(one: PendingExperiment, steps: int) -> float:
     """Of the work of one run, how often there is as much to be done of an experiment."""
     before = equivalent_updates(one.config) / steps
     made = [max(0, one.steps.get(seed, 0)) for seed in one.seeds]

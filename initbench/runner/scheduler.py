@@ -15,7 +15,7 @@ from initbench.store.store import Store
 WAIT_SECONDS = 0.5
 MAX_DEATHS = 2
 """Of the worker of a run that was alone, until the run counts as failed."""
-Begin = Callable[[RunBatch, int, str], tuple[WorkerTask, Recorder]]
+StartBatch = Callable[[RunBatch, int, str], tuple[WorkerTask, Recorder]]
 """Claims the runs of a group; from its number and a device makes its task, and what records it."""
 
 
@@ -24,7 +24,7 @@ class StopRequested(Terminated):
 
 
 @dataclass(frozen=True)
-class _Begun:
+class _StartedBatch:
     group: RunBatch
     recorder: Recorder
 
@@ -36,7 +36,7 @@ class Scheduler:
         self,
         crew: WorkerPool,
         store: Store,
-        begin: Begin,
+        begin: StartBatch,
         *,
         check: Callable[[], None],
         fail_fast: bool,
@@ -44,7 +44,7 @@ class Scheduler:
         self._crew, self._store, self._begin, self._check = crew, store, begin, check
         self._fail_fast = fail_fast
         self._waiting: list[RunBatch] = []
-        self._begun: dict[int, _Begun] = {}
+        self._begun: dict[int, _StartedBatch] = {}
         self._number = 0
 
     def run(self, groups: Iterable[RunBatch], workers: int) -> None:
@@ -57,7 +57,7 @@ class Scheduler:
             while self._waiting or self._begun:
                 self._check()
                 self._start_waiting(workers)
-                self._crew.poll(self._receive, WAIT_SECONDS)
+                self._crew.poll(self._handle_event, WAIT_SECONDS)
         except BaseException:
             self._crew.close()
             for begun in self._begun.values():
@@ -68,20 +68,20 @@ class Scheduler:
         while (
             self._waiting and len(self._begun) < workers and (device := self._crew.free_device()) is not None
         ):
-            group = self._next()
+            group = self._next_batch()
             task, recorder = self._begin(group, self._number, device)
-            self._begun[self._number] = _Begun(group, recorder)
+            self._begun[self._number] = _StartedBatch(group, recorder)
             self._number += 1
             self._crew.submit(task)
 
-    def _next(self) -> RunBatch:
+    def _next_batch(self) -> RunBatch:
         group = self._waiting.pop()
         if len(group.runs) > group.max_size:  # so many have turned out not to fit
             self._put_back(group, group.runs, group.max_size)
             group = self._waiting.pop()
         return group
 
-    def _receive(self, event: Event) -> None:
+    def _handle_event(self, event: Event) -> None:
         group, recorder = self._begun[event.task].group, self._begun[event.task].recorder
         if isinstance(event, Reported):
             recorder.handle(event.report, event.arguments)
@@ -97,20 +97,20 @@ class Scheduler:
             elif len(group.seeds_by_experiment) > 1:  # one experiment's fault is not the others'
                 self._split_by_experiment(group, recorder)
             else:
-                self._fail(group, recorder, event.error, event.traceback)
+                self._record_failure(group, recorder, event.error, event.traceback)
         else:
             self._on_worker_death(group, recorder, event)
 
     def _on_worker_death(self, group: RunBatch, recorder: Recorder, event: Died) -> None:
         deaths = group.deaths + 1 if len(group.runs) == 1 else 0
         if deaths >= MAX_DEATHS or (deaths and event.out_of_memory):
-            self._fail(group, recorder, event.reason, event.reason)
+            self._record_failure(group, recorder, event.reason, event.reason)
         else:
             self._split_in_half(replace(group, deaths=deaths), recorder, smaller=event.out_of_memory)
 
     def _split_in_half(self, group: RunBatch, recorder: Recorder, *, smaller: bool) -> None:
         """Have what is left of a group trained by half as many at a time, from where it was; next of all."""
-        left = self._interrupted(group, recorder)
+        left = self._interrupt(group, recorder)
         size = -(-len(left) // 2)
         if smaller:
             for of in group.seeds_by_experiment:
@@ -119,14 +119,14 @@ class Scheduler:
 
     def _split_by_experiment(self, group: RunBatch, recorder: Recorder) -> None:
         """Have what is left of each experiment trained by itself."""
-        left = self._interrupted(group, recorder)
+        left = self._interrupt(group, recorder)
         groups = [
             replace(group, runs=tuple(run for run in left if run.of is of))
             for of in group.seeds_by_experiment
         ]
         self._replace_batch(group, [part for part in groups if part.runs])
 
-    def _interrupted(self, group: RunBatch, recorder: Recorder) -> tuple[Run, ...]:
+    def _interrupt(self, group: RunBatch, recorder: Recorder) -> tuple[Run, ...]:
         left = tuple(group.runs[position] for position in recorder.open_runs)
         recorder.interrupt()
         return left
@@ -141,7 +141,7 @@ class Scheduler:
         mark_done(group, instead=groups)
         self._waiting += groups[::-1]
 
-    def _fail(self, group: RunBatch, recorder: Recorder, error: str, traceback: str) -> None:
+    def _record_failure(self, group: RunBatch, recorder: Recorder, error: str, traceback: str) -> None:
         for of in group.seeds_by_experiment:
             of.errors.append(error)
         recorder.fail(traceback)

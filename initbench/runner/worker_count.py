@@ -18,11 +18,11 @@ from initbench.train.network_builder import build_networks
 
 START_SECONDS = 5.0
 """A worker's start: a Python process, torch's import and the data set (4 to 5 s on two cores)."""
-THREADS_GAIN = {"vmap": 1.4, "single": 1.0}
+IN_PROCESS_SPEEDUP = {"vmap": 1.4, "single": 1.0}
 """How much faster this process is with its two threads than a worker with one."""
-TIMED_TOGETHER = 4
+MAX_TIMED_NETS = 4
 """Stacked runs that are timed at most: each is nearly as fast as in a large cohort; alone, half as fast."""
-_TRIES = 4
+_TIMING_REPEATS = 4
 
 
 def optimal_worker_count(seconds: float, runs: int, mode: Mode, *, started: bool = False) -> int:
@@ -33,7 +33,7 @@ def optimal_worker_count(seconds: float, runs: int, mode: Mode, *, started: bool
     available = min(available_cores(), runs)
     if available < 2:
         return 1
-    times = {1: seconds / THREADS_GAIN[mode]}
+    times = {1: seconds / IN_PROCESS_SPEEDUP[mode]}
     for workers in range(2, available + 1):
         share = -(-runs // workers) / runs  # the busiest worker's
         times[workers] = (0.0 if started else START_SECONDS) + seconds * share
@@ -46,12 +46,12 @@ def time_one_update(config: ExperimentConfig, data: PreparedData, mode: Mode, to
     `together`: runs in a cohort, where they are stacked.
     """
     with one_thread(), true_fp32(torch.device("cpu")):
-        seeds = range(min(together, TIMED_TOGETHER) if mode == "vmap" else 1)
+        seeds = range(min(together, MAX_TIMED_NETS) if mode == "vmap" else 1)
         cohort = Cohort(build_networks(config, data, seeds), config.train, mode, torch.device("cpu"))
         batches = Batches(len(data.train), config.train.batch_size, seeds, order=data.order)
         x, y = data.train.take(batches.indices(0))
         tries = []
-        for _ in range(_TRIES):
+        for _ in range(_TIMING_REPEATS):
             start = time.perf_counter()
             cohort.gradients(x, y)
             cohort.update(0.0)

@@ -22,7 +22,7 @@ from initbench.store.files import (
     TENSOR_BYTES,
     open_regular,
     read_bytes,
-    remove,
+    remove_path,
     write_atomic,
 )
 
@@ -49,7 +49,7 @@ class Resumption:
 
 
 @dataclass(frozen=True)
-class _Usable:
+class _UsableCheckpoint:
     """A checkpoint that is as it was written, with the lines that it was written after."""
 
     step: int
@@ -58,7 +58,7 @@ class _Usable:
     """File name → contents at that moment; a file that is not named was not there."""
 
 
-def write(directory: Path, state: bytes) -> None:
+def write_checkpoint(directory: Path, state: bytes) -> None:
     """Make `state`, a safetensors file, the run's last checkpoint; the one before it is kept.
 
     The lines have to be synced before. Raises OSError.
@@ -67,12 +67,12 @@ def write(directory: Path, state: bytes) -> None:
     for name in LINE_FILES:
         with suppress(FileNotFoundError):
             lines[name] = read_bytes(directory / name, LINES_BYTES)
-    sealed = _sealed(state, lines)
-    _keep_previous(directory)
+    sealed = _with_checksum(state, lines)
+    _keep_as_previous(directory)
     write_atomic(directory / CHECKPOINT, sealed)
 
 
-def _keep_previous(directory: Path) -> None:
+def _keep_as_previous(directory: Path) -> None:
     """Give the last checkpoint its second name, under which it outlasts the next one."""
     last, previous = directory / CHECKPOINT, directory / PREVIOUS
     if not last.exists():  # what was taken up had to be the one before it, which stays
@@ -86,7 +86,7 @@ def _keep_previous(directory: Path) -> None:
 
 def checkpoint_step(directory: Path) -> int | None:
     """The step that a run in this directory goes on from; None when it has to begin anew."""
-    usable, _ = _last_usable(directory)
+    usable, _ = _last_usable_checkpoint(directory)
     return None if usable is None else usable.step
 
 
@@ -94,33 +94,33 @@ def stated_step(directory: Path) -> int | None:
     """`checkpoint_step` as the header of the checkpoint has it, its contents unseen."""
     for name in CHECKPOINTS:
         with suppress(OSError, ValueError):
-            return _stated_step(directory / name)
+            return _read_stated_step(directory / name)
     return None
 
 
-def take_up(directory: Path) -> tuple[Resumption | None, list[str]]:
+def truncate_to_checkpoint(directory: Path) -> tuple[Resumption | None, list[str]]:
     """Cut the lines of a run back to its last usable checkpoint; also what is wrong with any other, in words.
 
     None when it has to begin anew. Raises OSError when the lines cannot be cut.
     """
-    usable, faults = _last_usable(directory)
+    usable, faults = _last_usable_checkpoint(directory)
     if usable is None:
         return None, faults
     if faults:  # else the next checkpoint would keep the damaged one, and not that which has served
-        remove(directory / CHECKPOINT)
+        remove_path(directory / CHECKPOINT)
     for name in LINE_FILES:
-        _cut(directory / name, usable.lines.get(name))
+        _truncate_lines(directory / name, usable.lines.get(name))
     probes = usable.lines.get(_SNAPSHOTS, b"").decode().splitlines()
     return Resumption(usable.step, usable.state, [strict_json.loads(line) for line in probes]), faults
 
 
-def _stated_step(path: Path) -> int:
+def _read_stated_step(path: Path) -> int:
     with os.fdopen(open_regular(path, TENSOR_BYTES), "rb") as file:
         size = int.from_bytes(file.read(8), "little")
-        return _step(_metadata(_header(file.read(min(size, _HEADER_BYTES)))))
+        return _step_of(_metadata_of(_parse_header(file.read(min(size, _HEADER_BYTES)))))
 
 
-def _cut(path: Path, content: bytes | None) -> None:
+def _truncate_lines(path: Path, content: bytes | None) -> None:
     """Leave of a file of lines what it held at the checkpoint."""
     if content is None:
         path.unlink(missing_ok=True)
@@ -132,12 +132,12 @@ def _cut(path: Path, content: bytes | None) -> None:
             os.close(descriptor)
 
 
-def _last_usable(directory: Path) -> tuple[_Usable | None, list[str]]:
+def _last_usable_checkpoint(directory: Path) -> tuple[_UsableCheckpoint | None, list[str]]:
     """The last checkpoint that is as it was written; also what is wrong with a later one, in words."""
     faults: list[str] = []
     for name in CHECKPOINTS:
         try:
-            return _usable(directory, name), faults
+            return _read_usable(directory, name), faults
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -147,22 +147,22 @@ def _last_usable(directory: Path) -> tuple[_Usable | None, list[str]]:
     return None, faults
 
 
-def _usable(directory: Path, name: str) -> _Usable:
+def _read_usable(directory: Path, name: str) -> _UsableCheckpoint:
     """Read a checkpoint; raises OSError where it cannot be read, ValueError where it is damaged."""
     state = read_bytes(directory / name, TENSOR_BYTES)
-    header, body = _parts(state)
-    metadata = _metadata(header)
+    header, body = _split_tensor_file(state)
+    metadata = _metadata_of(header)
     checksum = metadata.pop(_CHECKSUM, None)
     if checksum is None:
         raise ValueError("it has no checksum")
     if checksum != _digest(header, body):
         raise ValueError("it does not match its checksum")
     recorded = strict_json.loads(metadata[_LINES])
-    lines = {file: _beginning(directory / file, *recorded[file]) for file in recorded}
-    return _Usable(_step(metadata), state, lines)
+    lines = {file: _read_prefix(directory / file, *recorded[file]) for file in recorded}
+    return _UsableCheckpoint(_step_of(metadata), state, lines)
 
 
-def _beginning(path: Path, size: int, digest: str) -> bytes:
+def _read_prefix(path: Path, size: int, digest: str) -> bytes:
     """What a file of lines held at a checkpoint; raises ValueError where it does not hold that any more."""
     try:
         content = read_bytes(path, LINES_BYTES)[:size]
@@ -173,11 +173,11 @@ def _beginning(path: Path, size: int, digest: str) -> bytes:
     return content
 
 
-def _sealed(state: bytes, lines: dict[str, bytes]) -> bytes:
+def _with_checksum(state: bytes, lines: dict[str, bytes]) -> bytes:
     """The checkpoint with its two further entries. What is no safetensors file is never gone on from."""
     try:
-        header, body = _parts(state)
-        metadata = _metadata(header)
+        header, body = _split_tensor_file(state)
+        metadata = _metadata_of(header)
     except ValueError:
         return state
     recorded = {name: [len(content), hashlib.sha256(content).hexdigest()] for name, content in lines.items()}
@@ -194,15 +194,15 @@ def _digest(header: dict[str, Any], body: memoryview) -> str:
     return digest.hexdigest()
 
 
-def _parts(state: bytes) -> tuple[dict[str, Any], memoryview]:
+def _split_tensor_file(state: bytes) -> tuple[dict[str, Any], memoryview]:
     """The header and the tensors' bytes of a safetensors file; raises ValueError where it is none."""
     size = int.from_bytes(state[:8], "little")
     if not 0 < size <= min(len(state) - 8, _HEADER_BYTES):
         raise ValueError("its header is damaged")
-    return _header(state[8 : 8 + size]), memoryview(state)[8 + size :]
+    return _parse_header(state[8 : 8 + size]), memoryview(state)[8 + size :]
 
 
-def _header(text: bytes) -> dict[str, Any]:
+def _parse_header(text: bytes) -> dict[str, Any]:
     try:
         header = strict_json.loads(text.decode())
     except ValueError as error:
@@ -212,14 +212,14 @@ def _header(text: bytes) -> dict[str, Any]:
     return header
 
 
-def _metadata(header: dict[str, Any]) -> dict[str, Any]:
+def _metadata_of(header: dict[str, Any]) -> dict[str, Any]:
     metadata = header.get("__metadata__")
     if not isinstance(metadata, dict):
         raise ValueError("its header has no metadata")
     return metadata
 
 
-def _step(metadata: dict[str, Any]) -> int:
+def _step_of(metadata: dict[str, Any]) -> int:
     step = metadata.get(_STEP)
     if not isinstance(step, str):
         raise ValueError("its header has no step")

@@ -23,9 +23,9 @@ from initbench.store.run_directory import (
 )
 
 _RUN_ID = re.compile(r"(?P<experiment>.+)-s(?P<seed>\d+)-[0-9a-f]{10}")
-_LATER = frozenset((METRICS, LAYERS, SHIFT, WEIGHTS, MANIFEST, *CHECKPOINTS))
+_FILES_AFTER_RECORD = frozenset((METRICS, LAYERS, SHIFT, WEIGHTS, MANIFEST, *CHECKPOINTS))
 """Files that a run gets once its run.json is there."""
-_TELLING = 2
+_MIN_RUN_FILES = 2
 """Files of these names that make a run of a directory which is not called like one."""
 
 
@@ -41,13 +41,15 @@ def damaged_record(run_id: str, directory: Path) -> Record | None:
         names = {RUN}
     except OSError:  # it is gone
         return None
-    if called is None and len(names & {RUN, *_LATER}) < _TELLING:
+    if called is None and len(names & {RUN, *_FILES_AFTER_RECORD}) < _MIN_RUN_FILES:
         return None
-    if not names & {RUN, *_LATER} and _is_being_made(directory, names):
+    if not names & {RUN, *_FILES_AFTER_RECORD} and _is_being_made(directory, names):
         return None
     if read_record(directory) is not None:  # it has come since we looked
         return None
-    return with_identity(run_id, {"status": "damaged", "final": None, "error": _fault(directory / RUN)})
+    return with_identity(
+        run_id, {"status": "damaged", "final": None, "error": _describe_fault(directory / RUN)}
+    )
 
 
 def with_identity(run_id: str, record: Record) -> Record:
@@ -73,7 +75,7 @@ def _is_being_made(directory: Path, names: set[str]) -> bool:
     return begun and (is_locked(directory / LOCK) or is_locked(directory.parent / STRUCTURE_LOCK))
 
 
-def _fault(path: Path) -> str:
+def _describe_fault(path: Path) -> str:
     """What is wrong with a run.json, to be said after its name."""
     try:
         text = read_text(path)

@@ -158,7 +158,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def remove(path: Path) -> None:
+def remove_path(path: Path) -> None:
     """Remove whatever is at `path`, if anything is; what a link points at is left alone."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)

@@ -25,12 +25,12 @@ from pathlib import Path
 
 from initbench.errors import StoreError
 from initbench.store.files import TEMPORARY, write_atomic
-from initbench.store.locks import acquire
+from initbench.store.locks import acquire_lock
 from initbench.store.manifest import MANIFEST
 from initbench.store.run_directory import LISTED, Record, is_run_id
 
 SCHEMA = "initbench.index/1"
-SETTLED = 2.0
+SETTLED_SECONDS = 2.0
 """Seconds that a run has to be unchanged before it is indexed: the coarsest clock of a file system in use."""
 
 _FILES = (MANIFEST, *LISTED)
@@ -49,7 +49,7 @@ class RunFingerprint:
     @property
     def is_settled(self) -> bool:
         """Whether a change from now on is bound to show: a file may change twice at one tick of the clock."""
-        return time.time_ns() - self.newest > SETTLED * 1e9
+        return time.time_ns() - self.newest > SETTLED_SECONDS * 1e9
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,9 @@ class Index:
 
     def entries(self) -> dict[str, IndexEntry]:
         """Every entry that can be read, fresh or not, by run id."""
-        return {entry.run_id: entry for body in _bodies(self._content()) if (entry := _entry(body))}
+        return {
+            entry.run_id: entry for body in _unpack_frames(self._content()) if (entry := _parse_entry(body))
+        }
 
     def fresh(self, entries: Mapping[str, IndexEntry]) -> dict[str, IndexEntry]:
         """Those of `entries` whose runs are as they were when they were indexed."""
@@ -91,7 +93,7 @@ class Index:
         return {
             run_id: entry
             for run_id, entry in entries.items()
-            if (stamp := stamp_of(root, run_id)) is not None and stamp.digest == entry.stamp
+            if (stamp := fingerprint_of(root, run_id)) is not None and stamp.digest == entry.stamp
         }
 
     def update(self, added: Iterable[IndexEntry], dropped: Collection[str]) -> None:
@@ -100,14 +102,14 @@ class Index:
         While another process writes it, or where the system refuses, nothing is done.
         """
         with suppress(OSError, StoreError):
-            lock = acquire(self._lock)
+            lock = acquire_lock(self._lock)
             if lock is None:
                 return
             try:
                 self._tidy()
                 kept = {run_id: entry for run_id, entry in self.entries().items() if run_id not in dropped}
                 kept |= {entry.run_id: entry for entry in added}
-                write_atomic(self.path, b"".join([self._header, *map(_framed, kept.values())]))
+                write_atomic(self.path, b"".join([self._header, *map(_pack_entry, kept.values())]))
             finally:
                 lock.release()
 
@@ -128,34 +130,34 @@ class Index:
             path.unlink(missing_ok=True)
 
 
-def stamp_of(root: Path, run_id: str) -> RunFingerprint | None:
+def fingerprint_of(root: Path, run_id: str) -> RunFingerprint | None:
     """The stamp of the run in its own place, or None when it is not there."""
     directory = f"{root}/{run_id}"
     try:
         first = os.stat(directory)  # noqa: PTH116 - a Path takes several times as long
     except (OSError, ValueError):
         return None
-    looks = [first, *(_look(f"{directory}/{name}") for name in _FILES)]
+    looks = [first, *(_stat_or_none(f"{directory}/{name}") for name in _FILES)]
     there = [look for look in looks if look is not None]
     seen = [look and (look.st_ino, look.st_size, look.st_mtime_ns, look.st_ctime_ns) for look in looks]
     newest = max(max(look.st_mtime_ns, look.st_ctime_ns) for look in there)
     return RunFingerprint(hashlib.blake2b(repr(seen).encode(), digest_size=12).hexdigest(), newest)
 
 
-def _look(path: str) -> os.stat_result | None:
+def _stat_or_none(path: str) -> os.stat_result | None:
     try:
         return os.stat(path)  # noqa: PTH116
     except OSError:
         return None
 
 
-def _framed(entry: IndexEntry) -> bytes:
+def _pack_entry(entry: IndexEntry) -> bytes:
     head = json.dumps([entry.run_id, entry.stamp, entry.created, entry.experiment])
     body = head.encode() + b"\n" + entry.document
     return _FRAME.pack(len(body), zlib.crc32(body)) + body
 
 
-def _bodies(content: bytes) -> Iterator[bytes]:
+def _unpack_frames(content: bytes) -> Iterator[bytes]:
     """What is in the frames; one that is damaged is left out, and so is all that follows a torn one."""
     start = 0
     while start + _FRAME.size <= len(content):
@@ -167,7 +169,7 @@ def _bodies(content: bytes) -> Iterator[bytes]:
             yield body
 
 
-def _entry(body: bytes) -> IndexEntry | None:
+def _parse_entry(body: bytes) -> IndexEntry | None:
     """The entry in a frame, or None for one that no index has written."""
     head, _, document = body.partition(b"\n")
     try:

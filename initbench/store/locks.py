@@ -28,9 +28,9 @@ STRUCTURE_LOCK = ".store.lock"
 """Held while the set of run directories changes."""
 PROBE_PATIENCE = 0.5
 """Seconds to wait for the readers' probes, which hold a shared lock for some microseconds each."""
-_PLAINLY = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_SAFE_OPEN_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 """A lock file in somebody else's store may be a link or a pipe."""
-_ODD = (errno.ELOOP, errno.ENXIO)
+_NOT_REGULAR_ERRNOS = (errno.ELOOP, errno.ENXIO)
 STRUCTURE_PATIENCE = 60.0
 """Seconds to wait for another process that claims, swaps or removes a run."""
 
@@ -51,7 +51,7 @@ class FileLock:
                 self._descriptor = None
 
 
-def acquire(path: Path, patience: float = 0.0) -> FileLock | None:
+def acquire_lock(path: Path, patience: float = 0.0) -> FileLock | None:
     """Lock the file at `path`, creating it; None when another holder keeps it for `patience` seconds.
 
     The probe of a reader is waited for in any case.
@@ -59,7 +59,7 @@ def acquire(path: Path, patience: float = 0.0) -> FileLock | None:
     Raises OSError when the file cannot be opened or its file system has no locks.
     """
     start = time.monotonic()
-    while (lock := _try(path)) is None:
+    while (lock := _try_lock(path)) is None:
         waited = time.monotonic() - start
         if waited >= max(patience, PROBE_PATIENCE) or (waited >= patience and is_locked(path)):
             return None
@@ -74,19 +74,19 @@ def is_locked(path: Path) -> bool:
     """
     with _table_guard:
         try:
-            if _key(path) in _held:
+            if _file_key(path) in _held:
                 return True
-            descriptor = os.open(path, os.O_RDONLY | _PLAINLY)
+            descriptor = os.open(path, os.O_RDONLY | _SAFE_OPEN_FLAGS)
         except (FileNotFoundError, NotADirectoryError):
             return False
         except PermissionError:
             return True
         except OSError as error:
-            if error.errno in _ODD:  # a link or a special file, which is none of ours
+            if error.errno in _NOT_REGULAR_ERRNOS:  # a link or a special file, which is none of ours
                 return False
             raise
         try:
-            return not _locked_now(descriptor, fcntl.LOCK_SH)
+            return not _try_fcntl_lock(descriptor, fcntl.LOCK_SH)
         finally:
             os.close(descriptor)
 
@@ -98,7 +98,7 @@ def structure_lock(root: Path) -> Iterator[None]:
     Raises StoreError when another process keeps it for a minute.
     """
     with _structure_guard:
-        lock = acquire(root / STRUCTURE_LOCK, STRUCTURE_PATIENCE)
+        lock = acquire_lock(root / STRUCTURE_LOCK, STRUCTURE_PATIENCE)
         if lock is None:
             raise StoreError(f"another process has been changing {root} for {STRUCTURE_PATIENCE:.0f} s")
         try:
@@ -107,14 +107,14 @@ def structure_lock(root: Path) -> Iterator[None]:
             lock.release()
 
 
-def _try(path: Path) -> FileLock | None:
+def _try_lock(path: Path) -> FileLock | None:
     with _table_guard:
-        if _exists_held(path):
+        if _is_held_here(path):
             return None
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _PLAINLY, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _SAFE_OPEN_FLAGS, 0o666)
         try:
-            if _locked_now(descriptor, fcntl.LOCK_EX):
-                key = _key(descriptor)
+            if _try_fcntl_lock(descriptor, fcntl.LOCK_EX):
+                key = _file_key(descriptor)
                 _held.add(key)
                 return FileLock(descriptor, key)
         except BaseException:
@@ -124,19 +124,19 @@ def _try(path: Path) -> FileLock | None:
         return None
 
 
-def _exists_held(path: Path) -> bool:
+def _is_held_here(path: Path) -> bool:
     try:
-        return _key(path) in _held
+        return _file_key(path) in _held
     except FileNotFoundError:
         return False
 
 
-def _key(path: Path | int) -> _Key:
+def _file_key(path: Path | int) -> _Key:
     status = os.stat(path)  # noqa: PTH116 - a descriptor has no Path
     return status.st_dev, status.st_ino
 
 
-def _locked_now(descriptor: int, kind: int) -> bool:
+def _try_fcntl_lock(descriptor: int, kind: int) -> bool:
     try:
         fcntl.lockf(descriptor, kind | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):

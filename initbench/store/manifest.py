@@ -17,25 +17,25 @@ _STEP = re.compile(rb'"step": ?(-?\d{1,18})\b')
 _WHEN = re.compile(rb'"when": ?"([a-z]+)"')
 
 
-def manifest_of(directory: Path, names: Iterable[str]) -> dict[str, Any]:
+def build_manifest(directory: Path, names: Iterable[str]) -> dict[str, Any]:
     """The manifest of those of the files `names` that are there now."""
     paths = [path for path in (directory / name for name in names) if path.exists()]
     files = {path.name: {"sha256": sha256(path), "bytes": path.stat().st_size} for path in paths}
     return {"schema": MANIFEST_SCHEMA, "files": files}
 
 
-def differences(directory: Path, *, hashes: bool) -> Iterator[str]:
+def manifest_differences(directory: Path, *, hashes: bool) -> Iterator[str]:
     """One sentence for each file that is not as the manifest says, or for a manifest that says nothing.
 
     Names and sizes are looked at, and with `hashes` every byte and the order of the steps. Raises OSError
     when the system does not let us look, which is no difference.
     """
     path = directory / MANIFEST
-    if kind := _odd(path):
+    if kind := _odd_file_kind(path):
         yield f"{MANIFEST} is {kind}, not a regular file"
         return
     try:
-        listed = _listed(strict_json.loads(read_text(path)))
+        listed = _listed_files(strict_json.loads(read_text(path)))
     except (FileNotFoundError, NotADirectoryError):
         yield f"{MANIFEST} is missing: the run is not complete"
         return
@@ -44,7 +44,7 @@ def differences(directory: Path, *, hashes: bool) -> Iterator[str]:
     if not listed:
         yield f"{MANIFEST} is damaged"
     for name, size, digest in listed:
-        if problem := _difference(directory / name, size, digest if hashes else None):
+        if problem := _file_difference(directory / name, size, digest if hashes else None):
             yield problem
     if hashes:
         yield from repeated_steps(directory)
@@ -57,17 +57,17 @@ def repeated_steps(directory: Path) -> Iterator[str]:
             content = read_bytes(directory / name, LINES_BYTES)
         except OSError:  # is told of where it is read
             continue
-        if problem := disorder(map(_moment, content.splitlines())):
+        if problem := find_step_disorder(map(_step_and_moment, content.splitlines())):
             yield f"{name}: {problem}"
 
 
-def _moment(line: bytes) -> tuple[int | None, object]:
+def _step_and_moment(line: bytes) -> tuple[int | None, object]:
     """The step and the moment of a line, which is not parsed: a probe's is long, and begins with them."""
     step, when = _STEP.search(line), _WHEN.search(line)
     return (int(step[1]) if step else None, when[1] if when else None)
 
 
-def disorder(moments: Iterable[tuple[object, object]]) -> str | None:
+def find_step_disorder(moments: Iterable[tuple[object, object]]) -> str | None:
     """Where the steps of lines do not increase, in words; lines without a step are passed over.
 
     `moments`: step and, of a probe, its moment. Two moments may share a step, where a run makes no update.
@@ -82,12 +82,14 @@ def disorder(moments: Iterable[tuple[object, object]]) -> str | None:
     return None
 
 
-def hashes_of(directory: Path) -> dict[str, str]:
+def file_hashes(directory: Path) -> dict[str, str]:
     """The SHA-256 of each file of a complete run, as its manifest has it."""
-    return {name: digest for name, _, digest in _listed(strict_json.loads(read_text(directory / MANIFEST)))}
+    return {
+        name: digest for name, _, digest in _listed_files(strict_json.loads(read_text(directory / MANIFEST)))
+    }
 
 
-def _listed(document: Any) -> list[tuple[str, int, str]]:
+def _listed_files(document: Any) -> list[tuple[str, int, str]]:
     """Name, size and SHA-256 of each file; raises ValueError where it is no manifest."""
     files = document.get("files") if isinstance(document, dict) else None
     if not isinstance(files, dict):
@@ -102,7 +104,7 @@ def _listed(document: Any) -> list[tuple[str, int, str]]:
     return listed
 
 
-def _odd(path: Path) -> str | None:
+def _odd_file_kind(path: Path) -> str | None:
     """What stands there instead of a regular file; None where there is one, or nothing."""
     try:
         return odd_kind(path.lstat().st_mode)
@@ -110,7 +112,7 @@ def _odd(path: Path) -> str | None:
         return None
 
 
-def _difference(path: Path, size: int, digest: str | None) -> str | None:
+def _file_difference(path: Path, size: int, digest: str | None) -> str | None:
     try:
         status = path.lstat()
     except (FileNotFoundError, NotADirectoryError):

@@ -18,7 +18,7 @@ from initbench.store import directory_swap, sweep_index
 from initbench.store.checkpoint_files import CHECKPOINTS
 from initbench.store.files import copy_regular, produce_atomic
 from initbench.store.locks import is_locked, structure_lock
-from initbench.store.manifest import MANIFEST, differences, hashes_of
+from initbench.store.manifest import MANIFEST, file_hashes, manifest_differences
 from initbench.store.misplaced import find_misplaced
 from initbench.store.run_directory import (
     COMPLETE,
@@ -78,12 +78,12 @@ def merge(sources: Sequence[Path], into: Path) -> MergeResult:
             hint = "merge the directory it is in" if run.is_nested else "rename it to that"
             merged.left[str(run.directory)] = f"holds the run {run.run_id}: {hint}"
     with wrap_os_errors(f"merge into {into}"):
-        chosen = _chosen(sources, into, merged)
+        chosen = _choose_runs(sources, into, merged)
         for run_id, found in chosen.items():
-            (merged.copied if _copy(found, RunPaths(into, run_id)) else merged.same).append(run_id)
+            (merged.copied if _copy_run(found, RunPaths(into, run_id)) else merged.same).append(run_id)
         for source in sources:
-            for name in sweep_index.names(source):
-                sweep_index.add(into, name, sweep_index.read(source, name))
+            for name in sweep_index.sweep_names(source):
+                sweep_index.add_points(into, name, sweep_index.read_points(source, name))
                 merged.sweeps += [] if name in merged.sweeps else [name]
     return merged
 
@@ -108,7 +108,7 @@ def _check_source(source: Path, into: Path) -> None:
             raise UsageError(f"{source} holds no runs itself: name {' '.join(parents)}")
 
 
-def _chosen(sources: Sequence[Path], into: Path, merged: MergeResult) -> dict[str, _SourceRun]:
+def _choose_runs(sources: Sequence[Path], into: Path, merged: MergeResult) -> dict[str, _SourceRun]:
     """One directory for each run to copy. Raises StoreError with everything that speaks against it."""
     chosen: dict[str, _SourceRun] = {}
     problems: list[str] = []
@@ -148,7 +148,7 @@ def _candidates(source: Path, merged: MergeResult, problems: list[str]) -> Itera
 
 def _conflicts(run_id: str, one: Store, other: Store) -> Iterator[str]:
     """In what two results of one run differ, in a sentence, if they do."""
-    first, second = one.read_stable(run_id, _result), other.read_stable(run_id, _result)
+    first, second = one.read_stable(run_id, _stored_result), other.read_stable(run_id, _stored_result)
     if first is None or second is None:  # removed meanwhile
         return
     names = [name for name in RESULT_FILES if first[0].get(name) != second[0].get(name)]
@@ -158,15 +158,15 @@ def _conflicts(run_id: str, one: Store, other: Store) -> Iterator[str]:
         yield f"{told}: {', '.join(names)} differ"
 
 
-def _result(directory: Path) -> tuple[dict[str, str], Record] | None:
+def _stored_result(directory: Path) -> tuple[dict[str, str], Record] | None:
     """The hashes of a run's files, and its record; None where it is not complete any more."""
     try:
-        return hashes_of(directory), read_record(directory) or {}
+        return file_hashes(directory), read_record(directory) or {}
     except (FileNotFoundError, ValueError):
         return None
 
 
-def _copy(found: _SourceRun, places: RunPaths) -> bool:
+def _copy_run(found: _SourceRun, places: RunPaths) -> bool:
     """Copy one run, unless what is there is as good; whether it was copied."""
     places.root.mkdir(parents=True, exist_ok=True)
     with structure_lock(places.root):
@@ -179,15 +179,15 @@ def _copy(found: _SourceRun, places: RunPaths) -> bool:
             raise run_locked_error(places.run_id, places.live)
         if found.store.read_stable(found.run_id, partial(_copy_files, places)) is None:
             return False
-        if found.is_complete and (problems := list(differences(places.rerun, hashes=True))):
+        if found.is_complete and (problems := list(manifest_differences(places.rerun, hashes=True))):
             raise StoreError(f"{found.store.root / found.run_id} changed while it was copied: {problems[0]}")
-        directory_swap.swap(places)
+        directory_swap.promote_rerun(places)
     return True
 
 
 def _copy_files(places: RunPaths, directory: Path) -> bool:
     """Copy a run to where a rerun is written; whether it has been there all the while."""
-    directory_swap.delete(places.rerun)
+    directory_swap.delete_hidden(places.rerun)
     places.rerun.mkdir()
     # The manifest, which makes the run complete, comes last.
     for name in (*LISTED, *CHECKPOINTS, MANIFEST):

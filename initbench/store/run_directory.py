@@ -21,7 +21,7 @@ from initbench.store import strict_json
 from initbench.store.checkpoint_files import CHECKPOINTS, LINE_FILES
 from initbench.store.files import is_temporary, odd_kind, read_text
 from initbench.store.locks import is_locked
-from initbench.store.manifest import MANIFEST, differences
+from initbench.store.manifest import MANIFEST, manifest_differences
 from initbench.store.record_schema import find_defect
 
 SCHEMA = "initbench.stored/1"
@@ -38,9 +38,9 @@ STATUSES = ("running", *COMPLETE, *STOPPED, "crashed", "damaged")
 read, or lacks what it must hold."""
 
 _HIDDEN = (".new", ".rerun", ".old", ".trash")
-_OWN_NAMES = frozenset((*LISTED, *CHECKPOINTS, MANIFEST, LOCK))
+_RUN_FILE_NAMES = frozenset((*LISTED, *CHECKPOINTS, MANIFEST, LOCK))
 
-_NO_RECORD = (errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EFBIG)
+_NO_RECORD_ERRNOS = (errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EFBIG)
 """Errors of `read_text` that say what is there: nothing, or no file of ours."""
 
 Record = dict[str, Any]
@@ -116,19 +116,19 @@ def hidden_run_id(name: str) -> str | None:
 def read_record(directory: Path) -> Record | None:
     """run.json as it was written, or None when it is missing, damaged or foreign, or cannot be read."""
     try:
-        return _record(directory)
+        return _read_record(directory)
     except OSError:
         return None
 
 
-def _record(directory: Path) -> Record | None:
+def _read_record(directory: Path) -> Record | None:
     """run.json as it was written; raises OSError where the system does not let us know."""
     try:
         record = strict_json.loads(read_text(directory / RUN))
     except ValueError:
         return None
     except OSError as error:
-        if error.errno in _NO_RECORD:
+        if error.errno in _NO_RECORD_ERRNOS:
             return None
         raise
     if isinstance(record, dict) and str(record.get("schema", "")).startswith("initbench.stored/"):
@@ -164,7 +164,7 @@ def is_complete(directory: Path) -> bool:
 
     Raises OSError where the system does not let us know: what is complete may not be deleted for that.
     """
-    record = _record(directory)
+    record = _read_record(directory)
     if record is None or record.get("status") not in COMPLETE or find_defect(record):
         return False
     return _incompleteness(record, directory) is None
@@ -175,7 +175,7 @@ def _incompleteness(record: Record, directory: Path) -> str | None:
     if record.get("status") in STOPPED:
         return None
     if record.get("status") in COMPLETE:
-        return next(differences(directory, hashes=False), None)
+        return next(manifest_differences(directory, hashes=False), None)
     return ""
 
 
@@ -185,16 +185,16 @@ def is_deletable(directory: Path) -> bool:
         return directory.is_symlink() and read_record(directory) is not None
     if read_record(directory) is not None:
         return True
-    return not foreign(directory)
+    return not foreign_entries(directory)
 
 
-def foreign(directory: Path) -> list[Path]:
+def foreign_entries(directory: Path) -> list[Path]:
     """What somebody has put into a run's directory beside what belongs to the run."""
     entries = directory.iterdir()
-    return [entry for entry in entries if entry.name not in _OWN_NAMES and not is_temporary(entry.name)]
+    return [entry for entry in entries if entry.name not in _RUN_FILE_NAMES and not is_temporary(entry.name)]
 
 
-def odd_files(directory: Path, names: Iterable[str] = _OWN_NAMES) -> list[str]:
+def odd_files(directory: Path, names: Iterable[str] = _RUN_FILE_NAMES) -> list[str]:
     """One sentence for each link, pipe or device among the files of a run, which lead outside of it."""
     problems = []
     for name in sorted(names):

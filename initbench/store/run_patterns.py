@@ -8,10 +8,10 @@ from pathlib import Path
 
 from initbench.errors import UnknownNameError, UsageError
 
-_SHOWN = 5
+_MAX_LISTED = 5
 
 
-def match(pattern: str, experiments: Mapping[str, str], root: Path) -> list[str]:
+def matching_run_ids(pattern: str, experiments: Mapping[str, str], root: Path) -> list[str]:
     """The ids meant by `pattern`, given each run's experiment: id, experiment, glob or beginning of an id.
 
     Raises UsageError when several ids begin with it, UnknownNameError when nothing matches.
@@ -23,10 +23,10 @@ def match(pattern: str, experiments: Mapping[str, str], root: Path) -> list[str]
             return found
     begun = [run_id for run_id in experiments if pattern and run_id.startswith(pattern)]
     if len(begun) > 1:
-        more = ", …" if len(begun) > _SHOWN else ""
-        raise UsageError(f"{pattern!r} begins {len(begun)} run ids: {', '.join(begun[:_SHOWN])}{more}")
+        more = ", …" if len(begun) > _MAX_LISTED else ""
+        raise UsageError(f"{pattern!r} begins {len(begun)} run ids: {', '.join(begun[:_MAX_LISTED])}{more}")
     if not begun:
-        raise UnknownNameError(_nothing(pattern, experiments, root))
+        raise UnknownNameError(_no_match_message(pattern, experiments, root))
     return begun
 
 
@@ -38,7 +38,7 @@ def _is_globbed(pattern: str, run_id: str, experiment: str) -> bool:
     return fnmatchcase(run_id, pattern) or fnmatchcase(experiment, pattern)
 
 
-def _nothing(pattern: str, experiments: Mapping[str, str], root: Path) -> str:
+def _no_match_message(pattern: str, experiments: Mapping[str, str], root: Path) -> str:
     from initbench.registry import nearest_name  # brings pydantic, which only this sentence is in need of
     from initbench.store.misplaced import describe_misplaced, find_misplaced
 

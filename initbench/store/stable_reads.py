@@ -19,17 +19,17 @@ from typing import TypeVar
 from initbench.store.run_directory import RunPaths
 
 T = TypeVar("T")
-Identity = tuple[int, int, int]
+DirectoryIdentity = tuple[int, int, int]
 
-_ABSENCES = 10
+_MAX_ABSENCES = 10
 """Looks in a row, in a root that does not change, after which there is no such run."""
-_RESTLESS_LOOKS, _RESTLESS_SECONDS = 10, 5.0
+_MAX_RESTLESS_READS, _MAX_RESTLESS_SECONDS = 10, 5.0
 """How often and how long a directory that stays in its place, but gets new files, is read again."""
 _VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 _PIN = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-def read_steadily(places: RunPaths, look: Callable[[Path], T | None]) -> T | None:
+def read_stable_directory(places: RunPaths, look: Callable[[Path], T | None]) -> T | None:
     """Return what `look` sees in the run's directory, read while that was one and the same directory.
 
     Args:
@@ -39,10 +39,10 @@ def read_steadily(places: RunPaths, look: Callable[[Path], T | None]) -> T | Non
     Returns:
         What `look` returned, or None when there is no such run.
     """
-    absences, looks, end = 0, 0, time.monotonic() + _RESTLESS_SECONDS
-    root: Identity | None = None
-    while absences < _ABSENCES:
-        previous_root, root = root, identity(places.root)
+    absences, looks, end = 0, 0, time.monotonic() + _MAX_RESTLESS_SECONDS
+    root: DirectoryIdentity | None = None
+    while absences < _MAX_ABSENCES:
+        previous_root, root = root, directory_identity(places.root)
         directory = places.locate()
         with _pinned(directory) as before:
             if directory is None or before is None:
@@ -50,11 +50,11 @@ def read_steadily(places: RunPaths, look: Callable[[Path], T | None]) -> T | Non
                 continue
             absences, looks = 0, looks + 1
             result, error = _attempt(look, directory)
-            after = identity(directory)
+            after = directory_identity(directory)
         if after is None or after[:2] != before[:2]:
             continue
         is_restless = after != before or (isinstance(error, OSError) and error.errno == errno.ESTALE)
-        if is_restless and (looks < _RESTLESS_LOOKS or time.monotonic() < end):
+        if is_restless and (looks < _MAX_RESTLESS_READS or time.monotonic() < end):
             continue
         if error is not None:
             raise error
@@ -62,7 +62,7 @@ def read_steadily(places: RunPaths, look: Callable[[Path], T | None]) -> T | Non
     return None
 
 
-def identity(path: Path | int) -> Identity | None:
+def directory_identity(path: Path | int) -> DirectoryIdentity | None:
     """Return device, inode and last change of a directory or descriptor, or None when it is not there."""
     try:
         status = os.stat(path)  # noqa: PTH116 - a descriptor has no Path
@@ -74,7 +74,7 @@ def identity(path: Path | int) -> Identity | None:
 
 
 @contextmanager
-def _pinned(directory: Path | None) -> Iterator[Identity | None]:
+def _pinned(directory: Path | None) -> Iterator[DirectoryIdentity | None]:
     """Hold a directory open, so that none that is made meanwhile can be given its inode number."""
     if directory is None:
         yield None
@@ -82,10 +82,10 @@ def _pinned(directory: Path | None) -> Iterator[Identity | None]:
     try:
         descriptor = os.open(directory, _PIN)
     except OSError:  # vanished, or this process may not open it or any more
-        yield identity(directory)
+        yield directory_identity(directory)
         return
     try:
-        yield identity(descriptor)
+        yield directory_identity(descriptor)
     finally:
         os.close(descriptor)
 

@@ -14,8 +14,8 @@ from initbench.store.checkpoint_files import checkpoint_step, stated_step
 from initbench.store.damaged_records import damaged_record, with_identity
 from initbench.store.files import read_lines
 from initbench.store.locks import is_locked, structure_lock
-from initbench.store.manifest import differences, disorder
-from initbench.store.record_schema import EVALUATION, SHIFTED, SNAPSHOT, Check, layers_of
+from initbench.store.manifest import find_step_disorder, manifest_differences
+from initbench.store.record_schema import EVALUATION_LINE, SHIFT_LINE, SNAPSHOT_LINE, Check, layer_signature
 from initbench.store.run_directory import (
     LAYERS,
     LOCK,
@@ -32,13 +32,13 @@ from initbench.store.run_directory import (
     run_locked_error,
     wrap_os_errors,
 )
-from initbench.store.run_patterns import match
-from initbench.store.stable_reads import identity, read_steadily
+from initbench.store.run_patterns import matching_run_ids
+from initbench.store.stable_reads import directory_identity, read_stable_directory
 from initbench.store.writer import RunWriter, create_run, has_leftovers, remove_leftovers, resume_run
 
 T = TypeVar("T")
 
-_LISTINGS = 10
+_MAX_LISTINGS = 10
 """How often the runs are listed while directories are renamed."""
 
 
@@ -75,7 +75,7 @@ class Store:
     def status(self, run_id: str) -> str | None:
         """One of `layout.STATUSES`, or None when there is no such run."""
         with wrap_os_errors(f"read run {run_id}"):
-            record = self._current(run_id)
+            record = self._live_record_of(run_id)
         return None if record is None else str(record["status"])
 
     def is_busy(self, run_id: str) -> bool:
@@ -101,7 +101,7 @@ class Store:
     def read_if_there(self, run_id: str) -> StoredRun | None:
         """Read a run that may be removed at any moment: None when it is; StoreError as `read` raises it."""
         with wrap_os_errors(f"read run {run_id}"):
-            return self.read_stable(run_id, lambda directory: _read(run_id, directory))
+            return self.read_stable(run_id, lambda directory: _read_run(run_id, directory))
 
     def read_or_mark_damaged(self, run_id: str) -> StoredRun | None:
         """`read_if_there`, but a damaged run is one whose record says so, with file and fault in `error`.
@@ -109,7 +109,7 @@ class Store:
         Such a run has no lines, and its record may lack anything but run_id, status and error.
         """
         with wrap_os_errors(f"read run {run_id}"):
-            return self.read_stable(run_id, lambda directory: _glean(run_id, directory))
+            return self.read_stable(run_id, lambda directory: _read_or_mark_damaged(run_id, directory))
 
     def find(self, patterns: Sequence[str], known: Mapping[str, Record] | None = None) -> list[str]:
         """The runs that any of `patterns` names: ids, unique beginnings of ids, experiments, sweeps, globs.
@@ -127,11 +127,11 @@ class Store:
 
     def _matches(self, pattern: str, experiments: Mapping[str, str]) -> Collection[str]:
         """The runs that a pattern names; those of a sweep, where nothing else is called so."""
-        if pattern in sweep_index.names(self.root) and pattern not in experiments.values():
-            swept = sweep_index.runs_of(sweep_index.read(self.root, pattern), tuning=False)
+        if pattern in sweep_index.sweep_names(self.root) and pattern not in experiments.values():
+            swept = sweep_index.run_ids_of(sweep_index.read_points(self.root, pattern), tuning=False)
             if swept & experiments.keys():
                 return swept
-        return match(pattern, experiments, self.root)
+        return matching_run_ids(pattern, experiments, self.root)
 
     def verify(self, run_id: str) -> list[str]:
         """Compare every byte of a run with its manifest; returns one sentence for each file that differs.
@@ -139,7 +139,9 @@ class Store:
         Raises UsageError when there is no such run.
         """
         with wrap_os_errors(f"verify run {run_id}"):
-            problems = self.read_stable(run_id, lambda directory: list(differences(directory, hashes=True)))
+            problems = self.read_stable(
+                run_id, lambda directory: list(manifest_differences(directory, hashes=True))
+            )
         if problems is None:
             raise _no_such_run(run_id)
         return problems
@@ -159,7 +161,7 @@ class Store:
             self.root.mkdir(parents=True, exist_ok=True)
             with structure_lock(self.root):
                 self._recover(places)
-                writer, notice = (None, None) if rerun else self._take_up(places, record)
+                writer, notice = (None, None) if rerun else self._resume(places, record)
                 return writer or create_run(
                     places, self._new_attempt_dir(places, rerun), record, config_yaml, notice
                 )
@@ -178,7 +180,7 @@ class Store:
                 raise run_locked_error(run_id, places.rerun)
             if not places.live.exists():
                 raise _no_such_run(run_id)
-            directory_swap.discard(places)
+            directory_swap.discard_live_run(places)
 
     def tidy(self, run_ids: Iterable[str]) -> None:
         """Remove from finished runs what a process left that was killed as it finished them."""
@@ -192,12 +194,12 @@ class Store:
         """Finish or roll back what crashed processes left half done; `claim` and `remove` begin with it."""
         if self.root.is_dir():
             with wrap_os_errors(f"tidy {self.root}"), structure_lock(self.root):
-                directory_swap.recover(self.root)
+                directory_swap.recover_store(self.root)
                 self._recovered = True
 
     def _recover(self, places: RunPaths) -> None:
         if not self._recovered:
-            directory_swap.recover(self.root)
+            directory_swap.recover_store(self.root)
             self._recovered = True
         directory_swap.recover_run(places)
 
@@ -218,7 +220,7 @@ class Store:
         with wrap_os_errors(f"read run {run_id}"):
             return self.read_stable(run_id, look) or 0
 
-    def _take_up(self, places: RunPaths, record: Mapping[str, Any]) -> tuple[RunWriter | None, str | None]:
+    def _resume(self, places: RunPaths, record: Mapping[str, Any]) -> tuple[RunWriter | None, str | None]:
         if is_complete(places.live) or is_locked(places.rerun / LOCK) or is_locked(places.live / LOCK):
             return None, None
         before = read_record(places.live)
@@ -238,36 +240,36 @@ class Store:
 
     def _records(self, known: Mapping[str, Record]) -> list[Record]:
         with wrap_os_errors(f"read the runs in {self.root}"):
-            looks = (known.get(run_id) or self._current(run_id) for run_id in self._run_ids())
+            looks = (known.get(run_id) or self._live_record_of(run_id) for run_id in self._run_ids())
             found = [record for record in looks if record]
         return sorted(found, key=lambda record: (str(record.get("created")), record["run_id"]))
 
     def _run_ids(self) -> set[str]:
         """The runs that may be there: a listing may lack one that was renamed, and is then made again."""
         names: set[str] = set()
-        for _ in range(_LISTINGS):
-            before = identity(self.root)
+        for _ in range(_MAX_LISTINGS):
+            before = directory_identity(self.root)
             try:
                 names |= {entry.name for entry in self.root.iterdir()}
             except FileNotFoundError:
                 return set()
-            if identity(self.root) == before:
+            if directory_identity(self.root) == before:
                 break
         hidden = (hidden_run_id(name) for name in names)
         return {name for name in names if is_run_id(name)} | {run_id for run_id in hidden if run_id}
 
-    def _current(self, run_id: str) -> Record | None:
-        return self.read_stable(run_id, lambda directory: _record(run_id, directory))
+    def _live_record_of(self, run_id: str) -> Record | None:
+        return self.read_stable(run_id, lambda directory: _live_record(run_id, directory))
 
     def read_stable(self, run_id: str, look: Callable[[Path], T | None]) -> T | None:
         """Return what `look` sees in the run's directory although a rerun may take its place meanwhile.
 
         None when there is no such run. See `stable_reads.read_steadily`.
         """
-        return read_steadily(RunPaths(self.root, run_id), look)
+        return read_stable_directory(RunPaths(self.root, run_id), look)
 
 
-def _record(run_id: str, directory: Path) -> Record | None:
+def _live_record(run_id: str, directory: Path) -> Record | None:
     # Once more, because it may get its record between two looks.
     record = (
         record_with_live_status(directory)
@@ -279,25 +281,28 @@ def _record(run_id: str, directory: Path) -> Record | None:
     return record if record is not None and record.get("run_id") == run_id else None
 
 
-def _read(run_id: str, directory: Path) -> StoredRun | None:
-    record = _record(run_id, directory)  # first: what it says is finished has all its lines
+def _read_run(run_id: str, directory: Path) -> StoredRun | None:
+    record = _live_record(run_id, directory)  # first: what it says is finished has all its lines
     if record is None:
         return None
     if record["status"] == "damaged":
         raise StoreError(f"{directory / RUN} is damaged: {record['error']}")
-    convergence = _lines(directory / METRICS, EVALUATION)
-    snapshots, shifts = _lines(directory / LAYERS, SNAPSHOT), _lines(directory / SHIFT, SHIFTED)
+    convergence = _read_checked_lines(directory / METRICS, EVALUATION_LINE)
+    snapshots, shifts = (
+        _read_checked_lines(directory / LAYERS, SNAPSHOT_LINE),
+        _read_checked_lines(directory / SHIFT, SHIFT_LINE),
+    )
     for name, lines in ((LAYERS, snapshots), (SHIFT, shifts)):
-        if len(set(map(layers_of, lines))) > 1:
+        if len(set(map(layer_signature, lines))) > 1:
             raise StoreError(f"{directory / name} is damaged: its lines are of different layers")
     return StoredRun(run_id, record, convergence, snapshots, shifts)
 
 
-def _glean(run_id: str, directory: Path) -> StoredRun | None:
+def _read_or_mark_damaged(run_id: str, directory: Path) -> StoredRun | None:
     try:
-        return _read(run_id, directory)
+        return _read_run(run_id, directory)
     except (StoreError, OSError) as error:
-        record = _record(run_id, directory)
+        record = _live_record(run_id, directory)
         fault = _describe_fault(error)
     marked = {**(record or {}), "status": "damaged", "final": None, "error": fault}
     return None if record is None else StoredRun(run_id, marked, [], [])
@@ -310,7 +315,7 @@ def _describe_fault(error: StoreError | OSError) -> str:
     return str(error)
 
 
-def _lines(path: Path, check: Check) -> list[Record]:
+def _read_checked_lines(path: Path, check: Check) -> list[Record]:
     try:
         lines = [strict_json.loads(line) for line in read_lines(path)]
     except FileNotFoundError:
@@ -320,7 +325,7 @@ def _lines(path: Path, check: Check) -> list[Record]:
     for number, line in enumerate(lines, 1):
         for problem in check(line, ""):
             raise StoreError(f"{path} is damaged: line {number}: {problem}")
-    if disordered := disorder((line.get("step"), line.get("when")) for line in lines):
+    if disordered := find_step_disorder((line.get("step"), line.get("when")) for line in lines):
         raise StoreError(f"{path} is damaged: {disordered}")
     return lines
 

@@ -10,9 +10,9 @@ import json
 import math
 from typing import Any, NoReturn
 
-DEEPEST = 48
+MAX_NESTING = 48
 """Lists and mappings within each other, at the most: some times what any document has."""
-_TOO_DEEP = f"it is nested more than {DEEPEST} deep"
+_TOO_DEEP = f"it is nested more than {MAX_NESTING} deep"
 _NO_BRACKETS = bytes(set(range(256)) - set(b'[]{}"\\'))
 _NESTING = frozenset((dict, list))
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -26,7 +26,7 @@ def dumps(value: Any) -> str:
     try:
         return json.dumps(value, allow_nan=False)
     except ValueError:  # only now is the slower walk worth its time: almost every document is finite
-        return json.dumps(_spelled(value), allow_nan=False)
+        return json.dumps(_with_nonfinite_as_text(value), allow_nan=False)
 
 
 def loads(text: str) -> Any:
@@ -36,7 +36,7 @@ def loads(text: str) -> Any:
     deeper than DEEPEST, and half of a surrogate pair, which no output can be encoded with.
     """
     try:
-        value = json.loads(text, parse_constant=_refuse)
+        value = json.loads(text, parse_constant=_reject_literal)
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
     if _may_be_deep(text) and _is_deep(value):
@@ -46,7 +46,7 @@ def loads(text: str) -> Any:
     return value
 
 
-def number(value: object) -> float:
+def parse_number(value: object) -> float:
     """Return a number that `dumps` wrote as a float; raises ValueError for anything else, None included."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
@@ -58,28 +58,28 @@ def number(value: object) -> float:
     raise ValueError(f"not a number: {value!r}")
 
 
-def number_or_none(value: object) -> float | None:
+def parse_number_or_none(value: object) -> float | None:
     """Return `number(value)`, or None for None."""
-    return None if value is None else number(value)
+    return None if value is None else parse_number(value)
 
 
-def _spelled(value: Any) -> Any:
+def _with_nonfinite_as_text(value: Any) -> Any:
     if isinstance(value, float):
-        return value if math.isfinite(value) else _spell(value)
+        return value if math.isfinite(value) else _nonfinite_text(value)
     if isinstance(value, dict):
-        return {_key(key): _spelled(item) for key, item in value.items()}
+        return {_check_key(key): _with_nonfinite_as_text(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_spelled(item) for item in value]
+        return [_with_nonfinite_as_text(item) for item in value]
     return value
 
 
-def _spell(value: float) -> str:
+def _nonfinite_text(value: float) -> str:
     if math.isnan(value):
         return "NaN"
     return "Infinity" if value > 0 else "-Infinity"
 
 
-def _key(key: Any) -> Any:
+def _check_key(key: Any) -> Any:
     if isinstance(key, float) and not math.isfinite(key):
         raise TypeError(f"a JSON key cannot be {key!r}")
     return key
@@ -91,7 +91,7 @@ def _may_be_deep(text: str) -> bool:
     Where a string holds a bracket or a backslash, something is left over, and the answer is yes.
     """
     brackets = text.encode("utf-8", "surrogatepass").translate(None, _NO_BRACKETS).replace(b'""', b"")
-    for _ in range(DEEPEST // 2):  # each time, one or two levels go
+    for _ in range(MAX_NESTING // 2):  # each time, one or two levels go
         if not brackets:
             return False
         brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
@@ -100,7 +100,7 @@ def _may_be_deep(text: str) -> bool:
 
 def _is_deep(value: Any) -> bool:
     level = [value] if type(value) in _NESTING else []
-    for _ in range(DEEPEST):
+    for _ in range(MAX_NESTING):
         below: list[Any] = []
         for item in level:
             inner = item.values() if type(item) is dict else item
@@ -112,5 +112,5 @@ def _is_deep(value: Any) -> bool:
     return True
 
 
-def _refuse(literal: str) -> NoReturn:
+def _reject_literal(literal: str) -> NoReturn:
     raise ValueError(f"{literal} is not JSON")

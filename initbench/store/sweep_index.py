@@ -20,71 +20,73 @@ from typing import Any
 from initbench.errors import StoreError, UnknownNameError
 from initbench.store import strict_json
 from initbench.store.files import read_text, write_atomic
-from initbench.store.locks import acquire
+from initbench.store.locks import acquire_lock
 from initbench.store.record_schema import (
-    choice,
-    count,
-    finite,
+    is_finite,
+    is_integer,
     is_list,
     is_mapping,
-    numeric,
-    optional,
+    is_nonempty_list,
+    is_number,
+    is_one_of,
+    is_table,
+    is_text,
+    nullable,
     optional_keys,
-    some,
-    table,
-    text,
 )
 from initbench.store.run_directory import Record, wrap_os_errors
 
 FOLDER, SCHEMA = ".sweeps", "initbench.swept/1"
 _PATIENCE = 10.0
-_BYTES = 2**28
+_MAX_BYTES = 2**28
 """A sweep may have some hundred thousand runs."""
 TUNING = optional_keys(
     is_mapping(
-        key=text,
-        best=finite,
-        edge=optional(choice("low", "high")),
-        tried=some(is_mapping(value=finite, score=numeric, runs=count, lost=count)),
+        key=is_text,
+        best=is_finite,
+        edge=nullable(is_one_of("low", "high")),
+        tried=is_nonempty_list(
+            is_mapping(value=is_finite, score=is_number, runs=is_integer, lost=is_integer)
+        ),
     ),
-    metric=text,
-    good=is_list(finite),
-    decades=numeric,
-    runs=count,
-    seconds=numeric,
+    metric=is_text,
+    good=is_list(is_finite),
+    decades=is_number,
+    runs=is_integer,
+    seconds=is_number,
 )
 """What came of a tuning, as `initbench.study.tuning` writes it."""
 _POINT = is_mapping(
-    experiment=text,
+    experiment=is_text,
     keys=is_mapping(),
-    runs=is_list(text),
-    tuning_runs=is_list(text),
-    tuning=optional(is_mapping()),
+    runs=is_list(is_text),
+    tuning_runs=is_list(is_text),
+    tuning=nullable(is_mapping()),
 )
-_DOCUMENT = is_mapping(points=table(_POINT))
+_DOCUMENT = is_mapping(points=is_table(_POINT))
 Points = dict[str, Record]
 """What is known of each point."""
 
 
-def names(root: Path) -> list[str]:
+def sweep_names(root: Path) -> list[str]:
     """The sweeps that the store at `root` knows, in order."""
     return sorted(path.stem for path in (root / FOLDER).glob("*.json"))
 
 
-def read(root: Path, name: str) -> Points:
+def read_points(root: Path, name: str) -> Points:
     """The points of a sweep; raises UnknownNameError where there is none, StoreError where it is damaged."""
     path = root / FOLDER / f"{name}.json"
-    found = _read(path)
+    found = _read_file(path)
     if found is None:
         from initbench.registry import unknown_name_message
 
-        known = names(root)
+        known = sweep_names(root)
         said = unknown_name_message("sweep", name, known) if known else f"no sweep has been run in {root}"
         raise UnknownNameError(said)
     return found
 
 
-def runs_of(points: Mapping[str, Record], *, tuning: bool = True) -> set[str]:
+def run_ids_of(points: Mapping[str, Record], *, tuning: bool = True) -> set[str]:
     """The ids of all runs of a sweep; those of its tuning as well, unless told otherwise."""
     found = {run_id for point in points.values() for run_id in point["runs"]}
     if tuning:
@@ -92,21 +94,21 @@ def runs_of(points: Mapping[str, Record], *, tuning: bool = True) -> set[str]:
     return found
 
 
-def add(root: Path, name: str, points: Mapping[str, Record]) -> None:
+def add_points(root: Path, name: str, points: Mapping[str, Record]) -> None:
     """Add to what is known of a sweep, in one step."""
     folder = root / FOLDER
     path = folder / f"{name}.json"
     with wrap_os_errors(f"write {path}"):
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder):
-            known = _read(path) or {}
-            every = {**known, **{label: _joined(known.get(label), new) for label, new in points.items()}}
+        with _folder_lock(folder):
+            known = _read_file(path) or {}
+            every = {**known, **{label: _merge_point(known.get(label), new) for label, new in points.items()}}
             if every != known:
                 document = {"schema": SCHEMA, "sweep": name, "points": every}
                 write_atomic(path, strict_json.dumps(document) + "\n")
 
 
-def _joined(old: Record | None, new: Record) -> Record:
+def _merge_point(old: Record | None, new: Record) -> Record:
     if old is None:
         return new
     every = {key: list(dict.fromkeys([*old[key], *new[key]])) for key in ("runs", "tuning_runs")}
@@ -114,8 +116,8 @@ def _joined(old: Record | None, new: Record) -> Record:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    lock = acquire(folder / ".lock", _PATIENCE)
+def _folder_lock(folder: Path) -> Iterator[None]:
+    lock = acquire_lock(folder / ".lock", _PATIENCE)
     if lock is None:
         raise StoreError(f"another process has been writing to {folder} for {_PATIENCE:.0f} s")
     try:
@@ -124,10 +126,10 @@ def _locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _read(path: Path) -> Points | None:
+def _read_file(path: Path) -> Points | None:
     with wrap_os_errors(f"read {path}"):
         try:
-            return _points(strict_json.loads(read_text(path, _BYTES)))
+            return _validate_points(strict_json.loads(read_text(path, _MAX_BYTES)))
         except FileNotFoundError:
             return None
         except ValueError as error:
@@ -135,7 +137,7 @@ def _read(path: Path) -> Points | None:
             raise StoreError(f"{path} is damaged; {cure} ({error})") from error
 
 
-def _points(document: Any) -> Points:
+def _validate_points(document: Any) -> Points:
     """The points in a document; raises ValueError for anything that `add` does not write."""
     for problem in _DOCUMENT(document, ""):
         raise ValueError(problem)

@@ -20,14 +20,14 @@ from initbench.store.files import (
     append_line,
     is_temporary,
     produce_atomic,
-    remove,
+    remove_path,
     remove_temporaries,
     sync_directory,
     sync_file,
     write_atomic,
 )
-from initbench.store.locks import FileLock, acquire, structure_lock
-from initbench.store.manifest import MANIFEST, manifest_of, repeated_steps
+from initbench.store.locks import FileLock, acquire_lock, structure_lock
+from initbench.store.manifest import MANIFEST, build_manifest, repeated_steps
 from initbench.store.run_directory import (
     COMPLETE,
     CONFIG,
@@ -117,7 +117,7 @@ class RunWriter:
         self._check_open()
         with wrap_os_errors(f"write to run {self.run_id}"):
             self._sync_lines()  # which the checkpoint says are there
-            checkpoints.write(self.directory, state)
+            checkpoints.write_checkpoint(self.directory, state)
         self._made_progress = True
 
     def finish(self, updates: Mapping[str, Any], weights: Weights | None = None) -> None:
@@ -134,17 +134,17 @@ class RunWriter:
             self._sync_lines()
             if weights is not None:
                 self._write_weights(weights)
-            self._write_record({**updates, "status": status, "finished": now()})
+            self._write_record({**updates, "status": status, "finished": utc_timestamp()})
             sync_directory(self.directory)
             for problem in repeated_steps(self.directory):
                 raise StoreError(f"{self.directory}: {problem}; give the command again")
-            manifest = manifest_of(self.directory, LISTED)
+            manifest = build_manifest(self.directory, LISTED)
             write_atomic(self.directory / MANIFEST, strict_json.dumps(manifest) + "\n")
             with suppress(OSError):  # the run is complete with them, too
                 remove_leftovers(self.directory)
             if self.directory == self._places.rerun:
                 with structure_lock(self._places.root):
-                    directory_swap.swap(self._places)
+                    directory_swap.promote_rerun(self._places)
         self._close()
         self.directory = self._places.live  # not before: `stop` must never reach what is complete
 
@@ -159,7 +159,7 @@ class RunWriter:
                     self._drop_checkpoints()
                 (self.directory / MANIFEST).unlink(missing_ok=True)  # `finish` may have come this far
                 self._sync_lines()
-                ending = {"status": status, "finished": now()}
+                ending = {"status": status, "finished": utc_timestamp()}
                 self._write_record(ending if error is None else {**ending, "error": error})
                 sync_directory(self.directory)
         finally:
@@ -168,7 +168,7 @@ class RunWriter:
     def _drop_checkpoints(self) -> None:
         """Have the next attempt begin anew: what the run was taken up from may be why it failed."""
         for name in CHECKPOINTS:
-            remove(self.directory / name)
+            remove_path(self.directory / name)
 
     def _append(self, name: str, entry: Mapping[str, Any]) -> None:
         self._check_open()
@@ -213,19 +213,19 @@ def create_run(
     lock = None
     try:
         places.new.mkdir()
-        lock = acquire(places.new / LOCK)
+        lock = acquire_lock(places.new / LOCK)
         if lock is None:
             raise run_locked_error(places.run_id, places.new)
         write_atomic(places.new / CONFIG, config_yaml, sync_name=False)
-        stamp = _stamp(places.run_id)
+        stamp = _start_record(places.run_id)
         stamped = {**stamp, **record, **stamp}
         write_atomic(places.new / RUN, strict_json.dumps(stamped) + "\n")
-        directory_swap.install(places, target)
+        directory_swap.install_new_run(places, target)
         return RunWriter(places, target, lock, stamped, notice=notice)
     except BaseException:
         if lock is not None:
             lock.release()
-        directory_swap.delete(places.new)
+        directory_swap.delete_hidden(places.new)
         raise
 
 
@@ -240,17 +240,17 @@ def resume_run(
     directory = places.live
     if odd := odd_files(directory, (CONFIG, METRICS, LAYERS, SHIFT, LOCK)):
         return None, f"{places.run_id}: {odd[0]}; it begins again"
-    lock = acquire(directory / LOCK)
+    lock = acquire_lock(directory / LOCK)
     if lock is None:
         raise run_locked_error(places.run_id, directory)
     try:
         remove_temporaries(directory)
-        resumption, faults = checkpoints.take_up(directory)
-        notice = _notice(places.run_id, resumption, faults)
+        resumption, faults = checkpoints.truncate_to_checkpoint(directory)
+        notice = _damage_notice(places.run_id, resumption, faults)
         if resumption is None:
             lock.release()
             return None, notice
-        stamp = _stamp(places.run_id)
+        stamp = _start_record(places.run_id)
         stamped = {**stamp, **record, **stamp, "created": created or stamp["created"]}
         write_atomic(directory / RUN, strict_json.dumps(stamped) + "\n")
         return RunWriter(places, directory, lock, stamped, resumption, notice), notice
@@ -267,28 +267,28 @@ def has_leftovers(directory: Path) -> bool:
 def remove_leftovers(directory: Path) -> None:
     """Remove from a complete run what its manifest does not name and only its training needed."""
     for name in CHECKPOINTS:
-        remove(directory / name)
+        remove_path(directory / name)
     remove_temporaries(directory)
 
 
-def _notice(run_id: str, resumption: Resumption | None, faults: Sequence[str]) -> str | None:
+def _damage_notice(run_id: str, resumption: Resumption | None, faults: Sequence[str]) -> str | None:
     if not faults:
         return None
     instead = "it begins again" if resumption is None else "it goes on from the checkpoint before"
     return f"{run_id}: damaged: {'; '.join(faults)}; {instead}"
 
 
-def now() -> str:
+def utc_timestamp() -> str:
     """The time in ISO 8601, UTC, to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _stamp(run_id: str) -> Record:
+def _start_record(run_id: str) -> Record:
     return {
         "schema": SCHEMA,
         "run_id": run_id,
         "status": "running",
-        "created": now(),
+        "created": utc_timestamp(),
         "finished": None,
         "host": socket.gethostname(),
         "pid": os.getpid(),

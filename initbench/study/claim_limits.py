@@ -30,23 +30,29 @@ class ArmRecord:
     tuning: Tuning | None
 
 
-def reasons(judgement: GateResult, arms: Mapping[str, ArmRecord]) -> Iterator[str]:
+def reasons_undecided(result: GateResult, arms: Mapping[str, ArmRecord]) -> Iterator[str]:
     """Yield a sentence for each reason not to decide the claim behind `judgement` on these runs."""
     for name, arm in arms.items():
         tuning = arm.tuning
-        if tuning is not None and tuning.range_edge is not None and _is_read(name, tuning.key, judgement):
+        if (
+            tuning is not None
+            and tuning.range_edge is not None
+            and _depends_on_tuned_key(name, tuning.key, result)
+        ):
             yield _edge_sentence(name, tuning)
-    parts = [part for case in judgement.cases for part in case.parts]
-    yield from dict.fromkeys(said for part in parts if (said := _too_coarse(part, arms)) is not None)
+    parts = [part for case in result.cases for part in case.parts]
+    yield from dict.fromkeys(
+        reason for part in parts if (reason := _coarse_evaluation(part, arms)) is not None
+    )
 
 
-def _is_read(name: str, key: str, judgement: GateResult) -> bool:
+def _depends_on_tuned_key(name: str, key: str, result: GateResult) -> bool:
     """Whether the claim reads something of the arm that the tuned key can change.
 
     What is measured before the first update is the same under every value of a key of `train`.
     """
-    read = [q for q in judgement.gate.quantities if q.row.name in (name, None)]
-    return any(not (key.startswith("train.") and _is_at_init(quantity)) for quantity in read)
+    quantities = [q for q in result.gate.quantities if q.row.name in (name, None)]
+    return any(not (key.startswith("train.") and _is_at_init(quantity)) for quantity in quantities)
 
 
 def _is_at_init(quantity: Quantity) -> bool:
@@ -54,27 +60,34 @@ def _is_at_init(quantity: Quantity) -> bool:
 
 
 def _edge_sentence(name: str, tuning: Tuning) -> str:
-    values = [one.value for one in tuning.tried]
+    values = [trial.value for trial in tuning.tried]
     return (
         f"{name} is best at {tuning.key}={tuning.chosen.value:g}, the {tuning.range_edge} end "
         f"of the {len(values)} values tried ({values[0]:g} to {values[-1]:g}): a better one may lie beyond"
     )
 
 
-def _too_coarse(part: ComparisonResult, arms: Mapping[str, ArmRecord]) -> str | None:
+def _coarse_evaluation(part: ComparisonResult, arms: Mapping[str, ArmRecord]) -> str | None:
     """Say so where two counts of steps differ by less than the distance of two looks at the accuracy."""
-    left, right = part.condition.left, part.condition.right
-    if not any(isinstance(side, StepsTo) for side in (left, right)):
+    left_side, right_side = part.condition.left, part.condition.right
+    if not any(isinstance(side, StepsTo) for side in (left_side, right_side)):
         return None
-    steps = [_mean_steps(side, arms) for side in (left, right)]
+    steps = [_mean_steps(side, arms) for side in (left_side, right_side)]
     if steps[0] is None or steps[1] is None:
         return None
-    spacing = max(_spacing(arm.runs) for side in (left, right) if (arm := _arm_of(side, arms)) is not None)
-    apart = abs(steps[0] - steps[1])
-    if spacing <= 1.0 or apart == 0.0 or apart >= spacing:  # counts from looks at every update are exact
+    interval = max(
+        _evaluation_interval(arm.runs)
+        for side in (left_side, right_side)
+        if (arm := _arm_of(side, arms)) is not None
+    )
+    difference = abs(steps[0] - steps[1])
+    if (
+        interval <= 1.0 or difference == 0.0 or difference >= interval
+    ):  # counts from looks at every update are exact
         return None
     return (
-        f"the accuracy is looked at every {spacing:g} updates, which cannot show a difference of {apart:.3g}:"
+        f"the accuracy is evaluated every {interval:g} updates,"
+        f" which cannot show a difference of {difference:.3g}:"
         " give a smaller train.eval_every"
     )
 
@@ -97,7 +110,10 @@ def _mean_steps(side: GateNode, arms: Mapping[str, ArmRecord]) -> float | None:
     return fmean(reached) if reached else None
 
 
-def _spacing(runs: Sequence[RunSummary]) -> float:
+def _evaluation_interval(runs: Sequence[RunSummary]) -> float:
     """The largest number of updates between two evaluations."""
-    looks = [[step for step, *_ in run.evaluations if step is not None] for run in runs]
-    return max((after - before for steps in looks for before, after in pairwise(steps)), default=0.0)
+    evaluated_steps = [[step for step, *_ in run.evaluations if step is not None] for run in runs]
+    return max(
+        (following - previous for steps in evaluated_steps for previous, following in pairwise(steps)),
+        default=0.0,
+    )

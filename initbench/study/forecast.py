@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from initbench.config.schema import ExperimentConfig
-from initbench.data.locate import resolve
+from initbench.data.locate import resolve_dataset
 from initbench.data.preprocessing import PreparedData
 from initbench.runner.batching import WorkItem, choose_cohort_sizes, merge_by_program, work_item
 from initbench.runner.cost_model import estimated_memory_bytes, measurement_cost, total_updates, training_cost
-from initbench.runner.dataset_cache import Datasets, size_of
+from initbench.runner.dataset_cache import DatasetCache, tensor_bytes
 from initbench.runner.pending import RunLimits
 from initbench.runner.plan import RunContext
 from initbench.runner.run_identity import training_mode
@@ -58,83 +58,87 @@ class Forecast:
         return self.total - self.stored - self.later
 
 
-def forecast(found: SweepResult, workplace: RunContext, budget: RunLimits) -> Forecast:
+def forecast(sweep: SweepResult, context: RunContext, limits: RunLimits) -> Forecast:
     """What the runs to be trained take, from stored runs of the same kind of net, else from a few updates.
 
     Raises DataError where the data are not there.
     """
-    whole = [one for one in _todo(found, workplace, budget) if one.missing]
-    to_train = sum(one.missing for one in whole)
-    todo = merge_by_program(whole if budget.limit is None else _limited(whole, budget.limit))
-    known = _recorded_times(workplace.store.records(), {_kind(one.config.resolved()) for one in todo})
-    seconds, rest = 0.0, []
-    for one in todo:
-        kind = _kind(one.config.resolved())
-        if kind in known:
-            beside, each = known[kind]
-            seconds += one.missing * (beside + each * total_updates(one.config))
+    missing_items = [item for item in _work_items(sweep, context, limits) if item.missing]
+    to_train = sum(item.missing for item in missing_items)
+    items = merge_by_program(
+        missing_items if limits.limit is None else _first_runs(missing_items, limits.limit)
+    )
+    recorded = _recorded_times(
+        context.store.records(), {_network_kind(item.config.resolved()) for item in items}
+    )
+    seconds, untimed = 0.0, []
+    for item in items:
+        kind = _network_kind(item.config.resolved())
+        if kind in recorded:
+            per_run, per_update = recorded[kind]
+            seconds += item.missing * (per_run + per_update * total_updates(item.config))
         else:
-            rest.append(one)
-    bundles = _Bundles(workplace)
-    if rest:
-        pace = _timed_cost(rest, workplace, bundles)
-        seconds += sum(one.missing * training_cost(one.config) * pace for one in rest)
-    missing = sum(one.missing for one in todo)
-    workers = max(1, min(_workers(workplace), missing))
-    together = choose_cohort_sizes(todo, workers)
+            untimed.append(item)
+    data = _DataCache(context)
+    if untimed:
+        seconds_per_cost = _timed_cost(untimed, context, data)
+        seconds += sum(item.missing * training_cost(item.config) * seconds_per_cost for item in untimed)
+    missing = sum(item.missing for item in items)
+    workers = max(1, min(_worker_count(context), missing))
+    cohort_sizes = choose_cohort_sizes(items, workers)
     return Forecast(
-        total=found.total,
-        stored=found.total - to_train,
+        total=sweep.total,
+        stored=sweep.total - to_train,
         later=to_train - missing,
-        cohorts=sum(math.ceil(one.missing / size) for one, size in zip(todo, together, strict=True)),
+        cohorts=sum(math.ceil(item.missing / size) for item, size in zip(items, cohort_sizes, strict=True)),
         workers=workers,
         seconds=seconds / workers + (START_SECONDS if workers > 1 else 0.0),
-        by_earlier=missing - sum(one.missing for one in rest),
-        bytes=_bytes(todo, together, bundles),
+        by_earlier=missing - sum(item.missing for item in untimed),
+        bytes=_memory_per_worker(items, cohort_sizes, data),
     )
 
 
-def _todo(found: SweepResult, workplace: RunContext, budget: RunLimits) -> Iterator[WorkItem]:
+def _work_items(sweep: SweepResult, context: RunContext, limits: RunLimits) -> Iterator[WorkItem]:
     """What there is to train, in the order in which it is taken up."""
-    for point in found.points:
+    for point in sweep.points:
         ids = iter(point.tuning_ids)  # of each candidate in turn
         for candidate in point.point.candidates if point.tuning_ids else ():
-            missing = found.to_train(islice(ids, len(candidate.seed_list)), budget)
-            yield work_item(candidate, missing, workplace.device)
-    for point in found.points:
+            missing = sweep.to_train(islice(ids, len(candidate.seed_list)), limits)
+            yield work_item(candidate, missing, context.device)
+    for point in sweep.points:
         config = point.point.config
         seeds = len(config.seed_list)
-        missing = seeds if point.config is None else found.to_train(point.run_ids, budget)
-        yield work_item(config, missing, workplace.device)
+        missing = seeds if point.config is None else sweep.to_train(point.run_ids, limits)
+        yield work_item(config, missing, context.device)
 
 
-def _limited(lots: Sequence[WorkItem], limit: int) -> Iterator[WorkItem]:
+def _first_runs(items: Sequence[WorkItem], limit: int) -> Iterator[WorkItem]:
     """The first of these runs, so many of them."""
-    for lot in lots:
+    for item in items:
         if limit:
-            taken = min(limit, lot.missing)
-            limit -= taken
-            yield replace(lot, missing=taken)
+            count = min(limit, item.missing)
+            limit -= count
+            yield replace(item, missing=count)
 
 
-def _workers(workplace: RunContext) -> int:
-    on_cpu = workplace.device.type == "cpu"
-    return workplace.workers or (available_cores() if on_cpu else torch.cuda.device_count())
+def _worker_count(context: RunContext) -> int:
+    on_cpu = context.device.type == "cpu"
+    return context.workers or (available_cores() if on_cpu else torch.cuda.device_count())
 
 
-class _Bundles:
+class _DataCache:
     """The data of experiments."""
 
-    def __init__(self, workplace: RunContext) -> None:
-        self._workplace, self._datasets = workplace, Datasets()
+    def __init__(self, context: RunContext) -> None:
+        self._workplace, self._datasets = context, DatasetCache()
 
     def of(self, config: ExperimentConfig) -> PreparedData:
         """The data of an experiment."""
-        place = self._workplace
-        return self._datasets.of(resolve(config.data, place.source), config.data, place.device)
+        context = self._workplace
+        return self._datasets.of(resolve_dataset(config.data, context.source), config.data, context.device)
 
 
-def _kind(config: Mapping[str, Any]) -> str:
+def _network_kind(config: Mapping[str, Any]) -> str:
     """What runs share that take about as long: all but the init, the budget and the learning rate."""
     train = {key: value for key, value in (config.get("train") or {}).items() if key not in _BUDGET}
     parts = [config.get("model"), (config.get("data") or {}).get("name"), train, config.get("probe")]
@@ -143,40 +147,41 @@ def _kind(config: Mapping[str, Any]) -> str:
 
 def _recorded_times(records: Iterable[Record], kinds: set[str]) -> dict[str, tuple[float, float]]:
     """By kind of net, the seconds of a run beside its updates, and those of an update."""
-    found: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+    times: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
     for record in records:
         timings, steps = record.get("timings") or {}, record.get("steps")
         if (
             record["status"] == "finished"
             and steps
             and timings
-            and (kind := _kind(record["config"])) in kinds
+            and (kind := _network_kind(record["config"])) in kinds
         ):
             share = 1.0 / max(1, int(record.get("cohort") or 1))
-            beside = float(timings["total"]) - float(timings["train"])
-            found[kind].append((beside * share, float(timings["train"]) * share / steps))
-    return {kind: (median(a for a, _ in all_), median(b for _, b in all_)) for kind, all_ in found.items()}
+            outside_training = float(timings["total"]) - float(timings["train"])
+            times[kind].append((outside_training * share, float(timings["train"]) * share / steps))
+    return {kind: (median(a for a, _ in runs), median(b for _, b in runs)) for kind, runs in times.items()}
 
 
-def _timed_cost(lots: Sequence[WorkItem], workplace: RunContext, bundles: _Bundles) -> float:
+def _timed_cost(items: Sequence[WorkItem], context: RunContext, datasets: _DataCache) -> float:
     """Seconds for a unit of cost, from a few updates of the costliest kinds of net."""
     kinds = {
-        _kind(lot.config.resolved()): lot for lot in sorted(lots, key=lambda lot: training_cost(lot.config))
+        _network_kind(item.config.resolved()): item
+        for item in sorted(items, key=lambda item: training_cost(item.config))
     }
-    paces = []
-    for lot in list(kinds.values())[-MAX_TIMED_NETS:]:
-        config, data = lot.config, bundles.of(lot.config)
+    costs = []
+    for item in list(kinds.values())[-MAX_TIMED_NETS:]:
+        config, data = item.config, datasets.of(item.config)
         steps = total_updates(config)
-        made = steps + measurement_cost(config, data, steps)
-        mode = training_mode(config, workplace.device)
-        paces.append(made * time_one_update(config, data, mode, lot.missing) / training_cost(config))
-    return median(paces)
+        updates = steps + measurement_cost(config, data, steps)
+        mode = training_mode(config, context.device)
+        costs.append(updates * time_one_update(config, data, mode, item.missing) / training_cost(config))
+    return median(costs)
 
 
-def _bytes(todo: Sequence[WorkItem], together: Sequence[int], bundles: _Bundles) -> float:
+def _memory_per_worker(items: Sequence[WorkItem], cohort_sizes: Sequence[int], datasets: _DataCache) -> float:
     """Of the worker whose data and cohort are largest."""
-    each = [
-        size_of(bundles.of(one.config)) + runs * estimated_memory_bytes(one.config)
-        for one, runs in zip(todo, together, strict=True)
+    worker_bytes = [
+        tensor_bytes(datasets.of(item.config)) + runs * estimated_memory_bytes(item.config)
+        for item, runs in zip(items, cohort_sizes, strict=True)
     ]
-    return PROCESS_BYTES + max(each, default=0.0)
+    return PROCESS_BYTES + max(worker_bytes, default=0.0)

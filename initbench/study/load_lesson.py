@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from initbench.config.bundled_files import CONFIGS
-from initbench.config.lesson_loader import name_of, read_lesson
+from initbench.config.lesson_loader import lesson_name, read_lesson
 from initbench.config.lesson_schema import Lesson
 from initbench.config.loading import read_all, validate_document
 from initbench.config.overrides import Override
@@ -16,8 +16,8 @@ from initbench.config.sweep_schema import Sweep
 from initbench.config.yaml_reader import Document
 from initbench.errors import ConfigIssue, UnknownNameError
 from initbench.registry import unknown_name_message
-from initbench.study.validate_lesson import problems
-from initbench.study.validate_sweep import find_issues as sweep_problems
+from initbench.study.validate_lesson import find_lesson_issues
+from initbench.study.validate_sweep import find_sweep_issues as sweep_problems
 
 LESSONS = CONFIGS / "lessons"
 """The shipped lessons."""
@@ -25,7 +25,9 @@ LESSONS = CONFIGS / "lessons"
 
 def bundled_lessons() -> dict[str, Path]:
     """The shipped lessons by name, in the order of their files."""
-    return {name_of(path.name): path for path in sorted(LESSONS.glob("*.yaml"))} if LESSONS.is_dir() else {}
+    return (
+        {lesson_name(path.name): path for path in sorted(LESSONS.glob("*.yaml"))} if LESSONS.is_dir() else {}
+    )
 
 
 def load_lessons(names: Sequence[str], overrides: Sequence[str] = ()) -> list[Lesson]:
@@ -33,39 +35,41 @@ def load_lessons(names: Sequence[str], overrides: Sequence[str] = ()) -> list[Le
 
     Raises UnknownNameError for what is neither, and one ConfigError with the faults of all files.
     """
-    return read_all([_path(name) for name in names], overrides, _lesson)
+    return read_all([_path(name) for name in names], overrides, _read_lesson)
 
 
 def load_mixed(paths: Sequence[str], overrides: Sequence[str]) -> list[ExperimentConfig | Lesson | Sweep]:
     """What each file declares, be it experiment, lesson or sweep; raises ConfigError with all faults."""
-    return read_all(paths, overrides, _any)
+    return read_all(paths, overrides, _read_any)
 
 
 def _path(name: str) -> Path | str:
     if name == "-" or "/" in name or name.endswith((".yaml", ".yml")):
         return name
-    known = bundled_lessons()
-    if name_of(name) not in known:
-        raise UnknownNameError(unknown_name_message("lesson", name, known))
-    return known[name_of(name)]
+    lessons = bundled_lessons()
+    if lesson_name(name) not in lessons:
+        raise UnknownNameError(unknown_name_message("lesson", name, lessons))
+    return lessons[lesson_name(name)]
 
 
-def _lesson(
+def _read_lesson(
     document: Document, file: str, overrides: Sequence[Override]
 ) -> tuple[Lesson | None, list[ConfigIssue]]:
     kind = document.data.get("kind", "experiment")
     if kind in ("experiment", "sweep"):
         command = "run" if kind == "experiment" else "sweep"
-        said = f"is no lesson but {'an' if command == 'run' else 'a'} {kind}; use: initbench {command} {file}"
-        return None, [ConfigIssue(file, "kind", said)]
-    return read_lesson(document, file, overrides, problems)
+        problem = (
+            f"is no lesson but {'an' if command == 'run' else 'a'} {kind}; use: initbench {command} {file}"
+        )
+        return None, [ConfigIssue(file, "kind", problem)]
+    return read_lesson(document, file, overrides, find_lesson_issues)
 
 
-def _any(
+def _read_any(
     document: Document, file: str, overrides: Sequence[Override]
 ) -> tuple[ExperimentConfig | Lesson | Sweep | None, list[ConfigIssue]]:
     if document.data.get("kind") == "lesson":
-        return _lesson(document, file, overrides)
+        return _read_lesson(document, file, overrides)
     if document.data.get("kind") == "sweep":
         return read_sweep(document, file, overrides, sweep_problems)
     return validate_document(ExperimentConfig, document, file, overrides)

@@ -11,7 +11,7 @@ from initbench.config.sweep_loader import read_sweep
 from initbench.config.sweep_schema import Sweep
 from initbench.config.yaml_reader import Document
 from initbench.errors import ConfigIssue
-from initbench.study.validate_sweep import find_issues
+from initbench.study.validate_sweep import find_sweep_issues
 
 
 def load_sweep(path: str, overrides: Sequence[str] = (), *, skip_invalid: bool = False) -> Sweep:
@@ -20,15 +20,15 @@ def load_sweep(path: str, overrides: Sequence[str] = (), *, skip_invalid: bool =
     Raises one ConfigError with everything that is wrong. With `skip_invalid`, points that cannot be built
     are left out, as long as there are others.
     """
-    (found,) = read_all([path], overrides, partial(_sweep, skip_invalid=skip_invalid), axes=True)
-    return found
+    (sweep,) = read_all([path], overrides, partial(_read_sweep, skip_invalid=skip_invalid), axes=True)
+    return sweep
 
 
-def _sweep(
+def _read_sweep(
     document: Document, file: str, overrides: Sequence[Override], *, skip_invalid: bool
 ) -> tuple[Sweep | None, list[ConfigIssue]]:
     if document.data.get("kind") == "lesson":
         line, column = document.positions.value(["kind"]) or (1, 1)
-        said = f"is no sweep but a lesson; use: initbench lesson {file}"
-        return None, [ConfigIssue(f"{file}:{line}:{column}", "kind", said)]
-    return read_sweep(document, file, overrides, find_issues, skip_invalid=skip_invalid)
+        problem = f"is no sweep but a lesson; use: initbench lesson {file}"
+        return None, [ConfigIssue(f"{file}:{line}:{column}", "kind", problem)]
+    return read_sweep(document, file, overrides, find_sweep_issues, skip_invalid=skip_invalid)

@@ -38,18 +38,22 @@ Get = Callable[[Sequence[ExperimentConfig]], list[ExperimentRuns]]
 
 
 def run_experiments(
-    configs: Sequence[ExperimentConfig], *, driver: Runner, store: Store
+    configs: Sequence[ExperimentConfig], *, runner: Runner, store: Store
 ) -> list[ExperimentRuns]:
     """Train what is missing of experiments, and read all of it. Raises as `Driver.drive` does."""
-    return [_read(one.config, one.run_ids, store, one.errors) for one in driver.run(configs)]
+    return [
+        _read_runs(outcome.config, outcome.run_ids, store, outcome.errors) for outcome in runner.run(configs)
+    ]
 
 
-def load_stored_runs(configs: Sequence[ExperimentConfig], *, workplace: RunContext) -> list[ExperimentRuns]:
+def load_stored_runs(configs: Sequence[ExperimentConfig], *, context: RunContext) -> list[ExperimentRuns]:
     """What there is of experiments, without training. Raises DataError where their data is not there."""
-    return [_read(one, plan(one, workplace).run_ids.values(), workplace.store) for one in configs]
+    return [_read_runs(config, plan(config, context).run_ids.values(), context.store) for config in configs]
 
 
-def _read(
+def _read_runs(
     config: ExperimentConfig, run_ids: Iterable[str], store: Store, errors: tuple[str, ...] = ()
 ) -> ExperimentRuns:
-    return ExperimentRuns(config, tuple(store.read(one) for one in run_ids if store.status(one)), errors)
+    return ExperimentRuns(
+        config, tuple(store.read(run_id) for run_id in run_ids if store.status(run_id)), errors
+    )

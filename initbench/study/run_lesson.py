@@ -7,14 +7,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
-from initbench.analysis.tables import Table, one_table
+from initbench.analysis.tables import Table, build_single_table
 from initbench.config.lesson_schema import Arm, Lesson
 from initbench.config.tuning_schema import Tune, apply_choice
 from initbench.errors import InitbenchError
 from initbench.study.claim_limits import ArmRecord
 from initbench.study.results import ExperimentRuns, Get
-from initbench.study.tuning import Tuning, tune
-from initbench.study.verdicts import ClaimResult, judged
+from initbench.study.tuning import Tuning, evaluate_tuning
+from initbench.study.verdicts import ClaimResult, evaluate_claims
 
 
 @dataclass(frozen=True)
@@ -67,28 +67,30 @@ def run_lesson(lesson: Lesson, get: Get) -> LessonResult:
 
     Raises as `get` does; a run that failed is an arm's error, and may leave claims undecided.
     """
-    arms = tuple(_arms(lesson.arms, lesson.tune, get))
-    table = one_table({arm.name: arm.trained.facts for arm in arms})
+    arms = tuple(_run_arms(lesson.arms, lesson.tune, get))
+    table = build_single_table({arm.name: arm.trained.facts for arm in arms})
     records = {arm.name: ArmRecord(arm.trained.facts, arm.tuning) for arm in arms}
-    return LessonResult(lesson, arms, table, tuple(judged(lesson.config.claims, table, arms=records)))
+    return LessonResult(
+        lesson, arms, table, tuple(evaluate_claims(lesson.config.claims, table, arms=records))
+    )
 
 
-def _arms(arms: Sequence[Arm], wanted: Tune | None, get: Get) -> Iterator[ArmResult]:
+def _run_arms(arms: Sequence[Arm], to_tune: Tune | None, get: Get) -> Iterator[ArmResult]:
     """All arms at once, since they are trained side by side; where one is tuned, all are tuned first."""
-    if wanted is None:
-        for arm, done in zip(arms, get([arm.config for arm in arms]), strict=True):
-            yield ArmResult(arm, done, None, done.errors)
+    if to_tune is None:
+        for arm, runs in zip(arms, get([arm.config for arm in arms]), strict=True):
+            yield ArmResult(arm, runs, None, runs.errors)
         return
-    tried = iter(get([candidate for arm in arms for candidate in arm.candidates]))
-    groups = [list(islice(tried, len(arm.candidates))) for arm in arms]
-    tunings = [tune(group, wanted.values, wanted.key, wanted.select) for group in groups]
+    candidate_runs = iter(get([candidate for arm in arms for candidate in arm.candidates]))
+    groups = [list(islice(candidate_runs, len(arm.candidates))) for arm in arms]
+    tunings = [evaluate_tuning(group, to_tune.values, to_tune.key, to_tune.select) for group in groups]
     best = [
         apply_choice(arm.config, arm.candidates[tuning.best])
         for arm, tuning in zip(arms, tunings, strict=True)
     ]
-    for arm, done, tuning, group in zip(arms, get(best), tunings, groups, strict=True):
-        errors = tuple(error for one in (*group, done) for error in one.errors)
-        yield ArmResult(arm, done, tuning, errors)
+    for arm, runs, tuning, group in zip(arms, get(best), tunings, groups, strict=True):
+        errors = tuple(error for experiment in (*group, runs) for error in experiment.errors)
+        yield ArmResult(arm, runs, tuning, errors)
 
 
 def count_runs(lesson: Lesson, get: Get) -> RunCounts:
@@ -96,13 +98,15 @@ def count_runs(lesson: Lesson, get: Get) -> RunCounts:
 
     Which value a tuned arm is going to have is known once all of its tuning is there.
     """
-    found, total = 0, 0
+    stored, total = 0, 0
     for arm in lesson.arms:
-        wanted = sum(len(candidate.seed_list) for candidate in arm.candidates)
+        tuning_runs = sum(len(candidate.seed_list) for candidate in arm.candidates)
         with suppress(InitbenchError):  # its data, or the runs it starts from, are not there: nor are its own
-            tuned = sum(one.complete for one in get(arm.candidates))
-            found += tuned
-            if tuned == wanted:
-                found += sum(one.trained.complete for one in _arms([arm], lesson.tune, get))
-        total += wanted + len(arm.config.seed_list)
-    return RunCounts(found, total)
+            stored_tuning_runs = sum(experiment.complete for experiment in get(arm.candidates))
+            stored += stored_tuning_runs
+            if stored_tuning_runs == tuning_runs:
+                stored += sum(
+                    experiment.trained.complete for experiment in _run_arms([arm], lesson.tune, get)
+                )
+        total += tuning_runs + len(arm.config.seed_list)
+    return RunCounts(stored, total)

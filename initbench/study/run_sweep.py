@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from initbench.analysis.load_runs import read_facts
+from initbench.analysis.load_runs import load_run_summaries
 from initbench.analysis.metrics import METRICS
 from initbench.analysis.run_summary import RunSummary
-from initbench.analysis.tables import Table, tables
+from initbench.analysis.tables import Table, build_tables
 from initbench.config.schema import ExperimentConfig
 from initbench.config.sweep_schema import Point, Sweep
 from initbench.config.tuning_schema import apply_choice
@@ -73,8 +73,8 @@ class SweepResult:
     @property
     def run_ids(self) -> list[str]:
         """All runs that belong to it, those of the tuning last."""
-        own = [run_id for point in self.points for run_id in point.run_ids]
-        return own + [run_id for point in self.points for run_id in point.tuning_ids]
+        point_ids = [run_id for point in self.points for run_id in point.run_ids]
+        return point_ids + [run_id for point in self.points for run_id in point.tuning_ids]
 
     def status(self, run_id: str) -> str:
         """Of one run."""
@@ -88,27 +88,29 @@ class SweepResult:
     @property
     def failed(self) -> list[RunSummary]:
         """Runs that came to no result because something went wrong."""
-        found = (self.facts.get(run_id) for run_id in self.run_ids)
-        return [run for run in found if run is not None and run.status in ("failed", "crashed", "damaged")]
+        summaries = (self.facts.get(run_id) for run_id in self.run_ids)
+        return [
+            run for run in summaries if run is not None and run.status in ("failed", "crashed", "damaged")
+        ]
 
     @property
     def total(self) -> int:
         """Runs of all points, those of the tuning included."""
-        return sum(len(one.tuning_ids) + len(one.point.config.seed_list) for one in self.points)
+        return sum(len(point.tuning_ids) + len(point.point.config.seed_list) for point in self.points)
 
     @property
     def unfinished(self) -> int:
         """Runs that have not come to an end."""
-        return self.ahead(RESUME_LIMITS)
+        return self.count_to_train(RESUME_LIMITS)
 
-    def ahead(self, budget: RunLimits) -> int:
+    def count_to_train(self, limits: RunLimits) -> int:
         """Runs that a command trains; those of points whose tuning is not at its end are among them."""
-        waiting = sum(len(one.point.config.seed_list) for one in self.points if one.config is None)
-        return waiting + self.to_train(self.run_ids, budget)
+        waiting = sum(len(point.point.config.seed_list) for point in self.points if point.config is None)
+        return waiting + self.to_train(self.run_ids, limits)
 
-    def to_train(self, run_ids: Iterable[str], budget: RunLimits) -> int:
+    def to_train(self, run_ids: Iterable[str], limits: RunLimits) -> int:
         """How many of these it trains."""
-        return sum(budget.will_run(self.status(run_id)) for run_id in run_ids)
+        return sum(limits.will_run(self.status(run_id)) for run_id in run_ids)
 
     @cached_property
     def tables(self) -> list[Table]:
@@ -119,71 +121,76 @@ class SweepResult:
             for run_id in point.run_ids
             if run_id in self.facts and self.facts[run_id].is_placed
         ]
-        return tables(runs)
+        return build_tables(runs)
 
 
-def run_sweep(sweep: Sweep, workplace: RunContext, drive: Drive) -> SweepResult:
+def run_sweep(sweep: Sweep, context: RunContext, drive: Drive) -> SweepResult:
     """Train what is missing. Raises as `drive` and `plan` do; runs that fail are in the result."""
-    return _SweepRunner(sweep, workplace, drive).run()
+    return _SweepRunner(sweep, context, drive).run()
 
 
-def load_stored_sweep(sweep: Sweep, workplace: RunContext) -> SweepResult:
+def load_stored_sweep(sweep: Sweep, context: RunContext) -> SweepResult:
     """What there is of a sweep, without training and without a note of it."""
-    return _SweepRunner(sweep, workplace, None).run()
+    return _SweepRunner(sweep, context, None).run()
 
 
 class _SweepRunner:
-    def __init__(self, sweep: Sweep, workplace: RunContext, drive: Drive | None) -> None:
-        self._sweep, self._workplace, self._drive = sweep, workplace, drive
+    def __init__(self, sweep: Sweep, context: RunContext, drive: Drive | None) -> None:
+        self._sweep, self._workplace, self._drive = sweep, context, drive
         self._facts: dict[str, RunSummary] = {}
 
     def run(self) -> SweepResult:
         """Have all runs trained, as far as something trains here, and read what is stored."""
         if self._sweep.tune is None:
-            found = [self._ready(point, point.config) for point in self._sweep.points]
+            results = [self._with_run_ids(point, point.config) for point in self._sweep.points]
         else:
-            found = self._tuned()
-        self._note(found)
-        self._train([config for one in found if (config := one.config or one.waiting) is not None])
-        if any(one.waiting for one in found):
-            found = [self._ready(one.point, one.waiting, one) if one.waiting else one for one in found]
-            self._note(found)
-        self._read(run_id for one in found for run_id in one.run_ids)
-        return SweepResult(self._sweep, tuple(found), self._facts)
+            results = self._tune_points()
+        self._record_points(results)
+        self._train([config for result in results if (config := result.config or result.waiting) is not None])
+        if any(result.waiting for result in results):
+            results = [
+                self._with_run_ids(result.point, result.waiting, result) if result.waiting else result
+                for result in results
+            ]
+            self._record_points(results)
+        self._read(run_id for result in results for run_id in result.run_ids)
+        return SweepResult(self._sweep, tuple(results), self._facts)
 
-    def _tuned(self) -> list[PointResult]:
+    def _tune_points(self) -> list[PointResult]:
         """The points under the values chosen for them."""
         points = self._sweep.points
         ids = {point.label: [self._ids(candidate) for candidate in point.candidates] for point in points}
-        self._note([PointResult(point, None, (), None, _flat(ids[point.label])) for point in points])
+        self._record_points(
+            [PointResult(point, None, (), None, _flatten(ids[point.label])) for point in points]
+        )
         self._train([candidate for point in points for candidate in point.candidates])
-        self._read(run_id for found in ids.values() for group in found for run_id in group)
+        self._read(run_id for groups in ids.values() for group in groups for run_id in group)
         return [self._choose(point, ids[point.label]) for point in points]
 
     def _choose(self, point: Point, ids: Sequence[Sequence[str]]) -> PointResult:
         tune = self._sweep.tune
         assert tune is not None
-        flat = _flat(ids)
+        flat = _flatten(ids)
         if any(run_id not in self._facts or self._facts[run_id].status not in ENDED for run_id in flat):
             return PointResult(point, None, (), None, flat)
         metric = METRICS[tune.select]
         runs = [[self._facts[run_id] for run_id in group] for group in ids]
-        tried = [score_trial(value, group, metric) for value, group in zip(tune.values, runs, strict=True)]
-        tuning = choose_best(tune.key, metric, tried)
+        trials = [score_trial(value, group, metric) for value, group in zip(tune.values, runs, strict=True)]
+        tuning = choose_best(tune.key, metric, trials)
         tuned = PointResult(point, None, (), tuning, flat)
-        return self._ready(point, apply_choice(point.config, point.candidates[tuning.best]), tuned)
+        return self._with_run_ids(point, apply_choice(point.config, point.candidates[tuning.best]), tuned)
 
-    def _ready(
-        self, point: Point, config: ExperimentConfig, before: PointResult | None = None
+    def _with_run_ids(
+        self, point: Point, config: ExperimentConfig, previous: PointResult | None = None
     ) -> PointResult:
         """The point with its ids; without them where other points are to be trained first."""
-        before = before or PointResult(point, None, ())
+        previous = previous or PointResult(point, None, ())
         try:
-            return replace(before, config=config, run_ids=self._ids(config), waiting=None)
+            return replace(previous, config=config, run_ids=self._ids(config), waiting=None)
         except ConfigError:
-            if dependency_in(config, {one.config.name for one in self._sweep.points}) is None:
+            if dependency_in(config, {other.config.name for other in self._sweep.points}) is None:
                 raise
-            return replace(before, waiting=config)
+            return replace(previous, waiting=config)
 
     def _ids(self, config: ExperimentConfig) -> tuple[str, ...]:
         return tuple(plan(config, self._workplace).run_ids.values())
@@ -194,17 +201,17 @@ class _SweepRunner:
 
     def _read(self, run_ids: Iterable[str]) -> None:
         store = self._workplace.store
-        there = {record["run_id"] for record in store.records()}
-        wanted = [run_id for run_id in run_ids if run_id in there]
-        if wanted:
-            self._facts |= {run.run_id: run for run in read_facts(store, wanted)}
+        stored = {record["run_id"] for record in store.records()}
+        present = [run_id for run_id in run_ids if run_id in stored]
+        if present:
+            self._facts |= {run.run_id: run for run in load_run_summaries(store, present)}
 
-    def _note(self, found: Sequence[PointResult]) -> None:
+    def _record_points(self, results: Sequence[PointResult]) -> None:
         """Before the training, so that what runs is found meanwhile."""
-        if self._drive is not None and found:
-            known = {one.label: one.as_record() for one in found}
-            sweep_index.add(self._workplace.store.root, self._sweep.name, known)
+        if self._drive is not None and results:
+            records = {result.label: result.as_record() for result in results}
+            sweep_index.add_points(self._workplace.store.root, self._sweep.name, records)
 
 
-def _flat(groups: Iterable[Sequence[str]]) -> tuple[str, ...]:
+def _flatten(groups: Iterable[Sequence[str]]) -> tuple[str, ...]:
     return tuple(run_id for group in groups for run_id in group)

@@ -26,10 +26,10 @@ class Shard:
     @classmethod
     def parse(cls, text: str) -> Shard:
         """`2/8`; raises UsageError for anything else."""
-        found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
-        if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
             raise UsageError(f"--shard takes a part of how many, as in --shard 2/8, not {text!r}")
-        return cls(int(found[1]), int(found[2]))
+        return cls(int(match[1]), int(match[2]))
 
 
 @dataclass(frozen=True)
@@ -54,32 +54,34 @@ def select_shard(sweep: Sweep, shard: Shard, cost: Cost) -> Sweep:
     middle. So no share is further from the others than the cost of one run. A point that is tuned is cut
     nowhere: its value is chosen from all of its runs.
     """
-    line = sorted((piece for point in sweep.points for piece in _pieces(point, cost)), key=lambda p: p.key)
-    total = sum(piece.cost for piece in line)
-    chosen: dict[str, list[Point]] = {}
-    before = 0.0
-    for piece in line:
-        middle = (before + piece.cost / 2.0) / total if total else 0.0
-        before += piece.cost
+    pieces = sorted((piece for point in sweep.points for piece in _pieces(point, cost)), key=lambda p: p.key)
+    total = sum(piece.cost for piece in pieces)
+    selected: dict[str, list[Point]] = {}
+    cost_before = 0.0
+    for piece in pieces:
+        middle = (cost_before + piece.cost / 2.0) / total if total else 0.0
+        cost_before += piece.cost
         if min(int(middle * shard.count), shard.count - 1) == shard.index - 1:
-            chosen.setdefault(piece.point.label, []).append(piece.point)
-    points = [_joined(chosen[point.label], point) for point in sweep.points if point.label in chosen]
+            selected.setdefault(piece.point.label, []).append(piece.point)
+    points = [
+        _merge_pieces(selected[point.label], point) for point in sweep.points if point.label in selected
+    ]
     return sweep.part(tuple(points))
 
 
 def _pieces(point: Point, cost: Cost) -> list[_Piece]:
-    same = program_key(point.config)
+    program = program_key(point.config)
     if point.candidates:
-        whole = sum(cost(config) * len(config.seed_list) for config in point.configs())
-        return [_Piece(point, whole, same)]
-    each = cost(point.config)
+        total = sum(cost(config) * len(config.seed_list) for config in point.configs())
+        return [_Piece(point, total, program)]
+    run_cost = cost(point.config)
     seeds = point.config.seed_list
-    return [_Piece(replace(point, config=point.config.with_seeds(seed)), each, same) for seed in seeds]
+    return [_Piece(replace(point, config=point.config.with_seeds(seed)), run_cost, program) for seed in seeds]
 
 
-def _joined(pieces: Sequence[Point], point: Point) -> Point:
+def _merge_pieces(pieces: Sequence[Point], point: Point) -> Point:
     if point.candidates:
         return point
     seeds = {seed for piece in pieces for seed in piece.config.seed_list}
-    kept = [seed for seed in point.config.seed_list if seed in seeds]
-    return replace(point, config=point.config.with_seeds(*kept))
+    selected = [seed for seed in point.config.seed_list if seed in seeds]
+    return replace(point, config=point.config.with_seeds(*selected))

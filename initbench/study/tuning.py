@@ -52,7 +52,7 @@ class Tuning:
     @property
     def is_flat(self) -> bool:
         """Whether the values that have a score share it: as where an arm learns nothing under any of them."""
-        scores = [one.score for one in self.tried if one.score is not None]
+        scores = [trial.score for trial in self.tried if trial.score is not None]
         if not scores:
             return False
         scale = 1.0 if self.metric.form == "percent" else max(map(abs, scores))
@@ -80,12 +80,12 @@ class Tuning:
     @property
     def runs(self) -> int:
         """What the tuning cost."""
-        return sum(one.runs for one in self.tried)
+        return sum(trial.runs for trial in self.tried)
 
     @property
     def seconds(self) -> float:
         """What the tuning cost, in seconds of training."""
-        return sum(one.seconds for one in self.tried)
+        return sum(trial.seconds for trial in self.tried)
 
     def as_data(self) -> dict[str, Any]:
         """The tuning as plain data, for documents and the store."""
@@ -99,20 +99,25 @@ class Tuning:
             "runs": self.runs,
             "seconds": self.seconds,
             "tried": [
-                {"value": one.value, "score": one.score, "runs": one.runs, "lost": one.lost}
-                for one in self.tried
+                {"value": trial.value, "score": trial.score, "runs": trial.runs, "lost": trial.lost}
+                for trial in self.tried
             ],
         }
 
 
-def tune(done: Sequence[ExperimentRuns], values: Sequence[float], key: str, metric: str) -> Tuning:
+def evaluate_tuning(
+    experiments: Sequence[ExperimentRuns], values: Sequence[float], key: str, metric: str
+) -> Tuning:
     """Choose from the runs of candidates, one for each value of `key`.
 
     `metric` is one of METRICS that says which way is better.
     """
     scored = METRICS[metric]
-    tried = [score_trial(value, one.facts, scored) for value, one in zip(values, done, strict=True)]
-    return choose_best(key, scored, tried)
+    trials = [
+        score_trial(value, experiment.facts, scored)
+        for value, experiment in zip(values, experiments, strict=True)
+    ]
+    return choose_best(key, scored, trials)
 
 
 def score_trial(value: float, runs: Sequence[RunSummary], metric: Metric) -> TuningTrial:
@@ -123,7 +128,7 @@ def score_trial(value: float, runs: Sequence[RunSummary], metric: Metric) -> Tun
     return TuningTrial(value, mean, len(runs), lost, math.fsum(run.seconds or 0.0 for run in runs))
 
 
-def choose_best(key: str, metric: Metric, tried: Sequence[TuningTrial]) -> Tuning:
+def choose_best(key: str, metric: Metric, trials: Sequence[TuningTrial]) -> Tuning:
     """The value with the best score; the least of those that share it.
 
     A value with a run that has no score is worse than any without; among such, fewer are better.
@@ -131,23 +136,23 @@ def choose_best(key: str, metric: Metric, tried: Sequence[TuningTrial]) -> Tunin
     sign = -1.0 if metric.better == "lower" else 1.0
 
     def rank(position: int) -> tuple[float, int]:
-        one = tried[position]
-        return (-math.inf, -one.lost) if one.score is None else (sign * one.score, 0)
+        trial = trials[position]
+        return (-math.inf, -trial.lost) if trial.score is None else (sign * trial.score, 0)
 
-    best = max(range(len(tried)), key=rank)
-    return Tuning(key, metric, tuple(tried), best, _good(tried, best, sign))
+    best = max(range(len(trials)), key=rank)
+    return Tuning(key, metric, tuple(trials), best, _good_range(trials, best, sign))
 
 
-def _good(tried: Sequence[TuningTrial], best: int, sign: float) -> tuple[int, int]:
+def _good_range(trials: Sequence[TuningTrial], best: int, sign: float) -> tuple[int, int]:
     """The unbroken run of good values around the best."""
-    top = tried[best].score
+    top = trials[best].score
     if top is None:
         return best, best
     least = sign * top - TOLERANCE * abs(top)
 
     def is_good(position: int) -> bool:
-        inside = 0 <= position < len(tried)
-        score = tried[position].score if inside else None
+        inside = 0 <= position < len(trials)
+        score = trials[position].score if inside else None
         return score is not None and sign * score >= least
 
     low = high = best

@@ -22,40 +22,40 @@ from initbench.study.validate_sweep import check_tunable
 Arms = Mapping[str, ExperimentConfig | None]
 
 
-def problems(data: Mapping[str, Any], arms: Arms) -> Iterator[Problem]:
+def find_lesson_issues(data: Mapping[str, Any], arms: Arms) -> Iterator[Problem]:
     """Faults of claims, of the metric that is tuned for, and of the names of pictures."""
     for i, claim in enumerate(_list(data.get("claims"))):
         text = claim.get("holds_if") if isinstance(claim, dict) else None
         if isinstance(text, str) and text and text != REFUSED:
-            yield from ((("claims", i, "holds_if"), said) for said in _of_claim(text, arms))
+            yield from ((("claims", i, "holds_if"), problem) for problem in _claim_issues(text, arms))
     tune = data.get("tune")
     if isinstance(tune, dict) and isinstance(name := tune.get("select", "final_val_accuracy"), str):
-        yield from ((("tune", "select"), said) for said in check_tunable(name))
-    for i, picture in enumerate(_list(data.get("show"))):
-        yield from (_of_picture(i, picture, arms) if isinstance(picture, dict) else ())
+        yield from ((("tune", "select"), problem) for problem in check_tunable(name))
+    for i, figure in enumerate(_list(data.get("show"))):
+        yield from (_figure_issues(i, figure, arms) if isinstance(figure, dict) else ())
 
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _of_claim(text: str, arms: Arms) -> Iterator[str]:
+def _claim_issues(text: str, arms: Arms) -> Iterator[str]:
     """The columns count from 1, within the condition."""
     if len(text) > LONGEST:
         yield f"a condition has at most {LONGEST} characters; this one has {len(text)}"
         return
     try:
-        found = parse_condition(text).quantities
+        quantities = parse_condition(text).quantities
     except GateSyntaxError as fault:
         yield f"column {fault.column + 1}: {fault}"
         return
-    for quantity in found:
-        said = _of_quantity(quantity, arms)
-        if said is not None:
-            yield f"column {quantity.column + 1}: {said}"
+    for quantity in quantities:
+        problem = _quantity_issue(quantity, arms)
+        if problem is not None:
+            yield f"column {quantity.column + 1}: {problem}"
 
 
-def _of_quantity(quantity: Quantity, arms: Arms) -> str | None:
+def _quantity_issue(quantity: Quantity, arms: Arms) -> str | None:
     name = quantity.row.name
     if quantity.row.earlier:
         return "a claim is about the runs of its lesson; before. has no meaning here"
@@ -82,11 +82,11 @@ def hidden_layers(config: ExperimentConfig) -> int | None:
     return sum(layer.activation is not None for layer in network.weight_layers())
 
 
-def _of_picture(i: int, picture: Mapping[str, Any], arms: Arms) -> Iterator[Problem]:
+def _figure_issues(i: int, figure: Mapping[str, Any], arms: Arms) -> Iterator[Problem]:
     for kind in ("layers", "curves"):
-        for j, name in enumerate(_list(picture.get(kind))):
+        for j, name in enumerate(_list(figure.get(kind))):
             if isinstance(name, str) and name not in arms:
                 yield ("show", i, kind, j), unknown_name_message("arm", name, arms)
-    for j, name in enumerate(_list(picture.get("axes"))):
+    for j, name in enumerate(_list(figure.get("axes"))):
         if isinstance(name, str) and name not in NORMS:
             yield ("show", i, "axes", j), unknown_name_message("norm", name, NORMS.names())

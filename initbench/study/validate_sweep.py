@@ -12,7 +12,7 @@ from initbench.config.yaml_reader import REFUSED
 from initbench.registry import unknown_name_message
 
 
-def find_issues(
+def find_sweep_issues(
     data: Mapping[str, Any], labels: Sequence[str], is_changed: bool
 ) -> Iterator[tuple[KeyPath, str]]:
     """Faults of gates, and of the metric that is tuned for.
@@ -22,13 +22,15 @@ def find_issues(
     gates = data.get("gates")
     for i, text in enumerate(gates if isinstance(gates, list) else []):
         if isinstance(text, str) and text and text != REFUSED:
-            yield from ((("gates", i), said) for said in gate_problems(text, None if is_changed else labels))
+            yield from (
+                (("gates", i), problem) for problem in gate_issues(text, None if is_changed else labels)
+            )
     tune = data.get("tune")
     if isinstance(tune, dict) and isinstance(name := tune.get("select", "final_val_accuracy"), str):
-        yield from ((("tune", "select"), said) for said in check_tunable(name))
+        yield from ((("tune", "select"), problem) for problem in check_tunable(name))
 
 
-def gate_problems(text: str, labels: Sequence[str] | None) -> Iterator[str]:
+def gate_issues(text: str, labels: Sequence[str] | None) -> Iterator[str]:
     """Why a gate of a sweep cannot be judged; columns count from 1, within the gate.
 
     `labels`: the rows that it may name; None where these are not known.
@@ -37,11 +39,11 @@ def gate_problems(text: str, labels: Sequence[str] | None) -> Iterator[str]:
         yield f"a gate has at most {LONGEST} characters; this one has {len(text)}"
         return
     try:
-        found = parse_condition(text).quantities
+        quantities = parse_condition(text).quantities
     except GateSyntaxError as fault:
         yield f"column {fault.column + 1}: {fault}"
         return
-    for quantity in found:
+    for quantity in quantities:
         name = quantity.row.name
         if quantity.row.earlier:
             yield f"column {quantity.column + 1}: before. has no meaning here; use compare --against"

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from initbench.analysis.gates.evaluate import Gate, GateResult, GateState, judge
+from initbench.analysis.gates.evaluate import Gate, GateResult, GateState, evaluate_gates
 from initbench.analysis.gates.parser import parse_condition
 from initbench.analysis.tables import Table
 from initbench.config.lesson_schema import Claim
-from initbench.study.claim_limits import ArmRecord, reasons
+from initbench.study.claim_limits import ArmRecord, reasons_undecided
 
 
 class ClaimVerdict(StrEnum):
@@ -46,7 +46,7 @@ class ClaimResult:
         return ClaimVerdict.SUPPORTED if states == {GateState.TRIGGERED} else ClaimVerdict.UNDECIDED
 
 
-def judged(
+def evaluate_claims(
     claims: Sequence[Claim],
     table: Table,
     confidence: float = 0.95,
@@ -57,16 +57,16 @@ def judged(
     `arms` has by row what `limits.reasons` looks at; without it the numbers alone decide.
     """
     gates = [Gate(claim.holds_if, parse_condition(claim.holds_if)) for claim in claims]
-    found = judge(gates, [table], confidence)
+    results = evaluate_gates(gates, [table], confidence)
     return [
-        ClaimResult(claim, judgement, _runs(judgement, table), tuple(reasons(judgement, arms or {})))
-        for claim, judgement in zip(claims, found, strict=True)
+        ClaimResult(claim, result, _sample_size(result, table), tuple(reasons_undecided(result, arms or {})))
+        for claim, result in zip(claims, results, strict=True)
     ]
 
 
-def _runs(judgement: GateResult, table: Table) -> int:
+def _sample_size(result: GateResult, table: Table) -> int:
     """Numbers of these very runs (min, max) have no sample size of their own: then that of their arms."""
-    used = [n for case in judgement.cases for part in case.parts for n in part.found.n]
-    named = {quantity.row.name for quantity in judgement.gate.quantities}
-    rows = [row.n for row in table.rows if None in named or row.label in named]
-    return min(used or rows, default=0)
+    counts = [n for case in result.cases for part in case.parts for n in part.estimate.n]
+    row_names = {quantity.row.name for quantity in result.gate.quantities}
+    rows = [row.n for row in table.rows if None in row_names or row.label in row_names]
+    return min(counts or rows, default=0)

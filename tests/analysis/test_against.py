@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from initbench.analysis.gates.evaluate import GateState, judge, read_gates
+from initbench.analysis.gates.evaluate import GateState, evaluate_gates, read_gates
 from initbench.analysis.regression.changes import COMPARED, Change, Changes, compare_states
 from initbench.analysis.regression.reference import ReferenceRuns
 from initbench.analysis.regression.reference_document import read_document
@@ -16,7 +16,7 @@ from initbench.analysis.run_summary import RunSummary
 from initbench.analysis.stats.mean_difference import Method
 from initbench.analysis.stats.multiple_comparisons import holm
 from initbench.analysis.stats.verdict import DifferenceVerdict
-from initbench.analysis.tables import tables
+from initbench.analysis.tables import build_tables
 from initbench.errors import UsageError
 from initbench.render.gate_tables import case_lines
 from initbench.render.json_documents import compare_document
@@ -43,7 +43,7 @@ def newer(runs: list[RunSummary], by: float = 0.0, jitter: float = 0.0) -> list[
 
 
 def between(before: list[RunSummary], now: list[RunSummary]) -> Changes:
-    return compare_states(tables(now), ReferenceRuns(tables(before)))
+    return compare_states(build_tables(now), ReferenceRuns(build_tables(before)))
 
 
 def of(found: Changes, metric: str, row: int = 0) -> Change:
@@ -55,16 +55,16 @@ def test_a_change_is_shown_for_paired_seeds():
     before = arm("a", VALUES)
     found = between(before, newer(before, by=-0.05, jitter=1e-6))
     change = of(found, "test_accuracy")
-    assert change.verdict == DifferenceVerdict.WORSE and change.found.method == Method.PAIRED
-    assert change.found.difference == pytest.approx(-0.05, abs=1e-6)
-    assert [one.metric.name for one in found.rows[0].shown] == ["test_accuracy"]
+    assert change.verdict == DifferenceVerdict.WORSE and change.difference.method == Method.PAIRED
+    assert change.difference.difference == pytest.approx(-0.05, abs=1e-6)
+    assert [one.metric.name for one in found.rows[0].detected_changes] == ["test_accuracy"]
     assert not found.rows[0].is_same_runs and not found.only_now and not found.only_before
 
 
 def test_holm_corrects_over_all_metrics_of_all_rows():
     before = [*arm("a", VALUES), *arm("b", VALUES)]
     found = between(before, newer(before, by=-0.05, jitter=0.02))
-    p_values = [change.found.p for row in found.rows for change in row.changes]
+    p_values = [change.difference.p for row in found.rows for change in row.changes]
     rates = [row.divergence.p for row in found.rows]
     adjusted = holm([*p_values, *rates])
     assert [change.p_adjusted for row in found.rows for change in row.changes] == adjusted[: len(p_values)]
@@ -78,7 +78,7 @@ def test_seconds_are_not_compared():
 def test_the_very_same_runs_have_no_change():
     before = arm("a", VALUES)
     found = between(before, before)
-    assert found.rows[0].is_same_runs and not found.rows[0].shown
+    assert found.rows[0].is_same_runs and not found.rows[0].detected_changes
     assert "nothing they are computed from has changed" in "\n".join(change_lines(found))
 
 
@@ -128,8 +128,8 @@ def test_a_collapse_by_another_config_is_seen():
     before = arm("a", [0.960, 0.963, 0.965], identity={"code": "old"})
     now = newer(arm("a", [0.101, 0.103, 0.102], config={"init": {"gain": 0.3}}))
     (gate,) = read_gates(["test_accuracy < before.test_accuracy - 1 %"])
-    for earlier in (ReferenceRuns(tables(before)), ReferenceRuns(tables(newer(before)))):
-        (found,) = judge([gate], tables(now), earlier=earlier)
+    for earlier in (ReferenceRuns(build_tables(before)), ReferenceRuns(build_tables(newer(before)))):
+        (found,) = evaluate_gates([gate], build_tables(now), reference=earlier)
         assert found.state == GateState.TRIGGERED
 
 
@@ -140,13 +140,15 @@ def test_rows_of_one_state_leave_a_gate_undecided():
         ([*same, *arm("gone", VALUES)], same, "gone (digits) is only in the earlier state"),
         (same, [*same, *arm("new", VALUES)], "new (digits) is only in the present state: there was no new"),
     ):
-        (found,) = judge([gate], tables(now), earlier=ReferenceRuns(tables(before)))
+        (found,) = evaluate_gates([gate], build_tables(now), reference=ReferenceRuns(build_tables(before)))
         assert (
             found.state == GateState.UNDECIDED and found.fails(strict=True) and not found.fails(strict=False)
         )
         assert named in found.gaps[0] and named in "\n".join(case_lines(found))
-        (absolute,) = judge(
-            read_gates(["test_accuracy < 0"]), tables(now), earlier=ReferenceRuns(tables(before))
+        (absolute,) = evaluate_gates(
+            read_gates(["test_accuracy < 0"]),
+            build_tables(now),
+            reference=ReferenceRuns(build_tables(before)),
         )
         assert absolute.state == GateState.CLEAR
 
@@ -155,36 +157,36 @@ def test_of_several_earlier_versions_the_last_one_counts():
     old = [replace(run, created="2026-01-01") for run in arm("a", VALUES)]
     newest = [replace(run, created="2026-02-01") for run in newer(old, by=-0.5)]
     found = between([*newest, *old], arm("a", VALUES))
-    assert of(found, "test_accuracy").before == pytest.approx(0.43)
+    assert of(found, "test_accuracy").earlier == pytest.approx(0.43)
 
 
 def test_the_target_is_that_of_now():
     before = [stored("a", seed, accuracies=(0.1, 0.5, 0.6)) for seed in range(2)]
     now = [stored("a", seed, accuracies=(0.1, 0.2, 0.6), arm="new") for seed in range(2)]
     change = of(between(before, now), "steps_to_target")
-    assert (change.before, change.now) == (20.0, 20.0)
+    assert (change.earlier, change.now) == (20.0, 20.0)
 
 
 @pytest.fixture
 def kept(tmp_path: Path) -> Path:
     path = tmp_path / "compare.json"
-    path.write_text(strict_json.dumps(compare_document(tables(arm("a", VALUES)))), encoding="utf-8")
+    path.write_text(strict_json.dumps(compare_document(build_tables(arm("a", VALUES)))), encoding="utf-8")
     return path
 
 
 def test_against_a_document_welch_from_its_summaries(kept: Path):
     before = arm("a", VALUES)
     now = [replace(run, seed=run.seed + 10) for run in newer(before, by=-0.05, jitter=0.02)]
-    found, expected = compare_states(tables(now), read_document(kept)), between(before, now)
+    found, expected = compare_states(build_tables(now), read_document(kept)), between(before, now)
     for metric in COMPARED:
         ours, theirs = of(found, metric), of(expected, metric)
         assert (
-            ours.found.p == pytest.approx(theirs.found.p)
-            if theirs.found.p is not None
-            else ours.found.p is None
+            ours.difference.p == pytest.approx(theirs.difference.p)
+            if theirs.difference.p is not None
+            else ours.difference.p is None
         )
-        assert (ours.before, ours.now) == (theirs.before, theirs.now)
-    assert of(found, "test_accuracy").found.method == Method.WELCH
+        assert (ours.earlier, ours.now) == (theirs.earlier, theirs.now)
+    assert of(found, "test_accuracy").difference.method == Method.WELCH
     assert not found.only_now and not found.only_before
 
 
@@ -193,7 +195,7 @@ def test_a_gate_on_a_document(kept: Path):
     earlier = read_document(kept)
 
     def state(text: str) -> GateState:
-        (found,) = judge(read_gates([text]), tables(now), earlier=earlier)
+        (found,) = evaluate_gates(read_gates([text]), build_tables(now), reference=earlier)
         return found.state
 
     assert state("test_accuracy < before.test_accuracy - 0.05") == GateState.TRIGGERED
@@ -209,15 +211,15 @@ def test_a_gate_on_a_document(kept: Path):
 
 def test_rows_match_a_document_whatever_the_code(tmp_path: Path):
     both = [*arm("a", VALUES), *newer(arm("a", VALUES))]
-    document = compare_document(tables(both))
+    document = compare_document(build_tables(both))
     path = tmp_path / "x.json"
     path.write_text(strict_json.dumps(document), encoding="utf-8")
-    assert compare_states(tables(arm("a", VALUES)), read_document(path)).only_now == ["a (digits)"], (
+    assert compare_states(build_tables(arm("a", VALUES)), read_document(path)).only_now == ["a (digits)"], (
         "two are one too many"
     )
     del document["tables"][0]["rows"][0]
     path.write_text(strict_json.dumps(document), encoding="utf-8")
-    assert len(compare_states(tables(arm("a", VALUES)), read_document(path)).rows) == 1
+    assert len(compare_states(build_tables(arm("a", VALUES)), read_document(path)).rows) == 1
 
 
 @pytest.mark.parametrize(

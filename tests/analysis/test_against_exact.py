@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from initbench.analysis.regression.bitwise import BitwiseDiff, differs
+from initbench.analysis.regression.bitwise import BitwiseDiff, has_different_numbers
 from initbench.analysis.regression.changes import Changes, compare_states
 from initbench.analysis.regression.reference import ReferenceRuns
 from initbench.analysis.run_summary import RunSummary
-from initbench.analysis.tables import tables
+from initbench.analysis.tables import build_tables
 from initbench.render.regression import against_document, change_lines
 from tests.analysis.stored_runs import stored
 
@@ -30,13 +30,13 @@ def renewed(before: list[RunSummary], **identity: str) -> list[RunSummary]:
 
 
 def between(before: list[RunSummary], now: list[RunSummary]) -> Changes:
-    return compare_states(tables(now), ReferenceRuns(tables(before)))
+    return compare_states(build_tables(now), ReferenceRuns(build_tables(before)))
 
 
 def of(before: list[RunSummary], now: list[RunSummary]) -> BitwiseDiff:
     (row,) = between(before, now).rows
-    assert row.exact is not None
-    return row.exact
+    assert row.bitwise is not None
+    return row.bitwise
 
 
 def text_of(before: list[RunSummary], now: list[RunSummary]) -> str:
@@ -46,7 +46,7 @@ def text_of(before: list[RunSummary], now: list[RunSummary]) -> str:
 def test_the_same_numbers_are_identical_whatever_the_code():
     before = runs()
     found = of(before, renewed(before))
-    assert (found.shared, found.identical, found.other, found.largest) == (3, 3, [], [])
+    assert (found.shared, found.identical, found.changed_units, found.largest_changes) == (3, 3, [], [])
     assert "1 row identical to the last digit for the same seeds" in text_of(before, renewed(before))
     assert "other numbers" not in text_of(before, renewed(before))
 
@@ -82,7 +82,7 @@ def test_one_digit_of_one_run_is_another_number(change: Any):
     before = runs()
     first, second, third = renewed(before)
     found = of(before, [first, change(second), third])
-    assert (found.other, found.identical) == (["seed=1"], 2)
+    assert (found.changed_units, found.identical) == (["seed=1"], 2)
 
 
 def test_what_is_not_measured_in_one_state_is_no_difference():
@@ -91,23 +91,30 @@ def test_what_is_not_measured_in_one_state_is_no_difference():
         {name: number for name, number in layer.items() if name != "q"} for layer in before.layers["init"]
     ]
     less = replace(before, layers={"init": layers}, final={"test_accuracy": before.final["test_accuracy"]})
-    assert not differs(before, less) and not differs(less, before)
-    assert differs(before, with_final(less)) and differs(with_final(less), before)
+    assert not has_different_numbers(before, less) and not has_different_numbers(less, before)
+    assert has_different_numbers(before, with_final(less)) and has_different_numbers(with_final(less), before)
 
 
 def test_no_number_is_the_same_as_no_number():
     (run,) = runs(1)
     nan, also = (replace(run, final={"val_loss": float("nan")}) for _ in range(2))
-    assert not differs(nan, also)
-    assert differs(nan, replace(run, final={"val_loss": 1.0}))
+    assert not has_different_numbers(nan, also)
+    assert has_different_numbers(nan, replace(run, final={"val_loss": 1.0}))
 
 
 def test_the_metrics_that_moved_most_come_first():
     before = runs(test=0.5)
     now = renewed(runs(test=0.25, accuracies=(0.1, 0.5, 0.81)))
-    first, *others = of(before, now).largest
-    assert (first.metric.name, first.before, first.now, first.size) == ("test_accuracy", 0.5, 0.25, 0.5)
-    assert [one.size for one in others] == sorted((one.size for one in others), reverse=True)
+    first, *others = of(before, now).largest_changes
+    assert (first.metric.name, first.earlier, first.now, first.relative_size) == (
+        "test_accuracy",
+        0.5,
+        0.25,
+        0.5,
+    )
+    assert [one.relative_size for one in others] == sorted(
+        (one.relative_size for one in others), reverse=True
+    )
     assert (
         "other numbers in 3 of 3 runs of the same seeds; most in test_accuracy (seed=0) 0.5 → 0.25, "
         in text_of(before, now)
@@ -125,7 +132,7 @@ def test_only_seeds_of_both_states_are_held_against_each_other():
 def test_another_torch_or_machine_may_change_the_last_digits():
     before = runs()
     now = [replace(with_final(run), machine="arm") for run in renewed(before, torch="2.1")]
-    assert of(before, now).elsewhere == ["torch 2.0 → 2.1", "machine x86 → arm"]
+    assert of(before, now).environment_changes == ["torch 2.0 → 2.1", "machine x86 → arm"]
     said = text_of(before, now)
     assert "torch 2.0 → 2.1: the last digits may differ for that alone" in said
     assert "the last digits" not in text_of(before, [with_final(run) for run in renewed(before)])
@@ -143,7 +150,7 @@ def test_divergences_and_lost_values_are_said_without_a_test():
     before = runs()
     now = [replace(with_end(run), final={}) for run in renewed(before)]
     found = between(before, now)
-    assert not found.rows[0].is_divergence_shown, "three runs a side can show nothing"
+    assert not found.rows[0].is_divergence_change_detected, "three runs a side can show nothing"
     said = change_lines(found)
     assert said[0].endswith("none shown to have changed")
     assert "    0 of 3 diverged before, 3 of 3 now (p = 0.1, 1 by Holm, Fisher's exact)" in said

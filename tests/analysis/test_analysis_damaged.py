@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from initbench.analysis.damaged_runs import damage_messages
-from initbench.analysis.load_runs import read_facts
+from initbench.analysis.load_runs import load_run_summaries
 from initbench.analysis.run_summary import RunSummary
-from initbench.analysis.tables import tables
+from initbench.analysis.tables import build_tables
 from initbench.store.store import Store
 from tests.analysis.test_analysis_read import RECORD, snapshot
 
@@ -45,7 +45,7 @@ def edit(store: Store, run_id: str, **changes: object) -> None:
 
 def shape(runs: list[RunSummary]) -> dict[str, tuple[int, int]]:
     """Of each row, complete and unfinished runs."""
-    found = tables([run for run in runs if run.is_placed])
+    found = build_tables([run for run in runs if run.is_placed])
     return {row.label: (row.n, row.unfinished) for table in found for row in table.rows}
 
 
@@ -63,7 +63,7 @@ def shape(runs: list[RunSummary]) -> dict[str, tuple[int, int]]:
 )
 def test_a_run_with_a_damaged_record_is_counted_in_its_row(store: Store, changes: dict[str, Any], fault: str):
     edit(store, BROKEN, **changes)
-    runs = read_facts(store, [])
+    runs = load_run_summaries(store, [])
     assert shape(runs) == {"relu": (2, 1), "tanh": (1, 0)}
     (said,) = damage_messages(runs, store.root)
     assert said.startswith(f"{BROKEN}: {fault}")
@@ -73,7 +73,7 @@ def test_a_run_with_a_damaged_record_is_counted_in_its_row(store: Store, changes
 def test_a_run_without_a_record_is_counted_by_its_id(store: Store, text: str | None):
     path = store.root / BROKEN / "run.json"
     path.unlink() if text is None else path.write_text(text)
-    runs = read_facts(store, ["relu"])
+    runs = load_run_summaries(store, ["relu"])
     assert shape(runs) == {"relu": (2, 1)}
     assert [(run.run_id, run.seed) for run in runs if run.status == "damaged"] == [(BROKEN, 0)]
 
@@ -83,7 +83,7 @@ def test_where_the_row_is_not_known_it_has_none(store: Store):
     for name in ("tanh-s0-0123456789", BROKEN):
         (store.root / name / "run.json").unlink()
     edit(store, IDS[1], arm="other", identity={**RECORD["identity"], "code": "other"})
-    runs = read_facts(store, [])
+    runs = load_run_summaries(store, [])
     lost = [run for run in runs if not run.is_placed]
     assert sorted(run.experiment for run in lost) == ["relu", "tanh"]
     assert sum(n + unfinished for n, unfinished in shape(runs).values()) == 2
@@ -92,7 +92,7 @@ def test_where_the_row_is_not_known_it_has_none(store: Store):
 
 def test_a_broken_line_is_named_by_its_file(store: Store):
     (store.root / BROKEN / "metrics.jsonl").write_text("{]\n" * 24)
-    runs = read_facts(store, [])
+    runs = load_run_summaries(store, [])
     assert shape(runs)["relu"] == (2, 1)
     (said,) = damage_messages(runs, store.root)
     assert said.startswith(f"{BROKEN}: metrics.jsonl is damaged: ")

@@ -16,8 +16,8 @@ from initbench.analysis.recorded_defaults import with_defaults
 from initbench.analysis.regression.changes import compare_states
 from initbench.analysis.regression.reference import ReferenceRuns
 from initbench.analysis.run_summary import RunSummary, computation_keys
-from initbench.analysis.tables import tables
-from initbench.config.loading import load
+from initbench.analysis.tables import build_tables
+from initbench.config.loading import load_config
 from initbench.config.schema import ExperimentConfig
 from initbench.errors import InitbenchError
 from tests.analysis.stored_runs import CONFIG, stored
@@ -64,12 +64,12 @@ def check(config: dict[str, Any]) -> int:
 
 @pytest.mark.parametrize("name", ["relu_zeros", "tanh_orthogonal", "relu_xavier_batchnorm"])
 def test_every_key_is_filled_in_as_the_schema_does(name: str):
-    assert check(load(CONFIGS / f"{name}.yaml", [], ExperimentConfig).resolved()) > 20
+    assert check(load_config(CONFIGS / f"{name}.yaml", [], ExperimentConfig).resolved()) > 20
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=" ".join)
 def test_so_are_those_of_components(options: list[str]):
-    assert check(load(CONFIGS / "relu_kaiming.yaml", options, ExperimentConfig).resolved()) > 20
+    assert check(load_config(CONFIGS / "relu_kaiming.yaml", options, ExperimentConfig).resolved()) > 20
 
 
 def test_what_is_there_stays():
@@ -90,7 +90,7 @@ def test_a_component_that_has_got_its_first_option(monkeypatch: pytest.MonkeyPat
     """A name alone, and a mapping with the option at its default, are the same keys."""
     entry = {"tag": "name", "entries": {"plain": {}, "rich": {"x": {"default": 1}}}}
     table = {"keys": {"norm": {"choice": "norm", "default": "plain"}}, "choices": {"norm": entry}}
-    monkeypatch.setattr("initbench.analysis.recorded_defaults._table", lambda: table)
+    monkeypatch.setattr("initbench.analysis.recorded_defaults._load_table", lambda: table)
     assert with_defaults({}) == with_defaults({"norm": "plain"}) == {"norm": "plain"}
     assert with_defaults({"norm": "rich"}) == with_defaults({"norm": {"name": "rich"}})
     assert computation_keys(with_defaults({"norm": "rich"})) == {"norm": "rich", "norm.x": 1}
@@ -110,15 +110,15 @@ def of_both(**new: Any) -> tuple[list[RunSummary], list[RunSummary]]:
 
 def test_added_keys_at_their_defaults_set_nothing_apart():
     before, now = of_both()
-    found = compare_states(tables(now), ReferenceRuns(tables(before)))
+    found = compare_states(build_tables(now), ReferenceRuns(build_tables(before)))
     assert len(found.rows) == 1 and not found.only_now and not found.only_before
     assert share_batches([*before, *now])
-    (table,) = tables([*before, *now])
+    (table,) = build_tables([*before, *now])
     assert sorted(row.label for row in table.rows) == ["a with.code=new", "a with.code=old"]
 
 
 def test_added_keys_with_another_value_are_a_change_that_is_told():
     before, now = of_both(label_noise=0.5)
-    found = compare_states(tables(now), ReferenceRuns(tables(before)))
+    found = compare_states(build_tables(now), ReferenceRuns(build_tables(before)))
     assert [row.config_changes for row in found.rows] == [["data.label_noise: 0.0 → 0.5"]]
     assert not share_batches([*before, *now])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from initbench.analysis.stats.multiple_comparisons import holm, letters
+from initbench.analysis.stats.multiple_comparisons import assign_letters, holm
 
 p_values = st.lists(st.floats(0.0, 1.0), max_size=12)
 Pairs = set[tuple[int, int]]
@@ -72,7 +72,7 @@ def letter_sets(found: dict[int, str]) -> dict[int, set[str]]:
 @given(graphs)
 def test_two_share_a_letter_if_and_only_if_they_were_not_told_apart(graph: tuple[int, Pairs]) -> None:
     count, different = graph
-    found = letter_sets(letters(range(count), different))
+    found = letter_sets(assign_letters(range(count), different))
     assert all(found[i] for i in range(count))
     for i, j in combinations(range(count), 2):
         assert bool(found[i] & found[j]) == ((i, j) not in different)
@@ -82,7 +82,7 @@ def test_two_share_a_letter_if_and_only_if_they_were_not_told_apart(graph: tuple
 @given(graphs)
 def test_no_letter_could_be_left_out_and_none_given_to_another(graph: tuple[int, Pairs]) -> None:
     count, different = graph
-    found = letter_sets(letters(range(count), different))
+    found = letter_sets(assign_letters(range(count), different))
     alike = [(i, j) for i in range(count) for j in range(i, count) if (i, j) not in different]
     for letter in set().union(*found.values()):
         rest = {i: own - {letter} for i, own in found.items()}
@@ -96,32 +96,37 @@ def test_no_letter_could_be_left_out_and_none_given_to_another(graph: tuple[int,
 @given(graphs)
 def test_letters_come_in_the_order_of_the_arms(graph: tuple[int, Pairs]) -> None:
     count, different = graph
-    found = letters(range(count), different)
+    found = assign_letters(range(count), different)
     seen = [letter for i in range(count) for letter in found[i]]
     assert list(dict.fromkeys(seen)) == sorted(set(seen))
     assert count == 0 or found[0][0] == "a"
-    assert found == letters(range(count), {(j, i) for i, j in different})
+    assert found == assign_letters(range(count), {(j, i) for i, j in different})
 
 
 def test_letters_by_hand() -> None:
     # Piepho 2004 splits and absorbs like this: neighbours alike, the ends apart.
-    assert letters("pqr", []) == {"p": "a", "q": "a", "r": "a"}
-    assert letters("pqr", [("p", "r")]) == {"p": "a", "q": "ab", "r": "b"}
-    assert letters("pqr", [("p", "q"), ("r", "p"), ("q", "r")]) == {"p": "a", "q": "b", "r": "c"}
-    assert letters("pqrs", [("p", "r"), ("p", "s"), ("q", "s")]) == {"p": "a", "q": "ab", "r": "bc", "s": "c"}
-    assert letters([], []) == {} and letters(["alone"], []) == {"alone": "a"}
+    assert assign_letters("pqr", []) == {"p": "a", "q": "a", "r": "a"}
+    assert assign_letters("pqr", [("p", "r")]) == {"p": "a", "q": "ab", "r": "b"}
+    assert assign_letters("pqr", [("p", "q"), ("r", "p"), ("q", "r")]) == {"p": "a", "q": "b", "r": "c"}
+    assert assign_letters("pqrs", [("p", "r"), ("p", "s"), ("q", "s")]) == {
+        "p": "a",
+        "q": "ab",
+        "r": "bc",
+        "s": "c",
+    }
+    assert assign_letters([], []) == {} and assign_letters(["alone"], []) == {"alone": "a"}
 
 
 def test_a_sweep_takes_out_a_letter_that_the_others_make_superfluous() -> None:
     # A square with both diagonals' ends alike along the sides, and a triangle inside that says nothing new.
     alike = {(0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (1, 4), (2, 4), (0, 5), (2, 5)}
     different = set(combinations(range(6), 2)) - alike
-    assert len(set("".join(letters(range(6), different).values()))) == 3
+    assert len(set("".join(assign_letters(range(6), different).values()))) == 3
 
 
 def test_more_arms_than_letters() -> None:
     count = 60
-    found = letters(range(count), set(combinations(range(count), 2)))
+    found = assign_letters(range(count), set(combinations(range(count), 2)))
     assert (found[0], found[25], found[26], found[51], found[52], found[59]) == (
         "a",
         "z",
@@ -135,4 +140,4 @@ def test_more_arms_than_letters() -> None:
 def test_a_hundred_arms_in_a_row() -> None:
     count = 100
     different = {(i, j) for i, j in combinations(range(count), 2) if j - i > 10}
-    assert len(set().union(*letter_sets(letters(range(count), different)).values())) == count - 10
+    assert len(set().union(*letter_sets(assign_letters(range(count), different)).values())) == count - 10

@@ -9,9 +9,9 @@ import pytest
 
 from initbench.analysis.baseline import compare_to_baseline, find_row, letter_display
 from initbench.analysis.stats.mean_difference import Method
-from initbench.analysis.tables import Table, tables
+from initbench.analysis.tables import Table, build_tables
 from initbench.render.compare.display_options import View
-from initbench.render.compare_tables import rendered
+from initbench.render.compare_tables import render_comparison
 from tests.analysis.stored_runs import stored
 
 METRIC = "test_accuracy"
@@ -24,7 +24,7 @@ def table_of(rows: dict[str, list[float]], apart: frozenset[str] = frozenset()) 
         for name, values in rows.items()
         for seed, value in enumerate(values)
     ]
-    (table,) = tables(runs)
+    (table,) = build_tables(runs)
     return table
 
 
@@ -60,7 +60,7 @@ def test_a_column_is_of_one_test() -> None:
     for table, methods in ((together, {Method.PAIRED, Method.SIGN}), (mixed, {Method.TOO_FEW_SHARED})):
         baseline = find_row(table, "a")
         assert baseline is not None
-        found = {one.found.method for one in compare_to_baseline(table, baseline, METRIC).values()}
+        found = {one.difference.method for one in compare_to_baseline(table, baseline, METRIC).values()}
         assert found <= methods | {Method.WELCH, Method.PERMUTATION} and len(found) == 1
 
 
@@ -68,8 +68,8 @@ def test_a_column_is_of_one_test() -> None:
 def test_no_letters_stand_beside_a_verdict(view: View) -> None:
     rows = {name: [0.5 + i / 50 + s / 100 for s in range(4)] for i, name in enumerate("abcd")}
     found = [table_of(rows)]
-    assert "share a letter" in rendered(found, view)
-    held = rendered(found, replace(view, baseline="a"))
+    assert "share a letter" in render_comparison(found, view)
+    held = render_comparison(found, replace(view, baseline="a"))
     assert "share a letter" not in held and "letters" not in held.lower().replace("no letters", "")
 
 
@@ -81,7 +81,7 @@ def test_a_pivot_says_over_which_cells_its_letters_run() -> None:
         for config in [{"model": {"depth": depth, "norm": "none"}, "train": {"lr": lr}}]
     ]
     view = View(metrics=(METRIC,))
-    text = " ".join(rendered(tables(runs, by=("model.depth", "train.lr")), view).split())
+    text = " ".join(render_comparison(build_tables(runs, by=("model.depth", "train.lr")), view).split())
     assert "Cells that share a letter, in any row and column" in text
     assert "all pairs of the 3 cells with two runs and more (3 pairs)" in text
 
@@ -91,11 +91,13 @@ def test_baseline_in_other_table_is_named() -> None:
         config = {"train": {"lr": 0.1, "steps": steps}}
         return [stored(name, seed, test=0.5 + seed / 100, arm=name, config=config) for seed in range(3)]
 
-    found, plain = tables([*runs("a", 20), *runs("b", 40)]), View(baseline="b")
+    found, plain = build_tables([*runs("a", 20), *runs("b", 40)]), View(baseline="b")
     for view in (plain, replace(plain, metrics=(METRIC,)), replace(plain, format="latex")):
-        text = rendered(found, view)
+        text = render_comparison(found, view)
         assert "b is alone in its table (40 steps): nothing could be held against it." in text
         assert "a stands in another table (20 steps) than b: not held against it." in text
-    more = rendered(tables([*runs("a", 20), *runs("c", 20), *runs("b", 40), *runs("d", 40)]), plain)
+    more = render_comparison(
+        build_tables([*runs("a", 20), *runs("c", 20), *runs("b", 40), *runs("d", 40)]), plain
+    )
     assert "2 rows stand in another table (20 steps) than b" in more and "alone" not in more
-    assert "stands in another" not in rendered(tables([*runs("a", 40), *runs("b", 40)]), plain)
+    assert "stands in another" not in render_comparison(build_tables([*runs("a", 40), *runs("b", 40)]), plain)

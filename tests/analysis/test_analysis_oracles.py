@@ -11,12 +11,12 @@ from fractions import Fraction
 import mpmath
 import pytest
 
-from initbench.analysis.stats.confidence_intervals import interval, rate_interval
+from initbench.analysis.stats.confidence_intervals import mean_interval, rate_interval
 from initbench.analysis.stats.fisher import fisher
-from initbench.analysis.stats.mean_difference import Method, difference, hedges_correction
+from initbench.analysis.stats.mean_difference import Method, compare_means, hedges_correction
 from initbench.analysis.stats.multiple_comparisons import holm
 from initbench.analysis.stats.power import t_power
-from initbench.analysis.stats.summary import geometric, summarise
+from initbench.analysis.stats.summary import summarise, summarise_geometric
 
 CASES = 125
 """Of each of the eight kinds."""
@@ -71,7 +71,7 @@ def arm(values: Sequence[float]) -> dict[int, float | None]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_mean_deviation_and_interval_are_those_of_exact_arithmetic(kind: str) -> None:
     for values, _ in cases(kind):
-        summary, between = summarise(values), interval(values)
+        summary, between = summarise(values), mean_interval(values)
         assert summary.n == len(values)
         if len(values) == 1:
             assert (summary.mean, summary.std, between) == (values[0], None, None)
@@ -102,7 +102,7 @@ def _welch(left: Sequence[float], right: Sequence[float]) -> tuple[mpmath.mpf, m
 @pytest.mark.parametrize("kind", KINDS)
 def test_welch_is_that_of_exact_arithmetic(kind: str) -> None:
     for left, right in cases(kind):
-        said = difference(arm(left), arm(right))
+        said = compare_means(arm(left), arm(right))
         if min(len(left), len(right)) < 2:
             assert (said.method, said.p, said.interval) == (Method.NOT_ENOUGH_SEEDS, None, None)
             continue
@@ -126,7 +126,7 @@ def test_welch_is_that_of_statsmodels(kind: str) -> None:
         if exact_moments(left)[1] + exact_moments(right)[1] == 0:
             continue
         twin = CompareMeans(DescrStatsW(left), DescrStatsW(right))
-        said = difference(arm(left), arm(right))
+        said = compare_means(arm(left), arm(right))
         assert said.interval is not None
         low, high = twin.tconfint_diff(alpha=0.05, usevar="unequal")
         assert (said.interval.low, said.interval.high) == pytest.approx((low, high), rel=1e-9, abs=1e-9)
@@ -141,13 +141,13 @@ def test_pairs_and_effect_sizes_are_those_of_pingouin(kind: str) -> None:
     for left, right in shared[:25]:
         if exact_moments([a - b for a, b in zip(left, right, strict=True)])[1] == 0:
             continue
-        said = difference(arm(left), arm(right), paired=True)
+        said = compare_means(arm(left), arm(right), paired=True)
         twin = pingouin.ttest(left, right, paired=True).iloc[0]
         assert said.method is Method.PAIRED and said.interval is not None
         assert said.p == pytest.approx(float(twin.filter(like="p").iloc[0]), rel=1e-6)
         between = twin["CI95"] if "CI95" in twin else twin["CI95%"]
         assert (said.interval.low, said.interval.high) == pytest.approx(tuple(between), abs=0.0051)
-        unpaired = difference(arm(left), arm(right))
+        unpaired = compare_means(arm(left), arm(right))
         if unpaired.effect_size is not None:
             cohen = pingouin.compute_effsize(left, right, eftype="cohen")
             wanted = hedges_correction(2.0 * len(left) - 2.0) * cohen
@@ -157,10 +157,12 @@ def test_pairs_and_effect_sizes_are_those_of_pingouin(kind: str) -> None:
 def test_ratios_are_differences_of_logarithms() -> None:
     for left, right in cases("normal"):
         a, b = ([math.exp(value) for value in values] for values in (left, right))
-        ratio, plain = difference(arm(a), arm(b), scale="log"), difference(arm(left), arm(right))
+        ratio, plain = compare_means(arm(a), arm(b), scale="log"), compare_means(arm(left), arm(right))
         assert ratio.p == pytest.approx(plain.p, rel=1e-9)
         assert ratio.difference == pytest.approx(math.exp(plain.difference or 0.0), rel=1e-12)
-        assert geometric(a).mean == pytest.approx(float(mpmath.exp(exact_moments(left)[0])), rel=1e-12)
+        assert summarise_geometric(a).mean == pytest.approx(
+            float(mpmath.exp(exact_moments(left)[0])), rel=1e-12
+        )
 
 
 def test_holm_is_that_of_statsmodels(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from initbench.analysis.stats.mean_difference import difference
+from initbench.analysis.stats.mean_difference import compare_means
 from initbench.analysis.stats.power import MAX_SEEDS, SeedsNeeded, seeds_needed, t_power
 from initbench.errors import UsageError
 
@@ -77,7 +77,7 @@ def test_it_is_the_fewest_that_suffice(
         return
 
     def reached(n: int) -> float:
-        if difference(arm(*a), arm(*b), paired=paired).method == "paired t":
+        if compare_means(arm(*a), arm(*b), paired=paired).method == "paired t":
             differences = [x - y for x, y in zip(a, b, strict=False)]
             delta, df = abs(np.mean(differences)) * math.sqrt(n) / np.std(differences, ddof=1), n - 1.0
         else:
@@ -140,7 +140,7 @@ def test_that_many_seeds_do_reach_the_power_and_fewer_do_not(std_b: float, paire
             x, y = x + y, y
         hits = 0
         for own, other in zip(x.tolist(), y.tolist(), strict=True):
-            p = difference(arm(*own), arm(*other), paired=paired).p
+            p = compare_means(arm(*own), arm(*other), paired=paired).p
             assert p is not None
             hits += p < 0.05
         return hits / replications

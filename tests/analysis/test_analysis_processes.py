@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from initbench.analysis.load_runs import read_facts
+from initbench.analysis.load_runs import load_run_summaries
 from initbench.analysis.run_summary import RunSummary
 from initbench.errors import StoreError, UsageError
 from initbench.store import index
@@ -145,7 +145,7 @@ def check_whole(run: RunSummary) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(index, "SETTLED", 0.02)  # or nothing in this test would live long enough
+    monkeypatch.setattr(index, "SETTLED_SECONDS", 0.02)  # or nothing in this test would live long enough
     return tmp_path / "runs"
 
 
@@ -164,13 +164,13 @@ def test_a_reader_sees_whole_runs_or_unfinished_ones(root: Path) -> None:
         )
         for _ in until(enough):
             live.clear()
-            found = read_facts(Store(root), [])
+            found = load_run_summaries(Store(root), [])
             for run in found:
                 check_whole(run)
             assert len({run.run_id for run in found}) == len(found)
             statuses |= {run.status for run in found}
             from_index += len({run.run_id for run in found} - set(live))
-    last = read_facts(Store(root), [])
+    last = load_run_summaries(Store(root), [])
     assert [run.run_id for run in last] == Store(root).find([])
 
 
@@ -179,7 +179,7 @@ def test_a_run_that_is_rerun_again_and_again_is_there_at_every_look(root: Path) 
     seen = set()
     with writers(root, rerun, 1) as until:
         for _ in until(lambda _: len(seen) > 20):
-            (run,) = read_facts(Store(root), [])
+            (run,) = load_run_summaries(Store(root), [])
             check_whole(run)
             assert run.is_finished
             seen.add(run.final["val_accuracy"])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from initbench.analysis.stats.fisher import RateDifference, RateMethod, fisher, rate_difference
+from initbench.analysis.stats.fisher import RateDifference, RateMethod, compare_rates, fisher
 
 counts = st.integers(1, 40).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 Runs = dict[int, bool]
@@ -39,7 +39,7 @@ def test_large_counts_stay_exact() -> None:
 @settings(deadline=None)
 @given(runs, runs)
 def test_without_pairs_all_runs_count(a: Runs, b: Runs) -> None:
-    found = rate_difference(a, b)
+    found = compare_rates(a, b)
     k_a, k_b = sum(a.values()), sum(b.values())
     assert found.difference == pytest.approx(k_a / len(a) - k_b / len(b))
     assert found.p == fisher(k_a, len(a), k_b, len(b))
@@ -48,8 +48,8 @@ def test_without_pairs_all_runs_count(a: Runs, b: Runs) -> None:
 
 def test_an_arm_without_runs_has_no_rate() -> None:
     a = dict.fromkeys(range(4), True)
-    assert rate_difference({}, a) == RateDifference(None, None, 0, 4, RateMethod.NO_RUNS)
-    assert rate_difference({0: None}, a) == rate_difference({}, a)
+    assert compare_rates({}, a) == RateDifference(None, None, 0, 4, RateMethod.NO_RUNS)
+    assert compare_rates({0: None}, a) == compare_rates({}, a)
 
 
 def test_pairs_that_diverge_together_make_the_test_more_cautious() -> None:
@@ -60,7 +60,7 @@ def test_pairs_that_diverge_together_make_the_test_more_cautious() -> None:
         shared = [chance.random() < 0.5 for _ in range(6)]
         own = [[x if chance.random() < 0.5 else chance.random() < 0.5 for x in shared] for _ in range(2)]
         a, b = (dict(enumerate(one)) for one in own)
-        rejected += (rate_difference(a, b).p or 0.0) < 0.05
+        rejected += (compare_rates(a, b).p or 0.0) < 0.05
     assert rejected / 2000 < 0.05
 
 

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 
 import initbench
 from initbench.analysis import load_runs
-from initbench.analysis.load_runs import decoded, encoded, read_facts, version
+from initbench.analysis.load_runs import decode_summary, encode_summary, index_version, load_run_summaries
 from initbench.analysis.run_summary import LAYER_STATISTICS, RunSummary, summarise_run
 from initbench.store import index as index_module
-from initbench.store.index import Index, IndexEntry, stamp_of
-from initbench.store.locks import acquire
+from initbench.store.index import Index, IndexEntry, fingerprint_of
+from initbench.store.locks import acquire_lock
 from initbench.store.store import Store
 
 RECORD: dict[str, Any] = {
@@ -80,7 +80,7 @@ def write(store: Store, name: str, seed: int, *, value: float = 1.0, ending: str
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """Three finished runs, one that diverged and two that did not come to their end."""
-    monkeypatch.setattr(index_module, "SETTLED", -1.0)
+    monkeypatch.setattr(index_module, "SETTLED_SECONDS", -1.0)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     store = Store(tmp_path / "runs")
     for seed in range(2):
@@ -94,7 +94,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 @pytest.fixture
 def indexed(store: Store) -> Store:
-    read_facts(store, [])
+    load_run_summaries(store, [])
     assert (store.root / INDEX).is_file()
     return store
 
@@ -111,7 +111,7 @@ def live(store: Store, patterns: list[str]) -> list[str]:
 def check(store: Store, *patterns: str) -> None:
     """Once as things are, and once more with what that has left."""
     for _ in range(2):
-        assert same(read_facts(store, list(patterns))) == live(store, list(patterns))
+        assert same(load_run_summaries(store, list(patterns))) == live(store, list(patterns))
 
 
 @pytest.fixture
@@ -132,17 +132,17 @@ UNFINISHED = ["tanh-s2-abc", "gelu-s0-abc"]
 
 
 def test_a_finished_run_is_read_once_and_an_unfinished_one_every_time(store: Store, reads: list[str]) -> None:
-    first = read_facts(store, [])
+    first = load_run_summaries(store, [])
     assert len(first) == len(reads) == 6
     reads.clear()
     written = (store.root / INDEX).stat().st_ino
-    assert same(read_facts(store, [])) == same(first)
+    assert same(load_run_summaries(store, [])) == same(first)
     assert sorted(reads) == sorted(UNFINISHED)  # oldest first, but both may be of one millisecond
     assert (store.root / INDEX).stat().st_ino == written, "nothing new, nothing written"
 
 
 def test_only_what_a_pattern_names_is_read(store: Store, reads: list[str]) -> None:
-    assert [one.run_id for one in read_facts(store, ["relu"])] == ["relu-s0-abc", "relu-s1-abc"]
+    assert [one.run_id for one in load_run_summaries(store, ["relu"])] == ["relu-s0-abc", "relu-s1-abc"]
     assert reads == ["relu-s0-abc", "relu-s1-abc"]
     check(store, "tanh-s1*", "relu")
     assert reads.count("tanh-s1-abc") == 1
@@ -156,7 +156,7 @@ def test_the_answer_is_that_of_the_files(store: Store) -> None:
 
 
 def test_an_empty_store_is_left_as_it_is(tmp_path: Path) -> None:
-    assert read_facts(Store(tmp_path / "none"), []) == []
+    assert load_run_summaries(Store(tmp_path / "none"), []) == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -196,7 +196,7 @@ facts = st.builds(
 @settings(deadline=None)
 @given(facts)
 def test_any_facts_come_back_as_they_were(one: RunSummary) -> None:
-    assert same([decoded(encoded(one))]) == same([one])
+    assert same([decode_summary(encode_summary(one))]) == same([one])
 
 
 def garbage(path: Path) -> None:
@@ -214,7 +214,7 @@ def of_another_schema(path: Path) -> None:
 
 
 def of_other_code(path: Path) -> None:
-    path.write_bytes(path.read_bytes().replace(version().encode(), b"0" * 16))
+    path.write_bytes(path.read_bytes().replace(index_version().encode(), b"0" * 16))
 
 
 def a_directory(path: Path) -> None:
@@ -235,12 +235,12 @@ def a_loop(path: Path) -> None:
 def lies(path: Path) -> None:
     """Frames that are whole, for documents that no encoder has written."""
     root = path.parent
-    index = Index(root, "compare", version())
+    index = Index(root, "compare", index_version())
     documents = (b"", b"\n\n", b"{}\n[]\n", b"[]\n[{}, 9, {}, []]\n", b'{}\n[{}, 0, {}, ["x"]]\n' + b"\0" * 8)
     names = ("relu-s0-abc", "relu-s1-abc", "tanh-s0-abc", "tanh-s1-abc", "../runs")
     made = []
     for name, document in zip(names, documents, strict=True):
-        stamp = stamp_of(root, name)
+        stamp = fingerprint_of(root, name)
         assert stamp is not None
         made.append(IndexEntry(name, stamp.digest, "2020", "relu", document))
     index.update(made, [])
@@ -266,7 +266,7 @@ def test_a_damaged_index_is_as_good_as_none(damage: Callable[[Path], object], in
 
 def test_whole_entries_that_make_no_sense_are_read_live(indexed: Store, reads: list[str]) -> None:
     lies(indexed.root / INDEX)
-    found = read_facts(indexed, [])
+    found = load_run_summaries(indexed, [])
     assert sorted(same(found)) == sorted(live(indexed, []))
     check(indexed)
 
@@ -277,7 +277,7 @@ def test_an_index_cut_off_anywhere(indexed: Store, stride: int) -> None:
     content, expected = path.read_bytes(), live(indexed, [])
     for size in [*range(0, len(content), stride), len(content) - 1]:
         path.write_bytes(content[:size])
-        assert same(read_facts(indexed, [])) == expected, size
+        assert same(load_run_summaries(indexed, [])) == expected, size
         assert len(path.read_bytes()) == len(content), "it is whole again"
 
 
@@ -289,7 +289,7 @@ def test_a_bit_that_flipped_anywhere(indexed: Store, flips: int) -> None:
         changed = bytearray(content)
         changed[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
         path.write_bytes(changed)
-        assert same(read_facts(indexed, [])) == expected
+        assert same(load_run_summaries(indexed, [])) == expected
 
 
 CALLS = ("open", "write", "fsync", "replace", "unlink", "scandir", "listdir")
@@ -356,15 +356,15 @@ def test_a_write_that_fails_anywhere(before: str, code: int | None, broken: bool
         patch, count = struck(at, code, broken=broken)
         try:
             if code is None:
-                status = in_child(lambda: read_facts(indexed, []))
+                status = in_child(lambda: load_run_summaries(indexed, []))
                 ended = os.WIFEXITED(status)
                 assert not ended or os.WEXITSTATUS(status) == 0
             else:
-                assert same(read_facts(indexed, [])) == expected
+                assert same(load_run_summaries(indexed, [])) == expected
                 ended = count[0] < at
         finally:
             patch.undo()
-        assert same(read_facts(indexed, [])) == expected
+        assert same(load_run_summaries(indexed, [])) == expected
         assert not list(indexed.root.glob("*.tmp")) + list(indexed.root.glob(".*.tmp"))
         if ended:
             assert at > 4
@@ -381,7 +381,7 @@ def test_a_store_that_cannot_be_written_is_read(
 
 
 def test_while_another_process_writes_the_index_nobody_waits(store: Store) -> None:
-    held = acquire(store.root / ".compare.index.lock")
+    held = acquire_lock(store.root / ".compare.index.lock")
     assert held is not None
     check(store)
     assert not (store.root / INDEX).exists()
@@ -396,21 +396,21 @@ def test_two_that_write_at_once_lose_nothing(store: Store, reads: list[str]) -> 
 
     def read_with_another(self: Store, run_id: str) -> object:
         if between:
-            read_facts(Store(self.root), [between.pop()])
+            load_run_summaries(Store(self.root), [between.pop()])
         return plain(self, run_id)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Store, "read_or_mark_damaged", read_with_another)
-        read_facts(store, ["relu"])
+        load_run_summaries(store, ["relu"])
     reads.clear()
-    read_facts(store, [])
+    load_run_summaries(store, [])
     assert sorted(reads) == sorted(UNFINISHED)  # oldest first, but both may be of one millisecond
 
 
 def test_a_rerun_is_seen(indexed: Store) -> None:
     write(indexed, "relu", 0, value=2.0)
     check(indexed)
-    (found,) = read_facts(indexed, ["relu-s0"])
+    (found,) = load_run_summaries(indexed, ["relu-s0"])
     assert found.final["val_accuracy"] == 2.0 / 3
 
 
@@ -432,7 +432,7 @@ def test_a_run_that_is_removed_between_two_looks_is_left_out(
 
     with monkeypatch.context() as patch:
         patch.setattr(Store, "find", find)
-        found = read_facts(store, [])
+        found = load_run_summaries(store, [])
     assert [one.run_id for one in found if one.experiment == "relu"] == ["relu-s1-abc"]
 
 
@@ -460,7 +460,7 @@ def test_a_run_that_changed_is_read_anew(
 ) -> None:
     reads.clear()
     change(indexed.root / "relu-s0-abc")
-    (found,) = read_facts(indexed, ["relu-s0"])
+    (found,) = load_run_summaries(indexed, ["relu-s0"])
     assert found.status == status
     assert reads == ["relu-s0-abc"]
     check(indexed)
@@ -472,7 +472,7 @@ def test_what_cannot_be_read_is_damaged_and_the_others_are_compared(indexed: Sto
     (indexed.root / INDEX).unlink()
     for _ in range(2):
         reads.clear()
-        found = {one.run_id: one for one in read_facts(indexed, [])}
+        found = {one.run_id: one for one in load_run_summaries(indexed, [])}
         damaged = found.pop("relu-s1-abc")
         assert (damaged.status, damaged.seed, damaged.layers) == ("damaged", 1, {})
         assert damaged.error is not None and damaged.error.startswith(f"{path} is damaged: ")
@@ -485,7 +485,7 @@ def test_a_run_that_ended_a_moment_ago_is_not_indexed_yet(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It could change again within one tick of the file system's clock, and nobody could tell."""
-    monkeypatch.setattr(index_module, "SETTLED", 60.0)
+    monkeypatch.setattr(index_module, "SETTLED_SECONDS", 60.0)
     check(store)
     assert not (store.root / INDEX).exists()
 
@@ -495,11 +495,11 @@ def test_a_running_run_is_read_live_and_then_indexed(indexed: Store, reads: list
         check(indexed)
         run.append_snapshot(snapshot("init", 5.0))
         check(indexed)
-        assert read_facts(indexed, ["new"])[0].status == "running"
+        assert load_run_summaries(indexed, ["new"])[0].status == "running"
         run.finish({})
     check(indexed)
     reads.clear()
-    assert read_facts(indexed, ["new"])[0].status == "finished"
+    assert load_run_summaries(indexed, ["new"])[0].status == "finished"
     assert reads == []
 
 
@@ -511,15 +511,15 @@ def test_ls_rm_and_recovery_leave_it_alone(indexed: Store, initbench: Callable[.
     assert "compare" not in initbench("ls", "--runs-dir", fresh.root).out
     assert (indexed.root / INDEX).read_bytes() == content
     assert initbench("rm", "*", "--yes", "--runs-dir", fresh.root).code == 0
-    assert read_facts(fresh, []) == []
+    assert load_run_summaries(fresh, []) == []
 
 
 def test_the_version_is_that_of_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "initbench"
     shutil.copytree(Path(initbench.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    before = version()
+    before = index_version()
     monkeypatch.setattr(initbench, "__file__", str(package / "__init__.py"))
-    assert version() == before
+    assert index_version() == before
     seen = {before}
     for name in (
         "analysis/run_summary.py",
@@ -529,17 +529,17 @@ def test_the_version_is_that_of_the_code(tmp_path: Path, monkeypatch: pytest.Mon
     ):
         with (package / name).open("a") as file:
             file.write("# changed\n")
-        seen.add(version())
+        seen.add(index_version())
     assert len(seen) == 5
 
 
 def test_reading_that_takes_long_is_announced_once(
     store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    read_facts(store, ["tanh"])
+    load_run_summaries(store, ["tanh"])
     assert capsys.readouterr() == ("", "")
     monkeypatch.setattr(load_runs, "PATIENCE", 0.0)
-    read_facts(store, [])
+    load_run_summaries(store, [])
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith("reading 4 runs that are not in the index: about ")

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from initbench.analysis.gates.expression import Quantity
-from initbench.analysis.gates.parser import parse
-from initbench.analysis.gates.run_values import value_of
-from initbench.analysis.load_runs import decoded, encoded
+from initbench.analysis.gates.parser import parse_gate
+from initbench.analysis.gates.run_values import quantity_value
+from initbench.analysis.load_runs import decode_summary, encode_summary
 from initbench.analysis.metrics import METRICS
 from initbench.analysis.run_summary import RunSummary, summarise_run
 from initbench.store.store import StoredRun
@@ -57,8 +57,8 @@ def facts(*shifts: dict[str, Any], kinds: dict[str, float] | None = None) -> Run
 
 
 def of(run: RunSummary, text: str) -> float | None:
-    [quantity] = [node for node in parse(f"{text} > 0").walk() if isinstance(node, Quantity)]
-    return value_of(quantity, run, None)
+    [quantity] = [node for node in parse_gate(f"{text} > 0").walk() if isinstance(node, Quantity)]
+    return quantity_value(quantity, run, None)
 
 
 RUN = facts(shifted(1, 0.0, 0.1, 0.2), shifted(11, 0.0, 0.3, 0.6, drift=5.0), kinds=KINDS)
@@ -107,4 +107,4 @@ def test_nets_without_have_none() -> None:
 
 @pytest.mark.parametrize("run", [RUN, facts(), facts(shifted(1, 0.0))])
 def test_the_index_gives_them_back(run: RunSummary) -> None:
-    assert decoded(encoded(run)).as_data() == run.as_data()
+    assert decode_summary(encode_summary(run)).as_data() == run.as_data()

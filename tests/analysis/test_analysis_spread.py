@@ -18,8 +18,8 @@ HERE = os.getpid()
 
 @pytest.fixture(autouse=True)
 def several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process_map, "MANY", 1)
-    monkeypatch.setattr(process_map, "_cores", lambda: 2)
+    monkeypatch.setattr(process_map, "MIN_PARALLEL_ITEMS", 1)
+    monkeypatch.setattr(process_map, "_available_cores", lambda: 2)
     monkeypatch.setattr(process_map, "_may_fork", lambda: True)
 
 
@@ -92,10 +92,10 @@ def test_read_facts_over_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     from test_analysis_read import live, same, write
 
-    from initbench.analysis.load_runs import read_facts
+    from initbench.analysis.load_runs import load_run_summaries
     from initbench.store.store import Store
 
     store = Store(tmp_path / "runs")
     for seed in range(60):
         write(store, "relu", seed)
-    assert same(read_facts(store, [])) == live(store, [])
+    assert same(load_run_summaries(store, [])) == live(store, [])

@@ -9,7 +9,7 @@ import pytest
 from stored_runs import stored
 
 from initbench.analysis.baseline import find_row
-from initbench.analysis.tables import tables
+from initbench.analysis.tables import build_tables
 
 
 def test_variants_of_one_name_are_rows_named_by_what_differs() -> None:
@@ -20,7 +20,7 @@ def test_variants_of_one_name_are_rows_named_by_what_differs() -> None:
         stored("a", 0, arm="q", config={**deep, "notes": "other notes"}),
         stored("b", 0, arm="r", config=deep),
     ]
-    (table,) = tables(runs)
+    (table,) = build_tables(runs)
     keys = [row.key for row in table.rows]
     assert {"experiment": "a", "variant": {"model.depth": 4}} in keys
     assert {"experiment": "a", "variant": {"model.depth": 8}} in keys
@@ -33,7 +33,7 @@ def test_another_code_or_torch_is_a_variant_too() -> None:
         stored(arm="p", identity={"torch": "2.1", "code": "aa"}),
         stored(arm="q", identity={"torch": "2.2", "code": "aa"}),
     ]
-    variants = [row.key["variant"] for row in tables(runs)[0].rows]
+    variants = [row.key["variant"] for row in build_tables(runs)[0].rows]
     assert sorted(variant["with.torch"] for variant in variants) == ["2.1", "2.2"]
     assert all(variant.keys() == {"with.torch"} for variant in variants)
 
@@ -67,7 +67,7 @@ def test_a_component_is_a_name_however_it_is_written(
     first: dict[str, Any], second: dict[str, Any], expected: list[dict[str, Any]]
 ) -> None:
     runs = [stored(arm="p", config={"model": first}), stored(arm="q", config={"model": second})]
-    found = [row.key.get("variant", {}) for row in tables(runs)[0].rows]
+    found = [row.key.get("variant", {}) for row in build_tables(runs)[0].rows]
     assert sorted(found, key=repr) == sorted(expected, key=repr)
 
 
@@ -76,7 +76,7 @@ def test_the_data_set_is_a_component_too() -> None:
         stored(arm="p", config={"data": {"name": "mnist", "fallback": "digits"}}),
         stored(arm="q", config={"data": {"name": "digits"}}),
     ]
-    found = [row.key["variant"] for row in tables(runs)[0].rows]
+    found = [row.key["variant"] for row in build_tables(runs)[0].rows]
     assert {"data": "mnist"} in found, "what would have stood in changes nothing that was computed"
     assert {"data": "digits"} in found
 
@@ -88,7 +88,7 @@ def test_a_stand_in_of_an_earlier_version_is_named_as_the_set_that_was_used() ->
         stored(arm="p", config=fallen_back, dataset_requested="mnist"),
         stored(arm="p", config={"data": {"name": "digits"}}),
     ]
-    (table,) = tables(runs, by=["data"])
+    (table,) = build_tables(runs, by=["data"])
     assert [row.key for row in table.rows] == [{"data": "digits"}]
     assert [row.group.repeats for row in table.rows] == [1], "one training, told of twice"
 
@@ -128,7 +128,7 @@ def test_rows_of_two_versions_are_told_apart_by_version_and_date(
         replace(stored(arm=f"arm{i}", identity={"code": f"{i}a" * 5}), version=version, created=created)
         for i, (version, created) in enumerate(states)
     ]
-    (table,) = tables(runs)
+    (table,) = build_tables(runs)
     assert sorted(row.label for row in table.rows) == [f"a ({words})" for words in expected]
     for i, words in enumerate(expected):
         by_hash = find_row(table, f"a with.code={f'{i}a' * 5}")
@@ -147,7 +147,7 @@ def test_days_of_several_runs_are_a_span_and_other_keys_stay() -> None:
         replace(stored("a", i, arm=identity["code"], identity=identity), version="1.0", created=time)
         for i, (time, identity) in enumerate(zip(times, identities, strict=True))
     ]
-    (table,) = tables(runs)
+    (table,) = build_tables(runs)
     assert sorted(row.label for row in table.rows) == [
         "a with.torch=2 (initbench 1.0, runs of 2026-12-02)",
         "a with.torch=2.1 (initbench 1.0, runs of 2026-11-28 to 2026-11-30)",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from initbench.analysis.gates import expression
 from initbench.analysis.gates.expression import GateNode
-from initbench.analysis.gates.parser import ALIASES, DEEPEST, LONGEST, parse
+from initbench.analysis.gates.parser import ALIASES, DEEPEST, LONGEST, parse_gate
 from initbench.analysis.metrics import METRICS
 from initbench.analysis.run_summary import LAYER_STATISTICS, PROBED
 from initbench.errors import UsageError
@@ -24,24 +24,24 @@ def metric(name: str, row: str | None = None, *, earlier: bool = False) -> expre
 
 def test_a_metric_of_every_row():
     found = expression.Comparison(metric("final_val_accuracy"), "<", expression.Number(0.95))
-    assert parse("final_val_accuracy < 0.95") == found
-    assert parse("final_val_accuracy<95%") == found
-    assert parse("  final_val_accuracy\n<\t95 %") == found
+    assert parse_gate("final_val_accuracy < 0.95") == found
+    assert parse_gate("final_val_accuracy<95%") == found
+    assert parse_gate("  final_val_accuracy\n<\t95 %") == found
 
 
 def test_two_rows():
-    found = parse("relu_kaiming.final_val_accuracy <= relu_xavier.final_val_accuracy")
+    found = parse_gate("relu_kaiming.final_val_accuracy <= relu_xavier.final_val_accuracy")
     sides = metric("final_val_accuracy", "relu_kaiming"), metric("final_val_accuracy", "relu_xavier")
     assert found == expression.Comparison(sides[0], "<=", sides[1])
 
 
 def test_a_layer():
     row = expression.RowName("relu_misprint")
-    found = parse("relu_misprint.layer[-1].act_std@init > 10")
+    found = parse_gate("relu_misprint.layer[-1].act_std@init > 10")
     assert found == expression.Comparison(
         expression.LayerStatistic(row, -1, "act_std", "init"), ">", expression.Number(10.0)
     )
-    assert parse("relu_misprint.layer[ −1 ].std@init > 10") == found
+    assert parse_gate("relu_misprint.layer[ −1 ].std@init > 10") == found
 
 
 @pytest.mark.parametrize(
@@ -65,12 +65,12 @@ def test_a_layer():
     ],
 )
 def test_names_of_rows(text: str, row: str | None, earlier: bool):
-    assert parse(f"{text} < 1").children[0] == metric("test_accuracy", row, earlier=earlier)
+    assert parse_gate(f"{text} < 1").children[0] == metric("test_accuracy", row, earlier=earlier)
 
 
 @pytest.mark.parametrize("alias", ALIASES)
 def test_short_names_of_statistics(alias: str):
-    assert parse(f"slope({alias}@end) < 1") == parse(f"slope({ALIASES[alias]}@end) < 1")
+    assert parse_gate(f"slope({alias}@end) < 1") == parse_gate(f"slope({ALIASES[alias]}@end) < 1")
 
 
 @pytest.mark.parametrize(
@@ -86,15 +86,15 @@ def test_short_names_of_statistics(alias: str):
     ],
 )
 def test_precedence(text: str, same: str):
-    assert parse(f"test_accuracy < {text}") == parse(f"test_accuracy < {same}")
+    assert parse_gate(f"test_accuracy < {text}") == parse_gate(f"test_accuracy < {same}")
 
 
 def test_a_minus_without_blanks_before_a_number():
-    assert parse("a.test_accuracy-0.01 < 1") == parse("a.test_accuracy - 0.01 < 1")
+    assert parse_gate("a.test_accuracy-0.01 < 1") == parse_gate("a.test_accuracy - 0.01 < 1")
 
 
 def test_a_chain_is_every_link():
-    found = parse("0.8 < test_accuracy <= 1.2")
+    found = parse_gate("0.8 < test_accuracy <= 1.2")
     left = expression.Comparison(expression.Number(0.8), "<", metric("test_accuracy"))
     right = expression.Comparison(metric("test_accuracy"), "<=", expression.Number(1.2))
     assert found == expression.And((left, right))
@@ -109,29 +109,29 @@ def test_a_chain_is_every_link():
 )
 def test_what_cannot_be_meant_is_refused(text: str, said: str):
     with pytest.raises(UsageError, match=re.escape(said)):
-        parse(text)
-    parse("final_train_loss < 95")
+        parse_gate(text)
+    parse_gate("final_train_loss < 95")
 
 
 def test_near():
     found = expression.Approx(metric("test_accuracy", "a"), metric("test_accuracy", "b"), 0.01)
-    assert parse("a.test_accuracy ≈ b.test_accuracy within 1 %") == found
-    assert parse("a.test_accuracy ~= b.test_accuracy within 0.01") == found
+    assert parse_gate("a.test_accuracy ≈ b.test_accuracy within 1 %") == found
+    assert parse_gate("a.test_accuracy ~= b.test_accuracy within 0.01") == found
 
 
 def test_and_binds_tighter_than_or_and_not_tightest():
     a, b, c = (f"test_accuracy < {i}" for i in range(3))
-    assert parse(f"{a} or {b} and {c}") == parse(f"{a} or ({b} and {c})")
-    assert parse(f"not {a} and {b}") == parse(f"(not {a}) and {b}")
-    assert parse(f"(({a}))") == parse(a)
-    assert parse("not ((test_accuracy) < 1)") == expression.Not(parse("test_accuracy < 1"))
+    assert parse_gate(f"{a} or {b} and {c}") == parse_gate(f"{a} or ({b} and {c})")
+    assert parse_gate(f"not {a} and {b}") == parse_gate(f"(not {a}) and {b}")
+    assert parse_gate(f"(({a}))") == parse_gate(a)
+    assert parse_gate("not ((test_accuracy) < 1)") == expression.Not(parse_gate("test_accuracy < 1"))
 
 
 def test_aggregates_steps_and_slopes():
     inner = expression.Binary("*", metric("test_accuracy"), expression.Number(2.0))
-    assert parse("min(test_accuracy * 2) < 1").children[0] == expression.Aggregate(inner, "min")
-    assert parse("a.steps_to(90 %) > 5").children[0] == expression.StepsTo(expression.RowName("a"), 0.9)
-    assert parse("abs(slope(q@init)) > 5").children[0] == expression.Function(
+    assert parse_gate("min(test_accuracy * 2) < 1").children[0] == expression.Aggregate(inner, "min")
+    assert parse_gate("a.steps_to(90 %) > 5").children[0] == expression.StepsTo(expression.RowName("a"), 0.9)
+    assert parse_gate("abs(slope(q@init)) > 5").children[0] == expression.Function(
         expression.LayerAggregate(EVERY, "slope", "q", "init"), "abs"
     )
 
@@ -176,7 +176,7 @@ def test_aggregates_steps_and_slopes():
 )
 def test_mistakes_name_their_column(text: str, column: int, problem: str):
     with pytest.raises(UsageError) as caught:
-        parse(text)
+        parse_gate(text)
     first, _, pointer = str(caught.value).splitlines()
     assert first.startswith(f"--fail-if: column {column}: ")
     assert problem in first
@@ -185,14 +185,14 @@ def test_mistakes_name_their_column(text: str, column: int, problem: str):
 
 def test_a_long_gate_is_cut_around_the_column():
     with pytest.raises(UsageError) as caught:
-        parse(" + ".join(["test_accuracy"] * 50) + " § 1 < 2" + " " * 200)
+        parse_gate(" + ".join(["test_accuracy"] * 50) + " § 1 < 2" + " " * 200)
     _, line, pointer = str(caught.value).splitlines()
     assert len(line) < 110 and line[len(pointer) - 1] == "§"
 
 
 def test_a_gate_has_an_end():
     with pytest.raises(UsageError, match=f"at most {LONGEST} characters"):
-        parse("test_accuracy < 1" + " " * LONGEST)
+        parse_gate("test_accuracy < 1" + " " * LONGEST)
 
 
 numbers = st.floats(0.0, 1e300).map(expression.Number)
@@ -241,7 +241,7 @@ conditions = st.recursive(
 @given(conditions.filter(lambda node: node.depth < DEEPEST and len(str(node)) < LONGEST))
 @settings(deadline=None)
 def test_what_is_printed_is_read_as_the_same(condition: GateNode):
-    assert parse(str(condition)) == condition
+    assert parse_gate(str(condition)) == condition
 
 
 PIECES = [
@@ -284,6 +284,6 @@ PIECES += ["divergence_rate", "mean", "std", "/", "==", "\n", "é", "²", "٣"]
 @settings(deadline=None, max_examples=300)
 def test_junk_is_a_usage_error(text: str):
     try:
-        assert isinstance(parse(text), GateNode)
+        assert isinstance(parse_gate(text), GateNode)
     except UsageError as error:
         assert str(error).startswith("--fail-if: ")

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from initbench.analysis.gates.evaluate import GateResult, GateState, judge, read_gates
+from initbench.analysis.gates.evaluate import GateResult, GateState, evaluate_gates, read_gates
 from initbench.analysis.regression.reference import ReferenceRuns
 from initbench.analysis.run_summary import RunSummary
-from initbench.analysis.tables import tables
+from initbench.analysis.tables import build_tables
 from initbench.errors import UsageError
 from tests.analysis.test_gates_verdicts import arm
 
@@ -19,8 +19,8 @@ OTHER = arm("elsewhere", [0.5, 0.51], dataset="mnist")
 
 
 def judged(text: str, runs=(*A, *B), before=None, by=()) -> GateResult:
-    earlier = None if before is None else ReferenceRuns(tables(before, by=by))
-    (found,) = judge(read_gates([text]), tables(runs, by=by), earlier=earlier)
+    earlier = None if before is None else ReferenceRuns(build_tables(before, by=by))
+    (found,) = evaluate_gates(read_gates([text]), build_tables(runs, by=by), reference=earlier)
     return found
 
 

@@ -10,10 +10,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from initbench.analysis.gates.evaluate import ComparisonResult, GateResult, GateState, judge, read_gates
+from initbench.analysis.gates.evaluate import (
+    ComparisonResult,
+    GateResult,
+    GateState,
+    evaluate_gates,
+    read_gates,
+)
 from initbench.analysis.run_summary import RunSummary
-from initbench.analysis.tables import tables
-from initbench.render.gate_tables import case_lines, sentence
+from initbench.analysis.tables import build_tables
+from initbench.render.gate_tables import case_lines, comparison_sentence
 from tests.analysis.stored_runs import stored
 
 TRIGGERED, CLEAR, UNDECIDED = GateState.TRIGGERED, GateState.CLEAR, GateState.UNDECIDED
@@ -28,7 +34,9 @@ def arm(name: str, values: list[float | None], **given: Any) -> list[RunSummary]
 
 
 def verdict(text: str, *arms: list[RunSummary], confidence: float = 0.95) -> GateResult:
-    (found,) = judge(read_gates([text]), tables(run for one in arms for run in one), confidence)
+    (found,) = evaluate_gates(
+        read_gates([text]), build_tables(run for one in arms for run in one), confidence
+    )
     return found
 
 
@@ -85,11 +93,11 @@ def test_the_border_of_each_verdict(gate: str, state: GateState):
 
 
 def test_the_numbers_of_a_verdict():
-    found = part(verdict("test_accuracy < 0.95", arm("a", VALUES))).found
+    found = part(verdict("test_accuracy < 0.95", arm("a", VALUES))).estimate
     assert found.difference == pytest.approx(MEAN - 0.95)
     assert (found.low, found.high) == pytest.approx((LOW - 0.95, HIGH - 0.95))
     assert found.n == (3,) and found.missing == 0
-    said = sentence(part(verdict("test_accuracy < 0.95", arm("a", VALUES))))
+    said = comparison_sentence(part(verdict("test_accuracy < 0.95", arm("a", VALUES))))
     assert said == "test_accuracy = 0.93, 95 % interval 0.8404 to 1.02, n = 3 (t): only part of it < 0.95"
 
 
@@ -118,7 +126,7 @@ def test_shared_seeds_are_pairs():
     judgement = verdict("a.test_accuracy < b.test_accuracy", a, b)
     assert judgement.state == TRIGGERED
     reach = stats.t.ppf(0.975, 2) * 0.01 / math.sqrt(3)
-    found = part(judgement).found
+    found = part(judgement).estimate
     assert found.method == "paired t" and found.n == (3,)
     assert (found.low, found.high) == pytest.approx((-0.11 - reach, -0.11 + reach))
     assert verdict(f"b.test_accuracy - a.test_accuracy > {0.11 - reach - A_BIT}", a, b).state == TRIGGERED
@@ -128,7 +136,7 @@ def test_shared_seeds_are_pairs():
 def test_other_seeds_are_welch():
     a = arm("a", [0.5, 0.7, 0.9])
     b = [replace(run, seed=run.seed + 10) for run in arm("b", [0.6, 0.82, 1.01])]
-    found = part(verdict("a.test_accuracy < 2 * b.test_accuracy", a, b)).found
+    found = part(verdict("a.test_accuracy < 2 * b.test_accuracy", a, b)).estimate
     left = [run.final["test_accuracy"] for run in a]
     right = [2 * run.final["test_accuracy"] for run in b]
     expected = stats.ttest_ind(left, right, equal_var=False).confidence_interval(0.95)
@@ -138,17 +146,17 @@ def test_other_seeds_are_welch():
 
 def test_other_batches_are_welch():
     a, b = arm("a", [0.5, 0.7, 0.9]), arm("b", [0.6, 0.82, 1.01], config={"data": {"val_fraction": 0.2}})
-    assert part(verdict("a.test_accuracy < b.test_accuracy", a, b)).found.method == "Welch t"
+    assert part(verdict("a.test_accuracy < b.test_accuracy", a, b)).estimate.method == "Welch t"
 
 
 def test_quotients_of_rows_are_taken_seed_by_seed():
     a, b = arm("a", [0.4, 0.8, 0.9]), arm("b", [0.2, 0.401, 0.45])
     found = part(verdict("a.test_accuracy / b.test_accuracy > 1.9", a, b))
-    assert found.state == TRIGGERED and found.found.difference == pytest.approx(0.1, rel=0.02)
+    assert found.state == TRIGGERED and found.estimate.difference == pytest.approx(0.1, rel=0.02)
     apart = [replace(run, seed=run.seed + 10) for run in b]
     refused = part(verdict("a.test_accuracy / b.test_accuracy > 1.9", a, apart))
     assert refused.state == UNDECIDED
-    assert "enough seeds in common are compared by their sum or difference alone" in refused.found.problem
+    assert "enough seeds in common are compared by their sum or difference alone" in refused.estimate.problem
 
 
 def test_three_rows_need_shared_seeds():
@@ -156,15 +164,17 @@ def test_three_rows_need_shared_seeds():
         arm(name, values) for name, values in {"a": [0.1, 0.2], "b": [0.2, 0.31], "c": [0.4, 0.5]}.items()
     ]
     gate = "a.test_accuracy + b.test_accuracy < 2 * c.test_accuracy"
-    assert part(verdict(gate, *arms)).found.method == "paired t"
+    assert part(verdict(gate, *arms)).estimate.method == "paired t"
     apart = [replace(run, seed=run.seed + 10) for run in arms[2]]
-    assert "enough seeds in common" in part(verdict(gate, *arms[:2], apart)).found.problem
+    assert "enough seeds in common" in part(verdict(gate, *arms[:2], apart)).estimate.problem
 
 
 def test_one_seed_decides_nothing():
     found = part(verdict("test_accuracy < 0.99", arm("a", [0.5])))
     assert found.state == UNDECIDED
-    assert sentence(found) == "test_accuracy = 0.5, n = 1: one run has no interval: train more seeds"
+    assert (
+        comparison_sentence(found) == "test_accuracy = 0.5, n = 1: one run has no interval: train more seeds"
+    )
     assert (
         part(verdict("a.test_accuracy < b.test_accuracy", arm("a", [0.1]), arm("b", [0.9]))).state
         == UNDECIDED
@@ -188,8 +198,10 @@ def test_aggregates_are_numbers_of_these_runs():
     a = arm("a", [0.5, 0.6, 0.9, None])
     for gate in ("min(test_accuracy) == 0.5", "max(test_accuracy) == 0.9", "mean(divergence_rate) == 25 %"):
         assert verdict(gate, a).state == TRIGGERED
-    assert part(verdict("mean(test_accuracy) < 1", a)).found.difference == pytest.approx(2.0 / 3 - 1)
-    assert sentence(part(verdict("min(test_accuracy) < 0.4", a))).endswith("of these very runs: it does not")
+    assert part(verdict("mean(test_accuracy) < 1", a)).estimate.difference == pytest.approx(2.0 / 3 - 1)
+    assert comparison_sentence(part(verdict("min(test_accuracy) < 0.4", a))).endswith(
+        "of these very runs: it does not"
+    )
     assert verdict("test_accuracy - mean(a.test_accuracy) < 9", a, arm("b", [0.1, 0.2])).state == TRIGGERED
 
 
@@ -204,22 +216,24 @@ def test_what_all_runs_have_alike_is_decided_exactly():
         "a.test_accuracy == b.test_accuracy": TRIGGERED,
     }.items():
         assert verdict(gate, a, arm("b", [0.5, 0.5])).state == state
-    assert "the same in all runs: all of it == 0.5" in sentence(part(verdict("test_accuracy == 0.5", a)))
+    assert "the same in all runs: all of it == 0.5" in comparison_sentence(
+        part(verdict("test_accuracy == 0.5", a))
+    )
 
 
 def test_diverged_runs_are_counted_and_left_out():
     found = part(verdict("test_accuracy < 0.95", arm("a", [*VALUES, None, None])))
-    assert found.found.n == (3,) and found.found.missing == 2
-    assert (found.found.low, found.found.high) == pytest.approx((LOW - 0.95, HIGH - 0.95))
-    assert "n = 3, 2 runs without a value" in sentence(found)
+    assert found.estimate.n == (3,) and found.estimate.missing == 2
+    assert (found.estimate.low, found.estimate.high) == pytest.approx((LOW - 0.95, HIGH - 0.95))
+    assert "n = 3, 2 runs without a value" in comparison_sentence(found)
     nothing = part(verdict("test_accuracy < 0.95", arm("a", [None, None])))
     assert nothing.state == UNDECIDED
-    assert nothing.found.problem == "no run has it: 2 of 2 diverged"
+    assert nothing.estimate.problem == "no run has it: 2 of 2 diverged"
 
 
 def test_a_pair_that_lacks_a_value_is_left_out():
     a, b = arm("a", [0.1, 0.2, 0.3]), arm("b", [0.5, None, 0.6])
-    found = part(verdict("a.test_accuracy < b.test_accuracy", a, b)).found
+    found = part(verdict("a.test_accuracy < b.test_accuracy", a, b)).estimate
     assert found.n == (2,) and found.missing == 1 and found.method == "paired t"
 
 
@@ -228,7 +242,7 @@ def test_values_that_are_no_numbers_decide_nothing(broken: float):
     a = arm("a", [0.5, 0.6, 0.7])
     a[1].final["test_accuracy"] = broken
     found = part(verdict("test_accuracy < 9", a))
-    assert found.state == UNDECIDED and found.found.problem
+    assert found.state == UNDECIDED and found.estimate.problem
     assert verdict("0 / 0 * test_accuracy < 9", arm("a", [0.5, 0.6])).state == UNDECIDED
     assert verdict("1e300 * 1e300 * test_accuracy - test_accuracy * 1e300 * 1e300 < 9", a).state == UNDECIDED
     assert verdict("mean(test_accuracy) / 0 < 9", arm("a", [0.5, 0.6])).state == UNDECIDED
@@ -256,7 +270,7 @@ def test_two_rates_of_divergence_by_an_exact_test():
         assert verdict("b.divergence_rate < a.divergence_rate", a, b).state == state
     apart = [replace(run, seed=run.seed + 10) for run in b]
     found = part(verdict("a.divergence_rate > b.divergence_rate", a, apart))
-    assert found.state == TRIGGERED and "Fisher" in found.found.method
+    assert found.state == TRIGGERED and "Fisher" in found.estimate.method
 
 
 def test_the_same_difference_in_all_pairs_is_judged_by_its_sign():
@@ -282,7 +296,7 @@ def test_one_run_against_several_has_the_difference_of_both_means():
     a, b = arm("a", [0.5]), arm("b", [0.7, 0.72, 0.74])
     found = part(verdict("a.test_accuracy < b.test_accuracy", a, b))
     assert found.state == UNDECIDED
-    assert found.found.difference is None or found.found.difference == pytest.approx(-0.22)
+    assert found.estimate.difference is None or found.estimate.difference == pytest.approx(-0.22)
 
 
 def test_scales_are_compared_with_limits_by_their_ratio():
@@ -291,9 +305,9 @@ def test_scales_are_compared_with_limits_by_their_ratio():
     found = part(verdict("a.layer[-1].act_std@init > 0.5", a))
     logs = [math.log(10.0 ** (1 + i) / 0.5) for i in range(3)]
     expected = stats.t.interval(0.95, 2, np.mean(logs), stats.sem(logs))
-    assert (found.found.low, found.found.high) == pytest.approx(expected)
+    assert (found.estimate.low, found.estimate.high) == pytest.approx(expected)
     zero = [stored("a", i, std=(1.0, 1.0, 0.0 if i else 1.0)) for i in range(3)]
-    assert not part(verdict("a.layer[-1].act_std@init < 0.5", zero)).found.is_ratio
+    assert not part(verdict("a.layer[-1].act_std@init < 0.5", zero)).estimate.is_ratio
 
 
 def test_geometric_means_are_compared_by_their_ratio():
@@ -305,7 +319,9 @@ def test_geometric_means_are_compared_by_their_ratio():
     assert verdict(f"grad_ratio_init < {2 * reach - 1e-6}", a).state == UNDECIDED
     assert verdict(f"grad_ratio_init ≈ 2 within {reach - 1 + 1e-6}", a).state == TRIGGERED
     assert verdict(f"grad_ratio_init ≈ 2 within {reach - 1 - 1e-6}", a).state == UNDECIDED
-    assert "grad_ratio_init = 2, 95 % interval" in sentence(part(verdict("grad_ratio_init < 9", a)))
+    assert "grad_ratio_init = 2, 95 % interval" in comparison_sentence(
+        part(verdict("grad_ratio_init < 9", a))
+    )
 
 
 def test_a_target_that_no_run_reaches_is_further_than_any_step():
@@ -317,7 +333,7 @@ def test_a_target_that_no_run_reaches_is_further_than_any_step():
     assert verdict("a.steps_to(50 %) < a.steps_to(60 %)", a, b).state == UNDECIDED
     mixed = [stored("a", 0, accuracies=(0.1, 0.2, 0.3)), stored("a", 1, accuracies=(0.1, 0.2, 0.6))]
     found = part(verdict("steps_to(50 %) > 5", mixed))
-    assert found.state == UNDECIDED and found.found.problem.startswith("1 of 2 runs never get there")
+    assert found.state == UNDECIDED and found.estimate.problem.startswith("1 of 2 runs never get there")
 
 
 def test_layers_and_slopes():
@@ -361,8 +377,8 @@ def test_four_rows_on_two_kinds_of_batches_are_two_independent_differences():
     found = part(verdict("a.test_accuracy - b.test_accuracy > c.test_accuracy - d.test_accuracy", a, b, c, d))
     first, second = np.array([0.1, 0.09, 0.12]), np.array([0.05, 0.08, 0.02])
     expected = stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
-    assert (found.found.low, found.found.high) == pytest.approx((expected.low, expected.high))
-    assert found.found.n == (3, 3) and found.found.method == "Welch t"
+    assert (found.estimate.low, found.estimate.high) == pytest.approx((expected.low, expected.high))
+    assert found.estimate.n == (3, 3) and found.estimate.method == "Welch t"
 
 
 def test_three_independent_parts_have_satterthwaites_interval():
@@ -375,7 +391,7 @@ def test_three_independent_parts_have_satterthwaites_interval():
     df = sum(shares) ** 2 / sum(v**2 / (len(term) - 1) for v, term in zip(shares, terms, strict=True))
     reach = stats.t.ppf(0.975, df) * math.sqrt(sum(shares))
     middle = sum(term.mean() for term in terms)
-    assert (found.found.low, found.found.high) == pytest.approx((middle - reach, middle + reach))
+    assert (found.estimate.low, found.estimate.high) == pytest.approx((middle - reach, middle + reach))
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import pytest
 
 from initbench.components.activation import ACTIVATIONS
 from initbench.components.norm import NORMS
-from initbench.render.catalog import kinds
+from initbench.render.catalog import catalog_kinds
 
-WORDS = [kind.word for kind in kinds()]
+WORDS = [kind.word for kind in catalog_kinds()]
 
 
 def strict(text: str):
@@ -24,7 +24,7 @@ def test_catalog_lists_every_entry_on_a_line_of_its_own(initbench) -> None:
     said = initbench("catalog")
     assert (said.code, said.err) == (0, "")
     lines = said.out.splitlines()
-    for kind in kinds():
+    for kind in catalog_kinds():
         assert any(line.startswith(kind.title) for line in lines)
         for entry in kind.entries:
             summary = getattr(entry, "summary", None) or entry.meaning
@@ -35,7 +35,7 @@ def test_catalog_lists_every_entry_on_a_line_of_its_own(initbench) -> None:
 @pytest.mark.parametrize("word", WORDS)
 def test_catalog_of_one_kind(initbench, word: str) -> None:
     document = strict(initbench("catalog", word, "--json").out)
-    (kind,) = (kind for kind in kinds() if kind.word == word)
+    (kind,) = (kind for kind in catalog_kinds() if kind.word == word)
     assert document.pop("schema") == "initbench.catalog/1"
     assert {key: [row["name"] for row in rows] for key, rows in document.items()} == {
         word: [entry.name for entry in kind.entries]
@@ -103,7 +103,7 @@ def test_explain_shows_all_that_share_a_name(initbench) -> None:
     assert one["entries"][0]["overrides"] == [["train.schedule=constant"]]
 
 
-@pytest.mark.parametrize("kind", kinds(), ids=WORDS)
+@pytest.mark.parametrize("kind", catalog_kinds(), ids=WORDS)
 def test_everything_can_be_explained(initbench, kind) -> None:
     for entry in kind.entries:
         name = f"{kind.word}/{entry.name}"

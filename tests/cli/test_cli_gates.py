@@ -10,7 +10,7 @@ import pytest
 
 from initbench.analysis.run_summary import RunSummary
 from initbench.analysis.selection import Selection
-from initbench.analysis.tables import tables
+from initbench.analysis.tables import build_tables
 from initbench.cli.gate_options import GateOptions, GateReport, check_gates, gate_options, print_verdicts
 from initbench.errors import UsageError
 from initbench.store.store import Store
@@ -31,12 +31,12 @@ class Chosen(Selection):
 
     runs = RUNS
 
-    def earlier_runs(self, root: Path) -> list[RunSummary]:
-        return RUNS if root.name == "before" else super().earlier_runs(root)
+    def reference_runs(self, root: Path) -> list[RunSummary]:
+        return RUNS if root.name == "before" else super().reference_runs(root)
 
 
 def checked(given: GateOptions) -> GateReport:
-    verdicts = check_gates(given, Chosen(Store(Path("runs"))), tables(RUNS))
+    verdicts = check_gates(given, Chosen(Store(Path("runs"))), build_tables(RUNS))
     print_verdicts(verdicts)
     return verdicts
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from initbench.analysis.metrics import METRICS, metric_named
+from initbench.analysis.metrics import METRICS, resolve_metric_name
 from initbench.render.compare import formatting
 from tests.cli.test_cli_compare import put
 
@@ -26,7 +26,7 @@ def runs(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", METRICS)
 def test_a_metric_is_named_by_its_heading(name: str) -> None:
     for target in (None, 0.867):
-        assert metric_named(formatting.heading(METRICS[name], target)) == name
+        assert resolve_metric_name(formatting.metric_heading(METRICS[name], target)) == name
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_metric_is_named_by_its_heading(name: str) -> None:
     ],
 )
 def test_other_words_for_a_metric(word: str, name: str | None) -> None:
-    assert metric_named(word) == name
+    assert resolve_metric_name(word) == name
 
 
 @pytest.mark.parametrize(

@@ -367,7 +367,7 @@ def swept(runs: Path, *stored: str, seeds: range = range(3)) -> None:
     """Store runs of some experiments of a sweep that lists relu and tanh."""
     for name in stored:
         put(runs, f"nets.{name}", seeds)
-    sweep_index.add(
+    sweep_index.add_points(
         runs,
         "nets",
         {

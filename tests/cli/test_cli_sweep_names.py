@@ -33,7 +33,7 @@ def swept(tmp_path: Path) -> Path:
         }
         for name in ("relu", "tanh")
     }
-    sweep_index.add(runs, "nets", points)
+    sweep_index.add_points(runs, "nets", points)
     return runs
 
 

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from slices import pairwise_fast
 
 from initbench.components.activation import ACTIVATIONS, bound
-from initbench.config.loading import load, to_yaml
+from initbench.config.loading import load_config, to_yaml
 from initbench.config.schema import ExperimentConfig
 from initbench.models.build import build
 from initbench.models.init_weights import InitOptions
@@ -46,7 +46,7 @@ def test_config_goes_through_yaml_and_back(activation, tmp_path, make_config):
     assert config.model.activation == activation.options
     path = tmp_path / "config.yaml"
     path.write_text(to_yaml(config))
-    again = load(path, [], ExperimentConfig)
+    again = load_config(path, [], ExperimentConfig)
     assert again == config
     assert type(again.model.activation) is type(activation.options)
 

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from initbench.components.init_scheme import INITS
 from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import DataSource
-from initbench.data.locate import resolve
+from initbench.data.locate import resolve_dataset
 from initbench.data.preprocessing import preprocess
 from initbench.registry_choice import options_model
 from initbench.train.network_builder import build_networks
@@ -72,7 +72,7 @@ def test_training_steps_at_depth_four_are_finite(make_config, name, tmp_path):
     """Two plain steps of SGD on digits, small enough that not even `ones` leaves float32."""
     experiment = config(make_config, name)
     source = DataSource(root=tmp_path, offline=True)
-    data = preprocess(resolve(experiment.data, source), experiment.data, torch.device("cpu"))
+    data = preprocess(resolve_dataset(experiment.data, source), experiment.data, torch.device("cpu"))
     (network,) = build_networks(experiment, data, seeds=[0])
     x, y = data.train.x[:64], data.train.y[:64]
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)

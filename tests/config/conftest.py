@@ -8,7 +8,7 @@ import pytest
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from initbench.config.loading import load
+from initbench.config.loading import load_config
 from initbench.errors import ConfigError
 from initbench.registry import Options, Registry, RegistryEntry, Section
 from initbench.registry_choice import Choice, default_choice
@@ -86,7 +86,7 @@ def told(tmp_path, monkeypatch, config_model):
     def lines(text, *overrides):
         (tmp_path / "f.yaml").write_text(text, encoding="utf-8")
         with pytest.raises(ConfigError) as caught:
-            load("f.yaml", overrides, config_model)
+            load_config("f.yaml", overrides, config_model)
         return str(caught.value).splitlines()
 
     return lines

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from initbench.components.norm import NORMS
-from initbench.config.loading import load, to_yaml
+from initbench.config.loading import load_config, to_yaml
 from initbench.config.schema import ExperimentConfig, TrainOptions
 from initbench.errors import ConfigError
 from initbench.registry_choice import default_choice
@@ -38,11 +38,11 @@ class TestOneForm:
         config = ExperimentConfig.model_validate({"name": "a", "train": train})
         assert ExperimentConfig.model_validate(config.resolved()) == config
         (tmp_path / "a.yaml").write_text(to_yaml(config), encoding="utf-8")
-        assert load(tmp_path / "a.yaml", [], ExperimentConfig) == config
+        assert load_config(tmp_path / "a.yaml", [], ExperimentConfig) == config
 
     def test_an_override_changes_steps_into_epochs(self, tmp_path):
         (tmp_path / "a.yaml").write_text("name: a\ntrain: {steps: 100}\n")
-        changed = load(tmp_path / "a.yaml", ["train.steps=null", "train.epochs=2"], ExperimentConfig)
+        changed = load_config(tmp_path / "a.yaml", ["train.steps=null", "train.epochs=2"], ExperimentConfig)
         assert (changed.train.steps, changed.train.epochs) == (None, 2.0)
 
     @pytest.mark.parametrize("when", [["end", "init"], ["init", "end"], ["end", "init", "end"]])
@@ -95,7 +95,7 @@ class TestKeysThatDoNotGoTogether:
     def test_a_budget_given_twice_is_told_beside_other_faults(self, tmp_path):
         (tmp_path / "a.yaml").write_text("name: a\ntrain: {steps: 5, epochs: 1, lr: x}\n")
         with pytest.raises(ConfigError) as caught:
-            load(tmp_path / "a.yaml", [], ExperimentConfig)
+            load_config(tmp_path / "a.yaml", [], ExperimentConfig)
         assert [fault.key for fault in caught.value.issues] == ["train.epochs", "train.lr"]
 
     def test_an_initial_bias_without_biases(self):
@@ -139,7 +139,7 @@ class TestKeysThatDoNotGoTogether:
             "train: {lr: x, optimizer: {momentum: 2}}\nprobe: {when: [start]}\nzzz: 1\n"
         )
         with pytest.raises(ConfigError) as caught:
-            load(tmp_path / "a.yaml", ["init.gain=0"], ExperimentConfig)
+            load_config(tmp_path / "a.yaml", ["init.gain=0"], ExperimentConfig)
         assert [fault.key for fault in caught.value.issues] == [
             "kind",
             "name",

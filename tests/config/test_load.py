@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from initbench.config.loading import load, load_all, to_yaml
+from initbench.config.loading import load_all, load_config, to_yaml
 from initbench.errors import ConfigError
 
 GOOD = "name: a\nmodel: {family: mlp, depth: 3}\n"
@@ -62,7 +62,7 @@ def test_an_unreadable_file_says_why(tmp_path, monkeypatch, config_model):
 
     monkeypatch.setattr("pathlib.Path.open", refuse)
     with pytest.raises(ConfigError, match=r"^secret.yaml: cannot be read: permission denied$"):
-        load("secret.yaml", [], config_model)
+        load_config("secret.yaml", [], config_model)
 
 
 def test_standard_input_is_a_file(monkeypatch, config_model):
@@ -70,15 +70,15 @@ def test_standard_input_is_a_file(monkeypatch, config_model):
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(text)))
 
     feed(GOOD.encode())
-    assert load("-", ["notes=x"], config_model).notes == "x"
+    assert load_config("-", ["notes=x"], config_model).notes == "x"
     feed(b"\xef\xbb\xbf" + GOOD.encode() + b"zz: 1\n")
     with pytest.raises(ConfigError, match=r"^<stdin>:3:1: zz: unknown key"):
-        load("-", [], config_model)
+        load_config("-", [], config_model)
 
 
 def test_an_endless_file_is_read_to_the_limit(config_model):
     with pytest.raises(ConfigError, match="is larger than 1,048,576 bytes"):
-        load("/dev/zero", [], config_model)
+        load_config("/dev/zero", [], config_model)
 
 
 def test_files_and_overrides_make_a_config(tmp_path, config_model):
@@ -98,7 +98,7 @@ def test_the_resolved_config_is_laid_out_for_reading(tmp_path, config_model):
     (tmp_path / "a.yaml").write_text(
         GOOD + "notes: |\n  Look at φ′:\n    twice\n\n  # 1\ntrain: {lr: 1e-5, gain: auto}\n"
     )
-    config = load(tmp_path / "a.yaml", ["seeds=[1, 2]", "head=batch"], config_model)
+    config = load_config(tmp_path / "a.yaml", ["seeds=[1, 2]", "head=batch"], config_model)
     assert to_yaml(config) == (
         "name: a\n"
         "notes: |\n  Look at φ′:\n    twice\n\n  # 1\n"
@@ -156,5 +156,5 @@ def test_what_is_written_reads_back_here_and_in_yaml_1_1(tmp_path, text, number,
     config = Anything(text=text, number=number, inside=inside)
     file = tmp_path / "a.yaml"
     file.write_bytes(to_yaml(config).encode())
-    assert load(file, [], Anything) == config
+    assert load_config(file, [], Anything) == config
     assert Anything.model_validate(yaml.safe_load(file.read_bytes()), strict=True) == config

@@ -3,7 +3,7 @@
 import pytest
 
 from initbench.config.issue_messages import type_mismatch, unknown_key
-from initbench.config.loading import load, load_all
+from initbench.config.loading import load_all, load_config
 from initbench.config.registry_fields import registry_fields
 from initbench.config.schema import ExperimentConfig
 from initbench.errors import ConfigError
@@ -120,7 +120,7 @@ def test_an_alias_is_stored_under_the_name_it_stands_for(tmp_path):
     one, other = load_all([ours, theirs], [], ExperimentConfig)
     assert one == other
     assert one.identity_keys() == other.identity_keys()
-    changed = load(ours, ["model.norm=GroupNorm", "model.norm.num_groups=4"], ExperimentConfig)
+    changed = load_config(ours, ["model.norm=GroupNorm", "model.norm.num_groups=4"], ExperimentConfig)
     assert changed.resolved()["model"]["norm"]["name"] == "group"
 
 
@@ -183,7 +183,7 @@ def faults(tmp_path, text, *overrides):
     path = tmp_path / "f.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError) as caught:
-        load(path, overrides, ExperimentConfig)
+        load_config(path, overrides, ExperimentConfig)
     return "\n".join(str(fault) for fault in caught.value.issues)
 
 

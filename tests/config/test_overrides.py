@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from initbench.config.overrides import Override, apply, parse_override, split_arguments
+from initbench.config.overrides import Override, apply_overrides, parse_override, split_arguments
 from initbench.errors import ConfigError
 
 
@@ -98,7 +98,7 @@ def test_a_path_is_no_deeper_than_a_file_may_be():
 
 
 def laid(data, *texts):
-    return apply(data, [parse_override(text) for text in texts])
+    return apply_overrides(data, [parse_override(text) for text in texts])
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_overrides_are_laid_over_data(data, texts, merged):
 
 def test_the_data_and_the_override_stay_as_they_were():
     data, override = {"a": {"b": 1}}, parse_override("c={d: 1}")
-    merged = apply(data, [override, parse_override("c.d=2"), parse_override("a.b=2")])
+    merged = apply_overrides(data, [override, parse_override("c.d=2"), parse_override("a.b=2")])
     assert merged == {"a": {"b": 2}, "c": {"d": 2}}
     assert data == {"a": {"b": 1}}
     assert override.value == {"d": 1}

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from initbench.config.loading import load
+from initbench.config.loading import load_config
 from initbench.config.schema import ExperimentConfig
 from initbench.config.template import first_config
 from initbench.study.load_lesson import load_mixed
@@ -22,7 +22,7 @@ def test_new_writes_a_config_that_is_valid_and_never_overwrites(initbench, tmp_p
     monkeypatch.chdir(tmp_path)
     said = initbench("new", "mine")
     assert (said.code, said.out) == (0, "wrote mine.yaml; start it with: initbench run mine.yaml\n")
-    config = load("mine.yaml", [], ExperimentConfig)
+    config = load_config("mine.yaml", [], ExperimentConfig)
     assert config.name == "mine"
     text = Path("mine.yaml").read_text()
     again = initbench("new", "mine")
@@ -79,7 +79,7 @@ def test_a_path_in_a_config_is_relative_to_the_config(tmp_path, monkeypatch):
 def test_where_the_data_lie_changes_no_id(tmp_path):
     write(tmp_path / "a.npz")
     (tmp_path / "c.yaml").write_text("name: c\ndata: {name: npz, path: a.npz}\n")
-    found = load(tmp_path / "c.yaml", [], ExperimentConfig)
+    found = load_config(tmp_path / "c.yaml", [], ExperimentConfig)
     assert found.data.path == str(tmp_path / "a.npz")
     assert "path" not in found.identity_keys()["data"]
 
@@ -93,7 +93,7 @@ def test_weights_beside_a_config_are_found_and_names_of_runs_are_not_taken_for_f
         ("elsewhere/w.pt", "elsewhere/w.pt"),
     ):
         (tmp_path / "c.yaml").write_text(f"name: c\ninit: {{scheme: {{name: pretrained, from: {source}}}}}\n")
-        assert load(tmp_path / "c.yaml", [], ExperimentConfig).init.scheme.source == becomes
+        assert load_config(tmp_path / "c.yaml", [], ExperimentConfig).init.scheme.source == becomes
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from initbench.config.yaml_reader import MAX_BYTES, REFUSED, parse
+from initbench.config.yaml_reader import MAX_BYTES, REFUSED, parse_yaml
 
 SCALARS = [
     ("null", None),
@@ -60,14 +60,14 @@ SCALARS = [
 
 @pytest.mark.parametrize(("written", "value"), SCALARS)
 def test_scalars_follow_yaml_1_2(written, value):
-    document = parse(f"a: {written}\n", "f.yaml")
+    document = parse_yaml(f"a: {written}\n", "f.yaml")
     assert document.faults == []
     read = document.data["a"]
     assert (read, type(read)) == (value, type(value))
 
 
 def test_nan_is_a_float():
-    assert math.isnan(parse("a: .nan", "f.yaml").data["a"])
+    assert math.isnan(parse_yaml("a: .nan", "f.yaml").data["a"])
 
 
 FAULTS = [
@@ -116,11 +116,11 @@ FAULTS = [
 
 @pytest.mark.parametrize(("text", "line"), FAULTS, ids=range(len(FAULTS)))
 def test_each_fault_has_its_place_and_words(text, line):
-    assert [str(fault) for fault in parse(text, "f.yaml").faults] == [line]
+    assert [str(fault) for fault in parse_yaml(text, "f.yaml").faults] == [line]
 
 
 def test_all_faults_are_gathered_and_the_rest_is_read():
-    document = parse("a: 010\nb: {c: 1, c: 2, d: 3}\n1: x\ne: !!int 4\n", "f.yaml")
+    document = parse_yaml("a: 010\nb: {c: 1, c: 2, d: 3}\n1: x\ne: !!int 4\n", "f.yaml")
     assert [fault.where for fault in document.faults] == [
         "f.yaml:1:4", "f.yaml:2:11", "f.yaml:3:1", "f.yaml:4:4",
     ]  # fmt: skip
@@ -129,7 +129,7 @@ def test_all_faults_are_gathered_and_the_rest_is_read():
 
 
 def test_positions_of_keys_values_and_items():
-    positions = parse("a: 1\nb:\n  c:   x\n  d: [1,\n      22]\ne:\n", "f.yaml").positions
+    positions = parse_yaml("a: 1\nb:\n  c:   x\n  d: [1,\n      22]\ne:\n", "f.yaml").positions
     assert (positions.key(("a",)), positions.value(("a",))) == ((1, 1), (1, 4))
     assert (positions.key(("b", "c")), positions.value(("b", "c"))) == ((3, 3), (3, 8))
     assert positions.value(("b",)) == (3, 3)
@@ -140,7 +140,7 @@ def test_positions_of_keys_values_and_items():
 
 
 def test_an_alias_stands_where_it_is_written_and_shares_nothing():
-    document = parse("a: &x {k: [1]}\nb: *x\n", "f.yaml")
+    document = parse_yaml("a: &x {k: [1]}\nb: *x\n", "f.yaml")
     document.data["b"]["k"].append(2)
     assert document.data["a"] == {"k": [1]}
     assert document.positions.value(("b",)) == (2, 4)
@@ -148,7 +148,7 @@ def test_an_alias_stands_where_it_is_written_and_shares_nothing():
 
 
 def test_an_anchor_may_be_named_anew():
-    assert parse("a: &x 1\nb: &x 2\nc: *x\n", "f.yaml").data["c"] == 2
+    assert parse_yaml("a: &x 1\nb: &x 2\nc: *x\n", "f.yaml").data["c"] == 2
 
 
 def test_billion_laughs_are_refused_within_a_second():
@@ -156,7 +156,7 @@ def test_billion_laughs_are_refused_within_a_second():
     lines = ["a: &a [x,x,x,x,x,x,x,x,x]"]
     lines += [f"{c}: &{c} [{','.join([f'*{b}'] * 9)}]" for b, c in pairwise(names)]
     start = time.process_time()
-    document = parse("\n".join(lines), "f.yaml")
+    document = parse_yaml("\n".join(lines), "f.yaml")
     assert time.process_time() - start < 1.0
     assert [fault.problem for fault in document.faults] == [
         "aliases expand it beyond 1,048,576 characters, the limit"
@@ -165,12 +165,12 @@ def test_billion_laughs_are_refused_within_a_second():
 
 def test_long_text_repeated_by_aliases_is_refused():
     text = "a: &a " + "x" * 200_000 + "\nb: [*a, *a, *a, *a, *a, *a]\n"
-    assert "aliases expand it" in parse(text, "f.yaml").faults[0].problem
+    assert "aliases expand it" in parse_yaml(text, "f.yaml").faults[0].problem
 
 
 def test_aliases_cannot_nest_deeper_than_the_limit():
     text = "a: &a " + "[" * 20 + "]" * 20 + "\nb: " + "[" * 20 + "*a" + "]" * 20
-    assert parse(text, "f.yaml").faults[0].problem == "is nested deeper than 32 levels, the limit"
+    assert parse_yaml(text, "f.yaml").faults[0].problem == "is nested deeper than 32 levels, the limit"
 
 
 YAML_LIKE = st.text(st.sampled_from("ab01 -:#,[]{}&*!|>'\"%@`\n\t\\.~<?=xuU_\ufeff\x85\u2028é"), max_size=60)
@@ -179,7 +179,7 @@ YAML_LIKE = st.text(st.sampled_from("ab01 -:#,[]{}&*!|>'\"%@`\n\t\\.~<?=xuU_\ufe
 @given(st.one_of(YAML_LIKE, st.text(max_size=40), st.binary(max_size=40)))
 @settings(max_examples=600, deadline=None)
 def test_any_text_gives_data_or_faults(text):
-    document = parse(text, "f.yaml")
+    document = parse_yaml(text, "f.yaml")
     assert isinstance(document.data, dict)
     assert document.readable or document.faults
     assert all(fault.where.startswith("f.yaml:") and fault.problem for fault in document.faults)
@@ -199,6 +199,6 @@ PLAIN = st.recursive(
 @settings(max_examples=150, deadline=None)
 def test_what_json_writes_is_read_alike(data):
     """JSON is a part of YAML 1.2, so it is an independent writer for this reader."""
-    document = parse(json.dumps(data), "f.yaml")
+    document = parse_yaml(json.dumps(data), "f.yaml")
     assert document.faults == []
     assert document.data == data

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from initbench.data.augment import Augment
 from initbench.data.dataset import DataOptions, DataSource, LocatedDataset, RawData
-from initbench.data.locate import ResolvedDataset, resolve
+from initbench.data.locate import ResolvedDataset, resolve_dataset
 from initbench.data.preprocessing import PreparedData, preprocess
 from initbench.errors import DataError
 from initbench.models.build import build
@@ -211,7 +211,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 
 def training(config: Any, seeds: list[int]) -> tuple[Training, PreparedData]:
     data = preprocess(
-        resolve(config.data, DataSource(root=Path("/nowhere"), offline=True)), config.data, "cpu"
+        resolve_dataset(config.data, DataSource(root=Path("/nowhere"), offline=True)), config.data, "cpu"
     )
     shape, classes = data.input_shape, data.classes
     nets = [

@@ -13,7 +13,7 @@ import torch
 from cifar_files import CLASSES, Cifar, batch, cifar10, cifar100, images, python2
 
 from initbench.data.dataset import DATASETS, DataSource, LocatedDataset, RawData, UnavailableError
-from initbench.data.locate import resolve
+from initbench.data.locate import resolve_dataset
 from initbench.data.safe_unpickle import unpickle
 from initbench.errors import DataError
 from initbench.registry_choice import default_choice
@@ -31,7 +31,7 @@ def offline(source: DataSource) -> DataSource:
 
 
 def locate(cifar: Cifar, source: DataSource) -> LocatedDataset:
-    return resolve(default_choice(DATASETS, cifar.name), source).located
+    return resolve_dataset(default_choice(DATASETS, cifar.name), source).located
 
 
 def unpack(cifar: Cifar, root: Path, **changes: bytes) -> Path:
@@ -118,7 +118,7 @@ def test_it_falls_back_only_when_told_to(cifar, offline, monkeypatch, notes):
     cifar.publish(monkeypatch, cifar.archive())
     options = default_choice(DATASETS, cifar.name)
     assert options.fallback is None
-    resolved = resolve(options.model_copy(update={"fallback": "digits"}), offline)
+    resolved = resolve_dataset(options.model_copy(update={"fallback": "digits"}), offline)
     assert (resolved.requested, resolved.located.name) == (cifar.name, "digits")
     assert len(notes) == 1
 

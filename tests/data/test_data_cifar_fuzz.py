@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from cifar_files import CLASSES, Cifar, cifar10, cifar100, python2
 
-from initbench.data.sets.cifar import MAX_UNPACKED, _load, published
+from initbench.data.sets.cifar import MAX_UNPACKED, _load, published_files
 from initbench.errors import DataError
 
 SECONDS = 5.0
@@ -116,7 +116,7 @@ def _archive(draw: random.Random, cifar: Cifar) -> tuple[bytes, dict[str, str]]:
 
 
 def _read(cifar: Cifar, path: Path, checksums: dict[str, str]) -> None:
-    files = published(cifar.name, cifar.class_name)
+    files = published_files(cifar.name, cifar.class_name)
     wanted = {name: checksums[name] for name in files.unpacked.checksums}
     _load(replace(files, unpacked=replace(files.unpacked, checksums=wanted)), {cifar.packed: path})
 

@@ -15,7 +15,7 @@ import pytest
 
 from initbench.data.dataset import UnavailableError
 from initbench.data.download import checksums as checksums_module
-from initbench.data.download.archive import obtain
+from initbench.data.download.archive import find_or_download
 from initbench.data.download.checksums import cache_folder, checksum
 from initbench.errors import DataError
 
@@ -24,7 +24,7 @@ IMAGES = "train-images-idx3-ubyte.gz"
 
 def test_found_on_disk_asks_no_mirror(archive, source, mirror, idx_files, notes, put_on_disk):
     folder = put_on_disk(source.root, idx_files)
-    paths = obtain(archive, source)
+    paths = find_or_download(archive, source)
     assert paths == {name: folder / name for name in idx_files}
     assert not mirror.probes
     assert not mirror.served
@@ -34,7 +34,7 @@ def test_found_on_disk_asks_no_mirror(archive, source, mirror, idx_files, notes,
 def test_fetches_only_what_is_missing(archive, source, mirror, idx_files, notes, put_on_disk):
     folder = put_on_disk(source.root, idx_files)
     (folder / IMAGES).unlink()
-    paths = obtain(archive, source)
+    paths = find_or_download(archive, source)
     assert mirror.served == [IMAGES]
     assert paths[IMAGES].read_bytes() == idx_files[IMAGES]
     assert len(notes) == 1
@@ -44,7 +44,7 @@ def test_fetches_only_what_is_missing(archive, source, mirror, idx_files, notes,
 def test_fetched_files_have_the_usual_mode_and_leave_no_rest(archive, source, idx_files):
     umask = os.umask(0o022)
     try:
-        paths = obtain(archive, source)
+        paths = find_or_download(archive, source)
     finally:
         os.umask(umask)
     assert {path.stat().st_mode & 0o777 for path in paths.values()} == {0o644}
@@ -55,7 +55,7 @@ def test_fetched_files_have_the_usual_mode_and_leave_no_rest(archive, source, id
 
 def test_cache_is_looked_at_after_the_root(archive, source, mirror, idx_files, put_on_disk):
     folder = put_on_disk(cache_folder(), idx_files)
-    assert obtain(archive, source)[IMAGES] == folder / IMAGES
+    assert find_or_download(archive, source)[IMAGES] == folder / IMAGES
     assert not mirror.served
 
 
@@ -64,7 +64,7 @@ def test_damaged_file_is_an_error_and_stays(place, archive, source, mirror, idx_
     root = source.root if place == "root" else cache_folder()
     folder = put_on_disk(root, {**idx_files, IMAGES: b"not it"})
     with pytest.raises(DataError) as caught:
-        obtain(archive, source)
+        find_or_download(archive, source)
     assert not isinstance(caught.value, UnavailableError)
     message = str(caught.value)
     assert str(folder / IMAGES) in message
@@ -79,7 +79,7 @@ def test_offline_never_touches_the_network(archive, source, mirror, monkeypatch)
 
     monkeypatch.setattr(requests, "get", lambda *a, **k: pytest.fail("asked the network"))
     with pytest.raises(UnavailableError, match="not asked, offline"):
-        obtain(archive, replace(source, offline=True))
+        find_or_download(archive, replace(source, offline=True))
     assert not mirror.probes
     assert not source.root.exists()
 
@@ -89,7 +89,7 @@ def test_second_mirror_serves_when_the_first_hangs_or_is_dead(
 ):
     mirrors = (hanging_mirror, dead_mirror, mirror.url)
     began = time.monotonic()
-    obtain(replace(archive, mirrors=mirrors), replace(source, reach_seconds=60.0))
+    find_or_download(replace(archive, mirrors=mirrors), replace(source, reach_seconds=60.0))
     assert time.monotonic() - began < 50.0  # it does not wait for the one that hangs
     assert sorted(mirror.served) == sorted(archive.checksums)
 
@@ -98,7 +98,7 @@ def test_hanging_mirrors_are_bounded_together(archive, source, hanging_mirror):
     mirrors = tuple(f"{hanging_mirror}{number}/" for number in range(20))
     began = time.monotonic()
     with pytest.raises(UnavailableError) as caught:
-        obtain(replace(archive, mirrors=mirrors), replace(source, reach_seconds=0.5))
+        find_or_download(replace(archive, mirrors=mirrors), replace(source, reach_seconds=0.5))
     assert 0.4 < time.monotonic() - began < 9.0  # one after the other, they would take 10 s
     for mirror in mirrors:
         assert f"{mirror}: no answer within 0.5 s" in str(caught.value) or f"{mirror}: timed out" in str(
@@ -113,7 +113,9 @@ def test_name_lookup_that_hangs_is_bounded(archive, source, monkeypatch):
     began = time.monotonic()
     try:
         with pytest.raises(UnavailableError, match=r"no answer within 0.3 s"):
-            obtain(replace(archive, mirrors=("http://mirror.invalid/",)), replace(source, reach_seconds=0.3))
+            find_or_download(
+                replace(archive, mirrors=("http://mirror.invalid/",)), replace(source, reach_seconds=0.3)
+            )
         assert time.monotonic() - began < 20.0
     finally:
         release.set()
@@ -122,16 +124,16 @@ def test_name_lookup_that_hangs_is_bounded(archive, source, monkeypatch):
 def test_wrong_bytes_from_a_mirror_are_not_kept(archive, source, mirror, idx_files):
     mirror.files[IMAGES] = b"<html>please log in</html>"
     with pytest.raises(UnavailableError, match="wrong checksum"):
-        obtain(archive, source)
+        find_or_download(archive, source)
     assert not (source.root / archive.folder / IMAGES).exists()
     mirror.files = dict(idx_files)
-    assert obtain(archive, source)[IMAGES].read_bytes() == idx_files[IMAGES]
+    assert find_or_download(archive, source)[IMAGES].read_bytes() == idx_files[IMAGES]
 
 
 def test_failure_names_every_path_and_mirror(archive, source, mirror, dead_mirror):
     mirror.files.clear()
     with pytest.raises(UnavailableError) as caught:
-        obtain(replace(archive, mirrors=(mirror.url, dead_mirror)), source)
+        find_or_download(replace(archive, mirrors=(mirror.url, dead_mirror)), source)
     message = str(caught.value)
     assert f"{mirror.url}: HTTP 404" in message
     assert f"{dead_mirror}: cannot connect" in message
@@ -145,7 +147,7 @@ def test_root_that_cannot_be_written_sends_the_download_to_the_cache(archive, so
     # Below a file nothing can be made, not even by root, for whom a mode of 0o555 means nothing.
     blocked = tmp_path / "file"
     blocked.write_bytes(b"")
-    paths = obtain(archive, replace(source, root=blocked / "root"))
+    paths = find_or_download(archive, replace(source, root=blocked / "root"))
     assert {path.parent for path in paths.values()} == {cache_folder() / "MNIST/raw"}
 
 
@@ -153,7 +155,7 @@ def test_root_that_cannot_be_written_sends_the_download_to_the_cache(archive, so
 def test_read_only_root_sends_the_download_to_the_cache(archive, source):
     source.root.mkdir()
     source.root.chmod(0o555)
-    paths = obtain(archive, source)
+    paths = find_or_download(archive, source)
     assert {path.parent for path in paths.values()} == {cache_folder() / "MNIST/raw"}
 
 
@@ -162,7 +164,7 @@ def test_nowhere_to_write_is_said(archive, source, tmp_path, monkeypatch):
     blocked.write_bytes(b"")
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked / "cache"))
     with pytest.raises(UnavailableError, match="writing to"):
-        obtain(archive, replace(source, root=blocked / "root"))
+        find_or_download(archive, replace(source, root=blocked / "root"))
 
 
 def test_two_processes_download_once(archive, source, mirror):
@@ -201,7 +203,7 @@ def test_those_who_wait_for_the_lock_download_nothing(archive, source, mirror, n
 
     paths: list[object] = []
     with FileLock(folder / ".initbench.lock"):
-        waiting = threading.Thread(target=lambda: paths.append(obtain(archive, source)))
+        waiting = threading.Thread(target=lambda: paths.append(find_or_download(archive, source)))
         waiting.start()
         while not mirror.probes:
             time.sleep(0.01)

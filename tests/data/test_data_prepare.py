@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from initbench.data.dataset import RawData
-from initbench.data.preprocessing import moments
+from initbench.data.preprocessing import mean_and_std
 from initbench.data.split import stratified_split
 from initbench.errors import DataError
 from tests.data.own_data import bundle
@@ -104,7 +104,7 @@ def test_moments_are_accurate_over_many_chunks_and_a_large_offset(per_feature):
     x = torch.randn(300_000, 3, generator=generator) + torch.tensor([0.0, 1e4, -1e4])
     x[0] = 1e5  # the value everything is shifted by may be an outlier
     axes = 0 if per_feature else None
-    mean, std = moments(x, per_feature=per_feature)
+    mean, std = mean_and_std(x, per_feature=per_feature)
     wide = x.numpy().astype(np.longdouble)
     # A running sum of 300,000 terms of 1e5 in float64, at worst, is off by 1e-11 of a term.
     np.testing.assert_allclose(mean.numpy().squeeze(), wide.mean(axis=axes).astype(float), rtol=0, atol=1e-9)

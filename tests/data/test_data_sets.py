@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from initbench.data.dataset import DATASETS, Dataset, DataSource, LocatedDataset, RawData, UnavailableError
 from initbench.data.sets import digits
 from initbench.data.sets.npz import NpzOptions
-from initbench.data.sets.torchvision_sets import MD5, published
+from initbench.data.sets.torchvision_sets import MD5, published_archive
 from initbench.errors import DataError
 from initbench.registry_choice import default_choice
 
@@ -99,7 +99,7 @@ def test_checksums_are_torchvisions():
 
     for class_name in MD5:
         known = dict(getattr(datasets, class_name).resources)
-        assert published("mnist", class_name).checksums == known
+        assert published_archive("mnist", class_name).checksums == known
 
 
 def test_a_set_on_disk_is_read_without_torchvision(tmp_path, idx_files, checksums, put_on_disk):
@@ -154,7 +154,7 @@ def load_digits() -> RawData:
 def test_digits_csv_equals_load_digits():
     csv = digits.bundled_csv()
     assert csv is not None
-    assert np.array_equal(digits.read(csv), digits.read(None))
+    assert np.array_equal(digits.read_scans(csv), digits.read_scans(None))
 
 
 def test_digits_split_is_a_partition_of_the_scans():
@@ -163,7 +163,7 @@ def test_digits_split_is_a_partition_of_the_scans():
     pixels = torch.cat([raw.x_train, raw.x_val, raw.x_test]).flatten(1) * 16
     labels = torch.cat([raw.y_train, raw.y_val, raw.y_test])
     together = torch.cat([pixels, labels[:, None]], dim=1).numpy().astype(np.uint8)
-    expected = digits.read(None)
+    expected = digits.read_scans(None)
     assert sorted(map(bytes, together)) == sorted(map(bytes, expected))
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from initbench.config.loading import load
+from initbench.config.loading import load_config
 from initbench.config.schema import ExperimentConfig
 from initbench.data import resizing
 from initbench.data.class_subset import select_classes
@@ -212,7 +212,7 @@ def test_faults_name_the_key(tmp_path, override, message):
     path = tmp_path / "a.yaml"
     path.write_text("name: a\ndata: {name: digits}\n", encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
-        load(path, [override], ExperimentConfig)
+        load_config(path, [override], ExperimentConfig)
     assert message in str(caught.value)
 
 
@@ -225,7 +225,7 @@ def test_options_are_read_from_the_command_line(tmp_path):
         "data.augment.flip=true",
         "data.augment.crop=2",
     ]
-    data = load(path, overrides, ExperimentConfig).data
+    data = load_config(path, overrides, ExperimentConfig).data
     assert (data.classes, data.resize) == ([3, 5, 7], [12, 10])
     assert data.augment is not None
     assert (data.augment.flip, data.augment.crop) == (True, 2)

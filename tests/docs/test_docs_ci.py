@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from initbench.analysis.gates.parser import ALIASES, parse
+from initbench.analysis.gates.parser import ALIASES, parse_gate
 from initbench.analysis.run_summary import LAYER_STATISTICS
 from initbench.errors import UsageError
 
@@ -29,10 +29,10 @@ def test_the_page_shows_gates():
 def test_every_gate_is_read(gate: str):
     if gate == WRONG:
         with pytest.raises(UsageError) as caught:
-            parse(gate)
+            parse_gate(gate)
         assert str(caught.value) in PAGE
     else:
-        assert parse(gate)
+        assert parse_gate(gate)
 
 
 def test_every_statistic_is_named():

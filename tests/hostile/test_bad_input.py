@@ -22,7 +22,7 @@ from initbench.components.optimizer import OPTIMIZERS
 from initbench.components.schedule import SCHEDULES
 from initbench.config.loading import load_overrides
 from initbench.config.schema import ExperimentConfig, LrFactors, ProbeOptions, TrainOptions
-from initbench.config.yaml_reader import MAX_BYTES, MAX_FAULTS, parse
+from initbench.config.yaml_reader import MAX_BYTES, MAX_FAULTS, parse_yaml
 from initbench.data.dataset import DATASETS, AugmentOptions, ShiftOptions
 from initbench.data.safe_unpickle import unpickle
 from initbench.data.sets import npz, torchvision_sets
@@ -213,7 +213,7 @@ def test_the_tables_of_bad_input_are_long() -> None:
 )
 def test_a_large_config_is_read_in_little_time(text: str) -> None:
     start = time.process_time()
-    document = parse(text, "f")
+    document = parse_yaml(text, "f")
     assert len(document.faults) <= MAX_FAULTS + 1
     if document.readable:
         with pytest.raises(ConfigError) as caught:
@@ -274,7 +274,7 @@ def test_npz_damaged_member_is_named(tmp_path: Path, kind: str, key: str) -> Non
             )
             archive.writestr(f"{name}.npy", ARRAYS[kind] if name == key else good)
     with pytest.raises(DataError, match=r"a\.npz"):
-        npz.read(path)
+        npz.read_npz(path)
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_flipped_bits_of_an_archive_are_refused_or_harmless(tmp_path: Path, meth
     for at in range(0, len(content), max(1, len(content) // 150)):
         path.write_bytes(content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :])
         try:
-            npz.read(path)
+            npz.read_npz(path)
         except DataError as error:
             assert "a.npz" in str(error)
 

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from initbench.analysis.gates.parser import parse as parse_gate
+from initbench.analysis.gates.parser import parse_gate as parse_gate
 from initbench.analysis.regression.reference_document import read_document
 from initbench.config.loading import validate_document
 from initbench.config.overrides import parse_override
 from initbench.config.schema import ExperimentConfig
-from initbench.config.yaml_reader import parse as parse_yaml
+from initbench.config.yaml_reader import parse_yaml as parse_yaml
 from initbench.data.safe_unpickle import unpickle
 from initbench.data.sets import npz, torchvision_sets
 from initbench.errors import ConfigError, InitbenchError
@@ -188,7 +188,7 @@ def _npz(draw: random.Random, place: Path) -> None:
                 archive.writestr(f"{key}.npy", _header(draw))
         if draw.random() < 0.5:
             path.write_bytes(_mutated(draw, path.read_bytes()))
-    npz.read(path)
+    npz.read_npz(path)
 
 
 PICKLE = pickle.dumps({"data": np.zeros((2, 4), np.uint8), "labels": [1, 2], "names": ("a", "b")}, protocol=2)

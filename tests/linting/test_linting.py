@@ -14,7 +14,7 @@ from torch.nn.utils import parametrizations
 
 import initbench
 from initbench import apply_init
-from initbench.diagnostics.lint_report import LintReport, lint_own
+from initbench.diagnostics.lint_report import LintReport, lint_modules
 from initbench.errors import UsageError
 from initbench.linting.rule import LINT_RULES
 from initbench.models.init_weights import InitOptions
@@ -31,7 +31,7 @@ def linted(
     for seed in range(seeds):
         torch.manual_seed(seed)
         modules.append(make())
-    return lint_own(modules, noise(16, *shape), target="net", seeds=range(seeds), declared=declared)
+    return lint_modules(modules, noise(16, *shape), target="net", seeds=range(seeds), declared=declared)
 
 
 def codes(found: LintReport) -> set[str]:

@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from initbench.components.activation import ACTIVATIONS
 from initbench.components.norm import NORMS
-from initbench.config.loading import load, to_yaml
+from initbench.config.loading import load_config, to_yaml
 from initbench.config.schema import ExperimentConfig, TrainOptions
 from initbench.errors import ConfigError
 from initbench.models.build import check
@@ -201,7 +201,7 @@ def test_options_survive_yaml(family, options, tmp_path):
     )
     path = tmp_path / "x.yaml"
     path.write_text(to_yaml(config), encoding="utf-8")
-    assert load(path, [], ExperimentConfig) == config
+    assert load_config(path, [], ExperimentConfig) == config
 
 
 def refuse_or_pass(family, shape, **options):

@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from initbench.config.loading import load
+from initbench.config.loading import load_config
 from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import DataSource
 from initbench.runner.plan import RunContext
@@ -66,7 +66,9 @@ def findings(tmp_path_factory):
         class Silent:
             planned = advanced = evaluated = ended = staticmethod(lambda *_: None)
 
-        execution = run_experiment(load(path, overrides, ExperimentConfig), place, Silent(), rerun=False)
+        execution = run_experiment(
+            load_config(path, overrides, ExperimentConfig), place, Silent(), rerun=False
+        )
         assert execution.errors == ()
         diagnosis = place.store.read(execution.run_ids[0]).record["diagnosis"]
         return {finding["code"]: finding["message"] for finding in diagnosis if finding["when"] == "init"}

@@ -7,7 +7,7 @@ import torch
 
 from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import DataSource
-from initbench.data.locate import resolve
+from initbench.data.locate import resolve_dataset
 from initbench.data.preprocessing import preprocess
 from initbench.diagnostics.survey import survey
 from initbench.models.build import build
@@ -41,7 +41,7 @@ def config_of(model, init):
 def noted(model, init):
     config = config_of(model, init)
     source = DataSource(root=None, offline=True)
-    return survey(config, preprocess(resolve(config.data, source), config.data, "cpu"))
+    return survey(config, preprocess(resolve_dataset(config.data, source), config.data, "cpu"))
 
 
 def geometric(factor, layers=8):

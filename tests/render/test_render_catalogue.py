@@ -18,8 +18,8 @@ from initbench.components.activation import ACTIVATIONS, Activation, bound
 from initbench.components.init_scheme import INITS, Scheme
 from initbench.components.norm import NORMS
 from initbench.config import examples, registry_fields
-from initbench.config.overrides import apply, parse_override
-from initbench.config.yaml_reader import parse
+from initbench.config.overrides import apply_overrides, parse_override
+from initbench.config.yaml_reader import parse_yaml
 from initbench.errors import UnknownNameError
 from initbench.models.build import build
 from initbench.models.init_weights import InitOptions
@@ -34,8 +34,8 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 SIZES = tuple(norm_diagram.SIZES[axis] for axis in "NCHW")
 GROUPS = norm_diagram.PARTS
 
-ENTRIES = [(kind, entry) for kind in catalog.kinds() for entry in kind.entries]
-PLACED = [(kind.place, entry) for kind, entry in ENTRIES if kind.place is not None]
+ENTRIES = [(kind, entry) for kind in catalog.catalog_kinds() for entry in kind.entries]
+PLACED = [(kind.field, entry) for kind, entry in ENTRIES if kind.field is not None]
 ELEMENTWISE = [entry for entry in ACTIVATIONS if entry.elementwise]
 
 
@@ -88,7 +88,7 @@ def expected(over: tuple[str, ...]) -> set[tuple[int, ...]]:
 
 
 OVER = sorted(
-    {entry.axes for entry in NORMS if norm_diagram.drawable(entry.axes)}
+    {entry.axes for entry in NORMS if norm_diagram.is_drawable(entry.axes)}
     | {
         ("H", "W"),
         ("C",),
@@ -105,12 +105,12 @@ OVER = sorted(
 @pytest.mark.parametrize("ascii_only", [False, True])
 @pytest.mark.parametrize("over", OVER, ids="-".join)
 def test_a_picture_fills_what_the_axes_say(over: tuple[str, ...], ascii_only: bool) -> None:
-    lines = norm_diagram.picture(over, ascii_only=ascii_only)
+    lines = norm_diagram.draw_diagram(over, ascii_only=ascii_only)
     assert marked(lines, "#" if ascii_only else "█") == expected(over)
     assert len(lines) == 2 + 1 + SIZES[0] * (SIZES[2] + 1)
     assert len({len(line) for line in lines[2:]}) == 1
     if ascii_only:
-        assert "\n".join([*lines, *norm_diagram.legend(over, ascii_only=True)]).isascii()
+        assert "\n".join([*lines, *norm_diagram.diagram_legend(over, ascii_only=True)]).isascii()
 
 
 @pytest.mark.parametrize(
@@ -130,13 +130,19 @@ def test_a_picture_fills_what_torch_averages(over: tuple[str, ...], norm) -> Non
     )
     (gradient,) = torch.autograd.grad(norm(x)[0, 0, 0, 0], x)
     depends = {tuple(place) for place in torch.nonzero(gradient.abs() > 1e-12).tolist()}
-    assert marked(norm_diagram.picture(over), "█") == depends
+    assert marked(norm_diagram.draw_diagram(over), "█") == depends
 
 
 @pytest.mark.parametrize("name", ["batch", "layer", "group"])
 def test_the_picture_of_a_norm(name: str) -> None:
     over = NORMS[name].axes
-    lines = [norm_diagram.sentence(over), "", *norm_diagram.picture(over), "", *norm_diagram.legend(over)]
+    lines = [
+        norm_diagram.describe_statistic(over),
+        "",
+        *norm_diagram.draw_diagram(over),
+        "",
+        *norm_diagram.diagram_legend(over),
+    ]
     assert_golden(f"norm_{name}", "\n".join(lines) + "\n")
 
 
@@ -155,13 +161,13 @@ def test_the_picture_of_a_norm(name: str) -> None:
     ],
 )
 def test_the_axes_in_words(over: tuple[str, ...], sentence: str) -> None:
-    assert norm_diagram.sentence(over) == sentence
+    assert norm_diagram.describe_statistic(over) == sentence
 
 
 def test_what_is_no_axis_of_a_batch_is_not_drawn() -> None:
-    assert not norm_diagram.drawable(())
-    assert not norm_diagram.drawable(("fan_in",))
-    assert not norm_diagram.drawable(("O", "C"))
+    assert not norm_diagram.is_drawable(())
+    assert not norm_diagram.is_drawable(("fan_in",))
+    assert not norm_diagram.is_drawable(("O", "C"))
 
 
 # --- activations
@@ -189,7 +195,7 @@ def dots(lines: list[str]) -> dict[int, list[int]]:
 def test_every_dot_lies_on_the_curve(entry: Activation, which: str) -> None:
     """Each column of dots holds the function's values over it and nothing else, to half a dot."""
     function = floats(getattr(bound(entry.name), which))
-    lines = activation_curve.plot(function, which)
+    lines = activation_curve.plot_function(function, which)
     top, bottom = float(lines[1][:7]), float(lines[-2][:7])
     height = (top - bottom) / (4 * activation_curve.HEIGHT - 1)
     columns, width = (
@@ -215,17 +221,17 @@ def _step(ys: list[float]) -> float:
 @pytest.mark.parametrize("ascii_only", [False, True])
 def test_the_curve_of_an_activation(ascii_only: bool) -> None:
     own = bound("tanh")
-    left = activation_curve.plot(floats(own.phi), "f(x)", ascii_only=ascii_only)
-    right = activation_curve.plot(floats(own.derivative), "f'(x)", ascii_only=ascii_only)
+    left = activation_curve.plot_function(floats(own.phi), "f(x)", ascii_only=ascii_only)
+    right = activation_curve.plot_function(floats(own.derivative), "f'(x)", ascii_only=ascii_only)
     text = "\n".join(activation_curve.side_by_side(left, right)) + "\n"
     assert not ascii_only or text.isascii()
     assert_golden(f"curve_tanh{'_ascii' if ascii_only else ''}", text)
 
 
 def test_a_curve_has_round_labels_and_survives_what_is_no_curve() -> None:
-    flat = activation_curve.plot(lambda xs: [0.0] * len(xs), "0")
+    flat = activation_curve.plot_function(lambda xs: [0.0] * len(xs), "0")
     assert (flat[1].split()[0], flat[-2].split()[0]) == ("1", "0")
-    steep = activation_curve.plot(lambda xs: [170.0 * x for x in xs], "170x")
+    steep = activation_curve.plot_function(lambda xs: [170.0 * x for x in xs], "170x")
     assert (steep[1].split()[0], steep[-2].split()[0]) == ("800", "-800")
 
 
@@ -268,29 +274,33 @@ def test_the_variance_shown_is_the_one_drawn(scheme: Scheme) -> None:
     squares = network.weight_layers()[1].module.get_parameter("weight").detach().double().square()
     error = float(squares.std()) / math.sqrt(squares.numel())
     assert abs(float(squares.mean()) - stated / n) <= 5 * error
-    shown = explain.document([(catalog.kind_of("inits"), scheme)])["entries"][0]["example"]
+    shown = explain.explain_document([(catalog.kind_of("inits"), scheme)])["entries"][0]["example"]
     assert shown["sigma_w2"] == pytest.approx(n * shown["variance"]) == pytest.approx(n * shown["std"] ** 2)
 
 
 def test_growth_in_closed_form() -> None:
-    kaiming = dict(catalog.growth(INITS["kaiming_normal"], 128))
+    kaiming = dict(catalog.growth_factors(INITS["kaiming_normal"], 128))
     assert kaiming["relu"] == pytest.approx(1.0, abs=1e-6)
     assert kaiming["linear"] == pytest.approx(2.0, abs=1e-6)
-    assert dict(catalog.growth(INITS["torch_default"], 128))["linear"] == pytest.approx(1 / 3, abs=1e-6)
+    assert dict(catalog.growth_factors(INITS["torch_default"], 128))["linear"] == pytest.approx(
+        1 / 3, abs=1e-6
+    )
     # crelu puts out two channels a unit: n = 2m, so σ_w² = n·2/(n + m) = 4/3, of which it keeps a half.
-    assert dict(catalog.growth(INITS["xavier_normal"], 128))["crelu"] == pytest.approx(2 / 3, abs=1e-6)
-    assert dict(catalog.growth(INITS["orthogonal"], 128)) == {}
+    assert dict(catalog.growth_factors(INITS["xavier_normal"], 128))["crelu"] == pytest.approx(
+        2 / 3, abs=1e-6
+    )
+    assert dict(catalog.growth_factors(INITS["orthogonal"], 128)) == {}
 
 
 # --- the data
 
 
 def test_every_registry_of_the_config_has_a_kind() -> None:
-    places = [kind.place for kind in catalog.kinds() if kind.place is not None]
+    places = [kind.field for kind in catalog.catalog_kinds() if kind.field is not None]
     assert {id(place.registry) for place in places} == {
         id(kind.registry) for kind in registry_fields.registry_fields()
     }
-    words = [kind.word for kind in catalog.kinds()]
+    words = [kind.word for kind in catalog.catalog_kinds()]
     assert len(set(words)) == len(words)
     assert {
         "inits",
@@ -305,7 +315,7 @@ def test_every_registry_of_the_config_has_a_kind() -> None:
 
 
 def test_each_kind_states_what_is_its_own() -> None:
-    document = catalog.document(catalog.kinds())
+    document = catalog.catalog_document(catalog.catalog_kinds())
     relu = next(row for row in document["activations"] if row["name"] == "relu")
     assert relu["gain"] == pytest.approx(math.sqrt(2), abs=1e-6)
     assert relu["kaiming_gain"] == pytest.approx(math.sqrt(2), abs=1e-12)
@@ -325,9 +335,10 @@ def test_each_kind_states_what_is_its_own() -> None:
 def test_an_entry_is_written_as_shown(kind: registry_fields.RegistryField, entry) -> None:
     """The YAML and the last override say the same, and the entry's own options accept it."""
     laid = [
-        apply({}, [parse_override(word) for word in way]) for way in examples.override_examples(kind, entry)
+        apply_overrides({}, [parse_override(word) for word in way])
+        for way in examples.override_examples(kind, entry)
     ]
-    document = parse("\n".join(examples.yaml_example(kind, entry)) + "\n", "example")
+    document = parse_yaml("\n".join(examples.yaml_example(kind, entry)) + "\n", "example")
     assert not document.faults
     assert document.data == laid[-1]
     for data in laid:
@@ -342,7 +353,7 @@ def test_an_entry_is_written_as_shown(kind: registry_fields.RegistryField, entry
 def test_shipped_configs_are_found_and_missed_quietly(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    places = {kind.word: kind.place for kind in catalog.kinds()}
+    places = {kind.word: kind.field for kind in catalog.catalog_kinds()}
     assert "configs/relu_kaiming.yaml" in examples.bundled_configs(places["inits"], "kaiming_normal")
     assert "configs/relu_kaiming.yaml" in examples.bundled_configs(places["families"], "mlp")
     assert "configs/relu_kaiming.yaml" not in examples.bundled_configs(places["inits"], "xavier_normal")
@@ -386,11 +397,11 @@ def test_an_unknown_name_gets_the_nearest(name: str, word: str | None, said: str
 @pytest.mark.parametrize(("kind", "entry"), ENTRIES, ids=named(ENTRIES))
 def test_every_entry_has_a_page_that_fits(kind: catalog.CatalogKind, entry) -> None:
     sheet = Page(100)
-    explain.explain(sheet, kind, entry, ascii_only=False)
+    explain.explain_entry(sheet, kind, entry, ascii_only=False)
     lines = [line for part in sheet.parts for line in _lines(part)]
     assert entry.name in lines[0]
     assert [line for line in lines if len(line) > 100] == []
-    assert "  initbench run FILE" in "\n".join(lines) or kind.place is None
+    assert "  initbench run FILE" in "\n".join(lines) or kind.field is None
 
 
 def _lines(part: object) -> list[str]:
@@ -402,7 +413,7 @@ def _lines(part: object) -> list[str]:
 
 
 def test_the_last_column_wraps_and_loses_no_word() -> None:
-    grid = TextTable(("a", "b"), left=("a", "b"))
+    grid = TextTable(("a", "b"), left_aligned=("a", "b"))
     sentence = "one two three four five six seven eight nine ten"
     grid.add(["name", sentence])
     wrapped = grid.wrapped(34)

@@ -12,10 +12,10 @@ from compared import FACTS, LONGER
 from rich.console import Console
 from test_render_golden import assert_golden
 
-from initbench.analysis.tables import tables
+from initbench.analysis.tables import build_tables
 from initbench.errors import UsageError
 from initbench.render.compare.display_options import View
-from initbench.render.compare_tables import print_tables, rendered
+from initbench.render.compare_tables import print_tables, render_comparison
 from initbench.render.terminal import PIPED_WIDTH, stdout_console, stdout_width
 
 BY = ("init.scheme", "model.norm")
@@ -38,7 +38,9 @@ WIDTHS = (80, 120, 200)
 
 def shown(name: str, width: int | None) -> str:
     by, view = VIEWS[name]
-    return rendered(tables(LONGER if name == "overview" else FACTS, by=by), with_width(view, width))
+    return render_comparison(
+        build_tables(LONGER if name == "overview" else FACTS, by=by), with_width(view, width)
+    )
 
 
 def with_width(view: View, width: int | None) -> View:
@@ -46,7 +48,7 @@ def with_width(view: View, width: int | None) -> View:
 
 
 def text_of(view: View, by: tuple[str, ...] = (), runs: object = FACTS) -> str:
-    return rendered(tables(runs, by=by), view)  # type: ignore[arg-type]
+    return render_comparison(build_tables(runs, by=by), view)  # type: ignore[arg-type]
 
 
 def cells_of(line: str) -> list[str]:
@@ -60,7 +62,7 @@ def test_views(name: str, width: int) -> None:
 
 
 def test_piped(capsys: pytest.CaptureFixture[str]) -> None:
-    print_tables(stdout_console(), tables(FACTS), View(width=stdout_width()))
+    print_tables(stdout_console(), build_tables(FACTS), View(width=stdout_width()))
     piped = capsys.readouterr().out
     assert_golden("compared_piped", piped)
     assert piped == text_of(View(width=PIPED_WIDTH))
@@ -172,18 +174,18 @@ def test_sorting() -> None:
 )
 def test_unknown_names_are_answered(view: View, answer: str) -> None:
     with pytest.raises(UsageError, match=re.escape(answer)):
-        rendered(tables(FACTS), view)
+        render_comparison(build_tables(FACTS), view)
 
 
 @pytest.mark.parametrize("wanted", ["table", "csv", "markdown", "latex", "json"])
 def test_names_are_checked_in_every_format(wanted: str) -> None:
     with pytest.raises(UsageError):
-        rendered(tables(FACTS), View(metrics=("nothing",), format=wanted))  # type: ignore[arg-type]
+        render_comparison(build_tables(FACTS), View(metrics=("nothing",), format=wanted))  # type: ignore[arg-type]
 
 
 def test_no_runs_is_no_table() -> None:
     for wanted in ("table", "csv", "markdown", "latex", "json"):
-        rendered([], View(format=wanted))  # type: ignore[arg-type]
+        render_comparison([], View(format=wanted))  # type: ignore[arg-type]
 
 
 def test_curves_have_a_mark_each_and_say_whom_they_leave_out() -> None:
@@ -198,7 +200,7 @@ def test_curves_have_a_mark_each_and_say_whom_they_leave_out() -> None:
 
 def test_a_console_s_width_is_used() -> None:
     console = Console(file=io.StringIO(), width=80, color_system=None)
-    print_tables(console, tables(FACTS))
+    print_tables(console, build_tables(FACTS))
     assert console.file.getvalue() == text_of(View(width=80))  # type: ignore[attr-defined]
 
 

@@ -7,17 +7,17 @@ from dataclasses import replace
 import pytest
 from compared import FACTS
 
-from initbench.analysis.tables import tables
+from initbench.analysis.tables import build_tables
 from initbench.errors import UsageError
 from initbench.render.compare.display_options import View, check_together
 from initbench.render.compare.run_counts import unattributed_runs
-from initbench.render.compare_tables import rendered
+from initbench.render.compare_tables import render_comparison
 
 
 def test_each_status_is_counted_apart() -> None:
     states = ["damaged", "failed", "crashed", "interrupted", "running", "failed"]
     runs = [replace(FACTS[0], run_id=f"x{i}", seed=10 + i, status=status) for i, status in enumerate(states)]
-    text = rendered(tables([*FACTS[:5], *runs]), View())
+    text = render_comparison(build_tables([*FACTS[:5], *runs]), View())
     said = "6 runs not finished and not counted: 1 running, 1 interrupted, 1 crashed, 2 failed, 1 damaged."
     assert said in text
 
@@ -32,7 +32,7 @@ def test_damaged_runs_without_a_row_are_named_in_every_view() -> None:
         View(aside=[said], only_changed=True),
         View(aside=[said], format="markdown"),
     ):
-        assert "1 damaged run is in no row" in rendered(tables(FACTS), view)
+        assert "1 damaged run is in no row" in render_comparison(build_tables(FACTS), view)
     many = unattributed_runs([replace(gone, run_id=f"r{i}") for i in range(9)])
     assert many == ["9 damaged runs are in no row: r0, r1, r2, r3, r4, r5 and 3 more."]
 

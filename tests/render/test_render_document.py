@@ -12,7 +12,7 @@ from jsonschema.exceptions import ValidationError
 from synthetic import COMPARED, EXPERIMENTS, run
 
 from initbench.analysis.run_summary import summarise_run
-from initbench.analysis.tables import tables
+from initbench.analysis.tables import build_tables
 from initbench.render.json_documents import compare_document, runs_document
 from initbench.store import strict_json
 
@@ -178,7 +178,7 @@ def test_a_fallback_is_in_the_document() -> None:
 
 @pytest.mark.parametrize("target", [None, 0.5, 1.0])
 def test_a_compare_document_keeps_the_contract(target: float | None) -> None:
-    document = strict(compare_document(tables(map(summarise_run, COMPARED), target=target)))
+    document = strict(compare_document(build_tables(map(summarise_run, COMPARED), target=target)))
     check(document, COMPARE_DOCUMENT)
     digits = {row["key"]["experiment"]: row for row in document["tables"][0]["rows"]}
     if target != 0.5:
@@ -191,7 +191,7 @@ def test_a_compare_document_keeps_the_contract(target: float | None) -> None:
 
 
 def test_the_spread_of_a_geometric_mean_is_named_for_what_it_is() -> None:
-    (table,) = compare_document(tables(map(summarise_run, [run(seed=0), run(seed=1)])))["tables"]
+    (table,) = compare_document(build_tables(map(summarise_run, [run(seed=0), run(seed=1)])))["tables"]
     metrics = table["rows"][0]["metrics"]
     assert metrics["grad_ratio_init"]["log_std"] == metrics["grad_ratio_init"]["std"] == 0.0
     assert [name for name, summary in metrics.items() if "log_std" in summary] == [
@@ -204,7 +204,8 @@ def test_a_table_says_which_data_it_is_on() -> None:
     stored = run()
     stored.record["identity"] = {"data": {"name": "digits", "fingerprint": "abc"}}
     assert [
-        t["fingerprint"] for t in compare_document(tables(map(summarise_run, [stored, run()])))["tables"]
+        t["fingerprint"]
+        for t in compare_document(build_tables(map(summarise_run, [stored, run()])))["tables"]
     ] == [
         None,
         "abc",

@@ -17,14 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from initbench.analysis.baseline import compare_to_baseline, interval_of, letter_display
+from initbench.analysis.baseline import compare_to_baseline, letter_display, mean_interval_of
 from initbench.analysis.metrics import METRICS
 from initbench.analysis.run_summary import RunSummary
-from initbench.analysis.tables import Table, tables
+from initbench.analysis.tables import Table, build_tables
 from initbench.errors import UsageError
 from initbench.render.compare.display_options import SUFFIXES, View, format_of
 from initbench.render.compare.markdown_latex import latex_text, markdown_text
-from initbench.render.compare_tables import rendered, save
+from initbench.render.compare_tables import render_comparison, save_comparison
 from initbench.render.json_documents import compare_document
 from initbench.render.text import one_line
 from initbench.store import strict_json
@@ -46,7 +46,7 @@ ODD = [
 
 
 def in_format(wanted: str, runs: list[RunSummary] = FACTS, by: tuple[str, ...] = (), **view: Any) -> str:
-    return rendered(tables(runs, by=by), View(format=wanted, **view))  # type: ignore[arg-type]
+    return render_comparison(build_tables(runs, by=by), View(format=wanted, **view))  # type: ignore[arg-type]
 
 
 def renamed(names: list[str]) -> list[RunSummary]:
@@ -68,7 +68,7 @@ def number(text: str) -> float | None:
 
 
 def test_csv_has_a_line_for_each_table_row_and_metric_with_the_numbers_of_the_tables() -> None:
-    found = tables(LONGER)
+    found = build_tables(LONGER)
     lines = parsed(in_format("csv", LONGER, baseline="kaiming"))
     assert len(lines) == sum(len(table.rows) for table in found) * (len(METRICS) + 1)
     at = {(line["steps"], line["row"], line["metric"]): line for line in lines}
@@ -77,17 +77,17 @@ def test_csv_has_a_line_for_each_table_row_and_metric_with_the_numbers_of_the_ta
         against = {name: compare_to_baseline(table, baseline, name) for name in METRICS}
         for row in table.rows:
             for name, summary in row.metrics.items():
-                line = at[str(table.terms.steps), row.label, name]
+                line = at[str(table.conditions.steps), row.label, name]
                 assert (number(line["mean"]), number(line["std"])) == (summary.mean, summary.std)
                 assert (int(line["n"]), int(line["runs"])) == (summary.n, row.n)
-                interval = interval_of(row, name)
+                interval = mean_interval_of(row, name)
                 assert number(line["ci_low"]) == (interval.low if interval else None)
                 if row is not baseline:
                     expected = against[name][row.label]
-                    assert number(line["difference"]) == expected.found.difference
+                    assert number(line["difference"]) == expected.difference.difference
                     assert number(line["p_adjusted"]) == expected.p_adjusted
                     assert line["verdict"] == str(expected.verdict)
-            rate = at[str(table.terms.steps), row.label, "divergence_rate"]
+            rate = at[str(table.conditions.steps), row.label, "divergence_rate"]
             assert number(rate["mean"]) == row.diverged / row.n
 
 
@@ -157,10 +157,10 @@ def test_json_has_intervals_letters_and_differences() -> None:
     document = strict_json.loads(in_format("json", LONGER, baseline="kaiming", confidence=0.9))
     Draft202012Validator(DOCUMENT).validate(document)
     assert (document["baseline"], document["confidence"], document["by"]) == ("kaiming", 0.9, [])
-    table = tables(LONGER)[0]
+    table = build_tables(LONGER)[0]
     letters = letter_display(table, "test_accuracy", 0.9)
     for row, told in zip(table.rows, document["tables"][0]["rows"], strict=True):
-        interval = interval_of(row, "test_accuracy", 0.9)
+        interval = mean_interval_of(row, "test_accuracy", 0.9)
         expected = [interval.low, interval.high] if interval else None
         assert told["metrics"]["test_accuracy"]["ci"] == expected
         assert told["letters"].get("test_accuracy") == letters.get(row.label)
@@ -176,7 +176,7 @@ def test_json_without_a_baseline_has_no_differences() -> None:
 
 
 def test_the_order_of_rows_is_that_asked_for() -> None:
-    document = compare_document(tables(FACTS), View(sort="label"))
+    document = compare_document(build_tables(FACTS), View(sort="label"))
     labels = [row["label"] for row in document["tables"][0]["rows"]]
     assert labels == sorted(labels)
 
@@ -300,16 +300,16 @@ def test_a_file_has_the_format_of_its_name(tmp_path: Path, suffix: str, wanted: 
     path = tmp_path / f"out{suffix}"
     assert format_of(path) == wanted
     view = View(format=format_of(path), width=80)
-    found: list[Table] = tables(FACTS)
-    save(path, found, view)
+    found: list[Table] = build_tables(FACTS)
+    save_comparison(path, found, view)
     with path.open(encoding="utf-8", newline="") as file:
-        assert file.read() == rendered(found, dataclasses.replace(view, width=None))
+        assert file.read() == render_comparison(found, dataclasses.replace(view, width=None))
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
 
 
 def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot write"):
-        save(tmp_path / "none" / "x.md", tables(FACTS), View())
+        save_comparison(tmp_path / "none" / "x.md", build_tables(FACTS), View())
     with pytest.raises(UsageError, match=r"\.md, \.csv"):
         format_of(Path("x.xlsx"))
 
@@ -319,7 +319,7 @@ def test_a_pipe_is_written_to(tmp_path: Path) -> None:
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        save(path, tables(FACTS[:1]), View(format="csv", metrics=("test_accuracy",)))
+        save_comparison(path, build_tables(FACTS[:1]), View(format="csv", metrics=("test_accuracy",)))
         assert os.read(reader, 100_000).startswith(b"dataset,")
         assert path.is_fifo()
     finally:
@@ -330,5 +330,5 @@ def test_the_file_is_whole_or_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text("old")
     with pytest.raises(UsageError):
-        save(path, tables(FACTS), View(format="csv", metrics=("nothing",)))
+        save_comparison(path, build_tables(FACTS), View(format="csv", metrics=("nothing",)))
     assert path.read_text() == "old"

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from initbench.analysis.gates.evaluate import GateResult, judge, read_gates
+from initbench.analysis.gates.evaluate import GateResult, evaluate_gates, read_gates
 from initbench.analysis.regression.changes import compare_states
 from initbench.analysis.regression.reference import ReferenceRuns
 from initbench.analysis.run_summary import RunSummary
-from initbench.analysis.tables import tables
+from initbench.analysis.tables import build_tables
 from initbench.errors import StoreError
 from initbench.render import github
 from tests.analysis.stored_runs import stored
@@ -24,7 +24,7 @@ from tests.render.test_render_junit import GATES, NASTY, judged, runs
 
 def nasty() -> tuple[list[RunSummary], list[GateResult]]:
     found = [replace(stored("a", seed, test=0.5), experiment=NASTY, run_id=NASTY) for seed in range(2)]
-    return found, judge(read_gates(["test_accuracy < 0.9"]), tables(found))
+    return found, evaluate_gates(read_gates(["test_accuracy < 0.9"]), build_tables(found))
 
 
 def test_levels():
@@ -43,13 +43,14 @@ def test_at_most_ten_of_a_level():
 
 def test_commands_are_escaped():
     assert (
-        github.command("error", "a:b,c%\n", "x:y,z%\r\n") == "::error title=a%3Ab%2Cc%25%0A::x:y,z%25%0D%0A"
+        github.workflow_command("error", "a:b,c%\n", "x:y,z%\r\n")
+        == "::error title=a%3Ab%2Cc%25%0A::x:y,z%25%0D%0A"
     )
 
 
 @given(st.text(alphabet=st.characters()), st.text(alphabet=st.characters()))
 def test_a_command_is_one_line_that_reads_back(title: str, message: str):
-    line = github.command("notice", title, message)
+    line = github.workflow_command("notice", title, message)
     assert "\n" not in line and "\r" not in line
     found = re.fullmatch(r"::notice title=([^:,]*)::(.*)", line, re.DOTALL)
     assert found is not None
@@ -63,7 +64,7 @@ def test_a_command_is_one_line_that_reads_back(title: str, message: str):
 
 
 def test_the_summary_is_a_table_of_gates():
-    text = github.summary(judged(GATES), runs(), None)
+    text = github.job_summary(judged(GATES), runs(), None)
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert [len(re.findall(r"\|", row)) for row in rows] == [4] * 5
     assert "❌ triggered" in text and "✅ clear" in text and "⚠️ undecided" in text
@@ -72,22 +73,22 @@ def test_the_summary_is_a_table_of_gates():
 
 def test_nasty_names_stay_in_their_cells():
     found, gates = nasty()
-    state = tables(found)
-    text = github.summary(gates, found, compare_states(state, ReferenceRuns(state)))
+    state = build_tables(found)
+    text = github.job_summary(gates, found, compare_states(state, ReferenceRuns(state)))
     assert all(line.count("|") in (0, 4) for line in text.splitlines())
     assert not re.search(r"<(?!br>)", text) and "`" not in text and "\x1b" not in text
 
 
 @given(st.text(alphabet=st.characters()))
 def test_markdown_is_text_again_once_rendered(text: str):
-    line = github.markdown(text)
+    line = github.escape_markdown(text)
     assert not set("|`*_<>[]()#@$\\\n!~{}\"'") & set(re.sub(r"&#\d+;", "", line))
     assert "".join(c if c.isprintable() else " " for c in text) == html.unescape(line)
 
 
 def test_the_summary_is_bounded():
     gates = judged([f"test_accuracy < {i}" for i in range(200, 230)]) * 40
-    text = github.summary(gates, runs(), None)
+    text = github.job_summary(gates, runs(), None)
     assert len(text.encode("utf-8")) < github.MAX_BYTES + 100
     assert text.endswith("… and more: the summary is cut off here.\n")
 

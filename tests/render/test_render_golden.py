@@ -12,7 +12,7 @@ from rich.console import Console
 from synthetic import COMPARED, EXPERIMENTS, run
 
 from initbench.analysis.run_summary import summarise_run
-from initbench.analysis.tables import tables
+from initbench.analysis.tables import build_tables
 from initbench.render.compare_tables import print_tables
 from initbench.render.run_tables import print_experiment
 from initbench.render.terminal import PIPED_WIDTH, stdout_console
@@ -39,7 +39,7 @@ def shown(name: str, width: int, *, all_layers: bool = False) -> str:
 def compared(width: int) -> str:
     """What is printed of the COMPARED runs."""
     screen = console(width)
-    print_tables(screen, tables(map(summarise_run, COMPARED)))
+    print_tables(screen, build_tables(map(summarise_run, COMPARED)))
     return screen.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -79,7 +79,7 @@ def test_piped_output_is_the_golden_file_of_the_piped_width(capsys: pytest.Captu
     for name, runs in EXPERIMENTS.items():
         print_experiment(stdout_console(), runs, all_layers=False)
         assert_golden(f"run_{name}_{PIPED_WIDTH}", capsys.readouterr().out)
-    print_tables(stdout_console(), tables(map(summarise_run, COMPARED)))
+    print_tables(stdout_console(), build_tables(map(summarise_run, COMPARED)))
     assert_golden(f"compare_{PIPED_WIDTH}", capsys.readouterr().out)
 
 
@@ -159,7 +159,8 @@ def test_tables_that_share_a_data_set_s_name_say_which() -> None:
 
     screen = console(120)
     print_tables(
-        screen, tables(map(summarise_run, [on("aaaabbbbcccc"), on("ddddeeeeffff"), on("1234", "digits")]))
+        screen,
+        build_tables(map(summarise_run, [on("aaaabbbbcccc"), on("ddddeeeeffff"), on("1234", "digits")])),
     )
     titles = [line for line in screen.file.getvalue().splitlines() if line.endswith("1 experiment")]  # type: ignore[attr-defined]
     assert titles == ["digits   1 experiment", "npz aaaabbbb   1 experiment", "npz ddddeeee   1 experiment"]

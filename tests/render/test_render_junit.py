@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from initbench.analysis.gates.evaluate import GateResult, judge, read_gates
+from initbench.analysis.gates.evaluate import GateResult, evaluate_gates, read_gates
 from initbench.analysis.run_summary import RunSummary
-from initbench.analysis.tables import tables
+from initbench.analysis.tables import build_tables
 from initbench.errors import StoreError
-from initbench.render.junit import MAX_ERROR_LENGTH, clean, junit_xml, write_junit
+from initbench.render.junit import MAX_ERROR_LENGTH, junit_xml, replace_invalid_xml, write_junit
 from tests.analysis.stored_runs import stored
 
 NASTY = "<b>&\"']]>\x00\x1b[31m\n\t| ` $ 名\ud800 " + "x" * 200
@@ -34,7 +34,7 @@ def runs() -> list[RunSummary]:
 
 
 def judged(texts: list[str]) -> list[GateResult]:
-    return judge(read_gates(texts), tables(runs()))
+    return evaluate_gates(read_gates(texts), build_tables(runs()))
 
 
 def cases(text: str) -> dict[str, tuple[str | None, ET.Element]]:
@@ -94,7 +94,7 @@ def test_an_error_says_what_the_run_says():
     errors = [case.find("error") for _, case in found.values()]
     said = [(str(e.get("message")), e.get("type"), e.text) for e in errors if e is not None]
     assert said[0][:2] == ("the run is failed: ValueError: <bad> & \ufffd worse", "failed")
-    assert said[0][2] == clean(trace[-MAX_ERROR_LENGTH:]) and "\x1b" not in str(said[0][2])
+    assert said[0][2] == replace_invalid_xml(trace[-MAX_ERROR_LENGTH:]) and "\x1b" not in str(said[0][2])
     assert said[1][:2] == ("the run is damaged: runs/a/layers.jsonl is damaged: line 3: no", "damaged")
     assert said[2] == ("the run is failed", "failed", None)
 
@@ -170,7 +170,7 @@ def test_the_counts_are_those_of_the_testcases():
 def test_nasty_names_are_text():
     run = replace(stored("a", 0), run_id=NASTY, experiment=NASTY)
     (name, (outcome, case)) = next(iter(cases(junit_xml([run], [], strict=False)).items()))
-    assert outcome is None and name == clean(NASTY) + "-s0"
+    assert outcome is None and name == replace_invalid_xml(NASTY) + "-s0"
     assert "\x00" not in name and "\x1b" not in name and "\ud800" not in name and "<b>&" in name
     assert str(case.get("classname")).startswith("initbench.runs.<b>")
 
@@ -180,8 +180,8 @@ def test_any_text_survives_but_for_what_xml_forbids(text: str):
     run = replace(stored("a", 0), experiment=text, run_id=text)
     parsed = ET.fromstring(junit_xml([run], [], strict=False).encode("utf-8"))
     (case,) = parsed.iter("testcase")
-    assert case.get("name") == f"{clean(text)}-s0"
-    assert len(clean(text)) == len(text)
+    assert case.get("name") == f"{replace_invalid_xml(text)}-s0"
+    assert len(replace_invalid_xml(text)) == len(text)
 
 
 def test_it_is_written_where_it_is_wanted(tmp_path: Path):

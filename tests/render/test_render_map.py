@@ -15,7 +15,7 @@ from test_render_golden import assert_golden
 
 from initbench.diagnostics.short_training import LearningThreshold
 from initbench.diagnostics.trainability_map import MapAxes, MapPoint, TrainabilityMap
-from initbench.render.map_plot import document_json, print_map
+from initbench.render.map_plot import map_json, print_map
 from initbench.theory.depth_scales import DepthScales, gradient_scale
 
 SIGMA_W = tuple(round(0.5 + 0.1 * i, 1) for i in range(26))
@@ -123,7 +123,7 @@ def test_colours_only_add_to_the_marks(make_config: Callable[..., Any]) -> None:
 
 
 def test_the_document(make_config: Callable[..., Any]) -> None:
-    document = json.loads(document_json(invented(make_config(), trained=True)))
+    document = json.loads(map_json(invented(make_config(), trained=True)))
     assert document["schema"] == "initbench.map/1"
     assert document["axes"] == {"sigma_w": list(SIGMA_W), "depth": list(DEPTH)}
     assert len(document["points"]) == len(SIGMA_W) * len(DEPTH)
@@ -147,5 +147,5 @@ def test_the_document(make_config: Callable[..., Any]) -> None:
     }
     assert document["train"]["steps"] == 100
     assert document["train"]["learned_above"] == pytest.approx(0.325)
-    untrained = json.loads(document_json(invented(make_config(), trained=False)))
+    untrained = json.loads(map_json(invented(make_config(), trained=False)))
     assert untrained["train"] is None and untrained["points"][0]["learned"] is None

@@ -17,10 +17,10 @@ import torch
 
 import initbench
 from initbench.data.dataset import DataSource
-from initbench.data.locate import resolve
+from initbench.data.locate import resolve_dataset
 from initbench.runner import code_fingerprint as fingerprints
 from initbench.runner.code_fingerprint import code_fingerprint, is_numerical, read_module
-from initbench.runner.dataset_cache import Datasets
+from initbench.runner.dataset_cache import DatasetCache
 from initbench.runner.run_identity import training_mode
 from initbench.runner.workers.job import Job, train
 
@@ -212,7 +212,7 @@ def test_all_code_that_a_training_executes_is_covered(changes: dict[str, Any], m
     config = make_config(**{**changes, "train": {**changes.get("train", {}), "steps": 2}})
     device = torch.device("cpu")
     mode = training_mode(config, device)
-    resolved = resolve(config.data, DataSource(root=Path("absent"), offline=True))
+    resolved = resolve_dataset(config.data, DataSource(root=Path("absent"), offline=True))
     job = Job(configs=(config,), seeds=(0,), device=device, mode=mode, threads=1)
     executed: set[tuple[str, int]] = set()
 
@@ -225,7 +225,7 @@ def test_all_code_that_a_training_executes_is_covered(changes: dict[str, Any], m
 
     sys.setprofile(profile)
     try:
-        train(job, Datasets().of(resolved, config.data, device), Ignored())
+        train(job, DatasetCache().of(resolved, config.data, device), Ignored())
     finally:
         sys.setprofile(None)
     covered, _ = fingerprints._closure(fingerprints.entries_of(config, "digits"))

@@ -18,7 +18,7 @@ from initbench.errors import Terminated
 from initbench.runner import runner
 from initbench.runner.plan import RunContext
 from initbench.store.checkpoint_files import CHECKPOINT, CHECKPOINTS, PREVIOUS, checkpoint_step
-from initbench.store.manifest import disorder
+from initbench.store.manifest import find_step_disorder
 from initbench.store.store import Store
 from tests.runner.driven import Silent, numbers, run_experiment
 
@@ -282,10 +282,10 @@ def test_both_checkpoints_are_there_while_a_run_is_under_way(stopped: Any) -> No
 
 def test_what_disorder_is() -> None:
     def of(*steps: object, when: object = None) -> str | None:
-        return disorder((step, when) for step in steps)
+        return find_step_disorder((step, when) for step in steps)
 
     assert of(0, 1, 5, 6) is None
     assert of(0, None, 5) is None
     assert of(0, 5, 5) == of(0, 5, 5, when="train") == "line 3: step 5 comes after step 5"
     assert of(0, 5, 4) == "line 3: step 4 comes after step 5"
-    assert disorder([(0, "init"), (0, "end")]) is None
+    assert find_step_disorder([(0, "init"), (0, "end")]) is None

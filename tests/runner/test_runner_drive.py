@@ -335,8 +335,10 @@ def test_what_travels_can_be_pickled(
     make_config: Any, places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
-    receive, submit = Scheduler._receive, InProcessWorkers.submit
-    monkeypatch.setattr(Scheduler, "_receive", lambda self, event: (seen.append(event), receive(self, event)))
+    receive, submit = Scheduler._handle_event, InProcessWorkers.submit
+    monkeypatch.setattr(
+        Scheduler, "_handle_event", lambda self, event: (seen.append(event), receive(self, event))
+    )
     monkeypatch.setattr(
         InProcessWorkers, "submit", lambda self, task: (seen.append(task), submit(self, task))
     )
@@ -351,13 +353,13 @@ def test_a_worker_that_dies_when_all_is_done_changes_nothing(
     make_config: Any, places: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not how many are trained together afterwards either."""
-    receive, submit, together = Scheduler._receive, InProcessWorkers.submit, []
+    receive, submit, together = Scheduler._handle_event, InProcessWorkers.submit, []
 
     def die(self: Scheduler, event: Any) -> None:
         is_end = isinstance(event, Finished)
         receive(self, Died(event.task, "too much memory", out_of_memory=True) if is_end else event)
 
-    monkeypatch.setattr(Scheduler, "_receive", die)
+    monkeypatch.setattr(Scheduler, "_handle_event", die)
     monkeypatch.setattr(
         InProcessWorkers, "submit", lambda self, task: (together.append(len(task.runs)), submit(self, task))
     )

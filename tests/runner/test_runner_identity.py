@@ -13,7 +13,7 @@ from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import LocatedDataset
 from initbench.data.locate import ResolvedDataset
 from initbench.runner import run_identity
-from initbench.runner.run_identity import Identity, identify
+from initbench.runner.run_identity import Identity, experiment_identity
 
 CPU = torch.device("cpu")
 
@@ -29,7 +29,7 @@ RESOLVED = ResolvedDataset(requested="digits", located=LOCATED)
 def run_id(
     config: ExperimentConfig, resolved: ResolvedDataset = RESOLVED, device: torch.device = CPU, seed: int = 0
 ) -> str:
-    return identify(config, resolved, device).run_id(config.name, seed)
+    return experiment_identity(config, resolved, device).run_id(config.name, seed)
 
 
 def test_an_id_reads_name_seed_digest(make_config: Any) -> None:

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from initbench.data.dataset import DataSource
-from initbench.data.locate import data_root, resolve
+from initbench.data.locate import data_root, resolve_dataset
 from initbench.data.preprocessing import PreparedData, Split, preprocess
-from initbench.diagnostics.short_training import MIN_GAIN, QUANTILE, LearningThreshold, train_variants
+from initbench.diagnostics.short_training import CHANCE_QUANTILE, MIN_GAIN, LearningThreshold, train_variants
 from initbench.diagnostics.trainability_map import config_at
 
 
@@ -22,7 +22,7 @@ from initbench.diagnostics.trainability_map import config_at
 def digits(make_config: Callable[..., Any]) -> PreparedData:
     config = make_config()
     source = DataSource(root=data_root(None), offline=True, notify=lambda _message: None)
-    return preprocess(resolve(config.data, source), config.data, torch.device("cpu"))
+    return preprocess(resolve_dataset(config.data, source), config.data, torch.device("cpu"))
 
 
 @given(majority=st.floats(0.01, 0.99), samples=st.integers(1, 100_000))
@@ -31,7 +31,7 @@ def test_the_bar_is_the_lower_end_of_a_wilson_interval_or_a_quarter_of_the_way(
 ) -> None:
     bar = LearningThreshold(1, majority, samples)
     accuracy = bar.accuracy
-    z = QUANTILE
+    z = CHANCE_QUANTILE
     centre = accuracy + z * z / (2 * samples)
     half = z * math.sqrt(max(0.0, accuracy * (1 - accuracy)) / samples + z * z / (4 * samples**2))
     lower = (centre - half) / (1 + z * z / samples)

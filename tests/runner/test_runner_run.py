@@ -11,17 +11,17 @@ import pytest
 import torch
 from safetensors.torch import load as load_weights
 
-from initbench.config.loading import load
+from initbench.config.loading import load_config
 from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import DataSource
-from initbench.data.locate import resolve
+from initbench.data.locate import resolve_dataset
 from initbench.data.preprocessing import preprocess
 from initbench.errors import DataError, DeviceError, StoreError, Terminated, UsageError
 from initbench.models.build import build
 from initbench.runner import batching
 from initbench.runner.device import resolve_device
 from initbench.runner.plan import ExperimentOutcome, RunContext, plan
-from initbench.runner.run_identity import identify, training_mode
+from initbench.runner.run_identity import experiment_identity, training_mode
 from initbench.runner.workers import job, task
 from initbench.store.store import Store
 from initbench.train.cohort import Cohort
@@ -136,7 +136,7 @@ def test_the_stored_weights_give_the_stored_numbers(
     execution, _ = execute(config)
     directory = workplace.store.directory(execution.run_ids[0])
     assert directory is not None
-    data = preprocess(resolve(config.data, workplace.source), config.data, CPU)
+    data = preprocess(resolve_dataset(config.data, workplace.source), config.data, CPU)
     net = build(
         config.model, config.init, input_shape=(1, 8, 8), classes=10, seed=7, batch=data.train.x[:4]
     ).eval()
@@ -205,7 +205,7 @@ def test_the_resolved_config_runs_again_to_the_same_id(
     execution, _ = execute(config)
     directory = workplace.store.directory(execution.run_ids[0])
     assert directory is not None
-    again = load(directory / "config.yaml", [], ExperimentConfig)
+    again = load_config(directory / "config.yaml", [], ExperimentConfig)
     assert again.seed_list == (5,)
     second, watcher = execute(again)
     assert second.run_ids == execution.run_ids
@@ -384,7 +384,7 @@ def test_the_identity_is_the_one_runs_are_stored_under(
 ) -> None:
     config = make_config(seeds=2)
     execution, _ = execute(config)
-    identity = identify(config, resolve(config.data, workplace.source), CPU)
+    identity = experiment_identity(config, resolve_dataset(config.data, workplace.source), CPU)
     assert execution.run_ids == tuple(identity.run_id("tiny", seed) for seed in (0, 1))
     arms = {workplace.store.read(run_id).record["arm"] for run_id in execution.run_ids}
     assert arms == {identity.arm}

@@ -21,20 +21,20 @@ from typing import Any
 from rich.console import Console
 
 from initbench.analysis.damaged_runs import damage_messages
-from initbench.analysis.gates.evaluate import judge, read_gates
-from initbench.analysis.load_runs import read_facts
+from initbench.analysis.gates.evaluate import evaluate_gates, read_gates
+from initbench.analysis.load_runs import load_run_summaries
 from initbench.analysis.regression.changes import compare_states
 from initbench.analysis.regression.reference_document import read_document
-from initbench.analysis.tables import tables
+from initbench.analysis.tables import build_tables
 from initbench.analysis.tuning_warnings import edge_of_range_warnings
 from initbench.cli.ls import run_table
 from initbench.cli.main import run_command
 from initbench.errors import InitbenchError
 from initbench.render.compare.display_options import View
-from initbench.render.compare_tables import rendered
+from initbench.render.compare_tables import render_comparison
 from initbench.render.json_documents import compare_document, runs_document
 from initbench.render.regression import against_document, change_lines
-from initbench.render.run_tables import render_experiment, tracebacks
+from initbench.render.run_tables import failure_tracebacks, render_experiment
 from initbench.store import strict_json, sweep_index
 from initbench.store.store import Store, StoredRun
 
@@ -203,7 +203,7 @@ class Fuzz:
 
     def readers(self, run_id: str) -> None:
         """What `ls`, `compare` and `show` do."""
-        runs = read_facts(self.store, [])
+        runs = load_run_summaries(self.store, [])
         assert len(runs) >= self.expected - 1, "the others are there"
         inert("\n".join(damage_messages(runs, self.root)), lines=False)
         comparisons([run for run in runs if run.is_placed])
@@ -242,19 +242,21 @@ _VIEWS = (
 def comparisons(runs: list[Any]) -> None:
     """What `compare` makes of runs, in each form; a UsageError is what a user may be told."""
     with suppress(InitbenchError):
-        found = tables(runs)
+        found = build_tables(runs)
         for view in _VIEWS:  # Markdown has the cells of the table, and takes a tenth of its time
-            inert(rendered(found, view), lines=view.format == "markdown")
-        judge(_gates(), found)
+            inert(render_comparison(found, view), lines=view.format == "markdown")
+        evaluate_gates(_gates(), found)
     with suppress(InitbenchError):
-        inert(rendered(tables(runs, by=("model.norm", "init.scheme")), View(format="markdown")))
+        inert(
+            render_comparison(build_tables(runs, by=("model.norm", "init.scheme")), View(format="markdown"))
+        )
 
 
 def show(runs: list[StoredRun]) -> None:
     """What `show` makes of the runs of one experiment."""
     console = quiet()
     console.print(render_experiment(runs, all_layers=True, width=200))
-    console.print("\n".join(tracebacks(runs)))
+    console.print("\n".join(failure_tracebacks(runs)))
     inert(printed(console))
     strict_json.dumps(runs_document(runs))
 
@@ -281,7 +283,7 @@ def printed(console: Console) -> str:
 
 def attack_document(root: Path, cases: int, seed: int) -> Tally:
     """Hold a store against a changed document of `compare --json`."""
-    found = tables(read_facts(Store(root), []))
+    found = build_tables(load_run_summaries(Store(root), []))
     content, tally = strict_json.dumps(compare_document(found)).encode(), Tally()
     path = root.parent / "against.json"
     for mutant in _first(mutants(content, random.Random(seed)), cases):
@@ -302,8 +304,8 @@ def _against(path: Path, found: Any) -> Tally:
         strict_json.dumps(against_document(what, "x"))
         inert("\n".join(change_lines(what)))
         with suppress(InitbenchError):
-            judge(
-                read_gates(["final_val_accuracy < before.final_val_accuracy - 1 %"]), found, earlier=earlier
+            evaluate_gates(
+                read_gates(["final_val_accuracy < before.final_val_accuracy - 1 %"]), found, reference=earlier
             )
     except Exception as error:
         return Tally(1, failures=[f"against: {error!r}"])
@@ -314,13 +316,13 @@ def attack_sweep(root: Path, cases: int, seed: int) -> Tally:
     """Read a store whose file of a sweep is changed."""
     (path,) = (root / ".sweeps").glob("*.json")
     content, tally = path.read_bytes(), Tally()
-    runs = read_facts(Store(root), [])
+    runs = load_run_summaries(Store(root), [])
     for mutant in _first(mutants(content, random.Random(seed)), cases):
         path.write_bytes(mutant)
         refused = 0
         try:
             try:
-                sweep_index.runs_of(sweep_index.read(root, path.stem))
+                sweep_index.run_ids_of(sweep_index.read_points(root, path.stem))
             except InitbenchError:
                 refused = 1
             for sentence in edge_of_range_warnings(root, runs):
@@ -335,15 +337,15 @@ def attack_sweep(root: Path, cases: int, seed: int) -> Tally:
 def attack_index(root: Path, cases: int, seed: int) -> Tally:
     """Read a store whose index is changed: the answer is always that of the files."""
     path, rng, tally = root / ".compare.index", random.Random(seed), Tally()
-    expected = [repr(run) for run in read_facts(Store(root), [])]
+    expected = [repr(run) for run in load_run_summaries(Store(root), [])]
     deadline = time.monotonic() + 60
     while not path.exists() and time.monotonic() < deadline:  # runs written just now are not indexed yet
         time.sleep(0.1)
-        read_facts(Store(root), [])
+        load_run_summaries(Store(root), [])
     content = path.read_bytes()
     for _ in range(cases):
         path.write_bytes(_torn(content, rng))
-        if [repr(run) for run in read_facts(Store(root), [])] != expected:
+        if [repr(run) for run in load_run_summaries(Store(root), [])] != expected:
             tally += Tally(1, failures=["index: another answer"])
         else:
             tally += Tally(1, 1, 0)
@@ -378,7 +380,7 @@ def small_store(directory: Path) -> Path:
     }
     runs = sorted(path.name for path in root.iterdir() if path.name.startswith("relu"))
     point = {"experiment": "relu_kaiming", "keys": {"model.depth": 3}, "runs": runs}
-    sweep_index.add(root, "tuned", {"p": {**point, "tuning_runs": [], "tuning": tuning}})
+    sweep_index.add_points(root, "tuned", {"p": {**point, "tuning_runs": [], "tuning": tuning}})
     return root
 
 

@@ -44,21 +44,21 @@ def test_any_value_comes_back(value: object) -> None:
 
 @given(st.floats())
 def test_any_float_is_read_back_as_the_number_it_was(value: float) -> None:
-    back = strict_json.number(strict_json.loads(strict_json.dumps(value)))
+    back = strict_json.parse_number(strict_json.loads(strict_json.dumps(value)))
     assert back == value or (math.isnan(back) and math.isnan(value))
 
 
 @pytest.mark.parametrize("value", [None, True, "1.0", "nan", "inf", "", [], {}])
 def test_what_is_not_a_number_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="not a number"):
-        strict_json.number(value)
+        strict_json.parse_number(value)
 
 
 def test_number_or_none() -> None:
-    assert strict_json.number_or_none(None) is None
-    assert strict_json.number_or_none("-Infinity") == -math.inf
+    assert strict_json.parse_number_or_none(None) is None
+    assert strict_json.parse_number_or_none("-Infinity") == -math.inf
     with pytest.raises(ValueError, match="not a number"):
-        strict_json.number_or_none("none")
+        strict_json.parse_number_or_none("none")
 
 
 @pytest.mark.parametrize("text", ["NaN", "[Infinity]", '{"a": -Infinity}', "{", ""])

@@ -177,30 +177,35 @@ def point(*runs: str, tuning: Any = None) -> dict[str, Any]:
 
 
 def test_sweeps_are_joined(shards: list[Path], tmp_path: Path):
-    sweep_index.add(shards[0], "s", {"p": point("own-s0-a", "both-s0-a")})
-    sweep_index.add(shards[1], "s", {"p": point("own-s1-a", "both-s0-a"), "q": point(tuning={"best": 1.0})})
-    sweep_index.add(shards[1], "other", {"p": point("own-s1-a")})
+    sweep_index.add_points(shards[0], "s", {"p": point("own-s0-a", "both-s0-a")})
+    sweep_index.add_points(
+        shards[1], "s", {"p": point("own-s1-a", "both-s0-a"), "q": point(tuning={"best": 1.0})}
+    )
+    sweep_index.add_points(shards[1], "other", {"p": point("own-s1-a")})
     merged = merge(shards, tmp_path / "all")
     assert merged.sweeps == ["s", "other"]
-    found = sweep_index.read(tmp_path / "all", "s")
+    found = sweep_index.read_points(tmp_path / "all", "s")
     assert found["p"]["runs"] == ["own-s0-a", "both-s0-a", "own-s1-a"]
-    assert sweep_index.runs_of(found) == {"own-s0-a", "both-s0-a", "own-s1-a", "t"}
-    assert sweep_index.runs_of(found, tuning=False) == {"own-s0-a", "both-s0-a", "own-s1-a"}
+    assert sweep_index.run_ids_of(found) == {"own-s0-a", "both-s0-a", "own-s1-a", "t"}
+    assert sweep_index.run_ids_of(found, tuning=False) == {"own-s0-a", "both-s0-a", "own-s1-a"}
 
 
 def test_what_is_known_of_a_sweep_is_only_added_to(tmp_path: Path):
-    sweep_index.add(tmp_path, "s", {"p": point("a", tuning={"best": 1.0})})
-    sweep_index.add(tmp_path, "s", {"p": point("b"), "q": point("c")})
-    assert sweep_index.read(tmp_path, "s") == {"p": point("a", "b", tuning={"best": 1.0}), "q": point("c")}
-    assert sweep_index.names(tmp_path) == ["s"] and ids(tmp_path) == []
+    sweep_index.add_points(tmp_path, "s", {"p": point("a", tuning={"best": 1.0})})
+    sweep_index.add_points(tmp_path, "s", {"p": point("b"), "q": point("c")})
+    assert sweep_index.read_points(tmp_path, "s") == {
+        "p": point("a", "b", tuning={"best": 1.0}),
+        "q": point("c"),
+    }
+    assert sweep_index.sweep_names(tmp_path) == ["s"] and ids(tmp_path) == []
 
 
 def test_a_sweep_that_is_not_there_or_damaged_is_said_so(tmp_path: Path):
     with pytest.raises(UnknownNameError, match="no sweep has been run"):
-        sweep_index.read(tmp_path, "s")
-    sweep_index.add(tmp_path, "depth", {"p": point("a")})
+        sweep_index.read_points(tmp_path, "s")
+    sweep_index.add_points(tmp_path, "depth", {"p": point("a")})
     with pytest.raises(UnknownNameError, match="did you mean 'depth'"):
-        sweep_index.read(tmp_path, "dept")
+        sweep_index.read_points(tmp_path, "dept")
     (tmp_path / ".sweeps" / "depth.json").write_text('{"points": {"p": 3}}')
     with pytest.raises(StoreError, match=r"depth.json is damaged; delete it"):
-        sweep_index.read(tmp_path, "depth")
+        sweep_index.read_points(tmp_path, "depth")

@@ -12,7 +12,7 @@ import pytest
 from records import RECORD, line
 
 from initbench.errors import StoreError
-from initbench.store.locks import acquire, is_locked
+from initbench.store.locks import acquire_lock, is_locked
 from initbench.store.store import Store
 
 RUN_ID = "relu-s0-abc"
@@ -103,7 +103,7 @@ def test_readers_in_the_owning_process_do_not_release_the_lock(store: Store) -> 
         store.read(RUN_ID)
         store.verify(RUN_ID)
         store.find(["relu"])
-        assert acquire(run.directory / ".lock") is None
+        assert acquire_lock(run.directory / ".lock") is None
         with pytest.raises(StoreError, match="running"):
             store.claim(RUN_ID, RECORD, CONFIG)
         with pytest.raises(StoreError, match="running"):
@@ -116,7 +116,7 @@ def test_readers_in_the_owning_process_do_not_release_the_lock(store: Store) -> 
 
 
 def test_a_forked_child_has_no_locks_of_its_parent(tmp_path: Path) -> None:
-    lock = acquire(tmp_path / "lock")
+    lock = acquire_lock(tmp_path / "lock")
     ready_read, ready_write = os.pipe()
 
     def look(say: Callable[[str], None]) -> None:

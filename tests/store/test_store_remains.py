@@ -11,7 +11,7 @@ from records import FINAL, RECORD, line, snapshot
 
 from initbench.errors import StoreError
 from initbench.store.damaged_records import experiment_and_seed
-from initbench.store.locks import acquire, structure_lock
+from initbench.store.locks import acquire_lock, structure_lock
 from initbench.store.store import Store
 
 BROKEN = "relu-s1-0123456789"
@@ -83,7 +83,7 @@ def test_a_run_that_is_being_made_is_not_damaged(store: Store) -> None:
         (made / "config.yaml").write_text("")
         (made / ".run.json.1-2.tmp").write_text("")
         assert store.status(made.name) is None
-    held = acquire(made / ".lock")
+    held = acquire_lock(made / ".lock")
     assert held is not None
     assert store.status(made.name) is None
     held.release()

@@ -252,7 +252,7 @@ def test_an_error_is_reported_where_no_directory_was_swapped(
     code: int, attempts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = Writer(tmp_path / "runs", attempts)
-    monkeypatch.setattr(stable_reads, "_RESTLESS_SECONDS", 0.0)
+    monkeypatch.setattr(stable_reads, "_MAX_RESTLESS_SECONDS", 0.0)
     calls = []
 
     def fail(directory: Path) -> None:
@@ -268,7 +268,7 @@ def test_a_directory_that_always_gets_new_files_is_read_in_the_end(
     attempts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = Writer(tmp_path / "runs", attempts)
-    monkeypatch.setattr(stable_reads, "_RESTLESS_SECONDS", 0.0)
+    monkeypatch.setattr(stable_reads, "_MAX_RESTLESS_SECONDS", 0.0)
 
     def disturb(directory: Path) -> str:
         time.sleep(0.011)

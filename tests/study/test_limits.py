@@ -6,11 +6,11 @@ import pytest
 
 from initbench.analysis.metrics import METRICS
 from initbench.analysis.run_summary import RunSummary
-from initbench.analysis.tables import one_table
+from initbench.analysis.tables import build_single_table
 from initbench.config.lesson_schema import Claim
 from initbench.study.claim_limits import ArmRecord
 from initbench.study.tuning import Tuning, TuningTrial, choose_best
-from initbench.study.verdicts import ClaimResult, ClaimVerdict, judged
+from initbench.study.verdicts import ClaimResult, ClaimVerdict, evaluate_claims
 from tests.analysis.stored_runs import stored
 
 PEAK, RISING, FLAT = (0.5, 0.9, 0.6), (0.5, 0.7, 0.9), (0.1, 0.1, 0.12)
@@ -32,7 +32,7 @@ def runs(name: str, *steps: int) -> list[RunSummary]:
 def judge(holds_if: str, tunings: dict[str, Tuning | None]) -> ClaimResult:
     facts = {"fast": runs("fast", 1, 1, 1), "slow": runs("slow", 4, 4, 4)}
     arms = {name: ArmRecord(facts[name], tunings.get(name)) for name in facts}
-    (one,) = judged([Claim(says="so", holds_if=holds_if)], one_table(facts), arms=arms)
+    (one,) = evaluate_claims([Claim(says="so", holds_if=holds_if)], build_single_table(facts), arms=arms)
     return one
 
 
@@ -70,7 +70,7 @@ def test_a_difference_finer_than_the_looks_at_it_decides_nothing() -> None:
     facts = {"fast": runs("fast", 1, 1, 1, 1, 1, 1, 1, 1), "slow": runs("slow", 2, 2, 2, 2, 2, 2, 2, 1)}
     arms = {name: ArmRecord(facts[name], None) for name in facts}
     claim = Claim(says="so", holds_if="fast.steps_to(90 %) < slow.steps_to(90 %)")
-    (one,) = judged([claim], one_table(facts), arms=arms)
+    (one,) = evaluate_claims([claim], build_single_table(facts), arms=arms)
     assert one.verdict is ClaimVerdict.UNDECIDED
-    assert f"looked at every {spacing:g} updates" in one.reasons[0]
+    assert f"evaluated every {spacing:g} updates" in one.reasons[0]
     assert not judge(claim.holds_if, {}).reasons, "three looks apart"

@@ -245,7 +245,7 @@ def test_ls_knows_the_runs_of_a_sweep(sweep: Run, initbench: Run, file: Callable
     sweep("model.depth=2", more=TUNE)
     sweep("model.depth=3", "name=other")
     found = json.loads(initbench("ls", "--sweep", "tiny", "--json", "--runs-dir", tmp_path / "runs").out)
-    known = sweep_index.runs_of(sweep_index.read(tmp_path / "runs", "tiny"))
+    known = sweep_index.run_ids_of(sweep_index.read_points(tmp_path / "runs", "tiny"))
     assert {run["run_id"] for run in found["runs"]} == known and len(known) == 16
     said = initbench("ls", "--sweep", "tinny", "--runs-dir", tmp_path / "runs")
     assert said.code == 2 and "did you mean 'tiny'" in said.err
@@ -261,7 +261,9 @@ def test_shards_merged_are_the_sweep(sweep: Run, initbench: Run, tmp_path: Path)
     again = document(sweep("--json"))
     names = ("points", "statuses")
     assert {name: whole[name] for name in names} == {name: again[name] for name in names}
-    assert sweep_index.read(tmp_path / "runs", "tiny") == sweep_index.read(tmp_path / "whole", "tiny")
+    assert sweep_index.read_points(tmp_path / "runs", "tiny") == sweep_index.read_points(
+        tmp_path / "whole", "tiny"
+    )
 
 
 def test_an_experiment_is_swept_with_axes_of_the_command_line(initbench: Run, tmp_path: Path):
@@ -291,7 +293,7 @@ def test_a_point_may_start_from_the_runs_of_another(initbench: Run, tmp_path: Pa
     sources = {record["run_id"]: record["transfer"] for record in Store(tmp_path / "runs").records()}
     first, second = ([run["run_id"] for run in point["runs"]] for point in found["points"])
     assert [sources[run_id]["source"] for run_id in second] == first
-    assert sweep_index.runs_of(sweep_index.read(tmp_path / "runs", "moved")) == {*first, *second}
+    assert sweep_index.run_ids_of(sweep_index.read_points(tmp_path / "runs", "moved")) == {*first, *second}
     again = initbench("sweep", path, "--runs-dir", tmp_path / "runs", "--dry-run")
     assert again.out.endswith("2 points, 4 runs: all stored\n")
 

@@ -10,7 +10,7 @@ import pytest
 
 from initbench.render import sweep_progress
 from initbench.render.sweep_progress import SweepDisplay
-from initbench.render.sweep_tables import duration, failure_lines
+from initbench.render.sweep_tables import failure_lines, format_duration
 
 Make = Callable[..., Any]
 
@@ -88,9 +88,9 @@ def test_the_time_left_is_by_updates(
         display.ended(resumed, 1, "finished")
     said = capsys.readouterr().err.splitlines()
     # Of two runs 0.5 was made, and 0.01 of the resumed ones; 0.5 and 0.49 are left of these, and two others.
-    assert said[0] == f"0/6 4 running, a at step 50 of 100, about {duration(20 / 1.02 * 3.98)} left"
+    assert said[0] == f"0/6 4 running, a at step 50 of 100, about {format_duration(20 / 1.02 * 3.98)} left"
     # And 0.49 more of those that ended.
-    assert said[2] == f"2/6 s.b-s1 finished, about {duration(20 / 2.0 * 3.0)} left"
+    assert said[2] == f"2/6 s.b-s1 finished, about {format_duration(20 / 2.0 * 3.0)} left"
 
 
 def test_nothing_when_quiet(make_config: Make, capsys: pytest.CaptureFixture[str]):
@@ -102,7 +102,7 @@ def test_nothing_when_quiet(make_config: Make, capsys: pytest.CaptureFixture[str
     ("seconds", "said"), [(0.2, "1 s"), (89.0, "89 s"), (120.0, "2 min"), (7200.0, "2.0 h")]
 )
 def test_times_are_short(seconds: float, said: str):
-    assert duration(seconds) == said
+    assert format_duration(seconds) == said
 
 
 def test_no_failures_no_lines():

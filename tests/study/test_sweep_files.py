@@ -17,12 +17,12 @@ import yaml
 from initbench.config import grid_points
 from initbench.config.grid_points import (
     axes_of,
+    count_points,
     equal_values,
+    expand_axes,
     matches,
     point_label,
     point_name,
-    product,
-    size,
 )
 from initbench.config.json_schema import json_schema
 from initbench.config.sweep_schema import Sweep
@@ -252,13 +252,13 @@ def test_grids_have_the_size_of_their_product_and_every_combination_once(seed: i
     length = draw.randint(1, 4)
     together = {f"z{i}": draw.sample(range(9), length) for i in range(draw.randint(0, 3))}
     axes = axes_of(grid, together)
-    found = list(product(axes))
+    found = list(expand_axes(axes))
     expected = [
         dict(zip([*grid, *together], [*values, *step], strict=True))
         for values in itertools.product(*grid.values())
         for step in (zip(*together.values(), strict=True) if together else [()])
     ]
-    assert found == expected and len(found) == size(axes)
+    assert found == expected and len(found) == count_points(axes)
     wanted = {key: draw.choice(values) for key, values in grid.items() if draw.random() < 0.5}
     left = [point for point in found if not matches(point, wanted)]
     share = len(found)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from initbench.config.loading import load
+from initbench.config.loading import load_config
 from initbench.config.schema import ExperimentConfig
 from initbench.models.build import build
 from initbench.probing.module_probe import ModuleProbe, probe_module
@@ -175,7 +175,7 @@ def test_a_block_with_norm_in_its_name_is_no_norm() -> None:
 
 def test_every_config_is_followed_as_its_family_declares_it() -> None:
     for path in sorted(Path("configs").glob("*.yaml")):
-        config = load(path, ["data.name=digits"], ExperimentConfig)
+        config = load_config(path, ["data.name=digits"], ExperimentConfig)
         x = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
         net = build(config.model, config.init, input_shape=(1, 8, 8), classes=10, seed=0, batch=x)
         found = probe_module(net, x).trace

@@ -11,20 +11,25 @@ from initbench.analysis.gates import linear_form
 from initbench.analysis.gates.expression import Binary, GateNode, MetricValue, Quantity, RowName
 from initbench.analysis.gates.run_values import (
     NoEstimateError,
-    Sides,
+    Operands,
     aggregate_value,
     complete_units,
     evaluate_per_run,
-    numbers_of,
+    quantity_values,
     require_estimable,
     summary_of_linear,
 )
 from initbench.analysis.grouping import share_batches
-from initbench.analysis.operands import RunsOperand, Side, SummaryOperand
-from initbench.analysis.stats.confidence_intervals import Interval, interval, rate_interval, summary_interval
-from initbench.analysis.stats.fisher import rate_difference
+from initbench.analysis.operands import Operand, RunsOperand, SummaryOperand
+from initbench.analysis.stats.confidence_intervals import (
+    Interval,
+    mean_interval,
+    rate_interval,
+    summary_interval,
+)
+from initbench.analysis.stats.fisher import compare_rates
 from initbench.analysis.stats.mean_difference import ROUNDING
-from initbench.analysis.stats.paired_samples import shared
+from initbench.analysis.stats.paired_samples import shared_pairs
 from initbench.analysis.stats.summary import Summary, summarise
 from initbench.analysis.stats.sums import sum_of_means
 from initbench.analysis.stats.verdict import is_significant
@@ -50,44 +55,46 @@ class Estimate:
     """Whether it is a number of these very runs, and no estimate."""
 
 
-def rates(rate: MetricValue, other: GateNode, sides: Sides, confidence: float, sign: float) -> Estimate:
+def estimate_rate_difference(
+    rate: MetricValue, other: GateNode, operands: Operands, confidence: float, sign: float
+) -> Estimate:
     """sign · (rate − other), by Clopper and Pearson's interval of the rate, or an exact test of two rates."""
-    side = sides[rate.row]
+    operand = operands[rate.row]
     if isinstance(other, MetricValue) and other.is_rate:
-        return _two_rates(side, sides[other.row], confidence)
+        return _compare_two_rates(operand, operands[other.row], confidence)
     try:
-        limit = linear_form.constant(
-            linear_form.substitute_aggregates(other, lambda node: aggregate_value(node, sides))
+        limit = linear_form.constant_value(
+            linear_form.substitute_aggregates(other, lambda node: aggregate_value(node, operands))
         )
     except NoEstimateError as unknown:
         return Estimate(None, None, None, (), "", str(unknown))
-    found = rate_interval(sum(side.events.values()), side.n, confidence)
-    if found is None:
+    interval = rate_interval(sum(operand.divergences.values()), operand.n, confidence)
+    if interval is None:
         return Estimate(None, None, None, (0,), "", "no run is complete")
-    seen = sum(side.events.values()) / side.n
-    low, high = sorted((sign * (found.low - limit), sign * (found.high - limit)))
-    return Estimate(sign * (seen - limit), low, high, (side.n,), "Clopper–Pearson")
+    observed_rate = sum(operand.divergences.values()) / operand.n
+    low, high = sorted((sign * (interval.low - limit), sign * (interval.high - limit)))
+    return Estimate(sign * (observed_rate - limit), low, high, (operand.n,), "Clopper–Pearson")
 
 
-def _two_rates(a: Side, b: Side, confidence: float) -> Estimate:
+def _compare_two_rates(a: Operand, b: Operand, confidence: float) -> Estimate:
     """The interval is all of one sign where an exact test tells the rates apart, and of both where not."""
-    found = rate_difference(a.events, b.events)
-    n = (found.n_a, found.n_b)
-    if found.p is None or found.difference is None:
+    comparison = compare_rates(a.divergences, b.divergences)
+    n = (comparison.n_a, comparison.n_b)
+    if comparison.p is None or comparison.difference is None:
         return Estimate(None, None, None, n, "", "no run is complete")
-    method = f"{found.method}, p = {found.p:.2g}"
+    method = f"{comparison.method}, p = {comparison.p:.2g}"
     least = math.nextafter(0.0, 1.0)
-    low, high = (-1.0, 1.0) if found.p >= 1.0 - confidence else (least, 1.0)
-    if found.difference < 0.0:
+    low, high = (-1.0, 1.0) if comparison.p >= 1.0 - confidence else (least, 1.0)
+    if comparison.difference < 0.0:
         low, high = -high, -low
-    return Estimate(found.difference, low, high, n, method)
+    return Estimate(comparison.difference, low, high, n, method)
 
 
 _TOO_FEW_SHARED = "rows without enough seeds in common are compared by their sum or difference alone"
 
 
-def estimate(
-    left: GateNode, right: GateNode, sides: Sides, confidence: float, *, by_ratio: bool = False
+def estimate_difference(
+    left: GateNode, right: GateNode, operands: Operands, confidence: float, *, by_ratio: bool = False
 ) -> Estimate:
     """The estimate of left − right over the runs of the rows in `sides`.
 
@@ -95,20 +102,20 @@ def estimate(
     (`algebra.are_scales`) and no value is 0. Such statistics scatter by factors, and it is the mean of their
     logarithms that Student's interval covers.
     """
-    for one, other, sign in ((left, right, 1.0), (right, left, -1.0)):
-        if isinstance(one, MetricValue) and one.is_rate:
-            return rates(one, other, sides, confidence, sign)
+    for rate, other, sign in ((left, right, 1.0), (right, left, -1.0)):
+        if isinstance(rate, MetricValue) and rate.is_rate:
+            return estimate_rate_difference(rate, other, operands, confidence, sign)
     is_ratio = linear_form.has_geometric_mean(left, right)
     try:
         left, right = (
-            linear_form.substitute_aggregates(side, lambda node: aggregate_value(node, sides))
+            linear_form.substitute_aggregates(side, lambda node: aggregate_value(node, operands))
             for side in (left, right)
         )
         if not is_ratio and by_ratio and linear_form.are_scales(left, right):
             with suppress(NoEstimateError):  # a zero has no logarithm: then as any other number
-                return _Expression(linear_form.log_ratio(left, right), sides, confidence, True).estimate()
+                return _Expression(linear_form.log_ratio(left, right), operands, confidence, True).estimate()
         node = linear_form.log_ratio(left, right) if is_ratio else Binary("-", left, right)
-        return _Expression(node, sides, confidence, is_ratio).estimate()
+        return _Expression(node, operands, confidence, is_ratio).estimate()
     except NoEstimateError as unknown:
         return Estimate(unknown.difference, None, None, unknown.n, "", str(unknown), is_ratio=is_ratio)
 
@@ -118,55 +125,57 @@ class _Expression:
     """An expression whose sign is in question."""
 
     node: GateNode
-    sides: Sides
+    sides: Operands
     confidence: float
     is_ratio: bool
 
     def estimate(self) -> Estimate:
         """By the rows that the node names: none, one, two that share seeds, or others."""
-        names = list(dict.fromkeys(quantity.row for quantity in self.node.bare))
+        names = list(dict.fromkeys(quantity.row for quantity in self.node.per_run_quantities))
         if not names:
-            number = linear_form.constant(self.node)
+            number = linear_form.constant_value(self.node)
             if math.isnan(number):
                 raise NoEstimateError("it cannot be computed")
-            return self._exact(number, (), "these runs", 0, is_exact=True)
+            return self._make_exact_estimate(number, (), "these runs", 0, is_exact=True)
         if len(names) == 1:
-            return self._of_one(names[0])
-        known = {name: self.sides[name] for name in names}
-        runs = {name: side for name, side in known.items() if isinstance(side, RunsOperand)}
-        units = self._shared(runs) if len(runs) == len(known) else None
-        return self._of_pairs(runs, units) if units else self._of_blocks(names)
+            return self._estimate_one_row(names[0])
+        operands = {name: self.sides[name] for name in names}
+        runs = {name: operand for name, operand in operands.items() if isinstance(operand, RunsOperand)}
+        units = self._shared_units(runs) if len(runs) == len(operands) else None
+        return self._estimate_from_pairs(runs, units) if units else self._estimate_from_blocks(names)
 
-    def _of_one(self, name: RowName) -> Estimate:
-        side = self.sides[name]
-        if isinstance(side, SummaryOperand):
-            summary = summary_of_linear(self.node, side)
+    def _estimate_one_row(self, name: RowName) -> Estimate:
+        operand = self.sides[name]
+        if isinstance(operand, SummaryOperand):
+            summary = summary_of_linear(self.node, operand)
             require_estimable(summary)
-            found = summary_interval(summary, self.confidence)
-            return self._found(summary.mean, found, (summary.n,), "t", 0)
-        values = evaluate_per_run(self.node, side)
-        return self._of_values(list(values.values()), "t", side.n - len(values), side)
+            interval = summary_interval(summary, self.confidence)
+            return self._make_estimate(summary.mean, interval, (summary.n,), "t", 0)
+        values = evaluate_per_run(self.node, operand)
+        return self._estimate_from_values(list(values.values()), "t", operand.n - len(values), operand)
 
-    def _of_values(
-        self, values: Sequence[float], method: str, missing: int, side: RunsOperand | None
+    def _estimate_from_values(
+        self, values: Sequence[float], method: str, missing: int, operand: RunsOperand | None
     ) -> Estimate:
         summary = summarise(values)
-        require_estimable(summary, values, side)
+        require_estimable(summary, values, operand)
         if not math.isfinite(values[0]):
-            return self._exact(values[0], (len(values),), method, missing)
-        found = interval(values, self.confidence)
-        return self._found(summary.mean, found, (len(values),), method, missing)
+            return self._make_exact_estimate(values[0], (len(values),), method, missing)
+        interval = mean_interval(values, self.confidence)
+        return self._make_estimate(summary.mean, interval, (len(values),), method, missing)
 
-    def _shared(self, runs: Mapping[RowName, RunsOperand], part: GateNode | None = None) -> list[str] | None:
+    def _shared_units(
+        self, runs: Mapping[RowName, RunsOperand], part: GateNode | None = None
+    ) -> list[str] | None:
         """The units of which every row has all values, where seeds are shared and enough of them are."""
         node = part or self.node
-        if not share_batches(run for side in runs.values() for run in side.runs.values()):
+        if not share_batches(run for operand in runs.values() for run in operand.runs.values()):
             return None
         first, *others = (
-            {unit: unit for unit in complete_units(node, name, side)} for name, side in runs.items()
+            {unit: unit for unit in complete_units(node, name, operand)} for name, operand in runs.items()
         )
         for other in others:
-            pairs = shared(first, other)
+            pairs = shared_pairs(first, other)
             if pairs is None:
                 return None
             first = {unit: unit for unit, _ in pairs}
@@ -179,24 +188,24 @@ class _Expression:
         """The expression for each unit that has all it takes."""
 
         def read(quantity: Quantity) -> linear_form.Column:
-            numbers = numbers_of(quantity, runs[quantity.row])
+            numbers = quantity_values(quantity, runs[quantity.row])
             return [numbers[unit] for unit in units]
 
-        found = linear_form.evaluate_column(node, read, len(units))
-        return [number for number in found if number is not None]
+        values = linear_form.evaluate_column(node, read, len(units))
+        return [number for number in values if number is not None]
 
-    def _of_pairs(self, runs: Mapping[RowName, RunsOperand], units: Sequence[str]) -> Estimate:
+    def _estimate_from_pairs(self, runs: Mapping[RowName, RunsOperand], units: Sequence[str]) -> Estimate:
         values = self._paired_values(self.node, runs, units)
-        missing = max(side.n for side in runs.values()) - len(units)
-        if not self._are_the_same(runs, units):
+        missing = max(operand.n for operand in runs.values()) - len(units)
+        if not self._has_identical_columns(runs, units):
             self._check_spread(values)
-        return self._of_values(values, "paired t", missing, None)
+        return self._estimate_from_values(values, "paired t", missing, None)
 
-    def _are_the_same(self, runs: Mapping[RowName, RunsOperand], units: Sequence[str]) -> bool:
+    def _has_identical_columns(self, runs: Mapping[RowName, RunsOperand], units: Sequence[str]) -> bool:
         """Whether the rows hold the very same numbers, seed by seed, as one training under two names does."""
         columns: dict[str, linear_form.Column] = {}
-        for quantity in self.node.bare:
-            numbers = numbers_of(quantity, runs[quantity.row])
+        for quantity in self.node.per_run_quantities:
+            numbers = quantity_values(quantity, runs[quantity.row])
             column = [numbers[unit] for unit in units]
             if columns.setdefault(quantity.name, column) != column:
                 return False
@@ -215,31 +224,33 @@ class _Expression:
             )
             raise NoEstimateError(why, summary.mean, (n,))
 
-    def _of_blocks(self, names: Sequence[RowName]) -> Estimate:
+    def _estimate_from_blocks(self, names: Sequence[RowName]) -> Estimate:
         """Rows in blocks that are independent: the expression has to be a sum of one part for each block.
 
         Rows on the same batches are a block, in which runs of one seed are partners.
         """
-        blocks = self._blocks(names)
+        blocks = self._batch_blocks(names)
         parts = linear_form.split_by_row(self.node, lambda quantity: blocks[quantity.row])
         if parts is None:
             raise NoEstimateError(_TOO_FEW_SHARED)
         summaries, missing = [], 0
         for block, part in parts.items():
             try:
-                summary, lacking = self._summary(part, [name for name in names if blocks[name] == block])
+                summary, missing_in_block = self._summarise_block(
+                    part, [name for name in names if blocks[name] == block]
+                )
             except NoEstimateError as unknown:  # which knows the mean of this part alone
                 raise NoEstimateError(str(unknown), n=unknown.n) from None
             summaries.append(summary)
-            missing += lacking
+            missing += missing_in_block
         n, means = tuple(part.n for part in summaries), [part.mean or 0.0 for part in summaries]
-        self._check_apart(summaries, sum(means))
+        self._check_separation(summaries, sum(means))
         if math.isinf(sum(means)):
-            return self._exact(sum(means), n, "Welch t", missing)
-        total, found = sum_of_means(summaries, self.confidence)
-        return self._found(total, found, n, "Welch t", missing)
+            return self._make_exact_estimate(sum(means), n, "Welch t", missing)
+        total, interval = sum_of_means(summaries, self.confidence)
+        return self._make_estimate(total, interval, n, "Welch t", missing)
 
-    def _check_apart(self, parts: Sequence[Summary], difference: float) -> None:
+    def _check_separation(self, parts: Sequence[Summary], difference: float) -> None:
         """Raise UnknownError where no part has a spread and runs are too few for a permutation test."""
         n = [part.n for part in parts]
         p = 2.0 / math.comb(sum(n), n[0])
@@ -248,42 +259,49 @@ class _Expression:
         why = f"each row gave the same in all runs, p = {p:.2g} by a permutation test: train more seeds"
         raise NoEstimateError(why, difference, tuple(n))
 
-    def _blocks(self, names: Sequence[RowName]) -> dict[RowName, str]:
+    def _batch_blocks(self, names: Sequence[RowName]) -> dict[RowName, str]:
         """A label of the block of each row."""
         blocks: dict[RowName, str] = {}
         for name in names:
-            side = self.sides[name]
-            seen = {run.batches for run in side.runs.values()} if isinstance(side, RunsOperand) else set()
-            blocks[name] = seen.pop() if len(names) > 2 and len(seen) == 1 else str(name)
+            operand = self.sides[name]
+            batches = (
+                {run.batches for run in operand.runs.values()} if isinstance(operand, RunsOperand) else set()
+            )
+            blocks[name] = batches.pop() if len(names) > 2 and len(batches) == 1 else str(name)
         return blocks
 
-    def _summary(self, part: GateNode, names: Sequence[RowName]) -> tuple[Summary, int]:
+    def _summarise_block(self, part: GateNode, names: Sequence[RowName]) -> tuple[Summary, int]:
         """Of a part of the expression over one block, and how many of its runs have no value."""
-        side = self.sides[names[0]]
-        if isinstance(side, SummaryOperand):
-            summary = summary_of_linear(part, side)
+        first_operand = self.sides[names[0]]
+        if isinstance(first_operand, SummaryOperand):
+            summary = summary_of_linear(part, first_operand)
             require_estimable(summary)
             return summary, 0
         if len(names) == 1:
-            values = list(evaluate_per_run(part, side).values())
+            values = list(evaluate_per_run(part, first_operand).values())
         else:
-            runs = {name: one for name in names if isinstance(one := self.sides[name], RunsOperand)}
-            units = self._shared(runs, part)
+            runs = {name: operand for name in names if isinstance(operand := self.sides[name], RunsOperand)}
+            units = self._shared_units(runs, part)
             if units is None:
                 raise NoEstimateError(_TOO_FEW_SHARED)
             values = self._paired_values(part, runs, units)
-        require_estimable(summarise(values), values, side)
-        return summarise(values), side.n - len(values)
+        require_estimable(summarise(values), values, first_operand)
+        return summarise(values), first_operand.n - len(values)
 
-    def _found(
-        self, difference: float | None, found: Interval | None, n: tuple[int, ...], method: str, missing: int
+    def _make_estimate(
+        self,
+        difference: float | None,
+        interval: Interval | None,
+        n: tuple[int, ...],
+        method: str,
+        missing: int,
     ) -> Estimate:
-        if found is None:
+        if interval is None:
             problem = "the numbers are too large to compute with"
             return Estimate(difference, None, None, n, method, problem, missing, self.is_ratio)
-        return Estimate(difference, found.low, found.high, n, method, "", missing, self.is_ratio)
+        return Estimate(difference, interval.low, interval.high, n, method, "", missing, self.is_ratio)
 
-    def _exact(
+    def _make_exact_estimate(
         self, number: float, n: tuple[int, ...], method: str, missing: int, *, is_exact: bool = False
     ) -> Estimate:
         return Estimate(number, number, number, n, method, "", missing, self.is_ratio, is_exact)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from initbench.analysis.baseline import find_row
-from initbench.analysis.gates.estimate import Estimate, estimate
+from initbench.analysis.gates.estimate import Estimate, estimate_difference
 from initbench.analysis.gates.expression import (
     And,
     Approx,
@@ -20,9 +20,9 @@ from initbench.analysis.gates.expression import (
     Quantity,
     RowName,
 )
-from initbench.analysis.gates.parser import parse, with_caret
-from initbench.analysis.gates.run_values import Sides
-from initbench.analysis.operands import RunsOperand, Side, side_of, varying
+from initbench.analysis.gates.parser import parse_gate, with_caret
+from initbench.analysis.gates.run_values import Operands
+from initbench.analysis.operands import Operand, RunsOperand, keys_varying_in_rows, runs_operand
 from initbench.analysis.regression.matching import Matching
 from initbench.analysis.regression.reference import Reference
 from initbench.analysis.tables import Row, Table
@@ -52,18 +52,20 @@ class ComparisonResult:
 
     condition: Comparison | Approx
     state: GateState
-    found: Estimate
+    estimate: Estimate
     confidence: float
 
 
-def decide(condition: GateNode, sides: Sides, confidence: float) -> tuple[GateState, list[ComparisonResult]]:
+def evaluate_condition(
+    condition: GateNode, operands: Operands, confidence: float
+) -> tuple[GateState, list[ComparisonResult]]:
     """The state of a condition, with its comparisons; and, or, not follow Kleene's three-valued logic."""
     if isinstance(condition, Comparison | Approx):
-        part = _compare(condition, sides, confidence)
+        part = _evaluate_comparison(condition, operands, confidence)
         return part.state, [part]
-    below = [decide(child, sides, confidence) for child in condition.children]
-    states = [state for state, _ in below]
-    parts = [part for _, found in below for part in found]
+    children = [evaluate_condition(child, operands, confidence) for child in condition.children]
+    states = [state for state, _ in children]
+    parts = [part for _, child_parts in children for part in child_parts]
     if isinstance(condition, Not):
         return _OPPOSITE[states[0]], parts
     assert isinstance(condition, And | Or)
@@ -75,16 +77,20 @@ def decide(condition: GateNode, sides: Sides, confidence: float) -> tuple[GateSt
     return (GateState.UNDECIDED if GateState.UNDECIDED in states else other), parts
 
 
-def _compare(condition: Comparison | Approx, sides: Sides, confidence: float) -> ComparisonResult:
+def _evaluate_comparison(
+    condition: Comparison | Approx, operands: Operands, confidence: float
+) -> ComparisonResult:
     by_ratio = isinstance(condition, Comparison) and condition.relation not in ("==", "!=")
-    found = estimate(condition.left, condition.right, sides, confidence, by_ratio=by_ratio)
+    estimate = estimate_difference(condition.left, condition.right, operands, confidence, by_ratio=by_ratio)
     state = GateState.UNDECIDED
-    if found.low is not None and found.high is not None:
-        state = _state(condition, found.low, found.high, is_ratio=found.is_ratio)
-    return ComparisonResult(condition, state, found, confidence)
+    if estimate.low is not None and estimate.high is not None:
+        state = _state_of_interval(condition, estimate.low, estimate.high, is_ratio=estimate.is_ratio)
+    return ComparisonResult(condition, state, estimate, confidence)
 
 
-def _state(condition: Comparison | Approx, low: float, high: float, *, is_ratio: bool) -> GateState:
+def _state_of_interval(
+    condition: Comparison | Approx, low: float, high: float, *, is_ratio: bool
+) -> GateState:
     """Of the interval of left − right."""
     if isinstance(condition, Approx):
         margin = math.log1p(condition.margin) if is_ratio else condition.margin
@@ -182,15 +188,17 @@ def read_gates(texts: Sequence[str], requirements: Sequence[str] = ()) -> list[G
         texts: Conditions that must not hold.
         requirements: Conditions that have to hold.
     """
-    gates = [Gate(text, parse(text, FAIL_IF)) for text in texts]
-    return gates + [Gate(text, Not(parse(text, FAIL_UNLESS)), is_requirement=True) for text in requirements]
+    gates = [Gate(text, parse_gate(text, FAIL_IF)) for text in texts]
+    return gates + [
+        Gate(text, Not(parse_gate(text, FAIL_UNLESS)), is_requirement=True) for text in requirements
+    ]
 
 
-def judge(
+def evaluate_gates(
     gates: Sequence[Gate],
     tables: Sequence[Table],
     confidence: float = 0.95,
-    earlier: Reference | None = None,
+    reference: Reference | None = None,
     *,
     strict: bool = False,
 ) -> list[GateResult]:
@@ -200,143 +208,148 @@ def judge(
     nowhere, rows that are in no table together, no runs at all, and `before.` without an earlier state; under
     `strict` such a gate is undecided instead, with the reason among its gaps, and the others are judged.
     """
-    court = _GateEvaluator(tables, confidence, earlier)
-    return [court.judge_or_excuse(gate) if strict else court.judge(gate) for gate in gates]
+    evaluator = _GateEvaluator(tables, confidence, reference)
+    return [evaluator.evaluate_or_explain(gate) if strict else evaluator.evaluate(gate) for gate in gates]
 
 
 class _GateEvaluator:
     """Rows are made ready once for all gates."""
 
-    def __init__(self, tables: Sequence[Table], confidence: float, earlier: Reference | None) -> None:
-        self._tables, self._confidence, self._earlier = tables, confidence, earlier
-        self._matching = None if earlier is None else Matching(tables, earlier)
+    def __init__(self, tables: Sequence[Table], confidence: float, reference: Reference | None) -> None:
+        self._tables, self._confidence, self._earlier = tables, confidence, reference
+        self._matching = None if reference is None else Matching(tables, reference)
         self._ready: dict[tuple[int, int], RunsOperand] = {}
-        self._varying = {id(table): varying(table) for table in tables}
+        self._varying = {id(table): keys_varying_in_rows(table) for table in tables}
 
-    def judge(self, gate: Gate) -> GateResult:
+    def evaluate(self, gate: Gate) -> GateResult:
         """At every place where the gate applies."""
         if not self._tables:
             raise UsageError(f"{gate.option}: there are no runs to judge")
         self._check_names(gate)
-        gaps = self._rows_of_one_state(gate)
-        places = [place for table in self._tables for place in self._places(gate, table)]
-        if not places:
-            self._refuse_places(gate, gaps)
-        self._check_layers(gate, [sides for *_, sides in places])
+        gaps = self._unmatched_row_gaps(gate)
+        located = [entry for table in self._tables for entry in self._operands_of_table(gate, table)]
+        if not located:
+            self._raise_no_cases(gate, gaps)
+        self._check_layers(gate, [operands for *_, operands in located])
         cases = [
-            GateCase(label, dataset, *decide(gate.condition, sides, self._confidence))
-            for label, dataset, sides in places
+            GateCase(label, dataset, *evaluate_condition(gate.condition, operands, self._confidence))
+            for label, dataset, operands in located
         ]
         return GateResult(gate, cases, gaps)
 
-    def judge_or_excuse(self, gate: Gate) -> GateResult:
+    def evaluate_or_explain(self, gate: Gate) -> GateResult:
         """The same; a gate that cannot be judged is undecided, and says why."""
         try:
-            return self.judge(gate)
+            return self.evaluate(gate)
         except UsageError as error:
             (problem, *_) = str(error).removeprefix(f"{gate.option}: ").splitlines()
             return GateResult(gate, [], [f"at {problem}" if problem.startswith("column") else problem])
 
-    def _rows_of_one_state(self, gate: Gate) -> list[str]:
+    def _unmatched_row_gaps(self, gate: Gate) -> list[str]:
         """Rows that a gate on both states of every row is about, and that are in one of them alone."""
-        own = {quantity.row.earlier for quantity in gate.quantities if quantity.row.name is None}
-        if self._matching is None or True not in own:
+        states = {quantity.row.earlier for quantity in gate.quantities if quantity.row.name is None}
+        if self._matching is None or True not in states:
             return []
         only_now = self._matching.only_now.items()
-        only_before = self._matching.only_before if own == {True, False} else []
+        only_earlier = self._matching.only_before if states == {True, False} else []
         return [
             *(f"{label} is only in the present state: {reason}" for label, reason in only_now),
-            *(f"{label} is only in the earlier state" for label in only_before),
+            *(f"{label} is only in the earlier state" for label in only_earlier),
         ]
 
-    def _places(self, gate: Gate, table: Table) -> Iterator[tuple[str, str, Sides]]:
+    def _operands_of_table(self, gate: Gate, table: Table) -> Iterator[tuple[str, str, Operands]]:
         """The rows of a table that the gate is about."""
         names = list(dict.fromkeys(quantity.row for quantity in gate.quantities))
-        fixed = {name: self._named(table, name) for name in names if name.name is not None}
-        known = {name: side for name, side in fixed.items() if side is not None}
-        if len(known) < len(fixed):
+        by_name = {name: self._named_operand(table, name) for name in names if name.name is not None}
+        named_operands = {name: operand for name, operand in by_name.items() if operand is not None}
+        if len(named_operands) < len(by_name):
             return
-        free = [name for name in names if name.name is None]
-        if not free:
-            yield "", table.dataset, known
+        unnamed = [name for name in names if name.name is None]
+        if not unnamed:
+            yield "", table.dataset, named_operands
             return
-        named = [find_row(table, name.name) for name in fixed if name.name and not name.earlier]
+        named_rows = [find_row(table, name.name) for name in by_name if name.name and not name.earlier]
         for row in table.rows:
-            own = {name: self._free(table, row, name) for name in free}
-            sides = {name: side for name, side in own.items() if side is not None}
-            if len(sides) == len(own) and not any(row is one for one in named):
-                yield row.label, table.dataset, {**known, **sides}
+            candidates = {name: self._operand_of_each_row(table, row, name) for name in unnamed}
+            operands = {name: operand for name, operand in candidates.items() if operand is not None}
+            if len(operands) == len(candidates) and not any(row is named_row for named_row in named_rows):
+                yield row.label, table.dataset, {**named_operands, **operands}
 
-    def _free(self, table: Table, row: Row, name: RowName) -> Side | None:
+    def _operand_of_each_row(self, table: Table, row: Row, name: RowName) -> Operand | None:
         if name.earlier:
-            return self._matching.side(table, row) if self._matching else None
-        return self._side(table, row)
+            return self._matching.earlier_operand(table, row) if self._matching else None
+        return self._runs_operand(table, row)
 
-    def _named(self, table: Table, name: RowName) -> Side | None:
+    def _named_operand(self, table: Table, name: RowName) -> Operand | None:
         assert name.name is not None
         row = find_row(table, name.name)
         if not name.earlier:
-            return self._side(table, row) if row else None
+            return self._runs_operand(table, row) if row else None
         assert self._earlier is not None and self._matching is not None
-        matched = self._matching.side(table, row) if row else None
-        return matched or self._earlier.named(table, name.name)
+        matched = self._matching.earlier_operand(table, row) if row else None
+        return matched or self._earlier.find_row(table, name.name)
 
-    def _side(self, table: Table, row: Row) -> RunsOperand:
-        place = id(table), id(row)
-        if place not in self._ready:
-            self._ready[place] = side_of(row, table.target, self._varying[id(table)])
-        return self._ready[place]
+    def _runs_operand(self, table: Table, row: Row) -> RunsOperand:
+        cache_key = id(table), id(row)
+        if cache_key not in self._ready:
+            self._ready[cache_key] = runs_operand(row, table.target, self._varying[id(table)])
+        return self._ready[cache_key]
 
     def _check_names(self, gate: Gate) -> None:
         for quantity in gate.quantities:
             name = quantity.row
             if name.earlier and self._earlier is None:
-                raise _fault(
+                raise _gate_error(
                     gate, quantity, "before. needs an earlier state: --against RUNS_DIR|compare.json"
                 )
-            if name.name is None or any(self._named(table, name) for table in self._tables):
+            if name.name is None or any(self._named_operand(table, name) for table in self._tables):
                 continue
             labels = [row.label for table in self._tables for row in table.rows]
             if name.earlier:
                 assert self._earlier is not None
-                labels = self._earlier.labels()
-            raise _fault(gate, quantity, _unknown_row(name, labels))
+                labels = self._earlier.row_labels()
+            raise _gate_error(gate, quantity, _unknown_row_message(name, labels))
 
-    def _refuse_places(self, gate: Gate, gaps: Sequence[str]) -> None:
+    def _raise_no_cases(self, gate: Gate, gaps: Sequence[str]) -> None:
         names = sorted({repr(q.row.name) for q in gate.quantities if q.row.name is not None})
         quantity = gate.quantities[0]
         if len(names) > 1:
             problem = (
                 f"{' and '.join(names)} are in no table together: their data, precision or budgets differ"
             )
-            raise _fault(gate, quantity, problem)
+            raise _gate_error(gate, quantity, problem)
         if any(q.row.earlier for q in gate.quantities):
             reasons = "".join(f"; {gap}" for gap in gaps[:MAX_REASONS])
-            raise _fault(gate, quantity, f"no row is in both states{reasons}")
-        raise _fault(gate, quantity, "there is no other row to compare")
+            raise _gate_error(gate, quantity, f"no row is in both states{reasons}")
+        raise _gate_error(gate, quantity, "there is no other row to compare")
 
-    def _check_layers(self, gate: Gate, places: Sequence[Sides]) -> None:
+    def _check_layers(self, gate: Gate, all_operands: Sequence[Operands]) -> None:
         for quantity in gate.quantities:
             if not isinstance(quantity, LayerStatistic):
                 continue
-            sides = [sides[quantity.row] for sides in places]
-            runs = [run for side in sides if isinstance(side, RunsOperand) for run in side.runs.values()]
+            operands = [operands[quantity.row] for operands in all_operands]
+            runs = [
+                run
+                for operand in operands
+                if isinstance(operand, RunsOperand)
+                for run in operand.runs.values()
+            ]
             depths = [len(run.hidden(quantity.moment)) for run in runs]
             if any(depths) and max(depths) < abs(quantity.layer):
                 problem = (
                     f"there is no layer {quantity.layer}: the deepest net has {max(depths)} hidden layers"
                 )
-                raise _fault(gate, quantity, problem)
+                raise _gate_error(gate, quantity, problem)
 
 
-def _unknown_row(name: RowName, labels: Sequence[str]) -> str:
+def _unknown_row_message(name: RowName, labels: Sequence[str]) -> str:
     from initbench.registry import unknown_name_message
 
     assert name.name is not None
-    said = unknown_name_message("row", name.name, dict.fromkeys(labels))
-    dashed = "; put blanks around a minus" if "-" in name.name else ""
-    return said + dashed
+    message = unknown_name_message("row", name.name, dict.fromkeys(labels))
+    hint = "; put blanks around a minus" if "-" in name.name else ""
+    return message + hint
 
 
-def _fault(gate: Gate, quantity: Quantity, problem: str) -> UsageError:
+def _gate_error(gate: Gate, quantity: Quantity, problem: str) -> UsageError:
     return UsageError(f"{gate.option}: {with_caret(gate.text, quantity.column, problem)}")

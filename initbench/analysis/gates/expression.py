@@ -13,7 +13,7 @@ Operator = Literal["+", "-", "*", "/"]
 Relation = Literal["<", "<=", ">", ">=", "==", "!="]
 Aggregation = Literal["mean", "min", "max"]
 FunctionName = Literal["abs", "exp", "ln"]
-OfLayers = Literal["slope", "max_layer", "min_layer"]
+LayerAggregation = Literal["slope", "max_layer", "min_layer"]
 
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
 _NEGATION, _ATOM = 3, 4
@@ -50,12 +50,15 @@ class GateNode:
         return [node for node in self.walk() if isinstance(node, Quantity)]
 
     @cached_property
-    def bare(self) -> list[Quantity]:
+    def per_run_quantities(self) -> list[Quantity]:
         """Those that differ from run to run: outside of means, minima and maxima."""
         if isinstance(self, Aggregate):
             return []
-        own = [self] if isinstance(self, Quantity) else []
-        return [*own, *(quantity for child in self.children for quantity in child.bare)]
+        own_quantities = [self] if isinstance(self, Quantity) else []
+        return [
+            *own_quantities,
+            *(quantity for child in self.children for quantity in child.per_run_quantities),
+        ]
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ class LayerStatistic(Quantity):
 class LayerAggregate(Quantity):
     """Over the hidden layers: the least-squares slope of ln(statistic), its greatest, or its least value."""
 
-    kind: OfLayers
+    kind: LayerAggregation
     statistic: str
     moment: str
 
@@ -182,7 +185,7 @@ class Negation(Unary):
         return _NEGATION
 
     def __str__(self) -> str:
-        return f"-{_within(self.inner, _NEGATION)}"
+        return f"-{_parenthesise(self.inner, _NEGATION)}"
 
 
 @dataclass(frozen=True)
@@ -231,8 +234,8 @@ class Binary(GateNode):
         return _PRECEDENCE[self.operator]
 
     def __str__(self) -> str:
-        left = _within(self.left, self.precedence)
-        return f"{left} {self.operator} {_within(self.right, self.precedence + 1)}"
+        left_text = _parenthesise(self.left, self.precedence)
+        return f"{left_text} {self.operator} {_parenthesise(self.right, self.precedence + 1)}"
 
 
 @dataclass(frozen=True)
@@ -293,5 +296,5 @@ class Or(GateNode):
         return " or ".join(f"({child})" for child in self.children)
 
 
-def _within(node: GateNode, least: int) -> str:
+def _parenthesise(node: GateNode, least: int) -> str:
     return str(node) if node.precedence >= least else f"({node})"

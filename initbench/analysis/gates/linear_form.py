@@ -37,11 +37,15 @@ def are_scales(left: GateNode, right: GateNode) -> bool:
 
 def log_ratio(left: GateNode, right: GateNode) -> GateNode:
     """ln(left / right) of two products, as a difference."""
-    return Binary("-", logarithm(left), logarithm(right))
+    return Binary("-", log_of_product(left), log_of_product(right))
 
 
 def _are_products(left: GateNode, right: GateNode, of: Callable[[GateNode], bool]) -> bool:
-    return any(map(of, [*left.bare, *right.bare])) and _is_product(left, of) and _is_product(right, of)
+    return (
+        any(map(of, [*left.per_run_quantities, *right.per_run_quantities]))
+        and _is_product(left, of)
+        and _is_product(right, of)
+    )
 
 
 def _is_log(node: GateNode) -> bool:
@@ -60,10 +64,10 @@ def _is_product(node: GateNode, of: Callable[[GateNode], bool]) -> bool:
     return of(node) or (isinstance(node, Number) and node.value > 0.0)
 
 
-def logarithm(node: GateNode) -> GateNode:
+def log_of_product(node: GateNode) -> GateNode:
     """ln of a product, as a sum."""
     if isinstance(node, Binary):
-        left, right = logarithm(node.left), logarithm(node.right)
+        left, right = log_of_product(node.left), log_of_product(node.right)
         return Binary("+", left, right) if node.operator == "*" else Binary("-", left, right)
     return Number(math.log(node.value)) if isinstance(node, Number) else Logarithm(node)
 
@@ -73,56 +77,60 @@ def split_by_row(node: GateNode, of: Callable[[Quantity], str]) -> dict[str, Gat
 
     `of` names the row of a quantity. Constants go to the first row.
     """
-    found: dict[str, GateNode] = {}
+    parts: dict[str, GateNode] = {}
     constant: list[GateNode] = []
-    for term in _terms(node, of):
-        rows = {of(quantity) for quantity in term.bare}
+    for term in _sum_terms(node, of):
+        rows = {of(quantity) for quantity in term.per_run_quantities}
         if len(rows) > 1:
             return None
         if not rows:
             constant.append(term)
         else:
             (row,) = rows
-            found[row] = Binary("+", found[row], term) if row in found else term
+            parts[row] = Binary("+", parts[row], term) if row in parts else term
     for term in constant:
-        first = next(iter(found))
-        found[first] = Binary("+", found[first], term)
-    return found
+        first = next(iter(parts))
+        parts[first] = Binary("+", parts[first], term)
+    return parts
 
 
-def _terms(node: GateNode, of: Callable[[Quantity], str]) -> list[GateNode]:
+def _sum_terms(node: GateNode, of: Callable[[Quantity], str]) -> list[GateNode]:
     """The terms of a sum, with constant factors multiplied out where they stand before several rows."""
-    if len({of(quantity) for quantity in node.bare}) <= 1:
+    if len({of(quantity) for quantity in node.per_run_quantities}) <= 1:
         return [node]
     if isinstance(node, Negation):
-        return [Negation(term) for term in _terms(node.inner, of)]
-    return _terms_of_two(node, of) if isinstance(node, Binary) else [node]
+        return [Negation(term) for term in _sum_terms(node.inner, of)]
+    return _binary_sum_terms(node, of) if isinstance(node, Binary) else [node]
 
 
-def _terms_of_two(node: Binary, of: Callable[[Quantity], str]) -> list[GateNode]:
+def _binary_sum_terms(node: Binary, of: Callable[[Quantity], str]) -> list[GateNode]:
     left, right = node.left, node.right
     if node.operator in "+-":
-        second = _terms(right, of)
-        return _terms(left, of) + ([Negation(term) for term in second] if node.operator == "-" else second)
-    if not right.bare:
-        return [Binary(node.operator, term, right) for term in _terms(left, of)]
-    if node.operator == "*" and not left.bare:
-        return [Binary("*", left, term) for term in _terms(right, of)]
+        second = _sum_terms(right, of)
+        return _sum_terms(left, of) + (
+            [Negation(term) for term in second] if node.operator == "-" else second
+        )
+    if not right.per_run_quantities:
+        return [Binary(node.operator, term, right) for term in _sum_terms(left, of)]
+    if node.operator == "*" and not left.per_run_quantities:
+        return [Binary("*", left, term) for term in _sum_terms(right, of)]
     return [node]
 
 
-def substitute_aggregates(node: GateNode, known: Callable[[Aggregate], float]) -> GateNode:
+def substitute_aggregates(node: GateNode, value_of: Callable[[Aggregate], float]) -> GateNode:
     """The expression with the number of each mean, min and max in its place."""
     if isinstance(node, Aggregate):
-        return Number(known(node))
+        return Number(value_of(node))
     if isinstance(node, Binary):
         return Binary(
-            node.operator, substitute_aggregates(node.left, known), substitute_aggregates(node.right, known)
+            node.operator,
+            substitute_aggregates(node.left, value_of),
+            substitute_aggregates(node.right, value_of),
         )
     if isinstance(node, Negation):
-        return Negation(substitute_aggregates(node.inner, known))
+        return Negation(substitute_aggregates(node.inner, value_of))
     if isinstance(node, Function):
-        return Function(substitute_aggregates(node.inner, known), node.kind)
+        return Function(substitute_aggregates(node.inner, value_of), node.kind)
     return node
 
 
@@ -139,29 +147,29 @@ def evaluate_column(node: GateNode, read: Callable[[Quantity], Column], size: in
         return [node.value] * size
     if isinstance(node, Quantity):
         return read(node)
-    below = [evaluate_column(child, read, size) for child in node.children]
-    return [_value(node, numbers) for numbers in zip(*below, strict=True)]
+    columns = [evaluate_column(child, read, size) for child in node.children]
+    return [_evaluate_node(node, numbers) for numbers in zip(*columns, strict=True)]
 
 
-def _value(node: GateNode, numbers: Sequence[float | None]) -> float | None:
-    known = [number for number in numbers if number is not None]
-    if len(known) < len(numbers):
+def _evaluate_node(node: GateNode, numbers: Sequence[float | None]) -> float | None:
+    operand_values = [number for number in numbers if number is not None]
+    if len(operand_values) < len(numbers):
         return None
     try:
-        return _computed(node, known)
+        return _apply_operation(node, operand_values)
     except (ZeroDivisionError, OverflowError, ValueError):
         return math.nan
 
 
-def _computed(node: GateNode, known: Sequence[float]) -> float:
+def _apply_operation(node: GateNode, values: Sequence[float]) -> float:
     if isinstance(node, Negation):
-        return -known[0]
+        return -values[0]
     if isinstance(node, Function):
-        return _FUNCTIONS[node.kind](known[0])
+        return _FUNCTIONS[node.kind](values[0])
     if isinstance(node, Logarithm):
-        return math.log(known[0])
+        return math.log(values[0])
     assert isinstance(node, Binary)
-    return _OPERATIONS[node.operator](known[0], known[1])
+    return _OPERATIONS[node.operator](values[0], values[1])
 
 
 _OPERATIONS: dict[str, Callable[[float, float], float]] = {
@@ -175,20 +183,20 @@ _OPERATIONS: dict[str, Callable[[float, float], float]] = {
 _FUNCTIONS: dict[str, Callable[[float], float]] = {"abs": abs, "exp": math.exp, "ln": math.log}
 
 
-def constant(node: GateNode) -> float:
+def constant_value(node: GateNode) -> float:
     """The number of a bound expression without quantities; NaN where it cannot be computed."""
-    (found,) = evaluate_column(node, lambda _quantity: [None], 1)
-    assert found is not None
-    return found
+    (value,) = evaluate_column(node, lambda _quantity: [None], 1)
+    assert value is not None
+    return value
 
 
 def as_affine(node: GateNode) -> tuple[float, float] | None:
     """a and b where a bound expression is a · x + b, x one quantity or its logarithm; else None."""
-    if not node.bare:
-        return 0.0, constant(node)
+    if not node.per_run_quantities:
+        return 0.0, constant_value(node)
     if isinstance(node, Quantity | Logarithm):
         return 1.0, 0.0
-    if len(node.bare) > 1 or isinstance(node, Function):
+    if len(node.per_run_quantities) > 1 or isinstance(node, Function):
         return None
     sides = [side for child in node.children if (side := as_affine(child)) is not None]
     if len(sides) < len(node.children):
@@ -196,10 +204,12 @@ def as_affine(node: GateNode) -> tuple[float, float] | None:
     if isinstance(node, Negation):
         return -sides[0][0], -sides[0][1]
     assert isinstance(node, Binary)
-    return _combined(node.operator, *sides)
+    return _combine_affine(node.operator, *sides)
 
 
-def _combined(sign: str, left: tuple[float, float], right: tuple[float, float]) -> tuple[float, float] | None:
+def _combine_affine(
+    sign: str, left: tuple[float, float], right: tuple[float, float]
+) -> tuple[float, float] | None:
     (a, b), (c, d) = left, right
     if sign == "+":
         return a + c, b + d

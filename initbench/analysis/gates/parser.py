@@ -122,43 +122,45 @@ class _GateBuilder(Transformer[Token, GateNode]):
     """Makes nodes as the text is reduced, innermost first, so that no depth of nesting overflows."""
 
     def any_of(self, *conditions: GateNode) -> GateNode:
-        return conditions[0] if len(conditions) == 1 else _checked(expression.Or(conditions))
+        return conditions[0] if len(conditions) == 1 else _check_depth(expression.Or(conditions))
 
     def all_of(self, *conditions: GateNode) -> GateNode:
-        return conditions[0] if len(conditions) == 1 else _checked(expression.And(conditions))
+        return conditions[0] if len(conditions) == 1 else _check_depth(expression.And(conditions))
 
     def opposite(self, condition: GateNode) -> GateNode:
-        return _checked(expression.Not(condition))
+        return _check_depth(expression.Not(condition))
 
     def chain(self, first: GateNode, *rest: GateNode | Token) -> GateNode:
-        sides = [first, *(one for one in rest if isinstance(one, GateNode))]
-        signs = [one for one in rest if isinstance(one, Token)]
+        sides = [first, *(part for part in rest if isinstance(part, GateNode))]
+        signs = [part for part in rest if isinstance(part, Token)]
         links = [
-            _compared(expression.Comparison(left, _RELATIONS[sign], right), sign)
+            _check_comparison(expression.Comparison(left, _RELATIONS[sign], right), sign)
             for sign, (left, right) in zip(signs, pairwise(sides), strict=True)
         ]
-        return links[0] if len(links) == 1 else _checked(expression.And(tuple(links)))
+        return links[0] if len(links) == 1 else _check_depth(expression.And(tuple(links)))
 
     def near(self, left: GateNode, sign: Token, right: GateNode, margin: expression.Number) -> GateNode:
-        return _compared(expression.Approx(left, right, margin.value), sign)
+        return _check_comparison(expression.Approx(left, right, margin.value), sign)
 
     def binary(self, left: GateNode, sign: Token, right: GateNode) -> GateNode:
-        return _checked(expression.Binary(_OPERATORS[sign], left, right))
+        return _check_depth(expression.Binary(_OPERATORS[sign], left, right))
 
     def minus(self, _sign: Token, inner: GateNode) -> GateNode:
-        return _checked(expression.Negation(inner))
+        return _check_depth(expression.Negation(inner))
 
     def function(self, kind: Token, inner: GateNode) -> GateNode:
-        return _checked(expression.Function(inner, cast(expression.FunctionName, str(kind))))
+        return _check_depth(expression.Function(inner, cast(expression.FunctionName, str(kind))))
 
     def aggregate(self, kind: Token, inner: GateNode) -> GateNode:
         column = int(kind.start_pos or 0)
-        found = list(inner.walk())
-        if any(isinstance(node, expression.Aggregate) for node in found):
+        nodes = list(inner.walk())
+        if any(isinstance(node, expression.Aggregate) for node in nodes):
             raise GateSyntaxError(column, f"{kind}() of a mean, min or max is that number itself")
         if len({quantity.row for quantity in inner.quantities}) != 1:
             raise GateSyntaxError(column, f"{kind}() takes a number of the runs of one row")
-        return _checked(expression.Aggregate(inner, cast(expression.Aggregation, str(kind)), column=column))
+        return _check_depth(
+            expression.Aggregate(inner, cast(expression.Aggregation, str(kind)), column=column)
+        )
 
     def constant(self, number: Token, percent: Token | None = None) -> GateNode:
         value = float(number) / (100.0 if percent else 1.0)
@@ -172,22 +174,22 @@ class _GateBuilder(Transformer[Token, GateNode]):
         assert isinstance(measure, QuantityTemplate)
         token = measure.token
         column = int((tokens or [token])[0].start_pos or 0)
-        earlier = any(one.type == "EARLIER" for one in tokens)
-        quoted = [_unquoted(one) for one in tokens if one.type == "STRING"]
+        earlier = any(part.type == "EARLIER" for part in tokens)
+        quoted = [_unquote(part) for part in tokens if part.type == "STRING"]
         name = quoted[0] if quoted else None
-        own = str(token).rpartition(".")[0]
-        if own and name is not None:
+        prefix = str(token).rpartition(".")[0]
+        if prefix and name is not None:
             raise GateSyntaxError(
                 int(token.start_pos or 0), f"the row is {name!r} already; expected a metric"
             )
-        if own == "before" or own.startswith("before."):
-            earlier, own = True, own[len("before.") :]
-        return measure.make(expression.RowName(name if name is not None else own or None, earlier), column)
+        if prefix == "before" or prefix.startswith("before."):
+            earlier, prefix = True, prefix[len("before.") :]
+        return measure.make(expression.RowName(name if name is not None else prefix or None, earlier), column)
 
     def metric(self, token: Token) -> QuantityTemplate:
         name = str(token).rpartition(".")[2]
         if name not in METRICS and name != DIVERGENCE_RATE:
-            raise GateSyntaxError(int(token.end_pos or 0) - len(name), _unknown_metric(name))
+            raise GateSyntaxError(int(token.end_pos or 0) - len(name), _unknown_metric_message(name))
         return QuantityTemplate(token, lambda row, column: expression.MetricValue(row, name, column=column))
 
     def layer(self, token: Token, index: Token, statistic: Token, moment: Token) -> QuantityTemplate:
@@ -198,16 +200,16 @@ class _GateBuilder(Transformer[Token, GateNode]):
                 int(index.start_pos or 0),
                 f"there is no layer {index}: 1 is the first hidden one, -1 the last",
             )
-        named = _statistic_at(statistic, moment)
+        statistic_at = _parse_statistic(statistic, moment)
         return QuantityTemplate(
-            token, lambda row, column: expression.LayerStatistic(row, number, *named, column=column)
+            token, lambda row, column: expression.LayerStatistic(row, number, *statistic_at, column=column)
         )
 
     def over_layers(self, token: Token, statistic: Token, moment: Token) -> QuantityTemplate:
-        kind = cast(expression.OfLayers, token.rpartition(".")[2])
-        named = _statistic_at(statistic, moment)
+        kind = cast(expression.LayerAggregation, token.rpartition(".")[2])
+        statistic_at = _parse_statistic(statistic, moment)
         return QuantityTemplate(
-            token, lambda row, column: expression.LayerAggregate(row, kind, *named, column=column)
+            token, lambda row, column: expression.LayerAggregate(row, kind, *statistic_at, column=column)
         )
 
     def steps_to(self, token: Token, accuracy: expression.Number) -> QuantityTemplate:
@@ -247,40 +249,40 @@ _OPERATORS: dict[str, expression.Operator] = {
 }
 
 
-def _unquoted(token: Token) -> str:
+def _unquote(token: Token) -> str:
     return re.sub(r"\\(.)", r"\1", token[1:-1], flags=re.DOTALL)
 
 
-def _checked(node: GateNode) -> GateNode:
+def _check_depth(node: GateNode) -> GateNode:
     if node.depth > DEEPEST:
         raise GateSyntaxError(0, f"nested more than {DEEPEST} deep")
     return node
 
 
-def _compared(node: expression.Comparison | expression.Approx, sign: Token) -> GateNode:
+def _check_comparison(node: expression.Comparison | expression.Approx, sign: Token) -> GateNode:
     """A comparison of two sides that can be compared."""
-    found = node.quantities
-    if not found:
+    quantities = node.quantities
+    if not quantities:
         raise GateSyntaxError(int(sign.start_pos or 0), "only constants are compared here; name a metric")
     for side in node.children:
-        for rate in side.bare:
+        for rate in side.per_run_quantities:
             if rate.is_rate and rate is not side:
                 problem = "its interval is exact, and that of an expression would not be"
                 raise GateSyntaxError(rate.column, f"{DIVERGENCE_RATE} stands alone on its side: {problem}")
     _check_rates(node)
     _check_shares(node, sign)
-    return _checked(node)
+    return _check_depth(node)
 
 
 def _check_shares(node: expression.Comparison | expression.Approx, sign: Token) -> None:
     """Accuracies are shares: 95 is none, and a gate on it would be decided whatever the runs are."""
     left, right = node.children[:2]
-    for one, other in ((left, right), (right, left)):
-        if not isinstance(one, expression.MetricValue) or not isinstance(other, expression.Number):
+    for side, other in ((left, right), (right, left)):
+        if not isinstance(side, expression.MetricValue) or not isinstance(other, expression.Number):
             continue
-        is_share = one.is_rate or METRICS[one.metric].form == "percent"
+        is_share = side.is_rate or METRICS[side.metric].form == "percent"
         if is_share and _SURELY_PERCENT <= other.value <= 100.0:
-            problem = f"{one.metric} is a share from 0 to 1: write {other.value:g} %"
+            problem = f"{side.metric} is a share from 0 to 1: write {other.value:g} %"
             raise GateSyntaxError(int(sign.start_pos or 0), problem)
 
 
@@ -290,7 +292,7 @@ def _check_rates(node: expression.Comparison | expression.Approx) -> None:
         return
     (rate, *more) = rates
     others = [side for side in node.children if side not in rates]
-    if any(side.bare for side in others):
+    if any(side.per_run_quantities for side in others):
         raise GateSyntaxError(
             rate.column, f"{DIVERGENCE_RATE} is compared with a constant or with another one"
         )
@@ -300,20 +302,20 @@ def _check_rates(node: expression.Comparison | expression.Approx) -> None:
         )
 
 
-def _statistic_at(statistic: Token, moment: Token) -> tuple[str, str]:
+def _parse_statistic(statistic: Token, moment: Token) -> tuple[str, str]:
     name = ALIASES.get(str(statistic), str(statistic))
     if name not in _STATISTICS:
-        problem = _unknown("statistic of a layer", name, [*_STATISTICS, *ALIASES])
+        problem = _unknown_name("statistic of a layer", name, [*_STATISTICS, *ALIASES])
         raise GateSyntaxError(int(statistic.start_pos or 0), problem)
     if moment not in MOMENTS:
-        raise GateSyntaxError(int(moment.start_pos or 0), _unknown("moment", str(moment), MOMENTS))
+        raise GateSyntaxError(int(moment.start_pos or 0), _unknown_name("moment", str(moment), MOMENTS))
     if (name in SHIFT_STATISTICS) != (moment == TRAIN):
         moments = TRAIN if name in SHIFT_STATISTICS else " or ".join(PROBED)
         raise GateSyntaxError(int(moment.start_pos or 0), f"{name} is known at {moments}, not at {moment}")
     return name, str(moment)
 
 
-def _unknown_metric(name: str) -> str:
+def _unknown_metric_message(name: str) -> str:
     if name in _STATISTICS or name in ALIASES:
         at = f"{name}@{TRAIN if name in SHIFT_STATISTICS else 'init'}"
         return f"{name} belongs to a layer: layer[-1].{at}, slope({at}) or max_layer({at})"
@@ -328,7 +330,7 @@ def _unknown_metric(name: str) -> str:
     return f"unknown metric {name!r}; {hint}"
 
 
-def _unknown(kind: str, name: str, choices: Iterable[str]) -> str:
+def _unknown_name(kind: str, name: str, choices: Iterable[str]) -> str:
     from initbench.registry import unknown_name_message  # brings pydantic, which only a mistake is in need of
 
     return unknown_name_message(kind, name, choices)
@@ -363,7 +365,7 @@ _EXPECTED = {
 _MEANT = {"=": "; equality is ==", "&": "; write: and", "|": "; write: or", "!": "; write: not"}
 
 
-def parse(text: str, option: str = "--fail-if") -> GateNode:
+def parse_gate(text: str, option: str = "--fail-if") -> GateNode:
     """The condition that `text` states. Raises UsageError, with the column, for what is none."""
     if len(text) > LONGEST:
         raise UsageError(f"{option}: a gate has at most {LONGEST} characters; this one has {len(text)}")
@@ -376,29 +378,29 @@ def parse(text: str, option: str = "--fail-if") -> GateNode:
 def parse_condition(text: str) -> GateNode:
     """The same; raises FaultError."""
     try:
-        return cast(GateNode, _lark().parse(text))
+        return cast(GateNode, _gate_parser().parse(text))
     except VisitError as error:
         if not isinstance(error.orig_exc, GateSyntaxError):
             raise
         raise error.orig_exc from None
     except UnexpectedInput as error:
-        raise GateSyntaxError(*_unexpected(error, text)) from None
+        raise GateSyntaxError(*_describe_unexpected(error, text)) from None
 
 
 def with_caret(text: str, column: int, problem: str) -> str:
     """The problem, and below it the gate with a caret under the column, which counts from 0."""
     line = "".join(c if c.isprintable() else " " for c in text)
     start = max(0, column - 60)
-    shown = ("…" if start else "") + line[start : start + 100] + ("…" if len(line) > start + 100 else "")
-    return f"column {column + 1}: {problem}\n  {shown}\n  {' ' * (column - start + bool(start))}^"
+    excerpt = ("…" if start else "") + line[start : start + 100] + ("…" if len(line) > start + 100 else "")
+    return f"column {column + 1}: {problem}\n  {excerpt}\n  {' ' * (column - start + bool(start))}^"
 
 
-def _unexpected(error: UnexpectedInput, text: str) -> tuple[int, str]:
+def _describe_unexpected(error: UnexpectedInput, text: str) -> tuple[int, str]:
     if isinstance(error, UnexpectedToken):
         ended = error.token.type == "$END"
         column = len(text.rstrip()) if ended else int(error.token.start_pos or 0)
-        found = "the end" if ended else repr(str(error.token))
-        return column, f"expected {_listed(error.accepts or error.expected)}, found {found}"
+        token_text = "the end" if ended else repr(str(error.token))
+        return column, f"expected {_join_terminals(error.accepts or error.expected)}, found {token_text}"
     assert isinstance(error, UnexpectedCharacters)
     column = int(error.pos_in_stream or 0)
     character = text[column]
@@ -407,12 +409,17 @@ def _unexpected(error: UnexpectedInput, text: str) -> tuple[int, str]:
     return column, f"{character!r} means nothing here" + _MEANT.get(character, "")
 
 
-def _listed(terminals: Iterable[str]) -> str:
-    found = set(terminals)
-    said = [words for name, words in _EXPECTED.items() if name in found]
-    return " or ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said) or "something else"
+def _join_terminals(terminals: Iterable[str]) -> str:
+    names = set(terminals)
+    descriptions = [words for name, words in _EXPECTED.items() if name in names]
+    return (
+        " or ".join(
+            [", ".join(descriptions[:-1]), descriptions[-1]] if len(descriptions) > 1 else descriptions
+        )
+        or "something else"
+    )
 
 
 @lru_cache(maxsize=1)
-def _lark() -> Lark:
+def _gate_parser() -> Lark:
     return Lark(GRAMMAR, parser="lalr", transformer=make_transformer(), maybe_placeholders=False)

@@ -22,15 +22,15 @@ class ChangedValue:
     metric: Metric
     unit: str
     """The run: its seed, and the keys that vary in its row."""
-    before: float
+    earlier: float
     now: float
 
     @property
-    def size(self) -> float:
+    def relative_size(self) -> float:
         """The difference as a share of the greater of the two."""
-        greater = max(abs(self.before), abs(self.now))
-        both_finite = math.isfinite(self.before) and math.isfinite(self.now)
-        return abs(self.now - self.before) / greater if both_finite else math.inf
+        greater = max(abs(self.earlier), abs(self.now))
+        both_finite = math.isfinite(self.earlier) and math.isfinite(self.now)
+        return abs(self.now - self.earlier) / greater if both_finite else math.inf
 
 
 @dataclass(frozen=True)
@@ -38,42 +38,47 @@ class BitwiseDiff:
     """What became of the runs that are in both states."""
 
     shared: int
-    other: list[str]
+    changed_units: list[str]
     """Those that give other numbers now, by `Moved.unit`."""
-    largest: list[ChangedValue]
+    largest_changes: list[ChangedValue]
     """Of each metric that moved in them, the run in which it moved most; the largest first."""
-    elsewhere: list[str]
+    environment_changes: list[str]
     """What else is not the same and may change the last digits: the device, the machine, torch."""
 
     @property
     def identical(self) -> int:
         """Runs whose every number is the same to the last digit."""
-        return self.shared - len(self.other)
+        return self.shared - len(self.changed_units)
 
 
-def bitwise_diff(now: RunsOperand, before: RunsOperand, metrics: Sequence[Metric]) -> BitwiseDiff:
+def bitwise_diff(now: RunsOperand, earlier: RunsOperand, metrics: Sequence[Metric]) -> BitwiseDiff:
     """Compare the complete runs of the same seed in two states of a row."""
-    shared = [unit for unit in now.runs if unit in before.runs]
-    other = [unit for unit in shared if differs(before.runs[unit], now.runs[unit])]
-    pairs = [(before.runs[unit], now.runs[unit]) for unit in shared]
-    return BitwiseDiff(len(shared), other, _largest(now, before, other, metrics), list(_elsewhere(pairs)))
+    shared = [unit for unit in now.runs if unit in earlier.runs]
+    changed = [unit for unit in shared if has_different_numbers(earlier.runs[unit], now.runs[unit])]
+    pairs = [(earlier.runs[unit], now.runs[unit]) for unit in shared]
+    return BitwiseDiff(
+        len(shared),
+        changed,
+        _largest_changes(now, earlier, changed, metrics),
+        list(_environment_changes(pairs)),
+    )
 
 
-def differs(before: RunSummary, now: RunSummary) -> bool:
+def has_different_numbers(earlier: RunSummary, now: RunSummary) -> bool:
     """Whether any number of two runs differs that both of them have; NaN is the same as NaN.
 
     What one of them has not measured, because it is of an older version, is no difference.
     """
-    ends = [(run.status, run.diverged_step, len(run.evaluations)) for run in (before, now)]
-    moments = before.layers.keys() & now.layers.keys()
-    sizes = [[len(run.layers[moment]) for moment in moments] for run in (before, now)]
+    ends = [(run.status, run.diverged_step, len(run.evaluations)) for run in (earlier, now)]
+    moments = earlier.layers.keys() & now.layers.keys()
+    sizes = [[len(run.layers[moment]) for moment in moments] for run in (earlier, now)]
     if ends[0] != ends[1] or sizes[0] != sizes[1]:
         return True
-    old = dict(_numbers(before))
-    return any(not _same(old.get(place), value) for place, value in _numbers(now))
+    old = dict(_all_numbers(earlier))
+    return any(not _is_same_number(old.get(position), value) for position, value in _all_numbers(now))
 
 
-def _numbers(run: RunSummary) -> Iterator[tuple[tuple[str | int, ...], float | None]]:
+def _all_numbers(run: RunSummary) -> Iterator[tuple[tuple[str | int, ...], float | None]]:
     for name, number in run.final.items():
         yield ("final", name), number
     for i, row in enumerate(run.evaluations):
@@ -85,33 +90,33 @@ def _numbers(run: RunSummary) -> Iterator[tuple[tuple[str | int, ...], float | N
                 yield (moment, i, name), number
 
 
-def _same(before: float | None, now: float | None) -> bool:
-    return before is None or now is None or before == now or (math.isnan(before) and math.isnan(now))
+def _is_same_number(earlier: float | None, now: float | None) -> bool:
+    return earlier is None or now is None or earlier == now or (math.isnan(earlier) and math.isnan(now))
 
 
-def _largest(
-    now: RunsOperand, before: RunsOperand, units: Sequence[str], metrics: Sequence[Metric]
+def _largest_changes(
+    now: RunsOperand, earlier: RunsOperand, units: Sequence[str], metrics: Sequence[Metric]
 ) -> list[ChangedValue]:
-    found = []
+    largest = []
     for metric in metrics:
-        old, new = before.arm(metric.name), now.arm(metric.name)
+        old, new = earlier.metric_values(metric.name), now.metric_values(metric.name)
         moved = [
             ChangedValue(metric, unit, old[unit], new[unit])
             for unit in units
-            if unit in old and unit in new and not _same(old[unit], new[unit])
+            if unit in old and unit in new and not _is_same_number(old[unit], new[unit])
         ]
         if moved:
-            found.append(max(moved, key=lambda one: one.size))
-    return sorted(found, key=lambda one: one.size, reverse=True)
+            largest.append(max(moved, key=lambda change: change.relative_size))
+    return sorted(largest, key=lambda change: change.relative_size, reverse=True)
 
 
-def _elsewhere(pairs: Sequence[tuple[RunSummary, RunSummary]]) -> Iterator[str]:
+def _environment_changes(pairs: Sequence[tuple[RunSummary, RunSummary]]) -> Iterator[str]:
     for name in ("device", "torch", "mode"):
-        yield from _changed(name, [[str(run.identity.get(name)) for run in pair] for pair in pairs])
-    yield from _changed("machine", [[run.machine for run in pair] for pair in pairs])
+        yield from _describe_change(name, [[str(run.identity.get(name)) for run in pair] for pair in pairs])
+    yield from _describe_change("machine", [[run.machine for run in pair] for pair in pairs])
 
 
-def _changed(name: str, pairs: Sequence[Sequence[str]]) -> Iterator[str]:
+def _describe_change(name: str, pairs: Sequence[Sequence[str]]) -> Iterator[str]:
     sides = [list(dict.fromkeys(side)) for side in zip(*pairs, strict=True)]
     if sides and sides[0] != sides[1]:
         yield f"{name} {' and '.join(sides[0])} → {' and '.join(sides[1])}"

@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 
 from initbench.analysis.grouping import share_batches
 from initbench.analysis.metrics import METRICS, Metric
-from initbench.analysis.operands import RunsOperand, Side, side_of, varying
+from initbench.analysis.operands import Operand, RunsOperand, keys_varying_in_rows, runs_operand
 from initbench.analysis.regression.bitwise import BitwiseDiff, bitwise_diff
 from initbench.analysis.regression.matching import Matching
 from initbench.analysis.regression.reference import Reference
-from initbench.analysis.stats.fisher import RateDifference, rate_difference
-from initbench.analysis.stats.mean_difference import MeanDifference, difference, summaries_difference
+from initbench.analysis.stats.fisher import RateDifference, compare_rates
+from initbench.analysis.stats.mean_difference import MeanDifference, compare_means, compare_summaries
 from initbench.analysis.stats.multiple_comparisons import holm
 from initbench.analysis.stats.summary import Scale, Summary
-from initbench.analysis.stats.verdict import DifferenceVerdict, is_significant, verdict
-from initbench.analysis.tables import Row, Table, summary_of
+from initbench.analysis.stats.verdict import DifferenceVerdict, difference_verdict, is_significant
+from initbench.analysis.tables import Row, Table, summarise_metric
 
 COMPARED = tuple(metric.name for metric in METRICS.values() if metric.form != "seconds")
 """Seconds differ with the machine, whatever the code."""
@@ -27,14 +27,14 @@ class Change:
     """A metric now, less that before; of metrics with geometric means, the ratio."""
 
     metric: Metric
-    before: float | None
+    earlier: float | None
     now: float | None
-    found: MeanDifference
+    difference: MeanDifference
     p_adjusted: float | None
     verdict: DifferenceVerdict
 
     @property
-    def is_shown(self) -> bool:
+    def is_detected(self) -> bool:
         """Whether it is shown to have changed."""
         return self.verdict in (
             DifferenceVerdict.BETTER,
@@ -50,7 +50,7 @@ class RowChange:
 
     table: Table
     row: Row
-    before: Side
+    earlier: Operand
     now: RunsOperand
     is_same_runs: bool
     """Whether run ids are the same: config, data, torch and numerical code are."""
@@ -58,35 +58,35 @@ class RowChange:
     divergence: RateDifference
     divergence_p_adjusted: float | None
     confidence: float
-    exact: BitwiseDiff | None
+    bitwise: BitwiseDiff | None
     """The runs of the same seeds, number by number; None where the earlier runs are not known one by one."""
     config_changes: list[str] = field(default_factory=list)
     """What has changed in the config of a row that was matched by name; none where the config is the same."""
 
     @property
-    def shown(self) -> list[Change]:
+    def detected_changes(self) -> list[Change]:
         """The metrics that are shown to have changed."""
-        return [change for change in self.changes if change.is_shown]
+        return [change for change in self.changes if change.is_detected]
 
     @property
-    def is_divergence_shown(self) -> bool:
+    def is_divergence_change_detected(self) -> bool:
         """Whether runs are shown to diverge more or less often."""
         return is_significant(self.divergence_p_adjusted, self.confidence)
 
     @property
-    def diverged(self) -> tuple[int, int]:
+    def diverged_counts(self) -> tuple[int, int]:
         """Runs that diverged, before and now."""
-        return sum(self.before.events.values()), sum(self.now.events.values())
+        return sum(self.earlier.divergences.values()), sum(self.now.divergences.values())
 
     @property
-    def lost(self) -> list[Metric]:
+    def lost_metrics(self) -> list[Metric]:
         """The metrics that had a mean before and have none now."""
-        return [one.metric for one in self.changes if one.before is not None and one.now is None]
+        return [change.metric for change in self.changes if change.earlier is not None and change.now is None]
 
     @property
-    def gained(self) -> list[Metric]:
+    def gained_metrics(self) -> list[Metric]:
         """The metrics that have a mean now and had none before."""
-        return [one.metric for one in self.changes if one.before is None and one.now is not None]
+        return [change.metric for change in self.changes if change.earlier is None and change.now is not None]
 
 
 @dataclass(frozen=True)
@@ -109,31 +109,37 @@ class Changes:
 
 
 def compare_states(
-    tables: Sequence[Table], earlier: Reference, metrics: Sequence[str] = COMPARED, confidence: float = 0.95
+    tables: Sequence[Table], reference: Reference, metrics: Sequence[str] = COMPARED, confidence: float = 0.95
 ) -> Changes:
     """Each metric of each row now, less what it was; seeds are pairs where both states have the runs."""
-    matching = Matching(tables, earlier)
-    matched = [(table, row, matching.side(table, row)) for table in tables for row in table.rows]
-    keys = {id(table): varying(table) for table in tables}
-    both = [
-        (table, row, before, side_of(row, table.target, keys[id(table)]))
-        for table, row, before in matched
-        if before is not None
+    matching = Matching(tables, reference)
+    matched = [(table, row, matching.earlier_operand(table, row)) for table in tables for row in table.rows]
+    keys = {id(table): keys_varying_in_rows(table) for table in tables}
+    matched_rows = [
+        (table, row, operand, runs_operand(row, table.target, keys[id(table)]))
+        for table, row, operand in matched
+        if operand is not None
     ]
     compared = [METRICS[name] for name in metrics]
-    paired = [_paired(now, old) for *_, old, now in both]
-    found = [
-        [_difference(metric, now, old, confidence, pairs) for metric in compared]
-        for (*_, old, now), pairs in zip(both, paired, strict=True)
+    pairings = [_share_batches(now, old) for *_, old, now in matched_rows]
+    differences = [
+        [_compare_metric(metric, now, old, confidence, pairs) for metric in compared]
+        for (*_, old, now), pairs in zip(matched_rows, pairings, strict=True)
     ]
     rates = [
-        rate_difference(now.events, old.events) for (*_, old, now), pairs in zip(both, paired, strict=True)
+        compare_rates(now.divergences, old.divergences)
+        for (*_, old, now), pairs in zip(matched_rows, pairings, strict=True)
     ]
-    p_values = [one.p for row in found for one in row] + [one.p for one in rates]
+    p_values = [comparison.p for row in differences for comparison in row] + [
+        comparison.p for comparison in rates
+    ]
     adjusted = iter(holm(p_values))
-    judged = [
-        [_change(m, now, old, one, next(adjusted)) for m, one in zip(compared, row, strict=True)]
-        for row, (*_, old, now) in zip(found, both, strict=True)
+    changes_by_row = [
+        [
+            _build_change(m, now, old, comparison, next(adjusted))
+            for m, comparison in zip(compared, row, strict=True)
+        ]
+        for row, (*_, old, now) in zip(differences, matched_rows, strict=True)
     ]
     rows = [
         RowChange(
@@ -141,7 +147,7 @@ def compare_states(
             row,
             old,
             now,
-            _same_runs(now, old),
+            _has_same_run_ids(now, old),
             changed,
             rate,
             next(adjusted),
@@ -149,43 +155,45 @@ def compare_states(
             bitwise_diff(now, old, compared) if isinstance(old, RunsOperand) else None,
             matching.config_changes(table, row),
         )
-        for (table, row, old, now), changed, rate in zip(both, judged, rates, strict=True)
+        for (table, row, old, now), changed, rate in zip(matched_rows, changes_by_row, rates, strict=True)
     ]
     tests = sum(p is not None for p in p_values)
-    alone = matching.only_now
-    return Changes(rows, list(alone), matching.only_before, tests, confidence, alone)
+    unmatched = matching.only_now
+    return Changes(rows, list(unmatched), matching.only_before, tests, confidence, unmatched)
 
 
-def _paired(now: RunsOperand, before: Side) -> bool:
-    if not isinstance(before, RunsOperand):
+def _share_batches(now: RunsOperand, earlier: Operand) -> bool:
+    if not isinstance(earlier, RunsOperand):
         return False
-    return share_batches([*now.runs.values(), *before.runs.values()])
+    return share_batches([*now.runs.values(), *earlier.runs.values()])
 
 
-def _same_runs(now: RunsOperand, before: Side) -> bool:
-    if not isinstance(before, RunsOperand):
+def _has_same_run_ids(now: RunsOperand, earlier: Operand) -> bool:
+    if not isinstance(earlier, RunsOperand):
         return False
-    return {run.run_id for run in now.runs.values()} == {run.run_id for run in before.runs.values()}
+    return {run.run_id for run in now.runs.values()} == {run.run_id for run in earlier.runs.values()}
 
 
-def _difference(
-    metric: Metric, now: RunsOperand, before: Side, confidence: float, paired: bool
+def _compare_metric(
+    metric: Metric, now: RunsOperand, earlier: Operand, confidence: float, paired: bool
 ) -> MeanDifference:
     scale: Scale = "log" if metric.log else "linear"
-    if isinstance(before, RunsOperand):
-        arms = now.arm(metric.name), before.arm(metric.name)
-        return difference(*arms, paired=paired, confidence=confidence, scale=scale)
-    known = summary(metric, now), summary(metric, before)
-    return summaries_difference(*known, confidence=confidence, scale=scale)
+    if isinstance(earlier, RunsOperand):
+        arms = now.metric_values(metric.name), earlier.metric_values(metric.name)
+        return compare_means(*arms, paired=paired, confidence=confidence, scale=scale)
+    summaries = metric_summary(metric, now), metric_summary(metric, earlier)
+    return compare_summaries(*summaries, confidence=confidence, scale=scale)
 
 
-def summary(metric: Metric, side: Side) -> Summary:
+def metric_summary(metric: Metric, operand: Operand) -> Summary:
     """Mean, standard deviation and count of a metric on one side."""
-    if isinstance(side, RunsOperand):
-        return summary_of(metric, list(side.arm(metric.name).values()))
-    return side.metrics.get(metric.name, Summary(None, None, 0))
+    if isinstance(operand, RunsOperand):
+        return summarise_metric(metric, list(operand.metric_values(metric.name).values()))
+    return operand.metrics.get(metric.name, Summary(None, None, 0))
 
 
-def _change(metric: Metric, now: RunsOperand, before: Side, found: MeanDifference, p: float | None) -> Change:
-    means = summary(metric, before).mean, summary(metric, now).mean
-    return Change(metric, *means, found, p, verdict(found, metric.better, p_adjusted=p))
+def _build_change(
+    metric: Metric, now: RunsOperand, earlier: Operand, difference: MeanDifference, p: float | None
+) -> Change:
+    means = metric_summary(metric, earlier).mean, metric_summary(metric, now).mean
+    return Change(metric, *means, difference, p, difference_verdict(difference, metric.better, p_adjusted=p))

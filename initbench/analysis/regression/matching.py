@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from initbench.analysis.config_keys import keys_that_differ
-from initbench.analysis.operands import Side
-from initbench.analysis.regression.reference import EarlierRow, Reference, name_of
+from initbench.analysis.operands import Operand
+from initbench.analysis.regression.reference import Reference, ReferenceRow, row_name
 from initbench.analysis.tables import Row, Table
 
 MAX_CHANGED_KEYS = 6
@@ -22,31 +22,39 @@ class Matching:
     are several, nobody can say which was which.
     """
 
-    def __init__(self, tables: Sequence[Table], earlier: Reference) -> None:
-        self._sides: dict[tuple[int, int], Side] = {}
+    def __init__(self, tables: Sequence[Table], reference: Reference) -> None:
+        self._sides: dict[tuple[int, int], Operand] = {}
         self._changed: dict[tuple[int, int], list[str]] = {}
         self.only_now: dict[str, str] = {}
         """Rows without an earlier state, in words, and why they have none."""
-        lonely = []
+        unmatched_now = []
         for table in tables:
             for row in table.rows:
-                side = earlier.match(table, row)
-                if side is None:
-                    lonely.append((table, row))
+                operand = reference.match_row(table, row)
+                if operand is None:
+                    unmatched_now.append((table, row))
                 else:
-                    self._sides[id(table), id(row)] = side
-        unmatched = earlier.unmatched(tables)
-        self._names_before = set(earlier.labels())
-        rivals = Counter((id(table), name_of(row)) for table, row in lonely)
-        taken = [
+                    self._sides[id(table), id(row)] = operand
+        unmatched = reference.unmatched_rows(tables)
+        self._names_before = set(reference.row_labels())
+        rivals = Counter((id(table), row_name(row)) for table, row in unmatched_now)
+        matched = [
             pair
-            for table, row in lonely
-            if (pair := self._pair(table, row, unmatched, is_alone=rivals[id(table), name_of(row)] == 1))
+            for table, row in unmatched_now
+            if (
+                pair := self._match_by_name(
+                    table, row, unmatched, is_alone=rivals[id(table), row_name(row)] == 1
+                )
+            )
         ]
-        self.only_before = [one.description for one in unmatched if not any(one is other for other in taken)]
+        self.only_before = [
+            candidate.description
+            for candidate in unmatched
+            if not any(candidate is matched_row for matched_row in matched)
+        ]
         """Earlier rows that are gone, in words."""
 
-    def side(self, table: Table, row: Row) -> Side | None:
+    def earlier_operand(self, table: Table, row: Row) -> Operand | None:
         """The earlier state of a row; None where it has none."""
         return self._sides.get((id(table), id(row)))
 
@@ -54,21 +62,23 @@ class Matching:
         """What has changed in the config of a row that was matched by name, as `key: before → now`."""
         return self._changed.get((id(table), id(row)), [])
 
-    def _pair(
-        self, table: Table, row: Row, unmatched: Sequence[EarlierRow], *, is_alone: bool
-    ) -> EarlierRow | None:
+    def _match_by_name(
+        self, table: Table, row: Row, unmatched: Sequence[ReferenceRow], *, is_alone: bool
+    ) -> ReferenceRow | None:
         """Match a row by its name, or note why that cannot be done."""
-        namesakes = [one for one in unmatched if one.name == name_of(row)]
-        comparable = [one for one in namesakes if one.is_comparable(table)]
+        namesakes = [candidate for candidate in unmatched if candidate.name == row_name(row)]
+        comparable = [candidate for candidate in namesakes if candidate.is_comparable(table)]
         if len(comparable) == 1 and is_alone:
-            self._sides[id(table), id(row)] = comparable[0].side(table)
+            self._sides[id(table), id(row)] = comparable[0].make_operand(table)
             self._changed[id(table), id(row)] = _config_changes(comparable[0], row)
             return comparable[0]
-        self.only_now[f"{row.label} ({table.dataset})"] = self._reason(row, namesakes, comparable)
+        self.only_now[f"{row.label} ({table.dataset})"] = self._no_match_reason(row, namesakes, comparable)
         return None
 
-    def _reason(self, row: Row, namesakes: Sequence[EarlierRow], comparable: Sequence[EarlierRow]) -> str:
-        name = name_of(row)
+    def _no_match_reason(
+        self, row: Row, namesakes: Sequence[ReferenceRow], comparable: Sequence[ReferenceRow]
+    ) -> str:
+        name = row_name(row)
         if comparable:
             return f"several rows called {name} have other configs than before, so that none can be matched"
         if namesakes:
@@ -78,15 +88,17 @@ class Matching:
         return f"there was no {name} before"
 
 
-def _config_changes(earlier: EarlierRow, row: Row) -> list[str]:
+def _config_changes(earlier: ReferenceRow, row: Row) -> list[str]:
     if earlier.config_keys is None:
         return ["its variant"]
-    before, now = earlier.config_keys, row.group.runs[0].config_keys
-    keys = keys_that_differ([dict(before), now])
-    changes = [f"{key}: {_text(before.get(key))} → {_text(now.get(key))}" for key in keys]
+    earlier_keys, current_keys = earlier.config_keys, row.group.runs[0].config_keys
+    keys = keys_that_differ([dict(earlier_keys), current_keys])
+    changes = [
+        f"{key}: {_value_text(earlier_keys.get(key))} → {_value_text(current_keys.get(key))}" for key in keys
+    ]
     rest = len(changes) - MAX_CHANGED_KEYS
     return [*changes[:MAX_CHANGED_KEYS], f"{rest} keys more"] if rest > 0 else changes
 
 
-def _text(value: object) -> str:
+def _value_text(value: object) -> str:
     return "null" if value is None else str(value)

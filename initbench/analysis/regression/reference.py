@@ -13,12 +13,12 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from initbench.analysis.baseline import find_row
-from initbench.analysis.operands import Side, side_of, varying
+from initbench.analysis.operands import Operand, keys_varying_in_rows, runs_operand
 from initbench.analysis.tables import Row, Table
 
 
 @dataclass(frozen=True)
-class EarlierRow:
+class ReferenceRow:
     """A row of the earlier state that no row of today has in common with it but, perhaps, the name."""
 
     name: str
@@ -27,7 +27,7 @@ class EarlierRow:
     """The row and its data set in words."""
     is_comparable: Callable[[Table], bool]
     """Whether it is on the terms of a table."""
-    side: Callable[[Table], Side]
+    make_operand: Callable[[Table], Operand]
     """The row, on the terms of a table."""
     config_keys: Mapping[str, Any] | None
     """None where only a summary was kept."""
@@ -36,16 +36,16 @@ class EarlierRow:
 class Reference(Protocol):
     """What is known of the earlier state."""
 
-    def match(self, table: Table, row: Row) -> Side | None:
+    def match_row(self, table: Table, row: Row) -> Operand | None:
         """The earlier state of a row with the same config; None where it has none."""
 
-    def named(self, table: Table, name: str) -> Side | None:
+    def find_row(self, table: Table, name: str) -> Operand | None:
         """An earlier row by its name, on the terms of `table`; None where there is none."""
 
-    def labels(self) -> list[str]:
+    def row_labels(self) -> list[str]:
         """The names of all its rows."""
 
-    def unmatched(self, tables: Sequence[Table]) -> list[EarlierRow]:
+    def unmatched_rows(self, tables: Sequence[Table]) -> list[ReferenceRow]:
         """Its rows that no row of `tables` matches."""
 
 
@@ -55,83 +55,89 @@ class ReferenceRuns:
 
     tables: Sequence[Table]
 
-    def match(self, table: Table, row: Row) -> Side | None:
+    def match_row(self, table: Table, row: Row) -> Operand | None:
         """The row of the same terms, key and config that ran last."""
-        return self._sides(table, self._matching.get(signature(table, row), []))
+        return self._latest_operand(table, self._rows_by_signature.get(row_signature(table, row), []))
 
-    def named(self, table: Table, name: str) -> Side | None:
+    def find_row(self, table: Table, name: str) -> Operand | None:
         """The row of that name on the same terms."""
         for earlier in self.tables:
-            if earlier.terms == table.terms:
+            if earlier.conditions == table.conditions:
                 by_name = [row for row in earlier.rows if row.key.get("experiment") == name]
-                found = by_name or [row for row in [find_row(earlier, name)] if row]
-                return self._sides(table, [(earlier, row) for row in found])
+                rows = by_name or [row for row in [find_row(earlier, name)] if row]
+                return self._latest_operand(table, [(earlier, row) for row in rows])
         return None
 
-    def labels(self) -> list[str]:
+    def row_labels(self) -> list[str]:
         """The names of all its rows."""
-        return list(dict.fromkeys(name_of(row) for table in self.tables for row in table.rows))
+        return list(dict.fromkeys(row_name(row) for table in self.tables for row in table.rows))
 
-    def unmatched(self, tables: Sequence[Table]) -> list[EarlierRow]:
+    def unmatched_rows(self, tables: Sequence[Table]) -> list[ReferenceRow]:
         """Its rows that no row of `tables` matches; versions of the code are one row."""
-        known = {signature(table, row) for table in tables for row in table.rows}
-        return [self._row(versions) for sign, versions in self._matching.items() if sign not in known]
+        signatures = {row_signature(table, row) for table in tables for row in table.rows}
+        return [
+            self._reference_row(versions)
+            for sign, versions in self._rows_by_signature.items()
+            if sign not in signatures
+        ]
 
-    def _row(self, versions: Sequence[tuple[Table, Row]]) -> EarlierRow:
+    def _reference_row(self, versions: Sequence[tuple[Table, Row]]) -> ReferenceRow:
         earlier, row = versions[0]
 
-        def side(table: Table) -> Side:
-            latest = self._sides(table, versions)
+        def side(table: Table) -> Operand:
+            latest = self._latest_operand(table, versions)
             assert latest is not None
             return latest
 
-        return EarlierRow(
-            name_of(row),
-            f"{name_of(row)} ({earlier.dataset})",
-            lambda table: table.terms == earlier.terms and table.by == earlier.by,
+        return ReferenceRow(
+            row_name(row),
+            f"{row_name(row)} ({earlier.dataset})",
+            lambda table: table.conditions == earlier.conditions and table.by == earlier.by,
             side,
             row.group.runs[0].config_keys,
         )
 
     @cached_property
-    def _matching(self) -> dict[str, list[tuple[Table, Row]]]:
-        found: dict[str, list[tuple[Table, Row]]] = {}
+    def _rows_by_signature(self) -> dict[str, list[tuple[Table, Row]]]:
+        rows: dict[str, list[tuple[Table, Row]]] = {}
         for table in self.tables:
             for row in table.rows:
-                found.setdefault(signature(table, row), []).append((table, row))
-        return found
+                rows.setdefault(row_signature(table, row), []).append((table, row))
+        return rows
 
-    def _sides(self, table: Table, found: Sequence[tuple[Table, Row]]) -> Side | None:
-        if not found:
+    def _latest_operand(self, table: Table, versions: Sequence[tuple[Table, Row]]) -> Operand | None:
+        if not versions:
             return None
-        earlier, row = max(found, key=lambda one: max(run.created for run in one[1].group.runs))
-        place = id(table), id(row)
-        if place not in self._ready:
-            self._ready[place] = side_of(row, table.target, self._varying(table, earlier))
-        return self._ready[place]
+        earlier, row = max(versions, key=lambda version: max(run.created for run in version[1].group.runs))
+        cache_key = id(table), id(row)
+        if cache_key not in self._operand_cache:
+            self._operand_cache[cache_key] = runs_operand(
+                row, table.target, self._varying_keys(table, earlier)
+            )
+        return self._operand_cache[cache_key]
 
-    def _varying(self, table: Table, earlier: Table) -> tuple[str, ...]:
-        place = id(table), id(earlier)
-        if place not in self._keys:
-            self._keys[place] = varying(table, earlier)
-        return self._keys[place]
+    def _varying_keys(self, table: Table, earlier: Table) -> tuple[str, ...]:
+        cache_key = id(table), id(earlier)
+        if cache_key not in self._varying_keys_cache:
+            self._varying_keys_cache[cache_key] = keys_varying_in_rows(table, earlier)
+        return self._varying_keys_cache[cache_key]
 
     @cached_property
-    def _ready(self) -> dict[tuple[int, int], Side]:
+    def _operand_cache(self) -> dict[tuple[int, int], Operand]:
         return {}
 
     @cached_property
-    def _keys(self) -> dict[tuple[int, int], tuple[str, ...]]:
+    def _varying_keys_cache(self) -> dict[tuple[int, int], tuple[str, ...]]:
         return {}
 
 
-def signature(table: Table, row: Row) -> str:
+def row_signature(table: Table, row: Row) -> str:
     """What two rows share that are the same in two states."""
     first = row.group.runs[0]
-    same = row.key if table.by else {"experiment": first.experiment, **first.config_keys}
-    return repr((table.terms, table.by, sorted(same.items())))
+    keys = row.key if table.by else {"experiment": first.experiment, **first.config_keys}
+    return repr((table.conditions, table.by, sorted(keys.items())))
 
 
-def name_of(row: Row) -> str:
+def row_name(row: Row) -> str:
     """The experiment, where rows are experiments: versions of its code are one row here."""
     return str(row.key["experiment"]) if "experiment" in row.key else row.label

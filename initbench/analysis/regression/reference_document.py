@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from initbench.analysis.metrics import METRICS
-from initbench.analysis.operands import Side, SummaryOperand
-from initbench.analysis.regression.reference import EarlierRow
+from initbench.analysis.operands import Operand, SummaryOperand
+from initbench.analysis.regression.reference import ReferenceRow
 from initbench.analysis.stats.summary import Summary
 from initbench.analysis.tables import Row, Table
 from initbench.errors import UsageError
@@ -29,62 +29,75 @@ class ReferenceDocument:
 
     tables: Sequence[Mapping[str, Any]]
 
-    def match(self, table: Table, row: Row) -> Side | None:
+    def match_row(self, table: Table, row: Row) -> Operand | None:
         """The row of the same key on the same terms, if it is the only one."""
-        found = [
-            (kept, one)
-            for kept in self._alike(table)
-            for one in kept["rows"]
-            if _key(one["key"]) == _key(row.key)
+        matches = [
+            (document_table, document_row)
+            for document_table in self._tables_with_conditions_of(table)
+            for document_row in document_table["rows"]
+            if _comparable_key(document_row["key"]) == _comparable_key(row.key)
         ]
-        return _side(*found[0], table) if len(found) == 1 else None
+        return _summary_operand(*matches[0], table) if len(matches) == 1 else None
 
-    def named(self, table: Table, name: str) -> Side | None:
+    def find_row(self, table: Table, name: str) -> Operand | None:
         """The row of that experiment or label, if it is the only one."""
-        found = [
-            (kept, one)
-            for kept in self._alike(table)
-            for one in kept["rows"]
-            if name in (_label(one), one["key"].get("experiment"))
+        matches = [
+            (document_table, document_row)
+            for document_table in self._tables_with_conditions_of(table)
+            for document_row in document_table["rows"]
+            if name in (_row_label(document_row), document_row["key"].get("experiment"))
         ]
-        return _side(*found[0], table) if len(found) == 1 else None
+        return _summary_operand(*matches[0], table) if len(matches) == 1 else None
 
-    def labels(self) -> list[str]:
+    def row_labels(self) -> list[str]:
         """The names of all its rows."""
-        return list(dict.fromkeys(_label(one) for kept in self.tables for one in kept["rows"]))
+        return list(
+            dict.fromkeys(
+                _row_label(document_row)
+                for document_table in self.tables
+                for document_row in document_table["rows"]
+            )
+        )
 
-    def unmatched(self, tables: Sequence[Table]) -> list[EarlierRow]:
+    def unmatched_rows(self, tables: Sequence[Table]) -> list[ReferenceRow]:
         """Its rows that no row of `tables` matches."""
-        known = {
-            (id(kept), _key(row.key)) for table in tables for kept in self._alike(table) for row in table.rows
+        matched = {
+            (id(document_table), _comparable_key(row.key))
+            for table in tables
+            for document_table in self._tables_with_conditions_of(table)
+            for row in table.rows
         }
         return [
-            _earlier_row(kept, one)
-            for kept in self.tables
-            for one in kept["rows"]
-            if (id(kept), _key(one["key"])) not in known
+            _reference_row(document_table, document_row)
+            for document_table in self.tables
+            for document_row in document_table["rows"]
+            if (id(document_table), _comparable_key(document_row["key"])) not in matched
         ]
 
-    def _alike(self, table: Table) -> list[Mapping[str, Any]]:
-        return [kept for kept in self.tables if _same_terms(kept, table)]
+    def _tables_with_conditions_of(self, table: Table) -> list[Mapping[str, Any]]:
+        return [
+            document_table for document_table in self.tables if _has_same_conditions(document_table, table)
+        ]
 
 
-def _earlier_row(kept: Mapping[str, Any], row: Mapping[str, Any]) -> EarlierRow:
-    label = _label(row)
-    return EarlierRow(
+def _reference_row(document_table: Mapping[str, Any], row: Mapping[str, Any]) -> ReferenceRow:
+    label = _row_label(row)
+    return ReferenceRow(
         str(row["key"].get("experiment", label)),
-        f"{label} ({kept['dataset']})",
-        lambda table: _same_terms(kept, table),
-        lambda table: _side(kept, row, table),
+        f"{label} ({document_table['dataset']})",
+        lambda table: _has_same_conditions(document_table, table),
+        lambda table: _summary_operand(document_table, row, table),
         None,
     )
 
 
-def _every(_row: Mapping[str, Any]) -> bool:
+def _accept_all(_row: Mapping[str, Any]) -> bool:
     return True
 
 
-def read_document(path: Path, chosen: Callable[[Mapping[str, Any]], bool] = _every) -> ReferenceDocument:
+def read_document(
+    path: Path, selects_row: Callable[[Mapping[str, Any]], bool] = _accept_all
+) -> ReferenceDocument:
     """Read what `initbench compare --json` printed. Raises UsageError for anything else.
 
     `chosen`: which of its rows count, by their data set and the keys that make them.
@@ -94,9 +107,9 @@ def read_document(path: Path, chosen: Callable[[Mapping[str, Any]], bool] = _eve
         if not isinstance(document, dict) or document.get("schema") != SCHEMA:
             raise ValueError(f"its schema is not {SCHEMA}")
         tables = document["tables"]
-        for kept in tables:
-            for row in kept["rows"]:
-                _checked(row)
+        for document_table in tables:
+            for row in document_table["rows"]:
+                _check_row(row)
     except OSError as error:
         raise UsageError(f"--against: cannot read {path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -104,37 +117,43 @@ def read_document(path: Path, chosen: Callable[[Mapping[str, Any]], bool] = _eve
         raise UsageError(
             f"--against: {path} is not what `initbench compare --json` prints ({problem})"
         ) from None
-    kept = [{**one, "rows": [row for row in one["rows"] if chosen(_known(one, row))]} for one in tables]
-    return ReferenceDocument(kept)
+    document_table = [
+        {
+            **document_table,
+            "rows": [row for row in document_table["rows"] if selects_row(_row_keys(document_table, row))],
+        }
+        for document_table in tables
+    ]
+    return ReferenceDocument(document_table)
 
 
-def _known(kept: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+def _row_keys(document_table: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of a row as far as the document has them."""
     rest = {name: value for name, value in row["key"].items() if name != "variant"}
-    return {"dataset": kept.get("dataset"), **(row["key"].get("variant") or {}), **rest}
+    return {"dataset": document_table.get("dataset"), **(row["key"].get("variant") or {}), **rest}
 
 
-def _checked(row: Mapping[str, Any]) -> None:
-    _label(row)
-    _key(row["key"])
-    _counted(row)
-    for name, kept in row["metrics"].items():
-        _summary(name, kept)
+def _check_row(row: Mapping[str, Any]) -> None:
+    _row_label(row)
+    _comparable_key(row["key"])
+    _run_counts(row)
+    for name, summary in row["metrics"].items():
+        _parse_summary(name, summary)
 
 
-def _counted(row: Mapping[str, Any]) -> tuple[int, int]:
+def _run_counts(row: Mapping[str, Any]) -> tuple[int, int]:
     n, diverged = row["n"], row["diverged"]
     if not (type(n) is type(diverged) is int and 0 <= diverged <= n <= _MAX_RUNS):
         raise ValueError(f"{diverged!r} of {n!r} runs diverged")
     return n, diverged
 
 
-def _summary(name: str, kept: Mapping[str, Any]) -> Summary:
+def _parse_summary(name: str, document: Mapping[str, Any]) -> Summary:
     """Mean, spread and count; raises ValueError for what no values have."""
     n, mean, std = (
-        kept["n"],
-        strict_json.number_or_none(kept["mean"]),
-        strict_json.number_or_none(kept["std"]),
+        document["n"],
+        strict_json.parse_number_or_none(document["mean"]),
+        strict_json.parse_number_or_none(document["std"]),
     )
     if type(n) is not int or not 0 <= n <= _MAX_RUNS:
         raise ValueError(f"n is {n!r}")
@@ -145,18 +164,18 @@ def _summary(name: str, kept: Mapping[str, Any]) -> Summary:
     return Summary(mean, std, n)
 
 
-def _same_terms(kept: Mapping[str, Any], table: Table) -> bool:
-    own = {
+def _has_same_conditions(document_table: Mapping[str, Any], table: Table) -> bool:
+    conditions = {
         "dataset": table.dataset,
         "fingerprint": table.fingerprint,
-        "precision": table.terms.precision,
-        "steps": table.terms.steps,
-        "batch_size": table.terms.batch_size,
+        "precision": table.conditions.precision,
+        "steps": table.conditions.steps,
+        "batch_size": table.conditions.batch_size,
     }
-    return all(kept[name] == own[name] for name in _TERMS if name in kept)
+    return all(document_table[name] == conditions[name] for name in _TERMS if name in document_table)
 
 
-def _key(key: Mapping[str, Any]) -> str:
+def _comparable_key(key: Mapping[str, Any]) -> str:
     """Without what is allowed to change between two states: code, torch, device."""
     variant = {
         name: value for name, value in (key.get("variant") or {}).items() if not name.startswith("with.")
@@ -165,17 +184,21 @@ def _key(key: Mapping[str, Any]) -> str:
     return repr((sorted(rest.items()), sorted(variant.items())))
 
 
-def _label(row: Mapping[str, Any]) -> str:
+def _row_label(row: Mapping[str, Any]) -> str:
     key = row["key"]
     if "label" in row:
         return str(row["label"])
     return str(key["experiment"]) if "experiment" in key else " ".join(f"{k}={v}" for k, v in key.items())
 
 
-def _side(kept: Mapping[str, Any], row: Mapping[str, Any], table: Table) -> SummaryOperand:
-    metrics = {name: _summary(name, found) for name, found in row["metrics"].items() if name in METRICS}
-    if kept.get("target") != table.target:
+def _summary_operand(
+    document_table: Mapping[str, Any], row: Mapping[str, Any], table: Table
+) -> SummaryOperand:
+    metrics = {
+        name: _parse_summary(name, summary) for name, summary in row["metrics"].items() if name in METRICS
+    }
+    if document_table.get("target") != table.target:
         # Updates to another accuracy are another quantity.
-        metrics = {name: found for name, found in metrics.items() if not METRICS[name].censored}
-    n, diverged = _counted(row)
-    return SummaryOperand(_label(row), metrics, n, diverged)
+        metrics = {name: summary for name, summary in metrics.items() if not METRICS[name].censored}
+    n, diverged = _run_counts(row)
+    return SummaryOperand(_row_label(row), metrics, n, diverged)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from initbench.analysis.stats.summary import Scale, Summary, geometric, summarise
+from initbench.analysis.stats.summary import Scale, Summary, summarise, summarise_geometric
 from initbench.errors import UsageError
 
 
@@ -31,11 +31,11 @@ class Interval:
         return self.low <= value <= self.high
 
 
-def interval(
+def mean_interval(
     values: Sequence[float | None], confidence: float = 0.95, scale: Scale = "linear"
 ) -> Interval | None:
     """Student's interval for the mean of what the values are draws of; see `summary_interval`."""
-    return summary_interval((geometric if scale == "log" else summarise)(values), confidence, scale)
+    return summary_interval((summarise_geometric if scale == "log" else summarise)(values), confidence, scale)
 
 
 def summary_interval(summary: Summary, confidence: float = 0.95, scale: Scale = "linear") -> Interval | None:

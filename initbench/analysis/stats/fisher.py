@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from initbench.analysis.stats.paired_samples import known
+from initbench.analysis.stats.paired_samples import drop_missing
 
 Events = Mapping[Any, bool | None]
 """Whether it happened, by seed; None for a run of which it is not known."""
@@ -34,14 +34,14 @@ class RateDifference:
     method: RateMethod
 
 
-def rate_difference(a: Events, b: Events) -> RateDifference:
+def compare_rates(a: Events, b: Events) -> RateDifference:
     """Test whether an event is as frequent in one arm as in the other, by Fisher's exact test (1935).
 
     It is valid for few runs, and cautious then. Shared seeds are left out of account: runs of one seed
     diverge together if anything, which makes it more cautious still. McNemar's test, which sees nothing but
     pairs that disagree, could not tell 5 of 5 from 0 of 5.
     """
-    known_a, known_b = known(a), known(b)
+    known_a, known_b = drop_missing(a), drop_missing(b)
     n_a, n_b = len(known_a), len(known_b)
     if not n_a or not n_b:
         return RateDifference(None, None, n_a, n_b, RateMethod.NO_RUNS)
@@ -63,5 +63,5 @@ def fisher(k_a: int, n_a: int, k_b: int, n_b: int) -> float:
     for k in range(fewest, most):
         weight = weight * (n_a - k) * (total - k) // ((k + 1) * (n_b - total + k + 1))
         weights.append(weight)
-    seen = weights[k_a - fewest]
-    return sum(w for w in weights if w <= seen) / sum(weights)
+    observed = weights[k_a - fewest]
+    return sum(w for w in weights if w <= observed) / sum(weights)

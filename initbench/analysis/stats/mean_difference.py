@@ -15,7 +15,7 @@ from initbench.analysis.stats.confidence_intervals import (
     t_two_sided,
     validate_confidence,
 )
-from initbench.analysis.stats.paired_samples import LEAST, Arm, Samples, samples
+from initbench.analysis.stats.paired_samples import MIN_VALUES, Arm, Samples, align_samples
 from initbench.analysis.stats.summary import Scale, Summary, summarise
 
 ROUNDING = 16.0 * sys.float_info.epsilon
@@ -51,12 +51,12 @@ class MeanDifference:
     scale: Scale = "linear"
 
     @property
-    def neutral(self) -> float:
+    def null_value(self) -> float:
         """The difference of equal arms."""
         return 1.0 if self.scale == "log" else 0.0
 
 
-def difference(
+def compare_means(
     a: Arm, b: Arm, *, paired: bool = False, confidence: float = 0.95, scale: Scale = "linear"
 ) -> MeanDifference:
     """The difference of the means of two arms, with its interval, test and effect size.
@@ -77,38 +77,38 @@ def difference(
     nothing can be said. Raises UsageError for a confidence outside (0, 1).
     """
     validate_confidence(confidence)
-    found = samples(a, b, paired, scale)
-    if not found.are_defined:
-        n_a, n_b = len(found.left), len(found.right)
+    samples = align_samples(a, b, paired, scale)
+    if not samples.are_defined:
+        n_a, n_b = len(samples.left), len(samples.right)
         return MeanDifference(None, None, None, None, n_a, n_b, Method.UNDEFINED, scale)
-    if not found.are_enough:
-        return _without_test(found, scale)
-    if found.are_pairs:
-        return _paired(found, confidence, scale)
-    return _welch(found, Method.TOO_FEW_SHARED if paired else Method.WELCH, confidence, scale)
+    if not samples.are_enough:
+        return _difference_without_test(samples, scale)
+    if samples.are_pairs:
+        return _compare_paired(samples, confidence, scale)
+    return _compare_welch(samples, Method.TOO_FEW_SHARED if paired else Method.WELCH, confidence, scale)
 
 
-def _shown(value: float, scale: Scale) -> float:
+def _from_scale(value: float, scale: Scale) -> float:
     return safe_exp(value) if scale == "log" else value
 
 
-def _without_test(found: Samples, scale: Scale) -> MeanDifference:
-    a, b = summarise(found.left), summarise(found.right)
-    shown = None if a.mean is None or b.mean is None else _shown(a.mean - b.mean, scale)
-    return MeanDifference(shown, None, None, None, a.n, b.n, Method.NOT_ENOUGH_SEEDS, scale)
+def _difference_without_test(samples: Samples, scale: Scale) -> MeanDifference:
+    a, b = summarise(samples.left), summarise(samples.right)
+    difference = None if a.mean is None or b.mean is None else _from_scale(a.mean - b.mean, scale)
+    return MeanDifference(difference, None, None, None, a.n, b.n, Method.NOT_ENOUGH_SEEDS, scale)
 
 
-def _paired(found: Samples, confidence: float, scale: Scale) -> MeanDifference:
-    n = len(found.left)
-    mean, spread = mean_and_std(summarise(differences(found)))
-    largest = max(map(abs, (*found.left, *found.right)))
+def _compare_paired(samples: Samples, confidence: float, scale: Scale) -> MeanDifference:
+    n = len(samples.left)
+    mean, spread = mean_and_std(summarise(paired_differences(samples)))
+    largest = max(map(abs, (*samples.left, *samples.right)))
     error = 0.0 if spread <= ROUNDING * largest else spread / math.sqrt(n)
     has_t = bool(error or not mean)
     return MeanDifference(
-        difference=_shown(mean, scale),
+        difference=_from_scale(mean, scale),
         interval=t_interval(mean, error, n - 1, confidence, scale),
-        p=_p(mean, error, n - 1) if has_t else math.ldexp(1.0, 1 - n),
-        effect_size=_paired_effect(mean, found.left, found.right),
+        p=_p_value(mean, error, n - 1) if has_t else math.ldexp(1.0, 1 - n),
+        effect_size=_paired_effect_size(mean, samples.left, samples.right),
         n_a=n,
         n_b=n,
         method=Method.PAIRED if has_t else Method.SIGN,
@@ -116,11 +116,11 @@ def _paired(found: Samples, confidence: float, scale: Scale) -> MeanDifference:
     )
 
 
-def _welch(found: Samples, method: Method, confidence: float, scale: Scale) -> MeanDifference:
-    return _of_summaries(summarise(found.left), summarise(found.right), method, confidence, scale)
+def _compare_welch(samples: Samples, method: Method, confidence: float, scale: Scale) -> MeanDifference:
+    return _welch_of_summaries(summarise(samples.left), summarise(samples.right), method, confidence, scale)
 
 
-def summaries_difference(
+def compare_summaries(
     a: Summary, b: Summary, *, confidence: float = 0.95, scale: Scale = "linear"
 ) -> MeanDifference:
     """Welch's, as `difference` gives it, where only summaries are known; on the log scale, geometric ones.
@@ -129,16 +129,21 @@ def summaries_difference(
     """
     validate_confidence(confidence)
     if scale == "log":
-        a, b = (Summary(math.log(one.mean) if one.mean else None, one.std, one.n) for one in (a, b))
+        a, b = (
+            Summary(math.log(summary.mean) if summary.mean else None, summary.std, summary.n)
+            for summary in (a, b)
+        )
     if a.mean is None or b.mean is None or not math.isfinite(abs(a.mean) + abs(b.mean)):
         return MeanDifference(None, None, None, None, a.n, b.n, Method.UNDEFINED, scale)
     if a.std is None or b.std is None:
-        shown = _shown(a.mean - b.mean, scale)
-        return MeanDifference(shown, None, None, None, a.n, b.n, Method.NOT_ENOUGH_SEEDS, scale)
-    return _of_summaries(a, b, Method.WELCH, confidence, scale)
+        difference = _from_scale(a.mean - b.mean, scale)
+        return MeanDifference(difference, None, None, None, a.n, b.n, Method.NOT_ENOUGH_SEEDS, scale)
+    return _welch_of_summaries(a, b, Method.WELCH, confidence, scale)
 
 
-def _of_summaries(a: Summary, b: Summary, method: Method, confidence: float, scale: Scale) -> MeanDifference:
+def _welch_of_summaries(
+    a: Summary, b: Summary, method: Method, confidence: float, scale: Scale
+) -> MeanDifference:
     """On the log scale, of logarithms."""
     (mean_a, std_a), (mean_b, std_b) = mean_and_std(a), mean_and_std(b)
     mean = mean_a - mean_b
@@ -147,10 +152,10 @@ def _of_summaries(a: Summary, b: Summary, method: Method, confidence: float, sca
         error = 0.0
     has_t = bool(error or not mean)
     return MeanDifference(
-        difference=_shown(mean, scale),
+        difference=_from_scale(mean, scale),
         interval=t_interval(mean, error, df, confidence, scale),
-        p=_p(mean, error, df) if has_t else 2.0 / math.comb(a.n + b.n, a.n),
-        effect_size=_effect(mean, (std_a, a.n), (std_b, b.n)),
+        p=_p_value(mean, error, df) if has_t else 2.0 / math.comb(a.n + b.n, a.n),
+        effect_size=_effect_size(mean, (std_a, a.n), (std_b, b.n)),
         n_a=a.n,
         n_b=b.n,
         method=method if has_t else Method.PERMUTATION,
@@ -158,9 +163,9 @@ def _of_summaries(a: Summary, b: Summary, method: Method, confidence: float, sca
     )
 
 
-def differences(found: Samples) -> list[float]:
+def paired_differences(samples: Samples) -> list[float]:
     """The differences of pairs."""
-    return [x - y for x, y in zip(found.left, found.right, strict=True)]
+    return [x - y for x, y in zip(samples.left, samples.right, strict=True)]
 
 
 def mean_and_std(summary: Summary) -> tuple[float, float]:
@@ -179,11 +184,11 @@ def welch(std_a: float, n_a: int, std_b: float, n_b: int) -> tuple[float, float]
     return error, 1.0 / (share_a**2 / (n_a - 1) + share_b**2 / (n_b - 1))
 
 
-def _p(mean: float, error: float, df: float) -> float:
+def _p_value(mean: float, error: float, df: float) -> float:
     return t_two_sided(mean / error, df) if error else 1.0
 
 
-def _effect(mean: float, a: tuple[float, int], b: tuple[float, int]) -> float | None:
+def _effect_size(mean: float, a: tuple[float, int], b: tuple[float, int]) -> float | None:
     """Hedges' g = J(m) · d / s, s² pooled with m = n_a + n_b − 2 degrees of freedom (Hedges 1981)."""
     (std_a, n_a), (std_b, n_b) = a, b
     df = n_a + n_b - 2
@@ -191,7 +196,7 @@ def _effect(mean: float, a: tuple[float, int], b: tuple[float, int]) -> float | 
     return hedges_correction(df) * mean / pooled if pooled else None
 
 
-def _paired_effect(mean: float, left: Sequence[float], right: Sequence[float]) -> float | None:
+def _paired_effect_size(mean: float, left: Sequence[float], right: Sequence[float]) -> float | None:
     """Hedges' g of pairs, standardised by the average spread of the arms, not by that of the differences.
 
     s² = (s_a² + s_b²) / 2, so that the same difference has the same size whether seeds are shared or not
@@ -203,7 +208,7 @@ def _paired_effect(mean: float, left: Sequence[float], right: Sequence[float]) -
     """
     (mean_a, std_a), (mean_b, std_b) = mean_and_std(summarise(left)), mean_and_std(summarise(right))
     average = math.hypot(std_a, std_b) / math.sqrt(2.0)
-    if not average or len(left) == LEAST:
+    if not average or len(left) == MIN_VALUES:
         return None
     r = 0.0
     if std_a and std_b:

@@ -27,7 +27,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def letters(ordered: Sequence[Key], different: Collection[tuple[Key, Key]]) -> dict[Key, str]:
+def assign_letters(ordered: Sequence[Key], different: Collection[tuple[Key, Key]]) -> dict[Key, str]:
     """The compact letter display: two of `ordered` share a letter if and only if they are not `different`.
 
     `ordered` holds the arms from best to worst, so that "a" goes to the best; `different` the pairs that
@@ -38,20 +38,22 @@ def letters(ordered: Sequence[Key], different: Collection[tuple[Key, Key]]) -> d
     without the first and one without the second; a letter within another one goes. Source: Piepho 2004, An
     algorithm for a letter-based representation of all-pairwise comparisons.
     """
-    place = {key: i for i, key in enumerate(ordered)}
-    assert len(place) == len(ordered)
-    apart = {(min(place[x], place[y]), max(place[x], place[y])) for x, y in different}
-    assert all(i != j for i, j in apart)
-    columns = _swept(_split(len(ordered), sorted(apart)), len(ordered), apart)
+    index_of = {key: i for i, key in enumerate(ordered)}
+    assert len(index_of) == len(ordered)
+    different_indices = {(min(index_of[x], index_of[y]), max(index_of[x], index_of[y])) for x, y in different}
+    assert all(i != j for i, j in different_indices)
+    columns = _remove_redundant(
+        _insert_and_absorb(len(ordered), sorted(different_indices)), len(ordered), different_indices
+    )
     members = sorted([i for i in range(len(ordered)) if column >> i & 1] for column in columns)
-    found = dict.fromkeys(ordered, "")
+    letters = dict.fromkeys(ordered, "")
     for number, column in enumerate(members):
         for i in column:
-            found[ordered[i]] += _letter(number)
-    return found
+            letters[ordered[i]] += _letter_name(number)
+    return letters
 
 
-def _split(count: int, apart: Sequence[tuple[int, int]]) -> list[int]:
+def _insert_and_absorb(count: int, apart: Sequence[tuple[int, int]]) -> list[int]:
     """The letters as sets of bits, before superfluous ones are taken out."""
     columns = [(1 << count) - 1] if count else []
     for i, j in apart:
@@ -65,23 +67,23 @@ def _split(count: int, apart: Sequence[tuple[int, int]]) -> list[int]:
     return columns
 
 
-def _swept(columns: Sequence[int], count: int, apart: Collection[tuple[int, int]]) -> list[int]:
+def _remove_redundant(columns: Sequence[int], count: int, apart: Collection[tuple[int, int]]) -> list[int]:
     """The letters without those whose every pair (or lone arm) has another letter as well."""
     needed = [1 << i for i in range(count)]
     needed += [1 << i | 1 << j for i, j in combinations(range(count), 2) if (i, j) not in apart]
     holders = {pair: sum(column & pair == pair for column in columns) for pair in needed}
-    kept = []
+    needed_columns = []
     for column in sorted(columns, key=int.bit_count):
-        own = [pair for pair in needed if column & pair == pair]
-        if all(holders[pair] > 1 for pair in own):
-            for pair in own:
+        own_pairs = [pair for pair in needed if column & pair == pair]
+        if all(holders[pair] > 1 for pair in own_pairs):
+            for pair in own_pairs:
                 holders[pair] -= 1
         else:
-            kept.append(column)
-    return kept
+            needed_columns.append(column)
+    return needed_columns
 
 
-def _letter(number: int) -> str:
+def _letter_name(number: int) -> str:
     """a to z, A to Z, then a1, b1 and so on."""
-    again, place = divmod(number, len(ascii_letters))
-    return ascii_letters[place] + (str(again) if again else "")
+    suffix, index = divmod(number, len(ascii_letters))
+    return ascii_letters[index] + (str(suffix) if suffix else "")

@@ -12,7 +12,7 @@ from initbench.analysis.stats.summary import Scale
 Value = TypeVar("Value")
 Arm = Mapping[Any, float | None]
 """Values by seed, or by whatever else makes two runs partners; None for a run that has no value."""
-LEAST = 2
+MIN_VALUES = 2
 """Fewer values have no spread, and fewer pairs have none either."""
 
 
@@ -30,13 +30,13 @@ class Samples:
     @property
     def are_enough(self) -> bool:
         """Whether both have a spread."""
-        return min(len(self.left), len(self.right)) >= LEAST
+        return min(len(self.left), len(self.right)) >= MIN_VALUES
 
 
-def samples(a: Arm, b: Arm, paired: bool, scale: Scale) -> Samples:
+def align_samples(a: Arm, b: Arm, paired: bool, scale: Scale) -> Samples:
     """What there is to compare of two arms."""
-    known_a, known_b = known(a), known(b)
-    pairs = shared(known_a, known_b) if paired else None
+    known_a, known_b = drop_missing(a), drop_missing(b)
+    pairs = shared_pairs(known_a, known_b) if paired else None
     left, right = tuple(known_a.values()), tuple(known_b.values())
     if pairs:
         left, right = zip(*pairs, strict=True)
@@ -50,16 +50,16 @@ def samples(a: Arm, b: Arm, paired: bool, scale: Scale) -> Samples:
     return Samples(left, right, bool(pairs), defined)
 
 
-def known(arm: Mapping[Any, Value | None]) -> dict[Any, Value]:
+def drop_missing(arm: Mapping[Any, Value | None]) -> dict[Any, Value]:
     """The seeds that have a value."""
     return {seed: value for seed, value in arm.items() if value is not None}
 
 
-def shared(a: Mapping[Any, Value], b: Mapping[Any, Value]) -> list[tuple[Value, Value]] | None:
+def shared_pairs(a: Mapping[Any, Value], b: Mapping[Any, Value]) -> list[tuple[Value, Value]] | None:
     """The pairs of values with the same seed, in the order of `a`; None where too few are shared.
 
     Enough are two pairs that hold at least half of the smaller arm: with fewer, the seeds left out
     would tell more than the pairing does. The rule looks at seeds alone, never at values.
     """
     pairs = [(value, b[seed]) for seed, value in a.items() if seed in b]
-    return pairs if len(pairs) >= LEAST and 2 * len(pairs) >= min(len(a), len(b)) else None
+    return pairs if len(pairs) >= MIN_VALUES and 2 * len(pairs) >= min(len(a), len(b)) else None

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from initbench.analysis.stats.confidence_intervals import t_quantile, validate_confidence
-from initbench.analysis.stats.mean_difference import differences, mean_and_std, welch
-from initbench.analysis.stats.paired_samples import LEAST, Arm, samples
+from initbench.analysis.stats.mean_difference import mean_and_std, paired_differences, welch
+from initbench.analysis.stats.paired_samples import MIN_VALUES, Arm, align_samples
 from initbench.analysis.stats.summary import Scale, summarise
 
 MAX_SEEDS = 1000
@@ -49,31 +49,31 @@ def seeds_needed(
     """
     validate_confidence(confidence)
     assert 0.0 < power < 1.0
-    found = samples(a, b, paired, scale)
-    if not found.are_defined or not found.are_enough:
+    samples = align_samples(a, b, paired, scale)
+    if not samples.are_defined or not samples.are_enough:
         return None
-    if found.are_pairs:
-        mean, spread = mean_and_std(summarise(differences(found)))
-        return _fewest(mean, lambda n: (spread / math.sqrt(n), n - 1.0), power, confidence)
+    if samples.are_pairs:
+        mean, spread = mean_and_std(summarise(paired_differences(samples)))
+        return _fewest_seeds(mean, lambda n: (spread / math.sqrt(n), n - 1.0), power, confidence)
     (mean_a, std_a), (mean_b, std_b) = (
-        mean_and_std(summarise(found.left)),
-        mean_and_std(summarise(found.right)),
+        mean_and_std(summarise(samples.left)),
+        mean_and_std(summarise(samples.right)),
     )
-    return _fewest(mean_a - mean_b, lambda n: welch(std_a, n, std_b, n), power, confidence)
+    return _fewest_seeds(mean_a - mean_b, lambda n: welch(std_a, n, std_b, n), power, confidence)
 
 
-def _fewest(
+def _fewest_seeds(
     mean: float, error_of: Callable[[int], tuple[float, float]], power: float, confidence: float
 ) -> SeedsNeeded | None:
     """Bisection over n, of which `error_of` gives the standard error and the degrees of freedom."""
-    if not error_of(LEAST)[0]:
+    if not error_of(MIN_VALUES)[0]:
         return None
 
     def suffices(n: int) -> bool:
         error, df = error_of(n)
         return t_power(abs(mean) / error, df, confidence) >= power
 
-    low, high = LEAST, MAX_SEEDS
+    low, high = MIN_VALUES, MAX_SEEDS
     if not suffices(high):
         return SeedsNeeded(MAX_SEEDS, more=True)
     while low < high:
@@ -85,12 +85,12 @@ def _fewest(
 def t_power(delta: float, df: float, confidence: float) -> float:
     """The probability that a two-sided t test rejects: P(|t'(df, δ)| > t), t the quantile of equal means."""
     critical = t_quantile((1.0 + confidence) / 2.0, df)
-    return 1.0 - _below(critical, df, delta) + _below(-critical, df, delta)
+    return 1.0 - _noncentral_t_cdf(critical, df, delta) + _noncentral_t_cdf(-critical, df, delta)
 
 
-def _below(t: float, df: float, delta: float) -> float:
+def _noncentral_t_cdf(t: float, df: float, delta: float) -> float:
     from scipy.special import nctdtr
 
-    found = float(nctdtr(df, delta, t))
+    probability = float(nctdtr(df, delta, t))
     # scipy gives NaN where the probability is too small to be computed; here that is far below 1e-6.
-    return 0.0 if math.isnan(found) else found
+    return 0.0 if math.isnan(probability) else probability

@@ -22,29 +22,31 @@ class Summary:
 
 def summarise(values: Sequence[float | None]) -> Summary:
     """The mean and the standard deviation of the values that are there; std is None for fewer than two."""
-    known = [v for v in values if v is not None]
-    if not known:
+    numbers = [v for v in values if v is not None]
+    if not numbers:
         return Summary(None, None, 0)
-    if min(known) == max(known) and all(map(math.isfinite, known)):  # beside a NaN nothing is less or more
+    if min(numbers) == max(numbers) and all(
+        map(math.isfinite, numbers)
+    ):  # beside a NaN nothing is less or more
         # A sum divided by n may miss the common value by a rounding, and show a spread that is not there.
-        return Summary(float(known[0]), 0.0 if len(known) > 1 else None, len(known))
-    mean = _mean(known)
-    if len(known) < 2:
-        return Summary(mean, None, len(known))
-    deviations = (v - mean for v in known)
-    return Summary(mean, math.hypot(*deviations) / math.sqrt(len(known) - 1), len(known))
+        return Summary(float(numbers[0]), 0.0 if len(numbers) > 1 else None, len(numbers))
+    mean = _safe_mean(numbers)
+    if len(numbers) < 2:
+        return Summary(mean, None, len(numbers))
+    deviations = (v - mean for v in numbers)
+    return Summary(mean, math.hypot(*deviations) / math.sqrt(len(numbers) - 1), len(numbers))
 
 
-def _mean(known: Sequence[float]) -> float:
-    if math.isfinite(sum(map(abs, known))):
-        return math.fsum(known) / len(known)
-    return sum(v / len(known) for v in known)
+def _safe_mean(numbers: Sequence[float]) -> float:
+    if math.isfinite(sum(map(abs, numbers))):
+        return math.fsum(numbers) / len(numbers)
+    return sum(v / len(numbers) for v in numbers)
 
 
-def geometric(values: Sequence[float | None]) -> Summary:
+def summarise_geometric(values: Sequence[float | None]) -> Summary:
     """The geometric mean, and the standard deviation of the natural logarithms; zeros have neither."""
-    known = [v for v in values if v is not None]
-    if any(v <= 0 or not math.isfinite(v) for v in known):
-        return Summary(None, None, len(known))
-    logs = summarise([math.log(v) for v in known])
+    numbers = [v for v in values if v is not None]
+    if any(v <= 0 or not math.isfinite(v) for v in numbers):
+        return Summary(None, None, len(numbers))
+    logs = summarise([math.log(v) for v in numbers])
     return Summary(None if logs.mean is None else math.exp(logs.mean), logs.std, logs.n)

@@ -16,11 +16,11 @@ def sum_of_means(parts: Sequence[Summary], confidence: float) -> tuple[float, In
     Each part has two finite values or more. Two parts are Welch's case.
     Source: Satterthwaite 1946, An approximate distribution of estimates of variance components.
     """
-    found = [(*mean_and_std(part), part.n) for part in parts]
-    total = math.fsum(mean for mean, _, _ in found)
-    errors = [std / math.sqrt(n) for _, std, n in found]
-    error, df = math.hypot(*errors), float(sum(n - 1 for _, _, n in found))
+    moments = [(*mean_and_std(part), part.n) for part in parts]
+    total = math.fsum(mean for mean, _, _ in moments)
+    errors = [std / math.sqrt(n) for _, std, n in moments]
+    error, df = math.hypot(*errors), float(sum(n - 1 for _, _, n in moments))
     if error:
-        shares = [(one / error) ** 2 for one in errors]
-        df = 1.0 / math.fsum(share**2 / (n - 1) for share, (_, _, n) in zip(shares, found, strict=True))
+        shares = [(part_error / error) ** 2 for part_error in errors]
+        df = 1.0 / math.fsum(share**2 / (n - 1) for share, (_, _, n) in zip(shares, moments, strict=True))
     return total, t_interval(total, error, df, confidence, "linear")

@@ -27,8 +27,8 @@ class DifferenceVerdict(StrEnum):
     UNDEFINED = "cannot be said"
 
 
-def verdict(
-    found: MeanDifference,
+def difference_verdict(
+    difference: MeanDifference,
     better: Literal["higher", "lower"] | None,
     *,
     margin: float | None = None,
@@ -42,18 +42,18 @@ def verdict(
     Otherwise a difference counts if the interval excludes none or, in a family of comparisons, if
     `p_adjusted` < 1 − confidence.
     """
-    if found.interval is None or found.p is None or found.difference is None:
+    if difference.interval is None or difference.p is None or difference.difference is None:
         return (
             DifferenceVerdict.NOT_ENOUGH_SEEDS
-            if found.method == Method.NOT_ENOUGH_SEEDS
+            if difference.method == Method.NOT_ENOUGH_SEEDS
             else DifferenceVerdict.UNDEFINED
         )
-    if margin is not None and _within(found, margin):
+    if margin is not None and _is_within_margin(difference, margin):
         return DifferenceVerdict.EQUIVALENT
-    p = found.p if p_adjusted is None else p_adjusted
-    if not is_significant(p, found.interval.confidence):
+    p = difference.p if p_adjusted is None else p_adjusted
+    if not is_significant(p, difference.interval.confidence):
         return DifferenceVerdict.NO_DIFFERENCE
-    is_higher = found.difference > found.neutral
+    is_higher = difference.difference > difference.null_value
     if better is None:
         return DifferenceVerdict.HIGHER if is_higher else DifferenceVerdict.LOWER
     return DifferenceVerdict.BETTER if is_higher == (better == "higher") else DifferenceVerdict.WORSE
@@ -64,7 +64,7 @@ def is_significant(p: float | None, confidence: float) -> bool:
     return p is not None and p < 1.0 - confidence
 
 
-def _within(found: MeanDifference, margin: float) -> bool:
-    assert found.interval is not None and margin >= 0.0
-    low, high = (1.0 / (1.0 + margin), 1.0 + margin) if found.scale == "log" else (-margin, margin)
-    return low <= found.interval.low and found.interval.high <= high
+def _is_within_margin(difference: MeanDifference, margin: float) -> bool:
+    assert difference.interval is not None and margin >= 0.0
+    low, high = (1.0 / (1.0 + margin), 1.0 + margin) if difference.scale == "log" else (-margin, margin)
+    return low <= difference.interval.low and difference.interval.high <= high

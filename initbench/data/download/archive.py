@@ -16,7 +16,7 @@ from pathlib import Path
 
 from initbench.data.dataset import DataSource, UnavailableError
 from initbench.data.download.checksums import cache_folder, checksum
-from initbench.data.download.mirrors import download, error_text, reachable_mirrors
+from initbench.data.download.mirrors import download_file, error_text, reachable_mirrors
 from initbench.errors import DataError
 
 _LOCK_SECONDS = 600.0
@@ -41,32 +41,32 @@ class Archive:
         return hashlib.sha256(listed.encode()).hexdigest()
 
 
-def obtain(archive: Archive, source: DataSource) -> dict[str, Path]:
+def find_or_download(archive: Archive, source: DataSource) -> dict[str, Path]:
     """Every file of `archive` by its name, verified, fetched first when it has to be.
 
     Raises DataError for a file with the wrong checksum, UnavailableError when one is neither on
     disk nor to be had.
     """
-    found = find_on_disk(archive, source)
-    missing = [file for file in archive.checksums if file not in found]
+    paths = find_on_disk(archive, source)
+    missing = [file for file in archive.checksums if file not in paths]
     if missing:
         if source.offline:
             raise _unavailable(archive, source, dict.fromkeys(archive.mirrors, "not asked, offline"))
         _fetch(archive, missing, source)
-        found = find_on_disk(archive, source)
-    return {file: found[file] for file in archive.checksums}
+        paths = find_on_disk(archive, source)
+    return {file: paths[file] for file in archive.checksums}
 
 
 def find_on_disk(archive: Archive, source: DataSource) -> dict[str, Path]:
     """The files of `archive` that are on disk, verified; raises DataError for a damaged one."""
-    found: dict[str, Path] = {}
+    verified: dict[str, Path] = {}
     for file, expected in archive.checksums.items():
         paths = [folder / file for folder in _folders(archive, source)]
         path = next((path for path in paths if path.is_file()), None)
         if path is not None:
             _verify(archive, path, expected, recheck=source.recheck)
-            found[file] = path
-    return found
+            verified[file] = path
+    return verified
 
 
 def _folders(archive: Archive, source: DataSource) -> list[Path]:
@@ -74,10 +74,10 @@ def _folders(archive: Archive, source: DataSource) -> list[Path]:
 
 
 def _verify(archive: Archive, path: Path, expected: str, *, recheck: bool) -> None:
-    found = checksum(path, "md5", recheck=recheck)
-    if found != expected:
+    actual = checksum(path, "md5", recheck=recheck)
+    if actual != expected:
         raise DataError(
-            f"{path} is not the published file: expected md5 {expected}, found {found}"
+            f"{path} is not the published file: expected md5 {expected}, found {actual}"
             f" ({path.stat().st_size:,} bytes). It is left as it is; move it away and run"
             f" `initbench data fetch {archive.name}`, or name another data root with --data-dir."
         )
@@ -111,8 +111,8 @@ def _fetch(archive: Archive, missing: list[str], source: DataSource) -> None:
 
 
 def _missing(archive: Archive, source: DataSource) -> list[str]:
-    found = find_on_disk(archive, source)
-    return [file for file in archive.checksums if file not in found]
+    paths = find_on_disk(archive, source)
+    return [file for file in archive.checksums if file not in paths]
 
 
 def _fetch_from(
@@ -120,7 +120,7 @@ def _fetch_from(
 ) -> list[str]:
     """Fetch `files`, stopping at the first failure; returns what is missing still."""
     for done, file in enumerate(files):
-        failure = download(mirror, file, f"md5:{archive.checksums[file]}", folder)
+        failure = download_file(mirror, file, f"md5:{archive.checksums[file]}", folder)
         if failure is not None:
             failures[mirror] = f"{file}: {failure}"
             return files[done:]
@@ -147,7 +147,7 @@ def _unavailable(archive: Archive, source: DataSource, failures: Mapping[str, st
     holds = f"{archive.folder}/" if archive.folder else " and ".join(archive.checksums)
     return UnavailableError(
         f"{archive.name} is not in {source.root} and {fetched}",
-        tried=[*folders, *(f"{place}: {why}" for place, why in failures.items())],
+        tried=[*folders, *(f"{location}: {reason}" for location, reason in failures.items())],
         remedies=[
             f"run `initbench data fetch {archive.name}` where there is a network",
             f"name a folder that holds {holds} with --data-dir or INITBENCH_DATA",

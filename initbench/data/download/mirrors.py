@@ -16,7 +16,7 @@ _PLAIN = {"Accept-Encoding": "identity"}
 _STALL_SECONDS = 15.0
 
 
-def join(mirror: str, file: str) -> str:
+def file_url(mirror: str, file: str) -> str:
     """The address of `file` at `mirror`."""
     return f"{mirror.rstrip('/')}/{file}"
 
@@ -54,7 +54,7 @@ def _ask(mirror: str, file: str, seconds: float, answers: queue.Queue[tuple[str,
 
     headers = {**_PLAIN, "Range": "bytes=0-0"}
     try:
-        with requests.get(join(mirror, file), stream=True, timeout=seconds, headers=headers) as response:
+        with requests.get(file_url(mirror, file), stream=True, timeout=seconds, headers=headers) as response:
             failure = None if response.ok else f"HTTP {response.status_code} {response.reason}"
     except Exception as error:
         # Whatever it is: an exception that ended the thread would be waited for in vain.
@@ -62,7 +62,7 @@ def _ask(mirror: str, file: str, seconds: float, answers: queue.Queue[tuple[str,
     answers.put((mirror, failure))
 
 
-def download(mirror: str, file: str, known_hash: str, folder: Path) -> str | None:
+def download_file(mirror: str, file: str, known_hash: str, folder: Path) -> str | None:
     """Fetch `file` into `folder`, visible there only once complete and verified.
 
     `known_hash` is `algorithm:hex`. Returns None, or why it failed.
@@ -75,15 +75,15 @@ def download(mirror: str, file: str, known_hash: str, folder: Path) -> str | Non
             downloader = pooch.HTTPDownloader(
                 progressbar=bar or False, chunk_size=1 << 16, timeout=_STALL_SECONDS, headers=_PLAIN
             )
-            url = join(mirror, file)
+            url = file_url(mirror, file)
             path = pooch.retrieve(url, known_hash, fname=file, path=folder, downloader=downloader)
-        _give_usual_mode(Path(path))
+        _set_default_mode(Path(path))
     except (OSError, ValueError) as error:  # requests' exceptions are OSErrors
         return error_text(error)
     return None
 
 
-def _give_usual_mode(path: Path) -> None:
+def _set_default_mode(path: Path) -> None:
     """A temporary file is its owner's alone; a data root may be shared."""
     umask = os.umask(0)
     os.umask(umask)
@@ -105,8 +105,8 @@ def error_text(error: BaseException) -> str:
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"HTTP {error.response.status_code} {error.response.reason}"
     if isinstance(error, requests.ConnectionError):
-        named = "NameResolutionError" in str(error)
-        return "its host name cannot be resolved" if named else "cannot connect"
+        is_name_error = "NameResolutionError" in str(error)
+        return "its host name cannot be resolved" if is_name_error else "cannot connect"
     if isinstance(error, ValueError) and "hash" in str(error).lower():
         return "sent a file with the wrong checksum"
     return f"{type(error).__name__}: {error}"

@@ -31,7 +31,7 @@ from initbench.data.dataset import (
     SampleShape,
     UnavailableError,
 )
-from initbench.data.download.archive import Archive, find_on_disk, obtain
+from initbench.data.download.archive import Archive, find_on_disk, find_or_download
 from initbench.data.safe_unpickle import unpickle
 from initbench.errors import DataError
 
@@ -54,40 +54,44 @@ class PublishedDataset:
     """Key of the list of class names in `meta`."""
 
 
-def published(name: str, class_name: str) -> PublishedDataset:
+def published_files(name: str, class_name: str) -> PublishedDataset:
     """The files behind torchvision's class `class_name`, a subclass of its CIFAR10."""
     import torchvision
 
-    known = getattr(torchvision.datasets, class_name)
-    meta = known.meta["filename"]
+    dataset_class = getattr(torchvision.datasets, class_name)
+    meta = dataset_class.meta["filename"]
     return PublishedDataset(
         packed=Archive(
             name=name,
             folder="",
-            checksums={known.filename: known.tgz_md5},
-            mirrors=(known.url.removesuffix(known.filename),),
+            checksums={dataset_class.filename: dataset_class.tgz_md5},
+            mirrors=(dataset_class.url.removesuffix(dataset_class.filename),),
         ),
         unpacked=Archive(
             name=name,
-            folder=known.base_folder,
-            checksums={**dict(known.train_list), **dict(known.test_list), meta: known.meta["md5"]},
+            folder=dataset_class.base_folder,
+            checksums={
+                **dict(dataset_class.train_list),
+                **dict(dataset_class.test_list),
+                meta: dataset_class.meta["md5"],
+            },
             mirrors=(),
         ),
-        train=tuple(file for file, _ in known.train_list),
-        test=tuple(file for file, _ in known.test_list),
+        train=tuple(file for file, _ in dataset_class.train_list),
+        test=tuple(file for file, _ in dataset_class.test_list),
         meta=meta,
-        names_key=known.meta["key"],
+        names_key=dataset_class.meta["key"],
     )
 
 
 def _locate(name: str, class_name: str, _options: DataOptions, source: DataSource) -> LocatedDataset:
-    files = published(name, class_name)
-    found = _find(files, source)
+    files = published_files(name, class_name)
+    paths = _find(files, source)
     return LocatedDataset(
         name=name,
         fingerprint=files.unpacked.fingerprint,  # of what is inside: both forms are one data set
-        load=partial(_load, files, found),
-        files=tuple(found.values()),
+        load=partial(_load, files, paths),
+        files=tuple(paths.values()),
     )
 
 
@@ -98,24 +102,25 @@ def _find(files: PublishedDataset, source: DataSource) -> dict[str, Path]:
     if not lacking:
         return unpacked
     try:
-        return obtain(files.packed, source)
+        return find_or_download(files.packed, source)
     except UnavailableError as error:
         folder = source.root / files.unpacked.folder
         tried = (f"{folder}: no {', '.join(lacking)}", *error.tried)
         raise UnavailableError(error.missing, tried=tried, remedies=error.remedies) from None
 
 
-def _load(files: PublishedDataset, found: Mapping[str, Path]) -> RawData:
+def _load(files: PublishedDataset, paths: Mapping[str, Path]) -> RawData:
     """Images (N, 3, 32, 32) uint8, labels (N,) int64."""
     wanted = files.unpacked.checksums
-    contents = _packed(files, found) if found.keys() != wanted.keys() else _unpacked(found)
+    contents = _archive_contents(files, paths) if paths.keys() != wanted.keys() else _folder_contents(paths)
     dicts = {
-        file: unpickle(_verified(content, wanted[file], where), where) for file, where, content in contents
+        file: unpickle(_verified(content, wanted[file], location), location)
+        for file, location, content in contents
     }
     lacking = [file for file in wanted if file not in dicts]
     if lacking:
-        paths = ", ".join(map(str, found.values()))
-        raise DataError(f"{paths} lacks {', '.join(lacking)}")
+        paths_text = ", ".join(map(str, paths.values()))
+        raise DataError(f"{paths_text} lacks {', '.join(lacking)}")
     classes = len(_value(dicts[files.meta], (files.names_key,), files.meta))
     x_train, y_train = _part(dicts, files.train, classes)
     x_test, y_test = _part(dicts, files.test, classes)
@@ -126,8 +131,8 @@ _Contents = Iterator[tuple[str, str, bytes]]
 """(file name, where it was found, its bytes)"""
 
 
-def _unpacked(found: Mapping[str, Path]) -> _Contents:
-    for file, path in found.items():
+def _folder_contents(paths: Mapping[str, Path]) -> _Contents:
+    for file, path in paths.items():
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -135,9 +140,9 @@ def _unpacked(found: Mapping[str, Path]) -> _Contents:
         yield file, str(path), content
 
 
-def _packed(files: PublishedDataset, found: Mapping[str, Path]) -> _Contents:
+def _archive_contents(files: PublishedDataset, paths: Mapping[str, Path]) -> _Contents:
     """The wanted members in the archive's order: to seek in it is to unpack it again."""
-    (path,) = found.values()
+    (path,) = paths.values()
     wanted = {f"{files.unpacked.folder}/{file}": file for file in files.unpacked.checksums}
     try:
         with gzip.open(path) as packed, tarfile.open(fileobj=_bounded(packed), mode="r|") as archive:
@@ -154,10 +159,10 @@ def _packed(files: PublishedDataset, found: Mapping[str, Path]) -> _Contents:
 
 
 def _bounded(packed: gzip.GzipFile) -> io.BufferedReader:
-    return io.BufferedReader(_Bounded(packed))
+    return io.BufferedReader(_BoundedStream(packed))
 
 
-class _Bounded(io.RawIOBase):
+class _BoundedStream(io.RawIOBase):
     """A stream that ends with an OSError beyond MAX_UNPACKED: a small archive can unpack to any size."""
 
     def __init__(self, stream: gzip.GzipFile) -> None:
@@ -178,10 +183,10 @@ class _Bounded(io.RawIOBase):
         return len(content)
 
 
-def _verified(content: bytes, expected: str, where: str) -> bytes:
-    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    if found != expected:
-        raise DataError(f"{where} is not the published file: expected md5 {expected}, found {found}")
+def _verified(content: bytes, expected: str, location: str) -> bytes:
+    actual = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if actual != expected:
+        raise DataError(f"{location} is not the published file: expected md5 {expected}, found {actual}")
     return content
 
 

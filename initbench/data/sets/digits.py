@@ -36,7 +36,7 @@ def bundled_csv() -> Path | None:
     return path if path.is_file() else None
 
 
-def read(csv: Path | None) -> NDArray[np.uint8]:
+def read_scans(csv: Path | None) -> NDArray[np.uint8]:
     """The scans as (1797, 65) uint8: 64 values from 0 to 16, row by row, then the label."""
     if csv is not None:
         return np.loadtxt(csv, delimiter=",", dtype=np.uint8)
@@ -48,7 +48,7 @@ def read(csv: Path | None) -> NDArray[np.uint8]:
 
 def _locate(_options: DataOptions, _source: DataSource) -> LocatedDataset:
     csv = bundled_csv()
-    table = read(csv)
+    table = read_scans(csv)
     return LocatedDataset(
         name="digits",
         fingerprint=hashlib.sha256(table.tobytes()).hexdigest(),

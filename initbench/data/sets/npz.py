@@ -62,23 +62,23 @@ def _locate(options: NpzOptions, source: DataSource) -> LocatedDataset:
     return LocatedDataset(
         name="npz",
         fingerprint=checksum(path, "sha256", recheck=source.recheck),
-        load=partial(read, path, options.classes),
+        load=partial(read_npz, path, options.classes),
         files=(path,),
     )
 
 
-def _find(named: str, root: Path) -> Path:
-    relative = expand_user(named)
+def _find(name: str, root: Path) -> Path:
+    relative = expand_user(name)
     candidates = list(dict.fromkeys((relative.absolute(), root / relative)))
     try:
         kinds = [file_kind(path) for path in candidates]
     except OSError as error:
-        raise DataError(f"data.path {named[:200]!r} cannot be used: {error.strerror}") from None
+        raise DataError(f"data.path {name[:200]!r} cannot be used: {error.strerror}") from None
     for path, kind in zip(candidates, kinds, strict=True):
         if kind == "file":
             return path
     raise UnavailableError(
-        f"the npz data set {named!r} is not on disk",
+        f"the npz data set {name!r} is not on disk",
         tried=[
             f"{path}: {'not there' if kind == 'missing' else 'not a file'}"
             for path, kind in zip(candidates, kinds, strict=True)
@@ -87,7 +87,7 @@ def _find(named: str, root: Path) -> Path:
     )
 
 
-def read(path: Path, chosen: Sequence[int] | None = None) -> RawData:
+def read_npz(path: Path, labels: Sequence[int] | None = None) -> RawData:
     """The data set in the archive at `path`, of which `chosen` labels are going to be used, or all.
 
     Features (N, D), grey images (N, H, W) or colour images (N, H, W, C), uint8 or float; labels
@@ -98,7 +98,7 @@ def read(path: Path, chosen: Sequence[int] | None = None) -> RawData:
         y_train, y_test = (_labels(key, arrays[key]) for key in ("y_train", "y_test"))
         x_train, x_test = (_inputs(key, arrays[key]) for key in ("x_train", "x_test"))
         _check_together(x_train, y_train, x_test, y_test)
-        check_labels(y_train, y_test, chosen)
+        check_labels(y_train, y_test, labels)
         check_inputs("x_train", x_train)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None

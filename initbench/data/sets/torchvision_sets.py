@@ -27,7 +27,7 @@ from initbench.data.dataset import (
     RawData,
     SampleShape,
 )
-from initbench.data.download.archive import Archive, find_on_disk, obtain
+from initbench.data.download.archive import Archive, find_on_disk, find_or_download
 from initbench.data.download.checksums import cache_folder, checksum
 from initbench.errors import DataError
 
@@ -77,7 +77,7 @@ UNPACKED_MD5 = {
 """The same of the files without .gz, which are all that torchvision reads, where they are known."""
 
 
-def published(name: str, class_name: str) -> Archive:
+def published_archive(name: str, class_name: str) -> Archive:
     """The archive behind torchvision's class `class_name`, with the mirrors that it knows."""
     import torchvision
 
@@ -94,10 +94,13 @@ def _locate(name: str, class_name: str, _options: DataOptions, source: DataSourc
     archive = _archive(name, class_name)
     paths, fingerprint = find_on_disk(archive, source), archive.fingerprint
     if len(paths) < len(_FILES):
-        unpacked, own_fingerprint = _unpacked(archive, class_name, source)
-        paths, fingerprint = {**unpacked, **paths}, own_fingerprint or fingerprint
+        unpacked, unpacked_fingerprint = _unpacked(archive, class_name, source)
+        paths, fingerprint = {**unpacked, **paths}, unpacked_fingerprint or fingerprint
     if len(paths) < len(_FILES):
-        paths, fingerprint = obtain(published(name, class_name), source), archive.fingerprint
+        paths, fingerprint = (
+            find_or_download(published_archive(name, class_name), source),
+            archive.fingerprint,
+        )
     return LocatedDataset(
         name=name,
         fingerprint=fingerprint,
@@ -113,9 +116,9 @@ def _unpacked(archive: Archive, class_name: str, source: DataSource) -> tuple[di
     are identified by what they hold.
     """
     bare = [file.removesuffix(".gz") for file in _FILES]
-    known = UNPACKED_MD5.get(class_name)
-    if known is not None:
-        verified = find_on_disk(replace(archive, checksums=dict(zip(bare, known, strict=True))), source)
+    md5s = UNPACKED_MD5.get(class_name)
+    if md5s is not None:
+        verified = find_on_disk(replace(archive, checksums=dict(zip(bare, md5s, strict=True))), source)
         return {f"{file}.gz": path for file, path in verified.items()}, ""
     folders = dict.fromkeys(root / archive.folder for root in (source.root, cache_folder()))
     paths = {

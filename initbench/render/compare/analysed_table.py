@@ -9,18 +9,18 @@ from functools import cached_property
 
 from initbench.analysis.baseline import (
     BaselineComparison,
+    compare_divergence,
     compare_to_baseline,
-    divergence_versus,
     find_baselines,
-    interval_of,
     letter_display,
+    mean_interval_of,
 )
 from initbench.analysis.metrics import METRICS
 from initbench.analysis.stats.confidence_intervals import Interval
 from initbench.analysis.stats.fisher import RateDifference
 from initbench.analysis.tables import Row, Table
 from initbench.render.compare.display_options import LABEL, View
-from initbench.render.compare.titles import distinction
+from initbench.render.compare.titles import distinguishing_terms
 from initbench.render.text import one_line
 
 MAX_LETTERED = 30
@@ -42,8 +42,8 @@ class AnalysedTable:
         """By label; none where fewer than two rows have the seeds for a test, or where rows are too many."""
         if metric not in self._letters:
             testable = sum(self.is_testable(row, metric) for row in self.rows)
-            shown = testable > 1 and len(self.rows) <= MAX_LETTERED
-            self._letters[metric] = letter_display(self.table, metric, self.confidence) if shown else {}
+            has_letters = testable > 1 and len(self.rows) <= MAX_LETTERED
+            self._letters[metric] = letter_display(self.table, metric, self.confidence) if has_letters else {}
         return self._letters[metric]
 
     def shown_letters(self, metric: str) -> dict[str, str]:
@@ -59,11 +59,11 @@ class AnalysedTable:
 
         Seconds never can: the runs of a cohort have one clock, and their spread is none.
         """
-        return row.metrics[metric].std is not None and not METRICS[metric].one_clock
+        return row.metrics[metric].std is not None and not METRICS[metric].has_shared_measurement
 
     def interval(self, row: Row, metric: str) -> Interval | None:
         """Of the mean of a row."""
-        return interval_of(row, metric, self.confidence)
+        return mean_interval_of(row, metric, self.confidence)
 
     def versus(self, metric: str) -> dict[str, BaselineComparison]:
         """By label, the rows beside the baseline in one metric; none without a baseline."""
@@ -76,35 +76,35 @@ class AnalysedTable:
     @cached_property
     def divergence(self) -> dict[str, tuple[RateDifference, float | None]]:
         """By label, the rates of divergence beside that of the baseline, with adjusted p."""
-        return {} if self.baseline is None else divergence_versus(self.table, self.baseline)
+        return {} if self.baseline is None else compare_divergence(self.table, self.baseline)
 
 
 def analyse(tables: Sequence[Table], view: View) -> list[AnalysedTable]:
     """Each table with its baseline, its rows in the order asked for."""
-    named = [None] * len(tables) if view.baseline is None else find_baselines(tables, view.baseline)
+    baselines = [None] * len(tables) if view.baseline is None else find_baselines(tables, view.baseline)
     return [
         AnalysedTable(table, baseline, view.confidence, _sorted(table.rows, view.sort))
-        for table, baseline in zip(tables, named, strict=True)
+        for table, baseline in zip(tables, baselines, strict=True)
     ]
 
 
 def without_comparison(tables: Sequence[Table], view: View) -> list[str]:
     """Return sentences about the rows that could not be compared with the baseline, and the reason."""
-    found = analyse(tables, view) if view.baseline is not None else []
+    analysed_tables = analyse(tables, view) if view.baseline is not None else []
     sentences = []
-    for one in found:
-        terms = distinction(one.table, tables)
-        place = f" ({terms})" if terms else ""
-        labels = [one_line(row.label) for row in one.table.rows]
-        if one.baseline is None:
+    for analysed in analysed_tables:
+        terms = distinguishing_terms(analysed.table, tables)
+        suffix = f" ({terms})" if terms else ""
+        labels = [one_line(row.label) for row in analysed.table.rows]
+        if analysed.baseline is None:
             rows = labels[0] if len(labels) == 1 else f"{len(labels):,} rows"
             verb = "stands" if len(labels) == 1 else "stand"
             sentences.append(
-                f"{rows} {verb} in another table{place} than {view.baseline}: not held against it."
+                f"{rows} {verb} in another table{suffix} than {view.baseline}: not held against it."
             )
         elif len(labels) == 1:
             sentences.insert(
-                0, f"{labels[0]} is alone in its table{place}: nothing could be held against it."
+                0, f"{labels[0]} is alone in its table{suffix}: nothing could be held against it."
             )
     return sentences
 
@@ -118,13 +118,13 @@ def _sorted(rows: Sequence[Row], by: str | None) -> list[Row]:
         return sorted(rows, key=lambda row: row.label, reverse=sign < 0)
 
     def place(row: Row) -> tuple[float, str]:
-        value = row.metrics[name].mean if name in METRICS else count(row, name)
+        value = row.metrics[name].mean if name in METRICS else run_count(row, name)
         return (math.inf if value is None or math.isnan(value) else sign * value), row.label
 
     return sorted(rows, key=place)
 
 
-def count(row: Row, name: str) -> int:
+def run_count(row: Row, name: str) -> int:
     """One of COUNTS."""
     return {
         "n": row.n,

@@ -10,7 +10,7 @@ from initbench.analysis.metrics import METRICS
 from initbench.analysis.tables import Row
 from initbench.render import text
 from initbench.render.compare import formatting, notes
-from initbench.render.compare.analysed_table import AnalysedTable, count
+from initbench.render.compare.analysed_table import AnalysedTable, run_count
 from initbench.render.compare.display_options import COUNTS, View
 from initbench.render.compare.table import ComparisonTable, TableCell
 
@@ -67,12 +67,12 @@ def overview_table(judged: AnalysedTable, view: View, title: str) -> ComparisonT
     )
     for row in rows:
         block.add(text.one_line(row.label), *(column.cell(row) for column in columns))
-    shown = [column.metric for column in columns if column.metric is not None]
+    metric_names = [column.metric for column in columns if column.metric is not None]
     # The overview has the gradient ratio without its spread; elsewhere it stands among the metrics.
-    geometric = (not view.columns and view.view == "all") or any(METRICS[name].log for name in shown)
-    block.notes = [notes.spread_note(geometric=geometric), *notes.letters_note(judged, shown)]
-    block.warnings = notes.warnings(judged)
-    block.summary = notes.footer("±: std over seeds", notes.letters_phrase(judged, shown))
+    geometric = (not view.columns and view.view == "all") or any(METRICS[name].log for name in metric_names)
+    block.notes = [notes.spread_note(geometric=geometric), *notes.letters_note(judged, metric_names)]
+    block.warnings = notes.row_warnings(judged)
+    block.summary = notes.short_note("±: std over seeds", notes.letters_phrase(judged, metric_names))
     return block
 
 
@@ -82,7 +82,7 @@ def _label(judged: AnalysedTable) -> str:
 
 def _columns(judged: AnalysedTable, view: View) -> list[_Column]:
     if view.columns:
-        return [_chosen(judged, name) for name in dict.fromkeys(view.columns)]
+        return [_requested_column(judged, name) for name in dict.fromkeys(view.columns)]
     counted = [_run_counts("n")]
     if view.view == "convergence":
         measured = [name for name in BY_NORMS if any(row.metrics[name].n for row in judged.rows)]
@@ -104,21 +104,24 @@ def _activations() -> list[_Column]:
             "act std at init, first / middle / last",
             lambda row: formatting.first_middle_last(row, "act_std_init"),
         ),
-        _Column("E[δ²] first/last", lambda row: formatting.value(ratio, row.metrics["grad_ratio_init"].mean)),
+        _Column(
+            "E[δ²] first/last",
+            lambda row: formatting.format_value(ratio, row.metrics["grad_ratio_init"].mean),
+        ),
     ]
 
 
 def _run_counts(name: str) -> _Column:
-    return _Column(name.replace("_", " "), lambda row: str(count(row, name)))
+    return _Column(name.replace("_", " "), lambda row: str(run_count(row, name)))
 
 
 def _metric(judged: AnalysedTable, name: str) -> _Column:
     metric = METRICS[name]
-    title = formatting.heading(metric, judged.table.target)
-    return _Column(title, lambda row: formatting.lettered(judged, metric, row), name)
+    title = formatting.metric_heading(metric, judged.table.target)
+    return _Column(title, lambda row: formatting.lettered_cell(judged, metric, row), name)
 
 
-def _chosen(judged: AnalysedTable, name: str) -> _Column:
+def _requested_column(judged: AnalysedTable, name: str) -> _Column:
     if name in COUNTS:
         return _run_counts(name)
     if name in METRICS:
@@ -126,7 +129,9 @@ def _chosen(judged: AnalysedTable, name: str) -> _Column:
 
     def cell(row: Row) -> str:
         return text.one_line(
-            ", ".join(formatting.key_value(value) for value in distinct_values(name, row.group.runs))
+            ", ".join(
+                formatting.format_config_value(value) for value in distinct_values(name, row.group.runs)
+            )
         )
 
     return _Column(name, cell, is_text=True)
@@ -142,46 +147,48 @@ _STATISTICS = {
 }
 
 
-def activations(judged: AnalysedTable, title: str) -> ComparisonTable:
+def layer_output_table(judged: AnalysedTable, title: str) -> ComparisonTable:
     """What the first, middle and last hidden layer put out, at init and at the end: a line each."""
-    seen = {
+    statistics = {
         heading: name
         for heading, name in _STATISTICS.items()
-        if any(row.metrics[metric].n for row in judged.rows for metric in _places(name))
+        if any(row.metrics[metric].n for row in judged.rows for metric in _metric_names(name))
     }
     words = frozenset([_label(judged), "hidden layer"])
-    headings = [_label(judged), "hidden layer", "n", *seen, "E[δ²] first/last"]
+    headings = [_label(judged), "hidden layer", "n", *statistics, "E[δ²] first/last"]
     block = ComparisonTable(title, headings, words, fixed=2)
     for row in judged.rows:
-        for place in ("first", "middle", "last"):
-            is_first = place == "first"
+        for position in ("first", "middle", "last"):
+            is_first = position == "first"
             block.add(
                 text.one_line(row.label) if is_first else "",
-                place,
+                position,
                 str(row.n) if is_first else "",
-                *(_change(row, f"{name}_{{}}_{place}") for name in seen.values()),
-                _change(row, "grad_ratio_{}") if is_first else "",
+                *(_transition(row, f"{name}_{{}}_{position}") for name in statistics.values()),
+                _transition(row, "grad_ratio_{}") if is_first else "",
             )
     block.notes = [
         "init → end, means over seeds; E[δ²] ratios are geometric means. --metric NAME gives spread and"
         " interval of one of them."
     ]
     block.summary = "init → end, means over seeds"
-    block.warnings = notes.warnings(judged)
+    block.warnings = notes.row_warnings(judged)
     return block
 
 
-def _places(statistic: str) -> Sequence[str]:
+def _metric_names(statistic: str) -> Sequence[str]:
     return [
-        f"{statistic}_{moment}_{place}" for moment in ("init", "end") for place in ("first", "middle", "last")
+        f"{statistic}_{moment}_{position}"
+        for moment in ("init", "end")
+        for position in ("first", "middle", "last")
     ]
 
 
-def _change(row: Row, name: str) -> str:
-    shown = []
+def _transition(row: Row, name: str) -> str:
+    values = []
     for moment in ("init", "end"):
         metric = METRICS[name.format(moment)]
         summary = row.metrics[metric.name]
         if summary.n or moment == "init":
-            shown.append(formatting.value(metric, summary.mean))
-    return text.transition(shown[0], shown[-1])
+            values.append(formatting.format_value(metric, summary.mean))
+    return text.transition(values[0], values[-1])

@@ -23,15 +23,17 @@ _MAX_ACROSS_LENGTH = 40
 """Columns that a row's name may take above a column; a longer one makes the rows stand below each other."""
 
 
-def changed(tables: Sequence[AnalysedTable]) -> ComparisonTable:
+def config_diff_table(tables: Sequence[AnalysedTable]) -> ComparisonTable:
     """Keys of the config, the data, the device, versions and code that differ; over all tables at once."""
-    labels = _labels([one.table for one in tables])
-    named = {labels[id(row)]: _values(row) for one in tables for row in one.rows}
-    keys = [key for key in keys_that_differ(list(named.values())) if key not in _NO_CAUSE]
+    labels = _labels([analysed.table for analysed in tables])
+    values_by_label = {labels[id(row)]: _values(row) for analysed in tables for row in analysed.rows}
+    keys = [key for key in keys_that_differ(list(values_by_label.values())) if key not in _NO_CAUSE]
     title = f"{text.plural(len(keys), 'key')} that {'differs' if len(keys) == 1 else 'differ'}"
-    fits = len(named) <= _MAX_ACROSS and all(cell_len(label) <= _MAX_ACROSS_LENGTH for label in named)
-    block = (_rows_across if fits else _keys_across)(named, keys, title)
-    same = len({key for values in named.values() for key in values}) - len(keys) - len(_NO_CAUSE)
+    fits = len(values_by_label) <= _MAX_ACROSS and all(
+        cell_len(label) <= _MAX_ACROSS_LENGTH for label in values_by_label
+    )
+    block = (_rows_across if fits else _keys_across)(values_by_label, keys, title)
+    same = len({key for values in values_by_label.values() for key in values}) - len(keys) - len(_NO_CAUSE)
     block.notes = [f"{text.plural(max(0, same), 'other key')} that all rows agree on are not shown."]
     return block
 
@@ -41,7 +43,9 @@ def _values(row: Row) -> dict[str, str]:
     runs: Sequence[RunSummary] = row.group.runs
     keys = sorted({key for run in runs for key in run.keys})
     return {
-        key: ", ".join(text.one_line(formatting.key_value(value)) for value in distinct_values(key, runs))
+        key: ", ".join(
+            text.one_line(formatting.format_config_value(value)) for value in distinct_values(key, runs)
+        )
         for key in keys
     }
 
@@ -50,25 +54,29 @@ def _labels(tables: Sequence[Table]) -> dict[int, str]:
     """By the row's identity, its label, with the data and the budget where another row is called the same."""
     rows = [(row, table) for table in tables for row in table.rows]
     often = Counter(row.label for row, _ in rows)
-    found: dict[int, str] = {}
+    labels: dict[int, str] = {}
     for row, table in rows:
-        terms = table.terms
-        beside = f" ({terms.dataset}, {terms.steps} steps)" if often[row.label] > 1 else ""
-        label = text.one_line(row.label + beside)
-        taken = list(found.values()).count(label)
-        found[id(row)] = f"{label} #{taken + 1}" if taken else label
-    return found
+        terms = table.conditions
+        suffix = f" ({terms.dataset}, {terms.steps} steps)" if often[row.label] > 1 else ""
+        label = text.one_line(row.label + suffix)
+        duplicates = list(labels.values()).count(label)
+        labels[id(row)] = f"{label} #{duplicates + 1}" if duplicates else label
+    return labels
 
 
-def _rows_across(named: Mapping[str, Mapping[str, str]], keys: Sequence[str], title: str) -> ComparisonTable:
-    block = ComparisonTable(title, ["key", *named], frozenset(["key", *named]))
+def _rows_across(
+    values_by_label: Mapping[str, Mapping[str, str]], keys: Sequence[str], title: str
+) -> ComparisonTable:
+    block = ComparisonTable(title, ["key", *values_by_label], frozenset(["key", *values_by_label]))
     for key in keys:
-        block.add(key, *(values.get(key, text.DASH) for values in named.values()))
+        block.add(key, *(values.get(key, text.DASH) for values in values_by_label.values()))
     return block
 
 
-def _keys_across(named: Mapping[str, Mapping[str, str]], keys: Sequence[str], title: str) -> ComparisonTable:
+def _keys_across(
+    values_by_label: Mapping[str, Mapping[str, str]], keys: Sequence[str], title: str
+) -> ComparisonTable:
     block = ComparisonTable(title, ["row", *keys], frozenset(["row", *keys]))
-    for label, values in named.items():
+    for label, values in values_by_label.items():
         block.add(label, *(values.get(key, text.DASH) for key in keys))
     return block

@@ -21,11 +21,11 @@ def print_blocks(
 ) -> None:
     """Print every block, a blank line after each."""
     for block in blocks:
-        for piece in renderables(block, width, all_notes=all_notes):
+        for piece in table_renderables(block, width, all_notes=all_notes):
             print_uncut(console, piece)
 
 
-def renderables(
+def table_renderables(
     block: ComparisonTable, width: int | None, *, all_notes: bool = True
 ) -> Iterator[RenderableType]:
     """Yield title, table in as many parts as fit into `width` (None sets no limit), notes and warnings.
@@ -49,7 +49,7 @@ def renderables(
 
 def _table(block: ComparisonTable, width: int | None) -> Iterator[RenderableType]:
     rows, names = _numbered(block, width)
-    grid = TextTable(block.headings, tuple(block.left))
+    grid = TextTable(block.headings, tuple(block.left_aligned))
     for row in _aligned(rows):
         grid.add(row)
     if not block.rows:

@@ -59,14 +59,14 @@ def to_long_csv(tables: Sequence[AnalysedTable], view: View) -> str:
     """
     if view.layers:
         return _layers(tables)
-    keys = list(dict.fromkeys(key for one in tables for row in one.rows for key in row.key))
+    keys = list(dict.fromkeys(key for analysed in tables for row in analysed.rows for key in row.key))
     names = [name for name in METRICS if name in view.metrics] if view.metrics else list(METRICS)
     file = io.StringIO()
     writer = csv.DictWriter(file, [*FIELDS[:6], *(f"key:{key}" for key in keys), *FIELDS[6:]])
     writer.writerow({name: _plain(name) for name in writer.fieldnames})
-    for one in tables:
-        for row in one.rows:
-            for line in _lines(one, row, names):
+    for analysed in tables:
+        for row in analysed.rows:
+            for line in _lines(analysed, row, names):
                 writer.writerow({key: _plain(value) for key, value in line.items()})
     return file.getvalue()
 
@@ -86,20 +86,20 @@ def _plain(value: Any) -> Any:
     if value is None:
         return ""
     if isinstance(value, float):
-        return repr(value) if math.isfinite(value) else _spelled(value)
+        return repr(value) if math.isfinite(value) else _format_nonfinite(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     words = one_line(str(value))
     return _CAUTION + words if words.startswith(_FORMULA) else words
 
 
-def _spelled(value: float) -> str:
+def _format_nonfinite(value: float) -> str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
-def _lines(one: AnalysedTable, row: Row, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    terms = one.table.terms
-    beside = {
+def _lines(analysed: AnalysedTable, row: Row, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    terms = analysed.table.conditions
+    shared = {
         "dataset": terms.dataset,
         "fingerprint": terms.fingerprint,
         "precision": terms.precision,
@@ -110,12 +110,12 @@ def _lines(one: AnalysedTable, row: Row, names: Sequence[str]) -> Iterator[dict[
         "runs": row.n,
         "diverged": row.diverged,
         "unfinished": row.unfinished,
-        "confidence": one.confidence,
-        "baseline": one.baseline.label if one.baseline else None,
+        "confidence": analysed.confidence,
+        "baseline": analysed.baseline.label if analysed.baseline else None,
     }
     for name in names:
-        yield {**beside, **_metric(one, row, name), **_versus(one, row, name)}
-    yield {**beside, **_divergence(one, row)}
+        yield {**shared, **_metric(analysed, row, name), **_versus(analysed, row, name)}
+    yield {**shared, **_divergence(analysed, row)}
 
 
 def _key(value: Any) -> Any:
@@ -123,49 +123,49 @@ def _key(value: Any) -> Any:
     return " ".join(f"{key}={inner}" for key, inner in value.items()) if isinstance(value, dict) else value
 
 
-def _metric(one: AnalysedTable, row: Row, name: str) -> dict[str, Any]:
-    summary, found = row.metrics[name], one.interval(row, name)
+def _metric(analysed: AnalysedTable, row: Row, name: str) -> dict[str, Any]:
+    summary, interval = row.metrics[name], analysed.interval(row, name)
     return {
         "metric": name,
         "n": summary.n,
         "mean": summary.mean,
         "std": summary.std,
         "std_scale": "log" if METRICS[name].log else "linear",
-        "ci_low": found.low if found else None,
-        "ci_high": found.high if found else None,
-        "letters": one.letters(name).get(row.label) if METRICS[name].view == "convergence" else None,
+        "ci_low": interval.low if interval else None,
+        "ci_high": interval.high if interval else None,
+        "letters": analysed.letters(name).get(row.label) if METRICS[name].view == "convergence" else None,
     }
 
 
-def _versus(one: AnalysedTable, row: Row, name: str) -> dict[str, Any]:
-    judged = one.versus(name).get(row.label)
-    if judged is None:
+def _versus(analysed: AnalysedTable, row: Row, name: str) -> dict[str, Any]:
+    comparison = analysed.versus(name).get(row.label)
+    if comparison is None:
         return {}
-    found = judged.found
+    difference = comparison.difference
     return {
-        "difference": found.difference,
-        "difference_ci_low": found.interval.low if found.interval else None,
-        "difference_ci_high": found.interval.high if found.interval else None,
-        "p_adjusted": judged.p_adjusted,
-        "effect_size": found.effect_size,
-        "verdict": str(judged.verdict),
-        "seeds_needed": str(judged.seeds_needed) if judged.seeds_needed else None,
-        "method": str(found.method),
+        "difference": difference.difference,
+        "difference_ci_low": difference.interval.low if difference.interval else None,
+        "difference_ci_high": difference.interval.high if difference.interval else None,
+        "p_adjusted": comparison.p_adjusted,
+        "effect_size": difference.effect_size,
+        "verdict": str(comparison.verdict),
+        "seeds_needed": str(comparison.seeds_needed) if comparison.seeds_needed else None,
+        "method": str(difference.method),
     }
 
 
-def _divergence(one: AnalysedTable, row: Row) -> dict[str, Any]:
-    found = rate_interval(row.diverged, row.n, one.confidence)
+def _divergence(analysed: AnalysedTable, row: Row) -> dict[str, Any]:
+    interval = rate_interval(row.diverged, row.n, analysed.confidence)
     line: dict[str, Any] = {
         "metric": DIVERGENCE,
         "n": row.n,
         "mean": row.diverged / row.n if row.n else None,
-        "ci_low": found.low if found else None,
-        "ci_high": found.high if found else None,
+        "ci_low": interval.low if interval else None,
+        "ci_high": interval.high if interval else None,
     }
-    if one.baseline is None or row is one.baseline:
+    if analysed.baseline is None or row is analysed.baseline:
         return line
-    difference, p = one.divergence[row.label]
+    difference, p = analysed.divergence[row.label]
     return {
         **line,
         "difference": difference.difference,

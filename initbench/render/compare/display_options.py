@@ -9,7 +9,7 @@ from typing import Literal
 
 from initbench.analysis.baseline import CONFIDENCE
 from initbench.analysis.config_keys import known_keys, resolve_key
-from initbench.analysis.metrics import METRICS, metric_named
+from initbench.analysis.metrics import METRICS, resolve_metric_name
 from initbench.analysis.tables import Table
 from initbench.errors import UnknownNameError, UsageError
 from initbench.registry import nearest_name, unknown_name_message
@@ -67,7 +67,7 @@ _SHOW_ALONE: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 def check_together(view: View) -> None:
     """Raise UsageError for an option that another one would leave without any use."""
-    given = {
+    is_given = {
         "--only-changed": view.only_changed,
         "--plot": view.plot,
         "--layers": view.layers,
@@ -79,17 +79,17 @@ def check_together(view: View) -> None:
     }
     for option, others in _SHOW_ALONE:
         for other in others:
-            if given[option] and given[other]:
+            if is_given[option] and is_given[other]:
                 raise UsageError(f"{other} has no use beside {option}: drop {other}, or {option} for it")
 
 
 def format_of(path: Path) -> Format:
     """The format that the suffix of a file stands for. Raises UsageError for another suffix."""
-    found = SUFFIXES.get(path.suffix.lower())
-    if found is None:
-        known = ", ".join(SUFFIXES)
-        raise UsageError(f"{path}: give --format, or a name that ends in one of {known}")
-    return found
+    file_format = SUFFIXES.get(path.suffix.lower())
+    if file_format is None:
+        suffixes = ", ".join(SUFFIXES)
+        raise UsageError(f"{path}: give --format, or a name that ends in one of {suffixes}")
+    return file_format
 
 
 def check_names(view: View, tables: Sequence[Table]) -> None:
@@ -110,11 +110,11 @@ def check_names(view: View, tables: Sequence[Table]) -> None:
         raise UnknownNameError("--sort: " + unknown_metric(name, (*COUNTS, LABEL)))
 
 
-def canonical(name: str) -> str:
+def canonical_name(name: str) -> str:
     """Return the metric, count or LABEL that `name` means by its name or printed heading; else `name`."""
     if name in COUNTS or name == LABEL:
         return name
-    return metric_named(name) or _OTHER_HEADINGS.get(" ".join(name.casefold().split()), name)
+    return resolve_metric_name(name) or _OTHER_HEADINGS.get(" ".join(name.casefold().split()), name)
 
 
 _OTHER_HEADINGS = {
@@ -128,5 +128,7 @@ def unknown_metric(name: str, others: Sequence[str] = ()) -> str:
     names = (*METRICS, *others)
     if nearest_name(name, names):
         return unknown_name_message("metric", name, names)
-    own = [metric.name for metric in METRICS.values() if metric.view == "convergence"]
-    return f"unknown metric {name!r}; among them are {', '.join((*own, *others))}; docs/compare.md has all"
+    examples = [metric.name for metric in METRICS.values() if metric.view == "convergence"]
+    return (
+        f"unknown metric {name!r}; among them are {', '.join((*examples, *others))}; docs/compare.md has all"
+    )

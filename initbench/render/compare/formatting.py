@@ -17,7 +17,7 @@ from initbench.render.compare.analysed_table import AnalysedTable
 from initbench.render.compare.table import TableCell
 
 
-def heading(metric: Metric, target: float | None) -> str:
+def metric_heading(metric: Metric, target: float | None) -> str:
     """What stands over a column of the metric."""
     if metric.censored:
         goal = "target" if target is None else f"{100 * target:.1f} %"
@@ -26,7 +26,7 @@ def heading(metric: Metric, target: float | None) -> str:
     return HEADINGS.get(metric.name, metric.name + unit)
 
 
-def value(metric: Metric, number: float | None) -> str:
+def format_value(metric: Metric, number: float | None) -> str:
     """One value of the metric."""
     return _form(metric)(number)
 
@@ -34,75 +34,77 @@ def value(metric: Metric, number: float | None) -> str:
 def _form(metric: Metric) -> Callable[[float | None], str]:
     if metric.form == "percent":
         decimals = 1 if metric.view == "convergence" else 0
-        return lambda number: text.percent(number, decimals)
+        return lambda number: text.format_percent(number, decimals)
     forms: dict[str, Callable[[float | None], str]] = {"loss": _loss, "count": text.format_count}
     return forms.get(metric.form, text.format_number)
 
 
 def _loss(number: float | None) -> str:
     """A training loss may be far below a thousandth."""
-    return text.format_number(number) if number is not None and abs(number) < 0.01 else text.loss(number)
+    return (
+        text.format_number(number) if number is not None and abs(number) < 0.01 else text.format_loss(number)
+    )
 
 
-def spread(metric: Metric, summary: Summary) -> str:
+def format_std(metric: Metric, summary: Summary) -> str:
     """The standard deviation; of a geometric mean, the factor that it is of logarithms."""
     if metric.log and summary.std is not None:
         return "×" + text.format_number(_exp(summary.std))
-    return value(metric, summary.std)
+    return format_value(metric, summary.std)
 
 
 def _exp(logarithm: float) -> float:
     return math.exp(logarithm) if logarithm < 700.0 else math.inf
 
 
-def mean(metric: Metric, row: Row) -> str:
+def format_mean(metric: Metric, row: Row) -> str:
     """The mean, or in words why there is none."""
     summary = row.metrics[metric.name]
     if summary.mean is not None:
-        return value(metric, summary.mean) if math.isfinite(summary.mean) else "diverged"
+        return format_value(metric, summary.mean) if math.isfinite(summary.mean) else "diverged"
     if metric.name == "steps_to_target" and row.n:
         return "not reached" if not row.reached else f"reached by {row.reached} of {row.n}"
     return text.DASH
 
 
-def mean_spread(metric: Metric, row: Row) -> str:
+def format_mean_std(metric: Metric, row: Row) -> str:
     """`mean ±std`, and of how many runs where some of the row's have no value."""
     summary = row.metrics[metric.name]
-    shown = mean(metric, row)
+    words = format_mean(metric, row)
     if summary.mean is None or not math.isfinite(summary.mean):
-        return shown
+        return words
     if summary.std is not None:
-        shown += f" {spread(metric, summary)}" if metric.log else f" ±{spread(metric, summary)}"
-    return shown if summary.n == row.n else f"{shown} ({summary.n} of {row.n})"
+        words += f" {format_std(metric, summary)}" if metric.log else f" ±{format_std(metric, summary)}"
+    return words if summary.n == row.n else f"{words} ({summary.n} of {row.n})"
 
 
-def lettered(judged: AnalysedTable, metric: Metric, row: Row) -> TableCell:
+def lettered_cell(judged: AnalysedTable, metric: Metric, row: Row) -> TableCell:
     """`mean ±std` with the letters of the mean."""
-    return TableCell(mean_spread(metric, row), judged.shown_letters(metric.name).get(row.label, ""))
+    return TableCell(format_mean_std(metric, row), judged.shown_letters(metric.name).get(row.label, ""))
 
 
-def interval(metric: Metric, found: Interval | None, n: int) -> str:
+def format_interval(metric: Metric, interval: Interval | None, n: int) -> str:
     """`[low, high]`, or in words why there is none."""
-    if found is None:
+    if interval is None:
         return f"none, n = {n}" if n == 1 else text.DASH
-    if found.is_degenerate:
+    if interval.is_degenerate:
         return "no spread"
     form = _form(metric)
-    return f"[{form(found.low)}, {form(found.high)}]"
+    return f"[{form(interval.low)}, {form(interval.high)}]"
 
 
-def difference(metric: Metric, found: MeanDifference) -> str:
+def format_difference(metric: Metric, difference: MeanDifference) -> str:
     """`+2.3`, in points where values are percentages; `×2.3` of geometric means."""
-    return _signed(metric, found.difference)
+    return _signed(metric, difference.difference)
 
 
-def difference_interval(metric: Metric, found: MeanDifference) -> str:
+def format_difference_interval(metric: Metric, difference: MeanDifference) -> str:
     """`[+1.1, +3.4]`, or in words why there is none."""
-    if found.interval is None:
+    if difference.interval is None:
         return text.DASH
-    if found.interval.is_degenerate:
+    if difference.interval.is_degenerate:
         return "no spread"
-    return f"[{_signed(metric, found.interval.low)}, {_signed(metric, found.interval.high)}]"
+    return f"[{_signed(metric, difference.interval.low)}, {_signed(metric, difference.interval.high)}]"
 
 
 def _signed(metric: Metric, number: float | None) -> str:
@@ -111,32 +113,32 @@ def _signed(metric: Metric, number: float | None) -> str:
     if metric.log:
         return "×" + text.format_number(number)
     sign = "−" if number < 0 else "+"
-    return sign + value(metric, abs(number))
+    return sign + format_value(metric, abs(number))
 
 
-def p(found: float | None) -> str:
+def format_p_value(p_value: float | None) -> str:
     """A probability, not finer than a reader can use."""
-    if found is None:
+    if p_value is None:
         return text.DASH
-    return "<0.001" if found < 0.001 else f"{found:.3f}"
+    return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
-def effect(found: float | None) -> str:
+def format_effect_size(effect_size: float | None) -> str:
     """Hedges' g."""
-    return text.DASH if found is None else f"{found:+.1f}".replace("-", "−")
+    return text.DASH if effect_size is None else f"{effect_size:+.1f}".replace("-", "−")
 
 
-def seeds(found: SeedsNeeded | None) -> str:
+def format_seeds_needed(seeds_needed: SeedsNeeded | None) -> str:
     """Seeds for each row."""
-    return text.DASH if found is None else str(found)
+    return text.DASH if seeds_needed is None else str(seeds_needed)
 
 
-def key_value(found: Any) -> str:
+def format_config_value(value: Any) -> str:
     """A value of a config's key."""
-    return text.DASH if found is None else str(found)
+    return text.DASH if value is None else str(value)
 
 
 def first_middle_last(row: Row, statistic: str) -> str:
     """The means of a statistic in the first, middle and last hidden layer."""
     metrics = [METRICS[f"{statistic}_{where}"] for where in ("first", "middle", "last")]
-    return " / ".join(value(metric, row.metrics[metric.name].mean) for metric in metrics)
+    return " / ".join(format_value(metric, row.metrics[metric.name].mean) for metric in metrics)

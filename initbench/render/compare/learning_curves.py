@@ -11,7 +11,7 @@ from initbench.analysis.stats.summary import Summary, summarise
 from initbench.analysis.tables import Row
 from initbench.errors import UsageError
 from initbench.render import text
-from initbench.render.braille_plot import ASCII_MARKS, MARKS, MAX_CURVES, plot
+from initbench.render.braille_plot import ASCII_MARKS, MARKS, MAX_CURVES, plot_curves
 from initbench.render.compare import notes
 from initbench.render.compare.analysed_table import AnalysedTable
 from initbench.render.compare.display_options import View
@@ -41,7 +41,7 @@ class _Curve:
     """At the last point."""
 
 
-def curves(judged: AnalysedTable, view: View, title: str) -> list[ComparisonTable]:
+def curve_plots(judged: AnalysedTable, view: View, title: str) -> list[ComparisonTable]:
     """Plots with up to MOST_CURVES rows each. Raises UsageError for a metric that no curve leads to."""
     names = view.metrics or ("final_val_accuracy",)
     for name in names:
@@ -52,31 +52,31 @@ def curves(judged: AnalysedTable, view: View, title: str) -> list[ComparisonTabl
 
 
 def _plots(judged: AnalysedTable, view: View, title: str, quantity: int) -> list[ComparisonTable]:
-    found = [_curve(row, quantity) for row in judged.rows]
-    drawn = [one for one in found if one.points]
-    empty = [text.one_line(one.row.label) for one in found if not one.points]
+    all_curves = [_curve(row, quantity) for row in judged.rows]
+    drawn = [curve for curve in all_curves if curve.points]
+    empty = [text.one_line(curve.row.label) for curve in all_curves if not curve.points]
     parts = [drawn[i : i + MAX_CURVES] for i in range(0, len(drawn), MAX_CURVES)]
-    blocks = [_drawn(part, view, title, quantity) for part in parts] or [ComparisonTable(title, [])]
+    blocks = [_plot_table(part, view, title, quantity) for part in parts] or [ComparisonTable(title, [])]
     blocks[-1].notes.append(
         "Lines are means over seeds, straight between evaluations; ± is the standard deviation."
     )
     if empty:
         blocks[-1].warnings.append(f"No evaluations to draw: {', '.join(empty)}.")
-    blocks[-1].warnings += notes.warnings(judged)
+    blocks[-1].warnings += notes.row_warnings(judged)
     return blocks
 
 
-def _drawn(part: Sequence[_Curve], view: View, title: str, quantity: int) -> ComparisonTable:
+def _plot_table(part: Sequence[_Curve], view: View, title: str, quantity: int) -> ComparisonTable:
     ascii_only = view.ascii_only or view.format == "latex"
-    lines = plot(
-        [one.points for one in part],
+    lines = plot_curves(
+        [curve.points for curve in part],
         f"{_TITLES[quantity]}, against steps",
         width=min(MAX_WIDTH, view.width or MAX_WIDTH),
         may_be_log=quantity != _ACCURACY,
         ascii_only=ascii_only,
     )
     marks = ASCII_MARKS if ascii_only else MARKS
-    legend = [f"{mark} {_said(one, quantity)}" for mark, one in zip(marks, part, strict=False)]
+    legend = [f"{mark} {_legend_entry(curve, quantity)}" for mark, curve in zip(marks, part, strict=False)]
     return ComparisonTable(title, [], picture=[*lines, "", *legend])
 
 
@@ -85,8 +85,8 @@ def _curve(row: Row, quantity: int) -> _Curve:
     complete = [run for run in row.group.runs if run.is_complete]
     runs = [run for run in complete if run.is_finished] or complete
     values = [_values(run, quantity) for run in runs]
-    steps = sorted(set.intersection(*(set(one) for one in values))) if values else []
-    means = [(step, summarise([one[step] for one in values])) for step in steps]
+    steps = sorted(set.intersection(*(set(by_step) for by_step in values))) if values else []
+    means = [(step, summarise([by_step[step] for by_step in values])) for step in steps]
     points = [(step, mean.mean) for step, mean in means if mean.mean is not None]
     return _Curve(row, len(runs), points, means[-1][1] if means else Summary(None, None, 0))
 
@@ -94,23 +94,23 @@ def _curve(row: Row, quantity: int) -> _Curve:
 def _values(run: RunSummary, quantity: int) -> dict[float, float]:
     """By step, what was evaluated and is finite; accuracies in percent."""
     scale = 100.0 if quantity == _ACCURACY else 1.0
-    found = {entry[0]: entry[quantity] for entry in run.evaluations}
+    by_step = {entry[0]: entry[quantity] for entry in run.evaluations}
     return {
         step: scale * value
-        for step, value in found.items()
+        for step, value in by_step.items()
         if step is not None and value is not None and math.isfinite(value)
     }
 
 
-def _said(one: _Curve, quantity: int) -> str:
+def _legend_entry(curve: _Curve, quantity: int) -> str:
     """A line of the legend: the row, n, where the curve ends, and whom it leaves out."""
-    row, (step, _) = one.row, one.points[-1]
+    row, (step, _) = curve.row, curve.points[-1]
     form = "{:.1f}".format if quantity == _ACCURACY else text.format_number
-    spread = "" if one.last.std is None else f" ±{form(one.last.std)}"
-    end = f"{form(one.last.mean or 0.0)}{spread} at {step:,.0f}"
+    spread = "" if curve.last.std is None else f" ±{form(curve.last.std)}"
+    end = f"{form(curve.last.mean or 0.0)}{spread} at {step:,.0f}"
     finished = row.n - row.diverged
     if not finished:
-        beside = ", where a run diverged" if row.n > 1 else ", then it diverged"
+        suffix = ", where a run diverged" if row.n > 1 else ", then it diverged"
     else:
-        beside = f", without {row.diverged} that diverged" if row.diverged else ""
-    return f"{text.one_line(row.label)}  n = {one.runs}  {end}{beside}"
+        suffix = f", without {row.diverged} that diverged" if row.diverged else ""
+    return f"{text.one_line(row.label)}  n = {curve.runs}  {end}{suffix}"

@@ -42,7 +42,7 @@ _MARKDOWN = re.compile(r"([\\`*\[\]<>|~&$])")
 _EDGE_UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
 
 
-def markdown(blocks: Sequence[ComparisonTable]) -> str:
+def to_markdown(blocks: Sequence[ComparisonTable]) -> str:
     """Pipe tables under bold titles, their notes below."""
     return "\n".join(_markdown_block(block) for block in blocks)
 
@@ -53,7 +53,7 @@ def _markdown_block(block: ComparisonTable) -> str:
         fence = "`" * max(3, 1 + max(map(len, re.findall("`+", "\n".join(block.picture))), default=0))
         lines += [f"{fence}text", *block.picture, fence, ""]
     elif block.headings:
-        marks = ["---" if heading in block.left else "---:" for heading in block.headings]
+        marks = ["---" if heading in block.left_aligned else "---:" for heading in block.headings]
         lines += [_piped(map(markdown_text, block.headings)), _piped(marks)]
         lines += [_piped(_markdown_cell(cell) for cell in row) for row in block.rows] + [""]
     for note in [*block.notes, *block.warnings]:
@@ -75,7 +75,7 @@ def markdown_text(words: str) -> str:
     return _EDGE_UNDERSCORE.sub(r"\\_", _MARKDOWN.sub(r"\\\1", words))
 
 
-def latex(blocks: Sequence[ComparisonTable]) -> str:
+def to_latex(blocks: Sequence[ComparisonTable]) -> str:
     r"""A `tabular` for each block, its notes below; needs `\usepackage{booktabs}`."""
     return "\n".join(["% \\usepackage{booktabs}", *map(_latex_block, blocks)])
 
@@ -87,7 +87,7 @@ def _latex_block(block: ComparisonTable) -> str:
         picture = [line.replace("\\end{", "\\ end{") for line in block.picture]
         lines += [r"\begin{verbatim}", *picture, r"\end{verbatim}"]
     elif block.headings:
-        columns = "".join("l" if heading in block.left else "r" for heading in block.headings)
+        columns = "".join("l" if heading in block.left_aligned else "r" for heading in block.headings)
         lines += [
             rf"\begin{{tabular}}{{{columns}}}",
             r"\toprule",

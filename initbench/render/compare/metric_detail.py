@@ -20,19 +20,19 @@ def metric_table(judged: AnalysedTable, name: str, title: str) -> ComparisonTabl
     """Mean, spread, n, interval and letters of one metric, and its differences from the baseline."""
     metric = METRICS[name]
     label = "row" if judged.table.by else "experiment"
-    level = f"{notes.level(judged)} interval"
+    level = f"{notes.confidence_percent(judged)} interval"
     versus = ("difference", f"{level} of it", *_JUDGED) if judged.baseline else ()
     headings = [label, "n", "mean", "std", level, *(versus or ("letters",))]
     block = ComparisonTable(f"{title} · {name}", headings, frozenset([label, "letters", "verdict"]))
     for row in judged.rows:
         summary = row.metrics[name]
         values = str(row.n) if summary.n == row.n or metric.censored else f"{summary.n} of {row.n}"
-        interval = formatting.interval(metric, judged.interval(row, name), summary.n)
+        interval = formatting.format_interval(metric, judged.interval(row, name), summary.n)
         block.add(
             text.one_line(row.label),
             values,
-            formatting.mean(metric, row),
-            formatting.spread(metric, summary),
+            formatting.format_mean(metric, row),
+            formatting.format_std(metric, summary),
             interval,
             *(
                 _versus_cells(judged, metric, row)
@@ -44,18 +44,18 @@ def metric_table(judged: AnalysedTable, name: str, title: str) -> ComparisonTabl
     if judged.baseline:
         block.notes += notes.versus_note(judged, [name])
     block.notes += _no_spread(block)
-    block.warnings = [*notes.partial_pairs(judged, [name]), *notes.warnings(judged)]
+    block.warnings = [*notes.partial_pairs(judged, [name]), *notes.row_warnings(judged)]
     difference = "differences are row − baseline" if judged.baseline else ""
     phrases = ("[ , ]: interval of the mean", notes.letters_phrase(judged, [name]), difference)
-    block.summary = notes.footer(*phrases)
+    block.summary = notes.short_note(*phrases)
     return block
 
 
 def _unit(metric: Metric) -> str:
-    words = notes.meaning(metric.name)
+    words = notes.describe_metric(metric.name)
     unit = ", in %" if metric.form == "percent" else ""
-    beside = "; the mean is geometric, its std a factor" if metric.log else "; std has n − 1 below"
-    return f"{metric.name}: {words}{unit}{beside}."
+    suffix = "; the mean is geometric, its std a factor" if metric.log else "; std has n − 1 below"
+    return f"{metric.name}: {words}{unit}{suffix}."
 
 
 def _no_spread(block: ComparisonTable) -> list[str]:
@@ -70,17 +70,17 @@ def _no_spread(block: ComparisonTable) -> list[str]:
 def _versus_cells(judged: AnalysedTable, metric: Metric, row: Row) -> Sequence[str]:
     if row is judged.baseline:
         return ["", "", BASELINE, "", "", ""]
-    return _said(metric, judged.versus(metric.name)[row.label])
+    return _comparison_cells(metric, judged.versus(metric.name)[row.label])
 
 
-def _said(metric: Metric, found: BaselineComparison) -> Sequence[str]:
+def _comparison_cells(metric: Metric, comparison: BaselineComparison) -> Sequence[str]:
     return [
-        formatting.difference(metric, found.found),
-        formatting.difference_interval(metric, found.found),
-        str(found.verdict),
-        formatting.p(found.p_adjusted),
-        formatting.effect(found.found.effect_size),
-        formatting.seeds(found.seeds_needed),
+        formatting.format_difference(metric, comparison.difference),
+        formatting.format_difference_interval(metric, comparison.difference),
+        str(comparison.verdict),
+        formatting.format_p_value(comparison.p_adjusted),
+        formatting.format_effect_size(comparison.difference.effect_size),
+        formatting.format_seeds_needed(comparison.seeds_needed),
     ]
 
 
@@ -88,7 +88,7 @@ def against_baseline(judged: AnalysedTable, metrics: Sequence[str]) -> Compariso
     """Every row beside the baseline: a line for each metric, and one for how often it diverged."""
     assert judged.baseline is not None
     label = "row" if judged.table.by else "experiment"
-    headings = [label, "metric", "difference", f"{notes.level(judged)} interval", *_JUDGED]
+    headings = [label, "metric", "difference", f"{notes.confidence_percent(judged)} interval", *_JUDGED]
     title = f"Against {text.one_line(judged.baseline.label)}"
     block = ComparisonTable(title, headings, frozenset([label, "metric", "verdict"]), fixed=2)
     for row in judged.rows:
@@ -96,8 +96,8 @@ def against_baseline(judged: AnalysedTable, metrics: Sequence[str]) -> Compariso
             continue
         name = text.one_line(row.label)
         for entry in map(METRICS.__getitem__, metrics):
-            heading = formatting.heading(entry, judged.table.target)
-            block.add(name, heading, *_said(entry, judged.versus(entry.name)[row.label]))
+            heading = formatting.metric_heading(entry, judged.table.target)
+            block.add(name, heading, *_comparison_cells(entry, judged.versus(entry.name)[row.label]))
             name = ""
         if row.diverged or judged.baseline.diverged:
             block.add(name, "diverged", *_divergence(judged, row))
@@ -109,11 +109,11 @@ def against_baseline(judged: AnalysedTable, metrics: Sequence[str]) -> Compariso
 
 def _divergence(judged: AnalysedTable, row: Row) -> Sequence[str]:
     assert judged.baseline is not None
-    found, p = judged.divergence[row.label]
-    shown = text.DASH if found.difference is None else _points(found.difference)
-    said = f"{row.diverged} of {row.n} : {judged.baseline.diverged} of {judged.baseline.n}"
-    return [shown, text.DASH, said, formatting.p(p), text.DASH, text.DASH]
+    rates, p = judged.divergence[row.label]
+    difference = text.DASH if rates.difference is None else _points(rates.difference)
+    counts = f"{row.diverged} of {row.n} : {judged.baseline.diverged} of {judged.baseline.n}"
+    return [difference, text.DASH, counts, formatting.format_p_value(p), text.DASH, text.DASH]
 
 
 def _points(share: float) -> str:
-    return ("−" if share < 0 else "+") + text.percent(abs(share))
+    return ("−" if share < 0 else "+") + text.format_percent(abs(share))

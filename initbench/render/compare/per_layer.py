@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from initbench.analysis.run_summary import Layer, RunSummary
-from initbench.analysis.stats.summary import geometric, summarise
+from initbench.analysis.stats.summary import summarise, summarise_geometric
 from initbench.analysis.tables import Row
 from initbench.render import text
 from initbench.render.compare import notes
@@ -16,12 +16,12 @@ _Form = Callable[[float | None], str]
 _STATISTICS: dict[str, tuple[str, _Form]] = {
     "std": ("act_std", text.format_number),
     "mean": ("act_mean", text.format_number),
-    "zeros %": ("zero_fraction", text.percent),
-    "dead %": ("dead_fraction", text.percent),
-    "saturated %": ("saturated_fraction", text.percent),
+    "zeros %": ("zero_fraction", text.format_percent),
+    "dead %": ("dead_fraction", text.format_percent),
+    "saturated %": ("saturated_fraction", text.format_percent),
     "effective rank": ("effective_rank", text.format_number),
     "q": ("q", text.format_number),
-    "E[δ²]": ("delta_q", text.scientific),
+    "E[δ²]": ("delta_q", text.format_scientific),
     "running mean gap": ("running_mean_gap", text.format_number),
     "running var ratio": ("running_var_ratio", text.format_number),
 }
@@ -30,24 +30,26 @@ _STATISTICS: dict[str, tuple[str, _Form]] = {
 def layer_lines(judged: AnalysedTable, title: str) -> ComparisonTable:
     """Every layer of every row; rows whose runs are of different depth say so."""
     probed = {row.label: _probed(row) for row in judged.rows}
-    seen = {heading: form for heading, form in _STATISTICS.items() if _is_measured(probed.values(), form[0])}
+    statistics = {
+        heading: form for heading, form in _STATISTICS.items() if _is_measured(probed.values(), form[0])
+    }
     label = "row" if judged.table.by else "experiment"
-    block = ComparisonTable(title, [label, "layer", "n", *seen], frozenset([label, "layer"]), fixed=2)
+    block = ComparisonTable(title, [label, "layer", "n", *statistics], frozenset([label, "layer"]), fixed=2)
     mixed = []
     for row in judged.rows:
         runs, name = probed[row.label], text.one_line(row.label)
         depths = {len(run.layers["init"]) for run in runs}
         if len(depths) > 1:
-            mixed.append(f"{name} has runs of {_listed(depths)} layers, of which no mean is taken.")
+            mixed.append(f"{name} has runs of {_join_depths(depths)} layers, of which no mean is taken.")
         if len(depths) != 1:
-            block.add(name, text.DASH, str(len(runs)), *[text.DASH] * len(seen))
+            block.add(name, text.DASH, str(len(runs)), *[text.DASH] * len(statistics))
             continue
         for i in range(depths.pop()):
             block.add(
                 name,
-                _named(runs, i),
+                _layer_label(runs, i),
                 "" if i else str(len(runs)),
-                *(_line(runs, i, *s) for s in seen.values()),
+                *(_transition(runs, i, *s) for s in statistics.values()),
             )
             name = ""
     block.notes = [
@@ -55,15 +57,15 @@ def layer_lines(judged: AnalysedTable, title: str) -> ComparisonTable:
         " where there are such. q = E[h²] of the pre-activation, E[δ²] its gradient's."
     ]
     block.summary = "init → end, means over seeds"
-    block.warnings = [*mixed, *notes.warnings(judged)]
+    block.warnings = [*mixed, *notes.row_warnings(judged)]
     return block
 
 
 def _probed(row: Row) -> list[RunSummary]:
     """Complete runs with both moments; if there are none, those with an init."""
-    known = [run for run in row.group.runs if run.is_complete and run.layers.get("init")]
-    both = [run for run in known if len(run.layers.get("end", [])) == len(run.layers["init"])]
-    return both or known
+    probed_runs = [run for run in row.group.runs if run.is_complete and run.layers.get("init")]
+    both = [run for run in probed_runs if len(run.layers.get("end", [])) == len(run.layers["init"])]
+    return both or probed_runs
 
 
 def _is_measured(rows: Iterable[list[RunSummary]], statistic: str) -> bool:
@@ -76,16 +78,16 @@ def _is_measured(rows: Iterable[list[RunSummary]], statistic: str) -> bool:
     )
 
 
-def _named(runs: Sequence[RunSummary], i: int) -> str:
+def _layer_label(runs: Sequence[RunSummary], i: int) -> str:
     return f"head {i + 1}" if runs[0].layers["init"][i]["act_std"] is None else f"layer {i + 1}"
 
 
-def _line(runs: Sequence[RunSummary], i: int, statistic: str, form: _Form) -> str:
+def _transition(runs: Sequence[RunSummary], i: int, statistic: str, form: _Form) -> str:
     moments = [
         [run.layers[moment][i] for run in runs] for moment in ("init", "end") if _all_have(runs, moment)
     ]
-    shown = [form(_mean(layers, statistic)) for layers in moments]
-    return text.transition(shown[0], shown[-1])
+    means = [form(_mean(layers, statistic)) for layers in moments]
+    return text.transition(means[0], means[-1])
 
 
 def _all_have(runs: Sequence[RunSummary], moment: str) -> bool:
@@ -97,10 +99,10 @@ def _mean(layers: Sequence[Layer], statistic: str) -> float | None:
     if statistic != "delta_q":
         return summarise(values).mean
     # A gradient that is 0 has no logarithm, and the mean of such is what it is.
-    return geometric(values).mean if all(values) else summarise(values).mean
+    return summarise_geometric(values).mean if all(values) else summarise(values).mean
 
 
-def _listed(depths: set[int]) -> str:
+def _join_depths(depths: set[int]) -> str:
     return " and ".join(map(str, sorted(depths)))
 
 

@@ -14,23 +14,23 @@ from initbench.render.compare.table import ComparisonTable, TableCell
 NO_RUNS = "no runs"
 
 
-def pivot(judged: AnalysedTable, name: str, title: str) -> ComparisonTable:
+def pivot_table(judged: AnalysedTable, name: str, title: str) -> ComparisonTable:
     """The means of one metric, by the values of the first key down and of the second across."""
     metric = METRICS[name]
     down, across = judged.table.by
-    found = {(_shown(row.key[down]), _shown(row.key[across])): row for row in judged.rows}
+    row_by_keys = {(_format_key(row.key[down]), _format_key(row.key[across])): row for row in judged.rows}
     columns = _ordered([row.key[across] for row in judged.rows])
     corner = f"{down} ↓  {across} →"
     block = ComparisonTable(f"{title} · {name}", [corner, *columns], frozenset([corner]))
     for value in _ordered([row.key[down] for row in judged.rows]):
-        block.add(value, *(_cell(judged, metric, found.get((value, column))) for column in columns))
+        block.add(value, *(_cell(judged, metric, row_by_keys.get((value, column))) for column in columns))
     unit = ", in %" if metric.form == "percent" else ""
     block.notes = [
-        f"{notes.meaning(name)}{unit}: mean ±std (n). {notes.spread_note(geometric=metric.log)}",
+        f"{notes.describe_metric(name)}{unit}: mean ±std (n). {notes.spread_note(geometric=metric.log)}",
         *notes.letters_note(judged, [name], of_cells=True),
     ]
-    block.warnings = notes.warnings(judged)
-    block.summary = notes.footer("mean ±std (n)", notes.letters_phrase(judged, [name]))
+    block.warnings = notes.row_warnings(judged)
+    block.summary = notes.short_note("mean ±std (n)", notes.letters_phrase(judged, [name]))
     return block
 
 
@@ -39,27 +39,27 @@ def _cell(judged: AnalysedTable, metric: Metric, row: Row | None) -> TableCell:
         return TableCell(NO_RUNS)
     summary = row.metrics[metric.name]
     if summary.mean is None:
-        return TableCell(_why(metric, row))
-    shown = formatting.mean_spread(metric, row)
-    counted = shown if summary.n != row.n else f"{shown} ({row.n})"
+        return TableCell(_missing_mean(metric, row))
+    words = formatting.format_mean_std(metric, row)
+    counted = words if summary.n != row.n else f"{words} ({row.n})"
     return TableCell(counted, judged.shown_letters(metric.name).get(row.label, ""))
 
 
-def _why(metric: Metric, row: Row) -> str:
+def _missing_mean(metric: Metric, row: Row) -> str:
     """In place of a mean."""
     if not row.n:
         return f"unfinished ({row.unfinished})"
     if row.diverged == row.n:
         return f"diverged ({row.n})"
-    return f"{formatting.mean(metric, row)} ({row.n})"
+    return f"{formatting.format_mean(metric, row)} ({row.n})"
 
 
-def _shown(value: Any) -> str:
-    return text.one_line(formatting.key_value(value))
+def _format_key(value: Any) -> str:
+    return text.one_line(formatting.format_config_value(value))
 
 
 def _ordered(values: list[Any]) -> list[str]:
     """Numbers by size, then words."""
-    numbers = sorted({one for one in values if isinstance(one, int | float)})
-    words = sorted({_shown(one) for one in values if not isinstance(one, int | float)})
-    return [*dict.fromkeys(map(_shown, numbers)), *words]
+    numbers = sorted({value for value in values if isinstance(value, int | float)})
+    words = sorted({_format_key(value) for value in values if not isinstance(value, int | float)})
+    return [*dict.fromkeys(map(_format_key, numbers)), *words]

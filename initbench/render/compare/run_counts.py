@@ -13,13 +13,13 @@ _MAX_NAMED = 6
 _ORDER = ("running", "interrupted", "crashed", "failed", "damaged")
 
 
-def unfinished(rows: Iterable[Row]) -> Iterator[str]:
+def unfinished_note(rows: Iterable[Row]) -> Iterator[str]:
     """`3 runs not finished and not counted: 1 running, 2 failed.`"""
-    found = Counter(run.status for row in rows for run in row.group.runs if not run.is_complete)
-    if found:
-        kinds = sorted(found, key=lambda status: _ORDER.index(status) if status in _ORDER else len(_ORDER))
-        each = ", ".join(f"{found[status]:,} {status}" for status in kinds)
-        yield f"{text.plural(found.total(), 'run')} not finished and not counted: {each}."
+    counts = Counter(run.status for row in rows for run in row.group.runs if not run.is_complete)
+    if counts:
+        kinds = sorted(counts, key=lambda status: _ORDER.index(status) if status in _ORDER else len(_ORDER))
+        each = ", ".join(f"{counts[status]:,} {status}" for status in kinds)
+        yield f"{text.plural(counts.total(), 'run')} not finished and not counted: {each}."
 
 
 def unattributed_runs(runs: Sequence[RunSummary]) -> list[str]:
@@ -28,6 +28,6 @@ def unattributed_runs(runs: Sequence[RunSummary]) -> list[str]:
     if not names:
         return []
     more = len(names) - _MAX_NAMED
-    named = ", ".join(names[:_MAX_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+    listed = ", ".join(names[:_MAX_NAMED]) + (f" and {more:,} more" if more > 0 else "")
     verb = "is" if len(names) == 1 else "are"
-    return [f"{text.plural(len(names), 'damaged run')} {verb} in no row: {named}."]
+    return [f"{text.plural(len(names), 'damaged run')} {verb} in no row: {listed}."]

@@ -20,7 +20,7 @@ class ComparisonTable:
 
     title: str
     headings: Sequence[str]
-    left: frozenset[str] = frozenset()
+    left_aligned: frozenset[str] = frozenset()
     """Headings of columns of words, set flush left; the rest are numbers."""
     fixed: int = 1
     """Columns, from the left, that say what a row is."""

@@ -12,22 +12,24 @@ _DIGITS = 8
 """As much of a fingerprint as tells data sets of one name apart."""
 
 
-def title(table: Table, tables: Sequence[Table]) -> str:
+def table_title(table: Table, tables: Sequence[Table]) -> str:
     """The data set, whatever else sets this table apart from others, and how many rows it has."""
-    terms = table.terms
+    terms = table.conditions
     words = [text.one_line(terms.dataset)]
-    if len({one.terms.fingerprint for one in tables if one.dataset == terms.dataset}) > 1:
+    if len({other.conditions.fingerprint for other in tables if other.dataset == terms.dataset}) > 1:
         words[0] += f" {(terms.fingerprint or 'unknown')[:_DIGITS]}"
-    differing = _differing([one.terms for one in tables])
-    words += [_said(terms, name) for name in ("steps", "batch_size", "precision") if name in differing]
+    differing = _differing([other.conditions for other in tables])
+    words += [
+        _format_condition(terms, name) for name in ("steps", "batch_size", "precision") if name in differing
+    ]
     noun = "row" if table.by else "experiment"
     return " · ".join(words) + f"   {text.plural(len(table.rows), noun)}"
 
 
-def distinction(table: Table, tables: Sequence[Table]) -> str:
+def distinguishing_terms(table: Table, tables: Sequence[Table]) -> str:
     """What sets a table apart from others: `40 steps`, or a name of its data; empty for the only one."""
-    (name, *words) = title(table, tables).rpartition("   ")[0].split(" · ")
-    is_apart = len({(one.dataset, one.fingerprint) for one in tables}) > 1
+    (name, *words) = table_title(table, tables).rpartition("   ")[0].split(" · ")
+    is_apart = len({(other.dataset, other.fingerprint) for other in tables}) > 1
     return ", ".join([*([name] if is_apart else []), *words])
 
 
@@ -36,30 +38,30 @@ def why_separate(tables: Sequence[Table]) -> str | None:
     if len(tables) < 2:
         return None
     reasons = []
-    terms = [table.terms for table in tables]
+    terms = [table.conditions for table in tables]
     differing = _differing(terms)
     if "dataset" in differing or "fingerprint" in differing:
-        names = list(dict.fromkeys(text.one_line(one.dataset) for one in terms))
+        names = list(dict.fromkeys(text.one_line(value.dataset) for value in terms))
         reasons.append(
-            "different data: " + (_listed(names) if len(names) > 1 else f"{names[0]} of two kinds")
+            "different data: " + (_join_words(names) if len(names) > 1 else f"{names[0]} of two kinds")
         )
     if "steps" in differing:
-        steps = sorted({one.steps or 0 for one in terms})
-        reasons.append(f"different budget: {_listed([f'{one:,}' for one in steps])} steps")
+        steps = sorted({value.steps or 0 for value in terms})
+        reasons.append(f"different budget: {_join_words([f'{value:,}' for value in steps])} steps")
     if "batch_size" in differing:
-        sizes = sorted({one.batch_size or 0 for one in terms})
-        reasons.append(f"different batch size: {_listed([f'{one:,}' for one in sizes])}")
+        sizes = sorted({value.batch_size or 0 for value in terms})
+        reasons.append(f"different batch size: {_join_words([f'{value:,}' for value in sizes])}")
     if "precision" in differing:
-        reasons.append("different precision: " + _listed(sorted({one.precision for one in terms})))
+        reasons.append("different precision: " + _join_words(sorted({value.precision for value in terms})))
     return f"{len(tables)} tables, since unlike runs are not averaged: {'; '.join(reasons)}."
 
 
 def _differing(terms: Sequence[TableConditions]) -> set[str]:
     names = ("dataset", "fingerprint", "precision", "steps", "batch_size")
-    return {name for name in names if len({getattr(one, name) for one in terms}) > 1}
+    return {name for name in names if len({getattr(table_terms, name) for table_terms in terms}) > 1}
 
 
-def _said(terms: TableConditions, name: str) -> str:
+def _format_condition(terms: TableConditions, name: str) -> str:
     number = getattr(terms, name)
     if name == "precision":
         return str(number)
@@ -68,5 +70,5 @@ def _said(terms: TableConditions, name: str) -> str:
     return text.plural(number, "step") if name == "steps" else f"batch {number:,}"
 
 
-def _listed(words: Sequence[str]) -> str:
+def _join_words(words: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))

@@ -18,7 +18,7 @@ from initbench.data.locate import ResolvedDataset
 from initbench.models.network import Mode
 from initbench.pretrain.weight_sources import WeightSource
 from initbench.registry import Registry, RegistryEntry
-from initbench.runner.dataset_cache import Datasets
+from initbench.runner.dataset_cache import DatasetCache
 from initbench.runner.workers.job import Job
 from initbench.store.checkpoint_files import Resumption
 
@@ -127,7 +127,7 @@ class WorkerPoolOptions:
     device: torch.device
     workers: int
     """At the most."""
-    datasets: Datasets
+    datasets: DatasetCache
     """Those of this process."""
     memory: float | None = None
     """Bytes that a worker may take; None for as many as there are."""

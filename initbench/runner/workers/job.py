@@ -94,7 +94,7 @@ def train(job: Job, data: PreparedData, sink: EventSink) -> None:
     load_pretrained(networks, job.origins, job.program.init)
     reporter = _EventReporter(job, sink, networks, data)
     resume = [restore(resumption.state) for resumption in job.resume]
-    reporter.taken_up(resume)
+    reporter.restore_extras(resume)
     in_pretraining = not resume or resume[0].step < 0
     if in_pretraining and is_layerwise_pretrained(job.program):
         Pretraining(
@@ -138,7 +138,7 @@ class _EventReporter:
         self._beside: list[dict[str, Any]] = [{} for _ in job.seeds]
         self._snapshots = [list(resumption.snapshots) for resumption in job.resume] or [[] for _ in job.seeds]
 
-    def taken_up(self, checkpoints: Sequence[Checkpoint]) -> None:
+    def restore_extras(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Keep what the results are to say of the time before; empty where the runs begin."""
         for run, checkpoint in enumerate(checkpoints):
             if checkpoint.step > 0:

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from initbench.errors import DeviceError
-from initbench.runner.dataset_cache import Datasets
+from initbench.runner.dataset_cache import DatasetCache
 from initbench.runner.workers.base import Deliver, Died, Event, Failed, Finished, WorkerTask
 from initbench.runner.workers.task import PROGRESS_SECONDS, run_task
 
@@ -35,7 +35,7 @@ def worker_main(pipe: Connection, parent: int) -> None:
     """The life of a worker: tasks come in, events go out, until the pipe is closed or the driver is gone."""
     _exit_with_parent(parent)
     torch.set_num_threads(1)
-    datasets = Datasets()
+    datasets = DatasetCache()
 
     def send(event: Event) -> None:
         try:
@@ -96,7 +96,7 @@ class ProcessPool:
                 deliver(event)
         if self._memory is not None:
             for worker in busy.values():
-                worker.limit(self._memory)
+                worker.enforce_memory_limit(self._memory)
 
     def close(self) -> None:
         """Kill them all."""
@@ -135,7 +135,7 @@ class _Worker:
         try:
             event: Event | None = self.pipe.recv()
         except _PIPE_CLOSED:
-            return self._died()
+            return self._death_event()
         if event is None:
             self._is_here = True
             self._send(self.task)
@@ -143,7 +143,7 @@ class _Worker:
             self.task = None
         return event
 
-    def limit(self, most: float) -> None:
+    def enforce_memory_limit(self, most: float) -> None:
         """Kill the process if it takes more bytes than this; its death is received like any other."""
         if self.task is None or self._process is None or self._excess is not None:
             return
@@ -183,7 +183,7 @@ class _Worker:
         with suppress(*_PIPE_CLOSED):  # its death is received next
             self.pipe.send(task)
 
-    def _died(self) -> Died:
+    def _death_event(self) -> Died:
         assert self._process is not None and self.task is not None
         self._process.join()
         reason = self._excess or f"its worker process ended with exit code {self._process.exitcode}"

@@ -13,22 +13,22 @@ import torch
 from torch import Tensor
 
 from initbench.pretrain.layerwise import PretrainingProgress
-from initbench.runner.dataset_cache import Datasets
+from initbench.runner.dataset_cache import DatasetCache
 from initbench.runner.workers.base import Deliver, Event, Failed, Finished, Reported, WorkerTask
 from initbench.runner.workers.job import train
 
 PROGRESS_SECONDS = 0.1
 """Between reports of progress that travel, or for which a GPU is waited for."""
-_FULL = "can't allocate memory"
+_CPU_OUT_OF_MEMORY = "can't allocate memory"
 """What torch says on the CPU; there it has no exception of its own for it."""
 
 
-def run_task(task: WorkerTask, datasets: Datasets, deliver: Deliver, *, progress_seconds: float) -> None:
+def run_task(task: WorkerTask, datasets: DatasetCache, deliver: Deliver, *, progress_seconds: float) -> None:
     """Train the task. What goes wrong in training is an event; a BaseException comes out of here."""
-    deliver(_trained(task, datasets, deliver, progress_seconds))
+    deliver(_train_task(task, datasets, deliver, progress_seconds))
 
 
-def _trained(task: WorkerTask, datasets: Datasets, deliver: Deliver, progress_seconds: float) -> Event:
+def _train_task(task: WorkerTask, datasets: DatasetCache, deliver: Deliver, progress_seconds: float) -> Event:
     try:
         job = task.job()
         data = datasets.of(task.resolved, job.program.data, job.device)
@@ -46,7 +46,7 @@ def _trained(task: WorkerTask, datasets: Datasets, deliver: Deliver, progress_se
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether a training ended because memory did."""
-    is_torch = isinstance(error, torch.OutOfMemoryError) or _FULL in str(error)
+    is_torch = isinstance(error, torch.OutOfMemoryError) or _CPU_OUT_OF_MEMORY in str(error)
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and is_torch)
 
 
