@@ -264,7 +264,7 @@ class Store:
     def read_stable(self, run_id: str, look: Callable[[Path], T | None]) -> T | None:
         """Return what `look` sees in the run's directory although a rerun may take its place meanwhile.
 
-        None when there is no such run. See `stable_reads.read_steadily`.
+        None when there is no such run. See `stable_reads.read_stable_directory`.
         """
         return read_stable_directory(RunPaths(self.root, run_id), look)
 

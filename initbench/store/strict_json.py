@@ -1,7 +1,7 @@
 """Strict JSON: what any parser accepts, with non-finite numbers as strings.
 
 `dumps` writes NaN and the infinities as "NaN", "Infinity" and "-Infinity"; `number` and
-`number_or_none` read such a value back as a float.
+`parse_number_or_none` read such a value back as a float.
 """
 
 from __future__ import annotations

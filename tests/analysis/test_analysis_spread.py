@@ -54,7 +54,7 @@ def test_where_it_does_not_pay_or_is_not_safe_all_is_done_here(
 ) -> None:
     name, value = {
         "few items": ("MANY", 101),
-        "one core": ("_cores", lambda: 1),
+        "one core": ("_available_cores", lambda: 1),
         "threads or torch": ("_may_fork", lambda: False),
     }[reason]
     monkeypatch.setattr(process_map, name, value)
