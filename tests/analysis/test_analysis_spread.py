@@ -53,7 +53,7 @@ def test_where_it_does_not_pay_or_is_not_safe_all_is_done_here(
     reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name, value = {
-        "few items": ("MANY", 101),
+        "few items": ("MIN_PARALLEL_ITEMS", 101),
         "one core": ("_available_cores", lambda: 1),
         "threads or torch": ("_may_fork", lambda: False),
     }[reason]

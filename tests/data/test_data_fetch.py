@@ -171,11 +171,11 @@ def test_two_processes_download_once(archive, source, mirror):
     script = f"""
 import pathlib
 from initbench.data.dataset import DataSource
-from initbench.data.download.archive import Archive, obtain
+from initbench.data.download.archive import Archive, find_or_download
 archive = {archive!r}
 print("ready", flush=True)
 input()
-obtain(archive, DataSource(root=pathlib.Path({str(source.root)!r})))
+find_or_download(archive, DataSource(root=pathlib.Path({str(source.root)!r})))
 """
     processes = [
         subprocess.Popen(
