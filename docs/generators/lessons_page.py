@@ -33,9 +33,9 @@ fulfils the opposite, and otherwise **undecided**, as where a tuned arm stands a
 [config.md](config.md#lessons) the form of the files. A contradicted claim is as good a result as a supported
 one: several sources are wrong, or right about something else.
 
-A verdict holds for the budget and the grid of its lesson. `whitening` was run twice: the first time every arm
-was best at the edge of its grid, so the grid was widened, and the conditions were left as they had been
-written.
+A verdict holds for the budget and the grid of its lesson. `whitening` and `xavier_under_relu` were run again
+with wider grids, since arms were best at the edge of the first ones, and `xavier_under_relu` and `which_norm`
+with more updates. The conditions were left as they had been written; the claims now name their updates.
 
 ```sh
 initbench lesson ls
