@@ -36,7 +36,7 @@ def main() -> int:
         root=data_root(None), offline=True, notify=lambda message: print(message, file=sys.stderr)
     )
     context = RunContext(store=Store(arguments.runs), source=source, device=torch.device("cpu"))
-    get = partial(load_stored_runs, workplace=context)
+    get = partial(load_stored_runs, context=context)
     lessons = load_lessons(arguments.lessons or list(bundled_lessons()))
     missing = {lesson.name: count for lesson in lessons if (count := count_runs(lesson, get).missing)}
     if missing:

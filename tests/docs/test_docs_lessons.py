@@ -61,7 +61,7 @@ def test_claims_and_configs_are_checked_and_numbers_are_not(
     source = DataSource(root=tmp_path, offline=True, notify=print)
     context = RunContext(store=Store(tmp_path / "runs"), source=source, device=torch.device("cpu"))
     (lesson,) = load_lessons([str(file)])
-    result = run_lesson(lesson, partial(load_stored_runs, workplace=context))
+    result = run_lesson(lesson, partial(load_stored_runs, context=context))
     written = page.render([result])
     assert "2 runs on digits" in written and "## 1. What?" in written and "## 2." not in written
     assert "| 1 | `tiny` | What? | 2 | 0 | 0 | 2 |" in written and "\n2 claims: 0 supported," in written
