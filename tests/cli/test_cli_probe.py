@@ -100,16 +100,16 @@ def test_maps_have_values_but_no_bands(initbench: Any, repository: Any) -> None:
         assert layer["predicted"]["q"] == pytest.approx(layer["measured"]["q"]["mean"], rel=0.4)
         assert layer["inside"] is None
     said = initbench(*arguments).out
-    assert "no band: how far one net" in said and "q theory" in said and "in band" not in said
+    assert "no band: the deviation of a net" in said and "q theory" in said and "in band" not in said
 
 
 @pytest.mark.parametrize(
     ("config", "override", "reason"),
     [
-        ("cnn_relu_kaiming_cifar10", "model.downsample=max_pool", "pooling mixes places"),
+        ("cnn_relu_kaiming_cifar10", "model.downsample=max_pool", "pooling mixes positions"),
         ("cnn_batchnorm", "model.depth=4", "batch norm on maps"),
         ("resnet_zero_gamma", "model.depth=20", "layers have other inputs"),
-        ("relu_xavier_batchnorm", "model.norm_placement=after_activation", "behind the activation"),
+        ("relu_xavier_batchnorm", "model.norm_placement=after_activation", "after the activation"),
         ("relu_xavier_batchnorm", "probe.batch=8", "probe.batch=128"),
     ],
 )
