@@ -1,6 +1,7 @@
 # Every target sets up the virtual environment first, and reinstalls nothing when nothing changed.
 PYTHON ?= python3
 VENV ?= .venv
+TESTS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
@@ -22,15 +23,16 @@ $(READY): pyproject.toml constraints.txt
 run: $(READY) ## train configs/relu_kaiming.yaml and explain what was seen
 	$(BIN)/initbench run configs/relu_kaiming.yaml
 
-test: $(READY) ## the fast tests
-	$(BIN)/python -m pytest -n 2 -m 'not slow'
+test: $(READY) ## the fast tests; TESTS=tests/probing runs some of them
+	$(BIN)/python -m pytest -n 2 -m 'not slow' $(TESTS)
 
-test-all: $(READY) ## every test, the slow ones too
-	$(BIN)/python -m pytest -n 2
+test-all: $(READY) ## every test, the slow ones too; TESTS=... as for test
+	$(BIN)/python -m pytest -n 2 $(TESTS)
 
-lint: $(READY) ## ruff, and the words of names and prose
+lint: $(READY) ## ruff, codespell, and the words of names and prose
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	git ls-files -z | xargs -0 $(BIN)/codespell
 	$(BIN)/python -m tools.check_language
 
 format: $(READY) ## ruff: fix and format
