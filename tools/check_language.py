@@ -141,7 +141,12 @@ Location = Callable[[Path, int, str], str]
 
 def _vague_names(trees: dict[Path, ast.Module], location: Location) -> Count:
     bindings = [(path, node.lineno, name) for path, tree in trees.items() for node, name in _bindings(tree)]
-    locations = [location(path, line, name) for path, line, name in bindings if name in VAGUE_NAMES]
+    with_right = {path for path, _, name in bindings if name == "right"}
+    locations = [
+        location(path, line, name)
+        for path, line, name in bindings
+        if name in VAGUE_NAMES and not (name == "left" and path in with_right)  # the sides of an operator
+    ]
     return Count(VAGUE, round(1000 * len(locations) / len(bindings), 1), tuple(locations))
 
 

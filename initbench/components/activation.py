@@ -114,8 +114,8 @@ class BoundActivation:
     def changed_options(self) -> dict[str, Any]:
         """The options and factors that are not at their defaults, by name."""
         fields = type(self.options).model_fields
-        given = {name: getattr(self.options, name) for name in fields if name != "name"}
-        changed = {name: value for name, value in given.items() if value != fields[name].default}
+        values = {name: getattr(self.options, name) for name in fields if name != "name"}
+        changed = {name: value for name, value in values.items() if value != fields[name].default}
         factors = {"input_scale": self.input_scale, "output_scale": self.output_scale}
         return changed | {name: value for name, value in factors.items() if value != 1.0}
 

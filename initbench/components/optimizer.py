@@ -114,11 +114,11 @@ def _sgd(
     momentum = state.slot("momentum", parameters) if options.momentum else [None] * len(parameters)
     fused = [_fills_vectors(p) for p in parameters]
     for kernel in (True, False):
-        chosen = [i for i, fits in enumerate(fused) if fits is kernel]
+        indices = [i for i, fits in enumerate(fused) if fits is kernel]
         sgd(
-            [parameters[i] for i in chosen],
-            [gradients[i] for i in chosen],
-            [momentum[i] for i in chosen],
+            [parameters[i] for i in indices],
+            [gradients[i] for i in indices],
+            [momentum[i] for i in indices],
             fused=kernel,
             foreach=False,
             weight_decay=weight_decay,

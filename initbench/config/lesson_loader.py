@@ -174,17 +174,17 @@ class _ArmPositions:
     reader: _LessonReader
     arm: str
     laid: Sequence[Override]
-    given: Sequence[Override]
+    overrides: Sequence[Override]
 
     def where(self, path: KeyPath, of_key: bool) -> str:
         """The place of a fault, as `explain` asks for it."""
-        override = self._setting_override(self.given, path)
+        override = self._setting_override(self.overrides, path)
         return override.where if override else self.reader.position_of(self._in_file(path), of_key=of_key)
 
     def key(self, path: Sequence[str]) -> str:
         """The dotted key of a fault."""
         return dotted_key(
-            path if self._setting_override(self.given, tuple(path)) else self._in_file(tuple(path))
+            path if self._setting_override(self.overrides, tuple(path)) else self._in_file(tuple(path))
         )
 
     def _setting_override(self, overrides: Sequence[Override], path: KeyPath) -> Override | None:

@@ -215,14 +215,14 @@ def _split(raw: RawData, val_fraction: float) -> list[tuple[Tensor, Tensor]]:
     if raw.x_val is not None and raw.y_val is not None:
         return [(raw.x_train, raw.y_train), (raw.x_val, raw.y_val), test]
     samples = len(raw.y_train)
-    kept = max(1, round(samples * val_fraction))
-    if kept >= samples:
+    val_samples = max(1, round(samples * val_fraction))
+    if val_samples >= samples:
         raise DataError(
             f"{samples} training samples cannot be split with data.val_fraction={val_fraction:g}:"
-            f" {kept} for validation leave none to train on"
+            f" {val_samples} for validation leave none to train on"
         )
     stream = stream_generator(_SPLIT_SEED, "data", "validation")
-    parts = stratified_split(raw.y_train, [samples - kept, kept], stream)
+    parts = stratified_split(raw.y_train, [samples - val_samples, val_samples], stream)
     return [*((raw.x_train[part], raw.y_train[part]) for part in parts), test]
 
 

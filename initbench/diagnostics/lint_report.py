@@ -61,8 +61,10 @@ def lint_config(
     check_network(config, data, copies=len(config.seed_list))
     batch = fixed_sample(data.train, config.probe.batch)
     device = data.train.x.device
-    taken = [origins[seed] for seed in config.seed_list] if origins else []
-    networks = initial_networks(config, data, config.seed_list, training_mode(config, device), device, taken)
+    source_runs = [origins[seed] for seed in config.seed_list] if origins else []
+    networks = initial_networks(
+        config, data, config.seed_list, training_mode(config, device), device, source_runs
+    )
     subject = _config_subject(config, batch, networks)
 
     def look(
@@ -70,7 +72,7 @@ def lint_config(
     ) -> TrialResult:
         return _lint_result(_config_subject(other, batch, networks))
 
-    attempt = config_attempt(config, data, config.seed_list, taken, look)
+    attempt = config_attempt(config, data, config.seed_list, source_runs, look)
     return _build_report(subject, attempt, config.name, config.seed_list, len(batch))
 
 
@@ -98,19 +100,19 @@ def lint_modules(
     declared: InitOptions | None = None,
 ) -> LintReport:
     """Look at modules of the user's own; `declared` is the init that all their weights are meant to have."""
-    made, inputs = list(modules), as_inputs(inputs)
+    nets, inputs = list(modules), as_inputs(inputs)
 
     def subject_of(
         modules: Sequence[nn.Module], inputs: ModelInputs, declared: InitOptions | None
     ) -> LintTarget:
         return _module_subject(modules, _probe_modules(modules, inputs, y, loss, chance), declared)
 
-    subject = subject_of(made, inputs, declared)
+    subject = subject_of(nets, inputs, declared)
 
     def look(module: nn.Module, inputs: ModelInputs) -> TrialResult:
         return _lint_result(subject_of([module], inputs, None))
 
-    attempt = ModuleAttempt(made[:TRIAL_NETS], inputs, subject.nets[0].trace, subject.activation, look)
+    attempt = ModuleAttempt(nets[:TRIAL_NETS], inputs, subject.nets[0].trace, subject.activation, look)
     return _build_report(subject, attempt, target, seeds, len(inputs.main))
 
 
@@ -152,11 +154,11 @@ def _build_report(
     seeds: Sequence[int],
     samples: int,
 ) -> LintReport:
-    found, coverage = subject.nets[0].trace, subject.nets[0].coverage
+    trace, coverage = subject.nets[0].trace, subject.nets[0].coverage
     findings = lint(subject)
     trials = Trials(_lint_result(subject), attempt)
     advised = [with_advice(finding, trials, subject) for finding in findings]
-    return LintReport(target, len(found.uses), tuple(seeds), samples, advised, found.unseen, coverage)
+    return LintReport(target, len(trace.uses), tuple(seeds), samples, advised, trace.unseen, coverage)
 
 
 def _lint_result(subject: LintTarget) -> TrialResult:

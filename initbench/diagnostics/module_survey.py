@@ -45,7 +45,7 @@ class ModuleSurvey(Survey):
     """What it is where all classes are equally likely: ln C for the cross-entropy of C classes."""
     coverage: Coverage
     """How much of the first module was looked at."""
-    found: TraceResult
+    trace: TraceResult
     """What the first module's pass showed."""
 
 
@@ -68,17 +68,17 @@ def survey_modules(
     """
     inputs = as_inputs(inputs)
     x = inputs.main
-    seen: list[ModuleProbe] = []
+    probes: list[ModuleProbe] = []
     for_trials: list[nn.Module] = []  # no more are held in memory
     with true_fp32(x.device), one_thread():
         for module in modules:
-            seen.append(probe_module(module, inputs, y, loss, chance))
+            probes.append(probe_module(module, inputs, y, loss, chance))
             if len(for_trials) < TRIAL_NETS:
                 for_trials.append(module)
-    nets = [net.trace.uses for net in seen]
-    _require_weight_layers(seen[0])
+    nets = [net.trace.uses for net in probes]
+    _require_weight_layers(probes[0])
     _require_equal_layers(nets)
-    shown = [net.measurement for net in seen]
+    measurements = [net.measurement for net in probes]
     expected = predict_module(nets, x) if len(inputs.tensors) == 1 else _no_prediction(nets[0])
     situation = module_context(nets, expected)
 
@@ -86,29 +86,29 @@ def survey_modules(
         with true_fp32(x.device), one_thread():
             return trial_result([probe_module(module, inputs, y, loss, chance).measurement])
 
-    attempt = ModuleAttempt(for_trials, inputs, seen[0].trace, situation.activation, look)
+    attempt = ModuleAttempt(for_trials, inputs, probes[0].trace, situation.activation, look)
     recurrent = RECURRENT_DRAWS if any(use.is_recurrent for use in nets[0]) else ()
     situation = replace(
         situation,
-        check=Trials(trial_result(shown[: len(for_trials)]), attempt),
-        branches=MODULE_BRANCH_STARTS if seen[0].trace.additions else (),
-        ways={**module_ways(is_tied=seen[0].conditions.tied), RECURRENT: recurrent},
+        check=Trials(trial_result(measurements[: len(for_trials)]), attempt),
+        branches=MODULE_BRANCH_STARTS if probes[0].trace.additions else (),
+        ways={**module_ways(is_tied=probes[0].conditions.tied), RECURRENT: recurrent},
     )
     return ModuleSurvey(
         seeds=tuple(seeds),
         samples=len(x),
-        layers=_layers(seen),
+        layers=_layers(probes),
         expected=expected,
-        findings=findings(shown, situation),
+        findings=findings(measurements, situation),
         model=model,
         batch=batch,
         input_shape=tuple(x.shape[1:]),
-        output_shape=seen[0].output_shape,
-        loss=seen[0].loss.words,
-        loss_value=sum(net.loss.value for net in seen) / len(seen),
-        loss_at_chance=seen[0].loss.chance,
-        coverage=seen[0].coverage,
-        found=seen[0].trace,
+        output_shape=probes[0].output_shape,
+        loss=probes[0].loss.words,
+        loss_value=sum(net.loss.value for net in probes) / len(probes),
+        loss_at_chance=probes[0].loss.chance,
+        coverage=probes[0].coverage,
+        trace=probes[0].trace,
     )
 
 
@@ -128,16 +128,16 @@ def _require_equal_layers(nets: Sequence[Sequence[WeightUse]]) -> None:
         raise UsageError("the modules differ in their layers from seed to seed; probe one seed at a time")
 
 
-def _layers(seen: Sequence[ModuleProbe]) -> list[SurveyedLayer]:
+def _layers(probes: Sequence[ModuleProbe]) -> list[SurveyedLayer]:
     return [
         SurveyedLayer(
             use.index,
             use.name if use.use_count == 1 else f"{use.name} (use {use.use_count})",
             use.fan_in,
             use.fan_out,
-            [layer_measurement(net.records, place) for net in seen],
+            [layer_measurement(net.records, index) for net in probes],
         )
-        for place, use in enumerate(seen[0].trace.uses)
+        for index, use in enumerate(probes[0].trace.uses)
     ]
 
 

@@ -71,10 +71,10 @@ def train_variants(
     size = MAX_STACKED[device.type] if stacked else 1
     cohorts = -(-len(starts) // size)
     share = -(-len(starts) // cohorts)  # as equal as may be
-    found: list[float | None] = []
+    accuracies: list[float | None] = []
     for i in range(0, len(starts), share):
-        found += _train(starts[i : i + share], data, steps, advanced)
-    return found
+        accuracies += _train(starts[i : i + share], data, steps, advanced)
+    return accuracies
 
 
 def _train(
@@ -88,7 +88,7 @@ def _train(
     mode = training_mode(config, device)
     listener = _ShortTrainingListener(len(starts), steps, advanced)
     Training(
-        [build_networks(own, data, [seed])[0] for own, seed in starts],
+        [build_networks(variant, data, [seed])[0] for variant, seed in starts],
         [seed for _, seed in starts],
         config,
         mode,

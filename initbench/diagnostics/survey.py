@@ -66,23 +66,23 @@ def _survey(
     check_network(config, data, copies=2)  # weights and gradients
     batch = fixed_sample(data.train, config.probe.batch)
     mode = training_mode(config, data.train.x.device)
-    seen: list[NetMeasurement] = []
+    measurements: list[NetMeasurement] = []
     network: Network | None = None
     for seed in config.seed_list:
-        taken = [origins[seed]] if origins else []
-        (network,) = initial_networks(config, data, [seed], mode, data.train.x.device, taken)
-        seen.append(probe_untrained(network, batch, config))
+        source_runs = [origins[seed]] if origins else []
+        (network,) = initial_networks(config, data, [seed], mode, data.train.x.device, source_runs)
+        measurements.append(probe_untrained(network, batch, config))
     assert network is not None
     network = network.cpu()
-    situation = network_context(network, config.model, config.init, mean_first_q(seen))
-    tried = nets_with_most_findings(seen, TRIAL_NETS)
+    situation = network_context(network, config.model, config.init, mean_first_q(measurements))
+    tried = nets_with_most_findings(measurements, TRIAL_NETS)
     attempt = config_attempt(
         config,
         data,
-        [config.seed_list[place] for place in tried],
-        [origins[config.seed_list[place]] for place in tried] if origins else [],
+        [config.seed_list[index] for index in tried],
+        [origins[config.seed_list[index]] for index in tried] if origins else [],
     )
-    trials = Trials(trial_result([seen[place] for place in tried]), attempt)
+    trials = Trials(trial_result([measurements[index] for index in tried]), attempt)
     expected = predict_network(network, config.init, config.model.norm.name, batch.x)
 
     def check(code: str, words: str) -> AdviceCheck | None:
@@ -95,33 +95,33 @@ def _survey(
         return _level_q(expected, predict_network(drawn, other.init, other.model.norm.name, batch.x))
 
     situation = replace(situation, check=check)
-    found = findings(seen, situation)
+    findings_by_code = findings(measurements, situation)
     return ConfigSurvey(
         seeds=config.seed_list,
         config=config,
         dataset=data.name,
         requested=data.requested,
         samples=len(batch),
-        layers=_layers(network, [net.layers for net in seen]),
+        layers=_layers(network, [net.layers for net in measurements]),
         expected=expected,
-        findings=found,
-        note=signal_note(expected, found, situation),
+        findings=findings_by_code,
+        note=signal_note(expected, findings_by_code, situation),
     )
 
 
-def _level_q(before: TheoryPrediction, after: TheoryPrediction) -> AdviceCheck | None:
+def _level_q(current: TheoryPrediction, changed_theory: TheoryPrediction) -> AdviceCheck | None:
     """Return what shows that theory's q stays level over the layers; None where it drifts or is not known."""
-    first, second = (mean_slope(wide_q(expected)) for expected in (before, after))
-    if not wide_q(after) or is_drifting(wide_q(after)):
+    first, second = (mean_slope(wide_q(expected)) for expected in (current, changed_theory))
+    if not wide_q(changed_theory) or is_drifting(wide_q(changed_theory)):
         return None
     return AdviceCheck("q per layer in theory", math.exp(first), math.exp(second), "factor")
 
 
-def _layers(network: Network, shown: Sequence[Sequence[dict[str, Any]]]) -> list[SurveyedLayer]:
+def _layers(network: Network, layers_by_net: Sequence[Sequence[dict[str, Any]]]) -> list[SurveyedLayer]:
     weighted = network.weight_layers()
     return [
         SurveyedLayer(
-            layer.index, layer.name, *fans(layer.module), [layer_measurement(net, i) for net in shown]
+            layer.index, layer.name, *fans(layer.module), [layer_measurement(net, i) for net in layers_by_net]
         )
         for i, layer in enumerate(weighted)
     ]

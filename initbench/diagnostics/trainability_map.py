@@ -167,13 +167,15 @@ def _theory(
 
     observer.begun("computing depth scales", len(axes.sigma_w))
     with one_thread():  # the tensors are small
-        found = []
+        expected = []
         for sigma_w in axes.sigma_w:
-            found.append(depth_scales(stack(sigma_w), q))
+            expected.append(depth_scales(stack(sigma_w), q))
             observer.advanced(1)
-        pairs = zip(pairwise(axes.sigma_w), pairwise(one.chi_1 >= 1.0 for one in found), strict=True)
-        passed = next((ends for ends, (before, after) in pairs if before != after), None)
-        return found, None if passed is None else critical_sigma_w(lambda s: deep_chi_1(stack(s), q), *passed)
+        pairs = zip(pairwise(axes.sigma_w), pairwise(point.chi_1 >= 1.0 for point in expected), strict=True)
+        passed = next((ends for ends, (below, above) in pairs if below != above), None)
+        return expected, None if passed is None else critical_sigma_w(
+            lambda s: deep_chi_1(stack(s), q), *passed
+        )
 
 
 def _probe_points(
@@ -183,12 +185,12 @@ def _probe_points(
     nets = columns * len(axes.depth) * len(seeds)
     observer.begun(f"probing {nets:,} nets", sum(axes.depth) * columns * len(seeds))
     for depth, sigma_w in product(axes.depth, axes.sigma_w):
-        at, shown = config_at(config, sigma_w, depth), []
+        at, measurements = config_at(config, sigma_w, depth), []
         for seed in seeds:
             (network,) = build_networks(at, data, [seed])
-            shown.append(probe_untrained(network, batch, config).layers)
+            measurements.append(probe_untrained(network, batch, config).layers)
             observer.advanced(depth)
-        yield _summarise_point(sigma_w, depth, shown)
+        yield _summarise_point(sigma_w, depth, measurements)
 
 
 def _summarise_point(sigma_w: float, depth: int, nets: Sequence[list[dict[str, Any]]]) -> MapPoint:
@@ -213,8 +215,8 @@ def _ratio(
 
 
 def _median(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.median(known) if known else None
+    finite = [value for value in values if value is not None]
+    return statistics.median(finite) if finite else None
 
 
 def _train_points(
@@ -238,9 +240,9 @@ def _train_points(
             observer.advanced(nets * depth)
 
         accuracies = train_variants(starts, data, bar.steps, advanced)
-        for place, point in enumerate(row):
-            own = accuracies[place * len(seeds) : (place + 1) * len(seeds)]
-            finite = [accuracy for accuracy in own if accuracy is not None]
-            learned = sum(map(bar.reached_by, own))
-            mean = statistics.fmean(finite) if len(finite) == len(own) else None
-            yield replace(point, learned=2 * learned > len(own), val_accuracy=mean)
+        for index, point in enumerate(row):
+            point_accuracies = accuracies[index * len(seeds) : (index + 1) * len(seeds)]
+            finite = [accuracy for accuracy in point_accuracies if accuracy is not None]
+            learned = sum(map(bar.reached_by, point_accuracies))
+            mean = statistics.fmean(finite) if len(finite) == len(point_accuracies) else None
+            yield replace(point, learned=2 * learned > len(point_accuracies), val_accuracy=mean)

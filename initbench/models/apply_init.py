@@ -165,10 +165,10 @@ def _check(init: InitOptions, phi: BoundActivation, targets: list[InitTarget], b
     if entry.needs is SchemeRequirement.FIRST_BATCH:
         if batch is None:
             raise UsageError(f"apply_init: {entry.name} measures a batch: give `batch`")
-        taken = next((target for target in targets if target.is_scale_taken), None)
-        if taken is not None:
+        rescaled = next((target for target in targets if target.is_scale_taken), None)
+        if rescaled is not None:
             raise UsageError(
-                f"apply_init: {entry.name} sets the scale of every weight, and what computes {taken.name}"
+                f"apply_init: {entry.name} sets the scale of every weight, and what computes {rescaled.name}"
                 " takes it away; remove that parametrization, or use a scheme that measures nothing"
             )
         if any(target.calibrated and "weight" in vars(target.layer) for target in targets):

@@ -72,8 +72,8 @@ def settle(layer: nn.Module) -> None:
         weight: Any = None
         for position, step in enumerate(steps):
             if isinstance(step, _SpectralNorm) and hasattr(step, "_u"):
-                given = weight if position else parametrization.original
-                matrix = step._reshape_weight_to_matrix(cast("Tensor", given))
+                tensor = weight if position else parametrization.original
+                matrix = step._reshape_weight_to_matrix(cast("Tensor", tensor))
                 _point(matrix, step.get_buffer("_u"), step.get_buffer("_v"))
             if position:
                 weight = step(weight)
@@ -129,8 +129,8 @@ def is_scale_taken(layer: nn.Module, name: str, read: Read, write: Write) -> boo
             " apply the init before the parametrization"
         ) from error
     finally:
-        for part, named in buffers:
-            part._buffers.update(named)
+        for part, buffer_names in buffers:
+            part._buffers.update(buffer_names)
         for tensor, value in zip(tensors, values, strict=True):
             tensor.copy_(value)
     return not abs(scales[1] / scales[0] - 2.0) < 2.0 * _SAME if scales[0] > 0.0 else True

@@ -41,8 +41,8 @@ def fans_of(
     `stride` is the product over all directions.
     """
     rows, columns, *kernel = shape
-    here, there = float(columns * math.prod(kernel)), rows * math.prod(kernel) / (groups * stride)
-    return (there, here) if transposed else (here, there)
+    fan_in, fan_out = float(columns * math.prod(kernel)), rows * math.prod(kernel) / (groups * stride)
+    return (fan_out, fan_in) if transposed else (fan_in, fan_out)
 
 
 def torch_fans(module: nn.Module) -> tuple[float, float]:

@@ -37,12 +37,12 @@ def layer_tensors(network: Network) -> list[LayerTensors]:
     weight layer goes with the last one before it.
     """
     layers = network.weight_layers()
-    found = {layer.module: LayerTensors(layer.index, layer.name) for layer in layers}
-    current = found[layers[0].module]
+    tensors_by_module = {layer.module: LayerTensors(layer.index, layer.name) for layer in layers}
+    current = tensors_by_module[layers[0].module]
     for name, module in network.named_modules():
-        current = found.get(module, current)
+        current = tensors_by_module.get(module, current)
         _add(current, name, module)
-    return list(found.values())
+    return list(tensors_by_module.values())
 
 
 def _add(member: LayerTensors, name: str, module: nn.Module) -> None:

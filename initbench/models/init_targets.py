@@ -98,7 +98,7 @@ def _all_targets(module: nn.Module) -> Iterator[InitTarget]:
 
 def _layer(prefix: str, layer: nn.Module, *, calibrated: bool) -> InitTarget:
     parametrization, hook = parametrization_of(layer), hook_of(layer)
-    note, taken = "", False
+    note, has_lost_scale = "", False
     read: Callable[[], Tensor]
     write: Callable[[Tensor], None]
     if hook is not None:
@@ -124,8 +124,8 @@ def _layer(prefix: str, layer: nn.Module, *, calibrated: bool) -> InitTarget:
         stored = (layer.get_parameter("weight"),)
         read, write = _access(stored[0])
     if note:
-        taken = is_scale_taken(layer, f"{prefix}weight", read, write)
-    if taken:
+        has_lost_scale = is_scale_taken(layer, f"{prefix}weight", read, write)
+    if has_lost_scale:
         note += ", which takes the scale away"
     bias = cast("Tensor | None", layer.bias)
     return InitTarget(
@@ -138,7 +138,7 @@ def _layer(prefix: str, layer: nn.Module, *, calibrated: bool) -> InitTarget:
         write,
         note,
         calibrated,
-        taken,
+        has_lost_scale,
     )
 
 
@@ -173,22 +173,22 @@ def _access(tensor: Tensor) -> tuple[Callable[[], Tensor], Callable[[Tensor], No
 
 def _distinct(targets: Iterator[InitTarget]) -> list[InitTarget]:
     """Leave out those whose parameters an earlier target has: they are tied."""
-    seen: set[tuple[int, int]] = set()
+    visited: set[tuple[int, int]] = set()
     first = []
     for target in targets:
         key = (id(target.stored[0]), int(target.read().storage_offset()))  # parts of one matrix differ there
-        if key not in seen:
+        if key not in visited:
             first.append(target)
-        seen.add(key)
+        visited.add(key)
     return first
 
 
 def by_traced_name(module: nn.Module, targets: Sequence[InitTarget]) -> dict[str, InitTarget]:
     """Map the names that a traced pass gives layers to targets; a tied weight goes by its first name too."""
     first_names = {id(parameter): name for name, parameter in module.named_parameters()}
-    named: dict[str, InitTarget] = {}
+    targets_by_name: dict[str, InitTarget] = {}
     for target in targets:
         first = first_names.get(id(target.stored[0]), "").partition(".parametrizations.")[0]
         for name in (target.layer_name, first.removesuffix("_orig").removesuffix(".weight")):
-            named.setdefault(name, target)
-    return named
+            targets_by_name.setdefault(name, target)
+    return targets_by_name

@@ -57,14 +57,16 @@ class InitOptions(Section):
 
     def misfits(self, setting: SchemeContext) -> Iterator[tuple[str, str]]:
         """(key, sentence) for each scheme that cannot serve a net of that setting."""
-        for key, chosen in (("init.scheme", self.scheme), ("init.head", self.head)):
-            if chosen is not None:
-                problem = INITS[chosen.name].problem(f"{key}={chosen.name}", replace(setting, options=chosen))
+        for key, scheme_options in (("init.scheme", self.scheme), ("init.head", self.head)):
+            if scheme_options is not None:
+                problem = INITS[scheme_options.name].problem(
+                    f"{key}={scheme_options.name}", replace(setting, options=scheme_options)
+                )
                 if problem is not None:
                     yield key, problem
         if self.bias is not None and INITS[self.scheme.name].measures_bias:
-            told = f"init.scheme={self.scheme.name} sets every bias from the first batch"
-            yield "init.bias", f"init.bias={self.bias:g} has no use: {told}"
+            reason = f"init.scheme={self.scheme.name} sets every bias from the first batch"
+            yield "init.bias", f"init.bias={self.bias:g} has no use: {reason}"
         if self.head is not None and INITS[self.head.name].needs is SchemeRequirement.MODEL_EDIT:
             yield "init.head", f"init.head={self.head.name} edits residual branches, which a head has none of"
         if self.head is not None and INITS[self.head.name].needs is SchemeRequirement.STORED_RUN:
@@ -90,10 +92,10 @@ def init_options(
             {"scheme": {"name": entry.name, **options}, "gain": gain, "bias": bias}
         )
     except ValidationError as error:
-        said = "; ".join(
-            ": ".join([*(str(part) for part in found["loc"][-1:]), found["msg"]]) for found in error.errors()
+        message = "; ".join(
+            ": ".join([*(str(part) for part in issue["loc"][-1:]), issue["msg"]]) for issue in error.errors()
         )
-        raise UsageError(f"{caller}: {said}") from None
+        raise UsageError(f"{caller}: {message}") from None
 
 
 @dataclass(frozen=True)
@@ -163,27 +165,29 @@ class LayerRule:
 
 def rule_for_layer(layer: WeightLayer, options: InitOptions, activation: BoundActivation) -> LayerRule:
     """The scheme, gain and fans that `layer` is drawn from. The gain is for whichever has one."""
-    chosen = options.head if layer.is_head and options.head is not None else options.scheme
-    return rule_for_module(layer.module, chosen, options.gain, activation, layer.index)
+    scheme_options = options.head if layer.is_head and options.head is not None else options.scheme
+    return rule_for_module(layer.module, scheme_options, options.gain, activation, layer.index)
 
 
 def rule_for_module(
-    module: nn.Module, chosen: Options, gain: Gain, activation: BoundActivation, index: int
+    module: nn.Module, scheme_options: Options, gain: Gain, activation: BoundActivation, index: int
 ) -> LayerRule:
     """The rule of the weight layer number `index`, from 1, under the scheme `chosen`."""
-    if not applies_to(module, chosen):
-        chosen = default_choice(INITS, "torch_default")
-    counted = torch_fans(module) if INITS[chosen.name].takes_torch_fans else fans(module)
-    return rule_for_fans(chosen, gain, fans(module), activation, index, counted)
+    if not applies_to(module, scheme_options):
+        scheme_options = default_choice(INITS, "torch_default")
+    counted = torch_fans(module) if INITS[scheme_options.name].takes_torch_fans else fans(module)
+    return rule_for_fans(scheme_options, gain, fans(module), activation, index, counted)
 
 
-def applies_to(module: nn.Module, chosen: Options) -> bool:
+def applies_to(module: nn.Module, scheme_options: Options) -> bool:
     """Whether the scheme draws a layer of that class, rather than leave it as torch makes it."""
-    return INITS[chosen.name].touches(type(module).__name__, **chosen.model_dump(exclude={"name"}))
+    return INITS[scheme_options.name].touches(
+        type(module).__name__, **scheme_options.model_dump(exclude={"name"})
+    )
 
 
 def rule_for_fans(
-    chosen: Options,
+    scheme_options: Options,
     gain: Gain,
     both_fans: tuple[float, float],
     activation: BoundActivation,
@@ -191,10 +195,12 @@ def rule_for_fans(
     scheme_fans: tuple[float, float] | None = None,
 ) -> LayerRule:
     """The same for a layer of which (fan_in, fan_out) are known."""
-    scheme = INITS[chosen.name]
+    scheme = INITS[scheme_options.name]
     used = _gain(scheme, gain, activation, index)
     counted = scheme_fans or both_fans
-    return LayerRule(scheme, chosen, used, *both_fans, activation, first=index == 1, scheme_fans=counted)
+    return LayerRule(
+        scheme, scheme_options, used, *both_fans, activation, first=index == 1, scheme_fans=counted
+    )
 
 
 def _gain(scheme: Scheme, asked: Gain, activation: BoundActivation, index: int) -> float:
@@ -243,8 +249,10 @@ def check_init(network: Network, options: InitOptions) -> None:
             raise ConfigError([ConfigIssue("", key, f"{key}={rule.scheme.name} {problem} {where}")])
     try:
         if INITS[options.scheme.name].needs is SchemeRequirement.TRAINING:
-            chosen = options.scheme
-            contractive = isinstance(chosen, AutoencoderOptions) and chosen.kind == "contractive"
+            scheme_options = options.scheme
+            contractive = (
+                isinstance(scheme_options, AutoencoderOptions) and scheme_options.kind == "contractive"
+            )
             check_line(network, dense=contractive)
         _edit(network, layers, options)
     except ValueError as reason:
@@ -279,8 +287,8 @@ def _calibrate(network: Network, layers: list[WeightLayer], options: InitOptions
     parts = [(options.scheme, layers)]
     if options.head is not None:
         parts = [(options.scheme, layers[:-1]), (options.head, layers[-1:])]
-    for chosen, part in parts:
-        calibrate = INITS[chosen.name].calibrate
+    for scheme_options, part in parts:
+        calibrate = INITS[scheme_options.name].calibrate
         if calibrate is not None:
             modules = [layer.module for layer in part]
-            calibrate(network, modules, batch, **chosen.model_dump(exclude={"name"}))
+            calibrate(network, modules, batch, **scheme_options.model_dump(exclude={"name"}))

@@ -40,14 +40,14 @@ def activation_of_net(
     `input_scale` a and `output_scale` c stand for c·φ(a·x). An option that is not given is read off the
     module, where all its activations of that kind agree. Raises UsageError, naming `caller`.
     """
-    name, given = _named(caller, activation)
+    name, values = _named(caller, activation)
     name = ACTIVATIONS[name].name  # an alias becomes the name
     entry = ACTIVATIONS[name]
     fields = [*(field for field in entry.options.model_fields if field != "name"), *_FACTORS]
     of_scheme = INITS[scheme].options.model_fields
     remaining = {}
     for key, value in options.items():
-        if key not in fields or key in given:
+        if key not in fields or key in values:
             remaining[key] = value
         elif key in of_scheme and key != "name":
             raise UsageError(
@@ -55,19 +55,19 @@ def activation_of_net(
                 f' activation={{"name": "{name}", "{key}": {value!r}}}'
             )
         else:
-            given[key] = value
+            values[key] = value
     for key, value in _read_off(module, name).items():
-        given.setdefault(key, value)
-    return _bound(caller, name, given), remaining
+        values.setdefault(key, value)
+    return _bound(caller, name, values), remaining
 
 
 def _named(caller: str, activation: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     if isinstance(activation, Mapping):
-        given = dict(activation)
-        name = given.pop("name", None)
+        values = dict(activation)
+        name = values.pop("name", None)
         if not isinstance(name, str):
             raise UsageError(f'{caller}: a mapping for the activation has a name, as in {{"name": "relu"}}')
-        return name, given
+        return name, values
     label = _LABEL.fullmatch(activation)
     if label is None or label[1] not in ACTIVATIONS:
         return activation, {}
@@ -95,8 +95,8 @@ def _fits(name: str, option: str, value: float) -> bool:
     return True
 
 
-def _bound(caller: str, name: str, given: dict[str, Any]) -> BoundActivation:
-    factors = {key: given.pop(key) for key in _FACTORS if key in given}
+def _bound(caller: str, name: str, values: dict[str, Any]) -> BoundActivation:
+    factors = {key: values.pop(key) for key in _FACTORS if key in values}
     for key, value in factors.items():
         if (
             isinstance(value, bool)
@@ -105,12 +105,14 @@ def _bound(caller: str, name: str, given: dict[str, Any]) -> BoundActivation:
             or value == 0
         ):
             raise UsageError(f"{caller}: {key} is a number other than 0; found {value!r}")
-    numbers = {k: float(v) if isinstance(v, int) and not isinstance(v, bool) else v for k, v in given.items()}
+    numbers = {
+        k: float(v) if isinstance(v, int) and not isinstance(v, bool) else v for k, v in values.items()
+    }
     try:
         options = options_model(ACTIVATIONS[name], "name").model_validate(numbers)
     except ValidationError:
         try:
-            options = options_model(ACTIVATIONS[name], "name").model_validate(given)
+            options = options_model(ACTIVATIONS[name], "name").model_validate(values)
         except ValidationError as error:
             faults = [": ".join([*(str(p) for p in e["loc"][-1:]), e["msg"]]) for e in error.errors()]
             raise UsageError(f"{caller}: activation {name}: {'; '.join(faults)}") from None

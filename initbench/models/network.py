@@ -55,7 +55,7 @@ class LayerSite(NamedTuple):
 class HiddenStage(NamedTuple):
     """A hidden layer of a net whose layers stand in one line, by the modules themselves."""
 
-    before: nn.Module
+    preceding: nn.Module
     """What the layer's input goes through on its way from the layer below: a pooling, or nothing."""
     layer: nn.Module
     """Weights, norm and activation."""

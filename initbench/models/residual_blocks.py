@@ -148,10 +148,10 @@ class ResidualBlock(nn.Module):
         """Where its weights stand, in the order they are computed."""
         layers = self._layers
         inner = [layer.site(layer.activation) for layer in layers[:-1]]
-        own = [*inner, layers[-1].site(self.activation)]
+        sites = [*inner, layers[-1].site(self.activation)]
         if isinstance(self.shortcut, Projection):
-            own.insert(0, LayerSite(self.shortcut.op, self.shortcut.norm, None))
-        return own
+            sites.insert(0, LayerSite(self.shortcut.op, self.shortcut.norm, None))
+        return sites
 
     @property
     def branch(self) -> Branch:

@@ -61,8 +61,8 @@ def check_norm(options: FamilyOptions, shape: tuple[int, ...], where: str) -> No
         return
     option, sentence = problem
     size = " × ".join(map(str, shape))
-    seen = f"it sees {size} {where}, which model.* and data.resize decide"
-    raise_config_error(f"model.norm.{option}".rstrip("."), f"{sentence} ({seen})")
+    size_text = f"it sees {size} {where}, which model.* and data.resize decide"
+    raise_config_error(f"model.norm.{option}".rstrip("."), f"{sentence} ({size_text})")
 
 
 def check_stack(
@@ -79,12 +79,12 @@ def check_stack(
     A map must be so large that each of the kernel's weights meets a pixel of it somewhere.
     """
     _, *size = image_shape(options, input_shape)
-    before, images = (size[0], size[1]), f"images of {size[0]} × {size[1]}"
+    previous_size, images = (size[0], size[1]), f"images of {size[0]} × {size[1]}"
     for layer, plan in enumerate(plans, 1):
-        height, width = plan.seen(before)
+        height, width = plan.seen(previous_size)
         if min(height, width) <= kernel // 2:
             maps = f"maps of {height} × {width}, too small for a kernel of {kernel} × {kernel}"
             raise_config_error(key, f"layer {layer} of {options.family} sees {maps}, on {images}: {remedy}")
-        before = plan.size(before)
-        shape = (normed_units(options, plan.width), *before)
+        previous_size = plan.size(previous_size)
+        shape = (normed_units(options, plan.width), *previous_size)
         check_norm(options, shape, f"in layer {layer} on {images}")

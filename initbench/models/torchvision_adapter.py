@@ -50,20 +50,24 @@ def given_net(weights: str) -> str:
     return next(name for name in names if models.get_model_weights(name).__name__ == weights)
 
 
-def renamed(options: FamilyOptions, name: str, given: str) -> dict[str, str]:
+def renamed(options: FamilyOptions, name: str, attribute: str) -> dict[str, str]:
     """For weights of torchvision's net `given`: the module of `name` as rebuilt that each module's go to.
 
     `given` is the net itself, or its form without norm layers.
     """
-    known = template(name, 2)
-    names = {module: key for key, module in known.named_modules()}
+    plain_net = template(name, 2)
+    names = {module: key for key, module in plain_net.named_modules()}
     with torch.device("meta"):
-        rebuild = Rebuild(options, 3, known)
-        rebuilt = rebuild(known)
-        theirs: nn.Module = models.get_model(given, weights=None, num_classes=2)
-    own = {module: f"net.{key}" for key, module in rebuilt.named_modules()}
-    target = {names[module]: own[made] for module, made in rebuild.made if made in own}
-    if given == _normed(name):
+        rebuild = Rebuild(options, 3, plain_net)
+        rebuilt = rebuild(plain_net)
+        theirs: nn.Module = models.get_model(attribute, weights=None, num_classes=2)
+    names_in_net = {module: f"net.{key}" for key, module in rebuilt.named_modules()}
+    target = {
+        names[module]: names_in_net[module_made]
+        for module, module_made in rebuild.made
+        if module_made in names_in_net
+    }
+    if attribute == _normed(name):
         return target
     weighted = [key for module, key in names.items() if isinstance(module, nn.Conv2d | nn.Linear)]
     given_names = [key for key, module in theirs.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]

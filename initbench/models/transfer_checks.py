@@ -36,7 +36,7 @@ def _other_net(source: str, model: FamilyOptions) -> str | None:
     if model.family != "torchvision":
         return f"{source} is for model.family=torchvision, not for {model.family}"
     name = str(getattr(model, "model", ""))
-    given = given_net(weights)
-    if given in (name, f"{name}_bn"):
+    source_net = given_net(weights)
+    if source_net in (name, f"{name}_bn"):
         return None
-    return f"{source} has the weights of {given}, and model.model is {name}"
+    return f"{source} has the weights of {source_net}, and model.model is {name}"

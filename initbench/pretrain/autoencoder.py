@@ -72,22 +72,22 @@ class AutoEncoder(nn.Module):
     counts hidden layers from 0. The rest of the network takes no part.
     """
 
-    def __init__(self, network: Network, place: int, decoder: Decoder, options: AutoencoderOptions) -> None:
+    def __init__(self, network: Network, index: int, decoder: Decoder, options: AutoencoderOptions) -> None:
         super().__init__()
         self.network = network
         self.decoder = decoder
         self._options = options
-        self._place = place
+        self._place = index
         stages = network.stages()
         # In tuples, so that no module is registered under a second name.
-        self._below, self._own = tuple(stages[:place]), stages[place]
-        self._site = (network.weight_layers()[place],)
+        self._below, self._own = tuple(stages[:index]), stages[index]
+        self._site = (network.weight_layers()[index],)
 
     @property
     def trained(self) -> list[str]:
         """Names of the parameters that pre-training changes: those of the layer and of the decoder."""
-        own = {id(p) for part in (self._own.layer, self.decoder) for p in part.parameters()}
-        return [name for name, p in self.named_parameters() if id(p) in own]
+        parameter_ids = {id(p) for part in (self._own.layer, self.decoder) for p in part.parameters()}
+        return [name for name, p in self.named_parameters() if id(p) in parameter_ids]
 
     def train(self, mode: bool = True) -> AutoEncoder:
         """Set the mode of the layer; those below stay in evaluation mode."""
@@ -100,8 +100,8 @@ class AutoEncoder(nn.Module):
     def inputs(self, x: Tensor) -> Tensor:
         """What the layer is given for samples x (B, …) of the data."""
         for stage in self._below:
-            x = stage.layer(stage.before(x))
-        return cast("Tensor", self._own.before(x))
+            x = stage.layer(stage.preceding(x))
+        return cast("Tensor", self._own.preceding(x))
 
     def forward(self, x: Tensor, noise: Tensor | None = None, *, measured: bool = False) -> Tensor:
         """Loss () of a batch of samples x (B, …), with what a contractive one adds.
@@ -110,13 +110,13 @@ class AutoEncoder(nn.Module):
         `measured`: the reconstruction losses (B,) instead, as float64.
         """
         target = self.inputs(x)
-        given = target if noise is None else self._corrupted(target, noise)
-        code = self._own.layer(given)
+        inputs = target if noise is None else self._corrupted(target, noise)
+        code = self._own.layer(inputs)
         decoded = self.decoder(code, self._weight, target.shape)
         if measured:
             return self._differences(decoded.double(), target.double()).flatten(1).mean(1)
         loss = self._differences(decoded, target).mean()
-        return loss + self._penalty(given) if self._options.kind == "contractive" else loss
+        return loss + self._penalty(inputs) if self._options.kind == "contractive" else loss
 
     @property
     def _weight(self) -> Tensor:
@@ -134,9 +134,9 @@ class AutoEncoder(nn.Module):
         losses = binary_cross_entropy_with_logits(logits, targets, reduction="none")
         return losses[:entries].view(target.shape)
 
-    def _penalty(self, given: Tensor) -> Tensor:
+    def _penalty(self, inputs: Tensor) -> Tensor:
         """λ‖J‖²/D, mean over the samples, with J = diag(φ′(h)) W in closed form (Rifai et al. 2011)."""
-        h = self._site[0].module(given)
+        h = self._site[0].module(inputs)
         slopes = self.network.activation.derivative(h).square()  # (B, U)
         rows = self._weight.square().sum(1)  # (U,)
         factor = self._options.contraction / self._weight.shape[1]
@@ -152,6 +152,6 @@ def noise_for(options: AutoencoderOptions, size: tuple[int, ...], stream: Genera
     return options.corruption_level * torch.randn(size, generator=stream)
 
 
-def options_of(chosen: Any) -> AutoencoderOptions | None:
+def options_of(scheme_options: Any) -> AutoencoderOptions | None:
     """The options of the scheme where it is autoencoder; None for any other."""
-    return chosen if isinstance(chosen, AutoencoderOptions) else None
+    return scheme_options if isinstance(scheme_options, AutoencoderOptions) else None

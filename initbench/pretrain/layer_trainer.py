@@ -57,8 +57,8 @@ class LayerAutoencoders:
     def step(self, x: Tensor, noise: Tensor | None) -> Tensor:
         """One update on x (K, B, …), corrupted by noise (K, B, …); the losses (K,) before it."""
         self._skeleton.train()
-        own = self._own
-        for p in own:
+        unit = self._own
+        for p in unit:
             p.grad = None
         data = (x,) if noise is None else (x, noise)
         run = map_over_runs(self._mode, self._loss_of_one, (0,) * len(data))
@@ -66,8 +66,8 @@ class LayerAutoencoders:
         losses.sum().backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             self._optimizer.update(
-                [p.detach() for p in own],
-                [p.grad if p.grad is not None else torch.zeros_like(p) for p in own],
+                [p.detach() for p in unit],
+                [p.grad if p.grad is not None else torch.zeros_like(p) for p in unit],
                 self._state,
                 self._options,
                 lr=self._lr,
@@ -106,8 +106,11 @@ class LayerAutoencoders:
     def resume(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Take over the state of every run, in order."""
         for k, checkpoint in enumerate(checkpoints):
-            for own, saved in ((self.parameters, checkpoint.parameters), (self.buffers, checkpoint.buffers)):
-                for name, tensor in own.items():
+            for current, saved in (
+                (self.parameters, checkpoint.parameters),
+                (self.buffers, checkpoint.buffers),
+            ):
+                for name, tensor in current.items():
                     tensor.detach()[k].copy_(saved[name])
             for slot, tensors in checkpoint.slots.items():
                 mine = self._state.slot(slot, [p.detach() for p in self._own])

@@ -102,22 +102,22 @@ class Pretraining:
 
     def run(self) -> None:
         """Pre-train every hidden layer, and put the weights into the nets, on the CPU."""
-        place, step = 0, 0
+        index, step = 0, 0
         if self._resume:
             if len({checkpoint.step for checkpoint in self._resume}) > 1:
                 raise ValueError("the runs of a cohort go on from one and the same step")
-            made = self._layers * self._options.steps + self._resume[0].step
-            place, step = divmod(made, self._options.steps)
+            resumed_steps = self._layers * self._options.steps + self._resume[0].step
+            index, step = divmod(resumed_steps, self._options.steps)
             self._records = [copy.deepcopy(saved.beside["pretraining"]) for saved in self._resume]
         with true_fp32(self._device), one_thread():
-            for layer in range(place, self._layers):
-                self._train_layer(layer, step if layer == place else 0)
+            for layer in range(index, self._layers):
+                self._train_layer(layer, step if layer == index else 0)
         self._write_back()
         for run, record in enumerate(self._records):
             self._listener.pretrained(run, _in_all({**record, "seconds": self._seconds(record)}))
 
-    def _train_layer(self, place: int, begin: int) -> None:
-        level, size = self._layer_autoencoders(place)
+    def _train_layer(self, index: int, begin: int) -> None:
+        level, size = self._layer_autoencoders(index)
         if begin:
             level.resume(self._resume)
         else:
@@ -128,65 +128,65 @@ class Pretraining:
             self._batch_size,
             self._seeds,
             self._device,
-            stream=("pretrain", "order", place + 1),
+            stream=("pretrain", "order", index + 1),
         )
         for step in range(begin, self._options.steps):
-            noise = self._noise(place, step, size)
+            noise = self._noise(index, step, size)
             with self._pacer.step() if self._device.type == "cpu" else nullcontext():
                 losses = level.step(self._batch(batches.indices(step)), noise)
-            self._report(place, step + 1, losses)
+            self._report(index, step + 1, losses)
             if step + 1 < self._options.steps:
-                self._checkpoint_if_due(level, place, step + 1)
+                self._checkpoint_if_due(level, index, step + 1)
         torch.set_num_threads(1)  # sums over a large tensor depend on how threads share it out
         for record, loss in zip(self._records, level.measure(self._sample), strict=True):
-            self._record_layer(place, record, loss)
+            self._record_layer(index, record, loss)
         self._adopt_layer(level)
 
-    def _layer_autoencoders(self, place: int) -> tuple[LayerAutoencoders, tuple[int, ...]]:
+    def _layer_autoencoders(self, index: int) -> tuple[LayerAutoencoders, tuple[int, ...]]:
         """The auto-encoders of a layer, and the size of a batch of its inputs."""
-        layer = self._networks[0].weight_layers()[place]
+        layer = self._networks[0].weight_layers()[index]
         skeleton_network = copy.deepcopy(self._networks[0]).to(self._device)
-        units = self._code_size(skeleton_network, place)
+        units = self._code_size(skeleton_network, index)
         decoders = []
         for seed in self._seeds:
             decoder = Decoder(layer.module, units, tied=self._options.tied)
             rule = rule_for_layer(layer, self._init, self._networks[0].activation)
             decoder.draw(rule, stream_generator(seed, "pretrain", "decoder", layer.name))
             decoders.append(decoder)
-        own, _ = stack_module_state(list(decoders))
+        decoder_parameters, _ = stack_module_state(list(decoders))
         skeleton = AutoEncoder(
-            skeleton_network, place, copy.deepcopy(decoders[0]).to(self._device), self._options
+            skeleton_network, index, copy.deepcopy(decoders[0]).to(self._device), self._options
         )
         parameters = {NETWORK + name: p for name, p in self._parameters.items()}
-        parameters |= {DECODER + name: p.detach().to(self._device) for name, p in own.items()}
+        parameters |= {DECODER + name: p.detach().to(self._device) for name, p in decoder_parameters.items()}
         buffers = {NETWORK + name: b for name, b in self._buffers.items()}
         size = (self._batch_size, *skeleton.train().inputs(self._x[:1]).shape[1:])
         return LayerAutoencoders(skeleton, parameters, buffers, self._mode, lr=self._options.lr), size
 
     @torch.no_grad()
-    def _code_size(self, network: Network, place: int) -> int:
+    def _code_size(self, network: Network, index: int) -> int:
         """Units that the layer hands on: for some activations not as many as its weights have."""
         network.eval()
         x = self._x[:1]
-        for stage in network.stages()[: place + 1]:
-            x = stage.layer(stage.before(x))
+        for stage in network.stages()[: index + 1]:
+            x = stage.layer(stage.preceding(x))
         return x.shape[1]
 
     def _batch(self, rows: Tensor) -> Tensor:
         """The samples at rows (K, B) or (M, B), as (K, B, …) or (M, B, …)."""
         return self._x.index_select(0, rows.reshape(-1)).view(*rows.shape, *self._x.shape[1:])
 
-    def _noise(self, place: int, step: int, size: tuple[int, ...]) -> Tensor | None:
+    def _noise(self, index: int, step: int, size: tuple[int, ...]) -> Tensor | None:
         drawn = [
-            noise_for(self._options, size, stream_generator(seed, "pretrain", "corruption", place + 1, step))
+            noise_for(self._options, size, stream_generator(seed, "pretrain", "corruption", index + 1, step))
             for seed in self._seeds
         ]
-        known = [noise for noise in drawn if noise is not None]
-        return torch.stack(known).to(self._device) if known else None
+        drawn_noise = [noise for noise in drawn if noise is not None]
+        return torch.stack(drawn_noise).to(self._device) if drawn_noise else None
 
-    def _report(self, place: int, step: int, losses: Tensor) -> None:
+    def _report(self, index: int, step: int, losses: Tensor) -> None:
         stride = PretrainingProgress(
-            layer=place + 1,
+            layer=index + 1,
             layers=self._layers,
             step=step,
             steps=self._options.steps,
@@ -194,15 +194,15 @@ class Pretraining:
         )
         self._listener.pretraining(stride)
 
-    def _checkpoint_if_due(self, level: LayerAutoencoders, place: int, step: int) -> None:
+    def _checkpoint_if_due(self, level: LayerAutoencoders, index: int, step: int) -> None:
         if time.monotonic() - self._checkpointed < self._checkpoint_seconds:
             return
-        left = (self._layers - place) * self._options.steps - step
+        remaining = (self._layers - index) * self._options.steps - step
         for k, record in enumerate(self._records):
             parameters, buffers = level.run_state(k)
             slots, updates = level.optimizer_state(k)
             checkpoint = Checkpoint(
-                step=-left,
+                step=-remaining,
                 parameters=_on_cpu(parameters),
                 buffers=_on_cpu(buffers),
                 slots={slot: _on_cpu(tensors) for slot, tensors in slots.items()},
@@ -218,12 +218,12 @@ class Pretraining:
         """Those of the whole cohort, with what came before the checkpoint that it went on from."""
         return float(record["seconds"]) + time.monotonic() - self._clock
 
-    def _record_layer(self, place: int, record: dict[str, Any], loss_end: float) -> None:
+    def _record_layer(self, index: int, record: dict[str, Any], loss_end: float) -> None:
         steps = self._options.steps
         record["layers"].append(
             {
-                "layer": place + 1,
-                "name": self._networks[0].weight_layers()[place].name,
+                "layer": index + 1,
+                "name": self._networks[0].weight_layers()[index].name,
                 "loss_start": record.pop("loss_start"),
                 "loss_end": loss_end,
                 "steps": steps,
@@ -233,9 +233,9 @@ class Pretraining:
 
     def _adopt_layer(self, level: LayerAutoencoders) -> None:
         """Go on with the layers as they are now; the decoder is not needed any more."""
-        for own, trained in ((self._parameters, level.parameters), (self._buffers, level.buffers)):
-            for name in own:
-                own[name] = trained[NETWORK + name].detach()
+        for tensors, trained in ((self._parameters, level.parameters), (self._buffers, level.buffers)):
+            for name in tensors:
+                tensors[name] = trained[NETWORK + name].detach()
 
     @torch.no_grad()
     def _write_back(self) -> None:

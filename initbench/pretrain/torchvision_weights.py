@@ -40,12 +40,14 @@ def adapted(tensors: dict[str, Tensor], model: FamilyOptions, weights: str) -> d
     """
     from initbench.models.torchvision_adapter import given_net, renamed
 
-    found = dict(tensors)
+    adapted_tensors = dict(tensors)
     if model.norm.name != "none":
-        _fold_biases(found)
+        _fold_biases(adapted_tensors)
     names = renamed(model, str(getattr(model, "model", "")), given_net(weights))
-    split = {key: key.rpartition(".") for key in found}
-    return {f"{names.get(owner, owner)}.{last}": found[key] for key, (owner, _, last) in split.items()}
+    split = {key: key.rpartition(".") for key in adapted_tensors}
+    return {
+        f"{names.get(owner, owner)}.{last}": adapted_tensors[key] for key, (owner, _, last) in split.items()
+    }
 
 
 def _fold_biases(tensors: dict[str, Tensor]) -> None:

@@ -27,7 +27,7 @@ _SHOWN = 4
 class TransferReport:
     """What became of every tensor of the source, and of every one of the net."""
 
-    taken: tuple[str, ...]
+    copied: tuple[str, ...]
     skipped: dict[str, str]
     """Of the source, by name: why it was not taken."""
     drawn: dict[str, str]
@@ -38,7 +38,7 @@ class TransferReport:
     def as_data(self) -> dict[str, Any]:
         """As plain data."""
         return {
-            "taken": list(self.taken),
+            "taken": list(self.copied),
             "skipped": self.skipped,
             "drawn": self.drawn,
             "frozen": list(self.frozen),
@@ -58,8 +58,8 @@ def plan_transfer(network: Network, shapes: Shapes, init: InitOptions) -> Transf
     drawn: dict[str, str] = {}
     for member in layers:
         drawn |= _drawn(member, net, shapes, fresh=member is layers[-1] and init.head is not None)
-    taken = tuple(name for name in net if name not in drawn)
-    if not set(taken) & {name for member in layers for name in member.weights}:
+    copied = tuple(name for name in net if name not in drawn)
+    if not set(copied) & {name for member in layers for name in member.weights}:
         raise _fault("from", _nothing_fits(options.source, shapes, net))
     frozen = layers[: options.frozen(len(layers))]
     for member in frozen:
@@ -67,8 +67,8 @@ def plan_transfer(network: Network, shapes: Shapes, init: InitOptions) -> Transf
         if why is not None:
             problem = f"freezes {member.name}, which is not taken from {options.source}: {why}"
             raise _fault("freeze", f"init.scheme.freeze={options.freeze} {problem}")
-    skipped = {name: _skipped(name, shape, net) for name, shape in shapes.items() if name not in taken}
-    return TransferReport(taken, skipped, drawn, tuple(member.name for member in frozen))
+    skipped = {name: _skipped(name, shape, net) for name, shape in shapes.items() if name not in copied}
+    return TransferReport(copied, skipped, drawn, tuple(member.name for member in frozen))
 
 
 def describe_transfers(
@@ -77,13 +77,13 @@ def describe_transfers(
     """What each run takes over, by seed, as plain data. Raises ConfigError as `account` does."""
     with torch.device("meta"):
         network = FAMILIES[config.model.family].build(config.model, data.input_shape, data.classes)
-    found: dict[str, dict[str, Any]] = {}
+    transfers: dict[str, dict[str, Any]] = {}
     for origin in origins.values():
-        if origin.sha256 not in found:
+        if origin.sha256 not in transfers:
             shapes = {name: tuple(t.shape) for name, t in load(origin.tensors).items()}
-            found[origin.sha256] = plan_transfer(network, shapes, config.init).as_data()
+            transfers[origin.sha256] = plan_transfer(network, shapes, config.init).as_data()
     return {
-        seed: {"source": origin.name, "sha256": origin.sha256, **found[origin.sha256]}
+        seed: {"source": origin.name, "sha256": origin.sha256, **transfers[origin.sha256]}
         for seed, origin in origins.items()
     }
 
@@ -98,11 +98,11 @@ def load_pretrained(networks: Sequence[Network], origins: Sequence[WeightSource]
 def _copy_tensors(network: Network, tensors: Mapping[str, Tensor], init: InitOptions) -> None:
     options = init.scheme
     assert isinstance(options, TransferOptions)
-    found = plan_transfer(network, {name: tuple(t.shape) for name, t in tensors.items()}, init)
-    own = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    for name in found.taken:
-        own[name].copy_(tensors[name])
-    freeze(network, len(found.frozen), hold_norms=options.frozen_norm == "running")
+    report = plan_transfer(network, {name: tuple(t.shape) for name, t in tensors.items()}, init)
+    net_tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    for name in report.copied:
+        net_tensors[name].copy_(tensors[name])
+    freeze(network, len(report.frozen), hold_norms=options.frozen_norm == "running")
 
 
 def _shapes(network: Network) -> dict[str, tuple[int, ...]]:
@@ -146,8 +146,8 @@ def _nothing_fits(source: str, shapes: Shapes, net: Shapes) -> str:
 
 
 def _listed(shapes: Shapes) -> str:
-    shown = [f"{name} ({_size(shape)})" for name, shape in list(shapes.items())[:_SHOWN]]
-    return ", ".join([*shown, *(["…"] if len(shapes) > _SHOWN else [])]) or "nothing"
+    texts = [f"{name} ({_size(shape)})" for name, shape in list(shapes.items())[:_SHOWN]]
+    return ", ".join([*texts, *(["…"] if len(shapes) > _SHOWN else [])]) or "nothing"
 
 
 def _fault(key: str, problem: str) -> ConfigError:

@@ -75,7 +75,7 @@ def check_header(file: BinaryIO, size: int) -> None:
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
     try:
-        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+        contents: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises what the damage happens to lead to
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
@@ -83,15 +83,16 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
             f" and nothing else; {first}"
         ) from error
     if (
-        not isinstance(found, Mapping)
-        or not found
-        or not all(_is_named_tensor(*pair) for pair in found.items())
+        not isinstance(contents, Mapping)
+        or not contents
+        or not all(_is_named_tensor(*pair) for pair in contents.items())
     ):
         raise DataError(
-            f"{path} holds {_described(found)} where a state_dict is expected, tensors by name: save it with"
+            f"{path} holds {_described(contents)} where a state_dict is expected, tensors by name:"
+            " save it with"
             " torch.save(net.state_dict(), …)"
         )
-    return _checked(path, dict(found))
+    return _checked(path, dict(contents))
 
 
 def _checked(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -109,7 +110,9 @@ def _is_named_tensor(name: object, value: object) -> bool:
     return isinstance(name, str) and isinstance(value, Tensor)
 
 
-def _described(found: object) -> str:
-    if isinstance(found, Mapping):
-        return f"a mapping with {', '.join(map(repr, list(found)[:4]))}" if found else "an empty mapping"
-    return f"a {type(found).__name__}"
+def _described(contents: object) -> str:
+    if isinstance(contents, Mapping):
+        return (
+            f"a mapping with {', '.join(map(repr, list(contents)[:4]))}" if contents else "an empty mapping"
+        )
+    return f"a {type(contents).__name__}"

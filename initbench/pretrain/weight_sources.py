@@ -89,15 +89,17 @@ def _stored(name: str, seeds: tuple[int, ...], store: Store) -> dict[int, Weight
 
 
 def _of_seed(name: str, seed: int, finished: list[dict[str, Any]], store: Store) -> WeightSource:
-    own = [record for record in finished if record.get("seed") == seed]
-    if not own:
+    same_seed = [record for record in finished if record.get("seed") == seed]
+    if not same_seed:
         seeds = sorted(int(record["seed"]) for record in finished)
         there = f"there are seeds {', '.join(map(str, seeds))}" if seeds else "none of its runs is finished"
         raise _fault(f"experiment {name} has no finished run of seed {seed}: {there}")
-    if len(own) > 1:
-        ids = ", ".join(str(record["run_id"]) for record in own)
-        raise _fault(f"experiment {name} has {len(own)} finished runs of seed {seed}: name one, of {ids}")
-    return _of_run(store, str(own[0]["run_id"]), str(own[0].get("arm")))
+    if len(same_seed) > 1:
+        ids = ", ".join(str(record["run_id"]) for record in same_seed)
+        raise _fault(
+            f"experiment {name} has {len(same_seed)} finished runs of seed {seed}: name one, of {ids}"
+        )
+    return _of_run(store, str(same_seed[0]["run_id"]), str(same_seed[0].get("arm")))
 
 
 def _of_run(store: Store, run_id: str, arm: str | None) -> WeightSource:
@@ -115,10 +117,10 @@ def _of_run(store: Store, run_id: str, arm: str | None) -> WeightSource:
 
 def _not_there(name: str, store: Store) -> ConfigError:
     records = store.records()
-    known = dict.fromkeys([str(r.get("experiment")) for r in records] + [str(r["run_id"]) for r in records])
-    guess = nearest_name(name, known)
+    names = dict.fromkeys([str(r.get("experiment")) for r in records] + [str(r["run_id"]) for r in records])
+    guess = nearest_name(name, names)
     hint = f"did you mean {guess!r}?" if guess else "`initbench ls` lists what there is"
-    if not known:
+    if not names:
         hint = f"there are no runs in {store.root}"
     return _fault(f"no stored run or experiment is called {name!r}; {hint} (a file's path has a slash in it)")
 

@@ -135,25 +135,33 @@ def _(entry: Norm, sheet: Page, ascii_only: bool) -> None:
 
 @_write_details.register
 def _(entry: Activation, sheet: Page, ascii_only: bool) -> None:
-    own = bound(entry.name)
-    sheet.pair("auto gain", f"{own.preserving_gain:.4f}   1/√E[φ(z)²]: a layer of this gain keeps q at 1")
-    sheet.pair("kaiming gain", f"{own.kaiming_gain:.4f}   √(2/(1 + a²)), a being the negative slope")
+    activation = bound(entry.name)
+    sheet.pair(
+        "auto gain", f"{activation.preserving_gain:.4f}   1/√E[φ(z)²]: a layer of this gain keeps q at 1"
+    )
+    sheet.pair("kaiming gain", f"{activation.kaiming_gain:.4f}   √(2/(1 + a²)), a being the negative slope")
     sheet.pair("bounded", "yes, above and below" if entry.bounded else "no")
     if not entry.elementwise:
         units = 2
-        taken, given = entry.features_in(units, own.options), entry.features_out(units, own.options)
+        taken, given = (
+            entry.features_in(units, activation.options),
+            entry.features_out(units, activation.options),
+        )
         sheet.pair("channels", f"mixed: {taken} in, {given} out for each {units} units of width")
         return
     sheet.pair("kinks", ", ".join(f"x = {kink:g}" for kink in entry.kinks) or "none")
-    where = " or ".join(_format_interval(low, high) for low, high in flat_intervals(own)) or "nowhere far out"
+    where = (
+        " or ".join(_format_interval(low, high) for low, high in flat_intervals(activation))
+        or "nowhere far out"
+    )
     label = "saturated" if entry.saturates else "flat"
     sheet.pair(label, f"{where}   there |φ′| < {SATURATED_BELOW:g}·max|φ′|")
     if not entry.saturates:
         sheet.pair("", "never diagnosed as saturated: that takes flat ends on both sides, far from 0")
     sheet.heading("Curve and slope")
     phi, slope = ("phi(x)", "phi'(x)") if ascii_only else ("φ(x)", "φ′(x)")
-    left = activation_curve.plot_function(_on_floats(own.phi), phi, ascii_only=ascii_only)
-    right = activation_curve.plot_function(_on_floats(own.derivative), slope, ascii_only=ascii_only)
+    left = activation_curve.plot_function(_on_floats(activation.phi), phi, ascii_only=ascii_only)
+    right = activation_curve.plot_function(_on_floats(activation.derivative), slope, ascii_only=ascii_only)
     both = activation_curve.side_by_side(left, right)
     fits = sheet.width is None or max(map(len, both)) + 2 <= sheet.width
     sheet.draw(both if fits else [*left, "", *right])

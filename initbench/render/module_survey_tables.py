@@ -21,7 +21,7 @@ _MAX_UNSEEN = 8
 
 def print_own(console: Console, survey: ModuleSurvey, *, all_layers: bool) -> None:
     """Print heading, layers, theory, loss, what was not seen, and the diagnosis."""
-    kinds = [kind_of(use) for use in survey.found.uses]
+    kinds = [kind_of(use) for use in survey.trace.uses]
     blank = Text("")
     parts: list[RenderableType] = [
         _heading(survey),
@@ -70,7 +70,7 @@ def loss_sentence(survey: ModuleSurvey) -> str:
 
 
 def _unseen(survey: ModuleSurvey) -> Iterator[str]:
-    unseen = survey.found.unseen
+    unseen = survey.trace.unseen
     for name, why in list(unseen.items())[:_MAX_UNSEEN]:
         yield f"{name}: {why}."
     if len(unseen) > _MAX_UNSEEN:
@@ -95,12 +95,12 @@ def own_document(survey: ModuleSurvey) -> dict[str, Any]:
             "value": survey.loss_value,
             "at_chance": survey.loss_at_chance,
         },
-        **data.shared_keys(survey, [_use(use) for use in survey.found.uses]),
-        "unseen": [{"parameter": name, "why": why} for name, why in survey.found.unseen.items()],
+        **data.shared_keys(survey, [_use(use) for use in survey.trace.uses]),
+        "unseen": [{"parameter": name, "why": why} for name, why in survey.trace.unseen.items()],
         "coverage": survey.coverage.as_data(),
         "additions": [
             {"after": addition.use.name, "branch": addition.branch, "beside": addition.skip}
-            for addition in survey.found.additions
+            for addition in survey.trace.additions
         ],
     }
 

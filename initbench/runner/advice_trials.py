@@ -66,13 +66,13 @@ def config_attempt(
         if is_layerwise_pretrained(other):
             raise UsageError("not tried: it trains the nets first")
         check_network(other, data, copies=2)
-        given = data if other.data == config.data else _with_inputs(data, words)
-        batch = fixed_sample(given.train, other.probe.batch)
+        changed_data = data if other.data == config.data else _with_inputs(data, words)
+        batch = fixed_sample(changed_data.train, other.probe.batch)
         with torch.random.fork_rng(devices=[]):
-            networks = build_networks(other, given, seeds)
+            networks = build_networks(other, changed_data, seeds)
             if isinstance(other.init.scheme, TransferOptions):
                 load_pretrained(networks, origins, other.init)
-            return look(other, given, batch, networks)
+            return look(other, changed_data, batch, networks)
 
     return attempt
 
@@ -96,7 +96,7 @@ class ModuleAttempt:
 
     modules: Sequence[nn.Module]
     inputs: ModelInputs
-    found: TraceResult
+    trace: TraceResult
     """What the first module's pass showed."""
     activation: BoundActivation
     look: Callable[[nn.Module, ModelInputs], TrialResult]
@@ -105,21 +105,21 @@ class ModuleAttempt:
     def __call__(self, words: str) -> TrialResult:
         """Pass the batch through each module with the change; weights are drawn three times."""
         count = TRIAL_NETS if "init." in words or "recurrent=" in words else len(self.modules)
-        shown: list[NetMeasurement] = []
+        measurements: list[NetMeasurement] = []
         levels: dict[str, str] = {}
         for seed in range(count):
             module = self.modules[seed % len(self.modules)]
             with _restored(module), self._changed(module, words, seed) as inputs:
                 outcome = self.look(module, inputs)
-            shown += outcome.nets
+            measurements += outcome.nets
             levels |= outcome.levels
-        return TrialResult(shown, levels)
+        return TrialResult(measurements, levels)
 
     @contextmanager
     def _changed(self, module: nn.Module, words: str, seed: int) -> Iterator[ModelInputs]:
-        given = dict(word.split("=", 1) for word in words.split() if "=" in word)
-        init = {k.removeprefix("init."): v for k, v in given.items() if k.startswith("init.")}
-        others = {key: value for key, value in given.items() if not key.startswith("init.")}
+        changes = dict(word.split("=", 1) for word in words.split() if "=" in word)
+        init = {k.removeprefix("init."): v for k, v in changes.items() if k.startswith("init.")}
+        others = {key: value for key, value in changes.items() if not key.startswith("init.")}
         if not others.keys() <= {"model.norm", "residual", "head", "input", "recurrent"}:
             raise UsageError("not tried")
         with ExitStack() as stack:
@@ -131,7 +131,7 @@ class ModuleAttempt:
             if "head" in others:
                 self._change_head(module, others["head"], seed)
             if "recurrent" in others:
-                _draw_recurrent(module, self.found.uses, float(others["recurrent"]), seed)
+                _draw_recurrent(module, self.trace.uses, float(others["recurrent"]), seed)
             if others.get("model.norm", "batch") != "batch":
                 raise UsageError("not tried")
             if "model.norm" in others:
@@ -146,10 +146,10 @@ class ModuleAttempt:
     @property
     def branch_ends(self) -> list[str]:
         """Return the last layer of every residual branch."""
-        return list(dict.fromkeys(addition.use.name for addition in self.found.additions))
+        return list(dict.fromkeys(addition.use.name for addition in self.trace.additions))
 
     def _change_head(self, module: nn.Module, change: str, seed: int) -> None:
-        head = (self.found.heads or self.found.uses[-1:])[0]
+        head = (self.trace.heads or self.trace.uses[-1:])[0]
         if change == "std0.02":
             redraw_parameters(module, head.parts, 0.02, seed)
         else:
@@ -157,7 +157,7 @@ class ModuleAttempt:
 
     def _insert_norms(self, module: nn.Module, stack: ExitStack) -> None:
         """Let batch norm act on what every hidden layer puts out, before its activation."""
-        names = {use.name for use in self.found.uses if use.activation is not None and use.norm is None}
+        names = {use.name for use in self.trace.uses if use.activation is not None and use.norm is None}
         layers = dict(module.named_modules())
         for name in names:
             layer = layers.get(name)

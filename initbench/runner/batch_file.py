@@ -47,8 +47,8 @@ def read_batch(file: str) -> Any:
     read = _READERS.get(path.suffix.lower())
     subject = f"--batch {file[:200]}"
     if read is None:
-        found = f"the suffix {path.suffix!r}" if path.suffix else "no suffix"
-        raise UsageError(f"{subject} has {found}; a batch is saved as {', '.join(_READERS)}")
+        suffix_text = f"the suffix {path.suffix!r}" if path.suffix else "no suffix"
+        raise UsageError(f"{subject} has {suffix_text}; a batch is saved as {', '.join(_READERS)}")
     content = _read_content(path, subject)
     try:
         return _check_plain_tensors(read(content), LABELS, 0)

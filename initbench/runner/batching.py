@@ -59,11 +59,11 @@ def program_key(config: ExperimentConfig) -> str:
 
 def merge_by_program(lots: Iterable[WorkItem]) -> list[WorkItem]:
     """One lot of each program."""
-    found: dict[str, WorkItem] = {}
+    items: dict[str, WorkItem] = {}
     for lot in lots:
-        same = found.setdefault(lot.program, replace(lot, missing=0))
-        found[lot.program] = replace(same, missing=same.missing + lot.missing, most=min(same.most, lot.most))
-    return list(found.values())
+        same = items.setdefault(lot.program, replace(lot, missing=0))
+        items[lot.program] = replace(same, missing=same.missing + lot.missing, most=min(same.most, lot.most))
+    return list(items.values())
 
 
 def max_cohort_size(config: ExperimentConfig, device: torch.device) -> int:

@@ -77,9 +77,9 @@ def estimated_memory_bytes(config: ExperimentConfig) -> float:
     Twice the outputs of a batch, for they are kept with their activations, or some of an evaluation's chunk.
     """
     work = forward_cost(config)
-    kept = 2 * config.train.batch_size * work.outputs
+    live_outputs = 2 * config.train.batch_size * work.outputs
     evaluated = LIVE_OUTPUTS * EVALUATION_CHUNK * work.outputs / work.layers
-    return 4.0 * (PARAMETER_COPIES * work.parameters + max(kept, evaluated))
+    return 4.0 * (PARAMETER_COPIES * work.parameters + max(live_outputs, evaluated))
 
 
 def total_updates(config: ExperimentConfig) -> int:

@@ -110,37 +110,37 @@ def _divides_scale_out(network: Network) -> bool:
     return norm_module(name) in _SCALE_FREE or name.startswith("Cosine")
 
 
-def layer_measurement(layers: Sequence[dict[str, Any]], place: int) -> Measurement:
+def layer_measurement(layers: Sequence[dict[str, Any]], index: int) -> Measurement:
     """The statistics of one layer of a net, as probed."""
-    own = layers[place]
-    act = own["act"] or {}
-    found: Measurement = {
-        "q": own["pre"]["q"],
+    layer = layers[index]
+    act = layer["act"] or {}
+    measurement: Measurement = {
+        "q": layer["pre"]["q"],
         "act_mean": act.get("mean"),
         "act_std": act.get("std"),
         "zero_fraction": act.get("zero_fraction"),
         "saturated_fraction": act.get("saturated_fraction"),
         "grad_ratio": None,
     }
-    if place + 1 < len(layers):
-        here, above = own["grad"]["pre_q"], layers[place + 1]["grad"]["pre_q"]
-        found["grad_ratio"] = here / above if here is not None and above else None
-    return {name: value if value is None or math.isfinite(value) else None for name, value in found.items()}
+    if index + 1 < len(layers):
+        at_layer, above_layer = layer["grad"]["pre_q"], layers[index + 1]["grad"]["pre_q"]
+        measurement["grad_ratio"] = at_layer / above_layer if at_layer is not None and above_layer else None
+    return {
+        name: value if value is None or math.isfinite(value) else None for name, value in measurement.items()
+    }
 
 
-def findings(shown: Sequence[NetMeasurement], situation: DiagnosisContext) -> list[tuple[Finding, int]]:
+def findings(nets: Sequence[NetMeasurement], situation: DiagnosisContext) -> list[tuple[Finding, int]]:
     """Return what is wrong with nets as probed: each kind once, as the first net shows it, with its count."""
     first: dict[str, int] = {}
     counts: Counter[str] = Counter()
-    for place, net in enumerate(shown):
+    for index, net in enumerate(nets):
         codes = [finding.code for finding in _diagnosed(net, None)]
         counts.update(codes)
         for code in codes:
-            first.setdefault(code, place)
-    spoken = {
-        place: {f.code: f for f in _diagnosed(shown[place], situation)} for place in set(first.values())
-    }
-    return [(spoken[place][code], counts[code]) for code, place in first.items()]
+            first.setdefault(code, index)
+    spoken = {index: {f.code: f for f in _diagnosed(nets[index], situation)} for index in set(first.values())}
+    return [(spoken[index][code], counts[code]) for code, index in first.items()]
 
 
 def _diagnosed(net: NetMeasurement, situation: DiagnosisContext | None) -> list[Finding]:
@@ -149,19 +149,21 @@ def _diagnosed(net: NetMeasurement, situation: DiagnosisContext | None) -> list[
 
 
 def signal_note(
-    expected: TheoryPrediction, found: Sequence[tuple[Finding, int]], situation: DiagnosisContext
+    expected: TheoryPrediction,
+    findings_with_counts: Sequence[tuple[Finding, int]],
+    situation: DiagnosisContext,
 ) -> str | None:
     """What theory says of q over the hidden layers, unless a finding says it."""
-    if any(finding.code in ("vanishing_forward", "exploding_forward") for finding, _ in found):
+    if any(finding.code in ("vanishing_forward", "exploding_forward") for finding, _ in findings_with_counts):
         return None
     return drift_note(wide_q(expected), situation)
 
 
 def wide_q(expected: TheoryPrediction) -> list[float]:
     """Return what theory says of q in the hidden layers of wide nets, as far as it says anything."""
-    return [one.wide_q for one in expected.layers[:-1] if one.wide_q is not None]
+    return [layer.wide_q for layer in expected.layers[:-1] if layer.wide_q is not None]
 
 
-def mean_first_q(shown: Sequence[NetMeasurement]) -> float:
+def mean_first_q(nets: Sequence[NetMeasurement]) -> float:
     """Mean over the nets of the first layer's E[h²]."""
-    return math.fsum(net.layers[0]["pre"]["q"] for net in shown) / len(shown)
+    return math.fsum(net.layers[0]["pre"]["q"] for net in nets) / len(nets)

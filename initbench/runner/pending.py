@@ -37,8 +37,8 @@ class RunLimits:
 
     def needs_run(self, status: str | None) -> bool:
         """Whether a run of this status is begun, or gone on with."""
-        left = (*COMPLETE, "failed") if self.keep_failed else COMPLETE
-        return status not in left and not self.restarts(status)
+        final_statuses = (*COMPLETE, "failed") if self.keep_failed else COMPLETE
+        return status not in final_statuses and not self.restarts(status)
 
     def will_run(self, status: str | None) -> bool:
         """Whether a run of this status is trained at all."""
@@ -86,8 +86,8 @@ class PendingExperiment:
         return self._ready
 
     @ready.setter
-    def ready(self, found: Preflight) -> None:
-        self._ready = found
+    def ready(self, checked: Preflight) -> None:
+        self._ready = checked
 
     @property
     def outcome(self) -> ExperimentOutcome:
@@ -144,10 +144,10 @@ class RunBatch:
     @property
     def seeds_by_experiment(self) -> dict[PendingExperiment, tuple[int, ...]]:
         """Seeds, by experiment."""
-        found: dict[PendingExperiment, list[int]] = {}
+        by_experiment: dict[PendingExperiment, list[int]] = {}
         for run in self.runs:
-            found.setdefault(run.of, []).append(run.seed)
-        return {of: tuple(seeds) for of, seeds in found.items()}
+            by_experiment.setdefault(run.of, []).append(run.seed)
+        return {of: tuple(seeds) for of, seeds in by_experiment.items()}
 
     @property
     def max_size(self) -> int:

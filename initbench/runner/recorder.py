@@ -68,10 +68,10 @@ class Recorder:
     @property
     def resumptions(self) -> tuple[Resumption, ...]:
         """Where each run goes on; empty when they begin. Raises StoreError where they differ."""
-        found = [writer.resumption for writer in self._writers.values()]
-        if len({None if resumption is None else resumption.step for resumption in found}) > 1:
+        resumptions = [writer.resumption for writer in self._writers.values()]
+        if len({None if resumption is None else resumption.step for resumption in resumptions}) > 1:
             raise StoreError("another process went on with some of these runs meanwhile; start again")
-        return tuple(resumption for resumption in found if resumption is not None)
+        return tuple(resumption for resumption in resumptions if resumption is not None)
 
     def handle(self, report: str, arguments: tuple[Any, ...]) -> None:
         """Take a report: one of the methods of `job.Sink`."""

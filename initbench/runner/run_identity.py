@@ -44,8 +44,8 @@ class Identity:
 
     def run_id(self, name: str, seed: int) -> str:
         """`name-s<seed>-<digest>`."""
-        own = {"seed": seed} if self.weights is None else {"seed": seed, "weights": self.weights}
-        return f"{name}-s{seed}-{_digest({**self.parts, **own})}"
+        run_keys = {"seed": seed} if self.weights is None else {"seed": seed, "weights": self.weights}
+        return f"{name}-s{seed}-{_digest({**self.parts, **run_keys})}"
 
 
 def experiment_identity(
@@ -55,10 +55,10 @@ def experiment_identity(
     origin: WeightSource | None = None,
 ) -> Identity:
     """The identity of an experiment on the data set that was found for it, and of weights found elsewhere."""
-    taken = {} if origin is None else {"origin": origin.kind}
+    origin_keys = {} if origin is None else {"origin": origin.kind}
     return Identity(
         {
-            **taken,
+            **origin_keys,
             "config": config.identity_keys(),
             "data": {"name": resolved.located.name, "fingerprint": resolved.located.fingerprint},
             "device": device.type,
@@ -77,8 +77,8 @@ def training_mode(config: ExperimentConfig, device: torch.device) -> Mode:
         return "vmap"
     if config.train.precision != "fp32":  # bf16 products are rounded as the stack's size has them laid out
         return "single"
-    own = options_of(config.init.scheme)
-    sizes = [config.train.batch_size, EVALUATION_CHUNK, own.batch_size if own else None]
+    autoencoder = options_of(config.init.scheme)
+    sizes = [config.train.batch_size, EVALUATION_CHUNK, autoencoder.batch_size if autoencoder else None]
     form = form_of(config.data) or MIN_SAMPLE_SHAPE
     ends = math.prod(form.shape), form.classes
     mode = FAMILIES[config.model.family].mode

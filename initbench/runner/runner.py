@@ -76,25 +76,25 @@ class Runner:
         what is under way is then marked interrupted. Any other exception of a training is stored with the
         runs it ended and told in `Execution.errors`.
         """
-        found: dict[int, ExperimentOutcome] = {}
+        outcomes: dict[int, ExperimentOutcome] = {}
         for wave in dependency_waves(configs):
             if self._stopped:
-                found |= {i: ExperimentOutcome(configs[i], ()) for i in wave}
+                outcomes |= {i: ExperimentOutcome(configs[i], ()) for i in wave}
                 continue
             undertakings = [self._prepare(configs[i]) for i in wave]
-            self._train_wave([one for one in undertakings if one.seeds])
-            found |= {i: one.outcome for i, one in zip(wave, undertakings, strict=True)}
-        return [found[i] for i in range(len(configs))]
+            self._train_wave([pending for pending in undertakings if pending.seeds])
+            outcomes |= {i: pending.outcome for i, pending in zip(wave, undertakings, strict=True)}
+        return [outcomes[i] for i in range(len(configs))]
 
     def _prepare(self, config: ExperimentConfig) -> PendingExperiment:
-        found = PendingExperiment(plan(config, self._workplace), self._workplace.store, self._budget)
+        pending = PendingExperiment(plan(config, self._workplace), self._workplace.store, self._budget)
         if self._left is not None:
-            found.limit_runs(self._left)
-            self._left -= len(found.seeds)
-        if not found.seeds:
-            self._observer.planned(config, 0, found.stored, None)
-        found.most = max_cohort_size(config, self._workplace.device)
-        return found
+            pending.limit_runs(self._left)
+            self._left -= len(pending.seeds)
+        if not pending.seeds:
+            self._observer.planned(config, 0, pending.stored, None)
+        pending.most = max_cohort_size(config, self._workplace.device)
+        return pending
 
     def _train_wave(self, undertakings: Sequence[PendingExperiment]) -> None:
         if not undertakings:
@@ -124,55 +124,55 @@ class Runner:
 
     def _choose_executor(self, undertakings: Sequence[PendingExperiment]) -> tuple[str, int]:
         """Which is to train, and with how many workers."""
-        place = self._workplace
-        if place.device.type == "cuda":
-            return place.executor or "cuda", place.workers or torch.cuda.device_count()
-        if place.executor is not None:
-            return place.executor, place.workers or (
-                1 if place.executor == "inprocess" else available_cores()
+        context = self._workplace
+        if context.device.type == "cuda":
+            return context.executor or "cuda", context.workers or torch.cuda.device_count()
+        if context.executor is not None:
+            return context.executor, context.workers or (
+                1 if context.executor == "inprocess" else available_cores()
             )
-        workers = place.workers or self._choose_worker_count(undertakings)
-        return ("inprocess" if workers == 1 and place.worker_bytes is None else "local"), workers
+        workers = context.workers or self._choose_worker_count(undertakings)
+        return ("inprocess" if workers == 1 and context.worker_bytes is None else "local"), workers
 
     def _worker_pool(self, name: str) -> WorkerPool:
         """That executor's, which is kept for what comes later."""
         if name not in self._crews:
-            place = self._workplace
-            workers = place.workers or (
-                available_cores() if place.device.type == "cpu" else torch.cuda.device_count()
+            context = self._workplace
+            workers = context.workers or (
+                available_cores() if context.device.type == "cpu" else torch.cuda.device_count()
             )
             self._crews[name] = EXECUTORS[name].start(
                 WorkerPoolOptions(
-                    device=place.device,
+                    device=context.device,
                     workers=workers,
                     datasets=self._datasets,
-                    memory=place.worker_bytes,
+                    memory=context.worker_bytes,
                 )
             )
         return self._crews[name]
 
     def _choose_worker_count(self, undertakings: Sequence[PendingExperiment]) -> int:
         """By the time of an update of the costliest; the others are reckoned from their costs."""
-        most = max(undertakings, key=lambda one: training_cost(one.config))
-        together = sum(len(one.seeds) for one in undertakings if one.program == most.program)
+        most = max(undertakings, key=lambda pending: training_cost(pending.config))
+        together = sum(len(pending.seeds) for pending in undertakings if pending.program == most.program)
         data, mode = self._prepared_data(most), training_mode(most.config, self._workplace.device)
         steps = _steps_per_run(most.config, data)
         try:
-            made = steps + measurement_cost(most.config, data, steps)
-            seconds = made * time_one_update(most.config, data, mode, together)
+            updates = steps + measurement_cost(most.config, data, steps)
+            seconds = updates * time_one_update(most.config, data, mode, together)
         except InitbenchError:
             raise
         except Exception:  # what fails here fails in training too, where it is stored with the runs
             return 1
         shares = [
-            training_cost(one.config) / training_cost(most.config) * _remaining_work(one, steps)
-            for one in undertakings
+            training_cost(pending.config) / training_cost(most.config) * _remaining_work(pending, steps)
+            for pending in undertakings
         ]
-        runs = sum(len(one.seeds) for one in undertakings)
+        runs = sum(len(pending.seeds) for pending in undertakings)
         return optimal_worker_count(seconds * sum(shares), runs, mode, started="local" in self._crews)
 
-    def _prepared_data(self, one: PendingExperiment) -> PreparedData:
-        return self._datasets.of(one.plan.resolved, one.config.data, self._workplace.device)
+    def _prepared_data(self, pending: PendingExperiment) -> PreparedData:
+        return self._datasets.of(pending.plan.resolved, pending.config.data, self._workplace.device)
 
     def _start_batch(
         self, group: RunBatch, number: int, device: str, threads: int
@@ -180,13 +180,15 @@ class Runner:
         first = next(iter(group.seeds_by_experiment))
         mode = training_mode(first.config, self._workplace.device)
         threads = threads if mode == "vmap" else 1
-        found = {of: of.ready or self._preflight(of) for of in group.seeds_by_experiment}
+        preflights = {of: of.ready or self._preflight(of) for of in group.seeds_by_experiment}
         claims = [
             RunClaim(
                 run.of.config,
                 run.seed,
                 run.run_id,
-                found[run.of].initial_record(run.seed, run.of.plan.identities[run.seed], threads, device),
+                preflights[run.of].initial_record(
+                    run.seed, run.of.plan.identities[run.seed], threads, device
+                ),
             )
             for run in group.runs
         ]
@@ -198,7 +200,7 @@ class Runner:
             raise
         task = WorkerTask(
             number=number,
-            runs=tuple((found[run.of].record["config"], run.seed) for run in group.runs),
+            runs=tuple((preflights[run.of].record["config"], run.seed) for run in group.runs),
             resolved=first.plan.resolved,
             device=device,
             mode=mode,
@@ -210,9 +212,9 @@ class Runner:
         return task, recorder
 
     def _preflight(self, of: PendingExperiment) -> Preflight:
-        of.ready = found = preflight(of.plan, of.seeds, self._prepared_data(of), self._environment)
-        self._observer.planned(of.config, len(of.seeds), of.stored, found.steps)
-        return found
+        of.ready = checked = preflight(of.plan, of.seeds, self._prepared_data(of), self._environment)
+        self._observer.planned(of.config, len(of.seeds), of.stored, checked.steps)
+        return checked
 
     @cached_property
     def _environment(self) -> Record:
@@ -221,12 +223,12 @@ class Runner:
 
 def dependency_waves(configs: Sequence[ExperimentConfig]) -> Iterator[list[int]]:
     """Positions of experiments that can be trained together: what others start from comes before them."""
-    left = list(range(len(configs)))
-    while left:
-        names = {configs[i].name for i in left}
-        wave = [i for i in left if dependency_in(configs[i], names) is None] or left
+    remaining = list(range(len(configs)))
+    while remaining:
+        names = {configs[i].name for i in remaining}
+        wave = [i for i in remaining if dependency_in(configs[i], names) is None] or remaining
         yield wave
-        left = [i for i in left if i not in set(wave)]
+        remaining = [i for i in remaining if i not in set(wave)]
 
 
 def dependency_in(config: ExperimentConfig, names: set[str]) -> str | None:
@@ -241,12 +243,14 @@ def dependency_in(config: ExperimentConfig, names: set[str]) -> str | None:
 def _make_batches(undertakings: Sequence[PendingExperiment], workers: int) -> list[RunBatch]:
     """All runs in groups, the longest first; experiments of one program share them."""
     stacks: dict[str, list[PendingExperiment]] = {}
-    for one in undertakings:
-        stacks.setdefault(one.program, []).append(one)
-    chosen = choose_cohort_sizes(merge_by_program(one.work_item for one in undertakings), workers)
+    for pending in undertakings:
+        stacks.setdefault(pending.program, []).append(pending)
+    cohort_sizes = choose_cohort_sizes(
+        merge_by_program(pending.work_item for pending in undertakings), workers
+    )
     groups = [
         group
-        for stack, size in zip(stacks.values(), chosen, strict=True)
+        for stack, size in zip(stacks.values(), cohort_sizes, strict=True)
         for group in _batches_of_program(stack, size)
     ]
     count_open_batches(groups)
@@ -254,8 +258,8 @@ def _make_batches(undertakings: Sequence[PendingExperiment], workers: int) -> li
 
 
 def _batches_of_program(stack: Sequence[PendingExperiment], size: int) -> Iterator[RunBatch]:
-    missing = [Run(one, seed) for one in stack for seed in one.missing]
-    anew = [Run(one, seed) for one in stack for seed in one.anew]
+    missing = [Run(pending, seed) for pending in stack for seed in pending.missing]
+    anew = [Run(pending, seed) for pending in stack for seed in pending.anew]
     for runs in group_by_step(missing, lambda run: run.of.steps[run.seed], size):
         yield RunBatch(runs, anew=False)
     for runs in group_by_step(anew, lambda _run: 0, size):
@@ -266,8 +270,8 @@ def _steps_per_run(config: ExperimentConfig, data: PreparedData) -> int:
     return total_steps(config.train, len(data.train) // max(1, min(config.train.batch_size, len(data.train))))
 
 
-def _remaining_work(one: PendingExperiment, steps: int) -> float:
+def _remaining_work(pending: PendingExperiment, steps: int) -> float:
     """Of the work of one run, how often there is as much to be done of an experiment."""
-    before = equivalent_updates(one.config) / steps
-    made = [max(0, one.steps.get(seed, 0)) for seed in one.seeds]
-    return sum(max(0.0, 1.0 - step / steps) + (0.0 if step else before) for step in made)
+    steps_before_training = equivalent_updates(pending.config) / steps
+    steps_done = [max(0, pending.steps.get(seed, 0)) for seed in pending.seeds]
+    return sum(max(0.0, 1.0 - step / steps) + (0.0 if step else steps_before_training) for step in steps_done)

@@ -110,26 +110,26 @@ class Scheduler:
 
     def _split_in_half(self, group: RunBatch, recorder: Recorder, *, smaller: bool) -> None:
         """Have what is left of a group trained by half as many at a time, from where it was; next of all."""
-        left = self._interrupt(group, recorder)
-        size = -(-len(left) // 2)
+        open_runs = self._interrupt(group, recorder)
+        size = -(-len(open_runs) // 2)
         if smaller:
             for of in group.seeds_by_experiment:
                 of.most = min(of.most, size)
-        self._put_back(group, left, size)
+        self._put_back(group, open_runs, size)
 
     def _split_by_experiment(self, group: RunBatch, recorder: Recorder) -> None:
         """Have what is left of each experiment trained by itself."""
-        left = self._interrupt(group, recorder)
+        open_runs = self._interrupt(group, recorder)
         groups = [
-            replace(group, runs=tuple(run for run in left if run.of is of))
+            replace(group, runs=tuple(run for run in open_runs if run.of is of))
             for of in group.seeds_by_experiment
         ]
         self._replace_batch(group, [part for part in groups if part.runs])
 
     def _interrupt(self, group: RunBatch, recorder: Recorder) -> tuple[Run, ...]:
-        left = tuple(group.runs[position] for position in recorder.open_runs)
+        open_runs = tuple(group.runs[position] for position in recorder.open_runs)
         recorder.interrupt()
-        return left
+        return open_runs
 
     def _put_back(self, group: RunBatch, runs: Iterable[Run], size: int) -> None:
         def step_of(run: Run) -> int:

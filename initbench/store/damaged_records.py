@@ -55,9 +55,9 @@ def damaged_record(run_id: str, directory: Path) -> Record | None:
 def with_identity(run_id: str, record: Record) -> Record:
     """A damaged record with its run's id, and with experiment and seed as the id says them if it does not."""
     called = experiment_and_seed(run_id)
-    known = {} if called is None else {"experiment": called[0], "seed": called[1]}
-    kept = {key: value for key, value in known.items() if type(record.get(key)) is not type(value)}
-    return {**record, **({} if isinstance(record.get("run_id"), str) else {"run_id": run_id}), **kept}
+    identity = {} if called is None else {"experiment": called[0], "seed": called[1]}
+    missing = {key: value for key, value in identity.items() if type(record.get(key)) is not type(value)}
+    return {**record, **({} if isinstance(record.get("run_id"), str) else {"run_id": run_id}), **missing}
 
 
 def experiment_and_seed(run_id: str) -> tuple[str, int] | None:

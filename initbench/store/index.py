@@ -107,9 +107,9 @@ class Index:
                 return
             try:
                 self._tidy()
-                kept = {run_id: entry for run_id, entry in self.entries().items() if run_id not in dropped}
-                kept |= {entry.run_id: entry for entry in added}
-                write_atomic(self.path, b"".join([self._header, *map(_pack_entry, kept.values())]))
+                entries = {run_id: entry for run_id, entry in self.entries().items() if run_id not in dropped}
+                entries |= {entry.run_id: entry for entry in added}
+                write_atomic(self.path, b"".join([self._header, *map(_pack_entry, entries.values())]))
             finally:
                 lock.release()
 
@@ -139,9 +139,9 @@ def fingerprint_of(root: Path, run_id: str) -> RunFingerprint | None:
         return None
     looks = [first, *(_stat_or_none(f"{directory}/{name}") for name in _FILES)]
     there = [look for look in looks if look is not None]
-    seen = [look and (look.st_ino, look.st_size, look.st_mtime_ns, look.st_ctime_ns) for look in looks]
+    stats = [look and (look.st_ino, look.st_size, look.st_mtime_ns, look.st_ctime_ns) for look in looks]
     newest = max(max(look.st_mtime_ns, look.st_ctime_ns) for look in there)
-    return RunFingerprint(hashlib.blake2b(repr(seen).encode(), digest_size=12).hexdigest(), newest)
+    return RunFingerprint(hashlib.blake2b(repr(stats).encode(), digest_size=12).hexdigest(), newest)
 
 
 def _stat_or_none(path: str) -> os.stat_result | None:

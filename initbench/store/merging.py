@@ -78,9 +78,9 @@ def merge(sources: Sequence[Path], into: Path) -> MergeResult:
             hint = "merge the directory it is in" if run.is_nested else "rename it to that"
             merged.left[str(run.directory)] = f"holds the run {run.run_id}: {hint}"
     with wrap_os_errors(f"merge into {into}"):
-        chosen = _choose_runs(sources, into, merged)
-        for run_id, found in chosen.items():
-            (merged.copied if _copy_run(found, RunPaths(into, run_id)) else merged.same).append(run_id)
+        runs = _choose_runs(sources, into, merged)
+        for run_id, source_run in runs.items():
+            (merged.copied if _copy_run(source_run, RunPaths(into, run_id)) else merged.same).append(run_id)
         for source in sources:
             for name in sweep_index.sweep_names(source):
                 sweep_index.add_points(into, name, sweep_index.read_points(source, name))
@@ -110,23 +110,23 @@ def _check_source(source: Path, into: Path) -> None:
 
 def _choose_runs(sources: Sequence[Path], into: Path, merged: MergeResult) -> dict[str, _SourceRun]:
     """One directory for each run to copy. Raises StoreError with everything that speaks against it."""
-    chosen: dict[str, _SourceRun] = {}
+    runs: dict[str, _SourceRun] = {}
     problems: list[str] = []
     for source in sources:
-        for run_id, found in _candidates(source, merged, problems):
-            other = chosen.get(run_id)
-            if other is None or (found.is_complete and not other.is_complete):
-                chosen[run_id] = found
-            elif found.is_complete:
-                problems += _conflicts(run_id, other.store, found.store)
+        for run_id, source_run in _candidates(source, merged, problems):
+            other = runs.get(run_id)
+            if other is None or (source_run.is_complete and not other.is_complete):
+                runs[run_id] = source_run
+            elif source_run.is_complete:
+                problems += _conflicts(run_id, other.store, source_run.store)
     target = Store(into)
-    for run_id, found in chosen.items():
+    for run_id, source_run in runs.items():
         merged.left.pop(run_id, None)
-        if found.is_complete and target.status(run_id) in COMPLETE:
-            problems += _conflicts(run_id, target, found.store)
+        if source_run.is_complete and target.status(run_id) in COMPLETE:
+            problems += _conflicts(run_id, target, source_run.store)
     if problems:
         raise StoreError("\n".join([*problems, "nothing was merged"]))
-    return chosen
+    return runs
 
 
 def _candidates(source: Path, merged: MergeResult, problems: list[str]) -> Iterator[tuple[str, _SourceRun]]:
@@ -146,16 +146,16 @@ def _candidates(source: Path, merged: MergeResult, problems: list[str]) -> Itera
         yield run_id, _SourceRun(store, run_id, status in COMPLETE)
 
 
-def _conflicts(run_id: str, one: Store, other: Store) -> Iterator[str]:
+def _conflicts(run_id: str, store: Store, other: Store) -> Iterator[str]:
     """In what two results of one run differ, in a sentence, if they do."""
-    first, second = one.read_stable(run_id, _stored_result), other.read_stable(run_id, _stored_result)
+    first, second = store.read_stable(run_id, _stored_result), other.read_stable(run_id, _stored_result)
     if first is None or second is None:  # removed meanwhile
         return
     names = [name for name in RESULT_FILES if first[0].get(name) != second[0].get(name)]
     names += [f"run.json: {key}" for key in RESULT_KEYS if first[1].get(key) != second[1].get(key)]
     if names:
-        told = f"run {run_id} has two results, in {one.root} and in {other.root}"
-        yield f"{told}: {', '.join(names)} differ"
+        prefix = f"run {run_id} has two results, in {store.root} and in {other.root}"
+        yield f"{prefix}: {', '.join(names)} differ"
 
 
 def _stored_result(directory: Path) -> tuple[dict[str, str], Record] | None:
@@ -166,21 +166,23 @@ def _stored_result(directory: Path) -> tuple[dict[str, str], Record] | None:
         return None
 
 
-def _copy_run(found: _SourceRun, places: RunPaths) -> bool:
+def _copy_run(source_run: _SourceRun, places: RunPaths) -> bool:
     """Copy one run, unless what is there is as good; whether it was copied."""
     places.root.mkdir(parents=True, exist_ok=True)
     with structure_lock(places.root):
         directory_swap.recover_run(places)
-        if is_complete(places.live) or (places.live.exists() and not found.is_complete):
+        if is_complete(places.live) or (places.live.exists() and not source_run.is_complete):
             return False
         if places.live.exists() and not is_deletable(places.live):
             raise StoreError(f"{places.live} holds something other than a run; move it away first")
         if is_locked(places.live / LOCK):
             raise run_locked_error(places.run_id, places.live)
-        if found.store.read_stable(found.run_id, partial(_copy_files, places)) is None:
+        if source_run.store.read_stable(source_run.run_id, partial(_copy_files, places)) is None:
             return False
-        if found.is_complete and (problems := list(manifest_differences(places.rerun, hashes=True))):
-            raise StoreError(f"{found.store.root / found.run_id} changed while it was copied: {problems[0]}")
+        if source_run.is_complete and (problems := list(manifest_differences(places.rerun, hashes=True))):
+            raise StoreError(
+                f"{source_run.store.root / source_run.run_id} changed while it was copied: {problems[0]}"
+            )
         directory_swap.promote_rerun(places)
     return True
 

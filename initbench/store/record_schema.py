@@ -31,11 +31,11 @@ def is_mapping(**keys: Check) -> Check:
                 continue
             if inner is _is_share and type(number := value.get(key)) is float and 0.0 <= number <= 1.0:
                 continue
-            place = f"{path}.{key}" if path else key
+            position = f"{path}.{key}" if path else key
             if key in value:
-                yield from inner(value[key], place)
+                yield from inner(value[key], position)
             else:
-                yield f"{place} is missing"
+                yield f"{position} is missing"
 
     return check
 
@@ -140,17 +140,17 @@ def is_nonempty_list(item: Check) -> Check:
     return check
 
 
-def satisfies_both(one: Check, other: Check) -> Check:
+def satisfies_both(first: Check, second: Check) -> Check:
     """What satisfies two checks."""
 
     def check(value: Any, path: str) -> Iterator[str]:
         """What is wrong by the one or, where nothing is, by the other."""
         wrong = False
-        for problem in one(value, path):
+        for problem in first(value, path):
             wrong = True
             yield problem
         if not wrong:
-            yield from other(value, path)
+            yield from second(value, path)
 
     return check
 

@@ -153,8 +153,8 @@ def record_with_live_status(directory: Path) -> Record | None:
         if is_locked(directory / LOCK):
             break
         # It may have come to its end between the two looks, which only looking again can tell.
-        before, record = record, read_record(directory)
-        if record == before and problem == _incompleteness(record, directory):
+        earlier, record = record, read_record(directory)
+        if record == earlier and problem == _incompleteness(record, directory):
             return {**record, "status": "crashed", **({"final": None, "error": problem} if problem else {})}
     return None if record is None else {**record, "status": "running"}
 

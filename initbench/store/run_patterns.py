@@ -19,8 +19,8 @@ def matching_run_ids(pattern: str, experiments: Mapping[str, str], root: Path) -
     if pattern in experiments:
         return [pattern]
     for accepts in (_is_named, _is_globbed):
-        if found := [run_id for run_id, name in experiments.items() if accepts(pattern, run_id, name)]:
-            return found
+        if run_ids := [run_id for run_id, name in experiments.items() if accepts(pattern, run_id, name)]:
+            return run_ids
     begun = [run_id for run_id in experiments if pattern and run_id.startswith(pattern)]
     if len(begun) > 1:
         more = ", …" if len(begun) > _MAX_LISTED else ""

@@ -44,16 +44,16 @@ def read_stable_directory(places: RunPaths, look: Callable[[Path], T | None]) ->
     while absences < _MAX_ABSENCES:
         previous_root, root = root, directory_identity(places.root)
         directory = places.locate()
-        with _pinned(directory) as before:
-            if directory is None or before is None:
+        with _pinned(directory) as identity:
+            if directory is None or identity is None:
                 absences = absences + 1 if root == previous_root else 1
                 continue
             absences, looks = 0, looks + 1
             result, error = _attempt(look, directory)
             after = directory_identity(directory)
-        if after is None or after[:2] != before[:2]:
+        if after is None or after[:2] != identity[:2]:
             continue
-        is_restless = after != before or (isinstance(error, OSError) and error.errno == errno.ESTALE)
+        is_restless = after != identity or (isinstance(error, OSError) and error.errno == errno.ESTALE)
         if is_restless and (looks < _MAX_RESTLESS_READS or time.monotonic() < end):
             continue
         if error is not None:

@@ -111,14 +111,14 @@ class Store:
         with wrap_os_errors(f"read run {run_id}"):
             return self.read_stable(run_id, lambda directory: _read_or_mark_damaged(run_id, directory))
 
-    def find(self, patterns: Sequence[str], known: Mapping[str, Record] | None = None) -> list[str]:
+    def find(self, patterns: Sequence[str], indexed: Mapping[str, Record] | None = None) -> list[str]:
         """The runs that any of `patterns` names: ids, unique beginnings of ids, experiments, sweeps, globs.
 
         All runs when there are no patterns; in the order of `records`. `known`: records of runs, as far as
         run_id, created and experiment, that need not be read again. Raises UsageError for a pattern
         that matches nothing (with the nearest name) or begins more than one id.
         """
-        records = self._records(known or {})
+        records = self._records(indexed or {})
         experiments = {record["run_id"]: str(record.get("experiment", "")) for record in records}
         if not patterns:
             return list(experiments)
@@ -223,10 +223,10 @@ class Store:
     def _resume(self, places: RunPaths, record: Mapping[str, Any]) -> tuple[RunWriter | None, str | None]:
         if is_complete(places.live) or is_locked(places.rerun / LOCK) or is_locked(places.live / LOCK):
             return None, None
-        before = read_record(places.live)
-        if before is None or before.get("run_id") != places.run_id:
+        earlier = read_record(places.live)
+        if earlier is None or earlier.get("run_id") != places.run_id:
             return None, None
-        return resume_run(places, record, created=before.get("created"))
+        return resume_run(places, record, created=earlier.get("created"))
 
     def _new_attempt_dir(self, places: RunPaths, rerun: bool) -> Path:
         """The directory to make for a new attempt."""
@@ -238,22 +238,22 @@ class Store:
             raise StoreError(f"run {places.run_id} is finished already")
         return places.live
 
-    def _records(self, known: Mapping[str, Record]) -> list[Record]:
+    def _records(self, indexed: Mapping[str, Record]) -> list[Record]:
         with wrap_os_errors(f"read the runs in {self.root}"):
-            looks = (known.get(run_id) or self._live_record_of(run_id) for run_id in self._run_ids())
-            found = [record for record in looks if record]
-        return sorted(found, key=lambda record: (str(record.get("created")), record["run_id"]))
+            looks = (indexed.get(run_id) or self._live_record_of(run_id) for run_id in self._run_ids())
+            records = [record for record in looks if record]
+        return sorted(records, key=lambda record: (str(record.get("created")), record["run_id"]))
 
     def _run_ids(self) -> set[str]:
         """The runs that may be there: a listing may lack one that was renamed, and is then made again."""
         names: set[str] = set()
         for _ in range(_MAX_LISTINGS):
-            before = directory_identity(self.root)
+            identity = directory_identity(self.root)
             try:
                 names |= {entry.name for entry in self.root.iterdir()}
             except FileNotFoundError:
                 return set()
-            if directory_identity(self.root) == before:
+            if directory_identity(self.root) == identity:
                 break
         hidden = (hidden_run_id(name) for name in names)
         return {name for name in names if is_run_id(name)} | {run_id for run_id in hidden if run_id}

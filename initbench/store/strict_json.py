@@ -105,7 +105,7 @@ def _is_deep(value: Any) -> bool:
         for item in level:
             inner = item.values() if type(item) is dict else item
             if not _NESTING.isdisjoint(map(type, inner)):  # most have none, and this sees it without a loop
-                below += [one for one in inner if type(one) in _NESTING]
+                below += [child for child in inner if type(child) in _NESTING]
         if not below:
             return False
         level = below

@@ -76,22 +76,22 @@ def sweep_names(root: Path) -> list[str]:
 def read_points(root: Path, name: str) -> Points:
     """The points of a sweep; raises UnknownNameError where there is none, StoreError where it is damaged."""
     path = root / FOLDER / f"{name}.json"
-    found = _read_file(path)
-    if found is None:
+    points = _read_file(path)
+    if points is None:
         from initbench.registry import unknown_name_message
 
-        known = sweep_names(root)
-        said = unknown_name_message("sweep", name, known) if known else f"no sweep has been run in {root}"
-        raise UnknownNameError(said)
-    return found
+        names = sweep_names(root)
+        message = unknown_name_message("sweep", name, names) if names else f"no sweep has been run in {root}"
+        raise UnknownNameError(message)
+    return points
 
 
 def run_ids_of(points: Mapping[str, Record], *, tuning: bool = True) -> set[str]:
     """The ids of all runs of a sweep; those of its tuning as well, unless told otherwise."""
-    found = {run_id for point in points.values() for run_id in point["runs"]}
+    run_ids = {run_id for point in points.values() for run_id in point["runs"]}
     if tuning:
-        found |= {run_id for point in points.values() for run_id in point["tuning_runs"]}
-    return found
+        run_ids |= {run_id for point in points.values() for run_id in point["tuning_runs"]}
+    return run_ids
 
 
 def add_points(root: Path, name: str, points: Mapping[str, Record]) -> None:
@@ -101,9 +101,12 @@ def add_points(root: Path, name: str, points: Mapping[str, Record]) -> None:
     with wrap_os_errors(f"write {path}"):
         folder.mkdir(parents=True, exist_ok=True)
         with _folder_lock(folder):
-            known = _read_file(path) or {}
-            every = {**known, **{label: _merge_point(known.get(label), new) for label, new in points.items()}}
-            if every != known:
+            points_before = _read_file(path) or {}
+            every = {
+                **points_before,
+                **{label: _merge_point(points_before.get(label), new) for label, new in points.items()},
+            }
+            if every != points_before:
                 document = {"schema": SCHEMA, "sweep": name, "points": every}
                 write_atomic(path, strict_json.dumps(document) + "\n")
 

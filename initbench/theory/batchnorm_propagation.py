@@ -78,13 +78,13 @@ def propagate_batch_norm(
             break
         walked.append(_moments(activation, drawn.sigma_w2 * variance, normed.eps, samples))
         variance = (1.0 - 1.0 / samples) * (walked[-1].mean["act2"] - walked[-1].different)
-    forward = [_forward(own, normed.layer) for own, normed in zip(walked, layers, strict=False)]
+    forward = [_forward(moments, normed.layer) for moments, normed in zip(walked, layers, strict=False)]
     if len(walked) < len(layers):
         return [*map(without_bands, forward), *(NOTHING for _ in range(len(layers) + 1 - len(walked)))]
     above = [*(normed.layer for normed in layers[1:]), head]
     norms: list[_Moments | None] = [*walked[1:], None]
-    for place, own in enumerate(walked):
-        forward[place]["grad_ratio"] = _ratio(own, above[place], norms[place], samples)
+    for index, moments in enumerate(walked):
+        forward[index]["grad_ratio"] = _ratio(moments, above[index], norms[index], samples)
     return [
         *map(without_bands, forward),
         without_bands({"q": head.law(walked[-1].mean["act2"]).second_moment}),
@@ -108,20 +108,20 @@ def _moments(activation: Nonlinearity, variance: float, eps: float, samples: int
     return _Moments(q, variance + eps, mean, different, lost)
 
 
-def _forward(own: _Moments, layer: TheoryLayer) -> dict[str, float]:
-    found = {
-        "q": own.q,
-        "act_mean": own.mean["act"],
-        "act_std": math.sqrt(max(0.0, own.mean["act2"] - own.mean["act"] ** 2)),
-        "zero_fraction": own.mean["zero"],
+def _forward(moments: _Moments, layer: TheoryLayer) -> dict[str, float]:
+    predicted = {
+        "q": moments.q,
+        "act_mean": moments.mean["act"],
+        "act_std": math.sqrt(max(0.0, moments.mean["act2"] - moments.mean["act"] ** 2)),
+        "zero_fraction": moments.mean["zero"],
     }
     if layer.activation is not None and layer.activation.flat_below is not None:
-        found["saturated_fraction"] = own.mean["flat"]
-    return found
+        predicted["saturated_fraction"] = moments.mean["flat"]
+    return predicted
 
 
-def _ratio(own: _Moments, following: TheoryLayer, norm: _Moments | None, samples: int) -> float:
-    through = following.fan_out / following.fan_in * following.sigma_w2 * own.mean["slope2"]
+def _ratio(moments: _Moments, following: TheoryLayer, norm: _Moments | None, samples: int) -> float:
+    through = following.fan_out / following.fan_in * following.sigma_w2 * moments.mean["slope2"]
     if norm is None:
         return through
     return through * (1.0 - norm.lost) / norm.variance * (1.0 + 2.0 * norm.q**2 / (samples - 1))

@@ -57,8 +57,8 @@ class MapLayer:
 
     def gathered(self, maps: Tensor) -> Tensor:
         """Sum over what each place sees: (B, H, W) → (B, ⌈H/stride⌉, ⌈W/stride⌉)."""
-        seen = conv2d(maps[:, None], self._window(maps), stride=self.stride, padding=self.kernel // 2)
-        return seen[:, 0]
+        sums = conv2d(maps[:, None], self._window(maps), stride=self.stride, padding=self.kernel // 2)
+        return sums[:, 0]
 
     def scattered(self, maps: Tensor, size: Sequence[int]) -> Tensor:
         """The adjoint of `gathered`, onto maps of `size` (B, H, W)."""
@@ -122,23 +122,23 @@ def propagate_maps(layers: Sequence[MapLayer], head: Head, energy: Tensor) -> li
     Layers past the point where float32 has lost the signal are predicted nothing, and then no layer's
     gradient.
     """
-    found, slopes, fields, tables = [], [], [], _Tables()
+    predicted, slopes, fields, tables = [], [], [], _Tables()
     for layer in layers:
         field = _field(layer, energy)
         if not Q_UNDERFLOW < field.second_moment < Q_OVERFLOW:
             break
         assert layer.layer.activation is not None
         means = tables.of(layer.layer.activation, field)
-        found.append(_predicted(field, means, layer.layer.activation))
+        predicted.append(_predicted(field, means, layer.layer.activation))
         energy = means["act2"]
         slopes.append(means["slope2"])
         fields.append(field)
-    if len(found) < len(layers):
-        return [*found, *(NOTHING for _ in range(len(layers) + 1 - len(found)))]
+    if len(predicted) < len(layers):
+        return [*predicted, *(NOTHING for _ in range(len(layers) + 1 - len(predicted)))]
     places = energy[0].numel()
-    for one, ratio in zip(found, _gradient_ratios(layers, head, fields, slopes), strict=True):
-        one.statistics["grad_ratio"] = PredictedStatistic(ratio)
-    return [*found, _of_head(head, float(energy.mean()), places)]
+    for prediction, ratio in zip(predicted, _gradient_ratios(layers, head, fields, slopes), strict=True):
+        prediction.statistics["grad_ratio"] = PredictedStatistic(ratio)
+    return [*predicted, _of_head(head, float(energy.mean()), places)]
 
 
 def _field(layer: MapLayer, energy: Tensor) -> _Field:
@@ -184,16 +184,16 @@ def _gradient_ratios(
     if not layers:
         return []
     top = head.layer
-    seen = slopes[-1][0].numel() ** 2 if head.averaged else 1
-    below = slopes[-1] * (top.sigma_w2 * top.units / (top.fan_in * seen))
+    positions = slopes[-1][0].numel() ** 2 if head.averaged else 1
+    below = slopes[-1] * (top.sigma_w2 * top.units / (top.fan_in * positions))
     ratios = [float(below.mean())]
-    for place in range(len(layers) - 1, 0, -1):
-        drawn, whole = layers[place].layer, float(below.mean())
+    for index in range(len(layers) - 1, 0, -1):
+        drawn, whole = layers[index].layer, float(below.mean())
         if whole <= 0.0:
             ratios.append(0.0)
             continue
-        delta = below / whole / fields[place].scale2
+        delta = below / whole / fields[index].scale2
         factor = drawn.sigma_w2 * drawn.units / drawn.fan_in
-        below = slopes[place - 1] * factor * layers[place].scattered(delta, slopes[place - 1].shape)
+        below = slopes[index - 1] * factor * layers[index].scattered(delta, slopes[index - 1].shape)
         ratios.append(float(below.mean()))
     return ratios[::-1]

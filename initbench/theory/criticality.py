@@ -36,9 +36,9 @@ def critical_point(moment: Callable[[float], float], slope: Callable[[float], fl
     def feasible(q: float) -> bool:
         if slope(q) <= 0.0:
             return False
-        found, step = point(q), 1e-3 * q
-        growth = found.sigma_w2 * (moment(q + step) - moment(q - step)) / (2.0 * step)
-        return found.sigma_b2 >= -_ROUNDING * q and growth <= 1.0 + _ROUNDING
+        candidate, step = point(q), 1e-3 * q
+        growth = candidate.sigma_w2 * (moment(q + step) - moment(q - step)) / (2.0 * step)
+        return candidate.sigma_b2 >= -_ROUNDING * q and growth <= 1.0 + _ROUNDING
 
     if feasible(1.0) and abs(point(1.0).sigma_b2) < _ROUNDING:
         return CriticalPoint(1.0 / slope(1.0), 0.0, 1.0)
@@ -50,8 +50,8 @@ def critical_point(moment: Callable[[float], float], slope: Callable[[float], fl
         raise ValueError("it has no stable q at which χ₁ = 1")
     if first == 0:
         return CriticalPoint(1.0 / slope(_TO_ZERO), 0.0, 0.0)
-    found = point(_edge(feasible, grid[first - 1], grid[first]))
-    return CriticalPoint(found.sigma_w2, max(0.0, found.sigma_b2), found.q)
+    solution = point(_edge(feasible, grid[first - 1], grid[first]))
+    return CriticalPoint(solution.sigma_w2, max(0.0, solution.sigma_b2), solution.q)
 
 
 def _edge(feasible: Callable[[float], bool], outside: float, inside: float) -> float:

@@ -47,14 +47,14 @@ def depth_scales(layers: Sequence[TheoryLayer], q: float) -> DepthScales:
     χ is taken at the fixed point or, where q* is 0, infinite or any, at the last hidden layer's own q. There
     are two hidden layers at least.
     """
-    found = fixed_point(layers[-2], start=_deep_q(layers, q))
+    state = fixed_point(layers[-2], start=_deep_q(layers, q))
     return DepthScales(
-        q_star=found.q_star,
-        chi_1=found.chi_1,
-        chi_parallel=found.chi_parallel,
-        depth_scale_q=found.depth_scale_q,
-        depth_scale_c=found.depth_scale_c,
-        depth_scale_gradient=gradient_scale(found.chi_1),
+        q_star=state.q_star,
+        chi_1=state.chi_1,
+        chi_parallel=state.chi_parallel,
+        depth_scale_q=state.depth_scale_q,
+        depth_scale_c=state.depth_scale_c,
+        depth_scale_gradient=gradient_scale(state.chi_1),
     )
 
 

@@ -111,8 +111,8 @@ def next_correlation(
     deviation = now.chance**0.5
     ends = [now.mean] if deviation == 0.0 else [now.mean - deviation, now.mean + deviation]
     differences = [difference(activation, law, c) for c in ends]
-    gap = sum(one.gap for one in differences) / len(ends)
-    slope = sum(one.slope_product for one in differences) / len(ends)
+    gap = sum(term.gap for term in differences) / len(ends)
+    slope = sum(term.slope_product for term in differences) / len(ends)
     passed = sigma_w2 * slope * law.variance / whole
     share = sigma_w2 * square / whole
     return Correlation(1.0 - sigma_w2 * gap / whole, passed**2 * now.chance + share**2 * drawn)

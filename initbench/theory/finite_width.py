@@ -39,8 +39,8 @@ class LayerStep:
 
     def variance(self, scatter: SelfAndCross, slope: float) -> float:
         """Var of a batch's mean of ψ, given Cov(ψ_a, ψ_b) and ∂E[ψ]/∂K."""
-        own, other = (s / self.layer.units + slope**2 * v for s, v in zip(scatter, self.v, strict=True))
-        return max(0.0, self.average((own, other)))
+        same, cross = (s / self.layer.units + slope**2 * v for s, v in zip(scatter, self.v, strict=True))
+        return max(0.0, self.average((same, cross)))
 
     def corrected_mean(self, name: str) -> float:
         """E[f] over nets: with what a shift and a scatter of K add to it."""
@@ -65,11 +65,11 @@ class LayerStep:
         assert self.following is not None
         factor = self.following.sigma_w2
         chi_parallel = factor * self.expected.slope["act2"]
-        own, other = (
+        same, cross = (
             chi_parallel**2 * old + factor**2 * drawn / self.layer.units
             for old, drawn in zip(self.v, self.covariances.between("act2", "act2"), strict=True)
         )
-        return own, other
+        return same, cross
 
     @property
     def shift_next(self) -> float:
@@ -83,10 +83,10 @@ def forward_statistics(step: LayerStep) -> dict[str, PredictedStatistic]:
     q = step.law.second_moment
     mean = q + step.shift
     sd = math.sqrt(step.variance(step.covariances.between("h2", "h2"), 1.0))
-    found = {"q": PredictedStatistic(mean, sd)}
+    predicted = {"q": PredictedStatistic(mean, sd)}
     if mean > 0.0:
-        found["log_q"] = PredictedStatistic(math.log(mean) - 0.5 * (sd / mean) ** 2, sd / mean)
-    return found if step.layer.activation is None else found | _of_activation(step)
+        predicted["log_q"] = PredictedStatistic(math.log(mean) - 0.5 * (sd / mean) ** 2, sd / mean)
+    return predicted if step.layer.activation is None else predicted | _of_activation(step)
 
 
 def _of_activation(step: LayerStep) -> dict[str, PredictedStatistic]:
@@ -101,23 +101,23 @@ def _of_activation(step: LayerStep) -> dict[str, PredictedStatistic]:
 
     scale = max(1.0, math.sqrt(step.expected.mean["act2"]))
 
-    found = {"act_mean": simple("act"), "zero_fraction": simple("zero")}
+    predicted = {"act_mean": simple("act"), "zero_fraction": simple("zero")}
     if activation.flat_below is not None:
-        found["saturated_fraction"] = simple("flat")
-    m, square = found["act_mean"].value, step.corrected_mean("act2")
+        predicted["saturated_fraction"] = simple("flat")
+    m, square = predicted["act_mean"].value, step.corrected_mean("act2")
     if square > m * m:  # by the delta method, with ψ = (φ² − 2mφ)/(2·std)
         std = math.sqrt(square - m * m)
         parts = zip(
             cov.between("act2", "act2"), cov.between("act", "act2"), cov.between("act", "act"), strict=True
         )
-        own, other = ((aa - 4 * m * am + 4 * m * m * mm) / (4 * std**2) for aa, am, mm in parts)
+        same, cross = ((aa - 4 * m * am + 4 * m * m * mm) / (4 * std**2) for aa, am, mm in parts)
         tilt = (slope["act2"] - 2 * m * slope["act"]) / (2 * std)
-        sd = math.sqrt(step.variance((own, other), tilt))
+        sd = math.sqrt(step.variance((same, cross), tilt))
         if step.wide:
-            found["act_std"] = PredictedStatistic(std, sd)
+            predicted["act_std"] = PredictedStatistic(std, sd)
         elif sd <= std / 2:  # beyond that the delta method says nothing
-            found["act_std"] = PredictedStatistic(std - sd**2 / (2 * std), sd)
-    return found
+            predicted["act_std"] = PredictedStatistic(std - sd**2 / (2 * std), sd)
+    return predicted
 
 
 class BackwardState(NamedTuple):
@@ -153,14 +153,14 @@ def gradient_ratio(step: LayerStep, above: BackwardState) -> tuple[PredictedStat
         return PredictedStatistic(0.0, 0.0), BackwardState(0.0, 0.0, 1.0)
     factor, square = following.sigma_w2, mean["slope2"] ** 2
     tilt, units = slope["slope2"] / mean["slope2"], step.layer.units
-    own = 3.0 * cov.same["slope2", "slope2"] / square - 1.0
+    slope_variance = 3.0 * cov.same["slope2", "slope2"] / square - 1.0
     other = (1.0 + 2.0 * above.correlation2) * cov.other["slope2", "slope2"] / square - 1.0
     together = cov.between("act2", "slope2")
     drawn = factor * (together[0] - together[1]) / (mean["slope2"] * units)
     passed = factor * slope["act2"] * above.tilt
     weighed = (tilt * passed * (step.v[0] - step.v[1]) + drawn * above.tilt) * (1.0 - 1.0 / step.samples)
-    seen = cov.same["act2", "slope2"] / (mean["act2"] * mean["slope2"] * units) * (above.aligned - 1.0)
-    through = step.corrected_mean("slope2") + mean["slope2"] * (weighed + seen)
+    shared_term = cov.same["act2", "slope2"] / (mean["act2"] * mean["slope2"] * units) * (above.aligned - 1.0)
+    through = step.corrected_mean("slope2") + mean["slope2"] * (weighed + shared_term)
     if step.wide:  # what finite width adds is not to be trusted, here or handed down
         through = mean["slope2"]
     value = following.fan_out / following.fan_in * factor * through
@@ -175,4 +175,4 @@ def gradient_ratio(step: LayerStep, above: BackwardState) -> tuple[PredictedStat
     )
     if step.wide:
         below = below._replace(tilt=0.0, aligned=1.0)
-    return PredictedStatistic(value, value * math.sqrt(step.variance((own, other), tilt))), below
+    return PredictedStatistic(value, value * math.sqrt(step.variance((slope_variance, other), tilt))), below

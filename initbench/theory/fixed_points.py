@@ -60,12 +60,12 @@ def iterate_to_fixed_point(layer: TheoryLayer, *, start: float) -> FixedPointSta
 
 def fixed_point(layer: TheoryLayer, *, start: float) -> FixedPoint:
     """`settle` with the depth scales that follow from it."""
-    found = iterate_to_fixed_point(layer, start=start)
-    chaotic = found.chi_1 > 1.0 + _LEVEL
+    state = iterate_to_fixed_point(layer, start=start)
+    chaotic = state.chi_1 > 1.0 + _LEVEL
     return FixedPoint(
-        **vars(found),
-        depth_scale_q=_scale(found.chi_parallel),
-        depth_scale_c=_scale(_slope_at_c_star(layer, found.chi_q) if chaotic else found.chi_1),
+        **vars(state),
+        depth_scale_q=_scale(state.chi_parallel),
+        depth_scale_c=_scale(_slope_at_c_star(layer, state.chi_q) if chaotic else state.chi_1),
     )
 
 
@@ -104,9 +104,11 @@ def _slope_at_c_star(layer: TheoryLayer, q: float) -> float:
     activation, law = layer.activation or LINEAR, layer.law_at(q)
     c, slope = 0.5, 1.0
     for _ in range(_MOST_ITERATIONS):
-        found = pair_expectations(activation, law, c)
-        slope = layer.sigma_w2 * found["slope", "slope"]
-        following = min(1.0, (layer.sigma_w2 * found["act", "act"] + layer.bias_variance) / law.variance)
+        pair_values = pair_expectations(activation, law, c)
+        slope = layer.sigma_w2 * pair_values["slope", "slope"]
+        following = min(
+            1.0, (layer.sigma_w2 * pair_values["act", "act"] + layer.bias_variance) / law.variance
+        )
         if abs(following - c) < 1e-7:
             break
         c = following

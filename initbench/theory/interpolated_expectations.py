@@ -36,19 +36,19 @@ class InterpolatedExpectations:
         """Of every entry of `variance` (…) ≥ 0, float64: a tensor of its shape for each name."""
         faintest = max(_FAINTEST * float(variance.max()), 1e-300)
         parts = [self._interpolated(part, faintest) for part in torch.split(variance.flatten(), _CHUNK)]
-        found = torch.cat(parts)
+        values = torch.cat(parts)
         silent = variance.flatten() == 0
         if bool(silent.any()):
-            found[silent] = self._without_weights()
-        return {name: found[:, i].view(variance.shape) for i, name in enumerate(NAMES)}
+            values[silent] = self._without_weights()
+        return {name: values[:, i].view(variance.shape) for i, name in enumerate(NAMES)}
 
     def _interpolated(self, variance: Tensor, faintest: float) -> Tensor:
         """(N,) → (N, names)."""
-        place = variance.clamp(min=faintest).log() / GRID_STEP
-        below = place.floor()
+        position = variance.clamp(min=faintest).log() / GRID_STEP
+        below = position.floor()
         first, last = int(below.min()) + _OFFSETS[0], int(below.max()) + _OFFSETS[-1]
         table = torch.stack([self._on_grid(i) for i in range(first, last + 1)])
-        index, share = below.long() - first, place - below
+        index, share = below.long() - first, position - below
         total = torch.zeros(len(variance), len(NAMES), dtype=torch.float64)
         for offset in _OFFSETS:
             weight = torch.ones_like(share)
@@ -58,12 +58,12 @@ class InterpolatedExpectations:
             total += weight[:, None] * table[index + offset]
         return total
 
-    def _on_grid(self, place: int) -> Tensor:
-        if place not in self._known:
-            law = PreactivationDistribution(math.exp(GRID_STEP * place), self._shift, self._half_width)
+    def _on_grid(self, index: int) -> Tensor:
+        if index not in self._known:
+            law = PreactivationDistribution(math.exp(GRID_STEP * index), self._shift, self._half_width)
             nodes = quadrature_nodes(law, self._activation.breaks)
-            self._known[place] = nodes.weight @ self._values(nodes.h)
-        return self._known[place]
+            self._known[index] = nodes.weight @ self._values(nodes.h)
+        return self._known[index]
 
     def _without_weights(self) -> Tensor:
         """Where nothing but the bias arrives."""

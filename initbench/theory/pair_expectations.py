@@ -67,8 +67,8 @@ def _different(activation: Nonlinearity, law: PreactivationDistribution, c: floa
     outer = quadrature_nodes(law, (*activation.breaks, *turns), panels=16, order=6)
     z = outer.z.numpy()
     marks = (np.array([*FEATURES, *activation.breaks]) - law.shift) / std
-    own, mass = panel_nodes((marks[None] - c * z[:, None]) / max(rest, 1e-9), panels=8, order=6)
-    h = torch.from_numpy(law.shift + std * (c * z[:, None] + rest * own))
+    nodes, mass = panel_nodes((marks[None] - c * z[:, None]) / max(rest, 1e-9), panels=8, order=6)
+    h = torch.from_numpy(law.shift + std * (c * z[:, None] + rest * nodes))
     first, second = evaluate_moments(activation, outer.h), evaluate_moments(activation, h)
     weight = torch.from_numpy(mass)
     inner = {g: (weight * second[g]).sum(1) for g in {pair[1] for pair in PAIRS}}

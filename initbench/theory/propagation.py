@@ -52,11 +52,11 @@ def propagate(layers: Sequence[TheoryLayer], source: InputStatistics) -> list[La
     steps = [step if good else step.infinite_width() for step, good in zip(steps, trusted, strict=True)]
     predicted = [_predicted(step, trusted=good) for step, good in zip(steps, trusted, strict=True)]
     backward = at_the_head(layers[-1].units, steps[-1].law.second_moment if steps else 0.0)
-    for step, one in reversed(list(zip(steps, predicted, strict=True))):
+    for step, layer in reversed(list(zip(steps, predicted, strict=True))):
         if step.following is not None:
-            one.statistics["grad_ratio"], backward = gradient_ratio(step, backward)
+            layer.statistics["grad_ratio"], backward = gradient_ratio(step, backward)
     if not all(trusted):  # what the layers above hand down counts for the gradient of those below
-        predicted = [replace(one, backward_trusted=False) for one in predicted]
+        predicted = [replace(layer, backward_trusted=False) for layer in predicted]
     return predicted + [LayerPrediction() for _ in range(len(layers) - len(steps))]
 
 

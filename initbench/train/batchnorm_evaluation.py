@@ -35,11 +35,11 @@ def evaluate_norms(cohort: Cohort, sample: Split, val: Split, batch_size: int) -
         "batch": _by_batch(cohort, val, batch_size),
         "population": cohort.evaluate(val.x, val.y, _population(cohort, sample)),
     }
-    found: list[dict[str, float]] = [{} for _ in range(cohort.size)]
+    statistics: list[dict[str, float]] = [{} for _ in range(cohort.size)]
     for kind, (losses, accuracies) in by_kind.items():
-        for run, loss, accuracy in zip(found, losses, accuracies, strict=True):
+        for run, loss, accuracy in zip(statistics, losses, accuracies, strict=True):
             run |= {f"val_loss_{kind}": loss, f"val_accuracy_{kind}": accuracy}
-    return found
+    return statistics
 
 
 @torch.no_grad()
@@ -62,14 +62,14 @@ def _by_batch(cohort: Cohort, split: Split, batch_size: int) -> tuple[list[float
 def _population(cohort: Cohort, sample: Split) -> dict[str, Tensor]:
     """Buffers whose running statistics are those of the sample."""
     most = MAP_POPULATION if has_maps(cohort.skeleton.weight_layers()) else len(sample)
-    found = []
+    moments = []
     with recompute_running_stats(cohort.skeleton):
         # One by one: of any number of samples, stacked runs are not rounded alike.
         for k in range(cohort.size):
             parameters, buffers = cohort.run_state(k)
-            found.append({name: buffer.clone() for name, buffer in buffers.items()})
-            cohort.forward(parameters, found[k], sample.x[:most])
-    return {name: torch.stack([buffers[name] for buffers in found]) for name in cohort.buffers}
+            moments.append({name: buffer.clone() for name, buffer in buffers.items()})
+            cohort.forward(parameters, moments[k], sample.x[:most])
+    return {name: torch.stack([buffers[name] for buffers in moments]) for name in cohort.buffers}
 
 
 def _copies(cohort: Cohort) -> dict[str, Tensor]:

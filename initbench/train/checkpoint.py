@@ -41,7 +41,9 @@ class Checkpoint:
         groups["input"] = self.inputs
         groups |= {f"slot.{slot}": tensors for slot, tensors in self.slots.items()}
         tensors = {
-            f"{group}/{name}": t.contiguous() for group, named in groups.items() for name, t in named.items()
+            f"{group}/{name}": t.contiguous()
+            for group, members in groups.items()
+            for name, t in members.items()
         }
         rest = {
             "updates": self.updates,

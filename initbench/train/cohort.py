@@ -123,8 +123,8 @@ class Cohort:
         """Take over the state of every run, in order; all of them have made as many updates."""
         parameters = {name: p.detach() for name, p in self.parameters.items()}
         for k, checkpoint in enumerate(checkpoints):
-            for own, saved in ((parameters, checkpoint.parameters), (self.buffers, checkpoint.buffers)):
-                for name, tensor in own.items():
+            for tensors, saved in ((parameters, checkpoint.parameters), (self.buffers, checkpoint.buffers)):
+                for name, tensor in tensors.items():
                     tensor[k].copy_(saved[name])
         self._updates.resume(parameters, checkpoints)
 
@@ -150,8 +150,8 @@ class Cohort:
     ) -> tuple[Tensor, Tensor]:
         logits = self.forward(parameters, buffers, x)
         correct = (logits.argmax(-1) == y).double()
-        known = logits.isfinite().all(-1)  # argmax of NaN is a class, but no answer
-        return cross_entropy(logits, y, reduction="none").double(), torch.where(known, correct, torch.nan)
+        is_finite = logits.isfinite().all(-1)  # argmax of NaN is a class, but no answer
+        return cross_entropy(logits, y, reduction="none").double(), torch.where(is_finite, correct, torch.nan)
 
     def forward(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
         """Logits of one run in float32, whatever the precision of the layers."""

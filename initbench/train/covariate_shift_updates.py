@@ -63,20 +63,21 @@ class CovariateShift:
         )
 
     def after(
-        self, step: int, before: UpdateSnapshot, runs: Sequence[int], x: Tensor, y: Tensor
+        self, step: int, snapshot: UpdateSnapshot, runs: Sequence[int], x: Tensor, y: Tensor
     ) -> list[dict[str, Any]]:
         """An entry for each of `runs`, which are still in the cohort, once update `step` (from 0) is made.
 
         x (K, B, …), y (K, B): the batch of the update, whose gradients the cohort still has.
         """
-        if len(runs) < len(before.runs):
-            rows = torch.tensor([before.runs.index(run) for run in runs], device=x.device)
-            x, y, before = x[rows], y[rows], _rows(before, rows)
+        if len(runs) < len(snapshot.runs):
+            rows = torch.tensor([snapshot.runs.index(run) for run in runs], device=x.device)
+            x, y, snapshot = x[rows], y[rows], _rows(snapshot, rows)
         self._cohort.skeleton.train()
-        moments = self._moments(before)
-        own, turned = self._own_gradients(), self._gradients_after_lower_updates(before, x, y)
+        moments = self._moments(snapshot)
+        gradients, turned = self._own_gradients(), self._gradients_after_lower_updates(snapshot, x, y)
         entries = [
-            {"step": step + 1, "layers": self._entries(k, moments, own, turned)} for k in range(len(runs))
+            {"step": step + 1, "layers": self._entries(k, moments, gradients, turned)}
+            for k in range(len(runs))
         ]
         self._first = self._first or moments
         self._last = moments
@@ -106,45 +107,47 @@ class CovariateShift:
             for which in ("first/", "last/")
         )
 
-    def _moments(self, before: UpdateSnapshot) -> Moments:
-        found = []
-        for k in range(len(before.runs)):  # one by one: the probe batch may have any number of samples
-            parameters = {name: p[k] for name, p in before.parameters.items()}
-            buffers = {name: b[k].clone() for name, b in before.buffers.items()}
-            found.append(input_moments(self._cohort.skeleton, parameters, buffers, self._x))
-        return {name: torch.stack([moments[name] for moments in found]) for name in found[0]}
+    def _moments(self, snapshot: UpdateSnapshot) -> Moments:
+        layer_moments = []
+        for k in range(len(snapshot.runs)):  # one by one: the probe batch may have any number of samples
+            parameters = {name: p[k] for name, p in snapshot.parameters.items()}
+            buffers = {name: b[k].clone() for name, b in snapshot.buffers.items()}
+            layer_moments.append(input_moments(self._cohort.skeleton, parameters, buffers, self._x))
+        return {name: torch.stack([moments[name] for moments in layer_moments]) for name in layer_moments[0]}
 
     def _own_gradients(self) -> _Gradients:
         """G, which the update itself was made from."""
-        found = {}
+        by_layer = {}
         for index, names in self._weights.items():
             gradients = [self._cohort.parameters[name].grad for name in names]
-            found[index] = [g for g in gradients if g is not None]
-        return found
+            by_layer[index] = [g for g in gradients if g is not None]
+        return by_layer
 
-    def _gradients_after_lower_updates(self, before: UpdateSnapshot, x: Tensor, y: Tensor) -> _Gradients:
+    def _gradients_after_lower_updates(self, snapshot: UpdateSnapshot, x: Tensor, y: Tensor) -> _Gradients:
         """G′ of every layer that has layers below it."""
         after = {name: p.detach() for name, p in self._cohort.parameters.items()}
         loss = self._cohort.each(self._cohort.loss_of_one, (0, 0))
-        found = {}
+        by_layer = {}
         for index, names in self._weights.items():
-            own = {name: before.parameters[name].requires_grad_() for name in self._learning(names)}
-            if index > 1 and own:
+            parameters = {name: snapshot.parameters[name].requires_grad_() for name in self._learning(names)}
+            if index > 1 and parameters:
                 mixed = {
                     name: after[name] if self._owners[name] < index else p
-                    for name, p in before.parameters.items()
+                    for name, p in snapshot.parameters.items()
                 }
-                copies = {name: b.clone() for name, b in before.buffers.items()}
+                copies = {name: b.clone() for name, b in snapshot.buffers.items()}
                 losses = loss(mixed, copies, x, y)
-                found[index] = list(torch.autograd.grad(losses.sum(), list(own.values())))
-            for p in own.values():
+                by_layer[index] = list(torch.autograd.grad(losses.sum(), list(parameters.values())))
+            for p in parameters.values():
                 p.requires_grad_(False)
-        return found
+        return by_layer
 
     def _learning(self, names: Sequence[str]) -> list[str]:
         return [name for name in names if self._cohort.parameters[name].grad is not None]
 
-    def _entries(self, k: int, now: Moments, own: _Gradients, turned: _Gradients) -> list[dict[str, Any]]:
+    def _entries(
+        self, k: int, now: Moments, own_gradients: _Gradients, turned: _Gradients
+    ) -> list[dict[str, Any]]:
         mine, last, first = ({name: t[k] for name, t in m.items()} for m in (now, self._last, self._first))
         entries = []
         for layer in self._layers:
@@ -161,7 +164,7 @@ class CovariateShift:
                 "input_std_from_init": std_from_init,
             }
             keys = ("gradient_norm", "gradient_shift", "gradient_shift_cosine")
-            gradients = [g[k] for g in own[i]]
+            gradients = [g[k] for g in own_gradients[i]]
             # Below the first layer nothing moves: G′ is G.
             others = [g[k] for g in turned[i]] if i in turned else gradients
             change = gradient_shift(gradients, others) if gradients else (None, None, None)
@@ -169,9 +172,9 @@ class CovariateShift:
         return entries
 
 
-def _rows(before: UpdateSnapshot, rows: Tensor) -> UpdateSnapshot:
+def _rows(snapshot: UpdateSnapshot, rows: Tensor) -> UpdateSnapshot:
     return UpdateSnapshot(
-        [before.runs[int(row)] for row in rows],
-        {name: p[rows] for name, p in before.parameters.items()},
-        {name: b[rows] for name, b in before.buffers.items()},
+        [snapshot.runs[int(row)] for row in rows],
+        {name: p[rows] for name, p in snapshot.parameters.items()},
+        {name: b[rows] for name, b in snapshot.buffers.items()},
     )

@@ -176,7 +176,7 @@ class Training:
     def _train(self, begin: int, end: int) -> None:
         options = self._config.train
         for step in range(begin, end):
-            before = self._shift.before(step, self._runs)
+            snapshot = self._shift.before(step, self._runs)
             with self._pacer.step() if self._device.type == "cpu" else nullcontext():
                 x, y = self._data.train.take(self._batches.indices(step))  # (K, B, …), (K, B)
                 if self._data.augment is not None:
@@ -195,10 +195,10 @@ class Training:
                     warmup_steps=options.warmup_steps,
                 )
                 self._cohort.update(lr)
-            if before is not None:
+            if snapshot is not None:
                 self._on_one_thread()
                 with self._watch.measure("probe"):
-                    entries = self._shift.after(step, before, self._runs, x, y)
+                    entries = self._shift.after(step, snapshot, self._runs, x, y)
                 for run, entry in zip(self._runs, entries, strict=True):
                     self._listener.shifted(run, entry)
             self._listener.advanced(step + 1, losses)

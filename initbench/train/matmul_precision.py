@@ -22,23 +22,23 @@ def onednn_keeps_fp32() -> bool:
     rather than guessed from the CPU's name.
     """
     stream = torch.Generator().manual_seed(0)
-    left = torch.randn(3, 128, 256, generator=stream)
-    right = torch.randn(3, 256, 128, generator=stream)
-    exact = left.double() @ right.double()
+    a = torch.randn(3, 128, 256, generator=stream)
+    b = torch.randn(3, 256, 128, generator=stream)
+    exact = a.double() @ b.double()
     with _matmul_precision("medium"):
-        errors = [left @ right - exact, (left[0] @ right[0]) - exact[0]]
+        errors = [a @ b - exact, (a[0] @ b[0]) - exact[0]]
     worst = max(float(error.square().mean().sqrt()) for error in errors)
     return worst < FP32_ERROR * float(exact.square().mean().sqrt())
 
 
 @contextmanager
 def _matmul_precision(precision: str) -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
+    previous = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(previous)
 
 
 def matmul_backend(device: torch.device) -> str:

@@ -50,17 +50,17 @@ def products_agree() -> bool:
 
     On some processors the library shares out the terms of a sum among threads, and not only its results.
     """
-    before, stream = torch.get_num_threads(), torch.Generator().manual_seed(0)
+    previous, stream = torch.get_num_threads(), torch.Generator().manual_seed(0)
     x = torch.randn(1, 256, 128, generator=stream)
-    found = []
+    products = []
     try:
         with true_fp32(torch.device("cpu")):
             for threads in (1, MAX_THREADS):
                 torch.set_num_threads(threads)
-                found.append([part for units in (128, 10, 4) for part in _products(x, units)])
+                products.append([part for units in (128, 10, 4) for part in _products(x, units)])
     finally:
-        torch.set_num_threads(before)
-    return all(torch.equal(*pair) for pair in zip(*found, strict=True))
+        torch.set_num_threads(previous)
+    return all(torch.equal(*pair) for pair in zip(*products, strict=True))
 
 
 class ThreadPacer:
@@ -94,9 +94,9 @@ class ThreadPacer:
             self._decide(now)
 
     def _smooth(self, threads: int, seconds: float) -> None:
-        before = self._seconds.get(threads, seconds)
+        previous = self._seconds.get(threads, seconds)
         seconds = min(seconds, CLIP * self._seconds.get(1, seconds))
-        self._seconds[threads] = before + SMOOTHING * (seconds - before)
+        self._seconds[threads] = previous + SMOOTHING * (seconds - previous)
 
     def _decide(self, now: float) -> None:
         lasted = now - self._since

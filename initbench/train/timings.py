@@ -20,8 +20,8 @@ class Timings:
 class Stopwatch:
     """Adds up the seconds of one activity after another; a nested one is not counted for the outer."""
 
-    def __init__(self, before: Timings | None = None) -> None:
-        self._seconds: dict[str, float] = {} if before is None else dict(vars(before))
+    def __init__(self, earlier: Timings | None = None) -> None:
+        self._seconds: dict[str, float] = {} if earlier is None else dict(vars(earlier))
         self._open: tuple[str, float] | None = None
 
     @contextmanager
@@ -50,7 +50,7 @@ class Stopwatch:
         return what
 
     def _so_far(self, what: str) -> float:
-        before = self._seconds.get(what, 0.0)
+        earlier = self._seconds.get(what, 0.0)
         if self._open is None or self._open[0] != what:
-            return before
-        return before + time.perf_counter() - self._open[1]
+            return earlier
+        return earlier + time.perf_counter() - self._open[1]

@@ -132,8 +132,8 @@ def twin(chosen: Any, data: PreparedData, network: Network, seed: int) -> None:
             h = x[batches.indices(step)[0]]
             with torch.no_grad():
                 for done in below:
-                    h = done.layer(done.before(h))
-                h = stage.before(h)
+                    h = done.layer(done.preceding(h))
+                h = stage.preceding(h)
             given = corrupted(options, h, seed, place, step)
             decoded = decode(site.module, layer(given), decoder_weight, weight, decoder_bias, h)
             loss = (
@@ -251,7 +251,7 @@ def test_the_stages_and_the_head_are_the_whole_net(make_config: Any, case: str) 
     net.eval()
     h = data.val.x
     for stage in net.stages():
-        h = stage.layer(stage.before(h))
+        h = stage.layer(stage.preceding(h))
     top = net.head(net.pool(h).flatten(1) if hasattr(net, "pool") else h)
     assert torch.equal(top, net(data.val.x))
     assert len(net.stages()) == len(net.weight_layers()) - 1

@@ -72,7 +72,7 @@ def test_factors_and_options_are_part_of_the_activation_and_the_advice_cures(lab
     act, variance = SCALED[label]
     net = Chain(act, variance)
     probed = initbench.probe(net, X)
-    assert probed.survey.found.uses[3].activation.label == label
+    assert probed.survey.trace.uses[3].activation.label == label
     assert probed.findings
     for finding in probed.findings:
         calls = advised(finding.message)

@@ -61,8 +61,8 @@ def _fill(
 ) -> None:
     """As `base` with its own options at their defaults."""
     scheme = INITS[base]
-    own = scheme.options().model_dump(exclude={"name"})
-    scheme.fill(weight, fan_in=fan_in, fan_out=fan_out, gain=gain, generator=generator, **own)
+    options = scheme.options().model_dump(exclude={"name"})
+    scheme.fill(weight, fan_in=fan_in, fan_out=fan_out, gain=gain, generator=generator, **options)
 
 
 def _gain(activation: BoundActivation) -> float:
@@ -82,15 +82,18 @@ def _problem(key: str, setting: SchemeContext) -> str | None:
     options, activation = setting.options, setting.activation
     if not isinstance(options, AutoencoderOptions):
         return None
-    named = f"model.activation={activation.entry.name}"
+    setting_text = f"model.activation={activation.entry.name}"
     if setting.norm and NORMS[setting.norm].acts_on == "weights":
         return f"{key} trains weights, which model.norm={setting.norm} computes from other ones"
     if options.tied and activation.widening != 1.0:
-        return f"{key} needs {key}.tied=false with {named}, whose layers hand on other units than they have"
+        reason = "whose layers pass on a different number of units than they have"
+        return f"{key} needs {key}.tied=false with {setting_text}, {reason}"
     if options.loss == "bce" and not _from_0_to_1(activation):
-        return f"{key}.loss=bce needs layers that put out 0 to 1, as sigmoid does, and {named} does not"
+        return (
+            f"{key}.loss=bce needs layers that put out 0 to 1, as sigmoid does, and {setting_text} does not"
+        )
     if options.kind == "contractive":
-        return _not_contractive(key, named, setting)
+        return _not_contractive(key, setting_text, setting)
     return None
 
 
@@ -101,13 +104,14 @@ def _from_0_to_1(activation: BoundActivation) -> bool:
     return bool((outputs >= 0.0).all() and (outputs <= 1.0).all())
 
 
-def _not_contractive(key: str, named: str, setting: SchemeContext) -> str | None:
+def _not_contractive(key: str, setting_text: str, setting: SchemeContext) -> str | None:
     """Why the Jacobian is not diag(φ′) W with a φ′ that stays what it is."""
     if setting.norm != "none":
         return f"{key}.kind=contractive knows the Jacobian of layers without model.norm={setting.norm} alone"
     entry = setting.activation.entry
     if not entry.elementwise or list(entry.build(setting.activation.options, 1).parameters()):
-        return f"{key}.kind=contractive needs an elementwise activation without parameters, unlike {named}"
+        needed = "an elementwise activation without parameters"
+        return f"{key}.kind=contractive needs {needed}, unlike {setting_text}"
     return None
 
 

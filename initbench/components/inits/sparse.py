@@ -25,9 +25,9 @@ def _sparse(weight: Tensor, *, generator: Generator, **options: Any) -> None:
     connections, std = options["connections"], options["std"]
     units = weight.shape[0]
     inputs = weight.numel() // units
-    chosen = torch.rand(units, inputs, generator=generator).argsort(1)[:, :connections]
-    values = torch.empty(chosen.shape).normal_(0.0, std, generator=generator)
-    weight.copy_(torch.zeros(units, inputs).scatter_(1, chosen, values).view(weight.shape))
+    connected = torch.rand(units, inputs, generator=generator).argsort(1)[:, :connections]
+    values = torch.empty(connected.shape).normal_(0.0, std, generator=generator)
+    weight.copy_(torch.zeros(units, inputs).scatter_(1, connected, values).view(weight.shape))
 
 
 INITS.add(

@@ -110,14 +110,14 @@ class Cnn(Network):
 
     def stages(self) -> list[HiddenStage]:
         """The convolutions, each with the pooling before it."""
-        found, before = [], cast("nn.Module", nn.Identity())
+        stages, preceding = [], cast("nn.Module", nn.Identity())
         for module in self.body:
             if isinstance(module, HiddenLayer):
-                found.append(HiddenStage(before, module))
-                before = nn.Identity()
+                stages.append(HiddenStage(preceding, module))
+                preceding = nn.Identity()
             else:
-                before = module
-        return found
+                preceding = module
+        return stages
 
 
 def _check(options: CnnOptions, input_shape: tuple[int, ...]) -> None:

@@ -116,14 +116,16 @@ class Resnet(ResidualNetwork):
         )
         self.blocks = nn.Sequential()
         width = first.width
-        for one, two in zip(rest[::2], rest[1::2], strict=True):
+        for conv_a, conv_b in zip(rest[::2], rest[1::2], strict=True):
             ops = [
-                convolution(options, width, one.width, KERNEL, one.stride),
-                convolution(options, one.width, two.width, KERNEL),
+                convolution(options, width, conv_a.width, KERNEL, conv_a.stride),
+                convolution(options, conv_a.width, conv_b.width, KERNEL),
             ]
-            shortcut = None if (one.stride, one.width) == (1, width) else _shortcut(options, width, one)
-            self.blocks.append(ResidualBlock(options, ops, [one.width, two.width], shortcut))
-            width = two.width
+            shortcut = (
+                None if (conv_a.stride, conv_a.width) == (1, width) else _shortcut(options, width, conv_a)
+            )
+            self.blocks.append(ResidualBlock(options, ops, [conv_a.width, conv_b.width], shortcut))
+            width = conv_b.width
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.head = Linear(width, classes, bias=options.bias)
 

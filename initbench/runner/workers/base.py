@@ -41,12 +41,12 @@ class WorkerTask:
 
     def job(self) -> Job:
         """The cohort on the side that trains."""
-        made: dict[int, ExperimentConfig] = {}
+        configs: dict[int, ExperimentConfig] = {}
         for config, _ in self.runs:
-            if id(config) not in made:
-                made[id(config)] = ExperimentConfig.model_validate(config)
+            if id(config) not in configs:
+                configs[id(config)] = ExperimentConfig.model_validate(config)
         return Job(
-            configs=tuple(made[id(config)] for config, _ in self.runs),
+            configs=tuple(configs[id(config)] for config, _ in self.runs),
             seeds=tuple(seed for _, seed in self.runs),
             device=torch.device(self.device),
             mode=self.mode,

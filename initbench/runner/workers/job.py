@@ -182,7 +182,7 @@ class _EventReporter:
         start_loss = beside.pop(_START_LOSS, None)
         conditions = replace(self._conditions, loss=start_loss)
         layers = {layer.name: layer.index for layer in self._network.weight_layers()}
-        found = diagnose(
+        findings = diagnose(
             self._snapshots[run],
             self._situation(run, conditions),
             None if outcome.diverged is None else (outcome.diverged.step, outcome.diverged.layer),
@@ -190,7 +190,7 @@ class _EventReporter:
             progress=self._progress(outcome, start_loss),
         )
         result = {
-            **_result(outcome, found),
+            **_result(outcome, findings),
             **_cost(outcome.cost, beside),
             **beside,
             "cohort": len(self._job.seeds),

@@ -148,9 +148,11 @@ class _Worker:
         if self.task is None or self._process is None or self._excess is not None:
             return
         assert self._process.pid is not None
-        taken = resident_bytes(self._process.pid)
-        if taken > most:
-            self._excess = f"its worker process took {taken / 1e9:.2f} GB of memory, and {most / 1e9:.2f} GB"
+        resident = resident_bytes(self._process.pid)
+        if resident > most:
+            self._excess = (
+                f"its worker process took {resident / 1e9:.2f} GB of memory, and {most / 1e9:.2f} GB"
+            )
             self._excess += " are allowed"
             self._process.kill()
 

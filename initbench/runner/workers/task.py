@@ -35,8 +35,8 @@ def _train_task(task: WorkerTask, datasets: DatasetCache, deliver: Deliver, prog
         train(job, data, _EventSender(task.number, deliver, progress_seconds))
         return Finished(task.number)
     except Exception as error:
-        said = f"{type(error).__name__}: {error}"
-        failed = Failed(task.number, said, traceback.format_exc(), is_out_of_memory(error))
+        message = f"{type(error).__name__}: {error}"
+        failed = Failed(task.number, message, traceback.format_exc(), is_out_of_memory(error))
     if failed.out_of_memory:  # the frames of the exception, which held the tensors, are gone by now
         gc.collect()
         if torch.cuda.is_available():
