@@ -15,6 +15,7 @@ from test_render_golden import assert_golden
 from initbench.analysis.tables import build_tables
 from initbench.errors import UsageError
 from initbench.render.compare.display_options import View
+from initbench.render.compare.titles import table_title
 from initbench.render.compare_tables import print_tables, render_comparison
 from initbench.render.terminal import PIPED_WIDTH, stdout_console, stdout_width
 
@@ -223,3 +224,13 @@ def test_the_footer_of_a_table() -> None:
     assert line in text_of(view).splitlines()
     line = "differences are row − baseline; p by Holm; --notes tells more"
     assert line in text_of(dataclasses.replace(view, baseline="kaiming")).splitlines()
+
+
+def test_a_title_holds_no_control_characters_of_a_foreign_store() -> None:
+    facts = FACTS[:2]
+    names = ("\x1b[31mred", "0123456789")
+    runs = [dataclasses.replace(run, fingerprint=name) for run, name in zip(facts, names, strict=True)]
+    tables = build_tables(runs)
+    titles = [table_title(table, tables) for table in tables]
+    assert len(titles) == 2
+    assert not any("\x1b" in title for title in titles)

@@ -17,7 +17,7 @@ def table_title(table: Table, tables: Sequence[Table]) -> str:
     terms = table.conditions
     words = [text.one_line(terms.dataset)]
     if len({other.conditions.fingerprint for other in tables if other.dataset == terms.dataset}) > 1:
-        words[0] += f" {(terms.fingerprint or 'unknown')[:_DIGITS]}"
+        words[0] += f" {text.one_line(terms.fingerprint or 'unknown')[:_DIGITS]}"
     differing = _differing([other.conditions for other in tables])
     words += [
         _format_condition(terms, name) for name in ("steps", "batch_size", "precision") if name in differing
@@ -52,7 +52,9 @@ def why_separate(tables: Sequence[Table]) -> str | None:
         sizes = sorted({value.batch_size or 0 for value in terms})
         reasons.append(f"different batch size: {_join_words([f'{value:,}' for value in sizes])}")
     if "precision" in differing:
-        reasons.append("different precision: " + _join_words(sorted({value.precision for value in terms})))
+        reasons.append(
+            "different precision: " + _join_words(sorted({text.one_line(value.precision) for value in terms}))
+        )
     return f"{len(tables)} tables, since unlike runs are not averaged: {'; '.join(reasons)}."
 
 
@@ -64,7 +66,7 @@ def _differing(terms: Sequence[TableConditions]) -> set[str]:
 def _format_condition(terms: TableConditions, name: str) -> str:
     number = getattr(terms, name)
     if name == "precision":
-        return str(number)
+        return text.one_line(str(number))
     if number is None:
         return "steps unknown" if name == "steps" else "batch size unknown"
     return text.plural(number, "step") if name == "steps" else f"batch {number:,}"
