@@ -54,7 +54,7 @@ class MapPoint:
     diagnosis: tuple[str, ...]
     """Codes of findings in more than half of the nets, in order of precedence."""
     signal_ratio: float | None
-    """Variance over samples of the last hidden pre-activation over that of the first; median over the nets."""
+    """Variance over samples, last hidden pre-activation over the first; median over the nets."""
     gradient_ratio: float | None
     """E[δ²] of the first hidden layer, divided by that of the last; median over the nets."""
     learned: bool | None = None
