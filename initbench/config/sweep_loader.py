@@ -201,7 +201,7 @@ class _SweepBuilder:
         self.points.append(Point(label, keys, config, tuple(candidates)))
 
     def _overrides(self, label: str, cells: Mapping[str, AxisValue]) -> list[Override]:
-        """Return the point's overrides, later ones winning: the sweep's, sections, keys, the command line's."""
+        """Return the point's overrides: name and seeds, its keys (outer keys first), the command line's."""
         point_overrides = [
             Override(tuple(key.split(".")), cell.value, cell.text or key, cell.position)
             for key, cell in sorted(cells.items(), key=lambda item: item[0].count("."))
