@@ -1,4 +1,4 @@
-"""The configs, sweeps and lessons that initbench brings along, and how they are found by name."""
+"""Lookup of the configs, sweeps and lessons that ship with initbench."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CONFIGS = next(
     (folder for folder in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if folder.is_dir()),
     _PACKAGE.parent / "configs",
 )
-"""In the installed package, else in the checkout around it."""
+"""Folder of the shipped configs: in the installed package, else in the checkout around it."""
 _FOLDERS = ("", "sweeps", "lessons")
 _ENDINGS = (".yaml", ".yml")
 
@@ -19,9 +19,9 @@ _ENDINGS = (".yaml", ".yml")
 def config_path(name: str) -> str:
     """Return the path of the config that `name` means.
 
-    That is a file of this name; `name.yaml` here or in `configs/`; or the shipped config of this
-    name, which may be written with its folder, as in configs/relu_kaiming.yaml. Without any of them `name`
-    itself, of which reading then says that it is not there.
+    In this order: a file of this name; `name.yaml` or `name.yml` here or in `configs/`; the shipped config
+    of this name, with or without its folder, as in configs/relu_kaiming.yaml. If none exists, `name` is
+    returned as it is, and reading it then reports that the file is missing.
     """
     if name == "-" or _is_file(Path(name)) or not name or "\0" in name:
         return name
@@ -29,7 +29,7 @@ def config_path(name: str) -> str:
 
 
 def shipped_names() -> list[str]:
-    """The names of all shipped experiments and sweeps."""
+    """Return the names of all shipped experiments and sweeps."""
     return sorted(path.stem for folder in _FOLDERS[:2] for path in (CONFIGS / folder).glob("*.yaml"))
 
 

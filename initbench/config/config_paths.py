@@ -1,4 +1,4 @@
-"""Files that a config names are looked for beside the config first, whatever the working directory."""
+"""Paths in a config are searched first relative to the folder of the config file."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 _FILE_KEY = re.compile(r"(?:^|\.)(?:data\.path|init\.(?:scheme|head)\.from)$")
 _RUN_NAME = re.compile(r"[A-Za-z0-9][\w-]*")
-"""What `from` may hold instead of a path: the name of a run or an experiment, without a dot or slash."""
+"""Pattern of run and experiment names, which `from` accepts instead of a path: no dots, no slashes."""
 
 
 def resolve_paths(value: Any, folder: Path, key: str = "") -> Any:
-    """Return the plain data `value` with paths relative to `folder` where a file is there.
+    """Return the plain data `value` with each path prefixed by `folder` if that file exists.
 
-    Others stay as they are: they are relative to the working directory or the data root. `key` is the
-    dotted key of `value`; keys of axes and arms, `grid: {data.path: [...]}`, count as well.
+    Other paths are unchanged: they are relative to the working directory or the data root. `key` is the
+    dotted key of `value`. Keys of axes and arms are resolved too, e.g. `grid: {data.path: [...]}`.
     """
     if isinstance(value, dict):
         return {

@@ -1,4 +1,4 @@
-"""What every key of a config is by default, as a table that can be read without the schema."""
+"""Table of the default of every config key, readable without the schema."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from initbench.registry_choice import Choice
 
 
 def defaults_json() -> str:
-    """The table of `initbench.analysis.recorded_defaults` as indented JSON text, with a newline at the end.
+    """Return the table of `initbench.analysis.recorded_defaults` as indented JSON, with a final newline.
 
-    `keys`: by key its `default` as it is stored (none where the key is required), and what is below it:
-    `keys` of a section, or the name of one of the `choices`. Of these, `tag` holds an entry's name, and
-    `entries` have the keys of each entry that has options.
+    `keys` maps each key to its `default` as stored (absent for required keys) and to its content: the `keys`
+    of a section, or the name of a `choice`. In `choices`, `tag` is the key that holds an entry's name, and
+    `entries` has the keys of each entry.
     """
     choices: dict[str, Any] = {}
     document = {"keys": _keys(ExperimentConfig, choices), "choices": choices}
@@ -35,7 +35,7 @@ def _keys(model: type[BaseModel], choices: dict[str, Any], tag: str = "") -> dic
 
 
 def _default_values(model: type[BaseModel]) -> dict[str, Any]:
-    """The defaults as a resolved config has them; required keys have none."""
+    """Return the defaults as in a resolved config; required keys have none."""
     defaults = {
         key: field.get_default(call_default_factory=True)
         for key, field in model.model_fields.items()
@@ -45,7 +45,7 @@ def _default_values(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _nested(field: Any, choices: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The section or the choice that a value of the field is; nothing for lists and plain values."""
+    """Yield the section or choice of the field's values; nothing for lists and plain values."""
     for annotation, choice in leaf_types(field.annotation, list(field.metadata)):
         if choice is not None:
             _add_choice(choice, choices)

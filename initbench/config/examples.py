@@ -1,4 +1,4 @@
-"""How a registry entry is written in a config, and which shipped configs name it."""
+"""Examples of how to write a registry entry in a config, and the shipped configs that name it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from initbench.config.yaml_reader import parse_yaml
 from initbench.registry import RegistryEntry
 
 PLACEHOLDER = "..."
-"""Stands for the value of an option that has no default."""
+"""Placeholder for the value of an option without default."""
 
 
 def example_options(kind: RegistryField, entry: RegistryEntry) -> dict[str, Any]:
-    """Options to show how options are written: those required, else the first that is the entry's own."""
+    """Return options for an example: the required ones, otherwise the first of the entry's own."""
     fields = {key: field for key, field in entry.options.model_fields.items() if key != kind.tag}
     required = {key: PLACEHOLDER for key, field in fields.items() if field.is_required()}
     own_keys = [key for key in fields if key in entry.options.__annotations__]
@@ -24,7 +24,7 @@ def example_options(kind: RegistryField, entry: RegistryEntry) -> dict[str, Any]
 
 
 def yaml_example(kind: RegistryField, entry: RegistryEntry) -> list[str]:
-    """The lines of a config that choose `entry`."""
+    """Return the lines of a config that choose `entry`."""
     *sections, last = kind.key.split(".")
     options = example_options(kind, entry)
     if kind.shorthand:
@@ -37,7 +37,7 @@ def yaml_example(kind: RegistryField, entry: RegistryEntry) -> list[str]:
 
 
 def override_examples(kind: RegistryField, entry: RegistryEntry) -> list[list[str]]:
-    """Ways to choose `entry` on the command line, each a list of key=value arguments."""
+    """Return ways to choose `entry` on the command line, each a list of key=value arguments."""
     options = example_options(kind, entry)
     plain = f"{kind.key}={entry.name}"
     if not options:
@@ -50,7 +50,7 @@ def override_examples(kind: RegistryField, entry: RegistryEntry) -> list[list[st
 
 
 def bundled_configs(kind: RegistryField, name: str) -> list[str]:
-    """Shipped experiments that name the entry; none where the package lies without them."""
+    """Return the shipped experiments that name the entry; empty if the package has no configs."""
     paths = sorted(CONFIGS.glob("*.yaml")) if CONFIGS.is_dir() else []
     return [f"configs/{path.name}" for path in paths if _names_entry(path, kind, name)]
 

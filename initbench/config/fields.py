@@ -1,4 +1,4 @@
-"""The fields of a section in words: their types, their limits, their defaults as YAML."""
+"""Text descriptions of the fields of a section: types, limits, and defaults as YAML."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def _registry_kind(registry: Registry[Any]) -> str:
 
 
 def type_words(field: FieldInfo, name: Naming = _registry_kind, quote: Callable[[object], str] = str) -> str:
-    """The field's type and limits in words; `name` words a registry, `quote` a literal value."""
+    """Describe the field's type and limits; `name` describes a registry, `quote` a literal value."""
     return " or ".join(dict.fromkeys(_describe(field.annotation, field.metadata, name, quote)))
 
 
 def default_value(field: FieldInfo) -> Any:
-    """The default as plain data: a registry entry as its name, another section as a mapping.
+    """Return the default as plain data: a registry entry as its name, another section as a mapping.
 
-    None where the field is required, or where null is the default.
+    None if the field is required, or if null is the default.
     """
     if field.is_required():
         return None
@@ -48,7 +48,7 @@ def default_value(field: FieldInfo) -> Any:
 
 
 def as_yaml(value: Any) -> str:
-    """Plain data as it would be written in YAML, on one line."""
+    """Format plain data as YAML on one line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):

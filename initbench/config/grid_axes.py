@@ -1,4 +1,4 @@
-"""The axes of a sweep, from its file and from the command line, and the points that they span."""
+"""Axes of a sweep, from its file and the command line, and the points that they span."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from initbench.errors import ConfigIssue
 
 @dataclass(frozen=True)
 class AxisValue:
-    """A value of a key at a point, and where it was given."""
+    """Value of a key at a point, and its source."""
 
     value: Any
     position: str = ""
-    """`file:line:column`, where it stands in a file."""
+    """`file:line:column` of a value from a file."""
     text: str = ""
-    """The argument, where it stands on the command line."""
+    """Argument of a value from the command line."""
 
 
 @dataclass(frozen=True)
 class ResolvedAxes:
-    """Everything that tells the points of a sweep apart."""
+    """Points of a sweep, with the overrides and changes from the command line."""
 
     points: tuple[Mapping[str, AxisValue], ...]
     plain: tuple[Override, ...]
-    """Overrides that hold at every point."""
+    """Overrides that apply to every point."""
     overridden_keys: frozenset[str]
-    """Keys that the command line says something about."""
+    """Keys that the command line sets."""
     is_changed: bool
     """Whether the command line has changed the file's axes."""
     excluded: int
@@ -43,7 +43,7 @@ class ResolvedAxes:
 def resolve_axes(
     config: SweepConfig, document: Document, file: str, overrides: Sequence[Override]
 ) -> tuple[ResolvedAxes | None, list[ConfigIssue]]:
-    """The points of `config` under `overrides`; None where there are faults, and these."""
+    """Return the points of `config` under `overrides`, None if there are faults, and the faults."""
     reader = _SweepAxes(config, document, file, overrides)
     reader.read()
     if reader.faults:
@@ -66,7 +66,7 @@ class _SweepAxes:
     changed: set[str] = field(default_factory=set)
 
     def read(self) -> None:
-        """Gather the axes, the file's first."""
+        """Collect the axes, those of the file first."""
         self._check_file()
         for name, axes in (("grid", self.config.grid or {}), ("zip", self.config.zip or {})):
             target = self.grid if name == "grid" else self.together
@@ -89,7 +89,7 @@ class _SweepAxes:
             )
 
     def points(self) -> ResolvedAxes | None:
-        """What the axes span, less what is excluded, and what is included."""
+        """Return the points that the axes span, without the excluded ones, followed by the included ones."""
         axes = grid_points.axes_of(self.grid, self.together)
         if grid_points.count_points(axes) > MOST_POINTS:
             problem = f"spans {grid_points.count_points(axes):,} points; the limit is {MOST_POINTS:,}"
@@ -111,7 +111,7 @@ class _SweepAxes:
         )
 
     def _apply_override(self, override: Override) -> None:
-        """A list of values is an axis; one value holds at every point, and is an axis's only one."""
+        """Add a list of values as an axis; a single value replaces an axis or applies to every point."""
         key = dotted_key(override.path)
         if override.is_axis and override.path == ("seeds",):
             self.plain.append(Override(override.path, override.value, override.text))
@@ -158,7 +158,7 @@ class _SweepAxes:
             yield self._issue(path, "is tuned for each point, under tune; leave it out here")
 
     def _exclusion_issues(self, axes: Mapping[str, Sequence[Any]]) -> Iterator[ConfigIssue]:
-        """What is excluded has to be there: a misprint would leave nothing out."""
+        """Yield a fault for each excluded key or value that no axis has: a typo would exclude nothing."""
         for i, wanted in enumerate(self.config.exclude or []):
             for key, value in wanted.items():
                 if key not in axes:

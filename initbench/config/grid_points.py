@@ -1,4 +1,4 @@
-"""From axes to points: which combinations of values there are, and what each is called."""
+"""Points of a grid: the combinations of axis values, and their labels."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from math import prod
 from typing import Any
 
 LONGEST = 95
-"""Characters of an experiment's name: `.tune` still fits behind it."""
+"""Maximum length of an experiment's name; `.tune` can still be appended."""
 _SAYS_NOTHING = ("none", "auto", "default", "plain")
-"""Words that mean something only beside their key."""
+"""Words that are meaningful only together with their key."""
 
 Keys = Mapping[str, Any]
-"""Dotted key → value."""
+"""Mapping from dotted key to value."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Keys that change together: each of `steps` has a value for every one of them."""
+    """Keys that change together; each of `steps` has one value per key."""
 
     keys: tuple[str, ...]
     steps: tuple[tuple[Any, ...], ...]
 
 
 def axes_of(grid: Mapping[str, Sequence[Any]], together: Mapping[str, Sequence[Any]]) -> list[Axis]:
-    """An axis for each key of the grid, in order, and one for all keys of `zip`, which changes fastest."""
+    """Return one axis per key of the grid, in order, then one for all keys of `zip` (changes fastest)."""
     axes = [Axis((key,), tuple((value,) for value in values)) for key, values in grid.items()]
     if together:
         axes.append(Axis(tuple(together), tuple(zip(*together.values(), strict=True))))
@@ -37,24 +37,24 @@ def axes_of(grid: Mapping[str, Sequence[Any]], together: Mapping[str, Sequence[A
 
 
 def count_points(axes: Iterable[Axis]) -> int:
-    """How many points the axes span."""
+    """Count the points that the axes span."""
     return prod(len(axis.steps) for axis in axes)
 
 
 def expand_axes(axes: Sequence[Axis]) -> Iterator[dict[str, Any]]:
-    """Every combination of the axes' steps, the last axis changing fastest; one empty point without axes."""
+    """Yield all combinations of the axes' steps, last axis fastest; one empty point without axes."""
     keys = [key for axis in axes for key in axis.keys]
     for steps in itertools.product(*(axis.steps for axis in axes)):
         yield dict(zip(keys, itertools.chain.from_iterable(steps), strict=True))
 
 
 def matches(point: Keys, wanted: Keys) -> bool:
-    """Whether a point has all of these keys, with these values."""
+    """Return whether a point has all keys of `wanted` with the same values."""
     return all(key in point and equal_values(point[key], value) for key, value in wanted.items())
 
 
 def equal_values(first: Any, second: Any) -> bool:
-    """Whether two values of a config mean the same: 1 and 1.0 do, 1 and true do not."""
+    """Return whether two config values are equal: 1 and 1.0 are, 1 and true are not."""
     return bool(_canonical(first) == _canonical(second))
 
 
@@ -67,10 +67,10 @@ def _canonical(value: Any) -> Any:
 
 
 def point_label(keys: Keys) -> str:
-    """The point in a word of letters, digits, dots, dashes and underscores: `xavier_normal_depth10`.
+    """Return a label of letters, digits, dots, dashes and underscores, such as `xavier_normal_depth10`.
 
-    It depends on the point alone, so that another value of an axis renames no other point. Words stand for
-    themselves, numbers behind the last part of their key. What cannot be spelled so has a hash behind it.
+    The label depends on the point alone, so adding a value to an axis renames no other point. Words appear
+    alone, numbers after the last part of their key. If other characters had to be replaced, a hash follows.
     """
     parts = [_word(key, value) for key, value in keys.items()]
     spelled = [re.sub(r"[^A-Za-z0-9._-]+", "-", part).strip("-") for part in parts]
@@ -79,7 +79,7 @@ def point_label(keys: Keys) -> str:
 
 
 def point_name(sweep: str, label: str) -> str:
-    """The name of a point's experiment, shortened by a hash where it would be too long."""
+    """Return the name of a point's experiment; names that are too long are cut and end in a hash."""
     name = f"{sweep}.{label}" if label else sweep
     if len(name) <= LONGEST:
         return name
@@ -88,7 +88,7 @@ def point_name(sweep: str, label: str) -> str:
 
 
 def short_hash(keys: Keys) -> str:
-    """Six letters that tell points of one label apart."""
+    """Return six hex digits that distinguish points with the same label."""
     text = json.dumps(keys, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:6]
 

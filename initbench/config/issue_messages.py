@@ -1,4 +1,4 @@
-"""Faults of a config in plain words: what was found, what belongs there, what to write instead."""
+"""Messages for faults of a config: what was found, what is expected, and what to write instead."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from initbench.registry import missing_space_advice, nearest_name, normalize_nam
 
 
 def yaml_type_name(value: Any) -> str:
-    """What `value` is, as a noun for a message: `the text 'ten'`, `a list`."""
+    """Describe `value` as a noun for a message: `the text 'ten'`, `a list`."""
     if value is None:
         return "empty (null)"
     if isinstance(value, bool):
@@ -44,7 +44,7 @@ _PLAIN_WORDS = (
 
 
 def syntax_problem(error: yaml.MarkedYAMLError) -> str:
-    """What PyYAML's scanner or parser found, in plain words."""
+    """Describe an error of PyYAML's scanner or parser in plain words."""
     problem = error.problem or error.context or "is not valid YAML"
     words = next((re.sub(old, new, problem) for old, new in _PLAIN_WORDS if re.match(old, problem)), problem)
     context_mark, problem_mark = error.context_mark, error.problem_mark
@@ -56,7 +56,7 @@ def syntax_problem(error: yaml.MarkedYAMLError) -> str:
 
 
 def _missing_space_near(*marks: yaml.Mark | None) -> str | None:
-    """What to write where a line at one of the marks, or right above it, is a key without a space."""
+    """Return advice if a line at one of the marks, or right above, lacks a space after its key."""
     for mark in marks:
         if mark is None or mark.buffer is None:
             continue
@@ -94,12 +94,12 @@ _KEY_WORDS = {
     "path": "file, filename",
     "num_groups": "groups, n_groups",
 }
-"""Keys, and what people from other libraries write for them."""
+"""Keys, and their names in other libraries."""
 _OF_THE_OPTIMIZER = ("momentum", "nesterov", "beta1", "beta2", "betas")
 
 
 def unknown_key(key: str, siblings: tuple[str, ...]) -> str:
-    """The answer to a key that is not among `siblings`, the valid ones."""
+    """Return the message for a key that is not among `siblings`, the valid ones."""
     if (spaced := missing_space_advice(key)) is not None:
         return f"unknown key; {spaced}"
     word = normalize_name(key)
@@ -121,7 +121,7 @@ def _spellings(key: str) -> list[str]:
 
 
 def _reworded(message: str) -> str:
-    """Pydantic's own sentence, shaped like ours."""
+    """Rewrite a message of pydantic in the style of initbench."""
     for prefix, words in (
         ("Input should be ", "must be "),
         ("Value error, ", ""),
@@ -149,7 +149,7 @@ _SENTENCES = {
 
 
 def issue_text(entry: Any) -> str:
-    """What one of pydantic's errors says, with the value and the bounds in it."""
+    """Return the message for one pydantic error, with the value and the bounds."""
     value = entry["input"]
     template = _SENTENCES.get(entry["type"])
     if template is None:
@@ -176,7 +176,7 @@ NOUNS = {
 
 
 def type_mismatch(entries: Sequence[Any]) -> str:
-    """`must be a whole number or 'auto', not the text 'aut'; did you mean 'auto'?`"""
+    """Return a message such as `must be a whole number or 'auto', not the text 'aut'`, plus any hint."""
     value = entries[0]["input"]
     nouns = dict.fromkeys(NOUNS[entry["type"]] or entry["ctx"]["expected"] for entry in entries)
     problem = f"must be {' or '.join(nouns)}, not {yaml_type_name(value)}"
@@ -197,7 +197,7 @@ def _hint(value: Any, nouns: Mapping[str, None]) -> str | None:
 
 
 def closest_spelling(word: str, choices: Sequence[str]) -> str | None:
-    """Return the choice that `word` is a slip of the pen for; `fp16` is none of `bf16`."""
+    """Return the choice of which `word` is a misspelling, if any; `fp16` does not count as one of `bf16`."""
     folded = {normalize_name(choice): choice for choice in choices}
     swapped = [
         choice for spelling, choice in folded.items() if sorted(spelling) == sorted(normalize_name(word))
@@ -211,7 +211,7 @@ def _as_text(value: Any) -> str:
 
 
 def _suggested_value(value: str, nouns: Mapping[str, None]) -> str | None:
-    """What to write where text stands for a truth value, a number or a list."""
+    """Return advice for text that was meant as a truth value, a number or a list."""
     word = value.strip()
     if "true or false" in nouns and word.lower() in _TRUTH:
         return f"write {_TRUTH[word.lower()]}"
@@ -226,13 +226,13 @@ def _suggested_value(value: str, nouns: Mapping[str, None]) -> str | None:
 
 _PLAIN_NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 _THOUSANDS = ((",", "."), (".", ","), (" ", ".,"), ("'", ".,"))
-"""Marks that part groups of three digits, and the decimal points that go with each."""
+"""Thousands separators, each with its possible decimal points."""
 
 
 def _readings(word: str) -> list[str]:
-    """The numbers that `word` may stand for, as YAML writes them.
+    """Return the numbers that `word` may mean, in YAML notation.
 
-    A comma is a decimal one, or parts thousands from each other; `1,500` may be either.
+    A comma is a decimal comma or a thousands separator; `1,500` may be either.
     """
     sign, digits = (word[0], word[1:]) if word[:1] in ("-", "+") else ("", word)
     readings = []
@@ -257,7 +257,7 @@ def _fits(number: str, nouns: Mapping[str, None]) -> bool:
 
 
 def _items(word: str) -> list[str] | None:
-    """The items of a list written without brackets, or in round ones: `1,2,3`, `1 2 3`, `(1, 2)`."""
+    """Return the items of a list written without brackets or in round ones: `1,2,3`, `1 2 3`, `(1, 2)`."""
     inner = word[1:-1] if word[:1] + word[-1:] == "()" else word
     items = [item for item in re.split(r"[,;\s]+", inner) if item]
     if any(re.match(r"[-+]?0\d", item) for item in items):  # the decimals of one number

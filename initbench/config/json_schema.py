@@ -1,4 +1,4 @@
-"""The JSON Schema of a config file, made from the pydantic models and the registries behind them."""
+"""JSON Schema of a config file, generated from the pydantic models and their registries."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _OTHERS: dict[str, type[BaseModel]] = {"lesson": LessonConfig, "sweep": SweepCon
 
 
 def json_schema() -> str:
-    """The schema as indented JSON text, with a newline at the end.
+    """Return the schema as indented JSON text, with a final newline.
 
-    `kind` decides which of the schemas a file has to fit; without it the file declares an experiment.
+    The key `kind` selects the schema that a file must match; without it the file declares an experiment.
     """
     models: list[type[BaseModel]] = [ExperimentConfig, *_OTHERS.values()]
     _, generated = models_json_schema([(model, "validation") for model in models])
@@ -51,6 +51,6 @@ def _by_kind(kinds: list[str]) -> dict[str, Any]:
 
 
 def _base_schema(experiment: dict[str, Any]) -> dict[str, Any]:
-    """What the base of a lesson or sweep takes: the keys of an experiment that are not their own."""
+    """Return the schema of the `base` of a lesson or sweep: an experiment without kind, name and notes."""
     properties = {key: value for key, value in experiment["properties"].items() if key not in NOT_IN_ARMS}
     return {"properties": properties, "additionalProperties": False}

@@ -1,4 +1,4 @@
-"""From the file of a lesson to its experiments, with everything that is wrong at its place in the file."""
+"""Loader of lesson files: builds the experiments, and reports each fault with its position."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from initbench.config.yaml_reader import REFUSED, Document, Position
 from initbench.errors import ConfigError, ConfigIssue
 
 Problem = tuple[KeyPath, str]
-"""Where in a lesson's file something is wrong, and what."""
+"""Path of a fault in a lesson's file, and its description."""
 Check = Callable[[Mapping[str, Any], Mapping[str, ExperimentConfig | None]], Iterable[Problem]]
-"""Looks for what the schema cannot see, in the file's data and in its arms; None stands for a faulty one."""
+"""Function that checks the file's data and arms beyond the schema; a faulty arm is None."""
 NOT_IN_ARMS = ("kind", "name", "notes")
-"""Keys of an experiment that an arm has from its lesson."""
+"""Keys of an experiment that an arm inherits from its lesson."""
 
 
 def read_lesson(
     document: Document, file: str, overrides: Sequence[Override], check: Check
 ) -> tuple[Lesson | None, list[ConfigIssue]]:
-    """The lesson that a document declares, with its arms under `overrides`; None where there are faults."""
+    """Read the lesson of a document with `overrides` applied to its arms; None if there are faults."""
     config, faults = validate_document(LessonConfig, document, file, ())
     reader = _LessonReader(document, file, overrides, config)
     arms = reader.arms()
@@ -42,12 +42,12 @@ def read_lesson(
 
 
 def lesson_name(file: str) -> str:
-    """The name of the lesson in a file: the file's own, less a number in front that orders the files."""
+    """Return the name of the lesson in a file: the file's name without the number at its start."""
     return re.sub(r"^\d+_", "", Path(file).stem)
 
 
 class _LessonReader:
-    """Makes the arms of one file, and gathers what is wrong with them."""
+    """Builder of the arms of one file, which also collects their faults."""
 
     def __init__(
         self, document: Document, file: str, overrides: Sequence[Override], config: LessonConfig | None
@@ -65,11 +65,11 @@ class _LessonReader:
             self._check_name(name)
 
     def fault(self, path: KeyPath, problem: str) -> ConfigIssue:
-        """A fault of the value at `path` in the file."""
+        """Return a fault of the value at `path` in the file."""
         return ConfigIssue(self.position_of(path), dotted_key(path), problem)
 
     def position_of(self, path: KeyPath, *, of_key: bool = False) -> str:
-        """Where the value at `path`, or the nearest above it that the file has, stands."""
+        """Return the position of the value at `path`, or of its nearest parent in the file."""
         positions = self._document.positions
         position: Position | None = None
         for end in range(len(path), 0, -1):
@@ -81,12 +81,12 @@ class _LessonReader:
         return f"{self._file}:{line}:{column}"
 
     def value(self, path: KeyPath) -> Any:
-        """What the file has at `path`; None for nothing."""
+        """Return the value at `path` in the file; None if it has none."""
         node = self._document.positions.find(path)
         return None if node is None else node.value
 
     def arms(self) -> dict[str, Arm | None]:
-        """By name, in order; None for one that cannot be made."""
+        """Return the arms by name, in order; None for an arm that cannot be built."""
         base, arms = self._document.data.get("base", {}), self._document.data.get("arms")
         if not isinstance(base, dict) or not isinstance(arms, dict):
             return {}
@@ -116,7 +116,7 @@ class _LessonReader:
         self.faults.append(ConfigIssue(self.position_of(path, of_key=True), dotted_key(path), problem))
 
     def _arm_overrides(self, name: str, keys: Mapping[str, Any] | None) -> list[Override]:
-        """The arm's keys as overrides at their places."""
+        """Return the arm's keys as overrides with their positions."""
         if not re.fullmatch(NAME, name) or name in RESERVED:
             problem = "a name of an arm begins with a letter and has letters, digits and _ alone"
             self._add_key_fault(("arms", name), f"{name!r} is taken" if name in RESERVED else problem)
@@ -138,7 +138,7 @@ class _LessonReader:
     def _build_arm(
         self, name: str, base: dict[str, Any], overrides: Sequence[Override]
     ) -> tuple[Arm | None, list[ConfigIssue]]:
-        """The arm, None where it has faults, and these."""
+        """Build an arm; None if it has faults, which are returned with it."""
         positions = _ArmPositions(self, name, overrides, self._overrides)
         data: dict[str, Any] = {"name": f"{self._name}.{name}", **base}
         faults: list[ConfigIssue] = []
@@ -159,7 +159,7 @@ class _LessonReader:
         return (None if faults else Arm(name, config, tuple(candidates))), faults
 
     def _merge_faults(self, faults: Sequence[Sequence[ConfigIssue]], names: Sequence[str]) -> None:
-        """Keep each fault once; one outside of an arm that not every arm has names those that do."""
+        """Add each fault once; a fault of the base or command line names its arms unless all arms have it."""
         for fault in dict.fromkeys(fault for arm_faults in faults for fault in arm_faults):
             affected = [name for name, arm_faults in zip(names, faults, strict=True) if fault in arm_faults]
             everywhere = len(affected) == len(names) or fault.key.startswith("arms.")
@@ -169,7 +169,7 @@ class _LessonReader:
 
 @dataclass(frozen=True)
 class _ArmPositions:
-    """Where the keys of one arm's experiment come from: the command line, the arm, or the base."""
+    """Sources of the keys of one arm's experiment: the command line, the arm, or the base."""
 
     reader: _LessonReader
     arm: str
@@ -177,18 +177,18 @@ class _ArmPositions:
     overrides: Sequence[Override]
 
     def where(self, path: KeyPath, of_key: bool) -> str:
-        """The place of a fault, as `explain` asks for it."""
+        """Return the position of a fault, as `to_issues` expects it."""
         override = self._setting_override(self.overrides, path)
         return override.where if override else self.reader.position_of(self._in_file(path), of_key=of_key)
 
     def key(self, path: Sequence[str]) -> str:
-        """The dotted key of a fault."""
+        """Return the dotted key of a fault."""
         return dotted_key(
             path if self._setting_override(self.overrides, tuple(path)) else self._in_file(tuple(path))
         )
 
     def _setting_override(self, overrides: Sequence[Override], path: KeyPath) -> Override | None:
-        """The last override that set the value at `path`, or made the mapping in which it is missing."""
+        """Return the last override that set the value at `path`, or created the mapping that lacks it."""
         word = isinstance(self.reader.value(("base", *path)), str)
         for override in reversed(overrides):
             below = override.path[: len(path)] == path

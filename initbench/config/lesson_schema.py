@@ -1,4 +1,4 @@
-"""The file of a lesson: a question, the experiments that answer it, and claims about what they show."""
+"""Schema of a lesson file: a question, the experiments that answer it, and claims about their results."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from initbench.config.tuning_schema import Tune, config_issue
 from initbench.registry import Section
 
 NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
-"""Names of lessons and arms: an arm's is a row in claims, where a dash would be a minus."""
+"""Pattern for names of lessons and arms: claims use arm names, where a dash would be a minus."""
 RESERVED = ("before", "ls")
-"""Names with a meaning of their own: an earlier state in gates, and the list of lessons."""
+"""Reserved names: `before` means an earlier state in gates, `ls` lists the lessons."""
 Sentence = Annotated[str, Field(min_length=1)]
 Names = Annotated[list[Sentence], Field(min_length=1)]
 
 
 class Claim(Section):
-    """What a source says, and what the runs have to show for it to hold."""
+    """Statement of a source, and the condition under which the runs support it."""
 
     says: Sentence
-    """The source's words, or a close paraphrase."""
+    """Wording of the source, or a close paraphrase."""
     holds_if: Sentence
-    """A condition in the language of gates (docs/ci.md), whose rows are the arms.
+    """Condition in the language of gates (docs/ci.md), whose rows are the arms.
 
-    One that names no arm is about each of them."""
+    A condition that names no arm applies to each of them."""
     source: str = ""
-    """Who says so; the lesson's source when it is empty."""
+    """Source of the claim; the lesson's source if empty."""
 
 
 class Figure(Section):
-    """One picture of a lesson: exactly one of these keys."""
+    """One figure of a lesson: exactly one of these keys."""
 
     layers: Names | None = None
     """Arms whose layers are shown, with histograms at init and at the end."""
     curves: Names | None = None
-    """Arms whose validation accuracy is drawn against the steps."""
+    """Arms whose validation accuracy is plotted against the steps."""
     axes: Names | None = None
-    """Norms of which it is drawn what they average over."""
+    """Norms whose averaging axes are drawn."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -52,34 +52,35 @@ class Figure(Section):
 
 
 class LessonConfig(Section):
-    """A question, the experiments that answer it, and claims about what they show."""
+    """A question, the experiments that answer it, and claims about their results."""
 
     kind: Literal["lesson"]
-    """What this file declares."""
+    """Kind of config that this file declares."""
     name: str = Field(pattern=NAME, max_length=48)
     """Name of the lesson, and of its file."""
     question: Sentence
-    """What is asked."""
+    """Question that the lesson answers."""
     source: str = ""
-    """Who claims what is tested here."""
+    """Source of the claims."""
     notes: str = ""
     """The regime and why it was chosen."""
     base: dict[str, Any] = Field(default_factory=dict)
-    """What all arms have in common: keys of an experiment, seeds included, except kind, name and notes."""
+    """Keys that all arms share: those of an experiment, including seeds, except kind, name and notes."""
     arms: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
-    """Name → dotted keys laid over `base`, as `key=value` arguments are. Arms run in this order, each as the
-    experiment `lesson.arm`."""
+    """Name → dotted keys that override `base`, like `key=value` arguments.
+
+    Arms run in this order, each as the experiment `lesson.arm`."""
     tune: Tune | None = None
-    """A key that is tuned for each arm alone before it runs; null for none."""
+    """Key that is tuned for each arm separately before it runs; null for none."""
     claims: Annotated[list[Claim], Field(min_length=1)]
-    """What is judged, in this order."""
+    """Claims to judge, in this order."""
     show: list[Figure] = Field(default_factory=list)
-    """Pictures, in this order."""
+    """Figures, in this order."""
 
     @field_validator("arms", mode="before")
     @classmethod
     def _empty_arms(cls, arms: Any) -> Any:
-        """`plain:` without a value is an arm that changes nothing."""
+        """Accept `plain:` without a value as an arm that changes nothing."""
         return (
             {name: {} if keys is None else keys for name, keys in arms.items()}
             if isinstance(arms, dict)
@@ -95,7 +96,7 @@ class LessonConfig(Section):
 
     @property
     def digest(self) -> str:
-        """Hash of what the runs are made of: base, arms and tuning."""
+        """Hash of the settings that define the runs: base, arms and tuning."""
         parts = self.model_dump(mode="json", include={"base", "arms", "tune"})
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10]
 
@@ -106,32 +107,32 @@ class Arm:
 
     name: str
     config: ExperimentConfig
-    """Under the name `lesson.arm`; before it is tuned, where it is."""
+    """Experiment named `lesson.arm`, before any tuning."""
     candidates: tuple[ExperimentConfig, ...] = ()
-    """One for each value to be tried; none where nothing is tuned."""
+    """Tuning experiments, one per value to try; empty without tuning."""
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """A lesson with its experiments made."""
+    """A lesson with its experiments."""
 
     config: LessonConfig
     arms: tuple[Arm, ...]
     tune: Tune | None
-    """None also where the tuned key was given on the command line."""
+    """Key to tune; also None if the command line sets that key."""
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """Name of the lesson."""
         return self.config.name
 
     def from_seed(self, first: int) -> Lesson:
-        """The same lesson with as many seeds, from `first` on."""
+        """Return a copy of the lesson with the same number of seeds, starting at `first`."""
         return replace(self, arms=tuple(_from_seed(arm, first) for arm in self.arms))
 
 
 def _from_seed(arm: Arm, first: int) -> Arm:
-    """The seeds of tuning follow those of the arm, as ever."""
+    """Return the arm with seeds from `first` on, followed by the seeds of its tuning."""
     after = first + len(arm.config.seed_list)
     candidates = [
         candidate.with_seeds(*range(after, after + len(candidate.seed_list))) for candidate in arm.candidates

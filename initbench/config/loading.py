@@ -1,4 +1,4 @@
-"""Read configs from files and the command line, and write a config so that it reads back."""
+"""Read configs from files and the command line, and write a config as YAML that reads back the same."""
 
 from __future__ import annotations
 
@@ -28,19 +28,20 @@ _KEY_WORD = re.compile(r"(?:data|model|init|train|probe)\.[A-Za-z_][\w.]*")
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
 Read = Callable[[Document, str, Sequence[Override]], tuple[T | None, list[ConfigIssue]]]
-"""(document, file, overrides) → what it declares, None where that cannot be said, and its faults."""
+"""Function (document, file, overrides) → (declared object, None if it cannot be built; faults)."""
 
 
 def load_config(path: Path | str, overrides: Sequence[str], model: type[M]) -> M:
-    """Read one config; raises ConfigError with everything that is wrong with it."""
+    """Read one config; raises ConfigError with all its faults."""
     return load_all([path], overrides, model)[0]
 
 
 def load_all(paths: Sequence[Path | str], overrides: Sequence[str], model: type[M]) -> list[M]:
     """Read several configs under the same overrides; `-` is standard input.
 
-    Raises one ConfigError with the faults of all files, in the order of the files and their
-    lines, then those of the overrides.
+    Raises:
+        ConfigError: If there are faults; it lists those of all files in the order of files and lines, then
+            those of the overrides.
     """
     return read_all(paths, overrides, partial(validate_document, model))
 
@@ -48,9 +49,9 @@ def load_all(paths: Sequence[Path | str], overrides: Sequence[str], model: type[
 def read_all(
     paths: Sequence[Path | str], overrides: Sequence[str], read: Read[T], *, axes: bool = False
 ) -> list[T]:
-    """The same for files that declare something else, or several things.
+    """Read several files with `read`, which decides what each declares; errors as in `load_all`.
 
-    With `axes`, an override may have several values parted by commas.
+    With `axes`, an override may have several values separated by commas.
     """
     parsed, on_command_line = _parse_overrides(overrides, axes=axes)
     order = [f"override {text}" for text in overrides]
@@ -84,7 +85,7 @@ def _parse_overrides(texts: Sequence[str], *, axes: bool = False) -> tuple[list[
 
 
 def load_overrides(overrides: Sequence[str], model: type[M]) -> M:
-    """A config made of `key=value` arguments alone; raises ConfigError with everything wrong with them."""
+    """Build a config from `key=value` arguments alone; raises ConfigError with all their faults."""
     parsed, faults = _parse_overrides(overrides)
     config, issues = validate_document(model, parse_yaml(b"{}", "command line"), "command line", parsed)
     if config is None or faults:
@@ -93,7 +94,7 @@ def load_overrides(overrides: Sequence[str], model: type[M]) -> M:
 
 
 def with_overrides(config: ExperimentConfig, overrides: Sequence[str]) -> ExperimentConfig:
-    """Return the config under `key=value` words; raises ConfigError where they do not fit."""
+    """Return the config with `key=value` arguments applied; raises ConfigError if they do not fit."""
     parsed = [parse_override(word) for word in overrides]
     other, faults = validate_data(
         ExperimentConfig, apply_overrides(config.resolved(), parsed), lambda _path, _of_key: ""
@@ -111,9 +112,9 @@ def _read_one(path: str, overrides: Sequence[Override], read: Read[T]) -> tuple[
 
 
 def read_document(path: str, file: str) -> tuple[Document | None, list[ConfigIssue]]:
-    """The document in the file at `path`, `-` for standard input, which faults call `file`.
+    """Read the document at `path` (`-` for standard input); faults name it `file`.
 
-    Where it cannot be read to its end, None and what is wrong with it; other faults are the document's.
+    If it cannot be read to its end, return None and its faults; other faults are in the document.
     """
     try:
         document = parse_yaml(_read(path), file)
@@ -129,7 +130,7 @@ def read_document(path: str, file: str) -> tuple[Document | None, list[ConfigIss
 def validate_document(
     model: type[M], document: Document, file: str, overrides: Sequence[Override]
 ) -> tuple[M | None, list[ConfigIssue]]:
-    """A readable document under overrides as a config, None where it has faults, and these."""
+    """Return a document with overrides as a config, None if it has faults, and the faults."""
     kind = document.data.get("kind")
     if kind in ("lesson", "sweep") and model is ExperimentConfig:
         position = document.positions.value(["kind"]) or (1, 1)
@@ -143,7 +144,7 @@ def validate_document(
 
 
 def validate_data(model: type[M], data: dict[str, Any], where: Where) -> tuple[M | None, list[ConfigIssue]]:
-    """Plain data as a config, None where it has faults, and these, at the places that `where` finds."""
+    """Return plain data as a config, None if it has faults, and the faults with positions from `where`."""
     try:
         return _validate(model, data), []
     except ValidationError as error:
@@ -154,7 +155,7 @@ def validate_data(model: type[M], data: dict[str, Any], where: Where) -> tuple[M
 
 
 def _read(path: str) -> bytes:
-    """The bytes of a file or of standard input, one beyond the limit at most (it may be /dev/zero)."""
+    """Read a file or standard input, at most one byte beyond the limit (it may be /dev/zero)."""
     if path == "-":
         if sys.stdin is None:
             raise OSError(errno.EBADF, "standard input is closed")
@@ -184,7 +185,7 @@ def _unreadable(path: Path, error: OSError | ValueError) -> str:
 def _apply_fitting_overrides(
     document: Document, overrides: Sequence[Override]
 ) -> tuple[dict[str, Any], list[ConfigIssue]]:
-    """The document's data under the overrides that fit it, and the faults of both."""
+    """Return the document's data with the overrides that fit, and the faults of both."""
     data, faults = document.data, list(document.faults)
     for override in overrides:
         try:
@@ -204,15 +205,15 @@ def _refused_paths(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
 
 
 def _is_consequence(fault: ConfigIssue, refused: Sequence[str]) -> bool:
-    """Whether `fault` only says again that a value is missing which the reader has refused."""
+    """Return whether `fault` only repeats that a value is missing which the reader has refused."""
     return repr(REFUSED) in fault.problem or any(f"{fault.key}.".startswith(f"{at}.") for at in refused)
 
 
 def _position_finder(file: str, document: Document, overrides: Sequence[Override]) -> Where:
-    """Finds the place of a fault: the override that set the value, else the line that did."""
+    """Return a function that finds the source of a fault: the override or the line that set the value."""
 
     def where(path: KeyPath, of_key: bool) -> str:
-        """The override or the place in the file that a key comes from."""
+        """Return the override or the file position that a key comes from."""
         for override in reversed(overrides):
             if path[: len(override.path)] == override.path or _promotes(override.path, path, document):
                 return override.where
@@ -230,13 +231,13 @@ def _position_finder(file: str, document: Document, overrides: Sequence[Override
 
 
 def _promotes(override: KeyPath, path: KeyPath, document: Document) -> bool:
-    """Whether an override below `path` made a mapping of what the file gives as one word."""
+    """Return whether an override below `path` turned a single word of the file into a mapping."""
     node = document.positions.find(path)
     return override[: len(path)] == path and node is not None and isinstance(node.value, str)
 
 
 def _validate(model: type[M], data: Any) -> M:
-    """Validate plain data strictly, giving a field of tuples the tuple that YAML cannot write."""
+    """Validate plain data strictly, converting lists to tuples for tuple fields, which YAML cannot write."""
     for _ in range(MAX_DEPTH):
         try:
             return model.model_validate(data)
@@ -263,10 +264,10 @@ def _with_tuple(data: Any, path: KeyPath) -> Any:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what YAML 1.1 and YAML 1.2 parsers read alike."""
+    """Dumper whose output YAML 1.1 and 1.2 parsers read alike."""
 
     def ignore_aliases(self, *_: Any) -> bool:
-        """Write every value out: an alias saves nothing here and hides what a key holds."""
+        """Return True to write every value out: an alias would hide the value of a key."""
         return True
 
 
@@ -298,9 +299,9 @@ _Dumper.add_representer(list, _represent_list)
 
 
 def to_yaml(config: BaseModel) -> str:
-    """The resolved config as YAML that `load`, and any YAML 1.1 or 1.2 parser, reads back the same.
+    """Return the resolved config as YAML that any YAML 1.1 or 1.2 parser reads back the same.
 
-    Keys stand in the order of the schema, text of several lines as a block.
+    Keys are in the order of the schema; text of several lines is a block.
     """
     data = config.model_dump(mode="json")
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)

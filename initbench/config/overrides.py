@@ -1,8 +1,8 @@
-"""`key=value` arguments: the words of a command line that change a config.
+"""Overrides: `key=value` arguments of a command line that change a config.
 
-A value follows the rules of the files: `5`, `1e-3`, `true`, `[1, 2]`, `{name: zeros}`.
-Plain words need no quotes and may hold any sign (`notes=a: b # c`), since a shell has quoted
-enough; `key=` and `key=null` both empty the key, `key='""'` is the empty text.
+Values are written as in config files: `5`, `1e-3`, `true`, `[1, 2]`, `{name: zeros}`. Plain text needs no
+quotes besides those of the shell and may contain any character (`notes=a: b # c`). Both `key=` and `key=null`
+set the key to null; `key='""'` sets it to the empty text.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from initbench.errors import ConfigError, ConfigIssue
 
 _LOOKS_LIKE_KEY = re.compile(r"\s*[A-Za-z_][\w.-]*\s*[+:]?=|[+~]{1,2}[A-Za-z_]")
 _SIGNS = "+~"
-"""Signs of another program's overrides: `+key=value` adds a key there, and `~key` takes one away."""
+"""Prefixes in another program's overrides, where `+key=value` adds a key and `~key` removes one."""
 KEY = re.compile(r"[A-Za-z_][\w-]*(?:\.[A-Za-z_][\w-]*)*", re.ASCII)
-"""A dotted key."""
+"""Pattern of a dotted key."""
 
 
 @dataclass(frozen=True)
@@ -33,22 +33,23 @@ class Override:
     path: tuple[str, ...]
     value: Any
     text: str
-    """The argument as it was given; in a file, its key."""
+    """The argument as given; for a value from a file, its key."""
     position: str = ""
-    """`file:line:column` of one that stands in a file."""
+    """`file:line:column` of a value from a file."""
     is_axis: bool = False
-    """Whether `value` is a list of values that are to be run each."""
+    """Whether `value` is a list whose values are each run."""
 
     @property
     def where(self) -> str:
-        """What a Fault about this value names as its place."""
+        """Source of this value, as a ConfigIssue names it."""
         return self.position or f"override {self.text}"
 
 
 def split_arguments(args: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Tell files from overrides: an override has a dotted key before its `=` and is no existing file.
+    """Split arguments into files and overrides.
 
-    What is meant as an override, but is written in another program's way, counts as one too.
+    An override has a dotted key before its `=` and is not an existing file. Arguments that look like the
+    overrides of other programs count as overrides too.
     """
     files: list[str] = []
     overrides: list[str] = []
@@ -59,7 +60,7 @@ def split_arguments(args: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _is_separated_by_colon(arg: str) -> bool:
-    """Whether `arg` is a key and its value with a colon between them: `model.depth:3`."""
+    """Return whether `arg` is a key and a value with a colon between them: `model.depth:3`."""
     key, colon, _ = arg.partition(":")
     return bool(colon) and "." in key and KEY.fullmatch(key) is not None and "/" not in arg
 
@@ -72,9 +73,9 @@ def _exists(name: str) -> bool:
 
 
 def parse_override(text: str, *, axes: bool = False) -> Override:
-    """Read one `key=value`; raises ConfigError when the key or the value is malformed.
+    """Parse one `key=value`; raises ConfigError if the key or the value is malformed.
 
-    With `axes`, several values parted by commas are an axis; else they are refused.
+    With `axes`, several values separated by commas are an axis; otherwise they are refused.
     """
     key, equals, written = (part.strip() for part in text.partition("="))
     if text[:1] in _SIGNS and text.strip(_SIGNS):
@@ -96,7 +97,7 @@ def parse_override(text: str, *, axes: bool = False) -> Override:
 
 
 def _without_sign(text: str) -> str:
-    """What to write for `+key=value`, `++key=value` and `~key`."""
+    """Return advice for `+key=value`, `++key=value` and `~key`."""
     key, equals, written = text.lstrip(_SIGNS).partition("=")
     if text[0] == "~":
         key = key.strip()
@@ -114,7 +115,7 @@ def _value(text: str, key: str, written: str) -> Any:
 
 
 def _flow_value(text: str, key: str, written: str) -> Any:
-    """The value of brackets, braces or quotes, read as the only key of a document."""
+    """Parse a value in brackets, braces or quotes as the only key of a document."""
     document = parse_yaml(f"value: {written}", "")
     if document.faults:
         raise ConfigError(ConfigIssue(f"override {text}", key, fault.problem) for fault in document.faults)
@@ -124,7 +125,7 @@ def _flow_value(text: str, key: str, written: str) -> Any:
 
 
 def _is_list_of_values(written: str) -> bool:
-    """Whether commas at the top level part several values, and not the clauses of a sentence."""
+    """Return whether commas at the top level separate values, and not the clauses of a sentence."""
     values = parse_yaml(f"value: [{written}]", "").data.get("value")
     if "," not in written or not isinstance(values, list) or len(values) < 2:
         return False
@@ -143,11 +144,13 @@ def _override_error(text: str, key: str, problem: str) -> ConfigError:
 
 
 def apply_overrides(data: dict[str, Any], overrides: Sequence[Override]) -> dict[str, Any]:
-    """A deep copy of `data` with `overrides` laid over it, later ones winning.
+    """Return a deep copy of `data` with `overrides` applied in order.
 
-    Mappings on the way are made where absent. A name on the way becomes a mapping of that
-    name, so that `model.norm.num_groups=8` completes `norm: group`. A value replaces what
-    stood there whole. Raises ConfigError when the way leads through a number or a list.
+    Missing mappings on the path are created. A name on the path becomes a mapping with that name, so that
+    `model.norm.num_groups=8` completes `norm: group`. A value replaces the previous value completely.
+
+    Raises:
+        ConfigError: If a path leads through a number or a list.
     """
     merged = copy.deepcopy(data)
     faults = [fault for override in overrides if (fault := _set_value(merged, override)) is not None]

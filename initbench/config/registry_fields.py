@@ -1,4 +1,4 @@
-"""The registries a config can name, found by walking the config's own types."""
+"""Registries whose entries a config can name, found by walking the config's types."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from initbench.registry_choice import Choice
 
 @dataclass(frozen=True)
 class RegistryField:
-    """A registry, and the config keys that name its entries."""
+    """A registry with the config keys that name its entries."""
 
     registry: Registry[Any]
     keys: tuple[str, ...]
-    """In the order in which a config meets them: `model.norm`; `data.name` where no name can stand bare."""
+    """Keys in schema order, such as `model.norm`, or `data.name` if a bare name is not allowed."""
     tag: str
-    """The key that holds an entry's name beside its options."""
+    """Key that holds an entry's name, next to its options."""
     shorthand: bool
     """Whether the bare name stands for an entry with its default options."""
 
     @property
     def key(self) -> str:
-        """The first of its keys."""
+        """First of the keys."""
         return self.keys[0]
 
     @property
     def title(self) -> str:
-        """The heading of its table."""
+        """Heading of the registry's table."""
         noun = self.registry.kind
         plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
         return plural[0].upper() + plural[1:]
 
 
 def registry_fields() -> list[RegistryField]:
-    """Every registry once, in the order in which a config meets them."""
+    """Return every registry once, in schema order."""
     fields: dict[int, RegistryField] = {}
     for key, choice in _choices(ExperimentConfig, ""):
         identity = id(choice.registry)
@@ -63,7 +63,7 @@ def _choices(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, Choice[
 
 
 def leaf_types(annotation: Any, metadata: list[Any]) -> Iterator[tuple[Any, Choice[Any] | None]]:
-    """The types that a value of this annotation may have, each with the registry that it names, if any."""
+    """Yield the types that a value of this annotation may have, each with its registry choice, if any."""
     choice = next((item for item in metadata if isinstance(item, Choice)), None)
     origin = get_origin(annotation)
     if choice is not None:

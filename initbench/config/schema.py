@@ -1,4 +1,4 @@
-"""The config of an experiment. Names and options are checked against the registries."""
+"""Schema of an experiment's config. Names and options are checked against the registries."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _FINDS_THE_DATA = {"fallback", "path"}
 
 
 def _key_issue(problem: str, **location: str) -> PydanticCustomError:
-    """`at` is a key below the value that is validated, `key` one of the whole config."""
+    """Return an error at `at`, a key below the validated value, or `key`, a key of the whole config."""
     return PydanticCustomError("key_fault", "{problem}", {"problem": problem, **location})
 
 
@@ -41,20 +41,20 @@ class LrFactors(Section):
     """Learning rates by part of the net, as multiples of `train.lr`."""
 
     body: float = Field(default=1.0, gt=0.0)
-    """Of every layer but the last."""
+    """Factor of every layer but the last."""
     head: float = Field(default=1.0, gt=0.0)
-    """Of the last layer."""
+    """Factor of the last layer."""
 
 
 class TrainOptions(Section):
-    """How the net is trained."""
+    """Training of the net."""
 
     steps: int | None = Field(default=None, ge=1, le=MAX_COUNT)
-    """Number of updates; 2,000 when `epochs` is not given either."""
+    """Number of updates; 2,000 if `epochs` is not given either."""
     epochs: float | None = Field(default=None, gt=0.0, le=1e6)
     """Passes over the training split, instead of `steps`; a fraction is allowed."""
     batch_size: int = Field(default=128, ge=1, le=MAX_COUNT)
-    """Samples of one update; the incomplete rest of an epoch is dropped."""
+    """Samples per update; the incomplete last batch of an epoch is dropped."""
     optimizer: Annotated[Options, Choice(OPTIMIZERS)] = Field(
         default_factory=lambda: default_choice(OPTIMIZERS, "sgd")
     )
@@ -72,9 +72,9 @@ class TrainOptions(Section):
     warmup_steps: int = Field(default=0, ge=0, le=MAX_COUNT)
     """Updates over which the learning rate rises linearly to `lr`."""
     weight_decay: float = Field(default=0.0, ge=0.0)
-    """Weight decay, on every parameter; decoupled from the gradient for adamw alone."""
+    """Weight decay of every parameter; decoupled from the gradient only for adamw."""
     clip_norm: float | None = Field(default=None, gt=0.0)
-    """Largest norm of a run's whole gradient; null for no clipping."""
+    """Maximum norm of a run's whole gradient; null for no clipping."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of the target spread evenly over all classes."""
     eval_every: int | None = Field(default=None, ge=1, le=MAX_COUNT)
@@ -87,14 +87,14 @@ class TrainOptions(Section):
     @model_validator(mode="before")
     @classmethod
     def _default_budget(cls, options: Any) -> Any:
-        """Write the default out, so that a budget has one form."""
+        """Set the default number of steps explicitly, so that a budget has one form."""
         if isinstance(options, dict) and options.get("steps") is None and options.get("epochs") is None:
             return {**options, "steps": DEFAULT_STEPS}
         return options
 
     @model_validator(mode="after")
     def _updates_fit_float32(self) -> TrainOptions:
-        """Refuse a learning rate that is infinite in float32 once the optimizer has multiplied it."""
+        """Refuse a learning rate that the optimizer's factors make infinite in float32."""
         rate = self.lr * max(self.lr_factors.body, self.lr_factors.head)
         rate /= 1.0 - getattr(self.optimizer, "beta1", 0.0)  # Adam's correction of its first update
         largest = rate * max(1.0, self.weight_decay)
@@ -115,12 +115,12 @@ class TrainOptions(Section):
 
 
 class ProbeOptions(Section):
-    """How layers are measured."""
+    """Measurement of the layers."""
 
     when: list[When] = Field(default=["init", "train", "end"])
     """Moments of measurement: at init, at the evaluations in between, at the end; in any order."""
     batch: int = Field(default=512, ge=2, le=1_000_000)
-    """Samples of the fixed batch, from the training split; nets of convolutions use the first 64 at most."""
+    """Samples of the fixed batch from the training split; convolutional nets use at most the first 64."""
     bins: int = Field(default=32, ge=2, le=1024)
     """Bins of the activation histograms."""
     covariate_shift: int | None = Field(default=None, ge=1, le=MAX_COUNT)
@@ -138,15 +138,15 @@ class ExperimentConfig(Section):
     """One experiment: an architecture, an init, a data set and a training, under some seeds."""
 
     kind: Literal["experiment"] = "experiment"
-    """What this file declares."""
+    """Kind of config that this file declares."""
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     """Name of the experiment: letters, digits, dots, dashes and underscores."""
     notes: str = ""
-    """What to look at, for people."""
+    """Notes for readers: what to look at."""
     seeds: (
         Annotated[int, Field(ge=1, le=10_000)] | Annotated[list[Seed], Field(min_length=1, max_length=10_000)]
     ) = 1
-    """How many seeds (n means 0 … n−1), or a list of them."""
+    """Number of seeds (n means 0 … n−1), or a list of seeds."""
     data: Annotated[DataOptions, Choice(DATASETS, shorthand=False)] = Field(
         default_factory=lambda: default_choice(DATASETS, "mnist")
     )
@@ -178,7 +178,7 @@ class ExperimentConfig(Section):
         return self
 
     def _cross_section_issues(self) -> Iterator[PydanticCustomError]:
-        """What is wrong between the sections, each of which is valid alone."""
+        """Yield the conflicts between sections that are valid by themselves."""
         if isinstance(self.init.scheme, TransferOptions) and self.init.scheme.source == self.name:
             yield _key_issue("an experiment cannot start from its own runs", key="init.scheme.from")
         if self.init.bias is not None and not self.model.bias:
@@ -211,14 +211,14 @@ class ExperimentConfig(Section):
             yield _key_issue(problem, key="init.scheme")
 
     def _batch_sizes(self) -> Iterator[tuple[str, int]]:
-        """Of training, and of pre-training where it has one of its own, by key."""
+        """Yield the batch sizes of training and, if separate, of pre-training, with their keys."""
         yield "train.batch_size", self.train.batch_size
         pretraining_batch = getattr(self.init.scheme, "batch_size", None)
         if pretraining_batch is not None:
             yield "init.scheme.batch_size", pretraining_batch
 
     def _build_issues(self) -> Iterator[PydanticCustomError]:
-        """What no net for samples of this form can be, as far as the form is known before they are loaded."""
+        """Yield the faults of building the net, if the form of the samples is known before loading."""
         form = form_of(self.data)
         if form is None:
             return
@@ -230,22 +230,22 @@ class ExperimentConfig(Section):
 
     @property
     def seed_list(self) -> tuple[int, ...]:
-        """The seeds, one for each run."""
+        """Seeds, one for each run."""
         return tuple(range(self.seeds)) if isinstance(self.seeds, int) else tuple(self.seeds)
 
     def with_seeds(self, *seeds: int) -> ExperimentConfig:
-        """The same experiment under other seeds."""
+        """Return a copy of the experiment with other seeds."""
         return self.model_copy(update={"seeds": list(seeds)})
 
     def resolved(self) -> dict[str, Any]:
-        """Every key with its value, defaults filled in, as plain YAML data."""
+        """Return every key with its value, defaults included, as plain YAML data."""
         return self.model_dump(mode="json")
 
     def identity_keys(self) -> dict[str, Any]:
-        """What of `resolved` the numbers of a run depend on, once its seed and its data are known.
+        """Return the keys of `resolved` that determine the numbers of a run, given its seed and data.
 
-        That is everything but `name`, `notes`, `seeds`, and the keys that say where the data set, or weights
-        of another net, are to be had. What was found has an identity of its own.
+        These are all keys but `name`, `notes`, `seeds`, and the keys that locate the data set or the weights
+        of another net. The located data and weights have identities of their own.
         """
         keys = {key: value for key, value in self.resolved().items() if key not in _COMPUTES_NOTHING}
         keys["data"] = {key: value for key, value in keys["data"].items() if key not in _FINDS_THE_DATA}

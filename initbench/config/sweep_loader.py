@@ -1,4 +1,4 @@
-"""From the file of a sweep to its experiments, with everything that is wrong at its place in the file."""
+"""Loader of sweep files: builds the experiments, and reports each fault with its position."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from initbench.config.yaml_reader import REFUSED, Document, Positions
 from initbench.errors import ConfigIssue
 
 Check = Callable[[Mapping[str, Any], Sequence[str], bool], Iterable[tuple[KeyPath, str]]]
-"""(data, labels of the points, whether axes were given beside the file) → what the schema cannot see."""
+"""Function (data, point labels, whether overrides changed the axes) → faults that the schema cannot see."""
 _MAX_NAMED = 3
 _NAME = (
     f"a sweep needs a name of up to {LONGEST_NAME} letters, digits, dots, dashes and underscores, beginning"
@@ -44,10 +44,10 @@ def read_sweep(
     *,
     skip_invalid: bool = False,
 ) -> tuple[Sweep | None, list[ConfigIssue]]:
-    """The sweep that a document declares under `overrides`, None where it has faults, and these.
+    """Read the sweep of a document under `overrides`, None if it has faults, and the faults.
 
     An experiment is a sweep whose axes are among the overrides. With `skip_invalid`, points that cannot be
-    built are left out, as long as there are others.
+    built are skipped, as long as others remain.
     """
     if document.data.get("kind", "experiment") == "experiment":
         return _read_experiment(document, file, overrides, check, skip_invalid=skip_invalid)
@@ -80,7 +80,7 @@ def _is_name(name: Any) -> bool:
 def _renamed(
     config: SweepConfig, overrides: Sequence[Override]
 ) -> tuple[SweepConfig, list[Override], list[ConfigIssue]]:
-    """The sweep under its name on the command line, the other overrides, and what is wrong with the name."""
+    """Return the sweep with any name from the command line, the other overrides, and faults of the name."""
     name_overrides = [override for override in overrides if override.path == ("name",)]
     rest = [override for override in overrides if override.path != ("name",)]
     faults = [
@@ -97,7 +97,7 @@ def _renamed(
 
 @dataclass(frozen=True)
 class _BaseExperiment:
-    """The experiment that all points share."""
+    """Experiment that all points share."""
 
     document: Document
     file: str
@@ -107,7 +107,7 @@ def _read_base(document: Document, file: str) -> tuple[_BaseExperiment | None, l
     base = document.data.get("base")
     node = document.positions.find(("base",))
     if node is None or not isinstance(base, str | dict) or base == REFUSED:
-        return None, []  # is a fault of the schema
+        return None, []  # reported by the schema
     if isinstance(base, dict):
         key_position = document.positions.key
         faults = [
@@ -157,7 +157,7 @@ def _build_sweep(
 
 
 class _SweepBuilder:
-    """Makes the experiment of each point, and gathers what is wrong with them."""
+    """Builder of the experiment of each point, which also collects their faults."""
 
     def __init__(self, config: SweepConfig, base: _BaseExperiment, axes: ResolvedAxes) -> None:
         self.labels: list[str] = []
@@ -172,14 +172,14 @@ class _SweepBuilder:
         self._known: dict[str, str] = {}
 
     def build(self) -> None:
-        """Make them all."""
+        """Build the experiments of all points."""
         labels: set[str] = set()
         for cells in self._axes.points:
             keys = {key: cell.value for key, cell in cells.items()}
             label = grid_points.point_label(keys)
             if label in labels:
                 label = f"{label}-{grid_points.short_hash(keys)}"
-            if label not in labels:  # else it is the same point, written twice
+            if label not in labels:  # otherwise the same point is written twice
                 labels.add(label)
                 self.labels.append(label)
                 self._add_point(label, keys, cells)
@@ -201,7 +201,7 @@ class _SweepBuilder:
         self.points.append(Point(label, keys, config, tuple(candidates)))
 
     def _overrides(self, label: str, cells: Mapping[str, AxisValue]) -> list[Override]:
-        """The point's keys, whole sections before what lies in them, then what the command line says."""
+        """Return the point's overrides: name and seeds, its keys (outer keys first), the command line's."""
         point_overrides = [
             Override(tuple(key.split(".")), cell.value, cell.text or key, cell.position)
             for key, cell in sorted(cells.items(), key=lambda item: item[0].count("."))
@@ -216,7 +216,7 @@ class _SweepBuilder:
         return [*sweep_overrides, *point_overrides, *self._axes.plain]
 
     def merged_faults(self) -> list[ConfigIssue]:
-        """Each fault once, with the points that have it where not all do."""
+        """Return each fault once; if not all points have it, it names those that do."""
         labels_by_fault: dict[ConfigIssue, list[str]] = {}
         for point in self.invalid:
             for fault in point.faults:
@@ -228,7 +228,7 @@ class _SweepBuilder:
         ]
 
     def sweep(self) -> Sweep:
-        """The sweep of the points that can be built."""
+        """Return the sweep of the points that can be built."""
         config = self._config
         return Sweep(
             name=config.name,
@@ -249,7 +249,7 @@ def _in_points(labels: Sequence[str]) -> str:
 
 
 def _identity(config: ExperimentConfig) -> str:
-    """What two points have in common that are one experiment."""
+    """Return a text that is equal for points that are the same experiment."""
     return config.model_copy(update={"name": "same", "notes": ""}).model_dump_json()
 
 

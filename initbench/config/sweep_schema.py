@@ -1,4 +1,4 @@
-"""The file of a sweep: one experiment at many points, each under some seeds."""
+"""Schema of a sweep file: one experiment at many points, each with several seeds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from initbench.errors import ConfigIssue
 from initbench.registry import Section
 
 NOT_SWEPT = ("kind", "name", "notes", "seeds")
-"""Keys of an experiment that a point has from its sweep."""
+"""Keys of an experiment that a point inherits from its sweep."""
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 MOST_POINTS, LONGEST_NAME = 20_000, 60
 Values = Annotated[list[Any], Field(min_length=1)]
@@ -23,26 +23,26 @@ Sentence = Annotated[str, Field(min_length=1)]
 
 
 class SweepConfig(Section):
-    """One experiment at many points: which keys change, and how."""
+    """One experiment at many points, with the keys that change and their values."""
 
     kind: Literal["sweep"]
-    """What this file declares."""
+    """Kind of config that this file declares."""
     name: str = Field(pattern=NAME, max_length=LONGEST_NAME)
     """Name of the sweep; its points are the experiments `name.point`."""
     notes: str = ""
-    """What to look at, for people."""
+    """Notes for readers: what to look at."""
     base: str | dict[str, Any]
-    """The experiment that all points share: the path of its file, relative to this one, or its keys."""
+    """Experiment that all points share: its keys, or the path of its file relative to this one."""
     grid: dict[str, Values] = Field(default_factory=dict)
-    """Dotted key → values. Every combination of them is a point, the last key changing fastest."""
+    """Dotted key → values. Every combination of values is a point; the last key changes fastest."""
     zip: dict[str, Values] = Field(default_factory=dict)
-    """Dotted key → values, equally many for each key, which change together: one more axis beside `grid`."""
+    """Dotted key → values, equally many per key. The keys change together: one axis in addition to `grid`."""
     exclude: list[Keys] = Field(default_factory=list)
-    """Points of `grid` and `zip` to leave out: those that have all keys and values of one of these."""
+    """Points of `grid` and `zip` to omit: those that have all keys and values of one of these entries."""
     include: list[Keys] = Field(default_factory=list)
-    """Points to add: the keys of each are laid over `base`, without those of `grid`, whatever is excluded.
+    """Points to add: the keys of each override `base`; `grid` and `exclude` do not apply to them.
 
-    Without `grid` and `zip` these are all points there are."""
+    Without `grid` and `zip`, these are the only points."""
     seeds: (
         Annotated[int, Field(ge=1, le=10_000)]
         | Annotated[list[Seed], Field(min_length=1, max_length=10_000)]
@@ -50,9 +50,9 @@ class SweepConfig(Section):
     ) = None
     """Seeds of every point, as in an experiment; null for those of `base`."""
     tune: Tune | None = None
-    """A key that is tuned for each point alone, by runs of its own; null for none."""
+    """Key that is tuned for each point separately, with runs of its own; null for none."""
     gates: list[Sentence] = Field(default_factory=list)
-    """Conditions that must not hold at the end (docs/ci.md); rows are called as the points are."""
+    """Conditions that must not hold at the end (docs/ci.md); rows are named after the points."""
 
     @field_validator("zip")
     @classmethod
@@ -69,23 +69,23 @@ class Point:
     """One of the experiments of a sweep."""
 
     label: str
-    """What it is called within the sweep."""
+    """Name of the point within the sweep."""
     keys: Mapping[str, Any]
-    """What it changes in the base: dotted key → value."""
+    """Changes to the base: dotted key → value."""
     config: ExperimentConfig
-    """Under the name `sweep.label`; before it is tuned, where it is."""
+    """Experiment named `sweep.label`, before any tuning."""
     candidates: tuple[ExperimentConfig, ...] = ()
-    """One for each value to be tried; none where nothing is tuned."""
+    """Tuning experiments, one per value to try; empty without tuning."""
 
     def configs(self) -> Iterator[ExperimentConfig]:
-        """All that is run for it, under a value yet to be chosen where it is tuned."""
+        """Yield all experiments of the point: tuning candidates, then the experiment before the choice."""
         yield from self.candidates
         yield self.config
 
 
 @dataclass(frozen=True)
 class SkippedPoint:
-    """A point that cannot be built, and why."""
+    """A point that cannot be built, with the reasons."""
 
     label: str
     faults: tuple[ConfigIssue, ...]
@@ -93,21 +93,21 @@ class SkippedPoint:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep with its experiments made."""
+    """A sweep with its experiments."""
 
     name: str
     points: tuple[Point, ...]
     tune: Tune | None = None
-    """None also where the tuned key was given on the command line."""
+    """Key to tune; also None if the command line sets that key."""
     gates: tuple[str, ...] = ()
     notes: str = ""
     skipped: tuple[SkippedPoint, ...] = ()
-    """Points left out because they cannot be built."""
+    """Points skipped because they cannot be built."""
     same: Mapping[str, str] = field(default_factory=dict)
-    """Points left out because they are the very experiment of another: label → the other's label."""
+    """Points omitted because another point is the same experiment: label → label of the other."""
     excluded: int = 0
-    """Points left out as the file asks."""
+    """Number of points that the file excludes."""
 
     def part(self, points: tuple[Point, ...]) -> Sweep:
-        """The same sweep with some of its points alone."""
+        """Return a copy of the sweep with only these points."""
         return replace(self, points=points)

@@ -1,4 +1,4 @@
-"""The config that a user starts from, with what each key is for."""
+"""Template of a first config, with a comment on each key."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def first_config(name: str) -> str:
     """Return the text of a commented config called `name`.
 
     Raises:
-        ConfigError: An experiment cannot have this name.
+        ConfigError: If an experiment cannot have this name.
     """
     data = {"kind": "experiment", "name": name}
     _, faults = validate_data(ExperimentConfig, data, lambda _path, _of_key: "NAME")

@@ -1,4 +1,4 @@
-"""A key that is tuned for each arm alone: the values to try, and the experiments that try them."""
+"""Tuning of one key for each arm separately: the values to try, and the experiments that try them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from initbench.registry import Section
 
 
 def config_issue(problem: str, at: str = "") -> PydanticCustomError:
-    """A fault for a validator to raise; `at` is a key below the value that is validated."""
+    """Return a fault for a validator to raise; `at` is a key below the validated value."""
     return PydanticCustomError("key_fault", "{problem}", {"problem": problem, "at": at})
 
 
@@ -27,13 +27,13 @@ class Range(Section):
     """Values to try: a list, or a range as `{log: [0.001, 1.0], points: 7}`."""
 
     log: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
-    """Both ends of a range whose values stand in equal ratios."""
+    """Ends of a range with equal ratios between values."""
     linear: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
-    """Both ends of a range whose values stand at equal distances."""
+    """Ends of a range with equal distances between values."""
     points: int | None = Field(default=None, ge=2, le=100)
-    """How many values a range has, its ends included."""
+    """Number of values of a range, including its ends."""
     values: Annotated[list[float], Field(min_length=2, max_length=100)] | None = None
-    """The values themselves; what a list stands for."""
+    """Values themselves; a plain list sets this key."""
 
     @model_validator(mode="before")
     @classmethod
@@ -59,7 +59,7 @@ class Range(Section):
         return self
 
     def numbers(self) -> list[float]:
-        """The values, rising, those of a range to six digits."""
+        """Return the values in rising order; inner values of a range are rounded to six digits."""
         if self.values is not None:
             return sorted(self.values)
         assert self.points is not None
@@ -73,18 +73,18 @@ class Range(Section):
 
 
 class Tune(Section):
-    """One key whose value is chosen for each arm alone, by runs under seeds of their own.
+    """One key whose value is chosen for each arm separately, by runs with separate seeds.
 
-    Beside the two below stands the key itself, as `train.lr`, with a range or a list of values.
+    In addition to the two keys below, give the key to tune, such as `train.lr`, with a range or a list.
     """
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Range] = Field(init=False)
 
     select: str = "final_val_accuracy"
-    """The metric whose best mean decides. A value under which a run diverged is worse than any other."""
+    """Metric whose best mean decides. A value with a diverged run is worse than any other."""
     seeds: int = Field(default=2, ge=1, le=100)
-    """Seeds of the tuning, which follow those of the arm: the chosen value runs on seeds it has not seen."""
+    """Number of tuning seeds. They follow those of the arm: the chosen value runs on unseen seeds."""
 
     @model_validator(mode="after")
     def _one_key(self) -> Self:
@@ -95,26 +95,27 @@ class Tune(Section):
 
     @property
     def keys(self) -> list[str]:
-        """The keys that are tuned."""
+        """Dotted keys that are given to tune."""
         return list(self.__pydantic_extra__)
 
     @property
     def key(self) -> str:
-        """The dotted key that is tuned."""
+        """Dotted key that is tuned."""
         return self.keys[0]
 
     @property
     def values(self) -> list[float]:
-        """The values to try, rising."""
+        """Values to try, in rising order."""
         return self.__pydantic_extra__[self.key].numbers()
 
 
 def tuning_candidates(
     tune: Tune, config: ExperimentConfig, data: Mapping[str, Any], position: str
 ) -> tuple[list[ExperimentConfig], list[ConfigIssue]]:
-    """The arm under each value of the tuned key, and what is wrong with any of them.
+    """Return the arm with each value of the tuned key, and the faults of all of them.
 
-    Their seeds follow those of the arm, which is `config`, made of `data`; they are not probed.
+    The arm is `config`, which was built from `data`. The candidates' seeds follow those of the arm; they are
+    not probed.
     """
     candidates: list[ExperimentConfig] = []
     faults: list[ConfigIssue] = []
@@ -126,7 +127,7 @@ def tuning_candidates(
 
 
 def apply_choice(arm: ExperimentConfig, candidate: ExperimentConfig) -> ExperimentConfig:
-    """The arm under the value of `candidate`, with its own name, seeds and probes."""
+    """Return the arm with the tuned value of `candidate`; it keeps its own name, seeds and probes."""
     return candidate.model_copy(update={name: getattr(arm, name) for name in ("name", "seeds", "probe")})
 
 
@@ -152,7 +153,7 @@ def _candidate(
 
 
 def _is_whole(config: ExperimentConfig, key: str) -> bool:
-    """Whether the config has a whole number there."""
+    """Return whether the config has a whole number at `key`."""
     value: Any = config.resolved()
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None

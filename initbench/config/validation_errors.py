@@ -1,7 +1,7 @@
-"""Every fault of a config in plain words: what was found, what belongs there, the nearest name.
+"""Faults of a config in plain words: what was found, what is expected, and the nearest name.
 
-`explain` turns pydantic's list of errors into Faults. Pydantic's locations hold labels of
-unions beside keys; the path a person can find is won back by walking the model's types.
+`to_issues` converts pydantic's list of errors into ConfigIssues. Pydantic's locations contain labels of
+unions in addition to keys; the path of keys is recovered by walking the model's types.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from initbench.errors import ConfigIssue
 from initbench.registry_choice import ANY, Choice, options_model
 
 MAX_FAULTS = 100
-"""Faults of one config that are listed: a person mends the first few and looks again."""
+"""Maximum number of faults of one config that are listed."""
 
 KeyPath = tuple[str | int, ...]
 Where = Callable[[KeyPath, bool], str]
-"""(path, of the key rather than the value) -> the `where` of a Fault."""
+"""Function (path, whether of the key rather than the value) → `where` of a ConfigIssue."""
 
 
 def dotted_key(path: Sequence[str | int]) -> str:
-    """A path as it is written on the command line: `model.norm.num_groups`."""
+    """Return a path as it is written on the command line: `model.norm.num_groups`."""
     return ".".join(str(part) for part in path)
 
 
 @dataclass(frozen=True)
 class ErrorLocation:
-    """Where one pydantic error belongs."""
+    """Location of one pydantic error in the config."""
 
     path: KeyPath
     siblings: tuple[str, ...]
-    """Keys that are valid beside the last one."""
+    """Valid keys at the level of the last one."""
     union: KeyPath | None
-    """The location up to the first union without a tag: its branches fail together."""
+    """Location up to the first union without a tag, whose branches fail together."""
 
 
 def locate_error(model: type[BaseModel], loc: KeyPath) -> ErrorLocation:
-    """The path of keys for a pydantic location, without the labels of unions and choices."""
+    """Return the path of keys for a pydantic location, without the labels of unions and choices."""
     nodes: list[Any] = [model]
     path: KeyPath = ()
     siblings: tuple[str, ...] = ()
@@ -64,7 +64,7 @@ def locate_error(model: type[BaseModel], loc: KeyPath) -> ErrorLocation:
 
 
 def _unwrap(node: Any) -> Iterator[Any]:
-    """Take Annotated and `| None` off; a Choice in the annotation stands for the whole of it."""
+    """Remove Annotated and `| None`; a Choice in the annotation replaces all of it."""
     origin, arguments = get_origin(node), get_args(node)
     if origin is Annotated:
         choice = next((mark for mark in arguments[1:] if isinstance(mark, Choice)), None)
@@ -82,7 +82,7 @@ class _Branches:
 
 
 def _label(node: Any, part: str | int) -> list[Any] | None:
-    """What lies below `part` when it is a label that pydantic put in, else None."""
+    """Return the types below `part` if pydantic inserted it as a label, else None."""
     if isinstance(node, _Branches):
         members = [member for member in node.members if getattr(member, "__name__", None) == part]
         return members or list(node.members)
@@ -114,7 +114,7 @@ def _children(node: Any, part: str | int) -> list[Any]:
 
 
 def to_issues(error: ValidationError, model: type[BaseModel], where: Where) -> list[ConfigIssue]:
-    """One Fault for each thing that `error` says is wrong with data meant for `model`."""
+    """Return one ConfigIssue for each fault that `error` reports in data for `model`."""
     groups: dict[Any, list[tuple[ErrorLocation, Any]]] = {}
     for index, entry in enumerate(error.errors(include_url=False)):
         location = locate_error(model, entry["loc"])
@@ -132,7 +132,7 @@ def to_issues(error: ValidationError, model: type[BaseModel], where: Where) -> l
 
 
 def _faults(group: list[tuple[ErrorLocation, Any]], where: Where) -> Iterator[ConfigIssue]:
-    """Faults of one value: where all branches of a union refuse it, one sentence names them all."""
+    """Yield the faults of one value; if all branches of a union refuse it, one message names them all."""
     top = min(len(location.path) for location, _ in group)
     specific = [pair for pair in group if pair[1]["type"] not in NOUNS or len(pair[0].path) > top]
     if specific:

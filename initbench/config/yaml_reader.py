@@ -1,8 +1,8 @@
-"""A strict reader of YAML: plain data, the position of every key, and every fault at once.
+"""Strict reader of YAML that returns plain data, the position of every key, and all faults at once.
 
-Scalars follow the YAML 1.2 core schema, so `1e-3` is a number and `no` and `12:30` are
-text. What two YAML versions read differently (`010`), and what a config has no use for
-(tags, merge keys, several documents, recursion), is refused rather than guessed at.
+Scalars follow the YAML 1.2 core schema, so `1e-3` is a number and `no` and `12:30` are text. Values that
+YAML versions read differently (`010`) are refused, and so are features that a config does not need: tags,
+merge keys, several documents and recursion.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAX_DIGITS = 100
 MAX_VALUES = 20_000
 
 REFUSED = "\0refused\0"
-"""Stands in `Document.data` for a value that has a fault, so that the rest can be checked."""
+"""Placeholder in `Document.data` for a faulty value, so that the rest can be checked."""
 
 Position = tuple[int, int]
 
@@ -42,16 +42,16 @@ _EXPECTED = "a config is a mapping such as `kind: experiment`"
 
 @dataclass
 class YamlNode:
-    """One value of a document with the positions it was read from."""
+    """One value of a document with its positions in the text."""
 
     value: Any  # a scalar, or a dict or list of nodes
     position: Position
     key_position: Position
-    size: int = 1  # characters that it stands for with its aliases written out
+    size: int = 1  # characters with aliases expanded
     depth: int = 0  # levels of values below this one
 
     def plain(self) -> Any:
-        """The value as data of its own: two aliases of one anchor share nothing."""
+        """Return the value as independent plain data: two aliases of one anchor share nothing."""
         if isinstance(self.value, dict):
             return {key: child.plain() for key, child in self.value.items()}
         if isinstance(self.value, list):
@@ -61,22 +61,22 @@ class YamlNode:
 
 @dataclass(frozen=True)
 class Positions:
-    """Where each key and each value stands: (line, column), both from 1."""
+    """Positions of keys and values: (line, column), both from 1."""
 
     root: YamlNode
 
     def key(self, path: Sequence[str | int]) -> Position | None:
-        """Position of the key (or list item) at `path`, None where the file has none."""
+        """Return the position of the key (or list item) at `path`; None if the file has none."""
         node = self.find(path)
         return node.key_position if node else None
 
     def value(self, path: Sequence[str | int]) -> Position | None:
-        """Position of the value at `path`, None where the file has none."""
+        """Return the position of the value at `path`; None if the file has none."""
         node = self.find(path)
         return node.position if node else None
 
     def find(self, path: Sequence[str | int]) -> YamlNode | None:
-        """The value at `path` with its positions, None where the file has none."""
+        """Return the value at `path` with its positions; None if the file has none."""
         try:
             return reduce(lambda node, part: node.value[part], path, self.root)
         except (KeyError, IndexError, TypeError):
@@ -85,17 +85,17 @@ class Positions:
 
 @dataclass(frozen=True)
 class Document:
-    """What `parse` read: the data as far as it could be read, and what is wrong with it."""
+    """Result of `parse_yaml`: the data as far as it could be read, and its faults."""
 
     data: dict[str, Any]
     positions: Positions
     faults: list[ConfigIssue]
     readable: bool = True
-    """False when reading stopped before the end, so that `data` is not the whole document."""
+    """Whether the whole document was read; otherwise `data` is incomplete."""
 
 
 def parse_scalar(text: str) -> Any:
-    """The value of a plain scalar; raises ValueError for one that is ambiguous or too long."""
+    """Parse a plain scalar; raises ValueError if it is ambiguous or too long."""
     if _WHOLE.fullmatch(text):
         return _whole(text)
     if _FLOAT.fullmatch(text):
@@ -111,7 +111,7 @@ def parse_scalar(text: str) -> Any:
 
 
 def unicode_text(text: str) -> str:
-    """`text` itself; raises ValueError when it could not be written as UTF-8."""
+    """Return `text` itself; raises ValueError if it cannot be encoded as UTF-8."""
     if re.search("[\ud800-\udfff]", text):
         raise ValueError("is not valid Unicode: it holds half of a surrogate pair")
     return text
@@ -132,7 +132,7 @@ def _refuse_too_long(text: str, noun: str) -> None:
 
 
 def parse_yaml(text: str | bytes, file: str) -> Document:
-    """Read one YAML mapping; whatever `text` is, the answer is data or faults, never an exception."""
+    """Read one YAML mapping; the result holds data or faults for any `text`, and no exception is raised."""
     raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
     if len(raw) > MAX_BYTES:
         return _unreadable(file, "", f"is larger than {MAX_BYTES:,} bytes, the limit for a config")
@@ -157,11 +157,11 @@ def _document(root: YamlNode | None, faults: list[ConfigIssue]) -> Document:
 
 
 class _StopError(Exception):
-    """Reading cannot go on; the fault that says why has been noted."""
+    """Signal that reading cannot continue; the fault with the reason has been recorded."""
 
 
 class _YamlReader(yaml.SafeLoader):
-    """PyYAML's scanner and parser, with a composer of its own that keeps positions and limits."""
+    """PyYAML's scanner and parser with a custom composer that records positions and enforces limits."""
 
     def __init__(self, text: str, file: str) -> None:
         super().__init__(text)
@@ -174,7 +174,7 @@ class _YamlReader(yaml.SafeLoader):
         self.alias_size = 0
 
     def document(self) -> Document:
-        """Read the stream's only document, gathering faults."""
+        """Read the stream's only document and collect its faults."""
         root = None
         try:
             root = self._root()

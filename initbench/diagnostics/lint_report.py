@@ -1,4 +1,4 @@
-"""Lint the nets of a config, or a user's own modules."""
+"""Lint the nets of a config, or modules of the user."""
 
 from __future__ import annotations
 
@@ -38,25 +38,25 @@ from initbench.train.matmul_precision import true_fp32
 
 @dataclass(frozen=True)
 class LintReport:
-    """What was looked at, and what was found."""
+    """The findings of a lint, with its target and coverage."""
 
     target: str
-    """The experiment, or what made the modules."""
+    """Name of the experiment, or of the source of the modules."""
     layers: int
     seeds: tuple[int, ...]
     samples: int
     findings: list[LintFinding]
     unseen: dict[str, str]
-    """By parameter, why no check looked at it."""
+    """Parameters that no check covers, with the reason."""
     coverage: Coverage
 
 
 def lint_config(
     config: ExperimentConfig, data: PreparedData, origins: Mapping[int, WeightSource] | None = None
 ) -> LintReport:
-    """Look at the nets of an experiment under its seeds, before their first update.
+    """Lint the nets of an experiment for all its seeds, before their first update.
 
-    `origins`: by seed, where the nets take their weights from, if from elsewhere.
+    `origins`: weight source of each seed, if weights are loaded.
     """
     check_network(config, data, copies=len(config.seed_list))
     batch = fixed_sample(data.train, config.probe.batch)
@@ -99,7 +99,7 @@ def lint_modules(
     seeds: Sequence[int],
     declared: InitOptions | None = None,
 ) -> LintReport:
-    """Look at modules of the user's own; `declared` is the init that all their weights are meant to have."""
+    """Lint modules of the user; `declared`: the init that all their weights are meant to have."""
     nets, inputs = list(modules), as_inputs(inputs)
 
     def subject_of(
@@ -167,12 +167,12 @@ def _lint_result(subject: LintTarget) -> TrialResult:
 
 
 def _computes_weights(config: ExperimentConfig) -> bool:
-    """Whether the pass multiplies by something else than what the scheme draws."""
+    """Return whether a norm changes the weights that the scheme draws before they are used."""
     return NORMS[config.model.norm.name].acts_on == "weights"
 
 
 def _declared_rules(network: Network, init: InitOptions) -> dict[str, LayerRule]:
-    """What the config declares of each weight, where the scheme draws it and nothing changes it after."""
+    """Return the declared rule of each layer whose weights are used exactly as the scheme draws them."""
     scheme = INITS[init.scheme.name]
     if scheme.edit is not None or scheme.calibrate is not None or scheme.needs.leaves_no_scale:
         return {}

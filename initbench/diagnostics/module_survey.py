@@ -1,4 +1,4 @@
-"""Probe a user's own modules before training, one for each seed, and hold them against theory."""
+"""Probe modules of the user before training, one per seed, and compare them with theory."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ from initbench.train.matmul_precision import true_fp32
 
 @dataclass(frozen=True, kw_only=True)
 class ModuleSurvey(Survey):
-    """Modules of one kind before training."""
+    """The survey of modules of one kind before training."""
 
     model: str
-    """What they were made by."""
+    """Name of the source of the modules."""
     batch: str
-    """What they were shown."""
+    """Description of the batch."""
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     loss: str
     loss_value: float
     """Mean over the modules."""
     loss_at_chance: float | None
-    """What it is where all classes are equally likely: ln C for the cross-entropy of C classes."""
+    """Loss if all classes are equally likely: ln C for the cross-entropy of C classes."""
     coverage: Coverage
-    """How much of the first module was looked at."""
+    """Coverage of the first module by the probe."""
     trace: TraceResult
-    """What the first module's pass showed."""
+    """Trace of a pass through the first module."""
 
 
 @plain_defaults()
@@ -61,15 +61,16 @@ def survey_modules(
     batch: str,
     seeds: Sequence[int],
 ) -> ModuleSurvey:
-    """Pass a batch through each of the modules, which are left as they were found.
+    """Pass a batch through each of the modules and return the survey; the modules stay unchanged.
 
-    Raises UsageError for modules that cannot be run on the batch, that have no weight layer, or that differ
-    from one another in more than their weights.
+    Raises:
+        UsageError: If modules cannot run on the batch, have no weight layer, or differ from one another in
+            more than their weights.
     """
     inputs = as_inputs(inputs)
     x = inputs.main
     probes: list[ModuleProbe] = []
-    for_trials: list[nn.Module] = []  # no more are held in memory
+    for_trials: list[nn.Module] = []  # other modules are not kept in memory
     with true_fp32(x.device), one_thread():
         for module in modules:
             probes.append(probe_module(module, inputs, y, loss, chance))
@@ -142,7 +143,7 @@ def _layers(probes: Sequence[ModuleProbe]) -> list[SurveyedLayer]:
 
 
 def gaussian_batch(shape: Sequence[int], samples: int, seed: int = 0) -> Tensor:
-    """N(0, 1) noise (samples, *shape), the same for every call."""
+    """Return N(0, 1) noise (samples, *shape), the same for every call with the same seed."""
     size = " × ".join(f"{axis:,}" for axis in (samples, *shape))
     require_memory(
         4.0 * math.prod((samples, *shape)), f"a batch of {size} values", "lower --input or probe.batch"
@@ -152,7 +153,7 @@ def gaussian_batch(shape: Sequence[int], samples: int, seed: int = 0) -> Tensor:
 
 
 def token_batch(vocabulary: int, shape: Sequence[int], samples: int, seed: int = 0) -> Tensor:
-    """Token ids (samples, *shape), each as likely as any other, the same for every call."""
+    """Return uniform token ids (samples, *shape), the same for every call with the same seed."""
     values = math.prod((samples, *shape))
     require_memory(8.0 * values, f"a batch of {values:,} token ids", "lower --input or probe.batch")
     stream = torch.Generator("cpu").manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Short trainings in memory: nets that differ in how they start, stacked, and whether they learn."""
+"""Train stacked nets with different inits briefly in memory, and judge whether they learn."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from initbench.train.outcome import Outcome
 from initbench.train.thread_tuner import usable_threads
 
 CHANCE_QUANTILE = 3.09
-"""Standard deviations that a net which guesses exceeds once in a thousand."""
+"""Standard deviations that a guessing net exceeds with probability 1/1000."""
 MIN_GAIN = 0.25
-"""Share of the way from the majority class's share to 1 that a net has to make at least."""
+"""Minimum share of the distance from the majority share to accuracy 1 that a net has to cover."""
 
 VariantStart = tuple[ExperimentConfig, int]
 """A config and a seed."""
@@ -30,47 +30,47 @@ VariantStart = tuple[ExperimentConfig, int]
 
 @dataclass(frozen=True)
 class LearningThreshold:
-    """What a net has to reach to have learned."""
+    """The validation accuracy above which a net counts as having learned."""
 
     steps: int
     majority: float
     """Share of the most frequent class in the validation split."""
     samples: int
-    """Of the validation split."""
+    """Size of the validation split."""
 
     @classmethod
     def for_split(cls, split: Split, steps: int) -> LearningThreshold:
-        """For the labels of that split."""
+        """Return the threshold for the labels of this split."""
         return cls(steps, float(split.y.bincount().max()) / len(split), len(split))
 
     @property
     def accuracy(self) -> float:
-        """The validation accuracy that has to be exceeded.
+        """The validation accuracy that a net has to exceed.
 
-        The lower end of a Wilson interval lies above the majority's share p exactly where the accuracy
-        exceeds p + z·√(p(1 − p)/N); a quarter of the way from p to 1 has to be made in any case.
+        The lower end of a Wilson interval is above the majority share p exactly if the accuracy exceeds
+        p + z·√(p(1 − p)/N). In any case a net has to cover a quarter of the distance from p to 1.
         """
         p = self.majority
         return p + max(CHANCE_QUANTILE * math.sqrt(p * (1.0 - p) / self.samples), MIN_GAIN * (1.0 - p))
 
     def reached_by(self, accuracy: float | None) -> bool:
-        """Whether a net with that accuracy, None for one that diverged, has learned."""
+        """Return whether a net with this accuracy has learned; None stands for a diverged net."""
         return accuracy is not None and accuracy > self.accuracy
 
 
 def train_variants(
     starts: Sequence[VariantStart], data: PreparedData, steps: int, advanced: Callable[[int], None]
 ) -> list[float | None]:
-    """Validation accuracies after `steps` updates, in order; None for a net that diverged.
+    """Return the validation accuracies after `steps` updates, in order; None for a net that diverged.
 
-    The nets have the same shapes and are stacked where the config's may be. `advanced(nets)` hears
-    of every update, and at its end of those that a diverged net did not make.
+    The nets must have the same shapes; they are stacked if the config allows it. `advanced(nets)` is called
+    after every update, and at the end with the number of updates that diverged nets did not make.
     """
     device = data.train.x.device
     stacked = training_mode(starts[0][0], device) == "vmap"
     size = MAX_STACKED[device.type] if stacked else 1
     cohorts = -(-len(starts) // size)
-    share = -(-len(starts) // cohorts)  # as equal as may be
+    share = -(-len(starts) // cohorts)  # cohorts of nearly equal size
     accuracies: list[float | None] = []
     for i in range(0, len(starts), share):
         accuracies += _train(starts[i : i + share], data, steps, advanced)
@@ -102,7 +102,7 @@ def _train(
 
 
 class _ShortTrainingListener:
-    """Keeps the accuracies that the nets end with."""
+    """A training listener that keeps the final accuracies of the nets."""
 
     def __init__(self, nets: int, steps: int, advanced: Callable[[int], None]) -> None:
         self.accuracies: list[float | None] = [None] * nets
@@ -110,22 +110,22 @@ class _ShortTrainingListener:
         self._advanced = advanced
 
     def advanced(self, step: int, losses: Tensor) -> None:
-        """Hand on the progress."""
+        """Pass on the progress."""
         del step
         self._left -= len(losses)
         self._advanced(len(losses))
 
     def evaluated(self, run: int, entry: dict[str, Any]) -> None:
-        """Only the end counts."""
+        """Ignore evaluations; only the final accuracy counts."""
 
     def probed(self, run: int, snapshot: dict[str, Any]) -> None:
-        """Nothing is probed."""
+        """Ignore probes; the config disables them."""
 
     def shifted(self, run: int, entry: dict[str, Any]) -> None:
-        """Nothing is measured."""
+        """Ignore covariate shifts; the config disables them."""
 
     def checkpointed(self, run: int, checkpoint: Checkpoint) -> None:
-        """Nothing is kept."""
+        """Ignore checkpoints."""
 
     def ended(self, run: int, outcome: Outcome) -> None:
         """Keep the accuracy of a net that did not diverge."""
@@ -133,5 +133,5 @@ class _ShortTrainingListener:
             self.accuracies[run] = outcome.final["val_accuracy"]
 
     def close(self) -> None:
-        """Count what diverged nets left undone."""
+        """Report the updates that diverged nets did not make."""
         self._advanced(self._left)

@@ -1,4 +1,4 @@
-"""Probe an experiment's nets before training, under many seeds, and hold them against theory."""
+"""Probe the nets of an experiment before training, for many seeds, and compare them with theory."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from initbench.train.network_builder import build_networks
 
 @dataclass(frozen=True, kw_only=True)
 class ConfigSurvey(Survey):
-    """The nets of one experiment before training."""
+    """The survey of the nets of one experiment before training."""
 
     config: ExperimentConfig
     dataset: str
@@ -53,9 +53,9 @@ def survey(
 ) -> ConfigSurvey:
     """Draw and probe a net for every seed, one after another. Nothing is trained or stored.
 
-    `origins`: by seed, where the nets take their weights from, if from elsewhere.
+    `origins`: weight source of each seed, if weights are loaded.
     """
-    with one_thread():  # theory too is thousands of small sums, which wait for threads longer than they take
+    with one_thread():  # theory needs thousands of small sums, which threads would slow down
         return _survey(config, data, origins or {})
 
 
@@ -90,7 +90,7 @@ def _survey(
             return trials(code, words)
         if trials.harmless(words) is None:
             return None
-        other = with_overrides(config, [*words.split(), "init.head=null"])  # theory stops at a head of zeros
+        other = with_overrides(config, [*words.split(), "init.head=null"])  # theory excludes zero heads
         (drawn,) = build_networks(other, data, config.seed_list[:1])
         return _level_q(expected, predict_network(drawn, other.init, other.model.norm.name, batch.x))
 
@@ -110,7 +110,7 @@ def _survey(
 
 
 def _level_q(current: TheoryPrediction, changed_theory: TheoryPrediction) -> AdviceCheck | None:
-    """Return what shows that theory's q stays level over the layers; None where it drifts or is not known."""
+    """Return a check that the predicted q stays level over the layers; None if it drifts or is unknown."""
     first, second = (mean_slope(wide_q(expected)) for expected in (current, changed_theory))
     if not wide_q(changed_theory) or is_drifting(wide_q(changed_theory)):
         return None

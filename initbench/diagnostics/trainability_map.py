@@ -1,7 +1,7 @@
-"""A map over weight scale and depth: where a net's signal and gradient come through, and where it learns.
+"""Map signal propagation, gradients and learning of a net over weight scale and depth.
 
-At each point a net of the config is drawn with that depth and weights N(0, σ_w²/fan_in), and judged by the
-diagnosis of `initbench probe`. Nothing is stored.
+At each point, nets of the config are drawn with this depth and weights N(0, σ_w²/fan_in). The diagnosis of
+`initbench probe` judges them. Nothing is stored.
 """
 
 from __future__ import annotations
@@ -33,66 +33,66 @@ from initbench.train.loop import fixed_sample
 from initbench.train.network_builder import build_networks
 
 MIN_LAYERS = 3
-"""Theory speaks of what one hidden layer does to the next: a head and two of them."""
+"""Minimum depth for theory, which relates two successive hidden layers: these two and the head."""
 
 
 @dataclass(frozen=True)
 class MapAxes:
-    """The values along both axes, rising."""
+    """The values along both axes, in ascending order."""
 
     sigma_w: tuple[float, ...]
     depth: tuple[int, ...]
-    """Weight layers, the head included."""
+    """Numbers of weight layers, including the head."""
 
 
 @dataclass(frozen=True)
 class MapPoint:
-    """What the nets of one σ_w and depth show."""
+    """The results of the nets of one σ_w and depth."""
 
     sigma_w: float
     depth: int
     diagnosis: tuple[str, ...]
-    """Codes that more than half of the nets show, in order of precedence."""
+    """Codes of findings in more than half of the nets, in order of precedence."""
     signal_ratio: float | None
-    """Variance over samples of the last hidden pre-activation over the first's; median over the nets."""
+    """Variance over samples, last hidden pre-activation over the first; median over the nets."""
     gradient_ratio: float | None
-    """E[δ²] of the first hidden layer over the last's; median over the nets."""
+    """E[δ²] of the first hidden layer, divided by that of the last; median over the nets."""
     learned: bool | None = None
-    """Whether more than half of the nets learned; None where none was trained."""
+    """Whether more than half of the nets learned; None without training."""
     val_accuracy: float | None = None
-    """Mean over the nets after training; None where one diverged, or none was trained."""
+    """Mean over the nets after training; None if a net diverged, or without training."""
 
 
 @dataclass(frozen=True)
 class TrainabilityMap:
-    """Everything that is known of the map."""
+    """The results at all points, with theory and the learning threshold."""
 
     config: ExperimentConfig
     axes: MapAxes
     dataset: str
     requested: str
     samples: int
-    """Of the probe batch."""
+    """Size of the probe batch."""
     points: list[MapPoint]
-    """Depth by depth, σ_w by σ_w."""
+    """Points ordered by depth, then by σ_w."""
     theory: list[DepthScales] | None
-    """One for each σ_w."""
+    """Depth scales for each σ_w; None without theory."""
     reason: str | None
-    """Why theory has no word, or None."""
+    """Reason why theory makes no prediction, or None."""
     critical: float | None
     """The σ_w within the axis where χ₁ = 1, or None."""
     bar: LearningThreshold | None
-    """What learning means; None without training."""
+    """Threshold for learning; None without training."""
 
 
 class MapProgress(Protocol):
-    """Receives how far the work is."""
+    """Receives the progress of a map."""
 
     def begun(self, what: str, total: int) -> None:
-        """A stage of `total` units begins."""
+        """Report the start of a stage of `total` units."""
 
     def advanced(self, units: int) -> None:
-        """So many more units are done."""
+        """Report that `units` more units are done."""
 
 
 def compute_map(
@@ -100,7 +100,7 @@ def compute_map(
 ) -> TrainabilityMap:
     """Draw and judge the nets of all points, and train them for `steps` updates unless it is None.
 
-    The config's family is one that `check_family` lets pass.
+    The config must pass `check_family`.
     """
     check_batch_size(len(data.train), config.train.batch_size)
     for depth in {axes.depth[0], axes.depth[-1]}:
@@ -129,7 +129,7 @@ def compute_map(
 
 
 def config_at(config: ExperimentConfig, sigma_w: float, depth: int) -> ExperimentConfig:
-    """The config at one point. Biases and the head's scheme stay the config's own."""
+    """Return the config at one point; biases and the scheme of the head stay unchanged."""
     init = config.init.model_copy(
         update={"scheme": default_choice(INITS, "lecun_normal"), "gain": float(sigma_w)}
     )
@@ -138,13 +138,13 @@ def config_at(config: ExperimentConfig, sigma_w: float, depth: int) -> Experimen
 
 
 def _meta_network(config: ExperimentConfig, data: PreparedData) -> Network:
-    """A net of shapes without data."""
+    """Return the net on the device "meta", which has shapes and no values."""
     with torch.device("meta"):
         return FAMILIES[config.model.family].build(config.model, data.input_shape, data.classes)
 
 
 def check_family(config: ExperimentConfig, data: PreparedData) -> None:
-    """Raise UsageError unless the config's net is a plain stack of layers, as deep as model.depth says."""
+    """Raise UsageError unless the net is a plain stack of layers whose depth is model.depth."""
     family = config.model.family
     if not hasattr(config.model, "depth"):
         raise UsageError(f"--map needs model.depth, which model.family={family} lacks. Try model.family=mlp")
@@ -158,7 +158,7 @@ def check_family(config: ExperimentConfig, data: PreparedData) -> None:
 def _theory(
     config: ExperimentConfig, axes: MapAxes, data: PreparedData, batch: Split, observer: MapProgress
 ) -> tuple[list[DepthScales], float | None]:
-    """Of each σ_w, and the first place between two of them where χ₁ passes 1."""
+    """Return the depth scales of each σ_w, and the first σ_w where χ₁ crosses 1, or None."""
     depth, q = max(MIN_LAYERS, axes.depth[-1]), float(batch.x.double().square().mean())
 
     def stack(sigma_w: float) -> list[TheoryLayer]:
@@ -227,7 +227,7 @@ def _train_points(
     observer: MapProgress,
     bar: LearningThreshold,
 ) -> Iterator[MapPoint]:
-    """The points with what training made of them. All nets of one depth have the same shapes: one row."""
+    """Yield the points with training results. Nets of one depth have equal shapes and train together."""
     seeds = config.seed_list
     nets = len(points) * len(seeds)
     units = sum(axes.depth) * len(axes.sigma_w) * len(seeds) * bar.steps

@@ -1,4 +1,4 @@
-"""Changes that may cure a finding, made to nets: those of a config are drawn anew, a user's are put back."""
+"""Try changes that may cure a finding. Nets of a config are redrawn, modules of the user restored."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ from initbench.train.loop import fixed_sample
 from initbench.train.network_builder import build_networks
 
 RECURRENT_DRAWS = ("recurrent=1", "recurrent=2", "recurrent=4")
-"""Words for draws of recurrent layers: as Keras has them, and with larger input weights."""
+"""Changes that redraw recurrent layers: as in Keras, and with larger input weights."""
 TRIAL_NETS = 3
-"""Nets that a change has to cure."""
+"""Number of nets that a change has to cure."""
 
 
 Look = Callable[[ExperimentConfig, PreparedData, Split, list[Network]], TrialResult]
-"""(changed config, its data, the batch, nets drawn by it) → what is found in the nets."""
+"""(changed config, its data, the batch, nets drawn from it) → findings in the nets."""
 
 
 def config_attempt(
@@ -54,10 +54,16 @@ def config_attempt(
     origins: Sequence[WeightSource] = (),
     look: Look | None = None,
 ) -> Callable[[str], TrialResult]:
-    """Return what makes a change, in key=value words, to the nets of an experiment under its seeds.
+    """Return a function that tries a change (text of key=value pairs) on the nets of an experiment.
 
-    `origins`: what each net takes its weights from, where they are from elsewhere; `look`: what is looked
-    for, a diagnosis unless given. No stream of random numbers but those of the nets is touched.
+    The global random state of torch is left unchanged.
+
+    Args:
+        config: The experiment without the change.
+        data: Its data; only `data.normalize` can be changed.
+        seeds: Seeds of the nets.
+        origins: Weight source of each net, if weights are loaded.
+        look: Inspects the changed nets; a diagnosis by default.
     """
     look = look or _diagnosed
 
@@ -92,18 +98,18 @@ def _with_inputs(data: PreparedData, words: str) -> PreparedData:
 
 @dataclass(frozen=True)
 class ModuleAttempt:
-    """Makes a change, in key=value words, to a user's modules, and puts them back."""
+    """Tries a change (text of key=value pairs) on modules of the user, and restores them."""
 
     modules: Sequence[nn.Module]
     inputs: ModelInputs
     trace: TraceResult
-    """What the first module's pass showed."""
+    """Trace of a pass through the first module."""
     activation: BoundActivation
     look: Callable[[nn.Module, ModelInputs], TrialResult]
-    """(module with the change, its batch) → what is found in it."""
+    """(changed module, its batch) → findings in it."""
 
     def __call__(self, words: str) -> TrialResult:
-        """Pass the batch through each module with the change; weights are drawn three times."""
+        """Pass the batch through each changed module; changes that draw weights are tried three times."""
         count = TRIAL_NETS if "init." in words or "recurrent=" in words else len(self.modules)
         measurements: list[NetMeasurement] = []
         levels: dict[str, str] = {}
@@ -145,7 +151,7 @@ class ModuleAttempt:
 
     @property
     def branch_ends(self) -> list[str]:
-        """Return the last layer of every residual branch."""
+        """The last layer of every residual branch."""
         return list(dict.fromkeys(addition.use.name for addition in self.trace.additions))
 
     def _change_head(self, module: nn.Module, change: str, seed: int) -> None:
@@ -156,7 +162,7 @@ class ModuleAttempt:
             _scale_weights(module, [head.name], 0.0 if change == "zeros" else 0.1)
 
     def _insert_norms(self, module: nn.Module, stack: ExitStack) -> None:
-        """Let batch norm act on what every hidden layer puts out, before its activation."""
+        """Apply batch norm to the output of every hidden layer, before its activation."""
         names = {use.name for use in self.trace.uses if use.activation is not None and use.norm is None}
         layers = dict(module.named_modules())
         for name in names:
@@ -175,7 +181,7 @@ def _normalised(layer: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _scale_weights(module: nn.Module, names: Sequence[str], factor: float) -> None:
-    """Multiply weight and bias of the layers that a traced pass gives these names."""
+    """Multiply weight and bias of the layers with these names in the trace."""
     init = init_options("probe", "normal", {}, None, None)
     targets = by_traced_name(module, init_targets(module, init.scheme))
     if not set(names) <= targets.keys():
@@ -222,7 +228,7 @@ def _draw_recurrent(module: nn.Module, uses: Sequence[WeightUse], gain: float, s
 
 
 def scaled_input(x: Tensor, how: str) -> Tensor:
-    """Return the batch (B, …) at mean 0 and variance 1, as a whole or each column of (B, features)."""
+    """Return the batch (B, …) with mean 0 and variance 1, overall or for each column of (B, features)."""
     if not x.is_floating_point() or (how == "per_feature" and x.ndim != 2):
         raise UsageError("not tried")
     values = x.double()
@@ -235,7 +241,7 @@ def scaled_input(x: Tensor, how: str) -> Tensor:
 
 @contextmanager
 def _restored(module: nn.Module) -> Iterator[None]:
-    """Put everything in the module back at the end, the values of parameters and buffers too."""
+    """Restore the state of the module at the end, including the values of parameters and buffers."""
     tensors = [*module.parameters(), *module.buffers()]
     values = [tensor.detach().clone() for tensor in tensors]
     try:

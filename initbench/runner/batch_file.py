@@ -1,4 +1,4 @@
-"""Read a batch that a user saved; nothing in the file is trusted or run."""
+"""Read a batch that the user saved, without trusting the file or executing anything in it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from initbench.probing.model_inputs import LABELS
 
 MAX_BATCH_BYTES = 4 * 2**30
 MAX_PICKLE_BYTES = 16 * 2**20
-"""Most that the description of the tensors in a torch file may hold."""
+"""Maximum size of the pickle that describes the tensors in a torch file."""
 _MAX_DEPTH = 8
-"""Most containers within one another."""
+"""Maximum nesting depth of containers."""
 _PLAIN_TYPES = (str, bool, int, float, type(None))
 _DTYPES = frozenset(
     (
@@ -35,13 +35,13 @@ _DTYPES = frozenset(
 
 
 def read_batch(file: str) -> Any:
-    """Return what is in a file of a saved batch: a tensor, or a mapping or tuple with tensors.
+    """Return the contents of a saved batch: a tensor, or a mapping or tuple with tensors.
 
-    Arrays that numpy.savez was given without names (arr_0, arr_1, …), and safetensors named 0, 1, …, are a
-    tuple in that order; with `labels` beside them it is a pair of this tuple and the labels.
+    Unnamed arrays of numpy.savez (arr_0, arr_1, …) and safetensors named 0, 1, … become a tuple in that
+    order. If the file also has `labels`, the result is a pair of this tuple and the labels.
 
     Raises:
-        UsageError: If the file cannot be read as what its suffix says. The message begins with its name.
+        UsageError: If the file is not of the format of its suffix. The message starts with the file name.
     """
     path = expand_user(file)
     read = _READERS.get(path.suffix.lower())
@@ -56,13 +56,13 @@ def read_batch(file: str) -> Any:
         raise UsageError(f"{subject}: {error}") from error
     except InitbenchError:
         raise
-    except Exception as error:  # zipfile, NumPy, safetensors and torch raise what the damage leads to
+    except Exception as error:  # damaged files raise various errors in zipfile, NumPy, safetensors and torch
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UsageError(f"{subject} cannot be read as {path.suffix.lower()}: {reason[:300]}") from error
 
 
 def _read_content(path: Path, subject: str) -> bytes:
-    """The bytes of a regular file that is not empty."""
+    """Return the bytes of a regular file; raise UsageError if it is empty or unreadable."""
     try:
         kind = file_kind(path)
         if kind != "file":
@@ -85,7 +85,7 @@ def _read_safetensors(content: bytes) -> Any:
     try:
         check_header(io.BytesIO(content), len(content))
         return _ordered_tensors(load(content), str)
-    except KeyError as error:  # a type that the format has, and torch has not
+    except KeyError as error:  # a dtype that safetensors supports and torch does not
         raise UsageError(f"tensors of type {error.args[0]} cannot be used") from error
     except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f"it is no safetensors file: {error}") from error
@@ -119,7 +119,7 @@ def _read_torch(content: bytes) -> Any:
         raise UsageError("the description of its tensors is too long; save tensors alone")
     try:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises what the damage happens to lead to
+    except Exception as error:  # the type of the error depends on the damage
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UsageError(
             "it holds more than tensors, numbers and text in dicts, lists and tuples, or is damaged; objects"
@@ -136,7 +136,7 @@ _READERS: dict[str, Callable[[bytes], Any]] = {
 
 
 def _ordered_tensors(tensors: Mapping[str, Tensor], name: Callable[[int], str]) -> Any:
-    """Tensors that are named by their position as a tuple, with labels as a pair; others as they are."""
+    """Return tensors named by position as a tuple, or as a pair with labels; return others as a dict."""
     names = [name(i) for i in range(len(tensors))]
     inputs = [key for key in tensors if key != LABELS]
     if not inputs or sorted(inputs) != sorted(names[: len(inputs)]):
@@ -146,7 +146,7 @@ def _ordered_tensors(tensors: Mapping[str, Tensor], name: Callable[[int], str]) 
 
 
 def _check_plain_tensors(value: Any, key: str, depth: int) -> Any:
-    """Plain tensors without history in plain containers; raises UsageError for anything else."""
+    """Return the value with detached tensors in plain containers; raise UsageError for other types."""
     if depth > _MAX_DEPTH:
         raise UsageError(f"{key} lies more than {_MAX_DEPTH} containers deep")
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Which runs are trained together: groups as large as pays, that can end about together."""
+"""Choose the runs that are trained together, so that all workers finish as early as possible."""
 
 from __future__ import annotations
 
@@ -20,34 +20,36 @@ from initbench.runner.run_identity import training_mode
 R = TypeVar("R")
 
 MAX_STACKED = {"cpu": 16, "cuda": 256}
-"""Runs in one cohort at most. On a CPU more of them only fall out of the caches (docs/how-it-works.md);
-on a GPU each keeps a lock file open."""
+"""Maximum number of runs in a cohort. On a CPU, larger cohorts exceed the caches (docs/how-it-works.md).
+On a GPU, each run keeps a lock file open."""
 SHARE_OF_MEMORY = 0.8
-"""Of a GPU's, that a cohort may be reckoned to take."""
+"""Share of GPU memory that a cohort may take by estimate."""
 SERIAL_FRACTION = 0.4
-"""Of the time of a single run, what stacked runs share: 8 of an mlp take 8/1.5 times as long as one."""
+"""Share of the time of a single run that stacked runs need only once.
+Example: 8 stacked runs of an mlp take 8/1.5 times as long as one."""
 
 
 @dataclass(frozen=True)
 class WorkItem:
-    """Runs of one program that are still to be trained."""
+    """Missing runs of one program."""
 
     config: ExperimentConfig
     program: str
     missing: int
     most: int
-    """Runs in a group at most."""
+    """Maximum number of runs in a batch."""
 
 
 def work_item(config: ExperimentConfig, missing: int, device: torch.device) -> WorkItem:
-    """So many runs of one experiment."""
+    """Return the work item for this number of missing runs of one experiment."""
     return WorkItem(config, program_key(config), missing, max_cohort_size(config, device))
 
 
 def program_key(config: ExperimentConfig) -> str:
-    """Equal for experiments whose runs can be trained as one cohort: they differ in names, seeds and draw.
+    """Return a key that is equal for experiments whose runs can be trained as one cohort.
 
-    One that pre-trains its nets, or takes weights or frozen layers from elsewhere, is alone.
+    Such experiments differ only in name, seeds and initialization. An experiment that pre-trains its nets, or
+    loads weights or frozen layers, gets a key of its own.
     """
     computed = config.identity_keys()
     if isinstance(config.init.scheme, TransferOptions) or options_of(config.init.scheme) is not None:
@@ -58,7 +60,7 @@ def program_key(config: ExperimentConfig) -> str:
 
 
 def merge_by_program(lots: Iterable[WorkItem]) -> list[WorkItem]:
-    """One lot of each program."""
+    """Merge the work items of each program into one."""
     items: dict[str, WorkItem] = {}
     for lot in lots:
         same = items.setdefault(lot.program, replace(lot, missing=0))
@@ -67,7 +69,7 @@ def merge_by_program(lots: Iterable[WorkItem]) -> list[WorkItem]:
 
 
 def max_cohort_size(config: ExperimentConfig, device: torch.device) -> int:
-    """How many of an experiment's runs may be trained as one cohort."""
+    """Return the maximum number of runs of an experiment that may be trained as one cohort."""
     if training_mode(config, device) != "vmap":
         return 1
     most = MAX_STACKED[device.type]
@@ -78,10 +80,11 @@ def max_cohort_size(config: ExperimentConfig, device: torch.device) -> int:
 
 
 def choose_cohort_sizes(lots: Sequence[WorkItem], workers: int) -> list[int]:
-    """Runs in a group of each lot, so that the workers are done earliest; rather larger than smaller.
+    """Return the batch size for each work item that lets the workers finish earliest.
 
-    Every lot is cut into 1, 2, … pieces, until each worker can have one more than it must, and the time is
-    reckoned from costs: a group of k runs takes (0.4 + 0.6 k) times as long as one where runs are stacked.
+    The function tries to cut every item into n = 1, 2, … pieces, up to `workers` − 1 more than the minimum,
+    and estimates the total time from costs: a stacked batch of k runs takes (0.4 + 0.6 k) times as long as
+    one run. Among equal times, the largest batches win.
     """
 
     def cut(pieces: int) -> list[int]:
@@ -102,7 +105,7 @@ def choose_cohort_sizes(lots: Sequence[WorkItem], workers: int) -> list[int]:
 
 
 def makespan(times: Iterable[float], workers: int) -> float:
-    """When the last worker is done that takes the longest of what is left whenever it is free."""
+    """Return when the last worker finishes if each free worker takes the longest remaining task."""
     ends = [0.0] * workers
     for time in sorted(times, reverse=True):
         heapq.heapreplace(ends, ends[0] + time)
@@ -110,7 +113,7 @@ def makespan(times: Iterable[float], workers: int) -> float:
 
 
 def group_by_step(runs: Iterable[R], step_of: Callable[[R], int], size: int) -> list[tuple[R, ...]]:
-    """Runs in groups of at most `size`, each of runs that have made as many updates."""
+    """Return the runs in groups of at most `size`; all runs of a group are at the same step."""
     by_step: dict[int, list[R]] = {}
     for run in runs:
         by_step.setdefault(step_of(run), []).append(run)

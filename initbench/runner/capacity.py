@@ -1,4 +1,4 @@
-"""Whether a net can be built for a data set, and whether the memory that it takes is there."""
+"""Check that a net can be built for a data set and fits into memory."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from initbench.models.build import check
 
 
 def check_network(config: ExperimentConfig, data: PreparedData, *, copies: int) -> None:
-    """Check the experiment's net against the data, and `copies` of its parameters against the memory.
+    """Check that the net fits the data and that memory suffices for `copies` of its parameters.
 
     Raises:
         ConfigError: If no such net can be built on such samples.
-        AllocationError: If the memory is not there.
+        AllocationError: If there is not enough memory.
     """
     parameters = check(config.model, config.init, input_shape=data.input_shape, classes=data.classes)
     if data.train.x.device.type == "cpu":

@@ -1,12 +1,12 @@
-"""Hash of the code that a run's numbers come from, by what the code means.
+"""Hash the code that computes the numbers of a run, by its parsed meaning.
 
-The fingerprint covers the parsed top-level statements that the training of one config can reach, and nothing
-else. A changed docstring, comment, annotation or text of the catalogue keeps it, and so does a moved file or
-a scheme that the config does not name. A changed constant in an activation changes the fingerprint of the
-configs that use this activation; a changed training step changes all.
+The fingerprint covers only the top-level statements that the training of one config can reach. Changes of
+docstrings, comments, annotations or catalogue texts keep it. Moved files and changes of schemes that the
+config does not name keep it, too. A changed constant in an activation changes the fingerprint of the configs
+that use this activation; a changed training step changes all fingerprints.
 
-A statement reaches the statements that define the names it loads. Registry entries are reached by name:
-those that the config names, and those whose name stands as a string in a statement that uses the registry.
+A statement reaches the statements that define the names it loads. Registry entries are reached by name: the
+config names them, or their name appears as a string in a statement that uses the registry.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ROOTS = (
     ("initbench.runner.workers.job", "train"),
     ("initbench.data.preprocessing", "preprocess"),
 )
-"""Where a training begins: the statements that always count, with all that they reach."""
+"""Entry points of training: these statements and all that they reach always count."""
 NUMERICAL_PACKAGES = (
     "initbench.rng",
     "initbench.determinism",
@@ -47,23 +47,23 @@ NUMERICAL_PACKAGES = (
     "initbench.runner.workers.job",
     "initbench.runner.drift",
 )
-"""Other modules of initbench compute no numbers of a run, or pass them in through the config."""
+"""Modules whose code counts. Other modules do not affect the numbers, or only through the config."""
 FETCHING_PACKAGE = "initbench.data.download"
-"""Finds and verifies files; their contents are part of a run's identity by themselves."""
+"""Package that finds and verifies files; the file contents are a separate part of the run identity."""
 CATALOGUE_TEXTS = frozenset({"summary", "formula", "source"})
-"""Arguments of registry entries that only documentation shows."""
+"""Arguments of registry entries that only the documentation uses."""
 DIGITS = 10
 
 
 @dataclass(frozen=True)
 class NamedEntry:
-    """One entry of a registry; hashed by the object, since registries are not comparable."""
+    """One entry of a registry; the hash uses the registry object, because registries are not comparable."""
 
     registry: Registry[Any]
     name: str
 
     def location(self) -> Statement | None:
-        """The top-level statement that adds the entry, or None if it lies outside numerical code."""
+        """Return the top-level statement that adds the entry, or None if it is outside numerical code."""
         module, line = self.registry.origin(self.name)
         if not is_numerical(module):
             return None
@@ -104,12 +104,12 @@ class ModuleSource:
         return definitions
 
     def statement_at(self, line: int) -> Statement:
-        """The statement that contains a line of the file."""
+        """Return the statement that contains a line of the file."""
         index = next(i for i, (first, last) in enumerate(self.lines) if first <= line <= last)
         return Statement(self.name, index)
 
     def executed_on_import(self) -> Iterator[Statement]:
-        """Statements that act rather than define, but for those that add registry entries."""
+        """Yield statements that define no name, except statements that add registry entries."""
         for index, statement in enumerate(self.statements):
             if not _bound_names(statement) and not _adds_entry(self.name, *self.lines[index]):
                 yield Statement(self.name, index)
@@ -134,7 +134,7 @@ def entries_of(config: ExperimentConfig, dataset: str) -> frozenset[NamedEntry]:
 
 
 def is_numerical(module: str) -> bool:
-    """Whether a module computes numbers of runs."""
+    """Return whether a module computes numbers of runs."""
     return _is_below(module, NUMERICAL_PACKAGES) and not _is_below(module, (FETCHING_PACKAGE,))
 
 
@@ -165,7 +165,7 @@ def _fingerprint(entries: frozenset[NamedEntry]) -> str:
 
 @cache
 def _closure(entries: frozenset[NamedEntry]) -> tuple[frozenset[Statement], frozenset[NamedEntry]]:
-    """All statements and entries that the roots and these entries reach."""
+    """Return all statements and entries that the roots and these entries reach."""
     statements: set[Statement] = set()
     covered: set[NamedEntry] = set()
     pending: list[Statement] = []
@@ -195,14 +195,14 @@ def _closure(entries: frozenset[NamedEntry]) -> tuple[frozenset[Statement], froz
 
 @cache
 def _neighbours(statement: Statement) -> tuple[Statement, ...]:
-    """The statements that this one needs, and those that run when its module is imported."""
+    """Return the statements that this one needs, and all that run when its module is imported."""
     module = statement.module
     needed = (target for name in _loaded_names(statement) for target in _definitions_of(module, name))
     return (*needed, *read_module(module).executed_on_import())
 
 
 def _named_entries(statement: Statement) -> Iterator[NamedEntry]:
-    """Entries whose name stands in a statement that uses their registry, or in a constant that it loads."""
+    """Yield entries named in a statement that uses their registry, or in a constant that it loads."""
     registries, texts = [], _strings_in(statement.node)
     for name in _loaded_names(statement):
         for definition in _definitions_of(statement.module, name):
@@ -215,7 +215,7 @@ def _named_entries(statement: Statement) -> Iterator[NamedEntry]:
 
 
 def _definitions_of(module: str, name: str) -> list[Statement]:
-    """The statements that define a name as a module sees it; the whole of a module that is named itself."""
+    """Return the statements that define a name in a module; all statements if the name is a module."""
     if not is_numerical(module):
         return []
     source = read_module(module)
@@ -232,7 +232,7 @@ def _definitions_of(module: str, name: str) -> list[Statement]:
 
 
 def _named_in(section: BaseModel) -> Iterator[NamedEntry]:
-    """The registry entries that a config section names, at every depth."""
+    """Yield the registry entries that a config section names, at every depth."""
     for key, model_field in type(section).model_fields.items():
         value = getattr(section, key)
         if not isinstance(value, BaseModel):
@@ -244,7 +244,7 @@ def _named_in(section: BaseModel) -> Iterator[NamedEntry]:
 
 
 class _Meaning(ast.NodeTransformer):
-    """Removes what changes no number: docstrings, annotations, catalogue texts and the fields of a config."""
+    """Removes parts that change no number: docstrings, annotations, catalogue texts, config fields."""
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         node.returns = None
@@ -252,7 +252,7 @@ class _Meaning(ast.NodeTransformer):
         return self.generic_visit(node)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        # The values of config fields are in the identity of a run already, defaults included.
+        # The run identity already has the values of config fields, including defaults.
         node.body = [child for child in _without_docstrings(node.body) if not _is_config_field(child)]
         node.body = node.body or [ast.Pass()]
         return self.generic_visit(node)
@@ -275,7 +275,7 @@ def _without_docstrings(body: list[ast.stmt]) -> list[ast.stmt]:
 
 
 def _is_docstring(statement: ast.stmt) -> bool:
-    """Whether a statement is a bare string: the docstring of a module, class, function or attribute."""
+    """Return whether a statement is a bare string: a docstring of a module, class, function or attribute."""
     return (
         isinstance(statement, ast.Expr)
         and isinstance(statement.value, ast.Constant)
@@ -297,7 +297,7 @@ def _statement_digest(statement: Statement) -> str:
 
 
 def _canonical(node: Any) -> str:
-    """Write a syntax tree without places, and without fields that only some versions of Python have."""
+    """Format a syntax tree without positions and without fields that only some Python versions have."""
     if isinstance(node, ast.AST):
         fields = ((name, _canonical(value)) for name, value in ast.iter_fields(node) if name != "ctx")
         texts = [f"{name}={text}" for name, text in fields if text not in ("None", "[]")]
@@ -318,7 +318,7 @@ def _strings_in(node: ast.AST) -> set[str]:
 
 
 def _constant_text(statement: ast.stmt) -> set[str]:
-    """The strings of a statement that assigns constants."""
+    """Return the strings in an assignment; an empty set for other statements."""
     is_assignment = isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None
     return _strings_in(statement) if is_assignment else set()
 
@@ -334,7 +334,7 @@ def _bound_names(statement: ast.stmt) -> set[str]:
 
 @cache
 def _entry_lines() -> dict[str, list[int]]:
-    """Module → the lines from which registry entries were added."""
+    """Return a mapping: module → the lines that add registry entries."""
     lines: dict[str, list[int]] = {}
     for registry in (kind.registry for kind in registry_fields()):
         for name in registry.names():
@@ -354,7 +354,7 @@ def _import_target(module: str, name: str) -> tuple[str, str | None]:
 
 @cache
 def _path_of(module: str) -> Path | None:
-    """The file of a module; None if there is no such module."""
+    """Return the file of a module; None if there is no such module."""
     try:
         spec = importlib.util.find_spec(module)
     except ModuleNotFoundError:  # its parent is a module, not a package

@@ -1,4 +1,4 @@
-"""What a run costs in time and memory, from its config alone: the same on every machine."""
+"""Estimate the time and memory of a run from its config alone; results are equal on all machines."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ from initbench.train.cohort import EVALUATION_CHUNK
 from initbench.train.loop import TRAIN_SAMPLE, evaluation_steps
 
 PASSES_PER_UPDATE = 3
-"""Matrix products of an update for each of the forward pass."""
+"""Matrix products of an update per matrix product of the forward pass."""
 LAYER_WORK = 2_000_000
-"""Multiplications in the time that a layer takes of an update whatever its size, about 100 µs."""
+"""Fixed cost of a layer per update, in multiplications; about 100 µs."""
 ASSUMED_TRAIN_SAMPLES = 50_000
-"""Of a training split, where a budget is given in epochs: the data are not looked at."""
+"""Assumed size of the training split if the budget is in epochs, because the data are not read."""
 PROBE_COST_PER_SAMPLE = 2.5
-"""Samples of an update in the time of one in a probe (22 ms for 512 samples of ten layers of 128 units)."""
+"""Cost of one probed sample, in training samples (22 ms for 512 samples, ten layers of 128 units)."""
 FULL_PROBE_FACTOR = 2.7
-"""Probes on the way in the time of one at either end, which measures more (130 and 48 ms for 20 layers)."""
+"""Cost of a probe at init or at the end, in probes during training (130 and 48 ms for 20 layers)."""
 PARAMETER_COPIES = 4
-"""Of the parameters while they are trained: themselves, gradients, optimizer, checkpoint."""
+"""Copies of the parameters during training: values, gradients, optimizer state, checkpoint."""
 LIVE_OUTPUTS = 3
-"""Outputs of layers, of the whole chunk, that are there at a time in an evaluation."""
+"""Number of layer outputs of a whole chunk in memory at a time during an evaluation."""
 _ASSUMED_SAMPLE_SHAPE = SampleShape((3, 32, 32), 10)
-"""Of data that only their file tells the form of: small images, which every family takes."""
+"""Assumed shape if only the data file defines it: small images, which every family accepts."""
 
 
 @dataclass(frozen=True)
 class ForwardCost:
-    """What one sample takes of a net."""
+    """The cost of one sample in a forward pass of a net."""
 
     products: int
-    """Multiplications of a forward pass in weight layers."""
+    """Multiplications in weight layers."""
     outputs: int
-    """Numbers that weight layers put out."""
+    """Output values of weight layers."""
     layers: int
     parameters: int
 
 
 def training_cost(config: ExperimentConfig) -> float:
-    """About how many multiplications one run takes: updates · (3 · batch · products + layers · 2·10⁶)."""
+    """Estimate the multiplications of one run: updates · (3 · batch · products + layers · 2·10⁶)."""
     work = forward_cost(config)
     return total_updates(config) * float(
         PASSES_PER_UPDATE * config.train.batch_size * work.products + work.layers * LAYER_WORK
@@ -57,9 +57,9 @@ def training_cost(config: ExperimentConfig) -> float:
 
 
 def measurement_cost(config: ExperimentConfig, data: PreparedData, steps: int) -> float:
-    """About how many updates take as long as all evaluations and probes of one run of `steps` updates.
+    """Estimate the cost of all evaluations and probes of a run of `steps` updates, in updates.
 
-    A sample that is evaluated takes one pass of an update's three, and one that is probed all and more.
+    An evaluated sample costs one of the three passes of an update. A probed sample costs more than all three.
     """
     moments = len(evaluation_steps(config.train, steps))
     evaluated = moments * (min(TRAIN_SAMPLE, len(data.train)) + len(data.val)) + len(data.test)
@@ -72,9 +72,10 @@ def measurement_cost(config: ExperimentConfig, data: PreparedData, steps: int) -
 
 
 def estimated_memory_bytes(config: ExperimentConfig) -> float:
-    """Memory that a run takes in training beside its data: parameters, and what its layers put out.
+    """Estimate the memory of a run in training, without its data: parameters and layer outputs.
 
-    Twice the outputs of a batch, for they are kept with their activations, or some of an evaluation's chunk.
+    Layer outputs count twice for a training batch, since activations are kept too. If some outputs of an
+    evaluation chunk need more memory, these count instead.
     """
     work = forward_cost(config)
     live_outputs = 2 * config.train.batch_size * work.outputs
@@ -83,19 +84,19 @@ def estimated_memory_bytes(config: ExperimentConfig) -> float:
 
 
 def total_updates(config: ExperimentConfig) -> int:
-    """Updates of one run; an estimate where the budget is in epochs."""
+    """Return the number of updates of one run; an estimate if the budget is in epochs."""
     if config.train.steps is not None:
         return config.train.steps
     return max(1, round((config.train.epochs or 1.0) * (ASSUMED_TRAIN_SAMPLES // config.train.batch_size)))
 
 
 def forward_cost(config: ExperimentConfig) -> ForwardCost:
-    """What one sample takes of the experiment's net."""
+    """Return the cost of one sample in the net of the experiment."""
     return _measure_forward_cost(_NetworkKey(config.model, form_of(config.data) or _ASSUMED_SAMPLE_SHAPE))
 
 
 class _NetworkKey:
-    """A net by its options and the form of its data, which are compared as text."""
+    """A hashable key of a net: its options as JSON and the shape of its data."""
 
     def __init__(self, options: FamilyOptions, form: SampleShape) -> None:
         self.options, self.form = options, form
@@ -125,7 +126,7 @@ def _measure_forward_cost(net: _NetworkKey) -> ForwardCost:
 
     for module in layers:
         module.register_forward_hook(count)
-    # The pass is a real one, of one sample: it takes less than any update, and on the device "meta" torch
+    # This is a real pass of one sample: it takes less time than an update, and on the device "meta" torch
     # would first load its compiler.
     require_memory(4 * numbers, "the net of a config", "choose a smaller model.width or model.depth")
     network.to_empty(device="cpu")
@@ -134,7 +135,7 @@ def _measure_forward_cost(net: _NetworkKey) -> ForwardCost:
     try:
         with torch.inference_mode():
             network.eval()(torch.zeros(1, *net.form.shape))
-    except RuntimeError:  # samples of another form go through it
+    except RuntimeError:  # the net expects samples of another shape
         return ForwardCost(numbers, 0, len(layers), numbers)
     return ForwardCost(sum(products), sum(outputs), len(layers), numbers)
 
@@ -145,5 +146,5 @@ def _build_meta_network(net: _NetworkKey) -> Network | None:
         family.check(net.options, net.form.shape)
         with torch.device("meta"):
             return family.build(net.options, net.form.shape, net.form.classes)
-    except ConfigError:  # only its data tell what net it is
+    except ConfigError:  # the net depends on the actual data
         return None

@@ -1,4 +1,4 @@
-"""The device a run is trained on: what was asked for, or an error; never a silent fall-back."""
+"""Choose the device that trains a run: the requested one or an error, never a silent fallback."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from initbench.errors import DeviceError, UsageError
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` (CUDA when there is a device, else the CPU), `cpu`, `cuda` or `cuda:n`.
+    """Return the device for `auto` (CUDA if available, else the CPU), `cpu`, `cuda` or `cuda:n`.
 
-    Raises UsageError for any other name and DeviceError when the CUDA device asked for is not there.
+    Raises:
+        UsageError: If the name is not one of these.
+        DeviceError: If the requested CUDA device is not available.
     """
     if name == "auto":
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")

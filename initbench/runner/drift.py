@@ -1,4 +1,4 @@
-"""What nets show before training, whatever they were made from."""
+"""Survey untrained nets, made from a config or by the user."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from initbench.train.matmul_precision import true_fp32
 _SCALE_FREE = SCALE_FREE_NORMS | {"FilterResponseNorm"}
 
 Measurement = dict[str, float | None]
-"""By statistic, what one net shows in one layer."""
+"""The statistics of one net in one layer, by name."""
 
 
 @dataclass(frozen=True)
 class SurveyedLayer:
-    """One weight layer: what it is, and what every net shows in it."""
+    """One weight layer with the measurements of every net."""
 
     index: int
     name: str
@@ -52,22 +52,22 @@ class SurveyedLayer:
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """Nets of one kind before training."""
+    """The survey of nets of one kind before training."""
 
     seeds: tuple[int, ...]
-    """One for each net."""
+    """One seed per net."""
     samples: int
-    """Of the batch that all of them are shown."""
+    """Size of the batch that all nets receive."""
     layers: list[SurveyedLayer]
     expected: TheoryPrediction
     findings: list[tuple[Finding, int]]
-    """Each kind of finding once, with the number of nets that show it."""
+    """Each kind of finding once, with the number of nets that have it."""
     note: str | None = None
-    """What theory says of q over the layers, where it drifts without being a finding."""
+    """The theory of q over the layers, if q drifts but is not a finding."""
 
 
 def probe_untrained(network: Network, batch: Split, config: ExperimentConfig) -> NetMeasurement:
-    """What a diagnosis reads of one untrained net, on the device of the batch. One thread for all of it."""
+    """Measure one untrained net for a diagnosis, on the device of the batch and with one thread."""
     network = network.to(batch.x.device)
     losses: list[float] = []
 
@@ -91,7 +91,7 @@ def probe_untrained(network: Network, batch: Split, config: ExperimentConfig) ->
 
 
 def network_conditions(network: Network, x: Tensor, loss: float | None) -> Conditions:
-    """What a net of ours and its batch x (B, …) show beside the layers; `loss`: cross-entropy at init."""
+    """Return the conditions of a built-in net and its batch x (B, …); `loss`: cross-entropy at init."""
     conditions = batch_conditions(x)
     head = network.weight_layers()[-1]
     return replace(
@@ -105,13 +105,13 @@ def network_conditions(network: Network, x: Tensor, loss: float | None) -> Condi
 
 
 def _divides_scale_out(network: Network) -> bool:
-    """Whether a norm takes the scale of the input away in or right behind the first layer."""
+    """Return whether a norm removes the input scale in the first layer or directly after it."""
     name = type(network.weight_layers()[0].output).__name__
     return norm_module(name) in _SCALE_FREE or name.startswith("Cosine")
 
 
 def layer_measurement(layers: Sequence[dict[str, Any]], index: int) -> Measurement:
-    """The statistics of one layer of a net, as probed."""
+    """Return the statistics of one layer from the probe of a net."""
     layer = layers[index]
     act = layer["act"] or {}
     measurement: Measurement = {
@@ -131,7 +131,7 @@ def layer_measurement(layers: Sequence[dict[str, Any]], index: int) -> Measureme
 
 
 def findings(nets: Sequence[NetMeasurement], situation: DiagnosisContext) -> list[tuple[Finding, int]]:
-    """Return what is wrong with nets as probed: each kind once, as the first net shows it, with its count."""
+    """Return the findings of probed nets: each kind once, from the first net that has it, with its count."""
     first: dict[str, int] = {}
     counts: Counter[str] = Counter()
     for index, net in enumerate(nets):
@@ -153,17 +153,17 @@ def signal_note(
     findings_with_counts: Sequence[tuple[Finding, int]],
     situation: DiagnosisContext,
 ) -> str | None:
-    """What theory says of q over the hidden layers, unless a finding says it."""
+    """Return a note on the theory of q over the hidden layers; None if a finding covers it."""
     if any(finding.code in ("vanishing_forward", "exploding_forward") for finding, _ in findings_with_counts):
         return None
     return drift_note(wide_q(expected), situation)
 
 
 def wide_q(expected: TheoryPrediction) -> list[float]:
-    """Return what theory says of q in the hidden layers of wide nets, as far as it says anything."""
+    """Return the predicted q of the hidden layers of wide nets, without layers that lack a prediction."""
     return [layer.wide_q for layer in expected.layers[:-1] if layer.wide_q is not None]
 
 
 def mean_first_q(nets: Sequence[NetMeasurement]) -> float:
-    """Mean over the nets of the first layer's E[h²]."""
+    """Return the mean over the nets of E[h²] in the first layer."""
     return math.fsum(net.layers[0]["pre"]["q"] for net in nets) / len(nets)

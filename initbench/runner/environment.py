@@ -1,4 +1,4 @@
-"""What else is worth knowing about a run: versions, machine, git state."""
+"""Record the environment of a run: versions, machine, git state."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _PACKAGES = ("initbench", "torch", "torchvision", "numpy", "scikit-learn")
 
 
 def environment_record(device: torch.device) -> dict[str, Any]:
-    """Versions, machine and state of the code, which all runs of a command share."""
+    """Return versions, machine and git state, which all runs of a command share."""
     return {"versions": package_versions(), "machine": machine_record(device), "git": git_state()}
 
 
 def package_versions() -> dict[str, str]:
-    """Python's version and those of the packages that a run's numbers pass through."""
+    """Return the versions of Python and of the packages that affect the numbers of a run."""
     return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
 
 
 def machine_record(device: torch.device) -> dict[str, Any]:
-    """The processor that trains, in words."""
+    """Return the name of the training processor, the number of cores and the system."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {"processor": name, "cores": os.cpu_count(), "system": platform.platform(terse=True)}
 
@@ -41,7 +41,7 @@ def _processor() -> str:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit and cleanliness of the working directory's repository, or None outside one."""
+    """Return commit and dirty flag of the repository of the working directory, or None outside one."""
     try:
         commit = _git("rev-parse", "HEAD")
         return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}

@@ -1,4 +1,4 @@
-"""An experiment whose runs are being trained: what is missing, what its tasks need, and what went wrong."""
+"""Track an experiment in training: its missing runs, the data for its tasks, and its errors."""
 
 from __future__ import annotations
 
@@ -18,37 +18,38 @@ from initbench.store.store import Store
 
 @dataclass(frozen=True)
 class RunLimits:
-    """What a command allows."""
+    """The limits of a command, and its choice of runs to train."""
 
     fail_fast: bool = False
     max_seconds: float | None = None
     limit: int | None = None
-    """Runs to train at most."""
+    """Maximum number of runs to train."""
     retry: tuple[str, ...] = ()
-    """Statuses of runs that are trained anew."""
+    """Statuses of runs that are retrained."""
     rerun: bool = False
-    """Whether all are."""
+    """Whether all runs are retrained."""
     keep_failed: bool = False
-    """Whether runs that failed stay as they are unless they are to be retried; else they are tried again."""
+    """Whether failed runs are kept unless `retry` lists them; otherwise they are trained again."""
 
     def restarts(self, status: str | None) -> bool:
-        """Whether a run of this status is trained from its beginning, whatever there is of it."""
+        """Return whether a run of this status is retrained from the start."""
         return status is not None and (self.rerun or status in self.retry)
 
     def needs_run(self, status: str | None) -> bool:
-        """Whether a run of this status is begun, or gone on with."""
+        """Return whether a run of this status is started or resumed."""
         final_statuses = (*COMPLETE, "failed") if self.keep_failed else COMPLETE
         return status not in final_statuses and not self.restarts(status)
 
     def will_run(self, status: str | None) -> bool:
-        """Whether a run of this status is trained at all."""
+        """Return whether a run of this status is trained at all."""
         return self.restarts(status) or self.needs_run(status)
 
 
 class PendingExperiment:
-    """One experiment of those that are trained side by side.
+    """One of several experiments that are trained in parallel.
 
-    What it holds beside the ids is let go of once all its groups are settled: there may be thousands.
+    Plan, preflight and steps are freed once all batches are done, because sweeps can have thousands of
+    experiments.
     """
 
     def __init__(self, plan: Plan, store: Store, budget: RunLimits) -> None:
@@ -59,11 +60,11 @@ class PendingExperiment:
         self.missing = [seed for seed, status in statuses.items() if budget.needs_run(status)]
         self.anew = [seed for seed, status in statuses.items() if budget.restarts(status)]
         self.stored = len(statuses) - len(self.seeds)
-        """Runs that are left as they are."""
+        """Number of runs that are not trained."""
         self.steps = {seed: store.checkpoint_step(plan.run_ids[seed]) for seed in self.missing}
-        """Updates that runs need not make again: below 0 in pre-training, of which so many are left."""
+        """Steps of the checkpoints, by seed. In pre-training: minus the number of remaining updates."""
         self.most = 1
-        """Runs in a group at most."""
+        """Maximum number of runs in a batch."""
         self.errors: list[str] = []
         self._plan: Plan | None = plan
         self._ready: Preflight | None = None
@@ -71,18 +72,18 @@ class PendingExperiment:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Those that are to be trained."""
+        """The seeds to train."""
         return (*self.missing, *self.anew)
 
     @property
     def plan(self) -> Plan:
-        """What its runs are."""
+        """The plan of the runs."""
         assert self._plan is not None
         return self._plan
 
     @property
     def ready(self) -> Preflight | None:
-        """What its first group found out for all."""
+        """The preflight, which the first batch computes for all; None before."""
         return self._ready
 
     @ready.setter
@@ -91,26 +92,26 @@ class PendingExperiment:
 
     @property
     def outcome(self) -> ExperimentOutcome:
-        """Where its runs are now."""
+        """The run ids and errors of the experiment."""
         return ExperimentOutcome(self.config, self.run_ids, tuple(self.errors))
 
     @property
     def work_item(self) -> WorkItem:
-        """What is to be trained of it."""
+        """The runs to train, for the choice of batch sizes."""
         return WorkItem(self.config, self.program, len(self.seeds), self.most)
 
     @cached_property
     def program(self) -> str:
-        """What its runs share with those that they can be trained with."""
+        """The key shared by experiments whose runs can be trained together."""
         return program_key(self.config)
 
     def limit_runs(self, runs: int) -> None:
-        """Leave all but so many for another time."""
+        """Train at most this number of runs."""
         self.missing = self.missing[:runs]
         self.anew = self.anew[: max(0, runs - len(self.missing))]
 
     def count_batches(self, groups: int) -> None:
-        """Count groups that are to be trained, or below 0 such as have come to an end."""
+        """Add to the number of open batches; a negative count removes batches that are done."""
         self._groups += groups
         if not self._groups:
             self._free_plan()
@@ -128,22 +129,22 @@ class Run(NamedTuple):
 
     @property
     def run_id(self) -> str:
-        """Its id."""
+        """The id of the run."""
         return self.of.plan.run_ids[self.seed]
 
 
 @dataclass(frozen=True)
 class RunBatch:
-    """Runs that are trained together, of one experiment or of several whose training is the same program."""
+    """Runs that are trained together, from one experiment or from several with the same program."""
 
     runs: tuple[Run, ...]
     anew: bool
     deaths: int = 0
-    """How often its worker died when the run was alone."""
+    """Number of worker deaths while the batch was a single run."""
 
     @property
     def seeds_by_experiment(self) -> dict[PendingExperiment, tuple[int, ...]]:
-        """Seeds, by experiment."""
+        """The seeds of each experiment."""
         by_experiment: dict[PendingExperiment, list[int]] = {}
         for run in self.runs:
             by_experiment.setdefault(run.of, []).append(run.seed)
@@ -151,24 +152,24 @@ class RunBatch:
 
     @property
     def max_size(self) -> int:
-        """Runs that may be trained together."""
+        """The maximum number of runs that may be trained together."""
         return min(run.of.most for run in self.runs)
 
     @property
     def cost(self) -> float:
-        """Of the whole group, in the units of `cost`."""
+        """The training cost of the whole batch, in multiplications."""
         return sum(training_cost(run.of.config) for run in self.runs)
 
 
 def mark_done(group: RunBatch, instead: Sequence[RunBatch] = ()) -> None:
-    """Count a group as done with, and others in its place."""
+    """Count a batch as done, and the batches that replace it as open."""
     count_open_batches(instead)
     for of in group.seeds_by_experiment:
         of.count_batches(-1)
 
 
 def count_open_batches(groups: Sequence[RunBatch]) -> None:
-    """Count groups that are to be trained."""
+    """Count these batches as open in each of their experiments."""
     for group in groups:
         for of in group.seeds_by_experiment:
             of.count_batches(1)

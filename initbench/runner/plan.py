@@ -1,4 +1,4 @@
-"""An experiment before it is trained: which data set it uses, and what its runs are."""
+"""Plan an experiment before training: resolve its data set and the ids of its runs."""
 
 from __future__ import annotations
 
@@ -17,50 +17,50 @@ from initbench.store.store import Store
 
 @dataclass(frozen=True, kw_only=True)
 class RunContext:
-    """Where runs are kept, where data comes from, and what trains."""
+    """The store, the data source, the device and the executor of a command."""
 
     store: Store
     source: DataSource
     device: torch.device
     workers: int | None = None
-    """Processes that train; None for as many as pay, and 1 for this one alone."""
+    """Number of training processes; None for the fastest number, 1 for this process alone."""
     executor: str | None = None
-    """The name of an executor; None for the one that suits the device and the work."""
+    """Name of an executor; None to choose by device and work."""
     worker_bytes: float | None = None
-    """Memory that a worker process may take; None for as much as there is."""
+    """Memory limit of a worker process in bytes; None for no limit."""
 
 
 @dataclass(frozen=True)
 class ExperimentOutcome:
-    """Where an experiment's runs are now."""
+    """The runs of an experiment after training, and the errors."""
 
     config: ExperimentConfig
     run_ids: tuple[str, ...]
-    """Of all seeds; none where what the experiment starts from did not come to be."""
+    """One id per seed; empty if training stopped before this experiment was planned."""
     errors: tuple[str, ...] = ()
-    """What stopped a cohort's training, when something did, in a line; its runs are marked failed."""
+    """One line per cohort whose training failed; its runs are marked as failed."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the runs of an experiment are."""
+    """The resolved data set, identities and ids of the runs of an experiment."""
 
     config: ExperimentConfig
-    """The experiment on the data set that was found, which may stand in for the one asked for."""
+    """The config with the data set that was found, which may be a fallback for the requested one."""
     resolved: ResolvedDataset
     identities: Mapping[int, Identity]
-    """Of every seed; they differ where each takes its weights from another source."""
+    """The identity for each seed; identities differ if the seeds load different weights."""
     origins: Mapping[int, WeightSource]
-    """Of every seed, where its weights are taken from elsewhere; else empty."""
+    """The weight source for each seed; empty if no weights are loaded."""
     run_ids: Mapping[int, str]
-    """Of every seed."""
+    """The run id for each seed."""
 
 
 def plan(config: ExperimentConfig, workplace: RunContext) -> Plan:
-    """Resolve the data set, and the weights to start from, which the ids depend on.
+    """Resolve the data set and the initial weights, and compute the run ids from them.
 
-    A set that stands in for another is planned like one that was asked for by name, so that it is
-    trained once under one id.
+    A fallback data set gives the same ids as a data set requested by name, so that its runs are trained
+    only once.
     """
     resolved = resolve_dataset(config.data, workplace.source)
     config = config.model_copy(update={"data": options_used(config.data, resolved)})

@@ -1,4 +1,4 @@
-"""An experiment that is about to be trained: what its tasks and its runs' records have in common."""
+"""Check an experiment before training, and compute the data that its tasks and records share."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from initbench.train.matmul_precision import matmul_backend
 
 @dataclass(frozen=True)
 class Preflight:
-    """What is known of an experiment's runs before they start."""
+    """The facts about the runs of an experiment that are known before training."""
 
     steps: int
     record: Record
     transfers: Mapping[int, Record]
-    """Of each seed that starts from weights of another net, what it takes of them."""
+    """For each seed that starts from the weights of another net: the transferred weights."""
 
     def initial_record(self, seed: int, identity: Identity, threads: int, device: str) -> Record:
-        """What the run.json of a seed says from the start."""
+        """Return the initial contents of run.json for a seed."""
         parts = {key: value for key, value in identity.parts.items() if key != "config"}
         weights = {} if identity.weights is None else {"weights": identity.weights}
         return {
@@ -45,7 +45,7 @@ class Preflight:
 def preflight(plan: Plan, seeds: tuple[int, ...], data: PreparedData, surroundings: Record) -> Preflight:
     """Check that these seeds of an experiment can be trained on the data.
 
-    `surroundings`: versions, machine and the like. Raises ConfigError or UsageError, naming the keys.
+    `surroundings`: versions, machine and git state. Raises ConfigError or UsageError, which name the keys.
     """
     config = plan.config
     check_batch_size(len(data.train), config.train.batch_size)
@@ -71,7 +71,10 @@ def _record(config: ExperimentConfig, data: PreparedData) -> Record:
 
 
 def _samples(data: PreparedData) -> dict[str, int]:
-    """How many samples each split has; `unlabelled` come beside `train`, `mislabelled` are some of it."""
+    """Return the size of each split.
+
+    `unlabelled` samples are in addition to `train`; `mislabelled` samples are part of `train`.
+    """
     unlabelled = 0 if data.unlabelled is None else len(data.unlabelled)
     return {
         "train": len(data.train),

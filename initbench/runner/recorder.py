@@ -1,4 +1,4 @@
-"""One cohort on the side that stores: claim its runs, write what is reported, and tell the observer."""
+"""Store one cohort: claim its runs, write reported results, and notify the observer."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ Cohort = tuple[tuple[ExperimentConfig, tuple[int, ...]], ...]
 
 
 class ProgressDisplay(Protocol):
-    """Receives what a person may want to see; several experiments may be under way at a time."""
+    """Receives progress to show to the user; several experiments may be in training at a time."""
 
     def planned(self, config: ExperimentConfig, to_train: int, stored: int, steps: int | None) -> None:
-        """Of the experiment's runs, `to_train` are going to be trained and `stored` are there already."""
+        """Report that `to_train` runs of the experiment will be trained and `stored` runs are kept."""
 
     def pretraining(self, cohort: Cohort, stride: PretrainingProgress) -> None:
-        """A cohort made an update of pre-training."""
+        """Report a pre-training update of a cohort."""
 
     def advanced(self, cohort: Cohort, step: int, losses: Sequence[Sequence[float]]) -> None:
-        """A cohort made update number `step`; `losses` are those of each experiment's runs still in it."""
+        """Report update `step` of a cohort; `losses`: by experiment, of the runs still in training."""
 
     def evaluated(self, config: ExperimentConfig, seed: int, entry: dict[str, Any]) -> None:
-        """A run was evaluated."""
+        """Report an evaluation of a run."""
 
     def ended(self, config: ExperimentConfig, seed: int, status: str) -> None:
-        """A run came to its end: `finished`, `diverged` or `failed`."""
+        """Report the end of a run: `finished`, `diverged` or `failed`."""
 
 
 @dataclass(frozen=True)
 class RunClaim:
-    """A run that is to be recorded."""
+    """A run to record."""
 
     config: ExperimentConfig
     seed: int
     run_id: str
     record: Mapping[str, Any]
-    """What run.json says from the start."""
+    """Initial contents of run.json."""
 
 
 class Recorder:
-    """Writes each run of a cohort to the store as it goes, a result at once. Runs are told by position."""
+    """Writes the results of a cohort to the store immediately. Runs are identified by index."""
 
     def __init__(
         self, claims: Sequence[RunClaim], writers: Sequence[RunWriter], observer: ProgressDisplay
@@ -62,31 +62,31 @@ class Recorder:
 
     @property
     def open_runs(self) -> tuple[int, ...]:
-        """The runs that have not come to their end."""
+        """The indices of unfinished runs."""
         return tuple(self._writers)
 
     @property
     def resumptions(self) -> tuple[Resumption, ...]:
-        """Where each run goes on; empty when they begin. Raises StoreError where they differ."""
+        """The checkpoints to resume from; empty for new runs. Raises StoreError if their steps differ."""
         resumptions = [writer.resumption for writer in self._writers.values()]
         if len({None if resumption is None else resumption.step for resumption in resumptions}) > 1:
             raise StoreError("another process went on with some of these runs meanwhile; start again")
         return tuple(resumption for resumption in resumptions if resumption is not None)
 
     def handle(self, report: str, arguments: tuple[Any, ...]) -> None:
-        """Take a report: one of the methods of `job.Sink`."""
+        """Process a report, named after a method of `job.EventSink`."""
         getattr(self, f"_{report}")(*arguments)
 
     def fail(self, error: str) -> None:
-        """Mark what has not ended as failed; `error` is the traceback, or the reason where there is none."""
+        """Mark unfinished runs as failed; `error`: the traceback, or the reason if there is none."""
         for run in self.open_runs:
             self._writers.pop(run).stop("failed", error)
             self._observer.ended(*self._runs[run], "failed")
 
     def interrupt(self) -> None:
-        """Mark what has not ended as interrupted: it can be gone on with."""
+        """Mark unfinished runs as interrupted; they can be resumed."""
         for run in self.open_runs:
-            with suppress(StoreError):  # on a full disk the run reads as crashed, and can be gone on with too
+            with suppress(StoreError):  # on a full disk the run shows as crashed and can still be resumed
                 self._writers.pop(run).stop("interrupted")
 
     @cached_property
@@ -127,7 +127,7 @@ class Recorder:
 def claim_runs(
     store: Store, claims: Sequence[RunClaim], observer: ProgressDisplay, *, rerun: bool
 ) -> Recorder:
-    """A recorder of all these runs; of none of them when another process has one."""
+    """Return a recorder of all these runs; claim none of them if another process holds one."""
     writers: list[RunWriter] = []
     try:
         for claim in claims:
@@ -135,7 +135,7 @@ def claim_runs(
             writers.append(writer := store.claim(claim.run_id, claim.record, config, rerun=rerun))
             if writer.notice is not None:
                 print(f"initbench: {writer.notice}", file=sys.stderr)
-    except InitbenchError:  # nothing failed: they can be taken up by the next call
+    except InitbenchError:  # nothing failed: the next call can resume these runs
         Recorder(claims, writers, observer).interrupt()
         raise
     return Recorder(claims, writers, observer)

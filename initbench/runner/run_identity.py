@@ -1,8 +1,7 @@
-"""What a run is: everything its numbers depend on, hashed into its id.
+"""Compute run ids: hashes of everything that the numbers of a run depend on.
 
-Two runs with the same id compute the same numbers on the same kind of device, so a finished one
-is never trained again; a change of config, data, torch or of initbench's own numerical code gives
-a new id.
+Two runs with the same id compute the same numbers on the same kind of device, so a finished run is never
+trained again. A change of config, data, torch or the numerical code of initbench gives a new id.
 """
 
 from __future__ import annotations
@@ -26,24 +25,24 @@ from initbench.train.cohort import EVALUATION_CHUNK
 
 _DIGITS = 10
 MIN_SAMPLE_SHAPE = SampleShape((2,), 2)
-"""What a data set has at the least of which only its file tells the form."""
+"""Assumed minimal shape if only the data file defines it."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """The parts a run's digest covers, without its seed."""
+    """The parts covered by the digest of a run, without its seed."""
 
     parts: dict[str, Any]
     weights: str | None = None
-    """Hash of the weights that the run of one seed starts from, where it takes them from elsewhere."""
+    """Hash of the weights that the run of one seed loads; None if it draws its weights."""
 
     @property
     def arm(self) -> str:
-        """Digest shared by the runs that differ in their seed alone."""
+        """The digest shared by runs that differ only in their seed."""
         return _digest(self.parts)
 
     def run_id(self, name: str, seed: int) -> str:
-        """`name-s<seed>-<digest>`."""
+        """Return `name-s<seed>-<digest>`."""
         run_keys = {"seed": seed} if self.weights is None else {"seed": seed, "weights": self.weights}
         return f"{name}-s{seed}-{_digest({**self.parts, **run_keys})}"
 
@@ -54,7 +53,7 @@ def experiment_identity(
     device: torch.device,
     origin: WeightSource | None = None,
 ) -> Identity:
-    """The identity of an experiment on the data set that was found for it, and of weights found elsewhere."""
+    """Return the identity of an experiment, given its resolved data set and the source of loaded weights."""
     origin_keys = {} if origin is None else {"origin": origin.kind}
     return Identity(
         {
@@ -72,10 +71,13 @@ def experiment_identity(
 
 
 def training_mode(config: ExperimentConfig, device: torch.device) -> Mode:
-    """Whether the experiment's runs are stacked; it follows from the config and the kind of device alone."""
+    """Return the training mode, which depends only on the config and the kind of device.
+
+    In mode "vmap" runs are stacked; in mode "single" each run is trained alone.
+    """
     if device.type != "cpu":
         return "vmap"
-    if config.train.precision != "fp32":  # bf16 products are rounded as the stack's size has them laid out
+    if config.train.precision != "fp32":  # the rounding of bf16 products depends on the stack size
         return "single"
     autoencoder = options_of(config.init.scheme)
     sizes = [config.train.batch_size, EVALUATION_CHUNK, autoencoder.batch_size if autoencoder else None]

@@ -1,8 +1,8 @@
-"""Train what experiments lack, many of them at once: the one way from configs to stored runs.
+"""Train the missing runs of experiments, several at a time. All stored runs are made here.
 
-Experiments that others start from come first. Of the rest, the runs that take longest are begun first, and
-groups of different experiments run side by side. Workers stay until the driver is closed. Nobody but the
-process of the driver writes the store.
+Experiments that others start from are trained first. Among the others, the longest runs start first, and
+batches of different experiments run in parallel. Workers stay alive until the runner is closed. Only the
+process of the runner writes to the store.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from initbench.store.run_directory import Record
 from initbench.train.loop import total_steps
 
 CHECKPOINT_SECONDS = 15.0
-"""An interrupted run loses at most about so much work."""
+"""Seconds between checkpoints: an interrupted run loses about this much work at most."""
 
 
 class Runner:
@@ -70,11 +70,13 @@ class Runner:
             self._crews.popitem()[1].close()
 
     def run(self, configs: Sequence[ExperimentConfig]) -> list[ExperimentOutcome]:
-        """Train what is missing of these, and say where everything is, in their order.
+        """Train the missing runs of these experiments and return their outcomes in the same order.
 
-        Raises InitbenchError for what the user can mend (data, config, store), and what a signal has become;
-        what is under way is then marked interrupted. Any other exception of a training is stored with the
-        runs it ended and told in `Execution.errors`.
+        Exceptions other than those below are stored with the runs and added to `ExperimentOutcome.errors`.
+
+        Raises:
+            InitbenchError: If the user can fix the cause (data, config, store), or if a signal arrived.
+                Unfinished runs are then marked as interrupted.
         """
         outcomes: dict[int, ExperimentOutcome] = {}
         for wave in dependency_waves(configs):
@@ -123,7 +125,7 @@ class Runner:
             raise StopRequested
 
     def _choose_executor(self, undertakings: Sequence[PendingExperiment]) -> tuple[str, int]:
-        """Which is to train, and with how many workers."""
+        """Return the name of the executor and its number of workers."""
         context = self._workplace
         if context.device.type == "cuda":
             return context.executor or "cuda", context.workers or torch.cuda.device_count()
@@ -135,7 +137,7 @@ class Runner:
         return ("inprocess" if workers == 1 and context.worker_bytes is None else "local"), workers
 
     def _worker_pool(self, name: str) -> WorkerPool:
-        """That executor's, which is kept for what comes later."""
+        """Return the worker pool of this executor; later calls reuse it."""
         if name not in self._crews:
             context = self._workplace
             workers = context.workers or (
@@ -152,7 +154,10 @@ class Runner:
         return self._crews[name]
 
     def _choose_worker_count(self, undertakings: Sequence[PendingExperiment]) -> int:
-        """By the time of an update of the costliest; the others are reckoned from their costs."""
+        """Choose from the measured time of an update of the costliest experiment.
+
+        The times of the other experiments are estimated from the ratio of their costs.
+        """
         most = max(undertakings, key=lambda pending: training_cost(pending.config))
         together = sum(len(pending.seeds) for pending in undertakings if pending.program == most.program)
         data, mode = self._prepared_data(most), training_mode(most.config, self._workplace.device)
@@ -162,7 +167,7 @@ class Runner:
             seconds = updates * time_one_update(most.config, data, mode, together)
         except InitbenchError:
             raise
-        except Exception:  # what fails here fails in training too, where it is stored with the runs
+        except Exception:  # fails in training too, where the error is stored with the runs
             return 1
         shares = [
             training_cost(pending.config) / training_cost(most.config) * _remaining_work(pending, steps)
@@ -222,7 +227,7 @@ class Runner:
 
 
 def dependency_waves(configs: Sequence[ExperimentConfig]) -> Iterator[list[int]]:
-    """Positions of experiments that can be trained together: what others start from comes before them."""
+    """Yield indices of experiments to train together, after those whose weights they start from."""
     remaining = list(range(len(configs)))
     while remaining:
         names = {configs[i].name for i in remaining}
@@ -232,7 +237,7 @@ def dependency_waves(configs: Sequence[ExperimentConfig]) -> Iterator[list[int]]
 
 
 def dependency_in(config: ExperimentConfig, names: set[str]) -> str | None:
-    """Which of these other experiments has the runs whose weights this one starts from."""
+    """Return the one of these other experiments whose weights this one starts from, or None."""
     options = config.init.scheme
     if not isinstance(options, TransferOptions):
         return None
@@ -241,7 +246,7 @@ def dependency_in(config: ExperimentConfig, names: set[str]) -> str | None:
 
 
 def _make_batches(undertakings: Sequence[PendingExperiment], workers: int) -> list[RunBatch]:
-    """All runs in groups, the longest first; experiments of one program share them."""
+    """Return all runs in batches, the costliest first; experiments of one program share batches."""
     stacks: dict[str, list[PendingExperiment]] = {}
     for pending in undertakings:
         stacks.setdefault(pending.program, []).append(pending)
@@ -271,7 +276,7 @@ def _steps_per_run(config: ExperimentConfig, data: PreparedData) -> int:
 
 
 def _remaining_work(pending: PendingExperiment, steps: int) -> float:
-    """Of the work of one run, how often there is as much to be done of an experiment."""
+    """Return the remaining work of an experiment, in whole runs."""
     steps_before_training = equivalent_updates(pending.config) / steps
     steps_done = [max(0, pending.steps.get(seed, 0)) for seed in pending.seeds]
     return sum(max(0.0, 1.0 - step / steps) + (0.0 if step else steps_before_training) for step in steps_done)

@@ -1,4 +1,4 @@
-"""Groups of runs on their way through a crew: begun, recorded, and tried again in halves where need be."""
+"""Train batches of runs in a worker pool: start and record them, and split them after failures."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from initbench.store.store import Store
 
 WAIT_SECONDS = 0.5
 MAX_DEATHS = 2
-"""Of the worker of a run that was alone, until the run counts as failed."""
+"""Worker deaths of a run that trains alone before the run counts as failed."""
 StartBatch = Callable[[RunBatch, int, str], tuple[WorkerTask, Recorder]]
-"""Claims the runs of a group; from its number and a device makes its task, and what records it."""
+"""(batch, number, device) → its task and its recorder; claims the runs of the batch."""
 
 
 class StopRequested(Terminated):
-    """Ends a training as a signal does: its runs are interrupted, and go on from their checkpoints."""
+    """Stops a training like a signal: its runs are interrupted and can resume from their checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class _StartedBatch:
 
 
 class Scheduler:
-    """Trains groups, in order, as many at a time as the crew has workers."""
+    """Trains batches in order, one per worker at a time."""
 
     def __init__(
         self,
@@ -48,9 +48,10 @@ class Scheduler:
         self._number = 0
 
     def run(self, groups: Iterable[RunBatch], workers: int) -> None:
-        """Train them all. What is raised ends the crew, and all that is under way is interrupted.
+        """Train all batches. Any exception closes the worker pool and interrupts the unfinished runs.
 
-        Raises EnoughError as `check` does, and at the first failure where that is to be fast.
+        Raises:
+            StopRequested: If `check` raises it, or at the first failure if `fail_fast` is set.
         """
         self._waiting = list(groups)[::-1]
         try:
@@ -76,7 +77,7 @@ class Scheduler:
 
     def _next_batch(self) -> RunBatch:
         group = self._waiting.pop()
-        if len(group.runs) > group.max_size:  # so many have turned out not to fit
+        if len(group.runs) > group.max_size:  # this number did not fit into memory
             self._put_back(group, group.runs, group.max_size)
             group = self._waiting.pop()
         return group
@@ -89,12 +90,12 @@ class Scheduler:
                 self._check()
             return
         del self._begun[event.task]
-        if isinstance(event, Finished) or not recorder.open_runs:  # ended, however it ended
+        if isinstance(event, Finished) or not recorder.open_runs:  # all runs ended
             mark_done(group)
         elif isinstance(event, Failed):
             if event.out_of_memory and len(recorder.open_runs) > 1:
                 self._split_in_half(group, recorder, smaller=True)
-            elif len(group.seeds_by_experiment) > 1:  # one experiment's fault is not the others'
+            elif len(group.seeds_by_experiment) > 1:  # other experiments may not be the cause
                 self._split_by_experiment(group, recorder)
             else:
                 self._record_failure(group, recorder, event.error, event.traceback)
@@ -109,7 +110,7 @@ class Scheduler:
             self._split_in_half(replace(group, deaths=deaths), recorder, smaller=event.out_of_memory)
 
     def _split_in_half(self, group: RunBatch, recorder: Recorder, *, smaller: bool) -> None:
-        """Have what is left of a group trained by half as many at a time, from where it was; next of all."""
+        """Requeue the unfinished runs of a batch first, in halves, to resume from their checkpoints."""
         open_runs = self._interrupt(group, recorder)
         size = -(-len(open_runs) // 2)
         if smaller:
@@ -118,7 +119,7 @@ class Scheduler:
         self._put_back(group, open_runs, size)
 
     def _split_by_experiment(self, group: RunBatch, recorder: Recorder) -> None:
-        """Have what is left of each experiment trained by itself."""
+        """Requeue the unfinished runs of a batch, in one batch per experiment."""
         open_runs = self._interrupt(group, recorder)
         groups = [
             replace(group, runs=tuple(run for run in open_runs if run.of is of))

@@ -1,4 +1,4 @@
-"""How many worker processes pay for an experiment, from the time one update takes on this machine."""
+"""Choose the number of worker processes, from the time of one update on this machine."""
 
 from __future__ import annotations
 
@@ -17,33 +17,34 @@ from initbench.train.matmul_precision import true_fp32
 from initbench.train.network_builder import build_networks
 
 START_SECONDS = 5.0
-"""A worker's start: a Python process, torch's import and the data set (4 to 5 s on two cores)."""
+"""Time to start a worker: Python process, torch import and data set (4 to 5 s on two cores)."""
 IN_PROCESS_SPEEDUP = {"vmap": 1.4, "single": 1.0}
-"""How much faster this process is with its two threads than a worker with one."""
+"""Speed of this process with two threads, relative to a worker with one thread."""
 MAX_TIMED_NETS = 4
-"""Stacked runs that are timed at most: each is nearly as fast as in a large cohort; alone, half as fast."""
+"""Maximum number of stacked runs to time: each is nearly as fast as in a large cohort.
+A run that is timed alone is half as fast."""
 _TIMING_REPEATS = 4
 
 
 def optimal_worker_count(seconds: float, runs: int, mode: Mode, *, started: bool = False) -> int:
-    """As many workers as are done earliest with `runs` that take `seconds` in all; 1 for this process alone.
+    """Return the number of workers that finish `runs` of `seconds` in total earliest; 1: this process alone.
 
-    `started`: whether there are workers already. Else their start counts.
+    `started`: whether workers are already running; otherwise their start time counts.
     """
     available = min(available_cores(), runs)
     if available < 2:
         return 1
     times = {1: seconds / IN_PROCESS_SPEEDUP[mode]}
     for workers in range(2, available + 1):
-        share = -(-runs // workers) / runs  # the busiest worker's
+        share = -(-runs // workers) / runs  # of the busiest worker
         times[workers] = (0.0 if started else START_SECONDS) + seconds * share
     return min(times, key=lambda workers: times[workers])
 
 
 def time_one_update(config: ExperimentConfig, data: PreparedData, mode: Mode, together: int) -> float:
-    """What one update of one run takes with one thread: the fastest of a few tries.
+    """Return the seconds of one update of one run with one thread; the fastest of four tries.
 
-    `together`: runs in a cohort, where they are stacked.
+    `together`: runs in a cohort, if runs are stacked.
     """
     with one_thread(), true_fp32(torch.device("cpu")):
         seeds = range(min(together, MAX_TIMED_NETS) if mode == "vmap" else 1)
@@ -60,5 +61,5 @@ def time_one_update(config: ExperimentConfig, data: PreparedData, mode: Mode, to
 
 
 def available_cores() -> int:
-    """Processors that this process may use."""
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

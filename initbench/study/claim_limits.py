@@ -1,4 +1,4 @@
-"""What keeps a claim from a verdict although its numbers are clear: how the runs were tuned and looked at."""
+"""Reasons not to decide a claim although its numbers are clear: coarse tuning or coarse evaluation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ArmRecord:
 
 
 def reasons_undecided(result: GateResult, arms: Mapping[str, ArmRecord]) -> Iterator[str]:
-    """Yield a sentence for each reason not to decide the claim behind `judgement` on these runs."""
+    """Yield a sentence for each reason not to decide the claim behind `result` on these runs."""
     for name, arm in arms.items():
         tuning = arm.tuning
         if (
@@ -47,9 +47,9 @@ def reasons_undecided(result: GateResult, arms: Mapping[str, ArmRecord]) -> Iter
 
 
 def _depends_on_tuned_key(name: str, key: str, result: GateResult) -> bool:
-    """Whether the claim reads something of the arm that the tuned key can change.
+    """Return whether the claim reads a quantity of the arm that the tuned key can change.
 
-    What is measured before the first update is the same under every value of a key of `train`.
+    Quantities measured before the first update do not depend on keys of `train`.
     """
     quantities = [q for q in result.gate.quantities if q.row.name in (name, None)]
     return any(not (key.startswith("train.") and _is_at_init(quantity)) for quantity in quantities)
@@ -68,7 +68,7 @@ def _edge_sentence(name: str, tuning: Tuning) -> str:
 
 
 def _coarse_evaluation(part: ComparisonResult, arms: Mapping[str, ArmRecord]) -> str | None:
-    """Say so where two counts of steps differ by less than the distance of two looks at the accuracy."""
+    """Return a sentence if two step counts differ by less than the evaluation interval, else None."""
     left_side, right_side = part.condition.left, part.condition.right
     if not any(isinstance(side, StepsTo) for side in (left_side, right_side)):
         return None
@@ -83,7 +83,7 @@ def _coarse_evaluation(part: ComparisonResult, arms: Mapping[str, ArmRecord]) ->
     difference = abs(steps[0] - steps[1])
     if (
         interval <= 1.0 or difference == 0.0 or difference >= interval
-    ):  # counts from looks at every update are exact
+    ):  # counts are exact if every update is evaluated
         return None
     return (
         f"the accuracy is evaluated every {interval:g} updates,"
@@ -99,7 +99,7 @@ def _arm_of(side: GateNode, arms: Mapping[str, ArmRecord]) -> ArmRecord | None:
 
 
 def _mean_steps(side: GateNode, arms: Mapping[str, ArmRecord]) -> float | None:
-    """The mean count of an arm, or the number that it is held against; None for any other expression."""
+    """Return the mean step count of an arm, or the value of a number; None for any other expression."""
     if isinstance(side, Number):
         return side.value
     arm = _arm_of(side, arms)
@@ -111,7 +111,7 @@ def _mean_steps(side: GateNode, arms: Mapping[str, ArmRecord]) -> float | None:
 
 
 def _evaluation_interval(runs: Sequence[RunSummary]) -> float:
-    """The largest number of updates between two evaluations."""
+    """Return the largest number of updates between two evaluations."""
     evaluated_steps = [[step for step, *_ in run.evaluations if step is not None] for run in runs]
     return max(
         (following - previous for steps in evaluated_steps for previous, following in pairwise(steps)),

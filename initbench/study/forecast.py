@@ -1,4 +1,4 @@
-"""How long the missing runs of a sweep are likely to take, and how much memory, before they run."""
+"""Estimates of the time and memory that the missing runs of a sweep will need."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ from initbench.store.run_directory import Record
 from initbench.study.run_sweep import SweepResult
 
 MAX_TIMED_NETS = 3
-"""Kinds of net that are timed at most; the others are reckoned from their cost."""
+"""Maximum number of network kinds to time; the time of the others is estimated from their cost."""
 PROCESS_BYTES = 400e6
-"""Of a process that has loaded torch, before any net is made (350 to 400 MB on Linux)."""
+"""Memory of a process that has loaded torch, before any net is built (350 to 400 MB on Linux)."""
 _BUDGET = ("steps", "epochs", "lr", "lr_factors", "schedule", "warmup_steps", "weight_decay", "eval_every")
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What lies ahead of a sweep."""
+    """Number of runs of a sweep, and the time and memory that the missing ones need."""
 
     total: int
     stored: int
-    """Runs that are left as they are."""
+    """Runs that are kept as they are stored."""
     later: int
-    """Runs that the limit leaves for another time."""
+    """Missing runs beyond the limit, which a later call trains."""
     cohorts: int
-    """Of the missing ones."""
+    """Number of cohorts into which the missing runs are divided."""
     workers: int
     seconds: float
-    """By the clock, until all are done."""
+    """Wall-clock time until all are done."""
     by_earlier: int
-    """Missing runs whose time is that of earlier runs of the same kind of net; others were reckoned."""
+    """Missing runs whose time is taken from stored runs of the same kind of net; others are estimated."""
     bytes: float
-    """Memory of each worker, at the most."""
+    """Largest memory of a worker."""
 
     @property
     def missing(self) -> int:
@@ -59,9 +59,12 @@ class Forecast:
 
 
 def forecast(sweep: SweepResult, context: RunContext, limits: RunLimits) -> Forecast:
-    """What the runs to be trained take, from stored runs of the same kind of net, else from a few updates.
+    """Estimate the time and memory of the runs to train.
 
-    Raises DataError where the data are not there.
+    Times come from stored runs of the same kind of net if there are any, otherwise from a few timed updates.
+
+    Raises:
+        DataError: If the data are missing.
     """
     missing_items = [item for item in _work_items(sweep, context, limits) if item.missing]
     to_train = sum(item.missing for item in missing_items)
@@ -99,9 +102,9 @@ def forecast(sweep: SweepResult, context: RunContext, limits: RunLimits) -> Fore
 
 
 def _work_items(sweep: SweepResult, context: RunContext, limits: RunLimits) -> Iterator[WorkItem]:
-    """What there is to train, in the order in which it is taken up."""
+    """Yield the experiments to train, in the order of training."""
     for point in sweep.points:
-        ids = iter(point.tuning_ids)  # of each candidate in turn
+        ids = iter(point.tuning_ids)  # run ids of the candidates, one candidate after the other
         for candidate in point.point.candidates if point.tuning_ids else ():
             missing = sweep.to_train(islice(ids, len(candidate.seed_list)), limits)
             yield work_item(candidate, missing, context.device)
@@ -113,7 +116,7 @@ def _work_items(sweep: SweepResult, context: RunContext, limits: RunLimits) -> I
 
 
 def _first_runs(items: Sequence[WorkItem], limit: int) -> Iterator[WorkItem]:
-    """The first of these runs, so many of them."""
+    """Yield items that cover the first `limit` missing runs."""
     for item in items:
         if limit:
             count = min(limit, item.missing)
@@ -127,26 +130,26 @@ def _worker_count(context: RunContext) -> int:
 
 
 class _DataCache:
-    """The data of experiments."""
+    """Cache of the experiments' data."""
 
     def __init__(self, context: RunContext) -> None:
         self._workplace, self._datasets = context, DatasetCache()
 
     def of(self, config: ExperimentConfig) -> PreparedData:
-        """The data of an experiment."""
+        """Return the data of an experiment."""
         context = self._workplace
         return self._datasets.of(resolve_dataset(config.data, context.source), config.data, context.device)
 
 
 def _network_kind(config: Mapping[str, Any]) -> str:
-    """What runs share that take about as long: all but the init, the budget and the learning rate."""
+    """Return a key shared by runs of similar speed: all settings but init, budget and learning rate."""
     train = {key: value for key, value in (config.get("train") or {}).items() if key not in _BUDGET}
     parts = [config.get("model"), (config.get("data") or {}).get("name"), train, config.get("probe")]
     return json.dumps(parts, sort_keys=True)
 
 
 def _recorded_times(records: Iterable[Record], kinds: set[str]) -> dict[str, tuple[float, float]]:
-    """By kind of net, the seconds of a run beside its updates, and those of an update."""
+    """Return by kind of net the median seconds of a run outside training, and of one update."""
     times: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
     for record in records:
         timings, steps = record.get("timings") or {}, record.get("steps")
@@ -163,7 +166,7 @@ def _recorded_times(records: Iterable[Record], kinds: set[str]) -> dict[str, tup
 
 
 def _timed_cost(items: Sequence[WorkItem], context: RunContext, datasets: _DataCache) -> float:
-    """Seconds for a unit of cost, from a few updates of the costliest kinds of net."""
+    """Return the seconds per unit of cost, timed on a few updates of the costliest kinds of net."""
     kinds = {
         _network_kind(item.config.resolved()): item
         for item in sorted(items, key=lambda item: training_cost(item.config))
@@ -179,7 +182,7 @@ def _timed_cost(items: Sequence[WorkItem], context: RunContext, datasets: _DataC
 
 
 def _memory_per_worker(items: Sequence[WorkItem], cohort_sizes: Sequence[int], datasets: _DataCache) -> float:
-    """Of the worker whose data and cohort are largest."""
+    """Return the bytes of the worker with the largest data and cohort."""
     worker_bytes = [
         tensor_bytes(datasets.of(item.config)) + runs * estimated_memory_bytes(item.config)
         for item, runs in zip(items, cohort_sizes, strict=True)

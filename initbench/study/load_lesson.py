@@ -1,4 +1,4 @@
-"""Lessons from files, by name or by path, and files of which nobody knows what they declare."""
+"""Loaders of lessons, by name or by path, and of files that may declare any kind of config."""
 
 from __future__ import annotations
 
@@ -20,26 +20,28 @@ from initbench.study.validate_lesson import find_lesson_issues
 from initbench.study.validate_sweep import find_sweep_issues as sweep_problems
 
 LESSONS = CONFIGS / "lessons"
-"""The shipped lessons."""
+"""Folder of the shipped lessons."""
 
 
 def bundled_lessons() -> dict[str, Path]:
-    """The shipped lessons by name, in the order of their files."""
+    """Return the paths of the shipped lessons by name, in the order of their files."""
     return (
         {lesson_name(path.name): path for path in sorted(LESSONS.glob("*.yaml"))} if LESSONS.is_dir() else {}
     )
 
 
 def load_lessons(names: Sequence[str], overrides: Sequence[str] = ()) -> list[Lesson]:
-    """Lessons by the names of shipped ones or the paths of files, their arms under `overrides`.
+    """Load lessons, given as names of shipped ones or paths of files, and apply `overrides` to their arms.
 
-    Raises UnknownNameError for what is neither, and one ConfigError with the faults of all files.
+    Raises:
+        UnknownNameError: If a name is neither a shipped lesson nor a path.
+        ConfigError: If a file has faults; the error lists those of all files.
     """
     return read_all([_path(name) for name in names], overrides, _read_lesson)
 
 
 def load_mixed(paths: Sequence[str], overrides: Sequence[str]) -> list[ExperimentConfig | Lesson | Sweep]:
-    """What each file declares, be it experiment, lesson or sweep; raises ConfigError with all faults."""
+    """Load the experiment, lesson or sweep of each file; raises ConfigError with the faults of all files."""
     return read_all(paths, overrides, _read_any)
 
 

@@ -1,4 +1,4 @@
-"""Sweeps from files: those that declare one, and experiments whose axes are given beside."""
+"""Loader of sweeps: files that declare one, and experiments whose axes are given as overrides."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from initbench.study.validate_sweep import find_sweep_issues
 
 
 def load_sweep(path: str, overrides: Sequence[str] = (), *, skip_invalid: bool = False) -> Sweep:
-    """The sweep in a file, `-` for standard input, under overrides of which `key=v1,v2` make axes.
+    """Load the sweep of a file (`-` for standard input); overrides of the form `key=v1,v2` are axes.
 
-    Raises one ConfigError with everything that is wrong. With `skip_invalid`, points that cannot be built
-    are left out, as long as there are others.
+    With `skip_invalid`, points that cannot be built are skipped, as long as others remain.
+
+    Raises:
+        ConfigError: If there are faults; the error lists all of them.
     """
     (sweep,) = read_all([path], overrides, partial(_read_sweep, skip_invalid=skip_invalid), axes=True)
     return sweep

@@ -1,4 +1,4 @@
-"""Experiments and their runs: what is missing is trained first, or only read."""
+"""Experiments with their runs: missing runs are trained first, or only stored runs are read."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ class ExperimentRuns:
     config: ExperimentConfig
     runs: tuple[StoredRun, ...]
     errors: tuple[str, ...] = ()
-    """What stopped runs that failed."""
+    """Errors that ended failed runs."""
 
     @cached_property
     def facts(self) -> tuple[RunSummary, ...]:
-        """What a comparison needs of each run."""
+        """Summary of each run, as comparisons need it."""
         return tuple(summarise_run(run) for run in self.runs)
 
     @property
     def complete(self) -> int:
-        """Runs that have come to a result."""
+        """Number of runs with a result."""
         return sum(run.is_complete for run in self.facts)
 
 
 Get = Callable[[Sequence[ExperimentConfig]], list[ExperimentRuns]]
-"""How the runs of experiments are come by."""
+"""Function that provides the runs of experiments."""
 
 
 def run_experiments(
     configs: Sequence[ExperimentConfig], *, runner: Runner, store: Store
 ) -> list[ExperimentRuns]:
-    """Train what is missing of experiments, and read all of it. Raises as `Driver.drive` does."""
+    """Train the missing runs of experiments, and read all runs. Raises the errors of `Runner.run`."""
     return [
         _read_runs(outcome.config, outcome.run_ids, store, outcome.errors) for outcome in runner.run(configs)
     ]
 
 
 def load_stored_runs(configs: Sequence[ExperimentConfig], *, context: RunContext) -> list[ExperimentRuns]:
-    """What there is of experiments, without training. Raises DataError where their data is not there."""
+    """Read the stored runs of experiments, without training. Raises DataError if their data are missing."""
     return [_read_runs(config, plan(config, context).run_ids.values(), context.store) for config in configs]
 
 

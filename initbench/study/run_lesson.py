@@ -1,4 +1,4 @@
-"""Run what a lesson lacks, and judge its claims."""
+"""Run the missing experiments of a lesson, and judge its claims."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from initbench.study.verdicts import ClaimResult, evaluate_claims
 
 @dataclass(frozen=True)
 class ArmResult:
-    """What came of one arm."""
+    """Result of one arm."""
 
     arm: Arm
     trained: ExperimentRuns
     tuning: Tuning | None
     errors: tuple[str, ...]
-    """What stopped runs that failed, those of the tuning included."""
+    """Errors that ended failed runs, including tuning runs."""
 
     @property
     def name(self) -> str:
@@ -40,32 +40,32 @@ class LessonResult:
     lesson: Lesson
     arms: tuple[ArmResult, ...]
     table: Table
-    """Its rows are the arms, in order."""
+    """Comparison whose rows are the arms, in order."""
     claims: tuple[ClaimResult, ...]
 
     @property
     def failures(self) -> list[str]:
-        """A line for each error that ended runs."""
+        """One line for each error that ended runs."""
         return [f"{self.lesson.name}.{arm.name} failed: {error}" for arm in self.arms for error in arm.errors]
 
 
 @dataclass(frozen=True)
 class RunCounts:
-    """How many runs a lesson takes, and how many of them are there."""
+    """Number of runs that a lesson needs, and how many of them are stored."""
 
     stored: int
     total: int
 
     @property
     def missing(self) -> int:
-        """Runs that are to be trained."""
+        """Number of runs to train."""
         return self.total - self.stored
 
 
 def run_lesson(lesson: Lesson, get: Get) -> LessonResult:
     """Get the runs of the arms, and judge the claims on them.
 
-    Raises as `get` does; a run that failed is an arm's error, and may leave claims undecided.
+    Raises the errors of `get`. A failed run is an error of its arm, and may leave claims undecided.
     """
     arms = tuple(_run_arms(lesson.arms, lesson.tune, get))
     table = build_single_table({arm.name: arm.trained.facts for arm in arms})
@@ -76,7 +76,7 @@ def run_lesson(lesson: Lesson, get: Get) -> LessonResult:
 
 
 def _run_arms(arms: Sequence[Arm], to_tune: Tune | None, get: Get) -> Iterator[ArmResult]:
-    """All arms at once, since they are trained side by side; where one is tuned, all are tuned first."""
+    """Yield the results of all arms, which are trained together, after tuning if `to_tune` is given."""
     if to_tune is None:
         for arm, runs in zip(arms, get([arm.config for arm in arms]), strict=True):
             yield ArmResult(arm, runs, None, runs.errors)
@@ -94,14 +94,14 @@ def _run_arms(arms: Sequence[Arm], to_tune: Tune | None, get: Get) -> Iterator[A
 
 
 def count_runs(lesson: Lesson, get: Get) -> RunCounts:
-    """What is stored of a lesson; `get` reads and does not train.
+    """Count the stored runs of a lesson; `get` reads without training.
 
-    Which value a tuned arm is going to have is known once all of its tuning is there.
+    The final runs of a tuned arm are counted once all its tuning runs are stored, which decide its value.
     """
     stored, total = 0, 0
     for arm in lesson.arms:
         tuning_runs = sum(len(candidate.seed_list) for candidate in arm.candidates)
-        with suppress(InitbenchError):  # its data, or the runs it starts from, are not there: nor are its own
+        with suppress(InitbenchError):  # without its data or source runs, the arm has no runs
             stored_tuning_runs = sum(experiment.complete for experiment in get(arm.candidates))
             stored += stored_tuning_runs
             if stored_tuning_runs == tuning_runs:

@@ -1,4 +1,4 @@
-"""Run what a sweep lacks, tune what is to be tuned, and note which runs are its own."""
+"""Run the missing experiments of a sweep, tune its points, and record which runs belong to it."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ from initbench.store.run_directory import COMPLETE, Record
 from initbench.study.tuning import Tuning, choose_best, score_trial
 
 Drive = Callable[[Sequence[ExperimentConfig]], object]
-"""Trains what experiments lack, as far as it may; what came of it is in the store."""
+"""Function that trains missing runs within its limits; the results are in the store."""
 ENDED = (*COMPLETE, "failed")
-"""Statuses of runs from which nothing more is to be expected."""
+"""Statuses of runs that will not continue."""
 MISSING = "missing"
-"""What stands for the status of a run that is not stored."""
+"""Status of a run that is not stored."""
 RESUME_LIMITS = RunLimits(keep_failed=True)
-"""That of a sweep which is called again, without options."""
+"""Limits of a plain repeated call."""
 
 
 @dataclass(frozen=True)
 class PointResult:
-    """A point, and its runs."""
+    """A point with its runs."""
 
     point: Point
     config: ExperimentConfig | None
-    """As it is run; None while the value that is tuned is not chosen, or what it starts from not there."""
+    """The experiment as run; None until the tuned value is chosen and the runs it starts from exist."""
     run_ids: tuple[str, ...]
     tuning: Tuning | None = None
     tuning_ids: tuple[str, ...] = ()
     waiting: ExperimentConfig | None = None
-    """What is to be run, where its ids are not known before runs of another point are there to start from."""
+    """Experiment to run whose ids are unknown until runs of another point, from which it starts, exist."""
 
     @property
     def label(self) -> str:
-        """What the point is called."""
+        """Label of the point, or the name of its experiment if it has none."""
         return self.point.label or self.point.config.name
 
     def as_record(self) -> Record:
-        """What the store keeps of it."""
+        """Return the record of the point for the store."""
         return {
             "experiment": self.point.config.name,
             "keys": dict(self.point.keys),
@@ -63,31 +63,31 @@ class PointResult:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """A sweep, or a part of one, and what is stored of it."""
+    """A sweep, or a part of one, with its stored runs."""
 
     sweep: Sweep
     points: tuple[PointResult, ...]
     facts: Mapping[str, RunSummary]
-    """By id, those runs that are stored."""
+    """Summaries of the stored runs, by run id."""
 
     @property
     def run_ids(self) -> list[str]:
-        """All runs that belong to it, those of the tuning last."""
+        """Ids of all runs of the sweep, tuning runs last."""
         point_ids = [run_id for point in self.points for run_id in point.run_ids]
         return point_ids + [run_id for point in self.points for run_id in point.tuning_ids]
 
     def status(self, run_id: str) -> str:
-        """Of one run."""
+        """Return the status of one run."""
         return self.facts[run_id].status if run_id in self.facts else MISSING
 
     @cached_property
     def statuses(self) -> Counter[str]:
-        """How many runs have each status."""
+        """Number of runs with each status."""
         return Counter(self.status(run_id) for run_id in self.run_ids)
 
     @property
     def failed(self) -> list[RunSummary]:
-        """Runs that came to no result because something went wrong."""
+        """Runs without a result because of an error: failed, crashed or damaged."""
         summaries = (self.facts.get(run_id) for run_id in self.run_ids)
         return [
             run for run in summaries if run is not None and run.status in ("failed", "crashed", "damaged")
@@ -95,26 +95,26 @@ class SweepResult:
 
     @property
     def total(self) -> int:
-        """Runs of all points, those of the tuning included."""
+        """Number of runs of all points, including tuning runs."""
         return sum(len(point.tuning_ids) + len(point.point.config.seed_list) for point in self.points)
 
     @property
     def unfinished(self) -> int:
-        """Runs that have not come to an end."""
+        """Number of unfinished runs."""
         return self.count_to_train(RESUME_LIMITS)
 
     def count_to_train(self, limits: RunLimits) -> int:
-        """Runs that a command trains; those of points whose tuning is not at its end are among them."""
+        """Count the runs to train, including those of points whose tuning is unfinished."""
         waiting = sum(len(point.point.config.seed_list) for point in self.points if point.config is None)
         return waiting + self.to_train(self.run_ids, limits)
 
     def to_train(self, run_ids: Iterable[str], limits: RunLimits) -> int:
-        """How many of these it trains."""
+        """Count those of `run_ids` that are trained under `limits`."""
         return sum(limits.will_run(self.status(run_id)) for run_id in run_ids)
 
     @cached_property
     def tables(self) -> list[Table]:
-        """Its comparison: rows are called as the points are."""
+        """Comparison tables of the runs; the rows are named after the points."""
         runs = [
             replace(self.facts[run_id], experiment=point.label)
             for point in self.points
@@ -125,12 +125,12 @@ class SweepResult:
 
 
 def run_sweep(sweep: Sweep, context: RunContext, drive: Drive) -> SweepResult:
-    """Train what is missing. Raises as `drive` and `plan` do; runs that fail are in the result."""
+    """Train the missing runs of a sweep; raises the errors of `drive` and `plan`, but not for failed runs."""
     return _SweepRunner(sweep, context, drive).run()
 
 
 def load_stored_sweep(sweep: Sweep, context: RunContext) -> SweepResult:
-    """What there is of a sweep, without training and without a note of it."""
+    """Read the stored runs of a sweep, without training and without recording the sweep."""
     return _SweepRunner(sweep, context, None).run()
 
 
@@ -140,7 +140,7 @@ class _SweepRunner:
         self._facts: dict[str, RunSummary] = {}
 
     def run(self) -> SweepResult:
-        """Have all runs trained, as far as something trains here, and read what is stored."""
+        """Train all runs if a `drive` function was given, and read the stored ones."""
         if self._sweep.tune is None:
             results = [self._with_run_ids(point, point.config) for point in self._sweep.points]
         else:
@@ -157,7 +157,7 @@ class _SweepRunner:
         return SweepResult(self._sweep, tuple(results), self._facts)
 
     def _tune_points(self) -> list[PointResult]:
-        """The points under the values chosen for them."""
+        """Train the candidates and return the points with their chosen values."""
         points = self._sweep.points
         ids = {point.label: [self._ids(candidate) for candidate in point.candidates] for point in points}
         self._record_points(
@@ -183,7 +183,7 @@ class _SweepRunner:
     def _with_run_ids(
         self, point: Point, config: ExperimentConfig, previous: PointResult | None = None
     ) -> PointResult:
-        """The point with its ids; without them where other points are to be trained first."""
+        """Return the point with its run ids, or without them if other points must be trained first."""
         previous = previous or PointResult(point, None, ())
         try:
             return replace(previous, config=config, run_ids=self._ids(config), waiting=None)
@@ -207,7 +207,7 @@ class _SweepRunner:
             self._facts |= {run.run_id: run for run in load_run_summaries(store, present)}
 
     def _record_points(self, results: Sequence[PointResult]) -> None:
-        """Before the training, so that what runs is found meanwhile."""
+        """Record the points before training, so that running ones can be found."""
         if self._drive is not None and results:
             records = {result.label: result.as_record() for result in results}
             sweep_index.add_points(self._workplace.store.root, self._sweep.name, records)

@@ -1,4 +1,4 @@
-"""Part of a sweep for one of several machines, which need not know of each other."""
+"""Shards of a sweep, one for each of several machines that do not communicate."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from initbench.errors import UsageError
 from initbench.runner.batching import program_key
 
 Cost = Callable[[ExperimentConfig], float]
-"""What one run of an experiment costs, the same on every machine."""
+"""Function that returns the cost of one run of an experiment, the same on every machine."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Which part of how many."""
+    """Index of a shard and the number of shards."""
 
     index: int
-    """From 1."""
+    """Number of the shard, counted from 1."""
     count: int
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """`2/8`; raises UsageError for anything else."""
+        """Parse text such as `2/8`; raises UsageError for any other form."""
         match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
             raise UsageError(f"--shard takes a part of how many, as in --shard 2/8, not {text!r}")
@@ -34,7 +34,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class _Piece:
-    """A point with one seed, or one that is tuned with all."""
+    """A point with one seed, or a tuned point with all its seeds."""
 
     point: Point
     cost: float
@@ -42,17 +42,17 @@ class _Piece:
 
     @property
     def key(self) -> tuple[float, str, str, tuple[int, ...]]:
-        """Its place in the line."""
+        """Sort key: costly pieces first, pieces of the same program next to each other."""
         return -self.cost, self.program, self.point.label, self.point.config.seed_list
 
 
 def select_shard(sweep: Sweep, shard: Shard, cost: Cost) -> Sweep:
-    """The points of `shard`, with those of their seeds that are in it.
+    """Return the points of `shard`, with their seeds that belong to it.
 
-    All runs stand in one line, the costly ones first, and beside each other those that can be trained as one
-    cohort; the line is cut where equal shares of the cost end, and a run is in the share that holds its
-    middle. So no share is further from the others than the cost of one run. A point that is tuned is cut
-    nowhere: its value is chosen from all of its runs.
+    All runs are sorted by falling cost; runs that can train as one cohort are adjacent. The sequence is cut
+    into shares of equal cost, and a run belongs to the share that contains its middle. The costs of two
+    shards thus differ by at most the cost of one run. A tuned point is never divided, because its value is
+    chosen from all of its runs.
     """
     pieces = sorted((piece for point in sweep.points for piece in _pieces(point, cost)), key=lambda p: p.key)
     total = sum(piece.cost for piece in pieces)

@@ -1,4 +1,4 @@
-"""Choose the value of one key for an arm, by runs under seeds that it is not compared on afterwards."""
+"""Choose the value of one key for an arm, from runs under seeds that later comparisons do not use."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from initbench.analysis.stats.summary import summarise
 from initbench.study.results import ExperimentRuns
 
 TOLERANCE = 0.05
-"""A value is good if its score is within this share of the best one's size.
+"""A value is good if its score differs from the best score by at most this share of it.
 
-Scores are flat if they all lie within this share of it, and shares of 1 within as many hundredths."""
+Scores are flat if they all lie within this share of the largest; percentages, within this share of 1."""
 
 
 @dataclass(frozen=True)
 class TuningTrial:
-    """One value, and what came of it."""
+    """One value and the result of its runs."""
 
     value: float
     score: float | None
-    """Mean of the metric over the tuning seeds; None where a run has none, because it diverged or failed."""
+    """Mean of the metric over the tuning seeds; None if a run has no score because it diverged or failed."""
     runs: int
     lost: int
-    """Runs without a score."""
+    """Number of runs without a score."""
     seconds: float
-    """Of training, all runs together."""
+    """Total training time of the runs."""
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """All values of one arm, rising, and which is best."""
+    """All values of one arm in rising order, and the best of them."""
 
     key: str
     metric: Metric
@@ -42,16 +42,16 @@ class Tuning:
     best: int
     """Position of the chosen value."""
     good: tuple[int, int]
-    """First and last position of the run of good values around it."""
+    """First and last position of the contiguous good values around it."""
 
     @property
     def chosen(self) -> TuningTrial:
-        """The value that was chosen."""
+        """Trial of the chosen value."""
         return self.tried[self.best]
 
     @property
     def is_flat(self) -> bool:
-        """Whether the values that have a score share it: as where an arm learns nothing under any of them."""
+        """Whether all scores are about equal, e.g. because the arm learns nothing under any value."""
         scores = [trial.score for trial in self.tried if trial.score is not None]
         if not scores:
             return False
@@ -60,35 +60,35 @@ class Tuning:
 
     @property
     def range_edge(self) -> str | None:
-        """Which end of the range the best value lies at, if it does: beyond it may be a better one.
+        """End of the range at which the best value lies (`low` or `high`): a better one may lie beyond.
 
-        None also where the scores are flat: the best of them is then one of many, wherever it lies.
+        None if the best value lies inside the range, or if the scores are flat.
         """
         return None if self.is_flat else {0: "low", len(self.tried) - 1: "high"}.get(self.best)
 
     @property
     def good_values(self) -> tuple[float, float]:
-        """The least and the greatest good value."""
+        """Smallest and largest good value."""
         return self.tried[self.good[0]].value, self.tried[self.good[1]].value
 
     @property
     def decades(self) -> float | None:
-        """Width of the good range in factors of ten; None where values are not positive."""
+        """Width of the good range in factors of ten; None if it includes values ≤ 0."""
         low, high = self.good_values
         return math.log10(high / low) if low > 0.0 else None
 
     @property
     def runs(self) -> int:
-        """What the tuning cost."""
+        """Number of tuning runs."""
         return sum(trial.runs for trial in self.tried)
 
     @property
     def seconds(self) -> float:
-        """What the tuning cost, in seconds of training."""
+        """Training time of the tuning runs, in seconds."""
         return sum(trial.seconds for trial in self.tried)
 
     def as_data(self) -> dict[str, Any]:
-        """The tuning as plain data, for documents and the store."""
+        """Return the tuning as plain data, for documents and the store."""
         return {
             "key": self.key,
             "metric": self.metric.name,
@@ -108,9 +108,9 @@ class Tuning:
 def evaluate_tuning(
     experiments: Sequence[ExperimentRuns], values: Sequence[float], key: str, metric: str
 ) -> Tuning:
-    """Choose from the runs of candidates, one for each value of `key`.
+    """Choose the best value of `key` from the runs of its candidates, one per value.
 
-    `metric` is one of METRICS that says which way is better.
+    `metric` names an entry of METRICS with a direction in which it is better.
     """
     scored = METRICS[metric]
     trials = [
@@ -121,7 +121,7 @@ def evaluate_tuning(
 
 
 def score_trial(value: float, runs: Sequence[RunSummary], metric: Metric) -> TuningTrial:
-    """The score of one value from its runs."""
+    """Compute the score of one value from its runs."""
     scores = [metric.value(run, None) for run in runs]
     lost = sum(score is None or not math.isfinite(score) for score in scores)
     mean = summarise(scores).mean if runs and not lost else None
@@ -129,9 +129,9 @@ def score_trial(value: float, runs: Sequence[RunSummary], metric: Metric) -> Tun
 
 
 def choose_best(key: str, metric: Metric, trials: Sequence[TuningTrial]) -> Tuning:
-    """The value with the best score; the least of those that share it.
+    """Choose the value with the best score, the smallest one in case of a tie.
 
-    A value with a run that has no score is worse than any without; among such, fewer are better.
+    A value with lost runs is worse than any value without; of two such values, fewer lost runs are better.
     """
     sign = -1.0 if metric.better == "lower" else 1.0
 
@@ -144,7 +144,7 @@ def choose_best(key: str, metric: Metric, trials: Sequence[TuningTrial]) -> Tuni
 
 
 def _good_range(trials: Sequence[TuningTrial], best: int, sign: float) -> tuple[int, int]:
-    """The unbroken run of good values around the best."""
+    """Return the first and last position of the contiguous good values around the best."""
     top = trials[best].score
     if top is None:
         return best, best

@@ -1,4 +1,4 @@
-"""What the schema of a lesson cannot see: whether its claims can be read, and what they name is there."""
+"""Checks of a lesson beyond its schema: claims must parse, and the names in them must exist."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Arms = Mapping[str, ExperimentConfig | None]
 
 
 def find_lesson_issues(data: Mapping[str, Any], arms: Arms) -> Iterator[Problem]:
-    """Faults of claims, of the metric that is tuned for, and of the names of pictures."""
+    """Yield the faults of claims, of the tuned metric, and of the names in figures."""
     for i, claim in enumerate(_list(data.get("claims"))):
         text = claim.get("holds_if") if isinstance(claim, dict) else None
         if isinstance(text, str) and text and text != REFUSED:
@@ -40,7 +40,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def _claim_issues(text: str, arms: Arms) -> Iterator[str]:
-    """The columns count from 1, within the condition."""
+    """Yield the faults of a condition; columns count from 1, within the condition."""
     if len(text) > LONGEST:
         yield f"a condition has at most {LONGEST} characters; this one has {len(text)}"
         return
@@ -70,14 +70,14 @@ def _quantity_issue(quantity: Quantity, arms: Arms) -> str | None:
 
 
 def hidden_layers(config: ExperimentConfig) -> int | None:
-    """How many weight layers with an activation the net has; None where the form of its data is not known."""
+    """Count the weight layers with an activation; None if the form of the data is unknown."""
     form = form_of(config.data)
     if form is None:
         return None
     try:
         with torch.device("meta"):
             network = FAMILIES[config.model.family].build(config.model, form.shape, form.classes)
-    except ConfigError:  # is a fault of the arm
+    except ConfigError:  # reported as a fault of the arm
         return None
     return sum(layer.activation is not None for layer in network.weight_layers())
 

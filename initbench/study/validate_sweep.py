@@ -1,4 +1,4 @@
-"""What the schema of a sweep cannot see: whether its gates can be read, and what they name is there."""
+"""Checks of a sweep beyond its schema: gates must parse, and the names in them must exist."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from initbench.registry import unknown_name_message
 def find_sweep_issues(
     data: Mapping[str, Any], labels: Sequence[str], is_changed: bool
 ) -> Iterator[tuple[KeyPath, str]]:
-    """Faults of gates, and of the metric that is tuned for.
+    """Yield the faults of gates and of the tuned metric.
 
-    A gate may name a row that is not there where the command line has changed the axes: it is left out then.
+    If the command line has changed the axes, a gate may name a missing row; it is then skipped.
     """
     gates = data.get("gates")
     for i, text in enumerate(gates if isinstance(gates, list) else []):
@@ -31,9 +31,9 @@ def find_sweep_issues(
 
 
 def gate_issues(text: str, labels: Sequence[str] | None) -> Iterator[str]:
-    """Why a gate of a sweep cannot be judged; columns count from 1, within the gate.
+    """Yield the reasons why a gate of a sweep cannot be judged; columns count from 1, within the gate.
 
-    `labels`: the rows that it may name; None where these are not known.
+    `labels` are the rows that the gate may name; None if they are unknown.
     """
     if len(text) > LONGEST:
         yield f"a gate has at most {LONGEST} characters; this one has {len(text)}"
@@ -52,7 +52,7 @@ def gate_issues(text: str, labels: Sequence[str] | None) -> Iterator[str]:
 
 
 def check_tunable(name: str) -> Iterator[str]:
-    """Why a metric cannot be tuned for."""
+    """Yield the reason why a metric cannot be tuned for, if there is one."""
     scored = [metric.name for metric in METRICS.values() if metric.better and not metric.censored]
     if name not in METRICS:
         yield unknown_name_message("metric", name, scored)

@@ -1,4 +1,4 @@
-"""Whether a claim holds, from runs: supported, contradicted or undecided."""
+"""Verdicts on claims from runs: supported, contradicted or undecided."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from initbench.study.claim_limits import ArmRecord, reasons_undecided
 
 
 class ClaimVerdict(StrEnum):
-    """What came of a claim."""
+    """Verdict on a claim."""
 
     SUPPORTED = "supported"
-    """The whole interval fulfils its condition."""
+    """The whole confidence interval fulfils the condition."""
     CONTRADICTED = "contradicted"
-    """The whole interval fulfils the opposite."""
+    """The whole confidence interval fulfils the opposite."""
     UNDECIDED = "undecided"
-    """Neither: there are too few seeds, the numbers lie too close to the border, or a reason in `limits`."""
+    """Neither: too few seeds, numbers too close to the limit, or a reason from `claim_limits`."""
 
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """A claim, and what it came to."""
+    """A claim with its result."""
 
     claim: Claim
     judgement: GateResult
     n: int
-    """The fewest runs that a number behind it comes from."""
+    """Smallest number of runs behind any of its numbers."""
     reasons: tuple[str, ...] = ()
-    """Why it is left undecided, whatever its numbers say."""
+    """Reasons why the claim is undecided regardless of its numbers."""
 
     @property
     def verdict(self) -> ClaimVerdict:
-        """Of a claim about every arm: supported if all of them show it, contradicted if one does not."""
+        """Verdict; a claim about every arm is supported if all arms show it, contradicted if one does not."""
         if self.reasons:
             return ClaimVerdict.UNDECIDED
         states = {case.state for case in self.judgement.cases}
@@ -54,7 +54,7 @@ def evaluate_claims(
 ) -> list[ClaimResult]:
     """Judge claims on a table whose rows are the arms. Raises UsageError for layers that no arm has.
 
-    `arms` has by row what `limits.reasons` looks at; without it the numbers alone decide.
+    `arms` maps rows to the records that `reasons_undecided` checks; without it the numbers alone decide.
     """
     gates = [Gate(claim.holds_if, parse_condition(claim.holds_if)) for claim in claims]
     results = evaluate_gates(gates, [table], confidence)
@@ -65,7 +65,7 @@ def evaluate_claims(
 
 
 def _sample_size(result: GateResult, table: Table) -> int:
-    """Numbers of these very runs (min, max) have no sample size of their own: then that of their arms."""
+    """Return the smallest sample size; min and max have none of their own and use that of their arms."""
     counts = [n for case in result.cases for part in case.parts for n in part.estimate.n]
     row_names = {quantity.row.name for quantity in result.gate.quantities}
     rows = [row.n for row in table.rows if None in row_names or row.label in row_names]

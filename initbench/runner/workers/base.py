@@ -1,8 +1,8 @@
-"""What trains: workers that take tasks and give events, wherever they are.
+"""Define workers, which receive tasks and return events, in this process or in others.
 
-A task and an event are plain data that can be pickled, so that they pass between processes and machines.
-Nothing here, and nothing that trains, knows of the store: the driver alone writes it. An executor is one
-entry in `executors/`: how its crew is started.
+Tasks and events are plain data that can be pickled, so that they can pass between processes and machines.
+Workers do not access the store; only the process of the runner writes to it. An executor is one entry in
+`executors/`, which defines how its worker pool is started.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from initbench.store.checkpoint_files import Resumption
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerTask:
-    """A cohort as it travels: the classes of a config are made at run time and cannot be pickled."""
+    """A cohort in picklable form: config classes are created at run time and cannot be pickled."""
 
     number: int
-    """Tells the events of one task from those of another."""
+    """Identifies the task in its events."""
     runs: tuple[tuple[dict[str, Any], int], ...]
-    """The config and the seed of each; runs of one experiment share the config."""
+    """Config and seed of each run; runs of one experiment share the config."""
     resolved: ResolvedDataset
     device: str
     mode: Mode
@@ -40,7 +40,7 @@ class WorkerTask:
     origins: tuple[WeightSource, ...] = ()
 
     def job(self) -> Job:
-        """The cohort on the side that trains."""
+        """Return the job that trains this cohort."""
         configs: dict[int, ExperimentConfig] = {}
         for config, _ in self.runs:
             if id(config) not in configs:
@@ -59,7 +59,7 @@ class WorkerTask:
 
 @dataclass(frozen=True)
 class Reported:
-    """Something was seen in a task: the name of a method of `job.Sink`, and what it is called with."""
+    """A report from a task: the name of a method of `job.EventSink` and its arguments."""
 
     task: int
     report: str
@@ -68,26 +68,26 @@ class Reported:
 
 @dataclass(frozen=True)
 class Finished:
-    """A task came to its end; the results were reported before."""
+    """A task finished; its results were reported before."""
 
     task: int
 
 
 @dataclass(frozen=True)
 class Failed:
-    """A task raised an exception; whoever trained it takes others."""
+    """A task raised an exception; its worker can take other tasks."""
 
     task: int
     error: str
-    """The exception's type and message, in a line."""
+    """Type and message of the exception, in one line."""
     traceback: str
     out_of_memory: bool = False
-    """Whether fewer runs at a time may fit."""
+    """Whether fewer runs at a time may fit into memory."""
 
 
 @dataclass(frozen=True)
 class Died:
-    """Whoever trained a task is gone, and the task with it."""
+    """The worker of a task died, and the task is lost."""
 
     task: int
     reason: str
@@ -99,46 +99,46 @@ Deliver = Callable[[Event], None]
 
 
 class WorkerPool(Protocol):
-    """Workers that stay for as many tasks as there are."""
+    """Workers that stay alive for any number of tasks."""
 
     threads: int
-    """How many a task may use where its cohort's arithmetic allows it."""
+    """Number of threads that a task may use if the training mode of its cohort allows it."""
 
     def free_device(self) -> str | None:
-        """The device of a worker that is free, or None while all are busy."""
+        """Return the device of a free worker, or None while all are busy."""
 
     def submit(self, task: WorkerTask) -> None:
-        """Begin a task on a free worker of the task's device."""
+        """Start a task on a free worker of its device."""
 
     def poll(self, deliver: Deliver, seconds: float) -> None:
-        """Hand on what happened, once something has or that time is over; may take longer where it trains.
+        """Wait up to `seconds` for events and deliver them; takes longer if this process trains.
 
-        What `deliver` raises comes out of here, and the crew is then good for nothing but `close`.
+        Exceptions of `deliver` propagate; after one, only `close` may be called.
         """
 
     def close(self) -> None:
-        """End all workers, whatever they do; no event comes after it."""
+        """Stop all workers, even busy ones; no events are delivered afterwards."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerPoolOptions:
-    """What a crew is started under."""
+    """The options of a worker pool."""
 
     device: torch.device
     workers: int
-    """At the most."""
+    """Maximum number of workers."""
     datasets: DatasetCache
-    """Those of this process."""
+    """Cached data sets of this process."""
     memory: float | None = None
-    """Bytes that a worker may take; None for as many as there are."""
+    """Memory limit of a worker in bytes; None for no limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Executor(RegistryEntry):
-    """One way to have tasks trained."""
+    """A way to train tasks."""
 
     devices: tuple[str, ...]
-    """Kinds of device it trains on."""
+    """Supported kinds of device."""
     start: Callable[[WorkerPoolOptions], WorkerPool]
 
 

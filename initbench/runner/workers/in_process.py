@@ -1,4 +1,4 @@
-"""A crew of one: this process trains, one task after another."""
+"""Provide a worker pool of this process alone, which trains one task after another."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from initbench.train.thread_tuner import usable_threads
 
 
 class InProcessWorkers:
-    """Trains while it is waited for."""
+    """A worker pool that trains during `poll`."""
 
     def __init__(self, device: torch.device, datasets: DatasetCache) -> None:
         self._device, self._datasets = device, datasets
@@ -20,15 +20,15 @@ class InProcessWorkers:
         self.threads = usable_threads() if device.type == "cpu" else 1
 
     def free_device(self) -> str | None:
-        """This process's device, unless a task waits for it."""
+        """Return the device of this process, or None if a task is already waiting."""
         return str(self._device) if self._task is None else None
 
     def submit(self, task: WorkerTask) -> None:
-        """Keep the task until somebody waits."""
+        """Keep the task until the next `poll`."""
         self._task = task
 
     def poll(self, deliver: Deliver, seconds: float) -> None:
-        """Train the task to its end."""
+        """Train the waiting task until it finishes."""
         del seconds
         task, self._task = self._task, None
         if task is None:
@@ -37,7 +37,7 @@ class InProcessWorkers:
         def handed(event: Event) -> None:
             try:
                 deliver(event)
-            except InitbenchError as error:  # is the driver's, and no fault of the training
+            except InitbenchError as error:  # an error of the runner, not of the training
                 raise _DeliveryError(error) from error
 
         pause = 0.0 if self._device.type == "cpu" else PROGRESS_SECONDS
@@ -47,11 +47,11 @@ class InProcessWorkers:
             raise refused.error from None
 
     def close(self) -> None:
-        """Nothing is running."""
+        """Do nothing, because no worker runs outside `poll`."""
 
 
 class _DeliveryError(BaseException):
-    """Carries an exception of the driver past what trains."""
+    """Carries an exception of the runner through the training code."""
 
     def __init__(self, error: InitbenchError) -> None:
         super().__init__()

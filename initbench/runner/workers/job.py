@@ -1,4 +1,4 @@
-"""One cohort on the side that trains: from a config and seeds to results as plain data and bytes."""
+"""Train one cohort: from configs and seeds to results as plain data and bytes."""
 
 from __future__ import annotations
 
@@ -35,57 +35,57 @@ from initbench.train.outcome import Cost, Outcome
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a cohort's numbers depend on, and how many threads may compute them."""
+    """The inputs that determine the numbers of a cohort, and its number of threads."""
 
     configs: tuple[ExperimentConfig, ...]
-    """Of each run; they differ in names and in how weights are drawn, at the most."""
+    """One config per run; they may differ only in name and initialization."""
     seeds: tuple[int, ...]
     device: torch.device
     mode: Mode
     threads: int
     resume: tuple[Resumption, ...] = ()
-    """Where each run goes on, by position; empty when they begin."""
+    """Checkpoint of each run to resume from; empty for new runs."""
     checkpoint_seconds: float = math.inf
     origins: tuple[WeightSource, ...] = ()
-    """What each run takes its weights from, by position; empty where they are drawn."""
+    """Weight source of each run; empty if weights are drawn."""
 
     @property
     def program(self) -> ExperimentConfig:
-        """What is true of all runs."""
+        """The config whose training options apply to all runs."""
         return self.configs[0]
 
 
 _START_LOSS = "start_loss"
-"""Key of what a checkpoint keeps of the evaluation before the first update."""
+"""Checkpoint key for the training loss before the first update."""
 
 
 class EventSink(Protocol):
-    """Receives what a job reports. `run`: the position in it."""
+    """Receives the reports of a job. `run`: index of the run in the job."""
 
     def pretraining(self, stride: PretrainingProgress) -> None:
-        """An update of pre-training was made."""
+        """Report a pre-training update."""
 
     def advanced(self, step: int, losses: Tensor) -> None:
-        """Update number `step` was made; `losses` (K,) are those of the runs still in training."""
+        """Report update number `step`; `losses` (K,): losses of the runs still in training."""
 
     def evaluated(self, run: int, entry: dict[str, Any]) -> None:
-        """A run was evaluated."""
+        """Report an evaluation of a run."""
 
     def probed(self, run: int, snapshot: dict[str, Any]) -> None:
-        """A run was probed."""
+        """Report a probe of a run."""
 
     def shifted(self, run: int, entry: dict[str, Any]) -> None:
-        """The covariate shift of an update was measured."""
+        """Report the measured covariate shift of an update."""
 
     def checkpointed(self, run: int, state: bytes) -> None:
-        """A run can go on from here; `state` is the contents of a safetensors file."""
+        """Report a checkpoint of a run; `state`: contents of a safetensors file."""
 
     def ended(self, run: int, result: dict[str, Any], weights: bytes) -> None:
-        """A run came to its end; `weights` is the contents of a safetensors file."""
+        """Report the result of a finished run; `weights`: contents of a safetensors file."""
 
 
 def train(job: Job, data: PreparedData, sink: EventSink) -> None:
-    """Draw the job's nets, train them together, and hand on all that is seen."""
+    """Draw the nets of the job, train them together, and report all events to the sink."""
     networks = [
         network
         for config, seed in zip(job.configs, job.seeds, strict=True)
@@ -125,13 +125,13 @@ def train(job: Job, data: PreparedData, sink: EventSink) -> None:
 
 
 class _EventReporter:
-    """A Listener that knows what a result consists of."""
+    """A training listener that reports events to the sink and assembles the results."""
 
     def __init__(self, job: Job, sink: EventSink, networks: Sequence[Network], data: PreparedData) -> None:
         self._job = job
         self._sink = sink
         self._data = data
-        self._network = networks[0]  # theory needs the layers' fans alone, which all runs share
+        self._network = networks[0]  # theory needs only the fans of the layers, which all runs share
         self._guess = guess_of(data.train.y)
         x = fixed_sample(data.train, job.program.probe.batch).x
         self._conditions = network_conditions(networks[0], x, None)
@@ -139,45 +139,45 @@ class _EventReporter:
         self._snapshots = [list(resumption.snapshots) for resumption in job.resume] or [[] for _ in job.seeds]
 
     def restore_extras(self, checkpoints: Sequence[Checkpoint]) -> None:
-        """Keep what the results are to say of the time before; empty where the runs begin."""
+        """Restore the extra result data from the checkpoints of resumed runs, if there are any."""
         for run, checkpoint in enumerate(checkpoints):
             if checkpoint.step > 0:
                 self._beside[run] = checkpoint.beside
 
     def pretraining(self, stride: PretrainingProgress) -> None:
-        """Hand on the progress of pre-training."""
+        """Pass on the progress of pre-training."""
         self._sink.pretraining(stride)
 
     def pretrained(self, run: int, record: dict[str, Any]) -> None:
-        """Keep what the result is to say of it."""
+        """Keep the pre-training record for the result."""
         self._beside[run] = {"pretraining": record}
 
     def advanced(self, step: int, losses: Tensor) -> None:
-        """Hand on the progress."""
+        """Pass on the progress."""
         self._sink.advanced(step, losses)
 
     def evaluated(self, run: int, entry: dict[str, Any]) -> None:
-        """Hand on an evaluation, and keep the first for the diagnosis."""
+        """Pass on an evaluation; keep the loss of the first for the diagnosis."""
         self._sink.evaluated(run, entry)
         if entry["step"] == 0:
             self._beside[run][_START_LOSS] = entry["train_loss"]
 
     def probed(self, run: int, snapshot: dict[str, Any]) -> None:
-        """Hand on a probe, and keep it for the diagnosis."""
+        """Pass on a probe and keep it for the diagnosis."""
         self._sink.probed(run, snapshot)
         self._snapshots[run].append(snapshot)
 
     def shifted(self, run: int, entry: dict[str, Any]) -> None:
-        """Hand on a measured update."""
+        """Pass on a measured covariate shift."""
         self._sink.shifted(run, entry)
 
     def checkpointed(self, run: int, checkpoint: Checkpoint) -> None:
-        """Hand on a checkpoint."""
+        """Pass on a checkpoint with the extra result data."""
         whole = replace(checkpoint, beside={**checkpoint.beside, **self._beside[run]})
         self._sink.checkpointed(run, whole.dump())
 
     def ended(self, run: int, outcome: Outcome) -> None:
-        """Diagnose the run and hand on its result."""
+        """Diagnose the run and pass on its result."""
         beside = dict(self._beside[run])
         start_loss = beside.pop(_START_LOSS, None)
         conditions = replace(self._conditions, loss=start_loss)
@@ -199,7 +199,7 @@ class _EventReporter:
         self._snapshots[run] = []
 
     def _situation(self, run: int, conditions: Conditions) -> DiagnosisContext:
-        """Return what the run was declared to be; advice is tried on its net before the first update."""
+        """Return the context of the diagnosis; advice is tried on the net before its first update."""
         job, config, snapshots = self._job, self._job.configs[run], self._snapshots[run]
         first_q = snapshots[0]["layers"][0]["pre"]["q"] if snapshots else 1.0
         situation = network_context(self._network, config.model, config.init, first_q)
@@ -210,7 +210,7 @@ class _EventReporter:
         return replace(situation, check=Trials(trial_result([NetMeasurement(layers, conditions)]), attempt))
 
     def _progress(self, outcome: Outcome, start_loss: float | None) -> Progress | None:
-        """Return how far a run came that was trained to its end."""
+        """Return the learning progress of a run; None if it diverged or its first loss is unknown."""
         if outcome.final is None or start_loss is None:
             return None
         final = outcome.final
@@ -235,7 +235,7 @@ def _cost(cost: Cost, beside: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _result(outcome: Outcome, diagnosis: Sequence[Finding]) -> dict[str, Any]:
-    """Return what is known of a run once it has ended."""
+    """Return the outcome of a run as plain data."""
     return {
         "status": "finished" if outcome.diverged is None else "diverged",
         "final": outcome.final,

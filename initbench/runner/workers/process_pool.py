@@ -1,4 +1,4 @@
-"""A crew of processes of one thread each, which stay for as many tasks as there are."""
+"""Provide a worker pool of single-threaded processes, which stay alive for any number of tasks."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from initbench.runner.workers.base import Deliver, Died, Event, Failed, Finished
 from initbench.runner.workers.task import PROGRESS_SECONDS, run_task
 
 POLL_SECONDS = 0.2
-"""Between looks at the memory of workers that have a limit."""
+"""Seconds between memory checks of workers with a memory limit."""
 _PIPE_CLOSED = (EOFError, OSError)
-"""What a pipe raises whose other end is gone, in the middle of a message as well."""
+"""Errors of a pipe whose other end is closed, possibly in the middle of a message."""
 _SAFE_PATH = "PYTHONSAFEPATH"
 _DIE_WITH_PARENT = 1
 """PR_SET_PDEATHSIG of prctl(2)."""
 
 
 def worker_main(pipe: Connection, parent: int) -> None:
-    """The life of a worker: tasks come in, events go out, until the pipe is closed or the driver is gone."""
+    """Run tasks from the pipe and send their events, until the pipe is closed or the parent ends."""
     _exit_with_parent(parent)
     torch.set_num_threads(1)
     datasets = DatasetCache()
@@ -41,16 +41,16 @@ def worker_main(pipe: Connection, parent: int) -> None:
         try:
             pipe.send(event)
         except OSError:
-            raise SystemExit from None  # nobody listens any more
+            raise SystemExit from None  # the parent closed the pipe
 
     with suppress(*_PIPE_CLOSED):
-        pipe.send(None)  # is here
+        pipe.send(None)  # ready
         while True:
             run_task(pipe.recv(), datasets, send, progress_seconds=PROGRESS_SECONDS)
 
 
 def _exit_with_parent(parent: int) -> None:
-    """See to it that this process ends when its parent does, kill -9 included, whatever it is doing."""
+    """Make this process end together with its parent, even after kill -9 of the parent."""
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
@@ -67,7 +67,7 @@ def _exit_with_parent(parent: int) -> None:
 
 
 class ProcessPool:
-    """Processes on these devices, one for each place in the list, started when they are first needed."""
+    """A pool of one process per entry of `devices`; each starts when it is first needed."""
 
     threads = 1
 
@@ -76,17 +76,17 @@ class ProcessPool:
         self._memory = memory
 
     def free_device(self) -> str | None:
-        """The device of a worker without a task; of those that have been started, if there is one."""
+        """Return the device of a worker without a task, preferably of a started one; None if all are busy."""
         free = [worker for worker in self._workers if worker.task is None]
         return max(free, key=lambda worker: worker.is_started).device if free else None
 
     def submit(self, task: WorkerTask) -> None:
-        """Give the task to a free worker, which is started if need be."""
+        """Give the task to a free worker, and start its process if necessary."""
         free = [w for w in self._workers if w.task is None and w.device == task.device]
         max(free, key=lambda worker: worker.is_started).begin(task)
 
     def poll(self, deliver: Deliver, seconds: float) -> None:
-        """Hand on what the workers tell."""
+        """Deliver the events of the workers, and enforce the memory limit."""
         busy = {worker.pipe: worker for worker in self._workers if worker.task is not None}
         seconds = min(seconds, POLL_SECONDS) if self._memory is not None else seconds
         for pipe in connection.wait([pipe for pipe in busy if pipe is not None], seconds):
@@ -99,13 +99,13 @@ class ProcessPool:
                 worker.enforce_memory_limit(self._memory)
 
     def close(self) -> None:
-        """Kill them all."""
+        """Kill all worker processes."""
         for worker in self._workers:
             worker.end()
 
 
 class _Worker:
-    """A place for a process, and the task it has."""
+    """A slot for one process and its task."""
 
     def __init__(self, device: str) -> None:
         self.device = device
@@ -117,11 +117,11 @@ class _Worker:
 
     @property
     def is_started(self) -> bool:
-        """Whether there is a process that lives."""
+        """Whether the process is alive."""
         return self._process is not None and self._process.is_alive()
 
     def begin(self, task: WorkerTask) -> None:
-        """Send the task off, or keep it until the process is there: a pipe holds little before it is read."""
+        """Send the task, or keep it until the process is ready, because an unread pipe holds little."""
         if not self.is_started:
             self.end()
             self._start()
@@ -130,7 +130,7 @@ class _Worker:
             self._send(task)
 
     def receive(self) -> Event | None:
-        """What the process tells, if it is for others; its death where it is gone."""
+        """Return the next event; None if the process became ready, `Died` if it is dead."""
         assert self.pipe is not None and self.task is not None
         try:
             event: Event | None = self.pipe.recv()
@@ -144,7 +144,7 @@ class _Worker:
         return event
 
     def enforce_memory_limit(self, most: float) -> None:
-        """Kill the process if it takes more bytes than this; its death is received like any other."""
+        """Kill the process if it uses more than `most` bytes; `receive` then reports its death."""
         if self.task is None or self._process is None or self._excess is not None:
             return
         assert self._process.pid is not None
@@ -195,7 +195,7 @@ class _Worker:
 
 
 def resident_bytes(pid: int) -> float:
-    """Memory that a process has in use; 0 where nobody can tell."""
+    """Return the resident memory of a process in bytes; 0 if it is unknown."""
     statm = Path(f"/proc/{pid}/statm")
     with suppress(OSError, ValueError, IndexError, subprocess.SubprocessError):
         if statm.exists():
@@ -207,9 +207,9 @@ def resident_bytes(pid: int) -> float:
 
 @contextmanager
 def _ignore_sigint() -> Iterator[None]:
-    """Processes started inside never hear of Ctrl-C, not even while they import: the driver ends them.
+    """Block SIGINT, so that processes started inside ignore Ctrl-C, even during imports.
 
-    They inherit the mask of blocked signals. The driver receives what came meanwhile when the block ends.
+    They inherit the mask of blocked signals. This process receives pending signals when the block ends.
     """
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
@@ -220,7 +220,7 @@ def _ignore_sigint() -> Iterator[None]:
 
 @contextmanager
 def _safe_path() -> Iterator[None]:
-    """Processes started inside import nothing from the working directory, whatever is called as in Python."""
+    """Keep processes started inside from importing modules from the working directory."""
     previous = os.environ.get(_SAFE_PATH)
     os.environ[_SAFE_PATH] = "1"
     try:

@@ -1,4 +1,4 @@
-"""Train one task and tell of it in events: the same code in this process, in a worker, on another machine."""
+"""Train one task and report it in events, in this process or in a worker."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from initbench.runner.workers.base import Deliver, Event, Failed, Finished, Repo
 from initbench.runner.workers.job import train
 
 PROGRESS_SECONDS = 0.1
-"""Between reports of progress that travel, or for which a GPU is waited for."""
+"""Seconds between progress reports that go through a pipe or need a GPU synchronization."""
 _CPU_OUT_OF_MEMORY = "can't allocate memory"
-"""What torch says on the CPU; there it has no exception of its own for it."""
+"""Error message of torch on the CPU, where it raises a plain RuntimeError."""
 
 
 def run_task(task: WorkerTask, datasets: DatasetCache, deliver: Deliver, *, progress_seconds: float) -> None:
-    """Train the task. What goes wrong in training is an event; a BaseException comes out of here."""
+    """Train the task. An Exception in training becomes an event; other BaseExceptions propagate."""
     deliver(_train_task(task, datasets, deliver, progress_seconds))
 
 
@@ -45,13 +45,13 @@ def _train_task(task: WorkerTask, datasets: DatasetCache, deliver: Deliver, prog
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether a training ended because memory did."""
+    """Return whether a training failed because memory ran out."""
     is_torch = isinstance(error, torch.OutOfMemoryError) or _CPU_OUT_OF_MEMORY in str(error)
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and is_torch)
 
 
 class _EventSender:
-    """A Sink that makes events of what it is told, of progress no more often than is wanted."""
+    """A sink that turns reports into events and limits the rate of progress events."""
 
     def __init__(self, task: int, deliver: Deliver, progress_seconds: float) -> None:
         self._task, self._deliver = task, deliver
@@ -59,12 +59,12 @@ class _EventSender:
         self._last = -math.inf
 
     def advanced(self, step: int, losses: Tensor) -> None:
-        """Send the progress, unless some was sent a moment ago."""
+        """Send the progress, unless an event was sent less than `progress_seconds` ago."""
         if self._is_due():
             self._send("advanced", step, tuple(losses.tolist()))
 
     def pretraining(self, stride: PretrainingProgress) -> None:
-        """The same for pre-training, and the end of each of its layers."""
+        """Send the progress of pre-training at the same rate, and always the end of each layer."""
         if self._is_due() or stride.step == stride.steps:
             self._send("pretraining", stride)
 

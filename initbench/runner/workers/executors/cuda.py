@@ -1,4 +1,4 @@
-"""GPUs of this machine train large cohorts, one process for each."""
+"""Train large cohorts on the GPUs of this machine, one process per GPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from initbench.runner.workers.process_pool import ProcessPool
 
 
 def _start(conditions: WorkerPoolOptions) -> WorkerPool:
-    """One GPU needs no second process; with several, each has one of its own, the chosen one first."""
+    """Start one process per GPU, the selected GPU first; a single GPU is used from this process."""
     first = conditions.device.index or 0
     count = min(conditions.workers, torch.cuda.device_count())
     if count < 2:

@@ -1,4 +1,4 @@
-"""This process trains."""
+"""Train in this process."""
 
 from __future__ import annotations
 

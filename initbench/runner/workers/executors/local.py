@@ -1,4 +1,4 @@
-"""Processes of this machine train, one thread each."""
+"""Train in processes of this machine, one thread each."""
 
 from __future__ import annotations
 
