@@ -6,6 +6,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Annotated, NoReturn
 
 import typer
@@ -17,31 +18,33 @@ from initbench.errors import AllocationError, ConfigError, InitbenchError, Store
 from initbench.interrupts import begin_command, install_signal_handlers
 from initbench.memory import failed_allocation_size
 
+COMMANDS = {
+    "run": "Train experiments with all their seeds, store every run, and explain the results.",
+    "probe": "Predict and measure the signal in untrained nets, layer by layer, and diagnose problems.",
+    "lint": "Check the init of a config's nets, or of your own network, for mistakes.",
+    "sweep": "Train the missing runs of a sweep and compare its points.",
+    "lesson": "Run the missing experiments of a lesson and report each claim as supported, contradicted or"
+    " undecided.",
+    "compare": "Compare stored runs (default: all): activation statistics and convergence.",
+    "show": "Show stored runs as `run` prints them, grouped by experiment, and the errors of failed runs.",
+    "ls": "List the stored runs: status, data set, accuracy, steps and age.",
+    "merge": "Merge the runs of several directories; existing runs are not copied again.",
+    "rm": "Delete stored runs; if one of them is running, nothing is deleted.",
+    "new": "Write NAME.yaml, a commented config that trains within a minute; never overwrite a file.",
+    "catalog": "List components, executors and diagnoses with their formulas, meanings and sources.",
+    "explain": "Explain one init, activation, norm, … or diagnosis: options, usage and a plot.",
+    "validate": "Check configs, lessons and sweeps; list every issue as file:line:column: key: problem.",
+    "schema": "Print the JSON Schema of a config file; editors use it to complete and check YAML.",
+    "data": "List, fetch and verify data sets.",
+}
+"""Summary of each command, in the order of the list of commands."""
 
 
 class _Commands(LazyGroup):
     """Commands of initbench; `data` has subcommands."""
 
-    summaries = {
-        "run": "Train experiments with all their seeds, store every run, and explain the results.",
-        "probe": "Predict and measure the signal in untrained nets, layer by layer, and diagnose problems.",
-        "lint": "Check the init of a config's nets, or of your own network, for mistakes.",
-        "sweep": "Train the missing runs of a sweep and compare its points.",
-        "lesson": "Run the missing experiments of a lesson and report each claim as supported, contradicted or "
-        "undecided.",
-        "compare": "Compare stored runs (default: all): activation statistics and convergence.",
-        "show": "Show stored runs as `run` prints them, grouped by experiment, and the errors of failed runs.",
-        "ls": "List the stored runs: status, data set, accuracy, steps and age.",
-        "merge": "Merge the runs of several directories; existing runs are not copied again.",
-        "rm": "Delete stored runs; if one of them is running, nothing is deleted.",
-        "new": "Write NAME.yaml, a commented config that trains within a minute; never overwrite a file.",
-        "catalog": "List components, executors and diagnoses with their formulas, meanings and sources.",
-        "explain": "Explain one init, activation, norm, … or diagnosis: options, usage and a plot.",
-        "validate": "Check configs, lessons and sweeps; list every issue as file:line:column: key: problem.",
-        "schema": "Print the JSON Schema of a config file; editors use it to complete and check YAML.",
-        "data": "List, fetch and verify data sets.",
-    }
-    modules = {"data": "initbench.cli.training_data"}
+    summaries = COMMANDS
+    modules = MappingProxyType({"data": "initbench.cli.training_data"})
 
 
 app = typer.Typer(

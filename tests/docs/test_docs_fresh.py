@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from initbench.cli.load_configs import load_experiments
 from initbench.cli.lazy_group import load_command
+from initbench.cli.load_configs import load_experiments
 from initbench.cli.main import app
 from initbench.study.load_sweep import load_sweep
 
