@@ -174,4 +174,4 @@ def test_where_nothing_matches_it_is_said_loudly():
     before = [replace(run, experiment="b") for run in runs()]
     first, *rest = change_lines(between(before, renewed(runs())))
     assert first.startswith("NOTHING COMPARED: ")
-    assert rest == ["  only now: a (digits): there was no a before", "  only before: b (digits)"]
+    assert rest == ["  only now: a (digits): the earlier state has no a", "  only before: b (digits)"]

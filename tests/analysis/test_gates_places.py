@@ -32,10 +32,10 @@ def judged(text: str, runs=(*A, *B), before=None, by=()) -> GateResult:
             "column 1: unknown row 'relu_kaming'; did you mean 'relu_kaiming'?",
         ),
         ("1 > zzz.test_accuracy", "column 5: unknown row 'zzz'; choose from relu_kaiming, relu_xavier"),
-        ("relu_kaiming.test_accuracy-relu_xavier.test_accuracy < 1", "put blanks around a minus"),
+        ("relu_kaiming.test_accuracy-relu_xavier.test_accuracy < 1", "put spaces around a minus sign"),
         ("layer[4].std@init > 1", "there is no layer 4: the deepest net has 3 hidden layers"),
         ("layer[-4].std@init > 1", "there is no layer -4"),
-        ("before.test_accuracy < 1", "column 1: before. needs an earlier state: --against"),
+        ("before.test_accuracy < 1", "column 1: before. needs an earlier state; pass --against"),
     ],
 )
 def test_what_is_nowhere_is_a_mistake(gate: str, problem: str):
@@ -44,7 +44,7 @@ def test_what_is_nowhere_is_a_mistake(gate: str, problem: str):
 
 
 def test_no_runs_are_a_mistake():
-    with pytest.raises(UsageError, match="there are no runs to judge"):
+    with pytest.raises(UsageError, match="no runs to evaluate"):
         judged("test_accuracy < 1", runs=())
 
 
@@ -62,7 +62,7 @@ def test_every_table_is_judged():
 
 
 def test_rows_on_other_terms_are_not_compared():
-    with pytest.raises(UsageError, match="in no table together: their data, precision or budgets differ"):
+    with pytest.raises(UsageError, match="not in the same table: their data, precision or budgets differ"):
         judged("elsewhere.test_accuracy < relu_kaiming.test_accuracy", runs=(*A, *OTHER))
 
 

@@ -154,21 +154,29 @@ WAYS: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
     "a key that no run has": (whole, ["--where", "model.nrm=batch", *CLEAR], "no stored run has the key"),
     "a row that is nowhere": (whole, ["--fail-if", "tanh.test_accuracy < 0"], "unknown row 'tanh'"),
     "a layer that is nowhere": (whole, ["--fail-if", "layer[5].std@init < 0"], "there is no layer 5"),
-    "a metric without a value": (whole, ["--fail-if", "pretrain_seconds > 9"], "no run has it"),
+    "a metric without a value": (whole, ["--fail-if", "pretrain_seconds > 9"], "no run has a value"),
     "no other row": (whole, ["--fail-if", "test_accuracy < relu.test_accuracy"], "there is no other row"),
     "no gate at all": (whole, [], "no gate given"),
     "all runs diverged": (ended("diverged"), CLEAR, "3 of 3 diverged"),
     "all runs failed": (ended("failed"), CLEAR, "3 of 3 runs of relu did not finish"),
     "all runs interrupted": (ended("interrupted"), CLEAR, "3 of 3 runs of relu did not finish"),
     "all runs crashed": (crashed, CLEAR, "3 of 3 runs of relu did not finish"),
-    "all runs damaged": (all_damaged, CLEAR, "there are no runs to judge"),
+    "all runs damaged": (all_damaged, CLEAR, "no runs to evaluate"),
     "a run that did not finish": (one_unfinished, CLEAR, "1 of 3 runs of relu did not finish: relu-s2"),
     "a seed that is not stored": (two_of_three_seeds, CLEAR, "1 of 3 seeds of relu are not stored: 2"),
-    "one seed": (lambda runs: put(runs, "relu", range(1), seeds=1), CLEAR, "one run has no interval"),
+    "one seed": (
+        lambda runs: put(runs, "relu", range(1), seeds=1),
+        CLEAR,
+        "an interval needs at least two runs",
+    ),
     "a renamed run": (one_renamed, CLEAR, "best holds the run relu-s0"),
     "nested runs": (all_nested, CLEAR, "2024 holds 3 runs"),
     "before. without an earlier state": (whole, BEFORE, "before. needs an earlier state"),
-    "no row in both states": (changed_since(name_before="tanh"), [*AGAINST, *BEFORE], "there was no relu"),
+    "no row in both states": (
+        changed_since(name_before="tanh"),
+        [*AGAINST, *BEFORE],
+        "the earlier state has no relu",
+    ),
     "another budget": (
         changed_since(train={"steps": 40, "batch_size": 8}),
         [*AGAINST, *BEFORE],
@@ -292,7 +300,7 @@ TRAINING_WAYS: dict[str, tuple[list[str], list[str], str]] = {
     "one seed": (
         ["run", "sweep", "lesson"],
         ["seeds=1", "--fail-if", "final_val_accuracy < 0"],
-        "one run has no interval",
+        "an interval needs at least two runs",
     ),
     "an undecided claim": (["lesson"], ["seeds=1", *PASSES], "the claim of tiny is undecided: Kaiming has"),
     "an undecided claim, no gate": (["lesson"], ["seeds=1"], "the claim of tiny is undecided: Kaiming has"),
@@ -300,7 +308,7 @@ TRAINING_WAYS: dict[str, tuple[list[str], list[str], str]] = {
     "a metric without a value": (
         ["run", "sweep", "lesson"],
         ["--fail-if", "pretrain_seconds > 9"],
-        "no run has it",
+        "no run has a value",
     ),
 }
 

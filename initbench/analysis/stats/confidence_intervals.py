@@ -111,7 +111,7 @@ def rate_interval(events: int, trials: int, confidence: float = 0.95) -> Interva
 def validate_confidence(confidence: float) -> float:
     """Return the confidence; raise UsageError if it is not between 0 and 1."""
     if not 0.0 < confidence < 1.0:
-        raise UsageError(f"the confidence must be between 0 and 1, e.g. 0.95; got {confidence}")
+        raise UsageError(f"the confidence must be between 0 and 1, such as 0.95; got {confidence}")
     return confidence
 
 
