@@ -164,7 +164,10 @@ _STATISTICS: dict[str, tuple[str, Form]] = {
 
 
 _SHIFTS = {
-    "gradient_shift": ("gradient_shift", "‖G′ − G‖/‖G‖ once the layers below have moved"),
+    "gradient_shift": (
+        "gradient_shift",
+        "‖G′ − G‖/‖G‖, G′ being the gradient once the layers below have been updated",
+    ),
     "gradient_shift_cosine": ("gradient_shift_cosine", "cosine of G and G′"),
     "input_drift": ("input_mean_drift", "drift of the inputs' means in standard deviations"),
 }
@@ -203,7 +206,7 @@ def _activation_metrics() -> Iterator[Metric]:
         ratio = f"E[δ²] of the first hidden layer over that of the last, {when}"
         yield Metric(f"grad_ratio_{moment}", ratio, "activation", _gradient_ratio(moment), log=True)
     for name, (statistic, meaning) in _SHIFTS.items():
-        words = f"{meaning}, mean over hidden layers but the first and over the measured updates"
+        words = f"{meaning}, mean over hidden layers except the first and over the measured updates"
         yield Metric(name, words, "activation", _mean_shift(statistic))
 
 
@@ -237,10 +240,20 @@ _CONVERGENCE = (
         "higher",
     ),
     Metric(
-        "final_train_loss", "training loss, last", "convergence", _final_value("train_loss"), "loss", "lower"
+        "final_train_loss",
+        "training loss after the last step",
+        "convergence",
+        _final_value("train_loss"),
+        "loss",
+        "lower",
     ),
     Metric(
-        "final_val_loss", "validation loss, last", "convergence", _final_value("val_loss"), "loss", "lower"
+        "final_val_loss",
+        "validation loss after the last step",
+        "convergence",
+        _final_value("val_loss"),
+        "loss",
+        "lower",
     ),
     Metric(
         "steps_to_target",
@@ -272,7 +285,7 @@ _CONVERGENCE = (
     ),
     Metric(
         "pretrain_samples",
-        "samples of its updates, over all layers",
+        "training samples of layer-wise pre-training, over all layers",
         "convergence",
         _pretraining_value("samples"),
         "count",
@@ -280,7 +293,7 @@ _CONVERGENCE = (
     ),
     Metric(
         "total_seconds_to_target",
-        "seconds to the target accuracy, those of pre-training counted in",
+        "seconds to the target accuracy, including pre-training",
         "convergence",
         _total_seconds_to,
         "seconds",
@@ -290,7 +303,7 @@ _CONVERGENCE = (
     ),
     Metric(
         "total_samples_to_target",
-        "samples of all updates to the target accuracy, those of pre-training counted in",
+        "training samples to the target accuracy, including pre-training",
         "convergence",
         _total_samples_to,
         "count",

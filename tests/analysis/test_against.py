@@ -1,4 +1,4 @@
-"""What changed since an earlier state."""
+"""Changes between an earlier and the current state."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ VALUES = [0.90, 0.92, 0.97, 0.93]
 
 
 def newer(runs: list[RunSummary], by: float = 0.0, jitter: float = 0.0) -> list[RunSummary]:
-    """The same runs of other code, a test accuracy higher by `by` give or take `jitter`."""
+    """Return the runs with another code version, and a test accuracy higher by `by` plus 0 or `jitter`."""
     return [
         replace(
             run,
@@ -112,7 +112,11 @@ LR = {"train": {"lr": 0.2}}
             newer(arm("a", VALUES, config={"train": {"lr": 0.1, "steps": 9}})),
             "the earlier a was trained with different data, precision or budget",
         ),
-        (arm("a", VALUES), arm("a", VALUES, dataset="mnist"), "a was trained with different data"),
+        (
+            arm("a", VALUES),
+            arm("a", VALUES, dataset="mnist"),
+            "the earlier a was trained with different data",
+        ),
     ],
 )
 def test_a_row_without_an_earlier_state_says_why(

@@ -1,4 +1,4 @@
-"""What a gate says: text to tree and back, and what is answered to mistakes."""
+"""Parsing of gates to trees, printing of trees, and error messages."""
 
 from __future__ import annotations
 

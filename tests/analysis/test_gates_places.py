@@ -1,4 +1,4 @@
-"""Which rows a gate is about, and what is answered where there are none."""
+"""Selection of the rows that a gate refers to, and the errors if there are none."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_shallower_net_is_undecided_where_another_has_the_layer():
 
 
 def worse(runs: list[RunSummary], by: float) -> list[RunSummary]:
-    """Each by about so much."""
+    """Return the runs with test accuracies lower by about `by`."""
     final = [
         {**run.final, "test_accuracy": (run.final["test_accuracy"] or 0.0) - by * (1.0 + run.seed / 50.0)}
         for run in runs

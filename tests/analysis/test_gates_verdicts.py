@@ -1,4 +1,4 @@
-"""What gates come to, at the border of each verdict, by hand."""
+"""Results of gates near the limit of each verdict, computed by hand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TRIGGERED, CLEAR, UNDECIDED = GateState.TRIGGERED, GateState.CLEAR, GateState.UN
 
 
 def arm(name: str, values: list[float | None], **given: Any) -> list[RunSummary]:
-    """Runs whose test accuracy is as given; None for a run that diverged."""
+    """Return runs with the given test accuracies; None makes a run that diverged."""
     return [
         stored(name, seed, test=value, status="finished" if value is not None else "diverged", **given)
         for seed, value in enumerate(values)

@@ -180,7 +180,7 @@ WAYS: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
     "another budget": (
         changed_since(train={"steps": 40, "batch_size": 8}),
         [*AGAINST, *BEFORE],
-        "with another budget before",
+        "different data, precision or budget",
     ),
     "a row of today alone": (one_more("runs"), [*AGAINST, *BEFORE], "tanh (digits)"),
     "a row of the past alone": (one_more("before"), [*AGAINST, *BEFORE], "tanh (digits)"),
