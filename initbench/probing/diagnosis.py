@@ -122,7 +122,8 @@ CODES = (
     DiagnosisCode(
         "vanishing_backward",
         "The gradient vanishes on the way back to the first layers.",
-        "log-slope, from the last hidden layer to the first, of E[δ²], at init",
+        "log-slope, from the last hidden layer to the first, of E[δ²] summed over the positions of a map,"
+        " at init",
         math.log(VANISHING_RATIO),
         limit=_FALLS,
         cause="Weights too small for the activation (χ₁ = σ_w² E[φ′(h)²] < 1), or units that are flat or"
@@ -132,7 +133,8 @@ CODES = (
     DiagnosisCode(
         "exploding_backward",
         "The gradient grows on the way back to the first layers.",
-        "log-slope, from the last hidden layer to the first, of E[δ²], at init",
+        "log-slope, from the last hidden layer to the first, of E[δ²] summed over the positions of a map,"
+        " at init",
         -math.log(VANISHING_RATIO),
         limit=f"{_GROWS}; to {NORMED_GROWTH:,.0f} times over residual sums if all branches end in a norm",
         cause="Weights too large for the activation (χ₁ = σ_w² E[φ′(h)²] > 1), or batch norm in each of"
@@ -342,7 +344,7 @@ def _slope_findings(
     yield from _slope_finding("vanishing_forward", lost, signal, forward, context)
     yield from _slope_finding("exploding_forward", explosion_slope(q), q, forward, context)
     backward = _with_gradient(hidden[::-1])
-    delta = finite_prefix([layer["grad"]["pre_q"] for layer in backward])
+    delta = finite_prefix([summed_gradient(layer) for layer in backward])
     lost = vanishing_slope(delta, [float32_floor(0.0)] * len(delta), share=share)
     yield from _slope_finding("vanishing_backward", lost, delta, backward, context)
     yield from _slope_finding(
@@ -362,6 +364,17 @@ def _stream_findings(
             if context is not None:
                 words = stream_sentence(finding.code, finding.value, span, len(sums))
             yield replace(finding, message=words)
+
+
+def summed_gradient(layer: dict[str, Any]) -> float | None:
+    """Return E[δ²] of a layer, summed over the positions of its map; None without a gradient.
+
+    The gradient of a weight is a sum over the positions that share it, so that its mean square is this sum
+    times E[x²] of the input if δ is uncorrelated between positions. Strides and max-pooling share a gradient
+    out over more positions, which decreases E[δ²] and keeps the sum.
+    """
+    square: float | None = layer["grad"]["pre_q"]
+    return None if square is None else square * layer.get("positions", 1.0)
 
 
 def _passes_signal(layer: dict[str, Any]) -> bool:
@@ -387,7 +400,10 @@ def _slope_finding(
     values = values[: slope.layers]
     span = (layers[0]["index"], layers[slope.layers - 1]["index"])
     layer = _where_it_crosses(values, layers, falling=slope.threshold < 0)
-    message = "" if context is None else slope_sentence(code, slope.value, span, values, context)
+    is_summed = len({layer.get("positions", 1.0) for layer in layers[: slope.layers]}) > 1
+    message = ""
+    if context is not None:
+        message = slope_sentence(code, slope.value, span, values, context, is_summed=is_summed)
     yield Finding(code, layer, slope.value, slope.threshold, message, "init")
 
 

@@ -174,9 +174,24 @@ def _cures(code: str, kinds: CandidateKinds, context: DiagnosisContext) -> Itera
 
 
 def slope_sentence(
-    code: str, slope: float, span: tuple[int, int], values: Sequence[float], context: DiagnosisContext
+    code: str,
+    slope: float,
+    span: tuple[int, int],
+    values: Sequence[float],
+    context: DiagnosisContext,
+    *,
+    is_summed: bool,
 ) -> str:
-    """Return the size and the cause of a log-slope over `values` of layers span[0] to span[1], as text."""
+    """Return the size and the cause of a log-slope over `values` of layers span[0] to span[1], as text.
+
+    Args:
+        code: The code of the finding.
+        slope: The log-slope.
+        span: The indices of the first and the last layer.
+        values: The statistic in each layer.
+        context: The declared settings.
+        is_summed: Whether the layers differ in the number of positions over which E[δ²] is summed.
+    """
     p = context.prediction
     theory = {"vanishing_forward": p.signal, "exploding_forward": p.forward}.get(code, p.backward)
     of = " for q" if code == "exploding_forward" else ""
@@ -184,7 +199,10 @@ def slope_sentence(
     reached = values[-1] / values[0] if len(values) > 1 and values[0] > 0 else math.nan
     share = f"; layer {span[1]} has {reached:.0e} of layer {span[0]}'s" if math.isfinite(reached) else ""
     layers = f"(layers {span[0]} to {span[1]}{predicted})"
-    what = f"{_SLOPES[code]} {format_factor(_exp(slope))} a layer {layers}{share}."
+    subject = _SLOPES[code]
+    if is_summed:
+        subject = subject.replace("E[δ²]", "E[δ²] summed over the positions of a map")
+    what = f"{subject} {format_factor(_exp(slope))} a layer {layers}{share}."
     by_sums = bool(context.branches) and code.startswith("exploding")
     return f"{what} {_SUMS if by_sums else _cause(context)}".rstrip()
 

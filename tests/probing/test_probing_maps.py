@@ -1,19 +1,24 @@
 """Statistics of maps: a unit is a channel, a sample is its whole map. Against plain numpy, in float64."""
 
+import math
 import time
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
 
+import initbench
 from initbench.components.activation import bound
 from initbench.models.build import build
 from initbench.models.init_weights import InitOptions
 from initbench.models.network import FAMILIES
 from initbench.probing import network_probe, tensor_statistics
+from initbench.probing.diagnosis import summed_gradient
 from initbench.probing.jacobian import jacobian_statistics
 from initbench.probing.layer_factors import predict_stack_factors
+from initbench.probing.log_slopes import VANISHING_RATIO
 from initbench.probing.network_probe import probe
 from initbench.probing.tensor_statistics import ProbeDetail
 from initbench.registry_choice import options_model
@@ -143,6 +148,38 @@ class TestProbe:
         assert time.process_time() - start < 2.0
 
 
+class TestShrinkingMaps:
+    """A position of a larger map gets a smaller gradient; a weight gets the sum over all positions."""
+
+    @staticmethod
+    def findings(downsample, gain):
+        torch.manual_seed(0)
+        parts = []
+        for index in range(8):
+            stride = 2 if downsample == "stride" else 1
+            parts += [nn.Conv2d(16 if index else 3, 16, 3, stride, 1, bias=False), nn.ReLU()]
+            nn.init.kaiming_normal_(parts[-2].weight)
+            parts[-2].weight.data *= gain
+            parts += [] if downsample == "stride" else [nn.MaxPool2d(2)]
+        module = nn.Sequential(*parts, nn.Flatten(), nn.Linear(16, 10))
+        torch.nn.init.zeros_(module[-1].bias)
+        x = torch.randn(4, 3, 256, 256)
+        probed = initbench.probe(module, (x, torch.arange(4)))
+        deltas = [layer["measured"]["grad_ratio"]["mean"] for layer in probed.as_data()["layers"][:-2]]
+        return math.prod(deltas), {finding.code: finding for finding in probed.findings}
+
+    @pytest.mark.parametrize("downsample", ["stride", "max_pool"])
+    def test_a_gradient_that_is_shared_out_over_more_positions_does_not_vanish(self, downsample):
+        per_position, findings = self.findings(downsample, gain=1.0)
+        assert per_position < VANISHING_RATIO
+        assert "vanishing_backward" not in findings
+
+    @pytest.mark.parametrize("downsample", ["stride", "max_pool"])
+    def test_a_gradient_that_vanishes_over_shrinking_maps_is_named(self, downsample):
+        _, findings = self.findings(downsample, gain=0.4)
+        assert "summed over the positions of a map falls" in findings["vanishing_backward"].message
+
+
 class TestTheory:
     @pytest.mark.parametrize(
         ("family", "options"),
@@ -158,14 +195,14 @@ class TestTheory:
         assert found.backward is None
 
     def test_stride_shares_a_gradient_out_over_the_positions(self):
-        """Kaiming and relu: q stays; E[δ²] of a layer is that of the next × fan_out/fan_in/stride²."""
+        """Kaiming and relu: q stays; Σ E[δ²] of a layer is that of the next × C_out/C_in, without stride."""
         network = net(depth=4, stages=3, width=8)
         found = predict_stack_factors(network, InitOptions(), first_q=1.0, normed=False)
         assert found.forward == pytest.approx(1.0, rel=1e-6)
-        assert found.backward == pytest.approx((2.0 * 2.0 / 4 / 4) ** 0.5, rel=1e-6)
+        assert found.backward == pytest.approx((2.0 * 2.0) ** 0.5, rel=1e-6)
 
     def test_stride_is_met_by_what_is_measured(self):
-        """Kernels of 1 × 1 meet no border. Halving 16 × 16 maps of 64 channels twice: E[δ²] × 1/2 a layer.
+        """Kernels of 1 × 1 meet no border. Halving 16 × 16 maps of 64 channels twice: Σ E[δ²] × 2 a layer.
 
         Four seeds; a layer's ratio scatters by about √(5/64) for relu at this width, so the mean of 2 × 4 of
         them by a tenth, and five of those leave a factor of 1.6.
@@ -176,9 +213,9 @@ class TestTheory:
             x = noise(64, 3, 16, 16, seed=seed).float()
             network = build(model, InitOptions(), input_shape=(3, 16, 16), classes=5, seed=seed, batch=x)
             one, _, three, _ = (
-                layer["grad"]["pre_q"] for layer in probed(network, x, detail=ProbeDetail.EVALUATION)
+                summed_gradient(layer) for layer in probed(network, x, detail=ProbeDetail.EVALUATION)
             )
             logs.append(0.5 * np.log(one / three))
         predicted = predict_stack_factors(network, InitOptions(), first_q=1.0, normed=False).backward
-        assert predicted == pytest.approx(0.5, rel=1e-6)
+        assert predicted == pytest.approx(2.0, rel=1e-6)
         assert abs(np.mean(logs) - np.log(predicted)) < np.log(1.6)
