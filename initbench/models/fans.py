@@ -33,14 +33,6 @@ def fans(module: nn.Module) -> tuple[float, float]:
     return fans_of(shape, stride=stride, groups=module.groups, transposed=transposed)
 
 
-def inputs_per_output_position(module: nn.Module) -> float:
-    """Return the number of positions of a layer's input per position of its output, borders left aside."""
-    if not isinstance(module, Convolution | Transposed):
-        return 1.0
-    stride = float(math.prod(cast("Any", module).stride))
-    return 1.0 / stride if isinstance(module, Transposed) else stride
-
-
 def fans_of(
     shape: tuple[int, ...], *, stride: int = 1, groups: int = 1, transposed: bool = False
 ) -> tuple[float, float]:

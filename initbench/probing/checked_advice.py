@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from initbench.errors import AllocationError, ConfigError, DataError, UsageError
-from initbench.probing.diagnosis import diagnose, hidden_layers, summed_gradient
+from initbench.probing.diagnosis import diagnose, hidden_layers
 from initbench.probing.finding import AdviceCheck, Finding, Form
 from initbench.probing.log_slopes import finite_prefix
 from initbench.probing.recurrent_gates import OVER_STEPS
@@ -26,8 +26,8 @@ HEAD = "head="
 _PER_LAYER: dict[str, tuple[str, Reader, bool]] = {
     "vanishing_forward": ("signal per layer", lambda layer: layer["pre"]["signal"], False),
     "exploding_forward": ("q per layer", lambda layer: layer["pre"]["q"], False),
-    "vanishing_backward": ("E[δ²] per layer", summed_gradient, True),
-    "exploding_backward": ("E[δ²] per layer", summed_gradient, True),
+    "vanishing_backward": ("E[δ²] per layer", lambda layer: layer["grad"]["pre_q"], True),
+    "exploding_backward": ("E[δ²] per layer", lambda layer: layer["grad"]["pre_q"], True),
 }
 """By code, the statistic of the hidden layers, and whether it is followed from the last to the first."""
 _PER_STEP = {

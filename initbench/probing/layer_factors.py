@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from initbench.components.activation import SATURATED_BELOW, BoundActivation
-from initbench.models.fans import inputs_per_output_position
 from initbench.models.init_weights import InitOptions, LayerRule, rule_for_layer
 from initbench.models.network import Network, WeightLayer
 from initbench.probing.log_slopes import UNDERFLOW, VANISHING_RATIO
@@ -34,10 +33,7 @@ class StackFactors:
     signal: float | None
     """χ₁, the factor of the difference of two similar inputs (Schoenholz et al. 2017)."""
     backward: float | None
-    """Factor of E[δ²], summed over positions, from one layer to the one below it.
-
-    This is χ₁ times fan_out/fan_in times the number of input positions per output position.
-    """
+    """χ₁ times fan_out/fan_in, the factor of E[δ²] from one layer to the one below it."""
     sigma_w2: float | None
     """Weight variance times fan_in of the last hidden layer."""
     needed_sigma_w2: float
@@ -63,10 +59,7 @@ def predict_stack_factors(
     walk = _walk(variances, activation, first_q)
     if walk is None:
         return StackFactors(None, None, None, sigma_w2, needed, chi)
-    fans = [
-        math.log(inputs_per_output_position(layer.module) * rule.fan_out / rule.fan_in)
-        for layer, rule in zip(hidden[1 : walk.steps + 1], rules[1 : walk.steps + 1], strict=True)
-    ]
+    fans = [math.log(rule.fan_out / rule.fan_in) for rule in rules[1 : walk.steps + 1]]
     return StackFactors(
         forward=math.exp(walk.log_q / walk.steps),
         signal=math.exp(walk.log_chi / walk.steps),

@@ -190,10 +190,12 @@ def slope_sentence(
         span: The indices of the first and the last layer.
         values: The statistic in each layer.
         context: The declared settings.
-        is_summed: Whether the layers differ in the number of positions over which E[δ²] is summed.
+        is_summed: Whether the values are sums of E[δ²] over the positions of a map, which theory does not
+            predict.
     """
     p = context.prediction
-    theory = {"vanishing_forward": p.signal, "exploding_forward": p.forward}.get(code, p.backward)
+    of_gradient = None if is_summed else p.backward
+    theory = {"vanishing_forward": p.signal, "exploding_forward": p.forward}.get(code, of_gradient)
     of = " for q" if code == "exploding_forward" else ""
     predicted = f", theory{of} {format_factor(theory)}" if theory is not None else ""
     reached = values[-1] / values[0] if len(values) > 1 and values[0] > 0 else math.nan

@@ -15,7 +15,6 @@ from initbench.models.build import build
 from initbench.models.init_weights import InitOptions
 from initbench.models.network import FAMILIES
 from initbench.probing import network_probe, tensor_statistics
-from initbench.probing.diagnosis import summed_gradient
 from initbench.probing.jacobian import jacobian_statistics
 from initbench.probing.layer_factors import predict_stack_factors
 from initbench.probing.log_slopes import VANISHING_RATIO
@@ -195,14 +194,14 @@ class TestTheory:
         assert found.backward is None
 
     def test_stride_shares_a_gradient_out_over_the_positions(self):
-        """Kaiming and relu: q stays; Σ E[δ²] of a layer is that of the next × C_out/C_in, without stride."""
+        """Kaiming and relu: q stays; E[δ²] of a layer is that of the next × fan_out/fan_in/stride²."""
         network = net(depth=4, stages=3, width=8)
         found = predict_stack_factors(network, InitOptions(), first_q=1.0, normed=False)
         assert found.forward == pytest.approx(1.0, rel=1e-6)
-        assert found.backward == pytest.approx((2.0 * 2.0) ** 0.5, rel=1e-6)
+        assert found.backward == pytest.approx((2.0 * 2.0 / 4 / 4) ** 0.5, rel=1e-6)
 
     def test_stride_is_met_by_what_is_measured(self):
-        """Kernels of 1 × 1 meet no border. Halving 16 × 16 maps of 64 channels twice: Σ E[δ²] × 2 a layer.
+        """Kernels of 1 × 1 meet no border. Halving 16 × 16 maps of 64 channels twice: E[δ²] × 1/2 a layer.
 
         Four seeds; a layer's ratio scatters by about √(5/64) for relu at this width, so the mean of 2 × 4 of
         them by a tenth, and five of those leave a factor of 1.6.
@@ -213,9 +212,9 @@ class TestTheory:
             x = noise(64, 3, 16, 16, seed=seed).float()
             network = build(model, InitOptions(), input_shape=(3, 16, 16), classes=5, seed=seed, batch=x)
             one, _, three, _ = (
-                summed_gradient(layer) for layer in probed(network, x, detail=ProbeDetail.EVALUATION)
+                layer["grad"]["pre_q"] for layer in probed(network, x, detail=ProbeDetail.EVALUATION)
             )
             logs.append(0.5 * np.log(one / three))
         predicted = predict_stack_factors(network, InitOptions(), first_q=1.0, normed=False).backward
-        assert predicted == pytest.approx(2.0, rel=1e-6)
+        assert predicted == pytest.approx(0.5, rel=1e-6)
         assert abs(np.mean(logs) - np.log(predicted)) < np.log(1.6)
