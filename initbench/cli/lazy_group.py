@@ -1,7 +1,7 @@
 """Group of commands whose modules are imported when a command is used.
 
-Names and summaries are declared with the group, so that `initbench --help` and the completion of command names
-import no command. The pattern is the `LazyGroup` of click's documentation.
+Names and summaries are declared with the group, so that `initbench --help` and the completion of command
+names import no command. The pattern is the `LazyGroup` of click's documentation.
 """
 
 from __future__ import annotations
