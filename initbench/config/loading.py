@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -88,6 +88,20 @@ def load_overrides(overrides: Sequence[str], model: type[M]) -> M:
     """Build a config from `key=value` arguments alone; raises ConfigError with all their faults."""
     parsed, faults = _parse_overrides(overrides)
     config, issues = validate_document(model, parse_yaml(b"{}", "command line"), "command line", parsed)
+    if config is None or faults:
+        raise ConfigError(dict.fromkeys(faults + issues))
+    return config
+
+
+def load_mapping(data: Mapping[str, Any], overrides: Sequence[str], model: type[M]) -> M:
+    """Build a config from plain data with `key=value` arguments applied.
+
+    Raises:
+        ConfigError: If there are faults. Positions are those in the YAML text of the data.
+    """
+    parsed, faults = _parse_overrides(overrides)
+    text = yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True)
+    config, issues = validate_document(model, parse_yaml(text.encode(), "mapping"), "mapping", parsed)
     if config is None or faults:
         raise ConfigError(dict.fromkeys(faults + issues))
     return config
