@@ -35,7 +35,7 @@ class FixedPoint:
 
 @dataclass(frozen=True)
 class FixedPointState:
-    """Fixed point of a deep stack, and the factors of small changes there. See `FixedPoint` for the fields."""
+    """Fixed point of a deep stack, and the factors of small changes there (see `FixedPoint`)."""
 
     q_star: float | None
     chi_q: float

@@ -76,7 +76,7 @@ def normal_nodes(
 
 
 def panel_nodes(marks: np.ndarray, *, panels: int, order: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return standard normal nodes and weights, two arrays (R, N); row i splits its panels at `marks[i]` (M,)."""
+    """Return standard normal nodes and weights, two arrays (R, N), split at the `marks` (R, M) row by row."""
     even = np.broadcast_to(np.linspace(-_REACH, _REACH, panels + 1), (len(marks), panels + 1))
     edges = np.sort(np.concatenate([even, np.clip(marks, -_REACH, _REACH)], axis=1), axis=1)
     half, middle = np.diff(edges) / 2.0, (edges[:, 1:] + edges[:, :-1]) / 2.0
