@@ -55,7 +55,7 @@ class MapLayer:
     kernel: int = 1
     stride: int = 1
     norm_eps: float | None = None
-    """ε of a layer norm or rms norm before the activation, after which units share no bias; None if absent."""
+    """ε of a layer norm or rms norm before the activation, after which units share no bias; None without."""
 
     def gathered(self, maps: Tensor) -> Tensor:
         """Return the sum over each position's receptive field: (B, H, W) → (B, ⌈H/stride⌉, ⌈W/stride⌉)."""
