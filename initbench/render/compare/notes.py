@@ -23,7 +23,7 @@ def spread_note(*, geometric: bool) -> str:
 
 
 def letters_note(judged: AnalysedTable, metrics: Iterable[str], *, of_cells: bool = False) -> list[str]:
-    """Return the note that explains the letters and the adjustment of p; empty if there are no letters.
+    """Return the note that explains the letters and the adjustment of p; empty without letters.
 
     In a table with too many rows, the note gives the reason why there are none.
 
@@ -58,7 +58,7 @@ def letters_note(judged: AnalysedTable, metrics: Iterable[str], *, of_cells: boo
 
 
 def letters_phrase(judged: AnalysedTable, metrics: Iterable[str]) -> str:
-    """Return the meaning of the letters in a few words; empty if there are no letters."""
+    """Return the meaning of the letters in a few words; empty without letters."""
     has_letters = judged.baseline is None and any(judged.shown_letters(metric) for metric in metrics)
     return "same letter: no significant difference" if has_letters else ""
 
