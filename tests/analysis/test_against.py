@@ -79,7 +79,7 @@ def test_the_very_same_runs_have_no_change():
     before = arm("a", VALUES)
     found = between(before, before)
     assert found.rows[0].is_same_runs and not found.rows[0].detected_changes
-    assert "nothing they are computed from has changed" in "\n".join(change_lines(found))
+    assert "identical run ids: config, data, torch and code are unchanged" in "\n".join(change_lines(found))
 
 
 def test_rows_of_one_side_and_of_other_configs_are_named():

@@ -82,7 +82,7 @@ def test_a_pivot_says_over_which_cells_its_letters_run() -> None:
     ]
     view = View(metrics=(METRIC,))
     text = " ".join(render_comparison(build_tables(runs, by=("model.depth", "train.lr")), view).split())
-    assert "Cells that share a letter, in any row and column" in text
+    assert "Cells that share a letter, anywhere in the table, do not differ significantly (α = 0.05)." in text
     assert "all pairs of the 3 cells with at least two runs (3 pairs)" in text
 
 
@@ -99,5 +99,8 @@ def test_baseline_in_other_table_is_named() -> None:
     more = render_comparison(
         build_tables([*runs("a", 20), *runs("c", 20), *runs("b", 40), *runs("d", 40)]), plain
     )
-    assert "2 rows stand in another table (20 steps) than b" in more and "alone" not in more
+    assert (
+        "2 rows are not compared with b: they are in a different table (20 steps)." in more
+        and "only row" not in more
+    )
     assert "not compared with" not in render_comparison(build_tables([*runs("a", 40), *runs("b", 40)]), plain)
