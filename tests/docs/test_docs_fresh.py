@@ -16,7 +16,7 @@ import typer
 
 from initbench.cli.load_configs import load_experiments
 from initbench.cli.main import app
-from initbench.study.load_sweep import load_sweep
+from initbench.study.load import load_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
