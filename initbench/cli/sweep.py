@@ -129,11 +129,11 @@ class _SweepCommand:
         from initbench.render.sweep_tables import plan_lines, print_plan
         from initbench.render.terminal import stdout_console
         from initbench.store import strict_json
-        from initbench.study.forecast import forecast
+        from initbench.study.forecast import forecast_study
         from initbench.study.run_study import load_stored_study
 
         result = load_stored_study(self.sweep, self.context)
-        outlook = forecast(result, self.context, self.limits)
+        outlook = forecast_study(result, self.context, self.limits)
         if self.json_output:
             extra_keys = {"shard": self.shard, "dry_run": True, "outlook": asdict(outlook)}
             typer.echo(strict_json.dumps(sweep_document(result, _view(), extra_keys)))

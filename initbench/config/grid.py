@@ -29,7 +29,7 @@ Point = Mapping[str, Override]
 
 
 @dataclass(frozen=True)
-class Grid:
+class SweepGrid:
     """Points of a sweep, and the overrides that apply to all of them."""
 
     points: tuple[Point, ...]
@@ -43,7 +43,7 @@ class Grid:
 
 def resolve_grid(
     config: SweepConfig, document: Document, overrides: Sequence[Override]
-) -> tuple[Grid | None, list[ConfigIssue]]:
+) -> tuple[SweepGrid | None, list[ConfigIssue]]:
     """Return the points of `config` under `overrides`, None if there are faults, and the faults."""
     reader = _GridReader(config, document, overrides)
     reader.read()
@@ -88,7 +88,7 @@ class _GridReader:
                 ConfigIssue(where, "zip", f"needs equally many values for each key: {lengths_text}")
             )
 
-    def grid(self) -> Grid | None:
+    def grid(self) -> SweepGrid | None:
         """Return the points that the axes span, without the excluded ones, followed by the included ones."""
         axes = axes_of(self.product, self.together)
         if count_points(axes) > MOST_POINTS:
@@ -96,12 +96,12 @@ class _GridReader:
             self.faults.append(self._issue(("grid",), problem, of_key=False))
             return None
         spanned = list(expand_axes(axes)) if axes or not self.include else []
-        kept = [point for point in spanned if not self._is_excluded(point)]
-        points = (*kept, *self.include)
+        remaining = [point for point in spanned if not self._is_excluded(point)]
+        points = (*remaining, *self.include)
         if not points:
             self.faults.append(self._issue(("exclude",), "leaves no point", of_key=False))
             return None
-        return Grid(points, tuple(self.plain), bool(self.changed), len(spanned) - len(kept))
+        return SweepGrid(points, tuple(self.plain), bool(self.changed), len(spanned) - len(remaining))
 
     def _apply_override(self, override: Override) -> None:
         """Add a list of values as an axis; a single value replaces an axis or applies to every point."""
@@ -127,7 +127,7 @@ class _GridReader:
 
     def _is_excluded(self, point: Point) -> bool:
         keys = keys_of(point)
-        return any(matches(keys, wanted) for wanted in self.config.exclude)
+        return any(point_matches(keys, wanted) for wanted in self.config.exclude)
 
     def _check_file(self) -> None:
         grid, together = self.config.grid, self.config.zip
@@ -145,8 +145,8 @@ class _GridReader:
         if not KEY.fullmatch(key):
             yield self._issue(path, f"{key!r} is not a key such as train.lr")
         elif key.partition(".")[0] in NOT_SWEPT:
-            beside = "; give seeds beside grid" if key == "seeds" else ""
-            yield self._issue(path, f"is no axis: a point has it from its sweep{beside}")
+            advice = "; give seeds beside grid" if key == "seeds" else ""
+            yield self._issue(path, f"is no axis: a point has it from its sweep{advice}")
         elif self.config.tune is not None and key == self.config.tune.key:
             yield self._issue(path, "is tuned for each point, under tune; leave it out here")
 
@@ -200,7 +200,7 @@ def keys_of(point: Point) -> dict[str, Any]:
     return {key: override.value for key, override in point.items()}
 
 
-def matches(point: Keys, wanted: Keys) -> bool:
+def point_matches(point: Keys, wanted: Keys) -> bool:
     """Return whether a point has all keys of `wanted` with the same values."""
     return all(key in point and equal_values(point[key], value) for key, value in wanted.items())
 

@@ -58,7 +58,7 @@ class Forecast:
         return self.total - self.stored - self.later
 
 
-def forecast(result: StudyResult[Any], context: RunContext, limits: RunLimits) -> Forecast:
+def forecast_study(result: StudyResult[Any], context: RunContext, limits: RunLimits) -> Forecast:
     """Estimate the time and memory of the runs to train.
 
     Times come from stored runs of the same kind of net if there are any, otherwise from a few timed updates.

@@ -121,14 +121,14 @@ def _tuning_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _figure_problems(i: int, figure: Mapping[str, Any], arms: Arms) -> Iterator[Problem]:
-    for kind, noun, known in (
+    for kind, noun, choices in (
         ("layers", "arm", list(arms)),
         ("curves", "arm", list(arms)),
         ("axes", "norm", NORMS.names()),
     ):
         for j, name in enumerate(_list(figure.get(kind))):
-            if isinstance(name, str) and name not in known:
-                yield ("show", i, kind, j), unknown_name_message(noun, name, known)
+            if isinstance(name, str) and name not in choices:
+                yield ("show", i, kind, j), unknown_name_message(noun, name, choices)
 
 
 def _is_text(value: Any) -> TypeGuard[str]:

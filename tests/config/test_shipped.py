@@ -46,7 +46,7 @@ def write(path: Path) -> None:
 
 def paths_of(file, *overrides):
     (config,) = load_mixed([str(file)], list(overrides))
-    configs = [config] if isinstance(config, ExperimentConfig) else [point.config for point in config.variants]
+    configs = [config] if isinstance(config, ExperimentConfig) else [each.config for each in config.variants]
     return [config.data.path for config in configs]
 
 

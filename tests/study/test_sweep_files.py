@@ -20,8 +20,8 @@ from initbench.config.grid import (
     count_points,
     equal_values,
     expand_axes,
-    matches,
     point_label,
+    point_matches,
     point_name,
 )
 from initbench.config.json_schema import json_schema
@@ -260,7 +260,7 @@ def test_grids_have_the_size_of_their_product_and_every_combination_once(seed: i
     ]
     assert found == expected and len(found) == count_points(axes)
     wanted = {key: draw.choice(values) for key, values in grid.items() if draw.random() < 0.5}
-    left = [point for point in found if not matches(point, wanted)]
+    left = [point for point in found if not point_matches(point, wanted)]
     share = len(found)
     for key in wanted:
         share //= len(grid[key])
