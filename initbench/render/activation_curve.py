@@ -1,4 +1,4 @@
-"""The curve of a function as text: dots of braille, or three heights a line where there is only ASCII."""
+"""Text plot of a function: braille dots, or three heights per line in ASCII."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 LOW, HIGH = -4.0, 4.0
 WIDTH, HEIGHT = 37, 12
 """Characters of the plot; an odd width has a column at 0."""
-_SAMPLES = 16  # of the function, for one column of dots: a slope of that many dots a column has no gap
+_SAMPLES = 16  # per column of dots; a curve that rises by fewer dots per column has no gaps
 _BRAILLE = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 _HEIGHTS = "'-."
 _LABEL = 7
@@ -20,7 +20,7 @@ Function = Callable[[Sequence[float]], Sequence[float]]
 
 @dataclass(frozen=True)
 class _Grid:
-    """Dots in a character across and down, and the range of y that they cover."""
+    """Resolution of the plot in dots per character, and its range of y."""
 
     across: int
     down: int
@@ -28,15 +28,15 @@ class _Grid:
     top: float
 
     def row(self, y: float) -> int:
-        """The row of dots, from the top, that `y` lies on."""
+        """Return the row of dots of `y`, counted from the top and clipped to the plot."""
         rows = HEIGHT * self.down
         return min(rows - 1, max(0, round((self.top - y) / (self.top - self.bottom) * (rows - 1))))
 
 
 def plot_function(function: Function, title: str, *, ascii_only: bool = False) -> list[str]:
-    """The curve of `function` over [LOW, HIGH] with its axes: a title, HEIGHT lines, a line of ticks.
+    """Return the curve of `function` over [LOW, HIGH] with axes: a title, HEIGHT lines, tick labels.
 
-    All lines are equally wide. The y-axis is labelled at its ends and at 0.
+    All lines have the same width. The y-axis is labelled at its ends and at 0.
     """
     columns = WIDTH * (1 if ascii_only else 2)
     step = (HIGH - LOW) / (columns * _SAMPLES)
@@ -55,7 +55,7 @@ def plot_function(function: Function, title: str, *, ascii_only: bool = False) -
 
 
 def _bounds(ys: Iterable[float]) -> tuple[float, float]:
-    """Round numbers about 0 and all of `ys`."""
+    """Return round limits that enclose 0 and all finite `ys`."""
     values = [0.0, *(y for y in ys if math.isfinite(y))]
     low, high = min(values), max(values)
     if low == high:
@@ -65,7 +65,7 @@ def _bounds(ys: Iterable[float]) -> tuple[float, float]:
 
 
 def round_step(least: float) -> float:
-    """The least of 1, 2, 5, 10, … times a power of ten that is not below `least`."""
+    """Return the smallest number ≥ `least` that is 1, 2 or 5 times a power of ten."""
     scale = 10.0 ** math.floor(math.log10(least))
     return next(factor * scale for factor in (1, 2, 5, 10, 20) if factor * scale >= least * (1 - 1e-9))
 
@@ -105,5 +105,5 @@ def _ticks() -> str:
 
 
 def side_by_side(left_plot: Sequence[str], right_plot: Sequence[str], gap: int = 3) -> list[str]:
-    """Two plots next to each other."""
+    """Join two plots of the same height, line by line."""
     return [(a + " " * gap + b).rstrip() for a, b in zip(left_plot, right_plot, strict=True)]

@@ -1,4 +1,4 @@
-"""Tables and texts of rich with all signs in ASCII, so that columns stay aligned."""
+"""Conversion of rich tables and texts to ASCII that keeps columns aligned."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def in_ascii(renderable: RenderableType) -> RenderableType:
 
 
 def _table_in_ascii(table: Table) -> Table:
-    """Change the cells of a table, and its width by what they have grown."""
+    """Convert the cells of a table in place, and widen the table by as much as they grow."""
     for column in table.columns:
         column.header = in_ascii(column.header)
         column._cells = [in_ascii(cell) for cell in column._cells]

@@ -1,6 +1,6 @@
 """ASCII forms of the characters that initbench prints, for terminals and pipes without Unicode.
 
-This file is loaded by every command, so it imports nothing of the package.
+Every command loads this file, so it imports nothing from the package.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ ASCII_FORMS = {
     "\ufe0f": "",
     **dict(zip("▁▂▃▄▅▆▇█", "_.:-=+*#", strict=True)),
 }
-"""By character, what is printed where the encoding lacks it; Greek letters are spelled out by their names."""
+"""Replacements for characters that the output encoding lacks. Greek letters are spelled out by name."""
 UNKNOWN = "?"
 
 
@@ -77,7 +77,7 @@ def ascii_text(words: str) -> str:
 
 
 def ascii_form(character: str) -> str:
-    """Return one character in ASCII: by the table, by its Greek name, or without its accent."""
+    """Return the ASCII form of a character: from the table, its Greek name, or without its accent."""
     if character.isascii():
         return character
     if character in ASCII_FORMS:
@@ -91,7 +91,7 @@ def ascii_form(character: str) -> str:
 
 
 def replace_unencodable(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Replace what an encoding lacks by its ASCII form; an error handler for `codecs.register_error`."""
+    """Replace unencodable characters by their ASCII forms; an error handler for `codecs.register_error`."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return ascii_text(error.object[error.start : error.end]), error.end

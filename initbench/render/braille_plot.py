@@ -1,7 +1,7 @@
-"""Curves against steps as text: lines of braille with a mark of its own on each curve, or plain ASCII.
+"""Text plots of several curves over steps: braille or ASCII lines with a different marker on each curve.
 
-Written here because the libraries for it tell curves apart by colour alone, or draw into a figure that is
-global to the process; `curve` draws one function and needs neither marks nor a scale.
+Existing libraries distinguish curves by colour alone, or draw into a figure that is global to the process.
+`activation_curve` plots a single function and needs neither markers nor a logarithmic scale.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ HEIGHT = 16
 _BRAILLE = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 _LABEL = 8
 _MARK_EVERY = 12
-"""Characters between two marks of a curve."""
+"""Characters between two markers of a curve."""
 _HIGHEST = 1e300
-"""Values beyond are drawn here: sums of them still are numbers."""
+"""Values are clipped to ± this, so that their sums stay finite."""
 _LOG_FROM = 30.0
-"""Ratio of the largest value to the least from which a logarithmic axis shows more."""
+"""Ratio of the largest to the smallest value from which the y-axis may be logarithmic."""
 
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Frame:
-    """The range of both axes, and the characters that they span."""
+    """Range of both axes in data units, and size of the plot in characters."""
 
     right: float
     bottom: float
@@ -40,7 +40,7 @@ class Frame:
     height: int = HEIGHT
 
     def to_characters(self, x: float, y: float) -> tuple[float, float]:
-        """Characters from the left and from the top."""
+        """Return the position of a point, in characters from the left and from the top."""
         low, high, at = (self._scaled(value) for value in (self.bottom, self.top, y))
         down = (high - at) / (high - low) * (self.height - 1)
         return x / self.right * (self.width - 1), min(self.height - 1.0, max(0.0, down))
@@ -57,10 +57,11 @@ def plot_curves(
     may_be_log: bool = False,
     ascii_only: bool = False,
 ) -> list[str]:
-    """Up to MOST_CURVES curves, each of finite points by rising x ≥ 0, with axes: no line is over `width`.
+    """Return a plot of 1 to MAX_CURVES curves with axes; no line is longer than `width` (at least 30).
 
-    The y-axis is logarithmic where it may be, all values are above 0, and they span a factor of 30.
-    Marks are staggered, so that curves that coincide show in turns.
+    Each curve consists of finite points with increasing x ≥ 0. With `may_be_log`, the y-axis is logarithmic
+    if all values are positive and span a factor of at least 30. Markers are staggered, so that curves that
+    coincide show alternately.
     """
     assert 0 < len(curves) <= MAX_CURVES
     curves = [[(x, min(max(y, -_HIGHEST), _HIGHEST)) for x, y in curve] for curve in curves]
@@ -112,7 +113,7 @@ def _canvas(curves: Sequence[Sequence[Point]], frame: Frame, ascii_only: bool) -
 
 
 def _along(points: Sequence[tuple[float, float]]) -> Iterator[tuple[float, float]]:
-    """Points on the straight lines between `points`, closer together than dots."""
+    """Yield points on the straight lines between `points`, closer together than dots."""
     yield from points[:1]
     for (x, y), (to_x, to_y) in pairwise(points):
         steps = max(1, math.ceil(8 * max(abs(to_x - x), abs(to_y - y))))
@@ -120,7 +121,7 @@ def _along(points: Sequence[tuple[float, float]]) -> Iterator[tuple[float, float
 
 
 def _marked(points: Sequence[tuple[float, float]], number: int, count: int) -> Iterator[tuple[int, int]]:
-    """Where a curve carries its mark: at least once, and in columns of its own among `count` curves."""
+    """Yield the marker positions of a curve: at least one, if possible in columns without other markers."""
     step = max(_MARK_EVERY, 2 * count)
     offset = round((number + 0.5) * step / count)
     columns = {round(x): round(y) for x, y in _along(points)}

@@ -1,4 +1,4 @@
-"""What can be named, as plain data: every registry entry and every diagnosis, with what each states."""
+"""Catalogue of all registry entries and diagnoses, as plain data and as tables."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from initbench.runner.workers.base import EXECUTORS, Executor
 
 SCHEMA = "initbench.catalog/1"
 EXAMPLE_FANS = (128, 64)
-"""(fan_in, fan_out) of the layer that an init scheme is explained on."""
+"""(fan_in, fan_out) of the example layer of init schemes."""
 
 _SHORT = {"init scheme": "init", "model family": "family", "data set": "dataset"}
 _FIRST = ("inits", "activations", "norms")
@@ -38,23 +38,23 @@ _FIRST = ("inits", "activations", "norms")
 
 @dataclass(frozen=True)
 class CatalogKind:
-    """Entries of one kind. `word` names it on the command line."""
+    """Entries of one kind, e.g. activations or diagnostics."""
 
     singular: str
     title: str
     entries: tuple[RegistryEntry | DiagnosisCode, ...]
     field: registry_fields.RegistryField | None
-    """Where a config names an entry; None for what no config names."""
+    """Config field that names an entry; None if no config names entries of this kind."""
 
     @property
     def word(self) -> str:
-        """`norms`, `families`."""
+        """Name of the kind on the command line, e.g. `norms` or `families`."""
         stem = self.singular
         return stem[:-1] + "ies" if stem.endswith("y") else stem + "s"
 
 
 def catalog_kinds() -> list[CatalogKind]:
-    """Every kind: what an experiment varies first, then what the command line names, the diagnoses last."""
+    """Return all kinds: those of a config (inits, activations, norms first), executors, diagnostics."""
     registry_kinds = [
         CatalogKind(_SHORT.get(noun := field.registry.kind, noun), field.title, tuple(field.registry), field)
         for field in registry_fields.registry_fields()
@@ -65,12 +65,16 @@ def catalog_kinds() -> list[CatalogKind]:
 
 
 def lint_codes() -> CatalogKind:
-    """What `initbench lint` can find; docs/lint.md has its table."""
+    """Return the kind of lint codes, which is not one of `catalog_kinds`; docs/lint.md lists them."""
     return CatalogKind("lint code", "Lint codes", tuple(LINT_RULES), None)
 
 
 def kind_of(word: str) -> CatalogKind:
-    """The kind called `word`, singular or plural; raises UnknownNameError with the nearest."""
+    """Return the kind called `word`, singular or plural.
+
+    Raises:
+        UnknownNameError: If there is no such kind; the message suggests the nearest.
+    """
     all_kinds = [*catalog_kinds(), lint_codes()]
     for kind in all_kinds:
         if word in (kind.word, kind.singular):
@@ -81,7 +85,13 @@ def kind_of(word: str) -> CatalogKind:
 def find_entries(
     name: str, word: str | None = None
 ) -> list[tuple[CatalogKind, RegistryEntry | DiagnosisCode]]:
-    """The entries called `name`, or `kind/name`; raises UnknownNameError with the nearest name."""
+    """Return all entries called `name`, or the entries called `kind/name`.
+
+    Aliases and other spellings count only if no name matches exactly.
+
+    Raises:
+        UnknownNameError: If there is no such entry; the message suggests the nearest name.
+    """
     prefix, slash, suffix = name.partition("/")
     if slash and word is None:
         name, word = suffix, prefix
@@ -122,7 +132,7 @@ def _unknown(name: str, among: list[CatalogKind], *, is_one_kind: bool) -> str:
 
 
 def catalog_document(selected_kinds: list[CatalogKind]) -> dict[str, Any]:
-    """The catalogue as one JSON document."""
+    """Return the catalogue as one JSON document."""
     return {
         "schema": SCHEMA,
         **{kind.word: [describe(kind, entry) for entry in kind.entries] for kind in selected_kinds},
@@ -130,7 +140,7 @@ def catalog_document(selected_kinds: list[CatalogKind]) -> dict[str, Any]:
 
 
 def describe(kind: CatalogKind, entry: RegistryEntry | DiagnosisCode) -> dict[str, Any]:
-    """One entry as plain data: what every entry has, then what its kind has."""
+    """Return an entry as plain data: the keys of every entry, then those of its kind."""
     if isinstance(entry, DiagnosisCode):
         common = {"summary": entry.meaning, "formula": "", "source": "", "options": {}}
     else:
@@ -145,7 +155,7 @@ def describe(kind: CatalogKind, entry: RegistryEntry | DiagnosisCode) -> dict[st
 
 
 def describe_options(kind: CatalogKind, entry: RegistryEntry) -> dict[str, dict[str, Any]]:
-    """The entry's options: type, default and description of each."""
+    """Return type, default and description of each option of the entry."""
     tag = kind.field.tag if kind.field else "name"
     return {
         key: {
@@ -161,7 +171,7 @@ def describe_options(kind: CatalogKind, entry: RegistryEntry) -> dict[str, dict[
 
 @singledispatch
 def entry_facts(entry: Any) -> dict[str, Any]:
-    """What an entry of its kind states beyond what every entry does."""
+    """Return the keys that only entries of this kind have; empty unless registered for the type."""
     del entry
     return {}
 
@@ -213,23 +223,23 @@ def _(entry: LintRule) -> dict[str, Any]:
 
 
 def sigma_w2(scheme: Scheme, fan_in: int, fan_out: int, activation: BoundActivation) -> float | None:
-    """fan_in times the variance of a hidden layer's weight, under the scheme's default gain and options.
+    """Return fan_in times the weight variance of a hidden layer, for default gain and options.
 
-    None where the scheme states no variance, or has none for that activation.
+    None if the scheme states no variance, or has none for this activation.
     """
     module = nn.Linear(fan_in, fan_out, bias=False, device="meta")
     try:
         value = rule_for_module(module, default_choice(INITS, scheme.name), None, activation, 2).sigma_w2
-    except ValueError:  # critical: not every activation has such a point
+    except ValueError:  # `critical`: not every activation has a critical point
         return None
     return value if value is not None and math.isfinite(value) else None
 
 
 def growth_factors(scheme: Scheme, width: int) -> Iterator[tuple[str, float]]:
-    """For each activation, what a wide layer without biases makes of q = 1: σ_w² E[φ(z)²].
+    """Yield for each activation the q after a wide layer without biases whose input has q = 1: σ_w² E[φ(z)²].
 
-    `width` is the number of units; an activation that puts out more channels than it takes in widens
-    the fan_in of the next layer.
+    `width` is the number of units. An activation with more output than input channels increases the fan_in
+    of the next layer.
     """
     for entry in ACTIVATIONS:
         activation = bound(entry.name)
@@ -244,7 +254,7 @@ _COLUMNS = ("name", "formula", "what it is", "source")
 
 
 def print_catalogue(console: Console, selected_kinds: Sequence[CatalogKind], width: int | None) -> None:
-    """Print the tables; `width` is the terminal's, None where a line may be as long as it likes."""
+    """Print a table per kind, fitted to `width` columns; None for lines of any length."""
     for position, kind in enumerate(selected_kinds):
         key = f"  {kind.field.key}" if kind.field else ""
         console.print(("\n" if position else "") + kind.title + key, style="bold")
@@ -252,7 +262,7 @@ def print_catalogue(console: Console, selected_kinds: Sequence[CatalogKind], wid
 
 
 def _grid(kind: CatalogKind, width: int | None) -> TextTable:
-    """One line an entry; on a narrower terminal the formula and the source stand below what it is."""
+    """Return a table with a line per entry; if it is too wide, formula and source move to a second line."""
     rows = [describe(kind, entry) for entry in kind.entries]
     wide = TextTable(_COLUMNS, left_aligned=_COLUMNS)
     for row in rows:

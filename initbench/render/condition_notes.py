@@ -1,4 +1,4 @@
-"""Data conditions in words, for the line that says what was run."""
+"""Data conditions in words, for the headings of reports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from initbench.render import text
 
 
 def condition_words(data: Mapping[str, Any]) -> list[str]:
-    """What the data section of a config asks for beside the set itself; nothing where it is as usual."""
+    """Return the settings of a config's data section that differ from the default, in words."""
     words = []
     if data.get("whiten", "none") != "none":
         words.append(f"{data['whiten']}-whitened")

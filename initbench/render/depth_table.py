@@ -1,4 +1,4 @@
-"""What `initbench probe --depths` prints: one row for each depth of the same net."""
+"""Output of `initbench probe --depths`: a table with one row for each depth of a net."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _HEADINGS = (
 
 
 def depths_json(surveys: Mapping[int, ConfigSurvey]) -> str:
-    """One document for each depth, as strict JSON."""
+    """Return the survey documents of all depths as strict JSON."""
     documents = [{"depth": depth, **data.survey_document(survey)} for depth, survey in surveys.items()]
     return strict_json.dumps({"schema": data.SCHEMA, "depths": documents})
 
 
 def print_depths(console: Console, surveys: Mapping[int, ConfigSurvey]) -> None:
-    """Print the table; what theory says of a deep stack stands below it, as the deepest net has it."""
+    """Print the table, and below it the fixed point and depth scales of the deepest net."""
     grid = TextTable(_HEADINGS, left_aligned=("diagnosis",))
     for depth, survey in surveys.items():
         grid.add(_cells(depth, survey), None if not survey.findings else "yellow")
@@ -65,7 +65,10 @@ def _cells(depth: int, survey: ConfigSurvey) -> list[str]:
 
 
 def _predicted_ratio(rows: Sequence[data.SurveyRow]) -> float | None:
-    """E[δ²] of the first hidden layer over the last one's."""
+    """Return the predicted E[δ²] of the first hidden layer over that of the last.
+
+    None if a layer has no prediction or one that is not positive.
+    """
     ratios = [row.predicted.get("grad_ratio") for row in rows]
     if not ratios or any(ratio is None or ratio.value <= 0.0 for ratio in ratios):
         return None
@@ -73,7 +76,7 @@ def _predicted_ratio(rows: Sequence[data.SurveyRow]) -> float | None:
 
 
 def _measured_ratio(rows: Sequence[data.SurveyRow]) -> float | None:
-    """The geometric mean over the nets: what one net typically does."""
+    """Return the geometric mean over nets of the measured ratio; None if it is 0 or missing in any net."""
     nets: list[list[Any]] = [list(net) for net in zip(*(row.layer.measured for row in rows), strict=True)]
     ratios = [_product([layer["grad_ratio"] for layer in net]) for net in nets]
     return None if not ratios or None in ratios or 0.0 in ratios else summarise_geometric(ratios).mean

@@ -1,4 +1,4 @@
-"""One entry of the catalogue in full: what it is, its options, how to write it, and a picture of it."""
+"""Page of `initbench explain`: one catalogue entry with options, examples and plots."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ from initbench.runner.workers.base import Executor
 
 SCHEMA = "initbench.explain/1"
 _KEPT = 0.01
-"""A second moment that a layer changes by less than this share is kept."""
+"""Relative change of q below which a layer is said to keep it."""
 _FAR = 20.0
+"""Largest |x| at which an activation is searched for flat parts."""
 
 
 def explain_document(entries: Sequence[tuple[CatalogKind, RegistryEntry | DiagnosisCode]]) -> dict[str, Any]:
-    """The entries as one JSON document: as in the catalogue, with how they are written."""
+    """Return the entries as one JSON document: the catalogue's data, examples of use and computed values."""
     return {"schema": SCHEMA, "entries": [_entry(kind, entry) for kind, entry in entries]}
 
 
@@ -50,7 +51,7 @@ def _entry(kind: CatalogKind, entry: RegistryEntry | DiagnosisCode) -> dict[str,
 def explain_entry(
     sheet: Page, kind: CatalogKind, entry: RegistryEntry | DiagnosisCode, *, ascii_only: bool
 ) -> None:
-    """Put the page of one entry on `sheet`."""
+    """Write the page of one entry to `sheet`."""
     row = describe(kind, entry)
     sheet.title(entry.name, kind.field.registry.kind if kind.field else kind.singular)
     sheet.say(row["summary"])
@@ -95,14 +96,14 @@ def _writing(sheet: Page, kind: CatalogKind, entry: RegistryEntry) -> None:
 
 @singledispatch
 def _computed(entry: Any) -> dict[str, Any]:
-    """What is computed for an entry of its kind, beyond what it states."""
+    """Return values that are computed from an entry of this kind; empty unless registered for the type."""
     del entry
     return {}
 
 
 @singledispatch
 def _write_details(entry: Any, sheet: Page, ascii_only: bool) -> None:
-    """What a page says of an entry of its kind alone."""
+    """Write the lines that only entries of this kind have; none unless registered for the type."""
     del entry, sheet, ascii_only
 
 
@@ -176,9 +177,9 @@ def _on_floats(function: Callable[[Tensor], Tensor]) -> activation_curve.Functio
 
 
 def flat_intervals(activation: BoundActivation) -> list[tuple[float, float]]:
-    """Where the activation is flat as the diagnosis means it: the unbounded intervals, at most two.
+    """Return the unbounded intervals, at most two, on which the activation is flat as in the diagnosis.
 
-    Looked for over ±20, on a grid of 0.01 that is then refined; flat parts in the middle are left out.
+    The search covers ±20 on a grid of 0.01, then refines the ends; flat parts in the middle are ignored.
     """
     grid = torch.linspace(-_FAR, _FAR, 4001, dtype=torch.float64)
     least = SATURATED_BELOW * activation.max_derivative
@@ -199,7 +200,7 @@ def flat_intervals(activation: BoundActivation) -> list[tuple[float, float]]:
 
 
 def _edge(steep: Callable[[Tensor], Tensor], outside: Tensor, inside: Tensor) -> float:
-    """The border between a flat point and a steep one, by bisection."""
+    """Return the border between a flat and a steep point, by bisection."""
     for _ in range(30):
         middle = (outside + inside) / 2
         outside, inside = (outside, middle) if steep(middle) else (middle, inside)
@@ -234,7 +235,7 @@ def _(entry: Scheme, sheet: Page, ascii_only: bool) -> None:
 
 
 def _sorted(factors: dict[str, float]) -> dict[str, list[str]]:
-    """Activations under what happens to q, the worst first, with the factor where q is not kept."""
+    """Return the activations by their effect on q, largest change first, with the factor unless q is kept."""
     activations: dict[str, list[str]] = {"keeps it": [], "shrinks it": [], "lets it grow": []}
     for name, factor in sorted(factors.items(), key=lambda pair: -abs(math.log(max(pair[1], 1e-300)))):
         if abs(factor - 1.0) < _KEPT:

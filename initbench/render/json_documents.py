@@ -1,4 +1,4 @@
-"""The JSON documents that --json prints. Keys are a contract: later versions only add to them."""
+"""JSON documents of stored runs and comparisons. Their keys are a contract: later versions only add keys."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _OF_THE_EXPERIMENT = ("experiment", "dataset", "dataset_requested", "device", "c
 
 
 def runs_json(runs: Sequence[StoredRun], more: Mapping[str, Any]) -> str:
-    """Return the document of stored runs with the keys of `more`."""
+    """Return the document of stored runs, extended by the keys of `more`, as strict JSON."""
     return strict_json.dumps({**runs_document(runs), **more})
 
 
 def runs_document(runs: Sequence[StoredRun]) -> dict[str, Any]:
-    """Return the document of any number of stored runs, of one experiment or of several.
+    """Return the document of one or more stored runs, of one experiment or of several.
 
-    Each run says what it is a run of. The same keys of the document are those of the first run, and null
-    unless all runs are of one experiment.
+    Each run has the keys that identify its experiment. The document has them too; they are null if the runs
+    are of several experiments.
     """
     experiments = {(run.record["experiment"], run.record.get("arm")) for run in runs}
     shared = runs[0].record if len(experiments) == 1 else dict.fromkeys(_OF_THE_EXPERIMENT)
@@ -40,7 +40,7 @@ def runs_document(runs: Sequence[StoredRun]) -> dict[str, Any]:
 
 
 def run_document(run: StoredRun) -> dict[str, Any]:
-    """One stored run."""
+    """Return one stored run as plain data."""
     record = run.record
     return {
         "run_id": run.run_id,
@@ -62,10 +62,12 @@ def run_document(run: StoredRun) -> dict[str, Any]:
 
 
 def compare_document(tables: Sequence[Table], view: View | None = None) -> dict[str, Any]:
-    """The comparison of stored runs: every metric of every row, whatever columns are shown elsewhere.
+    """Return the comparison of stored runs, with all metrics of all rows.
 
-    Of `view`, the baseline, the confidence and the order of rows count. Raises UsageError for a name that
-    is not there.
+    Only the baseline, the confidence and the order of rows of `view` have an effect.
+
+    Raises:
+        UsageError: If `view` names a metric or row that does not exist.
     """
     view = view or View()
     check_names(view, tables)
@@ -117,7 +119,7 @@ def _metric(analysed: AnalysedTable, row: Row, name: str) -> dict[str, Any]:
     summary = row.metrics[name]
     interval = analysed.interval(row, name)
     document = {"mean": summary.mean, "std": summary.std, "n": summary.n, "ci": _ends(interval)}
-    # A geometric mean has its spread in logarithms; `std` is that too, because it always was.
+    # The spread of a geometric mean is in logarithms; `std` repeats it for compatibility.
     return {**document, "log_std": summary.std} if METRICS[name].log else document
 
 
@@ -126,7 +128,7 @@ def _ends(interval: Interval | None) -> list[float] | None:
 
 
 def _versus(analysed: AnalysedTable, row: Row) -> dict[str, Any] | None:
-    """None for the baseline itself."""
+    """Return the differences of a row from the baseline; None for the baseline itself."""
     if analysed.baseline is None or row is analysed.baseline:
         return None
     rates, p = analysed.divergence[row.label]

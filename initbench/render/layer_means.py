@@ -14,12 +14,14 @@ from initbench.store.store import StoredRun
 from initbench.store.strict_json import parse_number, parse_number_or_none
 
 _Form = tuple[Any, Any, int | None]
-"""The layers that were probed, those whose shift was measured, and the number of those pre-trained."""
+"""Signatures of the probed layers and of those with a measured shift, and number of pre-trained layers.
+
+Each is None if the run does not record it."""
 
 
 @dataclass(frozen=True)
 class LayerView:
-    """One layer at one moment, over all runs that were probed then."""
+    """Statistics of one layer at one moment, averaged over all runs that were probed then."""
 
     index: int
     is_head: bool
@@ -29,19 +31,19 @@ class LayerView:
     dead: float | None
     saturated: float | None
     gradient: float | None
-    """Geometric mean over the runs of E[δ²]; 0 where it is 0 in any."""
+    """Geometric mean of E[δ²] over the runs; 0 if it is 0 in any run."""
     shape: list[float]
-    """Counts of the activations that are not zero, in the bins of `edges`; empty without an activation."""
+    """Counts of the non-zero activations in the bins of `edges`; empty for a layer without activation."""
     edges: list[float]
 
 
 def snapshot_at(run: StoredRun, when: str) -> dict[str, Any] | None:
-    """The run's snapshot at `when` ("init" or "end"), or None when it was not probed then."""
+    """Return the run's snapshot at `when` ("init" or "end"), or None if it was not probed then."""
     return next((s for s in run.snapshots if s["when"] == when), None)
 
 
 def group_by_layers(runs: Sequence[StoredRun]) -> list[list[StoredRun]]:
-    """The runs in parts that are each of the same layers; one that does not say which goes with any."""
+    """Group the runs by their layers; a run that does not record its layers joins the first group."""
     parts: list[tuple[list[StoredRun], list[_Form]]] = []
     for run in runs:
         form = _form(run)
@@ -69,16 +71,16 @@ def _agree(form: _Form, other: _Form) -> bool:
 
 
 def probed_at_both_ends(runs: Sequence[StoredRun]) -> list[StoredRun]:
-    """The runs to average from init to end: those probed at both moments, or all when none was.
+    """Return the runs to average from init to end: those probed at both moments, or all if there are none.
 
-    Means over different runs at the two moments would show a change that no run has made.
+    Means over different runs at the two moments would show a change that happened in no run.
     """
     both = [run for run in runs if snapshot_at(run, "init") and snapshot_at(run, "end")]
     return both or list(runs)
 
 
 def layers_at(runs: Sequence[StoredRun], when: str) -> list[LayerView]:
-    """The layers at `when` ("init" or "end"), or an empty list when no run was probed then."""
+    """Return the layers at `when` ("init" or "end"); empty if no run was probed then."""
     snapshots = [s for run in runs if (s := snapshot_at(run, when))]
     if not snapshots:
         return []
@@ -108,7 +110,7 @@ def _view(layers: Sequence[dict[str, Any]], *, is_head: bool) -> LayerView:
 
 
 def _without_zeros(act: dict[str, Any]) -> list[float]:
-    """The counts less the exact zeros, which have a column of their own and would dwarf the rest."""
+    """Return the counts without the exact zeros, which have their own column and would dwarf the rest."""
     histogram = act["histogram"]
     counts = [float(count) for count in histogram["counts"]]
     total = sum(counts) + histogram["below"] + histogram["above"] + histogram["nan"]
@@ -123,7 +125,7 @@ MAX_LAYERS = 24
 
 
 def layers_to_show(count: int, *, everything: bool) -> list[int]:
-    """Positions of the layers to show: all up to 24, else the ends and an even choice between."""
+    """Return the positions of the layers to show: all up to 24, else both ends and some evenly between."""
     if everything or count <= MAX_LAYERS:
         return list(range(count))
     middle = [round(i * (count - 1) / 12) for i in range(13)]

@@ -1,4 +1,4 @@
-"""What `initbench lesson --json` prints."""
+"""JSON document of `initbench lesson --json`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SCHEMA = "initbench.lesson/1"
 
 
 def lessons_document(results: Sequence[LessonResult]) -> dict[str, Any]:
-    """All lessons, with every claim's verdict."""
+    """Return all lessons with the verdict on each claim."""
     return {"schema": SCHEMA, "lessons": [_lesson(result) for result in results]}
 
 

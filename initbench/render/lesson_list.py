@@ -1,4 +1,4 @@
-"""The list of lessons: what each asks, and how much of it is stored."""
+"""List of lessons with their questions and their numbers of stored and missing runs."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from initbench.study.run_lesson import RunCounts
 SCHEMA = "initbench.study-list/1"
 _HEADINGS = ("claims", "arms", "stored", "missing")
 _WIDE = 110
-"""Columns from which on the questions stand beside the numbers; in fewer they stand below them."""
+"""Console width from which the questions are printed to the right of the numbers, not below them."""
 
 
 def print_list(console: Console, lessons: Sequence[tuple[Lesson, RunCounts]]) -> None:
-    """Print each lesson with its question, folded to the console."""
+    """Print each lesson with its question, wrapped to the console width."""
     longest = max(len(lesson.name) for lesson, _ in lessons)
     indent = "  "
-    beside = console.width >= _WIDE
-    lines = [Text(_head("lesson", _HEADINGS, longest) + ("  question" if beside else ""), "bold")]
+    is_wide = console.width >= _WIDE
+    lines = [Text(_head("lesson", _HEADINGS, longest) + ("  question" if is_wide else ""), "bold")]
     for lesson, stock in lessons:
         numbers = (len(lesson.config.claims), len(lesson.arms), stock.stored, stock.missing)
         head = _head(lesson.name, numbers, longest)
-        if beside:
+        if is_wide:
             indent, first = " " * (len(head) + 2), f"{head}  "
         else:
             first = f"{head}\n{indent}"
@@ -38,13 +38,13 @@ def print_list(console: Console, lessons: Sequence[tuple[Lesson, RunCounts]]) ->
 
 
 def _head(name: str, numbers: Sequence[object], longest: int) -> str:
-    """Name and numbers, each under its heading."""
+    """Return name and numbers, aligned with the headings."""
     cells = (f"{number!s:>{len(heading)}}" for number, heading in zip(numbers, _HEADINGS, strict=True))
     return "  ".join([f"{name:<{longest}}", *cells])
 
 
 def list_document(stored_lessons: Sequence[tuple[Lesson, RunCounts]]) -> dict[str, Any]:
-    """The same as plain data."""
+    """Return the list as plain data."""
     lessons = [
         {
             "name": lesson.name,

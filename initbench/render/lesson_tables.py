@@ -1,4 +1,4 @@
-"""What `initbench lesson` prints: the question, the arms, pictures, and what came of each claim."""
+"""Output of `initbench lesson`: the question, the arms, figures, and the verdict on each claim."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _BLANK = Text("")
 
 
 def print_lesson(console: Console, result: LessonResult, *, view: View) -> None:
-    """Print everything that one lesson shows."""
+    """Print the results and verdicts of one lesson."""
     for piece in render_lesson(result, console.width, view):
         print_uncut(console, piece)
 
 
 def render_lesson(result: LessonResult, width: int, view: View) -> Iterator[RenderableType]:
-    """The parts of a lesson, `view` saying how wide tables may be and how pictures are drawn."""
+    """Yield the parts of a lesson; `view` sets the table width and the characters of figures."""
     config = result.lesson.config
     yield Text.assemble((config.name, "bold"), "   ", config.question)
     yield from (Text(line) for line in (config.source, config.notes.strip()) if line)
@@ -55,7 +55,7 @@ def render_lesson(result: LessonResult, width: int, view: View) -> Iterator[Rend
 
 
 def render_results(result: LessonResult, width: int, view: View) -> Iterator[RenderableType]:
-    """What the runs show, before it is judged: a line for each arm, the tuning, the pictures."""
+    """Yield the results without verdicts: the table of arms, the tuning and the figures."""
     yield from comparison_renderables([result.table], view)
     if result.lesson.tune is not None:
         tuned = [(arm.name, arm.tuning) for arm in result.arms if arm.tuning is not None]
@@ -95,7 +95,10 @@ def _norm_diagram(name: str, *, ascii_only: bool) -> RenderableType:
 
 
 def claims_table(results: Sequence[ClaimResult], source: str) -> RenderableType:
-    """Each claim with its verdict, its condition and the numbers; who makes it, if not `source`."""
+    """Return a table of claims with verdict, condition and numbers.
+
+    A claim's source is shown if it differs from `source`, that of the lesson.
+    """
     grid = RichTable.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
@@ -114,9 +117,9 @@ def claims_table(results: Sequence[ClaimResult], source: str) -> RenderableType:
 
 
 def claim_evidence(result: ClaimResult) -> list[str]:
-    """A sentence for each comparison; where the claim is about every arm, of the arms that decide it.
+    """Return the reasons for leaving the claim undecided, then a sentence for each comparison.
 
-    Reasons for leaving it undecided come first.
+    If the claim is contradicted, only the comparisons that contradict it are included.
     """
     cases = result.judgement.cases
     if result.verdict is ClaimVerdict.CONTRADICTED:
@@ -131,6 +134,6 @@ def claim_evidence(result: ClaimResult) -> list[str]:
 
 
 def verdict_counts(results: Sequence[ClaimResult]) -> str:
-    """`2 supported, 1 contradicted`."""
+    """Return the number of claims per verdict, e.g. `2 supported, 1 contradicted`."""
     counts = Counter(result.verdict for result in results)
     return ", ".join(f"{counts[verdict]} {verdict}" for verdict in ClaimVerdict if counts[verdict])

@@ -1,4 +1,4 @@
-"""What `initbench lint` prints: each finding with its code, a sentence and a fix."""
+"""Output of `initbench lint`: each finding with its code, a sentence and a fix."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _count(linted: LintReport) -> Text:
 
 
 def lint_document(linted: LintReport) -> dict[str, Any]:
-    """The findings as plain data, of schema initbench.lint/1."""
+    """Return the findings as plain data, in the schema initbench.lint/1."""
     return {
         "schema": SCHEMA,
         "target": linted.target,
@@ -62,5 +62,5 @@ def lint_document(linted: LintReport) -> dict[str, Any]:
 
 
 def lint_json(linted: LintReport) -> str:
-    """The document as strict JSON."""
+    """Return the document as strict JSON."""
     return strict_json.dumps(lint_document(linted))

@@ -1,4 +1,4 @@
-"""What `initbench probe --map` prints: a picture of σ_w against depth, or JSON."""
+"""Output of `initbench probe --map`: a plot of σ_w against depth, or JSON."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ _WORDS = {
 _STYLES = {HEALTHY: "green", "v": "blue", "x": "red", "s": "magenta", "d": "yellow", "=": "yellow"}
 _LEARNED, _REACH, _BOTH, _BOTH_ASCII = "+", "_", "±", "#"
 _LABEL, _CELL, _TICK = 9, 2, 5
-_MARKS_A_LINE = 5  # of at most 15 columns each
+_MARKS_A_LINE = 5  # each at most 15 columns wide
 
 
 def map_document(result: TrainabilityMap) -> dict[str, Any]:
-    """The map as plain data, of schema initbench.map/1."""
+    """Return the map as plain data, in the schema initbench.map/1."""
     config, bar = result.config, result.bar
     scales = zip(result.axes.sigma_w, result.theory or [], strict=False)
     return {
@@ -63,12 +63,12 @@ def map_document(result: TrainabilityMap) -> dict[str, Any]:
 
 
 def map_json(result: TrainabilityMap) -> str:
-    """The document as strict JSON."""
+    """Return the document as strict JSON."""
     return strict_json.dumps(map_document(result))
 
 
 def print_map(console: Console, result: TrainabilityMap) -> None:
-    """Print heading, picture and legend. A console too narrow for all columns gets every second, third, …"""
+    """Print heading, plot and legend; a narrow console shows only every second (third, …) column."""
     ascii_only = console.options.ascii_only
     picture = _MapPlot(result, max(_CELL, console.width - _LABEL), ascii_only=ascii_only)
     parts = [_heading(result), Text(""), *picture.lines(), Text(""), *_legend(result, picture.both), Text("")]
@@ -97,7 +97,10 @@ def _heading(result: TrainabilityMap) -> Text:
 
 
 class _MapPlot:
-    """Columns of σ_w, rows of depth: a mark and, right of it, what training and theory say of the cell."""
+    """Plot with a column for each σ_w and a row for each depth.
+
+    A cell has the marker of its diagnosis and, to the right, an overlay for training and theory.
+    """
 
     def __init__(self, result: TrainabilityMap, room: int, *, ascii_only: bool) -> None:
         self._found = result
@@ -107,7 +110,7 @@ class _MapPlot:
         self._columns = range(0, count, -(-count * _CELL // room))
 
     def lines(self) -> list[Text]:
-        """From the axis of depths down to that of σ_w."""
+        """Return the lines of the plot, from the label of the depth axis down to the σ_w axis."""
         depths = self._found.axes.depth
         return [
             self._top(),
@@ -117,7 +120,7 @@ class _MapPlot:
         ]
 
     def _top(self) -> Text:
-        """Above the first row: the name of its axis, and the reach that ends before it."""
+        """Return the line above the first row: axis name, and columns whose reach ends above that row."""
         marks = "".join(" " + (_REACH if self._ends(column, -1) else " ") for column in self._columns)
         return _line("depth", marks)
 
@@ -137,7 +140,10 @@ class _MapPlot:
         return _LEARNED if point.learned else " "
 
     def _ends(self, column: int, row: int) -> bool:
-        """Whether theory's reach ends between the row at `place` and the next."""
+        """Return whether the depth that theory calls trainable ends between `row` and the next row.
+
+        Row −1 is before the first.
+        """
         if self._found.theory is None:
             return False
         depths, reach = self._found.axes.depth, self._found.theory[column].reach
@@ -156,7 +162,7 @@ class _MapPlot:
         return [_line("", f"{'':{offset - 1 - len(words)}}{words} ^")]
 
     def _ticks(self) -> Text:
-        """σ_w under every fifth column, and under the last where there is room."""
+        """Return the line with σ_w under every fifth column, and under the last if there is room."""
         marks, last = "", len(self._columns) - 1
         for position, column in enumerate(self._columns):
             room = position * _CELL - len(marks)
@@ -166,7 +172,7 @@ class _MapPlot:
 
 
 def mark_of(point: MapPoint) -> str:
-    """The character of the point's first finding."""
+    """Return the marker of the point's first finding."""
     return _MARKS.get(point.diagnosis[0], OTHER) if point.diagnosis else HEALTHY
 
 

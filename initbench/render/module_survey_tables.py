@@ -1,4 +1,4 @@
-"""What `initbench probe --model` prints: the layers of a user's own network, and what was not seen of it."""
+"""Output of `initbench probe --model`: the layers of the user's network, and what could not be traced."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MAX_UNSEEN = 8
 
 
 def print_own(console: Console, survey: ModuleSurvey, *, all_layers: bool) -> None:
-    """Print heading, layers, theory, loss, what was not seen, and the diagnosis."""
+    """Print heading, layers, theory, loss, untraced parameters and diagnosis."""
     kinds = [kind_of(use) for use in survey.trace.uses]
     blank = Text("")
     parts: list[RenderableType] = [
@@ -38,7 +38,7 @@ def print_own(console: Console, survey: ModuleSurvey, *, all_layers: bool) -> No
 
 
 def kind_of(use: WeightUse) -> str:
-    """The function, the norm behind it, the sum it joins, the activation: `conv2d, batch norm, relu`."""
+    """Return operation, norm, residual sum and activation of a layer, e.g. `conv2d, batch norm, relu`."""
     words = [use.operation]
     if use.norm is not None:
         words.append(f"{use.norm} norm")
@@ -61,7 +61,7 @@ def _heading(survey: ModuleSurvey) -> Text:
 
 
 def loss_sentence(survey: ModuleSurvey) -> str:
-    """The loss before training, beside what it is where all classes are equally likely."""
+    """Return the loss before training, and for comparison its value if all classes are equally likely."""
     measured = f"{survey.loss_value:.3f} ({survey.loss})"
     chance = survey.loss_at_chance
     return (
@@ -83,7 +83,7 @@ def _labelled_lines(label: str, sentences: Iterable[str]) -> Iterator[Text]:
 
 
 def own_document(survey: ModuleSurvey) -> dict[str, Any]:
-    """The survey as plain data, of schema initbench.probe/1."""
+    """Return the survey as plain data, in the schema initbench.probe/1."""
     return {
         "schema": data.SCHEMA,
         "model": survey.model,
@@ -106,7 +106,7 @@ def own_document(survey: ModuleSurvey) -> dict[str, Any]:
 
 
 def own_json(survey: ModuleSurvey) -> str:
-    """The document as strict JSON."""
+    """Return the document as strict JSON."""
     return strict_json.dumps(own_document(survey))
 
 

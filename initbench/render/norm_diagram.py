@@ -1,7 +1,7 @@
-"""Which entries share one statistic of a norm layer, as a sentence and as a picture.
+"""Sentences and diagrams that show which entries share one statistic of a norm layer.
 
-Both are made from the axes that the norm states: of activations (N, C, H, W), or of weights
-(O, I, H, W), whole, or in equal parts as C/G.
+Both are derived from the axes that the norm averages over: axes of activations (N, C, H, W) or of weights
+(O, I, H, W), whole or in equal parts such as C/G.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from itertools import product
 
 SIZES = {"N": 4, "C": 6, "O": 4, "I": 6, "H": 2, "W": 4}
-"""How many samples, channels, units, inputs, rows and columns are drawn."""
+"""Number of samples, channels, units, inputs, rows and columns in a diagram."""
 PARTS = 2
-"""Parts that an axis such as C/G is drawn in."""
+"""Number of parts into which a diagram divides an axis such as C/G."""
 _ACTIVATIONS, _WEIGHTS = "NCHW", "OIHW"
 _SINGULAR = {"N": "sample", "C": "channel", "O": "unit", "I": "input", "H": "row", "W": "column"}
 _PART = {
@@ -28,7 +28,7 @@ Entry = tuple[int, int, int, int]
 
 
 def of_weights(axes: Sequence[str]) -> bool:
-    """Whether `axes` are those of a weight, (O, I, H, W): out, in and the kernel's."""
+    """Return whether `axes` are axes of a weight (O, I, H, W): outputs, inputs and kernel."""
     return any(axis[0] in "OI" for axis in axes)
 
 
@@ -37,12 +37,12 @@ def _space(axes: Sequence[str]) -> str:
 
 
 def is_drawable(axes: Sequence[str]) -> bool:
-    """Whether all `axes` are of one space, (N, C, H, W) or (O, I, H, W), and there are some."""
+    """Return whether there are axes, and all of them in (N, C, H, W) or all in (O, I, H, W)."""
     return bool(axes) and all(axis.partition("/")[0] in list(_space(axes)) for axis in axes)
 
 
 def shared_entries(axes: Sequence[str]) -> set[Entry]:
-    """The entries, from (0, 0, 0, 0), of the tensor drawn that share the first entry's statistic."""
+    """Return the entries of the drawn tensor that share the statistic of the first one, (0, 0, 0, 0)."""
     a, b, h, w = (range(_reach(axis, axes)) for axis in _space(axes))
     return set(product(a, b, h, w))
 
@@ -58,7 +58,7 @@ def _parted(axis: str, axes: Sequence[str]) -> bool:
 
 
 def describe_statistic(axes: Sequence[str]) -> str:
-    """`one statistic for each channel, over all its samples and positions`."""
+    """Return a phrase such as `one statistic for each channel, over all its samples and positions`."""
     space = _space(axes)
     separate = [_PART[axis] if _parted(axis, axes) else _SINGULAR[axis] for axis in space if axis not in axes]
     whole = [f"{_SINGULAR[axis]}s" for axis in space if axis in axes or _parted(axis, axes)]
@@ -67,7 +67,7 @@ def describe_statistic(axes: Sequence[str]) -> str:
 
 
 def _positions(words: list[str]) -> list[str]:
-    """Row and column are said as one."""
+    """Return the words with row and column replaced by position."""
     for row, column, both in (("row", "column", "position"), ("rows", "columns", "positions")):
         if row in words and column in words:
             return [word for word in words if word not in (row, column)] + [both]
@@ -79,9 +79,9 @@ def _join_words(words: Sequence[str]) -> str:
 
 
 def draw_diagram(axes: Sequence[str], *, ascii_only: bool = False) -> list[str]:
-    """A table of samples × channels, or units × inputs, filled where entries share a statistic.
+    """Draw a table of samples × channels, or units × inputs, filled where entries share a statistic.
 
-    Each cell is one H × W map. A heavy line parts the columns where a group of them ends.
+    Each cell is one H × W map. A heavy line separates groups of columns.
     """
     filled, empty = ("#", ".") if ascii_only else ("█", "·")
     down, across = _space(axes)[0], _space(axes)[1]
@@ -106,7 +106,7 @@ def draw_diagram(axes: Sequence[str], *, ascii_only: bool = False) -> list[str]:
 
 
 def _ends(axes: Sequence[str]) -> list[bool]:
-    """For each column but the last, whether a group ends with it."""
+    """Return for each column but the last whether a group ends with it."""
     across = _space(axes)[1]
     group = SIZES[across] // PARTS
     return [_parted(across, axes) and (column + 1) % group == 0 for column in range(SIZES[across] - 1)]
@@ -119,7 +119,7 @@ def _join_cells(cells: Sequence[str], axes: Sequence[str], *, ascii_only: bool) 
 
 
 def _rule(axes: Sequence[str], rule_kind: int, *, ascii_only: bool) -> str:
-    """The line above (0), between (1) or below (2) the rows of cells."""
+    """Return the line above (0), between (1) or below (2) the rows of cells."""
     if ascii_only:
         left_end = right_end = thin = heavy = "+"
     else:
@@ -130,7 +130,7 @@ def _rule(axes: Sequence[str], rule_kind: int, *, ascii_only: bool) -> str:
 
 
 def diagram_legend(axes: Sequence[str], *, ascii_only: bool = False) -> list[str]:
-    """What the marks of the picture mean, with the groups that it draws."""
+    """Return the legend of the diagram, with the number of groups that it shows."""
     filled, empty = ("#", ".") if ascii_only else ("█", "·")
     height, width = SIZES["H"], SIZES["W"]
     times = "x" if ascii_only else "×"

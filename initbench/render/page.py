@@ -1,4 +1,4 @@
-"""A page about one thing: headings, labelled lines, tables and drawings, put together line by line."""
+"""Page layout: headings, labelled lines, tables and drawings, added line by line."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ _LABEL = 14
 
 @dataclass
 class Page:
-    """Lines and tables in order. Prose is wrapped to `width`; drawings and tables' cells are never cut."""
+    """Lines and tables in order. Prose is wrapped to `width`; drawings and table cells are never cut."""
 
     width: int | None
-    """Columns of the terminal; None where a line may be as long as it likes."""
+    """Columns of the terminal; None for lines of any length."""
     parts: list[Text | TextTable] = field(default_factory=list)
 
     def title(self, name: str, noun: str) -> None:
-        """The name of what the page is about, and what it is one of."""
+        """Add the name of the subject, followed by its kind."""
         self.parts.append(Text.assemble((name, "bold"), f"  {noun}", no_wrap=True, overflow="ignore"))
 
     def heading(self, text: str) -> None:
-        """A heading with a blank line above it."""
+        """Add a heading with a blank line above it."""
         self.parts += [Text(), Text(text, style="bold", no_wrap=True, overflow="ignore")]
 
     def say(self, text: str) -> None:
-        """A paragraph."""
+        """Add a paragraph."""
         self.draw(self._wrap(text, len(_MARGIN)))
 
     def pair(self, label: str, text: str) -> None:
-        """A label and what stands against it; nothing where there is no text."""
+        """Add a label with its text; nothing if the text is empty."""
         lines = self._wrap(text, len(_MARGIN) + _LABEL) if text else []
         for position, line in enumerate(lines):
             self.draw([f"{'' if position else label:<{_LABEL}}{line}"])
 
     def draw(self, lines: Iterable[str]) -> None:
-        """Lines that keep their shape."""
+        """Add lines that are not wrapped."""
         for line in lines:
             self.parts.append(Text(_MARGIN + line if line else "", no_wrap=True, overflow="ignore"))
 
     def table(self, grid: TextTable) -> None:
-        """A table, the words of its last column wrapped."""
+        """Add a table whose last column is wrapped."""
         self.parts.append(grid if self.width is None else grid.wrapped(self.width))
 
     def print(self, console: Console) -> None:
-        """Print all of it."""
+        """Print the page."""
         for part in self.parts:
             print_uncut(console, part.table() if isinstance(part, TextTable) else part)
 

@@ -19,67 +19,68 @@ from initbench.runner.recorder import Cohort
 
 _REFRESH_SECONDS = 0.2
 _LINE_SECONDS = 5.0
-"""Between lines about pre-training, where there is no bar."""
+"""Seconds between lines about pre-training if there is no bar."""
 
 
 @dataclass
 class _Part:
-    """An experiment that is under way."""
+    """Progress of one experiment."""
 
     config: ExperimentConfig
     runs: int
     steps: int
-    """Of each run."""
+    """Steps of each run."""
     start: float
     last: float
-    """When something was shown of it."""
+    """Time of the last output about the experiment."""
     ended: int = 0
     finished: int = 0
     updates: int = 0
-    """Updates, of all runs."""
+    """Number of updates, summed over all runs."""
     pretraining_samples: int = 0
-    """Samples, in pre-training."""
+    """Number of samples in pre-training."""
     accuracy: dict[int, float] = field(default_factory=dict)
     at: dict[tuple[int, ...], int] = field(default_factory=dict)
-    """Cohort → its last update."""
+    """Last update of each cohort, by its seeds."""
     pretrained: dict[tuple[int, ...], int] = field(default_factory=dict)
+    """Last update of each cohort in pre-training, by its seeds."""
     bar: TaskID | None = None
 
     @property
     def samples(self) -> int:
-        """Shown to nets until now, in pre-training as well."""
+        """Number of samples shown to nets so far, including pre-training."""
         return self.updates * self.config.train.batch_size + self.pretraining_samples
 
     @property
     def pretraining_batch(self) -> int:
-        """Samples of an update in pre-training."""
+        """Number of samples per update in pre-training."""
         return getattr(self.config.init.scheme, "batch_size", None) or self.config.train.batch_size
 
     def note(self, loss: float, now: float) -> str:
-        """What stands behind the bar."""
+        """Return the text to the right of the bar."""
         accuracies = list(self.accuracy.values())
         accuracy = f"val {100 * sum(accuracies) / len(accuracies):.1f} %  " if accuracies else ""
         return f"loss {loss:.3f}  {accuracy}{self.samples / (now - self.start) / 1000:,.1f}k samples/s"
 
 
 class LiveProgress:
-    """An Observer that shows step, loss, accuracy, samples per second and the time left."""
+    """Progress display with step, loss, accuracy, samples per second and the time left."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._console = Console(stderr=True, markup=False, emoji=False, highlight=False)
         self._quiet = quiet
         self._live = self._console.is_terminal and not quiet
         self._bars: Progress | None = None
-        self._parts: dict[int, _Part] = {}  # by the identity of a config: names may be shared
+        self._parts: dict[int, _Part] = {}  # by id() of the config: several may share a name
         self._start: float | None = None
 
     def say(self, message: str) -> None:
-        """One line, unless quiet."""
+        """Print one line, unless quiet."""
         if not self._quiet:
             self._console.print(message)
 
     def planned(self, config: ExperimentConfig, to_train: int, stored: int, steps: int | None) -> None:
-        """Say what is going to be trained, and begin the bar."""
+        """Announce what will be trained, and start its bar."""
         if stored:
             hint = "" if to_train else "; --rerun trains them again"
             self.say(f"{config.name}: {text.plural(stored, 'run')} stored already{hint}")
@@ -96,7 +97,7 @@ class LiveProgress:
             part.bar = self._begin_bar(config.name, steps)
 
     def pretraining(self, cohort: Cohort, stride: PretrainingProgress) -> None:
-        """Say which layer is being trained: on the bar, or in a line every few seconds."""
+        """Show which layer is being trained: on the bar, or in a line every few seconds."""
         updates, now = (stride.layer - 1) * stride.steps + stride.step, time.monotonic()
         for config, seeds in cohort:
             part = self._parts[id(config)]
@@ -113,7 +114,7 @@ class LiveProgress:
                 self.say(f"{config.name}: {where}, loss {stride.loss:.3g}")
 
     def advanced(self, cohort: Cohort, step: int, losses: Sequence[Sequence[float]]) -> None:
-        """Move the bars, a few times a second; each shows the mean over its runs."""
+        """Update the bars a few times a second; each shows the mean over its runs."""
         for (config, seeds), some in zip(cohort, losses, strict=True):
             if some:
                 self._advance(config, seeds, step, some)
@@ -138,25 +139,25 @@ class LiveProgress:
         self._bars.update(part.bar, completed=completed, note=part.note(loss, now))
 
     def evaluated(self, config: ExperimentConfig, seed: int, entry: dict[str, Any]) -> None:
-        """Keep the accuracy for the bar."""
+        """Record the accuracy for the bar."""
         self._parts[id(config)].accuracy[seed] = entry["val_accuracy"]
 
     def ended(self, config: ExperimentConfig, seed: int, status: str) -> None:
-        """Count the run; how it ended is seen from the tables. With the last one the bar goes."""
+        """Count the run, and remove the bar after the last one. The tables show how runs ended."""
         part = self._parts[id(config)]
         part.accuracy.pop(seed, None)
         part.ended += 1
         if status == "finished":
             part.finished += 1
             reported = next((step for seeds, step in part.at.items() if seed in seeds), part.steps)
-            part.updates += part.steps - reported  # workers report a few times a second
+            part.updates += part.steps - reported  # workers report only a few times a second
         if part.ended == part.runs and self._bars is not None and part.bar is not None:
             self._bars.remove_task(part.bar)
             part.bar = None
 
     @contextmanager
     def showing(self) -> Iterator[None]:
-        """Take the bars down at the end, whatever happens."""
+        """Return a context that stops the bars at its end, or without bars prints a summary."""
         try:
             yield
         finally:

@@ -1,4 +1,4 @@
-"""The table of layer-wise pre-training: what each layer's reconstruction came to, and what it cost."""
+"""Sections that only some runs have: pre-training, weight transfer, batch norm and covariate shift."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from initbench.store.strict_json import parse_number_or_none
 
 
 def pretraining_table(runs: Sequence[StoredRun]) -> RenderableType | None:
-    """Each layer's loss before and after, mean over the runs that were pre-trained; None for no such run."""
+    """Return each layer's reconstruction loss before and after, averaged over the pre-trained runs.
+
+    None if no run was pre-trained.
+    """
     trained = [run.record for run in runs if run.record.get("pretraining")]
     if not trained:
         return None
@@ -43,7 +46,7 @@ def pretraining_table(runs: Sequence[StoredRun]) -> RenderableType | None:
 
 
 def _cost(trained: Sequence[dict[str, Any]], kind: str) -> str:
-    """What it took, a run: seconds are those of a cohort, shared out among its runs."""
+    """Return the cost per run in words; the seconds of a cohort are divided evenly among its runs."""
     first = trained[0]["pretraining"]
     seconds = math.fsum(
         float(record["pretraining"]["seconds"]) / max(1, int(record.get("cohort") or 1)) for record in trained
@@ -56,9 +59,10 @@ _SHOWN = 4
 
 
 def transfer_lines(runs: Sequence[StoredRun]) -> Text | None:
-    """Where the weights come from, and what was taken, drawn anew and frozen; None where none were.
+    """Return the source of transferred weights, and which tensors were transferred, initialised and frozen.
 
-    The runs of an experiment take the same, each from its own source or all from one.
+    None if no run transfers weights. All runs of an experiment transfer the same tensors, from one source or
+    from one source per seed.
     """
     transfers = [run.record["transfer"] for run in runs if run.record.get("transfer")]
     if not transfers:
@@ -81,7 +85,7 @@ def transfer_lines(runs: Sequence[StoredRun]) -> Text | None:
 
 
 def _reasons(label: str, why: Mapping[str, Any]) -> list[str]:
-    """One line for each reason, with the tensors that share it."""
+    """Return one line for each reason, with the tensors that share it."""
     by_reason: dict[str, list[str]] = {}
     for name, reason in why.items():
         by_reason.setdefault(str(reason), []).append(name)
@@ -99,7 +103,7 @@ _KINDS = {"": "running", "_batch": "each batch's own", "_population": "the popul
 
 
 def norm_tables(runs: Sequence[StoredRun], *, all_layers: bool, width: int) -> list[RenderableType]:
-    """Tables of the nets' batch norm; none where they have none or nothing was measured."""
+    """Return the tables about batch norm; empty without batch norm or measurements."""
     return [table for table in (_gaps(runs, all_layers=all_layers, width=width), _evaluations(runs)) if table]
 
 
@@ -137,7 +141,10 @@ def _gaps(runs: Sequence[StoredRun], *, all_layers: bool, width: int) -> Rendera
 
 
 def _moments(runs: Sequence[StoredRun]) -> dict[int, list[list[dict[str, Any]]]]:
-    """By step, the layers of every run, for the steps at which all that did not diverge were probed."""
+    """Return the layers of every run by step, for the steps at which all healthy runs were probed.
+
+    Runs that diverged or failed are ignored unless there are no others.
+    """
     going = [run for run in runs if run.record["status"] not in ("diverged", "failed")] or list(runs)
     by_step: dict[int, list[list[dict[str, Any]]]] = {}
     for run in going:
@@ -156,7 +163,7 @@ def _values(layers: Sequence[dict[str, Any]], statistic: str) -> list[float | No
 
 
 def _evaluations(runs: Sequence[StoredRun]) -> RenderableType | None:
-    """Accuracy and loss at both ends, by the statistics that batch norm standardises with."""
+    """Return accuracy and loss at init and end, by the statistics that batch norm normalises with."""
     ends = list(_ends(runs))
     if not ends:
         return None
@@ -193,7 +200,7 @@ _FROM_INIT = {"mean, from init": "input_mean_from_init", "std, from init": "inpu
 
 
 def shift_table(runs: Sequence[StoredRun], *, all_layers: bool, width: int) -> RenderableType | None:
-    """Each layer's covariate shift, means over the measured updates and the runs; None where none was."""
+    """Return each layer's covariate shift, averaged over measured updates and runs; None if not measured."""
     measured = [run for run in runs if run.shifts]
     if not measured:
         return None
@@ -215,7 +222,7 @@ def shift_table(runs: Sequence[StoredRun], *, all_layers: bool, width: int) -> R
 
 
 def _mean(runs: Sequence[StoredRun], layer: int, name: str) -> float | None:
-    """Over the updates of each run, and then over runs."""
+    """Return the mean over runs of the mean over the updates of each run."""
     means = [
         summarise([parse_number_or_none(entry["layers"][layer][name]) for entry in run.shifts]).mean
         for run in runs

@@ -1,4 +1,4 @@
-"""What `run` and `show` print of an experiment: layers, convergence, diagnosis."""
+"""Output of `run` and `show` for an experiment: layers, convergence, diagnosis."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def print_experiment(console: Console, runs: Sequence[StoredRun], *, all_layers:
 def render_experiment(
     runs: Sequence[StoredRun], *, all_layers: bool, width: int, ascii_only: bool = False
 ) -> RenderableType:
-    """Heading, activation statistics, convergence and diagnosis of the runs of one experiment.
+    """Return heading, activation statistics, convergence and diagnosis of the runs of one experiment.
 
-    Fewer steps and columns are shown where `width` does not hold them; the histogram at init stays. Runs
-    that are not of the same layers, whatever they say of themselves, are shown one after another.
+    If `width` is too small, fewer steps and columns are shown; the histogram at init is dropped last. Runs
+    with different layers are shown one after another, even if their records claim the same experiment.
     """
     parts = group_by_layers(runs)
     if len(parts) > 1:
@@ -74,13 +74,13 @@ def render_experiment(
 
 
 def _measured(runs: Sequence[StoredRun], all_layers: bool, width: int) -> list[RenderableType]:
-    """What only some nets have, or only some configs ask for."""
+    """Return the tables that only some nets have, or only some configs request."""
     shift = shift_table(runs, all_layers=all_layers, width=width)
     return [*norm_tables(runs, all_layers=all_layers, width=width), *([shift] if shift else [])]
 
 
 def render_heading(runs: Sequence[StoredRun]) -> Text:
-    """One line: what was run."""
+    """Return one line that says what was run."""
     record = runs[0].record
     config = record["config"]
     model, norm = config["model"], _name(config["model"]["norm"])
@@ -111,7 +111,7 @@ def _name(choice: Any) -> str:
 def activation_table(
     runs: Sequence[StoredRun], *, all_layers: bool, width: int, ascii_only: bool = False
 ) -> RenderableType:
-    """Each layer at init and at the end, mean over the runs that were probed at both."""
+    """Return a table of the layers at init and end, averaged over the runs that were probed at both."""
     probed = probed_at_both_ends(runs)
     init, end = layers_at(probed, "init"), layers_at(probed, "end")
     reference = init or end
@@ -138,7 +138,7 @@ _IN_WORDS = {"init": "bars at init", "end": "bars at the end"}
 
 
 def _seeds(part: int, whole: int) -> str:
-    """Which seeds stand behind a number."""
+    """Return in words over how many of the seeds a number is averaged."""
     if whole == 1:
         return "one seed"
     share = f"{whole} seeds" if part == whole else f"{part} of {whole} seeds"
@@ -168,7 +168,10 @@ def _layer_cells(views: Sequence[LayerView], *, bounded: bool, ascii_only: bool)
 
 
 def convergence_table(runs: Sequence[StoredRun], *, width: int) -> RenderableType:
-    """Accuracy and losses over the steps, mean ± std over the runs that are still in; then the ends."""
+    """Return accuracy and losses over the steps, then test accuracy and the runs that did not finish.
+
+    Numbers are mean ± std over the runs that neither diverged nor failed, or over all if there are none.
+    """
     steps = sorted({entry["step"] for run in runs for entry in run.convergence})
     if not steps:
         return Text("No run was evaluated.", style="dim")
@@ -206,7 +209,7 @@ def _extreme(runs: Sequence[StoredRun], key: str) -> Summary:
 
 
 def _ends(runs: Sequence[StoredRun]) -> list[Text]:
-    """A line for the test accuracy, and one for each run that did not finish."""
+    """Return a line for the test accuracy, and one for each run that did not finish."""
     finals = [run.record["final"] for run in runs if run.record.get("final")]
     lines = []
     if finals:
@@ -233,7 +236,7 @@ def _status_text(run: StoredRun) -> str:
 
 
 def failure_tracebacks(runs: Sequence[StoredRun]) -> Iterator[str]:
-    """Of the runs that failed, each traceback once, below the ids of the runs that it ended."""
+    """Yield each traceback of failed runs once, after the ids of the runs that failed with it."""
     run_ids_by_error: dict[str, list[str]] = {}
     for run in runs:
         if run.record["status"] == "failed" and run.record.get("error"):
@@ -243,7 +246,7 @@ def failure_tracebacks(runs: Sequence[StoredRun]) -> Iterator[str]:
 
 
 def render_diagnosis(runs: Sequence[StoredRun]) -> RenderableType:
-    """What is wrong, each code once, with the number of runs it was found in."""
+    """Return the findings, each code once, with the number of runs in which it was found."""
     findings_by_code: dict[str, list[dict[str, Any]]] = {}
     for run in runs:
         for finding in run.record.get("diagnosis") or []:
@@ -265,7 +268,7 @@ def render_diagnosis(runs: Sequence[StoredRun]) -> RenderableType:
 
 
 def _nothing_found(runs: Sequence[StoredRun]) -> tuple[str, str]:
-    """What an empty diagnosis means, and its style: only a net that was looked at is healthy."""
+    """Return the meaning of an empty diagnosis and its style: only a probed net is called healthy."""
     if any(run.record.get("diagnosis") is None for run in runs):
         return "none yet", "dim"
     if not all(snapshot_at(run, "init") for run in runs):

@@ -1,4 +1,4 @@
-"""Progress of work in stages, on stderr: a bar on a terminal, a line a stage when piped."""
+"""Progress of work in stages on stderr: a bar on a terminal, one line per stage when piped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 
 
 class StageDisplay:
-    """Shows one stage after the other for as long as its `with` block lasts."""
+    """Context manager that shows the progress of one stage at a time."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -41,7 +41,7 @@ class StageDisplay:
             self._console.print(f"{self._name}: done in {time.monotonic() - self._start:.1f} s")
 
     def begun(self, what: str, total: int) -> None:
-        """A stage of `total` units begins."""
+        """Start a stage of `total` units."""
         if self._bar is None:
             self._console.print(f"{self._name}: {what}")
             return
@@ -49,6 +49,6 @@ class StageDisplay:
         self._task = self._bar.add_task(f"{self._name}: {what}", total=total)
 
     def advanced(self, units: int) -> None:
-        """So many more units are done."""
+        """Record that `units` more units are done."""
         if self._bar is not None:
             self._bar.update(self._task, advance=units)

@@ -1,4 +1,4 @@
-"""A survey of nets before training, as the rows that tables and JSON show."""
+"""Rows of a survey of untrained nets, for tables and JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STATISTICS = ("q", "act_mean", "act_std", "zero_fraction", "saturated_fraction",
 
 @dataclass(frozen=True)
 class SurveyRow:
-    """One layer: predicted, measured over the seeds, and whether the two go together."""
+    """Predicted and measured statistics of one layer, over all seeds, with the bands of the prediction."""
 
     layer: SurveyedLayer
     predicted: dict[str, PredictedStatistic]
@@ -29,13 +29,13 @@ class SurveyRow:
 
     @property
     def inside(self) -> bool | None:
-        """Whether the mean of q over the seeds lies in its band; None where there is no band."""
+        """Whether the mean of q over the seeds lies in its band; None without a band."""
         mean, between = self.measured["q"].mean, self.bands.get("q")
         return None if between is None or mean is None else between[0] <= mean <= between[1]
 
 
 def survey_rows(survey: Survey) -> list[SurveyRow]:
-    """The layers in order, head included."""
+    """Return the layers in order, including the head."""
     pairs = zip(survey.layers, survey.expected.layers, strict=True)
     return [_row(layer, predicted, len(survey.seeds)) for layer, predicted in pairs]
 
@@ -54,7 +54,7 @@ def _row(layer: SurveyedLayer, predicted: LayerPrediction, nets: int) -> SurveyR
 
 
 def survey_document(survey: ConfigSurvey) -> dict[str, Any]:
-    """The survey as plain data, of schema initbench.probe/1."""
+    """Return the survey as plain data, in the schema initbench.probe/1."""
     return {
         "schema": SCHEMA,
         "experiment": survey.config.name,
@@ -66,7 +66,12 @@ def survey_document(survey: ConfigSurvey) -> dict[str, Any]:
 
 
 def shared_keys(survey: Survey, more: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
-    """What the documents of all surveys share; `more` is said of each layer, where it is given."""
+    """Return the keys that the documents of all surveys share.
+
+    Args:
+        survey: The survey of configs or of a user's module.
+        more: Extra keys of each layer, in order; empty for none.
+    """
     layers = [_layer(row) for row in survey_rows(survey)]
     return {
         "seeds": list(survey.seeds),
@@ -79,7 +84,7 @@ def shared_keys(survey: Survey, more: Sequence[dict[str, Any]] = ()) -> dict[str
 
 
 def survey_json(survey: ConfigSurvey) -> str:
-    """The document as strict JSON."""
+    """Return the document as strict JSON."""
     return strict_json.dumps(survey_document(survey))
 
 
@@ -92,7 +97,10 @@ def _theory(survey: Survey) -> dict[str, Any]:
 
 
 def chi_at(survey: Survey) -> str | None:
-    """Where χ was taken: `q_star`, or `last_hidden` where q* is 0, infinite or any."""
+    """Return where χ was evaluated: `q_star`, or `last_hidden` if q* is 0, infinite or arbitrary.
+
+    None without a prediction.
+    """
     fixed = survey.expected.fixed
     if fixed is None:
         return None

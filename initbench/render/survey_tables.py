@@ -1,4 +1,4 @@
-"""What `initbench probe` prints: predicted against measured, layer by layer, and why."""
+"""Output of `initbench probe`: predictions and measurements of each layer, theory and diagnosis."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from initbench.runner.drift import Survey
 _STYLES = {"warning": "bold yellow", "note": "bold"}
 _VERDICTS = {True: "yes", False: "NO", None: text.DASH}
 UNSTABLE = 1e-6
-"""χ∥ above 1 by more than rounding: a fixed point that a stack leaves at the least push."""
+"""Excess of χ∥ over 1 from which a fixed point is called unstable; smaller ones may be rounding."""
 _EXPENDABLE = (
     "mean theory",
     "mean",
@@ -47,7 +47,7 @@ def print_survey(console: Console, survey: ConfigSurvey, *, all_layers: bool) ->
 
 
 def survey_heading(survey: ConfigSurvey) -> Text:
-    """One line: what was probed."""
+    """Return one line that says what was probed."""
     config = survey.config
     model = config.model
     depth, width = (getattr(model, key, None) for key in ("depth", "width"))
@@ -71,7 +71,10 @@ def survey_heading(survey: ConfigSurvey) -> Text:
 
 
 def layers_table(survey: Survey, all_layers: bool, width: int, kinds: Sequence[str] = ()) -> RenderableType:
-    """A line for each layer: predicted beside measured. `kinds` tells what each layer is, by its name."""
+    """Return a table of predictions and measurements with a row for each layer.
+
+    `kinds` holds a description of each layer for an extra column; empty for none.
+    """
     rows = data.survey_rows(survey)
     saturates = any(row.measured["saturated_fraction"].mean is not None for row in rows)
     share, kind = ("saturated_fraction", "saturated") if saturates else ("zero_fraction", "zeros")
@@ -108,7 +111,7 @@ def _cells(row: data.SurveyRow, share: str, *, is_head: bool) -> list[str]:
 
 
 def _predicted(row: data.SurveyRow, name: str) -> float | None:
-    """The prediction of what was measured; what nothing stands beside is not shown."""
+    """Return the prediction of a statistic; None if it was not measured."""
     prediction = row.predicted.get(name)
     return None if prediction is None or row.measured[name].mean is None else prediction.value
 
@@ -125,7 +128,10 @@ def _spread(summary: Summary) -> str:
 
 
 def theory_lines(survey: Survey) -> list[Text]:
-    """Fixed point, χ and depth scales, then how many layers lie in their bands; or why nothing is said."""
+    """Return fixed point, χ and depth scales, then the number of layers in their bands.
+
+    Without a prediction, return the reason.
+    """
     fixed, reason, no_band = survey.expected.fixed, survey.expected.reason, survey.expected.no_band
     if no_band is not None:
         return [labelled_line("Theory", f"values of infinitely wide nets; no band: {no_band}.")]
@@ -149,7 +155,7 @@ def theory_lines(survey: Survey) -> list[Text]:
 
 
 def labelled_line(label: str, sentence: str) -> Text:
-    """A sentence behind a label in bold, or under one."""
+    """Return a bold label and a sentence; an empty label aligns the sentence with the one above."""
     return Text.assemble((f"{label:<11}", "bold"), sentence)
 
 
@@ -158,9 +164,11 @@ def _scale(layers: float) -> str:
 
 
 def diagnosis_lines(survey: Survey, coverage: Coverage | None = None) -> list[Text]:
-    """What is wrong, each kind once, or that nothing is; then what is no fault at this depth.
+    """Return each kind of finding once, or that the net is healthy; then notes.
 
-    `coverage`: how much was looked at, where that need not be all.
+    Args:
+        survey: The survey with its findings and its note.
+        coverage: Share of the network that was checked; None if always complete.
     """
     noted = [] if survey.note is None else [labelled_line("Note", survey.note)]
     partial = coverage is not None and not coverage.is_complete

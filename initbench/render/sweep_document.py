@@ -1,4 +1,4 @@
-"""`initbench sweep --json`: points, runs, failures, tuning, and the comparison."""
+"""JSON document of `initbench sweep --json`: points, runs, failures, tuning and comparison."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SCHEMA = "initbench.sweep/1"
 
 
 def sweep_document(result: SweepResult, view: View, more: Mapping[str, Any]) -> dict[str, Any]:
-    """All of a sweep; `more` are keys beside."""
+    """Return the document of a sweep, extended by the keys of `more`."""
     sweep = result.sweep
     return {
         "schema": SCHEMA,

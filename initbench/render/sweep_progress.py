@@ -1,4 +1,4 @@
-"""A sweep while it runs, on stderr: one live view on a terminal, a line for each finished run elsewhere."""
+"""Progress of a sweep on stderr: a live view on a terminal, else a line for each run that ends."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ from initbench.runner.recorder import Cohort
 _REFRESH_SECONDS = 0.25
 _BAR = 20
 _LINE_SECONDS = 15.0
-"""Between lines of progress where nobody watches."""
+"""Seconds between progress lines if stderr is not a terminal."""
 _MAX_LINES = 12
-"""Cohorts that are shown; the rest are counted."""
+"""Maximum number of cohorts in the live view; the rest are counted."""
 _STYLES = {"finished": None, "diverged": "yellow", "failed": "red"}
 
 
 @dataclass
 class _Line:
-    cohort: Cohort  # is kept, since its identity is the key
+    cohort: Cohort  # a reference keeps it alive, as its id() is the key
     name: str
     steps: int
     unfinished: set[tuple[int, int]]
-    """Runs that have not ended, by the identity of their config and their seed."""
+    """Runs that have not ended, as pairs of the id() of their config and their seed."""
     step: int
     loss: float | None = None
     layer: str = ""
-    """What is being pre-trained."""
+    """Text about the layer that is being pre-trained."""
 
     @property
     def fraction_done(self) -> float:
-        """Of a run."""
+        """Share of each run's steps that is done."""
         return self.step / self.steps if self.steps else 0.0
 
 
 class SweepDisplay:
-    """An Observer of many experiments."""
+    """Progress display of many experiments."""
 
     def __init__(self, name: str, *, quiet: bool) -> None:
         self._console = Console(stderr=True, markup=False, emoji=False, highlight=False)
@@ -59,20 +59,20 @@ class SweepDisplay:
         self._said = self._begin
         self._total = self._stored = 0
         self._made = 0.0
-        """What this command has made of runs, in whole ones."""
+        """Work done by this command, in whole runs."""
         self._counts: Counter[str] = Counter()
-        self._steps: dict[int, int] = {}  # by the identity of a config: names may be shared
-        self._lines: dict[int, _Line] = {}  # by the identity of a cohort
+        self._steps: dict[int, int] = {}  # by id() of the config: several may share a name
+        self._lines: dict[int, _Line] = {}  # by id() of the cohort
         self._accuracy: dict[tuple[int, int], float] = {}
 
     def say(self, message: str) -> None:
-        """One line, unless quiet."""
+        """Print one line, unless quiet."""
         if not self._quiet:
             self._console.print(message, soft_wrap=True)
 
     @contextmanager
     def showing(self, total: int, stored: int) -> Iterator[None]:
-        """Show what is happening; `total` runs, of which some are stored already."""
+        """Return a context that shows the progress of `total` runs, of which `stored` are done already."""
         self._total, self._stored, self._begin = total, stored, time.monotonic()
         if self._is_live:
             self._live = Live(console=self._console, transient=True, auto_refresh=False)
@@ -86,18 +86,18 @@ class SweepDisplay:
             self._print_summary()
 
     def planned(self, config: ExperimentConfig, to_train: int, stored: int, steps: int | None) -> None:
-        """An experiment is begun."""
+        """Record the number of steps of an experiment that starts."""
         del to_train, stored
         self._steps[id(config)] = steps or 0
 
     def pretraining(self, cohort: Cohort, stride: PretrainingProgress) -> None:
-        """A cohort pre-trains."""
+        """Show which layer a cohort pre-trains."""
         line = self._line(cohort)
         line.layer, line.loss = f"pre-training layer {stride.layer} of {stride.layers}", stride.loss
         self._refresh()
 
     def advanced(self, cohort: Cohort, step: int, losses: Sequence[Sequence[float]]) -> None:
-        """A cohort made an update."""
+        """Show the step and the loss of a cohort."""
         line = self._line(cohort, step - 1)
         self._made -= line.fraction_done * len(line.unfinished)
         line.step, line.layer = step, ""
@@ -109,11 +109,11 @@ class SweepDisplay:
             self._say(f"{self._running} running, {line.name} at step {step:,} of {line.steps:,}")
 
     def evaluated(self, config: ExperimentConfig, seed: int, entry: dict[str, Any]) -> None:
-        """Keep the accuracy for the line of the run."""
+        """Record the accuracy for the line of the run."""
         self._accuracy[id(config), seed] = entry["val_accuracy"]
 
     def ended(self, config: ExperimentConfig, seed: int, status: str) -> None:
-        """Count a run, and tell of it."""
+        """Count a run that ended, and report it."""
         self._counts[status] += 1
         accuracy = self._accuracy.pop((id(config), seed), None)
         run, fraction_done = (id(config), seed), 0.0
@@ -131,7 +131,7 @@ class SweepDisplay:
 
     @property
     def done(self) -> int:
-        """Runs that have ended since it began."""
+        """Number of runs that have ended since the start."""
         return sum(self._counts.values())
 
     @property
@@ -143,19 +143,19 @@ class SweepDisplay:
         self.say(f"{self.done}/{self._total - self._stored} {what}{self._time_left(', ')}")
 
     def _line(self, cohort: Cohort, step: int = 0) -> _Line:
-        """The cohort's, which is begun where it had made so many updates."""
+        """Return the line of a cohort; a new line starts at `step`."""
         if id(cohort) not in self._lines:
             config, _ = cohort[0]
             others = f" and {text.plural(len(cohort) - 1, 'other')}" if len(cohort) > 1 else ""
             unfinished = {(id(config), seed) for config, seeds in cohort for seed in seeds}
-            # Those that were in a cohort which came to nothing are in this one now.
+            # Its runs may have been in a cohort that was given up; the lines of such cohorts are removed.
             self._lines = {key: line for key, line in self._lines.items() if not line.unfinished & unfinished}
             name = config.name.removeprefix(f"{self._name}.") + others
             self._lines[id(cohort)] = _Line(cohort, name, self._steps[id(config)], unfinished, step)
         return self._lines[id(cohort)]
 
     def _time_left(self, prefix: str) -> str:
-        """By what has been made so far of the runs, and what is left of those under way and of the others."""
+        """Return the estimated time left, from the work done so far; empty if nothing is done or left."""
         begun = sum(line.fraction_done * len(line.unfinished) for line in self._lines.values())
         remaining = self._total - self._stored - self.done - begun
         if self._made <= 0.0 or remaining <= 0.0:
@@ -192,7 +192,7 @@ class SweepDisplay:
             bar = "━" * full + "─" * (_BAR - full)
             words = f"  {bar}  {where}{loss}  {line.name}, {text.plural(len(line.unfinished), 'run')}"
             row = Text(words)
-            # A terminal writes ^C behind it: on a line of its own that keeps the view from being cleared.
+            # Leave room for the ^C that a terminal appends: if it wrapped, the view could not be cleared.
             row.truncate(self._console.width - 3, overflow="ellipsis")
             yield row
         more = len(self._lines) - _MAX_LINES

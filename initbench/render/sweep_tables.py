@@ -1,4 +1,4 @@
-"""What `initbench sweep` prints: what there is to do, and what came of it."""
+"""Output of `initbench sweep`: the plan and the results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _GB = 1e9
 
 
 def print_result(console: Console, result: SweepResult, view: View) -> None:
-    """The comparison of all points, and what came of the tuning."""
+    """Print the comparison of all points and the results of the tuning."""
     print_tables(console, result.tables, replace(view, aside=(*view.aside, *missing_runs_note(result))))
     tuned = [(point.label, point.tuning) for point in result.points if point.tuning is not None]
     if tuned:
@@ -34,7 +34,7 @@ def print_result(console: Console, result: SweepResult, view: View) -> None:
 
 
 def missing_runs_note(result: SweepResult) -> Iterator[str]:
-    """What is missing from the tables."""
+    """Yield a note on the runs that are missing from the tables, if any."""
     if result.unfinished:
         yield (
             f"{text.plural(result.unfinished, 'run')} of the sweep"
@@ -44,7 +44,7 @@ def missing_runs_note(result: SweepResult) -> Iterator[str]:
 
 
 def print_plan(console: Console, result: SweepResult, summary: Sequence[str]) -> None:
-    """A line for each point with what is stored of it, then what the rest takes."""
+    """Print a row for each point with its stored runs, then the lines of `summary`."""
     for piece in (*_plan(result), *(Text(line) for line in summary)):
         print_uncut(console, piece)
 
@@ -62,7 +62,7 @@ def _plan(result: SweepResult) -> Iterator[RenderableType]:
 
 
 def plan_lines(result: SweepResult, ahead: Forecast) -> Iterator[str]:
-    """What is to be trained, in sentences."""
+    """Yield sentences about the runs to train: number, time and memory."""
     yield ""
     what = f"{text.plural(len(result.points), 'point')}, {text.plural(ahead.total, 'run')}"
     if ahead.missing:
@@ -80,7 +80,7 @@ def plan_lines(result: SweepResult, ahead: Forecast) -> Iterator[str]:
 
 
 def skipped_points(sweep: Sweep) -> Iterator[str]:
-    """Points that the sweep does not have, and why."""
+    """Yield a line for each point that the sweep excludes, skips or shares, with the reason."""
     if sweep.excluded:
         yield f"{text.plural(sweep.excluded, 'point')} excluded"
     for label, other in list(sweep.same.items())[:_SHOWN]:
@@ -92,7 +92,7 @@ def skipped_points(sweep: Sweep) -> Iterator[str]:
 
 
 def failure_lines(failed: Sequence[RunSummary]) -> list[str]:
-    """One line for each run that failed: its id and the last line of what stopped it; then what to do."""
+    """Return a line for each failed run with the last line of its error, then what to do."""
     lines = [f"{run.run_id} {run.status}: {_last(run.error)}" for run in failed]
     if any(run.status == "failed" for run in failed):
         lines.append("`initbench show RUN` has the whole traceback; --retry failed trains them anew")
@@ -100,7 +100,7 @@ def failure_lines(failed: Sequence[RunSummary]) -> list[str]:
 
 
 def format_duration(seconds: float) -> str:
-    """`45 s`, `12 min`, `3.4 h`."""
+    """Return a duration such as `45 s`, `12 min` or `3.4 h`."""
     if seconds < 90.0:
         return f"{max(1, round(seconds))} s"
     return f"{seconds / 60.0:.0f} min" if seconds < 5400.0 else f"{seconds / 3600.0:.1f} h"

@@ -1,4 +1,4 @@
-"""The console that data is printed on: stdout."""
+"""Console for the output on stdout."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 PIPED_WIDTH = 240
-"""Columns when stdout is not a terminal: rich would take 80 and cut what does not fit."""
+"""Columns when stdout is not a terminal: rich would assume 80 and cut longer lines."""
 
 
 def print_uncut(console: Console, renderable: RenderableType) -> None:
-    """Print lines at their natural width, without the blanks that rich pads them with.
+    """Print lines at their natural width, without the trailing spaces that rich adds.
 
-    Where the output takes ASCII alone, the signs are spelled out before tables are laid out.
+    If the output encoding is ASCII, characters are replaced before tables are laid out.
     """
     from rich.console import Group
 
@@ -24,7 +24,7 @@ def print_uncut(console: Console, renderable: RenderableType) -> None:
 
         renderable = in_ascii(renderable)
     with console.capture() as captured:
-        # In a group, because a text that is printed by itself forgets that it must not be wrapped.
+        # In a group, because rich ignores `no_wrap` of a text that is printed by itself.
         console.print(Group(renderable), crop=False)
     lines = captured.get().splitlines()
     console.file.write("".join(line.rstrip(" ") + "\n" for line in lines))
@@ -33,7 +33,7 @@ def print_uncut(console: Console, renderable: RenderableType) -> None:
 def stdout_console() -> Console:
     """Return a console that prints text as it is: no markup, no emoji codes, no highlighting.
 
-    NO_COLOR and FORCE_COLOR are rich's; neither changes the width of piped output.
+    rich respects NO_COLOR and FORCE_COLOR; neither changes the width of piped output.
     """
     from rich.console import Console
 
@@ -42,5 +42,5 @@ def stdout_console() -> Console:
 
 
 def stdout_width() -> int | None:
-    """Columns of the terminal; None when stdout is none, and a line may be as long as it likes."""
+    """Return the columns of the terminal; None if stdout is not a terminal, for lines of any length."""
     return stdout_console().width if sys.stdout.isatty() else None

@@ -1,4 +1,4 @@
-"""Numbers and histograms as short text. None reads as an en dash everywhere."""
+"""Formatting of numbers and histograms as short text. None becomes an en dash everywhere."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from initbench.analysis.stats.summary import Summary
 
 DASH = "–"
 _COMMAND = re.compile(r"^(?=\s*::)\s*::|##\[")
-"""What GitHub takes for a command: at the beginning of a line, or anywhere in it."""
+"""Start of a GitHub workflow command: `::` at the start of a line, or `##[` anywhere in it."""
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _ASCII_BLOCKS = "_.:-=+*#"
 
 
 def format_number(value: float | None) -> str:
-    """Two decimals where they say something, else one digit and an exponent."""
+    """Return a number with two decimals (none from 100 on), or an exponent below 0.01 and from 1,000 on."""
     if value is None:
         return DASH
     if not math.isfinite(value):
@@ -29,43 +29,43 @@ def format_number(value: float | None) -> str:
 
 
 def format_share(value: float | None) -> str:
-    """Three decimals of a share that is mostly small, where they say something."""
+    """Return a number that is usually below 1 with three decimals if it is from 0.001 to 10."""
     return f"{value:.3f}" if value is not None and 0.001 <= abs(value) < 10 else format_number(value)
 
 
 def format_scientific(value: float | None) -> str:
-    """Two digits and an exponent."""
+    """Return a number with two digits and an exponent."""
     if value is None or not math.isfinite(value):
         return format_number(value)
     return "0" if value == 0 else f"{value:.1e}"
 
 
 def format_percent(value: float | None, decimals: int = 0) -> str:
-    """A fraction in percent, without the sign."""
+    """Return a fraction in percent, without the percent sign."""
     if value is None or not math.isfinite(value):
         return format_number(value)
     return f"{100 * value:.{decimals}f}"
 
 
 def transition(first: str, last: str) -> str:
-    """`first → last`, or one of them where they read the same."""
+    """Return `first → last`, or one of them if they are the same text."""
     return first if first == last else f"{first} → {last}"
 
 
 def transition_chain(values: Sequence[str]) -> str:
-    """`a → b → c`, or one of them where all read the same."""
+    """Return `a → b → c`, or one of them if all are the same text."""
     return values[0] if len(set(values)) == 1 else " → ".join(values)
 
 
 def evenly_spaced(steps: Sequence[int], most: int) -> list[int]:
-    """At most so many of the steps, evenly chosen, both ends among them."""
+    """Return at most `most` of the steps, evenly spaced and including both ends."""
     if len(steps) <= most:
         return list(steps)
     return sorted({steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)})
 
 
 def percent_summary(summary: Summary) -> str:
-    """Mean ± standard deviation in percent."""
+    """Return mean ± standard deviation in percent."""
     if summary.mean is None or not math.isfinite(summary.mean):
         return _no_number(summary.mean)
     mean = format_percent(summary.mean, 1)
@@ -73,19 +73,19 @@ def percent_summary(summary: Summary) -> str:
 
 
 def format_loss(value: float | None) -> str:
-    """A loss to three decimals while it is of a readable size."""
+    """Return a loss with three decimals, or with an exponent from 1,000 on."""
     if value is None or not math.isfinite(value):
         return format_number(value)
     return f"{value:.3f}" if abs(value) < 1000 else format_scientific(value)
 
 
 def format_count(value: float | None) -> str:
-    """A whole number, or the mean of some."""
+    """Return a count, or a mean of counts, as a whole number."""
     return f"{value:,.0f}" if value is not None and math.isfinite(value) else format_number(value)
 
 
 def loss_summary(summary: Summary) -> str:
-    """Mean ± standard deviation of a loss, to three decimals while it is of a readable size."""
+    """Return mean ± standard deviation of a loss, with three decimals up to 1,000."""
     if summary.mean is None or not math.isfinite(summary.mean):
         return _no_number(summary.mean)
     form = format_loss if abs(summary.mean) < 1000 else format_scientific
@@ -93,19 +93,19 @@ def loss_summary(summary: Summary) -> str:
 
 
 def _no_number(mean: float | None) -> str:
-    """A loss or an accuracy that is no number has no spread either: the run had diverged by then."""
+    """Return the text for a mean that is missing, or not finite because a run had diverged."""
     return DASH if mean is None else "diverged"
 
 
 def count_summary(summary: Summary) -> str:
-    """Mean ± standard deviation of a count."""
+    """Return mean ± standard deviation of a count."""
     if summary.mean is None:
         return DASH
     return format_count(summary.mean) + ("" if summary.std is None else f" ±{format_count(summary.std)}")
 
 
 def sparkline(counts: Sequence[float], cells: int = 8, *, ascii_only: bool = False) -> str:
-    """Counts as `cells` blocks, or ASCII signs, the tallest one full; an empty histogram reads as dashes."""
+    """Return a histogram as `cells` blocks or ASCII characters, the tallest full; dashes if it is empty."""
     blocks = _ASCII_BLOCKS if ascii_only else _BLOCKS
     merged = [0.0] * cells
     for i, count in enumerate(counts):
@@ -117,9 +117,9 @@ def sparkline(counts: Sequence[float], cells: int = 8, *, ascii_only: bool = Fal
 
 
 def one_line(words: str) -> str:
-    """Text with its newlines, tabs and control characters written as escapes, so that it is one line.
+    """Return text as one line: newlines, tabs and control characters become escape sequences.
 
-    It is no command for what reads the log of a CI job either.
+    Workflow commands of GitHub are escaped too, so that text from a store cannot run them.
     """
     if not words.isprintable():
         words = "".join(sign if sign.isprintable() else _escaped(sign) for sign in words)
@@ -127,7 +127,7 @@ def one_line(words: str) -> str:
 
 
 def escape_lines(words: str) -> str:
-    """Text of several lines, each of them as `one_line` writes it."""
+    """Return text of several lines with `one_line` applied to each."""
     return "\n".join(map(one_line, words.split("\n")))
 
 
@@ -136,5 +136,5 @@ def _escaped(sign: str) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """`1 seed`, `2,000 steps`."""
+    """Return a count with its noun, e.g. `1 seed` or `2,000 steps`."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")

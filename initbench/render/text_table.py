@@ -1,4 +1,4 @@
-"""Plain tables: columns two spaces apart, no cell ever cut."""
+"""Plain tables with columns two spaces apart, in which no cell is cut."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.table import Table
 from initbench.render.text import one_line
 
 GAP = 2
-_MIN_WRAPPED = 24  # columns: narrower than this, a sentence is a word a line
+_MIN_WRAPPED = 24  # in characters; narrower columns would hold one word per line
 
 
 @dataclass
@@ -22,26 +22,29 @@ class TextTable:
 
     headings: Sequence[str]
     left_aligned: Sequence[str] = ()
-    """Headings of the columns set flush left; the rest are numbers and are set flush right."""
+    """Headings of the left-aligned columns; the rest hold numbers and are right-aligned."""
     rows: list[tuple[list[str], str | None]] = field(default_factory=list)
 
     def add(self, cells: Sequence[str], style: str | None = None) -> None:
-        """Add a row, one cell for each heading; what comes from a store does not break it."""
+        """Add a row with one cell for each heading; control characters in cells are escaped."""
         self.rows.append((list(map(one_line, cells)), style))
 
     @property
     def width(self) -> int:
-        """Columns of the terminal that the whole table takes."""
+        """Width of the table in characters."""
         return sum(self._widths()) + GAP * (len(self.headings) - 1)
 
     def without(self, headings: Iterable[str]) -> TextTable:
-        """The same table less some columns."""
+        """Return the table without the columns of some headings."""
         dropped = set(headings)
         columns = [i for i, heading in enumerate(self.headings) if heading not in dropped]
         return self._only(columns)
 
     def fitting(self, width: int, expendable: Sequence[str]) -> TextTable:
-        """The table less as many of the `expendable` columns, from the first on, as it takes to fit."""
+        """Return the table without the first few `expendable` columns, as many as needed to fit `width`.
+
+        If it still does not fit, all of them are dropped.
+        """
         for count in range(len(expendable) + 1):
             narrower = self.without(expendable[:count])
             if narrower.width <= width:
@@ -49,9 +52,9 @@ class TextTable:
         return narrower
 
     def parts(self, width: int, fixed: int) -> list[TextTable]:
-        """The table in as few parts as fit into `width`, each with the first `fixed` columns.
+        """Return the table split into as few parts as fit `width`, each with the first `fixed` columns.
 
-        A part has at least one column of its own, however wide.
+        A part has at least one other column, even if that is too wide.
         """
         widths = self._widths()
         room = width - sum(widths[:fixed]) - GAP * (fixed - 1)
@@ -70,7 +73,7 @@ class TextTable:
         return TextTable([self.headings[i] for i in columns], self.left_aligned, rows)
 
     def wrapped(self, width: int) -> TextTable:
-        """The table with the words of its last column wrapped, on rows of their own, to fit into `width`."""
+        """Return the table with its last column wrapped onto extra rows to fit `width`."""
         *others, _ = self._widths()
         room = max(_MIN_WRAPPED, width - sum(others) - GAP * len(others))
         grid = TextTable(self.headings, self.left_aligned)
@@ -82,8 +85,8 @@ class TextTable:
         return grid
 
     def table(self) -> Table:
-        """The table for a rich console; print it uncropped: a narrow terminal wraps it and loses nothing."""
-        # A width of its own, because rich would rather cut cells than let a table be wider than its console.
+        """Return the rich table; print it uncropped, so that a narrow terminal wraps it and loses nothing."""
+        # An explicit width, because rich otherwise cuts cells to the width of the console.
         table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold", width=self.width)
         for heading, width in zip(self.headings, self._widths(), strict=True):
             justify: JustifyMethod = "left" if heading in self.left_aligned else "right"

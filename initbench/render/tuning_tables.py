@@ -1,4 +1,4 @@
-"""What came of tuning one key for each arm alone."""
+"""Table of the results of tuning one key for each arm."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from initbench.study.tuning import TOLERANCE, Tuning
 
 
 def tuning_table(tuned: Sequence[tuple[str, Tuning]]) -> RenderableType:
-    """The value chosen for each arm, how many values would have done about as well, and the cost."""
+    """Return the best value of each arm, the range of values that are about as good, and the cost."""
     if not tuned:
         return Text("Nothing was tuned.", style="dim")
     first = tuned[0][1]
