@@ -19,7 +19,7 @@ from initbench.pretrain.weight_files import read
 
 
 def published(name: str, model: FamilyOptions, source: DataSource) -> dict[str, Tensor]:
-    """Return the tensors of torchvision's weights, such as ResNet18_Weights.IMAGENET1K_V1, by names in this net.
+    """Return tensors of torchvision's weights, such as ResNet18_Weights.IMAGENET1K_V1, by this net's names.
 
     The file is searched in torch's hub folder and downloaded there, unless `source.offline` is set. The net
     must have passed `models.transfer_checks.check_transfer`.

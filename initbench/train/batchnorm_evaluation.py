@@ -24,7 +24,7 @@ MAP_POPULATION = 256
 def evaluate_norms(cohort: Cohort, sample: Split, val: Split, batch_size: int) -> list[dict[str, float]]:
     """Return val_loss and val_accuracy of each run by batch and by population statistics.
 
-    Keys with the suffix `_batch`: `val` in batches of the training size in a fixed order, MAX_BATCHES at most,
+    Keys with the suffix `_batch`: `val` by batches of training size in a fixed order, at most MAX_BATCHES,
     each normalized by its own statistics as in training. The last batch is padded with the first samples.
 
     Keys with the suffix `_population`: normalized by the exact mean and variance over `sample`, recomputed in
