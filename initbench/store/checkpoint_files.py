@@ -1,9 +1,9 @@
-"""What an interrupted run goes on from: its last checkpoint, and what was reported until then.
+"""Checkpoints of an interrupted run, and the lines that the run had reported by then.
 
 A checkpoint is one safetensors file with the number of updates in its metadata, under "step". The store adds
-two entries: "lines", the size and SHA-256 of each file of lines at that moment, to which it is cut when the
-run is taken up again; and "sha256" of all the rest, header and tensors. The checkpoint before the last one is
-kept beside it: where the last one is damaged, the run goes on from there.
+two entries: "lines", the size and SHA-256 of each file of lines at that moment, to which the file is
+truncated when the run is resumed; and "sha256", the checksum of everything else, header and tensors. The
+previous checkpoint is kept too: if the last one is damaged, the run resumes from the previous one.
 """
 
 from __future__ import annotations
@@ -29,39 +29,39 @@ from initbench.store.files import (
 CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
 CHECKPOINTS = (CHECKPOINT, PREVIOUS)
 LINE_FILES = ("metrics.jsonl", "layers.jsonl", "shift.jsonl")
-"""The evaluations, probes and covariate shifts of a run."""
+"""Files with the evaluations, probes and covariate shifts of a run, one JSON document per line."""
 _SNAPSHOTS = LINE_FILES[1]
 _HEADER_BYTES = 100 * 2**20
-"""What safetensors itself reads at most."""
+"""Largest header that safetensors itself reads."""
 _STEP, _LINES, _CHECKSUM = "step", "lines", "sha256"
 
 
 @dataclass(frozen=True)
 class Resumption:
-    """Where a run that was interrupted goes on."""
+    """State from which an interrupted run resumes."""
 
     step: int
-    """Updates made."""
+    """Updates made so far."""
     state: bytes
-    """The contents of its checkpoint."""
+    """Contents of the checkpoint."""
     snapshots: list[dict[str, Any]]
-    """The probes reported until then."""
+    """Probes reported up to the checkpoint."""
 
 
 @dataclass(frozen=True)
 class _UsableCheckpoint:
-    """A checkpoint that is as it was written, with the lines that it was written after."""
+    """An undamaged checkpoint, with the lines that had been written before it."""
 
     step: int
     state: bytes
     lines: dict[str, bytes]
-    """File name → contents at that moment; a file that is not named was not there."""
+    """File name → contents at that moment; files that did not exist are absent."""
 
 
 def write_checkpoint(directory: Path, state: bytes) -> None:
-    """Make `state`, a safetensors file, the run's last checkpoint; the one before it is kept.
+    """Write `state`, a safetensors file, as the run's last checkpoint and keep the previous one.
 
-    The lines have to be synced before. Raises OSError.
+    The caller must sync the files of lines first. Raises OSError.
     """
     lines = {}
     for name in LINE_FILES:
@@ -73,25 +73,25 @@ def write_checkpoint(directory: Path, state: bytes) -> None:
 
 
 def _keep_as_previous(directory: Path) -> None:
-    """Give the last checkpoint its second name, under which it outlasts the next one."""
+    """Link the last checkpoint as the previous one, so that the next write does not delete it."""
     last, previous = directory / CHECKPOINT, directory / PREVIOUS
-    if not last.exists():  # what was taken up had to be the one before it, which stays
+    if not last.exists():  # the run was resumed from the previous checkpoint, which stays
         return
     previous.unlink(missing_ok=True)
     try:
         previous.hardlink_to(last)
-    except OSError:  # not every file system has links
+    except OSError:  # not every file system supports hard links
         last.replace(previous)
 
 
 def checkpoint_step(directory: Path) -> int | None:
-    """The step that a run in this directory goes on from; None when it has to begin anew."""
+    """Return the step that the run in this directory resumes at, or None if it must start from scratch."""
     usable, _ = _last_usable_checkpoint(directory)
     return None if usable is None else usable.step
 
 
 def stated_step(directory: Path) -> int | None:
-    """`checkpoint_step` as the header of the checkpoint has it, its contents unseen."""
+    """Return the step that the checkpoint's header states, without verifying the checkpoint."""
     for name in CHECKPOINTS:
         with suppress(OSError, ValueError):
             return _read_stated_step(directory / name)
@@ -99,14 +99,19 @@ def stated_step(directory: Path) -> int | None:
 
 
 def truncate_to_checkpoint(directory: Path) -> tuple[Resumption | None, list[str]]:
-    """Cut the lines of a run back to its last usable checkpoint; also what is wrong with any other, in words.
+    """Truncate the lines of a run to its last usable checkpoint.
 
-    None when it has to begin anew. Raises OSError when the lines cannot be cut.
+    Returns:
+        The state to resume from, or None if the run must start from scratch; and one description of the
+        fault for each checkpoint that could not be used.
+
+    Raises:
+        OSError: If the lines cannot be truncated.
     """
     usable, faults = _last_usable_checkpoint(directory)
     if usable is None:
         return None, faults
-    if faults:  # else the next checkpoint would keep the damaged one, and not that which has served
+    if faults:  # otherwise the next checkpoint would keep the damaged one instead of the usable one
         remove_path(directory / CHECKPOINT)
     for name in LINE_FILES:
         _truncate_lines(directory / name, usable.lines.get(name))
@@ -121,7 +126,7 @@ def _read_stated_step(path: Path) -> int:
 
 
 def _truncate_lines(path: Path, content: bytes | None) -> None:
-    """Leave of a file of lines what it held at the checkpoint."""
+    """Truncate a file of lines to `content`, its contents at the checkpoint; None if it did not exist."""
     if content is None:
         path.unlink(missing_ok=True)
     elif path.lstat().st_size > len(content):
@@ -133,7 +138,7 @@ def _truncate_lines(path: Path, content: bytes | None) -> None:
 
 
 def _last_usable_checkpoint(directory: Path) -> tuple[_UsableCheckpoint | None, list[str]]:
-    """The last checkpoint that is as it was written; also what is wrong with a later one, in words."""
+    """Return the last undamaged checkpoint, and the fault of each later one."""
     faults: list[str] = []
     for name in CHECKPOINTS:
         try:
@@ -148,7 +153,7 @@ def _last_usable_checkpoint(directory: Path) -> tuple[_UsableCheckpoint | None, 
 
 
 def _read_usable(directory: Path, name: str) -> _UsableCheckpoint:
-    """Read a checkpoint; raises OSError where it cannot be read, ValueError where it is damaged."""
+    """Read a checkpoint; raise OSError if it cannot be read, ValueError if it is damaged."""
     state = read_bytes(directory / name, TENSOR_BYTES)
     header, body = _split_tensor_file(state)
     metadata = _metadata_of(header)
@@ -163,7 +168,7 @@ def _read_usable(directory: Path, name: str) -> _UsableCheckpoint:
 
 
 def _read_prefix(path: Path, size: int, digest: str) -> bytes:
-    """What a file of lines held at a checkpoint; raises ValueError where it does not hold that any more."""
+    """Return the contents of a file of lines at a checkpoint; raise ValueError if they have changed."""
     try:
         content = read_bytes(path, LINES_BYTES)[:size]
     except FileNotFoundError:
@@ -174,7 +179,10 @@ def _read_prefix(path: Path, size: int, digest: str) -> bytes:
 
 
 def _with_checksum(state: bytes, lines: dict[str, bytes]) -> bytes:
-    """The checkpoint with its two further entries. What is no safetensors file is never gone on from."""
+    """Return the checkpoint with its two additional metadata entries.
+
+    Contents that are not a safetensors file are returned unchanged; no run resumes from them.
+    """
     try:
         header, body = _split_tensor_file(state)
         metadata = _metadata_of(header)
@@ -195,7 +203,7 @@ def _digest(header: dict[str, Any], body: memoryview) -> str:
 
 
 def _split_tensor_file(state: bytes) -> tuple[dict[str, Any], memoryview]:
-    """The header and the tensors' bytes of a safetensors file; raises ValueError where it is none."""
+    """Return the header and the tensors' bytes of a safetensors file; raise ValueError for other contents."""
     size = int.from_bytes(state[:8], "little")
     if not 0 < size <= min(len(state) - 8, _HEADER_BYTES):
         raise ValueError("its header is damaged")

@@ -1,4 +1,4 @@
-"""Directories that were a run and no longer say so: their run.json is missing or cannot be read."""
+"""Records for damaged runs: directories whose run.json is missing or cannot be read."""
 
 from __future__ import annotations
 
@@ -24,28 +24,29 @@ from initbench.store.run_directory import (
 
 _RUN_ID = re.compile(r"(?P<experiment>.+)-s(?P<seed>\d+)-[0-9a-f]{10}")
 _FILES_AFTER_RECORD = frozenset((METRICS, LAYERS, SHIFT, WEIGHTS, MANIFEST, *CHECKPOINTS))
-"""Files that a run gets once its run.json is there."""
+"""Files that are written only after run.json."""
 _MIN_RUN_FILES = 2
-"""Files of these names that make a run of a directory which is not called like one."""
+"""Number of these files that identify a directory as a run even if its name is not a run id."""
 
 
 def damaged_record(run_id: str, directory: Path) -> Record | None:
-    """The record of a run without a run.json of its own; None for what never was one, or is just begun.
+    """Return a record for a run without a readable run.json.
 
-    It has `status` "damaged", the fault as `error`, and experiment and seed as far as the run's id tells.
+    The record has `status` "damaged", the fault as `error`, and experiment and seed if the run id contains
+    them. None if the directory is not a run, is just being created, or has a readable run.json by now.
     """
     called = experiment_and_seed(run_id)
     try:
         names = {entry.name for entry in directory.iterdir()}
     except PermissionError:
         names = {RUN}
-    except OSError:  # it is gone
+    except OSError:  # the directory no longer exists
         return None
     if called is None and len(names & {RUN, *_FILES_AFTER_RECORD}) < _MIN_RUN_FILES:
         return None
     if not names & {RUN, *_FILES_AFTER_RECORD} and _is_being_made(directory, names):
         return None
-    if read_record(directory) is not None:  # it has come since we looked
+    if read_record(directory) is not None:  # written in the meantime
         return None
     return with_identity(
         run_id, {"status": "damaged", "final": None, "error": _describe_fault(directory / RUN)}
@@ -53,7 +54,7 @@ def damaged_record(run_id: str, directory: Path) -> Record | None:
 
 
 def with_identity(run_id: str, record: Record) -> Record:
-    """A damaged record with its run's id, and with experiment and seed as the id says them if it does not."""
+    """Return a damaged record with its run id; a missing experiment and seed are taken from the id."""
     called = experiment_and_seed(run_id)
     identity = {} if called is None else {"experiment": called[0], "seed": called[1]}
     missing = {key: value for key, value in identity.items() if type(record.get(key)) is not type(value)}
@@ -61,22 +62,22 @@ def with_identity(run_id: str, record: Record) -> Record:
 
 
 def experiment_and_seed(run_id: str) -> tuple[str, int] | None:
-    """What a run's id says; None where it is not made like one."""
+    """Return experiment and seed from a run id, or None if the id does not have that format."""
     called = _RUN_ID.fullmatch(run_id)
     return None if called is None else (called["experiment"], int(called["seed"]))
 
 
 def _is_being_made(directory: Path, names: set[str]) -> bool:
-    """Whether a process has made the directory and not yet come to its run.json.
+    """Return whether a process has created the directory and not yet written its run.json.
 
-    It holds the store's lock from before there is the directory until there is the record.
+    Such a process holds the store's lock from before it creates the directory until the record exists.
     """
     begun = all(name in (LOCK, CONFIG) or is_temporary(name) for name in names)
     return begun and (is_locked(directory / LOCK) or is_locked(directory.parent / STRUCTURE_LOCK))
 
 
 def _describe_fault(path: Path) -> str:
-    """What is wrong with a run.json, to be said after its name."""
+    """Return what is wrong with a run.json, as a clause that follows the file name in a message."""
     try:
         text = read_text(path)
         if not text:

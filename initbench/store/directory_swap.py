@@ -1,6 +1,6 @@
-"""Changes to the set of run directories, each one rename at its heart, and their repair after a crash.
+"""Changes to the set of run directories, each committed by one rename, and their recovery after a crash.
 
-Every function here is called under `locks.structure_lock`.
+Callers of all functions in this file must hold `locks.structure_lock`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ from initbench.store.run_directory import (
 
 
 def discard_live_run(places: RunPaths) -> None:
-    """Delete the live run: it is gone for readers at once, its files follow.
+    """Delete the live run: readers no longer see it from the rename on, and its files are deleted afterwards.
 
-    Raises StoreError when a live process holds it or when it holds no run, OSError when it cannot be moved.
+    Raises:
+        StoreError: If a live process holds its lock, or the directory is not a run.
+        OSError: If it cannot be moved.
     """
     with _lock_live_run(places):
         delete_hidden(places.trash)
@@ -37,16 +39,19 @@ def discard_live_run(places: RunPaths) -> None:
 
 
 def install_new_run(places: RunPaths, target: Path) -> None:
-    """Put the run that was made in `.new` in its place: live, or as the next attempt of a finished run.
+    """Move the run created in `.new` to `target`: the live directory, or `.rerun` for a finished run.
 
-    An unfinished attempt that is there is deleted. Raises StoreError where that may not be, OSError where the
-    system refuses; then all is as it was.
+    An unfinished attempt in the live directory is deleted. On an error nothing has changed.
+
+    Raises:
+        StoreError: If the live run is finished or held by a live process, or the directory is not a run.
+        OSError: If a directory cannot be moved.
     """
     if target != places.live or not target.exists():
         _exchange(places.new, target)
         return
     with _lock_live_run(places):
-        if is_complete(places.live):  # it came to its end while we waited for the lock
+        if is_complete(places.live):  # it finished while we waited for the lock
             raise StoreError(f"run {places.run_id} is finished already")
         _retire_old_run(places)
         _exchange(places.new, places.live, places.old)
@@ -54,7 +59,7 @@ def install_new_run(places: RunPaths, target: Path) -> None:
 
 
 def promote_rerun(places: RunPaths) -> None:
-    """Put the finished `.rerun` in the place of the live run; on an error both are where they were."""
+    """Replace the live run with the finished `.rerun`; on an error neither has moved."""
     if places.live.exists():
         _retire_old_run(places)
         _exchange(places.rerun, places.live, places.old)
@@ -65,7 +70,7 @@ def promote_rerun(places: RunPaths) -> None:
 
 @contextmanager
 def _lock_live_run(places: RunPaths) -> Iterator[None]:
-    """Hold the lock of the live run; raises StoreError where a live process does, or where it is no run."""
+    """Hold the lock of the live run; raise StoreError if a live process holds it or it is not a run."""
     if not is_deletable(places.live):
         raise StoreError(f"{places.live} holds something other than a run; move it away first")
     _remove_odd_lock(places.live / LOCK)
@@ -79,14 +84,14 @@ def _lock_live_run(places: RunPaths) -> Iterator[None]:
 
 
 def _remove_odd_lock(path: Path) -> None:
-    """Remove a lock that is no regular file: nobody holds it, and to open it may lead anywhere."""
+    """Remove a lock that is not a regular file: no process holds it, and opening a link or pipe is unsafe."""
     with suppress(FileNotFoundError):
         if odd_kind(path.lstat().st_mode):
             remove_path(path)
 
 
 def _exchange(source: Path, target: Path, aside: Path | None = None) -> None:
-    """Move `source` to `target`, and what is there to `aside` first; on an error both are where they were."""
+    """Move `source` to `target`, after moving an existing `target` to `aside`; undo both on an error."""
     try:
         if aside is not None:
             _move_synced(target, aside)
@@ -101,8 +106,8 @@ def _exchange(source: Path, target: Path, aside: Path | None = None) -> None:
 
 
 def _retire_old_run(places: RunPaths) -> None:
-    """Delete the run in `.old`; what somebody has put into it beside the run goes into the live run."""
-    with suppress(OSError):  # where a file cannot be moved, the directory stays until the next recovery
+    """Delete the run in `.old`; files in it that are not part of the run are moved to the live run."""
+    with suppress(OSError):  # if a file cannot be moved, the directory stays until the next recovery
         if is_deletable(places.old):
             for entry in foreign_entries(places.old):
                 _move_synced(entry, places.live / entry.name)
@@ -110,7 +115,7 @@ def _retire_old_run(places: RunPaths) -> None:
 
 
 def _drop_directory(places: RunPaths, directory: Path) -> None:
-    """Delete what no process holds; moved first, so that no reader finds it half deleted."""
+    """Delete a directory that no process holds; it is moved first, so that no reader sees it half deleted."""
     with suppress(OSError):
         if is_deletable(directory):
             delete_hidden(places.trash)
@@ -119,15 +124,15 @@ def _drop_directory(places: RunPaths, directory: Path) -> None:
 
 
 def recover_store(root: Path) -> None:
-    """Bring every swap and deletion that a crash cut off to an end."""
+    """Complete or roll back every swap and deletion that a crash interrupted."""
     names = [entry.name for entry in root.iterdir() if entry.name.startswith(".")]
     for run_id in {run_id for name in names if (run_id := hidden_run_id(name))}:
         recover_run(RunPaths(root, run_id))
 
 
 def recover_run(places: RunPaths) -> None:
-    """Complete or roll back one run's swap and remove what was abandoned; a live rerun is left alone."""
-    _drop_directory(places, places.new)  # whoever makes one holds the lock that we are called under
+    """Complete or roll back one run's swap and remove abandoned attempts; a live rerun is left alone."""
+    _drop_directory(places, places.new)  # no process is creating it: it would hold the structure lock
     if is_locked(places.rerun / LOCK):
         return
     if is_complete(places.rerun):
@@ -145,15 +150,15 @@ def _move_synced(source: Path, target: Path) -> None:
 
 
 def delete_hidden(directory: Path) -> None:
-    """Delete a hidden directory of ours as far as the system lets us; the next recovery tries again.
+    """Delete a hidden directory of the store; errors are ignored, and the next recovery tries again.
 
-    What a link in it points at is left alone.
+    The targets of links in it are left alone.
     """
     with suppress(OSError):
         if directory.is_symlink():
             directory.unlink()
         elif is_deletable(directory):
             for entry in directory.iterdir():
-                if entry.name != RUN:  # the record goes last: it is what tells that the rest is ours
+                if entry.name != RUN:  # deleted last: the record identifies the rest as part of a run
                     remove_path(entry)
             shutil.rmtree(directory)

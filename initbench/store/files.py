@@ -1,6 +1,7 @@
-"""Files that are either wholly there or not there at all, whenever the process is killed.
+"""Atomic and durable file writes, and safe reads of regular files.
 
-Everything here raises OSError as the system gives it; the store turns that into a StoreError.
+Files written here are complete or absent, whenever the process is killed. Every function lets the system's
+OSError through; the store turns it into a StoreError.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from pathlib import Path
 
 _serial = itertools.count()
 TEMPORARY = ".tmp"
-"""What the name of a file that is still being written ends in."""
+"""Suffix of files that are still being written."""
 DOCUMENT_BYTES = 16 * 2**20
-"""The most that a file of one JSON document may hold: some hundred times what any has."""
+"""Maximum size of a file with one JSON document: about a hundred times the largest one in use."""
 LINES_BYTES = 2**30
-"""The most that a file of lines may hold."""
+"""Maximum size of a file of lines."""
 TENSOR_BYTES = 2**36
-"""The most that a file of tensors may hold."""
+"""Maximum size of a file of tensors."""
 
 _TEMPORARY_NAME = re.compile(r"\..+\.\d+-\d+" + re.escape(TEMPORARY))
 _KINDS = (
@@ -38,15 +39,15 @@ _KINDS = (
 
 
 def write_atomic(path: Path, content: str | bytes, *, sync_name: bool = True) -> None:
-    """Replace `path` by `content` (text as UTF-8): readers see the old file or the new one, never a part."""
+    """Replace `path` with `content` (text as UTF-8); readers see the old or the new file, never a part."""
     data = content.encode() if isinstance(content, str) else content
     produce_atomic(path, lambda temporary: _write_new(temporary, data), sync_name=sync_name)
 
 
 def produce_atomic(path: Path, produce: Callable[[Path], object], *, sync_name: bool = True) -> None:
-    """Replace `path` by the file that `produce` writes to the temporary path it is called with.
+    """Replace `path` with the file that `produce` writes to the temporary path it is called with.
 
-    Without `sync_name` the contents are durable and the name is not, until its directory is synced.
+    Without `sync_name` the contents are durable, but the name only once its directory is synced.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{next(_serial)}{TEMPORARY}")
     try:
@@ -62,14 +63,14 @@ def produce_atomic(path: Path, produce: Callable[[Path], object], *, sync_name: 
 
 
 def append_line(path: Path, text: str) -> None:
-    """Append `text` as one line, which a kill cannot tear; on an error the file is as it was.
+    """Append `text` as one line; a kill cannot leave part of it, and on an error the file is unchanged.
 
-    Only after `sync_file` does it outlast a loss of power. Raises ValueError when `text` holds a newline.
+    The line survives a loss of power only after `sync_file`. Raises ValueError if `text` contains a newline.
     """
     if "\n" in text:
         raise ValueError("a line cannot hold a newline")
     data = (text + "\n").encode()
-    # Neither the target of a link is written to, nor is the reader of a pipe waited for.
+    # Do not write to the target of a link, and do not wait for the reader of a pipe.
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     descriptor = os.open(path, flags, 0o666)
     try:
@@ -85,27 +86,27 @@ def append_line(path: Path, text: str) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Make what is in a file durable."""
+    """Make the contents of a file durable."""
     _sync(path, os.O_RDWR)
 
 
 def odd_kind(mode: int) -> str | None:
-    """What a file of this `st_mode` is, where it is no regular file: `a link`, `a named pipe`."""
+    """Return the kind of a file with this `st_mode`, e.g. `a link`, or None for a regular file."""
     if stat.S_ISREG(mode):
         return None
     return next((words for is_kind, words in _KINDS if is_kind(mode)), "a special file")
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file of this name is one that was still being written."""
+    """Return whether `name` is that of a file that was still being written."""
     return _TEMPORARY_NAME.fullmatch(name) is not None
 
 
 def open_regular(path: Path, limit: int) -> int:
     """Open a regular file of at most `limit` bytes for reading, and return its descriptor.
 
-    A store may come from somebody else: a link would show other files of the reader, a pipe keep the reader
-    waiting, a device or a file with a hole fill the memory. Raises OSError that names what `path` is.
+    A store may come from an untrusted source: a link would expose other files of the reader, a pipe would
+    block, and a device or a sparse file would fill the memory. Raises an OSError that says what `path` is.
     """
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
     try:
@@ -130,24 +131,24 @@ def open_regular(path: Path, limit: int) -> int:
 def read_bytes(path: Path, limit: int) -> bytes:
     """Return the contents of a regular file, opened by `open_regular`."""
     with os.fdopen(open_regular(path, limit), "rb") as file:
-        return file.read()  # not so many: room for all of them would be made first
+        return file.read()  # not read(limit), which would allocate `limit` bytes first
 
 
 def read_text(path: Path, limit: int = DOCUMENT_BYTES) -> str:
-    """Return the text of a regular file of UTF-8.
+    """Return the text of a regular UTF-8 file.
 
-    Raises ValueError for other bytes, OSError as `open_regular`.
+    Raises ValueError if it is not UTF-8, and OSError like `open_regular`.
     """
     return read_bytes(path, limit).decode()
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the complete lines of `path`; a last one without its newline was never acknowledged."""
+    """Return the complete lines of `path`; a last line without a newline was never acknowledged."""
     return [line.decode() for line in read_bytes(path, LINES_BYTES).split(b"\n")[:-1]]
 
 
 def copy_regular(source: Path, target: Path) -> None:
-    """Copy the contents of a regular file to `target`, which is made."""
+    """Copy the contents of a regular file to `target`, which must not exist."""
     with os.fdopen(open_regular(source, TENSOR_BYTES), "rb") as reader, target.open("xb") as writer:
         shutil.copyfileobj(reader, writer)
 
@@ -159,7 +160,7 @@ def sha256(path: Path) -> str:
 
 
 def remove_path(path: Path) -> None:
-    """Remove whatever is at `path`, if anything is; what a link points at is left alone."""
+    """Remove the file, link or directory at `path` if it exists; the target of a link is left alone."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -167,7 +168,7 @@ def remove_path(path: Path) -> None:
 
 
 def remove_temporaries(directory: Path) -> None:
-    """Remove what writers left in a directory that were killed; called where there is no other writer."""
+    """Remove temporary files of killed writers; the caller must be the only writer in the directory."""
     for path in list(directory.iterdir()):
         if is_temporary(path.name):
             path.unlink(missing_ok=True)
@@ -181,7 +182,7 @@ def sync_directory(path: Path) -> None:
     """Make the names in a directory durable: creations, renames and removals."""
     try:
         _sync(path, os.O_RDONLY)
-    except OSError as error:  # some network file systems cannot, and need not, sync a directory
+    except OSError as error:  # some network file systems cannot sync a directory and need not
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
 
@@ -196,7 +197,7 @@ def _write_new(path: Path, data: bytes) -> None:
 
 def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
-    while view:  # one write, unless the system takes less than it was given
+    while view:  # usually one write; the system may accept fewer bytes than given
         view = view[os.write(descriptor, view) :]
 
 

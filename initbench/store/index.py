@@ -1,11 +1,12 @@
 """A cache of one small document per finished run, so that thousands of runs are not parsed again and again.
 
-It is never the truth. An entry counts only while the run's directory and files are, by their inodes, sizes
-and times, the ones it was made of; an entry, or a whole file, that is damaged, foreign or of another
-version is as good as none. Whoever cannot write it does without. Nothing here knows what the documents mean.
+The run directories stay authoritative. An entry is used only while the run's directory and files have the
+inodes, sizes and times that they had when the entry was made. An entry, or a whole file, that is damaged,
+foreign or of another version is ignored. A process that cannot write the file works without it. This module
+does not interpret the documents.
 
     line 1        {"schema": "initbench.index/1", "version": …}
-    each entry    length and CRC-32 of what follows (4 bytes each, little-endian);
+    each entry    length and CRC-32 of the rest of the entry (4 bytes each, little-endian);
                   [run_id, stamp, created, experiment] as a line of JSON; the document
 """
 
@@ -31,7 +32,7 @@ from initbench.store.run_directory import LISTED, Record, is_run_id
 
 SCHEMA = "initbench.index/1"
 SETTLED_SECONDS = 2.0
-"""Seconds that a run has to be unchanged before it is indexed: the coarsest clock of a file system in use."""
+"""Seconds that a run must be unchanged before it is indexed: the coarsest resolution of file timestamps."""
 
 _FILES = (MANIFEST, *LISTED)
 _FRAME = struct.Struct("<II")
@@ -39,41 +40,44 @@ _FRAME = struct.Struct("<II")
 
 @dataclass(frozen=True)
 class RunFingerprint:
-    """What changes when a run changes."""
+    """A fingerprint of a run's files, which changes when the run changes."""
 
     digest: str
-    """Of the inode, size and times of the run's directory and of each of its files, or of its absence."""
+    """Hash of inode, size and times of the run's directory and of each of its files, or of their absence."""
     newest: int
-    """The last of the times, in nanoseconds."""
+    """Latest of these times, in nanoseconds."""
 
     @property
     def is_settled(self) -> bool:
-        """Whether a change from now on is bound to show: a file may change twice at one tick of the clock."""
+        """Whether any later change will alter the fingerprint.
+
+        Just after a change it might not: a file may change twice within one tick of the file system's clock.
+        """
         return time.time_ns() - self.newest > SETTLED_SECONDS * 1e9
 
 
 @dataclass(frozen=True)
 class IndexEntry:
-    """What is kept of a run."""
+    """The cached document of one run, with the keys needed to find it."""
 
     run_id: str
     stamp: str
-    """`Stamp.digest` of the run that the document was made of."""
+    """`RunFingerprint.digest` of the run when the document was made."""
     created: str
     experiment: str
     document: bytes
 
     @property
     def record(self) -> Record:
-        """So much of run.json as tells which runs a pattern means, and their order."""
+        """Keys of run.json needed to match patterns and to sort runs."""
         return {"run_id": self.run_id, "created": self.created, "experiment": self.experiment}
 
 
 class Index:
-    """The file `.<name>.index` among the runs of `root`; nothing is read or made before a method is called.
+    """The file `.<name>.index` in `root`; it is not opened or created before a method is called.
 
-    `version` names the code that makes and reads the documents: an index of another version is not read.
-    No method raises OSError or StoreError.
+    `version` identifies the code that writes and reads the documents: an index of another version is
+    ignored. No method raises OSError or StoreError.
     """
 
     def __init__(self, root: Path, name: str, version: str) -> None:
@@ -82,13 +86,13 @@ class Index:
         self._header = json.dumps({"schema": SCHEMA, "version": version}).encode() + b"\n"
 
     def entries(self) -> dict[str, IndexEntry]:
-        """Every entry that can be read, fresh or not, by run id."""
+        """Return every readable entry by run id, whether fresh or stale."""
         return {
             entry.run_id: entry for body in _unpack_frames(self._content()) if (entry := _parse_entry(body))
         }
 
     def fresh(self, entries: Mapping[str, IndexEntry]) -> dict[str, IndexEntry]:
-        """Those of `entries` whose runs are as they were when they were indexed."""
+        """Return the entries whose runs have not changed since they were indexed."""
         root = self.path.parent
         return {
             run_id: entry
@@ -97,9 +101,9 @@ class Index:
         }
 
     def update(self, added: Iterable[IndexEntry], dropped: Collection[str]) -> None:
-        """Put `added` in and take the runs `dropped` out; what another process has put in stays.
+        """Add the entries `added` and remove the runs `dropped`; entries of other processes are kept.
 
-        While another process writes it, or where the system refuses, nothing is done.
+        Does nothing while another process writes the index, or if the file cannot be written.
         """
         with suppress(OSError, StoreError):
             lock = acquire_lock(self._lock)
@@ -114,9 +118,9 @@ class Index:
                 lock.release()
 
     def _content(self) -> bytes:
-        """What stands below a header of ours; nothing where there is none."""
+        """Return the contents after the header, or b"" if the file is missing or has another header."""
         try:
-            # A pipe in its place must not keep us waiting.
+            # O_NONBLOCK: the path may be a pipe.
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             with os.fdopen(descriptor, "rb") as file:
                 plain = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
@@ -125,13 +129,13 @@ class Index:
             return b""
 
     def _tidy(self) -> None:
-        """Remove what a writer left that was killed; called under the lock, so that there is no other."""
+        """Remove temporary files of killed writers; the caller holds the lock, so no other process writes."""
         for path in self.path.parent.glob(f".{self.path.name}.*{TEMPORARY}"):
             path.unlink(missing_ok=True)
 
 
 def fingerprint_of(root: Path, run_id: str) -> RunFingerprint | None:
-    """The stamp of the run in its own place, or None when it is not there."""
+    """Return the fingerprint of a run in its live directory, or None if that does not exist."""
     directory = f"{root}/{run_id}"
     try:
         first = os.stat(directory)  # noqa: PTH116 - a Path takes several times as long
@@ -158,7 +162,7 @@ def _pack_entry(entry: IndexEntry) -> bytes:
 
 
 def _unpack_frames(content: bytes) -> Iterator[bytes]:
-    """What is in the frames; one that is damaged is left out, and so is all that follows a torn one."""
+    """Yield the bodies of the frames; damaged frames are skipped, and everything after a truncated one."""
     start = 0
     while start + _FRAME.size <= len(content):
         size, checksum = _FRAME.unpack_from(content, start)
@@ -170,7 +174,7 @@ def _unpack_frames(content: bytes) -> Iterator[bytes]:
 
 
 def _parse_entry(body: bytes) -> IndexEntry | None:
-    """The entry in a frame, or None for one that no index has written."""
+    """Return the entry in a frame, or None if its header is not that of an entry."""
     head, _, document = body.partition(b"\n")
     try:
         run_id, stamp, created, experiment = json.loads(head)
@@ -181,5 +185,5 @@ def _parse_entry(body: bytes) -> IndexEntry | None:
 
 
 def records_of(entries: Mapping[str, IndexEntry]) -> dict[str, Record]:
-    """`Entry.record` of each."""
+    """Return the `record` of each entry by run id."""
     return {run_id: entry.record for run_id, entry in entries.items()}

@@ -1,8 +1,8 @@
 """Locks that end with their process: POSIX record locks, which kill -9 and power loss release.
 
-A process loses such a lock as soon as it closes *any* descriptor of the locked file. So this module
-is the only place that opens lock files, it keeps a table of the locks this process holds, and it never
-opens a file that is in the table.
+A process loses such a lock as soon as it closes *any* descriptor of the locked file. Therefore only this
+module opens lock files. It keeps a table of the locks that this process holds and never opens a file that is
+in the table.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _structure_guard = threading.Lock()
 _held: set[_Key] = set()
 
 STRUCTURE_LOCK = ".store.lock"
-"""Held while the set of run directories changes."""
+"""Name of the lock that is held while the set of run directories changes."""
 PROBE_PATIENCE = 0.5
-"""Seconds to wait for the readers' probes, which hold a shared lock for some microseconds each."""
+"""Seconds to wait for readers that check the lock; each holds a shared lock for a few microseconds."""
 _SAFE_OPEN_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-"""A lock file in somebody else's store may be a link or a pipe."""
+"""Flags for lock files in untrusted stores, which may be links or pipes."""
 _NOT_REGULAR_ERRNOS = (errno.ELOOP, errno.ENXIO)
 STRUCTURE_PATIENCE = 60.0
-"""Seconds to wait for another process that claims, swaps or removes a run."""
+"""Seconds to wait while another process claims, swaps or removes a run."""
 
 
 class FileLock:
@@ -43,7 +43,7 @@ class FileLock:
         self._key = key
 
     def release(self) -> None:
-        """Give the lock back; a second call does nothing."""
+        """Release the lock; a second call does nothing."""
         with _table_guard:
             if self._descriptor is not None:
                 _held.discard(self._key)
@@ -52,11 +52,18 @@ class FileLock:
 
 
 def acquire_lock(path: Path, patience: float = 0.0) -> FileLock | None:
-    """Lock the file at `path`, creating it; None when another holder keeps it for `patience` seconds.
+    """Lock the file at `path`, which is created if necessary.
 
-    The probe of a reader is waited for in any case.
+    Args:
+        path: The lock file.
+        patience: Seconds to wait for another holder. For a reader that only checks the lock, the wait is
+            at least PROBE_PATIENCE.
 
-    Raises OSError when the file cannot be opened or its file system has no locks.
+    Returns:
+        The lock, or None if another holder kept it all the time.
+
+    Raises:
+        OSError: If the file cannot be opened or its file system does not support locks.
     """
     start = time.monotonic()
     while (lock := _try_lock(path)) is None:
@@ -68,9 +75,9 @@ def acquire_lock(path: Path, patience: float = 0.0) -> FileLock | None:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a live process, this one included, holds the lock at `path`.
+    """Return whether a live process, this one included, holds the lock at `path`.
 
-    A lock file that may not be read counts as locked: nobody may touch what is not theirs.
+    A lock file without read permission counts as locked: the run belongs to another user.
     """
     with _table_guard:
         try:
@@ -82,7 +89,7 @@ def is_locked(path: Path) -> bool:
         except PermissionError:
             return True
         except OSError as error:
-            if error.errno in _NOT_REGULAR_ERRNOS:  # a link or a special file, which is none of ours
+            if error.errno in _NOT_REGULAR_ERRNOS:  # a link or a special file, which the store never creates
                 return False
             raise
         try:
@@ -95,7 +102,7 @@ def is_locked(path: Path) -> bool:
 def structure_lock(root: Path) -> Iterator[None]:
     """Hold the store's own lock while the set of run directories changes; not reentrant.
 
-    Raises StoreError when another process keeps it for a minute.
+    Raises StoreError if another process holds it for longer than STRUCTURE_PATIENCE.
     """
     with _structure_guard:
         lock = acquire_lock(root / STRUCTURE_LOCK, STRUCTURE_PATIENCE)
@@ -145,7 +152,10 @@ def _try_fcntl_lock(descriptor: int, kind: int) -> bool:
 
 
 def _forget_after_fork() -> None:
-    """A forked child inherits descriptors but no locks, and perhaps a guard that nobody will open."""
+    """Reset the state of a forked child.
+
+    It inherits descriptors but no locks, and perhaps a guard whose owner does not exist in the child.
+    """
     global _table_guard, _structure_guard
     _table_guard, _structure_guard = threading.Lock(), threading.Lock()
     _held.clear()

@@ -1,4 +1,4 @@
-"""The manifest of a complete run: its files with their sizes and hashes, and whether they are still so."""
+"""Manifest of a complete run: sizes and hashes of its files, and the comparison with the files on disk."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _WHEN = re.compile(rb'"when": ?"([a-z]+)"')
 
 
 def build_manifest(directory: Path, names: Iterable[str]) -> dict[str, Any]:
-    """The manifest of those of the files `names` that are there now."""
+    """Return the manifest of the files `names` in `directory`; missing files are skipped."""
     paths = [path for path in (directory / name for name in names) if path.exists()]
     files = {path.name: {"sha256": sha256(path), "bytes": path.stat().st_size} for path in paths}
     return {"schema": MANIFEST_SCHEMA, "files": files}
 
 
 def manifest_differences(directory: Path, *, hashes: bool) -> Iterator[str]:
-    """One sentence for each file that is not as the manifest says, or for a manifest that says nothing.
+    """Yield one message for each file that differs from the manifest, or for a missing or damaged manifest.
 
-    Names and sizes are looked at, and with `hashes` every byte and the order of the steps. Raises OSError
-    when the system does not let us look, which is no difference.
+    Names and sizes are compared, and with `hashes` also every byte and the order of the steps. Raises
+    OSError if a file cannot be read, which does not count as a difference.
     """
     path = directory / MANIFEST
     if kind := _odd_file_kind(path):
@@ -51,26 +51,31 @@ def manifest_differences(directory: Path, *, hashes: bool) -> Iterator[str]:
 
 
 def repeated_steps(directory: Path) -> Iterator[str]:
-    """One sentence for each file of lines whose steps do not increase from line to line."""
+    """Yield one message for each file of lines whose steps do not increase from line to line."""
     for name in LINE_FILES:
         try:
             content = read_bytes(directory / name, LINES_BYTES)
-        except OSError:  # is told of where it is read
+        except OSError:  # reported when the lines are read
             continue
         if problem := find_step_disorder(map(_step_and_moment, content.splitlines())):
             yield f"{name}: {problem}"
 
 
 def _step_and_moment(line: bytes) -> tuple[int | None, object]:
-    """The step and the moment of a line, which is not parsed: a probe's is long, and begins with them."""
+    """Return the step and the moment ("when") of a line.
+
+    The line is searched, not parsed: a probe's line is long, and both keys are at its beginning.
+    """
     step, when = _STEP.search(line), _WHEN.search(line)
     return (int(step[1]) if step else None, when[1] if when else None)
 
 
 def find_step_disorder(moments: Iterable[tuple[object, object]]) -> str | None:
-    """Where the steps of lines do not increase, in words; lines without a step are passed over.
+    """Return a message for the first line whose step does not increase, or None.
 
-    `moments`: step and, of a probe, its moment. Two moments may share a step, where a run makes no update.
+    Args:
+        moments: Step and, for probes, the moment of each line. Lines without a step are skipped. Two
+            different moments may share a step, as in a run without updates.
     """
     last, last_moment = None, None
     for number, (step, moment) in enumerate(moments, 1):
@@ -83,21 +88,21 @@ def find_step_disorder(moments: Iterable[tuple[object, object]]) -> str | None:
 
 
 def file_hashes(directory: Path) -> dict[str, str]:
-    """The SHA-256 of each file of a complete run, as its manifest has it."""
+    """Return the SHA-256 of each file of a complete run, as listed in its manifest."""
     return {
         name: digest for name, _, digest in _listed_files(strict_json.loads(read_text(directory / MANIFEST)))
     }
 
 
 def _listed_files(document: Any) -> list[tuple[str, int, str]]:
-    """Name, size and SHA-256 of each file; raises ValueError where it is no manifest."""
+    """Return name, size and SHA-256 of each file; raise ValueError if the document is not a manifest."""
     files = document.get("files") if isinstance(document, dict) else None
     if not isinstance(files, dict):
         raise ValueError("no files")
     listed = []
     for name, entry in files.items():
         size, digest = (entry.get("bytes"), entry.get("sha256")) if isinstance(entry, dict) else (None, None)
-        # A name with a path in it would have files outside the run read.
+        # A name that contains a path would make us read files outside the run.
         if "/" in name or name.startswith(".") or type(size) is not int or not isinstance(digest, str):
             raise ValueError(f"no size and hash of {name!r}")
         listed.append((name, size, digest))
@@ -105,7 +110,7 @@ def _listed_files(document: Any) -> list[tuple[str, int, str]]:
 
 
 def _odd_file_kind(path: Path) -> str | None:
-    """What stands there instead of a regular file; None where there is one, or nothing."""
+    """Return the kind of a file that is not regular; None for a regular or a missing file."""
     try:
         return odd_kind(path.lstat().st_mode)
     except (FileNotFoundError, NotADirectoryError):

@@ -1,8 +1,8 @@
-"""Bring the runs of several stores together, each run whole or not at all.
+"""Merge the runs of several stores, copying each run completely or not at all.
 
-Everything is looked at before anything is written: a run whose files are not those of its manifest, or that
-has another result elsewhere, is named, and nothing is merged. Then each run is copied under a hidden name
-and renamed, so that a kill leaves whole runs, and the next call goes on with the rest.
+All runs are checked before anything is written. If the files of a run differ from its manifest, or two stores
+hold different results of one run, the problems are reported and nothing is merged. Then each run is copied
+under a hidden name and renamed, so that a kill leaves only complete runs and the next call copies the rest.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ from initbench.store.run_directory import (
 from initbench.store.store import Store
 
 RESULT_FILES = (METRICS, LAYERS, SHIFT, WEIGHTS)
-"""Files that hold nothing but results: two of one run are equal to the byte."""
+"""Files with results only: two copies of one run must be equal byte for byte."""
 RESULT_KEYS = ("status", "steps", "final", "diverged", "parameters")
-"""What run.json says of the result; times, machines and versions beside it may differ."""
+"""Keys of run.json that describe the result; times, machines and versions may differ."""
 
 
 @dataclass
 class MergeResult:
-    """What a merge did, or is going to do."""
+    """The runs and sweeps that a merge copied, found already present, or skipped."""
 
     copied: list[str] = field(default_factory=list)
     same: list[str] = field(default_factory=list)
-    """Runs that were there already, with the same result."""
+    """Runs that the target already held, with the same result."""
     left: dict[str, str] = field(default_factory=dict)
-    """Skipped runs, and why."""
+    """Skipped runs, with the reason."""
     sweeps: list[str] = field(default_factory=list)
 
 
@@ -68,8 +68,11 @@ class _SourceRun:
 def merge(sources: Sequence[Path], into: Path) -> MergeResult:
     """Copy the runs and sweeps of `sources` into the store at `into`.
 
-    A result takes the place of an attempt that failed or was interrupted. Raises UsageError for a source
-    that is no directory of runs, StoreError for what is damaged or in conflict, before anything is written.
+    A result replaces an attempt that failed or was interrupted.
+
+    Raises:
+        UsageError: If a source is not a directory of runs.
+        StoreError: If a run is damaged or two results of one run differ; nothing has been written then.
     """
     merged = MergeResult()
     for source in sources:
@@ -89,7 +92,7 @@ def merge(sources: Sequence[Path], into: Path) -> MergeResult:
 
 
 def _check_source(source: Path, into: Path) -> None:
-    """Raise UsageError, with what to give instead, for what is no directory of runs."""
+    """Raise UsageError, with the directory to pass instead, if `source` is not a directory of runs."""
     if not source.is_dir():
         raise UsageError(f"{source} is not a directory of runs")
     if source.resolve() == into.resolve():
@@ -109,7 +112,7 @@ def _check_source(source: Path, into: Path) -> None:
 
 
 def _choose_runs(sources: Sequence[Path], into: Path, merged: MergeResult) -> dict[str, _SourceRun]:
-    """One directory for each run to copy. Raises StoreError with everything that speaks against it."""
+    """Return the source of each run to copy; raise StoreError with all problems if there are any."""
     runs: dict[str, _SourceRun] = {}
     problems: list[str] = []
     for source in sources:
@@ -136,7 +139,7 @@ def _candidates(source: Path, merged: MergeResult, problems: list[str]) -> Itera
         if status not in (*COMPLETE, *STOPPED):
             merged.left[run_id] = f"is {status} in {source}"
             continue
-        if (source / run_id).is_symlink():  # what a foreign store points at is not to be taken along
+        if (source / run_id).is_symlink():  # the target of a link in an untrusted store is never copied
             problems.append(f"{source / run_id} is a link, not a directory")
             continue
         odd = store.read_stable(run_id, odd_files)
@@ -147,9 +150,9 @@ def _candidates(source: Path, merged: MergeResult, problems: list[str]) -> Itera
 
 
 def _conflicts(run_id: str, store: Store, other: Store) -> Iterator[str]:
-    """In what two results of one run differ, in a sentence, if they do."""
+    """Yield one message if two results of one run differ."""
     first, second = store.read_stable(run_id, _stored_result), other.read_stable(run_id, _stored_result)
-    if first is None or second is None:  # removed meanwhile
+    if first is None or second is None:  # removed in the meantime
         return
     names = [name for name in RESULT_FILES if first[0].get(name) != second[0].get(name)]
     names += [f"run.json: {key}" for key in RESULT_KEYS if first[1].get(key) != second[1].get(key)]
@@ -159,7 +162,7 @@ def _conflicts(run_id: str, store: Store, other: Store) -> Iterator[str]:
 
 
 def _stored_result(directory: Path) -> tuple[dict[str, str], Record] | None:
-    """The hashes of a run's files, and its record; None where it is not complete any more."""
+    """Return the hashes of a run's files and its record, or None if it is no longer complete."""
     try:
         return file_hashes(directory), read_record(directory) or {}
     except (FileNotFoundError, ValueError):
@@ -167,7 +170,7 @@ def _stored_result(directory: Path) -> tuple[dict[str, str], Record] | None:
 
 
 def _copy_run(source_run: _SourceRun, places: RunPaths) -> bool:
-    """Copy one run, unless what is there is as good; whether it was copied."""
+    """Copy one run unless the target holds an equally good one; return whether it was copied."""
     places.root.mkdir(parents=True, exist_ok=True)
     with structure_lock(places.root):
         directory_swap.recover_run(places)
@@ -188,12 +191,12 @@ def _copy_run(source_run: _SourceRun, places: RunPaths) -> bool:
 
 
 def _copy_files(places: RunPaths, directory: Path) -> bool:
-    """Copy a run to where a rerun is written; whether it has been there all the while."""
+    """Copy the files in `directory` to the rerun directory; return True, as None means "no such run"."""
     directory_swap.delete_hidden(places.rerun)
     places.rerun.mkdir()
     # The manifest, which makes the run complete, comes last.
     for name in (*LISTED, *CHECKPOINTS, MANIFEST):
-        with suppress(FileNotFoundError):  # it may be removed meanwhile
+        with suppress(FileNotFoundError):  # it may be removed in the meantime
             (directory / name).lstat()
             produce_atomic(places.rerun / name, partial(copy_regular, directory / name))
     return True

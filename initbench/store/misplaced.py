@@ -1,4 +1,4 @@
-"""Runs that a store does not count, for their directories have other names: renamed, copied or nested."""
+"""Runs that a store ignores because their directory was renamed, copied or nested."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from initbench.store.run_directory import RUN, read_record
 from initbench.store.strict_json import dumps
 
 MAX_DEPTH = 3
-"""How far below the root nested runs are looked for."""
+"""Levels below the root that are searched for nested runs."""
 MAX_DIRECTORIES = 2_000
-"""Directories that are no runs, and are searched for some: a root may hold much else."""
+"""Maximum number of directories to search; a root may contain many other files."""
 MAX_SENTENCES = 10
 _HEAD_BYTES = 512
-"""The id stands in the first line of a run.json."""
+"""Bytes of a run.json that are read to find its run id, which is near the beginning."""
 
 
 @dataclass(frozen=True)
 class MisplacedRun:
-    """A run in a directory where nothing looks for it."""
+    """A run in a directory where no command looks for it."""
 
     root: Path
     directory: Path
@@ -34,22 +34,22 @@ class MisplacedRun:
 
     @property
     def is_nested(self) -> bool:
-        """Whether it lies deeper than right below the root."""
+        """Whether the directory is deeper than one level below the root."""
         return self.directory.parent != self.root
 
     @property
     def is_duplicate(self) -> bool:
-        """Whether the store holds the run in its own place as well."""
+        """Whether the store also holds the run under its run id."""
         return (self.root / self.run_id).is_dir()
 
     @property
     def experiment(self) -> str:
-        """The experiment, as the id says it."""
+        """Name of the experiment, taken from the run id."""
         called = experiment_and_seed(self.run_id)
         return self.run_id if called is None else called[0]
 
     def matches(self, patterns: Sequence[str]) -> bool:
-        """Whether one of `patterns` means the run; every run is meant where there are none."""
+        """Return whether one of `patterns` matches the run; without patterns every run matches."""
         return not patterns or any(map(self._matches, patterns))
 
     def _matches(self, pattern: str) -> bool:
@@ -59,15 +59,18 @@ class MisplacedRun:
 
 
 def find_misplaced(root: Path) -> list[MisplacedRun]:
-    """Return the runs below `root` that are in no row and no list, by directory.
+    """Return the runs below `root` that no command lists, sorted by directory.
 
-    Hidden directories and links are not searched, nor what lies deeper than MAX_DEPTH.
+    Hidden directories, links and levels deeper than MAX_DEPTH are not searched.
     """
     return sorted(_search(root), key=lambda run: run.directory)
 
 
 def describe_misplaced(runs: Iterable[MisplacedRun]) -> list[str]:
-    """Return what is wrong with misplaced runs and what mends it, nested ones of a directory together."""
+    """Return messages that say what is wrong with misplaced runs and how to fix it.
+
+    Nested runs of one directory share a message; there are at most MAX_SENTENCES of them, then a count.
+    """
     sentences = []
     for (parent, is_nested), group in groupby(runs, key=lambda run: (run.directory.parent, run.is_nested)):
         members = list(group)
@@ -97,7 +100,7 @@ def _renamed_sentence(run: MisplacedRun) -> str:
 
 
 def _inert(sentence: str) -> str:
-    """The sentence with signs that a terminal would act on written as escapes."""
+    """Return the sentence with unprintable characters, which a terminal might interpret, as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in sentence)
 
 
@@ -134,7 +137,7 @@ def _is_regular(path: Path) -> bool:
 
 
 def _is_in_place(directory: Path) -> bool:
-    """Whether the directory is called as its run, which is seen from the beginning of its run.json."""
+    """Return whether the directory is named after its run; only the beginning of run.json is read."""
     wanted = f'"run_id": {dumps(directory.name)}'.encode()
     try:
         descriptor = os.open(directory / RUN, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)

@@ -1,4 +1,4 @@
-"""What run.json and the lines of a run must hold for those who read them, checked once, on reading."""
+"""Schema of run.json and of the lines of a run, checked once when they are read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from initbench.store.strict_json import parse_number_or_none
 
 Check = Callable[[Any, str], Iterator[str]]
-"""Takes a value and the path to it, and says of each thing wrong where it is."""
+"""A function that takes a value and its path, and yields one message, with the path, for each defect."""
 
 
 _MAX_FLOAT = 1.7e308
@@ -16,15 +16,15 @@ _MAX_COUNT = 2**63 - 1
 
 
 def is_mapping(**keys: Check) -> Check:
-    """A mapping that has at least these keys."""
+    """Return a check for a mapping that has at least these keys."""
 
     def check(value: Any, path: str) -> Iterator[str]:
-        """What is missing, and what is wrong with what is there."""
+        """Yield each missing key and each defect of a value."""
         if not isinstance(value, dict):
             yield f"{path or 'the whole'} is no mapping"
             return
         for key, inner in keys.items():
-            # Numbers are most of what there is, and a generator for each takes a third of the time.
+            # Most values are numbers, and a generator for each takes a third of the time.
             if inner is is_number and type(value.get(key)) is float:
                 continue
             if inner is is_natural and type(number := value.get(key)) is int and 0 <= number <= _MAX_COUNT:
@@ -41,7 +41,7 @@ def is_mapping(**keys: Check) -> Check:
 
 
 def optional_keys(inner: Check, **keys: Check) -> Check:
-    """What `inner` asks for, and these keys where they are there at all."""
+    """Return a check that runs `inner`, and checks these keys if they are present."""
 
     def check(value: Any, path: str) -> Iterator[str]:
         yield from inner(value, path)
@@ -53,7 +53,7 @@ def optional_keys(inner: Check, **keys: Check) -> Check:
 
 
 def is_list(item: Check) -> Check:
-    """A list of such items."""
+    """Return a check for a list whose items pass `item`."""
 
     def check(value: Any, path: str) -> Iterator[str]:
         if not isinstance(value, list):
@@ -66,7 +66,7 @@ def is_list(item: Check) -> Check:
 
 
 def nullable(inner: Check) -> Check:
-    """Null, or such a value."""
+    """Return a check for null or a value that passes `inner`."""
 
     def check(value: Any, path: str) -> Iterator[str]:
         if value is not None:
@@ -76,7 +76,7 @@ def nullable(inner: Check) -> Check:
 
 
 def is_number(value: Any, path: str) -> Iterator[str]:
-    """A number as `strictjson` writes it, or null."""
+    """Check that the value is null or a number as `strict_json` writes it."""
     try:
         parse_number_or_none(value)
     except ValueError:
@@ -84,7 +84,10 @@ def is_number(value: Any, path: str) -> Iterator[str]:
 
 
 def _is_number_list(value: Any, path: str) -> Iterator[str]:
-    """A list of finite numbers; a run has thousands of them, so they are not looked at one by one."""
+    """Check that the value is a list of finite numbers.
+
+    A run has thousands of them, so the types are compared as a set and integers by minimum and maximum.
+    """
     kinds = set(map(type, value)) if isinstance(value, list) else {None}
     if not kinds <= {int, float} or (
         int in kinds and not -_MAX_COUNT < min(value) <= max(value) < _MAX_COUNT
@@ -93,34 +96,34 @@ def _is_number_list(value: Any, path: str) -> Iterator[str]:
 
 
 def is_finite(value: Any, path: str) -> Iterator[str]:
-    """A number that is finite."""
+    """Check that the value is a finite number."""
     if type(value) not in (int, float) or not -_MAX_FLOAT <= value <= _MAX_FLOAT:
         yield f"{path} is no finite number"
 
 
 def is_text(value: Any, path: str) -> Iterator[str]:
-    """Text."""
+    """Check that the value is a string."""
     if not isinstance(value, str):
         yield f"{path} is no text"
 
 
 def is_integer(value: Any, path: str) -> Iterator[str]:
-    """A whole number that other programs read as one."""
+    """Check that the value is an integer of at most 64 bits, which other programs can read too."""
     if type(value) is not int or abs(value) > _MAX_COUNT:
         yield f"{path} is no whole number"
 
 
 def is_natural(value: Any, path: str) -> Iterator[str]:
-    """A whole number that is not below 0."""
+    """Check that the value is an integer from 0 to 2⁶³ − 1."""
     if type(value) is not int or not 0 <= value <= _MAX_COUNT:
         yield f"{path} is no whole number of 0 or more"
 
 
 def is_one_of(*values: str) -> Check:
-    """One of these texts."""
+    """Return a check for one of these strings."""
 
     def check(value: Any, path: str) -> Iterator[str]:
-        """Whether it is none of them."""
+        """Yield a message if the value is not one of them."""
         if value not in values:
             yield f"{path} is none of {', '.join(values)}"
 
@@ -128,10 +131,10 @@ def is_one_of(*values: str) -> Check:
 
 
 def is_nonempty_list(item: Check) -> Check:
-    """A list of at least one such item."""
+    """Return a check for a list of at least one item, all of which pass `item`."""
 
     def check(value: Any, path: str) -> Iterator[str]:
-        """What is wrong with the list or its items."""
+        """Yield each defect of the list or its items."""
         if value == []:
             yield f"{path} is empty"
         else:
@@ -141,10 +144,10 @@ def is_nonempty_list(item: Check) -> Check:
 
 
 def satisfies_both(first: Check, second: Check) -> Check:
-    """What satisfies two checks."""
+    """Return a check that runs `first` and, if that finds no defect, `second`."""
 
     def check(value: Any, path: str) -> Iterator[str]:
-        """What is wrong by the one or, where nothing is, by the other."""
+        """Yield the defects that `first` finds, or else those that `second` finds."""
         wrong = False
         for problem in first(value, path):
             wrong = True
@@ -156,10 +159,10 @@ def satisfies_both(first: Check, second: Check) -> Check:
 
 
 def is_table(item: Check) -> Check:
-    """A mapping of any keys to such items."""
+    """Return a check for a mapping with arbitrary keys whose values pass `item`."""
 
     def check(value: Any, path: str) -> Iterator[str]:
-        """What is wrong with the mapping or its items."""
+        """Yield each defect of the mapping or its values."""
         if not isinstance(value, dict):
             yield f"{path or 'the whole'} is no mapping"
             return
@@ -175,26 +178,26 @@ def _is_bool(value: Any, path: str) -> Iterator[str]:
 
 
 def _is_scalar(value: Any, path: str) -> Iterator[str]:
-    """What no other value is in."""
+    """Check that the value is neither a mapping nor a list."""
     if isinstance(value, dict | list):
         yield f"{path} is neither a name nor a number"
 
 
 def _is_pixel_offset(value: Any, path: str) -> Iterator[str]:
-    """Pixels: one number for both directions, or two."""
+    """Check that the value is one number of pixels, or a list of two."""
     pair = value if isinstance(value, list) else [value, value]
     if len(pair) != 2 or any(type(pixels) is not int for pixels in pair):
         yield f"{path} is neither a number of pixels nor two"
 
 
 def _is_gain(value: Any, path: str) -> Iterator[str]:
-    """A finite number, or `auto`."""
+    """Check that the value is a finite number or `auto`."""
     if value != "auto":
         yield from is_finite(value, path)
 
 
 def _is_component(value: Any, path: str) -> Iterator[str]:
-    """A component: its name, or a mapping with its name and options."""
+    """Check that the value is the name of a component, or a mapping with its name and options."""
     if not isinstance(value, str):
         yield from is_mapping(name=is_text)(value, path)
 
@@ -202,7 +205,7 @@ def _is_component(value: Any, path: str) -> Iterator[str]:
 _BY_NORMS = {
     f"val_{what}_{kind}": is_number for what in ("loss", "accuracy") for kind in ("batch", "population")
 }
-"""What is evaluated with other statistics of batch norm than the running ones."""
+"""Metrics evaluated with other batch-norm statistics than the running ones."""
 _PRETRAINED_LAYER = is_mapping(layer=is_integer, loss_start=is_number, loss_end=is_number)
 _PRETRAINING = is_mapping(
     layers=is_list(_PRETRAINED_LAYER), seconds=is_finite, samples=is_natural, steps=is_natural
@@ -273,7 +276,7 @@ _RECORD = is_mapping(
     diagnosis=nullable(is_list(is_mapping(code=is_text, message=is_text))),
 )
 _KEYS_OF_ENDED_RUNS = ("final", "diverged", "diagnosis")
-"""What run.json need not hold before the run has ended."""
+"""Keys of run.json that may be missing until the run has ended."""
 _RUN_JSON = optional_keys(
     _RECORD,
     created=nullable(is_text),
@@ -298,24 +301,24 @@ _RUN_JSON = optional_keys(
 
 
 def find_defect(record: Mapping[str, Any]) -> str | None:
-    """The first thing that run.json lacks, or None when it can be read."""
+    """Return the first defect of run.json, or None if it has none."""
     return next(_RUN_JSON({**dict.fromkeys(_KEYS_OF_ENDED_RUNS), **record}, ""), None)
 
 
 EVALUATION_LINE = optional_keys(
     is_mapping(step=is_integer, train_loss=is_number, val_loss=is_number, val_accuracy=is_number), **_BY_NORMS
 )
-"""A line of metrics.jsonl."""
+"""Check of a line of metrics.jsonl."""
 
 
 def _has_matching_bins(value: Any, path: str) -> Iterator[str]:
-    """A histogram with an edge more than it has counts."""
+    """Check that a histogram has one more edge than counts."""
     if len(value["edges"]) != len(value["counts"]) + 1:
         yield f"{path}.edges is not one longer than its counts"
 
 
 def _is_share(value: Any, path: str) -> Iterator[str]:
-    """A number from 0 to 1, or NaN where nothing is finite."""
+    """Check that the value is a number from 0 to 1, or "NaN" (no finite values to take a share of)."""
     if value != "NaN" and not (type(value) in (int, float) and 0 <= value <= 1):
         yield f"{path} is no share"
 
@@ -344,7 +347,7 @@ _LAYER = optional_keys(
     batch_norm=_RUNNING_STATISTICS,
 )
 SNAPSHOT_LINE = optional_keys(is_mapping(when=is_text, layers=is_list(_LAYER)), step=is_integer)
-"""A line of layers.jsonl."""
+"""Check of a line of layers.jsonl."""
 _SHIFTED_LAYER = is_mapping(
     index=is_integer,
     hidden=_is_bool,
@@ -357,11 +360,14 @@ _SHIFTED_LAYER = is_mapping(
     gradient_shift_cosine=is_number,
 )
 SHIFT_LINE = is_mapping(step=is_integer, layers=is_list(_SHIFTED_LAYER))
-"""A line of shift.jsonl."""
+"""Check of a line of shift.jsonl."""
 
 
 def layer_signature(line: Mapping[str, Any]) -> tuple[tuple[Any, ...], ...]:
-    """What lines about the layers of one net, or of nets that differ in their seed alone, have in common."""
+    """Return index, hidden flag and number of histogram bins of each layer in a line.
+
+    The signature is equal for all lines of one net, and for nets that differ only in their seed.
+    """
     return tuple(
         (layer["index"], layer.get("hidden"), _bin_count(layer.get("act"))) for layer in line["layers"]
     )

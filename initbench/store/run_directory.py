@@ -1,9 +1,9 @@
-"""What a run directory holds, where its hidden siblings are, and what state a run is in.
+"""Layout of a run directory, its hidden sibling directories, and the status of a run.
 
 runs/<run_id>/            the run
-runs/.<run_id>.new/       a run that is being claimed, until it has its record
-runs/.<run_id>.rerun/     the next attempt of a finished run, until it is finished itself
-runs/.<run_id>.old/       the run that another attempt takes the place of, until it has
+runs/.<run_id>.new/       a run that is being created, until its record is written
+runs/.<run_id>.rerun/     the next attempt of a finished run, until the attempt finishes
+runs/.<run_id>.old/       a run that is being replaced by another attempt
 runs/.<run_id>.trash/     a run that is being deleted
 """
 
@@ -29,19 +29,19 @@ RUN, CONFIG, LOCK = "run.json", "config.yaml", ".lock"
 METRICS, LAYERS, SHIFT = LINE_FILES
 WEIGHTS = "weights.safetensors"
 LISTED = (CONFIG, RUN, METRICS, LAYERS, SHIFT, WEIGHTS)
-"""The files a manifest vouches for."""
+"""Files that the manifest lists."""
 
 COMPLETE = ("finished", "diverged")
 STOPPED = ("interrupted", "failed")
 STATUSES = ("running", *COMPLETE, *STOPPED, "crashed", "damaged")
-"""`crashed`: the process is gone and left no whole result. `damaged`: run.json is missing, cannot be
-read, or lacks what it must hold."""
+"""Statuses of a run. `crashed`: the process died without a complete result. `damaged`: run.json is missing,
+cannot be read or does not match its schema."""
 
 _HIDDEN = (".new", ".rerun", ".old", ".trash")
 _RUN_FILE_NAMES = frozenset((*LISTED, *CHECKPOINTS, MANIFEST, LOCK))
 
 _NO_RECORD_ERRNOS = (errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EFBIG)
-"""Errors of `read_text` that say what is there: nothing, or no file of ours."""
+"""Errors of `read_text` that prove there is no record: the file is missing, not regular, or too large."""
 
 Record = dict[str, Any]
 
@@ -59,31 +59,31 @@ class RunPaths:
 
     @property
     def live(self) -> Path:
-        """Where the run lives."""
+        """Directory of the run."""
         return self.root / self.run_id
 
     @property
     def new(self) -> Path:
-        """Where a run is made before it is in its place."""
+        """Directory where a run is created before it is moved to its final directory."""
         return self.root / f".{self.run_id}.new"
 
     @property
     def rerun(self) -> Path:
-        """Where the next attempt of a finished run is written."""
+        """Directory where the next attempt of a finished run is written."""
         return self.root / f".{self.run_id}.rerun"
 
     @property
     def old(self) -> Path:
-        """Where a run waits while another attempt takes its place."""
+        """Directory of a run while another attempt replaces it."""
         return self.root / f".{self.run_id}.old"
 
     @property
     def trash(self) -> Path:
-        """What is being deleted."""
+        """Directory of a run that is being deleted."""
         return self.root / f".{self.run_id}.trash"
 
     def locate(self) -> Path | None:
-        """The directory a reader is to open: a swap that was cut off loses neither attempt."""
+        """Return the directory that readers open, or None; an interrupted swap loses neither attempt."""
         if _is_directory(self.live):
             return self.live
         with suppress(OSError):
@@ -93,7 +93,7 @@ class RunPaths:
 
 
 def _is_directory(path: Path) -> bool:
-    """Whether a directory is there now; one that vanishes while it is looked at is not."""
+    """Return whether `path` is a directory; False if it vanishes during the check."""
     try:
         return path.is_dir()
     except OSError as error:
@@ -103,18 +103,18 @@ def _is_directory(path: Path) -> bool:
 
 
 def is_run_id(name: str) -> bool:
-    """Whether `name` is a plain, visible directory name."""
+    """Return whether `name` is a plain, visible directory name."""
     return bool(name) and not name.startswith(".") and "/" not in name and "\0" not in name
 
 
 def hidden_run_id(name: str) -> str | None:
-    """The run that the hidden directory `name` belongs to, or None for a foreign one."""
+    """Return the id of the run that the hidden directory `name` belongs to, or None for other directories."""
     stem, dot, suffix = name.removeprefix(".").rpartition(".")
     return stem if name.startswith(".") and dot + suffix in _HIDDEN and is_run_id(stem) else None
 
 
 def read_record(directory: Path) -> Record | None:
-    """run.json as it was written, or None when it is missing, damaged or foreign, or cannot be read."""
+    """Return run.json as written, or None if it is missing, damaged, foreign or cannot be read."""
     try:
         return _read_record(directory)
     except OSError:
@@ -122,7 +122,7 @@ def read_record(directory: Path) -> Record | None:
 
 
 def _read_record(directory: Path) -> Record | None:
-    """run.json as it was written; raises OSError where the system does not let us know."""
+    """Return run.json like `read_record`, but raise OSError if it exists and cannot be read."""
     try:
         record = strict_json.loads(read_text(directory / RUN))
     except ValueError:
@@ -137,9 +137,10 @@ def _read_record(directory: Path) -> Record | None:
 
 
 def record_with_live_status(directory: Path) -> Record | None:
-    """The record with the status it has now, and in `error` the reason why that is not what was written.
+    """Return the record with its current status and, if that differs from the stored one, why in `error`.
 
-    A "running" whose process is gone, or a result whose files are not all there at their size, is "crashed".
+    A run is "crashed" if it is stored as "running" and its process is gone, or if files of a stored result
+    are missing or have another size. None if there is no record.
     """
     record = read_record(directory)
     for _ in range(5):
@@ -152,7 +153,7 @@ def record_with_live_status(directory: Path) -> Record | None:
             return record
         if is_locked(directory / LOCK):
             break
-        # It may have come to its end between the two looks, which only looking again can tell.
+        # The run may have finished between the two checks; read it again.
         earlier, record = record, read_record(directory)
         if record == earlier and problem == _incompleteness(record, directory):
             return {**record, "status": "crashed", **({"final": None, "error": problem} if problem else {})}
@@ -160,9 +161,9 @@ def record_with_live_status(directory: Path) -> Record | None:
 
 
 def is_complete(directory: Path) -> bool:
-    """Whether the directory holds a finished or diverged run, whole.
+    """Return whether the directory holds a complete run, finished or diverged, with all its files.
 
-    Raises OSError where the system does not let us know: what is complete may not be deleted for that.
+    Raises OSError if a file cannot be read, so that an unreadable complete run is never deleted.
     """
     record = _read_record(directory)
     if record is None or record.get("status") not in COMPLETE or find_defect(record):
@@ -171,7 +172,10 @@ def is_complete(directory: Path) -> bool:
 
 
 def _incompleteness(record: Record, directory: Path) -> str | None:
-    """Why the record cannot be taken at its word: None when it can, "" for one that has not ended."""
+    """Return why the stored status cannot be trusted.
+
+    None if it can, "" for a run that has not ended, else the first difference from the manifest.
+    """
     if record.get("status") in STOPPED:
         return None
     if record.get("status") in COMPLETE:
@@ -180,7 +184,7 @@ def _incompleteness(record: Record, directory: Path) -> str | None:
 
 
 def is_deletable(directory: Path) -> bool:
-    """Whether the directory may be deleted as a run: it has a record, or nothing but names of ours."""
+    """Return whether the directory may be deleted as a run: it has a record, or only files of a run."""
     if directory.is_symlink() or not directory.is_dir():
         return directory.is_symlink() and read_record(directory) is not None
     if read_record(directory) is not None:
@@ -189,13 +193,13 @@ def is_deletable(directory: Path) -> bool:
 
 
 def foreign_entries(directory: Path) -> list[Path]:
-    """What somebody has put into a run's directory beside what belongs to the run."""
+    """Return the entries of a run's directory that are not part of the run."""
     entries = directory.iterdir()
     return [entry for entry in entries if entry.name not in _RUN_FILE_NAMES and not is_temporary(entry.name)]
 
 
 def odd_files(directory: Path, names: Iterable[str] = _RUN_FILE_NAMES) -> list[str]:
-    """One sentence for each link, pipe or device among the files of a run, which lead outside of it."""
+    """Return one message for each file of a run that is a link, pipe, device or directory."""
     problems = []
     for name in sorted(names):
         with suppress(FileNotFoundError):
@@ -206,7 +210,7 @@ def odd_files(directory: Path, names: Iterable[str] = _RUN_FILE_NAMES) -> list[s
 
 @contextmanager
 def wrap_os_errors(action: str) -> Iterator[None]:
-    """Turn an OSError inside into a StoreError of one plain sentence."""
+    """Convert an OSError in the block to a StoreError with a one-sentence message."""
     try:
         yield
     except OSError as error:
@@ -215,7 +219,7 @@ def wrap_os_errors(action: str) -> Iterator[None]:
 
 
 def run_locked_error(run_id: str, directory: Path) -> StoreError:
-    """The error for a run that a live process is writing."""
+    """Return the error for a run that a live process is writing."""
     record = read_record(directory) or {}
     by = f" by process {record.get('pid')} on {record.get('host')}" if record else ""
     return StoreError(f"run {run_id} is running{by}: wait for its end, or stop that process")

@@ -1,4 +1,4 @@
-"""Which stored runs a person means by a word on the command line."""
+"""Resolution of patterns on the command line to stored runs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,16 @@ _MAX_LISTED = 5
 
 
 def matching_run_ids(pattern: str, experiments: Mapping[str, str], root: Path) -> list[str]:
-    """The ids meant by `pattern`, given each run's experiment: id, experiment, glob or beginning of an id.
+    """Return the ids of the runs that match `pattern`.
 
-    Raises UsageError when several ids begin with it, UnknownNameError when nothing matches.
+    Args:
+        pattern: A run id, an experiment, a glob, or a unique beginning of a run id; tried in this order.
+        experiments: Run id → name of the experiment.
+        root: Directory of the runs, searched for misplaced runs if nothing matches.
+
+    Raises:
+        UsageError: If several run ids begin with `pattern`.
+        UnknownNameError: If nothing matches.
     """
     if pattern in experiments:
         return [pattern]
@@ -39,7 +46,7 @@ def _is_globbed(pattern: str, run_id: str, experiment: str) -> bool:
 
 
 def _no_match_message(pattern: str, experiments: Mapping[str, str], root: Path) -> str:
-    from initbench.registry import nearest_name  # brings pydantic, which only this sentence is in need of
+    from initbench.registry import nearest_name  # imports pydantic, which only this message needs
     from initbench.store.misplaced import describe_misplaced, find_misplaced
 
     if misplaced := [run for run in find_misplaced(root) if run.matches([pattern])]:

@@ -1,9 +1,10 @@
-"""Read a run although a rerun may take its place at any moment.
+"""Consistent reads of a run that a rerun may replace at any moment.
 
-A writer swaps two directories by renames (`moves.swap`): live → old, rerun → live, old → trash. A reader
-opens files by their paths: it may find nothing at the live place, see files of two attempts, or lose a file
-between two calls. A result therefore counts only when the path named the same directory before and after, and
-so does an error. Each repetition needs another swap: a high load cannot use up a number of attempts.
+A writer swaps two directories by renames (`directory_swap.promote_rerun`): live → old, rerun → live, old →
+trash. A reader opens files by their paths: it may find no live directory, see files of two attempts, or lose
+a file between two calls. A result or an error therefore counts only if the path named the same directory
+before and after the read. The read is repeated only after another swap, so a high load cannot exhaust a fixed
+number of attempts.
 """
 
 from __future__ import annotations
@@ -22,22 +23,23 @@ T = TypeVar("T")
 DirectoryIdentity = tuple[int, int, int]
 
 _MAX_ABSENCES = 10
-"""Looks in a row, in a root that does not change, after which there is no such run."""
+"""Consecutive failures to find a run, in a root that does not change, after which the run does not exist."""
 _MAX_RESTLESS_READS, _MAX_RESTLESS_SECONDS = 10, 5.0
-"""How often and how long a directory that stays in its place, but gets new files, is read again."""
+"""Reads, and seconds, for which a directory is read again that is not replaced but gets new files."""
 _VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 _PIN = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def read_stable_directory(places: RunPaths, look: Callable[[Path], T | None]) -> T | None:
-    """Return what `look` sees in the run's directory, read while that was one and the same directory.
+    """Call `look` with the run's directory until it has read one and the same directory throughout.
 
     Args:
         places: The directories that may hold the run.
-        look: Reads one directory. It may be called several times, and its errors count like its results.
+        look: A function that reads one directory. It may be called several times. An exception is
+            propagated under the same conditions under which a result is returned.
 
     Returns:
-        What `look` returned, or None when there is no such run.
+        The result of `look`, or None if there is no such run.
     """
     absences, looks, end = 0, 0, time.monotonic() + _MAX_RESTLESS_SECONDS
     root: DirectoryIdentity | None = None
@@ -63,7 +65,7 @@ def read_stable_directory(places: RunPaths, look: Callable[[Path], T | None]) ->
 
 
 def directory_identity(path: Path | int) -> DirectoryIdentity | None:
-    """Return device, inode and last change of a directory or descriptor, or None when it is not there."""
+    """Return device, inode and ctime (ns) of a directory or descriptor, or None if it does not exist."""
     try:
         status = os.stat(path)  # noqa: PTH116 - a descriptor has no Path
     except OSError as error:
@@ -75,13 +77,13 @@ def directory_identity(path: Path | int) -> DirectoryIdentity | None:
 
 @contextmanager
 def _pinned(directory: Path | None) -> Iterator[DirectoryIdentity | None]:
-    """Hold a directory open, so that none that is made meanwhile can be given its inode number."""
+    """Hold a directory open, so that no directory created in the meantime can reuse its inode number."""
     if directory is None:
         yield None
         return
     try:
         descriptor = os.open(directory, _PIN)
-    except OSError:  # vanished, or this process may not open it or any more
+    except OSError:  # it vanished, permission is denied, or there are too many open files
         yield directory_identity(directory)
         return
     try:

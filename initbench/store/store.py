@@ -1,4 +1,4 @@
-"""The run store: runs/ is the truth, a directory of plain files for each run."""
+"""The run store: one directory of plain files per run below runs/."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ from initbench.store.writer import RunWriter, create_run, has_leftovers, remove_
 T = TypeVar("T")
 
 _MAX_LISTINGS = 10
-"""How often the runs are listed while directories are renamed."""
+"""Maximum number of listings of the runs while directories are being renamed."""
 
 
 @dataclass(frozen=True)
 class StoredRun:
-    """All that was stored about a run but its weights."""
+    """Everything stored about a run except its weights."""
 
     run_id: str
     record: Record
-    """run.json, with the status the run has now."""
+    """Contents of run.json, with the current status of the run."""
     convergence: list[Record]
     """One entry for each evaluation."""
     snapshots: list[Record]
@@ -58,9 +58,9 @@ class StoredRun:
 
 
 class Store:
-    """The runs below `root`; nothing is read or made before a method is called.
+    """The runs below `root`; no file is read or created before a method is called.
 
-    Every method raises StoreError, in one plain sentence, when the file system refuses.
+    Every method raises StoreError, with a one-sentence message, if a file operation fails.
     """
 
     def __init__(self, root: Path) -> None:
@@ -68,30 +68,32 @@ class Store:
         self._recovered = False
 
     def directory(self, run_id: str) -> Path | None:
-        """The directory to read the run from, or None when there is no such run."""
+        """Return the directory to read the run from, or None if there is no such run."""
         with wrap_os_errors(f"read run {run_id}"):
             return self.read_stable(run_id, lambda directory: directory)
 
     def status(self, run_id: str) -> str | None:
-        """One of `layout.STATUSES`, or None when there is no such run."""
+        """Return one of `run_directory.STATUSES`, or None if there is no such run."""
         with wrap_os_errors(f"read run {run_id}"):
             record = self._live_record_of(run_id)
         return None if record is None else str(record["status"])
 
     def is_busy(self, run_id: str) -> bool:
-        """Whether a live process writes the run, or the next attempt of it."""
+        """Return whether a live process is writing the run or its next attempt."""
         places = RunPaths(self.root, run_id)
         with wrap_os_errors(f"read run {run_id}"):
             return is_locked(places.live / LOCK) or is_locked(places.rerun / LOCK)
 
     def records(self) -> list[Record]:
-        """run.json of every run, with the status it has now, oldest first; what is not a run is ignored."""
+        """Return run.json of every run with its current status, oldest first; other files are ignored."""
         return self._records({})
 
     def read(self, run_id: str) -> StoredRun:
-        """Read a run; raises UsageError when there is none, StoreError when a file of it is damaged.
+        """Read a run.
 
-        The error names the file and what it lacks.
+        Raises:
+            UsageError: If there is no such run.
+            StoreError: If a file of the run is damaged; the message names the file and the defect.
         """
         run = self.read_if_there(run_id)
         if run is None:
@@ -99,24 +101,29 @@ class Store:
         return run
 
     def read_if_there(self, run_id: str) -> StoredRun | None:
-        """Read a run that may be removed at any moment: None when it is; StoreError as `read` raises it."""
+        """Read a run, or return None if it does not exist or is removed; raise StoreError like `read`."""
         with wrap_os_errors(f"read run {run_id}"):
             return self.read_stable(run_id, lambda directory: _read_run(run_id, directory))
 
     def read_or_mark_damaged(self, run_id: str) -> StoredRun | None:
-        """`read_if_there`, but a damaged run is one whose record says so, with file and fault in `error`.
+        """Read a run like `read_if_there`, but return a damaged run instead of raising StoreError.
 
-        Such a run has no lines, and its record may lack anything but run_id, status and error.
+        The record of a damaged run has `status` "damaged" and the file and its defect in `error`; only
+        run_id, status, final and error are guaranteed. Such a run has no lines.
         """
         with wrap_os_errors(f"read run {run_id}"):
             return self.read_stable(run_id, lambda directory: _read_or_mark_damaged(run_id, directory))
 
     def find(self, patterns: Sequence[str], indexed: Mapping[str, Record] | None = None) -> list[str]:
-        """The runs that any of `patterns` names: ids, unique beginnings of ids, experiments, sweeps, globs.
+        """Return the ids of the runs that match any of `patterns`, in the order of `records`.
 
-        All runs when there are no patterns; in the order of `records`. `known`: records of runs, as far as
-        run_id, created and experiment, that need not be read again. Raises UsageError for a pattern
-        that matches nothing (with the nearest name) or begins more than one id.
+        Args:
+            patterns: Run ids, unique beginnings of run ids, experiments, sweeps or globs. An empty sequence
+                matches all runs.
+            indexed: Records that need not be read again; they need only run_id, created and experiment.
+
+        Raises:
+            UsageError: If a pattern matches nothing (with the nearest name) or begins several run ids.
         """
         records = self._records(indexed or {})
         experiments = {record["run_id"]: str(record.get("experiment", "")) for record in records}
@@ -126,7 +133,7 @@ class Store:
         return [run_id for run_id in experiments if run_id in wanted]
 
     def _matches(self, pattern: str, experiments: Mapping[str, str]) -> Collection[str]:
-        """The runs that a pattern names; those of a sweep, where nothing else is called so."""
+        """Return the runs that a pattern matches; an experiment takes precedence over a sweep of its name."""
         if pattern in sweep_index.sweep_names(self.root) and pattern not in experiments.values():
             swept = sweep_index.run_ids_of(sweep_index.read_points(self.root, pattern), tuning=False)
             if swept & experiments.keys():
@@ -134,9 +141,9 @@ class Store:
         return matching_run_ids(pattern, experiments, self.root)
 
     def verify(self, run_id: str) -> list[str]:
-        """Compare every byte of a run with its manifest; returns one sentence for each file that differs.
+        """Compare every byte of a run with its manifest and return one message for each file that differs.
 
-        Raises UsageError when there is no such run.
+        Raises UsageError if there is no such run.
         """
         with wrap_os_errors(f"verify run {run_id}"):
             problems = self.read_stable(
@@ -149,12 +156,14 @@ class Store:
     def claim(
         self, run_id: str, record: Mapping[str, Any], config_yaml: str, *, rerun: bool = False
     ) -> RunWriter:
-        """Become the one writer of a run.
+        """Claim a run and return its only writer.
 
-        One that was interrupted is taken up where its checkpoint is (`RunWriter.resumption`); without a
-        checkpoint, or with `rerun`, what an unfinished attempt left behind is cleared first.
-        With `rerun` a finished run stays readable until the new attempt takes its place at its `finish`.
-        Raises StoreError when a live process writes the run, or when it is finished and not to be rerun.
+        An interrupted run is resumed from its checkpoint (`RunWriter.resumption`). Without a checkpoint, or
+        with `rerun`, the files of an unfinished attempt are deleted first. With `rerun` a finished run stays
+        readable until the new attempt replaces it in `RunWriter.finish`.
+
+        Raises:
+            StoreError: If a live process is writing the run, or it is finished and `rerun` is False.
         """
         places = RunPaths(self.root, run_id)
         with wrap_os_errors(f"write run {run_id} to {self.root}"):
@@ -167,9 +176,9 @@ class Store:
                 )
 
     def remove(self, run_id: str) -> None:
-        """Delete a run, in one step for readers.
+        """Delete a run; readers see it disappear in one step.
 
-        Raises UsageError when there is no such run and StoreError when a live process writes it.
+        Raises UsageError if there is no such run, StoreError if a live process is writing it.
         """
         places = RunPaths(self.root, run_id)
         if places.locate() is None:
@@ -183,7 +192,7 @@ class Store:
             directory_swap.discard_live_run(places)
 
     def tidy(self, run_ids: Iterable[str]) -> None:
-        """Remove from finished runs what a process left that was killed as it finished them."""
+        """Remove the checkpoints and temporary files that a killed process left in finished runs."""
         for run_id in run_ids:
             live = RunPaths(self.root, run_id).live
             with suppress(OSError, StoreError):
@@ -191,7 +200,10 @@ class Store:
                     remove_leftovers(live)
 
     def recover(self) -> None:
-        """Finish or roll back what crashed processes left half done; `claim` and `remove` begin with it."""
+        """Complete or roll back the unfinished changes of crashed processes.
+
+        The first `claim` or `remove` of a Store does so too.
+        """
         if self.root.is_dir():
             with wrap_os_errors(f"tidy {self.root}"), structure_lock(self.root):
                 directory_swap.recover_store(self.root)
@@ -204,11 +216,11 @@ class Store:
         directory_swap.recover_run(places)
 
     def checkpoint_step(self, run_id: str) -> int:
-        """Updates that an interrupted run need not make again; 0 when it has to begin anew."""
+        """Return the step from which an unfinished run resumes; 0 if it must start from scratch."""
         return self._step(run_id, checkpoint_step)
 
     def stated_step(self, run_id: str) -> int:
-        """`checkpoint_step` in a moment: whether the checkpoint is whole is not looked at."""
+        """Return `checkpoint_step` as the header states it: fast, but the checkpoint is not verified."""
         return self._step(run_id, stated_step)
 
     def _step(self, run_id: str, step_in: Callable[[Path], int | None]) -> int:
@@ -229,7 +241,7 @@ class Store:
         return resume_run(places, record, created=earlier.get("created"))
 
     def _new_attempt_dir(self, places: RunPaths, rerun: bool) -> Path:
-        """The directory to make for a new attempt."""
+        """Return the directory to create for a new attempt."""
         if is_locked(places.rerun / LOCK):
             raise run_locked_error(places.run_id, places.rerun)
         if is_complete(places.live) and not is_locked(places.live / LOCK):
@@ -245,7 +257,10 @@ class Store:
         return sorted(records, key=lambda record: (str(record.get("created")), record["run_id"]))
 
     def _run_ids(self) -> set[str]:
-        """The runs that may be there: a listing may lack one that was renamed, and is then made again."""
+        """Return the ids of runs that may exist; repeat the listing if the root changed during it.
+
+        A listing may miss a directory that is renamed at the same time.
+        """
         names: set[str] = set()
         for _ in range(_MAX_LISTINGS):
             identity = directory_identity(self.root)
@@ -262,15 +277,15 @@ class Store:
         return self.read_stable(run_id, lambda directory: _live_record(run_id, directory))
 
     def read_stable(self, run_id: str, look: Callable[[Path], T | None]) -> T | None:
-        """Return what `look` sees in the run's directory although a rerun may take its place meanwhile.
+        """Call `look` with the run's directory and return its result, or None if there is no such run.
 
-        None when there is no such run. See `stable_reads.read_stable_directory`.
+        Consistent even if a rerun replaces the run; see `stable_reads.read_stable_directory`.
         """
         return read_stable_directory(RunPaths(self.root, run_id), look)
 
 
 def _live_record(run_id: str, directory: Path) -> Record | None:
-    # Once more, because it may get its record between two looks.
+    # Read again at the end: the record may be written between the first two calls.
     record = (
         record_with_live_status(directory)
         or damaged_record(run_id, directory)
@@ -282,7 +297,7 @@ def _live_record(run_id: str, directory: Path) -> Record | None:
 
 
 def _read_run(run_id: str, directory: Path) -> StoredRun | None:
-    record = _live_record(run_id, directory)  # first: what it says is finished has all its lines
+    record = _live_record(run_id, directory)  # read first: if it says finished, all lines are there
     if record is None:
         return None
     if record["status"] == "damaged":
@@ -309,7 +324,7 @@ def _read_or_mark_damaged(run_id: str, directory: Path) -> StoredRun | None:
 
 
 def _describe_fault(error: StoreError | OSError) -> str:
-    """Return what is wrong with a run as a sentence."""
+    """Return a one-sentence description of what is wrong with a run."""
     if isinstance(error, OSError) and error.strerror is not None:
         return f"cannot read {error.filename}: {error.strerror.lower()}"
     return str(error)

@@ -1,13 +1,13 @@
-"""Which runs belong to which sweep: runs/.sweeps/NAME.json, beside runs that know nothing of it.
+"""Index of the runs of each sweep, in runs/.sweeps/NAME.json; the runs themselves do not name their sweep.
 
-A run may belong to several sweeps, and a sweep may be run in parts, in several stores; so what is known of
-it is only ever added to. For each point, by its label:
+A run may belong to several sweeps, and a sweep may be run in parts, in several stores; therefore entries are
+only added, never removed. Each point has, under its label:
 
-    experiment    name of its runs' experiment
-    keys          dotted key → value: what sets it apart
+    experiment    name of the experiment of its runs
+    keys          dotted key → value, the keys in which the point differs from others
     runs          ids of its runs
-    tuning_runs   ids of those that its tuning took
-    tuning        null, or what came of it
+    tuning_runs   ids of the runs used for tuning
+    tuning        result of the tuning, or null
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from initbench.store.run_directory import Record, wrap_os_errors
 FOLDER, SCHEMA = ".sweeps", "initbench.swept/1"
 _PATIENCE = 10.0
 _MAX_BYTES = 2**28
-"""A sweep may have some hundred thousand runs."""
+"""Maximum size of a sweep's file; a sweep may have some hundred thousand runs."""
 TUNING = optional_keys(
     is_mapping(
         key=is_text,
@@ -55,7 +55,7 @@ TUNING = optional_keys(
     runs=is_integer,
     seconds=is_number,
 )
-"""What came of a tuning, as `initbench.study.tuning` writes it."""
+"""Check of the result of a tuning, as `initbench.study.tuning` writes it."""
 _POINT = is_mapping(
     experiment=is_text,
     keys=is_mapping(),
@@ -65,16 +65,16 @@ _POINT = is_mapping(
 )
 _DOCUMENT = is_mapping(points=is_table(_POINT))
 Points = dict[str, Record]
-"""What is known of each point."""
+"""Label of each point → its entry."""
 
 
 def sweep_names(root: Path) -> list[str]:
-    """The sweeps that the store at `root` knows, in order."""
+    """Return the sorted names of the sweeps in the store at `root`."""
     return sorted(path.stem for path in (root / FOLDER).glob("*.json"))
 
 
 def read_points(root: Path, name: str) -> Points:
-    """The points of a sweep; raises UnknownNameError where there is none, StoreError where it is damaged."""
+    """Return the points of a sweep; raise UnknownNameError if it is unknown, StoreError if it is damaged."""
     path = root / FOLDER / f"{name}.json"
     points = _read_file(path)
     if points is None:
@@ -87,7 +87,7 @@ def read_points(root: Path, name: str) -> Points:
 
 
 def run_ids_of(points: Mapping[str, Record], *, tuning: bool = True) -> set[str]:
-    """The ids of all runs of a sweep; those of its tuning as well, unless told otherwise."""
+    """Return the ids of all runs of a sweep; with `tuning`, the runs used for tuning are included."""
     run_ids = {run_id for point in points.values() for run_id in point["runs"]}
     if tuning:
         run_ids |= {run_id for point in points.values() for run_id in point["tuning_runs"]}
@@ -95,7 +95,7 @@ def run_ids_of(points: Mapping[str, Record], *, tuning: bool = True) -> set[str]
 
 
 def add_points(root: Path, name: str, points: Mapping[str, Record]) -> None:
-    """Add to what is known of a sweep, in one step."""
+    """Add points, and runs of known points, to a sweep in one atomic write."""
     folder = root / FOLDER
     path = folder / f"{name}.json"
     with wrap_os_errors(f"write {path}"):
@@ -141,7 +141,7 @@ def _read_file(path: Path) -> Points | None:
 
 
 def _validate_points(document: Any) -> Points:
-    """The points in a document; raises ValueError for anything that `add` does not write."""
+    """Return the points in a document; raise ValueError for a document that `add_points` cannot write."""
     for problem in _DOCUMENT(document, ""):
         raise ValueError(problem)
     points: Points = document["points"]

@@ -1,4 +1,4 @@
-"""Write one run, so that a kill at any moment leaves what was acknowledged and nothing torn."""
+"""Crash-safe writing of one run: a kill loses no acknowledged data and leaves no partial line."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ from initbench.store.run_directory import (
 )
 
 Weights = bytes | Callable[[Path], object]
-"""The contents of weights.safetensors, or a function that writes them to the path it is given."""
+"""Contents of weights.safetensors, or a function that writes them to the path it is given."""
 
 
 class RunWriter:
-    """The one writer of a run, from `Store.claim` until `finish` or `stop`; a context manager.
+    """The only writer of a run, from `Store.claim` until `finish` or `stop`; a context manager.
 
-    An exception that leaves the context marks the run: interrupted for KeyboardInterrupt and
-    `errors.Terminated`, failed with the traceback in `record["error"]` for any other. The methods raise
-    StoreError when the disk refuses and InitbenchError once the run is closed.
+    An exception in the context ends the run: as interrupted for KeyboardInterrupt and `errors.Terminated`, as
+    failed with the traceback in `record["error"]` for any other. The methods raise StoreError if a write
+    fails, and InitbenchError once the run is closed.
     """
 
     def __init__(
@@ -71,18 +71,18 @@ class RunWriter:
         self.run_id = places.run_id
         self.directory = directory
         self.record = record
-        """What run.json holds."""
+        """Contents of run.json."""
         self.resumption = resumption
-        """Where a run that was taken up again goes on; None for one that begins."""
+        """State from which a resumed run continues; None for a run that starts from scratch."""
         self.notice = notice
-        """Where it does not go on as its last checkpoint says: why, and from where, in a sentence."""
+        """Message if the run cannot resume from its last checkpoint: why, and where it starts instead."""
         self._places = places
         self._lock = lock
         self._open = True
         self._made_progress = False
-        """Whether there is a checkpoint later than the one it was taken up from."""
+        """Whether there is a checkpoint later than the one it was resumed from."""
         self._unsynced: set[str] = set()
-        """Files with lines that a loss of power would take."""
+        """Files with lines that a loss of power would lose."""
 
     def __enter__(self) -> Self:
         return self
@@ -92,7 +92,7 @@ class RunWriter:
     ) -> None:
         if not self._open:
             return
-        with suppress(StoreError):  # on a full disk the run reads as crashed, and `error` is what matters
+        with suppress(StoreError):  # on a full disk the run shows as crashed; `error` is more important
             if error is None:
                 self.stop("failed", "the run was left without a result")
             elif isinstance(error, KeyboardInterrupt | Terminated):
@@ -101,30 +101,36 @@ class RunWriter:
                 self.stop("failed", "".join(traceback.format_exception(error)))
 
     def append_convergence(self, entry: Mapping[str, Any]) -> None:
-        """Add one evaluation. It outlasts this process; a loss of power only from the next checkpoint on."""
+        """Append one evaluation.
+
+        It survives the end of this process at once, and a loss of power from the next checkpoint on.
+        """
         self._append(METRICS, entry)
 
     def append_snapshot(self, snapshot: Mapping[str, Any]) -> None:
-        """Add one probe of all layers, kept as an evaluation is."""
+        """Append one probe of all layers, as durably as an evaluation."""
         self._append(LAYERS, snapshot)
 
     def append_shift(self, entry: Mapping[str, Any]) -> None:
-        """Add the covariate shift of one update, kept as an evaluation is."""
+        """Append the covariate shift of one update, as durably as an evaluation."""
         self._append(SHIFT, entry)
 
     def checkpoint(self, state: bytes) -> None:
-        """Replace the checkpoint by `state`, a safetensors file with its "step" in the metadata."""
+        """Write a new checkpoint: `state`, a safetensors file with its "step" in the metadata."""
         self._check_open()
         with wrap_os_errors(f"write to run {self.run_id}"):
-            self._sync_lines()  # which the checkpoint says are there
+            self._sync_lines()  # the checkpoint refers to them
             checkpoints.write_checkpoint(self.directory, state)
         self._made_progress = True
 
     def finish(self, updates: Mapping[str, Any], weights: Weights | None = None) -> None:
         """Store the result: weights, then run.json, then the manifest that makes the run complete.
 
-        `updates` goes into the record; its "status" may be finished (the default) or diverged. A rerun
-        takes the place of the former attempt last of all. On an error the run is still open.
+        A rerun finally replaces the previous attempt. On an error the run stays open.
+
+        Args:
+            updates: Keys to add to the record; "status" may be finished (the default) or diverged.
+            weights: Contents of weights.safetensors, or None to store no weights.
         """
         self._check_open()
         status = updates.get("status", "finished")
@@ -140,16 +146,16 @@ class RunWriter:
                 raise StoreError(f"{self.directory}: {problem}; give the command again")
             manifest = build_manifest(self.directory, LISTED)
             write_atomic(self.directory / MANIFEST, strict_json.dumps(manifest) + "\n")
-            with suppress(OSError):  # the run is complete with them, too
+            with suppress(OSError):  # leftovers do not make a run incomplete
                 remove_leftovers(self.directory)
             if self.directory == self._places.rerun:
                 with structure_lock(self._places.root):
                     directory_swap.promote_rerun(self._places)
         self._close()
-        self.directory = self._places.live  # not before: `stop` must never reach what is complete
+        self.directory = self._places.live  # only now: `stop` must never change a complete run
 
     def stop(self, status: str, error: str | None = None) -> None:
-        """End the run without a result, as interrupted or failed; the lock is released whatever happens."""
+        """End the run without a result, as interrupted or failed; the lock is released in any case."""
         self._check_open()
         if status not in STOPPED:
             raise ValueError(f"a run stops as {' or '.join(STOPPED)}, not as {status!r}")
@@ -157,7 +163,7 @@ class RunWriter:
             with wrap_os_errors(f"mark run {self.run_id} as {status}"):
                 if status == "failed" and self.resumption is not None and not self._made_progress:
                     self._drop_checkpoints()
-                (self.directory / MANIFEST).unlink(missing_ok=True)  # `finish` may have come this far
+                (self.directory / MANIFEST).unlink(missing_ok=True)  # `finish` may have written it
                 self._sync_lines()
                 ending = {"status": status, "finished": utc_timestamp()}
                 self._write_record(ending if error is None else {**ending, "error": error})
@@ -166,7 +172,10 @@ class RunWriter:
             self._close()
 
     def _drop_checkpoints(self) -> None:
-        """Have the next attempt begin anew: what the run was taken up from may be why it failed."""
+        """Delete the checkpoints, so that the next attempt starts from scratch.
+
+        The checkpoint from which this attempt was resumed may be the cause of the failure.
+        """
         for name in CHECKPOINTS:
             remove_path(self.directory / name)
 
@@ -205,10 +214,13 @@ class RunWriter:
 def create_run(
     places: RunPaths, target: Path, record: Mapping[str, Any], config_yaml: str, notice: str | None
 ) -> RunWriter:
-    """Make a running run in the place of whatever unfinished is at `target`; under `locks.structure_lock`.
+    """Create a running run at `target`, replacing an unfinished one; called under `locks.structure_lock`.
 
-    It is made beside it, so that an error or a kill leaves nothing of it. Raises OSError when it cannot be
-    written, StoreError when `target` is no run, is finished, or is being written by a live process.
+    The run is created in a hidden directory, so that an error or a kill leaves no trace at `target`.
+
+    Raises:
+        OSError: If it cannot be written.
+        StoreError: If `target` is not a run, is finished, or is being written by a live process.
     """
     lock = None
     try:
@@ -232,10 +244,15 @@ def create_run(
 def resume_run(
     places: RunPaths, record: Mapping[str, Any], *, created: str | None
 ) -> tuple[RunWriter | None, str | None]:
-    """Go on with an interrupted run from its last usable checkpoint; None when it has to begin anew.
+    """Resume an interrupted run from its last usable checkpoint; called under `locks.structure_lock`.
 
-    Also a sentence where a checkpoint could not be used. Called under `locks.structure_lock`. Raises OSError
-    when the directory cannot be written.
+    Returns:
+        The writer, or None if the run must start from scratch; and a message if a checkpoint could not be
+        used, else None.
+
+    Raises:
+        OSError: If the directory cannot be written.
+        StoreError: If a live process is writing the run.
     """
     directory = places.live
     if odd := odd_files(directory, (CONFIG, METRICS, LAYERS, SHIFT, LOCK)):
@@ -260,12 +277,12 @@ def resume_run(
 
 
 def has_leftovers(directory: Path) -> bool:
-    """Whether there is something for `remove_leftovers`."""
+    """Return whether the directory contains files that `remove_leftovers` would remove."""
     return any(name in CHECKPOINTS or is_temporary(name) for name in os.listdir(directory))  # noqa: PTH208
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Remove from a complete run what its manifest does not name and only its training needed."""
+    """Remove the checkpoints and temporary files of a complete run."""
     for name in CHECKPOINTS:
         remove_path(directory / name)
     remove_temporaries(directory)
@@ -279,7 +296,7 @@ def _damage_notice(run_id: str, resumption: Resumption | None, faults: Sequence[
 
 
 def utc_timestamp() -> str:
-    """The time in ISO 8601, UTC, to the millisecond."""
+    """Return the current time in ISO 8601, UTC, to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
