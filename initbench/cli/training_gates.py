@@ -71,7 +71,7 @@ def training_gates(
     """
     texts = [*(fail_if or []), *(fail_unless or [])]
     if texts and rows is not None:
-        from initbench.study.validate_sweep import gate_issues
+        from initbench.study.validate import gate_issues
 
         for text in texts:
             for problem in gate_issues(text, rows):
