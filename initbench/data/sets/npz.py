@@ -1,4 +1,4 @@
-"""The user's own data set in one NumPy archive; nothing in the file is trusted."""
+"""The user's own data set in one NumPy archive, which is treated as untrusted input."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ from initbench.paths import expand_user, file_kind
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 _MAX_CLASSES = 1_000_000
 _ENCRYPTED = 1
-"""Bit of a member's flags."""
+"""Bit of a zip member's flags."""
 _CHUNK_BYTES = 1 << 20
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-"""By the version of the format; version 3 is for arrays of named fields alone."""
+"""Header reader by format version; version 3 is only for arrays with named fields."""
 
 
 class NpzOptions(DataOptions):
     """Options of the user's own archive."""
 
     path: str = Field(min_length=1)
-    """The .npz file (x_train, y_train, x_test, y_test).
+    """Path of the .npz file (x_train, y_train, x_test, y_test).
 
-    Relative to the config, the current folder or the data root, the first where it is there."""
+    Relative to the config, the current folder or the data root; the first that contains it is used."""
 
 
 def _locate(options: NpzOptions, source: DataSource) -> LocatedDataset:
@@ -88,10 +88,11 @@ def _find(name: str, root: Path) -> Path:
 
 
 def read_npz(path: Path, labels: Sequence[int] | None = None) -> RawData:
-    """The data set in the archive at `path`, of which `chosen` labels are going to be used, or all.
+    """Read the data set in the archive at `path`.
 
-    Features (N, D), grey images (N, H, W) or colour images (N, H, W, C), uint8 or float; labels
-    (N,) integers from 0. Raises DataError saying what was found and what was expected.
+    Features (N, D), grey images (N, H, W) or colour images (N, H, W, C), uint8 or float; labels (N,)
+    integers from 0. `labels` are those selected by `data.classes`, or None for all. Raises DataError that
+    says what was found and what was expected.
     """
     arrays = _arrays(path)
     try:
@@ -129,7 +130,7 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, key: str) -> NDArray[Any]:
-    """Read one member; what its header says is held against its size before anything is allocated."""
+    """Read one member; its header is compared with its size before memory is allocated."""
     if member.flag_bits & _ENCRYPTED:
         raise DataError(f"{key} is encrypted; write the archive without a password")
     with archive.open(member) as file:
@@ -167,7 +168,7 @@ def _labels(key: str, array: NDArray[Any]) -> Tensor:
 
 
 def _inputs(key: str, array: NDArray[Any]) -> Tensor:
-    """(N, D), or (N, C, H, W); uint8 as it is, any float as float32."""
+    """Return inputs as (N, D) or (N, C, H, W); uint8 unchanged, any float as float32."""
     if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
         raise DataError(f"{key} must be uint8 or float, found {array.dtype}{inputs_advice(array)}")
     if array.ndim not in (2, 3, 4) or not array.size:
@@ -181,7 +182,7 @@ def _inputs(key: str, array: NDArray[Any]) -> Tensor:
         array = array.transpose(0, 3, 1, 2)
     if array.dtype == np.uint8:
         return torch.from_numpy(np.ascontiguousarray(array))
-    with np.errstate(over="ignore"):  # too large for float32 becomes infinite, found right below
+    with np.errstate(over="ignore"):  # values too large for float32 become infinite and are reported below
         x = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
     broken = int((~x.isfinite()).sum())
     if broken:
