@@ -132,12 +132,12 @@ class DataOptions(Options):
     def _moved_pixels_share_a_scale(self) -> DataOptions:
         if self.augment is None or (self.normalize != "per_feature" and self.whiten == "none"):
             return self
-        problem = "moves pixels, and "
+        problem = "moves pixels, and cannot be combined with "
         if self.whiten != "none":
-            problem += f"data.whiten={self.whiten} is fitted to where they were: use data.whiten=none with it"
+            problem += f"data.whiten={self.whiten}, which depends on their positions: use data.whiten=none"
         else:
             problem += (
-                "data.normalize=per_feature scales each by its place: use data.normalize=global with it"
+                "data.normalize=per_feature, which depends on their positions: use data.normalize=global"
             )
         raise PydanticCustomError("key_fault", "{problem}", {"problem": problem, "at": "augment"})
 
@@ -207,7 +207,7 @@ class UnavailableError(DataError):
         lines = [
             missing,
             *(f"  tried {line}" for line in tried),
-            "to go on:",
+            "possible solutions:",
             *(f"  {line}" for line in remedies),
         ]
         super().__init__("\n".join(lines))

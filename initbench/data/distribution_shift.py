@@ -35,7 +35,7 @@ def _translate(x: Tensor, down: int, right: int) -> Tensor:
     height, width = x.shape[2:]
     if abs(down) >= height or abs(right) >= width:
         raise DataError(
-            f"data.shift.translate={[down, right]} moves images of {height} × {width} pixels out of sight"
+            f"data.shift.translate={[down, right]} moves images of {height} × {width} pixels out of view"
         )
     moved = torch.zeros_like(x)
     target, source = _overlap(down, height), _overlap(-down, height)

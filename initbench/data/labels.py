@@ -55,7 +55,7 @@ def corrupt_labels(y: Tensor, classes: int, share: float) -> Tensor:
     if not share:
         return y
     if classes < 2:
-        raise DataError("data.label_noise needs a second class to name instead, and the data set has one")
+        raise DataError("data.label_noise needs at least two classes, and the data set has one")
     stream = stream_generator(_SEED, "data", "label_noise")
     corrupted = torch.randperm(len(y), generator=stream)[: round(share * len(y))]
     offset = torch.randint(1, classes, (len(y),), generator=stream)

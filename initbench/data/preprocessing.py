@@ -168,8 +168,8 @@ def _check_applicable(options: DataOptions, x: Tensor, name: str) -> None:
     for key, is_set in of_images.items():
         if is_set:
             raise DataError(
-                f"data.{key} is for images, and a sample of {name} is a list of {x.shape[1]:,} features:"
-                f" leave data.{key} out, or choose a data set of images"
+                f"data.{key} is for images, but a sample of {name} is a list of {x.shape[1]:,} features:"
+                f" remove data.{key} or choose a data set of images"
             )
 
 
@@ -188,7 +188,7 @@ def _check_size(raw: RawData, options: DataOptions) -> None:
         return
     if features > MAX_WHITENED:
         raise DataError(
-            f"data.whiten={options.whiten} is for at most {MAX_WHITENED:,} features, and a sample has"
+            f"data.whiten={options.whiten} is for at most {MAX_WHITENED:,} features, but a sample has"
             f" {features:,}: use data.whiten=none or a smaller data.resize"
         )
     require_memory(32.0 * features**2, f"data.whiten={options.whiten}", "use data.whiten=none")

@@ -34,13 +34,13 @@ class _Dtype:
 
     def __init__(self, code: object, *_: object) -> None:
         if not isinstance(code, str) or not _NUMBER.fullmatch(code):
-            raise DataError(f"has an array of {str(code)[:40]!r}, which are no plain numbers")
+            raise DataError(f"has an array of {str(code)[:40]!r}, which is not a plain numeric type")
         self.code = code
 
     def __setstate__(self, state: Any) -> None:
         order = state[1] if isinstance(state, tuple) and len(state) > 1 else ""
         if order not in ("<", ">", "|", "="):
-            raise DataError("has an array whose numbers have no byte order")
+            raise DataError("has an array without a byte order")
         self.code = order + self.code.lstrip("<>|=")
 
 
@@ -71,10 +71,10 @@ class _ArrayUnpickler(pickle.Unpickler):
             return "ndarray"  # an argument of _reconstruct; a string, so that the pickle cannot call it
         if module in _MODULES and name == "_reconstruct":
             return _reconstruct
-        raise DataError(f"names {module}.{name}, which no array needs")
+        raise DataError(f"refers to {module}.{name}, which arrays do not need")
 
     def persistent_load(self, pid: Any) -> Any:
-        raise DataError(f"refers to the outside object {pid!r}")
+        raise DataError(f"refers to the external object {pid!r}")
 
 
 def unpickle(content: bytes, what: str) -> dict[str, Any]:
@@ -92,11 +92,11 @@ def unpickle(content: bytes, what: str) -> dict[str, Any]:
         _check_operations(content)
         value = _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
     except DataError as error:
-        raise DataError(f"{what} is refused: its pickle {error}") from None
+        raise DataError(f"{what} is rejected: its pickle {error}") from None
     except Exception as error:  # a damaged pickle may raise anything at all
         raise DataError(f"{what} cannot be read: {type(error).__name__}: {error}") from error
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise DataError(f"{what} does not hold a dict with text for keys")
+        raise DataError(f"{what} does not contain a dict with strings as keys")
     return {key: item.values if isinstance(item, _Array) else item for key, item in value.items()}
 
 
@@ -109,9 +109,7 @@ def _check_operations(content: bytes) -> None:
         if count > MAX_OPERATIONS:
             raise DataError(f"has more than {MAX_OPERATIONS:,} operations, the limit")
         if operation.name.endswith("PUT") and int(str(argument)) > MAX_OPERATIONS:
-            raise DataError(
-                f"remembers a value as number {argument}; at most {MAX_OPERATIONS:,} are possible"
-            )
+            raise DataError(f"has a memo index of {argument}, more than the limit of {MAX_OPERATIONS:,}")
         tuples += operation.name.startswith("TUPLE")
         if tuples > MAX_TUPLES:
             raise DataError(f"has more than {MAX_TUPLES:,} tuples, the limit")

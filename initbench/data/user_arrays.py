@@ -77,8 +77,8 @@ def check_labels(y_train: Tensor, y_test: Tensor, labels: Sequence[int] | None) 
     classes = int(max(y_train.max(), y_test.max())) + 1
     if len(y_train) >= _MIN_JUDGED and 2 * len(present) > len(y_train):
         raise DataError(
-            f"y_train holds {len(present):,} different labels among {len(y_train):,} samples: these are no"
-            " classes but targets or numbers of samples; each class needs several samples"
+            f"y_train has {len(present):,} different labels among {len(y_train):,} samples: these look like"
+            " regression targets or sample numbers, not classes; each class needs several samples"
         )
     if len(present) == classes:
         return
@@ -101,5 +101,5 @@ def check_inputs(key: str, x: Tensor) -> None:
         return
     first = x[0].flatten()
     is_constant = bool((first == first[0]).all())
-    what = f"is {float(first[0]):g} everywhere" if is_constant else f"holds {len(x):,} times the same sample"
-    raise DataError(f"{key} {what}: no net can tell its classes apart")
+    what = f"is {float(first[0]):g} everywhere" if is_constant else f"has {len(x):,} times the same sample"
+    raise DataError(f"{key} {what}: its classes cannot be distinguished")

@@ -165,7 +165,7 @@ WAYS: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
     "a run that did not finish": (one_unfinished, CLEAR, "1 of 3 runs of relu did not finish: relu-s2"),
     "a seed that is not stored": (two_of_three_seeds, CLEAR, "1 of 3 seeds of relu are not stored: 2"),
     "one seed": (lambda runs: put(runs, "relu", range(1), seeds=1), CLEAR, "one run has no interval"),
-    "a renamed run": (one_renamed, CLEAR, "best holds the run relu-s0"),
+    "a renamed run": (one_renamed, CLEAR, "best contains the run relu-s0"),
     "nested runs": (all_nested, CLEAR, "2024 holds 3 runs"),
     "before. without an earlier state": (whole, BEFORE, "before. needs an earlier state"),
     "no row in both states": (changed_since(name_before="tanh"), [*AGAINST, *BEFORE], "there was no relu"),

@@ -177,12 +177,12 @@ def test_crop_that_could_show_nothing_is_refused():
 
 
 def test_features_are_refused():
-    with pytest.raises(DataError, match=r"data\.augment is for images, and a sample of own is .* 5 features"):
+    with pytest.raises(DataError, match=r"data\.augment is for images, but a sample of own is .* 5 features"):
         own(torch.rand(30, 5), augment={"flip": True})
 
 
 def test_per_feature_normalisation_is_refused_by_the_config(make_config):
-    with pytest.raises(ValueError, match=r"moves pixels, and data\.normalize=per_feature"):
+    with pytest.raises(ValueError, match=r"cannot be combined with data\.normalize=per_feature"):
         make_config(data={"augment": {"crop": 1}, "normalize": "per_feature"})
     with pytest.raises(ValueError, match="crop"):
         make_config(data={"augment": {"crop": -1}})

@@ -144,7 +144,7 @@ def test_threads_change_nothing():
 
 
 def test_augmentation_is_refused():
-    with pytest.raises(ValidationError, match=r"moves pixels, and data.whiten=zca"):
+    with pytest.raises(ValidationError, match=r"cannot be combined with data\.whiten=zca"):
         DataOptions(whiten="zca", augment={"flip": True})
     with pytest.raises(ValidationError, match="normalize=per_feature"):
         DataOptions(normalize="per_feature", augment={"flip": True})

@@ -198,7 +198,8 @@ def test_verify_names_every_run_that_is_not_as_it_was_stored(runs: Path) -> None
     listed = [record["status"] for record in Store(runs).records()]
     assert listed == ["crashed", "finished", "interrupted"], "sizes alone are looked at without --verify"
     expected = (
-        f"{LONG}0: config.yaml holds 1 bytes, not 0\n{LONG}1: run.json has changed since the run was stored"
+        f"{LONG}0: config.yaml has 1 bytes, expected 0\n"
+        f"{LONG}1: run.json has changed since the run was stored"
     )
     for more in ([], ["--json"]):
         with pytest.raises(StoreError) as raised:

@@ -88,7 +88,7 @@ def test_a_sparse_file_is_refused_by_its_size(store: Store) -> None:
     assert store.status(RUN) == "damaged"
     gleaned = store.read_or_mark_damaged(RUN)
     assert gleaned is not None
-    assert "it holds 1,099,511,627,776 bytes, and at most 16,777,216 are read" in gleaned.record["error"]
+    assert "it has 1,099,511,627,776 bytes, more than the limit of 16,777,216" in gleaned.record["error"]
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "layers.jsonl", "metrics.jsonl", "checkpoint.safetensors"])

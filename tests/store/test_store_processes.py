@@ -79,7 +79,7 @@ def test_a_live_run_is_running_to_others_and_refused(store: Store, holder: Child
         lambda: store.claim(RUN_ID, RECORD, CONFIG, rerun=True),
         lambda: store.remove(RUN_ID),
     ):
-        with pytest.raises(StoreError, match=rf"running by process {holder.pid} on "):
+        with pytest.raises(StoreError, match=rf"running in process {holder.pid} on "):
             act()
     assert store.read(RUN_ID).convergence == [line(0)]
     assert store.status(RUN_ID) == "running"

@@ -51,7 +51,7 @@ def find_or_download(archive: Archive, source: DataSource) -> dict[str, Path]:
     missing = [file for file in archive.checksums if file not in paths]
     if missing:
         if source.offline:
-            raise _unavailable(archive, source, dict.fromkeys(archive.mirrors, "not asked, offline"))
+            raise _unavailable(archive, source, dict.fromkeys(archive.mirrors, "not tried (offline)"))
         _fetch(archive, missing, source)
         paths = find_on_disk(archive, source)
     return {file: paths[file] for file in archive.checksums}
@@ -78,8 +78,8 @@ def _verify(archive: Archive, path: Path, expected: str, *, recheck: bool) -> No
     if actual != expected:
         raise DataError(
             f"{path} is not the published file: expected md5 {expected}, found {actual}"
-            f" ({path.stat().st_size:,} bytes). It is left as it is; move it away and run"
-            f" `initbench data fetch {archive.name}`, or name another data root with --data-dir."
+            f" ({path.stat().st_size:,} bytes). It has not been changed; move it away and run"
+            f" `initbench data fetch {archive.name}`, or pass another data root with --data-dir."
         )
 
 
@@ -143,14 +143,14 @@ def _writable_folder(archive: Archive, source: DataSource) -> Path:
 def _unavailable(archive: Archive, source: DataSource, failures: Mapping[str, str]) -> UnavailableError:
     missing = ", ".join(_missing(archive, source))
     folders = [f"{folder}: no {missing}" for folder in _folders(archive, source)]
-    fetched = "is not fetched offline" if source.offline else "could not be fetched"
+    fetched = "is not downloaded offline" if source.offline else "could not be downloaded"
     holds = f"{archive.folder}/" if archive.folder else " and ".join(archive.checksums)
     return UnavailableError(
         f"{archive.name} is not in {source.root} and {fetched}",
         tried=[*folders, *(f"{location}: {reason}" for location, reason in failures.items())],
         remedies=[
-            f"run `initbench data fetch {archive.name}` where there is a network",
-            f"name a folder that holds {holds} with --data-dir or INITBENCH_DATA",
+            f"run `initbench data fetch {archive.name}` with a network connection",
+            f"pass a folder that contains {holds} with --data-dir or INITBENCH_DATA",
             "use data.name=digits, which needs no download (or data.fallback=digits)",
             "use your own images with data.name=npz and data.path=FILE",
         ],

@@ -137,7 +137,7 @@ def _load(paths: dict[str, Path]) -> RawData:
     x_train, y_train, x_test, y_test = (_read(paths[file]) for file in _FILES)
     for path, x, y in ((_FILES[0], x_train, y_train), (_FILES[2], x_test, y_test)):
         if x.shape != (len(y), 28, 28) or y.dim() != 1 or not len(y) or int(y.max()) > 9:
-            raise DataError(f"{paths[path]} and the labels beside it are not images of 28 × 28 in 10 classes")
+            raise DataError(f"{paths[path]} and its labels are not images of 28 × 28 in 10 classes")
     return RawData(
         x_train=x_train.unsqueeze(1),
         y_train=y_train.long(),
@@ -160,7 +160,7 @@ def _read(path: Path) -> Tensor:
     start = 4 + 4 * axes
     shape = struct.unpack(f">{axes}I", content[4:start]) if axes and len(content) > start else ()
     if not shape or len(content) != start + math.prod(shape):
-        raise DataError(f"{path} is no idx file of bytes")
+        raise DataError(f"{path} is not an idx file of bytes")
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy())
 
 
