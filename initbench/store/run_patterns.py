@@ -53,7 +53,7 @@ def _no_match_message(pattern: str, experiments: Mapping[str, str], root: Path) 
     if misplaced := [run for run in find_misplaced(root) if run.matches([pattern])]:
         return f"no stored run matches {pattern!r}; {describe_misplaced(misplaced)[0]}"
     if not experiments:
-        return f"no stored run matches {pattern!r}: there are no runs in {root}"
+        return f"no stored run matches {pattern!r}: {root} contains no runs"
     guess = nearest_name(pattern, [*dict.fromkeys(experiments.values()), *experiments])
     hint = f"did you mean {guess!r}?" if guess else "`initbench ls` lists the stored runs"
     return f"no stored run matches {pattern!r}; {hint}"

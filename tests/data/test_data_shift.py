@@ -1,4 +1,4 @@
-"""Shifted evaluation data, held against arithmetic on the values before normalisation."""
+"""Shifted evaluation data, compared with arithmetic on the values before normalisation."""
 
 from __future__ import annotations
 

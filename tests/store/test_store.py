@@ -208,7 +208,7 @@ def test_find(store: Store) -> None:
         store.find(["relu", "tahn"])
     with pytest.raises(UsageError, match="initbench ls"):
         store.find(["zzzzzz"])
-    with pytest.raises(UsageError, match="there are no runs in"):
+    with pytest.raises(UsageError, match="contains no runs"):
         Store(store.root / "none").find(["relu"])
 
 

@@ -159,7 +159,7 @@ def test_rm_needs_yes_when_nobody_can_be_asked(runs: Path) -> None:
 
 
 def test_rm_ends_a_removal_that_was_cut_off(runs: Path) -> None:
-    """Its run is not found by name any more, so the removal cannot wait for somebody who names it."""
+    """Its run is not found by name any more, so the removal must not wait for a command that names it."""
     trash = runs / f".{LONG}0.trash"
     (runs / f"{LONG}0").rename(trash)
     with pytest.raises(UsageError, match="no stored run"):

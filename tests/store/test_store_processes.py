@@ -18,7 +18,7 @@ from initbench.store.store import Store
 RUN_ID = "relu-s0-abc"
 CONFIG = "name: relu\n"
 PATIENCE, LEAST_ATTEMPTS = 120.0, 3
-"""Seconds to wait for so many attempts to be seen; however slow the machine is, a few are enough."""
+"""Seconds to wait until this many attempts have been seen; a few are enough on slow machines."""
 
 
 class Child:

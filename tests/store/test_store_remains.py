@@ -87,7 +87,7 @@ def test_a_run_that_is_being_made_is_not_damaged(store: Store) -> None:
     assert held is not None
     assert store.status(made.name) is None
     held.release()
-    assert store.status(made.name) == "damaged", "whoever made it is gone"
+    assert store.status(made.name) == "damaged", "the process that made it is gone"
 
 
 def test_an_empty_directory_called_like_a_run_is_damaged(store: Store) -> None:
