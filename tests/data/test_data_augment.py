@@ -221,7 +221,8 @@ def training(config: Any, seeds: list[int]) -> tuple[Training, PreparedData]:
         for seed in seeds
     ]
     cpu = torch.device("cpu")
-    return Training(nets, seeds, config, "vmap", data=data, device=cpu, listener=SilentListener(), threads=1), data
+    listener = SilentListener()
+    return Training(nets, seeds, config, "vmap", data=data, device=cpu, listener=listener, threads=1), data
 
 
 SEEDS = [4, 0, 7]
