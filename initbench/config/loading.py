@@ -86,22 +86,20 @@ def _parse_overrides(texts: Sequence[str], *, axes: bool = False) -> tuple[list[
 
 def load_overrides(overrides: Sequence[str], model: type[M]) -> M:
     """Build a config from `key=value` arguments alone; raises ConfigError with all their faults."""
-    parsed, faults = _parse_overrides(overrides)
-    config, issues = validate_document(model, parse_yaml(b"{}", "command line"), parsed)
-    if config is None or faults:
-        raise ConfigError(dict.fromkeys(faults + issues))
-    return config
+    return load_mapping({}, overrides, model, source="command line")
 
 
-def load_mapping(data: Mapping[str, Any], overrides: Sequence[str], model: type[M]) -> M:
+def load_mapping(
+    data: Mapping[str, Any], overrides: Sequence[str], model: type[M], *, source: str = "mapping"
+) -> M:
     """Build a config from plain data with `key=value` arguments applied.
 
     Raises:
-        ConfigError: If there are faults. Positions are those in the YAML text of the data.
+        ConfigError: If there are faults. Positions are those in the YAML text of the data, called `source`.
     """
     parsed, faults = _parse_overrides(overrides)
     text = yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True)
-    config, issues = validate_document(model, parse_yaml(text.encode(), "mapping"), "mapping", parsed)
+    config, issues = validate_document(model, parse_yaml(text.encode(), source), parsed)
     if config is None or faults:
         raise ConfigError(dict.fromkeys(faults + issues))
     return config
