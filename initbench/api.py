@@ -41,7 +41,7 @@ from initbench.render.compare.analysed_table import analyse
 from initbench.render.compare.csv_long import long_records
 from initbench.render.compare.display_options import View
 from initbench.render.compare_tables import print_tables
-from initbench.render.html import comparison_html, html_table, preformatted
+from initbench.render.html import comparison_html, html_table, preformatted_html
 from initbench.render.json_documents import compare_document, runs_document
 from initbench.render.lint_tables import lint_document, print_lint
 from initbench.render.module_survey_tables import own_document, print_own
@@ -77,7 +77,7 @@ class _Printable:
 
     def _repr_html_(self) -> str:
         """Return the printed result for notebooks."""
-        return preformatted(str(self))
+        return preformatted_html(str(self))
 
 
 @dataclass(frozen=True, repr=False)
@@ -265,7 +265,7 @@ class Runs(_Printable, Sequence[RunSummary]):
 
 
 @dataclass(frozen=True, repr=False)
-class Comparison(_Printable):
+class RunComparison(_Printable):
     """Stored runs compared in tables, one for each data set, precision and budget."""
 
     tables: list[Table]
@@ -288,7 +288,7 @@ class Comparison(_Printable):
 
     def _summary(self) -> str:
         rows = sum(len(table.rows) for table in self.tables)
-        return f"Comparison of {plural(rows, 'row')} in {plural(len(self.tables), 'table')}"
+        return f"RunComparison of {plural(rows, 'row')} in {plural(len(self.tables), 'table')}"
 
     def _repr_html_(self) -> str:
         """Return the tables for notebooks."""
@@ -364,7 +364,7 @@ def compare(
     confidence: float = CONFIDENCE,
     runs_dir: str | Path = "runs",
     where: Sequence[str] = (),
-) -> Comparison:
+) -> RunComparison:
     """Compare stored runs: activation statistics and convergence, with intervals and significance.
 
     Args:
@@ -392,7 +392,7 @@ def compare(
     view = View(baseline=baseline, confidence=confidence)
     tables = build_tables(selected, by=resolved, target=target)
     analyse(tables, view)  # raises if the baseline does not exist
-    return Comparison(tables, view)
+    return RunComparison(tables, view)
 
 
 def load_experiment(config: object, overrides: Mapping[str, Any]) -> ExperimentConfig:

@@ -12,7 +12,7 @@ from torch import nn
 import initbench
 from initbench.api import Runs
 from initbench.errors import ConfigError, RunFailedError, UsageError
-from initbench.render.html import html_table, preformatted
+from initbench.render.html import html_table, preformatted_html
 
 CONFIG = {
     "kind": "experiment",
@@ -97,7 +97,7 @@ def test_a_comparison_has_the_numbers_of_the_command(trained: Runs) -> None:
     assert records["zeros", "final_val_accuracy"]["baseline"] == "tiny"
     assert "verdict" in records["zeros", "final_val_accuracy"]
     assert set(comparison.to_pandas()["row"]) == {"tiny", "zeros"}
-    assert repr(comparison) == "<Comparison of 2 rows in 1 table>"
+    assert repr(comparison) == "<RunComparison of 2 rows in 1 table>"
     assert "zeros" in str(comparison)
     assert "zeros" in _html_text(comparison)
 
@@ -112,7 +112,7 @@ def test_results_are_shown_in_a_terminal_and_in_a_notebook(trained: Runs) -> Non
 
 def test_text_is_inert_in_html() -> None:
     table = html_table(["<b>"], [["a<script>&"]], title="<i>", notes=["<p>"])
-    for page in (table, preformatted("a<script>&")):
+    for page in (table, preformatted_html("a<script>&")):
         assert "<script>" not in page
         parser = _Balance()
         parser.feed(page)

@@ -11,7 +11,7 @@ from initbench.render.compare.layout import build_comparison_tables
 from initbench.render.compare.table import ComparisonTable
 
 
-def preformatted(text: str) -> str:
+def preformatted_html(text: str) -> str:
     """Return text as it is printed in a terminal."""
     return f'<pre style="line-height: 1.2; white-space: pre">{escape(text)}</pre>'
 
