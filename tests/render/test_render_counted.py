@@ -1,4 +1,4 @@
-"""Runs that are in no mean: told apart by status, and damaged ones without a row named."""
+"""Runs that are in no mean: counted by status; damaged runs that belong to no row are named."""
 
 from __future__ import annotations
 
