@@ -13,7 +13,13 @@ from initbench.errors import DataError, UsageError
 if TYPE_CHECKING:
     from initbench.data.dataset import DataOptions, DataSource, LocatedDataset
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, fetch and verify data sets.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="List, fetch and verify data sets.",
+)
 
 Offline = Annotated[
     bool, typer.Option("--offline", help="No network access (`ls` and `verify` never use it).")

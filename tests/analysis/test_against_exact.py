@@ -1,4 +1,4 @@
-"""What became of the very runs: numbers that need no test."""
+"""Bitwise comparison of the same runs in two states, without statistical tests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def runs(count: int = 3, **more: Any) -> list[RunSummary]:
 
 
 def renewed(before: list[RunSummary], **identity: str) -> list[RunSummary]:
-    """Trained anew by other code, with the very same numbers."""
+    """Return the runs as if retrained by other code, with identical numbers."""
     new = {**CPU, "code": "new", **identity}
     return [replace(run, run_id=run.run_id + "x", arm="new", identity=new) for run in before]
 
@@ -174,4 +174,4 @@ def test_where_nothing_matches_it_is_said_loudly():
     before = [replace(run, experiment="b") for run in runs()]
     first, *rest = change_lines(between(before, renewed(runs())))
     assert first.startswith("NOTHING COMPARED: ")
-    assert rest == ["  only now: a (digits): there was no a before", "  only before: b (digits)"]
+    assert rest == ["  only now: a (digits): the earlier state has no a", "  only before: b (digits)"]

@@ -1,4 +1,4 @@
-"""Letters, verdicts and footnotes: each of one family and one test, and never against each other."""
+"""Letters, verdicts and footnotes use one family and one test each, and never contradict each other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ METRIC = "test_accuracy"
 
 
 def table_of(rows: dict[str, list[float]], apart: frozenset[str] = frozenset()) -> Table:
-    """Rows of test accuracies; those in `apart` under seeds of their own."""
+    """Return a table of test accuracies; the rows in `apart` share no seeds with the others."""
     runs = [
         stored(name, seed + (100 if name in apart else 0), test=value, arm=name)
         for name, values in rows.items()
@@ -30,7 +30,7 @@ def table_of(rows: dict[str, list[float]], apart: frozenset[str] = frozenset()) 
 
 @pytest.mark.parametrize("seed", range(60))
 def test_the_same_numbers_have_the_same_letters(seed: int) -> None:
-    """Whether a twin shares seeds with the others or not, in another order, or is only partly trained."""
+    """A row with the same values gets the same letters, with shared or other seeds, in any order."""
     rng = random.Random(seed)
     n = rng.randint(2, 8)
     rows = {

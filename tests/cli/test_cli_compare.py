@@ -101,7 +101,7 @@ def test_where_nothing_is_left_of_a_row_it_is_said(runs: Path, initbench: Initbe
 
 def test_conditions_that_no_run_meets(runs: Path, initbench: Initbench) -> None:
     result = initbench("compare", "--where", "model.depth=7", "--runs-dir", runs)
-    assert result.code == 2 and f"none of 6 runs in {runs} meets --where model.depth=7" in result.err
+    assert result.code == 2 and f"none of 6 runs in {runs} matches --where model.depth=7" in result.err
     assert initbench("compare", "nothing", "--runs-dir", runs).code == 2
     assert "No runs in" in initbench("compare", "--where", "a.b=1", "--runs-dir", runs / "none").err
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from initbench.cli.lazy_group import load_command
 from initbench.cli.load_configs import load_experiments
 from initbench.cli.main import app
 from initbench.study.load_sweep import load_sweep
@@ -93,7 +94,7 @@ def test_a_quoted_command_exists(page: str, line: str):
     words, command = _words(line), typer.main.get_command(app)
     while words and hasattr(command, "commands") and not words[0].startswith("-"):
         assert words[0] in command.commands, f"{page}: no command {words[0]!r} in: {line}"
-        command = command.commands[words.pop(0)]
+        command = load_command(command.commands[words.pop(0)])
     options = {name for parameter in command.params for name in parameter.opts} | {"--help", "-h"}
     for word in words:
         assert not word.startswith("-") or word.split("=")[0] in options, (
