@@ -17,7 +17,7 @@ import typer
 from initbench.cli.lazy_group import load_command
 from initbench.cli.load_configs import load_experiments
 from initbench.cli.main import app
-from initbench.study.load_sweep import load_sweep
+from initbench.study.load import load_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -113,7 +113,7 @@ def test_a_quoted_config_and_its_overrides_load(page: str, line: str, monkeypatc
     command, *words = _words(line)
     words = words[: next((i for i, word in enumerate(words) if word.startswith("-")), None)]
     files = [file for word in words for file in _expanded(word)]
-    loaded = load_sweep(files[0], files[1:]).points if command == "sweep" else load_experiments(files)
+    loaded = load_sweep(files[0], files[1:]).variants if command == "sweep" else load_experiments(files)
     assert loaded, f"{page}: {line}"
 
 

@@ -258,7 +258,7 @@ def test_the_shipped_pair_runs_and_says_what_was_taken(
     runs = ("--runs-dir", tmp_path)
     said = initbench("run", *pair, "train.steps=20", "seeds=2", "-q", "--offline", *runs)
     assert said.code == 0, said.err
-    assert "Transfer  from transfer_digits_source-s0-" in said.out and "and 1 more, by seed" in said.out
+    assert "Transfer  from transfer_digits_source-s0-" in said.out and "and 1 more (one per seed)" in said.out
     assert "8 of 10 tensors transferred" in said.out
     assert "newly initialised: head.weight, head.bias (init.head draws it)" in said.out
     shown = json.loads(initbench("show", "transfer_digits_target", "--json", *runs).out)
