@@ -30,7 +30,7 @@ SCHEME = {"name": "autoencoder", "steps": STEPS, "lr": 0.01, "batch_size": 32, "
 
 
 class Stopper(Silent):
-    """An Observer that interrupts after so many updates, of pre-training and then of training."""
+    """An Observer that interrupts after given numbers of updates, of pre-training and then of training."""
 
     def __init__(self, at: float = math.inf) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ def test_the_cost_is_charged_to_the_run_and_compared(make_config: Any, places: A
 
 
 def test_a_survey_shows_nets_as_they_are_after_pre_training(make_config: Any, places: Any) -> None:
-    """The same numbers as the run's own probe at init, and no word of theory about them."""
+    """The survey has the numbers of the run's probe at init, and no prediction by theory."""
     config = make_config(init={"scheme": SCHEME}, model={"activation": "tanh"}, train={"steps": 5})
     place = places("runs")
     (run_id,) = run_experiment(config, place, Stopper(), rerun=False).run_ids
