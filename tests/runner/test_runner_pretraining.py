@@ -163,8 +163,8 @@ def test_tables_and_lines_say_what_was_pre_trained(initbench: Any, tmp_path: Pat
     )
     said = initbench("run", path, "--runs-dir", tmp_path / "runs")
     assert said.code == 0, said.err
-    assert "Pre-training" in said.out and "left %" in said.out
-    assert "plain auto-encoders" in said.out and "a run: 10 updates, 320 samples" in said.out
+    assert "Pre-training" in said.out and "remaining %" in said.out
+    assert "plain auto-encoders" in said.out and "per run: 10 updates, 320 samples" in said.out
     compared = initbench("compare", "a", "--view", "convergence", "--runs-dir", tmp_path / "runs")
     assert compared.code == 0 and "pre-training s" in compared.out
     told = json.loads(initbench("compare", "a", "--format", "json", "--runs-dir", tmp_path / "runs").out)
