@@ -50,8 +50,8 @@ class _Commands(LazyGroup):
 app = typer.Typer(
     name="initbench",
     cls=_Commands,
-    help="Which weight init, activation and norm layer lets this net learn, and why?",
-    epilog="Start with: initbench run configs/relu_kaiming.yaml",
+    help="Find out which weight init, activation and norm layer lets a net learn, and why.",
+    epilog="To start, run: initbench run configs/relu_kaiming.yaml",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help and errors: whole lines when piped, and half the time to start

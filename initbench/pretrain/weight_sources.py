@@ -123,7 +123,7 @@ def _not_there(name: str, store: Store) -> ConfigError:
     guess = nearest_name(name, names)
     hint = f"did you mean {guess!r}?" if guess else "`initbench ls` lists the stored runs"
     if not names:
-        hint = f"there are no runs in {store.root}"
+        hint = f"{store.root} contains no runs"
     return _fault(f"no stored run or experiment is called {name!r}; {hint} (a file's path has a slash in it)")
 
 
