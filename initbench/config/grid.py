@@ -114,7 +114,7 @@ class _GridReader:
             self.plain.append(override)
             return
         if override.path[0] in NOT_SWEPT:
-            problem = "cannot be swept: it is set for the whole sweep"
+            problem = "cannot be an axis: each point takes it from the sweep"
             self.faults.append(ConfigIssue(override.where, key, problem))
             return
         self.changed.add(key)
@@ -147,7 +147,7 @@ class _GridReader:
             yield self._issue(path, f"{key!r} is not a key such as train.lr")
         elif key.partition(".")[0] in NOT_SWEPT:
             advice = "; set seeds at the top level" if key == "seeds" else ""
-            yield self._issue(path, f"cannot be swept: it is set for the whole sweep{advice}")
+            yield self._issue(path, f"cannot be an axis: each point takes it from the sweep{advice}")
         elif self.config.tune is not None and key == self.config.tune.key:
             yield self._issue(path, "is tuned for each point, under tune; leave it out here")
 
