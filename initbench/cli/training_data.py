@@ -94,7 +94,7 @@ def _default_options(name: str) -> DataOptions:
     needed = [key for key, field in entry.options.model_fields.items() if field.is_required()]
     if needed:
         keys = ", ".join(f"data.{key}" for key in needed)
-        raise UsageError(f"{name} reads your own files: set them in a config with {keys}")
+        raise UsageError(f"{name} reads your own files; set {keys} in a config")
     options: DataOptions = default_choice(DATASETS, name)
     return options
 
