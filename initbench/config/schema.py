@@ -182,7 +182,7 @@ class ExperimentConfig(Section):
         if isinstance(self.init.scheme, TransferOptions) and self.init.scheme.source == self.name:
             yield _key_issue("an experiment cannot start from its own runs", key="init.scheme.from")
         if self.init.bias is not None and not self.model.bias:
-            problem = f"init.bias={self.init.bias:g} has no use: with model.bias=false there are no biases"
+            problem = f"init.bias={self.init.bias:g} has no effect: with model.bias=false there are no biases"
             yield _key_issue(problem, key="init.bias")
         setting = SchemeContext(bind(self.model.activation), self.model.norm.name, self.model.bias)
         for key, problem in self.init.misfits(setting):
@@ -203,7 +203,7 @@ class ExperimentConfig(Section):
                 option, sentence = unfit
                 yield _key_issue(f"{sentence} ({key})", key=f"model.norm.{option}".rstrip("."))
         if norm.acts_on == "weights" and self.model.norm_placement != "before_activation":
-            problem = f"{self.model.norm_placement} has no use: model.norm={norm.name} acts on the weights"
+            problem = f"{self.model.norm_placement} has no effect: model.norm={norm.name} acts on the weights"
             yield _key_issue(problem, key="model.norm_placement")
         if norm.scale_free and INITS[self.init.scheme.name].needs is SchemeRequirement.FIRST_BATCH:
             scheme = self.init.scheme.name
