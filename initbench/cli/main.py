@@ -15,7 +15,7 @@ from initbench.cli.lazy_group import LazyGroup
 from initbench.cli.output_streams import check_output, install_output_streams
 from initbench.errors import AllocationError, ConfigError, InitbenchError, StoreError, Terminated
 from initbench.interrupts import begin_command, install_signal_handlers
-from initbench.memory import failed_allocation_size
+from initbench.machine import failed_allocation_size
 
 COMMANDS = {
     "run": "Train experiments with all their seeds, store every run, and explain the results.",

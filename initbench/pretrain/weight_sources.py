@@ -14,7 +14,7 @@ from initbench.components.inits.pretrained_scheme import TORCHVISION, TransferOp
 from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import DataSource
 from initbench.errors import ConfigError, ConfigIssue, DataError, StoreError
-from initbench.memory import require_memory
+from initbench.machine import require_memory
 from initbench.paths import expand_user
 from initbench.pretrain.torchvision_weights import published
 from initbench.pretrain.weight_files import read
