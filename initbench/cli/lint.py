@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from initbench.cli.custom_model import BatchOption, DataOption, InputOption, ModelOption, parse_custom_model
+from initbench.cli.load_configs import load_experiment
 from initbench.cli.options import DataDir, Json, RunsDir, TargetArguments, runs_root
 from initbench.errors import UsageError
+from initbench.render.terminal import stdout_console
+from initbench.store.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,12 +64,10 @@ def lint(
 
 
 def _lint_config(arguments: Sequence[str], source: DataSource, runs_dir: Path | None) -> LintReport:
-    from initbench.cli.load_configs import load_experiment
     from initbench.data.locate import resolve_dataset
     from initbench.data.preprocessing import preprocess
     from initbench.diagnostics.lint_report import lint_config
     from initbench.pretrain.weight_sources import resolve_weight_sources
-    from initbench.store.store import Store
 
     config = load_experiment(arguments, {"seeds": SEEDS, "probe.batch": SAMPLES}, "lint")
     origins = resolve_weight_sources(config, Store(runs_root(runs_dir)), source)
@@ -91,7 +92,6 @@ def _has_forbidden_finding(report: LintReport, codes: Sequence[str]) -> bool:
 
 def _print_report(report: LintReport, *, json_output: bool) -> None:
     from initbench.render.lint_tables import lint_json, print_lint
-    from initbench.render.terminal import stdout_console
 
     if json_output:
         typer.echo(lint_json(report))

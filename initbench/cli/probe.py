@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from initbench.cli.custom_model import BatchOption, DataOption, InputOption, ModelOption, parse_custom_model
+from initbench.cli.load_configs import load_experiment
 from initbench.cli.options import AllLayers, DataDir, Json, RunsDir, TargetArguments, runs_root
 from initbench.cli.probe_map import MapAxes, TrainSteps, show_map
 from initbench.cli.probe_map_axes import EXAMPLE
 from initbench.errors import UsageError
+from initbench.render.terminal import stdout_console
+from initbench.store.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,7 +81,6 @@ def probe(
 
 def _print_module_survey(survey: ModuleSurvey, *, all_layers: bool, json_output: bool) -> None:
     from initbench.render.module_survey_tables import own_json, print_own
-    from initbench.render.terminal import stdout_console
 
     if json_output:
         typer.echo(own_json(survey))
@@ -102,7 +104,6 @@ def _check_combination(
 def _print_config_survey(survey: ConfigSurvey, *, all_layers: bool, json_output: bool) -> None:
     from initbench.render.survey_rows import survey_json
     from initbench.render.survey_tables import print_survey
-    from initbench.render.terminal import stdout_console
 
     if json_output:
         typer.echo(survey_json(survey))
@@ -112,7 +113,6 @@ def _print_config_survey(survey: ConfigSurvey, *, all_layers: bool, json_output:
 
 def _print_depths(surveys: dict[int, ConfigSurvey], *, json_output: bool) -> None:
     from initbench.render.depth_table import depths_json, print_depths
-    from initbench.render.terminal import stdout_console
 
     if json_output:
         typer.echo(depths_json(surveys))
@@ -133,8 +133,6 @@ def _parse_depths(text: str) -> list[int]:
 
 
 def _load_config(arguments: list[str]) -> ExperimentConfig:
-    from initbench.cli.load_configs import load_experiment
-
     return load_experiment(arguments, {"seeds": SEEDS, "probe.batch": SAMPLES}, "probe")
 
 
@@ -146,7 +144,6 @@ def _survey_config(
     from initbench.diagnostics.survey import survey
     from initbench.pretrain.weight_sources import resolve_weight_sources
     from initbench.runner.device import resolve_device
-    from initbench.store.store import Store
 
     torch_device = resolve_device(device)
     origins = resolve_weight_sources(config, Store(runs_root(runs_dir)), source)
