@@ -32,7 +32,8 @@ from initbench.runner.recorder import ProgressDisplay, Recorder, RunClaim, claim
 from initbench.runner.run_identity import training_mode
 from initbench.runner.scheduler import Scheduler, StopRequested
 from initbench.runner.worker_count import available_cores, optimal_worker_count, time_one_update
-from initbench.runner.workers.base import EXECUTORS, WorkerPool, WorkerPoolOptions, WorkerTask
+from initbench.runner.workers.base import EXECUTORS, WorkerPool, WorkerPoolOptions
+from initbench.runner.workers.task import WorkerTask
 from initbench.store.run_directory import Record
 from initbench.train.loop import total_steps
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -22,7 +23,7 @@ from initbench.runner import code_fingerprint as fingerprints
 from initbench.runner.code_fingerprint import code_fingerprint, is_numerical, read_module
 from initbench.runner.dataset_cache import DatasetCache
 from initbench.runner.run_identity import training_mode
-from initbench.runner.workers.job import Job, train
+from initbench.runner.workers.task import WorkerTask, train
 
 PACKAGE = Path(initbench.__file__).parent
 Change = Callable[[str], str]
@@ -213,7 +214,16 @@ def test_all_code_that_a_training_executes_is_covered(changes: dict[str, Any], m
     device = torch.device("cpu")
     mode = training_mode(config, device)
     resolved = resolve_dataset(config.data, DataSource(root=Path("absent"), offline=True))
-    job = Job(configs=(config,), seeds=(0,), device=device, mode=mode, threads=1)
+    task = WorkerTask(
+        number=0,
+        runs=((config.resolved(), 0),),
+        resolved=resolved,
+        device="cpu",
+        mode=mode,
+        threads=1,
+        checkpoint_seconds=math.inf,
+    )
+    data = DatasetCache().of(resolved, config.data, device)
     executed: set[tuple[str, int]] = set()
 
     def profile(frame: FrameType, event: str, _argument: Any) -> None:
@@ -225,7 +235,7 @@ def test_all_code_that_a_training_executes_is_covered(changes: dict[str, Any], m
 
     sys.setprofile(profile)
     try:
-        train(job, DatasetCache().of(resolved, config.data, device), Ignored())
+        train(task, data, emit=lambda _event: None)
     finally:
         sys.setprofile(None)
     covered, _ = fingerprints._closure(fingerprints.entries_of(config, "digits"))
@@ -236,10 +246,3 @@ def test_all_code_that_a_training_executes_is_covered(changes: dict[str, Any], m
     }
     assert len(executed) > 100
     assert not missing
-
-
-class Ignored:
-    """A listener without interest."""
-
-    def __getattr__(self, _event: str) -> Callable[..., None]:
-        return lambda *_arguments: None
