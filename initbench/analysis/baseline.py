@@ -1,9 +1,9 @@
-"""Rows of a table held against one of them, and against each other, metric by metric.
+"""Comparison of the rows of a table with a baseline, and of all pairs of rows, metric by metric.
 
-A family, over which Holm's correction is made, is one metric's comparisons in one table: of all rows with the
-baseline, or of all pairs of rows. All of a family are made by one test: paired where every two rows share
-seeds and data, else Welch's. Otherwise two rows with the same numbers could be put to different tests, and
-only one of them be told apart from a third.
+Holm's correction is applied to a family: all comparisons of one metric in one table, either of the rows with
+the baseline or of all pairs of rows. A family uses a single test: the paired test if the rows of every pair
+share seeds and data, otherwise Welch's. With different tests, only one of two rows with the same numbers
+might differ significantly from a third row.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class BaselineComparison:
-    """A row's metric less that of the baseline; of metrics with geometric means, the ratio."""
+    """A metric of a row compared with the baseline: row − baseline, or their ratio if means are geometric."""
 
     difference: MeanDifference
     p_adjusted: float | None
     verdict: DifferenceVerdict
     seeds_needed: SeedsNeeded | None
-    """In each row, to show the difference seen; None where that cannot be said."""
+    """Seeds per row needed to show the observed difference; None if that cannot be estimated."""
 
 
 def compare_to_baseline(
     table: Table, baseline: Row, metric: str, confidence: float = CONFIDENCE
 ) -> dict[str, BaselineComparison]:
-    """By label, every other row beside the baseline in one metric."""
+    """Compare a metric of every other row with the baseline; the result is by row label."""
     metric_entry = METRICS[metric]
     others = [row for row in table.rows if row is not baseline]
     comparisons = _compare_pairs(metric_entry, [(row, baseline) for row in others], confidence)
@@ -77,7 +77,11 @@ def _row_verdict(
 
 
 def compare_divergence(table: Table, baseline: Row) -> dict[str, tuple[RateDifference, float | None]]:
-    """By label, how much more often runs of a row diverge than those of the baseline, with the adjusted p."""
+    """Compare the divergence rate of every other row with the baseline.
+
+    Returns:
+        By row label, the difference of the rates and its adjusted p-value.
+    """
     others = [row for row in table.rows if row is not baseline]
     comparisons = [compare_rates(row.divergences, baseline.divergences) for row in others]
     adjusted = holm([comparison.p for comparison in comparisons])
@@ -87,10 +91,11 @@ def compare_divergence(table: Table, baseline: Row) -> dict[str, tuple[RateDiffe
 
 
 def letter_display(table: Table, metric: str, confidence: float = CONFIDENCE) -> dict[str, str]:
-    """By label, letters of which two rows share one unless they are told apart; best rows first.
+    """Return the letters of each row, by label: two rows share a letter unless they differ significantly.
 
-    Rows without a mean have none. A pair that cannot be tested is not told apart. Rows with the same mean and
-    spread have the same letters, whatever their n: a third row is told apart from all of them or from none.
+    The best row has "a". Rows without a mean have no entry. A pair that cannot be tested shares a letter.
+    Rows with equal mean and spread have the same letters, whatever their n: a third row differs from all of
+    them or from none.
     """
     entry = METRICS[metric]
     rows = [row for row in table.rows if row.metrics[metric].mean is not None and _metric_values(entry, row)]
@@ -112,33 +117,41 @@ def letter_display(table: Table, metric: str, confidence: float = CONFIDENCE) ->
 
 
 def _mean_and_spread(row: Row, metric: str) -> Hashable:
-    """The mean and the spread; of a single run, which has no spread, the row itself."""
+    """Return the mean and the spread; for a single run, which has no spread, the label of the row."""
     summary = row.metrics[metric]
     return row.label if summary.std is None else (summary.mean, summary.std)
 
 
 def mean_interval_of(row: Row, metric: str, confidence: float = CONFIDENCE) -> Interval | None:
-    """Of the mean; None for one run, and where some runs have no value that stands for "never"."""
+    """Return the interval of the mean of a metric.
+
+    It is None for fewer than two runs, or if the metric is censored and a run has no value.
+    """
     entry = METRICS[metric]
     return mean_interval(list(_metric_values(entry, row).values()), confidence, _metric_scale(entry))
 
 
 def find_row(table: Table, name: str) -> Row | None:
-    """The row that is called so: by a label, its experiment, or a value of the keys that make the rows.
+    """Return the row with this label, experiment, or value of a key that makes the rows, or None.
 
-    None where the table has none. Raises UsageError where several rows of it are called so.
+    Raises:
+        UsageError: Several rows match.
     """
     rows = [row for row in table.rows if name in (row.label, row.group.key_label)] or [
         row for row in table.rows if name in map(str, row.key.values())
     ]
     if len(rows) > 1:
         labels = ", ".join(repr(row.label) for row in rows)
-        raise UsageError(f"several rows are called {name!r}: name one of {labels}")
+        raise UsageError(f"several rows match {name!r}; use one of {labels}")
     return rows[0] if rows else None
 
 
 def find_baselines(tables: Sequence[Table], name: str) -> list[Row | None]:
-    """For each table, the row of that name; raises UsageError, with the nearest name, where none has it."""
+    """Return the row of that name in each table, or None for a table without it.
+
+    Raises:
+        UsageError: No table has such a row; the message suggests the nearest name.
+    """
     rows = [find_row(table, name) for table in tables]
     if tables and not any(rows):
         labels = dict.fromkeys(row.label for table in tables for row in table.rows)
@@ -149,7 +162,7 @@ def find_baselines(tables: Sequence[Table], name: str) -> list[Row | None]:
 def _compare_pairs(
     metric: Metric, pairs: Sequence[tuple[Row, Row]], confidence: float
 ) -> list[MeanDifference]:
-    """The differences of a family, all by one test."""
+    """Compare the pairs of a family, all with the same test."""
     if all(share_batches([*a.group.runs, *b.group.runs]) for a, b in pairs):
         paired = [_compare_rows(metric, a, b, confidence, paired=True) for a, b in pairs]
         if all(comparison.method != Method.TOO_FEW_SHARED for comparison in paired):
@@ -176,7 +189,11 @@ def _seeds_needed(
 
 
 def _metric_values(metric: Metric, row: Row) -> Mapping[str, float]:
-    """The numbers of the runs; none where a missing one stands for "never", one where they are no sample."""
+    """Return the values of a metric by unit.
+
+    The result is empty if the metric is censored and a value is missing. If the runs share one measurement,
+    they are not a sample, and the result is their mean as a single value.
+    """
     mean = row.metrics[metric.name].mean
     if metric.censored and mean is None:
         return {}

@@ -1,4 +1,4 @@
-"""Versions of the code in words: a release and the days of its runs say more than a hash."""
+"""Readable names of code versions: the release and the days of its runs instead of a hash."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterable, Sequence
 from initbench.analysis.run_summary import RunSummary
 
 CODE = "with.code"
-"""The key of a run that holds the hash of the code it was computed with."""
+"""Key of a run with the hash of the code that computed it."""
 _DAY, _MINUTE = len("2026-11-28"), len("2026-11-28T10:15")
 _DIGITS = 6
-"""As much of a hash as tells two apart that ran within the same minute."""
+"""Number of digits of a hash that are shown to distinguish two versions that ran within the same minute."""
 
 
 def code_versions(runs: Iterable[RunSummary]) -> dict[str, str]:
-    """Return words for each hash of the code, such as `initbench 0.1.0, runs of 2026-11-28`.
+    """Return a readable name for each hash of the code, such as `initbench 0.1.0, runs of 2026-11-28`.
 
-    The hours are added where two hashes have the same version and days, and a part of the hash where
-    these are alike as well. The result is empty if some run states neither its version nor its time.
+    The time of day is added if two hashes have the same version and days, and a part of the hash if these are
+    equal as well. The result is empty if a run records neither its version nor its time.
     """
     by_code: defaultdict[str, list[RunSummary]] = defaultdict(list)
     for run in runs:
@@ -39,7 +39,7 @@ def code_versions(runs: Iterable[RunSummary]) -> dict[str, str]:
 
 
 def _describe_runs(runs: Sequence[RunSummary], length: int) -> str:
-    """The versions of runs and the time from the first to the last, cut to `length` characters."""
+    """Return the versions of runs and the times of the first and the last, cut to `length` characters."""
     versions = " and ".join(sorted({run.version for run in runs if run.version}))
     times = sorted(run.created[:length].replace("T", " ") for run in runs if run.created)
     span = " to ".join(dict.fromkeys((times[0], times[-1]))) if times else ""

@@ -1,4 +1,4 @@
-"""Which runs a comparison lacks: those that did not finish, seeds and experiments that are not stored."""
+"""Runs that a comparison lacks: unfinished runs, and seeds and experiments that are not stored."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from initbench.analysis.damaged_runs import DAMAGED
 from initbench.analysis.run_summary import RunSummary
 
 MAX_LISTED = 5
-"""Runs or seeds that are named in a sentence."""
+"""Maximum number of runs or seeds that are listed in a sentence."""
 MAX_SEEDS = 100_000
-"""Seeds of an experiment that are looked for: more than anybody trains."""
+"""Maximum number of seeds of an experiment that are searched for."""
 
 
 def unfinished_runs(runs: Sequence[RunSummary]) -> list[str]:
-    """Return a sentence for each experiment with runs that came to no result, damaged ones left aside."""
+    """Return a sentence for each experiment with runs that did not finish; damaged runs are ignored."""
     by_experiment: defaultdict[str, list[RunSummary]] = defaultdict(list)
     for run in runs:
         by_experiment[run.experiment].append(run)
@@ -32,10 +32,10 @@ def unfinished_runs(runs: Sequence[RunSummary]) -> list[str]:
 
 
 def missing_seeds(runs: Sequence[RunSummary], stored: Sequence[RunSummary]) -> list[str]:
-    """Return a sentence for each experiment that was to be trained under seeds which are not stored.
+    """Return a sentence for each experiment with planned seeds that are not stored.
 
     Args:
-        runs: The runs that are compared; each says under which seeds its experiment was to be trained.
+        runs: The runs that are compared; the config of each lists the planned seeds of its experiment.
         stored: All runs of the store.
     """
     planned: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
@@ -56,10 +56,10 @@ def missing_seeds(runs: Sequence[RunSummary], stored: Sequence[RunSummary]) -> l
 def missing_experiments(
     experiments: Mapping[str, Collection[str]], stored: Collection[str], sweep: str = ""
 ) -> list[str]:
-    """Return a sentence, if any experiment has no stored run at all.
+    """Return a sentence that lists the experiments without any stored run; empty if there are none.
 
     Args:
-        experiments: The ids of the runs of each experiment; none where they are not known yet.
+        experiments: The run ids of each experiment; empty if they are not known yet.
         stored: The ids of the stored runs.
         sweep: The sweep that lists the experiments, if one does.
     """
@@ -74,7 +74,7 @@ def missing_experiments(
 
 
 def _planned_seeds(run: RunSummary) -> set[int]:
-    """The seeds that the stored config names; none where its own seed is not among them."""
+    """Return the seeds that the stored config lists; empty if the seed of the run is not among them."""
     seeds = run.config.get("seeds")
     if isinstance(seeds, int) and not isinstance(seeds, bool):
         seeds = list(range(min(seeds, MAX_SEEDS)))

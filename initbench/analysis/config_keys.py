@@ -1,4 +1,4 @@
-"""Dotted keys of a run: those of its config, and what is known of it beside."""
+"""Dotted keys of runs: search, filtering with `--where`, and comparison of their values."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ _CONDITION = re.compile(r"([\w.-]+)\s*(!=|=)(.*)")
 
 @dataclass(frozen=True)
 class KeyFilter:
-    """One condition of `--where`: the value of a key, which may be a glob, or not that value."""
+    """A condition of `--where`: a key has, or has not if `negated`, the value, which may be a glob."""
 
     key: str
     value: str
     negated: bool
 
     def matches_run(self, run: RunSummary) -> bool:
-        """Whether a run fulfils it; a run without the key has the value null."""
+        """Return whether a run meets the condition; a missing key has the value null."""
         return self.matches_keys(run.keys)
 
     def matches_keys(self, keys: Mapping[str, Any]) -> bool:
-        """The same for dotted keys with their values."""
+        """Return whether a mapping of dotted keys to values meets the condition."""
         return _matches_value(keys.get(self.key), self.value) != self.negated
 
 
 def parse_filters(texts: Sequence[str], runs: Sequence[RunSummary]) -> list[KeyFilter]:
-    """Read `KEY=VALUE` and `KEY!=VALUE`; raises UsageError for a key that no run has."""
+    """Parse conditions `KEY=VALUE` and `KEY!=VALUE`; raise UsageError for a key that no run has."""
     return [_parse_filter(text, runs) for text in texts]
 
 
@@ -42,16 +42,17 @@ def _parse_filter(text: str, runs: Sequence[RunSummary]) -> KeyFilter:
     match = _CONDITION.fullmatch(text.strip())
     if match is None:
         raise UsageError(
-            f"--where takes KEY=VALUE or KEY!=VALUE, as in --where init.scheme=lsuv; found {text!r}"
+            f"--where takes KEY=VALUE or KEY!=VALUE, as in --where init.scheme=lsuv; got {text!r}"
         )
     key, sign, value = match.groups()
     return KeyFilter(resolve_key(key, runs, "--where"), value.strip(), negated=sign == "!=")
 
 
 def resolve_key(key: str, runs: Sequence[RunSummary], option: str) -> str:
-    """Return the key of the runs that `key` means: itself, or `data` for `data.name`.
+    """Return `key` if a run has it, or the key without a final `.name` (`data` for `data.name`).
 
-    Raises UsageError, with the nearest key, where no run has it.
+    Raises:
+        UsageError: No run has the key; the message suggests the nearest one.
     """
     all_keys = known_keys(runs)
     short = key.removesuffix(".name")
@@ -66,7 +67,7 @@ def resolve_key(key: str, runs: Sequence[RunSummary], option: str) -> str:
 
 
 def known_keys(runs: Iterable[RunSummary]) -> list[str]:
-    """Every key that some run has, in order."""
+    """Return all keys that at least one run has, sorted."""
     return sorted({key for run in runs for key in run.keys})
 
 
@@ -92,13 +93,13 @@ def _parse_number(text: str) -> float | None:
 
 
 def keys_that_differ(samples: Sequence[dict[str, Any]]) -> list[str]:
-    """The keys in which mappings of keys differ, in order."""
+    """Return the keys whose values differ between mappings, sorted; a missing key has the value None."""
     keys = sorted({key for sample in samples for key in sample})
     return [key for key in keys if len({repr(sample.get(key)) for sample in samples}) > 1]
 
 
 def distinct_values(key: str, runs: Iterable[RunSummary]) -> Iterator[Any]:
-    """The different values that runs have for a key, in the order they are met."""
+    """Yield the distinct values that runs have for a key, in order of first occurrence."""
     seen_values: set[str] = set()
     for run in runs:
         value = run.keys.get(key)

@@ -1,4 +1,4 @@
-"""Damaged runs in a comparison: what is left of them, and which row they belong to."""
+"""Damaged runs in a comparison: their remaining fields, and the rows that they belong to."""
 
 from __future__ import annotations
 
@@ -21,16 +21,19 @@ _DISPENSABLE = (
     *("timings", "cohort", "machine", "parameters", "threads", "samples", "pretraining", "transfer"),
     *("versions", "git"),
 )
-"""Keys of run.json that say nothing of the row that a run belongs to."""
+"""Keys of run.json that do not determine the row of a run."""
 
 
 def summarise_or_mark_damaged(run: StoredRun) -> RunSummary:
-    """The facts of a run as `Store.glean` gives it; whatever cannot be understood makes it a damaged one."""
+    """Return the summary of a run; a run whose content is invalid is marked as damaged.
+
+    `run` is a result of `Store.read_or_mark_damaged`.
+    """
     if run.record["status"] != DAMAGED:
         try:
             return summarise_run(run)
         except (TypeError, ValueError, AttributeError, LookupError) as error:
-            problem = f"{RUN} is damaged: it cannot be understood ({type(error).__name__}: {error})"
+            problem = f"{RUN} is damaged: its content is invalid ({type(error).__name__}: {error})"
             run = StoredRun(run.run_id, {**run.record, "status": DAMAGED, "error": problem}, [], [])
     try:
         return summarise_run(StoredRun(run.run_id, _without_defects(run.run_id, run.record), [], []))
@@ -39,7 +42,7 @@ def summarise_or_mark_damaged(run: StoredRun) -> RunSummary:
 
 
 def _without_defects(run_id: str, record: dict[str, Any]) -> dict[str, Any]:
-    """The record without what is wrong in it; raises ValueError where that says what was computed."""
+    """Return the record with its defects replaced; raise ValueError if one affects the row of the run."""
     _, seed = experiment_and_seed(run_id) or ("", -1)
     harmless = {**dict.fromkeys(_DISPENSABLE), "seed": seed, "dataset_requested": "", "device": ""}
     repaired = {**record, "final": None, "status": DAMAGED}
@@ -58,9 +61,10 @@ def _unplaced_summary(run_id: str, error: str) -> RunSummary:
 
 
 def attach_damaged_runs(runs: Sequence[RunSummary]) -> list[RunSummary]:
-    """The runs, those that do not know what they computed put beside the runs of their experiment.
+    """Return the runs, with damaged runs without a config attached to the runs of their experiment.
 
-    That is possible where all of these share one arm. The rest stay without a place.
+    That requires that all other runs of the experiment share one arm. A run that cannot be attached is
+    returned as it is.
     """
     if all(run.is_placed for run in runs):
         return list(runs)
@@ -94,7 +98,7 @@ def _attach_to_experiment(run: RunSummary, arms: Sequence[RunSummary]) -> RunSum
 
 
 def damage_messages(runs: Sequence[RunSummary], root: Path) -> list[str]:
-    """A sentence for each damaged run: which file is at fault, and what is wrong with it."""
+    """Return a sentence for each damaged run that names the file and the problem."""
     messages = []
     for run in runs:
         if run.status == DAMAGED:

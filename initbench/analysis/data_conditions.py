@@ -1,4 +1,4 @@
-"""Data conditions: what was done on purpose to the data that a run was trained and evaluated on."""
+"""Data conditions: deliberate changes to the data that a run is trained and evaluated on."""
 
 from __future__ import annotations
 
@@ -18,23 +18,26 @@ PLAIN: dict[str, Any] = {
     "data.shift.translate": 0,
     "data.shift.noise": 0.0,
 }
-"""The keys of the config that state them, and what a run has whose config says nothing of them."""
+"""The config keys of data conditions, with their defaults."""
 _EVALUATION = "data.shift."
 
 
 def data_conditions(run: RunSummary) -> dict[str, Any]:
-    """The value of each key of PLAIN; `whiten_eps` is null without whitening, where it does nothing."""
+    """Return the value of each key of PLAIN; `whiten_eps` is None without whitening, as it has no effect."""
     values = {key: run.config_keys.get(key, plain) for key, plain in PLAIN.items()}
     return {**values, "data.whiten_eps": None} if values["data.whiten"] == "none" else values
 
 
 def non_default_conditions(run: RunSummary, keys: Iterable[str]) -> dict[str, Any]:
-    """The conditions among `keys` that are not the plain ones."""
+    """Return the conditions among `keys` that differ from their defaults."""
     return {key: value for key, value in data_conditions(run).items() if key in keys and value != PLAIN[key]}
 
 
 def varying_conditions(runs: Iterable[RunSummary]) -> list[str]:
-    """The keys of PLAIN in which runs differ, which are never averaged then; `whiten_eps` if whitened."""
+    """Return the keys of PLAIN in which runs differ; `whiten_eps` only if whitened runs differ in it.
+
+    Runs that differ in such a key are never averaged.
+    """
     all_conditions = [data_conditions(run) for run in runs]
     whitened = [conditions for conditions in all_conditions if conditions["data.whiten"] != "none"]
     return [
@@ -45,5 +48,5 @@ def varying_conditions(runs: Iterable[RunSummary]) -> list[str]:
 
 
 def varying_evaluation_conditions(runs: Iterable[RunSummary]) -> list[str]:
-    """Those that decide which data runs were evaluated on."""
+    """Return the varying conditions that affect the data that runs are evaluated on."""
     return [key for key in varying_conditions(runs) if key.startswith(_EVALUATION)]

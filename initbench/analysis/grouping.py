@@ -1,8 +1,8 @@
-"""Runs in groups: those of one experiment, or of one value of each key asked for, on the same terms.
+"""Grouping of runs into tables and rows: by experiment, or by the values of selected keys.
 
-Runs on different data, in different precision or with different budgets are never averaged: they are in
-different tables, unless the very key that differs is one of those that make the rows. Runs under different
-data conditions are never averaged either: they are different rows, which say what is unusual about theirs.
+Runs on different data, in different precision or with different budgets are never averaged. They are in
+different tables, unless the rows are made by the key that differs. Runs under different data conditions are
+never averaged either: they are different rows, labelled with their non-default conditions.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ _OF_A_RUN = ("experiment", "seed", "status", "dataset")
 
 @dataclass(frozen=True)
 class TableConditions:
-    """What the runs of one table share."""
+    """The data, precision and budget that the runs of one table share."""
 
     dataset: str
     fingerprint: str
-    """Hash of the data, which tells two archives or recipes apart; empty where the runs do not say it."""
+    """Hash of the data, which distinguishes archives and recipes; empty if the runs do not record it."""
     precision: str
     steps: int | None
-    """The budget in updates; None where it makes the rows."""
+    """Budget in updates; None if it makes the rows."""
     batch_size: int | None
-    """None where it makes the rows."""
+    """Batch size; None if it makes the rows."""
 
     @property
     def sort_key(self) -> tuple[str, str, str, int, int]:
-        """Data sets by name, then the smaller budgets first."""
+        """Key that sorts tables by data set, then by budget."""
         return self.dataset, self.fingerprint, self.precision, self.steps or 0, self.batch_size or 0
 
 
@@ -50,19 +50,19 @@ class RunGroup:
     """The runs of one row."""
 
     key: Key
-    """{"experiment"}, with {"variant"} where several have that name; or the value of each key asked for.
-    Data conditions that are not the plain ones come with either, where runs of the table differ in them."""
+    """Keys that make the row: "experiment", with "variant" if several groups have that name, or the selected
+    keys. Non-default data conditions are included if the runs of the table differ in them."""
     runs: Sequence[RunSummary]
     varies: dict[str, list[Any]]
-    """Keys of the config, and their values, in which runs of this row differ: it averages over them."""
+    """Values of the config keys in which the runs of this row differ, i.e. over which the row averages."""
     repeats: int = 0
-    """Runs left out because they are the very training of one in the row, under another experiment's name."""
+    """Number of runs omitted since the same training is in the row under the name of another experiment."""
     code_version: str = ""
-    """The version and days of its runs, where the rows of its experiment differ in the code; else empty."""
+    """Version and days of its runs if the rows of its experiment differ in the code, otherwise empty."""
 
     @property
     def label(self) -> str:
-        """The row in words; another version of the code is told by its number and the days of its runs."""
+        """Label of the row; a code version is given by its number and the days of its runs."""
         if not self.code_version:
             return self.key_label
         variant = {key: value for key, value in self.key["variant"].items() if key != CODE}
@@ -70,7 +70,7 @@ class RunGroup:
 
     @property
     def key_label(self) -> str:
-        """The row by its keys alone, as gates and documents may name it."""
+        """Label of the row made of its keys only, which gates and documents accept as well."""
         if "experiment" in self.key and set(self.key) <= {"experiment", "variant"}:
             return str(self.key["experiment"]) + _join_keys(self.key.get("variant", {}))
         return _join_keys(self.key).strip()
@@ -81,9 +81,10 @@ def _join_keys(values: dict[str, Any]) -> str:
 
 
 def pairing_keys(runs: Iterable[RunSummary], varying: Sequence[str]) -> list[str]:
-    """What each run of a row shares with its partner in another: the seed, and the keys that vary in rows.
+    """Return the unit of each run: the text that it shares with its partner in another row.
 
-    Runs of a row that nothing of this tells apart (of two versions of the code, say) are numbered.
+    The unit contains the seed and the keys that vary within rows. Runs of a row with the same unit (such as
+    those of two code versions) are numbered.
     """
     counts: Counter[str] = Counter()
     units = []
@@ -96,12 +97,17 @@ def pairing_keys(runs: Iterable[RunSummary], varying: Sequence[str]) -> list[str
 
 
 def share_batches(runs: Iterable[RunSummary]) -> bool:
-    """Whether runs of one seed saw the same batches: the same data, split, and batch size."""
+    """Return whether runs of the same seed saw the same batches, i.e. share data, split and batch size."""
     return len({run.batches for run in runs}) <= 1
 
 
 def group_runs(runs: Iterable[RunSummary], by: Sequence[str]) -> list[tuple[TableConditions, list[RunGroup]]]:
-    """Tables of rows, in the order of their terms; `by`: the keys that make the rows, else the experiment."""
+    """Group runs into the rows of tables, sorted by the conditions of the tables.
+
+    Args:
+        runs: The runs.
+        by: The keys whose values make the rows; without any, each experiment is a row.
+    """
     tables: defaultdict[TableConditions, list[RunSummary]] = defaultdict(list)
     for run in runs:
         tables[_table_conditions(run, by)].append(run)
@@ -120,7 +126,10 @@ def _table_conditions(run: RunSummary, by: Sequence[str]) -> TableConditions:
 
 
 def shared_conditions(runs: Iterable[RunSummary]) -> TableConditions:
-    """What runs have in common of their terms; names of several data sets, precisions are joined."""
+    """Return the conditions that the runs share.
+
+    Differing data sets and precisions are joined by "and"; a differing budget is None.
+    """
     conditions = [_table_conditions(run, ()) for run in runs]
 
     def common(name: str) -> Any:
@@ -160,7 +169,7 @@ def _group_by_experiment(runs: Sequence[RunSummary], _by: Sequence[str]) -> list
 
 
 def _distinguishing_keys(run: RunSummary) -> dict[str, Any]:
-    """All that can set arms of one name apart."""
+    """Return the keys that can distinguish two arms of the same name, with their values."""
     return {key: value for key, value in run.keys.items() if key not in _OF_A_RUN}
 
 
@@ -177,7 +186,10 @@ def _group_by_keys(runs: Sequence[RunSummary], by: Sequence[str]) -> list[RunGro
 
 
 def _group_without_repeats(key: Key, runs: Sequence[RunSummary], by: Sequence[str]) -> RunGroup:
-    """Runs that share arm and seed are one training, whatever their experiments are called."""
+    """Return the runs as a row in which each arm and seed is counted once.
+
+    Runs with the same arm and seed are one training, whatever the names of their experiments.
+    """
     first_runs: dict[tuple[str, int], RunSummary] = {}
     for run in sorted(runs, key=lambda run: not run.is_complete):
         first_runs.setdefault((run.arm, run.seed), run)

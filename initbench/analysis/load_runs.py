@@ -1,9 +1,10 @@
-"""The facts of stored runs: from the index where it is fresh, else from the run's own files.
+"""Summaries of stored runs, read from the index if its entry is fresh and from the run's files otherwise.
 
-Parsing what is stored of one run takes milliseconds, for its histograms; what a comparison needs of it is a
-few kilobytes. So the facts of finished runs are kept in an index (`initbench.store.index`), in this form:
-a line with config and identity, a line with the rest, and all numbers of evaluations and layers, packed,
-since parsing them is what would take the time. Configs are the same for all seeds and are parsed once.
+Parsing the files of a run takes milliseconds, mainly because of its histograms, but a comparison needs only a
+few kilobytes of them. The summaries of complete runs are therefore kept in an index
+(`initbench.store.index`). A document of the index is a line with config and identity, a line with the other
+fields, and the numbers of all evaluations and layers in binary form, since parsing them as text would take
+most of the time. Config and identity are the same for all seeds and are parsed once.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from initbench.store.store import Store
 
 NAME = "compare"
 PATIENCE = 2.0
-"""Seconds of reading after which a person is told how long it is going to take."""
+"""Seconds of reading after which the remaining time is printed."""
 
 _MAKERS = (
     "store",
@@ -45,17 +46,17 @@ _MAKERS = (
         )
     ),
 )
-"""What decides whether a run counts as finished, what its facts are, and how they are written."""
+"""Code that the contents of the index depend on: completeness of a run, its summary, and the encoding."""
 _SHARED, _PACKED = ("config", "identity"), ("evaluations", "layers")
 _COLUMNS = 4
 _ReadResult = tuple[RunSummary | None, IndexEntry | None]
 
 
 def load_run_summaries(store: Store, patterns: Sequence[str]) -> list[RunSummary]:
-    """The runs that `patterns` name (all of them when there are none), in the order of `Store.find`.
+    """Load the summaries of the runs that match `patterns` (of all runs without any).
 
-    A run that is removed meanwhile is left out. One that is damaged has the status "damaged", and the file
-    and its fault in `error`. Raises as `Store.find` does.
+    The order is that of `Store.find`, which also defines the errors. A run that is removed in the meantime is
+    skipped. A damaged run has the status "damaged", and `error` contains the file and the problem.
     """
     with _garbage_collection_off():
         return _load_run_summaries(store, patterns)
@@ -76,7 +77,7 @@ def _load_run_summaries(store: Store, patterns: Sequence[str]) -> list[RunSummar
                     summaries[summary.run_id] = summary
                 if entry is not None:
                     added.append(entry)
-    finally:  # what has been read need not be read again, whatever ended it
+    finally:  # summaries already read are kept even if reading was interrupted
         stale = entries.keys() - fresh.keys()
         if added or stale:
             index.update(added, stale)
@@ -84,7 +85,7 @@ def _load_run_summaries(store: Store, patterns: Sequence[str]) -> list[RunSummar
 
 
 def index_version() -> str:
-    """Hash of the code that the contents of the index depend on."""
+    """Return the hash of the code that the contents of the index depend on."""
     package = Path(initbench.__file__).parent
     digest = hashlib.sha256()
     for part in _MAKERS:
@@ -95,7 +96,10 @@ def index_version() -> str:
 
 
 def _read_run(store: Store, run_id: str) -> _ReadResult:
-    """The facts as the run's files have them, and their entry where the run ended and stays as it is."""
+    """Read a run from its files; the index entry is None unless the run is complete and unchanged since.
+
+    Both are None if the run has been removed.
+    """
     stamp = fingerprint_of(store.root, run_id)
     run = store.read_or_mark_damaged(run_id)
     if run is None:
@@ -109,7 +113,7 @@ def _read_run(store: Store, run_id: str) -> _ReadResult:
 
 
 def encode_summary(summary: RunSummary) -> bytes:
-    """The facts as a document of the index."""
+    """Encode a summary as a document of the index."""
     values = vars(summary)
     numbers: list[float | None] = [number for row in summary.evaluations for number in row]
     for layers in summary.layers.values():
@@ -120,13 +124,13 @@ def encode_summary(summary: RunSummary) -> bytes:
     names = (name for name in RunSummary.__dataclass_fields__ if name not in _SHARED + _PACKED)
     layouts = {moment: [len(layers), *map(list, layers[:1])] for moment, layers in summary.layers.items()}
     rest = [{name: values[name] for name in names}, len(summary.evaluations), layouts, missing]
-    # Plain JSON of the standard library: unlike that of stored files it writes NaN so that it comes back.
+    # The json module writes NaN so that it can be read again; the strict JSON of stored files does not.
     lines = (json.dumps(part, separators=(",", ":")).encode() for part in (shared, rest))
     return b"\n".join([*lines, packed])
 
 
 def decode_summary(document: bytes) -> RunSummary:
-    """The facts that `encoded` was given; some error for any other document."""
+    """Decode a document that `encode_summary` returned; any other document raises some exception."""
     shared, rest, packed = document.split(b"\n", 2)
     plain, evaluations, layouts, missing = json.loads(rest)
     numbers: list[float | None] = list(struct.unpack(f"<{len(packed) // 8}d", packed))
@@ -137,19 +141,19 @@ def decode_summary(document: bytes) -> RunSummary:
     layers = {moment: list(_unpack_layers(remaining, *layout)) for moment, layout in layouts.items()}
     common, keys = _parse_shared(shared)
     summary = RunSummary(**plain, **common, evaluations=rows, layers=layers)
-    vars(summary)["config_keys"] = keys  # what the property would find, again for each seed
+    vars(summary)["config_keys"] = keys  # sets the cached property, which is the same for all seeds
     return summary
 
 
 def _unpack_layers(numbers: Iterator[float | None], count: int, names: Sequence[str] = ()) -> Iterator[Layer]:
-    """So many layers of these statistics, in the order of `names`."""
+    """Yield `count` layers, each with the next numbers under the given names."""
     for _ in range(count):
         yield dict(zip(names, islice(numbers, len(names)), strict=True))
 
 
 @lru_cache(maxsize=4096)
 def _parse_shared(text: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Config and identity, and `config_keys`: all seeds have them in common, and nobody changes them."""
+    """Return config and identity, and `config_keys`; all seeds share the result, so do not mutate it."""
     common: dict[str, Any] = json.loads(text)
     return common, computation_keys(common["config"])
 
@@ -158,13 +162,13 @@ def _decode_entry(entry: IndexEntry | None) -> RunSummary | None:
     try:
         summary = None if entry is None else decode_summary(entry.document)
     except (ValueError, TypeError, AttributeError, LookupError, struct.error, RecursionError):
-        return None  # not of our making, its checksum notwithstanding: the run itself is asked
+        return None  # not a document of ours although its checksum is valid: read the run's files instead
     return summary if summary and entry and summary.run_id == entry.run_id else None
 
 
 @contextmanager
 def _garbage_collection_off() -> Iterator[None]:
-    """The facts have no cycles; looking for some among all their lists would take a third of the time."""
+    """Disable garbage collection, which would take a third of the time; summaries have no cycles."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -175,7 +179,7 @@ def _garbage_collection_off() -> Iterator[None]:
 
 
 def _report_slow_reading(results: Iterable[_ReadResult], total: int) -> Iterator[_ReadResult]:
-    """The same looks; one line on stderr where there are many that take long."""
+    """Yield the results; if reading takes long, print the remaining time to stderr once."""
     begin, is_reported = time.monotonic(), False
     for done, result in enumerate(results, 1):
         yield result
@@ -183,7 +187,7 @@ def _report_slow_reading(results: Iterable[_ReadResult], total: int) -> Iterator
         if not is_reported and seconds > PATIENCE and done < total:
             is_reported, seconds_left = True, seconds / done * (total - done)
             print(
-                f"reading {total:,} runs that are not in the index: about {seconds_left:.0f} s more",
+                f"reading {total:,} runs that are not in the index: about {seconds_left:.0f} s left",
                 file=sys.stderr,
                 flush=True,
             )

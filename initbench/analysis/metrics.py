@@ -1,7 +1,7 @@
-"""What a run is compared by: each metric is one number of a run, or none.
+"""The metrics that runs are compared by. A metric is one number of a run, or None.
 
-A metric belongs to one of two views, activation statistics and convergence. A number that a run has not, or
-that is not finite, is None: it is never filled in.
+A metric belongs to one of two views, activation statistics or convergence. A missing number is None; it is
+never filled in.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Literal
 from initbench.analysis.run_summary import TRAIN, RunSummary
 
 Value = Callable[[RunSummary, float | None], float | None]
-"""(run, target) → number."""
+"""Function of a run and the target accuracy that returns the metric, or None if the run has no value."""
 View = Literal["activation", "convergence"]
 Form = Literal["number", "percent", "loss", "count", "seconds"]
 
@@ -27,12 +27,12 @@ _PLACES: dict[str, Callable[[int], int]] = {
     "last": lambda _: -1,
 }
 WHERE = tuple(_PLACES)
-"""Hidden layer 1, ⌈L/2⌉ and L."""
+"""Names of the hidden layers 1, ⌈L/2⌉ and L."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One column of a comparison."""
+    """A metric: one column of a comparison."""
 
     name: str
     meaning: str
@@ -41,11 +41,11 @@ class Metric:
     form: Form = "number"
     better: Literal["higher", "lower"] | None = None
     log: bool = False
-    """Whether its mean is geometric: its spread, its interval and its differences are those of logarithms."""
+    """Whether its mean is geometric; its spread, interval and differences are then those of logarithms."""
     censored: bool = False
-    """Whether runs without a value make the mean meaningless (steps to a target that some never reach)."""
+    """Whether a missing value makes the mean meaningless (steps to a target that some runs never reach)."""
     has_shared_measurement: bool = False
-    """Whether the runs of a cohort share one measurement, so that their spread is none of seeds."""
+    """Whether the runs of a cohort share one measurement, so their spread is not a spread over seeds."""
 
 
 def _final_value(name: str) -> Value:
@@ -59,7 +59,10 @@ def _best_accuracy(run: RunSummary, _target: float | None) -> float | None:
 
 
 def steps_to(run: RunSummary, target: float | None) -> float | None:
-    """The first evaluated step at which the validation accuracy is at least `target`."""
+    """Return the first evaluated step with a validation accuracy of at least `target`.
+
+    The result is None without a target, or if no evaluation reaches it.
+    """
     if target is None:
         return None
     evaluations = ((step, accuracy or 0.0) for step, _, _, accuracy in run.evaluations)
@@ -90,7 +93,7 @@ def _total_samples_to(run: RunSummary, target: float | None) -> float | None:
 
 
 def _area_under_curve(run: RunSummary, _target: float | None) -> float | None:
-    """Mean validation accuracy over the budget, by the trapezoid rule."""
+    """Return the mean validation accuracy over the budget, by the trapezoid rule."""
     points = [(step, accuracy) for step, _, _, accuracy in run.evaluations]
     if not run.is_finished or len(points) < 2 or any(accuracy is None for _, accuracy in points):
         return None
@@ -116,7 +119,7 @@ def _initial_value(name: str) -> Value:
 
 
 def _first_evaluation_value(column: int) -> Value:
-    """A number of the evaluation before the first update, by its place in it."""
+    """Return a metric that reads a column of the evaluation before the first update."""
 
     def value(run: RunSummary, _target: float | None) -> float | None:
         number = next((entry[column] for entry in run.evaluations if entry[0] == 0.0), None)
@@ -126,7 +129,10 @@ def _first_evaluation_value(column: int) -> Value:
 
 
 def _mean_shift(statistic: str) -> Value:
-    """The mean over hidden layers but the first, whose input is the data and which has none below it."""
+    """Return a metric that averages a statistic over all hidden layers except the first.
+
+    The input of the first hidden layer is the data, so no layer below it can shift.
+    """
 
     def value(run: RunSummary, _target: float | None) -> float | None:
         values = [layer[statistic] for layer in run.hidden(TRAIN)[1:]]
@@ -158,7 +164,10 @@ _STATISTICS: dict[str, tuple[str, Form]] = {
 
 
 _SHIFTS = {
-    "gradient_shift": ("gradient_shift", "‖G′ − G‖/‖G‖ once the layers below have moved"),
+    "gradient_shift": (
+        "gradient_shift",
+        "‖G′ − G‖/‖G‖, G′ being the gradient once the layers below have been updated",
+    ),
     "gradient_shift_cosine": ("gradient_shift_cosine", "cosine of G and G′"),
     "input_drift": ("input_mean_drift", "drift of the inputs' means in standard deviations"),
 }
@@ -169,7 +178,10 @@ _NORM_KINDS = {
 
 
 def _norm_metrics() -> Iterator[Metric]:
-    """Of nets with batch norm, beside the evaluation with running statistics, which any net has."""
+    """Yield the metrics of nets with batch norm: evaluations with batch and with population statistics.
+
+    The other metrics are evaluated with running statistics.
+    """
     for kind, how in _NORM_KINDS.items():
         for moment, when, read in (
             ("init", "at init", _initial_value),
@@ -194,7 +206,7 @@ def _activation_metrics() -> Iterator[Metric]:
         ratio = f"E[δ²] of the first hidden layer over that of the last, {when}"
         yield Metric(f"grad_ratio_{moment}", ratio, "activation", _gradient_ratio(moment), log=True)
     for name, (statistic, meaning) in _SHIFTS.items():
-        words = f"{meaning}, mean over hidden layers but the first and over the measured updates"
+        words = f"{meaning}, mean over hidden layers except the first and over the measured updates"
         yield Metric(name, words, "activation", _mean_shift(statistic))
 
 
@@ -228,10 +240,20 @@ _CONVERGENCE = (
         "higher",
     ),
     Metric(
-        "final_train_loss", "training loss, last", "convergence", _final_value("train_loss"), "loss", "lower"
+        "final_train_loss",
+        "training loss after the last step",
+        "convergence",
+        _final_value("train_loss"),
+        "loss",
+        "lower",
     ),
     Metric(
-        "final_val_loss", "validation loss, last", "convergence", _final_value("val_loss"), "loss", "lower"
+        "final_val_loss",
+        "validation loss after the last step",
+        "convergence",
+        _final_value("val_loss"),
+        "loss",
+        "lower",
     ),
     Metric(
         "steps_to_target",
@@ -263,7 +285,7 @@ _CONVERGENCE = (
     ),
     Metric(
         "pretrain_samples",
-        "samples of its updates, over all layers",
+        "training samples of layer-wise pre-training, over all layers",
         "convergence",
         _pretraining_value("samples"),
         "count",
@@ -271,7 +293,7 @@ _CONVERGENCE = (
     ),
     Metric(
         "total_seconds_to_target",
-        "seconds to the target accuracy, those of pre-training counted in",
+        "seconds to the target accuracy, including pre-training",
         "convergence",
         _total_seconds_to,
         "seconds",
@@ -281,7 +303,7 @@ _CONVERGENCE = (
     ),
     Metric(
         "total_samples_to_target",
-        "samples of all updates to the target accuracy, those of pre-training counted in",
+        "training samples to the target accuracy, including pre-training",
         "convergence",
         _total_samples_to,
         "count",
@@ -316,7 +338,7 @@ HEADINGS = {
     "grad_ratio_init": "E[δ²] first/last",
     "grad_ratio_end": "E[δ²] first/last, end",
 }
-"""What stands over a column, where it is not the metric's name."""
+"""Headings of columns that differ from the name of the metric."""
 _SPELLINGS = {
     "final_val_accuracy": ("val %", "val acc", "val accuracy", "final val acc", "validation accuracy"),
     "best_val_accuracy": ("best val acc", "best accuracy"),
@@ -325,13 +347,13 @@ _SPELLINGS = {
     "final_train_loss": ("training loss",),
     "area_under_curve": ("auc",),
 }
-"""Other names that cannot mean another metric."""
+"""Accepted alternative names, each of a single metric."""
 
 
 def resolve_metric_name(name: str) -> str | None:
-    """Return the metric that `name` means: its own name, or the heading that tables print over it.
+    """Return the metric with this name, table heading or alternative name; None if there is none.
 
-    Case, blanks and signs do not matter; `steps to 86.7 %` is the heading of steps_to_target.
+    Case, spaces and punctuation do not matter; `steps to 86.7 %` is the heading of steps_to_target.
     """
     return (
         name if name in METRICS else _names_by_spelling().get(_normalise_name(_GOAL.sub("to target", name)))

@@ -1,4 +1,4 @@
-"""One side of a comparison: a row with all its runs, or what a summary that was kept says of it."""
+"""Operands of a comparison: a row with all its runs, or the summary of a row in a reference document."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ from initbench.analysis.tables import Row, Table
 
 @dataclass(frozen=True)
 class RunsOperand:
-    """A row of which every run is known."""
+    """A row whose single runs are known."""
 
     label: str
     runs: Mapping[str, RunSummary]
-    """The complete runs, by what each shares with its partners in other rows."""
+    """Complete runs by unit, which a run shares with its partners in other rows (see `pairing_keys`)."""
     unfinished: int
+    """Number of runs that are not complete."""
     target: float | None
-    """Validation accuracy of `steps_to_target`."""
+    """Target validation accuracy of `steps_to_target`."""
 
     @property
     def n(self) -> int:
-        """Complete runs."""
+        """Number of complete runs."""
         return len(self.runs)
 
     @cached_property
     def divergences(self) -> dict[str, bool]:
-        """Whether each complete run diverged."""
+        """Whether each complete run diverged, by unit."""
         return {unit: not run.is_finished for unit, run in self.runs.items()}
 
     def cached_numbers(
         self, key: Hashable, read: Callable[[RunSummary], float | None]
     ) -> dict[str, float | None]:
-        """What `of` gives for each run, worked out once for each `key`."""
+        """Return `read(run)` for each run, by unit; the result is computed once for each `key`."""
         if key not in self._number_cache:
             self._number_cache[key] = {unit: read(run) for unit, run in self.runs.items()}
         return self._number_cache[key]
@@ -47,7 +48,10 @@ class RunsOperand:
         return {}
 
     def metric_values(self, metric: str) -> dict[str, float]:
-        """The numbers of the runs that have one; none at all where a run without stands for "never"."""
+        """Return the values of a metric by unit, for the runs that have one.
+
+        The result is empty if the metric is censored and a run has no value (it never reached the target).
+        """
         entry = METRICS[metric]
         values = {unit: entry.value(run, self.target) for unit, run in self.runs.items()}
         numbers = {unit: number for unit, number in values.items() if number is not None}
@@ -56,7 +60,7 @@ class RunsOperand:
 
 @dataclass(frozen=True)
 class SummaryOperand:
-    """A row of which only means, standard deviations and counts are known."""
+    """A row whose means, standard deviations and counts are known, but not its single runs."""
 
     label: str
     metrics: Mapping[str, Summary]
@@ -65,7 +69,7 @@ class SummaryOperand:
 
     @property
     def divergences(self) -> dict[str, bool]:
-        """As many divergences as there were, of runs that nobody can name."""
+        """One entry per run with placeholder units; the first `diverged` entries are True."""
         return {f"unknown {i}": i < self.diverged for i in range(self.n)}
 
 
@@ -73,12 +77,18 @@ Operand = RunsOperand | SummaryOperand
 
 
 def keys_varying_in_rows(*tables: Table) -> tuple[str, ...]:
-    """The keys that differ within rows of tables: runs are partners only if they agree in them."""
+    """Return the keys that differ within rows of the tables; runs are paired only if they agree in them."""
     return tuple(sorted({key for table in tables for row in table.rows for key in row.group.varies}))
 
 
 def runs_operand(row: Row, target: float | None, varying_keys: Sequence[str]) -> RunsOperand:
-    """A row with its runs; `varying_keys`: `varying` of all tables that it is going to be paired in."""
+    """Return a row as an operand.
+
+    Args:
+        row: The row.
+        target: Target validation accuracy of its table.
+        varying_keys: `keys_varying_in_rows` of all tables whose rows it is compared with.
+    """
     complete = [run for run in row.group.runs if run.is_complete]
     units = pairing_keys(complete, varying_keys)
     return RunsOperand(row.label, dict(zip(units, complete, strict=True)), row.unfinished, target)

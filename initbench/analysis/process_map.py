@@ -1,4 +1,4 @@
-"""The same work on many items, over the cores of the machine where that pays."""
+"""A parallel map over processes, which is used only for enough items to be worth it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MIN_PARALLEL_ITEMS = 200
-"""Items from which on processes are started: reading as many runs takes a second."""
+"""Number of items from which on processes are started; reading that many runs takes a second."""
 _CHUNK_SIZE = 20
 
 
 def parallel_map(act: Callable[[Item], Result], items: Sequence[Item]) -> Generator[Result]:
-    """`act(item)` for each, in order; whatever it raises ends it. To be closed when it is left early.
+    """Yield `act(item)` for each item, in order; an exception of `act` is raised and ends the iteration.
 
-    Items and results travel between processes, and processes that die are done without.
+    Items and results must be picklable. If a worker process dies, the remaining items are processed in this
+    process. Close the generator if it is not exhausted, to stop the worker processes.
     """
     workers = min(_available_cores(), len(items) // _CHUNK_SIZE)
     if len(items) < MIN_PARALLEL_ITEMS or workers < 2 or not _may_fork():
@@ -36,24 +37,27 @@ def parallel_map(act: Callable[[Item], Result], items: Sequence[Item]) -> Genera
         for result in pool.map(act, items, chunksize=_CHUNK_SIZE):
             yield result
             done += 1
-    except (BrokenProcessPool, OSError):  # killed, or refused by the system
+    except (BrokenProcessPool, OSError):  # a worker was killed, or the system refused to start one
         yield from map(act, items[done:])
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # a container may have fewer than the machine
+    if hasattr(os, "sched_getaffinity"):  # a container may use fewer cores than the machine has
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _may_fork() -> bool:
-    """A forked process has one thread, and what others held is never given back."""
+    """Return whether forking is safe: this process has a single thread and has not imported torch.
+
+    A forked process has only the forking thread, so locks held by other threads are never released.
+    """
     return threading.active_count() == 1 and "torch" not in sys.modules
 
 
 def _ignore_interrupts() -> None:
-    """Ctrl-C goes to the whole group, and the process that was started is the one to end the others."""
+    """Ignore SIGINT in a worker: Ctrl-C reaches the whole process group, and the parent stops its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,9 +1,9 @@
-"""The keys that a stored config does not have yet, at their defaults.
+"""Defaults of config keys that were added after a run was stored.
 
-A run's config holds every key that there was when it was trained. A key that was added later has a default
-that changes nothing, so a config without it computes what one with the default does. The defaults are in
-`defaults.json`, which `python -m docs.generate` writes from the schema (`initbench.config.defaults`); so
-stored runs are compared without the schema and without torch.
+The config of a run has every key that existed when it was trained. The default of a key that was added later
+does not change the computation, so a config without the key is equivalent to one with the default. The
+defaults are in `defaults.json`, which `python -m docs.generate` writes from the schema
+(`initbench.config.defaults`). Stored runs can therefore be compared without the schema and without torch.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 Keys = Mapping[str, Mapping[str, Any]]
-"""By key: its `default`, as a stored config has it, and where there are keys below it `keys` or `choice`."""
+"""By key: its `default` as in a stored config, and `keys` (a section) or `choice` (a component) if nested."""
 
 TABLE = Path(__file__).with_name("defaults.json")
 
 
 def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with the keys that it lacks, those of its sections and of its components included.
+    """Return the config with its missing keys at their defaults, including those of sections and components.
 
-    A key that is there stays as it is, also where its value is null. Keys without a default are left out, and
-    so are those of components that have no entry any more.
+    Existing keys are not changed, even if their value is null. Keys without a default are not added, nor are
+    keys of components that no longer exist.
     """
     return _fill_section(config, _load_table()["keys"])
 
@@ -53,7 +53,10 @@ def _fill_value(value: Any, node: Mapping[str, Any]) -> Any:
 
 
 def _fill_component(value: Any, choice: Mapping[str, Any]) -> Any:
-    """An entry's name, or a mapping with it; a name alone where the entry has no options."""
+    """Return a component, given as a name or a mapping, with its missing options at their defaults.
+
+    A name stays a name if the component has no options.
+    """
     tag = choice["tag"]
     component = {tag: value} if isinstance(value, str) else value
     keys = choice["entries"].get(component.get(tag)) if isinstance(component, dict) else None

@@ -1,4 +1,4 @@
-"""What a comparison needs of a stored run, small enough that thousands are read at once."""
+"""Summaries of stored runs: the fields that comparisons need, small enough to load thousands at once."""
 
 from __future__ import annotations
 
@@ -22,82 +22,82 @@ _ACTIVATION = {
     "effective_rank": "effective_rank",
 }
 LAYER_STATISTICS = ("q", *_ACTIVATION, "delta_q", "weight_gradient", "weight_std", "unit_spread")
-"""E[h²] of the pre-activation, what the activation puts out, E[δ²] at the pre-activation, ‖∂L/∂W‖, the std of
-the weights, and the largest relative spread over units (0 when all units are the same)."""
+"""E[h²] of the pre-activation, statistics of the activation, E[δ²] at the pre-activation, ‖∂L/∂W‖, the std of
+the weights, and the largest relative spread over units (0 if all units are equal)."""
 RUNNING_STATISTICS = ("running_mean_gap", "running_var_ratio")
-"""Of batch norm behind the layer, whose layers have these as well."""
+"""Additional statistics of layers that are followed by batch norm."""
 SHIFT_STATISTICS = ("gradient_shift", "gradient_shift_cosine", "input_mean_drift", "input_std_drift")
-"""Of internal covariate shift: means over the updates it was measured at, and known at TRAIN alone."""
+"""Statistics of internal covariate shift, only at TRAIN: means over the updates where it was measured."""
 NOT_COMPARED = ("name", "notes", "seeds")
-"""Keys of a config that change nothing that is computed."""
+"""Config keys that do not affect what is computed."""
 _STAND_IN = "data.fallback"
-"""Says what would have been used instead; what was used is stated by the data set itself."""
+"""Config key of the fallback data set; it does not affect a run, which records the data set it used."""
 PROBED = ("init", "end")
 TRAIN = "train"
 MOMENTS = (*PROBED, TRAIN)
 Layer = dict[str, float | None]
-"""The statistics of one weight layer, by LAYER_STATISTICS, and RUNNING_STATISTICS in nets that have them; a
-head has no `act_std`. At TRAIN, by SHIFT_STATISTICS."""
+"""Statistics of one weight layer by name: LAYER_STATISTICS, and RUNNING_STATISTICS in nets with batch norm;
+at TRAIN, SHIFT_STATISTICS. `act_std` of a head is None."""
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run without its histograms and its weights; plain data throughout."""
+    """A run without its histograms and weights; all fields are plain data."""
 
     run_id: str
     experiment: str
     arm: str
-    """Digest that the seeds of one config, code and device share."""
+    """Hash of config, code and device, which all seeds share."""
     seed: int
     status: str
     created: str
     dataset: str
     dataset_requested: str
     fingerprint: str
-    """Hash of the data; empty where the run does not say it."""
+    """Hash of the data; empty if the run does not record it."""
     config: dict[str, Any]
-    """As it was stored, with the keys added since at their defaults; empty where not `is_placed`."""
+    """Stored config, with keys that were added later at their defaults; empty unless `is_placed`."""
     identity: dict[str, Any]
     steps: int | None
-    """The budget in updates."""
+    """Budget in updates."""
     batch_size: int | None
     final: dict[str, float | None]
     begin: dict[str, float | None]
-    """Validation losses and accuracies at step 0 by batch norm's other statistics; empty without it."""
+    """Validation losses and accuracies at step 0 with batch and population statistics of batch norm."""
     evaluations: list[list[float | None]]
     """[step, train_loss, val_loss, val_accuracy] of each evaluation."""
     layers: dict[str, list[Layer]]
-    """By moment, the weight layers in order, the head last; at TRAIN the hidden ones alone."""
+    """By moment, the weight layers in order, with the head last; at TRAIN only the hidden layers."""
     diverged_step: int | None
     diagnosis: list[str]
     seconds: float | None
-    """Seconds of training: those of the cohort, shared out among its runs."""
+    """Training time in seconds: that of the cohort divided by its number of runs."""
     machine: str
-    """The processor that trained it; empty where the run does not say it."""
+    """Processor that trained the run; empty if the run does not record it."""
     error: str | None
-    """Why it failed, crashed or is damaged, where that is known."""
+    """Reason why the run failed, crashed or is damaged; None if there is none or it is unknown."""
     version: str
-    """The version of initbench that trained it; empty where the run does not say it."""
+    """Version of initbench that trained the run; empty if the run does not record it."""
     pretraining: dict[str, float]
-    """"seconds", shared out in the same way, and "samples" of layer-wise pre-training; empty without it."""
+    """Cost of layer-wise pre-training: "seconds" (per run, like `seconds`) and "samples", if any."""
 
     @property
     def is_complete(self) -> bool:
-        """Whether it has come to a result, a divergence included."""
+        """Whether the run has a result, which may be a divergence."""
         return self.status in COMPLETE
 
     @property
     def is_finished(self) -> bool:
-        """Whether it reached the end of its budget."""
+        """Whether the run reached the end of its budget."""
         return self.status == "finished"
 
     @property
     def is_placed(self) -> bool:
-        """Whether it is known what was computed; only a damaged run may have lost that."""
+        """Whether the config is known, so that the run belongs to a row; only damaged runs may lack it."""
         return bool(self.config)
 
     def hidden(self, moment: str) -> list[Layer]:
-        """The hidden layers, first to last, where they were measured."""
+        """Return the hidden layers from first to last; empty if they were not measured at that moment."""
         return self._hidden.get(moment, [])
 
     @cached_property
@@ -109,12 +109,12 @@ class RunSummary:
 
     @cached_property
     def config_keys(self) -> dict[str, Any]:
-        """The dotted keys of the config that say what is computed, with their values."""
+        """Dotted config keys that affect what is computed, with their values."""
         return computation_keys(self.config)
 
     @cached_property
     def keys(self) -> dict[str, Any]:
-        """Those, and the experiment, seed, status, data set, device, versions and code."""
+        """The `config_keys`, and the experiment, seed, status, data set, device, versions and code."""
         extra = {
             "experiment": self.experiment,
             "seed": self.seed,
@@ -126,26 +126,27 @@ class RunSummary:
 
     @cached_property
     def batches(self) -> str:
-        """What decides, beside the seed, which samples a run saw, when, and which it was validated on."""
-        # One string for all runs that have it: they are held against each other for every pair of rows.
+        """Text that determines, together with the seed, the training batches and the validation set."""
+        # Interned, since the texts of all runs are compared for every pair of rows.
         return sys.intern(repr((self.config.get("data"), self.batch_size, self.fingerprint)))
 
     def as_data(self) -> dict[str, Any]:
-        """The facts as plain data, from which `RunFacts(**data)` makes them again."""
+        """Return the fields as plain data; `RunSummary(**data)` restores the summary."""
         return asdict(self)
 
 
 def computation_keys(config: dict[str, Any]) -> dict[str, Any]:
-    """`RunFacts.config_keys` of every run with that config."""
+    """Return `RunSummary.config_keys` of a run with this config."""
     keys = flatten({key: value for key, value in config.items() if key not in NOT_COMPARED})
     keys.pop(_STAND_IN, None)
     return keys
 
 
 def flatten(value: Any, path: str = "") -> dict[str, Any]:
-    """Dotted paths to values; a component `{name: group, num_groups: 8}` is a name with options below it.
+    """Flatten nested mappings to dotted keys.
 
-    A key without a value (null, or an option that the component has not) is left out.
+    The name of a component replaces the mapping: {"norm": {"name": "group", "num_groups": 8}} becomes
+    {"norm": "group", "norm.num_groups": 8}. Keys with the value None are omitted.
     """
     if not isinstance(value, dict):
         return {} if value is None else {path: value}
@@ -157,7 +158,7 @@ def flatten(value: Any, path: str = "") -> dict[str, Any]:
 
 
 def summarise_run(run: StoredRun) -> RunSummary:
-    """Reduce a run as stored; files that are damaged have been refused before."""
+    """Return the summary of a stored run, whose files must not be damaged."""
     record = run.record
     config, identity = record["config"], record.get("identity") or {}
     train = config.get("train") or {}
@@ -190,7 +191,7 @@ def summarise_run(run: StoredRun) -> RunSummary:
 
 
 def _config_with_data_used(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config with the data set that stood in, where it was stored as it was asked for."""
+    """Return the config with the data set that was used, if the stored config has the requested one."""
     config: dict[str, Any] = record["config"]
     data: dict[str, Any] = config.get("data") or {}
     used, requested = record.get("dataset"), record.get("dataset_requested")
@@ -232,7 +233,7 @@ def _layer_statistics(layer: dict[str, Any], running: Sequence[str]) -> Layer:
 
 
 def _mean_shift_statistics(shifts: Sequence[dict[str, Any]]) -> dict[str, list[Layer]]:
-    """The hidden layers at TRAIN; none where nothing was measured."""
+    """Return the hidden layers at TRAIN, averaged over the measured updates; empty without measurements."""
     hidden = [[layer for layer in entry["layers"] if layer["hidden"]] for entry in shifts]
     layers = [
         {

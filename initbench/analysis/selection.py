@@ -1,4 +1,4 @@
-"""Which runs a comparison is about, in the store and in the earlier state that it is held against."""
+"""Selection of the runs to compare, in a store and in the reference."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from initbench.store.run_patterns import matching_run_ids
 from initbench.store.store import Store
 
 _CODE = "with."
-"""What two states may differ in, for that is the question: the code, torch, the device."""
+"""Prefix of the keys in which a run may differ from its reference: the code, torch, the device."""
 _OF_THE_ID = ("experiment", "seed", "status")
-"""Known of every run, also of one that no longer says what it computed."""
+"""Keys that are known of every run, even if its config is lost."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The runs of a store that patterns name and that meet conditions."""
+    """The runs of a store that match the patterns and the `--where` conditions."""
 
     store: Store
     patterns: Sequence[str] = ()
@@ -35,28 +35,31 @@ class Selection:
 
     @cached_property
     def runs(self) -> list[RunSummary]:
-        """The runs, damaged ones included; none where there are none at all.
+        """Selected runs, including damaged ones; empty if the store is empty.
 
-        Raises UsageError for a pattern that matches nothing, a key that no run has, and where no run meets
-        the conditions.
+        Raises:
+            UsageError: A pattern matches nothing, no run has a key, or no run meets the conditions.
         """
         runs = self._apply_filters(self._matched_runs, self._filters)
         if self._matched_runs and not runs:
             conditions = " and ".join(f"--where {text}" for text in self.where)
             raise UsageError(
-                f"none of {len(self._matched_runs):,} runs in {self.store.root} meets {conditions}"
+                f"none of {len(self._matched_runs):,} runs in {self.store.root} matches {conditions}"
             )
         return runs
 
     def reference_runs(self, root: Path) -> list[RunSummary]:
-        """The same choice among the runs of an earlier state; what matches nothing there is no mistake.
+        """Return the selected runs of an earlier store; a pattern that matches nothing there is not an error.
 
-        A run of an experiment and a seed that are chosen here belongs to it as well, for ids differ with the
-        code. Raises UsageError where there are no runs at all.
+        A run with the experiment and the seed of a run selected here is selected as well, since run ids
+        depend on the code.
+
+        Raises:
+            UsageError: The earlier store is empty.
         """
         all_runs = load_run_summaries(Store(root), [])
         if not all_runs:
-            raise UsageError(f"--against: there are no runs in {root}")
+            raise UsageError(f"--against: no runs in {root}")
         experiments = {run.run_id: run.experiment for run in all_runs}
         matched_ids = {
             run_id for pattern in self.patterns for run_id in _matching_run_ids(pattern, experiments, root)
@@ -70,7 +73,7 @@ class Selection:
         return self._apply_filters(runs, self._config_filters)
 
     def selects_document_row(self, keys_of_row: Mapping[str, Any]) -> bool:
-        """Whether a row of an earlier comparison is chosen, as far as what is `known` of it tells."""
+        """Return whether a row of a reference document is selected, judged by the keys that it has."""
         name = keys_of_row.get("experiment")
         experiments = {run.experiment for run in self.runs}
         is_named = (
@@ -82,7 +85,7 @@ class Selection:
 
     @cached_property
     def missing(self) -> list[str]:
-        """A sentence for each sweep among the patterns that lists experiments without any stored run."""
+        """Sentences about sweeps among the patterns that list experiments without a stored run."""
         present = {run.run_id for run in self._matched_runs}
         experiments = {run.experiment for run in self._matched_runs}
         sweeps = set(sweep_index.sweep_names(self.store.root)) if self.patterns else set()
@@ -97,7 +100,7 @@ class Selection:
         return sentences
 
     def _may_match_filters(self, point: Record) -> bool:
-        """Whether the conditions may hold for the runs of a sweep's point, by the keys that set it apart."""
+        """Return whether the runs of a sweep's point may meet the conditions, judged by the point's keys."""
         keys = point["keys"]
         return all(where.matches_keys(keys) for where in self._filters if where.key in keys)
 
@@ -114,7 +117,7 @@ class Selection:
         return [where for where in self._filters if not where.key.startswith(_CODE)]
 
     def _apply_filters(self, runs: Sequence[RunSummary], filters: Sequence[KeyFilter]) -> list[RunSummary]:
-        """Of a run that no longer says what it computed only that is asked which it still knows."""
+        """Return the runs that meet the conditions; a run without a config is filtered by its id only."""
         of_the_id = [key_filter for key_filter in filters if key_filter.key in _OF_THE_ID]
         return [
             run
@@ -125,20 +128,20 @@ class Selection:
 
 @dataclass(frozen=True)
 class PreloadedSelection(Selection):
-    """Runs that have been read already."""
+    """A selection of runs that are already loaded; patterns and conditions are not applied to them."""
 
     summaries: Sequence[RunSummary] = ()
     missing_experiment_messages: Sequence[str] = ()
-    """Sentences about experiments of which no run is stored."""
+    """Sentences about experiments without a stored run."""
 
     @cached_property
     def runs(self) -> list[RunSummary]:
-        """The runs, whatever the patterns are."""
+        """Loaded runs."""
         return list(self.summaries)
 
     @cached_property
     def missing(self) -> list[str]:
-        """The sentences about experiments without any run."""
+        """Sentences about experiments without a stored run."""
         return list(self.missing_experiment_messages)
 
 

@@ -1,4 +1,4 @@
-"""Rows of a comparison: groups of runs, each metric summarised over its runs."""
+"""Tables of a comparison; a row is a group of runs with each metric summarised over its runs."""
 
 from __future__ import annotations
 
@@ -19,46 +19,48 @@ from initbench.analysis.run_summary import RunSummary
 from initbench.analysis.stats.summary import Summary, summarise, summarise_geometric
 
 DEFAULT_TARGET = 0.9
-"""Share of the best mean validation accuracy in a table that is its target."""
+"""Default target of a table, as a share of its best mean validation accuracy."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A group of runs, summarised."""
+    """A group of runs with summarised metrics."""
 
     group: RunGroup
     n: int
-    """Complete runs, the diverged ones included."""
+    """Number of complete runs, including diverged ones."""
     diverged: int
+    """Number of complete runs that diverged."""
     unfinished: int
+    """Number of runs that are not complete."""
     metrics: dict[str, Summary]
     reached: int
-    """Runs that reached the table's target."""
+    """Number of runs that reached the target of the table."""
     values: dict[str, dict[str, float]] = field(repr=False)
-    """By metric, the numbers of the runs that have one, by what a run shares with its partners elsewhere."""
+    """Values of the runs that have one, by metric and unit (see `pairing_keys`)."""
     divergences: dict[str, bool] = field(repr=False)
-    """Whether each complete run diverged, likewise."""
+    """Whether each complete run diverged, by unit."""
 
     @property
     def key(self) -> Key:
-        """What the runs have in common."""
+        """Keys that make the row, with their values."""
         return self.group.key
 
     @property
     def label(self) -> str:
-        """The row in words."""
+        """Label of the row."""
         return self.group.label
 
 
 @dataclass(frozen=True)
 class Table:
-    """All rows on the same terms."""
+    """The rows with the same data, precision and budget."""
 
     conditions: TableConditions
     by: tuple[str, ...]
-    """The keys that make the rows; none for experiments."""
+    """Keys that make the rows; empty if rows are experiments."""
     target: float | None
-    """Validation accuracy that `steps_to_target` counts to."""
+    """Target validation accuracy of `steps_to_target`; None if no run has an accuracy."""
     rows: list[Row]
 
     @property
@@ -68,19 +70,22 @@ class Table:
 
     @property
     def fingerprint(self) -> str | None:
-        """Hash of the data; None where the runs do not say it."""
+        """Hash of the data; None if the runs do not record it."""
         return self.conditions.fingerprint or None
 
 
 def build_tables(
     runs: Iterable[RunSummary], *, by: Sequence[str] = (), target: float | None = None
 ) -> list[Table]:
-    """One table for each data set, precision and budget, rows with the best accuracy first.
+    """Build one table for each data set, precision and budget; rows with the best accuracy come first.
 
-    `by`: keys of the config, or `dataset`, `with.device` and the like, whose values make the rows. Without
-    any, experiments do, and runs of one name whose config, code, torch or device differ are rows of their
-    own, named by what differs. Data conditions in which runs differ make rows as well, asked for or not.
-    `target` is a validation accuracy in (0, 1].
+    Args:
+        runs: The runs.
+        by: Keys of the config, or others such as `dataset` and `with.device`, whose values make the rows.
+            Without any, experiments are rows; runs of one experiment with different config, code, torch or
+            device are separate rows, labelled with the difference. Data conditions in which runs differ
+            always make separate rows.
+        target: Target validation accuracy in (0, 1]; DEFAULT_TARGET of the best mean accuracy if None.
     """
     return [
         _build_table(conditions, tuple(by), groups, target) for conditions, groups in group_runs(runs, by)
@@ -88,9 +93,9 @@ def build_tables(
 
 
 def build_single_table(rows: Mapping[str, Sequence[RunSummary]], *, target: float | None = None) -> Table:
-    """The runs of each name as a row of one table, in this order, whatever sets them apart.
+    """Build one table with the runs of each name as a row, in this order, even if their conditions differ.
 
-    Whoever calls it has put them side by side on purpose; where runs saw other batches, they are no partners.
+    Runs of different rows are paired by seed only if they saw the same batches.
     """
     groups = [RunGroup({"experiment": name}, runs, {}) for name, runs in rows.items()]
     runs = [run for group in groups for run in group.runs]
@@ -142,7 +147,10 @@ def _build_row(group: RunGroup, target: float | None, varying: Sequence[str]) ->
 
 
 def summarise_metric(metric: Metric, values: Sequence[float | None]) -> Summary:
-    """Over the values that are there; where a missing one stands for "never", there is no mean."""
+    """Summarise the values that are not None.
+
+    If the metric is censored and a value is missing (the run never reached the target), there is no mean.
+    """
     if metric.censored and None in values:
         return Summary(None, None, len(values))
     return (summarise_geometric if metric.log else summarise)(values)

@@ -1,4 +1,4 @@
-"""What is known of how rows were tuned: a value chosen at an end of its range may not be the best."""
+"""Warnings about tuned values at an end of the range that was tried, which may not be the best values."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from initbench.store import sweep_index
 
 
 def edge_of_range_warnings(root: Path, runs: Iterable[RunSummary]) -> Iterator[str]:
-    """A sentence for each experiment among `runs` whose tuned value lies at an end of the values tried.
+    """Yield a sentence for each experiment of `runs` whose tuned value is at an end of the values tried.
 
-    And one for each sweep of which nothing can be read.
+    Damaged tuning results and sweeps that cannot be read are reported as well.
     """
     run_ids = {run.run_id for run in runs}
     for name in sweep_index.sweep_names(root):
@@ -28,7 +28,7 @@ def edge_of_range_warnings(root: Path, runs: Iterable[RunSummary]) -> Iterator[s
             if not tuning or not run_ids & set(point["runs"]):
                 continue
             if problem := next(sweep_index.TUNING(tuning, "tuning"), None):
-                yield f"{point['experiment']}: what is stored of its tuning is damaged: {problem}"
+                yield f"{point['experiment']}: its stored tuning result is damaged: {problem}"
             elif tuning["edge"]:
                 yield _warning_text(point["experiment"], tuning)
 
@@ -37,5 +37,5 @@ def _warning_text(experiment: str, tuning: dict[str, Any]) -> str:
     values = [trial["value"] for trial in tuning["tried"]]
     return (
         f"{experiment}: its best {tuning['key']}, {tuning['best']:g}, lies at the {tuning['edge']} end of the"
-        f" {len(values)} values tried, {values[0]:g} to {values[-1]:g}; a better one may lie beyond."
+        f" {len(values)} values tried, {values[0]:g} to {values[-1]:g}; a better value may lie beyond it."
     )

@@ -45,6 +45,8 @@ from initbench.probing.residual_stream import (
 from initbench.probing.tensor_statistics import ALIKE
 from initbench.probing.training_conditions import CONDITION_CODES
 
+SAME_SLOPE = 1e-9
+"""Relative difference of two slopes that is due to rounding."""
 _MAX_DEAD = 0.9
 """Share of a layer's units above which it counts as dead."""
 _FALLS = (
@@ -122,7 +124,8 @@ CODES = (
     DiagnosisCode(
         "vanishing_backward",
         "The gradient vanishes on the way back to the first layers.",
-        "log-slope, from the last hidden layer to the first, of E[δ²], at init",
+        "log-slope, from the last hidden layer to the first, of E[δ²], and of its sum over the positions of"
+        " a map, at init",
         math.log(VANISHING_RATIO),
         limit=_FALLS,
         cause="Weights too small for the activation (χ₁ = σ_w² E[φ′(h)²] < 1), or units that are flat or"
@@ -132,7 +135,8 @@ CODES = (
     DiagnosisCode(
         "exploding_backward",
         "The gradient grows on the way back to the first layers.",
-        "log-slope, from the last hidden layer to the first, of E[δ²], at init",
+        "log-slope, from the last hidden layer to the first, of E[δ²], and of its sum over the positions of"
+        " a map, at init",
         -math.log(VANISHING_RATIO),
         limit=f"{_GROWS}; to {NORMED_GROWTH:,.0f} times over residual sums if all branches end in a norm",
         cause="Weights too large for the activation (χ₁ = σ_w² E[φ′(h)²] > 1), or batch norm in each of"
@@ -324,6 +328,9 @@ def _slope_findings(
 ) -> Iterator[Finding]:
     """Yield findings of the signal in the forward pass and of the gradient in the backward pass.
 
+    A finding of the gradient must hold for E[δ²] of a position and for its sum over the positions of a map;
+    the slope that is closer to 0 is reported.
+
     A residual branch that is initialised to 0 has no output and gets no gradient, while both pass through
     the skip connection. Such layers are ignored.
 
@@ -342,12 +349,18 @@ def _slope_findings(
     yield from _slope_finding("vanishing_forward", lost, signal, forward, context)
     yield from _slope_finding("exploding_forward", explosion_slope(q), q, forward, context)
     backward = _with_gradient(hidden[::-1])
-    delta = finite_prefix([layer["grad"]["pre_q"] for layer in backward])
-    lost = vanishing_slope(delta, [float32_floor(0.0)] * len(delta), share=share)
-    yield from _slope_finding("vanishing_backward", lost, delta, backward, context)
-    yield from _slope_finding(
-        "exploding_backward", explosion_slope(delta, most_backward), delta, backward, context
-    )
+    of_position = finite_prefix([layer["grad"]["pre_q"] for layer in backward])
+    summed = finite_prefix([_summed_gradient(layer) for layer in backward])
+    floors = [float32_floor(0.0)] * len(of_position)
+    fallen = [vanishing_slope(values, floors, share=share) for values in (of_position, summed)]
+    grown = [explosion_slope(values, most_backward) for values in (of_position, summed)]
+    for code, (slope, sum_slope) in (("vanishing_backward", fallen), ("exploding_backward", grown)):
+        if slope is None or sum_slope is None:
+            continue
+        if abs(sum_slope.value) < abs(slope.value) * (1.0 - SAME_SLOPE):
+            yield from _slope_finding(code, sum_slope, summed, backward, context, is_summed=True)
+        else:
+            yield from _slope_finding(code, slope, of_position, backward, context)
 
 
 def _stream_findings(
@@ -362,6 +375,17 @@ def _stream_findings(
             if context is not None:
                 words = stream_sentence(finding.code, finding.value, span, len(sums))
             yield replace(finding, message=words)
+
+
+def _summed_gradient(layer: dict[str, Any]) -> float | None:
+    """Return E[δ²] of a layer, summed over the positions of its map; None without a gradient.
+
+    The gradient of a weight is a sum over the positions that share it, so that its mean square is this sum
+    times E[x²] of the input if δ is uncorrelated between positions. Strides and max-pooling share a gradient
+    out over more positions, which decreases E[δ²] and keeps the sum.
+    """
+    square: float | None = layer["grad"]["pre_q"]
+    return None if square is None else square * layer.get("positions", 1.0)
 
 
 def _passes_signal(layer: dict[str, Any]) -> bool:
@@ -381,13 +405,17 @@ def _slope_finding(
     values: list[float],
     layers: list[dict[str, Any]],
     context: DiagnosisContext | None,
+    *,
+    is_summed: bool = False,
 ) -> Iterator[Finding]:
     if slope is None:
         return
     values = values[: slope.layers]
     span = (layers[0]["index"], layers[slope.layers - 1]["index"])
     layer = _where_it_crosses(values, layers, falling=slope.threshold < 0)
-    message = "" if context is None else slope_sentence(code, slope.value, span, values, context)
+    message = ""
+    if context is not None:
+        message = slope_sentence(code, slope.value, span, values, context, is_summed=is_summed)
     yield Finding(code, layer, slope.value, slope.threshold, message, "init")
 
 

@@ -10,13 +10,17 @@ from initbench.probing import tensor_statistics
 from initbench.probing.tensor_statistics import ProbeDetail
 
 
-def start_record(output: Tensor, units_second: Tensor, detail: ProbeDetail) -> dict[str, Any]:
+def start_record(
+    output: Tensor, units_second: Tensor, detail: ProbeDetail, *, positions: float
+) -> dict[str, Any]:
     """Return the statistics of a pre-activation, to which a hook adds those of its gradient δ.
 
     Args:
         output: The pre-activation in the autograd graph.
         units_second: The same tensor as (B, C, …).
         detail: The statistics to compute.
+        positions: The number of positions per sample and unit at which the pass multiplies by the weight,
+            such as H·W of a map; stored unless it is 1.
     """
     x = units_second.detach().double()
     statistics: dict[str, Any] = dict(tensor_statistics.moments(x))
@@ -31,6 +35,9 @@ def start_record(output: Tensor, units_second: Tensor, detail: ProbeDetail) -> d
         "grad": {"pre_q": None},
         "unit_spread": tensor_statistics.spread_over_units(tensor_statistics.channels_last(x)),
     }
+
+    if positions != 1.0:
+        record["positions"] = positions
 
     def on_gradient(delta: Tensor) -> None:
         d = delta.detach().double()

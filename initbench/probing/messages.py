@@ -174,17 +174,37 @@ def _cures(code: str, kinds: CandidateKinds, context: DiagnosisContext) -> Itera
 
 
 def slope_sentence(
-    code: str, slope: float, span: tuple[int, int], values: Sequence[float], context: DiagnosisContext
+    code: str,
+    slope: float,
+    span: tuple[int, int],
+    values: Sequence[float],
+    context: DiagnosisContext,
+    *,
+    is_summed: bool,
 ) -> str:
-    """Return the size and the cause of a log-slope over `values` of layers span[0] to span[1], as text."""
+    """Return the size and the cause of a log-slope over `values` of layers span[0] to span[1], as text.
+
+    Args:
+        code: The code of the finding.
+        slope: The log-slope.
+        span: The indices of the first and the last layer.
+        values: The statistic in each layer.
+        context: The declared settings.
+        is_summed: Whether the values are sums of E[δ²] over the positions of a map, which theory does not
+            predict.
+    """
     p = context.prediction
-    theory = {"vanishing_forward": p.signal, "exploding_forward": p.forward}.get(code, p.backward)
+    of_gradient = None if is_summed else p.backward
+    theory = {"vanishing_forward": p.signal, "exploding_forward": p.forward}.get(code, of_gradient)
     of = " for q" if code == "exploding_forward" else ""
     predicted = f", theory{of} {format_factor(theory)}" if theory is not None else ""
     reached = values[-1] / values[0] if len(values) > 1 and values[0] > 0 else math.nan
     share = f"; layer {span[1]} has {reached:.0e} of layer {span[0]}'s" if math.isfinite(reached) else ""
     layers = f"(layers {span[0]} to {span[1]}{predicted})"
-    what = f"{_SLOPES[code]} {format_factor(_exp(slope))} a layer {layers}{share}."
+    subject = _SLOPES[code]
+    if is_summed:
+        subject = subject.replace("E[δ²]", "E[δ²] summed over the positions of a map")
+    what = f"{subject} {format_factor(_exp(slope))} a layer {layers}{share}."
     by_sums = bool(context.branches) and code.startswith("exploding")
     return f"{what} {_SUMS if by_sums else _cause(context)}".rstrip()
 

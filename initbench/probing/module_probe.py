@@ -77,7 +77,8 @@ class ModuleProbe:
 class _RecordCollector:
     """Observer of a tracer that reduces each tensor to statistics immediately."""
 
-    def __init__(self) -> None:
+    def __init__(self, samples: int) -> None:
+        self._samples = samples
         self.by_index: dict[int, dict[str, Any]] = {}
         self.before_norm: dict[int, dict[str, Any]] = {}
         """Records of layers from before the norm after them was traced, by index of the use."""
@@ -91,7 +92,9 @@ class _RecordCollector:
             self.first_input = batch_statistics(x)
 
     def residual_sum(self, addition: ResidualAddition, output: Tensor) -> None:
-        self.sums[addition.use.index] = layer_record.start_record(output, output, _DETAIL)
+        self.sums[addition.use.index] = layer_record.start_record(
+            output, output, _DETAIL, positions=self._positions(addition.use, output)
+        )
 
     def without_norm(self, use: WeightUse) -> None:
         normed = self.by_index[use.index]
@@ -111,7 +114,13 @@ class _RecordCollector:
     def pre_activation(self, use: WeightUse, output: Tensor) -> None:
         if use.norm is not None and use.index in self.by_index:
             self.before_norm[use.index] = self.by_index[use.index]
-        self.by_index[use.index] = layer_record.start_record(output, use.units_on_axis_1(output), _DETAIL)
+        self.by_index[use.index] = layer_record.start_record(
+            output, use.units_on_axis_1(output), _DETAIL, positions=self._positions(use, output)
+        )
+
+    def _positions(self, use: WeightUse, output: Tensor) -> float:
+        """Return the number of positions per sample and unit; windows of a map count together."""
+        return output.numel() / (self._samples * use.units)
 
     def activation(self, use: WeightUse, activation_input: Tensor | None, activation_output: Tensor) -> None:
         inputs = None if activation_input is None else use.units_on_axis_1(activation_input.detach()).double()
@@ -183,7 +192,7 @@ def _probe(module: nn.Module, task: _ProbeTask) -> ModuleProbe:
     _check_module(module, task.inputs)
     parameters = {name: _copy(p) for name, p in module.named_parameters()}
     buffers = {name: b.detach().clone() for name, b in module.named_buffers()}
-    records = _RecordCollector()
+    records = _RecordCollector(len(task.x))
     tracer = Tracer({id(p): name for name, p in parameters.items()}, records)
     inputs = task.inputs.mapped(lambda x: x.detach().clone())
 
@@ -256,6 +265,7 @@ def _mark_branches(trace: TraceResult, records: _RecordCollector) -> None:
         records.by_index[index]["sum"] = {
             "pre": measured["pre"],
             "grad": measured["grad"],
+            "positions": measured.get("positions", 1.0),
             "is_normed": norms[index] in SCALE_FREE_NORMS,
         }
 

@@ -149,7 +149,9 @@ def _hooks(
 ) -> Iterator[None]:
     def pre(layer: WeightLayer) -> Callable[[nn.Module, object, Tensor], None]:
         def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-            records[layer.index] = layer_record.start_record(output, output, detail)
+            records[layer.index] = layer_record.start_record(
+                output, output, detail, positions=output[0, 0].numel()
+            )
 
         return hook
 

@@ -116,6 +116,7 @@ def _record(parts: Sequence[Tensor]) -> dict[str, Any]:
     return {
         "pre": {**tensor_statistics.moments(x), "signal": tensor_statistics.signal_variance(x)},
         "act": None,
+        "positions": float(len(parts)),
         "grad": {"pre_q": None},
         "unit_spread": tensor_statistics.spread_over_units(tensor_statistics.channels_last(x)),
     }

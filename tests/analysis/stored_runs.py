@@ -1,4 +1,4 @@
-"""Runs of few numbers, as if stored, made without training."""
+"""Small run summaries for tests, made without training."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def stored(
     identity: dict[str, Any] | None = None,
     when: str = "init",
 ) -> RunSummary:
-    """A run with as many hidden layers as `std` has values, evaluated every 10 steps."""
+    """Return a run with one hidden layer per value of `std`, evaluated every 10 steps."""
     layers = [
         {"index": i, "pre": {"q": 1.0}, "act": {"std": s}, "grad": {"pre_q": q}}
         for i, (s, q) in enumerate(zip(std, gradients, strict=True), 1)

@@ -1,4 +1,4 @@
-"""What changed since an earlier state."""
+"""Changes between an earlier and the current state."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ VALUES = [0.90, 0.92, 0.97, 0.93]
 
 
 def newer(runs: list[RunSummary], by: float = 0.0, jitter: float = 0.0) -> list[RunSummary]:
-    """The same runs of other code, a test accuracy higher by `by` give or take `jitter`."""
+    """Return the runs with another code version, and a test accuracy higher by `by` plus 0 or `jitter`."""
     return [
         replace(
             run,
@@ -79,7 +79,7 @@ def test_the_very_same_runs_have_no_change():
     before = arm("a", VALUES)
     found = between(before, before)
     assert found.rows[0].is_same_runs and not found.rows[0].detected_changes
-    assert "nothing they are computed from has changed" in "\n".join(change_lines(found))
+    assert "identical run ids: config, data, torch and code are unchanged" in "\n".join(change_lines(found))
 
 
 def test_rows_of_one_side_and_of_other_configs_are_named():
@@ -88,7 +88,7 @@ def test_rows_of_one_side_and_of_other_configs_are_named():
     found = between(before, now)
     assert [row.config_changes for row in found.rows] == [["train.lr: 0.1 → 0.2"]]
     assert (found.only_now, found.only_before) == (["new (digits)"], ["gone (digits)"])
-    assert found.reasons == {"new (digits)": "there was no new before"}
+    assert found.reasons == {"new (digits)": "the earlier state has no new"}
 
 
 LR = {"train": {"lr": 0.2}}
@@ -100,19 +100,23 @@ LR = {"train": {"lr": 0.2}}
         (
             arm("a", VALUES),
             [*arm("a", VALUES), *newer(arm("a", VALUES, config=LR))],
-            "the earlier a has the config of another row of today",
+            "the earlier a has the config of another current row",
         ),
         (
             arm("a", VALUES),
             [*newer(arm("a", VALUES, config=LR)), *arm("a", VALUES, config={"train": {"lr": 0.3}}, arm="b")],
-            "several rows called a have other configs than before",
+            "several rows named a have a different config than before",
         ),
         (
             arm("a", VALUES),
             newer(arm("a", VALUES, config={"train": {"lr": 0.1, "steps": 9}})),
-            "a was trained on other data, in another precision or with another budget before",
+            "the earlier a was trained with different data, precision or budget",
         ),
-        (arm("a", VALUES), arm("a", VALUES, dataset="mnist"), "a was trained on other data"),
+        (
+            arm("a", VALUES),
+            arm("a", VALUES, dataset="mnist"),
+            "the earlier a was trained with different data",
+        ),
     ],
 )
 def test_a_row_without_an_earlier_state_says_why(
@@ -138,7 +142,11 @@ def test_rows_of_one_state_leave_a_gate_undecided():
     same = arm("a", VALUES)
     for before, now, named in (
         ([*same, *arm("gone", VALUES)], same, "gone (digits) is only in the earlier state"),
-        (same, [*same, *arm("new", VALUES)], "new (digits) is only in the present state: there was no new"),
+        (
+            same,
+            [*same, *arm("new", VALUES)],
+            "new (digits) is only in the current state: the earlier state has",
+        ),
     ):
         (found,) = evaluate_gates([gate], build_tables(now), reference=ReferenceRuns(build_tables(before)))
         assert (
@@ -239,7 +247,7 @@ def test_rows_match_a_document_whatever_the_code(tmp_path: Path):
 def test_what_is_no_document_is_a_mistake(tmp_path: Path, text: str):
     path = tmp_path / "x.json"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(UsageError, match="is not what `initbench compare --json` prints"):
+    with pytest.raises(UsageError, match="is not the output of `initbench compare --json`"):
         read_document(path)
 
 
@@ -249,7 +257,7 @@ def test_a_damaged_row_is_a_mistake(kept: Path, field: str, value: object):
     document = json.loads(kept.read_text(encoding="utf-8"))
     document["tables"][0]["rows"][0][field] = value
     kept.write_text(json.dumps(document), encoding="utf-8")
-    with pytest.raises(UsageError, match="is not what"):
+    with pytest.raises(UsageError, match="is not the output of"):
         read_document(kept)
 
 
@@ -263,11 +271,13 @@ def test_lines_and_document():
     found = between(before, newer(arm("a", VALUES), by=-0.05, jitter=1e-6))
     first, other, row, runs, shown, *rest = change_lines(found)
     assert first.startswith("1 row in both states, ") and first.endswith(
-        "1 row (1 metric) shown to have changed"
+        "significant changes in 1 row (1 metric)"
     )
-    assert other == "  1 of 1 row gives other numbers for the same seeds"
+    assert other == "  1 of 1 row gives different results for the same seeds"
     assert row == "  a (digits), 4 runs before, 4 now"
-    assert runs.startswith("    other numbers in 4 of 4 runs of the same seeds; most in test_accuracy (seed=")
+    assert runs.startswith(
+        "    different results in 4 of 4 runs with the same seeds; largest changes: test_accuracy"
+    )
     assert shown.startswith("    test_accuracy: 0.93 → 0.88, -0.05 (-0.05 to -0.05), p = ")
     assert shown.endswith("paired t: worse")
     assert rest == ["  only before: gone (digits)", "  only before: lost (digits)"]

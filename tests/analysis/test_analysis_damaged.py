@@ -1,4 +1,4 @@
-"""Damaged runs are counted where they belong, and told about; nothing else is refused for them."""
+"""Damaged runs are counted in their rows and reported; they do not prevent the comparison of other runs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def edit(store: Store, run_id: str, **changes: object) -> None:
 
 
 def shape(runs: list[RunSummary]) -> dict[str, tuple[int, int]]:
-    """Of each row, complete and unfinished runs."""
+    """Return the numbers of complete and of unfinished runs of each row."""
     found = build_tables([run for run in runs if run.is_placed])
     return {row.label: (row.n, row.unfinished) for table in found for row in table.rows}
 
@@ -79,7 +79,7 @@ def test_a_run_without_a_record_is_counted_by_its_id(store: Store, text: str | N
 
 
 def test_where_the_row_is_not_known_it_has_none(store: Store):
-    """No run of the experiment is left to say what it computed, or several say different things."""
+    """No other run of the experiment has a config, or several have different configs."""
     for name in ("tanh-s0-0123456789", BROKEN):
         (store.root / name / "run.json").unlink()
     edit(store, IDS[1], arm="other", identity={**RECORD["identity"], "code": "other"})

@@ -1,4 +1,4 @@
-"""Keys that a stored config lacks: at the defaults that the schema itself would fill in."""
+"""Missing keys of stored configs get the defaults that the schema would fill in."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def without(config: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
 
 
 def check(config: dict[str, Any]) -> int:
-    """Each key left out in turn, against the schema; how many it can fill in."""
+    """Remove each key in turn, compare the result with the schema, and return the number of keys compared."""
     compared = 0
     for path in paths(config):
         stripped = without(config, path)
@@ -55,7 +55,7 @@ def check(config: dict[str, Any]) -> int:
             expected = ExperimentConfig.model_validate(stripped).resolved()
         except (InitbenchError, ValueError):  # a key without a default, or one that others need
             continue
-        if path[0] == "train":  # the schema writes the default budget out, and gives none beside epochs
+        if path[0] == "train":  # the schema writes the default budget out, and gives none with epochs
             expected["train"]["steps"] = with_defaults(stripped)["train"]["steps"]
         assert with_defaults(stripped) == expected, path
         compared += 1
@@ -87,7 +87,7 @@ def test_what_is_no_component_stays(odd: object):
 
 
 def test_a_component_that_has_got_its_first_option(monkeypatch: pytest.MonkeyPatch):
-    """A name alone, and a mapping with the option at its default, are the same keys."""
+    """A name and a mapping with the option at its default yield the same keys."""
     entry = {"tag": "name", "entries": {"plain": {}, "rich": {"x": {"default": 1}}}}
     table = {"keys": {"norm": {"choice": "norm", "default": "plain"}}, "choices": {"norm": entry}}
     monkeypatch.setattr("initbench.analysis.recorded_defaults._load_table", lambda: table)
@@ -100,7 +100,7 @@ OLD = {"data": {"name": "digits"}, "train": {"lr": 0.1, "batch_size": 128}}
 
 
 def of_both(**new: Any) -> tuple[list[RunSummary], list[RunSummary]]:
-    """The same experiment before and after keys were added, with `new` among them."""
+    """Return runs of one experiment before and after keys were added; `new` are values of added data keys."""
     full = with_defaults(json.loads(json.dumps({**CONFIG, **OLD})))
     full["data"] |= new
     before = [stored("a", seed, config=OLD, identity={"code": "old"}, arm="old") for seed in range(3)]

@@ -1,4 +1,4 @@
-"""Differences between arms, against scipy.stats, and what must not change them."""
+"""Differences between arms, compared with scipy.stats, and their invariances."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ def test_without_spread_the_interval_has_no_width_and_there_is_no_effect_size(pa
 
 
 def test_the_last_digits_are_no_spread() -> None:
-    """0.9 − 0.8 and 0.91 − 0.81 differ in the 16th digit, which would make t enormous."""
+    """0.9 − 0.8 and 0.91 − 0.81 differ in the 16th digit, which must not yield an enormous t."""
     a, b = arm(0.9, 0.91, 0.92), arm(0.8, 0.81, 0.82)
     found = compare_means(a, b, paired=True)
     assert (found.method, found.p) == (Method.SIGN, 0.25)
@@ -229,7 +229,7 @@ def test_the_last_digits_are_no_spread() -> None:
 @pytest.mark.parametrize("n", [2, 3, 5])
 @pytest.mark.parametrize("paired", [False, True])
 def test_on_coarse_values_equal_arms_are_rarely_told_apart(n: int, paired: bool) -> None:
-    """Steps on a grid as wide as the spread of seeds: the same difference in all pairs is no rarity then."""
+    """Numbers of steps on a grid as coarse as the spread of seeds: equal differences are then common."""
     rng = np.random.default_rng(5)
     draws = np.round(rng.normal(5.0, 1.0, size=(2000, 2, n))).tolist()
     found = [compare_means(arm(*a), arm(*b), paired=paired).p for a, b in draws]

@@ -23,7 +23,7 @@ graphs = st.integers(0, 7).flatmap(
 
 
 def step_down(values: list[float], level: float) -> list[bool]:
-    """Holm's procedure as he wrote it: reject in ascending order until one is too large."""
+    """Apply Holm's original procedure: reject in ascending order until a p-value is too large."""
     rejected = [False] * len(values)
     for rank, i in enumerate(sorted(range(len(values)), key=values.__getitem__)):
         if values[i] > level / (len(values) - rank):

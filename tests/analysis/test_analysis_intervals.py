@@ -1,4 +1,4 @@
-"""Intervals of means and rates, against scipy.stats and their own definitions."""
+"""Intervals of means and rates, compared with scipy.stats and with their definitions."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from initbench.analysis.stats.power import t_power
 from initbench.analysis.stats.summary import summarise, summarise_geometric
 
 CASES = 125
-"""Of each of the eight kinds."""
+"""Number of cases of each kind."""
 Draw = Callable[[random.Random], float]
 KINDS: dict[str, tuple[Draw, Sequence[int]]] = {
     "normal": (lambda stream: stream.gauss(0.0, 1.0), (3, 4, 5, 8, 20)),
@@ -34,7 +34,7 @@ KINDS: dict[str, tuple[Draw, Sequence[int]]] = {
 
 
 def cases(kind: str) -> list[tuple[list[float], list[float]]]:
-    """Two samples each; every other time of one size."""
+    """Return pairs of samples; every second pair has equal sizes."""
     draw, sizes = KINDS[kind]
     stream = random.Random(kind)
     drawn = []
@@ -46,7 +46,7 @@ def cases(kind: str) -> list[tuple[list[float], list[float]]]:
 
 
 def exact_moments(values: Sequence[float]) -> tuple[mpmath.mpf, mpmath.mpf]:
-    """Mean and variance (ddof 1) without rounding on the way."""
+    """Return mean and variance (ddof 1), computed in exact fractions."""
     parts = [Fraction(value) for value in values]
     mean = sum(parts) / len(parts)
     variance = sum((part - mean) ** 2 for part in parts) / (len(parts) - 1)
@@ -59,7 +59,7 @@ def _real(value: Fraction) -> mpmath.mpf:
 
 
 def tail(t: mpmath.mpf, df: float) -> mpmath.mpf:
-    """The two-sided tail of Student's t, by the incomplete beta function."""
+    """Return the two-sided tail probability of Student's t, by the incomplete beta function."""
     with mpmath.workdps(30):
         return mpmath.betainc(mpmath.mpf(df) / 2, mpmath.mpf(1) / 2, 0, df / (df + t * t), regularized=True)
 
@@ -91,7 +91,7 @@ def test_mean_deviation_and_interval_are_those_of_exact_arithmetic(kind: str) ->
 
 
 def _welch(left: Sequence[float], right: Sequence[float]) -> tuple[mpmath.mpf, mpmath.mpf]:
-    """t and its degrees of freedom in exact arithmetic."""
+    """Return t and its degrees of freedom, computed in exact arithmetic."""
     (mean_a, var_a), (mean_b, var_b) = exact_moments(left), exact_moments(right)
     with mpmath.workdps(50):
         share_a, share_b = var_a / len(left), var_b / len(right)
@@ -207,7 +207,7 @@ def test_power_is_that_of_statsmodels() -> None:
 
 @pytest.mark.parametrize("kind", ["normal", "huge", "tiny"])
 def test_a_wrong_statistic_would_be_seen(kind: str) -> None:
-    """With n in place of n − 1 the same comparison fails in every case."""
+    """With n instead of n − 1 the same comparison fails in every case."""
     for values, _ in cases(kind):
         _, variance = exact_moments(values)
         biased = math.sqrt(1.0 - 1.0 / len(values)) * (summarise(values).std or 0.0)

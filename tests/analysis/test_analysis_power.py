@@ -23,7 +23,7 @@ def arm(*values: float | None) -> dict[int, float | None]:
 
 
 def two_arms(distance: float, std_a: float = 1.0, std_b: float = 1.0) -> tuple[dict[int, float | None], ...]:
-    """Arms of two seeds with exactly these means and standard deviations."""
+    """Return arms of two seeds with exactly these means and standard deviations."""
     half = math.sqrt(0.5)
     return (
         arm(distance - half * std_a, distance + half * std_a),

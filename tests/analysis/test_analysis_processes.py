@@ -1,4 +1,4 @@
-"""A reader loops `compare` while others create, finish, rerun, interrupt and remove runs."""
+"""Reading runs in a loop while other processes create, finish, rerun, interrupt and remove them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ RECORD: dict[str, Any] = {
 }
 LINES, SEEDS, WRITERS = 5, 6, 3
 PATIENCE = 120.0
-"""Seconds for what a test waits for to come about; however slow the machine is, a few are enough."""
+"""Timeout of a test in seconds; a few seconds are enough even on a slow machine."""
 
 
 def layers(value: float) -> list[dict[str, Any]]:
@@ -45,7 +45,7 @@ def layers(value: float) -> list[dict[str, Any]]:
 
 
 def attempt(store: Store, run_id: str, seed: int, value: float, chance: random.Random) -> None:
-    """A run all of whose numbers are `value`, in whatever attempt; it may stop or fail on the way."""
+    """Write an attempt of a run whose numbers are all `value`; it may be interrupted or fail."""
     with store.claim(run_id, {**RECORD, "seed": seed}, "", rerun=chance.random() < 0.7) as run:
         stopped_at = chance.choice([None, None, None, 0, 2])
         for step in range(LINES):
@@ -62,12 +62,12 @@ def attempt(store: Store, run_id: str, seed: int, value: float, chance: random.R
 
 
 def stop_file(root: Path) -> Path:
-    """What tells the writers to come to an end."""
+    """Return the path of the file that makes the writers stop."""
     return root.with_name("stop")
 
 
 def work(root: Path, number: int) -> None:
-    """Mostly runs of its own, and now and then those that the others write and remove, too."""
+    """Write and remove runs: mostly its own, sometimes those that other writers also write and remove."""
     store, chance = Store(root), random.Random(number)
     while not stop_file(root).exists():
         own = chance.random() < 0.7
@@ -81,7 +81,7 @@ def work(root: Path, number: int) -> None:
 
 
 class Sure(random.Random):
-    """Chance that always has a finished run rerun, to its end."""
+    """A random generator with which `attempt` always reruns a run and finishes it."""
 
     def random(self) -> float:
         return 0.0
@@ -99,9 +99,9 @@ def rerun(root: Path, number: int) -> None:
 def writers(
     root: Path, work: Callable[[Path, int], None] = work, count: int = WRITERS
 ) -> Iterator[Callable[[Callable[[int], bool]], Iterator[None]]]:
-    """Processes that write until the test has seen enough.
+    """Run writer processes while a test reads.
 
-    What it yields is looped over: once for each look, until `enough(looks)` holds, or time is up.
+    Yields a function; iterating over its result yields until `enough(reads)` is true or time is up.
     """
     children = []
     for number in range(count):
@@ -131,7 +131,7 @@ def writers(
 
 
 def check_whole(run: RunSummary) -> None:
-    """One attempt and all of it, or an unfinished run with as much as has been reported."""
+    """Assert that all numbers of a run come from one attempt, and that a complete run has all of them."""
     values = {number for _, *row in run.evaluations for number in row}
     values |= {layer["act_std"] for moment in run.layers.values() for layer in moment}
     assert len(values) <= 1, "attempts are never mixed"
@@ -155,7 +155,7 @@ def test_a_reader_sees_whole_runs_or_unfinished_ones(root: Path) -> None:
     expected = {"finished", "diverged", "running", "interrupted"}
 
     def enough(looks: int) -> bool:
-        """Every status was seen, and the index was in use."""
+        """Return whether every status was seen and the index was used."""
         return looks > 20 and from_index > 20 and statuses >= expected
 
     with writers(root) as until, pytest.MonkeyPatch.context() as patch:
@@ -186,7 +186,7 @@ def test_a_run_that_is_rerun_again_and_again_is_there_at_every_look(root: Path) 
 
 
 def test_the_command_always_ends_well(root: Path) -> None:
-    """In a process of its own each time, from the empty store on."""
+    """The command runs in a new process each time, starting with an empty store."""
     command = [sys.executable, "-m", "initbench", "compare", "--json", "--runs-dir", str(root)]
     with writers(root) as until:
         for _ in until(lambda looks: looks >= 3):

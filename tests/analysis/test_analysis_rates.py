@@ -53,7 +53,7 @@ def test_an_arm_without_runs_has_no_rate() -> None:
 
 
 def test_pairs_that_diverge_together_make_the_test_more_cautious() -> None:
-    """Equal rates of 1/2; of 2,000 samples of 6 pairs the share below 5 % stays there."""
+    """With equal rates of 1/2, at most 5 % of 2,000 samples of 6 pairs are significant at 5 %."""
     chance = random.Random(3)
     rejected = 0
     for _ in range(2000):

@@ -1,4 +1,4 @@
-"""Facts from the index are those from the runs' own files, whatever has become of either."""
+"""Summaries from the index equal those from the runs' files, even if either is damaged or changed."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def write(store: Store, name: str, seed: int, *, value: float = 1.0, ending: str
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """Three finished runs, one that diverged and two that did not come to their end."""
+    """Return a store of three finished runs, one that diverged and two unfinished ones."""
     monkeypatch.setattr(index_module, "SETTLED_SECONDS", -1.0)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     store = Store(tmp_path / "runs")
@@ -100,7 +100,7 @@ def indexed(store: Store) -> Store:
 
 
 def same(facts: list[RunSummary]) -> list[str]:
-    """In a form in which NaN equals NaN, and -0.0 is not 0.0."""
+    """Return the summaries as text, in which NaN equals NaN, and -0.0 differs from 0.0."""
     return [repr(one.as_data()) for one in facts]
 
 
@@ -109,14 +109,14 @@ def live(store: Store, patterns: list[str]) -> list[str]:
 
 
 def check(store: Store, *patterns: str) -> None:
-    """Once as things are, and once more with what that has left."""
+    """Assert twice that summaries equal those from the files; the second time with the updated index."""
     for _ in range(2):
         assert same(load_run_summaries(store, list(patterns))) == live(store, list(patterns))
 
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The runs whose own files are read."""
+    """Return a list to which the id of each run is appended whose files are read."""
     seen: list[str] = []
     plain = Store.read_or_mark_damaged
 
@@ -233,7 +233,7 @@ def a_loop(path: Path) -> None:
 
 
 def lies(path: Path) -> None:
-    """Frames that are whole, for documents that no encoder has written."""
+    """Write an index with valid frames around documents that no encoder has written."""
     root = path.parent
     index = Index(root, "compare", index_version())
     documents = (b"", b"\n\n", b"{}\n[]\n", b"[]\n[{}, 9, {}, []]\n", b'{}\n[{}, 0, {}, ["x"]]\n' + b"\0" * 8)
@@ -297,7 +297,7 @@ REAL = {name: getattr(os, name) for name in CALLS}
 
 
 def in_child(act: Callable[[], object]) -> int:
-    """Status of a forked process that runs `act`."""
+    """Run `act` in a forked process and return its exit status."""
     child = os.fork()
     if child == 0:
         try:
@@ -309,7 +309,7 @@ def in_child(act: Callable[[], object]) -> int:
 
 
 def struck(at: int, code: int | None, *, broken: bool) -> tuple[pytest.MonkeyPatch, list[int]]:
-    """The `at`-th call below `Index.update` fails with `code`, or is the process's last without one."""
+    """Make the `at`-th system call of `Index.update` fail with `code`; without one, kill the process."""
     patch, count = pytest.MonkeyPatch(), [0]
 
     def faulty(name: str) -> Callable[..., object]:
@@ -342,7 +342,7 @@ def struck(at: int, code: int | None, *, broken: bool) -> tuple[pytest.MonkeyPat
     ("code", "broken"), [(errno.ENOSPC, False), (errno.EROFS, True), (errno.EIO, True), (None, False)]
 )
 def test_a_write_that_fails_anywhere(before: str, code: int | None, broken: bool, indexed: Store) -> None:
-    """Full, read-only, failing, or killed: the answer is the same, and so is the next one."""
+    """On a full, read-only or failing disk, or if killed, this result and the next one are correct."""
     path = indexed.root / INDEX
     if before == "old":
         of_other_code(path)
@@ -391,7 +391,7 @@ def test_while_another_process_writes_the_index_nobody_waits(store: Store) -> No
 
 
 def test_two_that_write_at_once_lose_nothing(store: Store, reads: list[str]) -> None:
-    """Each has read other runs; the second finds what the first has put in since it looked."""
+    """Each has read other runs; the second keeps the entries that the first has added meanwhile."""
     plain, between = Store.read_or_mark_damaged, ["tanh"]
 
     def read_with_another(self: Store, run_id: str) -> object:
@@ -437,7 +437,7 @@ def test_a_run_that_is_removed_between_two_looks_is_left_out(
 
 
 def in_place(path: Path) -> None:
-    """Another digit, at the same size and time."""
+    """Change a digit of the file, but neither its size nor its time."""
     times = path.stat()
     text = path.read_text().replace('"steps": 20', '"steps": 21')
     path.write_text(text)
@@ -484,7 +484,7 @@ def test_what_cannot_be_read_is_damaged_and_the_others_are_compared(indexed: Sto
 def test_a_run_that_ended_a_moment_ago_is_not_indexed_yet(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It could change again within one tick of the file system's clock, and nobody could tell."""
+    """It could change again within one tick of the file system's clock, which would go unnoticed."""
     monkeypatch.setattr(index_module, "SETTLED_SECONDS", 60.0)
     check(store)
     assert not (store.root / INDEX).exists()

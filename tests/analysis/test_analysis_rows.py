@@ -193,7 +193,7 @@ def test_data_sets_never_share_a_table_or_a_target() -> None:
 
 
 def test_a_net_that_is_nothing_does_not_hide_the_rest() -> None:
-    """A row without a single number stands last."""
+    """A row without any number is last."""
     runs = [stored("aaa", status="diverged"), stored("zzz", accuracies=(0.1, 0.2))]
     assert [row.key["experiment"] for row in build_tables(runs)[0].rows] == ["zzz", "aaa"]
 
@@ -221,7 +221,7 @@ def test_summaries_of_little() -> None:
 
 
 def test_one_training_under_two_names_counts_once() -> None:
-    """Equal arm and seed: the same numbers. A row of both would have twice the seeds it has."""
+    """Runs with equal arm and seed have the same numbers; a row of both would count each seed twice."""
     runs = [stored(name, seed, arm="same", test=0.5 + 0.1 * seed) for name in ("a", "b") for seed in range(3)]
     (row,) = build_tables(runs, by=["model.norm"])[0].rows
     assert (row.n, row.group.repeats) == (3, 3)

@@ -1,4 +1,4 @@
-"""What comparisons and gates read of covariate shift and of batch norm's statistics."""
+"""Metrics of covariate shift and batch norm statistics in comparisons and gates."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KINDS = {"val_accuracy_batch": 0.2, "val_accuracy_population": 0.3, "val_loss_ba
 
 
 def shifted(step: int, *shifts: float, drift: float | None = None) -> dict[str, Any]:
-    """One hidden layer for each of `shifts`, and a head."""
+    """Return a snapshot with one hidden layer for each of `shifts`, and a head."""
     layers = [
         {
             "hidden": i < len(shifts),

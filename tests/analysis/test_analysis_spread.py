@@ -1,4 +1,4 @@
-"""Work over several processes gives what it gives in one."""
+"""`parallel_map` over several processes returns the same as in one process."""
 
 from __future__ import annotations
 

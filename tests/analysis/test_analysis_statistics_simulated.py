@@ -1,4 +1,4 @@
-"""What the statistics promise, on simulated runs whose truth is known: coverage, false alarms, power."""
+"""Coverage, false-alarm rate and power of the statistics on simulated runs with known distributions."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def standard_error(share: float, n: int) -> float:
 
 
 def covers(found: Share) -> bool:
-    """95 %, up to what Welch's approximation may be off at three seeds (2 %) and the sampling error."""
+    """Return whether a coverage is 95 %, up to the error of Welch's approximation (2 %) and of sampling."""
     return abs(found.value - 0.95) <= 0.02 and found.value > 0.95 - 4.0 * standard_error(0.95, found.n)
 
 
 def too_narrow(n: int) -> Share:
-    """The normal quantile in place of Student's: what has to fail."""
+    """Return the coverage with the normal quantile instead of Student's, which must be too low."""
     hits = 0
     for (arm,) in experiments([NORMAL.first], n, REPLICATIONS, shared=False, diverging=0.0, seed=n):
         found = summarise(list(arm.values()))

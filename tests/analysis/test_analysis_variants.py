@@ -1,4 +1,4 @@
-"""What sets rows of one name apart."""
+"""Labels that distinguish rows of the same name."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_the_data_set_is_a_component_too() -> None:
 
 
 def test_a_stand_in_of_an_earlier_version_is_named_as_the_set_that_was_used() -> None:
-    """Its config was stored as it was asked for; rows by data set would hold digits against digits."""
+    """The config was stored as requested; rows by data set would otherwise compare digits with digits."""
     fallen_back = {"data": {"name": "mnist", "fallback": "digits"}}
     runs = [
         stored(arm="p", config=fallen_back, dataset_requested="mnist"),
@@ -90,7 +90,7 @@ def test_a_stand_in_of_an_earlier_version_is_named_as_the_set_that_was_used() ->
     ]
     (table,) = build_tables(runs, by=["data"])
     assert [row.key for row in table.rows] == [{"data": "digits"}]
-    assert [row.group.repeats for row in table.rows] == [1], "one training, told of twice"
+    assert [row.group.repeats for row in table.rows] == [1], "one training, stored twice"
 
 
 DAY, LATER = "2026-11-28T10:15:00+00:00", "2026-11-28T11:20:30+00:00"

@@ -1,4 +1,4 @@
-"""Verdicts: fixed words for a difference."""
+"""Verdicts on differences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rows a gate is about, and what is answered where there are none."""
+"""Selection of the rows that a gate refers to, and the errors if there are none."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def judged(text: str, runs=(*A, *B), before=None, by=()) -> GateResult:
             "column 1: unknown row 'relu_kaming'; did you mean 'relu_kaiming'?",
         ),
         ("1 > zzz.test_accuracy", "column 5: unknown row 'zzz'; choose from relu_kaiming, relu_xavier"),
-        ("relu_kaiming.test_accuracy-relu_xavier.test_accuracy < 1", "put blanks around a minus"),
+        ("relu_kaiming.test_accuracy-relu_xavier.test_accuracy < 1", "put spaces around a minus sign"),
         ("layer[4].std@init > 1", "there is no layer 4: the deepest net has 3 hidden layers"),
         ("layer[-4].std@init > 1", "there is no layer -4"),
-        ("before.test_accuracy < 1", "column 1: before. needs an earlier state: --against"),
+        ("before.test_accuracy < 1", "column 1: before. needs an earlier state; pass --against"),
     ],
 )
 def test_what_is_nowhere_is_a_mistake(gate: str, problem: str):
@@ -44,7 +44,7 @@ def test_what_is_nowhere_is_a_mistake(gate: str, problem: str):
 
 
 def test_no_runs_are_a_mistake():
-    with pytest.raises(UsageError, match="there are no runs to judge"):
+    with pytest.raises(UsageError, match="no runs to evaluate"):
         judged("test_accuracy < 1", runs=())
 
 
@@ -62,7 +62,7 @@ def test_every_table_is_judged():
 
 
 def test_rows_on_other_terms_are_not_compared():
-    with pytest.raises(UsageError, match="in no table together: their data, precision or budgets differ"):
+    with pytest.raises(UsageError, match="not in the same table: their data, precision or budgets differ"):
         judged("elsewhere.test_accuracy < relu_kaiming.test_accuracy", runs=(*A, *OTHER))
 
 
@@ -86,7 +86,7 @@ def test_a_shallower_net_is_undecided_where_another_has_the_layer():
 
 
 def worse(runs: list[RunSummary], by: float) -> list[RunSummary]:
-    """Each by about so much."""
+    """Return the runs with test accuracies lower by about `by`."""
     final = [
         {**run.final, "test_accuracy": (run.final["test_accuracy"] or 0.0) - by * (1.0 + run.seed / 50.0)}
         for run in runs

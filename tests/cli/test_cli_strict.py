@@ -145,34 +145,42 @@ def one_more(here: str) -> Callable[[Path], None]:
 
 AGAINST = ["--against", "before"]
 WAYS: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
-    "no runs": (nothing, CLEAR, "there are no runs in"),
+    "no runs": (nothing, CLEAR, "no runs in"),
     "no directory": (removed, CLEAR, "there is no such directory"),
-    "no runs, a requirement": (nothing, HOLDS, "there are no runs in"),
+    "no runs, a requirement": (nothing, HOLDS, "no runs in"),
     "a pattern without a run": (whole, ["tanh", *CLEAR], "no stored run matches 'tanh'"),
     "a pattern in no directory": (removed, ["tanh", *CLEAR], "no stored run matches 'tanh'"),
     "conditions that no run meets": (whole, ["--where", "model.norm=batch", *CLEAR], "none of 3 runs"),
     "a key that no run has": (whole, ["--where", "model.nrm=batch", *CLEAR], "no stored run has the key"),
     "a row that is nowhere": (whole, ["--fail-if", "tanh.test_accuracy < 0"], "unknown row 'tanh'"),
     "a layer that is nowhere": (whole, ["--fail-if", "layer[5].std@init < 0"], "there is no layer 5"),
-    "a metric without a value": (whole, ["--fail-if", "pretrain_seconds > 9"], "no run has it"),
+    "a metric without a value": (whole, ["--fail-if", "pretrain_seconds > 9"], "no run has a value"),
     "no other row": (whole, ["--fail-if", "test_accuracy < relu.test_accuracy"], "there is no other row"),
     "no gate at all": (whole, [], "no gate given"),
     "all runs diverged": (ended("diverged"), CLEAR, "3 of 3 diverged"),
     "all runs failed": (ended("failed"), CLEAR, "3 of 3 runs of relu did not finish"),
     "all runs interrupted": (ended("interrupted"), CLEAR, "3 of 3 runs of relu did not finish"),
     "all runs crashed": (crashed, CLEAR, "3 of 3 runs of relu did not finish"),
-    "all runs damaged": (all_damaged, CLEAR, "there are no runs to judge"),
+    "all runs damaged": (all_damaged, CLEAR, "no runs to evaluate"),
     "a run that did not finish": (one_unfinished, CLEAR, "1 of 3 runs of relu did not finish: relu-s2"),
     "a seed that is not stored": (two_of_three_seeds, CLEAR, "1 of 3 seeds of relu are not stored: 2"),
-    "one seed": (lambda runs: put(runs, "relu", range(1), seeds=1), CLEAR, "one run has no interval"),
+    "one seed": (
+        lambda runs: put(runs, "relu", range(1), seeds=1),
+        CLEAR,
+        "an interval needs at least two runs",
+    ),
     "a renamed run": (one_renamed, CLEAR, "best holds the run relu-s0"),
     "nested runs": (all_nested, CLEAR, "2024 holds 3 runs"),
     "before. without an earlier state": (whole, BEFORE, "before. needs an earlier state"),
-    "no row in both states": (changed_since(name_before="tanh"), [*AGAINST, *BEFORE], "there was no relu"),
+    "no row in both states": (
+        changed_since(name_before="tanh"),
+        [*AGAINST, *BEFORE],
+        "the earlier state has no relu",
+    ),
     "another budget": (
         changed_since(train={"steps": 40, "batch_size": 8}),
         [*AGAINST, *BEFORE],
-        "with another budget before",
+        "different data, precision or budget",
     ),
     "a row of today alone": (one_more("runs"), [*AGAINST, *BEFORE], "tanh (digits)"),
     "a row of the past alone": (one_more("before"), [*AGAINST, *BEFORE], "tanh (digits)"),
@@ -196,7 +204,7 @@ def test_what_was_not_judged_fails_and_is_named(runs: Path, way: str, initbench:
     assert int(root.get("failures", "0")) > 0
     written = "".join(root.itertext()) + "".join(str(e.get("message")) for e in root.iter())
     summary = (runs.parent / "summary.md").read_text(encoding="utf-8")
-    assert (reason.split()[0] in written and "not judged" in summary + written) or "undecided" in summary
+    assert (reason.split()[0] in written and "not evaluated" in summary + written) or "undecided" in summary
     for line in said.err.splitlines():
         assert "Traceback" not in line
 
@@ -284,15 +292,15 @@ SEEDS = {"run": 2, "sweep": 2, "lesson": 4}
 PASSES = ["--fail-if", "mean(final_val_accuracy) < 0"]
 HUGE = "init.scheme={name: constant, value: 1.0e+15}"
 TRAINING_WAYS: dict[str, tuple[list[str], list[str], str]] = {
-    "time": (["run", "sweep"], ["--max-time", "0.001", *PASSES], "runs are missing here"),
+    "time": (["run", "sweep"], ["--max-time", "0.001", *PASSES], "not all runs have been trained"),
     "time, no run at all": (["run", "sweep"], ["--max-time", "0.001", *PASSES], "has no stored run"),
     "time, judged otherwise": (["run"], ["--max-time", "0.001", "--fail-on", "diverged"], "no stored run"),
-    "limit": (["sweep"], ["--limit", "1", *PASSES], "runs are missing here"),
+    "limit": (["sweep"], ["--limit", "1", *PASSES], "not all runs have been trained"),
     "no gate": (["run", "sweep"], [], "no gate given"),
     "one seed": (
         ["run", "sweep", "lesson"],
         ["seeds=1", "--fail-if", "final_val_accuracy < 0"],
-        "one run has no interval",
+        "an interval needs at least two runs",
     ),
     "an undecided claim": (["lesson"], ["seeds=1", *PASSES], "the claim of tiny is undecided: Kaiming has"),
     "an undecided claim, no gate": (["lesson"], ["seeds=1"], "the claim of tiny is undecided: Kaiming has"),
@@ -300,7 +308,7 @@ TRAINING_WAYS: dict[str, tuple[list[str], list[str], str]] = {
     "a metric without a value": (
         ["run", "sweep", "lesson"],
         ["--fail-if", "pretrain_seconds > 9"],
-        "no run has it",
+        "no run has a value",
     ),
 }
 

@@ -1,12 +1,15 @@
 """Statistics of maps: a unit is a channel, a sample is its whole map. Against plain numpy, in float64."""
 
+import math
 import time
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
 
+import initbench
 from initbench.components.activation import bound
 from initbench.models.build import build
 from initbench.models.init_weights import InitOptions
@@ -14,6 +17,7 @@ from initbench.models.network import FAMILIES
 from initbench.probing import network_probe, tensor_statistics
 from initbench.probing.jacobian import jacobian_statistics
 from initbench.probing.layer_factors import predict_stack_factors
+from initbench.probing.log_slopes import VANISHING_RATIO
 from initbench.probing.network_probe import probe
 from initbench.probing.tensor_statistics import ProbeDetail
 from initbench.registry_choice import options_model
@@ -141,6 +145,38 @@ class TestProbe:
         start = time.process_time()
         probed(network, x)
         assert time.process_time() - start < 2.0
+
+
+class TestShrinkingMaps:
+    """A position of a larger map gets a smaller gradient; a weight gets the sum over all positions."""
+
+    @staticmethod
+    def findings(downsample, gain):
+        torch.manual_seed(0)
+        parts = []
+        for index in range(8):
+            stride = 2 if downsample == "stride" else 1
+            parts += [nn.Conv2d(16 if index else 3, 16, 3, stride, 1, bias=False), nn.ReLU()]
+            nn.init.kaiming_normal_(parts[-2].weight)
+            parts[-2].weight.data *= gain
+            parts += [] if downsample == "stride" else [nn.MaxPool2d(2)]
+        module = nn.Sequential(*parts, nn.Flatten(), nn.Linear(16, 10))
+        torch.nn.init.zeros_(module[-1].bias)
+        x = torch.randn(4, 3, 256, 256)
+        probed = initbench.probe(module, (x, torch.arange(4)))
+        deltas = [layer["measured"]["grad_ratio"]["mean"] for layer in probed.as_data()["layers"][:-2]]
+        return math.prod(deltas), {finding.code: finding for finding in probed.findings}
+
+    @pytest.mark.parametrize("downsample", ["stride", "max_pool"])
+    def test_a_gradient_that_is_shared_out_over_more_positions_does_not_vanish(self, downsample):
+        per_position, findings = self.findings(downsample, gain=1.0)
+        assert per_position < VANISHING_RATIO
+        assert "vanishing_backward" not in findings
+
+    @pytest.mark.parametrize("downsample", ["stride", "max_pool"])
+    def test_a_gradient_that_vanishes_over_shrinking_maps_is_named(self, downsample):
+        _, findings = self.findings(downsample, gain=0.4)
+        assert "summed over the positions of a map falls" in findings["vanishing_backward"].message
 
 
 class TestTheory:

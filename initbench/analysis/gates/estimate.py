@@ -1,4 +1,4 @@
-"""What is known of a difference."""
+"""Estimates of the difference of the two sides of a comparison, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -37,28 +37,32 @@ from initbench.analysis.stats.verdict import is_significant
 
 @dataclass(frozen=True)
 class Estimate:
-    """left − right, or ln(left / right) where means are geometric."""
+    """An estimate of left − right, or of ln(left / right) if means are geometric."""
 
     difference: float | None
     low: float | None
     high: float | None
-    """The interval; None where there is none."""
+    """Upper end of the interval, as `low` is its lower end; None if there is no interval."""
     n: tuple[int, ...]
-    """Runs that were used, of each row; of pairs, their number."""
+    """Number of runs used from each row; for pairs, the number of pairs."""
     method: str
     problem: str = ""
-    """Why there is no interval."""
+    """Reason why there is no interval; empty if there is one."""
     missing: int = 0
-    """Complete runs that have no value."""
+    """Number of complete runs without a value."""
     is_ratio: bool = False
     is_exact: bool = False
-    """Whether it is a number of these very runs, and no estimate."""
+    """Whether it is an exact number of the stored runs, such as their maximum, and not an estimate."""
 
 
 def estimate_rate_difference(
     rate: MetricValue, other: GateNode, operands: Operands, confidence: float, sign: float
 ) -> Estimate:
-    """sign · (rate − other), by Clopper and Pearson's interval of the rate, or an exact test of two rates."""
+    """Estimate sign · (rate − other).
+
+    The interval is Clopper and Pearson's interval of the rate, or follows from an exact test if `other` is a
+    rate, too.
+    """
     operand = operands[rate.row]
     if isinstance(other, MetricValue) and other.is_rate:
         return _compare_two_rates(operand, operands[other.row], confidence)
@@ -77,7 +81,11 @@ def estimate_rate_difference(
 
 
 def _compare_two_rates(a: Operand, b: Operand, confidence: float) -> Estimate:
-    """The interval is all of one sign where an exact test tells the rates apart, and of both where not."""
+    """Estimate the difference of two rates; its interval says only whether the rates differ significantly.
+
+    The exact test yields no interval. If the rates differ, the interval is the whole range of one sign,
+    otherwise it is from −1 to 1.
+    """
     comparison = compare_rates(a.divergences, b.divergences)
     n = (comparison.n_a, comparison.n_b)
     if comparison.p is None or comparison.difference is None:
@@ -90,17 +98,22 @@ def _compare_two_rates(a: Operand, b: Operand, confidence: float) -> Estimate:
     return Estimate(comparison.difference, low, high, n, method)
 
 
-_TOO_FEW_SHARED = "rows without enough seeds in common are compared by their sum or difference alone"
+_TOO_FEW_SHARED = "rows that share too few seeds can only be compared by their sum or difference"
 
 
 def estimate_difference(
     left: GateNode, right: GateNode, operands: Operands, confidence: float, *, by_ratio: bool = False
 ) -> Estimate:
-    """The estimate of left − right over the runs of the rows in `sides`.
+    """Estimate left − right from the runs of the rows in `operands`.
 
-    `by_ratio`: of ln(left / right), where both are products of what is positive by nature
-    (`algebra.are_scales`) and no value is 0. Such statistics scatter by factors, and it is the mean of their
-    logarithms that Student's interval covers.
+    Args:
+        left: One side of the comparison.
+        right: The other side.
+        operands: The rows that the sides refer to.
+        confidence: Between 0 and 1.
+        by_ratio: Whether to estimate ln(left / right) if both sides are products of positive statistics
+            (`linear_form.are_scales`) and no value is 0. Such statistics vary by factors, so Student's
+            interval is valid for the mean of their logarithms.
     """
     for rate, other, sign in ((left, right, 1.0), (right, left, -1.0)):
         if isinstance(rate, MetricValue) and rate.is_rate:
@@ -112,7 +125,7 @@ def estimate_difference(
             for side in (left, right)
         )
         if not is_ratio and by_ratio and linear_form.are_scales(left, right):
-            with suppress(NoEstimateError):  # a zero has no logarithm: then as any other number
+            with suppress(NoEstimateError):  # a value is 0 and has no logarithm: use the difference instead
                 return _Expression(linear_form.log_ratio(left, right), operands, confidence, True).estimate()
         node = linear_form.log_ratio(left, right) if is_ratio else Binary("-", left, right)
         return _Expression(node, operands, confidence, is_ratio).estimate()
@@ -122,7 +135,7 @@ def estimate_difference(
 
 @dataclass(frozen=True)
 class _Expression:
-    """An expression whose sign is in question."""
+    """A bound expression (see `linear_form`) of which the sign is to be estimated."""
 
     node: GateNode
     sides: Operands
@@ -130,12 +143,12 @@ class _Expression:
     is_ratio: bool
 
     def estimate(self) -> Estimate:
-        """By the rows that the node names: none, one, two that share seeds, or others."""
+        """Estimate the expression by the method that fits its rows: none, one, paired or independent rows."""
         names = list(dict.fromkeys(quantity.row for quantity in self.node.per_run_quantities))
         if not names:
             number = linear_form.constant_value(self.node)
             if math.isnan(number):
-                raise NoEstimateError("it cannot be computed")
+                raise NoEstimateError("the expression cannot be computed (such as a division by 0)")
             return self._make_exact_estimate(number, (), "these runs", 0, is_exact=True)
         if len(names) == 1:
             return self._estimate_one_row(names[0])
@@ -167,7 +180,7 @@ class _Expression:
     def _shared_units(
         self, runs: Mapping[RowName, RunsOperand], part: GateNode | None = None
     ) -> list[str] | None:
-        """The units of which every row has all values, where seeds are shared and enough of them are."""
+        """Return the units for which every row has all values; None if too few seeds are shared."""
         node = part or self.node
         if not share_batches(run for operand in runs.values() for run in operand.runs.values()):
             return None
@@ -185,7 +198,7 @@ class _Expression:
     def _paired_values(
         node: GateNode, runs: Mapping[RowName, RunsOperand], units: Sequence[str]
     ) -> list[float]:
-        """The expression for each unit that has all it takes."""
+        """Return the value of the expression for each unit that has all of its quantities."""
 
         def read(quantity: Quantity) -> linear_form.Column:
             numbers = quantity_values(quantity, runs[quantity.row])
@@ -202,7 +215,10 @@ class _Expression:
         return self._estimate_from_values(values, "paired t", missing, None)
 
     def _has_identical_columns(self, runs: Mapping[RowName, RunsOperand], units: Sequence[str]) -> bool:
-        """Whether the rows hold the very same numbers, seed by seed, as one training under two names does."""
+        """Return whether all rows have identical values, seed by seed.
+
+        That is the case if one training is stored under two names.
+        """
         columns: dict[str, linear_form.Column] = {}
         for quantity in self.node.per_run_quantities:
             numbers = quantity_values(quantity, runs[quantity.row])
@@ -212,7 +228,10 @@ class _Expression:
         return True
 
     def _check_spread(self, differences: Sequence[float]) -> None:
-        """Raise UnknownError where all are the same and too few: a few coarse numbers are so by chance."""
+        """Raise NoEstimateError if all differences are equal and too few for a sign test.
+
+        A few coarse numbers (counts, accuracies) may be equal by chance.
+        """
         n = len(differences)
         summary = summarise(differences)
         p = math.ldexp(1.0, 1 - n)
@@ -225,9 +244,12 @@ class _Expression:
             raise NoEstimateError(why, summary.mean, (n,))
 
     def _estimate_from_blocks(self, names: Sequence[RowName]) -> Estimate:
-        """Rows in blocks that are independent: the expression has to be a sum of one part for each block.
+        """Estimate the expression as a sum of one part for each block of rows; blocks are independent.
 
-        Rows on the same batches are a block, in which runs of one seed are partners.
+        Rows trained on the same batches are a block, in which runs of the same seed are paired.
+
+        Raises:
+            NoEstimateError: The expression is not such a sum, or a part cannot be estimated.
         """
         blocks = self._batch_blocks(names)
         parts = linear_form.split_by_row(self.node, lambda quantity: blocks[quantity.row])
@@ -239,7 +261,7 @@ class _Expression:
                 summary, missing_in_block = self._summarise_block(
                     part, [name for name in names if blocks[name] == block]
                 )
-            except NoEstimateError as unknown:  # which knows the mean of this part alone
+            except NoEstimateError as unknown:  # its `difference` is only the mean of this part
                 raise NoEstimateError(str(unknown), n=unknown.n) from None
             summaries.append(summary)
             missing += missing_in_block
@@ -251,16 +273,16 @@ class _Expression:
         return self._make_estimate(total, interval, n, "Welch t", missing)
 
     def _check_separation(self, parts: Sequence[Summary], difference: float) -> None:
-        """Raise UnknownError where no part has a spread and runs are too few for a permutation test."""
+        """Raise NoEstimateError if no part has a spread and there are too few runs for a permutation test."""
         n = [part.n for part in parts]
         p = 2.0 / math.comb(sum(n), n[0])
         if any(part.std for part in parts) or not difference or is_significant(p, self.confidence):
             return
-        why = f"each row gave the same in all runs, p = {p:.2g} by a permutation test: train more seeds"
+        why = f"all runs of a row have the same value, p = {p:.2g} by a permutation test: train more seeds"
         raise NoEstimateError(why, difference, tuple(n))
 
     def _batch_blocks(self, names: Sequence[RowName]) -> dict[RowName, str]:
-        """A label of the block of each row."""
+        """Return the block of each row: its batches, or the row itself if at most two rows are compared."""
         blocks: dict[RowName, str] = {}
         for name in names:
             operand = self.sides[name]
@@ -271,7 +293,7 @@ class _Expression:
         return blocks
 
     def _summarise_block(self, part: GateNode, names: Sequence[RowName]) -> tuple[Summary, int]:
-        """Of a part of the expression over one block, and how many of its runs have no value."""
+        """Return the summary of a part of the expression over one block, and its number of missing values."""
         first_operand = self.sides[names[0]]
         if isinstance(first_operand, SummaryOperand):
             summary = summary_of_linear(part, first_operand)

@@ -1,4 +1,4 @@
-"""Whether a condition holds, given how sure its numbers are: yes, no, or not decided."""
+"""Evaluation of gates: a condition holds, does not hold, or is undecided at the given confidence."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ from initbench.errors import UsageError
 
 
 class GateState(StrEnum):
-    """What a gate came to."""
+    """Result of a gate or of a condition."""
 
     TRIGGERED = "triggered"
-    """The whole interval fulfils the condition."""
+    """The condition holds on the whole interval."""
     CLEAR = "clear"
-    """The whole interval fulfils its opposite."""
+    """The condition holds nowhere on the interval."""
     UNDECIDED = "undecided"
+    """The condition holds on part of the interval, or there is no interval."""
 
 
 _OPPOSITE = {
@@ -48,7 +49,7 @@ _OPPOSITE = {
 
 @dataclass(frozen=True)
 class ComparisonResult:
-    """One comparison of a gate, in one place."""
+    """The result of one comparison of a gate for one row, or for the rows that it names."""
 
     condition: Comparison | Approx
     state: GateState
@@ -59,7 +60,10 @@ class ComparisonResult:
 def evaluate_condition(
     condition: GateNode, operands: Operands, confidence: float
 ) -> tuple[GateState, list[ComparisonResult]]:
-    """The state of a condition, with its comparisons; and, or, not follow Kleene's three-valued logic."""
+    """Return the state of a condition, and the results of all of its comparisons.
+
+    `and`, `or` and `not` follow Kleene's three-valued logic.
+    """
     if isinstance(condition, Comparison | Approx):
         part = _evaluate_comparison(condition, operands, confidence)
         return part.state, [part]
@@ -91,7 +95,7 @@ def _evaluate_comparison(
 def _state_of_interval(
     condition: Comparison | Approx, low: float, high: float, *, is_ratio: bool
 ) -> GateState:
-    """Of the interval of left − right."""
+    """Return the state of a comparison, given the interval of left − right."""
     if isinstance(condition, Approx):
         margin = math.log1p(condition.margin) if is_ratio else condition.margin
         holds, fails = -margin <= low and high <= margin, high < -margin or margin < low
@@ -108,41 +112,41 @@ _RELATIONS: dict[str, Callable[[float, float], tuple[bool, bool]]] = {
     "==": lambda low, high: (low == high == 0.0, high < 0.0 or low > 0.0),
     "!=": lambda low, high: (high < 0.0 or low > 0.0, low == high == 0.0),
 }
-"""Whether all of an interval fulfils the relation to 0, and whether none of it does."""
+"""By relation: whether it holds between the whole interval and 0, and whether it holds nowhere on it."""
 
 
 FAIL_IF, FAIL_UNLESS = "--fail-if", "--fail-unless"
 MAX_REASONS = 5
-"""Rows whose reason is given in an error."""
+"""Maximum number of rows whose reasons are listed in an error."""
 
 
 @dataclass(frozen=True)
 class Gate:
-    """A condition that fails the command."""
+    """A condition that makes the command fail."""
 
     text: str
     condition: GateNode
-    """It fails the command where it holds: of a requirement, the opposite of `text`."""
+    """The condition that makes the command fail; for a requirement, the negation of `text`."""
     is_requirement: bool = False
-    """Whether `text` has to be shown to hold; otherwise it must not be shown to."""
+    """Whether the command fails unless `text` is shown to hold; otherwise it fails if `text` is."""
 
     @property
     def option(self) -> str:
-        """The option that gives such gates."""
+        """Command-line option that takes such gates."""
         return FAIL_UNLESS if self.is_requirement else FAIL_IF
 
     @property
     def quantities(self) -> list[Quantity]:
-        """All that it reads."""
+        """Quantities in the condition, in order."""
         return self.condition.quantities
 
 
 @dataclass(frozen=True)
 class GateCase:
-    """A gate in one place: on a row, or on the rows that it names."""
+    """The result of a gate for one row, or for the rows that it names."""
 
     label: str
-    """The row in words; empty where the gate names its rows."""
+    """Label of the row; empty if the gate names all of its rows."""
     dataset: str
     state: GateState
     parts: list[ComparisonResult]
@@ -150,16 +154,16 @@ class GateCase:
 
 @dataclass(frozen=True)
 class GateResult:
-    """What a gate came to in all places."""
+    """The result of a gate over all rows."""
 
     gate: Gate
     cases: list[GateCase]
     gaps: list[str] = field(default_factory=list)
-    """Where it could not be judged at all, and why: a row that is in one state alone, missing runs."""
+    """Why the gate could not be evaluated everywhere, such as a row that is in only one of the states."""
 
     @property
     def state(self) -> GateState:
-        """Triggered if it is anywhere; clear if it is everywhere, and could be judged everywhere."""
+        """Triggered if any case is; clear if all cases are and nothing is in `gaps`; otherwise undecided."""
         states = {case.state for case in self.cases}
         if GateState.TRIGGERED in states:
             return GateState.TRIGGERED
@@ -167,26 +171,29 @@ class GateResult:
 
     @property
     def decisive(self) -> list[GateCase]:
-        """The cases that made it so."""
+        """Cases with the same state as the gate."""
         return [case for case in self.cases if case.state == self.state]
 
     @property
     def undecided(self) -> list[GateCase]:
-        """The cases that could not be decided."""
+        """Cases that are undecided."""
         return [case for case in self.cases if case.state == GateState.UNDECIDED]
 
     def fails(self, *, strict: bool) -> bool:
-        """Whether the command is to fail; an undecided requirement was not shown to hold."""
+        """Return whether the command fails. An undecided requirement fails, as it was not shown to hold."""
         demanding = strict or self.gate.is_requirement
         return self.state == GateState.TRIGGERED or (demanding and self.state == GateState.UNDECIDED)
 
 
 def read_gates(texts: Sequence[str], requirements: Sequence[str] = ()) -> list[Gate]:
-    """Read gates; raises UsageError, with the column, for one that is none.
+    """Parse gates.
 
     Args:
         texts: Conditions that must not hold.
-        requirements: Conditions that have to hold.
+        requirements: Conditions that must hold.
+
+    Raises:
+        UsageError: A text is not a valid gate; the message shows the column.
     """
     gates = [Gate(text, parse_gate(text, FAIL_IF)) for text in texts]
     return gates + [
@@ -202,18 +209,28 @@ def evaluate_gates(
     *,
     strict: bool = False,
 ) -> list[GateResult]:
-    """Apply gates to the rows of all tables.
+    """Evaluate gates on the rows of all tables.
 
-    A quantity without a row is that of each row in turn. Raises UsageError for a row or a layer that is
-    nowhere, rows that are in no table together, no runs at all, and `before.` without an earlier state; under
-    `strict` such a gate is undecided instead, with the reason among its gaps, and the others are judged.
+    A quantity without a row name is evaluated for each row in turn.
+
+    Args:
+        gates: The gates.
+        tables: The current state.
+        confidence: Between 0 and 1.
+        reference: The earlier state that `before.` refers to.
+        strict: Whether a gate that cannot be evaluated is undecided, with the reason in its gaps, instead of
+            raising an error.
+
+    Raises:
+        UsageError: Unless `strict`: a row or a layer does not exist, rows are not in the same table, there is
+            no run, or `before.` is used without a reference.
     """
     evaluator = _GateEvaluator(tables, confidence, reference)
     return [evaluator.evaluate_or_explain(gate) if strict else evaluator.evaluate(gate) for gate in gates]
 
 
 class _GateEvaluator:
-    """Rows are made ready once for all gates."""
+    """Evaluates gates; the operand of each row is built once and shared by all gates."""
 
     def __init__(self, tables: Sequence[Table], confidence: float, reference: Reference | None) -> None:
         self._tables, self._confidence, self._earlier = tables, confidence, reference
@@ -222,9 +239,9 @@ class _GateEvaluator:
         self._varying = {id(table): keys_varying_in_rows(table) for table in tables}
 
     def evaluate(self, gate: Gate) -> GateResult:
-        """At every place where the gate applies."""
+        """Evaluate the gate wherever it applies; raise UsageError if it cannot be evaluated at all."""
         if not self._tables:
-            raise UsageError(f"{gate.option}: there are no runs to judge")
+            raise UsageError(f"{gate.option}: no runs to evaluate")
         self._check_names(gate)
         gaps = self._unmatched_row_gaps(gate)
         located = [entry for table in self._tables for entry in self._operands_of_table(gate, table)]
@@ -238,7 +255,7 @@ class _GateEvaluator:
         return GateResult(gate, cases, gaps)
 
     def evaluate_or_explain(self, gate: Gate) -> GateResult:
-        """The same; a gate that cannot be judged is undecided, and says why."""
+        """Evaluate the gate; one that cannot be evaluated is undecided, with the reason in its gaps."""
         try:
             return self.evaluate(gate)
         except UsageError as error:
@@ -246,19 +263,23 @@ class _GateEvaluator:
             return GateResult(gate, [], [f"at {problem}" if problem.startswith("column") else problem])
 
     def _unmatched_row_gaps(self, gate: Gate) -> list[str]:
-        """Rows that a gate on both states of every row is about, and that are in one of them alone."""
+        """Return a message for each row that lacks the earlier state that the gate refers to.
+
+        If the gate also refers to the current state of each row, rows that only the earlier state has are
+        reported, too.
+        """
         states = {quantity.row.earlier for quantity in gate.quantities if quantity.row.name is None}
         if self._matching is None or True not in states:
             return []
         only_now = self._matching.only_now.items()
         only_earlier = self._matching.only_before if states == {True, False} else []
         return [
-            *(f"{label} is only in the present state: {reason}" for label, reason in only_now),
+            *(f"{label} is only in the current state: {reason}" for label, reason in only_now),
             *(f"{label} is only in the earlier state" for label in only_earlier),
         ]
 
     def _operands_of_table(self, gate: Gate, table: Table) -> Iterator[tuple[str, str, Operands]]:
-        """The rows of a table that the gate is about."""
+        """Yield the label, data set and operands of each case of the gate in a table."""
         names = list(dict.fromkeys(quantity.row for quantity in gate.quantities))
         by_name = {name: self._named_operand(table, name) for name in names if name.name is not None}
         named_operands = {name: operand for name, operand in by_name.items() if operand is not None}
@@ -300,7 +321,7 @@ class _GateEvaluator:
             name = quantity.row
             if name.earlier and self._earlier is None:
                 raise _gate_error(
-                    gate, quantity, "before. needs an earlier state: --against RUNS_DIR|compare.json"
+                    gate, quantity, "before. needs an earlier state; pass --against RUNS_DIR or compare.json"
                 )
             if name.name is None or any(self._named_operand(table, name) for table in self._tables):
                 continue
@@ -315,13 +336,13 @@ class _GateEvaluator:
         quantity = gate.quantities[0]
         if len(names) > 1:
             problem = (
-                f"{' and '.join(names)} are in no table together: their data, precision or budgets differ"
+                f"{' and '.join(names)} are not in the same table: their data, precision or budgets differ"
             )
             raise _gate_error(gate, quantity, problem)
         if any(q.row.earlier for q in gate.quantities):
             reasons = "".join(f"; {gap}" for gap in gaps[:MAX_REASONS])
             raise _gate_error(gate, quantity, f"no row is in both states{reasons}")
-        raise _gate_error(gate, quantity, "there is no other row to compare")
+        raise _gate_error(gate, quantity, "there is no other row to compare with")
 
     def _check_layers(self, gate: Gate, all_operands: Sequence[Operands]) -> None:
         for quantity in gate.quantities:
@@ -347,7 +368,7 @@ def _unknown_row_message(name: RowName, labels: Sequence[str]) -> str:
 
     assert name.name is not None
     message = unknown_name_message("row", name.name, dict.fromkeys(labels))
-    hint = "; put blanks around a minus" if "-" in name.name else ""
+    hint = "; put spaces around a minus sign" if "-" in name.name else ""
     return message + hint
 
 

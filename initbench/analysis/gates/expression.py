@@ -1,4 +1,4 @@
-"""What a gate says, as a tree; `str` of a node is text that is read as the same node again."""
+"""Expression trees of gates. `str` of a node is text that parses to an equal node."""
 
 from __future__ import annotations
 
@@ -18,40 +18,43 @@ LayerAggregation = Literal["slope", "max_layer", "min_layer"]
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
 _NEGATION, _ATOM = 3, 4
 DIVERGENCE_RATE = "divergence_rate"
-"""The share of complete runs that diverged; no entry of METRICS, since it is 0 or 1 in a run."""
+"""The share of complete runs that diverged; it is not in METRICS, as it belongs to a row and not to a run."""
 _PLAIN = re.compile(r"[^\W\d](?:[\w.-]*\w)?")
-"""Names of rows that need no quotes."""
+"""Row names that need no quotes."""
 
 
 class GateNode:
-    """Anything in a gate."""
+    """A node of the expression tree of a gate."""
 
     children: tuple[GateNode, ...] = ()
 
     @cached_property
     def depth(self) -> int:
-        """How many nodes stand one in another; reading bottom up, a step each."""
+        """Number of nodes on the longest path from this node to a leaf.
+
+        It is computed while parsing, bottom up, so no call recurses deeply.
+        """
         return 1 + max((child.depth for child in self.children), default=0)
 
     @property
     def precedence(self) -> int:
-        """How tightly it holds together: what holds less is put in parentheses."""
+        """Binding strength; an operand that binds less tightly is printed in parentheses."""
         return _ATOM
 
     def walk(self) -> Iterator[GateNode]:
-        """The node and all below it."""
+        """Yield the node and all its descendants, depth first."""
         yield self
         for child in self.children:
             yield from child.walk()
 
     @cached_property
     def quantities(self) -> list[Quantity]:
-        """Everything that is read off runs, in order."""
+        """Quantities of runs in this subtree, in order."""
         return [node for node in self.walk() if isinstance(node, Quantity)]
 
     @cached_property
     def per_run_quantities(self) -> list[Quantity]:
-        """Those that differ from run to run: outside of means, minima and maxima."""
+        """Quantities outside of aggregates (mean, min, max), i.e. those with one value per run."""
         if isinstance(self, Aggregate):
             return []
         own_quantities = [self] if isinstance(self, Quantity) else []
@@ -73,12 +76,12 @@ class Number(GateNode):
 
 @dataclass(frozen=True)
 class RowName:
-    """Which row, and in which state."""
+    """Reference to a row, in the current or the earlier state."""
 
     name: str | None
-    """None for every row in turn."""
+    """Name of the row; None for each row in turn."""
     earlier: bool = False
-    """Whether the earlier state of that row is meant."""
+    """Whether the row is that of the earlier state."""
 
     def __str__(self) -> str:
         name, prefix = self.name, "before." if self.earlier else ""
@@ -89,7 +92,7 @@ class RowName:
 
 @dataclass(frozen=True)
 class Quantity(GateNode, ABC):
-    """One number of each run; `column` is where it stands in the text."""
+    """A number that each run of a row has; `column` is its position in the text of the gate."""
 
     row: RowName
     column: int = field(default=0, compare=False, kw_only=True)
@@ -97,11 +100,11 @@ class Quantity(GateNode, ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """What is read off a run, without the row."""
+        """Text of the quantity without the row."""
 
     @property
     def is_rate(self) -> bool:
-        """Whether it is a share of runs instead of a number that each has."""
+        """Whether it is a share of the runs instead of a number that each run has."""
         return False
 
     def __str__(self) -> str:
@@ -110,18 +113,18 @@ class Quantity(GateNode, ABC):
 
 @dataclass(frozen=True)
 class MetricValue(Quantity):
-    """An entry of METRICS, or the rate of divergence."""
+    """A metric of METRICS, or the divergence rate."""
 
     metric: str
 
     @property
     def name(self) -> str:
-        """Its name in METRICS."""
+        """Name of the metric."""
         return self.metric
 
     @property
     def is_rate(self) -> bool:
-        """Whether it is the one that METRICS has not."""
+        """Whether it is the divergence rate."""
         return self.metric == DIVERGENCE_RATE
 
 
@@ -135,13 +138,13 @@ class LayerStatistic(Quantity):
 
     @property
     def name(self) -> str:
-        """As it is written."""
+        """Text of the quantity, such as `layer[1].act_std@init`."""
         return f"layer[{self.layer}].{self.statistic}@{self.moment}"
 
 
 @dataclass(frozen=True)
 class LayerAggregate(Quantity):
-    """Over the hidden layers: the least-squares slope of ln(statistic), its greatest, or its least value."""
+    """A statistic aggregated over the hidden layers: slope of its logarithm, maximum or minimum."""
 
     kind: LayerAggregation
     statistic: str
@@ -149,7 +152,7 @@ class LayerAggregate(Quantity):
 
     @property
     def name(self) -> str:
-        """As it is written."""
+        """Text of the quantity, such as `slope(q@init)`."""
         return f"{self.kind}({self.statistic}@{self.moment})"
 
 
@@ -161,13 +164,13 @@ class StepsTo(Quantity):
 
     @property
     def name(self) -> str:
-        """As it is written."""
+        """Text of the quantity, such as `steps_to(0.9)`."""
         return f"steps_to({self.accuracy!r})"
 
 
 @dataclass(frozen=True)
 class Unary(GateNode):
-    """A node around one other."""
+    """A node with one child."""
 
     inner: GateNode
 
@@ -177,11 +180,11 @@ class Unary(GateNode):
 
 @dataclass(frozen=True)
 class Negation(Unary):
-    """Minus an expression."""
+    """The negative of an expression."""
 
     @property
     def precedence(self) -> int:
-        """Tighter than a product."""
+        """Binding strength, higher than that of a product."""
         return _NEGATION
 
     def __str__(self) -> str:
@@ -190,7 +193,7 @@ class Negation(Unary):
 
 @dataclass(frozen=True)
 class Function(Unary):
-    """A function of an expression, run by run; ln is the natural logarithm."""
+    """A function applied to an expression, run by run; ln is the natural logarithm."""
 
     kind: FunctionName
 
@@ -200,7 +203,7 @@ class Function(Unary):
 
 @dataclass(frozen=True)
 class Logarithm(Unary):
-    """The natural logarithm, which only the evaluation of geometric means makes; it cannot be written."""
+    """The natural logarithm, inserted to evaluate gates with geometric means; it has no gate syntax."""
 
     def __str__(self) -> str:
         return f"log({self.inner})"
@@ -208,7 +211,7 @@ class Logarithm(Unary):
 
 @dataclass(frozen=True)
 class Aggregate(Unary):
-    """The mean, the least or the greatest of an expression over the runs there are: an exact number."""
+    """The mean, minimum or maximum of an expression over the stored runs: a number, not an estimate."""
 
     kind: Aggregation
     column: int = field(default=0, compare=False, kw_only=True)
@@ -219,7 +222,7 @@ class Aggregate(Unary):
 
 @dataclass(frozen=True)
 class Binary(GateNode):
-    """Two expressions and what joins them."""
+    """Two expressions joined by an arithmetic operator."""
 
     operator: Operator
     left: GateNode
@@ -230,7 +233,7 @@ class Binary(GateNode):
 
     @property
     def precedence(self) -> int:
-        """A product's or a sum's."""
+        """Binding strength of the operator."""
         return _PRECEDENCE[self.operator]
 
     def __str__(self) -> str:
@@ -240,7 +243,7 @@ class Binary(GateNode):
 
 @dataclass(frozen=True)
 class Comparison(GateNode):
-    """left ~ right."""
+    """The condition that `relation` holds between left and right."""
 
     left: GateNode
     relation: Relation
@@ -255,7 +258,7 @@ class Comparison(GateNode):
 
 @dataclass(frozen=True)
 class Approx(GateNode):
-    """left and right differ by no more than `margin`."""
+    """The condition that left and right differ by at most `margin`."""
 
     left: GateNode
     right: GateNode
@@ -270,7 +273,7 @@ class Approx(GateNode):
 
 @dataclass(frozen=True)
 class Not(Unary):
-    """The opposite of a condition."""
+    """The negation of a condition."""
 
     def __str__(self) -> str:
         return f"not ({self.inner})"
@@ -278,7 +281,7 @@ class Not(Unary):
 
 @dataclass(frozen=True)
 class And(GateNode):
-    """Every condition; a chained range is one too."""
+    """The conjunction of conditions; a chain such as `0.8 < x <= 1.2` is parsed to one."""
 
     children: tuple[GateNode, ...]
 
@@ -288,7 +291,7 @@ class And(GateNode):
 
 @dataclass(frozen=True)
 class Or(GateNode):
-    """At least one condition."""
+    """The disjunction of conditions."""
 
     children: tuple[GateNode, ...]
 

@@ -1,4 +1,7 @@
-"""Expressions taken apart: by rows where they are sums, and to logarithms where means are geometric."""
+"""Transformation and evaluation of expressions: sums are split by row, products become sums of logarithms.
+
+An expression is *bound* after `substitute_aggregates` has replaced each mean, min and max by its number.
+"""
 
 from __future__ import annotations
 
@@ -22,21 +25,24 @@ from initbench.analysis.gates.expression import (
 from initbench.analysis.metrics import METRICS
 
 SCALES = ("q", "act_std", "delta_q", "weight_std", "weight_gradient", "running_var_ratio")
-"""Statistics of a layer that are positive and go from net to net by factors."""
+"""Statistics of a layer that are positive and differ between nets by factors."""
 
 
 def has_geometric_mean(left: GateNode, right: GateNode) -> bool:
-    """Whether two sides are compared by their ratio: products of positive constants and log metrics."""
+    """Return whether two sides are compared by their ratio.
+
+    They are if both are products of positive constants and of metrics with a geometric mean.
+    """
     return _are_products(left, right, _is_log)
 
 
 def are_scales(left: GateNode, right: GateNode) -> bool:
-    """Whether two sides are products of positive constants and of statistics that are scales."""
+    """Return whether two sides are products of positive constants and of statistics in SCALES."""
     return _are_products(left, right, _is_scale)
 
 
 def log_ratio(left: GateNode, right: GateNode) -> GateNode:
-    """ln(left / right) of two products, as a difference."""
+    """Return ln(left / right) of two products as a difference of sums."""
     return Binary("-", log_of_product(left), log_of_product(right))
 
 
@@ -65,7 +71,7 @@ def _is_product(node: GateNode, of: Callable[[GateNode], bool]) -> bool:
 
 
 def log_of_product(node: GateNode) -> GateNode:
-    """ln of a product, as a sum."""
+    """Return the logarithm of a product as a sum."""
     if isinstance(node, Binary):
         left, right = log_of_product(node.left), log_of_product(node.right)
         return Binary("+", left, right) if node.operator == "*" else Binary("-", left, right)
@@ -73,9 +79,14 @@ def log_of_product(node: GateNode) -> GateNode:
 
 
 def split_by_row(node: GateNode, of: Callable[[Quantity], str]) -> dict[str, GateNode] | None:
-    """An expression as a sum of one expression for each row; None where rows are multiplied or the like.
+    """Split an expression into a sum of one expression per row, or return None if it is not such a sum.
 
-    `of` names the row of a quantity. Constants go to the first row.
+    Args:
+        node: The expression.
+        of: Returns the row of a quantity, or of a block of rows that belong together.
+
+    Returns:
+        The terms by row; constants are added to the first row. None if rows are multiplied, for example.
     """
     parts: dict[str, GateNode] = {}
     constant: list[GateNode] = []
@@ -95,7 +106,7 @@ def split_by_row(node: GateNode, of: Callable[[Quantity], str]) -> dict[str, Gat
 
 
 def _sum_terms(node: GateNode, of: Callable[[Quantity], str]) -> list[GateNode]:
-    """The terms of a sum, with constant factors multiplied out where they stand before several rows."""
+    """Return the terms of a sum; a constant factor of several rows is distributed over their terms."""
     if len({of(quantity) for quantity in node.per_run_quantities}) <= 1:
         return [node]
     if isinstance(node, Negation):
@@ -118,7 +129,7 @@ def _binary_sum_terms(node: Binary, of: Callable[[Quantity], str]) -> list[GateN
 
 
 def substitute_aggregates(node: GateNode, value_of: Callable[[Aggregate], float]) -> GateNode:
-    """The expression with the number of each mean, min and max in its place."""
+    """Return the expression with each mean, min and max replaced by its number."""
     if isinstance(node, Aggregate):
         return Number(value_of(node))
     if isinstance(node, Binary):
@@ -135,13 +146,20 @@ def substitute_aggregates(node: GateNode, value_of: Callable[[Aggregate], float]
 
 
 Column = list[float | None]
-"""A number of each run."""
+"""One number per run; None for a run without a value."""
 
 
 def evaluate_column(node: GateNode, read: Callable[[Quantity], Column], size: int) -> Column:
-    """The numbers of a bound expression for `size` runs, of those of its quantities; None where one has none.
+    """Return the values of a bound expression for `size` runs.
 
-    What cannot be computed (a quotient by 0, a logarithm of 0, an overflow) is NaN.
+    Args:
+        node: The expression.
+        read: Returns the values of a quantity, one per run.
+        size: Number of runs.
+
+    Returns:
+        One number per run: None if the run lacks a quantity, NaN if the value cannot be computed (division by
+        0, logarithm of 0, overflow).
     """
     if isinstance(node, Number):
         return [node.value] * size
@@ -184,14 +202,14 @@ _FUNCTIONS: dict[str, Callable[[float], float]] = {"abs": abs, "exp": math.exp, 
 
 
 def constant_value(node: GateNode) -> float:
-    """The number of a bound expression without quantities; NaN where it cannot be computed."""
+    """Return the number of a bound expression without quantities; NaN if it cannot be computed."""
     (value,) = evaluate_column(node, lambda _quantity: [None], 1)
     assert value is not None
     return value
 
 
 def as_affine(node: GateNode) -> tuple[float, float] | None:
-    """a and b where a bound expression is a · x + b, x one quantity or its logarithm; else None."""
+    """Return (a, b) if a bound expression is a · x + b, x a quantity or its logarithm; otherwise None."""
     if not node.per_run_quantities:
         return 0.0, constant_value(node)
     if isinstance(node, Quantity | Logarithm):

@@ -1,4 +1,4 @@
-"""The grammar of gates, as lark reads it; docs/ci.md says what it means."""
+"""Parser of gates: the lark grammar and the error messages. docs/ci.md describes the language."""
 
 from __future__ import annotations
 
@@ -92,25 +92,25 @@ ALIASES = {
     "rank": "effective_rank",
     "gradient": "delta_q",
 }
-"""Short names of statistics of a layer."""
+"""Short names of the statistics of a layer."""
 _STATISTICS = (*LAYER_STATISTICS, *RUNNING_STATISTICS, *SHIFT_STATISTICS)
 _SURELY_PERCENT = 10.0
 DEEPEST = 60
-"""How deep a gate may be nested: far deeper than a person writes."""
+"""Maximum nesting depth of a gate, far more than any hand-written gate has."""
 
 
 @dataclass(frozen=True)
 class QuantityTemplate:
-    """What is read off a run, before it is known of which row."""
+    """A quantity whose row is not known yet."""
 
     token: Token
-    """That may name the row."""
+    """The token of the quantity, which may start with the name of the row."""
     make: Callable[[RowName, int], expression.Quantity]
-    """The quantity of a row, at a column."""
+    """Constructor of the quantity, given its row and its column."""
 
 
 class GateSyntaxError(Exception):
-    """What is wrong with a gate, and at which column, from 0."""
+    """An error in a gate, with its column (counted from 0)."""
 
     def __init__(self, column: int, problem: str) -> None:
         super().__init__(problem)
@@ -119,7 +119,7 @@ class GateSyntaxError(Exception):
 
 @v_args(inline=True)
 class _GateBuilder(Transformer[Token, GateNode]):
-    """Makes nodes as the text is reduced, innermost first, so that no depth of nesting overflows."""
+    """Builds nodes while lark parses, innermost first, so that deep nesting cannot overflow the stack."""
 
     def any_of(self, *conditions: GateNode) -> GateNode:
         return conditions[0] if len(conditions) == 1 else _check_depth(expression.Or(conditions))
@@ -155,9 +155,9 @@ class _GateBuilder(Transformer[Token, GateNode]):
         column = int(kind.start_pos or 0)
         nodes = list(inner.walk())
         if any(isinstance(node, expression.Aggregate) for node in nodes):
-            raise GateSyntaxError(column, f"{kind}() of a mean, min or max is that number itself")
+            raise GateSyntaxError(column, f"{kind}() cannot be applied to a mean, min or max")
         if len({quantity.row for quantity in inner.quantities}) != 1:
-            raise GateSyntaxError(column, f"{kind}() takes a number of the runs of one row")
+            raise GateSyntaxError(column, f"{kind}() takes an expression of metrics of one row")
         return _check_depth(
             expression.Aggregate(inner, cast(expression.Aggregation, str(kind)), column=column)
         )
@@ -169,7 +169,7 @@ class _GateBuilder(Transformer[Token, GateNode]):
         return expression.Number(value)
 
     def quantity(self, *parts: Token | QuantityTemplate) -> GateNode:
-        """A measure of a row, whose name stands before it where a gate names rows."""
+        """Return the quantity of a row, with the row name in quotes, as a prefix of the token, or absent."""
         measure, tokens = parts[-1], [part for part in parts if isinstance(part, Token)]
         assert isinstance(measure, QuantityTemplate)
         token = measure.token
@@ -180,7 +180,7 @@ class _GateBuilder(Transformer[Token, GateNode]):
         prefix = str(token).rpartition(".")[0]
         if prefix and name is not None:
             raise GateSyntaxError(
-                int(token.start_pos or 0), f"the row is {name!r} already; expected a metric"
+                int(token.start_pos or 0), f"the row is already given as {name!r}; expected a metric"
             )
         if prefix == "before" or prefix.startswith("before."):
             earlier, prefix = True, prefix[len("before.") :]
@@ -193,12 +193,12 @@ class _GateBuilder(Transformer[Token, GateNode]):
         return QuantityTemplate(token, lambda row, column: expression.MetricValue(row, name, column=column))
 
     def layer(self, token: Token, index: Token, statistic: Token, moment: Token) -> QuantityTemplate:
-        """A statistic of one layer, from 1 or from the last hidden one, −1, at a moment."""
+        """Return a statistic of one hidden layer, counted from 1, or from −1 for the last one."""
         number = int(index.replace("−", "-")) if len(index) < 7 else 0
         if not number:
             raise GateSyntaxError(
                 int(index.start_pos or 0),
-                f"there is no layer {index}: 1 is the first hidden one, -1 the last",
+                f"there is no layer {index}: the first hidden layer is 1, the last is -1",
             )
         statistic_at = _parse_statistic(statistic, moment)
         return QuantityTemplate(
@@ -215,7 +215,7 @@ class _GateBuilder(Transformer[Token, GateNode]):
     def steps_to(self, token: Token, accuracy: expression.Number) -> QuantityTemplate:
         if not 0.0 < accuracy.value <= 1.0:
             raise GateSyntaxError(
-                int(token.end_pos or 0) + 1, "steps_to() takes an accuracy from above 0 to 1, such as 90 %"
+                int(token.end_pos or 0) + 1, "steps_to() takes an accuracy above 0 and up to 1, such as 90 %"
             )
         return QuantityTemplate(
             token, lambda row, column: expression.StepsTo(row, accuracy.value, column=column)
@@ -223,7 +223,7 @@ class _GateBuilder(Transformer[Token, GateNode]):
 
 
 def make_transformer() -> Transformer[Token, GateNode]:
-    """What lark calls at each step; it raises FaultError."""
+    """Return the transformer that builds nodes while lark parses; it raises GateSyntaxError."""
     return _GateBuilder()
 
 
@@ -255,27 +255,32 @@ def _unquote(token: Token) -> str:
 
 def _check_depth(node: GateNode) -> GateNode:
     if node.depth > DEEPEST:
-        raise GateSyntaxError(0, f"nested more than {DEEPEST} deep")
+        raise GateSyntaxError(0, f"nested more than {DEEPEST} levels deep")
     return node
 
 
 def _check_comparison(node: expression.Comparison | expression.Approx, sign: Token) -> GateNode:
-    """A comparison of two sides that can be compared."""
+    """Return the comparison; raise GateSyntaxError if its sides cannot be compared."""
     quantities = node.quantities
     if not quantities:
-        raise GateSyntaxError(int(sign.start_pos or 0), "only constants are compared here; name a metric")
+        raise GateSyntaxError(int(sign.start_pos or 0), "both sides are constants; name a metric")
     for side in node.children:
         for rate in side.per_run_quantities:
             if rate.is_rate and rate is not side:
-                problem = "its interval is exact, and that of an expression would not be"
-                raise GateSyntaxError(rate.column, f"{DIVERGENCE_RATE} stands alone on its side: {problem}")
+                problem = "an expression of it has no exact interval"
+                raise GateSyntaxError(
+                    rate.column, f"{DIVERGENCE_RATE} must be alone on its side of a comparison: {problem}"
+                )
     _check_rates(node)
     _check_shares(node, sign)
     return _check_depth(node)
 
 
 def _check_shares(node: expression.Comparison | expression.Approx, sign: Token) -> None:
-    """Accuracies are shares: 95 is none, and a gate on it would be decided whatever the runs are."""
+    """Raise GateSyntaxError if a share is compared with a number that was surely meant as a percentage.
+
+    Accuracies are shares from 0 to 1. Compared with 95, every run would give the same result.
+    """
     left, right = node.children[:2]
     for side, other in ((left, right), (right, left)):
         if not isinstance(side, expression.MetricValue) or not isinstance(other, expression.Number):
@@ -294,11 +299,12 @@ def _check_rates(node: expression.Comparison | expression.Approx) -> None:
     others = [side for side in node.children if side not in rates]
     if any(side.per_run_quantities for side in others):
         raise GateSyntaxError(
-            rate.column, f"{DIVERGENCE_RATE} is compared with a constant or with another one"
+            rate.column, f"{DIVERGENCE_RATE} can only be compared with a constant or another rate"
         )
     if more and isinstance(node, expression.Approx):
         raise GateSyntaxError(
-            rate.column, f"whether two rates are alike needs an interval; compare {DIVERGENCE_RATE} with <"
+            rate.column,
+            "≈ cannot compare two divergence rates, which have no interval of their difference; use < or >",
         )
 
 
@@ -311,33 +317,33 @@ def _parse_statistic(statistic: Token, moment: Token) -> tuple[str, str]:
         raise GateSyntaxError(int(moment.start_pos or 0), _unknown_name("moment", str(moment), MOMENTS))
     if (name in SHIFT_STATISTICS) != (moment == TRAIN):
         moments = TRAIN if name in SHIFT_STATISTICS else " or ".join(PROBED)
-        raise GateSyntaxError(int(moment.start_pos or 0), f"{name} is known at {moments}, not at {moment}")
+        raise GateSyntaxError(int(moment.start_pos or 0), f"{name} is measured at {moments}, not at {moment}")
     return name, str(moment)
 
 
 def _unknown_metric_message(name: str) -> str:
     if name in _STATISTICS or name in ALIASES:
         at = f"{name}@{TRAIN if name in SHIFT_STATISTICS else 'init'}"
-        return f"{name} belongs to a layer: layer[-1].{at}, slope({at}) or max_layer({at})"
+        return f"{name} is a statistic of a layer: write layer[-1].{at}, slope({at}) or max_layer({at})"
     from initbench.registry import nearest_name
 
     guess = nearest_name(name, [*METRICS, DIVERGENCE_RATE])
     hint = (
         f"did you mean {guess!r}?"
         if guess
-        else "docs/ci.md lists them, and a row goes before one: row.metric"
+        else "docs/ci.md lists all metrics; a metric of one row is written row.metric"
     )
     return f"unknown metric {name!r}; {hint}"
 
 
 def _unknown_name(kind: str, name: str, choices: Iterable[str]) -> str:
-    from initbench.registry import unknown_name_message  # brings pydantic, which only a mistake is in need of
+    from initbench.registry import unknown_name_message  # imports pydantic, which only errors need
 
     return unknown_name_message(kind, name, choices)
 
 
 LONGEST = 2000
-"""Characters of a gate: far more than a person writes."""
+"""Maximum number of characters of a gate."""
 
 _EXPECTED = {
     "NUMBER": "a number",
@@ -360,13 +366,22 @@ _EXPECTED = {
     "AT": "@",
     "$END": "the end",
 }
-"""What is said for a terminal; those not listed go without saying beside one of these."""
+"""Descriptions of terminals for error messages; a terminal that is not listed is not mentioned."""
 
-_MEANT = {"=": "; equality is ==", "&": "; write: and", "|": "; write: or", "!": "; write: not"}
+_MEANT = {
+    "=": "; write == for equality",
+    "&": "; write `and`",
+    "|": "; write `or`",
+    "!": "; write `not`",
+}
 
 
 def parse_gate(text: str, option: str = "--fail-if") -> GateNode:
-    """The condition that `text` states. Raises UsageError, with the column, for what is none."""
+    """Parse a gate.
+
+    Raises:
+        UsageError: The text is not a valid gate; the message shows the column.
+    """
     if len(text) > LONGEST:
         raise UsageError(f"{option}: a gate has at most {LONGEST} characters; this one has {len(text)}")
     try:
@@ -376,7 +391,7 @@ def parse_gate(text: str, option: str = "--fail-if") -> GateNode:
 
 
 def parse_condition(text: str) -> GateNode:
-    """The same; raises FaultError."""
+    """Parse a gate like `parse_gate`, but raise GateSyntaxError for invalid text."""
     try:
         return cast(GateNode, _gate_parser().parse(text))
     except VisitError as error:
@@ -388,7 +403,7 @@ def parse_condition(text: str) -> GateNode:
 
 
 def with_caret(text: str, column: int, problem: str) -> str:
-    """The problem, and below it the gate with a caret under the column, which counts from 0."""
+    """Return the problem, followed by the gate with a caret under the column (counted from 0)."""
     line = "".join(c if c.isprintable() else " " for c in text)
     start = max(0, column - 60)
     excerpt = ("…" if start else "") + line[start : start + 100] + ("…" if len(line) > start + 100 else "")
@@ -400,13 +415,13 @@ def _describe_unexpected(error: UnexpectedInput, text: str) -> tuple[int, str]:
         ended = error.token.type == "$END"
         column = len(text.rstrip()) if ended else int(error.token.start_pos or 0)
         token_text = "the end" if ended else repr(str(error.token))
-        return column, f"expected {_join_terminals(error.accepts or error.expected)}, found {token_text}"
+        return column, f"expected {_join_terminals(error.accepts or error.expected)}, got {token_text}"
     assert isinstance(error, UnexpectedCharacters)
     column = int(error.pos_in_stream or 0)
     character = text[column]
     if character in "\"'":
-        return column, "a quoted name has no end"
-    return column, f"{character!r} means nothing here" + _MEANT.get(character, "")
+        return column, "the closing quote is missing"
+    return column, f"unexpected character {character!r}" + _MEANT.get(character, "")
 
 
 def _join_terminals(terminals: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""The number of one run that a gate asks for."""
+"""Values of the quantities of a gate: per run, and aggregated over the runs of a row."""
 
 from __future__ import annotations
 
@@ -25,14 +25,17 @@ from initbench.analysis.stats.summary import Summary, summarise
 
 
 def quantity_value(quantity: Quantity, run: RunSummary, target: float | None) -> float | None:
-    """The number of a complete run, None where it has none; infinite where a target was not reached."""
+    """Return the value of a quantity for a complete run.
+
+    It is None if the run has no value, and infinite if it never reached the target accuracy.
+    """
     if isinstance(quantity, StepsTo):
         steps = steps_to(run, quantity.accuracy)
         return math.inf if steps is None else steps
     if isinstance(quantity, LayerStatistic):
         return _layer_value(quantity, run)
     if isinstance(quantity, LayerAggregate):
-        # At TRAIN nothing moves below the first: its 0 is no measurement.
+        # At TRAIN the first hidden layer is skipped: no layer below it moves, so its shift is always 0.
         layers = run.hidden(quantity.moment)[quantity.moment == TRAIN :]
         values = [layer.get(quantity.statistic) for layer in layers]
         return log_slope(values) if quantity.kind == "slope" else _extreme_value(quantity.kind, values)
@@ -52,7 +55,7 @@ def _layer_value(quantity: LayerStatistic, run: RunSummary) -> float | None:
 
 
 def _extreme_value(kind: LayerAggregation, values: list[float | None]) -> float | None:
-    """None for no values, or one that is missing; NaN where one is NaN."""
+    """Return the maximum or minimum; None without values or if one is missing, NaN if one is NaN."""
     numbers = [value for value in values if value is not None]
     if not numbers or len(numbers) < len(values):
         return None
@@ -62,9 +65,10 @@ def _extreme_value(kind: LayerAggregation, values: list[float | None]) -> float 
 
 
 def log_slope(values: list[float | None]) -> float | None:
-    """Least-squares slope of ln(value) over 1, 2, …; None for fewer than two values, or one that is missing.
+    """Return the least-squares slope of ln(value) over the layers 1, 2, ….
 
-    Minus infinity where a value is 0: from some layer on, nothing is left. NaN for negative values.
+    It is None for fewer than two values or if one is missing, minus infinity if a value is 0 (the signal has
+    vanished), and NaN if a value is negative or not finite.
     """
     numbers = [value for value in values if value is not None]
     if len(numbers) < 2 or len(numbers) < len(values):
@@ -80,10 +84,14 @@ def log_slope(values: list[float | None]) -> float | None:
 
 
 Operands = Mapping[RowName, Operand]
+"""The operand of each row that a gate refers to."""
 
 
 class NoEstimateError(Exception):
-    """A number that is not to be had, with the reason."""
+    """A value that cannot be computed or estimated, with the reason.
+
+    `difference` and `n` are set if the difference is known although its interval is not.
+    """
 
     def __init__(self, why: str, difference: float | None = None, n: tuple[int, ...] = ()) -> None:
         super().__init__(why)
@@ -93,7 +101,13 @@ class NoEstimateError(Exception):
 def require_estimable(
     summary: Summary, values: Sequence[float] = (), operand: RunsOperand | None = None
 ) -> None:
-    """Raise UnknownError where a summary tells nothing about the mean of further runs."""
+    """Raise NoEstimateError if a summary does not determine an interval of the mean.
+
+    Args:
+        summary: Summary of the values.
+        values: The values, if they are known one by one.
+        operand: The row, for the message.
+    """
     if not summary.n:
         raise NoEstimateError(_no_value_message(operand))
     mean = summary.mean
@@ -104,7 +118,7 @@ def require_estimable(
             n=(summary.n,),
         )
     if summary.n == 1:
-        raise NoEstimateError("one run has no interval: train more seeds", mean, (1,))
+        raise NoEstimateError("an interval needs at least two runs: train more seeds", mean, (1,))
     if math.isinf(mean) and len(set(values)) > 1:
         raise NoEstimateError(
             _never_reached_message(sum(map(math.isinf, values)), len(values)), n=(summary.n,)
@@ -112,18 +126,18 @@ def require_estimable(
 
 
 def _never_reached_message(count: int, n: int) -> str:
-    return f"{count} of {n} runs never get there (or are infinite), so that there is no mean"
+    return f"{count} of {n} runs never reach the target (or are infinite), so there is no mean"
 
 
 def _no_value_message(operand: RunsOperand | None) -> str:
     if operand is None or not operand.n:
         return "no run is complete"
     diverged = sum(operand.divergences.values())
-    return "no run has it" + (f": {diverged} of {operand.n} diverged" if diverged else "")
+    return "no run has a value" + (f": {diverged} of {operand.n} diverged" if diverged else "")
 
 
 def evaluate_per_run(node: GateNode, operand: RunsOperand) -> dict[str, float]:
-    """The expression for each run that has all it takes."""
+    """Return the value of the expression by unit, for each run that has all of its quantities."""
     numbers = linear_form.evaluate_column(
         node, lambda quantity: list(quantity_values(quantity, operand).values()), operand.n
     )
@@ -132,12 +146,12 @@ def evaluate_per_run(node: GateNode, operand: RunsOperand) -> dict[str, float]:
 
 
 def quantity_values(quantity: Quantity, operand: RunsOperand) -> dict[str, float | None]:
-    """A quantity of each run of a row."""
+    """Return the value of a quantity for each run of a row, by unit."""
     return operand.cached_numbers(quantity, lambda run: quantity_value(quantity, run, operand.target))
 
 
 def complete_units(node: GateNode, name: RowName, operand: RunsOperand) -> list[str]:
-    """The units of a row that have all of its quantities."""
+    """Return the units of a row that have a value of every quantity of that row in the expression."""
     columns = [
         quantity_values(quantity, operand) for quantity in node.per_run_quantities if quantity.row == name
     ]
@@ -145,11 +159,17 @@ def complete_units(node: GateNode, name: RowName, operand: RunsOperand) -> list[
 
 
 def summary_of_linear(node: GateNode, operand: SummaryOperand) -> Summary:
-    """The summary of a · x + b, from that of x."""
+    """Return the summary of a · x + b, computed from the summary of x.
+
+    Raises:
+        NoEstimateError: The expression is not of this form, or x has no mean.
+    """
     line = linear_form.as_affine(node)
     (quantity, *more) = node.per_run_quantities
     if line is None or more or not isinstance(quantity, MetricValue):
-        raise NoEstimateError(f"a mean and a spread are all that is known of {operand.label} before")
+        raise NoEstimateError(
+            f"the reference document has only means and spreads of {operand.label}, not its single runs"
+        )
     summary = operand.metrics.get(quantity.metric, Summary(None, None, 0))
     if summary.mean is None or summary.n == 0:
         raise NoEstimateError(f"{quantity.row}{quantity.name} has no mean", n=(summary.n,))
@@ -162,7 +182,11 @@ def summary_of_linear(node: GateNode, operand: SummaryOperand) -> Summary:
 
 
 def aggregate_value(node: Aggregate, operands: Operands) -> float:
-    """The mean, least or greatest over the runs of a row that have a value; raises UnknownError for none."""
+    """Return the mean, minimum or maximum over the runs of a row that have a value.
+
+    Raises:
+        NoEstimateError: No run has a value, or only a summary of the row is known and it is not enough.
+    """
     (name,) = {quantity.row for quantity in node.inner.quantities}
     operand = operands[name]
     if isinstance(operand, SummaryOperand):
@@ -182,7 +206,9 @@ def _mean_of(values: Sequence[float]) -> float:
 
 def _aggregate_of_summary(node: Aggregate, operand: SummaryOperand) -> float:
     if node.kind != "mean":
-        raise NoEstimateError(f"no single runs are known before, of which to take the {node.kind}")
+        raise NoEstimateError(
+            f"the reference document has no single runs of {operand.label} to take the {node.kind} of"
+        )
     if isinstance(node.inner, MetricValue) and node.inner.is_rate:
         return operand.diverged / operand.n if operand.n else math.nan
     mean = summary_of_linear(node.inner, operand).mean

@@ -1,7 +1,8 @@
-"""Runs of one seed in two states, number by number: what a seed gives does not depend on chance.
+"""Bitwise comparison of the runs of one seed in two states.
 
-On one machine, with one torch, a run is determined by its config and its seed. So where the code computes the
-same, every number is the same to the last digit, and no test is needed to say that one is not.
+On one machine and with one version of torch, a run is determined by its config and its seed. If the code
+computes the same, every number is equal to the last digit, so any difference is real without a statistical
+test.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from initbench.analysis.run_summary import RunSummary
 
 @dataclass(frozen=True)
 class ChangedValue:
-    """A metric of one run in both states."""
+    """A metric of one run that differs between two states."""
 
     metric: Metric
     unit: str
-    """The run: its seed, and the keys that vary in its row."""
+    """Unit of the run: its seed, and the keys that vary within its row."""
     earlier: float
     now: float
 
     @property
     def relative_size(self) -> float:
-        """The difference as a share of the greater of the two."""
+        """Difference relative to the larger absolute value; infinite if a value is not finite."""
         greater = max(abs(self.earlier), abs(self.now))
         both_finite = math.isfinite(self.earlier) and math.isfinite(self.now)
         return abs(self.now - self.earlier) / greater if both_finite else math.inf
@@ -35,19 +36,20 @@ class ChangedValue:
 
 @dataclass(frozen=True)
 class BitwiseDiff:
-    """What became of the runs that are in both states."""
+    """The differences between the runs that are in both states."""
 
     shared: int
+    """Number of runs in both states."""
     changed_units: list[str]
-    """Those that give other numbers now, by `Moved.unit`."""
+    """Units of the runs with a number that differs."""
     largest_changes: list[ChangedValue]
-    """Of each metric that moved in them, the run in which it moved most; the largest first."""
+    """For each metric that differs, the run in which it differs most; largest relative size first."""
     environment_changes: list[str]
-    """What else is not the same and may change the last digits: the device, the machine, torch."""
+    """Differences of the environment that may change the last digits: the device, the machine, torch."""
 
     @property
     def identical(self) -> int:
-        """Runs whose every number is the same to the last digit."""
+        """Number of runs whose numbers are all equal to the last digit."""
         return self.shared - len(self.changed_units)
 
 
@@ -65,9 +67,9 @@ def bitwise_diff(now: RunsOperand, earlier: RunsOperand, metrics: Sequence[Metri
 
 
 def has_different_numbers(earlier: RunSummary, now: RunSummary) -> bool:
-    """Whether any number of two runs differs that both of them have; NaN is the same as NaN.
+    """Return whether a number that both runs have differs; NaN equals NaN.
 
-    What one of them has not measured, because it is of an older version, is no difference.
+    A number that only one run has, since an older version did not measure it, is not a difference.
     """
     ends = [(run.status, run.diverged_step, len(run.evaluations)) for run in (earlier, now)]
     moments = earlier.layers.keys() & now.layers.keys()

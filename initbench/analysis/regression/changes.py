@@ -1,4 +1,4 @@
-"""What changed since an earlier state, metric by metric."""
+"""Changes between an earlier and the current state, metric by metric."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from initbench.analysis.stats.verdict import DifferenceVerdict, difference_verdi
 from initbench.analysis.tables import Row, Table, summarise_metric
 
 COMPARED = tuple(metric.name for metric in METRICS.values() if metric.form != "seconds")
-"""Seconds differ with the machine, whatever the code."""
+"""Names of the metrics that are compared; seconds are not, as they depend on the machine."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A metric now, less that before; of metrics with geometric means, the ratio."""
+    """The change of a metric: now − before, or now / before for a metric with a geometric mean."""
 
     metric: Metric
     earlier: float | None
@@ -35,7 +35,7 @@ class Change:
 
     @property
     def is_detected(self) -> bool:
-        """Whether it is shown to have changed."""
+        """Whether the change is significant."""
         return self.verdict in (
             DifferenceVerdict.BETTER,
             DifferenceVerdict.WORSE,
@@ -46,72 +46,75 @@ class Change:
 
 @dataclass(frozen=True)
 class RowChange:
-    """A row that is in both states."""
+    """The changes of a row that is in both states."""
 
     table: Table
     row: Row
     earlier: Operand
     now: RunsOperand
     is_same_runs: bool
-    """Whether run ids are the same: config, data, torch and numerical code are."""
+    """Whether the run ids are equal, i.e. config, data, torch and numerical code are."""
     changes: list[Change]
     divergence: RateDifference
     divergence_p_adjusted: float | None
     confidence: float
     bitwise: BitwiseDiff | None
-    """The runs of the same seeds, number by number; None where the earlier runs are not known one by one."""
+    """Bitwise comparison of the runs of the same seeds; None if the reference has no single runs."""
     config_changes: list[str] = field(default_factory=list)
-    """What has changed in the config of a row that was matched by name; none where the config is the same."""
+    """Changed config keys of a row that was matched by name; empty if the config is the same."""
 
     @property
     def detected_changes(self) -> list[Change]:
-        """The metrics that are shown to have changed."""
+        """Metrics that have changed significantly."""
         return [change for change in self.changes if change.is_detected]
 
     @property
     def is_divergence_change_detected(self) -> bool:
-        """Whether runs are shown to diverge more or less often."""
+        """Whether the divergence rate has changed significantly."""
         return is_significant(self.divergence_p_adjusted, self.confidence)
 
     @property
     def diverged_counts(self) -> tuple[int, int]:
-        """Runs that diverged, before and now."""
+        """Number of runs that diverged, before and now."""
         return sum(self.earlier.divergences.values()), sum(self.now.divergences.values())
 
     @property
     def lost_metrics(self) -> list[Metric]:
-        """The metrics that had a mean before and have none now."""
+        """Metrics that had a mean before and have none now."""
         return [change.metric for change in self.changes if change.earlier is not None and change.now is None]
 
     @property
     def gained_metrics(self) -> list[Metric]:
-        """The metrics that have a mean now and had none before."""
+        """Metrics that have a mean now and had none before."""
         return [change.metric for change in self.changes if change.earlier is None and change.now is not None]
 
 
 @dataclass(frozen=True)
 class Changes:
-    """Two states side by side."""
+    """The changes of all rows between two states."""
 
     rows: list[RowChange]
     only_now: list[str]
     only_before: list[str]
     tests: int
-    """How many comparisons Holm's correction is made for: all of them, of all rows."""
+    """Number of tests that Holm's correction is applied to: those of all metrics and rows together."""
     confidence: float
     reasons: dict[str, str] = field(default_factory=dict)
-    """Why rows of `only_now` have no earlier state."""
+    """By row of `only_now`, the reason why it has no earlier state."""
 
     @property
     def is_whole(self) -> bool:
-        """Whether there are rows, and each is in both states."""
+        """Whether there is at least one row and every row is in both states."""
         return bool(self.rows) and not self.only_now and not self.only_before
 
 
 def compare_states(
     tables: Sequence[Table], reference: Reference, metrics: Sequence[str] = COMPARED, confidence: float = 0.95
 ) -> Changes:
-    """Each metric of each row now, less what it was; seeds are pairs where both states have the runs."""
+    """Compare each metric of each row with its earlier state.
+
+    Seeds are paired if the reference has single runs and they saw the same batches.
+    """
     matching = Matching(tables, reference)
     matched = [(table, row, matching.earlier_operand(table, row)) for table in tables for row in table.rows]
     keys = {id(table): keys_varying_in_rows(table) for table in tables}
@@ -186,7 +189,7 @@ def _compare_metric(
 
 
 def metric_summary(metric: Metric, operand: Operand) -> Summary:
-    """Mean, standard deviation and count of a metric on one side."""
+    """Return the mean, the standard deviation and the count of a metric of an operand."""
     if isinstance(operand, RunsOperand):
         return summarise_metric(metric, list(operand.metric_values(metric.name).values()))
     return operand.metrics.get(metric.name, Summary(None, None, 0))

@@ -1,4 +1,4 @@
-"""Which rows of two states belong together: by their configs, and by name where a config has changed."""
+"""Matching of current and earlier rows: by config, or by name if the config has changed."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from initbench.analysis.regression.reference import Reference, ReferenceRow, row
 from initbench.analysis.tables import Row, Table
 
 MAX_CHANGED_KEYS = 6
-"""Keys of a config that are listed as changed."""
+"""Maximum number of changed config keys that are listed."""
 
 
 class Matching:
-    """The rows of today with their earlier state.
+    """The current rows with their earlier states.
 
-    A row whose config has changed belongs to the earlier row of its name: a change of the config is what may
-    have broken it. That takes one such row on each side, on the same data, precision and budget; where there
-    are several, nobody can say which was which.
+    A row whose config has changed is matched to the earlier row of its name, since the change may be the
+    cause of a regression. This requires exactly one such row on each side with the same data, precision and
+    budget; with several, the match would be ambiguous.
     """
 
     def __init__(self, tables: Sequence[Table], reference: Reference) -> None:
         self._sides: dict[tuple[int, int], Operand] = {}
         self._changed: dict[tuple[int, int], list[str]] = {}
         self.only_now: dict[str, str] = {}
-        """Rows without an earlier state, in words, and why they have none."""
+        """Current rows without an earlier state (label and data set), with the reason."""
         unmatched_now = []
         for table in tables:
             for row in table.rows:
@@ -52,20 +52,20 @@ class Matching:
             for candidate in unmatched
             if not any(candidate is matched_row for matched_row in matched)
         ]
-        """Earlier rows that are gone, in words."""
+        """Earlier rows without a current state (name and data set)."""
 
     def earlier_operand(self, table: Table, row: Row) -> Operand | None:
-        """The earlier state of a row; None where it has none."""
+        """Return the earlier state of a row, or None."""
         return self._sides.get((id(table), id(row)))
 
     def config_changes(self, table: Table, row: Row) -> list[str]:
-        """What has changed in the config of a row that was matched by name, as `key: before → now`."""
+        """Return the changed config keys of a row that was matched by name, as `key: before → now`."""
         return self._changed.get((id(table), id(row)), [])
 
     def _match_by_name(
         self, table: Table, row: Row, unmatched: Sequence[ReferenceRow], *, is_alone: bool
     ) -> ReferenceRow | None:
-        """Match a row by its name, or note why that cannot be done."""
+        """Match a row by its name, or record in `only_now` why it has no match."""
         namesakes = [candidate for candidate in unmatched if candidate.name == row_name(row)]
         comparable = [candidate for candidate in namesakes if candidate.is_comparable(table)]
         if len(comparable) == 1 and is_alone:
@@ -80,12 +80,12 @@ class Matching:
     ) -> str:
         name = row_name(row)
         if comparable:
-            return f"several rows called {name} have other configs than before, so that none can be matched"
+            return f"several rows named {name} have a different config than before, so none can be matched"
         if namesakes:
-            return f"{name} was trained on other data, in another precision or with another budget before"
+            return f"the earlier {name} was trained with different data, precision or budget"
         if name in self._names_before:
-            return f"the earlier {name} has the config of another row of today"
-        return f"there was no {name} before"
+            return f"the earlier {name} has the config of another current row"
+        return f"the earlier state has no {name}"
 
 
 def _config_changes(earlier: ReferenceRow, row: Row) -> list[str]:
@@ -97,7 +97,7 @@ def _config_changes(earlier: ReferenceRow, row: Row) -> list[str]:
         f"{key}: {_value_text(earlier_keys.get(key))} → {_value_text(current_keys.get(key))}" for key in keys
     ]
     rest = len(changes) - MAX_CHANGED_KEYS
-    return [*changes[:MAX_CHANGED_KEYS], f"{rest} keys more"] if rest > 0 else changes
+    return [*changes[:MAX_CHANGED_KEYS], f"{rest} more keys"] if rest > 0 else changes
 
 
 def _value_text(value: object) -> str:

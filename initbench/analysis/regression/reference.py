@@ -1,8 +1,8 @@
-"""An earlier state that rows are held against: a store of runs, or a document that `compare --json` printed.
+"""The reference of a regression check: an earlier runs directory, or the output of `compare --json`.
 
-Rows belong together if they are of the same experiment with the same config, on the same data, in the same
-precision and budget; the code, torch and the device may have changed, for that is the question. Rows whose
-config has changed are paired by name in `matching`.
+A current and an earlier row match if they have the same experiment, config, data, precision and budget. The
+code, torch and the device may differ: the regression check looks for their effect. `matching` matches rows
+whose config has changed by name.
 """
 
 from __future__ import annotations
@@ -19,48 +19,48 @@ from initbench.analysis.tables import Row, Table
 
 @dataclass(frozen=True)
 class ReferenceRow:
-    """A row of the earlier state that no row of today has in common with it but, perhaps, the name."""
+    """An earlier row without a current row of the same config; one of the same name may exist."""
 
     name: str
-    """Of the experiment, where rows are experiments."""
+    """Name of the experiment if rows are experiments, otherwise the label of the row."""
     description: str
-    """The row and its data set in words."""
+    """Name of the row with its data set, for messages."""
     is_comparable: Callable[[Table], bool]
-    """Whether it is on the terms of a table."""
+    """Function that returns whether the row has the same data, precision and budget as a table."""
     make_operand: Callable[[Table], Operand]
-    """The row, on the terms of a table."""
+    """Function that returns the operand to compare with the rows of a table."""
     config_keys: Mapping[str, Any] | None
-    """None where only a summary was kept."""
+    """Dotted keys of the config with their values; None if the reference is a document."""
 
 
 class Reference(Protocol):
-    """What is known of the earlier state."""
+    """The earlier state that current rows are compared with."""
 
     def match_row(self, table: Table, row: Row) -> Operand | None:
-        """The earlier state of a row with the same config; None where it has none."""
+        """Return the earlier row with the same config, or None."""
 
     def find_row(self, table: Table, name: str) -> Operand | None:
-        """An earlier row by its name, on the terms of `table`; None where there is none."""
+        """Return the earlier row of that name with the data, precision and budget of `table`, or None."""
 
     def row_labels(self) -> list[str]:
-        """The names of all its rows."""
+        """Return the names of all earlier rows."""
 
     def unmatched_rows(self, tables: Sequence[Table]) -> list[ReferenceRow]:
-        """Its rows that no row of `tables` matches."""
+        """Return the earlier rows that match no row of `tables`."""
 
 
 @dataclass(frozen=True)
 class ReferenceRuns:
-    """The rows of a store. Of several versions of the code in it the one that ran last counts."""
+    """A reference made of stored runs; of several code versions of a row, the latest counts."""
 
     tables: Sequence[Table]
 
     def match_row(self, table: Table, row: Row) -> Operand | None:
-        """The row of the same terms, key and config that ran last."""
+        """Return the latest row with the same data, precision, budget, key and config, or None."""
         return self._latest_operand(table, self._rows_by_signature.get(row_signature(table, row), []))
 
     def find_row(self, table: Table, name: str) -> Operand | None:
-        """The row of that name on the same terms."""
+        """Return the latest row of that name with the data, precision and budget of `table`, or None."""
         for earlier in self.tables:
             if earlier.conditions == table.conditions:
                 by_name = [row for row in earlier.rows if row.key.get("experiment") == name]
@@ -69,11 +69,11 @@ class ReferenceRuns:
         return None
 
     def row_labels(self) -> list[str]:
-        """The names of all its rows."""
+        """Return the names of all rows."""
         return list(dict.fromkeys(row_name(row) for table in self.tables for row in table.rows))
 
     def unmatched_rows(self, tables: Sequence[Table]) -> list[ReferenceRow]:
-        """Its rows that no row of `tables` matches; versions of the code are one row."""
+        """Return the rows that match no row of `tables`; versions of the code count as one row."""
         signatures = {row_signature(table, row) for table in tables for row in table.rows}
         return [
             self._reference_row(versions)
@@ -132,12 +132,12 @@ class ReferenceRuns:
 
 
 def row_signature(table: Table, row: Row) -> str:
-    """What two rows share that are the same in two states."""
+    """Return the text that is equal for a row in two states: data, precision, budget, key and config."""
     first = row.group.runs[0]
     keys = row.key if table.by else {"experiment": first.experiment, **first.config_keys}
     return repr((table.conditions, table.by, sorted(keys.items())))
 
 
 def row_name(row: Row) -> str:
-    """The experiment, where rows are experiments: versions of its code are one row here."""
+    """Return the experiment if rows are experiments (whatever the code version), otherwise the label."""
     return str(row.key["experiment"]) if "experiment" in row.key else row.label

@@ -1,4 +1,4 @@
-"""An earlier state of which a document of `compare --json` was kept: means, spreads and counts."""
+"""A reference read from the output of `compare --json`, which has means, spreads and counts but not runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from initbench.paths import read_regular_file
 from initbench.store import strict_json
 
 MAX_BYTES = 64 * 1024 * 1024
-"""Of a document: a comparison of 5,000 runs takes about 5 MB."""
+"""Maximum size of a document; a comparison of 5,000 runs takes about 5 MB."""
 SCHEMA = "initbench.compare/1"
 _MAX_RUNS = 10**9
 _TERMS = ("dataset", "fingerprint", "precision", "steps", "batch_size")
@@ -25,12 +25,12 @@ _TERMS = ("dataset", "fingerprint", "precision", "steps", "batch_size")
 
 @dataclass(frozen=True)
 class ReferenceDocument:
-    """Rows are matched by experiment and variant, or by the keys that made them: there are no configs."""
+    """A reference document; as it has no configs, rows match by experiment and variant, or by their keys."""
 
     tables: Sequence[Mapping[str, Any]]
 
     def match_row(self, table: Table, row: Row) -> Operand | None:
-        """The row of the same key on the same terms, if it is the only one."""
+        """Return the row with the same key, data, precision and budget; None unless there is exactly one."""
         matches = [
             (document_table, document_row)
             for document_table in self._tables_with_conditions_of(table)
@@ -40,7 +40,7 @@ class ReferenceDocument:
         return _summary_operand(*matches[0], table) if len(matches) == 1 else None
 
     def find_row(self, table: Table, name: str) -> Operand | None:
-        """The row of that experiment or label, if it is the only one."""
+        """Return the row of that experiment or label; None unless there is exactly one."""
         matches = [
             (document_table, document_row)
             for document_table in self._tables_with_conditions_of(table)
@@ -50,7 +50,7 @@ class ReferenceDocument:
         return _summary_operand(*matches[0], table) if len(matches) == 1 else None
 
     def row_labels(self) -> list[str]:
-        """The names of all its rows."""
+        """Return the labels of all rows."""
         return list(
             dict.fromkeys(
                 _row_label(document_row)
@@ -60,7 +60,7 @@ class ReferenceDocument:
         )
 
     def unmatched_rows(self, tables: Sequence[Table]) -> list[ReferenceRow]:
-        """Its rows that no row of `tables` matches."""
+        """Return the rows that match no row of `tables`."""
         matched = {
             (id(document_table), _comparable_key(row.key))
             for table in tables
@@ -98,9 +98,14 @@ def _accept_all(_row: Mapping[str, Any]) -> bool:
 def read_document(
     path: Path, selects_row: Callable[[Mapping[str, Any]], bool] = _accept_all
 ) -> ReferenceDocument:
-    """Read what `initbench compare --json` printed. Raises UsageError for anything else.
+    """Read the output of `initbench compare --json`.
 
-    `chosen`: which of its rows count, by their data set and the keys that make them.
+    Args:
+        path: The file.
+        selects_row: Whether to keep a row, given its data set and the keys that make it.
+
+    Raises:
+        UsageError: The file cannot be read or has another content.
     """
     try:
         document = strict_json.loads(read_regular_file(path, MAX_BYTES).decode("utf-8"))
@@ -115,7 +120,7 @@ def read_document(
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         problem = f"{type(error).__name__}: {error}"
         raise UsageError(
-            f"--against: {path} is not what `initbench compare --json` prints ({problem})"
+            f"--against: {path} is not the output of `initbench compare --json` ({problem})"
         ) from None
     document_table = [
         {
@@ -128,7 +133,7 @@ def read_document(
 
 
 def _row_keys(document_table: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a row as far as the document has them."""
+    """Return the keys of a row that the document has, with the data set."""
     rest = {name: value for name, value in row["key"].items() if name != "variant"}
     return {"dataset": document_table.get("dataset"), **(row["key"].get("variant") or {}), **rest}
 
@@ -149,18 +154,18 @@ def _run_counts(row: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _parse_summary(name: str, document: Mapping[str, Any]) -> Summary:
-    """Mean, spread and count; raises ValueError for what no values have."""
+    """Return the summary of a metric; raise ValueError for numbers that no values can have."""
     n, mean, std = (
         document["n"],
         strict_json.parse_number_or_none(document["mean"]),
         strict_json.parse_number_or_none(document["std"]),
     )
     if type(n) is not int or not 0 <= n <= _MAX_RUNS:
-        raise ValueError(f"n is {n!r}")
+        raise ValueError(f"n must be a count, got {n!r}")
     if std is not None and (std < 0.0 or n < 2):
-        raise ValueError(f"the std of {n} values is {std!r}")
+        raise ValueError(f"{n} values cannot have the std {std!r}")
     if mean is not None and mean <= 0.0 and name in METRICS and METRICS[name].log:
-        raise ValueError(f"a geometric mean is {mean!r}")
+        raise ValueError(f"a geometric mean must be positive, got {mean!r}")
     return Summary(mean, std, n)
 
 
@@ -176,7 +181,7 @@ def _has_same_conditions(document_table: Mapping[str, Any], table: Table) -> boo
 
 
 def _comparable_key(key: Mapping[str, Any]) -> str:
-    """Without what is allowed to change between two states: code, torch, device."""
+    """Return the key as text, without the keys that may differ between two states: code, torch, device."""
     variant = {
         name: value for name, value in (key.get("variant") or {}).items() if not name.startswith("with.")
     }
@@ -198,7 +203,7 @@ def _summary_operand(
         name: _parse_summary(name, summary) for name, summary in row["metrics"].items() if name in METRICS
     }
     if document_table.get("target") != table.target:
-        # Updates to another accuracy are another quantity.
+        # The number of updates to a different target accuracy is not comparable.
         metrics = {name: summary for name, summary in metrics.items() if not METRICS[name].censored}
     n, diverged = _run_counts(row)
     return SummaryOperand(_row_label(row), metrics, n, diverged)

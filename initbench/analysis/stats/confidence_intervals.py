@@ -1,4 +1,7 @@
-"""Intervals for a mean and for a rate. scipy is imported where it computes: `--help` does without it."""
+"""Confidence intervals of a mean and of a rate.
+
+scipy is imported inside the functions that need it, so that `--help` does not load it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from initbench.errors import UsageError
 
 @dataclass(frozen=True)
 class Interval:
-    """All values that the data do not speak against, at a level of confidence."""
+    """A confidence interval: all values that the data do not rule out at that level of confidence."""
 
     low: float
     high: float
@@ -20,31 +23,40 @@ class Interval:
 
     @property
     def is_degenerate(self) -> bool:
-        """Whether it has no width: every seed gave the same, so nothing is known about their spread.
+        """Whether the interval has no width because all values were equal.
 
-        It then repeats what was seen, and promises nothing about further seeds.
+        The spread over seeds is then unknown, and the interval says nothing about other seeds.
         """
         return self.low == self.high
 
     def contains(self, value: float) -> bool:
-        """Whether `value` lies in it, the ends included."""
+        """Return whether `value` is in the closed interval."""
         return self.low <= value <= self.high
 
 
 def mean_interval(
     values: Sequence[float | None], confidence: float = 0.95, scale: Scale = "linear"
 ) -> Interval | None:
-    """Student's interval for the mean of what the values are draws of; see `summary_interval`."""
+    """Return Student's interval of the mean of the distribution that the values are drawn from.
+
+    See `summary_interval`. Missing values (None) are ignored.
+    """
     return summary_interval((summarise_geometric if scale == "log" else summarise)(values), confidence, scale)
 
 
 def summary_interval(summary: Summary, confidence: float = 0.95, scale: Scale = "linear") -> Interval | None:
-    """Student's interval for a mean, of its summary.
+    """Return Student's interval of a mean: mean ± t(n − 1) · std / √n.
 
-    mean ± t(n − 1) · std / √n, with t the quantile at (1 + confidence) / 2. With `scale="log"` the summary
-    is geometric, and the same holds for the logarithm of its mean. Exact for normal values. None for fewer
-    than two values, or where a value is not finite; without width where all are the same.
-    Source: Student 1908, The probable error of a mean. Raises UsageError for a confidence outside (0, 1).
+    t is the quantile at (1 + confidence) / 2. With `scale="log"` the summary is geometric, and the interval
+    is computed for the logarithm of the mean. It is exact if the values (or their logarithms) are normal.
+    Source: Student 1908, The probable error of a mean.
+
+    Returns:
+        The interval, of zero width if all values are equal; None for fewer than two values, or if a value is
+        not finite.
+
+    Raises:
+        UsageError: The confidence is not between 0 and 1.
     """
     validate_confidence(confidence)
     if summary.mean is None or summary.std is None or summary.n < 2:
@@ -54,7 +66,10 @@ def summary_interval(summary: Summary, confidence: float = 0.95, scale: Scale = 
 
 
 def t_interval(middle: float, error: float, df: float, confidence: float, scale: Scale) -> Interval | None:
-    """`middle` ± t(df) · `error`, carried from logarithms to ratios on the log scale; None if not finite."""
+    """Return the interval `middle` ± t(df) · `error`, or None if one of the two terms is not finite.
+
+    On the log scale `middle` and `error` are logarithms, and the ends are their exponentials.
+    """
     reach = t_quantile((1.0 + confidence) / 2.0, df) * error if error else 0.0
     low, high = middle - reach, middle + reach
     if scale == "log":
@@ -63,17 +78,23 @@ def t_interval(middle: float, error: float, df: float, confidence: float, scale:
 
 
 def safe_exp(logarithm: float) -> float:
-    """exp(logarithm), infinite where float64 cannot hold it."""
+    """Return exp(logarithm), or infinity if it exceeds float64."""
     return math.exp(logarithm) if logarithm < 709.0 else math.inf
 
 
 def rate_interval(events: int, trials: int, confidence: float = 0.95) -> Interval | None:
-    """The exact interval for the probability of an event that came `events` times in `trials`.
+    """Return the exact interval of the probability of an event that occurred `events` times in `trials`.
 
-    The ends are the probabilities at which as many events or more, or as many or fewer, have probability
-    (1 − confidence) / 2: quantiles of Beta(k, n − k + 1) and Beta(k + 1, n − k). It covers at least
-    `confidence`, mostly more. None without trials. Source: Clopper & Pearson 1934.
-    Raises UsageError for a confidence outside (0, 1).
+    At the lower end, k events or more have probability (1 − confidence) / 2; at the upper end, k events or
+    fewer have it. The ends are quantiles of Beta(k, n − k + 1) and Beta(k + 1, n − k). The coverage is at
+    least `confidence`, and mostly higher.
+    Source: Clopper & Pearson 1934.
+
+    Returns:
+        The interval, or None for zero trials.
+
+    Raises:
+        UsageError: The confidence is not between 0 and 1.
     """
     from scipy.special import betaincinv
 
@@ -88,21 +109,21 @@ def rate_interval(events: int, trials: int, confidence: float = 0.95) -> Interva
 
 
 def validate_confidence(confidence: float) -> float:
-    """The confidence itself. Raises UsageError where it is not between 0 and 1."""
+    """Return the confidence; raise UsageError if it is not between 0 and 1."""
     if not 0.0 < confidence < 1.0:
-        raise UsageError(f"a confidence lies between 0 and 1, such as 0.95; got {confidence}")
+        raise UsageError(f"the confidence must be between 0 and 1, such as 0.95; got {confidence}")
     return confidence
 
 
 def t_quantile(probability: float, df: float) -> float:
-    """The quantile of Student's t distribution."""
+    """Return the quantile of Student's t distribution."""
     from scipy.special import stdtrit
 
     return float(stdtrit(df, probability))
 
 
 def t_two_sided(t: float, df: float) -> float:
-    """The probability of a t further from 0 than this one, in either direction."""
+    """Return the two-sided p-value of t: P(|T| ≥ |t|) for T with Student's t distribution."""
     from scipy.special import stdtr
 
     return min(1.0, 2.0 * float(stdtr(df, -abs(t))))

@@ -1,4 +1,4 @@
-"""How often runs diverge in two arms, by exact tests."""
+"""Fisher's exact test of two rates, such as the shares of runs that diverge."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 from initbench.analysis.stats.paired_samples import drop_missing
 
 Events = Mapping[Any, bool | None]
-"""Whether it happened, by seed; None for a run of which it is not known."""
+"""Whether the event occurred, by seed; None if that is unknown for a run."""
 
 
 class RateMethod(StrEnum):
-    """How two rates were tested."""
+    """Test that was applied to two rates."""
 
     FISHER = "Fisher's exact"
     NO_RUNS = "none, no runs"
@@ -23,23 +23,23 @@ class RateMethod(StrEnum):
 
 @dataclass(frozen=True)
 class RateDifference:
-    """The rate in a less the rate in b."""
+    """The difference of two rates, rate of a − rate of b, with its test."""
 
     difference: float | None
     p: float | None
-    """Two-sided, of equal rates; None where an arm has no runs."""
+    """Two-sided p-value of the hypothesis that the rates are equal; None if an arm has no runs."""
     n_a: int
     n_b: int
-    """Runs that were used."""
+    """Number of runs used from the second arm; `n_a` likewise from the first."""
     method: RateMethod
 
 
 def compare_rates(a: Events, b: Events) -> RateDifference:
     """Test whether an event is as frequent in one arm as in the other, by Fisher's exact test (1935).
 
-    It is valid for few runs, and cautious then. Shared seeds are left out of account: runs of one seed
-    diverge together if anything, which makes it more cautious still. McNemar's test, which sees nothing but
-    pairs that disagree, could not tell 5 of 5 from 0 of 5.
+    The test is valid, and conservative, for few runs. Shared seeds are ignored: if runs of one seed are
+    correlated, they tend to diverge together, which makes the test more conservative. McNemar's test, which
+    uses only the pairs that disagree, could not distinguish 5 of 5 from 0 of 5.
     """
     known_a, known_b = drop_missing(a), drop_missing(b)
     n_a, n_b = len(known_a), len(known_b)
@@ -50,10 +50,10 @@ def compare_rates(a: Events, b: Events) -> RateDifference:
 
 
 def fisher(k_a: int, n_a: int, k_b: int, n_b: int) -> float:
-    """Fisher's exact test of k_a events in n_a against k_b in n_b: its two-sided p.
+    """Return the two-sided p-value of Fisher's exact test of k_a events in n_a against k_b in n_b.
 
-    With K = k_a + k_b given, k_a is hypergeometric: P(k) = C(n_a, k) C(n_b, K − k) / C(n_a + n_b, K). p is
-    the sum over all k that are no more probable than the one seen, in whole numbers, so that ties are ties.
+    Given K = k_a + k_b, k_a is hypergeometric: P(k) = C(n_a, k) C(n_b, K − k) / C(n_a + n_b, K). p is the sum
+    of P(k) over all k with P(k) ≤ P(k_a). It is computed in integers, so that ties are exact.
     Source: Fisher 1935, The logic of inductive inference.
     """
     total = k_a + k_b

@@ -1,4 +1,4 @@
-"""The difference between two arms: how large, how sure, and how large beside the spread of seeds."""
+"""The difference between the means of two arms: its size, interval, p-value and effect size."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from initbench.analysis.stats.paired_samples import MIN_VALUES, Arm, Samples, al
 from initbench.analysis.stats.summary import Scale, Summary, summarise
 
 ROUNDING = 16.0 * sys.float_info.epsilon
-"""A spread of so little beside the values is that of their last digits, and none of seeds."""
+"""Relative spread that rounding errors alone explain; a spread up to this size counts as zero."""
 
 
 class Method(StrEnum):
-    """How a difference was tested."""
+    """Test that was applied to a difference of means."""
 
     PAIRED = "paired t"
     SIGN = "sign test, no spread"
@@ -36,45 +36,55 @@ class Method(StrEnum):
 
 @dataclass(frozen=True)
 class MeanDifference:
-    """a − b, or the ratio a / b on the log scale."""
+    """The difference a − b of two means, or their ratio a / b on the log scale, with its test."""
 
     difference: float | None
     interval: Interval | None
     p: float | None
-    """Two-sided, of the hypothesis that the means are equal; None where there is no test."""
+    """Two-sided p-value of the hypothesis that the means are equal; None if there is no test."""
     effect_size: float | None
-    """Hedges' g; None where seeds have no spread, or are too few for its correction."""
+    """Hedges' g; None if the seeds have no spread or are too few for its correction."""
     n_a: int
     n_b: int
-    """Values that were used: of paired seeds, the pairs."""
+    """Number of values used from the second arm; `n_a` likewise from the first. For pairs, their number."""
     method: Method
     scale: Scale = "linear"
 
     @property
     def null_value(self) -> float:
-        """The difference of equal arms."""
+        """Difference of two arms with equal means: 0, or 1 on the log scale."""
         return 1.0 if self.scale == "log" else 0.0
 
 
 def compare_means(
     a: Arm, b: Arm, *, paired: bool = False, confidence: float = 0.95, scale: Scale = "linear"
 ) -> MeanDifference:
-    """The difference of the means of two arms, with its interval, test and effect size.
+    """Compute the difference of the means of two arms, with its interval, test and effect size.
 
-    `paired` says that runs of the same seed share what chance brings (order of the data, split). Then it is
-    the mean over the seeds that both arms have, with the paired t interval d̄ ± t(n − 1) · s_d / √n
-    (Student 1908). Otherwise, or where too few are shared (`pairing.shared`), which `method` says, Welch's:
+    With pairs, the difference is the mean over the seeds that both arms have, with the paired t interval
+    d̄ ± t(n − 1) · s_d / √n (Student 1908). Without pairs, or if too few seeds are shared (see `shared_pairs`;
+    `method` tells which), it is Welch's interval
     d ± t(ν) · √(s_a²/n_a + s_b²/n_b), ν = (s_a²/n_a + s_b²/n_b)² / Σ [(s²/n)² / (n − 1)]  (Welch 1947).
-    p belongs to the same t, so that the interval excludes no difference if and only if p < 1 − confidence.
+    p comes from the same t, so the interval excludes zero difference if and only if p < 1 − confidence.
 
-    With `scale="log"` all is done on logarithms; `difference` and its interval are ratios of geometric means.
+    A difference without any spread has no t: counts and accuracies are coarse, so a few seeds may agree by
+    chance. The interval then has no width, which is not evidence about other seeds, and p is exact:
+    2^(1 − n) for n pairs whose differences have the same sign (sign test), 2 / C(n_a + n_b, n_a) for two arms
+    of one constant value each (permutation test of the mean), and 1 for zero difference.
 
-    A difference without any spread has no t: counts and accuracies are coarse, and a few seeds come out the
-    same by chance. The interval then has no width, which is no evidence about other seeds, and p is exact:
-    2^(1 − n) of n pairs that all have one sign (the sign test), 2 / C(n_a + n_b, n_a) of two arms that are
-    apart (the permutation test of the mean), and 1 for no difference.
-    One value in an arm: the difference alone. A value that is not finite (or on the log scale not positive):
-    nothing can be said. Raises UsageError for a confidence outside (0, 1).
+    If an arm has a single value, there is a difference but no interval, test or effect size. If a value is
+    not finite (or, on the log scale, not positive), there is no difference either.
+
+    Args:
+        a: Values by seed.
+        b: Values by seed, subtracted from those of `a`.
+        paired: Whether runs of the same seed share their random draws (order of the data, split).
+        confidence: Between 0 and 1.
+        scale: With "log" everything is computed on logarithms; `difference` and its interval are then ratios
+            of geometric means.
+
+    Raises:
+        UsageError: The confidence is not between 0 and 1.
     """
     validate_confidence(confidence)
     samples = align_samples(a, b, paired, scale)
@@ -123,9 +133,12 @@ def _compare_welch(samples: Samples, method: Method, confidence: float, scale: S
 def compare_summaries(
     a: Summary, b: Summary, *, confidence: float = 0.95, scale: Scale = "linear"
 ) -> MeanDifference:
-    """Welch's, as `difference` gives it, where only summaries are known; on the log scale, geometric ones.
+    """Compare two means like `compare_means` (Welch's test), given only their summaries.
 
-    Raises UsageError for a confidence outside (0, 1).
+    On the log scale the summaries are geometric.
+
+    Raises:
+        UsageError: The confidence is not between 0 and 1.
     """
     validate_confidence(confidence)
     if scale == "log":
@@ -144,7 +157,7 @@ def compare_summaries(
 def _welch_of_summaries(
     a: Summary, b: Summary, method: Method, confidence: float, scale: Scale
 ) -> MeanDifference:
-    """On the log scale, of logarithms."""
+    """Apply Welch's test to two summaries; on the log scale, to summaries of logarithms."""
     (mean_a, std_a), (mean_b, std_b) = mean_and_std(a), mean_and_std(b)
     mean = mean_a - mean_b
     error, df = welch(std_a, a.n, std_b, b.n)
@@ -164,18 +177,18 @@ def _welch_of_summaries(
 
 
 def paired_differences(samples: Samples) -> list[float]:
-    """The differences of pairs."""
+    """Return the difference of each pair, left − right."""
     return [x - y for x, y in zip(samples.left, samples.right, strict=True)]
 
 
 def mean_and_std(summary: Summary) -> tuple[float, float]:
-    """Mean and standard deviation of two values or more."""
+    """Return the mean and the standard deviation of a summary of at least two values."""
     assert summary.mean is not None and summary.std is not None
     return summary.mean, summary.std
 
 
 def welch(std_a: float, n_a: int, std_b: float, n_b: int) -> tuple[float, float]:
-    """Standard error of a difference of means, and its degrees of freedom (Welch 1947)."""
+    """Return the standard error of a difference of means, and its degrees of freedom (Welch 1947)."""
     error_a, error_b = std_a / math.sqrt(n_a), std_b / math.sqrt(n_b)
     error = math.hypot(error_a, error_b)
     if not error:
@@ -189,7 +202,7 @@ def _p_value(mean: float, error: float, df: float) -> float:
 
 
 def _effect_size(mean: float, a: tuple[float, int], b: tuple[float, int]) -> float | None:
-    """Hedges' g = J(m) · d / s, s² pooled with m = n_a + n_b − 2 degrees of freedom (Hedges 1981)."""
+    """Return Hedges' g = J(m) · d / s, s² pooled with m = n_a + n_b − 2 degrees of freedom (Hedges 1981)."""
     (std_a, n_a), (std_b, n_b) = a, b
     df = n_a + n_b - 2
     pooled = math.hypot(std_a * math.sqrt((n_a - 1) / df), std_b * math.sqrt((n_b - 1) / df))
@@ -197,14 +210,15 @@ def _effect_size(mean: float, a: tuple[float, int], b: tuple[float, int]) -> flo
 
 
 def _paired_effect_size(mean: float, left: Sequence[float], right: Sequence[float]) -> float | None:
-    """Hedges' g of pairs, standardised by the average spread of the arms, not by that of the differences.
+    """Return Hedges' g of pairs, standardised by the average spread of the arms, not of the differences.
 
-    s² = (s_a² + s_b²) / 2, so that the same difference has the same size whether seeds are shared or not
-    (Cumming 2012, Understanding the new statistics, d_av). The variances of the arms go up and down together:
-    their average has 2 (n − 1) / (1 + ρ²) degrees of freedom, ρ the correlation of the pairs (Cousineau 2020,
-    Approximating the distribution of Cohen's d_p in within-subject designs). For ρ² stands the adjusted r²
-    (Ezekiel 1930). That leaves g too small by up to 10 % at three pairs, 4 % at four, 1 % from six on.
-    Two pairs always have r = ±1: a single degree of freedom, for which there is no correction.
+    s² = (s_a² + s_b²) / 2, so the same difference has the same effect size whether seeds are shared or not
+    (Cumming 2012, Understanding the new statistics, d_av). The variances of the arms are correlated: their
+    average has 2 (n − 1) / (1 + ρ²) degrees of freedom, where ρ is the correlation of the pairs (Cousineau
+    2020, Approximating the distribution of Cohen's d_p in within-subject designs). ρ² is estimated by the
+    adjusted r² (Ezekiel 1930). This makes g too small by up to 10 % for three pairs, 4 % for four and 1 % for
+    six or more. Two pairs always have r = ±1, i.e. one degree of freedom, which has no correction: the result
+    is None, as it is if neither arm has a spread.
     """
     (mean_a, std_a), (mean_b, std_b) = mean_and_std(summarise(left)), mean_and_std(summarise(right))
     average = math.hypot(std_a, std_b) / math.sqrt(2.0)
@@ -221,8 +235,9 @@ def _paired_effect_size(mean: float, left: Sequence[float], right: Sequence[floa
 
 
 def hedges_correction(df: float) -> float:
-    """What makes a standardised difference unbiased: J(m) = Γ(m/2) / (√(m/2) Γ((m − 1)/2)), m > 1.
+    """Return the factor J(m) that makes a standardised difference with m > 1 degrees of freedom unbiased.
 
+    J(m) = Γ(m/2) / (√(m/2) Γ((m − 1)/2)).
     Source: Hedges 1981, Distribution theory for Glass's estimator of effect size.
     """
     return math.exp(math.lgamma(df / 2.0) - math.lgamma((df - 1.0) / 2.0) - 0.5 * math.log(df / 2.0))

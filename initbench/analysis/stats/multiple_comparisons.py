@@ -1,4 +1,4 @@
-"""Many comparisons at once: p-values adjusted for their number, and letters for what cannot be told apart."""
+"""Multiple comparisons: adjusted p-values, and the letters of a compact letter display."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """p-values adjusted so that the chance of any false positive in the family stays below the level.
+    """Adjust p-values so that the probability of any false positive in the family stays below the level.
 
-    In ascending order, the i-th of m becomes max over j ≤ i of min(1, (m − j + 1) · p_j). Comparisons
-    without a test are None, stay None and do not count in m. It holds whatever the dependence between tests.
+    In ascending order, the i-th of m p-values becomes max over j ≤ i of min(1, (m − j + 1) · p_j). A
+    comparison without a test is None; it stays None and does not count in m. The correction is valid for any
+    dependence between the tests.
     Source: Holm 1979, A simple sequentially rejective multiple test procedure.
     """
     tested = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
@@ -28,15 +29,20 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def assign_letters(ordered: Sequence[Key], different: Collection[tuple[Key, Key]]) -> dict[Key, str]:
-    """The compact letter display: two of `ordered` share a letter if and only if they are not `different`.
+    """Return the compact letter display: two arms share a letter if and only if they are not `different`.
 
-    `ordered` holds the arms from best to worst, so that "a" goes to the best; `different` the pairs that
-    were told apart, either way round. A pair that was not tested cannot be told apart, and shares a letter.
-    Sharing is not passed on: a with b and b with c says nothing of a with c. No letter could be left out.
+    Sharing is not transitive: if a and b share a letter, and b and c do, a and c may still differ. No letter
+    is redundant.
 
-    Insert and absorb: one letter for all; each pair that differs splits every letter that holds both into one
-    without the first and one without the second; a letter within another one goes. Source: Piepho 2004, An
-    algorithm for a letter-based representation of all-pairwise comparisons.
+    The insert-and-absorb algorithm starts with one letter for all arms. Each pair that differs splits every
+    letter that contains both arms into one letter without the first and one without the second. A letter
+    whose arms are a subset of another letter's is dropped.
+    Source: Piepho 2004, An algorithm for a letter-based representation of all-pairwise comparisons.
+
+    Args:
+        ordered: The arms from best to worst; the best arm gets "a".
+        different: The pairs that differ significantly, in either order. A pair without a test is not among
+            them, so it shares a letter.
     """
     index_of = {key: i for i, key in enumerate(ordered)}
     assert len(index_of) == len(ordered)
@@ -54,7 +60,7 @@ def assign_letters(ordered: Sequence[Key], different: Collection[tuple[Key, Key]
 
 
 def _insert_and_absorb(count: int, apart: Sequence[tuple[int, int]]) -> list[int]:
-    """The letters as sets of bits, before superfluous ones are taken out."""
+    """Return one bit mask of arms per letter; some letters may still be redundant."""
     columns = [(1 << count) - 1] if count else []
     for i, j in apart:
         both = 1 << i | 1 << j
@@ -68,7 +74,7 @@ def _insert_and_absorb(count: int, apart: Sequence[tuple[int, int]]) -> list[int
 
 
 def _remove_redundant(columns: Sequence[int], count: int, apart: Collection[tuple[int, int]]) -> list[int]:
-    """The letters without those whose every pair (or lone arm) has another letter as well."""
+    """Drop the letters that are redundant: each of their arms and pairs of arms has another letter, too."""
     needed = [1 << i for i in range(count)]
     needed += [1 << i | 1 << j for i, j in combinations(range(count), 2) if (i, j) not in apart]
     holders = {pair: sum(column & pair == pair for column in columns) for pair in needed}
@@ -84,6 +90,6 @@ def _remove_redundant(columns: Sequence[int], count: int, apart: Collection[tupl
 
 
 def _letter_name(number: int) -> str:
-    """a to z, A to Z, then a1, b1 and so on."""
+    """Return the name of a letter by its index: a to z, A to Z, then a1, b1 and so on."""
     suffix, index = divmod(number, len(ascii_letters))
     return ascii_letters[index] + (str(suffix) if suffix else "")

@@ -1,4 +1,4 @@
-"""The values of two arms side by side: those of the seeds that both have, where seeds are shared."""
+"""Paired samples: the values of two arms, matched by seed if enough seeds are shared."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from initbench.analysis.stats.summary import Scale
 
 Value = TypeVar("Value")
 Arm = Mapping[Any, float | None]
-"""Values by seed, or by whatever else makes two runs partners; None for a run that has no value."""
+"""Values by seed, or by another key that pairs runs; None for a run that has no value."""
 MIN_VALUES = 2
-"""Fewer values have no spread, and fewer pairs have none either."""
+"""Number of values, or of pairs, from which on there is a standard deviation."""
 
 
 @dataclass(frozen=True)
@@ -23,25 +23,25 @@ class Samples:
     left: tuple[float, ...]
     right: tuple[float, ...]
     are_pairs: bool
-    """Whether the i-th value of one belongs to the i-th of the other."""
+    """Whether the i-th value of `left` and the i-th value of `right` are a pair."""
     are_defined: bool
-    """Whether all are finite and, on the log scale, were positive."""
+    """Whether all values are finite and, on the log scale, were positive."""
 
     @property
     def are_enough(self) -> bool:
-        """Whether both have a spread."""
+        """Whether both arms have enough values for a standard deviation."""
         return min(len(self.left), len(self.right)) >= MIN_VALUES
 
 
 def align_samples(a: Arm, b: Arm, paired: bool, scale: Scale) -> Samples:
-    """What there is to compare of two arms."""
+    """Return the values of two arms; only the shared seeds if `paired` and enough of them are shared."""
     known_a, known_b = drop_missing(a), drop_missing(b)
     pairs = shared_pairs(known_a, known_b) if paired else None
     left, right = tuple(known_a.values()), tuple(known_b.values())
     if pairs:
         left, right = zip(*pairs, strict=True)
     everything = (*left, *right)
-    # A finite sum of sizes keeps every sum and difference below from overflowing.
+    # If the sum of the absolute values is finite, no later sum or difference overflows.
     defined = math.isfinite(sum(map(abs, everything)))
     if scale == "log":
         defined = defined and all(value > 0.0 for value in everything)
@@ -51,15 +51,16 @@ def align_samples(a: Arm, b: Arm, paired: bool, scale: Scale) -> Samples:
 
 
 def drop_missing(arm: Mapping[Any, Value | None]) -> dict[Any, Value]:
-    """The seeds that have a value."""
+    """Return the entries that have a value."""
     return {seed: value for seed, value in arm.items() if value is not None}
 
 
 def shared_pairs(a: Mapping[Any, Value], b: Mapping[Any, Value]) -> list[tuple[Value, Value]] | None:
-    """The pairs of values with the same seed, in the order of `a`; None where too few are shared.
+    """Return the pairs of values with the same seed, in the order of `a`; None if too few are shared.
 
-    Enough are two pairs that hold at least half of the smaller arm: with fewer, the seeds left out
-    would tell more than the pairing does. The rule looks at seeds alone, never at values.
+    At least two pairs are needed, and at least half of the seeds of the smaller arm: otherwise more
+    information is lost with the unshared seeds than is gained by pairing. The rule depends only on the seeds,
+    never on the values.
     """
     pairs = [(value, b[seed]) for seed, value in a.items() if seed in b]
     return pairs if len(pairs) >= MIN_VALUES and 2 * len(pairs) >= min(len(a), len(b)) else None

@@ -1,4 +1,4 @@
-"""How many seeds it would take."""
+"""Power analysis: the number of seeds needed to show a difference."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from initbench.analysis.stats.paired_samples import MIN_VALUES, Arm, align_sampl
 from initbench.analysis.stats.summary import Scale, summarise
 
 MAX_SEEDS = 1000
-"""Nobody trains more; the answer is then "> 1000"."""
+"""Upper bound of the search; if more seeds are needed, the result is "> 1000"."""
 
 
 @dataclass(frozen=True)
 class SeedsNeeded:
-    """Seeds for each arm."""
+    """The number of seeds needed in each arm."""
 
     seeds: int
     more: bool = False
-    """Whether even `seeds` are too few."""
+    """Whether more than `seeds` are needed."""
 
     def __str__(self) -> str:
         return f"> {self.seeds}" if self.more else str(self.seeds)
@@ -36,16 +36,20 @@ def seeds_needed(
     paired: bool = False,
     scale: Scale = "linear",
 ) -> SeedsNeeded | None:
-    """The fewest seeds in each arm at which the difference seen would be shown with probability `power`.
+    """Return the fewest seeds per arm with which the observed difference would be shown with power `power`.
 
-    The t test of `difference` with n seeds a side, were the means and spreads exactly those seen: t then
-    has the noncentral distribution with δ = |d| / standard error. This is an estimate made from an estimate:
-    with few seeds d and the spread are themselves uncertain by a factor, and n goes with their square. Where
-    17 are right, what three seeds a side say lies between 4 and 350 in four cases of five (docs/results.md).
-    It is for planning, and no reason to add seeds until p is small.
+    The test is that of `compare_means` with n seeds per arm, assuming that the true means and spreads equal
+    the observed ones: t then has the noncentral distribution with δ = |d| / standard error (Johnson & Welch
+    1940). The result is a rough estimate: with few seeds, d and the spread are uncertain by a factor, and n
+    depends on its square. If 17 seeds are needed, an estimate from three seeds per arm lies between 4 and 350
+    in four of five cases (docs/results.md). Use it for planning; it does not justify adding seeds until p is
+    small.
 
-    None where it cannot be said: fewer than two seeds, no spread, or a value that is not finite.
-    Source of the noncentral t: Johnson & Welch 1940. Raises UsageError for a confidence outside (0, 1).
+    Returns:
+        The number of seeds; None for fewer than two seeds, no spread, or a value that is not finite.
+
+    Raises:
+        UsageError: The confidence is not between 0 and 1.
     """
     validate_confidence(confidence)
     assert 0.0 < power < 1.0
@@ -65,7 +69,11 @@ def seeds_needed(
 def _fewest_seeds(
     mean: float, error_of: Callable[[int], tuple[float, float]], power: float, confidence: float
 ) -> SeedsNeeded | None:
-    """Bisection over n, of which `error_of` gives the standard error and the degrees of freedom."""
+    """Search the fewest seeds by bisection.
+
+    `error_of` returns the standard error and the degrees of freedom for n seeds per arm. The result is None
+    if there is no spread.
+    """
     if not error_of(MIN_VALUES)[0]:
         return None
 
@@ -83,7 +91,7 @@ def _fewest_seeds(
 
 
 def t_power(delta: float, df: float, confidence: float) -> float:
-    """The probability that a two-sided t test rejects: P(|t'(df, δ)| > t), t the quantile of equal means."""
+    """Return the power of a two-sided t test: P(|t'(df, δ)| > t), t the critical value for `confidence`."""
     critical = t_quantile((1.0 + confidence) / 2.0, df)
     return 1.0 - _noncentral_t_cdf(critical, df, delta) + _noncentral_t_cdf(-critical, df, delta)
 
@@ -92,5 +100,6 @@ def _noncentral_t_cdf(t: float, df: float, delta: float) -> float:
     from scipy.special import nctdtr
 
     probability = float(nctdtr(df, delta, t))
-    # scipy gives NaN where the probability is too small to be computed; here that is far below 1e-6.
+    # scipy returns NaN if the probability is too small to compute; for the arguments used here it is far
+    # below 1e-6.
     return 0.0 if math.isnan(probability) else probability

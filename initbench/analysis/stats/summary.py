@@ -1,4 +1,4 @@
-"""Summaries over seeds. No number is given where there is none to give."""
+"""Means and standard deviations over seeds; a number that cannot be computed is None."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 Scale = Literal["linear", "log"]
-"""Where means are taken: of the values, or of their logarithms, which makes differences ratios."""
+"""Whether means are taken of the values or of their logarithms; on the log scale, differences are ratios."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean and standard deviation (ddof 1) of n values; each None where it cannot be had."""
+    """Mean and standard deviation (ddof 1) of n values; each is None if it cannot be computed."""
 
     mean: float | None
     std: float | None
@@ -21,14 +21,17 @@ class Summary:
 
 
 def summarise(values: Sequence[float | None]) -> Summary:
-    """The mean and the standard deviation of the values that are there; std is None for fewer than two."""
+    """Return the mean and the standard deviation of the values that are not None.
+
+    std is None for fewer than two values.
+    """
     numbers = [v for v in values if v is not None]
     if not numbers:
         return Summary(None, None, 0)
     if min(numbers) == max(numbers) and all(
         map(math.isfinite, numbers)
-    ):  # beside a NaN nothing is less or more
-        # A sum divided by n may miss the common value by a rounding, and show a spread that is not there.
+    ):  # min and max are meaningless if a value is NaN
+        # A sum divided by n may differ from the common value by rounding, which would look like a spread.
         return Summary(float(numbers[0]), 0.0 if len(numbers) > 1 else None, len(numbers))
     mean = _safe_mean(numbers)
     if len(numbers) < 2:
@@ -44,7 +47,10 @@ def _safe_mean(numbers: Sequence[float]) -> float:
 
 
 def summarise_geometric(values: Sequence[float | None]) -> Summary:
-    """The geometric mean, and the standard deviation of the natural logarithms; zeros have neither."""
+    """Return the geometric mean, and the standard deviation of the natural logarithms.
+
+    Both are None if a value is not positive and finite.
+    """
     numbers = [v for v in values if v is not None]
     if any(v <= 0 or not math.isfinite(v) for v in numbers):
         return Summary(None, None, len(numbers))

@@ -1,4 +1,4 @@
-"""The sum of the means of independent arms, and how sure it is."""
+"""The sum of the means of independent arms, with a confidence interval."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from initbench.analysis.stats.summary import Summary
 
 
 def sum_of_means(parts: Sequence[Summary], confidence: float) -> tuple[float, Interval | None]:
-    """Σ m_i with its t interval: Σ m_i ± t(ν) · √Σ v_i, v_i = s_i²/n_i, ν = (Σ v_i)² / Σ [v_i² / (n_i − 1)].
+    """Return the sum of the means of independent samples, with its t interval.
 
-    Each part has two finite values or more. Two parts are Welch's case.
+    Σ m_i ± t(ν) · √Σ v_i, with v_i = s_i²/n_i and ν = (Σ v_i)² / Σ [v_i² / (n_i − 1)]. For two samples this
+    is Welch's interval. The interval is None if it is not finite.
     Source: Satterthwaite 1946, An approximate distribution of estimates of variance components.
+
+    Args:
+        parts: One summary per sample, each of at least two finite values.
+        confidence: Between 0 and 1, e.g. 0.95.
     """
     moments = [(*mean_and_std(part), part.n) for part in parts]
     total = math.fsum(mean for mean, _, _ in moments)

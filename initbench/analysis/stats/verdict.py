@@ -1,4 +1,4 @@
-"""What a difference amounts to, in a few fixed words."""
+"""Verdicts on a difference, such as better, worse or no difference shown."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from initbench.analysis.stats.mean_difference import MeanDifference, Method
 
 
 class DifferenceVerdict(StrEnum):
-    """The first arm beside the second."""
+    """Verdict on the first arm, compared with the second."""
 
     BETTER = "better"
     WORSE = "worse"
     HIGHER = "higher"
-    """Of a metric that is good neither high nor low; LOWER likewise."""
+    """For a metric without a better direction; LOWER likewise."""
     LOWER = "lower"
     NO_DIFFERENCE = "no difference shown"
-    """Which is not to say that there is none: the interval tells how large it may be."""
+    """A difference may still exist: the interval shows how large it can be."""
     EQUIVALENT = "equivalent within the margin"
     NOT_ENOUGH_SEEDS = "not enough seeds"
     DIVERGED = "diverged"
-    """Every run did, so that there is no number to compare."""
+    """Every run of an arm diverged, so there is no number to compare."""
     NOT_MEASURED = "not measured"
-    """In one of the arms, or both."""
+    """One of the arms, or both, has no value."""
     UNDEFINED = "cannot be said"
 
 
@@ -34,13 +34,17 @@ def difference_verdict(
     margin: float | None = None,
     p_adjusted: float | None = None,
 ) -> DifferenceVerdict:
-    """The verdict of a difference, for a metric of which more is `better`, or less, or neither.
+    """Return the verdict on a difference.
 
-    With a `margin` m the arms are equivalent if the whole interval lies within ±m (on the log scale, between
-    1 / (1 + m) and 1 + m), even if it excludes no difference: what is smaller than m was said not to matter.
-    That is two one-sided tests, each at (1 − confidence) / 2 (Schuirmann 1987 takes twice that).
-    Otherwise a difference counts if the interval excludes none or, in a family of comparisons, if
-    `p_adjusted` < 1 − confidence.
+    Args:
+        difference: The difference of the two arms.
+        better: Which values of the metric are better; None if neither high nor low values are.
+        margin: Largest difference that does not matter. With a margin m the arms are equivalent if the whole
+            interval is within ±m (on the log scale, between 1 / (1 + m) and 1 + m), even if it excludes zero
+            difference. This amounts to two one-sided tests at level (1 − confidence) / 2 each (Schuirmann
+            1987 uses twice that level).
+        p_adjusted: p-value adjusted for its family of comparisons; the p-value of `difference` if None. The
+            difference is significant if it is below 1 − confidence.
     """
     if difference.interval is None or difference.p is None or difference.difference is None:
         return (
@@ -60,7 +64,7 @@ def difference_verdict(
 
 
 def is_significant(p: float | None, confidence: float) -> bool:
-    """Whether p, adjusted for its family where it has one, is below 1 − confidence; never without a test."""
+    """Return whether p is below 1 − confidence; False if there is no test (None)."""
     return p is not None and p < 1.0 - confidence
 
 
