@@ -20,9 +20,8 @@ from initbench.config.schema import ExperimentConfig
 from initbench.data.preprocessing import PreparedData
 from initbench.errors import InitbenchError, StoreError
 from initbench.interrupts import RunsToMark
-from initbench.pretrain.pretraining_cost import equivalent_updates
 from initbench.runner.batching import choose_cohort_sizes, group_by_step, max_cohort_size, merge_by_program
-from initbench.runner.cost_model import measurement_cost, training_cost
+from initbench.runner.cost_model import equivalent_updates, measurement_cost, training_cost
 from initbench.runner.dataset_cache import DatasetCache
 from initbench.runner.environment import environment_record
 from initbench.runner.pending import PendingExperiment, Run, RunBatch, RunLimits, count_open_batches
