@@ -79,7 +79,7 @@ PIECEWISE = "initbench.components.activations.piecewise"
 LOOP = "initbench.train.loop"
 
 WITHOUT_MEANING = {
-    "a module's docstring": (LOOP, replace('"""The training loop', '"""The loop')),
+    "a module's docstring": (LOOP, replace('"""Training loop', '"""The loop')),
     "a function's docstring": (PIECEWISE, replace('"""Apply the activation."""', '"""Compute φ(x)."""')),
     "a comment": (LOOP, append("# a comment\n")),
     "an annotation": (LOOP, replace(") -> None:", ") -> object:")),
