@@ -247,7 +247,7 @@ class Store:
         if is_complete(places.live) and not is_locked(places.live / LOCK):
             if rerun:
                 return places.rerun
-            raise StoreError(f"run {places.run_id} is finished already")
+            raise StoreError(f"run {places.run_id} is already finished")
         return places.live
 
     def _records(self, indexed: Mapping[str, Record]) -> list[Record]:
@@ -284,6 +284,14 @@ class Store:
         return read_stable_directory(RunPaths(self.root, run_id), look)
 
 
+def group_by_experiment(runs: Iterable[StoredRun]) -> list[list[StoredRun]]:
+    """Group the runs that differ only in their seed, each group sorted by seed."""
+    groups: dict[tuple[str, str], list[StoredRun]] = {}
+    for run in runs:
+        groups.setdefault((run.record["experiment"], run.record["arm"]), []).append(run)
+    return [sorted(group, key=lambda run: int(run.record["seed"])) for group in groups.values()]
+
+
 def _live_record(run_id: str, directory: Path) -> Record | None:
     # Read again at the end: the record may be written between the first two calls.
     record = (
@@ -309,7 +317,7 @@ def _read_run(run_id: str, directory: Path) -> StoredRun | None:
     )
     for name, lines in ((LAYERS, snapshots), (SHIFT, shifts)):
         if len(set(map(layer_signature, lines))) > 1:
-            raise StoreError(f"{directory / name} is damaged: its lines are of different layers")
+            raise StoreError(f"{directory / name} is damaged: its lines describe different layers")
     return StoredRun(run_id, record, convergence, snapshots, shifts)
 
 

@@ -1,4 +1,4 @@
-"""Which changes of the code change the fingerprint, and that it covers all code a training executes."""
+"""Fingerprint of the code: the changes that affect it, and coverage of all code that training executes."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ WITHOUT_MEANING = {
     "a function's docstring": (PIECEWISE, replace('"""Apply the activation."""', '"""Compute φ(x)."""')),
     "a comment": (LOOP, append("# a comment\n")),
     "an annotation": (LOOP, replace(") -> None:", ") -> object:")),
-    "a text of the catalogue": (PIECEWISE, replace('summary="Zero below', 'summary="Nought below')),
+    "a text of the catalogue": (PIECEWISE, replace('summary="0 for', 'summary="Zero for')),
     "a function that nothing uses": (LOOP, append("def unused() -> int:\n    return 1\n")),
     "another activation": (PIECEWISE, replace("-3.0, 3.0", "-3.0, 3.5")),
 }
