@@ -144,12 +144,8 @@ class LiveProgress:
         if previous is None:
             previous = step - 1
             if previous:
-<<<<<<< HEAD
                 count = text.plural(len(seeds), "run")
-                self.say(f"{part.config.name}: {count} taken up after step {previous:,}")
-=======
-                self.say(f"{config.name}: resuming {text.plural(len(seeds), 'run')} at step {previous:,}")
->>>>>>> main
+                self.say(f"{part.config.name}: resuming {count} at step {previous:,}")
         part.updates += len(losses) * (step - previous)
         part.at[seeds] = step
         now = time.monotonic()

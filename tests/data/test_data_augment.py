@@ -191,18 +191,6 @@ def test_per_feature_normalisation_is_refused_by_the_config(make_config):
 # ---- in training
 
 
-<<<<<<< HEAD
-=======
-class SilentListener:
-    """A Listener that ignores every event."""
-
-    def evaluated(self, run: int, entry: dict[str, Any]) -> None: ...
-    def probed(self, run: int, snapshot: dict[str, Any]) -> None: ...
-    def ended(self, run: int, outcome: Any) -> None: ...
-    def advanced(self, step: int, losses: Tensor) -> None: ...
-
-
->>>>>>> main
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """The inputs of every update."""
@@ -224,13 +212,8 @@ def training(config: Any, seeds: list[int]) -> tuple[Training, PreparedData]:
         for seed in seeds
     ]
     cpu = torch.device("cpu")
-<<<<<<< HEAD
     setup = TrainingSetup(networks=nets, seeds=seeds, config=config, mode="vmap", data=data, device=cpu)
     return Training(setup, emit=lambda _event: None), data
-=======
-    listener = SilentListener()
-    return Training(nets, seeds, config, "vmap", data=data, device=cpu, listener=listener, threads=1), data
->>>>>>> main
 
 
 SEEDS = [4, 0, 7]

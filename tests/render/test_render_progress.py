@@ -36,10 +36,5 @@ def test_a_run_that_begins_says_nothing_of_it(make_config: Any, capsys: pytest.C
     display = LiveProgress(quiet=False)
     config = make_config()
     display.planned(config, 1, 0, 20)
-<<<<<<< HEAD
     display.receive(((config, 0),), Advanced(1, {0: 1.0}))
-    assert "taken up" not in capsys.readouterr().err
-=======
-    display.advanced(((config, (0,)),), 1, [[1.0] * 1])
     assert "resuming" not in capsys.readouterr().err
->>>>>>> main

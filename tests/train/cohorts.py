@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """Helpers for the tests of training: small data, nets, and a receiver that keeps all events."""
-=======
-"""Shared helpers of the training tests: small data, nets, and a listener that records all events."""
->>>>>>> main
 
 from __future__ import annotations
 
