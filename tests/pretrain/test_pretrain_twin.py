@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -85,7 +86,13 @@ def networks(chosen: Any, shape: tuple[int, ...], seeds: list[int]) -> list[Netw
 
 
 def pretrain(
-    chosen: Any, data: PreparedData, nets: list[Network], seeds: list[int], mode: Any = None, threads: int = 1
+    chosen: Any,
+    data: PreparedData,
+    nets: list[Network],
+    seeds: list[int],
+    mode: Any = None,
+    threads: int = 1,
+    emit: Callable[[Any], None] = lambda _event: None,
 ) -> list[dict[str, Any]]:
     """Pre-train the nets, and return their records."""
     records, mode = [], mode or training_mode(chosen, CPU)
@@ -94,7 +101,7 @@ def pretrain(
         setup = TrainingSetup(
             networks=some, seeds=own, config=chosen, mode=mode, data=data, device=CPU, threads=threads
         )
-        records += Pretraining(setup, emit=lambda _event: None).run()
+        records += Pretraining(setup, emit).run()
     return records
 
 
