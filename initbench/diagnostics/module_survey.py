@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from initbench.determinism import one_thread
 from initbench.errors import UsageError
-from initbench.memory import require_memory
+from initbench.machine import require_memory
 from initbench.probing.checked_advice import TrialResult, Trials, trial_result
 from initbench.probing.coverage import Coverage
 from initbench.probing.loss import Loss
