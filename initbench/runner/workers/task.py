@@ -63,6 +63,10 @@ class WorkerTask:
                 configs[id(config)] = ExperimentConfig.model_validate(config)
         return tuple(configs[id(config)] for config, _ in self.runs)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields; the validated configs cannot be pickled."""
+        return {name: value for name, value in vars(self).items() if name != "configs"}
+
     @property
     def program(self) -> ExperimentConfig:
         """The config whose training options apply to all runs."""
