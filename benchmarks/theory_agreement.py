@@ -55,7 +55,7 @@ def config_of(activation: str, scheme: str, *, width: int) -> ExperimentConfig:
 
 def scores(found: ConfigSurvey) -> Iterator[Score]:
     """Yield the z scores of all trusted layers."""
-    nets = len(found.config.seed_list)
+    nets = len(found.seeds)
     for layer, said in zip(found.layers, found.expected.layers, strict=True):
         if not said.trusted:
             continue

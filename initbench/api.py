@@ -10,14 +10,16 @@ from typing import Any
 from rich.console import Console
 from torch import Tensor, nn
 
-from initbench.diagnostics.lint_report import LintReport, lint_modules
-from initbench.diagnostics.module_survey import ModuleSurvey, survey_modules
+from initbench.diagnostics.lint_report import LintReport, lint_nets
+from initbench.diagnostics.net_source import ModuleNets
+from initbench.diagnostics.survey import Survey, survey
 from initbench.linting.rule import LintFinding
 from initbench.models.init_weights import init_options
 from initbench.probing.finding import Finding
 from initbench.probing.model_inputs import split_batch
 from initbench.render.lint_tables import lint_document, print_lint
-from initbench.render.module_survey_tables import own_document, print_own
+from initbench.render.survey_rows import survey_document
+from initbench.render.survey_tables import print_survey
 
 Batch = Tensor | tuple[Any, ...] | Mapping[str, Any]
 _WIDTH = 160
@@ -27,7 +29,7 @@ _WIDTH = 160
 class Probe:
     """Result of probing a module in one pass; `print` renders it like `initbench probe`."""
 
-    survey: ModuleSurvey
+    survey: Survey
 
     @property
     def findings(self) -> list[Finding]:
@@ -42,10 +44,10 @@ class Probe:
 
     def as_data(self) -> dict[str, Any]:
         """Return the document that `initbench probe --json` prints."""
-        return own_document(self.survey)
+        return survey_document(self.survey)
 
     def __str__(self) -> str:
-        return _render_to_text(lambda console: print_own(console, self.survey, all_layers=True))
+        return _render_to_text(lambda console: print_survey(console, self.survey, all_layers=True))
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,8 @@ def probe(
     """
     inputs, y = split_batch(batch, module)
     name, words = type(module).__name__, f"given {inputs.words}"
-    survey = survey_modules([module], inputs, y, loss=loss, chance=chance, model=name, batch=words, seeds=[0])
-    return Probe(survey)
+    nets = ModuleNets([module], inputs, name, [0], batch=words, y=y, loss=loss, chance=chance)
+    return Probe(survey(nets))
 
 
 def lint(
@@ -130,10 +132,8 @@ def lint(
     inputs, y = split_batch(batch, module)
     declared = None if scheme is None else init_options("lint", scheme, {}, gain, None)
     name = type(module).__name__
-    linted = lint_modules(
-        [module], inputs, y, loss=loss, chance=chance, target=name, seeds=[0], declared=declared
-    )
-    return Lint(linted)
+    nets = ModuleNets([module], inputs, name, [0], y=y, loss=loss, chance=chance, declared=declared)
+    return Lint(lint_nets(nets))
 
 
 def _render_to_text(show: Callable[[Console], None]) -> str:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from initbench.config.custom_model_config import CustomModelConfig
     from initbench.data.dataset import DataSource
     from initbench.diagnostics.lint_report import LintReport
-    from initbench.diagnostics.module_survey import ModuleSurvey
+    from initbench.diagnostics.net_source import ModuleNets
+    from initbench.diagnostics.survey import Survey
     from initbench.probing.model_inputs import ModelInputs
 
 ModelOption = Annotated[
@@ -72,31 +73,38 @@ class CustomModel:
     batch_file: str | None = None
     """File of a saved batch."""
 
-    def survey(self, source: DataSource, device: str) -> ModuleSurvey:
+    def survey(self, source: DataSource, device: str) -> Survey:
         """Build the network once per seed, and probe each on the device."""
-        from initbench.diagnostics.module_survey import survey_modules
+        from initbench.diagnostics.survey import survey
         from initbench.runner.device import resolve_device
 
         if self.target.init is not None:
             raise UsageError("init.* is for `initbench lint`; probe measures the weights as they are")
         torch_device = resolve_device(device)
-        modules, inputs, y, words = self._modules_and_batch(source)
-        inputs, y = inputs.mapped(lambda x: x.to(torch_device)), None if y is None else y.to(torch_device)
-        modules = (_to_device(module, torch_device) for module in modules)
+        nets = self._nets(source)
+        nets.inputs = nets.inputs.mapped(lambda x: x.to(torch_device))
+        nets.y = None if nets.y is None else nets.y.to(torch_device)
+        nets.modules = (_to_device(module, torch_device) for module in nets.modules)
         with redirect_stdout(sys.stderr):  # stdout is reserved for data; a forward may print
-            return survey_modules(
-                modules, inputs, y, model=self.path, batch=words, seeds=self.target.seed_list
-            )
+            return survey(nets)
 
     def lint(self, source: DataSource) -> LintReport:
         """Build the network once per seed, and check each for mistakes."""
-        from initbench.diagnostics.lint_report import lint_modules
+        from initbench.diagnostics.lint_report import lint_nets
 
-        modules, inputs, y, _ = self._modules_and_batch(source)
-        target = self.target
-        seeds = target.seed_list
+        nets = self._nets(source)
         with redirect_stdout(sys.stderr):
-            return lint_modules(modules, inputs, y, target=self.path, seeds=seeds, declared=target.init)
+            return lint_nets(nets)
+
+    def _nets(self, source: DataSource) -> ModuleNets:
+        """Return the modules, which are built one after another, with their inputs and labels."""
+        from initbench.diagnostics.net_source import ModuleNets
+
+        modules, inputs, y, words = self._modules_and_batch(source)
+        target = self.target
+        return ModuleNets(
+            modules, inputs, self.path, target.seed_list, batch=words, y=y, declared=target.init
+        )
 
     def _modules_and_batch(
         self, source: DataSource
@@ -277,7 +285,7 @@ def _parameters(make: Callable[[], Any]) -> list[inspect.Parameter]:
 
 def _draw_batch(model: CustomModel, source: DataSource) -> tuple[Tensor, Tensor | None, str]:
     """Return x, the labels if any, and a description of them."""
-    from initbench.diagnostics.module_survey import gaussian_batch, token_batch
+    from initbench.probing.model_inputs import gaussian_batch, token_batch
 
     samples = model.target.probe.batch
     if model.target.data is None:

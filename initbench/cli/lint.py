@@ -64,13 +64,15 @@ def _lint_config(arguments: Sequence[str], source: DataSource, runs_dir: Path | 
     from initbench.cli.load_configs import load_experiment
     from initbench.data.locate import resolve_dataset
     from initbench.data.preprocessing import preprocess
-    from initbench.diagnostics.lint_report import lint_config
+    from initbench.diagnostics.lint_report import lint_nets
+    from initbench.diagnostics.net_source import ConfigNets
     from initbench.pretrain.weight_sources import resolve_weight_sources
     from initbench.store.store import Store
 
     config = load_experiment(arguments, {"seeds": SEEDS, "probe.batch": SAMPLES}, "lint")
     origins = resolve_weight_sources(config, Store(runs_root(runs_dir)), source)
-    return lint_config(config, preprocess(resolve_dataset(config.data, source), config.data, "cpu"), origins)
+    data = preprocess(resolve_dataset(config.data, source), config.data, "cpu")
+    return lint_nets(ConfigNets(config, data, origins, keep_weights=True))
 
 
 def _check_codes(codes: Sequence[str]) -> None:

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
     from initbench.config.schema import ExperimentConfig
     from initbench.data.dataset import DataSource
-    from initbench.diagnostics.module_survey import ModuleSurvey
-    from initbench.diagnostics.survey import ConfigSurvey
+    from initbench.diagnostics.survey import Survey
 
 SEEDS = 16
 SAMPLES = 128
@@ -58,8 +57,8 @@ def probe(
     _check_combination(model, axes, depths, train_steps)
     source = DataSource(root=data_root(data_dir), offline=offline, notify=lambda m: typer.echo(m, err=True))
     if model is not None:
-        module_survey = parse_custom_model(model, arguments, shape, data, batch).survey(source, device)
-        _print_module_survey(module_survey, all_layers=all_layers, json_output=json_output)
+        survey = parse_custom_model(model, arguments, shape, data, batch).survey(source, device)
+        _print_survey(survey, all_layers=all_layers, json_output=json_output)
         return
     if shape is not None or data is not None or batch is not None:
         raise UsageError("--input, --data and --batch require --model; a config sets data.name instead")
@@ -67,23 +66,13 @@ def probe(
         show_map(arguments, axes, source, device, steps=train_steps, json_output=json_output)
         return
     if depths is None:
-        config_survey = _survey_config(_load_config(arguments), source, device, runs_dir)
-        _print_config_survey(config_survey, all_layers=all_layers, json_output=json_output)
+        survey = _survey_config(_load_config(arguments), source, device, runs_dir)
+        _print_survey(survey, all_layers=all_layers, json_output=json_output)
         return
     depth_values = _parse_depths(depths)
     configs = [_load_config([*arguments, f"model.depth={depth}"]) for depth in depth_values]
     surveys = [_survey_config(config, source, device, runs_dir) for config in configs]
     _print_depths(dict(zip(depth_values, surveys, strict=True)), json_output=json_output)
-
-
-def _print_module_survey(survey: ModuleSurvey, *, all_layers: bool, json_output: bool) -> None:
-    from initbench.render.module_survey_tables import own_json, print_own
-    from initbench.render.terminal import stdout_console
-
-    if json_output:
-        typer.echo(own_json(survey))
-    else:
-        print_own(stdout_console(), survey, all_layers=all_layers)
 
 
 def _check_combination(
@@ -99,7 +88,7 @@ def _check_combination(
         raise UsageError(f"--train trains the nets of a map; add {EXAMPLE}")
 
 
-def _print_config_survey(survey: ConfigSurvey, *, all_layers: bool, json_output: bool) -> None:
+def _print_survey(survey: Survey, *, all_layers: bool, json_output: bool) -> None:
     from initbench.render.survey_rows import survey_json
     from initbench.render.survey_tables import print_survey
     from initbench.render.terminal import stdout_console
@@ -110,7 +99,7 @@ def _print_config_survey(survey: ConfigSurvey, *, all_layers: bool, json_output:
         print_survey(stdout_console(), survey, all_layers=all_layers)
 
 
-def _print_depths(surveys: dict[int, ConfigSurvey], *, json_output: bool) -> None:
+def _print_depths(surveys: dict[int, Survey], *, json_output: bool) -> None:
     from initbench.render.depth_table import depths_json, print_depths
     from initbench.render.terminal import stdout_console
 
@@ -140,9 +129,10 @@ def _load_config(arguments: list[str]) -> ExperimentConfig:
 
 def _survey_config(
     config: ExperimentConfig, source: DataSource, device: str, runs_dir: Path | None
-) -> ConfigSurvey:
+) -> Survey:
     from initbench.data.locate import resolve_dataset
     from initbench.data.preprocessing import preprocess
+    from initbench.diagnostics.net_source import ConfigNets
     from initbench.diagnostics.survey import survey
     from initbench.pretrain.weight_sources import resolve_weight_sources
     from initbench.runner.device import resolve_device
@@ -150,6 +140,5 @@ def _survey_config(
 
     torch_device = resolve_device(device)
     origins = resolve_weight_sources(config, Store(runs_root(runs_dir)), source)
-    return survey(
-        config, preprocess(resolve_dataset(config.data, source), config.data, torch_device), origins
-    )
+    data = preprocess(resolve_dataset(config.data, source), config.data, torch_device)
+    return survey(ConfigNets(config, data, origins))

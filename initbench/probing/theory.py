@@ -33,6 +33,11 @@ class TheoryPrediction:
     no_band: str | None = None
     """Reason why there are values but no bands, as text."""
 
+    @property
+    def hidden_q(self) -> list[float]:
+        """Predicted q of the hidden layers of wide nets, without layers that lack a prediction."""
+        return [layer.wide_q for layer in self.layers[:-1] if layer.wide_q is not None]
+
 
 def predict_network(network: Network, init: InitOptions, norm: str, x: Tensor) -> TheoryPrediction:
     """Return the theoretical predictions for the untrained net and the batch x (B, …)."""

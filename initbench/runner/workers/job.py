@@ -22,10 +22,10 @@ from initbench.probing.checked_advice import Trials, trial_result
 from initbench.probing.diagnosis import diagnose
 from initbench.probing.finding import Finding
 from initbench.probing.learning_progress import Progress, guess_of
+from initbench.probing.network_probe import network_conditions
 from initbench.probing.remedies import DiagnosisContext, network_context
 from initbench.probing.training_conditions import Conditions, NetMeasurement, condition_findings
 from initbench.runner.advice_trials import config_attempt
-from initbench.runner.drift import network_conditions
 from initbench.store.checkpoint_files import Resumption
 from initbench.train.checkpoint import Checkpoint, restore
 from initbench.train.loop import Training, fixed_sample
