@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,9 +18,8 @@ from initbench.data.locate import data_root
 from initbench.errors import InitbenchError
 from initbench.runner.plan import RunContext
 from initbench.store.store import Store
-from initbench.study.load_lesson import bundled_lessons, load_lessons
-from initbench.study.results import load_stored_runs
-from initbench.study.run_lesson import count_runs, run_lesson
+from initbench.study.load import bundled_lessons, load_lessons
+from initbench.study.run_study import load_stored_study
 
 PAGE = Path(__file__).resolve().parent / "lessons.md"
 
@@ -36,21 +34,21 @@ def main() -> int:
         root=data_root(None), offline=True, notify=lambda message: print(message, file=sys.stderr)
     )
     context = RunContext(store=Store(arguments.runs), source=source, device=torch.device("cpu"))
-    get = partial(load_stored_runs, context=context)
     lessons = load_lessons(arguments.lessons or list(bundled_lessons()))
-    missing = {lesson.name: count for lesson in lessons if (count := count_runs(lesson, get).missing)}
+    results = [load_stored_study(lesson, context, skip_unavailable=True) for lesson in lessons]
+    missing = {each.study.name: count for each in results if (count := each.total - each.complete)}
     if missing:
         print(
             "\n".join(f"{name}: {count} runs are missing" for name, count in missing.items()), file=sys.stderr
         )
         return 1
+    current = PAGE.read_text(encoding="utf-8") if arguments.lessons and PAGE.exists() else ""
     try:
-        results = [run_lesson(lesson, get) for lesson in lessons]
+        page = lessons_page.render(results, current, list(bundled_lessons()))
     except InitbenchError as error:
         print(error, file=sys.stderr)
         return 1
-    current = PAGE.read_text(encoding="utf-8") if arguments.lessons and PAGE.exists() else ""
-    PAGE.write_text(lessons_page.render(results, current, list(bundled_lessons())), encoding="utf-8")
+    PAGE.write_text(page, encoding="utf-8")
     print(f"wrote {PAGE.name}")
     return 0
 

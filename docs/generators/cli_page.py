@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from docs.generators.markdown import NOTHING, code, generated, page, table
+from initbench.cli.lazy_group import load_command
 from initbench.cli.main import app
 
 _INTRO = """\
@@ -51,7 +52,8 @@ def render(_current: str) -> str:
 
 def commands(group: Any, path: tuple[str, ...] = ("initbench",)) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Yield every command of `group`, nested groups included, with the words that call it."""
-    for name, command in group.commands.items():
+    for name, entry in group.commands.items():
+        command = load_command(entry)
         yield (*path, name), command
         if hasattr(command, "commands"):
             yield from commands(command, (*path, name))

@@ -9,11 +9,9 @@ from pydantic import BaseModel
 
 from docs.generators import fields
 from docs.generators.markdown import code, generated, page, slug, table
-from initbench.config.lesson_schema import Claim, Figure, LessonConfig
 from initbench.config.registry_fields import RegistryField, registry_fields
 from initbench.config.schema import ExperimentConfig
-from initbench.config.sweep_schema import SweepConfig
-from initbench.config.tuning_schema import Range, Tune
+from initbench.config.study import Claim, Figure, LessonConfig, Range, SweepConfig, Tune
 from initbench.registry import Options, Registry
 from initbench.study.tuning import TOLERANCE
 

@@ -12,12 +12,12 @@ from typing import Any
 from rich.console import Console
 
 from docs.generators.markdown import code, page, table
-from initbench.config.lesson_schema import Lesson
+from initbench.config.study import Lesson
 from initbench.render.compare.display_options import View
 from initbench.render.lesson_tables import claim_evidence, render_results
 from initbench.render.terminal import print_uncut
 from initbench.render.text import plural
-from initbench.study.run_lesson import LessonResult
+from initbench.study.run_study import LessonResult
 from initbench.study.verdicts import ClaimResult, ClaimVerdict
 
 WIDTH = 120
@@ -62,7 +62,7 @@ def render(found: Sequence[LessonResult], current: str = "", order: Sequence[str
         current: A page whose other sections are kept.
         order: The names of all lessons; those of `found` where it is empty.
     """
-    texts = {**_sections(current), **{one.lesson.name: "\n\n".join(_lesson(one)) for one in found}}
+    texts = {**_sections(current), **{one.study.name: "\n\n".join(_lesson(one)) for one in found}}
     names = [name for name in order or texts if name in texts]
     numbered = [_HEADING.sub(f"## {i}. ", texts[name], count=1) for i, name in enumerate(names, 1)]
     counts = [Counter(_VERDICT.findall(text)) for text in numbered]
@@ -111,14 +111,14 @@ def _summary(number: int, name: str, section: str, counts: Counter[str]) -> list
 
 
 def _lesson(found: LessonResult) -> Iterator[str]:
-    config = found.lesson.config
+    config = found.study.config
     yield f"## 0. {config.question}"
     yield f"<!-- lesson: {config.name}, config {config.digest} -->"
     yield f"{code(f'initbench lesson {config.name}')}. {config.source}".strip()
     yield config.notes.strip()
-    runs = [run for arm in found.arms for run in arm.trained.facts]
+    runs = [run for arm in found.variants for run in found.runs(arm)]
     seconds = sum(run.seconds or 0.0 for run in runs)
-    tuned = [arm.tuning for arm in found.arms if arm.tuning is not None]
+    tuned = [arm.tuning for arm in found.variants if arm.tuning is not None]
     cost = f"{plural(len(runs), 'run')} on {found.table.dataset}, {seconds:.0f} s of training"
     if tuned:
         more, longer = sum(one.runs for one in tuned), sum(one.seconds for one in tuned)
@@ -144,7 +144,7 @@ def _text(found: LessonResult) -> str:
 
 
 def _machines(found: Sequence[LessonResult], current: str) -> str:
-    records = [run.record for one in found for arm in one.arms for run in arm.trained.runs]
+    records = [run.record for one in found for arm in one.variants for run in one.read_runs(arm)]
     before = _MACHINES.search(current)
     seen = {_machine(record["machine"], record["versions"]) for record in records}
     seen |= set(before[1].split("; ")) if before else set()

@@ -50,8 +50,8 @@ class RunGroup:
     """The runs of one row."""
 
     key: Key
-    """"experiment", with "variant" if several groups have that name; or the values of the selected keys.
-    Non-default data conditions are included if the runs of the table differ in them."""
+    """Keys that make the row: "experiment", with "variant" if several groups have that name, or the selected
+    keys. Non-default data conditions are included if the runs of the table differ in them."""
     runs: Sequence[RunSummary]
     varies: dict[str, list[Any]]
     """Values of the config keys in which the runs of this row differ, i.e. over which the row averages."""

@@ -187,7 +187,7 @@ def _report_slow_reading(results: Iterable[_ReadResult], total: int) -> Iterator
         if not is_reported and seconds > PATIENCE and done < total:
             is_reported, seconds_left = True, seconds / done * (total - done)
             print(
-                f"reading {total:,} runs that are not in the index: about {seconds_left:.0f} s more",
+                f"reading {total:,} runs that are not in the index: about {seconds_left:.0f} s left",
                 file=sys.stderr,
                 flush=True,
             )

@@ -79,7 +79,7 @@ class RunSummary:
     version: str
     """Version of initbench that trained the run; empty if the run does not record it."""
     pretraining: dict[str, float]
-    """"seconds" (per run, like `seconds`) and "samples" of layer-wise pre-training; empty without it."""
+    """Cost of layer-wise pre-training: "seconds" (per run, like `seconds`) and "samples", if any."""
 
     @property
     def is_complete(self) -> bool:

@@ -37,5 +37,5 @@ def _warning_text(experiment: str, tuning: dict[str, Any]) -> str:
     values = [trial["value"] for trial in tuning["tried"]]
     return (
         f"{experiment}: its best {tuning['key']}, {tuning['best']:g}, lies at the {tuning['edge']} end of the"
-        f" {len(values)} values tried, {values[0]:g} to {values[-1]:g}; a better one may lie beyond."
+        f" {len(values)} values tried, {values[0]:g} to {values[-1]:g}; a better value may lie beyond it."
     )

@@ -56,8 +56,10 @@ def exit_with_failures(failures: Sequence[str], errors: Sequence[InitbenchError]
         typer.Exit: If items were skipped; its code is the highest exit code of their errors.
     """
     if errors:
-        typer.echo(f"initbench: skipped {len(errors)} of the configs (reasons above)", err=True)
+        from initbench.render.text import plural
+
+        typer.echo(f"initbench: skipped {plural(len(errors), 'config')} (reasons above)", err=True)
     if failures:
-        raise RunFailedError("\n".join([*failures, "`initbench show RUN` prints the whole traceback"]))
+        raise RunFailedError("\n".join([*failures, "`initbench show RUN` prints the full traceback"]))
     if errors:
         raise typer.Exit(max(error.exit_code for error in errors))

@@ -145,7 +145,7 @@ def parse_custom_model(
         return CustomModel(path, None, target, batch_file=batch)
     if shape is None and target.data is None:
         raise UsageError(
-            "--model needs --input, the shape of one sample, as in --input 3,32,32, --data NAME, or"
+            "--model requires --input (the shape of one sample, as in --input 3,32,32), --data NAME or"
             " --batch FILE"
         )
     if shape is None:
@@ -156,7 +156,9 @@ def parse_custom_model(
         raise UsageError("--input tokens:… cannot be combined with --data")
     vocabulary, *length = _parse_shape(shape.removeprefix(_TOKENS))
     if not length:
-        raise UsageError(f"--input tokens:VOCAB,T needs both, as in --input tokens:50257,128; got {shape!r}")
+        raise UsageError(
+            f"--input tokens:VOCAB,T requires both numbers, as in --input tokens:50257,128; got {shape!r}"
+        )
     return CustomModel(path, tuple(length), target, vocabulary)
 
 
@@ -204,7 +206,7 @@ def import_factory(path: str) -> Callable[[], Any]:
         if missing:
             guess = nearest_name(part, [name for name in dir(target) if not name.startswith("_")])
             hint = f"; did you mean {guess!r}?" if guess else ""
-            raise UsageError(f"--model {path}: there is no {part!r} in it{hint}")
+            raise UsageError(f"--model {path}: there is no attribute {part!r}{hint}")
         target = getattr(target, part)
     if not callable(target):
         raise UsageError(
@@ -258,15 +260,16 @@ def _build_modules(make: Callable[[], Any], path: str, seeds: Sequence[int]) -> 
         if parameter.default is parameter.empty and parameter.kind in (0, 1, 3)
     ]
     if needed:
-        raise UsageError(f"--model {path} needs {', '.join(needed)}: name a function without arguments")
+        names = ", ".join(needed)
+        raise UsageError(f"--model {path} requires arguments ({names}); name a function without arguments")
     for seed in seeds:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            error_context = reporting_user_code(f"--model {path} makes no network:")
+            error_context = reporting_user_code(f"--model {path} could not build a network:")
             with _isolated_arguments(path), error_context, user_defaults():
                 module = make()
         if not isinstance(module, nn.Module):
-            raise UsageError(f"--model {path} makes {type(module).__name__}, not an nn.Module")
+            raise UsageError(f"--model {path} returned {type(module).__name__}, not an nn.Module")
         yield module
 
 
@@ -300,7 +303,7 @@ def _draw_batch(model: CustomModel, source: DataSource) -> tuple[Tensor, Tensor 
         if math.prod(model.shape) != math.prod(shape):
             raise UsageError(
                 f"--input {_join_with_commas(model.shape)} does not fit {name},"
-                f" which is {_join_with_commas(shape)}"
+                f" whose samples have shape {_join_with_commas(shape)}"
             )
         x = x.reshape(len(x), *model.shape)
     return x, y, f"{name} {_join_with_times(tuple(x.shape[1:]))}"

@@ -1,6 +1,6 @@
 """Gate options of the command line: `--fail-if`, `--against`, `--junit-xml`, and output for GitHub Actions.
 
-With `--strict`, everything that could not be judged fails the command, for whatever reason.
+With `--strict`, everything that could not be evaluated fails the command.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ Strict = Annotated[
     bool,
     typer.Option(
         "--strict",
-        help="Also exit 1 if something was not judged: undecided gates, missing runs, rows of one state "
-        "only, no gate at all; exit 3 for damaged runs.",
+        help="Also exit 1 if anything could not be evaluated: undecided gates, missing runs, rows in one"
+        " state only, no gate at all; exit 3 for damaged runs.",
     ),
 ]
 Against = Annotated[
@@ -261,7 +261,7 @@ def _with_gaps(judgement: GateResult, missing: Sequence[str]) -> GateResult:
 
 def no_runs_message(root: Path) -> str:
     """Return the message for a directory without runs."""
-    return f"there are no runs in {root}" + ("" if root.is_dir() else ": there is no such directory")
+    return f"no runs in {root}" + ("" if root.is_dir() else ": there is no such directory")
 
 
 def _evaluate(options: GateOptions, tables: Sequence[Table], reference: Reference | None) -> list[GateResult]:
@@ -300,7 +300,7 @@ def print_verdicts(verdicts: GateReport) -> None:
     """Print damaged runs, gate results and changes since the earlier state on stderr."""
     lines = [f"damaged: {sentence}" for sentence in verdicts.damage[:MAX_DAMAGED]]
     if len(verdicts.damage) > MAX_DAMAGED:
-        lines.append(f"damaged: {len(verdicts.damage) - MAX_DAMAGED:,} runs more")
+        lines.append(f"damaged: {len(verdicts.damage) - MAX_DAMAGED:,} more runs")
     lines += [f"misplaced: {sentence}" for sentence in verdicts.misplaced]
     if verdicts.changes is not None:
         from initbench.render.regression import change_lines
@@ -311,9 +311,9 @@ def print_verdicts(verdicts: GateReport) -> None:
 
         for judgement in verdicts.gates:
             lines += [verdict_line(judgement), *(f"    {line}" for line in case_lines(judgement))]
-    lines += [f"not judged: {sentence}" for sentence in verdicts.obstacles[:MAX_OBSTACLES]]
+    lines += [f"not evaluated: {sentence}" for sentence in verdicts.obstacles[:MAX_OBSTACLES]]
     if (rest := len(verdicts.obstacles) - MAX_OBSTACLES) > 0:
-        lines.append(f"not judged: {rest:,} more")
+        lines.append(f"not evaluated: {rest:,} more")
     from initbench.render.text import one_line
 
     for line in lines:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,17 +30,16 @@ from initbench.cli.training_options import (
     Workers,
     build_run_context,
 )
-from initbench.errors import InitbenchError, UsageError
+from initbench.errors import InitbenchError, StoreError, UsageError
 
 if TYPE_CHECKING:
     from initbench.analysis.run_summary import RunSummary
     from initbench.cli.gate_options import GateReport
-    from initbench.config.lesson_schema import Lesson
     from initbench.config.schema import ExperimentConfig
-    from initbench.runner.plan import RunContext
+    from initbench.config.study import Lesson
+    from initbench.runner.plan import ExperimentOutcome, RunContext
     from initbench.store.store import Store
-    from initbench.study.results import ExperimentRuns
-    from initbench.study.run_lesson import LessonResult
+    from initbench.study.run_study import LessonResult
 
 LIST_COMMAND = "ls"
 Arguments = Annotated[
@@ -103,7 +101,7 @@ def lesson(
     if is_list:
         _print_list(lessons, context, json_output=json_output)
         return
-    arms = [arm.name for lesson in lessons for arm in lesson.arms]
+    arms = [arm.label for lesson in lessons for arm in lesson.variants]
     gates = training_gates(
         "lesson", fail_if, fail_unless, strict, junit_xml, fail_on, rows=arms, decides_without_gates=True
     )
@@ -136,7 +134,7 @@ def _load_lessons(
 ) -> tuple[list[Lesson], bool]:
     """Load the requested lessons; return them and whether only to list them."""
     from initbench.config.overrides import split_arguments
-    from initbench.study.load_lesson import bundled_lessons, load_lessons
+    from initbench.study.load import bundled_lessons, load_lessons
 
     names, overrides = split_arguments(arguments)
     overrides += [] if data is None else [f"data.name={data}"]
@@ -165,36 +163,42 @@ def _run_lessons(
     from initbench.render.progress import LiveProgress
     from initbench.runner.pending import RunLimits
     from initbench.runner.runner import Runner
-    from initbench.study.results import run_experiments
-    from initbench.study.run_lesson import run_lesson
+    from initbench.study.run_study import run_study
 
     display = LiveProgress(quiet=quiet)
 
-    def run_configs(configs: Sequence[ExperimentConfig]) -> list[ExperimentRuns]:
+    def train(configs: Sequence[ExperimentConfig]) -> list[ExperimentOutcome]:
         with display.showing():
-            return run_experiments(configs, runner=driver, store=context.store)
+            return runner.run(configs)
 
-    with Runner(context, display, RunLimits(rerun=rerun)) as driver:
-        yield from process_or_skip(lessons, lambda lesson: run_lesson(lesson, run_configs), errors)
+    def run_lesson(lesson: Lesson) -> LessonResult:
+        result = run_study(lesson, context, train)
+        for run in result.failed:
+            if run.status == "damaged":  # claims must not be judged without it
+                raise StoreError(str(run.error))
+        return result
+
+    with Runner(context, display, RunLimits(rerun=rerun)) as runner:
+        yield from process_or_skip(lessons, run_lesson, errors)
 
 
 def _trained_runs(lessons: Sequence[Lesson], results: Sequence[LessonResult], store: Store) -> TrainedRuns:
     """Return the runs that the gates judge: the arms of all lessons, including skipped ones, as rows."""
     from initbench.study.verdicts import ClaimVerdict
 
-    experiments: dict[str, list[str]] = {arm.config.name: [] for lesson in lessons for arm in lesson.arms}
+    experiments: dict[str, list[str]] = {arm.config.name: [] for lesson in lessons for arm in lesson.variants}
     for result in results:
-        for arm in result.arms:
-            experiments[arm.arm.config.name] += [run.run_id for run in arm.trained.facts]
+        for arm in result.variants:
+            experiments[arm.variant.config.name] += [run.run_id for run in result.runs(arm)]
     return TrainedRuns(
         store=store,
         experiments=experiments,
         facts=[run for result in results for run in _run_summaries(result)],
         tables=[result.table for result in results],
-        rows=[arm.name for lesson in lessons for arm in lesson.arms],
+        rows=[arm.label for lesson in lessons for arm in lesson.variants],
         is_complete=len(results) == len(lessons),
         obstacles=[
-            f"the claim of {result.lesson.name} is undecided: {claim.claim.says}"
+            f"the claim of {result.study.name} is undecided: {claim.claim.says}"
             for result in results
             for claim in result.claims
             if claim.verdict is ClaimVerdict.UNDECIDED
@@ -203,7 +207,7 @@ def _trained_runs(lessons: Sequence[Lesson], results: Sequence[LessonResult], st
 
 
 def _run_summaries(result: LessonResult) -> list[RunSummary]:
-    return [run for arm in result.arms for run in arm.trained.facts]
+    return [run for arm in result.variants for run in result.runs(arm)]
 
 
 def _print_result(result: LessonResult, *, all_notes: bool) -> None:
@@ -235,12 +239,10 @@ def _print_list(lessons: Sequence[Lesson], context: RunContext, *, json_output: 
     from initbench.render.lesson_list import list_document, print_list
     from initbench.render.terminal import stdout_console
     from initbench.store import strict_json
-    from initbench.study.results import load_stored_runs
-    from initbench.study.run_lesson import count_runs
+    from initbench.study.run_study import load_stored_study
 
-    load_runs = partial(load_stored_runs, context=context)
-    run_counts = [(lesson, count_runs(lesson, load_runs)) for lesson in lessons]
+    results = [load_stored_study(lesson, context, skip_unavailable=True) for lesson in lessons]
     if json_output:
-        typer.echo(strict_json.dumps(list_document(run_counts)))
+        typer.echo(strict_json.dumps(list_document(results)))
     else:
-        print_list(stdout_console(), run_counts)
+        print_list(stdout_console(), results)

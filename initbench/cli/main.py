@@ -6,37 +6,50 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Annotated, NoReturn
 
 import typer
 
 from initbench import __version__
-from initbench.cli import (
-    catalog,
-    compare,
-    explain,
-    lesson,
-    lint,
-    ls,
-    merge,
-    new,
-    probe,
-    rm,
-    run,
-    schema,
-    show,
-    sweep,
-    training_data,
-    validate,
-)
-from initbench.cli.options import add_command
+from initbench.cli.lazy_group import LazyGroup
 from initbench.cli.output_streams import check_output, install_output_streams
 from initbench.errors import AllocationError, ConfigError, InitbenchError, StoreError, Terminated
 from initbench.interrupts import begin_command, install_signal_handlers
 from initbench.memory import failed_allocation_size
 
+COMMANDS = {
+    "run": "Train experiments with all their seeds, store every run, and explain the results.",
+    "probe": "Predict and measure the signal in untrained nets, layer by layer, and diagnose problems.",
+    "lint": "Check the init of a config's nets, or of your own network, for mistakes.",
+    "sweep": "Train the missing runs of a sweep and compare its points.",
+    "lesson": "Run the missing experiments of a lesson and report each claim as supported, contradicted or"
+    " undecided.",
+    "compare": "Compare stored runs (default: all): activation statistics and convergence.",
+    "show": "Show stored runs as `run` prints them, grouped by experiment, and the errors of failed runs.",
+    "ls": "List the stored runs: status, data set, accuracy, steps and age.",
+    "merge": "Merge the runs of several directories; existing runs are not copied again.",
+    "rm": "Delete stored runs; if one of them is running, nothing is deleted.",
+    "new": "Write NAME.yaml, a commented config that trains within a minute; never overwrite a file.",
+    "catalog": "List components, executors and diagnoses with their formulas, meanings and sources.",
+    "explain": "Explain one init, activation, norm, … or diagnosis: options, usage and a plot.",
+    "validate": "Check configs, lessons and sweeps; list every issue as file:line:column: key: problem.",
+    "schema": "Print the JSON Schema of a config file; editors use it to complete and check YAML.",
+    "data": "List, fetch and verify data sets.",
+}
+"""Summary of each command, in the order of the list of commands."""
+
+
+class _Commands(LazyGroup):
+    """Commands of initbench; `data` has subcommands."""
+
+    summaries = COMMANDS
+    modules = MappingProxyType({"data": "initbench.cli.training_data"})
+
+
 app = typer.Typer(
     name="initbench",
+    cls=_Commands,
     help="Which weight init, activation and norm layer lets this net learn, and why?",
     epilog="Start with: initbench run configs/relu_kaiming.yaml",
     no_args_is_help=True,
@@ -44,25 +57,6 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help and errors: whole lines when piped, and half the time to start
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (
-    run.run,
-    probe.probe,
-    lint.lint,
-    sweep.sweep,
-    lesson.lesson,
-    compare.compare,
-    show.show,
-    ls.ls,
-    merge.merge,
-    rm.rm,
-    new.new,
-    catalog.catalog,
-    explain.explain,
-    validate.validate,
-    schema.schema,
-):
-    add_command(app, None, _command)
-app.add_typer(training_data.app, name="data")
 
 
 def _print_version(is_requested: bool) -> None:

@@ -51,7 +51,7 @@ def merge(
 def _print(merged: MergeResult, root: Path) -> None:
     from initbench.render.text import plural
 
-    unchanged_note = f", {len(merged.same):,} already there" if merged.same else ""
+    unchanged_note = f", {len(merged.same):,} already stored" if merged.same else ""
     typer.echo(f"{plural(len(merged.copied), 'run')} copied to {root}{unchanged_note}")
     for run_id, reason in list(merged.left.items())[:_MAX_LISTED]:
         typer.echo(f"skipped: {run_id} {reason}", err=True)

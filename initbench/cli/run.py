@@ -167,7 +167,9 @@ def _report_waiting(waiting: int) -> None:
     """Report the remaining runs, also with --quiet, since the tables lack them."""
     from initbench.render.text import plural
 
-    typer.echo(f"initbench: time is up: {plural(waiting, 'run')} left; the same command resumes", err=True)
+    typer.echo(
+        f"initbench: time is up: {plural(waiting, 'run')} left; run the same command to resume", err=True
+    )
 
 
 def _stored_runs(store: Store, outcome: ExperimentOutcome) -> list[StoredRun]:

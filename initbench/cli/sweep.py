@@ -45,11 +45,11 @@ from initbench.errors import RunFailedError, UsageError
 
 if TYPE_CHECKING:
     from initbench.cli.gate_options import GateOptions, GateReport
-    from initbench.config.sweep_schema import Sweep
+    from initbench.config.study import Sweep
     from initbench.render.compare.display_options import View
     from initbench.runner.pending import RunLimits
     from initbench.runner.plan import RunContext
-    from initbench.study.run_sweep import SweepResult
+    from initbench.study.run_study import SweepResult
 
 
 def sweep(
@@ -99,8 +99,8 @@ def sweep(
         strict,
         junit_xml,
         fail_on,
-        rows=None if shard else [point.label for point in sweep_config.points],  # a shard lacks some rows
-        from_file=sweep_config.gates,
+        rows=None if shard else [point.label for point in sweep_config.variants],  # a shard lacks some rows
+        from_file=sweep_config.config.gates,
     )
     worker_options = WorkerOptions(device, executor, workers, worker_memory)
     context = build_run_context(Store(runs_root(runs_dir)), worker_options, data_dir, offline=offline)
@@ -129,11 +129,11 @@ class _SweepCommand:
         from initbench.render.sweep_tables import plan_lines, print_plan
         from initbench.render.terminal import stdout_console
         from initbench.store import strict_json
-        from initbench.study.forecast import forecast
-        from initbench.study.run_sweep import load_stored_sweep
+        from initbench.study.forecast import forecast_study
+        from initbench.study.run_study import load_stored_study
 
-        result = load_stored_sweep(self.sweep, self.context)
-        outlook = forecast(result, self.context, self.limits)
+        result = load_stored_study(self.sweep, self.context)
+        outlook = forecast_study(result, self.context, self.limits)
         if self.json_output:
             extra_keys = {"shard": self.shard, "dry_run": True, "outlook": asdict(outlook)}
             typer.echo(strict_json.dumps(sweep_document(result, _view(), extra_keys)))
@@ -146,18 +146,18 @@ class _SweepCommand:
         from initbench.render.sweep_progress import SweepDisplay
         from initbench.render.sweep_tables import skipped_points
         from initbench.runner.runner import Runner
-        from initbench.study.run_sweep import load_stored_sweep, run_sweep
+        from initbench.study.run_study import load_stored_study, run_study
 
         display = SweepDisplay(self.sweep.name, quiet=quiet)
         for line in skipped_points(self.sweep):
             display.say(line)
-        stored_result = load_stored_sweep(self.sweep, self.context)
+        stored_result = load_stored_study(self.sweep, self.context)
         runs_to_train = stored_result.count_to_train(self.limits)
         with (
             display.showing(stored_result.total, stored_result.total - runs_to_train),
             Runner(self.context, display, self.limits) as driver,
         ):
-            result = run_sweep(self.sweep, self.context, driver.run)
+            result = run_study(self.sweep, self.context, driver.run)
         if (kept_runs := runs_to_train - display.done - result.unfinished) > 0:
             display.say(f"{self.sweep.name}: {text.plural(kept_runs, 'run')} kept")
         verdicts = self._judge(result, gates)
@@ -182,13 +182,12 @@ class _SweepCommand:
 
     def _judge(self, result: SweepResult, options: GateOptions) -> GateReport | None:
         """Judge the gates of the sweep and of the command line after all runs are stored."""
-        run_ids = [run for point in result.points for run in point.run_ids if run in result.facts]
         runs = TrainedRuns(
             store=self.context.store,
-            experiments={point.point.config.name: point.run_ids for point in result.points},
-            facts=[result.facts[run_id] for run_id in run_ids],
+            experiments={point.variant.config.name: point.run_ids for point in result.variants},
+            facts=[run for point in result.variants for run in result.runs(point)],
             tables=result.tables,
-            rows=[point.label for point in result.points],
+            rows=[point.label for point in result.variants],
             is_complete=self.shard is None and not result.unfinished,
         )
         return judge_training(options, runs)
@@ -197,7 +196,7 @@ class _SweepCommand:
 def _load_sweep(arguments: Sequence[str], shard: str | None, *, skip_invalid: bool) -> Sweep:
     from initbench.config.overrides import split_arguments
     from initbench.runner.cost_model import training_cost
-    from initbench.study.load_sweep import load_sweep
+    from initbench.study.load import load_sweep
     from initbench.study.sharding import Shard, select_shard
 
     selected_shard = None if shard is None else Shard.parse(shard)
@@ -213,7 +212,7 @@ def _load_sweep(arguments: Sequence[str], shard: str | None, *, skip_invalid: bo
 def _print_configs(sweep_config: Sweep) -> None:
     from initbench.config.loading import to_yaml
 
-    typer.echo("---\n".join(to_yaml(point.config) for point in sweep_config.points), nl=False)
+    typer.echo("---\n".join(to_yaml(point.config) for point in sweep_config.variants), nl=False)
 
 
 def _view() -> View:

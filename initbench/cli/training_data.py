@@ -13,7 +13,13 @@ from initbench.errors import DataError, UsageError
 if TYPE_CHECKING:
     from initbench.data.dataset import DataOptions, DataSource, LocatedDataset
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, fetch and verify data sets.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="List, fetch and verify data sets.",
+)
 
 Offline = Annotated[
     bool, typer.Option("--offline", help="No network access (`ls` and `verify` never use it).")
@@ -88,7 +94,7 @@ def _default_options(name: str) -> DataOptions:
     needed = [key for key, field in entry.options.model_fields.items() if field.is_required()]
     if needed:
         keys = ", ".join(f"data.{key}" for key in needed)
-        raise UsageError(f"{name} reads your own files: set them in a config with {keys}")
+        raise UsageError(f"{name} reads your own files; set {keys} in a config")
     options: DataOptions = default_choice(DATASETS, name)
     return options
 

@@ -71,7 +71,7 @@ def training_gates(
     """
     texts = [*(fail_if or []), *(fail_unless or [])]
     if texts and rows is not None:
-        from initbench.study.validate_sweep import gate_issues
+        from initbench.study.validate import gate_issues
 
         for text in texts:
             for problem in gate_issues(text, rows):
@@ -104,9 +104,9 @@ def _undecidable_gates(options: GateOptions, runs: TrainedRuns) -> list[GateResu
     from initbench.analysis.gates.evaluate import GateResult
 
     if not runs.is_complete:
-        return [GateResult(gate, [], ["runs are missing here"]) for gate in options.gates]
+        return [GateResult(gate, [], ["not all runs have been trained"]) for gate in options.gates]
     return [
-        GateResult(gate, [], ["it names points that were skipped"])
+        GateResult(gate, [], ["the gate names points that were skipped"])
         for gate in options.gates
         if not {q.row.name for q in gate.quantities if q.row.name is not None} <= set(runs.rows)
     ]
@@ -115,7 +115,7 @@ def _undecidable_gates(options: GateOptions, runs: TrainedRuns) -> list[GateResu
 def divergence_failures(statuses: Iterable[str], fail_on: str | None) -> list[str]:
     """Return a line if runs diverged and --fail-on is set."""
     diverged = sum(status == fail_on for status in statuses)
-    return [f"{diverged} of the runs diverged"] if diverged else []
+    return [f"{diverged} run{'' if diverged == 1 else 's'} diverged"] if diverged else []
 
 
 def exit_with_verdicts(verdicts: GateReport | None) -> None:

@@ -11,7 +11,7 @@ from initbench.errors import UsageError
 def validate(arguments: ConfigArguments) -> None:
     """Check configs, lessons and sweeps; list every issue as file:line:column: key: problem."""
     from initbench.config.overrides import split_arguments
-    from initbench.study.load_lesson import load_mixed
+    from initbench.study.load import load_mixed
 
     files, overrides = split_arguments(arguments)
     if not files:

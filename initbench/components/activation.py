@@ -1,4 +1,4 @@
-"""What an activation states about itself: φ as a module, φ′, its kinks, its natural range."""
+"""Definition of an activation: φ as a module, φ′, kinks and output range; and the registry of activations."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SATURATED_BELOW = 0.05
 
 @dataclass(frozen=True)
 class ActivationMoments:
-    """What theory needs of an activation, for independent pre-activations h ~ N(0, q)."""
+    """Moments of an activation under independent pre-activations h ~ N(0, q), as the theory needs them."""
 
     forward: float
     """E[φ(h)²] of one output."""
     backward: float
-    """E[Σ(∂φ/∂h)²] of one input, over the outputs that it reaches."""
+    """E[Σ(∂φ/∂h)²] of one input, summed over the outputs that depend on it."""
 
 
 def _same(features: int, _options: Any) -> int:
@@ -37,45 +37,45 @@ def _same(features: int, _options: Any) -> int:
 class Activation(RegistryEntry):
     """An activation: elementwise, or one that mixes the channels (axis 1) of its input.
 
-    `build(options, features)` gives φ as a module for inputs of so many channels, (N, C) or (N, C, H, W).
+    `build(options, features)` returns φ as a module for `features` input channels, (N, C) or (N, C, H, W).
     """
 
     build: Callable[[Any, int], nn.Module]
     derivative: Callable[[Any, Tensor], Tensor] | None = None
-    """φ′(x), and at a kink what autograd gives there; None for what is not elementwise."""
+    """φ′(x), at a kink with autograd's value; None if the activation is not elementwise."""
     moments: Callable[[Any, float], ActivationMoments] | None = None
-    """(options, q) → moments in closed form: for what is not elementwise, or too fast for quadrature."""
+    """(options, q) → moments in closed form, if φ is not elementwise or quadrature is inaccurate."""
     kinks: tuple[float, ...] = ()
-    """Where φ′ or φ″ jumps, whatever the options; quadrature splits there."""
+    """Arguments at which φ′ or φ″ jumps, for all options; quadrature is split there."""
     bounded: bool = False
-    """Bounded above and below."""
+    """Whether φ is bounded above and below."""
     saturates: bool = False
-    """Flat only far from 0, and on both sides, so that many entries on the flat part are a fault.
+    """Whether φ is flat only far from 0, on both sides, so that many entries in flat parts are bad.
 
-    relu6 is bounded and does not: it is flat on all of the negative half, as relu is.
+    relu6 is bounded but does not saturate in this sense: like relu, it is flat for all negative inputs.
     """
     histogram_range: tuple[float, float] = (-4.0, 4.0)
-    """Where the outputs of a healthy layer lie; fixed, so that all runs share their bins."""
+    """Range of the outputs of a healthy layer; fixed, so that all runs share their histogram bins."""
     rounds_alike: bool = False
-    """Every entry of a tensor is rounded the same, wherever it lies in memory.
+    """Whether the rounding of an entry is independent of its position in memory.
 
-    torch computes most exponentials by another formula for the entries left over at the end of a
-    tensor that do not fill the CPU's vectors.
+    torch computes most exponentials by a different formula for the last entries of a tensor, which do not
+    fill a vector of the CPU.
     """
     negative_slope: Callable[[Any], float] = lambda _options: 0.0
-    """The slope a that the kaiming gain √(2/(1+a²)) uses."""
+    """The slope a in the kaiming gain √(2/(1+a²))."""
     features_in: Callable[[int, Any], int] = _same
-    """(width, options) → channels that the weight layer of a layer of `width` units puts out."""
+    """(width, options) → output channels of the weights of a layer of `width` units."""
     features_out: Callable[[int, Any], int] = _same
-    """(width, options) → channels that the next weight layer takes in."""
+    """(width, options) → input channels of the next weight layer."""
 
     @property
     def elementwise(self) -> bool:
-        """Whether every output depends on the one input at its place."""
+        """Whether every output depends only on the input at the same position."""
         return self.derivative is not None
 
     def bind(self, options: Options) -> BoundActivation:
-        """φ and φ′ with `options` filled in."""
+        """Return φ and φ′ with the given options."""
         return BoundActivation(self, options)
 
 
@@ -86,12 +86,12 @@ class BoundActivation:
     entry: Activation
     options: Options
     input_scale: float = 1.0
-    """Factor a of what φ is given."""
+    """Factor a of the input of φ."""
     output_scale: float = 1.0
-    """Factor c of what φ gives."""
+    """Factor c of the output of φ."""
 
     def scaled(self, *, input_scale: float = 1.0, output_scale: float = 1.0) -> BoundActivation:
-        """Return output_scale·φ(input_scale·x); a factor that an option stands for becomes that option."""
+        """Return output_scale·φ(input_scale·x); a factor that equals an option is merged into that option."""
         options, inner = self.options, self.input_scale * input_scale
         if "omega" in type(options).model_fields and inner > 0.0:
             options, inner = options.model_copy(update={"omega": options.omega * inner}), 1.0  # type: ignore[attr-defined]
@@ -101,7 +101,7 @@ class BoundActivation:
 
     @property
     def natural_q(self) -> float:
-        """The q at which gains are looked for: 1, or less where a factor a > 1 makes much of the input."""
+        """The q at which gains are computed: 1, or 1/a² if the input is scaled by a factor a > 1."""
         factor = self.input_scale * float(getattr(self.options, "omega", 1.0))
         return min(1.0, factor**-2)
 
@@ -112,7 +112,7 @@ class BoundActivation:
 
     @property
     def changed_options(self) -> dict[str, Any]:
-        """The options and factors that are not at their defaults, by name."""
+        """Options and factors that differ from their defaults, by name."""
         fields = type(self.options).model_fields
         values = {name: getattr(self.options, name) for name in fields if name != "name"}
         changed = {name: value for name, value in values.items() if value != fields[name].default}
@@ -121,7 +121,7 @@ class BoundActivation:
 
     @property
     def label(self) -> str:
-        """How tables and sentences call it: `leaky_relu(0.2)`, `1.414·relu`, `tanh(0.1x)`."""
+        """Name in tables and messages, such as `leaky_relu(0.2)`, `1.414·relu` or `tanh(0.1x)`."""
         options = [v for k, v in self.changed_options.items() if not k.endswith("put_scale")]
         inside = [f"{value:g}" if isinstance(value, float) else str(value) for value in options]
         if self.input_scale != 1.0:
@@ -131,15 +131,15 @@ class BoundActivation:
 
     @cached_property
     def phi(self) -> Callable[[Tensor], Tensor]:
-        """The function as it is before training, in the precision of its argument."""
-        with torch.device("cpu"):  # a net may be being built on the device "meta" just now
+        """The function before training, computed in the precision of its argument."""
+        with torch.device("cpu"):  # the default device may be "meta" while a net is built
             module = self.entry.build(self.options, 1).double().requires_grad_(requires_grad=False)
         if not self._has_factors:
             return module
         return lambda x: self.output_scale * module(self.input_scale * x)
 
     def derivative(self, x: Tensor) -> Tensor:
-        """φ′(x), elementwise. Raises TypeError where the activation is not."""
+        """Return φ′(x), elementwise; raise TypeError if the activation is not elementwise."""
         if self.entry.derivative is None:
             raise TypeError(f"{self.entry.name} is not elementwise")
         if not self._has_factors:
@@ -153,13 +153,13 @@ class BoundActivation:
 
     @property
     def kinks(self) -> tuple[float, ...]:
-        """Where φ′ or φ″ jumps."""
+        """Arguments at which φ′ or φ″ jumps."""
         if self.input_scale == 1.0:
             return self.entry.kinks
         return tuple(sorted(kink / self.input_scale for kink in self.entry.kinks))
 
     def moments(self, q: float) -> ActivationMoments | None:
-        """The moments in closed form, for h ~ N(0, q); None where quadrature has to find them."""
+        """Return the moments for h ~ N(0, q) in closed form; None if quadrature has to be used."""
         if self.entry.moments is None:
             return None
         a2, c2 = self.input_scale**2, self.output_scale**2
@@ -168,21 +168,21 @@ class BoundActivation:
 
     @cached_property
     def nonlinearity(self) -> Nonlinearity | None:
-        """φ and φ′ as theory takes them; None for what is not elementwise."""
+        """φ and φ′ in the form that the theory uses; None if the activation is not elementwise."""
         if not self.entry.elementwise:
             return None
         flat_below = SATURATED_BELOW * self.max_derivative if self.entry.saturates else None
         return Nonlinearity(self.phi, self.derivative, self.kinks, flat_below)
 
     def length_map(self, q: float, *, sigma_w2: float, sigma_b2: float = 0.0) -> float:
-        """The next layer's q: σ_w² E[φ(h)²] + σ_b² (Poole et al. 2016)."""
+        """Return the next layer's q: σ_w² E[φ(h)²] + σ_b² (Poole et al. 2016)."""
         moments = self.moments(q)
         if moments is not None:
             return sigma_w2 * moments.forward + sigma_b2
         return mean_field.length_map(self.phi, q, sigma_w2=sigma_w2, sigma_b2=sigma_b2, kinks=self.kinks)
 
     def chi(self, q: float, *, sigma_w2: float) -> float:
-        """χ₁ = σ_w² E[φ′(h)²], where fan_in = fan_out (Schoenholz et al. 2017)."""
+        """Return χ₁ = σ_w² E[φ′(h)²], for fan_in = fan_out (Schoenholz et al. 2017)."""
         moments = self.moments(q)
         if moments is not None:
             return sigma_w2 * moments.backward
@@ -190,7 +190,7 @@ class BoundActivation:
 
     @cached_property
     def preserving_gain(self) -> float:
-        """1/√E[φ(z)²], computed."""
+        """The gain 1/√E[φ(z)²] for z ~ N(0, 1)."""
         moments = self.moments(1.0)
         if moments is not None:
             return float(moments.forward**-0.5)
@@ -198,31 +198,31 @@ class BoundActivation:
 
     @cached_property
     def kaiming_gain(self) -> float:
-        """√(2/(1+a²)), a being the negative slope (He et al. 2015); factors are no part of it."""
+        """The gain √(2/(1+a²)), a being the negative slope (He et al. 2015); factors are ignored."""
         slope = self.entry.negative_slope(self.options)
         return float((2.0 / (1.0 + slope * slope)) ** 0.5)
 
     @cached_property
     def widening(self) -> float:
-        """Channels out over channels in: fan_in over fan_out of a weight between layers of one width."""
+        """Output channels over input channels: fan_in/fan_out of a weight between layers of equal width."""
         width = 64
         return self.entry.features_out(width, self.options) / self.entry.features_in(width, self.options)
 
     @cached_property
     def max_derivative(self) -> float:
-        """max|φ′| for a·x over [−20, 20], for activations that saturate."""
+        """Maximum of |φ′| for a·x in [−20, 20], for activations that saturate."""
         grid = torch.linspace(-20.0, 20.0, 40_001, dtype=torch.float64, device="cpu") / self.input_scale
         return float(self.derivative(grid).abs().max())
 
 
 @lru_cache(maxsize=64)
 def bind(options: Options) -> BoundActivation:
-    """The bound activation that a config value (`options.name` and its options) stands for."""
+    """Return the activation for a config value (`options.name` and its options)."""
     return ACTIVATIONS[options.name].bind(options)
 
 
 def bound(name: str, **options: Any) -> BoundActivation:
-    """The activation called `name`, with `options` or its defaults."""
+    """Return the activation called `name`, with `options` or its defaults."""
     return bind(options_model(ACTIVATIONS[name], "name")(**options))
 
 
@@ -243,5 +243,5 @@ _ABSENT = (
     "snake",
     "erf",
 )
-"""Well-known names that nothing here stands for, so that no near name is suggested."""
+"""Well-known names that are not supported; no similar name is suggested for them."""
 ACTIVATIONS: Registry[Activation] = Registry("activation", "initbench.components.activations", absent=_ABSENT)

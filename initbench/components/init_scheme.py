@@ -1,4 +1,4 @@
-"""What an init scheme states about itself: its rule, its variance, what it needs."""
+"""Definition of an init scheme: its rule, variance and requirements; and the registry of schemes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from initbench.registry import Options, Registry, RegistryEntry
 
 
 class SchemeRequirement(StrEnum):
-    """What an init needs beside the weight tensor itself."""
+    """Requirement of an init scheme in addition to the weight tensor."""
 
     NONE = "none"
     FIRST_BATCH = "first_batch"
@@ -25,15 +25,15 @@ class SchemeRequirement(StrEnum):
 
     @property
     def leaves_no_scale(self) -> bool:
-        """Whether what the weights are drawn with says nothing of what a net starts with."""
+        """Whether the drawn weights are replaced before training, so that their scale is irrelevant."""
         return self in (SchemeRequirement.TRAINING, SchemeRequirement.STORED_RUN)
 
 
 class Fill(Protocol):
-    """Overwrite `weight` in place.
+    """Function that overwrites `weight` in place.
 
-    weight: (out, in) or a kernel (out, in, …), of one group where there are several; `gain` multiplies
-    the standard deviation; random numbers come from `generator`, on the CPU. The scheme's options follow
+    `weight` is (out, in) or a kernel (out, in, …), of a single group if there are several. `gain` multiplies
+    the standard deviation. Random numbers come from `generator`, on the CPU. The scheme's options are passed
     as keywords.
     """
 
@@ -51,38 +51,38 @@ class Fill(Protocol):
 
 
 class ResidualBranch(Protocol):
-    """One residual branch F in x + F(x), as schemes for residual nets see it."""
+    """Interface of a residual branch F in x + F(x) for schemes that edit residual nets."""
 
     @property
     def weights(self) -> Sequence[nn.Module]:
-        """The branch's weight modules in the order of the signal."""
+        """The branch's weight modules in the order of the forward pass."""
 
     @property
     def last_norm(self) -> nn.Module | None:
-        """The norm layer that closes the branch, if one does."""
+        """The norm layer at the end of the branch, if there is one."""
 
     def insert_scale(self, value: float) -> None:
-        """Multiply what the branch adds by a learned scalar that starts at `value`."""
+        """Multiply the output of the branch by a learned scalar with the initial value `value`."""
 
     def insert_shifts(self) -> None:
-        """Add a learned scalar, 0 at first, before each weight module and each activation."""
+        """Add a learned scalar, initially 0, before each weight module and each activation."""
 
 
 @dataclass(frozen=True)
 class SchemeContext:
-    """What a config says of the net that a scheme is to fill."""
+    """Properties of the net in which a scheme is used, taken from the config."""
 
     activation: BoundActivation
     norm: str
     """Name of the norm."""
     bias: bool
-    """Whether weight layers have one."""
+    """Whether weight layers have a bias."""
     options: Options | None = None
-    """The scheme's own, where they are known."""
+    """Options of the scheme, if known."""
 
 
 WeightDistribution = Literal["normal", "uniform", "truncated", "other"]
-"""Zero-mean distribution of a weight; `truncated` is a normal one, cut at ±2 of its standard deviations."""
+"""Zero-mean distribution of a weight; `truncated` is a normal distribution cut at ±2 standard deviations."""
 
 Edit = Callable[..., None]
 Refusal = Callable[[str, SchemeContext], str | None]
@@ -104,53 +104,53 @@ def _every_class(_class_name: str, **_options: Any) -> bool:
 class Scheme(RegistryEntry):
     """An init scheme.
 
-    `variance(fan_in=…, fan_out=…, gain=…, **options)` is the variance of one weight, where the scheme
-    draws them independently; it is what `fill` draws with and what theory predicts from.
+    `variance(fan_in=…, fan_out=…, gain=…, **options)` is the variance of one weight, for schemes that draw
+    weights independently. `fill` draws with this variance, and the theory uses it for predictions.
     """
 
     fill: Fill
     first_fill: Fill | None = None
-    """How the first layer is filled, whose input no activation has passed; None for like the others."""
+    """Rule for the first layer, whose input comes from no activation; None if it is the same as `fill`."""
     unfillable: Callable[[Sequence[int]], str | None] = _any_shape
-    """(out, in, …) → why `fill` cannot fill a weight of that shape; None where it can."""
+    """(out, in, …) → why `fill` cannot fill a weight of that shape, or None if it can."""
     touches: Callable[..., bool] = _every_class
-    """touches(class_name, **options): whether such a layer is drawn; others stay as torch makes them."""
+    """touches(class_name, **options): whether layers of this class are drawn; others keep torch's default."""
     variance: Callable[..., float] | None = None
     distribution: WeightDistribution = "normal"
     """Distribution of one weight, for schemes with a `variance`; the property tests check it."""
     kurtosis: float | None = None
     """E[w⁴]/E[w²]² of one weight, required if `distribution` is `other`."""
     is_random: bool = True
-    """Whether `fill` draws from the generator, so that another seed gives another weight."""
+    """Whether `fill` draws from the generator, so that the weights depend on the seed."""
     default_gain: Callable[[BoundActivation], float] | None = None
-    """The gain when the config names none; None when no gain can be given."""
+    """The gain if the config gives none; None if the scheme has no gain."""
     layer_gain: Callable[[BoundActivation, int], float] | None = None
-    """The gain of the layer of that number, from 1, where the scheme works it out of the activation."""
+    """(activation, index from 1) → gain of a layer, for schemes that compute it from the activation."""
     bias_std: Callable[[BoundActivation, float], float] | None = None
     """Standard deviation of a bias from (activation, fan_in); None for a bias of 0."""
     bias_distribution: Literal["normal", "uniform"] = "normal"
     takes_torch_fans: bool = False
-    """Whether it divides by what torch counts as fan_in, which a transposed convolution has otherwise."""
+    """Whether the scheme uses torch's definition of fan_in, which differs for transposed convolutions."""
     needs: SchemeRequirement = SchemeRequirement.NONE
     calibrate: Callable[..., None] | None = None
-    """For `first_batch`: calibrate(network, weight_modules, batch, **options), after `fill`."""
+    """For `first_batch`: calibrate(network, weight_modules, batch, **options), called after `fill`."""
     measures_bias: bool = False
-    """Whether `calibrate` sets every bias, so that none can be asked for."""
+    """Whether `calibrate` sets every bias, so that the config cannot set one."""
     edit: Edit | None = None
-    """For `model_edit`: edit(branches, head, **options), after `fill`; the head is None where it has a
-    scheme of its own. Raises ValueError, with a reason, for branches that it cannot serve."""
+    """For `model_edit`: edit(branches, head, **options), called after `fill`; the head is None if it has a
+    separate scheme. Raises ValueError, with a reason, for branches that are not supported."""
     problem: Refusal = _fits
-    """(`init.scheme=name`, setting) → why the scheme cannot serve such a net, naming the keys; else None."""
+    """(`init.scheme=name`, context) → why the scheme cannot be used in this net, naming the keys, or None."""
 
 
 INITS: Registry[Scheme] = Registry("init scheme", "initbench.components.inits", first="independent")
 
 
 def unit_gain(_activation: BoundActivation) -> float:
-    """1, whatever the activation: the default of lecun, xavier and orthogonal."""
+    """Return 1 for every activation: the default of lecun, xavier and orthogonal."""
     return 1.0
 
 
 def kaiming_gain(activation: BoundActivation) -> float:
-    """√(2/(1+a²)), a being the leaky slope and 0 for everything else, as torch does."""
+    """Return √(2/(1+a²)), as torch does; a is the slope of leaky activations, and 0 for all others."""
     return activation.kaiming_gain

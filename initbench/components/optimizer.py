@@ -1,8 +1,8 @@
-"""Optimizers: torch's own update kernels over lists of stacked tensors.
+"""Optimizers: torch's update kernels, applied to lists of stacked tensors.
 
-Every update is elementwise, so one call serves all runs of a cohort at once. The functional
-form keeps the state in plain tensors, which can be cut when a run leaves its cohort, and spares
-the second that importing `torch.optim.Optimizer`'s machinery costs.
+Every update is elementwise, so one call updates all runs of a cohort. The functional form keeps the state in
+plain tensors, which can be sliced when a run leaves its cohort, and avoids importing
+`torch.optim.Optimizer`, which takes a second.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from torch.optim.sgd import sgd
 
 from initbench.registry import Options, Registry, RegistryEntry
 
-_VECTOR = 16  # floats in 64 bytes; torch's fused kernels share out their work in these as well
+_VECTOR = 16  # floats in 64 bytes; torch's fused kernels also divide their work into these units
 
 
 @dataclass
 class OptimizerState:
-    """Slots of one tensor a parameter, each shaped like it, and the number of updates as torch counts it."""
+    """State of an optimizer: slots with one tensor per parameter, and torch's update counts."""
 
     counts: list[Tensor]
     slots: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def slot(self, name: str, parameters: list[Tensor]) -> list[Tensor]:
-        """The slot called `name`; zero at its first use, and never made where no update asks for it."""
+        """Return the slot called `name`; it is created with zeros when first used."""
         if name not in self.slots:
             self.slots[name] = [torch.zeros_like(p) for p in parameters]
         return self.slots[name]
 
 
 class Update(Protocol):
-    """Change parameters and state in place."""
+    """Function that changes parameters and state in place."""
 
     def __call__(
         self,
@@ -55,12 +55,12 @@ class Update(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer(RegistryEntry):
-    """What an optimizer states about itself: its update, which makes the slots that it uses."""
+    """An optimizer: its update, which also creates the slots that it uses."""
 
     update: Update
 
     def start(self, parameters: list[Tensor]) -> OptimizerState:
-        """The state before the first update."""
+        """Return the state before the first update."""
         return OptimizerState(counts=[torch.zeros(()) for _ in parameters])
 
 
@@ -68,7 +68,7 @@ class SgdOptions(Options):
     """Options of sgd."""
 
     momentum: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Share of the last update that is kept."""
+    """Fraction of the previous update that is added to the next one."""
     nesterov: bool = False
     """Look ahead along the momentum (Sutskever et al. 2013)."""
 
@@ -97,7 +97,7 @@ class RmspropOptions(Options):
     alpha: float = Field(default=0.99, ge=0.0, lt=1.0)
     """Decay of the mean square."""
     momentum: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Share of the last update that is kept."""
+    """Fraction of the previous update that is added to the next one."""
     eps: float = Field(default=1e-8, gt=0.0)
     """Added to the root of the mean square."""
 
@@ -131,10 +131,10 @@ def _sgd(
 
 
 def _fills_vectors(stacked: Tensor) -> bool:
-    """Whether one run's share of a stacked parameter is a whole number of vectors of the CPU.
+    """Return whether one run's part of a stacked parameter is a whole number of vectors of the CPU.
 
-    torch's fused SGD, three times as fast as the plain one, rounds the entries left over at the end of
-    a tensor in another way, and which run these belong to depends on how many are stacked.
+    torch's fused SGD, three times as fast as the plain one, rounds the last entries of a tensor differently
+    if they do not fill a vector; which run they belong to depends on the number of stacked runs.
     """
     return stacked.numel() // stacked.shape[0] % _VECTOR == 0
 
@@ -149,7 +149,7 @@ def _adam(*, decoupled: bool) -> Update:
         lr: float,
         weight_decay: float,
     ) -> None:
-        """Make one update of Adam's, or of AdamW's where the decay is decoupled."""
+        """Make one update of Adam, or of AdamW if the weight decay is decoupled."""
         adam(
             parameters,
             gradients,
@@ -215,7 +215,7 @@ _ABSENT = (
     "shampoo",
     "sophia",
 )
-"""Well-known names that nothing here stands for, so that no near name is suggested."""
+"""Well-known names that are not supported; no similar name is suggested for them."""
 OPTIMIZERS: Registry[Optimizer] = Registry("optimizer", absent=_ABSENT)
 
 OPTIMIZERS.add(
@@ -223,7 +223,7 @@ OPTIMIZERS.add(
         name="sgd",
         suggested_for=("momentum", "sgd_momentum", "nesterov", "nag"),
         aliases=("gradient_descent", "stochastic_gradient_descent"),
-        summary="Stochastic gradient descent, with momentum if asked for; the most honest judge of an init.",
+        summary="Stochastic gradient descent with optional momentum; shows the effect of an init directly.",
         formula="v ← μv + g; W ← W − lr·v",
         source="Robbins & Monro 1951; Polyak 1964; Sutskever et al. 2013",
         options=SgdOptions,

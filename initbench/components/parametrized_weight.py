@@ -1,4 +1,4 @@
-"""Reading and writing the weight of a layer, whether it is a parameter or computed from others."""
+"""Functions that read and write the weight of a layer, which may be a parameter or parametrized."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 
 def parametrization_of(module: nn.Module) -> ParametrizationList | None:
-    """What computes the weight of `module`; None where the weight is itself a parameter."""
+    """Return the parametrization that computes the weight of `module`; None if it is a parameter."""
     if not is_parametrized(module, "weight"):
         return None
     return cast("ParametrizationList", module.get_submodule("parametrizations.weight"))
 
 
 def weight_of(module: nn.Module) -> Tensor:
-    """The weight (out, in, …) that `module` multiplies by; looking changes no buffer."""
+    """Return the weight (out, in, …) that `module` multiplies by, without changing any buffer."""
     computed = parametrization_of(module)
     if computed is None:
         return module.get_parameter("weight")
@@ -31,7 +31,7 @@ def weight_of(module: nn.Module) -> Tensor:
 
 @torch.no_grad()
 def assign_weight(module: nn.Module, weight: Tensor) -> None:
-    """Set the weight to a copy of `weight`; what it is computed from, if from anything, follows."""
+    """Set the weight to a copy of `weight`; if it is parametrized, set the underlying parameters."""
     if parametrization_of(module) is None:
         module.get_parameter("weight").copy_(weight)
     else:

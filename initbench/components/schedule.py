@@ -1,4 +1,4 @@
-"""Learning-rate schedules as pure functions of the step, so that a resumed run needs no state."""
+"""Learning-rate schedules as pure functions of the step, so that resuming a run needs no stored state."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from initbench.registry import Options, Registry, RegistryEntry
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule(RegistryEntry):
-    """`factor(options, progress)`: what the learning rate is multiplied by at `progress` in [0, 1)."""
+    """A schedule; `factor(options, progress)` is the factor of the learning rate at `progress` in [0, 1)."""
 
     factor: Callable[[Any, float], float]
 
@@ -23,16 +23,16 @@ class CosineScheduleOptions(Options):
     """Options of cosine."""
 
     final: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Share of the learning rate left at the end."""
+    """Final learning rate, as a fraction of the initial one."""
 
 
 class StepOptions(Options):
     """Options of step."""
 
     at: list[Annotated[float, Field(ge=0.0, le=1.0)]] = Field(default=[0.5, 0.75])
-    """Shares of the training after which the rate drops."""
+    """Fractions of the training after which the learning rate drops."""
     gamma: float = Field(default=0.1, gt=0.0, le=1.0)
-    """Factor of each drop."""
+    """Factor of the learning rate at each drop."""
 
 
 _ABSENT = (
@@ -47,14 +47,14 @@ _ABSENT = (
     "cyclic_lr",
     "warmup",
 )
-"""Well-known names that nothing here stands for, so that no near name is suggested."""
+"""Well-known names that are not supported; no similar name is suggested for them."""
 SCHEDULES: Registry[Schedule] = Registry("schedule", absent=_ABSENT)
 
 SCHEDULES.add(
     Schedule(
         name="constant",
         aliases=("none", "constant_lr"),
-        summary="The same learning rate throughout.",
+        summary="Constant learning rate.",
         source="-",
         formula="lr",
         factor=lambda _options, _progress: 1.0,
@@ -64,7 +64,7 @@ SCHEDULES.add(
     Schedule(
         name="cosine",
         aliases=("cosine_annealing", "cosine_annealing_lr", "cosine_decay"),
-        summary="Falls along half a cosine to the final share.",
+        summary="Falls along half a cosine to a final fraction.",
         source="Loshchilov & Hutter 2017",
         formula="lr·(f + (1 − f)·(1 + cos πt)/2)",
         options=CosineScheduleOptions,
@@ -75,7 +75,7 @@ SCHEDULES.add(
     Schedule(
         name="step",
         aliases=("step_lr", "multi_step", "multi_step_lr", "step_decay"),
-        summary="Drops by gamma after given shares of the training.",
+        summary="Drops by the factor gamma after given fractions of the training.",
         source="Krizhevsky et al. 2012",
         formula="lr·gamma^(drops so far)",
         options=StepOptions,
@@ -85,7 +85,7 @@ SCHEDULES.add(
 
 
 def learning_rate(base: float, schedule: Options, *, step: int, steps: int, warmup_steps: int) -> float:
-    """The rate of update number `step` (from 0): a linear warm-up, then the schedule over what is left."""
+    """Return the learning rate of update `step` (from 0): a linear warm-up, then the schedule."""
     if step < warmup_steps:
         return base * (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(1, steps - warmup_steps)

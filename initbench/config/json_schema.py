@@ -8,11 +8,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from initbench.config.lesson_loader import NOT_IN_ARMS
-from initbench.config.lesson_schema import LessonConfig
 from initbench.config.schema import ExperimentConfig
-from initbench.config.sweep_schema import SweepConfig
-from initbench.config.tuning_schema import Tune
+from initbench.config.study import BELONGS_TO_STUDY, LessonConfig, SweepConfig, Tune
 
 _OTHERS: dict[str, type[BaseModel]] = {"lesson": LessonConfig, "sweep": SweepConfig}
 
@@ -52,5 +49,7 @@ def _by_kind(kinds: list[str]) -> dict[str, Any]:
 
 def _base_schema(experiment: dict[str, Any]) -> dict[str, Any]:
     """Return the schema of the `base` of a lesson or sweep: an experiment without kind, name and notes."""
-    properties = {key: value for key, value in experiment["properties"].items() if key not in NOT_IN_ARMS}
+    properties = {
+        key: value for key, value in experiment["properties"].items() if key not in BELONGS_TO_STUDY
+    }
     return {"properties": properties, "additionalProperties": False}

@@ -6,7 +6,7 @@ import errno
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,8 +27,8 @@ from initbench.registry import nearest_name
 _KEY_WORD = re.compile(r"(?:data|model|init|train|probe)\.[A-Za-z_][\w.]*")
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
-Read = Callable[[Document, str, Sequence[Override]], tuple[T | None, list[ConfigIssue]]]
-"""Function (document, file, overrides) → (declared object, None if it cannot be built; faults)."""
+Read = Callable[[Document, Sequence[Override]], tuple[T | None, list[ConfigIssue]]]
+"""Function (document, overrides) → (declared object, None if it cannot be built; faults)."""
 
 
 def load_config(path: Path | str, overrides: Sequence[str], model: type[M]) -> M:
@@ -87,7 +87,7 @@ def _parse_overrides(texts: Sequence[str], *, axes: bool = False) -> tuple[list[
 def load_overrides(overrides: Sequence[str], model: type[M]) -> M:
     """Build a config from `key=value` arguments alone; raises ConfigError with all their faults."""
     parsed, faults = _parse_overrides(overrides)
-    config, issues = validate_document(model, parse_yaml(b"{}", "command line"), "command line", parsed)
+    config, issues = validate_document(model, parse_yaml(b"{}", "command line"), parsed)
     if config is None or faults:
         raise ConfigError(dict.fromkeys(faults + issues))
     return config
@@ -108,7 +108,7 @@ def _read_one(path: str, overrides: Sequence[Override], read: Read[T]) -> tuple[
     path = config_path(path)
     file = "<stdin>" if path == "-" else path
     document, faults = read_document(path, file)
-    return (None, faults) if document is None else read(document, file, overrides)
+    return (None, faults) if document is None else read(document, overrides)
 
 
 def read_document(path: str, file: str) -> tuple[Document | None, list[ConfigIssue]]:
@@ -128,19 +128,22 @@ def read_document(path: str, file: str) -> tuple[Document | None, list[ConfigIss
 
 
 def validate_document(
-    model: type[M], document: Document, file: str, overrides: Sequence[Override]
+    model: type[M], document: Document, overrides: Sequence[Override], root: KeyPath = ()
 ) -> tuple[M | None, list[ConfigIssue]]:
-    """Return a document with overrides as a config, None if it has faults, and the faults."""
+    """Return a document with overrides as a config, None if it has faults, and the faults.
+
+    If the document's data are a section of its file, `root` is the path of that section.
+    """
     kind = document.data.get("kind")
     if kind in ("lesson", "sweep") and model is ExperimentConfig:
-        position = document.positions.value(["kind"]) or (1, 1)
-        problem = f"is no experiment but a {kind}; use: initbench {kind} {file}"
-        return None, [ConfigIssue(f"{file}:{position[0]}:{position[1]}", "kind", problem)]
+        problem = f"is no experiment but a {kind}; use: initbench {kind} {document.file}"
+        return None, [ConfigIssue(document.where(("kind",)), "kind", problem)]
     data, faults = _apply_fitting_overrides(document, overrides)
     unfit = {fault.where for fault in faults}
-    applied = [override for override in overrides if override.where not in unfit]
-    config, issues = validate_data(model, data, _position_finder(file, document, applied))
-    return (None if faults else config), faults + issues
+    sources = _Sources(document, [override for override in overrides if override.where not in unfit], root)
+    config, issues = validate_data(model, data, sources.where)
+    faults += [replace(issue, key=sources.key(tuple(issue.key.split(".")))) for issue in issues]
+    return (None if faults else config), faults
 
 
 def validate_data(model: type[M], data: dict[str, Any], where: Where) -> tuple[M | None, list[ConfigIssue]]:
@@ -191,7 +194,7 @@ def _apply_fitting_overrides(
         try:
             data = apply_overrides(data, [override])
         except ConfigError as error:
-            faults += error.issues
+            faults += [replace(fault, key=dotted_key(override.source) or fault.key) for fault in error.issues]
     return data, faults
 
 
@@ -209,31 +212,48 @@ def _is_consequence(fault: ConfigIssue, refused: Sequence[str]) -> bool:
     return repr(REFUSED) in fault.problem or any(f"{fault.key}.".startswith(f"{at}.") for at in refused)
 
 
-def _position_finder(file: str, document: Document, overrides: Sequence[Override]) -> Where:
-    """Return a function that finds the source of a fault: the override or the line that set the value."""
+@dataclass(frozen=True)
+class _Sources:
+    """Sources of the values of a config: sections of a file, and overrides."""
 
-    def where(path: KeyPath, of_key: bool) -> str:
-        """Return the override or the file position that a key comes from."""
-        for override in reversed(overrides):
-            if path[: len(override.path)] == override.path or _promotes(override.path, path, document):
-                return override.where
+    document: Document
+    overrides: Sequence[Override]
+    root: KeyPath
+
+    def where(self, path: KeyPath, of_key: bool) -> str:
+        """Return the override or the file position that the value at `path` comes from."""
+        override = self._override(path)
+        if override is not None and not override.source:
+            return override.where
+        return self.document.where(self._path_in_file(path), of_key=of_key)
+
+    def key(self, path: Sequence[str]) -> str:
+        """Return the dotted key of a value as its source names it."""
+        return dotted_key([part for part in self._path_in_file(tuple(path)) if part != ""])
+
+    def _path_in_file(self, path: KeyPath) -> KeyPath:
+        override = self._override(path)
+        if override is None:
+            return (*self.root, *path)
+        return (*override.source, *path[len(override.path) :]) if override.source else path
+
+    def _override(self, path: KeyPath) -> Override | None:
+        """Return the last override that set the value at `path`, or created the mapping that lacks it."""
+        for override in reversed(self.overrides):
+            if path[: len(override.path)] == override.path or self._promotes(override, path):
+                return override
         for end in range(len(path), 0, -1):
-            find = document.positions.key if of_key or end < len(path) else document.positions.value
-            position = find(path[:end])
-            if position is not None:
-                return f"{file}:{position[0]}:{position[1]}"
-            setting = [override for override in overrides if override.path[:end] == path[:end]]
+            if self.document.positions.find((*self.root, *path[:end])) is not None:
+                return None
+            setting = [override for override in self.overrides if override.path[:end] == path[:end]]
             if setting:
-                return setting[-1].where
-        return f"{file}:1:1"
+                return setting[-1]
+        return None
 
-    return where
-
-
-def _promotes(override: KeyPath, path: KeyPath, document: Document) -> bool:
-    """Return whether an override below `path` turned a single word of the file into a mapping."""
-    node = document.positions.find(path)
-    return override[: len(path)] == path and node is not None and isinstance(node.value, str)
+    def _promotes(self, override: Override, path: KeyPath) -> bool:
+        """Return whether an override below `path` turned a single word of the file into a mapping."""
+        node = self.document.positions.find((*self.root, *path))
+        return override.path[: len(path)] == path and node is not None and isinstance(node.value, str)
 
 
 def _validate(model: type[M], data: Any) -> M:

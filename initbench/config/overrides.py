@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from initbench.config.issue_messages import yaml_type_name
-from initbench.config.validation_errors import dotted_key
+from initbench.config.validation_errors import KeyPath, dotted_key
 from initbench.config.yaml_reader import MAX_DEPTH, parse_scalar, parse_yaml
 from initbench.errors import ConfigError, ConfigIssue
 
@@ -38,6 +38,8 @@ class Override:
     """`file:line:column` of a value from a file."""
     is_axis: bool = False
     """Whether `value` is a list whose values are each run."""
+    source: KeyPath = ()
+    """Path of the value in the file by which messages name it; empty to name it by `path`."""
 
     @property
     def where(self) -> str:

@@ -90,8 +90,19 @@ class Document:
     data: dict[str, Any]
     positions: Positions
     faults: list[ConfigIssue]
+    file: str
+    """Name of the file in messages."""
     readable: bool = True
     """Whether the whole document was read; otherwise `data` is incomplete."""
+
+    def where(self, path: Sequence[str | int], *, of_key: bool = False) -> str:
+        """Return `file:line:column` of the value (or key) at `path`, or of its nearest parent's key."""
+        for end in range(len(path), 0, -1):
+            find = self.positions.key if of_key or end < len(path) else self.positions.value
+            position = find(path[:end])
+            if position is not None:
+                return f"{self.file}:{position[0]}:{position[1]}"
+        return f"{self.file}:1:1"
 
 
 def parse_scalar(text: str) -> Any:
@@ -148,12 +159,12 @@ def parse_yaml(text: str | bytes, file: str) -> Document:
 
 def _unreadable(file: str, text_before: str, problem: str) -> Document:
     line, column = text_before.count("\n") + 1, len(text_before) - text_before.rfind("\n")
-    return _document(None, [ConfigIssue(f"{file}:{line}:{column}", "", problem)])
+    return _document(None, [ConfigIssue(f"{file}:{line}:{column}", "", problem)], file)
 
 
-def _document(root: YamlNode | None, faults: list[ConfigIssue]) -> Document:
+def _document(root: YamlNode | None, faults: list[ConfigIssue], file: str) -> Document:
     node = root or YamlNode({}, (1, 1), (1, 1))
-    return Document(node.plain(), Positions(node), faults, root is not None)
+    return Document(node.plain(), Positions(node), faults, file, root is not None)
 
 
 class _StopError(Exception):
@@ -184,7 +195,7 @@ class _YamlReader(yaml.SafeLoader):
             self._fault(syntax_problem(error), _position(error.problem_mark or self.get_mark()))
         except (ValueError, OverflowError):  # PyYAML lets \UFFFFFFFF and %YAML 1.<5000 digits> escape
             self._fault("an escape or number that cannot be read", _position(self.get_mark()))
-        return _document(root, self.faults)
+        return _document(root, self.faults, self.file)
 
     def _next(self) -> Any:
         return self.get_event()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""What apply_init says it did."""
+"""`apply_init`: apply an init scheme to any nn.Module, and report what was set."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class InitializedTensor:
     fan_in: float
     fan_out: float
     std_asked: float | None
-    """What the scheme draws with; None where weights are not independent draws, or are rescaled."""
+    """Standard deviation that the scheme specifies; None if weights are not independent, or are rescaled."""
     std: float
-    """Root mean square of what the tensor holds now: its standard deviation about 0."""
+    """Root mean square of the tensor's values, i.e. their standard deviation about 0."""
     note: str = ""
 
 
 @dataclass(frozen=True)
 class SkippedTensor:
-    """A parameter that was left as it was."""
+    """A parameter that was not changed."""
 
     name: str
     why: str
@@ -47,7 +47,7 @@ class SkippedTensor:
 
 @dataclass(frozen=True)
 class InitReport:
-    """What apply_init set and what it left alone; `print` shows it as a table."""
+    """Report of the tensors that apply_init set and skipped; `print` shows it as a table."""
 
     scheme: str
     activation: str
@@ -56,7 +56,7 @@ class InitReport:
     left: tuple[SkippedTensor, ...]
 
     def as_data(self) -> dict[str, Any]:
-        """The report as plain data."""
+        """Return the report as plain data."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -98,16 +98,24 @@ def apply_init(
 ) -> InitReport:
     """Draw the weights of every linear and convolutional layer in `module`, in place.
 
-    `scheme` and its `options` are those of a config's `init.scheme`; `activation` is the one between
-    the layers, from which gains are computed; `gain` and `bias` are `init.gain` and `init.bias`.
-    `batch` (B, …) is passed through `module` by schemes that measure (lsuv).
+    Supports nn.Linear, nn.Conv*, nn.ConvTranspose* and the projections of nn.MultiheadAttention, with or
+    without bias, in groups, with parametrizations and weight norm. Embeddings, norm layers and all other
+    modules are not changed, and the report lists them. A tensor that several layers share is set once.
+    Each tensor has a random stream of its own, which depends on the seed and the tensor's name; the order of
+    the layers does not matter.
 
-    Handled are nn.Linear, nn.Conv*, nn.ConvTranspose* and the projections of nn.MultiheadAttention,
-    with or without bias, in groups, under parametrizations and weight norm. Embeddings, norm layers and
-    all else are left alone, and the report says so. A tensor that several layers share is set once. Each
-    tensor draws from a stream of (seed, its name), so that the order of the layers changes nothing.
+    Args:
+        module: Module to change.
+        scheme: Init scheme, as in a config's `init.scheme`.
+        activation: Activation between the layers, from which gains are computed.
+        gain: Gain, as in `init.gain`.
+        bias: Value of every bias, as in `init.bias`.
+        seed: Seed of the random streams.
+        batch: Batch (B, …), passed through `module` by schemes that measure activations (such as lsuv).
+        options: Options of the scheme and of the activation.
 
-    Raises UsageError for a scheme, an option or a module that cannot be served; nothing is changed then.
+    Raises:
+        UsageError: If the scheme, an option or the module is not supported; nothing is changed in this case.
     """
     with plain_defaults():
         return _apply_init(module, scheme, activation, gain, bias, seed, batch, options)
@@ -150,7 +158,7 @@ def _refuse_unfit(module: nn.Module) -> None:
 
 
 def _check(init: InitOptions, phi: BoundActivation, targets: list[InitTarget], batch: Tensor | None) -> None:
-    """Refuse what cannot be done, before anything is changed."""
+    """Raise UsageError if the scheme cannot be applied, before anything is changed."""
     entry = INITS[init.scheme.name]
     if entry.needs is SchemeRequirement.MODEL_EDIT:
         raise UsageError(
@@ -232,7 +240,7 @@ def _rms(tensor: Tensor) -> float:
 
 
 def _left(module: nn.Module, targets: list[InitTarget]) -> Iterator[SkippedTensor]:
-    """The parameters that no target wrote, and the further names of those that one did."""
+    """Yield the parameters that no target wrote, and further names of tied parameters that one wrote."""
     written: dict[int, str] = {}
     for target in targets:
         for tensor in (*target.stored, *([] if target.bias is None else [target.bias])):

@@ -1,4 +1,4 @@
-"""From options to a net with its weights drawn."""
+"""Check options and build a net with initialised weights from them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from initbench.rng import stream_seed
 
 
 def check(model: FamilyOptions, init: InitOptions, *, input_shape: tuple[int, ...], classes: int) -> int:
-    """Check that such a net can be built and drawn for such samples, and return the bytes of its parameters.
+    """Check that the net can be built and initialised, and return the size of its parameters in bytes.
 
-    No weight is drawn and nothing large is made: the net that is looked at has shapes and no data.
+    No weight is drawn and nothing large is allocated: the net is built on the meta device.
 
     Raises:
-        ConfigError: If it cannot; names the keys.
+        ConfigError: If the net cannot be built; names the keys.
     """
     family = FAMILIES[model.family]
     family.check(model, input_shape)
@@ -46,10 +46,17 @@ def build(
     seed: int,
     batch: Tensor,
 ) -> Network:
-    """A net on the CPU whose parameters depend on (options, seed) alone.
+    """Return a net on the CPU whose parameters depend on the options and the seed only.
 
-    input_shape: (C, H, W) or (D,); batch: (B, *input_shape), the first batch of the run.
-    torch's global generator is left as it was. The options are ones that `check` lets pass.
+    The options must have passed `check`. torch's global generator is not changed.
+
+    Args:
+        model: Options of the model family.
+        init: Options of the init.
+        input_shape: (C, H, W) or (D,).
+        classes: Number of classes.
+        seed: Seed of the run.
+        batch: First batch of the run, (B, *input_shape).
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(stream_seed(seed, "build"))

@@ -1,4 +1,4 @@
-"""Weights that are computed from others: torch's parametrizations, and its older forward pre-hooks."""
+"""Weights that are computed from other tensors, by parametrizations or torch's older forward pre-hooks."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Read = Callable[[], Tensor]
 Write = Callable[[Tensor], None]
 
 _SAME = 1e-3
-"""Relative difference of two scales that rounding leaves, in half precision too."""
+"""Relative difference of two scales that counts as rounding, even in half precision."""
 
 
 def hook_of(layer: nn.Module) -> Any:
-    """The older hook that computes `weight` before each forward pass; None where there is none."""
+    """Return the forward pre-hook that computes `weight` before each forward pass, or None."""
     for hook in layer._forward_pre_hooks.values():
         computes = isinstance(hook, WeightNorm) or "weight_orig" in layer._parameters
         if computes and getattr(hook, "name", getattr(hook, "_tensor_name", None)) == "weight":
@@ -32,7 +32,7 @@ def hook_of(layer: nn.Module) -> Any:
 
 
 def weight_from_hook(layer: nn.Module, hook: Any) -> tuple[Read, Write]:
-    """How a weight that `hook` computes is read and written; each leaves `layer.weight` up to date."""
+    """Return functions that read and write a weight computed by `hook`; both update `layer.weight`."""
 
     def refresh() -> Tensor:
         if isinstance(hook, SpectralNorm):
@@ -59,10 +59,10 @@ def weight_from_hook(layer: nn.Module, hook: Any) -> tuple[Read, Write]:
 
 @torch.no_grad()
 def settle(layer: nn.Module) -> None:
-    """Bring the singular vectors that spectral norm keeps up to date with the weight it is given.
+    """Update the singular vectors stored by spectral norm to the current weight.
 
-    It follows them by one power iteration a training step: behind a new weight, it would divide by some
-    other number for many steps, and in evaluation mode for ever.
+    Spectral norm tracks them by one power iteration per training step. After the weight is replaced, it would
+    divide by a wrong number for many steps, and forever in evaluation mode.
     """
     parametrization = parametrization_of(layer)
     if parametrization is None:
@@ -106,9 +106,12 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def is_scale_taken(layer: nn.Module, name: str, read: Read, write: Write) -> bool:
-    """Whether the weight that is read does not grow with the one that is written; tried, and put back.
+    """Return whether the weight that is read is independent of the scale of the weight that is written.
 
-    Raises UsageError for a weight that cannot be computed or set.
+    Writes two test weights and restores the original values.
+
+    Raises:
+        UsageError: If the weight cannot be computed or set.
     """
     tensors = [*layer.parameters(), *layer.buffers()]
     values = [tensor.detach().clone() for tensor in tensors]

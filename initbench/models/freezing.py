@@ -1,4 +1,4 @@
-"""Which weight layer each tensor of a net goes with, and nets of which some layers are not trained."""
+"""Assignment of a net's tensors to weight layers, and freezing of the first layers."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from initbench.models.network import Network
 
 @dataclass
 class LayerTensors:
-    """A weight layer with all that goes with it: its bias, its norm layer, a learned activation behind it."""
+    """All tensors of a weight layer: weight, bias, and those of the norm layer and activation that follow."""
 
     index: int
-    """Of the weight layer, from 1."""
+    """Index of the weight layer, from 1."""
     name: str
-    """Of its weight module."""
+    """Name of the weight module."""
     weights: list[str] = field(default_factory=list)
-    """The parameters that its weight is, or is computed from."""
+    """Names of the weight, or of the parameters that it is computed from."""
     others: list[str] = field(default_factory=list)
-    """The rest of its parameters, and its buffers."""
+    """Names of the other parameters and of the buffers."""
     modules: list[str] = field(default_factory=list)
-    """The modules that hold these tensors."""
+    """Names of the modules that hold these tensors."""
 
     @property
     def tensors(self) -> list[str]:
-        """All parameters and buffers, by name."""
+        """Names of all parameters and buffers."""
         return [*self.weights, *self.others]
 
 
 def layer_tensors(network: Network) -> list[LayerTensors]:
-    """Every parameter and buffer of the net with its weight layer, in order, head included.
+    """Return every parameter and buffer of the net by weight layer, in order, head included.
 
-    Nets define their modules in the order of the signal, so that what holds tensors of its own and is no
-    weight layer goes with the last one before it.
+    Nets define their modules in the order of the forward pass. A module that has tensors but is not a weight
+    layer therefore belongs to the last weight layer before it.
     """
     layers = network.weight_layers()
     tensors_by_module = {layer.module: LayerTensors(layer.index, layer.name) for layer in layers}
@@ -58,10 +58,10 @@ def _add(member: LayerTensors, name: str, module: nn.Module) -> None:
 
 
 def freeze(network: Network, layers: int, *, hold_norms: bool) -> None:
-    """Have the first `layers` weight layers, and what goes with them, not trained.
+    """Exclude the first `layers` weight layers from training, including their biases and norm layers.
 
-    With `hold_norms` their norm layers stay in evaluation mode: batch norm there normalises by its running
-    statistics and leaves them as they are.
+    With `hold_norms`, their norm layers stay in evaluation mode: batch norm uses its running statistics and
+    does not update them.
     """
     for member in layer_tensors(network)[:layers]:
         for name in member.tensors:

@@ -1,4 +1,4 @@
-"""A hidden layer of the families that share one: weights, norm and activation."""
+"""Hidden layer shared by several model families: weights, norm and activation."""
 
 from __future__ import annotations
 
@@ -11,45 +11,51 @@ from initbench.models.network import FamilyOptions, LayerSite
 
 
 def channels_before_activation(options: FamilyOptions, width: int) -> int:
-    """Channels that the weights of a layer of `width` units put out."""
+    """Return the number of channels between the weights and the activation of a layer of `width` units."""
     return ACTIVATIONS[options.activation.name].features_in(width, options.activation)
 
 
 def channels_after_activation(options: FamilyOptions, width: int) -> int:
-    """Channels that a layer of `width` units hands on."""
+    """Return the number of output channels of a layer of `width` units."""
     return ACTIVATIONS[options.activation.name].features_out(width, options.activation)
 
 
 def norm_first(options: FamilyOptions) -> bool:
-    """Whether the norm layer stands before the activation."""
+    """Return whether the norm layer precedes the activation."""
     return options.norm_placement == "before_activation"
 
 
 def normed_units(options: FamilyOptions, width: int) -> int:
-    """Channels that the norm layer of a layer of `width` units sees."""
+    """Return the number of channels of the norm layer in a layer of `width` units."""
     return (channels_before_activation if norm_first(options) else channels_after_activation)(options, width)
 
 
 def norm_layer(options: FamilyOptions, width: int) -> nn.Module | None:
-    """The norm layer of a layer of `width` units."""
+    """Return the norm layer for a layer of `width` units; None if the norm inserts no module."""
     return NORMS[options.norm.name].build(normed_units(options, width), options.norm)
 
 
 def activation_layer(options: FamilyOptions, width: int) -> nn.Module:
-    """An activation of its own for a layer of `width` units."""
+    """Return a new activation module for a layer of `width` units."""
     return ACTIVATIONS[options.activation.name].build(
         options.activation, channels_before_activation(options, width)
     )
 
 
 def linear(options: FamilyOptions, inputs: int, width: int) -> nn.Module:
-    """(B, inputs) → (B, units_in): the weights of a fully connected layer of `width` units."""
+    """Return the weights of a fully connected layer of `width` units.
+
+    The module maps (B, inputs) to (B, channels_before_activation).
+    """
     layer = Linear(inputs, channels_before_activation(options, width), bias=has_bias(options, width))
     return NORMS[options.norm.name].wrap(layer, options.norm)
 
 
 def convolution(options: FamilyOptions, inputs: int, width: int, kernel: int, stride: int = 1) -> nn.Module:
-    """(B, inputs, H, W) → (B, units_in, ⌈H/stride⌉, ⌈W/stride⌉), padded with zeros. `kernel` is odd."""
+    """Return a convolution for a layer of `width` units, padded with zeros; `kernel` is odd.
+
+    The module maps (B, inputs, H, W) to (B, channels_before_activation, ⌈H/stride⌉, ⌈W/stride⌉).
+    """
     layer = nn.Conv2d(
         inputs,
         channels_before_activation(options, width),
@@ -62,16 +68,16 @@ def convolution(options: FamilyOptions, inputs: int, width: int, kernel: int, st
 
 
 def has_bias(options: FamilyOptions, width: int) -> bool:
-    """A norm layer right behind the weights takes their bias away, and has a shift of its own."""
+    """Return whether the weights have a bias: not before a norm layer, which cancels it and has a shift."""
     return options.bias and not (norm_first(options) and norm_layer(options, width) is not None)
 
 
 class HiddenLayer(nn.Module):
-    """The weights `op`, then norm and activation in the order asked for. (B, C, …) → (B, C', …).
+    """The weights `op`, then norm and activation in the order of the options. (B, C, …) → (B, C', …).
 
-    `closing` is for the last layer of a residual branch: the activation then stands behind the
-    addition, with a norm layer that comes after it, and neither is part of the layer.
-    `before_op` and `before_activation` are empty slots for learned shifts.
+    `closing` is for the last layer of a residual branch: the activation then follows the addition, possibly
+    with a norm layer after it, and neither is part of this layer. `before_op` and `before_activation` are
+    empty slots for learned shifts.
     """
 
     def __init__(self, options: FamilyOptions, op: nn.Module, width: int, *, closing: bool = False) -> None:
@@ -85,7 +91,7 @@ class HiddenLayer(nn.Module):
         self.activation = nn.Identity() if closing else activation_layer(options, width)
 
     def site(self, activation: nn.Module | None) -> LayerSite:
-        """Where its weights stand, `activation` being the one that follows."""
+        """Return the site of the weights; `activation` is the activation that follows them."""
         return LayerSite(self.op, self.norm if self._norm_first else self.op, activation)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""The weights of any nn.Module that an init scheme draws, and how each is read and written.
+"""The weights of an nn.Module that an init scheme draws, with functions that read and write them.
 
-`apply_init` sets them and `lint` holds them against a declared scheme: both read this list.
+`apply_init` sets these weights, and `lint` compares them with a declared scheme.
 """
 
 from __future__ import annotations
@@ -31,34 +31,35 @@ _ROWS = "qkv"
 
 @dataclass(frozen=True)
 class InitTarget:
-    """One matrix or kernel to draw: what it is called, how it is read and written."""
+    """One matrix or kernel to draw, with functions that read and write it."""
 
     name: str
     layer: nn.Module
-    """The layer, or for a part of an attention a linear layer of that part's shape."""
+    """The layer or, for one projection of an attention, a linear layer with the projection's shape."""
     bias_name: str
     bias: Tensor | None
     stored: tuple[Tensor, ...]
-    """The parameters that hold it."""
+    """The parameters that hold the weight."""
     read: Callable[[], Tensor]
-    """Gives what the layer multiplies by."""
+    """Return the weight that the layer multiplies by."""
     write: Callable[[Tensor], None]
     note: str = ""
     calibrated: bool = True
-    """Whether its layer is called as a module, so that schemes that measure see it."""
+    """Whether the layer is called as a module, so that schemes can measure its output."""
     is_scale_taken: bool = False
-    """Whether what computes the weight takes away the scale of what is written, as spectral norm does."""
+    """Whether the weight does not depend on the scale of the written tensor, as under spectral norm."""
 
     @property
     def layer_name(self) -> str:
-        """The name that a traced pass gives the layer: without `.weight`, and without the part of a stack."""
+        """Name of the layer in a traced pass: without `.weight`, and without the index of a projection."""
         return self.name.partition("[")[0].removesuffix(".weight")
 
 
 def init_targets(module: nn.Module, scheme: Options) -> list[InitTarget]:
-    """List the weights that the scheme draws, in the order of the modules, each tensor once.
+    """Return the weights that the scheme draws, in the order of the modules, each tensor once.
 
-    Raises UsageError for a weight that is computed and cannot be set.
+    Raises:
+        UsageError: If a weight is computed from other tensors and cannot be set.
     """
     return [target for target in _distinct(_all_targets(module)) if applies_to(target.layer, scheme)]
 
@@ -66,7 +67,7 @@ def init_targets(module: nn.Module, scheme: Options) -> list[InitTarget]:
 def scheme_problem(
     targets: Sequence[InitTarget], init: InitOptions, activation: BoundActivation
 ) -> str | None:
-    """Say why the scheme cannot serve layers with that activation between them; None where it can."""
+    """Return why the scheme does not support layers with this activation, or None if it does."""
     entry, biased = INITS[init.scheme.name], all(target.bias is not None for target in targets)
     return entry.problem(f"scheme={entry.name}", SchemeContext(activation=activation, norm="", bias=biased))
 
@@ -74,10 +75,10 @@ def scheme_problem(
 def init_rules(
     targets: Sequence[InitTarget], init: InitOptions, activation: BoundActivation
 ) -> list[LayerRule]:
-    """List the rules that the targets are drawn by, which the scheme can serve.
+    """Return the rule by which each target is drawn; the scheme must support all targets.
 
-    `activation` is the net's: layers without one of their own, as in attention, in a residual branch or at
-    the head, are drawn like all others.
+    `activation` is the activation of the net. Layers that no activation follows, as in attention, at the end
+    of a residual branch or at the head, are drawn like all others.
     """
     return [
         rule_for_module(target.layer, init.scheme, init.gain, activation, index)
@@ -143,7 +144,7 @@ def _layer(prefix: str, layer: nn.Module, *, calibrated: bool) -> InitTarget:
 
 
 def _attention(prefix: str, layer: nn.MultiheadAttention) -> Iterator[InitTarget]:
-    """Query, key and value: three maps, which torch keeps in one matrix where their sizes agree."""
+    """Yield targets for query, key and value, which torch stores in one matrix if their sizes agree."""
     packed = layer.in_proj_weight
     for i, letter in enumerate(_ROWS):
         rows = slice(i * layer.embed_dim, (i + 1) * layer.embed_dim)
@@ -162,7 +163,7 @@ def _attention(prefix: str, layer: nn.MultiheadAttention) -> Iterator[InitTarget
 
 
 def _access(tensor: Tensor) -> tuple[Callable[[], Tensor], Callable[[Tensor], None]]:
-    """How a plain tensor is read and written."""
+    """Return functions that read and write a plain tensor."""
 
     def write(weight: Tensor) -> None:
         with torch.no_grad():
@@ -172,7 +173,7 @@ def _access(tensor: Tensor) -> tuple[Callable[[], Tensor], Callable[[Tensor], No
 
 
 def _distinct(targets: Iterator[InitTarget]) -> list[InitTarget]:
-    """Leave out those whose parameters an earlier target has: they are tied."""
+    """Return the targets without those that share their parameters with an earlier one (tied weights)."""
     visited: set[tuple[int, int]] = set()
     first = []
     for target in targets:
@@ -184,7 +185,7 @@ def _distinct(targets: Iterator[InitTarget]) -> list[InitTarget]:
 
 
 def by_traced_name(module: nn.Module, targets: Sequence[InitTarget]) -> dict[str, InitTarget]:
-    """Map the names that a traced pass gives layers to targets; a tied weight goes by its first name too."""
+    """Return the targets by the names of layers in a traced pass; a tied weight also under its first name."""
     first_names = {id(parameter): name for name, parameter in module.named_parameters()}
     targets_by_name: dict[str, InitTarget] = {}
     for target in targets:

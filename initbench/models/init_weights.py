@@ -1,4 +1,4 @@
-"""Draw the weights of a net by an init scheme, each parameter from a stream of its own."""
+"""Initialise the weights of a net by an init scheme, with a separate random stream for each parameter."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ Gain = Annotated[float, Field(gt=0.0)] | Literal["auto"] | None
 
 
 class InitOptions(Section):
-    """How the weights start."""
+    """Initialisation of weights and biases."""
 
     scheme: Annotated[Options, Choice(INITS)] = Field(
         default_factory=lambda: default_choice(INITS, "kaiming_normal")
     )
     """Init scheme of every weight layer: a name, or a mapping of name and options."""
     gain: Gain = None
-    """Factor of the standard deviation: a number, `auto` for 1/√E[φ(z)²], or null for the scheme's own.
+    """Factor of the standard deviation: a number, `auto` for 1/√E[φ(z)²], or null for the scheme's default.
 
-    The scheme's own typed in as a number gives the same weights under another run id."""
+    Writing the scheme's default as a number gives the same weights, but another run id."""
     bias: float | None = None
-    """Value of every bias of a weight layer; null for the scheme's own: 0, but for torch_default."""
+    """Value of every bias of a weight layer; null for the scheme's default: 0 except for torch_default."""
     head: Annotated[Options, Choice(INITS)] | None = None
     """Scheme of the last layer; null to follow `scheme`."""
 
@@ -56,7 +56,7 @@ class InitOptions(Section):
         raise PydanticCustomError("key_fault", "{problem}", {"problem": problem, "at": "gain"})
 
     def misfits(self, setting: SchemeContext) -> Iterator[tuple[str, str]]:
-        """(key, sentence) for each scheme that cannot serve a net of that setting."""
+        """Yield (key, message) for each scheme that cannot be used in a net with these settings."""
         for key, scheme_options in (("init.scheme", self.scheme), ("init.head", self.head)):
             if scheme_options is not None:
                 problem = INITS[scheme_options.name].problem(
@@ -66,7 +66,7 @@ class InitOptions(Section):
                     yield key, problem
         if self.bias is not None and INITS[self.scheme.name].measures_bias:
             reason = f"init.scheme={self.scheme.name} sets every bias from the first batch"
-            yield "init.bias", f"init.bias={self.bias:g} has no use: {reason}"
+            yield "init.bias", f"init.bias={self.bias:g} has no effect: {reason}"
         if self.head is not None and INITS[self.head.name].needs is SchemeRequirement.MODEL_EDIT:
             yield "init.head", f"init.head={self.head.name} edits residual branches, which a head has none of"
         if self.head is not None and INITS[self.head.name].needs is SchemeRequirement.STORED_RUN:
@@ -78,8 +78,12 @@ class InitOptions(Section):
 def init_options(
     caller: str, scheme: str, options: dict[str, Any], gain: float | str | None, bias: float | None
 ) -> InitOptions:
-    """The `init` section of a config from arguments in Python; raises UsageError, naming `caller`."""
-    entry = INITS[scheme]  # an unknown name is answered with the nearest
+    """Return the `init` section of a config, given as arguments of the function `caller`.
+
+    Raises:
+        UsageError: If the arguments are invalid; names `caller`.
+    """
+    entry = INITS[scheme]  # for an unknown name, the error suggests similar ones
     if entry.needs is SchemeRequirement.STORED_RUN:
         raise UsageError(
             f"{caller}: {entry.name} is for a config's nets; into a module of your own, load weights with"
@@ -100,7 +104,7 @@ def init_options(
 
 @dataclass(frozen=True)
 class LayerRule:
-    """What one weight layer is drawn from."""
+    """Distribution from which one weight layer is drawn: scheme, options, gain and fans."""
 
     scheme: Scheme
     options: Options
@@ -109,18 +113,18 @@ class LayerRule:
     fan_out: float
     activation: BoundActivation
     first: bool
-    """Whether no activation has passed the layer's input."""
+    """Whether this is the first layer, whose input comes from no activation."""
     scheme_fans: tuple[float, float]
-    """(fan_in, fan_out) as the scheme counts them: torch's own where it reproduces torch."""
+    """(fan_in, fan_out) as the scheme counts them; `torch_fans` for schemes that reproduce torch."""
 
     @property
     def arguments(self) -> dict[str, object]:
-        """The scheme's own options as keywords."""
+        """Options of the scheme as keyword arguments."""
         return self.options.model_dump(exclude={"name"})
 
     @property
     def sigma_w2(self) -> float | None:
-        """fan_in times the variance of one weight; None where weights are not independent draws."""
+        """fan_in times the variance of one weight; None if weights are not drawn independently."""
         if self.scheme.variance is None:
             return None
         fan_in, fan_out = self.scheme_fans
@@ -129,19 +133,22 @@ class LayerRule:
 
     @property
     def bias_std(self) -> float:
-        """Standard deviation of the scheme's own biases."""
+        """Standard deviation of the biases under the scheme."""
         std = self.scheme.bias_std
         return 0.0 if std is None else std(self.activation, self.scheme_fans[0])
 
     def problem(self, module: nn.Module) -> str | None:
-        """Why the weight of `module` cannot be filled; None where it can."""
+        """Return why the weight of `module` cannot be filled, or None if it can."""
         if self.first and self.scheme.first_fill:
             return None
         kernel = kernels(module, torch.empty(shape_of(module), device="meta"))[0]
         return self.scheme.unfillable(kernel.shape)
 
     def fill(self, module: nn.Module, weight: Tensor, stream: Generator) -> None:
-        """Overwrite `weight`, of the shape of the weight of `module`, which has no `problem`."""
+        """Overwrite `weight`, which has the shape of the weight of `module`.
+
+        `problem(module)` must be None.
+        """
         fill = self.scheme.first_fill if self.first and self.scheme.first_fill else self.scheme.fill
         fan_in, fan_out = self.scheme_fans
         for kernel in kernels(module, weight):
@@ -155,7 +162,7 @@ class LayerRule:
             )
 
     def fill_bias(self, bias: Tensor, stream: Generator) -> None:
-        """Overwrite `bias` by the scheme's own."""
+        """Overwrite `bias` with values drawn by the scheme."""
         if self.scheme.bias_distribution == "uniform":
             bound = math.sqrt(3.0) * self.bias_std
             bias.uniform_(-bound, bound, generator=stream)
@@ -164,7 +171,7 @@ class LayerRule:
 
 
 def rule_for_layer(layer: WeightLayer, options: InitOptions, activation: BoundActivation) -> LayerRule:
-    """The scheme, gain and fans that `layer` is drawn from. The gain is for whichever has one."""
+    """Return the rule by which `layer` is drawn; a gain in the options is ignored by schemes without one."""
     scheme_options = options.head if layer.is_head and options.head is not None else options.scheme
     return rule_for_module(layer.module, scheme_options, options.gain, activation, layer.index)
 
@@ -172,7 +179,10 @@ def rule_for_layer(layer: WeightLayer, options: InitOptions, activation: BoundAc
 def rule_for_module(
     module: nn.Module, scheme_options: Options, gain: Gain, activation: BoundActivation, index: int
 ) -> LayerRule:
-    """The rule of the weight layer number `index`, from 1, under the scheme `chosen`."""
+    """Return the rule of weight layer number `index` (from 1) for the given scheme.
+
+    Layers that the scheme does not draw get the rule of torch_default.
+    """
     if not applies_to(module, scheme_options):
         scheme_options = default_choice(INITS, "torch_default")
     counted = torch_fans(module) if INITS[scheme_options.name].takes_torch_fans else fans(module)
@@ -180,7 +190,7 @@ def rule_for_module(
 
 
 def applies_to(module: nn.Module, scheme_options: Options) -> bool:
-    """Whether the scheme draws a layer of that class, rather than leave it as torch makes it."""
+    """Return whether the scheme draws layers of this class; others keep torch's default init."""
     return INITS[scheme_options.name].touches(
         type(module).__name__, **scheme_options.model_dump(exclude={"name"})
     )
@@ -194,7 +204,10 @@ def rule_for_fans(
     index: int,
     scheme_fans: tuple[float, float] | None = None,
 ) -> LayerRule:
-    """The same for a layer of which (fan_in, fan_out) are known."""
+    """Return the rule of a layer with the given (fan_in, fan_out).
+
+    `scheme_fans` are the fans as the scheme counts them; by default `both_fans`.
+    """
     scheme = INITS[scheme_options.name]
     used = _gain(scheme, gain, activation, index)
     counted = scheme_fans or both_fans
@@ -217,9 +230,9 @@ def _gain(scheme: Scheme, asked: Gain, activation: BoundActivation, index: int) 
 def initialise(network: Network, options: InitOptions, *, seed: int, batch: Tensor) -> None:
     """Overwrite every weight and bias of the weight layers, in place, on the CPU.
 
-    `batch` (B, …) is what schemes that measure (lsuv) see first. Norm layers keep their scale of 1
-    and shift of 0. The draw of a parameter depends on (seed, its name, its shape) alone.
-    The net is one that `check_init` lets pass.
+    Schemes that measure activations (such as lsuv) use `batch` (B, …). Norm layers keep their scale of 1 and
+    shift of 0. The values of a parameter depend on the seed, its name and its shape only. The net must have
+    passed `check_init`.
     """
     layers = network.weight_layers()
     for layer in layers:
@@ -234,10 +247,10 @@ def initialise(network: Network, options: InitOptions, *, seed: int, batch: Tens
 
 @torch.no_grad()
 def check_init(network: Network, options: InitOptions) -> None:
-    """Raise ConfigError, naming the keys, for a net that the schemes cannot serve.
+    """Raise ConfigError, naming the keys, if the schemes cannot be used in this net.
 
-    Shapes are all that is looked at, so `network` may be one without data, on the device "meta"; it may
-    not be used for anything else afterwards.
+    Only shapes are used, so `network` may be on the device "meta". It must not be used for anything else
+    afterwards.
     """
     layers = network.weight_layers()
     for layer in layers:
@@ -261,7 +274,7 @@ def check_init(network: Network, options: InitOptions) -> None:
 
 
 def _edit(network: Network, layers: Sequence[WeightLayer], options: InitOptions) -> None:
-    """Let schemes that edit the model do so. Raises ValueError, with a reason, where they cannot."""
+    """Apply the edit of a scheme that edits the model; raise ValueError, with a reason, if it cannot."""
     edit = INITS[options.scheme.name].edit
     if edit is None:
         return
@@ -283,7 +296,7 @@ def _fill_bias(module: nn.Module, value: float | None, rule: LayerRule, stream: 
 
 
 def _calibrate(network: Network, layers: list[WeightLayer], options: InitOptions, batch: Tensor) -> None:
-    """Let schemes that measure see the batch, from the input on: the body's first, then the head's own."""
+    """Calibrate schemes that measure activations on the batch: first all hidden layers, then the head."""
     parts = [(options.scheme, layers)]
     if options.head is not None:
         parts = [(options.scheme, layers[:-1]), (options.head, layers[-1:])]

@@ -1,4 +1,4 @@
-"""The fully connected layer of every family."""
+"""Fully connected layer that all model families use."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import Tensor, nn
 class Linear(nn.Linear):
     """nn.Linear for (B, in), with the weight on the left: y = (W xᵀ)ᵀ + b.
 
-    The product is the same, but the gradient of a stacked weight then arrives in the weight's own
-    memory order. torch's batching rule for nn.Linear hands it over transposed, to be copied at every
-    step: a tenth of the training time of a narrow net.
+    The product is the same, but the gradient of a stacked weight then has the weight's memory layout.
+    torch's batching rule for nn.Linear returns it transposed, which costs a copy in every step: a tenth of
+    the training time of a narrow net.
     """
 
     def forward(self, x: Tensor) -> Tensor:

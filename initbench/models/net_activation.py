@@ -1,4 +1,4 @@
-"""The activation between a module's layers: its name, its options, its factors."""
+"""Activation between a module's layers, from a name, options and factors given in Python."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OF_MODULES: dict[str, tuple[type[nn.Module], str, Callable[[Any], float]]] = {
     "softplus": (nn.Softplus, "beta", lambda m: m.beta),
     "prelu": (nn.PReLU, "init", lambda m: float(m.weight.detach().double().mean())),
 }
-"""By activation, torch's module of it, our option, and how the option is read off the module."""
+"""By activation: torch's class, the name of our option, and a function that reads it from a module."""
 
 
 def activation_of_net(
@@ -34,11 +34,23 @@ def activation_of_net(
     activation: str | Mapping[str, Any],
     options: Mapping[str, Any],
 ) -> tuple[BoundActivation, dict[str, Any]]:
-    """Split `options` into those of the activation and of the scheme; return the activation and the latter.
+    """Split `options` into those of the activation and those of the scheme.
 
-    `activation` is a name, `name(value)` for its first option, or a mapping of name and options. The factors
-    `input_scale` a and `output_scale` c stand for c·φ(a·x). An option that is not given is read off the
-    module, where all its activations of that kind agree. Raises UsageError, naming `caller`.
+    Options of the activation that are not given are read from the module, if all its activations of that kind
+    agree. The factors `input_scale` a and `output_scale` c give the activation c·φ(a·x).
+
+    Args:
+        caller: Name of the function for error messages.
+        module: The module.
+        scheme: Name of the init scheme.
+        activation: A name, `name(value)` for its first option, or a mapping of name and options.
+        options: Options of the scheme and of the activation.
+
+    Returns:
+        The activation and the options of the scheme.
+
+    Raises:
+        UsageError: If the activation or an option is invalid.
     """
     name, values = _named(caller, activation)
     name = ACTIVATIONS[name].name  # an alias becomes the name

@@ -1,4 +1,4 @@
-"""What a net is to the rest of initbench: an nn.Module that can list its weight layers."""
+"""Interface of all nets: an nn.Module that can list its weight layers; and the registry of model families."""
 
 from __future__ import annotations
 
@@ -17,35 +17,36 @@ from initbench.registry import Options, Registry, RegistryEntry, Section
 from initbench.registry_choice import Choice, default_choice
 
 Mode = Literal["vmap", "single"]
-"""`vmap`: the runs of a cohort are stacked into one step; `single`: every run is a cohort of its own."""
+"""`vmap`: the runs of a cohort are stacked into one step; `single`: every run trains alone."""
 
 
 @dataclass(frozen=True)
 class WeightLayer:
-    """One weight layer and the activation that follows it, if one does."""
+    """A weight layer and the activation that follows it, if there is one."""
 
     index: int
-    """From 1 at the input; the head is the last."""
+    """Position, starting at 1 after the input; the head is last."""
     name: str
     """Qualified name of the weight module."""
     module: nn.Module
     output: nn.Module
-    """The module whose output is this layer's pre-activation: its norm layer, where one stands right
-    behind it, or the weight module. Where a residual branch ends, that is what the branch adds."""
+    """The module whose output is this layer's pre-activation: the norm layer that directly follows the weight
+    module, if there is one, else the weight module. At the end of a residual branch, it is the branch's
+    output before the addition."""
     activation: nn.Module | None
-    """The activation that the pre-activation goes into next, after the addition where a residual branch
-    ends; None for the head, and for layers that no activation follows (shortcuts, linear bottlenecks)."""
+    """The activation that follows the pre-activation (at the end of a residual branch, after the addition);
+    None for the head, and for layers without an activation (shortcuts, linear bottlenecks)."""
     is_head: bool = False
-    """Whether its pre-activations are the logits."""
+    """Whether the layer's pre-activations are the logits."""
 
 
 def has_maps(layers: Sequence[WeightLayer]) -> bool:
-    """Whether any of them is a convolution."""
+    """Return whether any of the layers is a convolution."""
     return any(isinstance(layer.module, nn.Conv2d) for layer in layers)
 
 
 class LayerSite(NamedTuple):
-    """Where a weight layer stands in its net, by the modules themselves."""
+    """The modules around a weight layer; for the fields see `WeightLayer`."""
 
     module: nn.Module
     output: nn.Module
@@ -53,10 +54,10 @@ class LayerSite(NamedTuple):
 
 
 class HiddenStage(NamedTuple):
-    """A hidden layer of a net whose layers stand in one line, by the modules themselves."""
+    """A hidden layer of a net without shortcuts."""
 
     preceding: nn.Module
-    """What the layer's input goes through on its way from the layer below: a pooling, or nothing."""
+    """Module between the layer below and this one: a pooling, or an identity."""
     layer: nn.Module
     """Weights, norm and activation."""
 
@@ -67,13 +68,13 @@ class Network(nn.Module, ABC):
     activation: BoundActivation
     """The activation of the hidden layers."""
     plain: bool = True
-    """Whether every hidden layer sees the activations of the one before and nothing else, in between or
-    beside them, so that the recursion of mean-field theory describes it."""
+    """Whether the input of every layer is exactly the activations of the layer before, as the recursion of
+    mean-field theory assumes."""
     held: tuple[str, ...] = ()
-    """Names of modules that stay in evaluation mode while the net trains."""
+    """Names of modules that stay in evaluation mode during training."""
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of every module that is not held."""
+        """Set the mode of every module that is not in `held`."""
         super().train(mode)
         for name in self.held:
             self.get_submodule(name).eval()
@@ -81,10 +82,10 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def weight_layers(self) -> list[WeightLayer]:
-        """The weight layers in the order they are computed, head included, which is the last."""
+        """Return the weight layers in the order they are computed; the head is last."""
 
     def _numbered(self, sites: Sequence[LayerSite]) -> list[WeightLayer]:
-        """The sites as weight layers, the last of which is the head."""
+        """Return the sites as weight layers; the last one is the head."""
         names = {module: name for name, module in self.named_modules()}
         return [
             WeightLayer(index, names[site.module], *site, is_head=index == len(sites))
@@ -92,23 +93,25 @@ class Network(nn.Module, ABC):
         ]
 
     def stages(self) -> Sequence[HiddenStage]:
-        """The hidden layers, in the order of `weight_layers`, where each sees what the one before it puts
-        out and nothing else; none in other nets."""
+        """Return the hidden layers in order, if each one's input is only the output of the one before.
+
+        Returns an empty list for other nets, such as those with shortcuts.
+        """
         return []
 
     def branches(self) -> Sequence[ResidualBranch]:
-        """The residual branches in the order the signal meets them; none in a net without shortcuts."""
+        """Return the residual branches in the order of the forward pass; none in a net without shortcuts."""
         return []
 
 
 def check_line(network: Network, *, dense: bool) -> None:
-    """Raise ValueError, with a reason, unless hidden layers stand in one line and there is one at least.
+    """Raise ValueError, with a reason, unless the net is a chain of at least one hidden layer.
 
-    `dense`: none of them may be a convolution.
+    With `dense`, none of the layers may be a convolution.
     """
     if not network.stages():
         whole = len(network.weight_layers())
-        reason = "has shortcuts or parts that are no layers: choose mlp or cnn"
+        reason = "is not a plain sequence of layers: choose mlp or cnn"
         if whole < 2:
             reason = "has no hidden layer at model.depth=1"
         raise ValueError(f"trains one hidden layer after the other, and this model.family {reason}")
@@ -119,7 +122,7 @@ def check_line(network: Network, *, dense: bool) -> None:
 
 
 class FamilyOptions(Section):
-    """Options that every family shares."""
+    """Options that all families share."""
 
     family: str = ""
     """Name of the family."""
@@ -130,18 +133,19 @@ class FamilyOptions(Section):
     norm: Annotated[Options, Choice(NORMS)] = Field(default_factory=lambda: default_choice(NORMS, "none"))
     """Norm layer of the hidden layers: a name, or a mapping of name and options."""
     norm_placement: Literal["before_activation", "after_activation"] = "before_activation"
-    """Where the norm layer stands in a hidden layer."""
+    """Position of the norm layer in a hidden layer."""
     bias: bool = True
     """Whether weight layers have a bias."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Family(RegistryEntry):
-    """`build(options, input_shape, classes)` gives a Network with torch's default weights.
+    """A model family.
 
-    `mode(options, batch_size, inputs, classes)` says how its runs train on a CPU: stacked, or one by one
-    where stacking does not pay or would change the last digits; `check(options, input_shape)` raises
-    ConfigError, naming the keys, where no such net can be built on samples of that shape.
+    `build(options, input_shape, classes)` returns a Network with torch's default weights.
+    `mode(options, batch_size, inputs, classes)` returns how runs train on a CPU: stacked, or one by one if
+    stacking is slower or would change the last digits. `check(options, input_shape)` raises ConfigError,
+    naming the keys, if the net cannot be built for samples of that shape.
     """
 
     build: Callable[[Any, tuple[int, ...], int], Network]
@@ -164,5 +168,5 @@ _ABSENT = (
     "autoencoder",
     "gan",
 )
-"""Well-known names that nothing here stands for, so that no near name is suggested."""
+"""Well-known names that are not supported; no similar name is suggested for them."""
 FAMILIES: Registry[Family] = Registry("model family", "initbench.models.families", absent=_ABSENT)

@@ -1,4 +1,4 @@
-"""Residual branches, and the edits that init schemes for residual nets make to them."""
+"""Residual blocks and branches, and the edits that init schemes for residual nets make to them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from initbench.models.network import FamilyOptions, LayerSite
 
 
 class Scale(nn.Module):
-    """y = s·x with one learned s of shape (1,)."""
+    """Scale y = s·x with one learned s of shape (1,)."""
 
     def __init__(self, value: float) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Scale(nn.Module):
 
 
 class Shift(nn.Module):
-    """y = x + b with one learned b of shape (1,), 0 at first."""
+    """Shift y = x + b with one learned b of shape (1,), initially 0."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,41 +47,41 @@ class Shift(nn.Module):
 
 @dataclass(frozen=True)
 class Slot:
-    """A place in a net where nothing happens yet: the nn.Identity called `name` in `owner`."""
+    """A position in a net where a module can be inserted: the nn.Identity called `name` in `owner`."""
 
     owner: nn.Module
     name: str
 
     def fill(self, module: nn.Module) -> None:
-        """Put `module` there. Its parameters are then called after the slot."""
+        """Insert `module`. The names of its parameters start with the name of the slot."""
         setattr(self.owner, self.name, module)
 
 
 @dataclass(frozen=True)
 class Branch:
-    """F in y = φ(x + F(x)). The edits change the net itself, before its weights are drawn."""
+    """The branch F in y = φ(x + F(x)). The edits change the net itself, before its weights are drawn."""
 
     weights: Sequence[nn.Module]
-    """The branch's weight modules in the order of the signal."""
+    """The branch's weight modules in the order of the forward pass."""
     last_norm: nn.Module | None
-    """The norm layer that closes the branch, if one does."""
+    """The norm layer at the end of the branch, if there is one."""
     scale_slot: Slot
-    """Behind all of it."""
+    """Slot at the end of the branch."""
     shift_slots: Sequence[Slot]
-    """Before each weight module, and before each activation, that after the addition included."""
+    """Slots before each weight module and before each activation, including the one after the addition."""
 
     def insert_scale(self, value: float) -> None:
-        """Multiply what the branch adds by a learned scalar that starts at `value`."""
+        """Multiply the output of the branch by a learned scalar with the initial value `value`."""
         self.scale_slot.fill(Scale(value))
 
     def insert_shifts(self) -> None:
-        """Add a learned scalar, 0 at first, wherever Fixup has one (Zhang et al. 2019)."""
+        """Add a learned scalar, initially 0, at the positions that Fixup defines (Zhang et al. 2019)."""
         for slot in self.shift_slots:
             slot.fill(Shift())
 
 
 class PadShortcut(nn.Module):
-    """Every stride-th pixel, and channels of zeros for those that are missing: no weights.
+    """Shortcut without weights: every stride-th pixel, with channels of zeros appended.
 
     (B, C, H, W) → (B, C + extra, ⌈H/stride⌉, ⌈W/stride⌉). Option A of He et al. 2016.
     """
@@ -96,7 +96,7 @@ class PadShortcut(nn.Module):
 
 
 class Projection(nn.Module):
-    """A convolution `op` of 1 × 1 to `width` channels, then norm. Option B of He et al. 2016."""
+    """Shortcut with a 1 × 1 convolution `op` to `width` channels, then norm. Option B of He et al. 2016."""
 
     def __init__(self, options: FamilyOptions, op: nn.Module, width: int) -> None:
         super().__init__()
@@ -109,10 +109,10 @@ class Projection(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """y = φ(shortcut(x) + branch(x)), with the shortcut computed first (He et al. 2016).
+    """Residual block y = φ(shortcut(x) + branch(x)); the shortcut is computed first (He et al. 2016).
 
-    ops: the branch's weight modules, widths: their units. With the norm layers after the activations, the
-    last of them stands behind the addition's activation.
+    `ops` are the branch's weight modules, and `widths` their units. If norm layers follow the activations,
+    the last one follows the activation after the addition.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class ResidualBlock(nn.Module):
 
     @property
     def sites(self) -> list[LayerSite]:
-        """Where its weights stand, in the order they are computed."""
+        """Sites of the block's weights, in the order they are computed."""
         layers = self._layers
         inner = [layer.site(layer.activation) for layer in layers[:-1]]
         sites = [*inner, layers[-1].site(self.activation)]
@@ -155,7 +155,7 @@ class ResidualBlock(nn.Module):
 
     @property
     def branch(self) -> Branch:
-        """Its branch, for schemes that edit it."""
+        """The block's branch, for schemes that edit it."""
         layers = self._layers
         closed = self._norm_first and not isinstance(layers[-1].norm, nn.Identity)
         shifts = [Slot(layer, name) for layer in layers for name in ("before_op", "before_activation")]
@@ -173,7 +173,7 @@ class ResidualBlock(nn.Module):
 
 
 def refuse_other_units(options: FamilyOptions) -> None:
-    """For a validator: a shortcut adds what the layers put out to what they took in, channel by channel."""
+    """Raise a validation error if the activation changes the number of channels."""
     if channels_before_activation(options, 1) == channels_after_activation(options, 1) == 1:
         return
     problem = (

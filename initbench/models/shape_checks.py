@@ -1,4 +1,4 @@
-"""Whether a net can be built on samples of a given shape: arithmetic alone, no tensors."""
+"""Checks whether a net can be built for samples of a given shape, by arithmetic only, without tensors."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ Maps = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class ConvSpec:
-    """One convolution of a stack, padded so that only stride and pooling change the size of the maps."""
+    """One convolution of a stack, padded such that only stride and pooling change the size of the maps."""
 
     width: int
-    """Units of its layer."""
+    """Units of the layer."""
     stride: int = 1
     pooled: bool = False
-    """Whether the maps are halved, rounding down, before it."""
+    """Whether a pooling before the convolution halves the maps, rounding down."""
 
     def seen(self, size: tuple[int, int]) -> tuple[int, int]:
-        """H and W of the maps that the convolution sees, for maps of `size` before the pooling."""
+        """Return (H, W) of the convolution's input, for maps of `size` before the pooling."""
         return (size[0] // 2, size[1] // 2) if self.pooled else size
 
     def size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """H and W of its output, for maps of `size` before the pooling."""
+        """Return (H, W) of the convolution's output, for maps of `size` before the pooling."""
         height, width = self.seen(size)
         return -(-height // self.stride), -(-width // self.stride)
 
@@ -42,7 +42,7 @@ def raise_config_error(key: str, problem: str) -> NoReturn:
 
 
 def image_shape(options: FamilyOptions, input_shape: tuple[int, ...]) -> Maps:
-    """The shape of a sample as (C, H, W); ConfigError where a sample is no image."""
+    """Return the shape of a sample as (C, H, W), or raise ConfigError if samples are not images."""
     if len(input_shape) != 3:
         raise_config_error(
             "model.family",
@@ -55,7 +55,7 @@ def image_shape(options: FamilyOptions, input_shape: tuple[int, ...]) -> Maps:
 
 
 def check_norm(options: FamilyOptions, shape: tuple[int, ...], where: str) -> None:
-    """Refuse a norm layer that is none on samples of `shape`, (C,) or (C, H, W)."""
+    """Raise ConfigError if the norm layer is not defined on samples of `shape`, (C,) or (C, H, W)."""
     problem = NORMS[options.norm.name].problem(shape, options.norm)
     if problem is None:
         return
@@ -74,9 +74,17 @@ def check_stack(
     key: str,
     remedy: str,
 ) -> None:
-    """Refuse a stack of convolutions whose maps become too small: the fault is at `key`, and `remedy` helps.
+    """Raise ConfigError if the maps of a stack of convolutions become too small.
 
-    A map must be so large that each of the kernel's weights meets a pixel of it somewhere.
+    A map must be large enough that each weight of the kernel is applied to at least one pixel.
+
+    Args:
+        options: Options of the model family.
+        plans: Convolutions in order.
+        input_shape: Shape of a sample.
+        kernel: Size of the kernels.
+        key: Config key that the error names.
+        remedy: Suggestion at the end of the error message.
     """
     _, *size = image_shape(options, input_shape)
     previous_size, images = (size[0], size[1]), f"images of {size[0]} × {size[1]}"

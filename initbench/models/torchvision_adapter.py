@@ -1,7 +1,7 @@
 """torchvision's nets, rebuilt with initbench's norm layers and activations. Importing this takes a second.
 
-torchvision says which layers there are. Each is made anew: an activation of torchvision's writes in place
-and may stand in several places of a net at once, and a norm layer is to be exchanged.
+The layers and their sizes come from torchvision, and every layer is created again: torchvision's activations
+work in place and one module may be used at several positions, and norm layers have to be replaced.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from initbench.models.residual_blocks import Projection, ResidualBlock
 
 
 def template(name: str, classes: int) -> nn.Module:
-    """torchvision's own net, on the meta device: its layers and their sizes, without any numbers."""
+    """Return torchvision's net with norm layers, on the meta device: layers and sizes, without data."""
     with torch.device("meta"):
         net: nn.Module = models.get_model(_normed(name), weights=None, num_classes=classes)
     return net
 
 
 def _normed(name: str) -> str:
-    """The same net with its norm layers."""
+    """Return the name of the variant of the net that has norm layers."""
     return f"{name}_bn" if name.startswith("vgg") else name
 
 
 def normed_shapes(name: str, size: tuple[int, int]) -> list[tuple[int, int, int]]:
-    """(C, H, W) of what each norm layer of the net sees on images of `size`, in order."""
+    """Return the input shape (C, H, W) of each norm layer of the net, in order, for images of `size`."""
     net, shapes = template(name, 2).eval(), []
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -45,15 +45,15 @@ def normed_shapes(name: str, size: tuple[int, int]) -> list[tuple[int, int, int]
 
 
 def given_net(weights: str) -> str:
-    """torchvision's name of the net that a class of weights, such as ResNet18_Weights, is for."""
+    """Return torchvision's name of the net for a class of weights, such as ResNet18_Weights."""
     names: list[str] = models.list_models(models)
     return next(name for name in names if models.get_model_weights(name).__name__ == weights)
 
 
 def renamed(options: FamilyOptions, name: str, attribute: str) -> dict[str, str]:
-    """For weights of torchvision's net `given`: the module of `name` as rebuilt that each module's go to.
+    """Map names of modules in torchvision's net `attribute` to names of modules in the rebuilt net `name`.
 
-    `given` is the net itself, or its form without norm layers.
+    `attribute` is the net itself or its variant without norm layers.
     """
     plain_net = template(name, 2)
     names = {module: key for key, module in plain_net.named_modules()}
@@ -75,10 +75,10 @@ def renamed(options: FamilyOptions, name: str, attribute: str) -> dict[str, str]
 
 
 class Rebuild:
-    """Turns a template into a net on the CPU, layer by layer in the order of the signal.
+    """Converts a template into a net on the CPU, layer by layer in the order of the forward pass.
 
-    All of these nets define their layers in the order they compute them. `sites` is where the weights
-    of those rebuilt so far stand.
+    All of these nets define their layers in the order they compute them. `sites` lists the weight layers that
+    have been rebuilt so far.
     """
 
     def __init__(self, options: FamilyOptions, channels: int, net: nn.Module) -> None:
@@ -88,10 +88,10 @@ class Rebuild:
         self._width = channels
         self.sites: list[LayerSite] = []
         self.made: list[tuple[nn.Module, nn.Module]] = []
-        """Every weight and norm layer of the template with the one in its place."""
+        """Every weight and norm layer of the template with its replacement."""
 
     def __call__(self, module: nn.Module) -> nn.Module:
-        """The module to use for one of the template: itself, with other children, when it holds layers."""
+        """Return the replacement of a module of the template: containers are kept, with new children."""
         if isinstance(module, (BasicBlock, Bottleneck)):
             return self._block(module)
         if isinstance(module, (nn.Conv2d, nn.Linear)):
@@ -124,7 +124,7 @@ class Rebuild:
         return self._wrapped(nn.Conv2d(inputs, conv.out_channels, **sizes, bias=bias))
 
     def _linear(self, layer: nn.Linear) -> nn.Module:
-        """No norm layer follows it, so it keeps its bias."""
+        """Return the replacement of a linear layer; it keeps its bias, as no norm layer follows it."""
         op = Linear(layer.in_features, layer.out_features, bias=self._options.bias)
         return op if layer is self._head else self._wrapped(op)
 

@@ -1,4 +1,4 @@
-"""What can be said of a net that is to take its weights from elsewhere, before these are looked for."""
+"""Checks of a net that loads pretrained weights, made before the weights are located."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from initbench.models.network import FamilyOptions, Network
 
 
 def check_transfer(network: Network, model: FamilyOptions, init: InitOptions) -> None:
-    """Raise ConfigError, naming the keys, where weights cannot be taken or frozen as asked."""
+    """Raise ConfigError, naming the keys, if weights cannot be loaded or frozen as configured."""
     options = init.scheme
     if not isinstance(options, TransferOptions):
         return

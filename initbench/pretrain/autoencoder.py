@@ -1,6 +1,6 @@
-"""The auto-encoder of one layer: the layer as it stands in its net, and a decoder.
+"""Auto-encoder of one layer: the layer, as part of its net, and a decoder.
 
-B samples of a batch, D inputs of a layer, U units of it. Shapes are those of one run.
+B: samples of a batch, D: inputs of a layer, U: its units. Shapes are those of one run.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from initbench.models.init_weights import LayerRule
 from initbench.models.network import Network
 
 NETWORK, DECODER = "network.", "decoder."
-"""What the names of an auto-encoder's tensors begin with."""
+"""Prefixes of the names of an auto-encoder's tensors."""
 _ALIGNMENT = 256  # values, as in models.families.mlp
 
 
 class Decoder(nn.Module):
-    """A linear map back, x̂ = Wᵀc + b′, or the transposed convolution; W is the encoder's where it is tied.
+    """Linear map x̂ = Wᵀc + b′ from code to inputs, or a transposed convolution; W is the encoder's if tied.
 
-    Code (B, U) or (B, U, H′, W′) → (B, D) or (B, C, H, W), logits of the inputs for cross-entropy.
+    Code (B, U) or (B, U, H′, W′) → (B, D) or (B, C, H, W); logits of the inputs if the loss is cross-entropy.
     """
 
     def __init__(self, encoder: nn.Module, code_units: int, *, tied: bool) -> None:
@@ -37,7 +37,7 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def draw(self, rule: LayerRule, stream: Generator) -> None:
-        """Draw the weights, if they are its own, by the encoder's scheme with a gain of 1."""
+        """Draw the decoder's own weights, if it is not tied, by the encoder's scheme with a gain of 1."""
         if self.weight is None:
             return
         stride = self._convolution.get("stride", (1, 1))
@@ -52,12 +52,12 @@ class Decoder(nn.Module):
         )
 
     def forward(self, code: Tensor, encoder_weight: Tensor, size: torch.Size) -> Tensor:
-        """Reconstruct inputs of that size."""
+        """Reconstruct inputs of this size."""
         weight = encoder_weight if self.weight is None else self.weight
         if not self._convolution:
             return (weight.mT @ code.mT).mT + self.bias
         stride, padding = self._convolution["stride"], self._convolution["padding"]
-        # Several sizes give one size of code where there is a stride; the rest picks the one that was.
+        # With a stride, several input sizes give the same code size; output padding selects the right one.
         rest = [
             size[2 + i] - ((code.shape[2 + i] - 1) * stride[i] - 2 * padding[i] + weight.shape[2 + i])
             for i in range(2)
@@ -66,10 +66,10 @@ class Decoder(nn.Module):
 
 
 class AutoEncoder(nn.Module):
-    """One layer of `network` as an encoder of what the layers below it put out.
+    """Auto-encoder of one layer of `network`, which encodes the outputs of the layers below it.
 
-    Layers below are fixed and in evaluation mode; the layer itself is whole, norm layer included. `place`
-    counts hidden layers from 0. The rest of the network takes no part.
+    Layers below are fixed and in evaluation mode; the layer includes its norm layer. `index` counts hidden
+    layers from 0. The rest of the network is not used.
     """
 
     def __init__(self, network: Network, index: int, decoder: Decoder, options: AutoencoderOptions) -> None:
@@ -85,12 +85,12 @@ class AutoEncoder(nn.Module):
 
     @property
     def trained(self) -> list[str]:
-        """Names of the parameters that pre-training changes: those of the layer and of the decoder."""
+        """Names of the parameters that pre-training changes, in the layer and in the decoder."""
         parameter_ids = {id(p) for part in (self._own.layer, self.decoder) for p in part.parameters()}
         return [name for name, p in self.named_parameters() if id(p) in parameter_ids]
 
     def train(self, mode: bool = True) -> AutoEncoder:
-        """Set the mode of the layer; those below stay in evaluation mode."""
+        """Set the mode of the layer; layers below stay in evaluation mode."""
         super().train(mode)
         for stage in self._below:
             stage.layer.eval()
@@ -98,16 +98,18 @@ class AutoEncoder(nn.Module):
 
     @torch.no_grad()
     def inputs(self, x: Tensor) -> Tensor:
-        """What the layer is given for samples x (B, …) of the data."""
+        """Return the inputs of the layer for samples x (B, …) of the data."""
         for stage in self._below:
             x = stage.layer(stage.preceding(x))
         return cast("Tensor", self._own.preceding(x))
 
     def forward(self, x: Tensor, noise: Tensor | None = None, *, measured: bool = False) -> Tensor:
-        """Loss () of a batch of samples x (B, …), with what a contractive one adds.
+        """Return the loss () of a batch, with the penalty of a contractive auto-encoder.
 
-        `noise`, of the size of the layer's inputs, corrupts what is encoded, never what is to come out.
-        `measured`: the reconstruction losses (B,) instead, as float64.
+        Args:
+            x: Samples (B, …).
+            noise: Noise of the size of the layer's inputs; it corrupts the encoded inputs, not the target.
+            measured: Whether to return the reconstruction losses (B,) in float64 instead.
         """
         target = self.inputs(x)
         inputs = target if noise is None else self._corrupted(target, noise)
@@ -128,14 +130,14 @@ class AutoEncoder(nn.Module):
     def _differences(self, decoded: Tensor, target: Tensor) -> Tensor:
         if self._options.loss == "mse":
             return (decoded - target).square()
-        # Whole vectors for every run of a stack: its exponentials round the same wherever they stand.
+        # Padded to whole vectors for every run of a stack: the rounding of exponentials depends on positions.
         entries, rest = target.numel(), -target.numel() % _ALIGNMENT
         logits, targets = (pad(tensor.flatten(), (0, rest)) for tensor in (decoded, target))
         losses = binary_cross_entropy_with_logits(logits, targets, reduction="none")
         return losses[:entries].view(target.shape)
 
     def _penalty(self, inputs: Tensor) -> Tensor:
-        """λ‖J‖²/D, mean over the samples, with J = diag(φ′(h)) W in closed form (Rifai et al. 2011)."""
+        """Return λ‖J‖²/D, mean over samples, with J = diag(φ′(h)) W in closed form (Rifai et al. 2011)."""
         h = self._site[0].module(inputs)
         slopes = self.network.activation.derivative(h).square()  # (B, U)
         rows = self._weight.square().sum(1)  # (U,)
@@ -144,7 +146,7 @@ class AutoEncoder(nn.Module):
 
 
 def noise_for(options: AutoencoderOptions, size: tuple[int, ...], stream: Generator) -> Tensor | None:
-    """What corrupts a batch of layer inputs of that size; None for auto-encoders that corrupt nothing."""
+    """Return noise for layer inputs of this size; None for auto-encoders without corruption."""
     if options.kind != "denoising":
         return None
     if options.corruption == "masking":
@@ -153,5 +155,5 @@ def noise_for(options: AutoencoderOptions, size: tuple[int, ...], stream: Genera
 
 
 def options_of(scheme_options: Any) -> AutoencoderOptions | None:
-    """The options of the scheme where it is autoencoder; None for any other."""
+    """Return the options of the scheme `autoencoder`; None for any other scheme."""
     return scheme_options if isinstance(scheme_options, AutoencoderOptions) else None

@@ -1,4 +1,4 @@
-"""Nets as they are before the first update: drawn, and pre-trained where the config says so."""
+"""Networks before the first update: drawn, and pre-trained if the config asks for it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from initbench.train.network_builder import build_networks
 
 
 class _Silent:
-    """A Listener that nobody looks at."""
+    """A listener that ignores all events."""
 
     def pretraining(self, stride: PretrainingProgress) -> None:
         """Nothing."""
@@ -33,12 +33,12 @@ class _Silent:
 
 
 def is_layerwise_pretrained(config: ExperimentConfig) -> bool:
-    """Whether the nets are trained layer by layer before their first update."""
+    """Return whether the nets are trained layer by layer before their first update."""
     return options_of(config.init.scheme) is not None
 
 
 def check_pretraining_inputs(config: ExperimentConfig, data: PreparedData) -> None:
-    """Raise UsageError, naming the keys, for data that the layers cannot be pre-trained on."""
+    """Raise UsageError, which names the keys, if layers cannot be pre-trained on the data."""
     options = options_of(config.init.scheme)
     if options is None:
         return
@@ -64,9 +64,9 @@ def initial_networks(
     device: torch.device,
     origins: Sequence[WeightSource] = (),
 ) -> list[Network]:
-    """One net for each seed as a run starts from it, on the CPU; each is pre-trained by itself.
+    """Return one net for each seed before its first update, on the CPU; each is pre-trained alone.
 
-    `origins`: what each takes its weights from, where the scheme takes them from elsewhere.
+    `origins`: weight source of each net; empty if the scheme loads no weights.
     """
     networks = build_networks(config, data, seeds)
     load_pretrained(networks, origins, config.init)

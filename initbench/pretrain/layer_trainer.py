@@ -1,6 +1,6 @@
-"""The auto-encoders of one layer, of all the runs of a cohort: their tensors are stacked as in training.
+"""Auto-encoders of one layer for all runs of a cohort, with tensors stacked as in training.
 
-K runs, B samples a batch, P a parameter's own shape.
+K: runs, B: samples of a batch, P: shape of a parameter.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _OPTIMIZER = "adam"
 class LayerAutoencoders:
     """K auto-encoders under one program.
 
-    `parameters` and `buffers` are those of the whole nets and of the decoders, stacked, under the names
-    that they have in `skeleton`. They are changed in place.
+    `parameters` and `buffers` are the stacked tensors of the whole nets and of the decoders, under their
+    names in `skeleton`. They are changed in place.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class LayerAutoencoders:
         return [self.parameters[name] for name in self._trained]
 
     def step(self, x: Tensor, noise: Tensor | None) -> Tensor:
-        """One update on x (K, B, …), corrupted by noise (K, B, …); the losses (K,) before it."""
+        """Make one update on x (K, B, …), corrupted by noise (K, B, …); return the losses (K,) before it."""
         self._skeleton.train()
         unit = self._own
         for p in unit:
@@ -77,9 +77,9 @@ class LayerAutoencoders:
 
     @torch.no_grad()
     def measure(self, x: Tensor) -> list[float]:
-        """The reconstruction loss of each run on batches x (M, B, …), uncorrupted and without a penalty.
+        """Return the reconstruction loss of each run on batches x (M, B, …), uncorrupted and without penalty.
 
-        The layer in training normalises as in training, by the batch, and remembers nothing of it.
+        The trained layer normalizes by the batch, as in training, but does not update running statistics.
         """
         self._skeleton.train()
         copies = {name: buffer.clone() for name, buffer in self.buffers.items()}
@@ -88,14 +88,14 @@ class LayerAutoencoders:
         return [float(loss) for loss in losses.mean(1)]
 
     def run_state(self, index: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Views of one run's parameters and buffers."""
+        """Return views of one run's parameters and buffers."""
         return (
             {name: p.detach()[index] for name, p in self.parameters.items()},
             {name: b[index] for name, b in self.buffers.items()},
         )
 
     def optimizer_state(self, index: int) -> tuple[dict[str, dict[str, Tensor]], float]:
-        """Views of one run's optimizer slots, by slot and parameter, and the updates counted."""
+        """Return views of one run's optimizer slots, by slot and parameter, and its number of updates."""
         slots = {
             slot: {name: t[index] for name, t in zip(self._trained, tensors, strict=True)}
             for slot, tensors in self._state.slots.items()
@@ -104,7 +104,7 @@ class LayerAutoencoders:
 
     @torch.no_grad()
     def resume(self, checkpoints: Sequence[Checkpoint]) -> None:
-        """Take over the state of every run, in order."""
+        """Restore the state of every run, in order."""
         for k, checkpoint in enumerate(checkpoints):
             for current, saved in (
                 (self.parameters, checkpoint.parameters),

@@ -1,7 +1,7 @@
 """Greedy layer-wise pre-training of a cohort: one hidden layer after the other, from the input on.
 
-Layer l learns to reconstruct what layers 1 … l−1 put out, as they are after their own pre-training and in
-evaluation mode (batch norm by the running statistics that it gathered there). Then the next one begins.
+Layer l learns to reconstruct the outputs of layers 1 … l−1, which are already pre-trained and in evaluation
+mode (batch norm uses the running statistics of their pre-training).
 
 Sources: Bengio et al. 2007; denoising, Vincent et al. 2010; contractive, Rifai et al. 2011.
 """
@@ -35,21 +35,21 @@ from initbench.train.thread_tuner import ThreadPacer
 from initbench.train.timings import Timings
 
 SAMPLE = 512
-"""Samples, the same for all runs, on which a layer's loss is measured, in whole batches; a small set is gone
-through again."""
+"""Number of samples, the same for all runs, on which the loss of a layer is measured. They are taken in whole
+batches; a smaller set is repeated."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainingProgress:
-    """How far a cohort's pre-training is."""
+    """Progress of the pre-training of a cohort."""
 
     layer: int
     layers: int
     step: int
-    """Updates of this layer made."""
+    """Number of updates of this layer."""
     steps: int
     loss: float
-    """Of the last batch, mean over the runs."""
+    """Loss of the last batch, mean over the runs."""
 
 
 class PretrainingListener(Protocol):
@@ -66,7 +66,7 @@ class PretrainingListener(Protocol):
 
 
 class Pretraining:
-    """One cohort, from nets as drawn to nets as pre-trained, which `run` leaves in `networks`."""
+    """Pre-training of one cohort of drawn nets; `run` writes the weights back to `networks`."""
 
     def __init__(
         self,
@@ -101,14 +101,14 @@ class Pretraining:
         self._buffers = {name: b.to(device) for name, b in buffers.items()}
 
     def run(self) -> None:
-        """Pre-train every hidden layer, and put the weights into the nets, on the CPU."""
+        """Pre-train every hidden layer, and write the weights to the nets, on the CPU."""
         index, step = 0, 0
         if self._resume:
             if len({checkpoint.step for checkpoint in self._resume}) > 1:
                 raise ValueError("the runs of a cohort go on from one and the same step")
             resumed_steps = self._layers * self._options.steps + self._resume[0].step
             index, step = divmod(resumed_steps, self._options.steps)
-            self._records = [copy.deepcopy(saved.beside["pretraining"]) for saved in self._resume]
+            self._records = [copy.deepcopy(saved.extras["pretraining"]) for saved in self._resume]
         with true_fp32(self._device), one_thread():
             for layer in range(index, self._layers):
                 self._train_layer(layer, step if layer == index else 0)
@@ -137,13 +137,13 @@ class Pretraining:
             self._report(index, step + 1, losses)
             if step + 1 < self._options.steps:
                 self._checkpoint_if_due(level, index, step + 1)
-        torch.set_num_threads(1)  # sums over a large tensor depend on how threads share it out
+        torch.set_num_threads(1)  # sums over a large tensor depend on how threads divide it
         for record, loss in zip(self._records, level.measure(self._sample), strict=True):
             self._record_layer(index, record, loss)
         self._adopt_layer(level)
 
     def _layer_autoencoders(self, index: int) -> tuple[LayerAutoencoders, tuple[int, ...]]:
-        """The auto-encoders of a layer, and the size of a batch of its inputs."""
+        """Return the auto-encoders of a layer, and the size of a batch of its inputs."""
         layer = self._networks[0].weight_layers()[index]
         skeleton_network = copy.deepcopy(self._networks[0]).to(self._device)
         units = self._code_size(skeleton_network, index)
@@ -165,7 +165,7 @@ class Pretraining:
 
     @torch.no_grad()
     def _code_size(self, network: Network, index: int) -> int:
-        """Units that the layer hands on: for some activations not as many as its weights have."""
+        """Return the number of units after the activation, which some activations change."""
         network.eval()
         x = self._x[:1]
         for stage in network.stages()[: index + 1]:
@@ -173,7 +173,7 @@ class Pretraining:
         return x.shape[1]
 
     def _batch(self, rows: Tensor) -> Tensor:
-        """The samples at rows (K, B) or (M, B), as (K, B, …) or (M, B, …)."""
+        """Return the samples at rows (K, B) or (M, B), as (K, B, …) or (M, B, …)."""
         return self._x.index_select(0, rows.reshape(-1)).view(*rows.shape, *self._x.shape[1:])
 
     def _noise(self, index: int, step: int, size: tuple[int, ...]) -> Tensor | None:
@@ -209,13 +209,13 @@ class Pretraining:
                 updates=updates,
                 timings=Timings(),
                 steps_with_threads={},
-                beside={"pretraining": {**record, "seconds": self._seconds(record)}},
+                extras={"pretraining": {**record, "seconds": self._seconds(record)}},
             )
             self._listener.checkpointed(k, checkpoint)
         self._checkpointed = time.monotonic()
 
     def _seconds(self, record: Mapping[str, Any]) -> float:
-        """Those of the whole cohort, with what came before the checkpoint that it went on from."""
+        """Return the seconds of the whole cohort, including those before the checkpoint it resumed from."""
         return float(record["seconds"]) + time.monotonic() - self._clock
 
     def _record_layer(self, index: int, record: dict[str, Any], loss_end: float) -> None:
@@ -232,7 +232,7 @@ class Pretraining:
         )
 
     def _adopt_layer(self, level: LayerAutoencoders) -> None:
-        """Go on with the layers as they are now; the decoder is not needed any more."""
+        """Keep the trained layers, and drop the decoders."""
         for tensors, trained in ((self._parameters, level.parameters), (self._buffers, level.buffers)):
             for name in tensors:
                 tensors[name] = trained[NETWORK + name].detach()
@@ -251,12 +251,12 @@ def _in_all(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _fixed_rows(samples: int, batch_size: int) -> Tensor:
-    """As many batches of rows as SAMPLE fills, the same for every run: (M, B)."""
+    """Return row numbers of at least SAMPLE samples in M whole batches, the same for every run: (M, B)."""
     order = torch.randperm(samples, generator=stream_generator(0, "pretrain", "sample"))
     batches = -(-SAMPLE // batch_size)
     return order[torch.arange(batches * batch_size) % samples].view(batches, batch_size)
 
 
 def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies that no later update changes."""
+    """Return copies that no later update changes."""
     return {name: t.cpu().clone() for name, t in tensors.items()}

@@ -1,4 +1,4 @@
-"""What pre-training costs, in updates of the whole net."""
+"""Cost of pre-training, in updates of the whole net."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from initbench.pretrain.autoencoder import options_of
 
 
 def equivalent_updates(config: ExperimentConfig) -> int:
-    """About how many updates of training take as long as the pre-training; 0 without it.
+    """Estimate the number of training updates that take as long as the pre-training; 0 without it.
 
-    An update of L + 1 equal layers is worth 3(L + 1) passes through a layer, one forward and two back. One of
-    the auto-encoder of layer l is worth l − 1 passes below it and 3 · 2 for the encoder and the decoder.
+    An update of L + 1 equal layers costs 3(L + 1) passes through a layer, one forward and two backward. An
+    update of the auto-encoder of layer l costs l − 1 passes below it and 3 · 2 for encoder and decoder.
     """
     options = options_of(config.init.scheme)
     if options is None:

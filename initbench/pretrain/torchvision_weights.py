@@ -1,4 +1,4 @@
-"""Published weights of torchvision's nets, in the names of the nets as they are rebuilt here."""
+"""Published weights of torchvision's nets, under the names of the nets of initbench."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ from initbench.pretrain.weight_files import read
 
 
 def published(name: str, model: FamilyOptions, source: DataSource) -> dict[str, Tensor]:
-    """The tensors of torchvision's weights such as ResNet18_Weights.IMAGENET1K_V1, by this net's names.
+    """Return tensors of torchvision's weights, such as ResNet18_Weights.IMAGENET1K_V1, by this net's names.
 
-    They are looked for in torch's hub folder, and fetched there unless `source.offline`. The net is one that
-    `models.pretrained.check_transfer` lets pass.
-    Raises DataError when they are neither there nor to be had, or are not what was published.
+    The file is searched in torch's hub folder and downloaded there, unless `source.offline` is set. The net
+    must have passed `models.transfer_checks.check_transfer`.
+
+    Raises:
+        DataError: If the file is missing and cannot be downloaded, or is not what was published.
     """
     from torchvision.models import get_weight
 
@@ -33,10 +35,10 @@ def published(name: str, model: FamilyOptions, source: DataSource) -> dict[str, 
 
 
 def adapted(tensors: dict[str, Tensor], model: FamilyOptions, weights: str) -> dict[str, Tensor]:
-    """torchvision's state_dict under this net's names; `weights` is the class of weights that it is one of.
+    """Return torchvision's state_dict under this net's names; `weights`: name of its class of weights.
 
-    A convolution before batch norm has a bias in vgg, and none here. What it adds is in the running mean,
-    from which it is taken away.
+    In torchvision's vgg a convolution before batch norm has a bias, in this net it has none. The bias is
+    subtracted from the running mean instead.
     """
     from initbench.models.torchvision_adapter import given_net, renamed
 
@@ -51,7 +53,7 @@ def adapted(tensors: dict[str, Tensor], model: FamilyOptions, weights: str) -> d
 
 
 def _fold_biases(tensors: dict[str, Tensor]) -> None:
-    """Subtract each convolution's bias from the running mean of the batch norm right behind it."""
+    """Subtract each convolution's bias from the running mean of the batch norm that follows it."""
     owners = list(dict.fromkeys(key.rpartition(".")[0] for key in tensors))
     for conv, norm in pairwise(owners):
         mean, bias = f"{norm}.running_mean", f"{conv}.bias"
@@ -60,7 +62,7 @@ def _fold_biases(tensors: dict[str, Tensor]) -> None:
 
 
 def _file(name: str, url: str, source: DataSource) -> Path:
-    """The file of weights, whose name ends in the beginning of its hash."""
+    """Return the file of weights; its name ends with the first digits of its hash."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
     begins = path.stem.rpartition("-")[2]
     if not path.is_file():
@@ -78,5 +80,7 @@ def _file(name: str, url: str, source: DataSource) -> Path:
                 f"{TORCHVISION}{name} could not be fetched ({error}): put {path.name} into {path.parent}"
             ) from error
     if not hashlib.sha256(path.read_bytes()).hexdigest().startswith(begins):
-        raise DataError(f"{path} is not the file that was published as {name}: delete it, it is fetched anew")
+        raise DataError(
+            f"{path} is not the file that was published as {name}: delete it, and it is fetched again"
+        )
     return path

@@ -1,4 +1,4 @@
-"""Put the weights of another net into one that is to be trained, by name and shape."""
+"""Transfer of weights from another net to a net that will be trained, by name and shape."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _SHOWN = 4
 
 @dataclass(frozen=True)
 class TransferReport:
-    """What became of every tensor of the source, and of every one of the net."""
+    """Use of every tensor of the source, and origin of every tensor of the net."""
 
     copied: tuple[str, ...]
     skipped: dict[str, str]
-    """Of the source, by name: why it was not taken."""
+    """Tensors of the source that are not copied: name → reason."""
     drawn: dict[str, str]
-    """Of the net, by name: why it starts as the scheme draws it."""
+    """Tensors of the net that are drawn by the scheme: name → reason."""
     frozen: tuple[str, ...]
-    """Weight layers that are not trained."""
+    """Names of the weight layers that are not trained."""
 
     def as_data(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return the report as plain data."""
         return {
             "taken": list(self.copied),
             "skipped": self.skipped,
@@ -46,11 +46,13 @@ class TransferReport:
 
 
 def plan_transfer(network: Network, shapes: Shapes, init: InitOptions) -> TransferReport:
-    """What of a source with tensors of these shapes goes into `network`, which may be without data.
+    """Return which tensors of a source with these shapes go into `network`, which may be on device meta.
 
-    A tensor is taken where name and shape agree, but never without the weight of its layer: where that is
-    drawn anew, so are its bias and its norm layer. With `init.head` the head is drawn anew.
-    Raises ConfigError when no weight is taken, or when a layer is to be frozen that is drawn anew.
+    A tensor is copied if name and shape agree, but never without the weight of its layer: if the weight is
+    drawn, so are the bias and the norm layer. With `init.head` the head is drawn.
+
+    Raises:
+        ConfigError: If no weight is copied, or if a layer to be frozen is drawn.
     """
     options = init.scheme
     assert isinstance(options, TransferOptions)
@@ -74,7 +76,7 @@ def plan_transfer(network: Network, shapes: Shapes, init: InitOptions) -> Transf
 def describe_transfers(
     config: ExperimentConfig, data: PreparedData, origins: Mapping[int, WeightSource]
 ) -> dict[int, dict[str, Any]]:
-    """What each run takes over, by seed, as plain data. Raises ConfigError as `account` does."""
+    """Return the transfer of each seed as plain data; raise ConfigError as `plan_transfer` does."""
     with torch.device("meta"):
         network = FAMILIES[config.model.family].build(config.model, data.input_shape, data.classes)
     transfers: dict[str, dict[str, Any]] = {}
@@ -89,7 +91,7 @@ def describe_transfers(
 
 
 def load_pretrained(networks: Sequence[Network], origins: Sequence[WeightSource], init: InitOptions) -> None:
-    """Give each net, as drawn, the tensors of its origin, and freeze what is to be; no origins, no change."""
+    """Copy the tensors of its origin to each drawn net, and freeze layers; do nothing without origins."""
     for network, origin in zip(networks, origins, strict=bool(origins)):
         _copy_tensors(network, load(origin.tensors), init)
 
@@ -111,7 +113,7 @@ def _shapes(network: Network) -> dict[str, tuple[int, ...]]:
 
 
 def _drawn(member: LayerTensors, net: Shapes, shapes: Shapes, *, fresh: bool) -> dict[str, str]:
-    """The member's tensors that are not taken, with the reason."""
+    """Return the member's tensors that are not copied, with the reason."""
     if fresh:
         return dict.fromkeys(member.tensors, "init.head draws it")
     misfits = {name: why for name in member.tensors if (why := _misfit(name, net, shapes)) is not None}
@@ -130,7 +132,9 @@ def _skipped(name: str, shape: tuple[int, ...], net: Shapes) -> str:
     if name not in net:
         return "not in this net"
     return (
-        "its layer is drawn anew" if shape == net[name] else f"{_size(shape)} there, {_size(net[name])} here"
+        "its layer is drawn, not copied"
+        if shape == net[name]
+        else f"{_size(shape)} there, {_size(net[name])} here"
     )
 
 

@@ -1,4 +1,4 @@
-"""Files of weights: read without running anything that is in them."""
+"""Files of weights, which are read without executing anything in them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from initbench.memory import require_memory
 from initbench.paths import file_kind
 
 MAX_HEADER_BYTES = 16 * 1024 * 1024
-"""A name, a shape and two offsets for each tensor: about a hundred bytes."""
+"""Maximum size of a header, which has about a hundred bytes for each tensor (name, shape, two offsets)."""
 
 _DTYPES = frozenset(
     (
@@ -28,9 +28,9 @@ _DTYPES = frozenset(
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name: safetensors, or a state_dict as torch.save writes it.
+    """Return the tensors of a file by name: safetensors, or a state_dict as torch.save writes it.
 
-    Nothing in the file is run. Raises DataError saying what was found instead.
+    Nothing in the file is executed. Raises DataError, which says what the file is instead.
     """
     try:
         kind = file_kind(path)
@@ -49,16 +49,16 @@ def read(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-        if isinstance(error, KeyError):  # a type that the format has, and torch has not
+        if isinstance(error, KeyError):  # a dtype that safetensors supports and torch does not
             raise DataError(f"{path} holds tensors of type {error.args[0]}, which cannot be used") from error
         raise DataError(f"{path} cannot be read as a safetensors file: {error}") from error
     return _state_dict(path)
 
 
 def check_header(file: BinaryIO, size: int) -> None:
-    """Compare the header of a safetensors file of `size` bytes with its size, before the rest is read.
+    """Check the header of a safetensors file of `size` bytes before the rest is read.
 
-    Raises ValueError where they disagree.
+    Raises ValueError if it does not match the size of the file.
     """
     header_size = int.from_bytes(file.read(8), "little")
     if not 2 <= header_size <= min(MAX_HEADER_BYTES, size - 8):
@@ -76,7 +76,7 @@ def check_header(file: BinaryIO, size: int) -> None:
 def _state_dict(path: Path) -> dict[str, Tensor]:
     try:
         contents: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises what the damage happens to lead to
+    except Exception as error:  # the type of the error depends on the damage
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
             f"{path} cannot be read as a state_dict, which torch.save(net.state_dict(), …) writes: tensors"
@@ -96,7 +96,7 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _checked(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors; raises DataError for a type that no parameter can be computed with, such as float8."""
+    """Return the tensors; raise DataError for a dtype that parameters cannot have, such as float8."""
     for name, tensor in tensors.items():
         if tensor.dtype not in _DTYPES:
             kind = str(tensor.dtype).removeprefix("torch.")

@@ -1,4 +1,4 @@
-"""Where pretrained weights come from: found, read, checked, and hashed for the run's id."""
+"""Sources of pretrained weights: located, read, checked, and hashed for the run id."""
 
 from __future__ import annotations
 
@@ -25,25 +25,27 @@ from initbench.store.store import Store
 
 @dataclass(frozen=True)
 class WeightSource:
-    """The weights one run starts from, as plain data."""
+    """Weights from which one run starts, as plain data."""
 
     name: str
-    """The run's id, the file's path, or torchvision's name."""
+    """Run id, path of the file, or name in torchvision."""
     sha256: str
-    """Of `tensors`; it enters the run's id."""
+    """Hash of `tensors`; part of the run id."""
     kind: str
-    """The same for all seeds of an experiment: the source's arm, or the hash where the source is one."""
+    """Equal for all seeds of an experiment: the arm of the source, or the hash if they share one source."""
     tensors: bytes = field(repr=False)
-    """The contents of a safetensors file, in this net's names."""
+    """Contents of a safetensors file, under this net's names."""
 
 
 def resolve_weight_sources(
     config: ExperimentConfig, store: Store, source: DataSource
 ) -> dict[int, WeightSource]:
-    """The origin of every seed's weights; empty where the scheme takes none.
+    """Return the weight source of every seed; empty if the scheme loads no weights.
 
-    Raises ConfigError when a run is not in the store, StoreError when it is damaged, DataError when a file
-    is not there or holds no weights.
+    Raises:
+        ConfigError: If a run is not in the store.
+        StoreError: If a run is damaged.
+        DataError: If a file is missing or holds no weights.
     """
     options = config.init.scheme
     if not isinstance(options, TransferOptions):
@@ -67,7 +69,7 @@ def _same_source(name: str, tensors: Mapping[str, Tensor]) -> WeightSource:
 
 
 def _packed(name: str, tensors: Mapping[str, Tensor]) -> bytes:
-    """The tensors as the bytes of a safetensors file, the same whatever they were read from."""
+    """Return the tensors as the bytes of a safetensors file, independent of their original format."""
     broken = [key for key, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]
     if broken:
         raise DataError(

@@ -1,4 +1,4 @@
-"""What `compare` prints and writes, in every format."""
+"""Output of `compare` in every format."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from initbench.store.files import write_atomic
 NO_EXTRA_KEYS: Mapping[str, Any] = MappingProxyType({})
 DISK_ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _FILE_WIDTH = 10_000
-"""Columns of a table that goes to a file: its notes stay on one line each."""
+"""Width in columns of tables written to files, so that notes are not wrapped."""
 
 
 def print_tables(console: Console, tables: Sequence[Table], view: View | None = None) -> None:
-    """Print every table of a view for the width of the console, split where it is too wide and never cut."""
+    """Print the tables of a view; tables wider than the console are split, never truncated."""
     view = view or View(width=console.width)
     print_blocks(console, _tables_to_show(tables, view), view.width, all_notes=view.all_notes)
 
 
 def comparison_renderables(tables: Sequence[Table], view: View | None = None) -> list[RenderableType]:
-    """The same, to be printed by others."""
+    """Return the tables of a view as renderables for the caller to print."""
     view = view or View()
     return [
         piece
@@ -49,9 +49,10 @@ def comparison_renderables(tables: Sequence[Table], view: View | None = None) ->
 
 
 def render_comparison(tables: Sequence[Table], view: View, more: Mapping[str, Any] = NO_EXTRA_KEYS) -> str:
-    """The view in its format, as lines; `more` keys go into JSON alone.
+    """Return the view as text in its format; the keys `more` are added to JSON only.
 
-    Raises UsageError for a name that is not there.
+    Raises:
+        UsageError: For an unknown name.
     """
     if view.format == "json":
         return strict_json.dumps({**compare_document(tables, view), **more}) + "\n"
@@ -73,13 +74,15 @@ def render_comparison(tables: Sequence[Table], view: View, more: Mapping[str, An
 def save_comparison(
     path: Path, tables: Sequence[Table], view: View, more: Mapping[str, Any] = NO_EXTRA_KEYS
 ) -> None:
-    """Write the view to a file in one step: a reader sees the old file or the new one.
+    """Write the view to a file atomically: a reader sees either the old file or the new one.
 
-    Raises UsageError for a path that cannot be written, StoreError where the disk is full or fails.
+    Raises:
+        UsageError: If the path cannot be written.
+        StoreError: If the disk is full or fails.
     """
     content = render_comparison(tables, replace(view, width=None), more)
     try:
-        if path.exists() and not path.is_file():  # a pipe or a terminal cannot be replaced
+        if path.exists() and not path.is_file():  # a pipe or terminal cannot be replaced
             path.write_text(content, encoding="utf-8", newline="")
         else:
             write_atomic(path, content)
@@ -89,7 +92,7 @@ def save_comparison(
 
 
 def _tables_to_show(tables: Sequence[Table], view: View) -> list[ComparisonTable]:
-    """The blocks; before several tables it is said why they are several, and below them what is in none."""
+    """Return the tables, preceded by the reason if there are several, and followed by the general notes."""
     comparison_tables = build_comparison_tables(tables, view)
     reason = None if view.only_changed else why_separate(tables)
     above = [] if reason is None else [ComparisonTable("", [], notes=[reason])]

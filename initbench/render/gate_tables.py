@@ -1,4 +1,4 @@
-"""What gates came to, in sentences and as plain data."""
+"""Results of gates, as sentences and as plain data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from initbench.analysis.gates.expression import Approx, Comparison, GateNode, No
 from initbench.analysis.gates.linear_form import constant_value
 from initbench.render.text import plural
 
-_SHARE = {GateState.TRIGGERED: "all", GateState.CLEAR: "none", GateState.UNDECIDED: "only part"}
+_SHARE = {
+    GateState.TRIGGERED: "the whole interval is",
+    GateState.CLEAR: "no part of the interval is",
+    GateState.UNDECIDED: "only part of the interval is",
+}
+_CONSTANT = {
+    GateState.TRIGGERED: "it is",
+    GateState.CLEAR: "it is not",
+    GateState.UNDECIDED: "undecided whether it is",
+}
 _CONDITION = {state: str(state) for state in GateState}
 _REQUIREMENT = {
     GateState.TRIGGERED: "did not hold",
@@ -29,11 +38,11 @@ _OPPOSITE: dict[Relation, Relation] = {
 }
 _FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 MAX_CASES = 10
-"""Rows listed below a gate."""
+"""Largest number of rows listed below a gate."""
 
 
 def verdict_line(judgement: GateResult) -> str:
-    """The state, the gate, and how many rows made it so."""
+    """Return a line with the state, the gate, and the number of rows that decided it."""
     count = len(judgement.cases)
     rows = "" if count < 2 else f" ({len(judgement.decisive)} of {plural(count, 'row')})"
     words = _REQUIREMENT if judgement.gate.is_requirement else _CONDITION
@@ -41,19 +50,19 @@ def verdict_line(judgement: GateResult) -> str:
 
 
 def gate_name(gate: Gate) -> str:
-    """The gate as it is written; a requirement with the words that tell it from a gate of the same text."""
+    """Return the text of the gate, with the prefix `fail unless` for a requirement."""
     return f"fail unless {gate.text}" if gate.is_requirement else gate.text
 
 
 def held_line(judgement: GateResult) -> str:
-    """What was wanted, as a condition, and whether it held."""
+    """Return a line with the required condition and whether it held."""
     gate = judgement.gate
     wanted = gate.text if gate.is_requirement else negate_condition(gate.condition)
     return f"{_REQUIREMENT[judgement.state]}: {wanted}"
 
 
 def negate_condition(condition: GateNode) -> str:
-    """What holds where a condition does not, in its own grammar."""
+    """Return the negation of a condition in the grammar of gates."""
     if isinstance(condition, Comparison):
         return str(Comparison(condition.left, _OPPOSITE[condition.relation], condition.right))
     if isinstance(condition, Not):
@@ -62,19 +71,19 @@ def negate_condition(condition: GateNode) -> str:
 
 
 def case_lines(judgement: GateResult) -> list[str]:
-    """A sentence for each comparison of the rows that made the gate what it is, and for each gap, bounded.
+    """Return one sentence per comparison in the decisive rows, and one per reason why rows are missing.
 
-    None for a gate that is clear in several rows.
+    Empty for a gate that is clear in several rows. Each list has at most MAX_CASES entries.
     """
     if judgement.state == GateState.CLEAR and len(judgement.cases) > 1:
         return []
     listed_cases = judgement.decisive[:MAX_CASES]
     lines = [_case_prefix(case) + comparison_sentence(part) for case in listed_cases for part in case.parts]
     if (rest := len(judgement.decisive) - len(listed_cases)) > 0:
-        lines.append(f"… and {plural(rest, 'row')} more")
-    lines += [f"not judged, since {gap}" for gap in judgement.gaps[:MAX_CASES]]
+        lines.append(f"… and {plural(rest, 'more row')}")
+    lines += [f"not evaluated: {gap}" for gap in judgement.gaps[:MAX_CASES]]
     if (rest := len(judgement.gaps) - MAX_CASES) > 0:
-        lines.append(f"not judged for {rest:,} reasons more")
+        lines.append(f"not evaluated for {plural(rest, 'more reason')}")
     if judgement.state == GateState.TRIGGERED and (open_cases := judgement.undecided):
         names = [case.label for case in open_cases[:MAX_CASES]]
         more = ["…"] if len(open_cases) > len(names) else []
@@ -87,28 +96,30 @@ def _case_prefix(case: GateCase) -> str:
 
 
 def comparison_sentence(part: ComparisonResult) -> str:
-    """The numbers of a comparison, and why it is decided so or not at all."""
+    """Return the numbers of a comparison and the reason for its result, in one sentence."""
     estimate = part.estimate
     observed = _observed_value(part)
     if estimate.is_exact:
-        holds = "it holds" if part.state == GateState.TRIGGERED else "it does not"
-        return f"{observed}, of these very runs: {holds}"
+        holds = "holds" if part.state == GateState.TRIGGERED else "does not hold"
+        return f"{observed}, exact for these runs: the condition {holds}"
     counts = _counts(estimate)
     if estimate.low is None or estimate.high is None:
         return f"{', '.join([observed, *counts])}: {estimate.problem}"
     if "p =" in estimate.method:
-        outcome = "not told apart" if estimate.low < 0.0 < estimate.high else "told apart"
+        is_significant = not estimate.low < 0.0 < estimate.high
+        outcome = "significant difference" if is_significant else "no significant difference"
         return f"{', '.join([observed, *counts])}, {estimate.method}: {outcome}"
     low, high = _displayed_value(part, estimate.low), _displayed_value(part, estimate.high)
     ends = f"{_number(min(low, high))} to {_number(max(low, high))}"
     if low == high:
-        return f"{', '.join([observed, *counts])}, the same in all runs: {_interval_share(part)}"
+        goal = _goal_text(part.condition, is_ratio=estimate.is_ratio)
+        return f"{', '.join([observed, *counts])}, the same in all runs: {_CONSTANT[part.state]} {goal}"
     interval = f"{_percent(part.confidence)} interval {ends}"
     return f"{', '.join([observed, interval, *counts])} ({estimate.method}): {_interval_share(part)}"
 
 
 def _observed_value(part: ComparisonResult) -> str:
-    """What is compared, and its mean."""
+    """Return the compared quantity and its mean, as in `final_val_accuracy = 0.94`."""
     value = (
         "unknown"
         if part.estimate.difference is None
@@ -132,17 +143,17 @@ def _parenthesized(node: GateNode) -> str:
 
 
 def _constant(node: GateNode) -> float | None:
-    """The number of a side without quantities; None for others."""
+    """Return the value of a side that contains no quantity; None for any other side."""
     return None if node.quantities else constant_value(node)
 
 
 def _interval_share(part: ComparisonResult) -> str:
-    """How much of the interval fulfils the condition, as "all of it < 0.95"."""
-    return f"{_SHARE[part.state]} of it {_goal_text(part.condition, is_ratio=part.estimate.is_ratio)}"
+    """Return how much of the interval satisfies the condition, as in `the whole interval is < 0.95`."""
+    return f"{_SHARE[part.state]} {_goal_text(part.condition, is_ratio=part.estimate.is_ratio)}"
 
 
 def _goal_text(condition: Comparison | Approx, *, is_ratio: bool) -> str:
-    """What what is shown has to be."""
+    """Return the condition on the displayed value, as in `< 0.95` or `within 0.01 of 0`."""
     left_side, right_side = _constant(condition.left), _constant(condition.right)
     neutral = 1.0 if is_ratio else 0.0
     limit = right_side if right_side is not None else left_side if left_side is not None else neutral
@@ -156,7 +167,10 @@ def _goal_text(condition: Comparison | Approx, *, is_ratio: bool) -> str:
 
 
 def _displayed_value(part: ComparisonResult, difference: float) -> float:
-    """left − right as what is shown: one side where the other is a constant, else a difference or a ratio."""
+    """Convert left − right to the displayed value.
+
+    That is one side if the other is a constant, otherwise the difference or the ratio of both sides.
+    """
     left_side, right_side = _constant(part.condition.left), _constant(part.condition.right)
     if part.estimate.is_ratio:
         ratio = _exp(difference if right_side is not None or left_side is None else -difference)
@@ -186,7 +200,7 @@ def _percent(confidence: float) -> str:
 
 
 def gates_document(judgements: Sequence[GateResult]) -> list[dict[str, Any]]:
-    """The gates as plain data, for the key "gates"."""
+    """Return the gates as plain data, for the key "gates" of a JSON document."""
     return [
         {
             "gate": judgement.gate.text,

@@ -1,7 +1,7 @@
-"""What GitHub Actions shows: a summary of the job in Markdown, and annotations.
+"""Output for GitHub Actions: a job summary in Markdown, and annotations.
 
-Everything that is written there is bounded, and escaped so that no name of a run or of an experiment is
-taken for markup or for a command.
+The length of all output is limited, and names of runs and experiments are escaped so that GitHub interprets
+none of them as markup or as a workflow command.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Level = Literal["error", "warning", "notice"]
 SUMMARY = "GITHUB_STEP_SUMMARY"
 ACTIONS = "GITHUB_ACTIONS"
 MAX_ANNOTATIONS = 10
-"""Of each level: GitHub shows no more of a step."""
+"""Annotations per level; GitHub shows at most 10 of each level per step."""
 MAX_BYTES = 60_000
 MAX_MESSAGE_LENGTH = 4_000
 _MARKUP = re.compile(r"[^\w\s.,;=%/−–≈…-]|[_\\]")
@@ -35,12 +35,18 @@ _SIGNS = {GateState.TRIGGERED: "❌", GateState.CLEAR: "✅", GateState.UNDECIDE
 def workflow_commands(
     gates: Sequence[GateResult], runs: Sequence[RunSummary], *, strict: bool, obstacles: Sequence[str] = ()
 ) -> list[str]:
-    """Workflow commands: gates that fail as errors, undecided ones and runs that failed as warnings.
+    """Return workflow commands: errors for failing gates, warnings for undecided gates and failed runs.
 
-    `obstacles`: what keeps a strict command from passing whatever its gates say; an error each.
+    Args:
+        gates: Results of the gates.
+        runs: Runs that the command used; each diverged run is a notice, each unfinished run a warning.
+        strict: Whether undecided gates and obstacles are errors.
+        obstacles: Reasons why a strict command fails regardless of its gates; one annotation each.
     """
     annotations: list[tuple[Level, str, str]] = [*_gate_annotations(gates, strict=strict)]
-    annotations += [("error" if strict else "warning", "initbench: not judged", line) for line in obstacles]
+    annotations += [
+        ("error" if strict else "warning", "initbench: not evaluated", line) for line in obstacles
+    ]
     annotations += _run_annotations(runs)
     counts: Counter[str] = Counter()
     lines = []
@@ -70,12 +76,12 @@ def _run_annotations(runs: Sequence[RunSummary]) -> Iterator[tuple[Level, str, s
             yield (
                 "warning",
                 f"initbench: run {run.status}",
-                ": ".join([f"{run.run_id} is {run.status}", *why]),
+                ": ".join([f"{run.run_id} {run.status}", *why]),
             )
 
 
 def workflow_command(level: Level, title: str, message: str) -> str:
-    """One workflow command, escaped by GitHub's rules: `%`, CR and LF; in properties `:` and `,` too."""
+    """Return a workflow command, escaped as GitHub requires: `%`, CR, LF; in properties also `:` and `,`."""
     escaped = _escape(message[:MAX_MESSAGE_LENGTH])
     return f"::{level} title={_escape(title).replace(':', '%3A').replace(',', '%2C')}::{escaped}"
 
@@ -92,14 +98,14 @@ def job_summary(
     *,
     command: str = "compare",
 ) -> str:
-    """Return the job's summary in Markdown, of at most MOST_BYTES bytes; `command` is its heading."""
+    """Return the job summary in Markdown, at most MAX_BYTES bytes long; `command` is its heading."""
     lines = [f"## initbench {command}", "", _runs_line(runs), ""]
-    lines += [f"- {_SIGNS[GateState.UNDECIDED]} not judged: {escape_markdown(line)}" for line in obstacles]
+    lines += [f"- {_SIGNS[GateState.UNDECIDED]} not evaluated: {escape_markdown(line)}" for line in obstacles]
     lines += [""] if obstacles else []
     if gates:
         lines += ["| | gate | why |", "| --- | --- | --- |", *map(_row, gates), ""]
     if changes is not None:
-        lines += ["### Against the earlier state", ""]
+        lines += ["### Changes since the earlier state", ""]
         lines += [f"- {escape_markdown(line.strip())}" for line in change_lines(changes)]
     return _truncate(lines)
 
@@ -116,7 +122,7 @@ def _row(judgement: GateResult) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Text as one line that Markdown and HTML take for nothing but text: signs become references."""
+    """Return the text as one line of plain text for Markdown and HTML; signs become character references."""
     line = "".join(c if c.isprintable() else " " for c in text)
     return _MARKUP.sub(lambda match: f"&#{ord(match[0])};", line)
 
@@ -127,18 +133,18 @@ def _truncate(lines: Sequence[str]) -> str:
     for line in lines:
         size += len(line.encode("utf-8", "replace")) + 1
         if size > MAX_BYTES:
-            return "\n".join([*complete_lines, "", "… and more: the summary is cut off here.", ""])
+            return "\n".join([*complete_lines, "", "… the rest is omitted: the summary is too long.", ""])
         complete_lines.append(line)
     return "\n".join([*complete_lines, ""])
 
 
 def wants_annotations(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether GitHub Actions runs this."""
+    """Return whether the process runs in GitHub Actions."""
     return environment.get(ACTIONS) == "true"
 
 
 def append_summary(text: str, environment: Mapping[str, str] = os.environ) -> None:
-    """Add to the job's summary, where there is one. Raises StoreError where it cannot be written."""
+    """Append to the job summary, if there is one; raise StoreError if it cannot be written."""
     path = environment.get(SUMMARY)
     if not path:
         return

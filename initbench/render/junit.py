@@ -1,11 +1,11 @@
-"""A JUnit report: a testcase for each run and for each gate.
+"""JUnit reports with a test case for each run and for each gate.
 
-A run that finished passes; one that failed or is damaged is an error. A run that diverged or is not finished
-is skipped, which CI shows without failing: a divergence is a result, and a gate says whether it is a bad one.
-A gate that is triggered is a failure. One that is undecided is skipped, or a failure where it counts as one.
-What else keeps a strict command from passing (missing runs, rows of one state) is a failure of its own.
+A finished run passes; a failed or damaged run is an error. A run that diverged or is unfinished is skipped,
+which CI displays without failing: divergence is a result, and gates decide whether it is a bad one.
+A triggered gate is a failure. An undecided gate is skipped, unless it fails the command.
+Any other reason why a strict command fails (missing runs, rows in one state only) is a failure of its own.
 
-CI keeps the history of a testcase by its name. So no name holds a digest, which changes with the code.
+CI identifies a test case by its name over time, so names contain no digest, which changes with the code.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from initbench.errors import StoreError
 from initbench.render.gate_tables import case_lines, gate_name, verdict_line
 
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What XML 1.0 has no way to write, escaped or not."""
+"""Characters that XML 1.0 cannot represent, not even escaped."""
 _ERRORS = ("failed", "damaged")
 MAX_ERROR_LENGTH = 8_000
-"""Characters of what a run says of its failure; the end is kept, where a traceback has its cause."""
+"""Limit for the error text of a run; its end is kept, where a traceback names the cause."""
 
 
 def write_junit(
@@ -38,7 +38,7 @@ def write_junit(
     strict: bool,
     obstacles: Sequence[str] = (),
 ) -> None:
-    """Write the report. Raises StoreError where the file cannot be written."""
+    """Write the report; raise StoreError if the file cannot be written."""
     text = junit_xml(runs, gates, strict=strict, obstacles=obstacles)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,13 +50,13 @@ def write_junit(
 def junit_xml(
     runs: Sequence[RunSummary], gates: Sequence[GateResult], *, strict: bool, obstacles: Sequence[str] = ()
 ) -> str:
-    """The report as text, by the schema that Jenkins, GitLab and GitHub's actions read.
+    """Return the report as XML, in the schema that Jenkins, GitLab and actions of GitHub read.
 
     Args:
-        runs: A testcase each.
-        gates: A testcase each.
-        strict: Whether gates that are undecided, and obstacles, are failures.
-        obstacles: What keeps a strict command from passing whatever its gates say.
+        runs: Runs; one test case each.
+        gates: Results of the gates; one test case each.
+        strict: Whether undecided gates and obstacles are failures.
+        obstacles: Reasons why a strict command fails regardless of its gates.
     """
     gate_names = _distinct(gate_name(gate.gate) for gate in gates)
     run_names = _distinct(f"{run.experiment}-s{run.seed}" for run in runs)
@@ -76,7 +76,7 @@ def junit_xml(
 
 
 def _distinct(names: Iterable[str]) -> Iterator[str]:
-    """The names, one that has been there before with its number: readers tell testcases by them."""
+    """Yield unique names, numbering repeated ones: CI identifies test cases by name."""
     counts: Counter[str] = Counter()
     for name in names:
         counts[name] += 1
@@ -91,7 +91,7 @@ def _suite(name: str, cases: Sequence[ET.Element]) -> ET.Element:
         "errors": _count(cases, "error"),
         "skipped": _count(cases, "skipped"),
         "time": f"{sum(float(case.get('time', '0')) for case in cases):.3f}",
-        # When and where the report was written; by the schema without a time zone, so it is UTC.
+        # Time and host of the report; the schema has no time zone, so the time is UTC.
         "timestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"),
         "hostname": replace_invalid_xml(socket.gethostname()),
     }
@@ -120,7 +120,7 @@ def _case(classname: str, name: str, seconds: float | None) -> ET.Element:
 
 
 def _run(run: RunSummary, name: str) -> ET.Element:
-    # A dot in a class name makes folders of it in what shows these reports.
+    # Report viewers split class names into folders at dots.
     case = _case(f"initbench.runs.{run.experiment.replace('.', '_')}", name, run.seconds)
     _outcome(case, run)
     ET.SubElement(case, "system-out").text = replace_invalid_xml(run.run_id)
@@ -141,9 +141,9 @@ def _outcome(case: ET.Element, run: RunSummary) -> ET.Element:
 
 
 def _failure_message(run: RunSummary) -> str:
-    """That a run is at fault and, on one line, what it says of it: the last line of a traceback."""
+    """Return the status of a run and the last line of its error, which in a traceback names the cause."""
     error_lines = (run.error or "").strip().splitlines()
-    return f"the run is {run.status}" + (f": {error_lines[-1][-MAX_ERROR_LENGTH:]}" if error_lines else "")
+    return f"run {run.status}" + (f": {error_lines[-1][-MAX_ERROR_LENGTH:]}" if error_lines else "")
 
 
 def _gate(judgement: GateResult, name: str, *, strict: bool) -> ET.Element:
@@ -158,7 +158,7 @@ def _gate(judgement: GateResult, name: str, *, strict: bool) -> ET.Element:
 
 
 def _obstacle_case(obstacles: Sequence[str], *, strict: bool) -> ET.Element:
-    case = _case("initbench.strict", "the evidence is whole", None)
+    case = _case("initbench.strict", "evidence is complete", None)
     lines = "\n".join(obstacles)
     if strict:
         return _add_outcome(case, "failure", obstacles[0], "undecided", lines)
@@ -172,5 +172,5 @@ def _add_outcome(case: ET.Element, outcome: str, message: str, kind: str = "", t
 
 
 def replace_invalid_xml(text: str) -> str:
-    """Text without the characters that XML cannot hold, each replaced by U+FFFD."""
+    """Replace the characters that XML cannot represent by U+FFFD."""
     return _FORBIDDEN.sub("\ufffd", text)

@@ -7,7 +7,7 @@ from typing import Any
 
 from initbench.render.gate_tables import gates_document
 from initbench.render.lesson_tables import claim_evidence
-from initbench.study.run_lesson import ArmResult, LessonResult
+from initbench.study.run_study import LessonResult, VariantResult
 from initbench.study.verdicts import ClaimResult
 
 SCHEMA = "initbench.lesson/1"
@@ -19,7 +19,7 @@ def lessons_document(results: Sequence[LessonResult]) -> dict[str, Any]:
 
 
 def _lesson(result: LessonResult) -> dict[str, Any]:
-    config = result.lesson.config
+    config = result.study.config
     return {
         "name": config.name,
         "question": config.question,
@@ -27,7 +27,7 @@ def _lesson(result: LessonResult) -> dict[str, Any]:
         "notes": config.notes,
         "digest": config.digest,
         "dataset": result.table.dataset,
-        "arms": [_arm(arm) for arm in result.arms],
+        "arms": [_arm(result, arm) for arm in result.variants],
         "claims": [_claim(claim, config.source) for claim in result.claims],
     }
 
@@ -46,11 +46,12 @@ def _claim(result: ClaimResult, source: str) -> dict[str, Any]:
     }
 
 
-def _arm(arm: ArmResult) -> dict[str, Any]:
+def _arm(result: LessonResult, arm: VariantResult) -> dict[str, Any]:
+    runs = result.runs(arm)
     return {
-        "name": arm.name,
-        "experiment": arm.arm.config.name,
-        "runs": [run.run_id for run in arm.trained.runs],
-        "seconds": sum(run.seconds or 0.0 for run in arm.trained.facts),
+        "name": arm.label,
+        "experiment": arm.variant.config.name,
+        "runs": [run.run_id for run in runs],
+        "seconds": sum(run.seconds or 0.0 for run in runs),
         "tuning": None if arm.tuning is None else arm.tuning.as_data(),
     }

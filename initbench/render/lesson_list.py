@@ -9,9 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from initbench.config.lesson_schema import Lesson
 from initbench.render.terminal import print_uncut
-from initbench.study.run_lesson import RunCounts
+from initbench.study.run_study import LessonResult
 
 SCHEMA = "initbench.study-list/1"
 _HEADINGS = ("claims", "arms", "stored", "missing")
@@ -19,14 +18,15 @@ _WIDE = 110
 """Console width from which the questions are printed to the right of the numbers, not below them."""
 
 
-def print_list(console: Console, lessons: Sequence[tuple[Lesson, RunCounts]]) -> None:
+def print_list(console: Console, results: Sequence[LessonResult]) -> None:
     """Print each lesson with its question, wrapped to the console width."""
-    longest = max(len(lesson.name) for lesson, _ in lessons)
+    longest = max(len(result.study.name) for result in results)
     indent = "  "
     is_wide = console.width >= _WIDE
     lines = [Text(_head("lesson", _HEADINGS, longest) + ("  question" if is_wide else ""), "bold")]
-    for lesson, stock in lessons:
-        numbers = (len(lesson.config.claims), len(lesson.arms), stock.stored, stock.missing)
+    for result in results:
+        lesson, stored = result.study, result.complete
+        numbers = (len(lesson.config.claims), len(lesson.variants), stored, result.total - stored)
         head = _head(lesson.name, numbers, longest)
         if is_wide:
             indent, first = " " * (len(head) + 2), f"{head}  "
@@ -43,17 +43,17 @@ def _head(name: str, numbers: Sequence[object], longest: int) -> str:
     return "  ".join([f"{name:<{longest}}", *cells])
 
 
-def list_document(stored_lessons: Sequence[tuple[Lesson, RunCounts]]) -> dict[str, Any]:
+def list_document(results: Sequence[LessonResult]) -> dict[str, Any]:
     """Return the list as plain data."""
     lessons = [
         {
-            "name": lesson.name,
-            "question": lesson.config.question,
-            "source": lesson.config.source,
-            "claims": len(lesson.config.claims),
-            "arms": [arm.name for arm in lesson.arms],
-            "runs": {"stored": stock.stored, "missing": stock.missing},
+            "name": result.study.name,
+            "question": result.study.config.question,
+            "source": result.study.config.source,
+            "claims": len(result.study.config.claims),
+            "arms": [arm.label for arm in result.study.variants],
+            "runs": {"stored": result.complete, "missing": result.total - result.complete},
         }
-        for lesson, stock in stored_lessons
+        for result in results
     ]
     return {"schema": SCHEMA, "lessons": lessons}

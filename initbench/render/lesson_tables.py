@@ -11,7 +11,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from initbench.components.norm import NORMS
-from initbench.config.lesson_schema import Figure
+from initbench.config.study import Figure
 from initbench.render import norm_diagram
 from initbench.render.compare.analysed_table import analyse
 from initbench.render.compare.console import table_renderables
@@ -22,7 +22,7 @@ from initbench.render.gate_tables import comparison_sentence
 from initbench.render.run_tables import activation_table, render_heading
 from initbench.render.terminal import print_uncut
 from initbench.render.tuning_tables import tuning_table
-from initbench.study.run_lesson import LessonResult
+from initbench.study.run_study import LessonResult
 from initbench.study.verdicts import ClaimResult, ClaimVerdict
 
 _STYLES = {
@@ -41,7 +41,7 @@ def print_lesson(console: Console, result: LessonResult, *, view: View) -> None:
 
 def render_lesson(result: LessonResult, width: int, view: View) -> Iterator[RenderableType]:
     """Yield the parts of a lesson; `view` sets the table width and the characters of figures."""
-    config = result.lesson.config
+    config = result.study.config
     yield Text.assemble((config.name, "bold"), "   ", config.question)
     yield from (Text(line) for line in (config.source, config.notes.strip()) if line)
     yield _BLANK
@@ -57,19 +57,19 @@ def render_lesson(result: LessonResult, width: int, view: View) -> Iterator[Rend
 def render_results(result: LessonResult, width: int, view: View) -> Iterator[RenderableType]:
     """Yield the results without verdicts: the table of arms, the tuning and the figures."""
     yield from comparison_renderables([result.table], view)
-    if result.lesson.tune is not None:
-        tuned = [(arm.name, arm.tuning) for arm in result.arms if arm.tuning is not None]
+    if result.study.tune is not None:
+        tuned = [(arm.label, arm.tuning) for arm in result.variants if arm.tuning is not None]
         yield from (tuning_table(tuned), _BLANK)
-    for picture in result.lesson.config.show:
+    for picture in result.study.config.show:
         yield from _picture(picture, result, width, view)
 
 
 def _picture(picture: Figure, result: LessonResult, width: int, view: View) -> Iterator[RenderableType]:
-    runs = {arm.name: arm.trained.runs for arm in result.arms}
+    arms = {arm.label: arm for arm in result.variants}
     for name in picture.layers or []:
-        if runs[name]:
-            table = activation_table(runs[name], all_layers=False, width=width, ascii_only=view.ascii_only)
-            yield from (render_heading(runs[name]), _BLANK, table, _BLANK)
+        if runs := result.read_runs(arms[name]):
+            table = activation_table(runs, all_layers=False, width=width, ascii_only=view.ascii_only)
+            yield from (render_heading(runs), _BLANK, table, _BLANK)
     if picture.curves:
         rows = [row for row in result.table.rows if row.label in picture.curves]
         drawn = analyse([replace(result.table, rows=rows)], view)[0]

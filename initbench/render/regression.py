@@ -1,4 +1,4 @@
-"""What changed since an earlier state, in lines and as plain data."""
+"""Changes since an earlier state, as lines of text and as plain data."""
 
 from __future__ import annotations
 
@@ -13,64 +13,64 @@ from initbench.render import text
 from initbench.render.text import one_line, plural
 
 MOST_ROWS, MOST_METRICS, MOST_NAMED, MOST_MOVED = 20, 12, 6, 3
-"""What is listed of each kind."""
+"""Limits of the output: rows, metrics per row, named metrics, and moved metrics."""
 
 
 def change_lines(changes: Changes) -> list[str]:
-    """How many rows are in both states, what has changed in them, and which rows are in one alone."""
+    """Return lines on the rows in both states, their changes, and the rows in one state only."""
     lines = [_headline(changes), *_bitwise_lines(changes)]
     telling = [row for row in changes.rows if _has_changes(row)]
     for row in telling[:MOST_ROWS]:
         lines += _row_lines(row)
     if len(telling) > MOST_ROWS:
-        lines.append(f"  … and {plural(len(telling) - MOST_ROWS, 'row')} more")
+        lines.append(f"  … and {plural(len(telling) - MOST_ROWS, 'more row')}")
     for labels, where in ((changes.only_now, "now"), (changes.only_before, "before")):
         reasons = {label: f": {why}" for label, why in changes.reasons.items()} if where == "now" else {}
         lines += [f"  only {where}: {label}{reasons.get(label, '')}" for label in labels[:MOST_ROWS]]
         if len(labels) > MOST_ROWS:
-            lines.append(f"  only {where}: {plural(len(labels) - MOST_ROWS, 'row')} more")
+            lines.append(f"  only {where}: {plural(len(labels) - MOST_ROWS, 'more row')}")
     return lines
 
 
 def _headline(changes: Changes) -> str:
     if not changes.rows:
-        why = "of the same experiment, data, precision and budget"
-        return f"NOTHING COMPARED: no row now and no row before are {why}"
+        same = "same experiment, config, data, precision, budget"
+        return f"nothing to compare: no row matches the earlier state ({same})"
     changed = [row for row in changes.rows if _count(row)]
-    summary = f"{plural(len(changed), 'row')} ({plural(sum(map(_count, changed)), 'metric')})"
+    rows = f"{plural(len(changed), 'row')} ({plural(sum(map(_count, changed)), 'metric')})"
+    summary = f"significant changes in {rows}" if changed else "no significant changes"
     return (
         f"{plural(len(changes.rows), 'row')} in both states, {plural(changes.tests, 'comparison')} "
-        f"(Holm, {100 * changes.confidence:.6g} %): {summary if changed else 'none'} shown to have changed"
+        f"(Holm, {100 * changes.confidence:.6g} %): {summary}"
     )
 
 
 def _count(row: RowChange) -> int:
-    """The metrics that are shown to have changed, how often runs diverge among them."""
+    """Return the number of metrics with a significant change, including the rate of divergence."""
     return len(row.detected_changes) + row.is_divergence_change_detected
 
 
 def _bitwise_lines(changes: Changes) -> Iterator[str]:
-    """What holds of the very runs, for which nobody needs a test."""
+    """Yield lines on the exact comparison of the runs themselves, which needs no test."""
     same = sum(row.is_same_runs for row in changes.rows)
     if same:
-        yield (
-            f"  {plural(same, 'row')} with the very same run ids: nothing they are computed from has changed"
-        )
+        yield f"  {plural(same, 'row')} with identical run ids: config, data, torch and code are unchanged"
     diffs = [row.bitwise for row in changes.rows if row.bitwise is not None and not row.is_same_runs]
     comparable = [diff for diff in diffs if diff.shared]
     other = sum(bool(diff.changed_units) for diff in comparable)
     if other:
-        yield f"  {other} of {plural(len(comparable), 'row')} {_verb(other)} other numbers for the same seeds"
+        rows = f"{other} of {plural(len(comparable), 'row')}"
+        yield f"  {rows} {_verb(other)} different results for the same seeds"
     if len(comparable) > other:
         yield f"  {plural(len(comparable) - other, 'row')} identical to the last digit for the same seeds"
     if len(diffs) > len(comparable):
-        yield f"  {plural(len(diffs) - len(comparable), 'row')} without a seed that both states have"
+        yield f"  {plural(len(diffs) - len(comparable), 'row')} without a seed that is in both states"
     for words in dict.fromkeys(
         words for diff in comparable if diff.changed_units for words in diff.environment_changes
     ):
-        yield f"  {words}: the last digits may differ for that alone"
+        yield f"  {words}: this alone may change the last digits"
     if changes.rows and not diffs and not same:
-        yield "  run by run nothing can be compared: the earlier state is a summary"
+        yield "  runs cannot be compared one by one: the earlier state is a summary"
 
 
 def _verb(count: int) -> str:
@@ -78,7 +78,7 @@ def _verb(count: int) -> str:
 
 
 def _has_changes(row: RowChange) -> bool:
-    """Whether there is anything to say of a row."""
+    """Return whether there is anything to report about a row."""
     has_other = row.bitwise is not None and bool(row.bitwise.changed_units)
     is_told = bool(
         _count(row) or has_other or row.diverged_counts[0] != row.diverged_counts[1] or row.lost_metrics
@@ -89,12 +89,12 @@ def _has_changes(row: RowChange) -> bool:
 def _row_lines(row: RowChange) -> Iterator[str]:
     yield f"  {one_line(row.row.label)} ({row.table.dataset}), {_seeds(row)}"
     if row.config_changes:
-        yield f"    matched by name, for its config has changed: {one_line(', '.join(row.config_changes))}"
+        yield f"    matched by name, because its config changed: {one_line(', '.join(row.config_changes))}"
     if row.bitwise is not None and row.bitwise.changed_units:
         yield f"    {_differing_runs(row.bitwise)}"
     if row.diverged_counts[0] != row.diverged_counts[1] or row.is_divergence_change_detected:
         yield f"    {_divergence_line(row)}"
-    lost = row.lost_metrics if row.now.n else []  # no run at all has been said above
+    lost = row.lost_metrics if row.now.n else []  # missing runs are reported in the line above
     for metrics, words in ((lost, "without"), (row.gained_metrics if _started(row) else [], "with")):
         if metrics:
             yield f"    now {words} a value: {_join_metrics(metrics)}"
@@ -105,7 +105,7 @@ def _row_lines(row: RowChange) -> Iterator[str]:
 
 
 def _started(row: RowChange) -> bool:
-    """Whether runs that used to diverge no longer do; else a new value is only newly measured."""
+    """Return whether fewer runs diverge than before; otherwise a new value is only a new measurement."""
     return row.diverged_counts[0] > row.diverged_counts[1]
 
 
@@ -114,9 +114,11 @@ def _seeds(row: RowChange) -> str:
 
 
 def _differing_runs(diff: BitwiseDiff) -> str:
-    words = f"other numbers in {len(diff.changed_units)} of {plural(diff.shared, 'run')} of the same seeds"
+    words = (
+        f"different results in {len(diff.changed_units)} of {plural(diff.shared, 'run')} with the same seeds"
+    )
     largest = ", ".join(map(_changed_value, diff.largest_changes[:MOST_MOVED]))
-    return f"{words}; most in {largest}" if largest else words
+    return f"{words}; largest changes: {largest}" if largest else words
 
 
 def _changed_value(changed: ChangedValue) -> str:
@@ -124,7 +126,7 @@ def _changed_value(changed: ChangedValue) -> str:
 
 
 def _digits(previous: float, now: float) -> str:
-    """Both numbers with as many digits as it takes to tell them apart."""
+    """Format both numbers with enough digits to distinguish them."""
     for digits in (3, 6, 9):
         if f"{previous:.{digits}g}" != f"{now:.{digits}g}":
             return f"{previous:.{digits}g} → {now:.{digits}g}"
@@ -136,8 +138,8 @@ def _divergence_line(row: RowChange) -> str:
     words = f"{previous} of {row.earlier.n} diverged before, {now} of {row.now.n} now"
     if rates.p is None:
         return words
-    by_holm = "" if row.divergence_p_adjusted is None else f", {row.divergence_p_adjusted:.2g} by Holm"
-    suffix = ": shown" if row.is_divergence_change_detected else ""
+    by_holm = "" if row.divergence_p_adjusted is None else f", Holm-adjusted {row.divergence_p_adjusted:.2g}"
+    suffix = ": significant" if row.is_divergence_change_detected else ""
     return f"{words} (p = {rates.p:.2g}{by_holm}, {rates.method}){suffix}"
 
 
@@ -162,7 +164,7 @@ def _metric_line(change: Change) -> str:
 
 
 def against_document(changes: Changes, source: str) -> dict[str, Any]:
-    """The key "against" of the document of `compare`."""
+    """Return the value of the key "against" in the JSON document of `compare`."""
     return {
         "source": source,
         "confidence": changes.confidence,

@@ -7,19 +7,19 @@ from typing import Any
 
 from initbench.render.compare.display_options import View
 from initbench.render.json_documents import compare_document
-from initbench.study.run_sweep import PointResult, SweepResult
+from initbench.study.run_study import SweepResult, VariantResult
 
 SCHEMA = "initbench.sweep/1"
 
 
 def sweep_document(result: SweepResult, view: View, more: Mapping[str, Any]) -> dict[str, Any]:
     """Return the document of a sweep, extended by the keys of `more`."""
-    sweep = result.sweep
+    sweep = result.study
     return {
         "schema": SCHEMA,
         "sweep": sweep.name,
-        "notes": sweep.notes,
-        "points": [_point(result, point) for point in result.points],
+        "notes": sweep.config.notes,
+        "points": [_point(result, point) for point in result.variants],
         "statuses": dict(sorted(result.statuses.items())),
         "unfinished": result.unfinished,
         "failures": [
@@ -36,7 +36,7 @@ def sweep_document(result: SweepResult, view: View, more: Mapping[str, Any]) -> 
     }
 
 
-def _point(result: SweepResult, point: PointResult) -> dict[str, Any]:
+def _point(result: SweepResult, point: VariantResult) -> dict[str, Any]:
     record = point.as_record()
     return {
         "label": point.label,

@@ -9,7 +9,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from initbench.analysis.run_summary import RunSummary
-from initbench.config.sweep_schema import Sweep
+from initbench.config.study import Sweep
 from initbench.render import text
 from initbench.render.compare.display_options import View
 from initbench.render.compare_tables import print_tables
@@ -18,7 +18,7 @@ from initbench.render.text_table import TextTable
 from initbench.render.tuning_tables import tuning_table
 from initbench.store.run_directory import COMPLETE
 from initbench.study.forecast import Forecast
-from initbench.study.run_sweep import SweepResult
+from initbench.study.run_study import SweepResult
 
 _SHOWN = 5
 _GB = 1e9
@@ -27,7 +27,7 @@ _GB = 1e9
 def print_result(console: Console, result: SweepResult, view: View) -> None:
     """Print the comparison of all points and the results of the tuning."""
     print_tables(console, result.tables, replace(view, aside=(*view.aside, *missing_runs_note(result))))
-    tuned = [(point.label, point.tuning) for point in result.points if point.tuning is not None]
+    tuned = [(point.label, point.tuning) for point in result.variants if point.tuning is not None]
     if tuned:
         console.print()
         print_uncut(console, tuning_table(tuned))
@@ -50,13 +50,13 @@ def print_plan(console: Console, result: SweepResult, summary: Sequence[str]) ->
 
 
 def _plan(result: SweepResult) -> Iterator[RenderableType]:
-    tuned = result.sweep.tune is not None
+    tuned = result.study.tune is not None
     grid = TextTable(
         ["point", *(["tuning", "stored"] if tuned else []), "runs", "stored"], left_aligned=("point",)
     )
-    for point in result.points:
+    for point in result.variants:
         cells = [str(len(point.tuning_ids)), str(_complete(result, point.tuning_ids))] if tuned else []
-        runs, stored = len(point.point.config.seed_list), _complete(result, point.run_ids)
+        runs, stored = len(point.variant.config.seed_list), _complete(result, point.run_ids)
         grid.add([point.label, *cells, str(runs), str(stored)], "dim" if stored == runs else None)
     yield grid.table()
 
@@ -64,7 +64,7 @@ def _plan(result: SweepResult) -> Iterator[RenderableType]:
 def plan_lines(result: SweepResult, ahead: Forecast) -> Iterator[str]:
     """Yield sentences about the runs to train: number, time and memory."""
     yield ""
-    what = f"{text.plural(len(result.points), 'point')}, {text.plural(ahead.total, 'run')}"
+    what = f"{text.plural(len(result.variants), 'point')}, {text.plural(ahead.total, 'run')}"
     if ahead.missing:
         cohorts = text.plural(ahead.cohorts, "cohort")
         later = f", {ahead.later:,} left for another time" if ahead.later else ""
@@ -76,7 +76,7 @@ def plan_lines(result: SweepResult, ahead: Forecast) -> Iterator[str]:
         yield f"about {format_duration(ahead.seconds)} with {workers}, {how}; {memory}"
     else:
         yield f"{what}: all stored"
-    yield from skipped_points(result.sweep)
+    yield from skipped_points(result.study)
 
 
 def skipped_points(sweep: Sweep) -> Iterator[str]:

@@ -58,7 +58,7 @@ class PendingExperiment:
         self.run_ids = tuple(plan.run_ids.values())
         store.tidy(run_id for seed, run_id in plan.run_ids.items() if statuses[seed] in COMPLETE)
         self.missing = [seed for seed, status in statuses.items() if budget.needs_run(status)]
-        self.anew = [seed for seed, status in statuses.items() if budget.restarts(status)]
+        self.restarted = [seed for seed, status in statuses.items() if budget.restarts(status)]
         self.stored = len(statuses) - len(self.seeds)
         """Number of runs that are not trained."""
         self.steps = {seed: store.checkpoint_step(plan.run_ids[seed]) for seed in self.missing}
@@ -73,7 +73,7 @@ class PendingExperiment:
     @property
     def seeds(self) -> tuple[int, ...]:
         """The seeds to train."""
-        return (*self.missing, *self.anew)
+        return (*self.missing, *self.restarted)
 
     @property
     def plan(self) -> Plan:
@@ -108,7 +108,7 @@ class PendingExperiment:
     def limit_runs(self, runs: int) -> None:
         """Train at most this number of runs."""
         self.missing = self.missing[:runs]
-        self.anew = self.anew[: max(0, runs - len(self.missing))]
+        self.restarted = self.restarted[: max(0, runs - len(self.missing))]
 
     def count_batches(self, groups: int) -> None:
         """Add to the number of open batches; a negative count removes batches that are done."""
@@ -138,7 +138,8 @@ class RunBatch:
     """Runs that are trained together, from one experiment or from several with the same program."""
 
     runs: tuple[Run, ...]
-    anew: bool
+    restarts: bool
+    """Whether the runs start from scratch instead of their checkpoints."""
     deaths: int = 0
     """Number of worker deaths while the batch was a single run."""
 

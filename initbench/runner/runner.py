@@ -197,7 +197,7 @@ class Runner:
             )
             for run in group.runs
         ]
-        recorder = claim_runs(self._workplace.store, claims, self._observer, rerun=group.anew)
+        recorder = claim_runs(self._workplace.store, claims, self._observer, rerun=group.restarts)
         try:
             resume = recorder.resumptions
         except StoreError:
@@ -264,11 +264,11 @@ def _make_batches(undertakings: Sequence[PendingExperiment], workers: int) -> li
 
 def _batches_of_program(stack: Sequence[PendingExperiment], size: int) -> Iterator[RunBatch]:
     missing = [Run(pending, seed) for pending in stack for seed in pending.missing]
-    anew = [Run(pending, seed) for pending in stack for seed in pending.anew]
+    restarted = [Run(pending, seed) for pending in stack for seed in pending.restarted]
     for runs in group_by_step(missing, lambda run: run.of.steps[run.seed], size):
-        yield RunBatch(runs, anew=False)
-    for runs in group_by_step(anew, lambda _run: 0, size):
-        yield RunBatch(runs, anew=True)
+        yield RunBatch(runs, restarts=False)
+    for runs in group_by_step(restarted, lambda _run: 0, size):
+        yield RunBatch(runs, restarts=True)
 
 
 def _steps_per_run(config: ExperimentConfig, data: PreparedData) -> int:

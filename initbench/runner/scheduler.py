@@ -134,7 +134,7 @@ class Scheduler:
 
     def _put_back(self, group: RunBatch, runs: Iterable[Run], size: int) -> None:
         def step_of(run: Run) -> int:
-            return 0 if group.anew else self._store.checkpoint_step(run.run_id)
+            return 0 if group.restarts else self._store.checkpoint_step(run.run_id)
 
         self._replace_batch(group, [replace(group, runs=some) for some in group_by_step(runs, step_of, size)])
 

@@ -1,4 +1,4 @@
-"""Estimates of the time and memory that the missing runs of a sweep will need."""
+"""Estimates of the time and memory that the missing runs of a study will need."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from initbench.runner.plan import RunContext
 from initbench.runner.run_identity import training_mode
 from initbench.runner.worker_count import START_SECONDS, available_cores, time_one_update
 from initbench.store.run_directory import Record
-from initbench.study.run_sweep import SweepResult
+from initbench.study.run_study import StudyResult
 
 MAX_TIMED_NETS = 3
 """Maximum number of network kinds to time; the time of the others is estimated from their cost."""
@@ -35,7 +35,7 @@ _BUDGET = ("steps", "epochs", "lr", "lr_factors", "schedule", "warmup_steps", "w
 
 @dataclass(frozen=True)
 class Forecast:
-    """Number of runs of a sweep, and the time and memory that the missing ones need."""
+    """Number of runs of a study, and the time and memory that the missing ones need."""
 
     total: int
     stored: int
@@ -58,7 +58,7 @@ class Forecast:
         return self.total - self.stored - self.later
 
 
-def forecast(sweep: SweepResult, context: RunContext, limits: RunLimits) -> Forecast:
+def forecast_study(result: StudyResult[Any], context: RunContext, limits: RunLimits) -> Forecast:
     """Estimate the time and memory of the runs to train.
 
     Times come from stored runs of the same kind of net if there are any, otherwise from a few timed updates.
@@ -66,7 +66,7 @@ def forecast(sweep: SweepResult, context: RunContext, limits: RunLimits) -> Fore
     Raises:
         DataError: If the data are missing.
     """
-    missing_items = [item for item in _work_items(sweep, context, limits) if item.missing]
+    missing_items = [item for item in _work_items(result, context, limits) if item.missing]
     to_train = sum(item.missing for item in missing_items)
     items = merge_by_program(
         missing_items if limits.limit is None else _first_runs(missing_items, limits.limit)
@@ -90,8 +90,8 @@ def forecast(sweep: SweepResult, context: RunContext, limits: RunLimits) -> Fore
     workers = max(1, min(_worker_count(context), missing))
     cohort_sizes = choose_cohort_sizes(items, workers)
     return Forecast(
-        total=sweep.total,
-        stored=sweep.total - to_train,
+        total=result.total,
+        stored=result.total - to_train,
         later=to_train - missing,
         cohorts=sum(math.ceil(item.missing / size) for item, size in zip(items, cohort_sizes, strict=True)),
         workers=workers,
@@ -101,17 +101,17 @@ def forecast(sweep: SweepResult, context: RunContext, limits: RunLimits) -> Fore
     )
 
 
-def _work_items(sweep: SweepResult, context: RunContext, limits: RunLimits) -> Iterator[WorkItem]:
+def _work_items(result: StudyResult[Any], context: RunContext, limits: RunLimits) -> Iterator[WorkItem]:
     """Yield the experiments to train, in the order of training."""
-    for point in sweep.points:
-        ids = iter(point.tuning_ids)  # run ids of the candidates, one candidate after the other
-        for candidate in point.point.candidates if point.tuning_ids else ():
-            missing = sweep.to_train(islice(ids, len(candidate.seed_list)), limits)
+    for variant in result.variants:
+        ids = iter(variant.tuning_ids)  # run ids of the candidates, one candidate after the other
+        for candidate in variant.variant.candidates if variant.tuning_ids else ():
+            missing = result.to_train(islice(ids, len(candidate.seed_list)), limits)
             yield work_item(candidate, missing, context.device)
-    for point in sweep.points:
-        config = point.point.config
+    for variant in result.variants:
+        config = variant.variant.config
         seeds = len(config.seed_list)
-        missing = seeds if point.config is None else sweep.to_train(point.run_ids, limits)
+        missing = seeds if variant.config is None else result.to_train(variant.run_ids, limits)
         yield work_item(config, missing, context.device)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from initbench.config.schema import ExperimentConfig
-from initbench.config.sweep_schema import Point, Sweep
+from initbench.config.study import Sweep, Variant
 from initbench.errors import UsageError
 from initbench.runner.batching import program_key
 
@@ -36,7 +36,7 @@ class Shard:
 class _Piece:
     """A point with one seed, or a tuned point with all its seeds."""
 
-    point: Point
+    point: Variant
     cost: float
     program: str
 
@@ -54,9 +54,11 @@ def select_shard(sweep: Sweep, shard: Shard, cost: Cost) -> Sweep:
     shards thus differ by at most the cost of one run. A tuned point is never divided, because its value is
     chosen from all of its runs.
     """
-    pieces = sorted((piece for point in sweep.points for piece in _pieces(point, cost)), key=lambda p: p.key)
+    pieces = sorted(
+        (piece for point in sweep.variants for piece in _pieces(point, cost)), key=lambda p: p.key
+    )
     total = sum(piece.cost for piece in pieces)
-    selected: dict[str, list[Point]] = {}
+    selected: dict[str, list[Variant]] = {}
     cost_before = 0.0
     for piece in pieces:
         middle = (cost_before + piece.cost / 2.0) / total if total else 0.0
@@ -64,12 +66,12 @@ def select_shard(sweep: Sweep, shard: Shard, cost: Cost) -> Sweep:
         if min(int(middle * shard.count), shard.count - 1) == shard.index - 1:
             selected.setdefault(piece.point.label, []).append(piece.point)
     points = [
-        _merge_pieces(selected[point.label], point) for point in sweep.points if point.label in selected
+        _merge_pieces(selected[point.label], point) for point in sweep.variants if point.label in selected
     ]
     return sweep.part(tuple(points))
 
 
-def _pieces(point: Point, cost: Cost) -> list[_Piece]:
+def _pieces(point: Variant, cost: Cost) -> list[_Piece]:
     program = program_key(point.config)
     if point.candidates:
         total = sum(cost(config) * len(config.seed_list) for config in point.configs())
@@ -79,7 +81,7 @@ def _pieces(point: Point, cost: Cost) -> list[_Piece]:
     return [_Piece(replace(point, config=point.config.with_seeds(seed)), run_cost, program) for seed in seeds]
 
 
-def _merge_pieces(pieces: Sequence[Point], point: Point) -> Point:
+def _merge_pieces(pieces: Sequence[Variant], point: Variant) -> Variant:
     if point.candidates:
         return point
     seeds = {seed for piece in pieces for seed in piece.config.seed_list}

@@ -1,16 +1,24 @@
-"""Choose the value of one key for an arm, from runs under seeds that later comparisons do not use."""
+"""Tuning of one key for each variant: the experiments that try its values, and the choice among them.
+
+The tuning runs have seeds that later comparisons do not use.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from initbench.analysis.metrics import METRICS, Metric
 from initbench.analysis.run_summary import RunSummary
 from initbench.analysis.stats.summary import summarise
-from initbench.study.results import ExperimentRuns
+from initbench.config.loading import validate_data
+from initbench.config.overrides import Override, apply_overrides
+from initbench.config.schema import ExperimentConfig
+from initbench.config.study import Tune
+from initbench.config.validation_errors import dotted_key
+from initbench.errors import ConfigError, ConfigIssue
 
 TOLERANCE = 0.05
 """A value is good if its score differs from the best score by at most this share of it.
@@ -105,19 +113,62 @@ class Tuning:
         }
 
 
-def evaluate_tuning(
-    experiments: Sequence[ExperimentRuns], values: Sequence[float], key: str, metric: str
-) -> Tuning:
-    """Choose the best value of `key` from the runs of its candidates, one per value.
+def tuning_candidates(
+    tune: Tune, config: ExperimentConfig, data: Mapping[str, Any], position: str
+) -> tuple[list[ExperimentConfig], list[ConfigIssue]]:
+    """Return the experiment with each value of the tuned key, and the faults of all of them.
 
-    `metric` names an entry of METRICS with a direction in which it is better.
+    The experiment is `config`, which was built from `data`. The candidates' seeds follow those of the
+    experiment; they are not probed.
     """
-    scored = METRICS[metric]
-    trials = [
-        score_trial(value, experiment.facts, scored)
-        for value, experiment in zip(values, experiments, strict=True)
-    ]
-    return choose_best(key, scored, trials)
+    candidates: list[ExperimentConfig] = []
+    faults: list[ConfigIssue] = []
+    for value in tune.values:
+        candidate, issues = _candidate(tune, config, data, value, position)
+        candidates += [candidate] if candidate else []
+        faults += issues
+    return candidates, faults
+
+
+def _candidate(
+    tune: Tune, config: ExperimentConfig, data: Mapping[str, Any], value: float, position: str
+) -> tuple[ExperimentConfig | None, list[ConfigIssue]]:
+    key = dotted_key(("tune", tune.key))
+    whole = int(value) if value.is_integer() and _is_whole(config, tune.key) else value
+    try:
+        tuned = apply_overrides(dict(data), [Override(tuple(tune.key.split(".")), whole, tune.key, position)])
+    except ConfigError as error:
+        return None, [replace(fault, where=position, key=key) for fault in error.issues]
+    first = max(config.seed_list) + 1
+    candidate_keys = {
+        "name": f"{config.name}.tune",
+        "seeds": list(range(first, first + tune.seeds)),
+        "probe": {**config.probe.model_dump(mode="json"), "when": []},
+    }
+    candidate, faults = validate_data(
+        ExperimentConfig, {**tuned, **candidate_keys}, lambda _path, _of_key: position
+    )
+    return candidate, [ConfigIssue(position, key, fault.problem) for fault in faults]
+
+
+def _is_whole(config: ExperimentConfig, key: str) -> bool:
+    """Return whether the config has a whole number at `key`."""
+    value: Any = config.resolved()
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def apply_choice(variant: ExperimentConfig, candidate: ExperimentConfig) -> ExperimentConfig:
+    """Return the experiment with the tuned value of `candidate`, its own name, seeds and probes."""
+    return candidate.model_copy(update={name: getattr(variant, name) for name in ("name", "seeds", "probe")})
+
+
+def evaluate_tuning(tune: Tune, runs: Sequence[Sequence[RunSummary]]) -> Tuning:
+    """Choose the best value of the tuned key from the runs of its candidates, one group per value."""
+    metric = METRICS[tune.select]
+    trials = [score_trial(value, group, metric) for value, group in zip(tune.values, runs, strict=True)]
+    return choose_best(tune.key, metric, trials)
 
 
 def score_trial(value: float, runs: Sequence[RunSummary], metric: Metric) -> TuningTrial:

@@ -1,27 +1,27 @@
 """Mean-field theory of fully connected nets with batch norm before the activation (Yang et al. 2019).
 
-Whatever goes in, deep layers make all pairs of samples alike: over the units of a wide layer, the batch
-of h = (u − mean u)/√(D + ε) has N(0, q) for each sample, any two of which correlate by −1/(B − 1), since the
-B of them sum to 0. With V = E[φ(h)²] and C = E[φ(h_a)φ(h_b)] the next layer has
+Whatever the input, deep layers make all pairs of samples equally similar: over the units of a wide layer,
+h = (u − mean u)/√(D + ε) is N(0, q) for each sample, and any two samples have the correlation −1/(B − 1),
+since all B of them sum to 0. With V = E[φ(h)²] and C = E[φ(h_a)φ(h_b)] the next layer has
 
-    D = σ_w²·(1 − 1/B)·(V − C),   q = D/(D + ε),
+    D = σ_w²·(1 − 1/B)·(V − C),   q = D/(D + ε);
 
-to which biases add nothing. On the way back, weights and norm make
+biases have no effect. In the backward pass, weights and norm give
 
     E[δ_l²]/E[δ_{l+1}²] = (fan_out/fan_in)·σ_w² E[φ′²]·(1 − lost)/(D + ε)·(1 + 2q²/(B − 1)),
 
-which is π/(π − 1) = 1.467 for relu and B → ∞. All is kept to first order in 1/B:
+which is π/(π − 1) = 1.467 for relu and B → ∞. Everything is computed to first order in 1/B:
 
-- D of one unit is a variance out of B − 1 degrees of freedom, of relative variance 2/(B − 1): that is the
+- D of one unit is a variance with B − 1 degrees of freedom, whose relative variance is 2/(B − 1): hence the
   last factor, and q = D/(D + ε) is lower by 2q²(1 − q)/(B − 1);
-- the batch of h lies on a sphere, whose radius is fixed but for ε: E[f(h)] has κ·∂²E[f]/∂q² more than under
-  the Gaussian, κ = q²·((1 − q)²/(B − 1) − 1/(B + 1)), and C has 2κ·(∂E[φ]/∂q)² on top of that;
-- the Jacobian of a norm takes out of δ = φ′·g, g having no mean and nothing to do with h, the mean over the
-  batch and the direction of h: lost = (1/B)·(1 − E[φ′_aφ′_b]/E[φ′²] + (E[h²φ′²] − E[hφ′]²)/(q·E[φ′²])).
+- the batch of h lies on a sphere whose radius is fixed except for ε: E[f(h)] exceeds its value under the
+  Gaussian by κ·∂²E[f]/∂q², κ = q²·((1 − q)²/(B − 1) − 1/(B + 1)), and C by a further 2κ·(∂E[φ]/∂q)²;
+- the Jacobian of the norm removes the mean over the batch and the direction of h from δ = φ′·g, where g has
+  mean 0 and is independent of h: lost = (1/B)·(1 − E[φ′_aφ′_b]/E[φ′²] + (E[h²φ′²] − E[hφ′]²)/(q·E[φ′²])).
 
-For a linear net that makes (B − 2)/(B − 3), the known value, to that order. The first layer is taken to be
-like the others: where the data have few directions, as images do, gradient ratios of the first layers are
-higher, by up to 10 % on the digits.
+For a linear net the result is (B − 2)/(B − 3) to that order, which is the known value. The first layer is
+treated like the others. If the data vary in few directions, as images do, the gradient ratios of the first
+layers are higher than predicted, by up to 10 % on digits.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from initbench.theory.propagation import Q_OVERFLOW, Q_UNDERFLOW
 from initbench.theory.types import LayerPrediction, TheoryLayer
 
 MIN_SAMPLES = 16
-"""A batch this small is out of reach of the first order in 1/B."""
+"""Smallest batch for which the first order in 1/B is accurate enough."""
 
 
 @dataclass(frozen=True)
 class NormedLayer:
-    """A hidden layer and the ε of the batch norm behind its weights."""
+    """A hidden layer and the ε of the batch norm after its weights."""
 
     layer: TheoryLayer
     eps: float
@@ -55,7 +55,7 @@ class _Moments:
     variance: float
     """D + ε."""
     mean: dict[str, float]
-    """E[f(h)] by the names of `law.values_at`."""
+    """E[f(h)] by the names of `evaluate_moments`."""
     different: float
     """E[φ(h_a)φ(h_b)]."""
     lost: float
@@ -64,11 +64,16 @@ class _Moments:
 def propagate_batch_norm(
     layers: Sequence[NormedLayer], head: TheoryLayer, *, variance: float, samples: int
 ) -> list[LayerPrediction]:
-    """What to expect of each layer, head last, of infinitely wide nets.
+    """Return the predictions for infinitely wide nets, one for each layer, head last.
 
-    `variance` is that of an input feature over the batch of `samples` ≥ LEAST_SAMPLES, as a mean over the
-    features; there is a hidden layer. Layers past the point where float32 has nothing left of the variance
-    are predicted nothing, and then no layer's gradient.
+    Layers after the variance underflows or overflows in float32 get an empty prediction; in that case, no
+    layer gets a prediction of its gradient.
+
+    Args:
+        layers: Hidden layers; at least one.
+        head: The linear layer at the end.
+        variance: Variance of an input feature over the batch, as a mean over the features.
+        samples: Batch size, at least MIN_SAMPLES.
     """
     walked: list[_Moments] = []
     for normed in layers:

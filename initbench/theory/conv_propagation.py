@@ -1,28 +1,30 @@
-"""Mean-field theory of nets whose places differ: convolutions padded with zeros, and norms within a sample.
+"""Mean-field theory for each position of a feature map: zero-padded convolutions, and norms within a sample.
 
-In a wide layer, a pre-activation at place p of sample x is Gaussian over the channels, and its variance
+In a wide layer, the pre-activation at position p of sample x is Gaussian over the channels, and its variance
 follows from the layer below (Poole et al. 2016, and Xiao et al. 2018 for convolutions):
 
     v_l(x, p) = σ_w²·(1/k²)·Σ_o E[φ(h_{l−1}(x, s·p + o))²] + σ_b²,
 
-o running over the offsets of a k × k kernel that fall on the map, s being the stride. Places at a border miss
-what the padding has instead, which is why a map loses signal in every layer: a 3 × 3 kernel on a map of H × H
-keeps ((1 + 2cos(π/(H + 1)))/3)² of it in the long run, relu at its gain, 0.921 for H = 8. A layer norm or rms
-norm over the sample divides by r(x)² = mean over p of E[h²], and ε:
+where o runs over the offsets of a k × k kernel that fall on the map, and s is the stride. Positions at a
+border see zeros of the padding, so a map loses signal in every layer: with relu at its gain, a 3 × 3 kernel
+on a map of H × H keeps a fraction ((1 + 2cos(π/(H + 1)))/3)² per layer in the long run, 0.921 for H = 8. A
+layer norm or rms norm over the sample divides by r(x)² + ε, where r(x)² is the mean of E[h²] over p:
 
-    v_l(x, p) ← v_l(x, p)/(r_l(x)² + ε),
+    v_l(x, p) ← v_l(x, p)/(r_l(x)² + ε).
 
-and a uniform bias then counts as a Gaussian one of its variance, which is a small share of the whole.
+In that case a uniform bias is treated as a Gaussian one with the same variance, which is a small part of the
+total.
 
-Gradients go the other way, each step the adjoint of the one above (Schoenholz et al. 2017):
+In the backward pass, each step is the adjoint of the forward step (Schoenholz et al. 2017):
 
     E[δ_l(x, p)²] = E[φ′(h_l)²]·(σ_w²·C/fan_in)·Σ_p′ E[δ_{l+1}(x, p′)²]/(r_{l+1}(x)² + ε),
 
-over the places p′ of the C channels above that see p. A norm's Jacobian also takes out the direction of h,
-and the mean: 1/units of E[δ²], nothing in wide nets. All samples start with the same E[δ²] at the head.
+summed over the positions p′ of the C channels above that see p. The Jacobian of a norm also removes the
+direction of h, and the mean: a fraction 1/units of E[δ²], which is negligible in wide nets. All samples start
+with the same E[δ²] at the head.
 
-A fully connected layer is a kernel of 1 on maps of one place. The mean of the places that a head may look at
-depends on how places go together, of which nothing is known here: its q is not predicted.
+A fully connected layer is a kernel of size 1 on maps of size 1. If the head takes the mean over positions,
+its q depends on correlations between positions, which are not computed; it is not predicted.
 """
 
 from __future__ import annotations
@@ -42,26 +44,26 @@ from initbench.theory.propagation import Q_OVERFLOW, Q_UNDERFLOW
 from initbench.theory.types import LayerPrediction, PredictedStatistic, TheoryLayer
 
 NOTHING = LayerPrediction(trusted=False, backward_trusted=False)
-"""Of a layer that theory has no word on."""
+"""Prediction of a layer about which the theory makes no statement."""
 
 
 @dataclass(frozen=True)
 class MapLayer:
-    """A hidden layer: its weights are kernels of odd side, padded with zeros."""
+    """A hidden layer whose weights are kernels of odd size, padded with zeros."""
 
     layer: TheoryLayer
     kernel: int = 1
     stride: int = 1
     norm_eps: float | None = None
-    """ε of a layer norm or rms norm before the activation. No bias that units share is left behind it."""
+    """ε of a layer norm or rms norm before the activation, after which units share no bias; None without."""
 
     def gathered(self, maps: Tensor) -> Tensor:
-        """Sum over what each place sees: (B, H, W) → (B, ⌈H/stride⌉, ⌈W/stride⌉)."""
+        """Return the sum over each position's receptive field: (B, H, W) → (B, ⌈H/stride⌉, ⌈W/stride⌉)."""
         sums = conv2d(maps[:, None], self._window(maps), stride=self.stride, padding=self.kernel // 2)
         return sums[:, 0]
 
     def scattered(self, maps: Tensor, size: Sequence[int]) -> Tensor:
-        """The adjoint of `gathered`, onto maps of `size` (B, H, W)."""
+        """Apply the adjoint of `gathered`; returns maps of shape `size` (B, H, W)."""
         shape = (size[0], 1, size[1], size[2])
         below: Tensor = conv2d_input(  # type: ignore[no-untyped-call]
             shape,
@@ -78,7 +80,7 @@ class MapLayer:
 
 @dataclass(frozen=True)
 class Head:
-    """The linear layer at the end, which sees all places or their mean."""
+    """The linear layer at the end, whose input is all positions or their mean."""
 
     layer: TheoryLayer
     averaged: bool = False
@@ -86,7 +88,7 @@ class Head:
 
 @dataclass(frozen=True)
 class _Field:
-    """One layer's pre-activations behind its norm: a law for every place of every sample."""
+    """One layer's pre-activations after its norm: a distribution for every position of every sample."""
 
     variance: Tensor
     shift: float
@@ -101,7 +103,7 @@ class _Field:
 
 
 class _Tables:
-    """Expectations by the law of the bias; most layers share one."""
+    """Cache of interpolation tables by activation and bias; most layers share one."""
 
     def __init__(self) -> None:
         self._made: dict[tuple[Nonlinearity, float, float], InterpolatedExpectations] = {}
@@ -116,11 +118,15 @@ class _Tables:
 
 
 def propagate_maps(layers: Sequence[MapLayer], head: Head, energy: Tensor) -> list[LayerPrediction]:
-    """What to expect of each layer, head last, of infinitely wide nets: no standard deviations, no bands.
+    """Return the predictions for infinitely wide nets, without standard deviations; one per layer, head last.
 
-    `energy` (B, H, W) ≥ 0, float64, is the mean over channels of the squares of the batch that goes in.
-    Layers past the point where float32 has lost the signal are predicted nothing, and then no layer's
-    gradient.
+    Layers after the signal underflows or overflows in float32 get an empty prediction; in that case, no layer
+    gets a prediction of its gradient.
+
+    Args:
+        layers: Hidden layers.
+        head: The linear layer at the end.
+        energy: Mean square of the input batch over its channels; (B, H, W) float64, ≥ 0.
     """
     predicted, slopes, fields, tables = [], [], [], _Tables()
     for layer in layers:
@@ -143,7 +149,7 @@ def propagate_maps(layers: Sequence[MapLayer], head: Head, energy: Tensor) -> li
 
 def _field(layer: MapLayer, energy: Tensor) -> _Field:
     drawn, window = layer.layer, layer.kernel**2
-    # Sums of floating point squares may end below 0.
+    # The convolution may return values slightly below 0 due to rounding.
     variance = (drawn.sigma_w2 / window * layer.gathered(energy)).clamp(min=0.0) + drawn.bias_variance
     if layer.norm_eps is None:
         return _Field(variance, drawn.bias_shift, drawn.bias_half_width, 1.0)
@@ -166,7 +172,7 @@ def _predicted(field: _Field, means: dict[str, Tensor], activation: Nonlinearity
 
 
 def without_bands(statistics: dict[str, float]) -> LayerPrediction:
-    """Values of infinitely wide nets, of whose scatter at finite width nothing is known."""
+    """Return a prediction with the values of infinitely wide nets and unknown standard deviations."""
     values = {name: PredictedStatistic(value) for name, value in statistics.items()}
     return LayerPrediction(values, trusted=False, backward_trusted=False, wide_q=statistics["q"])
 
@@ -180,7 +186,7 @@ def _of_head(head: Head, square: float, places: int) -> LayerPrediction:
 def _gradient_ratios(
     layers: Sequence[MapLayer], head: Head, fields: Sequence[_Field], slopes: Sequence[Tensor]
 ) -> list[float]:
-    """E[δ²] of each hidden layer over that of the next one."""
+    """Return, for each hidden layer, E[δ²] divided by E[δ²] of the next layer."""
     if not layers:
         return []
     top = head.layer

@@ -1,7 +1,7 @@
-"""The edge between order and chaos: weight and bias variances at which neither signal nor gradient fades.
+"""The edge of chaos: weight and bias variances at which neither signal nor gradient vanishes or explodes.
 
-With V(q) = E[φ(h)²] and D(q) = E[φ′(h)²], h ~ N(0, q), every q has one pair of variances at which it is a
-fixed point with χ₁ = 1: σ_w² = 1/D(q), σ_b² = q − σ_w²V(q) (Poole et al. 2016, Schoenholz et al. 2017).
+With V(q) = E[φ(h)²] and D(q) = E[φ′(h)²], h ~ N(0, q), every q is a fixed point with χ₁ = 1 for one pair of
+variances: σ_w² = 1/D(q), σ_b² = q − σ_w²V(q) (Poole et al. 2016, Schoenholz et al. 2017).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class CriticalPoint:
-    """σ_w², σ_b² and the q that they hold; q is 0 where only a fading signal is critical, as in tanh."""
+    """Critical variances σ_w² and σ_b², and their fixed point q; q is 0 if only q → 0 is critical (tanh)."""
 
     sigma_w2: float
     sigma_b2: float
@@ -24,10 +24,17 @@ class CriticalPoint:
 
 
 def critical_point(moment: Callable[[float], float], slope: Callable[[float], float]) -> CriticalPoint:
-    """The point of χ₁ = 1 with a stable q* that has the smallest σ_b² ≥ 0.
+    """Return the point with χ₁ = 1 and a stable q* that has the smallest σ_b² ≥ 0.
 
-    `moment(q)` is E[φ(h)²], `slope(q)` is E[φ′(h)²]. q = 1 is taken where every q will do, as for relu.
-    Raises ValueError where no such point exists.
+    Args:
+        moment: Function q ↦ E[φ(h)²].
+        slope: Function q ↦ E[φ′(h)²].
+
+    Returns:
+        The critical point; with q = 1 if every q is a fixed point, as for relu.
+
+    Raises:
+        ValueError: If no such point exists.
     """
 
     def point(q: float) -> CriticalPoint:
@@ -44,7 +51,7 @@ def critical_point(moment: Callable[[float], float], slope: Callable[[float], fl
         return CriticalPoint(1.0 / slope(1.0), 0.0, 1.0)
     ratio = (_MOST / _LEAST) ** (1.0 / (_STEPS - 1))
     grid = [_LEAST * ratio**i for i in range(_STEPS)]
-    # σ_b² rises with q wherever the point is feasible, so that the first is the smallest.
+    # σ_b² rises with q wherever the point is feasible, so the first one is the smallest.
     first = next((i for i, q in enumerate(grid) if feasible(q)), None)
     if first is None:
         raise ValueError("it has no stable q at which χ₁ = 1")
@@ -55,7 +62,7 @@ def critical_point(moment: Callable[[float], float], slope: Callable[[float], fl
 
 
 def _edge(feasible: Callable[[float], bool], outside: float, inside: float) -> float:
-    """The end of the feasible interval between two q, by bisection."""
+    """Return the end of the feasible interval between two values of q, found by bisection."""
     for _ in range(60):
         middle = 0.5 * (outside + inside)
         outside, inside = (outside, middle) if feasible(middle) else (middle, inside)

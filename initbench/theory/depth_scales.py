@@ -1,4 +1,4 @@
-"""How deep a stack may be before signal or gradient is lost: its depth scales, and where it is critical."""
+"""Depth scales: the number of layers over which signal and gradient survive, and the critical σ_w."""
 
 from __future__ import annotations
 
@@ -15,37 +15,40 @@ from initbench.theory.propagation import Q_OVERFLOW, Q_UNDERFLOW
 from initbench.theory.types import TheoryLayer
 
 TRAINABLE = 6.0
-"""Depth scales that nets train up to (Schoenholz et al. 2017, found by training tanh nets)."""
+"""Largest trainable depth, in depth scales (Schoenholz et al. 2017, found by training tanh nets)."""
 _LEVEL = 1e-9
 _STEPS = 40
 
 
 @dataclass(frozen=True)
 class DepthScales:
-    """Of a deep stack of one layer; each scale is in layers."""
+    """Depth scales of a deep stack of equal layers; each scale is a number of layers."""
 
     q_star: float | None
-    """The q that it settles at; None where every q stays."""
+    """The q that the stack converges to; None if every q is a fixed point."""
     chi_1: float
     chi_parallel: float
     depth_scale_q: float
-    """Over which a change of q falls to 1/e."""
+    """Layers over which a change of q falls to 1/e."""
     depth_scale_c: float
-    """Over which what tells two inputs apart, or makes them alike in the chaotic phase, falls to 1/e."""
+    """Layers over which the distance of two inputs' correlation from its fixed point falls to 1/e."""
     depth_scale_gradient: float
-    """Over which E[δ²] falls to 1/e or grows to e: 1/|ln χ₁|."""
+    """Layers over which E[δ²] changes by a factor e: 1/|ln χ₁|."""
 
     @property
     def reach(self) -> float:
-        """Layers through which signal and gradient come: six of the shorter of their two scales."""
+        """Largest trainable depth in layers: six times the smaller of the correlation and gradient scales."""
         return TRAINABLE * min(self.depth_scale_c, self.depth_scale_gradient)
 
 
 def depth_scales(layers: Sequence[TheoryLayer], q: float) -> DepthScales:
-    """Of a stack of the last hidden layer of `layers` (head included), fed with inputs of mean square q.
+    """Return the depth scales of a stack that repeats the last hidden layer of `layers`.
 
-    χ is taken at the fixed point or, where q* is 0, infinite or any, at the last hidden layer's own q. There
-    are two hidden layers at least.
+    χ is evaluated at the fixed point or, if q* is 0, infinite or arbitrary, at the last hidden layer's q.
+
+    Args:
+        layers: All weight layers, head included; at least two of them are hidden.
+        q: Mean square of the inputs of the first layer.
     """
     state = fixed_point(layers[-2], start=_deep_q(layers, q))
     return DepthScales(
@@ -59,19 +62,22 @@ def depth_scales(layers: Sequence[TheoryLayer], q: float) -> DepthScales:
 
 
 def gradient_scale(chi_1: float) -> float:
-    """1/|ln χ₁|, infinite at χ₁ = 1 and 0 where nothing comes back."""
+    """Return 1/|ln χ₁|: infinite at χ₁ = 1, and 0 at χ₁ = 0, where no gradient is propagated."""
     if chi_1 <= 0.0:
         return 0.0
     return math.inf if abs(chi_1 - 1.0) < _LEVEL else 1.0 / abs(math.log(chi_1))
 
 
 def deep_chi_1(layers: Sequence[TheoryLayer], q: float) -> float:
-    """χ₁ as in `depth_scales`, without the rest."""
+    """Return the χ₁ of `depth_scales`, without computing the other scales."""
     return iterate_to_fixed_point(layers[-2], start=_deep_q(layers, q)).chi_1
 
 
 def critical_sigma_w(chi_1: Callable[[float], float], low: float, high: float) -> float:
-    """The σ_w between two where χ₁ passes 1, by bisection; one of them has χ₁ below 1, the other not."""
+    """Return the σ_w between `low` and `high` at which χ₁ crosses 1, found by bisection.
+
+    χ₁ must be below 1 at exactly one of the two ends.
+    """
     below = chi_1(low) < 1.0
     for _ in range(_STEPS):
         middle = 0.5 * (low + high)
@@ -82,7 +88,7 @@ def critical_sigma_w(chi_1: Callable[[float], float], low: float, high: float) -
 
 
 def _deep_q(layers: Sequence[TheoryLayer], q: float) -> float:
-    """E[h²] of the last hidden layer, or of the last one before it leaves the range of float32."""
+    """Return E[h²] of the last hidden layer, or of the last layer before q converges or leaves float32."""
     reached = layers[0].law(q).second_moment
     for layer, following in pairwise(layers[:-1]):
         after = following.law(_square_mean(layer.activation or LINEAR, layer.law_at(reached))).second_moment
@@ -93,6 +99,6 @@ def _deep_q(layers: Sequence[TheoryLayer], q: float) -> float:
 
 
 def _square_mean(activation: Nonlinearity, law: PreactivationDistribution) -> float:
-    """E[φ(h)²], the one of `expectations` that a walk needs."""
+    """Return E[φ(h)²], the only expectation that `_deep_q` needs."""
     nodes = quadrature_nodes(law, activation.breaks)
     return nodes.mean(activation.phi(nodes.h).square())

@@ -1,4 +1,4 @@
-"""The expectations of one layer that the next one, and its statistics, are made of."""
+"""Expectations over one layer's pre-activations, which determine its statistics and the next layer's."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from initbench.theory.pair_expectations import Products, difference, pair_expect
 from initbench.theory.preactivation import PreactivationDistribution, evaluate_moments, quadrature_nodes
 
 SelfAndCross = tuple[float, float]
-"""A value for one input with itself, and for two different inputs."""
+"""A covariance of one input with itself, and of two different inputs."""
 
 LINEAR = Nonlinearity(lambda h: h, lambda h: h * 0.0 + 1.0)
 _SAME_Q, _SAME_C = 1e-3, 1e-3
 _SAME_GAP, _LEAST_GAP = 0.2, 1e-5
-"""1 − c may change by that share of itself, or by that much, before covariances are computed anew."""
+"""Relative and absolute change of 1 − c up to which covariances are reused."""
 
 
 @dataclass(frozen=True)
 class Expectations:
-    """E[f(h)] with its first two derivatives in the variance, by the names of `law.values_at`."""
+    """E[f(h)] and its first two derivatives in the variance, by the names of `evaluate_moments`."""
 
     mean: dict[str, float]
     slope: dict[str, float]
@@ -27,7 +27,7 @@ class Expectations:
 
 
 def expectations(activation: Nonlinearity, law: PreactivationDistribution) -> Expectations:
-    """Those of a pre-activation of that law, whose variance is positive."""
+    """Return the expectations of a pre-activation with distribution `law` of positive variance."""
     nodes = quadrature_nodes(law, activation.breaks)
     values = evaluate_moments(activation, nodes.h)
     return Expectations(
@@ -39,7 +39,7 @@ def expectations(activation: Nonlinearity, law: PreactivationDistribution) -> Ex
 
 @dataclass(frozen=True)
 class Covariances:
-    """Cov(f(h_a), g(h_b)) of one law, for one input and for two; pairs of two differ in their correlation."""
+    """Cov(f(h_a), g(h_b)) for one input and for two different inputs, whose correlation varies over pairs."""
 
     law: PreactivationDistribution
     correlation: float
@@ -50,21 +50,21 @@ class Covariances:
     other: Products
 
     def between(self, f: str, g: str) -> SelfAndCross:
-        """Cov(f(h_a), g(h_b))."""
+        """Return Cov(f(h_a), g(h_b)) for h_a = h_b, and for two different inputs."""
         means = self.mean[f] * self.mean[g]
         return self.same[f, g] - means, self.other[f, g] - means
 
     def is_close_enough(self, law: PreactivationDistribution, correlation: float, chance: float) -> bool:
-        """Whether those of that law are the same, as far as standard deviations need it."""
+        """Return whether these covariances are accurate enough for `law` to compute standard deviations."""
         alike = abs(law.second_moment / self.law.second_moment - 1.0) < _SAME_Q
         gap = 1.0 - max(correlation, self.correlation)
         near = min(_SAME_C, max(_SAME_GAP * gap, _LEAST_GAP))
         return alike and abs(correlation - self.correlation) + abs(chance - self.chance) < near
 
     def drawn_chance(self, units: int) -> float:
-        """Return the variance over pairs of the correlation of so many units' activations, means included."""
+        """Return the variance over pairs of the cosine of the activations of `units` units."""
         square, other = self.mean["act2"], self.other
-        if square**2 == 0.0:  # nothing is left that floating point could tell
+        if square**2 == 0.0:  # underflow
             return 0.0
         c = other["act", "act"] / square
         product = other["act2", "act2"] - other["act", "act"] ** 2
@@ -75,11 +75,11 @@ class Covariances:
 
 @dataclass(frozen=True)
 class Correlation:
-    """The correlation of two inputs' pre-activations, biases left aside, over pairs of inputs."""
+    """Correlation of two inputs' pre-activations, without biases, over pairs of inputs."""
 
     mean: float
     chance: float
-    """Its variance over pairs."""
+    """Variance of the correlation over pairs."""
 
 
 def next_correlation(
@@ -90,17 +90,17 @@ def next_correlation(
     drawn: float,
     following: tuple[float, float],
 ) -> Correlation:
-    """Return that of the next layer (Poole et al. 2016), computed anew at every layer.
+    """Return the correlation in the next layer (Poole et al. 2016).
 
-    A step of the map may be small: 1 − c of relu falls by 2/l of itself at layer l. A map that skips steps
-    below some size stops there, so nothing is taken over from the layer below.
+    It is computed for every layer, without reusing the layer below. A step of the map may be small: for relu,
+    1 − c falls by the fraction 2/l at layer l. If small steps were skipped, the map would stop there.
 
     Args:
-        activation: What the pre-activations go into.
-        law: Theirs.
-        expected: Expectations under that law.
-        now: Their correlation.
-        drawn: What the layer's finite number of units adds to its variance (`Covariances.drawn_chance`).
+        activation: Activation that is applied to the pre-activations.
+        law: Distribution of the pre-activations.
+        expected: Expectations under that distribution.
+        now: Correlation of the pre-activations.
+        drawn: Variance added by the layer's finite number of units (`Covariances.drawn_chance`).
         following: σ_w² of the next layer and the variance of its Gaussian bias.
     """
     sigma_w2, bias_variance = following
@@ -125,7 +125,7 @@ def covariances(
     correlation: float,
     chance: float,
 ) -> Covariances:
-    """Those of two inputs whose correlation has that mean and variance over pairs."""
+    """Return the covariances for inputs whose correlation has mean `correlation` and variance `chance`."""
     spread = chance**0.5
     ends = [pair_expectations(activation, law, correlation + step) for step in (-spread, spread)]
     other = {pair: 0.5 * (ends[0][pair] + ends[1][pair]) for pair in ends[0]}

@@ -1,4 +1,4 @@
-"""One layer of the walk through a stack: its law, its expectations, and how nets of finite width scatter."""
+"""Finite-width theory of one layer in a stack: its statistics and their standard deviation over nets."""
 
 from __future__ import annotations
 
@@ -11,57 +11,57 @@ from initbench.theory.preactivation import PreactivationDistribution
 from initbench.theory.types import PredictedStatistic, TheoryLayer
 
 _ROUNDING = 1e-15
-"""Of a quadrature, relative: a mean below it is that of an odd function."""
+"""Relative rounding error of quadrature: smaller means count as 0, as those of odd functions are."""
 
 
 @dataclass(frozen=True)
 class LayerStep:
-    """A layer, what is known of its pre-activations, and of their expected second moment K over nets."""
+    """A layer, its pre-activations, and the distribution of their expected second moment K over nets."""
 
     layer: TheoryLayer
     following: TheoryLayer | None
     law: PreactivationDistribution
     expected: Expectations
     correlation: float
-    """Of two inputs' pre-activations, biases left aside."""
+    """Correlation of two inputs' pre-activations, without biases."""
     covariances: Covariances
     v: SelfAndCross
-    """Cov(K(x_a), K(x_b)) over nets, and over the inputs of the batch."""
+    """Cov(K(x_a), K(x_b)) over nets and over the inputs of the batch."""
     shift: float
-    """What curvature adds to the mean of K."""
+    """Change of the mean of K due to curvature of the length map."""
     samples: int
     wide: bool = False
-    """Whether the curvature of expectations is left aside."""
+    """Whether to ignore the effects of finite width on means."""
 
     def average(self, pair: SelfAndCross) -> float:
-        """Mean over all pairs of inputs of the batch."""
+        """Return the mean over all pairs of inputs of the batch."""
         return pair[0] / self.samples + pair[1] * (1.0 - 1.0 / self.samples)
 
     def variance(self, scatter: SelfAndCross, slope: float) -> float:
-        """Var of a batch's mean of ψ, given Cov(ψ_a, ψ_b) and ∂E[ψ]/∂K."""
+        """Return the variance of a batch's mean of ψ, given Cov(ψ_a, ψ_b) and ∂E[ψ]/∂K."""
         same, cross = (s / self.layer.units + slope**2 * v for s, v in zip(scatter, self.v, strict=True))
         return max(0.0, self.average((same, cross)))
 
     def corrected_mean(self, name: str) -> float:
-        """E[f] over nets: with what a shift and a scatter of K add to it."""
+        """Return E[f] over nets, corrected for the shift and the variance of K."""
         e = self.expected
         if self.wide:
             return e.mean[name]
         return e.mean[name] + e.slope[name] * self.shift + 0.5 * e.curve[name] * self.v[0]
 
     def infinite_width(self) -> LayerStep:
-        """The same without what finite width does to the mean of K."""
+        """Return this step without the effects of finite width on means."""
         return replace(self, shift=0.0, wide=True)
 
     @property
     def relative_spread(self) -> float:
-        """Standard deviation of one net's K, or twice what that adds to its mean, relative to q."""
+        """Standard deviation of K over nets or, if larger, twice the shift of its mean; relative to q."""
         q = self.law.second_moment
         return max(math.sqrt(max(0.0, self.v[0])), 2.0 * abs(self.shift)) / q
 
     @property
     def next_covariance(self) -> SelfAndCross:
-        """Cov(K(x_a), K(x_b)) of the next layer."""
+        """Cov(K(x_a), K(x_b)) in the next layer."""
         assert self.following is not None
         factor = self.following.sigma_w2
         chi_parallel = factor * self.expected.slope["act2"]
@@ -73,13 +73,13 @@ class LayerStep:
 
     @property
     def shift_next(self) -> float:
-        """What curvature adds to the mean of the next layer's K."""
+        """Change of the mean of the next layer's K due to curvature."""
         assert self.following is not None
         return self.following.sigma_w2 * (self.corrected_mean("act2") - self.expected.mean["act2"])
 
 
 def forward_statistics(step: LayerStep) -> dict[str, PredictedStatistic]:
-    """Those of the pre-activation, and of what the activation puts out, if one follows."""
+    """Return the predicted statistics of the pre-activation and, if an activation follows, of its output."""
     q = step.law.second_moment
     mean = q + step.shift
     sd = math.sqrt(step.variance(step.covariances.between("h2", "h2"), 1.0))
@@ -115,37 +115,38 @@ def _of_activation(step: LayerStep) -> dict[str, PredictedStatistic]:
         sd = math.sqrt(step.variance((same, cross), tilt))
         if step.wide:
             predicted["act_std"] = PredictedStatistic(std, sd)
-        elif sd <= std / 2:  # beyond that the delta method says nothing
+        elif sd <= std / 2:  # above that, the delta method is invalid
             predicted["act_std"] = PredictedStatistic(std - sd**2 / (2 * std), sd)
     return predicted
 
 
 class BackwardState(NamedTuple):
-    """What the layers above hand down."""
+    """Statistics of the gradient that are passed from a layer to the one below."""
 
     correlation2: float
     """Mean square of the correlation of two samples' δ."""
     tilt: float
-    """∂ ln E[δ²]/∂K: how the gradient of an input depends on that input's own signal."""
+    """∂ ln E[δ²]/∂K: dependence of an input's gradient on the size of its own signal."""
     aligned: float
-    """E[(g·δ)²]/(E[g²]‖δ‖²) for g, the part of h that is not bias; 1 where it has nothing to do with δ."""
+    """E[(g·δ)²]/(E[g²]‖δ‖²), g being h without the bias; 1 if g and δ are independent."""
 
 
 def at_the_head(classes: int, q: float) -> BackwardState:
-    """For the cross-entropy of random labels and logits of that second moment.
+    """Return the state at the logits, for cross-entropy with random labels and logits of second moment q.
 
-    Two samples' p − y correlate by 1 if they share a label, else by −1/(classes − 1). Logits lean towards
-    their own p by q to first order, and by no more than about 1 where the softmax saturates.
+    Two samples' p − y have the correlation 1 if they share a label, else −1/(classes − 1). The alignment of
+    logits with their own p is q to first order, and at most about 1 if the softmax saturates.
     """
     return BackwardState(1.0 / max(1, classes - 1), 0.0, 1.0 + q / (1.0 + q))
 
 
 def gradient_ratio(step: LayerStep, above: BackwardState) -> tuple[PredictedStatistic, BackwardState]:
-    """E[δ²] of the layer over the next one's: (fan_out/fan_in)·σ_w² of the next layer, times E[φ′²].
+    """Return E[δ²] divided by E[δ²] of the next layer, and the state to pass to the layer below.
 
-    The weights on the way back count as independent of those on the way forward (Schoenholz et al. 2017),
-    except in the one direction that the forward pass has seen, φ(h): a share 1/units of them.
-    Inputs with more signal than others may have more gradient as well, and weigh more in the batch.
+    The ratio is (fan_out/fan_in)·σ_w² of the next layer, times E[φ′²]. The weights of the backward pass count
+    as independent of those of the forward pass (Schoenholz et al. 2017), except in one direction, φ(h), which
+    the forward pass uses: a fraction 1/units of them. Inputs with a larger signal may also have a larger
+    gradient and then contribute more to the batch mean.
     """
     following, cov, mean, slope = step.following, step.covariances, step.expected.mean, step.expected.slope
     assert following is not None
@@ -161,7 +162,7 @@ def gradient_ratio(step: LayerStep, above: BackwardState) -> tuple[PredictedStat
     weighed = (tilt * passed * (step.v[0] - step.v[1]) + drawn * above.tilt) * (1.0 - 1.0 / step.samples)
     shared_term = cov.same["act2", "slope2"] / (mean["act2"] * mean["slope2"] * units) * (above.aligned - 1.0)
     through = step.corrected_mean("slope2") + mean["slope2"] * (weighed + shared_term)
-    if step.wide:  # what finite width adds is not to be trusted, here or handed down
+    if step.wide:  # finite-width corrections are not trusted, neither here nor in the layers below
         through = mean["slope2"]
     value = following.fan_out / following.fan_in * factor * through
     alike = cov.other["slope", "slope"] / mean["slope2"]

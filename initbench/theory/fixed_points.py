@@ -1,4 +1,4 @@
-"""Where a deep stack of equal layers settles, and over how many layers (Schoenholz et al. 2017)."""
+"""Fixed points of a deep stack of equal layers, and their depth scales (Schoenholz et al. 2017)."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from initbench.theory.types import TheoryLayer
 
 _FACTORS = [10.0 ** (i / 4) for i in range(-32, 33)]
 _LEVEL = 1e-9
-"""A relative change of q this small is none."""
+"""Relative changes of q below this count as none."""
 _BISECTIONS, _MOST_ITERATIONS = 60, 300
 
 
 @dataclass(frozen=True)
 class FixedPoint:
-    """What a deep stack of one layer does, χ taken at `chi_q`."""
+    """Fixed point and depth scales of a deep stack of equal layers; χ is evaluated at `chi_q`."""
 
     q_star: float | None
-    """The q that a stack settles at: 0, a number or infinity; None where every q stays.
+    """The q that the stack converges to: 0, a number or infinity; None if every q is a fixed point.
 
-    A number with χ∥ > 1 is one that the stack stands on and would leave at the least push."""
+    A number with χ∥ > 1 is an unstable fixed point at which the stack starts."""
     chi_q: float
     chi_1: float
     chi_parallel: float
     depth_scale_q: float
-    """Layers over which a change of q falls to 1/e: −1/ln χ∥, and infinity where it does not fall."""
+    """Layers over which a change of q falls to 1/e: −1/ln χ∥, or infinity if it does not fall."""
     depth_scale_c: float
-    """The same for the correlation of two inputs about its fixed point."""
+    """Layers over which the distance of two inputs' correlation from its fixed point falls to 1/e."""
 
 
 @dataclass(frozen=True)
 class FixedPointState:
-    """Where a deep stack stands, and what one layer does to small changes there: see `FixedPoint`."""
+    """Fixed point of a deep stack, and the factors of small changes there (see `FixedPoint`)."""
 
     q_star: float | None
     chi_q: float
@@ -44,7 +44,10 @@ class FixedPointState:
 
 
 def iterate_to_fixed_point(layer: TheoryLayer, *, start: float) -> FixedPointState:
-    """Of a stack of layers like this, from q = `start` on, where χ is taken if q* is 0, infinite or any."""
+    """Return the fixed point of a stack of layers equal to `layer`, starting at q = `start`.
+
+    χ is evaluated at q* or, if q* is 0, infinite or arbitrary, at `start`.
+    """
 
     def after(q: float) -> float:
         return layer.law(expectations(activation, layer.law_at(q)).mean["act2"]).second_moment
@@ -59,7 +62,7 @@ def iterate_to_fixed_point(layer: TheoryLayer, *, start: float) -> FixedPointSta
 
 
 def fixed_point(layer: TheoryLayer, *, start: float) -> FixedPoint:
-    """`settle` with the depth scales that follow from it."""
+    """Return the result of `iterate_to_fixed_point` with its depth scales."""
     state = iterate_to_fixed_point(layer, start=start)
     chaotic = state.chi_1 > 1.0 + _LEVEL
     return FixedPoint(
@@ -92,7 +95,7 @@ def _settled(after: Callable[[float], float], start: float) -> float | None:
 
 
 def _crossing(after: Callable[[float], float], low: float, high: float) -> float:
-    """Where q stays, between one that grows and one that falls."""
+    """Return the fixed point between `low`, where q grows, and `high`, where it falls, by bisection."""
     for _ in range(_BISECTIONS):
         middle = math.sqrt(low * high)
         low, high = (middle, high) if after(middle) > middle else (low, middle)
@@ -100,7 +103,7 @@ def _crossing(after: Callable[[float], float], low: float, high: float) -> float
 
 
 def _slope_at_c_star(layer: TheoryLayer, q: float) -> float:
-    """Slope of the correlation map at its stable fixed point below 1, in the chaotic phase."""
+    """Return the slope of the correlation map at its stable fixed point below 1, in the chaotic phase."""
     activation, law = layer.activation or LINEAR, layer.law_at(q)
     c, slope = 0.5, 1.0
     for _ in range(_MOST_ITERATIONS):

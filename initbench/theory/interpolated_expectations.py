@@ -1,8 +1,9 @@
-"""Expectations under laws of very many variances at once, as the places of maps have them.
+"""Expectations for many variances at once, one for every position of a feature map.
 
-Exact quadrature on a grid of ln(variance), and between its points the polynomial of fifth degree through the
-six nearest. An expectation under N(·, e^t) is smooth in t whatever the kinks of φ; with `STEP` in t, E[φ²]
-and E[φ′²] are found to 2e-6 of themselves, and every other mean to 2e-6 of √E[φ²] or, for a share, of 1.
+Expectations are computed by quadrature on a grid of t = ln(variance), and interpolated by the polynomial of
+degree five through the six nearest grid points. An expectation under N(·, e^t) is smooth in t even if φ has
+kinks. With steps of `GRID_STEP` in t, the relative error of E[φ²] and E[φ′²] is at most 2e-6; the error of
+other means is at most 2e-6 of √E[φ²] and that of fractions at most 2e-6.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from initbench.theory.nonlinearity import Nonlinearity
 from initbench.theory.preactivation import PreactivationDistribution, evaluate_moments, quadrature_nodes
 
 GRID_STEP = 0.125
-"""Of the grid in ln(variance)."""
+"""Step of the grid in ln(variance)."""
 NAMES = ("act", "act2", "slope2", "zero", "flat")
 _OFFSETS = (-2, -1, 0, 1, 2, 3)
 _FAINTEST = 1e-10
@@ -25,7 +26,7 @@ _CHUNK = 1 << 17
 
 
 class InterpolatedExpectations:
-    """E[f(h)] for h ~ N(shift, variance) + U(±half_width), by the NAMES of `law.values_at`."""
+    """E[f(h)] for h ~ N(shift, variance) + U(±half_width) and the functions NAMES of `evaluate_moments`."""
 
     def __init__(self, activation: Nonlinearity, *, shift: float = 0.0, half_width: float = 0.0) -> None:
         self._activation = activation
@@ -33,7 +34,10 @@ class InterpolatedExpectations:
         self._known: dict[int, Tensor] = {}
 
     def at(self, variance: Tensor) -> dict[str, Tensor]:
-        """Of every entry of `variance` (…) ≥ 0, float64: a tensor of its shape for each name."""
+        """Return the expectations for every entry of `variance`, by name, in tensors of its shape.
+
+        `variance` is a float64 tensor of any shape with entries ≥ 0.
+        """
         faintest = max(_FAINTEST * float(variance.max()), 1e-300)
         parts = [self._interpolated(part, faintest) for part in torch.split(variance.flatten(), _CHUNK)]
         values = torch.cat(parts)
@@ -43,7 +47,7 @@ class InterpolatedExpectations:
         return {name: values[:, i].view(variance.shape) for i, name in enumerate(NAMES)}
 
     def _interpolated(self, variance: Tensor, faintest: float) -> Tensor:
-        """(N,) → (N, names)."""
+        """Interpolate the expectations at `variance` (N,). Returns (N, names)."""
         position = variance.clamp(min=faintest).log() / GRID_STEP
         below = position.floor()
         first, last = int(below.min()) + _OFFSETS[0], int(below.max()) + _OFFSETS[-1]
@@ -66,7 +70,7 @@ class InterpolatedExpectations:
         return self._known[index]
 
     def _without_weights(self) -> Tensor:
-        """Where nothing but the bias arrives."""
+        """Return the expectations (names,) for variance 0, where the pre-activation is the bias alone."""
         biases, shares = zip(
             *PreactivationDistribution(0.0, self._shift, self._half_width).biases(), strict=True
         )
@@ -74,6 +78,6 @@ class InterpolatedExpectations:
         return torch.tensor(shares, dtype=torch.float64) @ values
 
     def _values(self, h: Tensor) -> Tensor:
-        """(N,) → (N, names)."""
+        """Evaluate the functions in NAMES at `h` (N,). Returns (N, names)."""
         values = evaluate_moments(self._activation, h)
         return torch.stack([values[name] for name in NAMES], dim=1)

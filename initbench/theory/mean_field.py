@@ -1,6 +1,6 @@
-"""Mean-field theory of signal propagation: what a layer does to the second moment, in the wide limit.
+"""Mean-field theory of signal propagation: the effect of one layer on the second moment, in the wide limit.
 
-For a pre-activation h ~ N(0, q), the next layer's is N(0, σ_w² E[φ(h)²] + σ_b²), with σ_w² the
+If a pre-activation is h ~ N(0, q), the next layer's is N(0, σ_w² E[φ(h)²] + σ_b²), where σ_w² is the
 variance of a weight times fan_in (Poole et al. 2016, Schoenholz et al. 2017).
 """
 
@@ -17,26 +17,27 @@ Function = Callable[[Tensor], Tensor]
 
 
 def second_moment(phi: Function, q: float, kinks: Sequence[float] = ()) -> float:
-    """E[φ(h)²] for h ~ N(0, q): the second moment after the activation."""
+    """Return E[φ(h)²] for h ~ N(0, q): the second moment after the activation."""
     return gaussian_expectation(lambda h: phi(h).square(), std=math.sqrt(q), kinks=kinks)
 
 
 def length_map(
     phi: Function, q: float, *, sigma_w2: float, sigma_b2: float = 0.0, kinks: Sequence[float] = ()
 ) -> float:
-    """The next layer's q: σ_w² E[φ(h)²] + σ_b² (Poole et al. 2016)."""
+    """Return the next layer's q: σ_w² E[φ(h)²] + σ_b² (Poole et al. 2016)."""
     return sigma_w2 * second_moment(phi, q, kinks) + sigma_b2
 
 
 def chi(derivative: Function, q: float, *, sigma_w2: float, kinks: Sequence[float] = ()) -> float:
-    """χ₁ = σ_w² E[φ′(h)²]: what a layer multiplies E[δ²] by on the way back (Schoenholz et al. 2017)."""
+    """Return χ₁ = σ_w² E[φ′(h)²], the factor of E[δ²] in the backward pass (Schoenholz et al. 2017)."""
     return sigma_w2 * second_moment(derivative, q, kinks)
 
 
 def preserving_gain(phi: Function, kinks: Sequence[float] = ()) -> float:
-    """1/√E[φ(z)²]: the gain at which a layer of variance gain²/fan_in keeps q = 1.
+    """Return 1/√E[φ(z)²], the gain at which a layer with weight variance gain²/fan_in keeps q = 1.
 
-    Raises ValueError when φ vanishes on the whole line.
+    Raises:
+        ValueError: If φ is zero everywhere.
     """
     moment = second_moment(phi, 1.0, kinks)
     if moment <= 0.0:

@@ -1,4 +1,4 @@
-"""What theory needs to know of an elementwise activation."""
+"""Description of an elementwise activation for the theory: φ, φ′ and where they are not smooth."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ _FAR, _GRID, _NEAR = 20.0, 4001, 1e-9
 
 @dataclass(frozen=True)
 class Nonlinearity:
-    """φ and φ′ on float64 tensors, and where they are not smooth."""
+    """φ and φ′ on float64 tensors, and the arguments where they are not smooth."""
 
     phi: Function
     derivative: Function
     kinks: tuple[float, ...] = ()
     """Arguments at which φ′ or φ″ jumps."""
     flat_below: float | None = None
-    """|φ′| below which the activation counts as saturated; None for one that does not saturate."""
+    """Value of |φ′| below which the activation counts as saturated; None if it does not saturate."""
 
     def is_flat(self, h: Tensor) -> Tensor:
-        """Where |φ′(h)| is below `flat_below`, as a tensor of booleans."""
+        """Return a boolean tensor: whether |φ′(h)| is below `flat_below`, for each entry of h."""
         limit = -1.0 if self.flat_below is None else self.flat_below
         return self.derivative(h).abs() < limit
 
     @cached_property
     def breaks(self) -> tuple[float, ...]:
-        """Where quadrature is to be split: the kinks, and the borders of where φ is flat or fades to 0."""
+        """Arguments at which to split quadrature: kinks, and borders of the regions where φ is flat or 0."""
         borders = self._borders(lambda h: self.phi(h) == 0)
         if self.flat_below is not None:
             borders += self._borders(self.is_flat)
         return (*self.kinks, *(b for b in borders if all(abs(b - k) > _NEAR for k in (0.0, *self.kinks))))
 
     def _borders(self, holds: Function) -> list[float]:
-        """Where `holds`, of a tensor of arguments, changes its truth."""
+        """Return the arguments at which the predicate `holds` changes between true and false."""
         grid = torch.linspace(-_FAR, _FAR, _GRID, dtype=torch.float64)
         on = holds(grid)
         changes = torch.nonzero(on[1:] != on[:-1]).flatten().tolist()
@@ -47,7 +47,7 @@ class Nonlinearity:
 
 
 def _border(holds: Function, low: float, high: float) -> float:
-    """The point between two others where `holds` changes its truth, by bisection."""
+    """Return the point between `low` and `high` at which `holds` changes, found by bisection."""
     ends = torch.tensor([low, high], dtype=torch.float64)
     begins = bool(holds(ends[:1]))
     for _ in range(50):

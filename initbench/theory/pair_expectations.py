@@ -1,6 +1,6 @@
-"""Two inputs at once: how their pre-activations in one unit go together.
+"""Expectations of products over two inputs' pre-activations h_a and h_b in one unit.
 
-Their Gaussian parts have correlation c; a bias is the same for both (Poole et al. 2016).
+The Gaussian parts have correlation c; the bias is the same for both (Poole et al. 2016).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PAIRS = (
 def pair_expectations(
     activation: Nonlinearity, law: PreactivationDistribution, correlation: float
 ) -> Products:
-    """E[f(h_a) g(h_b)] of the PAIRS, for two inputs of that law whose Gaussian parts correlate so."""
+    """Return E[f(h_a) g(h_b)] for the PAIRS, given the correlation of the inputs' Gaussian parts."""
     c = min(1.0, max(-1.0, correlation))
     total: Products = dict.fromkeys(PAIRS, 0.0)
     for bias, share in law.biases():
@@ -56,9 +56,9 @@ def _same(activation: Nonlinearity, law: PreactivationDistribution) -> Products:
 
 
 def _different(activation: Nonlinearity, law: PreactivationDistribution, c: float) -> Products:
-    """h_b given h_a is N(c·h_a, 1 − c²), in standard units: the inner integral, for every outer node."""
+    """Integrate over h_b for every node of h_a: in standard units, h_b given h_a is N(c·h_a, 1 − c²)."""
     std, rest = math.sqrt(law.variance), math.sqrt(max(0.0, 1.0 - c * c))
-    # For inputs that are nearly alike, the inner integral turns within a few `rest` of where φ bends.
+    # For nearly equal inputs, the inner integral changes within a few `rest` of the points where φ bends.
     turns = tuple(
         (mark - law.shift) / max(abs(c), 0.5) + law.shift + std * rest * width
         for mark in activation.breaks
@@ -77,12 +77,12 @@ def _different(activation: Nonlinearity, law: PreactivationDistribution, c: floa
 
 @dataclass(frozen=True)
 class PairDifference:
-    """What two inputs' activations differ by, in a form that keeps its digits where they are nearly alike."""
+    """Difference of two inputs' activations, computed without cancellation if they are nearly equal."""
 
     gap: float
-    """E[(φ(h_a) − φ(h_b))²]/2, which is E[φ²] − E[φ(h_a)φ(h_b)]."""
+    """E[(φ(h_a) − φ(h_b))²]/2, which equals E[φ²] − E[φ(h_a)φ(h_b)]."""
     slope_product: float
-    """E[φ′(h_a)φ′(h_b)]: times the variance of h, what E[φ(h_a)φ(h_b)] gains per unit of correlation."""
+    """E[φ′(h_a)φ′(h_b)]; times the variance of h, the derivative of E[φ(h_a)φ(h_b)] in the correlation."""
 
 
 def difference(
@@ -91,8 +91,8 @@ def difference(
     """Return how the activations of two inputs differ, given the correlation of their Gaussian parts.
 
     With u and v independent and standard normal, h = shift + s·u ± d·v, where s² = variance·(1 + c)/2 and
-    d² = variance·(1 − c)/2. The difference is integrated as it stands: 1 − c of a deep relu net falls below
-    1e-4, and a difference of two rounded expectations would lose it.
+    d² = variance·(1 − c)/2. The difference itself is integrated: in a deep relu net, 1 − c falls below 1e-4,
+    and subtracting two rounded expectations would lose its digits.
     """
     c = min(1.0, max(-1.0, correlation))
     shared = math.sqrt(law.variance * (1.0 + c) / 2.0)

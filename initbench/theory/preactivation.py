@@ -1,8 +1,8 @@
-"""The law of a pre-activation over the units of a wide layer, and expectations under it.
+"""Distribution of a pre-activation over the units of a wide layer, and expectations under it.
 
-Weights make it Gaussian. A bias drawn from a Gaussian joins that variance; one drawn uniformly does not:
-at the floor that torch's default init falls to it is most of the pre-activation. One value for every bias
-shifts the law.
+The weights contribute a Gaussian. A Gaussian bias adds to its variance. A uniform bias does not: it has to be
+treated separately, as it dominates the pre-activation in deep nets with torch's default init. A constant bias
+shifts the distribution.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BIASES = 24
 
 @dataclass(frozen=True)
 class PreactivationDistribution:
-    """N(shift, variance) + U(±half_width), the uniform part being a bias, which all inputs share."""
+    """Distribution N(shift, variance) + U(±half_width); the uniform part is a bias, shared by all inputs."""
 
     variance: float
     shift: float = 0.0
@@ -33,7 +33,7 @@ class PreactivationDistribution:
         return self.variance + self.shift**2 + self.half_width**2 / 3.0
 
     def biases(self) -> list[tuple[float, float]]:
-        """(bias, weight) pairs that stand for the part of the law that is no Gaussian."""
+        """Return (bias, weight) pairs: a quadrature over the non-Gaussian part of the distribution."""
         if self.half_width == 0.0:
             return [(self.shift, 1.0)]
         nodes, weights = legendre(_BIASES)
@@ -46,7 +46,10 @@ class PreactivationDistribution:
 def quadrature_nodes(
     law: PreactivationDistribution, breaks: tuple[float, ...], *, panels: int = 32, order: int = 16
 ) -> Nodes:
-    """Nodes for functions that are smooth but at `breaks`. The variance is positive."""
+    """Return quadrature nodes for functions that are smooth except at `breaks`.
+
+    The variance of `law` must be positive.
+    """
     std = math.sqrt(law.variance)
     parts = [
         (normal_nodes(bias, std, breaks, panels=panels, order=order), share) for bias, share in law.biases()
@@ -59,7 +62,7 @@ def quadrature_nodes(
 
 
 def evaluate_moments(activation: Nonlinearity, h: Tensor) -> dict[str, Tensor]:
-    """The functions of a pre-activation whose moments theory follows, at the entries of h."""
+    """Return, by name, the functions of a pre-activation whose moments the theory uses, evaluated at h."""
     phi, derivative = activation.phi(h), activation.derivative(h)
     return {
         "h": h,

@@ -1,4 +1,4 @@
-"""Where the mean over a few nets should lie, and when that can be said."""
+"""Bands in which the mean of a statistic over a few nets should lie."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ SIGMAS = 3.0
 
 
 def q_band(q: PredictedStatistic, nets: int) -> tuple[float, float]:
-    """Band of the mean over so many nets of a positive statistic whose logarithm is close to Gaussian.
+    """Return the band of the mean over `nets` nets, for a positive statistic that is nearly log-normal.
 
-    The mean of the logarithm of a positive variable is lower than that of its mean by half its variance.
+    The mean of the logarithm is lower than the logarithm of the mean by half the logarithm's variance.
     """
     variance = math.log1p(math.expm1((q.sd / q.value) ** 2) / nets)
     centre, reach = math.log(q.value) - 0.5 * variance, SIGMAS * math.sqrt(variance)
@@ -21,6 +21,6 @@ def q_band(q: PredictedStatistic, nets: int) -> tuple[float, float]:
 
 
 def band(statistic: PredictedStatistic, nets: int) -> tuple[float, float]:
-    """Band of the mean over so many nets of a statistic that is close to Gaussian."""
+    """Return the band of the mean over `nets` nets, for a statistic that is nearly Gaussian."""
     reach = SIGMAS * statistic.sd / math.sqrt(nets)
     return statistic.value - reach, statistic.value + reach

@@ -1,20 +1,20 @@
-"""A stack of layers as mean-field theory sees it: what each layer's statistics should be, and how far one
-net of finite width strays from that.
+"""Mean-field prediction of a stack of layers: the statistics of every layer, and their standard deviation
+over nets of finite width.
 
-The length map and χ are those of Poole et al. 2016 and Schoenholz et al. 2017. To leading order in 1/width, a
-layer's expected second moment K(x) = σ_w² mean φ(h)² + σ_b² is a random variable of the layers below, whose
-covariance over two inputs goes on as
+The length map and χ are from Poole et al. 2016 and Schoenholz et al. 2017. To leading order in 1/width, a
+layer's expected second moment K(x) = σ_w² mean φ(h)² + σ_b² is a random variable that depends on the layers
+below; its covariance over two inputs propagates as
 
-    v_ab ← χ∥² v_ab + (σ_w⁴/n)·Cov(φ(h_a)², φ(h_b)²),   n units of the layer below,
+    v_ab ← χ∥² v_ab + (σ_w⁴/n)·Cov(φ(h_a)², φ(h_b)²),   n being the units of the layer below.
 
-and a statistic T = mean of ψ(h) over a layer's units and a batch has, as the mean over pairs of its inputs,
+A statistic T, the mean of ψ(h) over a layer's units and a batch, has the variance (averaged over pairs of
+inputs)
 
     Var T = Cov(ψ(h_a), ψ(h_b))/units + (∂E[ψ]/∂K)² v_ab.
 
-For relu with σ_w² = 2, one net and one input, that makes (5(L−1) + 2)/n for the relative variance of q. The
-curvature of the length map turns v into a shift of the mean, m ← χ∥ m + ½σ_w² (∂²E[φ²]/∂K²) v_aa. Two inputs
-without correlation have one by chance, of variance 1/n a layer,
-which is all that they share; it goes on alike.
+For relu with σ_w² = 2, one net and one input, the relative variance of q is (5(L−1) + 2)/n. The curvature of
+the length map turns v into a shift of the mean, m ← χ∥ m + ½σ_w² (∂²E[φ²]/∂K²) v_aa. Two uncorrelated inputs
+get a random correlation with variance 1/n in each layer, which propagates in the same way.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from initbench.theory.finite_width import LayerStep, at_the_head, forward_statis
 from initbench.theory.types import InputStatistics, LayerPrediction, TheoryLayer
 
 MAX_RELATIVE_SPREAD = 0.5
-"""How far one net may stray from the mean, relative to it, for the leading order in 1/width to be trusted."""
+"""Largest relative standard deviation over nets at which the leading order in 1/width is trusted."""
 Q_UNDERFLOW = 1e-70
-"""A second moment that float32 has nothing left of: no further layer is predicted."""
+"""Second moment below which float32 has lost the signal: later layers are not predicted."""
 Q_OVERFLOW = 1e70
 
 
 def propagate(layers: Sequence[TheoryLayer], source: InputStatistics) -> list[LayerPrediction]:
-    """What to expect of each layer. The input goes through no activation; the last layer is the head.
+    """Return the prediction for each layer. No activation precedes the first layer; the last one is the head.
 
-    Layers past the point where float32 has lost the signal, or it has overflowed, are predicted nothing.
+    Layers after an underflow or overflow of the signal in float32 get an empty prediction.
     """
     steps = list(_walk(layers, source))
     trusted = list(accumulate((step.relative_spread <= MAX_RELATIVE_SPREAD for step in steps), and_))
@@ -55,7 +55,7 @@ def propagate(layers: Sequence[TheoryLayer], source: InputStatistics) -> list[La
     for step, layer in reversed(list(zip(steps, predicted, strict=True))):
         if step.following is not None:
             layer.statistics["grad_ratio"], backward = gradient_ratio(step, backward)
-    if not all(trusted):  # what the layers above hand down counts for the gradient of those below
+    if not all(trusted):  # the gradient of every layer depends on all layers above
         predicted = [replace(layer, backward_trusted=False) for layer in predicted]
     return predicted + [LayerPrediction() for _ in range(len(layers) - len(steps))]
 
@@ -80,7 +80,7 @@ def _walk(layers: Sequence[TheoryLayer], source: InputStatistics) -> Iterator[La
     law = layers[0].law(source.q)
     correlation = Correlation(_first_correlation(layers[0], source), source.correlation_spread)
     spread, shift = (layers[0].sigma_w2 * source.q) ** 2 * source.spread, 0.0
-    # The batch is the same for every net: over all its pairs, what its inputs differ by averages to nothing.
+    # The batch is the same for every net, so the deviations of its inputs average to 0 over all pairs.
     v = (spread, -spread / max(1, source.samples - 1))
     last: Covariances | None = None
     for layer, following in zip(layers, [*layers[1:], None], strict=True):

@@ -1,4 +1,4 @@
-"""What theory is told of a net, and the form of what it says."""
+"""Inputs and results of the theory: a net's layers and its batch, and the predictions for each layer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from initbench.theory.preactivation import PreactivationDistribution
 
 @dataclass(frozen=True)
 class TheoryLayer:
-    """A weight layer of independent weights, and the activation that its output goes into."""
+    """A weight layer with independent weights, and the activation that follows it."""
 
     fan_in: float
     fan_out: float
@@ -19,29 +19,32 @@ class TheoryLayer:
     sigma_w2: float
     """Variance of a weight times fan_in."""
     bias_variance: float = 0.0
-    """Of a Gaussian bias."""
+    """Variance of a Gaussian bias."""
     bias_half_width: float = 0.0
-    """Of a bias drawn from U(±half_width)."""
+    """Half-width of a bias drawn from U(±half_width)."""
     bias_shift: float = 0.0
-    """What every bias is."""
+    """Constant that is added to every bias."""
     activation: Nonlinearity | None = None
     """None for the head."""
 
     def law(self, second_moment: float) -> PreactivationDistribution:
-        """Of the pre-activation, given the mean square of what goes in."""
+        """Return the distribution of the pre-activation, given the mean square of the layer's input."""
         return PreactivationDistribution(
             self.sigma_w2 * second_moment + self.bias_variance, self.bias_shift, self.bias_half_width
         )
 
     def law_at(self, q: float) -> PreactivationDistribution:
-        """Of a pre-activation with E[h²] = q, as far as the biases leave anything to the weights."""
+        """Return the distribution with E[h²] = q.
+
+        The variance is at least 1e-6·q, even if the biases alone account for more than q.
+        """
         shared = self.bias_shift**2 + self.bias_half_width**2 / 3.0
         return PreactivationDistribution(max(q - shared, 1e-6 * q), self.bias_shift, self.bias_half_width)
 
 
 @dataclass(frozen=True)
 class InputStatistics:
-    """The batch that goes in, the same for every net."""
+    """Statistics of the input batch, which is the same for every net."""
 
     q: float
     """Mean square of its entries."""
@@ -49,38 +52,39 @@ class InputStatistics:
     """Mean cosine of two different inputs."""
     samples: int
     spread: float = 0.0
-    """Variance over the inputs of their own mean squares, relative to q²."""
+    """Variance over the inputs of each input's mean square, relative to q²."""
     correlation_spread: float = 0.0
-    """Variance over pairs of inputs of their cosine."""
+    """Variance of the cosine over pairs of inputs."""
 
 
 @dataclass(frozen=True)
 class PredictedStatistic:
-    """A predicted value, and the standard deviation over nets of what one net shows on the batch."""
+    """A predicted value, and the standard deviation over nets of the statistic on the batch."""
 
     value: float
     sd: float = math.nan
-    """NaN where it is not known, and then the layer is not trusted."""
+    """NaN if unknown; the layer is then not trusted."""
 
 
 @dataclass(frozen=True)
 class LayerPrediction:
-    """What theory says of one layer."""
+    """Predictions for one layer."""
 
     statistics: dict[str, PredictedStatistic] = field(default_factory=dict)
-    """By name: q, log_q, act_mean, act_std, zero_fraction, saturated_fraction, grad_ratio. `log_q` is lower
-    than the logarithm of q by half its variance; grad_ratio is E[δ²] over that of the next layer. Where the
-    layer is not trusted, the values are those of infinitely wide nets."""
+    """Statistics by name: q, log_q, act_mean, act_std, zero_fraction, saturated_fraction, grad_ratio.
+
+    `log_q` is lower than the logarithm of q by half its variance. `grad_ratio` is E[δ²] divided by E[δ²] of
+    the next layer. If the layer is not trusted, the values are those of infinitely wide nets."""
     trusted: bool = True
-    """Whether the leading order in 1/width is known and holds here: no layer up to this one strays too far in
-    one net."""
+    """Whether the leading order in 1/width is known and accurate: up to this layer, no layer's statistics
+    vary too much between nets."""
     backward_trusted: bool = True
-    """Whether it holds for the grad_ratio too, which every layer up to the head has a part in."""
+    """Whether the same is true of grad_ratio, which depends on all layers, up to the head."""
     wide_q: float | None = None
-    """q of an infinitely wide net."""
+    """q in an infinitely wide net."""
     chi_1: float | None = None
     """σ_w² E[φ′²] with the next layer's σ_w²; None for the head."""
     chi_parallel: float | None = None
     """σ_w² ∂E[φ²]/∂K with the next layer's σ_w²: the factor of a small change of q."""
     correlation: float | None = None
-    """Of two inputs' pre-activations, biases left aside."""
+    """Correlation of two inputs' pre-activations, without biases."""

@@ -1,7 +1,7 @@
-"""Evaluation of nets with batch norm by other statistics than the running ones.
+"""Evaluation of nets with batch norm by batch and population statistics instead of running ones.
 
-K runs, N samples of a split, B the size of a training batch. Nothing of a cohort is changed: all that
-norm layers write goes to copies of the buffers.
+K: runs, N: samples of a split, B: training batch size. The cohort is not changed: norm layers write to
+copies of the buffers.
 """
 
 from __future__ import annotations
@@ -16,18 +16,21 @@ from initbench.rng import stream_generator
 from initbench.train.cohort import Cohort
 
 MAX_BATCHES = 512
-"""Batches that are evaluated by their own statistics at most: of two samples a split makes thousands."""
+"""Maximum number of batches evaluated by their own statistics; with two samples each there are thousands."""
 MAP_POPULATION = 256
-"""Samples that the population's statistics are taken over in nets with maps, where each has many places."""
+"""Number of samples for population statistics in nets with feature maps, which have many positions."""
 
 
 def evaluate_norms(cohort: Cohort, sample: Split, val: Split, batch_size: int) -> list[dict[str, float]]:
-    """For each run, val_loss and val_accuracy by batch and by population statistics; {} without batch norm.
+    """Return val_loss and val_accuracy of each run by batch and by population statistics.
 
-    `_batch`: in batches of the training's size, drawn from `val` in a fixed order (MOST_BATCHES at most),
-    each standardised by itself as in training; the last one is filled up from the beginning. `_population`:
-    by the exact mean and variance over `sample`, recomputed in one pass layer by layer (Ioffe & Szegedy 2015,
-    algorithm 2, over a sample instead of averaged batches).
+    Keys with the suffix `_batch`: `val` by batches of training size in a fixed order, at most MAX_BATCHES,
+    each normalized by its own statistics as in training. The last batch is padded with the first samples.
+
+    Keys with the suffix `_population`: normalized by the exact mean and variance over `sample`, recomputed in
+    one pass layer by layer (Ioffe & Szegedy 2015, algorithm 2, over a sample instead of averaged batches).
+
+    Nets without batch norm get empty dictionaries.
     """
     if not running_norms(cohort.skeleton):
         return [{} for _ in range(cohort.size)]
@@ -51,7 +54,7 @@ def _by_batch(cohort: Cohort, split: Split, batch_size: int) -> tuple[list[float
     with batch_statistics_mode(cohort.skeleton):
         for start in range(0, batches * batch_size, batch_size):
             rows = torch.arange(start, start + batch_size, device=split.x.device)
-            valid = rows < samples  # (B,): what fills the last batch up is not counted again
+            valid = rows < samples  # (B,): padding is not counted
             x, y = split.take(order[rows % samples])
             scores = cohort.scores(x, y, _copies(cohort))
             total += torch.stack([score.where(valid, 0.0).sum(1) for score in scores])
@@ -60,11 +63,11 @@ def _by_batch(cohort: Cohort, split: Split, batch_size: int) -> tuple[list[float
 
 
 def _population(cohort: Cohort, sample: Split) -> dict[str, Tensor]:
-    """Buffers whose running statistics are those of the sample."""
+    """Return buffers whose running statistics are those of the sample."""
     most = MAP_POPULATION if has_maps(cohort.skeleton.weight_layers()) else len(sample)
     moments = []
     with recompute_running_stats(cohort.skeleton):
-        # One by one: of any number of samples, stacked runs are not rounded alike.
+        # One run at a time: for some sample counts the rounding depends on the number of stacked runs.
         for k in range(cohort.size):
             parameters, buffers = cohort.run_state(k)
             moments.append({name: buffer.clone() for name, buffer in buffers.items()})

@@ -1,6 +1,6 @@
-"""All that a run needs to go on from the step it has reached, bit for bit.
+"""State from which a run resumes bit for bit.
 
-Random numbers need no state: every stream is keyed by seed and step. P is a parameter's own shape.
+Random generators need no state, because every stream is keyed by seed and step. P: shape of a parameter.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from initbench.train.timings import Timings
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """One run between two updates. All tensors are on the CPU."""
+    """State of one run between two updates. All tensors are on the CPU."""
 
     step: int
-    """Updates made; below 0 in pre-training, of which so many are left."""
+    """Number of updates made. In pre-training: minus the number of remaining pre-training updates."""
     parameters: dict[str, Tensor]
     buffers: dict[str, Tensor]
     slots: dict[str, dict[str, Tensor]]
-    """The optimizer's, by name of the slot and of the parameter: (P)."""
+    """Optimizer slots, by name of the slot and of the parameter: (P)."""
     updates: float
-    """Updates as the optimizer counts them."""
+    """Number of updates as the optimizer counts them."""
     timings: Timings
     steps_with_threads: dict[int, int]
     inputs: dict[str, Tensor] = field(default_factory=dict)
-    """What the drift of layer inputs is measured from (`train.shift`)."""
-    beside: dict[str, Any] = field(default_factory=dict)
-    """What the run's result is to say of the time before its first update, as plain data."""
+    """Moments from which the drift of layer inputs is measured (`train.covariate_shift_updates`)."""
+    extras: dict[str, Any] = field(default_factory=dict)
+    """Entries of the run's result from before its first update, as plain data."""
 
     def dump(self) -> bytes:
-        """The contents of a safetensors file, with what is no tensor in its metadata."""
+        """Return the contents of a safetensors file; its metadata hold everything except the tensors."""
         groups = {"parameter": self.parameters, "buffer": self.buffers}
         groups["input"] = self.inputs
         groups |= {f"slot.{slot}": tensors for slot, tensors in self.slots.items()}
@@ -49,13 +49,13 @@ class Checkpoint:
             "updates": self.updates,
             "timings": vars(self.timings),
             "steps_with_threads": self.steps_with_threads,
-            "beside": self.beside,
+            "beside": self.extras,
         }
         return save(tensors, metadata={"step": str(self.step), "rest": json.dumps(rest)})
 
 
 def restore(state: bytes) -> Checkpoint:
-    """The checkpoint that `dump` wrote. Raises ValueError when the bytes are none."""
+    """Return the checkpoint that `dump` wrote; raise ValueError if the bytes are not a checkpoint."""
     try:
         size = int.from_bytes(state[:8], "little")
         metadata = json.loads(state[8 : 8 + size])["__metadata__"]
@@ -73,7 +73,7 @@ def restore(state: bytes) -> Checkpoint:
             updates=float(rest["updates"]),
             timings=Timings(**rest["timings"]),
             steps_with_threads={int(n): count for n, count in rest["steps_with_threads"].items()},
-            beside=rest["beside"],
+            extras=rest["beside"],
         )
     except (SafetensorError, KeyError, TypeError) as error:
         raise ValueError(f"not a checkpoint: {error}") from error

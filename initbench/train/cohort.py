@@ -1,10 +1,10 @@
-"""Several runs trained as one: their parameters stacked, their forward pass vmapped.
+"""Several runs trained as one, with stacked parameters and a vmapped forward pass.
 
-In mode `single` there is one run, and its forward pass is called as it is: convolutions are slower vmapped.
+In mode `single` there is one run, and its forward pass is called without vmap, which slows down convolutions.
 
-K runs, B samples a batch, N samples of a split, P a parameter's own shape.
-The losses of the runs are summed before the backward pass; since no run's loss depends on
-another's parameters, each gets its own gradient, and a run that turns NaN stays alone with it.
+K: runs, B: samples of a batch, N: samples of a split, P: shape of a parameter.
+The losses of the runs are summed before the backward pass. Since no loss depends on the parameters of
+another run, each run gets its own gradient, and a run that turns NaN does not affect the others.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from initbench.train.checkpoint import Checkpoint
 from initbench.train.param_groups import StackedOptimizer
 
 EVALUATION_CHUNK = 512
-"""Samples that all runs are evaluated on at a time; of 1,024, what 16 runs put out leaves the caches."""
+"""Number of samples in one evaluation pass; with 1,024 the outputs of 16 runs exceed the caches."""
 
 
 class Cohort:
     """K runs of one architecture under one program.
 
-    `networks` must agree in every shape; they differ in weights. In mode `vmap` a cohort of one is the
-    same code, so that what a run computes does not depend on which cohort it is in.
+    `networks` must agree in every shape; they differ in weights. In mode `vmap` a cohort of one run executes
+    the same code, so that the numbers of a run do not depend on its cohort.
     """
 
     def __init__(
@@ -53,15 +53,15 @@ class Cohort:
 
     @property
     def size(self) -> int:
-        """K, the number of runs still in the cohort."""
+        """Number of runs still in the cohort, K."""
         return next(iter(self.parameters.values())).shape[0]
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Mean cross-entropy of a batch, with the config's label smoothing."""
+        """Return the mean cross-entropy of a batch, with the label smoothing of the config."""
         return cross_entropy(logits, y, label_smoothing=self.options.label_smoothing)
 
     def gradients(self, x: Tensor, y: Tensor) -> Tensor:
-        """Losses (K,) of a batch x (K, B, …), y (K, B), detached; the gradients are left in `.grad`."""
+        """Compute gradients of a batch x (K, B, …), y (K, B) into `.grad`; return detached losses (K,)."""
         self.skeleton.train()
         for p in self.parameters.values():
             p.grad = None
@@ -71,7 +71,7 @@ class Cohort:
 
     @torch.no_grad()
     def update(self, lr: float) -> None:
-        """One optimizer step from the gradients of the last batch, clipped per run if asked for."""
+        """Make one optimizer step with the last gradients, clipped per run if `clip_norm` is set."""
         parameters = [self.parameters[name] for name in self._updates.trained]
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
         if self.options.clip_norm is not None:
@@ -83,15 +83,15 @@ class Cohort:
     def evaluate(
         self, x: Tensor, y: Tensor, buffers: dict[str, Tensor] | None = None
     ) -> tuple[list[float], list[float]]:
-        """Mean loss and accuracy of each run over a split x (N, …), y (N,), in evaluation mode.
+        """Return mean loss and accuracy of each run over a split x (N, …), y (N,), in evaluation mode.
 
-        The loss is plain cross-entropy, without label smoothing. `buffers`: others than the runs' own.
+        The loss is plain cross-entropy, without label smoothing. `buffers` replace those of the runs.
         """
         self.skeleton.eval()
         buffers = self.buffers if buffers is None else buffers
         total = torch.zeros(2, self.size, dtype=torch.float64, device=x.device)
         for start in range(0, len(y), EVALUATION_CHUNK):
-            # The last chunk is as long as the others, so that it fills whole vectors (see models/families).
+            # The last chunk is padded to the length of the others, to whole vectors (see models/families).
             rows = torch.arange(start, start + EVALUATION_CHUNK, device=x.device)
             x_chunk, y_chunk = x.index_select(0, rows % len(y)), y[rows % len(y)]
             loss, correct = self.scores(x_chunk, y_chunk, buffers)
@@ -101,7 +101,7 @@ class Cohort:
         return loss_mean, accuracy
 
     def scores(self, x: Tensor, y: Tensor, buffers: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Losses and hits (K, B) of each run on x (B, …), y (B,), in the mode that the skeleton is in.
+        """Return losses and hits (K, B) of each run on x (B, …), y (B,), in the current mode of the skeleton.
 
         In training mode norm layers write to `buffers`.
         """
@@ -109,18 +109,18 @@ class Cohort:
         return loss, correct
 
     def run_state(self, index: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Views of one run's parameters and buffers, by name."""
+        """Return views of one run's parameters and buffers, by name."""
         return (
             {name: p.detach()[index] for name, p in self.parameters.items()},
             {name: b[index] for name, b in self.buffers.items()},
         )
 
     def optimizer_state(self, index: int) -> tuple[dict[str, dict[str, Tensor]], float]:
-        """Views of one run's optimizer slots, by slot and parameter, and the updates counted."""
+        """Return views of one run's optimizer slots, by slot and parameter, and its number of updates."""
         return self._updates.state_of_run(index)
 
     def resume(self, checkpoints: Sequence[Checkpoint]) -> None:
-        """Take over the state of every run, in order; all of them have made as many updates."""
+        """Restore the state of every run, in order; all checkpoints have the same number of updates."""
         parameters = {name: p.detach() for name, p in self.parameters.items()}
         for k, checkpoint in enumerate(checkpoints):
             for tensors, saved in ((parameters, checkpoint.parameters), (self.buffers, checkpoint.buffers)):
@@ -129,7 +129,7 @@ class Cohort:
         self._updates.resume(parameters, checkpoints)
 
     def keep(self, alive: list[int]) -> None:
-        """Go on with the runs at these positions alone, between `gradients` and `update` as well."""
+        """Drop all other runs than those at these positions; also works between `gradients` and `update`."""
         index = torch.tensor(alive, device=next(iter(self.parameters.values())).device)
         self.parameters = {name: _rows(p, index) for name, p in self.parameters.items()}
         self.buffers = {name: b[index] for name, b in self.buffers.items()}
@@ -142,7 +142,7 @@ class Cohort:
     def loss_of_one(
         self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor
     ) -> Tensor:
-        """The loss () of one run on a batch x (B, …), y (B,)."""
+        """Return the loss () of one run on a batch x (B, …), y (B,)."""
         return self.loss(self.forward(parameters, buffers, x), y)
 
     def _score_one(
@@ -150,11 +150,11 @@ class Cohort:
     ) -> tuple[Tensor, Tensor]:
         logits = self.forward(parameters, buffers, x)
         correct = (logits.argmax(-1) == y).double()
-        is_finite = logits.isfinite().all(-1)  # argmax of NaN is a class, but no answer
+        is_finite = logits.isfinite().all(-1)  # argmax of NaN is a class, which must not count
         return cross_entropy(logits, y, reduction="none").double(), torch.where(is_finite, correct, torch.nan)
 
     def forward(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
-        """Logits of one run in float32, whatever the precision of the layers."""
+        """Return the logits of one run in float32, in any precision of the layers."""
         bf16 = self.options.precision == "bf16"
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16):
             logits: Tensor = functional_call(self.skeleton, {**parameters, **buffers}, (x,))
@@ -184,7 +184,7 @@ def map_over_runs(
 
 
 def _rows(parameter: Tensor, index: Tensor) -> Tensor:
-    """Rows of a stacked parameter, with those of its gradient."""
+    """Return rows of a stacked parameter, with the same rows of its gradient."""
     rows = parameter.detach()[index].requires_grad_(parameter.requires_grad)
     rows.grad = None if parameter.grad is None else parameter.grad[index]
     return rows
@@ -192,8 +192,8 @@ def _rows(parameter: Tensor, index: Tensor) -> Tensor:
 
 def clip_per_run(gradients: list[Tensor], limit: float) -> list[Tensor]:
     """Scale each run's gradients so that their joint norm is at most `limit`. gradients: (K, P) each."""
-    # Along a contiguous last axis alone does a sum's order not depend on how many runs are stacked, and
-    # in two stages not on the threads either, among which torch shares out one long sum.
+    # The order of a sum is independent of the number of stacked runs only along a contiguous last axis.
+    # Two stages make it independent of the threads too, among which torch divides one long sum.
     rows = [g.contiguous().square().sum(-1) for g in gradients]
     squares = [row.flatten(1).sum(1) if row.ndim > 1 else row for row in rows]
     norms = torch.stack(squares, dim=1).sum(1).sqrt()  # (K,)

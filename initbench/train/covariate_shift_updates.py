@@ -1,8 +1,8 @@
-"""Internal covariate shift of the runs of a cohort, measured at the updates that it really makes.
+"""Internal covariate shift of the runs of a cohort, measured at updates of its training.
 
-K runs, B samples a batch. A measured update costs, beside itself, one pass over the probe batch without
-gradients, and for each weight layer but the first a pass of its batch forward and back down to that layer:
-for depth D about 2/3·D updates. Nothing of the cohort is changed.
+K: runs, B: samples of a batch. A measured update additionally costs one pass over the probe batch without
+gradients and, for each weight layer except the first, a forward pass of its batch and a backward pass down to
+that layer: about 2/3·D updates for depth D. The cohort is not changed.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from initbench.probing.network_probe import MAP_SAMPLES
 from initbench.train.cohort import Cohort
 
 _Gradients = dict[int, list[Tensor]]
-"""By weight layer, the gradients (K, P) of its parameters; none of a layer that does not learn."""
+"""Weight layer → gradients (K, P) of its parameters; empty for a layer that does not learn."""
 
 
 @dataclass(frozen=True)
 class UpdateSnapshot:
-    """A cohort before an update: copies of all tensors, (K, P)."""
+    """State of a cohort before an update: copies of all tensors, (K, P)."""
 
     runs: list[int]
     parameters: dict[str, Tensor]
@@ -40,7 +40,7 @@ class UpdateSnapshot:
 
 
 class CovariateShift:
-    """Measures update 1, N + 1, 2N + 1, … of a cohort, N = `every`; never where that is None."""
+    """Measures update 1, N + 1, 2N + 1, … of a cohort, N = `every`; none if `every` is None."""
 
     def __init__(self, cohort: Cohort, every: int | None, x: Tensor) -> None:
         self._cohort, self._every = cohort, every
@@ -54,7 +54,7 @@ class CovariateShift:
             self._weights = weights_of(cohort.skeleton, cohort.parameters)
 
     def before(self, step: int, runs: Sequence[int]) -> UpdateSnapshot | None:
-        """What `after` has to know of the cohort of these runs before its update; None where none is due."""
+        """Return the state of the cohort of these runs before its update; None if no measurement is due."""
         if self._every is None or step % self._every:
             return None
         parameters = {name: p.detach().clone() for name, p in self._cohort.parameters.items()}
@@ -65,9 +65,9 @@ class CovariateShift:
     def after(
         self, step: int, snapshot: UpdateSnapshot, runs: Sequence[int], x: Tensor, y: Tensor
     ) -> list[dict[str, Any]]:
-        """An entry for each of `runs`, which are still in the cohort, once update `step` (from 0) is made.
+        """Return the measurement of update `step` (from 0) for each of `runs`, which are still in the cohort.
 
-        x (K, B, …), y (K, B): the batch of the update, whose gradients the cohort still has.
+        x (K, B, …), y (K, B): batch of the update, whose gradients are still in the cohort.
         """
         if len(runs) < len(snapshot.runs):
             rows = torch.tensor([snapshot.runs.index(run) for run in runs], device=x.device)
@@ -84,13 +84,13 @@ class CovariateShift:
         return entries
 
     def keep(self, alive: Sequence[int]) -> None:
-        """Go on with the runs at these positions alone."""
+        """Drop all other runs than those at these positions."""
         self._first, self._last = (
             {name: t[list(alive)] for name, t in moments.items()} for moments in (self._first, self._last)
         )
 
     def state(self, k: int) -> dict[str, Tensor]:
-        """What one run needs to go on: the inputs it began with, and those last measured."""
+        """Return the state from which one run resumes: moments of its first and its last measured inputs."""
         both = {"first": self._first, "last": self._last}
         return {
             f"{which}/{name}": t[k].cpu().clone()
@@ -99,7 +99,7 @@ class CovariateShift:
         }
 
     def resume(self, states: Sequence[dict[str, Tensor]]) -> None:
-        """Take over what `state` gave of every run, in order."""
+        """Restore the `state` of every run, in order."""
         device = self._x.device
         stacked = {name: torch.stack([state[name] for state in states]).to(device) for name in states[0]}
         self._first, self._last = (
@@ -109,14 +109,16 @@ class CovariateShift:
 
     def _moments(self, snapshot: UpdateSnapshot) -> Moments:
         layer_moments = []
-        for k in range(len(snapshot.runs)):  # one by one: the probe batch may have any number of samples
+        for k in range(
+            len(snapshot.runs)
+        ):  # one run at a time: the probe batch may have any number of samples
             parameters = {name: p[k] for name, p in snapshot.parameters.items()}
             buffers = {name: b[k].clone() for name, b in snapshot.buffers.items()}
             layer_moments.append(input_moments(self._cohort.skeleton, parameters, buffers, self._x))
         return {name: torch.stack([moments[name] for moments in layer_moments]) for name in layer_moments[0]}
 
     def _own_gradients(self) -> _Gradients:
-        """G, which the update itself was made from."""
+        """Return G, the gradients that the update used."""
         by_layer = {}
         for index, names in self._weights.items():
             gradients = [self._cohort.parameters[name].grad for name in names]
@@ -124,7 +126,7 @@ class CovariateShift:
         return by_layer
 
     def _gradients_after_lower_updates(self, snapshot: UpdateSnapshot, x: Tensor, y: Tensor) -> _Gradients:
-        """G′ of every layer that has layers below it."""
+        """Return G′ of every layer that has layers below it."""
         after = {name: p.detach() for name, p in self._cohort.parameters.items()}
         loss = self._cohort.each(self._cohort.loss_of_one, (0, 0))
         by_layer = {}
@@ -165,7 +167,7 @@ class CovariateShift:
             }
             keys = ("gradient_norm", "gradient_shift", "gradient_shift_cosine")
             gradients = [g[k] for g in own_gradients[i]]
-            # Below the first layer nothing moves: G′ is G.
+            # No layer below the first one changes: G′ is G.
             others = [g[k] for g in turned[i]] if i in turned else gradients
             change = gradient_shift(gradients, others) if gradients else (None, None, None)
             entries.append(entry | dict(zip(keys, change, strict=True)))

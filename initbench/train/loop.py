@@ -1,6 +1,6 @@
-"""The training loop: one for every run there is.
+"""Training loop of all runs.
 
-K runs, B samples a batch. The loop reports to a Listener and knows nothing of files or screens.
+K: runs, B: samples of a batch. The loop reports to a listener and accesses neither files nor screens.
 """
 
 from __future__ import annotations
@@ -40,15 +40,18 @@ from initbench.train.timings import Stopwatch
 EVALUATIONS = 10
 MAX_EVALUATIONS = 100_000
 TRAIN_SAMPLE = 2048
-"""Training samples, the same for all runs, on which the training loss is reported."""
+"""Number of training samples, the same for all runs, on which the training loss is measured."""
 
 
 def total_steps(options: TrainOptions, per_epoch: int) -> int:
-    """Updates of the whole training: `steps`, or `epochs` passes of `per_epoch` updates each."""
+    """Return the updates of the whole training: `steps`, or `epochs` passes of `per_epoch` updates each.
+
+    Raises UsageError if there are too many updates or evaluations.
+    """
     if options.steps is not None:
         steps = options.steps
     else:
-        assert options.epochs is not None  # the schema sees to it
+        assert options.epochs is not None  # the schema checks it
         steps = max(1, round(options.epochs * per_epoch))
     if steps > MAX_COUNT:
         raise UsageError(
@@ -64,7 +67,7 @@ def total_steps(options: TrainOptions, per_epoch: int) -> int:
 
 
 def evaluation_steps(options: TrainOptions, steps: int) -> list[int]:
-    """Steps after which all runs are evaluated: 0, every `eval_every` or ten times in all, and the end."""
+    """Return the steps after which runs are evaluated: 0, every `eval_every` or ten times, and the end."""
     if options.eval_every is None:
         moments = [round(steps * i / EVALUATIONS) for i in range(EVALUATIONS + 1)]
     else:
@@ -73,7 +76,7 @@ def evaluation_steps(options: TrainOptions, steps: int) -> list[int]:
 
 
 def fixed_sample(split: Split, size: int) -> Split:
-    """The same `size` samples of the split for every run, or all when there are fewer."""
+    """Return `size` samples of the split, the same for every run; all samples if there are fewer."""
     index = torch.randperm(len(split), generator=stream_generator(0, "fixed_sample"))[:size].to(
         split.x.device
     )
@@ -82,7 +85,7 @@ def fixed_sample(split: Split, size: int) -> Split:
 
 
 class Training:
-    """One cohort from its first evaluation to its last."""
+    """Training of one cohort from its first evaluation to its last."""
 
     def __init__(
         self,
@@ -104,7 +107,7 @@ class Training:
         self._listener = listener
         self._cohort = Cohort(networks, config.train, mode, device)
         self._batches = Batches(len(data.train), config.train.batch_size, seeds, device, order=data.order)
-        self._runs = list(range(len(networks)))  # positions at the start of those still in the cohort
+        self._runs = list(range(len(networks)))  # initial positions of the runs still in the cohort
         self._train_sample = fixed_sample(data.train, TRAIN_SAMPLE)
         self._probe_batch = fixed_sample(data.train, config.probe.batch)
         self._shift = CovariateShift(self._cohort, config.probe.covariate_shift, self._probe_batch.x)
@@ -131,12 +134,12 @@ class Training:
     def run(self) -> None:
         """Train to the end of the budget, or until every run has diverged.
 
-        A training that goes on from checkpoints reports nothing again that came before them.
+        A resumed training does not report again what was reported before its checkpoints.
         """
         moments = [m for m in evaluation_steps(self._config.train, self.steps) if m > self._begin]
         with EndsAtStep(), true_fp32(self._device), one_thread():
             if self._begin == 0:
-                self._evaluate_and_probe(0)  # one thread, until the pacer has found that more of them help
+                self._evaluate_and_probe(0)  # one thread, until the pacer finds that more are faster
             for begin, end in pairwise([self._begin, *moments]):
                 if not self._runs:
                     return
@@ -182,7 +185,7 @@ class Training:
                 if self._data.augment is not None:
                     x = self._data.augment(x, self._batches.seeds, step)
                 losses = self._cohort.gradients(x, y)
-                finite = torch.isfinite(losses).tolist()  # the step's one wait for a GPU
+                finite = torch.isfinite(losses).tolist()  # the only wait for a GPU in a step
                 if not all(finite):
                     losses = losses[finite]
                     if not self._end_diverged_runs(finite, step, x):
@@ -202,11 +205,11 @@ class Training:
                 for run, entry in zip(self._runs, entries, strict=True):
                     self._listener.shifted(run, entry)
             self._listener.advanced(step + 1, losses)
-            if step + 1 < end:  # at the end, what is measured there belongs to it
+            if step + 1 < end:  # at the end, the checkpoint includes the evaluation
                 self._checkpoint_if_due(step + 1)
 
     def _end_diverged_runs(self, finite: list[bool], step: int, x: Tensor) -> bool:
-        """End the runs whose loss is not finite before their update; True when any run is left."""
+        """End the runs whose loss is not finite before their update; return whether any run remains."""
         lost = [k for k, good in enumerate(finite) if not good]
         for k in lost:
             self._end_diverged(k, step, x[k])
@@ -229,7 +232,7 @@ class Training:
         return bool(alive)
 
     def _evaluate_and_probe(self, step: int) -> None:
-        """Evaluate and probe every run; one whose losses are not finite has diverged."""
+        """Evaluate and probe every run."""
         when = "init" if step == 0 else "end" if step == self.steps else "train"
         with self._watch.measure("evaluate"):
             train_loss, _ = self._cohort.evaluate(self._train_sample.x, self._train_sample.y)
@@ -253,7 +256,7 @@ class Training:
                 self._probe(k, when, step)
 
     def _evaluate_norms(self, when: str) -> list[dict[str, float]]:
-        """What `evaluate_norms` finds, at both ends alone."""
+        """Return the results of `evaluate_norms` at init and at the end; empty ones in between."""
         if when == "train":
             return [{} for _ in self._runs]
         self._on_one_thread()
@@ -261,7 +264,7 @@ class Training:
         return evaluate_norms(self._cohort, self._train_sample, self._data.val, size)
 
     def _on_one_thread(self) -> None:
-        """Sums over a large tensor depend on how threads share it out."""
+        """Use one thread, because sums over a large tensor depend on how threads divide it."""
         if self._device.type == "cpu":
             torch.set_num_threads(1)
 
@@ -311,5 +314,5 @@ class Training:
 
 
 def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies that no later update changes."""
+    """Return copies that no later update changes."""
     return {name: t.cpu().clone() for name, t in tensors.items()}

@@ -1,4 +1,4 @@
-"""How matrices are multiplied: full float32 always, the same way each time, by the faster library if safe."""
+"""Matrix products in full float32, always in the same way, by the faster library where that is safe."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ import torch
 from torch.backends import cudnn
 
 FP32_ERROR = 2e-6
-"""Relative error (root mean square) that a product in true float32 stays well below; bf16's is about 4e-3."""
+"""Bound of the relative error (root mean square) of a product in true float32; bf16 has about 4e-3."""
 
 
 @cache
 def onednn_keeps_fp32() -> bool:
-    """Whether float32_matmul_precision "medium" still multiplies in true float32 on this CPU.
+    """Return whether float32_matmul_precision "medium" still multiplies in true float32 on this CPU.
 
-    On a CPU without bf16 matrix units it only routes the product to oneDNN, which can be far
-    faster than MKL; on one with AMX it would compute in bf16. The error of a product is measured
-    rather than guessed from the CPU's name.
+    On a CPU without bf16 matrix units the setting only selects oneDNN, which can be far faster than MKL;
+    on a CPU with AMX it selects bf16. The error of a product is measured, not guessed from the CPU's name.
     """
     stream = torch.Generator().manual_seed(0)
     a = torch.randn(3, 128, 256, generator=stream)
@@ -42,7 +41,7 @@ def _matmul_precision(precision: str) -> Iterator[None]:
 
 
 def matmul_backend(device: torch.device) -> str:
-    """The library that multiplies on `device`: `onednn`, or `default` for torch's own choice."""
+    """Return the library that multiplies on `device`: `onednn`, or `default` for torch's own choice."""
     return "onednn" if device.type == "cpu" and onednn_keeps_fp32() else "default"
 
 
@@ -50,8 +49,8 @@ def matmul_backend(device: torch.device) -> str:
 def true_fp32(device: torch.device) -> Iterator[None]:
     """Multiply in float32 with the faster safe library inside the block; never in TF32 or bf16.
 
-    On CUDA convolutions are included, for which TF32 is torch's default, and are added up in one order each
-    time, so that the same run gives the same numbers.
+    On CUDA this includes convolutions, for which TF32 is torch's default. Their sums have a fixed order, so
+    that the same run gives the same numbers.
     """
     with ExitStack() as stack:
         if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""The nets of a cohort as they are before the first update."""
+"""Networks of a cohort before the first update."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from initbench.train.matmul_precision import true_fp32
 
 
 def build_networks(config: ExperimentConfig, data: PreparedData, seeds: Sequence[int]) -> list[Network]:
-    """One net for each seed, on the CPU; schemes that measure see the first batch the run trains on."""
-    with one_thread(), true_fp32(torch.device("cpu")):  # a decomposition is rounded as its threads share it
+    """Build one net for each seed, on the CPU; data-dependent schemes see its first training batch."""
+    with one_thread(), true_fp32(torch.device("cpu")):  # rounding of a decomposition depends on threads
         return [_network(config, data, seed) for seed in seeds]
 
 

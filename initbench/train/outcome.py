@@ -1,4 +1,4 @@
-"""What training reports while it goes on, and what it ends in."""
+"""Events of a training, and its outcome."""
 
 from __future__ import annotations
 
@@ -38,32 +38,32 @@ class TrainingListener(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Divergence:
-    """When a run's loss stopped being a number, and where."""
+    """Step and layer at which the loss of a run stopped being finite."""
 
     step: int
-    """Updates made until then."""
+    """Number of updates made before."""
     layer: int | None
-    """Index of the first weight layer whose pre-activation is not finite; None when only the loss is."""
+    """Index of the first weight layer whose pre-activation is not finite; None if only the loss is not."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a run took until its end, counted for the whole cohort that shared it."""
+    """Cost of the whole cohort until the end of a run."""
 
     steps: int
-    """Updates of the whole budget."""
+    """Number of updates of the whole budget."""
     timings: Timings
     steps_with_threads: dict[int, int]
-    """How many training steps ran with how many threads."""
+    """Number of threads → number of training steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How one run ended."""
+    """Outcome of one run."""
 
     final: dict[str, float] | None
-    """{"train_loss", "val_loss", "val_accuracy", "test_accuracy"}, and what `evaluate_norms` adds; None for a
-    diverged run."""
+    """{"train_loss", "val_loss", "val_accuracy", "test_accuracy"} and the results of `evaluate_norms`; None
+    for a diverged run."""
     diverged: Divergence | None
     cost: Cost
     parameters: dict[str, Tensor] = field(repr=False)

@@ -1,6 +1,6 @@
-"""The optimizer over a cohort's stacked parameters, in groups that share a learning rate.
+"""Optimizer of the stacked parameters of a cohort, in groups that share a learning rate.
 
-K runs, P a parameter's own shape.
+K: runs, P: shape of a parameter.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Tensors = Mapping[str, Tensor]
 class _Group:
     names: tuple[str, ...]
     factor: float
-    """Of the learning rate."""
+    """Factor of the learning rate."""
     state: OptimizerState
 
     def of(self, tensors: Tensors) -> list[Tensor]:
@@ -31,7 +31,7 @@ class _Group:
 
 
 class StackedOptimizer:
-    """The optimizer's state for every parameter that is trained; frozen ones have none.
+    """Optimizer with a state for every trained parameter; frozen parameters have none.
 
     parameters: (K, P) each, by name.
     """
@@ -51,10 +51,10 @@ class StackedOptimizer:
             for factor, names in by_factor.items()
         ]
         self.trained = tuple(name for name in parameters if name in trained)
-        """The parameters that are updated, in order."""
+        """Names of the updated parameters, in order."""
 
     def step(self, parameters: Tensors, gradients: Tensors, lr: float) -> None:
-        """One update in place of all that is trained, each group at its own multiple of `lr`."""
+        """Update all trained parameters in place, each group with its own multiple of `lr`."""
         for group in self._groups:
             self._optimizer.update(
                 [p.detach() for p in group.of(parameters)],
@@ -66,7 +66,7 @@ class StackedOptimizer:
             )
 
     def state_of_run(self, index: int) -> tuple[dict[str, dict[str, Tensor]], float]:
-        """Views of one run's slots, by slot and parameter, and the updates counted."""
+        """Return views of one run's slots, by slot and parameter, and its number of updates."""
         slots: dict[str, dict[str, Tensor]] = {}
         for group in self._groups:
             for slot, tensors in group.state.slots.items():
@@ -75,7 +75,7 @@ class StackedOptimizer:
         return slots, float(self._groups[0].state.counts[0])
 
     def resume(self, parameters: Tensors, checkpoints: Sequence[Checkpoint]) -> None:
-        """Take over the state of every run, in order."""
+        """Restore the state of every run, in order."""
         for group in self._groups:
             for k, checkpoint in enumerate(checkpoints):
                 for slot, saved in checkpoint.slots.items():
@@ -86,7 +86,7 @@ class StackedOptimizer:
                 count.fill_(checkpoints[0].updates)
 
     def keep_runs(self, index: Tensor) -> None:
-        """Go on with the runs at these positions alone."""
+        """Drop all other runs than those at these positions."""
         for group in self._groups:
             slots = group.state.slots
             group.state.slots = {slot: [t[index] for t in tensors] for slot, tensors in slots.items()}

@@ -1,9 +1,9 @@
-"""How many threads a training step uses on the CPU: as many as help right now.
+"""Number of threads of a training step on the CPU: the number that is currently fastest.
 
-Two threads in one process are up to 1.4 times as fast as one on a quiet machine, and up to
-ten times slower when another process wants a core, since every parallel region waits for
-the thread that was pushed aside. No constant is right, so both are timed while training. The
-numbers do not change with it: a test holds them equal bit for bit.
+Two threads in one process are up to 1.4 times as fast as one on an idle machine, and up to
+ten times slower when another process needs a core, since every parallel region waits for
+the thread that lost its core. No constant is right, so both are timed during training. The
+numbers do not depend on it: a test checks that they are equal bit for bit.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ import torch
 from initbench.train.matmul_precision import true_fp32
 
 WARM_UP = 4
-"""Single-thread steps at the start, of which the first, which allocates, does not count."""
+"""Number of single-thread steps at the start; the first of them, which allocates memory, is not timed."""
 SMOOTHING = 0.1
 CLIP = 3.0
-"""A step counts for at most so many single-thread ones: one hiccup is forgiven, two or three are not."""
+"""Maximum time of a step, in single-thread steps: one outlier is tolerated, two or three are not."""
 PAUSE_SECONDS, PAUSE_SECONDS_MOST = 0.5, 30.0
 LASTED_SECONDS = 2.0
 
 
 MAX_THREADS = 2
-"""Of three and more torch uses as many as a tensor is large, so that a share may end within a vector and
-`models` can promise nothing: five stacked sigmoid layers of 128 × 128 come out otherwise with four."""
+"""With three or more, torch chooses the number by the size of a tensor. The share of a thread may then end
+within a vector, and rounding changes: with four threads, five stacked sigmoid layers of 128 × 128 differ."""
 
 
 def usable_threads() -> int:
-    """As many as torch would use, up to MOST_THREADS; 1 on a processor where numbers depend on it."""
+    """Return torch's number of threads, at most MAX_THREADS; 1 on a processor where numbers depend on it."""
     most = min(torch.get_num_threads(), MAX_THREADS)
     return most if most == 1 or products_agree() else 1
 
 
 def _products(x: torch.Tensor, units: int) -> tuple[torch.Tensor, ...]:
-    """Those of a layer of so many units on its way forward and back, for x (1, B, features)."""
+    """Return the products of a forward and backward pass of a layer of `units`, for x (1, B, features)."""
     weight = torch.linspace(-1.0, 1.0, units * x.shape[2]).sin().view(1, units, x.shape[2])
     h = x @ weight.mT
     return h, h @ weight, h.mT @ x, x[..., :8].mT @ h
@@ -46,9 +46,9 @@ def _products(x: torch.Tensor, units: int) -> tuple[torch.Tensor, ...]:
 
 @cache
 def products_agree() -> bool:
-    """Whether one thread and MOST_THREADS give the same matrix products, bit for bit, in a training step.
+    """Return whether one thread and MAX_THREADS give the same products in a training step, bit for bit.
 
-    On some processors the library shares out the terms of a sum among threads, and not only its results.
+    On some processors the library divides the terms of a sum among threads, not only the results.
     """
     previous, stream = torch.get_num_threads(), torch.Generator().manual_seed(0)
     x = torch.randn(1, 256, 128, generator=stream)
@@ -66,9 +66,9 @@ def products_agree() -> bool:
 class ThreadPacer:
     """Chooses between one thread and `most` for every step.
 
-    A few steps with one thread give the time to beat. Several threads are used as long as their
-    smoothed time beats it; when it does not, one thread goes on, and several are tried again after
-    a pause, which doubles as long as they do not last.
+    A few steps with one thread give the reference time. Several threads are used while their smoothed
+    time is shorter; otherwise one thread is used, and several are tried again after a pause. The pause
+    doubles each time, unless several threads were in use for LASTED_SECONDS.
     """
 
     def __init__(self, most: int) -> None:
@@ -81,7 +81,7 @@ class ThreadPacer:
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """Run one training step under the thread count of the moment, and time it."""
+        """Run one training step with the current number of threads, and time it."""
         threads = self._threads
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""Where the time of a training goes."""
+"""Times of the parts of a training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds spent, by what they were spent on."""
+    """Seconds spent on each activity."""
 
     train: float = 0.0
     evaluate: float = 0.0
@@ -18,7 +18,7 @@ class Timings:
 
 
 class Stopwatch:
-    """Adds up the seconds of one activity after another; a nested one is not counted for the outer."""
+    """Adds up the seconds of activities; the time of a nested one does not count for the outer one."""
 
     def __init__(self, earlier: Timings | None = None) -> None:
         self._seconds: dict[str, float] = {} if earlier is None else dict(vars(earlier))
@@ -26,7 +26,7 @@ class Stopwatch:
 
     @contextmanager
     def measure(self, what: str) -> Iterator[None]:
-        """Count the time inside for `what`, one of the fields of Timings."""
+        """Count the time of the block for `what`, a field of Timings."""
         outer = self._pause()
         self._open = (what, time.perf_counter())
         try:
@@ -36,12 +36,12 @@ class Stopwatch:
             self._open = None if outer is None else (outer, time.perf_counter())
 
     def timings(self) -> Timings:
-        """What was counted until now, the activity that is going on included."""
+        """Return the seconds counted so far, including the current activity."""
         going_on = () if self._open is None else (self._open[0],)
         return Timings(**{what: self._so_far(what) for what in {*self._seconds, *going_on}})
 
     def _pause(self) -> str | None:
-        """Count what is going on until now; what that is."""
+        """Count and end the current activity; return its name, or None if there is none."""
         if self._open is None:
             return None
         what, _ = self._open

@@ -79,7 +79,7 @@ def test_the_very_same_runs_have_no_change():
     before = arm("a", VALUES)
     found = between(before, before)
     assert found.rows[0].is_same_runs and not found.rows[0].detected_changes
-    assert "nothing they are computed from has changed" in "\n".join(change_lines(found))
+    assert "identical run ids: config, data, torch and code are unchanged" in "\n".join(change_lines(found))
 
 
 def test_rows_of_one_side_and_of_other_configs_are_named():
@@ -271,11 +271,13 @@ def test_lines_and_document():
     found = between(before, newer(arm("a", VALUES), by=-0.05, jitter=1e-6))
     first, other, row, runs, shown, *rest = change_lines(found)
     assert first.startswith("1 row in both states, ") and first.endswith(
-        "1 row (1 metric) shown to have changed"
+        "significant changes in 1 row (1 metric)"
     )
-    assert other == "  1 of 1 row gives other numbers for the same seeds"
+    assert other == "  1 of 1 row gives different results for the same seeds"
     assert row == "  a (digits), 4 runs before, 4 now"
-    assert runs.startswith("    other numbers in 4 of 4 runs of the same seeds; most in test_accuracy (seed=")
+    assert runs.startswith(
+        "    different results in 4 of 4 runs with the same seeds; largest changes: test_accuracy"
+    )
     assert shown.startswith("    test_accuracy: 0.93 → 0.88, -0.05 (-0.05 to -0.05), p = ")
     assert shown.endswith("paired t: worse")
     assert rest == ["  only before: gone (digits)", "  only before: lost (digits)"]

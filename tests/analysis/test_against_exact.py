@@ -48,7 +48,7 @@ def test_the_same_numbers_are_identical_whatever_the_code():
     found = of(before, renewed(before))
     assert (found.shared, found.identical, found.changed_units, found.largest_changes) == (3, 3, [], [])
     assert "1 row identical to the last digit for the same seeds" in text_of(before, renewed(before))
-    assert "other numbers" not in text_of(before, renewed(before))
+    assert "different results" not in text_of(before, renewed(before))
 
 
 def last_digit(number: float) -> float:
@@ -116,8 +116,8 @@ def test_the_metrics_that_moved_most_come_first():
         (one.relative_size for one in others), reverse=True
     )
     assert (
-        "other numbers in 3 of 3 runs of the same seeds; most in test_accuracy (seed=0) 0.5 → 0.25, "
-        in text_of(before, now)
+        "different results in 3 of 3 runs with the same seeds; largest changes: "
+        "test_accuracy (seed=0) 0.5 → 0.25, " in text_of(before, now)
     )
 
 
@@ -126,7 +126,7 @@ def test_only_seeds_of_both_states_are_held_against_each_other():
     assert of(before, renewed(runs(4))).shared == 2
     apart = [replace(run, seed=run.seed + 10) for run in renewed(before)]
     assert of(before, apart).shared == 0
-    assert "1 row without a seed that both states have" in text_of(before, apart)
+    assert "1 row without a seed that is in both states" in text_of(before, apart)
 
 
 def test_another_torch_or_machine_may_change_the_last_digits():
@@ -134,10 +134,10 @@ def test_another_torch_or_machine_may_change_the_last_digits():
     now = [replace(with_final(run), machine="arm") for run in renewed(before, torch="2.1")]
     assert of(before, now).environment_changes == ["torch 2.0 → 2.1", "machine x86 → arm"]
     said = text_of(before, now)
-    assert "torch 2.0 → 2.1: the last digits may differ for that alone" in said
+    assert "torch 2.0 → 2.1: this alone may change the last digits" in said
     assert "the last digits" not in text_of(before, [with_final(run) for run in renewed(before)])
     same = [replace(run, machine="arm") for run in renewed(before)]
-    assert "the last digits may" not in text_of(before, same), "they do not"
+    assert "the last digits" not in text_of(before, same), "they do not"
 
 
 def test_last_digits_are_told_apart_in_words():
@@ -152,8 +152,8 @@ def test_divergences_and_lost_values_are_said_without_a_test():
     found = between(before, now)
     assert not found.rows[0].is_divergence_change_detected, "three runs a side can show nothing"
     said = change_lines(found)
-    assert said[0].endswith("none shown to have changed")
-    assert "    0 of 3 diverged before, 3 of 3 now (p = 0.1, 1 by Holm, Fisher's exact)" in said
+    assert said[0].endswith("no significant changes")
+    assert "    0 of 3 diverged before, 3 of 3 now (p = 0.1, Holm-adjusted 1, Fisher's exact)" in said
     (lost,) = [line for line in said if "without a value" in line]
     assert "test_accuracy" in lost
     (row,) = against_document(found, "x")["rows"]
@@ -173,5 +173,5 @@ def test_a_row_without_runs_says_that_alone():
 def test_where_nothing_matches_it_is_said_loudly():
     before = [replace(run, experiment="b") for run in runs()]
     first, *rest = change_lines(between(before, renewed(runs())))
-    assert first.startswith("NOTHING COMPARED: ")
+    assert first.startswith("nothing to compare: ")
     assert rest == ["  only now: a (digits): the earlier state has no a", "  only before: b (digits)"]

@@ -82,8 +82,8 @@ def test_a_pivot_says_over_which_cells_its_letters_run() -> None:
     ]
     view = View(metrics=(METRIC,))
     text = " ".join(render_comparison(build_tables(runs, by=("model.depth", "train.lr")), view).split())
-    assert "Cells that share a letter, in any row and column" in text
-    assert "all pairs of the 3 cells with two runs and more (3 pairs)" in text
+    assert "Cells that share a letter, anywhere in the table, do not differ significantly (α = 0.05)." in text
+    assert "all pairs of the 3 cells with at least two runs (3 pairs)" in text
 
 
 def test_baseline_in_other_table_is_named() -> None:
@@ -94,10 +94,13 @@ def test_baseline_in_other_table_is_named() -> None:
     found, plain = build_tables([*runs("a", 20), *runs("b", 40)]), View(baseline="b")
     for view in (plain, replace(plain, metrics=(METRIC,)), replace(plain, format="latex")):
         text = render_comparison(found, view)
-        assert "b is alone in its table (40 steps): nothing could be held against it." in text
-        assert "a stands in another table (20 steps) than b: not held against it." in text
+        assert "b is the only row of its table (40 steps): there is nothing to compare it with." in text
+        assert "a is not compared with b: it is in a different table (20 steps)." in text
     more = render_comparison(
         build_tables([*runs("a", 20), *runs("c", 20), *runs("b", 40), *runs("d", 40)]), plain
     )
-    assert "2 rows stand in another table (20 steps) than b" in more and "alone" not in more
-    assert "stands in another" not in render_comparison(build_tables([*runs("a", 40), *runs("b", 40)]), plain)
+    assert (
+        "2 rows are not compared with b: they are in a different table (20 steps)." in more
+        and "only row" not in more
+    )
+    assert "not compared with" not in render_comparison(build_tables([*runs("a", 40), *runs("b", 40)]), plain)

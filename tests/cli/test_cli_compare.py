@@ -73,7 +73,7 @@ def test_a_damaged_run_is_named_and_the_others_compared(
     result = initbench("compare", "--runs-dir", runs, "--junit-xml", junit, "--columns", "n,unfinished")
     assert result.code == 0
     assert f"damaged: relu-s0-0123456789: {fault}" in result.err
-    assert "1 run not finished and not counted: 1 damaged." in result.out
+    assert "1 unfinished run is not counted: 1 damaged." in result.out
     assert [line.split() for line in result.out.splitlines() if line.startswith(("relu", "tanh"))] == [
         ["relu", "2", "1"],
         ["tanh", "3", "0"],
@@ -94,9 +94,16 @@ def test_where_nothing_is_left_of_a_row_it_is_said(runs: Path, initbench: Initbe
     for seed in range(3):
         (runs / f"relu-s{seed}-0123456789" / "run.json").unlink()
     result = initbench("compare", "--runs-dir", runs)
-    assert "3 damaged runs are in no row: relu-s0-0123456789, " in result.out and "tanh" in result.out
+    assert (
+        "3 damaged runs cannot be assigned to a row: relu-s0-0123456789, " in result.out
+        and "tanh" in result.out
+    )
     alone = initbench("compare", "relu", "--runs-dir", runs)
-    assert alone.code == 0 and "3 damaged runs are in no row" in alone.out and "No runs" not in alone.err
+    assert (
+        alone.code == 0
+        and "3 damaged runs cannot be assigned to a row" in alone.out
+        and "No runs" not in alone.err
+    )
 
 
 def test_conditions_that_no_run_meets(runs: Path, initbench: Initbench) -> None:
@@ -112,7 +119,7 @@ def test_conditions_that_no_run_meets(runs: Path, initbench: Initbench) -> None:
         (["--json", "-o", "o.csv"], "--json and -o o.csv conflict"),
         (["--format", "markdown", "-o", "o.tex"], "--format markdown and -o o.tex conflict"),
         (["--json", "--format", "csv"], "--json and --format csv conflict"),
-        (["--layers", "--only-changed"], "--layers has no use beside --only-changed"),
+        (["--layers", "--only-changed"], "--layers cannot be combined with --only-changed"),
     ],
 )
 def test_what_contradicts_itself_is_refused(
@@ -154,7 +161,7 @@ def test_where_no_row_matches_strict_fails(runs: Path, tmp_path: Path, initbench
         put(tmp_path / "other", "gelu", seed)
     for strict, code in (([], 0), (["--strict"], 1)):
         result = initbench("compare", "--runs-dir", runs, "--against", tmp_path / "other", *strict)
-        assert result.code == code and "NOTHING COMPARED" in result.err
+        assert result.code == code and "nothing to compare: " in result.err
     assert initbench("compare", "--runs-dir", runs, "--against", runs, "--strict").code == 0
 
 

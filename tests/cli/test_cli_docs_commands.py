@@ -24,6 +24,7 @@ import pytest
 import typer
 import yaml
 
+from initbench.cli.lazy_group import load_command
 from initbench.cli.main import app
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,7 +97,7 @@ def _command(words: list[str]) -> Any:
     """The command that the words begin with, with its options; the program itself where they name none."""
     command: Any = typer.main.get_command(app)
     for word in words:
-        command = getattr(command, "commands", {}).get(word, command)
+        command = load_command(getattr(command, "commands", {}).get(word, command))
     return command
 
 

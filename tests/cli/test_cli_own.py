@@ -121,7 +121,7 @@ def test_data_sets_are_shown_and_flattened_where_asked(initbench: Any, nets: str
         (["--model", "nowhere.atall:f", "--input", "48"], "cannot be imported: ModuleNotFoundError"),
         (["--model", "ownnets:needs", "--input", "48"], "needs width"),
         (["--model", "ownnets:raises", "--input", "48"], "RuntimeError: no weights today"),
-        (["--model", "ownnets:odd", "--input", "48"], "makes int, not an nn.Module"),
+        (["--model", "ownnets:odd", "--input", "48"], "returned int, not an nn.Module"),
         (["--model", "ownnets:net", "--input", "48"], "is a network; name a function that returns one"),
         (["--model", "ownnets:number", "--input", "48"], "cannot be called"),
         (["--model", "ownnets:plain", "--input", "4,x"], "--input takes whole numbers"),

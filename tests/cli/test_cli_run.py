@@ -277,7 +277,7 @@ def test_an_experiment_without_its_data_is_told_and_the_others_go_on(initbench: 
     said = initbench("run", absent, write("good"), "--offline", "--json")
     assert said.code == 3
     assert "absent: mnist is not in" in said.err
-    assert said.err.splitlines()[-1] == "initbench: skipped 1 of the configs (reasons above)"
+    assert said.err.splitlines()[-1] == "initbench: skipped 1 config (reasons above)"
     assert [run["experiment"] for run in json.loads(said.out)["runs"]] == ["good"]
 
 

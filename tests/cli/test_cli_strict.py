@@ -145,9 +145,9 @@ def one_more(here: str) -> Callable[[Path], None]:
 
 AGAINST = ["--against", "before"]
 WAYS: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
-    "no runs": (nothing, CLEAR, "there are no runs in"),
+    "no runs": (nothing, CLEAR, "no runs in"),
     "no directory": (removed, CLEAR, "there is no such directory"),
-    "no runs, a requirement": (nothing, HOLDS, "there are no runs in"),
+    "no runs, a requirement": (nothing, HOLDS, "no runs in"),
     "a pattern without a run": (whole, ["tanh", *CLEAR], "no stored run matches 'tanh'"),
     "a pattern in no directory": (removed, ["tanh", *CLEAR], "no stored run matches 'tanh'"),
     "conditions that no run meets": (whole, ["--where", "model.norm=batch", *CLEAR], "none of 3 runs"),
@@ -204,7 +204,7 @@ def test_what_was_not_judged_fails_and_is_named(runs: Path, way: str, initbench:
     assert int(root.get("failures", "0")) > 0
     written = "".join(root.itertext()) + "".join(str(e.get("message")) for e in root.iter())
     summary = (runs.parent / "summary.md").read_text(encoding="utf-8")
-    assert (reason.split()[0] in written and "not judged" in summary + written) or "undecided" in summary
+    assert (reason.split()[0] in written and "not evaluated" in summary + written) or "undecided" in summary
     for line in said.err.splitlines():
         assert "Traceback" not in line
 
@@ -292,10 +292,10 @@ SEEDS = {"run": 2, "sweep": 2, "lesson": 4}
 PASSES = ["--fail-if", "mean(final_val_accuracy) < 0"]
 HUGE = "init.scheme={name: constant, value: 1.0e+15}"
 TRAINING_WAYS: dict[str, tuple[list[str], list[str], str]] = {
-    "time": (["run", "sweep"], ["--max-time", "0.001", *PASSES], "runs are missing here"),
+    "time": (["run", "sweep"], ["--max-time", "0.001", *PASSES], "not all runs have been trained"),
     "time, no run at all": (["run", "sweep"], ["--max-time", "0.001", *PASSES], "has no stored run"),
     "time, judged otherwise": (["run"], ["--max-time", "0.001", "--fail-on", "diverged"], "no stored run"),
-    "limit": (["sweep"], ["--limit", "1", *PASSES], "runs are missing here"),
+    "limit": (["sweep"], ["--limit", "1", *PASSES], "not all runs have been trained"),
     "no gate": (["run", "sweep"], [], "no gate given"),
     "one seed": (
         ["run", "sweep", "lesson"],

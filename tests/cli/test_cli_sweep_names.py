@@ -76,5 +76,5 @@ def test_histograms_are_bars_of_ascii_where_there_is_nothing_else() -> None:
 def test_notes_are_printed_when_they_are_asked_for(initbench: Initbench, swept: Path) -> None:
     short = initbench("compare", "nets", "--runs-dir", swept).out
     every = initbench("compare", "nets", "--runs-dir", swept, "--notes").out
-    assert "; --notes tells more" in short and "standard deviation" not in short
-    assert "--notes tells more" not in every and "± is the standard deviation over seeds" in every
+    assert "; --notes for details" in short and "standard deviation" not in short
+    assert "--notes for details" not in every and "± is the standard deviation over seeds" in every

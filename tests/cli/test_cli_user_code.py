@@ -52,7 +52,7 @@ print(parser.parse_args().lr)
         (f"{_NET}raise GeneratorExit\n", "it ends the program (GeneratorExit)"),
         (_PARSES.format("required=True") + _NET, "cannot be imported: it ends the program (SystemExit: 2)"),
         ("import sys\n\n\ndef make():\n    sys.exit('no checkpoint')\n", "(SystemExit: no checkpoint)"),
-        ("import sys\n\n\ndef make():\n    sys.exit(0)\n", "makes no network: it ends the program"),
+        ("import sys\n\n\ndef make():\n    sys.exit(0)\n", "could not build a network: it ends the program"),
         ("def __getattr__(name):\n    raise SystemExit(0)\n", "cannot be read: it ends the program"),
         (_FORWARD.format("sys.exit(0)"), "cannot take a batch of shape (128, 8): it ends the program"),
         (_FORWARD.format("raise GeneratorExit"), "it ends the program (GeneratorExit)"),

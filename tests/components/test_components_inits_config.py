@@ -147,7 +147,7 @@ def test_a_refusal_is_one_line_on_the_command_line(initbench, tmp_path, monkeypa
 
 @pytest.mark.parametrize("name", [entry.name for entry in INITS if entry.measures_bias])
 def test_a_bias_that_the_batch_sets_cannot_be_asked_for(make_config, name):
-    with pytest.raises(ValidationError, match=rf"init.bias=0.1 has no use: init.scheme={name}") as caught:
+    with pytest.raises(ValidationError, match=rf"init.bias=0.1 has no effect: init.scheme={name}") as caught:
         make_config(init={"scheme": name, "bias": 0.1})
     assert caught.value.errors()[0]["ctx"]["key"] == "init.bias"
 

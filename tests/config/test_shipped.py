@@ -13,7 +13,7 @@ import pytest
 from initbench.config.loading import load_config
 from initbench.config.schema import ExperimentConfig
 from initbench.config.template import first_config
-from initbench.study.load_lesson import load_mixed
+from initbench.study.load import load_mixed
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,7 +46,7 @@ def write(path: Path) -> None:
 
 def paths_of(file, *overrides):
     (config,) = load_mixed([str(file)], list(overrides))
-    configs = [config] if isinstance(config, ExperimentConfig) else [point.config for point in config.points]
+    configs = [config] if isinstance(config, ExperimentConfig) else [each.config for each in config.variants]
     return [config.data.path for config in configs]
 
 

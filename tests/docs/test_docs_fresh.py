@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 import typer
 
+from initbench.cli.lazy_group import load_command
 from initbench.cli.load_configs import load_experiments
 from initbench.cli.main import app
-from initbench.study.load_sweep import load_sweep
+from initbench.study.load import load_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -93,7 +94,7 @@ def test_a_quoted_command_exists(page: str, line: str):
     words, command = _words(line), typer.main.get_command(app)
     while words and hasattr(command, "commands") and not words[0].startswith("-"):
         assert words[0] in command.commands, f"{page}: no command {words[0]!r} in: {line}"
-        command = command.commands[words.pop(0)]
+        command = load_command(command.commands[words.pop(0)])
     options = {name for parameter in command.params for name in parameter.opts} | {"--help", "-h"}
     for word in words:
         assert not word.startswith("-") or word.split("=")[0] in options, (
@@ -112,7 +113,7 @@ def test_a_quoted_config_and_its_overrides_load(page: str, line: str, monkeypatc
     command, *words = _words(line)
     words = words[: next((i for i, word in enumerate(words) if word.startswith("-")), None)]
     files = [file for word in words for file in _expanded(word)]
-    loaded = load_sweep(files[0], files[1:]).points if command == "sweep" else load_experiments(files)
+    loaded = load_sweep(files[0], files[1:]).variants if command == "sweep" else load_experiments(files)
     assert loaded, f"{page}: {line}"
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from initbench.study.load_lesson import bundled_lessons, load_lessons
-from initbench.study.run_lesson import run_lesson
+from initbench.study.load import bundled_lessons, load_lessons
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "lessons.md"
@@ -53,7 +51,7 @@ def test_claims_and_configs_are_checked_and_numbers_are_not(
     from initbench.data.dataset import DataSource
     from initbench.runner.plan import RunContext
     from initbench.store.store import Store
-    from initbench.study.results import load_stored_runs
+    from initbench.study.run_study import load_stored_study
 
     file = tmp_path / "tiny.yaml"
     file.write_text(LESSON, encoding="utf-8")
@@ -61,7 +59,7 @@ def test_claims_and_configs_are_checked_and_numbers_are_not(
     source = DataSource(root=tmp_path, offline=True, notify=print)
     context = RunContext(store=Store(tmp_path / "runs"), source=source, device=torch.device("cpu"))
     (lesson,) = load_lessons([str(file)])
-    result = run_lesson(lesson, partial(load_stored_runs, context=context))
+    result = load_stored_study(lesson, context)
     written = page.render([result])
     assert "2 runs on digits" in written and "## 1. What?" in written and "## 2." not in written
     assert "| 1 | `tiny` | What? | 2 | 0 | 0 | 2 |" in written and "\n2 claims: 0 supported," in written

@@ -14,6 +14,7 @@ import pytest
 import typer
 from pydantic import BaseModel
 
+from initbench.cli.lazy_group import load_command
 from initbench.cli.main import app
 from initbench.components.activation import ACTIVATIONS
 from initbench.components.init_scheme import INITS
@@ -142,7 +143,7 @@ probe: {batch: 16}
 
 def _options() -> Iterator[tuple[str, str]]:
     for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
-        for parameter in command.params:
+        for parameter in load_command(command).params:
             flag = getattr(parameter, "is_flag", True)
             if parameter.param_type_name == "option" and not flag and name in ARGUMENTS:
                 yield name, parameter.opts[0]

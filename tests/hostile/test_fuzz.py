@@ -85,7 +85,7 @@ def _mutated(draw: random.Random, content: bytes) -> bytes:
 def _yaml(draw: random.Random, _place: Path) -> None:
     document = parse_yaml(_text(draw, YAML_WORDS, 24), "f")
     if document.readable:
-        config, faults = validate_document(ExperimentConfig, document, "f", [])
+        config, faults = validate_document(ExperimentConfig, document, [])
         assert (config is None) == bool(faults)
     else:
         assert document.faults

@@ -115,7 +115,7 @@ class TestTaking:
         found = plan_transfer(target, shapes_of(source), pretrained())
         assert found.drawn["blocks.0.linear.weight"] == "16 × 12 here, 16 × 20 there"
         assert found.drawn["blocks.0.norm.running_mean"] == "goes with blocks.0.linear.weight"
-        assert found.skipped["blocks.0.linear.bias"] == "its layer is drawn anew"
+        assert found.skipped["blocks.0.linear.bias"] == "its layer is drawn, not copied"
         assert not any(name.startswith("blocks.1.") for name in found.drawn)
 
     def test_a_deeper_net_keeps_the_draws_of_the_layers_that_are_new(self):

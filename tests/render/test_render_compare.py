@@ -87,17 +87,17 @@ def test_why_tables_are_separate() -> None:
     assert "different budget: 1,000 and 2,000 steps" in text.splitlines()[0]
     assert "digits · 1,000 steps   5 experiments" in text
     assert "digits · 2,000 steps   1 experiment" in text
-    assert "tables, since" not in text_of(View())
+    assert "tables, because" not in text_of(View())
 
 
 def test_what_is_missing_or_few_is_said() -> None:
     text = text_of(View())
-    assert "1 run not finished and not counted: 1 running." in text
-    assert "3 runs diverged and counted in n" in text
-    assert "n = 1, so that no spread, interval or test can be given: single." in text
+    assert "1 unfinished run is not counted: 1 running." in text
+    assert "3 runs diverged: counted in n, " in text
+    assert "A single run (n = 1) has no spread, no interval and no test: single." in text
     two = text_of(View(), runs=[one for one in FACTS if one.seed < 2])
-    assert "Fewer than 3 seeds, whose spread says little: " in two
-    assert "none, n = 1" in text_of(View(metrics=("test_accuracy",)))
+    assert "Fewer than 3 seeds, so the spread is unreliable: " in two
+    assert "none (n = 1)" in text_of(View(metrics=("test_accuracy",)))
 
 
 def test_rows_that_average_over_keys_say_so() -> None:
@@ -116,13 +116,13 @@ def test_letters_tell_apart_what_differs() -> None:
 
 
 def test_the_verdict_of_a_baseline() -> None:
-    block = text_of(View(baseline="kaiming")).partition("Against kaiming")[2]
+    block = text_of(View(baseline="kaiming")).partition("Compared with kaiming")[2]
     rows = [cells_of(line) for line in block.splitlines()]
     start = next(i for i, row in enumerate(rows) if row[0] == "xavier")
     test = next(row for row in rows[start:] if row[0] == "test %")
     assert test[1].startswith("−6.") and test[3] == "worse"
-    assert any("3 of 3 : 0 of 5" in row for row in rows)
-    assert "adjusted by Holm over the 2 rows" in block
+    assert any("3 of 3 vs. 0 of 5" in row for row in rows)
+    assert "Holm-adjusted over the 2 rows" in block
 
 
 def test_a_pivot_marks_what_has_no_runs_and_counts_the_others() -> None:
@@ -168,9 +168,9 @@ def test_sorting() -> None:
         (View(columns=("tset_accuracy",)), "did you mean 'test_accuracy'?"),
         (View(columns=("init.schem",)), "did you mean 'init.scheme'?"),
         (View(sort="-best_val_acc"), "did you mean 'best_val_accuracy'?"),
-        (View(sort="xyzzy"), "among them are"),
+        (View(sort="xyzzy"), "some metrics are"),
         (View(baseline="kaimin"), "did you mean 'kaiming'?"),
-        (View(plot=True, metrics=("act_std_init_last",)), "--plot has no curve for 'act_std_init_last'"),
+        (View(plot=True, metrics=("act_std_init_last",)), "--plot cannot draw 'act_std_init_last'"),
     ],
 )
 def test_unknown_names_are_answered(view: View, answer: str) -> None:
@@ -194,7 +194,7 @@ def test_curves_have_a_mark_each_and_say_whom_they_leave_out() -> None:
     for mark, name in zip("●○■□▲", ["single", "lsuv", "kaiming", "xavier", "misprint"], strict=True):
         assert f"{mark} {name}  n = " in text
         assert text.count(mark) > 1, "in the legend and on its curve"
-    assert "where a run diverged" in text
+    assert "where the first run diverged" in text
     ascii_text = text_of(View(plot=True, ascii_only=True, width=100)).partition("Lines are")[0]
     assert ascii_text.replace("±", "").isascii()
 
@@ -211,18 +211,18 @@ def test_one_line_stands_for_the_notes_unless_all_are_asked_for(name: str) -> No
     by, view = VIEWS[name]
     every = text_of(with_width(view, 80), by).splitlines()
     short = text_of(dataclasses.replace(view, width=80, all_notes=False), by).splitlines()
-    told = [line for line in short if line.endswith("; --notes tells more")]
+    told = [line for line in short if line.endswith("; --notes for details")]
     assert len(short) <= len(every) and all(len(line) <= 80 for line in told)
-    assert "cannot be told apart" not in "".join(short) and "Student" not in "".join(short)
-    for warning in ("1 run not finished", "3 runs diverged and counted"):
+    assert "significantly" not in "".join(short) and "Student" not in "".join(short)
+    for warning in ("1 unfinished run is not counted", "3 runs diverged: counted"):
         assert "".join(short).count(warning) == "".join(every).count(warning)
 
 
 def test_the_footer_of_a_table() -> None:
     view = View(width=80, all_notes=False)
-    line = "±: std over seeds; same letter: no difference shown at 95 %; --notes tells more"
+    line = "±: std over seeds; same letter: no significant difference; --notes for details"
     assert line in text_of(view).splitlines()
-    line = "differences are row − baseline; p by Holm; --notes tells more"
+    line = "differences are row − baseline; p is Holm-adjusted; --notes for details"
     assert line in text_of(dataclasses.replace(view, baseline="kaiming")).splitlines()
 
 

@@ -90,7 +90,7 @@ def test_the_summary_is_bounded():
     gates = judged([f"test_accuracy < {i}" for i in range(200, 230)]) * 40
     text = github.job_summary(gates, runs(), None)
     assert len(text.encode("utf-8")) < github.MAX_BYTES + 100
-    assert text.endswith("… and more: the summary is cut off here.\n")
+    assert text.endswith("… the rest is omitted: the summary is too long.\n")
 
 
 def test_only_where_it_listens(tmp_path: Path):

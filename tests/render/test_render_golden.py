@@ -117,7 +117,7 @@ def test_what_the_tables_say() -> None:
     assert "not reached" in both
     assert "2 of 2" in both
     assert "reached by 1 of 2" in both
-    assert "1 run not finished and not counted" in both
+    assert "1 unfinished run is not counted" in both
 
 
 def test_the_numbers_of_a_table_are_means_over_the_seeds() -> None:

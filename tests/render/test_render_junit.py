@@ -65,7 +65,7 @@ timestamp="2026-01-02T03:04:05" hostname="box">
     <testcase classname="initbench.gates" name="test_accuracy &lt; 1.5" time="0.000">
       <failure message="triggered: test_accuracy &lt; 1.5" type="triggered">\
 a (digits): test_accuracy = 0.93, 95 % interval 0.8404 to 1.02, n = 3, 1 run without a value (t): \
-all of it &lt; 1.5</failure>
+the whole interval is &lt; 1.5</failure>
     </testcase>
   </testsuite>
 </testsuites>
@@ -93,10 +93,10 @@ def test_an_error_says_what_the_run_says():
     found = cases(junit_xml([failed, damaged, silent], [], strict=False))
     errors = [case.find("error") for _, case in found.values()]
     said = [(str(e.get("message")), e.get("type"), e.text) for e in errors if e is not None]
-    assert said[0][:2] == ("the run is failed: ValueError: <bad> & \ufffd worse", "failed")
+    assert said[0][:2] == ("run failed: ValueError: <bad> & \ufffd worse", "failed")
     assert said[0][2] == replace_invalid_xml(trace[-MAX_ERROR_LENGTH:]) and "\x1b" not in str(said[0][2])
-    assert said[1][:2] == ("the run is damaged: runs/a/layers.jsonl is damaged: line 3: no", "damaged")
-    assert said[2] == ("the run is failed", "failed", None)
+    assert said[1][:2] == ("run damaged: runs/a/layers.jsonl is damaged: line 3: no", "damaged")
+    assert said[2] == ("run failed", "failed", None)
 
 
 def test_equal_gates_have_names_of_their_own():

@@ -71,7 +71,7 @@ def in_header(change: Callable[[dict[str, Any]], object]) -> Damage:
 
 
 def tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Damage:
-    """Written anew by safetensors itself, with the metadata as they were."""
+    """Written again by safetensors itself, with the metadata as they were."""
 
     def act(path: Path) -> None:
         header, _ = header_of(path)

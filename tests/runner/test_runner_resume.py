@@ -148,7 +148,7 @@ def test_runs_at_different_steps_go_on_in_cohorts_of_their_own(make_config: Any,
 
 
 @pytest.mark.usefixtures("each_step")
-def test_rerun_begins_anew(make_config: Any, places: Any) -> None:
+def test_rerun_starts_from_scratch(make_config: Any, places: Any) -> None:
     parts = places("parts")
     with pytest.raises(Terminated):
         run_experiment(make_config(), parts, Stopper(9), rerun=False)

@@ -11,11 +11,10 @@ import jsonschema
 import pytest
 import yaml
 
-from initbench.config.lesson_schema import Lesson
-from initbench.config.tuning_schema import Range
+from initbench.config.study import Lesson, Range
 from initbench.errors import ConfigError, UnknownNameError
-from initbench.study.load_lesson import bundled_lessons, load_lessons
-from initbench.study.validate_lesson import hidden_layers
+from initbench.study.load import bundled_lessons, load_lessons
+from initbench.study.validate import hidden_layers
 
 GOOD = """\
 kind: lesson
@@ -70,7 +69,7 @@ def faults(path: str, *overrides: str) -> list[str]:
 
 
 def test_arms_are_the_base_with_their_keys_laid_over_it(write: Write):
-    xavier, kaiming, plain = (arm.config for arm in one(write()).arms)
+    xavier, kaiming, plain = (arm.config for arm in one(write()).variants)
     assert [config.name for config in (xavier, kaiming, plain)] == [
         "tiny.xavier",
         "tiny.kaiming",
@@ -83,33 +82,33 @@ def test_arms_are_the_base_with_their_keys_laid_over_it(write: Write):
 
 def test_overrides_hold_for_all_arms(write: Write):
     found = one(write(), "model.depth=5", "seeds=2")
-    assert {(arm.config.model.depth, arm.config.seed_list) for arm in found.arms} == {(5, (0, 1))}
+    assert {(arm.config.model.depth, arm.config.seed_list) for arm in found.variants} == {(5, (0, 1))}
 
 
 def test_seeds_from_another_one_on(write: Write):
     tune = ("claims:", "tune:\n  train.lr: [0.1, 0.2]\n  seeds: 2\nclaims:")
     found = one(write(tune))
-    assert [c.seed_list for c in found.arms[0].candidates] == [(3, 4)] * 2
-    shifted = found.from_seed(10).arms[0]
+    assert [c.seed_list for c in found.variants[0].candidates] == [(3, 4)] * 2
+    shifted = found.from_seed(10).variants[0]
     assert shifted.config.seed_list == (10, 11, 12)
     assert [c.seed_list for c in shifted.candidates] == [(13, 14)] * 2
-    assert found.from_seed(0).arms[1].config.seed_list == (0, 1, 2)
+    assert found.from_seed(0).variants[1].config.seed_list == (0, 1, 2)
 
 
 def test_a_candidate_is_the_arm_under_one_value_and_is_not_probed(write: Write):
     tune = ("claims:", "tune:\n  train.lr: {log: [0.001, 1.0], points: 4}\n  seeds: 1\nclaims:")
     found = one(write(tune))
-    assert [c.train.lr for c in found.arms[1].candidates] == [0.001, 0.01, 0.1, 1.0]
-    assert {(c.name, c.model.depth, tuple(c.probe.when)) for c in found.arms[1].candidates} == {
+    assert [c.train.lr for c in found.variants[1].candidates] == [0.001, 0.01, 0.1, 1.0]
+    assert {(c.name, c.model.depth, tuple(c.probe.when)) for c in found.variants[1].candidates} == {
         ("tiny.kaiming.tune", 6, ())
     }
     assert one(write(tune), "train.lr=0.3").tune is None
-    assert [arm.config.train.lr for arm in one(write(tune), "train.lr=0.3").arms] == [0.3] * 3
+    assert [arm.config.train.lr for arm in one(write(tune), "train.lr=0.3").variants] == [0.3] * 3
 
 
 def test_whole_numbers_are_tuned_as_such(write: Write):
     tune = ("claims:", "tune:\n  model.width: [16, 32]\nclaims:")
-    assert [c.model.width for c in one(write(tune)).arms[0].candidates] == [16, 32]
+    assert [c.model.width for c in one(write(tune)).variants[0].candidates] == [16, 32]
 
 
 def test_ranges():

@@ -7,10 +7,9 @@ import pytest
 from initbench.analysis.metrics import METRICS
 from initbench.analysis.run_summary import RunSummary
 from initbench.analysis.tables import build_single_table
-from initbench.config.lesson_schema import Claim
-from initbench.study.claim_limits import ArmRecord
+from initbench.config.study import Claim
 from initbench.study.tuning import Tuning, TuningTrial, choose_best
-from initbench.study.verdicts import ClaimResult, ClaimVerdict, evaluate_claims
+from initbench.study.verdicts import ArmRecord, ClaimResult, ClaimVerdict, evaluate_claims
 from tests.analysis.stored_runs import stored
 
 PEAK, RISING, FLAT = (0.5, 0.9, 0.6), (0.5, 0.7, 0.9), (0.1, 0.1, 0.12)

@@ -14,20 +14,20 @@ import jsonschema
 import pytest
 import yaml
 
-from initbench.config import grid_points
-from initbench.config.grid_points import (
+from initbench.config import grid
+from initbench.config.grid import (
     axes_of,
     count_points,
     equal_values,
     expand_axes,
-    matches,
     point_label,
+    point_matches,
     point_name,
 )
 from initbench.config.json_schema import json_schema
-from initbench.config.sweep_schema import Sweep
+from initbench.config.study import Sweep
 from initbench.errors import ConfigError
-from initbench.study.load_sweep import load_sweep
+from initbench.study.load import load_sweep
 
 GOOD = """\
 kind: sweep
@@ -78,33 +78,33 @@ def faults(path: str, *overrides: str, **options: bool) -> list[str]:
 
 
 def labels(sweep: Sweep) -> list[str]:
-    return [point.label for point in sweep.points]
+    return [point.label for point in sweep.variants]
 
 
 def test_points_are_the_product_less_what_is_excluded_and_what_is_included(write: Write):
     sweep = load_sweep(write())
-    assert len(sweep.points) == 2 * 3 * 2 - 2 + 1 and sweep.excluded == 2
-    first, last = sweep.points[0], sweep.points[-1]
+    assert len(sweep.variants) == 2 * 3 * 2 - 2 + 1 and sweep.excluded == 2
+    first, last = sweep.variants[0], sweep.variants[-1]
     assert first.config.name == "tiny.xavier_normal_depth3_lr0.1_batch_size64"
     assert (first.config.train.lr, first.config.train.batch_size, first.config.model.depth) == (0.1, 64, 3)
     assert labels(sweep)[1] == "xavier_normal_depth3_lr0.01_batch_size32", "zip changes fastest"
     assert last.config.init.scheme.connections == 8 and last.label == "sparse_connections8"
     assert (last.config.model.depth, last.config.train.lr) == (4, 0.05), "laid over the base alone"
-    assert all(point.config.seed_list == (0, 1) for point in sweep.points)
+    assert all(point.config.seed_list == (0, 1) for point in sweep.variants)
     assert not [label for label in labels(sweep) if label.startswith("xavier_normal_depth5")]
 
 
 def test_seeds_of_the_sweep_hold_at_every_point(write: Write):
-    assert load_sweep(write(("zip:", "seeds: [4, 7]\nzip:"))).points[3].config.seed_list == (4, 7)
-    assert load_sweep(write(), ["seeds=3"]).points[-1].config.seed_list == (0, 1, 2)
-    assert load_sweep(write(), ["seeds=3,9"]).points[-1].config.seed_list == (3, 9)
+    assert load_sweep(write(("zip:", "seeds: [4, 7]\nzip:"))).variants[3].config.seed_list == (4, 7)
+    assert load_sweep(write(), ["seeds=3"]).variants[-1].config.seed_list == (0, 1, 2)
+    assert load_sweep(write(), ["seeds=3,9"]).variants[-1].config.seed_list == (3, 9)
 
 
 def test_the_command_line_makes_replaces_and_pins_axes(write: Write):
     sweep = load_sweep(write(), ["model.depth=7,8", "model.activation=tanh,relu", "train.steps=3"])
-    assert len(sweep.points) == 2 * 2 * 2 * 2 + 1
-    assert {point.config.model.depth for point in sweep.points[:-1]} == {7, 8}
-    assert {point.config.train.steps for point in sweep.points} == {3}
+    assert len(sweep.variants) == 2 * 2 * 2 * 2 + 1
+    assert {point.config.model.depth for point in sweep.variants[:-1]} == {7, 8}
+    assert {point.config.train.steps for point in sweep.variants} == {3}
     pinned = load_sweep(write(), ["model.depth=4", "init.scheme=xavier_normal"])
     assert labels(pinned) == [
         "xavier_normal_depth4_lr0.1_batch_size64",
@@ -112,7 +112,7 @@ def test_the_command_line_makes_replaces_and_pins_axes(write: Write):
         "xavier_normal",
     ], "a pinned axis keeps its part of the names"
     assert set(labels(pinned)[:2]) < set(labels(load_sweep(write())))
-    assert len(load_sweep(write(), ["train.lr=0.5"]).points) == 2 * 3 * 2 - 2 + 1
+    assert len(load_sweep(write(), ["train.lr=0.5"]).variants) == 2 * 3 * 2 - 2 + 1
     assert faults(write(), "train.lr=1,2,3") == [
         "override train.lr=1,2,3: zip: needs equally many values for each key: "
         "train.lr has 3, train.batch_size has 2"
@@ -122,18 +122,18 @@ def test_the_command_line_makes_replaces_and_pins_axes(write: Write):
 def test_an_experiment_is_a_sweep_with_the_axes_of_the_command_line(repository: Path):
     path = str(repository / "configs" / "relu_kaiming.yaml")
     sweep = load_sweep(path, ["init.scheme={name: sparse},lsuv", "model.depth=10,20", "seeds=2"])
-    assert [point.config.name for point in sweep.points] == [
+    assert [point.config.name for point in sweep.variants] == [
         f"relu_kaiming.{scheme}_depth{depth}" for scheme in ("sparse", "lsuv") for depth in (10, 20)
     ]
     alone = load_sweep(path)
-    assert [point.config.name for point in alone.points] == ["relu_kaiming"]
+    assert [point.config.name for point in alone.variants] == ["relu_kaiming"]
 
 
 def test_a_sweep_is_renamed_with_all_its_points(write: Write, repository: Path):
     sweep = load_sweep(write(), ["name=other"])
-    assert sweep.name == "other" and all(p.config.name.startswith("other.") for p in sweep.points)
+    assert sweep.name == "other" and all(p.config.name.startswith("other.") for p in sweep.variants)
     sweep = load_sweep(str(repository / "configs" / "relu_kaiming.yaml"), ["name=other", "model.depth=2,3"])
-    assert [p.config.name for p in sweep.points] == ["other.depth2", "other.depth3"]
+    assert [p.config.name for p in sweep.variants] == ["other.depth2", "other.depth3"]
     (found,) = faults(write(), "name=a b")
     assert found.startswith("override name=a b: name: a sweep needs a name")
 
@@ -147,8 +147,8 @@ def test_the_base_may_be_a_file_beside(tmp_path: Path):
     path = folder / "s.yaml"
     path.write_text("kind: sweep\nname: s\nbase: ../base.yaml\ngrid: {model.depth: [2, 3]}\n")
     sweep = load_sweep(str(path))
-    assert [point.config.name for point in sweep.points] == ["s.depth2", "s.depth3"]
-    assert sweep.points[0].config.seed_list == (0, 1, 2) and sweep.points[0].config.data.name == "digits"
+    assert [point.config.name for point in sweep.variants] == ["s.depth2", "s.depth3"]
+    assert sweep.variants[0].config.seed_list == (0, 1, 2) and sweep.variants[0].config.data.name == "digits"
     (tmp_path / "base.yaml").write_text("name: base\nmodel: {family: mlp}\ntrain:\n  lr: fast\n")
     assert faults(str(path)) == [
         f"{folder}/../base.yaml:4:7: train.lr: must be a number, not the text 'fast'"
@@ -164,9 +164,9 @@ def test_equal_points_run_once(write: Write):
         "  - {model.depth: 4}\n  - {train.lr: 0.05}",
     )
     sweep = load_sweep(write(twice))
-    assert sweep.same == {"lr0.05": "depth4"} and len(sweep.points) == 11
+    assert sweep.same == {"lr0.05": "depth4"} and len(sweep.variants) == 11
     again = load_sweep(write(("[0.1, 0.01]", "[1, 1.0]"), ("[64, 32]", "[64, 64]")), ["model.depth=3"])
-    assert [len(again.points), len(again.same)] == [3, 2], "1 and 1.0 are one learning rate"
+    assert [len(again.variants), len(again.same)] == [3, 2], "1 and 1.0 are one learning rate"
 
 
 def test_every_fault_is_named_at_its_place(write: Write):
@@ -195,12 +195,12 @@ def test_every_fault_is_named_at_its_place(write: Write):
 
 
 def test_gates_are_read_with_the_file(write: Write):
-    assert load_sweep(write()).gates[0].startswith('"kaiming')
+    assert load_sweep(write()).config.gates[0].startswith('"kaiming')
     (found,) = faults(write((NAMED, "final_val_acuracy < 0.5")))
     assert found.startswith("19:5: gates.0: column 1: ") and "final_val_accuracy" in found
     (found,) = faults(write(("depth3_lr0.1", "depth9_lr0.1")))
     assert "unknown row" in found and "did you mean 'kaiming_normal_depth" in found
-    assert load_sweep(write(), ["model.depth=8,9"]).gates, "it is left out at the end, and said so"
+    assert load_sweep(write(), ["model.depth=8,9"]).config.gates, "it is left out at the end, and said so"
 
 
 def test_a_point_that_cannot_be_built_is_named_with_its_key(write: Write):
@@ -217,7 +217,7 @@ def test_a_point_that_cannot_be_built_is_named_with_its_key(write: Write):
 def test_skip_invalid_leaves_out_what_cannot_be_built_and_says_what(write: Write):
     path = write((NAMED, "final_val_accuracy < 0.5"), ("kaiming_normal]", "foo]"))
     sweep = load_sweep(path, skip_invalid=True)
-    assert len(sweep.points) == 5 and len(sweep.skipped) == 6
+    assert len(sweep.variants) == 5 and len(sweep.skipped) == 6
     assert {one.label.split("_")[0] for one in sweep.skipped} == {"foo"}
     assert sweep.skipped[0].faults[0].key == "init.scheme"
     assert faults(path, "model.width=0", skip_invalid=True)[-1].startswith(
@@ -228,7 +228,7 @@ def test_skip_invalid_leaves_out_what_cannot_be_built_and_says_what(write: Write
 def test_points_of_a_tuned_sweep_have_candidates_on_fresh_seeds(write: Write):
     tune = "tune:\n  train.weight_decay: {log: [0.001, 0.1], points: 3}\n  seeds: 3\ngates:"
     sweep = load_sweep(write(("gates:", tune)))
-    for point in sweep.points:
+    for point in sweep.variants:
         assert [c.train.weight_decay for c in point.candidates] == [0.001, 0.01, 0.1]
         assert {c.name for c in point.candidates} == {f"{point.config.name}.tune"}
         assert all(c.seed_list == (2, 3, 4) and c.probe.when == [] for c in point.candidates)
@@ -260,7 +260,7 @@ def test_grids_have_the_size_of_their_product_and_every_combination_once(seed: i
     ]
     assert found == expected and len(found) == count_points(axes)
     wanted = {key: draw.choice(values) for key, values in grid.items() if draw.random() < 0.5}
-    left = [point for point in found if not matches(point, wanted)]
+    left = [point for point in found if not point_matches(point, wanted)]
     share = len(found)
     for key in wanted:
         share //= len(grid[key])
@@ -306,7 +306,7 @@ def test_names_are_legal_short_and_different(seed: int):
         names.add(point_name("sweep" * 12, point_label({"model.thing": text})))
     assert len(names) == 50
     for name in names:
-        assert len(name) <= grid_points.LONGEST and name.isascii()
+        assert len(name) <= grid.LONGEST and name.isascii()
         assert set(name) <= set(string.ascii_letters + string.digits + "._-")
 
 
@@ -324,7 +324,7 @@ def test_shipped_sweeps_are_valid(repository: Path):
     shipped = sorted((repository / "configs" / "sweeps").glob("*.yaml"))
     assert shipped
     for path in shipped:
-        assert load_sweep(str(path)).points, path
+        assert load_sweep(str(path)).variants, path
 
 
 def test_other_commands_say_which_one_takes_it(write: Write, initbench: Callable[..., Any]):

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from initbench.config.sweep_schema import Point, Sweep
+from initbench.config.study import Study, Sweep, SweepConfig, Variant
 from initbench.errors import UsageError
 from initbench.runner.batching import program_key
 from initbench.runner.cost_model import measurement_cost, training_cost
 from initbench.study.sharding import Shard, select_shard
 
 Make = Callable[..., Any]
+CONFIG = SweepConfig(kind="sweep", name="s", base={})
 
 
 @pytest.fixture
@@ -28,15 +29,15 @@ def sweep_of(make_config: Make) -> Callable[[random.Random], tuple[Sweep, dict[s
             label = f"p{i}"
             config = make_config(name=f"s.{label}", seeds=draw.randint(1, 9))
             candidates = [config.model_copy(update={"name": f"s.{label}.tune"})] * tuned
-            points.append(Point(label, {"model.depth": i}, config, tuple(candidates)))
+            points.append(Variant(label, config, {"model.depth": i}, tuple(candidates)))
             costs[f"s.{label}"] = costs[f"s.{label}.tune"] = draw.choice([1.0, 2.0, 50.0])
-        return Sweep("s", tuple(points)), costs
+        return Study(CONFIG, tuple(points)), costs
 
     return made
 
 
 def runs(sweep: Sweep) -> list[tuple[str, int]]:
-    return [(point.label, seed) for point in sweep.points for seed in point.config.seed_list]
+    return [(point.label, seed) for point in sweep.variants for seed in point.config.seed_list]
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -56,7 +57,7 @@ def test_shards_are_disjoint_complete_and_balanced(sweep_of: Make, seed: int):
 def test_the_order_of_the_points_does_not_matter(sweep_of: Make, seed: int):
     draw = random.Random(seed)
     sweep, costs = sweep_of(draw)
-    other = sweep.part(tuple(draw.sample(sweep.points, len(sweep.points))))
+    other = sweep.part(tuple(draw.sample(sweep.variants, len(sweep.variants))))
     for i in (1, 2, 3):
         one, two = (select_shard(which, Shard(i, 3), lambda c: costs[c.name]) for which in (sweep, other))
         assert sorted(runs(one)) == sorted(runs(two))
@@ -65,30 +66,29 @@ def test_the_order_of_the_points_does_not_matter(sweep_of: Make, seed: int):
 @pytest.mark.parametrize("seed", range(10))
 def test_a_tuned_point_is_never_cut(sweep_of: Make, seed: int):
     sweep, costs = sweep_of(random.Random(seed), tuned=2)
-    found = [p for i in (1, 2, 3) for p in select_shard(sweep, Shard(i, 3), lambda c: costs[c.name]).points]
-    assert sorted(found, key=lambda point: point.label) == list(sweep.points)
+    found = [p for i in (1, 2, 3) for p in select_shard(sweep, Shard(i, 3), lambda c: costs[c.name]).variants]
+    assert sorted(found, key=lambda point: point.label) == list(sweep.variants)
 
 
 def test_seeds_of_a_point_stay_together_where_they_can(make_config: Make):
-    points = [Point(f"p{i}", {}, make_config(name=f"s.p{i}", seeds=4)) for i in range(4)]
+    points = [Variant(f"p{i}", make_config(name=f"s.p{i}", seeds=4)) for i in range(4)]
     for i in range(4):
-        (found,) = select_shard(Sweep("s", tuple(points)), Shard(i + 1, 4), lambda _: 1.0).points
+        (found,) = select_shard(Study(CONFIG, tuple(points)), Shard(i + 1, 4), lambda _: 1.0).variants
         assert found.config.seed_list == (0, 1, 2, 3)
 
 
 def test_runs_of_one_cohort_stay_together_where_they_can(make_config: Make):
     """Points that differ in their init alone are trained as one, whatever they are called."""
     points = [
-        Point(
+        Variant(
             f"{scheme}_lr{lr}",
-            {},
             make_config(name=scheme, seeds=2, init={"scheme": scheme}, train={"lr": lr}),
         )
         for scheme in ("lsuv", "orthogonal")
         for lr in (0.1, 0.2)
     ]
     for i in (1, 2):
-        found = select_shard(Sweep("s", tuple(points)), Shard(i, 2), lambda _: 1.0).points
+        found = select_shard(Study(CONFIG, tuple(points)), Shard(i, 2), lambda _: 1.0).variants
         assert len({program_key(point.config) for point in found}) == 1 and len(found) == 2
 
 

@@ -299,12 +299,12 @@ def _check_rates(node: expression.Comparison | expression.Approx) -> None:
     others = [side for side in node.children if side not in rates]
     if any(side.per_run_quantities for side in others):
         raise GateSyntaxError(
-            rate.column, f"{DIVERGENCE_RATE} can only be compared with a constant or another one"
+            rate.column, f"{DIVERGENCE_RATE} can only be compared with a constant or another rate"
         )
     if more and isinstance(node, expression.Approx):
         raise GateSyntaxError(
             rate.column,
-            f"two rates have no interval of their difference for ≈; compare {DIVERGENCE_RATE} with <",
+            "≈ cannot compare two divergence rates, which have no interval of their difference; use < or >",
         )
 
 

@@ -161,11 +161,11 @@ def _parse_summary(name: str, document: Mapping[str, Any]) -> Summary:
         strict_json.parse_number_or_none(document["std"]),
     )
     if type(n) is not int or not 0 <= n <= _MAX_RUNS:
-        raise ValueError(f"n is {n!r}")
+        raise ValueError(f"n must be a count, got {n!r}")
     if std is not None and (std < 0.0 or n < 2):
-        raise ValueError(f"the std of {n} values is {std!r}")
+        raise ValueError(f"{n} values cannot have the std {std!r}")
     if mean is not None and mean <= 0.0 and name in METRICS and METRICS[name].log:
-        raise ValueError(f"a geometric mean is {mean!r}")
+        raise ValueError(f"a geometric mean must be positive, got {mean!r}")
     return Summary(mean, std, n)
 
 

@@ -18,11 +18,11 @@ class SinOptions(Options):
     """Options of sin."""
 
     omega: float = Field(default=1.0, gt=0.0)
-    """Angular frequency ω; coordinate networks take 30."""
+    """Angular frequency ω; 30 is common in coordinate networks."""
 
 
 class LecunTanh(nn.Module):
-    """1.7159·tanh(2x/3)."""
+    """The function 1.7159·tanh(2x/3)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the activation."""
@@ -30,7 +30,7 @@ class LecunTanh(nn.Module):
 
 
 class Sin(nn.Module):
-    """sin(ωx)."""
+    """The function sin(ωx)."""
 
     def __init__(self, omega: float) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Sin(nn.Module):
 
 
 def _sin_moments(omega: float, q: float) -> ActivationMoments:
-    """E[sin²(ωh)] and ω²·E[cos²(ωh)], from E[cos(2ωh)] = exp(−2ω²q)."""
+    """Return E[sin²(ωh)] and ω²·E[cos²(ωh)], using E[cos(2ωh)] = exp(−2ω²q)."""
     exponent = -2.0 * omega * omega * q
     return ActivationMoments(-0.5 * math.expm1(exponent), 0.5 * omega * omega * (1.0 + math.exp(exponent)))
 
@@ -94,7 +94,7 @@ ACTIVATIONS.add(
     Activation(
         name="sigmoid",
         aliases=("logistic", "expit", "sigm"),
-        summary="Bounded, never centred; its slope is at most 1/4, so gradients vanish with depth.",
+        summary="Bounded, with a positive mean; its slope is at most 1/4, so gradients vanish with depth.",
         formula="φ(x) = 1/(1 + e^−x)",
         source="Rumelhart et al. 1986",
         build=lambda _, __: nn.Sigmoid(),
@@ -107,7 +107,7 @@ ACTIVATIONS.add(
 ACTIVATIONS.add(
     Activation(
         name="softsign",
-        summary="Like tanh, but it nears its bounds as 1/x, so that it saturates late.",
+        summary="Like tanh, but approaches its bounds as 1/x, so that it saturates late.",
         formula="φ(x) = x/(1 + |x|)",
         source="Bergstra et al. 2009",
         build=lambda _, __: nn.Softsign(),
@@ -122,7 +122,7 @@ ACTIVATIONS.add(
 ACTIVATIONS.add(
     Activation(
         name="hard_tanh",
-        summary="tanh drawn with straight lines: exactly linear at small scale, no gradient beyond ±1.",
+        summary="Piecewise linear tanh: exactly linear at small scale, no gradient beyond ±1.",
         formula="φ(x) = clip(x, −1, 1)",
         source="Collobert 2004",
         build=lambda _, __: nn.Hardtanh(),
@@ -138,7 +138,7 @@ ACTIVATIONS.add(
     Activation(
         name="hard_sigmoid",
         aliases=("h_sigmoid",),
-        summary="sigmoid drawn with straight lines, slope 1/6: cheap gates; gradients vanish with depth.",
+        summary="Piecewise linear sigmoid with slope 1/6: cheap gates; gradients vanish with depth.",
         formula="φ(x) = clip(x/6 + 1/2, 0, 1)",
         source="Howard et al. 2019",
         build=lambda _, __: nn.Hardsigmoid(),
@@ -153,7 +153,7 @@ ACTIVATIONS.add(
 ACTIVATIONS.add(
     Activation(
         name="relu6",
-        summary="relu cut at 6, for nets that are to be quantised; at q = 1 it is relu.",
+        summary="relu clipped at 6, for nets that will be quantised; at q = 1 it equals relu.",
         formula="φ(x) = clip(x, 0, 6)",
         source="Krizhevsky 2010",
         build=lambda _, __: nn.ReLU6(),
@@ -174,7 +174,7 @@ ACTIVATIONS.add(
         options=SinOptions,
         build=lambda o, _: Sin(o.omega),
         rounds_alike=True,
-        moments=lambda o, q: _sin_moments(o.omega, q),  # quadrature loses sight of a fast wave
+        moments=lambda o, q: _sin_moments(o.omega, q),  # quadrature does not resolve a large ω
         derivative=lambda o, x: o.omega * torch.cos(o.omega * x),
         bounded=True,
         histogram_range=(-1.0, 1.0),

@@ -1,4 +1,4 @@
-"""Activations whose outputs are not as many as their inputs: they mix channels, axis 1."""
+"""Activations that mix channels (axis 1) and have different numbers of inputs and outputs."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class MaxoutOptions(Options):
     """Options of maxout."""
 
     pieces: int = Field(default=2, ge=2, le=64)
-    """Pre-activations k of a unit, of which the largest is its output: k times the weights."""
+    """Number k of pre-activations of a unit, whose output is the largest of them: k times the weights."""
 
 
 class CReLU(nn.Module):
-    """(N, C, …) → (N, 2C, …): relu(x), then relu(−x)."""
+    """Concatenation of relu(x) and relu(−x). (N, C, …) → (N, 2C, …)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the activation."""
@@ -29,7 +29,7 @@ class CReLU(nn.Module):
 
 
 class Maxout(nn.Module):
-    """(N, k·C, …) → (N, C, …): the largest of every k neighbouring channels."""
+    """Maximum of every k neighbouring channels. (N, k·C, …) → (N, C, …)."""
 
     def __init__(self, pieces: int) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Maxout(nn.Module):
 
 @cache
 def second_moment_of_the_largest(k: int) -> float:
-    """E[max(z₁, …, z_k)²] of independent z ~ N(0, 1), whose largest has the density k·Φ(z)^(k − 1)·p(z)."""
+    """Return E[max(z₁, …, z_k)²] for independent z ~ N(0, 1); the maximum has density k·Φ(z)^(k − 1)·p(z)."""
     return gaussian_expectation(lambda z: k * z.square() * torch.special.ndtr(z) ** (k - 1))
 
 
@@ -50,7 +50,7 @@ ACTIVATIONS.add(
     Activation(
         name="crelu",
         aliases=("concatenated_relu",),
-        summary="relu of x and of −x side by side: nothing is lost, and the next layer has twice the inputs.",
+        summary="relu of x and of −x, concatenated: nothing is lost; the next layer has twice the inputs.",
         formula="φ(x) = (max(0, x), max(0, −x))",
         source="Shang et al. 2016",
         build=lambda _, __: CReLU(),
@@ -70,7 +70,7 @@ ACTIVATIONS.add(
         options=MaxoutOptions,
         build=lambda o, _: Maxout(o.pieces),
         rounds_alike=True,
-        # One input in k is the largest, and passes the gradient on whole.
+        # One input in k is the largest, and passes its gradient on unchanged.
         moments=lambda o, q: ActivationMoments(second_moment_of_the_largest(o.pieces) * q, 1.0 / o.pieces),
         features_in=lambda width, o: o.pieces * width,
     )

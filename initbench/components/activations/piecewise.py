@@ -1,4 +1,4 @@
-"""Activations made of straight lines and parabolas, unbounded above."""
+"""Activations that are piecewise linear or quadratic, and unbounded above."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ class LeakyReluOptions(Options):
     """Options of leaky_relu."""
 
     negative_slope: float = Field(default=0.01, ge=0.0, lt=1.0)
-    """Slope a below zero."""
+    """Slope a for negative inputs."""
 
 
 class PreluOptions(Options):
     """Options of prelu."""
 
     init: float = Field(default=0.25, ge=0.0, lt=1.0)
-    """Slope a below zero before training; kaiming and `auto` gains are computed from it."""
+    """Slope a for negative inputs before training; kaiming and `auto` gains are computed from it."""
     per_channel: bool = False
-    """Learn one slope for every channel; otherwise one for the whole layer."""
+    """Learn one slope per channel instead of one for the whole layer."""
 
 
 class PReLU(nn.Module):
-    """x above zero, slope·x below, with a learned slope. (N, C, …) → (N, C, …)."""
+    """Activation x for x > 0 and slope·x otherwise, with a learned slope. (N, C, …) → (N, C, …)."""
 
     def __init__(self, init: float, slopes: int, channels: int) -> None:
         super().__init__()
@@ -36,14 +36,14 @@ class PReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the activation in the precision of x."""
-        # One slope to a channel even where it is shared: its gradient is then summed in two stages, and the
-        # order of neither depends on the runs stacked beside it or on the threads.
+        # A shared slope is expanded to one per channel. Its gradient is then summed in two stages, and the
+        # order of both sums is independent of the number of stacked runs and of threads.
         slope = self.slope.to(x.dtype).expand(self._channels)
         return torch.where(x > 0, x, slope.view(-1, *[1] * (x.ndim - 2)) * x)
 
 
 class SquaredReLU(nn.Module):
-    """max(0, x)²."""
+    """The function max(0, x)²."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the activation."""
@@ -74,7 +74,7 @@ ACTIVATIONS.add(
     Activation(
         name="relu",
         aliases=("rectifier", "rectified_linear", "rectified_linear_unit"),
-        summary="Zero below zero, the identity above: the common default, needs twice the weight variance.",
+        summary="0 for negative inputs, else x: the common default; needs twice the weight variance.",
         formula="φ(x) = max(0, x)",
         source="Nair & Hinton 2010",
         build=lambda _, __: nn.ReLU(),
@@ -88,7 +88,7 @@ ACTIVATIONS.add(
     Activation(
         name="leaky_relu",
         aliases=("leaky", "lrelu"),
-        summary="relu that lets a small slope through below zero, so that no unit dies.",
+        summary="relu with a small slope for negative inputs, so that no unit dies.",
         formula="φ(x) = x if x > 0 else a·x",
         source="Maas et al. 2013",
         options=LeakyReluOptions,
@@ -103,7 +103,7 @@ ACTIVATIONS.add(
     Activation(
         name="prelu",
         aliases=("parametric_relu",),
-        summary="leaky_relu whose slope is learned; theory speaks of the slope it starts with.",
+        summary="leaky_relu with a learned slope; theory uses the initial slope.",
         formula="φ(x) = x if x > 0 else a·x, a learned",
         source="He et al. 2015",
         options=PreluOptions,
@@ -118,7 +118,7 @@ ACTIVATIONS.add(
     Activation(
         name="squared_relu",
         aliases=("relu2", "relu_squared", "square_relu"),
-        summary="relu squared, found by architecture search; q goes as its square, so no scale is stable.",
+        summary="relu squared, found by architecture search; q grows as q², so no scale is stable.",
         formula="φ(x) = max(0, x)²",
         source="So et al. 2021",
         build=lambda _, __: SquaredReLU(),
@@ -132,7 +132,7 @@ ACTIVATIONS.add(
     Activation(
         name="hard_swish",
         aliases=("h_swish", "hard_silu"),
-        summary="silu drawn with a parabola: cheap, for small and quantised nets.",
+        summary="silu approximated by a parabola: cheap, for small and quantised nets.",
         formula="φ(x) = x·clip(x/6 + 1/2, 0, 1)",
         source="Howard et al. 2019",
         build=lambda _, __: nn.Hardswish(),

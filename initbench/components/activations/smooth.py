@@ -1,4 +1,4 @@
-"""Activations with an exponential bend, unbounded above."""
+"""Activations with an exponential or another smooth bend, unbounded above."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class EluOptions(Options):
     """Options of elu."""
 
     alpha: float = Field(default=1.0, gt=0.0)
-    """Minus the limit at −∞; away from 1 the slope jumps at 0."""
+    """Negative of the limit at −∞; the slope jumps at 0 unless it is 1."""
 
 
 class CeluOptions(Options):
     """Options of celu."""
 
     alpha: float = Field(default=1.0, gt=0.0)
-    """Minus the limit at −∞, and the length over which it is approached."""
+    """Negative of the limit at −∞, and length scale on which the limit is approached."""
 
 
 class SoftplusOptions(Options):
@@ -38,7 +38,7 @@ class SoftplusOptions(Options):
 
 
 def _exponential_below(x: Tensor, at_zero: float, length: float = 1.0) -> Tensor:
-    """1 above zero, at_zero·exp(x/length) from zero down."""
+    """Return 1 for x > 0, else at_zero·exp(x/length)."""
     return torch.where(x > 0, 1.0, at_zero * torch.exp(x.clamp(max=0) / length))
 
 
@@ -71,7 +71,7 @@ ACTIVATIONS.add(
     Activation(
         name="elu",
         aliases=("exponential_linear_unit",),
-        summary="relu with an exponential floor at −α: outputs nearer to mean zero, no dead units.",
+        summary="relu with an exponential tail down to −α: mean closer to zero, no dead units.",
         formula="φ(x) = x if x > 0 else α(eˣ − 1)",
         source="Clevert et al. 2016",
         options=EluOptions,
@@ -122,7 +122,7 @@ ACTIVATIONS.add(
     Activation(
         name="gelu_tanh",
         aliases=("gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_approximate", "tanh_gelu"),
-        summary="gelu by its tanh approximation, as BERT and GPT-2 compute it: to reproduce them.",
+        summary="gelu by its tanh approximation, as in BERT and GPT-2: use it to reproduce them.",
         formula="φ(x) = x/2·(1 + tanh(√(2/π)(x + 0.044715x³)))",
         source="Hendrycks & Gimpel 2016",
         build=lambda _, __: nn.GELU(approximate="tanh"),

@@ -1,6 +1,6 @@
-"""Greedy layer-wise pre-training: what it is called with, and what the weights are before it.
+"""Greedy layer-wise pre-training: options, and the init of the weights before it.
 
-The training itself is done by `initbench.pretrain`, which sees the data.
+The training itself is in `initbench.pretrain`, which has access to the data.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ class AutoencoderOptions(Options):
     """Options of autoencoder."""
 
     kind: Literal["plain", "denoising", "contractive"] = "plain"
-    """What keeps the code from being a mere copy: nothing, a corrupted input, or a penalty on the Jacobian.
+    """Method that keeps the code from copying the input: none, a corrupted input, or a Jacobian penalty.
 
-    contractive is for mlp without a norm layer, under an elementwise activation without parameters. It is
-    meant for `tied: true`: a decoder of its own lets the encoder shrink, and makes up for it."""
+    contractive requires mlp without a norm layer, with an elementwise activation without parameters. Use it
+    with `tied: true`: with separate decoder weights, the encoder can shrink and the decoder compensate."""
     corruption: Literal["masking", "gaussian"] = "masking"
-    """For denoising: inputs that are set to 0, or noise that is added to all."""
+    """For denoising: set some inputs to 0, or add noise to all."""
     corruption_level: float = Field(default=0.3, gt=0.0, lt=1.0)
-    """For denoising: the share of inputs that is masked, or the standard deviation of the noise."""
+    """For denoising: the fraction of inputs that is masked, or the standard deviation of the noise."""
     contraction: float = Field(default=0.1, gt=0.0)
-    """For contractive: the weight λ of ‖∂code/∂input‖² beside the squared error summed over the inputs."""
+    """For contractive: the weight λ of ‖∂code/∂input‖², added to the squared error summed over the inputs."""
     tied: bool = True
-    """Whether the decoder is the encoder's transpose; else it has weights of its own."""
+    """Whether the decoder is the encoder's transpose; otherwise it has separate weights."""
     loss: Literal["mse", "bce"] = "mse"
-    """Mean squared error, or cross-entropy, for which every layer's input has to lie between 0 and 1."""
+    """Mean squared error, or cross-entropy, which requires inputs between 0 and 1 in every layer."""
     steps: int = Field(default=500, ge=1, le=MAX_COUNT)
-    """Updates of each layer, by Adam at its defaults, whose steps no scale of inputs changes."""
+    """Updates of each layer, by Adam with default options, whose steps do not depend on the inputs' scale."""
     lr: float = Field(default=0.003, gt=0.0, le=1e30)
-    """Learning rate of these updates, constant."""
+    """Constant learning rate of these updates."""
     batch_size: int | None = Field(default=None, ge=1, le=MAX_COUNT)
-    """Samples of such an update; null for train.batch_size."""
+    """Batch size of these updates; null for train.batch_size."""
     base: Literal["xavier_normal", "xavier_uniform", "kaiming_normal", "kaiming_uniform", "orthogonal"] = (
         "xavier_normal"
     )
-    """Scheme that draws the weights first, the head's for good unless `init.head` names another.
+    """Scheme of the weights before pre-training, and of the head unless `init.head` is set.
 
-    Its gain is init.gain; by default 1/|φ′(0)| under bounded activations, √(2/(1+a²)) under others."""
+    Its gain is init.gain; by default 1/|φ′(0)| for bounded activations, √(2/(1+a²)) for others."""
 
 
 def _fill(
@@ -59,21 +59,21 @@ def _fill(
     base: str = "xavier_normal",
     **_options: Any,
 ) -> None:
-    """As `base` with its own options at their defaults."""
+    """Fill the weight by the scheme `base` with its default options."""
     scheme = INITS[base]
     options = scheme.options().model_dump(exclude={"name"})
     scheme.fill(weight, fan_in=fan_in, fan_out=fan_out, gain=gain, generator=generator, **options)
 
 
 def _gain(activation: BoundActivation) -> float:
-    """1/|φ′(0)| under a bounded activation (4 for sigmoid, 1 for tanh), √(2/(1+a²)) under any other.
+    """Return 1/|φ′(0)| for bounded activations (4 for sigmoid, 1 for tanh), √(2/(1+a²)) for others.
 
-    With a gain of 1 a deep sigmoid net hands on so little that each layer learns the mean of its input
-    and no more (Glorot & Bengio 2010 give sigmoid the factor 4 for it).
+    With a gain of 1, a deep sigmoid net passes on so little signal that each layer learns only the mean of
+    its input (for this reason, Glorot & Bengio 2010 use a factor of 4 for sigmoid).
     """
     if not (activation.entry.bounded and activation.entry.elementwise):
         return activation.kaiming_gain
-    zero = torch.zeros(1, dtype=torch.float64, device="cpu")  # a net may be being built on "meta" just now
+    zero = torch.zeros(1, dtype=torch.float64, device="cpu")  # the default device may be "meta"
     slope = abs(float(activation.derivative(zero)))
     return 1.0 / slope if slope > 0.0 else 1.0
 
@@ -105,7 +105,7 @@ def _from_0_to_1(activation: BoundActivation) -> bool:
 
 
 def _not_contractive(key: str, setting_text: str, setting: SchemeContext) -> str | None:
-    """Why the Jacobian is not diag(φ′) W with a φ′ that stays what it is."""
+    """Return why the Jacobian is not diag(φ′) W with a fixed φ′, or None if it is."""
     if setting.norm != "none":
         return f"{key}.kind=contractive knows the Jacobian of layers without model.norm={setting.norm} alone"
     entry = setting.activation.entry
@@ -118,7 +118,7 @@ def _not_contractive(key: str, setting_text: str, setting: SchemeContext) -> str
 INITS.add(
     Scheme(
         name="autoencoder",
-        summary="Each hidden layer is first trained, from the input on, to reconstruct what it is given.",
+        summary="Each hidden layer, in order from the input, is first trained to reconstruct its own input.",
         formula="W_l, b_l = argmin E‖x_{l−1} − D(φ(W_l x_{l−1} + b_l))‖², l = 1 … L−1",
         source="Bengio et al. 2007; Vincent et al. 2010; Rifai et al. 2011",
         options=AutoencoderOptions,

@@ -1,4 +1,4 @@
-"""Schemes without randomness. Every unit of a layer starts the same, and so it stays."""
+"""Constant schemes: all units of a layer start equal, and therefore stay equal during training."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ INITS.add(
     Scheme(
         name="zeros",
         aliases=("zero",),
-        summary="Every weight zero: no unit differs from another, and through relu no gradient passes.",
+        summary="Every weight is 0: all units are identical, and with relu no gradient is propagated.",
         formula="W = 0",
         source="the symmetry failure, Rumelhart et al. 1986",
         fill=_zeros,
@@ -44,7 +44,7 @@ INITS.add(
     Scheme(
         name="ones",
         aliases=("one",),
-        summary="Every weight one: all units of a layer stay identical, and the signal grows n-fold.",
+        summary="Every weight is 1: all units of a layer stay identical, and the signal grows by a factor n.",
         formula="W = 1",
         source="the symmetry failure, Rumelhart et al. 1986",
         fill=_ones,
@@ -55,7 +55,7 @@ INITS.add(
     Scheme(
         name="constant",
         aliases=("const",),
-        summary="Every weight the same value: the signal passes, but all units of a layer stay identical.",
+        summary="Every weight has the same value: the signal passes, but a layer's units stay identical.",
         formula="W = value",
         source="the symmetry failure, Rumelhart et al. 1986",
         options=ConstantOptions,

@@ -1,4 +1,4 @@
-"""Schemes that standardise every unit on the first batch, by its weight and its bias."""
+"""Schemes that standardise every unit on the first batch by setting its weight and bias."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class DataDependentOptions(Options):
     """Options of data_dependent."""
 
     beta: float = 0.0
-    """Mean of every pre-activation on the first batch: above 0, fewer relu units start silent."""
+    """Mean of every pre-activation on the first batch; above 0, fewer relu units are dead initially."""
 
 
 def _calibrate(
@@ -29,8 +29,8 @@ def _calibrate(
 ) -> None:
     """Give each unit's (channel's) output on `batch` (B, …) the mean `beta` and the variance 1.
 
-    One forward pass, in which each layer hands on what it puts out afterwards. A unit that does
-    not vary keeps its weight; buffers stay as they are.
+    Takes one forward pass, in which each layer passes on its output after the change. A unit whose output is
+    constant keeps its weight; buffers are not changed.
     """
 
     def standardise(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -38,12 +38,12 @@ def _calibrate(
         channels = output.ndim - 1 if isinstance(module, nn.Linear) else 1
         axes = [axis for axis in range(output.ndim) if axis != channels]
         std, mean = torch.std_mean(output.double(), axes, correction=0)
-        # float32 leaves a constant unit with a spread of its last digits, which is no spread.
+        # In float32, rounding gives a constant unit a small standard deviation, which is ignored.
         varies = (std > 1e-6 * mean.abs()) & std.isfinite()
         scale = torch.where(varies, 1.0 / std, 1.0)
         weight, bias = weight_of(module), module.bias
         assign_weight(module, weight * _per_unit(module, weight, scale.to(weight)))
-        if isinstance(bias, Tensor):  # where a norm layer took it away, the mean is that layer's concern
+        if isinstance(bias, Tensor):  # without a bias, a norm layer follows, which sets the mean
             bias.copy_(torch.where(varies, beta + (bias - mean) * scale, bias).to(bias))
         return module.forward(*inputs)  # type: ignore[no-any-return]
 
@@ -55,7 +55,10 @@ def _calibrate(
 
 
 def _per_unit(module: nn.Module, weight: Tensor, scale: Tensor) -> Tensor:
-    """One factor a unit, shaped to broadcast over `weight`: units are rows, but in transposed layers."""
+    """Return the factors of the units (out,) in a shape that broadcasts over `weight`.
+
+    Units are the rows of the weight, except in transposed convolutions.
+    """
     kernel = [1] * (weight.ndim - 2)
     if not isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
         return scale.view(-1, 1, *kernel)
@@ -75,7 +78,7 @@ def _unit_normal(*, fan_in: float, **_: object) -> float:
 INITS.add(
     Scheme(
         name="data_weightnorm",
-        summary="Each unit's length and bias are set: mean 0 and variance 1 on the first batch.",
+        summary="Sets each unit's length and bias such that it has mean 0 and variance 1 on the first batch.",
         formula="W = g·V/‖V‖, V ~ N(0, 0.05²), g = ‖V‖/σ[Vx], b = −μ[Vx]/σ[Vx]",
         source="Salimans & Kingma 2016",
         needs=SchemeRequirement.FIRST_BATCH,

@@ -1,4 +1,4 @@
-"""The identity map, as a matrix or at the centre of a kernel."""
+"""Schemes that start as the identity map, as a matrix or at the centre of a kernel."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from initbench.components.init_scheme import INITS, Scheme, unit_gain
 
 
 def centre(weight: Tensor) -> Tensor:
-    """The matrix (out, in) at the centre of a kernel (out, in, …), as a view; a matrix is its own."""
+    """Return the matrix (out, in) at the centre of a kernel (out, in, …), as a view; a matrix unchanged."""
     for size in weight.shape[2:]:
         weight = weight[:, :, size // 2]
     return weight
@@ -32,7 +32,7 @@ INITS.add(
     Scheme(
         name="identity",
         aliases=("eye",),
-        summary="The identity matrix, cut or filled up with zeros where it is not square; for dense layers.",
+        summary="The identity matrix, cropped or padded with zeros if not square; for dense layers.",
         formula="W = gain·I",
         source="Le et al. 2015",
         fill=_dirac,
@@ -45,7 +45,7 @@ INITS.add(
     Scheme(
         name="dirac",
         aliases=("delta",),
-        summary="Hands the input of a convolution on: the identity at the kernel's centre; and for matrices.",
+        summary="Passes on the input of a convolution: identity at the kernel's centre; also for matrices.",
         formula="W = gain·I at the centre, else 0",
         source="Zagoruyko & Komodakis 2017",
         fill=_dirac,

@@ -21,9 +21,9 @@ class LsuvOptions(Options):
     """Options of lsuv."""
 
     tol: float = Field(default=0.01, gt=0.0, lt=1.0)
-    """A layer is done when its output's standard deviation is within this of 1."""
+    """Tolerance: a layer is finished if its output's standard deviation differs from 1 by less."""
     max_steps: int = Field(default=10, gt=0, le=1000)
-    """Rescalings of one layer at most."""
+    """Maximum number of rescalings of one layer."""
 
 
 def calibrate(
@@ -31,8 +31,8 @@ def calibrate(
 ) -> None:
     """Rescale each weight until the standard deviation of its layer's output on `batch` is 1.
 
-    One forward pass: a hook rescales its layer as the pass reaches it, and hands on the new output.
-    A layer whose output does not vary or is not finite is left as it is, and so are the buffers.
+    Takes one forward pass: a hook rescales each layer when the pass reaches it, and returns the new output.
+    A layer whose output is constant or not finite is not changed; neither are buffers.
     """
 
     def rescale(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ INITS.add(
     Scheme(
         name="lsuv",
         aliases=("layer_sequential_unit_variance",),
-        summary="Orthogonal, then each layer is scaled until its output on the first batch has variance 1.",
+        summary="Orthogonal; then each layer is rescaled until its output on the first batch has variance 1.",
         formula="W ← W/std(out), until |std(out) − 1| < tol",
         source="Mishkin & Matas 2016",
         options=LsuvOptions,

@@ -1,4 +1,4 @@
-"""Schemes whose scale is worked out of the declared activation by mean-field theory."""
+"""Schemes whose scale is computed from the activation by mean-field theory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from initbench.theory.criticality import CriticalPoint, critical_point
 
 @lru_cache(maxsize=64)
 def critical_of(activation: BoundActivation) -> CriticalPoint:
-    """The variances at which χ₁ = 1. Raises ValueError where there are none."""
+    """Return the variances at which χ₁ = 1; raise ValueError if there are none."""
     return critical_point(
         lambda q: activation.length_map(q, sigma_w2=1.0),
         lambda q: activation.chi(q, sigma_w2=1.0) / activation.widening,
@@ -40,7 +40,7 @@ def _has_none(key: str, setting: SchemeContext) -> str | None:
 
 
 def _preserving(activation: BoundActivation, layer: int) -> float:
-    """1 for the inputs, which are standardised; behind it q = 1 holds, and so one gain serves all layers."""
+    """Return 1 for the first layer, whose inputs are standardised, else the gain that keeps q = 1."""
     return 1.0 if layer == 1 else activation.preserving_gain
 
 
@@ -48,7 +48,7 @@ INITS.add(
     Scheme(
         name="critical",
         aliases=("edge_of_chaos", "eoc"),
-        summary="The edge of chaos: gradients neither fade nor grow, and the signal has a stable scale.",
+        summary="The edge of chaos: gradients neither vanish nor explode, and the signal's scale is stable.",
         formula="W ~ N(0, σ_w²/n), b ~ N(0, σ_b²), χ₁ = 1 at the q* of the smallest σ_b²",
         source="Poole et al. 2016, Schoenholz et al. 2017",
         fill=draw(fan_in_variance, "normal"),
@@ -61,7 +61,7 @@ INITS.add(
 INITS.add(
     Scheme(
         name="analytic",
-        summary="Keeps q = 1 from standardised inputs on, whatever the activation, without a batch.",
+        summary="Keeps q = 1 in all layers for standardised inputs and any activation, without a batch.",
         formula="W ~ N(0, 1/n) in the first layer, then N(0, 1/(n·E[φ(√q·z)²])) with the predicted q = 1",
         source="after Bingham & Miikkulainen 2021",
         fill=draw(fan_in_variance, "normal"),

@@ -1,4 +1,4 @@
-"""Orthogonal weights: every singular value is the gain."""
+"""Orthogonal weights: every singular value equals the gain."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from initbench.components.inits.identity import centre
 
 
 def orthogonal(weight: Tensor, *, gain: float, generator: Generator, **_: Any) -> None:
-    """W = gain·Q·sign(diag R) from the QR decomposition of a Gaussian matrix, uniform over the group.
+    """Set W = gain·Q·sign(diag R) from the QR decomposition of a Gaussian matrix, uniform over the group.
 
-    A weight of shape (m, …) is seen as (m, n): its rows are orthonormal when m ≤ n, else its columns.
+    A weight of shape (m, …) is treated as (m, n): its rows are orthonormal if m ≤ n, else its columns.
     """
     rows = weight.shape[0]
     columns = weight.numel() // rows
@@ -26,7 +26,7 @@ def orthogonal(weight: Tensor, *, gain: float, generator: Generator, **_: Any) -
 
 
 def _delta_orthogonal(weight: Tensor, *, gain: float, generator: Generator, **_: Any) -> None:
-    """A matrix has no centre: it is orthogonal, whatever its shape."""
+    """Set the centre of a kernel to an orthogonal matrix, and the rest to 0; a matrix as a whole."""
     matrix = torch.empty(weight.shape[:2])
     orthogonal(matrix, gain=gain, generator=generator)
     weight.zero_()
@@ -90,8 +90,8 @@ INITS.add(
 INITS.add(
     Scheme(
         name="looks_linear",
-        summary="With crelu the net starts as a linear one, whose orthogonal layers keep the signal exactly.",
-        formula="W = [Q, −Q] behind crelu, Q in the first layer",
+        summary="With crelu, the net starts as a linear net whose orthogonal layers keep the signal exactly.",
+        formula="W = [Q, −Q] after crelu, Q in the first layer",
         source="Balduzzi et al. 2017",
         fill=_mirrored,
         unfillable=_has_no_halves,

@@ -1,4 +1,4 @@
-"""The scheme that takes its weights from elsewhere: a stored run, a file, a published net."""
+"""The scheme `pretrained`, which loads weights from a stored run, a file or a published net."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def _fault(key: str, problem: str) -> PydanticCustomError:
 
 
 class TransferOptions(Options):
-    """Options of pretrained; `from`, a keyword of Python, is added to them below."""
+    """Options of pretrained; `from`, which is a keyword of Python, is added below."""
 
     freeze: str = Field(default="none", json_schema_extra={"pattern": f"^({_FREEZE})$"})
-    """Weight layers that are not trained: `none`, `all_but_head`, or `first_k` for the first k, as `first_3`.
+    """Weight layers that are not trained: `none`, `all_but_head`, or `first_k` for k layers, e.g. `first_3`.
 
-    Their biases and norm layers are frozen with them: no update, no weight decay. What is frozen has to be
-    taken from the source."""
+    Their biases and norm layers are frozen too: no update, no weight decay. The source must contain the
+    weights of all frozen layers."""
     frozen_norm: Literal["running", "batch"] = "running"
-    """What batch norm in frozen layers normalises by in training.
+    """Statistics used by batch norm in frozen layers during training.
 
-    `running`: its running statistics, which stay as they were taken, so that frozen layers are one fixed
-    function. `batch`: each batch's own, which the running ones go on following."""
+    `running`: the running statistics, which are not updated, so that frozen layers are a fixed function.
+    `batch`: the statistics of each batch; the running statistics are updated."""
 
     @field_validator("freeze")
     @classmethod
@@ -54,23 +54,23 @@ class TransferOptions(Options):
 
     @property
     def source(self) -> str:
-        """The option `from`."""
+        """Value of the option `from`."""
         return str(getattr(self, "from"))
 
     @property
     def is_file(self) -> bool:
-        """Whether `from` is the path of a file: it has a slash, or ends as files of weights do."""
+        """Whether `from` is the path of a file: it contains a slash or has the suffix of a weight file."""
         return "/" in self.source or self.source.endswith(_FILES)
 
     def frozen(self, layers: int) -> int:
-        """How many weight layers are frozen, from the first on, in a net of `layers`, head included."""
+        """Return the number of frozen weight layers in a net of `layers` weight layers, head included."""
         if self.freeze == "none":
             return 0
         return layers - 1 if self.freeze == "all_but_head" else int(self.freeze.removeprefix("first_"))
 
 
 def _unknown_weights(name: str) -> str | None:
-    """Why `name` names no weights of torchvision; None where it does."""
+    """Return why `name` is not the name of torchvision weights, or None if it is."""
     from torchvision.models import get_weight  # takes a second
 
     if re.fullmatch(r"\w+_Weights\.\w+", name):
@@ -82,19 +82,19 @@ def _unknown_weights(name: str) -> str | None:
     return f"{TORCHVISION}NAME needs a name such as ResNet18_Weights.IMAGENET1K_V1; found {name!r}"
 
 
-_FROM = """Where the weights come from: a stored run, a file, or torchvision.
+_FROM = """Source of the weights: a stored run, a file, or torchvision.
 
-The id of a run; the name of an experiment, for its finished run of the same seed; the path of a file,
-.safetensors or a state_dict as torch.save writes it, relative to the config or the current folder; or
-torchvision:NAME for published weights, such as
-`torchvision:ResNet18_Weights.IMAGENET1K_V1`. A path has a slash in it, or ends in .safetensors, .pt, .pth,
-.bin or .ckpt. A state_dict is read without running any code that is in it."""
+One of: the id of a run; the name of an experiment, for its finished run with the same seed; the path of a
+file (.safetensors, or a state_dict written by torch.save), relative to the config or the current folder;
+`torchvision:NAME` for published weights, such as `torchvision:ResNet18_Weights.IMAGENET1K_V1`. A path
+contains a slash, or ends in .safetensors, .pt, .pth, .bin or .ckpt. A state_dict is read without executing
+any code in it."""
 _source: dict[str, Any] = {"from": (str, Field(min_length=1, description=_FROM))}
 
 INITS.add(
     Scheme(
         name="pretrained",
-        summary="Weights of an earlier run or a file, by name and shape; the rest is kaiming_normal's.",
+        summary="Loads weights of an earlier run or a file, by name and shape; others are kaiming_normal.",
         formula="W = W_A where name and shape agree, else N(0, gain²/n)",
         source="Yosinski et al. 2014",
         options=create_model("PretrainedOptions", __base__=TransferOptions, **_source),

@@ -1,4 +1,4 @@
-"""Schemes that start the branches of a residual net small, or at zero."""
+"""Schemes that initialise the branches of a residual net small or at zero."""
 
 from __future__ import annotations
 
@@ -27,11 +27,14 @@ class SkipInitOptions(Options):
     """Options of skipinit."""
 
     alpha: float = 0.0
-    """What the learned factor of every branch starts at."""
+    """Initial value of the learned factor of every branch."""
 
 
 def _fixup(branches: Sequence[ResidualBranch], head: nn.Module | None) -> None:
-    """With L branches of m weight layers each: scale all but the last, which is 0, and add scalars."""
+    """Scale all weight layers of each branch but the last, set the last and the head to 0, and add scalars.
+
+    With L branches of m weight layers each, the factor is L^(−1/(2m−2)).
+    """
     for branch in branches:
         *inner, last = branch.weights
         for module in inner:
@@ -69,7 +72,7 @@ def _zero_gamma(branches: Sequence[ResidualBranch], _head: nn.Module | None) -> 
 
 
 def _residual_scaled(branches: Sequence[ResidualBranch], _head: nn.Module | None) -> None:
-    """1/√N on the layer that closes a branch, N being the number of branches, as in GPT-2."""
+    """Scale the last layer of each of the N branches by 1/√N, as in GPT-2."""
     for branch in branches:
         last = branch.weights[-1]
         assign_weight(last, weight_of(last) / math.sqrt(len(branches)))
@@ -95,7 +98,7 @@ def _register(
     options: type[Options] = Options,
     problem: Refusal = _anything,
 ) -> None:
-    """The rest of the weights is drawn as kaiming_normal draws them."""
+    """Register a scheme that edits residual branches; all other weights are drawn as by kaiming_normal."""
     INITS.add(
         Scheme(
             name=name,
@@ -116,14 +119,14 @@ _register(
     "fixup",
     _fixup,
     formula="kaiming·L^(−1/(2m−2)), 0 in a branch's last layer and the head; learned scales and shifts",
-    summary="Trains L residual branches of m layers without norm layers: an update changes the net by Θ(lr).",
+    summary="For L residual branches of m layers without norm layers: an update changes the net by Θ(lr).",
     source="Zhang et al. 2019",
 )
 _register(
     "skipinit",
     _skipinit,
     formula="x + α·F(x), α = 0 and learned",
-    summary="What batch norm does to residual branches at init, without it: they start scaled down.",
+    summary="Scales residual branches down at init, as batch norm would, without a norm layer.",
     source="De & Smith 2020",
     options=SkipInitOptions,
 )
@@ -137,7 +140,7 @@ _register(
 _register(
     "zero_gamma",
     _zero_gamma,
-    formula="γ = 0 in the norm layer that closes a branch",
+    formula="γ = 0 in the norm layer at the end of a branch",
     summary="Residual nets with norm layers start as their shortcuts alone.",
     source="Goyal et al. 2017",
     problem=_needs_norm,
@@ -146,6 +149,6 @@ _register(
     "residual_scaled",
     _residual_scaled,
     formula="kaiming/√N in a branch's last layer, N branches",
-    summary="The branches' sum has the size of one, so that the signal does not grow with the depth.",
+    summary="The sum of all branches has the size of a single one, so the signal does not grow with depth.",
     source="Radford et al. 2019",
 )

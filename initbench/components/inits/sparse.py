@@ -1,4 +1,4 @@
-"""Sparse weights: every unit listens to a few inputs."""
+"""Sparse weights: every unit is connected to a few inputs only."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class SparseOptions(Options):
     """Options of sparse."""
 
     connections: int = Field(default=15, ge=1, le=MAX_COUNT)
-    """Inputs of a unit with a weight other than 0; all of them where there are no more."""
+    """Number of nonzero weights of a unit; all, if it has fewer inputs."""
     std: float = Field(default=1.0, gt=0.0)
-    """Standard deviation of the weights that are not 0."""
+    """Standard deviation of the nonzero weights."""
 
 
 def _sparse(weight: Tensor, *, generator: Generator, **options: Any) -> None:
@@ -33,7 +33,7 @@ def _sparse(weight: Tensor, *, generator: Generator, **options: Any) -> None:
 INITS.add(
     Scheme(
         name="sparse",
-        summary="A few strong inputs a unit, so that σ_w² does not depend on the width and units differ.",
+        summary="A few strong inputs per unit, so that σ_w² is independent of the width, and units differ.",
         formula="15 weights of a unit ~ N(0, std²), else 0",
         source="Martens 2010",
         options=SparseOptions,

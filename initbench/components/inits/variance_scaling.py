@@ -1,4 +1,4 @@
-"""Schemes that draw every weight independently: a scheme is a variance and a distribution."""
+"""Schemes that draw every weight independently, defined by a variance and a distribution."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ class NormalOptions(Options):
     """Options of normal."""
 
     std: float = Field(default=0.01, gt=0.0)
-    """Standard deviation of every weight, whatever the layer's size."""
+    """Standard deviation of every weight, independent of the layer's size."""
 
 
 class UniformOptions(Options):
     """Options of uniform."""
 
     bound: float = Field(default=0.05, gt=0.0)
-    """Largest absolute value of a weight, whatever the layer's size."""
+    """Largest absolute value of a weight, independent of the layer's size."""
 
 
 class TruncatedOptions(Options):
     """Options of trunc_normal."""
 
     std: float = Field(default=0.02, gt=0.0)
-    """Standard deviation of what is drawn, after the cut."""
+    """Standard deviation of the weights, after truncation."""
 
 
 class WeightsInitOptions(Options):
     """Options of weights_init."""
 
     names: list[str] = Field(default=["Conv", "Linear"], min_length=1)
-    """Parts of class names, letter by letter: a layer whose class name has none of them is left alone."""
+    """Substrings of class names, case-sensitive: other layers keep torch's default init."""
     std: float = Field(default=0.02, gt=0.0)
-    """Standard deviation of every weight that is touched."""
+    """Standard deviation of every weight that is drawn."""
 
     @field_validator("names")
     @classmethod
@@ -66,7 +66,7 @@ class FanModeOptions(Options):
     """Options of the kaiming schemes."""
 
     mode: Literal["fan_in", "fan_out"] = "fan_in"
-    """Which fan the variance is divided by: fan_in keeps the signal going forward, fan_out going back."""
+    """Fan that the variance is divided by: fan_in preserves the forward signal, fan_out the gradient."""
 
 
 def draw(variance: Variance, distribution: DrawnDistribution) -> Fill:
@@ -75,7 +75,7 @@ def draw(variance: Variance, distribution: DrawnDistribution) -> Fill:
     def fill(
         weight: Tensor, *, fan_in: float, fan_out: float, gain: float, generator: Generator, **options: Any
     ) -> None:
-        """Draw the weight in place, with the variance that the scheme states."""
+        """Draw the weight in place, with the variance of the scheme."""
         std = math.sqrt(variance(fan_in=fan_in, fan_out=fan_out, gain=gain, **options))
         if distribution == "normal":
             weight.normal_(0.0, std, generator=generator)
@@ -143,7 +143,7 @@ def _torch_default(*, fan_in: float, **_: Any) -> float:
 
 
 def fan_in_variance(*, fan_in: float, gain: float, **_: Any) -> float:
-    """gain²/fan_in."""
+    """Return gain²/fan_in."""
     return gain**2 / fan_in
 
 
@@ -186,7 +186,7 @@ _register(
     _fixed,
     "truncated",
     formula="W ~ N(0, (std/0.87963)²) cut at two of its standard deviations, variance std²",
-    summary="A normal without far outliers, widened before the cut so that the std asked for is obtained.",
+    summary="A normal without outliers, widened before the cut such that the weights have the given std.",
     source="-",
     options=TruncatedOptions,
     aliases=("truncated_normal",),
@@ -195,8 +195,8 @@ _register(
     "weights_init",
     _fixed,
     "normal",
-    formula="W ~ N(0, std²), b = 0, where the layer's class name has one of `names` in it",
-    summary="The function for `net.apply(weights_init)`: what its names do not match stays as torch made it.",
+    formula="W ~ N(0, std²), b = 0, if the layer's class name contains one of `names`",
+    summary="The function for `net.apply(weights_init)`: layers it does not match keep torch's default init.",
     source="Radford, Metz and Chintala 2016 (std 0.02), the code of DCGAN",
     options=WeightsInitOptions,
     touches=_has_such_a_name,
@@ -206,7 +206,7 @@ _register(
     _torch_default,
     "uniform",
     formula="W, b ~ U(±1/√n), variance 1/(3n)",
-    summary="What nn.Linear and nn.Conv2d do by themselves; it is not Kaiming, and shrinks the signal.",
+    summary="Default init of nn.Linear and nn.Conv2d; it is not Kaiming, and shrinks the signal.",
     source="PyTorch, nn.Linear.reset_parameters",
     bias_std=lambda _activation, fan_in: 1.0 / math.sqrt(3.0 * fan_in),
     takes_torch_fans=True,
@@ -218,7 +218,7 @@ for _kind in ("normal", "uniform"):
         fan_in_variance,
         _kind,
         formula="variance gain²/n",
-        summary="Keeps the signal through linear units; the `randn/√n` often shown as Xavier.",
+        summary="Preserves the signal through linear units; the `randn/√n` often presented as Xavier.",
         source="LeCun et al. 1998",
         default_gain=unit_gain,
         suggested_for=("lecun", "variance_scaling"),
@@ -228,7 +228,7 @@ for _kind in ("normal", "uniform"):
         _xavier,
         _kind,
         formula="variance 2·gain²/(n + m)",
-        summary="A compromise between the forward and the backward signal of linear units.",
+        summary="A compromise between preserving signal and gradient of linear units.",
         source="Glorot & Bengio 2010",
         default_gain=unit_gain,
         aliases=(f"glorot_{_kind}",),
@@ -239,7 +239,7 @@ for _kind in ("normal", "uniform"):
         _kaiming,
         _kind,
         formula="variance gain²/fan, gain √(2/(1 + a²))",
-        summary="Makes up for the half that relu drops; the right one for (leaky) relu.",
+        summary="Compensates for the half that relu drops; the right choice for (leaky) relu.",
         source="He et al. 2015",
         default_gain=kaiming_gain,
         options=FanModeOptions,
@@ -251,6 +251,6 @@ _register(
     _misprint,
     "normal",
     formula="W = z·2/√n, variance 4/n",
-    summary="The formula a popular article prints for Kaiming: doubles the signal at each relu layer.",
+    summary="The formula for Kaiming in a popular article: doubles the signal in each relu layer.",
     source="a misprint of He et al. 2015, kept to show the error",
 )

@@ -1,4 +1,4 @@
-"""Batch norm's kin: batch renormalization, and batch norm over parts of the batch."""
+"""Variants of batch norm: batch renormalization, and batch norm over parts of the batch."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ class BatchRenormOptions(BatchNormOptions):
     """Options of batch renormalization."""
 
     momentum: float = Field(default=0.01, gt=0.0, le=1.0)
-    """Weight of the newest batch in the running statistics."""
+    """Weight of the current batch in the running statistics."""
     r_max: float = Field(default=3.0, ge=1.0)
-    """Largest correction of the scale, and 1/r_max the smallest."""
+    """Largest correction factor of the scale; the smallest is 1/r_max."""
     d_max: float = Field(default=5.0, ge=0.0)
     """Largest correction of the mean, in running standard deviations."""
     warmup_steps: int = Field(default=1000, ge=0, le=MAX_COUNT)
-    """Batches over which the corrections are let in, linearly from none, which is batch norm."""
+    """Number of batches over which the corrections are phased in linearly, starting from batch norm."""
 
 
 class GhostBatchOptions(BatchNormOptions):
     """Options of ghost batch norm."""
 
     ghost_size: int = Field(default=32, ge=2, le=MAX_COUNT)
-    """Samples that are standardised together; must divide the batch."""
+    """Number of samples that are standardised together; must divide the batch size."""
 
 
 class BatchRenorm(BatchNorm):
@@ -43,7 +43,7 @@ class BatchRenorm(BatchNorm):
         self.register_buffer("updates", torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Standardise by the corrected batch in training, by the running statistics in evaluation."""
+        """Standardise by corrected batch statistics in training, by the running statistics in evaluation."""
         if not self.training:
             return super().forward(x)
         running_mean, running_std = self.running_mean.clone(), (self.running_var + self.eps).sqrt()
@@ -64,10 +64,10 @@ class BatchRenorm(BatchNorm):
 
 
 class GhostBatchNorm(BatchNorm):
-    """Batch norm of every `ghost_size` consecutive samples by themselves. (B, C, …) → (B, C, …).
+    """Batch norm of every `ghost_size` consecutive samples, independently. (B, C, …) → (B, C, …).
 
-    The running statistics take in one ghost batch after another. What is left of a batch that
-    `ghost_size` does not divide, as a probe's may be, joins the last ghost batch.
+    The running statistics are updated by one ghost batch after another. If `ghost_size` does not divide the
+    batch (such as that of a probe), the remaining samples join the last ghost batch.
     """
 
     def __init__(self, num_features: int, options: GhostBatchOptions) -> None:

@@ -1,4 +1,4 @@
-"""Cosine norm: the cosine, or the correlation, of weight and input in place of their product."""
+"""Cosine norm: the cosine, or the correlation, of weight and input instead of their product."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class CosineNormOptions(EpsOptions):
     """Options of cosine norm."""
 
     eps: float = Field(default=1e-6, gt=0.0)
-    """Added to the squares of both lengths before the root."""
+    """Constant added to the squared lengths of weight and input before the square root."""
     centered: bool = False
-    """Subtract the means of weight and input first: Pearson's correlation."""
+    """Subtract the means of weight and input first, which gives Pearson's correlation."""
 
 
 def _unit_rows(rows: Tensor, options: CosineNormOptions) -> Tensor:
@@ -26,7 +26,7 @@ def _unit_rows(rows: Tensor, options: CosineNormOptions) -> Tensor:
 
 
 class CosineLinear(nn.Linear):
-    """y = cos(w, x) + b for each unit. (B, in) → (B, out)."""
+    """Linear layer with y = cos(w, x) + b for each unit. (B, in) → (B, out)."""
 
     def __init__(self, layer: nn.Linear, options: CosineNormOptions) -> None:
         super().__init__(layer.in_features, layer.out_features, bias=layer.bias is not None)
@@ -39,7 +39,7 @@ class CosineLinear(nn.Linear):
 
 
 class CosineConv2d(nn.Conv2d):
-    """y = cos(w, patch) + b for each channel; padding counts as part of the patch. (B, C, H, W)."""
+    """Convolution with y = cos(w, patch) + b, padding included. (B, C, H, W) → (B, C', H', W')."""
 
     def __init__(self, layer: nn.Conv2d, options: CosineNormOptions) -> None:
         super().__init__(
@@ -65,7 +65,10 @@ class CosineConv2d(nn.Conv2d):
         return y if self.bias is None else y + self.bias.view(1, -1, 1, 1)
 
     def _patch_squares(self, x: Tensor) -> Tensor:
-        """Sum of squares of each group's patches, about their mean if centred. (B, groups, H', W')."""
+        """Return the sum of squares of each group's patches, or their variation about the mean if centered.
+
+        (B, C, H, W) → (B, groups, H', W').
+        """
         grouped = x.reshape(len(x), self.groups, -1, *x.shape[2:])
         ones = self.weight.new_ones(self.groups, 1, *self.kernel_size)
         squares: Tensor = self._conv_forward(grouped.square().sum(2), ones, None)
@@ -93,7 +96,7 @@ NORMS.add(
     Norm(
         name="cosine",
         aliases=("cosine_norm", "cosine_normalization", "cosine_normalisation"),
-        summary="Bounds each pre-activation by the cosine of weight and input: neither scale reaches it.",
+        summary="Each pre-activation is the cosine of weight and input, independent of both scales.",
         formula="y = w·x/(‖w‖·‖x‖) + b",
         source="Luo et al. 2017",
         options=CosineNormOptions,

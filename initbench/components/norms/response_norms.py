@@ -1,4 +1,4 @@
-"""Norm layers without a mean: local response, filter response, and the one that averages nothing."""
+"""Norm layers that subtract no mean: local response norm, filter response norm, and dynamic tanh."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ class LocalResponseOptions(Options):
     """Options of local response norm."""
 
     size: int = Field(default=5, gt=0, le=1_000_000)
-    """Neighbouring channels that are summed over, n; half of them on either side."""
+    """Number n of neighbouring channels in the window, half of them on either side."""
     alpha: float = Field(default=1e-4, gt=0.0)
-    """Factor of the mean square over the window; n times that of the paper, which sums, as in torch."""
+    """Factor of the mean square over the window, as in torch; n times the paper's factor of the sum."""
     beta: float = Field(default=0.75, gt=0.0)
-    """Exponent."""
+    """Exponent of the denominator."""
     k: float = Field(default=2.0, gt=0.0)
-    """Added to the mean square."""
+    """Constant added to α times the mean square."""
 
 
 class FilterResponseOptions(AffineOptions):
     """Options of filter response norm."""
 
     eps: float = Field(default=1e-6, gt=0.0)
-    """Added to the mean square before the square root."""
+    """Constant added to the mean square before the square root."""
     tlu: bool = False
-    """Follow by the thresholded linear unit max(y, τ) with a learnt τ, meant with `activation: linear`."""
+    """Apply the thresholded linear unit max(y, τ) with a learned τ; for use with `activation: linear`."""
 
 
 class DynamicTanhOptions(Options):
     """Options of dynamic tanh."""
 
     alpha: float = Field(default=0.5, gt=0.0)
-    """Value at which the learnt slope α starts."""
+    """Initial value of the learned slope α."""
     affine: bool = True
     """Learn a scale and a shift for each feature."""
 
@@ -53,7 +53,7 @@ class LocalResponseNorm(nn.Module):
         self.size, self.alpha, self.beta, self.k = options.size, options.alpha, options.beta, options.k
 
     def forward(self, x: Tensor) -> Tensor:
-        """Damp each channel by its neighbours."""
+        """Divide each channel by a power of the mean square of its neighbours."""
         padding = [0, 0] * (x.ndim - 2) + [self.size // 2, (self.size - 1) // 2]
         squares, channels = F.pad(x.square(), padding), x.shape[1]
         total = squares.narrow(1, 0, channels)
@@ -71,14 +71,14 @@ class FilterResponseNorm(ChannelAffine):
         self.threshold = nn.Parameter(torch.zeros(num_features)) if options.tlu else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scale each map to a mean square of 1, and cut it off at τ where there is one."""
+        """Scale each map to a mean square of 1; with `tlu`, apply max(y, τ)."""
         energy = x.square().flatten(2).mean(2) if x.ndim > 2 else x.square()
         y = self.scale_and_shift(x * torch.rsqrt(energy.view(*energy.shape, *[1] * (x.ndim - 2)) + self.eps))
         return y if self.threshold is None else torch.maximum(y, per_channel(self.threshold, y))
 
 
 class DynamicTanh(ChannelAffine):
-    """tanh(αx) with one learnt α. (N, C, …) → (N, C, …)."""
+    """The function tanh(αx) with one learned α, then scale and shift. (N, C, …) → (N, C, …)."""
 
     def __init__(self, num_features: int, options: DynamicTanhOptions) -> None:
         super().__init__(num_features, scale=options.affine, shift=options.affine)
@@ -86,9 +86,9 @@ class DynamicTanh(ChannelAffine):
         self._features = num_features
 
     def forward(self, x: Tensor) -> Tensor:
-        """Squash each entry by itself."""
-        # By way of the channels, so that α's gradient is summed in two stages: torch shares out one long
-        # sum among its threads, and the rounding would follow their number.
+        """Apply tanh(αx), scale and shift."""
+        # α is expanded to the channels so that its gradient is summed in two stages: torch divides a single
+        # long sum among its threads, so the rounding would depend on their number.
         alpha = self.alpha.expand(self._features)
         return self.scale_and_shift(torch.tanh(x * per_channel(alpha, x)))
 
@@ -114,7 +114,7 @@ NORMS.add(
             "local_response_normalization",
             "local_response_normalisation",
         ),
-        summary="Damps channels beside strong ones: AlexNet's; it hardly changes the scale.",
+        summary="Damps channels next to strong ones, as in AlexNet; it hardly changes the scale.",
         formula="y = x/(k + α·E_window[x²])^β",
         source="Krizhevsky et al. 2012",
         options=LocalResponseOptions,
@@ -141,7 +141,7 @@ NORMS.add(
     Norm(
         name="dyt",
         aliases=("dynamic_tanh",),
-        summary="A learnt tanh in place of a norm: bounds the signal without averaging; for transformers.",
+        summary="A learned tanh instead of a norm: bounds the signal without averaging; for transformers.",
         formula="y = γ·tanh(αx) + β",
         source="Zhu et al. 2025",
         options=DynamicTanhOptions,

@@ -1,4 +1,4 @@
-"""The norm layers that standardise by a mean and a variance or by a root mean square, and none."""
+"""Norm layers that standardise by a mean and a variance or by a root mean square, and `none`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class BatchNormOptions(AffineOptions):
     """Options of batch norm."""
 
     momentum: float = Field(default=0.1, gt=0.0, le=1.0)
-    """Weight of the newest batch in the running statistics."""
+    """Weight of the current batch in the running statistics."""
 
 
 class GroupNormOptions(AffineOptions):
     """Options of group norm."""
 
     num_groups: int = Field(default=8, gt=0, le=MAX_COUNT)
-    """Number of groups the features are split into; must divide them."""
+    """Number of groups into which the features are divided; must divide their number."""
 
 
 class RmsNormOptions(Options):
@@ -34,16 +34,16 @@ class RmsNormOptions(Options):
     affine: bool = True
     """Learn a scale for each feature; there is no shift."""
     eps: float = Field(default=1e-5, gt=0.0)
-    """Added to the mean square before the square root."""
+    """Constant added to the mean square before the square root."""
 
 
 class BatchNorm(ChannelAffine):
-    """Batch norm over every axis but the second, in plain reductions. (B, C, …) → (B, C, …).
+    """Batch norm over every axis but the second, by plain reductions. (B, C, …) → (B, C, …).
 
-    The function, the parameters and the running statistics of torch's; without its
-    `num_batches_tracked`, which only a momentum of None would read. torch's kernel sums the last few
-    channels in another order than the rest, and stacked runs shift which ones these are, so a
-    run's numbers would depend on its cohort; plain reductions do not.
+    It has the function, the parameters and the running statistics of torch's batch norm, but not
+    `num_batches_tracked`, which torch needs only for a momentum of None. torch's kernel sums the last few
+    channels in a different order than the rest, and with stacked runs these are other channels, so a run's
+    numbers would depend on its cohort. Plain reductions do not have this problem.
     """
 
     running_mean: Tensor
@@ -56,7 +56,7 @@ class BatchNorm(ChannelAffine):
         self.register_buffer("running_var", torch.ones(num_features))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Standardise by the batch in training, by the running statistics in evaluation."""
+        """Standardise by batch statistics in training, by the running statistics in evaluation."""
         if self.training:
             mean, var = self.batch_statistics(x)
         else:
@@ -67,7 +67,7 @@ class BatchNorm(ChannelAffine):
         return (x - per_channel(mean, x)) * per_channel(scale * self.weight, x) + per_channel(self.bias, x)
 
     def batch_statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and biased variance (C,) of x (B, C, …); the running ones move towards them."""
+        """Return the mean and the biased variance (C,) of x (B, C, …), and update the running statistics."""
         axes = [axis for axis in range(x.ndim) if axis != 1]
         count = x.numel() // x.shape[1]
         mean = x.mean(axes)
@@ -159,7 +159,7 @@ NORMS.add(
             "bn",
             "bnorm",
         ),
-        summary="Standardises each feature over the mini-batch: cures a bad scale, couples samples.",
+        summary="Standardises each feature over the mini-batch: corrects a bad scale, but couples samples.",
         formula="y = γ·(x − μ_batch)/√(σ²_batch + ε) + β",
         source="Ioffe & Szegedy 2015",
         options=BatchNormOptions,
@@ -173,7 +173,7 @@ NORMS.add(
         name="layer",
         suggested_for=("normalization", "norm"),
         aliases=("layer_norm", "layer_normalization", "layer_normalisation", "ln"),
-        summary="Standardises each sample over its features; the same in training and in testing.",
+        summary="Standardises each sample over its features; works the same in training and evaluation.",
         formula="y = γ·(x − μ_sample)/√(σ²_sample + ε) + β",
         source="Ba et al. 2016",
         options=AffineOptions,
@@ -218,7 +218,7 @@ NORMS.add(
     Norm(
         name="rms",
         aliases=("rms_norm", "rms_layer_norm", "root_mean_square"),
-        summary="Layer norm without the mean: cheaper, and keeps the direction of the features.",
+        summary="Layer norm without the mean: cheaper, and preserves the direction of the features.",
         formula="y = γ·x/√(E_sample[x²] + ε)",
         source="Zhang & Sennrich 2019",
         options=RmsNormOptions,

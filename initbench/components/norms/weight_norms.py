@@ -1,7 +1,7 @@
-"""Norms of the weights: the layer computes with a weight that is derived from what is trained.
+"""Norms of the weights: the layer's weight is computed from the trained parameters.
 
-Each is a parametrization of the layer's `weight`, with a right inverse, so that assigning a weight
-afterwards, as an init does, sets what it is derived from.
+Each is a parametrization of the layer's `weight`, with a right inverse, so that assigning a weight (as an
+init does) sets the underlying parameters.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from initbench.components.norms.affine import EpsOptions
 from initbench.components.parametrized_weight import weight_of
 
 TINY = 1e-30
-"""Least sum of squares of a row that is divided by: a row of zeros stays one."""
+"""Lower limit of a row's sum of squares in a denominator: a row of zeros stays 0."""
 FIRST_ITERATIONS = 15
 
 
@@ -24,16 +24,16 @@ class StandardizationOptions(EpsOptions):
     """Options of weight standardization."""
 
     eps: float = Field(default=1e-5, gt=0.0)
-    """Added to the variance of a row before the square root."""
+    """Constant added to the variance of a row before the square root."""
 
 
 class ScaledOptions(EpsOptions):
     """Options of scaled weight standardization."""
 
     eps: float = Field(default=1e-4, gt=0.0)
-    """Least fan_in · variance of a row that is divided by."""
+    """Lower limit of fan_in · variance of a row in the denominator."""
     affine: bool = True
-    """Learn a scale for each output."""
+    """Learn a scale for each output unit."""
     gain: float = Field(default=1.0, gt=0.0)
     """Factor γ for the activation, 1/√Var[φ(z)]: 1.7139588594436646 for relu."""
 
@@ -42,9 +42,9 @@ class SpectralOptions(EpsOptions):
     """Options of spectral norm."""
 
     eps: float = Field(default=1e-12, gt=0.0)
-    """Least norm that is divided by."""
+    """Lower limit of the norm in the denominator."""
     iterations: int = Field(default=1, ge=1, le=1000)
-    """Power iterations at each training step."""
+    """Power iterations in each training step."""
 
 
 def _per_row(values: Tensor, weight: Tensor) -> Tensor:
@@ -56,38 +56,38 @@ def _row_squares(weight: Tensor) -> Tensor:
 
 
 class WeightNorm(nn.Module):
-    """(g, v) → g·v/‖v‖, row by row. g: (out,), v: (out, in, …)."""
+    """Parametrization (g, v) → g·v/‖v‖, row by row. g: (out,), v: (out, in, …)."""
 
     def forward(self, g: Tensor, v: Tensor) -> Tensor:
-        """The weight."""
+        """Return the weight."""
         return v * _per_row(g * torch.rsqrt(_row_squares(v).clamp(min=TINY)), v)
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """g = ‖W‖ and v = W."""
+        """Return g = ‖W‖ and v = W."""
         return _row_squares(weight).sqrt(), weight
 
 
 class Standardized(nn.Module):
-    """W → (W − μ)/√(σ² + ε), row by row. (out, in, …)."""
+    """Parametrization W → (W − μ)/√(σ² + ε), row by row. W: (out, in, …)."""
 
     def __init__(self, eps: float) -> None:
         super().__init__()
         self._eps = eps
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The weight."""
+        """Return the weight."""
         rows = weight.flatten(1)
         centred = rows - rows.mean(1, keepdim=True)
         scale = torch.rsqrt(centred.square().mean(1, keepdim=True) + self._eps)
         return (centred * scale).view(weight.shape)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
-        """W itself."""
+        """Return W unchanged."""
         return weight
 
 
 class ScaledStandardized(nn.Module):
-    """W → γ·g·(W − μ)/(σ√fan_in), row by row. (out, in, …)."""
+    """Parametrization W → γ·g·(W − μ)/(σ√fan_in), row by row. W: (out, in, …)."""
 
     def __init__(self, weight: Tensor, options: ScaledOptions) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class ScaledStandardized(nn.Module):
         self.scale = nn.Parameter(weight.new_ones(len(weight))) if options.affine else None
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The weight."""
+        """Return the weight."""
         rows = weight.flatten(1)
         centred = rows - rows.mean(1, keepdim=True)
         factor = self._gain * torch.rsqrt(_row_squares(centred).clamp(min=self._eps))
@@ -104,15 +104,15 @@ class ScaledStandardized(nn.Module):
         return (centred * factor.view(-1, 1)).view(weight.shape)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
-        """W itself."""
+        """Return W unchanged."""
         return weight
 
 
 class Spectral(nn.Module):
-    """W → W/σ, σ = uᵀWv being its largest singular value. (out, in, …).
+    """Parametrization W → W/σ, σ = uᵀWv being the largest singular value. W: (out, in, …).
 
-    torch's own has no batching rule. u and v follow the weight by power iterations, which run in
-    training mode alone; products are plain sums, whose order does not depend on how many runs are stacked.
+    torch's spectral norm has no batching rule. u and v are updated by power iterations in training mode only.
+    Products are plain sums, whose order does not depend on the number of stacked runs.
     """
 
     u: Tensor
@@ -127,7 +127,7 @@ class Spectral(nn.Module):
         self.right_inverse(weight)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The weight; u and v are constants of the backward pass."""
+        """Return the weight; u and v are constants in the backward pass."""
         rows = weight.flatten(1)
         u, v = self._follow(rows.detach(), self._iterations) if self.training else (self.u, self.v)
         sigma = ((rows * v).sum(1) * u).sum()
@@ -135,7 +135,7 @@ class Spectral(nn.Module):
 
     @torch.no_grad()
     def right_inverse(self, weight: Tensor) -> Tensor:
-        """W itself; u and v start anew, at what follows from it alone."""
+        """Return W unchanged; u and v are reset to values that depend on W only."""
         start = torch.randn(len(self.v), generator=torch.Generator().manual_seed(0), dtype=weight.dtype)
         self.v.copy_(self._unit(start))
         self._follow(weight.flatten(1), FIRST_ITERATIONS)
@@ -168,7 +168,7 @@ def _scaled(layer: nn.Module, options: ScaledOptions) -> nn.Module:
 
 
 def _row_problem(shape: tuple[int, ...], _options: EpsOptions) -> ShapeIssue | None:
-    """A unit of a fully connected net one wide has one weight."""
+    """Return an issue if a unit has a single weight, as in a fully connected net of width 1."""
     if shape != (1,):
         return None
     return "", "weight standardization makes 0 of a unit's single weight, whatever it is"
@@ -178,7 +178,7 @@ NORMS.add(
     Norm(
         name="weight",
         aliases=("weight_norm", "weight_normalization", "weight_normalisation"),
-        summary="Trains the length of each unit's weight apart from its direction; starts at the init.",
+        summary="Trains length and direction of each unit's weight separately; starts at the init.",
         formula="W = g·V/‖V‖",
         source="Salimans & Kingma 2016",
         acts_on="weights",
@@ -190,7 +190,7 @@ NORMS.add(
     Norm(
         name="weight_standardization",
         aliases=("weight_standardisation", "ws"),
-        summary="Standardises each unit's weight to variance 1: meant under a group norm; alone it explodes.",
+        summary="Standardises each unit's weight to variance 1: use it with group norm; alone it explodes.",
         formula="Ŵ = (W − μ)/√(σ² + ε)",
         source="Qiao et al. 2019",
         options=StandardizationOptions,
@@ -220,7 +220,7 @@ NORMS.add(
     Norm(
         name="spectral",
         aliases=("spectral_norm", "spectral_normalization", "spectral_normalisation"),
-        summary="Divides the weight by its largest singular value: no layer stretches, but signals shrink.",
+        summary="Divides the weight by its largest singular value: no layer amplifies, but signals shrink.",
         formula="Ŵ = W/σ_max(W)",
         source="Miyato et al. 2018",
         options=SpectralOptions,

@@ -28,11 +28,11 @@ POOLS = {"max_pool": nn.MaxPool2d, "avg_pool": nn.AvgPool2d}
 class CnnOptions(FamilyOptions):
     """A plain convolutional net: stages of equal convolutions, then a linear head.
 
-    A convolution that a norm layer follows at once has no bias, which the norm would take away again.
+    A convolution that is directly followed by a norm layer has no bias, as the norm would cancel it.
     """
 
     depth: int = Field(default=10, ge=2, le=10_000)
-    """Number of weight layers, the head included; the convolutions are shared out evenly over the stages."""
+    """Number of weight layers, including the head; the convolutions are divided evenly among the stages."""
     width: int = Field(default=32, ge=1, le=65_536)
     """Channels of the first stage."""
     stages: int = Field(default=3, ge=1, le=10)
@@ -40,11 +40,11 @@ class CnnOptions(FamilyOptions):
     double: bool = True
     """Double the channels from stage to stage."""
     downsample: Literal["stride", "max_pool", "avg_pool"] = "stride"
-    """What halves the maps: the first convolution of a stage, or a pooling of 2 × 2 before it."""
+    """Method of halving the maps: the first convolution of a stage, or a 2 × 2 pooling before it."""
     kernel: int = Field(default=3, ge=1, le=1023)
-    """Side of the convolutions' kernels, an odd number; maps are padded with zeros and keep their size."""
+    """Size of the convolutions' kernels, an odd number; maps are padded with zeros and keep their size."""
     head: Literal["global_average", "flatten"] = "global_average"
-    """What the head sees: the mean of each channel, or every pixel of it."""
+    """Input of the head: the mean of each channel, or all pixels."""
 
     @field_validator("kernel")
     @classmethod
@@ -58,7 +58,7 @@ class CnnOptions(FamilyOptions):
     def _every_stage_has_a_layer(self) -> CnnOptions:
         if self.depth - 1 < self.stages:
             problem = (
-                f"model.depth={self.depth} leaves {self.depth - 1} convolutions beside the head, too few for"
+                f"model.depth={self.depth} leaves {self.depth - 1} convolutions besides the head, too few for"
                 f" {self.stages} stages"
             )
             raise PydanticCustomError("key_fault", "{problem}", {"problem": problem, "at": "stages"})
@@ -66,7 +66,7 @@ class CnnOptions(FamilyOptions):
 
     @property
     def plans(self) -> list[ConvSpec]:
-        """The convolutions; stages that come first get what cannot be shared out evenly."""
+        """The convolutions; the first stages get one more if they cannot be divided evenly."""
         each, over = divmod(self.depth - 1, self.stages)
         plans = []
         for stage in range(self.stages):
@@ -83,7 +83,7 @@ class Cnn(Network):
     def __init__(self, options: CnnOptions, input_shape: tuple[int, ...], classes: int) -> None:
         super().__init__()
         self.activation = bind(options.activation)
-        # Pooling changes the moments between two layers, which the recursion knows nothing of.
+        # Pooling changes the moments between two layers, which the recursion does not model.
         self.plain = options.stages == 1 or options.downsample == "stride"
         channels, *size = input_shape
         maps = (size[0], size[1])
@@ -100,16 +100,16 @@ class Cnn(Network):
         self.head = Linear(features, classes, bias=options.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of a batch."""
+        """Return the logits of a batch."""
         return self.head(self.pool(self.body(x)).flatten(1))  # type: ignore[no-any-return]
 
     def weight_layers(self) -> list[WeightLayer]:
-        """The convolutions, then the head."""
+        """Return the convolutions, then the head."""
         hidden = [layer.site(layer.activation) for layer in self.body if isinstance(layer, HiddenLayer)]
         return self._numbered([*hidden, LayerSite(self.head, self.head, None)])
 
     def stages(self) -> list[HiddenStage]:
-        """The convolutions, each with the pooling before it."""
+        """Return the convolutions, each with the pooling before it."""
         stages, preceding = [], cast("nn.Module", nn.Identity())
         for module in self.body:
             if isinstance(module, HiddenLayer):
@@ -135,7 +135,7 @@ FAMILIES.add(
         formula="h_l = W_l ∗ φ(h_{l−1}) + b_l",
         options=CnnOptions,
         build=Cnn,
-        # Grouped convolutions, which stacked ones become, lose on a CPU to one run after the other.
+        # Stacked convolutions become grouped ones, which are slower on a CPU than one run after the other.
         mode=lambda _options, *_sizes: "single",
         check=_check,
     )

@@ -1,4 +1,4 @@
-"""The plain multi-layer perceptron: the net of the theory."""
+"""The plain multi-layer perceptron, the net that mean-field theory describes."""
 
 from __future__ import annotations
 
@@ -34,15 +34,16 @@ from initbench.models.network import (
 ALIGNMENT = 256
 """A multiple of the 32 floats that torch handles at a time, with room for `train.threads.MOST_THREADS`."""
 TINY = 16**3
-"""Multiplications up to which torch has another library than oneDNN multiply, counted over the whole stack:
-a product this small would be rounded one way alone and another way among others."""
+"""Number of multiplications, over the whole stack, up to which torch does not use oneDNN for a product.
+
+The rounding of such a small product would depend on the number of stacked runs."""
 
 
 class MlpOptions(FamilyOptions):
     """A multi-layer perceptron of equal hidden widths."""
 
     depth: int = Field(default=20, ge=1, le=10_000)
-    """Number of weight layers, the head included."""
+    """Number of weight layers, including the head."""
     width: int = Field(default=128, ge=1, le=65_536)
     """Units of each hidden layer."""
 
@@ -59,7 +60,7 @@ class MlpOptions(FamilyOptions):
 
 
 class DenseBlock(nn.Module):
-    """Linear, norm and activation, in the order asked for. (B, in) → (B, out)."""
+    """Linear layer, norm and activation, in the order of the options. (B, in) → (B, out)."""
 
     def __init__(self, inputs: int, options: MlpOptions) -> None:
         super().__init__()
@@ -71,7 +72,7 @@ class DenseBlock(nn.Module):
 
     @property
     def site(self) -> LayerSite:
-        """Where its weights stand."""
+        """Site of the block's weights."""
         return LayerSite(self.linear, self.norm if self._norm_first else self.linear, self.activation)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -95,26 +96,30 @@ class Mlp(Network):
         self.head = Linear(out if hidden else features, classes, bias=options.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of a batch."""
+        """Return the logits of a batch."""
         h = x.flatten(1)
         for block in self.blocks:
             h = block(h)
         return self.head(h)  # type: ignore[no-any-return]
 
     def weight_layers(self) -> list[WeightLayer]:
-        """The blocks' linear layers, then the head."""
+        """Return the linear layers of the blocks, then the head."""
         hidden = [block.site for block in self.blocks if isinstance(block, DenseBlock)]
         return self._numbered([*hidden, LayerSite(self.head, self.head, None)])
 
     def stages(self) -> list[HiddenStage]:
-        """The blocks, the first of which sees every sample as one row."""
+        """Return the blocks; the input of the first one is flattened."""
         return [
             HiddenStage(nn.Identity() if i else nn.Flatten(), block) for i, block in enumerate(self.blocks)
         ]
 
 
 def stacking(options: MlpOptions, batch_size: int, inputs: int, classes: int) -> Mode:
-    """Stacked, if no product is tiny, and every run's share of an activation fills whole vectors."""
+    """Return `vmap` if stacking does not change the rounding, else `single`.
+
+    Stacking requires that no matrix product is tiny, and that each run's part of an activation fills whole
+    vectors of the CPU or all entries are rounded alike.
+    """
     widths = (inputs, *[options.width] * min(options.depth - 1, 2), classes)
     if batch_size * min(a * b for a, b in pairwise(widths)) <= TINY:
         return "single"

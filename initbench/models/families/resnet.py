@@ -1,4 +1,4 @@
-"""Residual nets: the form made for CIFAR, and one of fully connected layers."""
+"""Residual nets: the convolutional one for CIFAR, and one of fully connected layers."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ STAGES, KERNEL = 3, 3
 
 
 class ResnetOptions(FamilyOptions):
-    """A residual net for small images: a convolution, three stages of blocks of two, a linear head.
+    """A residual net for small images: a convolution, three stages of two-layer blocks, a linear head.
 
-    A convolution that a norm layer follows at once has no bias, which the norm would take away again.
+    A convolution that is directly followed by a norm layer has no bias, as the norm would cancel it.
     """
 
     depth: int = Field(default=20, ge=8, le=10_000)
-    """Number of weight layers, 6k + 2, the head included; projections in shortcuts are not counted."""
+    """Number of weight layers, 6k + 2, including the head; projections in shortcuts are not counted."""
     width: int = Field(default=16, ge=1, le=65_536)
-    """Channels of the first stage; each of the two others has twice as many."""
+    """Channels of the first stage; they are doubled in each of the next two."""
     shortcut: Literal["pad", "projection"] = "pad"
-    """Where a stage begins: every other pixel and channels of zeros (option A), or a convolution of 1 × 1
-    with norm (option B)."""
+    """Shortcut at the start of a stage: every other pixel with channels of zeros appended (option A), or a
+    1 × 1 convolution with norm (option B)."""
 
     @model_validator(mode="after")
     def _is_a_resnet(self) -> ResnetOptions:
@@ -51,7 +51,7 @@ class ResnetOptions(FamilyOptions):
 
     @property
     def plans(self) -> list[ConvSpec]:
-        """The first convolution, then those of the blocks, two by two."""
+        """The first convolution, then the convolutions of the blocks, two for each."""
         plans = [ConvSpec(self.width)]
         for stage in range(STAGES):
             width = self.width * 2**stage
@@ -63,11 +63,11 @@ class ResnetOptions(FamilyOptions):
 class ResnetMlpOptions(MlpOptions):
     """A residual net of fully connected layers: one layer to the hidden width, blocks, a linear head.
 
-    A layer that a norm layer follows at once has no bias, which the norm would take away again.
+    A layer that is directly followed by a norm layer has no bias, as the norm would cancel it.
     """
 
     block_depth: int = Field(default=2, ge=1, le=100)
-    """Weight layers of a block."""
+    """Number of weight layers in a block."""
 
     @model_validator(mode="after")
     def _has_whole_blocks(self) -> ResnetMlpOptions:
@@ -82,7 +82,7 @@ class ResnetMlpOptions(MlpOptions):
 
 
 class ResidualNetwork(Network):
-    """A first layer `stem`, residual `blocks`, and a linear `head`."""
+    """A net of a first layer `stem`, residual `blocks`, and a linear `head`."""
 
     plain = False
     stem: HiddenLayer
@@ -90,13 +90,13 @@ class ResidualNetwork(Network):
     head: Linear
 
     def weight_layers(self) -> list[WeightLayer]:
-        """The first layer, each block's shortcut and branch, the head."""
+        """Return the first layer, each block's shortcut and branch, and the head."""
         sites = [site for block in self._blocks for site in block.sites]
         stem = self.stem.site(self.stem.activation)
         return self._numbered([stem, *sites, LayerSite(self.head, self.head, None)])
 
     def branches(self) -> list[Branch]:
-        """One of each block."""
+        """Return the branch of each block."""
         return [block.branch for block in self._blocks]
 
     @property
@@ -130,7 +130,7 @@ class Resnet(ResidualNetwork):
         self.head = Linear(width, classes, bias=options.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of a batch."""
+        """Return the logits of a batch."""
         return self.head(self.pool(self.blocks(self.stem(x))).flatten(1))  # type: ignore[no-any-return]
 
 
@@ -158,7 +158,7 @@ class ResnetMlp(ResidualNetwork):
         self.head = Linear(width, classes, bias=options.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of a batch."""
+        """Return the logits of a batch."""
         return self.head(self.blocks(self.stem(x.flatten(1))))  # type: ignore[no-any-return]
 
 

@@ -1,4 +1,4 @@
-"""Nets of torchvision, by name."""
+"""Model family of torchvision's nets."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from initbench.registry import Options
 from initbench.registry_choice import Choice, default_choice
 
 SMALLEST = 32
-"""Each of these nets halves its maps five times; below this, the last of them hold nothing."""
+"""Smallest height or width of images: each net halves its maps five times, and they must not become empty."""
 
 
 class TorchvisionOptions(FamilyOptions):
-    """A net of torchvision, with weights drawn here and without dropout.
+    """A net of torchvision, initialised by initbench and without dropout.
 
-    A convolution that a norm layer follows has no bias, which the norm would take away again; without norm
-    layers, all have one. The first convolution takes as many channels as the images have.
+    A convolution that is followed by a norm layer has no bias, as the norm would cancel it; without norm
+    layers, all convolutions have one. The first convolution has as many input channels as the images.
     """
 
     model: Literal["resnet18", "resnet34", "resnet50", "vgg11", "vgg13", "vgg16", "mobilenet_v2"] = "resnet18"
-    """Name of the net, as torchvision's."""
+    """Name of the net in torchvision."""
     norm: Annotated[Options, Choice(NORMS)] = Field(default_factory=lambda: default_choice(NORMS, "batch"))
     """Norm layer in place of the net's batch norm: a name, or a mapping of name and options."""
 
@@ -57,15 +57,15 @@ class TorchvisionNet(Network):
         self._sites = rebuild.sites
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of a batch."""
+        """Return the logits of a batch."""
         return self.net(x)  # type: ignore[no-any-return]
 
     def weight_layers(self) -> list[WeightLayer]:
-        """All convolutions, those of the shortcuts before their block's, and the linear layers."""
+        """Return all convolutions and linear layers; a shortcut's precedes those of its block."""
         return self._numbered(self._sites)
 
     def branches(self) -> list[Branch]:
-        """One of each block of a resnet; mobilenet_v2's linear bottlenecks are none."""
+        """Return the branches of resnet blocks; mobilenet_v2's linear bottlenecks do not count."""
         return [module.branch for module in self.modules() if isinstance(module, ResidualBlock)]
 
 

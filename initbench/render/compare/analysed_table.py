@@ -1,4 +1,4 @@
-"""A table with what can be said of its rows: their order, their letters, and a row to hold them against."""
+"""A table with the results of its statistics: order of the rows, significance letters, and baseline."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from initbench.render.compare.titles import distinguishing_terms
 from initbench.render.text import one_line
 
 MAX_LETTERED = 30
-"""Rows of a table that are compared pair by pair; in larger ones no two are alike but by chance."""
+"""Largest number of rows for which all pairs are compared; larger tables have no letters."""
 
 
 @dataclass
 class AnalysedTable:
-    """One table, read in one way."""
+    """A table with baseline, confidence level and order of rows; statistics are computed on demand."""
 
     table: Table
     baseline: Row | None
@@ -39,7 +39,10 @@ class AnalysedTable:
     _versus: dict[str, dict[str, BaselineComparison]] = field(default_factory=dict)
 
     def letters(self, metric: str) -> dict[str, str]:
-        """By label; none where fewer than two rows have the seeds for a test, or where rows are too many."""
+        """Return the letters of a metric by row label: rows that share one do not differ significantly.
+
+        Empty if fewer than two rows can be tested or the table has more than MAX_LETTERED rows.
+        """
         if metric not in self._letters:
             testable = sum(self.is_testable(row, metric) for row in self.rows)
             has_letters = testable > 1 and len(self.rows) <= MAX_LETTERED
@@ -47,26 +50,26 @@ class AnalysedTable:
         return self._letters[metric]
 
     def shown_letters(self, metric: str) -> dict[str, str]:
-        """The letters that a table shows: none with a baseline.
+        """Return the letters to display; empty if there is a baseline.
 
-        Verdicts about a baseline are of a smaller family than the letters of all pairs. Side by side, rows
-        that share a letter could be called worse.
+        Verdicts about a baseline belong to a smaller family of tests than the letters of all pairs. If both
+        were displayed, rows that share a letter could be called worse.
         """
         return {} if self.baseline is not None else self.letters(metric)
 
     def is_testable(self, row: Row, metric: str) -> bool:
-        """Whether a mean can be told apart from another: it has a spread.
+        """Return whether the mean of a row can be tested, which requires a spread.
 
-        Seconds never can: the runs of a cohort have one clock, and their spread is none.
+        Seconds cannot be tested: the runs of a cohort share one clock, so their spread says nothing.
         """
         return row.metrics[metric].std is not None and not METRICS[metric].has_shared_measurement
 
     def interval(self, row: Row, metric: str) -> Interval | None:
-        """Of the mean of a row."""
+        """Return the confidence interval of the mean of a row; None if there is none."""
         return mean_interval_of(row, metric, self.confidence)
 
     def versus(self, metric: str) -> dict[str, BaselineComparison]:
-        """By label, the rows beside the baseline in one metric; none without a baseline."""
+        """Return the comparison of each row with the baseline, by label; empty without a baseline."""
         if self.baseline is None:
             return {}
         if metric not in self._versus:
@@ -75,12 +78,12 @@ class AnalysedTable:
 
     @cached_property
     def divergence(self) -> dict[str, tuple[RateDifference, float | None]]:
-        """By label, the rates of divergence beside that of the baseline, with adjusted p."""
+        """Differences of the divergence rates from the baseline, each with its adjusted p, by row label."""
         return {} if self.baseline is None else compare_divergence(self.table, self.baseline)
 
 
 def analyse(tables: Sequence[Table], view: View) -> list[AnalysedTable]:
-    """Each table with its baseline, its rows in the order asked for."""
+    """Return each table with its baseline, and with its rows in the requested order."""
     baselines = [None] * len(tables) if view.baseline is None else find_baselines(tables, view.baseline)
     return [
         AnalysedTable(table, baseline, view.confidence, _sorted(table.rows, view.sort))
@@ -98,19 +101,19 @@ def without_comparison(tables: Sequence[Table], view: View) -> list[str]:
         labels = [one_line(row.label) for row in analysed.table.rows]
         if analysed.baseline is None:
             rows = labels[0] if len(labels) == 1 else f"{len(labels):,} rows"
-            verb = "stands" if len(labels) == 1 else "stand"
+            verb, subject = ("is", "it is") if len(labels) == 1 else ("are", "they are")
             sentences.append(
-                f"{rows} {verb} in another table{suffix} than {view.baseline}: not held against it."
+                f"{rows} {verb} not compared with {view.baseline}: {subject} in a different table{suffix}."
             )
         elif len(labels) == 1:
             sentences.insert(
-                0, f"{labels[0]} is alone in its table{suffix}: nothing could be held against it."
+                0, f"{labels[0]} is the only row of its table{suffix}: there is nothing to compare it with."
             )
     return sentences
 
 
 def _sorted(rows: Sequence[Row], by: str | None) -> list[Row]:
-    """Rows without a value come last, whichever way round."""
+    """Return the rows sorted by a name, descending after a minus; rows without a value come last."""
     if by is None:
         return list(rows)
     name, sign = by.removeprefix("-"), -1.0 if by.startswith("-") else 1.0
@@ -125,7 +128,7 @@ def _sorted(rows: Sequence[Row], by: str | None) -> list[Row]:
 
 
 def run_count(row: Row, name: str) -> int:
-    """One of COUNTS."""
+    """Return the number of runs that `name`, one of COUNTS, stands for."""
     return {
         "n": row.n,
         "diverged": row.diverged,

@@ -1,4 +1,4 @@
-"""Tables with a line a row: the overview, the two views, and columns of one's own choice."""
+"""Tables with one line per row: the overview, the convergence view and requested columns."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ PRETRAINING = (
     "total_seconds_to_target",
     "total_samples_to_target",
 )
-"""Shown beside those where some net was pre-trained layer by layer."""
+"""Additional columns if any network was pre-trained layer by layer."""
 BY_NORMS = ("final_val_accuracy_batch", "final_val_accuracy_population")
-"""Shown beside those where some net has batch norm."""
+"""Additional columns if any network has batch norm."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class _Column:
 
 
 def metrics_of(view: View) -> list[str]:
-    """The metrics that a view is about: those named, else those of its columns."""
+    """Return the metrics of a view: the requested ones, otherwise those of its columns."""
     if view.metrics:
         return list(dict.fromkeys(view.metrics))
     if view.columns:
@@ -57,7 +57,7 @@ def metrics_of(view: View) -> list[str]:
 
 
 def overview_table(judged: AnalysedTable, view: View, title: str) -> ComparisonTable:
-    """The overview, the view of convergence, or the columns asked for."""
+    """Return the table of the overview, of the convergence view, or of the requested columns."""
     columns = _columns(judged, view)
     rows = judged.rows
     block = ComparisonTable(
@@ -68,7 +68,7 @@ def overview_table(judged: AnalysedTable, view: View, title: str) -> ComparisonT
     for row in rows:
         block.add(text.one_line(row.label), *(column.cell(row) for column in columns))
     metric_names = [column.metric for column in columns if column.metric is not None]
-    # The overview has the gradient ratio without its spread; elsewhere it stands among the metrics.
+    # The overview shows the gradient ratio, but not as one of its metrics.
     geometric = (not view.columns and view.view == "all") or any(METRICS[name].log for name in metric_names)
     block.notes = [notes.spread_note(geometric=geometric), *notes.letters_note(judged, metric_names)]
     block.warnings = notes.row_warnings(judged)
@@ -148,7 +148,7 @@ _STATISTICS = {
 
 
 def layer_output_table(judged: AnalysedTable, title: str) -> ComparisonTable:
-    """What the first, middle and last hidden layer put out, at init and at the end: a line each."""
+    """Return a table of the outputs of the first, middle and last hidden layer, at init and at the end."""
     statistics = {
         heading: name
         for heading, name in _STATISTICS.items()
@@ -168,8 +168,8 @@ def layer_output_table(judged: AnalysedTable, title: str) -> ComparisonTable:
                 _transition(row, "grad_ratio_{}") if is_first else "",
             )
     block.notes = [
-        "init → end, means over seeds; E[δ²] ratios are geometric means. --metric NAME gives spread and"
-        " interval of one of them."
+        "init → end, means over seeds; E[δ²] ratios are geometric means. --metric NAME shows the spread and"
+        " confidence interval of a single metric."
     ]
     block.summary = "init → end, means over seeds"
     block.warnings = notes.row_warnings(judged)

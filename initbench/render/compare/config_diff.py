@@ -1,4 +1,4 @@
-"""What changed between the rows: the keys that differ, and nothing else."""
+"""Table of the keys that differ between rows."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from initbench.render.compare.analysed_table import AnalysedTable
 from initbench.render.compare.table import ComparisonTable
 
 _NO_CAUSE = ("experiment", "seed", "status")
-"""Keys of a run that are no cause of what it computes."""
+"""Keys that do not influence the results of a run."""
 _MAX_ACROSS = 6
-"""Rows beyond which they stand below each other, and the keys across."""
+"""Largest number of rows that are shown side by side; more rows are shown below each other."""
 _MAX_ACROSS_LENGTH = 40
-"""Columns that a row's name may take above a column; a longer one makes the rows stand below each other."""
+"""Longest label, in terminal columns, of rows that are shown side by side."""
 
 
 def config_diff_table(tables: Sequence[AnalysedTable]) -> ComparisonTable:
-    """Keys of the config, the data, the device, versions and code that differ; over all tables at once."""
+    """Return one table for all rows with the keys of config, data, device, versions and code that differ."""
     labels = _labels([analysed.table for analysed in tables])
     values_by_label = {labels[id(row)]: _values(row) for analysed in tables for row in analysed.rows}
     keys = [key for key in keys_that_differ(list(values_by_label.values())) if key not in _NO_CAUSE]
@@ -34,12 +34,12 @@ def config_diff_table(tables: Sequence[AnalysedTable]) -> ComparisonTable:
     )
     block = (_rows_across if fits else _keys_across)(values_by_label, keys, title)
     same = len({key for values in values_by_label.values() for key in values}) - len(keys) - len(_NO_CAUSE)
-    block.notes = [f"{text.plural(max(0, same), 'other key')} that all rows agree on are not shown."]
+    block.notes = [f"Not shown: {text.plural(max(0, same), 'other key')} with the same value in all rows."]
     return block
 
 
 def _values(row: Row) -> dict[str, str]:
-    """A row's values of each key; several where its runs differ."""
+    """Return the value of each key of a row; values are joined by commas if its runs differ."""
     runs: Sequence[RunSummary] = row.group.runs
     keys = sorted({key for run in runs for key in run.keys})
     return {
@@ -51,7 +51,7 @@ def _values(row: Row) -> dict[str, str]:
 
 
 def _labels(tables: Sequence[Table]) -> dict[int, str]:
-    """By the row's identity, its label, with the data and the budget where another row is called the same."""
+    """Return a unique label per row, by `id(row)`; equal labels are extended by data set and steps."""
     rows = [(row, table) for table in tables for row in table.rows]
     often = Counter(row.label for row, _ in rows)
     labels: dict[int, str] = {}

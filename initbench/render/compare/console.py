@@ -1,4 +1,4 @@
-"""Tables of a comparison for a terminal: split where they are too wide, never cut."""
+"""Terminal output of comparison tables; wide tables are split into parts, never truncated."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from initbench.render.terminal import print_uncut
 from initbench.render.text_table import GAP, TextTable
 
 _MIN_NUMBERED = 24
-"""Columns: shorter names stay where they are."""
+"""Names of up to this many columns are never replaced by numbers."""
 
 
 def print_blocks(
     console: Console, blocks: Sequence[ComparisonTable], width: int | None, *, all_notes: bool = True
 ) -> None:
-    """Print every block, a blank line after each."""
+    """Print the blocks, each followed by a blank line."""
     for block in blocks:
         for piece in table_renderables(block, width, all_notes=all_notes):
             print_uncut(console, piece)
@@ -28,9 +28,10 @@ def print_blocks(
 def table_renderables(
     block: ComparisonTable, width: int | None, *, all_notes: bool = True
 ) -> Iterator[RenderableType]:
-    """Yield title, table in as many parts as fit into `width` (None sets no limit), notes and warnings.
+    """Yield the title, the table, its notes and its warnings.
 
-    Without `all_notes` one line stands for the notes; warnings are always there.
+    A table wider than `width` (None: unlimited) is split into parts. Without `all_notes` a one-line summary
+    replaces the notes; warnings are always included.
     """
     if block.title:
         yield Text(block.title, "bold")
@@ -41,7 +42,7 @@ def table_renderables(
     elif block.headings:
         yield from _table(block, width)
     is_short = bool(block.summary) and not all_notes
-    notes = [f"{block.summary}; --notes tells more"] if is_short else block.notes
+    notes = [f"{block.summary}; --notes for details"] if is_short else block.notes
     yield from (Text(note, "dim") for note in notes)
     yield from (Text(warning, "yellow") for warning in block.warnings)
     yield Text("")
@@ -64,7 +65,7 @@ def _table(block: ComparisonTable, width: int | None) -> Iterator[RenderableType
 
 
 def _numbered(block: ComparisonTable, width: int | None) -> tuple[list[list[TableCell]], dict[str, str]]:
-    """Rows whose names would fill half of `width` get numbers; the names stand below the table."""
+    """Replace row names that would fill half of `width` by numbers; return rows and names by number."""
     longest = max((cell_len(row[0].text) for row in block.rows), default=0)
     if width is None or longest <= max(_MIN_NUMBERED, width // 2):
         return block.rows, {}
@@ -79,7 +80,7 @@ def _numbered(block: ComparisonTable, width: int | None) -> tuple[list[list[Tabl
 
 
 def _legend(number: str, name: str, width: int | None) -> Iterator[str]:
-    """A number and its name, which goes on in the next lines where it is wider than the terminal."""
+    """Yield the lines of a number and its name, which is wrapped at the width of the terminal."""
     indent = len(number) + GAP
     room = cell_len(name) if width is None else max(1, width - indent)
     for i, part in enumerate(chop_cells(name, max(1, room))):
@@ -87,7 +88,7 @@ def _legend(number: str, name: str, width: int | None) -> Iterator[str]:
 
 
 def _aligned(rows: Sequence[Sequence[TableCell]]) -> list[list[str]]:
-    """Letters stand flush left behind their numbers, in a column of their own."""
+    """Return the texts of the cells, with the letters of each column aligned after the numbers."""
     widths = [max((len(cell.letters) for cell in column), default=0) for column in zip(*rows, strict=True)]
     return [
         [

@@ -1,4 +1,4 @@
-"""A comparison as CSV in long form: one line for each table, row and metric."""
+"""Comparisons as CSV in long form: one line for each table, row and metric."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from initbench.render.compare.per_layer import LAYER_FIELDS, layer_records
 from initbench.render.text import one_line
 
 DIVERGENCE = "divergence_rate"
-"""Beside the metrics: the share of complete runs that diverged, with its exact interval."""
+"""Additional metric: the share of complete runs that diverged, with its exact confidence interval."""
 FIELDS = (
     "dataset",
     "fingerprint",
@@ -52,10 +52,10 @@ _CAUTION = "'"
 
 
 def to_long_csv(tables: Sequence[AnalysedTable], view: View) -> str:
-    """The lines, by RFC 4180. Numbers have all their digits; what is not there is empty.
+    """Return the CSV text (RFC 4180); numbers have all digits, and missing values are empty.
 
-    Text that a spreadsheet would take for a formula has an apostrophe before it, and control characters are
-    written as escapes: a terminal may show the file.
+    Text that a spreadsheet would run as a formula is prefixed with an apostrophe. Control characters are
+    escaped, because the file may be printed on a terminal.
     """
     if view.layers:
         return _layers(tables)
@@ -72,7 +72,7 @@ def to_long_csv(tables: Sequence[AnalysedTable], view: View) -> str:
 
 
 def _layers(tables: Sequence[AnalysedTable]) -> str:
-    """A line for each table, row, layer and moment."""
+    """Return CSV text with one line for each table, row, layer and moment (init or end)."""
     file = io.StringIO()
     writer = csv.DictWriter(file, LAYER_FIELDS)
     writer.writeheader()
@@ -119,7 +119,7 @@ def _lines(analysed: AnalysedTable, row: Row, names: Sequence[str]) -> Iterator[
 
 
 def _key(value: Any) -> Any:
-    """A variant is several keys: `model.depth=20 model.norm=batch`."""
+    """Format the value of a key; a variant has several keys, as in `model.depth=20 model.norm=batch`."""
     return " ".join(f"{key}={inner}" for key, inner in value.items()) if isinstance(value, dict) else value
 
 

@@ -1,4 +1,4 @@
-"""What a user asks of a comparison, and the names it may be asked by."""
+"""Display options of a comparison, and the names that they accept."""
 
 from __future__ import annotations
 
@@ -23,36 +23,36 @@ SUFFIXES: dict[str, Format] = {
     ".tex": "latex",
 }
 COUNTS = ("n", "diverged", "unfinished", "reached_target")
-"""Columns that are numbers of runs."""
+"""Names of the columns that count runs."""
 LABEL = "label"
-"""What `--sort` calls the name of a row."""
+"""Name that `--sort` accepts for the label of a row."""
 
 
 @dataclass(frozen=True)
 class View:
-    """Which rows, columns and statistics are shown, and in what form."""
+    """Display options: the rows, columns and statistics to show, and the output format."""
 
     view: Literal["all", "activation", "convergence"] = "all"
     metrics: Sequence[str] = ()
-    """Metrics in depth, a table each."""
+    """Metrics to show in detail, one table each."""
     columns: Sequence[str] = ()
-    """Metrics, COUNTS or keys of a config, in this order, instead of those of the view."""
+    """Metrics, COUNTS or config keys, in this order, that replace the columns of the view."""
     sort: str | None = None
-    """A metric, one of COUNTS, or LABEL; with a minus before it, the highest first."""
+    """A metric, one of COUNTS, or LABEL; a minus in front sorts in descending order."""
     only_changed: bool = False
     layers: bool = False
     plot: bool = False
     baseline: str | None = None
     confidence: float = CONFIDENCE
     width: int | None = None
-    """Columns of the terminal; None where a line may be as long as it likes."""
+    """Width of the terminal in columns; None for lines of unlimited length."""
     format: Format = "table"
     ascii_only: bool = False
-    """Whether plots do without braille and other signs."""
+    """Whether plots use only ASCII characters."""
     all_notes: bool = True
-    """Whether tables for terminals have all their notes below, not one line."""
+    """Whether terminal tables have all notes below them instead of a one-line summary."""
     aside: Sequence[str] = ()
-    """What has to be said below all tables."""
+    """Notes printed below all tables."""
 
 
 _SHOW_ALONE: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -62,11 +62,11 @@ _SHOW_ALONE: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("--metric", ("--columns", "--view")),
     ("--columns", ("--view",)),
 )
-"""Options that choose what is shown, and those that would be passed over beside them."""
+"""Options that determine the content, each with the options that it cannot be combined with."""
 
 
 def check_together(view: View) -> None:
-    """Raise UsageError for an option that another one would leave without any use."""
+    """Raise UsageError if one option would make another one ineffective."""
     is_given = {
         "--only-changed": view.only_changed,
         "--plot": view.plot,
@@ -74,26 +74,26 @@ def check_together(view: View) -> None:
         "--metric": bool(view.metrics),
         "--columns": bool(view.columns),
         "--view": view.view != "all",
-        # JSON and CSV have the differences, whatever is shown.
+        # JSON and CSV always contain the differences from the baseline.
         "--baseline": view.baseline is not None and view.format not in ("json", "csv"),
     }
     for option, others in _SHOW_ALONE:
         for other in others:
             if is_given[option] and is_given[other]:
-                raise UsageError(f"{other} has no use beside {option}: drop {other}, or {option} for it")
+                raise UsageError(f"{other} cannot be combined with {option}")
 
 
 def format_of(path: Path) -> Format:
-    """The format that the suffix of a file stands for. Raises UsageError for another suffix."""
+    """Return the format for the suffix of a file; raise UsageError for an unknown suffix."""
     file_format = SUFFIXES.get(path.suffix.lower())
     if file_format is None:
         suffixes = ", ".join(SUFFIXES)
-        raise UsageError(f"{path}: give --format, or a name that ends in one of {suffixes}")
+        raise UsageError(f"{path}: the suffix must be one of {suffixes}, or use --format")
     return file_format
 
 
 def check_names(view: View, tables: Sequence[Table]) -> None:
-    """Raise UsageError, with the nearest name, for a metric, a column or a sort that is not there."""
+    """Raise UsageError, with the nearest name, for an unknown metric, column or sort key."""
     for name in view.metrics:
         if name not in METRICS:
             raise UnknownNameError(unknown_metric(name))
@@ -111,7 +111,7 @@ def check_names(view: View, tables: Sequence[Table]) -> None:
 
 
 def canonical_name(name: str) -> str:
-    """Return the metric, count or LABEL that `name` means by its name or printed heading; else `name`."""
+    """Return the metric, count or LABEL whose name or table heading is `name`; otherwise `name` itself."""
     if name in COUNTS or name == LABEL:
         return name
     return resolve_metric_name(name) or _OTHER_HEADINGS.get(" ".join(name.casefold().split()), name)
@@ -124,11 +124,10 @@ _OTHER_HEADINGS = {
 
 
 def unknown_metric(name: str, others: Sequence[str] = ()) -> str:
-    """The answer to a name that is no metric; the whole list is long, so it is not repeated."""
+    """Return the message for an unknown metric, with the nearest name or some examples."""
     names = (*METRICS, *others)
     if nearest_name(name, names):
         return unknown_name_message("metric", name, names)
     examples = [metric.name for metric in METRICS.values() if metric.view == "convergence"]
-    return (
-        f"unknown metric {name!r}; among them are {', '.join((*examples, *others))}; docs/compare.md has all"
-    )
+    listed = ", ".join((*examples, *others))
+    return f"unknown metric {name!r}; some metrics are {listed}; docs/compare.md lists all"

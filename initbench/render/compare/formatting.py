@@ -1,4 +1,4 @@
-"""The numbers of a comparison as short text. Percentages and points are without their sign."""
+"""Numbers of a comparison as short text; percentages and percentage points have no unit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from initbench.render.compare.table import TableCell
 
 
 def metric_heading(metric: Metric, target: float | None) -> str:
-    """What stands over a column of the metric."""
+    """Return the column heading of a metric; metrics with a target name it."""
     if metric.censored:
         goal = "target" if target is None else f"{100 * target:.1f} %"
         return f"{metric.name.removesuffix('_to_target').replace('_', ' ')} to {goal}"
@@ -27,7 +27,7 @@ def metric_heading(metric: Metric, target: float | None) -> str:
 
 
 def format_value(metric: Metric, number: float | None) -> str:
-    """One value of the metric."""
+    """Format one value of a metric."""
     return _form(metric)(number)
 
 
@@ -40,14 +40,14 @@ def _form(metric: Metric) -> Callable[[float | None], str]:
 
 
 def _loss(number: float | None) -> str:
-    """A training loss may be far below a thousandth."""
+    """Format a loss; below 0.01 with significant digits, since training losses may be far below 0.001."""
     return (
         text.format_number(number) if number is not None and abs(number) < 0.01 else text.format_loss(number)
     )
 
 
 def format_std(metric: Metric, summary: Summary) -> str:
-    """The standard deviation; of a geometric mean, the factor that it is of logarithms."""
+    """Format the standard deviation; for a geometric mean, as the factor exp(std of the logarithms)."""
     if metric.log and summary.std is not None:
         return "×" + text.format_number(_exp(summary.std))
     return format_value(metric, summary.std)
@@ -58,7 +58,7 @@ def _exp(logarithm: float) -> float:
 
 
 def format_mean(metric: Metric, row: Row) -> str:
-    """The mean, or in words why there is none."""
+    """Format the mean of a metric in a row, or the reason why there is none."""
     summary = row.metrics[metric.name]
     if summary.mean is not None:
         return format_value(metric, summary.mean) if math.isfinite(summary.mean) else "diverged"
@@ -68,7 +68,7 @@ def format_mean(metric: Metric, row: Row) -> str:
 
 
 def format_mean_std(metric: Metric, row: Row) -> str:
-    """`mean ±std`, and of how many runs where some of the row's have no value."""
+    """Format `mean ±std`, followed by `(2 of 3)` if some runs of the row have no value."""
     summary = row.metrics[metric.name]
     words = format_mean(metric, row)
     if summary.mean is None or not math.isfinite(summary.mean):
@@ -79,14 +79,14 @@ def format_mean_std(metric: Metric, row: Row) -> str:
 
 
 def lettered_cell(judged: AnalysedTable, metric: Metric, row: Row) -> TableCell:
-    """`mean ±std` with the letters of the mean."""
+    """Return the cell of `mean ±std` with the letters of the mean."""
     return TableCell(format_mean_std(metric, row), judged.shown_letters(metric.name).get(row.label, ""))
 
 
 def format_interval(metric: Metric, interval: Interval | None, n: int) -> str:
-    """`[low, high]`, or in words why there is none."""
+    """Format an interval as `[low, high]`, or the reason why there is none."""
     if interval is None:
-        return f"none, n = {n}" if n == 1 else text.DASH
+        return f"none (n = {n})" if n == 1 else text.DASH
     if interval.is_degenerate:
         return "no spread"
     form = _form(metric)
@@ -94,12 +94,12 @@ def format_interval(metric: Metric, interval: Interval | None, n: int) -> str:
 
 
 def format_difference(metric: Metric, difference: MeanDifference) -> str:
-    """`+2.3`, in points where values are percentages; `×2.3` of geometric means."""
+    """Format a difference as `+2.3` (percentage points for percentages), or `×2.3` for geometric means."""
     return _signed(metric, difference.difference)
 
 
 def format_difference_interval(metric: Metric, difference: MeanDifference) -> str:
-    """`[+1.1, +3.4]`, or in words why there is none."""
+    """Format the interval of a difference as `[+1.1, +3.4]`, or the reason why there is none."""
     if difference.interval is None:
         return text.DASH
     if difference.interval.is_degenerate:
@@ -117,28 +117,28 @@ def _signed(metric: Metric, number: float | None) -> str:
 
 
 def format_p_value(p_value: float | None) -> str:
-    """A probability, not finer than a reader can use."""
+    """Format p with three decimals, or as `<0.001`."""
     if p_value is None:
         return text.DASH
     return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
 def format_effect_size(effect_size: float | None) -> str:
-    """Hedges' g."""
+    """Format Hedges' g."""
     return text.DASH if effect_size is None else f"{effect_size:+.1f}".replace("-", "−")
 
 
 def format_seeds_needed(seeds_needed: SeedsNeeded | None) -> str:
-    """Seeds for each row."""
+    """Format the number of seeds needed per row."""
     return text.DASH if seeds_needed is None else str(seeds_needed)
 
 
 def format_config_value(value: Any) -> str:
-    """A value of a config's key."""
+    """Format the value of a config key."""
     return text.DASH if value is None else str(value)
 
 
 def first_middle_last(row: Row, statistic: str) -> str:
-    """The means of a statistic in the first, middle and last hidden layer."""
+    """Format the means of a statistic in the first, middle and last hidden layer as `a / b / c`."""
     metrics = [METRICS[f"{statistic}_{where}"] for where in ("first", "middle", "last")]
     return " / ".join(format_value(metric, row.metrics[metric.name].mean) for metric in metrics)

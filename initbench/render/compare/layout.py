@@ -1,4 +1,4 @@
-"""Which tables a view is made of."""
+"""Selection of the tables that make up a view."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PIVOTED = "final_val_accuracy"
 
 
 def build_comparison_tables(tables: Sequence[Table], view: View) -> list[ComparisonTable]:
-    """The tables to show, in order. Raises UsageError for a name that is not there."""
+    """Return the tables to show, in order; raise UsageError for an unknown name."""
     check_names(view, tables)
     analysed_tables = analyse(tables, view)
     if view.only_changed:
@@ -49,7 +49,7 @@ def _tables_for(analysed: AnalysedTable, view: View, name: str) -> list[Comparis
 
 
 def _is_pivot(analysed: AnalysedTable, view: View) -> bool:
-    """Whether two keys make the rows, and nothing else sets any of them apart."""
+    """Return whether to show a pivot table: two keys define the rows, and no other key distinguishes them."""
     by = analysed.table.by
     alone = len(by) == 2 and all(len(row.key) == 2 for row in analysed.rows)
     return alone and not view.columns and view.view == "all"
@@ -62,7 +62,7 @@ def _versus(analysed: AnalysedTable, view: View) -> list[ComparisonTable]:
 
 
 def _compared_metrics(analysed: AnalysedTable, view: View) -> list[str]:
-    """The metrics of the view that are there at all; the single metric of a pivot by itself."""
+    """Return the metrics to compare with the baseline: those of the view that any row has a value of."""
     if _is_pivot(analysed, view):
         return list(view.metrics) or [_PIVOTED]
     metrics = metrics_of(view) or list(OVERVIEW)

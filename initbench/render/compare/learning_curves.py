@@ -1,4 +1,4 @@
-"""`--plot`: the mean accuracy or loss of each row against the steps."""
+"""Plots of `--plot`: mean accuracy or loss of each row against the steps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OF_METRIC = {
     "steps_to_target": _ACCURACY,
     "area_under_curve": _ACCURACY,
 }
-"""The place in an evaluation of what a metric is taken from."""
+"""Index, in an evaluation, of the quantity that a metric is computed from."""
 _TITLES = {1: "training loss", 2: "validation loss", _ACCURACY: "validation accuracy, %"}
 
 
@@ -35,18 +35,18 @@ _TITLES = {1: "training loss", 2: "validation loss", _ACCURACY: "validation accu
 class _Curve:
     row: Row
     runs: int
-    """How many runs it is the mean of."""
+    """Number of runs that are averaged."""
     points: list[tuple[float, float]]
     last: Summary
-    """At the last point."""
+    """Mean and spread at the last point."""
 
 
 def curve_plots(judged: AnalysedTable, view: View, title: str) -> list[ComparisonTable]:
-    """Plots with up to MOST_CURVES rows each. Raises UsageError for a metric that no curve leads to."""
+    """Return plots with up to MAX_CURVES rows each; raise UsageError for a metric without a curve."""
     names = view.metrics or ("final_val_accuracy",)
     for name in names:
         if name not in _OF_METRIC:
-            raise UsageError(f"--plot has no curve for {name!r}; it draws {', '.join(_OF_METRIC)}")
+            raise UsageError(f"--plot cannot draw {name!r}; it draws {', '.join(_OF_METRIC)}")
     quantities = dict.fromkeys(_OF_METRIC[name] for name in names)
     return [block for quantity in quantities for block in _plots(judged, view, title, quantity)]
 
@@ -58,10 +58,10 @@ def _plots(judged: AnalysedTable, view: View, title: str, quantity: int) -> list
     parts = [drawn[i : i + MAX_CURVES] for i in range(0, len(drawn), MAX_CURVES)]
     blocks = [_plot_table(part, view, title, quantity) for part in parts] or [ComparisonTable(title, [])]
     blocks[-1].notes.append(
-        "Lines are means over seeds, straight between evaluations; ± is the standard deviation."
+        "Lines are means over seeds, interpolated between evaluations; ± is the standard deviation."
     )
     if empty:
-        blocks[-1].warnings.append(f"No evaluations to draw: {', '.join(empty)}.")
+        blocks[-1].warnings.append(f"No evaluations to plot: {', '.join(empty)}.")
     blocks[-1].warnings += notes.row_warnings(judged)
     return blocks
 
@@ -81,7 +81,7 @@ def _plot_table(part: Sequence[_Curve], view: View, title: str, quantity: int) -
 
 
 def _curve(row: Row, quantity: int) -> _Curve:
-    """The mean over the runs that finished, or over all that came to a result if none did."""
+    """Return the mean curve of the finished runs, or of the diverged runs if none finished."""
     complete = [run for run in row.group.runs if run.is_complete]
     runs = [run for run in complete if run.is_finished] or complete
     values = [_values(run, quantity) for run in runs]
@@ -92,7 +92,7 @@ def _curve(row: Row, quantity: int) -> _Curve:
 
 
 def _values(run: RunSummary, quantity: int) -> dict[float, float]:
-    """By step, what was evaluated and is finite; accuracies in percent."""
+    """Return the finite values of a quantity by step; accuracies in percent."""
     scale = 100.0 if quantity == _ACCURACY else 1.0
     by_step = {entry[0]: entry[quantity] for entry in run.evaluations}
     return {
@@ -103,14 +103,14 @@ def _values(run: RunSummary, quantity: int) -> dict[float, float]:
 
 
 def _legend_entry(curve: _Curve, quantity: int) -> str:
-    """A line of the legend: the row, n, where the curve ends, and whom it leaves out."""
+    """Return a line of the legend: the row, n, the end of the curve, and the number of omitted runs."""
     row, (step, _) = curve.row, curve.points[-1]
     form = "{:.1f}".format if quantity == _ACCURACY else text.format_number
     spread = "" if curve.last.std is None else f" ±{form(curve.last.std)}"
     end = f"{form(curve.last.mean or 0.0)}{spread} at {step:,.0f}"
     finished = row.n - row.diverged
     if not finished:
-        suffix = ", where a run diverged" if row.n > 1 else ", then it diverged"
+        suffix = ", where the first run diverged" if row.n > 1 else ", then diverged"
     else:
-        suffix = f", without {row.diverged} that diverged" if row.diverged else ""
+        suffix = f", without {text.plural(row.diverged, 'diverged run')}" if row.diverged else ""
     return f"{text.one_line(row.label)}  n = {curve.runs}  {end}{suffix}"

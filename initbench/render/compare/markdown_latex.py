@@ -1,4 +1,4 @@
-"""Tables of a comparison for documents: GitHub's Markdown, and LaTeX with booktabs."""
+"""Comparison tables in GitHub's Markdown and in LaTeX (booktabs)."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ _LATEX = {
     "→": r"$\rightarrow$",
     "↓": r"$\downarrow$",
     "∞": r"$\infty$",
+    "∂": r"$\partial$",
+    "α": r"$\alpha$",
     "δ": r"$\delta$",
     "φ": r"$\varphi$",
     "σ": r"$\sigma$",
@@ -37,13 +39,13 @@ _LATEX = {
     "⌈": r"$\lceil$",
     "⌉": r"$\rceil$",
 }
-"""What each sign is in LaTeX; a bracket in braces is no option of `\\\\` before it."""
+"""LaTeX code of each special character; braces keep a bracket from being parsed as an option of `\\\\`."""
 _MARKDOWN = re.compile(r"([\\`*\[\]<>|~&$])")
 _EDGE_UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
 
 
 def to_markdown(blocks: Sequence[ComparisonTable]) -> str:
-    """Pipe tables under bold titles, their notes below."""
+    """Return the blocks as Markdown: bold titles, pipe tables and their notes."""
     return "\n".join(_markdown_block(block) for block in blocks)
 
 
@@ -71,19 +73,19 @@ def _markdown_cell(cell: TableCell) -> str:
 
 
 def markdown_text(words: str) -> str:
-    """Text that Markdown shows as it is; underscores within words, as in most names, need no escape."""
+    """Escape text for Markdown; underscores inside words, as in most names, need no escape."""
     return _EDGE_UNDERSCORE.sub(r"\\_", _MARKDOWN.sub(r"\\\1", words))
 
 
 def to_latex(blocks: Sequence[ComparisonTable]) -> str:
-    r"""A `tabular` for each block, its notes below; needs `\usepackage{booktabs}`."""
+    r"""Return the blocks as LaTeX: one `tabular` each and its notes; requires `\usepackage{booktabs}`."""
     return "\n".join(["% \\usepackage{booktabs}", *map(_latex_block, blocks)])
 
 
 def _latex_block(block: ComparisonTable) -> str:
     lines = [rf"\noindent\textbf{{{latex_text(block.title)}}}\par\smallskip"] if block.title else []
     if block.picture:
-        # Verbatim text ends at its own end alone, whatever names stand in it.
+        # A name that contains \end{verbatim} must not end the verbatim environment.
         picture = [line.replace("\\end{", "\\ end{") for line in block.picture]
         lines += [r"\begin{verbatim}", *picture, r"\end{verbatim}"]
     elif block.headings:
@@ -108,5 +110,5 @@ def _latex_cell(cell: TableCell) -> str:
 
 
 def latex_text(words: str) -> str:
-    """Text that LaTeX sets as it is."""
+    """Escape text for LaTeX."""
     return "".join(_LATEX.get(sign, sign) for sign in words)

@@ -1,4 +1,4 @@
-"""One metric in depth, and rows held against a baseline."""
+"""Tables of a single metric in detail, and of the comparison with a baseline."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _JUDGED = ("verdict", "p", "g", "seeds")
 
 
 def metric_table(judged: AnalysedTable, name: str, title: str) -> ComparisonTable:
-    """Mean, spread, n, interval and letters of one metric, and its differences from the baseline."""
+    """Return a table of one metric: n, mean, std, interval, and letters or differences from the baseline."""
     metric = METRICS[name]
     label = "row" if judged.table.by else "experiment"
     level = f"{notes.confidence_percent(judged)} interval"
-    versus = ("difference", f"{level} of it", *_JUDGED) if judged.baseline else ()
+    versus = ("difference", f"{level} of difference", *_JUDGED) if judged.baseline else ()
     headings = [label, "n", "mean", "std", level, *(versus or ("letters",))]
     block = ComparisonTable(f"{title} · {name}", headings, frozenset([label, "letters", "verdict"]))
     for row in judged.rows:
@@ -46,7 +46,7 @@ def metric_table(judged: AnalysedTable, name: str, title: str) -> ComparisonTabl
     block.notes += _no_spread(block)
     block.warnings = [*notes.partial_pairs(judged, [name]), *notes.row_warnings(judged)]
     difference = "differences are row − baseline" if judged.baseline else ""
-    phrases = ("[ , ]: interval of the mean", notes.letters_phrase(judged, [name]), difference)
+    phrases = ("[ , ]: confidence interval of the mean", notes.letters_phrase(judged, [name]), difference)
     block.summary = notes.short_note(*phrases)
     return block
 
@@ -54,7 +54,7 @@ def metric_table(judged: AnalysedTable, name: str, title: str) -> ComparisonTabl
 def _unit(metric: Metric) -> str:
     words = notes.describe_metric(metric.name)
     unit = ", in %" if metric.form == "percent" else ""
-    suffix = "; the mean is geometric, its std a factor" if metric.log else "; std has n − 1 below"
+    suffix = "; geometric mean, std as a factor" if metric.log else "; std with n − 1 in the denominator"
     return f"{metric.name}: {words}{unit}{suffix}."
 
 
@@ -62,8 +62,8 @@ def _no_spread(block: ComparisonTable) -> list[str]:
     if not any("no spread" in cell.text for row in block.rows for cell in row):
         return []
     return [
-        "No spread: all seeds gave the same, which is no evidence of what further seeds would give. A"
-        " difference without spread is judged by an exact test, which takes 6 pairs, or 4 runs a row."
+        "No spread: all seeds gave the same value, which does not show that further seeds would. A difference"
+        " without spread is tested with an exact test, which needs at least 6 pairs or 4 runs per row."
     ]
 
 
@@ -85,11 +85,11 @@ def _comparison_cells(metric: Metric, comparison: BaselineComparison) -> Sequenc
 
 
 def against_baseline(judged: AnalysedTable, metrics: Sequence[str]) -> ComparisonTable:
-    """Every row beside the baseline: a line for each metric, and one for how often it diverged."""
+    """Return a table that compares every row with the baseline: a line per metric, and one for divergence."""
     assert judged.baseline is not None
     label = "row" if judged.table.by else "experiment"
     headings = [label, "metric", "difference", f"{notes.confidence_percent(judged)} interval", *_JUDGED]
-    title = f"Against {text.one_line(judged.baseline.label)}"
+    title = f"Compared with {text.one_line(judged.baseline.label)}"
     block = ComparisonTable(title, headings, frozenset([label, "metric", "verdict"]), fixed=2)
     for row in judged.rows:
         if row is judged.baseline:
@@ -103,7 +103,7 @@ def against_baseline(judged: AnalysedTable, metrics: Sequence[str]) -> Compariso
             block.add(name, "diverged", *_divergence(judged, row))
     block.notes = [*notes.versus_note(judged, metrics), *_no_spread(block)]
     block.warnings = [*notes.partial_pairs(judged, metrics)]
-    block.summary = "differences are row − baseline; p by Holm"
+    block.summary = "differences are row − baseline; p is Holm-adjusted"
     return block
 
 
@@ -111,7 +111,7 @@ def _divergence(judged: AnalysedTable, row: Row) -> Sequence[str]:
     assert judged.baseline is not None
     rates, p = judged.divergence[row.label]
     difference = text.DASH if rates.difference is None else _points(rates.difference)
-    counts = f"{row.diverged} of {row.n} : {judged.baseline.diverged} of {judged.baseline.n}"
+    counts = f"{row.diverged} of {row.n} vs. {judged.baseline.diverged} of {judged.baseline.n}"
     return [difference, text.DASH, counts, formatting.format_p_value(p), text.DASH, text.DASH]
 
 

@@ -1,4 +1,4 @@
-"""A line for each layer of each row, init → end."""
+"""Table with one line for each layer of each row, init → end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _STATISTICS: dict[str, tuple[str, _Form]] = {
 
 
 def layer_lines(judged: AnalysedTable, title: str) -> ComparisonTable:
-    """Every layer of every row; rows whose runs are of different depth say so."""
+    """Return a table of every layer of every row; a warning names rows whose runs differ in depth."""
     probed = {row.label: _probed(row) for row in judged.rows}
     statistics = {
         heading: form for heading, form in _STATISTICS.items() if _is_measured(probed.values(), form[0])
@@ -40,7 +40,7 @@ def layer_lines(judged: AnalysedTable, title: str) -> ComparisonTable:
         runs, name = probed[row.label], text.one_line(row.label)
         depths = {len(run.layers["init"]) for run in runs}
         if len(depths) > 1:
-            mixed.append(f"{name} has runs of {_join_depths(depths)} layers, of which no mean is taken.")
+            mixed.append(f"{name} has runs with {_join_depths(depths)} layers, which cannot be averaged.")
         if len(depths) != 1:
             block.add(name, text.DASH, str(len(runs)), *[text.DASH] * len(statistics))
             continue
@@ -53,8 +53,9 @@ def layer_lines(judged: AnalysedTable, title: str) -> ComparisonTable:
             )
             name = ""
     block.notes = [
-        "init → end, means over seeds (of E[δ²], geometric means), of the runs that were probed at both"
-        " where there are such. q = E[h²] of the pre-activation, E[δ²] its gradient's."
+        "init → end, means over seeds (geometric for E[δ²]). Runs that were probed only at init are omitted"
+        " if other runs were probed at both. q = E[h²] of the pre-activation h; E[δ²]: mean square of the"
+        " gradient δ = ∂L/∂h."
     ]
     block.summary = "init → end, means over seeds"
     block.warnings = [*mixed, *notes.row_warnings(judged)]
@@ -62,7 +63,7 @@ def layer_lines(judged: AnalysedTable, title: str) -> ComparisonTable:
 
 
 def _probed(row: Row) -> list[RunSummary]:
-    """Complete runs with both moments; if there are none, those with an init."""
+    """Return the complete runs that were probed at init and at the end; otherwise those probed at init."""
     probed_runs = [run for run in row.group.runs if run.is_complete and run.layers.get("init")]
     both = [run for run in probed_runs if len(run.layers.get("end", [])) == len(run.layers["init"])]
     return both or probed_runs
@@ -98,7 +99,7 @@ def _mean(layers: Sequence[Layer], statistic: str) -> float | None:
     values = [layer.get(statistic) for layer in layers]
     if statistic != "delta_q":
         return summarise(values).mean
-    # A gradient that is 0 has no logarithm, and the mean of such is what it is.
+    # The logarithm of 0 does not exist, so gradients that contain zeros have an arithmetic mean.
     return summarise_geometric(values).mean if all(values) else summarise(values).mean
 
 
@@ -110,9 +111,9 @@ LAYER_FIELDS = ("dataset", "row", "layer", "moment", "n", *(name for name, _ in 
 
 
 def layer_records(judged: AnalysedTable) -> Iterator[dict[str, object]]:
-    """Yield the same as data: for each row, layer and moment, the means by LAYER_FIELDS.
+    """Yield one record for each row, layer and moment, with the means under the keys LAYER_FIELDS.
 
-    Rows whose runs differ in depth have none.
+    Rows whose runs differ in depth are skipped.
     """
     for row in judged.rows:
         runs = _probed(row)

@@ -1,4 +1,4 @@
-"""Two keys: one down, one across, and a metric in the cells."""
+"""Pivot table of a metric over the values of two keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NO_RUNS = "no runs"
 
 
 def pivot_table(judged: AnalysedTable, name: str, title: str) -> ComparisonTable:
-    """The means of one metric, by the values of the first key down and of the second across."""
+    """Return a pivot table of the means of a metric: values of the first key down, of the second across."""
     metric = METRICS[name]
     down, across = judged.table.by
     row_by_keys = {(_format_key(row.key[down]), _format_key(row.key[across])): row for row in judged.rows}
@@ -46,7 +46,7 @@ def _cell(judged: AnalysedTable, metric: Metric, row: Row | None) -> TableCell:
 
 
 def _missing_mean(metric: Metric, row: Row) -> str:
-    """In place of a mean."""
+    """Return the text of a cell that has no mean."""
     if not row.n:
         return f"unfinished ({row.unfinished})"
     if row.diverged == row.n:
@@ -59,7 +59,7 @@ def _format_key(value: Any) -> str:
 
 
 def _ordered(values: list[Any]) -> list[str]:
-    """Numbers by size, then words."""
+    """Return the distinct values as text: numbers in ascending order, then words."""
     numbers = sorted({value for value in values if isinstance(value, int | float)})
     words = sorted({_format_key(value) for value in values if not isinstance(value, int | float)})
     return [*dict.fromkeys(map(_format_key, numbers)), *words]

@@ -1,4 +1,4 @@
-"""One table of a comparison, whatever it is going to be written as."""
+"""Tables of a comparison, independent of the output format."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class TableCell:
-    """What stands in one place: a text, and the letters of a mean."""
+    """Cell of a table: a text, and the significance letters of a mean."""
 
     text: str
     letters: str = ""
@@ -16,22 +16,22 @@ class TableCell:
 
 @dataclass
 class ComparisonTable:
-    """A title, headings, rows of cells, and what has to be said about them."""
+    """Table with a title, headings, rows of cells, notes and warnings."""
 
     title: str
     headings: Sequence[str]
     left_aligned: frozenset[str] = frozenset()
-    """Headings of columns of words, set flush left; the rest are numbers."""
+    """Headings of text columns, which are left-aligned; all other columns are numbers."""
     fixed: int = 1
-    """Columns, from the left, that say what a row is."""
+    """Number of leftmost columns that identify a row; every part of a split table repeats them."""
     rows: list[list[TableCell]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     summary: str = ""
-    """A line that stands for the notes where not all are asked for; empty where there is a single one."""
+    """One line that replaces the notes unless all are requested; empty if the notes are always shown."""
     warnings: list[str] = field(default_factory=list)
-    """Notes about runs that are missing or too few."""
+    """Warnings about missing or too few runs."""
     picture: Sequence[str] = ()
-    """Lines of a drawing, instead of a table."""
+    """Lines of a plot that replaces the table."""
 
     def add(self, *cells: TableCell | str) -> None:
         """Add a row, one cell for each heading."""

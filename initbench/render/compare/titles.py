@@ -1,4 +1,4 @@
-"""What the runs of a table share, and why there are several tables."""
+"""Titles of tables, and the reason why there are several tables."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from initbench.analysis.tables import Table
 from initbench.render import text
 
 _DIGITS = 8
-"""As much of a fingerprint as tells data sets of one name apart."""
+"""Displayed digits of a fingerprint, enough to distinguish data sets of the same name."""
 
 
 def table_title(table: Table, tables: Sequence[Table]) -> str:
-    """The data set, whatever else sets this table apart from others, and how many rows it has."""
+    """Return the title: data set, conditions that differ from other tables, and number of rows."""
     terms = table.conditions
     words = [text.one_line(terms.dataset)]
     if len({other.conditions.fingerprint for other in tables if other.dataset == terms.dataset}) > 1:
@@ -27,14 +27,14 @@ def table_title(table: Table, tables: Sequence[Table]) -> str:
 
 
 def distinguishing_terms(table: Table, tables: Sequence[Table]) -> str:
-    """What sets a table apart from others: `40 steps`, or a name of its data; empty for the only one."""
+    """Return the conditions that distinguish a table, as in `40 steps`; empty for a single table."""
     (name, *words) = table_title(table, tables).rpartition("   ")[0].split(" · ")
     is_apart = len({(other.dataset, other.fingerprint) for other in tables}) > 1
     return ", ".join([*([name] if is_apart else []), *words])
 
 
 def why_separate(tables: Sequence[Table]) -> str | None:
-    """Why runs stand in several tables; None for one."""
+    """Return the reason why runs are split into several tables; None for a single table."""
     if len(tables) < 2:
         return None
     reasons = []
@@ -43,7 +43,7 @@ def why_separate(tables: Sequence[Table]) -> str | None:
     if "dataset" in differing or "fingerprint" in differing:
         names = list(dict.fromkeys(text.one_line(value.dataset) for value in terms))
         reasons.append(
-            "different data: " + (_join_words(names) if len(names) > 1 else f"{names[0]} of two kinds")
+            "different data: " + (_join_words(names) if len(names) > 1 else f"several versions of {names[0]}")
         )
     if "steps" in differing:
         steps = sorted({value.steps or 0 for value in terms})
@@ -55,7 +55,7 @@ def why_separate(tables: Sequence[Table]) -> str | None:
         reasons.append(
             "different precision: " + _join_words(sorted({text.one_line(value.precision) for value in terms}))
         )
-    return f"{len(tables)} tables, since unlike runs are not averaged: {'; '.join(reasons)}."
+    return f"{len(tables)} tables, because their runs cannot be averaged: {'; '.join(reasons)}."
 
 
 def _differing(terms: Sequence[TableConditions]) -> set[str]:

@@ -135,14 +135,14 @@ class _EventReporter:
         self._guess = guess_of(data.train.y)
         x = fixed_sample(data.train, job.program.probe.batch).x
         self._conditions = network_conditions(networks[0], x, None)
-        self._beside: list[dict[str, Any]] = [{} for _ in job.seeds]
+        self._extras: list[dict[str, Any]] = [{} for _ in job.seeds]
         self._snapshots = [list(resumption.snapshots) for resumption in job.resume] or [[] for _ in job.seeds]
 
     def restore_extras(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Restore the extra result data from the checkpoints of resumed runs, if there are any."""
         for run, checkpoint in enumerate(checkpoints):
             if checkpoint.step > 0:
-                self._beside[run] = checkpoint.beside
+                self._extras[run] = checkpoint.extras
 
     def pretraining(self, stride: PretrainingProgress) -> None:
         """Pass on the progress of pre-training."""
@@ -150,7 +150,7 @@ class _EventReporter:
 
     def pretrained(self, run: int, record: dict[str, Any]) -> None:
         """Keep the pre-training record for the result."""
-        self._beside[run] = {"pretraining": record}
+        self._extras[run] = {"pretraining": record}
 
     def advanced(self, step: int, losses: Tensor) -> None:
         """Pass on the progress."""
@@ -160,7 +160,7 @@ class _EventReporter:
         """Pass on an evaluation; keep the loss of the first for the diagnosis."""
         self._sink.evaluated(run, entry)
         if entry["step"] == 0:
-            self._beside[run][_START_LOSS] = entry["train_loss"]
+            self._extras[run][_START_LOSS] = entry["train_loss"]
 
     def probed(self, run: int, snapshot: dict[str, Any]) -> None:
         """Pass on a probe and keep it for the diagnosis."""
@@ -173,13 +173,13 @@ class _EventReporter:
 
     def checkpointed(self, run: int, checkpoint: Checkpoint) -> None:
         """Pass on a checkpoint with the extra result data."""
-        whole = replace(checkpoint, beside={**checkpoint.beside, **self._beside[run]})
+        whole = replace(checkpoint, extras={**checkpoint.extras, **self._extras[run]})
         self._sink.checkpointed(run, whole.dump())
 
     def ended(self, run: int, outcome: Outcome) -> None:
         """Diagnose the run and pass on its result."""
-        beside = dict(self._beside[run])
-        start_loss = beside.pop(_START_LOSS, None)
+        extras = dict(self._extras[run])
+        start_loss = extras.pop(_START_LOSS, None)
         conditions = replace(self._conditions, loss=start_loss)
         layers = {layer.name: layer.index for layer in self._network.weight_layers()}
         findings = diagnose(
@@ -191,8 +191,8 @@ class _EventReporter:
         )
         result = {
             **_result(outcome, findings),
-            **_cost(outcome.cost, beside),
-            **beside,
+            **_cost(outcome.cost, extras),
+            **extras,
             "cohort": len(self._job.seeds),
         }
         self._sink.ended(run, result, save({**outcome.parameters, **outcome.buffers}))
@@ -223,10 +223,10 @@ class _EventReporter:
         )
 
 
-def _cost(cost: Cost, beside: Mapping[str, Any]) -> dict[str, Any]:
+def _cost(cost: Cost, extras: Mapping[str, Any]) -> dict[str, Any]:
     timings = dict(vars(cost.timings))
-    if "pretraining" in beside:
-        timings["pretrain"] = beside["pretraining"]["seconds"]
+    if "pretraining" in extras:
+        timings["pretrain"] = extras["pretraining"]["seconds"]
     return {
         "steps": cost.steps,
         "timings": {**timings, "total": sum(timings.values())},

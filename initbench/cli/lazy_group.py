@@ -1,0 +1,60 @@
+"""Group of commands whose modules are imported when a command is used.
+
+Names and summaries are declared with the group, so that `initbench --help` and the completion of command
+names import no command. The pattern is the `LazyGroup` of click's documentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, ClassVar
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+
+class LazyCommand(TyperCommand):
+    """Stand-in for a command: it knows the name and the summary, and loads the rest to parse arguments."""
+
+    def __init__(self, name: str, summary: str, module: str) -> None:
+        super().__init__(name, short_help=summary)
+        self.module = module
+
+    def load(self) -> Any:
+        """Import the module and build the command.
+
+        The module defines a function of the command's name or, for a command with subcommands, a typer
+        application called `app`.
+        """
+        module = import_module(self.module)
+        app = getattr(module, "app", None)
+        if app is None:
+            app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+            app.command(self.name)(getattr(module, str(self.name)))
+        command = typer.main.get_command(app)
+        command.name = self.name
+        return command
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse the arguments with the loaded command."""
+        return self.load().make_context(*args, **kwargs)
+
+
+class LazyGroup(TyperGroup):
+    """Group of the commands in `summaries`."""
+
+    summaries: ClassVar[Mapping[str, str]] = {}
+    """Summary of each command, in the order of the list of commands."""
+    modules: ClassVar[Mapping[str, str]] = {}
+    """Module of each command; default: `initbench.cli.NAME`."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for name, summary in self.summaries.items():
+            self.add_command(LazyCommand(name, summary, self.modules.get(name, f"initbench.cli.{name}")))
+
+
+def load_command(command: Any) -> Any:
+    """Return the command itself if `command` is its stand-in, else `command`."""
+    return command.load() if isinstance(command, LazyCommand) else command
