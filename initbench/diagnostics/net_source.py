@@ -29,7 +29,6 @@ from initbench.probing.loss import Loss
 from initbench.probing.messages import DRIFT_CODE, as_apply_init_call, is_drifting, mean_slope
 from initbench.probing.model_inputs import ModelInputs, as_inputs
 from initbench.probing.module_probe import ModuleProbe, probe_module
-from initbench.probing.module_theory import common_activation, module_context, predict_module
 from initbench.probing.network_probe import MAP_SAMPLES
 from initbench.probing.remedies import (
     CONFIG_WAYS,
@@ -37,14 +36,15 @@ from initbench.probing.remedies import (
     RECURRENT,
     DiagnosisContext,
     branch_starts,
+    common_activation,
+    module_context,
     module_ways,
     network_context,
 )
-from initbench.probing.theory import TheoryPrediction, predict_network
+from initbench.probing.theory import TheoryPrediction, no_prediction, predict_module, predict_network
 from initbench.runner.advice_trials import RECURRENT_DRAWS, TRIAL_NETS, ModuleAttempt, config_attempt
 from initbench.runner.capacity import check_network
 from initbench.runner.run_identity import training_mode
-from initbench.theory.types import LayerPrediction
 from initbench.train.loop import fixed_sample
 from initbench.train.matmul_precision import true_fp32
 from initbench.train.network_builder import build_networks
@@ -217,13 +217,14 @@ class ModuleNets:
         nets = [net.trace.uses for net in target.nets]
         if len(self.inputs.tensors) == 1:
             return predict_module(nets, self.inputs.main)
-        return TheoryPrediction([LayerPrediction() for _ in nets[0]], None, "the module takes several inputs")
+        return no_prediction(len(nets[0]), "the module takes several inputs")
 
     def context(self, target: LintTarget, expected: TheoryPrediction, trials: Trials) -> DiagnosisContext:
         """Return the settings that are inferred from the weights."""
         recurrent = RECURRENT_DRAWS if any(use.is_recurrent for use in target.uses) else ()
         return replace(
-            module_context([net.trace.uses for net in target.nets], expected),
+            module_context([net.trace.uses for net in target.nets], target.activation, expected),
+            phrase=target.phrase,
             check=trials,
             branches=target.branch_starts if target.nets[0].trace.additions else (),
             ways={**target.ways, RECURRENT: recurrent},
