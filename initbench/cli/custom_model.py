@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 
     from initbench.config.custom_model_config import CustomModelConfig
     from initbench.data.dataset import DataSource
-    from initbench.diagnostics.lint_report import LintReport
     from initbench.diagnostics.net_source import ModuleNets
-    from initbench.diagnostics.survey import Survey
     from initbench.probing.model_inputs import ModelInputs
 
 ModelOption = Annotated[
@@ -73,37 +71,21 @@ class CustomModel:
     batch_file: str | None = None
     """File of a saved batch."""
 
-    def survey(self, source: DataSource, device: str) -> Survey:
-        """Build the network once per seed, and probe each on the device."""
-        from initbench.diagnostics.survey import survey
+    def nets(self, source: DataSource, device: str = "cpu") -> ModuleNets:
+        """Return the networks, which are built one after another, and their batch on the device."""
+        from initbench.diagnostics.net_source import ModuleNets
         from initbench.runner.device import resolve_device
 
-        if self.target.init is not None:
-            raise UsageError("init.* is for `initbench lint`; probe measures the weights as they are")
-        torch_device = resolve_device(device)
-        nets = self._nets(source)
-        nets.inputs = nets.inputs.mapped(lambda x: x.to(torch_device))
-        nets.y = None if nets.y is None else nets.y.to(torch_device)
-        nets.modules = (_to_device(module, torch_device) for module in nets.modules)
-        with redirect_stdout(sys.stderr):  # stdout is reserved for data; a forward may print
-            return survey(nets)
-
-    def lint(self, source: DataSource) -> LintReport:
-        """Build the network once per seed, and check each for mistakes."""
-        from initbench.diagnostics.lint_report import lint_nets
-
-        nets = self._nets(source)
-        with redirect_stdout(sys.stderr):
-            return lint_nets(nets)
-
-    def _nets(self, source: DataSource) -> ModuleNets:
-        """Return the modules, which are built one after another, with their inputs and labels."""
-        from initbench.diagnostics.net_source import ModuleNets
-
+        torch_device, target = resolve_device(device), self.target
         modules, inputs, y, words = self._modules_and_batch(source)
-        target = self.target
         return ModuleNets(
-            modules, inputs, self.path, target.seed_list, batch=words, y=y, declared=target.init
+            (_to_device(module, torch_device) for module in modules),
+            inputs.mapped(lambda x: x.to(torch_device)),
+            self.path,
+            target.seed_list,
+            batch=words,
+            y=None if y is None else y.to(torch_device),
+            declared=target.init,
         )
 
     def _modules_and_batch(
