@@ -12,6 +12,7 @@ from initbench.cli.custom_model import BatchOption, DataOption, InputOption, Mod
 from initbench.cli.load_configs import load_experiment, untrained_nets
 from initbench.cli.options import AllLayers, DataDir, Json, RunsDir, TargetArguments
 from initbench.cli.probe_map import MapAxes, TrainSteps, show_map
+from initbench.cli.probe_map_axes import EXAMPLE
 from initbench.errors import UsageError
 
 if TYPE_CHECKING:
