@@ -100,7 +100,7 @@ def survey(nets: NetSource) -> Survey:
         trials = Trials(untried, nets.attempt(target, _judge, tried))
         expected = nets.predict(target)
         context = nets.context(target, expected, trials)
-        found = findings([net.measurement for net in target.nets], context)
+        counted_findings = findings([net.measurement for net in target.nets], context)
         experiment = _experiment_of(nets)
         first = target.nets[0]
         return Survey(
@@ -112,13 +112,13 @@ def survey(nets: NetSource) -> Survey:
             output_shape=first.output_shape,
             layers=_layers(target.nets),
             expected=expected,
-            findings=found,
+            findings=counted_findings,
             loss=first.loss.words,
             loss_value=sum(net.loss.value for net in target.nets) / len(target.nets),
             loss_at_chance=first.loss.chance,
             coverage=first.coverage,
             trace=first.trace,
-            note=None if experiment is None else _drift_note(expected, found, context),
+            note=None if experiment is None else _drift_note(expected, counted_findings, context),
             experiment=experiment,
         )
 
@@ -199,9 +199,9 @@ def _diagnosed(net: NetMeasurement, context: DiagnosisContext | None) -> list[Fi
 
 
 def _drift_note(
-    expected: TheoryPrediction, found: Sequence[tuple[Finding, int]], context: DiagnosisContext
+    expected: TheoryPrediction, counted_findings: Sequence[tuple[Finding, int]], context: DiagnosisContext
 ) -> str | None:
     """Return a note on the theory of q over the hidden layers; None if a finding covers it."""
-    if any(finding.code in ("vanishing_forward", "exploding_forward") for finding, _ in found):
+    if any(finding.code in ("vanishing_forward", "exploding_forward") for finding, _ in counted_findings):
         return None
     return drift_note(expected.hidden_q, context)
