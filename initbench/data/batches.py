@@ -1,4 +1,4 @@
-"""Which samples each run of a cohort sees at each step.
+"""Batches of training samples for each run of a cohort.
 
 Legend: K runs, B batch size, N samples.
 """
@@ -25,16 +25,16 @@ def check_batch_size(samples: int, batch_size: int) -> None:
 
 
 def first_batch(x: Tensor, batch_size: int, seed: int, order: Order = SHUFFLED) -> Tensor:
-    """The samples of x (N, …) that a run's first update sees, before augmentation: (B, …)."""
+    """Return the samples of x (N, …) in a run's first update, before augmentation: (B, …)."""
     return x[Batches(len(x), batch_size, [seed], x.device, order=order).indices(0)[0]]
 
 
 class Batches:
     """Batches as indices into the training split, from one permutation per seed and epoch.
 
-    The order depends on the seed and the epoch alone, never on the other runs of the cohort, and
-    any step can be asked for directly, so a resumed run goes on where it stopped. The rest of an
-    epoch that fills no batch is dropped: every batch has B samples. `stream` names what is drawn from.
+    The order depends only on the seed and the epoch, not on other runs of the cohort, and every step can be
+    computed directly, so a resumed run continues where it stopped. Samples at the end of an epoch that do not
+    fill a batch are dropped: every batch has B samples. `stream` is the name of the random stream.
     """
 
     def __init__(
@@ -59,11 +59,11 @@ class Batches:
 
     @property
     def per_epoch(self) -> int:
-        """Batches in one epoch: ⌊N / B⌋."""
+        """Number of batches in one epoch: ⌊N / B⌋."""
         return self.samples // self.batch_size
 
     def indices(self, step: int) -> Tensor:
-        """The samples of the step numbered `step` (from 0), one row a run: (K, B) int64."""
+        """Return the sample indices of step `step` (from 0), one row per run: (K, B) int64."""
         epoch, batch = divmod(step, self.per_epoch)
         if epoch != self._epoch:
             self._epoch, self._orders = epoch, self._permutations(epoch)
@@ -71,13 +71,13 @@ class Batches:
         return self._orders[:, start : start + self.batch_size]
 
     def keep(self, alive: Sequence[int]) -> None:
-        """Keep only the rows `alive` (numbers of current rows), in that order."""
+        """Keep only the rows `alive` (indices of current rows), in that order."""
         self.seeds = [self.seeds[row] for row in alive]
         if self._epoch >= 0:
             self._orders = self._orders[list(alive)]
 
     def _permutations(self, epoch: int) -> Tensor:
-        """(K, N): each run's order of the samples in `epoch`; runs of one seed share it."""
+        """Return each run's order of the samples in `epoch`: (K, N). Runs with the same seed share it."""
         drawn = {
             seed: self.order.permutation(self.samples, stream_generator(seed, *self._stream, epoch))
             for seed in dict.fromkeys(self.seeds)

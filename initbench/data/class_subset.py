@@ -1,4 +1,4 @@
-"""Some of a data set's classes as a data set of their own."""
+"""Selection of a subset of a data set's classes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from initbench.errors import DataError
 
 
 def select_classes(raw: RawData, labels: Sequence[int]) -> RawData:
-    """The samples of the classes `labels`, in their old order; class labels[i] becomes i.
+    """Return the samples of the classes `labels`, in their original order; class labels[i] becomes i.
 
-    Raises DataError when a label has no training sample, or when no test sample is left.
+    Raises DataError if a label has no training sample, or if no test or validation sample remains.
     """
     present = set(torch.unique(raw.y_train).tolist())
     unknown = [label for label in labels if label not in present]

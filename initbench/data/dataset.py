@@ -1,4 +1,4 @@
-"""What a data set is to the rest of initbench: an entry, where it was found, its tensors."""
+"""Data set types: the registry entry and its options, the located data set, and its tensors."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from initbench.data.sampling_order import ORDER_PATTERN
 from initbench.errors import DataError
 from initbench.registry import MAX_COUNT, Options, Registry, RegistryEntry, Section
 
-# From 2 up: on the CPU, torch 2.14 interpolates to a width of 1 with antialiasing wrongly.
+# At least 2: on the CPU, torch 2.14 interpolates incorrectly to a width of 1 with antialiasing.
 _Pixels = Annotated[int, Field(ge=2, le=4096)]
 _Shift = Annotated[int, Field(ge=-4096, le=4096)]
 
 
 class AugmentOptions(Section):
-    """Random changes of the training images, drawn anew at every step."""
+    """Random changes of the training images, drawn again at every step."""
 
     flip: bool = False
     """Mirror each image left to right with probability 1/2."""
     crop: int = Field(default=0, ge=0, le=4096)
-    """Pad each image with this many black pixels on every side and cut it out again at a random place."""
+    """Pad each image with this many black pixels on every side and crop it at a random position."""
 
 
 class ShiftOptions(Section):
-    """How the validation and test samples differ from the training samples."""
+    """Changes of the validation and test samples, relative to the training samples."""
 
     brightness: float = 0.0
     """Added to every value."""
     translate: _Shift | Annotated[list[_Shift], Field(min_length=2, max_length=2)] = 0
-    """Pixels that images are moved, [down, right] or one number for both; black comes in."""
+    """Pixels by which images are moved, [down, right] or one number for both; uncovered pixels are black."""
     noise: float = Field(default=0.0, ge=0.0)
     """Standard deviation of normal noise added to every value."""
 
     @property
     def down_right(self) -> tuple[int, int]:
-        """Pixels that images are moved down, and to the right."""
+        """Pixels by which images are moved down, and to the right."""
         return _pair(self.translate)
 
 
@@ -56,55 +56,55 @@ class DataOptions(Options):
     val_fraction: float = Field(default=0.1, gt=0.0, lt=1.0)
     """Share of the training set kept for validation, chosen with a fixed seed.
 
-    `digits` brings its own split."""
+    `digits` has its own split."""
     normalize: Literal["global", "per_feature", "none"] = "global"
     """Subtract the mean and divide by the standard deviation of the training split.
 
-    One pair for all values (`global`), or one for each feature (`per_feature`)."""
+    `global` uses one mean and standard deviation for all values, `per_feature` one for each feature."""
     whiten: Literal["none", "pca", "zca"] = "none"
-    """Decorrelate the features and give each direction variance 1, by a map fitted on the training split.
+    """Decorrelate the features and scale each direction to variance 1, by a map fitted on the training split.
 
-    `zca` keeps the shape of a sample. `pca` makes a list of features of it, the direction of the largest
-    variance first, so it is not for nets of images. Applied to what `normalize` gives: after `global` and
-    `none` the result is the same, after `per_feature` the correlations are whitened. Validation and
-    test samples go through the training split's map."""
+    `zca` keeps the shape of a sample. `pca` turns it into a list of features, sorted by decreasing variance,
+    so it cannot be used with nets for images. Whitening follows `normalize`: after `global` and `none` the
+    result is the same, after `per_feature` the correlations are whitened. Validation and test samples are
+    transformed by the map of the training split."""
     whiten_eps: float = Field(default=0.01, ge=0.0)
-    """Added to each eigenvalue of the covariance before its inverse root, as a share of their mean.
+    """Regularisation: added to each eigenvalue of the covariance, as a share of the mean eigenvalue.
 
-    Directions whose variance is far below it hold little but noise, and are left small instead
-    of being blown up to variance 1. Constant directions become 0."""
+    Directions with a much smaller variance contain mostly noise and stay small instead of being scaled up to
+    variance 1. Constant directions become 0."""
     classes: Annotated[list[Annotated[int, Field(ge=0, lt=1_000_000)]], Field(min_length=2)] | None = None
     """Labels to keep, at least two; they become classes 0, 1, … in the order listed. Null keeps all."""
     resize: _Pixels | Annotated[list[_Pixels], Field(min_length=2, max_length=2)] | None = None
-    """Size of the images, [height, width] or one number for both; null for the set's own.
+    """Size of the images, [height, width] or one number for both; null keeps the original size.
 
-    Bilinear, with antialiasing."""
+    Bilinear interpolation with antialiasing."""
     labelled: int | None = Field(default=None, ge=1, le=MAX_COUNT)
-    """Training samples that keep their labels, the same for every run; null for all.
+    """Number of training samples that keep their labels, the same for every run; null for all.
 
-    Each class keeps its share of them, and at least one. Batches, epochs, probes and the training loss
-    are of these samples. The rest is there without labels, for `init.scheme: autoencoder`;
-    normalisation and whitening are fitted on all of them."""
+    Each class keeps its share of them, and at least one. Batches, epochs, probes and the training loss use
+    only these samples. The other samples are available without labels for `init.scheme: autoencoder`.
+    Normalisation and whitening are fitted on all of them."""
     label_noise: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Share of the training labels that are replaced, each by another class, the same for every run."""
+    """Share of the training labels that are replaced by a random other class, the same for every run."""
     order: Annotated[str, Field(json_schema_extra={"pattern": ORDER_PATTERN})] = "shuffled"
-    """How an epoch goes through the training samples: `shuffled`, `sorted` or `blocks(k)`.
+    """Order of the training samples in an epoch: `shuffled`, `sorted` or `blocks(k)`.
 
     `sorted` goes class by class, each class shuffled. `blocks(k)` cuts that order into blocks of k samples
-    and shuffles the blocks: `blocks(1)` is as good as shuffled, and k of the whole split or more is sorted.
-    Drawn anew for each seed and epoch. The rest of an epoch that fills no batch is dropped, which with
-    `sorted` are samples of the last class."""
+    and shuffles the blocks: `blocks(1)` is equivalent to `shuffled`, and a k of at least the size of the
+    training split is equivalent to `sorted`. The order is drawn again for each seed and epoch. Samples at the
+    end of an epoch that do not fill a batch are dropped; with `sorted` they belong to the last class."""
     shift: ShiftOptions | None = None
-    """Changes of the validation and test samples alone: `translate`, then `brightness`, then `noise`.
+    """Changes of the validation and test samples only: `translate`, then `brightness`, then `noise`.
 
     `brightness` is added to every value and `noise` is the standard deviation of normal noise, both in
-    units of the values before normalisation, where an image goes from black, 0, to white, 1; nothing is
-    clipped. `translate` moves images by pixels, [down, right] or one number for both. Null for none."""
+    units of the values before normalisation, where 0 is black and 1 is white; values are not clipped.
+    `translate` moves images by pixels, [down, right] or one number for both. Null for none."""
     augment: AugmentOptions | None = None
     """Random changes of the training images: `flip` (true or false) and `crop` (pixels); null for none.
 
-    `flip` mirrors an image with probability 1/2; `crop` pads it with so many black pixels on every side
-    and cuts it out again at a random place. Evaluations and probes see the images as they are."""
+    `flip` mirrors an image with probability 1/2; `crop` pads it with this many black pixels on every side
+    and crops it at a random position. Evaluations and probes use the unchanged images."""
     fallback: Literal["digits"] | None = None
     """Data set to use, and say so, when this one is neither on disk nor to be fetched."""
 
@@ -132,39 +132,39 @@ class DataOptions(Options):
     def _moved_pixels_share_a_scale(self) -> DataOptions:
         if self.augment is None or (self.normalize != "per_feature" and self.whiten == "none"):
             return self
-        problem = "moves pixels, and "
+        problem = "moves pixels, and cannot be combined with "
         if self.whiten != "none":
-            problem += f"data.whiten={self.whiten} is fitted to where they were: use data.whiten=none with it"
+            problem += f"data.whiten={self.whiten}, which depends on their positions: use data.whiten=none"
         else:
             problem += (
-                "data.normalize=per_feature scales each by its place: use data.normalize=global with it"
+                "data.normalize=per_feature, which depends on their positions: use data.normalize=global"
             )
         raise PydanticCustomError("key_fault", "{problem}", {"problem": problem, "at": "augment"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSource:
-    """Where data may come from."""
+    """Settings for finding and downloading data sets."""
 
     root: Path
     """Folder laid out as torchvision expects a data root."""
     offline: bool = False
     """Never touch the network."""
     notify: Callable[[str], None] = lambda _message: None
-    """Receives one plain sentence for what a person should know (a fallback, a download)."""
+    """Callback for one-sentence messages to the user (a fallback, a download)."""
     reach_seconds: float = 10.0
-    """Upper bound on the time spent finding out whether any mirror answers."""
+    """Maximum time spent on finding a mirror that answers."""
     recheck: bool = False
-    """Compute every checksum anew instead of trusting those remembered for an unchanged file."""
+    """Compute every checksum again instead of using cached ones of unchanged files."""
     unavailable: dict[str, UnavailableError] = field(
         default_factory=dict, init=False, compare=False, repr=False
     )
-    """What was looked for in vain, by its name and own options: it is not looked for, or said, again."""
+    """Errors of unavailable data sets, by name and own options; these are not searched or reported again."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RawData:
-    """A data set as loaded, before splitting and normalising.
+    """A data set as loaded, before splitting and normalisation.
 
     x_*: (N, C, H, W) or (N, D), uint8 or float32; y_*: (N,) int64, classes 0 … classes-1.
     """
@@ -180,22 +180,24 @@ class RawData:
 
 @dataclass(frozen=True, kw_only=True)
 class LocatedDataset:
-    """A data set known to be usable: its identity is fixed, its tensors are not loaded yet."""
+    """A data set whose files are found and identified, but whose tensors are not loaded yet."""
 
     name: str
     fingerprint: str
-    """Hash of the contents (or of what generates them); enters the run id."""
+    """Hash of the contents, or of the recipe of a generated set; part of the run id."""
     load: Callable[[], RawData]
-    """Read the tensors; raises DataError when the contents are not a data set. It can be pickled."""
+    """Function that reads the tensors; raises DataError for invalid contents. It can be pickled."""
     files: tuple[Path, ...] = ()
-    """The files it is read from; empty when it is generated."""
+    """Files it is read from; empty for a generated set."""
 
 
 class UnavailableError(DataError):
-    """A data set that is neither on disk nor to be had: the one fault that `fallback` answers.
+    """Error for a data set that is neither on disk nor downloadable; `fallback` applies only to this error.
 
-    `missing` says what is not there, `tried` what was looked at and why it did not serve,
-    `remedies` what a person can do, the best first.
+    Args:
+        missing: Clause that says what is missing.
+        tried: One entry per location that was tried, with the reason why it failed.
+        remedies: Actions that the user can take, the best first.
     """
 
     def __init__(self, missing: str, *, tried: Sequence[str], remedies: Sequence[str]) -> None:
@@ -205,7 +207,7 @@ class UnavailableError(DataError):
         lines = [
             missing,
             *(f"  tried {line}" for line in tried),
-            "to go on:",
+            "possible solutions:",
             *(f"  {line}" for line in remedies),
         ]
         super().__init__("\n".join(lines))
@@ -213,7 +215,7 @@ class UnavailableError(DataError):
 
 @dataclass(frozen=True)
 class SampleShape:
-    """What a net has to fit: the shape of one sample, (C, H, W) or (D,), and the number of classes."""
+    """Shape of one sample, (C, H, W) or (D,), and the number of classes; a net must fit both."""
 
     shape: tuple[int, ...]
     classes: int
@@ -223,11 +225,12 @@ class SampleShape:
 class Dataset(RegistryEntry):
     """A registry entry; its `options` extend DataOptions.
 
-    `form(options)` is the set's form as published, or None where only its file tells.
+    `form(options)` returns the sample shape and number of classes of the published set, or None if they are
+    known only from its file.
 
-    `locate(options, source)` finds the set, or fetches it unless `source.offline`, and fixes its
-    identity. It raises UnavailableError when the set is neither on disk nor to be had, and plain
-    DataError when something is there that cannot be trusted.
+    `locate(options, source)` finds the set, or downloads it unless `source.offline`, and computes its
+    fingerprint. It raises UnavailableError if the set is neither on disk nor downloadable, and plain
+    DataError if a file fails verification.
     """
 
     options: type[DataOptions] = DataOptions
@@ -236,7 +239,10 @@ class Dataset(RegistryEntry):
 
 
 def form_of(options: DataOptions) -> SampleShape | None:
-    """The form that samples come in under `options`, as far as it is known before the set is looked for."""
+    """Return the shape of preprocessed samples and the number of classes under `options`.
+
+    None if they are known only once the set has been located.
+    """
     form = DATASETS[options.name].form(options)
     if form is None:
         return None
@@ -248,7 +254,7 @@ def form_of(options: DataOptions) -> SampleShape | None:
 
 
 def image_size(resize: int | list[int]) -> tuple[int, int]:
-    """(height, width) that `data.resize` asks for."""
+    """Return (height, width) for a value of `data.resize`."""
     return _pair(resize)
 
 
@@ -270,5 +276,5 @@ _ABSENT = (
     "iris",
     "wine",
 )
-"""Well-known names that nothing here stands for, so that no near name is suggested."""
+"""Well-known data sets that are not available, for which no similar name is suggested."""
 DATASETS: Registry[Dataset] = Registry("data set", "initbench.data.sets", absent=_ABSENT)

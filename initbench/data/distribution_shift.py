@@ -1,4 +1,4 @@
-"""Evaluation data that differ from the training data on purpose."""
+"""Distribution shift: deliberate changes of the evaluation data."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _SEED = 0
 
 
 def apply_shift(x: Tensor, options: ShiftOptions, part: str) -> Tensor:
-    """The samples x (N, …) as loaded, uint8 or float32, changed: float32 on the scale of x.
+    """Return the samples x (N, …), uint8 or float32 as loaded, with the shift applied: float32, scale of x.
 
-    Images are moved, then every value is raised by `brightness`, then noise is added: the same for every
-    run, from a stream for each `part` (`val`, `test`). Nothing is clipped, so a value may leave the range
-    of the training data. Raises DataError where the images would be moved out of sight.
+    Images are moved, then `brightness` is added to every value, then noise. The noise is the same for every
+    run, from one stream per `part` (`val`, `test`). Values are not clipped and may leave the range of the
+    training data. Raises DataError if the images would be moved out of view completely.
     """
     unit = 255.0 if x.dtype == torch.uint8 else 1.0
     changed = _translate(x.to(torch.float32, copy=True), *options.down_right)
@@ -29,13 +29,13 @@ def apply_shift(x: Tensor, options: ShiftOptions, part: str) -> Tensor:
 
 
 def _translate(x: Tensor, down: int, right: int) -> Tensor:
-    """x (N, C, H, W) moved by whole pixels, with black ones in the places that are left."""
+    """Return x (N, C, H, W) moved by whole pixels, with black in the uncovered pixels."""
     if not (down or right):
         return x
     height, width = x.shape[2:]
     if abs(down) >= height or abs(right) >= width:
         raise DataError(
-            f"data.shift.translate={[down, right]} moves images of {height} × {width} pixels out of sight"
+            f"data.shift.translate={[down, right]} moves images of {height} × {width} pixels out of view"
         )
     moved = torch.zeros_like(x)
     target, source = _overlap(down, height), _overlap(-down, height)
@@ -44,5 +44,5 @@ def _translate(x: Tensor, down: int, right: int) -> Tensor:
 
 
 def _overlap(by: int, size: int) -> slice:
-    """Where in 0 … size−1 a thing of that size stands after it was moved by `by`."""
+    """Return the part of 0 … size−1 that an interval of that size covers after it was moved by `by`."""
     return slice(max(0, by), size + min(0, by))

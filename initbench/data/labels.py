@@ -1,4 +1,4 @@
-"""Which training labels a run may use, and which of them are wrong on purpose."""
+"""Selection of labelled training samples, and label noise."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _SEED = 0
 
 
 def split_labelled(y: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Indices of `count` samples of y (N,) that keep their labels, and of the rest, both sorted.
+    """Return the indices of `count` samples of y (N,) that keep their labels, and of the rest, both sorted.
 
-    The same for every run. A class of n samples keeps its share, n·count/N rounded up or down, and at
-    least one. Raises DataError where `count` is less than the number of classes, or more than N.
+    The selection is the same for every run. A class of n samples keeps its share, n·count/N rounded up or
+    down, and at least one. Raises DataError if `count` is less than the number of classes or more than N.
     """
     sizes = torch.bincount(y)
     present = int((sizes > 0).sum())
@@ -32,7 +32,10 @@ def split_labelled(y: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _quotas(sizes: Tensor, count: int) -> list[int]:
-    """How many samples each class keeps: largest remainders, after one for each class that is there."""
+    """Return the number of labelled samples per class.
+
+    Every class that occurs gets at least one; the rest is allocated by largest remainders.
+    """
     share = sizes.double() * count / sizes.sum()
     quota = torch.where(sizes > 0, share.floor().clamp(min=1), 0.0)
     while (missing := count - int(quota.sum())) != 0:
@@ -44,15 +47,15 @@ def _quotas(sizes: Tensor, count: int) -> list[int]:
 
 
 def corrupt_labels(y: Tensor, classes: int, share: float) -> Tensor:
-    """y (N,) with round(share·N) labels replaced, each by one of the other classes, all equally likely.
+    """Return y (N,) with round(share·N) labels replaced by one of the other classes, all equally likely.
 
-    The same for every run. A larger share keeps the wrong labels of a smaller one and adds to them.
-    Raises DataError where there is no other class.
+    The wrong labels are the same for every run, and a larger share includes those of a smaller one. Raises
+    DataError if there is only one class.
     """
     if not share:
         return y
     if classes < 2:
-        raise DataError("data.label_noise needs a second class to name instead, and the data set has one")
+        raise DataError("data.label_noise needs at least two classes, and the data set has one")
     stream = stream_generator(_SEED, "data", "label_noise")
     corrupted = torch.randperm(len(y), generator=stream)[: round(share * len(y))]
     offset = torch.randint(1, classes, (len(y),), generator=stream)

@@ -1,4 +1,4 @@
-"""From a config's data section to a data set that is really there."""
+"""Resolution of a config's data section to an available data set."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from initbench.registry_choice import default_choice
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedDataset:
-    """The data set a run will use, and the one its config asked for."""
+    """The data set that a run uses, and the one that its config requests."""
 
     requested: str
     located: LocatedDataset
 
 
 def data_root(folder: Path | None) -> Path:
-    """The data root: `named` (--data-dir or INITBENCH_DATA), else the XDG cache.
+    """Return the data root: `folder` (--data-dir or INITBENCH_DATA), or else the XDG cache.
 
-    It need not exist. Raises DataError when it is something other than a folder.
+    It need not exist. Raises DataError if the path exists and is not a folder.
     """
     root = expand_user(folder).absolute() if folder else cache_folder()
     try:
@@ -36,11 +36,14 @@ def data_root(folder: Path | None) -> Path:
 
 
 def resolve_dataset(options: DataOptions, source: DataSource) -> ResolvedDataset:
-    """Find or fetch the data set `options.name`, or its `fallback` when it cannot be had.
+    """Find or download the data set `options.name`, or use its `fallback` if it is unavailable.
 
-    A set that cannot be had is looked for, and its fallback said through `source.notify`, once for a
-    Source, however many configs ask for it. Raises UnavailableError without a fallback, and
-    DataError whenever a file is there that cannot be trusted.
+    An unavailable set is searched, and its fallback reported through `source.notify`, once per DataSource,
+    however many configs request it.
+
+    Raises:
+        UnavailableError: If the set is unavailable and has no fallback.
+        DataError: If a file fails verification.
     """
     key = _lookup_key(options)
     previous_error = source.unavailable.get(key)
@@ -62,10 +65,10 @@ def resolve_dataset(options: DataOptions, source: DataSource) -> ResolvedDataset
 
 
 def options_used(options: DataOptions, resolved: ResolvedDataset) -> DataOptions:
-    """Return the options under which the located set is used: `options`, or those of its stand-in.
+    """Return the options under which the located set is used: `options`, or those of the fallback.
 
-    A stand-in keeps the preparation that was asked for, has its own options at their defaults, and
-    equals the options of a config that asks for the set by its name.
+    A fallback keeps the requested preprocessing and has its own options at their defaults. The result equals
+    the options of a config that requests the fallback by its name.
     """
     name = resolved.located.name
     if name == options.name:
@@ -76,7 +79,7 @@ def options_used(options: DataOptions, resolved: ResolvedDataset) -> DataOptions
 
 
 def _lookup_key(options: DataOptions) -> str:
-    """What decides where a set is looked for: its name and the options that it alone has."""
+    """Return the key that decides where a set is searched: its name and the options that only it has."""
     shared = set(DataOptions.model_fields) - {"name"}
     return options.model_dump_json(exclude=shared)
 

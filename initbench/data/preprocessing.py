@@ -1,4 +1,4 @@
-"""From a located data set to tensors ready to train on: split, scaled, normalised and whitened.
+"""Preprocessing of a located data set to training tensors: split, scaled, normalised and whitened.
 
 Legend: N samples, C channels, H × W pixels, D features.
 """
@@ -29,7 +29,7 @@ from initbench.rng import stream_generator
 
 _SPLIT_SEED = 0
 MAX_WHITENED = 8192
-"""Features that are whitened at most: the work grows with the third power of their number."""
+"""Maximum number of features that can be whitened: the cost grows with its third power."""
 _CHUNK_VALUES = 1 << 18
 
 
@@ -44,7 +44,7 @@ class Split:
         return len(self.y)
 
     def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """The samples at `index` (…), as x (…, *sample) and y (…)."""
+        """Return the samples at `index` (…), as x (…, *sample) and y (…)."""
         # Four times as fast as self.x[index] for a matrix of indices.
         flat = index.reshape(-1)
         x, y = self.x.index_select(0, flat), self.y.index_select(0, flat)
@@ -62,34 +62,34 @@ class PreparedData:
     input_shape: tuple[int, ...]
     """Shape of one sample: (C, H, W) or (D,)."""
     name: str
-    """The data set used."""
+    """Name of the data set used."""
     requested: str
-    """The data set the config asked for; differs from `name` after a fallback."""
+    """Name of the data set that the config requests; differs from `name` after a fallback."""
     fingerprint: str
     labels: tuple[int, ...] | None = None
-    """The data set's own label of each class when `data.classes` chose some; None when it chose none."""
+    """Original label of each class if `data.classes` selects some, else None."""
     augment: Augment | None = None
-    """Changes the training batches; None when there is nothing to change."""
+    """Augmentation of the training batches, or None."""
     unlabelled: Tensor | None = None
-    """Training samples without labels, (N, *input_shape); None where `train` holds all that there are."""
+    """Training samples without labels, (N, *input_shape); None if all samples are labelled."""
     mislabelled: int = 0
-    """Training samples whose label `data.label_noise` made wrong."""
+    """Number of training samples whose label was made wrong by `data.label_noise`."""
     order: Order = SHUFFLED
-    """How an epoch goes through the training samples."""
+    """Order of the training samples in an epoch."""
 
     @property
     def pretraining_x(self) -> Tensor:
-        """The inputs of all training samples, the labelled ones first: (N, *input_shape)."""
+        """Inputs of all training samples, the labelled ones first: (N, *input_shape)."""
         return self.train.x if self.unlabelled is None else torch.cat([self.train.x, self.unlabelled])
 
 
 def preprocess(resolved: ResolvedDataset, options: DataOptions, device: torch.device | str) -> PreparedData:
-    """Load the data set, choose its classes, resize, split, normalise and whiten it, and put it on `device`.
+    """Load the data set, select classes, resize, split, normalise and whiten it, and move it to `device`.
 
-    uint8 values are scaled to [0, 1]; then x ← (x − mean) / std with the training split's own
-    mean and standard deviation (`options.normalize`), and its whitening (`options.whiten`). Both are
-    fitted before the split loses labels or evaluation data are shifted. Raises DataError when the set
-    cannot be read, is too small to split, or is not one that an option can be applied to.
+    uint8 values are scaled to [0, 1]; then x ← (x − mean) / std with the mean and standard deviation of the
+    training split (`options.normalize`), followed by whitening (`options.whiten`). Both are fitted before
+    labels are dropped and evaluation data are shifted. Raises DataError if the set cannot be read, is too
+    small to split, or does not support an option.
     """
     raw = resolved.located.load()
     _check_applicable(options, raw.x_train, resolved.located.name)
@@ -126,13 +126,13 @@ def preprocess(resolved: ResolvedDataset, options: DataOptions, device: torch.de
 
 
 def renormalise(data: PreparedData, normalize: Literal["global", "per_feature"]) -> PreparedData:
-    """Return the same data with training inputs normalised as `normalize` says, by what they are now."""
+    """Return the data with the training inputs normalised again, by their current mean and deviation."""
     shift, scale = _normalisation(data.pretraining_x, normalize)
     return replace(data, train=replace(data.train, x=_normalise(data.train.x, shift, scale)))
 
 
 def _shift_evaluation_data(inputs: Sequence[Tensor], shift: ShiftOptions | None) -> list[Tensor]:
-    """Train, validation and test inputs, the last two changed by `data.shift`."""
+    """Return train, validation and test inputs, the last two changed by `data.shift`."""
     train, val, test = inputs
     if shift is None:
         return [train, val, test]
@@ -140,7 +140,7 @@ def _shift_evaluation_data(inputs: Sequence[Tensor], shift: ShiftOptions | None)
 
 
 def _whiten(inputs: list[Tensor], options: DataOptions) -> list[Tensor]:
-    """Normalised train, validation and test inputs under the whitening fitted on the first."""
+    """Return train, validation and test inputs after whitening, which is fitted on the training inputs."""
     if options.whiten == "none":
         return inputs
     whitening = fit_whitening(inputs[0], options.whiten, options.whiten_eps)
@@ -148,7 +148,7 @@ def _whiten(inputs: list[Tensor], options: DataOptions) -> list[Tensor]:
 
 
 def _drop_labels(whole: Split, count: int | None) -> tuple[Split, Tensor | None]:
-    """The training split with its labels, and the inputs of the samples that lose theirs, if any do."""
+    """Return the labelled part of the training split, and the inputs of the unlabelled part or None."""
     if count is None:
         return whole, None
     labelled, unlabelled = (part.to(whole.x.device) for part in split_labelled(whole.y.cpu(), count))
@@ -168,13 +168,13 @@ def _check_applicable(options: DataOptions, x: Tensor, name: str) -> None:
     for key, is_set in of_images.items():
         if is_set:
             raise DataError(
-                f"data.{key} is for images, and a sample of {name} is a list of {x.shape[1]:,} features:"
-                f" leave data.{key} out, or choose a data set of images"
+                f"data.{key} is for images, but a sample of {name} is a list of {x.shape[1]:,} features:"
+                f" remove data.{key} or choose a data set of images"
             )
 
 
 def _check_size(raw: RawData, options: DataOptions) -> None:
-    """Refuse samples that are resized, or whitened, to more than there is memory or time for."""
+    """Raise an error if resizing or whitening would exceed the available memory or MAX_WHITENED features."""
     samples = sum(len(x) for x in (raw.x_train, raw.x_val, raw.x_test) if x is not None)
     shape = tuple(raw.x_train.shape[1:])
     if options.resize is not None:
@@ -188,7 +188,7 @@ def _check_size(raw: RawData, options: DataOptions) -> None:
         return
     if features > MAX_WHITENED:
         raise DataError(
-            f"data.whiten={options.whiten} is for at most {MAX_WHITENED:,} features, and a sample has"
+            f"data.whiten={options.whiten} is for at most {MAX_WHITENED:,} features, but a sample has"
             f" {features:,}: use data.whiten=none or a smaller data.resize"
         )
     require_memory(32.0 * features**2, f"data.whiten={options.whiten}", "use data.whiten=none")
@@ -204,13 +204,13 @@ def _augment(options: DataOptions, x: Tensor, shift: Tensor, scale: Tensor) -> A
             f"data.augment.crop must be less than the images' shorter side, {smallest} pixels;"
             f" found {augment.crop}"
         )
-    # What torchvision's RandomCrop(padding) does before Normalize: the padding is a 0, normalised too.
+    # As torchvision's RandomCrop(padding) before Normalize: the padding is 0, then normalised.
     black = _normalise(torch.zeros(()), shift, scale).item()
     return Augment(flip=augment.flip, crop=augment.crop, black=black)
 
 
 def _split(raw: RawData, val_fraction: float) -> list[tuple[Tensor, Tensor]]:
-    """Train, validation and test as (x, y), still as they were loaded."""
+    """Return train, validation and test as (x, y), with values as loaded."""
     test = (raw.x_test, raw.y_test)
     if raw.x_val is not None and raw.y_val is not None:
         return [(raw.x_train, raw.y_train), (raw.x_val, raw.y_val), test]
@@ -227,10 +227,10 @@ def _split(raw: RawData, val_fraction: float) -> list[tuple[Tensor, Tensor]]:
 
 
 def _normalisation(x: Tensor, normalize: Literal["global", "per_feature", "none"]) -> tuple[Tensor, Tensor]:
-    """float32 (shift, scale) such that (x − shift) / scale is what the option asks for.
+    """Return float32 (shift, scale) such that (x − shift) / scale is the requested normalisation.
 
-    On the values as stored: for uint8 the scaling to [0, 1] cancels out. A constant has scale
-    infinity, which makes it 0 wherever it is applied.
+    Both apply to the values as stored: for uint8 the scaling to [0, 1] cancels out. A constant feature has
+    scale infinity, so that it becomes 0 in every set.
     """
     if normalize == "none":
         return torch.tensor(0.0), torch.tensor(255.0 if x.dtype == torch.uint8 else 1.0)
@@ -243,11 +243,11 @@ def _normalisation(x: Tensor, normalize: Literal["global", "per_feature", "none"
 
 
 def mean_and_std(x: Tensor, *, per_feature: bool) -> tuple[Tensor, Tensor]:
-    """Mean and population standard deviation of x (N, …) in float64.
+    """Return mean and population standard deviation of x (N, …) in float64.
 
-    Shapes: (D,) with D the product of a sample's shape when `per_feature`, else (1,). Chunks are
-    merged by the pairwise formula (Chan, Golub and LeVeque 1979), so no float64 copy of the whole
-    set is made. Values are first shifted by one of their own: a constant then gives exactly 0.
+    Shapes: (D,) with D the product of a sample's shape if `per_feature`, else (1,). Chunks are merged by the
+    pairwise formula (Chan, Golub and LeVeque 1979), so no float64 copy of the whole set is made. The first
+    value is subtracted beforehand, so that a constant has a standard deviation of exactly 0.
     """
     flat = x.flatten(1)
     dims = [0] if per_feature else [0, 1]

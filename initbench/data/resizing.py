@@ -1,4 +1,4 @@
-"""Images of another size, before they are normalised."""
+"""Resizing of images before normalisation."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _CHUNK_VALUES = 1 << 22
 
 
 def resize_images(raw: RawData, size: tuple[int, int]) -> RawData:
-    """All images of the set with H × W = `size`, by bilinear interpolation with antialiasing.
+    """Return the set with all images resized to H × W = `size`, by bilinear interpolation with antialiasing.
 
-    uint8 images are rounded to uint8 again, as torchvision and Pillow do.
+    uint8 images are rounded to uint8, as in torchvision and Pillow.
     """
     return replace(
         raw,
@@ -27,7 +27,7 @@ def resize_images(raw: RawData, size: tuple[int, int]) -> RawData:
 
 
 def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, C, H, W) to (N, C, *size) in the same dtype, in chunks, so that no float copy is made of all."""
+    """Resize x (N, C, H, W) to (N, C, *size) in its dtype, in chunks to avoid a float copy of all images."""
     if tuple(x.shape[2:]) == size:
         return x
     values = x.shape[1] * max(x.shape[2] * x.shape[3], size[0] * size[1])
@@ -36,6 +36,6 @@ def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _interpolate(x: Tensor, size: tuple[int, int]) -> Tensor:
-    # Through float32 for uint8 as well: torch's kernel for uint8 differs from machine to machine.
+    # Interpolate in float32 even for uint8: results of torch's uint8 kernel differ between machines.
     y = interpolate(x.float(), size, mode="bilinear", antialias=True)
     return y.round_().clamp_(0, 255).to(torch.uint8) if x.dtype == torch.uint8 else y

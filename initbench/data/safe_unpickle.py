@@ -1,8 +1,9 @@
-"""Arrays and plain values out of a pickle from Python 2, the format that CIFAR is published in.
+"""Safe reader for pickles of arrays and plain values, the Python 2 format in which CIFAR is published.
 
-A pickle is a program. This reader scans it first, and refuses one with more steps than an array, a dict and
-lists of numbers and text need. What builds NumPy's arrays is replaced by classes of this file, so that no
-function of another module is ever called. Even so, callers verify a file's checksum before they read it.
+A pickle is a program. This reader scans it first and rejects pickles with more operations than an array, a
+dict and lists of numbers and text need. The functions that build NumPy arrays are replaced by classes of this
+file, so no function of another module is ever called. In addition, callers verify a file's checksum before
+they read it.
 """
 
 from __future__ import annotations
@@ -20,31 +21,31 @@ from initbench.errors import DataError
 
 MAX_BYTES = 512 * 1024 * 1024
 MAX_OPERATIONS = 500_000
-"""Steps of one pickle. A label takes one and a name two: 50,000 images with two labels each take 200,000."""
+"""Maximum operations per pickle. A label takes one, a name two; 50,000 images with two labels: 200,000."""
 MAX_TUPLES = 1000
-"""Tuples of one pickle, which bounds how deep they nest: hashing one recurses in C."""
+"""Maximum tuples per pickle, which also bounds their nesting: hashing a tuple recurses in C."""
 
 _NUMBER = re.compile(r"[<>|=]?[biuf][1248]")
 _MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
 
 
 class _Dtype:
-    """Stands for numpy.dtype: the type code, and the byte order that the state adds."""
+    """Replacement for numpy.dtype: the type code, and the byte order, which the state adds."""
 
     def __init__(self, code: object, *_: object) -> None:
         if not isinstance(code, str) or not _NUMBER.fullmatch(code):
-            raise DataError(f"has an array of {str(code)[:40]!r}, which are no plain numbers")
+            raise DataError(f"has an array of {str(code)[:40]!r}, which is not a plain numeric type")
         self.code = code
 
     def __setstate__(self, state: Any) -> None:
         order = state[1] if isinstance(state, tuple) and len(state) > 1 else ""
         if order not in ("<", ">", "|", "="):
-            raise DataError("has an array whose numbers have no byte order")
+            raise DataError("has an array without a byte order")
         self.code = order + self.code.lstrip("<>|=")
 
 
 class _Array:
-    """Stands for numpy.ndarray while the pickle is read."""
+    """Replacement for numpy.ndarray while the pickle is read."""
 
     values: NDArray[Any]
 
@@ -58,7 +59,7 @@ class _Array:
 
 
 def _reconstruct(*_: object) -> _Array:
-    """Make an array that is still empty: its state follows in the pickle."""
+    """Return an empty array, whose state follows in the pickle."""
     return _Array()
 
 
@@ -67,36 +68,40 @@ class _ArrayUnpickler(pickle.Unpickler):
         if (module, name) == ("numpy", "dtype"):
             return _Dtype
         if (module, name) == ("numpy", "ndarray"):
-            return "ndarray"  # an argument of _reconstruct, which can be called by nobody
+            return "ndarray"  # an argument of _reconstruct; a string, so that the pickle cannot call it
         if module in _MODULES and name == "_reconstruct":
             return _reconstruct
-        raise DataError(f"names {module}.{name}, which no array needs")
+        raise DataError(f"refers to {module}.{name}, which arrays do not need")
 
     def persistent_load(self, pid: Any) -> Any:
-        raise DataError(f"refers to the outside object {pid!r}")
+        raise DataError(f"refers to the external object {pid!r}")
 
 
 def unpickle(content: bytes, what: str) -> dict[str, Any]:
-    """The dict pickled in `content`; text of Python 2 becomes str (latin-1, which loses no byte).
+    """Return the dict pickled in `content`; Python 2 strings become str (latin-1, which is lossless).
 
-    `what` names the content in messages. Raises DataError when it is damaged, is no dict with text
-    for keys, mentions any class or function beyond those of an array, or takes more steps than a file of
-    CIFAR can.
+    Args:
+        content: The pickle.
+        what: Name of the content in error messages.
+
+    Raises:
+        DataError: If the pickle is damaged, is not a dict with strings as keys, refers to a class or function
+            that arrays do not need, or exceeds the limits of this file.
     """
     try:
         _check_operations(content)
         value = _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
     except DataError as error:
-        raise DataError(f"{what} is refused: its pickle {error}") from None
+        raise DataError(f"{what} is rejected: its pickle {error}") from None
     except Exception as error:  # a damaged pickle may raise anything at all
         raise DataError(f"{what} cannot be read: {type(error).__name__}: {error}") from error
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise DataError(f"{what} does not hold a dict with text for keys")
+        raise DataError(f"{what} does not contain a dict with strings as keys")
     return {key: item.values if isinstance(item, _Array) else item for key, item in value.items()}
 
 
 def _check_operations(content: bytes) -> None:
-    """Refuse a pickle by its operations alone, before any of them is carried out."""
+    """Raise DataError if the pickle exceeds a limit; no operation is executed."""
     if len(content) > MAX_BYTES:
         raise DataError(f"has {len(content):,} bytes, more than the limit of {MAX_BYTES:,}")
     tuples = 0
@@ -104,9 +109,7 @@ def _check_operations(content: bytes) -> None:
         if count > MAX_OPERATIONS:
             raise DataError(f"has more than {MAX_OPERATIONS:,} operations, the limit")
         if operation.name.endswith("PUT") and int(str(argument)) > MAX_OPERATIONS:
-            raise DataError(
-                f"remembers a value as number {argument}; at most {MAX_OPERATIONS:,} are possible"
-            )
+            raise DataError(f"has a memo index of {argument}, more than the limit of {MAX_OPERATIONS:,}")
         tuples += operation.name.startswith("TUPLE")
         if tuples > MAX_TUPLES:
             raise DataError(f"has more than {MAX_TUPLES:,} tuples, the limit")

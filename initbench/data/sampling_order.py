@@ -1,6 +1,6 @@
-"""In which order an epoch goes through the training samples.
+"""Order of the training samples within an epoch.
 
-Legend: N samples, k samples of a block.
+Legend: N samples, k samples in a block.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ ORDER_PATTERN = r"^(shuffled|sorted|blocks\([1-9][0-9]{0,9}\))$"
 class Order:
     """A permutation of the samples for each random stream.
 
-    Without `labels` every permutation is equally likely. With them, the samples are shuffled, sorted by
-    class, cut into blocks of `block` samples, of which the last may be shorter, and the blocks are
-    shuffled. One block is the sorted order; blocks of one sample are a plain shuffle again.
+    Without `labels` every permutation is equally likely. With labels, the samples are shuffled, sorted by
+    class and cut into blocks of `block` samples, of which the last may be shorter, and the blocks are
+    shuffled. A single block gives the sorted order; blocks of one sample give a plain shuffle.
     """
 
     labels: Tensor | None = None
-    """(N,), on the CPU; None: nothing is sorted."""
+    """Labels (N,) on the CPU, or None not to sort."""
     block: int | None = None
-    """k; None: one block of all samples."""
+    """Block size k, or None for one block of all samples."""
 
     def permutation(self, samples: int, stream: torch.Generator) -> Tensor:
-        """The numbers 0 … samples−1 in the order of one epoch: (N,) int64."""
+        """Return the numbers 0 … samples−1 in the order of one epoch: (N,) int64."""
         shuffled = torch.randperm(samples, generator=stream)
         if self.labels is None:
             return shuffled
@@ -45,7 +45,7 @@ SHUFFLED = Order()
 
 
 def order_of(name: str, labels: Tensor) -> Order:
-    """What `data.order` chooses (`shuffled`, `sorted` or `blocks(k)`) for samples with `labels` (N,)."""
+    """Return the Order for a value of `data.order` (`shuffled`, `sorted` or `blocks(k)`) and labels (N,)."""
     if name == "shuffled":
         return SHUFFLED
     size = re.search(r"\d+", name)

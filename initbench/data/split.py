@@ -1,4 +1,4 @@
-"""Fixed, stratified cuts of a labelled set."""
+"""Stratified splits of a labelled set."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 
 
 def stratified_split(labels: Tensor, sizes: Sequence[int], generator: torch.Generator) -> list[Tensor]:
-    """Disjoint index sets of the given sizes, each with the class shares of `labels` (N,).
+    """Return disjoint index sets of the given sizes, each with the class shares of `labels` (N,).
 
-    Every class is shuffled and its members spread evenly over [0, 1]; the cuts are made in that
-    order. With k classes, a cut misses the share of a class of n samples by at most
-    1/2 + k·n/2N samples. Indices come back sorted. `sizes` must add up to N.
+    Every class is shuffled and its members are spread evenly over [0, 1]; the set is cut in that order. With
+    k classes, the number of samples of a class of n differs from its share by at most 1/2 + k·n/2N per cut.
+    Indices are sorted. `sizes` must add up to N.
     """
     assert sum(sizes) == len(labels)
     shuffled = torch.randperm(len(labels), generator=generator)
@@ -23,6 +23,6 @@ def stratified_split(labels: Tensor, sizes: Sequence[int], generator: torch.Gene
         members = shuffled_labels == label
         count = int(members.sum())
         position[members] = (torch.arange(count, dtype=torch.float64) + 0.5) / count
-    # Stable: members of different classes at the same place stay in their shuffled order.
+    # Stable: members of different classes at the same position keep their shuffled order.
     order = shuffled[position.argsort(stable=True)]
     return [part.sort().values for part in torch.split(order, list(sizes))]

@@ -1,4 +1,4 @@
-"""Refuse arrays of the user's own that cannot be meant: labels that are no classes, inputs that tell nothing.
+"""Checks of the user's arrays for likely mistakes: labels that are not classes, inputs without information.
 
 Legend: N samples, C channels, H × W pixels, D features, K classes.
 """
@@ -16,14 +16,14 @@ from torch import Tensor
 from initbench.errors import DataError
 
 _MIN_JUDGED = 10
-"""Training samples below which rare classes are no sign of a mistake."""
+"""Minimum number of training samples for which rare classes indicate a mistake."""
 _MAX_NAMED = 5
 _MAX_PIXEL = 255
 _CHANNELS = (1, 3, 4)
 
 
 def labels_advice(array: NDArray[Any]) -> str:
-    """Return what to do about labels that are not integers (N,); empty where nothing is clear."""
+    """Return advice for labels that are not integers (N,), to append to a message; empty if there is none."""
     if array.ndim == 2:
         return ": save y.ravel()" if array.shape[1] == 1 else ": if a row is one-hot, save y.argmax(axis=1)"
     if array.dtype.kind in "US":
@@ -35,7 +35,7 @@ def labels_advice(array: NDArray[Any]) -> str:
 
 
 def inputs_advice(array: NDArray[Any]) -> str:
-    """Return what to do about inputs that are neither uint8 nor float; empty where nothing is clear."""
+    """Return advice for inputs that are neither uint8 nor float, to append to a message; empty if none."""
     if array.dtype.kind == "b":
         return ": save x.astype('float32')"
     if array.dtype.kind not in "iu" or not array.size:
@@ -49,9 +49,10 @@ def inputs_advice(array: NDArray[Any]) -> str:
 
 
 def check_layout(key: str, shape: Sequence[int]) -> None:
-    """Raise DataError for images (N, C, H, W), where (N, H, W, C) is expected.
+    """Raise DataError for images (N, C, H, W), as (N, H, W, C) is expected.
 
-    With channels that are not 1, 3 or 4, square maps behind a shorter or longer axis are taken for them.
+    If neither the second nor the last axis is 1, 3 or 4, the array counts as (N, C, H, W) if its last two
+    axes are equal and differ from the second.
     """
     if len(shape) != 4 or shape[3] in _CHANNELS:
         return
@@ -68,7 +69,7 @@ def check_labels(y_train: Tensor, y_test: Tensor, labels: Sequence[int] | None) 
     Args:
         y_train: (N,) int64, from 0.
         y_test: (N,) int64, from 0.
-        chosen: The labels of `data.classes`, which may leave gaps; None where all are used.
+        labels: The labels of `data.classes`, which may leave gaps; None if all are used.
     """
     if labels is not None:
         return
@@ -76,8 +77,8 @@ def check_labels(y_train: Tensor, y_test: Tensor, labels: Sequence[int] | None) 
     classes = int(max(y_train.max(), y_test.max())) + 1
     if len(y_train) >= _MIN_JUDGED and 2 * len(present) > len(y_train):
         raise DataError(
-            f"y_train holds {len(present):,} different labels among {len(y_train):,} samples: these are no"
-            " classes but targets or numbers of samples; each class needs several samples"
+            f"y_train has {len(present):,} different labels among {len(y_train):,} samples: these look like"
+            " regression targets or sample numbers, not classes; each class needs several samples"
         )
     if len(present) == classes:
         return
@@ -95,10 +96,10 @@ def check_labels(y_train: Tensor, y_test: Tensor, labels: Sequence[int] | None) 
 
 
 def check_inputs(key: str, x: Tensor) -> None:
-    """Raise DataError for x (N, …) whose samples are all alike: there is nothing to tell them apart by."""
+    """Raise DataError if all samples of x (N, …) are equal, so that they cannot be distinguished."""
     if len(x) < 2 or bool((x[1:] != x[:1]).any()):
         return
     first = x[0].flatten()
     is_constant = bool((first == first[0]).all())
-    what = f"is {float(first[0]):g} everywhere" if is_constant else f"holds {len(x):,} times the same sample"
-    raise DataError(f"{key} {what}: no net can tell its classes apart")
+    what = f"is {float(first[0]):g} everywhere" if is_constant else f"has {len(x):,} times the same sample"
+    raise DataError(f"{key} {what}: its classes cannot be distinguished")

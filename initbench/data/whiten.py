@@ -1,4 +1,4 @@
-"""Whitening: a linear map after which features are uncorrelated and of variance 1.
+"""Whitening: a linear map that makes features uncorrelated with variance 1.
 
 Legend: N samples, D features, λ eigenvalues of the covariance, U its eigenvectors as columns.
 """
@@ -25,10 +25,10 @@ class Whitening:
     matrix: Tensor
     """(D, D) float64."""
     flat: bool
-    """Whether a sample becomes (D,); else it keeps its shape."""
+    """Whether a sample becomes (D,); otherwise it keeps its shape."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """x (N, …) on the CPU, transformed, as float32: (N, D) where flat, else (N, …)."""
+        """Return x (N, …), on the CPU, whitened as float32: (N, D) if flat, else (N, …)."""
         mapped = torch.empty(x.shape[0], self.matrix.shape[1])
         with one_thread():
             for rows, chunk in zip(_chunks(mapped), _chunks(x.flatten(1)), strict=True):
@@ -37,12 +37,12 @@ class Whitening:
 
 
 def fit_whitening(x: Tensor, kind: Literal["pca", "zca"], eps: float) -> Whitening:
-    """The whitening of the samples x (N, …), on the CPU in float64 and on one thread.
+    """Fit the whitening of the samples x (N, …), on the CPU in float64 with one thread.
 
     With λ̄ the mean eigenvalue, `pca` has the matrix U (Λ + eps·λ̄)^−½, largest eigenvalue first, each
     column of U with its largest entry positive; `zca` has U (Λ + eps·λ̄)^−½ Uᵀ, the whitening that
-    changes the samples least (Bell and Sejnowski 1997). Directions in which the samples are constant,
-    as far as rounding can tell, become 0, in every set that the map is applied to.
+    changes the samples least (Bell and Sejnowski 1997). Directions in which the samples are constant up to
+    rounding become 0 in every set to which the map is applied.
     """
     with one_thread():
         flat = x.flatten(1)
@@ -59,17 +59,17 @@ def fit_whitening(x: Tensor, kind: Literal["pca", "zca"], eps: float) -> Whiteni
 
 
 def _inverse_roots(values: Tensor, eps: float) -> Tensor:
-    """(λ + eps·λ̄)^−½ for eigenvalues (D,), falling; 0 for those that are nothing but rounding errors."""
+    """Return (λ + eps·λ̄)^−½ for decreasing eigenvalues (D,), and 0 for those within rounding error of 0."""
     rounding = len(values) * torch.finfo(torch.float64).eps * values[0]
     roots = (values + eps * values.mean()).rsqrt()
     return torch.where(values > rounding, roots, 0.0)
 
 
 def _signs(vectors: Tensor) -> Tensor:
-    """The sign of the largest entry of each column: eigenvectors come with either."""
+    """Return the sign of the largest entry of each column, since the sign of an eigenvector is arbitrary."""
     return vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()
 
 
 def _chunks(x: Tensor) -> tuple[Tensor, ...]:
-    """x (N, D) in parts, so that no float64 copy of the whole is made."""
+    """Return x (N, D) in chunks, to avoid a float64 copy of the whole."""
     return torch.split(x, max(1, _CHUNK_VALUES // x.shape[1]))

@@ -121,7 +121,7 @@ def _not_there(name: str, store: Store) -> ConfigError:
     records = store.records()
     names = dict.fromkeys([str(r.get("experiment")) for r in records] + [str(r["run_id"]) for r in records])
     guess = nearest_name(name, names)
-    hint = f"did you mean {guess!r}?" if guess else "`initbench ls` lists what there is"
+    hint = f"did you mean {guess!r}?" if guess else "`initbench ls` lists the stored runs"
     if not names:
         hint = f"there are no runs in {store.root}"
     return _fault(f"no stored run or experiment is called {name!r}; {hint} (a file's path has a slash in it)")

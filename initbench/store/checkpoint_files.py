@@ -172,9 +172,9 @@ def _read_prefix(path: Path, size: int, digest: str) -> bytes:
     try:
         content = read_bytes(path, LINES_BYTES)[:size]
     except FileNotFoundError:
-        raise ValueError(f"{path.name}, which belongs to it, is missing") from None
+        raise ValueError(f"{path.name} is missing") from None
     if hashlib.sha256(content).hexdigest() != digest:
-        raise ValueError(f"{path.name} does not hold what it held then")
+        raise ValueError(f"{path.name} has changed since the checkpoint")
     return content
 
 

@@ -88,5 +88,5 @@ def _describe_fault(path: Path) -> str:
     except OSError as error:
         return f"it cannot be read: {error.strerror or error}"
     except ValueError as error:
-        return f"it is no JSON: {error}"
-    return "it is no record of a run"
+        return f"it is not valid JSON: {error}"
+    return "it is not the record of a run"

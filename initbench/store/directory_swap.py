@@ -52,7 +52,7 @@ def install_new_run(places: RunPaths, target: Path) -> None:
         return
     with _lock_live_run(places):
         if is_complete(places.live):  # it finished while we waited for the lock
-            raise StoreError(f"run {places.run_id} is finished already")
+            raise StoreError(f"run {places.run_id} is already finished")
         _retire_old_run(places)
         _exchange(places.new, places.live, places.old)
     _retire_old_run(places)
@@ -72,7 +72,7 @@ def promote_rerun(places: RunPaths) -> None:
 def _lock_live_run(places: RunPaths) -> Iterator[None]:
     """Hold the lock of the live run; raise StoreError if a live process holds it or it is not a run."""
     if not is_deletable(places.live):
-        raise StoreError(f"{places.live} holds something other than a run; move it away first")
+        raise StoreError(f"{places.live} is not a run; move it away first")
     _remove_odd_lock(places.live / LOCK)
     lock = acquire_lock(places.live / LOCK)
     if lock is None:

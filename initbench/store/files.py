@@ -68,7 +68,7 @@ def append_line(path: Path, text: str) -> None:
     The line survives a loss of power only after `sync_file`. Raises ValueError if `text` contains a newline.
     """
     if "\n" in text:
-        raise ValueError("a line cannot hold a newline")
+        raise ValueError("a line cannot contain a newline")
     data = (text + "\n").encode()
     # Do not write to the target of a link, and do not wait for the reader of a pipe.
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -120,7 +120,7 @@ def open_regular(path: Path, limit: int) -> int:
         if kind := odd_kind(status.st_mode):
             raise _not_regular(path, kind)
         if status.st_size > limit:
-            size = f"it holds {status.st_size:,} bytes, and at most {limit:,} are read"
+            size = f"it has {status.st_size:,} bytes, more than the limit of {limit:,}"
             raise OSError(errno.EFBIG, size, str(path))
     except BaseException:
         os.close(descriptor)

@@ -125,7 +125,7 @@ def _file_difference(path: Path, size: int, digest: str | None) -> str | None:
     if kind := odd_kind(status.st_mode):
         return f"{path.name} is {kind}, not a regular file"
     if status.st_size != size:
-        return f"{path.name} holds {status.st_size} bytes, not {size}"
+        return f"{path.name} has {status.st_size} bytes, expected {size}"
     if digest is None or sha256(path) == digest:
         return None
     return f"{path.name} has changed since the run was stored"

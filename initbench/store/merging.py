@@ -78,8 +78,8 @@ def merge(sources: Sequence[Path], into: Path) -> MergeResult:
     for source in sources:
         _check_source(source, into)
         for run in find_misplaced(source):
-            hint = "merge the directory it is in" if run.is_nested else "rename it to that"
-            merged.left[str(run.directory)] = f"holds the run {run.run_id}: {hint}"
+            hint = "merge its parent directory" if run.is_nested else "rename the directory to this run id"
+            merged.left[str(run.directory)] = f"contains the run {run.run_id}: {hint}"
     with wrap_os_errors(f"merge into {into}"):
         runs = _choose_runs(sources, into, merged)
         for run_id, source_run in runs.items():
@@ -96,19 +96,19 @@ def _check_source(source: Path, into: Path) -> None:
     if not source.is_dir():
         raise UsageError(f"{source} is not a directory of runs")
     if source.resolve() == into.resolve():
-        raise UsageError(f"{source} is where the runs are merged into: leave it out")
+        raise UsageError(f"{source} is also the target of the merge: remove it from the sources")
     if (record := read_record(source)) is not None:
         run_id = record.get("run_id")
         parent = source.resolve().parent
         renamed = "" if source.resolve().name == run_id else f", and rename it to {run_id}"
         raise UsageError(
-            f"{source} is the run {run_id}: name the directory of runs it is in, {parent}{renamed}"
+            f"{source} is the run {run_id}: pass the directory that contains it, {parent}{renamed}"
         )
     misplaced = find_misplaced(source)
     if misplaced and not Store(source).records():
         parents = dict.fromkeys(str(run.directory.parent) for run in misplaced)
         if str(source) not in parents:
-            raise UsageError(f"{source} holds no runs itself: name {' '.join(parents)}")
+            raise UsageError(f"{source} does not contain runs directly: pass {' '.join(parents)}")
 
 
 def _choose_runs(sources: Sequence[Path], into: Path, merged: MergeResult) -> dict[str, _SourceRun]:
@@ -177,7 +177,7 @@ def _copy_run(source_run: _SourceRun, places: RunPaths) -> bool:
         if is_complete(places.live) or (places.live.exists() and not source_run.is_complete):
             return False
         if places.live.exists() and not is_deletable(places.live):
-            raise StoreError(f"{places.live} holds something other than a run; move it away first")
+            raise StoreError(f"{places.live} is not a run; move it away first")
         if is_locked(places.live / LOCK):
             raise run_locked_error(places.run_id, places.live)
         if source_run.store.read_stable(source_run.run_id, partial(_copy_files, places)) is None:

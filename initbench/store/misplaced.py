@@ -79,7 +79,7 @@ def describe_misplaced(runs: Iterable[MisplacedRun]) -> list[str]:
         else:
             sentences += map(_renamed_sentence, members)
     more = len(sentences) - MAX_SENTENCES
-    return sentences[:MAX_SENTENCES] + ([f"and {more:,} directories more"] if more > 0 else [])
+    return sentences[:MAX_SENTENCES] + ([f"and {more:,} more directories"] if more > 0 else [])
 
 
 def _nested_sentence(parent: Path, runs: Sequence[MisplacedRun]) -> str:
@@ -87,16 +87,18 @@ def _nested_sentence(parent: Path, runs: Sequence[MisplacedRun]) -> str:
     what = f"the run {runs[0].run_id}" if len(runs) == 1 else f"{len(runs):,} runs"
     name, source = parent.relative_to(root), shlex.quote(str(parent))
     command = f"initbench merge {source} --into {shlex.quote(str(root))}"
-    return _inert(f"{name} holds {what}, in no row: `{command}`, or --runs-dir {source}")
+    return _inert(f"{name} contains {what}, not listed here: run `{command}` or use --runs-dir {source}")
 
 
 def _renamed_sentence(run: MisplacedRun) -> str:
     name = run.directory.relative_to(run.root)
     if run.is_duplicate:
         return _inert(
-            f"{name} holds another copy of the run {run.run_id}, in no row: move it out of {run.root}"
+            f"{name} is another copy of the run {run.run_id}, not listed here: move it out of {run.root}"
         )
-    return _inert(f"{name} holds the run {run.run_id}, in no row: rename it to {run.root / run.run_id}")
+    return _inert(
+        f"{name} contains the run {run.run_id}, not listed here: rename it to {run.root / run.run_id}"
+    )
 
 
 def _inert(sentence: str) -> str:

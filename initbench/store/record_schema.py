@@ -21,7 +21,7 @@ def is_mapping(**keys: Check) -> Check:
     def check(value: Any, path: str) -> Iterator[str]:
         """Yield each missing key and each defect of a value."""
         if not isinstance(value, dict):
-            yield f"{path or 'the whole'} is no mapping"
+            yield f"{path or 'the top level'} is not a mapping"
             return
         for key, inner in keys.items():
             # Most values are numbers, and a generator for each takes a third of the time.
@@ -57,7 +57,7 @@ def is_list(item: Check) -> Check:
 
     def check(value: Any, path: str) -> Iterator[str]:
         if not isinstance(value, list):
-            yield f"{path} is no list"
+            yield f"{path} is not a list"
             return
         for i, inner in enumerate(value):
             yield from item(inner, f"{path}[{i}]")
@@ -80,7 +80,7 @@ def is_number(value: Any, path: str) -> Iterator[str]:
     try:
         parse_number_or_none(value)
     except ValueError:
-        yield f"{path} is no number"
+        yield f"{path} is not a number"
 
 
 def _is_number_list(value: Any, path: str) -> Iterator[str]:
@@ -92,31 +92,31 @@ def _is_number_list(value: Any, path: str) -> Iterator[str]:
     if not kinds <= {int, float} or (
         int in kinds and not -_MAX_COUNT < min(value) <= max(value) < _MAX_COUNT
     ):
-        yield f"{path} is no list of numbers"
+        yield f"{path} is not a list of numbers"
 
 
 def is_finite(value: Any, path: str) -> Iterator[str]:
     """Check that the value is a finite number."""
     if type(value) not in (int, float) or not -_MAX_FLOAT <= value <= _MAX_FLOAT:
-        yield f"{path} is no finite number"
+        yield f"{path} is not a finite number"
 
 
 def is_text(value: Any, path: str) -> Iterator[str]:
     """Check that the value is a string."""
     if not isinstance(value, str):
-        yield f"{path} is no text"
+        yield f"{path} is not a string"
 
 
 def is_integer(value: Any, path: str) -> Iterator[str]:
     """Check that the value is an integer of at most 64 bits, which other programs can read too."""
     if type(value) is not int or abs(value) > _MAX_COUNT:
-        yield f"{path} is no whole number"
+        yield f"{path} is not an integer"
 
 
 def is_natural(value: Any, path: str) -> Iterator[str]:
     """Check that the value is an integer from 0 to 2⁶³ − 1."""
     if type(value) is not int or not 0 <= value <= _MAX_COUNT:
-        yield f"{path} is no whole number of 0 or more"
+        yield f"{path} is not an integer ≥ 0"
 
 
 def is_one_of(*values: str) -> Check:
@@ -125,7 +125,7 @@ def is_one_of(*values: str) -> Check:
     def check(value: Any, path: str) -> Iterator[str]:
         """Yield a message if the value is not one of them."""
         if value not in values:
-            yield f"{path} is none of {', '.join(values)}"
+            yield f"{path} is not one of {', '.join(values)}"
 
     return check
 
@@ -164,7 +164,7 @@ def is_table(item: Check) -> Check:
     def check(value: Any, path: str) -> Iterator[str]:
         """Yield each defect of the mapping or its values."""
         if not isinstance(value, dict):
-            yield f"{path or 'the whole'} is no mapping"
+            yield f"{path or 'the top level'} is not a mapping"
             return
         for key, inner in value.items():
             yield from item(inner, f"{path}.{key}" if path else key)
@@ -174,20 +174,20 @@ def is_table(item: Check) -> Check:
 
 def _is_bool(value: Any, path: str) -> Iterator[str]:
     if not isinstance(value, bool):
-        yield f"{path} is neither true nor false"
+        yield f"{path} is not true or false"
 
 
 def _is_scalar(value: Any, path: str) -> Iterator[str]:
     """Check that the value is neither a mapping nor a list."""
     if isinstance(value, dict | list):
-        yield f"{path} is neither a name nor a number"
+        yield f"{path} is not a scalar"
 
 
 def _is_pixel_offset(value: Any, path: str) -> Iterator[str]:
     """Check that the value is one number of pixels, or a list of two."""
     pair = value if isinstance(value, list) else [value, value]
     if len(pair) != 2 or any(type(pixels) is not int for pixels in pair):
-        yield f"{path} is neither a number of pixels nor two"
+        yield f"{path} is not one or two integers"
 
 
 def _is_gain(value: Any, path: str) -> Iterator[str]:
@@ -314,13 +314,13 @@ EVALUATION_LINE = optional_keys(
 def _has_matching_bins(value: Any, path: str) -> Iterator[str]:
     """Check that a histogram has one more edge than counts."""
     if len(value["edges"]) != len(value["counts"]) + 1:
-        yield f"{path}.edges is not one longer than its counts"
+        yield f"{path}.edges does not have one more item than counts"
 
 
 def _is_share(value: Any, path: str) -> Iterator[str]:
     """Check that the value is a number from 0 to 1, or "NaN" (no finite values to take a share of)."""
     if value != "NaN" and not (type(value) in (int, float) and 0 <= value <= 1):
-        yield f"{path} is no share"
+        yield f"{path} is not a number from 0 to 1"
 
 
 _HISTOGRAM = satisfies_both(

@@ -55,7 +55,7 @@ class RunPaths:
 
     def __post_init__(self) -> None:
         if not is_run_id(self.run_id):
-            raise UsageError(f"{self.run_id!r} cannot be the id of a run")
+            raise UsageError(f"{self.run_id!r} is not a valid run id")
 
     @property
     def live(self) -> Path:
@@ -221,5 +221,5 @@ def wrap_os_errors(action: str) -> Iterator[None]:
 def run_locked_error(run_id: str, directory: Path) -> StoreError:
     """Return the error for a run that a live process is writing."""
     record = read_record(directory) or {}
-    by = f" by process {record.get('pid')} on {record.get('host')}" if record else ""
-    return StoreError(f"run {run_id} is running{by}: wait for its end, or stop that process")
+    by = f" in process {record.get('pid')} on {record.get('host')}" if record else ""
+    return StoreError(f"run {run_id} is running{by}: wait until it finishes, or stop that process")

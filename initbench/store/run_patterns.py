@@ -31,7 +31,8 @@ def matching_run_ids(pattern: str, experiments: Mapping[str, str], root: Path) -
     begun = [run_id for run_id in experiments if pattern and run_id.startswith(pattern)]
     if len(begun) > 1:
         more = ", …" if len(begun) > _MAX_LISTED else ""
-        raise UsageError(f"{pattern!r} begins {len(begun)} run ids: {', '.join(begun[:_MAX_LISTED])}{more}")
+        listed = ", ".join(begun[:_MAX_LISTED])
+        raise UsageError(f"{pattern!r} is ambiguous; {len(begun)} run ids begin with it: {listed}{more}")
     if not begun:
         raise UnknownNameError(_no_match_message(pattern, experiments, root))
     return begun
@@ -52,7 +53,7 @@ def _no_match_message(pattern: str, experiments: Mapping[str, str], root: Path) 
     if misplaced := [run for run in find_misplaced(root) if run.matches([pattern])]:
         return f"no stored run matches {pattern!r}; {describe_misplaced(misplaced)[0]}"
     if not experiments:
-        return f"no stored run matches {pattern!r}: there are no runs in {root}"
+        return f"no stored run matches {pattern!r}: {root} contains no runs"
     guess = nearest_name(pattern, [*dict.fromkeys(experiments.values()), *experiments])
-    hint = f"did you mean {guess!r}?" if guess else "`initbench ls` lists what there is"
+    hint = f"did you mean {guess!r}?" if guess else "`initbench ls` lists the stored runs"
     return f"no stored run matches {pattern!r}; {hint}"

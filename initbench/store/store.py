@@ -247,7 +247,7 @@ class Store:
         if is_complete(places.live) and not is_locked(places.live / LOCK):
             if rerun:
                 return places.rerun
-            raise StoreError(f"run {places.run_id} is finished already")
+            raise StoreError(f"run {places.run_id} is already finished")
         return places.live
 
     def _records(self, indexed: Mapping[str, Record]) -> list[Record]:
@@ -309,7 +309,7 @@ def _read_run(run_id: str, directory: Path) -> StoredRun | None:
     )
     for name, lines in ((LAYERS, snapshots), (SHIFT, shifts)):
         if len(set(map(layer_signature, lines))) > 1:
-            raise StoreError(f"{directory / name} is damaged: its lines are of different layers")
+            raise StoreError(f"{directory / name} is damaged: its lines describe different layers")
     return StoredRun(run_id, record, convergence, snapshots, shifts)
 
 

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 MAX_NESTING = 48
 """Maximum nesting depth of lists and mappings: several times that of any document in use."""
-_TOO_DEEP = f"it is nested more than {MAX_NESTING} deep"
+_TOO_DEEP = f"it is nested more than {MAX_NESTING} levels deep"
 _NO_BRACKETS = bytes(set(range(256)) - set(b'[]{}"\\'))
 _NESTING = frozenset((dict, list))
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}

@@ -136,7 +136,7 @@ def _read_file(path: Path) -> Points | None:
         except FileNotFoundError:
             return None
         except ValueError as error:
-            cure = "delete it, and give the command of the sweep again"
+            cure = "delete it and run the sweep again"
             raise StoreError(f"{path} is damaged; {cure} ({error})") from error
 
 

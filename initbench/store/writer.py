@@ -94,7 +94,7 @@ class RunWriter:
             return
         with suppress(StoreError):  # on a full disk the run shows as crashed; `error` is more important
             if error is None:
-                self.stop("failed", "the run was left without a result")
+                self.stop("failed", "the run ended without a result")
             elif isinstance(error, KeyboardInterrupt | Terminated):
                 self.stop("interrupted")
             else:
@@ -143,7 +143,7 @@ class RunWriter:
             self._write_record({**updates, "status": status, "finished": utc_timestamp()})
             sync_directory(self.directory)
             for problem in repeated_steps(self.directory):
-                raise StoreError(f"{self.directory}: {problem}; give the command again")
+                raise StoreError(f"{self.directory}: {problem}; run the command again")
             manifest = build_manifest(self.directory, LISTED)
             write_atomic(self.directory / MANIFEST, strict_json.dumps(manifest) + "\n")
             with suppress(OSError):  # leftovers do not make a run incomplete
@@ -204,7 +204,7 @@ class RunWriter:
 
     def _check_open(self) -> None:
         if not self._open:
-            raise InitbenchError(f"run {self.run_id} is closed already")
+            raise InitbenchError(f"run {self.run_id} is already closed")
 
     def _close(self) -> None:
         self._open = False
@@ -256,7 +256,7 @@ def resume_run(
     """
     directory = places.live
     if odd := odd_files(directory, (CONFIG, METRICS, LAYERS, SHIFT, LOCK)):
-        return None, f"{places.run_id}: {odd[0]}; it begins again"
+        return None, f"{places.run_id}: {odd[0]}; starting from scratch"
     lock = acquire_lock(directory / LOCK)
     if lock is None:
         raise run_locked_error(places.run_id, directory)
@@ -291,7 +291,7 @@ def remove_leftovers(directory: Path) -> None:
 def _damage_notice(run_id: str, resumption: Resumption | None, faults: Sequence[str]) -> str | None:
     if not faults:
         return None
-    instead = "it begins again" if resumption is None else "it goes on from the checkpoint before"
+    instead = "starting from scratch" if resumption is None else "resuming from the previous checkpoint"
     return f"{run_id}: damaged: {'; '.join(faults)}; {instead}"
 
 

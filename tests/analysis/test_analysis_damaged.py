@@ -52,13 +52,13 @@ def shape(runs: list[RunSummary]) -> dict[str, tuple[int, int]]:
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"seed": "zero"}, "run.json is damaged: seed is no whole number"),
-        ({"seed": None, "final": 7}, "run.json is damaged: seed is no whole number"),
-        ({"diagnosis": 7}, "run.json is damaged: diagnosis is no list"),
-        ({"config": []}, "run.json is damaged: config is no mapping"),
-        ({"experiment": 3}, "run.json is damaged: experiment is no text"),
-        ({"timings": "long"}, "run.json is damaged: timings is no mapping"),
-        ({"identity": "me"}, "run.json is damaged: identity is no mapping"),
+        ({"seed": "zero"}, "run.json is damaged: seed is not an integer"),
+        ({"seed": None, "final": 7}, "run.json is damaged: seed is not an integer"),
+        ({"diagnosis": 7}, "run.json is damaged: diagnosis is not a list"),
+        ({"config": []}, "run.json is damaged: config is not a mapping"),
+        ({"experiment": 3}, "run.json is damaged: experiment is not a string"),
+        ({"timings": "long"}, "run.json is damaged: timings is not a mapping"),
+        ({"identity": "me"}, "run.json is damaged: identity is not a mapping"),
     ],
 )
 def test_a_run_with_a_damaged_record_is_counted_in_its_row(store: Store, changes: dict[str, Any], fault: str):

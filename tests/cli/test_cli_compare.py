@@ -63,7 +63,7 @@ def spoil_lines(runs: Path) -> None:
 
 @pytest.mark.parametrize(
     ("spoil", "fault"),
-    [(spoil_record, "run.json is damaged: it is no JSON"), (spoil_lines, "layers.jsonl is damaged: ")],
+    [(spoil_record, "run.json is damaged: it is not valid JSON"), (spoil_lines, "layers.jsonl is damaged: ")],
 )
 def test_a_damaged_run_is_named_and_the_others_compared(
     runs: Path, initbench: Initbench, tmp_path: Path, spoil: Callable[[Path], None], fault: str

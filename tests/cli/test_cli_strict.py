@@ -169,8 +169,8 @@ WAYS: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
         CLEAR,
         "an interval needs at least two runs",
     ),
-    "a renamed run": (one_renamed, CLEAR, "best holds the run relu-s0"),
-    "nested runs": (all_nested, CLEAR, "2024 holds 3 runs"),
+    "a renamed run": (one_renamed, CLEAR, "best contains the run relu-s0"),
+    "nested runs": (all_nested, CLEAR, "2024 contains 3 runs"),
     "before. without an earlier state": (whole, BEFORE, "before. needs an earlier state"),
     "no row in both states": (
         changed_since(name_before="tanh"),

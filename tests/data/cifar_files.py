@@ -63,7 +63,7 @@ class Cifar:
     files: dict[str, bytes]
 
     def archive(self, **changes: bytes | None) -> bytes:
-        """The .tar.gz, with some members changed or (None) left out."""
+        """Return the .tar.gz, with some members changed or (None) omitted."""
         return packed(self.folder, {**self.files, **changes})
 
     def publish(self, monkeypatch: pytest.MonkeyPatch, tar: bytes, mirror: str = "") -> None:

@@ -10,7 +10,7 @@ from initbench.data.preprocessing import PreparedData, preprocess
 
 
 def bundle(raw: RawData, **options: object) -> PreparedData:
-    """What `prepare` makes of `raw`; `options` are as in a config."""
+    """Return `raw` after preprocessing; `options` are as in a config."""
     located = LocatedDataset(name="own", fingerprint="f", load=lambda: raw)
     chosen = DataOptions.model_validate(options)
     return preprocess(ResolvedDataset(requested="asked", located=located), chosen, "cpu")

@@ -26,7 +26,7 @@ RARE = 1e-6
 
 
 def variant(image: Tensor, crop: int, top: int, left: int, mirrored: bool, black: float) -> Tensor:
-    """What pad-and-crop at (top, left) and mirroring make of an image (C, H, W), pixel by pixel."""
+    """Return an image (C, H, W) padded, cropped at (top, left) and mirrored, computed pixel by pixel."""
     channels, height, width = image.shape
     made = torch.empty_like(image)
     for c in range(channels):
@@ -177,12 +177,12 @@ def test_crop_that_could_show_nothing_is_refused():
 
 
 def test_features_are_refused():
-    with pytest.raises(DataError, match=r"data\.augment is for images, and a sample of own is .* 5 features"):
+    with pytest.raises(DataError, match=r"data\.augment is for images, but a sample of own is .* 5 features"):
         own(torch.rand(30, 5), augment={"flip": True})
 
 
 def test_per_feature_normalisation_is_refused_by_the_config(make_config):
-    with pytest.raises(ValueError, match=r"moves pixels, and data\.normalize=per_feature"):
+    with pytest.raises(ValueError, match=r"cannot be combined with data\.normalize=per_feature"):
         make_config(data={"augment": {"crop": 1}, "normalize": "per_feature"})
     with pytest.raises(ValueError, match="crop"):
         make_config(data={"augment": {"crop": -1}})
@@ -191,8 +191,8 @@ def test_per_feature_normalisation_is_refused_by_the_config(make_config):
 # ---- in training
 
 
-class Nobody:
-    """A Listener that does not listen."""
+class SilentListener:
+    """A Listener that ignores every event."""
 
     def evaluated(self, run: int, entry: dict[str, Any]) -> None: ...
     def probed(self, run: int, snapshot: dict[str, Any]) -> None: ...
@@ -221,7 +221,8 @@ def training(config: Any, seeds: list[int]) -> tuple[Training, PreparedData]:
         for seed in seeds
     ]
     cpu = torch.device("cpu")
-    return Training(nets, seeds, config, "vmap", data=data, device=cpu, listener=Nobody(), threads=1), data
+    listener = SilentListener()
+    return Training(nets, seeds, config, "vmap", data=data, device=cpu, listener=listener, threads=1), data
 
 
 SEEDS = [4, 0, 7]

@@ -180,7 +180,7 @@ def test_a_file_that_changes_after_it_was_found_is_not_read(cifar, offline, monk
 
 def test_a_malicious_pickle_with_the_right_hash_is_refused(cifar, offline, monkeypatch, bomb, tmp_path):
     monkeypatch.setitem(cifar.files, first_of(cifar), bomb)
-    with pytest.raises(DataError, match=r"is refused: its pickle names \S+\.getattr,") as caught:
+    with pytest.raises(DataError, match=r"is rejected: its pickle refers to \S+\.getattr,") as caught:
         in_archive(cifar, offline, monkeypatch)
     assert first_of(cifar) in str(caught.value)
     assert not (tmp_path / "ran").exists()
@@ -266,5 +266,5 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_everything_else_is_refused(case):
-    with pytest.raises(DataError, match=r"^the file (is refused|cannot be read|does not hold)"):
+    with pytest.raises(DataError, match=r"^the file (is rejected|cannot be read|does not contain)"):
         unpickle(REFUSED[case](), "the file")

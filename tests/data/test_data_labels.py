@@ -123,5 +123,5 @@ def test_noise_is_a_share_of_the_labels_that_were_kept():
 
 
 def test_one_class_has_no_wrong_label():
-    with pytest.raises(DataError, match="second class"):
+    with pytest.raises(DataError, match="at least two classes"):
         corrupt_labels(torch.zeros(5, dtype=torch.int64), 1, 0.5)

@@ -1,4 +1,4 @@
-"""Splitting and normalising, held against plain NumPy in float64."""
+"""Splitting and normalisation, compared with plain NumPy in float64."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which data set a run uses: found, fetched, or its fallback."""
+"""The data set that a run uses: found on disk, downloaded, or its fallback."""
 
 from __future__ import annotations
 

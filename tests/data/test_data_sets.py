@@ -138,7 +138,7 @@ def test_what_is_no_idx_file_is_an_error(content, tmp_path, idx_files, monkeypat
     located = DATASETS["mnist"].locate(
         default_choice(DATASETS, "mnist"), DataSource(root=tmp_path, offline=True)
     )
-    with pytest.raises(DataError, match="is no idx file") as caught:
+    with pytest.raises(DataError, match="is not an idx file") as caught:
         located.load()
     assert str(folder / "t10k-labels-idx1-ubyte.gz") in str(caught.value)
 
@@ -260,7 +260,7 @@ def test_npz_that_is_absent_names_both_places(tmp_path, monkeypatch):
 IMAGE = np.zeros((12, 5, 4, 3), dtype=np.uint8)
 FAULTS: dict[str, tuple[dict[str, object], str]] = {
     "missing key": ({"y_test": None}, "lacks y_test, holds x_train, y_train, x_test"),
-    "pickled": ({"x_train": np.array([{}] * 12, dtype=object)}, "x_train holds Python objects"),
+    "pickled": ({"x_train": np.array([{}] * 12, dtype=object)}, "x_train contains Python objects"),
     "integer images": ({"x_train": IMAGE.astype(np.int32)}, "x_train must be uint8 or float, found int32"),
     "text": ({"x_train": np.full((12, 2), "a")}, "x_train must be uint8 or float, found <U1"),
     "one axis": ({"x_train": np.zeros(12, dtype=np.uint8)}, r"found \(12,\)"),
@@ -271,8 +271,8 @@ FAULTS: dict[str, tuple[dict[str, object], str]] = {
     "test dtype": ({"x_test": np.zeros((6, 5, 4, 3))}, "both be uint8 or both float"),
     "train lengths": ({"y_train": np.arange(11) % 3}, "x_train and y_train .* found 12 and 11"),
     "test lengths": ({"y_test": np.arange(7) % 3}, "x_test and y_test .* found 6 and 7"),
-    "float labels": ({"y_train": np.zeros(12)}, "y_train must hold integers, found float64"),
-    "bool labels": ({"y_train": np.zeros(12, dtype=bool)}, "y_train must hold integers, found bool"),
+    "float labels": ({"y_train": np.zeros(12)}, "y_train must contain integers, found float64"),
+    "bool labels": ({"y_train": np.zeros(12, dtype=bool)}, "y_train must contain integers, found bool"),
     "column labels": ({"y_train": np.zeros((12, 1), dtype=int)}, r"y_train .* found \(12, 1\)"),
     "negative labels": ({"y_train": np.arange(12) - 1}, "found -1 … 10"),
     "absurd labels": ({"y_test": np.full(6, 2**63, dtype=np.uint64)}, "found 9223372036854775808"),

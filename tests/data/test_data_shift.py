@@ -1,4 +1,4 @@
-"""Shifted evaluation data, held against arithmetic on the values before normalisation."""
+"""Shifted evaluation data, compared with arithmetic on the values before normalisation."""
 
 from __future__ import annotations
 
@@ -100,5 +100,5 @@ def test_features_can_be_shifted_but_not_moved():
 
 @pytest.mark.parametrize("given", [6, [6, 0], [0, -5]])
 def test_images_moved_out_of_sight(given):
-    with pytest.raises(DataError, match=r"data\.shift\.translate=.* 6 × 5 pixels out of sight"):
+    with pytest.raises(DataError, match=r"data\.shift\.translate=.* 6 × 5 pixels out of view"):
         bundle(images("uint8"), shift={"translate": given})

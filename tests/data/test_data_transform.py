@@ -186,7 +186,7 @@ def test_features_cannot_be_resized():
     x = torch.rand(20, 7)
     raw = RawData(x_train=x, y_train=torch.arange(20) % 2, x_test=x, y_test=torch.arange(20) % 2, classes=2)
     with pytest.raises(
-        DataError, match=r"data\.resize is for images, and a sample of own is a list of 7 feat"
+        DataError, match=r"data\.resize is for images, but a sample of own is a list of 7 feat"
     ):
         bundle(raw, resize=4)
     assert bundle(raw, classes=[1, 0]).classes == 2

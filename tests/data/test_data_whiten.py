@@ -1,4 +1,4 @@
-"""Whitening, held against NumPy's singular values and against what whiteness is."""
+"""Whitening, compared with NumPy's singular values and with the definition of whiteness."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def covariance(x: torch.Tensor) -> np.ndarray:
 @pytest.mark.parametrize("kind", ["pca", "zca"])
 def test_the_training_split_becomes_white_and_no_other(kind):
     made = bundle(raw(), whiten=kind, whiten_eps=0.0)
-    # The map is fitted on this very split, so only rounding is left: of x in float32, 3e-7 beside
-    # directions of standard deviation 0.01.
+    # The map is fitted on this split, so only the rounding of x to float32 remains: 3e-7 relative to
+    # directions with a standard deviation of 0.01.
     assert np.abs(covariance(made.train.x) - np.eye(18)).max() < 1e-3
     assert made.train.x.flatten(1).mean(0).abs().max() < 1e-3
     # A covariance entry of 500 white samples has a standard error of 1/√500 off the diagonal.
@@ -144,7 +144,7 @@ def test_threads_change_nothing():
 
 
 def test_augmentation_is_refused():
-    with pytest.raises(ValidationError, match=r"moves pixels, and data.whiten=zca"):
+    with pytest.raises(ValidationError, match=r"cannot be combined with data\.whiten=zca"):
         DataOptions(whiten="zca", augment={"flip": True})
     with pytest.raises(ValidationError, match="normalize=per_feature"):
         DataOptions(normalize="per_feature", augment={"flip": True})

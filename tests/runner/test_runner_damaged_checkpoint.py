@@ -198,7 +198,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(
     assert steps[0] == BEFORE + 1
     said = capsys.readouterr().err
     assert f"damaged: {CHECKPOINT}: " in said
-    assert "it goes on from the checkpoint before" in said
+    assert "resuming from the previous checkpoint" in said
 
 
 @pytest.mark.parametrize("kind", ["a byte of the body", "deep header", "transposed", "a pipe"])
@@ -210,7 +210,7 @@ def test_where_both_are_damaged_the_run_begins_again(
             DAMAGES[kind](directory / name)
 
     assert gone_on(stopped, tmp_path, both)[0] == 1
-    assert "it begins again" in capsys.readouterr().err
+    assert "starting from scratch" in capsys.readouterr().err
 
 
 def test_whole_checkpoints_are_gone_on_from_without_a_word(

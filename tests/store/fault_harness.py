@@ -240,11 +240,11 @@ def struck(scenario: Scenario, template: Path, place: Path, fate: str, at: int) 
 
 
 def again(scenario: Scenario, place: Path) -> dict[str, Any]:
-    """What the same command ends with, once nothing fails any more."""
+    """Run the same command again without faults and return the resulting state."""
     root = place / "runs"
     arguments = scenario.arguments(root)
     code = quietly(arguments)
-    if arguments[0] == "rm":  # it may be gone already, and somebody who looks sees that
+    if arguments[0] == "rm":  # exit code 2 if the run is already gone
         assert code in (0, 2), code
     else:
         assert code == 0, code

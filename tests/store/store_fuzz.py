@@ -109,11 +109,11 @@ def changed(document: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 @dataclass
 class Tally:
-    """What became of the cases."""
+    """Counts of the outcomes of the cases."""
 
     cases: int = 0
     refused: int = 0
-    """Files that are told of as damaged."""
+    """Files that are reported as damaged."""
     read: int = 0
     """Files that are read as they are, by everything that reads them."""
     failures: list[str] = field(default_factory=list)
@@ -172,7 +172,7 @@ class Fuzz:
         self.expected = len(self.store.records())
 
     def attack(self, path: Path, cases: int, seed: int) -> Tally:
-        """Change a file of a run so many times, and have everything read the store each time."""
+        """Change a file of a run `cases` times, and run every reader on the store each time."""
         content, tally = path.read_bytes(), Tally()
         manifest = path.parent / "manifest.json"
         document = json.loads(manifest.read_text()) if manifest.exists() else None
@@ -202,7 +202,7 @@ class Fuzz:
             return Tally(1, failures=[f"{path.name}: {at}: {error!r}"])
 
     def readers(self, run_id: str) -> None:
-        """What `ls`, `compare` and `show` do."""
+        """Read the store as `ls`, `compare` and `show` do."""
         runs = load_run_summaries(self.store, [])
         assert len(runs) >= self.expected - 1, "the others are there"
         inert("\n".join(damage_messages(runs, self.root)), lines=False)
@@ -240,7 +240,7 @@ _VIEWS = (
 
 
 def comparisons(runs: list[Any]) -> None:
-    """What `compare` makes of runs, in each form; a UsageError is what a user may be told."""
+    """Render the comparison of runs in each format; an InitbenchError is an acceptable outcome."""
     with suppress(InitbenchError):
         found = build_tables(runs)
         for view in _VIEWS:  # Markdown has the cells of the table, and takes a tenth of its time
@@ -253,7 +253,7 @@ def comparisons(runs: list[Any]) -> None:
 
 
 def show(runs: list[StoredRun]) -> None:
-    """What `show` makes of the runs of one experiment."""
+    """Render the runs of one experiment as `show` does."""
     console = quiet()
     console.print(render_experiment(runs, all_layers=True, width=200))
     console.print("\n".join(failure_tracebacks(runs)))
@@ -385,7 +385,7 @@ def small_store(directory: Path) -> Path:
 
 
 def attacks(root: Path) -> dict[str, Callable[[int, int], Tally]]:
-    """By the name of a file, what changes it so many times from a seed."""
+    """Return, by file name, a function (cases, seed) that changes the file and tallies the outcomes."""
     fuzz = Fuzz(root)
     directory = next(path for path in root.iterdir() if path.name.startswith("batch_norm-s0"))
     names = ("run.json", "metrics.jsonl", "layers.jsonl", "shift.jsonl", "manifest.json")

@@ -64,7 +64,7 @@ def test_a_diverged_run_is_complete_and_may_have_no_weights(store: Store) -> Non
     put(store, "a", status="diverged")
     assert store.status("a") == "diverged"
     assert store.verify("a") == []
-    with pytest.raises(StoreError, match="finished already"):
+    with pytest.raises(StoreError, match="already finished"):
         store.claim("a", RECORD, CONFIG)
 
 
@@ -154,7 +154,7 @@ def test_what_is_not_a_run_is_ignored_and_kept(store: Store) -> None:
     (store.root / "copy" / "run.json").write_bytes((store.root / "a" / "run.json").read_bytes())
     assert [record["run_id"] for record in store.records()] == ["a"]
     assert store.status("notes") is None
-    with pytest.raises(StoreError, match="other than a run"):
+    with pytest.raises(StoreError, match="is not a run"):
         store.claim("notes", RECORD, CONFIG)
     Store(store.root).recover()
     assert (store.root / "notes" / "todo.txt").exists()
@@ -178,7 +178,7 @@ def test_verify_tells_every_difference(store: Store) -> None:
     (store.root / "a" / "weights.safetensors").write_bytes(b"Weights")
     assert store.verify("a") == [
         "config.yaml is missing",
-        "metrics.jsonl holds 0 bytes, not 69",
+        "metrics.jsonl has 0 bytes, expected 69",
         "weights.safetensors has changed since the run was stored",
     ]
     (store.root / "a" / "manifest.json").write_text("[]")
@@ -202,20 +202,20 @@ def test_find(store: Store) -> None:
     assert store.find(["relu*"]) == ["relu-s0-aa", "relu-s1-bb", "relu_x-s0-cc"]
     assert store.find(["*-s0-*", "*"]) == every
     assert store.find(["[odd]"]) == ["[odd]-s0-ee"]
-    with pytest.raises(UsageError, match=r"'relu-' begins 2 run ids: relu-s0-aa, relu-s1-bb$"):
+    with pytest.raises(UsageError, match=r"ambiguous; 2 run ids begin with it: relu-s0-aa, relu-s1-bb$"):
         store.find(["relu-"])
     with pytest.raises(UsageError, match="did you mean 'tanh'"):
         store.find(["relu", "tahn"])
     with pytest.raises(UsageError, match="initbench ls"):
         store.find(["zzzzzz"])
-    with pytest.raises(UsageError, match="there are no runs in"):
+    with pytest.raises(UsageError, match="contains no runs"):
         Store(store.root / "none").find(["relu"])
 
 
 @pytest.mark.parametrize("run_id", ["", ".", "..", ".a", "a/b", "/a", "a/", "a\0"])
 def test_an_id_is_a_plain_name(store: Store, run_id: str) -> None:
     for act in (store.remove, store.read, lambda name: store.claim(name, RECORD, CONFIG)):
-        with pytest.raises(UsageError, match="cannot be the id"):
+        with pytest.raises(UsageError, match="is not a valid run id"):
             act(run_id)
 
 

@@ -159,7 +159,7 @@ def test_rm_needs_yes_when_nobody_can_be_asked(runs: Path) -> None:
 
 
 def test_rm_ends_a_removal_that_was_cut_off(runs: Path) -> None:
-    """Its run is not found by name any more, so the removal cannot wait for somebody who names it."""
+    """Its run is not found by name any more, so the removal must not wait for a command that names it."""
     trash = runs / f".{LONG}0.trash"
     (runs / f"{LONG}0").rename(trash)
     with pytest.raises(UsageError, match="no stored run"):
@@ -198,7 +198,8 @@ def test_verify_names_every_run_that_is_not_as_it_was_stored(runs: Path) -> None
     listed = [record["status"] for record in Store(runs).records()]
     assert listed == ["crashed", "finished", "interrupted"], "sizes alone are looked at without --verify"
     expected = (
-        f"{LONG}0: config.yaml holds 1 bytes, not 0\n{LONG}1: run.json has changed since the run was stored"
+        f"{LONG}0: config.yaml has 1 bytes, expected 0\n"
+        f"{LONG}1: run.json has changed since the run was stored"
     )
     for more in ([], ["--json"]):
         with pytest.raises(StoreError) as raised:

@@ -20,7 +20,7 @@ def memory(tmp_path: Path) -> Iterator[Path]:
 
 
 def strike(name: str, fate: str, memory: Path, cases: int | None) -> int:
-    """Strike so many operations, evenly chosen, or every one; returns their number."""
+    """Strike `cases` evenly spaced operations, or all if None, and return their number."""
     scenario, made = SCENARIOS[name], 0
     with conditions():
         template = prepared(scenario, memory / "template")

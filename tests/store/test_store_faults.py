@@ -148,7 +148,7 @@ SCENARIOS = {
 
 
 def check_run(root: Path, acknowledged: list[str]) -> None:
-    """What was acknowledged can be read; what is called finished is whole; attempts are never mixed."""
+    """Check that acknowledged lines can be read, finished runs are complete and attempts are not mixed."""
     store = Store(root)
     status = store.status(RUN_ID)
     assert [record["status"] for record in store.records()] == ([] if status is None else [status])

@@ -25,7 +25,7 @@ VALUES = st.recursive(
 
 
 def expected(value: object) -> object:
-    """What a reader gets back."""
+    """Return the value that a reader gets back."""
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Whatever is in the files of a store, it is told of or read, and nothing fails past that."""
+"""Arbitrary contents of a store's files are either read or reported as damaged, without other failures."""
 
 from __future__ import annotations
 

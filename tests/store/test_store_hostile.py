@@ -1,4 +1,4 @@
-"""A store that somebody else has made: nothing in it is followed, waited for or swallowed."""
+"""An untrusted store: links are not followed, pipes do not block, and large files are not read."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_hostile_store_files_are_neither_followed_nor_waited_for(
     assert initbench("ls", "--verify", "--runs-dir", store.root).code == 3
     with pytest.raises(StoreError, match=r"not a regular file|is damaged|is missing|cannot be read") as told:
         merge([store.root], store.root.parent / "all")
-        raise StoreError(f"{name} is missing")  # a run that is damaged is left out
+        raise StoreError(f"{name} is missing")  # damaged runs are skipped
     assert name in str(told.value)
     assert not (store.root.parent / "all" / RUN).exists()
     assert initbench("rm", "-y", RUN, "--runs-dir", store.root).code == 0
@@ -88,7 +88,7 @@ def test_a_sparse_file_is_refused_by_its_size(store: Store) -> None:
     assert store.status(RUN) == "damaged"
     gleaned = store.read_or_mark_damaged(RUN)
     assert gleaned is not None
-    assert "it holds 1,099,511,627,776 bytes, and at most 16,777,216 are read" in gleaned.record["error"]
+    assert "it has 1,099,511,627,776 bytes, more than the limit of 16,777,216" in gleaned.record["error"]
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "layers.jsonl", "metrics.jsonl", "checkpoint.safetensors"])

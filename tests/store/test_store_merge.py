@@ -165,7 +165,7 @@ def test_a_kill_in_the_middle_leaves_whole_runs_and_the_next_call_does_the_rest(
 
 
 def test_a_source_has_to_be_another_directory(shards: list[Path], tmp_path: Path):
-    with pytest.raises(UsageError, match="is where the runs are merged into"):
+    with pytest.raises(UsageError, match="is also the target of the merge"):
         merge(shards, shards[0])
     with pytest.raises(UsageError, match="is not a directory of runs"):
         merge([tmp_path / "none"], tmp_path / "all")

@@ -89,7 +89,7 @@ def test_merge_names_what_it_leaves(runs: Path, tmp_path: Path, initbench: Calla
     renamed(runs, "best")
     said = initbench("merge", runs, "--into", tmp_path / "all")
     assert said.code == 0 and "1 run copied" in said.out
-    assert f"{runs / 'best'} holds the run {RUN_ID}" in said.err
+    assert f"{runs / 'best'} contains the run {RUN_ID}" in said.err
 
 
 @pytest.mark.parametrize("name", ["best", RUN_ID])
@@ -98,7 +98,7 @@ def test_merge_of_a_run_says_what_to_give(
 ) -> None:
     renamed(runs, name)
     said = initbench("merge", runs / name, "--into", tmp_path / "all")
-    assert said.code == 2 and f"is the run {RUN_ID}: name the directory of runs it is in, {runs}" in said.err
+    assert said.code == 2 and f"is the run {RUN_ID}: pass the directory that contains it, {runs}" in said.err
     assert not (tmp_path / "all").exists()
 
 
@@ -109,7 +109,7 @@ def test_merge_of_nested_runs_says_what_to_give(
     outer.mkdir()
     runs.rename(outer / "2024")
     said = initbench("merge", outer, "--into", tmp_path / "all")
-    assert said.code == 2 and f"{outer} holds no runs itself: name {outer / '2024'}" in said.err
+    assert said.code == 2 and f"{outer} does not contain runs directly: pass {outer / '2024'}" in said.err
     assert initbench("merge", outer / "2024", "--into", tmp_path / "all").code == 0
 
 

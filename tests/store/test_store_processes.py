@@ -18,7 +18,7 @@ from initbench.store.store import Store
 RUN_ID = "relu-s0-abc"
 CONFIG = "name: relu\n"
 PATIENCE, LEAST_ATTEMPTS = 120.0, 3
-"""Seconds to wait for so many attempts to be seen; however slow the machine is, a few are enough."""
+"""Seconds to wait until this many attempts have been seen; a few are enough on slow machines."""
 
 
 class Child:
@@ -79,7 +79,7 @@ def test_a_live_run_is_running_to_others_and_refused(store: Store, holder: Child
         lambda: store.claim(RUN_ID, RECORD, CONFIG, rerun=True),
         lambda: store.remove(RUN_ID),
     ):
-        with pytest.raises(StoreError, match=rf"running by process {holder.pid} on "):
+        with pytest.raises(StoreError, match=rf"running in process {holder.pid} on "):
             act()
     assert store.read(RUN_ID).convergence == [line(0)]
     assert store.status(RUN_ID) == "running"

@@ -32,11 +32,11 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "gone": (lambda path: path.unlink(), "it is missing"),
     "empty": (lambda path: path.write_text(""), "it is empty"),
-    "cut": (lambda path: path.write_text('{"x'), "it is no JSON: "),
-    "half": (lambda path: path.write_bytes(path.read_bytes()[:-9]), "it is no JSON: "),
-    "bytes": (lambda path: path.write_bytes(b"\xff\xfe"), "it is no JSON: "),
-    "deep": (lambda path: path.write_text("[" * 10**5), "it is no JSON: "),
-    "foreign": (lambda path: path.write_text('{"schema": "other"}'), "it is no record of a run"),
+    "cut": (lambda path: path.write_text('{"x'), "it is not valid JSON: "),
+    "half": (lambda path: path.write_bytes(path.read_bytes()[:-9]), "it is not valid JSON: "),
+    "bytes": (lambda path: path.write_bytes(b"\xff\xfe"), "it is not valid JSON: "),
+    "deep": (lambda path: path.write_text("[" * 10**5), "it is not valid JSON: "),
+    "foreign": (lambda path: path.write_text('{"schema": "other"}'), "it is not the record of a run"),
 }
 
 
@@ -87,7 +87,7 @@ def test_a_run_that_is_being_made_is_not_damaged(store: Store) -> None:
     assert held is not None
     assert store.status(made.name) is None
     held.release()
-    assert store.status(made.name) == "damaged", "whoever made it is gone"
+    assert store.status(made.name) == "damaged", "the process that made it is gone"
 
 
 def test_an_empty_directory_called_like_a_run_is_damaged(store: Store) -> None:

@@ -282,7 +282,8 @@ def test_a_directory_that_always_gets_new_files_is_read_in_the_end(
 def test_damage_beside_a_swap_is_still_reported(attempts: list[Path], tmp_path: Path) -> None:
     writer = Writer(tmp_path / "runs", attempts)
     (writer.root / RUN / "metrics.jsonl").write_text("x")
-    assert Store(writer.root).verify(RUN) == ["metrics.jsonl holds 1 bytes, not " + str(size_of(attempts[0]))]
+    problem = f"metrics.jsonl has 1 bytes, expected {size_of(attempts[0])}"
+    assert Store(writer.root).verify(RUN) == [problem]
     (writer.root / RUN / "metrics.jsonl").write_text("x\n" * (size_of(attempts[0]) // 2))
     with pytest.raises(StoreError, match=r"metrics\.jsonl"):
         Store(writer.root).read(RUN)

@@ -1,10 +1,9 @@
-"""Checksums of files on disk, computed once and remembered until the file changes.
+"""Checksums of files on disk, computed once and cached until the file changes.
 
-The memory is a small JSON object in the cache folder,
-`{"md5:/path": [size, mtime_ns, ctime_ns, inode, "hex"]}`. The time of a file's last change (ctime) cannot be
-set back, as that of its contents (mtime) can, and a file that replaces another has an inode of its own.
-Small files are read each time. The memory only saves time: one that is missing, damaged or unwritable is
-ignored.
+The cache is a small JSON object in the cache folder,
+`{"md5:/path": [size, mtime_ns, ctime_ns, inode, "hex"]}`. The ctime of a file cannot be set back, unlike its
+mtime, and a file that replaces another has a different inode. Small files are read each time. The cache only
+saves time: if it is missing, damaged or not writable, it is ignored.
 """
 
 from __future__ import annotations
@@ -20,20 +19,20 @@ from typing import Any
 from initbench.errors import DataError
 
 SMALL_BYTES = 8 * 1024 * 1024
-"""Files below this size are hashed each time: that takes a few hundredths of a second."""
+"""Size below which files are hashed each time, which takes a few hundredths of a second."""
 
 
 def cache_folder() -> Path:
-    """Where initbench keeps what it fetched when told no other place (XDG_CACHE_HOME honoured)."""
+    """Return the default folder for downloads, which respects XDG_CACHE_HOME."""
     import pooch
 
     return Path(pooch.os_cache("initbench"))
 
 
 def checksum(path: Path, algorithm: str, *, recheck: bool = False) -> str:
-    """Hex digest of the file at `path`, from memory when it is large and unchanged.
+    """Return the hex digest of the file at `path`, from the cache if the file is large and unchanged.
 
-    With `recheck` the file is read in any case. Raises DataError when it cannot be read.
+    With `recheck` the file is always read. Raises DataError if it cannot be read.
     """
     memory = cache_folder() / "checksums.json"
     key = f"{algorithm}:{path.absolute()}"
@@ -74,7 +73,7 @@ def _recall(memory: Path, key: str, stamp: list[int]) -> str | None:
 
 
 def _remember(memory: Path, key: str, entry: list[int | str]) -> None:
-    # Two writers may lose each other's entry; it is then computed once more, no harm done.
+    # Concurrent writers may lose each other's entry, which is then only computed again.
     with contextlib.suppress(OSError):
         memory.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps({**_read(memory), key: entry}, indent=0, sort_keys=True)

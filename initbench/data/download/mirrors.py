@@ -1,4 +1,4 @@
-"""Which mirrors answer, within a bound on the time, and the verified download from one of them."""
+"""Search for mirrors that answer within a time limit, and verified downloads from them."""
 
 from __future__ import annotations
 
@@ -11,26 +11,25 @@ from pathlib import Path
 
 from initbench.data.download.progress_bar import download_bar
 
-# A mirror that compresses what is compressed already would hand us bytes with another checksum.
+# A mirror that compresses an already compressed file would send bytes with another checksum.
 _PLAIN = {"Accept-Encoding": "identity"}
 _STALL_SECONDS = 15.0
 
 
 def file_url(mirror: str, file: str) -> str:
-    """The address of `file` at `mirror`."""
+    """Return the URL of `file` at `mirror`."""
     return f"{mirror.rstrip('/')}/{file}"
 
 
 def reachable_mirrors(
     mirrors: Sequence[str], file: str, seconds: float, failures: dict[str, str]
 ) -> Iterator[str]:
-    """Yield the mirrors that have `file`, as they answer, for at most `seconds` in all.
+    """Yield the mirrors that have `file`, in the order of their answers, for at most `seconds` in total.
 
-    All are asked at once, each in a daemon thread, because neither a look-up of a host's name nor
-    a proxy can be interrupted; a thread that hangs is left behind. `failures` receives the reason
-    for each mirror that did not serve.
+    All mirrors are asked at once, each in a daemon thread, because neither a DNS look-up nor a proxy can be
+    interrupted; a thread that hangs is abandoned. `failures` receives the reason for each mirror that failed.
     """
-    import requests  # noqa: F401  (so that its import is not on the clock)
+    import requests  # noqa: F401  (so that the time of the import does not count)
 
     deadline = time.monotonic() + seconds
     answers: queue.Queue[tuple[str, str | None]] = queue.Queue()
@@ -57,19 +56,26 @@ def _ask(mirror: str, file: str, seconds: float, answers: queue.Queue[tuple[str,
         with requests.get(file_url(mirror, file), stream=True, timeout=seconds, headers=headers) as response:
             failure = None if response.ok else f"HTTP {response.status_code} {response.reason}"
     except Exception as error:
-        # Whatever it is: an exception that ended the thread would be waited for in vain.
+        # Catch everything: after an exception that ends the thread, the caller would wait in vain.
         failure = error_text(error)
     answers.put((mirror, failure))
 
 
 def download_file(mirror: str, file: str, known_hash: str, folder: Path) -> str | None:
-    """Fetch `file` into `folder`, visible there only once complete and verified.
+    """Download `file` into `folder`, where it appears only once it is complete and verified.
 
-    `known_hash` is `algorithm:hex`. Returns None, or why it failed.
+    Args:
+        mirror: Base URL.
+        file: Name of the file.
+        known_hash: Expected hash, as `algorithm:hex`.
+        folder: Target folder.
+
+    Returns:
+        None, or the reason for the failure.
     """
     import pooch
 
-    pooch.get_logger().setLevel("ERROR")  # its lines would mix with the progress on stderr
+    pooch.get_logger().setLevel("ERROR")  # its messages would mix with the progress bar on stderr
     try:
         with download_bar(file) as bar:
             downloader = pooch.HTTPDownloader(
@@ -84,14 +90,14 @@ def download_file(mirror: str, file: str, known_hash: str, folder: Path) -> str 
 
 
 def _set_default_mode(path: Path) -> None:
-    """A temporary file is its owner's alone; a data root may be shared."""
+    """Set the umask's permissions: temporary files are private, but a data root may be shared."""
     umask = os.umask(0)
     os.umask(umask)
     path.chmod(0o666 & ~umask)
 
 
 def error_text(error: BaseException) -> str:
-    """Why a request failed, in a few words instead of urllib3's nested ones."""
+    """Return why a request failed, in a few words instead of urllib3's nested messages."""
     import requests
 
     kinds: list[tuple[type[BaseException], str]] = [

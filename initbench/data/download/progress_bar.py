@@ -1,4 +1,4 @@
-"""A progress bar on stderr for one download, in the form pooch asks for."""
+"""A progress bar on stderr for one download, with the interface that pooch expects."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class DownloadBar:
-    """pooch's progress protocol (`total`, `update`, `reset`, `close`) drawn by rich."""
+    """An implementation of pooch's progress protocol (`total`, `update`, `reset`, `close`) with rich."""
 
     def __init__(self, progress: Any, label: str) -> None:
         self._progress = progress
@@ -27,21 +27,21 @@ class DownloadBar:
         self._progress.update(self._task, total=size or None)
 
     def update(self, size: int) -> None:
-        """Move on by `size` bytes."""
+        """Advance by `size` bytes."""
         self._progress.advance(self._task, size)
 
     def reset(self) -> None:
-        """Go back to zero; pooch does so before it fills the bar."""
+        """Reset to zero; pooch calls this before it fills the bar."""
         self._progress.update(self._task, completed=0)
 
     def close(self) -> None:
-        """Draw the last state."""
+        """Draw the final state."""
         self._progress.refresh()
 
 
 @contextmanager
 def download_bar(label: str) -> Iterator[DownloadBar | None]:
-    """A bar while the block runs, or None when stderr is not a terminal."""
+    """Show a bar while the block runs; yields None if stderr is not a terminal."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -49,6 +49,6 @@ def download_bar(label: str) -> Iterator[DownloadBar | None]:
     from rich.console import Console
 
     columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.DownloadColumn())
-    # The context ends the live display (and gives the cursor back) when the download fails, too.
+    # The context ends the live display and restores the cursor, even if the download fails.
     with bars.Progress(*columns, bars.TimeRemainingColumn(), console=Console(stderr=True)) as progress:
         yield DownloadBar(progress, label)

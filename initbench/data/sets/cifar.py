@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100, read from the published archive or from the folder it unpacks to.
+"""CIFAR-10 and CIFAR-100, read from the published archive or from the unpacked folder.
 
-Checksums and the address come from torchvision's own classes. Nothing is unpacked to disk, and each
-pickle is verified in memory, right before it is read: it is not data until then, but a program.
+Checksums and the URL come from torchvision's classes. The archive is not unpacked to disk, and the checksum
+of each pickle is verified in memory right before it is read, because a pickle is a program.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from initbench.errors import DataError
 _SHAPE = (3, 32, 32)
 _VALUES = 3 * 32 * 32
 MAX_UNPACKED = 512 * 1024 * 1024
-"""Bytes that an archive unpacks to at most; those of CIFAR unpack to less than 200 MB."""
+"""Maximum size of the unpacked archive in bytes; the CIFAR archives unpack to less than 200 MB."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedDataset:
-    """What torchvision knows of one of the two sets; `train`, `test` and `meta` are file names."""
+    """Files of one of the two sets, from torchvision; `train`, `test` and `meta` are file names."""
 
     packed: Archive
     unpacked: Archive
@@ -55,7 +55,7 @@ class PublishedDataset:
 
 
 def published_files(name: str, class_name: str) -> PublishedDataset:
-    """The files behind torchvision's class `class_name`, a subclass of its CIFAR10."""
+    """Return the files of torchvision's class `class_name`, a subclass of its CIFAR10."""
     import torchvision
 
     dataset_class = getattr(torchvision.datasets, class_name)
@@ -89,14 +89,14 @@ def _locate(name: str, class_name: str, _options: DataOptions, source: DataSourc
     paths = _find(files, source)
     return LocatedDataset(
         name=name,
-        fingerprint=files.unpacked.fingerprint,  # of what is inside: both forms are one data set
+        fingerprint=files.unpacked.fingerprint,  # of the contents: archive and folder are one data set
         load=partial(_load, files, paths),
         files=tuple(paths.values()),
     )
 
 
 def _find(files: PublishedDataset, source: DataSource) -> dict[str, Path]:
-    """The unpacked files when all are there, else the archive, fetched when it has to be."""
+    """Return the unpacked files if all exist, otherwise the archive, which is downloaded if necessary."""
     unpacked = find_on_disk(files.unpacked, source)
     lacking = [file for file in files.unpacked.checksums if file not in unpacked]
     if not lacking:
@@ -110,7 +110,7 @@ def _find(files: PublishedDataset, source: DataSource) -> dict[str, Path]:
 
 
 def _load(files: PublishedDataset, paths: Mapping[str, Path]) -> RawData:
-    """Images (N, 3, 32, 32) uint8, labels (N,) int64."""
+    """Load images (N, 3, 32, 32) uint8 and labels (N,) int64."""
     wanted = files.unpacked.checksums
     contents = _archive_contents(files, paths) if paths.keys() != wanted.keys() else _folder_contents(paths)
     dicts = {
@@ -128,7 +128,7 @@ def _load(files: PublishedDataset, paths: Mapping[str, Path]) -> RawData:
 
 
 _Contents = Iterator[tuple[str, str, bytes]]
-"""(file name, where it was found, its bytes)"""
+"""Triples of file name, location and contents."""
 
 
 def _folder_contents(paths: Mapping[str, Path]) -> _Contents:
@@ -141,15 +141,15 @@ def _folder_contents(paths: Mapping[str, Path]) -> _Contents:
 
 
 def _archive_contents(files: PublishedDataset, paths: Mapping[str, Path]) -> _Contents:
-    """The wanted members in the archive's order: to seek in it is to unpack it again."""
+    """Yield the wanted members in the archive's order; seeking would unpack it again."""
     (path,) = paths.values()
     wanted = {f"{files.unpacked.folder}/{file}": file for file in files.unpacked.checksums}
     try:
         with gzip.open(path) as packed, tarfile.open(fileobj=_bounded(packed), mode="r|") as archive:
             for member in archive:
-                if member.issparse():  # its holes may be as large as a header likes
+                if member.issparse():  # its header may declare holes of any size
                     raise tarfile.TarError(f"{member.name[:200]!r} is a sparse file")
-                if member.size > MAX_UNPACKED:  # tarfile would read on for so many bytes beyond the end
+                if member.size > MAX_UNPACKED:  # tarfile would try to read that many bytes beyond the end
                     raise tarfile.TarError(f"{member.name[:200]!r} has {member.size:,} bytes, over the limit")
                 opened = archive.extractfile(member) if member.isfile() and member.name in wanted else None
                 if opened is not None:
@@ -163,18 +163,18 @@ def _bounded(packed: gzip.GzipFile) -> io.BufferedReader:
 
 
 class _BoundedStream(io.RawIOBase):
-    """A stream that ends with an OSError beyond MAX_UNPACKED: a small archive can unpack to any size."""
+    """A stream that raises OSError after MAX_UNPACKED bytes, as a small archive can unpack to any size."""
 
     def __init__(self, stream: gzip.GzipFile) -> None:
         self._stream = stream
         self._bytes_left = MAX_UNPACKED
 
     def readable(self) -> bool:
-        """Whether it can be read."""
+        """Return True: the stream can be read."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer as far as there is something to read."""
+        """Read up to len(buffer) bytes into the buffer and return their number."""
         content = self._stream.read(len(buffer))
         self._bytes_left -= len(content)
         if self._bytes_left < 0:
@@ -196,7 +196,7 @@ def _part(dicts: Mapping[str, dict[str, Any]], files: tuple[str, ...], classes: 
 
 
 def _batch(batch: dict[str, Any], file: str, classes: int) -> tuple[Tensor, Tensor]:
-    """One file's images and labels, checked: an array in a pickle may hold anything."""
+    """Return one file's images and labels after checking them: a pickle may contain anything."""
     data = _value(batch, ("data",), file)
     labels = _value(batch, ("labels", "fine_labels"), file)
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (_VALUES,):

@@ -1,4 +1,4 @@
-"""scikit-learn's bundled scans of handwritten digits: real data with no download."""
+"""Scans of handwritten digits bundled with scikit-learn: real data without a download."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SPLIT_SEED = 0
 
 
 def bundled_csv() -> Path | None:
-    """The file inside scikit-learn's package, found without importing it (that takes 0.9 s)."""
+    """Return the file inside scikit-learn, found without importing it (0.9 s), or None if there is none."""
     spec = find_spec("sklearn")
     if spec is None or spec.origin is None:
         return None
@@ -37,7 +37,7 @@ def bundled_csv() -> Path | None:
 
 
 def read_scans(csv: Path | None) -> NDArray[np.uint8]:
-    """The scans as (1797, 65) uint8: 64 values from 0 to 16, row by row, then the label."""
+    """Return the scans as (1797, 65) uint8: 64 values from 0 to 16, row by row, then the label."""
     if csv is not None:
         return np.loadtxt(csv, delimiter=",", dtype=np.uint8)
     from sklearn.datasets import load_digits
@@ -58,7 +58,7 @@ def _locate(_options: DataOptions, _source: DataSource) -> LocatedDataset:
 
 
 def _split(table: NDArray[np.uint8]) -> RawData:
-    """x: (N, 1, 8, 8) float32, 0 … 1 (the scans hold counts up to 16)."""
+    """Split the scans; x: (N, 1, 8, 8) float32, 0 … 1 (the scans contain counts up to 16)."""
     x = torch.from_numpy(table[:, :-1].astype(np.float32)).view(-1, 1, 8, 8) / 16
     y = torch.from_numpy(table[:, -1].astype(np.int64))
     train, val, test = stratified_split(y, _SIZES, stream_generator(_SPLIT_SEED, "data", "digits"))

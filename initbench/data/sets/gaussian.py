@@ -31,9 +31,9 @@ class GaussianOptions(DataOptions):
     dim: int = Field(default=784, ge=1, le=1_000_000)
     """Number of features of a sample."""
     samples: int = Field(default=10_000, ge=2, le=MAX_COUNT)
-    """Number of training samples, those kept for validation included; the test set is a fifth of it."""
+    """Number of training samples, including those kept for validation; the test set is a fifth of it."""
     num_classes: int = Field(default=10, ge=2, le=100_000)
-    """Number of classes; labels are drawn uniformly, so there is nothing to generalise."""
+    """Number of classes; labels are drawn uniformly, so generalisation is impossible."""
 
 
 def _locate(options: GaussianOptions, _source: DataSource) -> LocatedDataset:
@@ -46,7 +46,7 @@ def _locate(options: GaussianOptions, _source: DataSource) -> LocatedDataset:
 
 
 def _draw(dim: int, samples: int, classes: int) -> RawData:
-    """x ~ N(0, 1), y uniform; from streams of their own, whatever the run's seed."""
+    """Draw x ~ N(0, 1) and uniform y from separate streams that do not depend on the run's seed."""
     require_memory(4.8 * samples * dim, "the gaussian data set", "lower data.samples or data.dim")
     tensors = {}
     for part, count in (("train", samples), ("test", max(1, samples // 5))):

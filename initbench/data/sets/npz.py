@@ -1,4 +1,4 @@
-"""The user's own data set in one NumPy archive; nothing in the file is trusted."""
+"""The user's own data set in one NumPy archive, which is treated as untrusted input."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ from initbench.paths import expand_user, file_kind
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 _MAX_CLASSES = 1_000_000
 _ENCRYPTED = 1
-"""Bit of a member's flags."""
+"""Bit of a zip member's flags."""
 _CHUNK_BYTES = 1 << 20
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-"""By the version of the format; version 3 is for arrays of named fields alone."""
+"""Header reader by format version; version 3 is only for arrays with named fields."""
 
 
 class NpzOptions(DataOptions):
     """Options of the user's own archive."""
 
     path: str = Field(min_length=1)
-    """The .npz file (x_train, y_train, x_test, y_test).
+    """Path of the .npz file (x_train, y_train, x_test, y_test).
 
-    Relative to the config, the current folder or the data root, the first where it is there."""
+    Relative to the config, the current folder or the data root; the first that contains it is used."""
 
 
 def _locate(options: NpzOptions, source: DataSource) -> LocatedDataset:
@@ -80,7 +80,7 @@ def _find(name: str, root: Path) -> Path:
     raise UnavailableError(
         f"the npz data set {name!r} is not on disk",
         tried=[
-            f"{path}: {'not there' if kind == 'missing' else 'not a file'}"
+            f"{path}: {'does not exist' if kind == 'missing' else 'not a file'}"
             for path, kind in zip(candidates, kinds, strict=True)
         ],
         remedies=["set data.path to the file, relative to the config, the current folder or --data-dir"],
@@ -88,10 +88,11 @@ def _find(name: str, root: Path) -> Path:
 
 
 def read_npz(path: Path, labels: Sequence[int] | None = None) -> RawData:
-    """The data set in the archive at `path`, of which `chosen` labels are going to be used, or all.
+    """Read the data set in the archive at `path`.
 
-    Features (N, D), grey images (N, H, W) or colour images (N, H, W, C), uint8 or float; labels
-    (N,) integers from 0. Raises DataError saying what was found and what was expected.
+    Features (N, D), grey images (N, H, W) or colour images (N, H, W, C), uint8 or float; labels (N,)
+    integers from 0. `labels` are those selected by `data.classes`, or None for all. Raises DataError that
+    says what was found and what was expected.
     """
     arrays = _arrays(path)
     try:
@@ -129,7 +130,7 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, key: str) -> NDArray[Any]:
-    """Read one member; what its header says is held against its size before anything is allocated."""
+    """Read one member; its header is compared with its size before memory is allocated."""
     if member.flag_bits & _ENCRYPTED:
         raise DataError(f"{key} is encrypted; write the archive without a password")
     with archive.open(member) as file:
@@ -140,11 +141,11 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, key: str) -> 
             raise DataError(f"{key} is not an array in NumPy's format") from None
         shape, in_columns, dtype = read_header(file)
         if dtype.kind not in "biufcSUmMV" or dtype.hasobject:
-            raise DataError(f"{key} holds Python objects; numbers are needed")
+            raise DataError(f"{key} contains Python objects; expected numbers")
         needed, size = math.prod(shape) * dtype.itemsize, member.file_size - file.tell()
         if min(shape, default=0) < 0 or needed != size:
             raise DataError(
-                f"{key} is damaged: {shape} values of {dtype} take {needed:,} bytes, and it holds {size:,}"
+                f"{key} is damaged: {shape} values of {dtype} take {needed:,} bytes, but it has {size:,}"
             )
         content = np.empty(size, np.uint8)
         for start in range(0, size, _CHUNK_BYTES):
@@ -155,25 +156,23 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, key: str) -> 
 
 def _labels(key: str, array: NDArray[Any]) -> Tensor:
     if array.dtype.kind not in "iu":
-        raise DataError(f"{key} must hold integers, found {array.dtype}{labels_advice(array)}")
+        raise DataError(f"{key} must contain integers, found {array.dtype}{labels_advice(array)}")
     if array.ndim != 1 or not array.size:
         raise DataError(
             f"{key} must have the shape (N,) with N ≥ 1, found {array.shape}{labels_advice(array)}"
         )
     least, most = int(array.min()), int(array.max())
     if least < 0 or most >= _MAX_CLASSES:
-        raise DataError(f"{key} must hold class numbers 0 … classes−1, found {least} … {most}")
+        raise DataError(f"{key} must contain class numbers 0 … classes−1, found {least} … {most}")
     return torch.from_numpy(array.astype(np.int64))
 
 
 def _inputs(key: str, array: NDArray[Any]) -> Tensor:
-    """(N, D), or (N, C, H, W); uint8 as it is, any float as float32."""
+    """Return inputs as (N, D) or (N, C, H, W); uint8 unchanged, any float as float32."""
     if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
         raise DataError(f"{key} must be uint8 or float, found {array.dtype}{inputs_advice(array)}")
     if array.ndim not in (2, 3, 4) or not array.size:
-        raise DataError(
-            f"{key} must be (N, D), (N, H, W) or (N, H, W, C), none of them 0, found {array.shape}"
-        )
+        raise DataError(f"{key} must be (N, D), (N, H, W) or (N, H, W, C), not empty, found {array.shape}")
     check_layout(key, array.shape)
     if array.ndim == 3:
         array = array[:, None]
@@ -181,7 +180,7 @@ def _inputs(key: str, array: NDArray[Any]) -> Tensor:
         array = array.transpose(0, 3, 1, 2)
     if array.dtype == np.uint8:
         return torch.from_numpy(np.ascontiguousarray(array))
-    with np.errstate(over="ignore"):  # too large for float32 becomes infinite, found right below
+    with np.errstate(over="ignore"):  # values too large for float32 become infinite and are reported below
         x = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
     broken = int((~x.isfinite()).sum())
     if broken:
@@ -192,14 +191,16 @@ def _inputs(key: str, array: NDArray[Any]) -> Tensor:
 def _check_together(x_train: Tensor, y_train: Tensor, x_test: Tensor, y_test: Tensor) -> None:
     for part, x, y in (("train", x_train, y_train), ("test", x_test, y_test)):
         if len(x) != len(y):
-            raise DataError(f"x_{part} and y_{part} must be of one length, found {len(x):,} and {len(y):,}")
+            raise DataError(
+                f"x_{part} and y_{part} must have the same length, found {len(x):,} and {len(y):,}"
+            )
     if x_train.shape[1:] != x_test.shape[1:]:
         shapes = f"{tuple(x_train.shape[1:])} and {tuple(x_test.shape[1:])}"
-        raise DataError(f"x_train and x_test must have samples of one shape, found {shapes}")
+        raise DataError(f"x_train and x_test must have samples of the same shape, found {shapes}")
     if x_train.dtype != x_test.dtype:
         raise DataError("x_train and x_test must both be uint8 or both float: uint8 is scaled to [0, 1]")
     if int(max(y_train.max(), y_test.max())) == 0:
-        raise DataError("y_train and y_test hold one class only, at least two are needed")
+        raise DataError("y_train and y_test contain one class only; at least two are needed")
 
 
 DATASETS.add(

@@ -1,7 +1,7 @@
 """MNIST, Fashion-MNIST and KMNIST, read from the published archives.
 
-Checksums are torchvision's, and so are the mirrors, which are asked for only where a file is missing:
-importing torchvision takes more than a second.
+Checksums and mirrors are those of torchvision. It is imported only if a file is missing, because the import
+takes more than a second.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _FILES = (
     "t10k-labels-idx1-ubyte.gz",
 )
 _MAX_UNPACKED = 64 * 1024 * 1024
-"""The largest of these files unpacks to 47 MB."""
+"""Maximum size of an unpacked file in bytes; the largest of these files unpacks to 47 MB."""
 MD5 = {
     "MNIST": (
         "f68b3c2dcbeaaa9fbdd348bbdeb94873",
@@ -59,7 +59,7 @@ MD5 = {
         "7320c461ea6c1c855c0b718fb2a4b134",
     ),
 }
-"""By the name of torchvision's class, the checksums of its four files."""
+"""Name of torchvision's class → checksums of its four files."""
 UNPACKED_MD5 = {
     "MNIST": (
         "6bbc9ace898e44ae57da46a324031adb",
@@ -74,11 +74,11 @@ UNPACKED_MD5 = {
         "15d484375f8d13e6eb1aabb0c3f46965",
     ),
 }
-"""The same of the files without .gz, which are all that torchvision reads, where they are known."""
+"""Name of torchvision's class → checksums of the unpacked files, which torchvision reads; where known."""
 
 
 def published_archive(name: str, class_name: str) -> Archive:
-    """The archive behind torchvision's class `class_name`, with the mirrors that it knows."""
+    """Return the archive of torchvision's class `class_name`, with torchvision's mirrors."""
     import torchvision
 
     mirrors = tuple(getattr(torchvision.datasets, class_name).mirrors)
@@ -110,10 +110,10 @@ def _locate(name: str, class_name: str, _options: DataOptions, source: DataSourc
 
 
 def _unpacked(archive: Archive, class_name: str, source: DataSource) -> tuple[dict[str, Path], str]:
-    """The unpacked files by the names of the packed ones, and a fingerprint where theirs are not published.
+    """Return the unpacked files by the names of the packed ones, and a fingerprint.
 
-    With known checksums they are verified, and are the same data set as the packed files. Others
-    are identified by what they hold.
+    Files with known checksums are verified and count as the same data set as the packed files; the
+    fingerprint is empty then. Other files are identified by a fingerprint of their contents.
     """
     bare = [file.removesuffix(".gz") for file in _FILES]
     md5s = UNPACKED_MD5.get(class_name)
@@ -133,11 +133,11 @@ def _unpacked(archive: Archive, class_name: str, source: DataSource) -> tuple[di
 
 
 def _load(paths: dict[str, Path]) -> RawData:
-    """Images (N, 1, 28, 28) uint8, labels (N,) int64."""
+    """Load images (N, 1, 28, 28) uint8 and labels (N,) int64."""
     x_train, y_train, x_test, y_test = (_read(paths[file]) for file in _FILES)
     for path, x, y in ((_FILES[0], x_train, y_train), (_FILES[2], x_test, y_test)):
         if x.shape != (len(y), 28, 28) or y.dim() != 1 or not len(y) or int(y.max()) > 9:
-            raise DataError(f"{paths[path]} and the labels beside it are not images of 28 × 28 in 10 classes")
+            raise DataError(f"{paths[path]} and its labels are not images of 28 × 28 in 10 classes")
     return RawData(
         x_train=x_train.unsqueeze(1),
         y_train=y_train.long(),
@@ -148,7 +148,7 @@ def _load(paths: dict[str, Path]) -> RawData:
 
 
 def _read(path: Path) -> Tensor:
-    """The bytes in an idx file, packed or not: two zeros, type 8, the number of axes, sizes, values."""
+    """Return the values of an idx file, packed or not: two zeros, type 8, number of axes, sizes, values."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as packed:
             content = packed.read(_MAX_UNPACKED + 1)
@@ -160,7 +160,7 @@ def _read(path: Path) -> Tensor:
     start = 4 + 4 * axes
     shape = struct.unpack(f">{axes}I", content[4:start]) if axes and len(content) > start else ()
     if not shape or len(content) != start + math.prod(shape):
-        raise DataError(f"{path} is no idx file of bytes")
+        raise DataError(f"{path} is not an idx file of bytes")
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy())
 
 
