@@ -179,7 +179,7 @@ def check_gates(
 
 
 def fail_unjudged(options: GateOptions, reason: str) -> None:
-    """With --strict, report all gates as not judged and exit with 1; otherwise do nothing.
+    """With --strict, report all gates as not evaluated and exit with 1; otherwise do nothing.
 
     Args:
         options: The gates.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -86,8 +86,20 @@ def _parse_overrides(texts: Sequence[str], *, axes: bool = False) -> tuple[list[
 
 def load_overrides(overrides: Sequence[str], model: type[M]) -> M:
     """Build a config from `key=value` arguments alone; raises ConfigError with all their faults."""
+    return load_mapping({}, overrides, model, source="command line")
+
+
+def load_mapping(
+    data: Mapping[str, Any], overrides: Sequence[str], model: type[M], *, source: str = "mapping"
+) -> M:
+    """Build a config from plain data with `key=value` arguments applied.
+
+    Raises:
+        ConfigError: If there are faults. Positions are those in the YAML text of the data, called `source`.
+    """
     parsed, faults = _parse_overrides(overrides)
-    config, issues = validate_document(model, parse_yaml(b"{}", "command line"), parsed)
+    text = yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True)
+    config, issues = validate_document(model, parse_yaml(text.encode(), source), parsed)
     if config is None or faults:
         raise ConfigError(dict.fromkeys(faults + issues))
     return config

@@ -50,7 +50,7 @@ def print_survey(console: Console, survey: Survey, *, all_layers: bool) -> None:
         Text(""),
         *theory_lines(survey),
         *([labelled_line("Loss", _loss_sentence(survey))] if is_module else []),
-        *_labelled_lines("Not seen", _unseen(survey)),
+        *_labelled_lines("Not traced", _unseen(survey)),
         *diagnosis_lines(survey),
         Text(""),
     ]
@@ -89,13 +89,12 @@ def _experiment_parts(experiment: SurveyedExperiment) -> list[str]:
     depth, width = (getattr(model, key, None) for key in ("depth", "width"))
     size = "" if depth is None or width is None else f" {depth} × {width}"
     gain = "" if config.init.gain is None else f" (gain {config.init.gain})"
-    dataset, requested = experiment.dataset, experiment.requested
     return [
         f"{model.family}{size}",
         model.activation.name,
         "no norm" if model.norm.name == "none" else f"{model.norm.name} norm",
         config.init.scheme.name + gain,
-        dataset if dataset == requested else f"{dataset} (for {requested})",
+        text.dataset_used(experiment.dataset, experiment.requested),
         *condition_words(config.data.model_dump()),
     ]
 
@@ -111,7 +110,7 @@ def layers_table(survey: Survey, all_layers: bool, width: int, kinds: Sequence[s
     columns = ("layer", "q theory", "q measured", "in band", "mean theory", "mean", "std theory", "std")
     shares = (f"{kind} % theory", f"{kind} %")
     headings = (*columns, *shares, "δ² ratio theory", "δ² ratio")
-    grid = TextTable((*headings, "what it is") if kinds else headings, left_aligned=("layer", "what it is"))
+    grid = TextTable((*headings, "operations") if kinds else headings, left_aligned=("layer", "operations"))
     for position in layers_to_show(len(rows), everything=all_layers):
         row = rows[position]
         style = "yellow" if row.inside is False else None
@@ -167,7 +166,7 @@ def theory_lines(survey: Survey) -> list[Text]:
         return [labelled_line("Theory", f"values of infinitely wide nets; no band: {no_band}.")]
     if fixed is None:
         return [labelled_line("Theory", f"no prediction: {reason or 'there is no hidden layer'}.")]
-    star = "every q stays" if fixed.q_star is None else f"q* = {text.format_number(fixed.q_star)}"
+    star = "every q is a fixed point" if fixed.q_star is None else f"q* = {text.format_number(fixed.q_star)}"
     if data.chi_at(survey) == "q_star" and fixed.chi_parallel > 1.0 + UNSTABLE:
         star += ", unstable"
     where = "at q*" if data.chi_at(survey) == "q_star" else f"at the last hidden layer ({fixed.chi_q:.2g})"
@@ -180,7 +179,7 @@ def theory_lines(survey: Survey) -> list[Text]:
     verdict = f"{inside} of {text.plural(inside + outside, 'layer')} in the band"
     unknown = len(judged) - inside - outside
     if unknown:
-        verdict += f"; {unknown} not judged, where one net's q strays by more than half of itself or is lost"
+        verdict += f"; {unknown} not judged (q of a single net deviates by more than half, or is not finite)"
     return [labelled_line("Theory", sentence), labelled_line("", f"{verdict}.")]
 
 
@@ -198,7 +197,7 @@ def _loss_sentence(survey: Survey) -> str:
     measured = f"{survey.loss_value:.3f} ({survey.loss})"
     chance = survey.loss_at_chance
     return (
-        f"{measured}." if chance is None else f"{measured}; where all classes are alike it is {chance:.3f}."
+        f"{measured}." if chance is None else f"{measured}; {chance:.3f} if all classes were equally likely."
     )
 
 
@@ -207,7 +206,7 @@ def _unseen(survey: Survey) -> Iterator[str]:
     for name, why in list(unseen.items())[:_MAX_UNSEEN]:
         yield f"{name}: {why}."
     if len(unseen) > _MAX_UNSEEN:
-        yield f"and {len(unseen) - _MAX_UNSEEN} more; --json names all."
+        yield f"and {len(unseen) - _MAX_UNSEEN} more; --json lists all."
 
 
 def _labelled_lines(label: str, sentences: Iterable[str]) -> Iterator[Text]:

@@ -32,7 +32,7 @@ claims:
   - says: Kaiming keeps more than Xavier
     holds_if: kaiming.slope(q@init) > xavier.slope(q@init) + 0.3
   - says: Xavier keeps more than Kaiming
-    source: Nobody 1999
+    source: Nemo 1999
     holds_if: xavier.slope(q@init) > kaiming.slope(q@init)
   - says: Of one batch size and another, the accuracies are alike to a thousandth
     holds_if: kaiming.final_val_accuracy ≈ batch.final_val_accuracy within 0.1 %
@@ -82,7 +82,7 @@ def test_runs_verdicts_and_the_second_time(lesson: Lesson, file: Path, tmp_path:
     assert [claim["verdict"] for claim in found["claims"]] == VERDICTS
     assert all({"claim", "verdict", "evidence", "n"} <= claim.keys() for claim in found["claims"])
     assert {claim["n"] for claim in found["claims"]} == {3}
-    assert [claim["source"] for claim in found["claims"][:2]] == ["Someone 2015", "Nobody 1999"]
+    assert [claim["source"] for claim in found["claims"][:2]] == ["Someone 2015", "Nemo 1999"]
     assert found["claims"][4]["evidence"].startswith("xavier: slope(q@init) = −0.")
     assert [arm["experiment"] for arm in found["arms"]] == ["tiny.kaiming", "tiny.xavier", "tiny.batch"]
     assert "tiny.kaiming: training 3 runs, 4 steps each" in said.err
@@ -98,7 +98,7 @@ def test_runs_verdicts_and_the_second_time(lesson: Lesson, file: Path, tmp_path:
         "tiny.kaiming   mlp 4 × 64",
         "validation accuracy, %",
         "layer norm   one statistic",
-        "Nobody 1999",
+        "Nemo 1999",
     ):
         assert part in said.out
     assert "none norm   averages over nothing" in said.out

@@ -200,7 +200,7 @@ def test_gates_are_read_with_the_file(write: Write):
     assert found.startswith("19:5: gates.0: column 1: ") and "final_val_accuracy" in found
     (found,) = faults(write(("depth3_lr0.1", "depth9_lr0.1")))
     assert "unknown row" in found and "did you mean 'kaiming_normal_depth" in found
-    assert load_sweep(write(), ["model.depth=8,9"]).config.gates, "it is left out at the end, and said so"
+    assert load_sweep(write(), ["model.depth=8,9"]).config.gates, "it is skipped at the end, with a message"
 
 
 def test_a_point_that_cannot_be_built_is_named_with_its_key(write: Write):
