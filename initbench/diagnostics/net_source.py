@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from torch import Tensor, nn
 
@@ -53,34 +52,6 @@ Check = Callable[[str, str], AdviceCheck | None]
 """A function of a code and key=value words that returns the evidence for a cure, or None."""
 Judge = Callable[[LintTarget], TrialResult]
 """A function that returns the findings in nets."""
-
-
-class NetSource(Protocol):
-    """Nets that were drawn in the same way, and a batch for them."""
-
-    name: str
-    inputs: ModelInputs
-    batch: str
-    """Description of the batch."""
-
-    @property
-    def seeds(self) -> Sequence[int]:
-        """One seed per net."""
-
-    def examine(self) -> LintTarget:
-        """Draw the nets, pass the batch through each of them, and return the measurements."""
-
-    def tried(self, target: LintTarget) -> Sequence[int]:
-        """Return the indices of the nets that changes are tried on."""
-
-    def attempt(self, target: LintTarget, judge: Judge, tried: Sequence[int]) -> Callable[[str], TrialResult]:
-        """Return a function that judges these nets with a change, which it gets as key=value words."""
-
-    def predict(self, target: LintTarget) -> TheoryPrediction:
-        """Return the theoretical predictions."""
-
-    def context(self, target: LintTarget, expected: TheoryPrediction, trials: Trials) -> DiagnosisContext:
-        """Return the context of a diagnosis, in which changes are tried by `trials`."""
 
 
 class ConfigNets:
@@ -229,6 +200,10 @@ class ModuleNets:
             branches=target.branch_starts if target.nets[0].trace.additions else (),
             ways={**target.ways, RECURRENT: recurrent},
         )
+
+
+NetSource = ConfigNets | ModuleNets
+"""Nets that were drawn in the same way, and a batch for them."""
 
 
 def _probe_networks(networks: Sequence[Network], batch: Split) -> list[ModuleProbe]:
