@@ -48,8 +48,6 @@ from initbench.train.loop import fixed_sample
 from initbench.train.matmul_precision import true_fp32
 from initbench.train.network_builder import build_networks
 
-Check = Callable[[str, str], AdviceCheck | None]
-"""A function of a code and key=value words that returns the evidence for a cure, or None."""
 Judge = Callable[[LintTarget], TrialResult]
 """A function that returns the findings in nets."""
 
