@@ -155,8 +155,8 @@ def check_gates(
 
     Args:
         options: The gates and how to judge them.
-        chosen: The runs.
-        tables: Their rows.
+        selection: The runs to judge.
+        tables: The tables of these runs.
         not_judged: Results of further gates that cannot be judged.
         obstacles: Further reasons why a strict command fails, one sentence each.
     """

@@ -8,8 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from initbench.data.dataset import DataSource
+from initbench.errors import StoreError
+from initbench.runner.pending import RunLimits
+from initbench.runner.plan import RunContext
 from initbench.store.store import Store
+from initbench.study.forecast import forecast_study
+from initbench.study.load import load_lessons
+from initbench.study.run_study import load_stored_study
 from tests.conftest import Said
 
 LESSON = """\
@@ -175,3 +183,21 @@ def test_a_failed_run_is_an_error_and_leaves_claims_undecided(
     assert said.code == 1 and "tiny.xavier failed: RuntimeError: boom" in said.err
     (found,) = json.loads(said.out)["lessons"]
     assert [claim["verdict"] for claim in found["claims"]] == ["undecided"] * 5
+
+
+def test_claims_are_not_judged_without_a_damaged_run(lesson: Lesson, file: Path, tmp_path: Path):
+    found = document(lesson(file, "--json", "seeds=1"))
+    damaged = tmp_path / "runs" / found["arms"][1]["runs"][0] / "layers.jsonl"
+    damaged.write_bytes(b"x" + damaged.read_bytes()[1:])  # of the same size, so that it is not retrained
+    said = lesson(file, "seeds=1")
+    assert said.code == StoreError.exit_code and f"{damaged} is damaged" in said.err
+
+
+def test_the_time_of_a_lesson_is_estimated_as_that_of_a_sweep(lesson: Lesson, file: Path, tmp_path: Path):
+    document(lesson(file, "--json", "seeds=1"))
+    source = DataSource(root=tmp_path, offline=True, notify=print)
+    context = RunContext(store=Store(tmp_path / "runs"), source=source, device=torch.device("cpu"), workers=1)
+    (loaded,) = load_lessons([str(file)])
+    outlook = forecast_study(load_stored_study(loaded, context), context, RunLimits())
+    assert (outlook.total, outlook.stored, outlook.missing, outlook.by_earlier) == (9, 3, 6, 6)
+    assert outlook.seconds > 0.0

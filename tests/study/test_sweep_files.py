@@ -187,7 +187,7 @@ def test_every_fault_is_named_at_its_place(write: Write):
         ("train.lr: [0.1", "model.depth: [0.1"),
     )
     assert faults(path) == [
-        "9:3: grid.seeds: is no axis: a point has it from its sweep; give seeds beside grid",
+        "9:3: grid.seeds: cannot be an axis: each point takes it from the sweep; set seeds at the top level",
         "13:3: zip.model.depth: stands in grid as well",
         "16:6: exclude.0.init.schem: is a key of neither grid nor zip",
         "16:46: exclude.0.model.depth: is none of the values that the key takes",
