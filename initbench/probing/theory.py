@@ -72,7 +72,7 @@ def predict_module(nets: Sequence[Sequence[WeightUse]], x: Tensor) -> TheoryPred
 
 
 def no_prediction(layers: int, reason: str) -> TheoryPrediction:
-    """Return that there is no prediction for a net with so many layers, with the reason as text."""
+    """Return the result for a net of `layers` weight layers that theory does not predict, with the reason."""
     return TheoryPrediction([LayerPrediction() for _ in range(layers)], None, reason)
 
 
