@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from initbench.errors import UsageError
-from initbench.memory import require_memory
+from initbench.machine import require_memory
 from initbench.registry import nearest_name
 
 LABELS = "labels"

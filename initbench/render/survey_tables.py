@@ -179,7 +179,9 @@ def theory_lines(survey: Survey) -> list[Text]:
     verdict = f"{inside} of {text.plural(inside + outside, 'layer')} in the band"
     unknown = len(judged) - inside - outside
     if unknown:
-        verdict += f"; {unknown} not judged (q of a single net deviates by more than half, or is not finite)"
+        verdict += (
+            f"; {unknown} not compared (a single net deviates by more than half of q, or q is not finite)"
+        )
     return [labelled_line("Theory", sentence), labelled_line("", f"{verdict}.")]
 
 

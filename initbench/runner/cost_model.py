@@ -13,7 +13,7 @@ from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import SampleShape, form_of
 from initbench.data.preprocessing import PreparedData
 from initbench.errors import ConfigError
-from initbench.memory import require_memory
+from initbench.machine import require_memory
 from initbench.models.network import FAMILIES, FamilyOptions, Network
 from initbench.train.cohort import EVALUATION_CHUNK
 from initbench.train.loop import TRAIN_SAMPLE, evaluation_steps

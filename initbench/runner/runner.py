@@ -20,6 +20,7 @@ from initbench.config.schema import ExperimentConfig
 from initbench.data.preprocessing import PreparedData
 from initbench.errors import InitbenchError, StoreError
 from initbench.interrupts import RunsToMark
+from initbench.machine import available_cores
 from initbench.pretrain.pretraining_cost import equivalent_updates
 from initbench.runner.batching import choose_cohort_sizes, group_by_step, max_cohort_size, merge_by_program
 from initbench.runner.cost_model import measurement_cost, training_cost
@@ -31,7 +32,7 @@ from initbench.runner.preflight import Preflight, preflight
 from initbench.runner.recorder import ProgressDisplay, Recorder, RunClaim, claim_runs
 from initbench.runner.run_identity import training_mode
 from initbench.runner.scheduler import Scheduler, StopRequested
-from initbench.runner.worker_count import available_cores, optimal_worker_count, time_one_update
+from initbench.runner.worker_count import optimal_worker_count, time_one_update
 from initbench.runner.workers.base import EXECUTORS, WorkerPool, WorkerPoolOptions, WorkerTask
 from initbench.store.run_directory import Record
 from initbench.train.loop import total_steps
