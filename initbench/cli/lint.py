@@ -10,16 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from initbench.cli.custom_model import BatchOption, DataOption, InputOption, ModelOption, parse_custom_model
-<<<<<<< HEAD
-from initbench.cli.load_configs import load_experiment
-from initbench.cli.options import DataDir, Json, RunsDir, TargetArguments, runs_root
-=======
 from initbench.cli.load_configs import load_experiment, untrained_nets
 from initbench.cli.options import DataDir, Json, RunsDir, TargetArguments
->>>>>>> main
 from initbench.errors import UsageError
 from initbench.render.terminal import stdout_console
-from initbench.store.store import Store
 
 if TYPE_CHECKING:
     from initbench.diagnostics.lint_report import LintReport
@@ -72,20 +66,6 @@ def lint(
         raise typer.Exit(1)
 
 
-<<<<<<< HEAD
-def _lint_config(arguments: Sequence[str], source: DataSource, runs_dir: Path | None) -> LintReport:
-    from initbench.data.locate import resolve_dataset
-    from initbench.data.preprocessing import preprocess
-    from initbench.diagnostics.lint_report import lint_config
-    from initbench.pretrain.weight_sources import resolve_weight_sources
-
-    config = load_experiment(arguments, {"seeds": SEEDS, "probe.batch": SAMPLES}, "lint")
-    origins = resolve_weight_sources(config, Store(runs_root(runs_dir)), source)
-    return lint_config(config, preprocess(resolve_dataset(config.data, source), config.data, "cpu"), origins)
-
-
-=======
->>>>>>> main
 def _check_codes(codes: Sequence[str]) -> None:
     from initbench.linting.rule import LINT_RULES
     from initbench.registry import unknown_name_message
