@@ -18,10 +18,10 @@ from initbench.data.locate import resolve_dataset
 from initbench.data.preprocessing import preprocess
 from initbench.diagnostics.survey import survey
 from initbench.errors import Terminated, UsageError
-from initbench.pretrain.layerwise import PretrainingProgress
 from initbench.runner import runner
 from initbench.runner.plan import ExperimentOutcome, RunContext
 from initbench.store.store import Store
+from initbench.train.events import Pretrained
 from tests.runner.driven import Silent, run_experiment
 
 CPU = torch.device("cpu")
@@ -35,14 +35,14 @@ class Stopper(Silent):
     def __init__(self, at: float = math.inf) -> None:
         super().__init__()
         self.at = at
-        self.strides: list[PretrainingProgress] = []
+        self.strides: list[Pretrained] = []
         self.steps: list[int] = []
 
-    def pretraining(self, cohort: Any, stride: PretrainingProgress) -> None:
-        self.strides.append(stride)
+    def pretrained(self, event: Pretrained) -> None:
+        self.strides.append(event)
         self._stop()
 
-    def advanced(self, cohort: Any, step: int, losses: Any) -> None:
+    def advanced(self, step: int) -> None:
         self.steps.append(step)
         self._stop()
 

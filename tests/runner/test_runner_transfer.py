@@ -32,7 +32,7 @@ class Observer(Silent):
         super().__init__()
         self.at = at
 
-    def advanced(self, cohort: Any, step: int, losses: Any) -> None:
+    def advanced(self, step: int) -> None:
         if step == self.at:
             raise Terminated(15)
 

@@ -137,16 +137,17 @@ def _interrupted(root: Path) -> None:
         pass
 
     from initbench.runner.recorder import Recorder
+    from initbench.train.events import Advanced, RunEvent
 
     with pytest.MonkeyPatch.context() as patch:
-        advance = Recorder._advanced
+        handle = Recorder.handle
 
-        def stop(recorder: Recorder, step: int, losses: Any) -> None:
-            advance(recorder, step, losses)
-            if step == 4:
+        def stop(recorder: Recorder, event: RunEvent) -> None:
+            handle(recorder, event)
+            if isinstance(event, Advanced) and event.step == 4:
                 raise KeyboardInterrupt
 
-        patch.setattr(Recorder, "_advanced", stop)
+        patch.setattr(Recorder, "handle", stop)
         with contextlib.suppress(KeyboardInterrupt):
             quietly(_run(root))
 
