@@ -45,7 +45,6 @@ NUMERICAL_PACKAGES = (
     "initbench.train",
     "initbench.pretrain",
     "initbench.runner.workers.task",
-    "initbench.runner.drift",
 )
 """Modules whose code counts. Other modules do not affect the numbers, or only through the config."""
 FETCHING_PACKAGE = "initbench.data.download"
