@@ -35,8 +35,8 @@ result as a supported one: several sources are wrong, or are right about a diffe
 
 A verdict holds for the budget and the grid of its lesson. `whitening` and `xavier_under_relu` were repeated
 with wider grids, because the best values of some arms were at the edge of the first grids.
-`xavier_under_relu` and `which_norm` were repeated with more updates. The conditions were not changed; the claims now give the
-number of updates.
+`xavier_under_relu` and `which_norm` were repeated with more updates. The conditions were not changed; the
+claims now give the number of updates.
 
 ```sh
 initbench lesson ls
