@@ -76,7 +76,7 @@ def render(found: Sequence[LessonResult], current: str = "", order: Sequence[str
 
 
 def _sections(text: str) -> dict[str, str]:
-    """The sections of a page by the names of their lessons."""
+    """Return the sections of a page by the names of their lessons."""
     starts = [match.start() for match in _HEADING.finditer(text)]
     parts = [text[start:end].strip() for start, end in pairwise([*starts, len(text)])]
     return {mark[1]: part for part in parts if (mark := _MARK.search(part))}
@@ -99,7 +99,7 @@ def stale(current: str, lessons: Sequence[Lesson]) -> list[str]:
 
 
 def _said(claim: Any) -> str:
-    """A claim and its condition, as a cell of the table has them."""
+    """Return a claim and its condition as a cell of the table."""
     source = f" ({claim.source})" if claim.source else ""
     words = " ".join(f"{claim.says}{source}: {code(claim.holds_if)}".split())
     return words.replace("|", r"\|")
