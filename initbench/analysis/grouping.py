@@ -8,22 +8,32 @@ never averaged either: they are different rows, labelled with their non-default 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from initbench.analysis.code_versions import CODE, code_versions
 from initbench.analysis.config_keys import keys_that_differ
-from initbench.analysis.data_conditions import (
-    data_conditions,
-    non_default_conditions,
-    varying_conditions,
-    varying_evaluation_conditions,
-)
 from initbench.analysis.run_summary import RunSummary
 
 Key = dict[str, Any]
 _OF_A_RUN = ("experiment", "seed", "status", "dataset")
+_CODE = "with.code"
+"""Key of a run with the hash of the code that computed it."""
+_DAY_LENGTH, _MINUTE_LENGTH = len("2026-11-28"), len("2026-11-28T10:15")
+_HASH_DIGITS = 6
+"""Number of digits of a hash that are shown to distinguish two versions that ran within the same minute."""
+DEFAULT_CONDITIONS: dict[str, Any] = {
+    "data.whiten": "none",
+    "data.whiten_eps": None,
+    "data.order": "shuffled",
+    "data.labelled": None,
+    "data.label_noise": 0.0,
+    "data.shift.brightness": 0.0,
+    "data.shift.translate": 0,
+    "data.shift.noise": 0.0,
+}
+"""The config keys of data conditions, with their defaults."""
+_EVALUATION_PREFIX = "data.shift."
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,7 @@ class RunGroup:
         """Label of the row; a code version is given by its number and the days of its runs."""
         if not self.code_version:
             return self.key_label
-        variant = {key: value for key, value in self.key["variant"].items() if key != CODE}
+        variant = {key: value for key, value in self.key["variant"].items() if key != _CODE}
         return f"{self.key['experiment']}{_join_keys(variant)} ({self.code_version})"
 
     @property
@@ -153,17 +163,17 @@ def _group_by_experiment(runs: Sequence[RunSummary], _by: Sequence[str]) -> list
     for run in runs:
         arms[run.experiment, run.arm].append(run)
     keys_by_arm = {arm: _distinguishing_keys(group[0]) for arm, group in arms.items()}
-    evaluation_keys = varying_evaluation_conditions(group[0] for group in arms.values())
-    versions = {name: code_versions(run for run in runs if run.experiment == name) for name, _ in arms}
+    evaluation_keys = _varying_evaluation_conditions(group[0] for group in arms.values())
+    versions = {name: _code_versions(run for run in runs if run.experiment == name) for name, _ in arms}
     groups = []
     for (name, arm), group in arms.items():
         namesakes = [keys for (other, _), keys in keys_by_arm.items() if other == name]
         own_keys = keys_by_arm[name, arm]
         variant = {
             key: own_keys[key] for key in keys_that_differ(namesakes) if key in own_keys
-        } | non_default_conditions(group[0], evaluation_keys)
+        } | _non_default_conditions(group[0], evaluation_keys)
         key = {"experiment": name, **({"variant": variant} if variant else {})}
-        version = versions[name].get(str(variant[CODE]), "") if CODE in variant else ""
+        version = versions[name].get(str(variant[_CODE]), "") if _CODE in variant else ""
         groups.append(RunGroup(key, group, {}, code_version=version))
     return groups
 
@@ -176,10 +186,10 @@ def _distinguishing_keys(run: RunSummary) -> dict[str, Any]:
 def _group_by_keys(runs: Sequence[RunSummary], by: Sequence[str]) -> list[RunGroup]:
     rows: defaultdict[str, list[RunSummary]] = defaultdict(list)
     keys: dict[str, Key] = {}
-    varying = [name for name in varying_conditions(runs) if name not in by]
+    varying = [name for name in _varying_conditions(runs) if name not in by]
     for run in runs:
         values = {**run.keys, **data_conditions(run)}
-        key = {name: values.get(name) for name in by} | non_default_conditions(run, varying)
+        key = {name: values.get(name) for name in by} | _non_default_conditions(run, varying)
         rows[repr(key)].append(run)
         keys[repr(key)] = key
     return [_group_without_repeats(keys[name], group, by) for name, group in rows.items()]
@@ -204,3 +214,72 @@ def _varying_values(runs: Sequence[RunSummary], by: Sequence[str]) -> dict[str, 
         for key in keys_that_differ(all_keys)
         if key not in by
     }
+
+
+def _code_versions(runs: Iterable[RunSummary]) -> dict[str, str]:
+    """Return a readable name for each hash of the code, such as `initbench 0.1.0, runs of 2026-11-28`.
+
+    The time of day is added if two hashes have the same version and days, and a part of the hash if these are
+    equal as well. The result is empty if a run records neither its version nor its time.
+    """
+    by_code: defaultdict[str, list[RunSummary]] = defaultdict(list)
+    for run in runs:
+        if run.keys.get(_CODE) is not None:
+            by_code[str(run.keys[_CODE])].append(run)
+    if not all(run.version or run.created for group in by_code.values() for run in group):
+        return {}
+    candidates: Sequence[Callable[[str, list[RunSummary]], str]] = (
+        lambda _code, group: _describe_runs(group, _DAY_LENGTH),
+        lambda _code, group: _describe_runs(group, _MINUTE_LENGTH),
+        lambda code, group: f"{_describe_runs(group, _MINUTE_LENGTH)}, code {code[:_HASH_DIGITS]}",
+    )
+    for words in candidates:
+        versions = {code: words(code, group) for code, group in by_code.items()}
+        if len(set(versions.values())) == len(versions):
+            return versions
+    return {}
+
+
+def _describe_runs(runs: Sequence[RunSummary], length: int) -> str:
+    """Return the versions of runs and the times of the first and the last, cut to `length` characters."""
+    versions = " and ".join(sorted({run.version for run in runs if run.version}))
+    times = sorted(run.created[:length].replace("T", " ") for run in runs if run.created)
+    span = " to ".join(dict.fromkeys((times[0], times[-1]))) if times else ""
+    return ", ".join([*[f"initbench {versions}"] * bool(versions), *[f"runs of {span}"] * bool(span)])
+
+
+def data_conditions(run: RunSummary) -> dict[str, Any]:
+    """Return the data conditions of a run by key.
+
+    `whiten_eps` is None without whitening, as it has no effect.
+    """
+    values = {key: run.config_keys.get(key, plain) for key, plain in DEFAULT_CONDITIONS.items()}
+    return {**values, "data.whiten_eps": None} if values["data.whiten"] == "none" else values
+
+
+def _non_default_conditions(run: RunSummary, keys: Iterable[str]) -> dict[str, Any]:
+    """Return the conditions among `keys` that differ from their defaults."""
+    return {
+        key: value
+        for key, value in data_conditions(run).items()
+        if key in keys and value != DEFAULT_CONDITIONS[key]
+    }
+
+
+def _varying_conditions(runs: Iterable[RunSummary]) -> list[str]:
+    """Return the keys of the data conditions in which runs differ, which are never averaged.
+
+    `whiten_eps` is included only if whitened runs differ in it.
+    """
+    all_conditions = [data_conditions(run) for run in runs]
+    whitened = [conditions for conditions in all_conditions if conditions["data.whiten"] != "none"]
+    return [
+        key
+        for key in keys_that_differ(all_conditions)
+        if key in keys_that_differ(whitened) or key != "data.whiten_eps"
+    ]
+
+
+def _varying_evaluation_conditions(runs: Iterable[RunSummary]) -> list[str]:
+    """Return the varying conditions that affect the data that runs are evaluated on."""
+    return [key for key in _varying_conditions(runs) if key.startswith(_EVALUATION_PREFIX)]

@@ -220,7 +220,7 @@ def _print_result(result: LessonResult, *, all_notes: bool) -> None:
 
 
 def _print_document(results: Sequence[LessonResult], verdicts: GateReport | None) -> None:
-    from initbench.render.lesson_document import lessons_document
+    from initbench.render.lesson_tables import lessons_document
 
     gate_entries = {} if verdicts is None else verdicts.document()
     typer.echo(strict_json.dumps({**lessons_document(results), **gate_entries}))
@@ -234,7 +234,7 @@ def _print_totals(results: Sequence[LessonResult]) -> None:
 
 
 def _print_list(lessons: Sequence[Lesson], context: RunContext, *, json_output: bool) -> None:
-    from initbench.render.lesson_list import list_document, print_list
+    from initbench.render.lesson_tables import list_document, print_list
     from initbench.study.run_study import load_stored_study
 
     results = [load_stored_study(lesson, context, skip_unavailable=True) for lesson in lessons]

@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from initbench.cli.custom_model import BatchOption, DataOption, InputOption, ModelOption, parse_custom_model
-from initbench.cli.load_configs import load_experiment, untrained_nets
+from initbench.cli.load_configs import load_experiment, load_experiments, untrained_nets
 from initbench.cli.options import AllLayers, DataDir, Json, RunsDir, TargetArguments
-from initbench.cli.probe_map import MapAxes, TrainSteps, show_map
-from initbench.cli.probe_map_axes import EXAMPLE
+from initbench.cli.probe_map_axes import EXAMPLE, parse_axes, split_axes
 from initbench.errors import UsageError
 from initbench.render.terminal import stdout_console
 
 if TYPE_CHECKING:
+    from initbench.config.schema import ExperimentConfig
+    from initbench.data.dataset import DataSource
     from initbench.diagnostics.net_source import NetSource
     from initbench.diagnostics.survey import Survey
 
 SEEDS = 16
 SAMPLES = 128
 """Size of the batch, shared by all nets: nets vary far more than batches do, and each batch costs a pass."""
+MapAxes = Annotated[
+    str | None,
+    typer.Option("--map", metavar="AXIS=A:B[:N]", help=f"Map weight scale and depth, as in {EXAMPLE}."),
+]
+TrainSteps = Annotated[
+    int | None,
+    typer.Option("--train", metavar="STEPS", min=1, help="Train the nets of the map for this many updates."),
+]
+_MAP_DEFAULTS = {"seeds": 1, "probe.batch": 128}
+_SET_BY_THE_MAP = ("model.depth", "init.scheme", "init.gain")
 
 
 def probe(
@@ -65,7 +77,7 @@ def probe(
     elif shape is not None or data is not None or batch is not None:
         raise UsageError("--input, --data and --batch require --model; a config sets data.name instead")
     elif axes is not None:
-        show_map(arguments, axes, source, device, steps=train_steps, json_output=json_output)
+        _print_map(arguments, axes, source, device, steps=train_steps, json_output=json_output)
         return
     else:
         changes = [[]] if depths is None else [[f"model.depth={depth}"] for depth in _parse_depths(depths)]
@@ -127,3 +139,44 @@ def _parse_depths(text: str) -> list[int]:
             f"--depths takes different whole numbers from 1, as in --depths 10,100; got {text!r}"
         )
     return depths
+
+
+def _print_map(
+    arguments: Sequence[str],
+    axes_text: str,
+    source: DataSource,
+    device: str,
+    *,
+    steps: int | None,
+    json_output: bool,
+) -> None:
+    """Compute and print the map of a config over the given axes."""
+    from initbench.data.locate import resolve_dataset
+    from initbench.data.preprocessing import preprocess
+    from initbench.diagnostics.trainability_map import check_family, compute_map
+    from initbench.render.map_plot import map_json, print_map
+    from initbench.render.progress import StageDisplay
+    from initbench.runner.device import resolve_device
+
+    texts, rest = split_axes(arguments)
+    axes = parse_axes([axes_text, *texts])
+    config = _load_map_config(rest)
+    torch_device = resolve_device(device)
+    data = preprocess(resolve_dataset(config.data, source), config.data, torch_device)
+    check_family(config, data)
+    for depth in {axes.depth[0], axes.depth[-1]}:
+        load_experiments([*rest, "init.scheme=lecun_normal", f"model.depth={depth}"])
+    with StageDisplay(config.name) as display:
+        trainability_map = compute_map(config, axes, data, display, steps=steps)
+    if json_output:
+        typer.echo(map_json(trainability_map))
+    else:
+        print_map(stdout_console(), trainability_map)
+
+
+def _load_map_config(arguments: Sequence[str]) -> ExperimentConfig:
+    overridden_keys = {argument.partition("=")[0] for argument in arguments if "=" in argument}
+    for key in _SET_BY_THE_MAP:
+        if any(name == key or name.startswith(f"{key}.") for name in overridden_keys):
+            raise UsageError(f"--map sets {key} at every point; remove the override")
+    return load_experiment(arguments, _MAP_DEFAULTS, "probe")

@@ -128,8 +128,7 @@ class _SweepCommand:
 
     def plan(self) -> None:
         """Print what is stored and what remains to be trained."""
-        from initbench.render.sweep_document import sweep_document
-        from initbench.render.sweep_tables import plan_lines, print_plan
+        from initbench.render.sweep_tables import plan_lines, print_plan, sweep_document
         from initbench.study.forecast import forecast_study
         from initbench.study.run_study import load_stored_study
 
@@ -166,8 +165,7 @@ class _SweepCommand:
         _exit_on_failure(result, verdicts, fail_on)
 
     def _print_result(self, result: SweepResult, verdicts: GateReport | None) -> None:
-        from initbench.render.sweep_document import sweep_document
-        from initbench.render.sweep_tables import print_result
+        from initbench.render.sweep_tables import print_result, sweep_document
 
         if self.json_output:
             gate_entries = {} if verdicts is None else verdicts.document()

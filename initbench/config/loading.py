@@ -15,7 +15,6 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from initbench.config.bundled_files import config_path, shipped_names
-from initbench.config.config_paths import resolve_paths
 from initbench.config.issue_messages import closest_spelling
 from initbench.config.overrides import Override, apply_overrides, parse_override
 from initbench.config.schema import ExperimentConfig
@@ -27,6 +26,9 @@ from initbench.models.build import check
 from initbench.registry import nearest_name
 
 _KEY_WORD = re.compile(r"(?:data|model|init|train|probe)\.[A-Za-z_][\w.]*")
+_FILE_KEY = re.compile(r"(?:^|\.)(?:data\.path|init\.(?:scheme|head)\.from)$")
+_RUN_NAME = re.compile(r"[A-Za-z0-9][\w-]*")
+"""Pattern of run and experiment names, which `from` accepts instead of a path: no dots, no slashes."""
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
 Read = Callable[[Document, Sequence[Override]], tuple[T | None, list[ConfigIssue]]]
@@ -137,7 +139,7 @@ def read_document(path: str, file: str) -> tuple[Document | None, list[ConfigIss
     if not document.readable:
         return None, document.faults
     if path != "-":
-        document = replace(document, data=resolve_paths(document.data, Path(path).parent))
+        document = replace(document, data=_resolve_paths(document.data, Path(path).parent))
     return document, []
 
 
@@ -306,6 +308,32 @@ def _with_tuple(data: Any, path: KeyPath) -> Any:
     if isinstance(data, dict):
         return {key: _with_tuple(value, rest) if key == head else value for key, value in data.items()}
     return type(data)(_with_tuple(value, rest) if at == head else value for at, value in enumerate(data))
+
+
+def _resolve_paths(value: Any, folder: Path, key: str = "") -> Any:
+    """Return the plain data `value` with each path prefixed by `folder` if that file exists.
+
+    Other paths are unchanged: they are relative to the working directory or the data root. `key` is the
+    dotted key of `value`. Keys of axes and arms are resolved too, e.g. `grid: {data.path: [...]}`.
+    """
+    if isinstance(value, dict):
+        return {
+            name: _resolve_paths(inner, folder, f"{key}.{name}" if key else name)
+            for name, inner in value.items()
+        }
+    if isinstance(value, list):
+        return [_resolve_paths(inner, folder, key) for inner in value]
+    if isinstance(value, str) and _FILE_KEY.search(key) and not _RUN_NAME.fullmatch(value):
+        return _next_to_config(value, folder)
+    return value
+
+
+def _next_to_config(name: str, folder: Path) -> str:
+    try:
+        path = folder / name
+        return name if Path(name).is_absolute() or not path.is_file() else str(path)
+    except (OSError, ValueError):  # too long for a file name, or it holds a NUL
+        return name
 
 
 class _Dumper(yaml.SafeDumper):

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from initbench.data.augment import Augment
-from initbench.data.class_subset import select_classes
 from initbench.data.dataset import DataOptions, RawData, ShiftOptions, image_size
 from initbench.data.distribution_shift import apply_shift
-from initbench.data.labels import corrupt_labels, split_labelled
+from initbench.data.labels import corrupt_labels, select_classes, split_labelled
 from initbench.data.locate import ResolvedDataset
 from initbench.data.resizing import resize_images
 from initbench.data.sampling_order import SHUFFLED, Order, order_of

@@ -1,7 +1,7 @@
 """Statistics of every layer of a net in one forward and backward pass over a fixed batch.
 
 Hooks reduce each tensor immediately, so no large tensor is kept, and an in-place activation cannot change
-the statistics of its input.
+the statistics of its input. Another pass finds the first layer whose output is not finite.
 """
 
 from __future__ import annotations
@@ -209,3 +209,28 @@ def _divides_scale_out(network: Network) -> bool:
     """Return whether a norm removes the input scale in the first layer or directly after it."""
     name = type(network.weight_layers()[0].output).__name__
     return norm_module(name) in _SCALE_FREE or name.startswith("Cosine")
+
+
+@torch.no_grad()
+def first_non_finite_layer(
+    network: Network, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor
+) -> int | None:
+    """Return the index of the first weight layer whose output on x (B, …) is not finite, or None.
+
+    The pass uses copies of the buffers and runs in the current mode of the net.
+    """
+    lost: list[int] = []
+
+    def watch(index: int) -> Callable[[nn.Module, object, Tensor], None]:
+        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+            if not bool(torch.isfinite(output).all()):
+                lost.append(index)
+
+        return hook
+
+    with ExitStack() as stack:
+        for layer in network.weight_layers():
+            stack.callback(layer.module.register_forward_hook(watch(layer.index)).remove)
+        copies = {name: buffer.clone() for name, buffer in buffers.items()}
+        functional_call(network, {**parameters, **copies}, (x,))
+    return min(lost, default=None)

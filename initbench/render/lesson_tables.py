@@ -1,10 +1,12 @@
-"""Output of `initbench lesson`: the question, the arms, figures, and the verdict on each claim."""
+"""Output of `initbench lesson`: the results and verdicts of a lesson, the list of lessons, and their JSON."""
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table as RichTable
@@ -18,11 +20,11 @@ from initbench.render.compare.console import table_renderables
 from initbench.render.compare.display_options import View
 from initbench.render.compare.learning_curves import curve_plots
 from initbench.render.compare.output import comparison_renderables
-from initbench.render.gate_tables import comparison_sentence
+from initbench.render.gate_tables import comparison_sentence, gates_document
 from initbench.render.run_tables import activation_table, render_heading
 from initbench.render.terminal import print_uncut
 from initbench.render.tuning_tables import tuning_table
-from initbench.study.run_study import LessonResult
+from initbench.study.run_study import LessonResult, VariantResult
 from initbench.study.verdicts import ClaimResult, ClaimVerdict
 
 _STYLES = {
@@ -31,6 +33,11 @@ _STYLES = {
     ClaimVerdict.UNDECIDED: "cyan",
 }
 _BLANK = Text("")
+SCHEMA = "initbench.lesson/1"
+LIST_SCHEMA = "initbench.study-list/1"
+_LIST_HEADINGS = ("claims", "arms", "stored", "missing")
+_WIDE_CONSOLE = 110
+"""Console width from which the questions are printed to the right of the numbers, not below them."""
 
 
 def print_lesson(console: Console, result: LessonResult, *, view: View) -> None:
@@ -137,3 +144,88 @@ def verdict_counts(results: Sequence[ClaimResult]) -> str:
     """Return the number of claims per verdict, e.g. `2 supported, 1 contradicted`."""
     counts = Counter(result.verdict for result in results)
     return ", ".join(f"{counts[verdict]} {verdict}" for verdict in ClaimVerdict if counts[verdict])
+
+
+def lessons_document(results: Sequence[LessonResult]) -> dict[str, Any]:
+    """Return all lessons with the verdict on each claim."""
+    return {"schema": SCHEMA, "lessons": [_lesson_document(result) for result in results]}
+
+
+def _lesson_document(result: LessonResult) -> dict[str, Any]:
+    config = result.study.config
+    return {
+        "name": config.name,
+        "question": config.question,
+        "source": config.source,
+        "notes": config.notes,
+        "digest": config.digest,
+        "dataset": result.table.dataset,
+        "arms": [_arm_document(result, arm) for arm in result.variants],
+        "claims": [_claim_document(claim, config.source) for claim in result.claims],
+    }
+
+
+def _claim_document(result: ClaimResult, source: str) -> dict[str, Any]:
+    (gate,) = gates_document([result.judgement])
+    return {
+        "claim": result.claim.says,
+        "verdict": str(result.verdict),
+        "evidence": "; ".join(claim_evidence(result)),
+        "undecided_because": list(result.reasons),
+        "n": result.n,
+        "condition": result.claim.holds_if,
+        "source": result.claim.source or source,
+        "cases": gate["cases"],
+    }
+
+
+def _arm_document(result: LessonResult, arm: VariantResult) -> dict[str, Any]:
+    runs = result.runs(arm)
+    return {
+        "name": arm.label,
+        "experiment": arm.variant.config.name,
+        "runs": [run.run_id for run in runs],
+        "seconds": sum(run.seconds or 0.0 for run in runs),
+        "tuning": None if arm.tuning is None else arm.tuning.as_data(),
+    }
+
+
+def print_list(console: Console, results: Sequence[LessonResult]) -> None:
+    """Print each lesson with its question, wrapped to the console width."""
+    longest = max(len(result.study.name) for result in results)
+    indent = "  "
+    is_wide = console.width >= _WIDE_CONSOLE
+    lines = [Text(_list_line("lesson", _LIST_HEADINGS, longest) + ("  question" if is_wide else ""), "bold")]
+    for result in results:
+        lesson, stored = result.study, result.complete
+        numbers = (len(lesson.config.claims), len(lesson.variants), stored, result.total - stored)
+        head = _list_line(lesson.name, numbers, longest)
+        if is_wide:
+            indent, first = " " * (len(head) + 2), f"{head}  "
+        else:
+            first = f"{head}\n{indent}"
+        folded = textwrap.wrap(lesson.config.question, console.width - len(indent))
+        lines.append(Text(first + f"\n{indent}".join(folded)))
+    print_uncut(console, Text("\n").join(lines))
+
+
+def _list_line(name: str, numbers: Sequence[object], longest: int) -> str:
+    """Return name and numbers, aligned with the headings."""
+    cells = (f"{number!s:>{len(heading)}}" for number, heading in zip(numbers, _LIST_HEADINGS, strict=True))
+    return "  ".join([f"{name:<{longest}}", *cells])
+
+
+def list_document(results: Sequence[LessonResult]) -> dict[str, Any]:
+    """Return the list as plain data."""
+    lessons = [
+        {
+            "name": result.study.name,
+            "question": result.study.config.question,
+            "source": result.study.config.source,
+            "claims": len(result.study.config.claims),
+            "arms": [arm.label for arm in result.study.variants],
+            "runs": {"stored": result.complete, "missing": result.total - result.complete},
+        }
+        for result in results
+    ]
+    return {"schema": LIST_SCHEMA, "lessons": lessons}

@@ -9,8 +9,7 @@ from typing import Any
 from initbench.analysis.stats.summary import Summary, summarise
 from initbench.diagnostics.survey import Survey, SurveyedLayer
 from initbench.store import strict_json
-from initbench.theory.prediction_bands import band, q_band
-from initbench.theory.types import LayerPrediction, PredictedStatistic
+from initbench.theory.types import LayerPrediction, PredictedStatistic, gaussian_band, q_band
 from initbench.trace.weight_use import WeightUse
 
 SCHEMA = "initbench.probe/1"
@@ -43,7 +42,9 @@ def _row(layer: SurveyedLayer, predicted: LayerPrediction, nets: int) -> SurveyR
     measured = {name: summarise([net[name] for net in layer.measured]) for name in STATISTICS}
     statistics = predicted.statistics
     bands = {
-        name: band(statistics[name], nets) for name in STATISTICS if name in statistics and predicted.trusted
+        name: gaussian_band(statistics[name], nets)
+        for name in STATISTICS
+        if name in statistics and predicted.trusted
     }
     if not predicted.backward_trusted:
         bands.pop("grad_ratio", None)

@@ -1,9 +1,10 @@
-"""Output of `initbench sweep`: the plan and the results."""
+"""Output of `initbench sweep`: the plan and the results, as tables and as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.text import Text
@@ -13,15 +14,17 @@ from initbench.config.study import Sweep
 from initbench.render import text
 from initbench.render.compare.display_options import View
 from initbench.render.compare.output import print_tables
+from initbench.render.run_documents import compare_document
 from initbench.render.terminal import print_uncut
 from initbench.render.text_table import TextTable
 from initbench.render.tuning_tables import tuning_table
 from initbench.store.run_directory import COMPLETE
 from initbench.study.forecast import Forecast
-from initbench.study.run_study import SweepResult
+from initbench.study.run_study import SweepResult, VariantResult
 
 _SHOWN = 5
 _GB = 1e9
+SCHEMA = "initbench.sweep/1"
 
 
 def print_result(console: Console, result: SweepResult, view: View) -> None:
@@ -116,3 +119,41 @@ def _last(error: str | None) -> str:
 
 def _are(count: int) -> str:
     return "is" if count == 1 else "are"
+
+
+def sweep_document(result: SweepResult, view: View, more: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document of a sweep, extended by the keys of `more`."""
+    sweep = result.study
+    return {
+        "schema": SCHEMA,
+        "sweep": sweep.name,
+        "notes": sweep.config.notes,
+        "points": [_point_document(result, point) for point in result.variants],
+        "statuses": dict(sorted(result.statuses.items())),
+        "unfinished": result.unfinished,
+        "failures": [
+            {"run_id": run.run_id, "status": run.status, "error": run.error} for run in result.failed
+        ],
+        "excluded": sweep.excluded,
+        "same": dict(sweep.same),
+        "skipped": [
+            {"label": skipped.label, "faults": [str(fault) for fault in skipped.faults]}
+            for skipped in sweep.skipped
+        ],
+        "comparison": compare_document(result.tables, view),
+        **more,
+    }
+
+
+def _point_document(result: SweepResult, point: VariantResult) -> dict[str, Any]:
+    record = point.as_record()
+    return {
+        "label": point.label,
+        **record,
+        "runs": _run_documents(result, point.run_ids),
+        "tuning_runs": _run_documents(result, point.tuning_ids),
+    }
+
+
+def _run_documents(result: SweepResult, run_ids: tuple[str, ...]) -> list[dict[str, Any]]:
+    return [{"run_id": run_id, "status": result.status(run_id)} for run_id in run_ids]

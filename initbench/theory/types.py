@@ -1,4 +1,4 @@
-"""Inputs and results of the theory: a net's layers and its batch, and the predictions for each layer."""
+"""Inputs and results of the theory: a net's layers and its batch, and each layer's predictions with their bands."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from initbench.theory.nonlinearity import Nonlinearity
 from initbench.theory.preactivation import PreactivationDistribution
+
+BAND_SIGMAS = 3.0
+"""Half the width of a prediction band, in standard errors: 1 layer in 370 of a correct net lies outside."""
 
 
 @dataclass(frozen=True)
@@ -88,3 +91,19 @@ class LayerPrediction:
     """σ_w² ∂E[φ²]/∂K with the next layer's σ_w²: the factor of a small change of q."""
     correlation: float | None = None
     """Correlation of two inputs' pre-activations, without biases."""
+
+
+def q_band(q: PredictedStatistic, nets: int) -> tuple[float, float]:
+    """Return the band of the mean over `nets` nets, for a positive statistic that is nearly log-normal.
+
+    The mean of the logarithm is lower than the logarithm of the mean by half the logarithm's variance.
+    """
+    variance = math.log1p(math.expm1((q.sd / q.value) ** 2) / nets)
+    centre, reach = math.log(q.value) - 0.5 * variance, BAND_SIGMAS * math.sqrt(variance)
+    return math.exp(centre - reach), math.exp(centre + reach)
+
+
+def gaussian_band(statistic: PredictedStatistic, nets: int) -> tuple[float, float]:
+    """Return the band of the mean over `nets` nets, for a statistic that is nearly Gaussian."""
+    reach = BAND_SIGMAS * statistic.sd / math.sqrt(nets)
+    return statistic.value - reach, statistic.value + reach

@@ -23,8 +23,7 @@ from initbench.determinism import one_thread
 from initbench.errors import UsageError
 from initbench.interrupts import EndsAtStep, is_signal_waiting, raise_waiting_signal
 from initbench.models.network import Mode, Network
-from initbench.probing.network_probe import probe
-from initbench.probing.nonfinite import first_non_finite_layer
+from initbench.probing.network_probe import first_non_finite_layer, probe
 from initbench.probing.tensor_statistics import ProbeDetail
 from initbench.registry import MAX_COUNT
 from initbench.rng import stream_generator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from initbench.analysis.data_conditions import PLAIN, data_conditions
+from initbench.analysis.grouping import DEFAULT_CONDITIONS, data_conditions
 from initbench.analysis.run_summary import flatten
 from initbench.analysis.tables import Table, build_tables
 from initbench.data.dataset import DataOptions, ShiftOptions
@@ -35,8 +35,11 @@ def labels(found: list[Table]) -> set[str]:
 def test_plain_values_are_the_defaults_of_the_config():
     shift = flatten(ShiftOptions().model_dump(mode="json"), "data.shift")
     defaults = flatten(DataOptions().model_dump(mode="json"), "data") | shift
-    assert {key: defaults.get(key) for key in PLAIN} == {**PLAIN, "data.whiten_eps": 0.01}
-    assert data_conditions(run()) == PLAIN
+    assert {key: defaults.get(key) for key in DEFAULT_CONDITIONS} == {
+        **DEFAULT_CONDITIONS,
+        "data.whiten_eps": 0.01,
+    }
+    assert data_conditions(run()) == DEFAULT_CONDITIONS
 
 
 @pytest.mark.parametrize("data", OTHERS)

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from initbench.cli.new import first_config
 from initbench.config.loading import load_config
 from initbench.config.schema import ExperimentConfig
-from initbench.config.template import first_config
 from initbench.study.load import load_mixed
 
 ROOT = Path(__file__).parents[2]

@@ -15,8 +15,8 @@ from torch import Tensor
 from initbench.config.loading import load_config
 from initbench.config.schema import ExperimentConfig
 from initbench.data import resizing
-from initbench.data.class_subset import select_classes
 from initbench.data.dataset import DataOptions, LocatedDataset, RawData
+from initbench.data.labels import select_classes
 from initbench.data.locate import ResolvedDataset
 from initbench.data.preprocessing import PreparedData, preprocess
 from initbench.data.resizing import resize_images

@@ -19,8 +19,7 @@ from initbench.models.network import FAMILIES
 from initbench.probing import tensor_statistics
 from initbench.probing.model_inputs import as_inputs
 from initbench.probing.module_probe import probe_module
-from initbench.probing.network_probe import probe
-from initbench.probing.nonfinite import first_non_finite_layer
+from initbench.probing.network_probe import first_non_finite_layer, probe
 from initbench.probing.tensor_statistics import ProbeDetail
 from initbench.registry_choice import options_model
 

@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import normalize
 
 from initbench.components.activation import bound
-from initbench.theory import prediction_bands
+from initbench.theory import types as theory_types
 from initbench.theory.propagation import propagate
 from initbench.theory.types import InputStatistics, PredictedStatistic, TheoryLayer
 
@@ -91,14 +91,14 @@ def test_coverage_of_the_bands_over_100_random_configs(monkeypatch: pytest.Monke
         for name, sample in samples_of_config(stream).items():
             samples[name].append(sample)
     for name, of_name in samples.items():
-        band = prediction_bands.q_band if name == "q" else prediction_bands.band
+        band = theory_types.q_band if name == "q" else theory_types.gaussian_band
         assert len(of_name) > CONFIGS * 0.8
-        for sigmas, wanted in ((prediction_bands.SIGMAS, 0.9973), (TWO_SIDED_95, 0.95)):
-            monkeypatch.setattr(prediction_bands, "SIGMAS", sigmas)
+        for sigmas, wanted in ((theory_types.BAND_SIGMAS, 0.9973), (TWO_SIDED_95, 0.95)):
+            monkeypatch.setattr(theory_types, "BAND_SIGMAS", sigmas)
             share, error = coverage(of_name, band)
             print(f"{name}: {sigmas:.2f} sigmas hold {share:.4f} ± {error:.4f}, expected {wanted}")
             tolerance = 3 * error + BIAS_OF_THEORY
             assert abs(share - wanted) < tolerance, name
-        monkeypatch.setattr(prediction_bands, "SIGMAS", 0.7 * TWO_SIDED_95)
+        monkeypatch.setattr(theory_types, "BAND_SIGMAS", 0.7 * TWO_SIDED_95)
         assert coverage(of_name, band)[0] < wanted - tolerance, "a band narrower by 30 % is noticed"
         monkeypatch.undo()

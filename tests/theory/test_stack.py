@@ -17,9 +17,8 @@ from initbench.theory import propagation
 from initbench.theory.expectations import Correlation, next_correlation
 from initbench.theory.pair_expectations import difference, pair_expectations
 from initbench.theory.preactivation import PreactivationDistribution
-from initbench.theory.prediction_bands import q_band
 from initbench.theory.propagation import propagate
-from initbench.theory.types import InputStatistics, PredictedStatistic, TheoryLayer
+from initbench.theory.types import InputStatistics, PredictedStatistic, TheoryLayer, q_band
 
 NETS, WIDTH, DEPTH, SAMPLES, CLASSES = 200, 128, 8, 32, 10
 PLACES = (1, 4, DEPTH - 2)

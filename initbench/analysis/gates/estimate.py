@@ -28,10 +28,9 @@ from initbench.analysis.stats.confidence_intervals import (
     summary_interval,
 )
 from initbench.analysis.stats.fisher import compare_rates
-from initbench.analysis.stats.mean_difference import ROUNDING
+from initbench.analysis.stats.mean_difference import ROUNDING, sum_of_means
 from initbench.analysis.stats.paired_samples import shared_pairs
 from initbench.analysis.stats.summary import Summary, summarise
-from initbench.analysis.stats.sums import sum_of_means
 from initbench.analysis.stats.verdict import is_significant
 
 

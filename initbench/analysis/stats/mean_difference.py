@@ -1,4 +1,4 @@
-"""The difference between the means of two arms: its size, interval, p-value and effect size."""
+"""The difference between the means of two arms (size, interval, p-value, effect size), and sums of means."""
 
 from __future__ import annotations
 
@@ -241,3 +241,24 @@ def hedges_correction(df: float) -> float:
     Source: Hedges 1981, Distribution theory for Glass's estimator of effect size.
     """
     return math.exp(math.lgamma(df / 2.0) - math.lgamma((df - 1.0) / 2.0) - 0.5 * math.log(df / 2.0))
+
+
+def sum_of_means(parts: Sequence[Summary], confidence: float) -> tuple[float, Interval | None]:
+    """Return the sum of the means of independent samples, with its t interval.
+
+    Σ m_i ± t(ν) · √Σ v_i, with v_i = s_i²/n_i and ν = (Σ v_i)² / Σ [v_i² / (n_i − 1)]. For two samples this
+    is Welch's interval. The interval is None if it is not finite.
+    Source: Satterthwaite 1946, An approximate distribution of estimates of variance components.
+
+    Args:
+        parts: One summary per sample, each of at least two finite values.
+        confidence: Between 0 and 1, e.g. 0.95.
+    """
+    moments = [(*mean_and_std(part), part.n) for part in parts]
+    total = math.fsum(mean for mean, _, _ in moments)
+    errors = [std / math.sqrt(n) for _, std, n in moments]
+    error, df = math.hypot(*errors), float(sum(n - 1 for _, _, n in moments))
+    if error:
+        shares = [(part_error / error) ** 2 for part_error in errors]
+        df = 1.0 / math.fsum(share**2 / (n - 1) for share, (_, _, n) in zip(shares, moments, strict=True))
+    return total, t_interval(total, error, df, confidence, "linear")

@@ -1,15 +1,16 @@
-"""Search for mirrors that answer within a time limit, and verified downloads from them."""
+"""Search for mirrors that answer within a time limit, and verified downloads with a progress bar."""
 
 from __future__ import annotations
 
 import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-
-from initbench.data.download.progress_bar import download_bar
+from typing import Any
 
 # A mirror that compresses an already compressed file would send bytes with another checksum.
 _PLAIN = {"Accept-Encoding": "identity"}
@@ -77,7 +78,7 @@ def download_file(mirror: str, file: str, known_hash: str, folder: Path) -> str 
 
     pooch.get_logger().setLevel("ERROR")  # its messages would mix with the progress bar on stderr
     try:
-        with download_bar(file) as bar:
+        with _download_bar(file) as bar:
             downloader = pooch.HTTPDownloader(
                 progressbar=bar or False, chunk_size=1 << 16, timeout=_STALL_SECONDS, headers=_PLAIN
             )
@@ -116,3 +117,49 @@ def error_text(error: BaseException) -> str:
     if isinstance(error, ValueError) and "hash" in str(error).lower():
         return "sent a file with the wrong checksum"
     return f"{type(error).__name__}: {error}"
+
+
+class DownloadBar:
+    """An implementation of pooch's progress protocol (`total`, `update`, `reset`, `close`) with rich."""
+
+    def __init__(self, progress: Any, label: str) -> None:
+        self._progress = progress
+        self._task = progress.add_task(label, total=None)
+        self._total = 0
+
+    @property
+    def total(self) -> int:
+        """Size of the download in bytes; pooch sets it once the mirror has answered."""
+        return self._total
+
+    @total.setter
+    def total(self, size: int) -> None:
+        self._total = size
+        self._progress.update(self._task, total=size or None)
+
+    def update(self, size: int) -> None:
+        """Advance by `size` bytes."""
+        self._progress.advance(self._task, size)
+
+    def reset(self) -> None:
+        """Reset to zero; pooch calls this before it fills the bar."""
+        self._progress.update(self._task, completed=0)
+
+    def close(self) -> None:
+        """Draw the final state."""
+        self._progress.refresh()
+
+
+@contextmanager
+def _download_bar(label: str) -> Iterator[DownloadBar | None]:
+    """Show a bar while the block runs; yields None if stderr is not a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich import progress as bars
+    from rich.console import Console
+
+    columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.DownloadColumn())
+    # The context ends the live display and restores the cursor, even if the download fails.
+    with bars.Progress(*columns, bars.TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        yield DownloadBar(progress, label)
