@@ -22,7 +22,7 @@ def published(name: str, model: FamilyOptions, source: DataSource) -> dict[str, 
     """Return tensors of torchvision's weights, such as ResNet18_Weights.IMAGENET1K_V1, by this net's names.
 
     The file is searched in torch's hub folder and downloaded there, unless `source.offline` is set. The net
-    must have passed `models.build.check`.
+    must have passed `models.transfer_checks.check_transfer`.
 
     Raises:
         DataError: If the file is missing and cannot be downloaded, or is not what was published.

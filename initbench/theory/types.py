@@ -1,4 +1,4 @@
-"""Inputs and results of the theory: a net's layers and its batch, and each layer's predictions with their bands."""
+"""Inputs and results of the theory: a net's layers and its batch, and predictions with their bands."""
 
 from __future__ import annotations
 
