@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from initbench.store.index import Index, IndexEntry, fingerprint_of
 
 import initbench
 from initbench.analysis import load_runs
 from initbench.analysis.load_runs import decode_summary, encode_summary, index_version, load_run_summaries
 from initbench.analysis.run_summary import LAYER_STATISTICS, RunSummary, summarise_run
 from initbench.store import index as index_module
-from initbench.store.index import Index, IndexEntry, fingerprint_of
 from initbench.store.locks import acquire_lock
 from initbench.store.store import Store
 
