@@ -23,7 +23,7 @@ def upgrade(patterns: RunPatterns = None, runs_dir: RunsDir = None) -> None:
 
     from initbench.render.text import plural
     from initbench.store.store import Store
-    from initbench.store.upgrading import CURRENT, UNFINISHED, UPGRADED, upgrade_run
+    from initbench.store.upgrading import CURRENT, UNFINISHED, UPGRADED, remove_index, upgrade_run
 
     store = Store(runs_root(runs_dir))
     counts: Counter[str] = Counter()
@@ -33,6 +33,7 @@ def upgrade(patterns: RunPatterns = None, runs_dir: RunsDir = None) -> None:
             counts[upgrade_run(store, run_id)] += 1
         except StoreError as error:
             problems.append(f"{run_id}: {error}")
+    remove_index(store.root)
     words = {CURRENT: "already up to date", UNFINISHED: "unfinished"}
     notes = [f"{counts[name]:,} {text}" for name, text in words.items() if counts[name]]
     typer.echo(", ".join([f"{plural(counts[UPGRADED], 'run')} upgraded", *notes]))

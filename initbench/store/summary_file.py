@@ -5,7 +5,7 @@ therefore reduces the run to a few kilobytes in `summary.jsonl`, which has three
 
     header      {"schema": …, "run_id": …, "status": …, "final": …}: keys of run.json that listings need
     shared      {"config": …, "identity": …}: the same for all seeds, so that readers can parse it once
-    numbers     the other fields of `summary_fields`, with the layers of each moment as a table
+    numbers     the other fields of `summary_fields`, with all numbers of evaluations and layers as one array
 
 The other files stay authoritative. A summary is used only if the manifest lists it with the hash that it has,
 if run.json has its hash too, and if no file of lines has changed since. If a summary is missing or damaged,
@@ -14,12 +14,15 @@ or has another schema, the other files are read.
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import math
 import os
 import stat
+import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +71,10 @@ Layer = dict[str, float | None]
 """Statistics of one weight layer by name: LAYER_STATISTICS, and RUNNING_STATISTICS in nets with batch norm;
 at TRAIN, SHIFT_STATISTICS. `act_std` of a head is None."""
 
-_LAYER_NAMES = ((), LAYER_STATISTICS, (*LAYER_STATISTICS, *RUNNING_STATISTICS), SHIFT_STATISTICS)
+_LAYER_NAMES: tuple[list[str], ...] = (
+    *([], [*LAYER_STATISTICS], [*LAYER_STATISTICS, *RUNNING_STATISTICS], [*SHIFT_STATISTICS]),
+)
+_COLUMNS = 4
 _HEADER_KEYS = (
     *("run_id", "experiment", "seed", "status", "created", "finished"),
     *("dataset", "dataset_requested", "device", "steps", "final"),
@@ -161,7 +167,7 @@ def summary_text(record: Mapping[str, Any], lines: LineStatistics, shifts: Seque
     shared = {key: fields.pop(key) for key in ("config", "identity")}
     for key in _header_fields(record):
         del fields[key]
-    fields["layers"] = {moment: _as_table(layers) for moment, layers in fields["layers"].items()}
+    fields["packed"] = pack_numbers(fields.pop("evaluations"), fields.pop("layers"))
     return "".join(strict_json.dumps(line) + "\n" for line in (header, shared, fields))
 
 
@@ -181,8 +187,7 @@ class StoredSummary:
         Raises ValueError if the contents are invalid.
         """
         fields: Record = _parse_line(self.numbers, _NUMBERS)
-        fields["evaluations"] = _parse_rows(fields["evaluations"], 4)
-        fields["layers"] = {moment: _as_layers(table) for moment, table in fields["layers"].items()}
+        fields |= unpack_numbers(fields.pop("packed"))
         for key in ("begin", "pretraining"):
             fields[key] = {name: parse_number_or_none(value) for name, value in fields[key].items()}
         return {**_header_fields(self.header), **fields, "seconds": parse_number_or_none(fields["seconds"])}
@@ -326,29 +331,44 @@ def _pretraining_cost(record: Mapping[str, Any]) -> dict[str, float]:
     return {"seconds": seconds, "samples": float(cost["samples"])}
 
 
-def _as_table(layers: Sequence[Layer]) -> Record:
-    return {"names": list(layers[0]) if layers else [], "rows": [list(layer.values()) for layer in layers]}
+def pack_numbers(evaluations: Sequence[list[float | None]], layers: Mapping[str, list[Layer]]) -> Record:
+    """Return all evaluations and layers as one array: parsing them as text would take most of the time."""
+    numbers = list(chain.from_iterable(evaluations))
+    for layer in chain.from_iterable(layers.values()):
+        numbers += layer.values()
+    packed = struct.pack(f"<{len(numbers)}d", *(math.nan if number is None else number for number in numbers))
+    return {
+        "evaluations": len(evaluations),
+        "layers": {moment: [len(rows), *(rows[0] if rows else ())] for moment, rows in layers.items()},
+        "missing": [i for i, number in enumerate(numbers) if number is None],
+        "values": base64.b64encode(packed).decode(),
+    }
 
 
-def _as_layers(table: Record) -> list[Layer]:
-    names = tuple(table["names"])
-    if names not in _LAYER_NAMES:
-        raise ValueError("the layers have other statistics")
-    return [dict(zip(names, row, strict=True)) for row in _parse_rows(table["rows"], len(names))]
+def unpack_numbers(packed: Record) -> Record:
+    """Return evaluations and layers; raise ValueError if the array does not fit their numbers."""
+    counts, layouts, missing = packed["evaluations"], packed["layers"], packed["missing"]
+    size = _COLUMNS * counts + sum(count * len(names) for count, *names in layouts.values())
+    data = base64.b64decode(packed["values"], validate=True)
+    if len(data) != 8 * size or not all(type(i) is int and 0 <= i < size for i in missing):
+        raise ValueError("there are not as many numbers as expected")
+    numbers: list[float | None] = list(struct.unpack(f"<{size}d", data))
+    for i in missing:
+        numbers[i] = None
+    remaining = iter(numbers)
+    evaluations = [list(islice(remaining, _COLUMNS)) for _ in range(counts)]
+    layers = {
+        moment: [dict(zip(names, islice(remaining, len(names)), strict=True)) for _ in range(count)]
+        for moment, (count, *names) in layouts.items()
+    }
+    return {"evaluations": evaluations, "layers": layers}
 
 
-def _parse_rows(rows: Sequence[list[Any]], columns: int) -> Sequence[list[float | None]]:
-    """Return rows of numbers; raise ValueError for any other contents."""
-    if not {columns}.issuperset(map(len, rows)):
-        raise ValueError(f"not all rows have {columns} numbers")
-    if {float, type(None)}.issuperset(map(type, chain.from_iterable(rows))):  # without a loop in Python
-        return rows
-    return [[parse_number_or_none(value) for value in row] for row in rows]
-
-
-def _is_row(value: Any, path: str) -> Iterator[str]:
-    if type(value) is not list:
-        yield f"{path} is not a list"
+def _is_layout(value: Any, path: str) -> Iterator[str]:
+    """Check that the value is a list of the number of layers and, if there are any, of their statistics."""
+    count, *names = value if isinstance(value, list) and value else [None]
+    if type(count) is not int or count < 0 or names not in _LAYER_NAMES or bool(names) != bool(count):
+        yield f"{path} is not a number of layers with their statistics"
 
 
 _HEADER = is_mapping(
@@ -366,15 +386,12 @@ _HEADER = is_mapping(
     final=nullable(is_table(is_number)),
 )
 _SHARED = is_mapping(config=is_config, identity=is_mapping())
-_LAYER_TABLE = is_mapping(names=is_list(is_text), rows=is_list(_is_row))
 _NUMBERS = is_mapping(
     arm=is_text,
     fingerprint=is_text,
     steps=nullable(is_natural),
     batch_size=nullable(is_natural),
     begin=is_table(is_number),
-    evaluations=is_list(_is_row),
-    layers=is_table(_LAYER_TABLE),
     diverged_step=nullable(is_natural),
     diagnosis=is_list(is_text),
     seconds=is_number,
@@ -382,4 +399,7 @@ _NUMBERS = is_mapping(
     error=nullable(is_text),
     version=is_text,
     pretraining=is_table(is_number),
+    packed=is_mapping(
+        evaluations=is_natural, layers=is_table(_is_layout), missing=is_list(is_natural), values=is_text
+    ),
 )

@@ -16,6 +16,13 @@ from initbench.store.summary_file import LineStatistics, read_summary, summary_t
 UPGRADED, CURRENT, UNFINISHED = "upgraded", "current", "unfinished"
 
 
+def remove_index(root: Path) -> None:
+    """Remove the index of comparisons, which earlier versions kept in the root of a store."""
+    for name in (".compare.index", ".compare.index.lock"):
+        with wrap_os_errors(f"remove {name}"):
+            (root / name).unlink(missing_ok=True)
+
+
 def upgrade_run(store: Store, run_id: str) -> str:
     """Add the summary to a complete run whose files match its manifest.
 
