@@ -1,4 +1,4 @@
-"""What the tests of several folders share: a clean environment, small configs, the command line."""
+"""Shared helpers of the tests: a clean environment, small configs, and the command line."""
 
 from __future__ import annotations
 

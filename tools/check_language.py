@@ -61,12 +61,12 @@ PHRASES = {
     r"\bcomes? to (its|their|an) end\b": "finish",
     r"\bhas no word\b|\bhas a word\b": "does not predict",
     r"\bnobody\b|\bwhoever\b|\bsomebody\b": "no process, the user",
-    r"\bbeside\b": "in addition to, next to",
+    r"(?<![\"`])\bbeside\b": "in addition to, next to",
     r"\bwhat trains\b|\bwhat came of\b": "name the subject",
     r"\bhand(s|ed)? on\b": "pass on",
     r"\bso many\b": "n",
     r"\bhas no use\b": "cannot be combined with",
-    r"\bare no\b [a-z]+s\b": "are not …",
+    r"(?<!there )\bare no\b [a-z]+s\b": "are not …",
 }
 """Phrases that are archaic or telegraphic, each with a plain one."""
 

@@ -82,7 +82,7 @@ def _sections(text: str) -> dict[str, str]:
 
 
 def stale(current: str, lessons: Sequence[Lesson]) -> list[str]:
-    """What the page has that the files have not, or otherwise: configs and claims, and no number."""
+    """Return differences between the page and the files in configs and claims; numbers are not compared."""
     digests = {mark[1]: mark[2] for mark in _MARK.finditer(current)}
     sections = _sections(current)
     found = [

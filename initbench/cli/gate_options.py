@@ -155,8 +155,8 @@ def check_gates(
 
     Args:
         options: The gates and how to judge them.
-        chosen: The runs.
-        tables: Their rows.
+        selection: The runs to judge.
+        tables: The tables of these runs.
         not_judged: Results of further gates that cannot be judged.
         obstacles: Further reasons why a strict command fails, one sentence each.
     """
@@ -179,7 +179,7 @@ def check_gates(
 
 
 def fail_unjudged(options: GateOptions, reason: str) -> None:
-    """With --strict, report all gates as not judged and exit with 1; otherwise do nothing.
+    """With --strict, report all gates as not evaluated and exit with 1; otherwise do nothing.
 
     Args:
         options: The gates.

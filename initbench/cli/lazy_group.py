@@ -17,17 +17,13 @@ from typer.core import TyperCommand, TyperGroup
 class LazyCommand(TyperCommand):
     """Stand-in for a command: it knows the name and the summary, and loads the rest to parse arguments."""
 
-    def __init__(self, name: str, summary: str, module: str) -> None:
-        super().__init__(name, short_help=summary)
-        self.module = module
-
     def load(self) -> Any:
-        """Import the module and build the command.
+        """Import the module `initbench.cli.NAME` and build the command.
 
         The module defines a function of the command's name or, for a command with subcommands, a typer
         application called `app`.
         """
-        module = import_module(self.module)
+        module = import_module(f"initbench.cli.{self.name}")
         app = getattr(module, "app", None)
         if app is None:
             app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -46,13 +42,11 @@ class LazyGroup(TyperGroup):
 
     summaries: ClassVar[Mapping[str, str]] = {}
     """Summary of each command, in the order of the list of commands."""
-    modules: ClassVar[Mapping[str, str]] = {}
-    """Module of each command; default: `initbench.cli.NAME`."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         for name, summary in self.summaries.items():
-            self.add_command(LazyCommand(name, summary, self.modules.get(name, f"initbench.cli.{name}")))
+            self.add_command(LazyCommand(name, short_help=summary))
 
 
 def load_command(command: Any) -> Any:

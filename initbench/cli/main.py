@@ -6,7 +6,6 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
-from types import MappingProxyType
 from typing import Annotated, NoReturn
 
 import typer
@@ -42,10 +41,9 @@ COMMANDS = {
 
 
 class _Commands(LazyGroup):
-    """Commands of initbench; `data` has subcommands."""
+    """Commands of initbench."""
 
     summaries = COMMANDS
-    modules = MappingProxyType({"data": "initbench.cli.training_data"})
 
 
 app = typer.Typer(

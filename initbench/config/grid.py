@@ -114,7 +114,8 @@ class _GridReader:
             self.plain.append(override)
             return
         if override.path[0] in NOT_SWEPT:
-            self.faults.append(ConfigIssue(override.where, key, "is no axis: a point has it from its sweep"))
+            problem = "cannot be an axis: each point takes it from the sweep"
+            self.faults.append(ConfigIssue(override.where, key, problem))
             return
         self.changed.add(key)
         values = override.value if override.is_axis else [override.value]
@@ -145,8 +146,8 @@ class _GridReader:
         if not KEY.fullmatch(key):
             yield self._issue(path, f"{key!r} is not a key such as train.lr")
         elif key.partition(".")[0] in NOT_SWEPT:
-            advice = "; give seeds beside grid" if key == "seeds" else ""
-            yield self._issue(path, f"is no axis: a point has it from its sweep{advice}")
+            advice = "; set seeds at the top level" if key == "seeds" else ""
+            yield self._issue(path, f"cannot be an axis: each point takes it from the sweep{advice}")
         elif self.config.tune is not None and key == self.config.tune.key:
             yield self._issue(path, "is tuned for each point, under tune; leave it out here")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,9 @@ from initbench.config.overrides import Override, apply_overrides, parse_override
 from initbench.config.schema import ExperimentConfig
 from initbench.config.validation_errors import KeyPath, Where, dotted_key, locate_error, to_issues
 from initbench.config.yaml_reader import MAX_BYTES, MAX_DEPTH, REFUSED, Document, parse_scalar, parse_yaml
+from initbench.data.dataset import form_of
 from initbench.errors import ConfigError, ConfigIssue
+from initbench.models.build import check
 from initbench.registry import nearest_name
 
 _KEY_WORD = re.compile(r"(?:data|model|init|train|probe)\.[A-Za-z_][\w.]*")
@@ -86,8 +88,20 @@ def _parse_overrides(texts: Sequence[str], *, axes: bool = False) -> tuple[list[
 
 def load_overrides(overrides: Sequence[str], model: type[M]) -> M:
     """Build a config from `key=value` arguments alone; raises ConfigError with all their faults."""
+    return load_mapping({}, overrides, model, source="command line")
+
+
+def load_mapping(
+    data: Mapping[str, Any], overrides: Sequence[str], model: type[M], *, source: str = "mapping"
+) -> M:
+    """Build a config from plain data with `key=value` arguments applied.
+
+    Raises:
+        ConfigError: If there are faults. Positions are those in the YAML text of the data, called `source`.
+    """
     parsed, faults = _parse_overrides(overrides)
-    config, issues = validate_document(model, parse_yaml(b"{}", "command line"), parsed)
+    text = yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True)
+    config, issues = validate_document(model, parse_yaml(text.encode(), source), parsed)
     if config is None or faults:
         raise ConfigError(dict.fromkeys(faults + issues))
     return config
@@ -147,14 +161,25 @@ def validate_document(
 
 
 def validate_data(model: type[M], data: dict[str, Any], where: Where) -> tuple[M | None, list[ConfigIssue]]:
-    """Return plain data as a config, None if it has faults, and the faults with positions from `where`."""
+    """Return plain data as a config, None if it has faults, and the faults with positions from `where`.
+
+    The net of an experiment must also be buildable, as far as the form of its data is known before loading.
+    """
     try:
-        return _validate(model, data), []
+        config = _validate(model, data)
     except ValidationError as error:
         refused = [dotted_key(at) for at in _refused_paths(data)]
         return None, [
             fault for fault in to_issues(error, model, where) if not _is_consequence(fault, refused)
         ]
+    if isinstance(config, ExperimentConfig) and (form := form_of(config.data)) is not None:
+        try:
+            check(config.model, config.init, input_shape=form.shape, classes=form.classes)
+        except ConfigError as error:
+            return None, [
+                replace(fault, where=where(tuple(fault.key.split(".")), False)) for fault in error.issues
+            ]
+    return config, []
 
 
 def _read(path: str) -> bytes:

@@ -1,4 +1,7 @@
-"""Schema of an experiment's config. Names and options are checked against the registries."""
+"""Schema of an experiment's config. Names and options are checked against the registries.
+
+Whether the net can be built is checked when a config is loaded (`config.loading`).
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,6 @@ from initbench.components.norm import NORMS
 from initbench.components.optimizer import OPTIMIZERS
 from initbench.components.schedule import SCHEDULES
 from initbench.data.dataset import DATASETS, DataOptions, form_of
-from initbench.errors import ConfigError
-from initbench.models.build import check
 from initbench.models.init_weights import InitOptions
 from initbench.models.network import FAMILIES, FamilyOptions
 from initbench.registry import MAX_COUNT, MAX_NUMBER, Options, Section
@@ -171,8 +172,7 @@ class ExperimentConfig(Section):
 
     @model_validator(mode="after")
     def _sections_fit(self) -> ExperimentConfig:
-        faults = list(self._cross_section_issues()) or list(self._build_issues())
-        misfits = [InitErrorDetails(type=fault, input=self) for fault in faults]
+        misfits = [InitErrorDetails(type=fault, input=self) for fault in self._cross_section_issues()]
         if misfits:
             raise ValidationError.from_exception_data("ExperimentConfig", misfits)
         return self
@@ -182,7 +182,7 @@ class ExperimentConfig(Section):
         if isinstance(self.init.scheme, TransferOptions) and self.init.scheme.source == self.name:
             yield _key_issue("an experiment cannot start from its own runs", key="init.scheme.from")
         if self.init.bias is not None and not self.model.bias:
-            problem = f"init.bias={self.init.bias:g} has no use: with model.bias=false there are no biases"
+            problem = f"init.bias={self.init.bias:g} has no effect: with model.bias=false there are no biases"
             yield _key_issue(problem, key="init.bias")
         setting = SchemeContext(bind(self.model.activation), self.model.norm.name, self.model.bias)
         for key, problem in self.init.misfits(setting):
@@ -203,7 +203,7 @@ class ExperimentConfig(Section):
                 option, sentence = unfit
                 yield _key_issue(f"{sentence} ({key})", key=f"model.norm.{option}".rstrip("."))
         if norm.acts_on == "weights" and self.model.norm_placement != "before_activation":
-            problem = f"{self.model.norm_placement} has no use: model.norm={norm.name} acts on the weights"
+            problem = f"{self.model.norm_placement} has no effect: model.norm={norm.name} acts on the weights"
             yield _key_issue(problem, key="model.norm_placement")
         if norm.scale_free and INITS[self.init.scheme.name].needs is SchemeRequirement.FIRST_BATCH:
             scheme = self.init.scheme.name
@@ -216,17 +216,6 @@ class ExperimentConfig(Section):
         pretraining_batch = getattr(self.init.scheme, "batch_size", None)
         if pretraining_batch is not None:
             yield "init.scheme.batch_size", pretraining_batch
-
-    def _build_issues(self) -> Iterator[PydanticCustomError]:
-        """Yield the faults of building the net, if the form of the samples is known before loading."""
-        form = form_of(self.data)
-        if form is None:
-            return
-        try:
-            check(self.model, self.init, input_shape=form.shape, classes=form.classes)
-        except ConfigError as error:
-            for fault in error.issues:
-                yield _key_issue(fault.problem, key=fault.key)
 
     @property
     def seed_list(self) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ _TEXT = """\
 # Run it with: initbench run {name}.yaml
 # Change a key for once with: initbench run {name}.yaml init.scheme=xavier_normal
 # Every key and its default is listed by: initbench run {name}.yaml --print-config
-# What a name means is told by: initbench explain kaiming_normal (initbench catalog lists all names)
+# initbench explain kaiming_normal explains a name; initbench catalog lists all names
 kind: experiment
 name: {name}
 notes: What to look at, for people.

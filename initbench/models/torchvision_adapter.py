@@ -20,7 +20,7 @@ from initbench.models.network import FamilyOptions, LayerSite
 from initbench.models.residual_blocks import Projection, ResidualBlock
 
 
-def template(name: str, classes: int) -> nn.Module:
+def build_template(name: str, classes: int) -> nn.Module:
     """Return torchvision's net with norm layers, on the meta device: layers and sizes, without data."""
     with torch.device("meta"):
         net: nn.Module = models.get_model(_normed(name), weights=None, num_classes=classes)
@@ -34,7 +34,7 @@ def _normed(name: str) -> str:
 
 def normed_shapes(name: str, size: tuple[int, int]) -> list[tuple[int, int, int]]:
     """Return the input shape (C, H, W) of each norm layer of the net, in order, for images of `size`."""
-    net, shapes = template(name, 2).eval(), []
+    net, shapes = build_template(name, 2).eval(), []
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.register_forward_hook(
@@ -50,12 +50,12 @@ def given_net(weights: str) -> str:
     return next(name for name in names if models.get_model_weights(name).__name__ == weights)
 
 
-def renamed(options: FamilyOptions, name: str, attribute: str) -> dict[str, str]:
+def names_in_rebuilt_net(options: FamilyOptions, name: str, attribute: str) -> dict[str, str]:
     """Map names of modules in torchvision's net `attribute` to names of modules in the rebuilt net `name`.
 
     `attribute` is the net itself or its variant without norm layers.
     """
-    plain_net = template(name, 2)
+    plain_net = build_template(name, 2)
     names = {module: key for key, module in plain_net.named_modules()}
     with torch.device("meta"):
         rebuild = Rebuild(options, 3, plain_net)

@@ -40,12 +40,12 @@ def adapted(tensors: dict[str, Tensor], model: FamilyOptions, weights: str) -> d
     In torchvision's vgg a convolution before batch norm has a bias, in this net it has none. The bias is
     subtracted from the running mean instead.
     """
-    from initbench.models.torchvision_adapter import given_net, renamed
+    from initbench.models.torchvision_adapter import given_net, names_in_rebuilt_net
 
     adapted_tensors = dict(tensors)
     if model.norm.name != "none":
         _fold_biases(adapted_tensors)
-    names = renamed(model, str(getattr(model, "model", "")), given_net(weights))
+    names = names_in_rebuilt_net(model, str(getattr(model, "model", "")), given_net(weights))
     split = {key: key.rpartition(".") for key in adapted_tensors}
     return {
         f"{names.get(owner, owner)}.{last}": adapted_tensors[key] for key, (owner, _, last) in split.items()

@@ -127,7 +127,7 @@ def _unknown(name: str, among: list[CatalogKind], *, is_one_kind: bool) -> str:
         return f"unknown name {name!r}; did you mean {' or '.join(meant)}?"
     names = {spelling: entry.name for entry in entries for spelling in _spellings(entry)}
     guess = nearest_name(name, names)
-    hint = f"did you mean {names[guess]!r}?" if guess else "`initbench catalog` lists all there are"
+    hint = f"did you mean {names[guess]!r}?" if guess else "`initbench catalog` lists all names"
     return f"unknown name {name!r}; {hint}"
 
 
@@ -250,7 +250,7 @@ def growth_factors(scheme: Scheme, width: int) -> Iterator[tuple[str, float]]:
             yield entry.name, activation.length_map(1.0, sigma_w2=drawn)
 
 
-_COLUMNS = ("name", "formula", "what it is", "source")
+_COLUMNS = ("name", "formula", "description", "source")
 
 
 def print_catalogue(console: Console, selected_kinds: Sequence[CatalogKind], width: int | None) -> None:
@@ -271,7 +271,7 @@ def _grid(kind: CatalogKind, width: int | None) -> TextTable:
     wide = wide.without(empty)
     if width is None or wide.width <= width:
         return wide
-    columns = ("name", f"what it is{''.join(f', {h}' for h in ('formula', 'source') if h not in empty)}")
+    columns = ("name", f"description{''.join(f', {h}' for h in ('formula', 'source') if h not in empty)}")
     tall = TextTable(columns, left_aligned=columns)
     for row in rows:
         tall.add([row["name"], row["summary"]])

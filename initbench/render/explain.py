@@ -90,7 +90,7 @@ def _writing(sheet: Page, kind: CatalogKind, entry: RegistryEntry) -> None:
         sheet.say(f"The key {' and '.join(kind.field.keys[1:])} takes the same names.")
     files = examples.bundled_configs(kind.field, entry.name)
     if files:
-        sheet.heading("Shipped configs that name it")
+        sheet.heading("Shipped configs that use it")
         sheet.draw(files)
 
 
@@ -129,7 +129,7 @@ def _(entry: Norm, sheet: Page, ascii_only: bool) -> None:
     sheet.pair("", norm_diagram.describe_statistic(entry.axes))
     mixes = any(axis.partition("/")[0] == "N" for axis in entry.axes)
     sheet.pair("samples", "coupled: the output of one depends on the others" if mixes else "independent")
-    sheet.heading("What shares one statistic with the first entry")
+    sheet.heading("Entries that share a statistic with the first one")
     sheet.draw(norm_diagram.draw_diagram(entry.axes, ascii_only=ascii_only))
     sheet.draw(["", *norm_diagram.diagram_legend(entry.axes, ascii_only=ascii_only)])
 
@@ -138,9 +138,9 @@ def _(entry: Norm, sheet: Page, ascii_only: bool) -> None:
 def _(entry: Activation, sheet: Page, ascii_only: bool) -> None:
     activation = bound(entry.name)
     sheet.pair(
-        "auto gain", f"{activation.preserving_gain:.4f}   1/√E[φ(z)²]: a layer of this gain keeps q at 1"
+        "auto gain", f"{activation.preserving_gain:.4f}   1/√E[φ(z)²]: a layer with this gain keeps q at 1"
     )
-    sheet.pair("kaiming gain", f"{activation.kaiming_gain:.4f}   √(2/(1 + a²)), a being the negative slope")
+    sheet.pair("kaiming gain", f"{activation.kaiming_gain:.4f}   √(2/(1 + a²)), a = negative slope")
     sheet.pair("bounded", "yes, above and below" if entry.bounded else "no")
     if not entry.elementwise:
         units = 2
@@ -153,12 +153,12 @@ def _(entry: Activation, sheet: Page, ascii_only: bool) -> None:
     sheet.pair("kinks", ", ".join(f"x = {kink:g}" for kink in entry.kinks) or "none")
     where = (
         " or ".join(_format_interval(low, high) for low, high in flat_intervals(activation))
-        or "nowhere far out"
+        or "not for large |x|"
     )
     label = "saturated" if entry.saturates else "flat"
-    sheet.pair(label, f"{where}   there |φ′| < {SATURATED_BELOW:g}·max|φ′|")
+    sheet.pair(label, f"{where}   (|φ′| < {SATURATED_BELOW:g}·max|φ′|)")
     if not entry.saturates:
-        sheet.pair("", "never diagnosed as saturated: that takes flat ends on both sides, far from 0")
+        sheet.pair("", "never diagnosed as saturated, which requires flat ends on both sides, far from 0")
     sheet.heading("Curve and slope")
     phi, slope = ("phi(x)", "phi'(x)") if ascii_only else ("φ(x)", "φ′(x)")
     left = activation_curve.plot_function(_on_floats(activation.phi), phi, ascii_only=ascii_only)
@@ -219,31 +219,32 @@ def _(entry: Activation) -> dict[str, Any]:
 @_write_details.register
 def _(entry: Scheme, sheet: Page, ascii_only: bool) -> None:
     del ascii_only
-    sheet.pair("needs", "the weight alone" if entry.needs == "none" else str(entry.needs).replace("_", " "))
-    sheet.pair("gain", "init.gain multiplies the standard deviation" if entry.default_gain else "takes none")
+    sheet.pair("needs", "only the weight" if entry.needs == "none" else str(entry.needs).replace("_", " "))
+    sheet.pair(
+        "gain",
+        "init.gain multiplies the standard deviation" if entry.default_gain else "not used",
+    )
     found = _computed(entry)["example"]
     if found is None:
         sheet.pair("variance", "not stated: the weights are not independent draws")
         return
     n, m = EXAMPLE_FANS
-    sheet.heading(f"A layer of n = {n} inputs and m = {m} units, relu, the default gain")
+    sheet.heading(f"Example: n = {n} inputs, m = {m} units, relu, default gain")
     for label, key in (("variance", "variance"), ("std", "std"), ("σ_w² = n·var", "sigma_w2")):
         sheet.pair(label, f"{found[key]:.4g}")
-    sheet.heading(f"What one wide layer of {n} units makes of q = 1, biases aside")
+    sheet.heading(f"Effect of one wide layer ({n} units, no biases) on q = 1")
     for label, factors in _sorted(dict(growth_factors(entry, n))).items():
         sheet.pair(label, ", ".join(factors))
 
 
 def _sorted(factors: dict[str, float]) -> dict[str, list[str]]:
     """Return the activations by their effect on q, largest change first, with the factor unless q is kept."""
-    activations: dict[str, list[str]] = {"keeps it": [], "shrinks it": [], "lets it grow": []}
+    activations: dict[str, list[str]] = {"keeps q": [], "shrinks q": [], "grows q": []}
     for name, factor in sorted(factors.items(), key=lambda pair: -abs(math.log(max(pair[1], 1e-300)))):
         if abs(factor - 1.0) < _KEPT:
-            activations["keeps it"].append(name)
+            activations["keeps q"].append(name)
         else:
-            activations["shrinks it" if factor < 1.0 else "lets it grow"].append(
-                f"{name} ×{format_number(factor)}"
-            )
+            activations["shrinks q" if factor < 1.0 else "grows q"].append(f"{name} ×{format_number(factor)}")
     return activations
 
 

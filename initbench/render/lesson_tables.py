@@ -130,7 +130,7 @@ def claim_evidence(result: ClaimResult) -> list[str]:
         for case in cases
         for part in case.parts
     ]
-    return [*(f"not decided: {reason}" for reason in result.reasons), *sentences]
+    return [*(f"undecided: {reason}" for reason in result.reasons), *sentences]
 
 
 def verdict_counts(results: Sequence[ClaimResult]) -> str:

@@ -29,7 +29,7 @@ def print_lint(console: Console, linted: LintReport) -> None:
         head = f"{finding.level} {finding.code}: "
         lines.append(Text.assemble((head, _STYLES[finding.level]), finding.message.sentence))
         lines.append(Text(f"    {finding.fix}"))
-    lines += [Text(f"not seen {name}: {why}") for name, why in linted.unseen.items()]
+    lines += [Text(f"not traced: {name} ({why})") for name, why in linted.unseen.items()]
     if len(lines) > 2:
         lines.append(Text(""))
     lines.append(_count(linted))

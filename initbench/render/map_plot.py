@@ -79,15 +79,12 @@ def _heading(result: TrainabilityMap) -> Text:
     config, depth = result.config, result.axes.depth
     model = config.model
     width = getattr(model, "width", None)
-    used = (
-        result.dataset if result.dataset == result.requested else f"{result.dataset} (for {result.requested})"
-    )
     parts = [
         f"{model.family}, depth {depth[0]} to {depth[-1]}" + ("" if width is None else f", width {width}"),
         model.activation.name,
         "no norm" if model.norm.name == "none" else f"{model.norm.name} norm",
         "weights N(0, σ_w²/fan_in)",
-        used,
+        text.dataset_used(result.dataset, result.requested),
         *condition_words(config.data.model_dump()),
         f"{text.plural(len(result.points), 'point')}, {text.plural(len(config.seed_list), 'net')} each",
         f"{result.samples} samples",
@@ -187,11 +184,12 @@ def _legend(result: TrainabilityMap, both: str) -> list[Text]:
     bar = result.bar
     if bar is not None:
         learned = sum(bool(point.learned) for point in result.points)
+        points = text.plural(len(result.points), "point")
+        accuracy, majority = (text.format_percent(share, 1) for share in (bar.accuracy, bar.majority))
         lines += [
-            f"+ learned: {learned:,} of {text.plural(len(result.points), 'point')}. Validation accuracy above"
-            f" {text.format_percent(bar.accuracy, 1)} %",
-            f"  (majority class {text.format_percent(bar.majority, 1)} %, n = {bar.samples:,}) after"
-            f" {text.plural(bar.steps, 'step')}; {both} is both + and _",
+            f"+ learned ({learned:,} of {points}): validation accuracy above {accuracy} %",
+            f"  after {text.plural(bar.steps, 'step')} (majority class {majority} %, n = {bar.samples:,});"
+            f" {both} means both + and _",
         ]
     return [
         Text("points by their first finding:"),
@@ -202,10 +200,10 @@ def _legend(result: TrainabilityMap, both: str) -> list[Text]:
 
 def _theory_legend(theory: list[DepthScales] | None, reason: str | None, critical: float | None) -> list[str]:
     if theory is None:
-        return [f"theory has no depth scale for this net: {reason}"]
-    edge = [] if critical is not None else ["  χ₁ = 1 nowhere on the axis"]
+        return [f"theory predicts no depth scale for this net: {reason}"]
+    edge = [] if critical is not None else ["  χ₁ is not 1 anywhere on this axis"]
     return [
-        f"_ signal and gradient get down to here in theory: {TRAINABLE:.0f} ξ (Schoenholz et al. 2017)",
-        "  ξ: the shorter depth scale of correlations and gradient, 1/|ln χ₁|",
+        f"_ greatest trainable depth according to theory: {TRAINABLE:.0f} ξ (Schoenholz et al. 2017)",
+        "  ξ: the shorter of the depth scales of correlations and gradient, 1/|ln χ₁|",
         *edge,
     ]

@@ -30,7 +30,7 @@ def print_own(console: Console, survey: ModuleSurvey, *, all_layers: bool) -> No
         blank,
         *theory_lines(survey),
         labelled_line("Loss", loss_sentence(survey)),
-        *_labelled_lines("Not seen", _unseen(survey)),
+        *_labelled_lines("Not traced", _unseen(survey)),
         *diagnosis_lines(survey, survey.coverage),
         blank,
     ]
@@ -65,7 +65,7 @@ def loss_sentence(survey: ModuleSurvey) -> str:
     measured = f"{survey.loss_value:.3f} ({survey.loss})"
     chance = survey.loss_at_chance
     return (
-        f"{measured}." if chance is None else f"{measured}; where all classes are alike it is {chance:.3f}."
+        f"{measured}." if chance is None else f"{measured}; {chance:.3f} if all classes were equally likely."
     )
 
 
@@ -74,7 +74,7 @@ def _unseen(survey: ModuleSurvey) -> Iterator[str]:
     for name, why in list(unseen.items())[:_MAX_UNSEEN]:
         yield f"{name}: {why}."
     if len(unseen) > _MAX_UNSEEN:
-        yield f"and {len(unseen) - _MAX_UNSEEN} more; --json names all."
+        yield f"and {len(unseen) - _MAX_UNSEEN} more; --json lists all."
 
 
 def _labelled_lines(label: str, sentences: Iterable[str]) -> Iterator[Text]:

@@ -135,10 +135,10 @@ def diagram_legend(axes: Sequence[str], *, ascii_only: bool = False) -> list[str
     height, width = SIZES["H"], SIZES["W"]
     times = "x" if ascii_only else "×"
     lines = [
-        f"{filled * 2} averaged together   {empty * 2} the rest: sets of this shape, each with its own",
-        f"a cell is one map of {height}{times}{width} positions (H{times}W); in an mlp it is one number",
+        f"{filled * 2} averaged together   {empty * 2} averaged in other sets of the same shape",
+        f"each cell is one map of {height}{times}{width} positions (H{times}W); in an mlp, one number",
     ]
     for name in (name for name in axes if "/" in name):
         axis = name[0]
-        lines.append(f"{name}: drawn with {PARTS} parts of {SIZES[axis] // PARTS} {_SINGULAR[axis]}s each")
+        lines.append(f"{name}: drawn as {PARTS} parts of {SIZES[axis] // PARTS} {_SINGULAR[axis]}s each")
     return lines

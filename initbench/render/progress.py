@@ -82,8 +82,8 @@ class LiveProgress:
     def planned(self, config: ExperimentConfig, to_train: int, stored: int, steps: int | None) -> None:
         """Announce what will be trained, and start its bar."""
         if stored:
-            hint = "" if to_train else "; --rerun trains them again"
-            self.say(f"{config.name}: {text.plural(stored, 'run')} stored already{hint}")
+            hint = "" if to_train else f"; --rerun retrains {'it' if stored == 1 else 'them'}"
+            self.say(f"{config.name}: {text.plural(stored, 'run')} already stored{hint}")
         if steps is None:
             return
         if not self._live:
@@ -127,7 +127,7 @@ class LiveProgress:
         if previous is None:
             previous = step - 1
             if previous:
-                self.say(f"{config.name}: {text.plural(len(seeds), 'run')} taken up after step {previous:,}")
+                self.say(f"{config.name}: resuming {text.plural(len(seeds), 'run')} at step {previous:,}")
         part.updates += len(losses) * (step - previous)
         part.at[seeds] = step
         now = time.monotonic()

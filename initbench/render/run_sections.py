@@ -26,7 +26,7 @@ def pretraining_table(runs: Sequence[StoredRun]) -> RenderableType | None:
     if not trained:
         return None
     scheme = trained[0]["config"]["init"]["scheme"]
-    grid = TextTable(["Pre-training", "loss before", "after", "left %"], left_aligned=("Pre-training",))
+    grid = TextTable(["Pre-training", "loss before", "after", "remaining %"], left_aligned=("Pre-training",))
     for position, layer in enumerate(trained[0]["pretraining"]["layers"]):
         layer_records = [record["pretraining"]["layers"][position] for record in trained]
         start, end = (
@@ -52,7 +52,7 @@ def _cost(trained: Sequence[dict[str, Any]], kind: str) -> str:
         float(record["pretraining"]["seconds"]) / max(1, int(record.get("cohort") or 1)) for record in trained
     ) / len(trained)
     steps, samples = text.plural(first["steps"], "update"), text.format_count(first["samples"])
-    return f"{kind} auto-encoders on a fixed sample; a run: {steps}, {samples} samples, {seconds:.1f} s"
+    return f"{kind} auto-encoders on a fixed sample; per run: {steps}, {samples} samples, {seconds:.1f} s"
 
 
 _SHOWN = 4
@@ -69,14 +69,14 @@ def transfer_lines(runs: Sequence[StoredRun]) -> Text | None:
         return None
     first = transfers[0]
     sources = list(dict.fromkeys(str(transfer["source"]) for transfer in transfers))
-    more = f" and {len(sources) - 1} more, by seed" if len(sources) > 1 else ""
+    more = f" and {len(sources) - 1} more (one per seed)" if len(sources) > 1 else ""
     skipped = {name: why for name, why in first["skipped"].items() if name not in first["drawn"]}
     count = len(first["taken"]) + len(first["drawn"])
     lines = [
         f"from {sources[0]}{more}",
-        f"{len(first['taken'])} of {text.plural(count, 'tensor')} taken",
-        *_reasons("drawn anew", first["drawn"]),
-        *_reasons("left behind", skipped),
+        f"{len(first['taken'])} of {text.plural(count, 'tensor')} transferred",
+        *_reasons("newly initialised", first["drawn"]),
+        *_reasons("not transferred", skipped),
         *([f"frozen: {_abbreviate_names(first['frozen'])}"] if first["frozen"] else []),
     ]
     body = Text("Transfer  ", style="bold")
@@ -99,7 +99,7 @@ def _abbreviate_names(names: Sequence[str]) -> str:
 
 
 _MAX_MOMENTS = 4
-_KINDS = {"": "running", "_batch": "each batch's own", "_population": "the population's"}
+_KINDS = {"": "running statistics", "_batch": "batch statistics", "_population": "population statistics"}
 
 
 def norm_tables(runs: Sequence[StoredRun], *, all_layers: bool, width: int) -> list[RenderableType]:
@@ -134,7 +134,8 @@ def _gaps(runs: Sequence[StoredRun], *, all_layers: bool, width: int) -> Rendera
         steps = text.evenly_spaced(steps, len(steps) - 1)
     seeds = text.plural(len(moments[steps[0]]), "seed")
     legend = (
-        "gap: from the probe batch's means, in its standard deviations; ratio: to its variances;"
+        "gap: distance of the running means from the probe batch's means, in its standard deviations;"
+        " ratio: running variances divided by the probe batch's variances;"
         f" {seeds}, steps {text.transition_chain([f'{s:,}' for s in steps])}"
     )
     return Group(grid.table(), Text(legend, style="dim"))
@@ -143,7 +144,7 @@ def _gaps(runs: Sequence[StoredRun], *, all_layers: bool, width: int) -> Rendera
 def _moments(runs: Sequence[StoredRun]) -> dict[int, list[list[dict[str, Any]]]]:
     """Return the layers of every run by step, for the steps at which all healthy runs were probed.
 
-    Runs that diverged or failed are ignored unless there are no others.
+    Runs that diverged or failed are ignored unless all runs did.
     """
     going = [run for run in runs if run.record["status"] not in ("diverged", "failed")] or list(runs)
     by_step: dict[int, list[list[dict[str, Any]]]] = {}
@@ -169,7 +170,7 @@ def _evaluations(runs: Sequence[StoredRun]) -> RenderableType | None:
         return None
     batch = (runs[0].record["config"].get("train") or {}).get("batch_size")
     headings = [f"{what}, {when}" for what in ("val %", "val loss") for when, _ in ends]
-    grid = TextTable(["Evaluated by", *headings], left_aligned=("Evaluated by",))
+    grid = TextTable(["Evaluated with", *headings], left_aligned=("Evaluated with",))
     for kind, words in _KINDS.items():
         forms: tuple[tuple[str, Callable[[Summary], str]], ...] = (
             ("val_accuracy", text.percent_summary),
@@ -214,8 +215,9 @@ def shift_table(runs: Sequence[StoredRun], *, all_layers: bool, width: int) -> R
         grid.add([name, *cells, *last], "dim" if is_head else None)
     updates = text.plural(len(measured[0].shifts), "measured update")
     legend = (
-        "shift: ‖G′ − G‖/‖G‖, cosine: of G and G′, a layer's gradients before and after the layers below it"
-        " made the same update; drift: of its input since the update measured before, in standard deviations;"
+        "gradient shift: ‖G′ − G‖/‖G‖, cosine: between G and G′, a layer's gradients before and after"
+        " the layers below it make the same update; drift: change of the layer's input since the previous"
+        " measured update, in standard deviations;"
         f" means over {updates} and {text.plural(len(measured), 'seed')}"
     )
     return Group(grid.fitting(width, expendable=list(_FROM_INIT)).table(), Text(legend, style="dim"))

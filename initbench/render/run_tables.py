@@ -92,7 +92,7 @@ def render_heading(runs: Sequence[StoredRun]) -> Text:
         _name(model["activation"]),
         "no norm" if norm == "none" else f"{norm} norm",
         _name(config["init"]["scheme"]),
-        used if used == asked else f"{used} (stands in for {asked})",
+        text.dataset_used(used, asked),
         *condition_words(config.get("data", {})),
         text.plural(len(runs), "seed"),
         record["device"],
@@ -130,7 +130,7 @@ def activation_table(
     legend = _legend(_seeds(len(probed), len(runs)), reference, moments)
     dropped = [_IN_WORDS.get(name, name) for name in grid.headings if name not in narrower.headings]
     if dropped:
-        legend += f"; left out at {width} columns: {', '.join(dropped)}"
+        legend += f"; omitted at {width} columns: {', '.join(dropped)}"
     return Group(narrower.table(), Text(legend, style="dim"))
 
 
@@ -147,8 +147,8 @@ def _seeds(part: int, whole: int) -> str:
 
 def _legend(seeds: str, layers: Sequence[LayerView], moments: Sequence[str]) -> str:
     edges = layers[0].edges
-    bars = f"bars: activations other than 0, from {edges[0]:g} to {edges[-1]:g}; " if edges else ""
-    return f"{bars}E[δ²]: gradient at the pre-activation; {seeds}, {' → '.join(moments)}"
+    bars = f"bars: non-zero activations from {edges[0]:g} to {edges[-1]:g}; " if edges else ""
+    return f"{bars}E[δ²]: mean squared pre-activation gradient; {seeds}, {' → '.join(moments)}"
 
 
 def _layer_cells(views: Sequence[LayerView], *, bounded: bool, ascii_only: bool) -> list[str]:
@@ -214,7 +214,7 @@ def _ends(runs: Sequence[StoredRun]) -> list[Text]:
     lines = []
     if finals:
         test = summarise([parse_number_or_none(final["test_accuracy"]) for final in finals])
-        spread = "one run, so no spread" if test.std is None else "± is the standard deviation"
+        spread = "so no standard deviation" if test.std is None else "± is the standard deviation"
         lines.append(Text(f"test accuracy {text.percent_summary(test)} %  (n = {test.n}, {spread})"))
     for run in runs:
         status = run.record["status"]
@@ -229,7 +229,7 @@ def _status_text(run: StoredRun) -> str:
     record = run.record
     if record["status"] == "diverged" and record.get("diverged"):
         at = record["diverged"]
-        layer = "" if at["layer"] is None else f", layer {at['layer']} first"
+        layer = "" if at["layer"] is None else f", first in layer {at['layer']}"
         return f"diverged after {text.plural(at['step'], 'update')}{layer}"
     error = str(record.get("error") or "").strip().splitlines()
     return str(record["status"]) + (f": {text.one_line(error[-1])}" if error else "")

@@ -53,15 +53,12 @@ def survey_heading(survey: ConfigSurvey) -> Text:
     depth, width = (getattr(model, key, None) for key in ("depth", "width"))
     size = "" if depth is None or width is None else f" {depth} × {width}"
     gain = "" if config.init.gain is None else f" (gain {config.init.gain})"
-    used = (
-        survey.dataset if survey.dataset == survey.requested else f"{survey.dataset} (for {survey.requested})"
-    )
     parts = [
         f"{model.family}{size}",
         model.activation.name,
         "no norm" if model.norm.name == "none" else f"{model.norm.name} norm",
         config.init.scheme.name + gain,
-        used,
+        text.dataset_used(survey.dataset, survey.requested),
         *condition_words(config.data.model_dump()),
         text.plural(len(survey.seeds), "net"),
         f"{survey.samples} samples",
@@ -81,7 +78,7 @@ def layers_table(survey: Survey, all_layers: bool, width: int, kinds: Sequence[s
     columns = ("layer", "q theory", "q measured", "in band", "mean theory", "mean", "std theory", "std")
     shares = (f"{kind} % theory", f"{kind} %")
     headings = (*columns, *shares, "δ² ratio theory", "δ² ratio")
-    grid = TextTable((*headings, "what it is") if kinds else headings, left_aligned=("layer", "what it is"))
+    grid = TextTable((*headings, "operations") if kinds else headings, left_aligned=("layer", "operations"))
     for position in layers_to_show(len(rows), everything=all_layers):
         row = rows[position]
         style = "yellow" if row.inside is False else None
@@ -137,7 +134,7 @@ def theory_lines(survey: Survey) -> list[Text]:
         return [labelled_line("Theory", f"values of infinitely wide nets; no band: {no_band}.")]
     if fixed is None:
         return [labelled_line("Theory", f"no prediction: {reason or 'there is no hidden layer'}.")]
-    star = "every q stays" if fixed.q_star is None else f"q* = {text.format_number(fixed.q_star)}"
+    star = "every q is a fixed point" if fixed.q_star is None else f"q* = {text.format_number(fixed.q_star)}"
     if data.chi_at(survey) == "q_star" and fixed.chi_parallel > 1.0 + UNSTABLE:
         star += ", unstable"
     where = "at q*" if data.chi_at(survey) == "q_star" else f"at the last hidden layer ({fixed.chi_q:.2g})"
@@ -150,7 +147,7 @@ def theory_lines(survey: Survey) -> list[Text]:
     verdict = f"{inside} of {text.plural(inside + outside, 'layer')} in the band"
     unknown = len(judged) - inside - outside
     if unknown:
-        verdict += f"; {unknown} not judged, where one net's q strays by more than half of itself or is lost"
+        verdict += f"; {unknown} not judged (q of a single net deviates by more than half, or is not finite)"
     return [labelled_line("Theory", sentence), labelled_line("", f"{verdict}.")]
 
 

@@ -197,7 +197,7 @@ class SweepDisplay:
             yield row
         more = len(self._lines) - _MAX_LINES
         if more > 0:
-            yield Text(f"  and {text.plural(more, 'cohort')} more", style="dim")
+            yield Text(f"  and {text.plural(more, 'more cohort')}", style="dim")
 
     def _print_summary(self) -> None:
         done = self.done

@@ -38,8 +38,7 @@ def missing_runs_note(result: SweepResult) -> Iterator[str]:
     if result.unfinished:
         yield (
             f"{text.plural(result.unfinished, 'run')} of the sweep"
-            f" {_are(result.unfinished)} yet to be trained;"
-            " the same command goes on."
+            f" {_are(result.unfinished)} not trained yet; run the same command again to continue."
         )
 
 
@@ -67,10 +66,10 @@ def plan_lines(result: SweepResult, ahead: Forecast) -> Iterator[str]:
     what = f"{text.plural(len(result.variants), 'point')}, {text.plural(ahead.total, 'run')}"
     if ahead.missing:
         cohorts = text.plural(ahead.cohorts, "cohort")
-        later = f", {ahead.later:,} left for another time" if ahead.later else ""
+        later = f", {ahead.later:,} left for later" if ahead.later else ""
         yield f"{what}: {ahead.stored:,} stored, {ahead.missing:,} to train in {cohorts}{later}"
-        reckoned = ahead.missing - ahead.by_earlier
-        how = "by earlier runs of such nets" if not reckoned else "reckoned from a few updates"
+        is_timed = ahead.missing > ahead.by_earlier
+        how = f"estimated from {'a few updates' if is_timed else 'earlier runs of similar nets'}"
         workers = text.plural(ahead.workers, "worker")
         memory = f"{ahead.bytes / _GB:.1f} GB of memory each"
         yield f"about {format_duration(ahead.seconds)} with {workers}, {how}; {memory}"
@@ -84,18 +83,18 @@ def skipped_points(sweep: Sweep) -> Iterator[str]:
     if sweep.excluded:
         yield f"{text.plural(sweep.excluded, 'point')} excluded"
     for label, other in list(sweep.same.items())[:_SHOWN]:
-        yield f"{label} is the same experiment as {other}, and runs once"
+        yield f"{label} is the same experiment as {other}; it runs only once"
     if len(sweep.same) > _SHOWN:
-        yield f"{text.plural(len(sweep.same) - _SHOWN, 'point')} more are the same as others"
+        yield f"{text.plural(len(sweep.same) - _SHOWN, 'more point')} also repeat other points"
     for skipped in sweep.skipped:
-        yield f"left out: {skipped.label}: {'; '.join(map(str, skipped.faults))}"
+        yield f"skipped {skipped.label}: {'; '.join(map(str, skipped.faults))}"
 
 
 def failure_lines(failed: Sequence[RunSummary]) -> list[str]:
     """Return a line for each failed run with the last line of its error, then what to do."""
     lines = [f"{run.run_id} {run.status}: {_last(run.error)}" for run in failed]
     if any(run.status == "failed" for run in failed):
-        lines.append("`initbench show RUN` has the whole traceback; --retry failed trains them anew")
+        lines.append("`initbench show RUN` prints the full traceback; --retry failed retrains them")
     return lines
 
 
@@ -112,7 +111,7 @@ def _complete(result: SweepResult, run_ids: Sequence[str]) -> int:
 
 def _last(error: str | None) -> str:
     lines = (error or "").strip().splitlines()
-    return lines[-1] if lines else "its process is gone"
+    return lines[-1] if lines else "its process died"
 
 
 def _are(count: int) -> str:

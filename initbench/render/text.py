@@ -135,6 +135,11 @@ def _escaped(sign: str) -> str:
     return sign.encode("unicode_escape").decode("ascii")
 
 
+def dataset_used(used: str, requested: str) -> str:
+    """Return the name of a data set, with the requested one if another is used in its place."""
+    return used if used == requested else f"{used} (in place of {requested})"
+
+
 def plural(count: int, noun: str) -> str:
     """Return a count with its noun, e.g. `1 seed` or `2,000 steps`."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")

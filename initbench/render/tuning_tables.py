@@ -25,9 +25,10 @@ def tuning_table(tuned: Sequence[tuple[str, Tuning]]) -> RenderableType:
     seeds = first.tried[0].runs
     legend = (
         f"{key} was tuned for each arm over {len(values)} values from {values[0]:g} to {values[-1]:g},"
-        f" {text.plural(seeds, 'seed')} each, by {metric.name}; the runs above are on other seeds. Good"
-        f" values: the unbroken range around the best whose score is within {TOLERANCE:.0%} of it. At an"
-        " edge a better value may lie beyond the range."
+        f" {text.plural(seeds, 'seed')} each, by {metric.name}; the runs above use other seeds. Good"
+        f" values: contiguous range around the best value with scores within {TOLERANCE:.0%} of the best;"
+        " decades: its width in factors of 10. Edge: the best value is at this end of the tested range, so"
+        " a better one may lie beyond."
     )
     return Group(grid.table(), Text(legend, style="dim"))
 

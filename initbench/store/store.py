@@ -291,6 +291,14 @@ class Store:
         return read_stable_directory(RunPaths(self.root, run_id), look)
 
 
+def group_by_experiment(runs: Iterable[StoredRun]) -> list[list[StoredRun]]:
+    """Group the runs that differ only in their seed, each group sorted by seed."""
+    groups: dict[tuple[str, str], list[StoredRun]] = {}
+    for run in runs:
+        groups.setdefault((run.record["experiment"], run.record["arm"]), []).append(run)
+    return [sorted(group, key=lambda run: int(run.record["seed"])) for group in groups.values()]
+
+
 def _live_record(run_id: str, directory: Path) -> Record | None:
     # Read again at the end: the record may be written between the first two calls.
     record = (

@@ -1,5 +1,4 @@
-"""Mean-field prediction of a stack of layers: the statistics of every layer, and their standard deviation
-over nets of finite width.
+"""Mean-field prediction of the statistics of every layer in a stack, and of their finite-width deviation.
 
 The length map and χ are from Poole et al. 2016 and Schoenholz et al. 2017. To leading order in 1/width, a
 layer's expected second moment K(x) = σ_w² mean φ(h)² + σ_b² is a random variable that depends on the layers

@@ -75,7 +75,7 @@ def test_against_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     found = checked(options("test_accuracy != before.test_accuracy", against=tmp_path / "before"))
     assert found.exit_code == 0 and found.document()["against"]["rows"][0]["same_runs"]
     assert found.document()["gates"][0]["state"] == "clear"
-    assert "nothing they are computed from has changed" in capsys.readouterr().err
+    assert "identical run ids: config, data, torch and code are unchanged" in capsys.readouterr().err
     with pytest.raises(UsageError, match="no runs in"):
         checked(options(against=tmp_path))
 

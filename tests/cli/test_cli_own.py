@@ -115,11 +115,11 @@ def test_data_sets_are_shown_and_flattened_where_asked(initbench: Any, nets: str
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--model", "ownnets:plain"], "needs --input"),
+        (["--model", "ownnets:plain"], "requires --input"),
         (["--model", "ownnets:plan", "--input", "48"], "did you mean 'plain'?"),
         (["--model", "ownnets", "--input", "48"], "takes module:function"),
         (["--model", "nowhere.atall:f", "--input", "48"], "cannot be imported: ModuleNotFoundError"),
-        (["--model", "ownnets:needs", "--input", "48"], "needs width"),
+        (["--model", "ownnets:needs", "--input", "48"], "requires arguments (width)"),
         (["--model", "ownnets:raises", "--input", "48"], "RuntimeError: no weights today"),
         (["--model", "ownnets:odd", "--input", "48"], "returned int, not an nn.Module"),
         (["--model", "ownnets:net", "--input", "48"], "is a network; name a function that returns one"),

@@ -78,7 +78,7 @@ def test_a_second_run_shows_what_is_stored(initbench: Any, write: Write) -> None
     again = initbench("run", "tiny.yaml")
     assert again.code == 0
     assert again.out == first.out
-    assert "1 run stored already; --rerun trains them again" in again.err
+    assert "1 run already stored; --rerun retrains it" in again.err
     assert initbench("show", "tiny").out == first.out
     rerun = initbench("run", "tiny.yaml", "--rerun")
     assert "training 1 run" in rerun.err
@@ -95,7 +95,7 @@ def test_a_fallback_is_said_even_when_quiet(initbench: Any, write: Write) -> Non
     said = initbench("run", write(), "data.name=mnist", "data.fallback=digits", "--offline", "--quiet")
     assert said.code == 0
     assert "digits is used instead" in said.err
-    assert "digits (stands in for mnist)" in said.out
+    assert "digits (in place of mnist)" in said.out
 
 
 def test_overrides(initbench: Any, write: Write) -> None:

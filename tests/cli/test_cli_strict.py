@@ -225,7 +225,7 @@ def test_a_changed_config_is_judged_by_name(runs: Path, initbench: Initbench) ->
     for strict in ([], ["--strict"]):
         said = called(initbench, runs, [*AGAINST, *BEFORE], *strict)
         assert said.code == 1 and "triggered: " in said.err
-        assert "its config has changed: init.gain: null → 0.3" in said.err
+        assert "its config changed: init.gain: null → 0.3" in said.err
 
 
 @pytest.mark.parametrize(

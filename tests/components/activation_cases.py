@@ -1,4 +1,4 @@
-"""What the tests of activations share: every entry with its default options and with others."""
+"""Shared cases of the activation tests: every entry with its default options and with others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CHANNELS = 12
 
 
 def another(value: object) -> object:
-    """A value that an option may have beside its default. Those of floats are exact in float32."""
+    """Return a valid value of an option other than its default; floats are exact in float32."""
     if isinstance(value, bool):
         return not value
     return value + 1 if isinstance(value, int) else round(8 * (0.75 * value + 0.5)) / 8
@@ -28,7 +28,7 @@ def default(name: str) -> BoundActivation:
 
 
 def variants(name: str) -> list[BoundActivation]:
-    """The activation with its default options, and with every one of them changed where it has any."""
+    """Return the activation with its default options and, if it has options, with all of them changed."""
     entry = ACTIVATIONS[name]
     fields = entry.options.model_fields
     others = {key: another(field.default) for key, field in fields.items() if key not in Options.model_fields}

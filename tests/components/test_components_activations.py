@@ -1,4 +1,4 @@
-"""Every activation: what it states of itself against what its module does."""
+"""Every activation: the properties it declares against the behaviour of its module."""
 
 import pytest
 import torch
@@ -91,7 +91,7 @@ def test_saturates_says_whether_flatness_is_a_fault(name):
 
 @pytest.mark.parametrize("name", [n for n in ELEMENTWISE if ACTIVATIONS[n].bounded])
 def test_max_derivative(name):
-    """Against a grid in steps of 5e-5: beside a kink its largest slope is missed by so much at most."""
+    """Compare with a grid in steps of 5e-5, which bounds the error of the largest slope next to a kink."""
     for activation in variants(name):
         x = torch.linspace(-25, 25, 1_000_003, dtype=torch.float64)
         exact = float(activation.derivative(x).abs().max())
@@ -140,7 +140,7 @@ def test_a_picture_is_treated_place_by_place(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_most_of_a_healthy_layer_lies_in_the_histogram(name):
-    """Of φ(z), z ~ N(0, 1), less than 1 % falls outside; bounded outputs never do."""
+    """Less than 1 % of φ(z), z ~ N(0, 1), falls outside the range; bounded outputs never do."""
     activation = default(name)
     low, high = activation.entry.histogram_range
     y = activation.phi(normal(10_000, CHANNELS))

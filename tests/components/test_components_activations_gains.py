@@ -215,7 +215,7 @@ def test_gauss_hermite_is_wrong_on_kinks(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_theory_of_an_activation_can_be_asked_for_while_a_net_has_no_data(name):
-    """As a config is checked: prelu has a parameter, which belongs to the CPU all the same."""
+    """Check a config on the meta device: prelu has a parameter, which must be on the CPU nevertheless."""
     bind.cache_clear()
     with torch.device("meta"):
         found = bound(name).preserving_gain

@@ -64,7 +64,7 @@ def test_who_claims_to_round_alike_does(name):
 
 
 class LastAreOther(torch.nn.Module):
-    """What a vectorised exponential does: entries left over at the end are a last digit off."""
+    """Stand-in for a vectorised exponential: the remaining entries at the end differ in the last digit."""
 
     def forward(self, x):
         flat = x.flatten()

@@ -105,7 +105,7 @@ def declared_variance(name, n, m, gain):
 
 
 def deviation(weight, variance, kurtosis):
-    """How many standard errors the mean square lies from `variance`."""
+    """Return the deviation of the mean square from `variance`, in standard errors."""
     found = float(weight.square().mean())
     return abs(found / variance - 1) / math.sqrt((kurtosis - 1) / weight.numel())
 
@@ -175,7 +175,7 @@ def test_mean_and_variance(name, kind):
 @pytest.mark.parametrize("kind", LAYERS)
 @pytest.mark.parametrize("name", INDEPENDENT)
 def test_the_neighbouring_schemes_fail_the_same_test(name, kind):
-    """All of them, the nearest too; a rule within ten standard errors here is told apart at another shape."""
+    """All others fail; a rule within ten standard errors here is distinguished at another shape."""
     build, n, m = LAYERS[kind]
     declared, weight = declared_variance(name, n, m, gain_of(name)), filled(name, build())
     for other, rule in NEIGHBOURS.items():
@@ -226,7 +226,7 @@ def test_uniform_schemes_keep_and_fill_their_bound(name, shape):
 
 
 def test_torch_default_draws_what_torch_draws():
-    """The same bound for the weight and the bias as nn.Linear's own reset_parameters."""
+    """Weight and bias have the bound of nn.Linear's reset_parameters."""
     torch.manual_seed(0)
     linear = torch.nn.Linear(300, 400)
     bound_ = 1 / math.sqrt(300)
@@ -253,7 +253,7 @@ def test_normal_std_is_an_option():
 
 @pytest.mark.parametrize("name", [scheme.name for scheme in INITS])
 def test_a_fill_uses_its_own_generator_and_no_other(name):
-    """The same seed gives the same weight, whatever the global state, which it does not move."""
+    """Equal seeds give equal weights, independently of the global generator, which is not advanced."""
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
     first = drawn(name, (32, 48), seed=7)

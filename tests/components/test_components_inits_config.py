@@ -27,7 +27,7 @@ OTHER = {
     "freeze": "first_2",
     "frozen_norm": "batch",
 }
-"""Values for options that are no numbers."""
+"""Values for options that are not numbers."""
 SERVED = [s.name for s in INITS if s.edit is None]
 """A plain mlp has no branches to edit."""
 

@@ -229,7 +229,7 @@ def test_affine_off_leaves_no_scale_and_no_shift(name):
 
 
 def reach(name, index, features, options):
-    """Which entries (rows) share a statistic with which: equal on every axis that is not averaged over."""
+    """Return which pairs of entries share a statistic: those equal on all axes that are not averaged over."""
     n, c, *places = index
     groups = features // getattr(options, "num_groups", 1)
     apart = {

@@ -51,7 +51,7 @@ def start():
 
 
 def gradients_at(parameters, step):
-    """Of a bowl with a slope that changes from step to step: depends on where the updates have led."""
+    """Return gradients of a quadratic whose slope changes from step to step; they depend on past updates."""
     generator = torch.Generator().manual_seed(step)
     return [0.3 * p + torch.randn(p.shape, generator=generator) for p in parameters]
 
@@ -98,7 +98,7 @@ def test_equals_torch_optim(name, options, weight_decay):
     [(name, options) for name, options in VARIANTS if options] + [("adam", {"eps": 1e-2})],
 )
 def test_every_option_has_an_effect(name, options):
-    """So that the twin above cannot agree because both ignore it."""
+    """Ensure that the twin above does not agree because both ignore the option."""
     for option in options:
         without = {key: value for key, value in options.items() if key != option}
         if option == "momentum" and "nesterov" in without:

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from initbench.components.norm import NORMS
-from initbench.config.loading import load_config, to_yaml
+from initbench.config.loading import load_config, to_yaml, validate_data
 from initbench.config.schema import ExperimentConfig, TrainOptions
 from initbench.errors import ConfigError
 from initbench.registry_choice import default_choice
@@ -14,11 +14,8 @@ from initbench.registry_choice import default_choice
 
 def keys_at_fault(config):
     """The keys named by what is wrong with a config given as plain data."""
-    try:
-        ExperimentConfig.model_validate({"name": "a", **config})
-    except ValidationError as caught:
-        return [error["ctx"]["key"] for error in caught.errors()]
-    return []
+    _, faults = validate_data(ExperimentConfig, {"name": "a", **config}, lambda _path, _of_key: "")
+    return [fault.key for fault in faults]
 
 
 class TestOneForm:

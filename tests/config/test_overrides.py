@@ -1,4 +1,4 @@
-"""key=value arguments: how they are told from files, read, and laid over a config."""
+"""key=value arguments: how they are distinguished from files, parsed, and merged into a config."""
 
 from __future__ import annotations
 

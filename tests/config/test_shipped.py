@@ -1,4 +1,4 @@
-"""A first config, paths beside a config, and the configs that a wheel brings."""
+"""A first config, paths relative to a config, and the configs that a wheel contains."""
 
 import os
 import shutil
@@ -55,14 +55,14 @@ SWEEP = "kind: sweep\nname: s\nbase: {data: {name: npz, path: a.npz}}\n"
 
 def test_a_path_in_a_config_is_relative_to_the_config(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    beside, here = Path("sub/a.npz"), Path("b.npz")
-    write(beside)
+    relative, here = Path("sub/a.npz"), Path("b.npz")
+    write(relative)
     write(here)
     write(Path("sub/b.npz"))
     file = Path("sub/c.yaml")
     file.write_text("name: c\ndata: {name: npz, path: a.npz}\n")
-    assert paths_of(file) == [str(beside)]
-    assert paths_of(tmp_path / file) == [str(tmp_path / beside)]
+    assert paths_of(file) == [str(relative)]
+    assert paths_of(tmp_path / file) == [str(tmp_path / relative)]
     assert paths_of(file, "data.path=b.npz") == [str(here)], (
         "an override is relative to the working directory"
     )

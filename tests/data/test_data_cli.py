@@ -9,7 +9,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from initbench.cli.training_data import app
+from initbench.cli.data import app
 from initbench.data.dataset import DATASETS, UnavailableError
 from initbench.data.download import checksums
 from initbench.errors import DataError, UnknownNameError, UsageError
@@ -96,5 +96,5 @@ def test_verify_misses_only_what_was_named(call):
 
 def test_help_loads_no_torch():
     modules = "'torch' not in sys.modules and 'pydantic' not in sys.modules"
-    script = f"import sys, initbench.cli.training_data; assert {modules}"
+    script = f"import sys, initbench.cli.data; assert {modules}"
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -1,4 +1,4 @@
-"""What the tests of the families share: small nets of each, and images."""
+"""Shared helpers of the family tests: small nets of each family, and images."""
 
 from __future__ import annotations
 

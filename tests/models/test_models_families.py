@@ -1,4 +1,4 @@
-"""What holds for the nets of every family: shapes, order of the layers, any activation with any norm."""
+"""Properties of nets of every family: shapes, order of the layers, any activation with any norm."""
 
 import copy
 import itertools
@@ -108,7 +108,7 @@ def test_a_copy_computes_the_same_with_layers_of_its_own(family, options):
 
 
 def fits(family, activation, norm):
-    """Whether there is such a net: told from what the entries say, not by trying."""
+    """Return whether the net can be built, according to the registry entries, without building it."""
     entry = ACTIVATIONS[activation]
     chosen = options_of("mlp", activation=activation).activation
     changes = (entry.features_in(8, chosen), entry.features_out(8, chosen)) != (8, 8)
@@ -116,7 +116,7 @@ def fits(family, activation, norm):
 
 
 def norm_needs_maps(norm):
-    """Whether it has nothing to average in a list of features."""
+    """Return whether the norm has nothing to average in a list of features."""
     return NORMS[norm].problem((16,), options_of("cnn", norm=norm).norm) is not None
 
 

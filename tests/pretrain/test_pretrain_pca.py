@@ -1,4 +1,4 @@
-"""What a linear auto-encoder can reach is known: the share of the variance beyond its first components."""
+"""Linear auto-encoders against PCA: the optimal loss is the variance outside the first components."""
 
 from __future__ import annotations
 

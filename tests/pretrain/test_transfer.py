@@ -1,4 +1,4 @@
-"""Which tensors are taken, which layers are frozen, and what each part of the net learns at."""
+"""Loading of pretrained tensors, frozen layers, and the learning rates of body and head."""
 
 from __future__ import annotations
 
@@ -299,7 +299,7 @@ class TestFactors:
 
 
 def theirs_of(name):
-    """torchvision's net with weights, statistics and biases that are all told apart."""
+    """Return torchvision's net with weights, statistics and biases that are all distinct."""
     torch.manual_seed(0)
     theirs = torchvision.models.get_model(name, num_classes=5).eval()
     for module in theirs.modules():

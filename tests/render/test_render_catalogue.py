@@ -1,6 +1,6 @@
 """The catalogue's data, the pictures of norms, the curves of activations, and how entries are written.
 
-`UPDATE_GOLDEN=1 pytest tests/report` writes the golden pictures anew.
+`UPDATE_GOLDEN=1 pytest tests/render` rewrites the golden files.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def assert_golden(name: str, text: str) -> None:
     if os.environ.get("UPDATE_GOLDEN"):
         path.write_text(text, encoding="utf-8")
     assert text == path.read_text(encoding="utf-8"), (
-        "UPDATE_GOLDEN=1 pytest tests/report, and look at the diff"
+        "UPDATE_GOLDEN=1 pytest tests/render, and look at the diff"
     )
 
 
@@ -382,7 +382,7 @@ def test_a_name_is_found_in_its_kinds(name: str, word: str | None, kinds: list[s
         ("norms/bacth", None, "unknown norm 'bacth'; did you mean 'batch'"),
         ("nroms/batch", None, "unknown kind 'nroms'; did you mean 'norms'"),
         ("batch", "inits", "unknown init 'batch'"),
-        ("@@@@", None, "`initbench catalog` lists all there are"),
+        ("@@@@", None, "`initbench catalog` lists all names"),
     ],
 )
 def test_an_unknown_name_gets_the_nearest(name: str, word: str | None, said: str) -> None:

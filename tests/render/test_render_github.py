@@ -1,4 +1,4 @@
-"""What GitHub Actions is told: escaped, bounded, and only where it listens."""
+"""Output for GitHub Actions: escaped, limited in size, and only inside of GitHub Actions."""
 
 from __future__ import annotations
 

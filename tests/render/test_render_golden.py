@@ -1,4 +1,4 @@
-"""What a person sees, as files at fixed widths. `UPDATE_GOLDEN=1 pytest tests/report` writes them anew."""
+"""Golden files of the tables at fixed widths. `UPDATE_GOLDEN=1 pytest tests/render` rewrites them."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ WIDTHS = (80, 120, PIPED_WIDTH)
 
 
 def console(width: int) -> Console:
-    """As `stdout_console` gives on a terminal `width` columns wide, without colours, into a file."""
+    """Return a console like `stdout_console` on a terminal of this width, without colours, into a file."""
     return Console(
         file=io.StringIO(), width=width, markup=False, emoji=False, highlight=False, color_system=None
     )
 
 
 def shown(name: str, width: int, *, all_layers: bool = False) -> str:
-    """What is printed of one of the EXPERIMENTS."""
+    """Return the output for one of the EXPERIMENTS."""
     screen = console(width)
     print_experiment(screen, EXPERIMENTS[name], all_layers=all_layers)
     return screen.file.getvalue()  # type: ignore[attr-defined]
 
 
 def compared(width: int) -> str:
-    """What is printed of the COMPARED runs."""
+    """Return the comparison of the COMPARED runs."""
     screen = console(width)
     print_tables(screen, build_tables(map(summarise_run, COMPARED)))
     return screen.file.getvalue()  # type: ignore[attr-defined]
@@ -48,9 +48,9 @@ def assert_golden(name: str, text: str) -> None:
     if os.environ.get("UPDATE_GOLDEN"):
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    assert path.is_file(), f"{path} is missing; UPDATE_GOLDEN=1 pytest tests/report writes it"
+    assert path.is_file(), f"{path} is missing; UPDATE_GOLDEN=1 pytest tests/render writes it"
     assert text == path.read_text(encoding="utf-8"), (
-        "UPDATE_GOLDEN=1 pytest tests/report, and look at the diff"
+        "UPDATE_GOLDEN=1 pytest tests/render, and look at the diff"
     )
 
 
@@ -85,7 +85,7 @@ def test_piped_output_is_the_golden_file_of_the_piped_width(capsys: pytest.Captu
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_nothing_is_cut_off(width: int) -> None:
-    """No ellipsis in a cell; what a narrow terminal does not hold is left out as a whole column."""
+    """No cell has an ellipsis; columns that do not fit a narrow terminal are omitted as a whole."""
     assert not Counter(compared(1000).split()) - Counter(compared(width).split())
     for name in EXPERIMENTS:
         narrow, wide = shown(name, width), shown(name, 1000)
@@ -103,11 +103,11 @@ def test_brackets_are_text() -> None:
 
 
 def test_what_the_tables_say() -> None:
-    """The golden files show the form; these are the facts that must be in them."""
+    """The golden files show the layout; these facts must be in them."""
     text = shown("three_seeds_one_diverged", 120)
-    assert "digits (stands in for mnist)" in text
+    assert "digits (in place of mnist)" in text
     assert "3 seeds" in text
-    assert "seed 2 diverged after 437 updates, layer 2 first" in text
+    assert "seed 2 diverged after 437 updates, first in layer 2" in text
     assert "vanishing_forward (2 of 3 seeds)" in text
     assert "diverged (1 of 3 seeds)" in text
     assert "saturated" not in text

@@ -149,7 +149,7 @@ def test_outcomes(strict: bool, undecided: str):
 
 
 def test_the_counts_are_those_of_the_testcases():
-    """What the schema asks of testsuites, testsuite and testcase."""
+    """The schema requires these counts in testsuites, testsuite and testcase."""
     root = ET.fromstring(junit_xml(runs(), judged(GATES), strict=False).encode("utf-8"))
     assert root.tag == "testsuites" and [suite.tag for suite in root] == ["testsuite"] * 2
     for suite in root:

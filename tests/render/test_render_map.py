@@ -1,4 +1,4 @@
-"""The picture of `initbench probe --map`. `UPDATE_GOLDEN=1 pytest tests/report` writes it anew."""
+"""Plot of `initbench probe --map`. `UPDATE_GOLDEN=1 pytest tests/render` rewrites the golden files."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_the_reach_of_theory_stands_between_two_depths(make_config: Callable[...
 
 def test_without_theory_the_reason_is_said(make_config: Callable[..., Any]) -> None:
     text = shown(invented(make_config(), trained=False, theory=False), 80)
-    assert "theory has no depth scale for this net: the layers are coupled" in text
+    assert "theory predicts no depth scale for this net: the layers are coupled" in text
     assert "_ " not in text and "critical" not in text
 
 

@@ -1,4 +1,4 @@
-"""What is said on stderr while an experiment runs, piped."""
+"""Progress lines on stderr while an experiment runs, when piped."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_runs_that_go_on_say_from_where_and_count_what_they_made(
             display.ended(config, seed, "finished")
         clock[0] = 110.0
     said = capsys.readouterr().err.splitlines()
-    assert said[:2] == ["tiny: training 3 runs, 1,000 steps each", "tiny: 2 runs taken up after step 400"]
+    assert said[:2] == ["tiny: training 3 runs, 1,000 steps each", "tiny: resuming 2 runs at step 400"]
     # Two runs made 600 steps and one 1,000, of 10 samples, in 10 s.
     assert said[2:] == ["trained in 10.0 s, 2,200 samples/s"]
 
@@ -35,4 +35,4 @@ def test_a_run_that_begins_says_nothing_of_it(make_config: Any, capsys: pytest.C
     config = make_config()
     display.planned(config, 1, 0, 20)
     display.advanced(((config, (0,)),), 1, [[1.0] * 1])
-    assert "taken up" not in capsys.readouterr().err
+    assert "resuming" not in capsys.readouterr().err

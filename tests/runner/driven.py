@@ -30,7 +30,7 @@ def run_all(
 
 
 def numbers(store: Store) -> dict[str, Any]:
-    """By run id: all that a run's numbers are, the bytes of its weights among them."""
+    """Return all numbers of each run by run id, including the bytes of its weights."""
     found = {}
     for record in store.records():
         run = store.read(record["run_id"])

@@ -1,4 +1,4 @@
-"""Which changes of the code change the fingerprint, and that it covers all code a training executes."""
+"""Fingerprint of the code: the changes that affect it, and coverage of all code that training executes."""
 
 from __future__ import annotations
 

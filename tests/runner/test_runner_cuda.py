@@ -38,7 +38,7 @@ def place(tmp_path: Path) -> RunContext:
 
 @pytest.fixture
 def little_memory() -> Iterator[None]:
-    """So much as some of the runs need, on top of what is taken already."""
+    """Limit the GPU memory to what some of the runs need, in addition to the memory in use."""
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved(0) + 0.6e9) / total)
@@ -62,7 +62,7 @@ def test_all_runs_that_fit_are_one_cohort(make_config: Any, place: RunContext) -
 def test_a_cohort_that_does_not_fit_is_halved(
     make_config: Any, place: RunContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batching, "SHARE_OF_MEMORY", 1000.0)  # all at once, whatever is reckoned
+    monkeypatch.setattr(batching, "SHARE_OF_MEMORY", 1000.0)  # all at once, ignoring the estimate
     config = make_config(seeds=16, **LARGE)
     (execution,) = run_all([config], place)
     records = place.store.records()
@@ -81,7 +81,7 @@ def test_a_cohort_that_does_not_fit_is_halved(
 def test_a_process_of_its_own_for_a_gpu_and_its_death(
     make_config: Any, place: RunContext, tmp_path: Path
 ) -> None:
-    """What several GPUs have each; here one process on the one there is, killed in the middle."""
+    """With several GPUs each has a process; here, one process on a single GPU is killed in the middle."""
     config = make_config(seeds=4, train={"steps": 3000, "eval_every": 1000})
 
     def kill() -> None:

@@ -221,7 +221,7 @@ def test_whole_checkpoints_are_gone_on_from_without_a_word(
 
 
 def test_a_lost_last_checkpoint_leaves_the_one_before_it(stopped: Any, tmp_path: Path) -> None:
-    """As a kill leaves it on a file system without hard links."""
+    """A kill can leave this state on a file system without hard links."""
     assert gone_on(stopped, tmp_path, lambda directory: (directory / CHECKPOINT).unlink())[0] == BEFORE + 1
 
 
@@ -254,7 +254,7 @@ def test_lines_after_the_checkpoint_are_reported_again(stopped: Any, tmp_path: P
 def test_a_run_that_fails_as_it_is_taken_up_begins_again_at_the_next_try(
     stopped: Any, tmp_path: Path
 ) -> None:
-    """Its checkpoints bear the right checksum, and cannot be what it goes on from."""
+    """Its checkpoints have the right checksum, but a run must not resume from them."""
     config, store, expected = stopped
     shutil.copytree(store, tmp_path / "runs")
     place = workplace(tmp_path / "runs")

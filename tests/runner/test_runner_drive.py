@@ -1,4 +1,4 @@
-"""Many experiments at once: the same numbers whoever trains, nothing lost or doubled by whatever happens."""
+"""Many experiments at once: numbers do not depend on the workers; failures lose or duplicate no run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run id covers, and what it does not."""
+"""Settings that a run id covers, and those that it does not."""
 
 from __future__ import annotations
 

@@ -55,37 +55,37 @@ def go(file: Path, runs: Path) -> None:
 
 
 def children(pid: int) -> list[int]:
-    """Of a process, all that live."""
+    """Return the ids of all living children of a process."""
     found = subprocess.run(["ps", "-e", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)
     pairs = [tuple(map(int, line.split())) for line in found.stdout.splitlines()]
     return [child for child, parent in pairs if parent == pid]
 
 
 def lives(pid: int) -> bool:
-    """Whether the process is there, and no zombie that nobody has waited for."""
+    """Return whether the process exists and is not a zombie."""
     found = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
     return found.returncode == 0 and not found.stdout.strip().startswith("Z")
 
 
 def at_their_end(store: Store) -> int:
-    """How many runs are finished, in a glance."""
+    """Return the number of finished runs, from their manifests only."""
     return len(list(store.root.glob("*/manifest.json")))
 
 
 def in_pretraining(store: Store) -> list[str]:
-    """The runs that can go on from a checkpoint within their pre-training."""
+    """Return the runs that can resume from a checkpoint within their pre-training."""
     return [path.name for path in store.root.glob("*-s*") if store.checkpoint_step(path.name) < 0]
 
 
 def finished(store: Store) -> dict[str, int]:
-    """Run id → when its record was written, for those at their end."""
+    """Return the time at which the record was written, by id of each complete run."""
     ids = [record["run_id"] for record in store.records() if record["status"] in COMPLETE]
     return {run_id: (store.root / run_id / "run.json").stat().st_mtime_ns for run_id in ids}
 
 
 @pytest.mark.slow
 def test_killed_at_any_moment(file: Path, tmp_path: Path) -> None:
-    """Killed once so many runs are there, and a bit later each time."""
+    """Kill the command after a given number of runs, a bit later each time."""
     go(file, tmp_path / "whole")
     expected = numbers(Store(tmp_path / "whole"))
     assert len(expected) == RUNS

@@ -30,7 +30,7 @@ SCHEME = {"name": "autoencoder", "steps": STEPS, "lr": 0.01, "batch_size": 32, "
 
 
 class Stopper(Silent):
-    """An Observer that interrupts after so many updates, of pre-training and then of training."""
+    """An Observer that interrupts after given numbers of updates, of pre-training and then of training."""
 
     def __init__(self, at: float = math.inf) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ def test_the_cost_is_charged_to_the_run_and_compared(make_config: Any, places: A
 
 
 def test_a_survey_shows_nets_as_they_are_after_pre_training(make_config: Any, places: Any) -> None:
-    """The same numbers as the run's own probe at init, and no word of theory about them."""
+    """The survey has the numbers of the run's probe at init, and no prediction by theory."""
     config = make_config(init={"scheme": SCHEME}, model={"activation": "tanh"}, train={"steps": 5})
     place = places("runs")
     (run_id,) = run_experiment(config, place, Stopper(), rerun=False).run_ids
@@ -163,8 +163,8 @@ def test_tables_and_lines_say_what_was_pre_trained(initbench: Any, tmp_path: Pat
     )
     said = initbench("run", path, "--runs-dir", tmp_path / "runs")
     assert said.code == 0, said.err
-    assert "Pre-training" in said.out and "left %" in said.out
-    assert "plain auto-encoders" in said.out and "a run: 10 updates, 320 samples" in said.out
+    assert "Pre-training" in said.out and "remaining %" in said.out
+    assert "plain auto-encoders" in said.out and "per run: 10 updates, 320 samples" in said.out
     compared = initbench("compare", "a", "--view", "convergence", "--runs-dir", tmp_path / "runs")
     assert compared.code == 0 and "pre-training s" in compared.out
     told = json.loads(initbench("compare", "a", "--format", "json", "--runs-dir", tmp_path / "runs").out)

@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 
 
 class Watcher(Silent):
-    """An Observer that keeps what it is told, and raises `error` after step `at`."""
+    """An Observer that records all events, and raises `error` after step `at`."""
 
     def __init__(self, error: BaseException | None = None, at: int = 5) -> None:
         super().__init__()

@@ -258,9 +258,9 @@ def test_the_shipped_pair_runs_and_says_what_was_taken(
     runs = ("--runs-dir", tmp_path)
     said = initbench("run", *pair, "train.steps=20", "seeds=2", "-q", "--offline", *runs)
     assert said.code == 0, said.err
-    assert "Transfer  from transfer_digits_source-s0-" in said.out and "and 1 more, by seed" in said.out
-    assert "8 of 10 tensors taken" in said.out
-    assert "drawn anew: head.weight, head.bias (init.head draws it)" in said.out
+    assert "Transfer  from transfer_digits_source-s0-" in said.out and "and 1 more (one per seed)" in said.out
+    assert "8 of 10 tensors transferred" in said.out
+    assert "newly initialised: head.weight, head.bias (init.head draws it)" in said.out
     shown = json.loads(initbench("show", "transfer_digits_target", "--json", *runs).out)
     assert [len(one["transfer"]["taken"]) for one in shown["runs"]] == [8, 8]
     for command in ("probe", "lint"):

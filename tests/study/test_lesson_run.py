@@ -8,8 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from initbench.data.dataset import DataSource
+from initbench.errors import StoreError
+from initbench.runner.pending import RunLimits
+from initbench.runner.plan import RunContext
 from initbench.store.store import Store
+from initbench.study.forecast import forecast_study
+from initbench.study.load import load_lessons
+from initbench.study.run_study import load_stored_study
 from tests.conftest import Said
 
 LESSON = """\
@@ -32,7 +40,7 @@ claims:
   - says: Kaiming keeps more than Xavier
     holds_if: kaiming.slope(q@init) > xavier.slope(q@init) + 0.3
   - says: Xavier keeps more than Kaiming
-    source: Nobody 1999
+    source: Nemo 1999
     holds_if: xavier.slope(q@init) > kaiming.slope(q@init)
   - says: Of one batch size and another, the accuracies are alike to a thousandth
     holds_if: kaiming.final_val_accuracy ≈ batch.final_val_accuracy within 0.1 %
@@ -82,7 +90,7 @@ def test_runs_verdicts_and_the_second_time(lesson: Lesson, file: Path, tmp_path:
     assert [claim["verdict"] for claim in found["claims"]] == VERDICTS
     assert all({"claim", "verdict", "evidence", "n"} <= claim.keys() for claim in found["claims"])
     assert {claim["n"] for claim in found["claims"]} == {3}
-    assert [claim["source"] for claim in found["claims"][:2]] == ["Someone 2015", "Nobody 1999"]
+    assert [claim["source"] for claim in found["claims"][:2]] == ["Someone 2015", "Nemo 1999"]
     assert found["claims"][4]["evidence"].startswith("xavier: slope(q@init) = −0.")
     assert [arm["experiment"] for arm in found["arms"]] == ["tiny.kaiming", "tiny.xavier", "tiny.batch"]
     assert "tiny.kaiming: training 3 runs, 4 steps each" in said.err
@@ -98,7 +106,7 @@ def test_runs_verdicts_and_the_second_time(lesson: Lesson, file: Path, tmp_path:
         "tiny.kaiming   mlp 4 × 64",
         "validation accuracy, %",
         "layer norm   one statistic",
-        "Nobody 1999",
+        "Nemo 1999",
     ):
         assert part in said.out
     assert "none norm   averages over nothing" in said.out
@@ -175,3 +183,21 @@ def test_a_failed_run_is_an_error_and_leaves_claims_undecided(
     assert said.code == 1 and "tiny.xavier failed: RuntimeError: boom" in said.err
     (found,) = json.loads(said.out)["lessons"]
     assert [claim["verdict"] for claim in found["claims"]] == ["undecided"] * 5
+
+
+def test_claims_are_not_judged_without_a_damaged_run(lesson: Lesson, file: Path, tmp_path: Path):
+    found = document(lesson(file, "--json", "seeds=1"))
+    damaged = tmp_path / "runs" / found["arms"][1]["runs"][0] / "layers.jsonl"
+    damaged.write_bytes(b"x" + damaged.read_bytes()[1:])  # of the same size, so that it is not retrained
+    said = lesson(file, "seeds=1")
+    assert said.code == StoreError.exit_code and f"{damaged} is damaged" in said.err
+
+
+def test_the_time_of_a_lesson_is_estimated_as_that_of_a_sweep(lesson: Lesson, file: Path, tmp_path: Path):
+    document(lesson(file, "--json", "seeds=1"))
+    source = DataSource(root=tmp_path, offline=True, notify=print)
+    context = RunContext(store=Store(tmp_path / "runs"), source=source, device=torch.device("cpu"), workers=1)
+    (loaded,) = load_lessons([str(file)])
+    outlook = forecast_study(load_stored_study(loaded, context), context, RunLimits())
+    assert (outlook.total, outlook.stored, outlook.missing, outlook.by_earlier) == (9, 3, 6, 6)
+    assert outlook.seconds > 0.0

@@ -78,7 +78,7 @@ def test_dry_run_says_what_there_is_to_do_and_does_nothing(sweep: Run, tmp_path:
     said = sweep("--dry-run")
     assert said.code == 0 and not (tmp_path / "runs").exists()
     assert "4 points, 8 runs: 0 stored, 8 to train in 2 cohorts" in said.out
-    assert "with 1 worker, reckoned from a few updates" in said.out and "GB of memory" in said.out
+    assert "with 1 worker, estimated from a few updates" in said.out and "GB of memory" in said.out
     sweep("--limit", "2")
     assert "4 points, 8 runs: 2 stored, 6 to train in 2 cohorts" in sweep("--dry-run").out
     ahead = document(sweep("--dry-run", "--json"))["outlook"]
@@ -86,17 +86,15 @@ def test_dry_run_says_what_there_is_to_do_and_does_nothing(sweep: Run, tmp_path:
     assert 0.0 < ahead["seconds"] < 60.0 and 1e8 < ahead["bytes"] < 1e30
     assert ahead["by_earlier"] == 2, "those of depth 2, of which there are runs"
     sweep("model.depth=3", "--limit", "1")
-    assert "by earlier runs of such nets" in sweep("--dry-run").out
+    assert "estimated from earlier runs of similar nets" in sweep("--dry-run").out
     sweep()
     assert sweep("--dry-run").out.endswith("4 points, 8 runs: all stored\n")
 
 
 def test_limit_stops_and_the_same_command_goes_on(sweep: Run, tmp_path: Path):
-    assert (
-        "0 stored, 3 to train in 2 cohorts, 5 left for another time" in sweep("--limit", "3", "--dry-run").out
-    )
+    assert "0 stored, 3 to train in 2 cohorts, 5 left for later" in sweep("--limit", "3", "--dry-run").out
     said = sweep("--limit", "3")
-    assert said.code == 0 and "5 runs of the sweep are yet to be trained" in said.out
+    assert said.code == 0 and "5 runs of the sweep are not trained yet" in said.out
     assert len(Store(tmp_path / "runs").records()) == 3
     assert sweep("--limit", "4").code == 0 and len(Store(tmp_path / "runs").records()) == 7
     assert document(sweep("--json"))["unfinished"] == 0
@@ -162,7 +160,7 @@ def test_a_run_that_fails_is_listed_and_the_others_go_on(
     monkeypatch.setattr(job, "build_networks", draw)
     said = sweep()
     assert said.code == 1, "what failed is not tried again by itself"
-    assert said.err.rstrip().endswith("--retry failed trains them anew")
+    assert said.err.rstrip().endswith("--retry failed retrains them")
     said = sweep("--retry", "failed")
     assert said.code == 0 and document(sweep("--json"))["statuses"] == {"finished": 8}
 
@@ -189,7 +187,7 @@ def test_fail_fast_stops_at_the_first(sweep: Run, tmp_path: Path, monkeypatch: p
 
 def test_time_that_is_up_in_a_training_interrupts_it(sweep: Run, tmp_path: Path):
     said = sweep("--max-time", "0.5s", "train.steps=100000", "model.depth=2", "init.scheme=lsuv", "seeds=1")
-    assert said.code == 0 and "1 run of the sweep is yet to be trained" in said.out + said.err
+    assert said.code == 0 and "1 run of the sweep is not trained yet" in said.out + said.err
     (record,) = Store(tmp_path / "runs").records()
     assert record["status"] == "interrupted"
 
@@ -206,7 +204,7 @@ def test_a_point_that_cannot_be_built_stops_everything_or_is_left_out(sweep: Run
     assert said.code == 2 and "model.depth" in said.err and "_depth0" in said.err
     assert not (tmp_path / "runs").exists()
     said = sweep("model.depth=2,0", "--skip-invalid")
-    assert said.code == 0 and "left out: xavier_normal_depth0: override model.depth=2,0" in said.err
+    assert said.code == 0 and "skipped xavier_normal_depth0: override model.depth=2,0" in said.err
     assert len(Store(tmp_path / "runs").records()) == 4
 
 

@@ -1,4 +1,4 @@
-"""What a person sees of a sweep while it runs."""
+"""Display of a sweep while it runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Make = Callable[..., Any]
 
 
 def play(display: SweepDisplay, make_config: Make) -> None:
-    """Two of five missing runs come to their end, one of them badly."""
+    """Two of five missing runs end, one of them with a failure."""
     config = make_config(name="s.relu", seeds=3)
     cohort = ((config, (0, 1, 2)),)
     with display.showing(8, 3):

@@ -187,7 +187,7 @@ def test_every_fault_is_named_at_its_place(write: Write):
         ("train.lr: [0.1", "model.depth: [0.1"),
     )
     assert faults(path) == [
-        "9:3: grid.seeds: is no axis: a point has it from its sweep; give seeds beside grid",
+        "9:3: grid.seeds: cannot be an axis: each point takes it from the sweep; set seeds at the top level",
         "13:3: zip.model.depth: stands in grid as well",
         "16:6: exclude.0.init.schem: is a key of neither grid nor zip",
         "16:46: exclude.0.model.depth: is none of the values that the key takes",
@@ -200,7 +200,7 @@ def test_gates_are_read_with_the_file(write: Write):
     assert found.startswith("19:5: gates.0: column 1: ") and "final_val_accuracy" in found
     (found,) = faults(write(("depth3_lr0.1", "depth9_lr0.1")))
     assert "unknown row" in found and "did you mean 'kaiming_normal_depth" in found
-    assert load_sweep(write(), ["model.depth=8,9"]).config.gates, "it is left out at the end, and said so"
+    assert load_sweep(write(), ["model.depth=8,9"]).config.gates, "it is skipped at the end, with a message"
 
 
 def test_a_point_that_cannot_be_built_is_named_with_its_key(write: Write):

@@ -1,4 +1,4 @@
-"""Which value is chosen, and which are about as good."""
+"""Tuning: the chosen value, and the values that are about as good."""
 
 from __future__ import annotations
 

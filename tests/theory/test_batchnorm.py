@@ -56,7 +56,7 @@ def inputs() -> Tensor:
 
 @cache
 def measured(case: Case) -> list[dict[str, Tensor]]:
-    """By layer, one value (NETS,) of each statistic for every net."""
+    """Return, by layer and statistic, the values (NETS,) of all nets."""
     stream = torch.Generator().manual_seed(1)
     nets = [one_net(case, stream) for _ in range(NETS)]
     return [
@@ -87,7 +87,7 @@ def one_net(case: Case, stream: torch.Generator) -> list[dict[str, float]]:
 
 
 def z_scores(case: Case, said: list[LayerPrediction]) -> dict[tuple[int, str], float]:
-    """By layer and statistic: (mean over nets − theory), in standard errors and what is left out."""
+    """Return, by layer and statistic, (mean over nets − theory)/(standard error + second order)."""
     found = {}
     for place, (shown, one) in enumerate(zip(measured(case), said, strict=True)):
         for name, values in shown.items():

@@ -1,4 +1,4 @@
-"""Where deep stacks settle."""
+"""Fixed points of deep stacks."""
 
 from __future__ import annotations
 

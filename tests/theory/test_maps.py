@@ -85,7 +85,7 @@ def predicted(case: Case) -> list[LayerPrediction]:
 
 @cache
 def measured(case: Case) -> list[dict[str, Tensor]]:
-    """By layer, one value (NETS,) of each statistic for every net."""
+    """Return, by layer and statistic, the values (NETS,) of all nets."""
     stream = torch.Generator().manual_seed(1)
     nets = [one_net(case, stream) for _ in range(NETS)]
     return [
@@ -132,7 +132,7 @@ def one_net(case: Case, stream: torch.Generator) -> list[dict[str, float]]:
 
 
 def z_scores(case: Case, said: list[LayerPrediction]) -> dict[tuple[int, str], float]:
-    """By layer and statistic: (mean over nets − theory), in standard errors and a bit for rounding."""
+    """Return, by layer and statistic, (mean over nets − theory)/(standard error + rounding)."""
     found = {}
     for place, (shown, one) in enumerate(zip(measured(case), said, strict=True)):
         for name, values in shown.items():
@@ -172,7 +172,7 @@ def test_behind_a_norm_a_neighbouring_activation_is_told_apart(name: str) -> Non
 
 def test_borders_count(monkeypatch: pytest.MonkeyPatch) -> None:
     def unpadded(layer: MapLayer, maps: Tensor) -> Tensor:
-        """What each place would see, were the padding as the map is."""
+        """Return the sum over each position's receptive field if the padding continued the map."""
         return padded(layer, maps) * layer.kernel**2 / padded(layer, torch.ones_like(maps))
 
     padded = MapLayer.gathered

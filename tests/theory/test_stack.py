@@ -64,7 +64,7 @@ def source() -> InputStatistics:
 
 @cache
 def measured(name: str, sigma_w2: float, half_width: float) -> list[dict[str, torch.Tensor]]:
-    """By layer, one value (NETS,) of each statistic for every net."""
+    """Return, by layer and statistic, the values (NETS,) of all nets."""
     stream, activation = torch.Generator().manual_seed(1), bound(name)
     assert activation.nonlinearity is not None
     h, weights, pre = inputs().expand(NETS, SAMPLES, WIDTH), [], []
@@ -94,7 +94,7 @@ def measured(name: str, sigma_w2: float, half_width: float) -> list[dict[str, to
 
 
 def z_and_spread(case: str, layers: list[TheoryLayer]) -> dict[tuple[int, str], tuple[float, float]]:
-    """By layer and statistic: standard errors between the means, and measured over predicted sd."""
+    """Return, by layer and statistic, the difference in standard errors, and measured/predicted sd."""
     predicted = propagate(layers, source())
     shown = measured(*CASES[case])
     found = {}

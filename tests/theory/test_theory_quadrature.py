@@ -47,7 +47,7 @@ def test_a_jump_off_the_origin_is_exact_when_it_is_declared(std, kink):
 
 
 def test_an_undeclared_jump_is_not_exact():
-    """So that the declared kinks above are what makes it so."""
+    """Show that the accuracy above is due to the declared kinks."""
     error = gaussian_expectation(lambda h: (h > 0.3337).double()) - (1 - normal_cdf(0.3337))
     assert abs(error) > 1e-5
 

@@ -1,4 +1,4 @@
-"""What the tests of training share: small data, nets, and a listener that keeps all it hears."""
+"""Shared helpers of the training tests: small data, nets, and a listener that records all events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run computes does not depend on the runs beside it, nor on the number of threads: bit for bit."""
+"""A run's numbers do not depend on the other runs of its cohort or on the number of threads, bit for bit."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def test_a_training_with_two_threads_gives_the_numbers_of_one(make_config: Any) 
 
 
 def scaled(networks: Sequence[Network], which: int, factor: float) -> list[Network]:
-    """The same nets, one with all its weights times `factor`."""
+    """Return the nets, with all weights of one of them multiplied by `factor`."""
     with torch.no_grad():
         for layer in networks[which].weight_layers():
             layer.module.get_parameter("weight").mul_(factor)
@@ -232,7 +232,7 @@ def test_the_state_of_the_others_stays_theirs(make_config: Any, optimizer: str, 
 
 
 def assert_alone(ear: Ear, config: ExperimentConfig, seeds: list[int], lost: int) -> None:
-    """Bit for bit, the runs beside `lost` are those of a cohort that never held it."""
+    """Assert that all runs but `lost` equal, bit for bit, those of a cohort without it."""
     others = [k for k in range(len(seeds)) if k != lost]
     without = train(config, [seeds[k] for k in others])
     diverged = ear.outcomes[lost].diverged

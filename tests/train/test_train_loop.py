@@ -225,7 +225,7 @@ def test_where_onednn_would_round_it_is_not_used(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_cpu_that_rounds_to_bf16_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As one with AMX would: the product under "medium" is as inexact as bf16."""
+    """On a CPU with AMX, the product under "medium" would be as inexact as bf16."""
     measure = matmul_precision.onednn_keeps_fp32.__wrapped__
     assert measure() in (True, False)
     true_randn = torch.randn

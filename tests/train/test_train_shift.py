@@ -1,7 +1,7 @@
 """Internal covariate shift against Santurkar et al.'s definition, written with torch's own modules.
 
 The twin is in float64 and takes the weights of the same cohort before and after the update; it
-computes every gradient anew. float32 rounds a gradient by about 1e-6 of itself, and its change, a tenth
+computes every gradient again. float32 rounds a gradient by about 1e-6 of itself, and its change, a tenth
 of it or more, by 1e-5: the tolerance is 1e-4. Each neighbouring definition is off by more than 1e-2.
 """
 
@@ -88,7 +88,7 @@ def filled(norm: str, state: dict[str, Tensor], run: int) -> nn.Sequential:
 
 
 def weight_gradients(net: nn.Sequential, x: Tensor, y: Tensor) -> list[Tensor]:
-    """Of each linear layer, the gradient of its weight and bias in one vector."""
+    """Return, for each linear layer, the gradient of its weight and bias in one vector."""
     net.zero_grad()
     cross_entropy(net(x), y).backward()
     linear = [layer for layer in net if isinstance(layer, nn.Linear)]
@@ -143,7 +143,7 @@ def test_layers_that_do_not_move_change_no_gradient(make_config: Any, norm: str)
             assert reported(entry) == [0.0, 1.0] * DEPTH
             layers = entry["layers"][1:]
             drifts = {layer[key] for layer in layers for key in layer if key.startswith("input_")}
-            if norm not in ("batch_renorm", "spectral"):  # whose buffers move what they hand on
+            if norm not in ("batch_renorm", "spectral"):  # their buffers change their output
                 assert drifts == ({None} if entry["step"] == 1 else {0.0})
 
 

@@ -10,8 +10,8 @@ operation by up to 6e-8 relative, and a step hands its error on to the next. Mea
   by over 1e-3. The net as a whole must be as near to the float64 twin as the plain loop is.
 - A bias in front of a batch norm has no effect: its gradient is zero but for rounding. SGD scales the
   rounding by lr; the others turn it into a random walk of up to lr a step, in the plain loop as well. No
-  tolerance makes sense of it, so with them such a bias, and the running mean that follows it, are left
-  out, and what the net computes in training mode is compared. In `batch_without_bias` nothing is left out.
+  tolerance allows for that, so with them such a bias, and the running mean that follows it, are skipped,
+  and the output of the net in training mode is compared. In `batch_without_bias` nothing is skipped.
 """
 
 from __future__ import annotations

@@ -47,11 +47,11 @@ class TorchvisionNet(Network):
     plain = False
 
     def __init__(self, options: TorchvisionOptions, input_shape: tuple[int, ...], classes: int) -> None:
-        from initbench.models.torchvision_adapter import Rebuild, template
+        from initbench.models.torchvision_adapter import Rebuild, build_template
 
         super().__init__()
         self.activation = bind(options.activation)
-        drawn = template(options.model, classes)
+        drawn = build_template(options.model, classes)
         rebuild = Rebuild(options, input_shape[0], drawn)
         self.net = rebuild(drawn)
         self._sites = rebuild.sites

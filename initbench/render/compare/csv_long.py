@@ -60,15 +60,20 @@ def to_long_csv(tables: Sequence[AnalysedTable], view: View) -> str:
     if view.layers:
         return _layers(tables)
     keys = list(dict.fromkeys(key for analysed in tables for row in analysed.rows for key in row.key))
-    names = [name for name in METRICS if name in view.metrics] if view.metrics else list(METRICS)
     file = io.StringIO()
     writer = csv.DictWriter(file, [*FIELDS[:6], *(f"key:{key}" for key in keys), *FIELDS[6:]])
     writer.writerow({name: _plain(name) for name in writer.fieldnames})
+    for record in long_records(tables, view):
+        writer.writerow({key: _plain(value) for key, value in record.items()})
+    return file.getvalue()
+
+
+def long_records(tables: Sequence[AnalysedTable], view: View) -> Iterator[dict[str, Any]]:
+    """Yield one record with the keys FIELDS for each table, row and metric; absent values are omitted."""
+    names = [name for name in METRICS if name in view.metrics] if view.metrics else list(METRICS)
     for analysed in tables:
         for row in analysed.rows:
-            for line in _lines(analysed, row, names):
-                writer.writerow({key: _plain(value) for key, value in line.items()})
-    return file.getvalue()
+            yield from _lines(analysed, row, names)
 
 
 def _layers(tables: Sequence[AnalysedTable]) -> str:
