@@ -15,7 +15,7 @@ from initbench.errors import StoreError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rich.table import Table
+    from rich.console import Group
 
     from initbench.store.store import Store
 
@@ -139,7 +139,7 @@ def _print(
         typer.echo(empty_message, err=True)
 
 
-def run_table(records: Sequence[dict[str, Any]], now: datetime) -> Table:
+def run_table(records: Sequence[dict[str, Any]], now: datetime) -> Group:
     """Return a table with one line per record, without truncation."""
     from initbench.render.text_table import TextTable
 
@@ -149,10 +149,10 @@ def run_table(records: Sequence[dict[str, Any]], now: datetime) -> Table:
     for record in records:
         cells = _table_cells(_summary(record), now)
         grid.add(cells, _STYLES.get(cells[1]))
-    return grid.table()
+    return grid.text()
 
 
-def group_table(groups: Groups, now: datetime) -> Table:
+def group_table(groups: Groups, now: datetime) -> Group:
     """Return a table with one line per group: status counts, mean accuracies, age of the newest run."""
     from initbench.cli.run_groups import group_heading
     from initbench.render.text_table import TextTable
@@ -166,7 +166,7 @@ def group_table(groups: Groups, now: datetime) -> Table:
         accuracies = (_format_percent(row["val_accuracy"]), _format_percent(row["test_accuracy"]))
         value = "–" if row[key] is None else str(row[key])
         grid.add([value, str(row["runs"]), ", ".join(words), *accuracies, format_age(row["created"], now)])
-    return grid.table()
+    return grid.text()
 
 
 def format_age(created: object, now: datetime) -> str:
