@@ -37,39 +37,36 @@ PROMISES = """# Reliability
 
 | event | guarantee |
 | --- | --- |
-| a system error, a full disk, or `kill -9` at any operation on the store | the same command, given again, ends as \
-an uninterrupted one does: the same files, byte for byte |
-| the same while a run is claimed | readers see nothing of the run |
-| the same while a finished run is trained again | the finished run can be read until the new one replaces it |
+| a system error, a full disk, or `kill -9` at any operation on the store | repeating the command gives the result of an uninterrupted command: the same files, byte for byte |
+| the same event while a run is being claimed | readers do not see the run |
+| the same event while a finished run is trained again | the finished run can be read until the new one replaces it |
 | a damaged checkpoint | the run resumes from the previous checkpoint or starts over, and reports it |
-| a finished run | its steps are unique and increasing, and it holds the files of its manifest, and its lock |
-| an edited or truncated file | it is reported with its fault, and the other files are read |
+| a run finishes | its steps are unique and increasing, and its directory holds the files of its manifest and its lock |
+| an edited or truncated file | the file and the error are reported, and the other files are read |
 | a link, a pipe or a device in a store | it is reported, but neither followed nor opened |
-| stdout that is closed or full | the command does all else that it does, says so, and ends with 3, or with the code that was decided \
-for another reason (2 for a wrong command, 1 for a gate) |
-| stderr that is closed or full, a reader of either that goes away | nothing else changes: the exit code is the same, and what is trained is \
-stored |
+| stdout is closed or full | the command completes its other work, reports the problem, and ends with exit code 3, or with the exit code that has another reason (2 for a wrong command, 1 for a gate) |
+| stderr is closed or full, or the reader of either stream exits | the exit code is the same, and trained runs are stored |
 | text in a store from another user | it has no effect on a terminal, a CI job or a spreadsheet that shows it |
 
-Not guaranteed: only `initbench ls --verify` detects bytes that change on the disk while size and times stay the
+Two limitations remain: only `initbench ls --verify` detects bytes that change on the disk while size and times stay the
 same, and a power loss can lose data if the file system acknowledges writes before they are durable.
 """  # noqa: E501
 
 
 ELSEWHERE = """## Further tests
 
-| what | cases | command |
+| test | cases | command |
 | --- | ---: | --- |
-| bad values for every key of a config | 2,192 | `pytest tests/hostile/test_bad_input.py` |
-| bad values for the options of all commands | 1,358 | `pytest tests/hostile/test_bad_input.py` (462 of them without `-m slow`) |
-| stdin, stdout and stderr closed, full, without a reader, for each of 46 command lines | 414 | `pytest -m slow \
+| invalid values for every key of a config | 2,192 | `pytest tests/hostile/test_bad_input.py` |
+| invalid values for the options of all commands | 1,358 | `pytest tests/hostile/test_bad_input.py` (462 of them without `-m slow`) |
+| stdin, stdout and stderr closed, full, or without a reader, for each of 46 command lines | 414 | `pytest -m slow \
 tests/hostile/test_streams.py -k decision` |
 | five command lines with 5 to 64 file descriptors | 70 | `pytest -m slow tests/hostile/test_streams.py -k few` |
-| SIGINT and SIGTERM at 60 moments of the start, with and without workers | 240 | `pytest -m slow \
+| SIGINT and SIGTERM at 60 moments during start-up, with and without workers | 240 | `pytest -m slow \
 tests/hostile/test_signals_at_start.py` |
-| CIFAR archives that were changed or crafted | 350 | `pytest -m slow tests/data/test_data_cifar_fuzz.py` |
+| modified or crafted CIFAR archives | 2,000 | `pytest -m slow tests/data/test_data_cifar_fuzz.py` |
 
-Each case ends with the right exit code or a message that names the fault, without a traceback and without a run that stays failed.
+In each case the command ends with the correct exit code or with a message that names the error, without a traceback and without a run that remains failed.
 """  # noqa: E501
 SECTIONS = ("injected", "changed")
 
@@ -110,14 +107,14 @@ def _conditions(every: int) -> Iterator[str]:
     which = "Each" if every == 1 else f"One in {every}"
     yield (
         f"{which} of the operations that a command makes on the store (open, write, fsync, rename, mkdir, …)"
-        " met each fate in turn: an error of ENOSPC or EIO, the end of the process, or half of what was to be"
-        " written and then the end. Afterwards the same command was given once more, and the store compared"
-        " with that of an uninterrupted one.\n"
+        " was disturbed in four ways, one at a time: the operation failed with ENOSPC or EIO, the process was"
+        " killed, or the process was killed after half of the data had been written. Afterwards the command"
+        " was repeated, and the store was compared with that of an uninterrupted command.\n"
     )
 
 
 def _faults(directory: Path, every: int) -> Iterator[str]:
-    yield "| command | operations | struck | ended otherwise |\n| --- | ---: | ---: | ---: |"
+    yield "| command | operations | injected faults | different results |\n| --- | ---: | ---: | ---: |"
     with fault_harness.conditions():
         for name, scenario in fault_harness.SCENARIOS.items():
             operations, struck, failed = _struck(directory / name, scenario, every)
@@ -149,12 +146,12 @@ def _changes(directory: Path, seconds: float) -> Iterator[str]:
     yield "## What was changed\n"
     yield _machine()
     yield (
-        "One value of a file, or two, was replaced by one of"
-        f" {len(store_fuzz.VALUES)} others (nothing, null, NaN, numbers beyond all bounds, other types,"
-        " deep nesting, text with escape characters), or the file was torn. Then everything that reads a"
-        " store was called.\n"
+        "One or two values of a file were replaced by one of"
+        f" {len(store_fuzz.VALUES)} others (nothing, null, NaN, numbers out of range, other types, deep"
+        " nesting, text with escape characters), or the file was truncated. Then all functions that read a"
+        " store were called.\n"
     )
-    yield "| file | cases | named as damaged | read | failed |\n| --- | ---: | ---: | ---: | ---: |"
+    yield "| file | cases | reported as damaged | read | failed |\n| --- | ---: | ---: | ---: | ---: |"
     root = store_fuzz.small_store(directory)
     total = store_fuzz.Tally()
     for name, attack in store_fuzz.attacks(root).items():

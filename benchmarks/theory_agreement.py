@@ -22,7 +22,8 @@ from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import DataSource
 from initbench.data.locate import data_root, resolve_dataset
 from initbench.data.preprocessing import preprocess
-from initbench.diagnostics.survey import ConfigSurvey, survey
+from initbench.diagnostics.net_source import ConfigNets
+from initbench.diagnostics.survey import Survey, survey
 
 ACTIVATIONS = (
     "relu leaky_relu tanh sigmoid gelu silu selu elu hard_tanh linear".split()  # noqa: SIM905
@@ -53,9 +54,9 @@ def config_of(activation: str, scheme: str, *, width: int) -> ExperimentConfig:
     )
 
 
-def scores(found: ConfigSurvey) -> Iterator[Score]:
+def scores(found: Survey) -> Iterator[Score]:
     """Yield the z scores of all trusted layers."""
-    nets = len(found.config.seed_list)
+    nets = len(found.seeds)
     for layer, said in zip(found.layers, found.expected.layers, strict=True):
         if not said.trusted:
             continue
@@ -139,7 +140,7 @@ def main() -> None:
                 refused[name] = error.errors()[0]["msg"]
                 continue
             data = preprocess(resolve_dataset(config.data, source), config.data, "cpu")
-            by_pair[name] = list(scores(survey(config, data)))
+            by_pair[name] = list(scores(survey(ConfigNets(config, data))))
             print(_row(name, by_pair[name]), flush=True)
     text = section(by_pair, refused)
     if quick:

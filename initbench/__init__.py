@@ -1,4 +1,4 @@
-"""initbench: which weight init, activation and norm layer lets this net learn, and why?"""
+"""initbench: find out which weight init, activation and norm layer lets a net learn, and why."""
 
 TYPE_CHECKING = False  # `typing` is not imported here: see __main__.py
 if TYPE_CHECKING:

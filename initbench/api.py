@@ -30,8 +30,9 @@ from initbench.config.loading import load_config, load_mapping, with_overrides
 from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import DataSource
 from initbench.data.locate import data_root
-from initbench.diagnostics.lint_report import LintReport, lint_modules
-from initbench.diagnostics.module_survey import ModuleSurvey, survey_modules
+from initbench.diagnostics.lint_report import LintReport, lint_nets
+from initbench.diagnostics.net_source import ModuleNets
+from initbench.diagnostics.survey import Survey, survey
 from initbench.errors import RunFailedError, UsageError
 from initbench.linting.rule import LintFinding
 from initbench.models.init_weights import init_options
@@ -44,9 +45,10 @@ from initbench.render.compare_tables import print_tables
 from initbench.render.html import comparison_html, html_table, preformatted_html
 from initbench.render.json_documents import compare_document, runs_document
 from initbench.render.lint_tables import lint_document, print_lint
-from initbench.render.module_survey_tables import own_document, print_own
 from initbench.render.progress import LiveProgress
 from initbench.render.run_tables import print_experiment
+from initbench.render.survey_rows import survey_document
+from initbench.render.survey_tables import print_survey
 from initbench.render.text import DASH, plural
 from initbench.runner.device import resolve_device
 from initbench.runner.pending import RunLimits
@@ -84,7 +86,7 @@ class _Printable:
 class Probe(_Printable):
     """Result of probing a module in one pass; `print` renders it like `initbench probe`."""
 
-    survey: ModuleSurvey
+    survey: Survey
 
     @property
     def findings(self) -> list[Finding]:
@@ -99,14 +101,14 @@ class Probe(_Printable):
 
     def as_data(self) -> dict[str, Any]:
         """Return the document that `initbench probe --json` prints."""
-        return own_document(self.survey)
+        return survey_document(self.survey)
 
     def _print(self, console: Console) -> None:
-        print_own(console, self.survey, all_layers=True)
+        print_survey(console, self.survey, all_layers=True)
 
     def _summary(self) -> str:
         codes = ", ".join(dict.fromkeys(finding.code for finding in self.findings))
-        return f"Probe of {self.survey.model}: {codes or ('healthy' if self.healthy else 'not all seen')}"
+        return f"Probe of {self.survey.name}: {codes or ('healthy' if self.healthy else 'not all seen')}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -164,8 +166,8 @@ def probe(
     """
     inputs, y = split_batch(batch, module)
     name, words = type(module).__name__, f"given {inputs.words}"
-    survey = survey_modules([module], inputs, y, loss=loss, chance=chance, model=name, batch=words, seeds=[0])
-    return Probe(survey)
+    nets = ModuleNets([module], inputs, name, [0], batch=words, y=y, loss=loss, chance=chance)
+    return Probe(survey(nets))
 
 
 def lint(
@@ -195,10 +197,8 @@ def lint(
     inputs, y = split_batch(batch, module)
     declared = None if scheme is None else init_options("lint", scheme, {}, gain, None)
     name = type(module).__name__
-    linted = lint_modules(
-        [module], inputs, y, loss=loss, chance=chance, target=name, seeds=[0], declared=declared
-    )
-    return Lint(linted)
+    nets = ModuleNets([module], inputs, name, [0], y=y, loss=loss, chance=chance, declared=declared)
+    return Lint(lint_nets(nets))
 
 
 @dataclass(frozen=True, repr=False)

@@ -135,7 +135,7 @@ def reporting_user_code(subject: str, *, exit_advice: str = "") -> Iterator[None
         raise UsageError(f"{subject} {_describe_error(error)}") from error
     except BaseException as error:
         advice = f"; {exit_advice}" if exit_advice else ""
-        raise UsageError(f"{subject} it ends the program ({_describe_error(error)}){advice}") from error
+        raise UsageError(f"{subject} it exits the process ({_describe_error(error)}){advice}") from error
 
 
 def _describe_error(error: BaseException) -> str:

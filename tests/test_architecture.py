@@ -17,7 +17,7 @@ FLOORS = (
     "interrupts",
     "registry",
     "registry_choice",
-    "memory",
+    "machine",
     "paths",
     "rng",
     "determinism",

@@ -204,11 +204,12 @@ def _codes(runs: Sequence[StoredRun]) -> str:
 def _caption(runs: Sequence[StoredRun]) -> str:
     seeds = {len({r.record["seed"] for r in runs if r.record["experiment"] == name}) for name in _names(runs)}
     versions: dict[str, Any] = runs[0].record["versions"]
-    count = ", ".join(map(str, sorted(seeds)))
+    count = " or ".join(map(str, sorted(seeds)))
     return (
-        f"n = {count} seeds, mean ± standard deviation where there are several; {NOTHING} is not measured"
-        " or has no value. Validation accuracy is looked at ten times, so steps to a target are known to a"
-        " tenth of the budget. The diagnosis is that on mnist, or on digits where mnist was not measured."
+        f"Values are means ± standard deviations over n = {count} seeds; {NOTHING} stands for a value that"
+        " was not measured or does not exist. The validation accuracy is evaluated ten times per run, so the"
+        " steps to the target are accurate to a tenth of the budget. The diagnosis is for mnist, or for"
+        " digits if the config was not measured on mnist."
         f" initbench {versions['initbench']}, torch {versions['torch'].split('+')[0]}, CPU."
     )
 

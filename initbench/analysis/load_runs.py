@@ -26,7 +26,7 @@ def load_run_summaries(store: Store, patterns: Sequence[str]) -> list[RunSummary
     skipped. A damaged run has the status "damaged", and `error` contains the file and the problem.
     """
     with _garbage_collection_off():
-        stored = store.summaries()
+        stored = store.read_summaries()
         run_ids = store.find(patterns, {run_id: summary.header for run_id, summary in stored.items()})
         summaries = {run_id: summary for run_id in run_ids if (summary := _decode(stored.get(run_id)))}
         missing = [run_id for run_id in run_ids if run_id not in summaries]

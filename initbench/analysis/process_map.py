@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Generator, Sequence
 from typing import TypeVar
+
+from initbench.machine import available_cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -23,7 +24,7 @@ def parallel_map(act: Callable[[Item], Result], items: Sequence[Item]) -> Genera
     Items and results must be picklable. If a worker process dies, the remaining items are processed in this
     process. Close the generator if it is not exhausted, to stop the worker processes.
     """
-    workers = min(_available_cores(), len(items) // _CHUNK_SIZE)
+    workers = min(available_cores(), len(items) // _CHUNK_SIZE)
     if len(items) < MIN_PARALLEL_ITEMS or workers < 2 or not _may_fork():
         yield from map(act, items)
         return
@@ -41,12 +42,6 @@ def parallel_map(act: Callable[[Item], Result], items: Sequence[Item]) -> Genera
         yield from map(act, items[done:])
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # a container may use fewer cores than the machine has
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _may_fork() -> bool:

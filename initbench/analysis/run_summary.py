@@ -144,7 +144,7 @@ def flatten(value: Any, path: str = "") -> dict[str, Any]:
 
 def summarise_run(run: StoredRun) -> RunSummary:
     """Return the summary of a stored run, whose files must not be damaged."""
-    lines = LineStatistics.of(run.convergence, run.snapshots)
+    lines = LineStatistics.from_lines(run.convergence, run.snapshots)
     fields = summary_fields({**run.record, "run_id": run.run_id}, lines, run.shifts)
     return RunSummary(**{**fields, "config": with_defaults(fields["config"])})
 
@@ -152,7 +152,7 @@ def summarise_run(run: StoredRun) -> RunSummary:
 def decode_summary(stored: StoredSummary) -> RunSummary:
     """Return the summary in a summary file; raise ValueError if its contents are invalid."""
     config, identity, keys = _parse_shared(stored.shared)
-    summary = RunSummary(**stored.fields(), config=config, identity=identity)
+    summary = RunSummary(**stored.parse_fields(), config=config, identity=identity)
     vars(summary)["config_keys"] = keys  # sets the cached property, which is the same for all seeds
     return summary
 

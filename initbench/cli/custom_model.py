@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
     from initbench.config.custom_model_config import CustomModelConfig
     from initbench.data.dataset import DataSource
-    from initbench.diagnostics.lint_report import LintReport
-    from initbench.diagnostics.module_survey import ModuleSurvey
+    from initbench.diagnostics.net_source import ModuleNets
     from initbench.probing.model_inputs import ModelInputs
 
 ModelOption = Annotated[
@@ -72,31 +71,22 @@ class CustomModel:
     batch_file: str | None = None
     """File of a saved batch."""
 
-    def survey(self, source: DataSource, device: str) -> ModuleSurvey:
-        """Build the network once per seed, and probe each on the device."""
-        from initbench.diagnostics.module_survey import survey_modules
+    def nets(self, source: DataSource, device: str = "cpu") -> ModuleNets:
+        """Return the networks, which are built one after another, and their batch on the device."""
+        from initbench.diagnostics.net_source import ModuleNets
         from initbench.runner.device import resolve_device
 
-        if self.target.init is not None:
-            raise UsageError("init.* is for `initbench lint`; probe measures the weights as they are")
-        torch_device = resolve_device(device)
+        torch_device, target = resolve_device(device), self.target
         modules, inputs, y, words = self._modules_and_batch(source)
-        inputs, y = inputs.mapped(lambda x: x.to(torch_device)), None if y is None else y.to(torch_device)
-        modules = (_to_device(module, torch_device) for module in modules)
-        with redirect_stdout(sys.stderr):  # stdout is reserved for data; a forward may print
-            return survey_modules(
-                modules, inputs, y, model=self.path, batch=words, seeds=self.target.seed_list
-            )
-
-    def lint(self, source: DataSource) -> LintReport:
-        """Build the network once per seed, and check each for mistakes."""
-        from initbench.diagnostics.lint_report import lint_modules
-
-        modules, inputs, y, _ = self._modules_and_batch(source)
-        target = self.target
-        seeds = target.seed_list
-        with redirect_stdout(sys.stderr):
-            return lint_modules(modules, inputs, y, target=self.path, seeds=seeds, declared=target.init)
+        return ModuleNets(
+            (_to_device(module, torch_device) for module in modules),
+            inputs.mapped(lambda x: x.to(torch_device)),
+            self.path,
+            target.seed_list,
+            batch=words,
+            y=None if y is None else y.to(torch_device),
+            declared=target.init,
+        )
 
     def _modules_and_batch(
         self, source: DataSource
@@ -280,7 +270,7 @@ def _parameters(make: Callable[[], Any]) -> list[inspect.Parameter]:
 
 def _draw_batch(model: CustomModel, source: DataSource) -> tuple[Tensor, Tensor | None, str]:
     """Return x, the labels if any, and a description of them."""
-    from initbench.diagnostics.module_survey import gaussian_batch, token_batch
+    from initbench.probing.model_inputs import gaussian_batch, token_batch
 
     samples = model.target.probe.batch
     if model.target.data is None:

@@ -92,7 +92,7 @@ class GateReport:
     damage: list[str] = field(default_factory=list)
     """One sentence per damaged run."""
     misplaced: list[str] = field(default_factory=list)
-    """One sentence per run that is in no row because its directory has a wrong name."""
+    """One sentence per run that the tables omit because its directory has a wrong name."""
     obstacles: list[str] = field(default_factory=list)
     """Reasons why a strict command fails regardless of its gates, one sentence each."""
 

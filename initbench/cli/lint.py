@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from initbench.cli.custom_model import BatchOption, DataOption, InputOption, ModelOption, parse_custom_model
-from initbench.cli.options import DataDir, Json, RunsDir, TargetArguments, runs_root
+from initbench.cli.load_configs import load_experiment, untrained_nets
+from initbench.cli.options import DataDir, Json, RunsDir, TargetArguments
 from initbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from initbench.data.dataset import DataSource
     from initbench.diagnostics.lint_report import LintReport
+    from initbench.diagnostics.net_source import NetSource
 
 SEEDS = 3
 SAMPLES = 128
@@ -46,31 +47,22 @@ def lint(
     """
     from initbench.data.dataset import DataSource
     from initbench.data.locate import data_root
+    from initbench.diagnostics.lint_report import lint_nets
 
     _check_codes(fail_on or [])
     source = DataSource(root=data_root(data_dir), offline=offline, notify=lambda m: typer.echo(m, err=True))
     if model is not None:
-        report = parse_custom_model(model, arguments or [], shape, data, batch).lint(source)
+        nets: NetSource = parse_custom_model(model, arguments or [], shape, data, batch).nets(source)
     elif shape is not None or data is not None or batch is not None:
         raise UsageError("--input, --data and --batch require --model; a config sets data.name instead")
     else:
-        report = _lint_config(arguments or [], source, runs_dir)
+        config = load_experiment(arguments or [], {"seeds": SEEDS, "probe.batch": SAMPLES}, "lint")
+        nets = untrained_nets(config, source, runs_dir, keep_weights=True)
+    with redirect_stdout(sys.stderr):  # stdout is reserved for data; a forward of the user may print
+        report = lint_nets(nets)
     _print_report(report, json_output=json_output)
     if _has_forbidden_finding(report, fail_on or []):
         raise typer.Exit(1)
-
-
-def _lint_config(arguments: Sequence[str], source: DataSource, runs_dir: Path | None) -> LintReport:
-    from initbench.cli.load_configs import load_experiment
-    from initbench.data.locate import resolve_dataset
-    from initbench.data.preprocessing import preprocess
-    from initbench.diagnostics.lint_report import lint_config
-    from initbench.pretrain.weight_sources import resolve_weight_sources
-    from initbench.store.store import Store
-
-    config = load_experiment(arguments, {"seeds": SEEDS, "probe.batch": SAMPLES}, "lint")
-    origins = resolve_weight_sources(config, Store(runs_root(runs_dir)), source)
-    return lint_config(config, preprocess(resolve_dataset(config.data, source), config.data, "cpu"), origins)
 
 
 def _check_codes(codes: Sequence[str]) -> None:

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from initbench.cli.options import runs_root
 from initbench.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from initbench.config.schema import ExperimentConfig
+    from initbench.data.dataset import DataSource
+    from initbench.diagnostics.net_source import ConfigNets
 
 
 def load_experiments(arguments: Sequence[str]) -> list[ExperimentConfig]:
@@ -31,3 +36,25 @@ def load_experiment(arguments: Sequence[str], defaults: Mapping[str, object], ve
     if len(configs) > 1:
         raise UsageError(f"{verb} one config at a time")
     return configs[0]
+
+
+def untrained_nets(
+    config: ExperimentConfig,
+    source: DataSource,
+    runs_dir: Path | None,
+    device: str = "cpu",
+    *,
+    keep_weights: bool = False,
+) -> ConfigNets:
+    """Return the nets of a config before training, with their data and the weights that they start from."""
+    from initbench.data.locate import resolve_dataset
+    from initbench.data.preprocessing import preprocess
+    from initbench.diagnostics.net_source import ConfigNets
+    from initbench.pretrain.weight_sources import resolve_weight_sources
+    from initbench.runner.device import resolve_device
+    from initbench.store.store import Store
+
+    torch_device = resolve_device(device)
+    origins = resolve_weight_sources(config, Store(runs_root(runs_dir)), source)
+    data = preprocess(resolve_dataset(config.data, source), config.data, torch_device)
+    return ConfigNets(config, data, origins, keep_weights=keep_weights)

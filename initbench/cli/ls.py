@@ -189,7 +189,7 @@ def _select(store: Store, patterns: list[str], status: str | None, sweep: str | 
         from initbench.registry import unknown_name_message
 
         raise UnknownNameError(unknown_name_message("status", status, STATUSES))
-    records = store.headers()
+    records = store.record_headers()
     records_by_id = {record["run_id"]: record for record in records}
     wanted = set(store.find(patterns, records_by_id)) if patterns else None
     if sweep is not None:

@@ -15,7 +15,7 @@ from initbench.cli.lazy_group import LazyGroup
 from initbench.cli.output_streams import check_output, install_output_streams
 from initbench.errors import AllocationError, ConfigError, InitbenchError, StoreError, Terminated
 from initbench.interrupts import begin_command, install_signal_handlers
-from initbench.memory import failed_allocation_size
+from initbench.machine import failed_allocation_size
 
 COMMANDS = {
     "run": "Train experiments with all their seeds, store every run, and explain the results.",
@@ -49,8 +49,8 @@ class _Commands(LazyGroup):
 app = typer.Typer(
     name="initbench",
     cls=_Commands,
-    help="Which weight init, activation and norm layer lets this net learn, and why?",
-    epilog="Start with: initbench run configs/relu_kaiming.yaml",
+    help="Find out which weight init, activation and norm layer lets a net learn, and why.",
+    epilog="To start, run: initbench run configs/relu_kaiming.yaml",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help and errors: whole lines when piped, and half the time to start

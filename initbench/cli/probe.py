@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from initbench.cli.custom_model import BatchOption, DataOption, InputOption, ModelOption, parse_custom_model
-from initbench.cli.options import AllLayers, DataDir, Json, RunsDir, TargetArguments, runs_root
+from initbench.cli.load_configs import load_experiment, untrained_nets
+from initbench.cli.options import AllLayers, DataDir, Json, RunsDir, TargetArguments
 from initbench.cli.probe_map import MapAxes, TrainSteps, show_map
 from initbench.cli.probe_map_axes import EXAMPLE
 from initbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from initbench.config.schema import ExperimentConfig
-    from initbench.data.dataset import DataSource
-    from initbench.diagnostics.module_survey import ModuleSurvey
-    from initbench.diagnostics.survey import ConfigSurvey
+    from initbench.diagnostics.net_source import NetSource
+    from initbench.diagnostics.survey import Survey
 
 SEEDS = 16
 SAMPLES = 128
@@ -58,32 +57,24 @@ def probe(
     _check_combination(model, axes, depths, train_steps)
     source = DataSource(root=data_root(data_dir), offline=offline, notify=lambda m: typer.echo(m, err=True))
     if model is not None:
-        module_survey = parse_custom_model(model, arguments, shape, data, batch).survey(source, device)
-        _print_module_survey(module_survey, all_layers=all_layers, json_output=json_output)
-        return
-    if shape is not None or data is not None or batch is not None:
+        custom_model = parse_custom_model(model, arguments, shape, data, batch)
+        if custom_model.target.init is not None:
+            raise UsageError("init.* is for `initbench lint`; probe measures the weights as they are")
+        surveys = [_survey(custom_model.nets(source, device))]
+    elif shape is not None or data is not None or batch is not None:
         raise UsageError("--input, --data and --batch require --model; a config sets data.name instead")
-    if axes is not None:
+    elif axes is not None:
         show_map(arguments, axes, source, device, steps=train_steps, json_output=json_output)
         return
-    if depths is None:
-        config_survey = _survey_config(_load_config(arguments), source, device, runs_dir)
-        _print_config_survey(config_survey, all_layers=all_layers, json_output=json_output)
-        return
-    depth_values = _parse_depths(depths)
-    configs = [_load_config([*arguments, f"model.depth={depth}"]) for depth in depth_values]
-    surveys = [_survey_config(config, source, device, runs_dir) for config in configs]
-    _print_depths(dict(zip(depth_values, surveys, strict=True)), json_output=json_output)
-
-
-def _print_module_survey(survey: ModuleSurvey, *, all_layers: bool, json_output: bool) -> None:
-    from initbench.render.module_survey_tables import own_json, print_own
-    from initbench.render.terminal import stdout_console
-
-    if json_output:
-        typer.echo(own_json(survey))
     else:
-        print_own(stdout_console(), survey, all_layers=all_layers)
+        changes = [[]] if depths is None else [[f"model.depth={depth}"] for depth in _parse_depths(depths)]
+        defaults = {"seeds": SEEDS, "probe.batch": SAMPLES}
+        configs = [load_experiment([*arguments, *change], defaults, "probe") for change in changes]
+        surveys = [_survey(untrained_nets(config, source, runs_dir, device)) for config in configs]
+    if depths is None:
+        _print_survey(surveys[0], all_layers=all_layers, json_output=json_output)
+    else:
+        _print_depths(dict(zip(_parse_depths(depths), surveys, strict=True)), json_output=json_output)
 
 
 def _check_combination(
@@ -99,7 +90,14 @@ def _check_combination(
         raise UsageError(f"--train trains the nets of a map; add {EXAMPLE}")
 
 
-def _print_config_survey(survey: ConfigSurvey, *, all_layers: bool, json_output: bool) -> None:
+def _survey(nets: NetSource) -> Survey:
+    from initbench.diagnostics.survey import survey
+
+    with redirect_stdout(sys.stderr):  # stdout is reserved for data; a forward of the user may print
+        return survey(nets)
+
+
+def _print_survey(survey: Survey, *, all_layers: bool, json_output: bool) -> None:
     from initbench.render.survey_rows import survey_json
     from initbench.render.survey_tables import print_survey
     from initbench.render.terminal import stdout_console
@@ -110,7 +108,7 @@ def _print_config_survey(survey: ConfigSurvey, *, all_layers: bool, json_output:
         print_survey(stdout_console(), survey, all_layers=all_layers)
 
 
-def _print_depths(surveys: dict[int, ConfigSurvey], *, json_output: bool) -> None:
+def _print_depths(surveys: dict[int, Survey], *, json_output: bool) -> None:
     from initbench.render.depth_table import depths_json, print_depths
     from initbench.render.terminal import stdout_console
 
@@ -130,26 +128,3 @@ def _parse_depths(text: str) -> list[int]:
             f"--depths takes different whole numbers from 1, as in --depths 10,100; got {text!r}"
         )
     return depths
-
-
-def _load_config(arguments: list[str]) -> ExperimentConfig:
-    from initbench.cli.load_configs import load_experiment
-
-    return load_experiment(arguments, {"seeds": SEEDS, "probe.batch": SAMPLES}, "probe")
-
-
-def _survey_config(
-    config: ExperimentConfig, source: DataSource, device: str, runs_dir: Path | None
-) -> ConfigSurvey:
-    from initbench.data.locate import resolve_dataset
-    from initbench.data.preprocessing import preprocess
-    from initbench.diagnostics.survey import survey
-    from initbench.pretrain.weight_sources import resolve_weight_sources
-    from initbench.runner.device import resolve_device
-    from initbench.store.store import Store
-
-    torch_device = resolve_device(device)
-    origins = resolve_weight_sources(config, Store(runs_root(runs_dir)), source)
-    return survey(
-        config, preprocess(resolve_dataset(config.data, source), config.data, torch_device), origins
-    )

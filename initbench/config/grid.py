@@ -139,7 +139,7 @@ class _GridReader:
             for key in keys:
                 self.faults += self._key_issues((*path, key), key)
         both = [key for key in together if key in grid]
-        self.faults += [self._issue(("zip", key), "stands in grid as well") for key in both]
+        self.faults += [self._issue(("zip", key), "is also a key of grid") for key in both]
         self.faults += self._exclusion_issues({**grid, **together})
 
     def _key_issues(self, path: KeyPath, key: str) -> Iterator[ConfigIssue]:

@@ -24,7 +24,7 @@ from initbench.data.sampling_order import SHUFFLED, Order, order_of
 from initbench.data.split import stratified_split
 from initbench.data.whiten import fit_whitening
 from initbench.errors import DataError
-from initbench.memory import require_memory
+from initbench.machine import require_memory
 from initbench.rng import stream_generator
 
 _SPLIT_SEED = 0

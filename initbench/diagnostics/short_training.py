@@ -5,18 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
 
 from initbench.config.schema import ExperimentConfig
 from initbench.data.preprocessing import PreparedData, Split
 from initbench.runner.batching import MAX_STACKED
 from initbench.runner.run_identity import training_mode
-from initbench.train.checkpoint import Checkpoint
-from initbench.train.loop import Training
+from initbench.train.events import Advanced, Ended, TrainingEvent
+from initbench.train.loop import Training, TrainingSetup
 from initbench.train.network_builder import build_networks
-from initbench.train.outcome import Outcome
 from initbench.train.thread_tuner import usable_threads
 
 CHANCE_QUANTILE = 3.09
@@ -86,52 +82,27 @@ def _train(
     config = config.model_copy(update={"train": budget, "probe": unseen})
     device = data.train.x.device
     mode = training_mode(config, device)
-    listener = _ShortTrainingListener(len(starts), steps, advanced)
-    Training(
-        [build_networks(variant, data, [seed])[0] for variant, seed in starts],
-        [seed for _, seed in starts],
-        config,
-        mode,
+    accuracies: list[float | None] = [None] * len(starts)
+    updates = len(starts) * steps
+
+    def receive(event: TrainingEvent) -> None:
+        nonlocal updates
+        match event:
+            case Advanced(losses=losses):
+                updates -= len(losses)
+                advanced(len(losses))
+            case Ended(run=run, final=final) if final is not None:
+                accuracies[run] = final["val_accuracy"]
+
+    setup = TrainingSetup(
+        networks=[build_networks(variant, data, [seed])[0] for variant, seed in starts],
+        seeds=[seed for _, seed in starts],
+        config=config,
+        mode=mode,
         data=data,
         device=device,
-        listener=listener,
         threads=usable_threads() if mode == "vmap" else 1,
-    ).run()
-    listener.close()
-    return listener.accuracies
-
-
-class _ShortTrainingListener:
-    """A training listener that keeps the final accuracies of the nets."""
-
-    def __init__(self, nets: int, steps: int, advanced: Callable[[int], None]) -> None:
-        self.accuracies: list[float | None] = [None] * nets
-        self._left = nets * steps
-        self._advanced = advanced
-
-    def advanced(self, step: int, losses: Tensor) -> None:
-        """Pass on the progress."""
-        del step
-        self._left -= len(losses)
-        self._advanced(len(losses))
-
-    def evaluated(self, run: int, entry: dict[str, Any]) -> None:
-        """Ignore evaluations; only the final accuracy counts."""
-
-    def probed(self, run: int, snapshot: dict[str, Any]) -> None:
-        """Ignore probes; the config disables them."""
-
-    def shifted(self, run: int, entry: dict[str, Any]) -> None:
-        """Ignore covariate shifts; the config disables them."""
-
-    def checkpointed(self, run: int, checkpoint: Checkpoint) -> None:
-        """Ignore checkpoints."""
-
-    def ended(self, run: int, outcome: Outcome) -> None:
-        """Keep the accuracy of a net that did not diverge."""
-        if outcome.final is not None:
-            self.accuracies[run] = outcome.final["val_accuracy"]
-
-    def close(self) -> None:
-        """Report the updates that diverged nets did not make."""
-        self._advanced(self._left)
+    )
+    Training(setup, receive).run()
+    advanced(updates)  # those that diverged nets did not make
+    return accuracies

@@ -25,8 +25,8 @@ from initbench.models.network import FAMILIES, Network
 from initbench.probing.diagnosis import diagnose
 from initbench.probing.theory import theory_layers, why_no_prediction
 from initbench.registry_choice import default_choice
+from initbench.runner.advice_trials import probe_untrained
 from initbench.runner.capacity import check_network
-from initbench.runner.drift import probe_untrained
 from initbench.theory.depth_scales import DepthScales, critical_sigma_w, deep_chi_1, depth_scales
 from initbench.theory.types import TheoryLayer
 from initbench.train.loop import fixed_sample

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from initbench.memory import failed_allocation_size
+from initbench.machine import failed_allocation_size
 from initbench.models.init_weights import InitOptions, check_init, initialise
 from initbench.models.network import FAMILIES, FamilyOptions, Network
 from initbench.models.shape_checks import raise_config_error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
@@ -12,24 +11,11 @@ from initbench.data.preprocessing import PreparedData
 from initbench.errors import UsageError
 from initbench.models.network import Mode, Network
 from initbench.pretrain.autoencoder import options_of
-from initbench.pretrain.layerwise import Pretraining, PretrainingProgress
+from initbench.pretrain.layerwise import Pretraining
 from initbench.pretrain.transfer import load_pretrained
 from initbench.pretrain.weight_sources import WeightSource
-from initbench.train.checkpoint import Checkpoint
+from initbench.train.loop import TrainingSetup
 from initbench.train.network_builder import build_networks
-
-
-class _Silent:
-    """A listener that ignores all events."""
-
-    def pretraining(self, stride: PretrainingProgress) -> None:
-        """Nothing."""
-
-    def pretrained(self, run: int, record: dict[str, Any]) -> None:
-        """Nothing."""
-
-    def checkpointed(self, run: int, checkpoint: Checkpoint) -> None:
-        """Nothing."""
 
 
 def is_layerwise_pretrained(config: ExperimentConfig) -> bool:
@@ -73,14 +59,8 @@ def initial_networks(
     if is_layerwise_pretrained(config):
         check_pretraining_inputs(config, data)
         for network, seed in zip(networks, seeds, strict=True):
-            Pretraining(
-                [network],
-                [seed],
-                config,
-                mode,
-                data=data,
-                device=device,
-                listener=_Silent(),
-                threads=1,
-            ).run()
+            setup = TrainingSetup(
+                networks=[network], seeds=[seed], config=config, mode=mode, data=data, device=device
+            )
+            Pretraining(setup, emit=lambda _event: None).run()
     return networks

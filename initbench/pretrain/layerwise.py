@@ -9,117 +9,123 @@ Sources: Bengio et al. 2007; denoising, Vincent et al. 2010; contractive, Rifai 
 from __future__ import annotations
 
 import copy
-import math
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import stack_module_state
+from torch.func import functional_call, stack_module_state
 
-from initbench.config.schema import ExperimentConfig
+from initbench.components.optimizer import OPTIMIZERS
 from initbench.data.batches import Batches
-from initbench.data.preprocessing import PreparedData
 from initbench.determinism import one_thread
 from initbench.models.init_weights import rule_for_layer
 from initbench.models.network import Mode, Network
 from initbench.pretrain.autoencoder import DECODER, NETWORK, AutoEncoder, Decoder, noise_for, options_of
-from initbench.pretrain.layer_trainer import LayerAutoencoders
+from initbench.registry_choice import default_choice
 from initbench.rng import stream_generator
-from initbench.train.checkpoint import Checkpoint
+from initbench.train.cohort import StackedRuns
+from initbench.train.events import Checkpointed, Pretrained, PretrainingEvent
+from initbench.train.loop import TrainingSetup
 from initbench.train.matmul_precision import true_fp32
-from initbench.train.thread_tuner import ThreadPacer
-from initbench.train.timings import Timings
 
 SAMPLE = 512
 """Number of samples, the same for all runs, on which the loss of a layer is measured. They are taken in whole
 batches; a smaller set is repeated."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PretrainingProgress:
-    """Progress of the pre-training of a cohort."""
+class LayerAutoencoders(StackedRuns):
+    """Auto-encoders of one layer for all runs, under one program.
 
-    layer: int
-    layers: int
-    step: int
-    """Number of updates of this layer."""
-    steps: int
-    loss: float
-    """Loss of the last batch, mean over the runs."""
-
-
-class PretrainingListener(Protocol):
-    """Receives what happens; `run` is a position in the cohort."""
-
-    def pretraining(self, stride: PretrainingProgress) -> None:
-        """An update was made."""
-
-    def pretrained(self, run: int, record: dict[str, Any]) -> None:
-        """A run's layers are all trained: {"layers", "seconds", "samples", "steps"}."""
-
-    def checkpointed(self, run: int, checkpoint: Checkpoint) -> None:
-        """The run can go on from here; its `step` is minus the updates of pre-training that are left."""
-
-
-class Pretraining:
-    """Pre-training of one cohort of drawn nets; `run` writes the weights back to `networks`."""
+    `parameters` and `buffers` are the stacked tensors of the whole nets and of the decoders, under their
+    names in `skeleton`.
+    """
 
     def __init__(
         self,
-        networks: Sequence[Network],
-        seeds: Sequence[int],
-        config: ExperimentConfig,
+        skeleton: AutoEncoder,
+        parameters: dict[str, Tensor],
+        buffers: dict[str, Tensor],
         mode: Mode,
-        *,
-        data: PreparedData,
         device: torch.device,
-        listener: PretrainingListener,
-        threads: int,
-        resume: Sequence[Checkpoint] = (),
-        checkpoint_seconds: float = math.inf,
+        lr: float,
     ) -> None:
+        optimizer = default_choice(OPTIMIZERS, "adam")
+        lr_factors = dict.fromkeys(skeleton.trained, 1.0)
+        super().__init__(parameters, buffers, mode, device, lr_factors=lr_factors, optimizer=optimizer)
+        self._skeleton, self._lr = skeleton, lr
+
+    def step(self, x: Tensor, noise: Tensor | None) -> Tensor:
+        """Make one update on x (K, B, …), corrupted by noise (K, B, …); return the losses (K,) before it."""
+        self._skeleton.train()
+        losses = self._backward(self._loss_of_one, *((x,) if noise is None else (x, noise)))
+        self._update(self._lr)
+        return losses
+
+    @torch.no_grad()
+    def measure(self, x: Tensor) -> list[float]:
+        """Return the reconstruction loss of each run on batches x (M, B, …), uncorrupted and without penalty.
+
+        The trained layer normalizes by the batch, as in training, but does not update running statistics.
+        """
+        self._skeleton.train()
+        copies = {name: buffer.clone() for name, buffer in self.buffers.items()}
+        run = self.each(self._measured, (None,))
+        losses = torch.cat([run(self.parameters, copies, batch) for batch in x], dim=1)  # (K, M·B)
+        return [float(loss) for loss in losses.mean(1)]
+
+    def _loss_of_one(self, parameters: Any, buffers: Any, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        return functional_call(self._skeleton, {**parameters, **buffers}, (x, noise))  # type: ignore[no-any-return]
+
+    def _measured(self, parameters: Any, buffers: Any, x: Tensor) -> Tensor:
+        tensors = {**parameters, **buffers}
+        return functional_call(self._skeleton, tensors, (x,), {"measured": True})  # type: ignore[no-any-return]
+
+
+class Pretraining:
+    """Pre-training of one cohort of drawn nets; `run` writes the weights back to the networks."""
+
+    def __init__(self, setup: TrainingSetup, emit: Callable[[PretrainingEvent], None]) -> None:
+        config, data = setup.config, setup.data
         options = options_of(config.init.scheme)
         assert options is not None
+        self._setup, self._emit = setup, emit
         self._options, self._init = options, config.init
-        self._networks, self._seeds, self._mode = networks, list(seeds), mode
-        self._device, self._listener = device, listener
+        self._networks, self._seeds, self._device = setup.networks, list(setup.seeds), setup.device
         self._x = data.pretraining_x
         self._batch_size = options.batch_size or config.train.batch_size
         self._sample = self._batch(_fixed_rows(len(self._x), self._batch_size).to(self._x.device))
-        self._pacer = ThreadPacer(threads if device.type == "cpu" else 1)
-        self._checkpoint_seconds = checkpoint_seconds
+        self._pacer = setup.pacer()
         self._checkpointed = self._clock = time.monotonic()
-        self._layers = len(networks[0].stages())
-        self._resume = list(resume)
-        self._records: list[dict[str, Any]] = [{"layers": [], "seconds": 0.0} for _ in networks]
-        parameters, buffers = stack_module_state(list(networks))
-        self._parameters = {name: p.detach().to(device) for name, p in parameters.items()}  # (K, P)
-        self._buffers = {name: b.to(device) for name, b in buffers.items()}
+        self._layers = len(self._networks[0].stages())
+        self._records: list[dict[str, Any]] = [{"layers": [], "seconds": 0.0} for _ in self._networks]
+        parameters, buffers = stack_module_state(list(self._networks))
+        self._parameters = {name: p.detach().to(self._device) for name, p in parameters.items()}  # (K, P)
+        self._buffers = {name: b.to(self._device) for name, b in buffers.items()}
 
-    def run(self) -> None:
-        """Pre-train every hidden layer, and write the weights to the nets, on the CPU."""
+    def run(self) -> list[dict[str, Any]]:
+        """Pre-train every hidden layer, and write the weights to the nets, on the CPU.
+
+        Returns:
+            The record of each run: {"layers", "seconds", "samples", "steps"}.
+        """
         index, step = 0, 0
-        if self._resume:
-            if len({checkpoint.step for checkpoint in self._resume}) > 1:
-                raise ValueError("the runs of a cohort go on from one and the same step")
-            resumed_steps = self._layers * self._options.steps + self._resume[0].step
+        if self._setup.resume:
+            resumed_steps = self._layers * self._options.steps + self._setup.resume[0].step
             index, step = divmod(resumed_steps, self._options.steps)
-            self._records = [copy.deepcopy(saved.extras["pretraining"]) for saved in self._resume]
+            self._records = [copy.deepcopy(saved.pretraining or {}) for saved in self._setup.resume]
         with true_fp32(self._device), one_thread():
             for layer in range(index, self._layers):
                 self._train_layer(layer, step if layer == index else 0)
         self._write_back()
-        for run, record in enumerate(self._records):
-            self._listener.pretrained(run, _in_all({**record, "seconds": self._seconds(record)}))
+        return [_with_totals({**record, "seconds": self._seconds(record)}) for record in self._records]
 
     def _train_layer(self, index: int, begin: int) -> None:
         level, size = self._layer_autoencoders(index)
         if begin:
-            level.resume(self._resume)
+            level.resume(self._setup.resume)
         else:
             for record, loss in zip(self._records, level.measure(self._sample), strict=True):
                 record["loss_start"] = loss
@@ -132,9 +138,11 @@ class Pretraining:
         )
         for step in range(begin, self._options.steps):
             noise = self._noise(index, step, size)
-            with self._pacer.step() if self._device.type == "cpu" else nullcontext():
+            with self._pacer.step():
                 losses = level.step(self._batch(batches.indices(step)), noise)
-            self._report(index, step + 1, losses)
+            self._emit(
+                Pretrained(index + 1, self._layers, step + 1, self._options.steps, float(losses.mean()))
+            )
             if step + 1 < self._options.steps:
                 self._checkpoint_if_due(level, index, step + 1)
         torch.set_num_threads(1)  # sums over a large tensor depend on how threads divide it
@@ -161,7 +169,10 @@ class Pretraining:
         parameters |= {DECODER + name: p.detach().to(self._device) for name, p in decoder_parameters.items()}
         buffers = {NETWORK + name: b for name, b in self._buffers.items()}
         size = (self._batch_size, *skeleton.train().inputs(self._x[:1]).shape[1:])
-        return LayerAutoencoders(skeleton, parameters, buffers, self._mode, lr=self._options.lr), size
+        runs = LayerAutoencoders(
+            skeleton, parameters, buffers, self._setup.mode, self._device, self._options.lr
+        )
+        return runs, size
 
     @torch.no_grad()
     def _code_size(self, network: Network, index: int) -> int:
@@ -184,34 +195,14 @@ class Pretraining:
         drawn_noise = [noise for noise in drawn if noise is not None]
         return torch.stack(drawn_noise).to(self._device) if drawn_noise else None
 
-    def _report(self, index: int, step: int, losses: Tensor) -> None:
-        stride = PretrainingProgress(
-            layer=index + 1,
-            layers=self._layers,
-            step=step,
-            steps=self._options.steps,
-            loss=float(losses.mean()),
-        )
-        self._listener.pretraining(stride)
-
     def _checkpoint_if_due(self, level: LayerAutoencoders, index: int, step: int) -> None:
-        if time.monotonic() - self._checkpointed < self._checkpoint_seconds:
+        if time.monotonic() - self._checkpointed < self._setup.checkpoint_seconds:
             return
         remaining = (self._layers - index) * self._options.steps - step
         for k, record in enumerate(self._records):
-            parameters, buffers = level.run_state(k)
-            slots, updates = level.optimizer_state(k)
-            checkpoint = Checkpoint(
-                step=-remaining,
-                parameters=_on_cpu(parameters),
-                buffers=_on_cpu(buffers),
-                slots={slot: _on_cpu(tensors) for slot, tensors in slots.items()},
-                updates=updates,
-                timings=Timings(),
-                steps_with_threads={},
-                extras={"pretraining": {**record, "seconds": self._seconds(record)}},
-            )
-            self._listener.checkpointed(k, checkpoint)
+            pretraining = {**record, "seconds": self._seconds(record)}
+            checkpoint = replace(level.checkpoint(k, -remaining), pretraining=pretraining)
+            self._emit(Checkpointed(k, checkpoint.dump()))
         self._checkpointed = time.monotonic()
 
     def _seconds(self, record: Mapping[str, Any]) -> float:
@@ -246,7 +237,7 @@ class Pretraining:
                 b.copy_(self._buffers[name][k])
 
 
-def _in_all(record: dict[str, Any]) -> dict[str, Any]:
+def _with_totals(record: dict[str, Any]) -> dict[str, Any]:
     return {**record, **{key: sum(layer[key] for layer in record["layers"]) for key in ("samples", "steps")}}
 
 
@@ -255,8 +246,3 @@ def _fixed_rows(samples: int, batch_size: int) -> Tensor:
     order = torch.randperm(samples, generator=stream_generator(0, "pretrain", "sample"))
     batches = -(-SAMPLE // batch_size)
     return order[torch.arange(batches * batch_size) % samples].view(batches, batch_size)
-
-
-def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return copies that no later update changes."""
-    return {name: t.cpu().clone() for name, t in tensors.items()}

@@ -13,7 +13,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from initbench.errors import DataError
-from initbench.memory import require_memory
+from initbench.machine import require_memory
 from initbench.paths import file_kind
 
 MAX_HEADER_BYTES = 16 * 1024 * 1024

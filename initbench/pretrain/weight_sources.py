@@ -14,7 +14,7 @@ from initbench.components.inits.pretrained_scheme import TORCHVISION, TransferOp
 from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import DataSource
 from initbench.errors import ConfigError, ConfigIssue, DataError, StoreError
-from initbench.memory import require_memory
+from initbench.machine import require_memory
 from initbench.paths import expand_user
 from initbench.pretrain.torchvision_weights import published
 from initbench.pretrain.weight_files import read
@@ -123,7 +123,7 @@ def _not_there(name: str, store: Store) -> ConfigError:
     guess = nearest_name(name, names)
     hint = f"did you mean {guess!r}?" if guess else "`initbench ls` lists the stored runs"
     if not names:
-        hint = f"there are no runs in {store.root}"
+        hint = f"{store.root} contains no runs"
     return _fault(f"no stored run or experiment is called {name!r}; {hint} (a file's path has a slash in it)")
 
 

@@ -13,6 +13,7 @@ from initbench.models.network import Network, WeightLayer
 from initbench.probing.log_slopes import UNDERFLOW, VANISHING_RATIO
 from initbench.theory import mean_field
 from initbench.theory.quadrature import gaussian_expectation
+from initbench.theory.types import LayerPrediction
 
 MAX_FLAT = 0.5
 """Maximum share of entries on the flat part of a bounded activation."""
@@ -68,6 +69,24 @@ def predict_stack_factors(
         needed_sigma_w2=needed,
         chi_at_needed=chi,
     )
+
+
+def module_stack_factors(
+    activation: BoundActivation, sigma_w2: float | None, layers: Sequence[LayerPrediction]
+) -> StackFactors:
+    """Return the factors that follow from the predictions for a module's layers, head included."""
+    if not activation.entry.elementwise:
+        return StackFactors(None, None, None, None, 1.0, 1.0)
+    needed = activation.natural_sigma_w2
+    chi = activation.chi(activation.natural_q, sigma_w2=needed)
+    hidden = [layer for layer in layers if layer.wide_q and layer.chi_1]
+    if len(hidden) < 2:
+        return StackFactors(None, None, None, sigma_w2, needed, chi)
+    steps = len(hidden) - 1
+    first, last = hidden[0].wide_q, hidden[-1].wide_q
+    assert first is not None and last is not None
+    signal = math.exp(math.fsum(math.log(layer.chi_1) for layer in hidden[:-1] if layer.chi_1) / steps)
+    return StackFactors((last / first) ** (1.0 / steps), signal, None, sigma_w2, needed, chi)
 
 
 @dataclass(frozen=True)

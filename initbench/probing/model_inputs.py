@@ -1,8 +1,9 @@
-"""Split a batch into the arguments of a module's forward and labels."""
+"""Batches: drawn at random, or split into the arguments of a module's forward and labels."""
 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from initbench.errors import UsageError
+from initbench.machine import require_memory
 from initbench.registry import nearest_name
 
 LABELS = "labels"
@@ -291,3 +293,21 @@ def _described(x: Tensor) -> str:
     if x.dtype is torch.bool:
         return f"{shape} of bool"
     return f"{shape} of {str(x.dtype).removeprefix('torch.')} from {int(x.min())} to {int(x.max())}"
+
+
+def gaussian_batch(shape: Sequence[int], samples: int, seed: int = 0) -> Tensor:
+    """Return N(0, 1) noise (samples, *shape), the same for every call with the same seed."""
+    size = " × ".join(f"{axis:,}" for axis in (samples, *shape))
+    require_memory(
+        4.0 * math.prod((samples, *shape)), f"a batch of {size} values", "lower --input or probe.batch"
+    )
+    stream = torch.Generator("cpu").manual_seed(seed)
+    return torch.randn(samples, *shape, generator=stream, dtype=torch.float32, device="cpu")
+
+
+def token_batch(vocabulary: int, shape: Sequence[int], samples: int, seed: int = 0) -> Tensor:
+    """Return uniform token ids (samples, *shape), the same for every call with the same seed."""
+    values = math.prod((samples, *shape))
+    require_memory(8.0 * values, f"a batch of {values:,} token ids", "lower --input or probe.batch")
+    stream = torch.Generator("cpu").manual_seed(seed)
+    return torch.randint(vocabulary, (samples, *shape), generator=stream, device="cpu")

@@ -242,7 +242,7 @@ def _probe(module: nn.Module, task: _ProbeTask) -> ModuleProbe:
         trace=trace,
         duplicated=copies,
         coverage=coverage_of(trace, layers),
-        loss=probe_loss,
+        loss=replace(probe_loss, tensor=probe_loss.tensor.detach()),
         output_shape=tuple(detached.shape),
         output_is_probabilities=are_probabilities(detached),
         zero_share=float((detached == 0.0).double().mean()),

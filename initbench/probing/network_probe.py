@@ -6,8 +6,10 @@ the statistics of its input.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,15 +17,24 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from initbench.components.parametrized_weight import parametrization_of
+from initbench.models.fans import shape_of
 from initbench.models.network import Network, WeightLayer, has_maps
 from initbench.probing import layer_record, tensor_statistics
 from initbench.probing.jacobian import jacobian_statistics
 from initbench.probing.running_statistics import capture_running_stat_gaps
 from initbench.probing.tensor_statistics import ProbeDetail
+from initbench.probing.training_conditions import (
+    SCALE_FREE_NORMS,
+    Conditions,
+    batch_conditions,
+    broken_tensors,
+)
+from initbench.trace.torch_ops import norm_module
 
 Tensors = Mapping[str, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
+_SCALE_FREE = SCALE_FREE_NORMS | {"FilterResponseNorm"}
 MAP_SAMPLES = 64
 """Maximum number of samples for convolutional nets; a cnn of depth 10 × 32 takes 1.6 s with them."""
 
@@ -178,3 +189,23 @@ def _hooks(
             if layer.activation is not None:
                 stack.callback(layer.activation.register_forward_hook(act(layer)).remove)
         yield
+
+
+def network_conditions(network: Network, x: Tensor, loss: float | None) -> Conditions:
+    """Return the conditions of a built-in net and its batch x (B, …); `loss`: cross-entropy at init."""
+    conditions = batch_conditions(x)
+    head = network.weight_layers()[-1]
+    return replace(
+        conditions,
+        broken=(*broken_tensors(network.named_parameters(), network.named_buffers()), *conditions.broken),
+        first_input=None if _divides_scale_out(network) else conditions.batch,
+        loss=loss,
+        chance=math.log(shape_of(head.module)[0]),
+        head=head.name,
+    )
+
+
+def _divides_scale_out(network: Network) -> bool:
+    """Return whether a norm removes the input scale in the first layer or directly after it."""
+    name = type(network.weight_layers()[0].output).__name__
+    return norm_module(name) in _SCALE_FREE or name.startswith("Cosine")

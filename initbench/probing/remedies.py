@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
+from torch import nn
 
-from initbench.components.activation import BoundActivation
+from initbench.components.activation import Activation, BoundActivation, bound
 from initbench.components.init_scheme import INITS, SchemeRequirement
 from initbench.models.init_weights import InitOptions, rule_for_layer
 from initbench.models.network import FamilyOptions, Network
 from initbench.probing.finding import AdviceCheck
-from initbench.probing.layer_factors import StackFactors, batch_norm_holds, predict_stack_factors, scale_holds
+from initbench.probing.layer_factors import (
+    StackFactors,
+    batch_norm_holds,
+    module_stack_factors,
+    predict_stack_factors,
+    scale_holds,
+)
+from initbench.probing.theory import TheoryPrediction, layer_weight_statistics
+from initbench.registry import Options
+from initbench.trace.weight_use import WeightUse
 
 RECURRENT = "recurrent"
 _MAX_DEPTHS = 6
@@ -75,6 +87,45 @@ def network_context(
         branches=branch_starts(network, init),
         ways=CONFIG_WAYS,
     )
+
+
+def module_context(
+    nets: Sequence[Sequence[WeightUse]], activation: BoundActivation, expected: TheoryPrediction
+) -> DiagnosisContext:
+    """Return the context of a diagnosis, inferred from the nets instead of a config."""
+    first = nets[0]
+    hidden = [index for index, use in enumerate(first) if use.activation is not None]
+    norms = Counter(use.norm for use in first if use.norm is not None)
+    sigma_w2 = layer_weight_statistics(hidden[-1], nets).sigma_w2 if hidden else None
+    norm = norms.most_common(1)[0][0] if norms else "none"
+    return DiagnosisContext(
+        scheme="this init",
+        gain=None,
+        bias=0.0,
+        activation=activation,
+        norm=norm,
+        norm_first=True,
+        depth=None,
+        layers=len(hidden),
+        width=round(first[hidden[-1]].fan_in) if hidden else 1,
+        sigma_w2=sigma_w2 or None,
+        prediction=module_stack_factors(activation, sigma_w2 or None, expected.layers),
+    )
+
+
+def common_activation(uses: Sequence[WeightUse]) -> BoundActivation:
+    """Return the most frequent activation, or a placeholder if it is not in the catalogue."""
+    labels = Counter(use.activation.label for use in uses if use.activation is not None)
+    if not labels:
+        return bound("linear")
+    label = labels.most_common(1)[0][0]
+    bound_activation: Any = next(
+        use.activation.bound for use in uses if use.activation and use.activation.label == label
+    )
+    if bound_activation is not None:
+        return bound_activation  # type: ignore[no-any-return]
+    unknown = Activation(name=label, summary="", source="", build=lambda _options, _features: nn.Identity())
+    return unknown.bind(Options())
 
 
 _BRANCH_STARTS = ("fixup", "skipinit", "residual_scaled")

@@ -1,12 +1,13 @@
-"""Theoretical predictions for a declared net, or the reason why there are none."""
+"""Theoretical predictions for declared nets and for modules, or the reason why there are none."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from initbench.models.fans import shape_of
 from initbench.models.init_weights import InitOptions, LayerRule, rule_for_layer
@@ -16,9 +17,14 @@ from initbench.probing.wide_limit import predict_wide_limit, why_no_bands, why_u
 from initbench.theory.fixed_points import FixedPoint, fixed_point
 from initbench.theory.propagation import propagate
 from initbench.theory.types import InputStatistics, LayerPrediction, TheoryLayer
+from initbench.trace.weight_use import WeightUse
 
 MAX_PAIRS = 512
 """Maximum number of samples for the cosines of pairs."""
+_ORTHOGONAL = 1e-3
+"""Largest cosine of two weight rows or columns that are orthogonal up to rounding."""
+_UNIFORM = 1.02
+_MIN_BIASES = 16
 
 
 @dataclass(frozen=True)
@@ -33,25 +39,48 @@ class TheoryPrediction:
     no_band: str | None = None
     """Reason why there are values but no bands, as text."""
 
+    @property
+    def hidden_q(self) -> list[float]:
+        """Predicted q of the hidden layers of wide nets, without layers that lack a prediction."""
+        return [layer.wide_q for layer in self.layers[:-1] if layer.wide_q is not None]
+
 
 def predict_network(network: Network, init: InitOptions, norm: str, x: Tensor) -> TheoryPrediction:
     """Return the theoretical predictions for the untrained net and the batch x (B, …)."""
     weighted = network.weight_layers()
     norm = norm if len(weighted) > 1 else "none"  # a head has none
     if why_no_prediction(network, init, norm) is None:
-        layers = theory_layers(network, init)
-        predicted = propagate(layers, input_statistics(x))
-        return TheoryPrediction(predicted, _fixed(layers, predicted), None)
+        return _predict_stack(theory_layers(network, init), x)
     reason = why_unpredictable(network, init, norm, len(x)) or _why_not_independent(network, init)
     if reason is not None:
-        return TheoryPrediction([LayerPrediction() for _ in weighted], None, reason)
+        return no_prediction(len(weighted), reason)
     predicted = predict_wide_limit(network, theory_layers(network, init), x)
     return TheoryPrediction(predicted, None, None, no_band=why_no_bands(network))
 
 
-def _fixed(layers: list[TheoryLayer], predicted: list[LayerPrediction]) -> FixedPoint | None:
+def predict_module(nets: Sequence[Sequence[WeightUse]], x: Tensor) -> TheoryPrediction:
+    """Return the theoretical predictions for modules of the user that were drawn in the same way.
+
+    Args:
+        nets: The weight uses of each net.
+        x: The batch (B, …).
+    """
+    reason = _why_not_a_stack(nets[0])
+    if reason is not None:
+        return no_prediction(len(nets[0]), reason)
+    return _predict_stack([_measured_layer(index, nets) for index in range(len(nets[0]))], x)
+
+
+def no_prediction(layers: int, reason: str) -> TheoryPrediction:
+    """Return the result for a net of `layers` weight layers that theory does not predict, with the reason."""
+    return TheoryPrediction([LayerPrediction() for _ in range(layers)], None, reason)
+
+
+def _predict_stack(layers: list[TheoryLayer], x: Tensor) -> TheoryPrediction:
+    predicted = propagate(layers, input_statistics(x))
     hidden = [layer.wide_q for layer in predicted[:-1] if layer.wide_q is not None]
-    return fixed_point(layers[-2], start=hidden[-1]) if hidden else None
+    fixed = fixed_point(layers[-2], start=hidden[-1]) if hidden else None
+    return TheoryPrediction(predicted, fixed, None)
 
 
 def why_no_prediction(network: Network, init: InitOptions, norm: str) -> str | None:
@@ -130,3 +159,98 @@ def _bias(layer: WeightLayer, rule: LayerRule, init: InitOptions) -> tuple[float
     if rule.scheme.bias_distribution == "uniform":
         return math.sqrt(3.0) * rule.bias_std, 0.0, 0.0
     return 0.0, rule.bias_std**2, 0.0
+
+
+@dataclass(frozen=True)
+class WeightStatistics:
+    """Statistics of the weights and biases of one layer, over all nets."""
+
+    sigma_w2: float
+    """fan_in times the mean square of the weights."""
+    bias_mean: float
+    bias_std: float
+    uniform: bool
+    """Whether the range of the biases is that of a uniform distribution, not of a Gaussian one."""
+
+
+def layer_weight_statistics(index: int, nets: Sequence[Sequence[WeightUse]]) -> WeightStatistics:
+    """Return the statistics of the layer with this index."""
+    uses = [net[index] for net in nets]
+    squares = [float(use.weight.detach().double().square().mean()) for use in uses]
+    sigma_w2 = uses[0].fan_in * math.fsum(squares) / len(squares)
+    bias_values = [use.bias.detach().double().flatten() for use in uses if use.bias is not None]
+    if not bias_values:
+        return WeightStatistics(sigma_w2, 0.0, 0.0, uniform=False)
+    biases = torch.cat(bias_values)
+    std = float(biases.std(correction=0))
+    reach = float((biases - biases.mean()).abs().max())
+    uniform = len(biases) >= _MIN_BIASES and reach <= _UNIFORM * math.sqrt(3.0) * std
+    return WeightStatistics(sigma_w2, float(biases.mean()), std, uniform)
+
+
+def _why_not_a_stack(uses: Sequence[WeightUse]) -> str | None:
+    """Return why mean-field theory makes no prediction for a net of these uses, or None."""
+    *hidden, head = uses
+    if not uses[0].from_input or any(
+        after.source is not use for use, after in zip(hidden, uses[1:], strict=True)
+    ):
+        return "layers have other inputs than the activations of the previous one"
+    reasons = (
+        next(
+            (
+                f"{use.name} is a {use.operation}: positions of a map differ"
+                for use in uses
+                if use.weight.ndim > 2
+            ),
+            None,
+        ),
+        next((f"{use.name} is followed by {use.norm} norm" for use in uses if use.norm is not None), None),
+        next((f"no activation follows {use.name}" for use in hidden if use.activation is None), None),
+        None
+        if head.activation is None
+        else f"the last layer, {head.name}, goes into {head.activation.label}",
+        next((f"{use.name} is used {use.use_count} times" for use in uses if use.use_count > 1), None),
+        next((f"{label} is not in the catalogue" for label in _unknown_activations(hidden)), None),
+        next(
+            (f"the weights of {use.name} are not independent draws" for use in uses if _is_dependent(use)),
+            None,
+        ),
+    )
+    return next((reason for reason in reasons if reason is not None), None)
+
+
+def _unknown_activations(uses: Sequence[WeightUse]) -> list[str]:
+    """Return the labels of activations for which theory has no φ."""
+    activations = [use.activation for use in uses if use.activation is not None]
+    return [
+        activation.label
+        for activation in activations
+        if activation.bound is None or activation.bound.nonlinearity is None
+    ]
+
+
+def _is_dependent(use: WeightUse) -> bool:
+    """Whether the weights are all equal, or their rows or columns orthogonal."""
+    weight = use.rows.detach().double()
+    if float(weight.std(correction=0)) <= _ORTHOGONAL * float(weight.abs().max()):
+        return True
+    narrow = weight if weight.shape[0] <= weight.shape[1] else weight.mT
+    rows = nn.functional.normalize(narrow[:64], dim=1)
+    cosines = (rows @ rows.mT).fill_diagonal_(0.0)
+    return len(rows) > 1 and float(cosines.abs().max()) <= _ORTHOGONAL
+
+
+def _measured_layer(index: int, nets: Sequence[Sequence[WeightUse]]) -> TheoryLayer:
+    use, drawn = nets[0][index], layer_weight_statistics(index, nets)
+    activation = use.activation
+    constant = drawn.bias_std == 0.0
+    return TheoryLayer(
+        fan_in=use.fan_in,
+        fan_out=use.fan_out,
+        units=use.units,
+        sigma_w2=drawn.sigma_w2,
+        bias_variance=0.0 if drawn.uniform or constant else drawn.bias_std**2 + drawn.bias_mean**2,
+        bias_half_width=math.sqrt(3.0) * drawn.bias_std if drawn.uniform else 0.0,
+        bias_shift=drawn.bias_mean if constant else 0.0,
+        activation=None if activation is None or activation.bound is None else activation.bound.nonlinearity,
+    )

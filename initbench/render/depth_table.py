@@ -10,7 +10,7 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from initbench.analysis.stats.summary import summarise_geometric
-from initbench.diagnostics.survey import ConfigSurvey
+from initbench.diagnostics.survey import Survey
 from initbench.render import survey_rows as data
 from initbench.render import text
 from initbench.render.survey_tables import survey_heading, theory_lines
@@ -29,13 +29,13 @@ _HEADINGS = (
 )
 
 
-def depths_json(surveys: Mapping[int, ConfigSurvey]) -> str:
+def depths_json(surveys: Mapping[int, Survey]) -> str:
     """Return the survey documents of all depths as strict JSON."""
     documents = [{"depth": depth, **data.survey_document(survey)} for depth, survey in surveys.items()]
     return strict_json.dumps({"schema": data.SCHEMA, "depths": documents})
 
 
-def print_depths(console: Console, surveys: Mapping[int, ConfigSurvey]) -> None:
+def print_depths(console: Console, surveys: Mapping[int, Survey]) -> None:
     """Print the table, and below it the fixed point and depth scales of the deepest net."""
     grid = TextTable(_HEADINGS, left_aligned=("diagnosis",))
     for depth, survey in surveys.items():
@@ -47,7 +47,7 @@ def print_depths(console: Console, surveys: Mapping[int, ConfigSurvey]) -> None:
     )
 
 
-def _cells(depth: int, survey: ConfigSurvey) -> list[str]:
+def _cells(depth: int, survey: Survey) -> list[str]:
     rows = data.survey_rows(survey)
     hidden = rows[:-1]
     judged = [row.inside for row in rows if row.inside is not None]

@@ -7,15 +7,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from initbench.config.schema import ExperimentConfig
-from initbench.pretrain.layerwise import PretrainingProgress
 from initbench.render import text
 from initbench.runner.recorder import Cohort
+from initbench.train.events import Advanced, Diagnosed, Evaluated, Pretrained, RunEvent, RunFailed
 
 _REFRESH_SECONDS = 0.2
 _LINE_SECONDS = 5.0
@@ -41,7 +40,7 @@ class _Part:
     """Number of samples in pre-training."""
     accuracy: dict[int, float] = field(default_factory=dict)
     at: dict[tuple[int, ...], int] = field(default_factory=dict)
-    """Last update of each cohort, by its seeds."""
+    """Last update of each cohort, by its seeds of the experiment."""
     pretrained: dict[tuple[int, ...], int] = field(default_factory=dict)
     """Last update of each cohort in pre-training, by its seeds."""
     bar: TaskID | None = None
@@ -96,38 +95,57 @@ class LiveProgress:
         if self._live:
             part.bar = self._begin_bar(config.name, steps)
 
-    def pretraining(self, cohort: Cohort, stride: PretrainingProgress) -> None:
+    def receive(self, cohort: Cohort, event: RunEvent) -> None:
+        """Show an event of a cohort."""
+        match event:
+            case Pretrained():
+                for part, runs in self._by_experiment(cohort):
+                    self._show_pretraining(part, tuple(cohort[run][1] for run in runs), event)
+            case Advanced(step, losses):
+                for part, runs in self._by_experiment(cohort):
+                    seeds = tuple(cohort[run][1] for run in runs)
+                    if some := [losses[run] for run in runs if run in losses]:
+                        self._advance(part, seeds, step, some)
+            case Evaluated(run, entry):
+                config, seed = cohort[run]
+                self._parts[id(config)].accuracy[seed] = entry["val_accuracy"]
+            case Diagnosed(run, result):
+                self._end(*cohort[run], is_finished=result["status"] == "finished")
+            case RunFailed(run):
+                self._end(*cohort[run], is_finished=False)
+            case _:
+                pass
+
+    def _by_experiment(self, cohort: Cohort) -> Iterator[tuple[_Part, list[int]]]:
+        """Yield each experiment of a cohort with the indices of its runs."""
+        runs: dict[int, list[int]] = {}
+        for run, (config, _) in enumerate(cohort):
+            runs.setdefault(id(config), []).append(run)
+        return ((self._parts[key], indices) for key, indices in runs.items())
+
+    def _show_pretraining(self, part: _Part, seeds: tuple[int, ...], event: Pretrained) -> None:
         """Show which layer is being trained: on the bar, or in a line every few seconds."""
-        updates, now = (stride.layer - 1) * stride.steps + stride.step, time.monotonic()
-        for config, seeds in cohort:
-            part = self._parts[id(config)]
-            previous = part.pretrained.get(seeds, updates - 1)
-            part.pretraining_samples += len(seeds) * (updates - previous) * part.pretraining_batch
-            part.pretrained[seeds] = updates
-            if now - part.last < (_REFRESH_SECONDS if self._live else _LINE_SECONDS):
-                continue
-            part.last = now
-            where = f"pre-training layer {stride.layer} of {stride.layers}, step {stride.step:,}"
-            if self._bars is not None and part.bar is not None:
-                self._bars.update(part.bar, note=f"{where}  loss {stride.loss:.3g}")
-            else:
-                self.say(f"{config.name}: {where}, loss {stride.loss:.3g}")
+        updates, now = (event.layer - 1) * event.steps + event.step, time.monotonic()
+        previous = part.pretrained.get(seeds, updates - 1)
+        part.pretraining_samples += len(seeds) * (updates - previous) * part.pretraining_batch
+        part.pretrained[seeds] = updates
+        if now - part.last < (_REFRESH_SECONDS if self._live else _LINE_SECONDS):
+            return
+        part.last = now
+        where = f"pre-training layer {event.layer} of {event.layers}, step {event.step:,}"
+        if self._bars is not None and part.bar is not None:
+            self._bars.update(part.bar, note=f"{where}  loss {event.loss:.3g}")
+        else:
+            self.say(f"{part.config.name}: {where}, loss {event.loss:.3g}")
 
-    def advanced(self, cohort: Cohort, step: int, losses: Sequence[Sequence[float]]) -> None:
-        """Update the bars a few times a second; each shows the mean over its runs."""
-        for (config, seeds), some in zip(cohort, losses, strict=True):
-            if some:
-                self._advance(config, seeds, step, some)
-
-    def _advance(
-        self, config: ExperimentConfig, seeds: tuple[int, ...], step: int, losses: Sequence[float]
-    ) -> None:
-        part = self._parts[id(config)]
+    def _advance(self, part: _Part, seeds: tuple[int, ...], step: int, losses: Sequence[float]) -> None:
+        """Update the bar of an experiment a few times a second, with the mean loss of its runs."""
         previous = part.at.get(seeds)
         if previous is None:
             previous = step - 1
             if previous:
-                self.say(f"{config.name}: resuming {text.plural(len(seeds), 'run')} at step {previous:,}")
+                count = text.plural(len(seeds), "run")
+                self.say(f"{part.config.name}: resuming {count} at step {previous:,}")
         part.updates += len(losses) * (step - previous)
         part.at[seeds] = step
         now = time.monotonic()
@@ -138,16 +156,12 @@ class LiveProgress:
         loss = float(sum(losses) / len(losses))
         self._bars.update(part.bar, completed=completed, note=part.note(loss, now))
 
-    def evaluated(self, config: ExperimentConfig, seed: int, entry: dict[str, Any]) -> None:
-        """Record the accuracy for the bar."""
-        self._parts[id(config)].accuracy[seed] = entry["val_accuracy"]
-
-    def ended(self, config: ExperimentConfig, seed: int, status: str) -> None:
-        """Count the run, and remove the bar after the last one. The tables show how runs ended."""
+    def _end(self, config: ExperimentConfig, seed: int, *, is_finished: bool) -> None:
+        """Count a run that ended, and remove the bar with the last one."""
         part = self._parts[id(config)]
         part.accuracy.pop(seed, None)
         part.ended += 1
-        if status == "finished":
+        if is_finished:
             part.finished += 1
             reported = next((step for seeds, step in part.at.items() if seed in seeds), part.steps)
             part.updates += part.steps - reported  # workers report only a few times a second

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from initbench.analysis.stats.summary import Summary, summarise
-from initbench.diagnostics.survey import ConfigSurvey
-from initbench.runner.drift import Survey, SurveyedLayer
+from initbench.diagnostics.survey import Survey, SurveyedLayer
 from initbench.store import strict_json
 from initbench.theory.prediction_bands import band, q_band
 from initbench.theory.types import LayerPrediction, PredictedStatistic
+from initbench.trace.weight_use import WeightUse
 
 SCHEMA = "initbench.probe/1"
 STATISTICS = ("q", "act_mean", "act_std", "zero_fraction", "saturated_fraction", "grad_ratio")
@@ -53,39 +52,48 @@ def _row(layer: SurveyedLayer, predicted: LayerPrediction, nets: int) -> SurveyR
     return SurveyRow(layer, statistics, measured, bands)
 
 
-def survey_document(survey: ConfigSurvey) -> dict[str, Any]:
+def survey_document(survey: Survey) -> dict[str, Any]:
     """Return the survey as plain data, in the schema initbench.probe/1."""
+    layers = [
+        {**_layer(row), **_use(use)} for row, use in zip(survey_rows(survey), survey.trace.uses, strict=True)
+    ]
     return {
         "schema": SCHEMA,
-        "experiment": survey.config.name,
-        "config": survey.config.resolved(),
-        "dataset": survey.dataset,
-        "dataset_requested": survey.requested,
-        **shared_keys(survey),
-    }
-
-
-def shared_keys(survey: Survey, more: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
-    """Return the keys that the documents of all surveys share.
-
-    Args:
-        survey: The survey of configs or of a user's module.
-        more: Extra keys of each layer, in order; empty for none.
-    """
-    layers = [_layer(row) for row in survey_rows(survey)]
-    return {
+        **_subject(survey),
+        "input_shape": list(survey.input_shape),
+        "output_shape": list(survey.output_shape),
+        "loss": {"name": survey.loss, "value": survey.loss_value, "at_chance": survey.loss_at_chance},
         "seeds": list(survey.seeds),
         "samples": survey.samples,
         "theory": _theory(survey),
-        "layers": [{**layer, **extra} for layer, extra in zip(layers, more, strict=True)] if more else layers,
+        "layers": layers,
         "diagnosis": [{**finding.as_data(), "seeds": count} for finding, count in survey.findings],
         "note": survey.note,
+        "unseen": [{"parameter": name, "why": why} for name, why in survey.trace.unseen.items()],
+        "coverage": survey.coverage.as_data(),
+        "additions": [
+            {"after": addition.use.name, "branch": addition.branch, "beside": addition.skip}
+            for addition in survey.trace.additions
+        ],
     }
 
 
-def survey_json(survey: ConfigSurvey) -> str:
+def survey_json(survey: Survey) -> str:
     """Return the document as strict JSON."""
     return strict_json.dumps(survey_document(survey))
+
+
+def _subject(survey: Survey) -> dict[str, Any]:
+    """Return the keys that identify the nets and their batch."""
+    experiment = survey.experiment
+    if experiment is None:
+        return {"model": survey.name, "batch": survey.batch}
+    return {
+        "experiment": survey.name,
+        "config": experiment.config.resolved(),
+        "dataset": experiment.dataset,
+        "dataset_requested": experiment.requested,
+    }
 
 
 def _theory(survey: Survey) -> dict[str, Any]:
@@ -126,3 +134,13 @@ def _layer(row: SurveyRow) -> dict[str, Any]:
 
 def _value(statistic: PredictedStatistic | None) -> float | None:
     return None if statistic is None else statistic.value
+
+
+def _use(use: WeightUse) -> dict[str, Any]:
+    return {
+        "operation": use.operation,
+        "norm": use.norm,
+        "activation": None if use.activation is None else use.activation.label,
+        "joins_shortcut": use.joins_residual,
+        "use": use.use_count,
+    }

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from initbench.analysis.stats.summary import Summary
-from initbench.diagnostics.survey import ConfigSurvey
-from initbench.probing.coverage import Coverage
+from initbench.diagnostics.survey import Survey, SurveyedExperiment
 from initbench.render import survey_rows as data
 from initbench.render import text
 from initbench.render.condition_notes import condition_words
 from initbench.render.layer_means import layers_to_show
 from initbench.render.terminal import print_uncut
 from initbench.render.text_table import TextTable
-from initbench.runner.drift import Survey
+from initbench.trace.weight_use import WeightUse
 
 _STYLES = {"warning": "bold yellow", "note": "bold"}
 _VERDICTS = {True: "yes", False: "NO", None: text.DASH}
 UNSTABLE = 1e-6
 """Excess of χ∥ over 1 from which a fixed point is called unstable; smaller ones may be rounding."""
+_MAX_UNSEEN = 8
 _EXPENDABLE = (
     "mean theory",
     "mean",
@@ -35,36 +35,68 @@ _EXPENDABLE = (
 )
 
 
-def print_survey(console: Console, survey: ConfigSurvey, *, all_layers: bool) -> None:
-    """Print heading, layers, theory and diagnosis."""
+def print_survey(console: Console, survey: Survey, *, all_layers: bool) -> None:
+    """Print heading, layers, theory, untraced parameters and diagnosis.
+
+    For modules of the user, the table also describes the layers, and the loss is printed.
+    """
+    is_module = survey.experiment is None
     parts: list[RenderableType] = [
         survey_heading(survey),
         Text(""),
-        layers_table(survey, all_layers, console.width),
+        layers_table(
+            survey, all_layers, console.width, list(map(_kind_of, survey.trace.uses)) if is_module else ()
+        ),
+        Text(""),
+        *theory_lines(survey),
+        *([labelled_line("Loss", _loss_sentence(survey))] if is_module else []),
+        *_labelled_lines("Not traced", _unseen(survey)),
+        *diagnosis_lines(survey),
+        Text(""),
     ]
-    parts += [Text(""), *theory_lines(survey), *diagnosis_lines(survey), Text("")]
     print_uncut(console, Group(*parts))
 
 
-def survey_heading(survey: ConfigSurvey) -> Text:
+def _kind_of(use: WeightUse) -> str:
+    """Return operation, norm, residual sum and activation of a layer, e.g. `conv2d, batch norm, relu`."""
+    words = [use.operation]
+    if use.norm is not None:
+        words.append(f"{use.norm} norm")
+    if use.joins_residual:
+        words.append("+ shortcut")
+    if use.activation is not None:
+        words.append(use.activation.label)
+    return ", ".join(words)
+
+
+def survey_heading(survey: Survey) -> Text:
     """Return one line that says what was probed."""
-    config = survey.config
+    experiment = survey.experiment
+    layers = text.plural(len(survey.layers), "weight layer")
+    parts = [
+        *([layers, survey.batch] if experiment is None else _experiment_parts(experiment)),
+        text.plural(len(survey.seeds), "net"),
+        f"{survey.samples} samples",
+        "training mode, not trained" if experiment is None else "not trained",
+    ]
+    return Text.assemble((survey.name, "bold"), "   ", " · ".join(parts))
+
+
+def _experiment_parts(experiment: SurveyedExperiment) -> list[str]:
+    """Return model, activation, norm, init scheme, data set and conditions."""
+    config = experiment.config
     model = config.model
     depth, width = (getattr(model, key, None) for key in ("depth", "width"))
     size = "" if depth is None or width is None else f" {depth} × {width}"
     gain = "" if config.init.gain is None else f" (gain {config.init.gain})"
-    parts = [
+    return [
         f"{model.family}{size}",
         model.activation.name,
         "no norm" if model.norm.name == "none" else f"{model.norm.name} norm",
         config.init.scheme.name + gain,
-        text.dataset_used(survey.dataset, survey.requested),
+        text.dataset_used(experiment.dataset, experiment.requested),
         *condition_words(config.data.model_dump()),
-        text.plural(len(survey.seeds), "net"),
-        f"{survey.samples} samples",
-        "not trained",
     ]
-    return Text.assemble((config.name, "bold"), "   ", " · ".join(parts))
 
 
 def layers_table(survey: Survey, all_layers: bool, width: int, kinds: Sequence[str] = ()) -> RenderableType:
@@ -147,7 +179,9 @@ def theory_lines(survey: Survey) -> list[Text]:
     verdict = f"{inside} of {text.plural(inside + outside, 'layer')} in the band"
     unknown = len(judged) - inside - outside
     if unknown:
-        verdict += f"; {unknown} not judged (q of a single net deviates by more than half, or is not finite)"
+        verdict += (
+            f"; {unknown} not compared (a single net deviates by more than half of q, or q is not finite)"
+        )
     return [labelled_line("Theory", sentence), labelled_line("", f"{verdict}.")]
 
 
@@ -160,19 +194,36 @@ def _scale(layers: float) -> str:
     return "∞" if math.isinf(layers) else f"{layers:.1f} layers"
 
 
-def diagnosis_lines(survey: Survey, coverage: Coverage | None = None) -> list[Text]:
-    """Return each kind of finding once, or that the net is healthy; then notes.
+def _loss_sentence(survey: Survey) -> str:
+    """Return the loss before training, and for comparison its value if all classes are equally likely."""
+    measured = f"{survey.loss_value:.3f} ({survey.loss})"
+    chance = survey.loss_at_chance
+    return (
+        f"{measured}." if chance is None else f"{measured}; {chance:.3f} if all classes were equally likely."
+    )
 
-    Args:
-        survey: The survey with its findings and its note.
-        coverage: Share of the network that was checked; None if always complete.
-    """
+
+def _unseen(survey: Survey) -> Iterator[str]:
+    unseen = survey.trace.unseen
+    for name, why in list(unseen.items())[:_MAX_UNSEEN]:
+        yield f"{name}: {why}."
+    if len(unseen) > _MAX_UNSEEN:
+        yield f"and {len(unseen) - _MAX_UNSEEN} more; --json lists all."
+
+
+def _labelled_lines(label: str, sentences: Iterable[str]) -> Iterator[Text]:
+    for position, sentence in enumerate(sentences):
+        yield labelled_line("" if position else label, sentence)
+
+
+def diagnosis_lines(survey: Survey) -> list[Text]:
+    """Return each kind of finding once, or that the net is healthy if all of it was seen; then notes."""
     noted = [] if survey.note is None else [labelled_line("Note", survey.note)]
-    partial = coverage is not None and not coverage.is_complete
-    if coverage is not None and partial and survey.findings:
+    coverage = survey.coverage
+    if survey.findings and not coverage.is_complete:
         noted.append(labelled_line("Covers", f"{coverage.share}; {coverage.gaps}."))
     if not survey.findings:
-        if coverage is not None and partial:
+        if not coverage.is_complete:
             return [labelled_line("Diagnosis", f"{coverage.verdict}."), *noted]
         return [Text.assemble(("Diagnosis  ", "bold"), ("healthy", "green")), *noted]
     lines: list[Text] = []

@@ -5,20 +5,19 @@ from __future__ import annotations
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
 from initbench.config.schema import ExperimentConfig
-from initbench.pretrain.layerwise import PretrainingProgress
 from initbench.render import text
 from initbench.render.sweep_tables import format_duration
 from initbench.runner.recorder import Cohort
+from initbench.train.events import Advanced, Diagnosed, Evaluated, Pretrained, RunEvent, RunFailed
 
 _REFRESH_SECONDS = 0.25
 _BAR = 20
@@ -90,29 +89,37 @@ class SweepDisplay:
         del to_train, stored
         self._steps[id(config)] = steps or 0
 
-    def pretraining(self, cohort: Cohort, stride: PretrainingProgress) -> None:
-        """Show which layer a cohort pre-trains."""
-        line = self._line(cohort)
-        line.layer, line.loss = f"pre-training layer {stride.layer} of {stride.layers}", stride.loss
-        self._refresh()
+    def receive(self, cohort: Cohort, event: RunEvent) -> None:
+        """Show an event of a cohort."""
+        match event:
+            case Pretrained():
+                line = self._line(cohort)
+                line.layer, line.loss = f"pre-training layer {event.layer} of {event.layers}", event.loss
+                self._refresh()
+            case Advanced(step, losses):
+                self._advance(cohort, step, losses)
+            case Evaluated(run, entry):
+                config, seed = cohort[run]
+                self._accuracy[id(config), seed] = entry["val_accuracy"]
+            case Diagnosed(run, result):
+                self._end(*cohort[run], str(result["status"]))
+            case RunFailed(run):
+                self._end(*cohort[run], "failed")
+            case _:
+                pass
 
-    def advanced(self, cohort: Cohort, step: int, losses: Sequence[Sequence[float]]) -> None:
-        """Show the step and the loss of a cohort."""
+    def _advance(self, cohort: Cohort, step: int, losses: Mapping[int, float]) -> None:
         line = self._line(cohort, step - 1)
         self._made -= line.fraction_done * len(line.unfinished)
         line.step, line.layer = step, ""
         self._made += line.fraction_done * len(line.unfinished)
         if time.monotonic() - self._last >= _REFRESH_SECONDS:
-            line.loss = statistics.mean(loss for some in losses for loss in some)
+            line.loss = statistics.mean(losses.values())
             self._refresh()
         if self._live is None and time.monotonic() - self._said >= _LINE_SECONDS:
             self._say(f"{self._running} running, {line.name} at step {step:,} of {line.steps:,}")
 
-    def evaluated(self, config: ExperimentConfig, seed: int, entry: dict[str, Any]) -> None:
-        """Record the accuracy for the line of the run."""
-        self._accuracy[id(config), seed] = entry["val_accuracy"]
-
-    def ended(self, config: ExperimentConfig, seed: int, status: str) -> None:
+    def _end(self, config: ExperimentConfig, seed: int, status: str) -> None:
         """Count a run that ended, and report it."""
         self._counts[status] += 1
         accuracy = self._accuracy.pop((id(config), seed), None)
@@ -146,8 +153,9 @@ class SweepDisplay:
         """Return the line of a cohort; a new line starts at `step`."""
         if id(cohort) not in self._lines:
             config, _ = cohort[0]
-            others = f" and {text.plural(len(cohort) - 1, 'other')}" if len(cohort) > 1 else ""
-            unfinished = {(id(config), seed) for config, seeds in cohort for seed in seeds}
+            unfinished = {(id(config), seed) for config, seed in cohort}
+            experiments = len({key for key, _ in unfinished})
+            others = f" and {text.plural(experiments - 1, 'other')}" if experiments > 1 else ""
             # Its runs may have been in a cohort that was given up; the lines of such cohorts are removed.
             self._lines = {key: line for key, line in self._lines.items() if not line.unfinished & unfinished}
             name = config.name.removeprefix(f"{self._name}.") + others

@@ -10,12 +10,14 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from initbench.components.activation import BoundActivation
 from initbench.components.inits.pretrained_scheme import TransferOptions
 from initbench.config.loading import with_overrides
 from initbench.config.schema import ExperimentConfig
 from initbench.data.preprocessing import PreparedData, Split, renormalise
+from initbench.determinism import one_thread
 from initbench.errors import UsageError
 from initbench.models.apply_init import apply_init
 from initbench.models.fans import Convolution, Transposed
@@ -28,13 +30,15 @@ from initbench.pretrain.weight_sources import WeightSource
 from initbench.probing.checked_advice import TrialResult, trial_result
 from initbench.probing.messages import init_arguments
 from initbench.probing.model_inputs import ModelInputs
+from initbench.probing.network_probe import network_conditions, probe
+from initbench.probing.tensor_statistics import ProbeDetail
 from initbench.probing.training_conditions import NetMeasurement
 from initbench.rng import stream_generator
 from initbench.runner.capacity import check_network
-from initbench.runner.drift import probe_untrained
 from initbench.trace.preserve_state import preserve_state
 from initbench.trace.weight_use import TraceResult, WeightUse
 from initbench.train.loop import fixed_sample
+from initbench.train.matmul_precision import true_fp32
 from initbench.train.network_builder import build_networks
 
 RECURRENT_DRAWS = ("recurrent=1", "recurrent=2", "recurrent=4")
@@ -87,6 +91,30 @@ def _diagnosed(
     config: ExperimentConfig, _data: PreparedData, batch: Split, networks: list[Network]
 ) -> TrialResult:
     return trial_result([probe_untrained(network, batch, config) for network in networks])
+
+
+def probe_untrained(network: Network, batch: Split, config: ExperimentConfig) -> NetMeasurement:
+    """Measure one untrained net for a diagnosis, on the device of the batch and with one thread."""
+    network = network.to(batch.x.device)
+    losses: list[float] = []
+
+    def loss(logits: Tensor, y: Tensor) -> Tensor:
+        value = cross_entropy(logits, y)
+        losses.append(float(value.detach()))
+        return value
+
+    with true_fp32(batch.x.device), one_thread():
+        layers = probe(
+            network,
+            {name: p.detach() for name, p in network.named_parameters()},
+            dict(network.named_buffers()),
+            x=batch.x,
+            y=batch.y,
+            loss=loss,
+            bins=config.probe.bins,
+            detail=ProbeDetail.DIAGNOSIS,
+        )
+    return NetMeasurement(layers, network_conditions(network, batch.x, losses[0]))
 
 
 def _with_inputs(data: PreparedData, words: str) -> PreparedData:

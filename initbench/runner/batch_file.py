@@ -15,7 +15,7 @@ from torch import Tensor
 
 from initbench.data.sets.npz import read_member
 from initbench.errors import DataError, InitbenchError, UsageError
-from initbench.memory import format_gb, require_memory
+from initbench.machine import format_gb, require_memory
 from initbench.paths import expand_user, file_kind, read_regular_file
 from initbench.pretrain.weight_files import check_header
 from initbench.probing.model_inputs import LABELS

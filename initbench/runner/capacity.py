@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from initbench.config.schema import ExperimentConfig
 from initbench.data.preprocessing import PreparedData
-from initbench.memory import require_memory
+from initbench.machine import require_memory
 from initbench.models.build import check
 
 

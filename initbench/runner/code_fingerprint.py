@@ -29,8 +29,8 @@ from initbench.data.dataset import DATASETS
 from initbench.registry import Registry
 
 ROOTS = (
-    ("initbench.runner.workers.job", "Job"),
-    ("initbench.runner.workers.job", "train"),
+    ("initbench.runner.workers.task", "WorkerTask"),
+    ("initbench.runner.workers.task", "train"),
     ("initbench.data.preprocessing", "preprocess"),
 )
 """Entry points of training: these statements and all that they reach always count."""
@@ -44,8 +44,7 @@ NUMERICAL_PACKAGES = (
     "initbench.probing",
     "initbench.train",
     "initbench.pretrain",
-    "initbench.runner.workers.job",
-    "initbench.runner.drift",
+    "initbench.runner.workers.task",
 )
 """Modules whose code counts. Other modules do not affect the numbers, or only through the config."""
 FETCHING_PACKAGE = "initbench.data.download"

@@ -13,8 +13,9 @@ from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import SampleShape, form_of
 from initbench.data.preprocessing import PreparedData
 from initbench.errors import ConfigError
-from initbench.memory import require_memory
+from initbench.machine import require_memory
 from initbench.models.network import FAMILIES, FamilyOptions, Network
+from initbench.pretrain.autoencoder import options_of
 from initbench.train.cohort import EVALUATION_CHUNK
 from initbench.train.loop import TRAIN_SAMPLE, evaluation_steps
 
@@ -93,6 +94,21 @@ def total_updates(config: ExperimentConfig) -> int:
 def forward_cost(config: ExperimentConfig) -> ForwardCost:
     """Return the cost of one sample in the net of the experiment."""
     return _measure_forward_cost(_NetworkKey(config.model, form_of(config.data) or _ASSUMED_SAMPLE_SHAPE))
+
+
+def equivalent_updates(config: ExperimentConfig) -> int:
+    """Estimate the number of training updates that take as long as the pre-training; 0 without it.
+
+    An update of L + 1 equal layers costs 3(L + 1) passes through a layer, one forward and two backward. An
+    update of the auto-encoder of layer l costs l − 1 passes below it and 3 · 2 for encoder and decoder.
+    """
+    options = options_of(config.init.scheme)
+    if options is None:
+        return 0
+    hidden = getattr(config.model, "depth", 2) - 1
+    passes = hidden * (hidden - 1) / 2 + 6 * hidden
+    batch = options.batch_size or config.train.batch_size
+    return round(options.steps * passes / (3 * (hidden + 1)) * batch / config.train.batch_size)
 
 
 class _NetworkKey:

@@ -1,4 +1,4 @@
-"""Store one cohort: claim its runs, write reported results, and notify the observer."""
+"""Store one cohort: claim its runs, write the results in its events, and show its progress."""
 
 from __future__ import annotations
 
@@ -6,19 +6,28 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, assert_never
 
 from initbench.config.loading import to_yaml
 from initbench.config.schema import ExperimentConfig
 from initbench.errors import InitbenchError, StoreError
-from initbench.pretrain.layerwise import PretrainingProgress
 from initbench.store.checkpoint_files import Resumption
 from initbench.store.store import Store
 from initbench.store.writer import RunWriter
+from initbench.train.events import (
+    Advanced,
+    Checkpointed,
+    Diagnosed,
+    Evaluated,
+    Pretrained,
+    Probed,
+    RunEvent,
+    RunFailed,
+    Shifted,
+)
 
-Cohort = tuple[tuple[ExperimentConfig, tuple[int, ...]], ...]
-"""Runs that are trained together: experiments, and the seeds of each."""
+Cohort = tuple[tuple[ExperimentConfig, int], ...]
+"""Config and seed of runs that are trained together. Runs of one experiment share the config object."""
 
 
 class ProgressDisplay(Protocol):
@@ -27,17 +36,8 @@ class ProgressDisplay(Protocol):
     def planned(self, config: ExperimentConfig, to_train: int, stored: int, steps: int | None) -> None:
         """Report that `to_train` runs of the experiment will be trained and `stored` runs are kept."""
 
-    def pretraining(self, cohort: Cohort, stride: PretrainingProgress) -> None:
-        """Report a pre-training update of a cohort."""
-
-    def advanced(self, cohort: Cohort, step: int, losses: Sequence[Sequence[float]]) -> None:
-        """Report update `step` of a cohort; `losses`: by experiment, of the runs still in training."""
-
-    def evaluated(self, config: ExperimentConfig, seed: int, entry: dict[str, Any]) -> None:
-        """Report an evaluation of a run."""
-
-    def ended(self, config: ExperimentConfig, seed: int, status: str) -> None:
-        """Report the end of a run: `finished`, `diverged` or `failed`."""
+    def receive(self, cohort: Cohort, event: RunEvent) -> None:
+        """Show an event of a cohort, which is the same object in all of its events."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,10 @@ class Recorder:
     """Writes the results of a cohort to the store immediately. Runs are identified by index."""
 
     def __init__(
-        self, claims: Sequence[RunClaim], writers: Sequence[RunWriter], observer: ProgressDisplay
+        self, claims: Sequence[RunClaim], writers: Sequence[RunWriter], display: ProgressDisplay
     ) -> None:
-        self._runs = [(claim.config, claim.seed) for claim in claims]
-        self._writers, self._observer = dict(enumerate(writers)), observer
+        self._cohort = tuple((claim.config, claim.seed) for claim in claims)
+        self._writers, self._display = dict(enumerate(writers)), display
 
     @property
     def open_runs(self) -> tuple[int, ...]:
@@ -73,15 +73,32 @@ class Recorder:
             raise StoreError("another process went on with some of these runs meanwhile; start again")
         return tuple(resumption for resumption in resumptions if resumption is not None)
 
-    def handle(self, report: str, arguments: tuple[Any, ...]) -> None:
-        """Process a report, named after a method of `job.EventSink`."""
-        getattr(self, f"_{report}")(*arguments)
+    def handle(self, event: RunEvent) -> None:
+        """Store an event, then show it."""
+        match event:
+            case Evaluated(run, entry):
+                self._writers[run].append_convergence(entry)
+            case Probed(run, snapshot):
+                self._writers[run].append_snapshot(snapshot)
+            case Shifted(run, entry):
+                self._writers[run].append_shift(entry)
+            case Checkpointed(run, state):
+                self._writers[run].checkpoint(state)
+            case Diagnosed(run, result, weights):
+                self._writers[run].finish(result, weights)
+                del self._writers[run]
+            case RunFailed(run, error):
+                self._writers.pop(run).stop("failed", error)
+            case Pretrained() | Advanced():
+                pass
+            case _:
+                assert_never(event)
+        self._display.receive(self._cohort, event)
 
     def fail(self, error: str) -> None:
         """Mark unfinished runs as failed; `error`: the traceback, or the reason if there is none."""
         for run in self.open_runs:
-            self._writers.pop(run).stop("failed", error)
-            self._observer.ended(*self._runs[run], "failed")
+            self.handle(RunFailed(run, error))
 
     def interrupt(self) -> None:
         """Mark unfinished runs as interrupted; they can be resumed."""
@@ -89,43 +106,9 @@ class Recorder:
             with suppress(StoreError):  # on a full disk the run shows as crashed and can still be resumed
                 self._writers.pop(run).stop("interrupted")
 
-    @cached_property
-    def _cohort(self) -> Cohort:
-        parts: dict[int, tuple[ExperimentConfig, list[int]]] = {}  # by the identity of a config
-        for config, seed in self._runs:
-            parts.setdefault(id(config), (config, []))[1].append(seed)
-        return tuple((config, tuple(seeds)) for config, seeds in parts.values())
-
-    def _pretraining(self, stride: PretrainingProgress) -> None:
-        self._observer.pretraining(self._cohort, stride)
-
-    def _advanced(self, step: int, losses: Sequence[float]) -> None:
-        by_config: dict[int, list[float]] = {id(config): [] for config, _ in self._runs}
-        for run, loss in zip(self._writers, losses, strict=True):
-            by_config[id(self._runs[run][0])].append(loss)
-        self._observer.advanced(self._cohort, step, list(by_config.values()))
-
-    def _evaluated(self, run: int, entry: dict[str, Any]) -> None:
-        self._writers[run].append_convergence(entry)
-        self._observer.evaluated(*self._runs[run], entry)
-
-    def _probed(self, run: int, snapshot: dict[str, Any]) -> None:
-        self._writers[run].append_snapshot(snapshot)
-
-    def _shifted(self, run: int, entry: dict[str, Any]) -> None:
-        self._writers[run].append_shift(entry)
-
-    def _checkpointed(self, run: int, state: bytes) -> None:
-        self._writers[run].checkpoint(state)
-
-    def _ended(self, run: int, result: dict[str, Any], weights: bytes) -> None:
-        self._writers[run].finish(result, weights)
-        del self._writers[run]
-        self._observer.ended(*self._runs[run], str(result["status"]))
-
 
 def claim_runs(
-    store: Store, claims: Sequence[RunClaim], observer: ProgressDisplay, *, rerun: bool
+    store: Store, claims: Sequence[RunClaim], display: ProgressDisplay, *, rerun: bool
 ) -> Recorder:
     """Return a recorder of all these runs; claim none of them if another process holds one."""
     writers: list[RunWriter] = []
@@ -136,6 +119,6 @@ def claim_runs(
             if writer.notice is not None:
                 print(f"initbench: {writer.notice}", file=sys.stderr)
     except InitbenchError:  # nothing failed: the next call can resume these runs
-        Recorder(claims, writers, observer).interrupt()
+        Recorder(claims, writers, display).interrupt()
         raise
-    return Recorder(claims, writers, observer)
+    return Recorder(claims, writers, display)

@@ -20,9 +20,9 @@ from initbench.config.schema import ExperimentConfig
 from initbench.data.preprocessing import PreparedData
 from initbench.errors import InitbenchError, StoreError
 from initbench.interrupts import RunsToMark
-from initbench.pretrain.pretraining_cost import equivalent_updates
+from initbench.machine import available_cores
 from initbench.runner.batching import choose_cohort_sizes, group_by_step, max_cohort_size, merge_by_program
-from initbench.runner.cost_model import measurement_cost, training_cost
+from initbench.runner.cost_model import equivalent_updates, measurement_cost, training_cost
 from initbench.runner.dataset_cache import DatasetCache
 from initbench.runner.environment import environment_record
 from initbench.runner.pending import PendingExperiment, Run, RunBatch, RunLimits, count_open_batches
@@ -31,8 +31,9 @@ from initbench.runner.preflight import Preflight, preflight
 from initbench.runner.recorder import ProgressDisplay, Recorder, RunClaim, claim_runs
 from initbench.runner.run_identity import training_mode
 from initbench.runner.scheduler import Scheduler, StopRequested
-from initbench.runner.worker_count import available_cores, optimal_worker_count, time_one_update
-from initbench.runner.workers.base import EXECUTORS, WorkerPool, WorkerPoolOptions, WorkerTask
+from initbench.runner.worker_count import optimal_worker_count, time_one_update
+from initbench.runner.workers.base import EXECUTORS, WorkerPool, WorkerPoolOptions
+from initbench.runner.workers.task import WorkerTask
 from initbench.store.run_directory import Record
 from initbench.train.loop import total_steps
 

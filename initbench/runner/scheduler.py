@@ -9,8 +9,10 @@ from initbench.errors import Terminated
 from initbench.runner.batching import group_by_step
 from initbench.runner.pending import Run, RunBatch, mark_done
 from initbench.runner.recorder import Recorder
-from initbench.runner.workers.base import Died, Event, Failed, Finished, Reported, WorkerPool, WorkerTask
+from initbench.runner.workers.base import Died, Event, Failed, Finished, Reported, WorkerPool
+from initbench.runner.workers.task import WorkerTask
 from initbench.store.store import Store
+from initbench.train.events import Advanced, Pretrained
 
 WAIT_SECONDS = 0.5
 MAX_DEATHS = 2
@@ -85,8 +87,8 @@ class Scheduler:
     def _handle_event(self, event: Event) -> None:
         group, recorder = self._begun[event.task].group, self._begun[event.task].recorder
         if isinstance(event, Reported):
-            recorder.handle(event.report, event.arguments)
-            if event.report in ("advanced", "pretraining"):
+            recorder.handle(event.event)
+            if isinstance(event.event, Advanced | Pretrained):
                 self._check()
             return
         del self._begun[event.task]

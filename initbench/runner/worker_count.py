@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 import torch
@@ -11,6 +10,7 @@ from initbench.config.schema import ExperimentConfig
 from initbench.data.batches import Batches
 from initbench.data.preprocessing import PreparedData
 from initbench.determinism import one_thread
+from initbench.machine import available_cores
 from initbench.models.network import Mode
 from initbench.train.cohort import Cohort
 from initbench.train.matmul_precision import true_fp32
@@ -58,8 +58,3 @@ def time_one_update(config: ExperimentConfig, data: PreparedData, mode: Mode, to
             cohort.update(0.0)
             tries.append(time.perf_counter() - start)
     return min(tries) / len(seeds)
-
-
-def available_cores() -> int:
-    """Return the number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -85,11 +85,11 @@ class Store:
         """Return run.json of every run with its current status, oldest first; other files are ignored."""
         return self._records({})
 
-    def headers(self) -> list[Record]:
+    def record_headers(self) -> list[Record]:
         """Return `records`, but only the keys in the header of the summary for runs that have one."""
-        return self._records({run_id: summary.header for run_id, summary in self.summaries().items()})
+        return self._records({run_id: summary.header for run_id, summary in self.read_summaries().items()})
 
-    def summaries(self) -> dict[str, StoredSummary]:
+    def read_summaries(self) -> dict[str, StoredSummary]:
         """Return the summaries of complete runs by run id; runs without a valid summary are skipped."""
         with wrap_os_errors(f"read the runs in {self.root}"):
             looks = ((run_id, read_summary(self.root / run_id, run_id)) for run_id in self._run_ids())
@@ -121,18 +121,18 @@ class Store:
         with wrap_os_errors(f"read run {run_id}"):
             return self.read_stable(run_id, lambda directory: _read_or_mark_damaged(run_id, directory))
 
-    def find(self, patterns: Sequence[str], known: Mapping[str, Record] | None = None) -> list[str]:
+    def find(self, patterns: Sequence[str], records_by_id: Mapping[str, Record] | None = None) -> list[str]:
         """Return the ids of the runs that match any of `patterns`, in the order of `records`.
 
         Args:
             patterns: Run ids, unique beginnings of run ids, experiments, sweeps or globs. An empty sequence
                 matches all runs.
-            known: Records that need not be read again; they need only run_id, created and experiment.
+            records_by_id: Records that need not be read again; they need only run_id, created and experiment.
 
         Raises:
             UsageError: If a pattern matches nothing (with the nearest name) or begins several run ids.
         """
-        records = self.headers() if known is None else self._records(known)
+        records = self.record_headers() if records_by_id is None else self._records(records_by_id)
         experiments = {record["run_id"]: str(record.get("experiment", "")) for record in records}
         if not patterns:
             return list(experiments)
@@ -257,9 +257,9 @@ class Store:
             raise StoreError(f"run {places.run_id} is already finished")
         return places.live
 
-    def _records(self, known: Mapping[str, Record]) -> list[Record]:
+    def _records(self, records_by_id: Mapping[str, Record]) -> list[Record]:
         with wrap_os_errors(f"read the runs in {self.root}"):
-            looks = (known.get(run_id) or self._live_record_of(run_id) for run_id in self._run_ids())
+            looks = (records_by_id.get(run_id) or self._live_record_of(run_id) for run_id in self._run_ids())
             records = [record for record in looks if record]
         return sorted(records, key=lambda record: (str(record.get("created")), record["run_id"]))
 

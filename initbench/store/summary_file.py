@@ -94,7 +94,7 @@ class LineStatistics:
     """By moment of PROBED, the weight layers in order, with the head last."""
 
     @classmethod
-    def of(cls, evaluations: Iterable[Record], snapshots: Iterable[Record]) -> LineStatistics:
+    def from_lines(cls, evaluations: Iterable[Record], snapshots: Iterable[Record]) -> LineStatistics:
         """Return the statistics of all lines of a run."""
         lines = cls()
         for entry in evaluations:
@@ -181,7 +181,7 @@ class StoredSummary:
     """Line with "config" and "identity", for `parse_shared`."""
     numbers: bytes
 
-    def fields(self) -> Record:
+    def parse_fields(self) -> Record:
         """Return all fields of `summary_fields` except config and identity.
 
         Raises ValueError if the contents are invalid.

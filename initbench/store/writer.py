@@ -225,7 +225,7 @@ class RunWriter:
             record = strict_json.loads(strict_json.dumps(self.record))
             if self._statistics is None:
                 convergence, snapshots, shifts = read_line_files(self.directory)
-                self._statistics = LineStatistics.of(convergence, snapshots)
+                self._statistics = LineStatistics.from_lines(convergence, snapshots)
             else:
                 shifts = read_shifts(self.directory)
             text = summary_text(record, self._statistics, shifts)

@@ -16,13 +16,14 @@ import torch
 from initbench.config.schema import ExperimentConfig
 from initbench.data.locate import resolve_dataset
 from initbench.data.preprocessing import PreparedData
+from initbench.machine import available_cores
 from initbench.runner.batching import WorkItem, choose_cohort_sizes, merge_by_program, work_item
 from initbench.runner.cost_model import estimated_memory_bytes, measurement_cost, total_updates, training_cost
 from initbench.runner.dataset_cache import DatasetCache, tensor_bytes
 from initbench.runner.pending import RunLimits
 from initbench.runner.plan import RunContext
 from initbench.runner.run_identity import training_mode
-from initbench.runner.worker_count import START_SECONDS, available_cores, time_one_update
+from initbench.runner.worker_count import START_SECONDS, time_one_update
 from initbench.store.run_directory import Record
 from initbench.study.run_study import StudyResult
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+_CONTAINERS = (dict, OrderedDict, set, list)
 
 
 @contextmanager
@@ -21,19 +24,29 @@ def preserve_state(module: nn.Module) -> Iterator[None]:
     buffers. The random states of torch, NumPy and Python are restored as well. The caller protects the
     values of parameters and buffers by passing copies through `functional_call`.
     """
-    undo = [step for submodule in module.modules() for step in _undo_steps(vars(submodule))]
+    undo: list[Callable[[], None]] = []
+    empty: list[Any] = []  # most of the containers of a module are empty dicts of hooks
+    for submodule in module.modules():
+        attributes = vars(submodule)
+        undo.append(_refill(attributes))
+        empty += [value for value in attributes.values() if value.__class__ in _CONTAINERS and not value]
+        undo += _undo_steps(attributes.values())
     with _random_states():
         try:
             yield
         finally:
             for step in undo:
                 step()
+            for container in empty:
+                if container:
+                    container.clear()
 
 
-def _undo_steps(attributes: dict[str, Any]) -> Iterator[Callable[[], None]]:
-    """Yield functions that restore the attributes in place, because handles of hooks refer to the objects."""
-    yield _refill(attributes)
-    for value in attributes.values():
+def _undo_steps(values: Iterable[Any]) -> Iterator[Callable[[], None]]:
+    """Yield functions that restore values in place, because handles of hooks refer to the objects."""
+    for value in values:
+        if value.__class__ in _CONTAINERS and not value:
+            continue
         if isinstance(value, dict | set):
             yield _refill(value)
         elif isinstance(value, list):

@@ -53,10 +53,12 @@ NORMS = {
     "local_response_norm": "local_response",
 }
 
+TRANSPOSITIONS = frozenset({"t", "T", "mT", "transpose", "swapaxes", "swapdims"})
+"""Functions that exchange the axes of a matrix."""
 RESHAPES = frozenset(
     {"flatten", "view", "reshape", "contiguous", "squeeze", "unsqueeze", "unflatten", "clone", "permute"}
     | {"movedim", "__getitem__", "to", "float", "double", "type", "requires_grad_", "expand", "identity"}
-    | {"t", "T", "mT", "transpose", "swapaxes", "swapdims"}
+    | TRANSPOSITIONS
 )
 """Functions that keep every entry as it is."""
 

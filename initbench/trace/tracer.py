@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from initbench.components.activations.channel_mixing import CReLU, Maxout
 from initbench.trace import torch_ops
 from initbench.trace.matmul import WeightMatmul, elementwise_product, find_weight_matmul
 from initbench.trace.provenance import INPUT, Provenance, TensorOrigin, merge_origins, state_origin
@@ -101,7 +102,10 @@ class Tracer(TorchFunctionMode):
         """Register that a submodule has ended, which may be a custom norm or activation."""
         _, uses_before = self._modules.pop()
         x = inputs[0] if len(inputs) == 1 else None
-        if not isinstance(x, Tensor) or not isinstance(output, Tensor) or x.shape != output.shape:
+        mixes_channels = isinstance(module, CReLU | Maxout)
+        if not isinstance(x, Tensor) or not isinstance(output, Tensor):
+            return
+        if x.shape != output.shape and not mixes_channels:
             return
         origin, kind = self._provenance.origin(x), torch_ops.norm_module(type(module).__name__)
         if (
@@ -294,6 +298,8 @@ class Tracer(TorchFunctionMode):
         elif activation is not None and alone:
             self._activate(origin, activation, activation_input, output)
         elif name in torch_ops.RESHAPES:
+            if name in torch_ops.TRANSPOSITIONS and origin.use is not None and not origin.activated:
+                origin.use.transpose_output(output)
             self._provenance.record(output, origin)
         elif name in torch_ops.SUMS and alone:
             self._add_constant(arguments, traced[0], output)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
@@ -101,6 +101,12 @@ class WeightUse:
             return self.contraction.units_second(x)
         axes = [axis for axis in (self.axis, -1, 1) if x.ndim > 1 and x.shape[axis] == self.units]
         return x.movedim(axes[0], 1) if axes else x
+
+    def transpose_output(self, x: Tensor) -> None:
+        """Exchange the axes of the output if x is the transposed output matrix."""
+        if self.contraction is not None and x.ndim == 2 and self.output_shape[::-1] == x.shape:
+            self.contraction = replace(self.contraction, output=self.contraction.output[::-1])
+            self.axis, self.output_shape = (-1 if self.axis == 0 else 0), tuple(x.shape)
 
     @property
     def rows(self) -> Tensor:

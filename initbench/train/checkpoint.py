@@ -6,6 +6,7 @@ Random generators need no state, because every stream is keyed by seed and step.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,9 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from initbench.train.timings import Timings
+
+_EARLIER = "beside"
+"""Key of what is known from before the first update."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +32,14 @@ class Checkpoint:
     """Optimizer slots, by name of the slot and of the parameter: (P)."""
     updates: float
     """Number of updates as the optimizer counts them."""
-    timings: Timings
-    steps_with_threads: dict[int, int]
+    timings: Timings = field(default_factory=Timings)
+    steps_with_threads: dict[int, int] = field(default_factory=dict)
     inputs: dict[str, Tensor] = field(default_factory=dict)
     """Moments from which the drift of layer inputs is measured (`train.covariate_shift_updates`)."""
-    extras: dict[str, Any] = field(default_factory=dict)
-    """Entries of the run's result from before its first update, as plain data."""
+    pretraining: dict[str, Any] | None = None
+    """Record of the pre-training, as plain data; while it runs: of the layers trained so far."""
+    start_loss: float | None = None
+    """Training loss before the first update."""
 
     def dump(self) -> bytes:
         """Return the contents of a safetensors file; its metadata hold everything except the tensors."""
@@ -45,13 +51,19 @@ class Checkpoint:
             for group, members in groups.items()
             for name, t in members.items()
         }
+        earlier = {"pretraining": self.pretraining, "start_loss": self.start_loss}
         rest = {
             "updates": self.updates,
             "timings": vars(self.timings),
             "steps_with_threads": self.steps_with_threads,
-            "beside": self.extras,
+            _EARLIER: {key: value for key, value in earlier.items() if value is not None},
         }
         return save(tensors, metadata={"step": str(self.step), "rest": json.dumps(rest)})
+
+
+def cpu_copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies on the CPU that no later update changes."""
+    return {name: t.cpu().clone() for name, t in tensors.items()}
 
 
 def restore(state: bytes) -> Checkpoint:
@@ -73,7 +85,7 @@ def restore(state: bytes) -> Checkpoint:
             updates=float(rest["updates"]),
             timings=Timings(**rest["timings"]),
             steps_with_threads={int(n): count for n, count in rest["steps_with_threads"].items()},
-            extras=rest["beside"],
+            **rest[_EARLIER],
         )
     except (SafetensorError, KeyError, TypeError) as error:
         raise ValueError(f"not a checkpoint: {error}") from error

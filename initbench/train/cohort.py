@@ -10,7 +10,7 @@ another run, each run gets its own gradient, and a run that turns NaN does not a
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,15 +19,104 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
 
 from initbench.config.schema import TrainOptions
+from initbench.models.freezing import layer_tensors
 from initbench.models.network import Mode, Network
-from initbench.train.checkpoint import Checkpoint
+from initbench.registry import Options
+from initbench.train.checkpoint import Checkpoint, cpu_copies
 from initbench.train.param_groups import StackedOptimizer
 
 EVALUATION_CHUNK = 512
 """Number of samples in one evaluation pass; with 1,024 the outputs of 16 runs exceed the caches."""
 
 
-class Cohort:
+class StackedRuns:
+    """Stacked parameters and buffers of K runs, with their optimizer. Tensors are changed in place."""
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Tensor],
+        buffers: Mapping[str, Tensor],
+        mode: Mode,
+        device: torch.device,
+        *,
+        lr_factors: Mapping[str, float],
+        optimizer: Options,
+        weight_decay: float = 0.0,
+    ) -> None:
+        self._mode = mode
+        self.parameters: dict[str, Tensor] = {
+            name: p.detach().to(device).requires_grad_(name in lr_factors) for name, p in parameters.items()
+        }  # (K, P)
+        self.buffers: dict[str, Tensor] = {name: b.to(device) for name, b in buffers.items()}
+        self._optimizer = StackedOptimizer(self.parameters, lr_factors, optimizer, weight_decay)
+
+    def run_state(self, index: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return views of one run's parameters and buffers, by name."""
+        return (
+            {name: p.detach()[index] for name, p in self.parameters.items()},
+            {name: b[index] for name, b in self.buffers.items()},
+        )
+
+    def checkpoint(self, index: int, step: int) -> Checkpoint:
+        """Return the state of one run after update `step`: its tensors and those of its optimizer."""
+        parameters, buffers = self.run_state(index)
+        slots, updates = self._optimizer.state_of_run(index)
+        return Checkpoint(
+            step=step,
+            parameters=cpu_copies(parameters),
+            buffers=cpu_copies(buffers),
+            slots={slot: cpu_copies(tensors) for slot, tensors in slots.items()},
+            updates=updates,
+        )
+
+    def resume(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """Restore the state of every run, in order; all checkpoints have the same number of updates."""
+        parameters = {name: p.detach() for name, p in self.parameters.items()}
+        for k, checkpoint in enumerate(checkpoints):
+            for tensors, saved in ((parameters, checkpoint.parameters), (self.buffers, checkpoint.buffers)):
+                for name, tensor in tensors.items():
+                    tensor[k].copy_(saved[name])
+        self._optimizer.resume(parameters, checkpoints)
+
+    def each(self, function: Callable[..., Any], data_dims: tuple[int | None, ...]) -> Callable[..., Any]:
+        """Return `function` of one run's (parameters, buffers, *data) for all runs, with an axis K in front.
+
+        With mode `single` there is one run, and the function is called without vmap.
+
+        Args:
+            function: Takes the tensors of one run.
+            data_dims: For each item of the data, 0 if every run has its own, None if all share one.
+        """
+        if self._mode == "vmap":
+            return vmap(function, in_dims=(0, 0, *data_dims), randomness="different")
+
+        def single(parameters: dict[str, Tensor], buffers: dict[str, Tensor], *data: Tensor) -> Any:
+            tensors = {name: p[0] for name, p in parameters.items()}, {n: b[0] for n, b in buffers.items()}
+            batch = (x if dim is None else x[0] for x, dim in zip(data, data_dims, strict=True))
+            result = function(*tensors, *batch)
+            return result[None] if isinstance(result, Tensor) else tuple(part[None] for part in result)
+
+        return single
+
+    def _backward(self, loss_of_one: Callable[..., Any], *data: Tensor) -> Tensor:
+        """Compute gradients into `.grad` from data (K, …) of each run; return detached losses (K,)."""
+        for p in self.parameters.values():
+            p.grad = None
+        losses: Tensor = self.each(loss_of_one, (0,) * len(data))(self.parameters, self.buffers, *data)
+        losses.sum().backward()  # type: ignore[no-untyped-call]
+        return losses.detach()
+
+    @torch.no_grad()
+    def _update(self, lr: float, clip_norm: float | None = None) -> None:
+        parameters = [self.parameters[name] for name in self._optimizer.trained]
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+        if clip_norm is not None:
+            gradients = clip_per_run(gradients, clip_norm)
+        by_name = dict(zip(self._optimizer.trained, gradients, strict=True))
+        self._optimizer.step(self.parameters, by_name, lr)
+
+
+class Cohort(StackedRuns):
     """K runs of one architecture under one program.
 
     `networks` must agree in every shape; they differ in weights. In mode `vmap` a cohort of one run executes
@@ -39,17 +128,21 @@ class Cohort:
     ) -> None:
         if mode == "single" and len(networks) != 1:
             raise ValueError("runs that train singly are not stacked")
-        self._mode = mode
-        parameters, buffers = stack_module_state(list(networks))
-        self.parameters: dict[str, Tensor] = {
-            name: p.detach().to(device) for name, p in parameters.items()
-        }  # (K, P)
-        self.buffers: dict[str, Tensor] = {name: b.to(device) for name, b in buffers.items()}
+        head, factors = set(layer_tensors(networks[0])[-1].tensors), options.lr_factors
+        super().__init__(
+            *stack_module_state(list(networks)),
+            mode,
+            device,
+            lr_factors={
+                name: factors.head if name in head else factors.body
+                for name, p in networks[0].named_parameters()
+                if p.requires_grad
+            },
+            optimizer=options.optimizer,
+            weight_decay=options.weight_decay,
+        )
         self.skeleton: Network = copy.deepcopy(networks[0]).to(device)
         self.options = options
-        self._updates = StackedOptimizer(self.skeleton, self.parameters, options)
-        for name in self._updates.trained:
-            self.parameters[name].requires_grad_()
 
     @property
     def size(self) -> int:
@@ -63,21 +156,11 @@ class Cohort:
     def gradients(self, x: Tensor, y: Tensor) -> Tensor:
         """Compute gradients of a batch x (K, B, …), y (K, B) into `.grad`; return detached losses (K,)."""
         self.skeleton.train()
-        for p in self.parameters.values():
-            p.grad = None
-        losses: Tensor = self.each(self.loss_of_one, (0, 0))(self.parameters, self.buffers, x, y)
-        losses.sum().backward()  # type: ignore[no-untyped-call]
-        return losses.detach()
+        return self._backward(self.loss_of_one, x, y)
 
-    @torch.no_grad()
     def update(self, lr: float) -> None:
         """Make one optimizer step with the last gradients, clipped per run if `clip_norm` is set."""
-        parameters = [self.parameters[name] for name in self._updates.trained]
-        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
-        if self.options.clip_norm is not None:
-            gradients = clip_per_run(gradients, self.options.clip_norm)
-        by_name = dict(zip(self._updates.trained, gradients, strict=True))
-        self._updates.step(self.parameters, by_name, lr)
+        self._update(lr, self.options.clip_norm)
 
     @torch.no_grad()
     def evaluate(
@@ -108,36 +191,12 @@ class Cohort:
         loss, correct = self.each(self._score_one, (None, None))(self.parameters, buffers, x, y)
         return loss, correct
 
-    def run_state(self, index: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return views of one run's parameters and buffers, by name."""
-        return (
-            {name: p.detach()[index] for name, p in self.parameters.items()},
-            {name: b[index] for name, b in self.buffers.items()},
-        )
-
-    def optimizer_state(self, index: int) -> tuple[dict[str, dict[str, Tensor]], float]:
-        """Return views of one run's optimizer slots, by slot and parameter, and its number of updates."""
-        return self._updates.state_of_run(index)
-
-    def resume(self, checkpoints: Sequence[Checkpoint]) -> None:
-        """Restore the state of every run, in order; all checkpoints have the same number of updates."""
-        parameters = {name: p.detach() for name, p in self.parameters.items()}
-        for k, checkpoint in enumerate(checkpoints):
-            for tensors, saved in ((parameters, checkpoint.parameters), (self.buffers, checkpoint.buffers)):
-                for name, tensor in tensors.items():
-                    tensor[k].copy_(saved[name])
-        self._updates.resume(parameters, checkpoints)
-
     def keep(self, alive: list[int]) -> None:
         """Drop all other runs than those at these positions; also works between `gradients` and `update`."""
         index = torch.tensor(alive, device=next(iter(self.parameters.values())).device)
         self.parameters = {name: _rows(p, index) for name, p in self.parameters.items()}
         self.buffers = {name: b[index] for name, b in self.buffers.items()}
-        self._updates.keep_runs(index)
-
-    def each(self, function: Callable[..., Any], data_dims: tuple[int | None, ...]) -> Callable[..., Any]:
-        """Return `function` for all runs of the cohort; see `map_over_runs`."""
-        return map_over_runs(self._mode, function, data_dims)
+        self._optimizer.keep_runs(index)
 
     def loss_of_one(
         self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor
@@ -159,28 +218,6 @@ class Cohort:
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16):
             logits: Tensor = functional_call(self.skeleton, {**parameters, **buffers}, (x,))
         return logits.float()
-
-
-def map_over_runs(
-    mode: Mode, function: Callable[..., Any], data_dims: tuple[int | None, ...]
-) -> Callable[..., Any]:
-    """Return `function` of one run's (parameters, buffers, *data) for all runs, with an axis K in front.
-
-    Args:
-        mode: With `single` there is one run, and the function is called without vmap.
-        function: Takes the tensors of one run.
-        data_dims: For each item of the data, 0 if every run has its own, None if all share one.
-    """
-    if mode == "vmap":
-        return vmap(function, in_dims=(0, 0, *data_dims), randomness="different")
-
-    def single(parameters: dict[str, Tensor], buffers: dict[str, Tensor], *data: Tensor) -> Any:
-        tensors = {name: p[0] for name, p in parameters.items()}, {name: b[0] for name, b in buffers.items()}
-        batch = (x if dim is None else x[0] for x, dim in zip(data, data_dims, strict=True))
-        result = function(*tensors, *batch)
-        return result[None] if isinstance(result, Tensor) else tuple(part[None] for part in result)
-
-    return single
 
 
 def _rows(parameter: Tensor, index: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from initbench.probing.covariate_shift import (
     weights_of,
 )
 from initbench.probing.network_probe import MAP_SAMPLES
+from initbench.train.checkpoint import cpu_copies
 from initbench.train.cohort import Cohort
 
 _Gradients = dict[int, list[Tensor]]
@@ -92,11 +93,9 @@ class CovariateShift:
     def state(self, k: int) -> dict[str, Tensor]:
         """Return the state from which one run resumes: moments of its first and its last measured inputs."""
         both = {"first": self._first, "last": self._last}
-        return {
-            f"{which}/{name}": t[k].cpu().clone()
-            for which, moments in both.items()
-            for name, t in moments.items()
-        }
+        return cpu_copies(
+            {f"{which}/{name}": t[k] for which, moments in both.items() for name, t in moments.items()}
+        )
 
     def resume(self, states: Sequence[dict[str, Tensor]]) -> None:
         """Restore the `state` of every run, in order."""

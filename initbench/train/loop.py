@@ -1,14 +1,14 @@
 """Training loop of all runs.
 
-K: runs, B: samples of a batch. The loop reports to a listener and accesses neither files nor screens.
+K: runs, B: samples of a batch. The loop emits events (`train.events`) and accesses neither files nor screens.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -29,11 +29,20 @@ from initbench.probing.tensor_statistics import ProbeDetail
 from initbench.registry import MAX_COUNT
 from initbench.rng import stream_generator
 from initbench.train.batchnorm_evaluation import evaluate_norms
-from initbench.train.checkpoint import Checkpoint
+from initbench.train.checkpoint import Checkpoint, cpu_copies
 from initbench.train.cohort import Cohort
 from initbench.train.covariate_shift_updates import CovariateShift
+from initbench.train.events import (
+    Advanced,
+    Checkpointed,
+    Divergence,
+    Ended,
+    Evaluated,
+    Probed,
+    Shifted,
+    TrainingEvent,
+)
 from initbench.train.matmul_precision import true_fp32
-from initbench.train.outcome import Cost, Divergence, Outcome, TrainingListener
 from initbench.train.thread_tuner import ThreadPacer
 from initbench.train.timings import Stopwatch
 
@@ -84,47 +93,68 @@ def fixed_sample(split: Split, size: int) -> Split:
     return Split(x=x, y=y)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainingSetup:
+    """Networks of a cohort and the conditions under which they are pre-trained and trained."""
+
+    networks: Sequence[Network]
+    seeds: Sequence[int]
+    config: ExperimentConfig
+    mode: Mode
+    data: PreparedData
+    device: torch.device
+    threads: int = 1
+    """Maximum number of threads of a step on the CPU."""
+    resume: Sequence[Checkpoint] = ()
+    """Checkpoint of each network, all of the same step; empty for new runs."""
+    checkpoint_seconds: float = math.inf
+    """Minimum time between checkpoints."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError if the checkpoints are of different steps."""
+        if len({checkpoint.step for checkpoint in self.resume}) > 1:
+            raise ValueError("the runs of a cohort go on from one and the same step")
+
+    def pacer(self) -> ThreadPacer:
+        """Return the pacer of the steps; on a GPU it does nothing."""
+        return ThreadPacer(self.threads if self.device.type == "cpu" else 0)
+
+
 class Training:
     """Training of one cohort from its first evaluation to its last."""
 
     def __init__(
         self,
-        networks: Sequence[Network],
-        seeds: Sequence[int],
-        config: ExperimentConfig,
-        mode: Mode,
-        *,
-        data: PreparedData,
-        device: torch.device,
-        listener: TrainingListener,
-        threads: int,
-        resume: Sequence[Checkpoint] = (),
-        checkpoint_seconds: float = math.inf,
+        setup: TrainingSetup,
+        emit: Callable[[TrainingEvent], None],
+        pretraining: Sequence[dict[str, Any] | None] = (),
     ) -> None:
-        self._config = config
-        self._data = data
-        self._device = device
-        self._listener = listener
-        self._cohort = Cohort(networks, config.train, mode, device)
-        self._batches = Batches(len(data.train), config.train.batch_size, seeds, device, order=data.order)
-        self._runs = list(range(len(networks)))  # initial positions of the runs still in the cohort
+        self._setup, self._emit = setup, emit
+        config, data = setup.config, setup.data
+        self._config, self._data, self._device = config, data, setup.device
+        self._cohort = Cohort(setup.networks, config.train, setup.mode, setup.device)
+        self._batches = Batches(
+            len(data.train), config.train.batch_size, setup.seeds, setup.device, order=data.order
+        )
+        self._runs = list(range(len(setup.networks)))  # initial positions of the runs still in the cohort
+        self._pretraining = (
+            pretraining or [saved.pretraining for saved in setup.resume] or [None for _ in self._runs]
+        )
+        self._start_losses = [saved.start_loss for saved in setup.resume]
         self._train_sample = fixed_sample(data.train, TRAIN_SAMPLE)
         self._probe_batch = fixed_sample(data.train, config.probe.batch)
         self._shift = CovariateShift(self._cohort, config.probe.covariate_shift, self._probe_batch.x)
-        self._pacer = ThreadPacer(threads if device.type == "cpu" else 1)
-        self._checkpoint_seconds = checkpoint_seconds
+        self._pacer = setup.pacer()
         self._checkpointed = time.monotonic()
         self._latest: list[dict[str, Any]] = []
         self.steps = total_steps(config.train, self._batches.per_epoch)
         self._watch = Stopwatch()
         self._begin = 0
-        if resume:
-            self._resume(resume)
+        if setup.resume:
+            self._resume(setup.resume)
 
     def _resume(self, checkpoints: Sequence[Checkpoint]) -> None:
         first = checkpoints[0]
-        if {checkpoint.step for checkpoint in checkpoints} != {first.step}:
-            raise ValueError("the runs of a cohort go on from one and the same step")
         self._cohort.resume(checkpoints)
         self._shift.resume([checkpoint.inputs for checkpoint in checkpoints])
         self._begin = first.step
@@ -134,7 +164,7 @@ class Training:
     def run(self) -> None:
         """Train to the end of the budget, or until every run has diverged.
 
-        A resumed training does not report again what was reported before its checkpoints.
+        A resumed training does not emit again the events from before its checkpoints.
         """
         moments = [m for m in evaluation_steps(self._config.train, self.steps) if m > self._begin]
         with EndsAtStep(), true_fp32(self._device), one_thread():
@@ -151,44 +181,36 @@ class Training:
             self._finish()
 
     def _checkpoint_if_due(self, step: int) -> None:
-        """Report a checkpoint if the last one is old enough, or if a signal ends the training here."""
-        is_due = time.monotonic() - self._checkpointed >= self._checkpoint_seconds
+        """Emit a checkpoint if the last one is old enough, or if a signal ends the training here."""
+        is_due = time.monotonic() - self._checkpointed >= self._setup.checkpoint_seconds
         if (is_due or is_signal_waiting()) and 0 < step < self.steps:
-            self._report_checkpoints(step)
+            for k, run in enumerate(self._runs):
+                self._emit(Checkpointed(run, self._checkpoint(k, step).dump()))
+            self._checkpointed = time.monotonic()
             raise_waiting_signal()
 
-    def _report_checkpoints(self, step: int) -> None:
-        for k, run in enumerate(self._runs):
-            self._listener.checkpointed(run, self._checkpoint(k, step))
-        self._checkpointed = time.monotonic()
-
     def _checkpoint(self, k: int, step: int) -> Checkpoint:
-        parameters, buffers = self._cohort.run_state(k)
-        slots, updates = self._cohort.optimizer_state(k)
-        return Checkpoint(
-            step=step,
-            parameters=_on_cpu(parameters),
-            buffers=_on_cpu(buffers),
-            slots={slot: _on_cpu(tensors) for slot, tensors in slots.items()},
-            updates=updates,
+        return replace(
+            self._cohort.checkpoint(k, step),
             inputs=self._shift.state(k),
             timings=self._watch.timings(),
             steps_with_threads=dict(self._pacer.steps_with),
+            pretraining=self._pretraining[self._runs[k]],
+            start_loss=self._start_losses[self._runs[k]],
         )
 
     def _train(self, begin: int, end: int) -> None:
         options = self._config.train
         for step in range(begin, end):
             snapshot = self._shift.before(step, self._runs)
-            with self._pacer.step() if self._device.type == "cpu" else nullcontext():
+            with self._pacer.step():
                 x, y = self._data.train.take(self._batches.indices(step))  # (K, B, …), (K, B)
                 if self._data.augment is not None:
                     x = self._data.augment(x, self._batches.seeds, step)
-                losses = self._cohort.gradients(x, y)
-                finite = torch.isfinite(losses).tolist()  # the only wait for a GPU in a step
-                if not all(finite):
-                    losses = losses[finite]
-                    if not self._end_diverged_runs(finite, step, x):
+                losses = self._cohort.gradients(x, y).tolist()  # the only wait for a GPU in a step
+                if not all(map(math.isfinite, losses)):
+                    losses = self._end_diverged_runs(losses, step, x)
+                    if not losses:
                         return
                 lr = learning_rate(
                     options.lr,
@@ -203,33 +225,29 @@ class Training:
                 with self._watch.measure("probe"):
                     entries = self._shift.after(step, snapshot, self._runs, x, y)
                 for run, entry in zip(self._runs, entries, strict=True):
-                    self._listener.shifted(run, entry)
-            self._listener.advanced(step + 1, losses)
+                    self._emit(Shifted(run, entry))
+            self._emit(Advanced(step + 1, dict(zip(self._runs, losses, strict=True))))
             if step + 1 < end:  # at the end, the checkpoint includes the evaluation
                 self._checkpoint_if_due(step + 1)
 
-    def _end_diverged_runs(self, finite: list[bool], step: int, x: Tensor) -> bool:
-        """End the runs whose loss is not finite before their update; return whether any run remains."""
-        lost = [k for k, good in enumerate(finite) if not good]
-        for k in lost:
-            self._end_diverged(k, step, x[k])
-        return self._keep_runs([k for k in range(len(self._runs)) if k not in lost])
-
-    def _end_diverged(self, k: int, step: int, x: Tensor) -> None:
-        parameters, buffers = self._cohort.run_state(k)
-        layer = first_non_finite_layer(self._cohort.skeleton, parameters, buffers, x)
-        self._probe(k, "end", step)
-        diverged = Divergence(step=step, layer=layer)
-        outcome = Outcome(final=None, diverged=diverged, **self._final_state(k))
-        self._listener.ended(self._runs[k], outcome)
-
-    def _keep_runs(self, alive: list[int]) -> bool:
+    def _end_diverged_runs(self, losses: list[float], step: int, x: Tensor) -> list[float]:
+        """End the runs whose loss is not finite before their update; return the losses of the others."""
+        for k, loss in enumerate(losses):
+            if not math.isfinite(loss):
+                diverged = self._divergence(k, step, x[k])
+                self._probe(k, "end", step)
+                self._end(k, diverged=diverged)
+        alive = [k for k, loss in enumerate(losses) if math.isfinite(loss)]
         self._runs = [self._runs[k] for k in alive]
         if alive:
             self._batches.keep(alive)
             self._cohort.keep(alive)
             self._shift.keep(alive)
-        return bool(alive)
+        return [losses[k] for k in alive]
+
+    def _divergence(self, k: int, step: int, x: Tensor) -> Divergence:
+        parameters, buffers = self._cohort.run_state(k)
+        return Divergence(step, first_non_finite_layer(self._cohort.skeleton, parameters, buffers, x))
 
     def _evaluate_and_probe(self, step: int) -> None:
         """Evaluate and probe every run."""
@@ -250,7 +268,9 @@ class Training:
             for k in range(len(self._runs))
         ]
         for run, entry in zip(self._runs, self._latest, strict=True):
-            self._listener.evaluated(run, entry)
+            self._emit(Evaluated(run, entry))
+        if step == 0:
+            self._start_losses = list(train_loss)
         with self._watch.measure("probe"):
             for k in range(len(self._runs)):
                 self._probe(k, when, step)
@@ -283,36 +303,36 @@ class Training:
             bins=self._config.probe.bins,
             detail=ProbeDetail.EVALUATION if when == "train" else ProbeDetail.FULL,
         )
-        self._listener.probed(self._runs[k], {"when": when, "step": step, "layers": layers})
+        self._emit(Probed(self._runs[k], {"when": when, "step": step, "layers": layers}))
 
     def _finish(self) -> None:
         if not self._runs:
             return
         with self._watch.measure("evaluate"):
             _, test_accuracy = self._cohort.evaluate(self._data.test.x, self._data.test.y)
-        for k, run in enumerate(self._runs):
-            self._listener.ended(run, self._outcome(k, test_accuracy[k]))
+        for k, latest in enumerate(self._latest):
+            if math.isfinite(latest["train_loss"]) and math.isfinite(latest["val_loss"]):
+                final = {name: value for name, value in latest.items() if name not in ("step", "epoch")}
+                self._end(k, final={**final, "test_accuracy": test_accuracy[k]})
+            else:
+                self._end(k, diverged=self._divergence(k, self.steps, self._probe_batch.x))
 
-    def _outcome(self, k: int, test_accuracy: float) -> Outcome:
-        latest = self._latest[k]
-        if not torch.isfinite(torch.tensor([latest["train_loss"], latest["val_loss"]])).all():
-            parameters, buffers = self._cohort.run_state(k)
-            layer = first_non_finite_layer(self._cohort.skeleton, parameters, buffers, self._probe_batch.x)
-            diverged = Divergence(step=self.steps, layer=layer)
-            return Outcome(final=None, diverged=diverged, **self._final_state(k))
-        final = {name: value for name, value in latest.items() if name not in ("step", "epoch")}
-        return Outcome(final={**final, "test_accuracy": test_accuracy}, diverged=None, **self._final_state(k))
-
-    def _final_state(self, k: int) -> dict[str, Any]:
+    def _end(
+        self, k: int, *, final: dict[str, float] | None = None, diverged: Divergence | None = None
+    ) -> None:
+        run = self._runs[k]
         parameters, buffers = self._cohort.run_state(k)
-        timings, threads = self._watch.timings(), dict(self._pacer.steps_with)
-        return {
-            "cost": Cost(steps=self.steps, timings=timings, steps_with_threads=threads),
-            "parameters": _on_cpu(parameters),
-            "buffers": _on_cpu(buffers),
-        }
-
-
-def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return copies that no later update changes."""
-    return {name: t.cpu().clone() for name, t in tensors.items()}
+        self._emit(
+            Ended(
+                run=run,
+                final=final,
+                diverged=diverged,
+                steps=self.steps,
+                start_loss=self._start_losses[run],
+                pretraining=self._pretraining[run],
+                timings=self._watch.timings(),
+                steps_with_threads=dict(self._pacer.steps_with),
+                parameters=cpu_copies(parameters),
+                buffers=cpu_copies(buffers),
+            )
+        )

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from initbench.components.optimizer import OPTIMIZERS, OptimizerState
-from initbench.config.schema import TrainOptions
-from initbench.models.freezing import layer_tensors
-from initbench.models.network import Network
+from initbench.registry import Options
 from initbench.train.checkpoint import Checkpoint
 
 Tensors = Mapping[str, Tensor]
@@ -33,25 +31,23 @@ class _Group:
 class StackedOptimizer:
     """Optimizer with a state for every trained parameter; frozen parameters have none.
 
-    parameters: (K, P) each, by name.
+    parameters: (K, P) each, by name. lr_factors: trained parameter → factor of the learning rate.
     """
 
-    def __init__(self, network: Network, parameters: Tensors, options: TrainOptions) -> None:
-        self._options = options
-        self._optimizer = OPTIMIZERS[options.optimizer.name]
-        trained = {name for name, p in network.named_parameters() if p.requires_grad}
-        head = set(layer_tensors(network)[-1].tensors)
+    def __init__(
+        self, parameters: Tensors, lr_factors: Mapping[str, float], options: Options, weight_decay: float
+    ) -> None:
+        self._options, self._weight_decay = options, weight_decay
+        self._optimizer = OPTIMIZERS[options.name]
+        self.trained = tuple(name for name in parameters if name in lr_factors)
+        """Names of the updated parameters, in order."""
         by_factor: dict[float, list[str]] = {}
-        for name in parameters:
-            if name in trained:
-                factor = options.lr_factors.head if name in head else options.lr_factors.body
-                by_factor.setdefault(factor, []).append(name)
+        for name in self.trained:
+            by_factor.setdefault(lr_factors[name], []).append(name)
         self._groups = [
             _Group(tuple(names), factor, self._optimizer.start([parameters[name] for name in names]))
             for factor, names in by_factor.items()
         ]
-        self.trained = tuple(name for name in parameters if name in trained)
-        """Names of the updated parameters, in order."""
 
     def step(self, parameters: Tensors, gradients: Tensors, lr: float) -> None:
         """Update all trained parameters in place, each group with its own multiple of `lr`."""
@@ -60,9 +56,9 @@ class StackedOptimizer:
                 [p.detach() for p in group.of(parameters)],
                 group.of(gradients),
                 group.state,
-                self._options.optimizer,
+                self._options,
                 lr=lr * group.factor,
-                weight_decay=self._options.weight_decay,
+                weight_decay=self._weight_decay,
             )
 
     def state_of_run(self, index: int) -> tuple[dict[str, dict[str, Tensor]], float]:

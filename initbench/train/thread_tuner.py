@@ -69,6 +69,8 @@ class ThreadPacer:
     A few steps with one thread give the reference time. Several threads are used while their smoothed
     time is shorter; otherwise one thread is used, and several are tried again after a pause. The pause
     doubles each time, unless several threads were in use for LASTED_SECONDS.
+
+    With `most` = 0 another device computes, and steps are neither timed nor counted.
     """
 
     def __init__(self, most: int) -> None:
@@ -82,6 +84,9 @@ class ThreadPacer:
     @contextmanager
     def step(self) -> Iterator[None]:
         """Run one training step with the current number of threads, and time it."""
+        if not self.most:
+            yield
+            return
         threads = self._threads
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)

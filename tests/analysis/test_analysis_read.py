@@ -146,7 +146,7 @@ def test_the_files_of_complete_runs_are_not_read(store: Store, reads: list[str])
 
 
 def test_headers_are_the_beginning_of_records(store: Store) -> None:
-    for header, record in zip(store.headers(), store.records(), strict=True):
+    for header, record in zip(store.record_headers(), store.records(), strict=True):
         assert {key: record[key] for key in header if key != "schema"} == {
             key: value for key, value in header.items() if key != "schema"
         }
@@ -181,7 +181,7 @@ def test_another_summary_has_another_schema() -> None:
         {"when": when, "layers": [{"pre": {"q": 1.0}, "act": {"std": i}, "grad": {"pre_q": 2.0}}]}
         for i, when in enumerate(("init", "train", "end", "end"))
     ]
-    text = summary_text(record, LineStatistics.of([evaluation], snapshots), [])
+    text = summary_text(record, LineStatistics.from_lines([evaluation], snapshots), [])
     assert text.startswith('{"schema": "initbench.summary/1"')
     assert hashlib.sha256(text.encode()).hexdigest()[:10] == "e19d5b6e35"
 
@@ -350,7 +350,7 @@ def test_a_run_that_changed_is_read_from_its_files(
     assert reads == ["relu-s0-abc"]
     if status != "damaged":
         check(store)
-    assert [one["status"] for one in store.headers()] == [one["status"] for one in store.records()]
+    assert [one["status"] for one in store.record_headers()] == [one["status"] for one in store.records()]
 
 
 def test_a_copy_that_keeps_no_times_has_its_summaries(store: Store, reads: list[str]) -> None:
@@ -399,7 +399,7 @@ def test_a_run_with_an_invalid_record_or_line_has_no_summary(store: Store) -> No
 def test_merge_copies_summaries(store: Store, tmp_path: Path) -> None:
     merge([store.root], tmp_path / "all")
     merged = Store(tmp_path / "all")
-    assert merged.summaries().keys() == store.summaries().keys()
+    assert merged.read_summaries().keys() == store.read_summaries().keys()
     check(merged)
 
 

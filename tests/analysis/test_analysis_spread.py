@@ -19,7 +19,7 @@ HERE = os.getpid()
 @pytest.fixture(autouse=True)
 def several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_map, "MIN_PARALLEL_ITEMS", 1)
-    monkeypatch.setattr(process_map, "_available_cores", lambda: 2)
+    monkeypatch.setattr(process_map, "available_cores", lambda: 2)
     monkeypatch.setattr(process_map, "_may_fork", lambda: True)
 
 
@@ -54,7 +54,7 @@ def test_where_it_does_not_pay_or_is_not_safe_all_is_done_here(
 ) -> None:
     name, value = {
         "few items": ("MIN_PARALLEL_ITEMS", 101),
-        "one core": ("_available_cores", lambda: 1),
+        "one core": ("available_cores", lambda: 1),
         "threads or torch": ("_may_fork", lambda: False),
     }[reason]
     monkeypatch.setattr(process_map, name, value)

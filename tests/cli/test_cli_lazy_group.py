@@ -39,7 +39,7 @@ def test_no_command_is_imported_to_list_them(arguments: list[str]) -> None:
         "initbench.cli.output_streams",
         "initbench.errors",
         "initbench.interrupts",
-        "initbench.memory",
+        "initbench.machine",
         "initbench.render",
         "initbench.render.ascii_text",
     }

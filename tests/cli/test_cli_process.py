@@ -240,7 +240,7 @@ def test_an_ascii_terminal_is_written_to(
         (["validate"], "Error: Missing argument 'FILE|KEY=VALUE'.\n"),
         (["data", "fetch"], "Error: Missing argument 'NAME…'.\n"),
         (["compare", "--bogus"], "Error: No such option: --bogus"),
-        ([], "Start with: initbench run configs/relu_kaiming.yaml\n"),
+        ([], "To start, run: initbench run configs/relu_kaiming.yaml\n"),
         (["data"], "\n  fetch   Fetch data sets into the data root"),
     ],
 )

@@ -41,21 +41,24 @@ print(parser.parse_args().lr)
 @pytest.mark.parametrize(
     ("source", "sentence"),
     [
-        (f"{_NET}import sys\nsys.exit(0)\n", "cannot be imported: it ends the program (SystemExit: 0); move"),
+        (
+            f"{_NET}import sys\nsys.exit(0)\n",
+            "cannot be imported: it exits the process (SystemExit: 0); move",
+        ),
         (
             f"{_NET}import sys\nsys.exit()\n",
-            "it ends the program (SystemExit); move its code",
+            "it exits the process (SystemExit); move its code",
         ),
-        (f"{_NET}raise SystemExit('no data')\n", "it ends the program (SystemExit: no data)"),
-        (f"{_NET}quit()\n", "it ends the program (SystemExit"),
+        (f"{_NET}raise SystemExit('no data')\n", "it exits the process (SystemExit: no data)"),
+        (f"{_NET}quit()\n", "it exits the process (SystemExit"),
         (f"{_NET}class Stop(BaseException): pass\n\n\nraise Stop('now')\n", "(Stop: now)"),
-        (f"{_NET}raise GeneratorExit\n", "it ends the program (GeneratorExit)"),
-        (_PARSES.format("required=True") + _NET, "cannot be imported: it ends the program (SystemExit: 2)"),
+        (f"{_NET}raise GeneratorExit\n", "it exits the process (GeneratorExit)"),
+        (_PARSES.format("required=True") + _NET, "cannot be imported: it exits the process (SystemExit: 2)"),
         ("import sys\n\n\ndef make():\n    sys.exit('no checkpoint')\n", "(SystemExit: no checkpoint)"),
-        ("import sys\n\n\ndef make():\n    sys.exit(0)\n", "could not build a network: it ends the program"),
-        ("def __getattr__(name):\n    raise SystemExit(0)\n", "cannot be read: it ends the program"),
-        (_FORWARD.format("sys.exit(0)"), "cannot take a batch of shape (128, 8): it ends the program"),
-        (_FORWARD.format("raise GeneratorExit"), "it ends the program (GeneratorExit)"),
+        ("import sys\n\n\ndef make():\n    sys.exit(0)\n", "could not build a network: it exits the process"),
+        ("def __getattr__(name):\n    raise SystemExit(0)\n", "cannot be read: it exits the process"),
+        (_FORWARD.format("sys.exit(0)"), "cannot take a batch of shape (128, 8): it exits the process"),
+        (_FORWARD.format("raise GeneratorExit"), "it exits the process (GeneratorExit)"),
     ],
 )
 @pytest.mark.parametrize("command", ["lint", "probe"])
@@ -107,5 +110,5 @@ def test_a_loss_that_ends_the_program_is_reported() -> None:
     def loss(_output: torch.Tensor) -> torch.Tensor:
         raise SystemExit(0)
 
-    with pytest.raises(UsageError, match="the loss or its backward pass fails: it ends the program"):
+    with pytest.raises(UsageError, match="the loss or its backward pass fails: it exits the process"):
         probe_module(nn.Linear(8, 4), torch.randn(4, 8), None, loss)

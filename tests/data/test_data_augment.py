@@ -19,7 +19,7 @@ from initbench.data.preprocessing import PreparedData, preprocess
 from initbench.errors import DataError
 from initbench.models.build import build
 from initbench.train.cohort import Cohort
-from initbench.train.loop import Training
+from initbench.train.loop import Training, TrainingSetup
 
 RARE = 1e-6
 """Chance of a right implementation to fail a test of its distribution (draws are seeded: it does not)."""
@@ -191,15 +191,6 @@ def test_per_feature_normalisation_is_refused_by_the_config(make_config):
 # ---- in training
 
 
-class SilentListener:
-    """A Listener that ignores every event."""
-
-    def evaluated(self, run: int, entry: dict[str, Any]) -> None: ...
-    def probed(self, run: int, snapshot: dict[str, Any]) -> None: ...
-    def ended(self, run: int, outcome: Any) -> None: ...
-    def advanced(self, step: int, losses: Tensor) -> None: ...
-
-
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """The inputs of every update."""
@@ -221,8 +212,8 @@ def training(config: Any, seeds: list[int]) -> tuple[Training, PreparedData]:
         for seed in seeds
     ]
     cpu = torch.device("cpu")
-    listener = SilentListener()
-    return Training(nets, seeds, config, "vmap", data=data, device=cpu, listener=listener, threads=1), data
+    setup = TrainingSetup(networks=nets, seeds=seeds, config=config, mode="vmap", data=data, device=cpu)
+    return Training(setup, emit=lambda _event: None), data
 
 
 SEEDS = [4, 0, 7]

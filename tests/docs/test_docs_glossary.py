@@ -17,7 +17,7 @@ PAGE = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
 ROWS = [
     re.split(r"(?<!\\)\|", line)[1:-1]
     for line in PAGE.splitlines()
-    if re.match(r"\| (?!---|symbol|word)", line)
+    if re.match(r"\| (?!---|symbol|term)", line)
 ]
 DEFINED = {name for row in ROWS for name in (re.findall(r"`([^`]+)`", row[0]) or [row[0].strip()])}
 PRINTING = ("render", "analysis", "probing", "linting")

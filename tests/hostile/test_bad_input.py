@@ -28,7 +28,7 @@ from initbench.data.dataset import DATASETS, AugmentOptions, ShiftOptions
 from initbench.data.safe_unpickle import unpickle
 from initbench.data.sets import npz, torchvision_sets
 from initbench.errors import AllocationError, ConfigError, DataError, InitbenchError, UsageError
-from initbench.memory import failed_allocation_size, require_memory
+from initbench.machine import failed_allocation_size, require_memory
 from initbench.models.init_weights import InitOptions
 from initbench.models.network import FAMILIES
 from initbench.paths import expand_user, read_regular_file

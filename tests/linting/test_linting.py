@@ -14,10 +14,12 @@ from torch.nn.utils import parametrizations
 
 import initbench
 from initbench import apply_init
-from initbench.diagnostics.lint_report import LintReport, lint_modules
+from initbench.diagnostics.lint_report import LintReport, lint_nets
+from initbench.diagnostics.net_source import ModuleNets
 from initbench.errors import UsageError
 from initbench.linting.rule import LINT_RULES
 from initbench.models.init_weights import InitOptions
+from initbench.probing.model_inputs import as_inputs
 
 
 def noise(*shape: int) -> Tensor:
@@ -31,7 +33,9 @@ def linted(
     for seed in range(seeds):
         torch.manual_seed(seed)
         modules.append(make())
-    return lint_modules(modules, noise(16, *shape), target="net", seeds=range(seeds), declared=declared)
+    return lint_nets(
+        ModuleNets(modules, as_inputs(noise(16, *shape)), "net", range(seeds), declared=declared)
+    )
 
 
 def codes(found: LintReport) -> set[str]:

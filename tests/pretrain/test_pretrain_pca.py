@@ -27,8 +27,8 @@ def test_a_linear_auto_encoder_comes_down_to_pca(make_config: Any, units: int, t
         model={"family": "mlp", "depth": 2, "width": units, "activation": "linear"},
         init={"scheme": {"name": "autoencoder", "tied": tied, "steps": 1200, "lr": 0.01, "batch_size": 128}},
     )
-    ear = pretrain(chosen, data, networks(chosen, (12,), [0]), [0])
-    reached = ear.records[0]["layers"][0]["loss_end"]
+    (record,) = pretrain(chosen, data, networks(chosen, (12,), [0]), [0])
+    reached = record["layers"][0]["loss_end"]
     best, worse = residual(data.train.x, units), residual(data.train.x, units - 1)
     assert best * (1 - 1e-5) < reached < 1.1 * best
     assert worse > 1.3 * best, "one component less would be seen"
@@ -45,12 +45,14 @@ def test_the_reconstruction_loss_falls_in_every_layer(make_config: Any, case: st
         }
     )
     data = bundle(SHAPES[chosen.model.family])
-    ear = pretrain(chosen, data, networks(chosen, data.input_shape, [0]), [0])
-    record = ear.records[0]
+    events: list[Any] = []
+    (record,) = pretrain(chosen, data, networks(chosen, data.input_shape, [0]), [0], emit=events.append)
     assert [layer["layer"] for layer in record["layers"]] == [1, 2, 3]
     assert all(0.0 < layer["loss_end"] < layer["loss_start"] for layer in record["layers"])
     assert record["steps"] == 180 and record["samples"] == 180 * 16
-    assert [(s.layer, s.step) for s in ear.strides] == [(k, i) for k in (1, 2, 3) for i in range(1, 61)]
+    assert [(event.layer, event.step) for event in events] == [
+        (k, i) for k in (1, 2, 3) for i in range(1, 61)
+    ]
 
 
 def test_samples_without_labels_are_seen(make_config: Any) -> None:

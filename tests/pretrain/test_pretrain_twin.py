@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,30 +16,13 @@ from initbench.data.batches import Batches
 from initbench.data.preprocessing import PreparedData, Split
 from initbench.models.build import build
 from initbench.models.network import Network
-from initbench.pretrain.layerwise import Pretraining, PretrainingProgress
+from initbench.pretrain.layerwise import Pretraining
 from initbench.rng import stream_generator
 from initbench.runner.run_identity import training_mode
-from initbench.train.checkpoint import Checkpoint
+from initbench.train.loop import TrainingSetup
 
 CPU = torch.device("cpu")
 SEEDS = [3, 8, 11]
-
-
-class Ear:
-    """A Listener that keeps all it hears."""
-
-    def __init__(self) -> None:
-        self.strides: list[PretrainingProgress] = []
-        self.records: dict[int, dict[str, Any]] = {}
-
-    def pretraining(self, stride: PretrainingProgress) -> None:
-        self.strides.append(stride)
-
-    def pretrained(self, run: int, record: dict[str, Any]) -> None:
-        self.records[run] = record
-
-    def checkpointed(self, run: int, checkpoint: Checkpoint) -> None:
-        pass
 
 
 def bundle(shape: tuple[int, ...], samples: int = 96, unlabelled: int = 0) -> PreparedData:
@@ -102,13 +86,23 @@ def networks(chosen: Any, shape: tuple[int, ...], seeds: list[int]) -> list[Netw
 
 
 def pretrain(
-    chosen: Any, data: PreparedData, nets: list[Network], seeds: list[int], mode: Any = None, threads: int = 1
-) -> Ear:
-    ear, mode = Ear(), mode or training_mode(chosen, CPU)
+    chosen: Any,
+    data: PreparedData,
+    nets: list[Network],
+    seeds: list[int],
+    mode: Any = None,
+    threads: int = 1,
+    emit: Callable[[Any], None] = lambda _event: None,
+) -> list[dict[str, Any]]:
+    """Pre-train the nets, and return their records."""
+    records, mode = [], mode or training_mode(chosen, CPU)
     cohorts = [(nets, seeds)] if mode == "vmap" else [([n], [s]) for n, s in zip(nets, seeds, strict=True)]
     for some, own in cohorts:
-        Pretraining(some, own, chosen, mode, data=data, device=CPU, listener=ear, threads=threads).run()
-    return ear
+        setup = TrainingSetup(
+            networks=some, seeds=own, config=chosen, mode=mode, data=data, device=CPU, threads=threads
+        )
+        records += Pretraining(setup, emit).run()
+    return records
 
 
 def twin(chosen: Any, data: PreparedData, network: Network, seed: int) -> None:
@@ -215,13 +209,13 @@ def test_a_run_is_the_same_in_any_cohort_bit_for_bit(make_config: Any, case: str
     data = bundle((20,))
     assert training_mode(chosen, CPU) == "vmap"
     together = networks(chosen, (20,), SEEDS)
-    ear = pretrain(chosen, data, together, SEEDS)
+    records = pretrain(chosen, data, together, SEEDS)
     for place, seed in enumerate(SEEDS):
         alone = networks(chosen, (20,), [seed])
         own = pretrain(chosen, data, alone, [seed], threads=2)
         for p, q in zip(alone[0].state_dict().values(), together[place].state_dict().values(), strict=True):
             assert torch.equal(p, q)
-        assert own.records[0]["layers"] == ear.records[place]["layers"]
+        assert own[0]["layers"] == records[place]["layers"]
 
 
 def test_runs_of_which_stacking_would_change_the_digits_are_trained_singly(make_config: Any) -> None:

@@ -9,6 +9,7 @@ from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import DataSource
 from initbench.data.locate import resolve_dataset
 from initbench.data.preprocessing import preprocess
+from initbench.diagnostics.net_source import ConfigNets
 from initbench.diagnostics.survey import survey
 from initbench.models.build import build
 from initbench.probing.messages import drift_note
@@ -41,7 +42,8 @@ def config_of(model, init):
 def noted(model, init):
     config = config_of(model, init)
     source = DataSource(root=None, offline=True)
-    return survey(config, preprocess(resolve_dataset(config.data, source), config.data, "cpu"))
+    data = preprocess(resolve_dataset(config.data, source), config.data, "cpu")
+    return survey(ConfigNets(config, data))
 
 
 def geometric(factor, layers=8):

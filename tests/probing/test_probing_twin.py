@@ -17,6 +17,8 @@ from initbench.models.build import build
 from initbench.models.init_weights import InitOptions
 from initbench.models.network import FAMILIES
 from initbench.probing import tensor_statistics
+from initbench.probing.model_inputs import as_inputs
+from initbench.probing.module_probe import probe_module
 from initbench.probing.network_probe import probe
 from initbench.probing.nonfinite import first_non_finite_layer
 from initbench.probing.tensor_statistics import ProbeDetail
@@ -403,3 +405,40 @@ def test_units_that_a_norm_leaves_alike_are_seen(norm):
     network = net({"scheme": {"name": "constant", "value": 0.1}}, norm=norm)
     assert probed(network)[1]["unit_spread"] < 1e-6
     assert probed(net(SPREAD, norm=norm))[1]["unit_spread"] > 0.1
+
+
+class TestTracer:
+    """`probe` traces the nets that training measures by hooks of known layers; both see the same numbers."""
+
+    @pytest.mark.parametrize(
+        "model",
+        [
+            {"activation": "relu"},
+            {"activation": "gelu", "bias": False},
+            {"activation": "crelu"},
+            {"activation": "maxout"},
+            {"activation": "tanh", "norm": "batch"},
+            {"activation": "relu", "norm": "layer", "norm_placement": "after_activation"},
+            {"activation": "relu", "norm": "weight"},
+            {"family": "resnet_mlp", "depth": 6},
+            {"family": "cnn", "width": 8, "norm": "group"},
+            {"family": "resnet", "depth": 8, "width": 4},
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize("samples", [16, 24])
+    def test_it_measures_what_the_hooks_measure(self, model, samples):
+        """With 16 samples, the output of a layer of 16 units is square, and its axes look alike."""
+        family = model.get("family", "mlp")
+        shape = (2, 8, 8) if family in ("cnn", "resnet") else (FEATURES,)
+        options = {"width": 16, "depth": 4, **{key: value for key, value in model.items() if key != "family"}}
+        settings = options_model(FAMILIES[family], "family")(**options)
+        network = build(
+            settings, InitOptions(), input_shape=shape, classes=CLASSES, seed=0, batch=noise(32, *shape)
+        )
+        x = noise(samples, *shape)
+        traced = probe_module(network, as_inputs(x), labels(samples)).records
+        hooked = probed(network, detail=ProbeDetail.DIAGNOSIS, x=x)
+        assert [
+            {key: record[key] for key in hook} for record, hook in zip(traced, hooked, strict=True)
+        ] == hooked

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from initbench.render.progress import LiveProgress
+from initbench.train.events import Advanced, Diagnosed
 
 
 def test_runs_that_go_on_say_from_where_and_count_what_they_made(
@@ -18,11 +19,12 @@ def test_runs_that_go_on_say_from_where_and_count_what_they_made(
     display = LiveProgress(quiet=False)
     with display.showing():
         display.planned(config, 3, 0, 1000)
-        display.advanced(((config, (0, 2)),), 401, [[1.0] * 2])
-        display.advanced(((config, (1,)),), 1, [[1.0] * 1])
-        display.advanced(((config, (0, 2)),), 900, [[1.0] * 2])  # workers report now and then
-        for seed in (0, 1, 2):
-            display.ended(config, seed, "finished")
+        two, one = ((config, 0), (config, 2)), ((config, 1),)
+        display.receive(two, Advanced(401, {0: 1.0, 1: 1.0}))
+        display.receive(one, Advanced(1, {0: 1.0}))
+        display.receive(two, Advanced(900, {0: 1.0, 1: 1.0}))  # workers report now and then
+        for cohort, run in ((two, 0), (one, 0), (two, 1)):
+            display.receive(cohort, Diagnosed(run, {"status": "finished"}, b""))
         clock[0] = 110.0
     said = capsys.readouterr().err.splitlines()
     assert said[:2] == ["tiny: training 3 runs, 1,000 steps each", "tiny: resuming 2 runs at step 400"]
@@ -34,5 +36,5 @@ def test_a_run_that_begins_says_nothing_of_it(make_config: Any, capsys: pytest.C
     display = LiveProgress(quiet=False)
     config = make_config()
     display.planned(config, 1, 0, 20)
-    display.advanced(((config, (0,)),), 1, [[1.0] * 1])
+    display.receive(((config, 0),), Advanced(1, {0: 1.0}))
     assert "resuming" not in capsys.readouterr().err

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-from initbench.runner.workers import process_pool, task
+from initbench.runner.workers import base, process_pool
+from initbench.train.events import Advanced, RunEvent
 
 SEED = 3
 
@@ -47,22 +48,14 @@ def failing(pipe: Connection, parent: int) -> None:
 
 
 def _with(harm: Callable[[], None]) -> None:
-    real = task.train
+    real = base.train
 
-    def train(job: Any, data: Any, sink: Any) -> None:
-        if SEED in job.seeds:
-            sink = _Harmful(sink, harm)
-        real(job, data, sink)
+    def train(task: Any, data: Any, emit: Callable[[RunEvent], None]) -> None:
+        def harmful(event: RunEvent) -> None:
+            if isinstance(event, Advanced):
+                harm()
+            emit(event)
 
-    task.train = train
+        real(task, data, harmful if SEED in task.seeds else emit)
 
-
-class _Harmful:
-    def __init__(self, sink: Any, harm: Callable[[], None]) -> None:
-        self._sink, self._harm = sink, harm
-
-    def __getattr__(self, report: str) -> Any:
-        return getattr(self._sink, report)
-
-    def advanced(self, step: int, losses: Any) -> None:
-        self._harm()
+    base.train = train

@@ -8,8 +8,10 @@ from typing import Any
 from initbench.config.schema import ExperimentConfig
 from initbench.runner.pending import RunLimits
 from initbench.runner.plan import ExperimentOutcome, RunContext
+from initbench.runner.recorder import Cohort
 from initbench.runner.runner import Runner
 from initbench.store.store import Store
+from initbench.train.events import Advanced, Diagnosed, Evaluated, Pretrained, RunEvent, RunFailed
 
 
 def run_experiment(
@@ -60,17 +62,28 @@ class Silent:
         if to_train:
             self.begun.append(config.name)
 
-    def pretraining(self, cohort: Any, stride: Any) -> None:
-        pass
+    def receive(self, cohort: Cohort, event: RunEvent) -> None:
+        match event:
+            case Advanced(step):
+                names = dict.fromkeys(config.name for config, _ in cohort)
+                self.together |= {(name, *(seed for c, seed in cohort if c.name == name)) for name in names}
+                self.advanced(step)
+            case Pretrained():
+                self.pretrained(event)
+            case Evaluated(run, entry):
+                self.evaluated(cohort[run][1], entry)
+            case Diagnosed(run, result):
+                self.ends.append((cohort[run][0].name, cohort[run][1], result["status"]))
+            case RunFailed(run):
+                self.ends.append((cohort[run][0].name, cohort[run][1], "failed"))
 
-    def advanced(self, cohort: Any, step: int, losses: Any) -> None:
-        self.together |= {(config.name, *seeds) for config, seeds in cohort}
+    def advanced(self, step: int) -> None:
         act, self.act = self.act, None
         if act is not None:
             act()
 
-    def evaluated(self, config: Any, seed: int, entry: dict[str, Any]) -> None:
+    def pretrained(self, event: Pretrained) -> None:
         pass
 
-    def ended(self, config: Any, seed: int, status: str) -> None:
-        self.ends.append((config.name, seed, status))
+    def evaluated(self, seed: int, entry: dict[str, Any]) -> None:
+        pass

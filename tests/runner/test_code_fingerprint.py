@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -22,7 +23,7 @@ from initbench.runner import code_fingerprint as fingerprints
 from initbench.runner.code_fingerprint import code_fingerprint, is_numerical, read_module
 from initbench.runner.dataset_cache import DatasetCache
 from initbench.runner.run_identity import training_mode
-from initbench.runner.workers.job import Job, train
+from initbench.runner.workers.task import WorkerTask, train
 
 PACKAGE = Path(initbench.__file__).parent
 Change = Callable[[str], str]
@@ -78,11 +79,11 @@ PIECEWISE = "initbench.components.activations.piecewise"
 LOOP = "initbench.train.loop"
 
 WITHOUT_MEANING = {
-    "a module's docstring": (LOOP, replace('"""The training loop', '"""The loop')),
+    "a module's docstring": (LOOP, replace('"""Training loop', '"""The loop')),
     "a function's docstring": (PIECEWISE, replace('"""Apply the activation."""', '"""Compute φ(x)."""')),
     "a comment": (LOOP, append("# a comment\n")),
     "an annotation": (LOOP, replace(") -> None:", ") -> object:")),
-    "a text of the catalogue": (PIECEWISE, replace('summary="Zero below', 'summary="Nought below')),
+    "a text of the catalogue": (PIECEWISE, replace('summary="0 for', 'summary="Zero for')),
     "a function that nothing uses": (LOOP, append("def unused() -> int:\n    return 1\n")),
     "another activation": (PIECEWISE, replace("-3.0, 3.0", "-3.0, 3.5")),
 }
@@ -213,7 +214,16 @@ def test_all_code_that_a_training_executes_is_covered(changes: dict[str, Any], m
     device = torch.device("cpu")
     mode = training_mode(config, device)
     resolved = resolve_dataset(config.data, DataSource(root=Path("absent"), offline=True))
-    job = Job(configs=(config,), seeds=(0,), device=device, mode=mode, threads=1)
+    task = WorkerTask(
+        number=0,
+        runs=((config.resolved(), 0),),
+        resolved=resolved,
+        device="cpu",
+        mode=mode,
+        threads=1,
+        checkpoint_seconds=math.inf,
+    )
+    data = DatasetCache().of(resolved, config.data, device)
     executed: set[tuple[str, int]] = set()
 
     def profile(frame: FrameType, event: str, _argument: Any) -> None:
@@ -225,7 +235,7 @@ def test_all_code_that_a_training_executes_is_covered(changes: dict[str, Any], m
 
     sys.setprofile(profile)
     try:
-        train(job, DatasetCache().of(resolved, config.data, device), Ignored())
+        train(task, data, emit=lambda _event: None)
     finally:
         sys.setprofile(None)
     covered, _ = fingerprints._closure(fingerprints.entries_of(config, "digits"))
@@ -236,10 +246,3 @@ def test_all_code_that_a_training_executes_is_covered(changes: dict[str, Any], m
     }
     assert len(executed) > 100
     assert not missing
-
-
-class Ignored:
-    """A listener without interest."""
-
-    def __getattr__(self, _event: str) -> Callable[..., None]:
-        return lambda *_arguments: None

@@ -35,7 +35,7 @@ class Stopper(Silent):
         self.at = at
         self.steps: list[int] = []
 
-    def advanced(self, cohort: Any, step: int, losses: Any) -> None:
+    def advanced(self, step: int) -> None:
         self.steps.append(step)
         if step == self.at:
             raise Terminated(15)
@@ -265,7 +265,7 @@ def test_a_run_that_fails_as_it_is_taken_up_begins_again_at_the_next_try(
         def refuse(_state: bytes) -> None:
             raise ValueError("not a checkpoint")
 
-        patch.setattr("initbench.runner.workers.job.restore", refuse)
+        patch.setattr("initbench.runner.workers.task.restore", refuse)
         run_experiment(config, place, Silent(), rerun=False)
     assert place.store.status(record["run_id"]) == "failed"
     assert checkpoint_step(directory) is None

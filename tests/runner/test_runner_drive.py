@@ -22,10 +22,12 @@ from initbench.runner.pending import RunLimits
 from initbench.runner.plan import RunContext
 from initbench.runner.runner import Runner, dependency_waves
 from initbench.runner.scheduler import Scheduler
-from initbench.runner.workers import job, process_pool, task
-from initbench.runner.workers.base import EXECUTORS, Died, Failed, Finished, Reported, WorkerTask
+from initbench.runner.workers import base, process_pool, task
+from initbench.runner.workers.base import EXECUTORS, Died, Failed, Finished, Reported
 from initbench.runner.workers.in_process import InProcessWorkers
+from initbench.runner.workers.task import WorkerTask
 from initbench.store.store import Store
+from initbench.train.events import Advanced, RunEvent
 from tests.runner import deadly
 from tests.runner.driven import Silent, numbers, run_all
 
@@ -112,21 +114,21 @@ def test_what_can_be_one_program(make_config: Any) -> None:
 def test_a_fault_of_one_experiment_takes_no_other_down(
     inits: list[Any], places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draw = job.build_networks
+    draw = task.build_networks
 
     def failing(config: Any, *rest: Any) -> Any:
         if config.name == "zeros":
             raise RuntimeError("boom")
         return draw(config, *rest)
 
-    monkeypatch.setattr(job, "build_networks", failing)
+    monkeypatch.setattr(task, "build_networks", failing)
     place, whole = places("runs"), places("whole")
     watcher = Silent()
     errors = [execution.errors for execution in run_all(inits, place, watcher)]
     assert errors == [(), ("RuntimeError: boom",), ()]
     statuses = {(name, status) for name, _, status in watcher.ends}
     assert statuses == {("kaiming", "finished"), ("zeros", "failed"), ("lsuv", "finished")}
-    monkeypatch.setattr(job, "build_networks", draw)
+    monkeypatch.setattr(task, "build_networks", draw)
     run_all(inits, whole)
     expected = numbers(whole.store)
     finished = {i: found for i, found in numbers(place.store).items() if found[0]["status"] == "finished"}
@@ -141,7 +143,7 @@ def test_experiments_of_one_program_go_on_together_from_their_checkpoints(
     run_all(inits, whole)
 
     class Stopper(Silent):
-        def advanced(self, cohort: Any, step: int, losses: Any) -> None:
+        def advanced(self, step: int) -> None:
             if step == 13:
                 raise Terminated(15)
 
@@ -237,39 +239,34 @@ def test_a_worker_that_takes_too_much_memory_is_ended(
 def test_a_cohort_that_does_not_fit_into_memory_is_halved(
     make_config: Any, places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train, tried = task.train, []
+    train, tried = base.train, []
 
-    def small(job: Any, data: Any, sink: Any) -> None:
-        tried.append(len(job.seeds))
-        train(job, data, sink if len(job.seeds) <= 2 else _Full(sink))
+    def small(task: WorkerTask, data: Any, emit: Any) -> None:
+        tried.append(len(task.seeds))
+        train(task, data, emit if len(task.seeds) <= 2 else _full)
 
-    monkeypatch.setattr(task, "train", small)
+    monkeypatch.setattr(base, "train", small)
     place, whole = places(), places("whole")
     monkeypatch.setitem(batching.MAX_STACKED, "cpu", 8)
     config = make_config(seeds=13)
     (execution,) = run_all([config], place)
     assert execution.errors == ()
     assert tried == [8, 4, 2, 2, 2, 2, 2, 2, 1], "what did not fit once is not tried again"
-    monkeypatch.setattr(task, "train", train)
+    monkeypatch.setattr(base, "train", train)
     run_all([config], whole)
     assert numbers(place.store) == numbers(whole.store)
 
 
-class _Full:
-    def __init__(self, sink: Any) -> None:
-        self._sink = sink
-
-    def __getattr__(self, report: str) -> Any:
-        if report == "advanced":
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return getattr(self._sink, report)
+def _full(event: RunEvent) -> None:
+    if isinstance(event, Advanced):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
 
 def test_a_single_run_that_does_not_fit_has_failed(
     make_config: Any, places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train = task.train
-    monkeypatch.setattr(task, "train", lambda job, data, sink: train(job, data, _Full(sink)))
+    train = base.train
+    monkeypatch.setattr(base, "train", lambda task, data, _emit: train(task, data, _full))
     place = places()
     (execution,) = run_all([make_config(seeds=2)], place)
     assert [place.store.status(run_id) for run_id in execution.run_ids] == ["failed", "failed"]

@@ -16,12 +16,13 @@ from initbench.analysis.run_summary import summarise_run
 from initbench.data.dataset import DataSource
 from initbench.data.locate import resolve_dataset
 from initbench.data.preprocessing import preprocess
+from initbench.diagnostics.net_source import ConfigNets
 from initbench.diagnostics.survey import survey
 from initbench.errors import Terminated, UsageError
-from initbench.pretrain.layerwise import PretrainingProgress
 from initbench.runner import runner
 from initbench.runner.plan import ExperimentOutcome, RunContext
 from initbench.store.store import Store
+from initbench.train.events import Pretrained
 from tests.runner.driven import Silent, run_experiment
 
 CPU = torch.device("cpu")
@@ -35,14 +36,14 @@ class Stopper(Silent):
     def __init__(self, at: float = math.inf) -> None:
         super().__init__()
         self.at = at
-        self.strides: list[PretrainingProgress] = []
+        self.strides: list[Pretrained] = []
         self.steps: list[int] = []
 
-    def pretraining(self, cohort: Any, stride: PretrainingProgress) -> None:
-        self.strides.append(stride)
+    def pretrained(self, event: Pretrained) -> None:
+        self.strides.append(event)
         self._stop()
 
-    def advanced(self, cohort: Any, step: int, losses: Any) -> None:
+    def advanced(self, step: int) -> None:
         self.steps.append(step)
         self._stop()
 
@@ -148,7 +149,7 @@ def test_a_survey_shows_nets_as_they_are_after_pre_training(make_config: Any, pl
     (run_id,) = run_experiment(config, place, Stopper(), rerun=False).run_ids
     stored = place.store.read(run_id).snapshots[0]["layers"]
     data = preprocess(resolve_dataset(config.data, place.source), config.data, CPU)
-    seen = survey(config, data)
+    seen = survey(ConfigNets(config, data))
     assert [layer.measured[0]["q"] for layer in seen.layers] == [layer["pre"]["q"] for layer in stored]
     assert all(layer.wide_q is None for layer in seen.expected.layers)
 

@@ -37,7 +37,7 @@ class Stopper(Silent):
         self.at = at
         self.steps: list[int] = []
 
-    def advanced(self, cohort: Any, step: int, losses: Any) -> None:
+    def advanced(self, step: int) -> None:
         self.steps.append(step)
         if step == self.at:
             raise Terminated(15)
@@ -160,7 +160,7 @@ def test_rerun_starts_from_scratch(make_config: Any, places: Any) -> None:
 class Signaller(Stopper):
     """An Observer that sends this process SIGTERM after update number `at`."""
 
-    def advanced(self, cohort: Any, step: int, losses: Any) -> None:
+    def advanced(self, step: int) -> None:
         self.steps.append(step)
         if step == self.at:
             signal.raise_signal(signal.SIGTERM)

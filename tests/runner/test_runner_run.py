@@ -22,7 +22,7 @@ from initbench.runner import batching
 from initbench.runner.device import resolve_device
 from initbench.runner.plan import ExperimentOutcome, RunContext, plan
 from initbench.runner.run_identity import experiment_identity, training_mode
-from initbench.runner.workers import job, task
+from initbench.runner.workers import base, task
 from initbench.store.store import Store
 from initbench.train.cohort import Cohort
 from tests.runner.driven import Silent, run_experiment
@@ -43,12 +43,12 @@ class Watcher(Silent):
     def planned(self, config: ExperimentConfig, to_train: int, stored: int, steps: int | None) -> None:
         self.plans.append((to_train, stored, steps))
 
-    def advanced(self, cohort: Any, step: int, losses: Any) -> None:
+    def advanced(self, step: int) -> None:
         self.steps.append(step)
         if self._error is not None and step == self._at:
             raise self._error
 
-    def evaluated(self, config: Any, seed: int, entry: dict[str, Any]) -> None:
+    def evaluated(self, seed: int, entry: dict[str, Any]) -> None:
         self.entries.append((seed, entry["step"]))
 
 
@@ -406,14 +406,14 @@ def test_large_experiments_train_in_several_cohorts(
 def test_runs_that_train_singly_fail_singly(
     make_config: Any, execute: Any, workplace: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draw = task.train
+    draw = base.train
 
-    def fail_for_seed_1(job: Any, data: Any, sink: Any) -> None:
-        if job.seeds == (1,):
+    def fail_for_seed_1(task: Any, data: Any, emit: Any) -> None:
+        if task.seeds == (1,):
             raise RuntimeError("out of luck")
-        draw(job, data, sink)
+        draw(task, data, emit)
 
-    monkeypatch.setattr(task, "train", fail_for_seed_1)
+    monkeypatch.setattr(base, "train", fail_for_seed_1)
     config = make_config(seeds=3, model={"width": 17, "activation": "sigmoid"})
     execution, watcher = execute(config)
     assert statuses(workplace, execution) == ["finished", "failed", "finished"]
@@ -437,7 +437,7 @@ def test_what_fails_before_the_first_step_is_stored_too(
     def no_memory(*_: object) -> None:
         raise RuntimeError("cannot allocate memory")
 
-    monkeypatch.setattr(job, "build_networks", no_memory)
+    monkeypatch.setattr(task, "build_networks", no_memory)
     execution, _ = execute(make_config())
     assert statuses(workplace, execution) == ["failed"]
     assert "cannot allocate" in workplace.store.read(execution.run_ids[0]).record["error"]

@@ -32,7 +32,7 @@ class Observer(Silent):
         super().__init__()
         self.at = at
 
-    def advanced(self, cohort: Any, step: int, losses: Any) -> None:
+    def advanced(self, step: int) -> None:
         if step == self.at:
             raise Terminated(15)
 
@@ -170,7 +170,7 @@ class TestRefused:
         assert "no finished run of seed 2: there are seeds 0, 1" in self.said(ConfigError, three, place)
 
     def test_an_empty_store(self, place: RunContext, task_b: Any) -> None:
-        assert "there are no runs in" in self.said(ConfigError, task_b(), place)
+        assert "contains no runs (a file's path" in self.said(ConfigError, task_b(), place)
 
     def test_two_runs_of_one_seed(
         self, first: ExperimentOutcome, make_config: Any, place: RunContext, task_b: Any

@@ -139,16 +139,17 @@ def _interrupted(root: Path) -> None:
         pass
 
     from initbench.runner.recorder import Recorder
+    from initbench.train.events import Advanced, RunEvent
 
     with pytest.MonkeyPatch.context() as patch:
-        advance = Recorder._advanced
+        handle = Recorder.handle
 
-        def stop(recorder: Recorder, step: int, losses: Any) -> None:
-            advance(recorder, step, losses)
-            if step == 4:
+        def stop(recorder: Recorder, event: RunEvent) -> None:
+            handle(recorder, event)
+            if isinstance(event, Advanced) and event.step == 4:
                 raise KeyboardInterrupt
 
-        patch.setattr(Recorder, "_advanced", stop)
+        patch.setattr(Recorder, "handle", stop)
         with contextlib.suppress(KeyboardInterrupt):
             quietly(_run(root))
 
@@ -185,7 +186,7 @@ def state(root: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"names": [name for name in names if name not in hidden]}
     assert hidden <= {".store.lock", ".sweeps"}, hidden
     store = Store(root)
-    for run_id, summary in store.summaries().items():
+    for run_id, summary in store.read_summaries().items():
         assert decode_summary(summary) == summarise_run(store.read(run_id))
     for directory in (path for path in root.iterdir() if not path.name.startswith(".")):
         present = {path.name for path in directory.iterdir()}

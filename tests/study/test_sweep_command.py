@@ -223,7 +223,7 @@ def test_tuning_takes_fresh_seeds_and_is_told_with_its_cost(sweep: Run, initbenc
         assert point["tuning"]["runs"] == 6 and point["tuning"]["seconds"] > 0.0
     said = sweep("model.depth=2", more=TUNE)
     assert "best train.lr" in said.out and "decades" in said.out
-    assert "tune" not in said.out.split("arm")[0], "runs of the tuning are in no row"
+    assert "tune" not in said.out.split("arm")[0], "no row includes the tuning runs"
 
 
 def test_compare_marks_an_arm_at_the_edge_of_its_range(sweep: Run, initbench: Run, tmp_path: Path):

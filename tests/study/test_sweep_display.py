@@ -11,6 +11,7 @@ import pytest
 from initbench.render import sweep_progress
 from initbench.render.sweep_progress import SweepDisplay
 from initbench.render.sweep_tables import failure_lines, format_duration
+from initbench.train.events import Advanced, Diagnosed, Evaluated
 
 Make = Callable[..., Any]
 
@@ -18,14 +19,14 @@ Make = Callable[..., Any]
 def play(display: SweepDisplay, make_config: Make) -> None:
     """Two of five missing runs end, one of them with a failure."""
     config = make_config(name="s.relu", seeds=3)
-    cohort = ((config, (0, 1, 2)),)
+    cohort = tuple((config, seed) for seed in (0, 1, 2))
     with display.showing(8, 3):
         display.planned(config, 3, 0, 20)
-        display.advanced(cohort, 10, [[0.5] * 3])
-        display.evaluated(config, 0, {"val_accuracy": 0.75})
-        display.ended(config, 0, "finished")
-        display.ended(config, 1, "diverged")
-        display.advanced(cohort, 15, [[0.25]])
+        display.receive(cohort, Advanced(10, {0: 0.5, 1: 0.5, 2: 0.5}))
+        display.receive(cohort, Evaluated(0, {"val_accuracy": 0.75}))
+        display.receive(cohort, Diagnosed(0, {"status": "finished"}, b""))
+        display.receive(cohort, Diagnosed(1, {"status": "diverged"}, b""))
+        display.receive(cohort, Advanced(15, {2: 0.25}))
 
 
 def test_a_line_for_each_run_where_nobody_watches(make_config: Make, capsys: pytest.CaptureFixture[str]):
@@ -61,9 +62,10 @@ def test_runs_of_several_experiments_are_one_line(
     with display.showing(4, 0):
         for config in (first, second):
             display.planned(config, 2, 0, 20)
-        display.advanced(((first, (0, 1)), (second, (0, 1))), 5, [[1.0, 1.0], [3.0]])
-        again = ((second, (0, 1)),)  # the first cohort came to nothing
-        display.advanced(again, 10, [[1.0, 3.0]])
+        cohort = ((first, 0), (first, 1), (second, 0), (second, 1))
+        display.receive(cohort, Advanced(5, {0: 1.0, 1: 1.0, 2: 3.0}))
+        again = cohort[2:]  # the first cohort came to nothing
+        display.receive(again, Advanced(10, {0: 1.0, 1: 3.0}))
     seen = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
     assert "step 5/20  loss 1.67  relu and 1 other, 4 runs" in seen
     assert "s   0 of 4 done · 2 running · 2 waiting" in seen and "step 10/20  loss 2  tanh, 2 runs" in seen
@@ -79,13 +81,13 @@ def test_the_time_left_is_by_updates(
     with display.showing(10, 4):  # six runs, two of which nothing is heard of
         for config in (fresh, resumed):
             display.planned(config, 2, 0, 100)
-        cohort, again = ((fresh, (0, 1)),), ((resumed, (0, 1)),)
-        display.advanced(cohort, 1, [[1.0] * 2])
-        display.advanced(again, 51, [[1.0] * 2])
+        cohort, again = ((fresh, 0), (fresh, 1)), ((resumed, 0), (resumed, 1))
+        display.receive(cohort, Advanced(1, {0: 1.0, 1: 1.0}))
+        display.receive(again, Advanced(51, {0: 1.0, 1: 1.0}))
         clock[0] = 20.0
-        display.advanced(cohort, 50, [[1.0] * 2])
-        display.ended(resumed, 0, "finished")
-        display.ended(resumed, 1, "finished")
+        display.receive(cohort, Advanced(50, {0: 1.0, 1: 1.0}))
+        display.receive(again, Diagnosed(0, {"status": "finished"}, b""))
+        display.receive(again, Diagnosed(1, {"status": "finished"}, b""))
     said = capsys.readouterr().err.splitlines()
     # Of two runs 0.5 was made, and 0.01 of the resumed ones; 0.5 and 0.49 are left of these, and two others.
     assert said[0] == f"0/6 4 running, a at step 50 of 100, about {format_duration(20 / 1.02 * 3.98)} left"

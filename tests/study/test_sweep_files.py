@@ -188,7 +188,7 @@ def test_every_fault_is_named_at_its_place(write: Write):
     )
     assert faults(path) == [
         "9:3: grid.seeds: cannot be an axis: each point takes it from the sweep; set seeds at the top level",
-        "13:3: zip.model.depth: stands in grid as well",
+        "13:3: zip.model.depth: is also a key of grid",
         "16:6: exclude.0.init.schem: is a key of neither grid nor zip",
         "16:46: exclude.0.model.depth: is none of the values that the key takes",
     ]

@@ -1,4 +1,4 @@
-"""Shared helpers of the training tests: small data, nets, and a listener that records all events."""
+"""Helpers for the tests of training: small data, nets, and a receiver that keeps all events."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from initbench.config.schema import ExperimentConfig
 from initbench.data.preprocessing import PreparedData, Split
 from initbench.models.build import build
 from initbench.models.network import Network
-from initbench.train.loop import Training
-from initbench.train.outcome import Outcome
+from initbench.train.events import Advanced, Ended, Evaluated, Probed, Shifted, TrainingEvent
+from initbench.train.loop import Training, TrainingSetup
 
 CPU = torch.device("cpu")
 DIM, CLASSES = 20, 5
@@ -58,31 +58,29 @@ def nets(config: ExperimentConfig, seeds: Sequence[int]) -> list[Network]:
 
 
 class Ear:
-    """A Listener that keeps everything, by run."""
+    """Receives events and keeps them, by run."""
 
     def __init__(self) -> None:
         self.entries: dict[int, list[dict[str, Any]]] = {}
         self.snapshots: dict[int, list[dict[str, Any]]] = {}
         self.shifts: dict[int, list[dict[str, Any]]] = {}
-        self.outcomes: dict[int, Outcome] = {}
+        self.outcomes: dict[int, Ended] = {}
         self.steps: list[tuple[int, int]] = []
         """(step, how many runs it updated)"""
 
-    def evaluated(self, run: int, entry: dict[str, Any]) -> None:
-        self.entries.setdefault(run, []).append(entry)
-
-    def probed(self, run: int, snapshot: dict[str, Any]) -> None:
-        self.snapshots.setdefault(run, []).append(snapshot)
-
-    def ended(self, run: int, outcome: Outcome) -> None:
-        assert run not in self.outcomes
-        self.outcomes[run] = outcome
-
-    def shifted(self, run: int, entry: dict[str, Any]) -> None:
-        self.shifts.setdefault(run, []).append(entry)
-
-    def advanced(self, step: int, losses: Tensor) -> None:
-        self.steps.append((step, len(losses)))
+    def receive(self, event: TrainingEvent) -> None:
+        match event:
+            case Evaluated(run, entry):
+                self.entries.setdefault(run, []).append(entry)
+            case Probed(run, snapshot):
+                self.snapshots.setdefault(run, []).append(snapshot)
+            case Shifted(run, entry):
+                self.shifts.setdefault(run, []).append(entry)
+            case Advanced(step, losses):
+                self.steps.append((step, len(losses)))
+            case Ended(run=run):
+                assert run not in self.outcomes
+                self.outcomes[run] = event
 
 
 def train(
@@ -98,7 +96,10 @@ def train(
     ear = Ear() if poison is None else Poisoner(*poison)
     chosen = nets(config, seeds) if networks is None else networks
     data = data or bundle()
-    training = Training(chosen, seeds, config, "vmap", data=data, device=CPU, listener=ear, threads=threads)
+    setup = TrainingSetup(
+        networks=chosen, seeds=seeds, config=config, mode="vmap", data=data, device=CPU, threads=threads
+    )
+    training = Training(setup, ear.receive)
     if isinstance(ear, Poisoner):
         ear.training = training
     training.run()
@@ -114,9 +115,9 @@ class Poisoner(Ear):
         super().__init__()
         self._run, self._step = run, step
 
-    def advanced(self, step: int, losses: Tensor) -> None:
-        super().advanced(step, losses)
-        if step == self._step:
+    def receive(self, event: TrainingEvent) -> None:
+        super().receive(event)
+        if isinstance(event, Advanced) and event.step == self._step:
             weight = self.training._cohort.parameters["blocks.1.linear.weight"]
             weight.detach()[self._run].fill_(float("inf"))
 

@@ -18,7 +18,8 @@ from torch.nn.functional import cross_entropy
 
 from initbench.data.batches import Batches
 from initbench.probing.covariate_shift import gradient_shift, input_drift
-from initbench.train.loop import Training
+from initbench.train.events import Advanced, TrainingEvent
+from initbench.train.loop import Training, TrainingSetup
 
 EVERY, STEPS, WIDTH, DEPTH, BATCH = 3, 8, 16, 4, 32
 OPTIMIZERS: dict[str, dict[str, Any]] = {
@@ -42,7 +43,6 @@ class Watcher(Ear):
 
     def __init__(self) -> None:
         super().__init__()
-        self.shifts: dict[int, list[dict[str, Any]]] = {}
         self.states: list[dict[str, Tensor]] = []
         self.training: Training | None = None
 
@@ -51,19 +51,18 @@ class Watcher(Ear):
         cohort = self.training._cohort
         self.states.append({name: p.detach().clone() for name, p in cohort.parameters.items()})
 
-    def shifted(self, run: int, entry: dict[str, Any]) -> None:
-        self.shifts.setdefault(run, []).append(entry)
-
-    def advanced(self, step: int, losses: Tensor) -> None:
-        super().advanced(step, losses)
-        self.keep()
+    def receive(self, event: TrainingEvent) -> None:
+        super().receive(event)
+        if isinstance(event, Advanced):
+            self.keep()
 
 
 def watched(config: Any, seeds: list[int]) -> Watcher:
     ear = Watcher()
-    training = Training(
-        nets(config, seeds), seeds, config, "vmap", data=bundle(), device=CPU, listener=ear, threads=1
+    setup = TrainingSetup(
+        networks=nets(config, seeds), seeds=seeds, config=config, mode="vmap", data=bundle(), device=CPU
     )
+    training = Training(setup, ear.receive)
     ear.training = training
     ear.keep()
     training.run()

@@ -17,7 +17,7 @@ from initbench.data.dataset import (
     RawData,
     SampleShape,
 )
-from initbench.memory import require_memory
+from initbench.machine import require_memory
 from initbench.registry import MAX_COUNT
 from initbench.rng import stream_generator
 

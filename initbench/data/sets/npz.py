@@ -33,7 +33,7 @@ from initbench.data.user_arrays import (
     labels_advice,
 )
 from initbench.errors import DataError, InitbenchError
-from initbench.memory import require_memory
+from initbench.machine import require_memory
 from initbench.paths import expand_user, file_kind
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test")

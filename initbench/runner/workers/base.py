@@ -7,63 +7,33 @@ Workers do not access the store; only the process of the runner writes to it. An
 
 from __future__ import annotations
 
+import gc
+import math
+import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
-from initbench.config.schema import ExperimentConfig
-from initbench.data.locate import ResolvedDataset
-from initbench.models.network import Mode
-from initbench.pretrain.weight_sources import WeightSource
 from initbench.registry import Registry, RegistryEntry
 from initbench.runner.dataset_cache import DatasetCache
-from initbench.runner.workers.job import Job
-from initbench.store.checkpoint_files import Resumption
+from initbench.runner.workers.task import WorkerTask, train
+from initbench.train.events import Advanced, Pretrained, RunEvent
 
-
-@dataclass(frozen=True, kw_only=True)
-class WorkerTask:
-    """A cohort in picklable form: config classes are created at run time and cannot be pickled."""
-
-    number: int
-    """Identifies the task in its events."""
-    runs: tuple[tuple[dict[str, Any], int], ...]
-    """Config and seed of each run; runs of one experiment share the config."""
-    resolved: ResolvedDataset
-    device: str
-    mode: Mode
-    threads: int
-    checkpoint_seconds: float
-    resume: tuple[Resumption, ...] = ()
-    origins: tuple[WeightSource, ...] = ()
-
-    def job(self) -> Job:
-        """Return the job that trains this cohort."""
-        configs: dict[int, ExperimentConfig] = {}
-        for config, _ in self.runs:
-            if id(config) not in configs:
-                configs[id(config)] = ExperimentConfig.model_validate(config)
-        return Job(
-            configs=tuple(configs[id(config)] for config, _ in self.runs),
-            seeds=tuple(seed for _, seed in self.runs),
-            device=torch.device(self.device),
-            mode=self.mode,
-            threads=self.threads,
-            checkpoint_seconds=self.checkpoint_seconds,
-            resume=self.resume,
-            origins=self.origins,
-        )
+PROGRESS_SECONDS = 0.1
+"""Seconds between progress events that go through a pipe."""
+_CPU_OUT_OF_MEMORY = "can't allocate memory"
+"""Error message of torch on the CPU, where it raises a plain RuntimeError."""
 
 
 @dataclass(frozen=True)
 class Reported:
-    """A report from a task: the name of a method of `job.EventSink` and its arguments."""
+    """A task emitted an event of its training."""
 
     task: int
-    report: str
-    arguments: tuple[Any, ...]
+    event: RunEvent
 
 
 @dataclass(frozen=True)
@@ -96,6 +66,46 @@ class Died:
 
 Event = Reported | Finished | Failed | Died
 Deliver = Callable[[Event], None]
+
+
+def run_task(task: WorkerTask, datasets: DatasetCache, deliver: Deliver, *, progress_seconds: float) -> None:
+    """Train the task. An Exception in training becomes an event; other BaseExceptions propagate.
+
+    `progress_seconds`: minimum time between progress events; the end of a pre-trained layer always counts.
+    """
+    deliver(_train_task(task, datasets, deliver, progress_seconds))
+
+
+def _train_task(task: WorkerTask, datasets: DatasetCache, deliver: Deliver, progress_seconds: float) -> Event:
+    reported = -math.inf
+
+    def emit(event: RunEvent) -> None:
+        nonlocal reported
+        if isinstance(event, Advanced | Pretrained):
+            now = time.monotonic()
+            is_last = isinstance(event, Pretrained) and event.step == event.steps
+            if now - reported < progress_seconds and not is_last:
+                return
+            reported = now
+        deliver(Reported(task.number, event))
+
+    try:
+        train(task, datasets.of(task.resolved, task.program.data, torch.device(task.device)), emit)
+        return Finished(task.number)
+    except Exception as error:
+        message = f"{type(error).__name__}: {error}"
+        failed = Failed(task.number, message, traceback.format_exc(), is_out_of_memory(error))
+    if failed.out_of_memory:  # the frames of the exception, which held the tensors, are gone by now
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return failed
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether a training failed because memory ran out."""
+    is_torch = isinstance(error, torch.OutOfMemoryError) or _CPU_OUT_OF_MEMORY in str(error)
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and is_torch)
 
 
 class WorkerPool(Protocol):

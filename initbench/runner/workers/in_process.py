@@ -6,8 +6,8 @@ import torch
 
 from initbench.errors import InitbenchError
 from initbench.runner.dataset_cache import DatasetCache
-from initbench.runner.workers.base import Deliver, Event, WorkerTask
-from initbench.runner.workers.task import PROGRESS_SECONDS, run_task
+from initbench.runner.workers.base import PROGRESS_SECONDS, Deliver, Event, run_task
+from initbench.runner.workers.task import WorkerTask
 from initbench.train.thread_tuner import usable_threads
 
 

@@ -19,8 +19,16 @@ import torch
 
 from initbench.errors import DeviceError
 from initbench.runner.dataset_cache import DatasetCache
-from initbench.runner.workers.base import Deliver, Died, Event, Failed, Finished, WorkerTask
-from initbench.runner.workers.task import PROGRESS_SECONDS, run_task
+from initbench.runner.workers.base import (
+    PROGRESS_SECONDS,
+    Deliver,
+    Died,
+    Event,
+    Failed,
+    Finished,
+    run_task,
+)
+from initbench.runner.workers.task import WorkerTask
 
 POLL_SECONDS = 0.2
 """Seconds between memory checks of workers with a memory limit."""

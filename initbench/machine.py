@@ -1,4 +1,4 @@
-"""Measure the available memory and reject work that exceeds it before anything is allocated."""
+"""Cores and memory that this process may use; work that exceeds the memory is rejected before it starts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from initbench.errors import AllocationError
 
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+def available_cores() -> int:
+    """Return the number of processors that this process may use; a container may use fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def available_bytes() -> int:
