@@ -107,7 +107,7 @@ class RunSummary:
             "dataset": self.dataset,
             "with": self.identity,
         }
-        return {**self.config_keys, **flatten(extra)}
+        return {**self.config_keys, **flatten_keys(extra)}
 
     @cached_property
     def batches(self) -> str:
@@ -122,12 +122,12 @@ class RunSummary:
 
 def computation_keys(config: dict[str, Any]) -> dict[str, Any]:
     """Return `RunSummary.config_keys` of a run with this config."""
-    keys = flatten({key: value for key, value in config.items() if key not in NOT_COMPARED})
+    keys = flatten_keys({key: value for key, value in config.items() if key not in NOT_COMPARED})
     keys.pop(_STAND_IN, None)
     return keys
 
 
-def flatten(value: Any, path: str = "") -> dict[str, Any]:
+def flatten_keys(value: Any, path: str = "") -> dict[str, Any]:
     """Flatten nested mappings to dotted keys.
 
     The name of a component replaces the mapping: {"norm": {"name": "group", "num_groups": 8}} becomes
@@ -138,7 +138,7 @@ def flatten(value: Any, path: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, inner in value.items():
         inner_path = f"{path}.{key}" if path else key
-        flat |= flatten(inner, path if path and key == "name" else inner_path)
+        flat |= flatten_keys(inner, path if path and key == "name" else inner_path)
     return flat
 
 

@@ -47,7 +47,9 @@ def upgrade_run(store: Store, run_id: str) -> str:
             if not problem.startswith(SUMMARY):
                 raise StoreError(problem)
         try:
-            text = summary_text(run.record, LineStatistics.from_lines(run.convergence, run.snapshots), run.shifts)
+            text = summary_text(
+                run.record, LineStatistics.from_lines(run.convergence, run.snapshots), run.shifts
+            )
         except (TypeError, ValueError, AttributeError, LookupError) as error:
             raise StoreError(f"its content is invalid ({type(error).__name__}: {error})") from error
         _install(paths.live, text)
