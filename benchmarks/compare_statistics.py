@@ -106,30 +106,32 @@ def section(replications: int, families: int) -> str:
     return page(
         "## The statistics of `compare` on simulated runs",
         f"Written by `python -m benchmarks.compare_statistics` with scipy {scipy.__version__}.",
-        "Runs with known truth go through the functions that `initbench compare` calls. A share is given with"
-        " its binomial standard error. Confidence is 95 %. Where seeds are shared, the normal numbers behind"
-        f" the runs of one seed have correlation {CORRELATION}.",
+        "Simulated runs with known true values are analysed with the functions that `initbench compare`"
+        " calls. Shares are given with their binomial standard errors. The confidence level is 95 %. If seeds"
+        " are shared, the normal random numbers of two runs with the same seed have the correlation"
+        f" {CORRELATION}.",
         "\n".join(f"- **{law.name}**: {law.about}" for law in LAWS),
         "### Coverage of 95 % intervals",
-        f"{replications:,} replications in each cell. The mean is that of the first arm, differences are"
-        " those of the two. Where runs diverge, cases without an interval (fewer than two values) are"
-        " skipped.",
+        f"Each cell has {replications:,} replications. The mean is the mean of the first arm, and the"
+        " differences are between the two arms. If runs diverge, cases without an interval (fewer than two"
+        " values) are skipped.",
         _coverages(replications),
-        "Student's t is exact for the normal law, Welch's nearly so. Skewed values are covered less often"
-        " than 95 %: few seeds do not show a long tail, and no interval can make up for it. Ratios of"
-        " positive quantities belong on the log scale.",
+        "Student's t is exact for the normal distribution, and Welch's t is nearly exact. For skewed"
+        " distributions the coverage is below 95 %, because a few seeds do not show a long tail, and no"
+        " interval can compensate for that. Compare ratios of positive quantities on the log scale.",
         f"### False alarms among {ARMS} equal arms",
-        f"All {math.comb(ARMS, 2)} pairs of {ARMS} arms of the first kind, {families:,} replications in each"
-        " cell: how often at least one pair is called different. Holm's adjustment has to hold it at 5 % or"
-        " below.",
+        f"Share of replications in which at least one of the {math.comb(ARMS, 2)} pairs of {ARMS} arms of the"
+        f" first kind is called different, for {families:,} replications in each cell. With Holm's adjustment"
+        " the share must be 5 % or less.",
         _families(families),
         "### Power for a difference of one standard deviation",
-        f"Two normal arms of equal spread, {replications:,} replications in each cell. The noncentral t is"
-        " what `seeds needed` goes by; Welch's test falls short of it below about five seeds.",
+        f"Two normal arms with equal spread, {replications:,} replications in each cell. `seeds needed` is"
+        " computed from the noncentral t; the power of Welch's test is lower for fewer than about five"
+        " seeds.",
         _powers(replications),
-        "### Seeds needed, as estimated from few",
-        "The same two arms, unpaired: 17 seeds a side are right for 80 % power. What `seeds needed` says from"
-        f" n seeds a side, {families:,} replications.",
+        "### Seeds needed, estimated from few seeds",
+        "For the same two arms, unpaired, 17 seeds per arm give 80 % power. The table shows the values of"
+        f" `seeds needed` estimated from n seeds per arm, in {families:,} replications.",
         _estimates(families),
     )
 

@@ -72,14 +72,15 @@ def report(cases: Sequence[Case], bar: float, about: str) -> str:
         written_by("probe_predicts_training"),
         about,
         _table_of_four(cases, bar),
-        "ROC AUC for *learns*, with 95 % bootstrap intervals over configs. Units that start alike, as under"
-        " the schemes zeros, ones and constant, are easily seen; without such configs it is harder.",
+        "ROC AUC for *learns*, with 95 % bootstrap intervals over configs. Nets whose units start"
+        " identical, as with the schemes zeros, ones and constant, are easy to detect; the rows without such"
+        " configs are a harder test.",
         _areas(cases, bar),
-        "If another accuracy had been asked for:",
+        "Results for other accuracy thresholds:",
         _sensitivity(cases, bar),
-        "What becomes of the configs that show a code:",
+        "Configs with each code, and how many of them learn:",
         _by_code(cases, bar),
-        "Parts of configs with two wrong verdicts or more, by their share:",
+        "Parts of configs with at least two wrong verdicts, ordered by the share of wrong verdicts:",
         _by_part(cases, bar),
         "### Where the verdict was wrong",
         _failures([c for c in cases if c.healthy and not c.learns(bar)], "Healthy, but does not learn"),

@@ -176,13 +176,13 @@ def about(cases: list[Case], refused: list[str], bar: LearningThreshold, seconds
 {len(cases)} configs are drawn at random from the registries: families mlp, resnet_mlp and cnn as 11 : 7 : 2,
 depth 2 to 60 (log-uniform; cnn 4 to 11), width 32 to 128 (cnn 8), every activation and init, a norm in 4 of
 10, gains 0.5 to 2.5, a bias between −1 and 1 in 15 %; sgd at a rate of {RATES["sgd"]} or adam at
-{RATES["adam"]}. {len(refused)} more were drawn and refused as invalid. One net of each is shown {SAMPLES}
-samples, and judged as `initbench probe` judges it; the same net is then trained for {bar.steps} updates with
-batches of 64 on scikit-learn's digits.
+{RATES["adam"]}. {len(refused)} more were drawn and rejected as invalid. For each config, one net is
+probed with {SAMPLES} samples and diagnosed as by `initbench probe`. The same net is then trained for
+{bar.steps} updates with batches of 64 on scikit-learn's digits.
 
 A net is *healthy* if it shows no finding that is a warning. It *learns* if it exceeds a validation accuracy
-of {bar.accuracy:.3f} (chance is {bar.majority:.3f}), which is the bar of the map and was fixed
-beforehand; one that diverges does not. It took {seconds / 60:.0f} minutes on two shared cores.
+of {bar.accuracy:.3f} (chance is {bar.majority:.3f}), the threshold of `probe --map`, which was fixed
+beforehand. A net that diverges does not learn. The study took {seconds / 60:.0f} minutes on two shared cores.
 """.strip()
 
 

@@ -63,7 +63,7 @@ LAWS = (
     NORMAL,
     Law(
         "normal, runs diverge",
-        "the same, and each run diverges with probability 0.2, whatever it would have reached",
+        "the same, and each run diverges with probability 0.2, independent of its value",
         NORMAL.first,
         NORMAL.second,
         diverging=0.2,

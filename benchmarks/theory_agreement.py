@@ -2,9 +2,10 @@
 
 python -m benchmarks.theory_agreement [--quick] writes a section of docs/results.md.
 
-Every pair of ten activations and six inits, depth 20 × 512, standard normal inputs, 16 nets. For a layer that
-is trusted, z = (mean over the nets − prediction) / (predicted standard deviation / √nets). If the bands are
-right, z is standard normal: a standard deviation above 1 means bands too narrow, one below 1 too wide.
+The study measures 16 nets of depth 20 and width 512 with standard normal inputs, for every pair of ten
+activations and six inits. For each layer with a band,
+z = (mean over the nets − prediction) / (predicted standard deviation / √nets). If the bands are right, z is
+standard normal: a standard deviation above 1 means that the bands are too narrow, below 1 too wide.
 """
 
 from __future__ import annotations
@@ -102,8 +103,9 @@ def section(by_pair: dict[str, list[Score]], refused: dict[str, str]) -> str:
         "",
         str(__doc__).split("\n\n", 2)[2].strip(),
         "",
-        "Layers of one net are not independent, so that a pair's z go up and down together: a pair counts for"
-        " a few, not for eighty. A standard normal z lies beyond 2 in 4.6 % and beyond 3 in 0.3 %.",
+        "The layers of a net are not independent, so the z scores of a pair are strongly correlated: a pair"
+        " is worth a few independent scores, not eighty. A standard normal |z| exceeds 2 in 4.6 % and 3 in"
+        " 0.3 % of cases.",
         "",
         f"| statistic {_HEADS}",
         *statistics,
@@ -111,14 +113,14 @@ def section(by_pair: dict[str, list[Score]], refused: dict[str, str]) -> str:
         "",
         "### Pairs",
         "",
-        "All four statistics together. Pairs with few z are those that stray too far for the leading order"
-        " in 1/width, or that leave what float32 can hold.",
+        "This table combines all four statistics. Pairs have few z scores if their nets deviate too much for"
+        " the leading order in 1/width, or exceed the range of float32.",
         "",
         f"| pair {_HEADS}",
         *pairs,
     ]
     if refused:
-        lines += ["", "Refused, since there is no such init:", ""]
+        lines += ["", "Skipped, because the init does not exist:", ""]
         lines += [f"- {name}: {reason}" for name, reason in refused.items()]
     return "\n".join(lines) + "\n"
 

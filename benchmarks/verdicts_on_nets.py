@@ -279,7 +279,7 @@ def _restored(subject: Subject, values: dict[str, Any]) -> Verdict:
 
 _TITLES = {
     "torchvision": "Models of torchvision",
-    "modern": "Modern nets as their authors start them",
+    "modern": "Modern nets with the init of their authors",
     "planted": "Nets with one planted mistake",
 }
 
@@ -293,12 +293,12 @@ def report(kind: str, verdicts: Sequence[Verdict]) -> str:
         else ""
     )
     parts = [
-        f"## What probe and lint say: {_TITLES[kind]}",
+        f"## Verdicts of probe and lint: {_TITLES[kind]}",
         written_by(f"verdicts_on_nets --kinds {kind} --write"),
-        f"{about}One seed each. A verdict is *right* if a sound net gets no finding and no warning,"
-        f" a planted mistake is named, no net with a loss more than {FAR:g} above ln C is called healthy, and"
-        " each printed call of `apply_init` removes the finding that it is suggested for (it is applied to a"
-        " fresh net).",
+        f"{about}One seed each. A verdict is *right* if all these conditions hold: a sound net gets no"
+        f" finding and no warning; a planted mistake is named; a net with a loss more than {FAR:g} above ln C"
+        " is not called healthy; and each printed call of `apply_init`, applied to a fresh net, removes the"
+        " finding for which it is suggested.",
         _totals({kind: list(verdicts)}),
         _verdicts(verdicts),
     ]

@@ -75,7 +75,6 @@ VAGUE = "vague names, per 1,000 bindings"
 FRAGMENTS = "docstrings that are fragments"
 DUPLICATES = "class names that stand for several things"
 PHRASE = "phrases to write in plain English"
-NO_VERB = "docstrings of functions without a verb in front (ruff D401)"
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,6 @@ def measure(root: Path) -> Iterator[Count]:
     yield _fragments(trees, location)
     yield _duplicate_classes(package, location)
     yield _phrases(paths, location)
-    yield _without_verb(root)
 
 
 Location = Callable[[Path, int, str], str]
@@ -201,16 +199,6 @@ def _phrases(paths: Iterable[Path], location: Location) -> Count:
                 for match in re.finditer(phrase, line, re.IGNORECASE):
                     locations.append(location(path, number, f"“{match[0]}” → {plain}"))
     return Count(PHRASE, len(locations), tuple(locations))
-
-
-def _without_verb(root: Path) -> Count:
-    """Count what ruff's D401 reports; the rule itself can be switched on when the count reaches 0."""
-    command = [sys.executable, "-m", "ruff", "check", "--select", "D401", "--output-format", "concise"]
-    result = subprocess.run(
-        [*command, "--exit-zero", "initbench"], cwd=root, capture_output=True, text=True, check=True
-    )
-    locations = tuple(line for line in result.stdout.splitlines() if " D401 " in line)
-    return Count(NO_VERB, len(locations), locations)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from initbench.render import norm_diagram
 from initbench.runner.workers.base import EXECUTORS
 
 _INTRO = """\
-Everything a config can name, and the executors. Each table is one registry; the config key that selects its
-entries is given under the heading. `n` is fan_in, `m` is fan_out, `z ~ N(0, 1)`, and `q = E[h²]` that of a
-pre-activation.
+This page lists all components that a config can use, and the executors. Each table is one registry; the
+config key that selects its entries is given under the heading. `n` is fan_in, `m` is fan_out, `z ~ N(0, 1)`,
+and `q = E[h²]` is the second moment of a pre-activation.
 Options are listed with their defaults; the [config reference](config.md) describes them.
 
 `initbench catalog` prints these tables. `initbench explain NAME` describes one entry in full, with the

@@ -25,17 +25,18 @@ WIDTH = 120
 _HEADER = """\
 <!-- Written by `python -m docs.lessons` from stored runs and configs/lessons; do not edit. -->"""
 _INTRO = """\
-Each lesson is a file in [configs/lessons](../configs/lessons): a question, the runs that answer it, and
-claims, each with a condition that was written down before anything was run. A claim is **supported** where
-the whole 95 % interval of its numbers fulfils the condition, **contradicted** where the whole interval
-fulfils the opposite, and otherwise **undecided**, as where a tuned arm stands at the edge of its grid
-([config.md](config.md#verdicts) lists the reasons). [ci.md](ci.md) has the language of the conditions,
-[config.md](config.md#lessons) the form of the files. A contradicted claim is as good a result as a supported
-one: several sources are wrong, or right about something else.
+Each lesson is a file in [configs/lessons](../configs/lessons). It has a question, the experiments that answer
+it, and claims, each with a condition that was written before the first run. A claim is **supported** if
+the whole 95 % interval of its numbers fulfils the condition, **contradicted** if the whole interval
+fulfils the opposite, and otherwise **undecided**, for example if the best value of a tuned arm is at the edge
+of its grid ([config.md](config.md#verdicts) lists the reasons). [ci.md](ci.md) describes the language of the
+conditions, and [config.md](config.md#lessons) the format of the files. A contradicted claim is as good a
+result as a supported one: several sources are wrong, or are right about a different question.
 
-A verdict holds for the budget and the grid of its lesson. `whitening` and `xavier_under_relu` were run again
-with wider grids, since arms were best at the edge of the first ones, and `xavier_under_relu` and `which_norm`
-with more updates. The conditions were left as they had been written; the claims now name their updates.
+A verdict holds for the budget and the grid of its lesson. `whitening` and `xavier_under_relu` were repeated
+with wider grids, because the best values of some arms were at the edge of the first grids.
+`xavier_under_relu` and `which_norm` were repeated with more updates. The conditions were not changed; the
+claims now give the number of updates.
 
 ```sh
 initbench lesson ls
@@ -75,7 +76,7 @@ def render(found: Sequence[LessonResult], current: str = "", order: Sequence[str
 
 
 def _sections(text: str) -> dict[str, str]:
-    """The sections of a page by the names of their lessons."""
+    """Return the sections of a page by the names of their lessons."""
     starts = [match.start() for match in _HEADING.finditer(text)]
     parts = [text[start:end].strip() for start, end in pairwise([*starts, len(text)])]
     return {mark[1]: part for part in parts if (mark := _MARK.search(part))}
@@ -98,7 +99,7 @@ def stale(current: str, lessons: Sequence[Lesson]) -> list[str]:
 
 
 def _said(claim: Any) -> str:
-    """A claim and its condition, as a cell of the table has them."""
+    """Return a claim and its condition as a cell of the table."""
     source = f" ({claim.source})" if claim.source else ""
     words = " ".join(f"{claim.says}{source}: {code(claim.holds_if)}".split())
     return words.replace("|", r"\|")

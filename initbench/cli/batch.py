@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 import typer
 
 from initbench.errors import InitbenchError, RunFailedError
+from initbench.render.text import plural
 
 
 class NamedItem(Protocol):
@@ -56,8 +57,6 @@ def exit_with_failures(failures: Sequence[str], errors: Sequence[InitbenchError]
         typer.Exit: If items were skipped; its code is the highest exit code of their errors.
     """
     if errors:
-        from initbench.render.text import plural
-
         typer.echo(f"initbench: skipped {plural(len(errors), 'config')} (reasons above)", err=True)
     if failures:
         raise RunFailedError("\n".join([*failures, "`initbench show RUN` prints the full traceback"]))

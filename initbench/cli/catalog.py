@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from initbench.cli.options import Json
+from initbench.render.terminal import stdout_console, stdout_width
+from initbench.store import strict_json
 
 
 def catalog(
@@ -26,11 +28,8 @@ def catalog(
 
     kinds = catalog_kinds() if kind is None else [kind_of(kind)]
     if json_output:
-        from initbench.store import strict_json
-
         typer.echo(strict_json.dumps(catalog_document(kinds)))
         return
     from initbench.render.catalog import print_catalogue
-    from initbench.render.terminal import stdout_console, stdout_width
 
     print_catalogue(stdout_console(), kinds, stdout_width())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from initbench.analysis.tuning_warnings import edge_of_range_warnings
 from initbench.cli.compare_options import (
     Baseline,
     By,
@@ -40,13 +41,14 @@ from initbench.cli.gate_options import (
 )
 from initbench.cli.options import Json, Notes, RunPatterns, RunsDir, runs_root
 from initbench.errors import UsageError
+from initbench.render.terminal import stdout_console, stdout_width
+from initbench.store.store import Store
 
 if TYPE_CHECKING:
     from initbench.analysis.run_summary import RunSummary
     from initbench.analysis.selection import Selection
     from initbench.analysis.tables import Table
     from initbench.render.compare.display_options import View
-    from initbench.store.store import Store
 
 
 def compare(
@@ -81,7 +83,6 @@ def compare(
     """
     from initbench.analysis.selection import Selection
     from initbench.analysis.tables import build_tables
-    from initbench.store.store import Store
 
     gates = gate_options(fail_if, strict, against, junit_xml, confidence, fail_unless)
     selection = Selection(Store(runs_root(runs_dir)), patterns or [], where or [])
@@ -114,7 +115,6 @@ def compare(
 
 def _table_notes(selection: Selection) -> list[str]:
     """Return notes on the selected runs that no table contains."""
-    from initbench.analysis.tuning_warnings import edge_of_range_warnings
     from initbench.render.compare.run_counts import unattributed_runs
 
     missing = [f"{sentence}." for sentence in selection.missing]
@@ -183,7 +183,6 @@ def _choose_format(format_option: FormatName | None, output: Path | None, *, jso
 
 def _build_view(**options: object) -> View:
     from initbench.render.compare.display_options import View, check_together
-    from initbench.render.terminal import stdout_width
 
     view = View(width=stdout_width(), ascii_only=is_ascii(), **options)  # type: ignore[arg-type]
     check_together(view)
@@ -206,7 +205,6 @@ def _print_or_save(
     tables: list[Table], view: View, output: Path | None, store: Store, extra_keys: dict[str, Any]
 ) -> None:
     from initbench.render.compare_tables import print_tables, render_comparison, save_comparison
-    from initbench.render.terminal import stdout_console
 
     if output is not None:
         save_comparison(output, tables, view, extra_keys)

@@ -9,6 +9,9 @@ import typer
 
 from initbench.cli.options import DataDir, Json, add_command
 from initbench.errors import DataError, UsageError
+from initbench.render.terminal import print_uncut, stdout_console
+from initbench.render.text import DASH
+from initbench.render.text_table import TextTable
 
 if TYPE_CHECKING:
     from initbench.data.dataset import DataOptions, DataSource, LocatedDataset
@@ -128,9 +131,6 @@ def _print_rows(rows: list[dict[str, Any]], source: DataSource, as_json: bool) -
         document = {"schema": "initbench.data/1", "root": str(source.root), "sets": rows}
         typer.echo(json.dumps(document, indent=2))
         return
-    from initbench.render.terminal import print_uncut, stdout_console
-    from initbench.render.text import DASH
-    from initbench.render.text_table import TextTable
 
     headings = ["data set", "status", "size", "where", "what it is"]
     grid = TextTable(headings, left_aligned=[heading for heading in headings if heading != "size"])
@@ -141,8 +141,6 @@ def _print_rows(rows: list[dict[str, Any]], source: DataSource, as_json: bool) -
 
 
 def _format_size(count: int | None) -> str:
-    from initbench.render.text import DASH
-
     return DASH if count is None else f"{count / 1e6:.1f} MB"
 
 

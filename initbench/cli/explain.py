@@ -8,6 +8,9 @@ import typer
 
 from initbench.cli.completion import complete_entries
 from initbench.cli.options import Json
+from initbench.render.page import Page
+from initbench.render.terminal import stdout_console, stdout_width
+from initbench.store import strict_json
 
 
 def explain(
@@ -34,12 +37,8 @@ def explain(
 
     entries = find_entries(name, kind)
     if json_output:
-        from initbench.store import strict_json
-
         typer.echo(strict_json.dumps(explain.explain_document(entries)))
         return
-    from initbench.render.page import Page
-    from initbench.render.terminal import stdout_console, stdout_width
 
     console = stdout_console()
     for index, (entry_kind, entry) in enumerate(entries):

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from initbench.analysis.completeness import missing_seeds, unfinished_runs
+from initbench.analysis.damaged_runs import damage_messages
+from initbench.analysis.load_runs import load_run_summaries
 from initbench.errors import StoreError
+from initbench.render.text import one_line
+from initbench.store.misplaced import describe_misplaced, find_misplaced
 
 if TYPE_CHECKING:
     from initbench.analysis.gates.evaluate import Gate, GateResult
@@ -160,9 +165,6 @@ def check_gates(
         not_judged: Results of further gates that cannot be judged.
         obstacles: Further reasons why a strict command fails, one sentence each.
     """
-    from initbench.analysis.damaged_runs import damage_messages
-    from initbench.store.misplaced import describe_misplaced, find_misplaced
-
     runs = selection.runs
     reference, reference_damage = (
         _load_reference(options.against, tables, selection) if options.against else (None, [])
@@ -228,9 +230,6 @@ def publish_report(verdicts: GateReport, runs: Sequence[RunSummary]) -> None:
 
 def _list_obstacles(verdicts: GateReport, selection: Selection) -> Iterator[str]:
     """Yield the reasons, apart from its gates, why a strict command fails."""
-    from initbench.analysis.completeness import missing_seeds, unfinished_runs
-    from initbench.analysis.load_runs import load_run_summaries
-
     if not selection.runs:
         yield no_runs_message(selection.store.root)
     yield from selection.missing
@@ -286,7 +285,6 @@ def _load_reference(path: Path, tables: Sequence[Table], selection: Selection) -
         from initbench.analysis.regression.reference_document import read_document
 
         return read_document(path, selection.selects_document_row), []
-    from initbench.analysis.damaged_runs import damage_messages
     from initbench.analysis.regression.reference import ReferenceRuns
     from initbench.analysis.tables import build_tables as tables_of
 
@@ -314,7 +312,6 @@ def print_verdicts(verdicts: GateReport) -> None:
     lines += [f"not evaluated: {sentence}" for sentence in verdicts.obstacles[:MAX_OBSTACLES]]
     if (rest := len(verdicts.obstacles) - MAX_OBSTACLES) > 0:
         lines.append(f"not evaluated: {rest:,} more")
-    from initbench.render.text import one_line
 
     for line in lines:
         printable = "".join(c if c.isprintable() else " " for c in line[:MAX_LINE_LENGTH])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from initbench.cli.batch import exit_with_failures, process_or_skip
+from initbench.cli.compare import is_ascii
 from initbench.cli.completion import complete_lessons
 from initbench.cli.gate_options import FailIf, FailUnless, JunitXml, Strict, print_verdicts
 from initbench.cli.options import DataDir, Json, Notes, RunsDir, runs_root
@@ -31,6 +32,9 @@ from initbench.cli.training_options import (
     build_run_context,
 )
 from initbench.errors import InitbenchError, StoreError, UsageError
+from initbench.render.terminal import stdout_console, stdout_width
+from initbench.store import strict_json
+from initbench.store.store import Store
 
 if TYPE_CHECKING:
     from initbench.analysis.run_summary import RunSummary
@@ -38,7 +42,6 @@ if TYPE_CHECKING:
     from initbench.config.schema import ExperimentConfig
     from initbench.config.study import Lesson
     from initbench.runner.plan import ExperimentOutcome, RunContext
-    from initbench.store.store import Store
     from initbench.study.run_study import LessonResult
 
 LIST_COMMAND = "ls"
@@ -93,8 +96,6 @@ def lesson(
     A contradicted claim is a result: the exit code is 0. With --strict an undecided claim exits with 1.
     docs/lessons.md describes all lessons, docs/ci.md the gates.
     """
-    from initbench.store.store import Store
-
     lessons, is_list = _load_lessons(arguments or [], data, first_seed, every=every)
     worker_options = WorkerOptions(device, executor, workers, worker_memory)
     context = build_run_context(Store(runs_root(runs_dir)), worker_options, data_dir, offline=offline)
@@ -211,10 +212,8 @@ def _run_summaries(result: LessonResult) -> list[RunSummary]:
 
 
 def _print_result(result: LessonResult, *, all_notes: bool) -> None:
-    from initbench.cli.compare import is_ascii
     from initbench.render.compare.display_options import View
     from initbench.render.lesson_tables import print_lesson
-    from initbench.render.terminal import stdout_console, stdout_width
 
     view = View(width=stdout_width(), ascii_only=is_ascii(), all_notes=all_notes)
     print_lesson(stdout_console(), result, view=view)
@@ -222,7 +221,6 @@ def _print_result(result: LessonResult, *, all_notes: bool) -> None:
 
 def _print_document(results: Sequence[LessonResult], verdicts: GateReport | None) -> None:
     from initbench.render.lesson_document import lessons_document
-    from initbench.store import strict_json
 
     gate_entries = {} if verdicts is None else verdicts.document()
     typer.echo(strict_json.dumps({**lessons_document(results), **gate_entries}))
@@ -237,8 +235,6 @@ def _print_totals(results: Sequence[LessonResult]) -> None:
 
 def _print_list(lessons: Sequence[Lesson], context: RunContext, *, json_output: bool) -> None:
     from initbench.render.lesson_list import list_document, print_list
-    from initbench.render.terminal import stdout_console
-    from initbench.store import strict_json
     from initbench.study.run_study import load_stored_study
 
     results = [load_stored_study(lesson, context, skip_unavailable=True) for lesson in lessons]

@@ -13,6 +13,7 @@ from initbench.cli.custom_model import BatchOption, DataOption, InputOption, Mod
 from initbench.cli.load_configs import load_experiment, untrained_nets
 from initbench.cli.options import DataDir, Json, RunsDir, TargetArguments
 from initbench.errors import UsageError
+from initbench.render.terminal import stdout_console
 
 if TYPE_CHECKING:
     from initbench.diagnostics.lint_report import LintReport
@@ -83,7 +84,6 @@ def _has_forbidden_finding(report: LintReport, codes: Sequence[str]) -> bool:
 
 def _print_report(report: LintReport, *, json_output: bool) -> None:
     from initbench.render.lint_tables import lint_json, print_lint
-    from initbench.render.terminal import stdout_console
 
     if json_output:
         typer.echo(lint_json(report))

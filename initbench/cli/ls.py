@@ -10,14 +10,22 @@ import typer
 
 from initbench.cli.completion import complete_ls_group, complete_ls_sort
 from initbench.cli.options import Json, RunPatterns, RunsDir, runs_root
-from initbench.errors import StoreError
+from initbench.cli.run_groups import group_heading, group_runs, sort_runs
+from initbench.errors import StoreError, UnknownNameError
+from initbench.render.terminal import print_uncut, stdout_console
+from initbench.render.text import format_percent
+from initbench.render.text_table import TextTable
+from initbench.store import strict_json, sweep_index
+from initbench.store.misplaced import describe_misplaced, find_misplaced
+from initbench.store.run_directory import RUN, STATUSES, STOPPED
+from initbench.store.store import Store
+from initbench.store.strict_json import parse_number_or_none
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.console import Group
 
-    from initbench.store.store import Store
 
 SCHEMA = "initbench.ls/1"
 _COPIED = (
@@ -77,9 +85,6 @@ def ls(
     missing, unreadable or incomplete as damaged. With --verify, exit 3 and name the files if a run has
     changed since it was stored. With --by, accuracies are means.
     """
-    from initbench.cli.run_groups import group_runs, sort_runs
-    from initbench.store.store import Store
-
     store = Store(runs_root(runs_dir))
     records = _select(store, patterns or [], status, sweep)
     problems = {record["run_id"]: _find_problems(store, record) for record in records} if verify else {}
@@ -98,15 +103,11 @@ def ls(
 
 def _misplaced(root: Path, patterns: Sequence[str]) -> list[str]:
     """Describe runs that are not listed because their directories have wrong names."""
-    from initbench.store.misplaced import describe_misplaced, find_misplaced
-
     return describe_misplaced(run for run in find_misplaced(root) if run.matches(patterns))
 
 
 def _find_problems(store: Store, record: dict[str, Any]) -> list[str]:
     """Return the changes of a run since it was stored; empty for unfinished runs."""
-    from initbench.store.run_directory import RUN, STOPPED
-
     if record["status"] == "damaged":
         return [f"{RUN} is damaged: {record['error']}"]
     ended = record.get("finished") is not None and record["status"] not in STOPPED
@@ -122,16 +123,12 @@ def _print(
     json_output: bool,
 ) -> None:
     if json_output:
-        from initbench.store import strict_json
-
         runs = [_summary(record) for record in records]
         if problems:
             runs = [{**run, "problems": problems[str(run["run_id"])]} for run in runs]
         grouped = {} if groups is None else {"groups": groups[1]}
         typer.echo(strict_json.dumps({"schema": SCHEMA, "runs": runs, **grouped}))
     elif records:
-        from initbench.render.terminal import print_uncut, stdout_console
-
         now = datetime.now(UTC)
         table = run_table(records, now) if groups is None else group_table(groups, now)
         print_uncut(stdout_console(), table)
@@ -141,8 +138,6 @@ def _print(
 
 def run_table(records: Sequence[dict[str, Any]], now: datetime) -> Group:
     """Return a table with one line per record, without truncation."""
-    from initbench.render.text_table import TextTable
-
     grid = TextTable(
         ("run", "status", "data", "val %", "test %", "steps", "age"), left_aligned=("run", "status", "data")
     )
@@ -154,9 +149,6 @@ def run_table(records: Sequence[dict[str, Any]], now: datetime) -> Group:
 
 def group_table(groups: Groups, now: datetime) -> Group:
     """Return a table with one line per group: status counts, mean accuracies, age of the newest run."""
-    from initbench.cli.run_groups import group_heading
-    from initbench.render.text_table import TextTable
-
     by, rows = groups
     key = group_heading(by)
     grid = TextTable((by, "runs", "status", "val %", "test %", "age"), left_aligned=(by, "status"))
@@ -182,10 +174,7 @@ def format_age(created: object, now: datetime) -> str:
 
 
 def _select(store: Store, patterns: list[str], status: str | None, sweep: str | None) -> list[dict[str, Any]]:
-    from initbench.store.run_directory import STATUSES
-
     if status is not None and status not in STATUSES:
-        from initbench.errors import UnknownNameError
         from initbench.registry import unknown_name_message
 
         raise UnknownNameError(unknown_name_message("status", status, STATUSES))
@@ -193,8 +182,6 @@ def _select(store: Store, patterns: list[str], status: str | None, sweep: str | 
     records_by_id = {record["run_id"]: record for record in records}
     wanted = set(store.find(patterns, records_by_id)) if patterns else None
     if sweep is not None:
-        from initbench.store import sweep_index
-
         swept = sweep_index.run_ids_of(sweep_index.read_points(store.root, sweep))
         wanted = swept if wanted is None else wanted & swept
     return [
@@ -243,9 +230,6 @@ def _dataset(summary: Summary) -> str:
 
 
 def _format_percent(fraction: object) -> str:
-    from initbench.render.text import format_percent
-    from initbench.store.strict_json import parse_number_or_none
-
     try:
         return format_percent(parse_number_or_none(fraction), 1)
     except ValueError:  # in a damaged record

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from initbench.cli.options import Json, runs_root
+from initbench.render.text import plural
+from initbench.store import strict_json
+from initbench.store.merging import merge as merged_of
 
 if TYPE_CHECKING:
     from initbench.store.merging import MergeResult
@@ -37,9 +40,6 @@ def merge(
     Verifies every file against its manifest first. Different results of the same run are a conflict: exit 3
     without merging anything. Running and crashed runs are skipped.
     """
-    from initbench.store import strict_json
-    from initbench.store.merging import merge as merged_of
-
     root = runs_root(into)
     merged = merged_of(directories, root)
     if json_output:
@@ -49,8 +49,6 @@ def merge(
 
 
 def _print(merged: MergeResult, root: Path) -> None:
-    from initbench.render.text import plural
-
     unchanged_note = f", {len(merged.same):,} already stored" if merged.same else ""
     typer.echo(f"{plural(len(merged.copied), 'run')} copied to {root}{unchanged_note}")
     for run_id, reason in list(merged.left.items())[:_MAX_LISTED]:

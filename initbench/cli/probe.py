@@ -14,6 +14,7 @@ from initbench.cli.options import AllLayers, DataDir, Json, RunsDir, TargetArgum
 from initbench.cli.probe_map import MapAxes, TrainSteps, show_map
 from initbench.cli.probe_map_axes import EXAMPLE
 from initbench.errors import UsageError
+from initbench.render.terminal import stdout_console
 
 if TYPE_CHECKING:
     from initbench.diagnostics.net_source import NetSource
@@ -100,7 +101,6 @@ def _survey(nets: NetSource) -> Survey:
 def _print_survey(survey: Survey, *, all_layers: bool, json_output: bool) -> None:
     from initbench.render.survey_rows import survey_json
     from initbench.render.survey_tables import print_survey
-    from initbench.render.terminal import stdout_console
 
     if json_output:
         typer.echo(survey_json(survey))
@@ -110,7 +110,6 @@ def _print_survey(survey: Survey, *, all_layers: bool, json_output: bool) -> Non
 
 def _print_depths(surveys: dict[int, Survey], *, json_output: bool) -> None:
     from initbench.render.depth_table import depths_json, print_depths
-    from initbench.render.terminal import stdout_console
 
     if json_output:
         typer.echo(depths_json(surveys))

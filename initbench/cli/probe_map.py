@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from initbench.cli.load_configs import load_experiment, load_experiments
 from initbench.cli.probe_map_axes import EXAMPLE, parse_axes, split_axes
 from initbench.errors import UsageError
+from initbench.render.terminal import stdout_console
 
 if TYPE_CHECKING:
     from initbench.config.schema import ExperimentConfig
@@ -36,13 +38,11 @@ def show_map(
     json_output: bool,
 ) -> None:
     """Compute and print the map of a config over the given axes."""
-    from initbench.cli.load_configs import load_experiments
     from initbench.data.locate import resolve_dataset
     from initbench.data.preprocessing import preprocess
     from initbench.diagnostics.trainability_map import check_family, compute_map
     from initbench.render.map_plot import map_json, print_map
     from initbench.render.stage_progress import StageDisplay
-    from initbench.render.terminal import stdout_console
     from initbench.runner.device import resolve_device
 
     texts, rest = split_axes(arguments)
@@ -62,8 +62,6 @@ def show_map(
 
 
 def _load_config(arguments: Sequence[str]) -> ExperimentConfig:
-    from initbench.cli.load_configs import load_experiment
-
     overridden_keys = {argument.partition("=")[0] for argument in arguments if "=" in argument}
     for key in SET_BY_THE_MAP:
         if any(name == key or name.startswith(f"{key}.") for name in overridden_keys):

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from initbench.cli.completion import complete_runs
 from initbench.cli.options import RunsDir, runs_root
 from initbench.errors import StoreError, UsageError
-
-if TYPE_CHECKING:
-    from initbench.store.store import Store
+from initbench.render.text import one_line, plural
+from initbench.store.store import Store
 
 
 def rm(
@@ -29,8 +28,6 @@ def rm(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be removed.")] = False,
 ) -> None:
     """Delete stored runs; if one of them is running, nothing is deleted."""
-    from initbench.store.store import Store
-
     store = Store(runs_root(runs_dir))
     if not dry_run:  # leftovers of an interrupted removal no longer match their name
         store.recover()
@@ -52,8 +49,6 @@ def _require_none_running(store: Store, run_ids: list[str]) -> None:
 
 
 def _confirm_removal(run_ids: list[str]) -> bool:
-    from initbench.render.text import one_line, plural
-
     runs = plural(len(run_ids), "run")
     if not _is_interactive():
         raise UsageError(f"pass --yes to remove {runs} without confirmation")
@@ -67,7 +62,5 @@ def _is_interactive() -> bool:
 
 
 def _print_run_ids(action: str, run_ids: list[str]) -> None:
-    from initbench.render.text import one_line
-
     for run_id in run_ids:
         typer.echo(f"{action} {one_line(run_id)}")

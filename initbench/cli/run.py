@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from initbench.analysis.load_runs import load_run_summaries
 from initbench.cli.batch import exit_with_failures, process_or_skip
 from initbench.cli.gate_options import FailIf, FailUnless, JunitXml, Strict, print_verdicts
+from initbench.cli.load_configs import load_experiments
 from initbench.cli.options import AllLayers, ConfigArguments, DataDir, Json, RunsDir, runs_root
 from initbench.cli.sweep_options import MaxTime, parse_duration
 from initbench.cli.training_gates import (
@@ -31,13 +33,16 @@ from initbench.cli.training_options import (
     build_run_context,
 )
 from initbench.errors import InitbenchError
+from initbench.render.terminal import stdout_console
+from initbench.render.text import plural
+from initbench.store.store import Store
 
 if TYPE_CHECKING:
     from initbench.cli.gate_options import GateReport
     from initbench.config.schema import ExperimentConfig
     from initbench.runner.pending import RunLimits
     from initbench.runner.plan import ExperimentOutcome, RunContext
-    from initbench.store.store import Store, StoredRun
+    from initbench.store.store import StoredRun
 
 
 def run(
@@ -68,7 +73,6 @@ def run(
     Finished runs are shown, not trained again. If several experiments are given, those that cannot run are
     reported and skipped. Exit 1 if a run failed or a gate is triggered (docs/ci.md).
     """
-    from initbench.cli.load_configs import load_experiments
     from initbench.runner.pending import RunLimits
 
     limits = RunLimits(max_seconds=parse_duration(max_time), rerun=rerun)
@@ -76,7 +80,6 @@ def run(
     if print_config:
         _print_configs(configs)
         return
-    from initbench.store.store import Store
 
     names = [config.name for config in configs]
     gates = training_gates("run", fail_if, fail_unless, strict, junit_xml, fail_on, rows=names)
@@ -134,7 +137,6 @@ def _trained_runs(
     configs: Sequence[ExperimentConfig], outcomes: Sequence[ExperimentOutcome], store: Store
 ) -> TrainedRuns:
     """Return the runs that the gates judge: those of all experiments, including skipped ones."""
-    from initbench.analysis.load_runs import load_run_summaries
     from initbench.analysis.tables import build_tables
 
     experiments: dict[str, list[str]] = {config.name: [] for config in configs}
@@ -165,8 +167,6 @@ def _count_waiting(outcomes: Sequence[ExperimentOutcome], store: Store) -> int:
 
 def _report_waiting(waiting: int) -> None:
     """Report the remaining runs, also with --quiet, since the tables lack them."""
-    from initbench.render.text import plural
-
     typer.echo(
         f"initbench: time is up: {plural(waiting, 'run')} left; run the same command to resume", err=True
     )
@@ -184,7 +184,6 @@ def _print_configs(configs: list[ExperimentConfig]) -> None:
 
 def _print_runs(runs: list[StoredRun], *, all_layers: bool) -> None:
     from initbench.render.run_tables import print_experiment
-    from initbench.render.terminal import stdout_console
 
     if runs:
         print_experiment(stdout_console(), runs, all_layers=all_layers)

@@ -6,6 +6,8 @@ import typer
 
 from initbench.cli.options import AllLayers, Json, RunPatterns, RunsDir, runs_root
 from initbench.errors import UsageError
+from initbench.render.terminal import stdout_console
+from initbench.store.store import Store, group_by_experiment
 
 
 def show(
@@ -15,8 +17,6 @@ def show(
     json_output: Json = False,
 ) -> None:
     """Show stored runs as `run` prints them, grouped by experiment, and the errors of failed runs."""
-    from initbench.store.store import Store, group_by_experiment
-
     if not patterns:
         raise UsageError("name a run or an experiment; `initbench ls` lists them")
     store = Store(runs_root(runs_dir))
@@ -27,7 +27,6 @@ def show(
         typer.echo(runs_json([run for runs in experiments for run in runs], {}))
         return
     from initbench.render.run_tables import failure_tracebacks, print_experiment
-    from initbench.render.terminal import stdout_console
 
     for runs in experiments:
         print_experiment(stdout_console(), runs, all_layers=all_layers)

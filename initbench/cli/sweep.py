@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from initbench.cli.gate_options import FailIf, FailUnless, JunitXml, Strict
+from initbench.cli.compare import is_ascii
+from initbench.cli.gate_options import FailIf, FailUnless, JunitXml, Strict, print_verdicts
 from initbench.cli.options import DataDir, Json, Notes, RunsDir, runs_root
 from initbench.cli.sweep_options import (
     Arguments,
@@ -42,6 +43,9 @@ from initbench.cli.training_options import (
     build_run_context,
 )
 from initbench.errors import RunFailedError, UsageError
+from initbench.render.terminal import stdout_console, stdout_width
+from initbench.store import strict_json
+from initbench.store.store import Store
 
 if TYPE_CHECKING:
     from initbench.cli.gate_options import GateOptions, GateReport
@@ -85,7 +89,6 @@ def sweep(
     command resumes a stopped sweep. Exit 1 if a run failed or a gate of the sweep is triggered.
     """
     from initbench.runner.pending import RunLimits
-    from initbench.store.store import Store
 
     seconds = parse_duration(max_time)
     sweep_config = _load_sweep(arguments, shard, skip_invalid=skip_invalid)
@@ -127,8 +130,6 @@ class _SweepCommand:
         """Print what is stored and what remains to be trained."""
         from initbench.render.sweep_document import sweep_document
         from initbench.render.sweep_tables import plan_lines, print_plan
-        from initbench.render.terminal import stdout_console
-        from initbench.store import strict_json
         from initbench.study.forecast import forecast_study
         from initbench.study.run_study import load_stored_study
 
@@ -165,11 +166,8 @@ class _SweepCommand:
         _exit_on_failure(result, verdicts, fail_on)
 
     def _print_result(self, result: SweepResult, verdicts: GateReport | None) -> None:
-        from initbench.cli.gate_options import print_verdicts
         from initbench.render.sweep_document import sweep_document
         from initbench.render.sweep_tables import print_result
-        from initbench.render.terminal import stdout_console
-        from initbench.store import strict_json
 
         if self.json_output:
             gate_entries = {} if verdicts is None else verdicts.document()
@@ -216,9 +214,7 @@ def _print_configs(sweep_config: Sweep) -> None:
 
 
 def _view() -> View:
-    from initbench.cli.compare import is_ascii
     from initbench.render.compare.display_options import View
-    from initbench.render.terminal import stdout_width
 
     return View(width=stdout_width(), ascii_only=is_ascii())
 

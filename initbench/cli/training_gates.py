@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from initbench.analysis.completeness import missing_experiments
 from initbench.cli.gate_options import GateOptions, GateReport, check_gates, gate_options
 from initbench.errors import UsageError
 
@@ -85,7 +86,6 @@ def judge_training(options: GateOptions, runs: TrainedRuns) -> GateReport | None
     """Judge the gates on the stored runs and report; return None if no gate option was given."""
     if not (options.gates or options.junit_xml or options.strict):
         return None
-    from initbench.analysis.completeness import missing_experiments
     from initbench.analysis.selection import PreloadedSelection
 
     unjudged = _undecidable_gates(options, runs)

@@ -387,9 +387,7 @@ class Tracer(TorchFunctionMode):
         if single is not None and not single.joins_residual:
             single.leads_on = True
             if single.activation is None and origin.functions:
-                single.activation = NamedActivation(
-                    f"a function of its own ({', '.join(origin.functions[:2])})"
-                )
+                single.activation = NamedActivation(f"a custom function ({', '.join(origin.functions[:2])})")
                 self._observer.activation(single, None, x)
                 return single
         self._take_factor(origin, x)

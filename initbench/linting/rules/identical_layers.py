@@ -118,7 +118,7 @@ LINT_RULES.add(
     LintRule(
         name="identical_layers",
         summary="Two layers have exactly the same random weights.",
-        source="PyTorch's nn.TransformerEncoder, which says so of itself",
+        source="PyTorch's documentation of nn.TransformerEncoder",
         level="warning",
         limit=f"all entries of the weight exactly equal; weights of ≥ {_MIN_ENTRIES} entries",
         cure="Draw each layer independently: init.scheme=kaiming_normal, or initbench.apply_init(module).",
