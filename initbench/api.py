@@ -41,14 +41,14 @@ from initbench.probing.model_inputs import split_batch
 from initbench.render.compare.analysed_table import analyse
 from initbench.render.compare.csv_long import long_records
 from initbench.render.compare.display_options import View
-from initbench.render.compare_tables import print_tables
+from initbench.render.compare.output import print_tables
 from initbench.render.html import comparison_html, html_table, preformatted_html
-from initbench.render.json_documents import compare_document, runs_document
 from initbench.render.lint_tables import lint_document, print_lint
+from initbench.render.probe_document import survey_document
+from initbench.render.probe_tables import print_survey
 from initbench.render.progress import LiveProgress
+from initbench.render.run_documents import compare_document, runs_document
 from initbench.render.run_tables import print_experiment
-from initbench.render.survey_rows import survey_document
-from initbench.render.survey_tables import print_survey
 from initbench.render.text import DASH, plural
 from initbench.runner.device import resolve_device
 from initbench.runner.pending import RunLimits

@@ -33,7 +33,8 @@ from rich.table import Table as RichTable
 from docs.generators.markdown import NOTHING, code, table
 from initbench.analysis.run_summary import summarise_run
 from initbench.analysis.tables import Row, Table, build_tables
-from initbench.render import compare_tables, run_tables, text
+from initbench.render import run_tables, text
+from initbench.render.compare import output
 from initbench.store.run_directory import COMPLETE
 from initbench.store.store import Store, StoredRun
 
@@ -69,7 +70,7 @@ def _content(words: Sequence[str], runs: Sequence[StoredRun], configs: Path) -> 
         return _block(_experiment_sections(_pick(runs, dataset, [name]), parts))
     if kind == "compare":
         dataset, *names = rest
-        return _block(compare_tables.comparison_renderables(_tables(_pick(runs, dataset, names))))
+        return _block(output.comparison_renderables(_tables(_pick(runs, dataset, names))))
     if kind == "results":
         return _results(runs, rest or sorted(path.stem for path in configs.glob("*.yaml")))
     raise ValueError(f"unknown marker: measured: {' '.join(words)}")

@@ -204,7 +204,7 @@ def _report_baseline(tables: Sequence[Table], view: View) -> None:
 def _print_or_save(
     tables: list[Table], view: View, output: Path | None, store: Store, extra_keys: dict[str, Any]
 ) -> None:
-    from initbench.render.compare_tables import print_tables, render_comparison, save_comparison
+    from initbench.render.compare.output import print_tables, render_comparison, save_comparison
 
     if output is not None:
         save_comparison(output, tables, view, extra_keys)

@@ -99,8 +99,8 @@ def _survey(nets: NetSource) -> Survey:
 
 
 def _print_survey(survey: Survey, *, all_layers: bool, json_output: bool) -> None:
-    from initbench.render.survey_rows import survey_json
-    from initbench.render.survey_tables import print_survey
+    from initbench.render.probe_document import survey_json
+    from initbench.render.probe_tables import print_survey
 
     if json_output:
         typer.echo(survey_json(survey))

@@ -190,6 +190,6 @@ def _print_runs(runs: list[StoredRun], *, all_layers: bool) -> None:
 
 
 def _print_document(runs: Sequence[StoredRun], verdicts: GateReport | None) -> None:
-    from initbench.render.json_documents import runs_json
+    from initbench.render.run_documents import runs_json
 
     typer.echo(runs_json(runs, {} if verdicts is None else verdicts.document()))

@@ -22,7 +22,7 @@ def show(
     store = Store(runs_root(runs_dir))
     experiments = group_by_experiment(store.read(run_id) for run_id in store.find(patterns))
     if json_output:
-        from initbench.render.json_documents import runs_json
+        from initbench.render.run_documents import runs_json
 
         typer.echo(runs_json([run for runs in experiments for run in runs], {}))
         return

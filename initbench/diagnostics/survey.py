@@ -17,11 +17,11 @@ from initbench.probing.checked_advice import TrialResult, Trials, trial_result
 from initbench.probing.coverage import Coverage
 from initbench.probing.diagnosis import diagnose
 from initbench.probing.finding import Finding
+from initbench.probing.initial_conditions import NetMeasurement
 from initbench.probing.messages import drift_note
 from initbench.probing.module_probe import ModuleProbe
 from initbench.probing.remedies import DiagnosisContext
 from initbench.probing.theory import TheoryPrediction
-from initbench.probing.training_conditions import NetMeasurement
 from initbench.torch_defaults import plain_defaults
 from initbench.trace.weight_use import TraceResult
 

@@ -10,10 +10,10 @@ from typing import Any
 from initbench.errors import AllocationError, ConfigError, DataError, UsageError
 from initbench.probing.diagnosis import diagnose, hidden_layers
 from initbench.probing.finding import AdviceCheck, Finding, Form
+from initbench.probing.initial_conditions import NetMeasurement
 from initbench.probing.log_slopes import finite_prefix
 from initbench.probing.recurrent_gates import OVER_STEPS
 from initbench.probing.residual_stream import outside_branches, residual_sums
-from initbench.probing.training_conditions import NetMeasurement
 
 Record = dict[str, Any]
 Reader = Callable[[Record], float | None]

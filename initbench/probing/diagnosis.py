@@ -13,6 +13,7 @@ from typing import Any
 
 from initbench.components.activation import SATURATED_BELOW
 from initbench.probing.finding import DiagnosisCode, Finding
+from initbench.probing.initial_conditions import CONDITION_CODES
 from initbench.probing.layer_factors import MAX_FLAT
 from initbench.probing.learning_progress import NOT_LEARNED, Progress, progress_finding
 from initbench.probing.log_slopes import (
@@ -43,7 +44,6 @@ from initbench.probing.residual_stream import (
     stream_sentence,
 )
 from initbench.probing.tensor_statistics import ALIKE
-from initbench.probing.training_conditions import CONDITION_CODES
 
 SAME_SLOPE = 1e-9
 """Relative difference of two slopes that is due to rounding."""

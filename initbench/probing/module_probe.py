@@ -16,13 +16,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from initbench.errors import UsageError, reporting_user_code
 from initbench.probing import layer_record, tensor_statistics
 from initbench.probing.coverage import Coverage, coverage_of
-from initbench.probing.input_checks import BatchStatistics, batch_statistics
-from initbench.probing.loss import Loss, ProbeLoss, are_probabilities, loss_of
-from initbench.probing.model_inputs import ModelInputs, as_inputs, unwrap_module
-from initbench.probing.model_outputs import real_outputs
-from initbench.probing.recurrent_gates import RecurrentRecords
-from initbench.probing.tensor_statistics import ProbeDetail
-from initbench.probing.training_conditions import (
+from initbench.probing.initial_conditions import (
     SCALE_FREE_NORMS,
     Conditions,
     NetMeasurement,
@@ -30,10 +24,16 @@ from initbench.probing.training_conditions import (
     broken_tensors,
     largest_entry,
 )
+from initbench.probing.input_checks import BatchStatistics, batch_statistics
+from initbench.probing.loss import Loss, ProbeLoss, are_probabilities, loss_of
+from initbench.probing.model_inputs import ModelInputs, as_inputs, unwrap_module
+from initbench.probing.model_outputs import real_outputs
+from initbench.probing.recurrent_gates import RecurrentRecords
+from initbench.probing.tensor_statistics import ProbeDetail
 from initbench.torch_defaults import user_defaults
-from initbench.trace.checkpointing import without_recomputation
 from initbench.trace.overflow import Overflow, OverflowFinder
 from initbench.trace.preserve_state import preserve_state
+from initbench.trace.recomputation import without_recomputation
 from initbench.trace.recurrent import Step
 from initbench.trace.tracer import Tracer
 from initbench.trace.weight_use import UNUSED, RecurrentLayer, ResidualAddition, TraceResult, WeightUse

@@ -20,15 +20,15 @@ from initbench.components.parametrized_weight import parametrization_of
 from initbench.models.fans import shape_of
 from initbench.models.network import Network, WeightLayer, has_maps
 from initbench.probing import layer_record, tensor_statistics
-from initbench.probing.jacobian import jacobian_statistics
-from initbench.probing.running_statistics import capture_running_stat_gaps
-from initbench.probing.tensor_statistics import ProbeDetail
-from initbench.probing.training_conditions import (
+from initbench.probing.initial_conditions import (
     SCALE_FREE_NORMS,
     Conditions,
     batch_conditions,
     broken_tensors,
 )
+from initbench.probing.jacobian import jacobian_statistics
+from initbench.probing.running_statistics import capture_running_stat_gaps
+from initbench.probing.tensor_statistics import ProbeDetail
 from initbench.trace.torch_ops import norm_module
 
 Tensors = Mapping[str, Tensor]

@@ -11,9 +11,9 @@ from rich.text import Text
 
 from initbench.analysis.stats.summary import summarise_geometric
 from initbench.diagnostics.survey import Survey
-from initbench.render import survey_rows as data
+from initbench.render import probe_document as data
 from initbench.render import text
-from initbench.render.survey_tables import survey_heading, theory_lines
+from initbench.render.probe_tables import survey_heading, theory_lines
 from initbench.render.terminal import print_uncut
 from initbench.render.text_table import TextTable
 from initbench.store import strict_json

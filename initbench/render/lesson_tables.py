@@ -17,7 +17,7 @@ from initbench.render.compare.analysed_table import analyse
 from initbench.render.compare.console import table_renderables
 from initbench.render.compare.display_options import View
 from initbench.render.compare.learning_curves import curve_plots
-from initbench.render.compare_tables import comparison_renderables
+from initbench.render.compare.output import comparison_renderables
 from initbench.render.gate_tables import comparison_sentence
 from initbench.render.run_tables import activation_table, render_heading
 from initbench.render.terminal import print_uncut

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from initbench.render.compare.display_options import View
-from initbench.render.json_documents import compare_document
+from initbench.render.run_documents import compare_document
 from initbench.study.run_study import SweepResult, VariantResult
 
 SCHEMA = "initbench.sweep/1"

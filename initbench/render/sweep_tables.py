@@ -12,7 +12,7 @@ from initbench.analysis.run_summary import RunSummary
 from initbench.config.study import Sweep
 from initbench.render import text
 from initbench.render.compare.display_options import View
-from initbench.render.compare_tables import print_tables
+from initbench.render.compare.output import print_tables
 from initbench.render.terminal import print_uncut
 from initbench.render.text_table import TextTable
 from initbench.render.tuning_tables import tuning_table

@@ -28,11 +28,11 @@ from initbench.pretrain.initial_networks import is_layerwise_pretrained
 from initbench.pretrain.transfer import load_pretrained
 from initbench.pretrain.weight_sources import WeightSource
 from initbench.probing.checked_advice import TrialResult, trial_result
+from initbench.probing.initial_conditions import NetMeasurement
 from initbench.probing.messages import init_arguments
 from initbench.probing.model_inputs import ModelInputs
 from initbench.probing.network_probe import network_conditions, probe
 from initbench.probing.tensor_statistics import ProbeDetail
-from initbench.probing.training_conditions import NetMeasurement
 from initbench.rng import stream_generator
 from initbench.runner.capacity import check_network
 from initbench.trace.preserve_state import preserve_state

@@ -19,8 +19,8 @@ from initbench.analysis.stats.verdict import DifferenceVerdict
 from initbench.analysis.tables import build_tables
 from initbench.errors import UsageError
 from initbench.render.gate_tables import case_lines
-from initbench.render.json_documents import compare_document
 from initbench.render.regression import against_document, change_lines
+from initbench.render.run_documents import compare_document
 from initbench.store import strict_json
 from tests.analysis.stored_runs import stored
 from tests.analysis.test_gates_verdicts import arm

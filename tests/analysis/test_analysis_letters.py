@@ -11,7 +11,7 @@ from initbench.analysis.baseline import compare_to_baseline, find_row, letter_di
 from initbench.analysis.stats.mean_difference import Method
 from initbench.analysis.tables import Table, build_tables
 from initbench.render.compare.display_options import View
-from initbench.render.compare_tables import render_comparison
+from initbench.render.compare.output import render_comparison
 from tests.analysis.stored_runs import stored
 
 METRIC = "test_accuracy"

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 from initbench.cli.main import app
 from initbench.linting.rule import LINT_RULES
 from initbench.probing.diagnosis import CODES
+from initbench.probing.initial_conditions import EXCESS
 from initbench.probing.layer_factors import MAX_FLAT
 from initbench.probing.log_slopes import VANISHING_RATIO
 from initbench.probing.tensor_statistics import ALIKE
-from initbench.probing.training_conditions import EXCESS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 KINDS = (("diagnostic", CODES), ("lint code", tuple(LINT_RULES)))

@@ -15,8 +15,8 @@ from test_render_golden import assert_golden
 from initbench.analysis.tables import build_tables
 from initbench.errors import UsageError
 from initbench.render.compare.display_options import View
+from initbench.render.compare.output import print_tables, render_comparison
 from initbench.render.compare.titles import table_title
-from initbench.render.compare_tables import print_tables, render_comparison
 from initbench.render.terminal import PIPED_WIDTH, stdout_console, stdout_width
 
 BY = ("init.scheme", "model.norm")

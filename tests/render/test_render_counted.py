@@ -10,8 +10,8 @@ from compared import FACTS
 from initbench.analysis.tables import build_tables
 from initbench.errors import UsageError
 from initbench.render.compare.display_options import View, check_together
+from initbench.render.compare.output import render_comparison
 from initbench.render.compare.run_counts import unattributed_runs
-from initbench.render.compare_tables import render_comparison
 
 
 def test_each_status_is_counted_apart() -> None:

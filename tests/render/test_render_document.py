@@ -13,7 +13,7 @@ from synthetic import COMPARED, EXPERIMENTS, run
 
 from initbench.analysis.run_summary import summarise_run
 from initbench.analysis.tables import build_tables
-from initbench.render.json_documents import compare_document, runs_document
+from initbench.render.run_documents import compare_document, runs_document
 from initbench.store import strict_json
 
 NUMBER = {"anyOf": [{"type": "number"}, {"enum": ["NaN", "Infinity", "-Infinity"]}]}

@@ -24,8 +24,8 @@ from initbench.analysis.tables import Table, build_tables
 from initbench.errors import UsageError
 from initbench.render.compare.display_options import SUFFIXES, View, format_of
 from initbench.render.compare.markdown_latex import latex_text, markdown_text
-from initbench.render.compare_tables import render_comparison, save_comparison
-from initbench.render.json_documents import compare_document
+from initbench.render.compare.output import render_comparison, save_comparison
+from initbench.render.run_documents import compare_document
 from initbench.render.text import one_line
 from initbench.store import strict_json
 

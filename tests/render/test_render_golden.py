@@ -13,7 +13,7 @@ from synthetic import COMPARED, EXPERIMENTS, run
 
 from initbench.analysis.run_summary import summarise_run
 from initbench.analysis.tables import build_tables
-from initbench.render.compare_tables import print_tables
+from initbench.render.compare.output import print_tables
 from initbench.render.run_tables import print_experiment
 from initbench.render.terminal import PIPED_WIDTH, stdout_console
 from initbench.store.store import StoredRun

@@ -30,9 +30,9 @@ from initbench.cli.ls import run_table
 from initbench.cli.main import run_command
 from initbench.errors import InitbenchError
 from initbench.render.compare.display_options import View
-from initbench.render.compare_tables import render_comparison
-from initbench.render.json_documents import compare_document, runs_document
+from initbench.render.compare.output import render_comparison
 from initbench.render.regression import against_document, change_lines
+from initbench.render.run_documents import compare_document, runs_document
 from initbench.render.run_tables import failure_tracebacks, render_experiment
 from initbench.store import strict_json, sweep_index
 from initbench.store.store import Store, StoredRun

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from initbench.linting.rule import LINT_RULES, LintMessage, LintRule, LintTarget, join_names
-from initbench.probing.training_conditions import EXCESS, head_sentence
+from initbench.probing.initial_conditions import EXCESS, head_sentence
 
 
 def _head_scale(target: LintTarget) -> Iterator[LintMessage]:

@@ -16,7 +16,7 @@ from initbench.linting.weight_statistics import (
     torch_fans,
     variance_of,
 )
-from initbench.probing.training_conditions import SCALE_FREE_NORMS
+from initbench.probing.initial_conditions import SCALE_FREE_NORMS
 from initbench.trace.torch_ops import WEIGHTED
 from initbench.trace.weight_use import WeightUse
 

@@ -20,10 +20,10 @@ from initbench.pretrain.transfer import load_pretrained
 from initbench.pretrain.weight_sources import WeightSource
 from initbench.probing.checked_advice import Trials, trial_result
 from initbench.probing.diagnosis import diagnose
+from initbench.probing.initial_conditions import Conditions, NetMeasurement, condition_findings
 from initbench.probing.learning_progress import Progress, guess_of
 from initbench.probing.network_probe import network_conditions
 from initbench.probing.remedies import DiagnosisContext, network_context
-from initbench.probing.training_conditions import Conditions, NetMeasurement, condition_findings
 from initbench.runner.advice_trials import config_attempt
 from initbench.store.checkpoint_files import Resumption
 from initbench.train.checkpoint import restore

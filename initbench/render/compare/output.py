@@ -22,7 +22,7 @@ from initbench.render.compare.layout import build_comparison_tables
 from initbench.render.compare.markdown_latex import to_latex, to_markdown
 from initbench.render.compare.table import ComparisonTable
 from initbench.render.compare.titles import why_separate
-from initbench.render.json_documents import compare_document
+from initbench.render.run_documents import compare_document
 from initbench.store import strict_json
 from initbench.store.files import write_atomic
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from initbench.analysis.stats.summary import Summary
 from initbench.diagnostics.survey import Survey, SurveyedExperiment
-from initbench.render import survey_rows as data
+from initbench.render import probe_document as data
 from initbench.render import text
 from initbench.render.condition_notes import condition_words
 from initbench.render.layer_means import layers_to_show

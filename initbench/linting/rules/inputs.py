@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from initbench.linting.rule import LINT_RULES, LintMessage, LintRule, LintTarget
 from initbench.probing.diagnosis import CODES
 from initbench.probing.finding import Finding
+from initbench.probing.initial_conditions import condition_findings
 from initbench.probing.input_checks import LARGE, LARGE_COLUMN, SMALL
 from initbench.probing.nonfinite_causes import HUGE
-from initbench.probing.training_conditions import condition_findings
 
 
 def _finding(target: LintTarget, code: str) -> Finding | None:
