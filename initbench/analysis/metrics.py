@@ -14,7 +14,8 @@ from functools import cache
 from itertools import pairwise
 from typing import Literal
 
-from initbench.analysis.run_summary import TRAIN, RunSummary
+from initbench.analysis.run_summary import RunSummary
+from initbench.store.summary_file import TRAIN
 
 Value = Callable[[RunSummary, float | None], float | None]
 """Function of a run and the target accuracy that returns the metric, or None if the run has no value."""

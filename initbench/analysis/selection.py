@@ -12,7 +12,7 @@ from typing import Any
 from initbench.analysis.completeness import missing_experiments
 from initbench.analysis.config_keys import KeyFilter, parse_filters
 from initbench.analysis.load_runs import load_run_summaries
-from initbench.analysis.run_summary import RunSummary, flatten
+from initbench.analysis.run_summary import RunSummary, flatten_keys
 from initbench.errors import UsageError
 from initbench.store import sweep_index
 from initbench.store.run_directory import Record
@@ -79,7 +79,7 @@ class Selection:
         is_named = (
             name is None or name in experiments or any(fnmatchcase(str(name), p) for p in self.patterns)
         )
-        keys = flatten(keys_of_row)
+        keys = flatten_keys(keys_of_row)
         met = all(where.matches_keys(keys) for where in self._config_filters if where.key in keys)
         return met and (is_named or not self.patterns)
 

@@ -24,7 +24,7 @@ from initbench.store.strict_json import parse_number_or_none
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rich.table import Table
+    from rich.console import Group
 
 
 SCHEMA = "initbench.ls/1"
@@ -136,7 +136,7 @@ def _print(
         typer.echo(empty_message, err=True)
 
 
-def run_table(records: Sequence[dict[str, Any]], now: datetime) -> Table:
+def run_table(records: Sequence[dict[str, Any]], now: datetime) -> Group:
     """Return a table with one line per record, without truncation."""
     grid = TextTable(
         ("run", "status", "data", "val %", "test %", "steps", "age"), left_aligned=("run", "status", "data")
@@ -144,10 +144,10 @@ def run_table(records: Sequence[dict[str, Any]], now: datetime) -> Table:
     for record in records:
         cells = _table_cells(_summary(record), now)
         grid.add(cells, _STYLES.get(cells[1]))
-    return grid.table()
+    return grid.text()
 
 
-def group_table(groups: Groups, now: datetime) -> Table:
+def group_table(groups: Groups, now: datetime) -> Group:
     """Return a table with one line per group: status counts, mean accuracies, age of the newest run."""
     by, rows = groups
     key = group_heading(by)
@@ -158,7 +158,7 @@ def group_table(groups: Groups, now: datetime) -> Table:
         accuracies = (_format_percent(row["val_accuracy"]), _format_percent(row["test_accuracy"]))
         value = "–" if row[key] is None else str(row[key])
         grid.add([value, str(row["runs"]), ", ".join(words), *accuracies, format_age(row["created"], now)])
-    return grid.table()
+    return grid.text()
 
 
 def format_age(created: object, now: datetime) -> str:
@@ -178,7 +178,7 @@ def _select(store: Store, patterns: list[str], status: str | None, sweep: str | 
         from initbench.registry import unknown_name_message
 
         raise UnknownNameError(unknown_name_message("status", status, STATUSES))
-    records = store.records()
+    records = store.record_headers()
     records_by_id = {record["run_id"]: record for record in records}
     wanted = set(store.find(patterns, records_by_id)) if patterns else None
     if sweep is not None:

@@ -28,6 +28,7 @@ COMMANDS = {
     "show": "Show stored runs as `run` prints them, grouped by experiment, and the errors of failed runs.",
     "ls": "List the stored runs: status, data set, accuracy, steps and age.",
     "merge": "Merge the runs of several directories; existing runs are not copied again.",
+    "upgrade": "Add to runs of earlier versions the summaries with which `compare` and `ls` are fast.",
     "rm": "Delete stored runs; if one of them is running, nothing is deleted.",
     "new": "Write NAME.yaml, a commented config that trains within a minute; never overwrite a file.",
     "catalog": "List components, executors and diagnoses with their formulas, meanings and sources.",

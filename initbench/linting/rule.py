@@ -77,11 +77,13 @@ class LintMessage:
     layers: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
     """Changes, as key=value words, that are tried out and suggested if they cure the problem."""
+    level: Level | None = None
+    """Level of this finding; None for the level of its rule."""
 
 
 @dataclass(frozen=True)
 class LintFinding:
-    """A message with the code and level of its rule."""
+    """A message with the code of its rule, and its level."""
 
     code: str
     level: Level
@@ -129,7 +131,7 @@ LINT_RULES: Registry[LintRule] = Registry("lint code", "initbench.linting.rules"
 def lint(target: LintTarget) -> list[LintFinding]:
     """Return all findings without advice, warnings first, in the order of the rules."""
     findings = [
-        LintFinding(rule.name, rule.level, message)
+        LintFinding(rule.name, message.level or rule.level, message)
         for rule in LINT_RULES
         if target.uses or not rule.needs_uses
         for message in rule.look(target)

@@ -49,7 +49,7 @@ class TrialResult:
 
 def trial_result(nets: Sequence[NetMeasurement]) -> TrialResult:
     """Return the measurements of untrained nets with the findings of their diagnosis."""
-    return TrialResult(nets, {code: finding.level for code, finding in _findings_of(nets).items()})
+    return TrialResult(nets, {code: finding.level for code, finding in findings_at_init(nets).items()})
 
 
 class Trials:
@@ -102,11 +102,11 @@ class Trials:
 
 def nets_with_most_findings(nets: Sequence[NetMeasurement], count: int) -> list[int]:
     """Return the indices of the `count` nets with the most findings, in ascending order."""
-    indices = sorted(range(len(nets)), key=lambda index: -len(_findings_of([nets[index]])))
+    indices = sorted(range(len(nets)), key=lambda index: -len(findings_at_init([nets[index]])))
     return sorted(indices[:count])
 
 
-def _findings_of(nets: Sequence[NetMeasurement]) -> dict[str, Finding]:
+def findings_at_init(nets: Sequence[NetMeasurement]) -> dict[str, Finding]:
     """Return the first finding at init of any net, by code."""
     findings: dict[str, Finding] = {}
     for net in nets:
@@ -126,7 +126,7 @@ def _quantity(code: str, nets_before: Sequence[NetMeasurement], *, over_steps: b
         return name, "percent", lambda nets: _largest_share(nets, statistic)
     if code in _CONDITION_QUANTITIES:
         return _CONDITION_QUANTITIES[code]
-    finding = _findings_of(nets_before).get(code)
+    finding = findings_at_init(nets_before).get(code)
     layer = None if finding is None else finding.layer
     if code == "symmetric":
         return "spread over units", "number", lambda nets: _unit_spread(nets, layer)

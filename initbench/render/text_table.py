@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from rich.cells import cell_len
-from rich.console import JustifyMethod
+from rich.console import Group, JustifyMethod
 from rich.table import Table
+from rich.text import Text
 
 from initbench.render.text import one_line
 
@@ -94,6 +95,20 @@ class TextTable:
         for cells, style in self.rows:
             table.add_row(*cells, style=style)
         return table
+
+    def text(self) -> Group:
+        """Return the table as one text, which rich prints several times as fast: for thousands of rows."""
+        widths = self._widths()
+        lines = Text(no_wrap=True, overflow="ignore")
+        for cells, style in [(list(self.headings), "bold"), *self.rows]:
+            gaps = [" " * (width - cell_len(cell)) for cell, width in zip(cells, widths, strict=True)]
+            aligned = [
+                cell + gap if heading in self.left_aligned else gap + cell
+                for heading, cell, gap in zip(self.headings, cells, gaps, strict=True)
+            ]
+            lines.append((" " * GAP).join(aligned).rstrip(" ") + "\n", style)
+        lines.right_crop(1)
+        return Group(lines)
 
     def _widths(self) -> list[int]:
         columns = zip(self.headings, *(cells for cells, _ in self.rows), strict=True)

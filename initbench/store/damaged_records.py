@@ -9,7 +9,7 @@ from initbench.store import strict_json
 from initbench.store.checkpoint_files import CHECKPOINTS
 from initbench.store.files import is_temporary, read_text
 from initbench.store.locks import STRUCTURE_LOCK, is_locked
-from initbench.store.manifest import MANIFEST
+from initbench.store.manifest import MANIFEST, SUMMARY
 from initbench.store.run_directory import (
     CONFIG,
     LAYERS,
@@ -23,7 +23,7 @@ from initbench.store.run_directory import (
 )
 
 _RUN_ID = re.compile(r"(?P<experiment>.+)-s(?P<seed>\d+)-[0-9a-f]{10}")
-_FILES_AFTER_RECORD = frozenset((METRICS, LAYERS, SHIFT, WEIGHTS, MANIFEST, *CHECKPOINTS))
+_FILES_AFTER_RECORD = frozenset((METRICS, LAYERS, SHIFT, WEIGHTS, SUMMARY, MANIFEST, *CHECKPOINTS))
 """Files that are written only after run.json."""
 _MIN_RUN_FILES = 2
 """Number of these files that identify a directory as a run even if its name is not a run id."""

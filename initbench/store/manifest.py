@@ -11,7 +11,7 @@ from initbench.store import strict_json
 from initbench.store.checkpoint_files import LINE_FILES
 from initbench.store.files import LINES_BYTES, odd_kind, read_bytes, read_text, sha256
 
-MANIFEST = "manifest.json"
+MANIFEST, SUMMARY = "manifest.json", "summary.jsonl"
 MANIFEST_SCHEMA = "initbench.manifest/1"
 _STEP = re.compile(rb'"step": ?(-?\d{1,18})\b')
 _WHEN = re.compile(rb'"when": ?"([a-z]+)"')
@@ -20,22 +20,27 @@ _WHEN = re.compile(rb'"when": ?"([a-z]+)"')
 def build_manifest(directory: Path, names: Iterable[str]) -> dict[str, Any]:
     """Return the manifest of the files `names` in `directory`; missing files are skipped."""
     paths = [path for path in (directory / name for name in names) if path.exists()]
-    files = {path.name: {"sha256": sha256(path), "bytes": path.stat().st_size} for path in paths}
-    return {"schema": MANIFEST_SCHEMA, "files": files}
+    return {"schema": MANIFEST_SCHEMA, "files": {path.name: listed_entry(path) for path in paths}}
+
+
+def listed_entry(path: Path) -> dict[str, Any]:
+    """Return the entry of a file in the manifest."""
+    return {"sha256": sha256(path), "bytes": path.stat().st_size}
 
 
 def manifest_differences(directory: Path, *, hashes: bool) -> Iterator[str]:
     """Yield one message for each file that differs from the manifest, or for a missing or damaged manifest.
 
-    Names and sizes are compared, and with `hashes` also every byte and the order of the steps. Raises
-    OSError if a file cannot be read, which does not count as a difference.
+    Names and sizes are compared, and with `hashes` also every byte, the order of the steps, and the summary:
+    a run without its summary is complete, since the summary can be made again. Raises OSError if a file
+    cannot be read, which does not count as a difference.
     """
     path = directory / MANIFEST
     if kind := _odd_file_kind(path):
         yield f"{MANIFEST} is {kind}, not a regular file"
         return
     try:
-        listed = _listed_files(strict_json.loads(read_text(path)))
+        listed = listed_files(strict_json.loads(read_text(path)))
     except (FileNotFoundError, NotADirectoryError):
         yield f"{MANIFEST} is missing: the run is not complete"
         return
@@ -44,8 +49,10 @@ def manifest_differences(directory: Path, *, hashes: bool) -> Iterator[str]:
     if not listed:
         yield f"{MANIFEST} is damaged"
     for name, size, digest in listed:
+        if name == SUMMARY and not hashes:
+            continue
         if problem := _file_difference(directory / name, size, digest if hashes else None):
-            yield problem
+            yield f"{problem}; `initbench upgrade` writes it again" if name == SUMMARY else problem
     if hashes:
         yield from repeated_steps(directory)
 
@@ -90,11 +97,11 @@ def find_step_disorder(moments: Iterable[tuple[object, object]]) -> str | None:
 def file_hashes(directory: Path) -> dict[str, str]:
     """Return the SHA-256 of each file of a complete run, as listed in its manifest."""
     return {
-        name: digest for name, _, digest in _listed_files(strict_json.loads(read_text(directory / MANIFEST)))
+        name: digest for name, _, digest in listed_files(strict_json.loads(read_text(directory / MANIFEST)))
     }
 
 
-def _listed_files(document: Any) -> list[tuple[str, int, str]]:
+def listed_files(document: Any) -> list[tuple[str, int, str]]:
     """Return name, size and SHA-256 of each file; raise ValueError if the document is not a manifest."""
     files = document.get("files") if isinstance(document, dict) else None
     if not isinstance(files, dict):

@@ -253,7 +253,7 @@ _TRAIN = optional_keys(
     eval_every=nullable(is_natural),
     precision=nullable(is_text),
 )
-_CONFIG = optional_keys(
+is_config = optional_keys(
     is_mapping(model=_MODEL, init=_INIT),
     name=is_text,
     notes=nullable(is_text),
@@ -261,6 +261,7 @@ _CONFIG = optional_keys(
     train=_TRAIN,
     probe=is_mapping(),
 )
+"""Check of the config of a run."""
 _RECORD = is_mapping(
     experiment=is_text,
     arm=is_text,
@@ -268,7 +269,7 @@ _RECORD = is_mapping(
     dataset=is_text,
     dataset_requested=is_text,
     device=is_text,
-    config=_CONFIG,
+    config=is_config,
     final=nullable(
         satisfies_both(is_mapping(val_accuracy=is_number, test_accuracy=is_number), is_table(is_number))
     ),

@@ -21,15 +21,15 @@ from initbench.store import strict_json
 from initbench.store.checkpoint_files import CHECKPOINTS, LINE_FILES
 from initbench.store.files import is_temporary, odd_kind, read_text
 from initbench.store.locks import is_locked
-from initbench.store.manifest import MANIFEST, manifest_differences
+from initbench.store.manifest import MANIFEST, SUMMARY, manifest_differences
 from initbench.store.record_schema import find_defect
 
 SCHEMA = "initbench.stored/1"
 RUN, CONFIG, LOCK = "run.json", "config.yaml", ".lock"
 METRICS, LAYERS, SHIFT = LINE_FILES
 WEIGHTS = "weights.safetensors"
-LISTED = (CONFIG, RUN, METRICS, LAYERS, SHIFT, WEIGHTS)
-"""Files that the manifest lists."""
+LISTED = (CONFIG, RUN, METRICS, LAYERS, SHIFT, WEIGHTS, SUMMARY)
+"""Files that the manifest lists, in the order in which they are copied: the summary refers to the others."""
 
 COMPLETE = ("finished", "diverged")
 STOPPED = ("interrupted", "failed")

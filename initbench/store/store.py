@@ -9,19 +9,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from initbench.errors import StoreError, UsageError
-from initbench.store import directory_swap, strict_json, sweep_index
+from initbench.store import directory_swap, sweep_index
 from initbench.store.checkpoint_files import checkpoint_step, stated_step
 from initbench.store.damaged_records import damaged_record, with_identity
-from initbench.store.files import read_lines
+from initbench.store.line_files import read_line_files
 from initbench.store.locks import is_locked, structure_lock
-from initbench.store.manifest import find_step_disorder, manifest_differences
-from initbench.store.record_schema import EVALUATION_LINE, SHIFT_LINE, SNAPSHOT_LINE, Check, layer_signature
+from initbench.store.manifest import manifest_differences
 from initbench.store.run_directory import (
-    LAYERS,
     LOCK,
-    METRICS,
     RUN,
-    SHIFT,
     Record,
     RunPaths,
     hidden_run_id,
@@ -34,6 +30,7 @@ from initbench.store.run_directory import (
 )
 from initbench.store.run_patterns import matching_run_ids
 from initbench.store.stable_reads import directory_identity, read_stable_directory
+from initbench.store.summary_file import StoredSummary, read_summary
 from initbench.store.writer import RunWriter, create_run, has_leftovers, remove_leftovers, resume_run
 
 T = TypeVar("T")
@@ -88,6 +85,16 @@ class Store:
         """Return run.json of every run with its current status, oldest first; other files are ignored."""
         return self._records({})
 
+    def record_headers(self) -> list[Record]:
+        """Return `records`, but only the keys in the header of the summary for runs that have one."""
+        return self._records({run_id: summary.header for run_id, summary in self.read_summaries().items()})
+
+    def read_summaries(self) -> dict[str, StoredSummary]:
+        """Return the summaries of complete runs by run id; runs without a valid summary are skipped."""
+        with wrap_os_errors(f"read the runs in {self.root}"):
+            looks = ((run_id, read_summary(self.root / run_id, run_id)) for run_id in self._run_ids())
+            return {run_id: summary for run_id, summary in looks if summary is not None}
+
     def read(self, run_id: str) -> StoredRun:
         """Read a run.
 
@@ -114,18 +121,18 @@ class Store:
         with wrap_os_errors(f"read run {run_id}"):
             return self.read_stable(run_id, lambda directory: _read_or_mark_damaged(run_id, directory))
 
-    def find(self, patterns: Sequence[str], indexed: Mapping[str, Record] | None = None) -> list[str]:
+    def find(self, patterns: Sequence[str], records_by_id: Mapping[str, Record] | None = None) -> list[str]:
         """Return the ids of the runs that match any of `patterns`, in the order of `records`.
 
         Args:
             patterns: Run ids, unique beginnings of run ids, experiments, sweeps or globs. An empty sequence
                 matches all runs.
-            indexed: Records that need not be read again; they need only run_id, created and experiment.
+            records_by_id: Records that need not be read again; they need only run_id, created and experiment.
 
         Raises:
             UsageError: If a pattern matches nothing (with the nearest name) or begins several run ids.
         """
-        records = self._records(indexed or {})
+        records = self.record_headers() if records_by_id is None else self._records(records_by_id)
         experiments = {record["run_id"]: str(record.get("experiment", "")) for record in records}
         if not patterns:
             return list(experiments)
@@ -250,9 +257,9 @@ class Store:
             raise StoreError(f"run {places.run_id} is already finished")
         return places.live
 
-    def _records(self, indexed: Mapping[str, Record]) -> list[Record]:
+    def _records(self, records_by_id: Mapping[str, Record]) -> list[Record]:
         with wrap_os_errors(f"read the runs in {self.root}"):
-            looks = (indexed.get(run_id) or self._live_record_of(run_id) for run_id in self._run_ids())
+            looks = (records_by_id.get(run_id) or self._live_record_of(run_id) for run_id in self._run_ids())
             records = [record for record in looks if record]
         return sorted(records, key=lambda record: (str(record.get("created")), record["run_id"]))
 
@@ -310,15 +317,7 @@ def _read_run(run_id: str, directory: Path) -> StoredRun | None:
         return None
     if record["status"] == "damaged":
         raise StoreError(f"{directory / RUN} is damaged: {record['error']}")
-    convergence = _read_checked_lines(directory / METRICS, EVALUATION_LINE)
-    snapshots, shifts = (
-        _read_checked_lines(directory / LAYERS, SNAPSHOT_LINE),
-        _read_checked_lines(directory / SHIFT, SHIFT_LINE),
-    )
-    for name, lines in ((LAYERS, snapshots), (SHIFT, shifts)):
-        if len(set(map(layer_signature, lines))) > 1:
-            raise StoreError(f"{directory / name} is damaged: its lines describe different layers")
-    return StoredRun(run_id, record, convergence, snapshots, shifts)
+    return StoredRun(run_id, record, *read_line_files(directory))
 
 
 def _read_or_mark_damaged(run_id: str, directory: Path) -> StoredRun | None:
@@ -336,21 +335,6 @@ def _describe_fault(error: StoreError | OSError) -> str:
     if isinstance(error, OSError) and error.strerror is not None:
         return f"cannot read {error.filename}: {error.strerror.lower()}"
     return str(error)
-
-
-def _read_checked_lines(path: Path, check: Check) -> list[Record]:
-    try:
-        lines = [strict_json.loads(line) for line in read_lines(path)]
-    except FileNotFoundError:
-        return []
-    except ValueError as error:
-        raise StoreError(f"{path} is damaged: {error}") from error
-    for number, line in enumerate(lines, 1):
-        for problem in check(line, ""):
-            raise StoreError(f"{path} is damaged: line {number}: {problem}")
-    if disordered := find_step_disorder((line.get("step"), line.get("when")) for line in lines):
-        raise StoreError(f"{path} is damaged: {disordered}")
-    return lines
 
 
 def _no_such_run(run_id: str) -> UsageError:

@@ -26,8 +26,9 @@ from initbench.store.files import (
     sync_file,
     write_atomic,
 )
+from initbench.store.line_files import read_line_files, read_shifts
 from initbench.store.locks import FileLock, acquire_lock, structure_lock
-from initbench.store.manifest import MANIFEST, build_manifest, repeated_steps
+from initbench.store.manifest import MANIFEST, SUMMARY, build_manifest, repeated_steps
 from initbench.store.run_directory import (
     COMPLETE,
     CONFIG,
@@ -46,9 +47,11 @@ from initbench.store.run_directory import (
     run_locked_error,
     wrap_os_errors,
 )
+from initbench.store.summary_file import LineStatistics, summary_text
 
 Weights = bytes | Callable[[Path], object]
 """Contents of weights.safetensors, or a function that writes them to the path it is given."""
+_Add = Callable[[LineStatistics, Mapping[str, Any]], None]
 
 
 class RunWriter:
@@ -83,6 +86,8 @@ class RunWriter:
         """Whether there is a checkpoint later than the one it was resumed from."""
         self._unsynced: set[str] = set()
         """Files with lines that a loss of power would lose."""
+        self._statistics = None if resumption else LineStatistics()
+        """Statistics of the evaluations and probes; None if they must be read from the files."""
 
     def __enter__(self) -> Self:
         return self
@@ -106,10 +111,12 @@ class RunWriter:
         It survives the end of this process at once, and a loss of power from the next checkpoint on.
         """
         self._append(METRICS, entry)
+        self._collect(LineStatistics.add_evaluation, entry)
 
     def append_snapshot(self, snapshot: Mapping[str, Any]) -> None:
         """Append one probe of all layers, as durably as an evaluation."""
         self._append(LAYERS, snapshot)
+        self._collect(LineStatistics.add_snapshot, snapshot)
 
     def append_shift(self, entry: Mapping[str, Any]) -> None:
         """Append the covariate shift of one update, as durably as an evaluation."""
@@ -124,7 +131,7 @@ class RunWriter:
         self._made_progress = True
 
     def finish(self, updates: Mapping[str, Any], weights: Weights | None = None) -> None:
-        """Store the result: weights, then run.json, then the manifest that makes the run complete.
+        """Store the result: weights, run.json, summary, and then the manifest that makes the run complete.
 
         A rerun finally replaces the previous attempt. On an error the run stays open.
 
@@ -141,6 +148,7 @@ class RunWriter:
             if weights is not None:
                 self._write_weights(weights)
             self._write_record({**updates, "status": status, "finished": utc_timestamp()})
+            self._write_summary()
             sync_directory(self.directory)
             for problem in repeated_steps(self.directory):
                 raise StoreError(f"{self.directory}: {problem}; run the command again")
@@ -163,7 +171,8 @@ class RunWriter:
             with wrap_os_errors(f"mark run {self.run_id} as {status}"):
                 if status == "failed" and self.resumption is not None and not self._made_progress:
                     self._drop_checkpoints()
-                (self.directory / MANIFEST).unlink(missing_ok=True)  # `finish` may have written it
+                for name in (MANIFEST, SUMMARY):  # `finish` may have written them
+                    (self.directory / name).unlink(missing_ok=True)
                 self._sync_lines()
                 ending = {"status": status, "finished": utc_timestamp()}
                 self._write_record(ending if error is None else {**ending, "error": error})
@@ -201,6 +210,29 @@ class RunWriter:
         record = {**self.record, **updates, "run_id": self.run_id, "schema": SCHEMA}
         write_atomic(self.directory / RUN, strict_json.dumps(record) + "\n", sync_name=False)
         self.record = record
+
+    def _collect(self, add: _Add, entry: Mapping[str, Any]) -> None:
+        """Add a line to the statistics of the run."""
+        try:
+            if self._statistics is not None:
+                add(self._statistics, entry)
+        except (TypeError, ValueError, AttributeError, LookupError):
+            self._statistics = None
+
+    def _write_summary(self) -> None:
+        """Write the summary of the complete run, or none if its record or lines are invalid."""
+        try:
+            record = strict_json.loads(strict_json.dumps(self.record))
+            if self._statistics is None:
+                convergence, snapshots, shifts = read_line_files(self.directory)
+                self._statistics = LineStatistics.from_lines(convergence, snapshots)
+            else:
+                shifts = read_shifts(self.directory)
+            text = summary_text(record, self._statistics, shifts)
+        except (TypeError, ValueError, AttributeError, LookupError, StoreError):
+            (self.directory / SUMMARY).unlink(missing_ok=True)
+        else:
+            write_atomic(self.directory / SUMMARY, text, sync_name=False)
 
     def _check_open(self) -> None:
         if not self._open:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from initbench.analysis.grouping import DEFAULT_CONDITIONS, data_conditions
-from initbench.analysis.run_summary import flatten
+from initbench.analysis.run_summary import flatten_keys
 from initbench.analysis.tables import Table, build_tables
 from initbench.data.dataset import DataOptions, ShiftOptions
 from initbench.render.compare.display_options import View
@@ -33,8 +33,8 @@ def labels(found: list[Table]) -> set[str]:
 
 
 def test_plain_values_are_the_defaults_of_the_config():
-    shift = flatten(ShiftOptions().model_dump(mode="json"), "data.shift")
-    defaults = flatten(DataOptions().model_dump(mode="json"), "data") | shift
+    shift = flatten_keys(ShiftOptions().model_dump(mode="json"), "data.shift")
+    defaults = flatten_keys(DataOptions().model_dump(mode="json"), "data") | shift
     assert {key: defaults.get(key) for key in DEFAULT_CONDITIONS} == {
         **DEFAULT_CONDITIONS,
         "data.whiten_eps": 0.01,

@@ -1,8 +1,10 @@
-"""Summaries from the index equal those from the runs' files, even if either is damaged or changed."""
+"""Summaries from summary files equal those from the other files, even if either is damaged or changed."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import random
 import shutil
@@ -10,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +20,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import initbench
 from initbench.analysis import load_runs
-from initbench.analysis.load_runs import decode_summary, encode_summary, index_version, load_run_summaries
-from initbench.analysis.run_summary import LAYER_STATISTICS, RunSummary, summarise_run
-from initbench.store import index as index_module
-from initbench.store.index import Index, IndexEntry, fingerprint_of
-from initbench.store.locks import acquire_lock
+from initbench.analysis.load_runs import load_run_summaries
+from initbench.analysis.run_summary import RunSummary, summarise_run
+from initbench.errors import StoreError
+from initbench.store import upgrading
+from initbench.store.merging import merge
 from initbench.store.store import Store
+from initbench.store.summary_file import (
+    LAYER_STATISTICS,
+    LineStatistics,
+    pack_numbers,
+    read_summary,
+    summary_text,
+    unpack_numbers,
+)
+from initbench.store.upgrading import CURRENT, UNFINISHED, UPGRADED, upgrade_run
 
 RECORD: dict[str, Any] = {
     "arm": "0123456789",
@@ -42,7 +53,7 @@ RECORD: dict[str, Any] = {
     "cohort": 2,
 }
 NAMES = ("relu", "tanh")
-INDEX = ".compare.index"
+SUMMARY = "summary.jsonl"
 
 
 def snapshot(when: str, value: float) -> dict[str, Any]:
@@ -80,7 +91,6 @@ def write(store: Store, name: str, seed: int, *, value: float = 1.0, ending: str
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """Return a store of three finished runs, one that diverged and two unfinished ones."""
-    monkeypatch.setattr(index_module, "SETTLED_SECONDS", -1.0)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     store = Store(tmp_path / "runs")
     for seed in range(2):
@@ -89,13 +99,6 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     write(store, "tanh", 1, ending="diverged")
     write(store, "tanh", 2, ending="interrupted")
     write(store, "gelu", 0, ending="failed")
-    return store
-
-
-@pytest.fixture
-def indexed(store: Store) -> Store:
-    load_run_summaries(store, [])
-    assert (store.root / INDEX).is_file()
     return store
 
 
@@ -109,9 +112,8 @@ def live(store: Store, patterns: list[str]) -> list[str]:
 
 
 def check(store: Store, *patterns: str) -> None:
-    """Assert twice that summaries equal those from the files; the second time with the updated index."""
-    for _ in range(2):
-        assert same(load_run_summaries(store, list(patterns))) == live(store, list(patterns))
+    """Assert that the summaries equal those from the other files."""
+    assert same(load_run_summaries(store, list(patterns))) == live(store, list(patterns))
 
 
 @pytest.fixture
@@ -128,31 +130,26 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-UNFINISHED = ["tanh-s2-abc", "gelu-s0-abc"]
+INCOMPLETE = ["tanh-s2-abc", "gelu-s0-abc"]
 
 
-def test_a_finished_run_is_read_once_and_an_unfinished_one_every_time(store: Store, reads: list[str]) -> None:
-    first = load_run_summaries(store, [])
-    assert len(first) == len(reads) == 6
+def test_the_files_of_complete_runs_are_not_read(store: Store, reads: list[str]) -> None:
+    found = load_run_summaries(store, [])
+    assert len(found) == 6
+    assert sorted(reads) == sorted(INCOMPLETE)
+    assert same(found) == live(store, [])
     reads.clear()
-    written = (store.root / INDEX).stat().st_ino
-    assert same(load_run_summaries(store, [])) == same(first)
-    assert sorted(reads) == sorted(UNFINISHED)  # oldest first, but both may be of one millisecond
-    assert (store.root / INDEX).stat().st_ino == written, "nothing new, nothing written"
-
-
-def test_only_what_a_pattern_names_is_read(store: Store, reads: list[str]) -> None:
     assert [one.run_id for one in load_run_summaries(store, ["relu"])] == ["relu-s0-abc", "relu-s1-abc"]
-    assert reads == ["relu-s0-abc", "relu-s1-abc"]
+    assert reads == []
     check(store, "tanh-s1*", "relu")
-    assert reads.count("tanh-s1-abc") == 1
-    check(store)
-
-
-def test_the_answer_is_that_of_the_files(store: Store) -> None:
-    check(store)
-    check(store, "tanh")
     check(store, "relu-s1")
+
+
+def test_headers_are_the_beginning_of_records(store: Store) -> None:
+    for header, record in zip(store.record_headers(), store.records(), strict=True):
+        assert {key: record[key] for key in header if key != "schema"} == {
+            key: value for key, value in header.items() if key != "schema"
+        }
 
 
 def test_an_empty_store_is_left_as_it_is(tmp_path: Path) -> None:
@@ -161,42 +158,41 @@ def test_an_empty_store_is_left_as_it_is(tmp_path: Path) -> None:
 
 
 numbers = st.none() | st.floats()
-words = st.text(max_size=5)
-plain = st.none() | st.booleans() | st.integers() | st.floats() | words
-trees = st.dictionaries(
-    words, plain | st.lists(plain, max_size=2) | st.dictionaries(words, plain, max_size=2)
-)
 layer = st.tuples(*[numbers] * len(LAYER_STATISTICS)).map(
     lambda values: dict(zip(LAYER_STATISTICS, values, strict=True))
-)
-facts = st.builds(
-    RunSummary,
-    run_id=words,
-    experiment=words,
-    arm=words,
-    seed=st.integers(),
-    status=words,
-    created=words,
-    dataset=words,
-    dataset_requested=words,
-    fingerprint=words,
-    config=trees,
-    identity=trees,
-    steps=st.none() | st.integers(),
-    batch_size=st.none() | st.integers(),
-    final=st.dictionaries(words, numbers, max_size=3),
-    evaluations=st.lists(st.lists(numbers, min_size=4, max_size=4), max_size=3),
-    layers=st.dictionaries(st.sampled_from(("init", "end")), st.lists(layer, max_size=3)),
-    diverged_step=st.none() | st.integers(),
-    diagnosis=st.lists(words, max_size=2),
-    seconds=numbers,
 )
 
 
 @settings(deadline=None)
-@given(facts)
-def test_any_facts_come_back_as_they_were(one: RunSummary) -> None:
-    assert same([decode_summary(encode_summary(one))]) == same([one])
+@given(
+    st.lists(st.lists(numbers, min_size=4, max_size=4), max_size=3),
+    st.dictionaries(st.sampled_from(("init", "end")), st.lists(layer, max_size=3)),
+)
+def test_any_numbers_come_back_as_they_were(evaluations: Any, layers: Any) -> None:
+    packed = json.loads(json.dumps(pack_numbers(evaluations, layers)))
+    assert repr(unpack_numbers(packed)) == repr({"evaluations": evaluations, "layers": layers})
+
+
+def test_another_summary_has_another_schema() -> None:
+    """If this fails, increase the number in `summary_file.SCHEMA`: stored summaries are out of date."""
+    record = {**RECORD, "run_id": "x", "experiment": "x", "seed": 0, "status": "finished", "steps": 20}
+    evaluation = {"step": 0, "train_loss": 1.0, "val_loss": "NaN", "val_accuracy": 0.5, "val_loss_batch": 1.0}
+    snapshots = [
+        {"when": when, "layers": [{"pre": {"q": 1.0}, "act": {"std": i}, "grad": {"pre_q": 2.0}}]}
+        for i, when in enumerate(("init", "train", "end", "end"))
+    ]
+    text = summary_text(record, LineStatistics.from_lines([evaluation], snapshots), [])
+    assert text.startswith('{"schema": "initbench.summary/1"')
+    assert hashlib.sha256(text.encode()).hexdigest()[:10] == "e19d5b6e35"
+
+
+def forge(directory: Path, content: bytes) -> None:
+    """Write a summary and list it in the manifest."""
+    (directory / SUMMARY).write_bytes(content)
+    manifest = json.loads((directory / "manifest.json").read_text())
+    digest = hashlib.sha256(content).hexdigest()
+    manifest["files"][SUMMARY] = {"sha256": digest, "bytes": len(content)}
+    (directory / "manifest.json").write_text(json.dumps(manifest))
 
 
 def garbage(path: Path) -> None:
@@ -210,11 +206,11 @@ def flipped(path: Path) -> None:
 
 
 def of_another_schema(path: Path) -> None:
-    path.write_bytes(path.read_bytes().replace(b"initbench.index/1", b"initbench.index/2"))
+    forge(path.parent, path.read_bytes().replace(b"initbench.summary/1", b"initbench.summary/0"))
 
 
-def of_other_code(path: Path) -> None:
-    path.write_bytes(path.read_bytes().replace(index_version().encode(), b"0" * 16))
+def of_another_run(path: Path) -> None:
+    forge(path.parent, (path.parent.parent / "relu-s1-abc" / SUMMARY).read_bytes())
 
 
 def a_directory(path: Path) -> None:
@@ -232,64 +228,234 @@ def a_loop(path: Path) -> None:
     path.symlink_to(path)
 
 
-def lies(path: Path) -> None:
-    """Write an index with valid frames around documents that no encoder has written."""
-    root = path.parent
-    index = Index(root, "compare", index_version())
-    documents = (b"", b"\n\n", b"{}\n[]\n", b"[]\n[{}, 9, {}, []]\n", b'{}\n[{}, 0, {}, ["x"]]\n' + b"\0" * 8)
-    names = ("relu-s0-abc", "relu-s1-abc", "tanh-s0-abc", "tanh-s1-abc", "../runs")
-    made = []
-    for name, document in zip(names, documents, strict=True):
-        stamp = fingerprint_of(root, name)
-        assert stamp is not None
-        made.append(IndexEntry(name, stamp.digest, "2020", "relu", document))
-    index.update(made, [])
-
-
 DAMAGES: list[Callable[[Path], object]] = [
-    Path.unlink,
-    garbage,
-    flipped,
-    of_another_schema,
-    of_other_code,
-    a_directory,
-    a_pipe,
-    a_loop,
+    *(Path.unlink, garbage, flipped, of_another_schema, of_another_run, a_directory, a_pipe, a_loop)
 ]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_index_is_as_good_as_none(damage: Callable[[Path], object], indexed: Store) -> None:
-    damage(indexed.root / INDEX)
-    check(indexed)
+def test_a_damaged_summary_is_as_good_as_none(
+    damage: Callable[[Path], object], store: Store, reads: list[str]
+) -> None:
+    expected = live(store, [])
+    damage(store.root / "relu-s0-abc" / SUMMARY)
+    assert same(load_run_summaries(store, [])) == expected
+    assert "relu-s0-abc" in reads
+    assert store.status("relu-s0-abc") == "finished", "the summary can be made again"
 
 
-def test_whole_entries_that_make_no_sense_are_read_live(indexed: Store, reads: list[str]) -> None:
-    lies(indexed.root / INDEX)
-    found = load_run_summaries(indexed, [])
-    assert sorted(same(found)) == sorted(live(indexed, []))
-    check(indexed)
+def test_a_whole_summary_that_makes_no_sense_is_not_used(store: Store) -> None:
+    directory, expected = store.root / "relu-s0-abc", live(store, [])
+    whole = (directory / SUMMARY).read_bytes()
+    lines = [json.loads(line) for line in whole.splitlines()]
+    wrong: tuple[Any, ...] = (None, -1, 10**18, "x", [], {}, [1], {"a": 1}, [[2]], {"init": [3]}, 0.5)
+    forged = [b"", b"\n\n", b"{}\n{}\n{}\n", b"[]\n[]\n[]\n", b"[" * 5000, whole[:-9]]
+    for i, line in enumerate(lines):
+        for key in line:
+            forged += [
+                b"".join(
+                    json.dumps({**each, **({key: value} if n == i else {})}).encode() + b"\n"
+                    for n, each in enumerate(lines)
+                )
+                for value in wrong
+            ]
+    for key in lines[2]["packed"]:
+        for value in wrong:
+            packed = {**lines[2]["packed"], key: value}
+            changed = [*lines[:2], {**lines[2], "packed": packed}]
+            forged.append(b"".join(json.dumps(line).encode() + b"\n" for line in changed))
+    used = 0
+    for content in forged:
+        forge(directory, content)
+        found = same(load_run_summaries(store, []))
+        used += found != expected  # plausible values are used: the manifest says that they are the run's
+    assert used < len(forged) // 3
+    assert all(type(one) is RunSummary for one in load_run_summaries(store, []))
 
 
 @pytest.mark.parametrize("stride", [391, pytest.param(97, marks=pytest.mark.slow)])
-def test_an_index_cut_off_anywhere(indexed: Store, stride: int) -> None:
-    path = indexed.root / INDEX
-    content, expected = path.read_bytes(), live(indexed, [])
+def test_a_summary_cut_off_anywhere(store: Store, stride: int) -> None:
+    path, expected = store.root / "relu-s0-abc" / SUMMARY, live(store, [])
+    content = path.read_bytes()
     for size in [*range(0, len(content), stride), len(content) - 1]:
         path.write_bytes(content[:size])
-        assert same(load_run_summaries(indexed, [])) == expected, size
-        assert len(path.read_bytes()) == len(content), "it is whole again"
+        assert same(load_run_summaries(store, [])) == expected, size
 
 
 @pytest.mark.parametrize("flips", [40, pytest.param(150, marks=pytest.mark.slow)])
-def test_a_bit_that_flipped_anywhere(indexed: Store, flips: int) -> None:
-    path = indexed.root / INDEX
-    content, expected, chance = path.read_bytes(), live(indexed, []), random.Random(0)
+def test_a_bit_that_flipped_anywhere(store: Store, flips: int) -> None:
+    path, expected, chance = store.root / "relu-s0-abc" / SUMMARY, live(store, []), random.Random(0)
+    content = path.read_bytes()
     for _ in range(flips):
         changed = bytearray(content)
         changed[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
         path.write_bytes(changed)
-        assert same(load_run_summaries(indexed, [])) == expected
+        assert same(load_run_summaries(store, [])) == expected
+
+
+def test_a_rerun_is_seen(store: Store) -> None:
+    write(store, "relu", 0, value=2.0)
+    check(store)
+    (found,) = load_run_summaries(store, ["relu-s0"])
+    assert found.final["val_accuracy"] == 2.0 / 3
+
+
+def test_a_run_that_is_removed_between_two_looks_is_left_out(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (store.root / "relu-s0-abc" / SUMMARY).unlink()
+    plain = Store.find
+
+    def find(self: Store, *arguments: Any) -> list[str]:
+        found = plain(self, *arguments)
+        self.remove("relu-s0-abc")
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "find", find)
+        found = load_run_summaries(store, [])
+    assert [one.run_id for one in found if one.experiment == "relu"] == ["relu-s1-abc"]
+
+
+def in_place(
+    path: Path, old: str = '"steps": 20', new: str = '"steps": 21', *, keep_time: bool = True
+) -> None:
+    """Change a digit of the file, but not its size nor, by default, its time."""
+    times, text = path.stat(), path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    if keep_time:
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        (lambda run: in_place(run / "run.json"), "finished"),
+        (lambda run: in_place(run / "run.json", ': "finished"', ': "diverged"'), "diverged"),
+        (lambda run: in_place(run / "metrics.jsonl", ": 1.0", ": 2.0", keep_time=False), "finished"),
+        (lambda run: in_place(run / "layers.jsonl", '"layers"', '"1ayers"', keep_time=False), "damaged"),
+        (lambda run: (run / "weights.safetensors").unlink(), "crashed"),
+        (lambda run: (run / "manifest.json").unlink(), "crashed"),
+        (lambda run: (run / "layers.jsonl").write_text(""), "crashed"),
+        (lambda run: (run / "config.yaml").write_text("other"), "crashed"),
+    ],
+)
+def test_a_run_that_changed_is_read_from_its_files(
+    change: Callable[[Path], object], status: str, store: Store, reads: list[str]
+) -> None:
+    change(store.root / "relu-s0-abc")
+    (found,) = load_run_summaries(store, ["relu-s0"])
+    assert found.status == status
+    assert reads == ["relu-s0-abc"]
+    if status != "damaged":
+        check(store)
+    assert [one["status"] for one in store.record_headers()] == [one["status"] for one in store.records()]
+
+
+def test_a_copy_that_keeps_no_times_has_its_summaries(store: Store, reads: list[str]) -> None:
+    for path in store.root.glob("*/metrics.jsonl"):
+        os.utime(path)
+    load_run_summaries(store, [])
+    assert sorted(reads) == sorted(INCOMPLETE)
+
+
+def test_what_cannot_be_read_is_damaged_and_the_others_are_compared(store: Store) -> None:
+    path = store.root / "relu-s1-abc" / "layers.jsonl"
+    path.write_bytes(b"{" + path.read_bytes()[1:].replace(b'"', b"'"))
+    found = {one.run_id: one for one in load_run_summaries(store, [])}
+    damaged = found.pop("relu-s1-abc")
+    assert (damaged.status, damaged.seed, damaged.layers) == ("damaged", 1, {})
+    assert damaged.error is not None and damaged.error.startswith(f"{path} is damaged: ")
+    assert damaged.arm == found["relu-s0-abc"].arm and damaged.config == found["relu-s0-abc"].config
+    assert len(found) == 5 and "damaged" not in {one.status for one in found.values()}
+
+
+def test_a_running_run_is_read_live_and_then_from_its_summary(store: Store, reads: list[str]) -> None:
+    with store.claim("new-s0-abc", {**RECORD, "experiment": "new", "seed": 0}, "") as run:
+        check(store)
+        run.append_snapshot(snapshot("init", 5.0))
+        check(store)
+        assert load_run_summaries(store, ["new"])[0].status == "running"
+        run.finish({})
+    check(store)
+    reads.clear()
+    assert load_run_summaries(store, ["new"])[0].status == "finished"
+    assert reads == []
+
+
+def test_a_run_with_an_invalid_record_or_line_has_no_summary(store: Store) -> None:
+    with store.claim("a-s0-abc", {**RECORD, "experiment": "a", "seed": -1}, "") as run:
+        run.finish({})
+    with store.claim("b-s0-abc", {**RECORD, "experiment": "b", "seed": 0}, "") as run:
+        run.append_convergence({"step": 0})
+        run.finish({})
+    for run_id in ("a-s0-abc", "b-s0-abc"):
+        assert not (store.root / run_id / SUMMARY).exists()
+        assert store.verify(run_id) == []
+    assert [one.status for one in load_run_summaries(store, ["a", "b"])] == ["damaged"] * 2
+
+
+def test_merge_copies_summaries(store: Store, tmp_path: Path) -> None:
+    merge([store.root], tmp_path / "all")
+    merged = Store(tmp_path / "all")
+    assert merged.read_summaries().keys() == store.read_summaries().keys()
+    check(merged)
+
+
+def as_before(store: Store) -> Store:
+    """Make the store that of a version without summaries."""
+    for path in store.root.glob(f"*/{SUMMARY}"):
+        path.unlink()
+        manifest = path.with_name("manifest.json")
+        document = json.loads(manifest.read_text())
+        del document["files"][SUMMARY]
+        manifest.write_text(json.dumps(document))
+    return store
+
+
+def contents(store: Store) -> dict[Path, tuple[bytes, int]]:
+    """Return contents and times of the files that an upgrade does not change."""
+    kept = (path for path in store.root.glob("*-abc/*") if path.name not in (SUMMARY, "manifest.json"))
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in kept}
+
+
+def test_an_old_store_is_upgraded(store: Store, initbench: Callable[..., Any], reads: list[str]) -> None:
+    summaries = {path: path.read_bytes() for path in store.root.glob(f"*/{SUMMARY}")}
+    as_before(store)
+    (store.root / ".compare.index").write_text("of an earlier version")
+    before, kept = live(store, []), contents(store)
+    assert same(load_run_summaries(store, [])) == before and len(reads) == 6
+    done = initbench("upgrade", "--runs-dir", store.root)
+    assert (done.code, done.out) == (0, "4 runs upgraded, 2 unfinished\n")
+    reads.clear()
+    assert same(load_run_summaries(store, [])) == before and sorted(reads) == sorted(INCOMPLETE)
+    assert {path: path.read_bytes() for path in store.root.glob(f"*/{SUMMARY}")} == summaries
+    assert contents(store) == kept
+    assert not (store.root / ".compare.index").exists()
+    assert initbench("ls", "--verify", "--runs-dir", store.root).code == 0
+    again = initbench("upgrade", "relu", "--runs-dir", store.root)
+    assert again.out == "0 runs upgraded, 2 already up to date\n"
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, garbage, flipped, of_another_schema])
+def test_an_upgrade_writes_a_damaged_summary_again(damage: Callable[[Path], object], store: Store) -> None:
+    expected = live(store, [])
+    damage(store.root / "relu-s0-abc" / SUMMARY)
+    assert upgrade_run(store, "relu-s0-abc") == UPGRADED
+    assert upgrade_run(store, "relu-s0-abc") == CURRENT
+    assert upgrade_run(store, "tanh-s2-abc") == upgrade_run(store, "gone-s0-abc") == UNFINISHED
+    assert store.verify("relu-s0-abc") == [] and same(load_run_summaries(store, [])) == expected
+
+
+def test_an_upgrade_leaves_changed_runs_as_they_are(store: Store, initbench: Callable[..., Any]) -> None:
+    as_before(store)
+    in_place(store.root / "relu-s0-abc" / "metrics.jsonl", ": 1.0", ": 2.0")
+    done = initbench("upgrade", "--runs-dir", store.root)
+    assert (done.code, done.out) == (3, "3 runs upgraded, 2 unfinished\n")
+    assert "relu-s0-abc: metrics.jsonl has changed since the run was stored" in done.err
+    assert read_summary(store.root / "relu-s0-abc", "relu-s0-abc") is None
+    check(store)
 
 
 CALLS = ("open", "write", "fsync", "replace", "unlink", "scandir", "listdir")
@@ -309,7 +475,7 @@ def in_child(act: Callable[[], object]) -> int:
 
 
 def struck(at: int, code: int | None, *, broken: bool) -> tuple[pytest.MonkeyPatch, list[int]]:
-    """Make the `at`-th system call of `Index.update` fail with `code`; without one, kill the process."""
+    """Make the `at`-th system call of an upgrade fail with `code`; without one, kill the process."""
     patch, count = pytest.MonkeyPatch(), [0]
 
     def faulty(name: str) -> Callable[..., object]:
@@ -325,231 +491,76 @@ def struck(at: int, code: int | None, *, broken: bool) -> tuple[pytest.MonkeyPat
 
         return call
 
-    plain = Index.update
+    plain = upgrading._install
 
-    def update(self: Index, *args: Any) -> None:
+    def install(*args: Any) -> None:
         with pytest.MonkeyPatch.context() as inner:
             for name in CALLS:
                 inner.setattr(os, name, faulty(name))
-            plain(self, *args)
+            plain(*args)
 
-    patch.setattr(Index, "update", update)
+    patch.setattr(upgrading, "_install", install)
     return patch, count
 
 
-@pytest.mark.parametrize("before", ["none", "old", "stale"])
 @pytest.mark.parametrize(
     ("code", "broken"), [(errno.ENOSPC, False), (errno.EROFS, True), (errno.EIO, True), (None, False)]
 )
-def test_a_write_that_fails_anywhere(before: str, code: int | None, broken: bool, indexed: Store) -> None:
-    """On a full, read-only or failing disk, or if killed, this result and the next one are correct."""
-    path = indexed.root / INDEX
-    if before == "old":
-        of_other_code(path)
-    elif before == "stale":
-        write(indexed, "relu", 0, value=2.0)
-    content, expected = path.read_bytes(), live(indexed, [])
+@pytest.mark.parametrize("before", ["none", "damaged"])
+def test_an_upgrade_that_fails_anywhere(before: str, code: int | None, broken: bool, store: Store) -> None:
+    """On a full, read-only or failing disk, or if killed, the run stays complete and can be upgraded."""
+    run_id, expected = "relu-s0-abc", live(store, [])
+    if before == "none":
+        as_before(store)
+    else:
+        garbage(store.root / run_id / SUMMARY)
     for at in range(1, 100):
-        path.write_bytes(content)
-        if before == "none":
-            path.unlink()
+        target = Store(store.root.with_name(f"copy{at}"))
+        shutil.copytree(store.root, target.root)
         patch, count = struck(at, code, broken=broken)
         try:
             if code is None:
-                status = in_child(lambda: load_run_summaries(indexed, []))
+                status = in_child(partial(upgrade_run, target, run_id))
                 ended = os.WIFEXITED(status)
                 assert not ended or os.WEXITSTATUS(status) == 0
             else:
-                assert same(load_run_summaries(indexed, [])) == expected
+                try:
+                    upgrade_run(target, run_id)
+                except StoreError:
+                    assert count[0] >= at
                 ended = count[0] < at
         finally:
             patch.undo()
-        assert same(load_run_summaries(indexed, [])) == expected
-        assert not list(indexed.root.glob("*.tmp")) + list(indexed.root.glob(".*.tmp"))
+        assert same(load_run_summaries(target, [])) == expected
+        assert upgrade_run(target, run_id) in (UPGRADED, CURRENT)
+        assert target.verify(run_id) == [] and read_summary(target.root / run_id, run_id) is not None
+        target.tidy([run_id])
+        assert not list((target.root / run_id).glob(".*.tmp"))
+        shutil.rmtree(target.root)
         if ended:
             assert at > 4
             return
     pytest.fail("the writing has no end")
 
 
-def test_a_store_that_cannot_be_written_is_read(
-    store: Store, monkeypatch: pytest.MonkeyPatch, reads: list[str]
-) -> None:
-    (store.root / ".compare.index.lock").mkdir()
-    check(store)
-    assert not (store.root / INDEX).exists()
-
-
-def test_while_another_process_writes_the_index_nobody_waits(store: Store) -> None:
-    held = acquire_lock(store.root / ".compare.index.lock")
-    assert held is not None
-    check(store)
-    assert not (store.root / INDEX).exists()
-    held.release()
-    check(store)
-    assert (store.root / INDEX).exists()
-
-
-def test_two_that_write_at_once_lose_nothing(store: Store, reads: list[str]) -> None:
-    """Each has read other runs; the second keeps the entries that the first has added meanwhile."""
-    plain, between = Store.read_or_mark_damaged, ["tanh"]
-
-    def read_with_another(self: Store, run_id: str) -> object:
-        if between:
-            load_run_summaries(Store(self.root), [between.pop()])
-        return plain(self, run_id)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Store, "read_or_mark_damaged", read_with_another)
-        load_run_summaries(store, ["relu"])
-    reads.clear()
-    load_run_summaries(store, [])
-    assert sorted(reads) == sorted(UNFINISHED)  # oldest first, but both may be of one millisecond
-
-
-def test_a_rerun_is_seen(indexed: Store) -> None:
-    write(indexed, "relu", 0, value=2.0)
-    check(indexed)
-    (found,) = load_run_summaries(indexed, ["relu-s0"])
-    assert found.final["val_accuracy"] == 2.0 / 3
-
-
-def test_a_run_that_is_removed_is_gone_from_the_answer_and_from_the_index(indexed: Store) -> None:
-    indexed.remove("relu-s0-abc")
-    check(indexed)
-    assert b"relu-s0-abc" not in (indexed.root / INDEX).read_bytes()
-
-
-def test_a_run_that_is_removed_between_two_looks_is_left_out(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plain = Store.find
-
-    def find(self: Store, *arguments: Any) -> list[str]:
-        found = plain(self, *arguments)
-        self.remove("relu-s0-abc")
-        return found
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Store, "find", find)
-        found = load_run_summaries(store, [])
-    assert [one.run_id for one in found if one.experiment == "relu"] == ["relu-s1-abc"]
-
-
-def in_place(path: Path) -> None:
-    """Change a digit of the file, but neither its size nor its time."""
-    times = path.stat()
-    text = path.read_text().replace('"steps": 20', '"steps": 21')
-    path.write_text(text)
-    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-
-
-@pytest.mark.parametrize(
-    ("change", "status"),
-    [
-        (lambda run: in_place(run / "run.json"), "finished"),
-        (lambda run: (run / "weights.safetensors").unlink(), "crashed"),
-        (lambda run: (run / "manifest.json").unlink(), "crashed"),
-        (lambda run: (run / "layers.jsonl").write_text(""), "crashed"),
-        (lambda run: (run / "config.yaml").write_text("other"), "crashed"),
-        (lambda run: os.utime(run / "metrics.jsonl"), "finished"),
-    ],
-)
-def test_a_run_that_changed_is_read_anew(
-    change: Callable[[Path], object], status: str, indexed: Store, reads: list[str]
-) -> None:
-    reads.clear()
-    change(indexed.root / "relu-s0-abc")
-    (found,) = load_run_summaries(indexed, ["relu-s0"])
-    assert found.status == status
-    assert reads == ["relu-s0-abc"]
-    check(indexed)
-
-
-def test_what_cannot_be_read_is_damaged_and_the_others_are_compared(indexed: Store, reads: list[str]) -> None:
-    path = indexed.root / "relu-s1-abc" / "layers.jsonl"
-    path.write_bytes(b"{" + path.read_bytes()[1:].replace(b'"', b"'"))
-    (indexed.root / INDEX).unlink()
-    for _ in range(2):
-        reads.clear()
-        found = {one.run_id: one for one in load_run_summaries(indexed, [])}
-        damaged = found.pop("relu-s1-abc")
-        assert (damaged.status, damaged.seed, damaged.layers) == ("damaged", 1, {})
-        assert damaged.error is not None and damaged.error.startswith(f"{path} is damaged: ")
-        assert damaged.arm == found["relu-s0-abc"].arm and damaged.config == found["relu-s0-abc"].config
-        assert len(found) == 5 and "damaged" not in {one.status for one in found.values()}
-    assert sorted(reads) == sorted([*UNFINISHED, "relu-s1-abc"]), "what is whole is in the index"
-
-
-def test_a_run_that_ended_a_moment_ago_is_not_indexed_yet(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It could change again within one tick of the file system's clock, which would go unnoticed."""
-    monkeypatch.setattr(index_module, "SETTLED_SECONDS", 60.0)
-    check(store)
-    assert not (store.root / INDEX).exists()
-
-
-def test_a_running_run_is_read_live_and_then_indexed(indexed: Store, reads: list[str]) -> None:
-    with indexed.claim("new-s0-abc", {**RECORD, "experiment": "new", "seed": 0}, "") as run:
-        check(indexed)
-        run.append_snapshot(snapshot("init", 5.0))
-        check(indexed)
-        assert load_run_summaries(indexed, ["new"])[0].status == "running"
-        run.finish({})
-    check(indexed)
-    reads.clear()
-    assert load_run_summaries(indexed, ["new"])[0].status == "finished"
-    assert reads == []
-
-
-def test_ls_rm_and_recovery_leave_it_alone(indexed: Store, initbench: Callable[..., Any]) -> None:
-    content = (indexed.root / INDEX).read_bytes()
-    fresh = Store(indexed.root)
-    fresh.recover()
-    assert len(fresh.records()) == 6
-    assert "compare" not in initbench("ls", "--runs-dir", fresh.root).out
-    assert (indexed.root / INDEX).read_bytes() == content
-    assert initbench("rm", "*", "--yes", "--runs-dir", fresh.root).code == 0
-    assert load_run_summaries(fresh, []) == []
-
-
-def test_the_version_is_that_of_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / "initbench"
-    shutil.copytree(Path(initbench.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    before = index_version()
-    monkeypatch.setattr(initbench, "__file__", str(package / "__init__.py"))
-    assert index_version() == before
-    seen = {before}
-    for name in (
-        "analysis/run_summary.py",
-        "analysis/load_runs.py",
-        "store/record_schema.py",
-        "store/run_directory.py",
-    ):
-        with (package / name).open("a") as file:
-            file.write("# changed\n")
-        seen.add(index_version())
-    assert len(seen) == 5
-
-
 def test_reading_that_takes_long_is_announced_once(
     store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    as_before(store)
     load_run_summaries(store, ["tanh"])
     assert capsys.readouterr() == ("", "")
     monkeypatch.setattr(load_runs, "PATIENCE", 0.0)
     load_run_summaries(store, [])
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err.startswith("reading 4 runs that are not in the index: about ")
+    assert said.err.startswith("reading 6 runs without a summary: about ")
     assert said.err.count("\n") == 1
 
 
-def test_compare_loads_no_torch(indexed: Store) -> None:
+def test_compare_loads_no_torch(store: Store) -> None:
     script = (
         "import sys; from initbench.cli.main import run_command; "
-        f"code = run_command(['compare', '--json', '--runs-dir', {str(indexed.root)!r}]); "
+        f"code = run_command(['compare', '--json', '--runs-dir', {str(store.root)!r}]); "
         "sys.exit(code or ('torch' in sys.modules))"
     )
     subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL)

@@ -12,8 +12,8 @@ from initbench.analysis.gates import expression
 from initbench.analysis.gates.expression import GateNode
 from initbench.analysis.gates.parser import ALIASES, DEEPEST, LONGEST, parse_gate
 from initbench.analysis.metrics import METRICS
-from initbench.analysis.run_summary import LAYER_STATISTICS, PROBED
 from initbench.errors import UsageError
+from initbench.store.summary_file import LAYER_STATISTICS, PROBED
 
 EVERY = expression.RowName(None)
 

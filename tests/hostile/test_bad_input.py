@@ -116,6 +116,7 @@ ARGUMENTS = {
     "show": ["nothing"],
     "rm": ["nothing"],
     "merge": ["missing"],
+    "upgrade": [],
     "explain": ["relu"],
     "validate": ["missing.yaml"],
     "probe": ["missing.yaml"],

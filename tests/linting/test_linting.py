@@ -125,6 +125,15 @@ def test_torch_default_is_told_from_any_draw() -> None:
     assert "torch_default" not in codes(linted(lambda: mlp(norm=nn.BatchNorm1d), 20))
 
 
+def test_torch_default_is_a_warning_only_where_it_costs_signal() -> None:
+    def deep() -> nn.Sequential:
+        return nn.Sequential(*(layer for _ in range(12) for layer in (nn.Linear(64, 64), nn.ReLU())))
+
+    for make, size, level in ((mlp, 20, "note"), (deep, 64, "warning")):
+        findings = linted(make, size).findings
+        assert [finding.level for finding in findings if finding.code == "torch_default"] == [level]
+
+
 def test_untouched_finds_what_weights_init_missed() -> None:
     def weights_init(module: nn.Module) -> None:
         if type(module).__name__.find("linear") != -1:  # the article's lower-case name: it is 'Linear'

@@ -16,10 +16,12 @@ from typing import Any
 
 import pytest
 
+from initbench.analysis.run_summary import decode_summary, summarise_run
 from initbench.cli.main import run_command
 from initbench.runner import runner
 from initbench.store import strict_json
 from initbench.store.merging import RESULT_KEYS
+from initbench.store.store import Store
 
 OPERATIONS = (
     "open",
@@ -182,7 +184,10 @@ def state(root: Path) -> dict[str, Any]:
     names = sorted(path.name for path in root.iterdir())
     hidden = {name for name in names if name.startswith(".")}
     found: dict[str, Any] = {"names": [name for name in names if name not in hidden]}
-    assert hidden <= {".store.lock", ".sweeps", ".compare.index", ".compare.index.lock"}, hidden
+    assert hidden <= {".store.lock", ".sweeps"}, hidden
+    store = Store(root)
+    for run_id, summary in store.read_summaries().items():
+        assert decode_summary(summary) == summarise_run(store.read(run_id))
     for directory in (path for path in root.iterdir() if not path.name.startswith(".")):
         present = {path.name for path in directory.iterdir()}
         manifest = strict_json.loads((directory / "manifest.json").read_text())["files"]

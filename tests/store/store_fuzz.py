@@ -8,7 +8,6 @@ import io
 import json
 import random
 import shutil
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -334,21 +333,17 @@ def attack_sweep(root: Path, cases: int, seed: int) -> Tally:
     return tally
 
 
-def attack_index(root: Path, cases: int, seed: int) -> Tally:
-    """Read a store whose index is changed: the answer is always that of the files."""
-    path, rng, tally = root / ".compare.index", random.Random(seed), Tally()
-    expected = [repr(run) for run in load_run_summaries(Store(root), [])]
-    deadline = time.monotonic() + 60
-    while not path.exists() and time.monotonic() < deadline:  # runs written just now are not indexed yet
-        time.sleep(0.1)
-        load_run_summaries(Store(root), [])
-    content = path.read_bytes()
-    for _ in range(cases):
-        path.write_bytes(_torn(content, rng))
-        if [repr(run) for run in load_run_summaries(Store(root), [])] != expected:
-            tally += Tally(1, failures=["index: another answer"])
+def attack_summary(path: Path, cases: int, seed: int) -> Tally:
+    """Read a store with a changed summary: the answer is always that of the other files."""
+    store, tally, content = Store(path.parents[1]), Tally(), path.read_bytes()
+    expected = [repr(run) for run in load_run_summaries(store, [])]
+    for mutant in _first(mutants(content, random.Random(seed)), cases):
+        path.write_bytes(mutant)
+        if mutant != content and [repr(run) for run in load_run_summaries(store, [])] != expected:
+            tally += Tally(1, failures=["summary: another answer"])
         else:
             tally += Tally(1, 1, 0)
+    path.write_bytes(content)
     return tally
 
 
@@ -395,7 +390,7 @@ def attacks(root: Path) -> dict[str, Callable[[int, int], Tally]]:
     return {
         **found,
         ".sweeps/NAME.json": partial(attack_sweep, root),
-        ".compare.index": partial(attack_index, root),
+        "summary.jsonl": partial(attack_summary, directory / "summary.jsonl"),
         "compare --json, for --against": partial(attack_document, root),
     }
 

@@ -56,7 +56,7 @@ def test_a_finished_run_is_read_back(store: Store) -> None:
     manifest = json.loads((store.root / "a" / "manifest.json").read_text())
     assert manifest["schema"] == "initbench.manifest/1"
     assert manifest["files"]["weights.safetensors"]["bytes"] == 1
-    assert len(manifest["files"]) == 5
+    assert len(manifest["files"]) == 6
     assert store.verify("a") == []
 
 

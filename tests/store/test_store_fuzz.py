@@ -14,7 +14,7 @@ FILES = (
     "shift.jsonl",
     "manifest.json",
     ".sweeps/NAME.json",
-    ".compare.index",
+    "summary.jsonl",
     "compare --json, for --against",
 )
 

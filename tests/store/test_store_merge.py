@@ -138,7 +138,7 @@ def in_child(act: Callable[[], object]) -> None:
     os.waitpid(pid, 0)
 
 
-@pytest.mark.parametrize("files", range(1, 14))
+@pytest.mark.parametrize("files", range(1, 16))
 def test_a_kill_in_the_middle_leaves_whole_runs_and_the_next_call_does_the_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int
 ):
@@ -157,7 +157,7 @@ def test_a_kill_in_the_middle_leaves_whole_runs_and_the_next_call_does_the_rest(
         patch.setattr(module, "produce_atomic", produce_and_die)
         in_child(lambda: merge([source], into))
     seen = ids(into) if into.exists() else []
-    assert len(seen) == (files - 1) // 6  # six files a run: the others are not seen at all
+    assert len(seen) == (files - 1) // 7  # seven files a run: the others are not seen at all
     assert all(Store(into).verify(run_id) == [] for run_id in seen)
     merge([source], into)
     assert ids(into) == ["r-s0-a", "r-s1-a"]

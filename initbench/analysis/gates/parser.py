@@ -16,7 +16,8 @@ from lark.exceptions import VisitError
 from initbench.analysis.gates import expression
 from initbench.analysis.gates.expression import DIVERGENCE_RATE, GateNode, RowName
 from initbench.analysis.metrics import METRICS
-from initbench.analysis.run_summary import (
+from initbench.errors import UsageError
+from initbench.store.summary_file import (
     LAYER_STATISTICS,
     MOMENTS,
     PROBED,
@@ -24,7 +25,6 @@ from initbench.analysis.run_summary import (
     SHIFT_STATISTICS,
     TRAIN,
 )
-from initbench.errors import UsageError
 
 ROW = r"(?:[^\W\d](?:[\w.-]*\w)?\.)?"
 GRAMMAR = rf"""

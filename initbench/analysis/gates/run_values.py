@@ -20,8 +20,9 @@ from initbench.analysis.gates.expression import (
 )
 from initbench.analysis.metrics import METRICS, steps_to
 from initbench.analysis.operands import Operand, RunsOperand, SummaryOperand
-from initbench.analysis.run_summary import TRAIN, RunSummary
+from initbench.analysis.run_summary import RunSummary
 from initbench.analysis.stats.summary import Summary, summarise
+from initbench.store.summary_file import TRAIN
 
 
 def quantity_value(quantity: Quantity, run: RunSummary, target: float | None) -> float | None:

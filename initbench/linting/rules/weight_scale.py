@@ -16,12 +16,17 @@ from initbench.linting.weight_statistics import (
     torch_fans,
     variance_of,
 )
+from initbench.probing.checked_advice import findings_at_init
 from initbench.probing.initial_conditions import SCALE_FREE_NORMS
 from initbench.trace.torch_ops import WEIGHTED
 from initbench.trace.weight_use import WeightUse
 
 _FAR = 0.2
 """Relative difference from which two fans are different."""
+_SLOPE_CODES = frozenset(
+    ["vanishing_forward", "vanishing_backward", "exploding_forward", "exploding_backward"]
+)
+"""Diagnoses of a scale that does not suit the depth of the net."""
 _SHARP = 0.1
 """Relative standard error above which a variance does not identify the fan."""
 
@@ -141,7 +146,13 @@ def _torch_default(target: LintTarget) -> Iterator[LintMessage]:
             "Initialise them with a scheme that suits the activation.",
             tuple(layers),
             target.random_inits,
+            level="warning" if _loses_signal(target) else "note",
         )
+
+
+def _loses_signal(target: LintTarget) -> bool:
+    """Return whether the signal or the gradient of a net vanishes or explodes at init."""
+    return not _SLOPE_CODES.isdisjoint(findings_at_init([net.measurement for net in target.nets]))
 
 
 def _needed_variance_text(target: LintTarget) -> str:
@@ -210,7 +221,8 @@ LINT_RULES.add(
         source="PyTorch's nn.Linear and nn.Conv2d",
         level="warning",
         limit=f"all layers of ≥ {MIN_ENTRIES} entries have torch's bound and variance 1/(3·fan_in)"
-        f" within {SIGMAS:g} standard errors, and two or more have no norm after them",
+        f" within {SIGMAS:g} standard errors, and two or more have no norm after them; a note if neither"
+        " signal nor gradient vanishes or explodes",
         cure="Initialise them: init.scheme=kaiming_normal, or initbench.apply_init(module,"
         ' "kaiming_normal").',
         look=_torch_default,

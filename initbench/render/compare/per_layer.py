@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from initbench.analysis.run_summary import Layer, RunSummary
+from initbench.analysis.run_summary import RunSummary
 from initbench.analysis.stats.summary import summarise, summarise_geometric
 from initbench.analysis.tables import Row
 from initbench.render import text
 from initbench.render.compare import notes
 from initbench.render.compare.analysed_table import AnalysedTable
 from initbench.render.compare.table import ComparisonTable
+from initbench.store.summary_file import Layer
 
 _Form = Callable[[float | None], str]
 _STATISTICS: dict[str, tuple[str, _Form]] = {

@@ -1,0 +1,405 @@
+"""The summary of a complete run: one small file with everything that comparisons and listings need.
+
+Parsing the other files of a run takes milliseconds, mainly because of its histograms. `RunWriter.finish`
+therefore reduces the run to a few kilobytes in `summary.jsonl`, which has three lines:
+
+    header      {"schema": …, "run_id": …, "status": …, "final": …}: keys of run.json that listings need
+    shared      {"config": …, "identity": …}: the same for all seeds, so that readers can parse it once
+    numbers     the other fields of `summary_fields`, with all numbers of evaluations and layers as one array
+
+The other files stay authoritative. A summary is used only if the manifest lists it with the hash that it has,
+if run.json has its hash too, and if no file of lines has changed since. If a summary is missing or damaged,
+or has another schema, the other files are read.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import os
+import stat
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from initbench.store import strict_json
+from initbench.store.checkpoint_files import LINE_FILES
+from initbench.store.files import DOCUMENT_BYTES
+from initbench.store.manifest import MANIFEST, SUMMARY, listed_files
+from initbench.store.record_schema import (
+    Check,
+    find_defect,
+    is_config,
+    is_list,
+    is_mapping,
+    is_natural,
+    is_number,
+    is_one_of,
+    is_table,
+    is_text,
+    nullable,
+)
+from initbench.store.run_directory import COMPLETE, RUN, Record
+from initbench.store.strict_json import parse_number_or_none
+
+SCHEMA = "initbench.summary/1"
+"""Schema of the file; to be increased whenever the summary of any run changes."""
+
+_ACTIVATION = {
+    "act_std": "std",
+    "act_mean": "mean",
+    "zero_fraction": "zero_fraction",
+    "dead_fraction": "dead_fraction",
+    "saturated_fraction": "saturated_fraction",
+    "effective_rank": "effective_rank",
+}
+LAYER_STATISTICS = ("q", *_ACTIVATION, "delta_q", "weight_gradient", "weight_std", "unit_spread")
+"""E[h²] of the pre-activation, statistics of the activation, E[δ²] at the pre-activation, ‖∂L/∂W‖, the std of
+the weights, and the largest relative spread over units (0 if all units are equal)."""
+RUNNING_STATISTICS = ("running_mean_gap", "running_var_ratio")
+"""Additional statistics of layers that are followed by batch norm."""
+SHIFT_STATISTICS = ("gradient_shift", "gradient_shift_cosine", "input_mean_drift", "input_std_drift")
+"""Statistics of internal covariate shift, only at TRAIN: means over the updates where it was measured."""
+PROBED = ("init", "end")
+TRAIN = "train"
+MOMENTS = (*PROBED, TRAIN)
+Layer = dict[str, float | None]
+"""Statistics of one weight layer by name: LAYER_STATISTICS, and RUNNING_STATISTICS in nets with batch norm;
+at TRAIN, SHIFT_STATISTICS. `act_std` of a head is None."""
+
+_LAYER_NAMES: tuple[list[str], ...] = (
+    *([], [*LAYER_STATISTICS], [*LAYER_STATISTICS, *RUNNING_STATISTICS], [*SHIFT_STATISTICS]),
+)
+_COLUMNS = 4
+_HEADER_KEYS = (
+    *("run_id", "experiment", "seed", "status", "created", "finished"),
+    *("dataset", "dataset_requested", "device", "steps", "final"),
+)
+_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+
+
+@dataclass
+class LineStatistics:
+    """The statistics of a run's evaluations and probes, collected line by line without the histograms."""
+
+    evaluations: list[list[float | None]] = field(default_factory=list)
+    """[step, train_loss, val_loss, val_accuracy] of each evaluation."""
+    begin: dict[str, float | None] | None = None
+    """Validation losses and accuracies at step 0 with batch and population statistics of batch norm."""
+    layers: dict[str, list[Layer]] = field(default_factory=dict)
+    """By moment of PROBED, the weight layers in order, with the head last."""
+
+    @classmethod
+    def from_lines(cls, evaluations: Iterable[Record], snapshots: Iterable[Record]) -> LineStatistics:
+        """Return the statistics of all lines of a run."""
+        lines = cls()
+        for entry in evaluations:
+            lines.add_evaluation(entry)
+        for snapshot in snapshots:
+            lines.add_snapshot(snapshot)
+        return lines
+
+    def add_evaluation(self, entry: Mapping[str, Any]) -> None:
+        """Add a line of metrics.jsonl."""
+        measured = (parse_number_or_none(entry[key]) for key in ("train_loss", "val_loss", "val_accuracy"))
+        self.evaluations.append([float(entry["step"]), *measured])
+        if entry["step"] == 0 and self.begin is None:
+            kinds = ("_batch", "_population")
+            self.begin = {
+                name: parse_number_or_none(value) for name, value in entry.items() if name.endswith(kinds)
+            }
+
+    def add_snapshot(self, snapshot: Mapping[str, Any]) -> None:
+        """Add a line of layers.jsonl; only the first snapshot of each moment counts."""
+        moment, layers = snapshot["when"], snapshot["layers"]
+        if moment in PROBED and moment not in self.layers:
+            names = RUNNING_STATISTICS if any("batch_norm" in layer for layer in layers) else ()
+            self.layers[moment] = [_layer_statistics(layer, names) for layer in layers]
+
+
+def summary_fields(record: Mapping[str, Any], lines: LineStatistics, shifts: Sequence[Record]) -> Record:
+    """Return the fields of `analysis.run_summary.RunSummary`, with the config as stored.
+
+    Args:
+        record: Contents of run.json.
+        lines: Statistics of the evaluations and probes.
+        shifts: Lines of shift.jsonl.
+    """
+    identity, train = record.get("identity") or {}, record["config"].get("train") or {}
+    return {
+        **_header_fields(record),
+        "config": _config_with_data_used(record),
+        "identity": identity,
+        "arm": str(record.get("arm")),
+        "fingerprint": str((identity.get("data") or {}).get("fingerprint") or ""),
+        "steps": record.get("steps") or train.get("steps"),
+        "batch_size": train.get("batch_size"),
+        "begin": lines.begin or {},
+        "evaluations": lines.evaluations,
+        "layers": {
+            **{moment: lines.layers[moment] for moment in PROBED if moment in lines.layers},
+            **_mean_shift_statistics(shifts),
+        },
+        "diverged_step": (record.get("diverged") or {}).get("step"),
+        "diagnosis": [finding["code"] for finding in record.get("diagnosis") or []],
+        "seconds": _training_seconds(record),
+        "machine": str((record.get("machine") or {}).get("processor") or ""),
+        "error": str(record["error"]) if record.get("error") else None,
+        "version": str((record.get("versions") or {}).get("initbench") or ""),
+        "pretraining": _pretraining_cost(record),
+    }
+
+
+def summary_text(record: Mapping[str, Any], lines: LineStatistics, shifts: Sequence[Record]) -> str:
+    """Return the contents of summary.jsonl; the arguments are those of `summary_fields`.
+
+    Raises ValueError, TypeError, AttributeError or LookupError for a run without a summary, as it is not
+    complete, or its record or lines are invalid.
+    """
+    if record["status"] not in COMPLETE or (defect := find_defect(record)):
+        raise ValueError(defect or "the run is not complete")
+    fields = summary_fields(record, lines, shifts)
+    header = {"schema": SCHEMA, **{key: record.get(key) for key in _HEADER_KEYS}}
+    shared = {key: fields.pop(key) for key in ("config", "identity")}
+    for key in _header_fields(record):
+        del fields[key]
+    fields["packed"] = pack_numbers(fields.pop("evaluations"), fields.pop("layers"))
+    return "".join(strict_json.dumps(line) + "\n" for line in (header, shared, fields))
+
+
+@dataclass(frozen=True)
+class StoredSummary:
+    """A valid summary file, of which only the header is parsed."""
+
+    header: Record
+    """Keys of run.json that listings need."""
+    shared: bytes
+    """Line with "config" and "identity", for `parse_shared`."""
+    numbers: bytes
+
+    def parse_fields(self) -> Record:
+        """Return all fields of `summary_fields` except config and identity.
+
+        Raises ValueError if the contents are invalid.
+        """
+        fields: Record = _parse_line(self.numbers, _NUMBERS)
+        fields |= unpack_numbers(fields.pop("packed"))
+        for key in ("begin", "pretraining"):
+            fields[key] = {name: parse_number_or_none(value) for name, value in fields[key].items()}
+        return {**_header_fields(self.header), **fields, "seconds": parse_number_or_none(fields["seconds"])}
+
+
+def parse_shared(line: bytes) -> tuple[Record, Record]:
+    """Return config and identity; raise ValueError if the line is invalid."""
+    shared = _parse_line(line, _SHARED)
+    return shared["config"], shared["identity"]
+
+
+def read_summary(directory: Path, run_id: str) -> StoredSummary | None:
+    """Return the summary of a complete run, or None if there is none that can be used.
+
+    All files are opened relative to one directory, so that a rerun cannot replace the run during the read.
+    """
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (OSError, ValueError):
+        return None
+    try:
+        content = _read_verified(descriptor)
+        header, shared, numbers = content.split(b"\n", 2)
+        parsed: Record = _parse_line(header, _HEADER)
+    except (OSError, ValueError, MemoryError):
+        return None
+    finally:
+        os.close(descriptor)
+    return StoredSummary(parsed, shared, numbers) if parsed["run_id"] == run_id else None
+
+
+def _read_verified(directory: int) -> bytes:
+    """Return the contents of summary.jsonl; raise ValueError or OSError if it cannot be used."""
+    manifest = strict_json.loads(_read_regular(directory, MANIFEST).decode())
+    digests, looks = {}, {}
+    for name, size, digest in listed_files(manifest):
+        look = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        if look.st_size != size or not stat.S_ISREG(look.st_mode):
+            raise ValueError(f"{name} has changed")
+        digests[name], looks[name] = digest, look
+    if not digests.keys() >= {RUN, SUMMARY}:
+        raise ValueError("the run has no summary")
+    newer = [n for n in LINE_FILES if n in looks and looks[n].st_mtime_ns > looks[SUMMARY].st_mtime_ns]
+    for name in (RUN, *newer):  # newer files of lines are common in copies, which keep no times
+        if hashlib.sha256(_read_regular(directory, name)).hexdigest() != digests[name]:
+            raise ValueError(f"{name} has changed")
+    content = _read_regular(directory, SUMMARY)
+    if hashlib.sha256(content).hexdigest() != digests[SUMMARY]:
+        raise ValueError(f"{SUMMARY} has changed")
+    return content
+
+
+def _read_regular(directory: int, name: str) -> bytes:
+    """Return the contents of a regular file in a directory that is open as a descriptor."""
+    descriptor = os.open(name, _OPEN, dir_fd=directory)
+    try:
+        look = os.fstat(descriptor)
+        if not stat.S_ISREG(look.st_mode) or look.st_size > DOCUMENT_BYTES:
+            raise ValueError(f"{name} cannot be read as a document")
+        content = os.read(descriptor, look.st_size)
+        if len(content) != look.st_size:
+            raise ValueError(f"{name} is being written")
+        return content
+    finally:
+        os.close(descriptor)
+
+
+def _parse_line(line: bytes, check: Check) -> Any:
+    value = strict_json.loads(line.decode())
+    for problem in check(value, ""):
+        raise ValueError(problem)
+    return value
+
+
+def _header_fields(record: Mapping[str, Any]) -> Record:
+    """Return the fields that are determined by the header alone."""
+    return {
+        "run_id": record["run_id"],
+        "experiment": str(record["experiment"]),
+        "seed": int(record["seed"]),
+        "status": str(record["status"]),
+        "created": str(record.get("created") or ""),
+        "dataset": str(record.get("dataset")),
+        "dataset_requested": str(record.get("dataset_requested")),
+        "final": {name: parse_number_or_none(value) for name, value in (record.get("final") or {}).items()},
+    }
+
+
+def _config_with_data_used(record: Mapping[str, Any]) -> Record:
+    """Return the config with the data set that was used, if the stored config has the requested one."""
+    config: Record = record["config"]
+    data: Record = config.get("data") or {}
+    used, requested = record.get("dataset"), record.get("dataset_requested")
+    if None in (used, requested) or used == requested or data.get("name") != requested:
+        return config
+    return {**config, "data": {**data, "name": used}}
+
+
+def _layer_statistics(layer: Mapping[str, Any], running: Sequence[str]) -> Layer:
+    act, norm = layer["act"] or {}, layer.get("batch_norm") or {}
+    return {
+        "q": parse_number_or_none(layer["pre"]["q"]),
+        **{name: parse_number_or_none(act.get(key)) for name, key in _ACTIVATION.items()},
+        "delta_q": parse_number_or_none(layer["grad"]["pre_q"]),
+        "weight_gradient": parse_number_or_none(layer["grad"].get("weight_norm")),
+        "weight_std": parse_number_or_none(layer.get("weight_std")),
+        "unit_spread": parse_number_or_none(layer.get("unit_spread")),
+        **{name: parse_number_or_none(norm.get(name)) for name in running},
+    }
+
+
+def _mean_shift_statistics(shifts: Sequence[Record]) -> dict[str, list[Layer]]:
+    """Return the hidden layers at TRAIN, averaged over the measured updates; empty without measurements."""
+    hidden = [[layer for layer in entry["layers"] if layer["hidden"]] for entry in shifts]
+    layers = [
+        {
+            name: _mean_of_known([parse_number_or_none(layer[name]) for layer in moments])
+            for name in SHIFT_STATISTICS
+        }
+        for moments in zip(*hidden, strict=False)
+    ]
+    return {TRAIN: layers} if layers else {}
+
+
+def _mean_of_known(values: Sequence[float | None]) -> float | None:
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) / len(numbers) if numbers else None
+
+
+def _training_seconds(record: Mapping[str, Any]) -> float | None:
+    timings = record.get("timings") or {}
+    total = parse_number_or_none(timings.get("train"))
+    return None if total is None else total / max(1, int(record.get("cohort") or 1))
+
+
+def _pretraining_cost(record: Mapping[str, Any]) -> dict[str, float]:
+    cost = record.get("pretraining")
+    if not cost:
+        return {}
+    seconds = float(cost["seconds"]) / max(1, int(record.get("cohort") or 1))
+    return {"seconds": seconds, "samples": float(cost["samples"])}
+
+
+def pack_numbers(evaluations: Sequence[list[float | None]], layers: Mapping[str, list[Layer]]) -> Record:
+    """Return all evaluations and layers as one array: parsing them as text would take most of the time."""
+    numbers = list(chain.from_iterable(evaluations))
+    for layer in chain.from_iterable(layers.values()):
+        numbers += layer.values()
+    packed = struct.pack(f"<{len(numbers)}d", *(math.nan if number is None else number for number in numbers))
+    return {
+        "evaluations": len(evaluations),
+        "layers": {moment: [len(rows), *(rows[0] if rows else ())] for moment, rows in layers.items()},
+        "missing": [i for i, number in enumerate(numbers) if number is None],
+        "values": base64.b64encode(packed).decode(),
+    }
+
+
+def unpack_numbers(packed: Record) -> Record:
+    """Return evaluations and layers; raise ValueError if the array does not fit their numbers."""
+    counts, layouts, missing = packed["evaluations"], packed["layers"], packed["missing"]
+    size = _COLUMNS * counts + sum(count * len(names) for count, *names in layouts.values())
+    data = base64.b64decode(packed["values"], validate=True)
+    if len(data) != 8 * size or not all(type(i) is int and 0 <= i < size for i in missing):
+        raise ValueError("there are not as many numbers as expected")
+    numbers: list[float | None] = list(struct.unpack(f"<{size}d", data))
+    for i in missing:
+        numbers[i] = None
+    remaining = iter(numbers)
+    evaluations = [list(islice(remaining, _COLUMNS)) for _ in range(counts)]
+    layers = {
+        moment: [dict(zip(names, islice(remaining, len(names)), strict=True)) for _ in range(count)]
+        for moment, (count, *names) in layouts.items()
+    }
+    return {"evaluations": evaluations, "layers": layers}
+
+
+def _is_layout(value: Any, path: str) -> Iterator[str]:
+    """Check that the value is a list of the number of layers and, if there are any, of their statistics."""
+    count, *names = value if isinstance(value, list) and value else [None]
+    if type(count) is not int or count < 0 or names not in _LAYER_NAMES or bool(names) != bool(count):
+        yield f"{path} is not a number of layers with their statistics"
+
+
+_HEADER = is_mapping(
+    schema=is_one_of(SCHEMA),
+    run_id=is_text,
+    experiment=is_text,
+    seed=is_natural,
+    status=is_one_of(*COMPLETE),
+    created=nullable(is_text),
+    finished=nullable(is_text),
+    dataset=is_text,
+    dataset_requested=is_text,
+    device=is_text,
+    steps=nullable(is_natural),
+    final=nullable(is_table(is_number)),
+)
+_SHARED = is_mapping(config=is_config, identity=is_mapping())
+_NUMBERS = is_mapping(
+    arm=is_text,
+    fingerprint=is_text,
+    steps=nullable(is_natural),
+    batch_size=nullable(is_natural),
+    begin=is_table(is_number),
+    diverged_step=nullable(is_natural),
+    diagnosis=is_list(is_text),
+    seconds=is_number,
+    machine=is_text,
+    error=nullable(is_text),
+    version=is_text,
+    pretraining=is_table(is_number),
+    packed=is_mapping(
+        evaluations=is_natural, layers=is_table(_is_layout), missing=is_list(is_natural), values=is_text
+    ),
+)
