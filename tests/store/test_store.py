@@ -258,11 +258,15 @@ def test_a_root_that_cannot_be_used_is_one_plain_sentence(
     assert Store(tmp_path).status("a") == "crashed"
 
 
-def test_the_store_loads_neither_torch_nor_pydantic() -> None:
+@pytest.mark.parametrize(
+    ("modules", "heavy"),
+    [("initbench.store.store", "torch pydantic numpy rich"), ("initbench.cli.ls", "torch numpy lark")],
+)
+def test_the_store_and_the_list_of_runs_load_nothing_heavy(modules: str, heavy: str) -> None:
     code = (
-        "import sys, initbench.store.store, initbench.cli.ls, initbench.cli.rm\n"
+        f"import sys, initbench.store.store, {modules}\n"
         "initbench.store.store.Store(__import__('pathlib').Path('/nonexistent')).records()\n"
-        "print({name.partition('.')[0] for name in sys.modules} & {'torch', 'pydantic', 'numpy', 'rich'})"
+        f"print({{name.partition('.')[0] for name in sys.modules}} & set({heavy!r}.split()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
