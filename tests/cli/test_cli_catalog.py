@@ -118,7 +118,7 @@ def test_everything_can_be_explained(initbench, kind) -> None:
 def test_a_terminal_is_filled_and_nothing_is_lost(
     initbench, monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
-    monkeypatch.setattr("initbench.render.terminal.stdout_width", lambda: width)
+    monkeypatch.setattr("initbench.cli.catalog.stdout_width", lambda: width)
     out = initbench("catalog").out
     assert max(map(len, out.splitlines())) <= width
     words = " ".join(out.split())

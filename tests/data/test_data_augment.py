@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -248,9 +249,11 @@ def test_runs_that_are_left_keep_their_own_stream(make_config, seen):
     """When one run has diverged, the others' streams follow their seeds, not their places."""
     config = make_config(data={"augment": {"flip": True, "crop": 1}}, train={"steps": 5})
     whole, data = training(config, SEEDS)
-    whole._keep_runs([1, 2])
+    for parameter in whole._cohort.parameters.values():
+        parameter.data[0] = math.inf  # the first run diverges at its first update
     whole.run()
-    for step, x in enumerate(seen):
+    assert [len(x) for x in seen] == [3, 2, 2, 2, 2]
+    for step, x in list(enumerate(seen))[1:]:
         plain, _ = data.train.take(whole._batches.indices(step))
         assert data.augment is not None
         assert torch.equal(x, data.augment(plain, SEEDS[1:], step))

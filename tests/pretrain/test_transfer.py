@@ -289,8 +289,9 @@ class TestFactors:
     def test_state_survives_a_checkpoint(self):
         options = {"optimizer": "adam", "lr_factors": {"body": 0.1}}
         _, cohort = trained(2, layers=1, **options)
-        slots, updates = cohort.optimizer_state(1)
-        assert updates == 2.0
+        checkpoint = cohort.checkpoint(1, 2)
+        slots = checkpoint.slots
+        assert checkpoint.updates == 2.0
         names = {name for name in cohort.parameters if not name.startswith("blocks.0.")}
         assert {slot: set(found) for slot, found in slots.items()} == dict.fromkeys(slots, names)
         assert (

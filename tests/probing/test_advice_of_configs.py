@@ -121,7 +121,7 @@ def test_what_a_run_stores_cures(initbench: Any, config: Any, tmp_path: Path, na
 
 def test_residual_sums_are_named_and_not_the_depth(initbench: Any, config: Any) -> None:
     line = printed(initbench("probe", config("residual"), "seeds=3").out, "exploding_forward")
-    assert "Every residual sum adds" in line
+    assert "of the residual stream grows" in line and "a sum" in line
     schemes = {word for words, _ in ways(line) for word in words}
     assert {"init.scheme=fixup", "init.scheme=skipinit"} <= schemes
     assert not any(word.startswith("model.depth") for word in schemes)

@@ -11,7 +11,7 @@ from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import DataSource
 from initbench.runner.plan import RunContext
 from initbench.store.store import Store
-from tests.runner.driven import run_experiment
+from tests.runner.driven import Silent, run_experiment
 
 KEY_VALUE = re.compile(r"[a-z_]+(?:\.[a-z_]+)+=[^\s,)]+")
 STD_1 = {"scheme": {"name": "normal", "std": 1.0}}
@@ -62,9 +62,6 @@ def findings(tmp_path_factory):
         }
         path = root / f"{name}.yaml"
         path.write_text(yaml.safe_dump(config))
-
-        class Silent:
-            planned = advanced = evaluated = ended = staticmethod(lambda *_: None)
 
         execution = run_experiment(
             load_config(path, overrides, ExperimentConfig), place, Silent(), rerun=False

@@ -224,6 +224,7 @@ def test_all_code_that_a_training_executes_is_covered(changes: dict[str, Any], m
         checkpoint_seconds=math.inf,
     )
     data = DatasetCache().of(resolved, config.data, device)
+    assert task.configs  # validated now: rules about configs are not numerical code
     executed: set[tuple[str, int]] = set()
 
     def profile(frame: FrameType, event: str, _argument: Any) -> None:

@@ -169,16 +169,16 @@ def test_data_that_is_not_there(lesson: Lesson, file: Path, tmp_path: Path):
 def test_a_failed_run_is_an_error_and_leaves_claims_undecided(
     lesson: Lesson, file: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from initbench.runner.workers import task
+    from initbench.runner.workers import base
 
-    train = task.train
+    train = base.train
 
-    def failing(job: Any, *rest: Any) -> None:
-        if any(config.name == "tiny.xavier" for config in job.configs):
+    def failing(task: Any, *rest: Any) -> None:
+        if any(config.name == "tiny.xavier" for config in task.configs):
             raise RuntimeError("boom")
-        train(job, *rest)
+        train(task, *rest)
 
-    monkeypatch.setattr(task, "train", failing)
+    monkeypatch.setattr(base, "train", failing)
     said = lesson(file, "--json", "--workers", 1)
     assert said.code == 1 and "tiny.xavier failed: RuntimeError: boom" in said.err
     (found,) = json.loads(said.out)["lessons"]

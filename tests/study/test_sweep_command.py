@@ -141,23 +141,23 @@ def test_gates_are_judged_at_the_end(sweep: Run):
 def test_a_run_that_fails_is_listed_and_the_others_go_on(
     sweep: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from initbench.runner.workers import job
+    from initbench.runner.workers import task
 
-    draw = job.build_networks
+    draw = task.build_networks
 
     def fail(config: Any, *rest: Any) -> Any:
         if config.model.depth == 3:
             raise RuntimeError("the disk is made of cheese")
         return draw(config, *rest)
 
-    monkeypatch.setattr(job, "build_networks", fail)
+    monkeypatch.setattr(task, "build_networks", fail)
     said = sweep()
     assert said.code == 1
     assert said.err.count("failed: RuntimeError: the disk is made of cheese") == 4
     statuses = [record["status"] for record in Store(tmp_path / "runs").records()]
     assert sorted(statuses) == ["failed"] * 4 + ["finished"] * 4
     assert "Traceback" in next(r["error"] for r in Store(tmp_path / "runs").records() if r.get("error"))
-    monkeypatch.setattr(job, "build_networks", draw)
+    monkeypatch.setattr(task, "build_networks", draw)
     said = sweep()
     assert said.code == 1, "what failed is not tried again by itself"
     assert said.err.rstrip().endswith("--retry failed retrains them")
@@ -177,9 +177,9 @@ def test_runs_that_are_trained_anew_are_counted(sweep: Run):
 
 
 def test_fail_fast_stops_at_the_first(sweep: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from initbench.runner.workers import job
+    from initbench.runner.workers import task
 
-    monkeypatch.setattr(job, "build_networks", lambda *_: 1 / 0)
+    monkeypatch.setattr(task, "build_networks", lambda *_: 1 / 0)
     assert sweep("--fail-fast").code == 1
     statuses = [record["status"] for record in Store(tmp_path / "runs").records()]
     assert sorted(statuses) == ["failed"] * 2 + ["interrupted"] * 2, "one of the two experiments in a cohort"
