@@ -91,6 +91,7 @@ def test_every_file_of_a_run_is_there_and_whole(
             "run.json",
             "metrics.jsonl",
             "layers.jsonl",
+            "summary.jsonl",
             "weights.safetensors",
             "manifest.json",
         }
