@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -60,16 +61,16 @@ Batch = Tensor | tuple[Any, ...] | Mapping[str, Any]
 _WIDTH = 160
 
 
-class _Printable:
+class _Printable(ABC):
     """Result that is shown as its command prints it."""
 
+    @abstractmethod
     def _print(self, console: Console) -> None:
         """Print the whole result."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _summary(self) -> str:
         """Return one line that describes the result."""
-        raise NotImplementedError
 
     def __str__(self) -> str:
         return _render_to_text(self._print)
