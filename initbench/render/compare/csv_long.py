@@ -88,7 +88,7 @@ def _layers(tables: Sequence[AnalysedTable]) -> str:
 
 
 def plain_cell(value: Any) -> Any:
-    """Return a cell of a CSV file: numbers with all digits, and text that no spreadsheet runs as a formula."""
+    """Return a cell of a CSV file: all digits of a number, and text that no spreadsheet runs as a formula."""
     if value is None:
         return ""
     if isinstance(value, float):
