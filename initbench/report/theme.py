@@ -56,11 +56,14 @@ def _channel(domain: list[str], values: list[Any]) -> dict[str, Any]:
         "type": "nominal",
         "title": None,
         "scale": {"domain": domain, "range": values},
-        "legend": {"orient": "top", "columns": 3, "labelLimit": 260},
     }
 
 
 FONT = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', Helvetica, Arial, sans-serif"
+
+
+DECADES = [10.0**exponent for exponent in range(-45, 40)]
+"""Ticks of logarithmic axes, of which Vega draws those within the axis."""
 
 
 def vega_config(*, legend: bool, font_size: float = 11.0) -> dict[str, Any]:
@@ -93,7 +96,15 @@ def vega_config(*, legend: bool, font_size: float = 11.0) -> dict[str, Any]:
             "labelOverlap": True,
         },
         "header": {**ink, "labelFontSize": font_size, "titleFontSize": font_size},
-        "legend": {**ink, "labelFontSize": font_size, "titleFontSize": font_size, "disable": not legend},
+        "legend": {
+            **ink,
+            "labelFontSize": font_size,
+            "titleFontSize": font_size,
+            "disable": not legend,
+            "orient": "top",
+            "columns": 3,
+            "labelLimit": 260,
+        },
         "title": {"color": "currentColor", "fontSize": font_size + 1, "anchor": "start"},
         "text": {"color": "currentColor", "fontSize": font_size},
         "rule": {"color": "currentColor"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from initbench.analysis.run_summary import RunSummary
@@ -38,7 +38,7 @@ def _figure(report: ReportRuns, quantity: int, key: str, title: str, axis: str) 
         f" means, bands the {100 * confidence:g} % interval of the mean (Student's t). Crosses mark"
         " divergences.",
         columns=columns_of(records, _COLUMNS),
-        spec=_spec(report, axis, is_log=is_loss),
+        spec=_spec(report, axis, floor=_smallest(records) if is_loss else None),
         log_channels=("y",) if is_loss else (),
     )
 
@@ -113,7 +113,16 @@ def _takeaway(report: ReportRuns, quantity: int) -> str:
     return ". ".join(sentences) + "." if sentences else "No run was evaluated."
 
 
-def _spec(report: ReportRuns, axis: str, *, is_log: bool) -> dict[str, Any]:
+def _smallest(records: Sequence[dict[str, Any]]) -> float:
+    """Return the smallest positive value, where a logarithmic axis cuts off intervals that reach zero."""
+    return min(
+        (record["value"] for record in records if record["value"] and record["value"] > 0), default=1.0
+    )
+
+
+def _spec(report: ReportRuns, axis: str, *, floor: float | None) -> dict[str, Any]:
+    """Return the specification, with a logarithmic axis if there is a `floor` for intervals."""
+    is_log = floor is not None
     lines = row_channels(report.names, report.styles)
     area = row_channels(report.names, report.styles, marks="area")
     x = {"field": "step", "type": "quantitative", "title": "updates"}
@@ -138,10 +147,13 @@ def _spec(report: ReportRuns, axis: str, *, is_log: bool) -> dict[str, Any]:
         "encoding": {"x": x},
         "layer": [
             {
-                "transform": [{"filter": "datum.kind == 'mean' && isValid(datum.low) && !baseline"}],
+                "transform": [
+                    {"filter": "datum.kind == 'mean' && isValid(datum.low) && !baseline"},
+                    {"calculate": "datum.low" if floor is None else f"max(datum.low, {floor})", "as": "from"},
+                ],
                 "mark": {"type": "area", "opacity": 0.15, "clip": True},
                 "encoding": {
-                    "y": {"field": "low", "type": "quantitative", "scale": scale, "title": axis},
+                    "y": {"field": "from", "type": "quantitative", "scale": scale, "title": axis},
                     "y2": {"field": "high"},
                     **area,
                 },

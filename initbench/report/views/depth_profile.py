@@ -21,7 +21,7 @@ from initbench.report.parameters import (
     selected_layer_rule,
 )
 from initbench.report.report_runs import Layer, Moment, ReportRow, ReportRuns
-from initbench.report.theme import row_channels
+from initbench.report.theme import DECADES, row_channels
 
 _COLUMNS = ("row", "step", "until", "layer", "value", "least", "most", "theory_low", "theory_high", "limit")
 
@@ -187,7 +187,7 @@ def _spec(report: ReportRuns, statistic: DepthStatistic) -> dict[str, Any]:
     points = row_channels(report.names, report.styles, marks="point")
     area = row_channels(report.names, report.styles, marks="area")
     scale: dict[str, Any] = {"type": "log"} if statistic.is_log else {"zero": True}
-    axis = {"format": "~e", "tickCount": 6} if statistic.is_log else {"format": "%"}
+    axis = {"format": "~e", "values": DECADES} if statistic.is_log else {"format": "%"}
     y = {"field": "shown", "type": "quantitative", "title": statistic.axis, "scale": scale, "axis": axis}
     x = {"field": "layer", "type": "quantitative", "title": "layer", "axis": {"tickMinStep": 1}}
     tooltip = [
