@@ -256,118 +256,118 @@ def _root_mean_square(layer: Layer, quantity: Quantity) -> float | None:
     return math.sqrt(value) if isinstance(value, int | float) and 0 < value < math.inf else None
 
 
-def _spec(report: ReportRuns, quantity: Quantity, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return one view in which each row has its part of the x axis, and each layer its line.
+_TOOLTIP = [
+    {"field": "row", "title": "row"},
+    {"field": "layer", "title": "layer"},
+    {"field": "step", "title": "updates", "format": ",d"},
+    {"field": "zeros", "title": "exact zeros", "format": ".4~%"},
+    {"field": "outside", "title": "outside the axis", "format": ".4~%"},
+    {"field": "from", "title": "from", "format": ".4g"},
+    {"field": "to", "title": "to", "format": ".4g"},
+    {"field": "share", "title": "% of the fullest bin", "format": ".3g"},
+]
+
+
+@dataclass(frozen=True)
+class _Axes:
+    """The axes of the grid: each row has its part of the x axis, and each layer its line.
 
     Facets would be the natural form, but Vega-Lite mixes up the data of facets whose layers have transforms.
     """
-    colour = row_channels(report.names, report.styles, marks="area")
-    first, last = min(record["layer"] for record in records), max(record["layer"] for record in records)
-    spacing = max(record["spacing"] for record in records)
-    layers = len({record["layer"] for record in records})
-    low = min(record["low"] - 2.4 * record["width"] for record in records)
-    high = max(record["low"] + record["width"] * len(record["shares"]) for record in records)
-    step = 1.06 * (high - low)
-    edge = min(record["low"] for record in records)
-    ticks = [edge, (edge + high) / 2, high]
-    shown = f"min({MAX_COLUMNS}, {len(report.rows)} - length(hidden))"
-    x: dict[str, Any] = {
-        "field": "x",
-        "type": "quantitative",
-        "title": f"{quantity.key}, scaled" if quantity.is_scaled else quantity.key,
-        "scale": {"domainMin": 0, "domainMax": {"expr": f"{step} * max(1, {shown})"}, "nice": False},
-        "axis": {
-            "grid": False,
-            "domain": False,
-            "values": [column * step + tick - low for column in range(MAX_COLUMNS) for tick in ticks],
-            "labelExpr": f"format(round(1e6 * ((datum.value + 1e-9) % {step} + {low})) / 1e6, '.2~g')",
-        },
-    }
-    y: dict[str, Any] = {
-        "field": "layer",
-        "type": "quantitative",
-        "title": "layer",
-        "scale": {"domain": [last + 0.2 * spacing, first - 1.5 * spacing], "nice": False, "zero": False},
-        "axis": {
-            "values": sorted({record["layer"] for record in records}),
-            "domain": False,
-            "ticks": False,
-            "labelOverlap": False,
-        },
-    }
-    tooltip = [
-        {"field": "row", "title": "row"},
-        {"field": "layer", "title": "layer"},
-        {"field": "step", "title": "updates", "format": ",d"},
-        {"field": "zeros", "title": "exact zeros", "format": ".4~%"},
-        {"field": "outside", "title": "outside the axis", "format": ".4~%"},
-        {"field": "from", "title": "from", "format": ".4g"},
-        {"field": "to", "title": "to", "format": ".4g"},
-        {"field": "share", "title": "% of the fullest bin", "format": ".3g"},
-    ]
-    offset = f"(datum.place - 1) * {step} - {low}"
 
-    def bins(column: str, height: str) -> list[dict[str, Any]]:
+    quantity: Quantity
+    records: Sequence[dict[str, Any]]
+    rows: int
+
+    @property
+    def low(self) -> float:
+        """Left end of the part of a row, with space for the bar of the zeros."""
+        return float(min(record["low"] - 2.4 * record["width"] for record in self.records))
+
+    @property
+    def first_bin(self) -> float:
+        """Left edge of the first bin."""
+        return float(min(record["low"] for record in self.records))
+
+    @property
+    def high(self) -> float:
+        """Right edge of the last bin."""
+        return float(max(record["low"] + record["width"] * len(record["shares"]) for record in self.records))
+
+    @property
+    def stride(self) -> float:
+        """Distance between the parts of two rows."""
+        return 1.06 * (self.high - self.low)
+
+    @property
+    def offset(self) -> str:
+        """Expression for the distance of a value from its place on the axis."""
+        return f"(datum.place - 1) * {self.stride} - {self.low}"
+
+    @property
+    def layers(self) -> list[int]:
+        """Numbers of the layers."""
+        return sorted({record["layer"] for record in self.records})
+
+    @property
+    def top(self) -> float:
+        """Upper end of the y axis, above the bars of the first layer and the headings."""
+        return float(self.layers[0] - 1.5 * max(record["spacing"] for record in self.records))
+
+    def x(self) -> dict[str, Any]:
+        """Return the channel x, whose labels are those of each part."""
+        name = f"{self.quantity.key}, scaled" if self.quantity.is_scaled else self.quantity.key
+        ticks = [self.first_bin, (self.first_bin + self.high) / 2, self.high]
+        parts = range(min(MAX_COLUMNS, self.rows))
+        shown = f"max(1, min({MAX_COLUMNS}, {self.rows} - length(hidden)))"
+        value = f"(datum.value + 1e-9) % {self.stride} + {self.low}"
+        return {
+            "field": "x",
+            "type": "quantitative",
+            "title": name,
+            "scale": {"domainMin": 0, "domainMax": {"expr": f"{self.stride} * {shown}"}, "nice": False},
+            "axis": {
+                "grid": False,
+                "domain": False,
+                "values": [part * self.stride + tick - self.low for part in parts for tick in ticks],
+                "labelExpr": f"format(round(1e6 * ({value})) / 1e6, '.2~g')",
+            },
+        }
+
+    def y(self, field: str = "layer") -> dict[str, Any]:
+        """Return the channel y, on which the first layer is at the top."""
+        bottom = self.layers[-1] + 0.2 * (self.layers[0] - self.top)
+        axis = {"values": self.layers, "domain": False, "ticks": False, "labelOverlap": False}
+        scale = {"domain": [bottom, self.top], "nice": False, "zero": False}
+        return {"field": field, "type": "quantitative", "title": "layer", "scale": scale, "axis": axis}
+
+    def peak(self, share: str) -> dict[str, Any]:
+        """Return the transform that adds the peak of a bar with this expression for its height, 0 to 1."""
+        return {"calculate": f"datum.layer - datum.spacing * {_HEIGHT} * {share}", "as": "peak"}
+
+    def bins(self, column: str, height: str) -> list[dict[str, Any]]:
         """Return transforms to one record for each bin, with its position and the peak of its bar."""
         return [
             {"flatten": [column], "as": [height]},
             {"window": [{"op": "row_number", "as": "bin"}], "groupby": ["row", "layer", "step"]},
             {"calculate": "datum.low + datum.width * (datum.bin - 1)", "as": "from"},
             {"calculate": "datum.from + datum.width", "as": "to"},
-            {"calculate": f"datum.from + {offset}", "as": "x"},
-            {"calculate": f"datum.to + {offset}", "as": "x2"},
-            {"calculate": f"datum.layer - datum.spacing * {_HEIGHT} * datum.{height} / 100", "as": "peak"},
+            {"calculate": f"datum.from + {self.offset}", "as": "x"},
+            {"calculate": f"datum.to + {self.offset}", "as": "x2"},
+            self.peak(f"datum.{height} / 100"),
         ]
 
-    bars = {
-        "transform": bins("shares", "share"),
-        "mark": {"type": "rect", "stroke": None},
-        "encoding": {
-            "x": x,
-            "x2": {"field": "x2"},
-            "y": y,
-            "y2": {"field": "peak"},
-            **colour,
-            "tooltip": tooltip,
-        },
-    }
-    zeros = {
-        "transform": [
-            {"filter": "datum.zeros > 0"},
-            {"calculate": f"datum.layer - datum.spacing * {_HEIGHT} * datum.zeros", "as": "peak"},
-            {"calculate": f"datum.low - datum.width * 2 + {offset}", "as": "x"},
-            {"calculate": "datum.x + datum.width * 1.3", "as": "x2"},
-        ],
-        "mark": {"type": "rect", "color": "currentColor", "opacity": 0.5},
-        "encoding": {"x": x, "x2": {"field": "x2"}, "y": y, "y2": {"field": "peak"}, "tooltip": tooltip[:5]},
-    }
-    headings = {
-        "transform": [
-            {"filter": f"datum.layer === {first}"},
-            {"calculate": f"{(edge + high) / 2} + {offset}", "as": "x"},
-        ],
-        "mark": {"type": "text", "fontWeight": "bold", "limit": 220, "baseline": "top"},
-        "encoding": {
-            "x": x,
-            "y": {**{k: v for k, v in y.items() if k != "field"}, "datum": first - 1.5 * spacing},
-            "text": {"field": "row"},
-        },
-    }
-    theory = {
-        "transform": [
-            {"filter": "isValid(datum.theory)"},
-            *bins("theory", "density"),
-            {"calculate": "(datum.x + datum.x2) / 2", "as": "x"},
-        ],
-        "mark": {"type": "line", "strokeDash": [4, 3], "strokeWidth": 1.2, "color": "currentColor"},
-        "encoding": {
-            "x": x,
-            "y": {**y, "field": "peak"},
-            "detail": [{"field": "layer"}, {"field": "row"}],
-        },
-    }
+
+def _spec(report: ReportRuns, quantity: Quantity, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    axes = _Axes(quantity, records, len(report.rows))
+    layers = [
+        selected_layer_rule("y"),
+        _bar_marks(axes, row_channels(report.names, report.styles, marks="area")),
+        _zero_marks(axes),
+        _heading_marks(axes),
+    ]
     return {
-        "height": max(140, 28 * layers),
+        "height": max(140, 28 * len(axes.layers)),
         "params": [HIDDEN, STEP, LAYER],
         "transform": [
             HIDE_ROWS,
@@ -375,11 +375,61 @@ def _spec(report: ReportRuns, quantity: Quantity, records: Sequence[dict[str, An
             {"window": [{"op": "dense_rank", "as": "place"}], "sort": [{"field": "order"}]},
             {"filter": f"datum.place <= {MAX_COLUMNS}"},
         ],
-        "layer": [
-            selected_layer_rule("y"),
-            bars,
-            zeros,
-            headings,
-            *([theory] if _has_theory(records) else []),
+        "layer": [*layers, _theory_marks(axes)] if _has_theory(records) else layers,
+    }
+
+
+def _bar_marks(axes: _Axes, colour: dict[str, Any]) -> dict[str, Any]:
+    position = {"x": axes.x(), "x2": {"field": "x2"}, "y": axes.y(), "y2": {"field": "peak"}}
+    return {
+        "transform": axes.bins("shares", "share"),
+        "mark": {"type": "rect", "stroke": None},
+        "encoding": {**position, **colour, "tooltip": _TOOLTIP},
+    }
+
+
+def _zero_marks(axes: _Axes) -> dict[str, Any]:
+    """Return the bars of the exact zeros, on the left of each histogram."""
+    position = {"x": axes.x(), "x2": {"field": "x2"}, "y": axes.y(), "y2": {"field": "peak"}}
+    return {
+        "transform": [
+            {"filter": "datum.zeros > 0"},
+            axes.peak("datum.zeros"),
+            {"calculate": f"datum.low - datum.width * 2 + {axes.offset}", "as": "x"},
+            {"calculate": "datum.x + datum.width * 1.3", "as": "x2"},
         ],
+        "mark": {"type": "rect", "color": "currentColor", "opacity": 0.5},
+        "encoding": {**position, "tooltip": _TOOLTIP[:5]},
+    }
+
+
+def _heading_marks(axes: _Axes) -> dict[str, Any]:
+    """Return the names of the rows above their parts."""
+    middle = (axes.first_bin + axes.high) / 2
+    y = {**axes.y(), "datum": axes.top}
+    del y["field"]
+    return {
+        "transform": [
+            {"filter": f"datum.layer === {axes.layers[0]}"},
+            {"calculate": f"{middle} + {axes.offset}", "as": "x"},
+        ],
+        "mark": {"type": "text", "fontWeight": "bold", "limit": 220, "baseline": "top"},
+        "encoding": {"x": axes.x(), "y": y, "text": {"field": "row"}},
+    }
+
+
+def _theory_marks(axes: _Axes) -> dict[str, Any]:
+    """Return the dashed curves of the predicted Gaussians."""
+    return {
+        "transform": [
+            {"filter": "isValid(datum.theory)"},
+            *axes.bins("theory", "density"),
+            {"calculate": "(datum.x + datum.x2) / 2", "as": "x"},
+        ],
+        "mark": {"type": "line", "strokeDash": [4, 3], "strokeWidth": 1.2, "color": "currentColor"},
+        "encoding": {
+            "x": axes.x(),
+            "y": axes.y("peak"),
+            "detail": [{"field": "layer"}, {"field": "row"}],
+        },
     }
