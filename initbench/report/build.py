@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from initbench.analysis.run_summary import RunSummary
 from initbench.render.compare.display_options import View
 from initbench.render.text import one_line, plural
-from initbench.report.figure import Figure
-from initbench.report.page import Page, Section
+from initbench.report.figure import ReportFigure
+from initbench.report.page import ReportPage, ReportSection
 from initbench.report.report_runs import ReportRuns
 from initbench.report.views.convergence import convergence_figures
 from initbench.report.views.depth_profile import depth_figures
 from initbench.report.views.histogram_grid import histogram_figures
 from initbench.report.views.verdicts import verdict_section
 
-FigureBuilder = Callable[[ReportRuns], Iterator[Figure]]
+FigureBuilder = Callable[[ReportRuns], Iterator[ReportFigure]]
 
 FIGURE_SECTIONS: Sequence[tuple[str, str, FigureBuilder]] = (
     ("histograms", "Histograms, layer by layer", histogram_figures),
@@ -25,7 +25,7 @@ FIGURE_SECTIONS: Sequence[tuple[str, str, FigureBuilder]] = (
 """Sections of figures: key, title, and the function that yields the figures that the runs allow."""
 
 
-def figures_of(report: ReportRuns) -> Iterator[Figure]:
+def figures_of(report: ReportRuns) -> Iterator[ReportFigure]:
     """Yield all figures in the order of the page."""
     for _, _, build in FIGURE_SECTIONS:
         yield from build(report)
@@ -33,7 +33,7 @@ def figures_of(report: ReportRuns) -> Iterator[Figure]:
 
 def build_page(
     report: ReportRuns, view: View, *, command: str, gates: Sequence[str] = (), title: str | None = None
-) -> Page:
+) -> ReportPage:
     """Return the page of stored runs.
 
     Args:
@@ -47,10 +47,10 @@ def build_page(
     for key, heading, build in FIGURE_SECTIONS:
         figures = tuple(build(report))
         if figures:
-            sections.append(Section(key, heading, figures=figures))
+            sections.append(ReportSection(key, heading, figures=figures))
     layers = [layer["index"] for row in report.rows for moment in row.moments for layer in moment.layers[0]]
     runs = [run for row in report.rows for run in row.summaries]
-    return Page(
+    return ReportPage(
         title=title or _title(report),
         summary=[_summary(report, runs), *report.notes],
         rows=list(zip(report.names, report.styles, strict=True)),

@@ -25,7 +25,7 @@ DIGITS = 6
 
 
 @dataclass(frozen=True)
-class Figure:
+class ReportFigure:
     """A picture of runs with the numbers it shows.
 
     The specification refers to the data by the name `table`. Parameters of the specification that a page
@@ -97,18 +97,18 @@ def columns_of(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[
     return {name: [row.get(name) for row in rows] for name in names}
 
 
-def to_svg(figure: Figure, **options: Any) -> str:
-    """Return the figure as an SVG document; the options are those of `Figure.complete_spec`."""
+def to_svg(figure: ReportFigure, **options: Any) -> str:
+    """Return the figure as an SVG document; the options are those of `ReportFigure.complete_spec`."""
     return str(vl_convert().vegalite_to_svg(figure.complete_spec(**options)))
 
 
-def to_png(figure: Figure, *, scale: float = 2.0, **options: Any) -> bytes:
+def to_png(figure: ReportFigure, *, scale: float = 2.0, **options: Any) -> bytes:
     """Return the figure as a PNG image with `scale` device pixels per pixel, on white."""
     spec = _on_white(figure.complete_spec(**options))
     return bytes(vl_convert().vegalite_to_png(spec, scale=scale))
 
 
-def to_pdf(figure: Figure, **options: Any) -> bytes:
+def to_pdf(figure: ReportFigure, **options: Any) -> bytes:
     """Return the figure as a PDF document of one page."""
     return bytes(vl_convert().vegalite_to_pdf(_on_white(figure.complete_spec(**options))))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from initbench import __version__
 from initbench.errors import MissingExtraError
-from initbench.report.figure import TABLE, Figure, to_svg, vl_convert
+from initbench.report.figure import TABLE, ReportFigure, to_svg, vl_convert
 from initbench.report.theme import RowStyle, vega_config
 
 MAX_TABLE_ROWS = 200
@@ -31,20 +31,20 @@ class HtmlTable:
 
 
 @dataclass(frozen=True)
-class Section:
+class ReportSection:
     """A part of the page with a heading."""
 
     key: str
     title: str
     paragraphs: Sequence[str] = ()
     tables: Sequence[HtmlTable] = ()
-    figures: Sequence[Figure] = ()
+    figures: Sequence[ReportFigure] = ()
     is_open: bool = True
     """Whether the section is unfolded at first."""
 
 
 @dataclass(frozen=True)
-class Page:
+class ReportPage:
     """Everything that the page contains."""
 
     title: str
@@ -56,13 +56,13 @@ class Page:
     """Steps of the slider; no slider with fewer than two."""
     layers: int
     """Largest number of a layer."""
-    sections: Sequence[Section]
+    sections: Sequence[ReportSection]
     baseline: str = ""
     """Row that is pinned as baseline at first."""
     footer: Sequence[str] = field(default_factory=list)
 
 
-def render_page(page: Page) -> str:
+def render_page(page: ReportPage) -> str:
     """Return the page as HTML.
 
     Raises:
@@ -112,14 +112,14 @@ def _library() -> str:
     return re.sub("</(?=script)", r"<\\/", script, flags=re.IGNORECASE)
 
 
-def _inline_svg(figure: Figure) -> str:
+def _inline_svg(figure: ReportFigure) -> str:
     """Return the figure as an SVG element that scales with the page and that screen readers can name."""
     svg = to_svg(figure, legend=False)
     start = svg.index("<svg")
     return svg[start:].replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
 
 
-def _figure_data(figure: Figure) -> str:
+def _figure_data(figure: ReportFigure) -> str:
     """Return what the script needs to draw the figure: its data by column, and its specification."""
     return _json(
         {
@@ -138,7 +138,7 @@ def _json(value: Any) -> str:
     return text.replace("<", "\\u003c")
 
 
-def _table_rows(figure: Figure) -> list[list[str]]:
+def _table_rows(figure: ReportFigure) -> list[list[str]]:
     """Return the first rows of a figure's data as text."""
     columns = [column[:MAX_TABLE_ROWS] for column in figure.columns.values()]
     return [[_cell(value) for value in values] for values in zip(*columns, strict=True)]

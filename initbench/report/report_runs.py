@@ -141,9 +141,9 @@ def _row_name(table: AnalysedTable, row: Row, tables: Sequence[AnalysedTable]) -
 def _read_runs(store: Store, row: Row, *, has_all_seeds: bool) -> list[StoredRun]:
     complete = [run for run in row.group.runs if run.is_complete]
     # A finished run shows all moments of training; a diverged one is shown if no other exists.
-    chosen = sorted(complete, key=lambda run: (not run.is_finished, run.seed))
-    chosen = sorted(chosen, key=lambda run: run.seed) if has_all_seeds else chosen[:1]
-    runs = (store.read_if_there(run.run_id) for run in chosen)
+    best_first = sorted(complete, key=lambda run: (not run.is_finished, run.seed))
+    to_read = sorted(complete, key=lambda run: run.seed) if has_all_seeds else best_first[:1]
+    runs = (store.read_if_there(run.run_id) for run in to_read)
     return [run for run in runs if run is not None and run.snapshots]
 
 

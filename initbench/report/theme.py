@@ -9,7 +9,7 @@ from typing import Any
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
 """Colours that are distinguishable with every common form of colour blindness.
 
-The yellow of the palette, which is hard to see on white, is left out; black is replaced with grey, which is
+The yellow of the palette, which is hard to see on white, is omitted; black is replaced with grey, which is
 visible in light and dark. Source: Okabe & Ito (2008).
 """
 DASHES: tuple[tuple[int, ...], ...] = ((), (6, 3), (2, 2), (8, 3, 2, 3))

@@ -9,7 +9,7 @@ from typing import Any
 from initbench.analysis.run_summary import RunSummary
 from initbench.analysis.stats.confidence_intervals import mean_interval
 from initbench.render.text import format_loss, format_percent
-from initbench.report.figure import Figure, columns_of, rounded
+from initbench.report.figure import ReportFigure, columns_of, rounded
 from initbench.report.parameters import BASELINE, HIDDEN, HIDE_ROWS, relative_to_baseline
 from initbench.report.report_runs import ReportRow, ReportRuns
 from initbench.report.theme import row_channels
@@ -18,7 +18,7 @@ _ACCURACY, _TRAIN_LOSS = 3, 1
 _COLUMNS = ("row", "seed", "step", "kind", "value", "low", "high")
 
 
-def convergence_figures(report: ReportRuns) -> Iterator[Figure]:
+def convergence_figures(report: ReportRuns) -> Iterator[ReportFigure]:
     """Yield the curves of validation accuracy and of training loss, if runs have evaluations."""
     if any(run.evaluations for row in report.rows for run in row.summaries):
         if any(point[_ACCURACY] is not None for row in report.rows for point in _points(row)):
@@ -26,11 +26,11 @@ def convergence_figures(report: ReportRuns) -> Iterator[Figure]:
         yield _figure(report, _TRAIN_LOSS, "training-loss", "Training loss", "loss")
 
 
-def _figure(report: ReportRuns, quantity: int, key: str, title: str, axis: str) -> Figure:
+def _figure(report: ReportRuns, quantity: int, key: str, title: str, axis: str) -> ReportFigure:
     records = [record for row in report.rows for record in _records(row, quantity)]
     confidence = report.tables[0].confidence
     is_loss = quantity == _TRAIN_LOSS
-    return Figure(
+    return ReportFigure(
         key=key,
         title=title,
         takeaway=_takeaway(report, quantity),

@@ -9,7 +9,7 @@ from typing import Any
 
 from initbench.probing.log_slopes import VANISHING_RATIO
 from initbench.render.text import format_number
-from initbench.report.figure import Figure, columns_of, rounded
+from initbench.report.figure import ReportFigure, columns_of, rounded
 from initbench.report.parameters import (
     AT_STEP,
     BASELINE,
@@ -82,7 +82,7 @@ STATISTICS = (
 )
 
 
-def depth_figures(report: ReportRuns) -> Iterator[Figure]:
+def depth_figures(report: ReportRuns) -> Iterator[ReportFigure]:
     """Yield the figures of the statistics that the runs have and that are not zero everywhere."""
     for statistic in STATISTICS:
         records = [record for row in report.rows for record in _records(row, statistic)]
@@ -90,7 +90,7 @@ def depth_figures(report: ReportRuns) -> Iterator[Figure]:
             yield _figure(report, statistic, records)
 
 
-def _figure(report: ReportRuns, statistic: DepthStatistic, records: list[dict[str, Any]]) -> Figure:
+def _figure(report: ReportRuns, statistic: DepthStatistic, records: list[dict[str, Any]]) -> ReportFigure:
     has_band = any(record["theory_low"] is not None for record in records)
     has_limit = any(record["limit"] is not None for record in records)
     caption = (
@@ -102,7 +102,7 @@ def _figure(report: ReportRuns, statistic: DepthStatistic, records: list[dict[st
     if has_limit:
         caption += f" Dotted: {VANISHING_RATIO:g} of the first value in the direction of the pass, below"
         caption += " which the diagnosis calls the signal vanishing."
-    return Figure(
+    return ReportFigure(
         key=f"depth-{statistic.key}",
         title=f"{statistic.title} against depth",
         takeaway=_takeaway(report, statistic),
@@ -145,10 +145,12 @@ def _limit(moment: Moment, statistic: DepthStatistic) -> float | None:
     if statistic.limit_at is None:
         return None
     hidden = [p for p, layer in enumerate(moment.layers[0]) if layer["act"] is not None]
-    known = {position: values for position, values in _by_layer(moment, statistic) if position in hidden}
-    if len(known) < 2:
+    by_position = {
+        position: values for position, values in _by_layer(moment, statistic) if position in hidden
+    }
+    if len(by_position) < 2:
         return None
-    values = known[sorted(known)[statistic.limit_at]]
+    values = by_position[sorted(by_position)[statistic.limit_at]]
     return VANISHING_RATIO * math.fsum(values) / len(values)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from initbench.render.text import evenly_spaced, format_number
-from initbench.report.figure import Figure, columns_of, rounded
+from initbench.report.figure import ReportFigure, columns_of, rounded
 from initbench.report.parameters import AT_STEP, HIDDEN, HIDE_ROWS, LAYER, STEP, selected_layer_rule
 from initbench.report.report_runs import Layer, Moment, ReportRow, ReportRuns
 from initbench.report.theme import row_channels
@@ -17,7 +17,7 @@ from initbench.store.histograms import Histogram, parse_histogram
 MAX_LAYERS = 24
 """Largest number of layers in the grid; of deeper nets, evenly spaced ones are drawn."""
 MAX_COLUMNS = 6
-"""Largest number of rows of the comparison that are drawn beside each other."""
+"""Largest number of rows of the comparison that are drawn next to each other."""
 MAX_HISTOGRAMS = 6000
 """Largest number of histograms of a quantity; with more rows, fewer moments are kept."""
 BINS = 32
@@ -42,7 +42,7 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Quantity:
+class HistogramQuantity:
     """A quantity whose histograms form a grid."""
 
     key: str
@@ -54,20 +54,20 @@ class Quantity:
 
 
 QUANTITIES = (
-    Quantity("activation", "Activations", "act", False),
-    Quantity("pre-activation", "Pre-activations", "pre", True),
-    Quantity("gradient", "Gradients", "grad", True),
+    HistogramQuantity("activation", "Activations", "act", False),
+    HistogramQuantity("pre-activation", "Pre-activations", "pre", True),
+    HistogramQuantity("gradient", "Gradients", "grad", True),
 )
 
 
-def histogram_figures(report: ReportRuns) -> Iterator[Figure]:
+def histogram_figures(report: ReportRuns) -> Iterator[ReportFigure]:
     """Yield the grid of each quantity that the runs have histograms of."""
     for quantity in QUANTITIES:
         records: list[dict[str, Any]] = []
         notes: list[str] = []
-        kept = max(2, MAX_HISTOGRAMS // (MAX_LAYERS * max(1, len(report.rows))))
+        max_moments = max(2, MAX_HISTOGRAMS // (MAX_LAYERS * max(1, len(report.rows))))
         for order, row in enumerate(report.rows):
-            records += _records(row, order, quantity, kept)
+            records += _records(row, order, quantity, max_moments)
         if records:
             deepest = max(
                 (len(_drawable(m, quantity)) for row in report.rows for m in row.moments), default=0
@@ -78,21 +78,21 @@ def histogram_figures(report: ReportRuns) -> Iterator[Figure]:
                 notes.append(
                     f"The first {MAX_COLUMNS} of {len(report.rows)} rows are drawn; hide some to see others."
                 )
-            if any(len(row.moments) > kept for row in report.rows):
-                notes.append(f"{kept} probes of each row are kept.")
+            if any(len(row.moments) > max_moments for row in report.rows):
+                notes.append(f"{max_moments} probes of each row are kept.")
             yield _figure(report, quantity, records, notes)
 
 
 def _figure(
-    report: ReportRuns, quantity: Quantity, records: list[dict[str, Any]], notes: list[str]
-) -> Figure:
+    report: ReportRuns, quantity: HistogramQuantity, records: list[dict[str, Any]], notes: list[str]
+) -> ReportFigure:
     axis = (
         f"The axis of each column is scaled to the widest layer of its row (±{_REACH:g} root mean squares)."
         if quantity.is_scaled
         else "All columns share one axis."
     )
     theory = " Dashed: the Gaussian that mean-field theory predicts." if _has_theory(records) else ""
-    return Figure(
+    return ReportFigure(
         key=f"histograms-{quantity.key}",
         title=f"{quantity.title}, layer by layer",
         takeaway=_takeaway(report, quantity),
@@ -110,21 +110,23 @@ def _has_theory(records: Sequence[dict[str, Any]]) -> bool:
     return any(record["theory"] is not None for record in records)
 
 
-def _drawable(moment: Moment, quantity: Quantity) -> list[Layer]:
+def _drawable(moment: Moment, quantity: HistogramQuantity) -> list[Layer]:
     """Return the layers of the first run that have a histogram of the quantity."""
     return [layer for layer in moment.layers[0] if (layer[quantity.section] or {}).get("histogram")]
 
 
-def _records(row: ReportRow, order: int, quantity: Quantity, kept: int) -> Iterator[dict[str, Any]]:
-    steps = set(evenly_spaced([moment.step for moment in row.moments], kept))
+def _records(
+    row: ReportRow, order: int, quantity: HistogramQuantity, max_moments: int
+) -> Iterator[dict[str, Any]]:
+    steps = set(evenly_spaced([moment.step for moment in row.moments], max_moments))
     moments = [moment for moment in row.moments if moment.step in steps]
     reach = _axis_reach(moments, quantity) if quantity.is_scaled else None
     ends = [*(float(moment.step) for moment in moments[1:]), 1e18]
     for moment, until in zip(moments, ends, strict=True):
         layers = {layer["index"]: layer for layer in _drawable(moment, quantity)}
-        shown = evenly_spaced(sorted(layers), MAX_LAYERS)
-        spacing = (shown[-1] - shown[0]) / (len(shown) - 1) if len(shown) > 1 else 1.0
-        for index in shown:
+        indices = evenly_spaced(sorted(layers), MAX_LAYERS)
+        spacing = (indices[-1] - indices[0]) / (len(indices) - 1) if len(indices) > 1 else 1.0
+        for index in indices:
             layer = layers[index]
             histogram = parse_histogram(layer[quantity.section]["histogram"])
             zeros = _zero_share(layer, quantity)
@@ -144,12 +146,12 @@ def _records(row: ReportRow, order: int, quantity: Quantity, kept: int) -> Itera
                 }
 
 
-def _zero_share(layer: Layer, quantity: Quantity) -> float:
+def _zero_share(layer: Layer, quantity: HistogramQuantity) -> float:
     value = layer[quantity.section].get("zero_fraction") if quantity.section != "pre" else 0.0
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
 
 
-def _axis_reach(moments: Sequence[Moment], quantity: Quantity) -> float | None:
+def _axis_reach(moments: Sequence[Moment], quantity: HistogramQuantity) -> float | None:
     """Return half the width of the axis of a row: that of its widest layer at the first and last probe."""
     ends = [moments[0], moments[-1]] if moments else []
     edges = [
@@ -216,7 +218,9 @@ def _rebinned(counts: Sequence[float], edges: Sequence[float], reach: float) -> 
     return new, max(0.0, outside)
 
 
-def _gaussian(layer: Layer, quantity: Quantity, reach: float | None, top: float) -> list[float] | None:
+def _gaussian(
+    layer: Layer, quantity: HistogramQuantity, reach: float | None, top: float
+) -> list[float] | None:
     """Return the density of N(0, q) for the q of theory in the middle of each bin, on the scale of the bars.
 
     Only pre-activations are Gaussian in wide nets.
@@ -233,7 +237,7 @@ def _gaussian(layer: Layer, quantity: Quantity, reach: float | None, top: float)
     return [round(100 * (share_below(low + size) - share_below(low)) / top, 1) for low in lows]
 
 
-def _takeaway(report: ReportRuns, quantity: Quantity) -> str:
+def _takeaway(report: ReportRuns, quantity: HistogramQuantity) -> str:
     """Compare the widths of the first and the last layer of each row at the first probe."""
     words = []
     for row in report.rows[:4]:
@@ -250,7 +254,7 @@ def _takeaway(report: ReportRuns, quantity: Quantity) -> str:
     return f"At init, the widths of the {quantity.title.lower()} {way}: {'; '.join(words)}." if words else ""
 
 
-def _root_mean_square(layer: Layer, quantity: Quantity) -> float | None:
+def _root_mean_square(layer: Layer, quantity: HistogramQuantity) -> float | None:
     name = "pre_q" if quantity.section == "grad" else "q"
     value = layer[quantity.section].get(name)
     return math.sqrt(value) if isinstance(value, int | float) and 0 < value < math.inf else None
@@ -275,7 +279,7 @@ class _Axes:
     Facets would be the natural form, but Vega-Lite mixes up the data of facets whose layers have transforms.
     """
 
-    quantity: Quantity
+    quantity: HistogramQuantity
     records: Sequence[dict[str, Any]]
     rows: int
 
@@ -319,13 +323,13 @@ class _Axes:
         name = f"{self.quantity.key}, scaled" if self.quantity.is_scaled else self.quantity.key
         ticks = [self.first_bin, (self.first_bin + self.high) / 2, self.high]
         parts = range(min(MAX_COLUMNS, self.rows))
-        shown = f"max(1, min({MAX_COLUMNS}, {self.rows} - length(hidden)))"
+        visible = f"max(1, min({MAX_COLUMNS}, {self.rows} - length(hidden)))"
         value = f"(datum.value + 1e-9) % {self.stride} + {self.low}"
         return {
             "field": "x",
             "type": "quantitative",
             "title": name,
-            "scale": {"domainMin": 0, "domainMax": {"expr": f"{self.stride} * {shown}"}, "nice": False},
+            "scale": {"domainMin": 0, "domainMax": {"expr": f"{self.stride} * {visible}"}, "nice": False},
             "axis": {
                 "grid": False,
                 "domain": False,
@@ -358,7 +362,9 @@ class _Axes:
         ]
 
 
-def _spec(report: ReportRuns, quantity: Quantity, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _spec(
+    report: ReportRuns, quantity: HistogramQuantity, records: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
     axes = _Axes(quantity, records, len(report.rows))
     layers = [
         selected_layer_rule("y"),

@@ -9,7 +9,7 @@ from typing import Any
 from initbench.analysis.metrics import METRICS
 from initbench.render.compare.formatting import lettered_cell
 from initbench.render.text import one_line, plural
-from initbench.report.page import HtmlTable, Section
+from initbench.report.page import HtmlTable, ReportSection
 from initbench.report.report_runs import ReportRow, ReportRuns
 
 MAX_EXPLANATIONS = 8
@@ -17,7 +17,7 @@ MAX_EXPLANATIONS = 8
 _METRICS = ("test_accuracy", "best_val_accuracy", "steps_to_target")
 
 
-def verdict_section(report: ReportRuns, gates: Sequence[str] = ()) -> Section:
+def verdict_section(report: ReportRuns, gates: Sequence[str] = ()) -> ReportSection:
     """Return the section with the gates and one line for each row."""
     rows = [
         [
@@ -28,7 +28,7 @@ def verdict_section(report: ReportRuns, gates: Sequence[str] = ()) -> Section:
         ]
         for row in report.rows
     ]
-    return Section(
+    return ReportSection(
         "verdict",
         "Verdict",
         paragraphs=[*map(one_line, gates), *_explanations(report)],
