@@ -16,6 +16,7 @@ from initbench.probing import tensor_statistics
 from initbench.probing.network_probe import MAP_SAMPLES, probe
 from initbench.probing.tensor_statistics import ProbeDetail
 from initbench.registry_choice import options_model
+from initbench.store.histograms import layer_histograms, parse_histogram
 
 BINS = 32
 
@@ -69,7 +70,7 @@ def test_the_counts_are_those_of_numpy(name, bins):
 
 
 def test_entries_lie_outside_only_if_tails_are_heavy():
-    """Of 65,536 normals, 4 are expected beyond 4σ; of their cubes, whose rms is √15, 2.0 %."""
+    """Beyond 4σ, 4 of 65,536 normals are expected, and 1.3 % of their cubes, whose σ is √15."""
     outside = {
         name: (h["below"] + h["above"]) / total(h)
         for name, h in ((name, scaled_histogram(TENSORS[name])) for name in ("normal", "cubed", "ones"))
@@ -99,6 +100,7 @@ def test_zeros_lie_in_the_middle_bin(bins):
     assert sum(half[: bins // 2]) == 0
     assert half[bins // 2] >= zeros
     nothing = scaled_histogram(torch.zeros(50), bins)
+    assert parse_histogram(nothing).edges == [0.0] * (bins + 1)
     assert nothing["span"] == [0.0, 0.0]
     assert nothing["counts"] == [50 if i == bins // 2 else 0 for i in range(bins)]
     assert (nothing["below"], nothing["above"], nothing["nan"]) == (0, 0, 0)
@@ -179,6 +181,9 @@ def test_every_layer_of_a_probe_has_the_histograms_of_its_tensors(family, detail
         index = record["index"]
         assert_equals_numpy(record["pre"]["histogram"], tensors[index])
         assert_equals_numpy(record["grad"]["histogram"], gradients[index])
+        read = layer_histograms(record)
+        assert list(read) == ["activation", "pre_activation", "gradient"][record["act"] is None :]
+        assert read["pre_activation"].total == tensors[index].numel() == read["gradient"].total
     assert records[-1]["act"] is None
 
 
