@@ -155,7 +155,7 @@ def compare(
     except UsageError as error:  # no runs are stored, or none match
         fail_unjudged(gates, str(error))
         raise
-    run_tables = build_tables(runs, by=_resolve_keys(by, runs), target=target)
+    run_tables = build_tables(runs, by=resolve_keys(by, runs), target=target)
     metric_options = {"metrics": _parse_metrics(metric), "columns": _parse_columns(columns, runs)}
     column_options = {"view": view, **metric_options, "sort": _parse_sort(sort)}
     drawing_options = {"only_changed": only_changed, "layers": layers, "plot": plot, "all_notes": notes}
@@ -189,7 +189,8 @@ def _table_notes(selection: Selection) -> list[str]:
     ]
 
 
-def _resolve_keys(by: Names, runs: Sequence[RunSummary]) -> list[str]:
+def resolve_keys(by: Names, runs: Sequence[RunSummary]) -> list[str]:
+    """Return the config keys that the values of `--by` name; raise UsageError for unknown or too many."""
     from initbench.analysis.config_keys import resolve_key
 
     keys = _split_names(by)

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from initbench.errors import StoreError, UsageError
+
 _serial = itertools.count()
 TEMPORARY = ".tmp"
 """Suffix of files that are still being written."""
@@ -42,6 +44,26 @@ def write_atomic(path: Path, content: str | bytes, *, sync_name: bool = True) ->
     """Replace `path` with `content` (text as UTF-8); readers see the old or the new file, never a part."""
     data = content.encode() if isinstance(content, str) else content
     produce_atomic(path, lambda temporary: _write_new(temporary, data), sync_name=sync_name)
+
+
+DISK_ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+
+
+def write_output(path: Path, content: str | bytes) -> None:
+    """Write a file that the user named, atomically; a pipe or terminal is written to.
+
+    Raises:
+        UsageError: If the path cannot be written.
+        StoreError: If the disk is full or fails.
+    """
+    try:
+        if path.exists() and not path.is_file():  # a pipe or terminal cannot be replaced
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+        else:
+            write_atomic(path, content)
+    except OSError as error:
+        kind = StoreError if error.errno in DISK_ERRORS else UsageError
+        raise kind(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def produce_atomic(path: Path, produce: Callable[[Path], object], *, sync_name: bool = True) -> None:
