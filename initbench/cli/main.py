@@ -27,6 +27,7 @@ COMMANDS = {
     "compare": "Compare stored runs (default: all): activation statistics and convergence.",
     "report": "Write one HTML page with pictures of stored runs (default: all): histograms, layers and"
     " convergence.",
+    "figure": "Write one figure of stored runs (default: all) as SVG, PNG or PDF, sized for a paper.",
     "show": "Show stored runs as `run` prints them, grouped by experiment, and the errors of failed runs.",
     "ls": "List the stored runs: status, data set, accuracy, steps and age.",
     "merge": "Merge the runs of several directories; existing runs are not copied again.",

@@ -47,7 +47,7 @@ def report(
     view = View(baseline=baseline, confidence=confidence)
     keys = resolve_keys(by, selection.runs)
     report_runs = compare_for_report(selection.store, selection.runs, view, by=keys, target=target)
-    page = build_page(report_runs, view, command=_command(), title=title)
+    page = build_page(report_runs, command=_command(), title=title)
     write_output(output, render_page(page))
     typer.echo(f"written to {output}", err=True)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from initbench.analysis.run_summary import RunSummary
-from initbench.render.compare.display_options import View
+from initbench.errors import UsageError
+from initbench.registry import unknown_name_message
 from initbench.render.text import one_line, plural
 from initbench.report.figure import ReportFigure
 from initbench.report.page import ReportPage, ReportSection
+from initbench.report.print_layout import at_step, relative_to
 from initbench.report.report_runs import ReportRuns
 from initbench.report.views.convergence import convergence_figures
 from initbench.report.views.depth_profile import depth_figures
@@ -31,14 +34,45 @@ def figures_of(report: ReportRuns) -> Iterator[ReportFigure]:
         yield from build(report)
 
 
+def select_figure(report: ReportRuns, key: str, *, step: int | None = None) -> ReportFigure:
+    """Return a figure that shows one probe, and whose caption describes the nets.
+
+    If the tables have a baseline, the figure shows differences from it or ratios to it.
+
+    Args:
+        report: The runs.
+        key: Key of the figure.
+        step: Number of updates; the nearest probe is shown. At init if None.
+
+    Raises:
+        UsageError: If the runs do not allow the figure, or the figure cannot show a step or the baseline.
+    """
+    figures = {figure.key: figure for figure in figures_of(report)}
+    if key not in figures:
+        problem, listed = unknown_name_message("figure", key, figures), ", ".join(figures)
+        raise UsageError(problem if listed in problem else f"{problem} These runs allow: {listed}")
+    figure = figures[key]
+    if step is not None and "step" not in figure.parameter_names:
+        raise UsageError(f"{key} shows all steps: drop --step")
+    if any(table.baseline is not None for table in report.tables):
+        if "baseline" not in figure.parameter_names:
+            raise UsageError(f"{key} cannot be drawn relative to a baseline: drop --baseline")
+        if not report.baseline:
+            raise UsageError(
+                f"the baseline is a row of {len(report.tables)} tables: choose the runs of one with --where"
+            )
+        figure = relative_to(figure, report.baseline)
+    figure = at_step(figure, step or 0)
+    return replace(figure, caption=f"{figure.caption} {report.nets}".rstrip())
+
+
 def build_page(
-    report: ReportRuns, view: View, *, command: str, gates: Sequence[str] = (), title: str | None = None
+    report: ReportRuns, *, command: str, gates: Sequence[str] = (), title: str | None = None
 ) -> ReportPage:
     """Return the page of stored runs.
 
     Args:
-        report: The runs.
-        view: Display options of the comparison; its baseline is pinned at first.
+        report: The runs, whose baseline is pinned at first.
         command: The command that makes the page again.
         gates: Results of gates, one line each.
         title: Heading; named after the rows if None.
@@ -57,7 +91,7 @@ def build_page(
         steps=report.steps,
         layers=max(layers, default=0),
         sections=sections,
-        baseline=_pinned(report, view),
+        baseline=report.baseline,
         footer=[f"Made by: {command}", *_versions(runs)],
     )
 
@@ -72,14 +106,6 @@ def _title(report: ReportRuns) -> str:
 def _summary(report: ReportRuns, runs: Sequence[RunSummary]) -> str:
     rows = plural(len(report.rows), "row")
     return f"{plural(len(runs), 'run')} in {rows}: {report.provenance}."
-
-
-def _pinned(report: ReportRuns, view: View) -> str:
-    """Return the name of the baseline's row; empty without one, or with one for each of several tables."""
-    if view.baseline is None:
-        return ""
-    names = [row.name for row in report.rows if row.row is row.table.baseline]
-    return names[0] if len(names) == 1 else ""
 
 
 def _versions(runs: Sequence[RunSummary]) -> list[str]:

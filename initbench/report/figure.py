@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from initbench.errors import MissingExtraError
 from initbench.render.compare.csv_long import plain_cell
-from initbench.report.theme import vega_config
+from initbench.report.legend import with_row_legend, without_row_legends
+from initbench.report.theme import text_width, vega_config
 
 Spec = dict[str, Any]
 Size = Literal["half", "full"]
@@ -46,8 +47,15 @@ class ReportFigure:
     size: Size = "half"
     log_channels: Sequence[str] = ()
     """Encoding channels, such as `y`, that readers can switch between a logarithmic and a linear axis."""
+    headings: Sequence[str] = ()
+    """Names of the rows above equally wide columns, if the figure has them instead of a legend."""
     notes: Sequence[str] = ()
     """What the figure leaves out, and why."""
+
+    @property
+    def parameter_names(self) -> list[str]:
+        """Names of the parameters of the specification."""
+        return [parameter["name"] for parameter in self.spec.get("params", ())]
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield the data row by row."""
@@ -70,19 +78,28 @@ class ReportFigure:
 
         Args:
             width: Width in pixels; that of `size` if None.
-            legend: Whether the figure has a legend.
+            legend: Whether the figure has a legend of its own, unless headings name all rows.
             font_size: Size of labels in pixels.
         """
         width = SIZES[self.size] if width is None else width
+        spec = self.spec
+        if legend:
+            named = self._has_space_for_headings(width, font_size)
+            spec = without_row_legends(spec) if named else with_row_legend(spec, width, font_size)
         return {
             "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
             "autosize": {"type": "fit", "contains": "padding"},
-            **self.spec,
+            **spec,
             "datasets": {TABLE: list(self.rows())},
             "data": {"name": TABLE},
             "config": vega_config(legend=legend, font_size=font_size),
             "width": width,
         }
+
+    def _has_space_for_headings(self, width: float, font_size: float) -> bool:
+        bold = 1.1 * font_size
+        space = 0.85 * width / max(1, len(self.headings))
+        return bool(self.headings) and all(text_width(name, bold) < space for name in self.headings)
 
 
 def rounded(value: float | None) -> float | None:

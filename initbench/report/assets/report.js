@@ -35,7 +35,10 @@ function withLinearAxis(spec, channels) {
   const copy = {};
   for (const [key, value] of Object.entries(spec)) {
     copy[key] = withLinearAxis(value, channels);
-    if (channels.includes(key) && value?.scale?.type === "log") copy[key].scale = {...value.scale, type: "linear"};
+    if (channels.includes(key) && value?.scale?.type === "log") {
+      copy[key].scale = {...value.scale, type: "linear"};
+      if (value.axis) copy[key].axis = {...value.axis, values: undefined, labelExpr: undefined, format: "~g"};
+    }
   }
   return copy;
 }

@@ -76,7 +76,7 @@ def histogram_figures(report: ReportRuns) -> Iterator[ReportFigure]:
                 notes.append(f"{MAX_LAYERS} of up to {deepest} layers are drawn, evenly spaced.")
             if len(report.rows) > MAX_COLUMNS:
                 notes.append(
-                    f"The first {MAX_COLUMNS} of {len(report.rows)} rows are drawn; hide some to see others."
+                    f"Of {len(report.rows)} rows, the first {MAX_COLUMNS} that are not hidden are drawn."
                 )
             if any(len(row.moments) > max_moments for row in report.rows):
                 notes.append(f"{max_moments} probes of each row are kept.")
@@ -102,6 +102,7 @@ def _figure(
         columns=columns_of(records, _COLUMNS),
         spec=_spec(report, quantity, records),
         size="full",
+        headings=report.names[:MAX_COLUMNS],
         notes=notes,
     )
 
@@ -309,6 +310,11 @@ class _Axes:
         return f"(datum.place - 1) * {self.stride} - {self.low}"
 
     @property
+    def columns(self) -> str:
+        """Expression for the number of rows that are drawn next to each other."""
+        return f"max(1, min({MAX_COLUMNS}, {self.rows} - length(hidden)))"
+
+    @property
     def layers(self) -> list[int]:
         """Numbers of the layers."""
         return sorted({record["layer"] for record in self.records})
@@ -323,13 +329,16 @@ class _Axes:
         name = f"{self.quantity.key}, scaled" if self.quantity.is_scaled else self.quantity.key
         ticks = [self.first_bin, (self.first_bin + self.high) / 2, self.high]
         parts = range(min(MAX_COLUMNS, self.rows))
-        visible = f"max(1, min({MAX_COLUMNS}, {self.rows} - length(hidden)))"
         value = f"(datum.value + 1e-9) % {self.stride} + {self.low}"
         return {
             "field": "x",
             "type": "quantitative",
             "title": name,
-            "scale": {"domainMin": 0, "domainMax": {"expr": f"{self.stride} * {visible}"}, "nice": False},
+            "scale": {
+                "domainMin": 0,
+                "domainMax": {"expr": f"{self.stride} * {self.columns}"},
+                "nice": False,
+            },
             "axis": {
                 "grid": False,
                 "domain": False,
@@ -341,7 +350,8 @@ class _Axes:
     def y(self, field: str = "layer") -> dict[str, Any]:
         """Return the channel y, on which the first layer is at the top."""
         bottom = self.layers[-1] + 0.2 * (self.layers[0] - self.top)
-        axis = {"values": self.layers, "domain": False, "ticks": False, "labelOverlap": False}
+        axis = {"values": self.layers, "tickCount": len(self.layers), "labelOverlap": False}
+        axis |= {"domain": False, "ticks": False}
         scale = {"domain": [bottom, self.top], "nice": False, "zero": False}
         return {"field": field, "type": "quantitative", "title": "layer", "scale": scale, "axis": axis}
 
@@ -357,7 +367,8 @@ class _Axes:
             {"calculate": "datum.low + datum.width * (datum.bin - 1)", "as": "from"},
             {"calculate": "datum.from + datum.width", "as": "to"},
             {"calculate": f"datum.from + {self.offset}", "as": "x"},
-            {"calculate": f"datum.to + {self.offset}", "as": "x2"},
+            # Bars overlap a little, or viewers of pictures would show white lines between them.
+            {"calculate": f"datum.to + 0.02 * datum.width + {self.offset}", "as": "x2"},
             self.peak(f"datum.{height} / 100"),
         ]
 
@@ -419,7 +430,12 @@ def _heading_marks(axes: _Axes) -> dict[str, Any]:
             {"filter": f"datum.layer === {axes.layers[0]}"},
             {"calculate": f"{middle} + {axes.offset}", "as": "x"},
         ],
-        "mark": {"type": "text", "fontWeight": "bold", "limit": 220, "baseline": "top"},
+        "mark": {
+            "type": "text",
+            "fontWeight": "bold",
+            "limit": {"expr": f"0.9 * width / {axes.columns}"},
+            "baseline": "middle",
+        },
         "encoding": {"x": axes.x(), "y": y, "text": {"field": "row"}},
     }
 
@@ -430,7 +446,7 @@ def _theory_marks(axes: _Axes) -> dict[str, Any]:
         "transform": [
             {"filter": "isValid(datum.theory)"},
             *axes.bins("theory", "density"),
-            {"calculate": "(datum.x + datum.x2) / 2", "as": "x"},
+            {"calculate": "datum.x + datum.width / 2", "as": "x"},
         ],
         "mark": {"type": "line", "strokeDash": [4, 3], "strokeWidth": 1.2, "color": "currentColor"},
         "encoding": {

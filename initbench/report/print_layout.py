@@ -1,0 +1,240 @@
+"""Figures for print: column widths of papers, a fixed probe and baseline, and the caption in the picture."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, replace
+from html import escape
+from pathlib import Path
+from typing import Any, Literal
+
+from initbench.errors import UsageError
+from initbench.render.text import plural
+from initbench.report.canonical_pdf import canonical_pdf
+from initbench.report.figure import SIZES, ReportFigure, Spec, vl_convert
+from initbench.report.theme import PRINT_FONT, text_width
+
+Columns = Literal[1, 2]
+
+COLUMN_INCHES: dict[Columns, float] = {1: 3.3, 2: 6.9}
+"""Widths of figures in papers of two columns, by the number of columns that a figure takes."""
+FONT_POINTS = 7.0
+"""Size of labels and captions in points."""
+POINTS_PER_INCH = 72
+PIXELS_PER_INCH = 300
+"""Resolution of PNG images."""
+SUFFIXES = (".svg", ".png", ".pdf", ".csv", ".json")
+"""Formats of figures: pictures, the numbers, and the Vega-Lite specification."""
+_MARK_SCALE = 0.75
+"""Size of marks and width of lines, relative to those on a page."""
+_PADDING = 2.0
+
+
+@dataclass(frozen=True)
+class PrintLayout:
+    """How a figure is printed."""
+
+    columns: Columns
+    """Number of columns of a paper whose width the figure has."""
+    heading: str | None = None
+    """Bold text before the caption; the title of the figure if None."""
+    has_caption: bool = True
+    """Whether the picture contains the caption; a `heading` is drawn in any case."""
+
+    @classmethod
+    def of(
+        cls, figure: ReportFigure, columns: int | None, *, heading: str | None, has_caption: bool
+    ) -> PrintLayout:
+        """Return the layout of a figure, with the number of columns that suits its size if None."""
+        default: Columns = 2 if figure.size == "full" else 1
+        chosen: Columns = default if columns is None else 1 if columns == 1 else 2
+        return cls(chosen, heading, has_caption)
+
+    @property
+    def width(self) -> int:
+        """Width in points."""
+        return round(COLUMN_INCHES[self.columns] * POINTS_PER_INCH)
+
+
+def figure_suffix(path: Path) -> str:
+    """Return the suffix of a file, which determines the format of a figure.
+
+    Raises:
+        UsageError: If no format of figures has this suffix.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        described = f"{suffix} of {path}" if suffix else f"{path}"
+        raise UsageError(f"cannot choose a format from {described}: use {', '.join(SUFFIXES)}")
+    return suffix
+
+
+def full_caption(figure: ReportFigure, layout: PrintLayout) -> str:
+    """Return heading, caption and notes as one paragraph."""
+    return " ".join([f"{_heading(figure, layout).rstrip('.')}.", _caption(figure)])
+
+
+def at_step(figure: ReportFigure, step: int) -> ReportFigure:
+    """Return the figure with the probe nearest to a step alone, and the step in its caption.
+
+    A figure that shows all steps is returned unchanged.
+    """
+    if "step" not in figure.parameter_names:
+        return figure
+    starts, ends = figure.columns["step"], figure.columns["until"]
+    nearest = min(sorted(set(starts)), key=lambda start: abs(start - step))
+    kept = [i for i, ends_at in enumerate(ends) if starts[i] <= nearest < ends_at]
+    columns = {name: [values[i] for i in kept] for name, values in figure.columns.items()}
+    moment = "at init" if nearest == 0 else f"after {plural(nearest, 'update')}"
+    return replace(
+        figure,
+        columns=columns,
+        caption=f"{figure.caption} Shown: {moment}.",
+        spec=_with_value(figure.spec, "step", nearest),
+    )
+
+
+def relative_to(figure: ReportFigure, baseline: str) -> ReportFigure:
+    """Return the figure with differences from a row, or ratios on logarithmic axes.
+
+    A figure that cannot show them is returned unchanged.
+    """
+    if "baseline" not in figure.parameter_names:
+        return figure
+    spec = _relative_axes(_with_value(figure.spec, "baseline", baseline), baseline)
+    how = "Ratios to" if "y" in figure.log_channels else "Differences from"
+    return replace(figure, spec=spec, caption=f"{figure.caption} {how} {baseline} are shown.")
+
+
+def print_spec(figure: ReportFigure, layout: PrintLayout) -> Spec:
+    """Return the specification of the printed figure; one of its pixels is a point."""
+    spec = figure.complete_spec(width=layout.width, font_size=FONT_POINTS)
+    spec = _scaled_marks(spec)
+    if isinstance(height := spec.get("height"), int | float):
+        # Shrink less in height than in width, or a column would show a strip.
+        spec["height"] = round(height * (layout.width / SIZES[figure.size]) ** 0.7)
+    spec["autosize"] = {"type": "fit-x", "contains": "padding"}
+    config = {**spec["config"], "background": "white", "font": PRINT_FONT, "padding": _PADDING}
+    config["axis"] = {**config["axis"], "tickSize": 3, "titlePadding": 3}
+    text = _text_below(figure, layout)
+    return {**spec, "config": config, **({"title": text} if text else {})}
+
+
+def print_figure(figure: ReportFigure, layout: PrintLayout, suffix: str) -> str | bytes:
+    """Return the figure in the format of a suffix of SUFFIXES; the same figure gives the same bytes.
+
+    Raises:
+        MissingExtraError: If the format is a picture and the packages of the extra `report` are missing.
+    """
+    if suffix == ".csv":
+        return figure.to_csv()
+    spec = print_spec(figure, layout)
+    if suffix == ".json":
+        return json.dumps(spec, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    converter = vl_convert()
+    if suffix == ".png":
+        return bytes(converter.vegalite_to_png(spec, ppi=PIXELS_PER_INCH))
+    if suffix == ".pdf":
+        return canonical_pdf(bytes(converter.vegalite_to_pdf(spec)))
+    return _accessible_svg(str(converter.vegalite_to_svg(spec)), figure)
+
+
+def _accessible_svg(svg: str, figure: ReportFigure) -> str:
+    """Return the document with its size in inches, and with a title and description for screen readers."""
+
+    def in_inches(match: re.Match[str]) -> str:
+        return f'{match[1]}="{float(match[2]) / POINTS_PER_INCH:.4g}in"'
+
+    start, end = svg.index("<svg"), svg.index(">") + 1
+    opening = re.sub(r'\b(width|height)="([\d.]+)"', in_inches, svg[start:end])
+    words = f"<title>{escape(figure.title)}</title><desc>{escape(_caption(figure))}</desc>"
+    return f'{svg[:start]}{opening[:-1]} role="img">{words}{svg[end:]}\n'
+
+
+def _heading(figure: ReportFigure, layout: PrintLayout) -> str:
+    return figure.title if layout.heading is None else layout.heading
+
+
+def _caption(figure: ReportFigure) -> str:
+    return " ".join([figure.caption, *figure.notes])
+
+
+def _text_below(figure: ReportFigure, layout: PrintLayout) -> dict[str, Any]:
+    """Return the title of Vega-Lite that stands below the figure: heading and wrapped caption."""
+    if not layout.has_caption and layout.heading is None:
+        return {}
+    width = layout.width - 2 * _PADDING
+    heading = _wrapped(_heading(figure, layout), width, 1.06 * FONT_POINTS)
+    return {
+        "text": heading,
+        **({"subtitle": _wrapped(_caption(figure), width, FONT_POINTS)} if layout.has_caption else {}),
+        "fontSize": FONT_POINTS,
+        "subtitleFontSize": FONT_POINTS,
+        "subtitleColor": "currentColor",
+        "lineHeight": 1.25 * FONT_POINTS,
+        "subtitleLineHeight": 1.25 * FONT_POINTS,
+        "orient": "bottom",
+        "anchor": "start",
+        "frame": "bounds",
+        "offset": 5,
+    }
+
+
+def _wrapped(text: str, width: float, font_size: float) -> list[str]:
+    """Split a paragraph into lines of at most this width; a longer word is broken."""
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}".lstrip()
+        if text_width(longer, font_size) <= width:
+            lines[-1] = longer
+            continue
+        lines += [word] if lines[-1] else []
+        lines[-1] = lines[-1] or word
+        while text_width(lines[-1], font_size) > width:
+            count = len(lines[-1])
+            while text_width(lines[-1][:count], font_size) > width:
+                count -= 1
+            lines[-1:] = [lines[-1][:count], lines[-1][count:]]
+    return lines
+
+
+def _with_value(spec: Spec, name: str, value: Any) -> Spec:
+    params = [
+        {**parameter, "value": value} if parameter["name"] == name else parameter
+        for parameter in spec["params"]
+    ]
+    return {**spec, "params": params}
+
+
+def _relative_axes(spec: Any, baseline: str) -> Any:
+    """Return a specification whose axes of the field `shown` name the baseline, without fixed limits."""
+    if isinstance(spec, list):
+        return [_relative_axes(part, baseline) for part in spec]
+    if not isinstance(spec, dict):
+        return spec
+    copy = {key: _relative_axes(value, baseline) for key, value in spec.items()}
+    if spec.get("field") == "shown":
+        scale = {key: value for key, value in copy["scale"].items() if not key.startswith("domain")}
+        comparison = "ratio to" if scale.get("type") == "log" else "difference from"
+        copy |= {"scale": scale, "title": [spec["title"], f"{comparison} {baseline}"]}
+    return copy
+
+
+def _scaled_marks(spec: Any) -> Any:
+    """Return a specification with the marks and lines of print."""
+    if isinstance(spec, list):
+        return [_scaled_marks(part) for part in spec]
+    if not isinstance(spec, dict):
+        return spec
+    copy = {key: _scaled_marks(value) for key, value in spec.items()}
+    for mark in (copy.get("mark"), copy.get("point")):
+        if isinstance(mark, dict):
+            _scale(mark, "strokeWidth", _MARK_SCALE)
+            _scale(mark, "size", _MARK_SCALE**2)
+    return copy
+
+
+def _scale(mark: dict[str, Any], name: str, factor: float) -> None:
+    if isinstance(mark.get(name), int | float):
+        mark[name] = round(mark[name] * factor, 2)
