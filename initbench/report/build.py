@@ -12,6 +12,7 @@ from initbench.report.page import ReportPage, ReportSection
 from initbench.report.report_runs import ReportRuns
 from initbench.report.views.convergence import convergence_figures
 from initbench.report.views.depth_profile import depth_figures
+from initbench.report.views.heat_map import heat_map_figures
 from initbench.report.views.histogram_grid import histogram_figures
 from initbench.report.views.verdicts import verdict_section
 
@@ -20,6 +21,7 @@ FigureBuilder = Callable[[ReportRuns], Iterator[ReportFigure]]
 FIGURE_SECTIONS: Sequence[tuple[str, str, FigureBuilder]] = (
     ("histograms", "Histograms, layer by layer", histogram_figures),
     ("depth", "The signal against depth", depth_figures),
+    ("heat", "Layers and steps", heat_map_figures),
     ("convergence", "Convergence", convergence_figures),
 )
 """Sections of figures: key, title, and the function that yields the figures that the runs allow."""

@@ -115,6 +115,8 @@ def _library() -> str:
 def _inline_svg(figure: ReportFigure) -> str:
     """Return the figure as an SVG element that scales with the page and that screen readers can name."""
     svg = to_svg(figure, legend=False)
+    # Clip paths and gradients have the same ids in every picture.
+    svg = re.sub(r'(?<= id=")(?=\w+")|(?<=url\(#)', f"{figure.key}-", svg)
     start = svg.index("<svg")
     return svg[start:].replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
 
