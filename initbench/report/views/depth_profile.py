@@ -115,6 +115,7 @@ def _figure(report: ReportRuns, statistic: DepthStatistic, records: list[dict[st
 
 def _records(row: ReportRow, statistic: DepthStatistic) -> Iterator[dict[str, Any]]:
     for moment in row.moments:
+        limit = rounded(_limit(moment, statistic))
         for position, values in _by_layer(moment, statistic):
             layer = moment.layers[0][position]
             low, high = _band(layer, statistic)
@@ -128,7 +129,7 @@ def _records(row: ReportRow, statistic: DepthStatistic) -> Iterator[dict[str, An
                 "most": rounded(max(values)) if len(values) > 1 else None,
                 "theory_low": low,
                 "theory_high": high,
-                "limit": rounded(_limit(moment, statistic)),
+                "limit": limit,
             }
 
 
