@@ -6,6 +6,7 @@ of `initbench run`. Files are not synced.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -205,7 +206,7 @@ def _rectified(scale: float, zeros: float, bins: int, chance: random.Random) -> 
     edges = [4.0 * i / bins for i in range(bins + 1)]
     positive = 2 * _ENTRIES * (1.0 - zeros)
     counts = []
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         expected = positive * (_share_below(high / scale) - _share_below(low / scale))
         counts.append(max(0, round(chance.gauss(expected, math.sqrt(expected)))))
     counts[0] += round(_ENTRIES * zeros)
