@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +9,8 @@ import typer
 
 from initbench.cli.compare import Baseline, By, Confidence, Target, WhereOption, resolve_keys
 from initbench.cli.options import RunPatterns, RunsDir, runs_root
+from initbench.cli.report_option import check_report_file, write_run_report
 from initbench.errors import UsageError
-from initbench.store.files import write_output
 from initbench.store.store import Store
 
 Output = Annotated[
@@ -40,24 +38,13 @@ def report(
     """
     from initbench.analysis.selection import Selection
     from initbench.analysis.tables import build_tables
-    from initbench.render.compare.analysed_table import analyse
     from initbench.render.compare.display_options import View
-    from initbench.report.build import build_page
-    from initbench.report.page import render_page
-    from initbench.report.report_runs import load_report_runs
 
+    check_report_file(output)
     selection = Selection(Store(runs_root(runs_dir)), patterns or [], where or [])
     runs = [run for run in selection.runs if run.is_placed]
     if not any(run.is_complete for run in runs):
         raise UsageError(f"no finished runs in {selection.store.root}; `initbench ls` lists all runs")
     tables = build_tables(runs, by=resolve_keys(by, runs), target=target)
     view = View(baseline=baseline, confidence=confidence)
-    report_runs = load_report_runs(selection.store, analyse(tables, view))
-    page = build_page(report_runs, view, command=_command(), title=title)
-    write_output(output, render_page(page))
-    typer.echo(f"written to {output}", err=True)
-
-
-def _command() -> str:
-    """Return the command line as a user types it."""
-    return shlex.join(["initbench", *sys.argv[1:]])
+    write_run_report(output, selection.store, tables, view, title=title)
