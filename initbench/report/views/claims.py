@@ -18,7 +18,8 @@ def claim_sections(results: Sequence[LessonResult]) -> list[ReportSection]:
 
 def _section(result: LessonResult, *, is_only: bool) -> ReportSection:
     config = result.study.config
-    prose = (config.question, config.source, config.notes.strip(), f"{verdict_counts(result.claims)}.")
+    question = "" if is_only else config.question  # that of a single lesson is the heading of the page
+    prose = (question, config.source, config.notes.strip(), f"{verdict_counts(result.claims)}.")
     return ReportSection(
         "claims" if is_only else f"claims-{config.name}",
         "Claims" if is_only else f"Claims of {config.name}",
