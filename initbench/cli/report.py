@@ -9,8 +9,7 @@ import typer
 
 from initbench.cli.compare import Baseline, By, Confidence, Target, WhereOption, resolve_keys
 from initbench.cli.options import RunPatterns, RunsDir, runs_root
-from initbench.cli.report_option import check_report_file, write_run_report
-from initbench.errors import UsageError
+from initbench.cli.report_option import check_report_file, command_line, save_page
 from initbench.store.store import Store
 
 Output = Annotated[
@@ -37,14 +36,13 @@ def report(
     The page is a single file that needs no network, and the same runs give the same bytes.
     """
     from initbench.analysis.selection import Selection
-    from initbench.analysis.tables import build_tables
     from initbench.render.compare.display_options import View
+    from initbench.report.build import build_page
+    from initbench.report.report_runs import compare_for_report
 
     check_report_file(output)
     selection = Selection(Store(runs_root(runs_dir)), patterns or [], where or [])
-    runs = [run for run in selection.runs if run.is_placed]
-    if not any(run.is_complete for run in runs):
-        raise UsageError(f"no finished runs in {selection.store.root}; `initbench ls` lists all runs")
-    tables = build_tables(runs, by=resolve_keys(by, runs), target=target)
     view = View(baseline=baseline, confidence=confidence)
-    write_run_report(output, selection.store, tables, view, title=title)
+    keys = resolve_keys(by, selection.runs)
+    report_runs = compare_for_report(selection.store, selection.runs, view, by=keys, target=target)
+    save_page(output, build_page(report_runs, view, command=command_line(), title=title))

@@ -8,8 +8,10 @@ from functools import cached_property
 from typing import Any
 
 from initbench.analysis.run_summary import RunSummary
-from initbench.analysis.tables import Row
-from initbench.render.compare.analysed_table import AnalysedTable
+from initbench.analysis.tables import Row, build_tables
+from initbench.errors import UsageError
+from initbench.render.compare.analysed_table import AnalysedTable, analyse
+from initbench.render.compare.display_options import View
 from initbench.render.compare.titles import distinguishing_terms
 from initbench.render.text import evenly_spaced, one_line, plural
 from initbench.report.theme import RowStyle, row_style
@@ -98,6 +100,33 @@ class ReportRuns:
         steps = sorted({run.steps for row in self.rows for run in row.summaries if run.steps})
         budget = f", {steps[0]:,} steps" if len(steps) == 1 else ""
         return f"{datasets}, {seeds} a row{budget}"
+
+
+def compare_for_report(
+    store: Store,
+    runs: Sequence[RunSummary],
+    view: View,
+    *,
+    by: Sequence[str] = (),
+    target: float | None = None,
+) -> ReportRuns:
+    """Compare runs in tables, and read the layers of the runs in their rows.
+
+    Args:
+        store: The store of the runs.
+        runs: The runs; those whose config is lost are skipped.
+        view: Baseline and confidence of the comparison.
+        by: Keys whose values make the rows; experiments are the rows if it is empty.
+        target: Validation accuracy of `steps_to_target`; that of `build_tables` if None.
+
+    Raises:
+        UsageError: If no run is finished, or the baseline does not exist.
+        StoreError: If a file of a run is damaged.
+    """
+    placed = [run for run in runs if run.is_placed]
+    if not any(run.is_complete for run in placed):
+        raise UsageError(f"no finished runs in {store.root}; `initbench ls` lists all runs")
+    return load_report_runs(store, analyse(build_tables(placed, by=by, target=target), view))
 
 
 def load_report_runs(store: Store, tables: Sequence[AnalysedTable]) -> ReportRuns:
