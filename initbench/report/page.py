@@ -65,6 +65,12 @@ class ReportPage:
     footer: Sequence[str] = field(default_factory=list)
 
 
+def require_packages() -> None:
+    """Raise MissingExtraError if the packages of the extra `report` are not installed."""
+    _environment()
+    vl_convert()
+
+
 def render_page(page: ReportPage) -> str:
     """Return the page as HTML.
 
