@@ -1,4 +1,4 @@
-"""What all figures of a report have in common."""
+"""Properties that all figures of a report have in common."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ const nearestStep = (step) => steps.reduce((best, s) => (Math.abs(s - step) < Ma
 
 function register(element) {
   const data = JSON.parse(element.querySelector(".figure-data").textContent);
+  for (const [name, column] of Object.entries(data.columns)) data.columns[name] = unpacked(column);
   const figure = {element, data, plot: element.querySelector(".plot"), view: null, isLinear: false};
   figures.set(data.key, figure);
   element.querySelector(".tools").hidden = false;
@@ -22,6 +23,11 @@ function register(element) {
     draw(figure);
   });
 }
+
+// A column is a list, or runs of equal values.
+const unpacked = (column) => (
+  Array.isArray(column) ? column : column.values.flatMap((value, i) => Array(column.counts[i]).fill(value))
+);
 
 function rowsOf(data) {
   const names = Object.keys(data.columns);

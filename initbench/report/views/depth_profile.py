@@ -45,7 +45,7 @@ class DepthStatistic:
 
     @property
     def kind_of_mean(self) -> str:
-        """What `mean` computes, in words."""
+        """Name of the mean that `mean` computes."""
         return "geometric means" if self.is_geometric else "means"
 
     def mean(self, values: Sequence[float]) -> float:
@@ -130,6 +130,7 @@ def _figure(report: ReportRuns, statistic: DepthStatistic, records: list[dict[st
 
 def _records(row: ReportRow, statistic: DepthStatistic) -> Iterator[dict[str, Any]]:
     for moment in row.moments:
+        limit = rounded(_limit(moment, statistic))
         for position, values in values_by_layer(moment, statistic):
             layer = moment.layers[0][position]
             low, high = _band(layer, statistic)
@@ -143,7 +144,7 @@ def _records(row: ReportRow, statistic: DepthStatistic) -> Iterator[dict[str, An
                 "most": rounded(max(values)) if len(values) > 1 else None,
                 "theory_low": low,
                 "theory_high": high,
-                "limit": rounded(_limit(moment, statistic)),
+                "limit": limit,
             }
 
 
