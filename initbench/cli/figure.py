@@ -90,7 +90,8 @@ def figure(
     """
     from initbench.analysis.selection import Selection
     from initbench.render.compare.display_options import View
-    from initbench.report.build import figures_of, select_figure
+    from initbench.report.build import figures_of
+    from initbench.report.figure_selection import select_figure
     from initbench.report.print_layout import PrintLayout, figure_suffix, full_caption, print_figure
     from initbench.report.report_runs import compare_for_report
 

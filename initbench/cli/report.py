@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +9,7 @@ import typer
 
 from initbench.cli.compare import Baseline, By, Confidence, Target, WhereOption, resolve_keys
 from initbench.cli.options import RunPatterns, RunsDir, runs_root
-from initbench.store.files import write_output
+from initbench.cli.report_option import check_report_file, command_line, save_page
 from initbench.store.store import Store
 
 Output = Annotated[
@@ -40,18 +38,11 @@ def report(
     from initbench.analysis.selection import Selection
     from initbench.render.compare.display_options import View
     from initbench.report.build import build_page
-    from initbench.report.page import render_page
     from initbench.report.report_runs import compare_for_report
 
+    check_report_file(output)
     selection = Selection(Store(runs_root(runs_dir)), patterns or [], where or [])
     view = View(baseline=baseline, confidence=confidence)
     keys = resolve_keys(by, selection.runs)
     report_runs = compare_for_report(selection.store, selection.runs, view, by=keys, target=target)
-    page = build_page(report_runs, command=_command(), title=title)
-    write_output(output, render_page(page))
-    typer.echo(f"written to {output}", err=True)
-
-
-def _command() -> str:
-    """Return the command line as a user types it."""
-    return shlex.join(["initbench", *sys.argv[1:]])
+    save_page(output, build_page(report_runs, command=command_line(), title=title))

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 from initbench.analysis.run_summary import RunSummary
-from initbench.errors import UsageError
-from initbench.registry import unknown_name_message
+from initbench.render.compare.analysed_table import AnalysedTable
 from initbench.render.text import one_line, plural
 from initbench.report.figure import ReportFigure
 from initbench.report.page import ReportPage, ReportSection
-from initbench.report.print_layout import at_step, relative_to
 from initbench.report.report_runs import ReportRuns
 from initbench.report.views.convergence import convergence_figures
 from initbench.report.views.depth_profile import depth_figures
+from initbench.report.views.gates import GateOutcome
+from initbench.report.views.heat_map import heat_map_figures
 from initbench.report.views.histogram_grid import histogram_figures
+from initbench.report.views.pivot import pivot_sections
 from initbench.report.views.verdicts import verdict_section
 
 FigureBuilder = Callable[[ReportRuns], Iterator[ReportFigure]]
@@ -23,6 +23,7 @@ FigureBuilder = Callable[[ReportRuns], Iterator[ReportFigure]]
 FIGURE_SECTIONS: Sequence[tuple[str, str, FigureBuilder]] = (
     ("histograms", "Histograms, layer by layer", histogram_figures),
     ("depth", "The signal against depth", depth_figures),
+    ("heat", "Layers and steps", heat_map_figures),
     ("convergence", "Convergence", convergence_figures),
 )
 """Sections of figures: key, title, and the function that yields the figures that the runs allow."""
@@ -34,50 +35,26 @@ def figures_of(report: ReportRuns) -> Iterator[ReportFigure]:
         yield from build(report)
 
 
-def select_figure(report: ReportRuns, key: str, *, step: int | None = None) -> ReportFigure:
-    """Return a figure that shows one probe, and whose caption describes the nets.
-
-    If the tables have a baseline, the figure shows differences from it or ratios to it.
-
-    Args:
-        report: The runs.
-        key: Key of the figure.
-        step: Number of updates; the nearest probe is shown. At init if None.
-
-    Raises:
-        UsageError: If the runs do not allow the figure, or the figure cannot show a step or the baseline.
-    """
-    figures = {figure.key: figure for figure in figures_of(report)}
-    if key not in figures:
-        problem, listed = unknown_name_message("figure", key, figures), ", ".join(figures)
-        raise UsageError(problem if listed in problem else f"{problem} These runs allow: {listed}")
-    figure = figures[key]
-    if step is not None and "step" not in figure.parameter_names:
-        raise UsageError(f"{key} shows all steps: drop --step")
-    if any(table.baseline is not None for table in report.tables):
-        if "baseline" not in figure.parameter_names:
-            raise UsageError(f"{key} cannot be drawn relative to a baseline: drop --baseline")
-        if not report.baseline:
-            raise UsageError(
-                f"the baseline is a row of {len(report.tables)} tables: choose the runs of one with --where"
-            )
-        figure = relative_to(figure, report.baseline)
-    figure = at_step(figure, step or 0)
-    return replace(figure, caption=f"{figure.caption} {report.nets}".rstrip())
-
-
 def build_page(
-    report: ReportRuns, *, command: str, gates: Sequence[str] = (), title: str | None = None
+    report: ReportRuns,
+    *,
+    command: str | None = None,
+    gates: GateOutcome | None = None,
+    title: str | None = None,
+    leading: Sequence[ReportSection] = (),
+    pivots: Sequence[AnalysedTable] = (),
 ) -> ReportPage:
     """Return the page of stored runs.
 
     Args:
         report: The runs, whose baseline is pinned at first.
-        command: The command that makes the page again.
-        gates: Results of gates, one line each.
+        command: The command that makes the page again; None if Python code made it.
+        gates: Results of the gates of the command, if it has any.
         title: Heading; named after the rows if None.
+        leading: Sections before the verdict.
+        pivots: Tables of the same runs whose rows two keys make, which are shown as pivots.
     """
-    sections = [verdict_section(report, gates)]
+    sections = [*leading, verdict_section(report, gates), *pivot_sections([*report.tables, *pivots])]
     for key, heading, build in FIGURE_SECTIONS:
         figures = tuple(build(report))
         if figures:
@@ -92,8 +69,13 @@ def build_page(
         layers=max(layers, default=0),
         sections=sections,
         baseline=report.baseline,
-        footer=[f"Made by: {command}", *_versions(runs)],
+        footer=[*made_by(command), *_versions(runs)],
     )
+
+
+def made_by(command: str | None) -> list[str]:
+    """Return the line of the footer with the command that makes the page again."""
+    return [] if command is None else [f"Made by: {one_line(command)}"]
 
 
 def _title(report: ReportRuns) -> str:

@@ -51,6 +51,8 @@ class ReportFigure:
     """Names of the rows above equally wide columns, if the figure has them instead of a legend."""
     notes: Sequence[str] = ()
     """What the figure leaves out, and why."""
+    hint: str = ""
+    """What a reader of a page can do with the figure."""
 
     @property
     def parameter_names(self) -> list[str]:

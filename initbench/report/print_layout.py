@@ -13,6 +13,7 @@ from initbench.errors import UsageError
 from initbench.render.text import plural
 from initbench.report.canonical_pdf import canonical_pdf
 from initbench.report.figure import SIZES, ReportFigure, Spec, vl_convert
+from initbench.report.parameters import AT_STEP
 from initbench.report.theme import PRINT_FONT, text_width
 
 Columns = Literal[1, 2]
@@ -75,16 +76,21 @@ def full_caption(figure: ReportFigure, layout: PrintLayout) -> str:
     return " ".join([f"{_heading(figure, layout).rstrip('.')}.", _caption(figure)])
 
 
+def shows_one_step(figure: ReportFigure) -> bool:
+    """Return whether the figure shows the layers of one probe of each row."""
+    return AT_STEP in figure.spec.get("transform", ())
+
+
 def at_step(figure: ReportFigure, step: int) -> ReportFigure:
     """Return the figure with the probe nearest to a step alone, and the step in its caption.
 
-    A figure that shows all steps is returned unchanged.
+    In a figure that shows all steps, none of them is marked as selected.
     """
-    if "step" not in figure.parameter_names:
-        return figure
+    if not shows_one_step(figure):
+        return replace(figure, spec=_with_value(figure.spec, "step", -1))
     starts, ends = figure.columns["step"], figure.columns["until"]
     nearest = min(sorted(set(starts)), key=lambda start: abs(start - step))
-    kept = [i for i, ends_at in enumerate(ends) if starts[i] <= nearest < ends_at]
+    kept = [i for i, end in enumerate(ends) if starts[i] <= nearest < end]
     columns = {name: [values[i] for i in kept] for name, values in figure.columns.items()}
     moment = "at init" if nearest == 0 else f"after {plural(nearest, 'update')}"
     return replace(
@@ -202,7 +208,7 @@ def _wrapped(text: str, width: float, font_size: float) -> list[str]:
 def _with_value(spec: Spec, name: str, value: Any) -> Spec:
     params = [
         {**parameter, "value": value} if parameter["name"] == name else parameter
-        for parameter in spec["params"]
+        for parameter in spec.get("params", ())
     ]
     return {**spec, "params": params}
 
@@ -228,6 +234,7 @@ def _scaled_marks(spec: Any) -> Any:
     if not isinstance(spec, dict):
         return spec
     copy = {key: _scaled_marks(value) for key, value in spec.items()}
+    _scale(copy, "gradientLength", _MARK_SCALE**2)
     for mark in (copy.get("mark"), copy.get("point")):
         if isinstance(mark, dict):
             _scale(mark, "strokeWidth", _MARK_SCALE)
