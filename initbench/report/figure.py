@@ -87,7 +87,11 @@ class ReportFigure:
         spec = self.spec
         if legend:
             named = self._has_space_for_headings(width, font_size)
-            spec = without_row_legends(spec) if named else with_row_legend(spec, width, font_size)
+            spec = (
+                without_row_legends(spec)
+                if named
+                else with_row_legend(spec, width, font_size, only=self.headings)
+            )
         return {
             "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
             "autosize": {"type": "fit", "contains": "padding"},

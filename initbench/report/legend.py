@@ -31,7 +31,9 @@ _PATCH = "M-3,-1H3V1H-3Z"
 """Symbol of rows that are distinguished by colour alone."""
 
 
-def with_row_legend(spec: dict[str, Any], width: float, font_size: float) -> dict[str, Any]:
+def with_row_legend(
+    spec: dict[str, Any], width: float, font_size: float, only: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return a specification whose legend of rows shows all that distinguishes them.
 
     Specifications that are not layered, or in which rows have no style, are returned unchanged.
@@ -40,15 +42,20 @@ def with_row_legend(spec: dict[str, Any], width: float, font_size: float) -> dic
         spec: A specification of Vega-Lite.
         width: Width of the figure in pixels, which the columns of the legend share.
         font_size: Size of the labels in pixels.
+        only: The rows that the legend lists; all if empty.
     """
     scales = dict(_row_scales(spec))
     if "layer" not in spec or "color" not in scales:
         return spec
-    names, colours = scales["color"]["domain"], scales["color"]["range"]
-    no_range = [None] * len(names)
-    dashes = scales.get("strokeDash", {}).get("range", no_range)
-    shapes = scales.get("shape", {}).get("range", no_range)
-    symbols = [_symbol(dash, shape) for dash, shape in zip(dashes, shapes, strict=True)]
+    names = [name for name in scales["color"]["domain"] if not only or name in only]
+
+    def values_of(channel: str) -> list[Any]:
+        scale = scales.get(channel, {"domain": names, "range": [None] * len(names)})
+        by_name = dict(zip(scale["domain"], scale["range"], strict=True))
+        return [by_name[name] for name in names]
+
+    colours = values_of("color")
+    symbols = list(map(_symbol, values_of("strokeDash"), values_of("shape")))
     legend = _legend(names, width, font_size)
 
     def channel(values: Sequence[str]) -> dict[str, Any]:

@@ -51,6 +51,11 @@ class PanelAxis:
         return {"domainMin": 0, "domainMax": {"expr": f"{self.stride} * {self._visible}"}, "nice": False}
 
     @property
+    def axis(self) -> dict[str, Any]:
+        """Properties of the axis that keep the labels of neighbouring panels apart."""
+        return {"grid": False, "domain": False, "labelOverlap": "greedy", "labelSeparation": 3}
+
+    @property
     def heading(self) -> dict[str, Any]:
         """Properties of the text marks that name the rows, which are cut off to the width of a panel."""
         limit = {"expr": f"0.9 * width / {self._visible}"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
@@ -108,9 +109,12 @@ def relative_to(figure: ReportFigure, baseline: str) -> ReportFigure:
     """
     if "baseline" not in figure.parameter_names:
         return figure
-    spec = _relative_axes(_with_value(figure.spec, "baseline", baseline), baseline)
-    how = "Ratios to" if "y" in figure.log_channels else "Differences from"
-    return replace(figure, spec=spec, caption=f"{figure.caption} {how} {baseline} are shown.")
+    is_ratio = "y" in figure.log_channels
+    comparison = f"{'ratio to' if is_ratio else 'difference from'} {baseline}"
+    spec = _with_value(figure.spec, "baseline", baseline)
+    titles = {title: f"{title}: {comparison}" for title in _titles_of(spec, "shown")}
+    form = f"Shown: {'ratios to' if is_ratio else 'differences from'} {baseline}, without bars and bands."
+    return replace(figure, spec=_with_titles(spec, titles), caption=f"{figure.caption} {form}")
 
 
 def print_spec(figure: ReportFigure, layout: PrintLayout) -> Spec:
@@ -213,18 +217,28 @@ def _with_value(spec: Spec, name: str, value: Any) -> Spec:
     return {**spec, "params": params}
 
 
-def _relative_axes(spec: Any, baseline: str) -> Any:
-    """Return a specification whose axes of the field `shown` name the baseline, without fixed limits."""
+def _with_titles(spec: Any, titles: Mapping[str, str]) -> Any:
+    """Return a specification in which axes with the titles that are keys have the new ones."""
     if isinstance(spec, list):
-        return [_relative_axes(part, baseline) for part in spec]
+        return [_with_titles(part, titles) for part in spec]
     if not isinstance(spec, dict):
         return spec
-    copy = {key: _relative_axes(value, baseline) for key, value in spec.items()}
-    if spec.get("field") == "shown":
-        scale = {key: value for key, value in copy["scale"].items() if not key.startswith("domain")}
-        comparison = "ratio to" if scale.get("type") == "log" else "difference from"
-        copy |= {"scale": scale, "title": [spec["title"], f"{comparison} {baseline}"]}
+    copy = {key: _with_titles(value, titles) for key, value in spec.items()}
+    if "scale" in spec and spec.get("title") in titles:
+        copy["title"] = titles[spec["title"]]
     return copy
+
+
+def _titles_of(spec: Any, field: str) -> Iterator[str]:
+    """Yield the titles of the axes of a field."""
+    if isinstance(spec, list):
+        for part in spec:
+            yield from _titles_of(part, field)
+    elif isinstance(spec, dict):
+        if spec.get("field") == field and "scale" in spec:
+            yield spec["title"]
+        for part in spec.values():
+            yield from _titles_of(part, field)
 
 
 def _scaled_marks(spec: Any) -> Any:

@@ -153,6 +153,8 @@ def vega_config(*, legend: bool, font_size: float = 11.0) -> dict[str, Any]:
             "orient": "top",
             "columns": 3,
             "labelLimit": 260,
+            "offset": 6,
+            "gradientThickness": 10,
         },
         "title": {"color": "currentColor", "fontSize": font_size + 1, "anchor": "start"},
         "text": {"color": "currentColor", "fontSize": font_size},

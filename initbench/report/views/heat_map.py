@@ -106,8 +106,7 @@ def _spec(report: ReportRuns, statistic: DepthStatistic, records: Sequence[dict[
         "title": "updates",
         "scale": panels.scale,
         "axis": {
-            "grid": False,
-            "domain": False,
+            **panels.axis,
             "ticks": False,
             "values": panels.ticks([column + 0.5 for column in columns]),
             "labelExpr": f"format({report.steps}[floor({panels.value})], ',d')",
@@ -172,7 +171,7 @@ def _spec(report: ReportRuns, statistic: DepthStatistic, records: Sequence[dict[
                     {"aggregate": [{"op": "min", "field": "place", "as": "place"}], "groupby": ["row"]},
                     {"calculate": f"{len(report.steps) / 2} + {panels.offset}", "as": "x"},
                 ],
-                "mark": panels.heading,
+                "mark": {**panels.heading, "baseline": "top"},
                 "encoding": {"x": x, "y": {**without_field, "datum": top}, "text": {"field": "row"}},
             },
         ],

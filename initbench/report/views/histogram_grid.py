@@ -88,13 +88,14 @@ def _figure(
         else "All columns share one axis."
     )
     theory = " Dashed: the Gaussian that mean-field theory predicts." if _has_theory(records) else ""
+    has_zeros = any(record["zeros"] for record in records)
+    zeros = "; the grey bar on the left is the share of exact zeros, from 0 to 1" if has_zeros else ""
     return ReportFigure(
         key=f"histograms-{quantity.key}",
         title=f"{quantity.title}, layer by layer",
         takeaway=_takeaway(report, quantity),
         caption=f"Histograms of the {quantity.title.lower()} on the probe batch, one seed of each row"
-        f" ({report.provenance}). Bars have the height of the fullest bin; the bar on the left of each"
-        f" histogram is the share of exact zeros, from 0 to 1. {axis}{theory}",
+        f" ({report.provenance}). Bars have the height of the fullest bin{zeros}. {axis}{theory}",
         columns=columns_of(records, _COLUMNS),
         spec=_spec(report, quantity, records),
         size="full",
@@ -318,8 +319,7 @@ class _Axes:
             "title": name,
             "scale": panels.scale,
             "axis": {
-                "grid": False,
-                "domain": False,
+                **panels.axis,
                 "values": panels.ticks(ticks),
                 "labelExpr": f"format(round(1e6 * {panels.value}) / 1e6, '.2~g')",
             },
