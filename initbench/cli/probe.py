@@ -70,7 +70,7 @@ def probe(
     """Predict and measure the signal in untrained nets, layer by layer, and diagnose problems.
 
     Runs one batch of 128 samples (probe.batch=…) through 16 nets (seeds=…). Nothing is stored, and nothing
-    is trained without --train. --map draws one net per point, or seeds=….
+    is trained without --train. --map draws one net per point, or seeds=…. Several configs are probed in turn.
     """
     from initbench.data.dataset import DataSource
     from initbench.data.locate import data_root
