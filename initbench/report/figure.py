@@ -47,8 +47,10 @@ class ReportFigure:
     size: Size = "half"
     log_channels: Sequence[str] = ()
     """Encoding channels, such as `y`, that readers can switch between a logarithmic and a linear axis."""
-    headings: Sequence[str] = ()
-    """Names of the rows above equally wide columns, if the figure has them instead of a legend."""
+    named_rows: Sequence[str] = ()
+    """Rows whose names the figure contains, so that it needs no legend if there is space for them."""
+    name_space: float = 0.0
+    """Space for such a name, as a share of the width."""
     notes: Sequence[str] = ()
     """What the figure leaves out, and why."""
     hint: str = ""
@@ -80,18 +82,18 @@ class ReportFigure:
 
         Args:
             width: Width in pixels; that of `size` if None.
-            legend: Whether the figure has a legend of its own, unless headings name all rows.
+            legend: Whether the figure has a legend of its own, unless it names the rows itself.
             font_size: Size of labels in pixels.
         """
         width = SIZES[self.size] if width is None else width
         spec = self.spec
         if legend:
-            named = self._has_space_for_headings(width, font_size)
-            spec = (
-                without_row_legends(spec)
-                if named
-                else with_row_legend(spec, width, font_size, only=self.headings)
+            space = self.name_space * width
+            fits = bool(self.named_rows) and all(
+                text_width(name, 1.1 * font_size) < space for name in self.named_rows
             )
+            only = self.named_rows
+            spec = without_row_legends(spec) if fits else with_row_legend(spec, width, font_size, only)
         return {
             "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
             "autosize": {"type": "fit", "contains": "padding"},
@@ -101,11 +103,6 @@ class ReportFigure:
             "config": vega_config(legend=legend, font_size=font_size),
             "width": width,
         }
-
-    def _has_space_for_headings(self, width: float, font_size: float) -> bool:
-        bold = 1.1 * font_size
-        space = 0.85 * width / max(1, len(self.headings))
-        return bool(self.headings) and all(text_width(name, bold) < space for name in self.headings)
 
 
 def rounded(value: float | None) -> float | None:

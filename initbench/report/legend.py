@@ -13,9 +13,9 @@ from typing import Any
 from initbench.report.theme import text_width
 
 _ROW_CHANNELS = ("color", "strokeDash", "shape")
-_SYMBOL_SIZE = 36.0
+_SYMBOL_SIZE = 81.0
 """Area in square pixels of the square in which the paths of symbols have coordinates from -1 to 1."""
-_HALF_LENGTH = 12.0
+_HALF_LENGTH = 18.0
 """Half the length in pixels of the line of a symbol."""
 _MARKS = {
     "circle": "M.8,0A.8,.8,0,1,1,-.8,0A.8,.8,0,1,1,.8,0Z",
@@ -132,17 +132,17 @@ def _dashed_line(dash: Sequence[float]) -> str:
 
 
 def _legend(names: Sequence[str], width: float, font_size: float) -> dict[str, Any]:
-    entry = max(text_width(name, font_size) for name in names) + 2 * _HALF_LENGTH + 20
+    entry = max(text_width(name, font_size) for name in names) + 2 * _HALF_LENGTH + 30
     columns = max(1, min(len(names), int(width // entry)))
     return {
         "columns": columns,
-        "labelLimit": width - 2 * _HALF_LENGTH - 20,
-        "labelOffset": 11,
-        "columnPadding": 10,
+        "labelLimit": width - 2 * _HALF_LENGTH - 30,
+        "labelOffset": 16,
+        "columnPadding": 14,
         "rowPadding": 1,
         "offset": 4,
         "symbolOpacity": 1,
         "symbolSize": _SYMBOL_SIZE,
-        "symbolStrokeWidth": 1.5,
+        "symbolStrokeWidth": 2.2,
         "orient": "top",
     }

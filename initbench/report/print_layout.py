@@ -13,7 +13,7 @@ from typing import Any, Literal
 from initbench.errors import UsageError
 from initbench.render.text import plural
 from initbench.report.canonical_pdf import canonical_pdf
-from initbench.report.figure import SIZES, ReportFigure, Spec, vl_convert
+from initbench.report.figure import ReportFigure, Spec, vl_convert
 from initbench.report.parameters import AT_STEP
 from initbench.report.theme import PRINT_FONT, text_width
 
@@ -23,14 +23,16 @@ COLUMN_INCHES: dict[Columns, float] = {1: 3.3, 2: 6.9}
 """Widths of figures in papers of two columns, by the number of columns that a figure takes."""
 FONT_POINTS = 7.0
 """Size of labels and captions in points."""
+_FONT_PIXELS = 11.0
+"""The same size in pixels of a specification: figures are drawn as on a page, and then scaled."""
 POINTS_PER_INCH = 72
 PIXELS_PER_INCH = 300
 """Resolution of PNG images."""
 SUFFIXES = (".svg", ".png", ".pdf", ".csv", ".json")
 """Formats of figures: pictures, the numbers, and the Vega-Lite specification."""
-_MARK_SCALE = 0.75
-"""Size of marks and width of lines, relative to those on a page."""
-_PADDING = 2.0
+_SCALE = FONT_POINTS / _FONT_PIXELS
+"""Points per pixel of a specification."""
+_PADDING = 3.0
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,8 @@ class PrintLayout:
 
     @property
     def width(self) -> int:
-        """Width in points."""
-        return round(COLUMN_INCHES[self.columns] * POINTS_PER_INCH)
+        """Width in pixels of the specification."""
+        return round(COLUMN_INCHES[self.columns] * POINTS_PER_INCH / _SCALE)
 
 
 def figure_suffix(path: Path) -> str:
@@ -118,17 +120,15 @@ def relative_to(figure: ReportFigure, baseline: str) -> ReportFigure:
 
 
 def print_spec(figure: ReportFigure, layout: PrintLayout) -> Spec:
-    """Return the specification of the printed figure; one of its pixels is a point."""
-    spec = figure.complete_spec(width=layout.width, font_size=FONT_POINTS)
-    spec = _scaled_marks(spec)
-    if isinstance(height := spec.get("height"), int | float):
-        # Shrink less in height than in width, or a column would show a strip.
-        spec["height"] = round(height * (layout.width / SIZES[figure.size]) ** 0.7)
-    spec["autosize"] = {"type": "fit-x", "contains": "padding"}
-    config = {**spec["config"], "background": "white", "font": PRINT_FONT, "padding": _PADDING}
-    config["axis"] = {**config["axis"], "tickSize": 3, "titlePadding": 3}
+    """Return the specification of the printed figure; one of its pixels is 7/11 of a point."""
+    spec = figure.complete_spec(width=layout.width, font_size=_FONT_PIXELS)
     text = _text_below(figure, layout)
-    return {**spec, "config": config, **({"title": text} if text else {})}
+    return {
+        **spec,
+        "autosize": {"type": "fit-x", "contains": "padding"},
+        "config": {**spec["config"], "background": "white", "font": PRINT_FONT, "padding": _PADDING},
+        **({"title": text} if text else {}),
+    }
 
 
 def print_figure(figure: ReportFigure, layout: PrintLayout, suffix: str) -> str | bytes:
@@ -144,9 +144,9 @@ def print_figure(figure: ReportFigure, layout: PrintLayout, suffix: str) -> str 
         return json.dumps(spec, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
     converter = vl_convert()
     if suffix == ".png":
-        return bytes(converter.vegalite_to_png(spec, ppi=PIXELS_PER_INCH))
+        return bytes(converter.vegalite_to_png(spec, scale=_SCALE, ppi=PIXELS_PER_INCH))
     if suffix == ".pdf":
-        return canonical_pdf(bytes(converter.vegalite_to_pdf(spec)))
+        return canonical_pdf(bytes(converter.vegalite_to_pdf(spec, scale=_SCALE)))
     return _accessible_svg(str(converter.vegalite_to_svg(spec)), figure)
 
 
@@ -154,7 +154,7 @@ def _accessible_svg(svg: str, figure: ReportFigure) -> str:
     """Return the document with its size in inches, and with a title and description for screen readers."""
 
     def in_inches(match: re.Match[str]) -> str:
-        return f'{match[1]}="{float(match[2]) / POINTS_PER_INCH:.4g}in"'
+        return f'{match[1]}="{float(match[2]) * _SCALE / POINTS_PER_INCH:.4g}in"'
 
     start, end = svg.index("<svg"), svg.index(">") + 1
     opening = re.sub(r'\b(width|height)="([\d.]+)"', in_inches, svg[start:end])
@@ -175,19 +175,19 @@ def _text_below(figure: ReportFigure, layout: PrintLayout) -> dict[str, Any]:
     if not layout.has_caption and layout.heading is None:
         return {}
     width = layout.width - 2 * _PADDING
-    heading = _wrapped(_heading(figure, layout), width, 1.06 * FONT_POINTS)
+    heading = _wrapped(_heading(figure, layout), width, 1.06 * _FONT_PIXELS)
     return {
         "text": heading,
-        **({"subtitle": _wrapped(_caption(figure), width, FONT_POINTS)} if layout.has_caption else {}),
-        "fontSize": FONT_POINTS,
-        "subtitleFontSize": FONT_POINTS,
+        **({"subtitle": _wrapped(_caption(figure), width, _FONT_PIXELS)} if layout.has_caption else {}),
+        "fontSize": _FONT_PIXELS,
+        "subtitleFontSize": _FONT_PIXELS,
         "subtitleColor": "currentColor",
-        "lineHeight": 1.25 * FONT_POINTS,
-        "subtitleLineHeight": 1.25 * FONT_POINTS,
+        "lineHeight": 1.25 * _FONT_PIXELS,
+        "subtitleLineHeight": 1.25 * _FONT_PIXELS,
         "orient": "bottom",
         "anchor": "start",
         "frame": "bounds",
-        "offset": 5,
+        "offset": 8,
     }
 
 
@@ -239,23 +239,3 @@ def _titles_of(spec: Any, field: str) -> Iterator[str]:
             yield spec["title"]
         for part in spec.values():
             yield from _titles_of(part, field)
-
-
-def _scaled_marks(spec: Any) -> Any:
-    """Return a specification with the marks and lines of print."""
-    if isinstance(spec, list):
-        return [_scaled_marks(part) for part in spec]
-    if not isinstance(spec, dict):
-        return spec
-    copy = {key: _scaled_marks(value) for key, value in spec.items()}
-    _scale(copy, "gradientLength", _MARK_SCALE**2)
-    for mark in (copy.get("mark"), copy.get("point")):
-        if isinstance(mark, dict):
-            _scale(mark, "strokeWidth", _MARK_SCALE)
-            _scale(mark, "size", _MARK_SCALE**2)
-    return copy
-
-
-def _scale(mark: dict[str, Any], name: str, factor: float) -> None:
-    if isinstance(mark.get(name), int | float):
-        mark[name] = round(mark[name] * factor, 2)
