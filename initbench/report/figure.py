@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -53,6 +54,8 @@ class ReportFigure:
     """Space for such a name, as a share of the width."""
     notes: Sequence[str] = ()
     """What the figure leaves out, and why."""
+    is_comparison: bool = False
+    """Whether the figure shows differences from the baseline of the comparison."""
     hint: str = ""
     """What a reader of a page can do with the figure."""
 
@@ -119,7 +122,23 @@ def columns_of(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[
 
 def to_svg(figure: ReportFigure, **options: Any) -> str:
     """Return the figure as an SVG document; the options are those of `ReportFigure.complete_spec`."""
-    return str(vl_convert().vegalite_to_svg(figure.complete_spec(**options)))
+    return draw_svg(figure.complete_spec(**options), figure.key)
+
+
+def draw_svg(spec: Spec, prefix: str) -> str:
+    """Return the picture of a complete specification as an SVG document.
+
+    Vega numbers clip paths and gradients across all pictures of a process. They get names that depend on
+    the picture alone, and that start with `prefix`, so that one page can contain several pictures.
+    """
+    svg = str(vl_convert().vegalite_to_svg(spec))
+    names = dict.fromkeys(re.findall(r'\bid="((?:clip|gradient_)\d+)"', svg))
+    numbers = {name: f"{prefix}-{number}" for number, name in enumerate(names)}
+    return re.sub(
+        r'(\bid="|url\(#|href="#)((?:clip|gradient_)\d+)',
+        lambda match: match[1] + numbers.get(match[2], match[2]),
+        svg,
+    )
 
 
 def to_png(figure: ReportFigure, *, scale: float = 2.0, **options: Any) -> bytes:

@@ -32,7 +32,7 @@ def select_figure(report: ReportRuns, key: str, *, step: int | None = None) -> R
     figure = figures[key]
     if step is not None and not shows_one_step(figure):
         raise UsageError(f"{key} shows all steps: drop --step")
-    if any(table.baseline is not None for table in report.tables):
+    if any(table.baseline is not None for table in report.tables) and not figure.is_comparison:
         if "baseline" not in figure.parameter_names:
             raise UsageError(f"{key} cannot be drawn relative to a baseline: drop --baseline")
         if not report.baseline:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, Literal
 from initbench.errors import UsageError
 from initbench.render.text import plural
 from initbench.report.canonical_pdf import canonical_pdf
-from initbench.report.figure import ReportFigure, Spec, vl_convert
+from initbench.report.figure import ReportFigure, Spec, draw_svg, vl_convert
 from initbench.report.parameters import AT_STEP
 from initbench.report.theme import PRINT_FONT, text_width
 
@@ -145,21 +145,23 @@ def print_figure(figure: ReportFigure, layout: PrintLayout, suffix: str) -> str 
     converter = vl_convert()
     if suffix == ".png":
         return bytes(converter.vegalite_to_png(spec, scale=_SCALE, ppi=PIXELS_PER_INCH))
+    svg = draw_svg(spec, figure.key)
     if suffix == ".pdf":
-        return canonical_pdf(bytes(converter.vegalite_to_pdf(spec, scale=_SCALE)))
-    return _accessible_svg(str(converter.vegalite_to_svg(spec)), figure)
-
-
-def _accessible_svg(svg: str, figure: ReportFigure) -> str:
-    """Return the document with its size in inches, and with a title and description for screen readers."""
-
-    def in_inches(match: re.Match[str]) -> str:
-        return f'{match[1]}="{float(match[2]) * _SCALE / POINTS_PER_INCH:.4g}in"'
-
-    start, end = svg.index("<svg"), svg.index(">") + 1
-    opening = re.sub(r'\b(width|height)="([\d.]+)"', in_inches, svg[start:end])
+        return canonical_pdf(bytes(converter.svg_to_pdf(_resized(svg, lambda points: f"{points:.6g}"))))
+    sized = _resized(svg, lambda points: f"{points / POINTS_PER_INCH:.6g}in")
     words = f"<title>{escape(figure.title)}</title><desc>{escape(_caption(figure))}</desc>"
-    return f'{svg[:start]}{opening[:-1]} role="img">{words}{svg[end:]}\n'
+    opening, content = sized.split(">", 1)
+    return f'{opening} role="img">{words}{content}\n'
+
+
+def _resized(svg: str, format_size: Callable[[float], str]) -> str:
+    """Return a document with the size of print; `format_size` formats a width or height in points."""
+    opening, content = svg.split(">", 1)
+
+    def resize(match: re.Match[str]) -> str:
+        return f'{match[1]}="{format_size(float(match[2]) * _SCALE)}"'
+
+    return re.sub(r'\b(width|height)="([\d.]+)"', resize, opening) + ">" + content
 
 
 def _heading(figure: ReportFigure, layout: PrintLayout) -> str:
@@ -167,7 +169,8 @@ def _heading(figure: ReportFigure, layout: PrintLayout) -> str:
 
 
 def _caption(figure: ReportFigure) -> str:
-    return " ".join([figure.caption, *figure.notes])
+    """Return the caption without a first sentence that is the title, which precedes it anyway."""
+    return " ".join([figure.caption.removeprefix(f"{figure.title}. "), *figure.notes])
 
 
 def _text_below(figure: ReportFigure, layout: PrintLayout) -> dict[str, Any]:

@@ -189,6 +189,7 @@ def _figure(report: ReportRuns, metric: Metric, records: Sequence[dict[str, Any]
         size="full",
         named_rows=report.names,
         name_space=0.33,
+        is_comparison=has_baseline,
         notes=list(dict.fromkeys(_notes(report, metric))),
     )
 
