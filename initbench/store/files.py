@@ -13,8 +13,8 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _serial = itertools.count()
@@ -49,9 +49,19 @@ def produce_atomic(path: Path, produce: Callable[[Path], object], *, sync_name: 
 
     Without `sync_name` the contents are durable, but the name only once its directory is synced.
     """
+    with replacing(path, sync_name=sync_name) as temporary:
+        produce(temporary)
+
+
+@contextmanager
+def replacing(path: Path, *, sync_name: bool = True) -> Iterator[Path]:
+    """Yield a temporary path; the file that the block writes there replaces `path` at the end of the block.
+
+    If the block raises, `path` is unchanged. `sync_name` is that of `produce_atomic`.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{next(_serial)}{TEMPORARY}")
     try:
-        produce(temporary)
+        yield temporary
         _sync(temporary, os.O_RDWR)
         temporary.replace(path)
     except BaseException:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -81,11 +82,23 @@ def save_comparison(
         StoreError: If the disk is full or fails.
     """
     content = render_comparison(tables, replace(view, width=None), more)
-    try:
+    with writing_to(path):
         if path.exists() and not path.is_file():  # a pipe or terminal cannot be replaced
             path.write_text(content, encoding="utf-8", newline="")
         else:
             write_atomic(path, content)
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Convert an OSError in the block, which writes to `path`.
+
+    Raises:
+        UsageError: If the path cannot be written.
+        StoreError: If the disk is full or fails.
+    """
+    try:
+        yield
     except OSError as error:
         kind = StoreError if error.errno in DISK_ERRORS else UsageError
         raise kind(f"cannot write {path}: {error.strerror or error}") from error
