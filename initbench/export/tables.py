@@ -176,9 +176,9 @@ _LAYER = (
 _HISTOGRAM = (
     *_LAYER_KEY,
     Column("quantity", "text", "activation, pre_activation or gradient (at the pre-activation)"),
-    Column("bin", "integer", "number of the bin from 0; −1 below the first edge; null for NaN"),
-    Column("low", "number", "lower edge; -inf below the first edge; null for NaN"),
-    Column("high", "number", "upper edge; inf above the last edge; null for NaN"),
+    Column("bin", "integer", "number of the bin from 0; −1 for entries below all bins; null for NaN"),
+    Column("low", "number", "lower edge; null for entries below all bins and for NaN"),
+    Column("high", "number", "upper edge; null for entries above all bins and for NaN"),
     Column("count", "integer", "number of entries in the bin"),
 )
 FIXED_COLUMNS: Schemas = {"runs": _RUN, "curves": _CURVE, "layers": _LAYER, "histograms": _HISTOGRAM}
@@ -262,8 +262,8 @@ class RunTables:
             for name in ("moment", "step", "layer", "name", "quantity"):
                 columns[name] += [getattr(entry, name)] * rows
             columns["bin"] += [*range(-1, rows - 2), None]
-            columns["low"] += [-float("inf"), *histogram.edges, None]
-            columns["high"] += [*histogram.edges, float("inf"), None]
+            columns["low"] += [None, *histogram.edges, None]
+            columns["high"] += [*histogram.edges, None, None]
             columns["count"] += [histogram.below, *histogram.counts, histogram.above, histogram.nan]
         return self._with_key(columns)
 

@@ -120,7 +120,7 @@ def _layers(step: int) -> list[dict[str, Any]]:
         },
         "unit_spread": 0.9,
         "weight_std": 0.1,
-        "jacobian": {"mean_sigma2": 1.25, "condition": 30.0 if step else math.inf},
+        "jacobian": {"mean_sigma2": 1.25, "condition": math.inf if step == 20 else 30.0},
     }
     head = {
         "index": 2,
