@@ -15,7 +15,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from docs.generators import catalogue_page, cli_page, config_page, diagnosis_page, export_page, lint_page, measured
+from docs.generators import (
+    catalogue_page,
+    cli_page,
+    config_page,
+    diagnosis_page,
+    export_page,
+    lint_page,
+    measured,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 Render = Callable[[str], str]

@@ -39,6 +39,7 @@ FLOORS = (
     "study",
     "render",
     "export",
+    "report",
     "api",
     "cli",
 )

@@ -10,6 +10,7 @@ import typer
 from initbench.cli.options import Json, RunPatterns, RunsDir, Where, runs_root
 from initbench.render.text import one_line, plural
 from initbench.store import strict_json
+from initbench.store.files import writing_to
 from initbench.store.store import Store
 
 if TYPE_CHECKING:
@@ -63,7 +64,6 @@ def export(
     """
     from initbench.analysis.selection import Selection
     from initbench.export.export_runs import export_runs
-    from initbench.render.compare.output import writing_to
 
     directory = output if output is not None else Path("export") / to
     selection = Selection(Store(runs_root(runs_dir)), patterns or [], where or [])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from initbench.export.table_files import ExportCounts, write_table_files
-from initbench.export.tables import Column, Columns, Kind, RunTables, Schemas
+from initbench.export.tables import Columns, Kind, RunTables, Schemas, TableColumn
 from initbench.render.compare.csv_long import plain_cell
 
 
@@ -23,7 +23,7 @@ class CsvExporter:
         return write_table_files(runs, schemas, output, ".csv", _open_csv)
 
 
-def csv_text(tables: RunTables, table: str, schema: Sequence[Column]) -> str:
+def csv_text(tables: RunTables, table: str, schema: Sequence[TableColumn]) -> str:
     """Return the rows of one run in one table as the text of a CSV file."""
     file = io.StringIO()
     _CsvFile(file, schema).write(tables.columns(table, schema))
@@ -31,7 +31,7 @@ def csv_text(tables: RunTables, table: str, schema: Sequence[Column]) -> str:
 
 
 class _CsvFile:
-    def __init__(self, file: TextIO, schema: Sequence[Column]) -> None:
+    def __init__(self, file: TextIO, schema: Sequence[TableColumn]) -> None:
         self._writer = csv.writer(file)
         self._writer.writerow([plain_cell(column.name) for column in schema])
         self._kinds = {column.name: column.kind for column in schema}
@@ -56,6 +56,6 @@ def _plain_cells(cells: list[Any], kind: Kind) -> Iterable[Any]:
 
 
 @contextmanager
-def _open_csv(path: Path, schema: Sequence[Column]) -> Iterator[_CsvFile]:
+def _open_csv(path: Path, schema: Sequence[TableColumn]) -> Iterator[_CsvFile]:
     with path.open("x", encoding="utf-8", newline="") as file:
         yield _CsvFile(file, schema)

@@ -119,7 +119,7 @@ class MlflowExporter:
         tags = {
             f"initbench.{name}": format_value(value) for name, value in fixed.items() if value is not None
         }
-        params = {"seed": fixed["seed"], **tables.config}
+        values = {"seed": fixed["seed"], **tables.config}
         run = client.create_run(
             experiment,
             start_time=_milliseconds(tables.time_of_step(0)),
@@ -127,8 +127,8 @@ class MlflowExporter:
             run_name=tables.run_id,
         )
         mlflow_id = run.info.run_id
-        named = [self._entities.Param(_name(key), _value(value)) for key, value in params.items()]
-        for part in _parts(named, _MAX_PARAMS):
+        params = [self._entities.Param(_name(key), _value(value)) for key, value in values.items()]
+        for part in _parts(params, _MAX_PARAMS):
             client.log_batch(mlflow_id, params=part)
         for part in _parts(list(self._metrics(tables)), _MAX_METRICS):
             client.log_batch(mlflow_id, metrics=part)

@@ -9,7 +9,7 @@ from typing import Any
 
 from initbench.export.optional_packages import import_optional
 from initbench.export.table_files import ExportCounts, write_table_files
-from initbench.export.tables import Column, Columns, RunTables, Schemas
+from initbench.export.tables import Columns, RunTables, Schemas, TableColumn
 
 _GROUP_ROWS = 1 << 17
 """Rows after which a row group is written; a group for each run would make files slow to read."""
@@ -27,14 +27,14 @@ class ParquetExporter:
         return write_table_files(runs, schemas, output, ".parquet", self._open)
 
     @contextmanager
-    def _open(self, path: Path, columns: Sequence[Column]) -> Iterator[_ParquetFile]:
+    def _open(self, path: Path, columns: Sequence[TableColumn]) -> Iterator[_ParquetFile]:
         schema = self._arrow.schema([self._field(column) for column in columns])
         with self._parquet.ParquetWriter(path, schema, compression="zstd") as writer:
             file = _ParquetFile(self._arrow, schema, writer)
             yield file
             file.flush()
 
-    def _field(self, column: Column) -> Any:
+    def _field(self, column: TableColumn) -> Any:
         arrow = self._arrow
         types = {
             "text": arrow.string,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from initbench.export.tables import Column, Columns, RunTables, Schemas
+from initbench.export.tables import Columns, RunTables, Schemas, TableColumn
 from initbench.store.files import remove_temporaries, replacing
 
 
@@ -33,7 +33,7 @@ class TableFile(Protocol):
         """Append rows."""
 
 
-OpenTable = Callable[[Path, Sequence[Column]], AbstractContextManager[TableFile]]
+OpenTable = Callable[[Path, Sequence[TableColumn]], AbstractContextManager[TableFile]]
 """Opens a new file at a path for a table with these columns; the file is complete when the context ends."""
 
 

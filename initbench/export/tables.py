@@ -34,7 +34,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """A column of a table."""
 
     name: str
@@ -42,51 +42,55 @@ class Column:
     meaning: str
 
 
-Schemas = Mapping[str, Sequence[Column]]
+Schemas = Mapping[str, Sequence[TableColumn]]
 """The columns of each table, in order."""
 
 _KEY = (
-    Column("run_id", "text", "id of the run"),
-    Column("experiment", "text", "name of the experiment"),
-    Column("seed", "integer", "seed of the run"),
+    TableColumn("run_id", "text", "id of the run"),
+    TableColumn("experiment", "text", "name of the experiment"),
+    TableColumn("seed", "integer", "seed of the run"),
 )
 _RUN = (
     *_KEY,
-    Column("status", "text", "finished or diverged"),
-    Column("created", "text", "start of the run (ISO 8601, UTC)"),
-    Column("finished", "text", "end of the run (ISO 8601, UTC)"),
-    Column(
+    TableColumn("status", "text", "finished or diverged"),
+    TableColumn("created", "text", "start of the run (ISO 8601, UTC)"),
+    TableColumn("finished", "text", "end of the run (ISO 8601, UTC)"),
+    TableColumn(
         "arm", "text", "hash of everything but the seed; runs with the same arm differ only in their seed"
     ),
-    Column("dataset", "text", "data set that was used"),
-    Column("dataset_requested", "text", "data set in the config"),
-    Column("fingerprint", "text", "hash of the data"),
-    Column("steps", "integer", "budget in updates"),
-    Column("batch_size", "integer", "samples per update"),
-    Column("diverged_step", "integer", "updates before the loss was no longer finite"),
-    Column("diagnosis", "text", "codes of the findings, separated by spaces; null for a healthy run"),
-    Column("seconds", "number", "training time; that of a cohort is divided by its number of runs"),
-    Column("machine", "text", "processor"),
-    Column("version", "text", "version of initbench"),
+    TableColumn("dataset", "text", "data set that was used"),
+    TableColumn("dataset_requested", "text", "data set in the config"),
+    TableColumn("fingerprint", "text", "hash of the data"),
+    TableColumn("steps", "integer", "budget in updates"),
+    TableColumn("batch_size", "integer", "samples per update"),
+    TableColumn("diverged_step", "integer", "updates before the loss was no longer finite"),
+    TableColumn("diagnosis", "text", "codes of the findings, separated by spaces; null for a healthy run"),
+    TableColumn("seconds", "number", "training time; that of a cohort is divided by its number of runs"),
+    TableColumn("machine", "text", "processor"),
+    TableColumn("version", "text", "version of initbench"),
 )
 _CURVE = (
     *_KEY,
-    Column("step", "integer", "updates before the evaluation"),
-    Column("epoch", "number", "passes over the training split before the evaluation"),
-    Column("train_loss", "number", "loss on a fixed sample of the training split"),
-    Column("val_loss", "number", "loss on the validation split"),
-    Column("val_accuracy", "number", "accuracy on the validation split, 0 to 1"),
-    Column("val_loss_batch", "number", "with batch norm: val_loss with the statistics of each batch"),
-    Column("val_accuracy_batch", "number", "with batch norm: val_accuracy with the statistics of each batch"),
-    Column("val_loss_population", "number", "with batch norm: val_loss with recomputed statistics"),
-    Column("val_accuracy_population", "number", "with batch norm: val_accuracy with recomputed statistics"),
+    TableColumn("step", "integer", "updates before the evaluation"),
+    TableColumn("epoch", "number", "passes over the training split before the evaluation"),
+    TableColumn("train_loss", "number", "loss on a fixed sample of the training split"),
+    TableColumn("val_loss", "number", "loss on the validation split"),
+    TableColumn("val_accuracy", "number", "accuracy on the validation split, 0 to 1"),
+    TableColumn("val_loss_batch", "number", "with batch norm: val_loss with the statistics of each batch"),
+    TableColumn(
+        "val_accuracy_batch", "number", "with batch norm: val_accuracy with the statistics of each batch"
+    ),
+    TableColumn("val_loss_population", "number", "with batch norm: val_loss with recomputed statistics"),
+    TableColumn(
+        "val_accuracy_population", "number", "with batch norm: val_accuracy with recomputed statistics"
+    ),
 )
 _LAYER_KEY = (
     *_KEY,
-    Column("moment", "text", "init, train (between the first and the last update) or end"),
-    Column("step", "integer", "updates before the measurement"),
-    Column("layer", "integer", "number of the weight layer, from 1"),
-    Column("name", "text", "name of the module"),
+    TableColumn("moment", "text", "init, train (between the first and the last update) or end"),
+    TableColumn("step", "integer", "updates before the measurement"),
+    TableColumn("layer", "integer", "number of the weight layer, from 1"),
+    TableColumn("name", "text", "name of the module"),
 )
 
 
@@ -164,22 +168,23 @@ _SHIFT_STATISTICS = (
     ),
 )
 LAYER_STATISTICS = tuple(
-    Column(statistic.name, "number", statistic.meaning) for statistic in (*_STATISTICS, *_SHIFT_STATISTICS)
+    TableColumn(statistic.name, "number", statistic.meaning)
+    for statistic in (*_STATISTICS, *_SHIFT_STATISTICS)
 )
 """The columns of `layers` that hold statistics."""
 _LAYER = (
     *_LAYER_KEY,
-    Column("units", "integer", "number of units, i.e. rows of the weight"),
-    Column("hidden", "boolean", "whether an activation follows the layer; false for heads"),
+    TableColumn("units", "integer", "number of units, i.e. rows of the weight"),
+    TableColumn("hidden", "boolean", "whether an activation follows the layer; false for heads"),
     *LAYER_STATISTICS,
 )
 _HISTOGRAM = (
     *_LAYER_KEY,
-    Column("quantity", "text", "activation, pre_activation or gradient (at the pre-activation)"),
-    Column("bin", "integer", "number of the bin from 0; −1 for entries below all bins; null for NaN"),
-    Column("low", "number", "lower edge; null for entries below all bins and for NaN"),
-    Column("high", "number", "upper edge; null for entries above all bins and for NaN"),
-    Column("count", "integer", "number of entries in the bin"),
+    TableColumn("quantity", "text", "activation, pre_activation or gradient (at the pre-activation)"),
+    TableColumn("bin", "integer", "number of the bin from 0; −1 for entries below all bins; null for NaN"),
+    TableColumn("low", "number", "lower edge; null for entries below all bins and for NaN"),
+    TableColumn("high", "number", "upper edge; null for entries above all bins and for NaN"),
+    TableColumn("count", "integer", "number of entries in the bin"),
 )
 FIXED_COLUMNS: Schemas = {"runs": _RUN, "curves": _CURVE, "layers": _LAYER, "histograms": _HISTOGRAM}
 """The columns that every export has; `runs` has further columns for config keys and metrics."""
@@ -240,7 +245,7 @@ class RunTables:
         content = [self.run, self.curves, self.layers, list(map(asdict, self.histograms)), self.metrics]
         return hashlib.sha256(strict_json.dumps(content).encode()).hexdigest()
 
-    def columns(self, table: str, schema: Sequence[Column]) -> Columns:
+    def columns(self, table: str, schema: Sequence[TableColumn]) -> Columns:
         """Return the rows of a table as columns; the columns of `runs` are those of `schema`."""
         if table == "histograms":
             return self._histogram_columns()
@@ -299,10 +304,10 @@ def table_schemas(runs: Iterable[RunSummary]) -> Schemas:
             values.setdefault(key, []).append(value)
     fixed = {column.name for column in _RUN}
     config = (
-        Column(key, _kind_of(values[key]), "config key")
+        TableColumn(key, _kind_of(values[key]), "config key")
         for key in sorted(values.keys() - fixed - METRICS.keys())
     )
-    metrics = (Column(name, "number", metric.meaning) for name, metric in METRICS.items())
+    metrics = (TableColumn(name, "number", metric.meaning) for name, metric in METRICS.items())
     return {**FIXED_COLUMNS, "runs": (*_RUN, *config, *metrics)}
 
 

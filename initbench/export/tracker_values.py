@@ -37,9 +37,12 @@ def bins_with_outside(histogram: Histogram) -> list[tuple[float, float, int]]:
     """Return lower edge, upper edge and count of each bin.
 
     Entries below or above all bins are in an additional bin of the width of its neighbour; NaN is omitted.
+    A histogram without a scale, whose edges are all equal, becomes bins of width 1 around that value.
     """
-    edges = histogram.edges
-    bins = list(zip(edges, edges[1:], histogram.counts, strict=False))
+    edges, counts = histogram.edges, histogram.counts
+    if edges[0] == edges[-1]:
+        edges, counts = [edges[0] - 0.5, edges[0] + 0.5], [sum(counts)]
+    bins = list(zip(edges, edges[1:], counts, strict=False))
     if histogram.below:
         bins.insert(0, (2 * edges[0] - edges[1], edges[0], histogram.below))
     if histogram.above:

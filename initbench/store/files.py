@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from initbench.errors import StoreError, UsageError
+
 _serial = itertools.count()
 TEMPORARY = ".tmp"
 """Suffix of files that are still being written."""
@@ -44,6 +46,50 @@ def write_atomic(path: Path, content: str | bytes, *, sync_name: bool = True) ->
     produce_atomic(path, lambda temporary: _write_new(temporary, data), sync_name=sync_name)
 
 
+DISK_ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+
+
+def write_output(path: Path, content: str | bytes) -> None:
+    """Write a file that the user named, atomically; a pipe or terminal is written to.
+
+    Raises:
+        UsageError: If the path cannot be written.
+        StoreError: If the disk is full or fails.
+    """
+    with writing_to(path):
+        if path.exists() and not path.is_file():  # a pipe or terminal cannot be replaced
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+        else:
+            write_atomic(path, content)
+
+
+def check_output(path: Path) -> None:
+    """Raise the error of `write_output` if a file cannot be written there; `path` is not changed."""
+    with writing_to(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.exists() and not path.is_file():
+            return
+        temporary = _temporary_path(path)
+        _write_new(temporary, b"")
+        temporary.unlink()
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Convert an OSError in the block to the error of `write_output`, which names `path`."""
+    try:
+        yield
+    except OSError as error:
+        kind = StoreError if error.errno in DISK_ERRORS else UsageError
+        raise kind(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _temporary_path(path: Path) -> Path:
+    """Return the path of a new temporary file in the directory of `path`."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{next(_serial)}{TEMPORARY}")
+
+
 def produce_atomic(path: Path, produce: Callable[[Path], object], *, sync_name: bool = True) -> None:
     """Replace `path` with the file that `produce` writes to the temporary path it is called with.
 
@@ -59,7 +105,7 @@ def replacing(path: Path, *, sync_name: bool = True) -> Iterator[Path]:
 
     If the block raises, `path` is unchanged. `sync_name` is that of `produce_atomic`.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{next(_serial)}{TEMPORARY}")
+    temporary = _temporary_path(path)
     try:
         yield temporary
         _sync(temporary, os.O_RDWR)

@@ -18,7 +18,7 @@ class Histogram:
     """Counts of the entries of one tensor."""
 
     edges: list[float]
-    """Edges of the bins in ascending order, one more than bins."""
+    """Edges of the bins in ascending order, one more than bins; all are 0 for a tensor without a scale."""
     counts: list[int]
     """Number of entries in each bin; an entry at the last edge belongs to the last bin."""
     below: int

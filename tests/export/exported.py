@@ -100,7 +100,7 @@ def _layers(step: int) -> list[dict[str, Any]]:
             "signal": 0.5,
             "correlation": None,
             "quantiles": {"p01": -2.0, "p25": -1.0, "p50": 0.0, "p75": 1.0, "p99": 2.0},
-            "histogram": {"span": [-2.0, 2.0], "counts": [1, 2, 3, 4 + step], **rest, "below": 5},
+            "histogram": {"span": [-2.0, 2.0], "counts": [3, 4 + step], **rest, "below": 5},
         },
         "act": {
             "mean": 0.5,

@@ -111,8 +111,9 @@ def test_a_sweep_is_a_pattern_and_its_missing_experiments_are_reported(
     stored: Path, initbench: Any, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(stored.parent)
+    untuned: dict[str, Any] = {"tuning_runs": [], "tuning": None}
     points = {
-        name: {"experiment": name, "keys": {"model.depth": 2}, "runs": [f"{name}-s0-abc"], "tuning": {}}
+        name: {"experiment": name, "keys": {"model.depth": 2}, "runs": [f"{name}-s0-abc"], **untuned}
         for name in ("relu", "gone")
     }
     sweep_index.add_points(stored, "depths", points)

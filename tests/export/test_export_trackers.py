@@ -100,7 +100,7 @@ def test_tensorboard_reads_the_stored_histograms(stored: Path, accumulator: Any)
         assert [row[2] for row in rows] == [*record["counts"], record["above"]]
         assert [row[0] for row in rows] == record["edges"] and rows[-1][:2] == [1.0, 1.5]
     first = make_ndarray(reader.Tensors("pre_activation/layer_01")[0].tensor_proto).tolist()
-    assert first == [[-3, -2, 5], [-2, -1, 1], [-1, 0, 2], [0, 1, 3], [1, 2, 4], [2, 3, 3]]
+    assert first == [[-4, -2, 5], [-2, 0, 3], [0, 2, 4], [2, 4, 3]]
     assert reader.SummaryMetadata("gradient/layer_01").plugin_data.plugin_name == "histograms"
 
 
@@ -141,6 +141,13 @@ def test_outside_bins_are_added_only_where_entries_are_outside():
     assert bins_with_outside(Histogram(EDGES, [1, 2], 4, 0, 0))[0] == (-0.5, 0.0, 4)
 
 
+def test_a_histogram_without_a_scale_has_bins_of_width_1():
+    zeros = Histogram([0.0, 0.0, 0.0], [0, 9], 0, 0, 0)
+    assert bins_with_outside(zeros) == [(-0.5, 0.5, 9)]
+    infinite = Histogram([0.0, 0.0, 0.0], [0, 9], 1, 2, 3)
+    assert bins_with_outside(infinite) == [(-1.5, -0.5, 1), (-0.5, 0.5, 9), (0.5, 1.5, 2)]
+
+
 # MLflow
 
 
@@ -178,7 +185,7 @@ def test_mlflow_has_the_tables_of_layers_and_histograms_as_artifacts(client: Any
     run = mlflow_runs(client)["relu-s0-abc"]
     path = client.download_artifacts(run.info.run_id, "histograms.csv", str(tmp_path))
     lines = Path(path).read_text(encoding="utf-8").splitlines()
-    assert lines[0].startswith("run_id,experiment,seed,moment") and len(lines) == 1 + 3 * (5 + 7 + 5)
+    assert lines[0].startswith("run_id,experiment,seed,moment") and len(lines) == 1 + 3 * 3 * 5
     assert {item.path for item in client.list_artifacts(run.info.run_id)} == {"layers.csv", "histograms.csv"}
 
 
