@@ -76,10 +76,10 @@ _CURVE = (
     TableColumn("train_loss", "number", "loss on a fixed sample of the training split"),
     TableColumn("val_loss", "number", "loss on the validation split"),
     TableColumn("val_accuracy", "number", "accuracy on the validation split, 0 to 1"),
-    TableColumn("val_loss_batch", "number", "with batch norm: val_loss with each batch's statistics"),
-    TableColumn("val_accuracy_batch", "number", "with batch norm: val_accuracy with each batch's statistics"),
-    TableColumn("val_loss_population", "number", "the same with recomputed population statistics"),
-    TableColumn("val_accuracy_population", "number", "the same with recomputed population statistics"),
+    TableColumn("val_loss_batch", "number", "val_loss of batch norm with each batch's statistics"),
+    TableColumn("val_accuracy_batch", "number", "val_accuracy of batch norm with each batch's statistics"),
+    TableColumn("val_loss_population", "number", "val_loss with recomputed population statistics"),
+    TableColumn("val_accuracy_population", "number", "val_accuracy with recomputed population statistics"),
 )
 _LAYER_KEY = (
     *_KEY,
