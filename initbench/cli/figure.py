@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from initbench.cli.compare import Baseline, By, Confidence, Target, WhereOption, resolve_keys
+from initbench.cli.compare import Baseline, By, Confidence, Target, resolve_keys
 from initbench.cli.completion import complete_runs
-from initbench.cli.options import RunPatterns, RunsDir, runs_root
+from initbench.cli.options import RunPatterns, RunsDir, Where, runs_root
 from initbench.errors import UsageError
 from initbench.store.files import write_output
 from initbench.store.store import Store
@@ -74,7 +74,7 @@ def figure(
     columns: Columns = None,
     step: Step = None,
     by: By = None,
-    where: WhereOption = None,
+    where: Where = None,
     baseline: Baseline = None,
     target: Target = None,
     confidence: Confidence = 0.95,

@@ -117,13 +117,7 @@ def _spec(report: ReportRuns, statistic: DepthStatistic, records: Sequence[dict[
         "type": "quantitative",
         "title": "layer",
         "scale": {"domain": [layers[-1] + 0.5, top], "nice": False, "zero": False},
-        "axis": {
-            "values": layers,
-            "tickCount": len(layers),
-            "grid": False,
-            "domain": False,
-            "ticks": False,
-        },
+        "axis": {**panels.axis, "values": layers, "tickCount": len(layers), "ticks": False},
     }
     without_field = {key: value for key, value in y.items() if key != "field"}
     cell = {"x": x, "x2": {"field": "x2"}, "y": y, "y2": {"field": "y2"}}
