@@ -344,7 +344,8 @@ def _profile_figure(
                     "transform": [
                         {"filter": "isValid(point) && datum.layer === 1"},
                         {
-                            "calculate": "'σ_w = ' + format(datum.sigma_w, '.4~g') + ', depth ' + datum.depth",
+                            "calculate": "'σ_w = ' + format(datum.sigma_w, '.4~g')"
+                            " + ', depth ' + datum.depth",
                             "as": "name",
                         },
                     ],
