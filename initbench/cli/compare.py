@@ -15,6 +15,7 @@ from initbench.cli.completion import (
     complete_conditions,
     complete_keys,
     complete_metrics,
+    complete_sort,
 )
 from initbench.cli.gate_options import (
     Against,
@@ -82,7 +83,7 @@ Sort = Annotated[
         "--sort",
         metavar="[-]NAME",
         help="Sort by a metric or label; - for descending.",
-        autocompletion=complete_metrics,
+        autocompletion=complete_sort,
     ),
 ]
 OnlyChanged = Annotated[bool, typer.Option("--only-changed", help="Show only the config keys that differ.")]

@@ -47,6 +47,13 @@ def format_percent(value: float | None, decimals: int = 0) -> str:
     return f"{100 * value:.{decimals}f}"
 
 
+def format_duration(seconds: float) -> str:
+    """Return a duration such as `45 s`, `12 min` or `3.4 h`."""
+    if seconds < 90.0:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60.0:.0f} min" if seconds < 5400.0 else f"{seconds / 3600.0:.1f} h"
+
+
 def transition(first: str, last: str) -> str:
     """Return `first → last`, or one of them if they are the same text."""
     return first if first == last else f"{first} → {last}"
