@@ -45,8 +45,8 @@ def install_signal_handlers() -> None:
 def install_worker_handler() -> None:
     """Install the handler of SIGTERM in a worker process, with which its parent tells it to stop.
 
-    A training stops at its next step, after a checkpoint; without a training, the process ends at once. SIGINT,
-    which a terminal sends to all processes of a command, is left to the parent.
+    A training stops at its next step, after a checkpoint; without a training, the process ends at once.
+    SIGINT, which a terminal sends to all processes of a command, is left to the parent.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop_worker)

@@ -57,13 +57,15 @@ def plot_curves(
     height: int = HEIGHT,
     right: float = 1.0,
     may_be_log: bool = False,
+    log_note: str = ", logarithmic",
     ascii_only: bool = False,
 ) -> list[str]:
     """Return a plot of 1 to MAX_CURVES curves with axes; no line is longer than `width` (at least 30).
 
     Each curve consists of finite points with increasing x ≥ 0. With `may_be_log`, the y-axis is logarithmic
-    if all values are positive and span a factor of at least 30. Markers are staggered, so that curves that
-    coincide show alternately. The plot has `height` rows, and its x-axis reaches at least to `right`.
+    if all values are positive and span a factor of at least 30; `log_note` then ends the title. Markers are
+    staggered, so that curves that coincide show alternately. The plot has `height` rows, and its x-axis
+    reaches at least to `right`.
     """
     assert 0 < len(curves) <= MAX_CURVES
     curves = [[(x, min(max(y, -_HIGHEST), _HIGHEST)) for x, y in curve] for curve in curves]
@@ -74,7 +76,7 @@ def plot_curves(
     edge, corner, line = ("|", "+", "-") if ascii_only else ("│", "└", "─")
     lines = [f"{labels.get(row, ''):>{_LABEL}} {edge}{''.join(canvas[row])}" for row in range(frame.height)]
     ticks = _x_labels(frame)
-    scale = ", logarithmic" if frame.log else ""
+    scale = log_note if frame.log else ""
     return [
         f"{'':{_LABEL}} {title}{scale}",
         *(text_line.rstrip() for text_line in lines),
