@@ -44,23 +44,25 @@ def watch(
     root = runs_root(runs_dir)
     observer = RunObserver(Store(root), patterns or [])
     console = stdout_console()
-    seen = observer.observe()
+    observation = observer.observe()
     if json_output:
         from initbench.render.watch import observation_json
 
-        typer.echo(observation_json(seen, str(root), time.time()))
-    elif not seen.running:
+        typer.echo(observation_json(observation, str(root), time.time()))
+    elif not observation.running:
         typer.echo(_idle_message(str(root), observer.matching if patterns else None), err=True)
     elif once or not console.is_terminal or console.is_dumb_terminal:
         from initbench.render.watch import WatchView
 
-        print_uncut(console, WatchView(console.width, ascii_only=console.options.ascii_only).whole(seen))
+        print_uncut(
+            console, WatchView(console.width, ascii_only=console.options.ascii_only).whole(observation)
+        )
     else:
-        _show_live(console, observer, seen, str(root), interval)
+        _show_live(console, observer, observation, str(root), interval)
 
 
 def _show_live(
-    console: Console, observer: RunObserver, seen: Observation, where: str, interval: float
+    console: Console, observer: RunObserver, observation: Observation, where: str, interval: float
 ) -> None:
     """Refresh the view until no run has been in progress for QUIET_SECONDS, and print the ended runs."""
     from rich.console import Group
@@ -71,17 +73,17 @@ def _show_live(
     last_busy, reading = time.monotonic(), 0.0
     try:
         with Live(console=console, screen=True, auto_refresh=False) as live:
-            while seen.running or time.monotonic() - last_busy < QUIET_SECONDS:
+            while observation.running or time.monotonic() - last_busy < QUIET_SECONDS:
                 view = WatchView(console.width, ascii_only=console.options.ascii_only)
-                live.update(Group(*view.screen(seen, console.height, where)), refresh=True)
+                live.update(Group(*view.screen(observation, console.height, where)), refresh=True)
                 time.sleep(max(interval, _MIN_PAUSE * reading))
                 start = time.monotonic()
-                seen = observer.observe()
+                observation = observer.observe()
                 reading = time.monotonic() - start
-                last_busy = time.monotonic() if seen.running else last_busy
+                last_busy = time.monotonic() if observation.running else last_busy
     finally:
-        if seen.ended:
-            print_uncut(console, ended_table(seen.ended))
+        if observation.ended:
+            print_uncut(console, ended_table(observation.ended))
 
 
 def _idle_message(root: str, matching: int | None) -> str:

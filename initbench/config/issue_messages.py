@@ -99,11 +99,11 @@ _OF_THE_OPTIMIZER = ("momentum", "nesterov", "beta1", "beta2", "betas")
 
 
 def unknown_key(
-    key: str, siblings: Sequence[str], *, before: Sequence[str] = (), after: Sequence[str] = ()
+    key: str, siblings: Sequence[str], *, prefix: Sequence[str] = (), suffix: Sequence[str] = ()
 ) -> str:
     """Return the message for a key that is not among `siblings`, the valid ones.
 
-    `before` and `after`: the other parts of a dotted key that the user wrote, which the suggestion repeats.
+    `prefix` and `suffix`: the other parts of a dotted key that the user wrote, which the suggestion repeats.
     """
     if (spaced := missing_space_advice(key)) is not None:
         return f"unknown key; {spaced}"
@@ -115,7 +115,7 @@ def unknown_key(
     )
     guess = synonym or nearest_name(key, siblings)
     if guess is not None:
-        return f"unknown key; did you mean {'.'.join([*before, guess, *after])!r}?"
+        return f"unknown key; did you mean {'.'.join([*prefix, guess, *suffix])!r}?"
     return f"unknown key; choose from {', '.join(siblings)}" if siblings else "unknown key"
 
 

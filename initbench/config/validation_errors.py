@@ -180,8 +180,8 @@ def _unknown_key(location: ErrorLocation, written: KeyPath) -> str:
     *parents, key = map(str, location.path)
     if "." in key:
         return dotted_key_in_file(_nearest_keys(location.parents, key.split(".")))
-    before, after = (parents, written[len(location.path) :]) if written else ([], ())
-    return unknown_key(key, location.siblings, before=before, after=tuple(map(str, after)))
+    prefix, suffix = (parents, written[len(location.path) :]) if written else ([], ())
+    return unknown_key(key, location.siblings, prefix=prefix, suffix=tuple(map(str, suffix)))
 
 
 def _nearest_keys(nodes: Sequence[Any], parts: Sequence[str]) -> list[str]:

@@ -36,8 +36,8 @@ class ProfileRow:
 
         `0` stands for 0, `!` for a value that is not finite, a space for a missing one.
         """
-        shown = [self.values[position] for position in evenly_spaced_layers(len(self.values), cells)]
-        return text.value_bars(shown, is_log=self.is_log, is_share=self.is_share, ascii_only=ascii_only)
+        drawn = [self.values[position] for position in evenly_spaced_layers(len(self.values), cells)]
+        return text.value_bars(drawn, is_log=self.is_log, is_share=self.is_share, ascii_only=ascii_only)
 
     @property
     def ends(self) -> str:
@@ -141,7 +141,7 @@ def _first_below(
 ) -> Iterator[LossOfSignal]:
     last = max((i for i, value in enumerate(values) if value), default=-1)
     for i, (layer, value) in enumerate(zip(layers, values, strict=True)):
-        is_skipped = value == 0.0 and i < last  # in a branch beside a skip connection that passes it on
+        is_skipped = value == 0.0 and i < last  # the skip connection of its branch passes it on
         if (
             value is not None
             and values[0]

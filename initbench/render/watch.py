@@ -61,22 +61,26 @@ class WatchView:
         self._width, self._ascii = min(width, MAX_WIDTH), ascii_only
         self._now = time.time() if now is None else now
 
-    def screen(self, seen: Observation, height: int, where: str) -> list[Text]:
+    def screen(self, observation: Observation, height: int, where: str) -> list[Text]:
         """Return the lines of a screen of `height` lines, none longer than the width.
 
         `where`: the observed runs, for the first line.
         """
-        ended = self._ended_lines(seen.ended)
-        head = self._head(seen, where)
+        ended = self._ended_lines(observation.ended)
+        head = self._head(observation, where)
         room = max(1, height - 1 - len(ended))
-        idle = [] if seen.running else [Text(""), Text("No run is in progress; the view ends in seconds.")]
-        lines = [head, *idle, *self._fitting(seen.running, room), *ended]
+        idle = (
+            []
+            if observation.running
+            else [Text(""), Text("No run is in progress; the view ends in seconds.")]
+        )
+        lines = [head, *idle, *self._fitting(observation.running, room), *ended]
         return [self._fitted(line) for line in lines[:height]]
 
-    def whole(self, seen: Observation) -> Group:
+    def whole(self, observation: Observation) -> Group:
         """Return all runs in progress without a limit of height or width."""
-        draw = self._full if len(seen.running) <= _MAX_FULL else self._compact
-        blocks = [line for run in seen.running for line in [*draw(run), Text("")]]
+        draw = self._full if len(observation.running) <= _MAX_FULL else self._compact
+        blocks = [line for run in observation.running for line in [*draw(run), Text("")]]
         return Group(*blocks[:-1])
 
     def _fitting(self, runs: Sequence[RunProgress], room: int) -> list[Text]:
@@ -87,20 +91,20 @@ class WatchView:
                 return lines
         if len(runs) <= room:
             return [self._row(run) for run in runs]
-        shown = runs[: room - 1]
-        return [*(self._row(run) for run in shown), self._omitted(runs[len(shown) :])]
+        listed = runs[: room - 1]
+        return [*(self._row(run) for run in listed), self._omitted(runs[len(listed) :])]
 
     def _omitted(self, runs: Sequence[RunProgress]) -> Text:
         names = Counter(text.one_line(run.experiment) for run in runs)
-        listed = ", ".join(f"{name} ({text.plural(count, 'run')})" for name, count in names.items())
-        return Text(f"and {text.plural(len(runs), 'more run')} in progress: {listed}", style="dim")
+        listing = ", ".join(f"{name} ({text.plural(count, 'run')})" for name, count in names.items())
+        return Text(f"and {text.plural(len(runs), 'more run')} in progress: {listing}", style="dim")
 
-    def _head(self, seen: Observation, where: str) -> Text:
+    def _head(self, observation: Observation, where: str) -> Text:
         head = Text("initbench watch", style="bold")
-        counts = Counter(run.status for run in seen.ended)
+        counts = Counter(run.status for run in observation.ended)
         words = [
             where,
-            f"{len(seen.running):,} running",
+            f"{len(observation.running):,} running",
             *(f"{n:,} {status}" for status, n in counts.items()),
         ]
         return head.append("   " + " · ".join(words), "not bold")
@@ -153,9 +157,9 @@ class WatchView:
         return line.append("".join(f" · {part}" for part in self._pace(run)), "not bold")
 
     def _bar(self, run: RunProgress, cells: int) -> str:
-        done, left = ("#", ".") if self._ascii else ("━", "─")
+        filled, unfilled = ("#", ".") if self._ascii else ("━", "─")
         full = round(cells * min(1.0, run.step / run.budget)) if run.budget else 0
-        return done * full + left * (cells - full)
+        return filled * full + unfilled * (cells - full)
 
     def _pace(self, run: RunProgress) -> list[str]:
         """Return the rate, the time left, and the age of the last known step."""
@@ -164,8 +168,8 @@ class WatchView:
         parts = []
         if run.rate is not None:
             parts.append(f"{run.rate:,.0f} steps/s" if run.rate >= 10.0 else f"{run.rate:.2g} steps/s")
-        if (left := run.seconds_left(self._now)) is not None:
-            parts.append("ends soon" if left < 1.0 else f"{text.format_duration(left)} left")
+        if (seconds := run.seconds_left(self._now)) is not None:
+            parts.append("ends soon" if seconds < 1.0 else f"{text.format_duration(seconds)} left")
         if run.known_since is not None and self._now - run.known_since >= 1.0:
             parts.append(f"reported {text.format_duration(self._now - run.known_since)} ago")
         return parts
@@ -223,15 +227,15 @@ class WatchView:
     def _mark(self, loss: LossOfSignal, drawn: Sequence[int]) -> Text:
         """Return a line below the bars that points at the layer of a loss, or at the nearest drawn one."""
         cell = min(range(len(drawn)), key=lambda i: abs(drawn[i] - loss.layer))
-        before = " " * (_LABEL + 1 + cell)
-        if len(before) + cell_len(loss.words) + 2 <= self._width:
-            return Text(f"{before}^ {loss.words}", "yellow")
-        return Text(f"{loss.words} ^".rjust(len(before) + 1), "yellow")
+        indent = " " * (_LABEL + 1 + cell)
+        if len(indent) + cell_len(loss.words) + 2 <= self._width:
+            return Text(f"{indent}^ {loss.words}", "yellow")
+        return Text(f"{loss.words} ^".rjust(len(indent) + 1), "yellow")
 
     def _small_curve(self, run: RunProgress, key: str, title: str, cells: int) -> str:
         values = [value for _, value in _points(run, key)]
-        shown = text.evenly_spaced(range(len(values)), cells)
-        bars = text.value_bars([values[i] for i in shown], ascii_only=self._ascii)
+        drawn = text.evenly_spaced(range(len(values)), cells)
+        bars = text.value_bars([values[i] for i in drawn], ascii_only=self._ascii)
         return f"{title} {bars} {_formatted(run, key)}"
 
     def _small_profile(self, row: ProfileRow, cells: int) -> str:
@@ -299,10 +303,14 @@ def ended_table(ended: Sequence[RunProgress]) -> Group:
     return grid.text()
 
 
-def observation_json(seen: Observation, runs_dir: str, now: float) -> str:
+def observation_json(observation: Observation, runs_dir: str, now: float) -> str:
     """Return an observation as one strict JSON document."""
     return strict_json.dumps(
-        {"schema": SCHEMA, "runs_dir": runs_dir, "running": [_run_document(run, now) for run in seen.running]}
+        {
+            "schema": SCHEMA,
+            "runs_dir": runs_dir,
+            "running": [_run_document(run, now) for run in observation.running],
+        }
     )
 
 

@@ -22,8 +22,8 @@ ONE_FAULT = [
         "f.yaml:3:1: zz.qq.yy: unknown key; in a file, keys are nested by indentation instead of dots",
     ),
     (
-        GOOD + "trian.stps: 1",
-        "f.yaml:3:1: trian.stps: unknown key; in a file, keys are nested by indentation instead of dots:"
+        GOOD + "tarin.stps: 1",
+        "f.yaml:3:1: tarin.stps: unknown key; in a file, keys are nested by indentation instead of dots:"
         " write train: {steps: …}",
     ),
     (

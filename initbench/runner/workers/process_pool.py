@@ -117,8 +117,8 @@ class ProcessPool:
         end = time.monotonic() + seconds
         for worker in self._workers:
             worker.request_stop()
-        while (left := end - time.monotonic()) > 0.0 and any(w.is_readable for w in self._workers):
-            self._deliver_events(deliver, left)
+        while (remaining := end - time.monotonic()) > 0.0 and any(w.is_readable for w in self._workers):
+            self._deliver_events(deliver, remaining)
 
     def _deliver_events(self, deliver: Deliver, seconds: float) -> None:
         """Wait up to `seconds` for events, and deliver one of each worker that has any."""
