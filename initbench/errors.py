@@ -2,7 +2,8 @@
 
     InitbenchError                 4   a bug in initbench, if raised directly
     ├── UsageError                 2   a command was called with invalid arguments
-    │   └── UnknownNameError       2   no registry entry has this name
+    │   ├── UnknownNameError       2   no registry entry has this name
+    │   └── MissingExtraError      2   an optional package that the command needs is not installed
     ├── ConfigError                2   one or more issues in config files or overrides
     ├── DataError                  3   a data set cannot be found, downloaded or verified
     ├── StoreError                 3   runs/ cannot be read, written or locked
@@ -37,6 +38,13 @@ class UsageError(InitbenchError):
 
 class UnknownNameError(UsageError):
     """No registry entry has this name; the message suggests the nearest valid one."""
+
+
+class MissingExtraError(UsageError):
+    """An optional package that the command needs is not installed; the message has the install command."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} need packages that are not installed: pip install 'initbench[{extra}]'")
 
 
 class DataError(InitbenchError):

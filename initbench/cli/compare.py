@@ -29,6 +29,7 @@ from initbench.cli.gate_options import (
     print_verdicts,
 )
 from initbench.cli.options import Json, Notes, RunPatterns, RunsDir, runs_root
+from initbench.cli.report_option import ReportFile, check_report_file, write_run_report
 from initbench.errors import UsageError
 from initbench.render.terminal import stdout_console, stdout_width
 from initbench.store.store import Store
@@ -138,6 +139,7 @@ def compare(
     strict: Strict = False,
     against: Against = None,
     junit_xml: JunitXml = None,
+    report: ReportFile = None,
     runs_dir: RunsDir = None,
     json_output: Json = False,
 ) -> None:
@@ -149,6 +151,7 @@ def compare(
     from initbench.analysis.selection import Selection
     from initbench.analysis.tables import build_tables
 
+    check_report_file(report)
     gates = gate_options(fail_if, strict, against, junit_xml, confidence, fail_unless)
     selection = Selection(Store(runs_root(runs_dir)), patterns or [], where or [])
     try:
@@ -156,7 +159,7 @@ def compare(
     except UsageError as error:  # no runs are stored, or none match
         fail_unjudged(gates, str(error))
         raise
-    run_tables = build_tables(runs, by=_resolve_keys(by, runs), target=target)
+    run_tables = build_tables(runs, by=resolve_keys(by, runs), target=target)
     metric_options = {"metrics": _parse_metrics(metric), "columns": _parse_columns(columns, runs)}
     column_options = {"view": view, **metric_options, "sort": _parse_sort(sort)}
     drawing_options = {"only_changed": only_changed, "layers": layers, "plot": plot, "all_notes": notes}
@@ -173,6 +176,7 @@ def compare(
     if table_view.format in ("json", "csv"):  # these formats have no footnotes
         _report_baseline(run_tables, table_view)
     _print_or_save(run_tables, table_view, output, selection.store, verdicts.document())
+    write_run_report(report, selection.store, run_tables, table_view, verdicts=verdicts)
     print_verdicts(verdicts)
     if code := verdicts.exit_code:
         raise typer.Exit(code)
@@ -190,7 +194,8 @@ def _table_notes(selection: Selection) -> list[str]:
     ]
 
 
-def _resolve_keys(by: Names, runs: Sequence[RunSummary]) -> list[str]:
+def resolve_keys(by: Names, runs: Sequence[RunSummary]) -> list[str]:
+    """Return the config keys that the values of `--by` name; raise UsageError for unknown or too many."""
     from initbench.analysis.config_keys import resolve_key
 
     keys = _split_names(by)

@@ -25,6 +25,8 @@ COMMANDS = {
     "lesson": "Run the missing experiments of a lesson and report each claim as supported, contradicted or"
     " undecided.",
     "compare": "Compare stored runs (default: all): activation statistics and convergence.",
+    "report": "Write one HTML page with pictures of stored runs (default: all): histograms, layers and"
+    " convergence.",
     "show": "Show stored runs as `run` prints them, grouped by experiment, and the errors of failed runs.",
     "watch": "Show the runs in progress live: steps, learning curves and layers, until all have ended.",
     "ls": "List the stored runs: status, data set, accuracy, steps and age.",

@@ -123,7 +123,7 @@ class ProbeOptions(Section):
     batch: int = Field(default=512, ge=2, le=1_000_000)
     """Samples of the fixed batch from the training split; convolutional nets use at most the first 64."""
     bins: int = Field(default=32, ge=2, le=1024)
-    """Bins of the activation histograms."""
+    """Bins of the histograms of activations, pre-activations and gradients."""
     covariate_shift: int | None = Field(default=None, ge=1, le=MAX_COUNT)
     """Updates between measurements of internal covariate shift, layer by layer; null for none.
 

@@ -11,7 +11,12 @@ from initbench.probing.tensor_statistics import ProbeDetail
 
 
 def start_record(
-    output: Tensor, units_second: Tensor, detail: ProbeDetail, *, positions: float
+    output: Tensor,
+    units_second: Tensor,
+    detail: ProbeDetail,
+    *,
+    positions: float,
+    bins: int | None = None,
 ) -> dict[str, Any]:
     """Return the statistics of a pre-activation, to which a hook adds those of its gradient δ.
 
@@ -21,6 +26,7 @@ def start_record(
         detail: The statistics to compute.
         positions: The number of positions per sample and unit at which the pass multiplies by the weight,
             such as H·W of a map; stored unless it is 1.
+        bins: The number of bins of the histograms of the pre-activation and of δ, or None for no histograms.
     """
     x = units_second.detach().double()
     statistics: dict[str, Any] = dict(tensor_statistics.moments(x))
@@ -29,6 +35,8 @@ def start_record(
         statistics["correlation"] = tensor_statistics.correlation(x)
     if detail >= ProbeDetail.FULL:
         statistics["quantiles"] = tensor_statistics.quantiles(units_second.detach())
+    if bins is not None:
+        statistics["histogram"] = tensor_statistics.scaled_histogram(x, statistics["q"], bins)
     record: dict[str, Any] = {
         "pre": statistics,
         "act": None,
@@ -41,9 +49,12 @@ def start_record(
 
     def on_gradient(delta: Tensor) -> None:
         d = delta.detach().double()
-        record["grad"]["pre_q"] = tensor_statistics.mean_square(d)
+        q = tensor_statistics.mean_square(d)
+        record["grad"]["pre_q"] = q
         if detail >= ProbeDetail.EVALUATION:
-            record["grad"]["zero_fraction"] = float((d == 0).double().mean())
+            record["grad"]["zero_fraction"] = int((d == 0).sum()) / d.numel()
+        if bins is not None:
+            record["grad"]["histogram"] = tensor_statistics.scaled_histogram(d, q, bins)
 
     if output.requires_grad:
         output.register_hook(on_gradient)  # type: ignore[no-untyped-call]

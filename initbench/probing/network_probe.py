@@ -161,7 +161,11 @@ def _hooks(
     def pre(layer: WeightLayer) -> Callable[[nn.Module, object, Tensor], None]:
         def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
             records[layer.index] = layer_record.start_record(
-                output, output, detail, positions=output[0, 0].numel()
+                output,
+                output,
+                detail,
+                positions=output[0, 0].numel(),
+                bins=bins if detail >= ProbeDetail.EVALUATION else None,
             )
 
         return hook

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from initbench.errors import StoreError, UsageError
+
 _serial = itertools.count()
 TEMPORARY = ".tmp"
 """Suffix of files that are still being written."""
@@ -46,12 +48,55 @@ def write_atomic(path: Path, content: str | bytes, *, sync_name: bool = True) ->
     produce_atomic(path, lambda temporary: _write_new(temporary, data), sync_name=sync_name)
 
 
+DISK_ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+
+
+def write_output(path: Path, content: str | bytes) -> None:
+    """Write a file that the user named, atomically; a pipe or terminal is written to.
+
+    Raises:
+        UsageError: If the path cannot be written.
+        StoreError: If the disk is full or fails.
+    """
+    try:
+        if path.exists() and not path.is_file():  # a pipe or terminal cannot be replaced
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+        else:
+            write_atomic(path, content)
+    except OSError as error:
+        raise _output_error(path, error) from error
+
+
+def check_output(path: Path) -> None:
+    """Raise the error of `write_output` if a file cannot be written there; `path` is not changed."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.exists() and not path.is_file():
+            return
+        temporary = _temporary_path(path)
+        _write_new(temporary, b"")
+        temporary.unlink()
+    except OSError as error:
+        raise _output_error(path, error) from error
+
+
+def _output_error(path: Path, error: OSError) -> StoreError | UsageError:
+    kind = StoreError if error.errno in DISK_ERRORS else UsageError
+    return kind(f"cannot write {path}: {error.strerror or error}")
+
+
+def _temporary_path(path: Path) -> Path:
+    """Return the path of a new temporary file in the directory of `path`."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{next(_serial)}{TEMPORARY}")
+
+
 def produce_atomic(path: Path, produce: Callable[[Path], object], *, sync_name: bool = True) -> None:
     """Replace `path` with the file that `produce` writes to the temporary path it is called with.
 
     Without `sync_name` the contents are durable, but the name only once its directory is synced.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{next(_serial)}{TEMPORARY}")
+    temporary = _temporary_path(path)
     try:
         produce(temporary)
         _sync(temporary, os.O_RDWR)

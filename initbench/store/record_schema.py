@@ -330,6 +330,21 @@ _HISTOGRAM = satisfies_both(
     ),
     _has_matching_bins,
 )
+
+
+def _has_valid_span(value: Any, path: str) -> Iterator[str]:
+    """Check that the span of a histogram has a lower and an upper end."""
+    if len(value["span"]) != 2 or value["span"][0] > value["span"][1]:
+        yield f"{path}.span is not a lower and an upper end"
+
+
+_SCALED_HISTOGRAM = satisfies_both(
+    is_mapping(
+        span=_is_number_list, counts=_is_number_list, below=is_natural, above=is_natural, nan=is_natural
+    ),
+    _has_valid_span,
+)
+"""Histogram of a pre-activation or gradient; runs of earlier versions have none."""
 _ACTIVATION = is_mapping(
     std=is_number,
     zero_fraction=_is_share,
@@ -341,13 +356,25 @@ _RUNNING_STATISTICS = is_mapping(running_mean_gap=is_number, running_var_ratio=i
 _LAYER = optional_keys(
     is_mapping(
         index=is_integer,
-        pre=is_mapping(q=is_number),
+        pre=optional_keys(is_mapping(q=is_number), histogram=_SCALED_HISTOGRAM),
         act=nullable(_ACTIVATION),
-        grad=is_mapping(pre_q=is_number),
+        grad=optional_keys(is_mapping(pre_q=is_number), histogram=_SCALED_HISTOGRAM),
     ),
     batch_norm=_RUNNING_STATISTICS,
 )
-SNAPSHOT_LINE = optional_keys(is_mapping(when=is_text, layers=is_list(_LAYER)), step=is_integer)
+
+
+def _has_equal_bin_counts(value: Any, path: str) -> Iterator[str]:
+    """Check that all histograms of a snapshot have the same number of bins."""
+    sections = (layer[key] for layer in value["layers"] for key in ("pre", "act", "grad"))
+    bins = {len(section["histogram"]["counts"]) for section in sections if section and "histogram" in section}
+    if len(bins) > 1:
+        yield f"{path + '.' if path else ''}layers have histograms with different numbers of bins"
+
+
+SNAPSHOT_LINE = satisfies_both(
+    optional_keys(is_mapping(when=is_text, layers=is_list(_LAYER)), step=is_integer), _has_equal_bin_counts
+)
 """Check of a line of layers.jsonl."""
 _SHIFTED_LAYER = is_mapping(
     index=is_integer,

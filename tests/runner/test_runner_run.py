@@ -309,18 +309,24 @@ def test_a_batch_larger_than_the_data_is_refused_before_anything_is_claimed(
     assert not workplace.store.root.exists()
 
 
-@pytest.mark.parametrize("when", [["init", "end"], ["init"], []])
+@pytest.mark.parametrize("when", [["init", "train", "end"], ["init", "end"], ["init"], []])
 def test_snapshots_are_stored_when_asked_for(
     make_config: Any, execute: Any, workplace: RunContext, when: list[str]
 ) -> None:
     execution, _ = execute(make_config(probe={"when": when}))
     run = workplace.store.read(execution.run_ids[0])
-    assert [snapshot["when"] for snapshot in run.snapshots] == when
+    assert list(dict.fromkeys(snapshot["when"] for snapshot in run.snapshots)) == when
     assert run.record["status"] == "finished"
     for snapshot in run.snapshots:
         assert [layer["index"] for layer in snapshot["layers"]] == [1, 2, 3]
         assert [layer["act"] is None for layer in snapshot["layers"]] == [False, False, True]
         assert len(snapshot["layers"][0]["act"]["histogram"]["counts"]) == 8
+        for layer in snapshot["layers"]:
+            for histogram in (layer["pre"]["histogram"], layer["grad"]["histogram"]):
+                assert list(histogram) == ["span", "counts", "below", "above", "nan"]
+                assert len(histogram["counts"]) == 8
+                entries = sum(histogram["counts"]) + histogram["below"] + histogram["above"]
+                assert (entries, histogram["nan"]) == (layer["units"] * 64, 0)
 
 
 def test_stored_files_are_strict_json(make_config: Any, execute: Any, workplace: RunContext) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from records import FINAL, RECORD, line, snapshot
@@ -140,4 +141,57 @@ def test_a_damaged_line_is_a_plain_error(store: Store) -> None:
     put(store, "a")
     (store.root / "a" / "layers.jsonl").write_text("{]\n")
     with pytest.raises(StoreError, match=r"layers\.jsonl is damaged"):
+        store.read("a")
+
+
+def layers_with(histogram: dict[str, object] | None, section: str) -> list[dict[str, Any]]:
+    layer: dict[str, Any] = {"index": 1, "pre": {"q": 1.0}, "act": None, "grad": {"pre_q": 1.0}}
+    second = {**layer, "index": 2, section: {**layer[section], "histogram": histogram}}
+    return [layer, layer | {"index": 2} if histogram is None else second]
+
+
+SCALED = {"span": [-4.0, 4.0], "counts": [1, 2], "below": 0, "above": 1, "nan": 0}
+
+
+@pytest.mark.parametrize("section", ["pre", "grad"])
+@pytest.mark.parametrize("histogram", [None, SCALED, {**SCALED, "span": [0.0, 0.0]}])
+def test_layers_are_read_with_and_without_histograms(store: Store, histogram: Any, section: str) -> None:
+    """Runs of earlier versions have histograms of activations only."""
+    written = snapshot(layers=layers_with(histogram, section))
+    with store.claim("a", RECORD, CONFIG) as run:
+        run.append_convergence(line())
+        run.append_snapshot(written)
+        run.finish({})
+    assert store.read("a").snapshots == [written]
+
+
+@pytest.mark.parametrize("section", ["pre", "grad"])
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"span": None}, "layers[1].{}.histogram.span is not a list of numbers"),
+        ({"span": [0.0]}, "layers[1].{}.histogram.span is not a lower and an upper end"),
+        ({"span": [1.0, -1.0]}, "layers[1].{}.histogram.span is not a lower and an upper end"),
+        ({"counts": ["x"]}, "layers[1].{}.histogram.counts is not a list of numbers"),
+        ({"below": -1}, "layers[1].{}.histogram.below is not an integer ≥ 0"),
+        ({"nan": 0.5}, "layers[1].{}.histogram.nan is not an integer ≥ 0"),
+    ],
+)
+def test_an_invalid_histogram_of_a_layer_is_a_plain_error(
+    store: Store, changes: dict[str, Any], problem: str, section: str
+) -> None:
+    with store.claim("a", RECORD, CONFIG) as run:
+        run.append_convergence(line())
+        run.append_snapshot(snapshot(layers=layers_with({**SCALED, **changes}, section)))
+    with pytest.raises(StoreError, match=re.escape("line 1: " + problem.format(section))):
+        store.read("a")
+
+
+def test_the_histograms_of_a_snapshot_have_the_same_bins(store: Store) -> None:
+    layers = layers_with(SCALED, "pre")
+    layers[1]["grad"] = {"pre_q": 1.0, "histogram": {**SCALED, "counts": [1, 2, 3]}}
+    with store.claim("a", RECORD, CONFIG) as run:
+        run.append_convergence(line())
+        run.append_snapshot(snapshot(layers=layers))
+    with pytest.raises(StoreError, match="line 1: layers have histograms with different numbers of bins"):
         store.read("a")

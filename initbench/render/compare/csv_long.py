@@ -62,9 +62,9 @@ def to_long_csv(tables: Sequence[AnalysedTable], view: View) -> str:
     keys = list(dict.fromkeys(key for analysed in tables for row in analysed.rows for key in row.key))
     file = io.StringIO()
     writer = csv.DictWriter(file, [*FIELDS[:6], *(f"key:{key}" for key in keys), *FIELDS[6:]])
-    writer.writerow({name: _plain(name) for name in writer.fieldnames})
+    writer.writerow({name: plain_cell(name) for name in writer.fieldnames})
     for record in long_records(tables, view):
-        writer.writerow({key: _plain(value) for key, value in record.items()})
+        writer.writerow({key: plain_cell(value) for key, value in record.items()})
     return file.getvalue()
 
 
@@ -83,11 +83,12 @@ def _layers(tables: Sequence[AnalysedTable]) -> str:
     writer.writeheader()
     for table in tables:
         for record in layer_records(table):
-            writer.writerow({key: _plain(value) for key, value in record.items()})
+            writer.writerow({key: plain_cell(value) for key, value in record.items()})
     return file.getvalue()
 
 
-def _plain(value: Any) -> Any:
+def plain_cell(value: Any) -> Any:
+    """Return a cell of a CSV file: all digits of a number, and text that no spreadsheet runs as a formula."""
     if value is None:
         return ""
     if isinstance(value, float):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +12,6 @@ from typing import Any
 from rich.console import Console, RenderableType
 
 from initbench.analysis.tables import Table
-from initbench.errors import StoreError, UsageError
 from initbench.render.compare.analysed_table import analyse, without_comparison
 from initbench.render.compare.console import print_blocks, table_renderables
 from initbench.render.compare.csv_long import to_long_csv
@@ -24,10 +22,9 @@ from initbench.render.compare.table import ComparisonTable
 from initbench.render.compare.titles import why_separate
 from initbench.render.run_documents import compare_document
 from initbench.store import strict_json
-from initbench.store.files import write_atomic
+from initbench.store.files import write_output
 
 NO_EXTRA_KEYS: Mapping[str, Any] = MappingProxyType({})
-DISK_ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _FILE_WIDTH = 10_000
 """Width in columns of tables written to files, so that notes are not wrapped."""
 
@@ -80,15 +77,7 @@ def save_comparison(
         UsageError: If the path cannot be written.
         StoreError: If the disk is full or fails.
     """
-    content = render_comparison(tables, replace(view, width=None), more)
-    try:
-        if path.exists() and not path.is_file():  # a pipe or terminal cannot be replaced
-            path.write_text(content, encoding="utf-8", newline="")
-        else:
-            write_atomic(path, content)
-    except OSError as error:
-        kind = StoreError if error.errno in DISK_ERRORS else UsageError
-        raise kind(f"cannot write {path}: {error.strerror or error}") from error
+    write_output(path, render_comparison(tables, replace(view, width=None), more))
 
 
 def _tables_to_show(tables: Sequence[Table], view: View) -> list[ComparisonTable]:

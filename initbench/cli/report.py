@@ -1,0 +1,48 @@
+"""`initbench report`: write a page with pictures of stored runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from initbench.cli.compare import Baseline, By, Confidence, Target, WhereOption, resolve_keys
+from initbench.cli.options import RunPatterns, RunsDir, runs_root
+from initbench.cli.report_option import check_report_file, command_line, save_page
+from initbench.store.store import Store
+
+Output = Annotated[
+    Path, typer.Option("-o", "--output", metavar="FILE", help="HTML file to write; it is replaced.")
+]
+Title = Annotated[
+    str | None, typer.Option("--title", metavar="TEXT", help="Heading of the page.", show_default=False)
+]
+
+
+def report(
+    patterns: RunPatterns = None,
+    by: By = None,
+    where: WhereOption = None,
+    baseline: Baseline = None,
+    target: Target = None,
+    confidence: Confidence = 0.95,
+    title: Title = None,
+    output: Output = Path("report.html"),
+    runs_dir: RunsDir = None,
+) -> None:
+    """Write one HTML page with pictures of stored runs (default: all): histograms, layers and convergence.
+
+    The page is a single file that needs no network, and the same runs give the same bytes.
+    """
+    from initbench.analysis.selection import Selection
+    from initbench.render.compare.display_options import View
+    from initbench.report.build import build_page
+    from initbench.report.report_runs import compare_for_report
+
+    check_report_file(output)
+    selection = Selection(Store(runs_root(runs_dir)), patterns or [], where or [])
+    view = View(baseline=baseline, confidence=confidence)
+    keys = resolve_keys(by, selection.runs)
+    report_runs = compare_for_report(selection.store, selection.runs, view, by=keys, target=target)
+    save_page(output, build_page(report_runs, view, command=command_line(), title=title))

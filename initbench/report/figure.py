@@ -1,0 +1,126 @@
+"""A figure: its data, its Vega-Lite specification, its words, and its export to SVG, PNG, PDF and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from initbench.errors import MissingExtraError
+from initbench.render.compare.csv_long import plain_cell
+from initbench.report.theme import vega_config
+
+Spec = dict[str, Any]
+Size = Literal["half", "full"]
+
+SIZES: dict[Size, int] = {"half": 460, "full": 940}
+"""Width in pixels of figures on a page, before a script fits them to the window."""
+TABLE = "table"
+"""Name of the data set of a figure in its specification."""
+DIGITS = 6
+"""Significant digits of the numbers in a figure."""
+
+
+@dataclass(frozen=True)
+class ReportFigure:
+    """A picture of runs with the numbers it shows.
+
+    The specification refers to the data by the name `table`. Parameters of the specification that a page
+    sets, if the figure declares them: `hidden` (names of rows), `baseline` (name of a row or ""), `layer`
+    (number or null) and `step` (number or null).
+    """
+
+    key: str
+    """Name in file names, links and `initbench figure`."""
+    title: str
+    takeaway: str
+    """The sentence that a reader should remember; it describes the figure to screen readers."""
+    caption: str
+    """What is shown, of which data and config, with n."""
+    columns: dict[str, list[Any]]
+    """The data: equally long columns of numbers, strings, booleans and None."""
+    spec: Spec = field(repr=False)
+    size: Size = "half"
+    log_channels: Sequence[str] = ()
+    """Encoding channels, such as `y`, that readers can switch between a logarithmic and a linear axis."""
+    notes: Sequence[str] = ()
+    """What the figure leaves out, and why."""
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the data row by row."""
+        for values in zip(*self.columns.values(), strict=True):
+            yield dict(zip(self.columns, values, strict=True))
+
+    def to_csv(self) -> str:
+        """Return the data as CSV, in which no cell is taken for a formula."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(self.columns)
+        for values in zip(*self.columns.values(), strict=True):
+            writer.writerow([plain_cell(value) for value in values])
+        return text.getvalue()
+
+    def complete_spec(
+        self, *, width: int | None = None, legend: bool = True, font_size: float = 11.0
+    ) -> dict[str, Any]:
+        """Return a specification with data, config and width, which any program for Vega-Lite can draw.
+
+        Args:
+            width: Width in pixels; that of `size` if None.
+            legend: Whether the figure has a legend.
+            font_size: Size of labels in pixels.
+        """
+        width = SIZES[self.size] if width is None else width
+        return {
+            "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+            "autosize": {"type": "fit", "contains": "padding"},
+            **self.spec,
+            "datasets": {TABLE: list(self.rows())},
+            "data": {"name": TABLE},
+            "config": vega_config(legend=legend, font_size=font_size),
+            "width": width,
+        }
+
+
+def rounded(value: float | None) -> float | None:
+    """Return a number with DIGITS significant digits; None if it is missing or not finite."""
+    if value is None or not math.isfinite(value):
+        return None
+    return float(f"{value:.{DIGITS}g}")
+
+
+def columns_of(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, list[Any]]:
+    """Return the columns of rows that are given as mappings; a missing value is None."""
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def to_svg(figure: ReportFigure, **options: Any) -> str:
+    """Return the figure as an SVG document; the options are those of `ReportFigure.complete_spec`."""
+    return str(vl_convert().vegalite_to_svg(figure.complete_spec(**options)))
+
+
+def to_png(figure: ReportFigure, *, scale: float = 2.0, **options: Any) -> bytes:
+    """Return the figure as a PNG image with `scale` device pixels per pixel, on white."""
+    spec = _on_white(figure.complete_spec(**options))
+    return bytes(vl_convert().vegalite_to_png(spec, scale=scale))
+
+
+def to_pdf(figure: ReportFigure, **options: Any) -> bytes:
+    """Return the figure as a PDF document of one page."""
+    return bytes(vl_convert().vegalite_to_pdf(_on_white(figure.complete_spec(**options))))
+
+
+def _on_white(spec: dict[str, Any]) -> dict[str, Any]:
+    return {**spec, "config": {**spec["config"], "background": "white"}}
+
+
+def vl_convert() -> Any:
+    """Return the module that draws specifications; raise MissingExtraError if it is not installed."""
+    try:
+        import vl_convert
+    except ImportError as error:
+        raise MissingExtraError("figures", "report") from error
+    return vl_convert

@@ -1,0 +1,178 @@
+"""The report page: one self-contained HTML file that opens without a network and reads without scripts."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from initbench import __version__
+from initbench.errors import MissingExtraError
+from initbench.report.figure import TABLE, ReportFigure, to_svg, vl_convert
+from initbench.report.theme import RowStyle, vega_config
+
+MAX_TABLE_ROWS = 200
+"""Rows of the table behind a figure that the page contains; the CSV file has all."""
+
+_GEOMETRY = re.compile(r' (?:d|transform)="[^"]*"')
+_LONG_FRACTION = re.compile(r"(\.\d\d)\d+(?![\de])")
+_EMBED = "window.initbenchVega = {vegaEmbed, vega};"
+
+
+@dataclass(frozen=True)
+class HtmlTable:
+    """A table of a section; cells are plain text."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class ReportSection:
+    """A part of the page with a heading."""
+
+    key: str
+    title: str
+    paragraphs: Sequence[str] = ()
+    tables: Sequence[HtmlTable] = ()
+    figures: Sequence[ReportFigure] = ()
+    is_open: bool = True
+    """Whether the section is unfolded at first."""
+
+
+@dataclass(frozen=True)
+class ReportPage:
+    """Everything that the page contains."""
+
+    title: str
+    summary: Sequence[str]
+    """Sentences at the top."""
+    rows: Sequence[tuple[str, RowStyle]]
+    """The rows of the legend that all figures share."""
+    steps: Sequence[int]
+    """Steps of the slider; no slider with fewer than two."""
+    layers: int
+    """Largest number of a layer."""
+    sections: Sequence[ReportSection]
+    baseline: str = ""
+    """Row that is pinned as baseline at first."""
+    footer: Sequence[str] = field(default_factory=list)
+
+
+def require_packages() -> None:
+    """Raise MissingExtraError if the packages of the extra `report` are not installed."""
+    _environment()
+    vl_convert()
+
+
+def render_page(page: ReportPage) -> str:
+    """Return the page as HTML.
+
+    Raises:
+        MissingExtraError: If the packages of the extra `report` are not installed.
+    """
+    environment = _environment()
+    template = environment.get_template("report.html.j2")
+    figures = [figure for section in page.sections for figure in section.figures]
+    return str(
+        template.render(
+            page=page,
+            version=__version__,
+            svg={figure.key: _inline_svg(figure) for figure in figures},
+            data={figure.key: _figure_data(figure) for figure in figures},
+            figure_rows=_table_rows,
+            max_rows=MAX_TABLE_ROWS,
+            style=_asset("report.css"),
+            script=_asset("report.js"),
+            library=_library(),
+            config=_json({"config": vega_config(legend=False), "table": TABLE, "baseline": page.baseline}),
+        )
+    )
+
+
+def _environment() -> Any:
+    try:
+        from jinja2 import Environment, FunctionLoader, StrictUndefined
+    except ImportError as error:
+        raise MissingExtraError("reports", "report") from error
+    return Environment(
+        loader=FunctionLoader(_asset),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _asset(name: str) -> str:
+    return files("initbench.report").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+@cache
+def _library() -> str:
+    """Return the JavaScript of Vega, Vega-Lite and vega-embed, which vl-convert contains."""
+    script = str(vl_convert().javascript_bundle(_EMBED))
+    return re.sub("</(?=script)", r"<\\/", script, flags=re.IGNORECASE)
+
+
+def _inline_svg(figure: ReportFigure) -> str:
+    """Return the figure as an SVG element that scales with the page and that screen readers can name."""
+    svg = to_svg(figure, legend=False)
+    # Clip paths and gradients have the same ids in every picture.
+    svg = re.sub(r'(?<= id=")(?=\w+")|(?<=url\(#)', f"{figure.key}-", svg)
+    start = svg.index("<svg")
+    smaller = _GEOMETRY.sub(_rounded_geometry, svg[start:].replace(' aria-hidden="true"', ""))
+    return smaller.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
+
+
+def _rounded_geometry(attribute: re.Match[str]) -> str:
+    """Return an attribute with coordinates of two decimals; Vega writes up to 17 digits of each."""
+    return _LONG_FRACTION.sub(r"\1", attribute[0])
+
+
+def _figure_data(figure: ReportFigure) -> str:
+    """Return what the script needs to draw the figure: its data by column, and its specification."""
+    return _json(
+        {
+            "columns": {name: _packed(values) for name, values in figure.columns.items()},
+            "spec": figure.spec,
+            "log": list(figure.log_channels),
+            "key": figure.key,
+            "title": figure.title,
+        }
+    )
+
+
+def _packed(values: list[Any]) -> list[Any] | dict[str, list[Any]]:
+    """Return a column, or its runs of equal values as `{"values": …, "counts": …}` if they are fewer."""
+    counts, firsts = [], []
+    for value, run in itertools.groupby(values):
+        firsts.append(value)
+        counts.append(sum(1 for _ in run))
+    return {"values": firsts, "counts": counts} if len(counts) < len(values) / 2 else values
+
+
+def _json(value: Any) -> str:
+    """Return JSON that can stand inside a script element: no name can end the element."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c")
+
+
+def _table_rows(figure: ReportFigure) -> list[list[str]]:
+    """Return the first rows of a figure's data as text."""
+    columns = [column[:MAX_TABLE_ROWS] for column in figure.columns.values()]
+    return [[_cell(value) for value in values] for values in zip(*columns, strict=True)]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return " ".join(map(_cell, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

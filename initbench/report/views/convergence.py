@@ -1,0 +1,177 @@
+"""Learning curves: every seed as a thin line, and the mean of each row with its confidence interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from initbench.analysis.run_summary import RunSummary
+from initbench.analysis.stats.confidence_intervals import mean_interval
+from initbench.render.text import format_loss, format_percent
+from initbench.report.figure import ReportFigure, columns_of, rounded
+from initbench.report.parameters import BASELINE, HIDDEN, HIDE_ROWS, relative_to_baseline
+from initbench.report.report_runs import ReportRow, ReportRuns
+from initbench.report.theme import row_channels
+
+_ACCURACY, _TRAIN_LOSS = 3, 1
+_COLUMNS = ("row", "seed", "step", "kind", "value", "low", "high")
+
+
+def convergence_figures(report: ReportRuns) -> Iterator[ReportFigure]:
+    """Yield the curves of validation accuracy and of training loss, if runs have evaluations."""
+    if any(run.evaluations for row in report.rows for run in row.summaries):
+        if any(point[_ACCURACY] is not None for row in report.rows for point in _points(row)):
+            yield _figure(report, _ACCURACY, "validation-accuracy", "Validation accuracy", "accuracy, %")
+        yield _figure(report, _TRAIN_LOSS, "training-loss", "Training loss", "loss")
+
+
+def _figure(report: ReportRuns, quantity: int, key: str, title: str, axis: str) -> ReportFigure:
+    records = [record for row in report.rows for record in _records(row, quantity)]
+    confidence = report.tables[0].confidence
+    is_loss = quantity == _TRAIN_LOSS
+    return ReportFigure(
+        key=key,
+        title=title,
+        takeaway=_takeaway(report, quantity),
+        caption=f"{title} against updates ({report.provenance}). Thin lines are seeds, thick lines their"
+        f" means, bands the {100 * confidence:g} % interval of the mean (Student's t). Crosses mark"
+        " divergences.",
+        columns=columns_of(records, _COLUMNS),
+        spec=_spec(report, axis, floor=_smallest(records) if is_loss else None),
+        log_channels=("y",) if is_loss else (),
+    )
+
+
+def _points(row: ReportRow) -> Iterator[list[float | None]]:
+    for run in row.summaries:
+        yield from run.evaluations
+
+
+def _values(run: RunSummary, quantity: int) -> dict[float, float]:
+    """Return the finite values of a run by step; accuracies in percent."""
+    scale = 100.0 if quantity == _ACCURACY else 1.0
+    return {
+        float(point[0]): scale * value
+        for point in run.evaluations
+        if point[0] is not None and (value := point[quantity]) is not None and math.isfinite(value)
+    }
+
+
+def _records(row: ReportRow, quantity: int) -> Iterator[dict[str, Any]]:
+    runs = [(run, _values(run, quantity)) for run in row.summaries if run.is_complete]
+    for run, values in runs:
+        for step, value in values.items():
+            yield {"row": row.name, "seed": run.seed, "step": step, "kind": "seed", "value": rounded(value)}
+        if run.diverged_step is not None and values:
+            last = max(values)
+            yield {
+                "row": row.name,
+                "seed": run.seed,
+                "step": max(run.diverged_step, last),
+                "kind": "diverged",
+                "value": rounded(values[last]),
+            }
+    for step, (mean, low, high) in _means(row, quantity).items():
+        interval = {"low": rounded(low), "high": rounded(high)}
+        yield {"row": row.name, "step": step, "kind": "mean", "value": rounded(mean), **interval}
+
+
+def _means(row: ReportRow, quantity: int) -> dict[float, tuple[float, float | None, float | None]]:
+    """Return mean and interval by step, at the steps that all finished runs have."""
+    curves = [_values(run, quantity) for run in row.summaries if run.is_finished]
+    if not curves:
+        return {}
+    means = {}
+    for step in sorted(set.intersection(*map(set, curves))):
+        values = [curve[step] for curve in curves]
+        interval = mean_interval(values, row.table.confidence)
+        ends = (interval.low, interval.high) if interval is not None else (None, None)
+        means[step] = (math.fsum(values) / len(values), *ends)
+    return means
+
+
+def _takeaway(report: ReportRuns, quantity: int) -> str:
+    finals = []
+    for row in report.rows:
+        means = _means(row, quantity)
+        if means:
+            finals.append((means[max(means)][0], row.name))
+    diverged = [row.name for row in report.rows if row.row.diverged == row.row.n > 0]
+    sentences = []
+    if finals:
+        is_accuracy = quantity == _ACCURACY
+        form = (lambda v: f"{format_percent(v / 100, 1)} %") if is_accuracy else format_loss
+        ordered = sorted(finals, reverse=is_accuracy)
+        (best, name), (worst, last) = ordered[0], ordered[-1]
+        what = "validation accuracy" if is_accuracy else "training loss"
+        sentences.append(f"{name} ends with the best mean {what}, {form(best)}")
+        if len(ordered) > 1:
+            sentences[-1] += f"; {last} ends with {form(worst)}"
+    if diverged:
+        sentences.append(f"{', '.join(diverged[:3])} diverged under every seed")
+    return ". ".join(sentences) + "." if sentences else "No run was evaluated."
+
+
+def _smallest(records: Sequence[dict[str, Any]]) -> float:
+    """Return the smallest positive value, where a logarithmic axis cuts off intervals that reach zero."""
+    return min(
+        (record["value"] for record in records if record["value"] and record["value"] > 0), default=1.0
+    )
+
+
+def _spec(report: ReportRuns, axis: str, *, floor: float | None) -> dict[str, Any]:
+    """Return the specification, with a logarithmic axis if there is a `floor` for intervals."""
+    is_log = floor is not None
+    lines = row_channels(report.names, report.styles)
+    area = row_channels(report.names, report.styles, marks="area")
+    x = {"field": "step", "type": "quantitative", "title": "updates"}
+    scale: dict[str, Any] = {"type": "log", "nice": False} if is_log else {"domainMin": 0, "domainMax": 100}
+    y = {"field": "shown", "type": "quantitative", "title": axis, "scale": scale}
+    tooltip = [
+        {"field": "row", "title": "row"},
+        {"field": "seed", "title": "seed"},
+        {"field": "step", "title": "updates", "format": ",d"},
+        {"field": "value", "title": axis, "format": ".6g"},
+        {"field": "low", "title": "interval from", "format": ".6g"},
+        {"field": "high", "title": "to", "format": ".6g"},
+    ]
+    return {
+        "height": 240,
+        "params": [HIDDEN, BASELINE],
+        "transform": [
+            HIDE_ROWS,
+            *([{"filter": "datum.value > 0"}] if is_log else []),
+            *relative_to_baseline("value", ["step", "kind"], as_ratio=is_log, only="datum.kind == 'mean'"),
+        ],
+        "encoding": {"x": x},
+        "layer": [
+            {
+                "transform": [
+                    {"filter": "datum.kind == 'mean' && isValid(datum.low) && !baseline"},
+                    {"calculate": "datum.low" if floor is None else f"max(datum.low, {floor})", "as": "from"},
+                ],
+                "mark": {"type": "area", "opacity": 0.15, "clip": True},
+                "encoding": {
+                    "y": {"field": "from", "type": "quantitative", "scale": scale, "title": axis},
+                    "y2": {"field": "high"},
+                    **area,
+                },
+            },
+            {
+                "transform": [{"filter": "datum.kind == 'seed' && !baseline"}],
+                "mark": {"type": "line", "strokeWidth": 0.8, "opacity": 0.45},
+                "encoding": {"y": y, "detail": {"field": "seed"}, **area},
+            },
+            {
+                "transform": [{"filter": "datum.kind == 'mean'"}],
+                "mark": {"type": "line", "strokeWidth": 2.4, "point": {"size": 12, "filled": True}},
+                "encoding": {"y": y, **lines, "tooltip": tooltip},
+            },
+            {
+                "transform": [{"filter": "datum.kind == 'diverged' && !baseline"}],
+                "mark": {"type": "point", "shape": "cross", "angle": 45, "size": 90, "filled": True},
+                "encoding": {"y": y, **area, "tooltip": tooltip},
+            },
+        ],
+    }

@@ -1,0 +1,320 @@
+"""Statistics of the signal against depth: one figure for each statistic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from initbench.analysis.stats.summary import summarise_geometric
+from initbench.probing.log_slopes import VANISHING_RATIO
+from initbench.render.text import format_number
+from initbench.report.figure import ReportFigure, columns_of, rounded
+from initbench.report.parameters import (
+    AT_STEP,
+    BASELINE,
+    HIDDEN,
+    HIDE_ROWS,
+    LAYER,
+    STEP,
+    relative_to_baseline,
+    selected_layer_rule,
+)
+from initbench.report.report_runs import Layer, LayerReport, LayerRow, Moment
+from initbench.report.theme import DECADES, row_channels
+
+_COLUMNS = (
+    "row",
+    "step",
+    "until",
+    "layer",
+    "value",
+    "least",
+    "most",
+    "theory",
+    "theory_low",
+    "theory_high",
+    "limit",
+)
+
+
+@dataclass(frozen=True)
+class DepthStatistic:
+    """A statistic of a layer that is drawn against depth."""
+
+    key: str
+    title: str
+    axis: str
+    value: Callable[[Layer], float | None]
+    is_log: bool
+    limit_at: int | None = None
+    """Position of the hidden layer that a vanishing signal is compared with, 0 or -1; None: no limit."""
+    theory: str | None = None
+    """Name of the statistic in the theory of a layer."""
+    is_theory_ratio: bool = False
+    """Whether theory predicts the ratio of a layer's value to that of the next layer."""
+    is_geometric: bool = False
+    """Whether the mean over seeds is geometric, or 0 if it is 0 under a seed."""
+
+    @property
+    def kind_of_mean(self) -> str:
+        """Name of the mean that `mean` computes."""
+        return "geometric means" if self.is_geometric else "means"
+
+    def mean(self, values: Sequence[float]) -> float:
+        """Return the mean of the finite values of one layer under all seeds."""
+        if self.is_geometric:
+            return summarise_geometric(values).mean or 0.0
+        return math.fsum(values) / len(values)
+
+
+def _of_activation(name: str) -> Callable[[Layer], float | None]:
+    return lambda layer: (layer["act"] or {}).get(name)
+
+
+STATISTICS = (
+    DepthStatistic(
+        "activation-std",
+        "Standard deviation of the activations",
+        "std",
+        _of_activation("std"),
+        True,
+        theory="act_std",
+    ),
+    DepthStatistic(
+        "q",
+        "Second moment of the pre-activations",
+        "q = E[h²]",
+        lambda layer: layer["pre"]["q"],
+        True,
+        limit_at=0,
+        theory="q",
+    ),
+    DepthStatistic(
+        "gradient",
+        "Second moment of the gradient",
+        "E[δ²]",
+        lambda layer: layer["grad"]["pre_q"],
+        True,
+        limit_at=-1,
+        theory="grad_ratio",
+        is_theory_ratio=True,
+        is_geometric=True,
+    ),
+    DepthStatistic("dead-units", "Dead units", "share of dead units", _of_activation("dead_fraction"), False),
+    DepthStatistic(
+        "saturated",
+        "Saturated activations",
+        "share of saturated activations",
+        _of_activation("saturated_fraction"),
+        False,
+    ),
+)
+
+
+def depth_figures(report: LayerReport) -> Iterator[ReportFigure]:
+    """Yield the figures of the statistics that the runs have and that are not zero everywhere."""
+    for statistic in STATISTICS:
+        records = [record for row in report.rows for record in _records(row, statistic)]
+        if any(record["value"] for record in records):
+            yield _figure(report, statistic, records)
+
+
+def _figure(report: LayerReport, statistic: DepthStatistic, records: list[dict[str, Any]]) -> ReportFigure:
+    has_theory = any(record["theory"] is not None for record in records)
+    has_band = any(record["theory_low"] is not None for record in records)
+    has_limit = any(record["limit"] is not None for record in records)
+    caption = (
+        f"{statistic.title} in each layer ({report.provenance}). Points are {statistic.kind_of_mean} over"
+        " seeds, bars the smallest and largest seed."
+    )
+    if has_band:
+        caption += " Shaded: where mean-field theory expects the mean of these seeds at init."
+    if has_theory:
+        caption += " Dashed: the value that theory expects"
+        caption += ", given that of the last layer." if statistic.is_theory_ratio else "."
+    if has_limit:
+        caption += f" Dotted: {VANISHING_RATIO:g} of the first value in the direction of the pass, below"
+        caption += " which the diagnosis calls the signal vanishing."
+    return ReportFigure(
+        key=f"depth-{statistic.key}",
+        title=f"{statistic.title} against depth",
+        takeaway=_takeaway(report, statistic),
+        caption=caption,
+        columns=columns_of(records, _COLUMNS),
+        spec=_spec(report, statistic),
+        log_channels=("y",) if statistic.is_log else (),
+    )
+
+
+def _records(row: LayerRow, statistic: DepthStatistic) -> Iterator[dict[str, Any]]:
+    for moment in row.moments:
+        limit = rounded(_limit(moment, statistic))
+        expected = _expected(moment, statistic)
+        for position, values in values_by_layer(moment, statistic):
+            layer = moment.layers[0][position]
+            low, high = _band(layer, statistic)
+            yield {
+                "row": row.name,
+                "step": moment.step,
+                "until": moment.until,
+                "layer": layer["index"],
+                "value": rounded(statistic.mean(values)),
+                "least": rounded(min(values)) if len(values) > 1 else None,
+                "most": rounded(max(values)) if len(values) > 1 else None,
+                "theory": rounded(expected.get(position)),
+                "theory_low": low,
+                "theory_high": high,
+                "limit": limit,
+            }
+
+
+def values_by_layer(moment: Moment, statistic: DepthStatistic) -> Iterator[tuple[int, list[float]]]:
+    """Yield the positions of the layers with a finite value under every seed, with the values."""
+    for position, layers in enumerate(zip(*moment.layers, strict=False)):
+        values = [value for layer in layers if (value := _finite(statistic.value(layer))) is not None]
+        if values and len(values) == len(layers):
+            yield position, values
+
+
+def _limit(moment: Moment, statistic: DepthStatistic) -> float | None:
+    """Return the value below which the diagnosis calls the signal vanishing."""
+    if statistic.limit_at is None:
+        return None
+    hidden = [p for p, layer in enumerate(moment.layers[0]) if layer["act"] is not None]
+    by_position = {
+        position: values for position, values in values_by_layer(moment, statistic) if position in hidden
+    }
+    if len(by_position) < 2:
+        return None
+    values = by_position[sorted(by_position)[statistic.limit_at]]
+    return VANISHING_RATIO * statistic.mean(values)
+
+
+def _expected(moment: Moment, statistic: DepthStatistic) -> dict[int, float]:
+    """Return the values that theory expects, by position of the layer.
+
+    Ratios are multiplied from the measured mean of the last layer to the first, as far as theory predicts.
+    """
+    predicted = [
+        _finite(((layer.get("theory") or {}).get("predicted") or {}).get(statistic.theory))
+        for layer in moment.layers[0]
+    ]
+    if not statistic.is_theory_ratio:
+        return {position: value for position, value in enumerate(predicted) if value is not None}
+    measured, last = dict(values_by_layer(moment, statistic)), len(predicted) - 1
+    if last not in measured or not any(predicted):
+        return {}
+    expected = {last: statistic.mean(measured[last])}
+    for position in range(last - 1, -1, -1):
+        ratio = predicted[position]
+        if ratio is None:
+            break
+        expected[position] = ratio * expected[position + 1]
+    return expected
+
+
+def _band(layer: Layer, statistic: DepthStatistic) -> tuple[float | None, float | None]:
+    if statistic.is_theory_ratio:
+        return None, None
+    bands = (layer.get("theory") or {}).get("band") or {}
+    low, high = bands.get(statistic.theory) or (None, None)
+    return rounded(low), rounded(high)
+
+
+def _takeaway(report: LayerReport, statistic: DepthStatistic) -> str:
+    """Describe the change of the statistic over the hidden layers at the first probe of each row."""
+    sentences = []
+    for row in report.rows[:4]:
+        first = next(iter(row.moments), None)
+        if first is None:
+            continue
+        hidden = [values for position, values in values_by_layer(first, statistic)]
+        means = [statistic.mean(values) for values in hidden]
+        if statistic.is_log and len(means) > 1 and min(means[0], means[-1]) > 0:
+            factor = (means[-1] / means[0]) ** (1 / (len(means) - 1))
+            sentences.append(f"{row.name}: ×{format_number(factor)} a layer")
+        elif means:
+            sentences.append(f"{row.name}: at most {100 * max(means):.0f} %")
+    more = len(report.rows) - len(sentences)
+    suffix = f"; and {more} more rows" if more > 0 and len(report.rows) > 4 else ""
+    return f"At init, {statistic.title.lower()}: {'; '.join(sentences)}{suffix}." if sentences else ""
+
+
+def _finite(value: Any) -> float | None:
+    """Return a number, or None for a missing number or one that is not finite, which is stored as text."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _spec(report: LayerReport, statistic: DepthStatistic) -> dict[str, Any]:
+    lines = row_channels(report.names, report.styles)
+    points = row_channels(report.names, report.styles, marks="point")
+    area = row_channels(report.names, report.styles, marks="area")
+    scale: dict[str, Any] = {"type": "log"} if statistic.is_log else {"zero": True}
+    axis = {"format": "~e", "values": DECADES} if statistic.is_log else {"format": "%"}
+    y = {"field": "shown", "type": "quantitative", "title": statistic.axis, "scale": scale, "axis": axis}
+    x = {"field": "layer", "type": "quantitative", "title": "layer", "axis": {"tickMinStep": 1}}
+    tooltip = [
+        {"field": "row", "title": "row"},
+        {"field": "layer", "title": "layer"},
+        {"field": "step", "title": "updates", "format": ",d"},
+        {"field": "value", "title": statistic.axis, "format": ".6g"},
+        {"field": "least", "title": "least seed", "format": ".6g"},
+        {"field": "most", "title": "most seed", "format": ".6g"},
+        {"field": "theory", "title": "theory", "format": ".6g"},
+    ]
+
+    def bounds(low: str, high: str) -> dict[str, Any]:
+        return {"y": {"field": low, "type": "quantitative", "scale": scale}, "y2": {"field": high}}
+
+    return {
+        "height": 240,
+        "params": [HIDDEN, BASELINE, STEP, LAYER],
+        "transform": [
+            HIDE_ROWS,
+            AT_STEP,
+            *([{"filter": "datum.value > 0"}] if statistic.is_log else []),
+            *relative_to_baseline("value", ["layer"], as_ratio=statistic.is_log),
+        ],
+        "encoding": {"x": x},
+        "layer": [
+            *_decorations(statistic, bounds, area),
+            {"mark": {"type": "line", "strokeWidth": 2}, "encoding": {"y": y, **lines}},
+            {
+                "mark": {"type": "point", "size": 36, "filled": True, "opacity": 1},
+                "encoding": {"y": y, **points, "tooltip": tooltip},
+            },
+            selected_layer_rule(),
+        ],
+    }
+
+
+def _decorations(
+    statistic: DepthStatistic, bounds: Callable[[str, str], dict[str, Any]], area: dict[str, Any]
+) -> Sequence[dict[str, Any]]:
+    """Return the marks behind the lines: theory, spread of seeds and limit of the diagnosis."""
+    seeds = {
+        "transform": [{"filter": "isValid(datum.least) && baseline == ''"}],
+        "mark": {"type": "rule", "opacity": 0.5},
+        "encoding": {**bounds("least", "most"), **area},
+    }
+    if not statistic.is_log:
+        return [seeds]
+    band = {
+        "transform": [{"filter": "isValid(datum.theory_low) && datum.theory_low > 0 && baseline == ''"}],
+        "mark": {"type": "area", "opacity": 0.18},
+        "encoding": {**bounds("theory_low", "theory_high"), **area},
+    }
+    theory = {
+        "transform": [{"filter": "isValid(datum.theory) && datum.theory > 0 && baseline == ''"}],
+        "mark": {"type": "line", "strokeDash": [6, 4], "strokeWidth": 1.4, "opacity": 0.9},
+        "encoding": {"y": bounds("theory", "theory")["y"], **area},
+    }
+    limit = {
+        "transform": [{"filter": "isValid(datum.limit) && baseline == ''"}],
+        "mark": {"type": "line", "strokeDash": [1, 3], "strokeWidth": 1.2, "opacity": 0.8},
+        "encoding": {"y": bounds("limit", "limit")["y"], **area},
+    }
+    seeds["transform"] = [{"filter": "isValid(datum.least) && datum.least > 0 && baseline == ''"}]
+    return [band, theory, seeds, limit]

@@ -1,0 +1,426 @@
+"""The classic grid: histograms layer by layer, one column for each row of the comparison."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from initbench.render.text import evenly_spaced, format_number
+from initbench.report.figure import ReportFigure, columns_of, rounded
+from initbench.report.panels import PLACES, PanelAxis, panel_note
+from initbench.report.parameters import AT_STEP, HIDDEN, HIDE_ROWS, LAYER, STEP, selected_layer_rule
+from initbench.report.report_runs import Layer, LayerReport, LayerRow, Moment
+from initbench.report.theme import row_channels
+from initbench.store.histograms import Histogram, parse_histogram
+
+MAX_LAYERS = 24
+"""Largest number of layers in the grid; of deeper nets, evenly spaced ones are drawn."""
+MAX_HISTOGRAMS = 6000
+"""Largest number of histograms of a quantity; with more rows, fewer moments are kept."""
+BINS = 32
+_HEIGHT = 0.85
+"""Height of the fullest bin, in distances of two layers."""
+_REACH = 4.0
+"""Half the width of the axis of pre-activations and gradients, in root mean squares."""
+_COLUMNS = (
+    "row",
+    "order",
+    "step",
+    "until",
+    "layer",
+    "spacing",
+    "low",
+    "width",
+    "shares",
+    "theory",
+    "zeros",
+    "outside",
+)
+
+
+@dataclass(frozen=True)
+class HistogramQuantity:
+    """A quantity whose histograms form a grid."""
+
+    key: str
+    title: str
+    section: str
+    """Key of a stored layer that holds the histogram."""
+    is_scaled: bool
+    """Whether the axis is scaled to the root mean square of the row's layers."""
+
+
+QUANTITIES = (
+    HistogramQuantity("activation", "Activations", "act", False),
+    HistogramQuantity("pre-activation", "Pre-activations", "pre", True),
+    HistogramQuantity("gradient", "Gradients", "grad", True),
+)
+
+
+def histogram_figures(report: LayerReport) -> Iterator[ReportFigure]:
+    """Yield the grid of each quantity that the runs have histograms of."""
+    for quantity in QUANTITIES:
+        records: list[dict[str, Any]] = []
+        notes: list[str] = []
+        max_moments = max(2, MAX_HISTOGRAMS // (MAX_LAYERS * max(1, len(report.rows))))
+        for order, row in enumerate(report.rows):
+            records += _records(row, order, quantity, max_moments)
+        if records:
+            deepest = max(
+                (len(_drawable(m, quantity)) for row in report.rows for m in row.moments), default=0
+            )
+            if deepest > MAX_LAYERS:
+                notes.append(f"{MAX_LAYERS} of up to {deepest} layers are drawn, evenly spaced.")
+            notes += panel_note(len(report.rows))
+            if any(len(row.moments) > max_moments for row in report.rows):
+                notes.append(f"{max_moments} probes of each row are kept.")
+            yield _figure(report, quantity, records, notes)
+
+
+def _figure(
+    report: LayerReport, quantity: HistogramQuantity, records: list[dict[str, Any]], notes: list[str]
+) -> ReportFigure:
+    axis = (
+        f"The axis of each column is scaled to the widest layer of its row (±{_REACH:g} root mean squares)."
+        if quantity.is_scaled
+        else "All columns share one axis."
+    )
+    theory = " Dashed: the Gaussian that mean-field theory predicts." if _has_theory(records) else ""
+    return ReportFigure(
+        key=f"histograms-{quantity.key}",
+        title=f"{quantity.title}, layer by layer",
+        takeaway=_takeaway(report, quantity),
+        caption=f"Histograms of the {quantity.title.lower()} on the probe batch, one seed of each row"
+        f" ({report.provenance}). Bars have the height of the fullest bin; the bar on the left of each"
+        f" histogram is the share of exact zeros, from 0 to 1. {axis}{theory}",
+        columns=columns_of(records, _COLUMNS),
+        spec=_spec(report, quantity, records),
+        size="full",
+        notes=notes,
+    )
+
+
+def _has_theory(records: Sequence[dict[str, Any]]) -> bool:
+    return any(record["theory"] is not None for record in records)
+
+
+def _drawable(moment: Moment, quantity: HistogramQuantity) -> list[Layer]:
+    """Return the layers of the first run that have a histogram of the quantity."""
+    return [layer for layer in moment.layers[0] if (layer[quantity.section] or {}).get("histogram")]
+
+
+def _records(
+    row: LayerRow, order: int, quantity: HistogramQuantity, max_moments: int
+) -> Iterator[dict[str, Any]]:
+    steps = set(evenly_spaced([moment.step for moment in row.moments], max_moments))
+    moments = [moment for moment in row.moments if moment.step in steps]
+    reach = _axis_reach(moments, quantity) if quantity.is_scaled else None
+    ends = [*(float(moment.step) for moment in moments[1:]), 1e18]
+    for moment, until in zip(moments, ends, strict=True):
+        layers = {layer["index"]: layer for layer in _drawable(moment, quantity)}
+        indices = evenly_spaced(sorted(layers), MAX_LAYERS)
+        spacing = (indices[-1] - indices[0]) / (len(indices) - 1) if len(indices) > 1 else 1.0
+        for index in indices:
+            layer = layers[index]
+            histogram = parse_histogram(layer[quantity.section]["histogram"])
+            zeros = _zero_share(layer, quantity)
+            record = _bars(histogram, zeros, reach)
+            if record is not None:
+                theory = _gaussian(layer, quantity, reach, record["top"])
+                yield {
+                    "row": row.name,
+                    "order": order,
+                    "step": moment.step,
+                    "until": until,
+                    "layer": index,
+                    "spacing": rounded(spacing),
+                    **record,
+                    "theory": theory,
+                    "zeros": rounded(zeros),
+                }
+
+
+def _zero_share(layer: Layer, quantity: HistogramQuantity) -> float:
+    value = layer[quantity.section].get("zero_fraction") if quantity.section != "pre" else 0.0
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
+
+
+def _axis_reach(moments: Sequence[Moment], quantity: HistogramQuantity) -> float | None:
+    """Return half the width of the axis of a row: that of its widest layer at the first and last probe."""
+    ends = [moments[0], moments[-1]] if moments else []
+    edges = [
+        parse_histogram(layer[quantity.section]["histogram"]).edges[-1]
+        for moment in ends
+        for layer in _drawable(moment, quantity)
+    ]
+    return max((edge for edge in edges if math.isfinite(edge) and edge > 0), default=None)
+
+
+def _bars(histogram: Histogram, zeros: float, reach: float | None) -> dict[str, Any] | None:
+    """Return the bins of a histogram on the axis of its column, without exact zeros; None if it is empty.
+
+    Shares are relative to the fullest bin, in percent; `top` is the share of all entries in that bin.
+    """
+    total = sum(histogram.counts) + histogram.below + histogram.above + histogram.nan
+    if not total:
+        return None
+    counts = [float(count) for count in histogram.counts]
+    edges = histogram.edges
+    if zeros:
+        at_zero = next((i for i in range(len(counts)) if edges[i] <= 0.0 < edges[i + 1]), None)
+        if at_zero is not None:
+            counts[at_zero] = max(0.0, counts[at_zero] - zeros * total)
+    outside: float = histogram.below + histogram.above + histogram.nan
+    low, width = edges[0], (edges[-1] - edges[0]) / len(counts)
+    if reach is not None:
+        counts, lost = _rebinned(counts, edges, reach)
+        outside += lost
+        low, width = -1.0, 2.0 / BINS
+    top = max(counts)
+    shares = [round(100 * count / top) if top else 0 for count in counts]
+    shares = [1 if count and not share else share for count, share in zip(counts, shares, strict=True)]
+    return {
+        "low": rounded(low),
+        "width": rounded(width),
+        "shares": shares,
+        "outside": rounded(outside / total),
+        "top": top / total,
+    }
+
+
+def _rebinned(counts: Sequence[float], edges: Sequence[float], reach: float) -> tuple[list[float], float]:
+    """Spread counts over BINS equal bins from −reach to reach, each count evenly over its own bin.
+
+    Returns:
+        The new counts, and the sum of the counts outside.
+    """
+    new = [0.0] * BINS
+    size = 2 * reach / BINS
+    outside = 0.0
+    for count, start, end in zip(counts, edges, edges[1:], strict=False):
+        if not count:
+            continue
+        inside = 0.0
+        first, last = math.floor((start + reach) / size), math.floor((end + reach) / size)
+        for bin_ in range(max(0, first), min(BINS - 1, last) + 1):
+            overlap = min(end, -reach + (bin_ + 1) * size) - max(start, -reach + bin_ * size)
+            part = count * (overlap / (end - start) if end > start else 1.0)
+            if part > 0:
+                new[bin_] += part
+                inside += part
+        outside += count - inside
+    return new, max(0.0, outside)
+
+
+def _gaussian(
+    layer: Layer, quantity: HistogramQuantity, reach: float | None, top: float
+) -> list[float] | None:
+    """Return the density of N(0, q) for the q of theory in the middle of each bin, on the scale of the bars.
+
+    Only pre-activations are Gaussian in wide nets.
+    """
+    predicted = ((layer.get("theory") or {}).get("predicted") or {}).get("q")
+    if quantity.key != "pre-activation" or not predicted or reach is None or not top:
+        return None
+    size, deviation = 2 * reach / BINS, math.sqrt(predicted)
+
+    def share_below(x: float) -> float:
+        return 0.5 * (1.0 + math.erf(x / (deviation * math.sqrt(2.0))))
+
+    lows = [-reach + i * size for i in range(BINS)]
+    return [round(100 * (share_below(low + size) - share_below(low)) / top, 1) for low in lows]
+
+
+def _takeaway(report: LayerReport, quantity: HistogramQuantity) -> str:
+    """Compare the widths of the first and the last layer of each row at the first probe."""
+    words = []
+    for row in report.rows[:4]:
+        layers = _drawable(row.moments[0], quantity) if row.moments else []
+        widths = [width for layer in layers if (width := _root_mean_square(layer, quantity))]
+        if len(widths) > 1:
+            change = widths[-1] / widths[0] if quantity.key != "gradient" else widths[0] / widths[-1]
+            words.append(f"in {row.name} they change by ×{format_number(change)}")
+    way = (
+        "from the last layer to the first"
+        if quantity.key == "gradient"
+        else "from the first layer to the last"
+    )
+    return f"At init, the widths of the {quantity.title.lower()} {way}: {'; '.join(words)}." if words else ""
+
+
+def _root_mean_square(layer: Layer, quantity: HistogramQuantity) -> float | None:
+    name = "pre_q" if quantity.section == "grad" else "q"
+    value = layer[quantity.section].get(name)
+    return math.sqrt(value) if isinstance(value, int | float) and 0 < value < math.inf else None
+
+
+_TOOLTIP = [
+    {"field": "row", "title": "row"},
+    {"field": "layer", "title": "layer"},
+    {"field": "step", "title": "updates", "format": ",d"},
+    {"field": "zeros", "title": "exact zeros", "format": ".4~%"},
+    {"field": "outside", "title": "outside the axis", "format": ".4~%"},
+    {"field": "from", "title": "from", "format": ".4g"},
+    {"field": "to", "title": "to", "format": ".4g"},
+    {"field": "share", "title": "% of the fullest bin", "format": ".3g"},
+]
+
+
+@dataclass(frozen=True)
+class _Axes:
+    """The axes of the grid: each row has its part of the x axis, and each layer its line."""
+
+    quantity: HistogramQuantity
+    records: Sequence[dict[str, Any]]
+    rows: int
+
+    @property
+    def low(self) -> float:
+        """Left end of the part of a row, with space for the bar of the zeros."""
+        return float(min(record["low"] - 2.4 * record["width"] for record in self.records))
+
+    @property
+    def first_bin(self) -> float:
+        """Left edge of the first bin."""
+        return float(min(record["low"] for record in self.records))
+
+    @property
+    def high(self) -> float:
+        """Right edge of the last bin."""
+        return float(max(record["low"] + record["width"] * len(record["shares"]) for record in self.records))
+
+    @property
+    def panels(self) -> PanelAxis:
+        """Part of the x axis that each row has."""
+        return PanelAxis(self.low, self.high, self.rows)
+
+    @property
+    def layers(self) -> list[int]:
+        """Numbers of the layers."""
+        return sorted({record["layer"] for record in self.records})
+
+    @property
+    def top(self) -> float:
+        """Upper end of the y axis, above the bars of the first layer and the headings."""
+        return float(self.layers[0] - 1.5 * max(record["spacing"] for record in self.records))
+
+    def x(self) -> dict[str, Any]:
+        """Return the channel x, whose labels are those of each part."""
+        name = f"{self.quantity.key}, scaled" if self.quantity.is_scaled else self.quantity.key
+        ticks = [self.first_bin, (self.first_bin + self.high) / 2, self.high]
+        panels = self.panels
+        return {
+            "field": "x",
+            "type": "quantitative",
+            "title": name,
+            "scale": panels.scale,
+            "axis": {
+                "grid": False,
+                "domain": False,
+                "values": panels.ticks(ticks),
+                "labelExpr": f"format(round(1e6 * {panels.value}) / 1e6, '.2~g')",
+            },
+        }
+
+    def y(self, field: str = "layer") -> dict[str, Any]:
+        """Return the channel y, on which the first layer is at the top."""
+        bottom = self.layers[-1] + 0.2 * (self.layers[0] - self.top)
+        axis = {"values": self.layers, "domain": False, "ticks": False, "labelOverlap": False}
+        scale = {"domain": [bottom, self.top], "nice": False, "zero": False}
+        return {"field": field, "type": "quantitative", "title": "layer", "scale": scale, "axis": axis}
+
+    def peak(self, share: str) -> dict[str, Any]:
+        """Return the transform that adds the peak of a bar with this expression for its height, 0 to 1."""
+        return {"calculate": f"datum.layer - datum.spacing * {_HEIGHT} * {share}", "as": "peak"}
+
+    def bins(self, column: str, height: str) -> list[dict[str, Any]]:
+        """Return transforms to one record for each bin, with its position and the peak of its bar."""
+        return [
+            {"flatten": [column], "as": [height]},
+            {"window": [{"op": "row_number", "as": "bin"}], "groupby": ["row", "layer", "step"]},
+            {"calculate": "datum.low + datum.width * (datum.bin - 1)", "as": "from"},
+            {"calculate": "datum.from + datum.width", "as": "to"},
+            {"calculate": f"datum.from + {self.panels.offset}", "as": "x"},
+            {"calculate": f"datum.to + {self.panels.offset}", "as": "x2"},
+            self.peak(f"datum.{height} / 100"),
+        ]
+
+
+def _spec(
+    report: LayerReport, quantity: HistogramQuantity, records: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    axes = _Axes(quantity, records, len(report.rows))
+    layers = [
+        selected_layer_rule("y"),
+        _bar_marks(axes, row_channels(report.names, report.styles, marks="area")),
+        _zero_marks(axes),
+        _heading_marks(axes),
+    ]
+    return {
+        "height": max(140, 28 * len(axes.layers)),
+        "params": [HIDDEN, STEP, LAYER],
+        "transform": [
+            HIDE_ROWS,
+            AT_STEP,
+            *PLACES,
+        ],
+        "layer": [*layers, _theory_marks(axes)] if _has_theory(records) else layers,
+    }
+
+
+def _bar_marks(axes: _Axes, colour: dict[str, Any]) -> dict[str, Any]:
+    position = {"x": axes.x(), "x2": {"field": "x2"}, "y": axes.y(), "y2": {"field": "peak"}}
+    return {
+        "transform": axes.bins("shares", "share"),
+        "mark": {"type": "rect", "stroke": None},
+        "encoding": {**position, **colour, "tooltip": _TOOLTIP},
+    }
+
+
+def _zero_marks(axes: _Axes) -> dict[str, Any]:
+    """Return the bars of the exact zeros, on the left of each histogram."""
+    position = {"x": axes.x(), "x2": {"field": "x2"}, "y": axes.y(), "y2": {"field": "peak"}}
+    return {
+        "transform": [
+            {"filter": "datum.zeros > 0"},
+            axes.peak("datum.zeros"),
+            {"calculate": f"datum.low - datum.width * 2 + {axes.panels.offset}", "as": "x"},
+            {"calculate": "datum.x + datum.width * 1.3", "as": "x2"},
+        ],
+        "mark": {"type": "rect", "color": "currentColor", "opacity": 0.5},
+        "encoding": {**position, "tooltip": _TOOLTIP[:5]},
+    }
+
+
+def _heading_marks(axes: _Axes) -> dict[str, Any]:
+    """Return the names of the rows above their parts."""
+    middle = (axes.first_bin + axes.high) / 2
+    y = {**axes.y(), "datum": axes.top}
+    del y["field"]
+    return {
+        "transform": [
+            {"filter": f"datum.layer === {axes.layers[0]}"},
+            {"calculate": f"{middle} + {axes.panels.offset}", "as": "x"},
+        ],
+        "mark": {"type": "text", "fontWeight": "bold", "limit": 220, "baseline": "top"},
+        "encoding": {"x": axes.x(), "y": y, "text": {"field": "row"}},
+    }
+
+
+def _theory_marks(axes: _Axes) -> dict[str, Any]:
+    """Return the dashed curves of the predicted Gaussians."""
+    return {
+        "transform": [
+            {"filter": "isValid(datum.theory)"},
+            *axes.bins("theory", "density"),
+            {"calculate": "(datum.x + datum.x2) / 2", "as": "x"},
+        ],
+        "mark": {"type": "line", "strokeDash": [4, 3], "strokeWidth": 1.2, "color": "currentColor"},
+        "encoding": {
+            "x": axes.x(),
+            "y": axes.y("peak"),
+            "detail": [{"field": "layer"}, {"field": "row"}],
+        },
+    }

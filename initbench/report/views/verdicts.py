@@ -1,0 +1,86 @@
+"""The verdicts in words: what the diagnosis found in each row, and what the gates decided."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from initbench.analysis.metrics import METRICS
+from initbench.render.compare.formatting import lettered_cell
+from initbench.render.text import one_line, plural
+from initbench.report.page import HtmlTable, ReportSection
+from initbench.report.report_runs import ReportRow, ReportRuns
+from initbench.report.views.gates import GateOutcome, gate_paragraphs, gate_tables
+
+MAX_EXPLANATIONS = 8
+"""Largest number of findings that are explained above the table."""
+_METRICS = ("test_accuracy", "best_val_accuracy", "steps_to_target")
+
+
+def verdict_section(report: ReportRuns, gates: GateOutcome | None = None) -> ReportSection:
+    """Return the section with the gates and one line for each row."""
+    rows = [
+        [
+            row.name,
+            _diagnosis(row),
+            *(_mean(row, name) for name in _METRICS),
+            _counts(row),
+        ]
+        for row in report.rows
+    ]
+    return ReportSection(
+        "verdict",
+        "Verdict",
+        paragraphs=[*(gate_paragraphs(gates) if gates else []), *_explanations(report)],
+        tables=[
+            *(gate_tables(gates) if gates else []),
+            HtmlTable(
+                [
+                    "row",
+                    "diagnosis",
+                    "test accuracy, %",
+                    "best validation accuracy, %",
+                    "steps to target",
+                    "n",
+                ],
+                rows,
+            ),
+        ],
+    )
+
+
+def _diagnosis(row: ReportRow) -> str:
+    complete = [run for run in row.summaries if run.is_complete]
+    counts = Counter(code for run in complete for code in dict.fromkeys(run.diagnosis))
+    if not counts:
+        return "healthy" if complete else "not finished"
+    return ", ".join(f"{code} ({count} of {len(complete)} seeds)" for code, count in counts.most_common())
+
+
+def _mean(row: ReportRow, name: str) -> str:
+    cell = lettered_cell(row.table, METRICS[name], row.row)
+    return f"{cell.text} {cell.letters}".strip()
+
+
+def _counts(row: ReportRow) -> str:
+    words = [str(row.row.n)]
+    words += [f"{row.row.diverged} diverged"] * bool(row.row.diverged)
+    words += [f"{row.row.unfinished} unfinished"] * bool(row.row.unfinished)
+    return ", ".join(words)
+
+
+def _explanations(report: ReportRuns) -> list[str]:
+    """Return the messages of the diagnosis of each row, those of the first run that has any."""
+    sentences = []
+    for row in report.rows:
+        diagnoses = (run.record["diagnosis"] for run in row.runs if run.record.get("diagnosis"))
+        findings: list[dict[str, Any]] = next(diagnoses, [])
+        sentences += [
+            f"{row.name}: {finding['code']}: {one_line(finding['message'])}"
+            for finding in findings
+            if finding.get("level") != "note"
+        ]
+    if len(sentences) > MAX_EXPLANATIONS:
+        rest = len(sentences) - MAX_EXPLANATIONS
+        sentences = [*sentences[:MAX_EXPLANATIONS], f"{plural(rest, 'more finding')} in the table below."]
+    return sentences
