@@ -31,7 +31,7 @@ _FileState = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class Moment:
+class StepTime:
     """A step, and the time at which a file that states it was written (seconds since the epoch)."""
 
     seconds: float
@@ -49,7 +49,7 @@ class RunProgress:
     evaluations: list[Record] = field(default_factory=list)
     snapshot: Record | None = None
     """The latest probe of all layers."""
-    moments: tuple[Moment, ...] = ()
+    step_times: tuple[StepTime, ...] = ()
     """Known steps since this attempt started, by increasing time."""
     pretraining_left: int = 0
     """Number of pre-training updates that remained at the last checkpoint; 0 outside of pre-training."""
@@ -76,19 +76,19 @@ class RunProgress:
     def step(self) -> int:
         """The last known number of updates."""
         evaluated = [int(entry["step"]) for entry in self.evaluations[-1:]]
-        return max([0, *evaluated, *(moment.step for moment in self.moments)])
+        return max([0, *evaluated, *(step_time.step for step_time in self.step_times)])
 
     @property
     def known_since(self) -> float | None:
         """Time at which the last known step was stored (seconds since the epoch)."""
-        return next((moment.seconds for moment in self.moments if moment.step == self.step), None)
+        return next((step_time.seconds for step_time in self.step_times if step_time.step == self.step), None)
 
     @property
     def rate(self) -> float | None:
         """Updates per second in the observed part of this attempt; None if it is too short."""
-        if not self.moments:
+        if not self.step_times:
             return None
-        first, last = self.moments[0], self.moments[-1]
+        first, last = self.step_times[0], self.step_times[-1]
         seconds = last.seconds - first.seconds
         return (
             (last.step - first.step) / seconds if seconds >= MIN_SECONDS and last.step > first.step else None
@@ -201,7 +201,10 @@ class RunObserver:
         if status == "running" or (latest is None and str(run.record.get("finished")) < self._start):
             return  # claimed again meanwhile, or copied from elsewhere
         evaluations = run.convergence or ([] if latest is None else latest.evaluations)
-        self._ended[run_id] = RunProgress(run_id, status, run.record, evaluations, error=error)
+        last_step = StepTime(0.0, max(0, self._store.stated_step(run_id)))
+        self._ended[run_id] = RunProgress(
+            run_id, status, run.record, evaluations, step_times=(last_step,), error=error
+        )
 
     def _select(self, run_ids: Iterable[str]) -> list[str]:
         """Return the runs among `run_ids` that match the patterns."""
@@ -256,7 +259,7 @@ class _RunReader:
             record=record,
             evaluations=evaluations,
             snapshot=snapshot,
-            moments=tuple(Moment(seconds, step) for step, seconds in sorted(self._times.items())),
+            step_times=tuple(StepTime(seconds, step) for step, seconds in sorted(self._times.items())),
             pretraining_left=max(0, -(checkpoint or 0)) if not evaluations else 0,
             error=error,
         )

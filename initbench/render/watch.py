@@ -67,14 +67,10 @@ class WatchView:
         `where`: the observed runs, for the first line.
         """
         ended = self._ended_lines(observation.ended)
-        head = self._head(observation, where)
-        room = max(1, height - 1 - len(ended))
-        idle = (
-            []
-            if observation.running
-            else [Text(""), Text("No run is in progress; the view ends in seconds.")]
-        )
-        lines = [head, *idle, *self._fitting(observation.running, room), *ended]
+        body = [Text(""), Text("No run is in progress; the view ends in a few seconds.", "dim")]
+        if observation.running:
+            body = self._fitting(observation.running, max(1, height - 1 - len(ended)))
+        lines = [self._head(observation, where), *body, *ended]
         return [self._fitted(line) for line in lines[:height]]
 
     def whole(self, observation: Observation) -> Group:
@@ -100,14 +96,9 @@ class WatchView:
         return Text(f"and {text.plural(len(runs), 'more run')} in progress: {listing}", style="dim")
 
     def _head(self, observation: Observation, where: str) -> Text:
-        head = Text("initbench watch", style="bold")
-        counts = Counter(run.status for run in observation.ended)
-        words = [
-            where,
-            f"{len(observation.running):,} running",
-            *(f"{n:,} {status}" for status, n in counts.items()),
-        ]
-        return head.append("   " + " · ".join(words), "not bold")
+        statuses = Counter(run.status for run in (*observation.running, *observation.ended))
+        counts = [f"{count:,} {status}" for status, count in statuses.items()]
+        return Text("initbench watch", style="bold").append(f"   {' · '.join([where, *counts])}", "not bold")
 
     def _ended_lines(self, ended: Sequence[RunProgress]) -> list[Text]:
         """Return a blank line and the runs that ended last; empty without any."""
@@ -119,10 +110,8 @@ class WatchView:
 
     def _ended_line(self, run: RunProgress) -> Text:
         accuracy = text.format_percent(_last(run, "val_accuracy"), 1)
-        words = f"{_name(run)} {run.status}, val {accuracy} %"
-        return Text(
-            words + (f", {_diagnosis(run)}" if _diagnosis(run) else ""), _STYLES.get(run.status, "red")
-        )
+        words = [f"{_name(run)} {run.status}", f"val {accuracy} %", *filter(None, [_diagnosis(run)])]
+        return Text(", ".join(words), _STYLES.get(run.status, "red"))
 
     def _full(self, run: RunProgress) -> list[Text]:
         return [self._status_line(run), *self._problem(run), *self._plots(run), *self._profile(run)]
@@ -134,8 +123,7 @@ class WatchView:
             curve = " · ".join(self._small_curve(run, *item, cells) for item in _CURVES)
             lines.append(Text(f"  {curve}"))
         if run.snapshot is not None:
-            rows = profile_rows(run.snapshot)[:2]
-            lines.append(Text("  " + " · ".join(self._small_profile(row, cells) for row in rows)))
+            lines += self._bar_lines(profile_rows(run.snapshot)[:2], self._profile_cells(run.snapshot))
             lines += [Text(f"  {loss.words}", "yellow") for loss in losses_of_signal(run.snapshot)[:1]]
         return lines
 
@@ -154,7 +142,10 @@ class WatchView:
     def _status_line(self, run: RunProgress) -> Text:
         line = Text(_name(run), style="bold")
         line.append(f"  {self._bar(run, self._width // 8)} {_steps(run)}", "not bold cyan")
-        return line.append("".join(f" · {part}" for part in self._pace(run)), "not bold")
+        for part in self._pace(run):
+            if line.cell_len + cell_len(part) + 3 <= self._width:
+                line.append(f" · {part}", "not bold")
+        return line
 
     def _bar(self, run: RunProgress, cells: int) -> str:
         filled, unfilled = ("#", ".") if self._ascii else ("━", "─")
@@ -209,20 +200,27 @@ class WatchView:
         """Return a line of bars for each statistic of the layers, and where the signal is lost."""
         if run.snapshot is None:
             return [Text("  layers not probed yet", "dim")]
-        rows, step = profile_rows(run.snapshot), run.snapshot.get("step")
-        ends = max((cell_len(row.ends) for row in rows), default=0)
-        count = len(run.snapshot["layers"])
-        cells = max(8, self._width - _LABEL - ends - 4)
+        step, count = run.snapshot.get("step"), len(run.snapshot["layers"])
+        cells = self._profile_cells(run.snapshot)
         part = "" if count <= cells else f", {cells} of them drawn"
         at = "" if step is None else f" at step {step:,}"
         lines = [Text(f"  layers 1 to {count}{at}, input to head{part}", "dim")]
-        for row in rows:
-            bars = row.bars(cells, ascii_only=self._ascii)
-            label = ascii_text(row.label) if self._ascii else row.label
-            lines.append(Text(f"{label:>{_LABEL}} {bars}  {row.ends}"))
+        lines += self._bar_lines(profile_rows(run.snapshot), cells)
         indices = [layer["index"] for layer in run.snapshot["layers"]]
         drawn = [indices[position] for position in evenly_spaced_layers(count, cells)]
         return [*lines, *(self._mark(loss, drawn) for loss in losses_of_signal(run.snapshot))]
+
+    def _profile_cells(self, snapshot: dict[str, Any]) -> int:
+        """Return the number of layers that a line of bars has room for."""
+        ends = max((cell_len(row.ends) for row in profile_rows(snapshot)), default=0)
+        return max(8, self._width - _LABEL - ends - 4)
+
+    def _bar_lines(self, rows: Sequence[ProfileRow], cells: int) -> list[Text]:
+        lines = []
+        for row in rows:
+            label = ascii_text(row.label) if self._ascii else row.label
+            lines.append(Text(f"{label:>{_LABEL}} {row.bars(cells, ascii_only=self._ascii)}  {row.ends}"))
+        return lines
 
     def _mark(self, loss: LossOfSignal, drawn: Sequence[int]) -> Text:
         """Return a line below the bars that points at the layer of a loss, or at the nearest drawn one."""
@@ -237,9 +235,6 @@ class WatchView:
         drawn = text.evenly_spaced(range(len(values)), cells)
         bars = text.value_bars([values[i] for i in drawn], ascii_only=self._ascii)
         return f"{title} {bars} {_formatted(run, key)}"
-
-    def _small_profile(self, row: ProfileRow, cells: int) -> str:
-        return f"{row.label} {row.bars(cells, ascii_only=self._ascii)} {row.ends}"
 
     def _fitted(self, line: Text) -> Text:
         """Return a line of the screen in its character set, cut to the width."""
