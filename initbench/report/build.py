@@ -18,6 +18,7 @@ from initbench.report.views.gates import GateOutcome
 from initbench.report.views.heat_map import heat_map_figures
 from initbench.report.views.histogram_grid import histogram_figures
 from initbench.report.views.pivot import pivot_sections
+from initbench.report.views.sweep_map import sweep_figures
 from initbench.report.views.verdicts import verdict_section
 
 FigureBuilder = Callable[[ReportRuns], Iterator[ReportFigure]]
@@ -28,6 +29,7 @@ FIGURE_SECTIONS: Sequence[tuple[str, str, FigureBuilder]] = (
     ("heat", "Layers and steps", heat_map_figures),
     ("convergence", "Convergence", convergence_figures),
     ("forest", "Means and differences", forest_figures),
+    ("sweep", "Two keys", sweep_figures),
 )
 """Sections of figures: key, title, and the function that yields the figures that the runs allow."""
 
