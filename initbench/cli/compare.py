@@ -12,7 +12,6 @@ import typer
 from initbench.analysis.tuning_warnings import edge_of_range_warnings
 from initbench.cli.completion import (
     complete_columns,
-    complete_conditions,
     complete_keys,
     complete_metrics,
     complete_sort,
@@ -28,7 +27,7 @@ from initbench.cli.gate_options import (
     gate_options,
     print_verdicts,
 )
-from initbench.cli.options import Json, Notes, RunPatterns, RunsDir, runs_root
+from initbench.cli.options import Json, Notes, RunPatterns, RunsDir, Where, runs_root
 from initbench.cli.report_option import ReportFile, check_report_file, write_run_report
 from initbench.errors import UsageError
 from initbench.render.terminal import stdout_console, stdout_width
@@ -51,15 +50,6 @@ By = Annotated[
         metavar="KEY,…",
         help="Keys whose values form the rows; two keys form a pivot.",
         autocompletion=complete_keys,
-    ),
-]
-WhereOption = Annotated[
-    Names,
-    typer.Option(
-        "--where",
-        metavar="KEY=VALUE",
-        help="Only runs that match; KEY!=VALUE excludes, * is a wildcard.",
-        autocompletion=complete_conditions,
     ),
 ]
 ViewOption = Annotated[ViewName, typer.Option("--view", help="Group of metrics to show.")]
@@ -120,7 +110,7 @@ Output = Annotated[
 def compare(
     patterns: RunPatterns = None,
     by: By = None,
-    where: WhereOption = None,
+    where: Where = None,
     baseline: Baseline = None,
     view: ViewOption = "all",
     metric: MetricOption = None,

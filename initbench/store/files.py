@@ -13,8 +13,8 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from initbench.errors import StoreError, UsageError
@@ -58,18 +58,16 @@ def write_output(path: Path, content: str | bytes) -> None:
         UsageError: If the path cannot be written.
         StoreError: If the disk is full or fails.
     """
-    try:
+    with writing_to(path):
         if path.exists() and not path.is_file():  # a pipe or terminal cannot be replaced
             path.write_bytes(content.encode() if isinstance(content, str) else content)
         else:
             write_atomic(path, content)
-    except OSError as error:
-        raise _output_error(path, error) from error
 
 
 def check_output(path: Path) -> None:
     """Raise the error of `write_output` if a file cannot be written there; `path` is not changed."""
-    try:
+    with writing_to(path):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if path.exists() and not path.is_file():
@@ -77,13 +75,16 @@ def check_output(path: Path) -> None:
         temporary = _temporary_path(path)
         _write_new(temporary, b"")
         temporary.unlink()
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Convert an OSError in the block to the error of `write_output`, which names `path`."""
+    try:
+        yield
     except OSError as error:
-        raise _output_error(path, error) from error
-
-
-def _output_error(path: Path, error: OSError) -> StoreError | UsageError:
-    kind = StoreError if error.errno in DISK_ERRORS else UsageError
-    return kind(f"cannot write {path}: {error.strerror or error}")
+        kind = StoreError if error.errno in DISK_ERRORS else UsageError
+        raise kind(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _temporary_path(path: Path) -> Path:
@@ -96,9 +97,19 @@ def produce_atomic(path: Path, produce: Callable[[Path], object], *, sync_name: 
 
     Without `sync_name` the contents are durable, but the name only once its directory is synced.
     """
+    with replacing(path, sync_name=sync_name) as temporary:
+        produce(temporary)
+
+
+@contextmanager
+def replacing(path: Path, *, sync_name: bool = True) -> Iterator[Path]:
+    """Yield a temporary path; the file that the block writes there replaces `path` at the end of the block.
+
+    If the block raises, `path` is unchanged. `sync_name` is that of `produce_atomic`.
+    """
     temporary = _temporary_path(path)
     try:
-        produce(temporary)
+        yield temporary
         _sync(temporary, os.O_RDWR)
         temporary.replace(path)
     except BaseException:
