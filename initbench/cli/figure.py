@@ -109,8 +109,8 @@ def figure(
         for each in figures_of(report):
             typer.echo(f"{each.key}\t{each.title}")
         return
-    chosen = select_figure(report, kind, step=step)
-    layout = PrintLayout.of(chosen, columns, heading=title, has_caption=not no_caption)
-    write_output(path, print_figure(chosen, layout, suffix))
-    typer.echo(full_caption(chosen, layout))
+    selected_figure = select_figure(report, kind, step=step)
+    layout = PrintLayout.of(selected_figure, columns, heading=title, has_caption=not no_caption)
+    write_output(path, print_figure(selected_figure, layout, suffix))
+    typer.echo(full_caption(selected_figure, layout))
     typer.echo(f"written to {path}", err=True)

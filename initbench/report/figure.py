@@ -51,7 +51,7 @@ class ReportFigure:
     named_rows: Sequence[str] = ()
     """Rows whose names the figure contains, so that it needs no legend if there is space for them."""
     name_space: float = 0.0
-    """Space for such a name, as a share of the width."""
+    """Width for such a name, as a share of that of the figure."""
     notes: Sequence[str] = ()
     """What the figure leaves out, and why."""
     is_comparison: bool = False

@@ -37,7 +37,7 @@ _PADDING = 3.0
 
 @dataclass(frozen=True)
 class PrintLayout:
-    """How a figure is printed."""
+    """Width and words of a printed figure."""
 
     columns: Columns
     """Number of columns of a paper whose width the figure has."""
@@ -52,8 +52,8 @@ class PrintLayout:
     ) -> PrintLayout:
         """Return the layout of a figure, with the number of columns that suits its size if None."""
         default: Columns = 2 if figure.size == "full" else 1
-        chosen: Columns = default if columns is None else 1 if columns == 1 else 2
-        return cls(chosen, heading, has_caption)
+        number: Columns = default if columns is None else 1 if columns == 1 else 2
+        return cls(number, heading, has_caption)
 
     @property
     def width(self) -> int:
@@ -93,8 +93,8 @@ def at_step(figure: ReportFigure, step: int) -> ReportFigure:
         return replace(figure, spec=_with_value(figure.spec, "step", -1))
     starts, ends = figure.columns["step"], figure.columns["until"]
     nearest = min(sorted(set(starts)), key=lambda start: abs(start - step))
-    kept = [i for i, end in enumerate(ends) if starts[i] <= nearest < end]
-    columns = {name: [values[i] for i in kept] for name, values in figure.columns.items()}
+    indices = [i for i, end in enumerate(ends) if starts[i] <= nearest < end]
+    columns = {name: [values[i] for i in indices] for name, values in figure.columns.items()}
     moment = "at init" if nearest == 0 else f"after {plural(nearest, 'update')}"
     return replace(
         figure,

@@ -156,11 +156,11 @@ class ReportRuns:
         shared = [values[0] for values in terms if len(set(values)) == 1]
         parts = [", ".join(shared)] if shared else []
         if len(shared) < len(terms) and len(words) <= MAX_ROWS_DESCRIBED:
-            own = {
+            by_row = {
                 name: [word for word, values in zip(row, terms, strict=True) if len(set(values)) > 1]
                 for name, row in words.items()
             }
-            parts.append(", ".join(f"{name}: {' '.join(row)}" for name, row in own.items()))
+            parts.append(", ".join(f"{name}: {' '.join(row)}" for name, row in by_row.items()))
         return f"Nets: {'; '.join(parts)}." if parts else ""
 
 

@@ -73,8 +73,8 @@ def log_axis(values: Iterable[float | None]) -> dict[str, Any]:
         values: The values that the axis shows, of which those above 0 count. If they span less than two
             decades, the axis has ticks between the powers of ten.
     """
-    shown = [value for value in values if value and 0 < value < math.inf]
-    decades = math.log10(max(shown) / min(shown)) if shown else 0.0
+    positive = [value for value in values if value and 0 < value < math.inf]
+    decades = math.log10(max(positive) / min(positive)) if positive else 0.0
     if decades < 2:
         return {"format": "~g", "tickCount": 6}
     # Beyond ten decades, every second or fourth power of ten leaves space between the labels.
