@@ -16,6 +16,7 @@ from initbench.report.views.depth_profile import depth_figures
 from initbench.report.views.gates import GateOutcome
 from initbench.report.views.histogram_grid import histogram_figures
 from initbench.report.views.pivot import pivot_sections
+from initbench.report.views.runs import runs_section
 from initbench.report.views.verdicts import verdict_section
 
 FigureBuilder = Callable[[ReportRuns], Iterator[ReportFigure]]
@@ -60,6 +61,7 @@ def build_page(
         figures = tuple(build(report))
         if figures:
             sections.append(ReportSection(key, heading, figures=figures))
+    sections.append(runs_section(report))
     layers = [layer["index"] for row in report.rows for moment in row.moments for layer in moment.layers[0]]
     runs = [run for row in report.rows for run in row.summaries]
     return ReportPage(
