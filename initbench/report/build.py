@@ -14,6 +14,7 @@ from initbench.report.report_runs import ReportRuns
 from initbench.report.views.convergence import convergence_figures
 from initbench.report.views.depth_profile import depth_figures
 from initbench.report.views.gates import GateOutcome
+from initbench.report.views.heat_map import heat_map_figures
 from initbench.report.views.histogram_grid import histogram_figures
 from initbench.report.views.pivot import pivot_sections
 from initbench.report.views.runs import runs_section
@@ -24,6 +25,7 @@ FigureBuilder = Callable[[ReportRuns], Iterator[ReportFigure]]
 FIGURE_SECTIONS: Sequence[tuple[str, str, FigureBuilder]] = (
     ("histograms", "Histograms, layer by layer", histogram_figures),
     ("depth", "The signal against depth", depth_figures),
+    ("heat", "Layers and steps", heat_map_figures),
     ("convergence", "Convergence", convergence_figures),
 )
 """Sections of figures: key, title, and the function that yields the figures that the runs allow."""

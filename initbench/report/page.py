@@ -143,6 +143,8 @@ def _library() -> str:
 def _inline_svg(figure: ReportFigure) -> str:
     """Return the figure as an SVG element that scales with the page and that screen readers can name."""
     svg = to_svg(figure, legend=False)
+    # Clip paths and gradients have the same ids in every picture.
+    svg = re.sub(r'(?<= id=")(?=\w+")|(?<=url\(#)', f"{figure.key}-", svg)
     start = svg.index("<svg")
     smaller = _GEOMETRY.sub(_rounded_geometry, svg[start:].replace(' aria-hidden="true"', ""))
     return smaller.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)

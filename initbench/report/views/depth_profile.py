@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from initbench.analysis.stats.summary import summarise_geometric
 from initbench.probing.log_slopes import VANISHING_RATIO
 from initbench.render.text import format_number
 from initbench.report.figure import ReportFigure, columns_of, rounded
@@ -39,6 +40,19 @@ class DepthStatistic:
     """Position of the hidden layer that a vanishing signal is compared with, 0 or -1; None: no limit."""
     theory: str | None = None
     """Name of the statistic in the stored theory."""
+    is_geometric: bool = False
+    """Whether the mean over seeds is geometric, or 0 if it is 0 under a seed."""
+
+    @property
+    def kind_of_mean(self) -> str:
+        """Name of the mean that `mean` computes."""
+        return "geometric means" if self.is_geometric else "means"
+
+    def mean(self, values: Sequence[float]) -> float:
+        """Return the mean of the finite values of one layer under all seeds."""
+        if self.is_geometric:
+            return summarise_geometric(values).mean or 0.0
+        return math.fsum(values) / len(values)
 
 
 def _of_activation(name: str) -> Callable[[Layer], float | None]:
@@ -70,6 +84,7 @@ STATISTICS = (
         lambda layer: layer["grad"]["pre_q"],
         True,
         limit_at=-1,
+        is_geometric=True,
     ),
     DepthStatistic("dead-units", "Dead units", "share of dead units", _of_activation("dead_fraction"), False),
     DepthStatistic(
@@ -94,8 +109,8 @@ def _figure(report: ReportRuns, statistic: DepthStatistic, records: list[dict[st
     has_band = any(record["theory_low"] is not None for record in records)
     has_limit = any(record["limit"] is not None for record in records)
     caption = (
-        f"{statistic.title} in each layer ({report.provenance}). Points are means over seeds, bars the"
-        " smallest and largest seed."
+        f"{statistic.title} in each layer ({report.provenance}). Points are {statistic.kind_of_mean} over"
+        " seeds, bars the smallest and largest seed."
     )
     if has_band:
         caption += " Shaded: where mean-field theory expects the mean of these seeds at init."
@@ -116,7 +131,7 @@ def _figure(report: ReportRuns, statistic: DepthStatistic, records: list[dict[st
 def _records(row: ReportRow, statistic: DepthStatistic) -> Iterator[dict[str, Any]]:
     for moment in row.moments:
         limit = rounded(_limit(moment, statistic))
-        for position, values in _by_layer(moment, statistic):
+        for position, values in values_by_layer(moment, statistic):
             layer = moment.layers[0][position]
             low, high = _band(layer, statistic)
             yield {
@@ -124,7 +139,7 @@ def _records(row: ReportRow, statistic: DepthStatistic) -> Iterator[dict[str, An
                 "step": moment.step,
                 "until": moment.until,
                 "layer": layer["index"],
-                "value": rounded(math.fsum(values) / len(values)),
+                "value": rounded(statistic.mean(values)),
                 "least": rounded(min(values)) if len(values) > 1 else None,
                 "most": rounded(max(values)) if len(values) > 1 else None,
                 "theory_low": low,
@@ -133,7 +148,7 @@ def _records(row: ReportRow, statistic: DepthStatistic) -> Iterator[dict[str, An
             }
 
 
-def _by_layer(moment: Moment, statistic: DepthStatistic) -> Iterator[tuple[int, list[float]]]:
+def values_by_layer(moment: Moment, statistic: DepthStatistic) -> Iterator[tuple[int, list[float]]]:
     """Yield the positions of the layers with a finite value under every seed, with the values."""
     for position, layers in enumerate(zip(*moment.layers, strict=False)):
         values = [value for layer in layers if (value := _finite(statistic.value(layer))) is not None]
@@ -147,12 +162,12 @@ def _limit(moment: Moment, statistic: DepthStatistic) -> float | None:
         return None
     hidden = [p for p, layer in enumerate(moment.layers[0]) if layer["act"] is not None]
     by_position = {
-        position: values for position, values in _by_layer(moment, statistic) if position in hidden
+        position: values for position, values in values_by_layer(moment, statistic) if position in hidden
     }
     if len(by_position) < 2:
         return None
     values = by_position[sorted(by_position)[statistic.limit_at]]
-    return VANISHING_RATIO * math.fsum(values) / len(values)
+    return VANISHING_RATIO * statistic.mean(values)
 
 
 def _band(layer: Layer, statistic: DepthStatistic) -> tuple[float | None, float | None]:
@@ -168,8 +183,8 @@ def _takeaway(report: ReportRuns, statistic: DepthStatistic) -> str:
         first = next(iter(row.moments), None)
         if first is None:
             continue
-        hidden = [values for position, values in _by_layer(first, statistic)]
-        means = [math.fsum(values) / len(values) for values in hidden]
+        hidden = [values for position, values in values_by_layer(first, statistic)]
+        means = [statistic.mean(values) for values in hidden]
         if statistic.is_log and len(means) > 1 and min(means[0], means[-1]) > 0:
             factor = (means[-1] / means[0]) ** (1 / (len(means) - 1))
             sentences.append(f"{row.name}: ×{format_number(factor)} a layer")

@@ -9,6 +9,7 @@ from typing import Any
 
 from initbench.render.text import evenly_spaced, format_number
 from initbench.report.figure import ReportFigure, columns_of, rounded
+from initbench.report.panels import PLACES, PanelAxis, panel_note
 from initbench.report.parameters import AT_STEP, HIDDEN, HIDE_ROWS, LAYER, STEP, selected_layer_rule
 from initbench.report.report_runs import Layer, Moment, ReportRow, ReportRuns
 from initbench.report.theme import row_channels
@@ -16,8 +17,6 @@ from initbench.store.histograms import Histogram, parse_histogram
 
 MAX_LAYERS = 24
 """Largest number of layers in the grid; of deeper nets, evenly spaced ones are drawn."""
-MAX_COLUMNS = 6
-"""Largest number of rows of the comparison that are drawn next to each other."""
 MAX_HISTOGRAMS = 6000
 """Largest number of histograms of a quantity; with more rows, fewer moments are kept."""
 BINS = 32
@@ -74,10 +73,7 @@ def histogram_figures(report: ReportRuns) -> Iterator[ReportFigure]:
             )
             if deepest > MAX_LAYERS:
                 notes.append(f"{MAX_LAYERS} of up to {deepest} layers are drawn, evenly spaced.")
-            if len(report.rows) > MAX_COLUMNS:
-                notes.append(
-                    f"The first {MAX_COLUMNS} of {len(report.rows)} rows are drawn; hide some to see others."
-                )
+            notes += panel_note(len(report.rows))
             if any(len(row.moments) > max_moments for row in report.rows):
                 notes.append(f"{max_moments} probes of each row are kept.")
             yield _figure(report, quantity, records, notes)
@@ -274,10 +270,7 @@ _TOOLTIP = [
 
 @dataclass(frozen=True)
 class _Axes:
-    """The axes of the grid: each row has its part of the x axis, and each layer its line.
-
-    Facets would be the natural form, but Vega-Lite mixes up the data of facets whose layers have transforms.
-    """
+    """The axes of the grid: each row has its part of the x axis, and each layer its line."""
 
     quantity: HistogramQuantity
     records: Sequence[dict[str, Any]]
@@ -299,14 +292,9 @@ class _Axes:
         return float(max(record["low"] + record["width"] * len(record["shares"]) for record in self.records))
 
     @property
-    def stride(self) -> float:
-        """Distance between the parts of two rows."""
-        return 1.06 * (self.high - self.low)
-
-    @property
-    def offset(self) -> str:
-        """Expression for the distance of a value from its place on the axis."""
-        return f"(datum.place - 1) * {self.stride} - {self.low}"
+    def panels(self) -> PanelAxis:
+        """Part of the x axis that each row has."""
+        return PanelAxis(self.low, self.high, self.rows)
 
     @property
     def layers(self) -> list[int]:
@@ -322,19 +310,17 @@ class _Axes:
         """Return the channel x, whose labels are those of each part."""
         name = f"{self.quantity.key}, scaled" if self.quantity.is_scaled else self.quantity.key
         ticks = [self.first_bin, (self.first_bin + self.high) / 2, self.high]
-        parts = range(min(MAX_COLUMNS, self.rows))
-        visible = f"max(1, min({MAX_COLUMNS}, {self.rows} - length(hidden)))"
-        value = f"(datum.value + 1e-9) % {self.stride} + {self.low}"
+        panels = self.panels
         return {
             "field": "x",
             "type": "quantitative",
             "title": name,
-            "scale": {"domainMin": 0, "domainMax": {"expr": f"{self.stride} * {visible}"}, "nice": False},
+            "scale": panels.scale,
             "axis": {
                 "grid": False,
                 "domain": False,
-                "values": [part * self.stride + tick - self.low for part in parts for tick in ticks],
-                "labelExpr": f"format(round(1e6 * ({value})) / 1e6, '.2~g')",
+                "values": panels.ticks(ticks),
+                "labelExpr": f"format(round(1e6 * {panels.value}) / 1e6, '.2~g')",
             },
         }
 
@@ -356,8 +342,8 @@ class _Axes:
             {"window": [{"op": "row_number", "as": "bin"}], "groupby": ["row", "layer", "step"]},
             {"calculate": "datum.low + datum.width * (datum.bin - 1)", "as": "from"},
             {"calculate": "datum.from + datum.width", "as": "to"},
-            {"calculate": f"datum.from + {self.offset}", "as": "x"},
-            {"calculate": f"datum.to + {self.offset}", "as": "x2"},
+            {"calculate": f"datum.from + {self.panels.offset}", "as": "x"},
+            {"calculate": f"datum.to + {self.panels.offset}", "as": "x2"},
             self.peak(f"datum.{height} / 100"),
         ]
 
@@ -378,8 +364,7 @@ def _spec(
         "transform": [
             HIDE_ROWS,
             AT_STEP,
-            {"window": [{"op": "dense_rank", "as": "place"}], "sort": [{"field": "order"}]},
-            {"filter": f"datum.place <= {MAX_COLUMNS}"},
+            *PLACES,
         ],
         "layer": [*layers, _theory_marks(axes)] if _has_theory(records) else layers,
     }
@@ -401,7 +386,7 @@ def _zero_marks(axes: _Axes) -> dict[str, Any]:
         "transform": [
             {"filter": "datum.zeros > 0"},
             axes.peak("datum.zeros"),
-            {"calculate": f"datum.low - datum.width * 2 + {axes.offset}", "as": "x"},
+            {"calculate": f"datum.low - datum.width * 2 + {axes.panels.offset}", "as": "x"},
             {"calculate": "datum.x + datum.width * 1.3", "as": "x2"},
         ],
         "mark": {"type": "rect", "color": "currentColor", "opacity": 0.5},
@@ -417,7 +402,7 @@ def _heading_marks(axes: _Axes) -> dict[str, Any]:
     return {
         "transform": [
             {"filter": f"datum.layer === {axes.layers[0]}"},
-            {"calculate": f"{middle} + {axes.offset}", "as": "x"},
+            {"calculate": f"{middle} + {axes.panels.offset}", "as": "x"},
         ],
         "mark": {"type": "text", "fontWeight": "bold", "limit": 220, "baseline": "top"},
         "encoding": {"x": axes.x(), "y": y, "text": {"field": "row"}},
