@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,25 +105,47 @@ class OpenPage:
         act()
         self.page.wait_for_function("(n) => (document.body.dataset.updates ?? '0') !== n", arg=before)
 
+    def check_silence(self) -> None:
+        """Check that the page complained about nothing and read no file but its own."""
+        assert self.messages == []
+        read = {url.partition("#")[0] for url in self.requests if not url.startswith(("blob:", "data:"))}
+        assert read == {self.page.url.partition("#")[0]}
+
     def plots(self) -> dict[str, str]:
-        """Return the marks of each figure by its key."""
-        script = (
+        """Return the marks of each figure by its key, each mark as often and in the order it is drawn."""
+        plots = (
             "[...document.querySelectorAll('figure')].map((f) => [f.id, f.querySelector('.plot').innerHTML])"
         )
-        return dict(self.page.evaluate(script))
+        return dict(self.page.evaluate(plots))
+
+    def contents(self) -> dict[str, list[str]]:
+        """Return the texts and the colours of the marks of each figure, sorted.
+
+        Unlike ticks, positions and order, they do not depend on what was shown before.
+        """
+        return dict(
+            self.page.evaluate(
+                """[...document.querySelectorAll("figure")].map((figure) => {
+                  const marks = [...figure.querySelectorAll(".plot .role-mark > *")];
+                  const look = (mark) => ["fill", "stroke"].map((name) => mark.getAttribute(name)).join();
+                  return [figure.id, marks.map((mark) => mark.textContent + look(mark)).sort()];
+                })"""
+            )
+        )
 
 
-@pytest.fixture
-def open_page(chromium: Any, page_file: Path) -> Iterator[Callable[..., OpenPage]]:
-    """Open the report in a context of its own; at the end it must have been quiet and offline."""
-    contexts = []
+Opener = Callable[..., OpenPage]
+
+
+@contextmanager
+def _opener(chromium: Any, page_file: Path) -> Iterator[Opener]:
+    """Yield a function that opens pages; at the end they must have been quiet and offline."""
     opened: list[OpenPage] = []
 
     def open_(
         fragment: str = "", *, width: int = 1200, path: Path = page_file, draw: bool = True, **options: Any
     ) -> OpenPage:
         context = chromium.new_context(viewport={"width": width, "height": 900}, **options)
-        contexts.append(context)
         result = OpenPage(context.new_page())
         context.route(
             lambda url: not url.startswith("file:"),
@@ -133,16 +156,34 @@ def open_page(chromium: Any, page_file: Path) -> Iterator[Callable[..., OpenPage
         result.page.on("pageerror", lambda error: result.messages.append(str(error)))
         result.page.on("dialog", lambda dialog: (result.messages.append("dialog"), dialog.dismiss()))
         result.page.goto(path.as_uri() + fragment)
-        if draw and options.get("java_script_enabled", True):
-            result.draw_all()
         opened.append(result)
+        if draw:
+            result.draw_all()
         return result
 
     yield open_
     for result in opened:
-        assert result.messages == []
-        external = [url for url in result.requests if not url.startswith(("file:", "blob:", "data:"))]
-        assert external == []
-        assert len({url.partition("#")[0] for url in result.requests if url.startswith("file:")}) == 1
-    for context in contexts:
-        context.close()
+        result.check_silence()
+        result.page.context.close()
+
+
+@pytest.fixture
+def open_page(chromium: Any, page_file: Path) -> Iterator[Opener]:
+    """Open the report in contexts of their own."""
+    with _opener(chromium, page_file) as open_:
+        yield open_
+
+
+@pytest.fixture(scope="session")
+def _shared_page(chromium: Any, page_file: Path) -> Iterator[OpenPage]:
+    with _opener(chromium, page_file) as open_:
+        yield open_()
+
+
+@pytest.fixture
+def report(_shared_page: OpenPage) -> Iterator[OpenPage]:
+    """The report in a wide window, with all figures drawn, as it is when it is opened."""
+    yield _shared_page
+    _shared_page.page.mouse.move(0, 0)
+    _shared_page.change(lambda: _shared_page.page.click("#reset"))
+    _shared_page.check_silence()

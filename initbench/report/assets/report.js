@@ -51,7 +51,10 @@ function withLinearAxis(spec, channels) {
   const copy = {};
   for (const [key, value] of Object.entries(spec)) {
     copy[key] = withLinearAxis(value, channels);
-    if (channels.includes(key) && value?.scale?.type === "log") copy[key].scale = {...value.scale, type: "linear"};
+    if (channels.includes(key) && value?.scale?.type === "log") {
+      copy[key].scale = {...value.scale, type: "linear"};
+      if (value.axis) copy[key].axis = {...value.axis, values: null, format: null, labelExpr: null};
+    }
   }
   return copy;
 }
@@ -167,7 +170,37 @@ function download(name, type, text) {
 
 async function saveSvg(figure) {
   if (!figure.view) await draw(figure);
-  download(`${figure.data.key}.svg`, "image/svg+xml", await figure.view.toSVG());
+  const svg = new DOMParser().parseFromString(await figure.view.toSVG(), "image/svg+xml").documentElement;
+  addLegend(svg);
+  download(`${figure.data.key}.svg`, "image/svg+xml", new XMLSerializer().serializeToString(svg));
+}
+
+// A saved picture has the visible rows of the page's legend below the marks, if it has their colours.
+function addLegend(svg) {
+  const keys = rowBoxes.filter((box) => box.checked).map((box) => box.closest("li").querySelector(".key line"));
+  const marks = [...svg.querySelectorAll("[stroke], [fill]")];
+  const colours = new Set(marks.flatMap((mark) => [mark.getAttribute("stroke"), mark.getAttribute("fill")]));
+  if (!keys.some((key) => colours.has(key.getAttribute("stroke")))) return;
+  const [width, height] = ["width", "height"].map((name) => Number(svg.getAttribute(name)));
+  const context = document.createElement("canvas").getContext("2d");
+  const font = {"font-family": config.config.font, "font-size": 11};
+  context.font = `${font["font-size"]}px ${font["font-family"]}`;
+  let [x, y] = [10, height + 10];
+  for (const key of keys) {
+    const name = key.closest("li").querySelector("span").textContent;
+    const space = 50 + context.measureText(name).width;
+    if (x > 10 && x + space > width) [x, y] = [10, y + 16];
+    const line = svg.appendChild(key.cloneNode());
+    line.setAttribute("transform", `translate(${x},${y - 6})`);
+    const text = svg.appendChild(document.createElementNS(svg.namespaceURI, "text"));
+    for (const [attribute, value] of Object.entries({x: x + 30, y: y + 4, fill: "currentColor", ...font})) {
+      text.setAttribute(attribute, value);
+    }
+    text.textContent = name;
+    x += space;
+  }
+  svg.setAttribute("height", y + 12);
+  svg.setAttribute("viewBox", `0 0 ${width} ${y + 12}`);
 }
 
 // Numbers as Python writes them, so that the file equals that of `initbench figure`.
