@@ -77,6 +77,22 @@ def two_arms(seeds: int = 3) -> list[StoredRun]:
     ]
 
 
+def swept_runs() -> list[StoredRun]:
+    """Return runs of a grid of two inits and three learning rates, of which the largest diverges."""
+    return [
+        stored_run(
+            f"{scheme}_lr{lr}",
+            seed,
+            accuracy=-lr if scheme == "lsuv" else -2 * lr,
+            status="diverged" if lr == 0.3 or (lr == 0.1 and scheme == "zeros" and not seed) else "finished",
+            config={"init": {"scheme": {"name": scheme, scheme: 1}}, "train": {"lr": lr}},
+        )
+        for scheme in ("lsuv", "zeros")
+        for lr in (0.01, 0.1, 0.3)
+        for seed in range(2)
+    ]
+
+
 def figure_of(figures: Figures, report: ReportRuns, key: str) -> ReportFigure:
     """Return the figure with this key."""
     return next(figure for figure in figures(report) if figure.key == key)

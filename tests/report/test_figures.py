@@ -5,26 +5,30 @@ from __future__ import annotations
 import pytest
 
 from initbench.report.build import FIGURE_SECTIONS, FigureBuilder
-from initbench.report.figure import to_svg
-from tests.report.report_runs import report_of, two_arms
+from initbench.report.figure import vl_convert
+from initbench.report.views.sweep_map import sweep_figures
+from tests.report.report_runs import report_of, swept_runs, two_arms
 
 pytest.importorskip("vl_convert")
+SHOWN = {sweep_figures: swept_runs}
+"""Runs that some figures need."""
 BUILDERS = [pytest.param(build, id=key) for key, _, build in FIGURE_SECTIONS]
 
 
 @pytest.mark.parametrize("build", BUILDERS)
 def test_a_figure_compiles_without_warnings(build: FigureBuilder, capfd: pytest.CaptureFixture[str]) -> None:
-    figures = list(build(report_of(two_arms())))
+    figures = list(build(report_of(SHOWN.get(build, two_arms)())))
     assert figures
     for figure in figures:
         for legend in (True, False):
-            assert "<svg" in to_svg(figure, legend=legend)
-    assert capfd.readouterr().err == ""
+            spec = figure.complete_spec(legend=legend)
+            assert "<svg" in vl_convert().vegalite_to_svg(spec, show_warnings=True)
+            assert capfd.readouterr().err == "", figure.key
 
 
 @pytest.mark.parametrize("build", BUILDERS)
 def test_a_figure_says_what_it_shows_of_which_runs(build: FigureBuilder) -> None:
-    report = report_of(two_arms())
+    report = report_of(SHOWN.get(build, two_arms)())
     for figure in build(report):
         assert figure.takeaway.endswith("."), figure.key
         assert figure.caption.endswith("."), figure.key
