@@ -86,7 +86,12 @@ class ReportFigure:
 
 
 def _csv_cell(value: Any) -> Any:
-    """Return a cell of a CSV file: whole numbers without a fraction, lists separated by spaces."""
+    """Return a cell of a CSV file, as the script of a page writes it too.
+
+    Whole numbers have no fraction, lists are separated by spaces, and booleans are those of JSON.
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, list):
         return " ".join(str(_csv_cell(each)) for each in value)
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e16:

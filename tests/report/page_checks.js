@@ -46,7 +46,20 @@ function lowContrasts() {
   const blend = ([r, g, b, a = 1], paper) => [r, g, b].map((c, i) => c * a + paper[i] * (1 - a));
   const linear = (c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
   const luminance = (rgb) => rgb.reduce((sum, c, i) => sum + linear(c / 255) * [0.2126, 0.7152, 0.0722][i], 0);
+  // A label of a cell stands on the last rectangle that contains its middle.
+  const cell = (text) => {
+    const {left, right, top, bottom} = text.getBoundingClientRect();
+    const [x, y] = [(left + right) / 2, (top + bottom) / 2];
+    const contains = ({left, right, top, bottom}) => left <= x && x <= right && top <= y && y <= bottom;
+    return [...text.ownerSVGElement.querySelectorAll(".mark-rect path")]
+      .filter((path) => contains(path.getBoundingClientRect()) && getComputedStyle(path).opacity > 0.5)
+      .map((path) => parse(getComputedStyle(path).fill))
+      .filter((colour) => (colour[3] ?? 1) > 0.5)
+      .at(-1);
+  };
   const background = (e) => {
+    const colour = e.ownerSVGElement && cell(e);
+    if (colour) return colour.slice(0, 3);
     for (let at = e; at; at = at.parentElement) {
       const colour = parse(getComputedStyle(at).backgroundColor);
       if ((colour[3] ?? 1) > 0.99) return colour.slice(0, 3);

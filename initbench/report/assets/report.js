@@ -165,7 +165,7 @@ function download(name, type, text) {
   link.href = URL.createObjectURL(new Blob([text], {type}));
   link.download = name;
   link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
 }
 
 async function saveSvg(figure) {
