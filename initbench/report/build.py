@@ -11,6 +11,7 @@ from initbench.render.text import one_line, plural
 from initbench.report.figure import ReportFigure
 from initbench.report.page import ReportPage, ReportSection
 from initbench.report.report_runs import ReportRuns
+from initbench.report.views.batch_norm import batch_norm_figures
 from initbench.report.views.convergence import convergence_figures
 from initbench.report.views.depth_profile import depth_figures
 from initbench.report.views.forest import forest_figures
@@ -30,7 +31,8 @@ FIGURE_SECTIONS: Sequence[tuple[str, str, FigureBuilder]] = (
     ("heat", "Layers and steps", heat_map_figures),
     ("convergence", "Convergence", convergence_figures),
     ("forest", "Means and differences", forest_figures),
-    ("sweep", "Two keys", sweep_figures),
+    ("sweep", "Accuracy over two keys", sweep_figures),
+    ("batch-norm", "Batch norm", batch_norm_figures),
 )
 """Sections of figures: key, title, and the function that yields the figures that the runs allow."""
 

@@ -93,6 +93,22 @@ def swept_runs() -> list[StoredRun]:
     ]
 
 
+def normed_runs(seeds: int = 3) -> list[StoredRun]:
+    """Return runs of a net without a norm and of one with batch norm, whose statistics were recorded."""
+    normed = [stored_run("batch", seed) for seed in range(seeds)]
+    for seed, run in enumerate(normed):
+        for snapshot in run.snapshots:
+            for layer in snapshot["layers"][:-1]:
+                ratio = (3.0 + seed) ** (1 if snapshot["step"] else -1)
+                gap = (seed + layer["index"]) / (1 + snapshot["step"])
+                layer["batch_norm"] = {"running_mean_gap": gap, "running_var_ratio": ratio}
+        for entry, accuracy in ((run.convergence[0], 0.1), (run.record["final"], 0.9)):
+            for suffix, share in (("_batch", 0.9), ("_population", 0.95)):
+                entry[f"val_accuracy{suffix}"] = share * accuracy + 0.01 * seed
+                entry[f"val_loss{suffix}"] = 1.0
+    return [*(stored_run("plain", seed) for seed in range(seeds)), *normed]
+
+
 def figure_of(figures: Figures, report: ReportRuns, key: str) -> ReportFigure:
     """Return the figure with this key."""
     return next(figure for figure in figures(report) if figure.key == key)
