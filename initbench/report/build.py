@@ -13,6 +13,7 @@ from initbench.report.page import ReportPage, ReportSection
 from initbench.report.report_runs import ReportRuns
 from initbench.report.views.batch_norm import batch_norm_figures
 from initbench.report.views.convergence import convergence_figures
+from initbench.report.views.covariate_shift import covariate_shift_figures
 from initbench.report.views.depth_profile import depth_figures
 from initbench.report.views.forest import forest_figures
 from initbench.report.views.gates import GateOutcome
@@ -33,6 +34,7 @@ FIGURE_SECTIONS: Sequence[tuple[str, str, FigureBuilder]] = (
     ("forest", "Means and differences", forest_figures),
     ("sweep", "Accuracy over two keys", sweep_figures),
     ("batch-norm", "Batch norm", batch_norm_figures),
+    ("covariate-shift", "Internal covariate shift", covariate_shift_figures),
 )
 """Sections of figures: key, title, and the function that yields the figures that the runs allow."""
 
