@@ -20,6 +20,7 @@ from initbench.report.views.gates import GateOutcome
 from initbench.report.views.heat_map import heat_map_figures
 from initbench.report.views.histogram_grid import histogram_figures
 from initbench.report.views.pivot import pivot_sections
+from initbench.report.views.pretraining import pretraining_figures
 from initbench.report.views.runs import runs_section
 from initbench.report.views.sweep_map import sweep_figures
 from initbench.report.views.verdicts import verdict_section
@@ -35,6 +36,7 @@ FIGURE_SECTIONS: Sequence[tuple[str, str, FigureBuilder]] = (
     ("sweep", "Accuracy over two keys", sweep_figures),
     ("batch-norm", "Batch norm", batch_norm_figures),
     ("covariate-shift", "Internal covariate shift", covariate_shift_figures),
+    ("pretraining", "Layer-wise pre-training", pretraining_figures),
 )
 """Sections of figures: key, title, and the function that yields the figures that the runs allow."""
 
