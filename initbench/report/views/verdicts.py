@@ -81,13 +81,13 @@ def _findings(report: ReportRuns) -> list[FoldedText]:
 
     The first sentence of a message says what was measured, the others give the cause and the remedy.
     """
-    named = []
+    pairs = []
     for row in report.rows:
         diagnoses = (run.record["diagnosis"] for run in row.runs if run.record.get("diagnosis"))
         findings: list[dict[str, Any]] = next(diagnoses, [])
-        named += [(row.name, finding) for finding in findings if finding.get("level") != "note"]
-    named.sort(key=lambda each: each[1]["code"] != "diverged")
-    return [_folded(name, finding) for name, finding in named]
+        pairs += [(row.name, finding) for finding in findings if finding.get("level") != "note"]
+    pairs.sort(key=lambda each: each[1]["code"] != "diverged")
+    return [_folded(name, finding) for name, finding in pairs]
 
 
 def _folded(name: str, finding: dict[str, Any]) -> FoldedText:
