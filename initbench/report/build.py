@@ -18,6 +18,7 @@ from initbench.report.views.gates import GateOutcome
 from initbench.report.views.heat_map import heat_map_figures
 from initbench.report.views.histogram_grid import histogram_figures
 from initbench.report.views.pretraining import pretraining_figures
+from initbench.report.views.runs import runs_section
 from initbench.report.views.sweep_map import sweep_figures
 from initbench.report.views.verdicts import verdict_section
 
@@ -65,6 +66,7 @@ def build_page(
         figures = tuple(build(report))
         if figures:
             sections.append(ReportSection(key, heading, figures=figures))
+    sections.append(runs_section(report))
     layers = [layer["index"] for row in report.rows for moment in row.moments for layer in moment.layers[0]]
     runs = [run for row in report.rows for run in row.summaries]
     return ReportPage(

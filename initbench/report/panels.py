@@ -46,6 +46,17 @@ class PanelAxis:
         return f"((datum.value + 1e-9) % {self.stride} + {self.low})"
 
     @property
+    def _visible(self) -> str:
+        """Expression for the number of panels."""
+        return f"max(1, min({MAX_PANELS}, {self.rows} - length(hidden)))"
+
+    @property
+    def heading(self) -> dict[str, Any]:
+        """Mark of the names of the rows, cut off at the width of a panel."""
+        limit = {"expr": f"0.9 * width / {self._visible}"}
+        return {"type": "text", "fontWeight": "bold", "limit": limit, "baseline": "top"}
+
+    @property
     def scale(self) -> dict[str, Any]:
         """Scale of the axis, which ends after the last visible panel."""
         return {"domainMin": 0, "domainMax": {"expr": f"{self.stride} * {self._visible}"}, "nice": False}
@@ -54,16 +65,6 @@ class PanelAxis:
     def axis(self) -> dict[str, Any]:
         """Properties of the axis that keep the labels of neighbouring panels apart."""
         return {"grid": False, "domain": False, "labelOverlap": "greedy", "labelSeparation": 3}
-
-    @property
-    def heading(self) -> dict[str, Any]:
-        """Properties of the text marks that name the rows, which are cut off to the width of a panel."""
-        limit = {"expr": f"0.9 * width / {self._visible}"}
-        return {"type": "text", "fontWeight": "bold", "limit": limit, "baseline": "middle"}
-
-    @property
-    def _visible(self) -> str:
-        return f"max(1, min({MAX_PANELS}, {self.rows} - length(hidden)))"
 
     def ticks(self, values: Sequence[float]) -> list[float]:
         """Return the positions of ticks at these values in every panel."""

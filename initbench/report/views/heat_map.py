@@ -165,7 +165,7 @@ def _spec(report: ReportRuns, statistic: DepthStatistic, records: Sequence[dict[
                     {"aggregate": [{"op": "min", "field": "place", "as": "place"}], "groupby": ["row"]},
                     {"calculate": f"{len(report.steps) / 2} + {panels.offset}", "as": "x"},
                 ],
-                "mark": {**panels.heading, "baseline": "top"},
+                "mark": panels.heading,
                 "encoding": {"x": x, "y": {**without_field, "datum": top}, "text": {"field": "row"}},
             },
         ],

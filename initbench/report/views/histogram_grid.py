@@ -408,7 +408,7 @@ def _heading_marks(axes: _Axes) -> dict[str, Any]:
             {"filter": f"datum.layer === {axes.layers[0]}"},
             {"calculate": f"{middle} + {axes.panels.offset}", "as": "x"},
         ],
-        "mark": axes.panels.heading,
+        "mark": {**axes.panels.heading, "baseline": "middle"},
         "encoding": {"x": axes.x(), "y": y, "text": {"field": "row"}},
     }
 
