@@ -18,6 +18,7 @@ from initbench.export.optional_packages import import_optional
 from initbench.export.table_files import ExportCounts
 from initbench.export.tables import FIXED_COLUMNS, RunTables, Schemas, format_value, parse_time
 from initbench.export.tracker_values import curve_scalars
+from initbench.store.files import remove_temporaries, replacing
 
 EXPERIMENT = "initbench"
 """Name of the MLflow experiment with all runs."""
@@ -65,6 +66,7 @@ class MlflowExporter:
             files=[output / DATABASE], advice=f"view them with: mlflow ui --backend-store-uri {uri}"
         )
         with self._reporting_errors(database):
+            self._create_database(database)
             client = self._open_client(uri)
             experiment = self._experiment_id(client, output)
             exported = self._find_exported(client, experiment)
@@ -87,6 +89,13 @@ class MlflowExporter:
             yield
         except self._error as error:
             raise StoreError(f"MLflow cannot write {database}: {error}") from error
+
+    def _create_database(self, database: Path) -> None:
+        """Create the database if there is none, so that a kill never leaves one without all its tables."""
+        remove_temporaries(database.parent)
+        if not database.exists():
+            with replacing(database) as temporary:
+                self._open_client(f"sqlite:///{temporary}").search_experiments(max_results=1)
 
     @staticmethod
     def _experiment_id(client: Any, output: Path) -> str:
