@@ -11,6 +11,8 @@ from initbench.report.report_runs import LayerRow
 from initbench.report.theme import row_channels
 
 HEIGHT = 240
+LAYER_FIELD: dict[str, Any] = {"field": "layer", "title": "layer"}
+STEP_FIELD: dict[str, Any] = {"field": "step", "title": "updates", "format": ",d"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,11 @@ class LineAxes:
 
 
 def line_chart(
-    rows: Sequence[LayerRow], axes: LineAxes, transforms: Sequence[dict[str, Any]] = ()
+    rows: Sequence[LayerRow],
+    axes: LineAxes,
+    *,
+    transforms: Sequence[dict[str, Any]] = (),
+    tooltip: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """Return the specification of a line chart.
 
@@ -40,6 +46,7 @@ def line_chart(
         rows: The rows that have data, for their styles.
         axes: The axes.
         transforms: Transforms that select the records to draw, after hidden rows are removed.
+        tooltip: Fields of a tooltip between the row and the value.
     """
     scale: dict[str, Any] = {"type": "log", "nice": False, "padding": 10} if axes.is_log else {"zero": True}
     y = {
@@ -53,13 +60,12 @@ def line_chart(
         "field": axes.x,
         "type": "quantitative",
         "title": axes.x_title,
-        "scale": {"zero": axes.x == "step"},
+        "scale": {"zero": False, "nice": False, "padding": 10},
         "axis": {"tickMinStep": 1},
     }
-    tooltip = [
+    fields = [
         {"field": "row", "title": "row"},
-        {"field": "layer", "title": "layer"},
-        {"field": "step", "title": "updates", "format": ",d"},
+        *tooltip,
         {"field": "value", "title": axes.y_title, "format": ".6g"},
         {"field": "least", "title": "least seed", "format": ".6g"},
         {"field": "most", "title": "most seed", "format": ".6g"},
@@ -96,9 +102,15 @@ def line_chart(
                     "x": x,
                     "y": y,
                     **row_channels(names, styles, marks="point"),
-                    "tooltip": tooltip,
+                    "tooltip": fields,
                 },
             },
             *([selected_layer_rule()] if axes.x == "layer" else []),
         ],
     }
+
+
+def rows_with_records(rows: Sequence[LayerRow], records: Sequence[dict[str, Any]]) -> list[LayerRow]:
+    """Return the rows that have records, which name their row in the column `row`."""
+    names = {record["row"] for record in records}
+    return [row for row in rows if row.name in names]

@@ -8,7 +8,7 @@ from typing import Any
 from initbench.analysis.metrics import METRICS
 from initbench.render.text import format_percent, format_share
 from initbench.report.figure import ReportFigure, columns_of, rounded
-from initbench.report.line_chart import LineAxes, line_chart
+from initbench.report.line_chart import LAYER_FIELD, STEP_FIELD, LineAxes, line_chart, rows_with_records
 from initbench.report.parameters import AT_STEP, HIDDEN, HIDE_ROWS
 from initbench.report.report_runs import Layer, ReportRow, ReportRuns
 from initbench.report.theme import row_channels
@@ -85,7 +85,10 @@ def _depth_figure(
         + (" Dashed: equal variances." if ideal is not None else ""),
         columns=columns_of(records, _DEPTH_COLUMNS),
         spec=line_chart(
-            _rows(report, records), LineAxes("layer", statistic.axis, statistic.is_log, ideal), [AT_STEP]
+            rows_with_records(report.rows, records),
+            LineAxes("layer", statistic.axis, statistic.is_log, ideal),
+            transforms=[AT_STEP],
+            tooltip=[LAYER_FIELD, STEP_FIELD],
         ),
         log_channels=("y",),
     )
@@ -93,12 +96,6 @@ def _depth_figure(
 
 def _names(records: Sequence[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(record["row"] for record in records))
-
-
-def _rows(report: ReportRuns, records: Sequence[dict[str, Any]]) -> list[ReportRow]:
-    """Return the rows that have records."""
-    names = {record["row"] for record in records}
-    return [row for row in report.rows if row.name in names]
 
 
 def _depth_takeaway(statistic: DepthStatistic, records: Sequence[dict[str, Any]]) -> str:
@@ -158,7 +155,7 @@ def _accuracy_takeaway(records: Sequence[dict[str, Any]], when: str) -> str:
 
 
 def _accuracy_spec(report: ReportRuns, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    rows = _rows(report, records)
+    rows = rows_with_records(report.rows, records)
     names, styles = [row.name for row in rows], [row.style for row in rows]
     x = {
         "field": "value",
