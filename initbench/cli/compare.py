@@ -14,6 +14,7 @@ from initbench.cli.completion import (
     complete_columns,
     complete_keys,
     complete_metrics,
+    complete_sort,
 )
 from initbench.cli.gate_options import (
     Against,
@@ -73,7 +74,7 @@ Sort = Annotated[
         "--sort",
         metavar="[-]NAME",
         help="Sort by a metric or label; - for descending.",
-        autocompletion=complete_metrics,
+        autocompletion=complete_sort,
     ),
 ]
 OnlyChanged = Annotated[bool, typer.Option("--only-changed", help="Show only the config keys that differ.")]

@@ -26,6 +26,8 @@ DOCUMENT_BYTES = 16 * 2**20
 """Maximum size of a file with one JSON document: about a hundred times the largest one in use."""
 LINES_BYTES = 2**30
 """Maximum size of a file of lines."""
+_TAIL_BYTES = 2**16
+"""Bytes that are read at once from the end of a file."""
 TENSOR_BYTES = 2**36
 """Maximum size of a file of tensors."""
 
@@ -201,6 +203,18 @@ def read_text(path: Path, limit: int = DOCUMENT_BYTES) -> str:
 def read_lines(path: Path) -> list[str]:
     """Return the complete lines of `path`; a last line without a newline was never acknowledged."""
     return [line.decode() for line in read_bytes(path, LINES_BYTES).split(b"\n")[:-1]]
+
+
+def read_last_line(path: Path) -> str | None:
+    """Return the last complete line of `path`, or None without any; `read_lines` defines completeness."""
+    with os.fdopen(open_regular(path, LINES_BYTES), "rb") as file:
+        position, tail = file.seek(0, os.SEEK_END), b""
+        while position > 0 and tail.count(b"\n") < 2:
+            size = min(_TAIL_BYTES, position)
+            position = file.seek(position - size)
+            tail = file.read(size) + tail
+    complete = tail.split(b"\n")[:-1]
+    return complete[-1].decode() if complete else None
 
 
 def copy_regular(source: Path, target: Path) -> None:

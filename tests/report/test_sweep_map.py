@@ -13,7 +13,7 @@ from tests.report.report_runs import figure_of, record_of, records_of, report_of
 @pytest.mark.parametrize("by", [("init.scheme", "train.lr"), ("train.lr", "init.scheme")])
 def test_the_cells_are_those_of_the_pivot_that_compare_prints(by: tuple[str, str]) -> None:
     report = report_of(swept_runs(), by=by)
-    figure = figure_of(sweep_figures, report, "sweep")
+    figure = figure_of(sweep_figures, report, "sweep-map")
     table = pivot_table(report.tables[0], "best_val_accuracy", "")
     for label, *cells in ([cell.text for cell in row] for row in table.rows):
         for across, words in zip(table.headings[1:], cells, strict=True):
@@ -28,13 +28,13 @@ def test_the_cells_are_those_of_the_pivot_that_compare_prints(by: tuple[str, str
 
 
 def test_the_axes_are_in_the_order_of_numbers() -> None:
-    figure = figure_of(sweep_figures, report_of(swept_runs(), by=("init.scheme", "train.lr")), "sweep")
+    figure = figure_of(sweep_figures, report_of(swept_runs(), by=("init.scheme", "train.lr")), "sweep-map")
     assert figure.spec["encoding"]["x"]["scale"]["domain"] == ["0.01", "0.1", "0.3"]
     assert figure.spec["encoding"]["y"]["scale"]["domain"] == ["lsuv", "zeros"]
 
 
 def test_diverged_cells_are_marked() -> None:
-    figure = figure_of(sweep_figures, report_of(swept_runs()), "sweep")
+    figure = figure_of(sweep_figures, report_of(swept_runs()), "sweep-map")
     for record in records_of(figure, across="0.3"):
         assert (record["value"], record["words"], record["diverged"]) == (None, "diverged (2)", 2)
     partly = record_of(figure, down="zeros", across="0.1")
@@ -48,7 +48,7 @@ def test_diverged_cells_are_marked() -> None:
 def test_experiments_that_differ_in_two_keys_form_a_map_without_options() -> None:
     report = report_of(swept_runs())
     assert swept_keys(report.tables[0]) == ("init.scheme", "train.lr")
-    assert len(records_of(figure_of(sweep_figures, report, "sweep"))) == 6
+    assert len(records_of(figure_of(sweep_figures, report, "sweep-map"))) == 6
 
 
 def test_other_comparisons_have_no_map() -> None:

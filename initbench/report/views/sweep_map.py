@@ -36,7 +36,7 @@ def sweep_figures(report: ReportRuns) -> Iterator[ReportFigure]:
         if values:
             for record in records:
                 record["best"] = record["value"] == max(values)
-            key = "sweep" if len(maps) == 1 else f"sweep-{number}"
+            key = "sweep-map" if len(maps) == 1 else f"sweep-map-{number}"
             yield _figure(report, table, keys, records, key)
 
 
