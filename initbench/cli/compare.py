@@ -28,6 +28,7 @@ from initbench.cli.gate_options import (
     print_verdicts,
 )
 from initbench.cli.options import Json, Notes, RunPatterns, RunsDir, runs_root
+from initbench.cli.report_option import ReportFile, check_report_file, write_run_report
 from initbench.errors import UsageError
 from initbench.render.terminal import stdout_console, stdout_width
 from initbench.store.store import Store
@@ -137,6 +138,7 @@ def compare(
     strict: Strict = False,
     against: Against = None,
     junit_xml: JunitXml = None,
+    report: ReportFile = None,
     runs_dir: RunsDir = None,
     json_output: Json = False,
 ) -> None:
@@ -148,6 +150,7 @@ def compare(
     from initbench.analysis.selection import Selection
     from initbench.analysis.tables import build_tables
 
+    check_report_file(report)
     gates = gate_options(fail_if, strict, against, junit_xml, confidence, fail_unless)
     selection = Selection(Store(runs_root(runs_dir)), patterns or [], where or [])
     try:
@@ -172,6 +175,7 @@ def compare(
     if table_view.format in ("json", "csv"):  # these formats have no footnotes
         _report_baseline(run_tables, table_view)
     _print_or_save(run_tables, table_view, output, selection.store, verdicts.document())
+    write_run_report(report, selection.store, run_tables, table_view, verdicts=verdicts)
     print_verdicts(verdicts)
     if code := verdicts.exit_code:
         raise typer.Exit(code)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +9,7 @@ import typer
 
 from initbench.cli.compare import Baseline, By, Confidence, Target, WhereOption, resolve_keys
 from initbench.cli.options import RunPatterns, RunsDir, runs_root
-from initbench.errors import UsageError
-from initbench.store.files import write_output
+from initbench.cli.report_option import check_report_file, command_line, save_page
 from initbench.store.store import Store
 
 Output = Annotated[
@@ -39,25 +36,13 @@ def report(
     The page is a single file that needs no network, and the same runs give the same bytes.
     """
     from initbench.analysis.selection import Selection
-    from initbench.analysis.tables import build_tables
-    from initbench.render.compare.analysed_table import analyse
     from initbench.render.compare.display_options import View
     from initbench.report.build import build_page
-    from initbench.report.page import render_page
-    from initbench.report.report_runs import load_report_runs
+    from initbench.report.report_runs import compare_for_report
 
+    check_report_file(output)
     selection = Selection(Store(runs_root(runs_dir)), patterns or [], where or [])
-    runs = [run for run in selection.runs if run.is_placed]
-    if not any(run.is_complete for run in runs):
-        raise UsageError(f"no finished runs in {selection.store.root}; `initbench ls` lists all runs")
-    tables = build_tables(runs, by=resolve_keys(by, runs), target=target)
     view = View(baseline=baseline, confidence=confidence)
-    report_runs = load_report_runs(selection.store, analyse(tables, view))
-    page = build_page(report_runs, view, command=_command(), title=title)
-    write_output(output, render_page(page))
-    typer.echo(f"written to {output}", err=True)
-
-
-def _command() -> str:
-    """Return the command line as a user types it."""
-    return shlex.join(["initbench", *sys.argv[1:]])
+    keys = resolve_keys(by, selection.runs)
+    report_runs = compare_for_report(selection.store, selection.runs, view, by=keys, target=target)
+    save_page(output, build_page(report_runs, view, command=command_line(), title=title))

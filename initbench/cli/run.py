@@ -12,6 +12,7 @@ from initbench.cli.batch import exit_with_failures, process_or_skip
 from initbench.cli.gate_options import FailIf, FailUnless, JunitXml, Strict, print_verdicts
 from initbench.cli.load_configs import load_experiments
 from initbench.cli.options import AllLayers, ConfigArguments, DataDir, Json, RunsDir, runs_root
+from initbench.cli.report_option import ReportFile, check_report_file, write_run_report
 from initbench.cli.sweep_options import MaxTime, parse_duration
 from initbench.cli.training_gates import (
     FailOn,
@@ -60,6 +61,7 @@ def run(
     fail_unless: FailUnless = None,
     strict: Strict = False,
     junit_xml: JunitXml = None,
+    report: ReportFile = None,
     rerun: Rerun = False,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print the resolved config and stop.")
@@ -75,6 +77,7 @@ def run(
     """
     from initbench.runner.pending import RunLimits
 
+    check_report_file(report, {"--print-config": print_config})
     limits = RunLimits(max_seconds=parse_duration(max_time), rerun=rerun)
     configs = load_experiments(arguments)
     if print_config:
@@ -96,7 +99,9 @@ def run(
             stored_runs += runs
             if not json_output:
                 _print_runs(runs, all_layers=all_layers)
-        verdicts = judge_training(gates, _trained_runs(configs, outcomes, context.store))
+        trained = _trained_runs(configs, outcomes, context.store)
+        verdicts = judge_training(gates, trained)
+        write_run_report(report, context.store, trained.tables, verdicts=verdicts)
     finally:  # print finished runs even after a signal
         if json_output and (outcomes or len(configs) > 1):
             _print_document(stored_runs, verdicts)

@@ -11,6 +11,7 @@ import typer
 from initbench.cli.compare import is_ascii
 from initbench.cli.gate_options import FailIf, FailUnless, JunitXml, Strict, print_verdicts
 from initbench.cli.options import DataDir, Json, Notes, RunsDir, runs_root
+from initbench.cli.report_option import ReportFile, check_report_file, write_run_report
 from initbench.cli.sweep_options import (
     Arguments,
     DryRun,
@@ -48,6 +49,8 @@ from initbench.store import strict_json
 from initbench.store.store import Store
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from initbench.cli.gate_options import GateOptions, GateReport
     from initbench.config.study import Sweep
     from initbench.render.compare.display_options import View
@@ -68,6 +71,7 @@ def sweep(
     fail_unless: FailUnless = None,
     strict: Strict = False,
     junit_xml: JunitXml = None,
+    report: ReportFile = None,
     retry: Retry = None,
     rerun: Rerun = False,
     skip_invalid: SkipInvalid = False,
@@ -90,6 +94,7 @@ def sweep(
     """
     from initbench.runner.pending import RunLimits
 
+    check_report_file(report, {"--print-config": print_config, "--dry-run": dry_run})
     seconds = parse_duration(max_time)
     sweep_config = _load_sweep(arguments, shard, skip_invalid=skip_invalid)
     if print_config:
@@ -112,7 +117,7 @@ def sweep(
     if dry_run:
         command.plan()
     else:
-        command.run(gates, quiet=quiet, fail_on=fail_on)
+        command.run(gates, quiet=quiet, fail_on=fail_on, report=report)
 
 
 @dataclass(frozen=True)
@@ -140,8 +145,8 @@ class _SweepCommand:
         else:
             print_plan(stdout_console(), result, list(plan_lines(result, outlook)))
 
-    def run(self, gates: GateOptions, *, quiet: bool, fail_on: str | None) -> None:
-        """Train the missing runs, then print and judge all results."""
+    def run(self, gates: GateOptions, *, quiet: bool, fail_on: str | None, report: Path | None) -> None:
+        """Train the missing runs, then print, judge and report all results."""
         from initbench.render import text
         from initbench.render.sweep_progress import SweepDisplay
         from initbench.render.sweep_tables import skipped_points
@@ -162,6 +167,14 @@ class _SweepCommand:
             display.say(f"{self.sweep.name}: {text.plural(kept_runs, 'run')} kept")
         verdicts = self._judge(result, gates)
         self._print_result(result, verdicts)
+        write_run_report(
+            report,
+            self.context.store,
+            result.tables,
+            title=f"{self.sweep.name}: {text.plural(len(result.variants), 'point')}",
+            verdicts=verdicts,
+            pivots=result.pivots,
+        )
         _exit_on_failure(result, verdicts, fail_on)
 
     def _print_result(self, result: SweepResult, verdicts: GateReport | None) -> None:

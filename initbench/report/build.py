@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from initbench.analysis.run_summary import RunSummary
+from initbench.render.compare.analysed_table import AnalysedTable
 from initbench.render.compare.display_options import View
 from initbench.render.text import one_line, plural
 from initbench.report.figure import ReportFigure
@@ -12,7 +13,11 @@ from initbench.report.page import ReportPage, ReportSection
 from initbench.report.report_runs import ReportRuns
 from initbench.report.views.convergence import convergence_figures
 from initbench.report.views.depth_profile import depth_figures
+from initbench.report.views.forest import forest_figures
+from initbench.report.views.gates import GateOutcome
+from initbench.report.views.heat_map import heat_map_figures
 from initbench.report.views.histogram_grid import histogram_figures
+from initbench.report.views.pivot import pivot_sections
 from initbench.report.views.verdicts import verdict_section
 
 FigureBuilder = Callable[[ReportRuns], Iterator[ReportFigure]]
@@ -20,7 +25,9 @@ FigureBuilder = Callable[[ReportRuns], Iterator[ReportFigure]]
 FIGURE_SECTIONS: Sequence[tuple[str, str, FigureBuilder]] = (
     ("histograms", "Histograms, layer by layer", histogram_figures),
     ("depth", "The signal against depth", depth_figures),
+    ("heat", "Layers and steps", heat_map_figures),
     ("convergence", "Convergence", convergence_figures),
+    ("forest", "Means and differences", forest_figures),
 )
 """Sections of figures: key, title, and the function that yields the figures that the runs allow."""
 
@@ -32,18 +39,27 @@ def figures_of(report: ReportRuns) -> Iterator[ReportFigure]:
 
 
 def build_page(
-    report: ReportRuns, view: View, *, command: str, gates: Sequence[str] = (), title: str | None = None
+    report: ReportRuns,
+    view: View,
+    *,
+    command: str | None = None,
+    gates: GateOutcome | None = None,
+    title: str | None = None,
+    leading: Sequence[ReportSection] = (),
+    pivots: Sequence[AnalysedTable] = (),
 ) -> ReportPage:
     """Return the page of stored runs.
 
     Args:
         report: The runs.
         view: Display options of the comparison; its baseline is pinned at first.
-        command: The command that makes the page again.
-        gates: Results of gates, one line each.
+        command: The command that makes the page again; None if Python code made it.
+        gates: Results of the gates of the command, if it has any.
         title: Heading; named after the rows if None.
+        leading: Sections before the verdict.
+        pivots: Tables of the same runs whose rows two keys make, which are shown as pivots.
     """
-    sections = [verdict_section(report, gates)]
+    sections = [*leading, verdict_section(report, gates), *pivot_sections([*report.tables, *pivots])]
     for key, heading, build in FIGURE_SECTIONS:
         figures = tuple(build(report))
         if figures:
@@ -58,8 +74,13 @@ def build_page(
         layers=max(layers, default=0),
         sections=sections,
         baseline=_pinned(report, view),
-        footer=[f"Made by: {command}", *_versions(runs)],
+        footer=[*made_by(command), *_versions(runs)],
     )
+
+
+def made_by(command: str | None) -> list[str]:
+    """Return the line of the footer with the command that makes the page again."""
+    return [] if command is None else [f"Made by: {one_line(command)}"]
 
 
 def _title(report: ReportRuns) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from initbench.report.theme import RowStyle, vega_config
 MAX_TABLE_ROWS = 200
 """Rows of the table behind a figure that the page contains; the CSV file has all."""
 
+_GEOMETRY = re.compile(r' (?:d|transform)="[^"]*"')
+_LONG_FRACTION = re.compile(r"(\.\d\d)\d+(?![\de])")
 _EMBED = "window.initbenchVega = {vegaEmbed, vega};"
 
 
@@ -60,6 +63,12 @@ class ReportPage:
     baseline: str = ""
     """Row that is pinned as baseline at first."""
     footer: Sequence[str] = field(default_factory=list)
+
+
+def require_packages() -> None:
+    """Raise MissingExtraError if the packages of the extra `report` are not installed."""
+    _environment()
+    vl_convert()
 
 
 def render_page(page: ReportPage) -> str:
@@ -115,21 +124,38 @@ def _library() -> str:
 def _inline_svg(figure: ReportFigure) -> str:
     """Return the figure as an SVG element that scales with the page and that screen readers can name."""
     svg = to_svg(figure, legend=False)
+    # Clip paths and gradients have the same ids in every picture.
+    svg = re.sub(r'(?<= id=")(?=\w+")|(?<=url\(#)', f"{figure.key}-", svg)
     start = svg.index("<svg")
-    return svg[start:].replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
+    smaller = _GEOMETRY.sub(_rounded_geometry, svg[start:].replace(' aria-hidden="true"', ""))
+    return smaller.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
+
+
+def _rounded_geometry(attribute: re.Match[str]) -> str:
+    """Return an attribute with coordinates of two decimals; Vega writes up to 17 digits of each."""
+    return _LONG_FRACTION.sub(r"\1", attribute[0])
 
 
 def _figure_data(figure: ReportFigure) -> str:
     """Return what the script needs to draw the figure: its data by column, and its specification."""
     return _json(
         {
-            "columns": figure.columns,
+            "columns": {name: _packed(values) for name, values in figure.columns.items()},
             "spec": figure.spec,
             "log": list(figure.log_channels),
             "key": figure.key,
             "title": figure.title,
         }
     )
+
+
+def _packed(values: list[Any]) -> list[Any] | dict[str, list[Any]]:
+    """Return a column, or its runs of equal values as `{"values": …, "counts": …}` if they are fewer."""
+    counts, firsts = [], []
+    for value, run in itertools.groupby(values):
+        firsts.append(value)
+        counts.append(sum(1 for _ in run))
+    return {"values": firsts, "counts": counts} if len(counts) < len(values) / 2 else values
 
 
 def _json(value: Any) -> str:

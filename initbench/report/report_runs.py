@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 from initbench.analysis.run_summary import RunSummary
-from initbench.analysis.tables import Row
-from initbench.render.compare.analysed_table import AnalysedTable
+from initbench.analysis.tables import Row, build_tables
+from initbench.errors import UsageError
+from initbench.render.compare.analysed_table import AnalysedTable, analyse
+from initbench.render.compare.display_options import View
 from initbench.render.compare.titles import distinguishing_terms
 from initbench.render.text import evenly_spaced, one_line, plural
 from initbench.report.theme import RowStyle, row_style
@@ -32,6 +34,42 @@ class Moment:
     """Step of the next probe that is shown, up to which this one stands for the state of the net."""
     layers: list[list[Layer]]
     """The weight layers of each run, head included."""
+
+
+class LayerRow(Protocol):
+    """A row whose layers figures show: runs of a comparison, or untrained nets of one kind."""
+
+    @property
+    def name(self) -> str:
+        """Name of the row in the report."""
+
+    @property
+    def style(self) -> RowStyle:
+        """Style of the row in all figures."""
+
+    @property
+    def moments(self) -> Sequence[Moment]:
+        """The probes, in order of their steps."""
+
+
+class LayerReport(Protocol):
+    """Rows whose layers figures show."""
+
+    @property
+    def rows(self) -> Sequence[LayerRow]:
+        """The rows, in the order of their styles."""
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the rows."""
+
+    @property
+    def styles(self) -> list[RowStyle]:
+        """Styles of the rows."""
+
+    @property
+    def provenance(self) -> str:
+        """Description of the data and the nets, for captions."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +136,33 @@ class ReportRuns:
         steps = sorted({run.steps for row in self.rows for run in row.summaries if run.steps})
         budget = f", {steps[0]:,} steps" if len(steps) == 1 else ""
         return f"{datasets}, {seeds} a row{budget}"
+
+
+def compare_for_report(
+    store: Store,
+    runs: Sequence[RunSummary],
+    view: View,
+    *,
+    by: Sequence[str] = (),
+    target: float | None = None,
+) -> ReportRuns:
+    """Compare runs in tables, and read the layers of the runs in their rows.
+
+    Args:
+        store: The store of the runs.
+        runs: The runs; those whose config is lost are skipped.
+        view: Baseline and confidence of the comparison.
+        by: Keys whose values make the rows; experiments are the rows if it is empty.
+        target: Validation accuracy of `steps_to_target`; that of `build_tables` if None.
+
+    Raises:
+        UsageError: If no run is finished, or the baseline does not exist.
+        StoreError: If a file of a run is damaged.
+    """
+    placed = [run for run in runs if run.is_placed]
+    if not any(run.is_complete for run in placed):
+        raise UsageError(f"no finished runs in {store.root}; `initbench ls` lists all runs")
+    return load_report_runs(store, analyse(build_tables(placed, by=by, target=target), view))
 
 
 def load_report_runs(store: Store, tables: Sequence[AnalysedTable]) -> ReportRuns:

@@ -62,8 +62,31 @@ def write_output(path: Path, content: str | bytes) -> None:
         else:
             write_atomic(path, content)
     except OSError as error:
-        kind = StoreError if error.errno in DISK_ERRORS else UsageError
-        raise kind(f"cannot write {path}: {error.strerror or error}") from error
+        raise _output_error(path, error) from error
+
+
+def check_output(path: Path) -> None:
+    """Raise the error of `write_output` if a file cannot be written there; `path` is not changed."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.exists() and not path.is_file():
+            return
+        temporary = _temporary_path(path)
+        _write_new(temporary, b"")
+        temporary.unlink()
+    except OSError as error:
+        raise _output_error(path, error) from error
+
+
+def _output_error(path: Path, error: OSError) -> StoreError | UsageError:
+    kind = StoreError if error.errno in DISK_ERRORS else UsageError
+    return kind(f"cannot write {path}: {error.strerror or error}")
+
+
+def _temporary_path(path: Path) -> Path:
+    """Return the path of a new temporary file in the directory of `path`."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{next(_serial)}{TEMPORARY}")
 
 
 def produce_atomic(path: Path, produce: Callable[[Path], object], *, sync_name: bool = True) -> None:
@@ -71,7 +94,7 @@ def produce_atomic(path: Path, produce: Callable[[Path], object], *, sync_name: 
 
     Without `sync_name` the contents are durable, but the name only once its directory is synced.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{next(_serial)}{TEMPORARY}")
+    temporary = _temporary_path(path)
     try:
         produce(temporary)
         _sync(temporary, os.O_RDWR)

@@ -119,7 +119,7 @@ def block_pairs(ours, theirs):
         ("resnet18", "relu"),
         ("resnet34", "relu"),
         ("resnet50", "relu"),
-        ("vgg11", "relu"),
+        pytest.param("vgg11", "relu", marks=pytest.mark.slow),  # 500 MB of weights
         ("mobilenet_v2", "relu6"),
     ],
 )

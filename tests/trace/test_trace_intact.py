@@ -46,7 +46,7 @@ def same(before: dict[str, Any], after: dict[str, Any]) -> None:
 
 NETS = {
     "resnet18": (3, 32, 32),
-    "vgg11": (3, 32, 32),
+    "squeezenet1_1": (3, 32, 32),
     "mobilenet_v3_small": (3, 32, 32),
 }
 

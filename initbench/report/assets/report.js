@@ -11,6 +11,7 @@ const nearestStep = (step) => steps.reduce((best, s) => (Math.abs(s - step) < Ma
 
 function register(element) {
   const data = JSON.parse(element.querySelector(".figure-data").textContent);
+  for (const [name, column] of Object.entries(data.columns)) data.columns[name] = unpacked(column);
   const figure = {element, data, plot: element.querySelector(".plot"), view: null, isLinear: false};
   figures.set(data.key, figure);
   element.querySelector(".tools").hidden = false;
@@ -22,6 +23,11 @@ function register(element) {
     draw(figure);
   });
 }
+
+// A column is a list, or runs of equal values.
+const unpacked = (column) => (
+  Array.isArray(column) ? column : column.values.flatMap((value, i) => Array(column.counts[i]).fill(value))
+);
 
 function rowsOf(data) {
   const names = Object.keys(data.columns);
@@ -65,13 +71,19 @@ async function draw(figure) {
   plot.dataset.drawn = "true";
 }
 
-// A click on a mark selects its layer; on a learning curve, the probe nearest to its step.
+// A click on a mark selects its layer, and the probe nearest to its step unless that is shown already.
 function select(datum) {
+  const change = {};
+  if (steps.length && Number.isFinite(datum?.step) && !isShown(datum)) change.step = nearestStep(datum.step);
   if (Number.isInteger(datum?.layer)) {
-    update({layer: datum.layer === state.layer ? null : datum.layer});
-  } else if (steps.length && Number.isFinite(datum?.step)) {
-    update({step: nearestStep(datum.step)});
+    change.layer = datum.layer === state.layer && !("step" in change) ? null : datum.layer;
   }
+  if (Object.keys(change).length) update(change);
+}
+
+// Whether a record stands for the selected step; records of learning curves stand for their own step only.
+function isShown({step, until}) {
+  return step <= state.step && state.step < (until ?? step);
 }
 
 async function update(change) {

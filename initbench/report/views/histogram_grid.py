@@ -9,15 +9,14 @@ from typing import Any
 
 from initbench.render.text import evenly_spaced, format_number
 from initbench.report.figure import ReportFigure, columns_of, rounded
+from initbench.report.panels import PLACES, PanelAxis, panel_note
 from initbench.report.parameters import AT_STEP, HIDDEN, HIDE_ROWS, LAYER, STEP, selected_layer_rule
-from initbench.report.report_runs import Layer, Moment, ReportRow, ReportRuns
+from initbench.report.report_runs import Layer, LayerReport, LayerRow, Moment
 from initbench.report.theme import row_channels
 from initbench.store.histograms import Histogram, parse_histogram
 
 MAX_LAYERS = 24
 """Largest number of layers in the grid; of deeper nets, evenly spaced ones are drawn."""
-MAX_COLUMNS = 6
-"""Largest number of rows of the comparison that are drawn next to each other."""
 MAX_HISTOGRAMS = 6000
 """Largest number of histograms of a quantity; with more rows, fewer moments are kept."""
 BINS = 32
@@ -60,7 +59,7 @@ QUANTITIES = (
 )
 
 
-def histogram_figures(report: ReportRuns) -> Iterator[ReportFigure]:
+def histogram_figures(report: LayerReport) -> Iterator[ReportFigure]:
     """Yield the grid of each quantity that the runs have histograms of."""
     for quantity in QUANTITIES:
         records: list[dict[str, Any]] = []
@@ -74,17 +73,14 @@ def histogram_figures(report: ReportRuns) -> Iterator[ReportFigure]:
             )
             if deepest > MAX_LAYERS:
                 notes.append(f"{MAX_LAYERS} of up to {deepest} layers are drawn, evenly spaced.")
-            if len(report.rows) > MAX_COLUMNS:
-                notes.append(
-                    f"The first {MAX_COLUMNS} of {len(report.rows)} rows are drawn; hide some to see others."
-                )
+            notes += panel_note(len(report.rows))
             if any(len(row.moments) > max_moments for row in report.rows):
                 notes.append(f"{max_moments} probes of each row are kept.")
             yield _figure(report, quantity, records, notes)
 
 
 def _figure(
-    report: ReportRuns, quantity: HistogramQuantity, records: list[dict[str, Any]], notes: list[str]
+    report: LayerReport, quantity: HistogramQuantity, records: list[dict[str, Any]], notes: list[str]
 ) -> ReportFigure:
     axis = (
         f"The axis of each column is scaled to the widest layer of its row (±{_REACH:g} root mean squares)."
@@ -116,7 +112,7 @@ def _drawable(moment: Moment, quantity: HistogramQuantity) -> list[Layer]:
 
 
 def _records(
-    row: ReportRow, order: int, quantity: HistogramQuantity, max_moments: int
+    row: LayerRow, order: int, quantity: HistogramQuantity, max_moments: int
 ) -> Iterator[dict[str, Any]]:
     steps = set(evenly_spaced([moment.step for moment in row.moments], max_moments))
     moments = [moment for moment in row.moments if moment.step in steps]
@@ -237,7 +233,7 @@ def _gaussian(
     return [round(100 * (share_below(low + size) - share_below(low)) / top, 1) for low in lows]
 
 
-def _takeaway(report: ReportRuns, quantity: HistogramQuantity) -> str:
+def _takeaway(report: LayerReport, quantity: HistogramQuantity) -> str:
     """Compare the widths of the first and the last layer of each row at the first probe."""
     words = []
     for row in report.rows[:4]:
@@ -274,10 +270,7 @@ _TOOLTIP = [
 
 @dataclass(frozen=True)
 class _Axes:
-    """The axes of the grid: each row has its part of the x axis, and each layer its line.
-
-    Facets would be the natural form, but Vega-Lite mixes up the data of facets whose layers have transforms.
-    """
+    """The axes of the grid: each row has its part of the x axis, and each layer its line."""
 
     quantity: HistogramQuantity
     records: Sequence[dict[str, Any]]
@@ -299,14 +292,9 @@ class _Axes:
         return float(max(record["low"] + record["width"] * len(record["shares"]) for record in self.records))
 
     @property
-    def stride(self) -> float:
-        """Distance between the parts of two rows."""
-        return 1.06 * (self.high - self.low)
-
-    @property
-    def offset(self) -> str:
-        """Expression for the distance of a value from its place on the axis."""
-        return f"(datum.place - 1) * {self.stride} - {self.low}"
+    def panels(self) -> PanelAxis:
+        """Part of the x axis that each row has."""
+        return PanelAxis(self.low, self.high, self.rows)
 
     @property
     def layers(self) -> list[int]:
@@ -322,19 +310,17 @@ class _Axes:
         """Return the channel x, whose labels are those of each part."""
         name = f"{self.quantity.key}, scaled" if self.quantity.is_scaled else self.quantity.key
         ticks = [self.first_bin, (self.first_bin + self.high) / 2, self.high]
-        parts = range(min(MAX_COLUMNS, self.rows))
-        visible = f"max(1, min({MAX_COLUMNS}, {self.rows} - length(hidden)))"
-        value = f"(datum.value + 1e-9) % {self.stride} + {self.low}"
+        panels = self.panels
         return {
             "field": "x",
             "type": "quantitative",
             "title": name,
-            "scale": {"domainMin": 0, "domainMax": {"expr": f"{self.stride} * {visible}"}, "nice": False},
+            "scale": panels.scale,
             "axis": {
                 "grid": False,
                 "domain": False,
-                "values": [part * self.stride + tick - self.low for part in parts for tick in ticks],
-                "labelExpr": f"format(round(1e6 * ({value})) / 1e6, '.2~g')",
+                "values": panels.ticks(ticks),
+                "labelExpr": f"format(round(1e6 * {panels.value}) / 1e6, '.2~g')",
             },
         }
 
@@ -356,14 +342,14 @@ class _Axes:
             {"window": [{"op": "row_number", "as": "bin"}], "groupby": ["row", "layer", "step"]},
             {"calculate": "datum.low + datum.width * (datum.bin - 1)", "as": "from"},
             {"calculate": "datum.from + datum.width", "as": "to"},
-            {"calculate": f"datum.from + {self.offset}", "as": "x"},
-            {"calculate": f"datum.to + {self.offset}", "as": "x2"},
+            {"calculate": f"datum.from + {self.panels.offset}", "as": "x"},
+            {"calculate": f"datum.to + {self.panels.offset}", "as": "x2"},
             self.peak(f"datum.{height} / 100"),
         ]
 
 
 def _spec(
-    report: ReportRuns, quantity: HistogramQuantity, records: Sequence[dict[str, Any]]
+    report: LayerReport, quantity: HistogramQuantity, records: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     axes = _Axes(quantity, records, len(report.rows))
     layers = [
@@ -378,8 +364,7 @@ def _spec(
         "transform": [
             HIDE_ROWS,
             AT_STEP,
-            {"window": [{"op": "dense_rank", "as": "place"}], "sort": [{"field": "order"}]},
-            {"filter": f"datum.place <= {MAX_COLUMNS}"},
+            *PLACES,
         ],
         "layer": [*layers, _theory_marks(axes)] if _has_theory(records) else layers,
     }
@@ -401,7 +386,7 @@ def _zero_marks(axes: _Axes) -> dict[str, Any]:
         "transform": [
             {"filter": "datum.zeros > 0"},
             axes.peak("datum.zeros"),
-            {"calculate": f"datum.low - datum.width * 2 + {axes.offset}", "as": "x"},
+            {"calculate": f"datum.low - datum.width * 2 + {axes.panels.offset}", "as": "x"},
             {"calculate": "datum.x + datum.width * 1.3", "as": "x2"},
         ],
         "mark": {"type": "rect", "color": "currentColor", "opacity": 0.5},
@@ -417,7 +402,7 @@ def _heading_marks(axes: _Axes) -> dict[str, Any]:
     return {
         "transform": [
             {"filter": f"datum.layer === {axes.layers[0]}"},
-            {"calculate": f"{middle} + {axes.offset}", "as": "x"},
+            {"calculate": f"{middle} + {axes.panels.offset}", "as": "x"},
         ],
         "mark": {"type": "text", "fontWeight": "bold", "limit": 220, "baseline": "top"},
         "encoding": {"x": axes.x(), "y": y, "text": {"field": "row"}},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 from initbench.analysis.metrics import METRICS
@@ -11,13 +10,14 @@ from initbench.render.compare.formatting import lettered_cell
 from initbench.render.text import one_line, plural
 from initbench.report.page import HtmlTable, ReportSection
 from initbench.report.report_runs import ReportRow, ReportRuns
+from initbench.report.views.gates import GateOutcome, gate_paragraphs, gate_tables
 
 MAX_EXPLANATIONS = 8
 """Largest number of findings that are explained above the table."""
 _METRICS = ("test_accuracy", "best_val_accuracy", "steps_to_target")
 
 
-def verdict_section(report: ReportRuns, gates: Sequence[str] = ()) -> ReportSection:
+def verdict_section(report: ReportRuns, gates: GateOutcome | None = None) -> ReportSection:
     """Return the section with the gates and one line for each row."""
     rows = [
         [
@@ -31,8 +31,9 @@ def verdict_section(report: ReportRuns, gates: Sequence[str] = ()) -> ReportSect
     return ReportSection(
         "verdict",
         "Verdict",
-        paragraphs=[*map(one_line, gates), *_explanations(report)],
+        paragraphs=[*(gate_paragraphs(gates) if gates else []), *_explanations(report)],
         tables=[
+            *(gate_tables(gates) if gates else []),
             HtmlTable(
                 [
                     "row",
@@ -43,7 +44,7 @@ def verdict_section(report: ReportRuns, gates: Sequence[str] = ()) -> ReportSect
                     "n",
                 ],
                 rows,
-            )
+            ),
         ],
     )
 

@@ -1,0 +1,66 @@
+"""Panels: the rows of a comparison next to each other in one view, each with its part of the x axis.
+
+Facets would be the natural form, but Vega-Lite mixes up the data of facets whose layers have transforms.
+The data need the columns `row` and `order`, the position of the row; the transforms add `place`, the
+position of the panel from 1 on, so that hiding a row moves the next ones up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+MAX_PANELS = 6
+"""Largest number of rows that are drawn next to each other."""
+
+PLACES: Sequence[dict[str, Any]] = (
+    {"window": [{"op": "dense_rank", "as": "place"}], "sort": [{"field": "order"}]},
+    {"filter": f"datum.place <= {MAX_PANELS}"},
+)
+"""Transforms that number the panels of the rows that are not hidden, and keep the first ones."""
+
+
+@dataclass(frozen=True)
+class PanelAxis:
+    """The x axis of panels that all show the values from `low` to `high`."""
+
+    low: float
+    high: float
+    rows: int
+    """Number of rows, hidden ones included."""
+
+    @property
+    def stride(self) -> float:
+        """Distance between the left ends of two panels."""
+        return 1.06 * (self.high - self.low)
+
+    @property
+    def offset(self) -> str:
+        """Expression for the distance of a value from its position on the axis."""
+        return f"(datum.place - 1) * {self.stride} - {self.low}"
+
+    @property
+    def value(self) -> str:
+        """Expression for the value at a tick, for labels."""
+        return f"((datum.value + 1e-9) % {self.stride} + {self.low})"
+
+    @property
+    def scale(self) -> dict[str, Any]:
+        """Scale of the axis, which ends after the last visible panel."""
+        visible = f"max(1, min({MAX_PANELS}, {self.rows} - length(hidden)))"
+        return {"domainMin": 0, "domainMax": {"expr": f"{self.stride} * {visible}"}, "nice": False}
+
+    def ticks(self, values: Sequence[float]) -> list[float]:
+        """Return the positions of ticks at these values in every panel."""
+        parts = range(min(MAX_PANELS, self.rows))
+        return [part * self.stride + value - self.low for part in parts for value in values]
+
+
+def panel_note(rows: int) -> list[str]:
+    """Return the sentence about the rows that have no panel; empty if all have one."""
+    return (
+        [f"The first {MAX_PANELS} of {rows} rows are drawn; hide some to see others."]
+        if rows > MAX_PANELS
+        else []
+    )

@@ -1,0 +1,93 @@
+"""Reports of synthetic runs for tests, made without training and without files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
+
+from initbench.analysis.run_summary import summarise_run
+from initbench.analysis.tables import build_tables
+from initbench.render.compare.analysed_table import analyse
+from initbench.render.compare.display_options import View
+from initbench.report.figure import ReportFigure
+from initbench.report.report_runs import ReportRuns, load_report_runs
+from initbench.store.store import Store, StoredRun
+from tests.render import synthetic
+
+Figures = Callable[[ReportRuns], Iterator[ReportFigure]]
+
+
+class _Store:
+    """A store that holds runs in memory."""
+
+    def __init__(self, runs: Sequence[StoredRun]) -> None:
+        self.runs = {run.run_id: run for run in runs}
+
+    def read_if_there(self, run_id: str) -> StoredRun | None:
+        return self.runs.get(run_id)
+
+
+def report_of(
+    runs: Sequence[StoredRun], *, baseline: str | None = None, by: Sequence[str] = ()
+) -> ReportRuns:
+    """Return the report of runs, whose rows are experiments or the values of keys."""
+    tables = build_tables([summarise_run(run) for run in runs], by=by)
+    return load_report_runs(cast(Store, _Store(runs)), analyse(tables, View(baseline=baseline)))
+
+
+def stored_run(
+    name: str = "kaiming",
+    seed: int = 0,
+    *,
+    accuracy: float = 0.0,
+    config: dict[str, Any] | None = None,
+    **options: Any,
+) -> StoredRun:
+    """Return a synthetic run with gradients and accuracies that depend on the seed.
+
+    Args:
+        name: Name of the experiment.
+        seed: Seed.
+        accuracy: Number added to all accuracies.
+        config: Sections that replace those of the config.
+        options: Options of `synthetic.run`.
+    """
+    run = synthetic.run(name, seed, arm=name, **options)
+    record = json.loads(json.dumps(run.record))
+    record["config"] |= config or {}
+    record["identity"] = {"precision": "fp32", "torch": "2"}
+    for snapshot in run.snapshots:
+        for layer in snapshot["layers"]:
+            layer["grad"]["pre_q"] *= seed + 1.0
+    change = accuracy + 0.004 * ((seed * 7) % 5 - 2)
+    for entry in run.convergence:
+        entry["val_accuracy"] += change
+    if record["final"]:
+        record["final"]["val_accuracy"] += change
+        record["final"]["test_accuracy"] += change
+    return StoredRun(run.run_id, record, run.convergence, run.snapshots)
+
+
+def two_arms(seeds: int = 3) -> list[StoredRun]:
+    """Return runs of two experiments, kaiming and xavier, of which xavier is worse."""
+    return [
+        *(stored_run("kaiming", seed) for seed in range(seeds)),
+        *(stored_run("xavier", seed, accuracy=-0.06 - 0.001 * seed) for seed in range(seeds)),
+    ]
+
+
+def figure_of(figures: Figures, report: ReportRuns, key: str) -> ReportFigure:
+    """Return the figure with this key."""
+    return next(figure for figure in figures(report) if figure.key == key)
+
+
+def record_of(figure: ReportFigure, **values: Any) -> dict[str, Any]:
+    """Return the only record of a figure that has these values."""
+    (record,) = records_of(figure, **values)
+    return record
+
+
+def records_of(figure: ReportFigure, **values: Any) -> list[dict[str, Any]]:
+    """Return the records of a figure that have these values."""
+    return [record for record in figure.rows() if values.items() <= record.items()]
