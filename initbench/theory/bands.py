@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +73,38 @@ def recorded_band(theory: Mapping[str, Any] | None, name: str, nets: int) -> tup
     if value is None or sd is None or not record.get("trusted"):
         return None
     return band_of(name, PredictedStatistic(value, sd), nets)
+
+
+def recorded_distribution(theory: Mapping[str, Any] | None) -> Callable[[float], float] | None:
+    """Return the distribution function of the pre-activation from the theory of a layer's record.
+
+    It is that of a Gaussian plus, if the record has `bias`, of the constant and the uniform bias. Its second
+    moment is the predicted q.
+
+    Returns:
+        x → P(h < x); None without a positive predicted q.
+    """
+    q, bias = recorded_value(theory, "q"), (theory or {}).get("bias") or {}
+    if not q or q < 0.0:
+        return None
+    shift, half_width = float(bias.get("shift", 0.0)), float(bias.get("half_width", 0.0))
+    std = math.sqrt(max(q - shift**2 - half_width**2 / 3.0, 1e-6 * q))
+
+    def of_sum(x: float) -> float:
+        low, high = (x - shift - half_width) / std, (x - shift + half_width) / std
+        return std * (_integrated_normal(high) - _integrated_normal(low)) / (2.0 * half_width)
+
+    return of_sum if half_width > 1e-3 * std else lambda x: _normal((x - shift) / std)
+
+
+def _normal(z: float) -> float:
+    """Return P(Z < z) of a standard normal Z."""
+    return 0.5 * (1.0 + math.erf(z / math.sqrt(2.0)))
+
+
+def _integrated_normal(z: float) -> float:
+    """Return the integral of `_normal` up to z."""
+    return z * _normal(z) + math.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
 
 
 def _finite(value: Any) -> float | None:
