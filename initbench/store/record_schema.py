@@ -352,7 +352,7 @@ _ACTIVATION = is_mapping(
     saturated_fraction=is_number,
     histogram=_HISTOGRAM,
 )
-_PREDICTED = is_mapping(value=is_number, sd=nullable(is_finite), trusted=_is_bool)
+_PREDICTED = is_mapping(value=is_number, sd=is_number, trusted=_is_bool)
 _THEORY = optional_keys(
     is_mapping(),
     q=_PREDICTED,
