@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from initbench.cli.compare import Baseline, By, Confidence, Target, WhereOption, resolve_keys
-from initbench.cli.options import RunPatterns, RunsDir, runs_root
+from initbench.cli.compare import Baseline, By, Confidence, Target, resolve_keys
+from initbench.cli.options import RunPatterns, RunsDir, Where, runs_root
 from initbench.cli.report_option import check_report_file, command_line, save_page
 from initbench.store.store import Store
 
@@ -23,7 +23,7 @@ Title = Annotated[
 def report(
     patterns: RunPatterns = None,
     by: By = None,
-    where: WhereOption = None,
+    where: Where = None,
     baseline: Baseline = None,
     target: Target = None,
     confidence: Confidence = 0.95,

@@ -11,13 +11,16 @@ from initbench.render.text import one_line, plural
 from initbench.report.figure import ReportFigure
 from initbench.report.page import ReportPage, ReportSection
 from initbench.report.report_runs import ReportRuns
+from initbench.report.views.batch_norm import batch_norm_figures
 from initbench.report.views.convergence import convergence_figures
+from initbench.report.views.covariate_shift import covariate_shift_figures
 from initbench.report.views.depth_profile import depth_figures
 from initbench.report.views.forest import forest_figures
 from initbench.report.views.gates import GateOutcome
 from initbench.report.views.heat_map import heat_map_figures
 from initbench.report.views.histogram_grid import histogram_figures
 from initbench.report.views.pivot import pivot_sections
+from initbench.report.views.sweep_map import sweep_figures
 from initbench.report.views.verdicts import verdict_section
 
 FigureBuilder = Callable[[ReportRuns], Iterator[ReportFigure]]
@@ -28,6 +31,9 @@ FIGURE_SECTIONS: Sequence[tuple[str, str, FigureBuilder]] = (
     ("heat", "Layers and steps", heat_map_figures),
     ("convergence", "Convergence", convergence_figures),
     ("forest", "Means and differences", forest_figures),
+    ("sweep", "Accuracy over two keys", sweep_figures),
+    ("batch-norm", "Batch norm", batch_norm_figures),
+    ("covariate-shift", "Internal covariate shift", covariate_shift_figures),
 )
 """Sections of figures: key, title, and the function that yields the figures that the runs allow."""
 

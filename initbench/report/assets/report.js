@@ -1,7 +1,7 @@
 // Makes the static page interactive. Everything is readable without this script.
 const vegaEmbed = window.initbenchVega.vegaEmbed;
 const config = JSON.parse(document.getElementById("report-config").textContent);
-const initial = {hidden: [], baseline: config.baseline, step: 0, layer: null};
+const initial = {hidden: [], baseline: config.baseline, step: 0, layer: null, point: null};
 const state = {...initial};
 const figures = new Map();
 const slider = document.getElementById("step");
@@ -78,6 +78,9 @@ function select(datum) {
   if (Number.isInteger(datum?.layer)) {
     change.layer = datum.layer === state.layer && !("step" in change) ? null : datum.layer;
   }
+  if (Number.isInteger(datum?.point) && datum.layer === undefined) {
+    change.point = datum.point === state.point ? null : datum.point;
+  }
   if (Object.keys(change).length) update(change);
 }
 
@@ -123,6 +126,7 @@ function writeFragment() {
   const query = new URLSearchParams(state.hidden.map((name) => ["hidden", name]));
   if (state.step) query.set("step", state.step);
   if (state.layer !== null) query.set("layer", state.layer);
+  if (state.point !== null) query.set("point", state.point);
   if (state.baseline) query.set("baseline", state.baseline);
   const [anchor] = location.hash.split("?");
   const text = query.toString();
@@ -136,9 +140,11 @@ function readFragment() {
   const names = [...document.querySelectorAll(".row-shown")].map((box) => box.dataset.row);
   const layer = Number(query.get("layer"));
   const step = Number(query.get("step"));
+  const point = Number(query.get("point") ?? NaN);
   Object.assign(state, {
     step: steps.length && Number.isFinite(step) ? nearestStep(step) : 0,
     layer: Number.isInteger(layer) && layer > 0 ? layer : null,
+    point: Number.isInteger(point) ? point : null,
     baseline: names.includes(query.get("baseline")) ? query.get("baseline") : "",
     hidden: query.getAll("hidden").filter((name) => names.includes(name)),
   });

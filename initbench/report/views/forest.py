@@ -327,7 +327,7 @@ def _text_columns(columns: Sequence[_TextColumn], y: dict[str, Any]) -> Iterator
     right = 0
     for column in reversed(columns):
         right += column.width
-        x = {"expr": f"width - {right}"}
+        x = {"expr": f"max(0, width - {right})"}
         yield _text(y, column.field, x, fits)
         heading = _text(y, column.field, x, {**fits, "fontWeight": "bold"})
         heading["encoding"]["y"] = {"value": 8}
