@@ -46,10 +46,20 @@ class PanelAxis:
         return f"((datum.value + 1e-9) % {self.stride} + {self.low})"
 
     @property
+    def _visible(self) -> str:
+        """Expression for the number of panels."""
+        return f"max(1, min({MAX_PANELS}, {self.rows} - length(hidden)))"
+
+    @property
+    def heading(self) -> dict[str, Any]:
+        """Mark of the names of the rows, cut off at the width of a panel."""
+        limit = {"expr": f"0.9 * width / {self._visible}"}
+        return {"type": "text", "fontWeight": "bold", "limit": limit, "baseline": "top"}
+
+    @property
     def scale(self) -> dict[str, Any]:
         """Scale of the axis, which ends after the last visible panel."""
-        visible = f"max(1, min({MAX_PANELS}, {self.rows} - length(hidden)))"
-        return {"domainMin": 0, "domainMax": {"expr": f"{self.stride} * {visible}"}, "nice": False}
+        return {"domainMin": 0, "domainMax": {"expr": f"{self.stride} * {self._visible}"}, "nice": False}
 
     def ticks(self, values: Sequence[float]) -> list[float]:
         """Return the positions of ticks at these values in every panel."""

@@ -138,6 +138,21 @@ def _shift(step: int, seed: int, factor: float) -> dict[str, Any]:
     return {"step": step, "layers": layers}
 
 
+def pretrained_runs(seeds: int = 3) -> list[StoredRun]:
+    """Return runs of which those of one experiment were pre-trained layer by layer."""
+    pretrained = [
+        stored_run("pretrained", seed, config={"init": {"scheme": {"name": "autoencoder", "kind": "plain"}}})
+        for seed in range(seeds)
+    ]
+    for seed, run in enumerate(pretrained):
+        layers = [
+            {"layer": layer, "loss_start": 1.0 + seed, "loss_end": (0.1 + 0.1 * seed) / layer, "steps": 5}
+            for layer in (1, 2, 3)
+        ]
+        run.record["pretraining"] = {"layers": layers, "seconds": 1.0, "samples": 99, "steps": 15}
+    return [*(stored_run("plain", seed) for seed in range(seeds)), *pretrained]
+
+
 def figure_of(figures: Figures, report: ReportRuns, key: str) -> ReportFigure:
     """Return the figure with this key."""
     return next(figure for figure in figures(report) if figure.key == key)

@@ -8,14 +8,23 @@ from initbench.report.build import FIGURE_SECTIONS, FigureBuilder
 from initbench.report.figure import vl_convert
 from initbench.report.views.batch_norm import batch_norm_figures
 from initbench.report.views.covariate_shift import covariate_shift_figures
+from initbench.report.views.pretraining import pretraining_figures
 from initbench.report.views.sweep_map import sweep_figures
-from tests.report.report_runs import normed_runs, report_of, shifted_runs, swept_runs, two_arms
+from tests.report.report_runs import (
+    normed_runs,
+    pretrained_runs,
+    report_of,
+    shifted_runs,
+    swept_runs,
+    two_arms,
+)
 
 pytest.importorskip("vl_convert")
 SHOWN = {
     sweep_figures: swept_runs,
     batch_norm_figures: normed_runs,
     covariate_shift_figures: shifted_runs,
+    pretraining_figures: pretrained_runs,
 }
 """Runs that some figures need."""
 BUILDERS = [pytest.param(build, id=key) for key, _, build in FIGURE_SECTIONS]

@@ -166,7 +166,7 @@ def _spec(report: ReportRuns, statistic: DepthStatistic, records: Sequence[dict[
                     {"aggregate": [{"op": "min", "field": "place", "as": "place"}], "groupby": ["row"]},
                     {"calculate": f"{len(report.steps) / 2} + {panels.offset}", "as": "x"},
                 ],
-                "mark": {"type": "text", "fontWeight": "bold", "limit": 220, "baseline": "top"},
+                "mark": panels.heading,
                 "encoding": {"x": x, "y": {**without_field, "datum": top}, "text": {"field": "row"}},
             },
         ],
