@@ -281,7 +281,7 @@ class Training:
 
     @cached_property
     def _predictions(self) -> list[list[dict[str, Any]]]:
-        """What theory predicts for every layer of each run's net before the first update, as plain data.
+        """The theory of every layer of each run's net before the first update, as plain data.
 
         The prediction does not depend on the seed, so it is computed once for each init of the cohort.
         """
@@ -290,13 +290,8 @@ class Training:
         norm, x = self._config.model.norm.name, self._probe_batch.x
         self._on_one_thread()
         firsts = [inits.index(init) for init in inits]
-        predicted = {
-            first: [
-                layer.as_data() for layer in predict_network(networks[first], inits[first], norm, x).layers
-            ]
-            for first in set(firsts)
-        }
-        return [predicted[first] for first in firsts]
+        predicted = {first: predict_network(networks[first], inits[first], norm, x) for first in set(firsts)}
+        return [[layer.as_data() for layer in predicted[first].layers] for first in firsts]
 
     def _evaluate_norms(self, when: str) -> list[dict[str, float]]:
         """Return the results of `evaluate_norms` at init and at the end; empty ones in between."""

@@ -1,4 +1,4 @@
-"""What reports draw of theory: values, bands and distributions at init, and histograms without a scale."""
+"""Theory in the figures of a report: values, bands and distributions; and histograms without a scale."""
 
 from __future__ import annotations
 
