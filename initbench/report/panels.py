@@ -61,6 +61,11 @@ class PanelAxis:
         """Scale of the axis, which ends after the last visible panel."""
         return {"domainMin": 0, "domainMax": {"expr": f"{self.stride} * {self._visible}"}, "nice": False}
 
+    @property
+    def axis(self) -> dict[str, Any]:
+        """Properties of the axis that keep the labels of neighbouring panels apart."""
+        return {"grid": False, "domain": False, "labelOverlap": "greedy", "labelSeparation": 3}
+
     def ticks(self, values: Sequence[float]) -> list[float]:
         """Return the positions of ticks at these values in every panel."""
         parts = range(min(MAX_PANELS, self.rows))
@@ -70,7 +75,7 @@ class PanelAxis:
 def panel_note(rows: int) -> list[str]:
     """Return the sentence about the rows that have no panel; empty if all have one."""
     return (
-        [f"The first {MAX_PANELS} of {rows} rows are drawn; hide some to see others."]
+        [f"Of {rows} rows, the first {MAX_PANELS} that are not hidden are drawn."]
         if rows > MAX_PANELS
         else []
     )
