@@ -1,12 +1,13 @@
 """Measure how long `initbench report` takes, how large its page is, and how fast a browser opens it.
 
-The runs are synthetic: 50 layers, 10 probes, and three histograms of 32 bins in each layer. The time to open
+Each time is the median, with the smallest and the largest. The runs are synthetic: 50 layers, 10 probes, and three histograms of 32 bins in each layer. The time to open
 a page ends when its first figure is drawn and its controls work. Without Chromium the page is not opened.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import shutil
 import statistics
 import subprocess
@@ -22,7 +23,6 @@ from benchmarks.synthetic_runs import SyntheticRow, write_runs
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
-IS_READY = "document.body.dataset.ready === 'true' && document.querySelector('.plot[data-drawn]') !== null"
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=5, help="measurements (default 5)")
     options = parser.parse_args()
     start_up = [_seconds("--help") for _ in range(options.n)]
-    print(f"start-up (`initbench --help`): {_spread(start_up)} s, n = {options.n}")
+    print(f"start-up (`initbench --help`): {_both(start_up)}, n = {options.n}")
     with tempfile.TemporaryDirectory() as folder, _browser() as browser:
         for rows in options.rows:
             runs, page = Path(folder) / f"runs{rows}", Path(folder) / f"report{rows}.html"
@@ -44,13 +44,19 @@ def main() -> None:
             opened = [_seconds_to_open(browser, page) for _ in range(options.n)] if browser else []
             words = f"opened in {_spread(opened)} s" if opened else "not opened: no browser found"
             size = page.stat().st_size / 1e6
-            print(f"{rows} rows: made in {_spread(made)} s, {size:.2f} MB, {words}", flush=True)
+            print(f"{rows} rows: made in {_both(made)}, {size:.2f} MB, {words}", flush=True)
 
 
-def _seconds(*arguments: str) -> float:
-    start = time.perf_counter()
+def _seconds(*arguments: str) -> tuple[float, float]:
+    """Return wall and CPU time of a command in seconds."""
+    start, cpu = time.perf_counter(), _cpu_of_children()
     subprocess.run([sys.executable, "-m", "initbench", *arguments], check=True, capture_output=True)
-    return time.perf_counter() - start
+    return time.perf_counter() - start, _cpu_of_children() - cpu
+
+
+def _cpu_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 @contextmanager
@@ -71,10 +77,17 @@ def _seconds_to_open(browser: Any, page: Path) -> float:
     tab = context.new_page()
     start = time.perf_counter()
     tab.goto(page.as_uri(), wait_until="commit")
-    tab.wait_for_function(IS_READY)
+    tab.wait_for_function("document.body?.dataset.ready === 'true'")
+    tab.evaluate("document.querySelector('figure').scrollIntoView()")
+    tab.wait_for_function("document.querySelector('.plot[data-drawn]') !== null")
     seconds = time.perf_counter() - start
     context.close()
     return seconds
+
+
+def _both(measured: Sequence[tuple[float, float]]) -> str:
+    wall, cpu = zip(*measured, strict=True)
+    return f"{_spread(wall)} s, CPU {_spread(cpu)} s"
 
 
 def _spread(values: Sequence[float]) -> str:
