@@ -1,7 +1,8 @@
 """Measure how long `initbench report` takes, how large its page is, and how fast a browser opens it.
 
-Each time is the median, with the smallest and the largest. The runs are synthetic: 50 layers, 10 probes, and three histograms of 32 bins in each layer. The time to open
-a page ends when its first figure is drawn and its controls work. Without Chromium the page is not opened.
+Each time is the median, with the smallest and the largest. The runs are synthetic: 50 layers, 10 probes, and
+three histograms of 32 bins in each layer. The time to open a page ends when its first figure is drawn and
+its controls work. Without Chromium the page is not opened.
 """
 
 from __future__ import annotations
