@@ -155,15 +155,15 @@ def _inline_svg(figure: ReportFigure) -> str:
 def _first_view(figure: ReportFigure) -> ReportFigure:
     """Return the figure with only the data that it shows at first, which takes far less time to draw."""
     transforms = figure.spec.get("transform", ())
-    kept: Sequence[int] = range(len(next(iter(figure.columns.values()), [])))
+    indices: Sequence[int] = range(len(next(iter(figure.columns.values()), [])))
     if AT_STEP in transforms:
         starts, ends = figure.columns["step"], figure.columns["until"]
-        kept = [i for i in kept if starts[i] <= STEP["value"] < ends[i]]
-    if all(place in transforms for place in PLACES):
+        indices = [i for i in indices if starts[i] <= STEP["value"] < ends[i]]
+    if all(step in transforms for step in PLACES):
         orders = figure.columns["order"]
-        drawn = sorted({orders[i] for i in kept})[:MAX_PANELS]
-        kept = [i for i in kept if orders[i] in drawn]
-    columns = {name: [values[i] for i in kept] for name, values in figure.columns.items()}
+        drawn = sorted({orders[i] for i in indices})[:MAX_PANELS]
+        indices = [i for i in indices if orders[i] in drawn]
+    columns = {name: [values[i] for i in indices] for name, values in figure.columns.items()}
     return replace(figure, columns=columns)
 
 
