@@ -31,6 +31,8 @@ class HtmlTable:
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
+    title: str = ""
+    """Heading above the table; none if empty."""
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,8 @@ function writeFragment() {
 
 function readFragment() {
   const [anchor, text] = location.hash.split("?");
+  const target = document.getElementById(anchor.slice(1));
+  target?.closest("details")?.setAttribute("open", "");
   if (text === undefined) return;
   const query = new URLSearchParams(text);
   const names = [...document.querySelectorAll(".row-shown")].map((box) => box.dataset.row);
@@ -148,7 +150,7 @@ function readFragment() {
     baseline: names.includes(query.get("baseline")) ? query.get("baseline") : "",
     hidden: query.getAll("hidden").filter((name) => names.includes(name)),
   });
-  document.getElementById(anchor.slice(1))?.scrollIntoView();
+  target?.scrollIntoView();
 }
 
 function download(name, type, text) {
