@@ -63,7 +63,6 @@ def write_run_report(
     title: str | None = None,
     verdicts: GateReport | None = None,
     leading: Sequence[ReportSection] = (),
-    pivots: Sequence[Table] = (),
 ) -> None:
     """Write the page of the runs in comparison tables; do nothing without a path.
 
@@ -77,7 +76,6 @@ def write_run_report(
         title: Heading of the page; None for one that names the rows.
         verdicts: Results of the gates, if the command has any.
         leading: Sections before the verdict.
-        pivots: Tables of the same runs whose rows two keys make.
     """
     if path is None:
         return
@@ -97,7 +95,6 @@ def write_run_report(
         gates=None if verdicts is None else _outcome(verdicts),
         title=title,
         leading=leading,
-        pivots=analyse(pivots, View()),
     )
     save_page(path, page)
 

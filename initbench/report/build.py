@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from initbench.analysis.run_summary import RunSummary
-from initbench.render.compare.analysed_table import AnalysedTable
 from initbench.render.compare.display_options import View
 from initbench.render.text import one_line, plural
 from initbench.report.figure import ReportFigure
@@ -20,8 +19,8 @@ from initbench.report.views.forest import forest_figures
 from initbench.report.views.gates import GateOutcome
 from initbench.report.views.heat_map import heat_map_figures
 from initbench.report.views.histogram_grid import histogram_figures
-from initbench.report.views.pivot import pivot_sections
 from initbench.report.views.pretraining import pretraining_figures
+from initbench.report.views.runs import runs_section
 from initbench.report.views.sweep_map import sweep_figures
 from initbench.report.views.verdicts import verdict_section
 
@@ -55,7 +54,6 @@ def build_page(
     gates: GateOutcome | None = None,
     title: str | None = None,
     leading: Sequence[ReportSection] = (),
-    pivots: Sequence[AnalysedTable] = (),
 ) -> ReportPage:
     """Return the page of stored runs.
 
@@ -66,14 +64,13 @@ def build_page(
         gates: Results of the gates of the command, if it has any.
         title: Heading; named after the rows if None.
         leading: Sections before the verdict.
-        pivots: Tables of the same runs whose rows two keys make, which are shown as pivots.
     """
-    sections = [*leading, verdict_section(report, gates), *pivot_sections([*report.tables, *pivots])]
+    sections = [*leading, verdict_section(report, gates)]
     for key, heading, build in FIGURE_SECTIONS:
         figures = tuple(build(report))
         if figures:
             sections.append(ReportSection(key, heading, figures=figures))
-    sections.append(details_section(report))
+    sections += [details_section(report), runs_section(report)]
     layers = [layer["index"] for row in report.rows for moment in row.moments for layer in moment.layers[0]]
     runs = [run for row in report.rows for run in row.summaries]
     return ReportPage(

@@ -60,7 +60,7 @@ class ReportFigure:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(self.columns)
         for values in zip(*self.columns.values(), strict=True):
-            writer.writerow([plain_cell(value) for value in values])
+            writer.writerow([_csv_cell(value) for value in values])
         return text.getvalue()
 
     def complete_spec(
@@ -83,6 +83,20 @@ class ReportFigure:
             "config": vega_config(legend=legend, font_size=font_size),
             "width": width,
         }
+
+
+def _csv_cell(value: Any) -> Any:
+    """Return a cell of a CSV file, as the script of a page writes it too.
+
+    Whole numbers have no fraction, lists are separated by spaces, and booleans are those of JSON.
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return " ".join(str(_csv_cell(each)) for each in value)
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e16:
+        return int(value)
+    return plain_cell(value)
 
 
 def rounded(value: float | None) -> float | None:

@@ -13,10 +13,16 @@ from typing import Any
 
 MAX_PANELS = 6
 """Largest number of rows that are drawn next to each other."""
+_MIN_WIDTH = 100
+"""Smallest width of a panel in pixels."""
+_ALWAYS_FITTING = 3
+"""Number of panels that fit into all but the smallest windows."""
+_FITTING = f"max(1, min({MAX_PANELS}, floor(width / {_MIN_WIDTH})))"
+"""Expression for the number of panels that fit into the figure."""
 
 PLACES: Sequence[dict[str, Any]] = (
     {"window": [{"op": "dense_rank", "as": "place"}], "sort": [{"field": "order"}]},
-    {"filter": f"datum.place <= {MAX_PANELS}"},
+    {"filter": f"datum.place <= {_FITTING}"},
 )
 """Transforms that number the panels of the rows that are not hidden, and keep the first ones."""
 
@@ -46,10 +52,30 @@ class PanelAxis:
         return f"((datum.value + 1e-9) % {self.stride} + {self.low})"
 
     @property
+    def _visible(self) -> str:
+        """Expression for the number of panels."""
+        return f"max(1, min({MAX_PANELS}, {self.rows} - length(hidden)))"
+
+    @property
+    def heading(self) -> dict[str, Any]:
+        """Mark of the names of the rows, cut off at the width of a panel."""
+        limit = {"expr": f"0.9 * width / {self._visible}"}
+        return {"type": "text", "fontWeight": "bold", "limit": limit, "baseline": "top"}
+
+    @property
+    def visible(self) -> str:
+        """Expression for the number of panels that are drawn."""
+        return f"max(1, min({_FITTING}, {self.rows} - length(hidden)))"
+
+    @property
+    def heading_limit(self) -> dict[str, str]:
+        """Largest width of a heading in pixels."""
+        return {"expr": f"width / {self.visible} - 8"}
+
+    @property
     def scale(self) -> dict[str, Any]:
         """Scale of the axis, which ends after the last visible panel."""
-        visible = f"max(1, min({MAX_PANELS}, {self.rows} - length(hidden)))"
-        return {"domainMin": 0, "domainMax": {"expr": f"{self.stride} * {visible}"}, "nice": False}
+        return {"domainMin": 0, "domainMax": {"expr": f"{self.stride} * {self._visible}"}, "nice": False}
 
     def ticks(self, values: Sequence[float]) -> list[float]:
         """Return the positions of ticks at these values in every panel."""
@@ -58,9 +84,9 @@ class PanelAxis:
 
 
 def panel_note(rows: int) -> list[str]:
-    """Return the sentence about the rows that have no panel; empty if all have one."""
-    return (
-        [f"The first {MAX_PANELS} of {rows} rows are drawn; hide some to see others."]
-        if rows > MAX_PANELS
-        else []
-    )
+    """Return the sentence about rows without a panel; empty if there are few rows."""
+    if rows <= _ALWAYS_FITTING:
+        return []
+    most = f"the first {MAX_PANELS} of" if rows > MAX_PANELS else "as many of"
+    suffix = ", fewer in a narrow window" if rows > MAX_PANELS else " as fit into the window"
+    return [f"Drawn are {most} the {rows} rows{suffix}; hide some to see others."]

@@ -165,11 +165,26 @@ def compare_for_report(
     return load_report_runs(store, analyse(build_tables(placed, by=by, target=target), view))
 
 
-def load_report_runs(store: Store, tables: Sequence[AnalysedTable]) -> ReportRuns:
+class RunSource(Protocol):
+    """Source of stored runs, such as a store."""
+
+    def read_if_there(self, run_id: str) -> StoredRun | None:
+        """Read a run; None if it does not exist."""
+
+
+class NoLayers:
+    """Source of runs for figures that do not show layers."""
+
+    def read_if_there(self, _run_id: str) -> StoredRun | None:
+        """Return None."""
+        return None
+
+
+def load_report_runs(store: RunSource, tables: Sequence[AnalysedTable]) -> ReportRuns:
     """Read the layers of the runs in the rows of comparison tables.
 
     Args:
-        store: The store of the runs.
+        store: The source of the runs.
         tables: The tables, whose order of rows determines the styles.
 
     Raises:
@@ -203,7 +218,7 @@ def _row_name(table: AnalysedTable, row: Row, tables: Sequence[AnalysedTable]) -
     return label if is_unique or not terms else f"{label} · {terms}"
 
 
-def _read_runs(store: Store, row: Row, *, has_all_seeds: bool) -> list[StoredRun]:
+def _read_runs(store: RunSource, row: Row, *, has_all_seeds: bool) -> list[StoredRun]:
     complete = [run for run in row.group.runs if run.is_complete]
     # A finished run shows all moments of training; a diverged one is shown if no other exists.
     best_first = sorted(complete, key=lambda run: (not run.is_finished, run.seed))

@@ -1,16 +1,14 @@
-"""Details of the runs: config keys that differ, versions, data, machines and run ids."""
+"""Details of the runs: config keys that differ, versions, data and machines."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from initbench.render.compare.config_diff import config_diff_table
-from initbench.render.text import DASH, dataset_used, one_line, plural
+from initbench.render.text import dataset_used, one_line
 from initbench.report.page import HtmlTable, ReportSection
 from initbench.report.report_runs import ReportRow, ReportRuns
-
-MAX_RUNS = 500
-"""Largest number of runs that are listed."""
 
 
 def details_section(report: ReportRuns) -> ReportSection:
@@ -18,8 +16,7 @@ def details_section(report: ReportRuns) -> ReportSection:
     return ReportSection(
         "details",
         "Details",
-        tables=[*_config_keys(report), _origins(report), _runs(report)],
-        is_open=False,
+        tables=[*_config_keys(report), _origins(report)],
     )
 
 
@@ -32,50 +29,46 @@ def _config_keys(report: ReportRuns) -> Iterator[HtmlTable]:
 
 
 def _origins(report: ReportRuns) -> HtmlTable:
-    columns = ["row", "data", "fingerprint of the data", "initbench", "torch", "other versions"]
-    columns += ["device", "code", "machine", "trained"]
-    return HtmlTable(columns, [_origin(row) for row in report.rows], title="Data, versions and machines")
-
-
-def _origin(row: ReportRow) -> list[str]:
-    runs = row.summaries
-    return [
-        row.name,
-        _distinct(dataset_used(run.dataset, run.dataset_requested) for run in runs),
-        _distinct(run.fingerprint for run in runs),
-        _distinct(run.version for run in runs),
-        _distinct(str(run.identity.get("torch") or "") for run in runs),
-        _distinct(
-            f"{name} {version}"
-            for run in row.runs
-            for name, version in (run.record.get("versions") or {}).items()
-            if name not in ("initbench", "torch")
-        ),
-        _distinct(str(run.identity.get("device") or "") for run in runs),
-        _distinct(str(run.identity.get("code") or "") for run in runs),
-        _distinct(run.machine for run in runs),
-        _distinct(sorted(run.created[:10] for run in runs)),
-    ]
-
-
-def _distinct(values: Iterable[str]) -> str:
-    """Return the distinct values that are recorded, joined by commas."""
-    return one_line(", ".join(value for value in dict.fromkeys(values) if value)) or DASH
-
-
-def _runs(report: ReportRuns) -> HtmlTable:
-    runs = [(row.name, run) for row in report.rows for run in row.summaries]
-    rows = [
+    """Return a table with a line for each distinct value of each property, and the rows that have it."""
+    names: dict[tuple[str, str], list[str]] = {}
+    for row in report.rows:
+        for name, value in _properties(row).items():
+            names.setdefault((name, value), []).append(row.name)
+    order = list(dict.fromkeys(name for name, _ in names))
+    lines = sorted(names.items(), key=lambda item: order.index(item[0][0]))
+    return HtmlTable(
+        ["property", "value", "rows"],
         [
-            one_line(run.run_id),
-            name,
-            str(run.seed),
-            run.status,
-            DASH if run.steps is None else f"{run.steps:,}",
-        ]
-        for name, run in runs[:MAX_RUNS]
-    ]
-    notes = []
-    if len(runs) > MAX_RUNS:
-        notes.append(f"The first {MAX_RUNS} of {plural(len(runs), 'run')}; `initbench ls` lists all.")
-    return HtmlTable(["run", "row", "seed", "status", "budget in updates"], rows, notes, title="Runs")
+            [name, value, "all" if len(rows) == len(report.rows) else ", ".join(rows)]
+            for (name, value), rows in lines
+        ],
+        title="Data, versions and machines",
+    )
+
+
+def _properties(row: ReportRow) -> dict[str, str]:
+    """Return what a row was trained with; several values of its runs are joined by commas."""
+    runs = row.summaries
+    versions = [run.record.get("versions") or {} for run in row.runs]
+    packages = dict.fromkeys(name for version in versions for name in version)
+    values = {
+        "data": (dataset_used(run.dataset, run.dataset_requested) for run in runs),
+        "fingerprint of the data": (run.fingerprint for run in runs),
+        "initbench": (run.version for run in runs),
+        "torch": (run.identity.get("torch") for run in runs),
+        **{
+            name: [version.get(name) for version in versions]
+            for name in packages
+            if name not in ("initbench", "torch")
+        },
+        "hash of the code": (run.identity.get("code") for run in runs),
+        "device": (run.identity.get("device") for run in runs),
+        "machine": (run.machine for run in runs),
+        "days of training": sorted(run.created[:10] for run in runs),
+    }
+    return {name: words for name, each in values.items() if (words := _distinct(each))}
+
+
+def _distinct(values: Iterable[Any]) -> str:
+    """Return the distinct values that are recorded, joined by commas; empty if none is."""
+    return one_line(", ".join(str(value) for value in dict.fromkeys(values) if value))

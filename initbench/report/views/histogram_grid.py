@@ -404,7 +404,7 @@ def _heading_marks(axes: _Axes) -> dict[str, Any]:
             {"filter": f"datum.layer === {axes.layers[0]}"},
             {"calculate": f"{middle} + {axes.panels.offset}", "as": "x"},
         ],
-        "mark": {"type": "text", "fontWeight": "bold", "limit": 220, "baseline": "top"},
+        "mark": axes.panels.heading,
         "encoding": {"x": axes.x(), "y": y, "text": {"field": "row"}},
     }
 
