@@ -322,7 +322,7 @@ class RunComparison(_Printable):
         if not any(row.n for table in self.tables for row in table.rows):
             raise UsageError("no run is finished, so there is nothing to report")
         runs = load_report_runs(_StoredRuns(self.stores), analyse(self.tables, self.view))
-        _save_page(path, build_page(runs, self.view))
+        _save_page(path, build_page(runs))
 
     def _print(self, console: Console) -> None:
         print_tables(console, self.tables, self.view)

@@ -27,6 +27,7 @@ COMMANDS = {
     "compare": "Compare stored runs (default: all): activation statistics and convergence.",
     "report": "Write one HTML page with pictures of stored runs (default: all): histograms, layers and"
     " convergence.",
+    "figure": "Write one figure of stored runs (default: all) as SVG, PNG or PDF, sized for a paper.",
     "show": "Show stored runs as `run` prints them, grouped by experiment, and the errors of failed runs.",
     "watch": "Show the runs in progress live: steps, learning curves and layers, until all have ended.",
     "export": "Export stored runs (default: all) as tables, TensorBoard event files, or MLflow or W&B runs.",

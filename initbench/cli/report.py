@@ -45,4 +45,4 @@ def report(
     view = View(baseline=baseline, confidence=confidence)
     keys = resolve_keys(by, selection.runs)
     report_runs = compare_for_report(selection.store, selection.runs, view, by=keys, target=target)
-    save_page(output, build_page(report_runs, view, command=command_line(), title=title))
+    save_page(output, build_page(report_runs, command=command_line(), title=title))

@@ -87,10 +87,8 @@ def write_run_report(
     if not any(row.n for table in tables for row in table.rows):
         typer.echo(f"initbench: {path} is not written: no run is finished", err=True)
         return
-    view = view or View()
     page = build_page(
-        load_report_runs(store, analyse(tables, view)),
-        view,
+        load_report_runs(store, analyse(tables, view or View())),
         command=command_line(),
         gates=None if verdicts is None else _outcome(verdicts),
         title=title,

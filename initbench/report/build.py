@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from initbench.analysis.run_summary import RunSummary
-from initbench.render.compare.display_options import View
 from initbench.render.text import one_line, plural
 from initbench.report.figure import ReportFigure
 from initbench.report.page import ReportPage, ReportSection
@@ -48,7 +47,6 @@ def figures_of(report: ReportRuns) -> Iterator[ReportFigure]:
 
 def build_page(
     report: ReportRuns,
-    view: View,
     *,
     command: str | None = None,
     gates: GateOutcome | None = None,
@@ -58,8 +56,7 @@ def build_page(
     """Return the page of stored runs.
 
     Args:
-        report: The runs.
-        view: Display options of the comparison; its baseline is pinned at first.
+        report: The runs, whose baseline is pinned at first.
         command: The command that makes the page again; None if Python code made it.
         gates: Results of the gates of the command, if it has any.
         title: Heading; named after the rows if None.
@@ -80,7 +77,7 @@ def build_page(
         steps=report.steps,
         layers=max(layers, default=0),
         sections=sections,
-        baseline=_pinned(report, view),
+        baseline=report.baseline,
         footer=[*made_by(command), *_versions(runs)],
     )
 
@@ -100,14 +97,6 @@ def _title(report: ReportRuns) -> str:
 def _summary(report: ReportRuns, runs: Sequence[RunSummary]) -> str:
     rows = plural(len(report.rows), "row")
     return f"{plural(len(runs), 'run')} in {rows}: {report.provenance}."
-
-
-def _pinned(report: ReportRuns, view: View) -> str:
-    """Return the name of the baseline's row; empty without one, or with one for each of several tables."""
-    if view.baseline is None:
-        return ""
-    names = [row.name for row in report.rows if row.row is row.table.baseline]
-    return names[0] if len(names) == 1 else ""
 
 
 def _versions(runs: Sequence[RunSummary]) -> list[str]:

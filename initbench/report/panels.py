@@ -53,8 +53,8 @@ class PanelAxis:
 
     @property
     def _visible(self) -> str:
-        """Expression for the number of panels."""
-        return f"max(1, min({MAX_PANELS}, {self.rows} - length(hidden)))"
+        """Expression for the number of panels that are drawn."""
+        return f"max(1, min({_FITTING}, {self.rows} - length(hidden)))"
 
     @property
     def heading(self) -> dict[str, Any]:
@@ -63,19 +63,14 @@ class PanelAxis:
         return {"type": "text", "fontWeight": "bold", "limit": limit, "baseline": "top"}
 
     @property
-    def visible(self) -> str:
-        """Expression for the number of panels that are drawn."""
-        return f"max(1, min({_FITTING}, {self.rows} - length(hidden)))"
-
-    @property
-    def heading_limit(self) -> dict[str, str]:
-        """Largest width of a heading in pixels."""
-        return {"expr": f"width / {self.visible} - 8"}
-
-    @property
     def scale(self) -> dict[str, Any]:
         """Scale of the axis, which ends after the last visible panel."""
         return {"domainMin": 0, "domainMax": {"expr": f"{self.stride} * {self._visible}"}, "nice": False}
+
+    @property
+    def axis(self) -> dict[str, Any]:
+        """Properties of the axis that keep the labels of neighbouring panels apart."""
+        return {"grid": False, "domain": False, "labelOverlap": "greedy", "labelSeparation": 3}
 
     def ticks(self, values: Sequence[float]) -> list[float]:
         """Return the positions of ticks at these values in every panel."""
@@ -85,8 +80,6 @@ class PanelAxis:
 
 def panel_note(rows: int) -> list[str]:
     """Return the sentence about rows without a panel; empty if there are few rows."""
-    if rows <= _ALWAYS_FITTING:
-        return []
-    most = f"the first {MAX_PANELS} of" if rows > MAX_PANELS else "as many of"
-    suffix = ", fewer in a narrow window" if rows > MAX_PANELS else " as fit into the window"
-    return [f"Drawn are {most} the {rows} rows{suffix}; hide some to see others."]
+    if rows > MAX_PANELS:
+        return [f"Of {rows} rows, the first {MAX_PANELS} that are not hidden are drawn, or as many as fit."]
+    return [f"Of {rows} rows, as many as fit are drawn."] if rows > _ALWAYS_FITTING else []

@@ -187,6 +187,9 @@ def _figure(report: ReportRuns, metric: Metric, records: Sequence[dict[str, Any]
         columns=columns_of(records, _COLUMNS),
         spec=_spec(report, metric, records, has_baseline=has_baseline),
         size="full",
+        named_rows=report.names,
+        name_space=0.33,
+        is_comparison=has_baseline,
         notes=list(dict.fromkeys(_notes(report, metric))),
     )
 
