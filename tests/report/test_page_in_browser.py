@@ -101,7 +101,7 @@ def test_scale_button_switches_the_axis(report: OpenPage) -> None:
         "[...document.querySelectorAll('#depth-q .plot text')].map((t) => t.textContent).sort().join(' ')"
     )
     logarithmic = report.page.evaluate(labels_now)
-    assert "1e-1 " in logarithmic
+    assert "1e-2 " in logarithmic
     button.click()
     assert button.inner_text() == "Logarithmic axis"
     report.page.wait_for_function(f"(old) => {labels_now} !== old", arg=logarithmic)
