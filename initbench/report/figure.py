@@ -150,12 +150,12 @@ def draw_svg(spec: Spec, prefix: str) -> str:
     svg = str(vl_convert().vegalite_to_svg(spec))
     names = dict.fromkeys(re.findall(r'\bid="((?:clip|gradient_)\d+)"', svg))
     numbers = {name: f"{prefix}-{number}" for number, name in enumerate(names)}
-    named = re.sub(
+    with_ids = re.sub(
         r'(\bid="|url\(#|href="#)((?:clip|gradient_)\d+)',
         lambda match: match[1] + numbers.get(match[2], match[2]),
         svg,
     )
-    return _GEOMETRY.sub(_rounded_geometry, named.replace(' aria-hidden="true"', ""))
+    return _GEOMETRY.sub(_rounded_geometry, with_ids.replace(' aria-hidden="true"', ""))
 
 
 def _rounded_geometry(attribute: re.Match[str]) -> str:
