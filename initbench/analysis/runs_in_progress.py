@@ -26,6 +26,8 @@ MIN_SECONDS = 0.5
 """Shortest time from which a rate is computed."""
 _SAME_SECONDS = 5.0
 """Difference of the times of `created` and of run.json up to which the run was not resumed."""
+_DAMAGED_KEYS = ("run_id", "status", "experiment", "seed", "error")
+"""Keys that are kept of a damaged run.json; the values of others may have any type."""
 _SETTLED_NS = 2_000_000_000
 _FileState = tuple[int, int, int]
 
@@ -241,6 +243,8 @@ class _RunReader:
         record, attempt = record_with_live_status(directory), _file_state(directory / RUN)
         if record is None or attempt is None:
             return None
+        if record["status"] == "damaged":
+            record = {key: record.get(key) for key in _DAMAGED_KEYS}
         if attempt != self._attempt:
             self._attempt, self._times = attempt, _start_of_attempt(record, attempt)
         evaluations: list[Record] = []

@@ -132,6 +132,28 @@ def test_a_damaged_file_is_named_and_other_runs_are_shown(
     assert "good seed 0" in said.out
 
 
+def test_a_run_with_a_damaged_record_is_shown(
+    initbench: Any, store: Store, open_runs: list[RunWriter]
+) -> None:
+    run = begin(store, open_runs)
+    record = json.loads((run.directory / RUN).read_text(encoding="utf-8"))
+    (run.directory / RUN).write_text(json.dumps({**record, "config": "none", "samples": 3}), encoding="utf-8")
+    said = initbench("watch", "--runs-dir", store.root)
+    assert said.code == 0
+    assert "relu seed 0" in said.out and "config is not a mapping" in said.out
+    (shown,) = json.loads(initbench("watch", "--json", "--runs-dir", store.root).out)["running"]
+    assert (shown["status"], shown["steps"]) == ("damaged", None)
+
+
+def test_piped_output_is_plain_even_if_colour_is_forced(
+    initbench: Any, store: Store, open_runs: list[RunWriter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(store, open_runs)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    said = initbench("watch", "--runs-dir", store.root)
+    assert said.code == 0 and "relu seed 0" in said.out and "1049h" not in said.out
+
+
 def test_runs_that_are_not_in_progress_are_left_out(
     initbench: Any, store: Store, open_runs: list[RunWriter]
 ) -> None:
