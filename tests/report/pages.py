@@ -70,7 +70,7 @@ class Page(HTMLParser):
                 self.data[self.figures[-1]] = json.loads(data)["columns"]
         elif self._open and self._open[-1] not in ("script", "style", "title"):
             self.words += data
-            if self._open[-1] in ("th", "td"):
+            if {"th", "td"} & set(self._open):
                 self.cells[-1][-1] += data
 
     def column(self, figure: str, name: str) -> list[Any]:
@@ -85,9 +85,8 @@ class Page(HTMLParser):
         ]
 
     def cells_of(self, first: str) -> list[str]:
-        """Return the only table row that begins with this cell."""
-        (row,) = [row for row in self.cells if row and row[0] == first]
-        return row
+        """Return the first table row that begins with this cell."""
+        return next(row for row in self.cells if row and row[0] == first)
 
     @property
     def own_scripts(self) -> list[str]:
