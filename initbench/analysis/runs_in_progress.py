@@ -87,10 +87,13 @@ class RunProgress:
 
     @property
     def rate(self) -> float | None:
-        """Updates per second in the observed part of this attempt; None if it is too short."""
+        """Updates per second in the observed part of this attempt; None if it is too short.
+
+        The start of the attempt, which includes the start of its process, counts only if one step is known.
+        """
         if not self.step_times:
             return None
-        first, last = self.step_times[0], self.step_times[-1]
+        first, last = self.step_times[1 if len(self.step_times) > 2 else 0], self.step_times[-1]
         seconds = last.seconds - first.seconds
         return (
             (last.step - first.step) / seconds if seconds >= MIN_SECONDS and last.step > first.step else None
@@ -284,8 +287,8 @@ class _RunReader:
         state = _file_state(path)
         if step is None or step < 0 or state is None or self._attempt is None:
             return
-        if state[2] >= self._attempt[2]:
-            self._times.setdefault(step, state[2] / 1e9)
+        if state[2] >= self._attempt[2] and (step == 0 or step not in self._times):
+            self._times[step] = state[2] / 1e9
 
 
 def _file_state(path: Path) -> _FileState | None:
