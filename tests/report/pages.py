@@ -1,4 +1,4 @@
-"""What a test reads from a page of a report."""
+"""Parser of the pages of reports for tests."""
 
 from __future__ import annotations
 
