@@ -38,6 +38,8 @@ class HtmlTable:
     notes: Sequence[str] = ()
     targets: Sequence[str] = ()
     """For each row the key of the text that its first cell links to; none if empty."""
+    title: str = ""
+    """Heading above the table; none if empty."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,6 @@ class ReportSection:
     folds: Sequence[FoldedText] = ()
     tables: Sequence[HtmlTable] = ()
     figures: Sequence[ReportFigure] = ()
-    is_open: bool = True
-    """Whether the section is unfolded at first."""
 
 
 @dataclass(frozen=True)
