@@ -10,13 +10,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from initbench.cli.custom_model import BatchOption, DataOption, InputOption, ModelOption, parse_custom_model
-from initbench.cli.load_configs import load_experiment, load_experiments, untrained_nets
+from initbench.cli.load_configs import (
+    load_experiment,
+    load_experiments,
+    load_with_defaults,
+    untrained_nets,
+)
 from initbench.cli.options import AllLayers, DataDir, Json, RunsDir, TargetArguments
 from initbench.cli.probe_map_axes import EXAMPLE, parse_axes, split_axes
+from initbench.cli.report_option import ReportFile, check_report_file, command_line, save_page
 from initbench.errors import UsageError
 from initbench.render.terminal import stdout_console
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from initbench.config.schema import ExperimentConfig
     from initbench.data.dataset import DataSource
     from initbench.diagnostics.net_source import NetSource
@@ -56,18 +64,20 @@ def probe(
     data_dir: DataDir = None,
     offline: Annotated[bool, typer.Option("--offline", help="No network access.")] = False,
     all_layers: AllLayers = False,
+    report: ReportFile = None,
     json_output: Json = False,
 ) -> None:
     """Predict and measure the signal in untrained nets, layer by layer, and diagnose problems.
 
     Runs one batch of 128 samples (probe.batch=…) through 16 nets (seeds=…). Nothing is stored, and nothing
-    is trained without --train. --map draws one net per point, or seeds=….
+    is trained without --train. --map draws one net per point, or seeds=…. Several configs are probed in turn.
     """
     from initbench.data.dataset import DataSource
     from initbench.data.locate import data_root
 
     arguments = arguments or []
     _check_combination(model, axes, depths, train_steps)
+    check_report_file(report)
     source = DataSource(root=data_root(data_dir), offline=offline, notify=lambda m: typer.echo(m, err=True))
     if model is not None:
         custom_model = parse_custom_model(model, arguments, shape, data, batch)
@@ -80,14 +90,33 @@ def probe(
         _print_map(arguments, axes, source, device, steps=train_steps, json_output=json_output)
         return
     else:
-        changes = [[]] if depths is None else [[f"model.depth={depth}"] for depth in _parse_depths(depths)]
-        defaults = {"seeds": SEEDS, "probe.batch": SAMPLES}
-        configs = [load_experiment([*arguments, *change], defaults, "probe") for change in changes]
+        configs = _load_configs(arguments, depths)
         surveys = [_survey(untrained_nets(config, source, runs_dir, device)) for config in configs]
     if depths is None:
-        _print_survey(surveys[0], all_layers=all_layers, json_output=json_output)
+        _print_surveys(surveys, all_layers=all_layers, json_output=json_output)
+        _write_report(report, [survey.name for survey in surveys], surveys)
     else:
-        _print_depths(dict(zip(_parse_depths(depths), surveys, strict=True)), json_output=json_output)
+        numbers = _parse_depths(depths)
+        _print_depths(dict(zip(numbers, surveys, strict=True)), json_output=json_output)
+        _write_report(report, [f"depth {depth}" for depth in numbers], surveys)
+
+
+def _load_configs(arguments: Sequence[str], depths: str | None) -> list[ExperimentConfig]:
+    """Return the configs to probe: those of the files, or a single one with each of the depths."""
+    defaults = {"seeds": SEEDS, "probe.batch": SAMPLES}
+    if depths is None:
+        return load_with_defaults(arguments, defaults)
+    changes = [f"model.depth={depth}" for depth in _parse_depths(depths)]
+    return [load_experiment([*arguments, change], defaults, "probe") for change in changes]
+
+
+def _write_report(path: Path | None, names: Sequence[str], surveys: Sequence[Survey]) -> None:
+    """Write the page of the surveys, one row for each."""
+    if path is None:
+        return
+    from initbench.report.probe_page import build_probe_page
+
+    save_page(path, build_probe_page(list(zip(names, surveys, strict=True)), command=command_line()))
 
 
 def _check_combination(
@@ -110,13 +139,14 @@ def _survey(nets: NetSource) -> Survey:
         return survey(nets)
 
 
-def _print_survey(survey: Survey, *, all_layers: bool, json_output: bool) -> None:
-    from initbench.render.probe_document import survey_json
+def _print_surveys(surveys: Sequence[Survey], *, all_layers: bool, json_output: bool) -> None:
+    from initbench.render.probe_document import survey_json, surveys_json
     from initbench.render.probe_tables import print_survey
 
     if json_output:
-        typer.echo(survey_json(survey))
-    else:
+        typer.echo(survey_json(surveys[0]) if len(surveys) == 1 else surveys_json(surveys))
+        return
+    for survey in surveys:
         print_survey(stdout_console(), survey, all_layers=all_layers)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +83,11 @@ def survey_document(survey: Survey) -> dict[str, Any]:
 def survey_json(survey: Survey) -> str:
     """Return the document as strict JSON."""
     return strict_json.dumps(survey_document(survey))
+
+
+def surveys_json(surveys: Sequence[Survey]) -> str:
+    """Return the documents of several surveys as strict JSON."""
+    return strict_json.dumps({"schema": SCHEMA, "probes": [survey_document(survey) for survey in surveys]})
 
 
 def _subject(survey: Survey) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from initbench.report.page import ReportPage, ReportSection
 from initbench.report.report_runs import ReportRuns
 from initbench.report.views.convergence import convergence_figures
 from initbench.report.views.depth_profile import depth_figures
+from initbench.report.views.forest import forest_figures
 from initbench.report.views.gates import GateOutcome
 from initbench.report.views.heat_map import heat_map_figures
 from initbench.report.views.histogram_grid import histogram_figures
@@ -26,6 +27,7 @@ FIGURE_SECTIONS: Sequence[tuple[str, str, FigureBuilder]] = (
     ("depth", "The signal against depth", depth_figures),
     ("heat", "Layers and steps", heat_map_figures),
     ("convergence", "Convergence", convergence_figures),
+    ("forest", "Means and differences", forest_figures),
 )
 """Sections of figures: key, title, and the function that yields the figures that the runs allow."""
 

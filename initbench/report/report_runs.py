@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 from initbench.analysis.run_summary import RunSummary
 from initbench.analysis.tables import Row, build_tables
@@ -34,6 +34,42 @@ class Moment:
     """Step of the next probe that is shown, up to which this one stands for the state of the net."""
     layers: list[list[Layer]]
     """The weight layers of each run, head included."""
+
+
+class LayerRow(Protocol):
+    """A row whose layers figures show: runs of a comparison, or untrained nets of one kind."""
+
+    @property
+    def name(self) -> str:
+        """Name of the row in the report."""
+
+    @property
+    def style(self) -> RowStyle:
+        """Style of the row in all figures."""
+
+    @property
+    def moments(self) -> Sequence[Moment]:
+        """The probes, in order of their steps."""
+
+
+class LayerReport(Protocol):
+    """Rows whose layers figures show."""
+
+    @property
+    def rows(self) -> Sequence[LayerRow]:
+        """The rows, in the order of their styles."""
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the rows."""
+
+    @property
+    def styles(self) -> list[RowStyle]:
+        """Styles of the rows."""
+
+    @property
+    def provenance(self) -> str:
+        """Description of the data and the nets, for captions."""
 
 
 @dataclass(frozen=True)

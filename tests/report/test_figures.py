@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from initbench.report.build import FIGURE_SECTIONS, FigureBuilder
-from initbench.report.figure import to_svg
+from initbench.report.figure import vl_convert
 from tests.report.report_runs import report_of, two_arms
 
 pytest.importorskip("vl_convert")
@@ -18,8 +18,9 @@ def test_a_figure_compiles_without_warnings(build: FigureBuilder, capfd: pytest.
     assert figures
     for figure in figures:
         for legend in (True, False):
-            assert "<svg" in to_svg(figure, legend=legend)
-    assert capfd.readouterr().err == ""
+            spec = figure.complete_spec(legend=legend)
+            assert "<svg" in vl_convert().vegalite_to_svg(spec, show_warnings=True)
+            assert capfd.readouterr().err == "", figure.key
 
 
 @pytest.mark.parametrize("build", BUILDERS)

@@ -21,10 +21,22 @@ from initbench.report.parameters import (
     relative_to_baseline,
     selected_layer_rule,
 )
-from initbench.report.report_runs import Layer, Moment, ReportRow, ReportRuns
+from initbench.report.report_runs import Layer, LayerReport, LayerRow, Moment
 from initbench.report.theme import DECADES, row_channels
 
-_COLUMNS = ("row", "step", "until", "layer", "value", "least", "most", "theory_low", "theory_high", "limit")
+_COLUMNS = (
+    "row",
+    "step",
+    "until",
+    "layer",
+    "value",
+    "least",
+    "most",
+    "theory",
+    "theory_low",
+    "theory_high",
+    "limit",
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +51,9 @@ class DepthStatistic:
     limit_at: int | None = None
     """Position of the hidden layer that a vanishing signal is compared with, 0 or -1; None: no limit."""
     theory: str | None = None
-    """Name of the statistic in the stored theory."""
+    """Name of the statistic in the theory of a layer."""
+    is_theory_ratio: bool = False
+    """Whether theory predicts the ratio of a layer's value to that of the next layer."""
     is_geometric: bool = False
     """Whether the mean over seeds is geometric, or 0 if it is 0 under a seed."""
 
@@ -84,6 +98,8 @@ STATISTICS = (
         lambda layer: layer["grad"]["pre_q"],
         True,
         limit_at=-1,
+        theory="grad_ratio",
+        is_theory_ratio=True,
         is_geometric=True,
     ),
     DepthStatistic("dead-units", "Dead units", "share of dead units", _of_activation("dead_fraction"), False),
@@ -97,7 +113,7 @@ STATISTICS = (
 )
 
 
-def depth_figures(report: ReportRuns) -> Iterator[ReportFigure]:
+def depth_figures(report: LayerReport) -> Iterator[ReportFigure]:
     """Yield the figures of the statistics that the runs have and that are not zero everywhere."""
     for statistic in STATISTICS:
         records = [record for row in report.rows for record in _records(row, statistic)]
@@ -105,7 +121,8 @@ def depth_figures(report: ReportRuns) -> Iterator[ReportFigure]:
             yield _figure(report, statistic, records)
 
 
-def _figure(report: ReportRuns, statistic: DepthStatistic, records: list[dict[str, Any]]) -> ReportFigure:
+def _figure(report: LayerReport, statistic: DepthStatistic, records: list[dict[str, Any]]) -> ReportFigure:
+    has_theory = any(record["theory"] is not None for record in records)
     has_band = any(record["theory_low"] is not None for record in records)
     has_limit = any(record["limit"] is not None for record in records)
     caption = (
@@ -114,6 +131,9 @@ def _figure(report: ReportRuns, statistic: DepthStatistic, records: list[dict[st
     )
     if has_band:
         caption += " Shaded: where mean-field theory expects the mean of these seeds at init."
+    if has_theory:
+        caption += " Dashed: the value that theory expects"
+        caption += ", given that of the last layer." if statistic.is_theory_ratio else "."
     if has_limit:
         caption += f" Dotted: {VANISHING_RATIO:g} of the first value in the direction of the pass, below"
         caption += " which the diagnosis calls the signal vanishing."
@@ -128,9 +148,10 @@ def _figure(report: ReportRuns, statistic: DepthStatistic, records: list[dict[st
     )
 
 
-def _records(row: ReportRow, statistic: DepthStatistic) -> Iterator[dict[str, Any]]:
+def _records(row: LayerRow, statistic: DepthStatistic) -> Iterator[dict[str, Any]]:
     for moment in row.moments:
         limit = rounded(_limit(moment, statistic))
+        expected = _expected(moment, statistic)
         for position, values in values_by_layer(moment, statistic):
             layer = moment.layers[0][position]
             low, high = _band(layer, statistic)
@@ -142,6 +163,7 @@ def _records(row: ReportRow, statistic: DepthStatistic) -> Iterator[dict[str, An
                 "value": rounded(statistic.mean(values)),
                 "least": rounded(min(values)) if len(values) > 1 else None,
                 "most": rounded(max(values)) if len(values) > 1 else None,
+                "theory": rounded(expected.get(position)),
                 "theory_low": low,
                 "theory_high": high,
                 "limit": limit,
@@ -170,13 +192,38 @@ def _limit(moment: Moment, statistic: DepthStatistic) -> float | None:
     return VANISHING_RATIO * statistic.mean(values)
 
 
+def _expected(moment: Moment, statistic: DepthStatistic) -> dict[int, float]:
+    """Return the values that theory expects, by position of the layer.
+
+    Ratios are multiplied from the measured mean of the last layer to the first, as far as theory predicts.
+    """
+    predicted = [
+        _finite(((layer.get("theory") or {}).get("predicted") or {}).get(statistic.theory))
+        for layer in moment.layers[0]
+    ]
+    if not statistic.is_theory_ratio:
+        return {position: value for position, value in enumerate(predicted) if value is not None}
+    measured, last = dict(values_by_layer(moment, statistic)), len(predicted) - 1
+    if last not in measured or not any(predicted):
+        return {}
+    expected = {last: statistic.mean(measured[last])}
+    for position in range(last - 1, -1, -1):
+        ratio = predicted[position]
+        if ratio is None:
+            break
+        expected[position] = ratio * expected[position + 1]
+    return expected
+
+
 def _band(layer: Layer, statistic: DepthStatistic) -> tuple[float | None, float | None]:
+    if statistic.is_theory_ratio:
+        return None, None
     bands = (layer.get("theory") or {}).get("band") or {}
     low, high = bands.get(statistic.theory) or (None, None)
     return rounded(low), rounded(high)
 
 
-def _takeaway(report: ReportRuns, statistic: DepthStatistic) -> str:
+def _takeaway(report: LayerReport, statistic: DepthStatistic) -> str:
     """Describe the change of the statistic over the hidden layers at the first probe of each row."""
     sentences = []
     for row in report.rows[:4]:
@@ -200,7 +247,7 @@ def _finite(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def _spec(report: ReportRuns, statistic: DepthStatistic) -> dict[str, Any]:
+def _spec(report: LayerReport, statistic: DepthStatistic) -> dict[str, Any]:
     lines = row_channels(report.names, report.styles)
     points = row_channels(report.names, report.styles, marks="point")
     area = row_channels(report.names, report.styles, marks="area")
@@ -215,6 +262,7 @@ def _spec(report: ReportRuns, statistic: DepthStatistic) -> dict[str, Any]:
         {"field": "value", "title": statistic.axis, "format": ".6g"},
         {"field": "least", "title": "least seed", "format": ".6g"},
         {"field": "most", "title": "most seed", "format": ".6g"},
+        {"field": "theory", "title": "theory", "format": ".6g"},
     ]
 
     def bounds(low: str, high: str) -> dict[str, Any]:
@@ -245,7 +293,7 @@ def _spec(report: ReportRuns, statistic: DepthStatistic) -> dict[str, Any]:
 def _decorations(
     statistic: DepthStatistic, bounds: Callable[[str, str], dict[str, Any]], area: dict[str, Any]
 ) -> Sequence[dict[str, Any]]:
-    """Return the marks behind the lines: band of theory, spread of seeds and limit of the diagnosis."""
+    """Return the marks behind the lines: theory, spread of seeds and limit of the diagnosis."""
     seeds = {
         "transform": [{"filter": "isValid(datum.least) && baseline == ''"}],
         "mark": {"type": "rule", "opacity": 0.5},
@@ -258,10 +306,15 @@ def _decorations(
         "mark": {"type": "area", "opacity": 0.18},
         "encoding": {**bounds("theory_low", "theory_high"), **area},
     }
+    theory = {
+        "transform": [{"filter": "isValid(datum.theory) && datum.theory > 0 && baseline == ''"}],
+        "mark": {"type": "line", "strokeDash": [6, 4], "strokeWidth": 1.4, "opacity": 0.9},
+        "encoding": {"y": bounds("theory", "theory")["y"], **area},
+    }
     limit = {
         "transform": [{"filter": "isValid(datum.limit) && baseline == ''"}],
         "mark": {"type": "line", "strokeDash": [1, 3], "strokeWidth": 1.2, "opacity": 0.8},
         "encoding": {"y": bounds("limit", "limit")["y"], **area},
     }
     seeds["transform"] = [{"filter": "isValid(datum.least) && datum.least > 0 && baseline == ''"}]
-    return [band, seeds, limit]
+    return [band, theory, seeds, limit]

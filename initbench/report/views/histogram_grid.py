@@ -11,7 +11,7 @@ from initbench.render.text import evenly_spaced, format_number
 from initbench.report.figure import ReportFigure, columns_of, rounded
 from initbench.report.panels import PLACES, PanelAxis, panel_note
 from initbench.report.parameters import AT_STEP, HIDDEN, HIDE_ROWS, LAYER, STEP, selected_layer_rule
-from initbench.report.report_runs import Layer, Moment, ReportRow, ReportRuns
+from initbench.report.report_runs import Layer, LayerReport, LayerRow, Moment
 from initbench.report.theme import row_channels
 from initbench.store.histograms import Histogram, parse_histogram
 
@@ -59,7 +59,7 @@ QUANTITIES = (
 )
 
 
-def histogram_figures(report: ReportRuns) -> Iterator[ReportFigure]:
+def histogram_figures(report: LayerReport) -> Iterator[ReportFigure]:
     """Yield the grid of each quantity that the runs have histograms of."""
     for quantity in QUANTITIES:
         records: list[dict[str, Any]] = []
@@ -80,7 +80,7 @@ def histogram_figures(report: ReportRuns) -> Iterator[ReportFigure]:
 
 
 def _figure(
-    report: ReportRuns, quantity: HistogramQuantity, records: list[dict[str, Any]], notes: list[str]
+    report: LayerReport, quantity: HistogramQuantity, records: list[dict[str, Any]], notes: list[str]
 ) -> ReportFigure:
     axis = (
         f"The axis of each column is scaled to the widest layer of its row (±{_REACH:g} root mean squares)."
@@ -112,7 +112,7 @@ def _drawable(moment: Moment, quantity: HistogramQuantity) -> list[Layer]:
 
 
 def _records(
-    row: ReportRow, order: int, quantity: HistogramQuantity, max_moments: int
+    row: LayerRow, order: int, quantity: HistogramQuantity, max_moments: int
 ) -> Iterator[dict[str, Any]]:
     steps = set(evenly_spaced([moment.step for moment in row.moments], max_moments))
     moments = [moment for moment in row.moments if moment.step in steps]
@@ -233,7 +233,7 @@ def _gaussian(
     return [round(100 * (share_below(low + size) - share_below(low)) / top, 1) for low in lows]
 
 
-def _takeaway(report: ReportRuns, quantity: HistogramQuantity) -> str:
+def _takeaway(report: LayerReport, quantity: HistogramQuantity) -> str:
     """Compare the widths of the first and the last layer of each row at the first probe."""
     words = []
     for row in report.rows[:4]:
@@ -349,7 +349,7 @@ class _Axes:
 
 
 def _spec(
-    report: ReportRuns, quantity: HistogramQuantity, records: Sequence[dict[str, Any]]
+    report: LayerReport, quantity: HistogramQuantity, records: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     axes = _Axes(quantity, records, len(report.rows))
     layers = [
