@@ -82,7 +82,7 @@ def build_run_context(
 
 
 def start_workers_early(worker_options: WorkerOptions) -> None:
-    """Start what worker processes are forked from, if the command may need them: call this before torch loads.
+    """Start the server that forks worker processes, if the command may need them, before torch is imported.
 
     The server imports torch at the same time as this process, on another core.
     """

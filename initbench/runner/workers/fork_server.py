@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver, get_context
-from multiprocessing.context import BaseContext
+from multiprocessing.context import ForkServerContext, SpawnContext
 
 from initbench.machine import available_cores
 
@@ -32,7 +32,7 @@ def start_fork_server() -> None:
             forkserver.ensure_running()
 
 
-def worker_context(device: str) -> BaseContext:
+def worker_context(device: str) -> ForkServerContext | SpawnContext:
     """Return the context that starts the workers of a device.
 
     Workers for a GPU are not forked: CUDA cannot be used in a process that was forked after it was
