@@ -15,7 +15,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from docs.generators import catalogue_page, cli_page, config_page, diagnosis_page, lint_page, measured
+from docs.generators import (
+    catalogue_page,
+    cli_page,
+    config_page,
+    diagnosis_page,
+    export_page,
+    lint_page,
+    measured,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 Render = Callable[[str], str]
@@ -41,6 +49,7 @@ PAGES: dict[str, Render] = {
     "docs/catalogue.md": catalogue_page.render,
     "docs/diagnosis.md": diagnosis_page.render,
     "docs/lint.md": lint_page.render,
+    "docs/export.md": export_page.render,
 }
 MEASURED = ("README.md", "docs/tutorial.md", "docs/compare.md")
 

@@ -38,6 +38,7 @@ FLOORS = (
     "analysis",
     "study",
     "render",
+    "export",
     "report",
     "api",
     "cli",

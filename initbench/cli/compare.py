@@ -12,9 +12,9 @@ import typer
 from initbench.analysis.tuning_warnings import edge_of_range_warnings
 from initbench.cli.completion import (
     complete_columns,
-    complete_conditions,
     complete_keys,
     complete_metrics,
+    complete_sort,
 )
 from initbench.cli.gate_options import (
     Against,
@@ -27,7 +27,7 @@ from initbench.cli.gate_options import (
     gate_options,
     print_verdicts,
 )
-from initbench.cli.options import Json, Notes, RunPatterns, RunsDir, runs_root
+from initbench.cli.options import Json, Notes, RunPatterns, RunsDir, Where, runs_root
 from initbench.cli.report_option import ReportFile, check_report_file, write_run_report
 from initbench.errors import UsageError
 from initbench.render.terminal import stdout_console, stdout_width
@@ -52,15 +52,6 @@ By = Annotated[
         autocompletion=complete_keys,
     ),
 ]
-WhereOption = Annotated[
-    Names,
-    typer.Option(
-        "--where",
-        metavar="KEY=VALUE",
-        help="Only runs that match; KEY!=VALUE excludes, * is a wildcard.",
-        autocompletion=complete_conditions,
-    ),
-]
 ViewOption = Annotated[ViewName, typer.Option("--view", help="Group of metrics to show.")]
 MetricOption = Annotated[
     Names,
@@ -83,7 +74,7 @@ Sort = Annotated[
         "--sort",
         metavar="[-]NAME",
         help="Sort by a metric or label; - for descending.",
-        autocompletion=complete_metrics,
+        autocompletion=complete_sort,
     ),
 ]
 OnlyChanged = Annotated[bool, typer.Option("--only-changed", help="Show only the config keys that differ.")]
@@ -119,7 +110,7 @@ Output = Annotated[
 def compare(
     patterns: RunPatterns = None,
     by: By = None,
-    where: WhereOption = None,
+    where: Where = None,
     baseline: Baseline = None,
     view: ViewOption = "all",
     metric: MetricOption = None,

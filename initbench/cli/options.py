@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from initbench.cli.completion import complete_config, complete_runs
+from initbench.cli.completion import complete_conditions, complete_config, complete_runs
 
 RunsDir = Annotated[
     Path | None,
@@ -52,6 +52,15 @@ RunPatterns = Annotated[
         metavar="RUN|NAME|GLOB",
         help="Run ids or prefixes of them, experiments, sweeps, globs.",
         autocompletion=complete_runs,
+    ),
+]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        metavar="KEY=VALUE",
+        help="Only runs that match; KEY!=VALUE excludes, * is a wildcard.",
+        autocompletion=complete_conditions,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from initbench.data.dataset import DataSource
     from initbench.diagnostics.net_source import NetSource
     from initbench.diagnostics.survey import Survey
+    from initbench.diagnostics.trainability_map import TrainabilityMap
 
 SEEDS = 16
 SAMPLES = 128
@@ -87,7 +88,9 @@ def probe(
     elif shape is not None or data is not None or batch is not None:
         raise UsageError("--input, --data and --batch require --model; a config sets data.name instead")
     elif axes is not None:
-        _print_map(arguments, axes, source, device, steps=train_steps, json_output=json_output)
+        trainability_map = _compute_map(arguments, axes, source, device, steps=train_steps)
+        _print_map(trainability_map, json_output=json_output)
+        _write_map_report(report, trainability_map)
         return
     else:
         configs = _load_configs(arguments, depths)
@@ -171,20 +174,13 @@ def _parse_depths(text: str) -> list[int]:
     return depths
 
 
-def _print_map(
-    arguments: Sequence[str],
-    axes_text: str,
-    source: DataSource,
-    device: str,
-    *,
-    steps: int | None,
-    json_output: bool,
-) -> None:
-    """Compute and print the map of a config over the given axes."""
+def _compute_map(
+    arguments: Sequence[str], axes_text: str, source: DataSource, device: str, *, steps: int | None
+) -> TrainabilityMap:
+    """Compute the map of a config over the given axes."""
     from initbench.data.locate import resolve_dataset
     from initbench.data.preprocessing import preprocess
     from initbench.diagnostics.trainability_map import check_family, compute_map
-    from initbench.render.map_plot import map_json, print_map
     from initbench.render.progress import StageDisplay
     from initbench.runner.device import resolve_device
 
@@ -197,11 +193,24 @@ def _print_map(
     for depth in {axes.depth[0], axes.depth[-1]}:
         load_experiments([*rest, "init.scheme=lecun_normal", f"model.depth={depth}"])
     with StageDisplay(config.name) as display:
-        trainability_map = compute_map(config, axes, data, display, steps=steps)
+        return compute_map(config, axes, data, display, steps=steps)
+
+
+def _print_map(trainability_map: TrainabilityMap, *, json_output: bool) -> None:
+    from initbench.render.map_plot import map_json, print_map
+
     if json_output:
         typer.echo(map_json(trainability_map))
     else:
         print_map(stdout_console(), trainability_map)
+
+
+def _write_map_report(path: Path | None, trainability_map: TrainabilityMap) -> None:
+    if path is None:
+        return
+    from initbench.report.map_page import build_map_page
+
+    save_page(path, build_map_page(trainability_map, command=command_line()))
 
 
 def _load_map_config(arguments: Sequence[str]) -> ExperimentConfig:

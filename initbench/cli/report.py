@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from initbench.cli.compare import Baseline, By, Confidence, Target, WhereOption, resolve_keys
-from initbench.cli.options import RunPatterns, RunsDir, runs_root
+from initbench.cli.compare import Baseline, By, Confidence, Target, resolve_keys
+from initbench.cli.options import RunPatterns, RunsDir, Where, runs_root
 from initbench.cli.report_option import check_report_file, command_line, save_page
 from initbench.store.store import Store
 
@@ -23,7 +23,7 @@ Title = Annotated[
 def report(
     patterns: RunPatterns = None,
     by: By = None,
-    where: WhereOption = None,
+    where: Where = None,
     baseline: Baseline = None,
     target: Target = None,
     confidence: Confidence = 0.95,
@@ -45,4 +45,4 @@ def report(
     view = View(baseline=baseline, confidence=confidence)
     keys = resolve_keys(by, selection.runs)
     report_runs = compare_for_report(selection.store, selection.runs, view, by=keys, target=target)
-    save_page(output, build_page(report_runs, view, command=command_line(), title=title))
+    save_page(output, build_page(report_runs, command=command_line(), title=title))

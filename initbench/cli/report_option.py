@@ -63,7 +63,6 @@ def write_run_report(
     title: str | None = None,
     verdicts: GateReport | None = None,
     leading: Sequence[ReportSection] = (),
-    pivots: Sequence[Table] = (),
 ) -> None:
     """Write the page of the runs in comparison tables; do nothing without a path.
 
@@ -77,7 +76,6 @@ def write_run_report(
         title: Heading of the page; None for one that names the rows.
         verdicts: Results of the gates, if the command has any.
         leading: Sections before the verdict.
-        pivots: Tables of the same runs whose rows two keys make.
     """
     if path is None:
         return
@@ -89,15 +87,12 @@ def write_run_report(
     if not any(row.n for table in tables for row in table.rows):
         typer.echo(f"initbench: {path} is not written: no run is finished", err=True)
         return
-    view = view or View()
     page = build_page(
-        load_report_runs(store, analyse(tables, view)),
-        view,
+        load_report_runs(store, analyse(tables, view or View())),
         command=command_line(),
         gates=None if verdicts is None else _outcome(verdicts),
         title=title,
         leading=leading,
-        pivots=analyse(pivots, View()),
     )
     save_page(path, page)
 

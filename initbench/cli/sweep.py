@@ -176,7 +176,6 @@ class _SweepCommand:
             result.tables,
             title=f"{self.sweep.name}: {text.plural(len(result.variants), 'point')}",
             verdicts=verdicts,
-            pivots=result.pivots,
         )
         _exit_on_failure(result, verdicts, fail_on)
 

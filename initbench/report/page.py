@@ -19,6 +19,9 @@ from initbench.report.theme import RowStyle, vega_config
 MAX_TABLE_ROWS = 200
 """Rows of the table behind a figure that the page contains; the CSV file has all."""
 
+MANY_ROWS = 10
+"""Number of rows beyond which the legend has a search field and buttons for all rows."""
+
 _GEOMETRY = re.compile(r' (?:d|transform)="[^"]*"')
 _LONG_FRACTION = re.compile(r"(\.\d\d)\d+(?![\de])")
 _EMBED = "window.initbenchVega = {vegaEmbed, vega};"
@@ -31,6 +34,20 @@ class HtmlTable:
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
+    targets: Sequence[str] = ()
+    """For each row the key of the text that its first cell links to; none if empty."""
+
+
+@dataclass(frozen=True)
+class FoldedText:
+    """A text below a line that unfolds it."""
+
+    summary: str
+    text: str
+    key: str = ""
+    """Name in links to the text."""
+    is_code: bool = False
+    """Whether line breaks and spaces of the text are kept."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +57,7 @@ class ReportSection:
     key: str
     title: str
     paragraphs: Sequence[str] = ()
+    folds: Sequence[FoldedText] = ()
     tables: Sequence[HtmlTable] = ()
     figures: Sequence[ReportFigure] = ()
     is_open: bool = True
@@ -88,6 +106,7 @@ def render_page(page: ReportPage) -> str:
             data={figure.key: _figure_data(figure) for figure in figures},
             figure_rows=_table_rows,
             max_rows=MAX_TABLE_ROWS,
+            many_rows=MANY_ROWS,
             style=_asset("report.css"),
             script=_asset("report.js"),
             library=_library(),

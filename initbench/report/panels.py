@@ -46,10 +46,25 @@ class PanelAxis:
         return f"((datum.value + 1e-9) % {self.stride} + {self.low})"
 
     @property
+    def _visible(self) -> str:
+        """Expression for the number of panels."""
+        return f"max(1, min({MAX_PANELS}, {self.rows} - length(hidden)))"
+
+    @property
+    def heading(self) -> dict[str, Any]:
+        """Mark of the names of the rows, cut off at the width of a panel."""
+        limit = {"expr": f"0.9 * width / {self._visible}"}
+        return {"type": "text", "fontWeight": "bold", "limit": limit, "baseline": "top"}
+
+    @property
     def scale(self) -> dict[str, Any]:
         """Scale of the axis, which ends after the last visible panel."""
-        visible = f"max(1, min({MAX_PANELS}, {self.rows} - length(hidden)))"
-        return {"domainMin": 0, "domainMax": {"expr": f"{self.stride} * {visible}"}, "nice": False}
+        return {"domainMin": 0, "domainMax": {"expr": f"{self.stride} * {self._visible}"}, "nice": False}
+
+    @property
+    def axis(self) -> dict[str, Any]:
+        """Properties of the axis that keep the labels of neighbouring panels apart."""
+        return {"grid": False, "domain": False, "labelOverlap": "greedy", "labelSeparation": 3}
 
     def ticks(self, values: Sequence[float]) -> list[float]:
         """Return the positions of ticks at these values in every panel."""
@@ -60,7 +75,7 @@ class PanelAxis:
 def panel_note(rows: int) -> list[str]:
     """Return the sentence about the rows that have no panel; empty if all have one."""
     return (
-        [f"The first {MAX_PANELS} of {rows} rows are drawn; hide some to see others."]
+        [f"Of {rows} rows, the first {MAX_PANELS} that are not hidden are drawn."]
         if rows > MAX_PANELS
         else []
     )

@@ -78,20 +78,21 @@ def _numbers(survey: Survey) -> list[str]:
 def _findings(row: ProbedRow, *, is_only: bool) -> Iterator[str]:
     """Yield the messages of the diagnosis, theory, and everything that was not measured, in sentences."""
     survey, prefix = row.survey, "" if is_only else f"{row.name}: "
+    word = str.capitalize if is_only else str
     if not any(finding.level == "warning" for finding, _ in survey.findings):
-        yield f"{prefix}{_diagnosis(survey)}."
+        yield f"{prefix}{word('diagnosis')}: {_diagnosis(survey)}."
     for finding, count in survey.findings:
         share = "" if len(survey.seeds) == 1 else f" ({count} of {len(survey.seeds)} nets)"
         yield f"{prefix}{finding.code}{share}: {one_line(finding.message)}"
     if survey.findings and not survey.coverage.is_complete:
-        yield f"{prefix}covers {survey.coverage.share}; {one_line(survey.coverage.gaps)}."
+        yield f"{prefix}{word('covers')} {survey.coverage.share}; {one_line(survey.coverage.gaps)}."
     if survey.note is not None:
-        yield f"{prefix}note: {one_line(survey.note)}"
-    yield f"{prefix}theory: {' '.join(map(one_line, theory_sentences(survey)))}"
-    yield f"{prefix}loss: {one_line(loss_sentence(survey))}"
+        yield f"{prefix}{word('note')}: {one_line(survey.note)}"
+    yield f"{prefix}{word('theory')}: {' '.join(map(one_line, theory_sentences(survey)))}"
+    yield f"{prefix}{word('loss')}: {one_line(loss_sentence(survey))}"
     unseen = list(unseen_sentences(survey))
     if unseen:
-        yield f"{prefix}not traced: {' '.join(map(one_line, unseen))}"
+        yield f"{prefix}{word('not traced')}: {' '.join(map(one_line, unseen))}"
 
 
 def _layer_sections(nets: ProbedNets) -> Iterator[ReportSection]:

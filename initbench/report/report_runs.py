@@ -13,6 +13,7 @@ from initbench.errors import UsageError
 from initbench.render.compare.analysed_table import AnalysedTable, analyse
 from initbench.render.compare.display_options import View
 from initbench.render.compare.titles import distinguishing_terms
+from initbench.render.run_tables import net_words
 from initbench.render.text import evenly_spaced, one_line, plural
 from initbench.report.theme import RowStyle, row_style
 from initbench.store.store import Store, StoredRun
@@ -21,6 +22,8 @@ MAX_RUNS_READ = 60
 """Number of runs up to which the layers of every seed are read; of more runs, one seed of each row."""
 MAX_MOMENTS = 9
 """Largest number of probes of a run that a report shows, the first and the last included."""
+MAX_ROWS_DESCRIBED = 8
+"""Largest number of rows whose nets a sentence describes one by one."""
 
 Layer = dict[str, Any]
 
@@ -123,6 +126,12 @@ class ReportRuns:
         return [row.style for row in self.rows]
 
     @property
+    def baseline(self) -> str:
+        """Name of the baseline's row; empty without one, or with one for each of several tables."""
+        names = [row.name for row in self.rows if row.row is row.table.baseline]
+        return names[0] if len(names) == 1 else ""
+
+    @property
     def steps(self) -> list[int]:
         """All steps at which the layers of a row were probed."""
         return sorted({moment.step for row in self.rows for moment in row.moments})
@@ -136,6 +145,23 @@ class ReportRuns:
         steps = sorted({run.steps for row in self.rows for run in row.summaries if run.steps})
         budget = f", {steps[0]:,} steps" if len(steps) == 1 else ""
         return f"{datasets}, {seeds} a row{budget}"
+
+    @cached_property
+    def nets(self) -> str:
+        """A sentence on the nets of the rows: the terms of the config that they share, and the others."""
+        words = {
+            row.name: [one_line(word) for word in net_words(row.summaries[0].config)] for row in self.rows
+        }
+        terms = list(zip(*words.values(), strict=True))
+        shared = [values[0] for values in terms if len(set(values)) == 1]
+        parts = [", ".join(shared)] if shared else []
+        if len(shared) < len(terms) and len(words) <= MAX_ROWS_DESCRIBED:
+            by_row = {
+                name: [word for word, values in zip(row, terms, strict=True) if len(set(values)) > 1]
+                for name, row in words.items()
+            }
+            parts.append(", ".join(f"{name}: {' '.join(row)}" for name, row in by_row.items()))
+        return f"Nets: {'; '.join(parts)}." if parts else ""
 
 
 def compare_for_report(
@@ -165,11 +191,26 @@ def compare_for_report(
     return load_report_runs(store, analyse(build_tables(placed, by=by, target=target), view))
 
 
-def load_report_runs(store: Store, tables: Sequence[AnalysedTable]) -> ReportRuns:
+class RunSource(Protocol):
+    """Source of stored runs, such as a store."""
+
+    def read_if_there(self, run_id: str) -> StoredRun | None:
+        """Read a run; None if it does not exist."""
+
+
+class NoLayers:
+    """Source of runs for figures that do not show layers."""
+
+    def read_if_there(self, _run_id: str) -> StoredRun | None:
+        """Return None."""
+        return None
+
+
+def load_report_runs(store: RunSource, tables: Sequence[AnalysedTable]) -> ReportRuns:
     """Read the layers of the runs in the rows of comparison tables.
 
     Args:
-        store: The store of the runs.
+        store: The source of the runs.
         tables: The tables, whose order of rows determines the styles.
 
     Raises:
@@ -203,7 +244,7 @@ def _row_name(table: AnalysedTable, row: Row, tables: Sequence[AnalysedTable]) -
     return label if is_unique or not terms else f"{label} · {terms}"
 
 
-def _read_runs(store: Store, row: Row, *, has_all_seeds: bool) -> list[StoredRun]:
+def _read_runs(store: RunSource, row: Row, *, has_all_seeds: bool) -> list[StoredRun]:
     complete = [run for run in row.group.runs if run.is_complete]
     # A finished run shows all moments of training; a diverged one is shown if no other exists.
     best_first = sorted(complete, key=lambda run: (not run.is_finished, run.seed))

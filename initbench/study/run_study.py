@@ -147,15 +147,6 @@ class StudyResult(Generic[C_co]):
         )
 
     @cached_property
-    def pivots(self) -> list[Table]:
-        """Tables whose rows are made by the two keys of the variants; empty unless exactly two keys vary."""
-        keys = list(dict.fromkeys(key for variant in self.variants for key in variant.variant.keys))
-        if len(keys) != 2:
-            return []
-        runs = [run for variant in self.variants for run in self.runs(variant) if run.is_placed]
-        return build_tables(runs, by=keys)
-
-    @cached_property
     def table(self) -> Table:
         """Comparison of all runs in one table, whose rows are the variants in order."""
         return build_single_table({variant.label: self.runs(variant) for variant in self.variants})

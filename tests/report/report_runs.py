@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from initbench.analysis.run_summary import summarise_run
@@ -75,6 +76,81 @@ def two_arms(seeds: int = 3) -> list[StoredRun]:
         *(stored_run("kaiming", seed) for seed in range(seeds)),
         *(stored_run("xavier", seed, accuracy=-0.06 - 0.001 * seed) for seed in range(seeds)),
     ]
+
+
+def swept_runs() -> list[StoredRun]:
+    """Return runs of a grid of two inits and three learning rates, of which the largest diverges."""
+    return [
+        stored_run(
+            f"{scheme}_lr{lr}",
+            seed,
+            accuracy=-lr if scheme == "lsuv" else -2 * lr,
+            status="diverged" if lr == 0.3 or (lr == 0.1 and scheme == "zeros" and not seed) else "finished",
+            config={"init": {"scheme": {"name": scheme, scheme: 1}}, "train": {"lr": lr}},
+        )
+        for scheme in ("lsuv", "zeros")
+        for lr in (0.01, 0.1, 0.3)
+        for seed in range(2)
+    ]
+
+
+def normed_runs(seeds: int = 3) -> list[StoredRun]:
+    """Return runs of a net without a norm and of one with batch norm, whose statistics were recorded."""
+    normed = [stored_run("batch", seed) for seed in range(seeds)]
+    for seed, run in enumerate(normed):
+        for snapshot in run.snapshots:
+            for layer in snapshot["layers"][:-1]:
+                ratio = (3.0 + seed) ** (1 if snapshot["step"] else -1)
+                gap = (seed + layer["index"]) / (1 + snapshot["step"])
+                layer["batch_norm"] = {"running_mean_gap": gap, "running_var_ratio": ratio}
+        for entry, accuracy in ((run.convergence[0], 0.1), (run.record["final"], 0.9)):
+            for suffix, share in (("_batch", 0.9), ("_population", 0.95)):
+                entry[f"val_accuracy{suffix}"] = share * accuracy + 0.01 * seed
+                entry[f"val_loss{suffix}"] = 1.0
+    return [*(stored_run("plain", seed) for seed in range(seeds)), *normed]
+
+
+def shifted_runs(seeds: int = 3) -> list[StoredRun]:
+    """Return runs of two nets of three hidden layers whose covariate shift was measured four times."""
+    return [
+        replace(stored_run(name, seed), shifts=[_shift(step, seed, factor) for step in (1, 101, 201, 301)])
+        for name, factor in (("small", 0.1), ("large", 1.0))
+        for seed in range(seeds)
+    ]
+
+
+def _shift(step: int, seed: int, factor: float) -> dict[str, Any]:
+    layers = [
+        {
+            "index": index,
+            "name": f"layer{index}",
+            "hidden": index < 4,
+            "input_mean_drift": None if step == 1 else factor * (index - 1) * (seed + 1) / step,
+            "input_std_drift": None if step == 1 else 77.0,
+            "input_mean_from_init": None if step == 1 else 78.0,
+            "input_std_from_init": None if step == 1 else 79.0,
+            "gradient_norm": 1.0,
+            "gradient_shift": factor * (index - 1) * (1 + seed + step / 100),
+            "gradient_shift_cosine": 0.5,
+        }
+        for index in range(1, 5)
+    ]
+    return {"step": step, "layers": layers}
+
+
+def pretrained_runs(seeds: int = 3) -> list[StoredRun]:
+    """Return runs of which those of one experiment were pre-trained layer by layer."""
+    pretrained = [
+        stored_run("pretrained", seed, config={"init": {"scheme": {"name": "autoencoder", "kind": "plain"}}})
+        for seed in range(seeds)
+    ]
+    for seed, run in enumerate(pretrained):
+        layers = [
+            {"layer": layer, "loss_start": 1.0 + seed, "loss_end": (0.1 + 0.1 * seed) / layer, "steps": 5}
+            for layer in (1, 2, 3)
+        ]
+        run.record["pretraining"] = {"layers": layers, "seconds": 1.0, "samples": 99, "steps": 15}
+    return [*(stored_run("plain", seed) for seed in range(seeds)), *pretrained]
 
 
 def figure_of(figures: Figures, report: ReportRuns, key: str) -> ReportFigure:

@@ -62,5 +62,5 @@ def test_runs_with_a_single_probe_have_no_heat_map() -> None:
 def test_rows_without_a_panel_are_counted() -> None:
     report = report_of([stored_run(f"row{index}") for index in range(MAX_PANELS + 2)])
     for figure in heat_map_figures(report):
-        assert figure.notes == ["The first 6 of 8 rows are drawn; hide some to see others."]
+        assert figure.notes == ["Of 8 rows, the first 6 that are not hidden are drawn."]
         assert len(set(figure.columns["row"])) == MAX_PANELS + 2

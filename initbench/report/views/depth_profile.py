@@ -22,7 +22,7 @@ from initbench.report.parameters import (
     selected_layer_rule,
 )
 from initbench.report.report_runs import Layer, LayerReport, LayerRow, Moment
-from initbench.report.theme import DECADES, row_channels
+from initbench.report.theme import log_axis, row_channels
 
 _COLUMNS = (
     "row",
@@ -143,7 +143,7 @@ def _figure(report: LayerReport, statistic: DepthStatistic, records: list[dict[s
         takeaway=_takeaway(report, statistic),
         caption=caption,
         columns=columns_of(records, _COLUMNS),
-        spec=_spec(report, statistic),
+        spec=_spec(report, statistic, records),
         log_channels=("y",) if statistic.is_log else (),
     )
 
@@ -247,14 +247,17 @@ def _finite(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def _spec(report: LayerReport, statistic: DepthStatistic) -> dict[str, Any]:
+def _spec(
+    report: LayerReport, statistic: DepthStatistic, records: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
     lines = row_channels(report.names, report.styles)
     points = row_channels(report.names, report.styles, marks="point")
     area = row_channels(report.names, report.styles, marks="area")
     scale: dict[str, Any] = {"type": "log"} if statistic.is_log else {"zero": True}
-    axis = {"format": "~e", "values": DECADES} if statistic.is_log else {"format": "%"}
+    axis = log_axis(record["value"] for record in records) if statistic.is_log else {"format": "%"}
     y = {"field": "shown", "type": "quantitative", "title": statistic.axis, "scale": scale, "axis": axis}
     x = {"field": "layer", "type": "quantitative", "title": "layer", "axis": {"tickMinStep": 1}}
+    x["scale"] = {"zero": False, "nice": False, "padding": 6}
     tooltip = [
         {"field": "row", "title": "row"},
         {"field": "layer", "title": "layer"},

@@ -187,6 +187,9 @@ def _figure(report: ReportRuns, metric: Metric, records: Sequence[dict[str, Any]
         columns=columns_of(records, _COLUMNS),
         spec=_spec(report, metric, records, has_baseline=has_baseline),
         size="full",
+        named_rows=report.names,
+        name_space=0.33,
+        is_comparison=has_baseline,
         notes=list(dict.fromkeys(_notes(report, metric))),
     )
 
@@ -327,7 +330,7 @@ def _text_columns(columns: Sequence[_TextColumn], y: dict[str, Any]) -> Iterator
     right = 0
     for column in reversed(columns):
         right += column.width
-        x = {"expr": f"width - {right}"}
+        x = {"expr": f"max(0, width - {right})"}
         yield _text(y, column.field, x, fits)
         heading = _text(y, column.field, x, {**fits, "fontWeight": "bold"})
         heading["encoding"]["y"] = {"value": 8}

@@ -56,8 +56,7 @@ def _records(
 def _figure(report: ReportRuns, statistic: DepthStatistic, records: list[dict[str, Any]]) -> ReportFigure:
     caption = (
         f"{statistic.title} in each layer at each probe ({report.provenance}), {statistic.kind_of_mean} over"
-        " seeds. Columns are probes, not to scale; all panels share one colour scale. Outlined: the selected"
-        " layer and step, which a click on a cell selects."
+        " seeds. Columns are probes, not to scale; all panels share one colour scale."
     )
     if any(not record["value"] for record in records):
         caption += " Grey: zero."
@@ -70,6 +69,7 @@ def _figure(report: ReportRuns, statistic: DepthStatistic, records: list[dict[st
         spec=_spec(report, statistic, records),
         size="full" if len(report.rows) > 2 else "half",
         notes=panel_note(len(report.rows)),
+        hint="Outlined: the selected layer and step, which a click on a cell selects.",
     )
 
 
@@ -106,8 +106,7 @@ def _spec(report: ReportRuns, statistic: DepthStatistic, records: Sequence[dict[
         "title": "updates",
         "scale": panels.scale,
         "axis": {
-            "grid": False,
-            "domain": False,
+            **panels.axis,
             "ticks": False,
             "values": panels.ticks([column + 0.5 for column in columns]),
             "labelExpr": f"format({report.steps}[floor({panels.value})], ',d')",
@@ -118,7 +117,7 @@ def _spec(report: ReportRuns, statistic: DepthStatistic, records: Sequence[dict[
         "type": "quantitative",
         "title": "layer",
         "scale": {"domain": [layers[-1] + 0.5, top], "nice": False, "zero": False},
-        "axis": {"values": layers, "grid": False, "domain": False, "ticks": False},
+        "axis": {**panels.axis, "values": layers, "tickCount": len(layers), "ticks": False},
     }
     without_field = {key: value for key, value in y.items() if key != "field"}
     cell = {"x": x, "x2": {"field": "x2"}, "y": y, "y2": {"field": "y2"}}
@@ -166,7 +165,7 @@ def _spec(report: ReportRuns, statistic: DepthStatistic, records: Sequence[dict[
                     {"aggregate": [{"op": "min", "field": "place", "as": "place"}], "groupby": ["row"]},
                     {"calculate": f"{len(report.steps) / 2} + {panels.offset}", "as": "x"},
                 ],
-                "mark": {"type": "text", "fontWeight": "bold", "limit": 220, "baseline": "top"},
+                "mark": panels.heading,
                 "encoding": {"x": x, "y": {**without_field, "datum": top}, "text": {"field": "row"}},
             },
         ],

@@ -9,7 +9,7 @@ from typing import Any
 
 from initbench.render.text import evenly_spaced, format_number
 from initbench.report.figure import ReportFigure, columns_of, rounded
-from initbench.report.panels import PLACES, PanelAxis, panel_note
+from initbench.report.panels import MAX_PANELS, PLACES, PanelAxis, panel_note
 from initbench.report.parameters import AT_STEP, HIDDEN, HIDE_ROWS, LAYER, STEP, selected_layer_rule
 from initbench.report.report_runs import Layer, LayerReport, LayerRow, Moment
 from initbench.report.theme import row_channels
@@ -88,16 +88,19 @@ def _figure(
         else "All columns share one axis."
     )
     theory = " Dashed: the Gaussian that mean-field theory predicts." if _has_theory(records) else ""
+    has_zeros = any(record["zeros"] for record in records)
+    zeros = "; the grey bar on the left is the share of exact zeros, from 0 to 1" if has_zeros else ""
     return ReportFigure(
         key=f"histograms-{quantity.key}",
         title=f"{quantity.title}, layer by layer",
         takeaway=_takeaway(report, quantity),
         caption=f"Histograms of the {quantity.title.lower()} on the probe batch, one seed of each row"
-        f" ({report.provenance}). Bars have the height of the fullest bin; the bar on the left of each"
-        f" histogram is the share of exact zeros, from 0 to 1. {axis}{theory}",
+        f" ({report.provenance}). Bars have the height of the fullest bin{zeros}. {axis}{theory}",
         columns=columns_of(records, _COLUMNS),
         spec=_spec(report, quantity, records),
         size="full",
+        named_rows=report.names[:MAX_PANELS],
+        name_space=0.85 / len(report.names[:MAX_PANELS]),
         notes=notes,
     )
 
@@ -317,8 +320,7 @@ class _Axes:
             "title": name,
             "scale": panels.scale,
             "axis": {
-                "grid": False,
-                "domain": False,
+                **panels.axis,
                 "values": panels.ticks(ticks),
                 "labelExpr": f"format(round(1e6 * {panels.value}) / 1e6, '.2~g')",
             },
@@ -327,7 +329,8 @@ class _Axes:
     def y(self, field: str = "layer") -> dict[str, Any]:
         """Return the channel y, on which the first layer is at the top."""
         bottom = self.layers[-1] + 0.2 * (self.layers[0] - self.top)
-        axis = {"values": self.layers, "domain": False, "ticks": False, "labelOverlap": False}
+        axis = {"values": self.layers, "tickCount": len(self.layers), "labelOverlap": False}
+        axis |= {"domain": False, "ticks": False}
         scale = {"domain": [bottom, self.top], "nice": False, "zero": False}
         return {"field": field, "type": "quantitative", "title": "layer", "scale": scale, "axis": axis}
 
@@ -343,7 +346,8 @@ class _Axes:
             {"calculate": "datum.low + datum.width * (datum.bin - 1)", "as": "from"},
             {"calculate": "datum.from + datum.width", "as": "to"},
             {"calculate": f"datum.from + {self.panels.offset}", "as": "x"},
-            {"calculate": f"datum.to + {self.panels.offset}", "as": "x2"},
+            # Bars overlap a little, or viewers of pictures would show white lines between them.
+            {"calculate": f"datum.to + 0.02 * datum.width + {self.panels.offset}", "as": "x2"},
             self.peak(f"datum.{height} / 100"),
         ]
 
@@ -404,7 +408,7 @@ def _heading_marks(axes: _Axes) -> dict[str, Any]:
             {"filter": f"datum.layer === {axes.layers[0]}"},
             {"calculate": f"{middle} + {axes.panels.offset}", "as": "x"},
         ],
-        "mark": {"type": "text", "fontWeight": "bold", "limit": 220, "baseline": "top"},
+        "mark": {**axes.panels.heading, "baseline": "middle"},
         "encoding": {"x": axes.x(), "y": y, "text": {"field": "row"}},
     }
 
@@ -415,7 +419,7 @@ def _theory_marks(axes: _Axes) -> dict[str, Any]:
         "transform": [
             {"filter": "isValid(datum.theory)"},
             *axes.bins("theory", "density"),
-            {"calculate": "(datum.x + datum.x2) / 2", "as": "x"},
+            {"calculate": "datum.x + datum.width / 2", "as": "x"},
         ],
         "mark": {"type": "line", "strokeDash": [4, 3], "strokeWidth": 1.2, "color": "currentColor"},
         "encoding": {

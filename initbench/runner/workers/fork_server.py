@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import forkserver, get_context
+from multiprocessing import forkserver, get_context, resource_tracker
 from multiprocessing.context import ForkServerContext, SpawnContext
 
 from initbench.machine import available_cores
@@ -54,8 +54,10 @@ def ignore_sigint() -> Iterator[None]:
     """Block SIGINT, so that processes started inside ignore Ctrl-C, even during imports.
 
     They inherit the mask of blocked signals, and so do the processes that they fork. This process receives
-    pending signals when the block ends.
+    pending signals when the block ends. The resource tracker is started first, because its start would
+    unblock SIGINT.
     """
+    resource_tracker.ensure_running()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield

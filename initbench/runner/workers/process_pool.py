@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing import connection, parent_process
@@ -17,7 +18,8 @@ from pathlib import Path
 
 import torch
 
-from initbench.errors import DeviceError
+from initbench.errors import DeviceError, Terminated
+from initbench.interrupts import EndsAtStep, install_worker_handler
 from initbench.runner.dataset_cache import DatasetCache
 from initbench.runner.workers.base import (
     PROGRESS_SECONDS,
@@ -40,8 +42,12 @@ _DIE_WITH_PARENT = 1
 
 
 def worker_main(pipe: Connection) -> None:
-    """Run tasks from the pipe and send their events, until the pipe is closed or the runner ends."""
+    """Run tasks from the pipe and send their events, until the pipe is closed or the runner ends.
+
+    After SIGTERM the process sends a checkpoint of its runs and ends.
+    """
     _exit_with_runner()
+    install_worker_handler()
     torch.set_num_threads(1)
     datasets = DatasetCache()
 
@@ -51,10 +57,14 @@ def worker_main(pipe: Connection) -> None:
         except OSError:
             raise SystemExit from None  # the parent closed the pipe
 
-    with suppress(*_PIPE_CLOSED):
+    try:
         pipe.send(None)  # ready
         while True:
             run_task(pipe.recv(), datasets, send, progress_seconds=PROGRESS_SECONDS)
+    except _PIPE_CLOSED:
+        pass
+    except Terminated as end:
+        os._exit(end.exit_code)  # at once: all events have been sent, and the parent waits for the end
 
 
 def _exit_with_runner() -> None:
@@ -98,16 +108,29 @@ class ProcessPool:
 
     def poll(self, deliver: Deliver, seconds: float) -> None:
         """Deliver the events of the workers, and enforce the memory limit."""
-        busy = {worker.pipe: worker for worker in self._workers if worker.task is not None}
         seconds = min(seconds, POLL_SECONDS) if self._memory is not None else seconds
+        with EndsAtStep():  # a signal in the middle of a message would lose the messages after it
+            self._deliver_events(deliver, seconds)
+        if self._memory is not None:
+            for worker in self._workers:
+                worker.enforce_memory_limit(self._memory)
+
+    def stop(self, deliver: Deliver, seconds: float) -> None:
+        """Tell busy workers to send a checkpoint and to end, and deliver their events until then."""
+        end = time.monotonic() + seconds
+        for worker in self._workers:
+            worker.request_stop()
+        while (remaining := end - time.monotonic()) > 0.0 and any(w.is_readable for w in self._workers):
+            self._deliver_events(deliver, remaining)
+
+    def _deliver_events(self, deliver: Deliver, seconds: float) -> None:
+        """Wait up to `seconds` for events, and deliver one of each worker that has any."""
+        busy = {worker.pipe: worker for worker in self._workers if worker.is_readable}
         for pipe in connection.wait([pipe for pipe in busy if pipe is not None], seconds):
             assert isinstance(pipe, Connection)
             event = busy[pipe].receive()
             if event is not None:
                 deliver(event)
-        if self._memory is not None:
-            for worker in busy.values():
-                worker.enforce_memory_limit(self._memory)
 
     def close(self) -> None:
         """Kill all worker processes."""
@@ -124,12 +147,18 @@ class _Worker:
         self.pipe: Connection | None = None
         self._process: BaseProcess | None = None
         self._is_here = False
+        self._is_receiving = False
         self._excess: str | None = None
 
     @property
     def is_started(self) -> bool:
         """Whether the process is alive."""
         return self._process is not None and self._process.is_alive()
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether the process has a task, and its next message can be read from the start."""
+        return self.task is not None and self.pipe is not None and not self._is_receiving
 
     def begin(self, task: WorkerTask) -> None:
         """Send the task, or keep it until the process is ready, because an unread pipe holds little."""
@@ -143,10 +172,12 @@ class _Worker:
     def receive(self) -> Event | None:
         """Return the next event; None if the process became ready, `Died` if it is dead."""
         assert self.pipe is not None and self.task is not None
+        self._is_receiving = True  # stays so if a signal leaves the rest of a message in the pipe
         try:
             event: Event | None = self.pipe.recv()
         except _PIPE_CLOSED:
             return self._death_event()
+        self._is_receiving = False
         if event is None:
             self._is_here = True
             self._send(self.task)
@@ -167,6 +198,11 @@ class _Worker:
             self._excess += " are allowed"
             self._process.kill()
 
+    def request_stop(self) -> None:
+        """Tell a busy process to send a checkpoint of its runs and to end."""
+        if self.task is not None and self._process is not None:
+            self._process.terminate()
+
     def end(self) -> None:
         """Kill the process."""
         if self._process is not None:
@@ -176,7 +212,7 @@ class _Worker:
         if self.pipe is not None:
             self.pipe.close()
         self._process = self.pipe = self.task = self._excess = None
-        self._is_here = False
+        self._is_here = self._is_receiving = False
 
     def _start(self) -> None:
         context = worker_context(self.device)
