@@ -26,6 +26,8 @@ MIN_SECONDS = 0.5
 """Shortest time from which a rate is computed."""
 _SAME_SECONDS = 5.0
 """Difference of the times of `created` and of run.json up to which the run was not resumed."""
+_DAMAGED_KEYS = ("run_id", "status", "experiment", "seed", "error")
+"""Keys that are kept of a damaged run.json; the values of others may have any type."""
 _SETTLED_NS = 2_000_000_000
 _FileState = tuple[int, int, int]
 
@@ -85,10 +87,13 @@ class RunProgress:
 
     @property
     def rate(self) -> float | None:
-        """Updates per second in the observed part of this attempt; None if it is too short."""
+        """Updates per second in the observed part of this attempt; None if it is too short.
+
+        The start of the attempt, which includes the start of its process, counts only if one step is known.
+        """
         if not self.step_times:
             return None
-        first, last = self.step_times[0], self.step_times[-1]
+        first, last = self.step_times[1 if len(self.step_times) > 2 else 0], self.step_times[-1]
         seconds = last.seconds - first.seconds
         return (
             (last.step - first.step) / seconds if seconds >= MIN_SECONDS and last.step > first.step else None
@@ -241,6 +246,8 @@ class _RunReader:
         record, attempt = record_with_live_status(directory), _file_state(directory / RUN)
         if record is None or attempt is None:
             return None
+        if record["status"] == "damaged":
+            record = {key: record.get(key) for key in _DAMAGED_KEYS}
         if attempt != self._attempt:
             self._attempt, self._times = attempt, _start_of_attempt(record, attempt)
         evaluations: list[Record] = []
@@ -280,8 +287,8 @@ class _RunReader:
         state = _file_state(path)
         if step is None or step < 0 or state is None or self._attempt is None:
             return
-        if state[2] >= self._attempt[2]:
-            self._times.setdefault(step, state[2] / 1e9)
+        if state[2] >= self._attempt[2] and (step == 0 or step not in self._times):
+            self._times[step] = state[2] / 1e9
 
 
 def _file_state(path: Path) -> _FileState | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from initbench.cli.options import Json, RunPatterns, RunsDir, runs_root
-from initbench.render.terminal import print_uncut, stdout_console
+from initbench.render.terminal import print_uncut, stdout_console, stdout_width
 from initbench.store.store import Store
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def watch(
         typer.echo(observation_json(observation, str(root), time.time()))
     elif not observation.running:
         typer.echo(_idle_message(str(root), observer.matching if patterns else None), err=True)
-    elif once or not console.is_terminal or console.is_dumb_terminal:
+    elif once or stdout_width() is None or console.is_dumb_terminal:
         from initbench.render.watch import WatchView
 
         print_uncut(

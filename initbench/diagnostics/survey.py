@@ -101,6 +101,7 @@ def survey(nets: NetSource) -> Survey:
         untried = trial_result([target.nets[index].measurement for index in tried])
         trials = Trials(untried, nets.attempt(target, _judge, tried))
         expected = nets.predict(target)
+        _ = expected.fixed  # computed when it is first read
         context = nets.context(target, expected, trials)
         counted_findings = findings([net.measurement for net in target.nets], context)
         experiment = _experiment_of(nets)

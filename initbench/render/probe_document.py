@@ -10,11 +10,11 @@ from typing import Any
 from initbench.analysis.stats.summary import Summary, summarise
 from initbench.diagnostics.survey import Survey, SurveyedLayer
 from initbench.store import strict_json
-from initbench.theory.types import LayerPrediction, PredictedStatistic, gaussian_band, q_band
+from initbench.theory.bands import STATISTICS, PredictedStatistic
+from initbench.theory.types import LayerPrediction
 from initbench.trace.weight_use import WeightUse
 
 SCHEMA = "initbench.probe/1"
-STATISTICS = ("q", "act_mean", "act_std", "zero_fraction", "saturated_fraction", "grad_ratio")
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,8 @@ def survey_rows(survey: Survey) -> list[SurveyRow]:
 
 def _row(layer: SurveyedLayer, predicted: LayerPrediction, nets: int) -> SurveyRow:
     measured = {name: summarise([net[name] for net in layer.measured]) for name in STATISTICS}
-    statistics = predicted.statistics
-    bands = {
-        name: gaussian_band(statistics[name], nets)
-        for name in STATISTICS
-        if name in statistics and predicted.trusted
-    }
-    if not predicted.backward_trusted:
-        bands.pop("grad_ratio", None)
-    if "q" in bands:
-        bands["q"] = q_band(statistics["q"], nets)
-    return SurveyRow(layer, statistics, measured, bands)
+    bands = {name: band for name in STATISTICS if (band := predicted.band(name, nets)) is not None}
+    return SurveyRow(layer, predicted.statistics, measured, bands)
 
 
 def survey_document(survey: Survey) -> dict[str, Any]:

@@ -271,7 +271,8 @@ def _points(run: RunProgress, key: str) -> list[tuple[float, float]]:
     """Return the finite values of a learning curve; accuracies in percent."""
     scale = 100.0 if key == "val_accuracy" else 1.0
     values = [(entry["step"], parse_number_or_none(entry[key])) for entry in run.evaluations]
-    return [(step, scale * value) for step, value in values if value is not None and math.isfinite(value)]
+    finite = [(step, value) for step, value in values if value is not None and math.isfinite(value)]
+    return [(step, scale * value) for step, value in finite if step >= 0]
 
 
 def _diagnosis(run: RunProgress) -> str:

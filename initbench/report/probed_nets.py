@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 from initbench.diagnostics.survey import Survey
-from initbench.render.probe_document import SurveyRow, survey_rows
 from initbench.render.text import one_line, plural
 from initbench.report.report_runs import Layer, Moment
 from initbench.report.theme import RowStyle, row_style
@@ -22,12 +20,18 @@ class ProbedRow:
     style: RowStyle
     survey: Survey = field(repr=False)
 
+    @property
+    def activation(self) -> str | None:
+        """Name of the activation of an experiment's nets."""
+        experiment = self.survey.experiment
+        return None if experiment is None else experiment.config.model.activation.name
+
     @cached_property
     def moments(self) -> list[Moment]:
         """The only probe, that before training, with the theory of each layer."""
-        theories = [_theory(row) for row in survey_rows(self.survey)]
-        nets = [
-            [_with_theory(layer, theory) for layer, theory in zip(records, theories, strict=True)]
+        theories = [prediction.as_data() for prediction in self.survey.expected.layers]
+        nets: list[list[Layer]] = [
+            [{**layer, "theory": theory} for layer, theory in zip(records, theories, strict=True)]
             for records in self.survey.records
         ]
         return [Moment(0, 1e18, nets)]
@@ -70,15 +74,3 @@ def probed_nets(surveys: Sequence[tuple[str, Survey]]) -> ProbedNets:
         unique = label if number == 1 else f"{label} ({number})"
         rows.append(ProbedRow(unique, row_style(index), survey))
     return ProbedNets(rows)
-
-
-def _theory(row: SurveyRow) -> dict[str, Any]:
-    """Return the theory of a layer in the form that figures read."""
-    return {
-        "predicted": {name: statistic.value for name, statistic in row.predicted.items()},
-        "band": {name: list(band) for name, band in row.bands.items()},
-    }
-
-
-def _with_theory(layer: Layer, theory: dict[str, Any]) -> Layer:
-    return {**layer, "theory": theory}

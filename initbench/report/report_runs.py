@@ -26,6 +26,12 @@ MAX_ROWS_DESCRIBED = 8
 """Largest number of rows whose nets a sentence describes one by one."""
 
 Layer = dict[str, Any]
+"""Record of a weight layer in a probe, with the keys of layers.jsonl.
+
+Figures read `index`, the statistics and the `histogram` of `pre`, `act` (None for the head) and `grad`, and
+`theory`: what theory predicts for the untrained net, as `LayerPrediction.as_data` returns it and functions
+of `theory.bands` read it. Layers without a prediction and later probes do not have this key.
+"""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,10 @@ class LayerRow(Protocol):
     @property
     def style(self) -> RowStyle:
         """Style of the row in all figures."""
+
+    @property
+    def activation(self) -> str | None:
+        """Name of the activation of the hidden layers; None if it is unknown."""
 
     @property
     def moments(self) -> Sequence[Moment]:
@@ -91,6 +101,14 @@ class ReportRow:
     def summaries(self) -> Sequence[RunSummary]:
         """Summaries of all runs of the row."""
         return self.row.group.runs
+
+    @property
+    def activation(self) -> str | None:
+        """Name of the activation in the config of the first run."""
+        if not self.runs:
+            return None
+        choice = self.runs[0].record["config"]["model"]["activation"]
+        return str(choice if isinstance(choice, str) else choice["name"])
 
     @cached_property
     def moments(self) -> list[Moment]:

@@ -15,7 +15,7 @@ from initbench.runner.workers.task import WorkerTask
 from initbench.store.store import Store
 from initbench.train.events import Advanced, Pretrained
 
-WAIT_SECONDS = 0.5
+WAIT_SECONDS = 0.2
 STOP_SECONDS = 1.5
 """Seconds that workers have to send a last checkpoint after a signal."""
 MAX_DEATHS = 2

@@ -23,6 +23,7 @@ from initbench.report.parameters import (
 )
 from initbench.report.report_runs import Layer, LayerReport, LayerRow, Moment
 from initbench.report.theme import log_axis, row_channels
+from initbench.theory.bands import recorded_band, recorded_value
 
 _COLUMNS = (
     "row",
@@ -109,6 +110,7 @@ STATISTICS = (
         "share of saturated activations",
         _of_activation("saturated_fraction"),
         False,
+        theory="saturated_fraction",
     ),
 )
 
@@ -154,7 +156,7 @@ def _records(row: LayerRow, statistic: DepthStatistic) -> Iterator[dict[str, Any
         expected = _expected(moment, statistic)
         for position, values in values_by_layer(moment, statistic):
             layer = moment.layers[0][position]
-            low, high = _band(layer, statistic)
+            low, high = _band(layer, statistic, len(moment.layers))
             yield {
                 "row": row.name,
                 "step": moment.step,
@@ -197,10 +199,9 @@ def _expected(moment: Moment, statistic: DepthStatistic) -> dict[int, float]:
 
     Ratios are multiplied from the measured mean of the last layer to the first, as far as theory predicts.
     """
-    predicted = [
-        _finite(((layer.get("theory") or {}).get("predicted") or {}).get(statistic.theory))
-        for layer in moment.layers[0]
-    ]
+    if statistic.theory is None:
+        return {}
+    predicted = [recorded_value(layer.get("theory"), statistic.theory) for layer in moment.layers[0]]
     if not statistic.is_theory_ratio:
         return {position: value for position, value in enumerate(predicted) if value is not None}
     measured, last = dict(values_by_layer(moment, statistic)), len(predicted) - 1
@@ -215,11 +216,14 @@ def _expected(moment: Moment, statistic: DepthStatistic) -> dict[int, float]:
     return expected
 
 
-def _band(layer: Layer, statistic: DepthStatistic) -> tuple[float | None, float | None]:
-    if statistic.is_theory_ratio:
+def _band(layer: Layer, statistic: DepthStatistic, nets: int) -> tuple[float | None, float | None]:
+    """Return where theory expects the mean over `nets` nets; (None, None) without a band."""
+    if statistic.theory is None or statistic.is_theory_ratio:
         return None, None
-    bands = (layer.get("theory") or {}).get("band") or {}
-    low, high = bands.get(statistic.theory) or (None, None)
+    band = recorded_band(layer.get("theory"), statistic.theory, nets)
+    if band is None:
+        return None, None
+    low, high = band if statistic.is_log else (max(0.0, band[0]), min(1.0, band[1]))
     return rounded(low), rounded(high)
 
 
@@ -297,27 +301,33 @@ def _decorations(
     statistic: DepthStatistic, bounds: Callable[[str, str], dict[str, Any]], area: dict[str, Any]
 ) -> Sequence[dict[str, Any]]:
     """Return the marks behind the lines: theory, spread of seeds and limit of the diagnosis."""
-    seeds = {
-        "transform": [{"filter": "isValid(datum.least) && baseline == ''"}],
-        "mark": {"type": "rule", "opacity": 0.5},
-        "encoding": {**bounds("least", "most"), **area},
-    }
-    if not statistic.is_log:
-        return [seeds]
+
+    def condition(*columns: str) -> list[dict[str, Any]]:
+        """Return the filter to records with these columns, which a logarithmic axis can show."""
+        terms = [
+            f"isValid(datum.{column})" + (f" && datum.{column} > 0" if statistic.is_log else "")
+            for column in columns
+        ]
+        return [{"filter": " && ".join([*terms, "baseline == ''"])}]
+
     band = {
-        "transform": [{"filter": "isValid(datum.theory_low) && datum.theory_low > 0 && baseline == ''"}],
-        "mark": {"type": "area", "opacity": 0.18},
+        "transform": condition("theory_low"),
+        "mark": {"type": "area", "opacity": 0.18, "clip": True},
         "encoding": {**bounds("theory_low", "theory_high"), **area},
     }
     theory = {
-        "transform": [{"filter": "isValid(datum.theory) && datum.theory > 0 && baseline == ''"}],
+        "transform": condition("theory"),
         "mark": {"type": "line", "strokeDash": [6, 4], "strokeWidth": 1.4, "opacity": 0.9},
         "encoding": {"y": bounds("theory", "theory")["y"], **area},
     }
+    seeds = {
+        "transform": condition("least"),
+        "mark": {"type": "rule", "opacity": 0.5},
+        "encoding": {**bounds("least", "most"), **area},
+    }
     limit = {
-        "transform": [{"filter": "isValid(datum.limit) && baseline == ''"}],
+        "transform": condition("limit"),
         "mark": {"type": "line", "strokeDash": [1, 3], "strokeWidth": 1.2, "opacity": 0.8},
         "encoding": {"y": bounds("limit", "limit")["y"], **area},
     }
-    seeds["transform"] = [{"filter": "isValid(datum.least) && datum.least > 0 && baseline == ''"}]
     return [band, theory, seeds, limit]

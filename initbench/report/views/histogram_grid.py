@@ -14,6 +14,7 @@ from initbench.report.parameters import AT_STEP, HIDDEN, HIDE_ROWS, LAYER, STEP,
 from initbench.report.report_runs import Layer, LayerReport, LayerRow, Moment
 from initbench.report.theme import row_channels
 from initbench.store.histograms import Histogram, parse_histogram
+from initbench.theory.bands import recorded_distribution
 
 MAX_LAYERS = 24
 """Largest number of layers in the grid; of deeper nets, evenly spaced ones are drawn."""
@@ -22,6 +23,10 @@ MAX_HISTOGRAMS = 6000
 BINS = 32
 _HEIGHT = 0.85
 """Height of the fullest bin, in distances of two layers."""
+_DRAWN_HEIGHTS = (0.5, 200.0)
+"""Heights between which a predicted curve is drawn, in percent of the fullest bin."""
+IDENTITY_IF_POSITIVE = ("linear", "relu", "leaky_relu", "prelu", "elu", "celu")
+"""Activations with φ(h) = h for h > 0."""
 _REACH = 4.0
 """Half the width of the axis of pre-activations and gradients, in root mean squares."""
 _COLUMNS = (
@@ -38,6 +43,11 @@ _COLUMNS = (
     "zeros",
     "outside",
 )
+_CURVES = {
+    "pre-activation": "the distribution that mean-field theory predicts for the mean of many nets.",
+    "activation": "the positive part of the pre-activations, as mean-field theory predicts it.",
+}
+"""What a predicted curve shows, by the key of the quantity."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,8 @@ def histogram_figures(report: LayerReport) -> Iterator[ReportFigure]:
             if deepest > MAX_LAYERS:
                 notes.append(f"{MAX_LAYERS} of up to {deepest} layers are drawn, evenly spaced.")
             notes += panel_note(len(report.rows))
+            if any(not record["top"] for record in records):
+                notes.append("Layers without bars have only zeros, or values outside of the axis.")
             if any(len(row.moments) > max_moments for row in report.rows):
                 notes.append(f"{max_moments} probes of each row are kept.")
             yield _figure(report, quantity, records, notes)
@@ -87,7 +99,7 @@ def _figure(
         if quantity.is_scaled
         else "All columns share one axis."
     )
-    theory = " Dashed: the Gaussian that mean-field theory predicts." if _has_theory(records) else ""
+    theory = f" Dashed: {_CURVES[quantity.key]}" if _has_theory(records) else ""
     has_zeros = any(record["zeros"] for record in records)
     zeros = "; the grey bar on the left is the share of exact zeros, from 0 to 1" if has_zeros else ""
     return ReportFigure(
@@ -128,53 +140,69 @@ def _records(
         for index in indices:
             layer = layers[index]
             histogram = parse_histogram(layer[quantity.section]["histogram"])
-            zeros = _zero_share(layer, quantity)
-            record = _bars(histogram, zeros, reach)
-            if record is not None:
-                theory = _gaussian(layer, quantity, reach, record["top"])
-                yield {
-                    "row": row.name,
-                    "order": order,
-                    "step": moment.step,
-                    "until": until,
-                    "layer": index,
-                    "spacing": rounded(spacing),
-                    **record,
-                    "theory": theory,
-                    "zeros": rounded(zeros),
-                }
+            zeros = _zero_share(layer, quantity, histogram)
+            record = _bars(histogram, zeros, reach) if _has_scale(histogram) else _no_bars(zeros)
+            yield {
+                "row": row.name,
+                "order": order,
+                "step": moment.step,
+                "until": until,
+                "layer": index,
+                "spacing": rounded(spacing),
+                **record,
+                "theory": _theory(layer, quantity, row.activation, record, reach or 1.0),
+                "zeros": rounded(zeros),
+            }
 
 
-def _zero_share(layer: Layer, quantity: HistogramQuantity) -> float:
+def _has_scale(histogram: Histogram) -> bool:
+    return histogram.edges[0] < histogram.edges[-1]
+
+
+def _zero_share(layer: Layer, quantity: HistogramQuantity, histogram: Histogram) -> float:
+    """Return the share of exact zeros; for pre-activations with a scale, where it is unknown, 0."""
+    if not _has_scale(histogram):
+        return sum(histogram.counts) / histogram.total if histogram.total else 0.0
     value = layer[quantity.section].get("zero_fraction") if quantity.section != "pre" else 0.0
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
 
 
-def _axis_reach(moments: Sequence[Moment], quantity: HistogramQuantity) -> float | None:
-    """Return half the width of the axis of a row: that of its widest layer at the first and last probe."""
-    ends = [moments[0], moments[-1]] if moments else []
-    edges = [
-        parse_histogram(layer[quantity.section]["histogram"]).edges[-1]
-        for moment in ends
-        for layer in _drawable(moment, quantity)
-    ]
-    return max((edge for edge in edges if math.isfinite(edge) and edge > 0), default=None)
+def _axis_reach(moments: list[Moment], quantity: HistogramQuantity) -> float | None:
+    """Return half the width of the axis of a row: that of its widest layer at the first and last probe.
+
+    If these have no scale, other probes count; None if no layer has a scale.
+    """
+    for some in (moments[:1] + moments[-1:], moments):
+        histograms = [
+            parse_histogram(layer[quantity.section]["histogram"])
+            for moment in some
+            for layer in _drawable(moment, quantity)
+        ]
+        edges = [histogram.edges[-1] for histogram in histograms if _has_scale(histogram)]
+        if edges:
+            return max(edges)
+    return None
 
 
-def _bars(histogram: Histogram, zeros: float, reach: float | None) -> dict[str, Any] | None:
-    """Return the bins of a histogram on the axis of its column, without exact zeros; None if it is empty.
+def _bars(histogram: Histogram, zeros: float, reach: float | None) -> dict[str, Any]:
+    """Return the bins of a histogram on the axis of its column, without exact zeros.
 
     Shares are relative to the fullest bin, in percent; `top` is the share of all entries in that bin.
+
+    Args:
+        histogram: The histogram, whose first edge is lower than its last.
+        zeros: Share of exact zeros. On a scaled axis they are in the middle bin, however its edge is rounded.
+        reach: Half the width of a scaled axis; None to keep the bins of the histogram.
     """
-    total = sum(histogram.counts) + histogram.below + histogram.above + histogram.nan
-    if not total:
-        return None
+    total = max(1, histogram.total)
     counts = [float(count) for count in histogram.counts]
     edges = histogram.edges
     if zeros:
-        at_zero = next((i for i in range(len(counts)) if edges[i] <= 0.0 < edges[i + 1]), None)
+        at_zero: int | None = len(counts) // 2
+        if reach is None:
+            at_zero = next((i for i in range(len(counts)) if edges[i] <= 0.0 < edges[i + 1]), None)
         if at_zero is not None:
-            counts[at_zero] = max(0.0, counts[at_zero] - zeros * total)
+            counts[at_zero] = max(0.0, counts[at_zero] - round(zeros * total))
     outside: float = histogram.below + histogram.above + histogram.nan
     low, width = edges[0], (edges[-1] - edges[0]) / len(counts)
     if reach is not None:
@@ -190,6 +218,17 @@ def _bars(histogram: Histogram, zeros: float, reach: float | None) -> dict[str, 
         "shares": shares,
         "outside": rounded(outside / total),
         "top": top / total,
+    }
+
+
+def _no_bars(zeros: float) -> dict[str, Any]:
+    """Return an empty scaled axis for a tensor without a scale: all entries 0, or some of them not finite."""
+    return {
+        "low": -1.0,
+        "width": 2.0 / BINS,
+        "shares": [0] * BINS,
+        "outside": rounded(1.0 - zeros),
+        "top": 0.0,
     }
 
 
@@ -217,23 +256,39 @@ def _rebinned(counts: Sequence[float], edges: Sequence[float], reach: float) -> 
     return new, max(0.0, outside)
 
 
-def _gaussian(
-    layer: Layer, quantity: HistogramQuantity, reach: float | None, top: float
-) -> list[float] | None:
-    """Return the density of N(0, q) for the q of theory in the middle of each bin, on the scale of the bars.
+def _theory(
+    layer: Layer, quantity: HistogramQuantity, activation: str | None, record: dict[str, Any], reach: float
+) -> list[float | None] | None:
+    """Return the predicted share of each bin, on the scale of the bars.
 
-    Only pre-activations are Gaussian in wide nets.
+    Theory predicts the distribution of pre-activations, and hence that of the positive activations where
+    φ(h) = h; bins of other values, nearly empty ones, and those far above the bars are None.
+
+    Args:
+        layer: The layer.
+        quantity: What the histogram counts.
+        activation: Name of the activation.
+        record: The bars of the histogram.
+        reach: Value at the position 1 of the axis.
+
+    Returns:
+        The shares, or None without a prediction.
     """
-    predicted = ((layer.get("theory") or {}).get("predicted") or {}).get("q")
-    if quantity.key != "pre-activation" or not predicted or reach is None or not top:
+    share_below = recorded_distribution(layer.get("theory"))
+    is_shown = quantity.key == "pre-activation" or (
+        quantity.key == "activation" and activation in IDENTITY_IF_POSITIVE
+    )
+    if share_below is None or not is_shown or not record["top"]:
         return None
-    size, deviation = 2 * reach / BINS, math.sqrt(predicted)
-
-    def share_below(x: float) -> float:
-        return 0.5 * (1.0 + math.erf(x / (deviation * math.sqrt(2.0))))
-
-    lows = [-reach + i * size for i in range(BINS)]
-    return [round(100 * (share_below(low + size) - share_below(low)) / top, 1) for low in lows]
+    least = -math.inf if quantity.key == "pre-activation" or activation == "linear" else 0.0
+    shares: list[float | None] = []
+    for index in range(len(record["shares"])):
+        low = reach * (record["low"] + index * record["width"])
+        share = share_below(low + reach * record["width"]) - share_below(low)
+        height = round(100 * share / record["top"], 1)
+        is_drawn = low >= least and _DRAWN_HEIGHTS[0] <= height <= _DRAWN_HEIGHTS[1]
+        shares.append(height if is_drawn else None)
+    return shares if any(share is not None for share in shares) else None
 
 
 def _takeaway(report: LayerReport, quantity: HistogramQuantity) -> str:
@@ -414,11 +469,12 @@ def _heading_marks(axes: _Axes) -> dict[str, Any]:
 
 
 def _theory_marks(axes: _Axes) -> dict[str, Any]:
-    """Return the dashed curves of the predicted Gaussians."""
+    """Return the dashed curves of the predicted distributions."""
     return {
         "transform": [
             {"filter": "isValid(datum.theory)"},
             *axes.bins("theory", "density"),
+            {"filter": "isValid(datum.density)"},
             {"calculate": "datum.x + datum.width / 2", "as": "x"},
         ],
         "mark": {"type": "line", "strokeDash": [4, 3], "strokeWidth": 1.2, "color": "currentColor"},
