@@ -27,7 +27,7 @@ def start_fork_server() -> None:
     This function does nothing where workers are not forked, or on a machine with one core.
     """
     if can_fork() and available_cores() > 1:
-        with ignore_sigint(), safe_path():
+        with blocked_signals(), safe_path():
             forkserver.set_forkserver_preload([PRELOADED])
             forkserver.ensure_running()
 
@@ -50,15 +50,15 @@ def can_fork() -> bool:
 
 
 @contextmanager
-def ignore_sigint() -> Iterator[None]:
-    """Block SIGINT, so that processes started inside ignore Ctrl-C, even during imports.
+def blocked_signals() -> Iterator[None]:
+    """Block SIGINT and SIGTERM, which a terminal or a batch system sends to all processes of a command.
 
-    They inherit the mask of blocked signals, and so do the processes that they fork. This process receives
-    pending signals when the block ends. The resource tracker is started first, because its start would
-    unblock SIGINT.
+    Processes started inside inherit the mask of blocked signals, and so do the processes that they fork; a
+    worker unblocks SIGTERM once it can handle it. This process receives pending signals when the block ends.
+    The resource tracker is started first, because its start would unblock SIGINT.
     """
     resource_tracker.ensure_running()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
     try:
         yield
     finally:

@@ -30,7 +30,7 @@ from initbench.runner.workers.base import (
     Finished,
     run_task,
 )
-from initbench.runner.workers.fork_server import ignore_sigint, safe_path, worker_context
+from initbench.runner.workers.fork_server import blocked_signals, safe_path, worker_context
 from initbench.runner.workers.task import WorkerTask
 
 POLL_SECONDS = 0.2
@@ -218,7 +218,7 @@ class _Worker:
         context = worker_context(self.device)
         try:
             self.pipe, theirs = context.Pipe()
-            with theirs, ignore_sigint(), safe_path():
+            with theirs, blocked_signals(), safe_path():
                 process = context.Process(target=worker_main, args=(theirs,), daemon=True)
                 process.start()
         except OSError as error:
