@@ -28,7 +28,7 @@ def load_run_summaries(store: Store, patterns: Sequence[str]) -> list[RunSummary
     The order is that of `Store.find`, which also defines the errors. A run that is removed in the meantime is
     skipped. A damaged run has the status "damaged", and `error` contains the file and the problem.
     """
-    with _garbage_collection_off():
+    with garbage_collection_off():
         stored = store.read_summaries()
         run_ids = store.find(patterns, {run_id: summary.header for run_id, summary in stored.items()})
         summaries = {run_id: summary for run_id in run_ids if (summary := _decode(stored.get(run_id)))}
@@ -56,8 +56,8 @@ def _read_run(store: Store, run_id: str) -> RunSummary | None:
 
 
 @contextmanager
-def _garbage_collection_off() -> Iterator[None]:
-    """Disable garbage collection, which would take a third of the time; summaries have no cycles."""
+def garbage_collection_off() -> Iterator[None]:
+    """Disable garbage collection, which would take a third of the time; stored runs have no cycles."""
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -33,7 +33,8 @@ def report(
 ) -> None:
     """Write one HTML page with pictures of stored runs (default: all): histograms, layers and convergence.
 
-    The page is a single file that needs no network, and the same runs give the same bytes.
+    The page is a single file that needs no network, and the same runs give the same bytes. docs/report.md
+    explains it.
     """
     from initbench.analysis.selection import Selection
     from initbench.render.compare.display_options import View

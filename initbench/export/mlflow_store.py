@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from initbench.export.optional_packages import import_optional
 from initbench.export.table_files import ExportCounts
 from initbench.export.tables import FIXED_COLUMNS, RunTables, Schemas, format_value, parse_time
 from initbench.export.tracker_values import curve_scalars
+from initbench.store.files import remove_temporaries, replacing
 
 EXPERIMENT = "initbench"
 """Name of the MLflow experiment with all runs."""
@@ -30,6 +32,8 @@ _ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 _MAX_METRICS, _MAX_PARAMS = 1000, 100
 """Maximum numbers of metrics and of params in one call."""
 _MAX_VALUE, _PAGE = 6000, 1000
+_NOT_IN_PATHS = "?#%"
+"""Characters with a meaning in the URI of a database."""
 _INVALID = re.compile(r"[^\w./ :-]")
 
 
@@ -47,10 +51,11 @@ class MlflowExporter:
 
     def __init__(self) -> None:
         os.environ.update(_ENVIRONMENT)
-        for module in ("sqlalchemy", "alembic"):
-            import_optional(module, _SUBJECT, _EXTRA)
+        import_optional("alembic", _SUBJECT, _EXTRA)
+        database_error = import_optional("sqlalchemy.exc", _SUBJECT, _EXTRA).SQLAlchemyError
         self._entities = import_optional("mlflow.entities", _SUBJECT, _EXTRA)
-        self._error = import_optional("mlflow.exceptions", _SUBJECT, _EXTRA).MlflowException
+        mlflow_error = import_optional("mlflow.exceptions", _SUBJECT, _EXTRA).MlflowException
+        self._errors = (database_error, mlflow_error)
         self._open_client = import_optional("mlflow.tracking", _SUBJECT, _EXTRA).MlflowClient
         for name in ("mlflow", "alembic"):  # which report the creation of every table
             logging.getLogger(name).setLevel(logging.WARNING)
@@ -58,13 +63,14 @@ class MlflowExporter:
     def write(self, runs: Iterable[RunTables], schemas: Schemas, output: Path) -> ExportCounts:
         """Write each run; a run that has changed replaces the earlier one, which MLflow marks as deleted."""
         database = output.resolve() / DATABASE
-        if "?" in str(database):
-            raise UsageError(f"MLflow cannot open {database}: the path must not contain a question mark")
+        for character in _NOT_IN_PATHS:
+            if character in str(database):
+                raise UsageError(f"MLflow cannot open {database}: the path must not contain {character!r}")
         uri = f"sqlite:///{database}"
-        counts = ExportCounts(
-            files=[output / DATABASE], advice=f"view them with: mlflow ui --backend-store-uri {uri}"
-        )
+        command = shlex.join(["mlflow", "ui", "--backend-store-uri", uri])
+        counts = ExportCounts(files=[output / DATABASE], advice=f"view them with: {command}")
         with self._reporting_errors(database):
+            self._create_database(database)
             client = self._open_client(uri)
             experiment = self._experiment_id(client, output)
             exported = self._find_exported(client, experiment)
@@ -85,8 +91,15 @@ class MlflowExporter:
     def _reporting_errors(self, database: Path) -> Iterator[None]:
         try:
             yield
-        except self._error as error:
+        except self._errors as error:
             raise StoreError(f"MLflow cannot write {database}: {error}") from error
+
+    def _create_database(self, database: Path) -> None:
+        """Create the database if there is none, so that a kill never leaves one without all its tables."""
+        remove_temporaries(database.parent)
+        if not database.exists():
+            with replacing(database) as temporary:
+                self._open_client(f"sqlite:///{temporary}").search_experiments(max_results=1)
 
     @staticmethod
     def _experiment_id(client: Any, output: Path) -> str:

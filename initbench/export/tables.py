@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal
@@ -238,7 +238,8 @@ class RunTables:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of everything that is exported of the run."""
-        content = [self.run, self.curves, self.layers, list(map(asdict, self.histograms)), self.metrics]
+        histograms = [{**vars(entry), "histogram": vars(entry.histogram)} for entry in self.histograms]
+        content = [self.run, self.curves, self.layers, histograms, self.metrics]
         return hashlib.sha256(strict_json.dumps(content).encode()).hexdigest()
 
     def columns(self, table: str, schema: Sequence[TableColumn]) -> Columns:

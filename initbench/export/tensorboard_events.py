@@ -13,6 +13,7 @@ Entries outside of the bins are in one additional bin of the same width on that 
 
 from __future__ import annotations
 
+import shlex
 import struct
 from collections.abc import Iterable
 from itertools import chain
@@ -54,7 +55,8 @@ class TensorBoardExporter:
 
     def write(self, runs: Iterable[RunTables], _schemas: Schemas, output: Path) -> ExportCounts:
         """Write the event file of each run; other files in the directories are not touched."""
-        counts = ExportCounts(files=[output], advice=f"view them with: tensorboard --logdir {output}")
+        command = shlex.join(["tensorboard", "--logdir", str(output)])
+        counts = ExportCounts(files=[output], advice=f"view them with: {command}")
         for tables in runs:
             path, content = output / tables.run_id / EVENT_FILE, self._encode(tables)
             if _has_content(path, content):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from initbench.errors import StoreError
 from initbench.export.optional_packages import import_optional
 from initbench.export.table_files import ExportCounts
 from initbench.export.tables import FIXED_COLUMNS, RunTables, Schemas
@@ -30,7 +32,7 @@ MARKER = "initbench.json"
 _ENVIRONMENT = {"WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}
 """Environment in which wandb opens no network connection; it must be set before wandb is imported."""
 _MAX_ID, _DIGITS = 64, 10
-_FORBIDDEN = re.compile(r"[/\\#?%:\s]")
+_FORBIDDEN = re.compile(r"[^\w.-]", re.ASCII)
 _MAX_BINS = 512
 """Maximum number of bins that wandb accepts."""
 
@@ -45,9 +47,8 @@ class WandbExporter:
     def write(self, runs: Iterable[RunTables], _schemas: Schemas, output: Path) -> ExportCounts:
         """Write the directory of each run; it replaces an earlier one with other contents."""
         directory, temporary = output / "wandb", output / ".export.tmp"
-        counts = ExportCounts(
-            files=[directory], advice=f"upload them with: wandb sync {directory}/offline-run-*"
-        )
+        advice = f"upload them with: wandb sync {shlex.quote(str(directory))}/offline-run-*"
+        counts = ExportCounts(files=[directory], advice=advice)
         directory.mkdir(exist_ok=True)
         remove_path(temporary)
         temporary.mkdir()
@@ -65,6 +66,8 @@ class WandbExporter:
                     counts.written += 1
                 for old in earlier.values():
                     _discard(old, new)
+        except self._wandb.Error as error:
+            raise StoreError(f"wandb cannot write to {directory}: {error}") from error
         finally:
             self._wandb.teardown()
             remove_path(temporary)

@@ -13,6 +13,7 @@ from initbench.report.views.batch_norm import batch_norm_figures
 from initbench.report.views.convergence import convergence_figures
 from initbench.report.views.covariate_shift import covariate_shift_figures
 from initbench.report.views.depth_profile import depth_figures
+from initbench.report.views.details import details_section
 from initbench.report.views.forest import forest_figures
 from initbench.report.views.gates import GateOutcome
 from initbench.report.views.heat_map import heat_map_figures
@@ -66,7 +67,7 @@ def build_page(
         figures = tuple(build(report))
         if figures:
             sections.append(ReportSection(key, heading, figures=figures))
-    sections.append(runs_section(report))
+    sections += [details_section(report), runs_section(report)]
     layers = [layer["index"] for row in report.rows for moment in row.moments for layer in moment.layers[0]]
     runs = [run for row in report.rows for run in row.summaries]
     return ReportPage(

@@ -22,7 +22,7 @@ def logarithmic_colour(values: Sequence[float], title: str) -> dict[str, Any]:
         low, high = low / 2, high * 2
     return {
         "type": "quantitative",
-        "scale": {"type": "log", "scheme": SCHEME, "domain": [low, high], "nice": False},
+        "scale": {"type": "log", "scheme": SCHEME, "domain": [low, high], "nice": False, "clamp": True},
         "legend": {
             **_gradient_legend(title),
             "values": _log_ticks(low, high),

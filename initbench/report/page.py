@@ -6,7 +6,7 @@ import itertools
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 from initbench import __version__
 from initbench.errors import MissingExtraError
 from initbench.report.figure import TABLE, ReportFigure, to_svg, vl_convert
+from initbench.report.panels import MAX_PANELS, PLACES
+from initbench.report.parameters import AT_STEP, STEP
 from initbench.report.theme import RowStyle, vega_config
 
 MAX_TABLE_ROWS = 200
@@ -36,6 +38,8 @@ class HtmlTable:
     notes: Sequence[str] = ()
     targets: Sequence[str] = ()
     """For each row the key of the text that its first cell links to; none if empty."""
+    title: str = ""
+    """Heading above the table; none if empty."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,6 @@ class ReportSection:
     folds: Sequence[FoldedText] = ()
     tables: Sequence[HtmlTable] = ()
     figures: Sequence[ReportFigure] = ()
-    is_open: bool = True
-    """Whether the section is unfolded at first."""
 
 
 @dataclass(frozen=True)
@@ -142,12 +144,27 @@ def _library() -> str:
 
 def _inline_svg(figure: ReportFigure) -> str:
     """Return the figure as an SVG element that scales with the page and that screen readers can name."""
-    svg = to_svg(figure, legend=False)
+    svg = to_svg(_first_view(figure), legend=False)
     # Clip paths and gradients have the same ids in every picture.
     svg = re.sub(r'(?<= id=")(?=\w+")|(?<=url\(#)', f"{figure.key}-", svg)
     start = svg.index("<svg")
     smaller = _GEOMETRY.sub(_rounded_geometry, svg[start:].replace(' aria-hidden="true"', ""))
     return smaller.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
+
+
+def _first_view(figure: ReportFigure) -> ReportFigure:
+    """Return the figure with only the data that it shows at first, which takes far less time to draw."""
+    transforms = figure.spec.get("transform", ())
+    indices: Sequence[int] = range(len(next(iter(figure.columns.values()), [])))
+    if AT_STEP in transforms:
+        starts, ends = figure.columns["step"], figure.columns["until"]
+        indices = [i for i in indices if starts[i] <= STEP["value"] < ends[i]]
+    if all(step in transforms for step in PLACES):
+        orders = figure.columns["order"]
+        drawn = sorted({orders[i] for i in indices})[:MAX_PANELS]
+        indices = [i for i in indices if orders[i] in drawn]
+    columns = {name: [values[i] for i in indices] for name, values in figure.columns.items()}
+    return replace(figure, columns=columns)
 
 
 def _rounded_geometry(attribute: re.Match[str]) -> str:

@@ -13,10 +13,16 @@ from typing import Any
 
 MAX_PANELS = 6
 """Largest number of rows that are drawn next to each other."""
+_MIN_WIDTH = 100
+"""Smallest width of a panel in pixels."""
+_ALWAYS_FITTING = 3
+"""Number of panels that fit into all but the smallest windows."""
+_FITTING = f"max(1, min({MAX_PANELS}, floor(width / {_MIN_WIDTH})))"
+"""Expression for the number of panels that fit into the figure."""
 
 PLACES: Sequence[dict[str, Any]] = (
     {"window": [{"op": "dense_rank", "as": "place"}], "sort": [{"field": "order"}]},
-    {"filter": f"datum.place <= {MAX_PANELS}"},
+    {"filter": f"datum.place <= {_FITTING}"},
 )
 """Transforms that number the panels of the rows that are not hidden, and keep the first ones."""
 
@@ -47,8 +53,8 @@ class PanelAxis:
 
     @property
     def _visible(self) -> str:
-        """Expression for the number of panels."""
-        return f"max(1, min({MAX_PANELS}, {self.rows} - length(hidden)))"
+        """Expression for the number of panels that are drawn."""
+        return f"max(1, min({_FITTING}, {self.rows} - length(hidden)))"
 
     @property
     def heading(self) -> dict[str, Any]:
@@ -73,9 +79,7 @@ class PanelAxis:
 
 
 def panel_note(rows: int) -> list[str]:
-    """Return the sentence about the rows that have no panel; empty if all have one."""
-    return (
-        [f"Of {rows} rows, the first {MAX_PANELS} that are not hidden are drawn."]
-        if rows > MAX_PANELS
-        else []
-    )
+    """Return the sentence about rows without a panel; empty if there are few rows."""
+    if rows > MAX_PANELS:
+        return [f"Of {rows} rows, the first {MAX_PANELS} that are not hidden are drawn, or as many as fit."]
+    return [f"Of {rows} rows, as many as fit are drawn."] if rows > _ALWAYS_FITTING else []

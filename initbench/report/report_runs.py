@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
+from initbench.analysis.load_runs import garbage_collection_off
 from initbench.analysis.run_summary import RunSummary
 from initbench.analysis.tables import Row, build_tables
 from initbench.errors import UsageError
@@ -242,16 +243,17 @@ def load_report_runs(store: RunSource, tables: Sequence[AnalysedTable]) -> Repor
         notes.append(
             f"Layers and histograms are those of one seed of each row, since there are {total:,} runs."
         )
-    report_rows = [
-        ReportRow(
-            _row_name(table, row, tables),
-            row_style(index),
-            row,
-            table,
-            _read_runs(store, row, has_all_seeds=has_all_seeds),
-        )
-        for index, (table, row) in enumerate(rows)
-    ]
+    with garbage_collection_off():
+        report_rows = [
+            ReportRow(
+                _row_name(table, row, tables),
+                row_style(index),
+                row,
+                table,
+                _read_runs(store, row, has_all_seeds=has_all_seeds),
+            )
+            for index, (table, row) in enumerate(rows)
+        ]
     return ReportRuns(list(tables), report_rows, notes)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from exported import EDGES, store_run, wandb_records
+from exported import CONFIG, EDGES, store_run, wandb_records
 
 from initbench.export.tracker_values import bins_with_outside
 from initbench.store.histograms import Histogram
@@ -248,8 +249,8 @@ def test_ids_that_wandb_rejects_are_replaced():
     from initbench.export.wandb_offline import wandb_id
 
     assert wandb_id("relu-s0-abc") == "relu-s0-abc"
-    odd = [wandb_id("a:b"), wandb_id("a_b#"), wandb_id("x" * 200)]
-    assert len(set(odd)) == 3 and all(len(one) <= 64 and not set(one) & set("/\\#?%:") for one in odd)
+    ids = [wandb_id("a:b"), wandb_id("a_b#"), wandb_id("é;"), wandb_id("x" * 200)]
+    assert len(set(ids)) == 4 and all(re.fullmatch(r"[\w.-]{1,64}", name, re.ASCII) for name in ids)
 
 
 # All trackers
@@ -333,6 +334,53 @@ def test_an_export_that_was_killed_is_completed(kind: str, tmp_path: Path, monke
     assert not (output / ".export.tmp").exists()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_odd_names_and_values_are_accepted(kind: str, tmp_path: Path, initbench: Any):
+    require(kind)
+    odd = {"a\nb🎉=;": "x" * 10_000, "empty": "", "../up": "a\0b", "huge": 10**30, "list": [1, None]}
+    store_run(tmp_path / "runs", '=1+1, "q" 🎉%:#', config={"train": {**CONFIG["train"], **odd}})
+    store_run(tmp_path / "runs", "n" * 150)
+    for written in (2, 0):
+        arguments = ["--to", kind, "--runs-dir", tmp_path / "runs", "-o", tmp_path / "é 'x'"]
+        said = initbench("export", *arguments)
+        assert said.code == 0 and said.out.startswith(f"{written} runs written"), said.err
+
+
+def test_a_path_that_is_no_uri_of_a_database_is_refused(tmp_path: Path, initbench: Any):
+    require("mlflow")
+    store_run(tmp_path / "runs")
+    said = initbench("export", "--to", "mlflow", "--runs-dir", tmp_path / "runs", "-o", tmp_path / "a#b")
+    assert said.code == 2 and "the path must not contain '#'" in said.err
+
+
+def test_a_file_that_is_not_a_database_is_one_line(tmp_path: Path, initbench: Any):
+    require("mlflow")
+    store_run(tmp_path / "runs")
+    (tmp_path / "mlflow.db").write_text("mine " * 1000)
+    said = initbench("export", "--to", "mlflow", "--runs-dir", tmp_path / "runs", "-o", tmp_path)
+    assert said.code == 3 and said.err.startswith("initbench: MLflow cannot write ")
+    assert (tmp_path / "mlflow.db").read_text() == "mine " * 1000
+
+
+def test_a_database_that_was_not_completed_is_created_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    require("mlflow")
+    from mlflow.tracking import MlflowClient
+
+    def fail(uri: str) -> None:
+        Path(uri.removeprefix("sqlite:///")).write_bytes(b"SQLite format 3")
+        raise KeyboardInterrupt
+
+    root, output = tmp_path / "runs", tmp_path / "out"
+    store_run(root)
+    with monkeypatch.context() as patch:
+        patch.setattr("mlflow.tracking.MlflowClient", fail)
+        with pytest.raises(KeyboardInterrupt):
+            export_to("mlflow", root, output)
+    assert [path.name for path in output.iterdir()] == [".export.lock"]
+    assert export_to("mlflow", root, output).written == 1
+    assert list(mlflow_runs(MlflowClient(f"sqlite:///{output / 'mlflow.db'}"))) == ["relu-s0-abc"]
+
+
 WATCHED = """
 import sys
 attempts = []
@@ -353,7 +401,9 @@ sys.exit(code)
 @pytest.mark.parametrize(
     "kind", ["csv", "parquet", "tensorboard", pytest.param("mlflow", marks=pytest.mark.slow), "wandb"]
 )
-def test_no_connection_is_attempted_and_torch_is_not_loaded(kind: str, stored: Path, tmp_path: Path):
+def test_no_connection_is_attempted_and_torch_is_not_loaded(
+    kind: str, stored: Path, outputs: Any, tmp_path: Path
+):
     if kind in PACKAGES:
         require(kind)
     elif kind == "parquet":
@@ -361,13 +411,17 @@ def test_no_connection_is_attempted_and_torch_is_not_loaded(kind: str, stored: P
     online = {"WANDB_MODE": "online", "WANDB_API_KEY": "0" * 40, "WANDB_ERROR_REPORTING": "true"}
     online |= {"MLFLOW_TRACKING_URI": "http://mlflow.invalid", "MLFLOW_DISABLE_TELEMETRY": "false"}
     online |= {"HOME": str(tmp_path), "DO_NOT_TRACK": "false", "PYTHONPATH": os.pathsep.join(sys.path)}
+    online["PATH"] = os.environ["PATH"]  # and no variables of pytest or CI
     command = [sys.executable, "-c", WATCHED, "export", "--to", kind, "--runs-dir", str(stored), "-o", "out"]
     if trace := shutil.which("strace"):  # wandb writes through a program that is not written in Python
         traced = [trace, "-f", "--seccomp-bpf", "-qq", "-e", "trace=connect", "-o", "trace.txt"]
         if subprocess.run([*traced, "true"], cwd=tmp_path, capture_output=True).returncode == 0:
             command = [*traced, *command]
-    done = subprocess.run(command, env={**os.environ, **online}, cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(command, env=online, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("3 runs written to out")
+    if kind == "tensorboard":  # another process writes the same bytes, although it orders hashes differently
+        earlier, later = (contents(path) for path in (outputs(kind), tmp_path / "out"))
+        assert {name: later[name][0] for name in later} == {name: earlier[name][0] for name in later}
     if (tmp_path / "trace.txt").exists():
         assert "AF_INET" not in (tmp_path / "trace.txt").read_text()

@@ -62,5 +62,17 @@ def test_runs_with_a_single_probe_have_no_heat_map() -> None:
 def test_rows_without_a_panel_are_counted() -> None:
     report = report_of([stored_run(f"row{index}") for index in range(MAX_PANELS + 2)])
     for figure in heat_map_figures(report):
-        assert figure.notes == ["Of 8 rows, the first 6 that are not hidden are drawn."]
+        assert figure.notes == ["Of 8 rows, the first 6 that are not hidden are drawn, or as many as fit."]
         assert len(set(figure.columns["row"])) == MAX_PANELS + 2
+
+
+def test_diverged_rows_do_not_stretch_the_colours() -> None:
+    fine, broken = stored_run("fine"), stored_run("broken", status="diverged")
+    broken.snapshots.append({**fine.snapshots[1], "layers": [dict(x) for x in fine.snapshots[1]["layers"]]})
+    broken.snapshots[0]["layers"][0]["grad"]["pre_q"] = 1e30
+    figure = figure_of(heat_map_figures, report_of([fine, broken]), "heat-gradient")
+    scale = figure.spec["layer"][1]["encoding"]["color"]["scale"]
+    assert scale["domain"][1] == max(record["value"] for record in records_of(figure, row="fine"))
+    assert scale["clamp"] and "have the colour of its end" in figure.caption
+    alone = figure_of(heat_map_figures, report_of([broken]), "heat-gradient")
+    assert alone.spec["layer"][1]["encoding"]["color"]["scale"]["domain"][1] == 1e30

@@ -22,7 +22,7 @@ from initbench.store.store import Store
 from tests.report.conftest import Opener, OpenPage
 
 HEALTHY, SCRIPT = "healthy \"quoted\" & 'single'", "<script>alert(1)</script>"
-WIDTHS = (360, 800, 1600)
+WIDTHS = (360, 800, pytest.param(1600, marks=pytest.mark.slow))
 CHECKS = (Path(__file__).parent / "page_checks.js").read_text(encoding="utf-8")
 
 
@@ -101,7 +101,7 @@ def test_scale_button_switches_the_axis(report: OpenPage) -> None:
         "[...document.querySelectorAll('#depth-q .plot text')].map((t) => t.textContent).sort().join(' ')"
     )
     logarithmic = report.page.evaluate(labels_now)
-    assert "1e-1 " in logarithmic
+    assert "1e-3 1e-4 " in logarithmic
     button.click()
     assert button.inner_text() == "Logarithmic axis"
     report.page.wait_for_function(f"(old) => {labels_now} !== old", arg=logarithmic)
@@ -233,6 +233,7 @@ def test_keyboard_reaches_and_operates_every_control(report: OpenPage) -> None:
     assert page.is_checked(".row-shown")
 
 
+@pytest.mark.slow
 def test_play_shows_one_step_after_another(open_page: Opener) -> None:
     opened = open_page()
     opened.change(lambda: opened.page.click("#play"))
@@ -277,6 +278,7 @@ def test_nothing_overlaps(open_page: Opener, width: int) -> None:
     assert opened.page.evaluate(f"{CHECKS}; overlaps()") == []
 
 
+@pytest.mark.slow
 def test_window_can_become_narrow(open_page: Opener) -> None:
     opened = open_page(width=1600)
     opened.page.set_viewport_size({"width": 360, "height": 900})
@@ -334,6 +336,7 @@ def many_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_many_rows_can_be_searched(open_page: Opener, many_rows: Path) -> None:
     opened = open_page(path=many_rows)
     page = opened.page
@@ -355,6 +358,7 @@ def test_many_rows_can_be_searched(open_page: Opener, many_rows: Path) -> None:
     assert height < 250
 
 
+@pytest.mark.slow
 def test_headings_are_not_covered_when_links_are_followed(open_page: Opener, many_rows: Path) -> None:
     opened = open_page(path=many_rows, reduced_motion="reduce")
     position = "(e) => e.getBoundingClientRect()"

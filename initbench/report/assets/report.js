@@ -81,6 +81,7 @@ async function draw(figure) {
   plot.replaceChildren(holder);
   Object.assign(figure, {view, width});
   view.addEventListener("click", (_event, item) => select(item?.datum));
+  await showState(figure);  // which may have changed in the meantime
   plot.dataset.drawn = "true";
 }
 
@@ -102,17 +103,19 @@ function isShown({step, until}) {
   return step <= state.step && state.step < (until ?? step);
 }
 
+function showState({view, data}) {
+  for (const {name} of data.spec.params ?? []) {
+    if (name in state) view.signal(name, state[name]);
+  }
+  return view.runAsync();
+}
+
 async function update(change) {
   Object.assign(state, change);
   showControls();
   writeFragment();
   const drawn = [...figures.values()].filter((figure) => figure.view);
-  await Promise.all(drawn.map((figure) => {
-    for (const {name} of figure.data.spec.params ?? []) {
-      if (name in state) figure.view.signal(name, state[name]);
-    }
-    return figure.view.runAsync();
-  }));
+  await Promise.all(drawn.map(showState));
   document.body.dataset.updates = String(Number(document.body.dataset.updates ?? 0) + 1);
 }
 

@@ -60,6 +60,8 @@ def _figure(report: ReportRuns, statistic: DepthStatistic, records: list[dict[st
     )
     if any(not record["value"] for record in records):
         caption += " Grey: zero."
+    if max(_coloured(report, records)) < max(record["value"] for record in records):
+        caption += " Values of diverged rows beyond the legend have the colour of its end."
     return ReportFigure(
         key=f"heat-{statistic.key}",
         title=f"{statistic.title}, by layer and step",
@@ -71,6 +73,17 @@ def _figure(report: ReportRuns, statistic: DepthStatistic, records: list[dict[st
         notes=panel_note(len(report.rows)),
         hint="Outlined: the selected layer and step, which a click on a cell selects.",
     )
+
+
+def _coloured(report: ReportRuns, records: Sequence[dict[str, Any]]) -> list[float]:
+    """Return the positive values that colours distinguish: those of rows with a run that did not diverge.
+
+    The values of diverged runs may be larger by any factor. All values count if every run diverged.
+    """
+    trained = {row.name for row in report.rows if row.row.diverged < row.row.n}
+    positive = [record for record in records if record["value"]]
+    of_trained = [record["value"] for record in positive if record["row"] in trained]
+    return of_trained or [record["value"] for record in positive]
 
 
 def _takeaway(report: ReportRuns, statistic: DepthStatistic) -> str:
@@ -121,7 +134,6 @@ def _spec(report: ReportRuns, statistic: DepthStatistic, records: Sequence[dict[
     }
     without_field = {key: value for key, value in y.items() if key != "field"}
     cell = {"x": x, "x2": {"field": "x2"}, "y": y, "y2": {"field": "y2"}}
-    values = [record["value"] for record in records if record["value"]]
     tooltip = [
         {"field": "row", "title": "row"},
         {"field": "layer", "title": "layer"},
@@ -153,7 +165,7 @@ def _spec(report: ReportRuns, statistic: DepthStatistic, records: Sequence[dict[
                     **cell,
                     "color": {
                         "field": "value",
-                        **logarithmic_colour(values, f"{statistic.axis}, logarithmic"),
+                        **logarithmic_colour(_coloured(report, records), f"{statistic.axis}, logarithmic"),
                     },
                     "tooltip": tooltip,
                 },

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from initbench.render.text import evenly_spaced, format_number
 from initbench.report.figure import ReportFigure, columns_of, rounded
 from initbench.report.panels import MAX_PANELS, PLACES, PanelAxis, panel_note
@@ -238,22 +240,10 @@ def _rebinned(counts: Sequence[float], edges: Sequence[float], reach: float) -> 
     Returns:
         The new counts, and the sum of the counts outside.
     """
-    new = [0.0] * BINS
-    size = 2 * reach / BINS
-    outside = 0.0
-    for count, start, end in zip(counts, edges, edges[1:], strict=False):
-        if not count:
-            continue
-        inside = 0.0
-        first, last = math.floor((start + reach) / size), math.floor((end + reach) / size)
-        for bin_ in range(max(0, first), min(BINS - 1, last) + 1):
-            overlap = min(end, -reach + (bin_ + 1) * size) - max(start, -reach + bin_ * size)
-            part = count * (overlap / (end - start) if end > start else 1.0)
-            if part > 0:
-                new[bin_] += part
-                inside += part
-        outside += count - inside
-    return new, max(0.0, outside)
+    below = np.concatenate([[0.0], np.cumsum(counts)])
+    below_new = np.interp(np.linspace(-reach, reach, BINS + 1), edges, below)
+    inside = float(below_new[-1] - below_new[0])
+    return np.diff(below_new).tolist(), max(0.0, float(below[-1]) - inside)
 
 
 def _theory(
