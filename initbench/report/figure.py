@@ -22,6 +22,8 @@ SIZES: dict[Size, int] = {"half": 460, "full": 940}
 """Width in pixels of figures on a page, before a script fits them to the window."""
 TABLE = "table"
 """Name of the data set of a figure in its specification."""
+_GEOMETRY = re.compile(r' (?:d|transform)="[^"]*"')
+_LONG_FRACTION = re.compile(r"(\.\d\d)\d+(?![\de])")
 DIGITS = 6
 """Significant digits of the numbers in a figure."""
 
@@ -148,11 +150,17 @@ def draw_svg(spec: Spec, prefix: str) -> str:
     svg = str(vl_convert().vegalite_to_svg(spec))
     names = dict.fromkeys(re.findall(r'\bid="((?:clip|gradient_)\d+)"', svg))
     numbers = {name: f"{prefix}-{number}" for number, name in enumerate(names)}
-    return re.sub(
+    with_ids = re.sub(
         r'(\bid="|url\(#|href="#)((?:clip|gradient_)\d+)',
         lambda match: match[1] + numbers.get(match[2], match[2]),
         svg,
     )
+    return _GEOMETRY.sub(_rounded_geometry, with_ids.replace(' aria-hidden="true"', ""))
+
+
+def _rounded_geometry(attribute: re.Match[str]) -> str:
+    """Return an attribute with coordinates of two decimals; Vega writes up to 17 digits of each."""
+    return _LONG_FRACTION.sub(r"\1", attribute[0])
 
 
 def to_png(figure: ReportFigure, *, scale: float = 2.0, **options: Any) -> bytes:

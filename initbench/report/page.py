@@ -24,8 +24,6 @@ MAX_TABLE_ROWS = 200
 MANY_ROWS = 10
 """Number of rows beyond which the legend has a search field and buttons for all rows."""
 
-_GEOMETRY = re.compile(r' (?:d|transform)="[^"]*"')
-_LONG_FRACTION = re.compile(r"(\.\d\d)\d+(?![\de])")
 _EMBED = "window.initbenchVega = {vegaEmbed, vega};"
 
 
@@ -145,11 +143,8 @@ def _library() -> str:
 def _inline_svg(figure: ReportFigure) -> str:
     """Return the figure as an SVG element that scales with the page and that screen readers can name."""
     svg = to_svg(_first_view(figure), legend=False)
-    # Clip paths and gradients have the same ids in every picture.
-    svg = re.sub(r'(?<= id=")(?=\w+")|(?<=url\(#)', f"{figure.key}-", svg)
     start = svg.index("<svg")
-    smaller = _GEOMETRY.sub(_rounded_geometry, svg[start:].replace(' aria-hidden="true"', ""))
-    return smaller.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
+    return svg[start:].replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
 
 
 def _first_view(figure: ReportFigure) -> ReportFigure:
@@ -165,11 +160,6 @@ def _first_view(figure: ReportFigure) -> ReportFigure:
         indices = [i for i in indices if orders[i] in drawn]
     columns = {name: [values[i] for i in indices] for name, values in figure.columns.items()}
     return replace(figure, columns=columns)
-
-
-def _rounded_geometry(attribute: re.Match[str]) -> str:
-    """Return an attribute with coordinates of two decimals; Vega writes up to 17 digits of each."""
-    return _LONG_FRACTION.sub(r"\1", attribute[0])
 
 
 def _figure_data(figure: ReportFigure) -> str:

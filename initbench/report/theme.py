@@ -67,7 +67,7 @@ FONT = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', Helvetica, Arial, s
 
 
 def log_axis(values: Iterable[float | None]) -> dict[str, Any]:
-    """Return the properties of a logarithmic axis: its ticks, and labels such as 1e-3.
+    """Return the properties of a logarithmic axis: its ticks, and labels such as 0.01 and 1e-3.
 
     Args:
         values: The values that the axis shows, of which those above 0 count. If they span less than two
@@ -75,16 +75,12 @@ def log_axis(values: Iterable[float | None]) -> dict[str, Any]:
     """
     positive = [value for value in values if value and 0 < value < math.inf]
     decades = math.log10(max(positive) / min(positive)) if positive else 0.0
-    if decades < 2:
-        return {"format": "~g", "tickCount": 6}
-    # Beyond ten decades, every second or fourth power of ten leaves space between the labels.
-    stride = max(1, 2 ** math.ceil(math.log2(decades / 10)))
-    exponent = "round(log(datum.value) / LN10)"
-    return {
-        "values": [10.0**power for power in range(-44, 40) if power % stride == 0],
-        # Superscripts would be nicer, but few fonts have all of them.
-        "labelExpr": f"abs({exponent}) <= 1 ? format(datum.value, '~g') : '1e' + {exponent}",
-    }
+    # Superscripts would be nicer, but few fonts have all of them.
+    label = "0.01 <= datum.value && datum.value < 1e4 ? format(datum.value, '~g') :"
+    label += " replace(format(datum.value, '~e'), 'e+', 'e')"
+    factors = range(1, 10) if decades < 0.7 else (1, 2, 5) if decades < 2 else (1,)
+    ticks = [float(f"{factor}e{power}") for power in range(-45, 38) for factor in factors]
+    return {"values": ticks, "tickCount": 12, "labelExpr": label}
 
 
 def text_width(text: str, font_size: float) -> float:

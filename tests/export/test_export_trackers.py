@@ -40,14 +40,34 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def outputs(stored: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def new_output(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A function that returns an empty directory for a kind, with an empty database for mlflow.
+
+    MLflow takes seconds to create its tables, so they are created once and copied.
+    """
+    template = tmp_path_factory.mktemp("template") / "mlflow.db"
+
+    def make(kind: str) -> Path:
+        require(kind)
+        output = tmp_path_factory.mktemp(kind)
+        if kind == "mlflow":
+            from initbench.export.mlflow_store import MlflowExporter
+
+            MlflowExporter()._create_database(template)
+            shutil.copy(template, output)
+        return output
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def outputs(stored: Path, new_output: Any) -> Any:
     """A function that returns the directory with the export of a kind, made once."""
     made: dict[str, Path] = {}
 
     def output(kind: str) -> Path:
-        require(kind)
         if kind not in made:
-            made[kind] = tmp_path_factory.mktemp(kind)
+            made[kind] = new_output(kind)
             assert export_to(kind, stored, made[kind]).written == 3
         return made[kind]
 
@@ -275,9 +295,8 @@ def test_exported_twice_is_there_once(kind: str, stored: Path, outputs: Any, ini
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_rerun_replaces_the_earlier_version(kind: str, tmp_path: Path):
-    require(kind)
-    root, output = tmp_path / "runs", tmp_path / "out"
+def test_a_rerun_replaces_the_earlier_version(kind: str, new_output: Any, tmp_path: Path):
+    root, output = tmp_path / "runs", new_output(kind)
     store_run(root, seed=0)
     store_run(root, seed=1)
     assert export_to(kind, root, output).written == 2
@@ -310,9 +329,10 @@ def test_a_rerun_replaces_the_earlier_version(kind: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize("kind", ["mlflow", "wandb"])
-def test_an_export_that_was_killed_is_completed(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    require(kind)
-    root, output = tmp_path / "runs", tmp_path / "out"
+def test_an_export_that_was_killed_is_completed(
+    kind: str, new_output: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    root, output = tmp_path / "runs", new_output(kind)
     store_run(root, seed=0)
     store_run(root, seed=1)
     from initbench.export import tables
@@ -335,13 +355,13 @@ def test_an_export_that_was_killed_is_completed(kind: str, tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_odd_names_and_values_are_accepted(kind: str, tmp_path: Path, initbench: Any):
-    require(kind)
+def test_odd_names_and_values_are_accepted(kind: str, new_output: Any, tmp_path: Path, initbench: Any):
+    output = new_output(kind).rename(tmp_path / "é 'x'")
     odd = {"a\nb🎉=;": "x" * 10_000, "empty": "", "../up": "a\0b", "huge": 10**30, "list": [1, None]}
     store_run(tmp_path / "runs", '=1+1, "q" 🎉%:#', config={"train": {**CONFIG["train"], **odd}})
     store_run(tmp_path / "runs", "n" * 150)
     for written in (2, 0):
-        arguments = ["--to", kind, "--runs-dir", tmp_path / "runs", "-o", tmp_path / "é 'x'"]
+        arguments = ["--to", kind, "--runs-dir", tmp_path / "runs", "-o", output]
         said = initbench("export", *arguments)
         assert said.code == 0 and said.out.startswith(f"{written} runs written"), said.err
 
@@ -362,6 +382,7 @@ def test_a_file_that_is_not_a_database_is_one_line(tmp_path: Path, initbench: An
     assert (tmp_path / "mlflow.db").read_text() == "mine " * 1000
 
 
+@pytest.mark.slow
 def test_a_database_that_was_not_completed_is_created_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     require("mlflow")
     from mlflow.tracking import MlflowClient

@@ -258,7 +258,8 @@ def _spec(
     points = row_channels(report.names, report.styles, marks="point")
     area = row_channels(report.names, report.styles, marks="area")
     scale: dict[str, Any] = {"type": "log"} if statistic.is_log else {"zero": True}
-    axis = log_axis(record["value"] for record in records) if statistic.is_log else {"format": "%"}
+    axis_values = (record[name] for record in records for name in ("value", "limit"))
+    axis = log_axis(axis_values) if statistic.is_log else {"format": "%"}
     y = {"field": "shown", "type": "quantitative", "title": statistic.axis, "scale": scale, "axis": axis}
     x = {"field": "layer", "type": "quantitative", "title": "layer", "axis": {"tickMinStep": 1}}
     x["scale"] = {"zero": False, "nice": False, "padding": 6}
