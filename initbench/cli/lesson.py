@@ -31,6 +31,7 @@ from initbench.cli.training_options import (
     WorkerOptions,
     Workers,
     build_run_context,
+    start_workers_early,
 )
 from initbench.errors import InitbenchError, StoreError, UsageError
 from initbench.render.terminal import stdout_console, stdout_width
@@ -100,9 +101,11 @@ def lesson(
     A contradicted claim is a result: the exit code is 0. With --strict an undecided claim exits with 1.
     docs/lessons.md describes all lessons, docs/ci.md the gates.
     """
+    worker_options = WorkerOptions(device, executor, workers, worker_memory)
+    if arguments or every:
+        start_workers_early(worker_options)
     lessons, is_list = _load_lessons(arguments or [], data, first_seed, every=every)
     check_report_file(report, {LIST_COMMAND: is_list})
-    worker_options = WorkerOptions(device, executor, workers, worker_memory)
     context = build_run_context(Store(runs_root(runs_dir)), worker_options, data_dir, offline=offline)
     if is_list:
         _print_list(lessons, context, json_output=json_output)

@@ -32,6 +32,7 @@ from initbench.cli.training_options import (
     WorkerOptions,
     Workers,
     build_run_context,
+    start_workers_early,
 )
 from initbench.errors import InitbenchError
 from initbench.render.terminal import stdout_console
@@ -75,6 +76,9 @@ def run(
     Finished runs are shown, not trained again. If several experiments are given, those that cannot run are
     reported and skipped. Exit 1 if a run failed or a gate is triggered (docs/ci.md).
     """
+    worker_options = WorkerOptions(device, executor, workers, worker_memory)
+    if not print_config:
+        start_workers_early(worker_options)
     from initbench.runner.pending import RunLimits
 
     check_report_file(report, {"--print-config": print_config})
@@ -86,7 +90,6 @@ def run(
 
     names = [config.name for config in configs]
     gates = training_gates("run", fail_if, fail_unless, strict, junit_xml, fail_on, rows=names)
-    worker_options = WorkerOptions(device, executor, workers, worker_memory)
     context = build_run_context(Store(runs_root(runs_dir)), worker_options, data_dir, offline=offline)
     outcomes: list[ExperimentOutcome] = []
     errors: list[InitbenchError] = []

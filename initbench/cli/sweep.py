@@ -42,6 +42,7 @@ from initbench.cli.training_options import (
     WorkerOptions,
     Workers,
     build_run_context,
+    start_workers_early,
 )
 from initbench.errors import RunFailedError, UsageError
 from initbench.render.terminal import stdout_console, stdout_width
@@ -92,6 +93,9 @@ def sweep(
     A sweep file has axes (docs/config.md); with a plain experiment they come from the command line. The same
     command resumes a stopped sweep. Exit 1 if a run failed or a gate of the sweep is triggered.
     """
+    worker_options = WorkerOptions(device, executor, workers, worker_memory)
+    if not (print_config or dry_run):
+        start_workers_early(worker_options)
     from initbench.runner.pending import RunLimits
 
     check_report_file(report, {"--print-config": print_config, "--dry-run": dry_run})
@@ -110,7 +114,6 @@ def sweep(
         rows=None if shard else [point.label for point in sweep_config.variants],  # a shard lacks some rows
         from_file=sweep_config.config.gates,
     )
-    worker_options = WorkerOptions(device, executor, workers, worker_memory)
     context = build_run_context(Store(runs_root(runs_dir)), worker_options, data_dir, offline=offline)
     limits = RunLimits(fail_fast, seconds, limit, tuple(retry or ()), rerun, keep_failed=True)
     command = _SweepCommand(sweep_config, context, limits, shard, json_output, notes)

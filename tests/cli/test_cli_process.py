@@ -17,6 +17,7 @@ import pytest
 from initbench.errors import DataError, DeviceError, StoreError, UsageError
 from initbench.store.run_directory import METRICS
 from initbench.store.store import Store
+from tests.processes import forked_workers
 
 COMMAND = [sys.executable, "-m", "initbench"]
 LONG = """\
@@ -124,13 +125,7 @@ def test_a_second_signal_ends_the_workers_at_once(tmp_path: Path, environment: d
     process = start_in_group(command, tmp_path, environment)
     try:
         wait_until_training(process, tmp_path / "runs")
-        workers = [
-            int(line.split()[0])
-            for line in subprocess.run(
-                ["ps", "-e", "-ww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True
-            ).stdout.splitlines()
-            if line.split()[1] == str(process.pid) and "spawn_main" in line
-        ]
+        workers = forked_workers(process.pid)
         assert len(workers) == 2
         for pid in workers:  # stopped processes cannot answer the first signal
             os.kill(pid, signal.SIGSTOP)

@@ -9,11 +9,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from multiprocessing import connection, get_context, parent_process, resource_tracker
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing import connection, parent_process
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
@@ -30,23 +30,23 @@ from initbench.runner.workers.base import (
     Finished,
     run_task,
 )
+from initbench.runner.workers.fork_server import blocked_signals, safe_path, worker_context
 from initbench.runner.workers.task import WorkerTask
 
 POLL_SECONDS = 0.2
 """Seconds between memory checks of workers with a memory limit."""
 _PIPE_CLOSED = (EOFError, OSError)
 """Errors of a pipe whose other end is closed, possibly in the middle of a message."""
-_SAFE_PATH = "PYTHONSAFEPATH"
 _DIE_WITH_PARENT = 1
 """PR_SET_PDEATHSIG of prctl(2)."""
 
 
-def worker_main(pipe: Connection, parent: int) -> None:
-    """Run tasks from the pipe and send their events, until the pipe is closed or the parent ends.
+def worker_main(pipe: Connection) -> None:
+    """Run tasks from the pipe and send their events, until the pipe is closed or the runner ends.
 
     After SIGTERM the process sends a checkpoint of its runs and ends.
     """
-    _exit_with_parent(parent)
+    _exit_with_runner()
     install_worker_handler()
     torch.set_num_threads(1)
     datasets = DatasetCache()
@@ -67,13 +67,16 @@ def worker_main(pipe: Connection, parent: int) -> None:
         os._exit(end.exit_code)  # at once: all events have been sent, and the parent waits for the end
 
 
-def _exit_with_parent(parent: int) -> None:
-    """Make this process end together with its parent, even after kill -9 of the parent."""
+def _exit_with_runner() -> None:
+    """Make this process end together with the one that started it, even after kill -9 of either.
+
+    The parent of a forked worker is the fork server, which ends with the process of the runner.
+    """
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
     process = parent_process()
-    if os.getppid() != parent or process is None:
+    if process is None:
         os._exit(1)
     sentinel = process.sentinel
 
@@ -142,7 +145,7 @@ class _Worker:
         self.device = device
         self.task: WorkerTask | None = None
         self.pipe: Connection | None = None
-        self._process: SpawnProcess | None = None
+        self._process: BaseProcess | None = None
         self._is_here = False
         self._is_receiving = False
         self._excess: str | None = None
@@ -212,11 +215,11 @@ class _Worker:
         self._is_here = self._is_receiving = False
 
     def _start(self) -> None:
-        context = get_context("spawn")
+        context = worker_context(self.device)
         try:
             self.pipe, theirs = context.Pipe()
-            with theirs, _ignore_sigint(), _safe_path():
-                process = context.Process(target=worker_main, args=(theirs, os.getpid()), daemon=True)
+            with theirs, blocked_signals(), safe_path():
+                process = context.Process(target=worker_main, args=(theirs,), daemon=True)
                 process.start()
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
@@ -247,32 +250,3 @@ def resident_bytes(pid: int) -> float:
         command = ["ps", "-o", "rss=", "-p", str(pid)]
         return 1024.0 * float(subprocess.run(command, capture_output=True, timeout=5, check=True).stdout)
     return 0.0
-
-
-@contextmanager
-def _ignore_sigint() -> Iterator[None]:
-    """Block SIGINT, so that processes started inside ignore Ctrl-C, even during imports.
-
-    They inherit the mask of blocked signals. This process receives pending signals when the block ends. The
-    resource tracker is started first, because its start would unblock SIGINT.
-    """
-    resource_tracker.ensure_running()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-@contextmanager
-def _safe_path() -> Iterator[None]:
-    """Keep processes started inside from importing modules from the working directory."""
-    previous = os.environ.get(_SAFE_PATH)
-    os.environ[_SAFE_PATH] = "1"
-    try:
-        yield
-    finally:
-        if previous is None:
-            del os.environ[_SAFE_PATH]
-        else:
-            os.environ[_SAFE_PATH] = previous
