@@ -15,6 +15,7 @@ PACKAGE = ROOT / "initbench"
 FLOORS = (
     "errors",
     "interrupts",
+    "plugins",
     "registry",
     "registry_choice",
     "machine",

@@ -15,7 +15,7 @@ from initbench.components.norm import NORMS
 from initbench.components.optimizer import OPTIMIZERS
 from initbench.components.schedule import SCHEDULES
 from initbench.data.dataset import DATASETS
-from initbench.errors import UnknownNameError
+from initbench.errors import NameTakenError, UnknownNameError
 from initbench.models.network import FAMILIES
 from initbench.registry import Options, Registry, RegistryEntry, nearest_name, unknown_name_message
 from initbench.registry_choice import Choice, default_choice, options_model
@@ -158,7 +158,7 @@ class Sized(Options):
 def test_a_name_taken_twice_raises():
     registry = Registry("thing")
     first = registry.add(RegistryEntry(name="a", summary="A.", source="-", options=Sized))
-    with pytest.raises(ValueError, match="'a' is registered twice"):
+    with pytest.raises(NameTakenError, match=r"thing 'a' of .* is taken"):
         registry.add(RegistryEntry(name="a", summary="Another.", source="-"))
     assert list(registry) == [first]
     assert len(registry) == 1
