@@ -44,10 +44,6 @@ class PluginOrigin:
     def __str__(self) -> str:
         return self.module if self.distribution is None else f"{self.distribution} {self.version}"
 
-    def as_data(self) -> dict[str, str | None]:
-        """Return the plug-in as plain data."""
-        return {"module": self.module, "distribution": self.distribution, "version": self.version}
-
 
 def request(names: Iterable[str]) -> None:
     """Add plug-ins to those of INITBENCH_PLUGINS, also for child processes.

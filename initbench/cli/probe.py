@@ -11,7 +11,7 @@ import typer
 
 from initbench.cli.custom_model import BatchOption, DataOption, InputOption, ModelOption, parse_custom_model
 from initbench.cli.load_configs import load_experiment, load_experiments, untrained_nets
-from initbench.cli.options import AllLayers, DataDir, Json, RunsDir, TargetArguments
+from initbench.cli.options import AllLayers, DataDir, Json, Plugins, RunsDir, TargetArguments
 from initbench.cli.probe_map_axes import EXAMPLE, parse_axes, split_axes
 from initbench.errors import UsageError
 from initbench.render.terminal import stdout_console
@@ -56,6 +56,7 @@ def probe(
     data_dir: DataDir = None,
     offline: Annotated[bool, typer.Option("--offline", help="No network access.")] = False,
     all_layers: AllLayers = False,
+    _plugins: Plugins = None,
     json_output: Json = False,
 ) -> None:
     """Predict and measure the signal in untrained nets, layer by layer, and diagnose problems.

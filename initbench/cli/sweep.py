@@ -10,7 +10,7 @@ import typer
 
 from initbench.cli.compare import is_ascii
 from initbench.cli.gate_options import FailIf, FailUnless, JunitXml, Strict, print_verdicts
-from initbench.cli.options import DataDir, Json, Notes, RunsDir, runs_root
+from initbench.cli.options import DataDir, Json, Notes, Plugins, RunsDir, runs_root
 from initbench.cli.sweep_options import (
     Arguments,
     DryRun,
@@ -81,6 +81,7 @@ def sweep(
     offline: Offline = False,
     notes: Notes = False,
     quiet: Quiet = False,
+    _plugins: Plugins = None,
     json_output: Json = False,
 ) -> None:
     """Train the missing runs of a sweep and compare its points.
