@@ -44,6 +44,18 @@ class PluginOrigin:
     def __str__(self) -> str:
         return self.module if self.distribution is None else f"{self.distribution} {self.version}"
 
+    @property
+    def absence(self) -> str:
+        """What the user must do to have this version of the plug-in; empty if it is installed."""
+        if self.distribution is None:
+            is_named = any(Path(name).stem == self.module for name in requested())
+            return "" if is_named else f"name its module or file: --plugin {self.module}.py"
+        try:
+            installed = importlib.metadata.version(self.distribution)
+        except importlib.metadata.PackageNotFoundError:
+            return "which is not installed"
+        return "" if installed == self.version else f"but version {installed} is installed"
+
 
 def request(names: Iterable[str]) -> None:
     """Add plug-ins to those of INITBENCH_PLUGINS, also for child processes.
