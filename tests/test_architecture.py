@@ -40,6 +40,7 @@ FLOORS = (
     "study",
     "render",
     "report",
+    "testing",
     "api",
     "cli",
 )
