@@ -91,8 +91,8 @@ def first_row(weight, **arguments):
 
 SCHEMES = {
     "as declared": ({"fill": normal, "variance": variance}, ()),
-    "another variance": ({"fill": halved, "variance": variance}, ("mean and variance",)),
-    "another mean": ({"fill": off_center, "variance": variance}, ("mean and variance",)),
+    "another variance": ({"fill": halved, "variance": variance}, ("mean and variance", "distribution")),
+    "another mean": ({"fill": off_center, "variance": variance}, ("mean and variance", "distribution")),
     "another distribution": ({"fill": uniform, "variance": variance}, ("distribution",)),
     "the global generator": ({"fill": global_generator}, ("fills",)),
     "one row": ({"fill": first_row}, ("fills",)),
