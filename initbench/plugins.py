@@ -46,9 +46,9 @@ class PluginOrigin:
 
     @property
     def absence(self) -> str:
-        """What the user must do to have this version of the plug-in; empty if it is installed."""
+        """The reason why this version of the plug-in is not available, or the remedy; empty if it is."""
         if self.distribution is None:
-            is_named = any(Path(name).stem == self.module for name in requested())
+            is_named = any(Path(name).stem == self.module for name in requested_plugins())
             return "" if is_named else f"name its module or file: --plugin {self.module}.py"
         try:
             installed = importlib.metadata.version(self.distribution)
@@ -57,7 +57,7 @@ class PluginOrigin:
         return "" if installed == self.version else f"but version {installed} is installed"
 
 
-def request(names: Iterable[str]) -> None:
+def request_plugins(names: Iterable[str]) -> None:
     """Add plug-ins to those of INITBENCH_PLUGINS, also for child processes.
 
     Args:
@@ -67,26 +67,26 @@ def request(names: Iterable[str]) -> None:
     if with_comma := next((name for name in names if "," in name), None):
         raise UsageError(f"--plugin names one module or file, and no name has a comma; got {with_comma!r}")
     added = [str(Path(name).expanduser().resolve()) if _is_file_name(name) else name for name in names]
-    os.environ[VARIABLE] = ",".join(dict.fromkeys([*requested(), *added]))
+    os.environ[VARIABLE] = ",".join(dict.fromkeys([*requested_plugins(), *added]))
 
 
-def requested() -> tuple[str, ...]:
+def requested_plugins() -> tuple[str, ...]:
     """Return the plug-ins that INITBENCH_PLUGINS names."""
     return tuple(filter(None, map(str.strip, os.environ.get(VARIABLE, "").split(","))))
 
 
 def are_available() -> bool:
     """Return whether any plug-in is named or installed; none is imported to find out."""
-    return bool(requested() or _installed())
+    return bool(requested_plugins() or _installed())
 
 
-def load(group: str) -> None:
+def import_plugins(group: str) -> None:
     """Import the named plug-ins, and those that are installed with an entry point in `initbench.GROUP`.
 
     Raises:
         UsageError: If a plug-in cannot be imported; the message has its name and distribution.
     """
-    for name in requested():
+    for name in requested_plugins():
         with _once(name) as is_new:
             if is_new:
                 import_plugin(name)
@@ -170,7 +170,7 @@ def file_of(module: str) -> Path | None:
 def is_same_project(module: str, other: str) -> bool:
     """Return whether `other` belongs to the project of `module`.
 
-    A project is a top-level package. It includes the modules beside that package, unless they are in a
+    A project is a top-level package. It includes the modules next to that package, unless they are in a
     folder into which distributions are installed.
     """
     top, other_top = module.partition(".")[0], other.partition(".")[0]
@@ -199,10 +199,10 @@ def _once(name: str) -> Iterator[bool]:
 def _installed() -> Mapping[str, tuple[EntryPoint, ...]]:
     """Return the entry points of plug-ins by group, sorted by distribution and name."""
     groups: dict[str, list[EntryPoint]] = {}
-    seen: set[str] = set()
+    names: set[str] = set()
     for distribution in distributions():  # the first one of a name is the one that is imported
-        if distribution.name not in seen:
-            seen.add(distribution.name)
+        if distribution.name not in names:
+            names.add(distribution.name)
             for point in distribution.entry_points:
                 if point.group.startswith(GROUP_PREFIX):
                     groups.setdefault(point.group, []).append(point)
@@ -235,8 +235,8 @@ def _import_file(path: Path) -> ModuleType:
     if not name.isidentifier() or path.suffix != ".py":
         raise UsageError(f"plug-in {path}: name the file NAME.py, with a NAME of letters, digits and _")
     _append_to_path(path.parent)
-    taken = file_of(name) if name in sys.modules or importlib.util.find_spec(name) else path
-    if taken is None or taken.resolve() != path:
+    existing = file_of(name) if name in sys.modules or importlib.util.find_spec(name) else path
+    if existing is None or existing.resolve() != path:
         raise UsageError(f"plug-in {path}: another module is called {name}; rename the file")
     return import_user_module(name, f"plug-in {path} cannot be imported:")
 

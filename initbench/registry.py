@@ -208,7 +208,7 @@ class Registry(Generic[E]):
         try:
             self._import_package()
             if self.group:
-                plugins.load(self.group)
+                plugins.import_plugins(self.group)
         except BaseException:
             self._is_complete = False
             raise

@@ -25,7 +25,7 @@ def missing_plugins(error: InitbenchError, arguments: Sequence[str]) -> list[str
 
     Args:
         error: An error of a command. Only those of unknown names are considered.
-        arguments: Arguments of the command. The runs beside its config files are searched first, then the
+        arguments: Arguments of the command. The runs of its config files are searched first, then the
             newest runs of the store.
     """
     if not isinstance(error, ConfigError | UnknownNameError):

@@ -59,7 +59,7 @@ RunPatterns = Annotated[
 def _request_plugins(names: list[str] | None) -> list[str] | None:
     from initbench import plugins
 
-    plugins.request(names or [])
+    plugins.request_plugins(names or [])
     return names
 
 

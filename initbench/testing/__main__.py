@@ -33,7 +33,7 @@ def _test_plugin(name: str) -> int:
     from initbench.render.text import plural
     from initbench.testing.entries import all_entries
 
-    plugins.request([name])
+    plugins.request_plugins([name])
     top = plugins.import_plugin(name).__name__.partition(".")[0]
     entries = [
         (registry, entry)

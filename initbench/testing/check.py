@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+import torch
 from pydantic import ValidationError
+from torch import Tensor
 
 from initbench.registry import Options, RegistryEntry
 from initbench.registry_choice import options_model
@@ -48,10 +50,15 @@ def check_of(title: str, function: Callable[..., None], *arguments: Any) -> Chec
     return Check(title, partial(function, *arguments))
 
 
-def expect(condition: bool, message: str) -> None:
+def expect_that(condition: bool, message: str) -> None:
     """Raise AssertionError with `message` unless the condition holds; unlike `assert`, also under -O."""
     if not condition:
         raise AssertionError(message)
+
+
+def normal_draws(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Return draws from N(0, 1)."""
+    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
 def run_check(check: Check) -> Result:
@@ -75,12 +82,12 @@ def default_options(entry: RegistryEntry, tag: str = "name", **options: Any) -> 
     Raises:
         SkippedError: If other options are required.
     """
-    given = {**EXAMPLE_OPTIONS.get(entry.name, {}), **options}
+    values = {**EXAMPLE_OPTIONS.get(entry.name, {}), **options}
     fields = entry.options.model_fields.items()
     missing = [field.alias or key for key, field in fields if field.is_required()]
-    if missing := [key for key in missing if key not in given]:
+    if missing := [key for key in missing if key not in values]:
         raise SkippedError(f"options without a default are not examined: {', '.join(missing)}")
-    return options_model(entry, tag)(**given)
+    return options_model(entry, tag)(**values)
 
 
 def option_variants(entry: RegistryEntry) -> Iterator[Any]:

@@ -19,7 +19,7 @@ from initbench.registry import Options, Registry, RegistryEntry
 from initbench.registry_choice import Choice, options_model
 from initbench.runner.workers.base import EXECUTORS
 from initbench.testing.activations import activation_checks
-from initbench.testing.check import Check, SkippedError, check_of, default_options, expect
+from initbench.testing.check import Check, SkippedError, check_of, default_options, expect_that
 from initbench.testing.inits import scheme_checks
 from initbench.testing.norms import norm_checks
 from initbench.testing.training import dataset_checks, optimizer_checks, schedule_checks
@@ -62,21 +62,23 @@ def entry_checks(registry: Registry[Any], entry: RegistryEntry) -> Iterator[Chec
 
 def check_texts(entry: RegistryEntry) -> None:
     """Check the name and the summary, which the catalogue shows."""
-    expect(entry.name == entry.name.lower() and entry.name.strip() != "", "the name is not in lower case")
+    expect_that(
+        entry.name == entry.name.lower() and entry.name.strip() != "", "the name is not in lower case"
+    )
     is_sentence = entry.summary.endswith((".", ")")) and "\n" not in entry.summary
-    expect(is_sentence, "the summary is not a sentence on one line")
+    expect_that(is_sentence, "the summary is not a sentence on one line")
 
 
 def check_source(entry: RegistryEntry) -> None:
     """Check that the source is given."""
-    expect(bool(entry.source), "the source is empty; write - if there is none")
+    expect_that(bool(entry.source), "the source is empty; write - if there is none")
 
 
 def check_descriptions(entry: RegistryEntry, tag: str) -> None:
     """Check that each option has a docstring, which `explain` and the JSON Schema show."""
     properties = options_model(entry, tag).model_json_schema()["properties"]
     silent = [key for key, field in properties.items() if key != tag and not field.get("description")]
-    expect(not silent, f"options without a description: {', '.join(silent)}")
+    expect_that(not silent, f"options without a description: {', '.join(silent)}")
 
 
 def check_round_trip(registry: Registry[Any], entry: RegistryEntry, tag: str, shorthand: bool) -> None:
@@ -84,4 +86,4 @@ def check_round_trip(registry: Registry[Any], entry: RegistryEntry, tag: str, sh
     values = TypeAdapter[Any](Annotated[Options, Choice(registry, tag, shorthand=shorthand)])
     value = default_options(entry, tag)
     dumped = values.dump_python(value)
-    expect(values.validate_python(dumped) == value, f"{dumped} reads back as another value")
+    expect_that(values.validate_python(dumped) == value, f"{dumped} reads back as another value")

@@ -19,7 +19,7 @@ from initbench.components.init_scheme import Scheme, SchemeRequirement
 from initbench.models.fans import fans, torch_fans
 from initbench.models.init_weights import rule_for_module
 from initbench.registry import Options
-from initbench.testing.check import Check, check_of, default_options, expect
+from initbench.testing.check import Check, check_of, default_options, expect_that
 
 SIGMAS = 5.0
 KURTOSIS = {"normal": 3.0, "uniform": 1.8, "truncated": 3.0 + float(truncnorm(-2, 2).stats("k"))}
@@ -63,10 +63,10 @@ def check_requirement(scheme: Scheme) -> None:
         ("edit", SchemeRequirement.MODEL_EDIT),
     ):
         is_given, is_needed = getattr(scheme, field) is not None, scheme.needs is requirement
-        expect(is_given == is_needed, f"{field} is given exactly if needs is {requirement.value}")
+        expect_that(is_given == is_needed, f"{field} is given exactly if needs is {requirement.value}")
     both = scheme.default_gain is not None and scheme.layer_gain is not None
-    expect(not both, "default_gain and layer_gain exclude each other")
-    expect(
+    expect_that(not both, "default_gain and layer_gain exclude each other")
+    expect_that(
         (scheme.kurtosis is not None) == (scheme.distribution == "other"),
         "kurtosis is given exactly if distribution is other",
     )
@@ -75,15 +75,17 @@ def check_requirement(scheme: Scheme) -> None:
 def check_fill(scheme: Scheme, shape: Sequence[int]) -> None:
     """Check that all weights are overwritten with finite values that depend on the generator alone."""
     torch.manual_seed(1)
-    before = torch.random.get_rng_state()
+    global_state = torch.random.get_rng_state()
     first = draw_weight(scheme, shape, seed=7)
-    expect(torch.equal(torch.random.get_rng_state(), before), "it advances torch's global generator")
-    expect(bool(first.isfinite().all()), "some weights are not finite, or are not filled")
+    expect_that(
+        torch.equal(torch.random.get_rng_state(), global_state), "it advances torch's global generator"
+    )
+    expect_that(bool(first.isfinite().all()), "some weights are not finite, or are not filled")
     torch.manual_seed(2)
     again = draw_weight(scheme, shape, seed=7)
-    expect(torch.equal(again, first), "equal seeds give different weights: use the argument `generator`")
+    expect_that(torch.equal(again, first), "equal seeds give different weights: use the argument `generator`")
     differ = not torch.equal(draw_weight(scheme, shape, seed=8), first)
-    expect(
+    expect_that(
         differ == scheme.is_random,
         "other seeds give equal weights, but is_random is True"
         if scheme.is_random
@@ -100,9 +102,9 @@ def check_moments(scheme: Scheme, kind: str) -> None:
         variance = declared_variance(scheme, fan_in, fan_out, gain)
         words = f"with fan_in {fan_in:g}, fan_out {fan_out:g} and gain {gain or default_gain(scheme):g}"
         error = abs(float(weight.mean())) / math.sqrt(variance / weight.numel())
-        expect(error < SIGMAS, f"the mean {float(weight.mean()):.3g} is not 0 {words}")
-        expect(
-            deviation(weight, variance, kurtosis(scheme)) < SIGMAS,
+        expect_that(error < SIGMAS, f"the mean {float(weight.mean()):.3g} is not 0 {words}")
+        expect_that(
+            variance_deviation(weight, variance, weight_kurtosis(scheme)) < SIGMAS,
             f"the weights have the variance {float(weight.square().mean()):.4g}, not {variance:.4g} as"
             f" declared, {words}",
         )
@@ -126,8 +128,10 @@ def check_distribution(scheme: Scheme) -> None:
         for kind, (cdf, arguments) in candidates.items()
         if kstest(weight.flatten().numpy(), cdf, args=arguments).pvalue > 1e-4
     ]
-    found = " and ".join(fitting) or "none of normal, uniform and truncated"
-    expect(fitting == [scheme.distribution], f"the distribution is {found}, not {scheme.distribution}")
+    fitting_names = " and ".join(fitting) or "none of normal, uniform and truncated"
+    expect_that(
+        fitting == [scheme.distribution], f"the distribution is {fitting_names}, not {scheme.distribution}"
+    )
 
 
 def draw_weight(
@@ -170,7 +174,7 @@ def default_gain(scheme: Scheme) -> float:
     return scheme.default_gain(bound("relu")) if scheme.default_gain is not None else 1.0
 
 
-def kurtosis(scheme: Scheme) -> float:
+def weight_kurtosis(scheme: Scheme) -> float:
     """Return E[w⁴]/E[w²]² of one weight."""
     return KURTOSIS[scheme.distribution] if scheme.kurtosis is None else scheme.kurtosis
 
@@ -182,12 +186,12 @@ def declared_variance(scheme: Scheme, fan_in: float, fan_out: float, gain: float
     return scheme.variance(fan_in=fan_in, fan_out=fan_out, gain=used, **_arguments(scheme))
 
 
-def deviation(weight: Tensor, variance: float, kurtosis: float) -> float:
+def variance_deviation(weight: Tensor, variance: float, kurtosis: float) -> float:
     """Return the deviation of the mean square from `variance`, in standard errors."""
     mean_square = float(weight.square().mean())
     return abs(mean_square / variance - 1) / math.sqrt((kurtosis - 1) / weight.numel())
 
 
 def _arguments(scheme: Scheme, **options: Any) -> dict[str, Any]:
-    chosen: Options = default_options(scheme, **options)
-    return chosen.model_dump(exclude={"name"})
+    scheme_options: Options = default_options(scheme, **options)
+    return scheme_options.model_dump(exclude={"name"})

@@ -13,7 +13,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from initbench.components.norm import Norm
 from initbench.components.parametrized_weight import assign_weight, weight_of
 from initbench.registry import Options
-from initbench.testing.check import Check, check_of, default_options, expect
+from initbench.testing.check import Check, check_of, default_options, expect_that, normal_draws
 
 FLAT, MAPS = (12, 8), (4, 8, 3, 5)
 """Shapes of the inputs of stacked layers."""
@@ -45,25 +45,20 @@ def norm_checks(entry: Norm) -> Iterator[Check]:
         yield check_of(f"axes, for inputs with {len(shape)} axes", check_axes, entry, shape)
 
 
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    """Return draws from N(0, 1) in float64."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
 def build_norm(entry: Norm, features: int = 8, **options: Any) -> nn.Module:
     """Return the layer in float64, with every parameter away from its initial value."""
     module = entry.build(features, default_options(entry, **options))
     assert module is not None
     with torch.no_grad():
         for k, parameter in enumerate(module.double().parameters()):
-            parameter.add_(0.3 * noise(*parameter.shape, seed=90 + k))
+            parameter.add_(0.3 * normal_draws(*parameter.shape, seed=90 + k))
     return module
 
 
 def trained_weight(layer: nn.Module) -> str:
     """Return the name of the parameter that holds a direction for every weight."""
     names = [name for name, parameter in layer.named_parameters() if parameter.ndim > 1]
-    expect(len(names) == 1, f"{len(names)} parameters have the shape of a weight, not 1")
+    expect_that(len(names) == 1, f"{len(names)} parameters have the shape of a weight, not 1")
     return names[0]
 
 
@@ -76,9 +71,9 @@ def check_build(entry: Norm) -> None:
         module = entry.build(features, options)
         if module is None:
             continue
-        y = module.double()(2.5 * noise(16, features) + 0.7).detach()
-        expect(tuple(y.shape) == (16, features), f"(16, {features}) gives {tuple(y.shape)}")
-        expect(float(y.std()) > 0.1, f"for {features} features the outputs are nearly constant")
+        y = module.double()(2.5 * normal_draws(16, features) + 0.7).detach()
+        expect_that(tuple(y.shape) == (16, features), f"(16, {features}) gives {tuple(y.shape)}")
+        expect_that(float(y.std()) > 0.1, f"for {features} features the outputs are nearly constant")
 
 
 def check_stack(entry: Norm, shape: tuple[int, ...], training: bool) -> None:
@@ -91,12 +86,12 @@ def check_stack(entry: Norm, shape: tuple[int, ...], training: bool) -> None:
             for parameter in module.parameters():
                 parameter.mul_(1.5)
     parameters, buffers = stack_module_state(modules)
-    skeleton, x = copy.deepcopy(modules[0]), noise(3, *shape)
+    skeleton, x = copy.deepcopy(modules[0]), normal_draws(3, *shape)
     stacked = vmap(lambda p, b, x: functional_call(skeleton, {**p, **b}, (x,)))(parameters, buffers, x)
     for k, module in enumerate(modules):
-        expect(_is_close(stacked[k], module(x[k])), "a stacked layer computes other values than alone")
+        expect_that(_is_close(stacked[k], module(x[k])), "a stacked layer computes other values than alone")
         for key, buffer in module.named_buffers():
-            expect(_is_close(buffers[key][k], buffer), f"a stacked layer has another {key} than alone")
+            expect_that(_is_close(buffers[key][k], buffer), f"a stacked layer has another {key} than alone")
 
 
 def check_axes(entry: Norm, shape: tuple[int, ...]) -> None:
@@ -106,20 +101,22 @@ def check_axes(entry: Norm, shape: tuple[int, ...]) -> None:
     1e-6 between nearly all others.
     """
     unknown = set(entry.axes) - {"N", "C", "H", "W", "C/G", "N/G", "C/n"}
-    expect(not unknown, f"unknown axes: {', '.join(sorted(unknown))}")
+    expect_that(not unknown, f"unknown axes: {', '.join(sorted(unknown))}")
     examples = EXAMPLES.get(entry.name, {})
     options = default_options(entry, **examples)
     if entry.problem(shape[1:], options) is not None or entry.batch_problem(shape[0], options) is not None:
         return
     module = build_norm(entry, shape[1], **examples)
-    x = 2.5 * noise(*shape) + 0.7
+    x = 2.5 * normal_draws(*shape) + 0.7
     jacobian = _jacobian(module, x).abs().view(x.numel(), -1)
     index = [at.flatten() for at in torch.meshgrid(*map(torch.arange, shape), indexing="ij")]
     shared = _shared_statistics(entry, index, shape[1], options)
-    expect(bool((jacobian[~shared] == 0).all()), f"entries depend on one another beyond {entry.axes}")
+    expect_that(bool((jacobian[~shared] == 0).all()), f"entries depend on one another beyond {entry.axes}")
     is_a_pair = shared.sum(1).max() == 2  # a pair standardised by itself is ±1: its slope is 0
     share = float((jacobian[shared] > 1e-6).double().mean())
-    expect(bool(is_a_pair) or share > 0.95, f"entries that share {entry.axes} do not depend on one another")
+    expect_that(
+        bool(is_a_pair) or share > 0.95, f"entries that share {entry.axes} do not depend on one another"
+    )
 
 
 def _jacobian(module: nn.Module, x: Tensor) -> Tensor:
@@ -147,37 +144,37 @@ def _shared_statistics(entry: Norm, index: list[Tensor], features: int, options:
 
 def check_insertion(entry: Norm) -> None:
     """Check that a norm of the weights wraps a layer of the same class and builds no module."""
-    expect(entry.build(8, default_options(entry)) is None, "a norm of weights must build no module")
+    expect_that(entry.build(8, default_options(entry)) is None, "a norm of weights must build no module")
     for layer in (nn.Linear(7, 5), nn.Conv2d(2, 3, 2)):
         kind = type(layer)
         wrapped = entry.wrap(layer, default_options(entry))
-        expect(isinstance(wrapped, kind), f"wrap turns {kind.__name__} into {type(wrapped).__name__}")
+        expect_that(isinstance(wrapped, kind), f"wrap turns {kind.__name__} into {type(wrapped).__name__}")
         fresh = torch.randn(weight_of(wrapped).shape)
         assign_weight(wrapped, fresh)
-        kept = wrapped.get_parameter(trained_weight(wrapped))
-        expect(torch.equal(kept, fresh), "the weight that an init assigns is not kept")
+        assigned = wrapped.get_parameter(trained_weight(wrapped))
+        expect_that(torch.equal(assigned, fresh), "the weight that an init assigns is not kept")
 
 
 def check_scale_freedom(entry: Norm) -> None:
     """Check that the output depends on the scale of the weight unless `scale_free`."""
     options: dict[str, Any] = {"eps": 1e-12} if "eps" in entry.options.model_fields else {}
     layer = entry.wrap(nn.Linear(7, 5).double(), default_options(entry, **options)).eval()
-    assign_weight(layer, noise(5, 7) + 0.3)  # one singular value is much larger than the others
-    x = noise(8, 7)
-    before = layer(x)
+    assign_weight(layer, normal_draws(5, 7) + 0.3)  # one singular value is much larger than the others
+    x = normal_draws(8, 7)
+    original = layer(x)
     assign_weight(layer, 5 * layer.get_parameter(trained_weight(layer)).detach())
-    is_free = torch.allclose(layer(x), before, rtol=1e-9)
-    expect(is_free == entry.scale_free, f"scale_free must be {is_free}")
+    is_free = torch.allclose(layer(x), original, rtol=1e-9)
+    expect_that(is_free == entry.scale_free, f"scale_free must be {is_free}")
 
 
 def check_zero_weight(entry: Norm) -> None:
     """Check that outputs and gradients are finite for a weight of zeros."""
     layer = entry.wrap(nn.Linear(7, 5), default_options(entry))
     assign_weight(layer, torch.zeros(5, 7))
-    y = layer(noise(8, 7).float())
+    y = layer(normal_draws(8, 7).float())
     gradients = torch.autograd.grad(y.square().sum(), list(layer.parameters()), allow_unused=True)
     values = [y, *(gradient for gradient in gradients if gradient is not None)]
-    expect(all(bool(value.isfinite().all()) for value in values), "outputs or gradients are not finite")
+    expect_that(all(bool(value.isfinite().all()) for value in values), "outputs or gradients are not finite")
 
 
 def _is_close(a: Tensor, b: Tensor) -> bool:

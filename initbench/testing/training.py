@@ -12,7 +12,14 @@ from torch import Tensor
 from initbench.components.optimizer import Optimizer, OptimizerState
 from initbench.components.schedule import Schedule
 from initbench.data.dataset import Dataset, DataSource, UnavailableError
-from initbench.testing.check import Check, SkippedError, check_of, default_options, expect, option_variants
+from initbench.testing.check import (
+    Check,
+    SkippedError,
+    check_of,
+    default_options,
+    expect_that,
+    option_variants,
+)
 
 STEPS = 20
 _SHAPES = ((3, 5, 4), (3, 5))
@@ -55,7 +62,7 @@ def check_independence(entry: Optimizer) -> None:
             entry.update(alone, sliced, state_alone, options, lr=0.05 / (1 + step), weight_decay=0.1)
         for stacked, single in zip(whole, alone, strict=True):
             same = torch.allclose(stacked[1:2], single, rtol=1e-5, atol=1e-6)
-            expect(same, "a run has other weights in a stack than alone")
+            expect_that(same, "a run has other weights in a stack than alone")
 
 
 def check_state(entry: Optimizer) -> None:
@@ -67,17 +74,17 @@ def check_state(entry: Optimizer) -> None:
     )
     shapes = [parameter.shape for parameter in parameters]
     for name, tensors in state.slots.items():
-        expect([tensor.shape for tensor in tensors] == shapes, f"slot {name!r} has other shapes")
+        expect_that([tensor.shape for tensor in tensors] == shapes, f"slot {name!r} has other shapes")
 
 
 def check_effects(entry: Optimizer) -> None:
     """Check that updates are finite and change the weights, and that the weight decay has an effect."""
     trained = {(lr, decay): _train(entry, lr, decay) for lr, decay in ((0.0, 0.0), (0.05, 0.0), (0.05, 0.1))}
     still, moved, decayed = trained.values()
-    expect(all(bool(t.isfinite().all()) for t in (*moved, *decayed)), "weights are not finite")
-    expect(all(map(torch.equal, still, _parameters())), "weights change with a learning rate of 0")
-    expect(not torch.allclose(moved[0], still[0], atol=1e-6), "weights do not change")
-    expect(not torch.allclose(moved[0], decayed[0], atol=1e-6), "weight_decay has no effect")
+    expect_that(all(bool(t.isfinite().all()) for t in (*moved, *decayed)), "weights are not finite")
+    expect_that(all(map(torch.equal, still, _parameters())), "weights change with a learning rate of 0")
+    expect_that(not torch.allclose(moved[0], still[0], atol=1e-6), "weights do not change")
+    expect_that(not torch.allclose(moved[0], decayed[0], atol=1e-6), "weight_decay has no effect")
 
 
 def check_factor(entry: Schedule) -> None:
@@ -86,8 +93,8 @@ def check_factor(entry: Schedule) -> None:
         for step in range(101):
             progress = step / 101
             factor = entry.factor(options, progress)
-            expect(math.isfinite(factor) and factor >= 0, f"the factor at {progress:.2f} is {factor}")
-            expect(entry.factor(options, progress) == factor, f"the factor at {progress:.2f} changes")
+            expect_that(math.isfinite(factor) and factor >= 0, f"the factor at {progress:.2f} is {factor}")
+            expect_that(entry.factor(options, progress) == factor, f"the factor at {progress:.2f} changes")
 
 
 def check_data(entry: Dataset, source: DataSource) -> None:
@@ -97,17 +104,17 @@ def check_data(entry: Dataset, source: DataSource) -> None:
         located, again = entry.locate(options, source), entry.locate(options, source)
     except UnavailableError as error:
         raise SkippedError(error.missing) from None
-    expect(located.fingerprint == again.fingerprint, "two calls of locate give two fingerprints")
-    expect(located.name == entry.name, f"locate names the data set {located.name!r}")
+    expect_that(located.fingerprint == again.fingerprint, "two calls of locate give two fingerprints")
+    expect_that(located.name == entry.name, f"locate names the data set {located.name!r}")
     raw = located.load()
     form = entry.form(options)
     for x, y in ((raw.x_train, raw.y_train), (raw.x_test, raw.y_test)):
-        expect(len(x) == len(y) > 0, f"{len(x)} samples have {len(y)} labels")
+        expect_that(len(x) == len(y) > 0, f"{len(x)} samples have {len(y)} labels")
         if form is not None:
             shape = tuple(x.shape[1:])
-            expect(shape == form.shape, f"samples have the shape {shape}, not {form.shape} as declared")
+            expect_that(shape == form.shape, f"samples have the shape {shape}, not {form.shape} as declared")
         in_range = int(y.min()) >= 0 and int(y.max()) < raw.classes
-        expect(in_range, f"labels are not in 0 to {raw.classes - 1}")
+        expect_that(in_range, f"labels are not in 0 to {raw.classes - 1}")
 
 
 def _parameters() -> list[Tensor]:

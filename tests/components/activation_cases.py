@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from initbench.components.activation import ACTIVATIONS, BoundActivation, bound
 from initbench.testing import activations as checks
-from initbench.testing.activations import CHANNELS, normal
+from initbench.testing.activations import CHANNELS
+from initbench.testing.check import normal_draws as normal
 
 __all__ = ["CHANNELS", "ELEMENTWISE", "MIXING", "NAMES", "default", "normal", "variants"]
 NAMES = ACTIVATIONS.names()
@@ -18,7 +19,7 @@ def default(name: str) -> BoundActivation:
 
 def variants(name: str) -> list[BoundActivation]:
     """Return the activation with its default options and, if it has options, with all of them changed."""
-    found = checks.variants(ACTIVATIONS[name])
+    found = checks.activation_variants(ACTIVATIONS[name])
     assert len(found) == 1 + (len(ACTIVATIONS[name].options.model_fields) > 1)
     assert all(other.options != found[0].options for other in found[1:])
     return found

@@ -15,7 +15,7 @@ from initbench.components.activation import bound
 from initbench.components.init_scheme import INITS
 from initbench.models.fans import fans as fans_of
 from initbench.testing import inits as checks
-from initbench.testing.inits import KURTOSIS, SIGMAS, deviation
+from initbench.testing.inits import KURTOSIS, SIGMAS, variance_deviation
 
 SHAPES = [(256, 256), (128, 512), (512, 128), (96, 32, 3, 3)]
 NOT_SQUARE = SHAPES[1:]
@@ -70,7 +70,7 @@ def gain_of(name):
 
 
 def kurtosis_of(name):
-    return checks.kurtosis(INITS[name])
+    return checks.weight_kurtosis(INITS[name])
 
 
 def declared_variance(name, n, m, gain):
@@ -132,7 +132,7 @@ def test_the_neighbouring_schemes_fail_the_same_test(name, kind):
     declared, weight = declared_variance(name, n, m, gain_of(name)), filled(name, build())
     for other, rule in NEIGHBOURS.items():
         if separated(declared, rule(n, m), weight.numel(), kurtosis_of(name)):
-            assert deviation(weight, rule(n, m), kurtosis_of(name)) > SIGMAS, other
+            assert variance_deviation(weight, rule(n, m), kurtosis_of(name)) > SIGMAS, other
 
 
 def separated(own, other, count, kurtosis):
@@ -179,12 +179,12 @@ def test_kaiming_fan_modes(kind, shape):
     name = f"kaiming_{kind}"
     for mode, fan, other in (("fan_in", n, m), ("fan_out", m, n)):
         weight = drawn(name, shape, mode=mode)
-        assert deviation(weight, 2 / fan, KURTOSIS[kind]) < SIGMAS
-        assert deviation(weight, 2 / other, KURTOSIS[kind]) > SIGMAS
+        assert variance_deviation(weight, 2 / fan, KURTOSIS[kind]) < SIGMAS
+        assert variance_deviation(weight, 2 / other, KURTOSIS[kind]) > SIGMAS
 
 
 def test_normal_std_is_an_option():
-    assert deviation(drawn("normal", (200, 300), std=0.3), 0.09, 3.0) < SIGMAS
+    assert variance_deviation(drawn("normal", (200, 300), std=0.3), 0.09, 3.0) < SIGMAS
 
 
 @pytest.mark.parametrize("gain", [1.0, 1.7])
