@@ -108,6 +108,7 @@ class Registry(Generic[E]):
         self.group = group
         self._package = package
         self._first = first
+        self._has_package = False
         self._is_complete = False
         self._absent = frozenset(map(normalize_name, absent))
         self._entries: dict[str, E] = {}
@@ -122,7 +123,7 @@ class Registry(Generic[E]):
         """
         module, line = _registering_statement()
         if not _is_built_in(module):
-            self._discover()  # so that an entry of a plug-in never takes the name of a built-in one
+            self._import_package()  # so that an entry of a plug-in never takes the name of a built-in one
         names = (entry.name, *entry.aliases)
         for name in names:
             self._check_free(name, entry, module)
@@ -216,7 +217,8 @@ class Registry(Generic[E]):
         self._entries = {name: self._entries[name] for name in by_module}
 
     def _import_package(self) -> None:
-        if self._package is not None:
+        if self._package is not None and not self._has_package:
+            self._has_package = True
             package = importlib.import_module(self._package)
             for module in pkgutil.iter_modules(package.__path__):
                 importlib.import_module(f"{package.__name__}.{module.name}")

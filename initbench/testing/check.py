@@ -58,7 +58,7 @@ def expect_that(condition: bool, message: str) -> None:
 
 def normal_draws(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
     """Return draws from N(0, 1)."""
-    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
 def run_check(check: Check) -> Result:
